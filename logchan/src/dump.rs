@@ -1,0 +1,90 @@
+//! An entry as one readable line.
+//!
+//! The kind, padded to [`EntryKind::NAME_WIDTH`], then `key=value` fields in the order of
+//! [`Entry`]'s, separated by one space. No value contains a space, so a line splits into words.
+//!
+//! | value | printed as |
+//! |---|---|
+//! | digest | 16 hex digits |
+//! | page number, vector | `0x` and hex digits |
+//! | other number | decimal; the unit ends the key |
+//! | registers | `rax^1f,rip^2`: those changed, old ^ new in hex; `-` when none did; no field when the entry has none |
+//! | bytes | `length=` in bytes, and `head=` the first 16 of them in hex, `-` when there are none, `zero` for a page of zeros |
+
+use core::fmt;
+
+use crate::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
+use crate::entry_kind::EntryKind;
+
+/// Names of the registers of a [`RegisterDelta`], by index.
+pub const REGISTER_NAMES: [&str; REGISTERS] = [
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15", "rip", "rflags",
+];
+
+/// Bytes that `head=` shows: an Ethernet header and the first two of what it carries.
+const HEAD_BYTES: usize = 16;
+
+/// Displays an entry as one line, without a line break.
+#[derive(Clone, Copy, Debug)]
+pub struct Dump<'a>(pub &'a Entry<'a>);
+
+impl fmt::Display for Dump<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:1$}", EntryKind::of(self.0), EntryKind::NAME_WIDTH)?;
+        match *self.0 {
+            Entry::Exit { digest, ref registers } => {
+                write!(f, " digest={digest:016x}")?;
+                registers.as_ref().map_or(Ok(()), |delta| write_registers(f, delta))
+            }
+            Entry::UserWindow { digest } | Entry::CheckpointEnd { digest } => {
+                write!(f, " digest={digest:016x}")
+            }
+            Entry::CheckpointBegin { full, pages, vcpu, devices } => write!(
+                f,
+                " full={full} pages={pages} vcpu_bytes={} devices_bytes={}",
+                vcpu.len(),
+                devices.len()
+            ),
+            Entry::Page { number, bytes } => {
+                write!(f, " number={number:#x}")?;
+                match bytes {
+                    PageBytes::Zero => f.write_str(" length=4096 head=zero"),
+                    PageBytes::Raw(raw) => write_bytes(f, raw),
+                }
+            }
+            Entry::Clock { advance_ns } => write!(f, " advance_ns={advance_ns}"),
+            Entry::WallClock { unix_ns } => write!(f, " unix_ns={unix_ns}"),
+            Entry::Entropy(bytes) | Entry::Frame(bytes) | Entry::Console(bytes) => {
+                write_bytes(f, bytes)
+            }
+            Entry::Interrupt { vector } => write!(f, " vector={vector:#04x}"),
+            Entry::Output { length, digest } => write!(f, " length={length} digest={digest:016x}"),
+            Entry::End { natural_exits, interrupts, memory_digest, state_digest } => write!(
+                f,
+                " natural_exits={natural_exits} interrupts={interrupts} \
+                 memory_digest={memory_digest:016x} state_digest={state_digest:016x}"
+            ),
+        }
+    }
+}
+
+fn write_registers(f: &mut fmt::Formatter<'_>, delta: &RegisterDelta) -> fmt::Result {
+    f.write_str(" registers=")?;
+    let mut separator = "";
+    for (name, xor) in REGISTER_NAMES.iter().zip(delta.xor) {
+        if xor != 0 {
+            write!(f, "{separator}{name}^{xor:x}")?;
+            separator = ",";
+        }
+    }
+    if separator.is_empty() { f.write_str("-") } else { Ok(()) }
+}
+
+fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    write!(f, " length={} head=", bytes.len())?;
+    if bytes.is_empty() {
+        return f.write_str("-");
+    }
+    bytes.iter().take(HEAD_BYTES).try_for_each(|byte| write!(f, "{byte:02x}"))
+}

@@ -1,0 +1,123 @@
+//! Any entry at all, made from plain values: those of proptest or of a seeded generator.
+
+use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
+use logchan::entry_kind::EntryKind;
+use logchan::limits::*;
+
+/// What an entry of `kind` is made of; each kind uses what it needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Ingredients {
+    pub(crate) kind: EntryKind,
+    pub(crate) numbers: [u64; 4],
+    pub(crate) flag: bool,
+    pub(crate) changed: u32,
+    pub(crate) xor: [u64; REGISTERS],
+    pub(crate) first: Vec<u8>,
+    pub(crate) second: Vec<u8>,
+    pub(crate) page: Vec<u8>,
+}
+
+impl Ingredients {
+    /// The entry, within its limits whatever the ingredients.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        let [a, b, c, d] = self.numbers;
+        match self.kind {
+            EntryKind::Exit => {
+                Entry::Exit { digest: a, registers: self.flag.then(|| self.registers()) }
+            }
+            EntryKind::UserWindow => Entry::UserWindow { digest: a },
+            EntryKind::CheckpointBegin => Entry::CheckpointBegin {
+                full: self.flag,
+                pages: up_to(a, u64::from(CHECKPOINT_PAGES_MAX)) as u32,
+                vcpu: head(&self.first, VCPU_BYTES_MAX),
+                devices: head(&self.second, DEVICES_BYTES_MAX),
+            },
+            EntryKind::Page => Entry::Page {
+                number: up_to(a, PAGE_NUMBER_MAX),
+                bytes: if self.flag { PageBytes::Raw(&self.page) } else { PageBytes::Zero },
+            },
+            EntryKind::CheckpointEnd => Entry::CheckpointEnd { digest: a },
+            EntryKind::Clock => Entry::Clock { advance_ns: up_to(a, CLOCK_ADVANCE_NS_MAX) },
+            EntryKind::WallClock => Entry::WallClock { unix_ns: a },
+            EntryKind::Entropy => Entry::Entropy(head(&self.first, ENTROPY_BYTES_MAX)),
+            EntryKind::Frame => Entry::Frame(head(&self.first, FRAME_BYTES_MAX)),
+            EntryKind::Console => Entry::Console(head(&self.first, CONSOLE_BYTES_MAX)),
+            EntryKind::Interrupt => Entry::Interrupt { vector: a as u8 },
+            EntryKind::Output => {
+                Entry::Output { length: up_to(a, FRAME_BYTES_MAX as u64) as u32, digest: b }
+            }
+            EntryKind::End => {
+                Entry::End { natural_exits: a, interrupts: b, memory_digest: c, state_digest: d }
+            }
+        }
+    }
+
+    fn registers(&self) -> RegisterDelta {
+        let changed = self.changed & ((1 << REGISTERS) - 1);
+        let mut xor = [0; REGISTERS];
+        for (index, xor) in xor.iter_mut().enumerate() {
+            if changed >> index & 1 != 0 {
+                *xor = self.xor[index].max(1);
+            }
+        }
+        RegisterDelta { changed, xor }
+    }
+}
+
+/// `value` if it is small enough, else something in `0..=max`.
+fn up_to(value: u64, max: u64) -> u64 {
+    value % (max + 1)
+}
+
+fn head(bytes: &[u8], max: usize) -> &[u8] {
+    &bytes[..bytes.len().min(max)]
+}
+
+/// splitmix64 (Steele, Lea, Flood, 2014): a seed in, as many words as wanted out.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// A number of any width: LEB128 lengths are equally likely.
+    pub(crate) fn number(&mut self) -> u64 {
+        let shift = self.below(64);
+        self.next() >> shift
+    }
+
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+
+    /// Ingredients with at most `blob_max` bytes in each byte string but the page.
+    pub(crate) fn ingredients(&mut self, blob_max: usize) -> Ingredients {
+        let kind = EntryKind::ALL[self.below(EntryKind::ALL.len())];
+        let first_length = self.below(blob_max + 1);
+        let second_length = self.below(blob_max + 1);
+        Ingredients {
+            kind,
+            numbers: core::array::from_fn(|_| self.number()),
+            flag: self.next() & 1 != 0,
+            changed: self.next() as u32,
+            xor: core::array::from_fn(|_| self.number()),
+            first: self.bytes(first_length),
+            second: self.bytes(second_length),
+            page: if kind == EntryKind::Page { self.bytes(PAGE_BYTES) } else { Vec::new() },
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Fixed entries, at least one of every kind, and a log made of them.
+
+use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
+use logchan::limits::PAGE_BYTES;
+use logchan::log_block::BlockWriter;
+use logchan::log_header::LogHeader;
+
+/// A page whose every byte depends on its place.
+static PAGE: [u8; PAGE_BYTES] = {
+    let mut page = [0; PAGE_BYTES];
+    let mut at = 0;
+    while at < PAGE_BYTES {
+        page[at] = (at % 251) as u8;
+        at += 1;
+    }
+    page
+};
+
+/// An ARP request: who has 192.0.2.1, tell 192.0.2.2.
+static FRAME: [u8; 42] = [
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0x00, 0x12, 0x34, 0x56, 0x08, 0x06, 0x00, 0x01,
+    0x08, 0x00, 0x06, 0x04, 0x00, 0x01, 0x52, 0x54, 0x00, 0x12, 0x34, 0x56, 192, 0, 2, 2, 0, 0, 0,
+    0, 0, 0, 192, 0, 2, 1,
+];
+
+const DIGEST: u64 = 0x0123_4567_89ab_cdef;
+
+fn registers() -> RegisterDelta {
+    let mut xor = [0; REGISTERS];
+    xor[0] = 0x7f;
+    xor[6] = 0x80;
+    xor[16] = u64::MAX;
+    xor[17] = 0x0246;
+    RegisterDelta { changed: 1 << 0 | 1 << 6 | 1 << 16 | 1 << 17, xor }
+}
+
+/// Every sample with the name of its fixture, in the order of a legal log.
+pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
+    vec![
+        (
+            "checkpoint_begin",
+            Entry::CheckpointBegin { full: true, pages: 2, vcpu: b"vcpu", devices: b"devices" },
+        ),
+        ("page_zero", Entry::Page { number: 0x100, bytes: PageBytes::Zero }),
+        ("page_raw", Entry::Page { number: 0xff_ffff_ffff, bytes: PageBytes::Raw(&PAGE) }),
+        ("checkpoint_end", Entry::CheckpointEnd { digest: DIGEST }),
+        ("exit", Entry::Exit { digest: DIGEST, registers: None }),
+        ("clock", Entry::Clock { advance_ns: 1_000_000 }),
+        ("wall_clock", Entry::WallClock { unix_ns: 1_700_000_000_123_456_789 }),
+        ("entropy", Entry::Entropy(&[0xe0, 0xe1, 0xe2, 0xe3])),
+        ("output", Entry::Output { length: 42, digest: DIGEST }),
+        ("frame", Entry::Frame(&FRAME)),
+        ("console", Entry::Console(b"ls\n")),
+        ("interrupt", Entry::Interrupt { vector: 0x2b }),
+        ("exit_registers", Entry::Exit { digest: DIGEST, registers: Some(registers()) }),
+        ("user_window", Entry::UserWindow { digest: DIGEST }),
+        (
+            "end",
+            Entry::End {
+                natural_exits: 2,
+                interrupts: 1,
+                memory_digest: DIGEST,
+                state_digest: !DIGEST,
+            },
+        ),
+    ]
+}
+
+pub(crate) fn header() -> LogHeader {
+    LogHeader {
+        recorded_at_unix_s: 1_700_000_000,
+        memory_bytes: 64 << 20,
+        vcpus: 1,
+        machine_schema: 3,
+        nic_mac: [0x52, 0x54, 0x00, 0x12, 0x34, 0x56],
+        guest_digest: DIGEST,
+        cpu_digest: !DIGEST,
+        guest_name: "reference guest".into(),
+        cpu_name: "x86-64-v2, no rdrand".into(),
+    }
+}
+
+/// The samples but the page with contents, as a block of some 200 bytes.
+pub(crate) fn small_block(writer: &mut BlockWriter) -> Vec<u8> {
+    for (name, entry) in samples() {
+        if name != "page_raw" {
+            writer.push(&entry);
+        }
+    }
+    writer.take_block().to_vec()
+}
+
+/// Entry as bytes.
+pub(crate) fn encoded(entry: &Entry<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    logchan::entry_codec::encode(entry, &mut bytes);
+    bytes
+}

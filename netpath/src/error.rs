@@ -1,0 +1,128 @@
+//! [`PortError`]: what can be wrong with the environment of a port, one line each, with the remedy.
+
+use std::io;
+
+/// Why a port could not be opened or used. Every message is one line and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The tun driver is not there.
+    #[error("/dev/net/tun is missing: modprobe tun")]
+    TunMissing,
+    /// The tun driver may not be opened by this user.
+    #[error("no permission to open /dev/net/tun: run as root or with CAP_NET_ADMIN")]
+    TunPermission,
+    /// The name cannot be that of an interface.
+    #[error("'{name}' is not an interface name: {why}")]
+    BadName {
+        /// The name given.
+        name: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// No interface has this name, and creating one was not asked for.
+    #[error("tap {name} does not exist: create it with 'ip tuntap add dev {name} mode tap'")]
+    TapMissing {
+        /// The name given.
+        name: String,
+    },
+    /// Another process is attached to the tap, and stayed so for the whole retry time.
+    #[error("tap {name} is in use by another process")]
+    TapBusy {
+        /// The name given.
+        name: String,
+    },
+    /// The tap exists, but belongs to another user.
+    #[error(
+        "no permission to use tap {name}: run as root or with CAP_NET_ADMIN, or make it yours with 'ip tuntap add dev {name} mode tap user USER'"
+    )]
+    TapPermission {
+        /// The name given.
+        name: String,
+    },
+    /// The interface exists, but is something else.
+    #[error(
+        "{name} is not a tap but a {kind} interface: choose another name, or create one with 'ip tuntap add dev NAME mode tap'"
+    )]
+    NotATap {
+        /// The name given.
+        name: String,
+        /// What it is instead: the driver's name from `ETHTOOL_GDRVINFO`, or "tun".
+        kind: String,
+    },
+    /// The tap was created with `multi_queue`, which one reader cannot attach to.
+    #[error(
+        "tap {name} was created with multi_queue: delete it and create it with 'ip tuntap add dev {name} mode tap'"
+    )]
+    TapMultiQueue {
+        /// The name given.
+        name: String,
+    },
+    /// The interface vanished while it was in use.
+    #[error("tap {name} was deleted while in use: create it again and restart")]
+    TapGone {
+        /// The name given at opening.
+        name: String,
+    },
+    /// io_uring as a whole cannot be used.
+    #[error("io_uring is not available: {why}")]
+    RingUnavailable {
+        /// The reason, with the remedy.
+        why: &'static str,
+    },
+    /// io_uring is there, but too old.
+    #[error("io_uring lacks {feature}: Linux {since} or newer is needed")]
+    RingFeature {
+        /// The missing feature, in the kernel's spelling.
+        feature: &'static str,
+        /// The first kernel that has it.
+        since: &'static str,
+    },
+    /// A started port was used from a second thread.
+    #[error("the port of {name} belongs to the thread that used it first: move it before that")]
+    WrongThread {
+        /// The interface.
+        name: String,
+    },
+    /// A system call failed in a way that none of the above explains.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+}
+
+impl PortError {
+    pub(crate) fn system(doing: &'static str) -> impl FnOnce(io::Error) -> PortError {
+        move |source| PortError::System { doing, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_line_and_name_the_remedy() {
+        let name = || "tap0".to_string();
+        let cases = [
+            (PortError::TunMissing, "modprobe tun"),
+            (PortError::TunPermission, "CAP_NET_ADMIN"),
+            (PortError::TapMissing { name: name() }, "ip tuntap add dev tap0 mode tap"),
+            (PortError::TapBusy { name: name() }, "tap tap0 is in use by another process"),
+            (PortError::TapPermission { name: name() }, "user USER"),
+            (PortError::NotATap { name: name(), kind: "veth".into() }, "not a tap but a veth"),
+            (PortError::TapMultiQueue { name: name() }, "multi_queue"),
+            (PortError::TapGone { name: name() }, "deleted while in use"),
+            (PortError::RingUnavailable { why: "sysctl kernel.io_uring_disabled=0" }, "sysctl"),
+            (PortError::RingFeature { feature: "READ_MULTISHOT", since: "6.7" }, "Linux 6.7"),
+            (PortError::WrongThread { name: name() }, "thread that used it first"),
+        ];
+        for (error, part) in cases {
+            let text = error.to_string();
+            assert!(text.contains(part), "{text}");
+            assert!(!text.contains('\n'), "{text}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Getting Ethernet frames on and off a wire.
+//!
+//! One trait, [`FramePort`], and what implements it:
+//!
+//! - [`TapPort`]: a tap device, through io_uring; the VM's network.
+//! - [`NullPort`]: no network at all.
+//! - [`LoopbackPort`](testing::LoopbackPort): two ends in memory, for tests.
+//! - [`middleware`]: ports around ports: fault injection, packet capture, tracing.
+//!
+//! The crate does not know what a frame means to the VM or to the logging channel.
+//!
+//! Unsafe code lives in `sys/` (system calls) and in `ring/` (memory shared with the kernel) and
+//! nowhere else; each file that holds some begins with the rules its blocks argue from.
+
+pub mod error;
+pub mod mac;
+pub mod middleware;
+pub mod null_port;
+pub mod port;
+pub mod ring;
+pub mod stats;
+pub mod sys;
+pub mod tap_port;
+pub mod testing;
+pub mod wait;
+
+pub use error::PortError;
+pub use mac::MacAddr;
+pub use null_port::NullPort;
+pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
+pub use stats::PortStats;
+pub use tap_port::{TapConfig, TapPort};
+pub use wait::WaitPolicy;

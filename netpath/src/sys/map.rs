@@ -1,0 +1,106 @@
+//! [`Mapping`]: anonymous memory at a fixed address that the kernel may write to.
+//!
+//! Rules for the unsafe code in this file:
+//! 1. A `Mapping` is the only owner of its pages from `mmap` to `munmap`; `base..base + length` is
+//!    mapped readable and writable for exactly that long, and never moves.
+//! 2. No Rust reference to the pages is ever made, here or by users of [`Mapping::as_ptr`]: the
+//!    kernel writes to them at times the compiler cannot know. Bytes go in and out by copy.
+//! 3. Copies are made only for ranges checked to lie inside, and the caller sees to it that the
+//!    kernel is not using the range at that time (a violation gives torn bytes, which are plain
+//!    `u8` and valid whatever they are).
+
+use std::io;
+use std::ptr::{self, NonNull};
+
+/// Page-aligned anonymous memory, zeroed, populated as it is touched.
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: by rule 1 the pages belong to this value alone, whatever thread holds it.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps `length` bytes (more than zero).
+    pub(crate) fn new(length: usize) -> io::Result<Mapping> {
+        // SAFETY: a new private anonymous mapping at an address of the kernel's choice touches no
+        // memory that anything else owns.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base =
+            NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))?;
+        Ok(Mapping { base, length })
+    }
+
+    /// The first byte; valid until the mapping is dropped.
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// The address of byte `offset`.
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.length);
+        // SAFETY: inside the mapping by the check above (rule 1).
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Copies bytes out; panics if the range is not inside.
+    pub(crate) fn read(&self, offset: usize, into: &mut [u8]) {
+        assert!(offset.checked_add(into.len()).is_some_and(|end| end <= self.length));
+        // SAFETY: the source is inside the mapping by the check above (rule 1), `into` is a Rust
+        // slice and so cannot overlap pages to which no references exist (rule 2).
+        unsafe {
+            ptr::copy_nonoverlapping(self.as_ptr().add(offset), into.as_mut_ptr(), into.len());
+        }
+    }
+
+    /// Copies bytes in; panics if the range is not inside.
+    pub(crate) fn write(&mut self, offset: usize, from: &[u8]) {
+        assert!(offset.checked_add(from.len()).is_some_and(|end| end <= self.length));
+        // SAFETY: as in `read`, with the direction reversed; `&mut self` excludes other copies.
+        unsafe {
+            ptr::copy_nonoverlapping(from.as_ptr(), self.as_ptr().add(offset), from.len());
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is the one mapped in `new`, and nothing refers to it (rules 1 and 2).
+        let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
+        debug_assert_eq!(result, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back() {
+        let mut map = Mapping::new(8192).unwrap();
+        map.write(8190, &[1, 2]);
+        let mut out = [9; 3];
+        map.read(8189, &mut out);
+        assert_eq!(out, [0, 1, 2]);
+        assert_eq!(map.as_ptr() as usize % 4096, 0);
+    }
+
+    #[test]
+    #[should_panic]
+    fn range_beyond_the_end_panics() {
+        Mapping::new(4096).unwrap().read(4095, &mut [0; 2]);
+    }
+}

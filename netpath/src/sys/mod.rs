@@ -1,0 +1,6 @@
+//! System calls and raw memory. Everything here has a safe face.
+
+pub(crate) mod ioctl;
+pub(crate) mod map;
+pub(crate) mod signal;
+pub mod tap;

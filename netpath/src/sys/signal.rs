@@ -1,0 +1,84 @@
+//! Signal masks for waiting, and an interruptible sleep.
+//!
+//! Rules for the unsafe code in this file:
+//! 1. Every pointer handed to the kernel points to a local variable of the right C type, or is null
+//!    where the manual page allows it, and the kernel keeps none of them beyond the call.
+//! 2. `sigset_t` values are initialised by `sigemptyset` or by the kernel before they are read.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::time::Duration;
+
+/// A signal mask in both shapes: the C library's, and the 64 bits the kernel takes.
+#[derive(Clone, Copy)]
+pub(crate) struct SignalMask {
+    set: libc::sigset_t,
+    bits: u64,
+}
+
+impl SignalMask {
+    /// The calling thread's mask with `signal` taken out of it.
+    pub(crate) fn current_without(signal: i32) -> io::Result<SignalMask> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: with a null new set the call only writes the current mask to `set` (rule 1).
+        let error =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), set.as_mut_ptr()) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        // SAFETY: the call above succeeded, so the set is initialised (rule 2).
+        let mut set = unsafe { set.assume_init() };
+        // SAFETY: `set` is an initialised local; a number that is no signal gives EINVAL.
+        if unsafe { libc::sigdelset(&raw mut set, signal) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut bits = 0u64;
+        for number in 1..=64 {
+            // SAFETY: `set` is an initialised local (rule 2); a bad number gives -1.
+            if unsafe { libc::sigismember(&raw const set, number) } == 1 {
+                bits |= 1 << (number - 1);
+            }
+        }
+        Ok(SignalMask { set, bits })
+    }
+
+    /// The kernel's form: bit n-1 is signal n (`sigset_t` of the system call interface, 8 bytes).
+    pub(crate) fn kernel_bits(&self) -> &u64 {
+        &self.bits
+    }
+}
+
+/// Sleeps for `duration` (`None`: for ever) with `mask` in force, by `ppoll(2)` on nothing.
+/// A signal ends it with `ErrorKind::Interrupted`.
+pub(crate) fn sleep(duration: Option<Duration>, mask: Option<&SignalMask>) -> io::Result<()> {
+    let time = duration.map(|d| libc::timespec {
+        // Longer than time_t can say is as good as the longest it can.
+        tv_sec: libc::time_t::try_from(d.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: d.subsec_nanos().into(),
+    });
+    let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let mask = mask.map_or(ptr::null(), |m| ptr::from_ref(&m.set));
+    // SAFETY: no descriptors; `time` and `mask` are null or point to live values (rule 1).
+    match unsafe { libc::ppoll(ptr::null_mut(), 0, time, mask) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mask_without_a_signal_lacks_its_bit() {
+        let mask = SignalMask::current_without(libc::SIGUSR1).unwrap();
+        assert_eq!(mask.kernel_bits() & (1 << (libc::SIGUSR1 - 1)), 0);
+        assert!(SignalMask::current_without(1000).is_err());
+    }
+
+    #[test]
+    fn sleep_ends() {
+        sleep(Some(Duration::from_millis(1)), None).unwrap();
+    }
+}

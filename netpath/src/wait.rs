@@ -1,0 +1,98 @@
+//! [`WaitPolicy`]: how long a waiting port looks before it blocks.
+//!
+//! The policy decides latency, not the system call: a blocked thread needs tens of microseconds to
+//! run again on a virtual host, a look a fraction of one. Looking without `sched_yield` is ruinous
+//! when the other side shares the core, so a look window yields after its first microseconds.
+
+use std::time::{Duration, Instant};
+
+/// How a port waits: look, then look and yield, then block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitPolicy {
+    /// How long to look before blocking; zero blocks at once.
+    pub spin: Duration,
+    /// After how much of `spin` each look is followed by `sched_yield`.
+    pub yield_after: Duration,
+    /// A signal that the owning thread keeps blocked and that is unblocked, atomically, only
+    /// while the port blocks in the kernel. Without it a signal that arrives between the caller's
+    /// last check and the system call is handled too early and the wait sleeps on (the race that
+    /// `ppoll(2)` describes); with it, `wait` returns [`Interrupted`](crate::port::Wake) for it,
+    /// after the look window at the latest.
+    pub wake_signal: Option<i32>,
+}
+
+impl WaitPolicy {
+    /// Blocks at once: the least CPU, the most latency.
+    pub const BLOCK: WaitPolicy =
+        WaitPolicy { spin: Duration::ZERO, yield_after: Duration::ZERO, wake_signal: None };
+}
+
+impl Default for WaitPolicy {
+    /// 50 us of looking, yielding after 4: the window in which an answer from a neighbour on the
+    /// same LAN arrives.
+    fn default() -> Self {
+        WaitPolicy {
+            spin: Duration::from_micros(50),
+            yield_after: Duration::from_micros(4),
+            wake_signal: None,
+        }
+    }
+}
+
+/// Looks until `seen` says yes or the window (cut short by `deadline`) is over; returns the last
+/// answer.
+pub(crate) fn spin(
+    policy: &WaitPolicy,
+    deadline: Option<Instant>,
+    mut seen: impl FnMut() -> bool,
+) -> bool {
+    if seen() {
+        return true;
+    }
+    if policy.spin.is_zero() {
+        return false;
+    }
+    let start = Instant::now();
+    let end = deadline.map_or(start + policy.spin, |d| d.min(start + policy.spin));
+    let yield_from = start + policy.yield_after;
+    loop {
+        if seen() {
+            return true;
+        }
+        let now = Instant::now();
+        if now >= end {
+            return false;
+        }
+        if now >= yield_from {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spin_stops_at_the_window_and_at_the_deadline() {
+        let policy = WaitPolicy { spin: Duration::from_millis(5), ..WaitPolicy::default() };
+        let start = Instant::now();
+        assert!(!spin(&policy, None, || false));
+        assert!(start.elapsed() >= policy.spin);
+
+        let long = WaitPolicy { spin: Duration::from_secs(60), ..WaitPolicy::default() };
+        assert!(!spin(&long, Some(Instant::now() + Duration::from_millis(1)), || false));
+    }
+
+    #[test]
+    fn spin_without_a_window_looks_once() {
+        let mut looks = 0;
+        assert!(!spin(&WaitPolicy::BLOCK, None, || {
+            looks += 1;
+            false
+        }));
+        assert_eq!(looks, 1);
+    }
+}

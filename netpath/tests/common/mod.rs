@@ -1,0 +1,167 @@
+//! A network namespace with one tap in it, and the host's side of that tap as a UDP socket.
+//!
+//! Each test binary uses its own part of this, hence the `allow`.
+//!
+//! Needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN), `ip` and `/dev/net/tun`; fails without them.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs;
+use std::io;
+use std::net::UdpSocket;
+use std::process::Command;
+use std::time::Duration;
+
+use netpath::{FRAME_MAX, FramePort, TapConfig, TapPort, WaitPolicy};
+use pnet::packet::Packet;
+use pnet::packet::ethernet::{EtherTypes, EthernetPacket, MutableEthernetPacket};
+use pnet::packet::ip::IpNextHeaderProtocols;
+use pnet::packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
+use pnet::packet::udp::{MutableUdpPacket, UdpPacket};
+use pnet::util::MacAddr;
+
+pub const HOST_MAC: MacAddr = MacAddr(0x02, 0, 0, 0, 0, 1);
+pub const GUEST_MAC: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 2);
+pub const HOST: [u8; 4] = [10, 9, 9, 1];
+pub const GUEST: [u8; 4] = [10, 9, 9, 2];
+pub const PORT: u16 = 7;
+
+/// Runs `test` on a thread of its own in a fresh network namespace, which ends with the thread.
+pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: takes no pointers; it affects this thread, which has done nothing yet.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(
+            result,
+            0,
+            "cannot make a network namespace ({}): run this test as root",
+            io::Error::last_os_error()
+        );
+        // Keep the kernel's own IPv6 chatter off the tap. No such file: no IPv6, none needed.
+        let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        test();
+    };
+    let thread = std::thread::Builder::new().name("namespace".into()).spawn(run).unwrap();
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs `ip` with these arguments in the calling thread's namespace.
+pub fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("cannot run 'ip'");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Makes tap0, with addresses, up, and the guest's address known without ARP.
+pub fn make_tap() {
+    ip("tuntap add dev tap0 mode tap");
+    ip(&format!("link set tap0 address {HOST_MAC}"));
+    ip("link set tap0 up");
+    configure_tap();
+}
+
+/// Gives an existing tap0 that is up its addresses.
+pub fn configure_tap() {
+    ip("addr add 10.9.9.1/24 dev tap0");
+    ip(&format!("neigh replace 10.9.9.2 lladdr {GUEST_MAC} dev tap0"));
+}
+
+/// Opens tap0 with a wait policy that blocks at once.
+pub fn open_tap() -> TapPort {
+    let config = TapConfig { wait: WaitPolicy::BLOCK, ..TapConfig::new("tap0") };
+    TapPort::open(&config).unwrap()
+}
+
+/// [`open_tap`], then waits until the host may send: a tap has no carrier while nobody is attached,
+/// and the kernel takes up to a second to notice that it is back, dropping frames until then.
+pub fn open_linked_tap() -> TapPort {
+    let port = open_tap();
+    wait_for_link();
+    port
+}
+
+/// Waits until tap0 has a carrier and passes frames.
+pub fn wait_for_link() {
+    for _ in 0..3000 {
+        let output = Command::new("ip").args(["-o", "link", "show", "tap0"]).output().unwrap();
+        if String::from_utf8_lossy(&output.stdout).contains(" state UP ") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("tap0 has no carrier after 3 s");
+}
+
+/// The host's socket: what it sends to the guest comes out of the port.
+pub fn host_socket() -> UdpSocket {
+    let socket = UdpSocket::bind((std::net::Ipv4Addr::from(HOST), PORT)).unwrap();
+    socket.connect((std::net::Ipv4Addr::from(GUEST), PORT)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+/// A payload that tells number `n` and nothing else, of a length that depends on it (8..=1472).
+pub fn payload(n: u32) -> Vec<u8> {
+    let length = 8 + (n as usize * 37) % 1465;
+    let mut bytes: Vec<u8> = (0..length).map(|i| (i as u32 ^ n) as u8).collect();
+    bytes[..4].copy_from_slice(&n.to_be_bytes());
+    bytes
+}
+
+/// The frame with which the guest sends `payload` to the host's socket.
+pub fn guest_frame(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 14 + 20 + 8 + payload.len()];
+    let mut ethernet = MutableEthernetPacket::new(&mut bytes).unwrap();
+    ethernet.set_source(GUEST_MAC);
+    ethernet.set_destination(HOST_MAC);
+    ethernet.set_ethertype(EtherTypes::Ipv4);
+    let mut ip = MutableIpv4Packet::new(&mut bytes[14..]).unwrap();
+    ip.set_version(4);
+    ip.set_header_length(5);
+    ip.set_total_length((28 + payload.len()) as u16);
+    ip.set_ttl(64);
+    ip.set_next_level_protocol(IpNextHeaderProtocols::Udp);
+    ip.set_source(GUEST.into());
+    ip.set_destination(HOST.into());
+    ip.set_checksum(ipv4::checksum(&ip.to_immutable()));
+    let mut udp = MutableUdpPacket::new(&mut bytes[34..]).unwrap();
+    udp.set_source(PORT);
+    udp.set_destination(PORT);
+    udp.set_length((8 + payload.len()) as u16);
+    udp.set_payload(payload);
+    let checksum =
+        pnet::packet::udp::ipv4_checksum(&udp.to_immutable(), &GUEST.into(), &HOST.into());
+    udp.set_checksum(checksum);
+    bytes
+}
+
+/// The UDP payload of a frame to the guest; panics on anything else.
+pub fn host_payload(frame: &[u8]) -> Vec<u8> {
+    let ethernet = EthernetPacket::new(frame).unwrap();
+    assert_eq!(ethernet.get_ethertype(), EtherTypes::Ipv4);
+    assert_eq!((ethernet.get_source(), ethernet.get_destination()), (HOST_MAC, GUEST_MAC));
+    let ip = Ipv4Packet::new(ethernet.payload()).unwrap();
+    UdpPacket::new(ip.payload()).unwrap().payload().to_vec()
+}
+
+/// Receives one frame, waiting for it.
+pub fn receive_one(port: &mut impl FramePort) -> Vec<u8> {
+    let mut buffer = [0; FRAME_MAX];
+    for _ in 0..100 {
+        if let Some(length) = port.receive(&mut buffer).unwrap() {
+            return buffer[..length].to_vec();
+        }
+        port.wait(Some(Duration::from_millis(100))).unwrap();
+    }
+    panic!("no frame came in 10 s");
+}
+
+/// Receives what is there now.
+pub fn receive_all(port: &mut impl FramePort) -> Vec<Vec<u8>> {
+    let mut buffer = [0; FRAME_MAX];
+    let mut frames = Vec::new();
+    while let Some(length) = port.receive(&mut buffer).unwrap() {
+        frames.push(buffer[..length].to_vec());
+    }
+    frames
+}

@@ -1,0 +1,58 @@
+//! Records a VM under load, kicked at random on a busy host, replays it, compares, and again.
+//!
+//! `cargo run --release -p tests --bin soak -- --runs 10 --seconds 30`
+
+use clap::Parser;
+use std::process::ExitCode;
+use tests::recording::{difference, record_under_load, replay_under_kicks};
+
+/// Record and replay under load, again and again.
+#[derive(Parser)]
+struct Args {
+    /// How many recordings
+    #[arg(long, default_value_t = 10)]
+    runs: u64,
+    /// How long each
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Seed of the kicks and the load; each run adds its number
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// More options for `understudy record`
+    #[arg(last = true)]
+    record_options: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options: Vec<&str> = args.record_options.iter().map(String::as_str).collect();
+    let mut interrupts = 0;
+    for run in 0..args.runs {
+        let seed = args.seed + run;
+        let log = folder.path().join(format!("soak-{run}.ulog"));
+        let outcome = record_under_load(&log, args.seconds, seed, &options)
+            .and_then(|recorded| Ok((recorded, replay_under_kicks(&log, seed ^ 0xbeef)?)));
+        let wrong = match &outcome {
+            Err(error) => Some(error.to_string()),
+            Ok(((recorded, _load), (_status, replayed))) => difference(recorded, replayed),
+        };
+        if let Ok(((_recorded, load), (_status, replayed))) = &outcome {
+            println!("run {run} seed {seed}: {load:?}");
+            println!("  replay {replayed}");
+            interrupts += replayed["interrupts"].as_u64().unwrap_or(0);
+        }
+        if let Some(wrong) = wrong {
+            let kept = folder.keep();
+            println!("FAILED run {run}: {wrong}; log kept in {}", kept.display());
+            println!(
+                "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}",
+                args.seconds
+            );
+            return ExitCode::FAILURE;
+        }
+        let _ = std::fs::remove_file(&log);
+    }
+    println!("{} runs, {interrupts} interrupts, divergences 0", args.runs);
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,9 @@
+//! What the end-to-end tests share.
+//!
+//! They need root, `/dev/kvm`, `/dev/net/tun` and the commands `ip`, `ping` and `curl`; without
+//! them they fail, they never skip.
+
+pub mod load;
+pub mod program;
+pub mod recording;
+pub mod surgery;

@@ -1,0 +1,40 @@
+//! The program under test, and what it prints.
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// `understudy` of the profile that this code was built in.
+///
+/// # Panics
+///
+/// When it was not built.
+pub fn understudy() -> PathBuf {
+    let own = std::env::current_exe().expect("a process has an executable");
+    let mut folder = own.parent().expect("an executable lies in a folder");
+    if folder.ends_with("deps") {
+        folder = folder.parent().expect("deps lies in the profile's folder");
+    }
+    let program = folder.join("understudy");
+    assert!(
+        program.exists(),
+        "{} is missing: run 'cargo build --workspace' in the same profile first",
+        program.display()
+    );
+    program
+}
+
+/// Runs it to its end.
+pub fn run(args: &[&str]) -> Output {
+    Command::new(understudy()).args(args).output().expect("understudy starts")
+}
+
+/// The JSON object on the last line of `output`.
+///
+/// # Panics
+///
+/// When there is none.
+pub fn json(output: &str) -> Value {
+    let line = output.lines().last().unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {output:?}"))
+}

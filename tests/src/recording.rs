@@ -1,0 +1,133 @@
+//! Making recordings of a VM under load, and replaying them.
+
+use crate::load::{self, Stop};
+use crate::program::{json, understudy};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use vmm::demo::lan::Namespace;
+use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
+use vmm::demo::vm_process::VmProcess;
+use vmm::demo::{DemoError, clients};
+
+/// How long a VM may take to answer its first ping.
+const BOOT_MAX: Duration = Duration::from_secs(20);
+
+/// A VM in a namespace of its own, started with `command` (`run` or `record`) and `extra` options,
+/// that has answered a ping.
+pub struct Rig {
+    /// Where its clients live.
+    pub namespace: Namespace,
+    /// Its process.
+    pub vm: VmProcess,
+}
+
+impl Rig {
+    /// Starts it.
+    pub fn start(command: &str, extra: &[&str]) -> Result<Rig, DemoError> {
+        let namespace = Namespace::new("test")?;
+        namespace.add_tap(TAP, Some(HOST_CIDR))?;
+        let program = understudy();
+        let args = [&[command, "--tap", TAP, "--quiet", "--json"], extra].concat();
+        let vm = namespace.enter(|| {
+            let start = Instant::now();
+            let vm = VmProcess::spawn(&program, &args)?;
+            clients::first_ping_reply(GUEST_ADDRESS, start, BOOT_MAX)?;
+            Ok(vm)
+        })?;
+        Ok(Rig { namespace, vm })
+    }
+
+    /// Stops the VM; its result object.
+    pub fn stop(self) -> Result<Value, DemoError> {
+        let (status, output) = self.vm.stop()?;
+        assert!(status.success(), "the VM ended with {status}");
+        Ok(json(&output))
+    }
+}
+
+/// What the clients of a recording saw.
+#[derive(Debug)]
+pub struct Load {
+    /// Counter requests answered.
+    pub counter: u64,
+    /// Pages and burns fetched.
+    pub fetched: u64,
+    /// ping's summary.
+    pub ping: String,
+    /// Kicks sent to the recorder.
+    pub kicks: u64,
+}
+
+/// Records a VM for `seconds` under everything at once: 1000 pings a second, the counter, burns,
+/// random kicks, and bursts of load on both cores. The recorder's result, and the clients'.
+pub fn record_under_load(
+    log: &Path,
+    seconds: u64,
+    seed: u64,
+    extra: &[&str],
+) -> Result<(Value, Load), DemoError> {
+    let log = log.to_str().expect("paths of tests are UTF-8");
+    let rig = Rig::start("record", &[&["--log", log], extra].concat())?;
+    let pid = rig.vm.pid();
+    let stop = Stop::new(false);
+    let stop = &stop;
+    let load = rig.namespace.enter(|| {
+        std::thread::scope(|scope| {
+            let counter = scope.spawn(|| load::counter(GUEST_ADDRESS, stop));
+            let fetched = scope.spawn(|| load::burn(GUEST_ADDRESS, stop));
+            let kicks = scope.spawn(|| load::kicks(pid, seed, stop));
+            for core in 0..2 {
+                scope.spawn(move || load::hog(core, seed ^ core as u64, stop));
+            }
+            let ping = load::ping_flood(GUEST_ADDRESS, seconds);
+            stop.store(true, Ordering::Relaxed);
+            let join = "load threads do not panic";
+            Ok(Load {
+                counter: counter.join().expect(join)?,
+                fetched: fetched.join().expect(join)?,
+                kicks: kicks.join().expect(join),
+                ping: ping?,
+            })
+        })
+    })?;
+    Ok((rig.stop()?, load))
+}
+
+/// Replays `log` while it is kicked at random; exit status and result object.
+pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), DemoError> {
+    let log = log.to_str().expect("paths of tests are UTF-8");
+    let report = format!("{log}.divergence");
+    let vm = VmProcess::spawn(&understudy(), &["replay", log, "--json", "--report", &report])?;
+    let pid = vm.pid();
+    let stop = Stop::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| load::kicks(pid, seed, &stop));
+        let result = vm.wait();
+        stop.store(true, Ordering::Relaxed);
+        let (status, output) = result?;
+        Ok((status, json(&output)))
+    })
+}
+
+/// Compares the recorder's result with the replay's; what differs, if anything.
+pub fn difference(recorded: &Value, replayed: &Value) -> Option<String> {
+    const EQUAL: [&str; 6] =
+        ["interrupts", "natural_exits", "windows", "checkpoints", "memory_digest", "state_digest"];
+    if replayed["divergences"] != 0 {
+        return Some(format!("divergences {}", replayed["divergences"]));
+    }
+    EQUAL
+        .iter()
+        .find(|&&key| recorded[key].is_null() || recorded[key] != replayed[key])
+        .map(|key| format!("{key}: recorded {}, replayed {}", recorded[key], replayed[key]))
+}
+
+/// Ends a process the hard way.
+pub fn kill_hard(vm: VmProcess) -> Result<(), DemoError> {
+    vm.signal(Signal::SIGKILL);
+    vm.wait().map(|_ended| ())
+}

@@ -1,0 +1,45 @@
+//! Rewriting logs: what a replay must notice, planted in a file whose CRCs are right.
+
+use logchan::entry::Entry;
+use std::path::Path;
+use vmm::replay::log_file::{LogFile, LogReader};
+use vmm::replay::recorder::LogSink;
+
+/// Copies the log `from` to `to`, each entry as `edit` returns it. `edit` is given the entry, its
+/// index, and a buffer that the entry it returns may borrow from.
+pub fn rewrite(
+    from: &Path,
+    to: &Path,
+    mut edit: impl for<'a> FnMut(u64, Entry<'a>, &'a mut Vec<u8>) -> Entry<'a>,
+) {
+    let mut reader = LogReader::open(from).expect("the log opens");
+    let mut writer = LogFile::create(to, &reader.header().clone(), true).expect("a log is made");
+    let mut index = 0;
+    while let Some(entry) = reader.consume().expect("the log reads") {
+        let mut buffer = Vec::new();
+        writer.append(&edit(index, entry, &mut buffer)).expect("the log is written");
+        index += 1;
+    }
+    writer.finish().expect("the log is written");
+}
+
+/// Index of the last entry that `wanted` accepts.
+pub fn last_index(log: &Path, wanted: impl Fn(&Entry<'_>) -> bool) -> Option<u64> {
+    let mut reader = LogReader::open(log).expect("the log opens");
+    let mut found = None;
+    let mut index = 0;
+    while let Some(entry) = reader.consume().expect("the log reads") {
+        if wanted(&entry) {
+            found = Some(index);
+        }
+        index += 1;
+    }
+    found
+}
+
+/// `bytes` in `buffer`, with bit 0 of byte `at` flipped.
+pub fn flipped<'a>(bytes: &[u8], at: usize, buffer: &'a mut Vec<u8>) -> &'a [u8] {
+    buffer.extend_from_slice(bytes);
+    buffer[at] ^= 1;
+    buffer
+}

@@ -1,0 +1,279 @@
+//! The fixed processor that a guest sees: what CPUID answers, on every host of a pair.
+//!
+//! The model is a list of what is offered, not of what is hidden: a feature that a newer host or
+//! KVM brings along stays invisible until it is added to `OFFERED`, so two hosts that differ only
+//! in news give the same model. It is the x86-64 baseline (psABI level "x86-64-v1"):
+//!
+//! - no clock and no randomness that replay could not see: TSC, TSC-deadline, RDTSCP, RDPID,
+//!   RDRAND, RDSEED, MONITOR, performance counters, invariant TSC, TSC leaves 0x15 and 0x16, TSX;
+//! - no interrupt source of KVM's: no APIC, no x2APIC; no hypervisor bit, no KVM leaves;
+//! - no XSAVE, hence no AVX, AVX-512 or AMX: XSAVE shows which state parts are "in use", which
+//!   processors track as they like;
+//! - no SSE4.2, POPCNT, CMPXCHG16B, AES, ERMS, SMAP, FSGSBASE: deterministic, but kernels then use
+//!   them at CPL0, where a KVM that emulates guest kernels knows them not or only slowly;
+//! - one processor: APIC id 0, no core and thread topology; no 1 GiB pages, no PCID.
+//!
+//! **Best effort where KVM lies:** some KVMs put host features back into leaves 1, 7 and 0xD. The
+//! highest basic leaf is therefore 4, so that software which asks for the range first (Linux, the
+//! GNU C library) never reads 7 and 0xD. Leaf 7 stays in the table with UMIP alone: KVM lets a
+//! guest set CR4.UMIP only if it is there. What the guest really executes is judged by
+//! [`sweep`](crate::boot::sweep).
+//!
+//! Leaf layouts: Intel SDM vol. 2A "CPUID" and AMD APM vol. 3 appendix E.
+
+use std::collections::BTreeMap;
+
+use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Highest basic leaf told to the guest; see the module's head.
+pub const BASIC_LEAF_MAX: u32 = 4;
+/// Highest extended leaf told to the guest: the address widths.
+pub const EXTENDED_LEAF_MAX: u32 = 0x8000_0008;
+
+/// CLFLUSH line of 64 bytes in leaf 1 EBX bits 15:8 (in 8-byte units), one logical processor in
+/// bits 23:16, APIC id 0 and brand index 0.
+const LEAF1_EBX: u32 = (8 << 8) | (1 << 16);
+/// Cache type and level, self-initialising, fully associative (leaf 4 EAX 9:0); the sharing counts
+/// above are zero for one processor.
+const LEAF4_EAX: u32 = 0x3FF;
+/// Physical and linear address bits (leaf 0x8000_0008 EAX 15:0).
+const ADDRESS_WIDTHS: u32 = 0xFFFF;
+
+/// An output register of CPUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Register {
+    Ecx,
+    Edx,
+}
+
+/// A feature bit that the guest may see if the host has it.
+struct Feature {
+    leaf: u32,
+    register: Register,
+    bit: u32,
+    name: &'static str,
+}
+
+const fn feature(leaf: u32, register: Register, bit: u32, name: &'static str) -> Feature {
+    Feature { leaf, register, bit, name }
+}
+
+/// Everything offered, index 0 of each leaf.
+const OFFERED: &[Feature] = &[
+    feature(0x1, Register::Edx, 0, "fpu"),
+    feature(0x1, Register::Edx, 1, "vme"),
+    feature(0x1, Register::Edx, 2, "de"),
+    feature(0x1, Register::Edx, 3, "pse"),
+    feature(0x1, Register::Edx, 5, "msr"),
+    feature(0x1, Register::Edx, 6, "pae"),
+    feature(0x1, Register::Edx, 8, "cx8"),
+    feature(0x1, Register::Edx, 11, "sep"),
+    feature(0x1, Register::Edx, 13, "pge"),
+    feature(0x1, Register::Edx, 15, "cmov"),
+    feature(0x1, Register::Edx, 16, "pat"),
+    feature(0x1, Register::Edx, 17, "pse36"),
+    feature(0x1, Register::Edx, 19, "clflush"),
+    feature(0x1, Register::Edx, 23, "mmx"),
+    feature(0x1, Register::Edx, 24, "fxsr"),
+    feature(0x1, Register::Edx, 25, "sse"),
+    feature(0x1, Register::Edx, 26, "sse2"),
+    feature(0x7, Register::Ecx, 2, "umip"),
+    feature(0x8000_0001, Register::Ecx, 0, "lahf_lm"),
+    feature(0x8000_0001, Register::Edx, 11, "syscall"),
+    feature(0x8000_0001, Register::Edx, 20, "nx"),
+    feature(0x8000_0001, Register::Edx, 29, "lm"),
+];
+
+/// The fixed CPU model: canonical CPUID entries, by (leaf, index), each once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CpuModel {
+    entries: Vec<kvm_cpuid_entry2>,
+}
+
+impl CpuModel {
+    /// Derives the model from what `KVM_GET_SUPPORTED_CPUID` says this host can give.
+    ///
+    /// Of entries with the same leaf and index, the first counts; order does not matter otherwise.
+    pub fn from_supported(supported: &[kvm_cpuid_entry2]) -> Self {
+        let mut entries = BTreeMap::new();
+        for offered in supported {
+            if let Some(entry) = canonical(offered) {
+                entries.entry((entry.function, entry.index)).or_insert(entry);
+            }
+        }
+        // The terminating level of leaf 0xB says "no more levels" by type 0 (ECX 15:8).
+        if entries.contains_key(&(0xB, 0)) {
+            let end = kvm_cpuid_entry2 { index: 1, ecx: 1, ..entries[&(0xB, 0)] };
+            entries.insert((0xB, 1), kvm_cpuid_entry2 { ebx: 0, ..end });
+        }
+        Self { entries: entries.into_values().collect() }
+    }
+
+    /// The entries, as `KVM_SET_CPUID2` takes them.
+    pub fn entries(&self) -> &[kvm_cpuid_entry2] {
+        &self.entries
+    }
+
+    /// XXH3-64 over the entries; equal for equal models, on every host.
+    pub fn digest(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        for e in &self.entries {
+            for word in [e.function, e.index, e.flags, e.eax, e.ebx, e.ecx, e.edx] {
+                hash.update(&word.to_le_bytes());
+            }
+        }
+        hash.digest()
+    }
+
+    /// Brand, family, model and stepping, as in `Intel(R) Xeon(R) CPU (family 6 model 85
+    /// stepping 7)`; fit for one line of output.
+    pub fn name(&self) -> String {
+        let eax = self.entry(0x1, 0).map_or(0, |entry| entry.eax);
+        let (family, model, stepping) = signature(eax);
+        let brand = self.brand();
+        format!("{brand} (family {family} model {model} stepping {stepping})")
+    }
+
+    /// Whether the guest may set CR4.UMIP.
+    pub fn has_umip(&self) -> bool {
+        self.entry(0x7, 0).is_some_and(|entry| entry.ecx & (1 << 2) != 0)
+    }
+
+    fn entry(&self, leaf: u32, index: u32) -> Option<&kvm_cpuid_entry2> {
+        self.entries.iter().find(|e| (e.function, e.index) == (leaf, index))
+    }
+
+    fn brand(&self) -> String {
+        let words = |leaf| self.entry(leaf, 0).map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx]);
+        let brand = text((0x8000_0002..=0x8000_0004).flat_map(words));
+        if !brand.is_empty() {
+            return brand;
+        }
+        let vendor = self.entry(0, 0).map_or([0; 3], |e| [e.ebx, e.edx, e.ecx]);
+        match text(vendor) {
+            vendor if vendor.is_empty() => "unknown processor".to_owned(),
+            vendor => vendor,
+        }
+    }
+}
+
+/// What the guest sees of one entry, or `None` if it does not see that leaf.
+fn canonical(offered: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
+    let (leaf, index) = (offered.function, offered.index);
+    let mut e = kvm_cpuid_entry2 { padding: [0; 3], ..*offered };
+    match (leaf, index) {
+        (0x0, 0) => e.eax = e.eax.min(BASIC_LEAF_MAX),
+        (0x1, 0) => e.ebx = LEAF1_EBX,
+        (0x4, _) => {
+            e.eax &= LEAF4_EAX;
+            e.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+        }
+        (0x7, 0) => {
+            (e.eax, e.ebx, e.edx) = (0, 0, 0);
+            e.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+        }
+        (0xB, 0) => {
+            // One thread in the first level (type 1, SMT), x2APIC id 0.
+            (e.eax, e.ebx, e.ecx, e.edx) = (0, 1, 0x100, 0);
+            e.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+        }
+        (0x8000_0000, 0) => e.eax = e.eax.min(EXTENDED_LEAF_MAX),
+        (0x8000_0001, 0) => e.ebx = 0,
+        (0x8000_0008, 0) => {
+            (e.eax, e.ebx, e.ecx, e.edx) = (e.eax & ADDRESS_WIDTHS, 0, 0, 0);
+        }
+        // Cache descriptors, brand string, older cache leaves: constants of the processor.
+        (0x2 | 0x8000_0002..=0x8000_0006, 0) => {}
+        _ => return None,
+    }
+    if let 0x1 | 0x7 | 0x8000_0001 = leaf {
+        e.ecx &= offered_mask(leaf, Register::Ecx);
+        e.edx &= offered_mask(leaf, Register::Edx);
+    }
+    Some(e)
+}
+
+fn offered_mask(leaf: u32, register: Register) -> u32 {
+    let of_register = OFFERED.iter().filter(|f| (f.leaf, f.register) == (leaf, register));
+    of_register.fold(0, |mask, feature| mask | 1 << feature.bit)
+}
+
+/// How two models differ, one line each, empty if they do not; "the first" and "the second" are
+/// the arguments in their order.
+pub fn diff(first: &CpuModel, second: &CpuModel) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (a_name, b_name) = (first.name(), second.name());
+    if a_name != b_name {
+        lines.push(format!("the first is {a_name}, the second is {b_name}"));
+    }
+    let mut keys: Vec<(u32, u32)> =
+        first.entries.iter().chain(&second.entries).map(|e| (e.function, e.index)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    for (leaf, index) in keys {
+        match (first.entry(leaf, index), second.entry(leaf, index)) {
+            (Some(a), Some(b)) => diff_entry(&mut lines, a, b),
+            (Some(_), None) => lines.push(format!("leaf {leaf:#x}.{index}: only the first has it")),
+            (None, _) => lines.push(format!("leaf {leaf:#x}.{index}: only the second has it")),
+        }
+    }
+    lines
+}
+
+fn diff_entry(lines: &mut Vec<String>, a: &kvm_cpuid_entry2, b: &kvm_cpuid_entry2) {
+    let (leaf, index) = (a.function, a.index);
+    // The brand string is in the names already.
+    if (0x8000_0002..=0x8000_0004).contains(&leaf) {
+        return;
+    }
+    for (name, of_a, of_b) in [
+        ("eax", a.eax, b.eax),
+        ("ebx", a.ebx, b.ebx),
+        ("ecx", a.ecx, b.ecx),
+        ("edx", a.edx, b.edx),
+        ("flags", a.flags, b.flags),
+    ] {
+        if of_a == of_b {
+            continue;
+        }
+        let register = match name {
+            "ecx" => Some(Register::Ecx),
+            "edx" => Some(Register::Edx),
+            _ => None,
+        };
+        let features = OFFERED.iter().filter(|f| f.leaf == leaf && Some(f.register) == register);
+        let mut named = 0;
+        for f in features.filter(|f| (of_a ^ of_b) & (1 << f.bit) != 0) {
+            named |= 1 << f.bit;
+            let owner = if of_a & (1 << f.bit) != 0 { "first" } else { "second" };
+            lines.push(format!("{}: only the {owner} has it", f.name));
+        }
+        if (of_a ^ of_b) & !named != 0 {
+            lines.push(format!(
+                "leaf {leaf:#x}.{index} {name}: {of_a:#010x} in the first, {of_b:#010x} in the second"
+            ));
+        }
+    }
+}
+
+/// Family, model and stepping of leaf 1 EAX (SDM vol. 2A, figure 3-6).
+fn signature(eax: u32) -> (u32, u32, u32) {
+    let (base_family, base_model) = (eax >> 8 & 0xF, eax >> 4 & 0xF);
+    let family = if base_family == 0xF { base_family + (eax >> 20 & 0xFF) } else { base_family };
+    let extended = matches!(base_family, 0x6 | 0xF);
+    let model = if extended { base_model | (eax >> 16 & 0xF) << 4 } else { base_model };
+    (family, model, eax & 0xF)
+}
+
+/// Words as text in memory order: up to the first zero, printable ASCII only, spaces squeezed.
+fn text(words: impl IntoIterator<Item = u32>) -> String {
+    let bytes = words.into_iter().flat_map(u32::to_le_bytes).take_while(|&byte| byte != 0);
+    let text: String =
+        bytes.map(|byte| if byte.is_ascii_graphic() { char::from(byte) } else { ' ' }).collect();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+#[path = "cpu_model_tests.rs"]
+mod tests;

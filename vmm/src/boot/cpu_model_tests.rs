@@ -1,0 +1,131 @@
+use super::*;
+
+fn entry(function: u32, index: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_entry2 {
+    kvm_cpuid_entry2 { function, index, flags: 0, eax, ebx, ecx, edx, padding: [9; 3] }
+}
+
+fn brand(text: &str) -> Vec<kvm_cpuid_entry2> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(48, 0);
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    (0..3)
+        .map(|i| entry(0x8000_0002 + i as u32, 0, [0, 4, 8, 12].map(|at| word(16 * i + at))))
+        .collect()
+}
+
+/// A host that offers every bit of every leaf, as no host does.
+fn everything() -> Vec<kvm_cpuid_entry2> {
+    let all = [u32::MAX; 4];
+    let vendor = [0x20, 0x756E_6547, 0x6C65_746E, 0x4965_6E69];
+    let mut table = vec![entry(0, 0, vendor), entry(1, 0, [0x0005_0657, !0, !0, !0])];
+    for leaf in (2..=0x20).chain([0x4000_0000, 0x4000_0001, 0x8000_0000, 0x8000_0001]) {
+        table.push(entry(leaf, 0, all));
+    }
+    for (leaf, index) in [(4, 1), (4, 2), (7, 1), (7, 2), (0xB, 1), (0xD, 1), (0xD, 2)] {
+        table.push(entry(leaf, index, all));
+    }
+    table.extend((0x8000_0005..=0x8000_0022).map(|leaf| entry(leaf, 0, all)));
+    table.extend(brand("  Some(R)   Processor @ 2.00GHz  "));
+    table
+}
+
+#[test]
+fn model_offers_only_what_is_listed() {
+    let model = CpuModel::from_supported(&everything());
+    let leaves: Vec<_> = model.entries().iter().map(|e| (e.function, e.index)).collect();
+    let basic = [(0, 0), (1, 0), (2, 0), (4, 0), (4, 1), (4, 2), (7, 0), (0xB, 0), (0xB, 1)];
+    let extended: Vec<_> = [0, 1, 2, 3, 4, 5, 6, 8].map(|leaf| (0x8000_0000 + leaf, 0)).into();
+    assert_eq!(leaves, [&basic[..], &extended].concat());
+
+    let e = |leaf, index| *model.entry(leaf, index).unwrap();
+    assert_eq!(e(0, 0).eax, 4);
+    assert_eq!((e(1, 0).eax, e(1, 0).ebx), (0x0005_0657, 0x0001_0800));
+    // No SSE3 and up, VMX, x2APIC, TSC-deadline, XSAVE, AVX, RDRAND, hypervisor bit.
+    assert_eq!(e(1, 0).ecx, 0);
+    // No TSC (4), MCE (7), APIC (9), MTRR (12), MCA (14), PSN, DS, ACPI, SS, HTT, TM, PBE.
+    assert_eq!(e(1, 0).edx, 0x078B_A96F);
+    assert_eq!([e(7, 0).eax, e(7, 0).ebx, e(7, 0).ecx, e(7, 0).edx], [0, 0, 4, 0]);
+    assert!(model.has_umip());
+    assert_eq!(e(4, 1).eax, 0x3FF, "one core, one thread");
+    assert_eq!([e(0xB, 0).eax, e(0xB, 0).ebx, e(0xB, 0).ecx, e(0xB, 0).edx], [0, 1, 0x100, 0]);
+    assert_eq!([e(0xB, 1).eax, e(0xB, 1).ebx, e(0xB, 1).ecx, e(0xB, 1).edx], [0, 0, 1, 0]);
+    assert_eq!(e(0x8000_0000, 0).eax, 0x8000_0008);
+    assert_eq!((e(0x8000_0001, 0).ecx, e(0x8000_0001, 0).edx), (1, 0x2010_0800));
+    assert_eq!((e(0x8000_0008, 0).eax, e(0x8000_0008, 0).ebx), (0xFFFF, 0));
+    assert!(model.entries().iter().all(|e| e.padding == [0; 3]));
+}
+
+#[test]
+fn model_invents_no_feature() {
+    let poor = [entry(0, 0, [2, 0, 0, 0]), entry(1, 0, [0x6F0, 0, 0, 1 << 25])];
+    let model = CpuModel::from_supported(&poor);
+    assert_eq!(model.entries().len(), 2);
+    assert_eq!((model.entries()[0].eax, model.entries()[1].edx), (2, 1 << 25));
+    assert!(!model.has_umip());
+    assert_eq!(CpuModel::from_supported(&[]).entries(), []);
+    assert_eq!(
+        CpuModel::from_supported(&[]).name(),
+        "unknown processor (family 0 model 0 stepping 0)"
+    );
+}
+
+#[test]
+fn model_does_not_depend_on_order_apic_id_or_news() {
+    let model = CpuModel::from_supported(&everything());
+    let mut other = everything();
+    other.reverse();
+    for e in &mut other {
+        match e.function {
+            1 => e.ebx = 0x0700_0800, // CPUID ran on another core
+            0xB => e.edx = 7,
+            7 => (e.ebx, e.edx) = (0, 0), // microcode took TSX away
+            _ => {}
+        }
+    }
+    other.retain(|e| !(0x4000_0000..0x8000_0000).contains(&e.function) && e.function != 0x1D);
+    let other = CpuModel::from_supported(&other);
+    assert_eq!(model.digest(), other.digest());
+    assert_eq!(diff(&model, &other), Vec::<String>::new());
+}
+
+#[test]
+fn model_of_its_own_entries_is_itself() {
+    let model = CpuModel::from_supported(&everything());
+    let again = CpuModel::from_supported(model.entries());
+    assert_eq!(again, model);
+}
+
+#[test]
+fn name_is_brand_and_signature() {
+    let model = CpuModel::from_supported(&everything());
+    assert_eq!(model.name(), "Some(R) Processor @ 2.00GHz (family 6 model 85 stepping 7)");
+    let nameless: Vec<_> = everything().into_iter().filter(|e| e.function < 0x8000_0000).collect();
+    let name = CpuModel::from_supported(&nameless).name();
+    assert_eq!(name, "GenuineIntel (family 6 model 85 stepping 7)");
+    assert_eq!(signature(0x00A2_0F12), (25, 33, 2), "AMD adds the extended family");
+}
+
+#[test]
+fn differences_are_named() {
+    let mut lesser = everything();
+    for e in &mut lesser {
+        match (e.function, e.index) {
+            (7, 0) => e.ecx = 0,
+            (1, 0) => (e.eax, e.edx) = (0x0005_0654, e.edx & !(1 << 17)),
+            _ => {}
+        }
+    }
+    lesser.retain(|e| (e.function, e.index) != (4, 2));
+    let (a, b) = (CpuModel::from_supported(&everything()), CpuModel::from_supported(&lesser));
+    assert_ne!(a.digest(), b.digest());
+    let expected = [
+        "the first is Some(R) Processor @ 2.00GHz (family 6 model 85 stepping 7), the second is \
+         Some(R) Processor @ 2.00GHz (family 6 model 85 stepping 4)",
+        "leaf 0x1.0 eax: 0x00050657 in the first, 0x00050654 in the second",
+        "pse36: only the first has it",
+        "leaf 0x4.2: only the first has it",
+        "umip: only the first has it",
+    ];
+    assert_eq!(diff(&a, &b), expected);
+    assert_eq!(diff(&b, &a)[3], "leaf 0x4.2: only the second has it");
+}

@@ -1,0 +1,260 @@
+//! Checks of the host that need no KVM call: what `doctor` can say before a machine exists.
+//!
+//! Everything is read below one root directory, `/` for the running host, so that a test can lay
+//! out a host of its own. Opening `/dev/kvm` and `/dev/net/tun` changes nothing until an ioctl
+//! follows, and none does.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// Most bytes read of a file in /proc; `/proc/cpuinfo` of a large host has more, but its first
+/// processor comes first.
+const READ_BYTES_MAX: u64 = 64 << 10;
+/// Bit of CAP_NET_ADMIN (linux/include/uapi/linux/capability.h): taps, interface set-up.
+const CAP_NET_ADMIN: u32 = 12;
+/// Bit of CAP_NET_RAW: packet sockets.
+const CAP_NET_RAW: u32 = 13;
+/// First kernel with IORING_SETUP_DEFER_TASKRUN (io_uring_setup(2)).
+const KERNEL_MIN: (u32, u32) = (6, 1);
+/// First kernel with IORING_OP_READ_MULTISHOT (io_uring_enter(2)).
+const KERNEL_FULL: (u32, u32) = (6, 7);
+
+/// The verdict of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Works, with a loss.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// The result of one check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was checked, a few words.
+    pub name: &'static str,
+    /// The verdict.
+    pub status: Status,
+    /// What there is; one line.
+    pub found: String,
+    /// What to do about it; `None` if nothing needs to be or can be done.
+    pub mend: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, status: Status::Ok, found: found.into(), mend: None }
+    }
+
+    fn warn(name: &'static str, found: impl Into<String>, mend: &str) -> Self {
+        Self { name, status: Status::Warn, found: found.into(), mend: Some(mend.to_owned()) }
+    }
+
+    fn fail(name: &'static str, found: impl Into<String>, mend: &str) -> Self {
+        Self { name, status: Status::Fail, found: found.into(), mend: Some(mend.to_owned()) }
+    }
+}
+
+/// A host, seen through its file system.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// The host whose `/sys`, `/proc` and `/dev` lie below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// All checks, in the order in which one would mend them.
+    pub fn check_all(&self) -> Vec<Check> {
+        vec![
+            self.processor(),
+            self.kernel(),
+            self.kvm_module(),
+            self.kvm_device(),
+            self.tun_device(),
+            self.user(),
+            self.net_admin(),
+            self.net_raw(),
+        ]
+    }
+
+    /// The processor's name, from `/proc/cpuinfo`.
+    pub fn processor(&self) -> Check {
+        let name = "processor";
+        match self.read("proc/cpuinfo") {
+            Ok(text) => match field(&text, "model name") {
+                Some(model) => Check::ok(name, model),
+                None => Check::warn(name, "/proc/cpuinfo names none", "use an x86-64 host"),
+            },
+            Err(error) => unreadable(name, "/proc/cpuinfo", &error),
+        }
+    }
+
+    /// The kernel release against what io_uring needs.
+    pub fn kernel(&self) -> Check {
+        let name = "kernel";
+        let release = match self.read("proc/sys/kernel/osrelease") {
+            Ok(text) => line(&text),
+            Err(error) => return unreadable(name, "/proc/sys/kernel/osrelease", &error),
+        };
+        match version(&release) {
+            None => Check::warn(
+                name,
+                format!("unreadable release '{release}'"),
+                "use Linux 6.7 or newer",
+            ),
+            Some(found) if found < KERNEL_MIN => Check::fail(
+                name,
+                release,
+                "use Linux 6.1 or newer: io_uring here needs DEFER_TASKRUN",
+            ),
+            Some(found) if found < KERNEL_FULL => Check::warn(
+                name,
+                release,
+                "use Linux 6.7 or newer: its io_uring reads taps with one request",
+            ),
+            Some(_) => Check::ok(name, release),
+        }
+    }
+
+    /// Which module stands behind `/dev/kvm`; it decides what guest kernel code costs.
+    pub fn kvm_module(&self) -> Check {
+        let name = "kvm module";
+        let loaded: Vec<&str> = ["kvm_intel", "kvm_amd", "kvm_pvm"]
+            .into_iter()
+            .filter(|module| self.root.join("sys/module").join(module).is_dir())
+            .collect();
+        match loaded[..] {
+            ["kvm_intel"] => Check::ok(name, "kvm_intel (VMX)"),
+            ["kvm_amd"] => Check::ok(name, "kvm_amd (SVM)"),
+            ["kvm_pvm"] => Check::warn(
+                name,
+                "kvm_pvm: guest user code runs natively, guest kernel code is emulated",
+                "nothing for correctness; for speed of guest kernels use a host with VMX or SVM",
+            ),
+            [] if self.root.join("dev/kvm").exists() => Check::warn(
+                name,
+                "none of kvm_intel, kvm_amd, kvm_pvm, though /dev/kvm exists",
+                "find out which module it is (lsmod | grep kvm) before relying on this host",
+            ),
+            [] => Check::fail(
+                name,
+                "none loaded",
+                "load it (modprobe kvm_intel, or kvm_amd), with virtualization enabled in the firmware",
+            ),
+            _ => Check::warn(
+                name,
+                format!("several: {}", loaded.join(", ")),
+                "unload all but one, so that both hosts of a pair surely use the same",
+            ),
+        }
+    }
+
+    /// Whether `/dev/kvm` opens for reading and writing.
+    pub fn kvm_device(&self) -> Check {
+        self.device("/dev/kvm", "load a kvm module", "add the user to the group that owns /dev/kvm")
+    }
+
+    /// Whether `/dev/net/tun` opens for reading and writing.
+    pub fn tun_device(&self) -> Check {
+        self.device("/dev/net/tun", "load the module (modprobe tun)", "run as root")
+    }
+
+    /// The effective user.
+    pub fn user(&self) -> Check {
+        let name = "user";
+        let status = match self.read("proc/self/status") {
+            Ok(text) => text,
+            Err(error) => return unreadable(name, "/proc/self/status", &error),
+        };
+        // Uid: real, effective, saved, file system (proc_pid_status(5)).
+        match field(&status, "Uid").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()) {
+            Some(0u32) => Check::ok(name, "root"),
+            Some(id) => Check::ok(name, format!("user id {id}")),
+            None => Check::warn(name, "/proc/self/status has no Uid", "mount /proc"),
+        }
+    }
+
+    /// CAP_NET_ADMIN, needed to make taps.
+    pub fn net_admin(&self) -> Check {
+        self.capability("CAP_NET_ADMIN", CAP_NET_ADMIN)
+    }
+
+    /// CAP_NET_RAW, needed for the raw sockets of the logging channel.
+    pub fn net_raw(&self) -> Check {
+        self.capability("CAP_NET_RAW", CAP_NET_RAW)
+    }
+
+    fn capability(&self, name: &'static str, bit: u32) -> Check {
+        let status = match self.read("proc/self/status") {
+            Ok(text) => text,
+            Err(error) => return unreadable(name, "/proc/self/status", &error),
+        };
+        let effective = field(&status, "CapEff").and_then(|set| u64::from_str_radix(set, 16).ok());
+        match effective {
+            Some(set) if set & (1 << bit) != 0 => Check::ok(name, "held"),
+            Some(_) => {
+                let mend =
+                    format!("run as root, or give the binary {}+ep by setcap", name.to_lowercase());
+                Check::fail(name, "not held", &mend)
+            }
+            None => Check::warn(name, "/proc/self/status has no CapEff", "mount /proc"),
+        }
+    }
+
+    fn device(&self, path: &'static str, absent: &str, denied: &str) -> Check {
+        let real = self.root.join(path.trim_start_matches('/'));
+        match OpenOptions::new().read(true).write(true).open(real) {
+            Ok(_) => Check::ok(path, "opens for reading and writing"),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound => Check::fail(path, "does not exist", absent),
+                io::ErrorKind::PermissionDenied => Check::fail(path, "permission denied", denied),
+                _ => Check::fail(path, line(&error.to_string()), absent),
+            },
+        }
+    }
+
+    fn read(&self, path: impl AsRef<Path>) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        File::open(self.root.join(path))?.take(READ_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+fn unreadable(name: &'static str, path: &str, error: &io::Error) -> Check {
+    Check::warn(name, format!("{path}: {}", line(&error.to_string())), "mount /proc")
+}
+
+/// The value of `key` in text of `key: value` lines.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim())
+    })
+}
+
+/// The first line, fit to be printed.
+fn line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim().escape_debug().to_string()
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let digits = |part: &str| {
+        part.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok())
+    };
+    let mut parts = release.split('.');
+    Some((digits(parts.next()?)?, digits(parts.next()?)?))
+}
+
+#[cfg(test)]
+#[path = "host_checks_tests.rs"]
+mod tests;

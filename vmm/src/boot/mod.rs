@@ -1,0 +1,34 @@
+//! Everything that happens before the first instruction of the guest, and nothing after it.
+//!
+//! ```text
+//! file bytes --> image (elf) --> GuestRam          what runs
+//!                  |   `--> sweep (rules)          may it run here and be replayed?
+//!                  `--> pvh --> start info, memory map, registers
+//! supported CPUID --> cpu_model                    what the guest is told about its processor
+//! /sys, /proc, /dev --> host_checks                can this host run it at all?
+//! ```
+//!
+//! Nothing in this folder calls an ioctl or keeps state: each part is a function of its arguments,
+//! so primary and backup, given the same arguments, prepare the same machine.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`image`] | the guest image: one validated ELF file, its digest, its way into guest memory |
+//! | `elf`, `elf_code`, `notes` | the bounded ELF64 reader beneath it |
+//! | [`pvh`] | the PVH boot ABI: start information and the initial registers |
+//! | [`sweep`] | the search of executable code for instructions that cannot be replayed |
+//! | [`rules`] | which instructions those are, and why |
+//! | [`cpu_model`] | the fixed processor that the guest sees, compared between hosts |
+//! | [`host_checks`] | checks of the host that need no KVM call |
+
+pub mod cpu_model;
+mod elf;
+mod elf_code;
+#[cfg(test)]
+mod fixture;
+pub mod host_checks;
+pub mod image;
+mod notes;
+pub mod pvh;
+pub mod rules;
+pub mod sweep;

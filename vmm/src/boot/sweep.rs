@@ -1,0 +1,226 @@
+//! A search of an image's executable code for instructions that cannot be replayed.
+//!
+//! # How the sweep keeps in step
+//!
+//! Code is decoded from its first byte to its last, one instruction after the other, so a byte
+//! pattern inside an operand is not taken for an instruction (a search for bytes finds more than
+//! twice the `rdtsc`s that a kernel has). What can put a linear sweep out of step is data between
+//! functions, and code of another mode (a PVH entry is 32-bit code, read here as 64-bit). Two
+//! things put it back:
+//!
+//! - Decoding starts anew at every function symbol; an instruction never reaches across one.
+//! - After bytes that are no instruction, decoding goes on one byte further.
+//!
+//! Data that happens to decode is still reported: a false alarm names its symbol, costs the user a
+//! look and can be overridden, a missed instruction costs a divergence. For the same reason the
+//! sweep does not ask whether code is reachable. It cannot see code that the guest writes or loads
+//! later; for that there are the register digests of replay.
+
+use std::fmt::Write as _;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+use serde::Serialize;
+
+use crate::boot::elf_code::{Code, CodeMap};
+use crate::boot::image::GuestImage;
+use crate::boot::rules::{self, Verdict};
+
+/// Most findings listed of each verdict; the rest is counted.
+pub const LISTED_MAX: usize = 16_384;
+
+/// An instruction that replay has to know about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Lower-case mnemonic.
+    pub mnemonic: String,
+    /// Guest virtual address of its first byte.
+    pub address: u64,
+    /// Offset of its first byte in the image file, bytes.
+    pub file_offset: u64,
+    /// Bytes of the instruction.
+    pub length: u8,
+    /// Nearest symbol before it in the same section, `name+0xoffset`; `None` in stripped images.
+    pub symbol: Option<String>,
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// One clause on what it does to a replay.
+    pub why: &'static str,
+}
+
+/// What a sweep found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct SweepReport {
+    /// By address, at most [`LISTED_MAX`] of each verdict.
+    pub findings: Vec<Finding>,
+    /// Forbidden instructions, listed or not.
+    pub forbidden: u64,
+    /// Warned instructions, listed or not.
+    pub warned: u64,
+    /// Instructions allowed with a note, listed or not.
+    pub noted: u64,
+    /// Executable bytes looked at.
+    pub bytes_swept: u64,
+    /// Bytes at which no instruction begins: data, padding, or code of another mode.
+    pub undecodable: u64,
+}
+
+/// What to do with an image that holds forbidden instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SweepPolicy {
+    /// Do not run it.
+    #[default]
+    Refuse,
+    /// Run it: it may never execute them. If it does, the backup diverges and has to be healed.
+    Warn,
+}
+
+/// An image refused for its instructions.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SweepError {
+    /// Forbidden instructions under [`SweepPolicy::Refuse`].
+    #[error(
+        "the guest has a forbidden instruction: {mnemonic} at {place}{more}; it {why}; rebuild the guest without it, or run it anyway with --forbidden warn at the price of divergences"
+    )]
+    Forbidden {
+        /// The first one's mnemonic.
+        mnemonic: String,
+        /// Its address, with its symbol if known.
+        place: String,
+        /// How many more there are, as a clause; empty if none.
+        more: String,
+        /// What it does to a replay.
+        why: &'static str,
+    },
+}
+
+/// Searches all executable code of `image`.
+pub fn sweep(image: &GuestImage) -> SweepReport {
+    let mut report = SweepReport::default();
+    for code in &image.code_map().pieces {
+        sweep_code(&mut report, image, code);
+    }
+    report
+}
+
+/// Judges a report: the reason not to run the guest, or lines to print about it, worst first;
+/// those that begin with "note" ask nothing of anybody.
+pub fn check(report: &SweepReport, policy: SweepPolicy) -> Result<Vec<String>, SweepError> {
+    let first = report.findings.iter().find(|finding| finding.verdict == Verdict::Forbidden);
+    if let (SweepPolicy::Refuse, Some(first)) = (policy, first) {
+        let more = match report.forbidden - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let (mnemonic, place) = (first.mnemonic.clone(), place(first));
+        return Err(SweepError::Forbidden { mnemonic, place, more, why: first.why });
+    }
+    Ok(warnings(report))
+}
+
+/// One line for each verdict, mnemonic class and reason, worst first.
+fn warnings(report: &SweepReport) -> Vec<String> {
+    let mut groups: Vec<(&Finding, u64)> = Vec::new();
+    for finding in &report.findings {
+        let same = |first: &Finding| (first.verdict, first.why) == (finding.verdict, finding.why);
+        match groups.iter_mut().find(|(first, _)| same(first)) {
+            Some((_, count)) => *count += 1,
+            None => groups.push((finding, 1)),
+        }
+    }
+    groups.sort_by_key(|(first, _)| (first.verdict, first.address));
+    let mut lines: Vec<String> = Vec::new();
+    for (first, count) in groups {
+        let kind = match first.verdict {
+            Verdict::Forbidden => "forbidden instruction, run all the same",
+            Verdict::Warned => "doubtful instruction",
+            Verdict::AllowedNote => "note",
+        };
+        let mut line = format!("{kind}: {} at {}", first.mnemonic, place(first));
+        if count > 1 {
+            let _ = write!(line, " and {} more of its kind", count - 1);
+        }
+        let _ = write!(line, ": {}", first.why);
+        lines.push(line);
+    }
+    let unlisted = report.forbidden + report.warned + report.noted - report.findings.len() as u64;
+    if unlisted > 0 {
+        lines.push(format!("note: {unlisted} further instructions of these kinds are not listed"));
+    }
+    lines
+}
+
+fn place(finding: &Finding) -> String {
+    match &finding.symbol {
+        Some(symbol) => format!("{:#x} ({symbol})", finding.address),
+        None => format!("{:#x}", finding.address),
+    }
+}
+
+fn sweep_code(report: &mut SweepReport, image: &GuestImage, code: &Code) {
+    let bytes = image.code_bytes(code);
+    let end = code.address + bytes.len() as u64;
+    let functions = image.code_map().symbols_in(code.address..end);
+    let starts = functions.iter().filter(|symbol| symbol.function).map(|symbol| symbol.address);
+    let mut from = code.address;
+    for to in starts.chain([end]) {
+        // Several names for one function give an empty piece, which is skipped.
+        if to > from {
+            sweep_piece(report, image, code, from, to);
+            from = to;
+        }
+    }
+    report.bytes_swept += bytes.len() as u64;
+}
+
+/// Decodes the code at addresses `from..to`, where an instruction begins at `from`.
+fn sweep_piece(report: &mut SweepReport, image: &GuestImage, code: &Code, from: u64, to: u64) {
+    let piece_offset = (from - code.address) as usize;
+    let piece = &image.code_bytes(code)[piece_offset..(to - code.address) as usize];
+    let mut decoder = Decoder::with_ip(64, piece, from, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    while decoder.can_decode() {
+        let at = decoder.position();
+        decoder.decode_out(&mut instruction);
+        let address = from + at as u64;
+        if instruction.is_invalid() {
+            report.undecodable += 1;
+            if decoder.set_position(at + 1).is_err() {
+                return;
+            }
+            decoder.set_ip(address + 1);
+            continue;
+        }
+        let Some(rule) = rules::rule_for(&instruction) else { continue };
+        let total = match rule.verdict {
+            Verdict::Forbidden => &mut report.forbidden,
+            Verdict::Warned => &mut report.warned,
+            Verdict::AllowedNote => &mut report.noted,
+        };
+        *total += 1;
+        if *total <= LISTED_MAX as u64 {
+            report.findings.push(Finding {
+                mnemonic: format!("{:?}", instruction.mnemonic()).to_lowercase(),
+                address,
+                file_offset: (code.file.start + piece_offset + at) as u64,
+                length: instruction.len() as u8,
+                symbol: symbol_before(image.code_map(), image.bytes(), code, address),
+                verdict: rule.verdict,
+                why: rule.why,
+            });
+        }
+    }
+}
+
+fn symbol_before(map: &CodeMap, bytes: &[u8], code: &Code, address: u64) -> Option<String> {
+    let symbol = map.symbols_in(code.address..address + 1).last()?;
+    let name = map.symbol_name(bytes, symbol);
+    match address - symbol.address {
+        0 => Some(name),
+        offset => Some(format!("{name}+{offset:#x}")),
+    }
+}
+
+#[cfg(test)]
+#[path = "sweep_tests.rs"]
+mod tests;

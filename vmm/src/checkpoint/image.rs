@@ -1,0 +1,93 @@
+//! A checkpoint as data, on its way to or from the log.
+
+use crate::mem::layout::PAGE;
+use crate::mem::{GuestRam, guest::read_page};
+use logchan::entry::PageBytes;
+use xxhash_rust::xxh3::Xxh3;
+
+/// A checkpoint just taken: states as bytes, pages still in guest RAM.
+#[derive(Debug)]
+pub struct ImageView<'a> {
+    /// Every page that is not zero is listed, not only the changed ones.
+    pub full: bool,
+    /// `VcpuState`, encoded.
+    pub vcpu: &'a [u8],
+    /// `DevicesState`, encoded.
+    pub devices: &'a [u8],
+    /// Page numbers, ascending.
+    pub pages: &'a [u64],
+    /// Where their contents are.
+    pub ram: &'a GuestRam,
+}
+
+impl ImageView<'_> {
+    /// Calls `each` with every page's number and contents, in order.
+    pub fn for_each_page<E>(
+        &self,
+        mut each: impl FnMut(u64, PageBytes<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut bytes = [0u8; PAGE as usize];
+        for &number in self.pages {
+            read_page(self.ram, number, &mut bytes);
+            let zero = bytes.iter().all(|&byte| byte == 0);
+            each(number, if zero { PageBytes::Zero } else { PageBytes::Raw(&bytes) })?;
+        }
+        Ok(())
+    }
+}
+
+/// One page of an [`Image`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageImage {
+    /// Page number.
+    pub number: u64,
+    /// Contents; `None` is a page of zeros.
+    pub bytes: Option<Box<[u8; PAGE as usize]>>,
+}
+
+/// A whole checkpoint, received and verified, ready to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Pages not listed are zero.
+    pub full: bool,
+    /// `VcpuState`, encoded.
+    pub vcpu: Vec<u8>,
+    /// `DevicesState`, encoded.
+    pub devices: Vec<u8>,
+    /// Pages, ascending.
+    pub pages: Vec<PageImage>,
+}
+
+/// The digest that closes a checkpoint in the log, built up in the order in which it is sent.
+#[derive(Default)]
+pub struct ImageDigest(Xxh3);
+
+impl ImageDigest {
+    /// Starts with the states.
+    pub fn new(full: bool, vcpu: &[u8], devices: &[u8]) -> ImageDigest {
+        let mut hasher = Xxh3::new();
+        hasher.update(&[u8::from(full)]);
+        for part in [vcpu, devices] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        ImageDigest(hasher)
+    }
+
+    /// Adds a page.
+    pub fn page(&mut self, number: u64, bytes: &PageBytes<'_>) {
+        self.0.update(&number.to_le_bytes());
+        match bytes {
+            PageBytes::Zero => self.0.update(&[0]),
+            PageBytes::Raw(bytes) => {
+                self.0.update(&[1]);
+                self.0.update(bytes);
+            }
+        }
+    }
+
+    /// The digest.
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
+    }
+}

@@ -1,0 +1,10 @@
+//! Checkpoints: the state of the whole machine at a position, whole or as what changed since the
+//! last one.
+
+pub mod image;
+pub mod restore;
+pub mod save;
+pub mod schema;
+
+pub use image::{Image, ImageDigest, ImageView, PageImage};
+pub use schema::{CheckpointError, MACHINE_SCHEMA};

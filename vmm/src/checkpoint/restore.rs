@@ -1,0 +1,140 @@
+//! Putting the machine into the state of a checkpoint.
+
+use super::image::Image;
+use super::schema::{CheckpointError, decode};
+use crate::devices::{Devices, DevicesState};
+use crate::kvm::{KvmError, VcpuState};
+use crate::mem::guest::read_page;
+use crate::mem::layout::PAGE;
+use crate::vcpu::Machine;
+use vm_memory::{Bytes, GuestAddress};
+
+/// Why a checkpoint was not applied. The machine is then in no defined state.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The checkpoint itself is unusable.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// KVM refused it.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+}
+
+/// Applies `image`. Nothing may be left open in the vCPU ([`crate::kvm::Vcpu::drain`]).
+///
+/// Order: pages, stale shadow page tables, vCPU, devices. Everything is decoded before anything is
+/// changed, so a malformed checkpoint leaves the machine as it was.
+pub fn restore(machine: &mut Machine, image: &Image) -> Result<(), RestoreError> {
+    let vcpu: VcpuState = decode("vCPU", &image.vcpu)?;
+    let devices: DevicesState = decode("device", &image.devices)?;
+    let devices = Devices::restore(devices)
+        .map_err(|error| CheckpointError::Devices { what: error.to_string() })?;
+    let pages = machine.vm.ram_bytes() as u64 / PAGE;
+    if let Some(page) = image.pages.iter().find(|page| page.number >= pages) {
+        return Err(CheckpointError::Page { page: page.number, pages }.into());
+    }
+
+    let mut stale = image.full;
+    if image.full {
+        clear_unlisted(machine, image, pages);
+    }
+    let mut old = [0u8; PAGE as usize];
+    let zero = [0u8; PAGE as usize];
+    for page in &image.pages {
+        let new = page.bytes.as_deref().unwrap_or(&zero);
+        read_page(machine.vm.ram(), page.number, &mut old);
+        stale = stale || may_stale_translation(&old, new, pages);
+        machine
+            .vm
+            .ram()
+            .write_slice(new, GuestAddress(page.number * PAGE))
+            .expect("the page lies in guest RAM");
+    }
+    if stale {
+        machine.vm.forget_page_tables()?;
+    }
+    machine.vcpu.restore(&vcpu)?;
+    machine.devices = devices;
+    Ok(())
+}
+
+/// Zeroes every page that a full checkpoint does not list.
+fn clear_unlisted(machine: &Machine, image: &Image, pages: u64) {
+    let zero = [0u8; PAGE as usize];
+    let mut bytes = [0u8; PAGE as usize];
+    let mut listed = image.pages.iter().map(|page| page.number).peekable();
+    for number in 0..pages {
+        if listed.next_if_eq(&number).is_some() {
+            continue;
+        }
+        read_page(machine.vm.ram(), number, &mut bytes);
+        if bytes != zero {
+            machine
+                .vm
+                .ram()
+                .write_slice(&zero, GuestAddress(number * PAGE))
+                .expect("the page lies in guest RAM");
+        }
+    }
+}
+
+/// Page-table entry bits (SDM vol. 3, 4.5.4): present, accessed, dirty.
+const PRESENT: u64 = 1 << 0;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+/// Address bits 51:12 of an entry.
+const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+
+/// Could writing `new` over `old` leave a stale translation in KVM's shadow page tables?
+///
+/// KVM shadows an entry only after it was used, and use sets its accessed bit; so a page whose
+/// words can all be entries matters if one that was present and accessed changes in anything but
+/// its dirty bit. A page with a "present" word that points far beyond guest memory (RAM and the
+/// device windows below 4 GiB) is data. Wrong on the safe side: forgetting costs time only.
+fn may_stale_translation(old: &[u8], new: &[u8], pages: u64) -> bool {
+    let limit = (pages * PAGE).max(1 << 32);
+    let words = |bytes: &[u8]| -> Vec<u64> {
+        bytes.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes"))).collect()
+    };
+    let (old, new) = (words(old), words(new));
+    if old.iter().any(|word| word & PRESENT != 0 && word & ADDRESS >= limit) {
+        return false;
+    }
+    old.iter().zip(&new).any(|(old, new)| {
+        let used = PRESENT | ACCESSED;
+        old & used == used && (old ^ new) & !(new & DIRTY) != 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(words: &[(usize, u64)]) -> Vec<u8> {
+        let mut bytes = vec![0u8; PAGE as usize];
+        for &(index, word) in words {
+            bytes[index * 8..index * 8 + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn may_stale_translation_of_a_used_entry_is_true() {
+        let old = page(&[(3, 0x20_0000 | PRESENT | ACCESSED)]);
+        let moved = page(&[(3, 0x40_0000 | PRESENT | ACCESSED)]);
+        let cleared = page(&[]);
+        assert!(may_stale_translation(&old, &moved, 4096));
+        assert!(may_stale_translation(&old, &cleared, 4096));
+    }
+
+    #[test]
+    fn may_stale_translation_of_unused_dirty_or_data_is_false() {
+        let unused = page(&[(3, 0x20_0000 | PRESENT)]);
+        assert!(!may_stale_translation(&unused, &page(&[]), 4096));
+        let old = page(&[(3, 0x20_0000 | PRESENT | ACCESSED)]);
+        let dirty = page(&[(3, 0x20_0000 | PRESENT | ACCESSED | DIRTY)]);
+        assert!(!may_stale_translation(&old, &dirty, 4096));
+        let data = page(&[(3, 0x20_0000 | PRESENT | ACCESSED), (4, 0x0001_2345_6789_ABCD)]);
+        assert!(!may_stale_translation(&data, &page(&[]), 4096));
+    }
+}

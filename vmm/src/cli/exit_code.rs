@@ -1,0 +1,175 @@
+//! What can go wrong from a user's point of view, and the exit code of each.
+
+use crate::boot::{image::ImageError, pvh::PvhError, sweep::SweepError};
+use crate::checkpoint::restore::RestoreError;
+use crate::demo::DemoError;
+use crate::kvm::KvmError;
+use crate::mem::MemoryError;
+use crate::replay::error::{LogError, SourceError};
+use crate::vcpu::{MachineError, RunError};
+use netpath::port::PortError;
+use std::io;
+use std::path::PathBuf;
+
+/// Exit codes, as `--help` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Something nobody expected.
+    Unexpected = 1,
+    /// Wrong usage (clap's own code).
+    Usage = 2,
+    /// KVM or the host.
+    Host = 3,
+    /// The VM's network port.
+    Port = 4,
+    /// The guest image.
+    Image = 5,
+    /// The log.
+    Log = 6,
+    /// The log's CPU model is not this host's.
+    CpuModel = 7,
+    /// The replay diverged.
+    Diverged = 8,
+    /// The guest stopped by itself.
+    Guest = 9,
+    /// The log ends without an end entry.
+    Truncated = 10,
+}
+
+impl From<Code> for std::process::ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Every failure of a command, one line each.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// An option's value, or a combination of them.
+    #[error("{0}")]
+    Usage(String),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The VM's network port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The guest image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A forbidden instruction in it.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
+    /// Boot data.
+    #[error(transparent)]
+    Boot(#[from] PvhError),
+    /// A log file.
+    #[error("log {}: {source}", path.display())]
+    Log {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LogError,
+    },
+    /// Another file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A log from a host with another CPU.
+    #[error("log {} was made with CPU model {theirs}, this host offers {ours}: replay it on a host of the same model", path.display())]
+    CpuModel {
+        /// Which log.
+        path: PathBuf,
+        /// Name and digest in the log.
+        theirs: String,
+        /// Name and digest here.
+        ours: String,
+    },
+    /// The run itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Setting up the run.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Threads, signals.
+    #[error("{doing}: {source}")]
+    Os {
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The demonstration.
+    #[error("demo: {0}")]
+    Demo(#[from] DemoError),
+    /// Everything was said already.
+    #[error("")]
+    Silent(Code),
+}
+
+impl From<MachineError> for CliError {
+    fn from(error: MachineError) -> Self {
+        match error {
+            MachineError::Memory(error) => error.into(),
+            MachineError::Kvm(error) => error.into(),
+        }
+    }
+}
+
+impl CliError {
+    /// The exit code of this failure.
+    pub fn code(&self) -> Code {
+        match self {
+            CliError::Usage(_) | CliError::Memory(_) => Code::Usage,
+            CliError::Kvm(_) => Code::Host,
+            CliError::Port(_) => Code::Port,
+            CliError::Image(_) | CliError::Sweep(_) | CliError::Boot(_) => Code::Image,
+            CliError::Log { source, .. } => log_code(source),
+            CliError::File { .. } | CliError::Os { .. } | CliError::Demo(_) => Code::Unexpected,
+            CliError::CpuModel { .. } => Code::CpuModel,
+            CliError::Run(error) => match error {
+                RunError::Kvm(_) => Code::Host,
+                RunError::Source(error) => source_code(error),
+                RunError::Restore(error) => match error {
+                    RestoreError::Checkpoint(_) => Code::Log,
+                    RestoreError::Kvm(_) => Code::Host,
+                },
+                RunError::Guest { .. }
+                | RunError::HaltedForever { .. }
+                | RunError::Reset { .. } => Code::Guest,
+            },
+            CliError::Source(error) => source_code(error),
+            CliError::Silent(code) => *code,
+        }
+    }
+}
+
+fn source_code(error: &SourceError) -> Code {
+    match error {
+        SourceError::Port(_) => Code::Port,
+        SourceError::Kvm(_) => Code::Host,
+        SourceError::Log(error) => log_code(error),
+        SourceError::Diverged(_) => Code::Diverged,
+        SourceError::Entropy(_) => Code::Unexpected,
+    }
+}
+
+fn log_code(error: &LogError) -> Code {
+    match error {
+        LogError::Truncated { .. } => Code::Truncated,
+        LogError::Io(_)
+        | LogError::Header(_)
+        | LogError::Block { .. }
+        | LogError::Entry { .. }
+        | LogError::Sequence { .. }
+        | LogError::CheckpointDigest { .. } => Code::Log,
+    }
+}

@@ -1,0 +1,129 @@
+//! `understudy log stat|dump`.
+
+use super::exit_code::CliError;
+use super::output;
+use crate::replay::error::LogError;
+use crate::replay::log_file::LogReader;
+use clap::{Args, Subcommand};
+use logchan::dump::Dump;
+use logchan::entry_stats::EntryStatsTable;
+use logchan::log_header::LogHeader;
+use serde_json::{Map, Value, json};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
+
+/// Subcommands of `log`.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// What a log holds: its header, entries and bytes by kind
+    #[command(after_help = "Example: understudy log stat run.ulog --json")]
+    Stat(StatArgs),
+    /// Every entry as one line
+    #[command(after_help = "Example: understudy log dump run.ulog --skip 1000 --count 20")]
+    Dump(DumpArgs),
+}
+
+/// Options of `log stat`.
+#[derive(Args, Debug)]
+pub struct StatArgs {
+    /// The log
+    #[arg(value_name = "FILE")]
+    log: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `log dump`.
+#[derive(Args, Debug)]
+pub struct DumpArgs {
+    /// The log
+    #[arg(value_name = "FILE")]
+    log: PathBuf,
+    /// Entries to leave out at the front
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip: u64,
+    /// Entries to print at the most
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    count: u64,
+}
+
+/// Runs a `log` subcommand.
+pub fn main(command: &LogCommand) -> Result<(), CliError> {
+    let (path, result) = match command {
+        LogCommand::Stat(args) => (&args.log, stat(args)),
+        LogCommand::Dump(args) => (&args.log, dump(args)),
+    };
+    result.map_err(|source| CliError::Log { path: path.clone(), source })
+}
+
+fn stat(args: &StatArgs) -> Result<(), LogError> {
+    let mut reader = LogReader::open(&args.log)?;
+    let mut table = EntryStatsTable::default();
+    let mut natural_exits = 0;
+    let mut ended = false;
+    while let Some(entry) = reader.consume()? {
+        natural_exits += u64::from(matches!(entry, logchan::entry::Entry::Exit { .. }));
+        ended = matches!(entry, logchan::entry::Entry::End { .. });
+        table.record(&entry);
+    }
+    let mut result = describe(reader.header());
+    result.insert("log_bytes".into(), reader.file_bytes().into());
+    result.insert("complete".into(), ended.into());
+    if args.json {
+        let kinds = table.iter().map(|(kind, stats)| {
+            (kind.name().to_string(), json!({ "count": stats.count, "bytes": stats.bytes }))
+        });
+        result.insert("kinds".into(), Value::Object(kinds.collect()));
+    }
+    output::print(&result, args.json);
+    if !args.json {
+        println!("\n{table}");
+    }
+    if ended { Ok(()) } else { Err(LogError::Truncated { offset: reader.offset(), natural_exits }) }
+}
+
+fn describe(header: &LogHeader) -> Map<String, Value> {
+    let mac = header.nic_mac.map(|byte| format!("{byte:02x}")).join(":");
+    let mut result = Map::new();
+    result.insert("guest".into(), header.guest_name.clone().into());
+    result.insert("guest_digest".into(), output::hex(header.guest_digest));
+    result.insert("memory_mib".into(), (header.memory_bytes >> 20).into());
+    result.insert("mac".into(), mac.into());
+    result.insert("cpu_model".into(), header.cpu_name.clone().into());
+    result.insert("cpu_model_digest".into(), output::hex(header.cpu_digest));
+    result.insert("recorded_at_unix_s".into(), header.recorded_at_unix_s.into());
+    result
+}
+
+fn dump(args: &DumpArgs) -> Result<(), LogError> {
+    let mut reader = LogReader::open(&args.log)?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let last = args.skip.saturating_add(args.count);
+    let mut index = 0;
+    let mut ended = false;
+    let mut natural_exits = 0;
+    while index < last
+        && let Some(entry) = reader.consume()?
+    {
+        ended = matches!(entry, logchan::entry::Entry::End { .. });
+        natural_exits += u64::from(matches!(entry, logchan::entry::Entry::Exit { .. }));
+        if index >= args.skip {
+            match writeln!(out, "{index:>10} {}", Dump(&entry)) {
+                // Whoever read us has seen enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                result => result?,
+            }
+        }
+        index += 1;
+    }
+    match out.flush() {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+        result => result?,
+    }
+    if ended || index == last {
+        Ok(())
+    } else {
+        Err(LogError::Truncated { offset: reader.offset(), natural_exits })
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line: parse, dispatch, one line and a documented exit code for every failure.
+
+pub mod demo;
+pub mod doctor;
+pub mod exit_code;
+pub mod log;
+pub mod options;
+pub mod output;
+pub mod record;
+pub mod replay;
+pub mod run;
+pub mod session;
+
+use clap::{Parser, Subcommand};
+use exit_code::CliError;
+use std::process::ExitCode;
+
+const AFTER_HELP: &str = "\
+Examples:
+  understudy doctor
+  ip tuntap add dev tap0 mode tap && ip addr add 10.77.0.1/24 dev tap0 && ip link set tap0 up
+  understudy run --tap tap0
+  understudy record --tap tap0 --log run.ulog --for 30
+  understudy replay run.ulog
+
+Exit codes:
+  0  success                          6  log can't be read, is foreign or damaged
+  1  unexpected failure               7  log was made with another CPU model
+  2  wrong usage                      8  replay diverged from the recording
+  3  KVM or the host can't run a VM   9  the guest stopped by itself
+  4  network port                    10  log is truncated: replayed to where it ends
+  5  guest image";
+
+/// A virtual machine that can be recorded, replayed and protected.
+#[derive(Debug, Parser)]
+#[command(name = "understudy", version, about, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a VM, unprotected and unrecorded
+    Run(run::RunArgs),
+    /// Run a VM and write everything that happens to it into a log
+    Record(record::RecordArgs),
+    /// Run a VM again from its log and compare it at every exit
+    Replay(replay::ReplayArgs),
+    /// Look into a log
+    #[command(subcommand)]
+    Log(log::LogCommand),
+    /// Show a VM at work: boot it in a namespace of its own and talk to it with real clients
+    Demo(demo::DemoArgs),
+    /// Check whether this host can run VMs, and say what to mend
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("UNDERSTUDY_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
+    let result = match cli.command {
+        Command::Run(args) => run::main(&args),
+        Command::Record(args) => record::main(&args),
+        Command::Replay(args) => replay::main(&args),
+        Command::Log(command) => log::main(&command),
+        Command::Demo(args) => demo::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Silent(code)) => code.into(),
+        Err(error) => {
+            eprintln!("understudy: {error}");
+            error.code().into()
+        }
+    }
+}

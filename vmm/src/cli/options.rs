@@ -1,0 +1,124 @@
+//! Options that describe a VM and how it runs, shared by `run` and `record`.
+
+use super::exit_code::CliError;
+use crate::boot::image::GuestImage;
+use crate::boot::sweep::SweepPolicy;
+use clap::Args;
+use netpath::mac::MacAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The reference guest, built with this program.
+const REFERENCE_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
+
+/// A VM and how it runs.
+#[derive(Args, Clone, Debug)]
+pub struct VmOptions {
+    /// Guest memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub memory: u64,
+    /// Number of vCPUs; one is all there is: the order in which cores touch memory is not replayable
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub vcpus: u32,
+    /// Guest image, an ELF64 with a PVH entry note, instead of the built-in reference guest
+    #[arg(long, value_name = "FILE")]
+    pub guest: Option<PathBuf>,
+    /// What to do about instructions in the image whose results a replay can't reproduce
+    #[arg(long, value_name = "POLICY", default_value = "refuse")]
+    pub forbidden: ForbiddenPolicy,
+    /// Boot command line; the reference guest reads ip= and gw= from it
+    #[arg(long, value_name = "TEXT", default_value = "ip=10.77.0.2/24")]
+    pub command_line: String,
+    /// Tap device that becomes the VM's network; without it the VM has a NIC nobody listens to
+    #[arg(long, value_name = "NAME")]
+    pub tap: Option<String>,
+    /// MAC address of the VM's NIC
+    #[arg(long, value_name = "MAC", default_value = "52:54:00:77:00:02", value_parser = netpath::mac::parse_station)]
+    pub mac: MacAddr,
+    /// Write every frame of the VM's NIC to this file (pcap)
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    /// How long a guest that makes no exit may keep an input waiting, microseconds
+    #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    pub deadline_us: u64,
+    /// How long a halted VM looks for its next frame before it blocks, microseconds
+    #[arg(long, value_name = "US", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub spin_us: u64,
+    /// Core to pin the vCPU to
+    #[arg(long, value_name = "N")]
+    pub core: Option<usize>,
+    /// Stop after this many seconds
+    #[arg(long = "for", value_name = "SECONDS")]
+    pub seconds: Option<f64>,
+    /// Give what is typed on standard input to the VM's serial console
+    #[arg(long)]
+    pub stdin: bool,
+    /// Say nothing but results and errors; the VM's console is not shown
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// KVM device node
+    #[arg(long, value_name = "PATH", default_value = crate::kvm::system::DEV_KVM, hide = true)]
+    pub kvm: String,
+}
+
+/// What to do about forbidden instructions in a guest image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ForbiddenPolicy {
+    /// Do not run the image
+    Refuse,
+    /// Run it, with a warning for each: a replay may diverge
+    Warn,
+}
+
+impl From<ForbiddenPolicy> for SweepPolicy {
+    fn from(policy: ForbiddenPolicy) -> Self {
+        match policy {
+            ForbiddenPolicy::Refuse => SweepPolicy::Refuse,
+            ForbiddenPolicy::Warn => SweepPolicy::Warn,
+        }
+    }
+}
+
+impl VmOptions {
+    /// Checks what clap can't.
+    pub fn check(&self) -> Result<(), CliError> {
+        if self.vcpus != 1 {
+            return Err(CliError::Usage(format!(
+                "--vcpus {}: only one vCPU is supported, because the order in which several cores \
+                 touch memory is not replayable",
+                self.vcpus
+            )));
+        }
+        if let Some(seconds) = self.seconds
+            && !(seconds > 0.0 && seconds < 1e9)
+        {
+            return Err(CliError::Usage(format!("--for {seconds}: give a positive number")));
+        }
+        Ok(())
+    }
+
+    /// Guest memory in bytes; absurd sizes saturate and are refused later.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.saturating_mul(1 << 20)
+    }
+
+    /// The guest image.
+    pub fn image(&self) -> Result<GuestImage, CliError> {
+        match &self.guest {
+            None => Ok(GuestImage::from_bytes("reference guest", REFERENCE_GUEST)?),
+            Some(path) => {
+                let bytes = std::fs::read(path)
+                    .map_err(|source| CliError::File { path: path.clone(), source })?;
+                Ok(GuestImage::from_bytes(&path.display().to_string(), bytes)?)
+            }
+        }
+    }
+
+    /// The deadline of a pending input.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_micros(self.deadline_us)
+    }
+}

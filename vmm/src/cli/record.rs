@@ -1,0 +1,66 @@
+//! `understudy record`.
+
+use super::exit_code::CliError;
+use super::options::VmOptions;
+use super::run::result;
+use super::{output, session};
+use crate::checkpoint::MACHINE_SCHEMA;
+use crate::kvm::clock::realtime_ns;
+use crate::replay::log_file::LogFile;
+use crate::replay::{Recorder, World};
+use clap::Args;
+use logchan::log_header::LogHeader;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Options of `record`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example: understudy record --tap tap0 --log run.ulog --for 30
+
+The log is written as it grows: what a killed recorder had written so far replays.")]
+pub struct RecordArgs {
+    #[command(flatten)]
+    vm: VmOptions,
+    /// File that the log is written to; it must not exist
+    #[arg(long, value_name = "FILE")]
+    log: PathBuf,
+    /// Overwrite the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs a VM and logs it.
+pub fn main(args: &RecordArgs) -> Result<(), CliError> {
+    let options = &args.vm;
+    let prepared = session::prepare(options)?;
+    let port = session::open_port(options)?;
+    let header = LogHeader {
+        recorded_at_unix_s: realtime_ns() / 1_000_000_000,
+        memory_bytes: options.memory_bytes(),
+        vcpus: 1,
+        machine_schema: MACHINE_SCHEMA,
+        nic_mac: options.mac.octets(),
+        guest_digest: prepared.image_digest,
+        cpu_digest: prepared.cpu_model.digest(),
+        guest_name: prepared.image_name,
+        cpu_name: prepared.cpu_model.name(),
+    };
+    let log = LogFile::create(&args.log, &header, args.force)
+        .map_err(|source| CliError::Log { path: args.log.clone(), source })?;
+    let outcome = session::supervise(
+        prepared.machine,
+        options.core,
+        options.seconds.map(Duration::from_secs_f64),
+        |stop| {
+            let world = World::new(session::world_config(options, port, stop))?;
+            Ok(Recorder::new(world, log))
+        },
+        |recorder| recorder.log().bytes(),
+    )?;
+    let mut result = result(&outcome);
+    result.insert("log_bytes".into(), outcome.report.into());
+    outcome.end?;
+    output::print(&result, options.json);
+    Ok(())
+}

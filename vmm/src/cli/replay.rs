@@ -1,0 +1,141 @@
+//! `understudy replay`.
+
+use super::exit_code::{CliError, Code};
+use super::run::result;
+use super::{output, session};
+use crate::boot::cpu_model::CpuModel;
+use crate::checkpoint::MACHINE_SCHEMA;
+use crate::devices::DeviceConfig;
+use crate::kvm::System;
+use crate::replay::error::{LogError, SourceError};
+use crate::replay::log_file::LogReader;
+use crate::replay::{Divergence, Replayer};
+use crate::vcpu::{Machine, MachineConfig, RunError};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use logchan::log_header::LogHeader;
+use std::path::{Path, PathBuf};
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example: understudy replay run.ulog --json
+
+Compares the vCPU with the recording at every exit, every frame sent, and all of memory at the end.
+At the first difference it stops, prints it, and writes the last log entries and the registers to a
+folder (exit code 8).")]
+pub struct ReplayArgs {
+    /// The log
+    #[arg(value_name = "FILE")]
+    log: PathBuf,
+    /// Folder for the report of a divergence [default: divergence-FILE]
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
+    /// Core to pin the vCPU to
+    #[arg(long, value_name = "N")]
+    core: Option<usize>,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+    /// KVM device node
+    #[arg(long, value_name = "PATH", default_value = crate::kvm::system::DEV_KVM, hide = true)]
+    kvm: String,
+}
+
+/// Replays a log.
+pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
+    let log_error = |source| CliError::Log { path: args.log.clone(), source };
+    let reader = LogReader::open(&args.log).map_err(log_error)?;
+    let header = reader.header().clone();
+    let machine = machine_of(args, &header)?;
+    let progress = progress(reader.file_bytes());
+    let on_progress = {
+        let progress = progress.clone();
+        Box::new(move |offset| progress.set_position(offset))
+    };
+    let outcome = session::supervise(
+        machine,
+        args.core,
+        None,
+        |_stop| Ok(Replayer::new(reader, on_progress)),
+        |replayer| replayer.log_bytes(),
+    )?;
+    progress.finish_and_clear();
+
+    let mut result = result(&outcome);
+    result.insert("log_bytes".into(), outcome.report.into());
+    let mut ended = |divergences: u64, complete: bool| {
+        result.insert("divergences".into(), divergences.into());
+        result.insert("complete".into(), complete.into());
+        output::print(&result, args.json);
+    };
+    match outcome.end {
+        Ok(_end) => {
+            ended(0, true);
+            Ok(())
+        }
+        Err(RunError::Source(SourceError::Diverged(divergence))) => {
+            ended(1, false);
+            Err(report(args, &divergence))
+        }
+        Err(RunError::Source(SourceError::Log(error))) => {
+            if matches!(error, LogError::Truncated { .. }) {
+                ended(0, false);
+            }
+            Err(log_error(error))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The machine that the log was made with, if this host has its like.
+fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError> {
+    let unfit = |what: String| CliError::Usage(format!("log {}: {what}", args.log.display()));
+    if header.machine_schema != MACHINE_SCHEMA {
+        return Err(unfit(format!(
+            "its machine state is of schema {}, this program reads {MACHINE_SCHEMA}",
+            header.machine_schema
+        )));
+    }
+    if header.vcpus != 1 {
+        return Err(unfit(format!("it has {} vCPUs, one is supported", header.vcpus)));
+    }
+    let system = System::open(&args.kvm)?;
+    let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
+    if cpu_model.digest() != header.cpu_digest {
+        return Err(CliError::CpuModel {
+            path: args.log.clone(),
+            theirs: format!("{} ({:016x})", header.cpu_name, header.cpu_digest),
+            ours: format!("{} ({:016x})", cpu_model.name(), cpu_model.digest()),
+        });
+    }
+    let config = MachineConfig {
+        memory_bytes: header.memory_bytes,
+        cpu_model,
+        devices: DeviceConfig { mac: header.nic_mac },
+    };
+    Ok(Machine::new(&system, &config)?)
+}
+
+/// A bar over the bytes of the log; indicatif hides it when stderr is no terminal.
+fn progress(bytes: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("replay {wide_bar} {bytes}/{total_bytes} {eta}")
+        .expect("the template is well-formed");
+    ProgressBar::new(bytes).with_style(style)
+}
+
+/// Prints and writes the report of a divergence.
+fn report(args: &ReplayArgs, divergence: &Divergence) -> CliError {
+    eprint!("{}", divergence.report());
+    let folder = args.report.clone().unwrap_or_else(|| {
+        let name = args.log.file_name().unwrap_or_default().to_string_lossy();
+        Path::new(&format!("divergence-{name}")).to_path_buf()
+    });
+    match divergence.write_to(&folder) {
+        Ok(()) => eprintln!("understudy: {divergence}; report in {}", folder.display()),
+        Err(error) => {
+            eprintln!("understudy: {divergence}; no report in {}: {error}", folder.display());
+        }
+    }
+    CliError::Silent(Code::Diverged)
+}

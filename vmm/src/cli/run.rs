@@ -1,0 +1,53 @@
+//! `understudy run`.
+
+use super::exit_code::CliError;
+use super::options::VmOptions;
+use super::output;
+use super::session::{self, Outcome};
+use crate::replay::World;
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: understudy run --tap tap0 --memory 64 --for 60")]
+pub struct RunArgs {
+    #[command(flatten)]
+    vm: VmOptions,
+}
+
+/// Runs a VM until it is told to stop.
+pub fn main(args: &RunArgs) -> Result<(), CliError> {
+    let options = &args.vm;
+    let prepared = session::prepare(options)?;
+    let port = session::open_port(options)?;
+    let outcome = session::supervise(
+        prepared.machine,
+        options.core,
+        options.seconds.map(Duration::from_secs_f64),
+        |stop| Ok(World::new(session::world_config(options, port, stop))?),
+        |_world| (),
+    )?;
+    let result = result(&outcome);
+    outcome.end?;
+    output::print(&result, options.json);
+    Ok(())
+}
+
+/// What `run` and `record` both report.
+pub(super) fn result<R>(outcome: &Outcome<R>) -> Map<String, Value> {
+    let counters = &outcome.counters;
+    let mut result = Map::new();
+    result.insert("seconds".into(), json!(outcome.elapsed.as_secs_f64()));
+    result.insert("interrupts".into(), counters.interrupts.into());
+    result.insert("natural_exits".into(), counters.natural_exits.into());
+    result.insert("windows".into(), counters.windows.into());
+    result.insert("checkpoints".into(), counters.checkpoints.into());
+    result.insert("strays".into(), counters.strays.into());
+    if let Ok(end) = &outcome.end {
+        result.insert("memory_digest".into(), output::hex(end.memory_digest));
+        result.insert("state_digest".into(), output::hex(end.state_digest));
+    }
+    result
+}

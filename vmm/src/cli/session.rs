@@ -1,0 +1,238 @@
+//! One VM from start to stop: the vCPU's thread, and the supervision around it.
+//!
+//! The main thread sleeps on a channel: signals, the time limit, the vCPU thread's result. The
+//! vCPU thread does everything else.
+
+use super::exit_code::CliError;
+use super::options::VmOptions;
+use crate::boot::cpu_model::CpuModel;
+use crate::boot::pvh::{self, BootInfo};
+use crate::boot::sweep;
+use crate::kvm::{System, clock, kick};
+use crate::replay::event_source::{EndState, EventSource};
+use crate::replay::world::WorldConfig;
+use crate::vcpu::{self, Counters, Machine, MachineConfig, RunError};
+use crossbeam::channel::{self, Receiver};
+use netpath::middleware::pcap::Pcap;
+use netpath::null_port::NullPort;
+use netpath::port::FramePort;
+use netpath::tap_port::{TapConfig, TapPort};
+use netpath::wait::WaitPolicy;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A port of any make.
+pub type AnyPort = Box<dyn FramePort + Send>;
+
+/// A machine, booted and ready, and what of its making goes into a log's header.
+pub struct Prepared {
+    /// The machine before its first instruction.
+    pub machine: Machine,
+    /// The CPU the guest sees.
+    pub cpu_model: CpuModel,
+    /// xxh3-64 of the guest image.
+    pub image_digest: u64,
+    /// Its name.
+    pub image_name: String,
+}
+
+/// Builds the machine that `options` describe and loads its guest.
+pub fn prepare(options: &VmOptions) -> Result<Prepared, CliError> {
+    options.check()?;
+    let image = options.image()?;
+    let report = sweep::sweep(&image);
+    for line in sweep::check(&report, options.forbidden.into())? {
+        if line.starts_with("note") {
+            tracing::info!("{line}");
+        } else {
+            tracing::warn!("{line}");
+        }
+    }
+    let system = System::open(&options.kvm)?;
+    let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
+    let config = MachineConfig {
+        memory_bytes: options.memory_bytes(),
+        cpu_model: cpu_model.clone(),
+        devices: crate::devices::DeviceConfig { mac: options.mac.octets() },
+    };
+    let mut machine = Machine::new(&system, &config)?;
+    let entry = image.load(machine.ram())?;
+    let info = BootInfo { command_line: &options.command_line, initrd: None };
+    pvh::write_boot_info(machine.ram(), entry, &info)?;
+    machine.start_at(&pvh::initial_state(entry.pvh_entry))?;
+    Ok(Prepared {
+        machine,
+        cpu_model,
+        image_digest: image.digest(),
+        image_name: image.name().to_string(),
+    })
+}
+
+/// Opens the VM's network.
+pub fn open_port(options: &VmOptions) -> Result<AnyPort, CliError> {
+    let port: AnyPort = match &options.tap {
+        None => Box::new(NullPort::new()),
+        Some(name) => {
+            let spin = Duration::from_micros(options.spin_us);
+            let wait = WaitPolicy { spin, ..WaitPolicy::default() };
+            let tap = TapPort::open(&TapConfig { wait, ..TapConfig::new(name.clone()) })?;
+            if !tap.is_up()? {
+                tracing::warn!("{}", tap.down_hint());
+            }
+            Box::new(tap)
+        }
+    };
+    match &options.pcap {
+        None => Ok(port),
+        Some(path) => {
+            let file = std::fs::File::create(path)
+                .map_err(|source| CliError::File { path: path.clone(), source })?;
+            Ok(Box::new(Pcap::new(port, file)))
+        }
+    }
+}
+
+/// How a run went, whatever its end.
+#[derive(Debug)]
+pub struct Outcome<R> {
+    /// The final state, or why there is none.
+    pub end: Result<EndState, RunError>,
+    /// How often what happened.
+    pub counters: Counters,
+    /// From the first entry to the end.
+    pub elapsed: Duration,
+    /// What the caller wanted to know of the event source.
+    pub report: R,
+}
+
+/// Runs `machine` on a thread of its own until its source ends it, or until `limit`, SIGINT,
+/// SIGTERM or SIGHUP do. `make_source` and `report` run on that thread.
+pub fn supervise<S, R>(
+    machine: Machine,
+    core: Option<usize>,
+    limit: Option<Duration>,
+    make_source: impl FnOnce(Arc<AtomicBool>) -> Result<S, CliError> + Send,
+    report: impl FnOnce(&S) -> R + Send,
+) -> Result<Outcome<R>, CliError>
+where
+    S: EventSource,
+    R: Send,
+{
+    let os = |doing| move |source| CliError::Os { doing, source };
+    kick::install()?;
+    // A kick sent to the process shall reach the vCPU: only its thread takes the signal.
+    mask_kicks(SigmaskHow::SIG_BLOCK)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(os("installing signals"))?;
+    let signals_handle = signals.handle();
+    let (asked_sender, asked) = channel::bounded(1);
+    let (kicker_sender, kicker) = channel::bounded(1);
+    let (done_sender, done) = channel::bounded(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stop_seen = Arc::clone(&stop);
+
+    let vcpu_thread = move || -> Result<Outcome<R>, CliError> {
+        let mut machine = machine;
+        mask_kicks(SigmaskHow::SIG_UNBLOCK)?;
+        if let Some(core) = core {
+            pin(core)?;
+        }
+        clock::trap_tsc_on_this_thread()?;
+        let _ = kicker_sender.send(kick::Kicker::of_this_thread());
+        let mut source = make_source(stop_seen)?;
+        let start = Instant::now();
+        let end = vcpu::run(&mut machine, &mut source);
+        let elapsed = start.elapsed();
+        Ok(Outcome { end, counters: machine.counters(), elapsed, report: report(&source) })
+    };
+
+    let outcome = std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name(String::from("vcpu0"))
+            .spawn_scoped(scope, move || {
+                let outcome = vcpu_thread();
+                let _ = done_sender.send(outcome);
+            })
+            .map_err(os("starting the vCPU thread"))?;
+        std::thread::Builder::new()
+            .name(String::from("signals"))
+            .spawn_scoped(scope, move || {
+                for _signal in signals.forever() {
+                    let _ = asked_sender.try_send(());
+                }
+            })
+            .map_err(os("starting the signal thread"))?;
+        let outcome = wait_for_end(&done, &asked, limit, || {
+            stop.store(true, Ordering::Relaxed);
+            if let Ok(kicker) = kicker.try_recv() {
+                kicker.kick();
+            }
+        });
+        signals_handle.close();
+        outcome
+    })?;
+    Ok(outcome)
+}
+
+/// Waits for the vCPU thread's outcome, telling it to stop when asked or at the limit.
+fn wait_for_end<T>(
+    done: &Receiver<T>,
+    asked: &Receiver<()>,
+    limit: Option<Duration>,
+    stop: impl Fn(),
+) -> T {
+    let limit = limit.map_or_else(channel::never, channel::after);
+    crossbeam::select! {
+        recv(done) -> outcome => return outcome.expect("the vCPU thread sends before it ends"),
+        recv(asked) -> _signal => {}
+        recv(limit) -> _time => {}
+    }
+    stop();
+    done.recv().expect("the vCPU thread sends before it ends")
+}
+
+fn mask_kicks(how: SigmaskHow) -> Result<(), CliError> {
+    let mut set = SigSet::empty();
+    set.add(kick::KICK_SIGNAL);
+    pthread_sigmask(how, Some(&set), None)
+        .map_err(|errno| CliError::Os { doing: "setting the signal mask", source: errno.into() })
+}
+
+/// Pins the calling thread to `core`.
+fn pin(core: usize) -> Result<(), CliError> {
+    let mut set = CpuSet::new();
+    let result = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    result.map_err(|errno| CliError::Usage(format!("--core {core}: can't pin to it ({errno})")))
+}
+
+/// The world of a VM run from the command line.
+pub fn world_config(
+    options: &VmOptions,
+    port: AnyPort,
+    stop: Arc<AtomicBool>,
+) -> WorldConfig<AnyPort> {
+    let console_output: Box<dyn Write + Send> =
+        if options.quiet { Box::new(std::io::sink()) } else { Box::new(std::io::stderr()) };
+    let console_input = options.stdin.then(|| {
+        let (sender, receiver) = channel::bounded(16);
+        let kicker = kick::Kicker::of_this_thread();
+        // Ends with the process: a blocked read of standard input can't be interrupted.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while matches!(std::io::stdin().read_line(&mut line), Ok(1..)) {
+                if sender.send(std::mem::take(&mut line).into_bytes()).is_err() {
+                    return;
+                }
+                kicker.kick();
+            }
+        });
+        receiver
+    });
+    WorldConfig { port, console_output, console_input, stop, deadline: options.deadline() }
+}

@@ -1,0 +1,53 @@
+//! A demonstration on this host alone: a network namespace, a VM in it, real clients.
+//!
+//! The parts are public because the end-to-end tests use the same ones.
+
+pub mod clients;
+pub mod lan;
+pub mod standalone;
+pub mod vm_process;
+
+use std::io;
+
+/// What went wrong in a demonstration.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// A command of the host failed.
+    #[error("'{command}' failed: {output}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// What it printed, in one line.
+        output: String,
+    },
+    /// A command of the host is not there.
+    #[error("can't start '{command}': {source} (install iproute2, iputils-ping and curl)")]
+    Spawn {
+        /// The command line.
+        command: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A client could not talk to the VM.
+    #[error("{doing}: {source}")]
+    Client {
+        /// What the client was doing.
+        doing: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A client got an answer it should not have got.
+    #[error("{0}")]
+    Wrong(String),
+    /// SIGINT or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl DemoError {
+    /// Names what a client was doing.
+    pub fn client(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DemoError {
+        let doing = doing.into();
+        move |source| DemoError::Client { doing, source }
+    }
+}

@@ -1,0 +1,82 @@
+//! The demonstration of one VM on its own.
+
+use super::lan::Namespace;
+use super::vm_process::VmProcess;
+use super::{DemoError, clients};
+use serde_json::{Map, Value, json};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The VM's address.
+pub const GUEST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// The host's end of the tap.
+pub const HOST_CIDR: &str = "10.77.0.1/24";
+/// The tap in the namespace.
+pub const TAP: &str = "tap0";
+
+const PINGS: u32 = 20;
+const REQUESTS: u64 = 200;
+const ECHO_BYTES: usize = 64 << 10;
+/// A VM that has not answered by then will not.
+const BOOT_MAX: Duration = Duration::from_secs(10);
+
+/// Runs the demonstration with VM processes made of `program`; calls `say` with what happens.
+/// `interrupted` ends it early. Leaves nothing behind.
+pub fn run(
+    program: &Path,
+    interrupted: &Arc<AtomicBool>,
+    mut say: impl FnMut(&str) + Send,
+) -> Result<Map<String, Value>, DemoError> {
+    let check = || match interrupted.load(Ordering::Relaxed) {
+        true => Err(DemoError::Interrupted),
+        false => Ok(()),
+    };
+    let namespace = Namespace::new("demo")?;
+    namespace.add_tap(TAP, Some(HOST_CIDR))?;
+    say(&format!("namespace {} with {TAP} ({HOST_CIDR})", namespace.name()));
+
+    namespace.enter(|| {
+        let mut result = Map::new();
+        let start = Instant::now();
+        let vm = VmProcess::spawn(program, &["run", "--tap", TAP, "--quiet", "--json"])?;
+        let boot = clients::first_ping_reply(GUEST_ADDRESS, start, BOOT_MAX)?;
+        let boot_ms = boot.as_secs_f64() * 1e3;
+        say(&format!("boot to first ping reply: {boot_ms:.1} ms (process start included)"));
+        result.insert("boot_to_first_ping_reply_ms".into(), json!(boot_ms));
+
+        check()?;
+        let replies = clients::ping(GUEST_ADDRESS, PINGS, "0.05")?;
+        say(&format!("ping: {replies} of {PINGS} answered"));
+        result.insert("ping".into(), json!({ "sent": PINGS, "received": replies }));
+
+        check()?;
+        let page = clients::fetch(GUEST_ADDRESS, "/")?;
+        let status = clients::fetch(GUEST_ADDRESS, "/status")?;
+        say(&format!("curl /: {} bytes; /status: {}", page.len(), status.trim()));
+        result.insert("page_bytes".into(), page.len().into());
+
+        check()?;
+        let (first, last) = clients::count(GUEST_ADDRESS, REQUESTS)?;
+        say(&format!("counter: {REQUESTS} requests on one connection, {first} to {last} in order"));
+        result.insert("counter_requests".into(), REQUESTS.into());
+
+        check()?;
+        let bytes: Vec<u8> =
+            (0..ECHO_BYTES).map(|index| (index * 31 + index / 251) as u8).collect();
+        clients::echo(GUEST_ADDRESS, &bytes)?;
+        say(&format!("echo: {ECHO_BYTES} bytes came back equal"));
+        result.insert("echo_bytes".into(), ECHO_BYTES.into());
+
+        let (status, _result) = vm.stop()?;
+        if !status.success() {
+            return Err(DemoError::Wrong(format!("the VM ended with {status}")));
+        }
+        if replies != PINGS {
+            return Err(DemoError::Wrong(format!("only {replies} of {PINGS} pings answered")));
+        }
+        Ok(result)
+    })
+}

@@ -1,0 +1,286 @@
+//! Wild guests: random accesses, random rings and random state, each from a seed.
+//!
+//! Every step runs on two machines; the second is saved, written down and restored now and then.
+//! They must stay equal in state, memory, answers and outputs, and nothing may panic or run long.
+//! To repeat a failure, call the body with the seed it prints.
+
+use std::time::Instant;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::pci::WINDOW_BYTES;
+use super::test_machine::{Dice, RAM_BYTES, TestMachine};
+use super::virtio::test_driver::{Driver, EVENT_IDX, NET_DEVICE, RNG_DEVICE, VERSION_1, avail};
+use super::{DeviceCounters, Devices, DevicesState};
+use crate::mem::layout;
+use crate::replay::event_source::Input;
+
+/// Ports of devices and their neighbours.
+const PORTS: [u16; 37] = [
+    0x20, 0x21, 0x40, 0x41, 0x42, 0x43, 0x5F, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0xA0, 0xA1, 0xE8,
+    0xEC, 0x1F0, 0x3F7, 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0x4D0, 0x4D1, 0x607, 0x608,
+    0x60A, 0xCF7, 0xCF8, 0xCF9, 0xCFC, 0xCFD, 0xCFF, 0xFFFF,
+];
+const COMMON_OFFSETS: [u64; 16] = [
+    0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x16, 0x18, 0x1A, 0x1C, 0x1E, 0x20, 0x28, 0x2C, 0x30, 0x3A,
+];
+const NET_WINDOW: u64 = layout::PCI_WINDOW;
+const RNG_WINDOW: u64 = layout::PCI_WINDOW + WINDOW_BYTES as u64;
+/// Slowest step allowed, seconds: far above any bound the devices document, even unoptimized.
+const STEP_S_MAX: u64 = 5;
+
+/// One thing a guest or the world does.
+#[derive(Clone, Debug)]
+enum Step {
+    PortRead(u16, usize),
+    PortWrite(u16, Vec<u8>),
+    MemoryRead(u64, usize),
+    MemoryWrite(u64, Vec<u8>),
+    Ram(u64, Vec<u8>),
+    Clock(u64),
+    Frame(Vec<u8>),
+    Console(Vec<u8>),
+    Acknowledge,
+}
+
+fn bytes(dice: &mut Dice, count: u64) -> Vec<u8> {
+    (0..count).map(|_| dice.roll() as u8).collect()
+}
+
+/// A value that drivers use, or any.
+fn value(dice: &mut Dice, width: usize) -> Vec<u8> {
+    let tame = [0, 1, 2, 3, 4, 8, 11, 15, 16, 256, 0x1_0000, 0x1_4000, 0x1_8000, 0x8000_0804];
+    let value = if dice.below(4) == 0 { dice.roll() } else { dice.pick(&tame) };
+    value.to_le_bytes()[..width].to_vec()
+}
+
+fn memory_address(dice: &mut Dice) -> u64 {
+    let window = dice.pick(&[NET_WINDOW, RNG_WINDOW]);
+    match dice.below(8) {
+        0 => dice.roll(),
+        1 => window + 0x1000,
+        2 => window + 0x2000 + dice.below(12),
+        3 | 4 => window + 0x3000 + dice.pick(&[0, 4, 4, 2, 8]),
+        _ => window + dice.pick(&COMMON_OFFSETS),
+    }
+}
+
+/// A part of a ring or descriptor table, tame enough to be followed.
+fn ring_write(dice: &mut Dice) -> Step {
+    let queue = 0x1_0000 + 0x1_0000 * dice.below(2);
+    match dice.below(3) {
+        0 => {
+            let mut raw = Vec::new();
+            let address = match dice.below(8) {
+                0 => dice.roll(),
+                1 => RAM_BYTES as u64 - dice.below(100),
+                _ => dice.below(RAM_BYTES as u64),
+            };
+            let length = match dice.below(8) {
+                0 => dice.roll() as u32,
+                _ => dice.below(1600) as u32,
+            };
+            raw.extend(address.to_le_bytes());
+            raw.extend(length.to_le_bytes());
+            raw.extend((dice.below(8) as u16 & dice.pick(&[3, 3, 3, 7])).to_le_bytes());
+            raw.extend((dice.below(9) as u16).to_le_bytes());
+            Step::Ram(queue + 16 * dice.below(8), raw)
+        }
+        1 => Step::Ram(queue + 0x4000 + 4 + 2 * dice.below(9), vec![dice.below(9) as u8, 0]),
+        _ => {
+            let index = dice.below(10) as u16;
+            Step::Ram(queue + 0x4000 + dice.pick(&[0, 2, 2, 2]), index.to_le_bytes().to_vec())
+        }
+    }
+}
+
+fn step(dice: &mut Dice, now_ns: u64) -> Step {
+    let width = dice.pick(&[1, 2, 4]);
+    match dice.below(20) {
+        0..=2 => Step::PortRead(dice.pick(&PORTS), width),
+        3..=5 => Step::PortWrite(dice.pick(&PORTS), value(dice, width)),
+        6 => Step::MemoryRead(memory_address(dice), dice.pick(&[1, 2, 4, 8])),
+        7..=9 => {
+            let width = dice.pick(&[1, 2, 4, 8]);
+            Step::MemoryWrite(memory_address(dice), value(dice, width))
+        }
+        10..=14 => ring_write(dice),
+        15 => Step::Clock(now_ns + dice.below(50_000_000)),
+        16 | 17 => {
+            let count = dice.pick(&[0, 14, 60, 1514, 1518, 1519, 9000]);
+            Step::Frame(bytes(dice, count))
+        }
+        18 => {
+            let count = dice.below(100);
+            Step::Console(bytes(dice, count))
+        }
+        _ => Step::Acknowledge,
+    }
+}
+
+/// Does the step and tells what the guest saw.
+fn perform(m: &mut TestMachine, step: &Step) -> Vec<u8> {
+    match step {
+        Step::PortRead(port, width) => {
+            let mut data = vec![0; *width];
+            m.read_port(*port, &mut data);
+            data
+        }
+        Step::PortWrite(port, data) => {
+            m.write_port(*port, data);
+            Vec::new()
+        }
+        Step::MemoryRead(address, width) => {
+            let mut data = vec![0; *width];
+            m.read_memory(*address, &mut data);
+            data
+        }
+        Step::MemoryWrite(address, data) => {
+            m.write_memory(*address, data);
+            Vec::new()
+        }
+        Step::Ram(address, data) => {
+            m.write_ram(*address, data);
+            Vec::new()
+        }
+        Step::Clock(now_ns) => {
+            m.clock(*now_ns);
+            Vec::new()
+        }
+        Step::Frame(frame) => {
+            m.frame(frame);
+            Vec::new()
+        }
+        Step::Console(typed) => {
+            m.devices.apply(Input::Console(typed), &m.ram);
+            Vec::new()
+        }
+        Step::Acknowledge => m.devices.acknowledge_interrupt().into_iter().collect(),
+    }
+}
+
+/// Saves, writes down, reads and restores.
+fn pass_through_bytes(m: &mut TestMachine) -> DevicesState {
+    let saved = m.devices.save();
+    let written = postcard::to_allocvec(&saved).unwrap();
+    m.devices = Devices::restore(postcard::from_bytes(&written).unwrap()).unwrap();
+    assert_eq!(m.devices.save(), saved);
+    saved
+}
+
+/// Sets both devices up by the book, whatever was done to them, so that what follows meets
+/// running ones.
+fn set_up(m: &mut TestMachine, features: u64) {
+    m.init_pics();
+    for queue in 0..2 {
+        m.write_ram(avail(queue), &[0; 4]);
+    }
+    for (device, window) in [(NET_DEVICE, NET_WINDOW), (RNG_DEVICE, RNG_WINDOW)] {
+        m.config_write(device, 0x10, window as u32);
+    }
+    Driver::start(m, NET_DEVICE, VERSION_1 | features, 2, 8);
+    Driver::start(m, RNG_DEVICE, VERSION_1 | features, 1, 8);
+}
+
+/// The body: `steps` random steps from `seed`. Returns what they reached.
+fn wild_guest(seed: u64, steps: u32) -> DeviceCounters {
+    let mut dice = Dice::new(seed);
+    let (mut a, mut b) = (TestMachine::new(), TestMachine::new());
+    let features = dice.pick(&[0, EVENT_IDX]);
+    for m in [&mut a, &mut b] {
+        m.door.step_ns = 1000;
+        set_up(m, features);
+    }
+    for number in 0..steps {
+        if dice.below(100) == 0 {
+            set_up(&mut a, features);
+            set_up(&mut b, features);
+        }
+        let step = step(&mut dice, a.devices.now_ns());
+        let begin = Instant::now();
+        let seen = perform(&mut a, &step);
+        let took = begin.elapsed();
+        assert!(took.as_secs() < STEP_S_MAX, "seed {seed} step {number} {step:?} took {took:?}");
+        assert_eq!(seen, perform(&mut b, &step), "seed {seed} step {number} {step:?}");
+        assert_eq!(
+            (a.devices.interrupt_pending(), a.devices.wants(&a.ram)),
+            (b.devices.interrupt_pending(), b.devices.wants(&b.ram)),
+            "seed {seed} step {number} {step:?}"
+        );
+        if dice.below(8) == 0 {
+            let saved = pass_through_bytes(&mut b);
+            assert_eq!(a.devices.save(), saved, "seed {seed} step {number} {step:?}");
+        }
+    }
+    assert_eq!(a.door.frames, b.door.frames, "seed {seed}");
+    assert_eq!(a.door.console, b.door.console, "seed {seed}");
+    assert_eq!(a.door.entropy, b.door.entropy, "seed {seed}");
+    assert!(memory(&a) == memory(&b), "seed {seed}: memory differs");
+    a.devices.counters()
+}
+
+fn memory(m: &TestMachine) -> Vec<u8> {
+    let mut bytes = vec![0; RAM_BYTES];
+    m.ram.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+    bytes
+}
+
+/// The body: a saved state with one byte changed is refused, or is a state a machine can run on.
+fn damaged_state(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let mut m = TestMachine::new();
+    set_up(&mut m, EVENT_IDX);
+    let mut written = postcard::to_allocvec(&m.devices.save()).unwrap();
+    let at = dice.below(written.len() as u64) as usize;
+    written[at] ^= 1 << dice.below(8);
+    let Ok(state) = postcard::from_bytes::<DevicesState>(&written) else { return };
+    let Ok(devices) = Devices::restore(state) else { return };
+    m.devices = devices;
+    for _ in 0..200 {
+        let step = step(&mut dice, m.devices.now_ns() & !(3 << 62));
+        perform(&mut m, &step);
+    }
+}
+
+#[test]
+fn wild_guests_never_panic_and_restored_devices_do_the_same() {
+    let mut reached = [0; 11];
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let c = wild_guest(seed, 3000);
+        let seen = [
+            c.net.sent,
+            c.net.received,
+            c.net.bad_size,
+            c.net.short_buffer,
+            c.net_transport.broken_rings,
+            c.net_transport.broken_chains,
+            c.net_transport.bad_addresses,
+            c.net_transport.interrupts,
+            c.rng.bytes,
+            c.pit.edges,
+            c.uart.received,
+        ];
+        reached.iter_mut().zip(seen).for_each(|(sum, one)| *sum += one);
+    }
+    println!("reached {reached:?}");
+    assert!(reached.iter().all(|count| *count > 20), "the steps miss something: {reached:?}");
+}
+
+#[test]
+fn damaged_state_never_panics() {
+    for seed in 0..3000 {
+        println!("seed {seed}");
+        damaged_state(seed);
+    }
+}
+
+#[test]
+#[ignore = "slow: a hundred times the seeds of the fast test"]
+fn many_wild_guests() {
+    for seed in 1000..7000 {
+        println!("seed {seed}");
+        wild_guest(seed, 3000);
+        damaged_state(seed);
+    }
+}

@@ -1,0 +1,280 @@
+//! The devices of the machine.
+//!
+//! They act only when called: inside an exit ([`Devices::pio_in`] and its like) or when an input is
+//! applied at a position ([`Devices::apply`]). What they do is a function of guest accesses, guest
+//! memory, inputs and readings; there is no thread, clock or randomness in here.
+//!
+//! Order within an exit: an access that depends on the time first learns it, once per exit, from
+//! the door; the timer moves on to it and may raise IRQ 0; then the access itself is done, all of
+//! its bytes at that one time. Interrupt lines of PCI functions follow at the end of the access
+//! that changed them.
+
+pub mod clockport;
+mod counters;
+pub mod error;
+#[cfg(test)]
+mod fuzz;
+pub mod pci;
+pub mod pit;
+mod pmtimer;
+mod port_bus;
+pub mod reset;
+pub mod rtc;
+pub mod serial;
+mod state;
+#[cfg(test)]
+pub(crate) mod test_machine;
+#[cfg(test)]
+mod tests;
+mod ticks;
+pub mod virtio;
+
+pub use counters::{BusCounters, DeviceCounters};
+pub use error::RestoreError;
+pub use state::DevicesState;
+
+use crate::bus::mmio::{MmioTarget, Windows};
+use crate::irq::Line;
+use crate::irq::pic::Pic;
+use crate::mem::GuestRam;
+use crate::replay::error::SourceError;
+use crate::replay::event_source::{Input, Readings, Wants};
+use clockport::ClockPort;
+use pci::{ConfigPort, Function, HOST_BRIDGE};
+use pit::Pit;
+use reset::ResetPorts;
+use rtc::Rtc;
+use serial::Uart;
+use virtio::net::Net;
+use virtio::rng::Rng;
+use virtio::transport_pci::VirtioPci;
+
+/// What distinguishes one machine's devices from another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// The guest's MAC address.
+    pub mac: [u8; 6],
+}
+
+/// What a device may use while it handles an exit.
+pub struct Access<'a> {
+    /// Guest memory.
+    pub ram: &'a GuestRam,
+    /// The door.
+    pub source: &'a mut dyn Readings,
+}
+
+/// What an exit asks of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// The guest asked for a machine reset.
+    Reset,
+}
+
+/// All devices. Owned by the vCPU thread.
+#[derive(Debug)]
+pub struct Devices {
+    /// Last clock value learned.
+    now_ns: u64,
+    pic: Pic,
+    pit: Pit,
+    uart: Uart,
+    rtc: Rtc,
+    clock_port: ClockPort,
+    reset: ResetPorts,
+    config_port: ConfigPort,
+    host_bridge: Function,
+    net: VirtioPci<Net>,
+    rng: VirtioPci<Rng>,
+    unclaimed: BusCounters,
+}
+
+impl Devices {
+    /// The devices after power-on.
+    pub fn new(config: &DeviceConfig) -> Self {
+        Self {
+            now_ns: 0,
+            pic: Pic::new(),
+            pit: Pit::new(),
+            uart: Uart::new(),
+            rtc: Rtc::new(),
+            clock_port: ClockPort::default(),
+            reset: ResetPorts::new(),
+            config_port: ConfigPort::default(),
+            host_bridge: Function::new(&HOST_BRIDGE),
+            net: VirtioPci::with_mac(config.mac),
+            rng: VirtioPci::new(Rng::default()),
+            unclaimed: BusCounters::default(),
+        }
+    }
+
+    /// One read of `data.len()` bytes (1, 2, 4 or 8) from memory that is not RAM.
+    pub fn mmio_read(
+        &mut self,
+        address: u64,
+        data: &mut [u8],
+        _access: &mut Access<'_>,
+    ) -> Result<(), SourceError> {
+        match self.windows().decode(address, data.len()) {
+            Some((MmioTarget::Net, offset)) => {
+                self.net.read(offset, data);
+                self.drive_net_line();
+            }
+            Some((MmioTarget::Rng, offset)) => {
+                self.rng.read(offset, data);
+                self.drive_rng_line();
+            }
+            None => {
+                data.fill(0xFF);
+                self.unclaimed.memory_reads += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// One write of `data.len()` bytes (1, 2, 4 or 8) to memory that is not RAM.
+    pub fn mmio_write(
+        &mut self,
+        address: u64,
+        data: &[u8],
+        access: &mut Access<'_>,
+    ) -> Result<(), SourceError> {
+        match self.windows().decode(address, data.len()) {
+            Some((MmioTarget::Net, offset)) => {
+                self.net.write(offset, data, access)?;
+                self.drive_net_line();
+            }
+            Some((MmioTarget::Rng, offset)) => {
+                self.rng.write(offset, data, access)?;
+                self.drive_rng_line();
+            }
+            None => self.unclaimed.memory_writes += 1,
+        }
+        Ok(())
+    }
+
+    fn windows(&self) -> Windows {
+        Windows { net: self.net.window(), rng: self.rng.window() }
+    }
+
+    /// Applies an input at a position. What finds no room is dropped and counted.
+    pub fn apply(&mut self, input: Input<'_>, ram: &GuestRam) {
+        match input {
+            Input::Clock { now_ns } => self.learn_time(now_ns),
+            Input::Frame(frame) => {
+                self.net.receive(frame, ram);
+                self.drive_net_line();
+            }
+            Input::Console(bytes) => {
+                if self.uart.receive(bytes) {
+                    self.pic.pulse(Line::Serial);
+                }
+            }
+        }
+    }
+
+    /// Which inputs the devices could take now.
+    pub fn wants(&self, ram: &GuestRam) -> Wants {
+        Wants {
+            frame: self.net.has_buffer(virtio::net::RECEIVE, ram),
+            console_bytes: self.uart.room(),
+            timer_ns: self.pit.next_expiry_ns(),
+        }
+    }
+
+    /// Is an interrupt waiting at the PIC's output?
+    pub fn interrupt_pending(&self) -> bool {
+        self.pic.interrupt_pending()
+    }
+
+    /// INTA cycle: takes the highest pending interrupt; its vector.
+    pub fn acknowledge_interrupt(&mut self) -> Option<u8> {
+        self.pic.acknowledge()
+    }
+
+    /// Guest time: the last clock value learned, nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// The whole machine's time moves on; a timer that is due fires. A value from the past, which
+    /// no source gives, changes nothing.
+    fn learn_time(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        if self.pit.advance(self.now_ns) {
+            self.pic.pulse(Line::Timer);
+        }
+    }
+
+    fn drive_net_line(&mut self) {
+        self.pic.set_line(Line::Net, self.net.line());
+    }
+
+    fn drive_rng_line(&mut self) {
+        self.pic.set_line(Line::Rng, self.rng.line());
+    }
+
+    /// Everything that decides future behaviour.
+    pub fn save(&self) -> DevicesState {
+        DevicesState {
+            now_ns: self.now_ns,
+            pic: self.pic.save(),
+            pit: self.pit.save(),
+            uart: self.uart.save(),
+            rtc: self.rtc.save(),
+            clock_port: self.clock_port.save(),
+            reset: self.reset.save(),
+            config_port: self.config_port.save(),
+            host_bridge: self.host_bridge.save(),
+            net: self.net.save_net(),
+            rng: self.rng.save_rng(),
+        }
+    }
+
+    /// Devices in a saved state, with counters at zero.
+    pub fn restore(state: DevicesState) -> Result<Self, RestoreError> {
+        let DevicesState {
+            now_ns,
+            pic,
+            pit,
+            uart,
+            rtc,
+            clock_port,
+            reset,
+            config_port,
+            host_bridge,
+            net,
+            rng,
+        } = state;
+        Ok(Self {
+            now_ns,
+            pic: Pic::restore(pic)?,
+            pit: Pit::restore(pit)?,
+            uart: Uart::restore(uart)?,
+            rtc: Rtc::restore(rtc)?,
+            clock_port: ClockPort::restore(clock_port),
+            reset: ResetPorts::restore(reset),
+            config_port: ConfigPort::restore(&config_port),
+            host_bridge: Function::restore(&HOST_BRIDGE, host_bridge)
+                .ok_or(RestoreError::Impossible("host bridge"))?,
+            net: VirtioPci::restore_net(net)?,
+            rng: VirtioPci::restore_rng(rng)?,
+            unclaimed: BusCounters::default(),
+        })
+    }
+
+    /// What happened since the devices were made or restored.
+    pub fn counters(&self) -> DeviceCounters {
+        DeviceCounters {
+            bus: self.unclaimed,
+            pit: self.pit.counters(),
+            uart: self.uart.counters(),
+            net_transport: self.net.counters(),
+            net: self.net.frame_counters(),
+            rng_transport: self.rng.counters(),
+            rng: self.rng.entropy_counters(),
+        }
+    }
+}

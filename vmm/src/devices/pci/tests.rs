@@ -1,0 +1,157 @@
+use super::*;
+use crate::devices::test_machine::TestMachine;
+use crate::devices::virtio::test_driver::{Driver, NET_DEVICE, RNG_DEVICE, VERSION_1, WRITE};
+use crate::mem::layout;
+
+#[test]
+fn identities_and_classes() {
+    let mut m = TestMachine::new();
+    assert_eq!(m.config_read(0, 0), 0x1237_8086);
+    assert_eq!(m.config_read(0, 8) >> 16, 0x0600);
+    assert_eq!(m.config_read(NET_DEVICE, 0), 0x1041_1AF4);
+    assert_eq!(m.config_read(NET_DEVICE, 8), 0x0200_0001);
+    assert_eq!(m.config_read(NET_DEVICE, 0x3C), 0x0105);
+    assert_eq!(m.config_read(RNG_DEVICE, 0), 0x1044_1AF4);
+    assert_eq!(m.config_read(RNG_DEVICE, 0x3C), 0x010B);
+    // Single function, type 0.
+    assert_eq!(m.config_read(NET_DEVICE, 0x0C), 0);
+}
+
+#[test]
+fn absent_functions_and_disabled_cycles_read_as_ones() {
+    let mut m = TestMachine::new();
+    assert_eq!(m.config_read(3, 0), 0xFFFF_FFFF);
+    for address in [1 << 31 | 1 << 16, 1 << 31 | 1 << 11 | 1 << 8, 1 << 11] {
+        m.out32(0xCF8, address);
+        m.out32(0xCFC, 0);
+        assert_eq!(m.in32(0xCFC), 0xFFFF_FFFF, "{address:#x}");
+    }
+    assert_eq!(m.devices.counters().bus.config_aborts, 7);
+}
+
+#[test]
+fn address_port_reads_back_without_its_reserved_bits() {
+    let mut m = TestMachine::new();
+    m.out32(0xCF8, 0xFFFF_FFFF);
+    assert_eq!(m.in32(0xCF8), 0x80FF_FFFC);
+    // Linux's check for mechanism #1.
+    m.out8(0xCFB, 1);
+    m.out32(0xCF8, 0x8000_0000);
+    assert_eq!(m.in32(0xCF8), 0x8000_0000);
+}
+
+#[test]
+fn narrow_accesses_reach_their_bytes() {
+    let mut m = TestMachine::new();
+    m.config_read(NET_DEVICE, 0);
+    let mut half = [0; 2];
+    m.read_port(0xCFE, &mut half);
+    assert_eq!(u16::from_le_bytes(half), 0x1041);
+    assert_eq!(m.in8(0xCFD), 0x1A);
+    m.config_read(NET_DEVICE, 0x3C);
+    m.out8(0xCFC, 9);
+    m.out8(0xCFD, 0xFF);
+    assert_eq!(m.config_read(NET_DEVICE, 0x3C), 0x0109, "line is kept, pin is fixed");
+    // Across the end of the data port there is nothing.
+    let mut wide = [0; 4];
+    m.read_port(0xCFD, &mut wide);
+    assert_eq!(wide, [0xFF; 4]);
+}
+
+#[test]
+fn window_is_sized_and_moved() {
+    let mut m = TestMachine::new();
+    let old = u64::from(m.config_read(NET_DEVICE, 0x10));
+    assert_eq!(old, layout::PCI_WINDOW);
+    m.config_write(NET_DEVICE, 0x10, 0xFFFF_FFFF);
+    assert_eq!(m.config_read(NET_DEVICE, 0x10), 0xFFFF_C000);
+    m.config_write(NET_DEVICE, 0x10, 0xFEB1_2345);
+    assert_eq!(m.config_read(NET_DEVICE, 0x10), 0xFEB1_0000);
+    m.config_write(NET_DEVICE, 4, 2);
+    let mut data = [0; 2];
+    m.read_memory(0xFEB1_0012, &mut data);
+    assert_eq!(data, [2, 0], "number of queues");
+    m.read_memory(old + 0x12, &mut data);
+    assert_eq!(data, [0xFF; 2]);
+    // The other BARs do not exist.
+    m.config_write(NET_DEVICE, 0x14, 0xFFFF_FFFF);
+    assert_eq!(m.config_read(NET_DEVICE, 0x14), 0);
+}
+
+#[test]
+fn windows_lie_in_the_layout_and_do_not_overlap() {
+    let mut m = TestMachine::new();
+    let net = u64::from(m.config_read(NET_DEVICE, 0x10));
+    let rng = u64::from(m.config_read(RNG_DEVICE, 0x10));
+    let bytes = u64::from(WINDOW_BYTES);
+    assert!(net.abs_diff(rng) >= bytes);
+    for window in [net, rng] {
+        assert!(window >= layout::PCI_WINDOW);
+        assert!(window + bytes <= layout::PCI_WINDOW + layout::PCI_WINDOW_BYTES);
+    }
+}
+
+#[test]
+fn window_answers_only_while_memory_is_enabled() {
+    let mut m = TestMachine::new();
+    let window = u64::from(m.config_read(NET_DEVICE, 0x10));
+    let mut data = [0; 2];
+    m.read_memory(window + 0x12, &mut data);
+    assert_eq!(data, [0xFF; 2]);
+    m.config_write(NET_DEVICE, 4, 2);
+    m.read_memory(window + 0x12, &mut data);
+    assert_eq!(data, [2, 0]);
+    m.config_write(NET_DEVICE, 4, 0xFFFF_FFFF);
+    assert_eq!(m.config_read(NET_DEVICE, 4), 0x0010_0406);
+}
+
+#[test]
+fn capability_list_names_each_structure_once() {
+    let mut m = TestMachine::new();
+    // The entropy device has no configuration of its own.
+    for (device, expected) in [(NET_DEVICE, [1, 2, 3, 4].as_slice()), (RNG_DEVICE, &[1, 2, 3])] {
+        let mut kinds = Vec::new();
+        let mut at = m.config_read(device, 0x34) & 0xFF;
+        while at != 0 {
+            let head = m.config_read(device, at);
+            assert_eq!(head & 0xFF, 9);
+            let (offset, bytes) = (m.config_read(device, at + 8), m.config_read(device, at + 12));
+            assert_eq!(m.config_read(device, at + 4), 0, "BAR 0");
+            assert!(bytes > 0 && offset + bytes <= WINDOW_BYTES);
+            kinds.push(head >> 24);
+            if head >> 24 == 2 {
+                assert_eq!(head >> 16 & 0xFF, 20);
+                assert_eq!(m.config_read(device, at + 16), 4, "multiplier");
+            }
+            at = head >> 8 & 0xFF;
+        }
+        kinds.sort_unstable();
+        assert_eq!(kinds, expected);
+    }
+}
+
+#[test]
+fn interrupt_disable_holds_the_line_and_status_tells_anyway() {
+    let mut m = TestMachine::new();
+    m.init_pics();
+    let mut driver = Driver::start(&mut m, NET_DEVICE, VERSION_1, 2, 8);
+    m.config_write(NET_DEVICE, 4, 0x0406);
+    driver.add(&m, 0, &[(0x8_0000, 2048, WRITE)]);
+    m.frame(&[1; 60]);
+    assert!(!m.devices.interrupt_pending());
+    assert_eq!(m.config_read(NET_DEVICE, 4) >> 16 & 8, 8);
+    m.config_write(NET_DEVICE, 4, 6);
+    assert!(m.devices.interrupt_pending());
+    assert_eq!(driver.isr(&mut m), 1);
+    assert!(!m.devices.interrupt_pending());
+    assert_eq!(m.config_read(NET_DEVICE, 4) >> 16 & 8, 0);
+}
+
+#[test]
+fn impossible_state_is_refused() {
+    let good = Function::new(&HOST_BRIDGE).save();
+    let with_window = FunctionState { window: 0x4000, ..good.clone() };
+    assert!(Function::restore(&HOST_BRIDGE, with_window).is_none());
+    let with_command = FunctionState { command: 1, ..good };
+    assert!(Function::restore(&HOST_BRIDGE, with_command).is_none());
+}

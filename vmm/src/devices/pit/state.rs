@@ -1,0 +1,71 @@
+//! State of the 8254.
+
+use serde::{Deserialize, Serialize};
+
+/// Counting mode (8254 datasheet, "Mode Definitions").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// 0: interrupt on terminal count.
+    TerminalCount,
+    /// 1: hardware retriggerable one-shot.
+    OneShot,
+    /// 2: rate generator.
+    Rate,
+    /// 3: square wave.
+    Square,
+    /// 4: software triggered strobe.
+    SoftwareStrobe,
+    /// 5: hardware triggered strobe.
+    HardwareStrobe,
+}
+
+/// Which bytes of a count a port access moves (control word bits RW1, RW0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bytes {
+    /// Least significant only.
+    Low,
+    /// Most significant only.
+    High,
+    /// Least, then most significant.
+    Both,
+}
+
+/// One counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelState {
+    /// Counting mode.
+    pub mode: Mode,
+    /// Bytes per access.
+    pub bytes: Bytes,
+    /// Counts in four decimal digits.
+    pub bcd: bool,
+    /// Initial count in ticks, 1..=65536.
+    pub count: u32,
+    /// A count was written since the control word; false reads back as "null count".
+    pub loaded: bool,
+    /// The tick at which the counter held its initial count.
+    pub start_tick: u64,
+    /// Ticks counted when the gate stopped the counter, while it is stopped.
+    pub held: Option<u64>,
+    /// GATE input.
+    pub gate: bool,
+    /// First byte of a two-byte write.
+    pub write_low: Option<u8>,
+    /// The next byte of a two-byte read is the most significant.
+    pub read_high: bool,
+    /// Latched count, until it is read.
+    pub latched_count: Option<u16>,
+    /// Latched status, until it is read.
+    pub latched_status: Option<u8>,
+}
+
+/// The three counters and the port beside them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PitState {
+    /// Counters 0, 1, 2.
+    pub channels: [ChannelState; 3],
+    /// Writable bits of port 0x61.
+    pub port61: u8,
+    /// Tick of the next rising edge of counter 0.
+    pub next_edge: Option<u64>,
+}

@@ -1,0 +1,146 @@
+//! CMOS real-time clock at ports 0x70 and 0x71 (Motorola MC146818A; century byte as in the PIIX).
+//!
+//! The wall clock is an input like any other: it is read when a guest starts to read the time (the
+//! seconds, or status A to see whether an update runs) and the other time registers answer from
+//! that reading, so a guest never sees half of two times, and status A never says "update in
+//! progress". Setting the clock, alarms and interrupts are not offered: writes to time registers
+//! change nothing, status C is always 0, IRQ 8 is silent.
+
+mod civil;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use state::RtcState;
+
+use crate::devices::error::RestoreError;
+use civil::Civil;
+use state::CMOS_BYTES;
+
+const SECONDS: u8 = 0x00;
+const MINUTES: u8 = 0x02;
+const HOURS: u8 = 0x04;
+const WEEKDAY: u8 = 0x06;
+const DAY: u8 = 0x07;
+const MONTH: u8 = 0x08;
+const YEAR: u8 = 0x09;
+const STATUS_A: u8 = 0x0A;
+const STATUS_B: u8 = 0x0B;
+const STATUS_C: u8 = 0x0C;
+const STATUS_D: u8 = 0x0D;
+const CENTURY: u8 = 0x32;
+
+/// Status A: update in progress, and the divider for a 32768 Hz crystal with a 1024 Hz rate.
+const A_UPDATE: u8 = 1 << 7;
+const A_DEFAULT: u8 = 0x26;
+/// Status B: data mode binary, and 24-hour mode.
+const B_BINARY: u8 = 1 << 2;
+const B_24_HOURS: u8 = 1 << 1;
+/// Status D: RAM and time are valid.
+const D_VALID: u8 = 1 << 7;
+/// In 12-hour mode, the afternoon.
+const PM: u8 = 1 << 7;
+/// The index port's top bit masks NMI and is no part of the index.
+const INDEX_MASK: u8 = 0x7F;
+
+/// The clock.
+#[derive(Debug)]
+pub struct Rtc {
+    state: RtcState,
+}
+
+impl Default for Rtc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Rtc {
+    /// After power-on: BCD, 24 hours.
+    pub fn new() -> Self {
+        let mut memory = vec![0; CMOS_BYTES];
+        memory[usize::from(STATUS_A)] = A_DEFAULT;
+        memory[usize::from(STATUS_B)] = B_24_HOURS;
+        Self { state: RtcState { index: 0, memory, latched_s: None } }
+    }
+
+    /// Port 0x70.
+    pub fn select(&mut self, value: u8) {
+        self.state.index = value & INDEX_MASK;
+    }
+
+    /// Must the wall clock be latched before port 0x71 is read?
+    pub fn read_needs_wall_clock(&self) -> bool {
+        match self.state.index {
+            SECONDS | STATUS_A => true,
+            MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY => {
+                self.state.latched_s.is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a reading of the wall clock for the time registers.
+    pub fn latch(&mut self, wall_clock_ns: u64) {
+        self.state.latched_s = Some(wall_clock_ns / 1_000_000_000);
+    }
+
+    /// Port 0x71.
+    pub fn read(&self) -> u8 {
+        let now = Civil::from_unix(self.state.latched_s.unwrap_or(0));
+        match self.state.index {
+            SECONDS => self.encode(now.second),
+            MINUTES => self.encode(now.minute),
+            HOURS => self.hours(now.hour),
+            WEEKDAY => self.encode(now.weekday),
+            DAY => self.encode(now.day),
+            MONTH => self.encode(now.month),
+            YEAR => self.encode((now.year % 100) as u8),
+            CENTURY => self.encode((now.year / 100) as u8),
+            STATUS_C => 0,
+            STATUS_D => D_VALID,
+            index => self.state.memory[usize::from(index)],
+        }
+    }
+
+    /// Port 0x71.
+    pub fn write(&mut self, value: u8) {
+        let stored = match self.state.index {
+            SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY => return,
+            STATUS_C | STATUS_D => return,
+            STATUS_A => value & !A_UPDATE,
+            _ => value,
+        };
+        self.state.memory[usize::from(self.state.index)] = stored;
+    }
+
+    fn hours(&self, hour: u8) -> u8 {
+        if self.status_b() & B_24_HOURS != 0 {
+            return self.encode(hour);
+        }
+        let afternoon = if hour >= 12 { PM } else { 0 };
+        self.encode((hour + 11) % 12 + 1) | afternoon
+    }
+
+    /// `value` below 100 in the data mode of status B.
+    fn encode(&self, value: u8) -> u8 {
+        if self.status_b() & B_BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
+    }
+
+    fn status_b(&self) -> u8 {
+        self.state.memory[usize::from(STATUS_B)]
+    }
+
+    /// Everything that decides future behaviour.
+    pub fn save(&self) -> RtcState {
+        self.state.clone()
+    }
+
+    /// The clock in a saved state.
+    pub fn restore(state: RtcState) -> Result<Self, RestoreError> {
+        if state.memory.len() != CMOS_BYTES || state.index > INDEX_MASK {
+            return Err(RestoreError::Impossible("rtc"));
+        }
+        Ok(Self { state })
+    }
+}

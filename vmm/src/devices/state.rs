@@ -1,0 +1,40 @@
+//! State of all devices together.
+
+use serde::{Deserialize, Serialize};
+
+use super::clockport::ClockPortState;
+use super::pci::{ConfigPortState, FunctionState};
+use super::pit::PitState;
+use super::reset::ResetState;
+use super::rtc::RtcState;
+use super::serial::UartState;
+use super::virtio::net::NetState;
+use super::virtio::rng::RngState;
+use crate::irq::pic::PicState;
+
+/// Everything outside the vCPU and guest memory that decides what the guest sees next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevicesState {
+    /// Guest time, nanoseconds: the last clock value learned.
+    pub now_ns: u64,
+    /// Interrupt controllers.
+    pub pic: PicState,
+    /// Timer.
+    pub pit: PitState,
+    /// UART.
+    pub uart: UartState,
+    /// Real-time clock.
+    pub rtc: RtcState,
+    /// Guest clock port.
+    pub clock_port: ClockPortState,
+    /// Reset ports.
+    pub reset: ResetState,
+    /// PCI configuration port.
+    pub config_port: ConfigPortState,
+    /// PCI host bridge.
+    pub host_bridge: FunctionState,
+    /// Network device.
+    pub net: NetState,
+    /// Entropy device.
+    pub rng: RngState,
+}

@@ -1,0 +1,115 @@
+use super::test_machine::TestMachine;
+use super::*;
+
+#[test]
+fn an_exit_learns_the_time_once_and_the_timer_fires_before_the_access() {
+    let mut m = TestMachine::new();
+    m.init_pics();
+    m.out8(0x43, 0x34);
+    m.out8(0x40, 100);
+    m.out8(0x40, 0);
+    let readings = m.door.clock_readings;
+    m.door.now_ns = 1_000_000;
+    // Two counters in one access.
+    m.read_port(0x40, &mut [0; 2]);
+    assert_eq!(m.door.clock_readings, readings + 1);
+    assert!(m.devices.interrupt_pending());
+    assert_eq!(m.devices.now_ns(), 1_000_000);
+    assert_eq!(m.devices.acknowledge_interrupt(), Some(0x30));
+}
+
+#[test]
+fn time_never_goes_back() {
+    let mut m = TestMachine::new();
+    m.clock(500);
+    m.clock(400);
+    assert_eq!(m.devices.now_ns(), 500);
+    assert_eq!(m.in32(0xE8), 500);
+}
+
+#[test]
+fn clock_ports_give_one_value_in_two_halves() {
+    let mut m = TestMachine::new();
+    m.door.now_ns = 0x5_0000_0007;
+    assert_eq!(m.in32(0xE8), 7);
+    m.door.now_ns = 0x6_0000_0000;
+    assert_eq!(m.in32(0xEC), 5);
+    assert_eq!(m.door.clock_readings, 1);
+}
+
+#[test]
+fn pm_timer_reads_in_parts() {
+    let mut m = TestMachine::new();
+    m.door.now_ns = 1_000_000_000;
+    let whole = m.in32(0x608);
+    assert_eq!(whole, 3_579_545);
+    let mut high = [0; 2];
+    m.read_port(0x60A, &mut high);
+    assert_eq!(u32::from(u16::from_le_bytes(high)), whole >> 16);
+}
+
+#[test]
+fn wants_show_the_timer() {
+    let mut m = TestMachine::new();
+    assert_eq!(m.devices.wants(&m.ram).timer_ns, None);
+    m.out8(0x43, 0x34);
+    m.out8(0x40, 0);
+    m.out8(0x40, 0);
+    let due = m.devices.wants(&m.ram).timer_ns.unwrap();
+    m.init_pics();
+    m.clock(due - 1);
+    assert!(!m.devices.interrupt_pending());
+    m.clock(due);
+    assert!(m.devices.interrupt_pending());
+}
+
+#[test]
+fn unclaimed_reads_are_ones_and_are_counted() {
+    let mut m = TestMachine::new();
+    assert_eq!(m.in32(0x1F0), 0xFFFF_FFFF);
+    m.out32(0x1F0, 1);
+    let mut data = [0; 8];
+    m.read_memory(0xFEE0_0000, &mut data);
+    assert_eq!(data, [0xFF; 8]);
+    m.write_memory(0xFEE0_0000, &data);
+    let expected = BusCounters {
+        port_reads: 4,
+        port_writes: 4,
+        memory_reads: 1,
+        memory_writes: 1,
+        config_aborts: 0,
+    };
+    assert_eq!(m.devices.counters().bus, expected);
+}
+
+#[test]
+fn wide_access_to_byte_ports_is_split_upwards() {
+    let mut m = TestMachine::new();
+    m.init_pics();
+    // One OUT to 0x20 writes OCW3 there and the mask at 0x21.
+    m.write_port(0x20, &[0x0B, 0xFB]);
+    assert_eq!(m.in8(0x21), 0xFB);
+    // Index and data of the RTC in one.
+    m.write_port(0x70, &[0x50, 0x77]);
+    assert_eq!(m.in8(0x71), 0x77);
+    // At the end of the port space it wraps.
+    m.read_port(0xFFFF, &mut [0; 4]);
+}
+
+#[test]
+fn reset_is_reported_wherever_it_is_in_an_access() {
+    let mut m = TestMachine::new();
+    assert_eq!(m.out8(0x64, 0xFE), Effect::Reset);
+    assert_eq!(m.write_port(0x63, &[0, 0xFE, 0]), Effect::Reset);
+    assert_eq!(m.out8(0xCF9, 6), Effect::Reset);
+    assert_eq!(m.out8(0xCF9, 2), Effect::None);
+}
+
+#[test]
+fn fresh_state_survives_a_round_trip() {
+    let saved = TestMachine::new().devices.save();
+    let bytes = postcard::to_allocvec(&saved).unwrap();
+    let back: DevicesState = postcard::from_bytes(&bytes).unwrap();
+    assert_eq!(back, saved);
+    assert_eq!(Devices::restore(back).unwrap().save(), saved);
+}

@@ -1,0 +1,228 @@
+//! The common configuration structure (virtio 1.2, section 4.1.4.3): its registers, and what they
+//! say about the life of the device (section 2.1).
+
+use serde::{Deserialize, Serialize};
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
+    VIRTIO_F_VERSION_1,
+};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+
+use super::queue::{QueueArea, VirtQueue};
+
+/// Bytes of the structure up to and with `queue_device`; the later fields belong to features that
+/// are not offered.
+pub(super) const COMMON_BYTES: usize = 56;
+/// VIRTIO_MSI_NO_VECTOR: there is no MSI-X.
+const NO_VECTOR: u16 = 0xFFFF;
+
+/// Status bits (section 2.1).
+const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
+const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
+const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
+
+/// Field offsets (section 4.1.4.3).
+const DEVICE_FEATURE_SELECT: usize = 0x00;
+const DEVICE_FEATURE: usize = 0x04;
+const DRIVER_FEATURE_SELECT: usize = 0x08;
+const DRIVER_FEATURE: usize = 0x0C;
+const CONFIG_MSIX_VECTOR: usize = 0x10;
+const NUM_QUEUES: usize = 0x12;
+const DEVICE_STATUS: usize = 0x14;
+const QUEUE_SELECT: usize = 0x16;
+const QUEUE_SIZE: usize = 0x18;
+const QUEUE_MSIX_VECTOR: usize = 0x1A;
+const QUEUE_ENABLE: usize = 0x1C;
+const QUEUE_NOTIFY_OFF: usize = 0x1E;
+const QUEUE_DESC: usize = 0x20;
+const QUEUE_DRIVER: usize = 0x28;
+const QUEUE_DEVICE: usize = 0x30;
+
+/// Registers that belong to no queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommonState {
+    /// Half of the device features that is shown.
+    pub device_feature_select: u32,
+    /// Half of the driver features that is written.
+    pub driver_feature_select: u32,
+    /// Features the driver accepted.
+    pub driver_features: u64,
+    /// Device status.
+    pub status: u8,
+    /// Queue that the queue registers show.
+    pub queue_select: u16,
+}
+
+/// What the transport has to do about a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommonWrite {
+    /// Nothing more.
+    Done,
+    /// Nothing; the driver should not have written this.
+    Odd,
+    /// The features were not acceptable.
+    RefusedFeatures,
+    /// Status 0: reset everything.
+    Reset,
+    /// The driver is ready.
+    Start,
+    /// Enable this queue.
+    Enable(usize),
+}
+
+impl CommonState {
+    pub(super) fn event_idx(&self) -> bool {
+        self.driver_features >> VIRTIO_RING_F_EVENT_IDX & 1 == 1
+    }
+
+    /// May the device use its queues?
+    pub(super) fn is_running(&self) -> bool {
+        self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
+    }
+
+    /// Sets DEVICE_NEEDS_RESET; true if the driver is to be told by an interrupt.
+    pub(super) fn fail(&mut self) -> bool {
+        self.status |= NEEDS_RESET;
+        self.status & DRIVER_OK != 0
+    }
+
+    /// The whole structure as the driver would read it now.
+    pub(super) fn image(&self, features: u64, queues: &[VirtQueue]) -> [u8; COMMON_BYTES] {
+        let mut image = [0; COMMON_BYTES];
+        let mut put = |offset: usize, field: &[u8]| {
+            image[offset..offset + field.len()].copy_from_slice(field);
+        };
+        put(DEVICE_FEATURE_SELECT, &self.device_feature_select.to_le_bytes());
+        put(DEVICE_FEATURE, &half(features, self.device_feature_select).to_le_bytes());
+        put(DRIVER_FEATURE_SELECT, &self.driver_feature_select.to_le_bytes());
+        let accepted = half(self.driver_features, self.driver_feature_select);
+        put(DRIVER_FEATURE, &accepted.to_le_bytes());
+        put(CONFIG_MSIX_VECTOR, &NO_VECTOR.to_le_bytes());
+        put(NUM_QUEUES, &(queues.len() as u16).to_le_bytes());
+        // config_generation, the byte after it, stays 0: device configuration never changes.
+        put(DEVICE_STATUS, &[self.status]);
+        put(QUEUE_SELECT, &self.queue_select.to_le_bytes());
+        put(QUEUE_MSIX_VECTOR, &NO_VECTOR.to_le_bytes());
+        // A queue that does not exist has size 0.
+        if let Some(queue) = queues.get(usize::from(self.queue_select)) {
+            put(QUEUE_SIZE, &queue.size().to_le_bytes());
+            put(QUEUE_ENABLE, &u16::from(queue.enabled()).to_le_bytes());
+            put(QUEUE_NOTIFY_OFF, &self.queue_select.to_le_bytes());
+            put(QUEUE_DESC, &queue.area(QueueArea::Descriptors).to_le_bytes());
+            put(QUEUE_DRIVER, &queue.area(QueueArea::Driver).to_le_bytes());
+            put(QUEUE_DEVICE, &queue.area(QueueArea::Device).to_le_bytes());
+        }
+        image
+    }
+
+    /// A write of one whole field, or of one half of a 64-bit field.
+    pub(super) fn write(
+        &mut self,
+        offset: usize,
+        data: &[u8],
+        offered: u64,
+        queues: &mut [VirtQueue],
+    ) -> CommonWrite {
+        let value = data.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        match (offset, data.len()) {
+            (DEVICE_FEATURE_SELECT, 4) => self.device_feature_select = value as u32,
+            (DRIVER_FEATURE_SELECT, 4) => self.driver_feature_select = value as u32,
+            (DRIVER_FEATURE, 4) => return self.accept_features(value as u32),
+            (DEVICE_STATUS, 1) => return self.set_status(value as u8, offered),
+            (QUEUE_SELECT, 2) => self.queue_select = value as u16,
+            // Without MSI-X every vector is refused, which reads back as NO_VECTOR.
+            (CONFIG_MSIX_VECTOR | QUEUE_MSIX_VECTOR, 2) => {}
+            (QUEUE_SIZE..COMMON_BYTES, _) => {
+                let index = usize::from(self.queue_select);
+                return queues.get_mut(index).map_or(CommonWrite::Odd, |queue| {
+                    write_queue(queue, index, offset, data.len(), value)
+                });
+            }
+            _ => return CommonWrite::Odd,
+        }
+        CommonWrite::Done
+    }
+
+    fn accept_features(&mut self, value: u32) -> CommonWrite {
+        if self.status & FEATURES_OK != 0 {
+            return CommonWrite::Odd;
+        }
+        match self.driver_feature_select {
+            0 => self.driver_features = with_half(self.driver_features, false, value),
+            1 => self.driver_features = with_half(self.driver_features, true, value),
+            // There are no features above bit 63: accepting none of them is right.
+            _ if value == 0 => {}
+            _ => return CommonWrite::Odd,
+        }
+        CommonWrite::Done
+    }
+
+    /// Section 3.1.1: FEATURES_OK sticks only if the features are a subset of those offered, with
+    /// VERSION_1; DRIVER_OK comes after it. Bits once set stay until a reset.
+    fn set_status(&mut self, value: u8, offered: u64) -> CommonWrite {
+        if value == 0 {
+            return CommonWrite::Reset;
+        }
+        let new = value & !self.status & !NEEDS_RESET;
+        self.status |= new & !(FEATURES_OK | DRIVER_OK);
+        if new & FEATURES_OK != 0 {
+            let version_1 = self.driver_features >> VIRTIO_F_VERSION_1 & 1 == 1;
+            if !version_1 || self.driver_features & !offered != 0 {
+                return CommonWrite::RefusedFeatures;
+            }
+            self.status |= FEATURES_OK;
+        }
+        if new & DRIVER_OK == 0 {
+            return CommonWrite::Done;
+        }
+        if self.status & FEATURES_OK == 0 {
+            return CommonWrite::Odd;
+        }
+        self.status |= DRIVER_OK;
+        CommonWrite::Start
+    }
+}
+
+fn write_queue(
+    queue: &mut VirtQueue,
+    index: usize,
+    offset: usize,
+    bytes: usize,
+    value: u64,
+) -> CommonWrite {
+    let accepted = match (offset, bytes) {
+        (QUEUE_SIZE, 2) => queue.set_size(value as u16),
+        (QUEUE_ENABLE, 2) if value == 1 && !queue.enabled() => return CommonWrite::Enable(index),
+        (QUEUE_DESC.., 4 | 8) if offset.is_multiple_of(bytes) => {
+            let area = match offset & !7 {
+                QUEUE_DESC => QueueArea::Descriptors,
+                QUEUE_DRIVER => QueueArea::Driver,
+                _ => QueueArea::Device,
+            };
+            let address = match bytes {
+                8 => value,
+                _ => with_half(queue.area(area), offset & 4 != 0, value as u32),
+            };
+            queue.set_area(area, address)
+        }
+        _ => false,
+    };
+    if accepted { CommonWrite::Done } else { CommonWrite::Odd }
+}
+
+/// The low (0) or high (1) half; there is nothing above.
+fn half(value: u64, select: u32) -> u32 {
+    match select {
+        0 => value as u32,
+        1 => (value >> 32) as u32,
+        _ => 0,
+    }
+}
+
+fn with_half(old: u64, high: bool, half: u32) -> u64 {
+    if high {
+        old & 0xFFFF_FFFF | u64::from(half) << 32
+    } else {
+        old & !0xFFFF_FFFF | u64::from(half)
+    }
+}

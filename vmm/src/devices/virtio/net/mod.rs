@@ -1,0 +1,221 @@
+//! virtio-net (virtio 1.2, section 5.1): one receive and one transmit queue, no offloads.
+//!
+//! Transmit queue: a kick is handled to its end, each frame is gathered into one buffer and handed
+//! to the door, and the used ring is complete before the guest runs again. Receive queue: a frame
+//! enters when an input says so. The driver need not kick it when it adds buffers, because whoever
+//! has a frame looks into the queue; only once it has run empty is a kick asked for.
+//!
+//! The count of frames that one kick sends is bounded by the queue size, their bytes by
+//! [`FRAME_MAX`].
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use state::NetState;
+
+use serde::Serialize;
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+
+use super::queue::{QueueError, VirtQueue, gather, room, scatter};
+use super::transport_pci::{VirtioPci, capability_list};
+use super::{Failure, VirtioDevice};
+use crate::devices::Access;
+use crate::devices::error::RestoreError;
+use crate::devices::pci::Identity;
+use crate::irq::Line;
+use crate::mem::{GuestRam, layout};
+
+/// Longest Ethernet frame without check sequence: 1500 bytes, header, one VLAN tag.
+pub const FRAME_MAX: usize = 1518;
+/// Shortest: a header.
+const FRAME_MIN: usize = 14;
+/// `struct virtio_net_hdr` with `num_buffers` (section 5.1.6), always so with VERSION_1.
+const HEADER_BYTES: usize = 12;
+/// Offset of `num_buffers` in it; without VIRTIO_NET_F_MRG_RXBUF it is 1 (section 5.1.6.4.1).
+const NUM_BUFFERS: usize = 10;
+const QUEUE_SIZE: u16 = 256;
+/// Queue indices (section 5.1.2).
+pub(crate) const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
+
+const CONFIG_BYTES: usize = 8;
+static CAPABILITIES: [u32; 17] = capability_list(CONFIG_BYTES as u32, 2);
+static IDENTITY: Identity = Identity {
+    // Section 4.1.2: 0x1040 plus the device ID (network: 1), revision 1 and up for virtio 1.x.
+    vendor: 0x1AF4,
+    device: 0x1041,
+    revision: 1,
+    // Ethernet controller.
+    class: 0x0200,
+    subsystem: 0x1041_1AF4,
+    interrupt_line: Some(Line::Net.number()),
+    window: Some(layout::PCI_WINDOW as u32),
+    capabilities: &CAPABILITIES,
+};
+
+/// What happened, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NetCounters {
+    /// Frames put into the receive queue.
+    pub received: u64,
+    /// Frames that found no buffer, or no running driver.
+    pub no_buffer: u64,
+    /// Frames that were longer than the buffer they found.
+    pub short_buffer: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Frames the guest sent that are no Ethernet frames: too short or too long.
+    pub bad_size: u64,
+}
+
+/// The device.
+#[derive(Debug)]
+pub(crate) struct Net {
+    /// `struct virtio_net_config` (section 5.1.4): MAC, then the link status.
+    config: [u8; CONFIG_BYTES],
+    /// One header and frame on their way out.
+    outgoing: Box<[u8; HEADER_BYTES + FRAME_MAX]>,
+    /// One header and frame on their way in.
+    incoming: Box<[u8; HEADER_BYTES + FRAME_MAX]>,
+    counters: NetCounters,
+}
+
+impl Net {
+    pub(crate) fn new(mac: [u8; 6]) -> Self {
+        let mut config = [0; CONFIG_BYTES];
+        config[..6].copy_from_slice(&mac);
+        config[6..].copy_from_slice(&(VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
+        let mut incoming = Box::new([0; HEADER_BYTES + FRAME_MAX]);
+        incoming[NUM_BUFFERS] = 1;
+        Self {
+            config,
+            outgoing: Box::new([0; HEADER_BYTES + FRAME_MAX]),
+            incoming,
+            counters: NetCounters::default(),
+        }
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        std::array::from_fn(|i| self.config[i])
+    }
+
+    /// Sends what the driver made available. Bounded: what appears during it waits for a kick.
+    fn transmit(
+        &mut self,
+        queue: &mut VirtQueue,
+        access: &mut Access<'_>,
+    ) -> Result<bool, Failure> {
+        for _ in 0..queue.size() {
+            let Some(chain) = queue.pop(access.ram)? else { break };
+            let head = chain.head_index();
+            let bytes = gather(access.ram, chain, queue.size(), &mut self.outgoing[..])?;
+            match usize::try_from(bytes).ok().and_then(|end| self.outgoing.get(..end)) {
+                Some(packet) if packet.len() >= HEADER_BYTES + FRAME_MIN => {
+                    access.source.output(&packet[HEADER_BYTES..])?;
+                    self.counters.sent += 1;
+                }
+                Some(_) | None => self.counters.bad_size += 1,
+            }
+            queue.push(access.ram, head, 0)?;
+        }
+        queue.want_kick(access.ram, true)?;
+        Ok(queue.needs_interrupt(access.ram)?)
+    }
+
+    /// Puts a frame into the receive queue.
+    fn receive(
+        &mut self,
+        frame: &[u8],
+        queue: &mut VirtQueue,
+        ram: &GuestRam,
+    ) -> Result<bool, QueueError> {
+        let end = HEADER_BYTES + frame.len();
+        let Some(slot) = self.incoming.get_mut(HEADER_BYTES..end) else {
+            self.counters.short_buffer += 1;
+            return Ok(false);
+        };
+        slot.copy_from_slice(frame);
+        let Some(chain) = queue.pop(ram)? else {
+            self.counters.no_buffer += 1;
+            return Ok(false);
+        };
+        let head = chain.head_index();
+        if room(chain.clone(), queue.size())? < end as u64 {
+            // The buffer stays for a frame that fits; the driver broke section 5.1.6.3.1.
+            queue.unpop();
+            self.counters.short_buffer += 1;
+            return Ok(false);
+        }
+        scatter(ram, chain, queue.size(), &self.incoming[..end])?;
+        queue.push(ram, head, end as u32)?;
+        self.counters.received += 1;
+        let empty = !queue.has_available(ram);
+        queue.want_kick(ram, empty)?;
+        queue.needs_interrupt(ram)
+    }
+}
+
+impl VirtioDevice for Net {
+    const NAME: &'static str = "virtio-net";
+    const IDENTITY: &'static Identity = &IDENTITY;
+    const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
+        | 1 << VIRTIO_RING_F_EVENT_IDX
+        | 1 << VIRTIO_NET_F_MAC
+        | 1 << VIRTIO_NET_F_STATUS;
+    const QUEUE_SIZES: &'static [u16] = &[QUEUE_SIZE, QUEUE_SIZE];
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn start(&mut self, queues: &mut [VirtQueue], ram: &GuestRam) -> Result<(), QueueError> {
+        let empty = !queues[RECEIVE].has_available(ram);
+        queues[RECEIVE].want_kick(ram, empty)?;
+        queues[TRANSMIT].want_kick(ram, true)
+    }
+
+    fn kick(
+        &mut self,
+        index: usize,
+        queues: &mut [VirtQueue],
+        access: &mut Access<'_>,
+    ) -> Result<bool, Failure> {
+        if index == TRANSMIT {
+            return self.transmit(&mut queues[TRANSMIT], access);
+        }
+        // There are buffers now: no kick is needed until they are used up.
+        let empty = !queues[RECEIVE].has_available(access.ram);
+        queues[RECEIVE].want_kick(access.ram, empty)?;
+        Ok(false)
+    }
+}
+
+impl VirtioPci<Net> {
+    pub(crate) fn with_mac(mac: [u8; 6]) -> Self {
+        Self::new(Net::new(mac))
+    }
+
+    /// A frame arrives; it is dropped if there is no driver or no buffer for it.
+    pub(crate) fn receive(&mut self, frame: &[u8], ram: &GuestRam) {
+        let running =
+            self.at_input(|device, queues| device.receive(frame, &mut queues[RECEIVE], ram));
+        if !running {
+            self.device_mut().counters.no_buffer += 1;
+        }
+    }
+
+    pub(crate) fn frame_counters(&self) -> NetCounters {
+        self.device().counters
+    }
+
+    pub(crate) fn save_net(&self) -> NetState {
+        NetState { transport: self.save(), mac: self.device().mac() }
+    }
+
+    pub(crate) fn restore_net(state: NetState) -> Result<Self, RestoreError> {
+        Self::restore(Net::new(state.mac), state.transport)
+    }
+}

@@ -1,0 +1,14 @@
+//! State of the network device.
+
+use serde::{Deserialize, Serialize};
+
+use crate::devices::virtio::transport_pci::TransportState;
+
+/// The function and the device's identity on the LAN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetState {
+    /// Transport and queues.
+    pub transport: TransportState,
+    /// MAC address.
+    pub mac: [u8; 6],
+}

@@ -1,0 +1,91 @@
+//! State of the two 8259A.
+
+use serde::{Deserialize, Serialize};
+
+/// Which initialization command word a chip expects next (8259A datasheet, figure 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InitStep {
+    /// None: writes to the odd address are OCW1.
+    Ready,
+    /// ICW2, the vector base.
+    Icw2,
+    /// ICW3, the cascade wiring.
+    Icw3,
+    /// ICW4, the mode.
+    Icw4,
+}
+
+/// One 8259A.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChipState {
+    /// Rising edges not yet acknowledged. A level request is not here: it is its line.
+    pub latched: u8,
+    /// What the inputs are now.
+    pub lines: u8,
+    /// ISR.
+    pub in_service: u8,
+    /// IMR.
+    pub mask: u8,
+    /// ELCR: inputs that are level triggered.
+    pub level: u8,
+    /// Vector of input 0.
+    pub base: u8,
+    /// Input with the lowest priority, 0..=7; the one after it has the highest.
+    pub lowest: u8,
+    /// Position in the initialization sequence.
+    pub init: InitStep,
+    /// ICW1 SNGL: no ICW3 follows.
+    pub single: bool,
+    /// ICW1 IC4: an ICW4 follows.
+    pub icw4: bool,
+    /// ICW4 AEOI.
+    pub auto_eoi: bool,
+    /// ICW4 SFNM.
+    pub special_nested: bool,
+    /// OCW2 rotate in automatic EOI mode.
+    pub rotate_on_auto_eoi: bool,
+    /// OCW3 special mask mode.
+    pub special_mask: bool,
+    /// OCW3: the even address reads ISR, not IRR.
+    pub read_in_service: bool,
+    /// OCW3: the next read is a poll.
+    pub poll: bool,
+}
+
+impl ChipState {
+    /// A chip after power-on, before its first ICW1: everything masked.
+    pub(super) fn power_on(level: u8) -> Self {
+        Self {
+            latched: 0,
+            lines: 0,
+            in_service: 0,
+            mask: 0xFF,
+            level,
+            base: 0,
+            lowest: 7,
+            init: InitStep::Ready,
+            single: false,
+            icw4: false,
+            auto_eoi: false,
+            special_nested: false,
+            rotate_on_auto_eoi: false,
+            special_mask: false,
+            read_in_service: false,
+            poll: false,
+        }
+    }
+
+    /// Could a chip be in this state?
+    pub(super) fn is_possible(&self) -> bool {
+        self.lowest <= 7 && self.base & 7 == 0
+    }
+}
+
+/// Master and slave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PicState {
+    /// IRQ 0..=7.
+    pub master: ChipState,
+    /// IRQ 8..=15, cascaded on the master's input 2.
+    pub slave: ChipState,
+}

@@ -1,0 +1,337 @@
+use super::*;
+
+const MASTER: PicRegister = PicRegister::Master { odd: false };
+const MASTER_ODD: PicRegister = PicRegister::Master { odd: true };
+const SLAVE: PicRegister = PicRegister::Slave { odd: false };
+const SLAVE_ODD: PicRegister = PicRegister::Slave { odd: true };
+const EOI: u8 = 0x20;
+const AUTO_EOI: u8 = 2;
+const SPECIAL_NESTED: u8 = 0x10;
+const READ_IRR: u8 = 0x0A;
+const READ_ISR: u8 = 0x0B;
+
+/// Both chips initialized, unmasked, vectors 0x20 and 0x28; `icw4` ORed into both ICW4.
+fn pic(icw4: u8) -> Pic {
+    let mut pic = Pic::new();
+    init(&mut pic, icw4);
+    pic
+}
+
+fn init(pic: &mut Pic, icw4: u8) {
+    for (even, odd, base, wiring) in [(MASTER, MASTER_ODD, 0x20, 4), (SLAVE, SLAVE_ODD, 0x28, 2)] {
+        pic.write(even, 0x11);
+        pic.write(odd, base);
+        pic.write(odd, wiring);
+        pic.write(odd, 1 | icw4);
+        pic.write(odd, 0);
+    }
+}
+
+fn read_command(pic: &mut Pic, chip: PicRegister, command: u8) -> u8 {
+    pic.write(chip, command);
+    pic.read(chip)
+}
+
+#[test]
+fn power_on_masks_everything() {
+    let mut pic = Pic::new();
+    for line in [Line::Timer, Line::Serial, Line::Net, Line::Rng] {
+        pic.set_line(line, true);
+    }
+    assert!(!pic.interrupt_pending());
+    assert_eq!(pic.acknowledge(), None);
+}
+
+#[test]
+fn an_edge_is_delivered_once() {
+    let mut pic = pic(0);
+    pic.set_line(Line::Timer, true);
+    assert_eq!(pic.acknowledge(), Some(0x20));
+    assert_eq!(pic.acknowledge(), None);
+    pic.write(MASTER, EOI);
+    assert!(!pic.interrupt_pending(), "the line is still high, but there was no new edge");
+    pic.pulse(Line::Timer);
+    assert_eq!(pic.acknowledge(), Some(0x20));
+}
+
+#[test]
+fn a_pulse_stays_latched_and_masked_until_unmasked() {
+    let mut pic = pic(0);
+    pic.write(MASTER_ODD, 1);
+    pic.set_line(Line::Timer, true);
+    pic.set_line(Line::Timer, false);
+    assert!(!pic.interrupt_pending());
+    assert_eq!(read_command(&mut pic, MASTER, READ_IRR), 1);
+    assert_eq!(pic.read(MASTER_ODD), 1);
+    pic.write(MASTER_ODD, 0);
+    assert_eq!(pic.acknowledge(), Some(0x20));
+}
+
+#[test]
+fn higher_priority_preempts_and_lower_waits_for_eoi() {
+    let mut pic = pic(0);
+    pic.pulse(Line::Serial);
+    assert_eq!(pic.acknowledge(), Some(0x24));
+    pic.set_line(Line::Net, true);
+    assert!(!pic.interrupt_pending());
+    pic.pulse(Line::Timer);
+    assert_eq!(pic.acknowledge(), Some(0x20));
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 0x11);
+    // Non-specific EOI ends the highest first.
+    pic.write(MASTER, EOI);
+    assert_eq!(pic.read(MASTER), 0x10);
+    assert!(!pic.interrupt_pending());
+    pic.write(MASTER, EOI);
+    assert_eq!(pic.acknowledge(), Some(0x25));
+}
+
+#[test]
+fn a_level_asks_again_until_it_drops() {
+    let mut pic = pic(0);
+    pic.set_line(Line::Net, true);
+    for _ in 0..3 {
+        assert_eq!(pic.acknowledge(), Some(0x25));
+        assert!(!pic.interrupt_pending());
+        pic.write(MASTER, EOI);
+        assert!(pic.interrupt_pending());
+    }
+    pic.set_line(Line::Net, false);
+    assert!(!pic.interrupt_pending());
+    assert_eq!(read_command(&mut pic, MASTER, READ_IRR), 0);
+}
+
+#[test]
+fn slave_interrupt_is_in_service_on_both_chips() {
+    let mut pic = pic(0);
+    pic.set_line(Line::Rng, true);
+    assert_eq!(pic.acknowledge(), Some(0x2B));
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 2);
+    assert_eq!(read_command(&mut pic, SLAVE, READ_ISR), 1 << 3);
+    // IR2 outranks IR4 and IR5 while it is served.
+    pic.pulse(Line::Serial);
+    assert!(!pic.interrupt_pending());
+    pic.set_line(Line::Rng, false);
+    pic.write(SLAVE, EOI);
+    pic.write(MASTER, EOI);
+    assert_eq!(pic.acknowledge(), Some(0x24));
+}
+
+#[test]
+fn slave_level_that_stays_asserts_the_cascade_again() {
+    let mut pic = pic(0);
+    pic.set_line(Line::Rng, true);
+    for _ in 0..3 {
+        assert_eq!(pic.acknowledge(), Some(0x2B));
+        pic.write(MASTER, EOI);
+        assert!(!pic.interrupt_pending(), "the slave has it in service");
+        pic.write(SLAVE, EOI);
+        assert!(pic.interrupt_pending());
+    }
+}
+
+#[test]
+fn auto_eoi_slave_with_a_held_level_asks_again() {
+    let mut pic = pic(AUTO_EOI);
+    pic.set_line(Line::Rng, true);
+    assert_eq!(pic.acknowledge(), Some(0x2B));
+    assert_eq!(pic.acknowledge(), Some(0x2B));
+    pic.set_line(Line::Rng, false);
+    // The master latched the slave's last edge: a spurious IRQ 15, as on hardware.
+    assert_eq!(pic.acknowledge(), Some(0x2F));
+    assert_eq!(pic.acknowledge(), None);
+}
+
+#[test]
+fn request_withdrawn_by_the_slave_is_a_spurious_irq_15() {
+    let mut pic = pic(0);
+    pic.set_line(Line::Rng, true);
+    pic.write(SLAVE_ODD, 0xFF);
+    assert_eq!(pic.acknowledge(), Some(0x2F));
+    assert_eq!(read_command(&mut pic, SLAVE, READ_ISR), 0, "IRQ 15 is not in service");
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 2, "the cascade is");
+}
+
+#[test]
+fn auto_eoi_leaves_nothing_in_service() {
+    let mut pic = pic(AUTO_EOI);
+    pic.pulse(Line::Serial);
+    assert_eq!(pic.acknowledge(), Some(0x24));
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 0);
+    pic.pulse(Line::Serial);
+    assert_eq!(pic.acknowledge(), Some(0x24));
+}
+
+#[test]
+fn specific_eoi_ends_the_one_it_names() {
+    let mut pic = pic(0);
+    pic.pulse(Line::Serial);
+    pic.acknowledge();
+    pic.pulse(Line::Timer);
+    pic.acknowledge();
+    pic.write(MASTER, 0x60 | 4);
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1);
+}
+
+#[test]
+fn rotation_puts_the_ended_input_last() {
+    let mut pic = pic(0);
+    pic.pulse(Line::Timer);
+    pic.acknowledge();
+    // Rotate on non-specific EOI: IR0 is lowest now, IR1 highest.
+    pic.write(MASTER, 0xA0);
+    pic.pulse(Line::Timer);
+    pic.pulse(Line::Serial);
+    assert_eq!(pic.acknowledge(), Some(0x24));
+    assert!(!pic.interrupt_pending());
+    // Rotate on specific EOI of IR4: IR5 is highest, IR0 above IR4.
+    pic.write(MASTER, 0xE4);
+    pic.pulse(Line::Serial);
+    assert_eq!(pic.acknowledge(), Some(0x20));
+    pic.write(MASTER, EOI);
+    // Set priority: IR3 lowest, IR4 highest.
+    pic.write(MASTER, 0xC3);
+    pic.pulse(Line::Timer);
+    assert_eq!(pic.acknowledge(), Some(0x24));
+}
+
+#[test]
+fn rotation_in_auto_eoi_mode_is_switched_by_its_command() {
+    let mut pic = pic(AUTO_EOI);
+    pic.write(MASTER, 0x80);
+    pic.pulse(Line::Timer);
+    assert_eq!(pic.acknowledge(), Some(0x20));
+    pic.pulse(Line::Timer);
+    pic.pulse(Line::Serial);
+    assert_eq!(pic.acknowledge(), Some(0x24));
+    pic.write(MASTER, 0);
+    assert_eq!(pic.acknowledge(), Some(0x20));
+    pic.pulse(Line::Timer);
+    assert_eq!(pic.acknowledge(), Some(0x20));
+}
+
+#[test]
+fn special_mask_mode_lets_lower_priorities_through() {
+    let mut pic = pic(0);
+    pic.pulse(Line::Timer);
+    pic.acknowledge();
+    pic.pulse(Line::Serial);
+    pic.write(MASTER_ODD, 1);
+    assert!(!pic.interrupt_pending());
+    pic.write(MASTER, 0x68);
+    assert_eq!(pic.acknowledge(), Some(0x24));
+    // A masked in-service bit survives a non-specific EOI.
+    pic.write(MASTER, EOI);
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1);
+    pic.write(MASTER, 0x48);
+    pic.pulse(Line::Serial);
+    assert!(!pic.interrupt_pending());
+}
+
+#[test]
+fn special_fully_nested_master_takes_the_slave_while_serving_it() {
+    for (icw4, nested) in [(0, false), (SPECIAL_NESTED, true)] {
+        let mut pic = pic(icw4);
+        pic.set_line(Line::Rng, true);
+        pic.acknowledge();
+        pic.set_line(Line::Rng, false);
+        pic.write(SLAVE, EOI);
+        pic.set_line(Line::Rng, true);
+        assert_eq!(pic.interrupt_pending(), nested);
+    }
+}
+
+#[test]
+fn poll_acknowledges_like_inta() {
+    let mut pic = pic(0);
+    pic.pulse(Line::Serial);
+    assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0x84);
+    assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0);
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 4);
+    pic.set_line(Line::Rng, true);
+    assert_eq!(read_command(&mut pic, SLAVE, 0x0C), 0x83);
+}
+
+#[test]
+fn icw1_resets_edges_mask_service_and_modes() {
+    let mut pic = pic(AUTO_EOI);
+    pic.set_line(Line::Timer, true);
+    pic.write(MASTER_ODD, 0xFF);
+    pic.write(MASTER, 0x68);
+    pic.write(MASTER, READ_ISR);
+    pic.write(MASTER, 0x80);
+    init(&mut pic, 0);
+    assert!(!pic.interrupt_pending(), "the old edge is gone, and a high line is no edge");
+    assert_eq!(pic.read(MASTER_ODD), 0);
+    pic.set_line(Line::Net, true);
+    assert_eq!(pic.read(MASTER), 1 << 5, "reads IRR again");
+    assert_eq!(pic.acknowledge(), Some(0x25));
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 5, "no automatic EOI");
+}
+
+#[test]
+fn short_initializations_end_where_icw1_says() {
+    let mut pic = Pic::new();
+    // No ICW4: the third write is ICW3, the fourth is OCW1.
+    pic.write(MASTER, 0x10);
+    pic.write(MASTER_ODD, 0x47);
+    pic.write(MASTER_ODD, 4);
+    pic.write(MASTER_ODD, 0xAA);
+    assert_eq!(pic.read(MASTER_ODD), 0xAA);
+    // Single with ICW4: no ICW3.
+    pic.write(MASTER, 0x13);
+    pic.write(MASTER_ODD, 0x47);
+    pic.write(MASTER_ODD, 1 | AUTO_EOI);
+    pic.write(MASTER_ODD, 0xFE);
+    assert_eq!(pic.read(MASTER_ODD), 0xFE);
+    pic.pulse(Line::Timer);
+    assert_eq!(pic.acknowledge(), Some(0x40), "the low bits of ICW2 are not the guest's");
+    // Single without ICW4.
+    pic.write(MASTER, 0x12);
+    pic.write(MASTER_ODD, 0x50);
+    pic.write(MASTER_ODD, 0x0F);
+    assert_eq!(pic.read(MASTER_ODD), 0x0F);
+}
+
+#[test]
+fn trigger_mode_of_the_fixed_lines_cannot_be_changed() {
+    let mut pic = Pic::new();
+    assert_eq!(pic.read(PicRegister::MasterElcr), 1 << 5);
+    assert_eq!(pic.read(PicRegister::SlaveElcr), 1 << 3);
+    pic.write(PicRegister::MasterElcr, 0xFF);
+    pic.write(PicRegister::SlaveElcr, 0xFF);
+    assert_eq!(pic.read(PicRegister::MasterElcr), 0xF8);
+    assert_eq!(pic.read(PicRegister::SlaveElcr), 0xDE);
+}
+
+#[test]
+fn saved_pair_goes_on_where_it_was() {
+    let mut pic = pic(0);
+    pic.pulse(Line::Serial);
+    pic.acknowledge();
+    pic.set_line(Line::Net, true);
+    pic.set_line(Line::Rng, true);
+    pic.write(MASTER, 0x11);
+    pic.write(MASTER_ODD, 0x60);
+    let saved = pic.save();
+    let mut restored = Pic::restore(saved.clone()).unwrap();
+    assert_eq!(restored.save(), saved);
+    for pic in [&mut pic, &mut restored] {
+        pic.write(MASTER_ODD, 4);
+        pic.write(MASTER_ODD, 1);
+    }
+    for _ in 0..3 {
+        assert_eq!(restored.acknowledge(), pic.acknowledge());
+    }
+    assert_eq!(restored.save(), pic.save());
+}
+
+#[test]
+fn impossible_state_is_refused() {
+    let good = Pic::new().save();
+    let mut bad = good.clone();
+    bad.slave.lowest = 8;
+    assert!(Pic::restore(bad).is_err());
+    let mut bad = good;
+    bad.master.base = 0x21;
+    assert!(Pic::restore(bad).is_err());
+}

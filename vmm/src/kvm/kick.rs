@@ -1,0 +1,131 @@
+//! Kicks: getting a vCPU out of the guest from outside, without losing one in the gap between the
+//! last look at user space's flags and guest entry.
+//!
+//! The signal's handler sets `immediate_exit` in the run page of the vCPU that its thread runs
+//! (rule 2 of this folder), so a signal before `KVM_RUN` makes the call return at once and a
+//! signal during it interrupts the guest. Kicks may be spurious: nothing is ever concluded from
+//! one but "look again".
+
+use super::error::KvmError;
+use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+use nix::unistd::{Pid, getpid, gettid};
+use std::cell::Cell;
+use std::time::Duration;
+
+/// The signal that kicks; documented, so that a test may send it from outside.
+pub const KICK_SIGNAL: Signal = Signal::SIGUSR1;
+
+thread_local! {
+    /// `immediate_exit` of the vCPU this thread runs, or null.
+    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+extern "C" fn on_kick(_signal: libc::c_int) {
+    let flag = IMMEDIATE_EXIT.with(Cell::get);
+    if !flag.is_null() {
+        // SAFETY: non-null only between `aim` and the drop of its guard, while the run page is
+        // mapped; the handler runs on the thread that owns the page (rule 2).
+        unsafe { flag.write_volatile(1) };
+    }
+}
+
+/// Installs the handler, once for the process. Without SA_RESTART: a blocked wait must end too.
+pub fn install() -> Result<(), KvmError> {
+    let action = SigAction::new(SigHandler::Handler(on_kick), SaFlags::empty(), SigSet::empty());
+    // SAFETY: `on_kick` is async-signal-safe: it reads a thread-local without destructor and
+    // writes one byte.
+    unsafe { nix::sys::signal::sigaction(KICK_SIGNAL, &action) }
+        .map(|_previous| ())
+        .map_err(KvmError::os("sigaction"))
+}
+
+/// While it lives, kicks of this thread reach the vCPU it was made for.
+#[derive(Debug)]
+pub(super) struct Aim;
+
+/// Points this thread's kicks at `immediate_exit`.
+///
+/// # Safety
+///
+/// The byte must stay mapped until the returned guard is dropped, on this thread.
+pub(super) unsafe fn aim(immediate_exit: *mut u8) -> Aim {
+    IMMEDIATE_EXIT.with(|cell| {
+        assert!(cell.get().is_null(), "one vCPU for each thread");
+        cell.set(immediate_exit);
+    });
+    Aim
+}
+
+impl Drop for Aim {
+    fn drop(&mut self) {
+        IMMEDIATE_EXIT.with(|cell| cell.set(std::ptr::null_mut()));
+    }
+}
+
+/// Kicks one thread; may be sent to others.
+#[derive(Clone, Copy, Debug)]
+pub struct Kicker {
+    process: Pid,
+    thread: Pid,
+}
+
+impl Kicker {
+    /// A kicker of the calling thread.
+    pub fn of_this_thread() -> Kicker {
+        Kicker { process: getpid(), thread: gettid() }
+    }
+
+    /// Kicks; does nothing when the thread has ended.
+    pub fn kick(&self) {
+        // SAFETY: tgkill(2) with plain integers; a thread that is gone gives ESRCH.
+        unsafe {
+            libc::syscall(
+                libc::SYS_tgkill,
+                self.process.as_raw(),
+                self.thread.as_raw(),
+                KICK_SIGNAL as libc::c_int,
+            );
+        }
+    }
+}
+
+/// A one-shot timer that kicks the thread it was made on.
+#[derive(Debug)]
+pub struct KickTimer {
+    timer: Timer,
+}
+
+impl KickTimer {
+    /// A disarmed timer for the calling thread.
+    pub fn new() -> Result<KickTimer, KvmError> {
+        let notify = SigevNotify::SigevThreadId {
+            signal: KICK_SIGNAL,
+            thread_id: gettid().as_raw(),
+            si_value: 0,
+        };
+        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))
+            .map_err(KvmError::os("timer_create"))?;
+        Ok(KickTimer { timer })
+    }
+
+    /// Kicks once, `after` from now.
+    pub fn arm(&mut self, after: Duration) -> Result<(), KvmError> {
+        let after = after.max(Duration::from_nanos(1));
+        self.timer
+            .set(Expiration::OneShot(TimeSpec::from_duration(after)), TimerSetTimeFlags::empty())
+            .map_err(KvmError::os("timer_settime"))
+    }
+
+    /// Does not kick any more.
+    pub fn disarm(&mut self) -> Result<(), KvmError> {
+        self.timer
+            .set(
+                Expiration::OneShot(TimeSpec::from_duration(Duration::ZERO)),
+                TimerSetTimeFlags::empty(),
+            )
+            .map_err(KvmError::os("timer_settime"))
+    }
+}

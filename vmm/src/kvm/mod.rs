@@ -1,0 +1,30 @@
+//! Everything that talks to KVM: the only importer of `kvm-ioctls`, and with `mem/` the only place
+//! in this crate with `unsafe` code.
+//!
+//! # Rules the unsafe blocks argue from
+//!
+//! 1. Guest memory handed to KVM stays mapped as long as the VM's file descriptor lives: [`vm::Vm`]
+//!    owns a clone of the `GuestRam`, whose mapping is reference-counted.
+//! 2. The `kvm_run` page is read and written only by the thread that runs the vCPU, and only
+//!    between two `KVM_RUN` calls; the one exception is the byte `immediate_exit`, which a signal
+//!    handler *on the same thread* may set at any time.
+//! 3. Which member of `kvm_run`'s exit union is valid is decided by `exit_reason` alone
+//!    (Documentation/virt/kvm/api.rst, section 5).
+
+pub mod caps;
+pub mod clock;
+pub mod entropy;
+pub mod error;
+pub mod exit;
+pub mod kick;
+pub mod state;
+pub mod system;
+pub mod vcpu;
+pub mod vm;
+
+pub use error::KvmError;
+pub use exit::{Direction, VmExit};
+pub use state::VcpuState;
+pub use system::System;
+pub use vcpu::Vcpu;
+pub use vm::Vm;

@@ -1,0 +1,81 @@
+//! `/dev/kvm` itself: opening it, what it offers, making VMs.
+
+use super::caps::{NEEDED, Needed};
+use super::error::KvmError;
+use super::vm::Vm;
+use crate::mem::GuestRam;
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::Kvm;
+
+/// Default path of the device node.
+pub const DEV_KVM: &str = "/dev/kvm";
+
+/// The stable API version (api.rst 4.1).
+const API_VERSION: i32 = 12;
+
+/// An open `/dev/kvm` that has everything we need.
+#[derive(Debug)]
+pub struct System {
+    kvm: Kvm,
+}
+
+impl System {
+    /// Opens `path` and checks version and capabilities.
+    pub fn open(path: &str) -> Result<System, KvmError> {
+        let system = System::open_unchecked(path)?;
+        match NEEDED.iter().find(|needed| !system.has(needed)) {
+            Some(&Needed { name, why, .. }) => Err(KvmError::Capability { name, why }),
+            None => Ok(system),
+        }
+    }
+
+    /// Opens `path` and checks the API version only: for `doctor`, which reports what is missing.
+    pub fn open_unchecked(path: &str) -> Result<System, KvmError> {
+        let c_path = std::ffi::CString::new(path)
+            .map_err(|_| KvmError::Missing { path: path.escape_default().to_string() })?;
+        let kvm = Kvm::new_with_path(&c_path).map_err(|source| {
+            let path = path.to_string();
+            match source.errno() {
+                libc::ENOENT | libc::ENXIO | libc::ENODEV => KvmError::Missing { path },
+                libc::EACCES | libc::EPERM => KvmError::Permission { path },
+                _other => KvmError::Unusable { path, source },
+            }
+        })?;
+        match kvm.get_api_version() {
+            API_VERSION => Ok(System { kvm }),
+            found if found < 0 => Err(KvmError::Unusable {
+                path: path.to_string(),
+                source: kvm_ioctls::Error::new(libc::ENOTTY),
+            }),
+            found => Err(KvmError::Version { found }),
+        }
+    }
+
+    /// Does this kernel offer it?
+    pub fn has(&self, needed: &Needed) -> bool {
+        self.kvm.check_extension_raw(libc::c_ulong::from(needed.cap)) & needed.bits == needed.bits
+    }
+
+    /// What `KVM_GET_SUPPORTED_CPUID` says: the most a guest's CPU model can have here.
+    pub fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
+        let cpuid = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(KvmError::call("KVM_GET_SUPPORTED_CPUID"))?;
+        Ok(cpuid.as_slice().to_vec())
+    }
+
+    /// MSRs this KVM can save and restore.
+    pub(super) fn msr_indices(&self) -> Result<Vec<u32>, KvmError> {
+        let list =
+            self.kvm.get_msr_index_list().map_err(KvmError::call("KVM_GET_MSR_INDEX_LIST"))?;
+        Ok(list.as_slice().to_vec())
+    }
+
+    /// A VM over `ram`, with dirty logging on, and one vCPU's worth of nothing else: no irqchip, no
+    /// PIT, no clock from the kernel.
+    pub fn create_vm(&self, ram: &GuestRam) -> Result<Vm, KvmError> {
+        let fd = self.kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
+        Vm::new(fd, ram, self.msr_indices()?)
+    }
+}

@@ -1,0 +1,277 @@
+//! The vCPU: running it, what the run page says, and its whole state.
+
+use super::caps::SYNC_REGS_ALL;
+use super::error::KvmError;
+use super::exit::{Direction, VmExit};
+use super::kick;
+use super::state::{GUEST_MSRS, VcpuState};
+use crate::boot::pvh::InitialState;
+use kvm_bindings::{
+    CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO,
+    KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, Msrs,
+    kvm_cpuid_entry2, kvm_interrupt, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
+};
+use kvm_ioctls::VcpuFd;
+use std::os::fd::AsRawFd;
+
+/// `_IOC_TYPE` of all KVM ioctls.
+const KVMIO: u8 = 0xAE;
+nix::ioctl_write_ptr!(
+    /// `KVM_INTERRUPT` (api.rst 4.16).
+    kvm_interrupt_ioctl,
+    KVMIO,
+    0x86,
+    kvm_interrupt
+);
+
+/// The registers that the run page carries at every exit, for free (`KVM_CAP_SYNC_REGS`).
+#[derive(Clone, Copy, Debug)]
+pub struct SyncRegs<'a> {
+    /// General registers.
+    pub regs: &'a kvm_regs,
+    /// Segments and control registers.
+    pub sregs: &'a kvm_sregs,
+    /// Pending events.
+    pub events: &'a kvm_vcpu_events,
+}
+
+/// A vCPU. It belongs to one thread from [`Vcpu::adopt`] on.
+#[derive(Debug)]
+pub struct Vcpu {
+    // Declared before `fd`, dropped before it: the aim points into fd's mapping.
+    aim: Option<kick::Aim>,
+    fd: VcpuFd,
+    /// Those of `GUEST_MSRS` that can be read here.
+    msrs: Vec<u32>,
+    /// From the run page at the last exit, or from the state last set.
+    if_flag: bool,
+    ready: bool,
+}
+
+impl Vcpu {
+    pub(super) fn new(
+        mut fd: VcpuFd,
+        cpuid: &[kvm_cpuid_entry2],
+        supported_msrs: &[u32],
+    ) -> Result<Vcpu, KvmError> {
+        let table = CpuId::from_entries(cpuid).map_err(|_| KvmError::State {
+            what: format!("a CPU model of {} CPUID entries is too large", cpuid.len()),
+        })?;
+        fd.set_cpuid2(&table).map_err(KvmError::call("KVM_SET_CPUID2"))?;
+        fd.get_kvm_run().kvm_valid_regs = SYNC_REGS_ALL as u64;
+        let mut vcpu = Vcpu { aim: None, fd, msrs: Vec::new(), if_flag: false, ready: false };
+        for &index in GUEST_MSRS.iter().filter(|index| supported_msrs.contains(index)) {
+            // Some listed MSRs can't be read on some hosts: KVM_GET_MSRS then returns 0 read.
+            if vcpu.read_msrs(&[index]).is_ok() {
+                vcpu.msrs.push(index);
+            }
+        }
+        Ok(vcpu)
+    }
+
+    /// Makes the calling thread the one that runs this vCPU: kicks of it reach the guest.
+    pub fn adopt(&mut self) {
+        let flag = &raw mut self.fd.get_kvm_run().immediate_exit;
+        // SAFETY: the run page is mapped as long as `fd` lives; `aim` is declared before it and
+        // so dropped first. Everything stays on the calling thread: `Aim` holds no pointer, and
+        // the vCPU is not sent on after this (the run loop owns it).
+        self.aim = Some(unsafe { kick::aim(flag) });
+    }
+
+    /// Runs the guest until the next exit; asks for an interrupt window exit if `window`.
+    pub fn run(&mut self, window: bool) -> Result<VmExit, KvmError> {
+        let run = self.fd.get_kvm_run();
+        run.request_interrupt_window = u8::from(window);
+        // KVM ORs into the bitmap and never clears it.
+        run.s.regs.sregs.interrupt_bitmap = [0; 4];
+        let result = self.fd.run().map(|_exit| ());
+        let run = self.fd.get_kvm_run();
+        self.if_flag = run.if_flag != 0;
+        self.ready = run.ready_for_interrupt_injection != 0;
+        match result {
+            Ok(()) => Ok(self.read_exit()),
+            Err(error) if error.errno() == libc::EINTR => {
+                run.immediate_exit = 0;
+                Ok(VmExit::Interrupted)
+            }
+            Err(source) => Err(KvmError::Call { call: "KVM_RUN", source }),
+        }
+    }
+
+    /// Completes what the last exit left open (an IN's result, an emulated instruction) without
+    /// running guest code beyond it. Usually [`VmExit::Interrupted`]; completing an instruction
+    /// may cause one more natural exit, which is then an exit like any other.
+    pub fn drain(&mut self) -> Result<VmExit, KvmError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let exit = self.run(false);
+        self.fd.set_kvm_immediate_exit(0);
+        exit
+    }
+
+    fn read_exit(&mut self) -> VmExit {
+        let run = self.fd.get_kvm_run();
+        let reason = run.exit_reason;
+        let union = &run.__bindgen_anon_1;
+        match reason {
+            KVM_EXIT_IO => {
+                // SAFETY: rule 3.
+                let io = unsafe { union.io };
+                let out = u32::from(io.direction) == KVM_EXIT_IO_OUT;
+                let direction = if out { Direction::Out } else { Direction::In };
+                VmExit::Pio { direction, port: io.port, size: io.size, count: io.count }
+            }
+            KVM_EXIT_MMIO => {
+                // SAFETY: rule 3.
+                let mmio = unsafe { union.mmio };
+                let direction = if mmio.is_write != 0 { Direction::Out } else { Direction::In };
+                let length = mmio.len as u8;
+                assert!((1..=8).contains(&length), "KVM reports an MMIO of {length} bytes");
+                let mut data = [0; 8];
+                if direction == Direction::Out {
+                    let n = usize::from(length);
+                    data[..n].copy_from_slice(&mmio.data[..n]);
+                }
+                VmExit::Mmio { direction, address: mmio.phys_addr, length, data }
+            }
+            KVM_EXIT_HLT => VmExit::Halt,
+            KVM_EXIT_IRQ_WINDOW_OPEN => VmExit::IrqWindow,
+            KVM_EXIT_SHUTDOWN => VmExit::Shutdown,
+            KVM_EXIT_INTERNAL_ERROR => {
+                // SAFETY: rule 3.
+                VmExit::InternalError { suberror: unsafe { union.internal.suberror } }
+            }
+            KVM_EXIT_FAIL_ENTRY => {
+                // SAFETY: rule 3.
+                let reason = unsafe { union.fail_entry.hardware_entry_failure_reason };
+                VmExit::EntryFailed { reason }
+            }
+            reason => VmExit::Unknown { reason },
+        }
+    }
+
+    /// The data of the [`VmExit::Pio`] just returned: `size * count` bytes, to read for OUT and to
+    /// fill for IN.
+    pub fn pio_data(&mut self) -> &mut [u8] {
+        let run = self.fd.get_kvm_run();
+        assert_eq!(run.exit_reason, KVM_EXIT_IO, "port data exists at a port exit only");
+        // SAFETY: rule 3, by the assertion.
+        let io = unsafe { run.__bindgen_anon_1.io };
+        let length = usize::from(io.size) * io.count as usize;
+        let start = std::ptr::from_mut(run).cast::<u8>();
+        // SAFETY: KVM places the data inside the mapping of the run page (api.rst 5, KVM_EXIT_IO),
+        // which the borrow of `self` keeps alive and exclusive (rule 2).
+        unsafe { std::slice::from_raw_parts_mut(start.add(io.data_offset as usize), length) }
+    }
+
+    /// Answers the [`VmExit::Mmio`] read just returned.
+    pub fn answer_mmio(&mut self, data: [u8; 8]) {
+        let run = self.fd.get_kvm_run();
+        assert_eq!(run.exit_reason, KVM_EXIT_MMIO, "an MMIO answer follows an MMIO exit only");
+        run.__bindgen_anon_1.mmio.data = data;
+    }
+
+    /// Registers at the last exit.
+    pub fn sync_regs(&mut self) -> SyncRegs<'_> {
+        // SAFETY: the sync area is plain data that KVM filled at the exit (kvm_valid_regs is set
+        // from the start), and it is ours until the next run (rule 2).
+        let sync = unsafe { &self.fd.get_kvm_run().s.regs };
+        SyncRegs { regs: &sync.regs, sregs: &sync.sregs, events: &sync.events }
+    }
+
+    /// RFLAGS.IF and KVM's readiness at the last exit: both must hold to inject.
+    pub fn injectable(&self) -> bool {
+        self.if_flag && self.ready
+    }
+
+    /// The two flags behind [`Vcpu::injectable`], for the digest.
+    pub fn injection_flags(&self) -> [bool; 2] {
+        [self.if_flag, self.ready]
+    }
+
+    /// RFLAGS.IF at the last exit.
+    pub fn interrupts_enabled(&self) -> bool {
+        self.if_flag
+    }
+
+    /// Privilege level at the last exit: SS.DPL (SDM vol. 3, 5.5).
+    pub fn privilege_level(&mut self) -> u8 {
+        self.sync_regs().sregs.ss.dpl
+    }
+
+    /// Injects an external interrupt at the next entry. Only when [`Vcpu::injectable`].
+    pub fn inject(&mut self, vector: u8) -> Result<(), KvmError> {
+        assert!(self.injectable(), "injection outside an injection position");
+        let interrupt = kvm_interrupt { irq: u32::from(vector) };
+        // SAFETY: KVM_INTERRUPT reads one kvm_interrupt from a valid reference (api.rst 4.16).
+        unsafe { kvm_interrupt_ioctl(self.fd.as_raw_fd(), &raw const interrupt) }.map_err(
+            |errno| KvmError::Call {
+                call: "KVM_INTERRUPT",
+                source: kvm_ioctls::Error::new(errno as i32),
+            },
+        )?;
+        self.ready = false;
+        Ok(())
+    }
+
+    /// Sets the registers a guest starts with; everything else stays as after reset.
+    pub fn start_at(&mut self, initial: &InitialState) -> Result<(), KvmError> {
+        let mut sregs = self.fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
+        initial.apply(&mut sregs);
+        self.fd.set_sregs(&sregs).map_err(KvmError::call("KVM_SET_SREGS"))?;
+        self.fd.set_regs(&initial.regs).map_err(KvmError::call("KVM_SET_REGS"))
+    }
+
+    fn read_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError> {
+        let wanted: Vec<_> =
+            indices.iter().map(|&index| kvm_msr_entry { index, ..Default::default() }).collect();
+        let mut msrs = Msrs::from_entries(&wanted).expect("the MSR list is short");
+        let read = self.fd.get_msrs(&mut msrs).map_err(KvmError::call("KVM_GET_MSRS"))?;
+        if read != indices.len() {
+            return Err(KvmError::State { what: format!("MSR {:#x} unreadable", indices[read]) });
+        }
+        Ok(msrs.as_slice().to_vec())
+    }
+
+    /// The whole state. Valid only where nothing is left open: after an EINTR, or after
+    /// [`Vcpu::drain`] returned one, or before the first run.
+    pub fn save(&mut self) -> Result<VcpuState, KvmError> {
+        let mut sregs = self.fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
+        sregs.interrupt_bitmap = [0; 4];
+        Ok(VcpuState {
+            regs: self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?,
+            sregs,
+            events: self.fd.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?,
+            xcrs: self.fd.get_xcrs().map_err(KvmError::call("KVM_GET_XCRS"))?,
+            xsave: self.fd.get_xsave().map_err(KvmError::call("KVM_GET_XSAVE"))?,
+            debugregs: self.fd.get_debug_regs().map_err(KvmError::call("KVM_GET_DEBUGREGS"))?,
+            msrs: self.read_msrs(&self.msrs)?,
+            if_flag: self.if_flag,
+            ready_for_injection: self.ready,
+        })
+    }
+
+    /// Puts the vCPU into `state`. Nothing may be left open (see [`Vcpu::save`]). Events come last:
+    /// some of the other calls clear them.
+    pub fn restore(&mut self, state: &VcpuState) -> Result<(), KvmError> {
+        let fd = &self.fd;
+        fd.set_sregs(&state.sregs).map_err(KvmError::call("KVM_SET_SREGS"))?;
+        fd.set_regs(&state.regs).map_err(KvmError::call("KVM_SET_REGS"))?;
+        fd.set_xcrs(&state.xcrs).map_err(KvmError::call("KVM_SET_XCRS"))?;
+        // SAFETY: no dynamically enabled XSAVE feature is used (no ARCH_REQ_XCOMP_GUEST_PERM), so
+        // the area is the 4096 bytes of kvm_xsave (api.rst 4.43).
+        unsafe { fd.set_xsave(&state.xsave) }.map_err(KvmError::call("KVM_SET_XSAVE"))?;
+        fd.set_debug_regs(&state.debugregs).map_err(KvmError::call("KVM_SET_DEBUGREGS"))?;
+        let msrs = Msrs::from_entries(&state.msrs).map_err(|_| KvmError::State {
+            what: format!("{} MSRs are too many", state.msrs.len()),
+        })?;
+        let set = fd.set_msrs(&msrs).map_err(KvmError::call("KVM_SET_MSRS"))?;
+        if set != state.msrs.len() {
+            let index = state.msrs[set].index;
+            return Err(KvmError::State { what: format!("MSR {index:#x} can't be set") });
+        }
+        fd.set_vcpu_events(&state.events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?;
+        self.if_flag = state.if_flag;
+        self.ready = state.ready_for_injection;
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! The VM: its memory slot, the dirty log, and making KVM forget what it cached of page tables.
+
+use super::error::KvmError;
+use super::vcpu::Vcpu;
+use crate::mem::{GuestRam, layout};
+use kvm_bindings::{
+    KVM_CAP_EXCEPTION_PAYLOAD, KVM_MEM_LOG_DIRTY_PAGES, kvm_cpuid_entry2, kvm_enable_cap,
+    kvm_userspace_memory_region,
+};
+use kvm_ioctls::VmFd;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+/// Slot of guest RAM.
+const RAM_SLOT: u32 = 0;
+/// Slot that exists only to be added and deleted.
+const SCRATCH_SLOT: u32 = 1;
+
+/// A KVM virtual machine with one region of RAM at guest physical address 0.
+#[derive(Debug)]
+pub struct Vm {
+    fd: VmFd,
+    /// Keeps the mapping that KVM uses alive (rule 1).
+    ram: GuestRam,
+    ram_bytes: usize,
+    host_address: u64,
+    msr_indices: Vec<u32>,
+}
+
+impl Vm {
+    pub(super) fn new(fd: VmFd, ram: &GuestRam, msr_indices: Vec<u32>) -> Result<Vm, KvmError> {
+        // VMX hosts without unrestricted guests keep a TSS here (api.rst 4.36).
+        fd.set_tss_address(layout::KVM_TSS as usize).map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
+        // Without it KVM writes CR2/DR6 when an exception is queued, not when it is delivered, and
+        // a checkpoint in between differs (api.rst 7.21).
+        let payload = kvm_enable_cap {
+            cap: KVM_CAP_EXCEPTION_PAYLOAD,
+            args: [1, 0, 0, 0],
+            ..Default::default()
+        };
+        fd.enable_cap(&payload).map_err(KvmError::call("KVM_CAP_EXCEPTION_PAYLOAD"))?;
+        assert_eq!(ram.num_regions(), 1, "guest RAM is one region");
+        let region = ram.iter().next().expect("guest RAM has a region");
+        let ram_bytes = region.len() as usize;
+        let host_address = region
+            .get_host_address(vm_memory::MemoryRegionAddress(0))
+            .expect("guest RAM is mapped") as u64;
+        let vm = Vm { fd, ram: ram.clone(), ram_bytes, host_address, msr_indices };
+        vm.set_slot(RAM_SLOT, 0, ram_bytes as u64, KVM_MEM_LOG_DIRTY_PAGES)?;
+        Ok(vm)
+    }
+
+    fn set_slot(&self, slot: u32, address: u64, bytes: u64, flags: u32) -> Result<(), KvmError> {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags,
+            guest_phys_addr: address,
+            memory_size: bytes,
+            userspace_addr: self.host_address,
+        };
+        // SAFETY: the range [host_address, host_address + bytes) lies in the mapping that
+        // `self.ram` keeps alive as long as this VM (rule 1): `bytes` is the whole of it or a page.
+        unsafe { self.fd.set_user_memory_region(region) }
+            .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))
+    }
+
+    /// Guest RAM.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// Bytes of guest RAM.
+    pub fn ram_bytes(&self) -> usize {
+        self.ram_bytes
+    }
+
+    /// Reads and clears KVM's dirty log: bit `n % 64` of word `n / 64` is set when the guest wrote
+    /// page `n` since the last call. Writes by this process are not in it.
+    pub fn take_dirty_log(&self) -> Result<Vec<u64>, KvmError> {
+        self.fd.get_dirty_log(RAM_SLOT, self.ram_bytes).map_err(KvmError::call("KVM_GET_DIRTY_LOG"))
+    }
+
+    /// Makes KVM drop every shadow page table. Needed after page tables in guest memory were
+    /// changed behind its back; adding and deleting any slot does it on every KVM tried.
+    pub fn forget_page_tables(&self) -> Result<(), KvmError> {
+        self.set_slot(SCRATCH_SLOT, layout::SCRATCH_SLOT, layout::PAGE, 0)?;
+        self.set_slot(SCRATCH_SLOT, layout::SCRATCH_SLOT, 0, 0)
+    }
+
+    /// The one vCPU, with the CPU model `cpuid`.
+    pub fn create_vcpu(&self, cpuid: &[kvm_cpuid_entry2]) -> Result<Vcpu, KvmError> {
+        let fd = self.fd.create_vcpu(0).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
+        Vcpu::new(fd, cpuid, &self.msr_indices)
+    }
+}

@@ -1,0 +1,26 @@
+//! understudy: a virtual machine monitor whose every input passes one door, so that a run can be
+//! recorded, replayed, and executed twice on two hosts.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`kvm`] | everything that talks to `/dev/kvm` |
+//! | [`mem`] | guest memory: layout, dirty pages, digest |
+//! | [`boot`] | guest images, PVH boot, the CPU model, the sweep for forbidden instructions |
+//! | [`bus`], [`irq`], [`devices`] | what the guest sees besides CPU and RAM |
+//! | [`vcpu`] | the machine and the one loop that runs it |
+//! | [`replay`] | the door: live, recording and replaying event sources |
+//! | [`checkpoint`] | the whole machine as data |
+//! | [`demo`] | namespaces, VM processes and clients: demonstrations, and parts for the tests |
+//! | [`cli`] | the program `understudy` |
+
+pub mod boot;
+pub mod bus;
+pub mod checkpoint;
+pub mod cli;
+pub mod demo;
+pub mod devices;
+pub mod irq;
+pub mod kvm;
+pub mod mem;
+pub mod replay;
+pub mod vcpu;

@@ -1,0 +1,5 @@
+//! The program; see [`vmm::cli`].
+
+fn main() -> std::process::ExitCode {
+    vmm::cli::main()
+}

@@ -1,0 +1,104 @@
+//! Allocating guest RAM.
+
+use super::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::{Bytes, GuestAddress};
+
+/// Guest RAM, one region from address 0, with a bitmap of the pages the VMM itself wrote (KVM's
+/// dirty log does not see those).
+pub type GuestRam = vm_memory::GuestMemoryMmap<AtomicBitmap>;
+
+/// A guest memory size that can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Below the least a guest can start with.
+    #[error("{mib} MiB of guest memory is too small: give at least {} MiB", MEMORY_MIN >> 20)]
+    TooSmall {
+        /// Size asked for, rounded down to MiB.
+        mib: u64,
+    },
+    /// Beyond the one region below the PCI windows.
+    #[error("{mib} MiB of guest memory is too large: the machine has room for {} MiB", MEMORY_MAX >> 20)]
+    TooLarge {
+        /// Size asked for, rounded down to MiB.
+        mib: u64,
+    },
+    /// No whole number of 2 MiB pages.
+    #[error("{bytes} bytes of guest memory is not a multiple of 2 MiB")]
+    Unaligned {
+        /// Size asked for.
+        bytes: u64,
+    },
+    /// The host has less than that.
+    #[error("{mib} MiB of guest memory, but the host has only {available_mib} MiB available")]
+    HostTooSmall {
+        /// Size asked for, MiB.
+        mib: u64,
+        /// `MemAvailable`, MiB.
+        available_mib: u64,
+    },
+    /// mmap(2) failed.
+    #[error("can't map {mib} MiB of guest memory: {source}")]
+    Map {
+        /// Size asked for, MiB.
+        mib: u64,
+        /// What vm-memory says.
+        source: vm_memory::mmap::FromRangesError,
+    },
+}
+
+/// Maps `bytes` of private, zeroed, unreserved memory as guest RAM.
+pub fn allocate(bytes: u64) -> Result<GuestRam, MemoryError> {
+    let mib = bytes >> 20;
+    if bytes < MEMORY_MIN {
+        return Err(MemoryError::TooSmall { mib });
+    }
+    if bytes > MEMORY_MAX {
+        return Err(MemoryError::TooLarge { mib });
+    }
+    if bytes % (2 << 20) != 0 {
+        return Err(MemoryError::Unaligned { bytes });
+    }
+    // The mapping itself reserves nothing, so a size that can't be backed would end in the
+    // kernel's out-of-memory killer long after the start.
+    if let Some(available) = host_available_bytes()
+        && available < bytes
+    {
+        return Err(MemoryError::HostTooSmall { mib, available_mib: available >> 20 });
+    }
+    GuestRam::from_ranges(&[(GuestAddress(0), bytes as usize)])
+        .map_err(|source| MemoryError::Map { mib, source })
+}
+
+/// Copies page `number` out of guest RAM.
+pub fn read_page(ram: &GuestRam, number: u64, bytes: &mut [u8; PAGE as usize]) {
+    ram.read_slice(bytes, GuestAddress(number * PAGE)).expect("the page lies in guest RAM");
+}
+
+/// `MemAvailable` of proc_meminfo(5), bytes; `None` where there is none.
+fn host_available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocate_out_of_range_sizes_names_the_limit() {
+        let text = |bytes| allocate(bytes).unwrap_err().to_string();
+        assert_eq!(text(1 << 20), "1 MiB of guest memory is too small: give at least 16 MiB");
+        assert_eq!(
+            text(4 << 30),
+            "4096 MiB of guest memory is too large: the machine has room for 3072 MiB"
+        );
+        assert_eq!(
+            text((32 << 20) + 1),
+            "33554433 bytes of guest memory is not a multiple of 2 MiB"
+        );
+        assert!(allocate(32 << 20).is_ok());
+    }
+}

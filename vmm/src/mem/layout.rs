@@ -1,0 +1,42 @@
+//! The guest physical address map: what lies where, and that nothing overlaps.
+
+/// Bytes in a page.
+pub const PAGE: u64 = 4096;
+
+/// PVH start information and what it points to (PVH boot ABI, xen/include/public/arch-x86/hvm/start_info.h).
+pub const PVH_START_INFO: u64 = 0x6000;
+/// Module list of the PVH start information.
+pub const PVH_MODULES: u64 = 0x6080;
+/// Memory map of the PVH start information.
+pub const PVH_MEMORY_MAP: u64 = 0x7000;
+/// Kernel command line, zero-terminated.
+pub const COMMAND_LINE: u64 = 0x2_0000;
+/// Most bytes of the command line with its terminating zero.
+pub const COMMAND_LINE_MAX: usize = 4096;
+/// Start of the legacy video and BIOS hole.
+pub const HOLE_START: u64 = 0xA_0000;
+/// End of the hole; images are loaded from here.
+pub const HIGH_MEMORY: u64 = 0x10_0000;
+
+/// Where PCI memory windows begin; RAM ends at or below it.
+pub const PCI_WINDOW: u64 = 0xFEB0_0000;
+/// Bytes of PCI memory windows.
+pub const PCI_WINDOW_BYTES: u64 = 0x10_0000;
+/// Three pages KVM needs for itself on VMX hosts (KVM_SET_TSS_ADDR).
+pub const KVM_TSS: u64 = 0xFFFB_D000;
+
+/// A slot address never backed by guest RAM; a memslot added and deleted here makes KVM drop its
+/// shadow page tables.
+pub const SCRATCH_SLOT: u64 = 0x1_0000_0000;
+
+/// Least guest memory: the image, its stacks and buffers.
+pub const MEMORY_MIN: u64 = 16 << 20;
+/// Most guest memory: one region below the PCI windows.
+pub const MEMORY_MAX: u64 = 3 << 30;
+
+const _: () = assert!(PVH_START_INFO + 0x80 <= PVH_MODULES);
+const _: () = assert!(PVH_MODULES + 0x80 <= PVH_MEMORY_MAP);
+const _: () = assert!(PVH_MEMORY_MAP + PAGE <= COMMAND_LINE);
+const _: () = assert!(COMMAND_LINE + COMMAND_LINE_MAX as u64 <= HOLE_START);
+const _: () = assert!(MEMORY_MAX <= PCI_WINDOW);
+const _: () = assert!(PCI_WINDOW + PCI_WINDOW_BYTES <= KVM_TSS);

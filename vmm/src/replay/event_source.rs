@@ -1,0 +1,164 @@
+//! The one door for non-determinism.
+//!
+//! Everything the guest learns that is not a function of its own state comes through
+//! [`EventSource`], and everything it does to the world leaves through it. The live side
+//! ([`super::world`]) reads the world; the [`super::recorder`] wraps it and appends what passes to
+//! the log; the [`super::replayer`] reads the log. The vCPU loop and the devices are the same code
+//! for all of them.
+//!
+//! Order of calls, from one position to the next:
+//!
+//! ```text
+//! next_region -> Run   -> [interrupted | window_at_cpl0]* -> reached | checkpoint
+//!             -> Apply -> take_checkpoint
+//!             -> End   -> end
+//! at a natural exit:  (readings and outputs of the exit)*  exit_handled
+//! at any position:    next_input* [wait next_input*]* [interrupt]
+//! ```
+
+use super::error::SourceError;
+use crate::checkpoint::{Image, ImageView};
+
+/// Something from outside that enters the guest at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// Guest time is now this many nanoseconds since the guest started; timers that are due fire.
+    Clock {
+        /// Nanoseconds; never less than any earlier clock value.
+        now_ns: u64,
+    },
+    /// A frame for the guest's NIC, without virtio-net header.
+    Frame(&'a [u8]),
+    /// Bytes typed at the serial console.
+    Console(&'a [u8]),
+}
+
+/// Which inputs the devices could take now: a function of guest and device state alone. Only a
+/// live source looks at it; what it decides is in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// The NIC's receive queue has a buffer.
+    pub frame: bool,
+    /// Free bytes in the UART's receive FIFO.
+    pub console_bytes: usize,
+    /// Guest time at which the next timer is due, nanoseconds.
+    pub timer_ns: Option<u64>,
+}
+
+/// What devices may ask and tell while an exit is handled.
+pub trait Readings {
+    /// Guest time: nanoseconds since the guest started, never going back.
+    fn clock_ns(&mut self) -> Result<u64, SourceError>;
+    /// Wall clock: nanoseconds since 1970-01-01T00:00Z.
+    fn wall_clock_ns(&mut self) -> Result<u64, SourceError>;
+    /// Fills `bytes` with entropy.
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError>;
+    /// A frame the guest sends, without virtio-net header.
+    fn output(&mut self, frame: &[u8]) -> Result<(), SourceError>;
+    /// A byte the guest writes to its serial console.
+    fn console_output(&mut self, byte: u8);
+}
+
+/// How the region after a position ends, as far as it must be known before entering it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Region {
+    /// In an exit of the guest's own making: run it. (A live source says so always.)
+    Run,
+    /// In a checkpoint: do not run it, apply [`EventSource::take_checkpoint`].
+    Apply,
+    /// The machine stops here.
+    End,
+}
+
+/// A position reached by running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// A natural exit.
+    Exit,
+    /// The first interrupt window at CPL3 since the last position.
+    UserWindow,
+}
+
+/// The vCPU at a position, for comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Witnessed {
+    /// xxh3-64 of registers, system registers, pending events and the exit's own data.
+    pub digest: u64,
+    /// General registers in the order of `struct kvm_regs`.
+    pub registers: [u64; logchan::entry::REGISTERS],
+}
+
+/// What to do about a run that ended at no position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stray {
+    /// Re-enter with the same window request.
+    Resume,
+    /// Make it a position: take a checkpoint here.
+    Checkpoint,
+}
+
+/// Why [`EventSource::wait`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Look again: an input may be there.
+    Look,
+    /// No input will come at this position: the machine ends here.
+    End,
+}
+
+/// The machine where it stopped, for comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndState {
+    /// Natural exits since the start.
+    pub natural_exits: u64,
+    /// Interrupts injected since the start.
+    pub interrupts: u64,
+    /// xxh3-64 of guest memory.
+    pub memory_digest: u64,
+    /// xxh3-64 of vCPU and device state.
+    pub state_digest: u64,
+}
+
+/// The door. See the module's head for the order of calls.
+pub trait EventSource: Readings {
+    /// How does the next region end? Asked at a position, before entering.
+    fn next_region(&mut self) -> Result<Region, SourceError>;
+
+    /// The region ended at `position`, with the vCPU as `witnessed`; `exit` says what kind it was.
+    fn reached(
+        &mut self,
+        position: Position,
+        witnessed: &Witnessed,
+        exit: &dyn std::fmt::Display,
+    ) -> Result<(), SourceError>;
+
+    /// The exit's devices have done their work: outputs may leave.
+    fn exit_handled(&mut self) -> Result<(), SourceError>;
+
+    /// The next input for this position, if there is one.
+    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError>;
+
+    /// The guest halted and nothing is pending: wait for an input.
+    fn wait(&mut self, wants: &Wants) -> Result<Waited, SourceError>;
+
+    /// `vector` is injected at this position.
+    fn interrupt(&mut self, vector: u8) -> Result<(), SourceError>;
+
+    /// `KVM_RUN` was interrupted in mid-region; `window` says that one is armed.
+    fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError>;
+
+    /// An interrupt window opened at CPL0, which is no exact position on every KVM.
+    fn window_at_cpl0(&mut self) -> Stray;
+
+    /// Does anybody read the images given to [`EventSource::checkpoint`]? If not, none is taken.
+    fn keeps_checkpoints(&self) -> bool;
+
+    /// A checkpoint was taken at this position.
+    fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError>;
+
+    /// The checkpoint that [`Region::Apply`] announced.
+    fn take_checkpoint(&mut self) -> Result<Image, SourceError>;
+
+    /// The machine stopped after [`Region::End`].
+    fn end(&mut self, end: &EndState) -> Result<(), SourceError>;
+}

@@ -1,0 +1,16 @@
+//! Record and replay: one loop, two event sources, one door.
+
+pub mod deadline;
+pub mod divergence;
+pub mod error;
+pub mod event_source;
+pub mod log_file;
+pub mod recorder;
+pub mod replayer;
+pub mod world;
+
+pub use divergence::Divergence;
+pub use error::{LogError, SourceError};
+pub use recorder::Recorder;
+pub use replayer::Replayer;
+pub use world::World;

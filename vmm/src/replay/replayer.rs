@@ -1,0 +1,308 @@
+//! The replaying side of the door: everything comes from a log, and everything the machine does is
+//! compared with it.
+
+use super::divergence::Divergence;
+use super::error::{LogError, SourceError};
+use super::event_source::{
+    EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
+};
+use super::log_file::LogReader;
+use crate::checkpoint::{Image, ImageDigest, ImageView, PageImage};
+use logchan::entry::{Entry, PageBytes, REGISTERS};
+use std::fmt::Display;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Log entries shown in front of a divergence.
+const RECENT: usize = 24;
+
+/// The event source that is a log.
+pub struct Replayer {
+    log: LogReader,
+    /// Guest time of the last `Clock` entry, nanoseconds.
+    clock_ns: u64,
+    /// Registers as recorded at the last exit; `None` once an exit did not log them.
+    registers: Option<[u64; REGISTERS]>,
+    natural_exits: u64,
+    on_progress: Box<dyn FnMut(u64) + Send>,
+}
+
+impl Replayer {
+    /// Replays `log`; `on_progress` is told the offset in the file from time to time.
+    pub fn new(log: LogReader, on_progress: Box<dyn FnMut(u64) + Send>) -> Replayer {
+        Replayer {
+            log,
+            clock_ns: 0,
+            registers: Some([0; REGISTERS]),
+            natural_exits: 0,
+            on_progress,
+        }
+    }
+
+    /// Bytes of the log consumed so far.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.offset()
+    }
+
+    /// Natural exits compared so far.
+    pub fn natural_exits(&self) -> u64 {
+        self.natural_exits
+    }
+
+    fn truncated(&self) -> LogError {
+        LogError::Truncated { offset: self.log.offset(), natural_exits: self.natural_exits }
+    }
+
+    /// The log says `expected` (its next entry, if not given), the replay did `found`.
+    fn diverged(
+        &mut self,
+        expected: Option<String>,
+        found: String,
+        registers: Option<(Option<[u64; REGISTERS]>, [u64; REGISTERS])>,
+    ) -> SourceError {
+        let expected = match expected {
+            Some(expected) => expected,
+            None => match self.log.peek() {
+                Ok(Some(entry)) => logchan::dump::Dump(&entry).to_string(),
+                Ok(None) => return self.truncated().into(),
+                Err(error) => return error.into(),
+            },
+        };
+        SourceError::Diverged(Box::new(Divergence {
+            natural_exits: self.natural_exits,
+            expected,
+            found,
+            registers,
+            recent: self.log.recent(RECENT),
+        }))
+    }
+
+    fn peek(&mut self) -> Result<Entry<'_>, SourceError> {
+        let truncated = self.truncated();
+        Ok(self.log.peek()?.ok_or(truncated)?)
+    }
+
+    fn consume(&mut self) -> Result<Entry<'_>, SourceError> {
+        let truncated = self.truncated();
+        Ok(self.log.consume()?.ok_or(truncated)?)
+    }
+}
+
+impl Readings for Replayer {
+    fn clock_ns(&mut self) -> Result<u64, SourceError> {
+        match self.peek()? {
+            Entry::Clock { advance_ns } => {
+                self.clock_ns += advance_ns;
+                self.consume()?;
+                Ok(self.clock_ns)
+            }
+            _other => Err(self.diverged(None, String::from("read the guest clock"), None)),
+        }
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
+        match self.peek()? {
+            Entry::WallClock { unix_ns } => {
+                self.consume()?;
+                Ok(unix_ns)
+            }
+            _other => Err(self.diverged(None, String::from("read the wall clock"), None)),
+        }
+    }
+
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+        match self.peek()? {
+            Entry::Entropy(logged) if logged.len() == bytes.len() => {
+                bytes.copy_from_slice(logged);
+                self.consume()?;
+                Ok(())
+            }
+            _other => {
+                let found = format!("asked for {} bytes of entropy", bytes.len());
+                Err(self.diverged(None, found, None))
+            }
+        }
+    }
+
+    fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
+        let made = (frame.len() as u64, xxh3_64(frame));
+        match self.peek()? {
+            Entry::Output { length, digest } if (u64::from(length), digest) == made => {
+                self.consume()?;
+                Ok(())
+            }
+            _other => {
+                let found = format!("sent a frame of {} bytes, digest {:016x}", made.0, made.1);
+                Err(self.diverged(None, found, None))
+            }
+        }
+    }
+
+    /// The console was read when it was recorded.
+    fn console_output(&mut self, _byte: u8) {}
+}
+
+impl EventSource for Replayer {
+    fn next_region(&mut self) -> Result<Region, SourceError> {
+        match self.peek()? {
+            Entry::Exit { .. } | Entry::UserWindow { .. } => Ok(Region::Run),
+            Entry::CheckpointBegin { .. } => Ok(Region::Apply),
+            Entry::End { .. } => Ok(Region::End),
+            Entry::Page { .. }
+            | Entry::CheckpointEnd { .. }
+            | Entry::Clock { .. }
+            | Entry::WallClock { .. }
+            | Entry::Entropy(_)
+            | Entry::Frame(_)
+            | Entry::Console(_)
+            | Entry::Interrupt { .. }
+            | Entry::Output { .. } => {
+                Err(self.diverged(None, String::from("had nothing left to do here"), None))
+            }
+        }
+    }
+
+    fn reached(
+        &mut self,
+        position: Position,
+        witnessed: &Witnessed,
+        exit: &dyn Display,
+    ) -> Result<(), SourceError> {
+        let (expected, digest) = match self.peek()? {
+            Entry::Exit { digest, registers } => {
+                self.natural_exits += 1;
+                self.registers = match (self.registers, registers) {
+                    (Some(mut old), Some(delta)) => {
+                        old.iter_mut().zip(delta.xor).for_each(|(register, xor)| *register ^= xor);
+                        Some(old)
+                    }
+                    (None, _) | (_, None) => None,
+                };
+                (Position::Exit, digest)
+            }
+            Entry::UserWindow { digest } => (Position::UserWindow, digest),
+            _other => {
+                let found = format!("reached {exit}");
+                return Err(self.diverged(None, found, Some((None, witnessed.registers))));
+            }
+        };
+        if (expected, digest) != (position, witnessed.digest) {
+            let found = format!("reached {exit} with digest {:016x}", witnessed.digest);
+            let recorded = match expected {
+                Position::Exit => self.registers,
+                Position::UserWindow => None,
+            };
+            return Err(self.diverged(None, found, Some((recorded, witnessed.registers))));
+        }
+        self.consume()?;
+        if self.natural_exits.is_multiple_of(4096) {
+            (self.on_progress)(self.log.offset());
+        }
+        Ok(())
+    }
+
+    fn exit_handled(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn next_input(&mut self, _wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
+        if let Entry::Clock { advance_ns } = self.peek()? {
+            self.clock_ns += advance_ns;
+            self.consume()?;
+            return Ok(Some(Input::Clock { now_ns: self.clock_ns }));
+        }
+        if !matches!(self.peek()?, Entry::Frame(_) | Entry::Console(_)) {
+            return Ok(None);
+        }
+        match self.consume()? {
+            Entry::Frame(frame) => Ok(Some(Input::Frame(frame))),
+            Entry::Console(bytes) => Ok(Some(Input::Console(bytes))),
+            entry => unreachable!("{entry:?} was peeked as an input"),
+        }
+    }
+
+    fn wait(&mut self, _wants: &Wants) -> Result<Waited, SourceError> {
+        match self.peek()? {
+            Entry::End { .. } => Ok(Waited::End),
+            _other => {
+                Err(self.diverged(None, String::from("halted with no interrupt pending"), None))
+            }
+        }
+    }
+
+    fn interrupt(&mut self, injected: u8) -> Result<(), SourceError> {
+        match self.peek()? {
+            Entry::Interrupt { vector } if vector == injected => {
+                self.consume()?;
+                Ok(())
+            }
+            _other => {
+                let found = format!("injected interrupt vector {injected:#x}");
+                Err(self.diverged(None, found, None))
+            }
+        }
+    }
+
+    /// Kicks mean nothing here: the region ends where the log says.
+    fn interrupted(&mut self, _wants: &Wants, _window: bool) -> Result<Stray, SourceError> {
+        Ok(Stray::Resume)
+    }
+
+    /// The log says that this region ends in an exit or in a window at CPL3.
+    fn window_at_cpl0(&mut self) -> Stray {
+        Stray::Resume
+    }
+
+    fn keeps_checkpoints(&self) -> bool {
+        false
+    }
+
+    fn checkpoint(&mut self, _image: &ImageView<'_>) -> Result<(), SourceError> {
+        unreachable!("a replay takes no checkpoints")
+    }
+
+    fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
+        let offset = self.log.offset();
+        let (mut image, pages) = match self.consume()? {
+            Entry::CheckpointBegin { full, pages, vcpu, devices } => {
+                let (vcpu, devices) = (vcpu.to_vec(), devices.to_vec());
+                (Image { full, vcpu, devices, pages: Vec::new() }, pages)
+            }
+            entry => unreachable!("{entry:?} was peeked as a checkpoint"),
+        };
+        let mut digest = ImageDigest::new(image.full, &image.vcpu, &image.devices);
+        for _page in 0..pages {
+            match self.consume()? {
+                Entry::Page { number, bytes } => {
+                    digest.page(number, &bytes);
+                    let bytes = match bytes {
+                        PageBytes::Zero => None,
+                        PageBytes::Raw(raw) => {
+                            Some(raw.to_vec().try_into().expect("the codec checks a page's length"))
+                        }
+                    };
+                    image.pages.push(PageImage { number, bytes });
+                }
+                entry => unreachable!("{entry:?}: the sequence checker wants a page here"),
+            }
+        }
+        match self.consume()? {
+            Entry::CheckpointEnd { digest: logged } if logged == digest.finish() => Ok(image),
+            _mismatch => Err(LogError::CheckpointDigest { offset }.into()),
+        }
+    }
+
+    fn end(&mut self, end: &EndState) -> Result<(), SourceError> {
+        let logged = match self.peek()? {
+            Entry::End { natural_exits, interrupts, memory_digest, state_digest } => {
+                EndState { natural_exits, interrupts, memory_digest, state_digest }
+            }
+            _other => return Err(self.diverged(None, String::from("ended"), None)),
+        };
+        if logged == *end {
+            self.consume()?;
+            return Ok(());
+        }
+        let expected = format!("{logged:x?}");
+        Err(self.diverged(Some(expected), format!("ended in {end:x?}"), None))
+    }
+}

@@ -1,0 +1,243 @@
+//! The live side of the door: host clocks, the VM's network port, the console, entropy.
+
+use super::deadline::Deadline;
+use super::error::SourceError;
+use super::event_source::{
+    EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
+};
+use crate::checkpoint::{Image, ImageView};
+use crate::kvm::clock::{monotonic_ns, realtime_ns};
+use crossbeam::channel::Receiver;
+use netpath::port::{FRAME_MAX, FramePort};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A halted guest's wait ends at least this often to look at the stop flag: a kick that comes
+/// between that look and the wait is noticed this much later and never lost.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+
+/// Console output is written out at a line's end, or when a line is this long.
+const CONSOLE_LINE_MAX: usize = 256;
+
+/// What the world is made of.
+pub struct WorldConfig<P> {
+    /// The VM's NIC.
+    pub port: P,
+    /// Where the serial console's output goes.
+    pub console_output: Box<dyn Write + Send>,
+    /// Bytes typed at the console, if anybody types. Kick the vCPU after sending.
+    pub console_input: Option<Receiver<Vec<u8>>>,
+    /// Set it, and kick the vCPU, to stop the machine.
+    pub stop: Arc<AtomicBool>,
+    /// How long a guest without exits may keep an input waiting.
+    pub deadline: Duration,
+}
+
+/// The live event source. Made on the thread that runs the vCPU.
+pub struct World<P> {
+    port: P,
+    console_output: Box<dyn Write + Send>,
+    console_line: Vec<u8>,
+    console_input: Option<Receiver<Vec<u8>>>,
+    /// Typed, but not yet taken by the UART.
+    typed: Vec<u8>,
+    stop: Arc<AtomicBool>,
+    deadline: Deadline,
+    /// Host monotonic time at guest time zero, nanoseconds.
+    epoch_ns: u64,
+    /// The clock value last given out: it never goes back.
+    now_ns: u64,
+    /// Positions reached.
+    positions: u64,
+    /// Frames wait in the port for `flush`.
+    unflushed: bool,
+    frame: Box<[u8; FRAME_MAX]>,
+}
+
+impl<P: FramePort> World<P> {
+    /// The world, from guest time zero on.
+    pub fn new(config: WorldConfig<P>) -> Result<World<P>, SourceError> {
+        Ok(World {
+            port: config.port,
+            console_output: config.console_output,
+            console_line: Vec::with_capacity(CONSOLE_LINE_MAX),
+            console_input: config.console_input,
+            typed: Vec::new(),
+            stop: config.stop,
+            deadline: Deadline::new(config.deadline)?,
+            epoch_ns: monotonic_ns(),
+            now_ns: 0,
+            positions: 0,
+            unflushed: false,
+            frame: Box::new([0; FRAME_MAX]),
+        })
+    }
+
+    /// The VM's network port, for its statistics.
+    pub fn port(&self) -> &P {
+        &self.port
+    }
+
+    fn now(&mut self) -> u64 {
+        self.now_ns = self.now_ns.max(monotonic_ns().saturating_sub(self.epoch_ns));
+        self.now_ns
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn poll_typed(&mut self) -> bool {
+        if self.typed.is_empty()
+            && let Some(input) = &self.console_input
+            && let Ok(bytes) = input.try_recv()
+        {
+            self.typed = bytes;
+        }
+        !self.typed.is_empty()
+    }
+
+    /// Is there anything to give to a guest that wants this?
+    fn pending(&mut self, wants: &Wants) -> bool {
+        wants.timer_ns.is_some_and(|due| self.now() >= due)
+            || wants.frame && self.port.has_frame()
+            || wants.console_bytes > 0 && self.poll_typed()
+    }
+
+    fn flush(&mut self) -> Result<(), SourceError> {
+        if std::mem::take(&mut self.unflushed) {
+            self.port.flush()?;
+        }
+        Ok(())
+    }
+}
+
+impl<P: FramePort> Readings for World<P> {
+    fn clock_ns(&mut self) -> Result<u64, SourceError> {
+        Ok(self.now())
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
+        Ok(realtime_ns())
+    }
+
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+        crate::kvm::entropy::fill(bytes).map_err(SourceError::Entropy)
+    }
+
+    fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
+        self.port.send(frame)?;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    fn console_output(&mut self, byte: u8) {
+        self.console_line.push(byte);
+        if byte == b'\n' || self.console_line.len() == CONSOLE_LINE_MAX {
+            // A console that nobody can read any more (a closed pipe) must not stop the machine.
+            let _ = self.console_output.write_all(&self.console_line);
+            let _ = self.console_output.flush();
+            self.console_line.clear();
+        }
+    }
+}
+
+impl<P: FramePort> EventSource for World<P> {
+    fn next_region(&mut self) -> Result<Region, SourceError> {
+        if self.stopping() {
+            return Ok(Region::End);
+        }
+        self.deadline.entering(self.positions)?;
+        Ok(Region::Run)
+    }
+
+    fn reached(
+        &mut self,
+        _position: Position,
+        _witnessed: &Witnessed,
+        _exit: &dyn std::fmt::Display,
+    ) -> Result<(), SourceError> {
+        self.positions += 1;
+        Ok(())
+    }
+
+    fn exit_handled(&mut self) -> Result<(), SourceError> {
+        self.flush()
+    }
+
+    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
+        if let Some(due) = wants.timer_ns {
+            let now_ns = self.now();
+            if now_ns >= due {
+                return Ok(Some(Input::Clock { now_ns }));
+            }
+        }
+        if wants.frame
+            && self.port.has_frame()
+            && let Some(length) = self.port.receive(&mut self.frame[..])?
+        {
+            return Ok(Some(Input::Frame(&self.frame[..length])));
+        }
+        if wants.console_bytes > 0 && self.poll_typed() {
+            let count = self.typed.len().min(wants.console_bytes);
+            let taken = self.typed.drain(..count).collect::<Vec<_>>();
+            self.frame[..count].copy_from_slice(&taken);
+            return Ok(Some(Input::Console(&self.frame[..count])));
+        }
+        Ok(None)
+    }
+
+    fn wait(&mut self, wants: &Wants) -> Result<Waited, SourceError> {
+        if self.stopping() {
+            return Ok(Waited::End);
+        }
+        self.deadline.idle()?;
+        let until_timer = wants
+            .timer_ns
+            .map_or(WAIT_MAX, |due| Duration::from_nanos(due.saturating_sub(self.now())));
+        let timeout = until_timer.min(WAIT_MAX);
+        if wants.frame {
+            self.port.wait(Some(timeout))?;
+        } else {
+            // The guest gave the NIC no buffer: frames stay in the port, only time passes.
+            crate::kvm::clock::sleep(timeout);
+        }
+        Ok(Waited::Look)
+    }
+
+    fn interrupt(&mut self, _vector: u8) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
+        if self.stopping() {
+            return Ok(Stray::Checkpoint);
+        }
+        let passed = self.deadline.passed(self.positions)?;
+        // With a window armed an interrupt already waits for the guest to allow it: a checkpoint
+        // would not bring it in.
+        Ok(if passed && !window && self.pending(wants) { Stray::Checkpoint } else { Stray::Resume })
+    }
+
+    fn window_at_cpl0(&mut self) -> Stray {
+        Stray::Checkpoint
+    }
+
+    fn keeps_checkpoints(&self) -> bool {
+        false
+    }
+
+    fn checkpoint(&mut self, _image: &ImageView<'_>) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
+        unreachable!("the world announces no checkpoint to apply")
+    }
+
+    fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {
+        self.flush()
+    }
+}

@@ -1,0 +1,53 @@
+//! What is compared at a position: one number over all that the run page says for free.
+
+use crate::kvm::{Direction, Vcpu, VmExit};
+use crate::replay::event_source::Witnessed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use zerocopy::IntoBytes;
+
+/// `struct kvm_regs`, `kvm_sregs`, `kvm_vcpu_events`, two flags, the exit in at most 24 bytes.
+const FIXED_MAX: usize = 144 + 312 + 64 + 2 + 24;
+
+/// Digest and registers at `exit`.
+pub(super) fn witness(vcpu: &mut Vcpu, exit: &VmExit) -> Witnessed {
+    let mut buffer = [0u8; FIXED_MAX];
+    let mut used = 0;
+    let mut put = |bytes: &[u8]| {
+        buffer[used..used + bytes.len()].copy_from_slice(bytes);
+        used += bytes.len();
+    };
+    let flags = vcpu.injection_flags();
+    put(&[u8::from(flags[0]), u8::from(flags[1])]);
+    match *exit {
+        VmExit::Pio { direction, port, size, count } => {
+            put(&[1, direction as u8, size]);
+            put(&port.to_le_bytes());
+            put(&count.to_le_bytes());
+        }
+        VmExit::Mmio { direction, address, length, data } => {
+            put(&[2, direction as u8, length]);
+            put(&address.to_le_bytes());
+            put(&data);
+        }
+        VmExit::Halt => put(&[3]),
+        VmExit::IrqWindow => put(&[4]),
+        VmExit::Interrupted
+        | VmExit::Shutdown
+        | VmExit::InternalError { .. }
+        | VmExit::EntryFailed { .. }
+        | VmExit::Unknown { .. } => unreachable!("{exit} is no position"),
+    }
+    let seed = match *exit {
+        VmExit::Pio { direction: Direction::Out, .. } => xxh3_64(vcpu.pio_data()),
+        _no_data => 0,
+    };
+    let sync = vcpu.sync_regs();
+    put(sync.regs.as_bytes());
+    put(sync.sregs.as_bytes());
+    put(sync.events.as_bytes());
+    let mut registers = [0; logchan::entry::REGISTERS];
+    for (register, bytes) in registers.iter_mut().zip(sync.regs.as_bytes().chunks_exact(8)) {
+        *register = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+    }
+    Witnessed { digest: xxh3_64_with_seed(&buffer[..used], seed), registers }
+}

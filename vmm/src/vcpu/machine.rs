@@ -1,0 +1,98 @@
+//! The machine: one vCPU, RAM, devices.
+
+use crate::boot::cpu_model::CpuModel;
+use crate::boot::pvh::InitialState;
+use crate::checkpoint::restore::RestoreError;
+use crate::checkpoint::{Image, restore};
+use crate::devices::{DeviceConfig, Devices};
+use crate::kvm::{KvmError, System, Vcpu, Vm, VmExit};
+use crate::mem::{self, MemoryError};
+
+/// What a machine is made of; both hosts of a pair must agree on all of it.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Bytes of guest RAM.
+    pub memory_bytes: u64,
+    /// The CPU the guest sees.
+    pub cpu_model: CpuModel,
+    /// The NIC and the rest.
+    pub devices: DeviceConfig,
+}
+
+/// A machine that can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// No memory for it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// No KVM for it.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+}
+
+/// How often what happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Exits of the guest's own making.
+    pub natural_exits: u64,
+    /// Interrupt windows at CPL3.
+    pub windows: u64,
+    /// Checkpoints taken or applied, the first one included.
+    pub checkpoints: u64,
+    /// Interrupts injected.
+    pub interrupts: u64,
+    /// Runs that ended at no position: kicks, and windows at CPL0 that were passed over.
+    pub strays: u64,
+}
+
+/// One vCPU, RAM and devices. All of it belongs to the thread that runs it.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) vcpu: Vcpu,
+    pub(crate) vm: Vm,
+    pub(crate) devices: Devices,
+    pub(crate) counters: Counters,
+}
+
+impl Machine {
+    /// A machine with empty memory and a vCPU at reset.
+    pub fn new(system: &System, config: &MachineConfig) -> Result<Machine, MachineError> {
+        let ram = mem::allocate(config.memory_bytes)?;
+        let vm = system.create_vm(&ram)?;
+        let vcpu = vm.create_vcpu(config.cpu_model.entries())?;
+        let devices = Devices::new(&config.devices);
+        Ok(Machine { vcpu, vm, devices, counters: Counters::default() })
+    }
+
+    /// Puts the vCPU to the first instruction of a loaded guest.
+    pub fn start_at(&mut self, initial: &InitialState) -> Result<(), KvmError> {
+        self.vcpu.start_at(initial)
+    }
+
+    /// How often what happened so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The devices, for their counters.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// Guest RAM.
+    pub fn ram(&self) -> &mem::GuestRam {
+        self.vm.ram()
+    }
+
+    /// Drains the vCPU and puts the machine into the state of `image`.
+    ///
+    /// # Panics
+    ///
+    /// When draining causes an exit: the log said that there is none before this checkpoint, so
+    /// the caller must have run up to it.
+    pub fn apply(&mut self, image: &Image) -> Result<(), RestoreError> {
+        let exit = self.vcpu.drain()?;
+        assert_eq!(exit, VmExit::Interrupted, "an exit is open where a checkpoint applies");
+        restore::restore(self, image)
+    }
+}

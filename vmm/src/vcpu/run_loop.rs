@@ -1,0 +1,268 @@
+//! The vCPU loop: the same for standalone, recording, replaying and every role of a pair. What
+//! differs is the [`EventSource`] behind the door.
+//!
+//! One turn goes from a position to the next:
+//!
+//! ```text
+//!   at a position --- inputs enter, at most one interrupt is injected
+//!        |
+//!        +-- Run ---> KVM_RUN --> natural exit ----------> devices handle it --> position
+//!        |               |------> window at CPL3 ------------------------------> position
+//!        |               |------> kick, or window at CPL0 --> passed over, or
+//!        |               |                                    checkpoint ------> position
+//!        +-- Apply -> the log's checkpoint is applied -------------------------> position
+//!        +-- End ---> the machine stops
+//! ```
+
+use super::digest::witness;
+use super::machine::Machine;
+use crate::checkpoint::restore::RestoreError;
+use crate::checkpoint::save::{Captured, state_digest};
+use crate::devices::{Access, Effect};
+use crate::kvm::exit::ExitClass;
+use crate::kvm::{Direction, KvmError, VmExit};
+use crate::mem::digest::memory_digest;
+use crate::replay::error::SourceError;
+use crate::replay::event_source::{EndState, EventSource, Position, Region, Stray, Waited};
+
+/// Why a machine did not run to an orderly end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// KVM failed.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The door failed, or found a divergence.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A checkpoint could not be applied.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The guest can't go on.
+    #[error(
+        "the guest stopped: {exit} at rip {rip:#x}, CPL{privilege_level}, after {natural_exits} exits"
+    )]
+    Guest {
+        /// What ended it.
+        exit: VmExit,
+        /// Instruction pointer.
+        rip: u64,
+        /// Privilege level.
+        privilege_level: u8,
+        /// Natural exits so far.
+        natural_exits: u64,
+    },
+    /// The guest halted with interrupts off: nothing can ever wake it.
+    #[error(
+        "the guest halted with interrupts disabled at rip {rip:#x}, after {natural_exits} exits"
+    )]
+    HaltedForever {
+        /// Instruction pointer.
+        rip: u64,
+        /// Natural exits so far.
+        natural_exits: u64,
+    },
+    /// The guest asked for a reset; this machine stops instead.
+    #[error("the guest asked for a reset after {natural_exits} exits (see its console)")]
+    Reset {
+        /// Natural exits so far.
+        natural_exits: u64,
+    },
+}
+
+/// Where a region ended.
+enum Reached {
+    /// The guest executed HLT.
+    Halt,
+    /// Any other position.
+    Running,
+}
+
+/// Runs `machine` until its source says that it ends. The calling thread becomes its owner.
+///
+/// A live source is first given a full checkpoint of where the machine starts, if it keeps any.
+pub fn run(machine: &mut Machine, source: &mut impl EventSource) -> Result<EndState, RunError> {
+    machine.vcpu.adopt();
+    if source.keeps_checkpoints() {
+        take_checkpoint(machine, source, true)?;
+    }
+    loop {
+        let reached = match source.next_region()? {
+            Region::Run => run_region(machine, source)?,
+            Region::Apply => {
+                machine.apply(&source.take_checkpoint()?)?;
+                machine.counters.checkpoints += 1;
+                Reached::Running
+            }
+            Region::End => match machine.vcpu.drain()? {
+                VmExit::Interrupted => return end(machine, source),
+                // Completing the last instruction caused an exit: the end comes after it.
+                exit => handle_exit(machine, source, exit)?,
+            },
+        };
+        enter_inputs(machine, source, reached)?;
+        inject(machine, source)?;
+    }
+}
+
+fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Reached, RunError> {
+    // What is pending here could not be injected here; the window then opens at the first
+    // instruction of CPL3, an exact position. It is never armed in mid-region.
+    let window = machine.devices.interrupt_pending();
+    loop {
+        let exit = machine.vcpu.run(window)?;
+        let stray = match exit.class() {
+            ExitClass::Natural => return handle_exit(machine, source, exit),
+            ExitClass::Window if machine.vcpu.privilege_level() == 3 => {
+                machine.counters.windows += 1;
+                let witnessed = witness(&mut machine.vcpu, &exit);
+                source.reached(Position::UserWindow, &witnessed, &exit)?;
+                return Ok(Reached::Running);
+            }
+            ExitClass::Window => source.window_at_cpl0(),
+            ExitClass::Interrupted => {
+                let wants = machine.devices.wants(machine.vm.ram());
+                source.interrupted(&wants, window)?
+            }
+            ExitClass::Fatal => {
+                let natural_exits = machine.counters.natural_exits;
+                let privilege_level = machine.vcpu.privilege_level();
+                let rip = machine.vcpu.sync_regs().regs.rip;
+                return Err(RunError::Guest { exit, rip, privilege_level, natural_exits });
+            }
+        };
+        match stray {
+            Stray::Resume => machine.counters.strays += 1,
+            Stray::Checkpoint => {
+                take_checkpoint(machine, source, false)?;
+                return Ok(Reached::Running);
+            }
+        }
+    }
+}
+
+fn take_checkpoint(
+    machine: &mut Machine,
+    source: &mut impl EventSource,
+    full: bool,
+) -> Result<(), RunError> {
+    machine.counters.checkpoints += 1;
+    if source.keeps_checkpoints() {
+        let captured = Captured::take(machine, full)?;
+        source.checkpoint(&captured.view(machine))?;
+    }
+    Ok(())
+}
+
+fn handle_exit(
+    machine: &mut Machine,
+    source: &mut impl EventSource,
+    exit: VmExit,
+) -> Result<Reached, RunError> {
+    machine.counters.natural_exits += 1;
+    let natural_exits = machine.counters.natural_exits;
+    let witnessed = witness(&mut machine.vcpu, &exit);
+    source.reached(Position::Exit, &witnessed, &exit)?;
+    match exit {
+        VmExit::Pio { direction, port, size, .. } => {
+            port_access(machine, source, direction, port, usize::from(size))?;
+        }
+        VmExit::Mmio { direction, address, length, mut data } => {
+            let Machine { vm, vcpu, devices, .. } = machine;
+            let mut access = Access { ram: vm.ram(), source };
+            let bytes = &mut data[..usize::from(length)];
+            match direction {
+                Direction::In => {
+                    devices.mmio_read(address, bytes, &mut access)?;
+                    vcpu.answer_mmio(data);
+                }
+                Direction::Out => devices.mmio_write(address, bytes, &mut access)?,
+            }
+        }
+        VmExit::Halt => {
+            if !machine.vcpu.interrupts_enabled() {
+                let rip = witnessed.registers[16];
+                return Err(RunError::HaltedForever { rip, natural_exits });
+            }
+            source.exit_handled()?;
+            return Ok(Reached::Halt);
+        }
+        VmExit::IrqWindow
+        | VmExit::Interrupted
+        | VmExit::Shutdown
+        | VmExit::InternalError { .. }
+        | VmExit::EntryFailed { .. }
+        | VmExit::Unknown { .. } => unreachable!("{exit} is not a natural exit"),
+    }
+    source.exit_handled()?;
+    Ok(Reached::Running)
+}
+
+/// A port exit: element by element, as a REP string instruction would.
+fn port_access(
+    machine: &mut Machine,
+    source: &mut impl EventSource,
+    direction: Direction,
+    port: u16,
+    size: usize,
+) -> Result<(), RunError> {
+    let Machine { vm, vcpu, devices, counters } = machine;
+    let mut access = Access { ram: vm.ram(), source };
+    for element in vcpu.pio_data().chunks_exact_mut(size) {
+        match direction {
+            Direction::In => devices.pio_in(port, element, &mut access)?,
+            Direction::Out => match devices.pio_out(port, element, &mut access)? {
+                Effect::None => {}
+                Effect::Reset => {
+                    return Err(RunError::Reset { natural_exits: counters.natural_exits });
+                }
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Everything that enters at this position; a halted guest waits here for its next interrupt.
+fn enter_inputs(
+    machine: &mut Machine,
+    source: &mut impl EventSource,
+    reached: Reached,
+) -> Result<(), RunError> {
+    let Machine { vm, devices, .. } = machine;
+    loop {
+        loop {
+            let wants = devices.wants(vm.ram());
+            let Some(input) = source.next_input(&wants)? else { break };
+            devices.apply(input, vm.ram());
+        }
+        match reached {
+            Reached::Running => return Ok(()),
+            Reached::Halt if devices.interrupt_pending() => return Ok(()),
+            Reached::Halt => match source.wait(&devices.wants(vm.ram()))? {
+                Waited::Look => {}
+                Waited::End => return Ok(()),
+            },
+        }
+    }
+}
+
+fn inject(machine: &mut Machine, source: &mut impl EventSource) -> Result<(), RunError> {
+    if machine.devices.interrupt_pending() && machine.vcpu.injectable() {
+        let vector =
+            machine.devices.acknowledge_interrupt().expect("an interrupt is pending at the PIC");
+        source.interrupt(vector)?;
+        machine.vcpu.inject(vector)?;
+        machine.counters.interrupts += 1;
+    }
+    Ok(())
+}
+
+fn end(machine: &mut Machine, source: &mut impl EventSource) -> Result<EndState, RunError> {
+    let end = EndState {
+        natural_exits: machine.counters.natural_exits,
+        interrupts: machine.counters.interrupts,
+        memory_digest: memory_digest(machine.vm.ram()),
+        state_digest: state_digest(machine)?,
+    };
+    source.end(&end)?;
+    Ok(end)
+}
