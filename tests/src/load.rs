@@ -20,10 +20,10 @@ fn stopped(stop: &Stop) -> bool {
 /// follow the one before.
 pub fn counter(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
     let mut counter = Counter::connect(address)?;
-    let mut last = counter.next()?;
+    let mut last = counter.ask()?;
     let mut answered = 1;
     while !stopped(stop) {
-        let number = counter.next()?;
+        let number = counter.ask()?;
         if number != last + 1 {
             return Err(DemoError::Wrong(format!("the counter went from {last} to {number}")));
         }

@@ -170,6 +170,8 @@ fn log_code(error: &LogError) -> Code {
         | LogError::Block { .. }
         | LogError::Entry { .. }
         | LogError::Sequence { .. }
+        | LogError::Schema { .. }
+        | LogError::Vcpus { .. }
         | LogError::CheckpointDigest { .. } => Code::Log,
     }
 }

@@ -11,6 +11,11 @@ use std::time::Duration;
 /// The reference guest, built with this program.
 const REFERENCE_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
 
+/// The reference guest's ELF file.
+pub fn reference_guest() -> &'static [u8] {
+    REFERENCE_GUEST
+}
+
 /// A VM and how it runs.
 #[derive(Args, Clone, Debug)]
 pub struct VmOptions {

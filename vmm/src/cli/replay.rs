@@ -90,15 +90,12 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
 
 /// The machine that the log was made with, if this host has its like.
 fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError> {
-    let unfit = |what: String| CliError::Usage(format!("log {}: {what}", args.log.display()));
+    let unfit = |source| CliError::Log { path: args.log.clone(), source };
     if header.machine_schema != MACHINE_SCHEMA {
-        return Err(unfit(format!(
-            "its machine state is of schema {}, this program reads {MACHINE_SCHEMA}",
-            header.machine_schema
-        )));
+        return Err(unfit(LogError::Schema { found: header.machine_schema }));
     }
     if header.vcpus != 1 {
-        return Err(unfit(format!("it has {} vCPUs, one is supported", header.vcpus)));
+        return Err(unfit(LogError::Vcpus { found: header.vcpus }));
     }
     let system = System::open(&args.kvm)?;
     let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);

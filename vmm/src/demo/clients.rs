@@ -44,13 +44,13 @@ impl Counter {
     }
 
     /// One request; the number in the answer.
-    pub fn next(&mut self) -> Result<u64, DemoError> {
-        let mut ask = || -> io::Result<usize> {
+    pub fn ask(&mut self) -> Result<u64, DemoError> {
+        let mut exchange = || -> io::Result<usize> {
             self.stream.get_mut().write_all(b"next\n")?;
             self.line.clear();
             self.stream.read_line(&mut self.line)
         };
-        match ask().map_err(DemoError::client("counter request"))? {
+        match exchange().map_err(DemoError::client("counter request"))? {
             0 => Err(DemoError::Wrong(String::from("the counter closed the connection"))),
             _bytes => self.line.trim_end().parse().map_err(|_not_a_number| {
                 DemoError::Wrong(format!("the counter answered {:?}", self.line))
@@ -63,10 +63,10 @@ impl Counter {
 /// Returns the first and the last.
 pub fn count(address: Ipv4Addr, count: u64) -> Result<(u64, u64), DemoError> {
     let mut counter = Counter::connect(address)?;
-    let first = counter.next()?;
+    let first = counter.ask()?;
     let mut last = first;
     for _request in 1..count {
-        let number = counter.next()?;
+        let number = counter.ask()?;
         if number != last + 1 {
             return Err(DemoError::Wrong(format!("the counter went from {last} to {number}")));
         }

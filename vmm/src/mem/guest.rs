@@ -56,7 +56,7 @@ pub fn allocate(bytes: u64) -> Result<GuestRam, MemoryError> {
     if bytes > MEMORY_MAX {
         return Err(MemoryError::TooLarge { mib });
     }
-    if bytes % (2 << 20) != 0 {
+    if !bytes.is_multiple_of(2 << 20) {
         return Err(MemoryError::Unaligned { bytes });
     }
     // The mapping itself reserves nothing, so a size that can't be backed would end in the

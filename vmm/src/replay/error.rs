@@ -1,6 +1,7 @@
 //! Ways in which the door can fail.
 
 use super::divergence::Divergence;
+use crate::checkpoint::MACHINE_SCHEMA;
 use crate::kvm::KvmError;
 use logchan::error::{BlockError, DecodeError, HeaderError, SequenceError};
 use netpath::port::PortError;
@@ -58,6 +59,18 @@ pub enum LogError {
         offset: u64,
         /// What is wrong.
         source: SequenceError,
+    },
+    /// Machine state in bytes of another version.
+    #[error("its machine state is of schema {found}, this program reads {MACHINE_SCHEMA}")]
+    Schema {
+        /// The version in the log.
+        found: u16,
+    },
+    /// More vCPUs than a machine has here.
+    #[error("it has {found} vCPUs, one is supported")]
+    Vcpus {
+        /// The number in the log.
+        found: u16,
     },
     /// The digest that closes a checkpoint does not match it.
     #[error("the checkpoint in the block at byte {offset} does not match its digest")]

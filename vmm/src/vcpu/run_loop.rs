@@ -70,6 +70,7 @@ pub enum RunError {
 }
 
 /// Where a region ended.
+#[derive(Clone, Copy)]
 enum Reached {
     /// The guest executed HLT.
     Halt,

@@ -65,6 +65,8 @@ fn terminal_count_comes_once_one_tick_after_the_count() {
     assert_eq!(pit.next_expiry_ns(), None, "half a count counts nothing");
     pit.write(PitRegister::Counter(CounterIndex::Zero), 0, tick_ns(10_000));
     assert_eq!(pit.next_expiry_ns(), Some(tick_ns(10_011)));
+    pit.write(PitRegister::Counter(CounterIndex::Zero), 20, tick_ns(10_000));
+    assert_eq!(pit.next_expiry_ns(), None, "the first byte of a new count stops the old one");
 }
 
 #[test]

@@ -55,6 +55,10 @@ fn one_reading_serves_all_registers_until_the_seconds_are_read_again() {
     assert_eq!(register(&mut m, SECONDS), 0);
     assert_eq!(register(&mut m, YEAR), 0x27);
     assert_eq!(m.door.wall_readings, 2);
+    // Status A starts a reading as well.
+    m.door.wall_ns += 60_000_000_000;
+    register(&mut m, STATUS_A);
+    assert_eq!(register(&mut m, MINUTES), 0x01);
 }
 
 #[test]

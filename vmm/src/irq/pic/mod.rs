@@ -93,9 +93,7 @@ impl Pic {
             return Some(self.master.vector(ir));
         }
         let slave_ir = self.slave.acknowledge().unwrap_or(SPURIOUS);
-        // INT falls during INTA; if the slave has more, that is a new edge.
-        self.master.set_line(CASCADE, false);
-        self.cascade();
+        self.reassert_cascade();
         Some(self.slave.vector(slave_ir))
     }
 
@@ -104,8 +102,11 @@ impl Pic {
         match register {
             PicRegister::Master { odd } => self.master.read(odd),
             PicRegister::Slave { odd } => {
+                let polled = self.slave.state.poll;
                 let value = self.slave.read(odd);
-                self.cascade();
+                if polled {
+                    self.reassert_cascade();
+                }
                 value
             }
             PicRegister::MasterElcr => self.master.state.level,
@@ -127,6 +128,12 @@ impl Pic {
     /// The slave's INT is the master's input 2.
     fn cascade(&mut self) {
         self.master.set_line(CASCADE, self.slave.pending().is_some());
+    }
+
+    /// The slave's INT falls while it is acknowledged; if it has more, that is a new edge.
+    fn reassert_cascade(&mut self) {
+        self.master.set_line(CASCADE, false);
+        self.cascade();
     }
 
     /// Everything that decides future behaviour.

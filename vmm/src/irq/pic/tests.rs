@@ -49,6 +49,7 @@ fn an_edge_is_delivered_once() {
     assert_eq!(pic.acknowledge(), Some(0x20));
     assert_eq!(pic.acknowledge(), None);
     pic.write(MASTER, EOI);
+    pic.set_line(Line::Timer, true);
     assert!(!pic.interrupt_pending(), "the line is still high, but there was no new edge");
     pic.pulse(Line::Timer);
     assert_eq!(pic.acknowledge(), Some(0x20));
@@ -248,7 +249,25 @@ fn poll_acknowledges_like_inta() {
     assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0);
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 4);
     pic.set_line(Line::Rng, true);
+    pic.write(MASTER, EOI);
+    assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0x82);
     assert_eq!(read_command(&mut pic, SLAVE, 0x0C), 0x83);
+    pic.write(MASTER, EOI);
+    assert!(!pic.interrupt_pending());
+    pic.write(SLAVE, EOI);
+    assert!(pic.interrupt_pending(), "the slave's INT fell at its poll and rises again");
+}
+
+#[test]
+fn poll_of_an_auto_eoi_slave_with_a_held_level_asks_again() {
+    let mut pic = pic(AUTO_EOI);
+    pic.set_line(Line::Rng, true);
+    for _ in 0..2 {
+        assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0x82);
+        assert!(!pic.interrupt_pending());
+        assert_eq!(read_command(&mut pic, SLAVE, 0x0C), 0x83);
+        assert!(pic.interrupt_pending());
+    }
 }
 
 #[test]

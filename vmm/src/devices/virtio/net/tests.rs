@@ -245,6 +245,28 @@ fn broken_chains_need_a_reset_and_the_driver_is_told() {
 }
 
 #[test]
+fn chain_with_more_parts_than_the_queue_has_entries_is_broken() {
+    // Only an indirect table, which was not negotiated, can be that long.
+    const INDIRECT: u16 = 4;
+    for (parts, status) in [(8u16, RUNNING), (9, RUNNING | NEEDS_RESET)] {
+        let (mut m, mut driver) = started(0);
+        for i in 0..parts {
+            let mut raw = [0; 16];
+            raw[..8].copy_from_slice(&BUFFER.to_le_bytes());
+            raw[8] = 16;
+            raw[12] = u8::from(i + 1 < parts);
+            raw[14] = (i + 1) as u8;
+            m.write_ram(BUFFER + 0x1000 + 16 * u64::from(i), &raw);
+        }
+        let table = (BUFFER + 0x1000, 16 * u32::from(parts), INDIRECT, 0);
+        driver.write_descriptor(&m, TX, 0, table);
+        driver.make_available(&m, TX, 0);
+        driver.kick(&mut m, TX);
+        assert_eq!(driver.status(&mut m), status, "{parts} parts");
+    }
+}
+
+#[test]
 fn ring_indices_out_of_range_need_a_reset() {
     let (mut m, driver) = started(0);
     // More entries than the ring has.

@@ -23,6 +23,10 @@ fn request_is_filled_and_interrupts_through_the_slave() {
     assert_eq!(m.read_ram::<4>(BUFFER + 0x100), [6, 7, 8, 0]);
     assert_eq!(m.door.entropy, [8]);
     assert_eq!(m.devices.acknowledge_interrupt(), Some(0x38 + 3));
+    assert_eq!(driver.isr(&mut m), 1);
+    m.out8(0xA0, 0x20);
+    m.out8(0x20, 0x20);
+    assert!(!m.devices.interrupt_pending(), "reading ISR dropped the line");
 }
 
 #[test]

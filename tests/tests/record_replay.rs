@@ -1,0 +1,67 @@
+//! A recording replays to the same state, bit for bit.
+
+use std::fs::OpenOptions;
+use std::time::Duration;
+use tests::program::{json, run};
+use tests::recording::{Rig, difference, kill_hard, record_under_load, replay_under_kicks};
+use vmm::demo::clients;
+use vmm::demo::standalone::GUEST_ADDRESS;
+
+#[test]
+fn replay_of_a_run_under_load_and_kicks_is_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("load.ulog");
+    let seed = fastrand::u64(..);
+    println!(
+        "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds 5 --seed {seed}"
+    );
+    let (recorded, load) = record_under_load(&log, 5, seed, &[]).unwrap();
+    let (status, replayed) = replay_under_kicks(&log, seed ^ 1).unwrap();
+    println!("{load:?}\n{replayed}");
+    assert_eq!(difference(&recorded, &replayed), None);
+    assert!(status.success());
+    for key in
+        ["interrupts", "natural_exits", "windows", "checkpoints", "memory_digest", "log_bytes"]
+    {
+        assert!(!replayed[key].is_null(), "{key} is missing in {replayed}");
+    }
+    // The load did what it is for: every kind of position occurred.
+    for key in ["interrupts", "natural_exits", "windows", "checkpoints"] {
+        assert!(recorded[key].as_u64() > Some(1), "{key} in {recorded}");
+    }
+    assert!(load.counter > 0 && load.fetched > 0 && load.kicks > 100, "{load:?}");
+}
+
+#[test]
+fn log_of_a_killed_recorder_replays_to_its_last_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("killed.ulog");
+    let log = log.to_str().unwrap();
+    let rig = Rig::start("record", &["--log", log]).unwrap();
+    rig.namespace.enter(|| clients::count(GUEST_ADDRESS, 300)).unwrap();
+    // Longer than entries stay unwritten in an idle guest: two ticks and the flush interval.
+    std::thread::sleep(Duration::from_millis(60));
+    let Rig { namespace, vm } = rig;
+    kill_hard(vm).unwrap();
+    drop(namespace);
+
+    let output = run(&["replay", log, "--json"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(10), "{error}");
+    assert!(error.contains("truncated"), "{error}");
+    let result = json(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(result["divergences"], 0);
+    assert_eq!(result["complete"], false);
+    // Each request is at least a frame in, a halt and a kick.
+    assert!(result["natural_exits"].as_u64() > Some(600), "{result}");
+
+    // Cut in the middle of a block: the same, to the block before.
+    let file = OpenOptions::new().write(true).open(log).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - 5).unwrap();
+    let output = run(&["replay", log, "--json"]);
+    assert_eq!(output.status.code(), Some(10));
+    let cut = json(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(cut["divergences"], 0);
+    assert!(cut["natural_exits"].as_u64() <= result["natural_exits"].as_u64());
+}
