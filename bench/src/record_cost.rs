@@ -52,7 +52,8 @@ impl Subject {
             first_ping_reply(GUEST_ADDRESS, start, std::time::Duration::from_secs(10))?;
             Ok(vm)
         })?;
-        let latency_ns = Histogram::new(3).expect("3 digits are allowed");
+        let latency_ns =
+            Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are sound");
         Ok(Subject { name, namespace, vm, latency_ns, seconds: 0.0 })
     }
 
