@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs what a fresh Debian machine lacks to build, run and test understudy. Idempotent.
+# Sourced or run by demo.sh and test.sh; needs root for apt-get only if something is missing.
+set -euo pipefail
+
+declare -A package_of=(
+    [cc]=gcc [ip]=iproute2 [ping]=iputils-ping [curl]=curl [setpriv]=util-linux
+)
+missing=()
+for command in "${!package_of[@]}"; do
+    command -v "$command" >/dev/null || missing+=("${package_of[$command]}")
+done
+if ((${#missing[@]})); then
+    echo "installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if ! command -v cargo >/dev/null; then
+    [[ -x $HOME/.cargo/bin/cargo ]] || {
+        echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)" >&2
+        exit 1
+    }
+    export PATH=$HOME/.cargo/bin:$PATH
+fi

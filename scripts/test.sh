@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Formatting, lints and all tests. Needs root, /dev/kvm and /dev/net/tun: without them the
+# end-to-end tests fail, they do not skip.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/install.sh
+
+guests=(vmm/guest)
+step() { printf '\n== %s\n' "$*"; }
+
+step "formatting"
+cargo fmt --all --check
+for guest in "${guests[@]}"; do cargo fmt --manifest-path "$guest/Cargo.toml" --check; done
+
+step "lints"
+cargo clippy --release --locked --workspace --all-targets -- -D warnings
+for guest in "${guests[@]}"; do
+    cargo clippy --release --locked --manifest-path "$guest/Cargo.toml" \
+        --target-dir target/guests -- -D warnings
+done
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+
+step "build"
+cargo build --release --locked --workspace
+
+step "tests"
+cargo test --release --locked --workspace
