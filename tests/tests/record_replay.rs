@@ -1,8 +1,10 @@
 //! A recording replays to the same state, bit for bit.
 
 use std::fs::OpenOptions;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
-use tests::program::{json, run};
+use tests::program::{json, run, understudy};
 use tests::recording::{Rig, difference, kill_hard, record_under_load, replay_under_kicks};
 use vmm::demo::clients;
 use vmm::demo::standalone::GUEST_ADDRESS;
@@ -64,4 +66,27 @@ fn log_of_a_killed_recorder_replays_to_its_last_flush() {
     let cut = json(&String::from_utf8_lossy(&output.stdout));
     assert_eq!(cut["divergences"], 0);
     assert!(cut["natural_exits"].as_u64() <= result["natural_exits"].as_u64());
+}
+
+#[test]
+fn what_is_typed_at_the_console_is_logged_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("console.ulog");
+    let log = log.to_str().unwrap();
+    let mut recorder = Command::new(understudy())
+        .args(["record", "--stdin", "--quiet", "--for", "1", "--log", log])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    recorder.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    assert!(recorder.wait().unwrap().success());
+
+    let stat = run(&["log", "stat", log, "--json"]);
+    let stat = json(&String::from_utf8_lossy(&stat.stdout));
+    assert_eq!(stat["kinds"]["console"]["count"], 1, "{stat}");
+    let output = run(&["replay", log, "--json"]);
+    assert!(output.status.success());
+    assert_eq!(json(&String::from_utf8_lossy(&output.stdout))["divergences"], 0);
 }

@@ -15,6 +15,10 @@ use clap::{Parser, Subcommand};
 use exit_code::CliError;
 use std::process::ExitCode;
 
+/// What is said unless `UNDERSTUDY_LOG` asks for something else: warnings, and the frames that
+/// `--trace-frames` asks for.
+const DEFAULT_LOG: &str = "warn,netpath::frame=debug";
+
 const AFTER_HELP: &str = "\
 Examples:
   understudy doctor
@@ -62,7 +66,7 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("UNDERSTUDY_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG)),
         )
         .with_writer(std::io::stderr)
         .with_target(false)

@@ -43,6 +43,9 @@ pub struct VmOptions {
     /// Write every frame of the VM's NIC to this file (pcap)
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+    /// Print a line for every frame of the VM's NIC
+    #[arg(long)]
+    pub trace_frames: bool,
     /// How long a guest that makes no exit may keep an input waiting, microseconds
     #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     pub deadline_us: u64,

@@ -14,6 +14,7 @@ use crate::replay::world::WorldConfig;
 use crate::vcpu::{self, Counters, Machine, MachineConfig, RunError};
 use crossbeam::channel::{self, Receiver};
 use netpath::middleware::pcap::Pcap;
+use netpath::middleware::trace::Trace;
 use netpath::null_port::NullPort;
 use netpath::port::FramePort;
 use netpath::tap_port::{TapConfig, TapPort};
@@ -88,6 +89,10 @@ pub fn open_port(options: &VmOptions) -> Result<AnyPort, CliError> {
             }
             Box::new(tap)
         }
+    };
+    let port: AnyPort = match options.trace_frames {
+        false => port,
+        true => Box::new(Trace::new(port, "vm")),
     };
     match &options.pcap {
         None => Ok(port),
