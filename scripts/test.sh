@@ -20,7 +20,7 @@ for guest in "${guests[@]}"; do
 done
 
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 
 step "build"
 cargo build --release --locked --workspace

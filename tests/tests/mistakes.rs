@@ -2,6 +2,7 @@
 
 use logchan::log_header::LogHeader;
 use std::fs;
+use std::time::{Duration, Instant};
 use tests::program::run;
 use vmm::boot::image::GuestImage;
 use vmm::boot::sweep::sweep;
@@ -71,8 +72,10 @@ fn tap_missing_busy_or_no_tap_names_the_mend() {
                 &program,
                 &["run", "--tap", "tap0", "--quiet"],
             )?;
-            while !command("ip", &["-d", "link", "show", "tap0"])?.contains("LOWER_UP") {
-                std::thread::sleep(std::time::Duration::from_millis(2));
+            let start = Instant::now();
+            while !command("ip", &["link", "show", "tap0"])?.contains("LOWER_UP") {
+                assert!(start.elapsed() < Duration::from_secs(10), "the first VM has no carrier");
+                std::thread::sleep(Duration::from_millis(2));
             }
             fails(&["run", "--tap", "tap0"], 4, "in use by another process");
             first.stop()
