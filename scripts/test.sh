@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
 
-guests=(vmm/guest)
+guests=(vmm/guest tests/guests/hard)
 step() { printf '\n== %s\n' "$*"; }
 
 step "formatting"

@@ -48,8 +48,8 @@ impl Subject {
         let common = ["--tap", TAP, "--quiet", "--core", VM_CORE];
         let vm = namespace.enter(|| {
             let start = Instant::now();
-            let vm = VmProcess::spawn(&program, &[command, &common].concat())?;
-            first_ping_reply(GUEST_ADDRESS, start, std::time::Duration::from_secs(10))?;
+            let mut vm = VmProcess::spawn(&program, &[command, &common].concat())?;
+            first_ping_reply(&mut vm, GUEST_ADDRESS, start, std::time::Duration::from_secs(10))?;
             Ok(vm)
         })?;
         let latency_ns =

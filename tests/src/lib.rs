@@ -3,6 +3,7 @@
 //! They need root, `/dev/kvm`, `/dev/net/tun` and the commands `ip`, `ping` and `curl`; without
 //! them they fail, they never skip.
 
+pub mod guests;
 pub mod load;
 pub mod program;
 pub mod recording;

@@ -1,5 +1,6 @@
 //! Making recordings of a VM under load, and replaying them.
 
+use crate::guests;
 use crate::load::{self, Stop};
 use crate::program::{json, understudy};
 use nix::sys::signal::Signal;
@@ -34,8 +35,8 @@ impl Rig {
         let args = [&[command, "--tap", TAP, "--quiet", "--json"], extra].concat();
         let vm = namespace.enter(|| {
             let start = Instant::now();
-            let vm = VmProcess::spawn(&program, &args)?;
-            clients::first_ping_reply(GUEST_ADDRESS, start, BOOT_MAX)?;
+            let mut vm = VmProcess::spawn(&program, &args)?;
+            clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX)?;
             Ok(vm)
         })?;
         Ok(Rig { namespace, vm })
@@ -49,8 +50,8 @@ impl Rig {
     }
 }
 
-/// What the clients of a recording saw.
-#[derive(Debug)]
+/// What the load on a recording did and saw.
+#[derive(Debug, Default)]
 pub struct Load {
     /// Counter requests answered.
     pub counter: u64,
@@ -62,44 +63,91 @@ pub struct Load {
     pub kicks: u64,
 }
 
-/// Records a VM for `seconds` under everything at once: 1000 pings a second, the counter, burns,
-/// random kicks, and bursts of load on both cores. The recorder's result, and the clients'.
+/// Records the reference guest for `seconds` under everything at once: 1000 pings a second, the
+/// counter, burns, random kicks, and bursts of load on both cores. The recorder's result, and the
+/// clients'.
 pub fn record_under_load(
     log: &Path,
     seconds: u64,
     seed: u64,
     extra: &[&str],
 ) -> Result<(Value, Load), DemoError> {
-    let log = log.to_str().expect("paths of tests are UTF-8");
-    let rig = Rig::start("record", &[&["--log", log], extra].concat())?;
+    let rig = Rig::start("record", &[&["--log", utf8(log)], extra].concat())?;
     let pid = rig.vm.pid();
-    let stop = Stop::new(false);
-    let stop = &stop;
     let load = rig.namespace.enter(|| {
-        std::thread::scope(|scope| {
-            let counter = scope.spawn(|| load::counter(GUEST_ADDRESS, stop));
-            let fetched = scope.spawn(|| load::burn(GUEST_ADDRESS, stop));
-            let kicks = scope.spawn(|| load::kicks(pid, seed, stop));
-            for core in 0..2 {
-                scope.spawn(move || load::hog(core, seed ^ core as u64, stop));
-            }
-            let ping = load::ping_flood(GUEST_ADDRESS, seconds);
-            stop.store(true, Ordering::Relaxed);
-            let join = "load threads do not panic";
-            Ok(Load {
-                counter: counter.join().expect(join)?,
-                fetched: fetched.join().expect(join)?,
-                kicks: kicks.join().expect(join),
-                ping: ping?,
+        on_a_busy_host(pid, seed, |stop| {
+            std::thread::scope(|scope| {
+                let counter = scope.spawn(|| load::counter(GUEST_ADDRESS, stop));
+                let fetched = scope.spawn(|| load::burn(GUEST_ADDRESS, stop));
+                let ping = load::ping_flood(GUEST_ADDRESS, seconds);
+                stop.store(true, Ordering::Relaxed);
+                Ok(Load {
+                    counter: counter.join().expect(JOIN)?,
+                    fetched: fetched.join().expect(JOIN)?,
+                    ping: ping?,
+                    kicks: 0,
+                })
             })
         })
     })?;
     Ok((rig.stop()?, load))
 }
 
+/// Records the hard guest for `seconds` under random kicks and bursts of load on both cores. It
+/// has no network and is its own load.
+pub fn record_hard_guest(
+    log: &Path,
+    seconds: u64,
+    seed: u64,
+    extra: &[&str],
+) -> Result<(Value, Load), DemoError> {
+    let image = log.with_extension("elf");
+    std::fs::write(&image, guests::HARD).map_err(DemoError::client("writing the hard guest"))?;
+    let options = ["record", "--guest", utf8(&image), "--log", utf8(log), "--quiet", "--json"];
+    let vm = VmProcess::spawn(&understudy(), &[&options, extra].concat())?;
+    let load = on_a_busy_host(vm.pid(), seed, |_stop| {
+        std::thread::sleep(Duration::from_secs(seconds));
+        Ok(Load::default())
+    })?;
+    let (status, output) = vm.stop()?;
+    if !status.success() {
+        return Err(DemoError::Wrong(format!(
+            "the recorder of the hard guest ended with {status}"
+        )));
+    }
+    Ok((json(&output), load))
+}
+
+const JOIN: &str = "load threads do not panic";
+
+/// Runs `work` while process `pid` is kicked at random and both cores are busy half of the time;
+/// adds the number of kicks to its result.
+fn on_a_busy_host(
+    pid: u32,
+    seed: u64,
+    work: impl FnOnce(&Stop) -> Result<Load, DemoError>,
+) -> Result<Load, DemoError> {
+    let stop = Stop::new(false);
+    let stop = &stop;
+    std::thread::scope(|scope| {
+        let kicks = scope.spawn(move || load::kicks(pid, seed, stop));
+        for core in 0..2 {
+            scope.spawn(move || load::hog(core, seed ^ core as u64, stop));
+        }
+        let load = work(stop);
+        stop.store(true, Ordering::Relaxed);
+        let kicks = kicks.join().expect(JOIN);
+        Ok(Load { kicks, ..load? })
+    })
+}
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are UTF-8")
+}
+
 /// Replays `log` while it is kicked at random; exit status and result object.
 pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), DemoError> {
-    let log = log.to_str().expect("paths of tests are UTF-8");
+    let log = utf8(log);
     let report = format!("{log}.divergence");
     let vm = VmProcess::spawn(&understudy(), &["replay", log, "--json", "--report", &report])?;
     let pid = vm.pid();
@@ -109,6 +157,9 @@ pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), 
         let result = vm.wait();
         stop.store(true, Ordering::Relaxed);
         let (status, output) = result?;
+        if output.is_empty() {
+            return Err(DemoError::Wrong(format!("the replay ended with {status} and no result")));
+        }
         Ok((status, json(&output)))
     })
 }

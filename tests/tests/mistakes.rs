@@ -92,7 +92,7 @@ fn files_that_are_no_guest_are_refused() {
     fails(&["run", "--guest", path_text], 5, "ELF");
     let own = tests::program::understudy();
     fails(&["run", "--guest", own.to_str().unwrap()], 5, "guest image");
-    fails(&["run", "--guest", "/no/such/file"], 1, "/no/such/file");
+    fails(&["run", "--guest", "/no/such/file"], 5, "/no/such/file");
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tests::program::{json, run, understudy};
-use tests::recording::{Rig, difference, kill_hard, record_under_load, replay_under_kicks};
+use tests::recording::{
+    Rig, difference, kill_hard, record_hard_guest, record_under_load, replay_under_kicks,
+};
 use vmm::demo::clients;
 use vmm::demo::standalone::GUEST_ADDRESS;
 
@@ -32,6 +34,24 @@ fn replay_of_a_run_under_load_and_kicks_is_equal() {
         assert!(recorded[key].as_u64() > Some(1), "{key} in {recorded}");
     }
     assert!(load.counter > 0 && load.fetched > 0 && load.kicks > 100, "{load:?}");
+}
+
+#[test]
+fn replay_of_the_hard_guest_is_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("hard.ulog");
+    let seed = fastrand::u64(..);
+    println!(
+        "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds 4 --seed {seed} --guest hard"
+    );
+    let (recorded, load) = record_hard_guest(&log, 4, seed, &[]).unwrap();
+    let (status, replayed) = replay_under_kicks(&log, seed ^ 1).unwrap();
+    println!("{load:?}\n{replayed}");
+    assert_eq!(difference(&recorded, &replayed), None);
+    assert!(status.success());
+    for key in ["interrupts", "natural_exits", "windows", "checkpoints"] {
+        assert!(recorded[key].as_u64() > Some(100), "{key} in {recorded}");
+    }
 }
 
 #[test]

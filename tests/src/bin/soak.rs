@@ -1,10 +1,19 @@
 //! Records a VM under load, kicked at random on a busy host, replays it, compares, and again.
 //!
-//! `cargo run --release -p tests --bin soak -- --runs 10 --seconds 30`
+//! `cargo run --release -p tests --bin soak -- --runs 10 --seconds 30 [--guest hard]`
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
-use tests::recording::{difference, record_under_load, replay_under_kicks};
+use tests::recording::{difference, record_hard_guest, record_under_load, replay_under_kicks};
+
+/// Which guest is recorded.
+#[derive(Clone, Copy, ValueEnum)]
+enum Guest {
+    /// The reference guest, with clients on its network
+    Reference,
+    /// The hard guest, alone
+    Hard,
+}
 
 /// Record and replay under load, again and again.
 #[derive(Parser)]
@@ -18,6 +27,9 @@ struct Args {
     /// Seed of the kicks and the load; each run adds its number
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Which guest is recorded
+    #[arg(long, default_value = "reference")]
+    guest: Guest,
     /// More options for `understudy record`
     #[arg(last = true)]
     record_options: Vec<String>,
@@ -31,8 +43,12 @@ fn main() -> ExitCode {
     for run in 0..args.runs {
         let seed = args.seed + run;
         let log = folder.path().join(format!("soak-{run}.ulog"));
-        let outcome = record_under_load(&log, args.seconds, seed, &options)
-            .and_then(|recorded| Ok((recorded, replay_under_kicks(&log, seed ^ 0xbeef)?)));
+        let recorded = match args.guest {
+            Guest::Reference => record_under_load(&log, args.seconds, seed, &options),
+            Guest::Hard => record_hard_guest(&log, args.seconds, seed, &options),
+        };
+        let outcome =
+            recorded.and_then(|recorded| Ok((recorded, replay_under_kicks(&log, seed ^ 0xbeef)?)));
         let wrong = match &outcome {
             Err(error) => Some(error.to_string()),
             Ok(((recorded, _load), (_status, replayed))) => difference(recorded, replayed),
@@ -45,8 +61,12 @@ fn main() -> ExitCode {
         if let Some(wrong) = wrong {
             let kept = folder.keep();
             println!("FAILED run {run}: {wrong}; log kept in {}", kept.display());
+            let guest = match args.guest {
+                Guest::Reference => "",
+                Guest::Hard => " --guest hard",
+            };
             println!(
-                "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}",
+                "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}{guest}",
                 args.seconds
             );
             return ExitCode::FAILURE;

@@ -3,7 +3,7 @@
 use super::image::Image;
 use super::schema::{CheckpointError, decode};
 use crate::devices::{Devices, DevicesState};
-use crate::kvm::{KvmError, VcpuState};
+use crate::kvm::{KvmError, VcpuState, VmExit};
 use crate::mem::guest::read_page;
 use crate::mem::layout::PAGE;
 use crate::vcpu::Machine;
@@ -15,6 +15,12 @@ pub enum RestoreError {
     /// The checkpoint itself is unusable.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The last instruction caused another exit, which the log does not have.
+    #[error("diverged: the log has a checkpoint where the guest makes one more exit: {exit}")]
+    ExitOpen {
+        /// The exit.
+        exit: VmExit,
+    },
     /// KVM refused it.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -34,7 +40,7 @@ pub fn restore(machine: &mut Machine, image: &Image) -> Result<(), RestoreError>
         return Err(CheckpointError::Page { page: page.number, pages }.into());
     }
 
-    let mut stale = image.full;
+    let mut stale = image.full || has_short_entries(&vcpu);
     if image.full {
         clear_unlisted(machine, image, pages);
     }
@@ -85,12 +91,20 @@ const DIRTY: u64 = 1 << 6;
 /// Address bits 51:12 of an entry.
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
+/// Paging with 4-byte entries (CR0.PG, no CR4.PAE), which [`may_stale_translation`] can't read.
+fn has_short_entries(vcpu: &VcpuState) -> bool {
+    const CR0_PG: u64 = 1 << 31;
+    const CR4_PAE: u64 = 1 << 5;
+    vcpu.sregs.cr0 & CR0_PG != 0 && vcpu.sregs.cr4 & CR4_PAE == 0
+}
+
 /// Could writing `new` over `old` leave a stale translation in KVM's shadow page tables?
 ///
 /// KVM shadows an entry only after it was used, and use sets its accessed bit; so a page whose
 /// words can all be entries matters if one that was present and accessed changes in anything but
-/// its dirty bit. A page with a "present" word that points far beyond guest memory (RAM and the
-/// device windows below 4 GiB) is data. Wrong on the safe side: forgetting costs time only.
+/// its dirty bit. A page with a "present" word that points beyond 4 GiB is taken for data: this
+/// machine has neither RAM nor devices there, so no table of a guest that keeps to the memory map
+/// has such an entry. All other mistakes are on the safe side: forgetting costs time only.
 fn may_stale_translation(old: &[u8], new: &[u8], pages: u64) -> bool {
     let limit = (pages * PAGE).max(1 << 32);
     let words = |bytes: &[u8]| -> Vec<u64> {

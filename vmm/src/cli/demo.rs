@@ -4,7 +4,7 @@ use super::exit_code::CliError;
 use super::output;
 use crate::demo::standalone;
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -23,11 +23,10 @@ pub struct DemoArgs {
 pub fn main(args: &DemoArgs) -> Result<(), CliError> {
     let os = |source| CliError::Os { doing: "setting up the demonstration", source };
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(os)?;
     }
     let program = std::env::current_exe().map_err(os)?;
     let result = standalone::run(&program, &interrupted, |line| eprintln!("{line}"))?;
-    output::print(&result, args.json);
-    Ok(())
+    output::print(&result, args.json)
 }

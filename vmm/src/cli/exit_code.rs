@@ -35,6 +35,8 @@ pub enum Code {
     Guest = 9,
     /// The log ends without an end entry.
     Truncated = 10,
+    /// A replay was told to stop before the log's end.
+    Stopped = 11,
 }
 
 impl From<Code> for std::process::ExitCode {
@@ -58,6 +60,22 @@ pub enum CliError {
     /// The VM's network port.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The guest image's file.
+    #[error("guest image {}: {source}", path.display())]
+    ImageFile {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A log whose machine needs memory that this host does not have.
+    #[error("log {}: {source}", path.display())]
+    LogMemory {
+        /// Which.
+        path: PathBuf,
+        /// What is lacking.
+        source: MemoryError,
+    },
     /// The guest image.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -129,9 +147,12 @@ impl CliError {
     pub fn code(&self) -> Code {
         match self {
             CliError::Usage(_) | CliError::Memory(_) => Code::Usage,
-            CliError::Kvm(_) => Code::Host,
+            CliError::Kvm(_) | CliError::LogMemory { .. } => Code::Host,
             CliError::Port(_) => Code::Port,
-            CliError::Image(_) | CliError::Sweep(_) | CliError::Boot(_) => Code::Image,
+            CliError::ImageFile { .. }
+            | CliError::Image(_)
+            | CliError::Sweep(_)
+            | CliError::Boot(_) => Code::Image,
             CliError::Log { source, .. } => log_code(source),
             CliError::File { .. } | CliError::Os { .. } | CliError::Demo(_) => Code::Unexpected,
             CliError::CpuModel { .. } => Code::CpuModel,
@@ -140,6 +161,7 @@ impl CliError {
                 RunError::Source(error) => source_code(error),
                 RunError::Restore(error) => match error {
                     RestoreError::Checkpoint(_) => Code::Log,
+                    RestoreError::ExitOpen { .. } => Code::Diverged,
                     RestoreError::Kvm(_) => Code::Host,
                 },
                 RunError::Guest { .. }
@@ -158,6 +180,7 @@ fn source_code(error: &SourceError) -> Code {
         SourceError::Kvm(_) => Code::Host,
         SourceError::Log(error) => log_code(error),
         SourceError::Diverged(_) => Code::Diverged,
+        SourceError::Stopped => Code::Stopped,
         SourceError::Entropy(_) => Code::Unexpected,
     }
 }
@@ -172,6 +195,7 @@ fn log_code(error: &LogError) -> Code {
         | LogError::Sequence { .. }
         | LogError::Schema { .. }
         | LogError::Vcpus { .. }
+        | LogError::Clock { .. }
         | LogError::CheckpointDigest { .. } => Code::Log,
     }
 }

@@ -76,10 +76,11 @@ fn stat(args: &StatArgs) -> Result<(), LogError> {
         });
         result.insert("kinds".into(), Value::Object(kinds.collect()));
     }
-    output::print(&result, args.json);
+    let mut text = output::text(&result, args.json);
     if !args.json {
-        println!("\n{table}");
+        text.push_str(&format!("\n{table}\n"));
     }
+    output::write(&text)?;
     if ended { Ok(()) } else { Err(LogError::Truncated { offset: reader.offset(), natural_exits }) }
 }
 

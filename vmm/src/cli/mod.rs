@@ -33,7 +33,7 @@ Exit codes:
   2  wrong usage                      8  replay diverged from the recording
   3  KVM or the host can't run a VM   9  the guest stopped by itself
   4  network port                    10  log is truncated: replayed to where it ends
-  5  guest image";
+  5  guest image                     11  replay was told to stop before the end";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]

@@ -100,6 +100,11 @@ impl VmOptions {
                 self.vcpus
             )));
         }
+        if let Some(core) = self.core
+            && !core_exists(core)
+        {
+            return Err(CliError::Usage(format!("--core {core}: no such core to run on")));
+        }
         if let Some(seconds) = self.seconds
             && !(seconds > 0.0 && seconds < 1e9)
         {
@@ -119,7 +124,7 @@ impl VmOptions {
             None => Ok(GuestImage::from_bytes("reference guest", REFERENCE_GUEST)?),
             Some(path) => {
                 let bytes = std::fs::read(path)
-                    .map_err(|source| CliError::File { path: path.clone(), source })?;
+                    .map_err(|source| CliError::ImageFile { path: path.clone(), source })?;
                 Ok(GuestImage::from_bytes(&path.display().to_string(), bytes)?)
             }
         }
@@ -129,4 +134,11 @@ impl VmOptions {
     pub fn deadline(&self) -> Duration {
         Duration::from_micros(self.deadline_us)
     }
+}
+
+/// May this process run on `core`?
+fn core_exists(core: usize) -> bool {
+    nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))
+        .and_then(|set| set.is_set(core))
+        .unwrap_or(false)
 }

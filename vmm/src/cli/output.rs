@@ -1,24 +1,45 @@
 //! Results: a table for people, one JSON object for programs.
 
+use super::exit_code::CliError;
 use serde_json::{Map, Value};
+use std::io::{ErrorKind, Write};
 
 /// Prints `result` as one JSON object, or as lines of `name value`.
-pub fn print(result: &Map<String, Value>, json: bool) {
-    if json {
-        println!("{}", Value::Object(result.clone()));
-        return;
+///
+/// # Errors
+///
+/// When standard output can't be written; a reader that has gone is none.
+pub fn print(result: &Map<String, Value>, json: bool) -> Result<(), CliError> {
+    write(&text(result, json))
+        .map_err(|source| CliError::Os { doing: "writing to standard output", source })
+}
+
+/// Writes to standard output; a reader that has gone is no error.
+pub(super) fn write(text: &str) -> std::io::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
+}
+
+/// `result` as `print` prints it.
+pub(super) fn text(result: &Map<String, Value>, json: bool) -> String {
+    if json {
+        return format!("{}\n", Value::Object(result.clone()));
+    }
+    let mut lines = String::new();
     let width = result.keys().map(String::len).max().unwrap_or(0);
     for (name, value) in result {
         match value {
-            Value::String(text) => println!("{name:width$}  {text}"),
+            Value::String(text) => lines.push_str(&format!("{name:width$}  {text}\n")),
             Value::Null
             | Value::Bool(_)
             | Value::Number(_)
             | Value::Array(_)
-            | Value::Object(_) => println!("{name:width$}  {value}"),
+            | Value::Object(_) => lines.push_str(&format!("{name:width$}  {value}\n")),
         }
     }
+    lines
 }
 
 /// A digest as results print it.

@@ -6,9 +6,12 @@ use super::run::result;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::kvm::clock::realtime_ns;
+use crate::replay::error::SourceError;
 use crate::replay::log_file::LogFile;
 use crate::replay::{Recorder, World};
+use crate::vcpu::RunError;
 use clap::Args;
+use logchan::limits::NAME_BYTES_MAX;
 use logchan::log_header::LogHeader;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +46,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         nic_mac: options.mac.octets(),
         guest_digest: prepared.image_digest,
         cpu_digest: prepared.cpu_model.digest(),
-        guest_name: prepared.image_name,
+        guest_name: shortened(prepared.image_name),
         cpu_name: prepared.cpu_model.name(),
     };
     let log = LogFile::create(&args.log, &header, args.force)
@@ -53,14 +56,25 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         options.core,
         options.seconds.map(Duration::from_secs_f64),
         |stop| {
-            let world = World::new(session::world_config(options, port, stop))?;
+            let world = World::new(session::world_config(options, port, stop)?)?;
             Ok(Recorder::new(world, log))
         },
         |recorder| recorder.log().bytes(),
     )?;
     let mut result = result(&outcome);
     result.insert("log_bytes".into(), outcome.report.into());
-    outcome.end?;
-    output::print(&result, options.json);
-    Ok(())
+    outcome.end.map_err(|error| match error {
+        RunError::Source(SourceError::Log(source)) => {
+            CliError::Log { path: args.log.clone(), source }
+        }
+        error => error.into(),
+    })?;
+    output::print(&result, options.json)
+}
+
+/// A name as long as a log's header takes, cut between two characters.
+fn shortened(mut name: String) -> String {
+    let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
+    name.truncate(end.unwrap_or(0));
+    name
 }

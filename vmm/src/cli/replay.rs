@@ -10,7 +10,7 @@ use crate::kvm::System;
 use crate::replay::error::{LogError, SourceError};
 use crate::replay::log_file::LogReader;
 use crate::replay::{Divergence, Replayer};
-use crate::vcpu::{Machine, MachineConfig, RunError};
+use crate::vcpu::{Machine, MachineConfig, MachineError, RunError};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use logchan::log_header::LogHeader;
@@ -57,30 +57,27 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
         machine,
         args.core,
         None,
-        |_stop| Ok(Replayer::new(reader, on_progress)),
+        |stop| Ok(Replayer::new(reader, stop, on_progress)),
         |replayer| replayer.log_bytes(),
     )?;
     progress.finish_and_clear();
 
     let mut result = result(&outcome);
     result.insert("log_bytes".into(), outcome.report.into());
-    let mut ended = |divergences: u64, complete: bool| {
+    let mut ended = |divergences: u64, complete: bool| -> Result<(), CliError> {
         result.insert("divergences".into(), divergences.into());
         result.insert("complete".into(), complete.into());
-        output::print(&result, args.json);
+        output::print(&result, args.json)
     };
     match outcome.end {
-        Ok(_end) => {
-            ended(0, true);
-            Ok(())
-        }
+        Ok(_end) => ended(0, true),
         Err(RunError::Source(SourceError::Diverged(divergence))) => {
-            ended(1, false);
+            ended(1, false)?;
             Err(report(args, &divergence))
         }
         Err(RunError::Source(SourceError::Log(error))) => {
             if matches!(error, LogError::Truncated { .. }) {
-                ended(0, false);
+                ended(0, false)?;
             }
             Err(log_error(error))
         }
@@ -111,7 +108,10 @@ fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError
         cpu_model,
         devices: DeviceConfig { mac: header.nic_mac },
     };
-    Ok(Machine::new(&system, &config)?)
+    Machine::new(&system, &config).map_err(|error| match error {
+        MachineError::Memory(source) => CliError::LogMemory { path: args.log.clone(), source },
+        MachineError::Kvm(error) => error.into(),
+    })
 }
 
 /// A bar over the bytes of the log; indicatif hides it when stderr is no terminal.

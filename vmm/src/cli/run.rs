@@ -26,13 +26,12 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
         prepared.machine,
         options.core,
         options.seconds.map(Duration::from_secs_f64),
-        |stop| Ok(World::new(session::world_config(options, port, stop))?),
+        |stop| Ok(World::new(session::world_config(options, port, stop)?)?),
         |_world| (),
     )?;
     let result = result(&outcome);
     outcome.end?;
-    output::print(&result, options.json);
-    Ok(())
+    output::print(&result, options.json)
 }
 
 /// What `run` and `record` both report.

@@ -3,7 +3,7 @@
 //! The main thread sleeps on a channel: signals, the time limit, the vCPU thread's result. The
 //! vCPU thread does everything else.
 
-use super::exit_code::CliError;
+use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::pvh::{self, BootInfo};
@@ -24,7 +24,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -135,7 +135,7 @@ where
     // A kick sent to the process shall reach the vCPU: only its thread takes the signal.
     mask_kicks(SigmaskHow::SIG_BLOCK)?;
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(os("installing signals"))?;
-    let signals_handle = signals.handle();
+    let signals_end = CloseOnDrop(signals.handle());
     let (asked_sender, asked) = channel::bounded(1);
     let (kicker_sender, kicker) = channel::bounded(1);
     let (done_sender, done) = channel::bounded(1);
@@ -157,7 +157,9 @@ where
         Ok(Outcome { end, counters: machine.counters(), elapsed, report: report(&source) })
     };
 
-    let outcome = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
+        // Whatever comes, the signal thread ends before the scope waits for it.
+        let _signals_end = signals_end;
         std::thread::Builder::new()
             .name(String::from("vcpu0"))
             .spawn_scoped(scope, move || {
@@ -168,38 +170,51 @@ where
         std::thread::Builder::new()
             .name(String::from("signals"))
             .spawn_scoped(scope, move || {
-                for _signal in signals.forever() {
+                for (count, signal) in signals.forever().enumerate() {
                     let _ = asked_sender.try_send(());
+                    if count > 0 {
+                        // Asked twice: something does not end, such as a write to a stalled pipe.
+                        signal_hook::low_level::exit(128 + signal);
+                    }
                 }
             })
             .map_err(os("starting the signal thread"))?;
-        let outcome = wait_for_end(&done, &asked, limit, || {
+        wait_for_end(&done, &asked, limit, || {
             stop.store(true, Ordering::Relaxed);
             if let Ok(kicker) = kicker.try_recv() {
                 kicker.kick();
             }
-        });
-        signals_handle.close();
-        outcome
-    })?;
-    Ok(outcome)
+        })
+        // Nothing was sent: the vCPU thread panicked, and the scope passes the panic on.
+        .unwrap_or(Err(CliError::Silent(Code::Unexpected)))
+    })
 }
 
-/// Waits for the vCPU thread's outcome, telling it to stop when asked or at the limit.
+/// Ends the thread that iterates over signals.
+struct CloseOnDrop(signal_hook::iterator::Handle);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Waits for the vCPU thread's outcome, telling it to stop when asked or at the limit. `None` if
+/// it ended without one.
 fn wait_for_end<T>(
     done: &Receiver<T>,
     asked: &Receiver<()>,
     limit: Option<Duration>,
     stop: impl Fn(),
-) -> T {
+) -> Option<T> {
     let limit = limit.map_or_else(channel::never, channel::after);
     crossbeam::select! {
-        recv(done) -> outcome => return outcome.expect("the vCPU thread sends before it ends"),
+        recv(done) -> outcome => return outcome.ok(),
         recv(asked) -> _signal => {}
         recv(limit) -> _time => {}
     }
     stop();
-    done.recv().expect("the vCPU thread sends before it ends")
+    done.recv().ok()
 }
 
 fn mask_kicks(how: SigmaskHow) -> Result<(), CliError> {
@@ -216,28 +231,35 @@ fn pin(core: usize) -> Result<(), CliError> {
     result.map_err(|errno| CliError::Usage(format!("--core {core}: can't pin to it ({errno})")))
 }
 
-/// The world of a VM run from the command line.
+/// The world of a VM run from the command line. Called on the vCPU's thread.
 pub fn world_config(
     options: &VmOptions,
     port: AnyPort,
     stop: Arc<AtomicBool>,
-) -> WorldConfig<AnyPort> {
+) -> Result<WorldConfig<AnyPort>, CliError> {
     let console_output: Box<dyn Write + Send> =
         if options.quiet { Box::new(std::io::sink()) } else { Box::new(std::io::stderr()) };
-    let console_input = options.stdin.then(|| {
-        let (sender, receiver) = channel::bounded(16);
-        let kicker = kick::Kicker::of_this_thread();
-        // Ends with the process: a blocked read of standard input can't be interrupted.
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            while matches!(std::io::stdin().read_line(&mut line), Ok(1..)) {
-                if sender.send(std::mem::take(&mut line).into_bytes()).is_err() {
-                    return;
-                }
-                kicker.kick();
+    let console_input = if options.stdin { Some(read_stdin()?) } else { None };
+    Ok(WorldConfig { port, console_output, console_input, stop, deadline: options.deadline() })
+}
+
+/// What is typed on standard input, in pieces, each followed by a kick of the calling thread.
+fn read_stdin() -> Result<Receiver<Vec<u8>>, CliError> {
+    const PIECE_BYTES: usize = 256;
+    let (sender, receiver) = channel::bounded(16);
+    let kicker = kick::Kicker::of_this_thread();
+    // A thread inherits the mask: kicks of the process are for the vCPU's thread alone.
+    mask_kicks(SigmaskHow::SIG_BLOCK)?;
+    // Ends with the process: a blocked read of standard input can't be interrupted.
+    std::thread::spawn(move || {
+        let mut piece = [0; PIECE_BYTES];
+        while let Ok(count @ 1..) = std::io::stdin().read(&mut piece) {
+            if sender.send(piece[..count].to_vec()).is_err() {
+                return;
             }
-        });
-        receiver
+            kicker.kick();
+        }
     });
-    WorldConfig { port, console_output, console_input, stop, deadline: options.deadline() }
+    mask_kicks(SigmaskHow::SIG_UNBLOCK)?;
+    Ok(receiver)
 }

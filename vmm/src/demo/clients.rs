@@ -1,6 +1,7 @@
 //! Clients of the reference guest's services. They use the kernel's own TCP and ICMP, from inside
 //! the namespace they are called in ([`super::lan::Namespace::enter`]).
 
+use super::vm_process::VmProcess;
 use super::{DemoError, lan};
 use pnet::packet::Packet;
 use pnet::packet::icmp::echo_request::MutableEchoRequestPacket;
@@ -120,9 +121,10 @@ pub fn fetch(address: Ipv4Addr, path: &str) -> Result<String, DemoError> {
     lan::command("curl", &["--silent", "--show-error", "--fail", "--max-time", "30", &url])
 }
 
-/// Sends an ICMP echo request every millisecond until one is answered; the time that took, counted
-/// from `start`.
+/// Sends an ICMP echo request every millisecond until one is answered, `vm` ends, or `give_up` has
+/// passed; the time that took, counted from `start`.
 pub fn first_ping_reply(
+    vm: &mut VmProcess,
     address: Ipv4Addr,
     start: Instant,
     give_up: Duration,
@@ -135,6 +137,9 @@ pub fn first_ping_reply(
     for sequence in 0.. {
         if start.elapsed() > give_up {
             break;
+        }
+        if vm.has_ended() {
+            return Err(DemoError::Wrong(String::from("the VM ended before it answered a ping")));
         }
         let mut bytes = [0; 8];
         let mut request = MutableEchoRequestPacket::new(&mut bytes).expect("8 bytes are enough");

@@ -39,7 +39,7 @@ pub enum DemoError {
     /// A client got an answer it should not have got.
     #[error("{0}")]
     Wrong(String),
-    /// SIGINT or SIGTERM.
+    /// SIGINT, SIGTERM or SIGHUP.
     #[error("interrupted")]
     Interrupted,
 }

@@ -41,8 +41,8 @@ pub fn run(
     namespace.enter(|| {
         let mut result = Map::new();
         let start = Instant::now();
-        let vm = VmProcess::spawn(program, &["run", "--tap", TAP, "--quiet", "--json"])?;
-        let boot = clients::first_ping_reply(GUEST_ADDRESS, start, BOOT_MAX)?;
+        let mut vm = VmProcess::spawn(program, &["run", "--tap", TAP, "--quiet", "--json"])?;
+        let boot = clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX)?;
         let boot_ms = boot.as_secs_f64() * 1e3;
         say(&format!("boot to first ping reply: {boot_ms:.1} ms (process start included)"));
         result.insert("boot_to_first_ping_reply_ms".into(), json!(boot_ms));

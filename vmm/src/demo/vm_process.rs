@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// A running `understudy run` or `understudy record`; told to stop on drop.
+/// A running `understudy run` or `understudy record`; killed on drop.
 #[derive(Debug)]
 pub struct VmProcess {
     child: Child,

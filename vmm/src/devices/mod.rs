@@ -4,7 +4,7 @@
 //! applied at a position ([`Devices::apply`]). What they do is a function of guest accesses, guest
 //! memory, inputs and readings; there is no thread, clock or randomness in here.
 //!
-//! Order within an exit: an access that depends on the time first learns it, once per exit, from
+//! Order within an exit: an access that depends on the time first learns it, once for each element of a REP string, from
 //! the door; the timer moves on to it and may raise IRQ 0; then the access itself is done, all of
 //! its bytes at that one time. Interrupt lines of PCI functions follow at the end of the access
 //! that changed them.

@@ -38,6 +38,9 @@ pub enum VmExit {
     },
     /// HLT.
     Halt,
+    /// The guest lowered CR8. No device takes part; KVM on VMX and SVM reports it where there is no
+    /// local APIC in the kernel (api.rst 5, KVM_EXIT_SET_TPR).
+    SetTpr,
     /// The window asked for is open: the guest can take an interrupt.
     IrqWindow,
     /// A signal or `immediate_exit` ended the run (EINTR): no position, never counted.
@@ -78,7 +81,9 @@ impl VmExit {
     /// Which of them this exit is.
     pub fn class(&self) -> ExitClass {
         match self {
-            VmExit::Pio { .. } | VmExit::Mmio { .. } | VmExit::Halt => ExitClass::Natural,
+            VmExit::Pio { .. } | VmExit::Mmio { .. } | VmExit::Halt | VmExit::SetTpr => {
+                ExitClass::Natural
+            }
             VmExit::IrqWindow => ExitClass::Window,
             VmExit::Interrupted => ExitClass::Interrupted,
             VmExit::Shutdown
@@ -103,6 +108,7 @@ impl std::fmt::Display for VmExit {
                 }
             }
             VmExit::Halt => write!(f, "HLT"),
+            VmExit::SetTpr => write!(f, "CR8 lowered"),
             VmExit::IrqWindow => write!(f, "interrupt window"),
             VmExit::Interrupted => write!(f, "EINTR"),
             VmExit::Shutdown => write!(f, "shutdown (triple fault)"),

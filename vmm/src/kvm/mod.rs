@@ -1,5 +1,5 @@
-//! Everything that talks to KVM: the only importer of `kvm-ioctls`, and with `mem/` the only place
-//! in this crate with `unsafe` code.
+//! Everything that talks to KVM: the only importer of `kvm-ioctls`, and the only place in this crate
+//! with `unsafe` code.
 //!
 //! # Rules the unsafe blocks argue from
 //!

@@ -53,7 +53,8 @@ impl System {
 
     /// Does this kernel offer it?
     pub fn has(&self, needed: &Needed) -> bool {
-        self.kvm.check_extension_raw(libc::c_ulong::from(needed.cap)) & needed.bits == needed.bits
+        let found = self.kvm.check_extension_raw(libc::c_ulong::from(needed.cap));
+        found > 0 && found & needed.bits == needed.bits
     }
 
     /// What `KVM_GET_SUPPORTED_CPUID` says: the most a guest's CPU model can have here.

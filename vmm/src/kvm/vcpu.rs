@@ -8,11 +8,14 @@ use super::state::{GUEST_MSRS, VcpuState};
 use crate::boot::pvh::InitialState;
 use kvm_bindings::{
     CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO,
-    KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, Msrs,
-    kvm_cpuid_entry2, kvm_interrupt, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN,
+    Msrs, kvm_cpuid_entry2, kvm_interrupt, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
 };
 use kvm_ioctls::VcpuFd;
 use std::os::fd::AsRawFd;
+
+/// Global pages enabled (SDM vol. 3, 2.5).
+const CR4_PGE: u64 = 1 << 7;
 
 /// `_IOC_TYPE` of all KVM ioctls.
 const KVMIO: u8 = 0xAE;
@@ -69,13 +72,19 @@ impl Vcpu {
         Ok(vcpu)
     }
 
-    /// Makes the calling thread the one that runs this vCPU: kicks of it reach the guest.
-    pub fn adopt(&mut self) {
+    /// Makes the calling thread the one that runs this vCPU: kicks of it reach the guest, until
+    /// [`Vcpu::release`]. The vCPU must stay on this thread between the two.
+    pub(crate) fn adopt(&mut self) {
         let flag = &raw mut self.fd.get_kvm_run().immediate_exit;
         // SAFETY: the run page is mapped as long as `fd` lives; `aim` is declared before it and
-        // so dropped first. Everything stays on the calling thread: `Aim` holds no pointer, and
-        // the vCPU is not sent on after this (the run loop owns it).
+        // so dropped first. It is dropped on this thread: the one caller is the run loop, which
+        // holds the vCPU by a mutable borrow until `release`, or unwinds and drops it here.
         self.aim = Some(unsafe { kick::aim(flag) });
+    }
+
+    /// Ends what [`Vcpu::adopt`] began; on the same thread.
+    pub(crate) fn release(&mut self) {
+        self.aim = None;
     }
 
     /// Runs the guest until the next exit; asks for an interrupt window exit if `window`.
@@ -134,6 +143,7 @@ impl Vcpu {
                 VmExit::Mmio { direction, address: mmio.phys_addr, length, data }
             }
             KVM_EXIT_HLT => VmExit::Halt,
+            KVM_EXIT_SET_TPR => VmExit::SetTpr,
             KVM_EXIT_IRQ_WINDOW_OPEN => VmExit::IrqWindow,
             KVM_EXIT_SHUTDOWN => VmExit::Shutdown,
             KVM_EXIT_INTERNAL_ERROR => {
@@ -254,6 +264,12 @@ impl Vcpu {
     /// some of the other calls clear them.
     pub fn restore(&mut self, state: &VcpuState) -> Result<(), KvmError> {
         let fd = &self.fd;
+        // The region that the checkpoint stands for may have flushed the TLB (INVLPG, CR3), and
+        // setting the CR3 that is already there flushes nothing; a change of CR4.PGE does
+        // (SDM vol. 3, 4.10.4.1).
+        let mut flushing = state.sregs;
+        flushing.cr4 ^= CR4_PGE;
+        fd.set_sregs(&flushing).map_err(KvmError::call("KVM_SET_SREGS"))?;
         fd.set_sregs(&state.sregs).map_err(KvmError::call("KVM_SET_SREGS"))?;
         fd.set_regs(&state.regs).map_err(KvmError::call("KVM_SET_REGS"))?;
         fd.set_xcrs(&state.xcrs).map_err(KvmError::call("KVM_SET_XCRS"))?;
@@ -270,6 +286,8 @@ impl Vcpu {
             return Err(KvmError::State { what: format!("MSR {index:#x} can't be set") });
         }
         fd.set_vcpu_events(&state.events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?;
+        // Without a local APIC in the kernel, KVM_RUN loads CR8 from here (api.rst 5, `cr8`).
+        self.fd.get_kvm_run().cr8 = state.sregs.cr8;
         self.if_flag = state.if_flag;
         self.ready = state.ready_for_injection;
         Ok(())

@@ -44,6 +44,8 @@ impl Divergence {
         let Some((recorded, replayed)) = &self.registers else {
             return String::from("no registers at this position\n");
         };
+        let equal = recorded.is_some_and(|recorded| recorded == *replayed);
+        let hint = "general registers are equal: system registers, events or the exit differ\n";
         let mut text = format!("  {:<8} {:>18} {:>18}\n", "register", "recorded", "replayed");
         for (index, name) in REGISTER_NAMES.iter().enumerate() {
             let new = replayed[index];
@@ -57,6 +59,7 @@ impl Divergence {
                 }
             }
         }
+        text.push_str(if equal { hint } else { "" });
         text
     }
 

@@ -22,6 +22,9 @@ pub enum SourceError {
     /// The replay went another way than the recording.
     #[error(transparent)]
     Diverged(Box<Divergence>),
+    /// Told to stop where there is nothing to end in order.
+    #[error("stopped before the end")]
+    Stopped,
     /// The kernel's entropy.
     #[error("getrandom failed: {0}")]
     Entropy(io::Error),
@@ -65,6 +68,12 @@ pub enum LogError {
     Schema {
         /// The version in the log.
         found: u16,
+    },
+    /// Guest time beyond what 64 bits of nanoseconds hold.
+    #[error("the guest clock overflows at byte {offset}")]
+    Clock {
+        /// Offset of the entry in the file.
+        offset: u64,
     },
     /// More vCPUs than a machine has here.
     #[error("it has {found} vCPUs, one is supported")]

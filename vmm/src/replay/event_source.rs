@@ -18,6 +18,7 @@
 
 use super::error::SourceError;
 use crate::checkpoint::{Image, ImageView};
+use logchan::entry::REGISTERS;
 
 /// Something from outside that enters the guest at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub struct Witnessed {
     /// xxh3-64 of registers, system registers, pending events and the exit's own data.
     pub digest: u64,
     /// General registers in the order of `struct kvm_regs`.
-    pub registers: [u64; logchan::entry::REGISTERS],
+    pub registers: [u64; REGISTERS],
 }
 
 /// What to do about a run that ended at no position.
@@ -149,6 +150,14 @@ pub trait EventSource: Readings {
 
     /// An interrupt window opened at CPL0, which is no exact position on every KVM.
     fn window_at_cpl0(&mut self) -> Stray;
+
+    /// The guest can't go on (a triple fault, an instruction that KVM does not emulate), in `exit`
+    /// with these registers. `Ok` if that is how it is.
+    fn fatal(
+        &mut self,
+        registers: &[u64; REGISTERS],
+        exit: &dyn std::fmt::Display,
+    ) -> Result<(), SourceError>;
 
     /// Does anybody read the images given to [`EventSource::checkpoint`]? If not, none is taken.
     fn keeps_checkpoints(&self) -> bool;

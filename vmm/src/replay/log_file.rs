@@ -32,6 +32,9 @@ pub struct LogFile {
 impl LogFile {
     /// Creates the file and writes its header; an existing one is an error unless `overwrite`.
     pub fn create(path: &Path, header: &LogHeader, overwrite: bool) -> Result<LogFile, LogError> {
+        // Before an older log is given up.
+        let mut bytes = Vec::new();
+        header.encode(&mut bytes);
         let mut options = OpenOptions::new();
         options.write(true);
         if overwrite {
@@ -40,8 +43,6 @@ impl LogFile {
             options.create_new(true);
         }
         let mut file = options.open(path)?;
-        let mut bytes = Vec::new();
-        header.encode(&mut bytes);
         file.write_all(&bytes)?;
         Ok(LogFile {
             file,

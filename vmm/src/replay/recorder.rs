@@ -149,6 +149,14 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
         self.source.window_at_cpl0()
     }
 
+    fn fatal(
+        &mut self,
+        registers: &[u64; REGISTERS],
+        exit: &dyn std::fmt::Display,
+    ) -> Result<(), SourceError> {
+        self.source.fatal(registers, exit)
+    }
+
     fn keeps_checkpoints(&self) -> bool {
         true
     }

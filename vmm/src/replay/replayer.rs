@@ -10,6 +10,8 @@ use super::log_file::LogReader;
 use crate::checkpoint::{Image, ImageDigest, ImageView, PageImage};
 use logchan::entry::{Entry, PageBytes, REGISTERS};
 use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Log entries shown in front of a divergence.
@@ -23,17 +25,23 @@ pub struct Replayer {
     /// Registers as recorded at the last exit; `None` once an exit did not log them.
     registers: Option<[u64; REGISTERS]>,
     natural_exits: u64,
+    stop: Arc<AtomicBool>,
     on_progress: Box<dyn FnMut(u64) + Send>,
 }
 
 impl Replayer {
-    /// Replays `log`; `on_progress` is told the offset in the file from time to time.
-    pub fn new(log: LogReader, on_progress: Box<dyn FnMut(u64) + Send>) -> Replayer {
+    /// Replays `log` until `stop`; `on_progress` is told the offset in the file from time to time.
+    pub fn new(
+        log: LogReader,
+        stop: Arc<AtomicBool>,
+        on_progress: Box<dyn FnMut(u64) + Send>,
+    ) -> Replayer {
         Replayer {
             log,
             clock_ns: 0,
             registers: Some([0; REGISTERS]),
             natural_exits: 0,
+            stop,
             on_progress,
         }
     }
@@ -46,6 +54,14 @@ impl Replayer {
     /// Natural exits compared so far.
     pub fn natural_exits(&self) -> u64 {
         self.natural_exits
+    }
+
+    /// Being told to stop is no position: the log knows nothing of it.
+    fn check_stop(&self) -> Result<(), SourceError> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(SourceError::Stopped),
+            false => Ok(()),
+        }
     }
 
     fn truncated(&self) -> LogError {
@@ -76,6 +92,15 @@ impl Replayer {
         }))
     }
 
+    /// Takes the `Clock` entry that was peeked.
+    fn advance_clock(&mut self, advance_ns: u64) -> Result<u64, SourceError> {
+        let offset = self.log.offset();
+        let now_ns = self.clock_ns.checked_add(advance_ns);
+        self.clock_ns = now_ns.ok_or(LogError::Clock { offset })?;
+        self.consume()?;
+        Ok(self.clock_ns)
+    }
+
     fn peek(&mut self) -> Result<Entry<'_>, SourceError> {
         let truncated = self.truncated();
         Ok(self.log.peek()?.ok_or(truncated)?)
@@ -90,11 +115,7 @@ impl Replayer {
 impl Readings for Replayer {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         match self.peek()? {
-            Entry::Clock { advance_ns } => {
-                self.clock_ns += advance_ns;
-                self.consume()?;
-                Ok(self.clock_ns)
-            }
+            Entry::Clock { advance_ns } => self.advance_clock(advance_ns),
             _other => Err(self.diverged(None, String::from("read the guest clock"), None)),
         }
     }
@@ -143,6 +164,7 @@ impl Readings for Replayer {
 
 impl EventSource for Replayer {
     fn next_region(&mut self) -> Result<Region, SourceError> {
+        self.check_stop()?;
         match self.peek()? {
             Entry::Exit { .. } | Entry::UserWindow { .. } => Ok(Region::Run),
             Entry::CheckpointBegin { .. } => Ok(Region::Apply),
@@ -206,9 +228,8 @@ impl EventSource for Replayer {
 
     fn next_input(&mut self, _wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
         if let Entry::Clock { advance_ns } = self.peek()? {
-            self.clock_ns += advance_ns;
-            self.consume()?;
-            return Ok(Some(Input::Clock { now_ns: self.clock_ns }));
+            let now_ns = self.advance_clock(advance_ns)?;
+            return Ok(Some(Input::Clock { now_ns }));
         }
         if !matches!(self.peek()?, Entry::Frame(_) | Entry::Console(_)) {
             return Ok(None);
@@ -242,14 +263,24 @@ impl EventSource for Replayer {
         }
     }
 
-    /// Kicks mean nothing here: the region ends where the log says.
+    /// Other kicks mean nothing here: the region ends where the log says.
     fn interrupted(&mut self, _wants: &Wants, _window: bool) -> Result<Stray, SourceError> {
+        self.check_stop()?;
         Ok(Stray::Resume)
     }
 
     /// The log says that this region ends in an exit or in a window at CPL3.
     fn window_at_cpl0(&mut self) -> Stray {
         Stray::Resume
+    }
+
+    /// The log has the guest going on, or there would be nothing to run.
+    fn fatal(
+        &mut self,
+        registers: &[u64; REGISTERS],
+        exit: &dyn Display,
+    ) -> Result<(), SourceError> {
+        Err(self.diverged(None, format!("stopped in {exit}"), Some((None, *registers))))
     }
 
     fn keeps_checkpoints(&self) -> bool {

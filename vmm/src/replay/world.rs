@@ -8,6 +8,7 @@ use super::event_source::{
 use crate::checkpoint::{Image, ImageView};
 use crate::kvm::clock::{monotonic_ns, realtime_ns};
 use crossbeam::channel::Receiver;
+use logchan::entry::REGISTERS;
 use netpath::port::{FRAME_MAX, FramePort};
 use std::io::Write;
 use std::sync::Arc;
@@ -99,11 +100,20 @@ impl<P: FramePort> World<P> {
         !self.typed.is_empty()
     }
 
-    /// Is there anything to give to a guest that wants this?
-    fn pending(&mut self, wants: &Wants) -> bool {
+    /// Is there a frame or typed text for a guest that wants this?
+    fn data_pending(&mut self, wants: &Wants) -> bool {
+        wants.frame && self.port.has_frame() || wants.console_bytes > 0 && self.poll_typed()
+    }
+
+    fn timer_pending(&mut self, wants: &Wants) -> bool {
         wants.timer_ns.is_some_and(|due| self.now() >= due)
-            || wants.frame && self.port.has_frame()
-            || wants.console_bytes > 0 && self.poll_typed()
+    }
+
+    fn write_console_line(&mut self) {
+        // A console that nobody can read any more (a closed pipe) must not stop the machine.
+        let _ = self.console_output.write_all(&self.console_line);
+        let _ = self.console_output.flush();
+        self.console_line.clear();
     }
 
     fn flush(&mut self) -> Result<(), SourceError> {
@@ -136,10 +146,7 @@ impl<P: FramePort> Readings for World<P> {
     fn console_output(&mut self, byte: u8) {
         self.console_line.push(byte);
         if byte == b'\n' || self.console_line.len() == CONSOLE_LINE_MAX {
-            // A console that nobody can read any more (a closed pipe) must not stop the machine.
-            let _ = self.console_output.write_all(&self.console_line);
-            let _ = self.console_output.flush();
-            self.console_line.clear();
+            self.write_console_line();
         }
     }
 }
@@ -194,6 +201,10 @@ impl<P: FramePort> EventSource for World<P> {
             return Ok(Waited::End);
         }
         self.deadline.idle()?;
+        if !self.console_line.is_empty() {
+            // A prompt: the guest waits for the answer.
+            self.write_console_line();
+        }
         let until_timer = wants
             .timer_ns
             .map_or(WAIT_MAX, |due| Duration::from_nanos(due.saturating_sub(self.now())));
@@ -217,12 +228,21 @@ impl<P: FramePort> EventSource for World<P> {
         }
         let passed = self.deadline.passed(self.positions)?;
         // With a window armed an interrupt already waits for the guest to allow it: a checkpoint
-        // would not bring it in.
-        Ok(if passed && !window && self.pending(wants) { Stray::Checkpoint } else { Stray::Resume })
+        // would not bring in another one, but it would a frame for a guest that polls.
+        let pending = passed && (self.data_pending(wants) || !window && self.timer_pending(wants));
+        Ok(if pending { Stray::Checkpoint } else { Stray::Resume })
     }
 
     fn window_at_cpl0(&mut self) -> Stray {
         Stray::Checkpoint
+    }
+
+    fn fatal(
+        &mut self,
+        _registers: &[u64; REGISTERS],
+        _exit: &dyn std::fmt::Display,
+    ) -> Result<(), SourceError> {
+        Ok(())
     }
 
     fn keeps_checkpoints(&self) -> bool {
@@ -239,5 +259,13 @@ impl<P: FramePort> EventSource for World<P> {
 
     fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {
         self.flush()
+    }
+}
+
+impl<P> Drop for World<P> {
+    /// Whatever ended the machine, its last words are shown.
+    fn drop(&mut self) {
+        let _ = self.console_output.write_all(&self.console_line);
+        let _ = self.console_output.flush();
     }
 }

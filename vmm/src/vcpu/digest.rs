@@ -2,6 +2,7 @@
 
 use crate::kvm::{Direction, Vcpu, VmExit};
 use crate::replay::event_source::Witnessed;
+use logchan::entry::REGISTERS;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::IntoBytes;
 
@@ -31,6 +32,7 @@ pub(super) fn witness(vcpu: &mut Vcpu, exit: &VmExit) -> Witnessed {
         }
         VmExit::Halt => put(&[3]),
         VmExit::IrqWindow => put(&[4]),
+        VmExit::SetTpr => put(&[5]),
         VmExit::Interrupted
         | VmExit::Shutdown
         | VmExit::InternalError { .. }
@@ -45,9 +47,19 @@ pub(super) fn witness(vcpu: &mut Vcpu, exit: &VmExit) -> Witnessed {
     put(sync.regs.as_bytes());
     put(sync.sregs.as_bytes());
     put(sync.events.as_bytes());
-    let mut registers = [0; logchan::entry::REGISTERS];
-    for (register, bytes) in registers.iter_mut().zip(sync.regs.as_bytes().chunks_exact(8)) {
+    let digest = xxh3_64_with_seed(&buffer[..used], seed);
+    Witnessed { digest, registers: registers(vcpu) }
+}
+
+/// Index of RIP in the registers.
+pub(super) const RIP: usize = 16;
+
+/// General registers at the last exit, in the order of `struct kvm_regs`.
+pub(super) fn registers(vcpu: &mut Vcpu) -> [u64; REGISTERS] {
+    let mut registers = [0; REGISTERS];
+    let bytes = vcpu.sync_regs().regs.as_bytes();
+    for (register, bytes) in registers.iter_mut().zip(bytes.chunks_exact(8)) {
         *register = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
     }
-    Witnessed { digest: xxh3_64_with_seed(&buffer[..used], seed), registers }
+    registers
 }

@@ -85,14 +85,10 @@ impl Machine {
     }
 
     /// Drains the vCPU and puts the machine into the state of `image`.
-    ///
-    /// # Panics
-    ///
-    /// When draining causes an exit: the log said that there is none before this checkpoint, so
-    /// the caller must have run up to it.
     pub fn apply(&mut self, image: &Image) -> Result<(), RestoreError> {
-        let exit = self.vcpu.drain()?;
-        assert_eq!(exit, VmExit::Interrupted, "an exit is open where a checkpoint applies");
-        restore::restore(self, image)
+        match self.vcpu.drain()? {
+            VmExit::Interrupted => restore::restore(self, image),
+            exit => Err(RestoreError::ExitOpen { exit }),
+        }
     }
 }

@@ -14,7 +14,7 @@
 //!        +-- End ---> the machine stops
 //! ```
 
-use super::digest::witness;
+use super::digest::{RIP, registers, witness};
 use super::machine::Machine;
 use crate::checkpoint::restore::RestoreError;
 use crate::checkpoint::save::{Captured, state_digest};
@@ -24,6 +24,10 @@ use crate::kvm::{Direction, KvmError, VmExit};
 use crate::mem::digest::memory_digest;
 use crate::replay::error::SourceError;
 use crate::replay::event_source::{EndState, EventSource, Position, Region, Stray, Waited};
+
+/// Inputs that may enter at one position; the rest waits for the next. It bounds a timer that is
+/// due again as soon as it has fired.
+const INPUTS_MAX: usize = 1024;
 
 /// Why a machine did not run to an orderly end.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +87,12 @@ enum Reached {
 /// A live source is first given a full checkpoint of where the machine starts, if it keeps any.
 pub fn run(machine: &mut Machine, source: &mut impl EventSource) -> Result<EndState, RunError> {
     machine.vcpu.adopt();
+    let end = run_adopted(machine, source);
+    machine.vcpu.release();
+    end
+}
+
+fn run_adopted(machine: &mut Machine, source: &mut impl EventSource) -> Result<EndState, RunError> {
     if source.keeps_checkpoints() {
         take_checkpoint(machine, source, true)?;
     }
@@ -94,11 +104,16 @@ pub fn run(machine: &mut Machine, source: &mut impl EventSource) -> Result<EndSt
                 machine.counters.checkpoints += 1;
                 Reached::Running
             }
-            Region::End => match machine.vcpu.drain()? {
-                VmExit::Interrupted => return end(machine, source),
-                // Completing the last instruction caused an exit: the end comes after it.
-                exit => handle_exit(machine, source, exit)?,
-            },
+            Region::End => {
+                let exit = machine.vcpu.drain()?;
+                match exit.class() {
+                    ExitClass::Interrupted => return end(machine, source),
+                    // Completing the last instruction caused an exit: the end comes after it.
+                    ExitClass::Natural => handle_exit(machine, source, exit)?,
+                    ExitClass::Fatal => return Err(fatal(machine, source, exit)),
+                    ExitClass::Window => unreachable!("no window was asked for"),
+                }
+            }
         };
         enter_inputs(machine, source, reached)?;
         inject(machine, source)?;
@@ -124,12 +139,7 @@ fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Re
                 let wants = machine.devices.wants(machine.vm.ram());
                 source.interrupted(&wants, window)?
             }
-            ExitClass::Fatal => {
-                let natural_exits = machine.counters.natural_exits;
-                let privilege_level = machine.vcpu.privilege_level();
-                let rip = machine.vcpu.sync_regs().regs.rip;
-                return Err(RunError::Guest { exit, rip, privilege_level, natural_exits });
-            }
+            ExitClass::Fatal => return Err(fatal(machine, source, exit)),
         };
         match stray {
             Stray::Resume => machine.counters.strays += 1,
@@ -138,6 +148,17 @@ fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Re
                 return Ok(Reached::Running);
             }
         }
+    }
+}
+
+/// The guest can't go on; unless the log has it going on.
+fn fatal(machine: &mut Machine, source: &mut impl EventSource, exit: VmExit) -> RunError {
+    let natural_exits = machine.counters.natural_exits;
+    let privilege_level = machine.vcpu.privilege_level();
+    let registers = registers(&mut machine.vcpu);
+    match source.fatal(&registers, &exit) {
+        Ok(()) => RunError::Guest { exit, rip: registers[RIP], privilege_level, natural_exits },
+        Err(error) => error.into(),
     }
 }
 
@@ -179,9 +200,10 @@ fn handle_exit(
                 Direction::Out => devices.mmio_write(address, bytes, &mut access)?,
             }
         }
+        VmExit::SetTpr => {}
         VmExit::Halt => {
             if !machine.vcpu.interrupts_enabled() {
-                let rip = witnessed.registers[16];
+                let rip = witnessed.registers[RIP];
                 return Err(RunError::HaltedForever { rip, natural_exits });
             }
             source.exit_handled()?;
@@ -230,7 +252,7 @@ fn enter_inputs(
 ) -> Result<(), RunError> {
     let Machine { vm, devices, .. } = machine;
     loop {
-        loop {
+        for _input in 0..INPUTS_MAX {
             let wants = devices.wants(vm.ram());
             let Some(input) = source.next_input(&wants)? else { break };
             devices.apply(input, vm.ram());

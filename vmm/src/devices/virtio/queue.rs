@@ -219,8 +219,9 @@ impl VirtQueue {
             // virtio 1.2, section 2.7.10: avail_event lies behind the used ring.
             let offset = USED_HEADER_BYTES + USED_ELEMENT_BYTES * u64::from(ring.size());
             let event = ring.next_avail().wrapping_add(NO_KICK_DISTANCE);
-            // Enabling checked that the ring lies in RAM, so the sum does not wrap.
-            let address = GuestAddress(ring.used_ring() + offset);
+            // Enabling checked that the ring lies in RAM; a restored ring comes unchecked.
+            let address = ring.used_ring().checked_add(offset).ok_or(QueueError::NotRam)?;
+            let address = GuestAddress(address);
             ram.store(event.to_le(), address, Ordering::Relaxed)?;
         } else {
             ring.disable_notification(ram)?;

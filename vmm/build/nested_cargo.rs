@@ -1,0 +1,108 @@
+//! Builds a guest with a cargo of its own. Included by the build scripts of `vmm` and `tests`.
+//!
+//! A guest is a freestanding program with its own profile, lock file and link map, built in a target
+//! directory of its own: the outer build holds the lock on its target directory while a build script
+//! runs. It needs no network once the registry cache has the crates of both lock files.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+/// The host target, though a guest has no operating system: its standard library parts are the ones
+/// that every toolchain has installed.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Runs the nested cargo on the package `package` in the folder `guest`, below the folder of the calling
+/// build script's package. Returns the path of the ELF.
+pub(crate) fn build(guest: &str, package: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let guest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(guest);
+    for input in ["src", "build.rs", "link.ld", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", guest.join(input).display());
+    }
+    let manifest = guest.join("Cargo.toml");
+    let target_dir = PathBuf::from(variable("OUT_DIR")?).join("guest-target");
+
+    let mut cargo = Command::new(variable("CARGO")?);
+    cargo
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .arg("--manifest-path")
+        .arg(&manifest)
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .current_dir(&guest)
+        // Standard output of a build script is a protocol.
+        .stdout(Stdio::null());
+    for (name, _) in env::vars_os() {
+        if shapes_the_build(&name.to_string_lossy()) {
+            cargo.env_remove(name);
+        }
+    }
+    // Even when empty, this one wins over every .cargo/config.toml above us.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", rustflags(&guest, package)?);
+
+    let status = cargo.status().map_err(|e| format!("cannot start cargo: {e}"))?;
+    if !status.success() {
+        let retry = format!("cargo build --release --manifest-path {}", manifest.display());
+        return Err(format!("{status}; try: {retry}").into());
+    }
+    Ok(target_dir.join(TARGET).join("release").join(package))
+}
+
+/// A guest is the same bytes whoever builds it: code for the oldest x86-64, and no path of this machine
+/// in a panic message.
+fn rustflags(guest: &Path, package: &str) -> Result<String, Box<dyn Error>> {
+    let mut flags = vec!["-Crelocation-model=static".to_owned(), "-Ctarget-cpu=x86-64".to_owned()];
+    let cargo_home = match env::var_os("CARGO_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => PathBuf::from(variable("HOME")?).join(".cargo"),
+    };
+    // The registry's folder name holds a hash of its address, which a mirror changes.
+    let mut crates: Vec<PathBuf> = fs::read_dir(cargo_home.join("registry/src"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    crates.sort();
+    flags.push(format!("--remap-path-prefix={}=crates", cargo_home.display()));
+    for folder in crates {
+        flags.push(format!("--remap-path-prefix={}=crates", folder.display()));
+    }
+    flags.push(format!("--remap-path-prefix={}={package}", guest.display()));
+    Ok(flags.join("\x1f"))
+}
+
+/// Whether a variable that the outer build set for us (or the user for the outer build) would change what
+/// the nested cargo builds: flags, wrappers such as clippy's and coverage's, profile overrides, and the
+/// description of the crate this script belongs to.
+fn shapes_the_build(name: &str) -> bool {
+    const KEPT: [&str; 4] =
+        ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_MAKEFLAGS", "CARGO_TERM_COLOR"];
+    const KEPT_PREFIXES: [&str; 3] = ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR"];
+    const DROPPED: [&str; 14] = [
+        "RUSTFLAGS",
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTDOCFLAGS",
+        "RUSTC_LINKER",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "OUT_DIR",
+        "TARGET",
+        "HOST",
+        "PROFILE",
+        "OPT_LEVEL",
+        "DEBUG",
+        "NUM_JOBS",
+    ];
+    let cargo_setting = name.starts_with("CARGO_")
+        && !KEPT.contains(&name)
+        && !KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    cargo_setting || name.starts_with("SMOLTCP_") || DROPPED.contains(&name)
+}
+
+/// A variable that cargo sets for build scripts.
+pub(crate) fn variable(name: &str) -> Result<OsString, String> {
+    env::var_os(name).ok_or_else(|| format!("{name} is not set"))
+}
