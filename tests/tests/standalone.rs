@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 use std::fs;
+use std::sync::atomic::Ordering;
+use tests::load::{self, Stop};
 use tests::program::{json, run};
 use tests::recording::Rig;
 use vmm::demo::clients;
@@ -79,4 +81,24 @@ fn resident_memory_beyond_guest_ram_is_at_most_24_mib() {
     rig.stop().unwrap();
     println!("resident beyond guest RAM: {kib} KiB");
     assert!(kib <= 24 << 10, "{kib} KiB");
+}
+
+#[test]
+fn a_guest_without_exits_gets_its_ticks_on_a_busy_host() {
+    // The burn ends when the guest has counted its ticks, each of which takes a kick by the
+    // deadline's timer: nobody else kicks here, and the guest does not halt.
+    let rig = Rig::start("run", &[]).unwrap();
+    let stop = Stop::new(false);
+    let burn = std::thread::scope(|scope| {
+        for core in 0..2 {
+            let stop = &stop;
+            scope.spawn(move || load::hog(core, core as u64, stop));
+        }
+        let burn = rig.namespace.enter(|| clients::fetch(GUEST_ADDRESS, "/burn?ms=2000"));
+        stop.store(true, Ordering::Relaxed);
+        burn
+    });
+    assert_eq!(json(burn.unwrap().trim())["ms"], 2000);
+    let result = rig.stop().unwrap();
+    assert!(result["checkpoints"].as_u64() >= Some(200), "{result}");
 }

@@ -16,6 +16,9 @@
 //! input. It needs no device but PIC, PIT and UART, whose loopback is a source of interrupts that are
 //! raised by the guest's own instructions, so that one can be pending wherever an OUT can be.
 //!
+//! It looks at accessed bits. They are exact where KVM shadows page tables; with nested paging the
+//! processor sets them itself, in speculation too.
+//!
 //! CPL0 code is short and free of `int3`, `fwait`, `cmpxchg16b`, `xrstor`, `popcnt` and `clac`: a KVM
 //! that emulates CPL0 is slow there and does not know those.
 #![no_std]
