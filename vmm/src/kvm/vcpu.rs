@@ -38,7 +38,7 @@ pub struct SyncRegs<'a> {
     pub events: &'a kvm_vcpu_events,
 }
 
-/// A vCPU. It belongs to one thread from [`Vcpu::adopt`] on.
+/// A vCPU. While the run loop runs it, it belongs to that loop's thread.
 #[derive(Debug)]
 pub struct Vcpu {
     // Declared before `fd`, dropped before it: the aim points into fd's mapping.
