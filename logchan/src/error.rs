@@ -4,6 +4,7 @@
 //! killed; the same bytes in a frame from a peer are a reason to count and drop it.
 
 use crate::entry_kind::EntryKind;
+use crate::frame::FrameKind;
 
 /// What is wrong with one field of an entry's body or of a header. `field` is its name as in
 /// [`crate::entry::Entry`] or [`crate::log_header::LogHeader`].
@@ -241,4 +242,60 @@ pub enum SequenceError {
         /// The number in the log.
         counted: u64,
     },
+}
+
+/// Why bytes are not a frame of a channel, or not one that its peer can have sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Something else on the same wire.
+    #[error("not a frame of a channel: it does not begin with UCHN")]
+    NotAFrame,
+    /// A frame of another format.
+    #[error("frame format version {0}")]
+    OtherVersion(u8),
+    /// The bytes end before the frame does.
+    #[error("the bytes end before the frame does")]
+    Truncated,
+    /// A kind that no frame has.
+    #[error("unknown frame kind {0}")]
+    UnknownKind(u8),
+    /// A role that no end has.
+    #[error("unknown role {0}")]
+    UnknownRole(u8),
+    /// Flags without a meaning are set.
+    #[error("unknown flags {0:#x}")]
+    UnknownFlags(u8),
+    /// A payload where the kind has none, or none where it has one.
+    #[error("{0:?} with the payload of another kind")]
+    PayloadOfKind(FrameKind),
+    /// Frame number 0.
+    #[error("a frame without a number")]
+    NoNumber,
+    /// A position at the end of all numbers.
+    #[error("a position that overflows")]
+    Overflow,
+    /// Acknowledges what was never sent.
+    #[error("acknowledges what was never sent")]
+    AckOfUnsent,
+}
+
+impl FrameError {
+    /// The number of [`index`](Self::index)es.
+    pub const COUNT: usize = 10;
+
+    /// The error's place in a table of counters.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::NotAFrame => 0,
+            Self::OtherVersion(_) => 1,
+            Self::Truncated => 2,
+            Self::UnknownKind(_) => 3,
+            Self::UnknownRole(_) => 4,
+            Self::UnknownFlags(_) => 5,
+            Self::PayloadOfKind(_) => 6,
+            Self::NoNumber => 7,
+            Self::Overflow => 8,
+            Self::AckOfUnsent => 9,
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! Every bound of the log, in one place, and how the bounds relate.
+//! Every bound of the log and of the channel, in one place, and how the bounds relate.
 //!
-//! A bound here is part of the format: a reader refuses what is outside of it. Raising or lowering
-//! one therefore moves [`crate::log_header::LOG_VERSION`].
+//! A bound of the log is part of its format: a reader refuses what is outside of it. Raising or
+//! lowering one therefore moves [`crate::log_header::LOG_VERSION`]. The bounds of the channel are in
+//! the second half.
 
 use crate::entry::REGISTERS;
 use crate::wire::leb128_length;
@@ -103,3 +104,52 @@ const _: () = assert!(MEMORY_BYTES_MAX / PAGE_BYTES as u64 <= CHECKPOINT_PAGES_M
 // A name's length and a header's length fit their fields.
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize);
 const _: () = assert!(LOG_HEADER_BYTES_MAX <= u16::MAX as usize);
+
+// The channel. A bound that the format of a frame shows moves `crate::frame::FRAME_VERSION`; the
+// others are this end's own affair.
+
+/// Bytes of the head of every frame of a channel.
+pub const FRAME_HEADER_BYTES: usize = 102;
+
+/// Bytes that a channel must be given for a frame, at least: then no more than half is header.
+pub const CHANNEL_FRAME_BYTES_MIN: usize = 256;
+
+/// Bytes that a channel may be given for a frame, at most: what jumbo frames carry.
+pub const CHANNEL_FRAME_BYTES_MAX: usize = 9216;
+
+/// Bytes of a lane's window, at least: a reader that waits for the rest of an entry gets it.
+pub const WINDOW_BYTES_MIN: usize = ENTRY_BYTES_MAX;
+
+/// Bytes of a lane's window, at most.
+pub const WINDOW_BYTES_MAX: usize = 1 << 30;
+
+/// Frames of one lane that may be on their way without an acknowledgement.
+pub const IN_FLIGHT_FRAMES_MAX: usize = 1024;
+
+/// Stretches of a lane that may have arrived behind a gap. A frame that would begin one more is
+/// dropped, and comes again.
+pub const GAPS_MAX: usize = 64;
+
+/// Frames whose time of sending is remembered. An acknowledgement of an older one proves nothing.
+pub const SENT_TIMES: usize = 4096;
+
+/// Frames before the newest that an acknowledgement speaks of one by one.
+pub const ACK_BITS: u32 = 64;
+
+/// Frames before the newest within which a repetition is recognized; older ones are dropped.
+pub const REPLAY_BITS: u32 = 128;
+
+/// Points in the log that wait for bulk bytes; more of them are merged.
+pub const BULK_BARRIERS_MAX: usize = 64;
+
+// A frame of the least size carries at least as much as its header takes.
+const _: () = assert!(CHANNEL_FRAME_BYTES_MIN >= 2 * FRAME_HEADER_BYTES);
+// The length of a payload fits its field.
+const _: () = assert!(CHANNEL_FRAME_BYTES_MAX <= u16::MAX as usize);
+// The size of a window fits its field.
+const _: () = assert!(WINDOW_BYTES_MAX <= u32::MAX as usize);
+// What an acknowledgement tells is known when it is made.
+const _: () =
+    assert!(ACK_BITS <= u64::BITS && ACK_BITS <= REPLAY_BITS && REPLAY_BITS <= u128::BITS);
+// Both lanes full of frames leave room for those without payload.
+const _: () = assert!(SENT_TIMES >= 2 * 2 * IN_FLIGHT_FRAMES_MAX && SENT_TIMES.is_power_of_two());

@@ -57,7 +57,46 @@ pub enum PortError {
         /// The name given.
         name: String,
     },
-    /// The interface vanished while it was in use.
+    /// The descriptor under a ring will never give a frame again.
+    #[error("{name} can no longer be read: it was deleted or shut down")]
+    DescriptorDead {
+        /// The name given at opening.
+        name: String,
+    },
+    /// No interface has this name.
+    #[error("interface {name} does not exist: 'ip link' lists those that do")]
+    InterfaceMissing {
+        /// The name given.
+        name: String,
+    },
+    /// The interface has no Ethernet frames.
+    #[error("{name} is not an Ethernet interface: choose one that 'ip link' shows as link/ether")]
+    NotEthernet {
+        /// The name given.
+        name: String,
+    },
+    /// Frames of the channel would not fit.
+    #[error(
+        "the MTU of {name} is {mtu_bytes}, at least {min_bytes} are needed: 'ip link set {name} mtu 1500'"
+    )]
+    MtuTooSmall {
+        /// The interface.
+        name: String,
+        /// Its MTU.
+        mtu_bytes: u32,
+        /// The least it must be.
+        min_bytes: u32,
+    },
+    /// Packet sockets may not be opened by this user.
+    #[error("no permission to open a packet socket: run as root or with CAP_NET_RAW")]
+    PacketPermission,
+    /// The interface of a packet port vanished, or left the namespace, while it was in use.
+    #[error("interface {name} was deleted while in use: create it again and reopen the port")]
+    InterfaceGone {
+        /// The name given at opening.
+        name: String,
+    },
+    /// The tap vanished while it was in use.
     #[error("tap {name} was deleted while in use: create it again and restart")]
     TapGone {
         /// The name given at opening.
@@ -115,6 +154,15 @@ mod tests {
             (PortError::NotATap { name: name(), kind: "veth".into() }, "not a tap but a veth"),
             (PortError::TapMultiQueue { name: name() }, "multi_queue"),
             (PortError::TapGone { name: name() }, "deleted while in use"),
+            (PortError::DescriptorDead { name: name() }, "can no longer be read"),
+            (PortError::InterfaceMissing { name: name() }, "'ip link' lists"),
+            (PortError::NotEthernet { name: name() }, "link/ether"),
+            (
+                PortError::MtuTooSmall { name: name(), mtu_bytes: 68, min_bytes: 576 },
+                "is 68, at least 576 are needed: 'ip link set tap0 mtu 1500'",
+            ),
+            (PortError::PacketPermission, "CAP_NET_RAW"),
+            (PortError::InterfaceGone { name: name() }, "reopen the port"),
             (PortError::RingUnavailable { why: "sysctl kernel.io_uring_disabled=0" }, "sysctl"),
             (PortError::RingFeature { feature: "READ_MULTISHOT", since: "6.7" }, "Linux 6.7"),
             (PortError::WrongThread { name: name() }, "thread that used it first"),

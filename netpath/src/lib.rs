@@ -3,6 +3,7 @@
 //! One trait, [`FramePort`], and what implements it:
 //!
 //! - [`TapPort`]: a tap device, through io_uring; the VM's network.
+//! - [`PacketPort`]: raw frames of one EtherType on an interface; the logging channel.
 //! - [`NullPort`]: no network at all.
 //! - [`LoopbackPort`](testing::LoopbackPort): two ends in memory, for tests.
 //! - [`middleware`]: ports around ports: fault injection, packet capture, tracing.
@@ -16,6 +17,7 @@ pub mod error;
 pub mod mac;
 pub mod middleware;
 pub mod null_port;
+pub mod packet_port;
 pub mod port;
 pub mod ring;
 pub mod stats;
@@ -27,6 +29,9 @@ pub mod wait;
 pub use error::PortError;
 pub use mac::MacAddr;
 pub use null_port::NullPort;
+pub use packet_port::{
+    CHANNEL_ETHERTYPE, LinkState, MTU_BYTES_MIN, PacketConfig, PacketPort, PacketStats, ReceivePath,
+};
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
 pub use stats::PortStats;
 pub use tap_port::{TapConfig, TapPort};

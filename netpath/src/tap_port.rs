@@ -72,7 +72,7 @@ impl TapPort {
     /// Makes the calling thread the port's owner and begins to receive. Optional: the first use
     /// does the same; call it to have its cost and its errors at a time of your choice.
     pub fn start(&mut self) -> Result<(), PortError> {
-        self.ring.start()
+        self.ring.start().map_err(tap_gone)
     }
 
     /// The interface's name.
@@ -109,6 +109,14 @@ impl TapPort {
     }
 }
 
+/// A tap's descriptor dies with the tap.
+fn tap_gone(error: PortError) -> PortError {
+    match error {
+        PortError::DescriptorDead { name } => PortError::TapGone { name },
+        other => other,
+    }
+}
+
 impl fmt::Debug for TapPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("TapPort");
@@ -125,19 +133,19 @@ impl FramePort for TapPort {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, PortError> {
-        self.ring.receive(buffer)
+        self.ring.receive(buffer).map_err(tap_gone)
     }
 
     fn send(&mut self, frame: &[u8]) -> Result<(), PortError> {
-        self.ring.send(frame)
+        self.ring.send(frame).map_err(tap_gone)
     }
 
     fn flush(&mut self) -> Result<(), PortError> {
-        self.ring.flush()
+        self.ring.flush().map_err(tap_gone)
     }
 
     /// Returns [`Wake::Frame`] only when `receive` will give a frame.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
-        self.ring.wait(timeout)
+        self.ring.wait(timeout).map_err(tap_gone)
     }
 }

@@ -6,6 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::error::PortError;
+use crate::port::Wake;
+
 /// How a port waits: look, then look and yield, then block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitPolicy {
@@ -67,6 +70,56 @@ pub(crate) fn spin(
             std::thread::yield_now();
         } else {
             std::hint::spin_loop();
+        }
+    }
+}
+
+/// How a port's blocking system call ended.
+pub(crate) enum Blocked {
+    /// Something happened, or the time is up.
+    Ended,
+    /// A signal came.
+    Interrupted,
+}
+
+/// What differs between ports that wait.
+pub(crate) trait Waiter {
+    /// Fetches what was announced; whether there is a frame.
+    fn look(&mut self) -> Result<bool, PortError>;
+
+    /// Whether something was announced: loads only.
+    fn announced(&self) -> bool;
+
+    /// Blocks until something is announced, for `left` at most.
+    fn block(&mut self, left: Option<Duration>) -> Result<Blocked, PortError>;
+}
+
+/// The wait of every port: look, look and yield, block.
+pub(crate) fn wait_on(
+    waiter: &mut impl Waiter,
+    policy: &WaitPolicy,
+    timeout: Option<Duration>,
+) -> Result<Wake, PortError> {
+    // A deadline too far for the clock to name is none.
+    let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+    let mut policy = *policy;
+    loop {
+        if waiter.look()? {
+            return Ok(Wake::Frame);
+        }
+        if spin(&policy, deadline, || waiter.announced()) {
+            continue;
+        }
+        // Only the first block has a look window before it.
+        policy.spin = Duration::ZERO;
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(Wake::Timeout);
+        }
+        match waiter.block(left)? {
+            // The next turn looks once more, then finds out whether the time is up.
+            Blocked::Ended => {}
+            Blocked::Interrupted => return Ok(Wake::Interrupted),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Signals and waiting: [`TapPort`](netpath::TapPort) on a real tap (needs root) and
+//! Signals and waiting: [`TapPort`](netpath::TapPort) on a real tap and
+//! [`PacketPort`](netpath::PacketPort) on a veth pair (both need root), and
 //! [`NullPort`](netpath::NullPort).
 
 mod common;
@@ -6,8 +7,9 @@ mod common;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use common::lan::on_a_lan;
 use common::*;
-use netpath::{FramePort, NullPort, TapConfig, TapPort, WaitPolicy, Wake};
+use netpath::{FramePort, NullPort, ReceivePath, TapConfig, TapPort, WaitPolicy, Wake};
 
 /// The signal these tests send.
 const KICK: i32 = libc::SIGUSR1;
@@ -92,6 +94,20 @@ fn tap_wait_with_a_wake_signal_loses_none() {
         pending_signal_is_not_lost(&mut port);
         signal_interrupts(&mut port);
     });
+}
+
+#[test]
+fn packet_wait_interrupted_by_a_signal_and_loses_none() {
+    handle_kick();
+    for path in [ReceivePath::Ring, ReceivePath::Calls] {
+        on_a_lan(move |lan| {
+            signal_interrupts(&mut lan.open_a(path, WaitPolicy::BLOCK));
+            let wait = WaitPolicy { wake_signal: Some(KICK), ..WaitPolicy::default() };
+            let mut port = lan.open_a(path, wait);
+            pending_signal_is_not_lost(&mut port);
+            signal_interrupts(&mut port);
+        });
+    }
 }
 
 #[test]

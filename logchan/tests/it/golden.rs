@@ -38,7 +38,7 @@ pub(crate) fn check_text(name: &str, text: &str) {
 }
 
 /// Hex, 32 bytes a line, under a comment that says what it is. Returns the fixture's bytes.
-fn check_bytes(name: &str, what: &str, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn check_bytes(name: &str, what: &str, bytes: &[u8]) -> Vec<u8> {
     let mut text = format!("# {what}\n");
     for line in bytes.chunks(32) {
         for byte in line {

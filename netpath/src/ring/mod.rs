@@ -1,4 +1,8 @@
-//! `FrameRing`: frames in and out of one descriptor through an io_uring of its own.
+//! Rings in memory shared with the kernel.
+//!
+//! `FrameRing` is frames in and out of one descriptor through an io_uring of its own (taps);
+//! `SendRing` is the outgoing half for sockets, and `PacketRing` the incoming one. What the rings have
+//! in common: `core` is the io_uring, `owner` is which thread may use it.
 //!
 //! One multishot read stays armed and puts each frame into a provided buffer; writes are collected
 //! and submitted with one system call. The ring belongs to the thread that starts it.
@@ -9,22 +13,25 @@
 //! ```
 
 mod buffers;
+mod core;
 mod ops;
+mod owner;
+pub(crate) mod packet_ring;
 pub mod probe;
+pub(crate) mod send_ring;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::buffers::{RX_BUFFERS, RxFrame, TX_SLOTS};
 use self::ops::{Completion, Ops};
+use self::owner::Owner;
 use crate::error::PortError;
 use crate::port::{Wake, assert_receive_buffer, length_fits};
 use crate::stats::PortStats;
-use crate::sys::signal::SignalMask;
-use crate::wait::{self, WaitPolicy};
+use crate::wait::{self, Blocked, WaitPolicy, Waiter};
 
 /// Whether the kernel will put further frames into buffers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,9 +46,7 @@ enum Reading {
 /// A ring on one descriptor. `Send` until it is started; after that it works on that thread only.
 pub(crate) struct FrameRing {
     ops: Ops,
-    /// Interface name, for messages.
-    name: String,
-    owner: Option<ThreadId>,
+    owner: Owner,
     reading: Reading,
     /// Frames announced and not yet received; at most [`RX_BUFFERS`].
     frames: VecDeque<RxFrame>,
@@ -49,8 +54,6 @@ pub(crate) struct FrameRing {
     queued: usize,
     /// Writes submitted and not yet completed.
     in_flight: usize,
-    policy: WaitPolicy,
-    mask: Option<SignalMask>,
     stats: PortStats,
 }
 
@@ -64,32 +67,20 @@ impl FrameRing {
         let ops = Ops::new(file).map_err(probe::explain_setup)?;
         Ok(FrameRing {
             ops,
-            name: name.to_string(),
-            owner: None,
+            owner: Owner::new(name, policy),
             reading: Reading::Stopped,
             frames: VecDeque::with_capacity(usize::from(RX_BUFFERS)),
             queued: 0,
             in_flight: 0,
-            policy,
-            mask: None,
             stats: PortStats::default(),
         })
     }
 
     /// Makes the calling thread the owner and arms the read; does nothing the second time.
     pub(crate) fn start(&mut self) -> Result<(), PortError> {
-        if self.owner.is_some() {
+        if !self.owner.claim(self.ops.core())? {
             return Ok(());
         }
-        self.mask = match self.policy.wake_signal {
-            Some(signal) => Some(
-                SignalMask::current_without(signal)
-                    .map_err(PortError::system("cannot read the signal mask"))?,
-            ),
-            None => None,
-        };
-        self.ops.enable().map_err(PortError::system("cannot enable the io_uring"))?;
-        self.owner = Some(thread::current().id());
         self.ops.push_read();
         self.reading = Reading::Armed;
         self.submit()?;
@@ -98,7 +89,7 @@ impl FrameRing {
     }
 
     pub(crate) fn stats(&self) -> PortStats {
-        self.stats
+        PortStats { enters: self.owner.enters, ..self.stats }
     }
 
     /// Loads only. True as well while no read is armed: then frames may wait unannounced, and the
@@ -111,7 +102,7 @@ impl FrameRing {
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, PortError> {
         assert_receive_buffer(buffer);
         if self.frames.is_empty() {
-            self.look()?;
+            self.fetch()?;
         }
         let Some(frame) = self.frames.pop_front() else { return Ok(None) };
         let length = frame.length;
@@ -165,39 +156,13 @@ impl FrameRing {
 
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
         self.flush()?;
-        // A deadline too far for the clock to name is none.
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        let mut policy = self.policy;
-        loop {
-            self.look()?;
-            if !self.frames.is_empty() {
-                return Ok(Wake::Frame);
-            }
-            if wait::spin(&policy, deadline, || self.ops.work_pending()) {
-                continue;
-            }
-            // Only the first block has a look window before it.
-            policy.spin = Duration::ZERO;
-            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(Wake::Timeout);
-            }
-            self.stats.enters += 1;
-            match self.ops.block(left, self.mask.as_ref()) {
-                Ok(()) => {}
-                Err(e) => match e.raw_os_error() {
-                    // The next turn looks once more, then finds the time to be up.
-                    Some(libc::ETIME) => {}
-                    Some(libc::EINTR) => return Ok(Wake::Interrupted),
-                    _ => return Err(self.enter_failed(e)),
-                },
-            }
-        }
+        let policy = *self.owner.policy();
+        wait::wait_on(self, &policy, timeout)
     }
 
     /// Brings announced frames into `frames`: takes completions, runs deferred work if the kernel
     /// flagged some, and arms the read again if it has ended and nothing is left of it.
-    fn look(&mut self) -> Result<(), PortError> {
+    fn fetch(&mut self) -> Result<(), PortError> {
         self.start()?;
         self.reap();
         if self.frames.is_empty() && self.ops.task_work_pending() {
@@ -212,7 +177,7 @@ impl FrameRing {
             self.reap();
         }
         if self.frames.is_empty() && self.reading == Reading::Gone {
-            return Err(PortError::TapGone { name: self.name.clone() });
+            return Err(PortError::DescriptorDead { name: self.owner.name().to_string() });
         }
         Ok(())
     }
@@ -261,30 +226,37 @@ impl FrameRing {
         }
     }
 
-    /// A system call that neither blocks nor reports waiting: tried again when interrupted.
     fn enter(&mut self, call: fn(&mut Ops) -> io::Result<()>) -> Result<(), PortError> {
-        loop {
-            self.stats.enters += 1;
-            match call(&mut self.ops) {
-                Ok(()) => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.enter_failed(e)),
-            }
-        }
+        self.owner.enter(|| call(&mut self.ops))
+    }
+}
+
+impl Waiter for FrameRing {
+    fn look(&mut self) -> Result<bool, PortError> {
+        self.fetch()?;
+        Ok(!self.frames.is_empty())
     }
 
-    fn enter_failed(&self, error: io::Error) -> PortError {
-        if error.raw_os_error() == Some(libc::EEXIST) {
-            PortError::WrongThread { name: self.name.clone() }
-        } else {
-            PortError::System { doing: "io_uring_enter failed", source: error }
+    fn announced(&self) -> bool {
+        self.ops.work_pending()
+    }
+
+    fn block(&mut self, left: Option<Duration>) -> Result<Blocked, PortError> {
+        self.owner.enters += 1;
+        match self.ops.block(left, self.owner.mask()) {
+            Ok(()) => Ok(Blocked::Ended),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::ETIME) => Ok(Blocked::Ended),
+                Some(libc::EINTR) => Ok(Blocked::Interrupted),
+                _ => Err(self.owner.failed(e)),
+            },
         }
     }
 }
 
 impl Drop for FrameRing {
     fn drop(&mut self) {
-        if self.owner.is_none_or(|owner| owner == thread::current().id()) {
+        if self.owner.is_here() {
             self.ops.release_file();
         }
     }

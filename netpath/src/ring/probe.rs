@@ -6,7 +6,7 @@ use std::io;
 use io_uring::{IoUring, opcode, register};
 
 use super::buffers::RxBuffers;
-use super::ops;
+use super::{core, ops};
 use crate::error::PortError;
 
 /// One kernel feature that the ports need.
@@ -79,6 +79,12 @@ pub fn probe() -> Result<ProbeReport, PortError> {
             plain.params().is_feature_ext_arg(),
         ),
         feature(
+            "IORING_FEAT_CQE_SKIP",
+            "5.17",
+            "sending frames without an answer for each",
+            plain.params().is_feature_skip_cqe_on_success(),
+        ),
+        feature(
             "IORING_REGISTER_PBUF_RING",
             "5.19",
             "receive buffers shared with the kernel",
@@ -88,7 +94,7 @@ pub fn probe() -> Result<ProbeReport, PortError> {
             "IORING_SETUP_DEFER_TASKRUN",
             "6.1",
             "looking for frames without a system call",
-            ops::build_ring(2, 4).is_ok(),
+            core::build_ring(2, 4).is_ok(),
         ),
         feature(
             "IORING_OP_READ_MULTISHOT",

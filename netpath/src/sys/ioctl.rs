@@ -137,6 +137,25 @@ pub(crate) fn interface_mac(socket: &OwnedFd, name: &InterfaceName) -> io::Resul
     Ok(octets.into())
 }
 
+/// `SIOCGIFHWADDR`: the kind of hardware, `ARPHRD_*`.
+pub(crate) fn interface_hardware(socket: &OwnedFd, name: &InterfaceName) -> io::Result<u16> {
+    let mut request = name.request();
+    // SAFETY: SIOCGIFHWADDR takes a pointer to `ifreq` (rules 1 and 3).
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR as _, &raw mut request) })?;
+    // SAFETY: the request filled in this member (rule 2).
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+}
+
+/// `SIOCGIFNAME`: the present name of an interface, which may be renamed while in use.
+pub(crate) fn interface_name(socket: &OwnedFd, index: u32) -> io::Result<InterfaceName> {
+    const SIOCGIFNAME: libc::c_ulong = 0x8910;
+    let mut request = InterfaceName([0; libc::IFNAMSIZ]).request();
+    request.ifr_ifru.ifru_ifindex = index.cast_signed();
+    // SAFETY: SIOCGIFNAME takes a pointer to `ifreq` (rules 1 and 3).
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGIFNAME as _, &raw mut request) })?;
+    Ok(InterfaceName(request.ifr_name.map(|c| c.cast_unsigned())))
+}
+
 /// `struct ethtool_drvinfo` of linux/ethtool.h.
 #[repr(C)]
 struct DriverInfo {

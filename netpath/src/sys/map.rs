@@ -1,18 +1,20 @@
-//! [`Mapping`]: anonymous memory at a fixed address that the kernel may write to.
+//! [`Mapping`]: memory at a fixed address that the kernel may write to.
 //!
 //! Rules for the unsafe code in this file:
 //! 1. A `Mapping` is the only owner of its pages from `mmap` to `munmap`; `base..base + length` is
 //!    mapped readable and writable for exactly that long, and never moves.
-//! 2. No Rust reference to the pages is ever made, here or by users of [`Mapping::as_ptr`]: the
-//!    kernel writes to them at times the compiler cannot know. Bytes go in and out by copy.
+//! 2. No Rust reference to the pages is made here: the kernel writes to them at times the compiler
+//!    cannot know. Bytes go in and out by copy. A user of [`Mapping::at`] that makes one argues from
+//!    a protocol with the kernel by which those bytes are its own for that time.
 //! 3. Copies are made only for ranges checked to lie inside, and the caller sees to it that the
 //!    kernel is not using the range at that time (a violation gives torn bytes, which are plain
 //!    `u8` and valid whatever they are).
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{self, NonNull};
 
-/// Page-aligned anonymous memory, zeroed, populated as it is touched.
+/// Page-aligned memory, either anonymous (zeroed, populated as it is touched) or a file's.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: usize,
@@ -22,20 +24,22 @@ pub(crate) struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps `length` bytes (more than zero).
+    /// Maps `length` anonymous bytes (more than zero).
     pub(crate) fn new(length: usize) -> io::Result<Mapping> {
-        // SAFETY: a new private anonymous mapping at an address of the kernel's choice touches no
-        // memory that anything else owns.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
+        Mapping::map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    /// Maps the first `length` bytes (more than zero) of `file`, shared with it, all of them present
+    /// from the start.
+    pub(crate) fn of_file(file: BorrowedFd<'_>, length: usize) -> io::Result<Mapping> {
+        Mapping::map(length, libc::MAP_SHARED | libc::MAP_POPULATE, file.as_raw_fd())
+    }
+
+    fn map(length: usize, flags: libc::c_int, fd: RawFd) -> io::Result<Mapping> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anything
+        // else owns.
+        let base = unsafe { libc::mmap(ptr::null_mut(), length, access, flags, fd, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -78,7 +82,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is the one mapped in `new`, and nothing refers to it (rules 1 and 2).
+        // SAFETY: the range is the one mapped in `map`, and nothing refers to it (rules 1 and 2).
         let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
         debug_assert_eq!(result, 0);
     }

@@ -2,5 +2,6 @@
 
 pub(crate) mod ioctl;
 pub(crate) mod map;
+pub(crate) mod packet_socket;
 pub(crate) mod signal;
 pub mod tap;

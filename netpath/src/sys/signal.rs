@@ -7,6 +7,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -49,9 +50,14 @@ impl SignalMask {
     }
 }
 
-/// Sleeps for `duration` (`None`: for ever) with `mask` in force, by `ppoll(2)` on nothing.
-/// A signal ends it with `ErrorKind::Interrupted`.
-pub(crate) fn sleep(duration: Option<Duration>, mask: Option<&SignalMask>) -> io::Result<()> {
+/// Waits for `duration` (`None`: for ever) with `mask` in force until `file` can be read, by
+/// `ppoll(2)`; returns the events found, none if the time is up. A signal ends it with
+/// `ErrorKind::Interrupted`.
+pub(crate) fn poll_readable(
+    file: Option<BorrowedFd<'_>>,
+    duration: Option<Duration>,
+    mask: Option<&SignalMask>,
+) -> io::Result<libc::c_short> {
     let time = duration.map(|d| libc::timespec {
         // Longer than time_t can say is as good as the longest it can.
         tv_sec: libc::time_t::try_from(d.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -59,11 +65,20 @@ pub(crate) fn sleep(duration: Option<Duration>, mask: Option<&SignalMask>) -> io
     });
     let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
     let mask = mask.map_or(ptr::null(), |m| ptr::from_ref(&m.set));
-    // SAFETY: no descriptors; `time` and `mask` are null or point to live values (rule 1).
-    match unsafe { libc::ppoll(ptr::null_mut(), 0, time, mask) } {
-        0 => Ok(()),
+    // A negative descriptor is skipped (poll(2)).
+    let fd = file.map_or(-1, |file| file.as_raw_fd());
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live `pollfd`; `time` and `mask` are null or point to live values (rule 1).
+    match unsafe { libc::ppoll(&raw mut poll, 1, time, mask) } {
+        0.. => Ok(poll.revents),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Sleeps for `duration` (`None`: for ever) with `mask` in force. A signal ends it with
+/// `ErrorKind::Interrupted`.
+pub(crate) fn sleep(duration: Option<Duration>, mask: Option<&SignalMask>) -> io::Result<()> {
+    poll_readable(None, duration, mask).map(drop)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! Needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN), `ip` and `/dev/net/tun`; fails without them.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod lan;
+
 use std::fs;
 use std::io;
 use std::net::UdpSocket;

@@ -1,0 +1,154 @@
+//! Which frames of the peer arrived, and when to say so.
+
+use crate::frame::FrameAck;
+use crate::ids::FrameNumber;
+use crate::limits::REPLAY_BITS;
+use crate::time::{Duration, Time};
+
+/// Longest that an acknowledgement is put off when nobody waits for it.
+pub(super) const ACK_DELAY_MAX: Duration = Duration::from_micros(100);
+
+/// Frames that may arrive before one of them is acknowledged, when nobody waits for it.
+const ACK_EVERY: u32 = 8;
+
+/// Whether a frame was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Novelty {
+    New,
+    Repeated,
+    /// So far behind the newest frame that nobody remembers. Dropped; if it mattered, its sender
+    /// does not hear of it and sends the bytes again.
+    TooOld,
+}
+
+/// The frames that arrived: the newest number and the [`REPLAY_BITS`] before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Arrivals {
+    newest: FrameNumber,
+    /// Bit `i`: frame `newest - 1 - i`.
+    before: u128,
+    newest_at: Time,
+}
+
+impl Arrivals {
+    pub(super) fn novelty(&self, number: FrameNumber) -> Novelty {
+        if number > self.newest {
+            return Novelty::New;
+        }
+        let Some(bit) = (self.newest.0 - number.0).checked_sub(1) else {
+            return Novelty::Repeated;
+        };
+        if bit >= u64::from(REPLAY_BITS) {
+            Novelty::TooOld
+        } else if self.before >> bit & 1 != 0 {
+            Novelty::Repeated
+        } else {
+            Novelty::New
+        }
+    }
+
+    /// Frame `number`, which is new, is here to stay.
+    pub(super) fn record(&mut self, now: Time, number: FrameNumber) {
+        assert_eq!(self.novelty(number), Novelty::New);
+        if let Some(back) = self.newest.0.checked_sub(number.0) {
+            self.before |= 1 << (back - 1);
+            return;
+        }
+        let ahead = number.0 - self.newest.0;
+        // Bit `ahead - 1` is the frame that was the newest; before the first there was none.
+        let shift = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let seen = self.before.checked_shl(shift).unwrap_or(0);
+        let was_newest = if self.newest == FrameNumber::NONE { 0 } else { 1 };
+        self.before = seen | u128::checked_shl(was_newest, shift - 1).unwrap_or(0);
+        self.newest = number;
+        self.newest_at = now;
+    }
+
+    /// `number` is the one after the newest.
+    pub(super) fn is_next(&self, number: FrameNumber) -> bool {
+        number == self.newest.next()
+    }
+
+    /// What every frame says about them.
+    pub(super) fn ack(&self, now: Time) -> FrameAck {
+        let held_ns = match self.newest {
+            FrameNumber::NONE => 0,
+            FrameNumber(_) => now.since(self.newest_at).as_nanos(),
+        };
+        FrameAck {
+            newest: self.newest,
+            before: self.before as u64,
+            held_ns: u32::try_from(held_ns).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// What is owed to the peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct AckDebt {
+    /// Frames since the last acknowledgement that want one.
+    frames: u32,
+    due: bool,
+}
+
+impl AckDebt {
+    /// A frame arrived that wants an acknowledgement. Whether it may be put off by
+    /// [`ACK_DELAY_MAX`].
+    pub(super) fn add(&mut self, at_once: bool) -> bool {
+        self.frames += 1;
+        self.due |= at_once || self.frames >= ACK_EVERY;
+        !self.due
+    }
+
+    pub(super) fn fall_due(&mut self) {
+        self.due = true;
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due
+    }
+
+    /// A frame is on its way, and every frame acknowledges.
+    pub(super) fn pay(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrivals(numbers: &[u64]) -> Arrivals {
+        let mut arrivals = Arrivals::default();
+        for &number in numbers {
+            arrivals.record(Time::default(), FrameNumber(number));
+        }
+        arrivals
+    }
+
+    #[test]
+    fn arrivals_out_of_order_are_told_one_by_one() {
+        let ack = arrivals(&[3, 1, 7, 6]).ack(Time::default());
+        let covered: Vec<u64> = (1..10).filter(|&n| ack.covers(FrameNumber(n))).collect();
+        assert_eq!(covered, [1, 3, 6, 7]);
+    }
+
+    #[test]
+    fn arrivals_first_frame_covers_no_frame_before_it() {
+        let ack = arrivals(&[1]).ack(Time::default());
+        assert_eq!((ack.newest.0, ack.before), (1, 0));
+    }
+
+    #[test]
+    fn arrivals_know_repetitions_within_their_memory_and_old_frames_beyond() {
+        for newest in [2, 127, 128, 129, 130, 500, u64::MAX - 1] {
+            let arrivals = arrivals(&[1, newest]);
+            let expected = if newest > 129 { Novelty::TooOld } else { Novelty::Repeated };
+            assert_eq!(arrivals.novelty(FrameNumber(1)), expected, "after {newest}");
+            assert_eq!(arrivals.novelty(FrameNumber(newest)), Novelty::Repeated);
+            assert_eq!(arrivals.novelty(FrameNumber(newest + 1)), Novelty::New);
+        }
+    }
+
+    use alloc::vec::Vec;
+}

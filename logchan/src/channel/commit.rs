@@ -1,0 +1,87 @@
+//! Up to where the log is safe at the backup, both lanes considered.
+
+use alloc::collections::VecDeque;
+
+use crate::limits::BULK_BARRIERS_MAX;
+
+/// What stands in the latency lane from `at` on needs the bulk lane up to `bulk`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Barrier {
+    at: u64,
+    bulk: u64,
+}
+
+/// The commit position and the barriers before which it stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Commit {
+    position: u64,
+    /// Not met yet; both numbers strictly increasing.
+    barriers: VecDeque<Barrier>,
+}
+
+impl Commit {
+    pub(super) fn new() -> Self {
+        Self { position: 0, barriers: VecDeque::with_capacity(BULK_BARRIERS_MAX) }
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Nothing from `at` on is committed before the bulk lane is acknowledged up to `bulk`; neither
+    /// number is less than in any call before.
+    pub(super) fn require(&mut self, at: u64, bulk: u64) {
+        let is_full = self.barriers.len() == BULK_BARRIERS_MAX;
+        match self.barriers.back_mut() {
+            Some(last) if last.bulk == bulk => {}
+            // Too many to keep them apart: some bytes wait for more than they need to. The last
+            // barrier is not met, so nothing behind it was committed yet.
+            Some(last) if last.at == at || is_full => last.bulk = bulk,
+            Some(_) | None => self.barriers.push_back(Barrier { at, bulk }),
+        }
+    }
+
+    /// The lanes are acknowledged up to here. Whether more is committed than before.
+    pub(super) fn advance(&mut self, latency: u64, bulk: u64) -> bool {
+        while self.barriers.front().is_some_and(|barrier| barrier.bulk <= bulk) {
+            self.barriers.pop_front();
+        }
+        let bound = self.barriers.front().map_or(latency, |barrier| latency.min(barrier.at));
+        let advanced = bound > self.position;
+        self.position = self.position.max(bound);
+        advanced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commit_stops_at_the_first_barrier_that_is_not_met() {
+        let mut commit = Commit::new();
+        commit.require(100, 1000);
+        commit.require(200, 2000);
+        assert!(commit.advance(300, 0));
+        assert_eq!(commit.position(), 100);
+        assert!(!commit.advance(300, 999));
+        assert!(commit.advance(300, 1000));
+        assert_eq!(commit.position(), 200);
+        assert!(commit.advance(300, 2000));
+        assert_eq!(commit.position(), 300);
+    }
+
+    #[test]
+    fn commit_with_too_many_barriers_waits_for_more_never_for_less() {
+        let mut commit = Commit::new();
+        for number in 1..=3 * BULK_BARRIERS_MAX as u64 {
+            commit.require(10 * number, 100 * number);
+        }
+        commit.advance(u64::MAX, 100 * 10);
+        assert_eq!(commit.position(), 110);
+        commit.advance(u64::MAX, 300 * BULK_BARRIERS_MAX as u64 - 1);
+        assert_eq!(commit.position(), 10 * BULK_BARRIERS_MAX as u64);
+        commit.advance(u64::MAX, 300 * BULK_BARRIERS_MAX as u64);
+        assert_eq!(commit.position(), u64::MAX);
+    }
+}

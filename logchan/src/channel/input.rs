@@ -1,0 +1,287 @@
+//! What comes in: frames, and the passing of time.
+
+use super::ack::Novelty;
+use super::mutant::Mutant;
+use super::recv_window::Insertion;
+use super::timer::Timer;
+use super::{Channel, FrameVerdict, State};
+use crate::error::FrameError;
+use crate::frame::{FrameHeader, FrameKind};
+use crate::ids::{FrameNumber, Lane, LogSeq, Role};
+use crate::time::{Duration, Time};
+
+impl Channel {
+    /// Takes a frame from the wire, its seal opened; padding behind it does not matter. Whatever the
+    /// bytes are, this does not panic, takes no more memory, and does work bounded by the window.
+    pub fn handle_frame(&mut self, now: Time, bytes: &[u8]) -> FrameVerdict {
+        self.advance(now);
+        let verdict = match FrameHeader::decode(bytes) {
+            Ok((header, payload)) => {
+                self.ignore(&header).unwrap_or_else(|| self.take(now, &header, payload))
+            }
+            Err(error) => FrameVerdict::Malformed(error),
+        };
+        self.stats.count(verdict, bytes.len());
+        verdict
+    }
+
+    /// Does what has become due. To be called when [`poll_timeout`](Self::poll_timeout) is in the
+    /// past; harmless at other times.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.advance(now);
+        if self.timers.take_expired(Timer::Silence, now) {
+            self.handle_silence();
+        }
+        if self.timers.take_expired(Timer::Lease, now) {
+            self.tell_lease(false);
+        }
+        if self.timers.take_expired(Timer::Retransmit, now) {
+            self.handle_retransmit_timeout(now);
+        }
+        if self.timers.take_expired(Timer::Loss, now) {
+            self.detect_losses(now);
+        }
+        if self.timers.take_expired(Timer::Ack, now) {
+            self.debt.fall_due();
+        }
+        if self.timers.take_expired(Timer::Heartbeat, now) {
+            self.beat_due = true;
+        }
+    }
+
+    /// Why a frame is not for this channel, or not for it any more. Nothing is changed but what the
+    /// verdict says.
+    fn ignore(&mut self, header: &FrameHeader) -> Option<FrameVerdict> {
+        if header.vm != self.config.vm {
+            return Some(FrameVerdict::WrongVm);
+        }
+        if header.term < self.config.term && !self.planted(Mutant::TakeOldTerm) {
+            return Some(FrameVerdict::StaleTerm);
+        }
+        if header.term > self.config.term {
+            if header.term > self.newest_term {
+                self.newest_term = header.term;
+                self.events.newer_term = Some(header.term);
+            }
+            return Some(FrameVerdict::NewerTerm);
+        }
+        if header.session != self.config.session {
+            return Some(FrameVerdict::WrongSession);
+        }
+        if header.role == self.role {
+            self.events.same_role |= !self.same_role_told;
+            self.same_role_told = true;
+            return Some(FrameVerdict::SameRole);
+        }
+        match self.state {
+            State::Left | State::Silent => return Some(FrameVerdict::Closed),
+            State::Open | State::Leaving { .. } | State::PeerLeft => {}
+        }
+        let unsent_bytes =
+            self.send.iter().zip(header.lanes).any(|(send, ack)| ack.received > send.sent());
+        if unsent_bytes || header.ack.newest >= self.next_number {
+            return Some(FrameVerdict::Malformed(FrameError::AckOfUnsent));
+        }
+        match self.arrivals.novelty(header.number) {
+            Novelty::New => None,
+            Novelty::Repeated => Some(FrameVerdict::Duplicate),
+            Novelty::TooOld => Some(FrameVerdict::TooOld),
+        }
+    }
+
+    /// Takes a frame that the peer sent in this session and that was not here before.
+    fn take(&mut self, now: Time, header: &FrameHeader, payload: &[u8]) -> FrameVerdict {
+        self.liveness.heard(now);
+        if self.timers.is_set(Timer::Silence) {
+            self.timers.set(Timer::Silence, self.liveness.silence_at());
+        }
+        self.handle_acks(now, header);
+
+        let verdict = match header.kind.lane() {
+            Some(lane) => self.take_payload(lane, header.offset, payload),
+            None => FrameVerdict::Accepted,
+        };
+        if verdict == FrameVerdict::NotKept {
+            return verdict;
+        }
+        let at_once = header.ack_now
+            || verdict == FrameVerdict::PayloadRepeated
+            || !self.arrivals.is_next(header.number);
+        self.arrivals.record(now, header.number);
+        if header.kind == FrameKind::Bye {
+            self.handle_bye();
+        }
+        if header.kind.wants_ack() && self.debt.add(at_once) && !self.timers.is_set(Timer::Ack) {
+            self.timers.set(Timer::Ack, now + super::ack::ACK_DELAY_MAX);
+        }
+        verdict
+    }
+
+    fn take_payload(&mut self, lane: Lane, offset: u64, payload: &[u8]) -> FrameVerdict {
+        if self.state != State::Open {
+            return FrameVerdict::NotKept;
+        }
+        let deliver_twice = self.planted(Mutant::DeliverTwice);
+        let recv = &mut self.recv[lane.index()];
+        match recv.insert(offset, payload) {
+            Insertion::Kept { in_order } => {
+                if !in_order {
+                    self.debt.fall_due();
+                }
+                FrameVerdict::Accepted
+            }
+            Insertion::Repeated => {
+                if deliver_twice {
+                    recv.insert(recv.received(), payload);
+                }
+                FrameVerdict::PayloadRepeated
+            }
+            Insertion::OutOfWindow | Insertion::TooManyGaps => FrameVerdict::NotKept,
+        }
+    }
+
+    /// What every frame says of ours.
+    fn handle_acks(&mut self, now: Time, header: &FrameHeader) {
+        if header.ack.newest > self.newest_acked {
+            self.newest_acked = header.ack.newest;
+            self.handle_newest_ack(now, header);
+        }
+        // To an end that leaves, or was left, it does not matter what of its log arrived.
+        if self.state != State::Open {
+            return;
+        }
+        let mut arrived = 0;
+        for lane in Lane::ALL {
+            let send = &mut self.send[lane.index()];
+            arrived += send.handle_ack(header.lanes[lane.index()], header.ack);
+            let wanted = &mut self.wants_room[lane.index()];
+            if wanted.is_some_and(|bytes| send.room() >= bytes) {
+                *wanted = None;
+                self.events.room[lane.index()] = true;
+            }
+        }
+        if arrived > 0 {
+            self.rtt.reset_backoff();
+            self.restart_retransmit(now);
+        }
+        self.detect_losses(now);
+
+        let [latency, bulk] = &self.send;
+        let bulk_acked =
+            if self.planted(Mutant::CommitWithoutBulk) { u64::MAX } else { bulk.acked() };
+        if self.commit.advance(latency.acked(), bulk_acked) {
+            self.events.acked = Some(LogSeq(self.commit.position()));
+        }
+        if header.executed > self.peer_executed {
+            self.peer_executed = header.executed;
+            self.events.executed = Some(header.executed);
+        }
+    }
+
+    /// The peer has heard a newer frame of ours than it had before.
+    fn handle_newest_ack(&mut self, now: Time, header: &FrameHeader) {
+        if let State::Leaving { first } = self.state
+            && header.ack.newest >= first
+        {
+            self.leave(true);
+        }
+        let Some(sent) = self.sent_times.get(header.ack.newest) else { return };
+        if sent.wants_ack && header.ack.held_ns < u32::MAX {
+            let held = Duration::from_nanos(header.ack.held_ns.into());
+            self.rtt.sample(now.since(sent.at).saturating_sub(held));
+        }
+        if self.role != Role::Primary || self.state != State::Open {
+            return;
+        }
+        let from = if self.planted(Mutant::LeaseFromArrival) { now } else { sent.at };
+        if self.liveness.acknowledged(from)
+            && let Some(until) = self.liveness.lease_until()
+        {
+            self.timers.set(Timer::Lease, until);
+            // An acknowledgement can be so late that the lease it gives is over.
+            if now < until {
+                self.tell_lease(true);
+            }
+        }
+    }
+
+    fn detect_losses(&mut self, now: Time) {
+        let reordering_max = self.rtt.reordering_max();
+        let forget_last = self.planted(Mutant::ForgetLastFrame);
+        self.timers.stop(Timer::Loss);
+        let mut loss_at: Option<Time> = None;
+        for send in &mut self.send {
+            let (lost, next) =
+                send.detect_losses(now, self.newest_acked, reordering_max, forget_last);
+            self.stats.lost_overtaken += lost as u64;
+            loss_at = loss_at.into_iter().chain(next).min();
+        }
+        if let Some(at) = loss_at {
+            self.timers.set(Timer::Loss, at);
+        }
+    }
+
+    fn handle_retransmit_timeout(&mut self, now: Time) {
+        self.rtt.back_off();
+        match self.state {
+            State::Open => {
+                let forget_last = self.planted(Mutant::ForgetLastFrame);
+                for send in &mut self.send {
+                    self.stats.lost_timeout += u64::from(send.handle_timeout(forget_last));
+                }
+                self.restart_retransmit(now);
+            }
+            State::Leaving { .. } => self.beat_due = true,
+            State::Left | State::PeerLeft | State::Silent => {}
+        }
+    }
+
+    /// Counts the time until something is sent again from `now`, if there is something.
+    pub(super) fn restart_retransmit(&mut self, now: Time) {
+        if self.send.iter().any(super::SendWindow::is_waiting) {
+            self.timers.set(Timer::Retransmit, self.rtt.retransmit_at(now));
+        } else {
+            self.timers.stop(Timer::Retransmit);
+        }
+    }
+
+    fn handle_silence(&mut self) {
+        match self.state {
+            State::Open | State::PeerLeft => {
+                self.events.silent = Some(self.liveness.heard_at());
+                if self.planted(Mutant::AckAfterSilence) {
+                    return;
+                }
+                self.end_lease();
+                self.timers.stop_all();
+                self.state = State::Silent;
+            }
+            State::Leaving { .. } => self.leave(false),
+            State::Left | State::Silent => {}
+        }
+    }
+
+    fn handle_bye(&mut self) {
+        match self.state {
+            State::Open => {}
+            // Both leave at once: the peer will not take our silence for death.
+            State::Leaving { .. } => self.events.left = Some(true),
+            State::Left | State::PeerLeft | State::Silent => return,
+        }
+        self.events.bye = true;
+        self.end_lease();
+        if !self.planted(Mutant::ByeIsSilence) {
+            self.timers.stop_all();
+        }
+        self.state = State::PeerLeft;
+    }
+
+    fn leave(&mut self, confirmed: bool) {
+        self.events.left = Some(confirmed);
+        self.timers.stop_all();
+        self.state = State::Left;
+    }
+}
+
+/// The first frame's number is 1, so an acknowledgement of nothing is never one of a frame.
+const _: () = assert!(FrameNumber::NONE.next().0 == 1);

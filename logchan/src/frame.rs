@@ -1,0 +1,291 @@
+//! One frame of a channel as bytes, both directions. What an Ethernet frame carries behind its
+//! EtherType is this, sealed ([`crate::seal`]): the seal vouches for every bit of it, there is no
+//! second check here.
+//!
+//! ```text
+//!   0  magic "UCHN"          4
+//!   4  version               1   FRAME_VERSION
+//!   5  kind                  1   FrameKind; 0 is none
+//!   6  role of the sender    1   Role; 0 is none
+//!   7  flags                 1   bit 0: acknowledge at once; the others are zero
+//!   8  payload length        2   NICs pad short frames, so the length of a frame tells nothing
+//!  10  VM                    8
+//!  18  session               8
+//!  26  term                  8
+//!  34  frame number          8   1, 2, 3, ...
+//!  42  newest frame heard    8   0: none yet
+//!  50  frames before it      8   bit i: frame (newest - 1 - i) arrived and was kept
+//!  58  held for              4   ns from the newest frame's arrival to this frame, saturated
+//!  62  latency received      8   bytes of the peer's latency lane that are here without a gap
+//!  70  latency window        4   bytes beyond those that it may send
+//!  74  bulk received         8
+//!  82  bulk window           4
+//!  86  executed              8   how far the sender has executed, in units of its caller's choice
+//!  94  offset                8   of the payload in its lane; zero without payload
+//! 102  payload
+//! ```
+//!
+//! Numbers are little-endian. The payload is a stretch of a lane: entries back to back, of which
+//! the first and the last may be there in part.
+//!
+//! There is no time stamp on purpose: when a frame was sent, its sender remembers. The lease hangs
+//! on that time, and what a lease hangs on is not taken from the peer.
+//!
+//! Rule: what changes a byte of this changes [`FRAME_VERSION`]. Both ends run the same version; an
+//! end that hears another one counts it and says nothing.
+
+use crate::error::{FieldError, FrameError};
+use crate::ids::{FrameNumber, Lane, Role, SessionId, Term, VmId};
+use crate::limits::{CHANNEL_FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::wire::Reader;
+
+/// The first four bytes of every frame.
+pub const FRAME_MAGIC: [u8; 4] = *b"UCHN";
+
+/// The version of the format.
+pub const FRAME_VERSION: u8 = 1;
+
+const FLAG_ACK_NOW: u8 = 1 << 0;
+
+/// What a frame is for. The discriminant is its number on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// A stretch of the latency lane.
+    Latency = 1,
+    /// A stretch of the bulk lane.
+    Bulk = 2,
+    /// Nothing but what every frame says: what arrived here. Not itself acknowledged.
+    Ack = 3,
+    /// As `Ack`, and asks for one.
+    Heartbeat = 4,
+    /// The sender stops in good order.
+    Bye = 5,
+}
+
+impl FrameKind {
+    /// Every kind, by number: kind `n` is at `n - 1`.
+    pub const ALL: [Self; 5] = [Self::Latency, Self::Bulk, Self::Ack, Self::Heartbeat, Self::Bye];
+
+    /// The kind's number on the wire.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind with this number, if there is one.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+
+    /// The kind's place in [`ALL`](Self::ALL), for tables by kind.
+    pub const fn index(self) -> usize {
+        self.number() as usize - 1
+    }
+
+    /// The lane whose bytes it carries.
+    pub const fn lane(self) -> Option<Lane> {
+        match self {
+            Self::Latency => Some(Lane::Latency),
+            Self::Bulk => Some(Lane::Bulk),
+            Self::Ack | Self::Heartbeat | Self::Bye => None,
+        }
+    }
+
+    /// The kind that carries bytes of `lane`.
+    pub const fn of_lane(lane: Lane) -> Self {
+        match lane {
+            Lane::Latency => Self::Latency,
+            Lane::Bulk => Self::Bulk,
+        }
+    }
+
+    /// Whether its receiver owes an acknowledgement.
+    pub const fn wants_ack(self) -> bool {
+        match self {
+            Self::Latency | Self::Bulk | Self::Heartbeat | Self::Bye => true,
+            Self::Ack => false,
+        }
+    }
+}
+
+/// Which frames of the peer arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameAck {
+    /// The frame with the highest number.
+    pub newest: FrameNumber,
+    /// Bit `i`: the frame with number `newest - 1 - i`, too.
+    pub before: u64,
+    /// Nanoseconds from the newest frame's arrival to this acknowledgement; all ones means longer.
+    pub held_ns: u32,
+}
+
+impl FrameAck {
+    /// Whether it says of frame `number` that it arrived.
+    pub const fn covers(&self, number: FrameNumber) -> bool {
+        if number.0 >= self.newest.0 {
+            return number.0 == self.newest.0;
+        }
+        let bit = self.newest.0 - 1 - number.0;
+        bit < u64::BITS as u64 && self.before >> bit & 1 != 0
+    }
+}
+
+/// How much of one of the peer's lanes arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneAck {
+    /// Bytes that are here, in order and without a gap.
+    pub received: u64,
+    /// Bytes beyond those that the peer may send.
+    pub window: u32,
+}
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What the frame is for.
+    pub kind: FrameKind,
+    /// Which end sent it.
+    pub role: Role,
+    /// The sender waits for the acknowledgement.
+    pub ack_now: bool,
+    /// The VM it is about.
+    pub vm: VmId,
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// The term its sender is in.
+    pub term: Term,
+    /// Its own number.
+    pub number: FrameNumber,
+    /// Which of the peer's frames arrived.
+    pub ack: FrameAck,
+    /// How much of the peer's lanes arrived, by [`Lane::index`].
+    pub lanes: [LaneAck; Lane::ALL.len()],
+    /// How far the sender has executed.
+    pub executed: u64,
+    /// Where in its lane the payload begins.
+    pub offset: u64,
+}
+
+impl FrameHeader {
+    /// Writes the header in front of the payload that `frame` holds from [`FRAME_HEADER_BYTES`] on
+    /// to its end.
+    ///
+    /// # Panics
+    ///
+    /// When `frame` has no room for a header, is longer than a frame may be, or has a payload
+    /// where its kind has none.
+    pub fn encode(&self, frame: &mut [u8]) {
+        let length = frame.len().checked_sub(FRAME_HEADER_BYTES).expect("room for a header");
+        assert!(frame.len() <= CHANNEL_FRAME_BYTES_MAX, "a frame of {} bytes", frame.len());
+        assert_eq!(self.kind.lane().is_some(), length > 0, "{:?} of {length} bytes", self.kind);
+        assert!(self.kind.lane().is_some() || self.offset == 0, "an offset of no payload");
+
+        let mut put = Fields { frame, at: 0 };
+        put.field(FRAME_MAGIC);
+        put.field([FRAME_VERSION, self.kind.number(), self.role.number()]);
+        put.field([if self.ack_now { FLAG_ACK_NOW } else { 0 }]);
+        put.field((length as u16).to_le_bytes());
+        put.field(self.vm.0.to_le_bytes());
+        put.field(self.session.0.to_le_bytes());
+        put.field(self.term.0.to_le_bytes());
+        put.field(self.number.0.to_le_bytes());
+        put.field(self.ack.newest.0.to_le_bytes());
+        put.field(self.ack.before.to_le_bytes());
+        put.field(self.ack.held_ns.to_le_bytes());
+        for lane in self.lanes {
+            put.field(lane.received.to_le_bytes());
+            put.field(lane.window.to_le_bytes());
+        }
+        put.field(self.executed.to_le_bytes());
+        put.field(self.offset.to_le_bytes());
+        assert_eq!(put.at, FRAME_HEADER_BYTES);
+    }
+
+    /// Reads a frame: its header and its payload. Bytes after the payload are padding.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), FrameError> {
+        let mut reader = Reader::new(bytes);
+        if reader.array("magic")? != FRAME_MAGIC {
+            return Err(FrameError::NotAFrame);
+        }
+        let version = reader.u8("version")?;
+        if version != FRAME_VERSION {
+            return Err(FrameError::OtherVersion(version));
+        }
+        let kind = reader.u8("kind")?;
+        let role = reader.u8("role")?;
+        let flags = reader.u8("flags")?;
+        let length = usize::from(reader.u16("payload length")?);
+        let frame = bytes.get(..FRAME_HEADER_BYTES + length).ok_or(FrameError::Truncated)?;
+
+        let kind = FrameKind::from_number(kind).ok_or(FrameError::UnknownKind(kind))?;
+        let role = Role::from_number(role).ok_or(FrameError::UnknownRole(role))?;
+        if flags & !FLAG_ACK_NOW != 0 {
+            return Err(FrameError::UnknownFlags(flags));
+        }
+        let header = Self {
+            kind,
+            role,
+            ack_now: flags & FLAG_ACK_NOW != 0,
+            vm: VmId(reader.u64("VM")?),
+            session: SessionId(reader.u64("session")?),
+            term: Term(reader.u64("term")?),
+            number: FrameNumber(reader.u64("frame number")?),
+            ack: FrameAck {
+                newest: FrameNumber(reader.u64("newest frame heard")?),
+                before: reader.u64("frames before it")?,
+                held_ns: reader.u32("held for")?,
+            },
+            lanes: [read_lane(&mut reader)?, read_lane(&mut reader)?],
+            executed: reader.u64("executed")?,
+            offset: reader.u64("offset")?,
+        };
+        header.check(length)?;
+        Ok((header, &frame[FRAME_HEADER_BYTES..]))
+    }
+
+    /// What a frame can contradict within itself.
+    fn check(&self, length: usize) -> Result<(), FrameError> {
+        let carries = self.kind.lane().is_some();
+        if carries != (length > 0) || (!carries && self.offset != 0) {
+            return Err(FrameError::PayloadOfKind(self.kind));
+        }
+        let overflows = |start: u64, length: u64| start.checked_add(length).is_none();
+        let lanes_overflow = self.lanes.iter().any(|l| overflows(l.received, l.window.into()));
+        // The last number is not used, so that there always is a next one.
+        if lanes_overflow || overflows(self.offset, length as u64) || self.number.0 == u64::MAX {
+            return Err(FrameError::Overflow);
+        }
+        if self.number == FrameNumber::NONE {
+            return Err(FrameError::NoNumber);
+        }
+        Ok(())
+    }
+}
+
+impl From<FieldError> for FrameError {
+    /// A header has no field that can be wrong by itself, but all of them may be missing.
+    fn from(_: FieldError) -> Self {
+        Self::Truncated
+    }
+}
+
+fn read_lane(reader: &mut Reader<'_>) -> Result<LaneAck, FieldError> {
+    Ok(LaneAck { received: reader.u64("received")?, window: reader.u32("window")? })
+}
+
+/// Writes one field after the other.
+struct Fields<'a> {
+    frame: &'a mut [u8],
+    at: usize,
+}
+
+impl Fields<'_> {
+    fn field<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.frame[self.at..self.at + N].copy_from_slice(&bytes);
+        self.at += N;
+    }
+}

@@ -1,0 +1,214 @@
+//! What the two ends tell each other about themselves, and whether they fit together.
+//!
+//! An identity travels inside the handshake's messages, encrypted and authenticated. All numbers are
+//! little-endian; the version comes first and stays there, so that two builds can always tell each
+//! other that they differ:
+//!
+//! ```text
+//! version u16 | role u8 | incarnation u64 | vm_id u64 | cpu_digest u64 | guest_digest u64
+//! ```
+
+use crate::error::FieldError;
+use crate::ids::{Role, VmId};
+use crate::wire::Reader;
+
+/// Bytes of an identity.
+pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 4 * 8;
+
+/// What an endpoint says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Version of the channel's frames and of everything in them.
+    pub protocol_version: u16,
+    /// Which side it is. The two must differ.
+    pub role: Role,
+    /// The VM, as both hosts' configurations name it.
+    pub vm_id: VmId,
+    /// xxh3-64 of the CPU model, as the vCPU sees it.
+    pub cpu_digest: u64,
+    /// xxh3-64 of the guest image.
+    pub guest_digest: u64,
+}
+
+/// Why two endpoints with the same key must not work together. "Ours" is the one that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// Two builds.
+    #[error("the peer speaks protocol version {theirs}, we speak {ours}: run the same build")]
+    ProtocolVersion {
+        /// Our version.
+        ours: u16,
+        /// The peer's.
+        theirs: u16,
+    },
+    /// Two VMs under one key.
+    #[error("the peer serves VM {theirs}, we serve VM {ours}: compare the configurations")]
+    Vm {
+        /// Our VM.
+        ours: VmId,
+        /// The peer's.
+        theirs: VmId,
+    },
+    /// Both the same.
+    #[error("the peer is {}, and so are we: start one side as the other", role_name(*role))]
+    Role {
+        /// What both are.
+        role: Role,
+    },
+    /// A vCPU that would behave differently.
+    #[error("the peer's CPU model is {theirs:016x}, ours {ours:016x}: configure the same one")]
+    CpuModel {
+        /// Our digest.
+        ours: u64,
+        /// The peer's.
+        theirs: u64,
+    },
+    /// Another guest.
+    #[error("the peer's guest image is {theirs:016x}, ours {ours:016x}: use the same file")]
+    GuestImage {
+        /// Our digest.
+        ours: u64,
+        /// The peer's.
+        theirs: u64,
+    },
+}
+
+impl Identity {
+    pub(super) fn encode(&self, incarnation: u64) -> [u8; IDENTITY_BYTES] {
+        let mut bytes = [0; IDENTITY_BYTES];
+        bytes[..2].copy_from_slice(&self.protocol_version.to_le_bytes());
+        bytes[2] = self.role.number();
+        let words = [incarnation, self.vm_id.0, self.cpu_digest, self.guest_digest];
+        for (to, word) in bytes[3..].chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads an identity and its incarnation and compares both with ours.
+    pub(super) fn meet(&self, our_incarnation: u64, bytes: &[u8]) -> Result<Met, FieldError> {
+        let mut reader = Reader::new(bytes);
+        let theirs = reader.u16("protocol_version")?;
+        let ours = self.protocol_version;
+        if theirs != ours {
+            // What follows may be anything.
+            return Ok(Met::Unfit(Mismatch::ProtocolVersion { ours, theirs }));
+        }
+        let number = reader.u8("role")?;
+        let (value, min, max) = (number.into(), 1, 2);
+        let role = Role::from_number(number).ok_or(FieldError::OutOfBounds {
+            field: "role",
+            value,
+            min,
+            max,
+        })?;
+        let incarnation = reader.u64("incarnation")?;
+        let peer = Identity {
+            protocol_version: theirs,
+            role,
+            vm_id: VmId(reader.u64("vm_id")?),
+            cpu_digest: reader.u64("cpu_digest")?,
+            guest_digest: reader.u64("guest_digest")?,
+        };
+        reader.finish()?;
+        if incarnation == our_incarnation {
+            return Ok(Met::Ourselves);
+        }
+        Ok(match self.mismatch(&peer) {
+            Some(mismatch) => Met::Unfit(mismatch),
+            None => Met::Fit { peer, incarnation },
+        })
+    }
+
+    /// The first difference that matters, in the order in which a user would correct them.
+    fn mismatch(&self, peer: &Identity) -> Option<Mismatch> {
+        if self.vm_id != peer.vm_id {
+            return Some(Mismatch::Vm { ours: self.vm_id, theirs: peer.vm_id });
+        }
+        if self.role == peer.role {
+            return Some(Mismatch::Role { role: self.role });
+        }
+        if self.cpu_digest != peer.cpu_digest {
+            let (ours, theirs) = (self.cpu_digest, peer.cpu_digest);
+            return Some(Mismatch::CpuModel { ours, theirs });
+        }
+        if self.guest_digest != peer.guest_digest {
+            let (ours, theirs) = (self.guest_digest, peer.guest_digest);
+            return Some(Mismatch::GuestImage { ours, theirs });
+        }
+        None
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "the primary",
+        Role::Backup => "the backup",
+    }
+}
+
+/// What came of comparing identities.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    Fit {
+        peer: Identity,
+        incarnation: u64,
+    },
+    Unfit(Mismatch),
+    /// Our own words, sent back.
+    Ourselves,
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    const OURS: Identity = Identity {
+        protocol_version: 3,
+        role: Role::Backup,
+        vm_id: VmId(1),
+        cpu_digest: 2,
+        guest_digest: 0x0102_0304_0506_0708,
+    };
+
+    #[test]
+    fn identity_golden_bytes() {
+        let bytes = OURS.encode(9);
+        let mut expected = alloc::vec![3, 0, 2, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        expected.extend([2, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(bytes[..], expected);
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        let peer = Identity { role: Role::Primary, ..OURS };
+        let meet = |peer: Identity| OURS.meet(8, &peer.encode(7)).unwrap();
+        assert_eq!(meet(peer), Met::Fit { peer, incarnation: 7 });
+        assert_eq!(OURS.meet(7, &OURS.encode(7)), Ok(Met::Ourselves));
+        let unfit = [
+            (Identity { protocol_version: 4, ..peer }, "version 4"),
+            (Identity { vm_id: VmId(5), ..peer }, "VM 5"),
+            (OURS, "is the backup"),
+            (Identity { cpu_digest: 6, ..peer }, "CPU model"),
+            (Identity { guest_digest: 6, ..peer }, "guest image"),
+        ];
+        for (peer, part) in unfit {
+            let Met::Unfit(mismatch) = meet(peer) else { panic!("{peer:?} fits") };
+            let text = mismatch.to_string();
+            assert!(text.contains(part) && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn identity_of_an_unknown_build_needs_its_version_only() {
+        let mismatch = Mismatch::ProtocolVersion { ours: 3, theirs: 9 };
+        assert_eq!(OURS.meet(8, &[9, 0, 77]), Ok(Met::Unfit(mismatch)));
+        assert!(OURS.meet(8, &[3]).is_err());
+        let mut bytes = OURS.encode(0);
+        bytes[2] = 0;
+        assert!(matches!(OURS.meet(8, &bytes), Err(FieldError::OutOfBounds { .. })));
+        assert!(OURS.meet(8, &bytes[..20]).is_err());
+    }
+}

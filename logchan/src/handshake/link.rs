@@ -1,0 +1,396 @@
+//! The state machine of a [`SecureLink`].
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use super::identity::{Identity, Met, Mismatch};
+use super::noise::{EPHEMERAL_BYTES, Entropy, Noise, Security};
+use super::pending::{AnswerBudget, Pending, PendingList, Session};
+use super::report::{LinkEvent, LinkStats, NotEstablished, Peer, Received};
+use super::{HANDSHAKE_FRAME_BYTES, MESSAGE_BYTES, PENDING_MAX_TIME, RETRY_FIRST, RETRY_MAX};
+use crate::ids::SessionId;
+use crate::seal::{
+    OpenError, REKEY_AFTER_FRAMES, SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader, SealKind,
+};
+use crate::time::{Duration, Time};
+
+/// Our own handshake, from its start to the response.
+struct Attempt {
+    noise: Noise,
+    frame: [u8; HANDSHAKE_FRAME_BYTES],
+    name: u32,
+    due: bool,
+    next: Time,
+    interval: Duration,
+}
+
+/// One endpoint of a sealed link: its handshakes and its sessions. Sans I/O: frames in, frames out,
+/// the time as an argument. See the [module](super) for the protocol and the order of calls.
+///
+/// Nothing is allocated for a frame of a session, sealed or opened, right or wrong.
+pub struct SecureLink {
+    security: Security,
+    identity: Identity,
+    incarnation: u64,
+    entropy: Box<dyn Entropy + Send>,
+    attempt: Option<Attempt>,
+    pending: PendingList,
+    current: Option<Session>,
+    /// The session before, if it was of the same incarnation: frames may still be under way in it.
+    previous: Option<Session>,
+    /// An answer for a peer that does not fit, so that it learns of it, too.
+    refusal: Option<[u8; HANDSHAKE_FRAME_BYTES]>,
+    confirm_due: bool,
+    budget: AnswerBudget,
+    established: bool,
+    refused: Option<(Mismatch, bool)>,
+    rekey_after_frames: u64,
+    stats: LinkStats,
+}
+
+impl SecureLink {
+    /// An endpoint without a session. It answers, and does not begin anything before
+    /// [`start`](Self::start).
+    pub fn new(
+        security: Security,
+        identity: Identity,
+        mut entropy: Box<dyn Entropy + Send>,
+    ) -> SecureLink {
+        let mut incarnation = [0; 8];
+        entropy.fill(&mut incarnation);
+        SecureLink {
+            security,
+            identity,
+            incarnation: u64::from_le_bytes(incarnation),
+            entropy,
+            attempt: None,
+            pending: PendingList::default(),
+            current: None,
+            previous: None,
+            refusal: None,
+            confirm_due: false,
+            budget: AnswerBudget::new(),
+            established: false,
+            refused: None,
+            rekey_after_frames: REKEY_AFTER_FRAMES,
+            stats: LinkStats::default(),
+        }
+    }
+
+    /// Begins a handshake, which goes on until there is a session. Does nothing while one is under
+    /// way. A live session stays in use until the new one is there.
+    pub fn start(&mut self, now: Time) {
+        if self.attempt.is_none() {
+            self.attempt = Some(self.new_attempt(now));
+        }
+    }
+
+    /// Gives up the handshake under way, if any.
+    pub fn stop(&mut self) {
+        self.attempt = None;
+    }
+
+    /// Says something else about ourselves from the next handshake on: a backup that went live is a
+    /// primary. A handshake under way starts over.
+    pub fn set_identity(&mut self, now: Time, identity: Identity) {
+        self.identity = identity;
+        self.pending = PendingList::default();
+        if self.attempt.take().is_some() {
+            self.start(now);
+        }
+    }
+
+    /// The peer of the current session.
+    pub fn peer(&self) -> Option<Peer> {
+        self.current.as_ref().map(|session| session.peer)
+    }
+
+    /// Replaces each session's keys after `frames` sealed, instead of [`REKEY_AFTER_FRAMES`].
+    #[must_use]
+    pub fn with_rekey_after(mut self, frames: u64) -> SecureLink {
+        self.rekey_after_frames = frames;
+        self
+    }
+
+    fn rekey_due(&self) -> bool {
+        let frames = self.current.as_ref().map(|session| session.sealer.frames());
+        frames.is_some_and(|frames| frames >= self.rekey_after_frames)
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> LinkStats {
+        self.stats
+    }
+
+    /// Seals a frame of the channel in place, as [`Sealer::seal`](crate::seal::Sealer::seal) does.
+    ///
+    /// # Errors
+    ///
+    /// When there is no session; `frame` is then unchanged.
+    pub fn seal(&mut self, frame: &mut [u8]) -> Result<u64, NotEstablished> {
+        let session = self.current.as_mut().ok_or(NotEstablished)?;
+        Ok(session.sealer.seal(frame))
+    }
+
+    /// Takes in whatever came from the wire, and opens it in place.
+    pub fn handle_frame<'f>(&mut self, now: Time, frame: &'f mut [u8]) -> Received<'f> {
+        let header = match SealHeader::decode(frame) {
+            Ok(header) if header.protection == self.security.protection() => header,
+            Ok(_) => return self.dropped(OpenError::OtherProtection),
+            Err(error) => return self.dropped(OpenError::Malformed(error)),
+        };
+        let whole = &frame[..header.frame_bytes()];
+        match header.kind {
+            SealKind::Initiation => self.handle_initiation(now, header.key_id, whole),
+            SealKind::Response => self.handle_response(now, header.key_id, whole),
+            SealKind::Confirm | SealKind::Data => {
+                if self.rekey_due() {
+                    self.start(now);
+                }
+                return self.open(header.key_id, frame);
+            }
+        }
+        Received::Handshake
+    }
+
+    fn dropped<'f>(&mut self, error: OpenError) -> Received<'f> {
+        self.stats.open.record::<()>(&Err(error));
+        Received::Dropped(error)
+    }
+
+    fn open<'f>(&mut self, key_id: u32, frame: &'f mut [u8]) -> Received<'f> {
+        let is = |session: &&mut Session| session.key_id == key_id;
+        let result = if let Some(session) = self.current.as_mut().filter(is) {
+            session.opener.open(frame)
+        } else if let Some(session) = self.previous.as_mut().filter(is) {
+            session.opener.open(frame)
+        } else if let Some(position) = self.pending.position(key_id) {
+            let result = self.pending.session_mut(position).opener.open(frame);
+            if result.is_ok() {
+                let session = self.pending.remove(position);
+                self.establish(session);
+            }
+            result
+        } else {
+            Err(OpenError::StaleSession { key_id })
+        };
+        self.stats.open.record(&result);
+        match result {
+            Ok((SealKind::Data, payload)) => Received::Data(payload),
+            Ok((SealKind::Confirm | SealKind::Initiation | SealKind::Response, _)) => {
+                Received::Handshake
+            }
+            Err(error) => Received::Dropped(error),
+        }
+    }
+
+    fn handle_initiation(&mut self, now: Time, name: u32, frame: &[u8]) {
+        if let Some(pending) = self.pending.find(frame) {
+            pending.due = true;
+            return;
+        }
+        let message = &frame[SEAL_HEADER_BYTES..];
+        if message_name(message) != Some(name) {
+            self.stats.forged_handshakes += 1;
+            return;
+        }
+        let mut noise = Noise::responder(&self.security, &mut *self.entropy);
+        let Some(met) = self.read(&mut noise, message) else { return };
+        if !self.budget.take(now) {
+            self.stats.over_budget += 1;
+            return;
+        }
+        if let (Met::Fit { incarnation, .. }, Some(attempt)) = (&met, &mut self.attempt)
+            && self.incarnation > *incarnation
+        {
+            self.stats.crossed += 1;
+            attempt.due = true;
+            return;
+        }
+        let response = self.message(&mut noise, SealKind::Response, Some(name));
+        match met {
+            Met::Fit { peer, incarnation } => {
+                let initiation = frame.try_into().expect("an identity of our version has its size");
+                let expires = now + PENDING_MAX_TIME;
+                let session = self.session(noise, peer, incarnation);
+                let due = true;
+                self.pending.push(Pending { session, initiation, response, due, expires });
+            }
+            Met::Unfit(mismatch) => {
+                self.refusal = Some(response);
+                self.refuse(mismatch, false);
+            }
+            Met::Ourselves => unreachable!("`read` sorts out our own words"),
+        }
+    }
+
+    fn handle_response(&mut self, now: Time, name: u32, frame: &[u8]) {
+        let Some(mut attempt) = self.attempt.take_if(|attempt| attempt.name == name) else {
+            self.stats.stale_responses += 1;
+            return;
+        };
+        let message = &frame[SEAL_HEADER_BYTES..];
+        match self.read(&mut attempt.noise, message) {
+            // Not the peer: go on waiting for it.
+            None => self.attempt = Some(attempt),
+            Some(Met::Fit { peer, incarnation }) => {
+                let session = self.session(attempt.noise, peer, incarnation);
+                self.establish(session);
+                self.confirm_due = true;
+            }
+            Some(Met::Unfit(mismatch)) => {
+                self.refuse(mismatch, true);
+                // It may come back with another configuration.
+                let mut attempt = self.new_attempt(now);
+                attempt.due = false;
+                attempt.interval = RETRY_MAX;
+                attempt.next = now + RETRY_MAX;
+                self.attempt = Some(attempt);
+            }
+            Some(Met::Ourselves) => unreachable!("`read` sorts out our own words"),
+        }
+    }
+
+    /// Reads a handshake's message; `None` if it is not from a peer with our key.
+    fn read(&mut self, noise: &mut Noise, message: &[u8]) -> Option<Met> {
+        // Another build's identity may be longer; more than this it is not.
+        let mut payload = [0; 256];
+        let met = match noise.read(message, &mut payload) {
+            Ok(length) => self.identity.meet(self.incarnation, &payload[..length]).ok(),
+            Err(_) => None,
+        };
+        match met {
+            Some(Met::Ourselves) => {
+                self.stats.reflected += 1;
+                None
+            }
+            Some(met @ (Met::Fit { .. } | Met::Unfit(_))) => Some(met),
+            None => {
+                self.stats.forged_handshakes += 1;
+                None
+            }
+        }
+    }
+
+    fn session(&self, noise: Noise, identity: Identity, incarnation: u64) -> Session {
+        let keys = noise.keys();
+        // Either one is fresh, so this is; and the order does not matter.
+        let session = SessionId(self.incarnation ^ incarnation);
+        let peer = Peer { identity, incarnation, session };
+        Session::new(self.security.protection(), &keys, peer)
+    }
+
+    fn establish(&mut self, session: Session) {
+        let incarnation = session.peer.incarnation;
+        let before = self.current.replace(session);
+        self.previous = before.filter(|before| before.peer.incarnation == incarnation);
+        self.attempt = None;
+        self.confirm_due = false;
+        self.established = true;
+        self.stats.sessions += 1;
+    }
+
+    fn refuse(&mut self, mismatch: Mismatch, proven: bool) {
+        self.stats.refused += 1;
+        if !proven && self.current.is_some() {
+            // Whoever plays a recording to a live session achieves nothing.
+            return;
+        }
+        // What is proven is not hidden by what is not.
+        if proven || !matches!(self.refused, Some((_, true))) {
+            self.refused = Some((mismatch, proven));
+        }
+    }
+
+    fn new_attempt(&mut self, now: Time) -> Attempt {
+        let mut noise = Noise::initiator(&self.security, &mut *self.entropy);
+        let frame = self.message(&mut noise, SealKind::Initiation, None);
+        let name = message_name(&frame[SEAL_HEADER_BYTES..]).expect("a message begins with a key");
+        let next = now + RETRY_FIRST;
+        Attempt { noise, frame, name, due: true, next, interval: RETRY_FIRST }
+    }
+
+    /// Our message of a handshake, as a frame. An initiation names itself.
+    fn message(
+        &self,
+        noise: &mut Noise,
+        kind: SealKind,
+        name: Option<u32>,
+    ) -> [u8; HANDSHAKE_FRAME_BYTES] {
+        let mut frame = [0; HANDSHAKE_FRAME_BYTES];
+        let (head, message) = frame.split_at_mut(SEAL_HEADER_BYTES);
+        let length = noise.write(&self.identity.encode(self.incarnation), message);
+        assert_eq!(length, MESSAGE_BYTES);
+        let name = name.or(message_name(message)).expect("a message begins with a key");
+        let protection = self.security.protection();
+        let length = length as u16;
+        let header = SealHeader { kind, protection, length, key_id: name, sequence: 0 };
+        head.copy_from_slice(&header.encode());
+        frame
+    }
+
+    /// Does what is due by now.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.pending.expire(now);
+        if let Some(attempt) = self.attempt.as_mut().filter(|attempt| now >= attempt.next) {
+            attempt.due = true;
+            attempt.interval = (attempt.interval * 2).min(RETRY_MAX);
+            attempt.next = now + attempt.interval;
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is next needed.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let attempt = self.attempt.as_ref().map(|attempt| attempt.next);
+        attempt.into_iter().chain(self.pending.next_expiry()).min()
+    }
+
+    /// The next thing that happened. A newer one of the same kind replaces one that was not fetched.
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        if core::mem::take(&mut self.established)
+            && let Some(session) = &self.current
+        {
+            return Some(LinkEvent::Established(session.peer));
+        }
+        let (mismatch, proven) = self.refused.take()?;
+        Some(LinkEvent::Refused { mismatch, proven })
+    }
+
+    /// Writes the next frame of the link's own to the front of `out` and returns its length.
+    ///
+    /// # Panics
+    ///
+    /// When `out` is shorter than [`HANDSHAKE_FRAME_BYTES`].
+    pub fn poll_transmit(&mut self, out: &mut [u8]) -> Option<usize> {
+        assert!(out.len() >= HANDSHAKE_FRAME_BYTES, "no room for a frame of a handshake");
+        if core::mem::take(&mut self.confirm_due)
+            && let Some(session) = &mut self.current
+        {
+            let frame = &mut out[..SEAL_OVERHEAD_BYTES];
+            session.sealer.seal_kind(SealKind::Confirm, frame);
+            return Some(frame.len());
+        }
+        let response = self.pending.take_due().copied().or_else(|| self.refusal.take());
+        let frame = response.or_else(|| {
+            let attempt = self.attempt.as_mut().filter(|attempt| attempt.due)?;
+            attempt.due = false;
+            self.stats.initiations += 1;
+            Some(attempt.frame)
+        })?;
+        out[..frame.len()].copy_from_slice(&frame);
+        Some(frame.len())
+    }
+}
+
+/// The name of an attempt: the first bytes of its ephemeral key.
+fn message_name(message: &[u8]) -> Option<u32> {
+    let ephemeral = message.get(..EPHEMERAL_BYTES)?;
+    ephemeral.first_chunk().map(|name| u32::from_le_bytes(*name))
+}
+
+impl fmt::Debug for SecureLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("SecureLink");
+        debug.field("peer", &self.peer()).field("stats", &self.stats).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,203 @@
+//! The cryptography of a handshake: `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s`.
+//!
+//! ```text
+//! -> psk, e          identity of the initiator
+//! <- e, ee           identity of the responder
+//! ```
+//!
+//! **Why NNpsk0.** The two hosts share one secret and nothing else, so a pattern with static keys (KK)
+//! would need two key pairs to be made, carried about and kept, and would tell nobody anything that the
+//! shared secret does not. `psk0` mixes the secret in before the first byte: a first message from
+//! somebody without it fails its tag before any Diffie-Hellman is computed. The ephemeral exchange gives
+//! each session keys that the shared secret alone does not reveal later.
+//!
+//! ChaChaPoly here and AES-GCM for the frames: a handshake has two messages, and without ChaChaPoly
+//! snow 0.10 does not compile.
+//!
+//! What the first message cannot show is freshness: it may be a recording. The responder therefore
+//! takes it for an occasion to answer and for nothing more, until the initiator shows the session's keys.
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
+use snow::resolvers::{CryptoResolver, DefaultResolver};
+use snow::{Builder, HandshakeState};
+use zeroize::Zeroize;
+
+use super::key::PresharedKey;
+use crate::seal::{KEY_BYTES, Protection, VERSION};
+
+const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
+
+/// Bytes of a public key of Curve25519.
+pub(super) const EPHEMERAL_BYTES: usize = 32;
+const TAG_BYTES: usize = 16;
+/// Bytes that each of the two messages has beside its payload.
+pub(super) const MESSAGE_OVERHEAD_BYTES: usize = EPHEMERAL_BYTES + TAG_BYTES;
+
+/// Where randomness comes from: the operating system in production, a seed in a simulation.
+pub trait Entropy {
+    /// Fills `bytes` with bytes that nobody can predict.
+    fn fill(&mut self, bytes: &mut [u8]);
+}
+
+impl<F: FnMut(&mut [u8])> Entropy for F {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        self(bytes);
+    }
+}
+
+/// How a link is protected.
+#[derive(Debug)]
+pub enum Security {
+    /// By a secret that both hosts share.
+    Sealed(PresharedKey),
+    /// Not at all. The handshake is the same, under a key of zeros that everybody knows; so
+    /// mismatches are found, and everybody on the LAN can join and read.
+    Insecure,
+}
+
+impl Security {
+    pub(super) fn protection(&self) -> Protection {
+        match self {
+            Security::Sealed(_) => Protection::Sealed,
+            Security::Insecure => Protection::Insecure,
+        }
+    }
+}
+
+/// The keys of a new session. Wiped when dropped.
+pub(super) struct SessionKeys {
+    /// Their name, the same at both ends.
+    pub(super) key_id: u32,
+    pub(super) send: [u8; KEY_BYTES],
+    pub(super) receive: [u8; KEY_BYTES],
+}
+
+impl Drop for SessionKeys {
+    fn drop(&mut self) {
+        self.send.zeroize();
+        self.receive.zeroize();
+    }
+}
+
+/// A message that is not one of a peer with our key, to us, at this point.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Forged;
+
+/// One handshake under way.
+pub(super) struct Noise(HandshakeState);
+
+impl Noise {
+    /// The side that writes first.
+    pub(super) fn initiator(security: &Security, entropy: &mut dyn Entropy) -> Noise {
+        Noise::new(security, entropy, |builder| builder.build_initiator())
+    }
+
+    /// The side that reads first.
+    pub(super) fn responder(security: &Security, entropy: &mut dyn Entropy) -> Noise {
+        Noise::new(security, entropy, |builder| builder.build_responder())
+    }
+
+    fn new(
+        security: &Security,
+        entropy: &mut dyn Entropy,
+        build: fn(Builder<'_>) -> Result<HandshakeState, snow::Error>,
+    ) -> Noise {
+        let (psk, word) = match security {
+            Security::Sealed(key) => (key.bytes(), b's'),
+            Security::Insecure => (&[0; KEY_BYTES], b'i'),
+        };
+        let prologue = [b"understudy ".as_slice(), &[word, VERSION]].concat();
+        let params: NoiseParams = PATTERN.parse().expect("the pattern is one that snow knows");
+        let mut seed = [0; EPHEMERAL_BYTES];
+        entropy.fill(&mut seed);
+        let builder = Builder::with_resolver(params, Box::new(Primitives { seed }));
+        seed.zeroize();
+        let state = builder.psk(0, psk).and_then(|b| b.prologue(&prologue)).and_then(build);
+        Noise(state.expect("the pattern needs a key and a prologue, and has both"))
+    }
+
+    /// Writes our message around `payload` and returns its length.
+    pub(super) fn write(&mut self, payload: &[u8], message: &mut [u8]) -> usize {
+        self.0.write_message(payload, message).expect("it is our turn, and the buffer has room")
+    }
+
+    /// Reads the peer's message and returns its payload's length. A message that is refused leaves
+    /// no trace: the true one may follow.
+    pub(super) fn read(&mut self, message: &[u8], payload: &mut [u8]) -> Result<usize, Forged> {
+        self.0.read_message(message, payload).map_err(|_| Forged)
+    }
+
+    /// The session's keys, after both messages (Noise specification, section 5.2, `Split`).
+    pub(super) fn keys(mut self) -> SessionKeys {
+        assert!(self.0.is_handshake_finished(), "no keys before both messages");
+        let initiator = self.0.is_initiator();
+        let hash = self.0.get_handshake_hash();
+        let key_id = u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        // Sealing in place with a header as associated data needs the keys themselves: snow's
+        // own transport copies, and takes no associated data.
+        let (mut first, mut second) = self.0.dangerously_get_raw_split();
+        let (send, receive) = if initiator { (first, second) } else { (second, first) };
+        first.zeroize();
+        second.zeroize();
+        SessionKeys { key_id, send, receive }
+    }
+}
+
+impl fmt::Debug for Noise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Noise(..)")
+    }
+}
+
+/// What snow shall compute with: its own primitives, and one ephemeral key's worth of our randomness.
+struct Primitives {
+    seed: [u8; EPHEMERAL_BYTES],
+}
+
+impl Drop for Primitives {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+    }
+}
+
+impl CryptoResolver for Primitives {
+    fn resolve_rng(&self) -> Option<Box<dyn snow::types::Random>> {
+        Some(Box::new(OneSeed(Some(self.seed))))
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn snow::types::Dh>> {
+        DefaultResolver.resolve_dh(choice)
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn snow::types::Hash>> {
+        DefaultResolver.resolve_hash(choice)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn snow::types::Cipher>> {
+        DefaultResolver.resolve_cipher(choice)
+    }
+}
+
+/// Gives its bytes once: each side of a handshake makes one ephemeral key.
+struct OneSeed(Option<[u8; EPHEMERAL_BYTES]>);
+
+impl snow::types::Random for OneSeed {
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), snow::Error> {
+        let mut seed = self.0.take().ok_or(snow::Error::Rng)?;
+        if to.len() != seed.len() {
+            return Err(snow::Error::Rng);
+        }
+        to.copy_from_slice(&seed);
+        seed.zeroize();
+        Ok(())
+    }
+}
+
+impl Drop for OneSeed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}

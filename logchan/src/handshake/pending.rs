@@ -1,0 +1,144 @@
+//! Sessions: those in use, and those that wait for proof that somebody is at the other end.
+
+use alloc::vec::Vec;
+
+use super::noise::SessionKeys;
+use super::report::Peer;
+use super::{ANSWER_BURST, ANSWER_EACH, HANDSHAKE_FRAME_BYTES, PENDING_MAX};
+use crate::seal::{Opener, Protection, Sealer};
+use crate::time::Time;
+
+/// Both directions of one session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) peer: Peer,
+    pub(super) key_id: u32,
+    pub(super) sealer: Sealer,
+    pub(super) opener: Opener,
+}
+
+impl Session {
+    pub(super) fn new(protection: Protection, keys: &SessionKeys, peer: Peer) -> Session {
+        Session {
+            peer,
+            key_id: keys.key_id,
+            sealer: Sealer::new(protection, &keys.send, keys.key_id),
+            opener: Opener::new(protection, &keys.receive, keys.key_id),
+        }
+    }
+}
+
+/// A session that we answered for.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) session: Session,
+    /// The initiation, to know it again.
+    pub(super) initiation: [u8; HANDSHAKE_FRAME_BYTES],
+    /// Our answer to it, to give it again.
+    pub(super) response: [u8; HANDSHAKE_FRAME_BYTES],
+    /// The response is to be sent.
+    pub(super) due: bool,
+    pub(super) expires: Time,
+}
+
+/// At most [`PENDING_MAX`] pending sessions, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct PendingList(Vec<Pending>);
+
+impl PendingList {
+    /// Adds one; the oldest gives way.
+    pub(super) fn push(&mut self, pending: Pending) {
+        if self.0.len() == PENDING_MAX {
+            self.0.remove(0);
+        }
+        self.0.push(pending);
+    }
+
+    /// The one that answers this initiation.
+    pub(super) fn find(&mut self, initiation: &[u8]) -> Option<&mut Pending> {
+        self.0.iter_mut().find(|pending| pending.initiation == initiation)
+    }
+
+    /// The place of a session.
+    pub(super) fn position(&self, key_id: u32) -> Option<usize> {
+        self.0.iter().position(|pending| pending.session.key_id == key_id)
+    }
+
+    pub(super) fn session_mut(&mut self, position: usize) -> &mut Session {
+        &mut self.0[position].session
+    }
+
+    pub(super) fn remove(&mut self, position: usize) -> Session {
+        self.0.remove(position).session
+    }
+
+    /// The next response to be sent.
+    pub(super) fn take_due(&mut self) -> Option<&[u8; HANDSHAKE_FRAME_BYTES]> {
+        let pending = self.0.iter_mut().find(|pending| pending.due)?;
+        pending.due = false;
+        Some(&pending.response)
+    }
+
+    pub(super) fn expire(&mut self, now: Time) {
+        self.0.retain(|pending| now < pending.expires);
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<Time> {
+        self.0.iter().map(|pending| pending.expires).min()
+    }
+}
+
+/// How many answers may be given: a token bucket.
+#[derive(Debug)]
+pub(super) struct AnswerBudget {
+    left: u32,
+    /// The time up to which `left` is accounted for.
+    at: Time,
+}
+
+impl AnswerBudget {
+    pub(super) fn new() -> AnswerBudget {
+        AnswerBudget { left: ANSWER_BURST, at: Time::default() }
+    }
+
+    /// Takes one answer if there is one.
+    pub(super) fn take(&mut self, now: Time) -> bool {
+        let earned = now.since(self.at).as_nanos() / ANSWER_EACH.as_nanos();
+        if earned >= u64::from(ANSWER_BURST - self.left) {
+            self.left = ANSWER_BURST;
+            self.at = self.at.max(now);
+        } else {
+            self.left += earned as u32;
+            self.at = self.at + ANSWER_EACH * earned;
+        }
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+
+    #[test]
+    fn answers_are_spent_and_earned_again() {
+        let mut budget = AnswerBudget::new();
+        let start = Time::default() + ANSWER_EACH * 7;
+        let just_less = ANSWER_EACH.saturating_sub(Duration::from_nanos(1));
+        for _ in 0..ANSWER_BURST {
+            assert!(budget.take(start));
+        }
+        assert!(!budget.take(start));
+        assert!(!budget.take(start + just_less));
+        assert!(budget.take(start + ANSWER_EACH));
+        assert!(!budget.take(start + ANSWER_EACH + just_less));
+        let later = start + ANSWER_EACH * 100;
+        assert_eq!((0..100).filter(|_| budget.take(later)).count(), ANSWER_BURST as usize);
+        // A clock that stands still or goes back earns nothing.
+        assert!(!budget.take(start));
+    }
+}

@@ -1,0 +1,184 @@
+//! The clear header of a sealed frame.
+
+use super::{SEAL_HEADER_BYTES, SEAL_TAG_BYTES};
+
+/// Version of the sealed frame's layout that this build writes and reads.
+pub const VERSION: u8 = 1;
+
+/// Bit of the kind byte that marks frames without protection.
+const INSECURE: u8 = 0x80;
+
+/// What a sealed frame carries. Numbers are part of the format; 0 is invalid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SealKind {
+    /// The first message of a handshake.
+    Initiation = 1,
+    /// The second message of a handshake.
+    Response = 2,
+    /// Empty: shows the responder that the initiator has the session's keys.
+    Confirm = 3,
+    /// A frame of the channel.
+    Data = 4,
+}
+
+impl SealKind {
+    fn from_number(number: u8) -> Option<SealKind> {
+        const ALL: [SealKind; 4] =
+            [SealKind::Initiation, SealKind::Response, SealKind::Confirm, SealKind::Data];
+        ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// Whether the frame ends in a tag of its own. The messages of a handshake contain theirs.
+    fn has_tag(self) -> bool {
+        match self {
+            SealKind::Initiation | SealKind::Response => false,
+            SealKind::Confirm | SealKind::Data => true,
+        }
+    }
+}
+
+/// Whether frames are encrypted and authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Encrypted and authenticated.
+    Sealed,
+    /// Neither: for measurements and for looking at the wire. Whoever is on the LAN can join.
+    Insecure,
+}
+
+/// Why bytes are not a sealed frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// Fewer bytes than the header says, or than a header has.
+    #[error("sealed frame cut off: {have} of at least {need} bytes")]
+    Truncated {
+        /// Bytes there are.
+        have: usize,
+        /// Bytes there must be at least.
+        need: usize,
+    },
+    /// Another layout.
+    #[error("sealed frame of version {found}, this build reads version {VERSION}")]
+    OtherVersion {
+        /// The frame's version.
+        found: u8,
+    },
+    /// A kind without a meaning.
+    #[error("sealed frame of unknown kind {found:#04x}")]
+    UnknownKind {
+        /// The kind byte.
+        found: u8,
+    },
+}
+
+/// The header's fields. None of them is trustworthy before the frame is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealHeader {
+    /// What the frame carries.
+    pub kind: SealKind,
+    /// Whether it is encrypted.
+    pub protection: Protection,
+    /// Bytes of the payload.
+    pub length: u16,
+    /// `Confirm` and `Data`: names the session's keys. `Initiation` and `Response`: names the attempt,
+    /// chosen by the initiator, so that a response finds its question.
+    pub key_id: u32,
+    /// Number of the frame among those sealed with its key; 0 in a handshake.
+    pub sequence: u64,
+}
+
+impl SealHeader {
+    /// The header as bytes.
+    pub fn encode(&self) -> [u8; SEAL_HEADER_BYTES] {
+        let mut bytes = [0; SEAL_HEADER_BYTES];
+        bytes[0] = VERSION;
+        bytes[1] = self.kind as u8
+            | match self.protection {
+                Protection::Sealed => 0,
+                Protection::Insecure => INSECURE,
+            };
+        bytes[2..4].copy_from_slice(&self.length.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.key_id.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header off a frame, and makes sure that the frame is as long as it says. Bytes
+    /// beyond are padding.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a frame of this version.
+    pub fn decode(frame: &[u8]) -> Result<SealHeader, HeaderError> {
+        let truncated = |need| HeaderError::Truncated { have: frame.len(), need };
+        let bytes: &[u8; SEAL_HEADER_BYTES] =
+            frame.first_chunk().ok_or(truncated(SEAL_HEADER_BYTES))?;
+        let [version, kind_byte, l0, l1, s0, s1, s2, s3, sequence @ ..] = *bytes;
+        if version != VERSION {
+            return Err(HeaderError::OtherVersion { found: version });
+        }
+        let kind = SealKind::from_number(kind_byte & !INSECURE)
+            .ok_or(HeaderError::UnknownKind { found: kind_byte })?;
+        let protection =
+            if kind_byte & INSECURE == 0 { Protection::Sealed } else { Protection::Insecure };
+        let header = SealHeader {
+            kind,
+            protection,
+            length: u16::from_le_bytes([l0, l1]),
+            key_id: u32::from_le_bytes([s0, s1, s2, s3]),
+            sequence: u64::from_le_bytes(sequence),
+        };
+        let need = header.frame_bytes();
+        if frame.len() < need { Err(truncated(need)) } else { Ok(header) }
+    }
+
+    /// Bytes of the whole frame, without padding.
+    pub fn frame_bytes(&self) -> usize {
+        let tag = if self.kind.has_tag() { SEAL_TAG_BYTES } else { 0 };
+        SEAL_HEADER_BYTES + usize::from(self.length) + tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: SealHeader = SealHeader {
+        kind: SealKind::Data,
+        protection: Protection::Insecure,
+        length: 0x0102,
+        key_id: 0x0304_0506,
+        sequence: 0x0708_090a_0b0c_0d0e,
+    };
+
+    #[test]
+    fn header_golden_bytes() {
+        let expected = [1, 0x84, 2, 1, 6, 5, 4, 3, 14, 13, 12, 11, 10, 9, 8, 7];
+        assert_eq!(HEADER.encode(), expected);
+    }
+
+    #[test]
+    fn header_round_trips_and_padding_is_ignored() {
+        let mut frame = [0; 400];
+        frame[..SEAL_HEADER_BYTES].copy_from_slice(&HEADER.encode());
+        assert_eq!(SealHeader::decode(&frame), Ok(HEADER));
+        let need = HEADER.frame_bytes();
+        assert_eq!(need, 16 + 258 + 16);
+        assert_eq!(SealHeader::decode(&frame[..need]), Ok(HEADER));
+        let cut = SealHeader::decode(&frame[..need - 1]);
+        assert_eq!(cut, Err(HeaderError::Truncated { have: need - 1, need }));
+    }
+
+    #[test]
+    fn header_of_another_version_or_kind_is_refused() {
+        let mut frame = [0; 400];
+        frame[..SEAL_HEADER_BYTES].copy_from_slice(&HEADER.encode());
+        for kind in [0, 5, 0x7f, 0x80, 0x85] {
+            frame[1] = kind;
+            assert_eq!(SealHeader::decode(&frame), Err(HeaderError::UnknownKind { found: kind }));
+        }
+        frame[0] = 2;
+        assert_eq!(SealHeader::decode(&frame), Err(HeaderError::OtherVersion { found: 2 }));
+    }
+}

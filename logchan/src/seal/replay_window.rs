@@ -1,0 +1,158 @@
+//! Which sequence numbers were seen: a sliding window in a ring of words (RFC 6479).
+
+/// Bits of a word of the bitmap.
+const WORD_BITS: u64 = u64::BITS as u64;
+/// Words of the bitmap; a power of two.
+const WORDS: usize = 16;
+
+/// How far behind the highest number seen a new one may be. One word less than the bitmap has: the
+/// word that the window moves into is cleared as a whole, so that nothing is ever shifted.
+pub const WINDOW_FRAMES: u64 = (WORDS as u64 - 1) * WORD_BITS;
+
+const _: () = assert!(WORDS.is_power_of_two());
+
+/// Why a sequence number is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// It was accepted before.
+    Seen,
+    /// It is more than [`WINDOW_FRAMES`] behind: nobody remembers.
+    TooOld,
+}
+
+/// The numbers accepted so far.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayWindow {
+    /// Bit `n % 64` of word `n / 64 % WORDS` stands for number `n`.
+    words: [u64; WORDS],
+    /// One more than the highest number accepted.
+    next: u64,
+}
+
+impl ReplayWindow {
+    /// Nothing was accepted yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether `sequence` (below `u64::MAX`) may be accepted. Ask this before the costly check of
+    /// the tag, and [`accept`](Self::accept) after it.
+    ///
+    /// # Errors
+    ///
+    /// When the number was accepted before, or may have been.
+    pub fn check(&self, sequence: u64) -> Result<(), Replay> {
+        if sequence >= self.next {
+            Ok(())
+        } else if self.next - sequence > WINDOW_FRAMES {
+            Err(Replay::TooOld)
+        } else if self.words[index(sequence)] & bit(sequence) != 0 {
+            Err(Replay::Seen)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Marks `sequence` as accepted.
+    ///
+    /// # Panics
+    ///
+    /// When [`check`](Self::check) refuses it.
+    pub fn accept(&mut self, sequence: u64) {
+        assert_eq!(self.check(sequence), Ok(()), "sequence {sequence} is accepted twice");
+        if sequence >= self.next {
+            // The word of the highest number so far stays; all words from there to the new one are
+            // of numbers not yet seen.
+            let highest_word = self.next.saturating_sub(1) / WORD_BITS;
+            let skipped = sequence / WORD_BITS - highest_word;
+            for step in 1..=skipped.min(WORDS as u64) {
+                self.words[(highest_word + step) as usize % WORDS] = 0;
+            }
+            self.next = sequence + 1;
+        }
+        self.words[index(sequence)] |= bit(sequence);
+    }
+}
+
+fn index(sequence: u64) -> usize {
+    (sequence / WORD_BITS) as usize % WORDS
+}
+
+fn bit(sequence: u64) -> u64 {
+    1 << (sequence % WORD_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn numbers_in_order_are_accepted_once() {
+        let mut window = ReplayWindow::new();
+        for n in 0..5000 {
+            window.accept(n);
+            assert_eq!(window.check(n), Err(Replay::Seen));
+        }
+        assert_eq!(window.check(5000 - WINDOW_FRAMES), Err(Replay::Seen));
+        assert_eq!(window.check(5000 - WINDOW_FRAMES - 1), Err(Replay::TooOld));
+    }
+
+    #[test]
+    fn number_behind_is_accepted_within_the_window_only() {
+        let mut window = ReplayWindow::new();
+        window.accept(10_000);
+        let oldest = 10_001 - WINDOW_FRAMES;
+        assert_eq!(window.check(oldest - 1), Err(Replay::TooOld));
+        for n in oldest..10_000 {
+            window.accept(n);
+        }
+        for n in oldest..=10_000 {
+            assert_eq!(window.check(n), Err(Replay::Seen));
+        }
+    }
+
+    #[test]
+    fn window_survives_the_largest_jump() {
+        let mut window = ReplayWindow::new();
+        window.accept(0);
+        window.accept(u64::MAX - 1);
+        assert_eq!(window.check(0), Err(Replay::TooOld));
+        assert_eq!(window.check(u64::MAX - 1), Err(Replay::Seen));
+        window.accept(u64::MAX - 2);
+    }
+
+    /// The window says what a set of all accepted numbers says, whatever the order.
+    #[test]
+    fn window_agrees_with_a_set_of_everything_seen() {
+        let mut state = 1_u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        let mut window = ReplayWindow::new();
+        let (mut seen, mut top) = (BTreeSet::new(), 0_u64);
+        for _ in 0..200_000 {
+            let n = match random(20) {
+                0 => top + random(3000),
+                1..=9 => top + random(3),
+                _ => top.saturating_sub(random(WINDOW_FRAMES + 100)),
+            };
+            let expected = if n + WINDOW_FRAMES < top {
+                Err(Replay::TooOld)
+            } else if seen.contains(&n) {
+                Err(Replay::Seen)
+            } else {
+                Ok(())
+            };
+            assert_eq!(window.check(n), expected, "number {n}, next {top}");
+            if expected.is_ok() {
+                window.accept(n);
+                seen.insert(n);
+                top = top.max(n + 1);
+            }
+        }
+    }
+}

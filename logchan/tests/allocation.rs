@@ -1,0 +1,117 @@
+//! A channel allocates when it is made, and never again.
+//!
+//! A program of its own: the allocator that counts is the whole program's, so there is one test in
+//! it, and nothing else runs beside.
+//!
+//! The only unsafe code of this crate's tests: `GlobalAlloc` cannot be implemented without. It hands
+//! every request to the system's allocator as it is.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use logchan::channel::{Channel, Config};
+use logchan::ids::{Lane, Role, SessionId, Term, VmId};
+use logchan::time::{Duration, Time};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is passed on to `System`, which keeps the contract; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of this function, which is that of `System`'s.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: `memory` came from `alloc` or `realloc` above, and thus from `System`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as for `dealloc`, and the caller keeps the contract for `size`.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Frames on their way in one direction, in memory that was there before.
+struct Wire {
+    frames: Vec<[u8; 1500]>,
+    lengths: Vec<usize>,
+    delivered: u64,
+}
+
+const WIRE_FRAMES_MAX: usize = 4096;
+
+impl Wire {
+    fn new() -> Self {
+        let lengths = Vec::with_capacity(WIRE_FRAMES_MAX);
+        Self { frames: vec![[0; 1500]; WIRE_FRAMES_MAX], lengths, delivered: 0 }
+    }
+
+    fn fill(&mut self, channel: &mut Channel, now: Time) {
+        while self.lengths.len() < WIRE_FRAMES_MAX {
+            let Some(length) = channel.poll_transmit(now, &mut self.frames[self.lengths.len()])
+            else {
+                return;
+            };
+            self.lengths.push(length);
+        }
+    }
+
+    /// Delivers the frames, every fifth one lost, the others backwards in groups of seven.
+    fn deliver(&mut self, channel: &mut Channel, now: Time) {
+        let count = self.lengths.len();
+        for group in 0..count.div_ceil(7) {
+            for index in (7 * group..count.min(7 * group + 7)).rev() {
+                self.delivered += 1;
+                if !self.delivered.is_multiple_of(5) {
+                    channel.handle_frame(now, &self.frames[index][..self.lengths[index]]);
+                }
+            }
+        }
+        self.lengths.clear();
+    }
+}
+
+#[test]
+fn channel_with_losses_and_full_windows_allocates_nothing_after_new() {
+    let config = Config::new(VmId(1), SessionId(1), Term(1));
+    let mut now = Time::from_nanos(1);
+    let mut ends = [Role::Primary, Role::Backup]
+        .map(|role| Channel::new(config.clone(), role, now).expect("a good configuration"));
+    let mut wires = [Wire::new(), Wire::new()];
+    let entry = [0x5a; 700];
+
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let mut received = 0;
+    for _ in 0..2000 {
+        now = now + Duration::from_micros(400);
+        for lane in Lane::ALL {
+            while ends[0].append(now, lane, &entry).is_ok() {}
+            ends[0].require_bulk();
+        }
+        for end in [0, 1] {
+            ends[end].handle_timeout(now);
+            wires[end].fill(&mut ends[end], now);
+            wires[end].deliver(&mut ends[1 - end], now);
+            while ends[1 - end].poll_event().is_some() {}
+        }
+        for lane in Lane::ALL {
+            let length = ends[1].received(lane).len() / 2;
+            ends[1].consume(lane, length);
+            received += length;
+        }
+    }
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let resent = ends[0].stats().resent;
+    println!("{received} bytes received, {resent} frames sent again, {allocations} allocations");
+    assert!(received > 10_000_000 && resent > 1000, "nothing much happened");
+    assert_eq!(allocations, 0);
+}

@@ -1,0 +1,133 @@
+//! A channel that is shown anything: it does not panic, takes no more than a window, sends only
+//! frames, and wakes only finitely often.
+
+use logchan::channel::{Channel, FrameVerdict};
+use logchan::frame::FrameHeader;
+use logchan::ids::{FrameNumber, Lane, Role};
+use logchan::limits::WINDOW_BYTES_MIN;
+use logchan::time::{Duration, Time};
+
+use crate::frame::{encoded, fuzz_frame};
+use crate::fuzz::{mutate, run_one_in};
+use crate::ingredients::Rng;
+use crate::pair::{config, transmit};
+
+/// A channel in mid-session, its peer, and the time.
+struct Session {
+    ends: [Channel; 2],
+    now: Time,
+}
+
+impl Session {
+    fn new() -> Self {
+        let mut config = config();
+        config.window_bytes = [WINDOW_BYTES_MIN; 2];
+        let now = Time::from_nanos(1 << 40);
+        let end = |role| Channel::new(config.clone(), role, now).expect("a good configuration");
+        let mut session = Self { ends: [end(Role::Primary), end(Role::Backup)], now };
+        session.exchange();
+        session
+    }
+
+    /// Delivers what the ends have to send, and what they answer.
+    fn exchange(&mut self) {
+        for _ in 0..4 {
+            for end in [0, 1] {
+                while let Some(frame) = transmit(&mut self.ends[end], self.now) {
+                    self.ends[1 - end].handle_frame(self.now, &frame);
+                }
+            }
+        }
+    }
+
+    /// A frame that `end` might send next, and its changes.
+    fn invent(&mut self, end: usize, rng: &mut Rng) -> Vec<u8> {
+        let lane = Lane::ALL[rng.below(2)];
+        let length = 1 + rng.below(200);
+        let bytes = rng.bytes(length);
+        // A full window is as good a state as any.
+        let _appended = self.ends[end].append(self.now, lane, &bytes);
+        let Some(mut frame) = transmit(&mut self.ends[end], self.now) else {
+            return bytes;
+        };
+        let (mut header, payload) = FrameHeader::decode(&frame).expect("channels send frames");
+        let payload = payload.to_vec();
+        // Fields that decode, with values that mean something else.
+        match rng.below(12) {
+            0 => header.number = FrameNumber(1 + rng.number() % (u64::MAX - 1)),
+            1 => header.ack.newest = FrameNumber(rng.number()),
+            2 => header.ack.before = rng.next(),
+            3 => header.lanes[rng.below(2)].received = rng.number() >> 1,
+            4 => header.lanes[rng.below(2)].window = rng.next() as u32,
+            5 if header.kind.lane().is_some() => header.offset = rng.number() >> 1,
+            6 if header.kind.lane().is_some() => {
+                header.offset = header.offset.wrapping_add(rng.below(300) as u64);
+            }
+            7 => header.executed = rng.number(),
+            8 => header.ack.held_ns = rng.next() as u32,
+            9 | 10 => mutate(&mut frame, rng),
+            _ => {}
+        }
+        let mut changed = encoded(&header, &payload);
+        if rng.below(8) == 0 {
+            mutate(&mut changed, rng);
+        }
+        if rng.below(4) == 0 { frame } else { changed }
+    }
+}
+
+/// Shows `bytes` to a channel.
+fn fuzz_handle_frame(channel: &mut Channel, now: Time, bytes: &[u8]) -> FrameVerdict {
+    let before = channel.stats().verdicts;
+    let verdict = channel.handle_frame(now, bytes);
+    let after = channel.stats().verdicts;
+    assert_eq!(after[verdict.index()], before[verdict.index()] + 1);
+    assert_eq!(after.iter().sum::<u64>(), before.iter().sum::<u64>() + 1);
+    for lane in Lane::ALL {
+        assert!(channel.received(lane).len() <= WINDOW_BYTES_MIN);
+        assert!(channel.room(lane) <= WINDOW_BYTES_MIN);
+        assert!(channel.lane_acked(lane) <= channel.appended(lane));
+    }
+    assert!(channel.acked() <= channel.appended(Lane::Latency));
+    while channel.poll_event().is_some() {}
+    let mut frames = 0;
+    while let Some(frame) = transmit(channel, now) {
+        fuzz_frame(&frame);
+        frames += 1;
+        assert!(frames < 10_000, "sends without end");
+    }
+    verdict
+}
+
+/// One step of a session: an end is shown a frame, what arrived is read in part, time passes.
+fn fuzz_step(session: &mut Session, rng: &mut Rng) -> usize {
+    session.now = session.now + Duration::from_nanos(rng.number() % 3_000_000);
+    let end = rng.below(2);
+    let bytes = session.invent(end, rng);
+    let channel = &mut session.ends[1 - end];
+    fuzz_handle_frame(channel, session.now, &bytes);
+    for lane in Lane::ALL {
+        let length = rng.below(channel.received(lane).len() + 1);
+        channel.consume(lane, length);
+    }
+    let mut wakes = 0;
+    while channel.poll_timeout().is_some_and(|timeout| timeout <= session.now) {
+        channel.handle_timeout(session.now);
+        wakes += 1;
+        assert!(wakes < 100, "due again and again");
+    }
+    if rng.below(4) == 0 {
+        session.exchange();
+    }
+    bytes.len()
+}
+
+const STEPS: u64 = 128;
+
+#[test]
+fn fuzz_channel() {
+    run_one_in(STEPS, "fuzz_channel", |rng| {
+        let mut session = Session::new();
+        (0..STEPS).map(|_| fuzz_step(&mut session, rng)).sum()
+    });
+}

@@ -1,0 +1,376 @@
+//! Two endpoints on a wire that loses, repeats, delays and forges.
+
+use logchan::handshake::{
+    ANSWER_BURST, Identity, LinkEvent, Mismatch, PresharedKey, RETRY_MAX, Received, SecureLink,
+    Security,
+};
+use logchan::ids::{Role, VmId};
+use logchan::seal::OpenError;
+use logchan::time::Duration;
+
+use crate::pair::{BACKUP, PRIMARY, Pair, Rng, around, endpoint, events, shared_key, transmitted};
+
+#[test]
+fn one_side_starts_and_both_agree() {
+    for starter in 0..2 {
+        let mut pair = Pair::new(3);
+        assert!(pair.ends[0].seal(&mut around(b"early")).is_err());
+        pair.ends[starter].start(pair.now);
+        pair.settle();
+        let [a, b] = &mut pair.ends;
+        let (seen_by_a, seen_by_b) = (a.peer().unwrap(), b.peer().unwrap());
+        assert_eq!((seen_by_a.identity, seen_by_b.identity), (BACKUP, PRIMARY));
+        assert_eq!(seen_by_a.session, seen_by_b.session);
+        assert_ne!(seen_by_a.incarnation, seen_by_b.incarnation);
+        assert_eq!(events(a), [LinkEvent::Established(seen_by_a)]);
+        assert_eq!(events(b), [LinkEvent::Established(seen_by_b)]);
+        assert!(pair.works());
+        assert_eq!(pair.ends[0].poll_timeout(), None);
+        assert_eq!(pair.ends[1].poll_timeout(), None);
+    }
+}
+
+#[test]
+fn both_sides_start_at_once_and_agree() {
+    for seed in 0..50 {
+        let mut pair = Pair::new(seed);
+        let now = pair.now;
+        pair.ends.iter_mut().for_each(|end| end.start(now));
+        pair.settle();
+        assert!(pair.works(), "seed {seed}");
+        assert_eq!(pair.ends[0].peer().unwrap().session, pair.ends[1].peer().unwrap().session);
+        let stats = pair.ends.each_ref().map(SecureLink::stats);
+        assert_eq!(stats[0].sessions + stats[1].sessions, 2, "seed {seed}: {stats:?}");
+    }
+}
+
+/// Each of the first frames is lost in turn, with one and with two starters.
+#[test]
+fn any_lost_message_is_made_good() {
+    for starters in 1..4 {
+        for lost in 0..8 {
+            let mut pair = Pair::new(lost);
+            let (start, mut count) = (pair.now, 0);
+            (0..2).filter(|end| starters >> end & 1 != 0).for_each(|e| pair.ends[e].start(start));
+            for _ in 0..10 {
+                pair.settle_with(|_, _| {
+                    count += 1;
+                    count - 1 != lost
+                });
+                // A lost confirmation is made good by the first frame of the initiator.
+                let _ = pair.works();
+                if pair.works() {
+                    break;
+                }
+                pair.sleep(RETRY_MAX);
+            }
+            assert!(pair.works(), "starters {starters}, lost {lost}");
+            assert!(pair.now.since(start) <= Duration::from_millis(60));
+        }
+    }
+}
+
+/// Loss, repetition and delay at random, with starts and restarts; then the wire heals, and both must
+/// come to terms.
+#[test]
+fn endpoints_agree_once_a_bad_wire_heals() {
+    for seed in 0..200 {
+        let mut rng = Rng(seed);
+        let mut pair = Pair::new(seed + 1000);
+        let now = pair.now;
+        pair.ends.iter_mut().for_each(|end| end.start(now));
+        let mut wire: Vec<(usize, Vec<u8>)> = Vec::new();
+        for step in 0..200 {
+            pair.sleep(Duration::from_millis(1 + rng.next() % 30));
+            for from in 0..2 {
+                wire.extend(transmitted(&mut pair.ends[from]).into_iter().map(|f| (from, f)));
+            }
+            for _ in 0..rng.below(4) {
+                if wire.is_empty() {
+                    break;
+                }
+                let at = rng.below(wire.len());
+                let (from, mut frame) = wire[at].clone();
+                if rng.below(4) != 0 {
+                    wire.remove(at);
+                }
+                if rng.below(3) != 0 {
+                    pair.ends[1 - from].handle_frame(pair.now, &mut frame);
+                }
+            }
+            match rng.below(40) {
+                0 => pair.ends[rng.below(2)].start(pair.now),
+                1 if step < 150 => {
+                    pair.ends[0] = endpoint(shared_key(), PRIMARY, rng.next());
+                    pair.ends[0].start(pair.now);
+                }
+                _ => {}
+            }
+        }
+        let healed = pair.now;
+        let mut tries = 0;
+        while !(pair.works() && pair.works()) {
+            // Silence is noticed by the channel above, which starts anew.
+            let now = pair.now;
+            pair.ends.iter_mut().for_each(|end| end.start(now));
+            pair.settle();
+            pair.sleep(RETRY_MAX);
+            tries += 1;
+            assert!(tries < 20, "seed {seed}: {:?}", pair.ends);
+        }
+        assert!(pair.now.since(healed) <= Duration::from_millis(4000), "seed {seed}");
+        let peers = pair.ends.each_ref().map(|end| end.peer().unwrap());
+        assert_eq!(peers[0].session, peers[1].session, "seed {seed}");
+    }
+}
+
+#[test]
+fn restarted_peer_gets_a_new_session_and_the_old_one_is_void() {
+    for restarted in 0..2 {
+        let mut pair = Pair::established(5);
+        let before = pair.ends[1 - restarted].peer().unwrap();
+        let mut leftover = around(b"from a former life");
+        pair.ends[restarted].seal(&mut leftover).unwrap();
+
+        let identity = [PRIMARY, BACKUP][restarted];
+        pair.ends[restarted] = endpoint(shared_key(), identity, 77);
+        assert!(!pair.passes(1 - restarted, b"into the void"));
+        pair.ends[restarted].start(pair.now);
+        pair.settle();
+        let survivor = &mut pair.ends[1 - restarted];
+        let after = survivor.peer().unwrap();
+        assert_ne!(before.incarnation, after.incarnation);
+        assert_ne!(before.session, after.session);
+        assert_eq!(events(survivor), [LinkEvent::Established(after)]);
+        let late = survivor.handle_frame(pair.now, &mut leftover);
+        assert!(matches!(late, Received::Dropped(OpenError::StaleSession { .. })), "{late:?}");
+        assert!(pair.works());
+    }
+}
+
+#[test]
+fn new_handshake_between_the_same_two_loses_no_frame() {
+    let mut pair = Pair::established(6);
+    let before = pair.ends[1].peer().unwrap();
+    let mut under_way = around(b"sealed before");
+    pair.ends[0].seal(&mut under_way).unwrap();
+    pair.ends[0].start(pair.now);
+    assert!(pair.works(), "the live session goes on meanwhile");
+    pair.settle();
+    assert_eq!(pair.ends[1].peer(), Some(before), "the same session for the channel");
+    let now = pair.now;
+    let mut copy = under_way.clone();
+    let late = pair.ends[1].handle_frame(now, &mut copy);
+    assert!(matches!(late, Received::Data(_)), "{late:?}");
+    let again = pair.ends[1].handle_frame(now, &mut under_way);
+    assert!(matches!(again, Received::Dropped(OpenError::Replayed { .. })), "{again:?}");
+    assert!(pair.works());
+}
+
+#[test]
+fn keys_are_replaced_in_time_and_no_frame_is_lost() {
+    let first = endpoint(shared_key(), PRIMARY, 1).with_rekey_after(100);
+    let mut pair = Pair::of(first, endpoint(shared_key(), BACKUP, 2));
+    pair.ends[0].start(pair.now);
+    pair.settle();
+    let peer = pair.ends[1].peer();
+    for _ in 0..1000 {
+        assert!(pair.works());
+        pair.settle();
+        pair.sleep(Duration::from_millis(10));
+    }
+    assert_eq!(pair.ends[1].peer(), peer, "the same session for the channel");
+    assert_eq!(pair.ends[1].stats().sessions, 11, "the first and ten more");
+    assert_eq!(pair.ends[1].stats().open.replayed, 0);
+}
+
+#[test]
+fn mismatches_are_named_at_both_ends() {
+    let cases = [
+        (Identity { protocol_version: 2, ..BACKUP }, "protocol version"),
+        (Identity { vm_id: VmId(8), ..BACKUP }, "serves VM"),
+        (PRIMARY, "and so are we"),
+        (Identity { cpu_digest: 1, ..BACKUP }, "CPU model"),
+        (Identity { guest_digest: 1, ..BACKUP }, "guest image"),
+    ];
+    for (identity, part) in cases {
+        let first = endpoint(shared_key(), PRIMARY, 1);
+        let mut pair = Pair::of(first, endpoint(shared_key(), identity, 2));
+        pair.ends[0].start(pair.now);
+        pair.settle();
+        for (end, expect_proven) in [(0, true), (1, false)] {
+            let events = events(&mut pair.ends[end]);
+            let [LinkEvent::Refused { mismatch, proven }] = events[..] else {
+                panic!("{events:?}")
+            };
+            assert!(mismatch.to_string().contains(part), "{mismatch}");
+            assert_eq!(proven, expect_proven);
+            assert_eq!(pair.ends[end].peer(), None);
+        }
+        // The operator corrects the second one: the first is still trying.
+        pair.ends[1] = endpoint(shared_key(), BACKUP, 3);
+        pair.sleep(RETRY_MAX);
+        pair.settle();
+        assert!(pair.works());
+    }
+}
+
+#[test]
+fn role_can_change_between_handshakes() {
+    let mut pair = Pair::established(8);
+    let live = Identity { role: Role::Primary, ..BACKUP };
+    pair.ends[1].set_identity(pair.now, live);
+    assert!(pair.works(), "the session goes on");
+    pair.ends[0] = endpoint(shared_key(), PRIMARY, 9);
+    pair.ends[0].start(pair.now);
+    pair.settle();
+    let refused =
+        LinkEvent::Refused { mismatch: Mismatch::Role { role: Role::Primary }, proven: true };
+    assert_eq!(events(&mut pair.ends[0]), [refused]);
+    pair.ends[0].set_identity(pair.now, BACKUP);
+    pair.settle();
+    assert!(pair.works());
+}
+
+#[test]
+fn wrong_key_is_counted_and_nothing_else() {
+    let other = Security::Sealed(PresharedKey::from_bytes(&[0x5b; 32]).unwrap());
+    let first = endpoint(shared_key(), PRIMARY, 1);
+    let mut pair = Pair::of(first, endpoint(other, BACKUP, 2));
+    pair.ends[0].start(pair.now);
+    for _ in 0..10 {
+        pair.settle();
+        pair.sleep(RETRY_MAX);
+    }
+    let [asking, asked] = pair.ends.each_ref().map(SecureLink::stats);
+    assert_eq!((asking.initiations, asked.forged_handshakes), (10, 10));
+    assert_eq!((pair.ends[0].peer(), pair.ends[1].peer()), (None, None));
+    assert!(events(&mut pair.ends[0]).is_empty() && events(&mut pair.ends[1]).is_empty());
+}
+
+#[test]
+fn insecure_endpoints_meet_each_other_only() {
+    let insecure = |identity, seed| endpoint(Security::Insecure, identity, seed);
+    let mut pair = Pair::of(insecure(PRIMARY, 1), insecure(BACKUP, 2));
+    pair.ends[0].start(pair.now);
+    pair.settle();
+    assert!(pair.works());
+
+    let mut pair = Pair::of(insecure(PRIMARY, 1), endpoint(shared_key(), BACKUP, 2));
+    let now = pair.now;
+    pair.ends.iter_mut().for_each(|end| end.start(now));
+    pair.settle();
+    assert!(!pair.works());
+    for end in &pair.ends {
+        assert!(end.stats().open.other_protection > 0 && end.peer().is_none());
+    }
+}
+
+/// What an attacker on the LAN can send: everything that was ever on the wire, damaged or not.
+#[test]
+fn recordings_and_forgeries_leave_a_live_session_alone() {
+    let mut recorded = Vec::new();
+    for seed in 20..30 {
+        let mut pair = Pair::new(seed);
+        let now = pair.now;
+        pair.ends.iter_mut().for_each(|end| end.start(now));
+        pair.settle_with(|_, frame| {
+            recorded.push(frame.clone());
+            true
+        });
+    }
+    let mut pair = Pair::new(31);
+    pair.ends[0].start(pair.now);
+    pair.settle_with(|_, frame| {
+        recorded.push(frame.clone());
+        true
+    });
+    let peers = pair.ends.each_ref().map(SecureLink::peer);
+    let _ = pair.ends.each_mut().map(events);
+
+    let mut rng = Rng(1);
+    let mut answers = 0;
+    for _ in 0..2000 {
+        let mut frame = recorded[rng.below(recorded.len())].clone();
+        if rng.below(2) == 0 {
+            let at = rng.below(frame.len());
+            frame[at] ^= 1 << rng.below(8);
+        }
+        let victim = rng.below(2);
+        let received = pair.ends[victim].handle_frame(pair.now, &mut frame);
+        assert!(!matches!(received, Received::Data(_)));
+        answers += transmitted(&mut pair.ends[victim]).len();
+        assert_eq!(pair.ends.each_ref().map(SecureLink::peer), peers);
+    }
+    assert!(pair.works(), "the session was torn down");
+    assert!(events(&mut pair.ends[0]).is_empty() && events(&mut pair.ends[1]).is_empty());
+    let [a, b] = pair.ends.each_ref().map(SecureLink::stats);
+    assert!(a.forged_handshakes > 0 && a.over_budget > 0 && a.stale_responses > 0, "{a:?}");
+    assert_eq!((a.sessions, b.sessions), (1, 1));
+    println!("{answers} answers (burst {ANSWER_BURST}): {a:?}");
+
+    // And the peer, restarted in the midst of it, is heard.
+    pair.ends[0] = endpoint(shared_key(), PRIMARY, 99);
+    pair.ends[0].start(pair.now);
+    for _ in 0..20 {
+        pair.settle();
+        pair.sleep(RETRY_MAX);
+    }
+    assert!(pair.works());
+}
+
+/// A response that somebody forged must not spoil the attempt for the true one.
+#[test]
+fn forged_response_does_not_spoil_the_attempt() {
+    let mut pair = Pair::new(40);
+    pair.ends[0].start(pair.now);
+    let now = pair.now;
+    let mut rng = Rng(2);
+    let [a, b] = &mut pair.ends;
+    for mut initiation in transmitted(a) {
+        b.handle_frame(now, &mut initiation);
+    }
+    let response = transmitted(b).remove(0);
+    for _ in 0..200 {
+        let mut forged = response.clone();
+        rng.fill(&mut forged[20..]);
+        a.handle_frame(now, &mut forged);
+    }
+    for bit in 8 * 16..8 * response.len() {
+        let mut forged = response.clone();
+        forged[bit / 8] ^= 1 << (bit % 8);
+        a.handle_frame(now, &mut forged);
+    }
+    assert!(a.peer().is_none());
+    a.handle_frame(now, &mut response.clone());
+    pair.settle();
+    assert!(pair.works());
+}
+
+#[test]
+fn own_initiation_sent_back_is_counted() {
+    let mut pair = Pair::new(41);
+    let now = pair.now;
+    let end = &mut pair.ends[0];
+    end.start(now);
+    let mut initiation = transmitted(end).remove(0);
+    end.handle_frame(now, &mut initiation);
+    assert_eq!(end.stats().reflected, 1);
+    assert!(transmitted(end).is_empty() && end.peer().is_none());
+}
+
+#[test]
+fn initiations_are_repeated_ever_more_slowly() {
+    let mut pair = Pair::new(42);
+    pair.ends[0].start(pair.now);
+    let start = pair.now;
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        pair.settle_with(|_, _| false);
+        times.push(pair.now.since(start).as_nanos() / 1_000_000);
+        pair.sleep(Duration::from_millis(60_000));
+    }
+    assert_eq!(times, [0, 20, 60, 140, 300, 620, 1260, 2260, 3260, 4260]);
+    pair.ends[0].stop();
+    assert_eq!(pair.ends[0].poll_timeout(), None);
+}

@@ -1,0 +1,150 @@
+//! Two endpoints and the wire between them.
+
+use logchan::handshake::{
+    HANDSHAKE_FRAME_BYTES, Identity, LinkEvent, PresharedKey, Received, SecureLink, Security,
+};
+use logchan::ids::{Role, VmId};
+use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES};
+use logchan::time::{Duration, Time};
+
+pub(crate) const PRIMARY: Identity = Identity {
+    protocol_version: 1,
+    role: Role::Primary,
+    vm_id: VmId(7),
+    cpu_digest: 0xc0,
+    guest_digest: 0x60,
+};
+pub(crate) const BACKUP: Identity = Identity { role: Role::Backup, ..PRIMARY };
+
+/// splitmix64 (Steele, Lea, Flood, 2014).
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        bytes.fill_with(|| self.next() as u8);
+    }
+}
+
+pub(crate) fn shared_key() -> Security {
+    Security::Sealed(PresharedKey::from_bytes(&[0x5a; 32]).unwrap())
+}
+
+pub(crate) fn endpoint(security: Security, identity: Identity, seed: u64) -> SecureLink {
+    let mut rng = Rng(seed);
+    SecureLink::new(security, identity, Box::new(move |bytes: &mut [u8]| rng.fill(bytes)))
+}
+
+/// A frame around `payload`, not sealed yet.
+pub(crate) fn around(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; payload.len() + SEAL_OVERHEAD_BYTES];
+    frame[SEAL_HEADER_BYTES..][..payload.len()].copy_from_slice(payload);
+    frame
+}
+
+/// What the link wants to send now.
+pub(crate) fn transmitted(link: &mut SecureLink) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let mut buffer = [0; HANDSHAKE_FRAME_BYTES];
+    while let Some(length) = link.poll_transmit(&mut buffer) {
+        frames.push(buffer[..length].to_vec());
+    }
+    frames
+}
+
+pub(crate) fn events(link: &mut SecureLink) -> Vec<LinkEvent> {
+    std::iter::from_fn(|| link.poll_event()).collect()
+}
+
+/// Two endpoints; `ends[0]` is the primary unless a test says otherwise.
+pub(crate) struct Pair {
+    pub(crate) ends: [SecureLink; 2],
+    pub(crate) now: Time,
+}
+
+impl Pair {
+    pub(crate) fn new(seed: u64) -> Pair {
+        let primary = endpoint(shared_key(), PRIMARY, 2 * seed);
+        Pair::of(primary, endpoint(shared_key(), BACKUP, 2 * seed + 1))
+    }
+
+    pub(crate) fn of(first: SecureLink, second: SecureLink) -> Pair {
+        Pair { ends: [first, second], now: Time::from_nanos(1_000_000) }
+    }
+
+    /// A pair with a session.
+    pub(crate) fn established(seed: u64) -> Pair {
+        let mut pair = Pair::new(seed);
+        pair.ends[0].start(pair.now);
+        pair.settle();
+        for end in &mut pair.ends {
+            assert!(matches!(events(end)[..], [LinkEvent::Established(_)]));
+        }
+        pair
+    }
+
+    /// Delivers what both send until neither sends anything. `pass` sees each frame with its
+    /// sender, may change it, and says whether it arrives.
+    pub(crate) fn settle_with(&mut self, mut pass: impl FnMut(usize, &mut Vec<u8>) -> bool) {
+        for _ in 0..100 {
+            let mut quiet = true;
+            for from in 0..2 {
+                for mut frame in transmitted(&mut self.ends[from]) {
+                    quiet = false;
+                    if pass(from, &mut frame) {
+                        let received = self.ends[1 - from].handle_frame(self.now, &mut frame);
+                        assert!(!matches!(received, Received::Data(_)));
+                    }
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("the two never stop talking");
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.settle_with(|_, _| true);
+    }
+
+    /// Lets time pass up to the next timer of either end, at most `limit`.
+    pub(crate) fn sleep(&mut self, limit: Duration) {
+        let next = self.ends.iter().filter_map(SecureLink::poll_timeout).min();
+        let limit = self.now + limit;
+        self.now = next.map_or(limit, |next| next.min(limit)).max(self.now);
+        let now = self.now;
+        self.ends.iter_mut().for_each(|end| end.handle_timeout(now));
+    }
+
+    /// Sends one frame of the channel; whether it arrived.
+    pub(crate) fn passes(&mut self, from: usize, payload: &[u8]) -> bool {
+        let mut frame = around(payload);
+        if self.ends[from].seal(&mut frame).is_err() {
+            return false;
+        }
+        match self.ends[1 - from].handle_frame(self.now, &mut frame) {
+            Received::Data(opened) => {
+                assert_eq!(opened, payload);
+                true
+            }
+            Received::Handshake | Received::Dropped(_) => false,
+        }
+    }
+
+    /// Both directions work.
+    pub(crate) fn works(&mut self) -> bool {
+        self.passes(0, b"log entries") & self.passes(1, b"an acknowledgement")
+    }
+}

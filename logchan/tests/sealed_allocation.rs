@@ -1,0 +1,86 @@
+//! Frames of a session are sealed, opened and refused without an allocation.
+//!
+//! A program of its own: the allocator that counts is the whole program's, so there is one test in
+//! it, and nothing else runs beside.
+//!
+//! The only unsafe code here: `GlobalAlloc` cannot be implemented without. It hands every request to
+//! the system's allocator as it is.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use logchan::handshake::{Identity, PresharedKey, Received, SecureLink, Security};
+use logchan::ids::{Role, VmId};
+use logchan::time::Time;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is passed on to `System`, which keeps the contract; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of this function, which is that of `System`'s.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: `memory` came from `alloc` above, or the default `realloc` on it, and thus from
+        // `System`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const NOW: Time = Time::from_nanos(1);
+
+fn endpoint(role: Role, byte: u8) -> SecureLink {
+    let identity =
+        Identity { protocol_version: 1, role, vm_id: VmId(1), cpu_digest: 0, guest_digest: 0 };
+    let key = Security::Sealed(PresharedKey::from_bytes(&[9; 32]).unwrap());
+    let mut next = byte;
+    let entropy = move |bytes: &mut [u8]| {
+        bytes.fill_with(|| {
+            next = next.wrapping_mul(5).wrapping_add(1);
+            next
+        });
+    };
+    SecureLink::new(key, identity, Box::new(entropy))
+}
+
+/// Sends what `from` wants to send; whether it was anything.
+fn deliver(from: &mut SecureLink, to: &mut SecureLink) -> bool {
+    let mut buffer = [0; 256];
+    let Some(length) = from.poll_transmit(&mut buffer) else { return false };
+    assert_eq!(to.handle_frame(NOW, &mut buffer[..length]), Received::Handshake);
+    true
+}
+
+#[test]
+fn frames_of_a_session_allocate_nothing() {
+    let (mut a, mut b) = (endpoint(Role::Primary, 1), endpoint(Role::Backup, 2));
+    a.start(NOW);
+    while deliver(&mut a, &mut b) || deliver(&mut b, &mut a) {}
+    assert!(a.peer().is_some() && b.peer().is_some());
+
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let mut opened = 0;
+    for n in 0..1_000_usize {
+        let mut buffer = [n as u8; 1500];
+        let frame = &mut buffer[..32 + n % 1469];
+        a.seal(frame).unwrap();
+        let mut copy = [0; 1500];
+        let copy = &mut copy[..frame.len()];
+        copy.copy_from_slice(frame);
+        // As it is, then repeated, then damaged.
+        opened += usize::from(matches!(b.handle_frame(NOW, frame), Received::Data(_)));
+        assert!(matches!(b.handle_frame(NOW, copy), Received::Dropped(_)));
+        copy[9 + n % 7] ^= 1;
+        assert!(matches!(b.handle_frame(NOW, copy), Received::Dropped(_)));
+    }
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert_eq!((opened, allocations), (1_000, 0));
+}

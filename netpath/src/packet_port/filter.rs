@@ -1,0 +1,96 @@
+//! Which of the frames that a packet socket delivers are for us.
+//!
+//! The kernel selects by EtherType only. It also delivers frames to other stations (a bridge that
+//! floods, a NIC in promiscuous mode), multicast, and frames of every VLAN with the tag taken out. The
+//! last are known only by being marked as another host's although they have our address
+//! (`__netif_receive_skb_core`, at `check_vlan_id`).
+
+use pnet::packet::ethernet::EthernetPacket;
+
+use super::PacketStats;
+use crate::mac::MacAddr;
+use crate::port::{FRAME_MAX, FRAME_MIN};
+use crate::sys::packet_socket::FrameInfo;
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Ours,
+    /// Longer than a port carries, cut to the slot, or shorter than an Ethernet header.
+    BadLength,
+    /// To another station, or to a group.
+    ForeignMac,
+    ForeignEtherType,
+    ForeignVlan,
+}
+
+/// Judges a frame by the front of it (at least the Ethernet header, if the frame has one).
+pub(super) fn judge(front: &[u8], info: &FrameInfo, mac: MacAddr, ethertype: u16) -> Verdict {
+    if info.wire_length > info.length || !(FRAME_MIN..=FRAME_MAX).contains(&info.length) {
+        return Verdict::BadLength;
+    }
+    let Some(frame) = EthernetPacket::new(front) else { return Verdict::BadLength };
+    if info.packet_type == libc::PACKET_OUTGOING || frame.get_destination() != mac {
+        Verdict::ForeignMac
+    } else if info.packet_type == libc::PACKET_OTHERHOST {
+        Verdict::ForeignVlan
+    } else if frame.get_ethertype().0 != ethertype {
+        Verdict::ForeignEtherType
+    } else {
+        Verdict::Ours
+    }
+}
+
+impl Verdict {
+    /// Counts a frame that is not delivered.
+    pub(super) fn count(self, stats: &mut PacketStats) {
+        match self {
+            Verdict::Ours => {}
+            Verdict::BadLength => stats.rx_bad_length += 1,
+            Verdict::ForeignMac => stats.rx_foreign_mac += 1,
+            Verdict::ForeignEtherType => stats.rx_foreign_ethertype += 1,
+            Verdict::ForeignVlan => stats.rx_foreign_vlan += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: MacAddr = MacAddr(2, 0, 0, 0, 0, 1);
+
+    fn frame(destination: [u8; 6], ethertype: u16) -> Vec<u8> {
+        let mut frame = destination.to_vec();
+        frame.extend([2, 0, 0, 0, 0, 2]);
+        frame.extend(ethertype.to_be_bytes());
+        frame.resize(60, 0);
+        frame
+    }
+
+    fn verdict(frame: &[u8], info: FrameInfo) -> Verdict {
+        let length = frame.len();
+        let info = FrameInfo { length, wire_length: length.max(info.wire_length), ..info };
+        judge(frame, &info, OURS, 0x88b5)
+    }
+
+    #[test]
+    fn only_untagged_frames_to_us_of_the_ethertype_are_ours() {
+        let plain = FrameInfo::default();
+        let ours = frame([2, 0, 0, 0, 0, 1], 0x88b5);
+        assert_eq!(verdict(&ours, plain), Verdict::Ours);
+        assert_eq!(verdict(&ours[..14], plain), Verdict::Ours);
+        assert_eq!(verdict(&ours[..13], plain), Verdict::BadLength);
+        assert_eq!(verdict(&[0; FRAME_MAX + 1], plain), Verdict::BadLength);
+        let cut = FrameInfo { wire_length: 9000, ..plain };
+        assert_eq!(verdict(&ours, cut), Verdict::BadLength);
+        for other in [[2, 0, 0, 0, 0, 9], [0xff; 6], [3, 0, 0, 0, 0, 1]] {
+            assert_eq!(verdict(&frame(other, 0x88b5), plain), Verdict::ForeignMac);
+        }
+        let outgoing = FrameInfo { packet_type: libc::PACKET_OUTGOING, ..plain };
+        assert_eq!(verdict(&ours, outgoing), Verdict::ForeignMac);
+        assert_eq!(verdict(&frame(OURS.octets(), 0x0800), plain), Verdict::ForeignEtherType);
+        let tagged = FrameInfo { packet_type: libc::PACKET_OTHERHOST, ..plain };
+        assert_eq!(verdict(&ours, tagged), Verdict::ForeignVlan);
+    }
+}

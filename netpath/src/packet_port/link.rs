@@ -1,0 +1,115 @@
+//! The state of a packet port's interface, and how it changed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::error::PortError;
+use crate::mac::MacAddr;
+use crate::sys::ioctl::{self, InterfaceName};
+
+/// Changes that wait to be fetched; older ones give way.
+const EVENTS_MAX: usize = 16;
+
+/// What an interface is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Frames pass, as far as this host can tell.
+    Up,
+    /// The interface is up, but the cable or the other end is not: frames are taken and lost.
+    NoCarrier,
+    /// Frames are refused until somebody says `ip link set NAME up`.
+    Down,
+    /// The interface was deleted or left the namespace. Final: a new one of the same name is another.
+    Gone,
+}
+
+/// What the port knows of its interface.
+pub(super) struct Link {
+    /// For interface requests, in the namespace that the port was opened in.
+    control: OwnedFd,
+    index: u32,
+    state: LinkState,
+    events: VecDeque<LinkState>,
+    /// How often frames stopped passing.
+    pub(super) downs: u64,
+}
+
+impl Link {
+    /// Reads the state of an interface.
+    pub(super) fn new(control: OwnedFd, index: u32) -> Link {
+        let events = VecDeque::with_capacity(EVENTS_MAX);
+        let mut link = Link { control, index, state: LinkState::Up, events, downs: 0 };
+        link.state = link.read();
+        link
+    }
+
+    pub(super) fn state(&self) -> LinkState {
+        self.state
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<LinkState> {
+        self.events.pop_front()
+    }
+
+    /// Asks the kernel and notes what changed. After a `failure` the link was down for a moment at
+    /// least, whatever it is now.
+    pub(super) fn refresh(&mut self, failure: bool) {
+        if self.state == LinkState::Gone {
+            return;
+        }
+        let state = self.read();
+        if failure && state == LinkState::Up {
+            self.change(LinkState::Down);
+        }
+        self.change(state);
+    }
+
+    fn change(&mut self, state: LinkState) {
+        if state == self.state {
+            return;
+        }
+        if self.state == LinkState::Up {
+            self.downs += 1;
+        }
+        self.state = state;
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(state);
+    }
+
+    fn read(&self) -> LinkState {
+        let flags = self.name().and_then(|name| ioctl::interface_flags(&self.control, &name));
+        match flags {
+            Ok(flags) if flags & libc::IFF_UP == 0 => LinkState::Down,
+            Ok(flags) if flags & libc::IFF_RUNNING == 0 => LinkState::NoCarrier,
+            Ok(_) => LinkState::Up,
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => LinkState::Gone,
+            // Nothing is known to have changed.
+            Err(_) => self.state,
+        }
+    }
+
+    fn name(&self) -> io::Result<InterfaceName> {
+        ioctl::interface_name(&self.control, self.index)
+    }
+
+    /// The interface's address now.
+    pub(super) fn mac(&self) -> Result<MacAddr, PortError> {
+        let mac = self.name().and_then(|name| ioctl::interface_mac(&self.control, &name));
+        mac.map_err(PortError::system("cannot read the interface's MAC address"))
+    }
+
+    /// Bytes of payload behind the Ethernet header.
+    pub(super) fn mtu(&self) -> Result<u32, PortError> {
+        let mtu = self.name().and_then(|name| ioctl::interface_mtu(&self.control, &name));
+        mtu.map_err(PortError::system("cannot read the interface's MTU"))
+    }
+
+    pub(super) fn is_ethernet(&self) -> Result<bool, PortError> {
+        let kind = self.name().and_then(|name| ioctl::interface_hardware(&self.control, &name));
+        let kind = kind.map_err(PortError::system("cannot read the interface's kind"))?;
+        Ok(kind == libc::ARPHRD_ETHER)
+    }
+}

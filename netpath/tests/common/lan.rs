@@ -1,0 +1,122 @@
+//! Two network namespaces joined by a veth pair, a packet port in each.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+
+use netpath::{
+    FramePort, LinkState, MacAddr, PacketConfig, PacketPort, ReceivePath, WaitPolicy, Wake,
+};
+
+use super::{in_namespace, ip};
+
+pub const A_MAC: MacAddr = MacAddr(0x02, 0, 0, 0, 0, 0xa);
+pub const B_MAC: MacAddr = MacAddr(0x02, 0, 0, 0, 0, 0xb);
+
+/// Interface `va` in one namespace, `vb` in the other. Both end with the test's thread and the files.
+pub struct Lan {
+    a: File,
+    b: File,
+}
+
+/// The calling thread's namespace.
+fn namespace() -> File {
+    File::open("/proc/thread-self/ns/net").unwrap()
+}
+
+/// Puts the calling thread into a namespace.
+fn enter(namespace: &File) {
+    // SAFETY: takes no pointers; it affects this thread only.
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    assert_eq!(result, 0, "setns: {}", io::Error::last_os_error());
+}
+
+/// Runs `test` with a fresh LAN, in namespace a.
+pub fn on_a_lan(test: impl FnOnce(&Lan) + Send + 'static) {
+    in_namespace(move || {
+        let a = namespace();
+        // SAFETY: takes no pointers; it affects this thread only.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+        let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        let lan = Lan { a, b: namespace() };
+        lan.join();
+        enter(&lan.a);
+        test(&lan);
+    });
+}
+
+impl Lan {
+    /// Makes the veth pair, both ends up.
+    pub fn join(&self) {
+        let there = format!("/proc/{}/fd/{}", std::process::id(), self.a.as_raw_fd());
+        self.in_b(|| {
+            ip("link add vb type veth peer name va");
+            ip(&format!("link set va netns {there}"));
+            ip(&format!("link set vb address {B_MAC} up"));
+        });
+        self.in_a(|| ip(&format!("link set va address {A_MAC} up")));
+    }
+
+    pub fn in_a<R>(&self, run: impl FnOnce() -> R) -> R {
+        enter(&self.a);
+        run()
+    }
+
+    /// Runs in namespace b, then goes back to a.
+    pub fn in_b<R>(&self, run: impl FnOnce() -> R) -> R {
+        enter(&self.b);
+        let result = run();
+        enter(&self.a);
+        result
+    }
+
+    pub fn open_a(&self, receive: ReceivePath, wait: WaitPolicy) -> PacketPort {
+        let config = PacketConfig { receive, wait, ..PacketConfig::new("va") };
+        self.in_a(|| PacketPort::open(&config).unwrap())
+    }
+
+    pub fn open_b(&self, receive: ReceivePath, wait: WaitPolicy) -> PacketPort {
+        let config = PacketConfig { receive, wait, ..PacketConfig::new("vb") };
+        self.in_b(|| PacketPort::open(&config).unwrap())
+    }
+
+    /// A port at each end that blocks at once, with a link between.
+    pub fn ports(&self, receive: ReceivePath) -> (PacketPort, PacketPort) {
+        let mut ports =
+            (self.open_a(receive, WaitPolicy::BLOCK), self.open_b(receive, WaitPolicy::BLOCK));
+        wait_for_state(&mut ports.0, LinkState::Up);
+        wait_for_state(&mut ports.1, LinkState::Up);
+        while ports.0.next_link_event().is_some() || ports.1.next_link_event().is_some() {}
+        ports
+    }
+}
+
+/// Asks until the link is in this state: the kernel is slow to tell of a carrier.
+pub fn wait_for_state(port: &mut PacketPort, state: LinkState) {
+    for _ in 0..3000 {
+        if port.check_link() == state {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("{port:?} is not {state:?} after 3 s");
+}
+
+/// A frame of the channel to `to`.
+pub fn frame_to(port: &PacketPort, to: MacAddr, payload: &[u8]) -> Vec<u8> {
+    [&port.header_to(to)[..], payload].concat()
+}
+
+/// Sends one frame at once.
+pub fn send_now(port: &mut PacketPort, frame: &[u8]) {
+    port.send(frame).unwrap();
+    port.flush().unwrap();
+}
+
+/// Waits for a frame that should be there already.
+pub fn expect_frame(port: &mut PacketPort) -> Vec<u8> {
+    let wake = port.wait(Some(std::time::Duration::from_secs(5))).unwrap();
+    assert_eq!(wake, Wake::Frame, "{port:?}");
+    port.receive_with(|frame| frame.to_vec()).unwrap().expect("wait announced a frame")
+}
