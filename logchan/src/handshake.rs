@@ -23,6 +23,11 @@
 //!   sealed with those before is still opened. A link begins one by itself when its keys have sealed
 //!   [`REKEY_AFTER_FRAMES`](crate::seal::REKEY_AFTER_FRAMES) frames and the peer is heard.
 //!
+//! - **One peer at a time.** While something is built upon a session ([`SecureLink::bind`]), a peer with
+//!   another incarnation gets no answer; it goes on asking. When what was built is over, a link
+//!   [renews](SecureLink::renew) itself: it is another incarnation, too, and whatever was sealed before
+//!   is void.
+//!
 //! The order of use: [`handle_frame`](SecureLink::handle_frame) for each frame,
 //! [`handle_timeout`](SecureLink::handle_timeout), [`poll_event`](SecureLink::poll_event) until `None`
 //! before the frame's payload is used, [`poll_transmit`](SecureLink::poll_transmit) until `None`,
@@ -35,7 +40,7 @@ mod noise;
 mod pending;
 mod report;
 
-pub use identity::{Identity, Mismatch};
+pub use identity::{Identity, Mismatch, PROTOCOL_VERSION};
 pub use key::{KeyError, PresharedKey};
 pub use link::SecureLink;
 pub use noise::{Entropy, Security};

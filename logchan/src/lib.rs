@@ -13,6 +13,7 @@
 //! | [`seal`] | frames that nobody else can read, change, invent or repeat |
 //! | [`handshake`] | from a shared secret to the keys of a session |
 //! | [`channel`] | both ends of the logging channel: the log, whole and in order, over a lossy link |
+//! | [`endpoint`] | handshake, seal and channel as one: what a host runs |
 //! | [`frame`] | one frame of the channel as bytes |
 //! | [`liveness`] | whether the peer lives, and how long the primary may speak |
 //! | [`stats`] | what a channel counted |
@@ -30,6 +31,7 @@ extern crate alloc;
 
 pub mod channel;
 pub mod dump;
+pub mod endpoint;
 pub mod entry;
 pub mod entry_codec;
 pub mod entry_kind;

@@ -5,6 +5,7 @@
 //! the second half.
 
 use crate::entry::REGISTERS;
+use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::wire::leb128_length;
 
 /// Bytes of a page of guest memory.
@@ -117,6 +118,12 @@ pub const CHANNEL_FRAME_BYTES_MIN: usize = 256;
 /// Bytes that a channel may be given for a frame, at most: what jumbo frames carry.
 pub const CHANNEL_FRAME_BYTES_MAX: usize = 9216;
 
+/// The same with the seal around it: what the two ends tell each other of their interfaces.
+pub const SEALED_FRAME_BYTES_MIN: usize = CHANNEL_FRAME_BYTES_MIN + SEAL_OVERHEAD_BYTES;
+
+/// The same with the seal around it.
+pub const SEALED_FRAME_BYTES_MAX: usize = CHANNEL_FRAME_BYTES_MAX + SEAL_OVERHEAD_BYTES;
+
 /// Bytes of a lane's window, at least: a reader that waits for the rest of an entry gets it.
 pub const WINDOW_BYTES_MIN: usize = ENTRY_BYTES_MAX;
 
@@ -145,7 +152,7 @@ pub const BULK_BARRIERS_MAX: usize = 64;
 // A frame of the least size carries at least as much as its header takes.
 const _: () = assert!(CHANNEL_FRAME_BYTES_MIN >= 2 * FRAME_HEADER_BYTES);
 // The length of a payload fits its field.
-const _: () = assert!(CHANNEL_FRAME_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(SEALED_FRAME_BYTES_MAX <= u16::MAX as usize);
 // The size of a window fits its field.
 const _: () = assert!(WINDOW_BYTES_MAX <= u32::MAX as usize);
 // What an acknowledgement tells is known when it is made.

@@ -9,8 +9,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use logchan::handshake::{Identity, PresharedKey, Received, SecureLink, Security};
-use logchan::ids::{Role, VmId};
+use logchan::handshake::{
+    Identity, PROTOCOL_VERSION, PresharedKey, Received, SecureLink, Security,
+};
+use logchan::ids::{Role, Term, VmId};
 use logchan::time::Time;
 
 struct Counting;
@@ -38,8 +40,16 @@ static ALLOCATOR: Counting = Counting;
 const NOW: Time = Time::from_nanos(1);
 
 fn endpoint(role: Role, byte: u8) -> SecureLink {
-    let identity =
-        Identity { protocol_version: 1, role, vm_id: VmId(1), cpu_digest: 0, guest_digest: 0 };
+    let identity = Identity {
+        protocol_version: PROTOCOL_VERSION,
+        role,
+        vm_id: VmId(1),
+        cpu_digest: 0,
+        guest_digest: 0,
+        term: Term(1),
+        timing: 0,
+        frame_bytes_max: 1500,
+    };
     let key = Security::Sealed(PresharedKey::from_bytes(&[9; 32]).unwrap());
     let mut next = byte;
     let entropy = move |bytes: &mut [u8]| {

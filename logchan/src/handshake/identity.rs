@@ -5,15 +5,21 @@
 //! other that they differ:
 //!
 //! ```text
-//! version u16 | role u8 | incarnation u64 | vm_id u64 | cpu_digest u64 | guest_digest u64
+//! version u16 | role u8 | incarnation u64 | vm_id u64 | cpu_digest u64 | guest_digest u64 | term u64 |
+//! timing u32 | frame_bytes_max u16
 //! ```
 
 use crate::error::FieldError;
-use crate::ids::{Role, VmId};
+use crate::ids::{Role, Term, VmId};
+use crate::limits::{SEALED_FRAME_BYTES_MAX, SEALED_FRAME_BYTES_MIN};
 use crate::wire::Reader;
 
+/// Version of all that two endpoints say to each other: moves with [`crate::frame::FRAME_VERSION`],
+/// with the log's entries, and with the layout of an identity.
+pub const PROTOCOL_VERSION: u16 = 1;
+
 /// Bytes of an identity.
-pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 4 * 8;
+pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 5 * 8 + 4 + 2;
 
 /// What an endpoint says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,13 @@ pub struct Identity {
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
+    /// The term that the endpoint is in; of a backup, the newest that it knows of, 0 for none.
+    pub term: Term,
+    /// [`Timing::fingerprint`](crate::channel::Timing::fingerprint): the lease of one side means
+    /// nothing against the silence of another.
+    pub timing: u32,
+    /// Bytes that a sealed frame may have: the MTU of its interface.
+    pub frame_bytes_max: u16,
 }
 
 /// Why two endpoints with the same key must not work together. "Ours" is the one that says so.
@@ -63,6 +76,29 @@ pub enum Mismatch {
         /// The peer's.
         theirs: u64,
     },
+    /// A primary that was replaced while it was away.
+    #[error(
+        "the peer knows of term {theirs}, we are the primary of term {ours}: we were replaced, start as the backup"
+    )]
+    Replaced {
+        /// Our term.
+        ours: Term,
+        /// The newest that the peer knows of.
+        theirs: Term,
+    },
+    /// The same, seen from the backup.
+    #[error(
+        "the peer is the primary of term {theirs}, but term {ours} has begun: it was replaced, start it as the backup"
+    )]
+    OldPrimary {
+        /// The newest term that we know of.
+        ours: Term,
+        /// The peer's.
+        theirs: Term,
+    },
+    /// Other times.
+    #[error("the peer's silence, lease or heartbeat times are not ours: configure the same ones")]
+    Timing,
     /// Another guest.
     #[error("the peer's guest image is {theirs:016x}, ours {ours:016x}: use the same file")]
     GuestImage {
@@ -78,10 +114,12 @@ impl Identity {
         let mut bytes = [0; IDENTITY_BYTES];
         bytes[..2].copy_from_slice(&self.protocol_version.to_le_bytes());
         bytes[2] = self.role.number();
-        let words = [incarnation, self.vm_id.0, self.cpu_digest, self.guest_digest];
-        for (to, word) in bytes[3..].chunks_exact_mut(8).zip(words) {
+        let words = [incarnation, self.vm_id.0, self.cpu_digest, self.guest_digest, self.term.0];
+        for (to, word) in bytes[3..43].chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
+        bytes[43..47].copy_from_slice(&self.timing.to_le_bytes());
+        bytes[47..].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
         bytes
     }
 
@@ -109,8 +147,16 @@ impl Identity {
             vm_id: VmId(reader.u64("vm_id")?),
             cpu_digest: reader.u64("cpu_digest")?,
             guest_digest: reader.u64("guest_digest")?,
+            term: Term(reader.u64("term")?),
+            timing: reader.u32("timing")?,
+            frame_bytes_max: reader.u16("frame_bytes_max")?,
         };
         reader.finish()?;
+        let (min, max) = (SEALED_FRAME_BYTES_MIN, SEALED_FRAME_BYTES_MAX);
+        if !(min..=max).contains(&usize::from(peer.frame_bytes_max)) {
+            let (value, min, max) = (peer.frame_bytes_max.into(), min as u64, max as u64);
+            return Err(FieldError::OutOfBounds { field: "frame_bytes_max", value, min, max });
+        }
         if incarnation == our_incarnation {
             return Ok(Met::Ourselves);
         }
@@ -136,7 +182,23 @@ impl Identity {
             let (ours, theirs) = (self.guest_digest, peer.guest_digest);
             return Some(Mismatch::GuestImage { ours, theirs });
         }
-        None
+        if self.timing != peer.timing {
+            return Some(Mismatch::Timing);
+        }
+        let (ours, theirs) = (self.term, peer.term);
+        match self.role {
+            Role::Primary if theirs > ours => Some(Mismatch::Replaced { ours, theirs }),
+            Role::Backup if theirs < ours => Some(Mismatch::OldPrimary { ours, theirs }),
+            Role::Primary | Role::Backup => None,
+        }
+    }
+
+    /// The term of a session between this endpoint and `peer`, which fit: the primary's.
+    pub fn session_term(&self, peer: &Identity) -> Term {
+        match self.role {
+            Role::Primary => self.term,
+            Role::Backup => peer.term,
+        }
     }
 }
 
@@ -171,6 +233,9 @@ mod tests {
         vm_id: VmId(1),
         cpu_digest: 2,
         guest_digest: 0x0102_0304_0506_0708,
+        term: Term(4),
+        timing: 0x0a0b_0c0d,
+        frame_bytes_max: 1500,
     };
 
     #[test]
@@ -178,6 +243,7 @@ mod tests {
         let bytes = OURS.encode(9);
         let mut expected = alloc::vec![3, 0, 2, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
+        expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 0xd, 0xc, 0xb, 0xa, 0xdc, 5]);
         assert_eq!(bytes[..], expected);
     }
 
@@ -193,11 +259,33 @@ mod tests {
             (OURS, "is the backup"),
             (Identity { cpu_digest: 6, ..peer }, "CPU model"),
             (Identity { guest_digest: 6, ..peer }, "guest image"),
+            (Identity { timing: 6, ..peer }, "times are not ours"),
+            (Identity { term: Term(3), ..peer }, "term 4 has begun"),
         ];
         for (peer, part) in unfit {
             let Met::Unfit(mismatch) = meet(peer) else { panic!("{peer:?} fits") };
             let text = mismatch.to_string();
             assert!(text.contains(part) && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn backup_may_be_behind_the_primary_s_term_never_ahead() {
+        let primary = Identity { role: Role::Primary, ..OURS };
+        for (term, fits) in [(0, true), (4, true), (5, false)] {
+            let backup = Identity { term: Term(term), ..OURS };
+            assert_eq!(primary.mismatch(&backup).is_none(), fits, "term {term}");
+            assert_eq!(backup.mismatch(&primary).is_none(), fits, "term {term}");
+            assert_eq!(primary.session_term(&backup), Term(4));
+            assert_eq!(backup.session_term(&primary), Term(4));
+        }
+    }
+
+    #[test]
+    fn frame_size_that_no_channel_could_use_is_refused() {
+        for frame_bytes_max in [0, 287, 9249, u16::MAX] {
+            let bytes = Identity { frame_bytes_max, role: Role::Primary, ..OURS }.encode(7);
+            assert!(matches!(OURS.meet(8, &bytes), Err(FieldError::OutOfBounds { .. })));
         }
     }
 

@@ -42,6 +42,8 @@ pub struct SecureLink {
     refusal: Option<[u8; HANDSHAKE_FRAME_BYTES]>,
     confirm_due: bool,
     budget: AnswerBudget,
+    /// The only incarnation that is answered.
+    bound: Option<u64>,
     established: bool,
     refused: Option<(Mismatch, bool)>,
     rekey_after_frames: u64,
@@ -56,12 +58,11 @@ impl SecureLink {
         identity: Identity,
         mut entropy: Box<dyn Entropy + Send>,
     ) -> SecureLink {
-        let mut incarnation = [0; 8];
-        entropy.fill(&mut incarnation);
+        let incarnation = draw(&mut *entropy);
         SecureLink {
             security,
             identity,
-            incarnation: u64::from_le_bytes(incarnation),
+            incarnation,
             entropy,
             attempt: None,
             pending: PendingList::default(),
@@ -70,6 +71,7 @@ impl SecureLink {
             refusal: None,
             confirm_due: false,
             budget: AnswerBudget::new(),
+            bound: None,
             established: false,
             refused: None,
             rekey_after_frames: REKEY_AFTER_FRAMES,
@@ -90,14 +92,27 @@ impl SecureLink {
         self.attempt = None;
     }
 
-    /// Says something else about ourselves from the next handshake on: a backup that went live is a
-    /// primary. A handshake under way starts over.
-    pub fn set_identity(&mut self, now: Time, identity: Identity) {
+    /// Something is built upon the current session: from now on nobody but its peer, in this
+    /// incarnation, is answered. Later handshakes with it only replace the keys.
+    ///
+    /// # Panics
+    ///
+    /// When there is no session.
+    pub fn bind(&mut self) {
+        let session = self.current.as_ref().expect("nothing is built upon no session");
+        self.bound = Some(session.peer.incarnation);
+    }
+
+    /// Begins anew, under an identity that may be another one (a backup that went live is a primary):
+    /// forgets all sessions, is no longer bound, and asks for a new session at once.
+    pub fn renew(&mut self, now: Time, identity: Identity) {
         self.identity = identity;
+        self.incarnation = draw(&mut *self.entropy);
         self.pending = PendingList::default();
-        if self.attempt.take().is_some() {
-            self.start(now);
-        }
+        (self.current, self.previous, self.bound) = (None, None, None);
+        (self.refusal, self.refused) = (None, None);
+        (self.confirm_due, self.established) = (false, false);
+        self.attempt = Some(self.new_attempt(now));
     }
 
     /// The peer of the current session.
@@ -196,6 +211,9 @@ impl SecureLink {
         }
         let mut noise = Noise::responder(&self.security, &mut *self.entropy);
         let Some(met) = self.read(&mut noise, message) else { return };
+        if self.is_stranger(&met) {
+            return;
+        }
         if !self.budget.take(now) {
             self.stats.over_budget += 1;
             return;
@@ -230,25 +248,33 @@ impl SecureLink {
             return;
         };
         let message = &frame[SEAL_HEADER_BYTES..];
-        match self.read(&mut attempt.noise, message) {
+        let Some(met) = self.read(&mut attempt.noise, message) else {
             // Not the peer: go on waiting for it.
-            None => self.attempt = Some(attempt),
-            Some(Met::Fit { peer, incarnation }) => {
+            self.attempt = Some(attempt);
+            return;
+        };
+        match met {
+            met if self.is_stranger(&met) => self.ask_again_later(now),
+            Met::Fit { peer, incarnation } => {
                 let session = self.session(attempt.noise, peer, incarnation);
                 self.establish(session);
                 self.confirm_due = true;
             }
-            Some(Met::Unfit(mismatch)) => {
+            Met::Unfit(mismatch) => {
                 self.refuse(mismatch, true);
                 // It may come back with another configuration.
-                let mut attempt = self.new_attempt(now);
-                attempt.due = false;
-                attempt.interval = RETRY_MAX;
-                attempt.next = now + RETRY_MAX;
-                self.attempt = Some(attempt);
+                self.ask_again_later(now);
             }
-            Some(Met::Ourselves) => unreachable!("`read` sorts out our own words"),
+            Met::Ourselves => unreachable!("`read` sorts out our own words"),
         }
+    }
+
+    fn ask_again_later(&mut self, now: Time) {
+        let mut attempt = self.new_attempt(now);
+        attempt.due = false;
+        attempt.interval = RETRY_MAX;
+        attempt.next = now + RETRY_MAX;
+        self.attempt = Some(attempt);
     }
 
     /// Reads a handshake's message; `None` if it is not from a peer with our key.
@@ -270,6 +296,17 @@ impl SecureLink {
                 None
             }
         }
+    }
+
+    /// Whether somebody else than the one that we are bound to says this.
+    fn is_stranger(&mut self, met: &Met) -> bool {
+        let is_stranger = match (self.bound, met) {
+            (Some(bound), Met::Fit { incarnation, .. }) => *incarnation != bound,
+            (Some(_), Met::Unfit(_) | Met::Ourselves) => true,
+            (None, _) => false,
+        };
+        self.stats.strangers += u64::from(is_stranger);
+        is_stranger
     }
 
     fn session(&self, noise: Noise, identity: Identity, incarnation: u64) -> Session {
@@ -380,6 +417,12 @@ impl SecureLink {
         out[..frame.len()].copy_from_slice(&frame);
         Some(frame.len())
     }
+}
+
+fn draw(entropy: &mut dyn Entropy) -> u64 {
+    let mut bytes = [0; 8];
+    entropy.fill(&mut bytes);
+    u64::from_le_bytes(bytes)
 }
 
 /// The name of an attempt: the first bytes of its ephemeral key.

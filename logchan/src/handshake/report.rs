@@ -59,6 +59,8 @@ pub struct LinkStats {
     pub reflected: u64,
     /// Initiations not answered because ours goes first.
     pub crossed: u64,
+    /// Initiations and responses of another incarnation than the one that the link is bound to.
+    pub strangers: u64,
     /// Initiations not answered because too many were.
     pub over_budget: u64,
     /// Responses to no attempt of ours.

@@ -4,7 +4,7 @@ use logchan::handshake::{
     ANSWER_BURST, Identity, LinkEvent, Mismatch, PresharedKey, RETRY_MAX, Received, SecureLink,
     Security,
 };
-use logchan::ids::{Role, VmId};
+use logchan::ids::{Role, Term, VmId};
 use logchan::seal::OpenError;
 use logchan::time::Duration;
 
@@ -187,11 +187,12 @@ fn keys_are_replaced_in_time_and_no_frame_is_lost() {
 #[test]
 fn mismatches_are_named_at_both_ends() {
     let cases = [
-        (Identity { protocol_version: 2, ..BACKUP }, "protocol version"),
+        (Identity { protocol_version: 99, ..BACKUP }, "protocol version"),
         (Identity { vm_id: VmId(8), ..BACKUP }, "serves VM"),
         (PRIMARY, "and so are we"),
         (Identity { cpu_digest: 1, ..BACKUP }, "CPU model"),
         (Identity { guest_digest: 1, ..BACKUP }, "guest image"),
+        (Identity { timing: 1, ..BACKUP }, "times are not ours"),
     ];
     for (identity, part) in cases {
         let first = endpoint(shared_key(), PRIMARY, 1);
@@ -216,18 +217,51 @@ fn mismatches_are_named_at_both_ends() {
 }
 
 #[test]
-fn role_can_change_between_handshakes() {
+fn renewed_endpoint_is_another_one_with_another_identity() {
     let mut pair = Pair::established(8);
-    let live = Identity { role: Role::Primary, ..BACKUP };
-    pair.ends[1].set_identity(pair.now, live);
-    assert!(pair.works(), "the session goes on");
-    pair.ends[0] = endpoint(shared_key(), PRIMARY, 9);
-    pair.ends[0].start(pair.now);
+    let before = pair.ends[1].peer().unwrap();
+    let mut leftover = around(b"from a former life");
+    pair.ends[1].seal(&mut leftover).unwrap();
+    let live = Identity { role: Role::Primary, term: Term(2), ..BACKUP };
+    pair.ends[1].renew(pair.now, live);
+    assert!(!pair.passes(0, b"into the void"));
     pair.settle();
     let refused =
         LinkEvent::Refused { mismatch: Mismatch::Role { role: Role::Primary }, proven: true };
-    assert_eq!(events(&mut pair.ends[0]), [refused]);
-    pair.ends[0].set_identity(pair.now, BACKUP);
+    assert_eq!(events(&mut pair.ends[1]), [refused]);
+    // The one that was replaced comes back as what it may be.
+    pair.ends[0].renew(pair.now, Identity { role: Role::Backup, ..PRIMARY });
+    pair.settle();
+    assert!(pair.works());
+    let after = pair.ends[0].peer().unwrap();
+    assert_ne!(after.session, before.session);
+    assert_eq!(after.identity, live);
+    let late = pair.ends[0].handle_frame(pair.now, &mut leftover);
+    assert!(matches!(late, Received::Dropped(OpenError::StaleSession { .. })), "{late:?}");
+}
+
+/// Who is bound answers its peer's later handshakes, and no other incarnation's, until it renews.
+#[test]
+fn bound_endpoint_lets_strangers_ask() {
+    let mut pair = Pair::established(9);
+    pair.ends[0].bind();
+    let bound_to = pair.ends[0].peer();
+    pair.ends[1].start(pair.now);
+    pair.settle();
+    assert_eq!((pair.ends[0].stats().sessions, pair.ends[0].stats().strangers), (2, 0));
+    assert!(pair.works());
+
+    pair.ends[1] = endpoint(shared_key(), BACKUP, 77);
+    for _ in 0..20 {
+        pair.ends[1].start(pair.now);
+        // A bound end whose keys get old asks, and is answered by somebody else.
+        pair.ends[0].start(pair.now);
+        pair.settle();
+        pair.sleep(RETRY_MAX);
+    }
+    assert_eq!(pair.ends[0].peer(), bound_to);
+    assert!(pair.ends[0].stats().strangers > 10 && !pair.works());
+    pair.ends[0].renew(pair.now, PRIMARY);
     pair.settle();
     assert!(pair.works());
 }

@@ -1,18 +1,22 @@
 //! Two endpoints and the wire between them.
 
 use logchan::handshake::{
-    HANDSHAKE_FRAME_BYTES, Identity, LinkEvent, PresharedKey, Received, SecureLink, Security,
+    HANDSHAKE_FRAME_BYTES, Identity, LinkEvent, PROTOCOL_VERSION, PresharedKey, Received,
+    SecureLink, Security,
 };
-use logchan::ids::{Role, VmId};
+use logchan::ids::{Role, Term, VmId};
 use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES};
 use logchan::time::{Duration, Time};
 
 pub(crate) const PRIMARY: Identity = Identity {
-    protocol_version: 1,
+    protocol_version: PROTOCOL_VERSION,
     role: Role::Primary,
     vm_id: VmId(7),
     cpu_digest: 0xc0,
     guest_digest: 0x60,
+    term: Term(1),
+    timing: 0,
+    frame_bytes_max: 1500,
 };
 pub(crate) const BACKUP: Identity = Identity { role: Role::Backup, ..PRIMARY };
 
