@@ -10,6 +10,7 @@
 //! | [`vcpu`] | the machine and the one loop that runs it |
 //! | [`replay`] | the door: live, recording and replaying event sources |
 //! | [`checkpoint`] | the whole machine as data |
+//! | [`link`] | the logging channel on a wire |
 //! | [`demo`] | namespaces, VM processes and clients: demonstrations, and parts for the tests |
 //! | [`cli`] | the program `understudy` |
 
@@ -21,6 +22,7 @@ pub mod demo;
 pub mod devices;
 pub mod irq;
 pub mod kvm;
+pub mod link;
 pub mod mem;
 pub mod replay;
 pub mod vcpu;

@@ -33,6 +33,11 @@ pub fn monotonic_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
+/// The host's monotonic clock with the time that the host was suspended, nanoseconds.
+pub fn boottime_ns() -> u64 {
+    read(libc::CLOCK_BOOTTIME)
+}
+
 /// The host's wall clock, nanoseconds since 1970-01-01T00:00Z.
 pub fn realtime_ns() -> u64 {
     read(libc::CLOCK_REALTIME)
