@@ -8,12 +8,18 @@
 //! - [`LoopbackPort`](testing::LoopbackPort): two ends in memory, for tests.
 //! - [`middleware`]: ports around ports: fault injection, packet capture, tracing.
 //!
+//! What a replicated VM needs between its device and its port, pure (time is an argument):
+//!
+//! - [`HoldQueue`]: frames that may not leave before a position of the log is acknowledged.
+//!
 //! The crate does not know what a frame means to the VM or to the logging channel.
 //!
 //! Unsafe code lives in `sys/` (system calls) and in `ring/` (memory shared with the kernel) and
 //! nowhere else; each file that holds some begins with the rules its blocks argue from.
 
 pub mod error;
+pub mod hold;
+pub mod limits;
 pub mod mac;
 pub mod middleware;
 pub mod null_port;
@@ -27,6 +33,7 @@ pub mod testing;
 pub mod wait;
 
 pub use error::PortError;
+pub use hold::{Full, Held, HoldLimits, HoldLimitsError, HoldQueue, HoldStats};
 pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{

@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod lan;
+pub mod random;
 
 use std::fs;
 use std::io;
