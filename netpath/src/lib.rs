@@ -11,12 +11,15 @@
 //! What a replicated VM needs between its device and its port, pure (time is an argument):
 //!
 //! - [`HoldQueue`]: frames that may not leave before a position of the log is acknowledged.
+//! - [`GuestAddresses`] and [`Announcer`]: whose frames they are, and how the LAN is told that the
+//!   VM is elsewhere now.
 //!
 //! The crate does not know what a frame means to the VM or to the logging channel.
 //!
 //! Unsafe code lives in `sys/` (system calls) and in `ring/` (memory shared with the kernel) and
 //! nowhere else; each file that holds some begins with the rules its blocks argue from.
 
+pub mod announce;
 pub mod error;
 pub mod hold;
 pub mod limits;
@@ -32,6 +35,7 @@ pub mod tap_port;
 pub mod testing;
 pub mod wait;
 
+pub use announce::{AddressesError, AnnounceStats, Announcement, Announcer, GuestAddresses};
 pub use error::PortError;
 pub use hold::{Full, Held, HoldLimits, HoldLimitsError, HoldQueue, HoldStats};
 pub use mac::MacAddr;
