@@ -9,6 +9,7 @@
 //! | [`bus`], [`irq`], [`devices`] | what the guest sees besides CPU and RAM |
 //! | [`vcpu`] | the machine and the one loop that runs it |
 //! | [`replay`] | the door: live, recording and replaying event sources |
+//! | [`replica`] | who may speak for the VM, what may leave, when to take over; pure |
 //! | [`checkpoint`] | the whole machine as data |
 //! | [`link`] | the logging channel on a wire |
 //! | [`demo`] | namespaces, VM processes and clients: demonstrations, and parts for the tests |
@@ -25,4 +26,5 @@ pub mod kvm;
 pub mod link;
 pub mod mem;
 pub mod replay;
+pub mod replica;
 pub mod vcpu;

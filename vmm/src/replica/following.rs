@@ -1,0 +1,269 @@
+//! A backup's answers: the log's, and everything that the machine does is compared with it.
+
+use super::engine::Replica;
+use super::mutant::Mutant;
+use super::role::{Backup, Role};
+use super::staging::{StageError, whole};
+use super::step::{Halted, NextRegion, Step};
+use crate::replay::event_source::{Input, Position};
+use logchan::channel::Channel;
+use logchan::endpoint::Endpoint;
+use logchan::entry::Entry;
+use logchan::ids::Lane;
+use logchan::time::Time;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What the log has next.
+pub(super) enum Front<'a> {
+    /// This entry, of so many bytes.
+    Entry(Entry<'a>, usize),
+    /// Nothing that is all there.
+    Nothing,
+    /// No entry.
+    Senseless,
+}
+
+fn front_of(endpoint: Option<&Endpoint>) -> Front<'_> {
+    let Some(channel) = endpoint.and_then(Endpoint::channel) else { return Front::Nothing };
+    match whole(channel.received(Lane::Latency)) {
+        Ok(Some((entry, length))) => Front::Entry(entry, length),
+        Ok(None) => Front::Nothing,
+        Err(StageError) => Front::Senseless,
+    }
+}
+
+impl Replica {
+    pub(super) fn front(&self) -> Front<'_> {
+        front_of(self.endpoint.as_ref())
+    }
+
+    /// `length` bytes of the log are executed.
+    pub(super) fn consume(&mut self, length: usize) {
+        if let Some(channel) = self.channel_mut() {
+            channel.consume(Lane::Latency, length);
+            let executed = channel.consumed(Lane::Latency).0;
+            channel.set_executed(executed);
+        }
+    }
+
+    /// The machine asks for what the log does not have yet, or will never have.
+    fn nothing_left<T>(&mut self, now: Time) -> Step<T> {
+        if let Role::Backup(Backup::Finishing) = self.role {
+            self.log_over(now);
+        }
+        Step::Wait
+    }
+
+    fn differs<T>(&mut self, now: Time) -> Step<T> {
+        self.leave(now);
+        // `leave` has noted it, and it is being told.
+        self.void = false;
+        Step::Void
+    }
+
+    /// Takes the next entry if `take` makes something of it; if not, the machine did what the log
+    /// does not have.
+    fn follow<T>(&mut self, now: Time, take: impl FnOnce(&Entry<'_>) -> Option<T>) -> Step<T> {
+        let (taken, length) = match self.front() {
+            Front::Entry(entry, length) => (take(&entry), length),
+            Front::Nothing => return self.nothing_left(now),
+            Front::Senseless => return self.differs(now),
+        };
+        match taken {
+            Some(value) => {
+                self.consume(length);
+                Step::Ready(value)
+            }
+            None => self.differs(now),
+        }
+    }
+
+    pub(super) fn next_logged_region(&mut self, now: Time) -> Step<NextRegion> {
+        if self.staging.is_ready() {
+            return Step::Ready(NextRegion::Apply);
+        }
+        match self.front() {
+            Front::Entry(Entry::Exit { .. } | Entry::UserWindow { .. }, _) => {
+                Step::Ready(NextRegion::Run)
+            }
+            Front::Entry(Entry::CheckpointBegin { .. }, _) => match self.take_incremental() {
+                Ok(true) => Step::Ready(NextRegion::Apply),
+                Ok(false) if self.applies_half() => Step::Ready(NextRegion::Apply),
+                // Half a checkpoint is none: the log ends before it.
+                Ok(false) => self.nothing_left(now),
+                Err(StageError) => self.differs(now),
+            },
+            Front::Entry(
+                Entry::Page { .. }
+                | Entry::CheckpointEnd { .. }
+                | Entry::Clock { .. }
+                | Entry::WallClock { .. }
+                | Entry::Entropy(_)
+                | Entry::Frame(_)
+                | Entry::Console(_)
+                | Entry::Interrupt { .. }
+                | Entry::Output { .. }
+                | Entry::End { .. },
+                _,
+            )
+            | Front::Senseless => self.differs(now),
+            Front::Nothing
+                if matches!(self.role, Role::Backup(Backup::Following))
+                    && self.planted(Mutant::RunPastHorizon) =>
+            {
+                Step::Ready(NextRegion::Run)
+            }
+            Front::Nothing => self.nothing_left(now),
+        }
+    }
+
+    /// The bug of [`Mutant::ApplyHalfCheckpoint`].
+    fn applies_half(&mut self) -> bool {
+        if !self.planted(Mutant::ApplyHalfCheckpoint)
+            || !matches!(self.role, Role::Backup(Backup::Finishing))
+        {
+            return false;
+        }
+        let Front::Entry(Entry::CheckpointBegin { vcpu, devices, .. }, length) = self.front()
+        else {
+            return false;
+        };
+        let (vcpu, devices) = (vcpu.to_vec(), devices.to_vec());
+        self.staging.make_ready(false, &vcpu, &devices);
+        self.consume(length);
+        true
+    }
+
+    pub(super) fn follow_position(
+        &mut self,
+        now: Time,
+        position: Position,
+        digest: u64,
+    ) -> Step<()> {
+        let passes_over = self.planted(Mutant::IgnoreDivergence);
+        self.follow(now, |entry| {
+            let logged = match *entry {
+                Entry::Exit { digest, .. } => (Position::Exit, digest),
+                Entry::UserWindow { digest } => (Position::UserWindow, digest),
+                _other => return None,
+            };
+            (logged == (position, digest) || passes_over).then_some(())
+        })
+    }
+
+    pub(super) fn follow_clock(&mut self, now: Time) -> Step<u64> {
+        let clock_ns = self.clock_ns;
+        let step = self.follow(now, |entry| match *entry {
+            Entry::Clock { advance_ns } => clock_ns.checked_add(advance_ns),
+            _other => None,
+        });
+        if let Step::Ready(now_ns) = step {
+            self.clock_ns = now_ns;
+        }
+        step
+    }
+
+    pub(super) fn follow_wall_clock(&mut self, now: Time) -> Step<u64> {
+        self.follow(now, |entry| match *entry {
+            Entry::WallClock { unix_ns } => Some(unix_ns),
+            _other => None,
+        })
+    }
+
+    pub(super) fn follow_entropy(&mut self, now: Time, bytes: &mut [u8]) -> Step<()> {
+        self.follow(now, |entry| match *entry {
+            Entry::Entropy(logged) if logged.len() == bytes.len() => {
+                bytes.copy_from_slice(logged);
+                Some(())
+            }
+            _other => None,
+        })
+    }
+
+    pub(super) fn follow_output(&mut self, now: Time, frame: &[u8]) -> Step<()> {
+        let made = (frame.len(), xxh3_64(frame));
+        let passes_over = self.planted(Mutant::IgnoreDivergence);
+        let step = self.follow(now, |entry| match *entry {
+            Entry::Output { length, digest } => {
+                ((length as usize, digest) == made || passes_over).then_some(())
+            }
+            _other => None,
+        });
+        if step != Step::Ready(()) {
+            return step;
+        }
+        if self.planted(Mutant::SkipLastOutput)
+            && matches!(self.role, Role::Backup(Backup::Finishing))
+            && matches!(self.front(), Front::Nothing)
+        {
+            return step;
+        }
+        if let Some(channel) = self.channel() {
+            self.watermark = self.log_base + channel.consumed(Lane::Latency).0;
+        }
+        // A primary holds back no more than this host can keep, and reports what it released in
+        // every frame; one that does not is no primary of ours.
+        let released = self.log_base + self.channel().map_or(0, Channel::peer_executed);
+        self.hold.drop_up_to(released);
+        if !self.hold.room_for(frame.len()) {
+            return self.differs(now);
+        }
+        if self.watermark > released {
+            self.keep_output(now, frame);
+        } else {
+            self.addresses.learn(frame);
+        }
+        step
+    }
+
+    pub(super) fn follow_input(&mut self, now: Time) -> Step<Option<Input<'_>>> {
+        let (is_frame, length, took) = match front_of(self.endpoint.as_ref()) {
+            Front::Entry(Entry::Clock { .. }, _) => {
+                return self.follow_clock(now).map(|now_ns| Some(Input::Clock { now_ns }));
+            }
+            Front::Entry(Entry::Frame(bytes), took) => {
+                self.input[..bytes.len()].copy_from_slice(bytes);
+                (true, bytes.len(), took)
+            }
+            Front::Entry(Entry::Console(bytes), took) => {
+                self.input[..bytes.len()].copy_from_slice(bytes);
+                (false, bytes.len(), took)
+            }
+            Front::Entry(
+                Entry::Exit { .. }
+                | Entry::UserWindow { .. }
+                | Entry::CheckpointBegin { .. }
+                | Entry::Page { .. }
+                | Entry::CheckpointEnd { .. }
+                | Entry::WallClock { .. }
+                | Entry::Entropy(_)
+                | Entry::Interrupt { .. }
+                | Entry::Output { .. }
+                | Entry::End { .. },
+                _,
+            ) => return Step::Ready(None),
+            Front::Nothing => return self.nothing_left(now),
+            Front::Senseless => return self.differs(now),
+        };
+        self.consume(took);
+        let bytes = &self.input[..length];
+        Step::Ready(Some(if is_frame { Input::Frame(bytes) } else { Input::Console(bytes) }))
+    }
+
+    pub(super) fn follow_halt(&mut self, now: Time) -> Step<Halted> {
+        match self.front() {
+            Front::Entry(Entry::Clock { .. } | Entry::Frame(_) | Entry::Console(_), _) => {
+                Step::Ready(Halted::Look)
+            }
+            Front::Nothing => self.nothing_left(now),
+            Front::Entry(..) | Front::Senseless => self.differs(now),
+        }
+    }
+
+    pub(super) fn follow_interrupt(&mut self, now: Time, injected: u8) -> Step<()> {
+        self.follow(now, |entry| match *entry {
+            Entry::Interrupt { vector } if vector == injected => Some(()),
+            _other => None,
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! A primary's checkpoint on its way into the channel, as far as there is room.
+
+use super::digest::{CheckpointDigest, page_bytes};
+use super::engine::Replica;
+use super::guard::Ignored;
+use super::mutant::Mutant;
+use super::primary::PAGE_ENTRY_BYTES_MAX;
+use super::role::{Primary, Role};
+use super::step::{CheckpointImage, Step, World};
+use logchan::channel::Channel;
+use logchan::entry::Entry;
+use logchan::ids::Lane;
+use logchan::limits::PAGE_BYTES;
+use logchan::time::Time;
+use netpath::announce::ADDRESSES_BYTES_MAX;
+
+/// Bytes that the smaller entries take at most.
+pub(super) const CLOCK_ENTRY_BYTES_MAX: usize = 1 + 1 + 10;
+const END_ENTRY_BYTES: usize = 1 + 1 + 8;
+
+/// What was sent of a checkpoint.
+#[derive(Debug)]
+pub(super) struct Sending {
+    /// Pages of the image that are on their way.
+    pages: usize,
+    digest: CheckpointDigest,
+}
+
+impl Replica {
+    /// Takes a checkpoint of the machine where it stands, at the position that this makes. Asked again
+    /// with the same image until it is all on its way.
+    ///
+    /// # Errors
+    ///
+    /// What the world says when it is asked for the time.
+    pub fn checkpoint<W: World>(
+        &mut self,
+        now: Time,
+        world: &mut W,
+        image: &impl CheckpointImage,
+    ) -> Result<Step<()>, W::Error> {
+        let (full, copied) = match &self.role {
+            Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
+                (true, copying.pages)
+            }
+            Role::Primary(Primary::Protected(_)) => (false, 0),
+            Role::Halted(_) => return Ok(Step::Void),
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) => {
+                self.sending = None;
+                self.ignore(Ignored::CheckpointOfNoSync);
+                return Ok(Step::Ready(()));
+            }
+        };
+        let pages = match full && self.planted(Mutant::MovingTarget) {
+            true => &[][..],
+            false => image.pages(),
+        };
+        let devices = if full { self.with_addresses(image.devices()) } else { Vec::new() };
+        let (vcpu, devices) = (image.vcpu(), if full { &devices } else { image.devices() });
+        let mut sending = match self.sending.take() {
+            Some(sending) => sending,
+            None => {
+                let count = u32::try_from(pages.len()).expect("memory has fewer pages") + copied;
+                let begin = Entry::CheckpointBegin { full, pages: count, vcpu, devices };
+                let bytes = CLOCK_ENTRY_BYTES_MAX + logchan::entry_codec::encoded_length(&begin);
+                if !self.has_room(Lane::Latency, bytes) {
+                    return Ok(Step::Wait);
+                }
+                if full {
+                    // The first entry of the session's log: all of guest time so far.
+                    let now_ns = world.clock_ns()?;
+                    self.clock_ns = now_ns;
+                    self.append(now, Lane::Latency, &Entry::Clock { advance_ns: now_ns });
+                }
+                self.append(now, Lane::Latency, &begin);
+                let digest = match &self.role {
+                    Role::Primary(Primary::Copying(copying)) => copying.digest.clone(),
+                    Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
+                        CheckpointDigest::default()
+                    }
+                };
+                Sending { pages: 0, digest }
+            }
+        };
+        let mut page = [0; PAGE_BYTES];
+        for &number in &pages[sending.pages..] {
+            if !self.has_room(Lane::Bulk, PAGE_ENTRY_BYTES_MAX) {
+                self.sending = Some(sending);
+                return Ok(Step::Wait);
+            }
+            image.read_page(number, &mut page);
+            let bytes = page_bytes(&page);
+            sending.digest.page(number, &bytes);
+            self.append(now, Lane::Bulk, &Entry::Page { number, bytes });
+            sending.pages += 1;
+        }
+        if !self.has_room(Lane::Latency, END_ENTRY_BYTES) {
+            self.sending = Some(sending);
+            return Ok(Step::Wait);
+        }
+        // Acknowledged, this entry means that every page is.
+        if let Some(channel) = self.channel_mut() {
+            channel.require_bulk();
+        }
+        let digest = sending.digest.finish(full, vcpu, devices);
+        self.append(now, Lane::Latency, &Entry::CheckpointEnd { digest });
+        self.stats.checkpoints_sent += 1;
+        self.stats.checkpoint_pages += pages.len() as u64;
+        if full {
+            self.sync_sent();
+        }
+        Ok(Step::Ready(()))
+    }
+
+    /// Device state with the guest's addresses in front: a backup knows only those of frames that it
+    /// saw, and must announce them all.
+    fn with_addresses(&self, devices: &[u8]) -> Vec<u8> {
+        let mut addresses = [0; ADDRESSES_BYTES_MAX];
+        let length = self.addresses.encode(&mut addresses);
+        let prefix = u16::try_from(length).expect("a few addresses").to_le_bytes();
+        [&prefix, &addresses[..length], devices].concat()
+    }
+
+    /// Whether `bytes` can be appended to a lane, if there is anybody to append them for.
+    pub(super) fn has_room(&self, lane: Lane, bytes: usize) -> bool {
+        match &self.role {
+            Role::Primary(Primary::Copying(_) | Primary::Protected(_)) => {
+                self.channel().is_some_and(|channel| channel.room(lane) >= bytes)
+            }
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => true,
+        }
+    }
+
+    /// Appends an entry that there is [room](Self::has_room) for.
+    pub(super) fn append(&mut self, now: Time, lane: Lane, entry: &Entry<'_>) {
+        self.scratch.clear();
+        logchan::entry_codec::encode(entry, &mut self.scratch);
+        let Self { endpoint, scratch, .. } = self;
+        let channel = endpoint.as_mut().and_then(|endpoint| endpoint.channel_mut());
+        let channel = channel.filter(|channel| channel.is_open());
+        let channel: &mut Channel = channel.expect("a peer that is given the log is there");
+        channel.append(now, lane, scratch).expect("there was room");
+    }
+}

@@ -1,0 +1,113 @@
+//! A checkpoint as it arrives: pages first, into a place of their own, because half a checkpoint is
+//! none.
+
+use super::digest::CheckpointDigest;
+use crate::checkpoint::{Image, PageImage};
+use logchan::entry::{Entry, PageBytes};
+use logchan::entry_codec::decode;
+use logchan::error::DecodeError;
+use logchan::limits::PAGE_BYTES;
+use netpath::announce::GuestAddresses;
+use std::collections::BTreeMap;
+
+/// Bytes from an authentic peer that make no sense as a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StageError;
+
+/// Pages by number; the newest of each counts. No more than guest memory has.
+#[derive(Debug, Default)]
+pub(super) struct Staging {
+    pages: BTreeMap<u64, Option<Box<[u8; PAGE_BYTES]>>>,
+    /// Pages that arrived, repetitions included.
+    arrived: u32,
+    digest: CheckpointDigest,
+    /// Whole, and not fetched yet.
+    ready: Option<Image>,
+}
+
+impl Staging {
+    /// Pages that arrived.
+    pub(super) fn pages(&self) -> u32 {
+        self.arrived
+    }
+
+    pub(super) fn page(&mut self, number: u64, bytes: &PageBytes<'_>) {
+        self.digest.page(number, bytes);
+        self.arrived = self.arrived.saturating_add(1);
+        let contents = match bytes {
+            PageBytes::Zero => None,
+            PageBytes::Raw(raw) => {
+                Some(Box::new((*raw).try_into().expect("the codec checks a page's length")))
+            }
+        };
+        self.pages.insert(number, contents);
+    }
+
+    /// Takes the checkpoint that `log` begins with, if all of it is there: how many bytes of the log
+    /// that was. It is then ready.
+    pub(super) fn take(&mut self, log: &[u8], sync: bool) -> Result<Option<usize>, StageError> {
+        let Some((begin, begin_bytes)) = whole(log)? else { return Ok(None) };
+        let Entry::CheckpointBegin { full, pages, vcpu, devices } = begin else {
+            return Err(StageError);
+        };
+        if full != sync {
+            return Err(StageError);
+        }
+        let rest = &log[begin_bytes..];
+        let Some((Entry::CheckpointEnd { digest }, end_bytes)) = whole(rest)? else {
+            return no_other(rest).map(|_| None);
+        };
+        if self.arrived < pages {
+            return Ok(None);
+        }
+        if self.arrived > pages || digest != self.digest.finish(full, vcpu, devices) {
+            return Err(StageError);
+        }
+        self.make_ready(full, vcpu, devices);
+        Ok(Some(begin_bytes + end_bytes))
+    }
+
+    /// What arrived so far, with the states of the `begin` that it belongs to.
+    pub(super) fn make_ready(&mut self, full: bool, vcpu: &[u8], devices: &[u8]) {
+        let pages = std::mem::take(&mut self.pages).into_iter();
+        let pages = pages.map(|(number, bytes)| PageImage { number, bytes }).collect();
+        let (vcpu, devices) = (vcpu.to_vec(), devices.to_vec());
+        *self = Staging { ready: Some(Image { full, vcpu, devices, pages }), ..Self::default() };
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.is_some()
+    }
+
+    pub(super) fn fetch(&mut self) -> Option<Image> {
+        self.ready.take()
+    }
+
+    /// Takes the guest's addresses off the front of the device state of a sync.
+    pub(super) fn split_addresses(&mut self) -> Result<GuestAddresses, StageError> {
+        let image = self.ready.as_mut().ok_or(StageError)?;
+        let (&length, rest) = image.devices.split_first_chunk().ok_or(StageError)?;
+        let length = usize::from(u16::from_le_bytes(length));
+        let addresses = rest.get(..length).ok_or(StageError)?;
+        let addresses = GuestAddresses::decode(addresses).map_err(|_| StageError)?;
+        image.devices.drain(..2 + length);
+        Ok(addresses)
+    }
+}
+
+/// The entry at the front of `log`, once it is all there.
+pub(super) fn whole(log: &[u8]) -> Result<Option<(Entry<'_>, usize)>, StageError> {
+    match decode(log) {
+        Ok(entry) => Ok(Some(entry)),
+        Err(DecodeError::Truncated) => Ok(None),
+        Err(_) => Err(StageError),
+    }
+}
+
+/// An entry is not there yet; another one in its place would be wrong.
+pub(super) fn no_other(log: &[u8]) -> Result<bool, StageError> {
+    match whole(log)? {
+        None => Ok(false),
+        Some(_) => Err(StageError),
+    }
+}
