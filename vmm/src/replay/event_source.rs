@@ -9,16 +9,19 @@
 //! Order of calls, from one position to the next:
 //!
 //! ```text
-//! next_region -> Run   -> [interrupted | window_at_cpl0]* -> reached | checkpoint
-//!             -> Apply -> take_checkpoint
-//!             -> End   -> end
+//! look_at -> next_region -> Run     -> [interrupted | window_at_cpl0]* -> reached | checkpoint
+//!                        -> Apply   -> take_checkpoint
+//!                        -> Capture -> checkpoint
+//!                        -> Stay    -> look_at ...
+//!                        -> End     -> end
 //! at a natural exit:  (readings and outputs of the exit)*  exit_handled
-//! at any position:    next_input* [wait next_input*]* [interrupt]
+//! at any position:    next_input* [wait look_at next_input*]* [interrupt]
 //! ```
 
 use super::error::SourceError;
 use crate::checkpoint::{Image, ImageView};
 use logchan::entry::REGISTERS;
+use logchan::limits::PAGE_BYTES;
 
 /// Something from outside that enters the guest at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +70,20 @@ pub enum Region {
     Run,
     /// In a checkpoint: do not run it, apply [`EventSource::take_checkpoint`].
     Apply,
+    /// A checkpoint is wanted here, before anything runs.
+    Capture,
+    /// Nothing may run yet. Ask again, after [`EventSource::look_at`].
+    Stay,
     /// The machine stops here.
     End,
+}
+
+/// Guest memory, for a source that copies it beside the running guest. The vCPU stands still.
+pub trait Memory {
+    /// From here on note which pages are written: the next checkpoint has those.
+    fn begin_noting(&mut self) -> Result<(), SourceError>;
+    /// Copies the contents of page `number`.
+    fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]);
 }
 
 /// A position reached by running.
@@ -122,6 +137,12 @@ pub struct EndState {
 
 /// The door. See the module's head for the order of calls.
 pub trait EventSource: Readings {
+    /// The guest stands still: a source that copies its memory may do some of that now. Called at
+    /// every position, whenever a wait is over, and after a kick.
+    fn look_at(&mut self, _memory: &mut dyn Memory) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// How does the next region end? Asked at a position, before entering.
     fn next_region(&mut self) -> Result<Region, SourceError>;
 

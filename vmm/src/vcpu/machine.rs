@@ -6,7 +6,10 @@ use crate::checkpoint::restore::RestoreError;
 use crate::checkpoint::{Image, restore};
 use crate::devices::{DeviceConfig, Devices};
 use crate::kvm::{KvmError, System, Vcpu, Vm, VmExit};
-use crate::mem::{self, MemoryError};
+use crate::mem::{self, MemoryError, dirty, guest};
+use crate::replay::error::SourceError;
+use crate::replay::event_source::Memory;
+use logchan::limits::PAGE_BYTES;
 
 /// What a machine is made of; both hosts of a pair must agree on all of it.
 #[derive(Clone, Debug)]
@@ -90,5 +93,17 @@ impl Machine {
             VmExit::Interrupted => restore::restore(self, image),
             exit => Err(RestoreError::ExitOpen { exit }),
         }
+    }
+}
+
+impl Memory for Machine {
+    fn begin_noting(&mut self) -> Result<(), SourceError> {
+        self.vm.take_dirty_log()?;
+        dirty::clear_own(self.vm.ram());
+        Ok(())
+    }
+
+    fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]) {
+        guest::read_page(self.vm.ram(), number, page);
     }
 }

@@ -11,6 +11,7 @@
 //!        |               |------> kick, or window at CPL0 --> passed over, or
 //!        |               |                                    checkpoint ------> position
 //!        +-- Apply -> the log's checkpoint is applied -------------------------> position
+//!        +-- Capture -> a checkpoint is taken ---------------------------------> position
 //!        +-- End ---> the machine stops
 //! ```
 
@@ -97,26 +98,44 @@ fn run_adopted(machine: &mut Machine, source: &mut impl EventSource) -> Result<E
         take_checkpoint(machine, source, true)?;
     }
     loop {
+        source.look_at(machine)?;
         let reached = match source.next_region()? {
             Region::Run => run_region(machine, source)?,
+            Region::Stay => continue,
             Region::Apply => {
                 machine.apply(&source.take_checkpoint()?)?;
                 machine.counters.checkpoints += 1;
                 Reached::Running
             }
-            Region::End => {
-                let exit = machine.vcpu.drain()?;
-                match exit.class() {
-                    ExitClass::Interrupted => return end(machine, source),
-                    // Completing the last instruction caused an exit: the end comes after it.
-                    ExitClass::Natural => handle_exit(machine, source, exit)?,
-                    ExitClass::Fatal => return Err(fatal(machine, source, exit)),
-                    ExitClass::Window => unreachable!("no window was asked for"),
+            Region::Capture => match drain(machine, source)? {
+                Some(reached) => reached,
+                None => {
+                    take_checkpoint(machine, source, false)?;
+                    Reached::Running
                 }
-            }
+            },
+            Region::End => match drain(machine, source)? {
+                Some(reached) => reached,
+                None => return end(machine, source),
+            },
         };
         enter_inputs(machine, source, reached)?;
         inject(machine, source)?;
+    }
+}
+
+/// Leaves nothing open in the vCPU. If completing the last instruction caused one more exit, that is
+/// handled, and what was to be done has to wait until after it.
+fn drain(
+    machine: &mut Machine,
+    source: &mut impl EventSource,
+) -> Result<Option<Reached>, RunError> {
+    let exit = machine.vcpu.drain()?;
+    match exit.class() {
+        ExitClass::Interrupted => Ok(None),
+        ExitClass::Natural => handle_exit(machine, source, exit).map(Some),
+        ExitClass::Fatal => Err(fatal(machine, source, exit)),
+        ExitClass::Window => unreachable!("no window was asked for"),
     }
 }
 
@@ -136,6 +155,7 @@ fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Re
             }
             ExitClass::Window => source.window_at_cpl0(),
             ExitClass::Interrupted => {
+                source.look_at(machine)?;
                 let wants = machine.devices.wants(machine.vm.ram());
                 source.interrupted(&wants, window)?
             }
@@ -250,8 +270,8 @@ fn enter_inputs(
     source: &mut impl EventSource,
     reached: Reached,
 ) -> Result<(), RunError> {
-    let Machine { vm, devices, .. } = machine;
     loop {
+        let Machine { vm, devices, .. } = machine;
         for _input in 0..INPUTS_MAX {
             let wants = devices.wants(vm.ram());
             let Some(input) = source.next_input(&wants)? else { break };
@@ -261,7 +281,7 @@ fn enter_inputs(
             Reached::Running => return Ok(()),
             Reached::Halt if devices.interrupt_pending() => return Ok(()),
             Reached::Halt => match source.wait(&devices.wants(vm.ram()))? {
-                Waited::Look => {}
+                Waited::Look => source.look_at(machine)?,
                 Waited::End => return Ok(()),
             },
         }
