@@ -34,6 +34,7 @@ pub mod sys;
 pub mod tap_port;
 pub mod testing;
 pub mod wait;
+pub mod wait_any;
 
 pub use announce::{AddressesError, AnnounceStats, Announcement, Announcer, GuestAddresses};
 pub use error::PortError;
@@ -47,3 +48,4 @@ pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
 pub use stats::PortStats;
 pub use tap_port::{TapConfig, TapPort};
 pub use wait::WaitPolicy;
+pub use wait_any::wait_any;

@@ -1,5 +1,6 @@
 //! [`FramePort`]: what every way of sending and receiving Ethernet frames has in common.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use crate::error::PortError;
@@ -46,6 +47,17 @@ pub trait FramePort {
     /// Hands all queued frames to the kernel with one system call.
     fn flush(&mut self) -> Result<(), PortError>;
 
+    /// What to poll for [`wait_any`](crate::wait_any::wait_any): readable once a frame is announced.
+    /// `None` if nothing can end a wait here.
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Polling found something other than a frame: take note of it, so that it is not found again.
+    fn attend(&mut self) -> Result<(), PortError> {
+        Ok(())
+    }
+
     /// Blocks until a frame is there, a signal came or `timeout` passed (`None`: no limit).
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError>;
 }
@@ -65,6 +77,14 @@ impl<P: FramePort + ?Sized> FramePort for Box<P> {
 
     fn flush(&mut self) -> Result<(), PortError> {
         (**self).flush()
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        (**self).pollable()
+    }
+
+    fn attend(&mut self) -> Result<(), PortError> {
+        (**self).attend()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {

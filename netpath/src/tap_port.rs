@@ -1,6 +1,7 @@
 //! [`TapPort`]: the VM's end of a tap device.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::mac::MacAddr;
@@ -142,6 +143,10 @@ impl FramePort for TapPort {
 
     fn flush(&mut self) -> Result<(), PortError> {
         self.ring.flush().map_err(tap_gone)
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.ring.pollable())
     }
 
     /// Returns [`Wake::Frame`] only when `receive` will give a frame.

@@ -5,6 +5,7 @@
 //! position of the frame in that direction: the same seed and the same calls give the same faults.
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::port::{FRAME_MAX, FramePort, PortError, Wake, assert_receive_buffer, length_fits};
@@ -127,6 +128,14 @@ impl<P: FramePort> FramePort for Fault<P> {
     }
 
     /// May return [`Wake::Frame`] for a frame that the faults then take away.
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        self.port.pollable()
+    }
+
+    fn attend(&mut self) -> Result<(), PortError> {
+        self.port.attend()
+    }
+
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
         if !self.rx.ready.is_empty() {
             return Ok(Wake::Frame);

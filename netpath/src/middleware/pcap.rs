@@ -5,6 +5,7 @@
 //! file, in the order in which the port saw them; the format has no field for the direction.
 
 use std::io::{self, BufWriter, Write};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::port::{FRAME_MAX, FramePort, PortError, Wake};
@@ -135,6 +136,14 @@ impl<P: FramePort, W: Write> FramePort for Pcap<P, W> {
 
     fn flush(&mut self) -> Result<(), PortError> {
         self.port.flush()
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        self.port.pollable()
+    }
+
+    fn attend(&mut self) -> Result<(), PortError> {
+        self.port.attend()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {

@@ -1,6 +1,7 @@
 //! [`Trace`]: one line per frame at debug level, through `tracing` (target `netpath::frame`).
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use pnet::packet::Packet;
@@ -55,6 +56,14 @@ impl<P: FramePort> FramePort for Trace<P> {
 
     fn flush(&mut self) -> Result<(), PortError> {
         self.port.flush()
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        self.port.pollable()
+    }
+
+    fn attend(&mut self) -> Result<(), PortError> {
+        self.port.attend()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {

@@ -15,6 +15,7 @@ pub use receive::ReceivePath;
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use pnet::packet::ethernet::{EtherType, MutableEthernetPacket};
@@ -286,6 +287,16 @@ impl FramePort for PacketPort {
         Ok(())
     }
 
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        (self.link.state() != LinkState::Gone).then(|| self.socket.file())
+    }
+
+    fn attend(&mut self) -> Result<(), PortError> {
+        let failure = self.take_error();
+        self.refresh(failure);
+        Ok(())
+    }
+
     /// Returns [`Wake::Frame`] only when `receive` will give a frame.
     ///
     /// Fails with [`PortError::InterfaceGone`] once the interface is.
@@ -328,11 +339,7 @@ impl Waiter for PacketPort {
         }
         match self.socket.block(left, self.sender.mask()) {
             Ok(false) => Ok(Blocked::Ended),
-            Ok(true) => {
-                let failure = self.take_error();
-                self.refresh(failure);
-                Ok(Blocked::Ended)
-            }
+            Ok(true) => self.attend().map(|()| Blocked::Ended),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Blocked::Interrupted),
             Err(source) => Err(PortError::System { doing: "cannot wait in ppoll", source }),
         }
