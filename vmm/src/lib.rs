@@ -12,6 +12,7 @@
 //! | [`replica`] | who may speak for the VM, what may leave, when to take over; pure |
 //! | [`checkpoint`] | the whole machine as data |
 //! | [`link`] | the logging channel on a wire |
+//! | [`witness`] | who may speak for a VM in a term |
 //! | [`demo`] | namespaces, VM processes and clients: demonstrations, and parts for the tests |
 //! | [`cli`] | the program `understudy` |
 
@@ -28,3 +29,4 @@ pub mod mem;
 pub mod replay;
 pub mod replica;
 pub mod vcpu;
+pub mod witness;
