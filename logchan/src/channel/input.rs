@@ -33,7 +33,7 @@ impl Channel {
             self.handle_silence();
         }
         if self.timers.take_expired(Timer::Lease, now) {
-            self.tell_lease(false);
+            self.lose_lease();
         }
         if self.timers.take_expired(Timer::Retransmit, now) {
             self.handle_retransmit_timeout(now);
@@ -252,6 +252,7 @@ impl Channel {
                 if self.planted(Mutant::AckAfterSilence) {
                     return;
                 }
+                self.lose_lease();
                 self.end_lease();
                 self.timers.stop_all();
                 self.state = State::Silent;

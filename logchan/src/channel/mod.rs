@@ -332,7 +332,12 @@ impl Channel {
         if held != self.lease_told {
             self.lease_told = held;
             self.events.lease = Some(held);
-            self.stats.leases_lost += u64::from(!held);
         }
+    }
+
+    /// The lease, if there is one, is over and nobody gave it up.
+    fn lose_lease(&mut self) {
+        self.stats.leases_lost += u64::from(self.lease_told);
+        self.tell_lease(false);
     }
 }

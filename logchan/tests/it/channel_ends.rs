@@ -58,6 +58,7 @@ fn primary_cut_off_loses_its_lease_before_the_backup_loses_its_patience() {
         let last = pair.events[end].last();
         assert!(matches!(last, Some(Event::PeerSilent { .. })), "{end}: {last:?}");
     }
+    assert_eq!(pair.ends[PRIMARY].stats().leases_lost, 1);
 }
 
 #[test]
@@ -119,6 +120,7 @@ fn bye_is_repeated_until_it_is_confirmed_and_nobody_is_declared_dead() {
         for events in &pair.events {
             assert!(!events.iter().any(|event| matches!(event, Event::PeerSilent { .. })));
         }
+        assert_eq!(pair.ends[PRIMARY].stats().leases_lost, 0, "the lease was given up, not lost");
     }
 }
 

@@ -1,9 +1,12 @@
 //! What can go wrong from a user's point of view, and the exit code of each.
 
+use super::link::LinkFailure;
 use crate::boot::{image::ImageError, pvh::PvhError, sweep::SweepError};
 use crate::checkpoint::restore::RestoreError;
 use crate::demo::DemoError;
 use crate::kvm::KvmError;
+use crate::link::LinkError;
+use crate::link::key_file::KeyFileError;
 use crate::mem::MemoryError;
 use crate::replay::error::{LogError, SourceError};
 use crate::vcpu::{MachineError, RunError};
@@ -21,7 +24,7 @@ pub enum Code {
     Usage = 2,
     /// KVM or the host.
     Host = 3,
-    /// The VM's network port.
+    /// A network port: the VM's, or the logging channel's interface.
     Port = 4,
     /// The guest image.
     Image = 5,
@@ -37,6 +40,10 @@ pub enum Code {
     Truncated = 10,
     /// A replay was told to stop before the log's end.
     Stopped = 11,
+    /// The logging channel's key is of no use, or nobody was met who fits.
+    Link = 12,
+    /// The peer on the logging channel fell silent, or said what it must not.
+    PeerLost = 13,
 }
 
 impl From<Code> for std::process::ExitCode {
@@ -57,9 +64,15 @@ pub enum CliError {
     /// KVM.
     #[error(transparent)]
     Kvm(#[from] KvmError),
-    /// The VM's network port.
+    /// A network port.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The pre-shared key of the logging channel.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The logging channel.
+    #[error(transparent)]
+    Link(#[from] LinkFailure),
     /// The guest image's file.
     #[error("guest image {}: {source}", path.display())]
     ImageFile {
@@ -142,6 +155,18 @@ impl From<MachineError> for CliError {
     }
 }
 
+impl From<LinkError> for CliError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Port(error) => error.into(),
+            LinkError::Key(error) => error.into(),
+            LinkError::Config(_) | LinkError::OwnAddress { .. } => {
+                CliError::Usage(error.to_string())
+            }
+        }
+    }
+}
+
 impl CliError {
     /// The exit code of this failure.
     pub fn code(&self) -> Code {
@@ -149,6 +174,11 @@ impl CliError {
             CliError::Usage(_) | CliError::Memory(_) => Code::Usage,
             CliError::Kvm(_) | CliError::LogMemory { .. } => Code::Host,
             CliError::Port(_) => Code::Port,
+            CliError::Key(_) => Code::Link,
+            CliError::Link(failure) => match failure {
+                LinkFailure::NobodyMet { .. } | LinkFailure::Refused { .. } => Code::Link,
+                LinkFailure::PeerSilent { .. } | LinkFailure::Foreign { .. } => Code::PeerLost,
+            },
             CliError::ImageFile { .. }
             | CliError::Image(_)
             | CliError::Sweep(_)

@@ -3,6 +3,8 @@
 pub mod demo;
 pub mod doctor;
 pub mod exit_code;
+pub mod key;
+pub mod link;
 pub mod log;
 pub mod options;
 pub mod output;
@@ -11,8 +13,9 @@ pub mod replay;
 pub mod run;
 pub mod session;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use exit_code::CliError;
+use exit_code::{CliError, Code};
 use std::process::ExitCode;
 
 /// What is said unless `UNDERSTUDY_LOG` asks for something else: warnings, and the frames that
@@ -26,14 +29,17 @@ Examples:
   understudy run --tap tap0
   understudy record --tap tap0 --log run.ulog --for 30
   understudy replay run.ulog
+  understudy link --help
 
 Exit codes:
-  0  success                          6  log can't be read, is foreign or damaged
-  1  unexpected failure               7  log was made with another CPU model
-  2  wrong usage                      8  replay diverged from the recording
-  3  KVM or the host can't run a VM   9  the guest stopped by itself
-  4  network port                    10  log is truncated: replayed to where it ends
-  5  guest image                     11  replay was told to stop before the end";
+  0  success                          7  log was made with another CPU model
+  1  unexpected failure               8  replay diverged from the recording
+  2  wrong usage                      9  the guest stopped by itself
+  3  KVM or the host can't run a VM  10  log is truncated: replayed to where it ends
+  4  network port or interface       11  replay was told to stop before the end
+  5  guest image                     12  logging channel: key, or no peer that fits
+  6  log can't be read, is foreign   13  logging channel: the peer fell silent
+     or damaged";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]
@@ -58,11 +64,18 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Check whether this host can run VMs, and say what to mend
     Doctor(doctor::DoctorArgs),
+    /// Make the key that protects the logging channel between two hosts
+    Key(key::KeyArgs),
+    /// Meet the other host on the logging channel and measure it, as ping would
+    Link(link::LinkArgs),
 }
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("UNDERSTUDY_LOG")
@@ -79,6 +92,8 @@ pub fn main() -> ExitCode {
         Command::Log(command) => log::main(&command),
         Command::Demo(args) => demo::main(&args),
         Command::Doctor(args) => doctor::main(&args),
+        Command::Key(args) => key::main(&args),
+        Command::Link(args) => link::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,5 +102,19 @@ pub fn main() -> ExitCode {
             eprintln!("understudy: {error}");
             error.code().into()
         }
+    }
+}
+
+/// Help, the version, or what is wrong with the arguments: of a wrong value, in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            // What comes behind the empty line is a hint at --help.
+            let text = error.to_string();
+            let lines: Vec<_> = text.lines().map(str::trim).take_while(|l| !l.is_empty()).collect();
+            eprintln!("understudy: {}", lines.join(" ").trim_start_matches("error: "));
+            Code::Usage.into()
+        }
+        _ => error.exit(),
     }
 }

@@ -100,17 +100,8 @@ impl VmOptions {
                 self.vcpus
             )));
         }
-        if let Some(core) = self.core
-            && !core_exists(core)
-        {
-            return Err(CliError::Usage(format!("--core {core}: no such core to run on")));
-        }
-        if let Some(seconds) = self.seconds
-            && !(seconds > 0.0 && seconds < 1e9)
-        {
-            return Err(CliError::Usage(format!("--for {seconds}: give a positive number")));
-        }
-        Ok(())
+        check_core(self.core)?;
+        self.seconds.map_or(Ok(()), |seconds| check_seconds("--for", seconds))
     }
 
     /// Guest memory in bytes; absurd sizes saturate and are refused later.
@@ -136,7 +127,24 @@ impl VmOptions {
     }
 }
 
-/// May this process run on `core`?
+/// Checks a number of seconds given with `option`.
+pub(super) fn check_seconds(option: &str, seconds: f64) -> Result<(), CliError> {
+    if seconds > 0.0 && seconds < 1e9 {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!("{option} {seconds}: give a positive number")))
+}
+
+/// Checks that this process may run on the core given with `--core`.
+pub(super) fn check_core(core: Option<usize>) -> Result<(), CliError> {
+    match core {
+        Some(core) if !core_exists(core) => {
+            Err(CliError::Usage(format!("--core {core}: no such core to run on")))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn core_exists(core: usize) -> bool {
     nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))
         .and_then(|set| set.is_set(core))

@@ -27,9 +27,14 @@ pub(super) fn text(result: &Map<String, Value>, json: bool) -> String {
     if json {
         return format!("{}\n", Value::Object(result.clone()));
     }
+    table(result.iter())
+}
+
+/// Lines of `name value`.
+pub(super) fn table<'a>(rows: impl Iterator<Item = (&'a String, &'a Value)> + Clone) -> String {
     let mut lines = String::new();
-    let width = result.keys().map(String::len).max().unwrap_or(0);
-    for (name, value) in result {
+    let width = rows.clone().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in rows {
         match value {
             Value::String(text) => lines.push_str(&format!("{name:width$}  {text}\n")),
             Value::Null

@@ -225,7 +225,7 @@ fn mask_kicks(how: SigmaskHow) -> Result<(), CliError> {
 }
 
 /// Pins the calling thread to `core`.
-fn pin(core: usize) -> Result<(), CliError> {
+pub(super) fn pin(core: usize) -> Result<(), CliError> {
     let mut set = CpuSet::new();
     let result = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
     result.map_err(|errno| CliError::Usage(format!("--core {core}: can't pin to it ({errno})")))

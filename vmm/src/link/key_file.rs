@@ -120,7 +120,11 @@ pub fn create(path: &Path) -> Result<(), KeyFileError> {
     }
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-    file.write_all(&text[..]).and_then(|()| file.sync_all()).map_err(io)
+    file.write_all(&text[..]).and_then(|()| file.sync_all()).map_err(|error| {
+        // Half a key is none, and would be in the way of the next attempt.
+        let _ = std::fs::remove_file(path);
+        io(error)
+    })
 }
 
 /// Reads until the end or until `bytes` is full.

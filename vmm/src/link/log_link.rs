@@ -172,6 +172,11 @@ impl LogLink {
         Ok(self.endpoint.renew(now(), settings)?)
     }
 
+    /// The address of the other host's interface.
+    pub fn peer(&self) -> MacAddr {
+        self.peer
+    }
+
     /// What was counted. A system call or two.
     pub fn report(&mut self) -> LinkReport {
         LinkReport {

@@ -3,6 +3,7 @@
 //!
 //! - `log_link`: [`LogLink`], what a role drives
 //! - [`key_file`]: the pre-shared key on disk
+//! - [`timing`]: all times of a channel, from its silence timeout
 //! - [`diagnosis`]: why nobody was met, in words
 //! - [`error`]: what can be wrong before the first frame
 
@@ -10,6 +11,7 @@ pub mod diagnosis;
 pub mod error;
 pub mod key_file;
 mod log_link;
+pub mod timing;
 
 pub use error::LinkError;
 pub use log_link::{LinkOptions, LinkReport, LogLink, now};
