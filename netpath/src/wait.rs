@@ -42,9 +42,9 @@ impl Default for WaitPolicy {
     }
 }
 
-/// Looks until `seen` says yes or the window (cut short by `deadline`) is over; returns the last
-/// answer.
-pub(crate) fn spin(
+/// The look window of every port: looks until `seen` says yes or the window (cut short by `deadline`)
+/// is over; returns the last answer. Public so that what is compared with a port waits as it does.
+pub fn spin(
     policy: &WaitPolicy,
     deadline: Option<Instant>,
     mut seen: impl FnMut() -> bool,
