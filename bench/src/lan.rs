@@ -95,7 +95,11 @@ impl Lan {
         let [client, server] = namespaces.each_ref().map(path);
         match &bridge {
             Some(bridge) => inside(bridge, || {
+                // As a switch: no spanning tree, no snooping, no packet filter on the way.
                 ip("link add br0 type bridge stp_state 0 mcast_snooping 0")?;
+                for which in ["iptables", "ip6tables", "arptables"] {
+                    let _ = fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{which}"), "0");
+                }
                 ip("link set br0 up")?;
                 for (host, there) in Host::ALL.into_iter().zip([&client, &server]) {
                     let port = host.bridge_port();
