@@ -1,10 +1,21 @@
 //! Measurements. Every figure comes with its peer, measured in the same run, in turns, on the same
 //! cores; this host's absolute times mean little elsewhere.
 
+mod error;
+mod interleave;
+mod lan;
+mod log_rtt;
+mod machine;
 mod record_cost;
+mod series;
 
 use clap::{Parser, Subcommand};
+use error::BenchError;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Who does not answer for this long is taken for broken.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Measurements, each with the peers it is compared with.
 #[derive(Parser)]
@@ -16,13 +27,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Round trips of the logging channel, of UDP, TCP and packet sockets, in turns on one LAN
+    LogRtt(log_rtt::Args),
     /// What recording costs: counter requests per second, recorded and not, in turns
     RecordCost(record_cost::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::RecordCost(args) => record_cost::main(&args),
+        Command::LogRtt(args) => log_rtt::main(&args),
+        Command::RecordCost(args) => record_cost::main(&args).map_err(BenchError::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

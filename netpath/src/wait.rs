@@ -42,9 +42,16 @@ impl Default for WaitPolicy {
     }
 }
 
-/// Looks until `seen` says yes or the window (cut short by `deadline`) is over; returns the last
-/// answer.
-pub(crate) fn spin(
+/// Least time between two readings of the clock while looking. Such a reading, and the yield that
+/// follows it, cost as much as many looks at shared memory: while they run, nobody looks.
+const CLOCK_EVERY: Duration = Duration::from_nanos(1000);
+
+/// Looks between two readings of the clock, at most.
+const LOOKS_MAX: u32 = 64;
+
+/// The look window of every port: looks until `seen` says yes or the window (cut short by `deadline`)
+/// is over; returns the last answer. Public so that what is compared with a port waits as it does.
+pub fn spin(
     policy: &WaitPolicy,
     deadline: Option<Instant>,
     mut seen: impl FnMut() -> bool,
@@ -55,21 +62,27 @@ pub(crate) fn spin(
     if policy.spin.is_zero() {
         return false;
     }
-    let start = Instant::now();
-    let end = deadline.map_or(start + policy.spin, |d| d.min(start + policy.spin));
-    let yield_from = start + policy.yield_after;
+    let mut now = Instant::now();
+    let end = deadline.map_or(now + policy.spin, |d| d.min(now + policy.spin));
+    let yield_from = now + policy.yield_after;
+    // A look can be a load or a system call: how many of them fill the time is found out.
+    let mut looks = 1;
     loop {
-        if seen() {
-            return true;
+        for _ in 0..looks {
+            if seen() {
+                return true;
+            }
+            std::hint::spin_loop();
         }
-        let now = Instant::now();
+        let before = std::mem::replace(&mut now, Instant::now());
         if now >= end {
             return false;
         }
         if now >= yield_from {
             std::thread::yield_now();
-        } else {
-            std::hint::spin_loop();
+        }
+        if now - before < CLOCK_EVERY {
+            looks = (looks * 2).min(LOOKS_MAX);
         }
     }
 }

@@ -3,14 +3,17 @@
 //! - `receive`: a ring shared with the kernel, or system calls
 //! - `filter`: which frames are for us
 //! - `link`: what became of the interface
+//! - `plain`: a packet socket and nothing else, to compare the port with
 
 mod config;
 mod filter;
 mod link;
+mod plain;
 mod receive;
 
 pub use config::{PacketConfig, PacketStats};
 pub use link::LinkState;
+pub use plain::plain_socket;
 pub use receive::ReceivePath;
 
 use std::fmt;
@@ -74,15 +77,11 @@ impl PacketPort {
     pub fn open(config: &PacketConfig) -> Result<PacketPort, PortError> {
         let name = config.interface.clone();
         InterfaceName::new(&name)?;
-        let socket = PacketSocket::open().map_err(|e| match e.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => PortError::PacketPermission,
-            _ => PortError::System { doing: "cannot open a packet socket", source: e },
-        })?;
-        let interface = pnet::datalink::interfaces().into_iter().find(|i| i.name == name);
-        let Some(interface) = interface else { return Err(PortError::InterfaceMissing { name }) };
+        let socket = open_socket()?;
+        let index = interface_index(&name)?;
         let control = ioctl::control_socket()
             .map_err(PortError::system("cannot open a socket for interface requests"))?;
-        let link = Link::new(control, interface.index);
+        let link = Link::new(control, index);
         if !link.is_ethernet()? {
             return Err(PortError::NotEthernet { name });
         }
@@ -94,7 +93,7 @@ impl PacketPort {
         let receiver = Receiver::new(&socket, config.receive)
             .map_err(PortError::system("cannot prepare the packet socket for receiving"))?;
         socket
-            .bind(interface.index, CHANNEL_ETHERTYPE)
+            .bind(index, CHANNEL_ETHERTYPE)
             .map_err(PortError::system("cannot bind the packet socket"))?;
         let sender = SendRing::new(socket.file(), &name, config.wait)?;
         let stats = PacketStats::default();
@@ -229,6 +228,19 @@ impl PacketPort {
         }
         down
     }
+}
+
+fn open_socket() -> Result<PacketSocket, PortError> {
+    PacketSocket::open().map_err(|e| match e.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => PortError::PacketPermission,
+        _ => PortError::System { doing: "cannot open a packet socket", source: e },
+    })
+}
+
+/// The index of an interface in the calling thread's network namespace.
+fn interface_index(name: &str) -> Result<u32, PortError> {
+    let interface = pnet::datalink::interfaces().into_iter().find(|i| i.name == name);
+    interface.map(|i| i.index).ok_or_else(|| PortError::InterfaceMissing { name: name.into() })
 }
 
 impl fmt::Debug for PacketPort {

@@ -27,6 +27,12 @@ pub(crate) struct FrameInfo {
 /// A socket for whole Ethernet frames.
 pub(crate) struct PacketSocket(OwnedFd);
 
+impl From<PacketSocket> for OwnedFd {
+    fn from(socket: PacketSocket) -> OwnedFd {
+        socket.0
+    }
+}
+
 /// `setsockopt` and `getsockopt` take sizes as `socklen_t`.
 fn size<T>() -> libc::socklen_t {
     mem::size_of::<T>() as libc::socklen_t

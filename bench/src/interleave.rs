@@ -1,0 +1,95 @@
+//! Measurements in turns: what disturbs a machine for a while disturbs every subject alike, so their
+//! ratios mean something when their times do not.
+
+use crate::error::BenchError;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+
+/// Turns of several subjects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rounds {
+    /// Turns of each subject.
+    pub(crate) count: u32,
+    /// What the orders are drawn from.
+    pub(crate) seed: u64,
+}
+
+impl Rounds {
+    /// Gives each of `subjects` one turn in each round, in an order drawn anew for each. `turn` gets
+    /// the round and the subject.
+    pub(crate) fn run<S>(
+        &self,
+        title: &'static str,
+        subjects: &mut [S],
+        mut turn: impl FnMut(u32, &mut S) -> Result<(), BenchError>,
+    ) -> Result<(), BenchError> {
+        let mut random = fastrand::Rng::with_seed(self.seed);
+        let mut order: Vec<usize> = (0..subjects.len()).collect();
+        let progress = progress(title, u64::from(self.count) * subjects.len() as u64);
+        for round in 0..self.count {
+            random.shuffle(&mut order);
+            for &subject in &order {
+                turn(round, &mut subjects[subject])?;
+                progress.inc(1);
+            }
+        }
+        progress.finish_and_clear();
+        Ok(())
+    }
+}
+
+/// A bar on standard error if that is a terminal. It is drawn between turns only.
+fn progress(title: &'static str, turns: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(Some(turns), ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos}/{len} turns, {eta} left");
+    let style = style.expect("a template of known keys");
+    ProgressBar::new(turns).with_style(style).with_message(title)
+}
+
+/// How many of `total` fall to turn `turn` of `turns`: all turns together make `total`.
+pub(crate) fn share(total: u64, turns: u32, turn: u32) -> u64 {
+    let until = |turn: u32| total * u64::from(turn) / u64::from(turns);
+    until(turn + 1) - until(turn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_has_one_turn_in_each_round_in_changing_orders() {
+        let mut subjects = [0_u32; 5];
+        for (index, subject) in subjects.iter_mut().enumerate() {
+            *subject = index as u32;
+        }
+        let mut turns = Vec::new();
+        let rounds = Rounds { count: 40, seed: 1 };
+        let run = rounds.run("test", &mut subjects, |round, subject| {
+            turns.push((round, *subject));
+            Ok(())
+        });
+        run.unwrap();
+        let mut orders: Vec<Vec<u32>> =
+            turns.chunks(5).map(|round| round.iter().map(|turn| turn.1).collect()).collect();
+        for (number, order) in orders.iter().enumerate() {
+            assert!(turns[5 * number..][..5].iter().all(|turn| turn.0 == number as u32));
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+        }
+        orders.sort_unstable();
+        orders.dedup();
+        assert!(orders.len() > 20, "{} different orders in 40 rounds", orders.len());
+    }
+
+    #[test]
+    fn shares_make_the_total() {
+        for (total, turns) in [(20_000, 20), (7, 3), (2, 5), (0, 4)] {
+            let shares: Vec<u64> = (0..turns).map(|turn| share(total, turns, turn)).collect();
+            assert_eq!(shares.iter().sum::<u64>(), total);
+            assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+        }
+    }
+}

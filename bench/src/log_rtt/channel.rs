@@ -1,0 +1,192 @@
+//! The logging channel: the whole path that the product has, from `append` to the acknowledgement.
+
+use super::variant::{Client, PAYLOAD_BYTES, Server, check, request};
+use crate::PATIENCE;
+use crate::error::BenchError;
+use crate::lan::{Host, INTERFACE};
+use logchan::channel::{Channel, Event, Timing};
+use logchan::endpoint::{EndpointEvent, Settings};
+use logchan::handshake::{PresharedKey, Security};
+use logchan::ids::{Lane, LogSeq, Role, Term, VmId};
+use logchan::seal::{KEY_BYTES, Protection};
+use logchan::time::{self, Time};
+use netpath::{ReceivePath, WaitPolicy, Wake};
+use std::time::Instant;
+use vmm::link::{LinkOptions, LogLink, now};
+
+/// The times that ships, but for patience: a machine that stands still for a moment must not end a
+/// measurement. Frames and heartbeats are the same.
+const TIMING: Timing = Timing {
+    silence: time::Duration::from_millis(PATIENCE.as_millis() as u64),
+    lease: time::Duration::from_millis(PATIENCE.as_millis() as u64 / 2),
+    ..Timing::DEFAULT
+};
+
+const _: () = assert!(TIMING.check().is_ok());
+
+/// Opens one end of a channel, on its host.
+pub(super) fn open(
+    host: Host,
+    protection: Protection,
+    wait: WaitPolicy,
+) -> Result<LogLink, BenchError> {
+    let role = match host {
+        Host::Client => Role::Primary,
+        Host::Server => Role::Backup,
+    };
+    let security = match protection {
+        Protection::Sealed => Security::Sealed(
+            PresharedKey::from_bytes(&[0x5a; KEY_BYTES]).expect("a key that is not zero"),
+        ),
+        Protection::Insecure => Security::Insecure,
+    };
+    let mut settings = Settings::new(role, VmId(1), Term(1));
+    settings.timing = TIMING;
+    let receive = ReceivePath::Ring;
+    let options =
+        LinkOptions { interface: INTERFACE.into(), peer: host.other().mac(), wait, receive };
+    Ok(LogLink::open(&options, settings, security)?)
+}
+
+/// The channel of a link whose peer was met.
+pub(super) fn channel(link: &mut LogLink) -> &mut Channel {
+    link.channel_mut().expect("the peer was met")
+}
+
+/// One turn of a driver up to the events: sends, waits until something happens or it is `until`,
+/// receives. Whether something happened.
+pub(super) fn turn(link: &mut LogLink, until: Time) -> Result<bool, BenchError> {
+    link.transmit()?;
+    let woken = link.wait(Some(until))?;
+    while link.receive()? {}
+    Ok(woken == Wake::Frame)
+}
+
+/// The next event of a link; what ends a channel is an error.
+pub(super) fn next_event(link: &mut LogLink) -> Result<Option<EndpointEvent>, BenchError> {
+    let event = link.poll_event();
+    match event {
+        Some(EndpointEvent::Channel(Event::PeerSilent { .. })) => {
+            Err(BenchError::no_answer("the other end of the channel"))
+        }
+        Some(
+            EndpointEvent::Refused { .. }
+            | EndpointEvent::Channel(
+                Event::PeerTermNewer { .. }
+                | Event::PeerSameRole
+                | Event::PeerBye
+                | Event::Left { .. },
+            ),
+        ) => Err(BenchError::Wrong(format!("the channel told of {event:?}"))),
+        Some(
+            EndpointEvent::Met { .. }
+            | EndpointEvent::Channel(
+                Event::LeaseHeld
+                | Event::LeaseLost
+                | Event::Acked { .. }
+                | Event::PeerExecuted { .. }
+                | Event::Room { .. },
+            ),
+        )
+        | None => Ok(event),
+    }
+}
+
+/// Drives a link until its peer was met.
+pub(super) fn meet(link: &mut LogLink) -> Result<(), BenchError> {
+    let until = patience();
+    loop {
+        while let Some(event) = next_event(link)? {
+            if let EndpointEvent::Met { .. } = event {
+                return Ok(());
+            }
+        }
+        if now() > until {
+            return Err(BenchError::no_answer("the other end of the channel"));
+        }
+        turn(link, until)?;
+    }
+}
+
+/// When to give up, from now on.
+pub(super) fn patience() -> Time {
+    now() + TIMING.silence
+}
+
+/// The primary's end.
+pub(super) struct ChannelClient(LogLink);
+
+impl ChannelClient {
+    /// Opens it, and meets the backup.
+    pub(super) fn open(protection: Protection, wait: WaitPolicy) -> Result<Self, BenchError> {
+        let mut link = open(Host::Client, protection, wait)?;
+        meet(&mut link)?;
+        Ok(ChannelClient(link))
+    }
+
+    /// Drives the link until everything before `position` is acknowledged.
+    fn wait_for_ack(&mut self, position: LogSeq) -> Result<(), BenchError> {
+        let link = &mut self.0;
+        loop {
+            turn(link, Time::from_nanos(u64::MAX))?;
+            while let Some(event) = next_event(link)? {
+                if let EndpointEvent::Channel(Event::Acked { up_to }) = event
+                    && up_to >= position
+                {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+impl Client for ChannelClient {
+    fn exchange(&mut self, number: u64) -> Result<(), BenchError> {
+        let appended = channel(&mut self.0).append(now(), Lane::Latency, &request(number));
+        let appended = appended.map_err(|error| BenchError::Wrong(error.to_string()))?;
+        self.wait_for_ack(appended.end)
+    }
+
+    fn rest(&mut self, until: Instant) -> Result<(), BenchError> {
+        let left = until.saturating_duration_since(Instant::now());
+        let until = now() + time::Duration::from_nanos(left.as_nanos() as u64);
+        while now() < until {
+            turn(&mut self.0, until)?;
+            while next_event(&mut self.0)?.is_some() {}
+        }
+        Ok(())
+    }
+}
+
+/// The backup's end.
+pub(super) struct ChannelServer(LogLink);
+
+impl ChannelServer {
+    /// Opens it. The primary is met at the first use.
+    pub(super) fn open(protection: Protection, wait: WaitPolicy) -> Result<Self, BenchError> {
+        Ok(ChannelServer(open(Host::Server, protection, wait)?))
+    }
+}
+
+impl Server for ChannelServer {
+    fn serve(&mut self, count: u64) -> Result<(), BenchError> {
+        let link = &mut self.0;
+        meet(link)?;
+        let mut number = 0;
+        while number < count {
+            turn(link, Time::from_nanos(u64::MAX))?;
+            while next_event(link)?.is_some() {}
+            let received = channel(link).received(Lane::Latency);
+            let (entries, _part) = received.as_chunks::<PAYLOAD_BYTES>();
+            let consumed = entries.len() * PAYLOAD_BYTES;
+            for entry in entries {
+                check(entry, number)?;
+                number += 1;
+            }
+            channel(link).consume(Lane::Latency, consumed);
+        }
+        // The last acknowledgement.
+        link.transmit()?;
+        Ok(())
+    }
+}

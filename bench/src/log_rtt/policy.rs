@@ -1,0 +1,49 @@
+//! How the two sides wait, and how often the client asks.
+
+use netpath::WaitPolicy;
+use std::time::Duration;
+
+/// Time between two requests of an idle line.
+const PACE: Duration = Duration::from_millis(10);
+
+/// How both sides of a variant wait for each other. The same for every variant, by the same code
+/// ([`netpath::wait::spin`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Policy {
+    /// Block at once, one request after the other
+    Block,
+    /// Look for 50 us, yielding after 4, then block; one request after the other
+    Spin,
+    /// As spin, with one request every 10 ms
+    Idle,
+    /// As block, with one request every 10 ms
+    IdleBlock,
+}
+
+impl Policy {
+    /// The name in reports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Policy::Block => "block",
+            Policy::Spin => "spin",
+            Policy::Idle => "idle",
+            Policy::IdleBlock => "idle-block",
+        }
+    }
+
+    /// How a side waits.
+    pub(crate) fn wait(self) -> WaitPolicy {
+        match self {
+            Policy::Block | Policy::IdleBlock => WaitPolicy::BLOCK,
+            Policy::Spin | Policy::Idle => WaitPolicy::default(),
+        }
+    }
+
+    /// Time from one request to the next; `None`: at once.
+    pub(crate) const fn pace(self) -> Option<Duration> {
+        match self {
+            Policy::Block | Policy::Spin => None,
+            Policy::Idle | Policy::IdleBlock => Some(PACE),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What is compared: the logging channel, and the ways that are there already.
+
+use super::channel::{ChannelClient, ChannelServer};
+use super::policy::Policy;
+use super::socket::{SocketKind, SocketPeer};
+use crate::error::BenchError;
+use logchan::seal::Protection;
+use std::time::Instant;
+
+/// Bytes of a request, and of a reply where a variant has one.
+pub(crate) const PAYLOAD_BYTES: usize = 64;
+
+/// A way to send 64 bytes and learn that they arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Variant {
+    /// The logging channel, encrypted
+    Channel,
+    /// The logging channel with --insecure
+    ChannelInsecure,
+    /// UDP, echoed
+    Udp,
+    /// TCP with TCP_NODELAY, echoed
+    Tcp,
+    /// A packet socket with a system call for each frame, echoed
+    #[value(name = "af_packet")]
+    AfPacket,
+}
+
+impl Variant {
+    /// The name in reports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Variant::Channel => "channel",
+            Variant::ChannelInsecure => "channel-insecure",
+            Variant::Udp => "udp",
+            Variant::Tcp => "tcp",
+            Variant::AfPacket => "af_packet",
+        }
+    }
+
+    /// Opens the side that answers. To be called on its host.
+    pub(crate) fn server(self, policy: Policy) -> Result<Box<dyn Server>, BenchError> {
+        let socket = |kind| SocketPeer::server(kind, policy.wait());
+        Ok(match self {
+            Variant::Channel => Box::new(ChannelServer::open(Protection::Sealed, policy.wait())?),
+            Variant::ChannelInsecure => {
+                Box::new(ChannelServer::open(Protection::Insecure, policy.wait())?)
+            }
+            Variant::Udp => Box::new(socket(SocketKind::Udp)?),
+            Variant::Tcp => Box::new(socket(SocketKind::Tcp)?),
+            Variant::AfPacket => Box::new(socket(SocketKind::Packet)?),
+        })
+    }
+
+    /// Opens the side that asks. To be called on its host, when the server is there.
+    pub(crate) fn client(self, policy: Policy) -> Result<Box<dyn Client>, BenchError> {
+        let socket = |kind| SocketPeer::client(kind, policy.wait());
+        Ok(match self {
+            Variant::Channel => Box::new(ChannelClient::open(Protection::Sealed, policy.wait())?),
+            Variant::ChannelInsecure => {
+                Box::new(ChannelClient::open(Protection::Insecure, policy.wait())?)
+            }
+            Variant::Udp => Box::new(socket(SocketKind::Udp)?),
+            Variant::Tcp => Box::new(socket(SocketKind::Tcp)?),
+            Variant::AfPacket => Box::new(socket(SocketKind::Packet)?),
+        })
+    }
+}
+
+/// The side that asks.
+pub(crate) trait Client {
+    /// Sends request `number` and waits until it is known to have arrived.
+    fn exchange(&mut self, number: u64) -> Result<(), BenchError>;
+
+    /// Lets time pass, as this variant does between two requests.
+    fn rest(&mut self, until: Instant) -> Result<(), BenchError>;
+}
+
+/// The side that answers.
+pub(crate) trait Server {
+    /// Answers requests `0..count`, and makes sure that it was these.
+    fn serve(&mut self, count: u64) -> Result<(), BenchError>;
+}
+
+/// Request `number`: no two are alike.
+pub(crate) fn request(number: u64) -> [u8; PAYLOAD_BYTES] {
+    let mut bytes = [number as u8; PAYLOAD_BYTES];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// Makes sure that `bytes` are request `number`.
+pub(crate) fn check(bytes: &[u8], number: u64) -> Result<(), BenchError> {
+    if *bytes == request(number) {
+        return Ok(());
+    }
+    let head = &bytes[..bytes.len().min(8)];
+    Err(BenchError::Wrong(format!(
+        "instead of message {number} came {} bytes that begin with {head:02x?}",
+        bytes.len()
+    )))
+}
