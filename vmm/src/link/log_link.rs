@@ -1,43 +1,14 @@
 //! [`LogLink`].
 
 use super::error::LinkError;
-use crate::kvm::{clock, entropy};
+use super::wire::{LinkOptions, Wire, now};
+use crate::kvm::entropy;
 use logchan::channel::Channel;
 use logchan::endpoint::{Endpoint, EndpointEvent, Settings};
-use logchan::frame::FrameKind;
 use logchan::handshake::{LinkStats, Security};
 use logchan::time::Time;
-use netpath::{
-    FRAME_MAX, FRAME_MIN, FramePort, LinkState, MacAddr, PacketConfig, PacketPort, PacketStats,
-    PortError, ReceivePath, WaitPolicy, Wake,
-};
+use netpath::{FramePort, LinkState, MacAddr, PacketPort, PacketStats, PortError, Wake};
 use std::time::Duration;
-
-/// Bytes of an Ethernet header.
-const HEADER_BYTES: usize = FRAME_MIN;
-
-/// Where the source address is in it.
-const SOURCE: std::ops::Range<usize> = 6..12;
-
-/// Frames taken in before something is sent: a flood must not keep us from answering.
-const FRAMES_PER_TURN: usize = 64;
-
-/// Bulk frames handed to the kernel in one go. More of them save system calls (each costs about as
-/// much as half a frame); all of them are in front of whatever is appended meanwhile.
-const BULK_FRAMES_PER_TURN: u64 = 4;
-
-/// Which wire, and who is at its other end.
-#[derive(Clone, Debug)]
-pub struct LinkOptions {
-    /// The interface.
-    pub interface: String,
-    /// The address of the other host's interface.
-    pub peer: MacAddr,
-    /// How to wait for frames.
-    pub wait: WaitPolicy,
-    /// How to receive.
-    pub receive: ReceivePath,
-}
 
 /// What was counted since the link was opened, but for the channel's own numbers
 /// ([`Channel::stats`]).
@@ -53,18 +24,14 @@ pub struct LinkReport {
     pub is_down: bool,
 }
 
-/// One host's end of the logging channel on its wire. One thread owns it.
+/// One host's end of the logging channel on its wire, with nothing on top of it. One thread owns it.
 ///
 /// A driver's turn: [`receive`](Self::receive), [`poll_event`](Self::poll_event) until `None`, what
 /// the channel received, what is to be appended, [`transmit`](Self::transmit),
 /// [`wait`](Self::wait).
 pub struct LogLink {
-    port: PacketPort,
+    wire: Wire,
     endpoint: Endpoint,
-    peer: MacAddr,
-    other_senders: u64,
-    /// A frame is made here: its Ethernet header stays in front.
-    frame: Box<[u8; FRAME_MAX]>,
 }
 
 impl LogLink {
@@ -75,67 +42,20 @@ impl LogLink {
         mut settings: Settings,
         security: Security,
     ) -> Result<LogLink, LinkError> {
-        let LinkOptions { interface, peer, wait, receive } = options.clone();
-        let port = PacketPort::open(&PacketConfig { interface, receive, wait })?;
-        if port.mac() == peer {
-            let interface = options.interface.clone();
-            return Err(LinkError::OwnAddress { interface, mac: peer });
-        }
-        settings.frame_bytes_max = (port.mtu_bytes() as usize).min(FRAME_MAX - HEADER_BYTES);
-        let random = Box::new(|bytes: &mut [u8]| {
-            entropy::fill(bytes).expect("getrandom gives bytes once the system has booted");
-        });
-        let endpoint = Endpoint::new(settings, security, random, now())?;
-        Ok(LogLink { port, endpoint, peer, other_senders: 0, frame: Box::new([0; FRAME_MAX]) })
+        let wire = Wire::open(options)?;
+        settings.frame_bytes_max = wire.frame_bytes_max();
+        let endpoint = Endpoint::new(settings, security, Box::new(system_entropy), now())?;
+        Ok(LogLink { wire, endpoint })
     }
 
-    /// Takes in what arrived and does what is due. Whether more frames are there: then come again,
-    /// and nothing is called late before they were seen.
+    /// As [`Wire::receive`].
     pub fn receive(&mut self) -> Result<bool, PortError> {
-        let LogLink { port, endpoint, peer, other_senders, .. } = self;
-        let now = now();
-        let peer = peer.octets();
-        for _ in 0..FRAMES_PER_TURN {
-            let taken = port.receive_with(|frame| {
-                if frame[SOURCE] == peer {
-                    endpoint.handle_frame(now, &mut frame[HEADER_BYTES..]);
-                } else {
-                    *other_senders += 1;
-                }
-            })?;
-            if taken.is_none() {
-                // After the frames: a host that slept finds that the peer lives first.
-                if endpoint.poll_timeout().is_some_and(|timeout| timeout <= now) {
-                    endpoint.handle_timeout(now);
-                }
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        self.wire.receive(&mut self.endpoint)
     }
 
-    /// Hands to the kernel what there is to send: all of the log, and a few frames of bulk at most.
-    /// Whether bulk is left that could be sent.
+    /// As [`Wire::transmit`].
     pub fn transmit(&mut self) -> Result<bool, PortError> {
-        let now = now();
-        let bulk_before = self.bulk_frames();
-        let header = self.port.header_to(self.peer);
-        self.frame[..HEADER_BYTES].copy_from_slice(&header);
-        let mut more = false;
-        while let Some(length) = self.endpoint.poll_transmit(now, &mut self.frame[HEADER_BYTES..]) {
-            self.port.send(&self.frame[..HEADER_BYTES + length])?;
-            more = self.bulk_frames() - bulk_before >= BULK_FRAMES_PER_TURN;
-            if more {
-                break;
-            }
-        }
-        self.port.flush()?;
-        Ok(more)
-    }
-
-    /// Bulk frames sent so far.
-    fn bulk_frames(&self) -> u64 {
-        self.endpoint.channel().map_or(0, |channel| channel.stats().sent(FrameKind::Bulk))
+        self.wire.transmit(&mut self.endpoint)
     }
 
     /// Waits until a frame is there, the endpoint has something to do, a signal came, or it is
@@ -143,7 +63,7 @@ impl LogLink {
     pub fn wait(&mut self, until: Option<Time>) -> Result<Wake, PortError> {
         let due = self.endpoint.poll_timeout().into_iter().chain(until).min();
         let timeout = due.map(|due| Duration::from_nanos(due.since(now()).as_nanos()));
-        self.port.wait(timeout)
+        self.wire.port_mut().wait(timeout)
     }
 
     /// The next thing that happened.
@@ -174,31 +94,31 @@ impl LogLink {
 
     /// The address of the other host's interface.
     pub fn peer(&self) -> MacAddr {
-        self.peer
+        self.wire.peer()
     }
 
     /// What was counted. A system call or two.
     pub fn report(&mut self) -> LinkReport {
         LinkReport {
-            port: self.port.stats(),
+            port: self.wire.port_mut().stats(),
             link: self.endpoint.link_stats(),
-            other_senders: self.other_senders,
-            is_down: self.port.check_link() != LinkState::Up,
+            other_senders: self.wire.other_senders(),
+            is_down: self.wire.port_mut().check_link() != LinkState::Up,
         }
     }
 
     /// The port, to ask it.
     pub fn port(&self) -> &PacketPort {
-        &self.port
+        self.wire.port()
     }
 
     /// The next change of the interface's state.
     pub fn next_link_event(&mut self) -> Option<LinkState> {
-        self.port.next_link_event()
+        self.wire.port_mut().next_link_event()
     }
 }
 
-/// The channel's clock. It runs while the host is suspended: a lease must end then, too.
-pub fn now() -> Time {
-    Time::from_nanos(clock::boottime_ns())
+/// The system's randomness, for handshakes.
+pub fn system_entropy(bytes: &mut [u8]) {
+    entropy::fill(bytes).expect("getrandom gives bytes once the system has booted");
 }

@@ -1,7 +1,8 @@
 //! The logging channel on a wire: the pure [`Endpoint`](logchan::endpoint::Endpoint) with a packet
 //! port, a clock and the system's randomness.
 //!
-//! - `log_link`: [`LogLink`], what a role drives
+//! - `wire`: [`Wire`], frames of one peer
+//! - `log_link`: [`LogLink`], an endpoint on a wire and nothing else
 //! - [`key_file`]: the pre-shared key on disk
 //! - [`timing`]: all times of a channel, from its silence timeout
 //! - [`diagnosis`]: why nobody was met, in words
@@ -12,6 +13,8 @@ pub mod error;
 pub mod key_file;
 mod log_link;
 pub mod timing;
+mod wire;
 
 pub use error::LinkError;
-pub use log_link::{LinkOptions, LinkReport, LogLink, now};
+pub use log_link::{LinkReport, LogLink, system_entropy};
+pub use wire::{LinkOptions, Party, Wire, now};
