@@ -26,6 +26,7 @@ pub mod irq;
 pub mod kvm;
 pub mod link;
 pub mod mem;
+pub mod pair;
 pub mod replay;
 pub mod replica;
 pub mod vcpu;

@@ -44,6 +44,8 @@ pub enum Code {
     Link = 12,
     /// The peer on the logging channel fell silent, or said what it must not.
     PeerLost = 13,
+    /// The VM of a pair goes on elsewhere, or cannot go on.
+    Halted = 14,
 }
 
 impl From<Code> for std::process::ExitCode {
@@ -211,6 +213,7 @@ fn source_code(error: &SourceError) -> Code {
         SourceError::Log(error) => log_code(error),
         SourceError::Diverged(_) => Code::Diverged,
         SourceError::Stopped => Code::Stopped,
+        SourceError::Void => Code::Unexpected,
         SourceError::Entropy(_) => Code::Unexpected,
     }
 }

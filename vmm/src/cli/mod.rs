@@ -8,6 +8,7 @@ pub mod link;
 pub mod log;
 pub mod options;
 pub mod output;
+pub mod pair;
 pub mod record;
 pub mod replay;
 pub mod run;
@@ -39,7 +40,7 @@ Exit codes:
   4  network port or interface       11  replay was told to stop before the end
   5  guest image                     12  logging channel: key, or no peer that fits
   6  log can't be read, is foreign   13  logging channel: the peer fell silent
-     or damaged";
+     or damaged                     14  the VM goes on elsewhere, or can't go on";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]
@@ -64,6 +65,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Check whether this host can run VMs, and say what to mend
     Doctor(doctor::DoctorArgs),
+    /// Run a VM that a backup on another host follows, so that it survives this one
+    Primary(pair::PairArgs),
+    /// Follow the VM of a primary on another host, and go on with it when that one dies
+    Backup(pair::PairArgs),
     /// Make the key that protects the logging channel between two hosts
     Key(key::KeyArgs),
     /// Meet the other host on the logging channel and measure it, as ping would
@@ -92,6 +97,8 @@ pub fn main() -> ExitCode {
         Command::Log(command) => log::main(&command),
         Command::Demo(args) => demo::main(&args),
         Command::Doctor(args) => doctor::main(&args),
+        Command::Primary(args) => pair::primary(&args),
+        Command::Backup(args) => pair::backup(&args),
         Command::Key(args) => key::main(&args),
         Command::Link(args) => link::main(&args),
     };

@@ -6,9 +6,11 @@
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use crate::boot::cpu_model::CpuModel;
+use crate::boot::image::GuestImage;
 use crate::boot::pvh::{self, BootInfo};
 use crate::boot::sweep;
 use crate::kvm::{System, clock, kick};
+use crate::mem::layout::PAGE;
 use crate::replay::event_source::{EndState, EventSource};
 use crate::replay::world::WorldConfig;
 use crate::vcpu::{self, Counters, Machine, MachineConfig, RunError};
@@ -44,35 +46,78 @@ pub struct Prepared {
     pub image_name: String,
 }
 
+/// What machines are built from: everything that two hosts of a pair must agree on.
+#[derive(Debug)]
+pub struct Blueprint {
+    system: System,
+    config: MachineConfig,
+    image: GuestImage,
+    command_line: String,
+}
+
+impl Blueprint {
+    /// Checks the guest image and the host.
+    pub fn new(options: &VmOptions) -> Result<Blueprint, CliError> {
+        options.check()?;
+        let image = options.image()?;
+        let report = sweep::sweep(&image);
+        for line in sweep::check(&report, options.forbidden.into())? {
+            if line.starts_with("note") {
+                tracing::info!("{line}");
+            } else {
+                tracing::warn!("{line}");
+            }
+        }
+        let system = System::open(&options.kvm)?;
+        let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
+        let config = MachineConfig {
+            memory_bytes: options.memory_bytes(),
+            cpu_model,
+            devices: crate::devices::DeviceConfig { mac: options.mac.octets() },
+        };
+        Ok(Blueprint { system, config, image, command_line: options.command_line.clone() })
+    }
+
+    /// A machine with empty memory, for a checkpoint to be applied to.
+    pub fn empty(&self) -> Result<Machine, CliError> {
+        Ok(Machine::new(&self.system, &self.config)?)
+    }
+
+    /// A machine before its guest's first instruction.
+    pub fn booted(&self) -> Result<Machine, CliError> {
+        let mut machine = self.empty()?;
+        let entry = self.image.load(machine.ram())?;
+        let info = BootInfo { command_line: &self.command_line, initrd: None };
+        pvh::write_boot_info(machine.ram(), entry, &info)?;
+        machine.start_at(&pvh::initial_state(entry.pvh_entry))?;
+        Ok(machine)
+    }
+
+    /// The CPU the guest sees.
+    pub fn cpu_model(&self) -> &CpuModel {
+        &self.config.cpu_model
+    }
+
+    /// xxh3-64 of the guest image.
+    pub fn image_digest(&self) -> u64 {
+        self.image.digest()
+    }
+
+    /// Pages of guest memory.
+    pub fn memory_pages(&self) -> u64 {
+        self.config.memory_bytes / PAGE
+    }
+}
+
 /// Builds the machine that `options` describe and loads its guest.
 pub fn prepare(options: &VmOptions) -> Result<Prepared, CliError> {
-    options.check()?;
-    let image = options.image()?;
-    let report = sweep::sweep(&image);
-    for line in sweep::check(&report, options.forbidden.into())? {
-        if line.starts_with("note") {
-            tracing::info!("{line}");
-        } else {
-            tracing::warn!("{line}");
-        }
-    }
-    let system = System::open(&options.kvm)?;
-    let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
-    let config = MachineConfig {
-        memory_bytes: options.memory_bytes(),
-        cpu_model: cpu_model.clone(),
-        devices: crate::devices::DeviceConfig { mac: options.mac.octets() },
-    };
-    let mut machine = Machine::new(&system, &config)?;
-    let entry = image.load(machine.ram())?;
-    let info = BootInfo { command_line: &options.command_line, initrd: None };
-    pvh::write_boot_info(machine.ram(), entry, &info)?;
-    machine.start_at(&pvh::initial_state(entry.pvh_entry))?;
+    let blueprint = Blueprint::new(options)?;
+    let machine = blueprint.booted()?;
     Ok(Prepared {
         machine,
-        cpu_model,
-        image_digest: image.digest(),
-        image_name: image.name().to_string(),
+        cpu_model: blueprint.cpu_model().clone(),
+        image_digest: blueprint.image_digest(),
+        image_name: blueprint.image.name().to_string(),
     })
 }
 
@@ -130,6 +175,23 @@ where
     S: EventSource,
     R: Send,
 {
+    on_vcpu_thread(core, limit, |stop| {
+        let mut machine = machine;
+        let mut source = make_source(stop)?;
+        let start = Instant::now();
+        let end = vcpu::run(&mut machine, &mut source);
+        let elapsed = start.elapsed();
+        Ok(Outcome { end, counters: machine.counters(), elapsed, report: report(&source) })
+    })
+}
+
+/// Runs `body` on a thread that may run vCPUs, and sets the flag that it is given at `limit`, at SIGINT,
+/// SIGTERM or SIGHUP. The thread is kicked when that happens.
+pub fn on_vcpu_thread<T: Send>(
+    core: Option<usize>,
+    limit: Option<Duration>,
+    body: impl FnOnce(Arc<AtomicBool>) -> Result<T, CliError> + Send,
+) -> Result<T, CliError> {
     let os = |doing| move |source| CliError::Os { doing, source };
     kick::install()?;
     // A kick sent to the process shall reach the vCPU: only its thread takes the signal.
@@ -142,19 +204,14 @@ where
     let stop = Arc::new(AtomicBool::new(false));
     let stop_seen = Arc::clone(&stop);
 
-    let vcpu_thread = move || -> Result<Outcome<R>, CliError> {
-        let mut machine = machine;
+    let vcpu_thread = move || -> Result<T, CliError> {
         mask_kicks(SigmaskHow::SIG_UNBLOCK)?;
         if let Some(core) = core {
             pin(core)?;
         }
         clock::trap_tsc_on_this_thread()?;
         let _ = kicker_sender.send(kick::Kicker::of_this_thread());
-        let mut source = make_source(stop_seen)?;
-        let start = Instant::now();
-        let end = vcpu::run(&mut machine, &mut source);
-        let elapsed = start.elapsed();
-        Ok(Outcome { end, counters: machine.counters(), elapsed, report: report(&source) })
+        body(stop_seen)
     };
 
     std::thread::scope(|scope| {

@@ -25,6 +25,9 @@ pub enum SourceError {
     /// Told to stop where there is nothing to end in order.
     #[error("stopped before the end")]
     Stopped,
+    /// The machine's state is of no use any more; another machine takes its place.
+    #[error("the machine's state is void")]
+    Void,
     /// The kernel's entropy.
     #[error("getrandom failed: {0}")]
     Entropy(io::Error),

@@ -7,6 +7,7 @@ use super::event_source::{
 };
 use crate::checkpoint::{Image, ImageView};
 use crate::kvm::clock::{monotonic_ns, realtime_ns};
+use crate::replica;
 use crossbeam::channel::Receiver;
 use logchan::entry::REGISTERS;
 use netpath::port::{FRAME_MAX, FramePort};
@@ -21,6 +22,9 @@ const WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// Console output is written out at a line's end, or when a line is this long.
 const CONSOLE_LINE_MAX: usize = 256;
+
+/// Frames that a tap may have collected while nobody read it: its queue, and a ring's buffers.
+const STALE_FRAMES_MAX: usize = 4096;
 
 /// What the world is made of.
 pub struct WorldConfig<P> {
@@ -79,6 +83,39 @@ impl<P: FramePort> World<P> {
     /// The VM's network port, for its statistics.
     pub fn port(&self) -> &P {
         &self.port
+    }
+
+    /// The VM's network port.
+    pub(crate) fn port_mut(&mut self) -> &mut P {
+        &mut self.port
+    }
+
+    /// A region is about to be entered: from here on a guest without exits is kicked.
+    pub(crate) fn entering(&mut self) -> Result<(), SourceError> {
+        Ok(self.deadline.entering(self.positions)?)
+    }
+
+    /// The guest waits: no kick until the next region, and a prompt is shown.
+    pub(crate) fn idle(&mut self) -> Result<(), SourceError> {
+        self.deadline.idle()?;
+        if !self.console_line.is_empty() {
+            // A prompt: the guest waits for the answer.
+            self.write_console_line();
+        }
+        Ok(())
+    }
+
+    /// How long a wait may take before the guest's next timer is due or the stop flag must be seen.
+    pub(crate) fn wait_max(&mut self, wants: &Wants) -> Duration {
+        let until_timer = wants
+            .timer_ns
+            .map_or(WAIT_MAX, |due| Duration::from_nanos(due.saturating_sub(self.now())));
+        until_timer.min(WAIT_MAX)
+    }
+
+    /// Somebody asked for the machine to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping()
     }
 
     fn now(&mut self) -> u64 {
@@ -156,7 +193,7 @@ impl<P: FramePort> EventSource for World<P> {
         if self.stopping() {
             return Ok(Region::End);
         }
-        self.deadline.entering(self.positions)?;
+        self.entering()?;
         Ok(Region::Run)
     }
 
@@ -200,15 +237,8 @@ impl<P: FramePort> EventSource for World<P> {
         if self.stopping() {
             return Ok(Waited::End);
         }
-        self.deadline.idle()?;
-        if !self.console_line.is_empty() {
-            // A prompt: the guest waits for the answer.
-            self.write_console_line();
-        }
-        let until_timer = wants
-            .timer_ns
-            .map_or(WAIT_MAX, |due| Duration::from_nanos(due.saturating_sub(self.now())));
-        let timeout = until_timer.min(WAIT_MAX);
+        self.idle()?;
+        let timeout = self.wait_max(wants);
         if wants.frame {
             self.port.wait(Some(timeout))?;
         } else {
@@ -259,6 +289,38 @@ impl<P: FramePort> EventSource for World<P> {
 
     fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {
         self.flush()
+    }
+}
+
+impl<P: FramePort> replica::World for World<P> {
+    type Error = SourceError;
+
+    fn clock_ns(&mut self) -> Result<u64, SourceError> {
+        Readings::clock_ns(self)
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
+        Readings::wall_clock_ns(self)
+    }
+
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+        Readings::entropy(self, bytes)
+    }
+
+    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
+        EventSource::next_input(self, wants)
+    }
+
+    fn go_live(&mut self, clock_ns: u64) {
+        self.epoch_ns = monotonic_ns().saturating_sub(clock_ns);
+        self.now_ns = clock_ns;
+        // What the LAN sent here while the VM lived elsewhere was not meant for it to act on twice.
+        let mut discarded = 0;
+        while discarded < STALE_FRAMES_MAX
+            && matches!(self.port.receive(&mut self.frame[..]), Ok(Some(_)))
+        {
+            discarded += 1;
+        }
     }
 }
 

@@ -185,6 +185,17 @@ impl Replica {
         }
     }
 
+    /// Whether [`next_input`](Self::next_input) has an answer now. For drivers that wait: an input
+    /// borrows from the engine, so it cannot be asked for in a loop.
+    pub fn input_ready(&mut self, now: Time) -> Step<()> {
+        match self.side() {
+            Side::World => self.can_record_input(),
+            Side::Log => self.can_follow_input(now),
+            Side::Nobody => Step::Wait,
+            Side::Void => Step::Void,
+        }
+    }
+
     /// The next input for this position, if there is one.
     ///
     /// # Errors
@@ -242,6 +253,27 @@ impl Replica {
             Side::Log => Step::Ready(StrayAdvice::Resume),
             Side::Nobody => Step::Wait,
             Side::Void => Step::Void,
+        }
+    }
+
+    /// The guest can't go on. `Ready` if that is how it is.
+    pub fn fatal(&mut self, now: Time) -> Step<()> {
+        match self.side() {
+            Side::World => Step::Ready(()),
+            // The log has the guest going on, or there would be nothing to run.
+            Side::Log => {
+                self.diverged(now);
+                Step::Void
+            }
+            Side::Nobody => Step::Wait,
+            Side::Void => Step::Void,
+        }
+    }
+
+    /// The machine cannot do what the log says.
+    pub fn diverged(&mut self, now: Time) {
+        if let Role::Backup(Backup::Following | Backup::Finishing) = self.role {
+            self.leave(now);
         }
     }
 

@@ -216,6 +216,13 @@ impl Replica {
         step
     }
 
+    pub(super) fn can_follow_input(&mut self, now: Time) -> Step<()> {
+        match self.front() {
+            Front::Entry(..) | Front::Senseless => Step::Ready(()),
+            Front::Nothing => self.nothing_left(now),
+        }
+    }
+
     pub(super) fn follow_input(&mut self, now: Time) -> Step<Option<Input<'_>>> {
         let (is_frame, length, took) = match front_of(self.endpoint.as_ref()) {
             Front::Entry(Entry::Clock { .. }, _) => {

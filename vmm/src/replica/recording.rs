@@ -132,6 +132,10 @@ impl Replica {
         self.hold.push(self.watermark, now.as_nanos(), frame).expect("there was room");
     }
 
+    pub(super) fn can_record_input(&self) -> Step<()> {
+        if self.can_log(INPUT_ENTRY_BYTES_MAX) { Step::Ready(()) } else { Step::Wait }
+    }
+
     pub(super) fn record_input<W: World>(
         &mut self,
         now: Time,

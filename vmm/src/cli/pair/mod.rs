@@ -1,0 +1,97 @@
+//! `understudy primary` and `understudy backup`: one VM on two hosts.
+
+mod account;
+mod options;
+
+pub use options::PairArgs;
+
+use super::exit_code::{CliError, Code};
+use super::session::{self, Blueprint};
+use crate::link::{Wire, now, system_entropy};
+use crate::pair::{PairParts, PairSource};
+use crate::replay::World;
+use crate::replay::error::SourceError;
+use crate::replica::{Halt, Replica, Start};
+use crate::vcpu::{self, RunError};
+use crate::witness::WitnessClient;
+use netpath::FramePort;
+use std::time::Duration;
+
+/// Runs `understudy primary`.
+pub fn primary(args: &PairArgs) -> Result<(), CliError> {
+    main(args, Start::Primary)
+}
+
+/// Runs `understudy backup`.
+pub fn backup(args: &PairArgs) -> Result<(), CliError> {
+    main(args, Start::Backup)
+}
+
+fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
+    args.check()?;
+    let security = args.security()?;
+    let blueprint = Blueprint::new(&args.vm)?;
+    let witness = args.witness()?;
+    let wire = Wire::open(&args.link_options())?;
+    args.say(|| wire.port().describe());
+    let port = session::open_port(&args.vm)?;
+    let mut config = args.replica_config(&blueprint);
+    config.frame_bytes_max = wire.frame_bytes_max();
+    let limit = args.vm.seconds.map(Duration::from_secs_f64);
+    let end = session::on_vcpu_thread(args.vm.core, limit, |stop| {
+        let world = World::new(session::world_config(&args.vm, port, stop)?)?;
+        let replica = Replica::new(config, start, security, Box::new(system_entropy), now())
+            .map_err(|error| CliError::Usage(error.to_string()))?;
+        let witness = WitnessClient::start(witness)
+            .map_err(|source| CliError::Os { doing: "starting the witness's thread", source })?;
+        let source = PairSource::new(PairParts {
+            replica,
+            wire,
+            world,
+            witness,
+            wait: args.wait_policy(),
+            ack_wait: args.ack_wait(),
+            observer: account::observer(args),
+        });
+        run(&blueprint, source, start)
+    })?;
+    match end {
+        Halt::Stopped | Halt::PrimaryStopped => Ok(()),
+        Halt::AlreadyStarted { .. } | Halt::Replaced { .. } | Halt::Diverged => {
+            // The account of events has said why.
+            Err(CliError::Silent(Code::Halted))
+        }
+    }
+}
+
+/// Runs machines until this host's part is over; why it is.
+fn run<P: FramePort>(
+    blueprint: &Blueprint,
+    mut source: PairSource<P>,
+    start: Start,
+) -> Result<Halt, CliError> {
+    let mut machine = match start {
+        Start::Primary | Start::Standalone => blueprint.booted()?,
+        Start::Backup => blueprint.empty()?,
+    };
+    loop {
+        let end = vcpu::run(&mut machine, &mut source);
+        match end {
+            Err(RunError::Source(SourceError::Void)) => {}
+            // The machine could not become what the log says.
+            Err(RunError::Restore(error)) => {
+                tracing::warn!("{error}");
+                source.replica_mut().diverged(now());
+            }
+            Ok(_) => return Ok(source.farewell()?.unwrap_or(Halt::Stopped)),
+            Err(error) => {
+                // The VM ends with this; the other host must not take its end for our death.
+                source.farewell()?;
+                return Err(error.into());
+            }
+        }
+        // Before the next one is made: there may not be memory for two.
+        drop(machine);
+        machine = blueprint.empty()?;
+    }
+}

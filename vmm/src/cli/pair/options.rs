@@ -1,0 +1,155 @@
+//! Options of `primary` and `backup`.
+
+use crate::cli::exit_code::CliError;
+use crate::cli::options::VmOptions;
+use crate::cli::session::Blueprint;
+use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
+use crate::link::{LinkOptions, key_file};
+use crate::replica::{OnBackupLoss, ReplicaConfig};
+use crate::witness::FileWitness;
+use clap::{ArgGroup, Args, ValueEnum};
+use logchan::handshake::Security;
+use logchan::ids::VmId;
+use logchan::time::Duration;
+use netpath::{MacAddr, ReceivePath, WaitPolicy};
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+One of each, on two hosts, with the same key, VM options and witness folder:
+  understudy key /etc/understudy.key           # once; copy it to the other host
+  understudy primary --tap tap0 --interface eth1 --peer 52:54:00:00:00:0b \\
+      --key /etc/understudy.key --witness /mnt/shared/understudy
+  understudy backup --tap tap0 --interface eth1 --peer 52:54:00:00:00:0a \\
+      --key /etc/understudy.key --witness /mnt/shared/understudy
+
+The primary boots the VM; the backup follows it, and goes live when the primary falls silent. A new
+backup can be started at any time. Ctrl-C ends either side in good order.
+
+Exit codes:
+  0   stopped in good order
+  2   wrong usage
+  3   KVM or the host can't run the VM
+  4   the tap or the interface can't be used
+  12  key file
+  14  the VM goes on elsewhere, or cannot go on";
+
+/// Options of a VM of a pair.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = AFTER_HELP, group(ArgGroup::new("protection").args(["key", "insecure"]).required(true)))]
+pub struct PairArgs {
+    #[command(flatten)]
+    pub(super) vm: VmOptions,
+    /// Network interface of the logging channel
+    #[arg(long, value_name = "NAME")]
+    interface: String,
+    /// MAC address of the other host's interface
+    #[arg(long, value_name = "MAC", value_parser = netpath::mac::parse_station)]
+    peer: MacAddr,
+    /// File with the pre-shared key, made by 'understudy key'
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Neither encrypt nor authenticate the log: for a network that is yours alone
+    #[arg(long)]
+    insecure: bool,
+    /// Folder on storage that both hosts reach: who may go on alone is decided there
+    #[arg(long, value_name = "DIR")]
+    witness: PathBuf,
+    /// Number of the VM, as on the other host
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    vm_id: u64,
+    /// Take the peer for dead when it was not heard for this long, milliseconds; as on the other host
+    #[arg(long, value_name = "N", default_value_t = SILENCE_MS_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(SILENCE_MS_MIN..=SILENCE_MS_MAX))]
+    silence_ms: u64,
+    /// What to do when the backup is lost
+    #[arg(long, value_name = "POLICY", default_value = "continue")]
+    on_backup_loss: LossPolicy,
+    /// How long to look for the backup's acknowledgement before the guest runs on, microseconds
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    ack_wait_us: u64,
+}
+
+/// A policy on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LossPolicy {
+    /// The VM runs on, unprotected until a new backup attaches
+    Continue,
+    /// The VM stands still until a new backup attaches
+    Block,
+}
+
+impl PairArgs {
+    /// Checks what clap can't.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        self.vm.check()
+    }
+
+    /// Reads the key, if there shall be one.
+    pub(super) fn security(&self) -> Result<Security, CliError> {
+        match &self.key {
+            Some(path) => Ok(Security::Sealed(key_file::read(path)?)),
+            None => {
+                eprintln!(
+                    "understudy: WARNING: --insecure: the log is neither encrypted nor \
+                     authenticated; whoever is on that network can read and change the VM"
+                );
+                Ok(Security::Insecure)
+            }
+        }
+    }
+
+    /// The witness, under a name that no other life of any process has.
+    pub(super) fn witness(&self) -> Result<FileWitness, CliError> {
+        let mut life = [0; 8];
+        crate::kvm::entropy::fill(&mut life)
+            .map_err(|source| CliError::Os { doing: "getrandom", source })?;
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        let claimant = format!("{}-{:016x}", host.to_string_lossy(), u64::from_le_bytes(life));
+        FileWitness::new(&self.witness, VmId(self.vm_id), claimant)
+            .map_err(|error| CliError::Usage(error.to_string()))
+    }
+
+    pub(super) fn wait_policy(&self) -> WaitPolicy {
+        let spin = std::time::Duration::from_micros(self.vm.spin_us);
+        WaitPolicy { spin, ..WaitPolicy::default() }
+    }
+
+    pub(super) fn ack_wait(&self) -> Duration {
+        Duration::from_micros(self.ack_wait_us)
+    }
+
+    pub(super) fn link_options(&self) -> LinkOptions {
+        LinkOptions {
+            interface: self.interface.clone(),
+            peer: self.peer,
+            wait: self.wait_policy(),
+            receive: ReceivePath::Auto,
+        }
+    }
+
+    pub(super) fn replica_config(&self, blueprint: &Blueprint) -> ReplicaConfig {
+        let pages = blueprint.memory_pages();
+        ReplicaConfig {
+            cpu_digest: blueprint.cpu_model().digest(),
+            guest_digest: blueprint.image_digest(),
+            timing: timing(self.silence_ms),
+            on_backup_loss: match self.on_backup_loss {
+                LossPolicy::Continue => OnBackupLoss::Continue,
+                LossPolicy::Block => OnBackupLoss::Block,
+            },
+            ..ReplicaConfig::new(VmId(self.vm_id), self.vm.mac, pages)
+        }
+    }
+
+    /// Whether to say nothing but results and errors.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.vm.quiet
+    }
+
+    /// Says something on standard error, unless told to be quiet.
+    pub(super) fn say(&self, text: impl FnOnce() -> String) {
+        if !self.is_quiet() {
+            eprintln!("{}", text());
+        }
+    }
+}

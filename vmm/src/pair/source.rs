@@ -1,0 +1,463 @@
+//! [`PairSource`]: the door of a machine that has a counterpart on another host.
+//!
+//! Everything happens on the vCPU's thread: the engine is asked at every step, and where it says
+//! "not yet" the thread drives the wire until it says something else. In between, a turn of the
+//! wire is taken at every position and at every kick, of which there is one a deadline at least.
+
+use super::image::InRam;
+use crate::checkpoint::{Image, ImageView};
+use crate::link::{Wire, now};
+use crate::replay::error::SourceError;
+use crate::replay::event_source::{
+    EndState, EventSource, Input, Memory, Position, Readings, Region, Stray, Waited, Wants,
+    Witnessed,
+};
+use crate::replay::world::World;
+use crate::replica::{
+    Command, CopyRequest, Halt, Halted, NextRegion, Replica, ReplicaEvent, RoleName, Step,
+    StrayAdvice,
+};
+use crate::witness::WitnessClient;
+use hdrhistogram::Histogram;
+use logchan::entry::REGISTERS;
+use logchan::ids::Lane;
+use logchan::limits::PAGE_BYTES;
+use logchan::time::{Duration as Span, Time};
+use netpath::{FramePort, WaitPolicy, wait_any};
+use std::time::Duration;
+
+/// Longest wait on the wire: the stop flag is seen this late when a kick gets lost in a gap.
+const WAIT_MAX: Span = Span::from_millis(50);
+
+/// How often a turn takes in as many frames as a wire gives at a time.
+const RECEIVES_PER_TURN: usize = 4;
+
+/// How long memory is copied at a time; the guest stands still for it.
+const COPY_MAX: Span = Span::from_micros(300);
+
+/// Log that may wait for the next output or for the guest to be idle. More than this is sent at the
+/// next position: about a frame's worth.
+const UNSENT_BYTES_MAX: u64 = 1200;
+
+/// Is told what happens to a replica.
+pub type Observer = Box<dyn FnMut(&Replica, ReplicaEvent) + Send>;
+
+/// What a source is made of.
+pub struct PairParts<P> {
+    /// The engine.
+    pub replica: Replica,
+    /// The log link.
+    pub wire: Wire,
+    /// The tap, the clocks, the console.
+    pub world: World<P>,
+    /// Who decides who may speak.
+    pub witness: WitnessClient,
+    /// How to wait, for the wire and for the tap.
+    pub wait: WaitPolicy,
+    /// How long to look for an acknowledgement before the guest that made an output runs on.
+    pub ack_wait: Span,
+    /// Is told what happens.
+    pub observer: Observer,
+}
+
+/// The event source of a primary and of a backup. Made on the thread that runs the vCPU.
+pub struct PairSource<P> {
+    parts: PairParts<P>,
+    /// Outputs made while the current exit is handled.
+    made_output: bool,
+    /// How much of the log was sent.
+    sent: u64,
+    /// From output made to output on the tap, nanoseconds.
+    hold_ns: Histogram<u64>,
+    is_stopping: bool,
+    /// The machine is void, and was not told.
+    is_void: bool,
+}
+
+impl<P: FramePort> PairSource<P> {
+    /// The door of a machine of a pair.
+    pub fn new(parts: PairParts<P>) -> PairSource<P> {
+        let hold_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("sound bounds");
+        PairSource {
+            parts,
+            made_output: false,
+            sent: 0,
+            hold_ns,
+            is_stopping: false,
+            is_void: false,
+        }
+    }
+
+    /// The engine, to ask it.
+    pub fn replica(&self) -> &Replica {
+        &self.parts.replica
+    }
+
+    /// The engine, which must be told of what only the machine's owner knows.
+    pub fn replica_mut(&mut self) -> &mut Replica {
+        &mut self.parts.replica
+    }
+
+    /// The wire, to ask it.
+    pub fn wire_mut(&mut self) -> &mut Wire {
+        &mut self.parts.wire
+    }
+
+    /// From output made to output on the tap, nanoseconds.
+    pub fn hold_ns(&self) -> &Histogram<u64> {
+        &self.hold_ns
+    }
+
+    /// Whether an empty machine is what is wanted.
+    pub fn is_backup(&self) -> bool {
+        match self.parts.replica.role() {
+            RoleName::Seeking
+            | RoleName::Syncing
+            | RoleName::Following
+            | RoleName::Finishing
+            | RoleName::Claiming
+            | RoleName::Leaving => true,
+            RoleName::Standalone
+            | RoleName::Starting
+            | RoleName::Alone
+            | RoleName::Copying
+            | RoleName::Closing
+            | RoleName::Protected
+            | RoleName::Losing
+            | RoleName::Halted => false,
+        }
+    }
+
+    /// Says goodbye, and stays for as long as that takes.
+    pub fn farewell(&mut self) -> Result<Option<Halt>, SourceError> {
+        let silence = self.parts.replica.endpoint().map(|end| end.settings().timing.silence);
+        let limit = now() + silence.unwrap_or_default() * 2;
+        self.parts.replica.stop(now());
+        while self.parts.replica.halted().is_none() && now() < limit {
+            self.turn()?;
+            self.wait_on_wire()?;
+        }
+        self.turn()?;
+        Ok(self.parts.replica.halted())
+    }
+
+    /// Takes in what arrived, and sends and releases what may leave.
+    fn turn(&mut self) -> Result<(), SourceError> {
+        self.take_in()?;
+        self.transmit()?;
+        self.release()
+    }
+
+    fn take_in(&mut self) -> Result<(), SourceError> {
+        let PairParts { replica, wire, world, witness, observer, .. } = &mut self.parts;
+        // What is still there after this much comes in the next turn: a flood must not keep the guest
+        // from running.
+        for _ in 0..RECEIVES_PER_TURN {
+            if !wire.receive(replica)? {
+                break;
+            }
+        }
+        if world.is_stopping() && !self.is_stopping {
+            self.is_stopping = true;
+            replica.stop(now());
+        }
+        if let Some((term, answer)) = witness.poll() {
+            replica.handle_witness(now(), term, answer);
+        }
+        if let Some(Command::Claim { term }) = replica.poll_command() {
+            witness.ask(term);
+        }
+        while let Some(event) = replica.poll_event() {
+            observer(replica, event);
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self) -> Result<(), SourceError> {
+        let PairParts { replica, wire, .. } = &mut self.parts;
+        wire.transmit(replica)?;
+        self.sent = self.appended();
+        Ok(())
+    }
+
+    fn appended(&self) -> u64 {
+        self.parts.replica.channel().map_or(0, |channel| channel.appended(Lane::Latency).0)
+    }
+
+    /// Gives the tap what may leave now.
+    fn release(&mut self) -> Result<(), SourceError> {
+        let PairParts { replica, world, .. } = &mut self.parts;
+        let mut any = false;
+        loop {
+            // Read anew for each frame: the lease is checked against it.
+            let now = now();
+            let Some(frame) = replica.poll_tap(now) else { break };
+            world.port_mut().send(frame.bytes)?;
+            if let Some(made_at) = frame.made_at {
+                self.hold_ns.saturating_record(now.since(made_at).as_nanos());
+            }
+            replica.pop_tap();
+            any = true;
+        }
+        if any {
+            world.port_mut().flush()?;
+            replica.tap_flushed();
+        }
+        Ok(())
+    }
+
+    /// Waits for the wire alone.
+    fn wait_on_wire(&mut self) -> Result<(), SourceError> {
+        let PairParts { replica, wire, .. } = &mut self.parts;
+        let now = now();
+        let due = replica.poll_timeout().map_or(WAIT_MAX, |due| due.since(now));
+        let timeout = Duration::from_nanos(due.min(WAIT_MAX).as_nanos());
+        wire.port_mut().wait(Some(timeout))?;
+        Ok(())
+    }
+
+    fn check_void(&mut self) -> Result<(), SourceError> {
+        match std::mem::take(&mut self.is_void) {
+            true => Err(SourceError::Void),
+            false => Ok(()),
+        }
+    }
+
+    /// Asks until the engine has an answer, driving the wire meanwhile.
+    fn until<T>(
+        &mut self,
+        mut ask: impl FnMut(&mut PairParts<P>, Time) -> Result<Step<T>, SourceError>,
+    ) -> Result<T, SourceError> {
+        self.check_void()?;
+        loop {
+            match ask(&mut self.parts, now())? {
+                Step::Ready(value) => return Ok(value),
+                Step::Void => return Err(SourceError::Void),
+                Step::Wait => {}
+            }
+            self.turn()?;
+            match ask(&mut self.parts, now())? {
+                Step::Ready(value) => return Ok(value),
+                Step::Void => return Err(SourceError::Void),
+                Step::Wait => self.wait_on_wire()?,
+            }
+            self.turn()?;
+        }
+    }
+
+    /// An output was made and its log sent: looks for the acknowledgement for a moment, because a
+    /// guest that runs on would keep us from seeing it.
+    fn look_for_ack(&mut self) -> Result<(), SourceError> {
+        let until = now() + self.parts.ack_wait;
+        while !self.parts.replica.hold().is_empty() && now() < until {
+            if self.parts.wire.port().has_frame() {
+                self.take_in()?;
+                self.release()?;
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<P: FramePort> Readings for PairSource<P> {
+    fn clock_ns(&mut self) -> Result<u64, SourceError> {
+        self.until(|parts, now| parts.replica.clock_ns(now, &mut parts.world))
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
+        self.until(|parts, now| parts.replica.wall_clock_ns(now, &mut parts.world))
+    }
+
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+        self.until(|parts, now| parts.replica.entropy(now, &mut parts.world, bytes))
+    }
+
+    fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
+        self.made_output = true;
+        self.until(|parts, now| Ok(parts.replica.output(now, frame)))
+    }
+
+    /// A backup's console was read when the primary wrote it.
+    fn console_output(&mut self, byte: u8) {
+        if !self.is_backup() {
+            self.parts.world.console_output(byte);
+        }
+    }
+}
+
+impl<P: FramePort> EventSource for PairSource<P> {
+    fn look_at(&mut self, memory: &mut dyn Memory) -> Result<(), SourceError> {
+        if self.parts.replica.poll_copy().is_none() {
+            return Ok(());
+        }
+        let until = now() + COPY_MAX;
+        let mut page = [0; PAGE_BYTES];
+        while let Some(request) = self.parts.replica.poll_copy() {
+            match request {
+                CopyRequest::Begin => {
+                    memory.begin_noting()?;
+                    self.parts.replica.copy_begun();
+                }
+                CopyRequest::Page(number) => {
+                    memory.read_page(number, &mut page);
+                    self.parts.replica.copied(now(), &page);
+                }
+            }
+            if now() >= until {
+                break;
+            }
+        }
+        self.turn()
+    }
+
+    fn next_region(&mut self) -> Result<Region, SourceError> {
+        self.check_void()?;
+        if self.appended() - self.sent.min(self.appended()) > UNSENT_BYTES_MAX {
+            self.transmit()?;
+        }
+        if self.parts.wire.port().has_frame() || self.parts.world.is_stopping() {
+            self.turn()?;
+        }
+        loop {
+            match self.parts.replica.next_region(now()) {
+                Step::Ready(NextRegion::Run) => {
+                    self.parts.world.entering()?;
+                    return Ok(Region::Run);
+                }
+                Step::Ready(NextRegion::Apply) => return Ok(Region::Apply),
+                Step::Ready(NextRegion::Capture) => return Ok(Region::Capture),
+                Step::Ready(NextRegion::End) => return Ok(Region::End),
+                Step::Void => return Err(SourceError::Void),
+                Step::Wait => {}
+            }
+            if self.parts.replica.poll_copy().is_some() {
+                return Ok(Region::Stay);
+            }
+            self.parts.world.idle()?;
+            self.turn()?;
+            if let Step::Wait = self.parts.replica.next_region(now()) {
+                self.wait_on_wire()?;
+                self.turn()?;
+            }
+        }
+    }
+
+    fn reached(
+        &mut self,
+        position: Position,
+        witnessed: &Witnessed,
+        exit: &dyn std::fmt::Display,
+    ) -> Result<(), SourceError> {
+        self.parts.world.reached(position, witnessed, exit)?;
+        self.until(|parts, now| Ok(parts.replica.reached(now, position, witnessed.digest)))
+    }
+
+    fn exit_handled(&mut self) -> Result<(), SourceError> {
+        if std::mem::take(&mut self.made_output) {
+            self.transmit()?;
+            self.release()?;
+            self.look_for_ack()?;
+        }
+        Ok(())
+    }
+
+    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
+        self.until(|parts, now| Ok(parts.replica.input_ready(now)))?;
+        let PairParts { replica, world, .. } = &mut self.parts;
+        match replica.next_input(now(), world, wants)? {
+            Step::Ready(input) => Ok(input),
+            Step::Void => Err(SourceError::Void),
+            Step::Wait => unreachable!("the engine said that it has an answer"),
+        }
+    }
+
+    fn wait(&mut self, wants: &Wants) -> Result<Waited, SourceError> {
+        self.parts.world.idle()?;
+        self.turn()?;
+        if self.is_stopping {
+            return Ok(Waited::End);
+        }
+        let waits = self.until(|parts, now| Ok(parts.replica.halted_guest(now)));
+        match waits {
+            Ok(Halted::Look) => return Ok(Waited::Look),
+            Ok(Halted::World) => {}
+            Err(SourceError::Void) if self.is_stopping => return Ok(Waited::End),
+            Err(error) => return Err(error),
+        }
+        if self.parts.replica.poll_copy().is_some() {
+            return Ok(Waited::Look);
+        }
+        let PairParts { replica, wire, world, wait, .. } = &mut self.parts;
+        let due = replica.poll_timeout();
+        let mut timeout = world.wait_max(wants);
+        if let Some(due) = due {
+            timeout = timeout.min(Duration::from_nanos(due.since(now()).as_nanos()));
+        }
+        if wants.frame {
+            wait_any(&mut [world.port_mut(), wire.port_mut()], wait, Some(timeout))?;
+        } else {
+            // The guest gave the NIC no buffer: frames stay in the port.
+            wire.port_mut().wait(Some(timeout))?;
+        }
+        if wire.port().has_frame() || due.is_some_and(|due| due <= now()) {
+            self.turn()?;
+        }
+        Ok(Waited::Look)
+    }
+
+    fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {
+        self.until(|parts, now| Ok(parts.replica.interrupt(now, vector)))
+    }
+
+    fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
+        self.turn()?;
+        match self.until(|parts, _now| Ok(parts.replica.stray()))? {
+            StrayAdvice::Resume => {
+                // The timer is armed again whatever it was that kicked.
+                self.parts.world.interrupted(wants, window)?;
+                Ok(Stray::Resume)
+            }
+            StrayAdvice::Checkpoint => Ok(Stray::Checkpoint),
+            StrayAdvice::AsNeeded => self.parts.world.interrupted(wants, window),
+        }
+    }
+
+    fn window_at_cpl0(&mut self) -> Stray {
+        match self.parts.replica.stray() {
+            Step::Ready(StrayAdvice::Checkpoint | StrayAdvice::AsNeeded) => Stray::Checkpoint,
+            Step::Ready(StrayAdvice::Resume) | Step::Wait => Stray::Resume,
+            Step::Void => {
+                // There is no way to say it here; the next question's answer is this.
+                self.is_void = true;
+                Stray::Resume
+            }
+        }
+    }
+
+    fn fatal(
+        &mut self,
+        _registers: &[u64; REGISTERS],
+        _exit: &dyn std::fmt::Display,
+    ) -> Result<(), SourceError> {
+        self.until(|parts, now| Ok(parts.replica.fatal(now)))
+    }
+
+    fn keeps_checkpoints(&self) -> bool {
+        self.parts.replica.keeps_checkpoints()
+    }
+
+    fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
+        let image = InRam(image);
+        self.until(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))
+    }
+
+    fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
+        Ok(self.parts.replica.take_checkpoint())
+    }
+
+    fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
