@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Kills that make a demonstration of hours.
 const KILLS_MAX: i64 = 10_000;
@@ -86,6 +86,7 @@ fn run_pair(
 /// Standard error: lines, and, on a terminal, a bar of the kills under them.
 struct Screen {
     bar: ProgressBar,
+    start: Instant,
 }
 
 impl Screen {
@@ -96,14 +97,15 @@ impl Screen {
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Screen { bar }
+        Screen { bar, start: Instant::now() }
     }
 }
 
 impl Audience for Screen {
     fn say(&mut self, line: &str) {
         // A hidden bar shows nothing, the lines neither.
-        self.bar.suspend(|| eprintln!("{line}"));
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.bar.suspend(|| eprintln!("{seconds:7.2} s  {line}"));
     }
 
     fn kills_done(&mut self, done: u32) {

@@ -14,6 +14,8 @@ pub(super) struct Failover {
     pub(super) outage_ns: u64,
     /// The longest time without an answer on the counter connection.
     pub(super) tcp_gap_ns: u64,
+    /// The longest time without an answer by UDP while a new backup was given the memory.
+    pub(super) sync_gap_ns: u64,
 }
 
 /// All figures of a demonstration.
@@ -26,8 +28,6 @@ pub struct Summary {
     /// What happened.
     pub(super) failovers: Vec<Failover>,
     pub(super) pauses_ns: Vec<u64>,
-    /// The longest time without an answer by UDP while a new backup was given the memory.
-    pub(super) sync_gaps_ns: Vec<u64>,
     pub(super) requests: u64,
     pub(super) lost: u64,
     pub(super) repeated: u64,
@@ -66,7 +66,7 @@ impl Summary {
             "detect_ms": spread_ms(&self.all(|f| f.detect_ns), &[50, 99]),
             "golive_ms": spread_ms(&self.all(|f| f.golive_ns), &[50, 99]),
             "sync_pause_ms": spread_ms(&self.pauses_ns, &[50, 100]),
-            "sync_gap_ms": spread_ms(&self.sync_gaps_ns, &[50, 100]),
+            "sync_gap_ms": spread_ms(&self.all(|f| f.sync_gap_ns), &[50, 100]),
             "tcp": {
                 "requests": self.requests,
                 "lost": self.lost,
