@@ -13,6 +13,7 @@ pub mod record;
 pub mod replay;
 pub mod run;
 pub mod session;
+pub mod status;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -40,7 +41,8 @@ Exit codes:
   4  network port or interface       11  replay was told to stop before the end
   5  guest image                     12  logging channel: key, or no peer that fits
   6  log can't be read, is foreign   13  logging channel: the peer fell silent
-     or damaged                     14  the VM goes on elsewhere, or can't go on";
+     or damaged                     14  the VM goes on elsewhere, or can't go on
+                                    15  status: nobody answers";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]
@@ -69,6 +71,8 @@ enum Command {
     Primary(pair::PairArgs),
     /// Follow the VM of a primary on another host, and go on with it when that one dies
     Backup(pair::PairArgs),
+    /// How a primary or backup on this host is
+    Status(status::StatusArgs),
     /// Make the key that protects the logging channel between two hosts
     Key(key::KeyArgs),
     /// Meet the other host on the logging channel and measure it, as ping would
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(&args),
         Command::Primary(args) => pair::primary(&args),
         Command::Backup(args) => pair::backup(&args),
+        Command::Status(args) => status::main(&args),
         Command::Key(args) => key::main(&args),
         Command::Link(args) => link::main(&args),
     };

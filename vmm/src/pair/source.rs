@@ -5,6 +5,7 @@
 //! wire is taken at every position and at every kick, of which there is one a deadline at least.
 
 use super::image::InRam;
+use super::status::{Publisher, StatusBoard};
 use crate::checkpoint::{Image, ImageView};
 use crate::link::{Wire, now};
 use crate::replay::error::SourceError;
@@ -23,7 +24,7 @@ use logchan::entry::REGISTERS;
 use logchan::ids::Lane;
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration as Span, Time};
-use netpath::{FramePort, WaitPolicy, wait_any};
+use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
 use std::time::Duration;
 
 /// Longest wait on the wire: the stop flag is seen this late when a kick gets lost in a gap.
@@ -58,6 +59,8 @@ pub struct PairParts<P> {
     pub ack_wait: Span,
     /// Is told what happens.
     pub observer: Observer,
+    /// Shows how this host is.
+    pub board: StatusBoard,
 }
 
 /// The event source of a primary and of a backup. Made on the thread that runs the vCPU.
@@ -72,12 +75,16 @@ pub struct PairSource<P> {
     is_stopping: bool,
     /// The machine is void, and was not told.
     is_void: bool,
+    /// The VM's last pause for the closing checkpoint of a sync.
+    last_sync_pause: Option<Span>,
+    publisher: Option<Publisher>,
 }
 
 impl<P: FramePort> PairSource<P> {
     /// The door of a machine of a pair.
     pub fn new(parts: PairParts<P>) -> PairSource<P> {
         let hold_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("sound bounds");
+        let publisher = Some(Publisher::new(parts.board.clone()));
         PairSource {
             parts,
             made_output: false,
@@ -85,6 +92,8 @@ impl<P: FramePort> PairSource<P> {
             hold_ns,
             is_stopping: false,
             is_void: false,
+            last_sync_pause: None,
+            publisher,
         }
     }
 
@@ -106,6 +115,23 @@ impl<P: FramePort> PairSource<P> {
     /// From output made to output on the tap, nanoseconds.
     pub fn hold_ns(&self) -> &Histogram<u64> {
         &self.hold_ns
+    }
+
+    /// The VM's last pause for the closing checkpoint of a sync.
+    pub fn last_sync_pause(&self) -> Option<Span> {
+        self.last_sync_pause
+    }
+
+    pub(super) fn peer_mac(&self) -> MacAddr {
+        self.parts.wire.peer()
+    }
+
+    pub(super) fn take_publisher(&mut self, now: Time) -> Option<Publisher> {
+        self.publisher.take_if(|publisher| publisher.is_due(now))
+    }
+
+    pub(super) fn put_publisher(&mut self, publisher: Publisher) {
+        self.publisher = Some(publisher);
     }
 
     /// Whether an empty machine is what is wanted.
@@ -145,7 +171,9 @@ impl<P: FramePort> PairSource<P> {
     fn turn(&mut self) -> Result<(), SourceError> {
         self.take_in()?;
         self.transmit()?;
-        self.release()
+        self.release()?;
+        self.publish(now());
+        Ok(())
     }
 
     fn take_in(&mut self) -> Result<(), SourceError> {
@@ -449,8 +477,14 @@ impl<P: FramePort> EventSource for PairSource<P> {
     }
 
     fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
+        let is_sync = self.parts.replica.role() == RoleName::Copying;
+        let start = now();
         let image = InRam(image);
-        self.until(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))
+        self.until(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))?;
+        if is_sync {
+            self.last_sync_pause = Some(now().since(start));
+        }
+        Ok(())
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
