@@ -80,12 +80,6 @@ impl Core {
         Ok(Core { uring, not_sync: PhantomData })
     }
 
-    /// The ring's own descriptor, for polling.
-    pub(super) fn file(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is the ring's own, and open as long as `self` is.
-        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }
-    }
-
     /// For registrations.
     pub(super) fn submitter(&self) -> Submitter<'_> {
         self.uring.submitter()
