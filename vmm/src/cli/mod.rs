@@ -1,5 +1,6 @@
 //! The command line: parse, dispatch, one line and a documented exit code for every failure.
 
+pub mod config_file;
 pub mod demo;
 pub mod doctor;
 pub mod exit_code;
@@ -46,7 +47,7 @@ Exit codes:
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]
-#[command(name = "understudy", version, about, after_help = AFTER_HELP)]
+#[command(name = "understudy", version, about, after_help = AFTER_HELP, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -81,7 +82,11 @@ enum Command {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments = match config_file::expand(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => return fail(&error),
+    };
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
@@ -110,11 +115,13 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Silent(code)) => code.into(),
-        Err(error) => {
-            eprintln!("understudy: {error}");
-            error.code().into()
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn fail(error: &CliError) -> ExitCode {
+    eprintln!("understudy: {error}");
+    error.code().into()
 }
 
 /// Help, the version, or what is wrong with the arguments: of a wrong value, in one line.

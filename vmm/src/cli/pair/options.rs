@@ -41,6 +41,9 @@ Exit codes:
 pub struct PairArgs {
     #[command(flatten)]
     pub(super) vm: VmOptions,
+    /// TOML file with any of these options; those on the command line win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Network interface of the logging channel
     #[arg(long, value_name = "NAME")]
     interface: String,
