@@ -8,3 +8,4 @@ pub mod load;
 pub mod program;
 pub mod recording;
 pub mod surgery;
+pub mod wire;
