@@ -4,6 +4,7 @@
 //! them they fail, they never skip.
 
 pub mod guests;
+pub mod intruder;
 pub mod load;
 pub mod program;
 pub mod recording;
