@@ -50,14 +50,14 @@ impl SignalMask {
     }
 }
 
-/// Waits for `duration` (`None`: for ever) with `mask` in force until `file` can be read, by
-/// `ppoll(2)`; returns the events found, none if the time is up. A signal ends it with
+/// Waits for `duration` (`None`: for ever) with `mask` in force until one of `files` can be read, by
+/// `ppoll(2)`; returns the events found at each, none if the time is up. A signal ends it with
 /// `ErrorKind::Interrupted`.
-pub(crate) fn poll_readable(
-    file: Option<BorrowedFd<'_>>,
+pub(crate) fn poll_readable<const N: usize>(
+    files: [BorrowedFd<'_>; N],
     duration: Option<Duration>,
     mask: Option<&SignalMask>,
-) -> io::Result<libc::c_short> {
+) -> io::Result<[libc::c_short; N]> {
     let time = duration.map(|d| libc::timespec {
         // Longer than time_t can say is as good as the longest it can.
         tv_sec: libc::time_t::try_from(d.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -65,12 +65,14 @@ pub(crate) fn poll_readable(
     });
     let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
     let mask = mask.map_or(ptr::null(), |m| ptr::from_ref(&m.set));
-    // A negative descriptor is skipped (poll(2)).
-    let fd = file.map_or(-1, |file| file.as_raw_fd());
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one live `pollfd`; `time` and `mask` are null or point to live values (rule 1).
-    match unsafe { libc::ppoll(&raw mut poll, 1, time, mask) } {
-        0.. => Ok(poll.revents),
+    let mut polls = files.map(|file| libc::pollfd {
+        fd: file.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    // SAFETY: N live `pollfd`s; `time` and `mask` are null or point to live values (rule 1).
+    match unsafe { libc::ppoll(polls.as_mut_ptr(), N as libc::nfds_t, time, mask) } {
+        0.. => Ok(polls.map(|poll| poll.revents)),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -78,7 +80,7 @@ pub(crate) fn poll_readable(
 /// Sleeps for `duration` (`None`: for ever) with `mask` in force. A signal ends it with
 /// `ErrorKind::Interrupted`.
 pub(crate) fn sleep(duration: Option<Duration>, mask: Option<&SignalMask>) -> io::Result<()> {
-    poll_readable(None, duration, mask).map(drop)
+    poll_readable([], duration, mask).map(drop)
 }
 
 #[cfg(test)]

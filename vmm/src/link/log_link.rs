@@ -89,40 +89,55 @@ impl LogLink {
         Ok(LogLink { port, endpoint, peer, other_senders: 0, frame: Box::new([0; FRAME_MAX]) })
     }
 
-    /// Takes in what arrived and does what is due. Whether more frames are there: then come again,
-    /// and nothing is called late before they were seen.
+    /// Takes in what arrived and does what is due. Log that arrived is acknowledged at once: the peer
+    /// holds an output for that, and the caller may have long work to do. Whether more frames are there:
+    /// then come again, and nothing is called late before they were seen.
     pub fn receive(&mut self) -> Result<bool, PortError> {
-        let LogLink { port, endpoint, peer, other_senders, .. } = self;
+        let arrived = self.port.arrived(FRAMES_PER_TURN)?;
+        // Read when the frames are there: none of them seems to have come before it was sent, or the
+        // backup's patience would end too early for the primary's lease.
         let now = now();
-        let peer = peer.octets();
-        for _ in 0..FRAMES_PER_TURN {
-            let taken = port.receive_with(|frame| {
-                if frame[SOURCE] == peer {
-                    endpoint.handle_frame(now, &mut frame[HEADER_BYTES..]);
-                } else {
-                    *other_senders += 1;
+        let peer = self.peer.octets();
+        if let Some(mark) = arrived {
+            loop {
+                let LogLink { port, endpoint, other_senders, .. } = self;
+                let taken = port.receive_until(mark, |frame| {
+                    if frame[SOURCE] == peer {
+                        endpoint.handle_frame(now, &mut frame[HEADER_BYTES..]);
+                    } else {
+                        *other_senders += 1;
+                    }
+                })?;
+                if taken.is_none() {
+                    break;
                 }
-            })?;
-            if taken.is_none() {
-                // After the frames: a host that slept finds that the peer lives first.
-                if endpoint.poll_timeout().is_some_and(|timeout| timeout <= now) {
-                    endpoint.handle_timeout(now);
+                if self.endpoint.channel().is_some_and(Channel::owes_log_ack) {
+                    self.transmit_at(now)?;
                 }
-                return Ok(false);
             }
         }
-        Ok(true)
+        let more = arrived.is_some() && self.port.has_frame();
+        // After the frames: a host that slept finds that the peer lives first.
+        if !more && self.endpoint.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            self.endpoint.handle_timeout(now);
+        }
+        Ok(more)
     }
 
     /// Hands to the kernel what there is to send: all of the log, and a few frames of bulk at most.
     /// Whether bulk is left that could be sent.
     pub fn transmit(&mut self) -> Result<bool, PortError> {
-        let now = now();
+        self.transmit_at(now())
+    }
+
+    /// The same with a reading of the clock that the caller has taken, not before anything that the
+    /// channel was told. An old one does no harm but to the lease, which is then the shorter.
+    pub fn transmit_at(&mut self, now: Time) -> Result<bool, PortError> {
         let bulk_before = self.bulk_frames();
-        let header = self.port.header_to(self.peer);
-        self.frame[..HEADER_BYTES].copy_from_slice(&header);
         let mut more = false;
         while let Some(length) = self.endpoint.poll_transmit(now, &mut self.frame[HEADER_BYTES..]) {
+            let header = self.port.header_to(self.peer);
+            self.frame[..HEADER_BYTES].copy_from_slice(&header);
             self.port.send(&self.frame[..HEADER_BYTES + length])?;
             more = self.bulk_frames() - bulk_before >= BULK_FRAMES_PER_TURN;
             if more {
@@ -141,9 +156,14 @@ impl LogLink {
     /// Waits until a frame is there, the endpoint has something to do, a signal came, or it is
     /// `until`.
     pub fn wait(&mut self, until: Option<Time>) -> Result<Wake, PortError> {
+        self.wait_at(now(), until)
+    }
+
+    /// The same with a reading of the clock that the caller has taken. By as much as it is old, the wait
+    /// may be too long.
+    pub fn wait_at(&mut self, now: Time, until: Option<Time>) -> Result<Wake, PortError> {
         let due = self.endpoint.poll_timeout().into_iter().chain(until).min();
-        let timeout = due.map(|due| Duration::from_nanos(due.since(now()).as_nanos()));
-        self.port.wait(timeout)
+        self.port.wait(due.map(|due| Duration::from_nanos(due.since(now).as_nanos())))
     }
 
     /// The next thing that happened.
