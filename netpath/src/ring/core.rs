@@ -140,6 +140,13 @@ impl Core {
         unsafe { self.uring.submitter().enter::<GetEventsArg>(count, 0, flags, None) }.map(drop)
     }
 
+    /// Submits what was pushed and does nothing else: what it leaves to deferred work, it flags.
+    pub(super) fn submit_only(&mut self) -> io::Result<()> {
+        let count = self.unsubmitted() as u32;
+        // SAFETY: no argument structure; the operations are as rule 3 says.
+        unsafe { self.uring.submitter().enter::<GetEventsArg>(count, 0, 0, None) }.map(drop)
+    }
+
     /// Runs deferred work without submitting or blocking.
     pub(super) fn run_task_work(&mut self) -> io::Result<()> {
         let flags = EnterFlags::GETEVENTS.bits();

@@ -203,7 +203,7 @@ impl<P: FramePort> PairSource<P> {
 
     fn transmit(&mut self) -> Result<(), SourceError> {
         let PairParts { replica, wire, .. } = &mut self.parts;
-        wire.transmit(replica)?;
+        wire.transmit_at(replica, now())?;
         self.sent = self.appended();
         Ok(())
     }
