@@ -11,6 +11,9 @@ use std::time::Duration;
 /// The reference guest, built with this program.
 const REFERENCE_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
 
+/// MAC address of a VM's NIC, unless another one is given.
+pub const DEFAULT_MAC: MacAddr = MacAddr(0x52, 0x54, 0, 0x77, 0, 2);
+
 /// The reference guest's ELF file.
 pub fn reference_guest() -> &'static [u8] {
     REFERENCE_GUEST
@@ -38,7 +41,7 @@ pub struct VmOptions {
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
     /// MAC address of the VM's NIC
-    #[arg(long, value_name = "MAC", default_value = "52:54:00:77:00:02", value_parser = netpath::mac::parse_station)]
+    #[arg(long, value_name = "MAC", default_value_t = DEFAULT_MAC, value_parser = netpath::mac::parse_station)]
     pub mac: MacAddr,
     /// Write every frame of the VM's NIC to this file (pcap)
     #[arg(long, value_name = "FILE")]

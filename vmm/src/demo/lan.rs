@@ -66,17 +66,19 @@ impl Namespace {
         &self,
         work: impl FnOnce() -> Result<T, DemoError> + Send,
     ) -> Result<T, DemoError> {
-        let path = format!("/run/netns/{}", self.name);
         std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                let file = File::open(&path).map_err(DemoError::client(format!("open {path}")))?;
-                setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| DemoError::Client {
-                    doing: format!("entering namespace {}", self.name),
-                    source: errno.into(),
-                })?;
-                work()
-            });
+            let inside = scope.spawn(|| self.join().and_then(|()| work()));
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Moves the calling thread inside, for good.
+    pub fn join(&self) -> Result<(), DemoError> {
+        let path = format!("/run/netns/{}", self.name);
+        let file = File::open(&path).map_err(DemoError::client(format!("open {path}")))?;
+        setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| DemoError::Client {
+            doing: format!("entering namespace {}", self.name),
+            source: errno.into(),
         })
     }
 }

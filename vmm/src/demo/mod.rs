@@ -1,9 +1,12 @@
-//! A demonstration on this host alone: a network namespace, a VM in it, real clients.
+//! Demonstrations on this host alone: network namespaces, VMs in them, real clients.
 //!
-//! The parts are public because the end-to-end tests use the same ones.
+//! - [`pair`]: a VM on two hosts, which are killed again and again
+//! - [`standalone`]: a VM on its own
+//! - [`lan`], [`vm_process`], [`clients`]: their parts, public because the end-to-end tests use the same
 
 pub mod clients;
 pub mod lan;
+pub mod pair;
 pub mod standalone;
 pub mod vm_process;
 
@@ -21,7 +24,9 @@ pub enum DemoError {
         output: String,
     },
     /// A command of the host is not there.
-    #[error("can't start '{command}': {source} (install iproute2, iputils-ping and curl)")]
+    #[error(
+        "can't start '{command}': {source} (scripts/install.sh installs ip, ss, ping and curl)"
+    )]
     Spawn {
         /// The command line.
         command: String,

@@ -5,9 +5,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 
-/// A running `understudy run` or `understudy record`; killed on drop.
+/// A running process with a VM; killed on drop.
 #[derive(Debug)]
 pub struct VmProcess {
     child: Child,
@@ -16,17 +16,24 @@ pub struct VmProcess {
 impl VmProcess {
     /// Starts `program` with `args`, in the namespace of the calling thread.
     pub fn spawn(program: &Path, args: &[&str]) -> Result<VmProcess, DemoError> {
-        let child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .map_err(|source| DemoError::Spawn {
-                command: format!("{} {}", program.display(), args.join(" ")),
-                source,
-            })?;
+        let mut command = Command::new(program);
+        VmProcess::start(command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit()))
+    }
+
+    /// Starts `command`, in the namespace of the calling thread.
+    pub fn start(command: &mut Command) -> Result<VmProcess, DemoError> {
+        let child = command.stdin(Stdio::null()).spawn().map_err(|source| {
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+            DemoError::Spawn { command: words.join(" "), source }
+        })?;
         Ok(VmProcess { child })
+    }
+
+    /// What it writes, for somebody else to read: standard output and standard error, where they are
+    /// pipes.
+    pub fn take_pipes(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
+        (self.child.stdout.take(), self.child.stderr.take())
     }
 
     /// Its process id.
@@ -41,7 +48,20 @@ impl VmProcess {
 
     /// Has it ended?
     pub fn has_ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_status)))
+        self.status().is_some()
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Ends it now.
+    pub fn kill(&mut self) {
+        if !self.has_ended() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 
     /// Waits for its end; exit status and what it printed on standard output.
@@ -63,9 +83,6 @@ impl VmProcess {
 
 impl Drop for VmProcess {
     fn drop(&mut self) {
-        if !self.has_ended() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        self.kill();
     }
 }

@@ -3,7 +3,9 @@
 //! - `source`: [`PairSource`], the event source behind the vCPU loop of a primary and of a backup
 //! - `status`, `status_server`: what it says about itself, and to whom
 //! - `image`: a checkpoint as the engine wants it
+//! - [`event`]: what a process of a pair tells of itself, for programs
 
+pub mod event;
 mod image;
 mod source;
 mod status;

@@ -4,6 +4,7 @@
 //! "not yet" the thread drives the wire until it says something else. In between, a turn of the
 //! wire is taken at every position and at every kick, of which there is one a deadline at least.
 
+use super::event::Notice;
 use super::image::InRam;
 use super::status::{Publisher, StatusBoard};
 use crate::checkpoint::{Image, ImageView};
@@ -15,8 +16,7 @@ use crate::replay::event_source::{
 };
 use crate::replay::world::World;
 use crate::replica::{
-    Command, CopyRequest, Halt, Halted, NextRegion, Replica, ReplicaEvent, RoleName, Step,
-    StrayAdvice,
+    Command, CopyRequest, Halt, Halted, NextRegion, Replica, RoleName, Step, StrayAdvice,
 };
 use crate::witness::WitnessClient;
 use hdrhistogram::Histogram;
@@ -41,7 +41,7 @@ const COPY_MAX: Span = Span::from_micros(300);
 const UNSENT_BYTES_MAX: u64 = 1200;
 
 /// Is told what happens to a replica.
-pub type Observer = Box<dyn FnMut(&Replica, ReplicaEvent) + Send>;
+pub type Observer = Box<dyn FnMut(&Replica, Notice) + Send>;
 
 /// What a source is made of.
 pub struct PairParts<P> {
@@ -73,6 +73,8 @@ pub struct PairSource<P> {
     /// From output made to output on the tap, nanoseconds.
     hold_ns: Histogram<u64>,
     is_stopping: bool,
+    /// Since when the guest stands still for a checkpoint.
+    still_since: Option<Time>,
     /// The machine is void, and was not told.
     is_void: bool,
     /// The VM's last pause for the closing checkpoint of a sync.
@@ -91,6 +93,7 @@ impl<P: FramePort> PairSource<P> {
             sent: 0,
             hold_ns,
             is_stopping: false,
+            still_since: None,
             is_void: false,
             last_sync_pause: None,
             publisher,
@@ -196,7 +199,7 @@ impl<P: FramePort> PairSource<P> {
             witness.ask(term);
         }
         while let Some(event) = replica.poll_event() {
-            observer(replica, event);
+            observer(replica, Notice::Replica(event));
         }
         Ok(())
     }
@@ -355,7 +358,10 @@ impl<P: FramePort> EventSource for PairSource<P> {
                     return Ok(Region::Run);
                 }
                 Step::Ready(NextRegion::Apply) => return Ok(Region::Apply),
-                Step::Ready(NextRegion::Capture) => return Ok(Region::Capture),
+                Step::Ready(NextRegion::Capture) => {
+                    self.still_since = Some(now());
+                    return Ok(Region::Capture);
+                }
                 Step::Ready(NextRegion::End) => return Ok(Region::End),
                 Step::Void => return Err(SourceError::Void),
                 Step::Wait => {}
@@ -447,7 +453,10 @@ impl<P: FramePort> EventSource for PairSource<P> {
                 self.parts.world.interrupted(wants, window)?;
                 Ok(Stray::Resume)
             }
-            StrayAdvice::Checkpoint => Ok(Stray::Checkpoint),
+            StrayAdvice::Checkpoint => {
+                self.still_since = Some(now());
+                Ok(Stray::Checkpoint)
+            }
             StrayAdvice::AsNeeded => self.parts.world.interrupted(wants, window),
         }
     }
@@ -477,12 +486,19 @@ impl<P: FramePort> EventSource for PairSource<P> {
     }
 
     fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
-        let is_sync = self.parts.replica.role() == RoleName::Copying;
-        let start = now();
+        let since = self.still_since.take();
+        let was_copying = self.parts.replica.role() == RoleName::Copying;
+        let pages = image.pages.len() as u64;
         let image = InRam(image);
         self.until(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))?;
-        if is_sync {
-            self.last_sync_pause = Some(now().since(start));
+        let PairParts { replica, observer, .. } = &mut self.parts;
+        if let Some(since) = since
+            && was_copying
+            && matches!(replica.role(), RoleName::Closing | RoleName::Protected)
+        {
+            let pause = now().since(since);
+            self.last_sync_pause = Some(pause);
+            observer(replica, Notice::SyncClosed { pause, pages });
         }
         Ok(())
     }

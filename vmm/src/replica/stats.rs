@@ -1,9 +1,10 @@
 //! What a replica counted.
 
 use super::guard::Ignored;
+use serde::{Deserialize, Serialize};
 
 /// Counters since the replica was made. A plain copy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStats {
     /// Backups that were given the memory, to the end.
     pub syncs: u64,

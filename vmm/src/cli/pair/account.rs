@@ -1,26 +1,42 @@
-//! What happens to a VM of a pair, in words.
+//! What happens to a VM of a pair: in words on standard error, as records on standard output.
 
 use super::PairArgs;
+use crate::cli::output;
 use crate::link::now;
 use crate::pair::Observer;
+use crate::pair::event::{Notice, PairRecord};
 use crate::replica::{Halt, Replica, ReplicaEvent};
 use logchan::time::Time;
 
-/// Tells events on standard error, with the time since the start: all of them, or, if told to be
-/// quiet, those that a user must not miss.
+/// Tells notices on standard error, with the time since the start: all of them, or, if told to be
+/// quiet, those that a user must not miss. If told to, tells all of them as records, too.
 pub(super) fn observer(args: &PairArgs) -> Observer {
     let quiet = args.is_quiet();
     let start = now();
-    Box::new(move |replica: &Replica, event: ReplicaEvent| {
-        if quiet && !is_alarming(&event) {
+    let records = args.wants_records();
+    Box::new(move |replica: &Replica, notice: Notice| {
+        if records {
+            record(&PairRecord::of(now(), replica.term().0, replica.stats(), &notice));
+        }
+        if quiet && !is_alarming(&notice) {
             return;
         }
         let seconds = now().since(start).as_nanos() as f64 / 1e9;
-        eprintln!("understudy: {seconds:9.3} s  {}", words(replica, &event));
+        eprintln!("understudy: {seconds:9.3} s  {}", words(replica, &notice));
     })
 }
 
-fn is_alarming(event: &ReplicaEvent) -> bool {
+/// Prints a line of the account. A reader that has gone, or that broke, must not stop the VM.
+pub(super) fn record(record: &PairRecord) {
+    let line = serde_json::to_string(record).expect("a record has no maps with strange keys");
+    let _ = output::write(&format!("{line}\n"));
+}
+
+fn is_alarming(notice: &Notice) -> bool {
+    let event = match notice {
+        Notice::Replica(event) => event,
+        Notice::SyncClosed { .. } => return false,
+    };
     match event {
         ReplicaEvent::PeerRefused { .. }
         | ReplicaEvent::WitnessUnreachable { .. }
@@ -42,7 +58,14 @@ fn is_alarming(event: &ReplicaEvent) -> bool {
     }
 }
 
-fn words(replica: &Replica, event: &ReplicaEvent) -> String {
+fn words(replica: &Replica, notice: &Notice) -> String {
+    let event = match notice {
+        Notice::Replica(event) => event,
+        Notice::SyncClosed { pause, pages } => {
+            let ms = pause.as_nanos() as f64 / 1e6;
+            return format!("the VM stood still for {ms:.1} ms, for the last {pages} pages");
+        }
+    };
     let ago = |heard_at: Time| now().since(heard_at).as_nanos() / 1_000_000;
     match *event {
         ReplicaEvent::PeerMet { term, .. } => format!("met the other host, term {term}"),

@@ -8,6 +8,7 @@ pub use options::PairArgs;
 use super::exit_code::{CliError, Code};
 use super::session::{self, Blueprint};
 use crate::link::{Wire, now, system_entropy};
+use crate::pair::event::PairRecord;
 use crate::pair::{PairParts, PairSource, StatusBoard};
 use crate::replay::World;
 use crate::replay::error::SourceError;
@@ -56,7 +57,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
             observer: account::observer(args),
             board,
         });
-        run(&blueprint, source, start)
+        run(args, &blueprint, source, start)
     })?;
     match end {
         Halt::Stopped | Halt::PrimaryStopped => Ok(()),
@@ -69,6 +70,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
 
 /// Runs machines until this host's part is over; why it is.
 fn run<P: FramePort>(
+    args: &PairArgs,
     blueprint: &Blueprint,
     mut source: PairSource<P>,
     start: Start,
@@ -77,6 +79,9 @@ fn run<P: FramePort>(
         Start::Primary | Start::Standalone => blueprint.booted()?,
         Start::Backup => blueprint.empty()?,
     };
+    if args.wants_records() {
+        account::record(&PairRecord::started(now(), source.replica().role()));
+    }
     loop {
         let end = vcpu::run(&mut machine, &mut source);
         match end {
@@ -86,7 +91,15 @@ fn run<P: FramePort>(
                 tracing::warn!("{error}");
                 source.replica_mut().diverged(now());
             }
-            Ok(_) => return Ok(source.farewell()?.unwrap_or(Halt::Stopped)),
+            Ok(_) => {
+                let halt = source.farewell()?.unwrap_or(Halt::Stopped);
+                if args.wants_records() {
+                    let replica = source.replica();
+                    let (term, stats) = (replica.term().0, replica.stats());
+                    account::record(&PairRecord::ended(now(), term, stats, source.hold_ns()));
+                }
+                return Ok(halt);
+            }
             Err(error) => {
                 // The VM ends with this; the other host must not take its end for our death.
                 source.farewell()?;

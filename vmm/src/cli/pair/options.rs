@@ -35,9 +35,12 @@ Exit codes:
   12  key file
   14  the VM goes on elsewhere, or cannot go on";
 
+const JSON_HELP: &str =
+    "Print what happens as JSON on standard output: one object per line and event, as it happens";
+
 /// Options of a VM of a pair.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = AFTER_HELP, group(ArgGroup::new("protection").args(["key", "insecure"]).required(true)))]
+#[command(after_help = AFTER_HELP, mut_arg("json", |arg| arg.help(JSON_HELP)), group(ArgGroup::new("protection").args(["key", "insecure"]).required(true)))]
 pub struct PairArgs {
     #[command(flatten)]
     pub(super) vm: VmOptions,
@@ -167,6 +170,11 @@ impl PairArgs {
     /// Whether to say nothing but results and errors.
     pub(super) fn is_quiet(&self) -> bool {
         self.vm.quiet
+    }
+
+    /// Whether to print what happens for programs.
+    pub(super) fn wants_records(&self) -> bool {
+        self.vm.json
     }
 
     /// Says something on standard error, unless told to be quiet.

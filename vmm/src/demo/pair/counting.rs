@@ -1,0 +1,107 @@
+//! One connection to the counter service for the whole demonstration: every number must follow the
+//! one before it.
+
+use super::figures::Times;
+use crate::demo::DemoError;
+use crate::demo::clients::{COUNTER_PORT, Counter};
+use crate::demo::lan::{Namespace, command};
+use crate::demo::standalone::GUEST_ADDRESS;
+use crate::kvm::clock::boottime_ns;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// From an answer to the next request.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What became of the requests.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Answered.
+    pub(super) requests: u64,
+    /// Numbers that were left out.
+    pub(super) lost: u64,
+    /// Numbers that had been given before.
+    pub(super) repeated: u64,
+    /// Times the connection ended, and another one was made.
+    pub(super) resets: u64,
+    /// The largest number.
+    pub(super) last: u64,
+    /// When the answers came.
+    pub(super) times: Times,
+}
+
+impl Tally {
+    /// An answer came. The counter counts the requests of nobody else.
+    fn answered(&mut self, number: u64, now_ns: u64) {
+        self.requests += 1;
+        self.times.push(now_ns);
+        if number <= self.last {
+            self.repeated += 1;
+        } else {
+            self.lost += number - self.last - 1;
+            self.last = number;
+        }
+    }
+}
+
+/// The client.
+#[derive(Debug, Default)]
+pub(super) struct Counting(Mutex<Tally>);
+
+impl Counting {
+    /// Asks until `stop`, in the namespace of the calling thread.
+    pub(super) fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
+        let mut counter = Counter::connect(GUEST_ADDRESS)?;
+        while !stop.load(Ordering::Relaxed) {
+            match counter.ask() {
+                Ok(number) => self.tally().answered(number, boottime_ns()),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    self.tally().resets += 1;
+                    counter = Counter::connect(GUEST_ADDRESS)?;
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// What became of the requests so far.
+    pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().expect("nobody panics with it")
+    }
+}
+
+/// What ss(8) says of the connection's timers now: the retransmission timeout, a timer that runs, and
+/// what is being retransmitted.
+pub(super) fn timers(client: &Namespace) -> Result<String, DemoError> {
+    let port = format!(":{COUNTER_PORT}");
+    let line = client.enter(|| command("ss", &["-tinOH", "-o", "dst", GUEST, "dport", &port]))?;
+    let told = ["timer:", "rto:", "backoff:", "unacked:", "retrans:"];
+    let words = line.split_whitespace().filter(|word| told.iter().any(|t| word.starts_with(t)));
+    Ok(words.collect::<Vec<_>>().join(" "))
+}
+
+const GUEST: &str = "10.77.0.2";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tally_tells_lost_from_repeated() {
+        let mut tally = Tally::default();
+        for number in [1, 2, 3] {
+            tally.answered(number, number);
+        }
+        assert_eq!((tally.lost, tally.repeated), (0, 0));
+        tally.answered(6, 4);
+        assert_eq!((tally.lost, tally.repeated), (2, 0));
+        tally.answered(5, 5);
+        tally.answered(6, 6);
+        tally.answered(7, 7);
+        assert_eq!((tally.requests, tally.lost, tally.repeated, tally.last), (7, 2, 2, 7));
+        assert_eq!(tally.times.count(), 7);
+    }
+}

@@ -1,0 +1,86 @@
+//! Times of answers, and what is said of many values.
+
+use serde_json::{Value, json};
+
+/// When answers came, nanoseconds, ascending.
+#[derive(Debug, Default)]
+pub(super) struct Times(Vec<u64>);
+
+impl Times {
+    pub(super) fn push(&mut self, t_ns: u64) {
+        debug_assert!(self.last().is_none_or(|last| last <= t_ns), "time does not go back");
+        self.0.push(t_ns);
+    }
+
+    pub(super) fn last(&self) -> Option<u64> {
+        self.0.last().copied()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The longest time between two answers that follow each other, among those that have any of
+    /// `from_ns..=to_ns` in them. `None`: there is none.
+    pub(super) fn longest_gap(&self, from_ns: u64, to_ns: u64) -> Option<u64> {
+        // The first answer at or after `from_ns` ends the first gap that reaches into the span.
+        let first = self.0.partition_point(|&t| t < from_ns).max(1);
+        let gaps = self.0[first - 1..].windows(2).take_while(|pair| pair[0] <= to_ns);
+        gaps.map(|pair| pair[1] - pair[0]).max()
+    }
+}
+
+/// The value that `percent` in a hundred do not exceed (the nearest rank). `None` of nothing.
+pub(super) fn percentile(values: &[u64], percent: usize) -> Option<u64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+/// Nanoseconds as milliseconds, for people's eyes: to the microsecond.
+pub(super) fn ms(ns: u64) -> f64 {
+    (ns as f64 / 1e3).round() / 1e3
+}
+
+/// An object of some percentiles and, under `max`, the 100th, in milliseconds.
+pub(super) fn spread_ms(values_ns: &[u64], percents: &[usize]) -> Value {
+    let of = |percent| percentile(values_ns, percent).map(ms);
+    let named = percents.iter().map(|&percent| match percent {
+        100 => (String::from("max"), json!(of(100))),
+        other => (format!("p{other}"), json!(of(other))),
+    });
+    Value::Object(named.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_gap_counts_gaps_that_reach_into_the_span() {
+        let mut times = Times::default();
+        assert_eq!(times.longest_gap(0, 100), None);
+        for t_ns in [10, 11, 12, 40, 41, 60, 61] {
+            times.push(t_ns);
+        }
+        assert_eq!(times.longest_gap(0, 100), Some(28));
+        assert_eq!(times.longest_gap(20, 30), Some(28), "begins before and ends after");
+        assert_eq!(times.longest_gap(41, 50), Some(19));
+        assert_eq!(times.longest_gap(40, 40), Some(28), "the ends belong to it");
+        assert_eq!(times.longest_gap(11, 12), Some(28));
+        assert_eq!(times.longest_gap(60, 100), Some(19));
+        assert_eq!(times.longest_gap(62, 100), None, "the last answer is the end of no gap");
+    }
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        assert_eq!(percentile(&[], 50), None);
+        assert_eq!(percentile(&[7], 1), Some(7));
+        let values: Vec<u64> = (1..=200).rev().collect();
+        assert_eq!(percentile(&values, 50), Some(100));
+        assert_eq!(percentile(&values, 99), Some(198));
+        assert_eq!(percentile(&values, 100), Some(200));
+        assert_eq!(spread_ms(&[1_500_000], &[50, 100]), json!({ "p50": 1.5, "max": 1.5 }));
+    }
+}

@@ -1,0 +1,257 @@
+//! One process of the pair, and what it says of itself.
+
+use super::network::{Host, LOG_LINK, Network};
+use crate::demo::DemoError;
+use crate::demo::standalone::TAP;
+use crate::demo::vm_process::VmProcess;
+use crate::pair::event::{PairEvent, PairRecord, Why};
+use crossbeam::channel::Sender;
+use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What is the same for every process of a pair.
+#[derive(Debug)]
+pub(super) struct Setup<'a> {
+    /// This program.
+    pub(super) program: &'a Path,
+    /// Where it runs.
+    pub(super) network: &'a Network,
+    /// The key of the log link.
+    pub(super) key: &'a Path,
+    /// The witness's folder.
+    pub(super) witness: &'a Path,
+    /// After how long a silent peer is taken for dead.
+    pub(super) silence_ms: u64,
+}
+
+/// What a process is started as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Primary,
+    Backup,
+}
+
+/// Something that one of the processes, or a client, wants to be known.
+pub(super) enum Message {
+    /// A process.
+    Process {
+        host: Host,
+        /// Which of the processes on that host.
+        life: u64,
+        said: Said,
+    },
+    /// A client that cannot go on.
+    Client(DemoError),
+}
+
+/// What a process said.
+pub(super) enum Said {
+    /// A line of its account.
+    Record(PairRecord),
+    /// Anything else.
+    Words(String),
+    /// Nothing will follow.
+    End,
+}
+
+/// What is known of a process from its account.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Holds its term, and has not lost it since.
+    pub(super) speaks: bool,
+    /// Of its last record.
+    pub(super) term: u64,
+    /// A backup holds the whole VM.
+    pub(super) protected: Option<u64>,
+    /// When it found the primary silent.
+    pub(super) silent_ns: Option<u64>,
+    /// When it went live.
+    pub(super) live_ns: Option<u64>,
+    /// It is over.
+    pub(super) over: Option<Why>,
+}
+
+impl State {
+    /// Draws the consequences of a record.
+    fn hear(&mut self, record: &PairRecord) {
+        self.term = record.term;
+        match &record.event {
+            PairEvent::TermWon => self.speaks = true,
+            PairEvent::Protected { .. } => self.protected = Some(record.t_ns),
+            PairEvent::SyncBegun | PairEvent::BackupLeft => self.protected = None,
+            PairEvent::BackupSilent { .. } => {
+                self.speaks = false;
+                self.protected = None;
+            }
+            PairEvent::PrimarySilent { .. } => self.silent_ns = Some(record.t_ns),
+            PairEvent::WentLive { .. } => {
+                self.speaks = true;
+                self.live_ns = Some(record.t_ns);
+            }
+            PairEvent::Halted { why } => {
+                self.speaks = false;
+                self.protected = None;
+                self.over = Some(*why);
+            }
+            PairEvent::Started { .. }
+            | PairEvent::PeerMet { .. }
+            | PairEvent::PeerRefused { .. }
+            | PairEvent::WitnessUnreachable
+            | PairEvent::SyncClosed { .. }
+            | PairEvent::Following
+            | PairEvent::LogFinished
+            | PairEvent::Diverged
+            | PairEvent::Ended { .. } => {}
+        }
+    }
+}
+
+/// A running `understudy primary` or `understudy backup`; killed on drop.
+#[derive(Debug)]
+pub(super) struct Member {
+    process: VmProcess,
+    readers: Vec<JoinHandle<()>>,
+    part: Part,
+    pub(super) host: Host,
+    pub(super) life: u64,
+    pub(super) state: State,
+    last_record: Option<PairRecord>,
+    last_words: String,
+}
+
+impl Member {
+    /// Starts it on `host`; what it says goes to `sender`.
+    pub(super) fn spawn(
+        setup: &Setup<'_>,
+        part: Part,
+        host: Host,
+        life: u64,
+        sender: &Sender<Message>,
+    ) -> Result<Member, DemoError> {
+        let mut command = Command::new(setup.program);
+        command.arg(match part {
+            Part::Primary => "primary",
+            Part::Backup => "backup",
+        });
+        command.args(["--tap", TAP, "--interface", LOG_LINK, "--peer", host.other().log_mac()]);
+        command.args(["--silence-ms", &setup.silence_ms.to_string(), "--json", "--quiet"]);
+        command.arg("--key").arg(setup.key).arg("--witness").arg(setup.witness);
+        // Ctrl-C is for us: we end the others in order.
+        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let namespace = setup.network.host(host);
+        let mut process = namespace.enter(|| VmProcess::start(&mut command))?;
+        let (stdout, stderr) = process.take_pipes();
+        let mut readers = Vec::new();
+        if let Some(stdout) = stdout {
+            let tell = teller(host, life, sender);
+            readers.push(std::thread::spawn(move || {
+                read_lines(stdout, |line| {
+                    tell(match serde_json::from_str(&line) {
+                        Ok(record) => Said::Record(record),
+                        Err(_) => Said::Words(line),
+                    });
+                });
+                tell(Said::End);
+            }));
+        }
+        if let Some(stderr) = stderr {
+            let tell = teller(host, life, sender);
+            readers.push(std::thread::spawn(move || {
+                read_lines(stderr, |line| tell(Said::Words(line)));
+            }));
+        }
+        let (last_record, last_words) = (None, String::new());
+        let state = State::default();
+        Ok(Member { process, readers, part, host, life, state, last_record, last_words })
+    }
+
+    /// Takes in a record of this process.
+    pub(super) fn hear(&mut self, record: PairRecord) {
+        self.state.hear(&record);
+        self.last_record = Some(record);
+    }
+
+    /// Keeps what it said last in words.
+    pub(super) fn hear_words(&mut self, words: String) {
+        tracing::info!("{}: {words}", self.host);
+        self.last_words = words;
+    }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end, for `limit` at most.
+    pub(super) fn reap(&mut self, limit: Duration) -> Result<ExitStatus, DemoError> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.process.status() {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                return Err(DemoError::Wrong(format!("{self} did not end within {limit:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl std::fmt::Display for Member {
+    /// Who it is, and what it said last, in one line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let part = match self.part {
+            Part::Primary => "primary",
+            Part::Backup => "backup",
+        };
+        write!(f, "host {} (started as {part}, process {})", self.host, self.pid())?;
+        match &self.last_record {
+            Some(record) => match serde_json::to_string(record) {
+                Ok(line) => write!(f, ", which said last {line}")?,
+                Err(_) => write!(f, ", which said last {record:?}")?,
+            },
+            None => write!(f, ", which said nothing")?,
+        }
+        if !self.last_words.is_empty() {
+            write!(f, " and {:?}", self.last_words)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.process.kill();
+        for reader in self.readers.drain(..) {
+            // Its pipe has no writer any more. That it panicked was said already.
+            let _ = reader.join();
+        }
+    }
+}
+
+/// Sends what a process says to whoever listens.
+fn teller(host: Host, life: u64, sender: &Sender<Message>) -> impl Fn(Said) + Send + use<> {
+    let sender = sender.clone();
+    // Nobody listens any more when the demonstration is over.
+    move |said| drop(sender.send(Message::Process { host, life, said }))
+}
+
+/// Calls `take` with every line, until there are no more.
+fn read_lines(pipe: impl Read, mut take: impl FnMut(String)) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    while let Ok(1..) = pipe.read_until(b'\n', &mut line) {
+        take(String::from_utf8_lossy(&line).trim_end().to_string());
+        line.clear();
+    }
+}

@@ -1,0 +1,114 @@
+//! The UDP echo prober: a datagram every millisecond, and when which answer came.
+
+use super::figures::Times;
+use crate::demo::DemoError;
+use crate::demo::clients::ECHO_PORT;
+use crate::demo::standalone::GUEST_ADDRESS;
+use crate::kvm::clock::boottime_ns;
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// From one datagram to the next.
+const PERIOD: Duration = Duration::from_millis(1);
+
+/// How long a wait for an answer lasts before the stop flag is seen.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// In front of each datagram's number.
+const MAGIC: [u8; 8] = *b"probe\0\0\0";
+
+const DATAGRAM_BYTES: usize = 16;
+
+/// What the prober saw.
+#[derive(Debug, Default)]
+pub(super) struct Prober {
+    sent: AtomicU64,
+    seen: Mutex<Seen>,
+}
+
+/// Answers.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// When each came.
+    pub(super) times: Times,
+    /// Those that were none of ours.
+    pub(super) wrong: u64,
+}
+
+impl Prober {
+    /// Sends and listens until `stop`, in the namespace of the calling thread.
+    pub(super) fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
+        let doing = || DemoError::client("UDP echo");
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(doing())?;
+        socket.connect((GUEST_ADDRESS, ECHO_PORT)).map_err(doing())?;
+        socket.set_read_timeout(Some(LOOK_EVERY)).map_err(doing())?;
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| self.send(&socket, stop));
+            let received = self.receive(&socket, stop);
+            sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            received.map_err(doing())
+        })
+    }
+
+    fn send(&self, socket: &UdpSocket, stop: &AtomicBool) {
+        let mut due = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            let number = self.sent.fetch_add(1, Ordering::Relaxed);
+            let mut datagram = [0; DATAGRAM_BYTES];
+            datagram[..8].copy_from_slice(&MAGIC);
+            datagram[8..].copy_from_slice(&number.to_le_bytes());
+            // Nobody there, or nobody yet: that is what is measured.
+            let _ = socket.send(&datagram);
+            // A sender that was kept from running goes on from there: no burst.
+            due = (due + PERIOD).max(Instant::now());
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn receive(&self, socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+        let mut datagram = [0; 2 * DATAGRAM_BYTES];
+        while !stop.load(Ordering::Relaxed) {
+            match socket.recv(&mut datagram) {
+                Ok(length) => {
+                    let now_ns = boottime_ns();
+                    let sound = self.is_ours(&datagram[..length]);
+                    let mut seen = self.seen();
+                    if sound {
+                        seen.times.push(now_ns);
+                    } else {
+                        seen.wrong += 1;
+                    }
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock
+                    | io::ErrorKind::TimedOut
+                    | io::ErrorKind::Interrupted
+                    // ICMP errors of before the VM was there.
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, datagram: &[u8]) -> bool {
+        let Some((magic, number)) = datagram.split_first_chunk::<8>() else { return false };
+        let Ok(number) = number.try_into().map(u64::from_le_bytes) else { return false };
+        *magic == MAGIC && number < self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Datagrams sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The answers.
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("nobody panics with it")
+    }
+}

@@ -1,0 +1,168 @@
+//! What a demonstration came to.
+
+use super::figures::{ms, percentile, spread_ms};
+use serde_json::{Map, Value, json};
+
+/// One failover, as everybody saw it. Times in nanoseconds.
+#[derive(Clone, Debug)]
+pub(super) struct Failover {
+    /// From the kill to the other host's noticing the silence, by that one's account.
+    pub(super) detect_ns: u64,
+    /// From there to its being live.
+    pub(super) golive_ns: u64,
+    /// The longest time without an answer by UDP.
+    pub(super) outage_ns: u64,
+    /// The longest time without an answer on the counter connection.
+    pub(super) tcp_gap_ns: u64,
+}
+
+/// All figures of a demonstration.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// What was asked for.
+    pub(super) kills: u32,
+    pub(super) seed: u64,
+    pub(super) silence_ms: u64,
+    /// What happened.
+    pub(super) failovers: Vec<Failover>,
+    pub(super) pauses_ns: Vec<u64>,
+    /// The longest time without an answer by UDP while a new backup was given the memory.
+    pub(super) sync_gaps_ns: Vec<u64>,
+    pub(super) requests: u64,
+    pub(super) lost: u64,
+    pub(super) repeated: u64,
+    pub(super) resets: u64,
+    pub(super) udp_sent: u64,
+    pub(super) udp_answered: u64,
+    pub(super) udp_wrong: u64,
+    pub(super) ping_sent: u64,
+    pub(super) ping_received: u64,
+    pub(super) echoes: u64,
+    pub(super) pages: u64,
+    pub(super) failed: u64,
+    pub(super) first_failure: Option<String>,
+    pub(super) divergences: u64,
+    pub(super) doubles_by_account: u64,
+    pub(super) doubles_on_lan: u64,
+    pub(super) lan_frames: u64,
+    pub(super) lan_missed: u64,
+    pub(super) unplanned: u64,
+    pub(super) backups_lost: u64,
+}
+
+impl Summary {
+    fn all(&self, value: impl Fn(&Failover) -> u64) -> Vec<u64> {
+        self.failovers.iter().map(value).collect()
+    }
+
+    /// The figures, for programs.
+    pub fn json(&self) -> Map<String, Value> {
+        let outages = spread_ms(&self.all(|f| f.outage_ns), &[50, 99, 100]);
+        let result = json!({
+            "kills": self.kills,
+            "completed_failovers": self.failovers.len(),
+            "outage_ms": outages,
+            "tcp_gap_ms": spread_ms(&self.all(|f| f.tcp_gap_ns), &[50, 99, 100]),
+            "detect_ms": spread_ms(&self.all(|f| f.detect_ns), &[50, 99]),
+            "golive_ms": spread_ms(&self.all(|f| f.golive_ns), &[50, 99]),
+            "sync_pause_ms": spread_ms(&self.pauses_ns, &[50, 100]),
+            "sync_gap_ms": spread_ms(&self.sync_gaps_ns, &[50, 100]),
+            "tcp": {
+                "requests": self.requests,
+                "lost": self.lost,
+                "repeated": self.repeated,
+                "resets": self.resets,
+            },
+            "udp": {
+                "sent": self.udp_sent,
+                "lost": self.udp_sent.saturating_sub(self.udp_answered),
+                "wrong": self.udp_wrong,
+            },
+            "ping": {
+                "sent": self.ping_sent,
+                "lost": self.ping_sent.saturating_sub(self.ping_received),
+            },
+            "echo": { "transfers": self.echoes },
+            "http": { "pages": self.pages },
+            "failed_clients": self.failed,
+            "divergences": self.divergences,
+            "double_live": self.doubles_by_account + self.doubles_on_lan,
+            "unplanned_takeovers": self.unplanned,
+            "backups_lost": self.backups_lost,
+            "lan": { "frames": self.lan_frames, "missed": self.lan_missed },
+            "silence_ms": self.silence_ms,
+            "seed": self.seed,
+        });
+        match result {
+            Value::Object(map) => map,
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => unreachable!("it is an object"),
+        }
+    }
+
+    /// The figures, for people.
+    pub fn table(&self) -> String {
+        let spread = |values: Vec<u64>| match percentile(&values, 50) {
+            None => String::from("-"),
+            Some(p50) => {
+                let most = percentile(&values, 100).unwrap_or(p50);
+                format!("{:.1} ms in the middle, {:.1} ms at most", ms(p50), ms(most))
+            }
+        };
+        let udp = format!("{} of {} datagrams", self.udp_answered, self.udp_sent);
+        let rows = [
+            ("failovers", format!("{} of {}", self.failovers.len(), self.kills)),
+            ("without service (UDP)", spread(self.all(|f| f.outage_ns))),
+            ("  silence noticed after", spread(self.all(|f| f.detect_ns))),
+            ("  and live after another", spread(self.all(|f| f.golive_ns))),
+            ("without service (TCP)", spread(self.all(|f| f.tcp_gap_ns))),
+            ("VM stood still per sync", spread(self.pauses_ns.clone())),
+            ("one TCP connection", format!("{} requests", self.requests)),
+            (
+                "  lost, repeated, resets",
+                format!("{}, {}, {}", self.lost, self.repeated, self.resets),
+            ),
+            ("TCP echo, 64 KiB each", format!("{} came back equal", self.echoes)),
+            ("pages by curl", format!("{}", self.pages)),
+            ("ping", format!("{} of {} answered", self.ping_received, self.ping_sent)),
+            ("UDP echo", udp),
+            ("failed or wrong", format!("{}", self.failed)),
+            ("divergences", format!("{}", self.divergences)),
+            (
+                "two hosts live at once",
+                format!(
+                    "{} by their accounts, {} by {} frames on the LAN",
+                    self.doubles_by_account, self.doubles_on_lan, self.lan_frames
+                ),
+            ),
+            ("takeovers without a kill", format!("{}", self.unplanned)),
+            ("seed", format!("{}", self.seed)),
+        ];
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    }
+
+    /// What is not as it must be, in one line. `None`: nothing.
+    pub fn fault(&self) -> Option<String> {
+        let counts = [
+            (self.lost, "numbers were lost on the counter connection"),
+            (self.repeated, "numbers were repeated on the counter connection"),
+            (self.resets, "times the counter connection was reset"),
+            (self.udp_wrong, "UDP answers were wrong"),
+            (self.divergences, "divergences"),
+            (self.doubles_by_account + self.doubles_on_lan, "times two hosts were live at once"),
+            (self.failed, "transfers failed"),
+        ];
+        let wrong: Vec<_> = counts.iter().filter(|(count, _)| *count > 0).collect();
+        if wrong.is_empty() {
+            return None;
+        }
+        let mut text: Vec<_> =
+            wrong.iter().map(|(count, what)| format!("{count} {what}")).collect();
+        text.extend(self.first_failure.clone());
+        Some(text.join("; "))
+    }
+}

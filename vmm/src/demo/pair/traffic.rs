@@ -1,0 +1,140 @@
+//! The other clients, which run beside the measured ones all the time: ping(8), curl(1), TCP echo.
+
+use crate::demo::DemoError;
+use crate::demo::clients;
+use crate::demo::standalone::GUEST_ADDRESS;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// From one ping to the next, seconds.
+const PING_INTERVAL_S: &str = "0.05";
+
+const ECHO_BYTES: usize = 64 << 10;
+const ECHO_PAUSE: Duration = Duration::from_millis(100);
+const PAGE_PAUSE: Duration = Duration::from_millis(250);
+
+/// Page fetches and echo transfers.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    seen: Mutex<Seen>,
+}
+
+/// What became of them.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Transfers that came back equal.
+    pub(super) echoes: u64,
+    /// Pages fetched.
+    pub(super) pages: u64,
+    /// What failed, or came back wrong; the first of them in words.
+    pub(super) failed: u64,
+    /// The first failure.
+    pub(super) first_failure: Option<String>,
+}
+
+impl Traffic {
+    /// TCP echo transfers until `stop`, in the namespace of the calling thread.
+    pub(super) fn echo(&self, stop: &AtomicBool) {
+        let mut turn: usize = 0;
+        while !stop.load(Ordering::Relaxed) {
+            turn += 1;
+            let bytes = (0..ECHO_BYTES).map(|index| (index * 31 + index / 251 + turn) as u8);
+            let result = clients::echo(GUEST_ADDRESS, &bytes.collect::<Vec<u8>>());
+            self.note(result, |seen| seen.echoes += 1);
+            std::thread::sleep(ECHO_PAUSE);
+        }
+    }
+
+    /// Fetches the page and the status in turn until `stop`, in the namespace of the calling thread.
+    pub(super) fn pages(&self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            for path in ["/", "/status"] {
+                let result = clients::fetch(GUEST_ADDRESS, path);
+                self.note(result, |seen| seen.pages += 1);
+                std::thread::sleep(PAGE_PAUSE);
+            }
+        }
+    }
+
+    fn note<T>(&self, result: Result<T, DemoError>, count: impl FnOnce(&mut Seen)) {
+        let mut seen = self.seen();
+        match result {
+            Ok(_) => count(&mut seen),
+            Err(error) => {
+                seen.failed += 1;
+                seen.first_failure.get_or_insert(error.to_string());
+            }
+        }
+    }
+
+    /// What was seen so far.
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("nobody panics with it")
+    }
+}
+
+/// A running ping(8); killed on drop.
+#[derive(Debug)]
+pub(super) struct Ping(Child);
+
+impl Ping {
+    /// Starts it in the namespace of the calling thread.
+    pub(super) fn start() -> Result<Ping, DemoError> {
+        let address = GUEST_ADDRESS.to_string();
+        let args = ["-n", "-q", "-i", PING_INTERVAL_S, &address];
+        let mut command = Command::new("ping");
+        // Ctrl-C is for us: we end it and read what it saw.
+        command.args(args).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = command.spawn().map_err(|source| DemoError::Spawn {
+            command: format!("ping {}", args.join(" ")),
+            source,
+        })?;
+        Ok(Ping(child))
+    }
+
+    /// Stops it; how many it sent, and how many of those were answered.
+    pub(super) fn stop(mut self) -> Result<(u64, u64), DemoError> {
+        let pid = Pid::from_raw(self.0.id().cast_signed());
+        kill(pid, Signal::SIGINT).map_err(|errno| DemoError::Client {
+            doing: "stopping ping".into(),
+            source: errno.into(),
+        })?;
+        let mut text = String::new();
+        let mut output = self.0.stdout.take().expect("it is a pipe");
+        output.read_to_string(&mut text).map_err(DemoError::client("reading from ping"))?;
+        counts(&text).ok_or_else(|| DemoError::Wrong(format!("ping printed {text:?}")))
+    }
+}
+
+impl Drop for Ping {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// From "20 packets transmitted, 19 received, +1 duplicates, 5% packet loss, time 3ms".
+fn counts(text: &str) -> Option<(u64, u64)> {
+    let line = text.lines().find(|line| line.contains(" packets transmitted"))?;
+    let number = |what| line.split(", ").find_map(|part| part.strip_suffix(what)?.parse().ok());
+    Some((number(" packets transmitted")?, number(" received")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_ping_are_read_from_its_summary() {
+        let text = "PING 10.77.0.2\n\n--- statistics ---\n\
+                    30 packets transmitted, 28 received, +1 duplicates, 6% packet loss, time 9ms\n";
+        assert_eq!(counts(text), Some((30, 28)));
+        assert_eq!(counts("ping: socket: no"), None);
+    }
+}

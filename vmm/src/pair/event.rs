@@ -1,0 +1,267 @@
+//! The account that a process of a pair gives: what happened, when, and in which term, for people's
+//! tools and for the demonstration.
+//!
+//! One JSON object per line: `{"t_ns":...,"term":...,"event":"...",...}`. `t_ns` is CLOCK_BOOTTIME, so
+//! that the accounts of processes on one machine can be compared. The first is [`PairEvent::Started`];
+//! the last one of a process that stops in good order is [`PairEvent::Ended`].
+
+use crate::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName};
+use hdrhistogram::Histogram;
+use logchan::time::{Duration, Time};
+use serde::{Deserialize, Serialize};
+
+/// Something that happened to a VM of a pair, as the source behind its machine tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Told by the engine.
+    Replica(ReplicaEvent),
+    /// The closing checkpoint of a sync is on its way, and the guest runs again.
+    SyncClosed {
+        /// How long the guest stood still for it.
+        pause: Duration,
+        /// Pages of the checkpoint.
+        pages: u64,
+    },
+}
+
+/// One line of an account.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairRecord {
+    /// When it was told, CLOCK_BOOTTIME in nanoseconds.
+    pub t_ns: u64,
+    /// The term that the process spoke in, or knew of, then.
+    pub term: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: PairEvent,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum PairEvent {
+    /// The process is ready for its part.
+    Started {
+        /// What it is: a role's name.
+        role: String,
+    },
+    /// See [`ReplicaEvent::PeerMet`].
+    PeerMet {
+        /// Names this meeting, at both ends.
+        session: u64,
+    },
+    /// See [`ReplicaEvent::PeerRefused`].
+    PeerRefused {
+        /// Why.
+        reason: String,
+    },
+    /// See [`ReplicaEvent::TermWon`]; the term is the one won.
+    TermWon,
+    /// See [`ReplicaEvent::WitnessUnreachable`]; the term is the one asked for.
+    WitnessUnreachable,
+    /// See [`ReplicaEvent::SyncBegun`].
+    SyncBegun,
+    /// See [`Notice::SyncClosed`].
+    SyncClosed {
+        /// How long the guest stood still, nanoseconds.
+        pause_ns: u64,
+        /// Pages of the closing checkpoint.
+        pages: u64,
+    },
+    /// See [`ReplicaEvent::Protected`].
+    Protected {
+        /// Pages copied beside running guests, over all syncs of this process.
+        pages_copied: u64,
+    },
+    /// See [`ReplicaEvent::BackupSilent`].
+    BackupSilent {
+        /// When it was last heard.
+        heard_ns: u64,
+    },
+    /// See [`ReplicaEvent::BackupLeft`].
+    BackupLeft,
+    /// See [`ReplicaEvent::Following`].
+    Following,
+    /// See [`ReplicaEvent::PrimarySilent`].
+    PrimarySilent {
+        /// When it was last heard.
+        heard_ns: u64,
+        /// Whether the whole VM is here.
+        whole: bool,
+    },
+    /// See [`ReplicaEvent::LogFinished`].
+    LogFinished,
+    /// See [`ReplicaEvent::WentLive`]; the term is the new one.
+    WentLive {
+        /// Outputs that the dead primary may not have released, and that are sent again.
+        sent_again: u64,
+    },
+    /// See [`ReplicaEvent::Diverged`].
+    Diverged,
+    /// See [`ReplicaEvent::Halted`].
+    Halted {
+        /// Why.
+        why: Why,
+    },
+    /// The process ends in good order.
+    Ended {
+        /// What it counted.
+        stats: Box<ReplicaStats>,
+        /// How long outputs were held.
+        hold: Spread,
+    },
+}
+
+/// Why it is over: [`Halt`] without its terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// See [`Halt::AlreadyStarted`].
+    AlreadyStarted,
+    /// See [`Halt::Replaced`].
+    Replaced,
+    /// See [`Halt::Stopped`].
+    Stopped,
+    /// See [`Halt::PrimaryStopped`].
+    PrimaryStopped,
+    /// See [`Halt::Diverged`].
+    Diverged,
+}
+
+/// A histogram in short, nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Values.
+    pub count: u64,
+    /// Half of them are below.
+    pub p50_ns: u64,
+    /// 99 in 100 are below.
+    pub p99_ns: u64,
+    /// The largest.
+    pub max_ns: u64,
+}
+
+impl PairRecord {
+    /// What a process ready to be `role` says first.
+    pub fn started(now: Time, role: RoleName) -> PairRecord {
+        let event = PairEvent::Started { role: role.as_str().into() };
+        PairRecord { t_ns: now.as_nanos(), term: 0, event }
+    }
+
+    /// `notice`, told at `now` by a process in `term` that counted `stats` so far.
+    pub fn of(now: Time, term: u64, stats: &ReplicaStats, notice: &Notice) -> PairRecord {
+        let (term_named, event) = match *notice {
+            Notice::SyncClosed { pause, pages } => {
+                (None, PairEvent::SyncClosed { pause_ns: pause.as_nanos(), pages })
+            }
+            Notice::Replica(event) => named(&event, stats),
+        };
+        PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event }
+    }
+
+    /// What a process in `term` says last.
+    pub fn ended(
+        now: Time,
+        term: u64,
+        stats: &ReplicaStats,
+        hold_ns: &Histogram<u64>,
+    ) -> PairRecord {
+        let hold = Spread {
+            count: hold_ns.len(),
+            p50_ns: hold_ns.value_at_quantile(0.5),
+            p99_ns: hold_ns.value_at_quantile(0.99),
+            max_ns: hold_ns.max(),
+        };
+        let event = PairEvent::Ended { stats: Box::new(*stats), hold };
+        PairRecord { t_ns: now.as_nanos(), term, event }
+    }
+}
+
+/// An event of the engine, with the term that it is about, if that is another one than the engine's.
+fn named(event: &ReplicaEvent, stats: &ReplicaStats) -> (Option<u64>, PairEvent) {
+    let term = match *event {
+        ReplicaEvent::PeerMet { term, .. }
+        | ReplicaEvent::TermWon { term }
+        | ReplicaEvent::WitnessUnreachable { term }
+        | ReplicaEvent::WentLive { term }
+        | ReplicaEvent::Halted(Halt::AlreadyStarted { term } | Halt::Replaced { term }) => {
+            Some(term.0)
+        }
+        ReplicaEvent::PeerRefused { .. }
+        | ReplicaEvent::SyncBegun
+        | ReplicaEvent::Protected
+        | ReplicaEvent::BackupSilent { .. }
+        | ReplicaEvent::BackupLeft
+        | ReplicaEvent::Following
+        | ReplicaEvent::PrimarySilent { .. }
+        | ReplicaEvent::LogFinished
+        | ReplicaEvent::Diverged
+        | ReplicaEvent::Halted(Halt::Stopped | Halt::PrimaryStopped | Halt::Diverged) => None,
+    };
+    let event = match *event {
+        ReplicaEvent::PeerMet { peer, term: _ } => PairEvent::PeerMet { session: peer.session.0 },
+        ReplicaEvent::PeerRefused { mismatch, proven: _ } => {
+            PairEvent::PeerRefused { reason: mismatch.to_string() }
+        }
+        ReplicaEvent::TermWon { term: _ } => PairEvent::TermWon,
+        ReplicaEvent::WitnessUnreachable { term: _ } => PairEvent::WitnessUnreachable,
+        ReplicaEvent::SyncBegun => PairEvent::SyncBegun,
+        ReplicaEvent::Protected => PairEvent::Protected { pages_copied: stats.pages_copied },
+        ReplicaEvent::BackupSilent { heard_at } => {
+            PairEvent::BackupSilent { heard_ns: heard_at.as_nanos() }
+        }
+        ReplicaEvent::BackupLeft => PairEvent::BackupLeft,
+        ReplicaEvent::Following => PairEvent::Following,
+        ReplicaEvent::PrimarySilent { heard_at, whole } => {
+            PairEvent::PrimarySilent { heard_ns: heard_at.as_nanos(), whole }
+        }
+        ReplicaEvent::LogFinished => PairEvent::LogFinished,
+        ReplicaEvent::WentLive { term: _ } => PairEvent::WentLive { sent_again: stats.sent_again },
+        ReplicaEvent::Diverged => PairEvent::Diverged,
+        ReplicaEvent::Halted(halt) => PairEvent::Halted {
+            why: match halt {
+                Halt::AlreadyStarted { .. } => Why::AlreadyStarted,
+                Halt::Replaced { .. } => Why::Replaced,
+                Halt::Stopped => Why::Stopped,
+                Halt::PrimaryStopped => Why::PrimaryStopped,
+                Halt::Diverged => Why::Diverged,
+            },
+        },
+    };
+    (term, event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logchan::ids::Term;
+
+    #[test]
+    fn lines_name_the_event_and_come_back_equal() {
+        let stats = ReplicaStats { sent_again: 3, ..ReplicaStats::default() };
+        let now = Time::from_nanos(12_345);
+        let mut hold_ns = Histogram::new(3).unwrap();
+        hold_ns.record(7).unwrap();
+        let live = Notice::Replica(ReplicaEvent::WentLive { term: Term(4) });
+        let closed = Notice::SyncClosed { pause: Duration::from_micros(5), pages: 9 };
+        let halted = Notice::Replica(ReplicaEvent::Halted(Halt::Replaced { term: Term(5) }));
+        let lines = [
+            (PairRecord::started(now, RoleName::Seeking), r#""event":"started","role":"seeking""#),
+            (
+                PairRecord::of(now, 3, &stats, &live),
+                r#""term":4,"event":"went_live","sent_again":3"#,
+            ),
+            (
+                PairRecord::of(now, 3, &stats, &closed),
+                r#""term":3,"event":"sync_closed","pause_ns":5000,"pages":9"#,
+            ),
+            (PairRecord::of(now, 3, &stats, &halted), r#""event":"halted","why":"replaced""#),
+            (PairRecord::ended(now, 4, &stats, &hold_ns), r#""hold":{"count":1,"p50_ns":7"#),
+        ];
+        for (record, part) in lines {
+            let line = serde_json::to_string(&record).unwrap();
+            assert!(line.contains(part) && line.contains(r#""t_ns":12345"#), "{line}");
+            assert_eq!(serde_json::from_str::<PairRecord>(&line).unwrap(), record);
+        }
+    }
+}
