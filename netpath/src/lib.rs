@@ -42,7 +42,7 @@ pub use hold::{Full, Held, HoldLimits, HoldLimitsError, HoldQueue, HoldStats};
 pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{
-    CHANNEL_ETHERTYPE, LinkState, MTU_BYTES_MIN, PacketConfig, PacketPort, PacketStats,
+    CHANNEL_ETHERTYPE, LinkState, MTU_BYTES_MIN, Mark, PacketConfig, PacketPort, PacketStats,
     ReceivePath, plain_socket,
 };
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};

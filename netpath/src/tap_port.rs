@@ -145,8 +145,10 @@ impl FramePort for TapPort {
         self.ring.flush().map_err(tap_gone)
     }
 
+    /// The tap and not the ring: what a ring of deferred work has to do wakes nobody who polls it,
+    /// and until that work is done the frame lies in the tap's own queue.
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.ring.pollable())
+        Some(self.tap.file())
     }
 
     /// Returns [`Wake::Frame`] only when `receive` will give a frame.

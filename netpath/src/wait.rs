@@ -50,41 +50,34 @@ const CLOCK_EVERY: Duration = Duration::from_nanos(1000);
 const LOOKS_MAX: u32 = 64;
 
 /// The look window of every port: looks until `seen` says yes or the window (cut short by `deadline`)
-/// is over; returns the last answer. Public so that what is compared with a port waits as it does.
+/// is over; whether it was seen. `now` is a fresh reading of the clock, and the last one afterwards.
+/// Public so that what is compared with a port waits as it does.
 pub fn spin(
     policy: &WaitPolicy,
+    now: &mut Instant,
     deadline: Option<Instant>,
     mut seen: impl FnMut() -> bool,
 ) -> bool {
-    if seen() {
-        return true;
-    }
-    if policy.spin.is_zero() {
-        return false;
-    }
-    let mut now = Instant::now();
-    let end = deadline.map_or(now + policy.spin, |d| d.min(now + policy.spin));
-    let yield_from = now + policy.yield_after;
+    let end = deadline.map_or(*now + policy.spin, |d| d.min(*now + policy.spin));
+    let yield_from = *now + policy.yield_after;
     // A look can be a load or a system call: how many of them fill the time is found out.
     let mut looks = 1;
-    loop {
+    while *now < end {
         for _ in 0..looks {
             if seen() {
                 return true;
             }
             std::hint::spin_loop();
         }
-        let before = std::mem::replace(&mut now, Instant::now());
-        if now >= end {
-            return false;
-        }
-        if now >= yield_from {
+        if *now >= yield_from {
             std::thread::yield_now();
         }
-        if now - before < CLOCK_EVERY {
+        let before = std::mem::replace(now, Instant::now());
+        if *now - before < CLOCK_EVERY {
             looks = (looks * 2).min(LOOKS_MAX);
         }
     }
+    false
 }
 
 /// How a port's blocking system call ended.
@@ -113,19 +106,21 @@ pub(crate) fn wait_on(
     policy: &WaitPolicy,
     timeout: Option<Duration>,
 ) -> Result<Wake, PortError> {
-    // A deadline too far for the clock to name is none.
-    let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
     let mut policy = *policy;
+    let mut deadline = None;
     loop {
         if waiter.look()? {
             return Ok(Wake::Frame);
         }
-        if spin(&policy, deadline, || waiter.announced()) {
+        let mut now = Instant::now();
+        // A deadline too far for the clock to name is none.
+        let deadline = *deadline.get_or_insert_with(|| timeout.and_then(|t| now.checked_add(t)));
+        if spin(&policy, &mut now, deadline, || waiter.announced()) {
             continue;
         }
         // Only the first block has a look window before it.
         policy.spin = Duration::ZERO;
-        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let left = deadline.map(|d| d.saturating_duration_since(now));
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(Wake::Timeout);
         }
@@ -145,20 +140,32 @@ mod tests {
     fn spin_stops_at_the_window_and_at_the_deadline() {
         let policy = WaitPolicy { spin: Duration::from_millis(5), ..WaitPolicy::default() };
         let start = Instant::now();
-        assert!(!spin(&policy, None, || false));
-        assert!(start.elapsed() >= policy.spin);
+        let mut now = start;
+        assert!(!spin(&policy, &mut now, None, || false));
+        assert!(now - start >= policy.spin);
 
         let long = WaitPolicy { spin: Duration::from_secs(60), ..WaitPolicy::default() };
-        assert!(!spin(&long, Some(Instant::now() + Duration::from_millis(1)), || false));
+        let deadline = now + Duration::from_millis(1);
+        assert!(!spin(&long, &mut now, Some(deadline), || false));
+        assert!(now >= deadline);
     }
 
     #[test]
-    fn spin_without_a_window_looks_once() {
+    fn spin_without_a_window_does_not_look() {
+        let mut now = Instant::now();
+        assert!(!spin(&WaitPolicy::BLOCK, &mut now, None, || panic!("looked")));
+    }
+
+    #[test]
+    fn spin_reads_the_clock_at_least_as_often_as_looks_are_slow() {
+        let policy = WaitPolicy { spin: Duration::from_millis(2), ..WaitPolicy::default() };
         let mut looks = 0;
-        assert!(!spin(&WaitPolicy::BLOCK, None, || {
+        let slow = || {
             looks += 1;
+            std::thread::sleep(Duration::from_micros(100));
             false
-        }));
-        assert_eq!(looks, 1);
+        };
+        assert!(!spin(&policy, &mut Instant::now(), None, slow));
+        assert!((1..=20).contains(&looks), "{looks} looks of 100 us in 2 ms");
     }
 }

@@ -20,13 +20,18 @@ pub fn wait_any<const N: usize>(
     for port in ports.iter_mut() {
         port.flush()?;
     }
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    if spin(policy, deadline, || ports.iter().any(|port| port.has_frame())) {
+    let seen = |ports: &[&mut dyn FramePort; N]| ports.iter().any(|port| port.has_frame());
+    if seen(ports) {
+        return Ok(Wake::Frame);
+    }
+    let mut now = Instant::now();
+    let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
+    if spin(policy, &mut now, deadline, || seen(ports)) {
         return Ok(Wake::Frame);
     }
     let mask = policy.wake_signal.map(SignalMask::current_without).transpose();
     let mask = mask.map_err(PortError::system("cannot read the signal mask"))?;
-    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
     if left.is_some_and(|left| left.is_zero()) {
         return Ok(Wake::Timeout);
     }

@@ -181,6 +181,7 @@ fn clients_frames_go_where_the_announcer_speaks() {
         announcer.start(0, &addresses);
         let mut frames = 0;
         while let Some(now_ns) = announcer.poll_timeout() {
+            assert!(now_ns <= 800_000_000 && frames < 15, "{announcer:?}");
             while let Some(length) = announcer.poll_transmit(now_ns, &mut buffer) {
                 new.send(&buffer[..length]).unwrap();
                 frames += 1;

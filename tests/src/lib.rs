@@ -4,7 +4,9 @@
 //! them they fail, they never skip.
 
 pub mod guests;
+pub mod intruder;
 pub mod load;
 pub mod program;
 pub mod recording;
 pub mod surgery;
+pub mod wire;

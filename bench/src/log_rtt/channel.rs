@@ -10,8 +10,7 @@ use logchan::handshake::{PresharedKey, Security};
 use logchan::ids::{Lane, LogSeq, Role, Term, VmId};
 use logchan::seal::{KEY_BYTES, Protection};
 use logchan::time::{self, Time};
-use netpath::{ReceivePath, WaitPolicy, Wake};
-use std::time::Instant;
+use netpath::{ReceivePath, WaitPolicy};
 use vmm::link::{LinkOptions, LogLink, now};
 
 /// The times that ships, but for patience: a machine that stands still for a moment must not end a
@@ -53,13 +52,13 @@ pub(super) fn channel(link: &mut LogLink) -> &mut Channel {
     link.channel_mut().expect("the peer was met")
 }
 
-/// One turn of a driver up to the events: sends, waits until something happens or it is `until`,
-/// receives. Whether something happened.
-pub(super) fn turn(link: &mut LogLink, until: Time) -> Result<bool, BenchError> {
-    link.transmit()?;
-    let woken = link.wait(Some(until))?;
-    while link.receive()? {}
-    Ok(woken == Wake::Frame)
+/// One turn of a driver up to the events, begun at `now`: sends, waits until something happens or it is
+/// `until`, receives.
+pub(super) fn turn(link: &mut LogLink, now: Time, until: Time) -> Result<(), BenchError> {
+    link.transmit_at(now)?;
+    link.wait_at(now, Some(until))?;
+    link.receive()?;
+    Ok(())
 }
 
 /// The next event of a link; what ends a channel is an error.
@@ -101,10 +100,11 @@ pub(super) fn meet(link: &mut LogLink) -> Result<(), BenchError> {
                 return Ok(());
             }
         }
-        if now() > until {
+        let now = now();
+        if now > until {
             return Err(BenchError::no_answer("the other end of the channel"));
         }
-        turn(link, until)?;
+        turn(link, now, until)?;
     }
 }
 
@@ -124,11 +124,13 @@ impl ChannelClient {
         Ok(ChannelClient(link))
     }
 
-    /// Drives the link until everything before `position` is acknowledged.
-    fn wait_for_ack(&mut self, position: LogSeq) -> Result<(), BenchError> {
+    /// Drives the link from `begun` until everything before `position` is acknowledged.
+    fn wait_for_ack(&mut self, begun: Time, position: LogSeq) -> Result<(), BenchError> {
         let link = &mut self.0;
+        let mut begun = Some(begun);
         loop {
-            turn(link, Time::from_nanos(u64::MAX))?;
+            let now = begun.take().unwrap_or_else(now);
+            turn(link, now, Time::from_nanos(u64::MAX))?;
             while let Some(event) = next_event(link)? {
                 if let EndpointEvent::Channel(Event::Acked { up_to }) = event
                     && up_to >= position
@@ -141,20 +143,21 @@ impl ChannelClient {
 }
 
 impl Client for ChannelClient {
-    fn exchange(&mut self, number: u64) -> Result<(), BenchError> {
-        let appended = channel(&mut self.0).append(now(), Lane::Latency, &request(number));
+    fn exchange(&mut self, now: Time, number: u64) -> Result<(), BenchError> {
+        let appended = channel(&mut self.0).append(now, Lane::Latency, &request(number));
         let appended = appended.map_err(|error| BenchError::Wrong(error.to_string()))?;
-        self.wait_for_ack(appended.end)
+        self.wait_for_ack(now, appended.end)
     }
 
-    fn rest(&mut self, until: Instant) -> Result<(), BenchError> {
-        let left = until.saturating_duration_since(Instant::now());
-        let until = now() + time::Duration::from_nanos(left.as_nanos() as u64);
-        while now() < until {
-            turn(&mut self.0, until)?;
+    fn rest(&mut self, until: Time) -> Result<(), BenchError> {
+        loop {
+            let now = now();
+            if now >= until {
+                return Ok(());
+            }
+            turn(&mut self.0, now, until)?;
             while next_event(&mut self.0)?.is_some() {}
         }
-        Ok(())
     }
 }
 
@@ -174,7 +177,7 @@ impl Server for ChannelServer {
         meet(link)?;
         let mut number = 0;
         while number < count {
-            turn(link, Time::from_nanos(u64::MAX))?;
+            turn(link, now(), Time::from_nanos(u64::MAX))?;
             while next_event(link)?.is_some() {}
             let received = channel(link).received(Lane::Latency);
             let (entries, _part) = received.as_chunks::<PAYLOAD_BYTES>();

@@ -6,6 +6,7 @@
 
 mod channel;
 mod policy;
+mod raw;
 mod report;
 mod round_trips;
 mod socket;

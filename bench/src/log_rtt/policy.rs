@@ -1,7 +1,7 @@
 //! How the two sides wait, and how often the client asks.
 
+use logchan::time::Duration;
 use netpath::WaitPolicy;
-use std::time::Duration;
 
 /// Time between two requests of an idle line.
 const PACE: Duration = Duration::from_millis(10);

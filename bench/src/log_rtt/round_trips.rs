@@ -7,8 +7,7 @@ use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::lan::Lan;
 use crate::series::Series;
-use std::time::Instant;
-use vmm::kvm::clock::monotonic_ns;
+use vmm::link::now;
 
 /// Round trips that are not counted at the beginning of a turn that has a pace.
 const WARM_UP_PACED: u64 = 3;
@@ -80,17 +79,17 @@ fn ask(
     requests: u64,
 ) -> Result<Series, BenchError> {
     let mut times = Series::new();
-    let start = Instant::now();
+    let start = now();
     for number in 0..warm_up + requests {
         if let Some(pace) = policy.pace() {
             // By a timetable: a slow answer does not move the requests that follow.
-            client.rest(start + pace * number as u32)?;
+            client.rest(start + pace * number)?;
         }
-        let asked = monotonic_ns();
-        client.exchange(number)?;
-        let time = monotonic_ns() - asked;
+        let asked = now();
+        client.exchange(asked, number)?;
+        let time = now().since(asked);
         if number >= warm_up {
-            times.record(time);
+            times.record(time.as_nanos());
         }
     }
     Ok(times)

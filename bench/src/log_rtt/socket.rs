@@ -4,6 +4,7 @@ use super::variant::{Client, PAYLOAD_BYTES, Server, check, request};
 use crate::PATIENCE;
 use crate::error::BenchError;
 use crate::lan::{Host, INTERFACE};
+use logchan::time::Time;
 use netpath::{FRAME_MIN, WaitPolicy, plain_socket, wait};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -11,7 +12,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::SocketAddrV4;
 use std::os::fd::AsRawFd;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use vmm::link::now;
 
 /// UDP's and TCP's port, at both ends.
 const PORT: u16 = 7001;
@@ -100,11 +102,11 @@ impl SocketPeer {
         let socket = self.socket.as_raw_fd();
         if !self.wait.spin.is_zero() {
             let mut seen = Err(Errno::EAGAIN);
-            let look = || {
+            let mut look = || {
                 seen = recv(socket, buffer, MsgFlags::MSG_DONTWAIT);
                 seen != Err(Errno::EAGAIN)
             };
-            if wait::spin(&self.wait, None, look) {
+            if look() || wait::spin(&self.wait, &mut Instant::now(), None, look) {
                 return seen;
             }
         }
@@ -139,13 +141,13 @@ fn address(host: Host) -> SockAddr {
 }
 
 impl Client for SocketPeer {
-    fn exchange(&mut self, number: u64) -> Result<(), BenchError> {
+    fn exchange(&mut self, _now: Time, number: u64) -> Result<(), BenchError> {
         self.send(&request(number))?;
         self.receive(number)
     }
 
-    fn rest(&mut self, until: Instant) -> Result<(), BenchError> {
-        thread::sleep(until.saturating_duration_since(Instant::now()));
+    fn rest(&mut self, until: Time) -> Result<(), BenchError> {
+        thread::sleep(Duration::from_nanos(until.since(now()).as_nanos()));
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use super::policy::Policy;
 use super::socket::{SocketKind, SocketPeer};
 use crate::error::BenchError;
 use logchan::seal::Protection;
-use std::time::Instant;
+use logchan::time::Time;
 
 /// Bytes of a request, and of a reply where a variant has one.
 pub(crate) const PAYLOAD_BYTES: usize = 64;
@@ -24,6 +24,7 @@ pub(crate) enum Variant {
     /// A packet socket with a system call for each frame, echoed
     #[value(name = "af_packet")]
     AfPacket,
+    Raw,
 }
 
 impl Variant {
@@ -35,6 +36,7 @@ impl Variant {
             Variant::Udp => "udp",
             Variant::Tcp => "tcp",
             Variant::AfPacket => "af_packet",
+            Variant::Raw => "raw",
         }
     }
 
@@ -49,6 +51,9 @@ impl Variant {
             Variant::Udp => Box::new(socket(SocketKind::Udp)?),
             Variant::Tcp => Box::new(socket(SocketKind::Tcp)?),
             Variant::AfPacket => Box::new(socket(SocketKind::Packet)?),
+            Variant::Raw => {
+                Box::new(super::raw::Raw::open(crate::lan::Host::Server, policy.wait())?)
+            }
         })
     }
 
@@ -63,17 +68,21 @@ impl Variant {
             Variant::Udp => Box::new(socket(SocketKind::Udp)?),
             Variant::Tcp => Box::new(socket(SocketKind::Tcp)?),
             Variant::AfPacket => Box::new(socket(SocketKind::Packet)?),
+            Variant::Raw => {
+                Box::new(super::raw::Raw::open(crate::lan::Host::Client, policy.wait())?)
+            }
         })
     }
 }
 
 /// The side that asks.
 pub(crate) trait Client {
-    /// Sends request `number` and waits until it is known to have arrived.
-    fn exchange(&mut self, number: u64) -> Result<(), BenchError>;
+    /// Sends request `number` and waits until it is known to have arrived. `now` is a reading of the
+    /// clock that was taken just before.
+    fn exchange(&mut self, now: Time, number: u64) -> Result<(), BenchError>;
 
     /// Lets time pass, as this variant does between two requests.
-    fn rest(&mut self, until: Instant) -> Result<(), BenchError>;
+    fn rest(&mut self, until: Time) -> Result<(), BenchError>;
 }
 
 /// The side that answers.

@@ -89,6 +89,8 @@ pub(super) struct AckDebt {
     /// Frames since the last acknowledgement that want one.
     frames: u32,
     due: bool,
+    /// One of them carried log.
+    log: bool,
 }
 
 impl AckDebt {
@@ -98,6 +100,16 @@ impl AckDebt {
         self.frames += 1;
         self.due |= at_once || self.frames >= ACK_EVERY;
         !self.due
+    }
+
+    /// The frame carried log.
+    pub(super) fn add_log(&mut self) {
+        self.log = true;
+    }
+
+    /// Whether log is to be acknowledged.
+    pub(super) fn is_of_log(&self) -> bool {
+        self.log
     }
 
     pub(super) fn fall_due(&mut self) {

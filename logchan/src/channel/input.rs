@@ -108,8 +108,10 @@ impl Channel {
             || verdict == FrameVerdict::PayloadRepeated
             || !self.arrivals.is_next(header.number);
         self.arrivals.record(now, header.number);
-        if header.kind == FrameKind::Bye {
-            self.handle_bye();
+        match header.kind {
+            FrameKind::Bye => self.handle_bye(),
+            FrameKind::Latency => self.debt.add_log(),
+            FrameKind::Bulk | FrameKind::Ack | FrameKind::Heartbeat => {}
         }
         if header.kind.wants_ack() && self.debt.add(at_once) && !self.timers.is_set(Timer::Ack) {
             self.timers.set(Timer::Ack, now + super::ack::ACK_DELAY_MAX);

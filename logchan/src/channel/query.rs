@@ -51,6 +51,11 @@ impl Channel {
         self.liveness.lease_until()
     }
 
+    /// Log arrived that nothing sent since acknowledges: an output may wait for it at the peer.
+    pub fn owes_log_ack(&self) -> bool {
+        self.debt.is_of_log()
+    }
+
     /// When the peer was last heard.
     pub fn heard_at(&self) -> Time {
         self.liveness.heard_at()

@@ -5,7 +5,7 @@ use logchan::error::{BlockError, DecodeError, FieldError};
 use logchan::limits::*;
 use logchan::log_block::{Block, BlockWriter, next_block};
 
-use crate::ingredients::Rng;
+use crate::rng::Rng;
 use crate::samples::{encoded, samples, small_block};
 
 /// A block around `payload`, whatever that is.

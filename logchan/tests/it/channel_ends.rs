@@ -6,7 +6,8 @@ use logchan::frame::{FrameHeader, FrameKind};
 use logchan::ids::{FrameNumber, Lane, Role, SessionId, Term, VmId};
 use logchan::time::Duration;
 
-use crate::pair::{BACKUP, LATENCY, PRIMARY, Pair, config, transmit};
+use crate::channel_frames::transmit;
+use crate::pair::{BACKUP, LATENCY, PRIMARY, Pair, config};
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -6,7 +6,8 @@ use logchan::ids::{FrameNumber, Lane, LogSeq};
 use logchan::limits::ENTRY_BYTES_MAX;
 use logchan::time::Duration;
 
-use crate::pair::{BACKUP, LATENCY, PRIMARY, Pair, config, pattern, transmit};
+use crate::channel_frames::transmit;
+use crate::pair::{BACKUP, LATENCY, PRIMARY, Pair, config, pattern};
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -3,7 +3,7 @@
 use logchan::dump::{Dump, REGISTER_NAMES};
 use logchan::entry::{Entry, REGISTERS, RegisterDelta};
 
-use crate::golden::check_text;
+use crate::fixtures::check_text;
 use crate::samples::samples;
 
 #[test]

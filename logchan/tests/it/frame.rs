@@ -4,10 +4,10 @@
 use logchan::error::FrameError;
 use logchan::frame::{FrameAck, FrameHeader, FrameKind, LaneAck};
 use logchan::ids::{FrameNumber, Role, SessionId, Term, VmId};
-use logchan::limits::FRAME_HEADER_BYTES;
 
-use crate::golden::check_bytes;
-use crate::ingredients::Rng;
+use crate::channel_frames::encoded;
+use crate::fixtures::check_bytes;
+use crate::fuzz_run::{mutate, run};
 
 /// A frame whose every field has a value of its own.
 pub(crate) fn header(kind: FrameKind) -> FrameHeader {
@@ -31,13 +31,6 @@ pub(crate) fn header(kind: FrameKind) -> FrameHeader {
         executed: 0x0c0c_0c0c_0c0c_0c0d,
         offset: if kind.lane().is_some() { 0x0d0d_0d0d_0d0d_0d0e } else { 0 },
     }
-}
-
-pub(crate) fn encoded(header: &FrameHeader, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; FRAME_HEADER_BYTES];
-    frame.extend_from_slice(payload);
-    header.encode(&mut frame);
-    frame
 }
 
 fn payload(kind: FrameKind) -> &'static [u8] {
@@ -122,10 +115,10 @@ pub(crate) fn fuzz_frame(bytes: &[u8]) {
 
 #[test]
 fn fuzz_frames() {
-    crate::fuzz::run("fuzz_frames", |rng: &mut Rng| {
+    run("fuzz_frames", |rng| {
         let kind = FrameKind::ALL[rng.below(FrameKind::ALL.len())];
         let mut bytes = encoded(&header(kind), payload(kind));
-        crate::fuzz::mutate(&mut bytes, rng);
+        mutate(&mut bytes, rng);
         fuzz_frame(&bytes);
         bytes.len()
     });

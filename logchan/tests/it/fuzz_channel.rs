@@ -2,15 +2,15 @@
 //! frames, and wakes only finitely often.
 
 use logchan::channel::{Channel, FrameVerdict};
-use logchan::frame::FrameHeader;
-use logchan::ids::{FrameNumber, Lane, Role};
+use logchan::ids::{Lane, Role};
 use logchan::limits::WINDOW_BYTES_MIN;
 use logchan::time::{Duration, Time};
 
-use crate::frame::{encoded, fuzz_frame};
-use crate::fuzz::{mutate, run_one_in};
-use crate::ingredients::Rng;
-use crate::pair::{config, transmit};
+use crate::channel_frames::{invented, transmit};
+use crate::frame::fuzz_frame;
+use crate::fuzz_run::run_one_in;
+use crate::pair::config;
+use crate::rng::Rng;
 
 /// A channel in mid-session, its peer, and the time.
 struct Session {
@@ -38,41 +38,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// A frame that `end` might send next, and its changes.
-    fn invent(&mut self, end: usize, rng: &mut Rng) -> Vec<u8> {
-        let lane = Lane::ALL[rng.below(2)];
-        let length = 1 + rng.below(200);
-        let bytes = rng.bytes(length);
-        // A full window is as good a state as any.
-        let _appended = self.ends[end].append(self.now, lane, &bytes);
-        let Some(mut frame) = transmit(&mut self.ends[end], self.now) else {
-            return bytes;
-        };
-        let (mut header, payload) = FrameHeader::decode(&frame).expect("channels send frames");
-        let payload = payload.to_vec();
-        // Fields that decode, with values that mean something else.
-        match rng.below(12) {
-            0 => header.number = FrameNumber(1 + rng.number() % (u64::MAX - 1)),
-            1 => header.ack.newest = FrameNumber(rng.number()),
-            2 => header.ack.before = rng.next(),
-            3 => header.lanes[rng.below(2)].received = rng.number() >> 1,
-            4 => header.lanes[rng.below(2)].window = rng.next() as u32,
-            5 if header.kind.lane().is_some() => header.offset = rng.number() >> 1,
-            6 if header.kind.lane().is_some() => {
-                header.offset = header.offset.wrapping_add(rng.below(300) as u64);
-            }
-            7 => header.executed = rng.number(),
-            8 => header.ack.held_ns = rng.next() as u32,
-            9 | 10 => mutate(&mut frame, rng),
-            _ => {}
-        }
-        let mut changed = encoded(&header, &payload);
-        if rng.below(8) == 0 {
-            mutate(&mut changed, rng);
-        }
-        if rng.below(4) == 0 { frame } else { changed }
     }
 }
 
@@ -103,7 +68,7 @@ fn fuzz_handle_frame(channel: &mut Channel, now: Time, bytes: &[u8]) -> FrameVer
 fn fuzz_step(session: &mut Session, rng: &mut Rng) -> usize {
     session.now = session.now + Duration::from_nanos(rng.number() % 3_000_000);
     let end = rng.below(2);
-    let bytes = session.invent(end, rng);
+    let bytes = invented(&mut session.ends[end], session.now, rng);
     let channel = &mut session.ends[1 - end];
     fuzz_handle_frame(channel, session.now, &bytes);
     for lane in Lane::ALL {

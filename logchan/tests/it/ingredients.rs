@@ -4,6 +4,8 @@ use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
 use logchan::entry_kind::EntryKind;
 use logchan::limits::*;
 
+use crate::rng::Rng;
+
 /// What an entry of `kind` is made of; each kind uses what it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Ingredients {
@@ -73,37 +75,7 @@ fn head(bytes: &[u8], max: usize) -> &[u8] {
     &bytes[..bytes.len().min(max)]
 }
 
-/// splitmix64 (Steele, Lea, Flood, 2014): a seed in, as many words as wanted out.
-pub(crate) struct Rng(pub(crate) u64);
-
 impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    /// A number of any width: LEB128 lengths are equally likely.
-    pub(crate) fn number(&mut self) -> u64 {
-        let shift = self.below(64);
-        self.next() >> shift
-    }
-
-    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length + 8);
-        while bytes.len() < length {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
-        }
-        bytes.truncate(length);
-        bytes
-    }
-
     /// Ingredients with at most `blob_max` bytes in each byte string but the page.
     pub(crate) fn ingredients(&mut self, blob_max: usize) -> Ingredients {
         let kind = EntryKind::ALL[self.below(EntryKind::ALL.len())];

@@ -1,5 +1,14 @@
 //! The log as its users see it: the public API of `logchan`.
 
+#[path = "../common/channel_frames.rs"]
+mod channel_frames;
+#[path = "../common/fixtures.rs"]
+mod fixtures;
+#[path = "../common/fuzz_run.rs"]
+mod fuzz_run;
+#[path = "../common/rng.rs"]
+mod rng;
+
 mod block;
 mod channel_ends;
 mod channel_log;

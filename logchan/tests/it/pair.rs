@@ -6,6 +6,8 @@ use logchan::frame::{FrameHeader, FrameKind};
 use logchan::ids::{Lane, Role, SessionId, Term, VmId};
 use logchan::time::{Duration, Time};
 
+use crate::channel_frames::transmit;
+
 /// One way.
 pub(crate) const LATENCY: Duration = Duration::from_micros(50);
 
@@ -127,14 +129,6 @@ impl Pair {
     pub(crate) fn kinds(&self, end: usize) -> Vec<FrameKind> {
         self.sent.iter().filter(|f| f.from == end).map(|f| f.header().kind).collect()
     }
-}
-
-/// The next frame of a channel.
-pub(crate) fn transmit(channel: &mut Channel, now: Time) -> Option<Vec<u8>> {
-    let mut buffer = vec![0; channel.config().frame_bytes_max];
-    let length = channel.poll_transmit(now, &mut buffer)?;
-    buffer.truncate(length);
-    Some(buffer)
 }
 
 /// Bytes whose every one depends on its place.

@@ -8,7 +8,8 @@ use logchan::error::DecodeError;
 use logchan::limits::*;
 use proptest::prelude::*;
 
-use crate::ingredients::{Ingredients, Rng};
+use crate::ingredients::Ingredients;
+use crate::rng::Rng;
 use crate::samples::{encoded, samples};
 
 fn number() -> impl Strategy<Value = u64> {

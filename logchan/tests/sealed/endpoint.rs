@@ -6,7 +6,8 @@ use logchan::ids::{Lane, Role, Term, VmId};
 use logchan::seal::SEAL_OVERHEAD_BYTES;
 use logchan::time::{Duration, Time};
 
-use crate::pair::{Rng, shared_key};
+use crate::pair::shared_key;
+use crate::rng::Rng;
 
 fn settings(role: Role, term: u64) -> Settings {
     Settings::new(role, VmId(7), Term(term))

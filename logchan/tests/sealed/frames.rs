@@ -5,7 +5,8 @@ use logchan::seal::{
     SEAL_TAG_BYTES, SealKind, Sealer, WINDOW_FRAMES,
 };
 
-use crate::pair::{Rng, around};
+use crate::pair::around;
+use crate::rng::Rng;
 
 const KEY: [u8; 32] = [0x42; 32];
 const KEY_ID: u32 = 0xdead_beef;

@@ -1,17 +1,12 @@
-//! Bytes of any kind for an endpoint with a session. The body is a plain function of bytes, for any
-//! fuzzer; the run here feeds it from a seed that is new every time and printed when something fails.
-//!
-//! `LOGCHAN_FUZZ_INPUTS`, `LOGCHAN_FUZZ_SEED` and `LOGCHAN_FUZZ_FROM` mean what they do in the tests of
-//! the log.
-
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use std::{env, thread};
+//! Bytes of any kind for a link with a session. The body is a plain function of bytes, for any fuzzer.
 
 use logchan::handshake::{HANDSHAKE_FRAME_BYTES, Received, SecureLink};
 use logchan::seal::SealHeader;
 use logchan::time::{Duration, Time};
 
-use crate::pair::{Pair, Rng, around, transmitted};
+use crate::fuzz_run::run_one_in;
+use crate::pair::{Pair, around, transmitted};
+use crate::rng::Rng;
 
 /// No bytes panic, or open, or take the session away; what is sent in answer is bounded.
 fn fuzz_link(link: &mut SecureLink, now: Time, bytes: &[u8]) {
@@ -29,33 +24,9 @@ fn fuzz_link(link: &mut SecureLink, now: Time, bytes: &[u8]) {
     assert!(transmitted(link).len() <= 1);
 }
 
-fn from_env(name: &str, default: impl FnOnce() -> u64) -> u64 {
-    match env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")),
-        Err(_) => default(),
-    }
-}
-
-/// Says, when a panic passes by, how to repeat the input under way.
-struct Repeat {
-    seed: u64,
-    input: u64,
-}
-
-impl Drop for Repeat {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let Self { seed, input } = self;
-            eprintln!(
-                "input {input} of seed {seed}; repeat: LOGCHAN_FUZZ_SEED={seed} \
-                 LOGCHAN_FUZZ_FROM={input} LOGCHAN_FUZZ_INPUTS=1 cargo test -p logchan --test sealed fuzz"
-            );
-        }
-    }
-}
-
-fn mutate(frame: &mut Vec<u8>, rng: &mut Rng) {
-    // Never the frame itself: that one is authentic.
+/// Changes a frame so that it is another one.
+pub(crate) fn forge(frame: &mut Vec<u8>, rng: &mut Rng) {
+    // Never the frame itself, padded or not: that one is authentic.
     let original = frame.clone();
     while *frame == original || frame.starts_with(&original) {
         for _ in 0..1 + rng.below(3) {
@@ -70,57 +41,56 @@ fn mutate(frame: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
+/// Random bytes behind a header that is often a good one.
+pub(crate) fn random_frame(rng: &mut Rng) -> Vec<u8> {
+    let length = rng.below(2 * HANDSHAKE_FRAME_BYTES);
+    let mut bytes = rng.bytes(length);
+    if let Some(head) = bytes.first_chunk_mut::<4>() {
+        *head = [1, rng.below(6) as u8, rng.below(100) as u8, 0];
+    }
+    bytes
+}
+
+const STEPS: u64 = 64;
+
 #[test]
-fn fuzz_frames_of_an_endpoint_with_a_session() {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
-    let seed = from_env("LOGCHAN_FUZZ_SEED", clock);
-    let from = from_env("LOGCHAN_FUZZ_FROM", || 0);
-    let inputs = from_env("LOGCHAN_FUZZ_INPUTS", || 20_000);
-    let mut repeat = Repeat { seed, input: from };
-
-    let mut pair = Pair::new(seed);
-    let mut samples = Vec::new();
-    pair.ends[0].start(pair.now);
-    pair.settle_with(|_, frame| {
-        samples.push(frame.clone());
-        true
-    });
-    let _events = pair.ends.each_mut().map(|end| end.poll_event());
-    for payload in [&b""[..], b"entries", &[9; 200]] {
-        let mut frame = around(payload);
-        pair.ends[0].seal(&mut frame).unwrap();
-        samples.push(frame);
-    }
-
-    let started = Instant::now();
-    for number in from..from + inputs {
-        repeat.input = number;
-        let mut rng = Rng(Rng(seed ^ number.rotate_left(32)).next());
-        let mut bytes = if rng.below(4) == 0 {
-            let mut bytes = vec![0; rng.below(2 * HANDSHAKE_FRAME_BYTES)];
-            rng.fill(&mut bytes);
-            if let Some(head) = bytes.first_chunk_mut::<4>() {
-                *head = [1, rng.below(6) as u8, rng.below(100) as u8, 0];
-            }
-            bytes
-        } else {
-            let mut bytes = samples[rng.below(samples.len())].clone();
-            mutate(&mut bytes, &mut rng);
-            bytes
-        };
-        // One of two ends, so that each sees frames of its own and of the other.
-        let end = rng.below(2);
-        // Frames with an attempt under way are other frames: every second input has one.
-        if number % 2 == 0 {
-            pair.ends[end].start(pair.now);
-            let _initiation = transmitted(&mut pair.ends[end]);
+fn fuzz_frames_of_a_link_with_a_session() {
+    run_one_in(STEPS, "fuzz_frames_of_a_link_with_a_session", |rng| {
+        let mut pair = Pair::new(rng.next() >> 1);
+        let mut samples = Vec::new();
+        pair.ends[0].start(pair.now);
+        pair.settle_with(|_, frame| {
+            samples.push(frame.clone());
+            true
+        });
+        let _events = pair.ends.each_mut().map(|end| end.poll_event());
+        for payload in [&b""[..], b"entries", &[9; 200]] {
+            let mut frame = around(payload);
+            pair.ends[0].seal(&mut frame).unwrap();
+            samples.push(frame);
         }
-        fuzz_link(&mut pair.ends[end], pair.now, &bytes);
-        pair.ends[end].stop();
-        bytes.clear();
-        pair.now = pair.now + Duration::from_micros(10);
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    println!("seed {seed}, {inputs} inputs, {:.0} inputs/s", inputs as f64 / seconds);
-    assert!(pair.works());
+        // Frames with an attempt under way are other frames: half of the inputs have one.
+        let asks = rng.below(2) == 0;
+        for end in pair.ends.iter_mut().filter(|_| asks) {
+            end.start(pair.now);
+            let _initiation = transmitted(end);
+        }
+        let mut total = 0;
+        for _ in 0..STEPS {
+            let bytes = if rng.below(4) == 0 {
+                random_frame(rng)
+            } else {
+                let mut bytes = samples[rng.below(samples.len())].clone();
+                forge(&mut bytes, rng);
+                bytes
+            };
+            // One of two ends, so that each sees frames of its own and of the other.
+            fuzz_link(&mut pair.ends[rng.below(2)], pair.now, &bytes);
+            pair.now = pair.now + Duration::from_micros(10);
+            total += bytes.len();
+        }
+        pair.ends.iter_mut().for_each(SecureLink::stop);
+        assert!(pair.works());
+        total
+    });
 }

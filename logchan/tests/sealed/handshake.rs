@@ -8,7 +8,8 @@ use logchan::ids::{Role, Term, VmId};
 use logchan::seal::OpenError;
 use logchan::time::Duration;
 
-use crate::pair::{BACKUP, PRIMARY, Pair, Rng, around, endpoint, events, shared_key, transmitted};
+use crate::pair::{BACKUP, PRIMARY, Pair, around, endpoint, events, shared_key, transmitted};
+use crate::rng::Rng;
 
 #[test]
 fn one_side_starts_and_both_agree() {

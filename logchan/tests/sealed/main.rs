@@ -1,7 +1,19 @@
 //! Sealed frames and the handshake that leads to them: the public API of `seal` and `handshake`.
 
+#[path = "../common/channel_frames.rs"]
+mod channel_frames;
+#[path = "../common/fixtures.rs"]
+mod fixtures;
+#[path = "../common/fuzz_run.rs"]
+mod fuzz_run;
+#[path = "../common/rng.rs"]
+mod rng;
+
 mod endpoint;
 mod frames;
 mod fuzz;
+mod fuzz_endpoint;
+mod fuzz_identity;
+mod golden;
 mod handshake;
 mod pair;

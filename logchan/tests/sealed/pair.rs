@@ -8,6 +8,8 @@ use logchan::ids::{Role, Term, VmId};
 use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES};
 use logchan::time::{Duration, Time};
 
+use crate::rng::Rng;
+
 pub(crate) const PRIMARY: Identity = Identity {
     protocol_version: PROTOCOL_VERSION,
     role: Role::Primary,
@@ -19,27 +21,6 @@ pub(crate) const PRIMARY: Identity = Identity {
     frame_bytes_max: 1500,
 };
 pub(crate) const BACKUP: Identity = Identity { role: Role::Backup, ..PRIMARY };
-
-/// splitmix64 (Steele, Lea, Flood, 2014).
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
-        bytes.fill_with(|| self.next() as u8);
-    }
-}
 
 pub(crate) fn shared_key() -> Security {
     Security::Sealed(PresharedKey::from_bytes(&[0x5a; 32]).unwrap())

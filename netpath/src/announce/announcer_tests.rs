@@ -30,7 +30,10 @@ fn rounds(polls: &[u64]) -> Vec<u64> {
     let mut announcer = announcer();
     let mut times = Vec::new();
     let mut polls = polls.iter().map(|at| START + at * MS);
+    let mut looks = 0;
     while let Some(due) = announcer.poll_timeout() {
+        looks += 1;
+        assert!(looks < 1000, "rounds without end");
         let now = polls.next().unwrap_or(due);
         if poll(&mut announcer, now) > 0 {
             times.push((now - START) / MS);
@@ -52,6 +55,7 @@ fn rounds_come_on_time() {
 
 #[test]
 fn late_polls_let_no_rounds_pile_up_and_leave_out_neither_end() {
+    assert_eq!(rounds(&[50]), [50, 200, 450, 800]);
     assert_eq!(rounds(&[300]), [300, 450, 800]);
     assert_eq!(rounds(&[0, 300]), [0, 300, 450, 800]);
     assert_eq!(rounds(&[0, 50, 449]), [0, 50, 449, 499, 800]);
@@ -126,7 +130,9 @@ fn round_says_everything_once_and_goes_on_where_it_was_left() {
 fn stop_ends_and_start_begins_anew() {
     let mut announcer = announcer();
     assert_eq!(poll(&mut announcer, START), 1);
+    assert!(!announcer.is_idle());
     announcer.stop();
+    assert!(announcer.is_idle());
     assert_eq!((announcer.poll_timeout(), poll(&mut announcer, START + 900 * MS)), (None, 0));
     let again = START + 1000 * MS;
     announcer.start(again, &GuestAddresses::new(CARD));

@@ -32,6 +32,7 @@ use crate::port::{FRAME_MAX, FRAME_MIN, FramePort, Wake, assert_receive_buffer};
 use crate::ring::send_ring::SendRing;
 use crate::sys::ioctl::{self, InterfaceName};
 use crate::sys::packet_socket::PacketSocket;
+use crate::sys::timer::Timer;
 use crate::wait::{self, Blocked, WaitPolicy, Waiter};
 
 /// The EtherType of the logging channel: Local Experimental EtherType 1 (IEEE 802, clause 9.2.4).
@@ -40,6 +41,10 @@ pub const CHANNEL_ETHERTYPE: u16 = 0x88b5;
 /// The least MTU in bytes that a port accepts: what every IPv4 host must take in one piece (RFC 791,
 /// section 3.1), and twice what the channel needs for a sealed frame of its least size.
 pub const MTU_BYTES_MIN: u32 = 576;
+
+/// A moment in the arrival of a port's frames: [`PacketPort::arrived`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(u64);
 
 /// A port for frames of [`CHANNEL_ETHERTYPE`] between this interface and others on its LAN (Linux 6.1
 /// or newer, CAP_NET_RAW).
@@ -64,6 +69,8 @@ pub struct PacketPort {
     sender: SendRing,
     receiver: Receiver,
     socket: PacketSocket,
+    /// Ends a wait.
+    timer: Timer,
     link: Link,
     name: String,
     mac: MacAddr,
@@ -97,7 +104,9 @@ impl PacketPort {
             .map_err(PortError::system("cannot bind the packet socket"))?;
         let sender = SendRing::new(socket.file(), &name, config.wait)?;
         let stats = PacketStats::default();
-        let port = PacketPort { sender, receiver, socket, link, name, mac, mtu_bytes, stats };
+        let timer = Timer::new().map_err(PortError::system("cannot make a timer"))?;
+        let port =
+            PacketPort { sender, receiver, socket, timer, link, name, mac, mtu_bytes, stats };
         // Binding to an interface that is down leaves an error behind; the state says it already.
         port.take_error();
         Ok(port)
@@ -182,7 +191,27 @@ impl PacketPort {
         &mut self,
         with: impl FnOnce(&mut [u8]) -> R,
     ) -> Result<Option<R>, PortError> {
+        self.receive_until(Mark(u64::MAX), with)
+    }
+
+    /// Notes which frames have arrived by now, `at_most` of them; `None` when there is none.
+    pub fn arrived(&mut self, at_most: usize) -> Result<Option<Mark>, PortError> {
         if !self.look()? {
+            return Ok(None);
+        }
+        Ok(Some(Mark(self.receiver.arrived(at_most))))
+    }
+
+    /// As [`receive_with`](Self::receive_with), but only a frame that had arrived when `mark` was taken:
+    /// a clock that was read since shows a time after its arrival.
+    pub fn receive_until<R>(
+        &mut self,
+        mark: Mark,
+        with: impl FnOnce(&mut [u8]) -> R,
+    ) -> Result<Option<R>, PortError> {
+        // Both times: the frames on the way to the next of ours may go beyond the mark.
+        let is_beyond = |port: &Self| port.receiver.position() >= mark.0;
+        if is_beyond(self) || !self.look()? || is_beyond(self) {
             return Ok(None);
         }
         self.stats.rx_frames += 1;
@@ -349,7 +378,9 @@ impl Waiter for PacketPort {
         if self.link.state() == LinkState::Gone {
             return Err(PortError::InterfaceGone { name: self.name.clone() });
         }
-        match self.socket.block(left, self.sender.mask()) {
+        let timer = &mut self.timer;
+        let ended = timer.set(left).and_then(|()| self.socket.block(timer, self.sender.mask()));
+        match ended {
             Ok(false) => Ok(Blocked::Ended),
             Ok(true) => self.attend().map(|()| Blocked::Ended),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Blocked::Interrupted),

@@ -26,7 +26,7 @@ const SOCKET_BUFFER_BYTES: i32 = 1 << 20;
 /// Frames on their way to us.
 pub(super) enum Receiver {
     Ring { ring: PacketRing, head: Option<Head> },
-    Calls { buffer: Box<[u8; SLOT_BYTES]>, length: Option<usize>, why: String },
+    Calls { buffer: Box<[u8; SLOT_BYTES]>, length: Option<usize>, taken: u64, why: String },
 }
 
 /// The front of a frame, enough to judge it by.
@@ -46,7 +46,7 @@ impl Receiver {
             ReceivePath::Calls => "as configured".to_string(),
         };
         socket.set_receive_buffer(SOCKET_BUFFER_BYTES)?;
-        Ok(Receiver::Calls { buffer: Box::new([0; SLOT_BYTES]), length: None, why })
+        Ok(Receiver::Calls { buffer: Box::new([0; SLOT_BYTES]), length: None, taken: 0, why })
     }
 
     /// Whether a frame may be there: a load, or the truth that only a call could tell.
@@ -55,6 +55,23 @@ impl Receiver {
         match self {
             Receiver::Ring { ring, head } => head.is_some() || ring.has_frame(),
             Receiver::Calls { .. } => true,
+        }
+    }
+
+    /// The number of the frame that is lent next, or of one that nobody wanted before it.
+    pub(super) fn position(&self) -> u64 {
+        match self {
+            Receiver::Ring { ring, .. } => ring.taken(),
+            Receiver::Calls { taken, .. } => *taken,
+        }
+    }
+
+    /// The number of the first frame that has not arrived yet, or of an earlier one: `at_most` behind
+    /// the next of a ring, or behind the one that was fetched.
+    pub(super) fn arrived(&self, at_most: usize) -> u64 {
+        match self {
+            Receiver::Ring { ring, .. } => ring.arrived(at_most),
+            Receiver::Calls { length, taken, .. } => taken + u64::from(length.is_some()),
         }
     }
 
@@ -111,7 +128,8 @@ impl Receiver {
                 ring.release();
                 result
             }
-            Receiver::Calls { buffer, length, .. } => {
+            Receiver::Calls { buffer, length, taken, .. } => {
+                *taken += 1;
                 with(&mut buffer[..length.take().expect("a frame was fetched")])
             }
         }

@@ -80,12 +80,6 @@ impl Core {
         Ok(Core { uring, not_sync: PhantomData })
     }
 
-    /// The ring's own descriptor, for polling.
-    pub(super) fn file(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is the ring's own, and open as long as `self` is.
-        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }
-    }
-
     /// For registrations.
     pub(super) fn submitter(&self) -> Submitter<'_> {
         self.uring.submitter()
@@ -144,6 +138,13 @@ impl Core {
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: no argument structure; the operations are as rule 3 says.
         unsafe { self.uring.submitter().enter::<GetEventsArg>(count, 0, flags, None) }.map(drop)
+    }
+
+    /// Submits what was pushed and does nothing else: what it leaves to deferred work, it flags.
+    pub(super) fn submit_only(&mut self) -> io::Result<()> {
+        let count = self.unsubmitted() as u32;
+        // SAFETY: no argument structure; the operations are as rule 3 says.
+        unsafe { self.uring.submitter().enter::<GetEventsArg>(count, 0, 0, None) }.map(drop)
     }
 
     /// Runs deferred work without submitting or blocking.

@@ -134,12 +134,6 @@ impl FrameRing {
         Ok(())
     }
 
-    /// The io_uring: readable when a completion is there, or deferred work that makes one
-    /// (`io_uring_poll`).
-    pub(crate) fn pollable(&self) -> BorrowedFd<'_> {
-        self.ops.core().file()
-    }
-
     /// Leaves the completion queue empty of writes, so that `has_frame` speaks of frames only.
     pub(crate) fn flush(&mut self) -> Result<(), PortError> {
         self.start()?;

@@ -57,17 +57,24 @@ pub(crate) struct PacketRing {
     map: Mapping,
     /// The slot that the next frame comes into.
     next: usize,
+    /// Slots given back so far.
+    taken: u64,
 }
 
 impl PacketRing {
     /// Gives the socket a ring and maps it. To be done before the socket is bound.
     pub(crate) fn new(socket: &PacketSocket) -> io::Result<PacketRing> {
         socket.make_ring(SLOTS, SLOT_BYTES)?;
-        Ok(PacketRing { map: socket.map_ring(SLOTS * SLOT_BYTES)?, next: 0 })
+        Ok(PacketRing { map: socket.map_ring(SLOTS * SLOT_BYTES)?, next: 0, taken: 0 })
     }
 
     fn status(&self) -> &AtomicU32 {
-        let word: *mut u32 = self.map.at(self.next * SLOT_BYTES).cast();
+        self.status_of(self.next)
+    }
+
+    fn status_of(&self, slot: usize) -> &AtomicU32 {
+        assert!(slot < SLOTS);
+        let word: *mut u32 = self.map.at(slot * SLOT_BYTES).cast();
         // SAFETY: the word lies inside the mapping, is aligned to the slot's size, lives as long as
         // `self`, and is accessed atomically only (rule 1).
         unsafe { AtomicU32::from_ptr(word) }
@@ -77,6 +84,20 @@ impl PacketRing {
     #[inline]
     pub(crate) fn has_frame(&self) -> bool {
         self.status().load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
+    }
+
+    /// Slots given back so far: the number of the frame in the next slot, if one is there.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The number of the first frame that has not arrived yet, or that is `at_most` behind the next one.
+    pub(crate) fn arrived(&self, at_most: usize) -> u64 {
+        let is_full = |ahead: &usize| {
+            let slot = (self.next + ahead) % SLOTS;
+            self.status_of(slot).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
+        };
+        self.taken + (0..at_most.min(SLOTS)).take_while(is_full).count() as u64
     }
 
     /// The frame in the next slot.
@@ -98,7 +119,20 @@ impl PacketRing {
         // The kernel keeps to its slot; what does not, is a frame cut to nothing.
         let inside = usize::from(mac) > PACKET_TYPE_AT && usize::from(mac) + length <= SLOT_BYTES;
         let (at, length) = if inside { (slot + usize::from(mac), length) } else { (slot, 0) };
+        self.prefetch(at, length.min(256));
         Some(Head { at, info: FrameInfo { length, wire_length, packet_type } })
+    }
+
+    /// Begins to fetch bytes that another core wrote, while this one has other things to do.
+    fn prefetch(&self, at: usize, length: usize) {
+        for line in (at..at + length).step_by(64) {
+            // SAFETY: a hint
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                    self.map.at(line).cast(),
+                )
+            };
+        }
     }
 
     /// Copies the front of the frame out.
@@ -122,5 +156,6 @@ impl PacketRing {
         debug_assert!(self.has_frame());
         self.status().store(libc::TP_STATUS_KERNEL, Ordering::Release);
         self.next = (self.next + 1) % SLOTS;
+        self.taken += 1;
     }
 }

@@ -114,7 +114,7 @@ impl SendRing {
         // SUBMIT_ALL: a refused frame does not stop those behind it. What is left nevertheless (no
         // memory for requests) is tried again, a bounded number of times.
         for _ in 0..=TX_SLOTS {
-            self.owner.enter(|| self.core.submit())?;
+            self.owner.enter(|| self.core.submit_only())?;
             if self.core.unsubmitted() == 0 {
                 break;
             }
@@ -123,6 +123,7 @@ impl SendRing {
             let source = io::Error::from_raw_os_error(libc::EAGAIN);
             return Err(PortError::System { doing: "io_uring_enter took no frame", source });
         }
+        // A refusal is told by deferred work.
         for _ in 0..TX_SLOTS {
             self.reap(&mut sent);
             if !self.core.task_work_pending() {

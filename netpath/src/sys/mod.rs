@@ -5,3 +5,4 @@ pub(crate) mod map;
 pub(crate) mod packet_socket;
 pub(crate) mod signal;
 pub mod tap;
+pub(crate) mod timer;

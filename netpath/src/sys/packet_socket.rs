@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::map::Mapping;
 use super::signal::{self, SignalMask};
+use super::timer::Timer;
 
 /// What the kernel says about a frame beside its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,16 +168,12 @@ impl PacketSocket {
 
     /// Whether a frame or an error is there now.
     pub(crate) fn is_readable(&self) -> io::Result<bool> {
-        Ok(signal::poll_readable(Some(self.file()), Some(Duration::ZERO), None)? != 0)
+        Ok(signal::poll_readable([self.file()], Some(Duration::ZERO), None)? != [0])
     }
 
-    /// Blocks until a frame is there or the socket has an error; true for the latter.
-    pub(crate) fn block(
-        &self,
-        timeout: Option<Duration>,
-        mask: Option<&SignalMask>,
-    ) -> io::Result<bool> {
-        let found = signal::poll_readable(Some(self.file()), timeout, mask)?;
+    /// Blocks until a frame is there, the socket has an error or `timer` has run out; true for an error.
+    pub(crate) fn block(&self, timer: &Timer, mask: Option<&SignalMask>) -> io::Result<bool> {
+        let [found, _over] = signal::poll_readable([self.file(), timer.file()], None, mask)?;
         Ok(found & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0)
     }
 }

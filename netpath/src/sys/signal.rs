@@ -50,18 +50,18 @@ impl SignalMask {
     }
 }
 
-/// Waits for `duration` (`None`: for ever) with `mask` in force until `file` can be read, by
-/// `ppoll(2)`; returns the events found, none if the time is up. A signal ends it with
+/// Waits for `duration` (`None`: for ever) with `mask` in force until one of `files` can be read, by
+/// `ppoll(2)`; returns the events found at each, none if the time is up. A signal ends it with
 /// `ErrorKind::Interrupted`.
-pub(crate) fn poll_readable(
-    file: Option<BorrowedFd<'_>>,
+pub(crate) fn poll_readable<const N: usize>(
+    files: [BorrowedFd<'_>; N],
     duration: Option<Duration>,
     mask: Option<&SignalMask>,
-) -> io::Result<libc::c_short> {
-    poll_any([file], duration, mask).map(|[found]| found)
+) -> io::Result<[libc::c_short; N]> {
+    poll_any(files.map(Some), duration, mask)
 }
 
-/// As [`poll_readable`], for any of several files; the events found of each.
+/// As [`poll_readable`]; where there is no file, nothing is found.
 pub(crate) fn poll_any<const N: usize>(
     files: [Option<BorrowedFd<'_>>; N],
     duration: Option<Duration>,
@@ -89,7 +89,7 @@ pub(crate) fn poll_any<const N: usize>(
 /// Sleeps for `duration` (`None`: for ever) with `mask` in force. A signal ends it with
 /// `ErrorKind::Interrupted`.
 pub(crate) fn sleep(duration: Option<Duration>, mask: Option<&SignalMask>) -> io::Result<()> {
-    poll_readable(None, duration, mask).map(drop)
+    poll_readable([], duration, mask).map(drop)
 }
 
 #[cfg(test)]

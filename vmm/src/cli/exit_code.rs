@@ -46,6 +46,8 @@ pub enum Code {
     PeerLost = 13,
     /// The VM of a pair goes on elsewhere, or cannot go on.
     Halted = 14,
+    /// Nobody answers who could tell a status.
+    NoAnswer = 15,
 }
 
 impl From<Code> for std::process::ExitCode {

@@ -1,5 +1,6 @@
 //! The command line: parse, dispatch, one line and a documented exit code for every failure.
 
+pub mod config_file;
 pub mod demo;
 pub mod doctor;
 pub mod exit_code;
@@ -13,6 +14,7 @@ pub mod record;
 pub mod replay;
 pub mod run;
 pub mod session;
+pub mod status;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -40,11 +42,12 @@ Exit codes:
   4  network port or interface       11  replay was told to stop before the end
   5  guest image                     12  logging channel: key, or no peer that fits
   6  log can't be read, is foreign   13  logging channel: the peer fell silent
-     or damaged                     14  the VM goes on elsewhere, or can't go on";
+     or damaged                     14  the VM goes on elsewhere, or can't go on
+                                    15  status: nobody answers";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]
-#[command(name = "understudy", version, about, after_help = AFTER_HELP)]
+#[command(name = "understudy", version, about, after_help = AFTER_HELP, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -69,6 +72,8 @@ enum Command {
     Primary(pair::PairArgs),
     /// Follow the VM of a primary on another host, and go on with it when that one dies
     Backup(pair::PairArgs),
+    /// How a primary or backup on this host is
+    Status(status::StatusArgs),
     /// Make the key that protects the logging channel between two hosts
     Key(key::KeyArgs),
     /// Meet the other host on the logging channel and measure it, as ping would
@@ -77,7 +82,11 @@ enum Command {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments = match config_file::expand(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => return fail(&error),
+    };
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
@@ -99,17 +108,20 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(&args),
         Command::Primary(args) => pair::primary(&args),
         Command::Backup(args) => pair::backup(&args),
+        Command::Status(args) => status::main(&args),
         Command::Key(args) => key::main(&args),
         Command::Link(args) => link::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Silent(code)) => code.into(),
-        Err(error) => {
-            eprintln!("understudy: {error}");
-            error.code().into()
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn fail(error: &CliError) -> ExitCode {
+    eprintln!("understudy: {error}");
+    error.code().into()
 }
 
 /// Help, the version, or what is wrong with the arguments: of a wrong value, in one line.

@@ -53,16 +53,27 @@ impl LogLink {
         self.wire.receive(&mut self.endpoint)
     }
 
-    /// As [`Wire::transmit`].
+    /// As [`Wire::transmit_at`], now.
     pub fn transmit(&mut self) -> Result<bool, PortError> {
-        self.wire.transmit(&mut self.endpoint)
+        self.transmit_at(now())
+    }
+
+    /// As [`Wire::transmit_at`].
+    pub fn transmit_at(&mut self, now: Time) -> Result<bool, PortError> {
+        self.wire.transmit_at(&mut self.endpoint, now)
     }
 
     /// Waits until a frame is there, the endpoint has something to do, a signal came, or it is
     /// `until`.
     pub fn wait(&mut self, until: Option<Time>) -> Result<Wake, PortError> {
+        self.wait_at(now(), until)
+    }
+
+    /// The same with a reading of the clock that the caller has taken. By as much as it is old, the wait
+    /// may be too long.
+    pub fn wait_at(&mut self, now: Time, until: Option<Time>) -> Result<Wake, PortError> {
         let due = self.endpoint.poll_timeout().into_iter().chain(until).min();
-        let timeout = due.map(|due| Duration::from_nanos(due.since(now()).as_nanos()));
+        let timeout = due.map(|due| Duration::from_nanos(due.since(now).as_nanos()));
         self.wire.port_mut().wait(timeout)
     }
 

@@ -106,40 +106,51 @@ impl Wire {
         (self.port.mtu_bytes() as usize).min(FRAME_MAX - HEADER_BYTES)
     }
 
-    /// Takes in what arrived and does what is due. Whether more frames are there: then come again,
-    /// and nothing is called late before they were seen.
+    /// Takes in what arrived and does what is due. Log that arrived is acknowledged at once: the peer
+    /// holds an output for that, and the caller may have long work to do. Whether more frames are there:
+    /// then come again, and nothing is called late before they were seen.
     pub fn receive(&mut self, party: &mut impl Party) -> Result<bool, PortError> {
-        let Wire { port, peer, other_senders, .. } = self;
+        let arrived = self.port.arrived(FRAMES_PER_TURN)?;
+        // Read when the frames are there: none of them seems to have come before it was sent, or the
+        // backup's patience would end too early for the primary's lease.
         let now = now();
-        let peer = peer.octets();
-        for _ in 0..FRAMES_PER_TURN {
-            let taken = port.receive_with(|frame| {
-                if frame[SOURCE] == peer {
-                    party.handle_frame(now, &mut frame[HEADER_BYTES..]);
-                } else {
-                    *other_senders += 1;
+        let peer = self.peer.octets();
+        if let Some(mark) = arrived {
+            loop {
+                let Wire { port, other_senders, .. } = self;
+                let taken = port.receive_until(mark, |frame| {
+                    if frame[SOURCE] == peer {
+                        party.handle_frame(now, &mut frame[HEADER_BYTES..]);
+                    } else {
+                        *other_senders += 1;
+                    }
+                })?;
+                if taken.is_none() {
+                    break;
                 }
-            })?;
-            if taken.is_none() {
-                // After the frames: a host that slept finds that the peer lives first.
-                if party.poll_timeout().is_some_and(|timeout| timeout <= now) {
-                    party.handle_timeout(now);
+                if party.channel().is_some_and(Channel::owes_log_ack) {
+                    self.transmit_at(party, now)?;
                 }
-                return Ok(false);
             }
         }
-        Ok(true)
+        let more = arrived.is_some() && self.port.has_frame();
+        // After the frames: a host that slept finds that the peer lives first.
+        if !more && party.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            party.handle_timeout(now);
+        }
+        Ok(more)
     }
 
     /// Hands to the kernel what there is to send: all of the log, and a few frames of bulk at most.
-    /// Whether bulk is left that could be sent.
-    pub fn transmit(&mut self, party: &mut impl Party) -> Result<bool, PortError> {
-        let now = now();
+    /// Whether bulk is left that could be sent. `now` is a reading of the clock that the caller has taken,
+    /// not before anything that the channel was told; an old one does no harm but to the lease, which
+    /// is then the shorter.
+    pub fn transmit_at(&mut self, party: &mut impl Party, now: Time) -> Result<bool, PortError> {
         let bulk_before = bulk_frames(party);
-        let header = self.port.header_to(self.peer);
-        self.frame[..HEADER_BYTES].copy_from_slice(&header);
         let mut more = false;
         while let Some(length) = party.poll_transmit(now, &mut self.frame[HEADER_BYTES..]) {
+            let header = self.port.header_to(self.peer);
+            self.frame[..HEADER_BYTES].copy_from_slice(&header);
             self.port.send(&self.frame[..HEADER_BYTES + length])?;
             more = bulk_frames(party).saturating_sub(bulk_before) >= BULK_FRAMES_PER_TURN;
             if more {

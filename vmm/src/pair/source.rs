@@ -6,6 +6,7 @@
 
 use super::event::Notice;
 use super::image::InRam;
+use super::status::{Publisher, StatusBoard};
 use crate::checkpoint::{Image, ImageView};
 use crate::link::{Wire, now};
 use crate::replay::error::SourceError;
@@ -23,7 +24,7 @@ use logchan::entry::REGISTERS;
 use logchan::ids::Lane;
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration as Span, Time};
-use netpath::{FramePort, WaitPolicy, wait_any};
+use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
 use std::time::Duration;
 
 /// Longest wait on the wire: the stop flag is seen this late when a kick gets lost in a gap.
@@ -58,6 +59,8 @@ pub struct PairParts<P> {
     pub ack_wait: Span,
     /// Is told what happens.
     pub observer: Observer,
+    /// Shows how this host is.
+    pub board: StatusBoard,
 }
 
 /// The event source of a primary and of a backup. Made on the thread that runs the vCPU.
@@ -74,12 +77,16 @@ pub struct PairSource<P> {
     still_since: Option<Time>,
     /// The machine is void, and was not told.
     is_void: bool,
+    /// The VM's last pause for the closing checkpoint of a sync.
+    last_sync_pause: Option<Span>,
+    publisher: Option<Publisher>,
 }
 
 impl<P: FramePort> PairSource<P> {
     /// The door of a machine of a pair.
     pub fn new(parts: PairParts<P>) -> PairSource<P> {
         let hold_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("sound bounds");
+        let publisher = Some(Publisher::new(parts.board.clone()));
         PairSource {
             parts,
             made_output: false,
@@ -88,6 +95,8 @@ impl<P: FramePort> PairSource<P> {
             is_stopping: false,
             still_since: None,
             is_void: false,
+            last_sync_pause: None,
+            publisher,
         }
     }
 
@@ -109,6 +118,23 @@ impl<P: FramePort> PairSource<P> {
     /// From output made to output on the tap, nanoseconds.
     pub fn hold_ns(&self) -> &Histogram<u64> {
         &self.hold_ns
+    }
+
+    /// The VM's last pause for the closing checkpoint of a sync.
+    pub fn last_sync_pause(&self) -> Option<Span> {
+        self.last_sync_pause
+    }
+
+    pub(super) fn peer_mac(&self) -> MacAddr {
+        self.parts.wire.peer()
+    }
+
+    pub(super) fn take_publisher(&mut self, now: Time) -> Option<Publisher> {
+        self.publisher.take_if(|publisher| publisher.is_due(now))
+    }
+
+    pub(super) fn put_publisher(&mut self, publisher: Publisher) {
+        self.publisher = Some(publisher);
     }
 
     /// Whether an empty machine is what is wanted.
@@ -148,7 +174,9 @@ impl<P: FramePort> PairSource<P> {
     fn turn(&mut self) -> Result<(), SourceError> {
         self.take_in()?;
         self.transmit()?;
-        self.release()
+        self.release()?;
+        self.publish(now());
+        Ok(())
     }
 
     fn take_in(&mut self) -> Result<(), SourceError> {
@@ -178,7 +206,7 @@ impl<P: FramePort> PairSource<P> {
 
     fn transmit(&mut self) -> Result<(), SourceError> {
         let PairParts { replica, wire, .. } = &mut self.parts;
-        wire.transmit(replica)?;
+        wire.transmit_at(replica, now())?;
         self.sent = self.appended();
         Ok(())
     }
@@ -468,7 +496,9 @@ impl<P: FramePort> EventSource for PairSource<P> {
             && was_copying
             && matches!(replica.role(), RoleName::Closing | RoleName::Protected)
         {
-            observer(replica, Notice::SyncClosed { pause: now().since(since), pages });
+            let pause = now().since(since);
+            self.last_sync_pause = Some(pause);
+            observer(replica, Notice::SyncClosed { pause, pages });
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::staging::Staging;
 use super::stats::ReplicaStats;
 use logchan::channel::{Channel, Event};
 use logchan::endpoint::{Endpoint, EndpointEvent, EndpointVerdict};
+use logchan::entry_stats::EntryStatsTable;
 use logchan::handshake::{Entropy, Security};
 use logchan::ids::{Role as End, Term};
 use logchan::limits::{CONSOLE_BYTES_MAX, ENTRY_BYTES_MAX, FRAME_BYTES_MAX};
@@ -73,6 +74,8 @@ pub struct Replica {
     pub(super) void: bool,
     pub(super) sending: Option<Sending>,
     pub(super) staging: Staging,
+    /// Entries sent, or executed from the log.
+    pub(super) log_stats: EntryStatsTable,
     /// One entry, encoded.
     pub(super) scratch: Vec<u8>,
     /// The input that the machine is looking at.
@@ -129,6 +132,7 @@ impl Replica {
             void: false,
             sending: None,
             staging: Staging::default(),
+            log_stats: EntryStatsTable::default(),
             scratch: Vec::with_capacity(ENTRY_BYTES_MAX),
             input: Box::new([0; INPUT_BYTES_MAX]),
             events: Events::new(),
@@ -240,6 +244,11 @@ impl Replica {
     /// The counters.
     pub fn stats(&self) -> &ReplicaStats {
         &self.stats
+    }
+
+    /// Entries sent, of a primary; executed, of a backup. Pages included.
+    pub fn log_stats(&self) -> &EntryStatsTable {
+        &self.log_stats
     }
 
     pub(super) fn channel_mut(&mut self) -> Option<&mut Channel> {

@@ -37,6 +37,13 @@ impl Replica {
         front_of(self.endpoint.as_ref())
     }
 
+    /// The entry at the front is about to be consumed.
+    fn count_front(&mut self) {
+        if let Front::Entry(entry, _) = front_of(self.endpoint.as_ref()) {
+            self.log_stats.record(&entry);
+        }
+    }
+
     /// `length` bytes of the log are executed.
     pub(super) fn consume(&mut self, length: usize) {
         if let Some(channel) = self.channel_mut() {
@@ -71,6 +78,7 @@ impl Replica {
         };
         match taken {
             Some(value) => {
+                self.count_front();
                 self.consume(length);
                 Step::Ready(value)
             }
@@ -252,6 +260,7 @@ impl Replica {
             Front::Nothing => return self.nothing_left(now),
             Front::Senseless => return self.differs(now),
         };
+        self.count_front();
         self.consume(took);
         let bytes = &self.input[..length];
         Step::Ready(Some(if is_frame { Input::Frame(bytes) } else { Input::Console(bytes) }))

@@ -133,6 +133,7 @@ impl Replica {
 
     /// Appends an entry that there is [room](Self::has_room) for.
     pub(super) fn append(&mut self, now: Time, lane: Lane, entry: &Entry<'_>) {
+        self.log_stats.record(entry);
         self.scratch.clear();
         logchan::entry_codec::encode(entry, &mut self.scratch);
         let Self { endpoint, scratch, .. } = self;

@@ -9,7 +9,7 @@ use super::exit_code::{CliError, Code};
 use super::session::{self, Blueprint};
 use crate::link::{Wire, now, system_entropy};
 use crate::pair::event::PairRecord;
-use crate::pair::{PairParts, PairSource};
+use crate::pair::{PairParts, PairSource, StatusBoard};
 use crate::replay::World;
 use crate::replay::error::SourceError;
 use crate::replica::{Halt, Replica, Start};
@@ -38,6 +38,8 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let port = session::open_port(&args.vm)?;
     let mut config = args.replica_config(&blueprint);
     config.frame_bytes_max = wire.frame_bytes_max();
+    let board = StatusBoard::default();
+    let _status = args.serve_status(&board);
     let limit = args.vm.seconds.map(Duration::from_secs_f64);
     let end = session::on_vcpu_thread(args.vm.core, limit, |stop| {
         let world = World::new(session::world_config(&args.vm, port, stop)?)?;
@@ -53,6 +55,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
             wait: args.wait_policy(),
             ack_wait: args.ack_wait(),
             observer: account::observer(args),
+            board,
         });
         run(args, &blueprint, source, start)
     })?;

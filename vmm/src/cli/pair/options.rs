@@ -3,8 +3,10 @@
 use crate::cli::exit_code::CliError;
 use crate::cli::options::VmOptions;
 use crate::cli::session::Blueprint;
+use crate::cli::status::default_socket;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
 use crate::link::{LinkOptions, key_file};
+use crate::pair::{StatusBoard, StatusServer};
 use crate::replica::{OnBackupLoss, ReplicaConfig};
 use crate::witness::FileWitness;
 use clap::{ArgGroup, Args, ValueEnum};
@@ -42,6 +44,9 @@ const JSON_HELP: &str =
 pub struct PairArgs {
     #[command(flatten)]
     pub(super) vm: VmOptions,
+    /// TOML file with any of these options; those on the command line win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Network interface of the logging channel
     #[arg(long, value_name = "NAME")]
     interface: String,
@@ -67,6 +72,9 @@ pub struct PairArgs {
     /// What to do when the backup is lost
     #[arg(long, value_name = "POLICY", default_value = "continue")]
     on_backup_loss: LossPolicy,
+    /// Socket at which 'understudy status' is answered [default: /run/understudy/vm-N.sock]
+    #[arg(long, value_name = "PATH")]
+    status: Option<PathBuf>,
     /// How long to look for the backup's acknowledgement before the guest runs on, microseconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     ack_wait_us: u64,
@@ -141,6 +149,21 @@ impl PairArgs {
                 LossPolicy::Block => OnBackupLoss::Block,
             },
             ..ReplicaConfig::new(VmId(self.vm_id), self.vm.mac, pages)
+        }
+    }
+
+    /// Begins to answer `understudy status`. That it can't is no reason not to run.
+    pub(super) fn serve_status(&self, board: &StatusBoard) -> Option<StatusServer> {
+        let path = self.status.clone().unwrap_or_else(|| default_socket(self.vm_id));
+        match StatusServer::start(&path, board.clone()) {
+            Ok(server) => Some(server),
+            Err(error) => {
+                eprintln!(
+                    "understudy: no status at {}: {error}; choose another socket with --status",
+                    path.display()
+                );
+                None
+            }
         }
     }
 

@@ -1,0 +1,144 @@
+//! An endpoint whose peer has the key and says of itself what it likes.
+
+use logchan::channel::Timing;
+use logchan::endpoint::{EndpointEvent, EndpointVerdict, Settings};
+use logchan::handshake::HANDSHAKE_FRAME_BYTES;
+use logchan::ids::Role;
+use logchan::time::{Duration, Time};
+
+use crate::fuzz_endpoint::{ROLES, sent, settings, victim};
+use crate::fuzz_run::run_one_in;
+use crate::pair::PRIMARY;
+use crate::rng::Rng;
+
+/// What an identity says, as it stands in a message of a handshake.
+fn identity_bytes(rng: &mut Rng, role: Role) -> Vec<u8> {
+    let Settings { vm, term, .. } = settings(role);
+    let fits = |rng: &mut Rng| rng.below(8) != 0;
+    let pick = |rng: &mut Rng, good: u64| if fits(rng) { good } else { rng.number() };
+    let mut bytes = (pick(rng, PRIMARY.protocol_version.into()) as u16).to_le_bytes().to_vec();
+    bytes.push(pick(rng, role.number().into()) as u8);
+    bytes.extend(rng.next().to_le_bytes());
+    for good in [vm.0, 0, 0, term.0] {
+        bytes.extend(pick(rng, good).to_le_bytes());
+    }
+    bytes.extend((pick(rng, Timing::DEFAULT.fingerprint().into()) as u32).to_le_bytes());
+    bytes.extend((pick(rng, 1500) as u16).to_le_bytes());
+    match rng.below(8) {
+        0 => {
+            let length = rng.below(300);
+            bytes = rng.bytes(length);
+        }
+        1 => bytes.truncate(rng.below(bytes.len())),
+        2 => bytes.extend([0; 7]),
+        _ => {}
+    }
+    bytes
+}
+
+/// A side of a handshake that says what it likes, under the true key.
+fn noise(rng: &mut Rng, initiator: bool) -> snow::HandshakeState {
+    struct Seed([u8; 32]);
+    impl snow::types::Random for Seed {
+        fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), snow::Error> {
+            to.copy_from_slice(&self.0[..to.len()]);
+            Ok(())
+        }
+    }
+    struct Primitives(u64);
+    impl snow::resolvers::CryptoResolver for Primitives {
+        fn resolve_rng(&self) -> Option<Box<dyn snow::types::Random>> {
+            let mut seed = [0; 32];
+            Rng(self.0).fill(&mut seed);
+            Some(Box::new(Seed(seed)))
+        }
+        fn resolve_dh(&self, choice: &snow::params::DHChoice) -> Option<Box<dyn snow::types::Dh>> {
+            snow::resolvers::DefaultResolver.resolve_dh(choice)
+        }
+        fn resolve_hash(
+            &self,
+            choice: &snow::params::HashChoice,
+        ) -> Option<Box<dyn snow::types::Hash>> {
+            snow::resolvers::DefaultResolver.resolve_hash(choice)
+        }
+        fn resolve_cipher(
+            &self,
+            choice: &snow::params::CipherChoice,
+        ) -> Option<Box<dyn snow::types::Cipher>> {
+            snow::resolvers::DefaultResolver.resolve_cipher(choice)
+        }
+    }
+    let pattern = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().unwrap();
+    let builder = snow::Builder::with_resolver(pattern, Box::new(Primitives(rng.next())));
+    let builder = builder.psk(0, &[0x5a; 32]).unwrap().prologue(b"understudy s\x01").unwrap();
+    if initiator { builder.build_initiator() } else { builder.build_responder() }.unwrap()
+}
+
+/// `message` as a frame of kind `kind` (1: initiation, 2: response).
+fn handshake_frame(kind: u8, name: [u8; 4], message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![1, kind];
+    frame.extend((message.len() as u16).to_le_bytes());
+    frame.extend(name);
+    frame.extend([0; 8]);
+    frame.extend(message);
+    frame
+}
+
+const HANDSHAKES: u64 = 16;
+
+/// Whatever an authentic peer says of itself, it is met, refused by name, or counted as forged.
+#[test]
+fn fuzz_identity_of_a_peer_with_the_key() {
+    run_one_in(8 * HANDSHAKES, "fuzz_identity_of_a_peer_with_the_key", |rng| {
+        let mut now = Time::from_nanos(1 << 40);
+        let role = rng.below(2);
+        let mut victim = victim(ROLES[role], rng.next(), now);
+        let mut bytes = 0;
+        for _ in 0..HANDSHAKES {
+            now = now + Duration::from_millis(2_000);
+            victim.handle_timeout(now);
+            let asks = sent(&mut victim, now);
+            let identity = identity_bytes(rng, ROLES[1 - role]);
+            let mut message = [0; 400];
+            let answers = rng.below(2) == 0;
+            let mut frame = if answers {
+                let initiation = asks.iter().find(|frame| frame[1] == 1).expect("it asks");
+                assert_eq!(initiation.len(), HANDSHAKE_FRAME_BYTES);
+                let mut noise = noise(rng, false);
+                noise.read_message(&initiation[16..], &mut [0; 400]).expect("the true key");
+                let length = noise.write_message(&identity, &mut message).expect("room");
+                let name = *initiation[4..].first_chunk().expect("a header");
+                handshake_frame(2, name, &message[..length])
+            } else {
+                let length = noise(rng, true).write_message(&identity, &mut message).expect("room");
+                let name = *message.first_chunk().expect("a message begins with a key");
+                handshake_frame(1, name, &message[..length])
+            };
+            bytes += frame.len();
+
+            let before = victim.link_stats();
+            assert_eq!(victim.handle_frame(now, &mut frame), EndpointVerdict::Handshake);
+            let after = victim.link_stats();
+            let events: Vec<_> = std::iter::from_fn(|| victim.poll_event()).collect();
+            let told = |wanted: fn(&EndpointEvent) -> bool| events.iter().any(wanted);
+            let is_met = told(|event| matches!(event, EndpointEvent::Met { .. }));
+            let is_refused = told(|event| matches!(event, EndpointEvent::Refused { .. }));
+            let is_forged = after.forged_handshakes > before.forged_handshakes;
+            let is_crossed = after.crossed > before.crossed;
+            let is_answered = sent(&mut victim, now).iter().any(|frame| frame[1] == 2);
+            // An initiation may be a recording: nobody is met by one, and what fits is answered.
+            let outcomes = if answers {
+                [is_met, is_refused, is_forged].map(u32::from)
+            } else {
+                [is_answered, is_crossed, is_forged].map(u32::from)
+            };
+            assert_eq!(outcomes.iter().sum::<u32>(), 1, "{outcomes:?} of {identity:02x?}");
+            assert_eq!(victim.channel().is_some(), is_met);
+            if is_met {
+                let again = victim.settings().clone();
+                victim.renew(now, again).unwrap();
+            }
+        }
+        bytes
+    });
+}

@@ -1,0 +1,58 @@
+//! Sealed frames of every kind, byte for byte, with and without protection. What a difference means is
+//! said in `it/golden.rs`; here the version that moves is `seal::VERSION`, or `PROTOCOL_VERSION` for what
+//! an identity holds. To write them anew:
+//!
+//! ```text
+//! LOGCHAN_WRITE_FIXTURES=1 cargo test -p logchan --test sealed -- golden
+//! ```
+
+use logchan::handshake::{Received, SecureLink, Security};
+use logchan::seal::{Protection, SealHeader, SealKind};
+use logchan::time::Time;
+
+use crate::fixtures::check_bytes;
+use crate::pair::{BACKUP, PRIMARY, around, endpoint, shared_key, transmitted};
+
+const NOW: Time = Time::from_nanos(1);
+const PAYLOAD: &[u8] = b"a frame of the channel";
+
+/// The same two ends every time: their randomness is two seeds.
+fn ends(protection: Protection) -> [SecureLink; 2] {
+    let security = || match protection {
+        Protection::Sealed => shared_key(),
+        Protection::Insecure => Security::Insecure,
+    };
+    [endpoint(security(), PRIMARY, 1), endpoint(security(), BACKUP, 2)]
+}
+
+/// Compares `frame` with its fixture. Returns the fixture's bytes: what goes on from here is what was
+/// written once.
+fn golden(protection: Protection, kind: SealKind, frame: &[u8]) -> Vec<u8> {
+    let name = format!("{protection:?}_{kind:?}").to_lowercase();
+    let golden = check_bytes(&name, &format!("a frame: {protection:?}, {kind:?}"), frame);
+    let header = SealHeader::decode(&golden).expect("a frame");
+    assert_eq!((header.protection, header.kind), (protection, kind));
+    golden
+}
+
+#[test]
+fn golden_frames_of_a_handshake_lead_to_a_session_and_its_frames_open() {
+    for protection in [Protection::Sealed, Protection::Insecure] {
+        let golden = |kind, frame: &[u8]| golden(protection, kind, frame);
+        let [mut initiator, mut responder] = ends(protection);
+        initiator.start(NOW);
+        let mut initiation = golden(SealKind::Initiation, &transmitted(&mut initiator)[0]);
+        assert_eq!(responder.handle_frame(NOW, &mut initiation), Received::Handshake);
+        let mut response = golden(SealKind::Response, &transmitted(&mut responder)[0]);
+        assert_eq!(initiator.handle_frame(NOW, &mut response), Received::Handshake);
+        assert!(initiator.peer().is_some() && responder.peer().is_none());
+        let mut confirm = golden(SealKind::Confirm, &transmitted(&mut initiator)[0]);
+        assert_eq!(responder.handle_frame(NOW, &mut confirm), Received::Handshake);
+        assert_eq!(responder.peer().map(|peer| peer.identity), Some(PRIMARY));
+        let mut frame = around(PAYLOAD);
+        initiator.seal(&mut frame).expect("a session");
+        let mut data = golden(SealKind::Data, &frame);
+        let mut payload = PAYLOAD.to_vec();
+        assert_eq!(responder.handle_frame(NOW, &mut data), Received::Data(&mut payload));
+    }
+}

@@ -1,0 +1,240 @@
+//! Two hosts and the wire of the logging channel between them: namespaces `a` and `b`, joined by a veth
+//! pair; and `understudy link` in either.
+
+use crate::program::{json, understudy};
+use logchan::ids::Role;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use vmm::demo::lan::{Namespace, command};
+use vmm::link::key_file;
+
+/// One end of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The primary's, by custom.
+    A,
+    /// The backup's.
+    B,
+}
+
+impl Side {
+    /// The other end.
+    pub fn other(self) -> Side {
+        match self {
+            Side::A => Side::B,
+            Side::B => Side::A,
+        }
+    }
+
+    /// Its interface.
+    pub fn interface(self) -> &'static str {
+        match self {
+            Side::A => "va",
+            Side::B => "vb",
+        }
+    }
+
+    /// The interface's address.
+    pub fn mac(self) -> &'static str {
+        match self {
+            Side::A => "02:00:00:00:00:0a",
+            Side::B => "02:00:00:00:00:0b",
+        }
+    }
+}
+
+/// Both hosts, with a key that they share.
+pub struct Wire {
+    a: Namespace,
+    b: Namespace,
+    folder: tempfile::TempDir,
+}
+
+impl Wire {
+    /// Makes them, with both interfaces up and a carrier.
+    pub fn new() -> Wire {
+        let made = || {
+            let (a, b) = (Namespace::new("a")?, Namespace::new("b")?);
+            let wire = Wire { a, b, folder: tempfile::tempdir().expect("a folder") };
+            key_file::create(&wire.path("key")).expect("a key");
+            wire.join()?;
+            Ok::<_, vmm::demo::DemoError>(wire)
+        };
+        made().unwrap_or_else(|error| panic!("no wire (run this as root): {error}"))
+    }
+
+    /// Makes the veth pair.
+    pub fn join(&self) -> Result<(), vmm::demo::DemoError> {
+        let (a, b) = (Side::A, Side::B);
+        let peer = ["peer", "name", b.interface(), "netns", self.b.name()];
+        self.a.ip(&[&["link", "add", a.interface(), "type", "veth"][..], &peer].concat())?;
+        for side in [a, b] {
+            let namespace = self.namespace(side);
+            let name = side.interface();
+            // No router solicitations: what is on this wire is ours.
+            namespace.ip(&["link", "set", name, "addrgenmode", "none"])?;
+            namespace.ip(&["link", "set", name, "address", side.mac(), "up"])?;
+        }
+        self.wait_for_carrier();
+        Ok(())
+    }
+
+    /// Waits until both interfaces pass frames: the kernel is slow to tell of a carrier.
+    pub fn wait_for_carrier(&self) {
+        let start = Instant::now();
+        for side in [Side::A, Side::B] {
+            while !self.ip(side, &["link", "show", side.interface()]).contains("state UP") {
+                assert!(start.elapsed() < Duration::from_secs(10), "no carrier");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    /// The host at one end.
+    pub fn namespace(&self, side: Side) -> &Namespace {
+        match side {
+            Side::A => &self.a,
+            Side::B => &self.b,
+        }
+    }
+
+    /// Runs `ip` there.
+    pub fn ip(&self, side: Side, args: &[&str]) -> String {
+        self.namespace(side).ip(args).expect("ip works")
+    }
+
+    /// Runs `work` on a thread there.
+    pub fn enter<T: Send>(&self, side: Side, work: impl FnOnce() -> T + Send) -> T {
+        self.namespace(side).enter(|| Ok(work())).expect("the namespace can be entered")
+    }
+
+    /// A file in a folder that both share.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The file with the key.
+    pub fn key(&self) -> String {
+        utf8(&self.path("key")).to_string()
+    }
+
+    /// The options that say where one end is and who is at the other, and its role.
+    pub fn options(&self, side: Side, role: Role) -> Vec<String> {
+        let role = match role {
+            Role::Primary => "primary",
+            Role::Backup => "backup",
+        };
+        let (name, peer) = (side.interface(), side.other().mac());
+        ["link", "--interface", name, "--peer", peer, "--role", role].map(String::from).to_vec()
+    }
+
+    /// Starts `understudy link` at one end, sealed, quiet, with JSON to come, and `extra` options.
+    pub fn start(&self, side: Side, role: Role, extra: &[&str]) -> LinkProcess {
+        let key = self.key();
+        let common = ["--key", &key, "--json", "--quiet"];
+        self.start_with(side, role, &[&common, extra].concat())
+    }
+
+    /// The same with no options of its own.
+    pub fn start_with(&self, side: Side, role: Role, options: &[&str]) -> LinkProcess {
+        let mut args = self.options(side, role);
+        args.extend(options.iter().map(|option| option.to_string()));
+        self.enter(side, || LinkProcess::start(&args))
+    }
+
+    /// A measurement with both ends: their results, if both end well.
+    pub fn measure(&self, primary: &[&str], both: &[&str]) -> [Value; 2] {
+        let backup = self.start(Side::B, Role::Backup, both);
+        let primary = self.start(Side::A, Role::Primary, &[primary, both].concat());
+        [primary.finish().success(), backup.finish().success()]
+    }
+}
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are UTF-8")
+}
+
+/// A running `understudy link`; killed on drop.
+pub struct LinkProcess {
+    child: Option<Child>,
+}
+
+impl LinkProcess {
+    fn start(args: &[String]) -> LinkProcess {
+        let child = Command::new(understudy())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("understudy starts");
+        LinkProcess { child: Some(child) }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it runs");
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Finished {
+        let output = self.child.take().expect("it runs").wait_with_output().expect("it ends");
+        Finished {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+}
+
+impl Drop for LinkProcess {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a process left.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Its result, of a success that had nothing to complain about.
+    pub fn success(&self) -> Value {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+        json(&self.stdout)
+    }
+
+    /// Checks that it failed with `code` and one line that contains `text`; its result, if there is
+    /// one.
+    pub fn failure(&self, code: i32, text: &str) -> Option<Value> {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
+        assert!(self.stderr.starts_with("understudy: ") && self.stderr.contains(text), "{self:?}");
+        (!self.stdout.is_empty()).then(|| json(&self.stdout))
+    }
+}
+
+/// A number in a result.
+pub fn number(result: &Value, section: &str, name: &str) -> u64 {
+    result[section][name].as_u64().unwrap_or_else(|| panic!("no {section}.{name}: {result}"))
+}
+
+/// Runs a command of the host to its end.
+pub fn run_command(program: &str, args: &[&str]) -> String {
+    command(program, args).unwrap_or_else(|error| panic!("{error}"))
+}

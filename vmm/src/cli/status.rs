@@ -1,0 +1,86 @@
+//! `understudy status`.
+
+use super::exit_code::{CliError, Code};
+use super::output;
+use clap::Args;
+use serde_json::{Map, Value};
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest that an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of the longest answer.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where a host of the pair of VM `vm` answers unless told otherwise.
+pub fn default_socket(vm: u64) -> PathBuf {
+    PathBuf::from(format!("/run/understudy/vm-{vm}.sock"))
+}
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: understudy status --json\n\nExit code 15 when nobody answers.")]
+pub struct StatusArgs {
+    /// Number of the VM
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    vm_id: u64,
+    /// Socket that the process was given with --status
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the process of a VM on this host how it is.
+pub fn main(args: &StatusArgs) -> Result<(), CliError> {
+    let path = args.socket.clone().unwrap_or_else(|| default_socket(args.vm_id));
+    match ask(&path) {
+        Ok(status) if args.json => output::print(&status, true),
+        Ok(status) => output::print(&flat(&status), false),
+        Err(error) => {
+            eprintln!(
+                "understudy: {}: {error}: is 'understudy primary' or 'backup' of this VM running here?",
+                path.display()
+            );
+            Err(CliError::Silent(Code::NoAnswer))
+        }
+    }
+}
+
+/// The status at `path`.
+pub fn ask(path: &Path) -> std::io::Result<Map<String, Value>> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    let mut text = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Nested objects as `outer.inner` rows, numbers rounded for people.
+fn flat(status: &Map<String, Value>) -> Map<String, Value> {
+    let mut rows = Map::new();
+    for (name, value) in status {
+        match value {
+            Value::Object(inner) => {
+                for (inner_name, value) in flat(inner) {
+                    rows.insert(format!("{name}.{inner_name}"), value);
+                }
+            }
+            Value::Number(number) if number.is_f64() => {
+                let rounded = format!("{:.3}", number.as_f64().unwrap_or_default());
+                rows.insert(name.clone(), Value::String(rounded));
+            }
+            Value::Null => {
+                rows.insert(name.clone(), Value::String("-".into()));
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                rows.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    rows
+}
