@@ -92,6 +92,7 @@ pub fn run(
         network: &network,
         key: &key,
         witness: &witness,
+        sockets: folder.path(),
         silence_ms: plan.silence_ms,
     };
     let crowd = Crowd::default();
