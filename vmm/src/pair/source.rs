@@ -421,6 +421,9 @@ impl<P: FramePort> EventSource for PairSource<P> {
         match waits {
             Ok(Halted::Look) => return Ok(Waited::Look),
             Ok(Halted::World) => {}
+            // The guest leaves its halt without an interrupt, here and on the backup, which begins
+            // with the state behind it.
+            Ok(Halted::Capture) => return Ok(Waited::End),
             Err(SourceError::Void) if self.is_stopping => return Ok(Waited::End),
             Err(error) => return Err(error),
         }

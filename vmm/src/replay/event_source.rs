@@ -118,7 +118,7 @@ pub enum Stray {
 pub enum Waited {
     /// Look again: an input may be there.
     Look,
-    /// No input will come at this position: the machine ends here.
+    /// Do not wait here: what comes next says [`EventSource::next_region`].
     End,
 }
 

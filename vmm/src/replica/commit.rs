@@ -26,7 +26,11 @@ impl Replica {
     /// The next frame that may leave for the LAN at `now`: a reading of the clock that is as fresh as
     /// can be, because the lease is checked against it. It stays until [`pop_tap`](Self::pop_tap).
     pub fn poll_tap(&mut self, now: Time) -> Option<TapFrame<'_>> {
-        if self.announcement_bytes == 0 && matches!(self.role, Role::Primary(_)) {
+        self.muted = !self.may_announce(now);
+        if self.muted {
+            // Announcements are made for the moment; a later round repeats them.
+            self.announcement_bytes = 0;
+        } else if self.announcement_bytes == 0 {
             let made = self.announcer.poll_transmit(now.as_nanos(), &mut self.announcement);
             self.announcement_bytes = made.unwrap_or(0);
         }
@@ -65,14 +69,27 @@ impl Replica {
         }
     }
 
+    /// Whether the LAN may be told at `now` that the VM lives here. That needs the right to speak, but
+    /// nobody's acknowledgement: it reveals nothing of the VM's state.
+    fn may_announce(&self, now: Time) -> bool {
+        match &self.role {
+            Role::Primary(_) if self.planted(Mutant::AnnounceWithoutRight) => true,
+            Role::Primary(Primary::Alone | Primary::Copying(_)) => true,
+            Role::Primary(Primary::Protected(_)) => {
+                self.channel().is_some_and(|channel| channel.lease_held(now))
+            }
+            Role::Primary(Primary::Starting(_) | Primary::Losing(_))
+            | Role::Standalone
+            | Role::Backup(_)
+            | Role::Halted(_) => false,
+        }
+    }
+
     fn may_leave(&self, now: Time, watermark: u64) -> bool {
         match &self.role {
             Role::Standalone => true,
             Role::Primary(primary) => match primary {
-                Primary::Alone | Primary::Copying(_) => match self.config.on_backup_loss {
-                    OnBackupLoss::Continue => true,
-                    OnBackupLoss::Block => false,
-                },
+                Primary::Alone | Primary::Copying(_) => !self.is_blocked(),
                 Primary::Protected(protected) => {
                     if !protected.told && self.planted(Mutant::FreeUntilProtected) {
                         return true;
@@ -92,6 +109,15 @@ impl Replica {
             }
             Role::Backup(_) | Role::Halted(_) => false,
         }
+    }
+
+    /// Whether this VM must do nothing that shows before a backup has it.
+    pub(super) fn is_blocked(&self) -> bool {
+        let may_go_on = match self.config.on_backup_loss {
+            OnBackupLoss::Continue => true,
+            OnBackupLoss::Block => false,
+        };
+        !may_go_on && matches!(self.role, Role::Primary(Primary::Alone | Primary::Copying(_)))
     }
 
     /// What the other host says of its progress.

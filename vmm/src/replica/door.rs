@@ -47,7 +47,7 @@ impl Replica {
     }
 
     /// The world, which knows that the machine is live.
-    fn live<'w, W: World>(&mut self, world: &'w mut W) -> &'w mut W {
+    pub(super) fn live<'w, W: World>(&mut self, world: &'w mut W) -> &'w mut W {
         if std::mem::take(&mut self.wake) {
             let starts_over = self.planted(Mutant::ClockStartsOver);
             world.go_live(if starts_over { 0 } else { self.clock_ns });
@@ -221,7 +221,16 @@ impl Replica {
     /// The guest halted, and nothing is pending: what to wait for.
     pub fn halted_guest(&mut self, now: Time) -> Step<Halted> {
         match self.side() {
-            Side::World => Step::Ready(Halted::World),
+            Side::World => match &self.role {
+                Role::Primary(Primary::Copying(copying))
+                    if copying.is_through() && !self.planted(Mutant::SyncAwaitsInput) =>
+                {
+                    Step::Ready(Halted::Capture)
+                }
+                Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
+                    Step::Ready(Halted::World)
+                }
+            },
             Side::Log => self.follow_halt(now),
             Side::Nobody => Step::Wait,
             Side::Void => Step::Void,

@@ -34,13 +34,14 @@ pub(super) const INPUT_BYTES_MAX: usize =
 /// 1. inputs: [`handle_frame`](Self::handle_frame) for every frame that there is,
 ///    [`handle_witness`](Self::handle_witness), and only then
 ///    [`handle_timeout`](Self::handle_timeout);
-/// 2. what came of it: [`poll_event`](Self::poll_event), [`poll_command`](Self::poll_command), until
-///    `None`;
-/// 3. the machine, which asks at every step of its run and is told
-///    [what to do](super::step::Step); [`poll_copy`](Self::poll_copy) at its positions;
+/// 2. the machine, which asks at every step of its run and is told
+///    [what to do](super::step::Step); [`poll_copy`](Self::poll_copy) while it stands still;
+/// 3. what came of both: [`poll_event`](Self::poll_event), [`poll_command`](Self::poll_command),
+///    until `None`;
 /// 4. outputs: [`poll_transmit`](Self::poll_transmit) to the log link;
 ///    [`poll_tap`](Self::poll_tap) and [`pop_tap`](Self::pop_tap) to the LAN, and then
-///    [`tap_flushed`](Self::tap_flushed);
+///    [`tap_flushed`](Self::tap_flushed). If something left for the LAN, the machine may have waited
+///    for room: again from 2 on;
 /// 5. [`poll_timeout`](Self::poll_timeout): sleep until then, or until something comes.
 ///
 /// `now` must not go back. One thread owns a replica; nothing is allocated for a frame or an entry,
@@ -66,6 +67,8 @@ pub struct Replica {
     pub(super) announcer: Announcer,
     pub(super) announcement: [u8; ANNOUNCEMENT_BYTES_MAX],
     pub(super) announcement_bytes: usize,
+    /// Nothing could be announced when [`poll_tap`](Self::poll_tap) was asked last.
+    pub(super) muted: bool,
     /// Guest time as last logged.
     pub(super) clock_ns: u64,
     /// The world must be told that the machine is live.
@@ -127,6 +130,7 @@ impl Replica {
             announcer: Announcer::new(),
             announcement: [0; ANNOUNCEMENT_BYTES_MAX],
             announcement_bytes: 0,
+            muted: true,
             clock_ns: 0,
             wake: false,
             void: false,
@@ -204,7 +208,7 @@ impl Replica {
             | Role::Backup(Backup::Claiming(claim)) => claim.poll_timeout(),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => None,
         };
-        let announcer = self.announcer.poll_timeout().map(Time::from_nanos);
+        let announcer = self.announcer.poll_timeout().filter(|_| !self.muted).map(Time::from_nanos);
         [endpoint, claim, announcer, self.renew_at].into_iter().flatten().min()
     }
 

@@ -55,6 +55,16 @@ mutants! {
     ClockStartsOver,
     /// A backup that took over stays in its old term.
     KeepTerm,
+    /// Announcements go on while the right to go on alone is still being claimed, or without a lease.
+    AnnounceWithoutRight,
+    /// The pages of the next checkpoint follow those of a sync at once.
+    PagesBeforeWhole,
+    /// The closing checkpoint asks a world that was not told that the machine is live.
+    SyncBeforeWake,
+    /// A halted guest is given to a backup only when something has woken it.
+    SyncAwaitsInput,
+    /// A VM that has to stand still waits for room for its output.
+    WaitWhileBlocked,
 }
 
 /// The bugs of one replica: at most one of the engine and one of its channel, and none without the

@@ -5,7 +5,7 @@ use super::engine::Replica;
 use super::guard::Ignored;
 use super::mutant::Mutant;
 use super::primary::PAGE_ENTRY_BYTES_MAX;
-use super::role::{Primary, Role};
+use super::role::{Primary, Protected, Role};
 use super::step::{CheckpointImage, Step, World};
 use logchan::channel::Channel;
 use logchan::entry::Entry;
@@ -43,6 +43,12 @@ impl Replica {
             Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
                 (true, copying.pages)
             }
+            // Until it is whole, a backup takes all pages for the sync's: these must not reach it before.
+            Role::Primary(Primary::Protected(Protected { told: false, .. }))
+                if !self.planted(Mutant::PagesBeforeWhole) =>
+            {
+                return Ok(Step::Wait);
+            }
             Role::Primary(Primary::Protected(_)) => (false, 0),
             Role::Halted(_) => return Ok(Step::Void),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) => {
@@ -68,6 +74,10 @@ impl Replica {
                 }
                 if full {
                     // The first entry of the session's log: all of guest time so far.
+                    let world = match self.planted(Mutant::SyncBeforeWake) {
+                        true => world,
+                        false => self.live(world),
+                    };
                     let now_ns = world.clock_ns()?;
                     self.clock_ns = now_ns;
                     self.append(now, Lane::Latency, &Entry::Clock { advance_ns: now_ns });

@@ -22,6 +22,9 @@ pub struct ReplicaStats {
     pub released: u64,
     /// Outputs of a backup sent again when it went live.
     pub sent_again: u64,
+    /// Outputs that a VM without a backup made when it had to stand still and nothing more could be
+    /// held.
+    pub outputs_dropped: u64,
     /// Times this host went live.
     pub takeovers: u64,
     /// Backups lost.

@@ -60,6 +60,9 @@ pub enum Halted {
     World,
     /// Nothing: one is in the log.
     Look,
+    /// Nothing, for now: a backup is to be given the state here, as [`NextRegion::Capture`] says. That
+    /// the guest is halted is part of it: where it is applied, the guest waits for an interrupt.
+    Capture,
 }
 
 /// What the engine wants of guest memory while it copies it to a backup beside the running VM.
