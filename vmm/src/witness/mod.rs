@@ -1,6 +1,6 @@
 //! The witness: who may speak for a VM in a term, decided once and for all.
 //!
-//! - [`file`]: claims as files on storage that both hosts reach
+//! - [`mod@file`]: claims as files on storage that both hosts reach
 //! - [`client`]: asking without waiting
 
 pub mod client;

@@ -24,6 +24,9 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(10);
 /// From asking a process to stop, or killing it, to its end.
 const END_MAX: Duration = Duration::from_secs(20);
 
+/// From the primary's end to its backup's, beyond the silence.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
+
 /// What the processes counted, as far as they said so.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -167,9 +170,16 @@ impl<'a> Hosts<'a> {
         let hold = self.wait("the primary to end", END_MAX, |hosts| {
             hosts.members[last].as_ref()?.state.hold
         })?;
+        // The backup ends with the primary, unless it has just lost it and waits for another one.
+        let patience = Instant::now() + LEAVE_MAX + Duration::from_millis(self.setup.silence_ms);
+        self.wait("the backup to end", END_MAX, |hosts| {
+            let are_over = hosts.members.iter().flatten().all(|member| member.state.over.is_some());
+            (are_over || Instant::now() > patience).then_some(())
+        })?;
         for member in self.members.iter_mut().filter_map(Option::as_mut) {
-            // The backup ends with the primary, unless it has just lost it.
-            member.signal(Signal::SIGTERM);
+            if member.state.over.is_none() {
+                member.signal(Signal::SIGTERM);
+            }
             let status = member.reap(END_MAX)?;
             if !status.success() {
                 return Err(DemoError::Wrong(format!("{member} ended with {status}")));
