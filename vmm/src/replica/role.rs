@@ -82,7 +82,7 @@ pub enum Halt {
 /// A role's name, as a status shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RoleName {
-    /// [`Role::Standalone`].
+    /// There is no other host.
     Standalone,
     /// A primary that asks whether it may boot.
     Starting,
