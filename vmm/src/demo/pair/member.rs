@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub(super) struct Setup<'a> {
     pub(super) key: &'a Path,
     /// The witness's folder.
     pub(super) witness: &'a Path,
+    /// Where the sockets are at which 'understudy status' is answered.
+    pub(super) sockets: &'a Path,
     /// After how long a silent peer is taken for dead.
     pub(super) silence_ms: u64,
 }
@@ -53,8 +56,6 @@ pub(super) enum Message {
 pub(super) enum Said {
     /// A line of its account.
     Record(PairRecord),
-    /// Anything else.
-    Words(String),
     /// Nothing will follow.
     End,
 }
@@ -93,7 +94,7 @@ impl State {
                 self.speaks = true;
                 self.live_ns = Some(record.t_ns);
             }
-            PairEvent::Halted { why } => {
+            PairEvent::Halted { why, spoke_ns: _ } => {
                 self.speaks = false;
                 self.protected = None;
                 self.over = Some(*why);
@@ -121,7 +122,8 @@ pub(super) struct Member {
     pub(super) life: u64,
     pub(super) state: State,
     last_record: Option<PairRecord>,
-    last_words: String,
+    /// The last line that was no record.
+    last_words: Arc<Mutex<String>>,
 }
 
 impl Member {
@@ -141,45 +143,39 @@ impl Member {
         command.args(["--tap", TAP, "--interface", LOG_LINK, "--peer", host.other().log_mac()]);
         command.args(["--silence-ms", &setup.silence_ms.to_string(), "--json", "--quiet"]);
         command.arg("--key").arg(setup.key).arg("--witness").arg(setup.witness);
+        command.arg("--status").arg(setup.sockets.join(format!("{host}-{life}.sock")));
         // Ctrl-C is for us: we end the others in order.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespace = setup.network.host(host);
         let mut process = namespace.enter(|| VmProcess::start(&mut command))?;
         let (stdout, stderr) = process.take_pipes();
+        let last_words = Arc::new(Mutex::new(String::new()));
         let mut readers = Vec::new();
         if let Some(stdout) = stdout {
-            let tell = teller(host, life, sender);
+            let (sender, words) = (sender.clone(), Arc::clone(&last_words));
+            // Nobody listens any more when the demonstration is over.
+            let tell = move |said| drop(sender.send(Message::Process { host, life, said }));
             readers.push(std::thread::spawn(move || {
-                read_lines(stdout, |line| {
-                    tell(match serde_json::from_str(&line) {
-                        Ok(record) => Said::Record(record),
-                        Err(_) => Said::Words(line),
-                    });
+                read_lines(stdout, |line| match serde_json::from_str(&line) {
+                    Ok(record) => tell(Said::Record(record)),
+                    Err(_) => keep(host, &words, line),
                 });
                 tell(Said::End);
             }));
         }
         if let Some(stderr) = stderr {
-            let tell = teller(host, life, sender);
-            readers.push(std::thread::spawn(move || {
-                read_lines(stderr, |line| tell(Said::Words(line)));
-            }));
+            let words = Arc::clone(&last_words);
+            let read = move || read_lines(stderr, |line| keep(host, &words, line));
+            readers.push(std::thread::spawn(read));
         }
-        let (last_record, last_words) = (None, String::new());
         let state = State::default();
-        Ok(Member { process, readers, part, host, life, state, last_record, last_words })
+        Ok(Member { process, readers, part, host, life, state, last_record: None, last_words })
     }
 
     /// Takes in a record of this process.
     pub(super) fn hear(&mut self, record: PairRecord) {
         self.state.hear(&record);
         self.last_record = Some(record);
-    }
-
-    /// Keeps what it said last in words.
-    pub(super) fn hear_words(&mut self, words: String) {
-        tracing::info!("{}: {words}", self.host);
-        self.last_words = words;
     }
 
     /// Its process id.
@@ -192,17 +188,25 @@ impl Member {
         self.process.signal(signal);
     }
 
-    /// Waits for its end, for `limit` at most.
+    /// Waits for its end, for `limit` at most, and until all that it said was read.
     pub(super) fn reap(&mut self, limit: Duration) -> Result<ExitStatus, DemoError> {
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.process.status() {
+                self.join_readers();
                 return Ok(status);
             }
             if Instant::now() > end {
                 return Err(DemoError::Wrong(format!("{self} did not end within {limit:?}")));
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn join_readers(&mut self) {
+        for reader in self.readers.drain(..) {
+            // Its pipe has no writer any more. That it panicked was said already.
+            let _ = reader.join();
         }
     }
 }
@@ -222,28 +226,21 @@ impl std::fmt::Display for Member {
             },
             None => write!(f, ", which said nothing")?,
         }
-        if !self.last_words.is_empty() {
-            write!(f, " and {:?}", self.last_words)?;
-        }
-        Ok(())
+        let words = self.last_words.lock().expect("nobody panics with it");
+        if words.is_empty() { Ok(()) } else { write!(f, ", and {words:?}") }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         self.process.kill();
-        for reader in self.readers.drain(..) {
-            // Its pipe has no writer any more. That it panicked was said already.
-            let _ = reader.join();
-        }
+        self.join_readers();
     }
 }
 
-/// Sends what a process says to whoever listens.
-fn teller(host: Host, life: u64, sender: &Sender<Message>) -> impl Fn(Said) + Send + use<> {
-    let sender = sender.clone();
-    // Nobody listens any more when the demonstration is over.
-    move |said| drop(sender.send(Message::Process { host, life, said }))
+fn keep(host: Host, words: &Mutex<String>, line: String) {
+    tracing::info!("{host}: {line}");
+    *words.lock().expect("nobody panics with it") = line;
 }
 
 /// Calls `take` with every line, until there are no more.

@@ -37,10 +37,10 @@ impl Reigns {
         }
     }
 
-    /// `host` may not speak any more.
+    /// `host` will not speak any more, and has not since `t_ns`.
     pub(super) fn end(&mut self, host: Host, t_ns: u64) {
         for reign in self.0.iter_mut().filter(|reign| reign.host == host) {
-            reign.to_ns.get_or_insert(t_ns);
+            reign.to_ns.get_or_insert(t_ns.max(reign.from_ns));
         }
     }
 

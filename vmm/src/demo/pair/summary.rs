@@ -16,6 +16,8 @@ pub(super) struct Failover {
     pub(super) tcp_gap_ns: u64,
     /// The longest time without an answer by UDP while a new backup was given the memory.
     pub(super) sync_gap_ns: u64,
+    /// How late a client came to run meanwhile, which wanted to run every millisecond.
+    pub(super) late_ns: u64,
 }
 
 /// All figures of a demonstration.
@@ -47,6 +49,8 @@ pub struct Summary {
     pub(super) lan_frames: u64,
     pub(super) lan_missed: u64,
     pub(super) unplanned: u64,
+    /// As [`Failover::late_ns`], over the whole demonstration.
+    pub(super) late_ns: u64,
     pub(super) backups_lost: u64,
 }
 
@@ -66,6 +70,7 @@ impl Summary {
             "detect_ms": spread_ms(&self.all(|f| f.detect_ns), &[50, 99]),
             "golive_ms": spread_ms(&self.all(|f| f.golive_ns), &[50, 99]),
             "sync_pause_ms": spread_ms(&self.pauses_ns, &[50, 100]),
+            "host_late_ms": { "in_outages": spread_ms(&self.all(|f| f.late_ns), &[50, 100]), "max": ms(self.late_ns) },
             "sync_gap_ms": spread_ms(&self.all(|f| f.sync_gap_ns), &[50, 100]),
             "tcp": {
                 "requests": self.requests,
@@ -139,6 +144,7 @@ impl Summary {
                 ),
             ),
             ("takeovers without a kill", format!("{}", self.unplanned)),
+            ("machine kept a client waiting", format!("{:.1} ms at most", ms(self.late_ns))),
             ("seed", format!("{}", self.seed)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -153,7 +159,8 @@ impl Summary {
             (self.resets, "times the counter connection was reset"),
             (self.udp_wrong, "UDP answers were wrong"),
             (self.divergences, "divergences"),
-            (self.doubles_by_account + self.doubles_on_lan, "times two hosts were live at once"),
+            (self.doubles_by_account, "times two hosts were live at once, by their accounts"),
+            (self.doubles_on_lan, "times the LAN heard a host that was not live"),
             (self.failed, "transfers failed"),
         ];
         let wrong: Vec<_> = counts.iter().filter(|(count, _)| *count > 0).collect();
@@ -164,5 +171,38 @@ impl Summary {
             wrong.iter().map(|(count, what)| format!("{count} {what}")).collect();
         text.extend(self.first_failure.clone());
         Some(text.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_must_not_be_is_a_fault() {
+        assert_eq!(Summary::default().fault(), None);
+        let faults: [fn(&mut Summary) -> &mut u64; 8] = [
+            |s| &mut s.lost,
+            |s| &mut s.repeated,
+            |s| &mut s.resets,
+            |s| &mut s.udp_wrong,
+            |s| &mut s.divergences,
+            |s| &mut s.doubles_by_account,
+            |s| &mut s.doubles_on_lan,
+            |s| &mut s.failed,
+        ];
+        for (index, fault) in faults.into_iter().enumerate() {
+            let mut summary = Summary::default();
+            *fault(&mut summary) = 1;
+            assert!(summary.fault().is_some_and(|text| text.starts_with("1 ")), "{index}");
+        }
+    }
+
+    #[test]
+    fn figures_of_a_demonstration_without_failovers_are_absent_not_zero() {
+        let json = Summary::default().json();
+        assert_eq!(json["completed_failovers"], 0);
+        assert_eq!(json["outage_ms"], json!({ "p50": null, "p99": null, "max": null }));
+        assert!(Summary::default().table().contains("without service (UDP)"));
     }
 }
