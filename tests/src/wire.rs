@@ -56,7 +56,7 @@ pub struct Wire {
 
 impl Wire {
     /// Makes them, with both interfaces up and a carrier.
-    pub fn new() -> Wire {
+    pub fn up() -> Wire {
         let made = || {
             let (a, b) = (Namespace::new("a")?, Namespace::new("b")?);
             let wire = Wire { a, b, folder: tempfile::tempdir().expect("a folder") };
@@ -68,7 +68,7 @@ impl Wire {
     }
 
     /// Makes the veth pair.
-    pub fn join(&self) -> Result<(), vmm::demo::DemoError> {
+    fn join(&self) -> Result<(), vmm::demo::DemoError> {
         let (a, b) = (Side::A, Side::B);
         let peer = ["peer", "name", b.interface(), "netns", self.b.name()];
         self.a.ip(&[&["link", "add", a.interface(), "type", "veth"][..], &peer].concat())?;
@@ -84,7 +84,7 @@ impl Wire {
     }
 
     /// Waits until both interfaces pass frames: the kernel is slow to tell of a carrier.
-    pub fn wait_for_carrier(&self) {
+    fn wait_for_carrier(&self) {
         let start = Instant::now();
         for side in [Side::A, Side::B] {
             while !self.ip(side, &["link", "show", side.interface()]).contains("state UP") {

@@ -12,7 +12,7 @@ const PATIENT: [&str; 2] = ["--silence-ms", "5000"];
 
 #[test]
 fn measurement_of_both_ends_agrees() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     for options in [
         &["--count", "2000", "--interval-us", "200"][..],
         &["--count", "2000", "--interval-us", "0", "--size", "4096"],
@@ -44,7 +44,7 @@ fn measurement_of_both_ends_agrees() {
 
 #[test]
 fn start_says_what_was_chosen_and_the_table_leaves_out_zeros() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = wire.key();
     let backup = wire.start(Side::B, Role::Backup, &PATIENT);
     let options = [&["--key", &key, "--count", "10"], &PATIENT[..]].concat();
@@ -63,7 +63,7 @@ fn start_says_what_was_chosen_and_the_table_leaves_out_zeros() {
 
 #[test]
 fn insecure_is_warned_of_even_when_quiet_and_works() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let options = [&["--insecure", "--json", "--quiet"], &PATIENT[..]].concat();
     let backup = wire.start_with(Side::B, Role::Backup, &options);
     let count = [&options[..], &["--count", "100"]].concat();
@@ -81,7 +81,7 @@ fn insecure_is_warned_of_even_when_quiet_and_works() {
 #[test]
 fn signal_at_either_end_ends_both_in_good_order() {
     for stopped in [Side::A, Side::B] {
-        let wire = Wire::new();
+        let wire = Wire::up();
         let backup = wire.start(Side::B, Role::Backup, &PATIENT);
         let endless = [&["--count", "0"], &PATIENT[..]].concat();
         let primary = wire.start(Side::A, Role::Primary, &endless);
@@ -110,7 +110,7 @@ fn signal_at_either_end_ends_both_in_good_order() {
 
 #[test]
 fn peer_killed_is_noticed_and_its_successor_is_met() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     // Half a second, on both sides: long for a busy host, short for a test.
     let both = ["--silence-ms", "500"];
     let endless = [&["--count", "0"], &both[..]].concat();
@@ -148,7 +148,7 @@ fn peer_killed_is_noticed_and_its_successor_is_met() {
 
 #[test]
 fn link_down_for_a_while_loses_nothing() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let backup = wire.start(Side::B, Role::Backup, &PATIENT);
     let options = [&["--count", "2000"], &PATIENT[..]].concat();
     let primary = wire.start(Side::A, Role::Primary, &options);
@@ -169,7 +169,7 @@ fn link_down_for_a_while_loses_nothing() {
 
 #[test]
 fn link_down_for_good_is_told_by_both_ends() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     // Longer than the kernel takes to tell of a lost carrier, which is a second.
     let both = ["--silence-ms", "2000"];
     let backup = wire.start(Side::B, Role::Backup, &both);
@@ -183,7 +183,7 @@ fn link_down_for_good_is_told_by_both_ends() {
 
 #[test]
 fn interface_deleted_in_use_ends_both_at_once() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let backup = wire.start(Side::B, Role::Backup, &PATIENT);
     let endless = [&["--count", "0"], &PATIENT[..]].concat();
     let primary = wire.start(Side::A, Role::Primary, &endless);

@@ -102,7 +102,7 @@ fn wrong_values_are_usage_errors() {
 
 #[test]
 fn interfaces_of_no_use_name_the_mend() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = wire.key();
     wire.ip(Side::A, &["link", "add", "small", "mtu", "575", "type", "veth", "peer", "name", "x"]);
     wire.ip(Side::A, &["tuntap", "add", "dev", "tun0", "mode", "tun"]);
@@ -120,7 +120,7 @@ fn interfaces_of_no_use_name_the_mend() {
 
 #[test]
 fn peer_that_never_comes_is_diagnosed() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = wire.key();
     wire.enter(Side::A, || {
         fails(
@@ -138,7 +138,7 @@ fn peer_that_never_comes_is_diagnosed() {
 
 #[test]
 fn user_who_waits_is_told_once_what_for() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = wire.key();
     let options = ["--key", &key, "--wait", "2.8"];
     let finished = wire.start_with(Side::A, Role::Primary, &options).finish();
@@ -149,7 +149,7 @@ fn user_who_waits_is_told_once_what_for() {
 
 #[test]
 fn signal_while_waiting_ends_with_the_diagnosis() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let process = wire.start(Side::A, Role::Primary, &[]);
     std::thread::sleep(Duration::from_millis(300));
     process.signal(nix::sys::signal::Signal::SIGINT);
@@ -158,7 +158,7 @@ fn signal_while_waiting_ends_with_the_diagnosis() {
 
 /// Two ends that do not fit: each says why, whoever came first.
 fn misfits(primary: &[&str], backup: &[&str], roles: [Role; 2], text: &str) {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let wait = ["--wait", "1.5"];
     let first = wire.start(Side::B, roles[1], &[backup, &wait].concat());
     let second = wire.start(Side::A, roles[0], &[primary, &wait].concat());
@@ -195,7 +195,7 @@ fn strangers(wire: &Wire, options: [&[&str]; 2]) -> [tests::wire::Finished; 2] {
 
 #[test]
 fn ends_with_other_keys_do_not_meet() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let [ours, theirs] = ["key", "other"].map(|name| wire.path(name).to_str().unwrap().to_string());
     key_file::create(Path::new(&theirs)).unwrap();
     for finished in strangers(&wire, [&["--key", &ours], &["--key", &theirs]]) {
@@ -205,7 +205,7 @@ fn ends_with_other_keys_do_not_meet() {
 
 #[test]
 fn one_end_without_protection_is_not_met() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let [primary, backup] = strangers(&wire, [&["--key", &wire.key()], &["--insecure"]]);
     let text = "one side runs with --insecure and the other one without";
     primary.failure(12, text);
@@ -248,13 +248,13 @@ fn frames_of_another_version_are_told() {
         count += 1;
         (count % 2 == 0).then(|| frame.clone())
     };
-    fails_against(&Wire::new(), next, "does the other host run the same version (frame format 1)?");
+    fails_against(&Wire::up(), next, "does the other host run the same version (frame format 1)?");
 }
 
 /// Another build at the other end, whose handshake can still be read.
 #[test]
 fn protocol_of_another_version_is_told() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = key_file::read(&wire.path("key")).unwrap();
     let identity = Identity {
         protocol_version: PROTOCOL_VERSION + 1,
