@@ -94,6 +94,21 @@ impl Wire {
         }
     }
 
+    /// Waits until side B's interface has received `frames` more frames.
+    pub fn wait_for_frames(&self, frames: u64) {
+        let start = Instant::now();
+        let received = || {
+            let text = self.ip(Side::B, &["-j", "-s", "link", "show", Side::B.interface()]);
+            let interfaces: Value = serde_json::from_str(&text).expect("ip speaks JSON");
+            interfaces[0]["stats64"]["rx"]["packets"].as_u64().expect("ip counts")
+        };
+        let until = received() + frames;
+        while received() < until {
+            assert!(start.elapsed() < Duration::from_secs(20), "nothing moves on the wire");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The host at one end.
     pub fn namespace(&self, side: Side) -> &Namespace {
         match side {

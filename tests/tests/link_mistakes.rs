@@ -1,19 +1,22 @@
 //! Mistakes with `understudy key` and `understudy link`: one clear line, a documented exit code.
 
 use logchan::channel::Timing;
+use logchan::endpoint::Settings;
+use logchan::entry::Entry;
+use logchan::entry_codec::encode;
 use logchan::handshake::{Identity, PROTOCOL_VERSION, SecureLink, Security};
-use logchan::ids::{Role, Term, VmId};
+use logchan::ids::{Lane, Role, Term, VmId};
 use logchan::seal;
 use logchan::time::Time;
-use netpath::{FRAME_MAX, FramePort, MacAddr, PacketConfig, PacketPort};
+use netpath::{FRAME_MAX, FramePort, MacAddr, PacketConfig, PacketPort, ReceivePath, WaitPolicy};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tests::program::run;
-use tests::wire::{LinkProcess, Side, Wire};
-use vmm::link::{key_file, now};
+use tests::wire::{Finished, LinkProcess, Side, Wire};
+use vmm::link::{LinkOptions, LogLink, key_file, now};
 
 /// Runs with `args`, wants exit code `code` and one line on standard error that contains `text`.
 fn fails(args: &[&str], code: i32, text: &str) {
@@ -151,7 +154,7 @@ fn user_who_waits_is_told_once_what_for() {
 fn signal_while_waiting_ends_with_the_diagnosis() {
     let wire = Wire::up();
     let process = wire.start(Side::A, Role::Primary, &[]);
-    std::thread::sleep(Duration::from_millis(300));
+    wire.wait_for_frames(1);
     process.signal(nix::sys::signal::Signal::SIGINT);
     process.finish().failure(12, "no frame came from");
 }
@@ -186,7 +189,7 @@ fn ends_with_other_silence_timeouts_are_told() {
 }
 
 /// Both ends of `options`, neither of which meets the other.
-fn strangers(wire: &Wire, options: [&[&str]; 2]) -> [tests::wire::Finished; 2] {
+fn strangers(wire: &Wire, options: [&[&str]; 2]) -> [Finished; 2] {
     let [primary, backup] = options.map(|options| [&["--quiet", "--wait", "1"], options].concat());
     let backup = wire.start_with(Side::B, Role::Backup, &backup);
     let primary = wire.start_with(Side::A, Role::Primary, &primary);
@@ -274,9 +277,66 @@ fn protocol_of_another_version_is_told() {
         let mut frame = [0; FRAME_MAX];
         peer.poll_transmit(&mut frame).map(|length| frame[..length].to_vec())
     };
-    fails_against(
-        &wire,
-        next,
-        "the peer speaks protocol version 2, we speak 1: run the same build",
-    );
+    // It does not answer, so it may be a recording, and is waited for to the end.
+    let text =
+        "the peer speaks protocol version 2, we speak 1: run the same build; unless somebody";
+    fails_against(&wire, next, text);
+}
+
+/// A VM's primary, as far as anybody on the wire can tell: it meets who fits, and sends `bytes`. Until
+/// `ended`.
+fn primary_of_a_vm(wire: &Wire, digest: u64, bytes: &[u8], ended: &AtomicBool) {
+    let options = LinkOptions {
+        interface: Side::B.interface().into(),
+        peer: Side::A.mac().parse().unwrap(),
+        wait: WaitPolicy::BLOCK,
+        receive: ReceivePath::Auto,
+    };
+    let (cpu_digest, guest_digest) = (digest, digest);
+    let settings = Settings::new(Role::Primary, VmId(0), Term(1));
+    let settings = Settings { cpu_digest, guest_digest, ..settings };
+    let key = key_file::read(&wire.path("key")).unwrap();
+    let mut link = LogLink::open(&options, settings, Security::Sealed(key)).unwrap();
+    let mut sent = false;
+    while !ended.load(Ordering::Relaxed) {
+        link.receive().unwrap();
+        while link.poll_event().is_some() {}
+        if let Some(channel) = link.channel_mut()
+            && !sent
+        {
+            channel.append(now(), Lane::Latency, bytes).unwrap();
+            sent = true;
+        }
+        link.transmit().unwrap();
+        link.wait(Some(now() + logchan::time::Duration::from_millis(20))).unwrap();
+    }
+}
+
+/// A backup that `understudy link` is, at the other end of the primary of a VM.
+fn backup_of_a_vm(digest: u64, bytes: &[u8]) -> Finished {
+    let wire = Wire::up();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| wire.enter(Side::B, || primary_of_a_vm(&wire, digest, bytes, &ended)));
+        let finished = wire.start(Side::A, Role::Backup, &["--wait", "3"]).finish();
+        ended.store(true, Ordering::Relaxed);
+        finished
+    })
+}
+
+#[test]
+fn link_is_no_backup_of_a_vm() {
+    let finished = backup_of_a_vm(0x1234_5678, b"");
+    finished.failure(12, "the peer runs a VM and is no 'understudy link'");
+}
+
+#[test]
+fn entries_of_somebody_else_are_told() {
+    let mut entry = Vec::new();
+    encode(&Entry::Interrupt { vector: 32 }, &mut entry);
+    for bytes in [&entry[..], b"\xffno entry at all"] {
+        let finished = backup_of_a_vm(u64::from_be_bytes(*b"ulinkrtt"), bytes);
+        let result = finished.failure(13, "entry 0 is none that 'understudy link' sends");
+        assert_eq!(result.expect("a result")["end"], "foreign_entry");
+    }
 }
