@@ -65,11 +65,8 @@ pub(crate) fn poll_readable<const N: usize>(
     });
     let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
     let mask = mask.map_or(ptr::null(), |m| ptr::from_ref(&m.set));
-    let mut polls = files.map(|file| libc::pollfd {
-        fd: file.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    });
+    let mut polls =
+        files.map(|file| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 });
     // SAFETY: N live `pollfd`s; `time` and `mask` are null or point to live values (rule 1).
     match unsafe { libc::ppoll(polls.as_mut_ptr(), N as libc::nfds_t, time, mask) } {
         0.. => Ok(polls.map(|poll| poll.revents)),

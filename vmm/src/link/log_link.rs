@@ -6,10 +6,12 @@ use logchan::channel::Channel;
 use logchan::endpoint::{Endpoint, EndpointEvent, Settings};
 use logchan::frame::FrameKind;
 use logchan::handshake::{LinkStats, Security};
-use logchan::time::Time;
+use logchan::ids::Lane;
+use logchan::limits::IN_FLIGHT_FRAMES_MAX;
+use logchan::time::{self, Time};
 use netpath::{
-    FRAME_MAX, FRAME_MIN, FramePort, LinkState, MacAddr, PacketConfig, PacketPort, PacketStats,
-    PortError, ReceivePath, WaitPolicy, Wake,
+    FRAME_MAX, FRAME_MIN, FramePort, LinkState, MacAddr, Mark, PacketConfig, PacketPort,
+    PacketStats, PortError, ReceivePath, WaitPolicy, Wake,
 };
 use std::time::Duration;
 
@@ -19,12 +21,24 @@ const HEADER_BYTES: usize = FRAME_MIN;
 /// Where the source address is in it.
 const SOURCE: std::ops::Range<usize> = 6..12;
 
+// A peer that does not run for a while loses nothing, with room for frames that carry no lane.
+const _: () = assert!(Lane::ALL.len() * IN_FLIGHT_FRAMES_MAX + 32 <= netpath::RECEIVE_FRAMES);
+
 /// Frames taken in before something is sent: a flood must not keep us from answering.
 const FRAMES_PER_TURN: usize = 64;
 
 /// Bulk frames handed to the kernel in one go. More of them save system calls (each costs about as
 /// much as half a frame); all of them are in front of whatever is appended meanwhile.
 const BULK_FRAMES_PER_TURN: u64 = 4;
+
+/// Bytes below us, as the kernel accounts for them, from which on no bulk is added: five full frames, and
+/// there may be a turn's more. A log entry waits for them, some 100 us on a link of 1 Gbit/s. Fewer would
+/// let a NIC run dry that reports what it has sent only now and then.
+pub const UNSENT_BYTES_MAX: u32 = 12 << 10;
+
+/// How soon a wait ends to look whether the queue below has run low: within the time in which 1 Gbit/s
+/// sends two full frames.
+const UNSENT_LOOK_EVERY: time::Duration = time::Duration::from_micros(20);
 
 /// Which wire, and who is at its other end.
 #[derive(Clone, Debug)]
@@ -63,6 +77,12 @@ pub struct LogLink {
     endpoint: Endpoint,
     peer: MacAddr,
     other_senders: u64,
+    /// A time just before the last wait saw a frame, if nobody had to read the clock for it.
+    seen_at: Option<Time>,
+    /// Frames were handled with such a time.
+    unconfirmed: bool,
+    /// There is bulk to send, and too much of it below us already.
+    bulk_held: bool,
     /// A frame is made here: its Ethernet header stays in front.
     frame: Box<[u8; FRAME_MAX]>,
 }
@@ -86,42 +106,72 @@ impl LogLink {
             entropy::fill(bytes).expect("getrandom gives bytes once the system has booted");
         });
         let endpoint = Endpoint::new(settings, security, random, now())?;
-        Ok(LogLink { port, endpoint, peer, other_senders: 0, frame: Box::new([0; FRAME_MAX]) })
+        Ok(LogLink {
+            port,
+            endpoint,
+            peer,
+            other_senders: 0,
+            seen_at: None,
+            unconfirmed: false,
+            bulk_held: false,
+            frame: Box::new([0; FRAME_MAX]),
+        })
     }
 
     /// Takes in what arrived and does what is due. Log that arrived is acknowledged at once: the peer
     /// holds an output for that, and the caller may have long work to do. Whether more frames are there:
     /// then come again, and nothing is called late before they were seen.
+    ///
+    /// After a wait that saw a frame this reads no clock: see [`confirm`](Self::confirm).
     pub fn receive(&mut self) -> Result<bool, PortError> {
         let arrived = self.port.arrived(FRAMES_PER_TURN)?;
-        // Read when the frames are there: none of them seems to have come before it was sent, or the
-        // backup's patience would end too early for the primary's lease.
-        let now = now();
-        let peer = self.peer.octets();
-        if let Some(mark) = arrived {
-            loop {
-                let LogLink { port, endpoint, other_senders, .. } = self;
-                let taken = port.receive_until(mark, |frame| {
-                    if frame[SOURCE] == peer {
-                        endpoint.handle_frame(now, &mut frame[HEADER_BYTES..]);
-                    } else {
-                        *other_senders += 1;
-                    }
-                })?;
-                if taken.is_none() {
-                    break;
-                }
-                if self.endpoint.channel().is_some_and(Channel::owes_log_ack) {
-                    self.transmit_at(now)?;
-                }
-            }
+        let time = self.endpoint.channel().map_or(Time::default(), Channel::time);
+        let seen_at = self.seen_at.take().filter(|seen_at| *seen_at >= time);
+        // Read when the frames are there: none of them seems to have come before it was sent.
+        let now = seen_at.unwrap_or_else(now);
+        if seen_at.is_none() {
+            self.confirm(now);
         }
+        if let Some(mark) = arrived {
+            self.handle_frames(now, mark)?;
+        }
+        self.unconfirmed &= seen_at.is_some();
         let more = arrived.is_some() && self.port.has_frame();
         // After the frames: a host that slept finds that the peer lives first.
         if !more && self.endpoint.poll_timeout().is_some_and(|timeout| timeout <= now) {
             self.endpoint.handle_timeout(now);
         }
         Ok(more)
+    }
+
+    fn handle_frames(&mut self, now: Time, mark: Mark) -> Result<(), PortError> {
+        let peer = self.peer.octets();
+        loop {
+            let LogLink { port, endpoint, other_senders, unconfirmed, .. } = self;
+            let taken = port.receive_until(mark, |frame| {
+                if frame[SOURCE] == peer {
+                    let verdict = endpoint.handle_frame(now, &mut frame[HEADER_BYTES..]);
+                    *unconfirmed |= verdict.is_sign_of_life();
+                } else {
+                    *other_senders += 1;
+                }
+            })?;
+            if taken.is_none() {
+                return Ok(());
+            }
+            if endpoint.channel().is_some_and(Channel::owes_log_ack) {
+                self.send(now)?;
+            }
+        }
+    }
+
+    /// What was received with a reading of the clock from before the frames were seen, was there at
+    /// `now`. From then on the backup's patience counts: from an earlier time it might end too early for
+    /// the primary's lease, which begins when the frame is sent. It is not asked in between.
+    fn confirm(&mut self, now: Time) {
+        if std::mem::take(&mut self.unconfirmed) {
+            self.endpoint.heard_by(now);
+        }
     }
 
     /// Hands to the kernel what there is to send: all of the log, and a few frames of bulk at most.
@@ -133,19 +183,33 @@ impl LogLink {
     /// The same with a reading of the clock that the caller has taken, not before anything that the
     /// channel was told. An old one does no harm but to the lease, which is then the shorter.
     pub fn transmit_at(&mut self, now: Time) -> Result<bool, PortError> {
-        let bulk_before = self.bulk_frames();
-        let mut more = false;
-        while let Some(length) = self.endpoint.poll_transmit(now, &mut self.frame[HEADER_BYTES..]) {
+        self.confirm(now);
+        self.send(now)
+    }
+
+    fn send(&mut self, now: Time) -> Result<bool, PortError> {
+        let wants_bulk =
+            self.endpoint.channel().is_some_and(|channel| channel.wants_to_send(Lane::Bulk));
+        self.bulk_held = wants_bulk && self.port.unsent_bytes()? >= UNSENT_BYTES_MAX;
+        let bulk_until = match self.bulk_held {
+            true => self.bulk_frames(),
+            false => self.bulk_frames() + BULK_FRAMES_PER_TURN,
+        };
+        loop {
+            let more = self.bulk_frames() < bulk_until;
+            let out = &mut self.frame[HEADER_BYTES..];
+            let length = match more {
+                true => self.endpoint.poll_transmit(now, out),
+                false => self.endpoint.poll_transmit_log(now, out),
+            };
+            let Some(length) = length else { break };
             let header = self.port.header_to(self.peer);
             self.frame[..HEADER_BYTES].copy_from_slice(&header);
             self.port.send(&self.frame[..HEADER_BYTES + length])?;
-            more = self.bulk_frames() - bulk_before >= BULK_FRAMES_PER_TURN;
-            if more {
-                break;
-            }
         }
         self.port.flush()?;
-        Ok(more)
+        let more = self.endpoint.channel().is_some_and(|channel| channel.wants_to_send(Lane::Bulk));
+        Ok(more && !self.bulk_held)
     }
 
     /// Bulk frames sent so far.
@@ -162,8 +226,14 @@ impl LogLink {
     /// The same with a reading of the clock that the caller has taken. By as much as it is old, the wait
     /// may be too long.
     pub fn wait_at(&mut self, now: Time, until: Option<Time>) -> Result<Wake, PortError> {
-        let due = self.endpoint.poll_timeout().into_iter().chain(until).min();
-        self.port.wait(due.map(|due| Duration::from_nanos(due.since(now).as_nanos())))
+        self.confirm(now);
+        let queue_look = self.bulk_held.then(|| now + UNSENT_LOOK_EVERY);
+        let due = self.endpoint.poll_timeout().into_iter().chain(until).chain(queue_look).min();
+        let wake =
+            self.port.wait(due.map(|due| Duration::from_nanos(due.since(now).as_nanos())))?;
+        let looked = self.port.looked().map(|looked| looked.as_nanos() as u64);
+        self.seen_at = looked.map(|looked| now + time::Duration::from_nanos(looked));
+        Ok(wake)
     }
 
     /// The next thing that happened.

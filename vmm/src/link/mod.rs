@@ -12,4 +12,4 @@ pub mod key_file;
 mod log_link;
 
 pub use error::LinkError;
-pub use log_link::{LinkOptions, LinkReport, LogLink, now};
+pub use log_link::{LinkOptions, LinkReport, LogLink, UNSENT_BYTES_MAX, now};
