@@ -105,6 +105,13 @@ impl Endpoint {
         }
     }
 
+    /// See [`Channel::heard_by`].
+    pub fn heard_by(&mut self, now: Time) {
+        if let Some(channel) = &mut self.channel {
+            channel.heard_by(now);
+        }
+    }
+
     /// Begins a channel if there is a session for one.
     fn meet(&mut self, now: Time) {
         let Some(peer) = self.link.peer() else { return };
@@ -151,12 +158,30 @@ impl Endpoint {
     ///
     /// When `out` is shorter than [`Settings::frame_bytes_max`].
     pub fn poll_transmit(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        self.poll_transmit_by(Channel::poll_transmit, now, out)
+    }
+
+    /// The same without bulk: [`Channel::poll_transmit_log`].
+    ///
+    /// # Panics
+    ///
+    /// As [`poll_transmit`](Self::poll_transmit).
+    pub fn poll_transmit_log(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        self.poll_transmit_by(Channel::poll_transmit_log, now, out)
+    }
+
+    fn poll_transmit_by(
+        &mut self,
+        poll: fn(&mut Channel, Time, &mut [u8]) -> Option<usize>,
+        now: Time,
+        out: &mut [u8],
+    ) -> Option<usize> {
         if let Some(length) = self.link.poll_transmit(out) {
             return Some(length);
         }
         let channel = self.channel.as_mut()?;
         let inside = SEAL_HEADER_BYTES..out.len() - SEAL_TAG_BYTES;
-        let length = channel.poll_transmit(now, &mut out[inside])?;
+        let length = poll(channel, now, &mut out[inside])?;
         let length = length + SEAL_OVERHEAD_BYTES;
         self.link.seal(&mut out[..length]).expect("a channel has a session");
         Some(length)

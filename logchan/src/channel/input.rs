@@ -24,6 +24,20 @@ impl Channel {
         verdict
     }
 
+    /// The frames handled so far had arrived by `now`; [`heard_by`](Self::heard_by) is to be called before
+    /// the next timeout if the time that they were handled with may be one before their arrival.
+    pub fn heard_by(&mut self, now: Time) {
+        self.advance(now);
+        self.hear(now);
+    }
+
+    fn hear(&mut self, now: Time) {
+        self.liveness.heard(now);
+        if self.timers.is_set(Timer::Silence) {
+            self.timers.set(Timer::Silence, self.liveness.silence_at());
+        }
+    }
+
     /// Does what has become due. To be called when [`poll_timeout`](Self::poll_timeout) is in the
     /// past; harmless at other times.
     pub fn handle_timeout(&mut self, now: Time) {
@@ -94,10 +108,7 @@ impl Channel {
 
     /// Takes a frame that the peer sent in this session and that was not here before.
     fn take(&mut self, now: Time, header: &FrameHeader, payload: &[u8]) -> FrameVerdict {
-        self.liveness.heard(now);
-        if self.timers.is_set(Timer::Silence) {
-            self.timers.set(Timer::Silence, self.liveness.silence_at());
-        }
+        self.hear(now);
         self.handle_acks(now, header);
 
         let verdict = match header.kind.lane() {

@@ -245,9 +245,7 @@ impl<P: FramePort> PairSource<P> {
     fn wait_on_wire(&mut self) -> Result<(), SourceError> {
         let PairParts { replica, wire, .. } = &mut self.parts;
         let now = now();
-        let due = replica.poll_timeout().map_or(WAIT_MAX, |due| due.since(now));
-        let timeout = Duration::from_nanos(due.min(WAIT_MAX).as_nanos());
-        wire.port_mut().wait(Some(timeout))?;
+        wire.wait_at(replica, now, Some(now + WAIT_MAX))?;
         Ok(())
     }
 
@@ -431,7 +429,7 @@ impl<P: FramePort> EventSource for PairSource<P> {
             return Ok(Waited::Look);
         }
         let PairParts { replica, wire, world, wait, .. } = &mut self.parts;
-        let due = replica.poll_timeout();
+        let due = wire.due(replica, now());
         let mut timeout = world.wait_max(wants);
         if let Some(due) = due {
             timeout = timeout.min(Duration::from_nanos(due.since(now()).as_nanos()));
