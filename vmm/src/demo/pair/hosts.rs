@@ -131,15 +131,16 @@ impl<'a> Hosts<'a> {
     }
 
     /// Kills the process that the VM lives in, and waits until the other one is live; calls `live` at
-    /// once then. The dead one's descriptors are closed when this returns.
-    pub(super) fn kill(&mut self, live: impl FnOnce()) -> Result<Takeover, DemoError> {
+    /// once then. The dead one's descriptors are closed when this returns. `None`: the other one was
+    /// live already, because the machine had stood still.
+    pub(super) fn kill(&mut self, live: impl FnOnce()) -> Result<Option<Takeover>, DemoError> {
         let speaker = self.speaker().expect("a protected VM has a speaker");
         let dead = speaker.host;
         let killed_ns = boottime_ns();
         speaker.signal(Signal::SIGKILL);
         let killed = self.members[dead.index()].take();
         let mut killed = killed.expect("the speaker is one of them");
-        self.reigns.end(dead, boottime_ns());
+        let end_ns = boottime_ns();
         let survivor = dead.other().index();
         let limit = TAKEOVER_MAX + Duration::from_millis(self.setup.silence_ms);
         let result = self.wait("the other host to go live", limit, |hosts| {
@@ -149,7 +150,13 @@ impl<'a> Hosts<'a> {
         let (silent_ns, live_ns) = result?;
         live();
         killed.reap(END_MAX)?;
-        Ok(Takeover { dead, killed_ns, silent_ns, live_ns })
+        if live_ns <= killed_ns {
+            self.reigns.end(dead, live_ns);
+            self.counts.unplanned += 1;
+            return Ok(None);
+        }
+        self.reigns.end(dead, end_ns);
+        Ok(Some(Takeover { dead, killed_ns, silent_ns, live_ns }))
     }
 
     /// Ends the VM in good order: the primary first, which takes its backup with it.
@@ -245,8 +252,11 @@ impl<'a> Hosts<'a> {
         match *event {
             PairEvent::TermWon | PairEvent::WentLive { .. } => self.reigns.begin(host, term, t_ns),
             PairEvent::Halted { .. } => self.reigns.end(host, t_ns),
-            PairEvent::BackupSilent { .. } => {
-                self.reigns.end(host, t_ns);
+            PairEvent::BackupSilent { heard_ns } => {
+                // A host that stood still notices late that its lease was over long before: a lease is
+                // shorter than the silence, and begins no later than the last that was heard.
+                let silence_ns = self.setup.silence_ms * 1_000_000;
+                self.reigns.end(host, t_ns.min(heard_ns + silence_ns));
                 self.counts.backups_lost += 1;
             }
             PairEvent::SyncClosed { pause_ns, .. } => self.counts.pauses_ns.push(pause_ns),

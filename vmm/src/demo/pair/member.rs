@@ -25,6 +25,8 @@ pub(super) struct Setup<'a> {
     pub(super) key: &'a Path,
     /// The witness's folder.
     pub(super) witness: &'a Path,
+    /// Where the sockets are at which 'understudy status' is answered.
+    pub(super) sockets: &'a Path,
     /// After how long a silent peer is taken for dead.
     pub(super) silence_ms: u64,
 }
@@ -141,6 +143,7 @@ impl Member {
         command.args(["--tap", TAP, "--interface", LOG_LINK, "--peer", host.other().log_mac()]);
         command.args(["--silence-ms", &setup.silence_ms.to_string(), "--json", "--quiet"]);
         command.arg("--key").arg(setup.key).arg("--witness").arg(setup.witness);
+        command.arg("--status").arg(setup.sockets.join(format!("{host}-{life}.sock")));
         // Ctrl-C is for us: we end the others in order.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespace = setup.network.host(host);

@@ -49,6 +49,9 @@ const CLIENTS_END_MAX: Duration = Duration::from_secs(40);
 /// All clients talk to a protected VM for at least this long before the first kill and after the last.
 const UNDISTURBED: Duration = Duration::from_millis(500);
 
+/// A busy machine is mentioned from here on.
+const LATE_SAID_NS: u64 = 20_000_000;
+
 /// A kill comes at a random moment after the VM is protected: so many milliseconds later.
 const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 50..=1250;
 
@@ -92,6 +95,7 @@ pub fn run(
         network: &network,
         key: &key,
         witness: &witness,
+        sockets: folder.path(),
         silence_ms: plan.silence_ms,
     };
     let crowd = Crowd::default();
@@ -118,8 +122,12 @@ impl Course<'_> {
         let mut failovers = Vec::new();
         let mut random = fastrand::Rng::with_seed(self.plan.seed);
         for kill in 1..=self.plan.kills {
-            self.undisturbed(Duration::from_millis(random.u64(KILL_AFTER_MS)))?;
-            failovers.push(self.fail_over(kill)?);
+            failovers.push(loop {
+                self.undisturbed(Duration::from_millis(random.u64(KILL_AFTER_MS)))?;
+                if let Some(failover) = self.fail_over(kill)? {
+                    break failover;
+                }
+            });
             self.audience.kills_done(kill);
         }
         self.undisturbed(UNDISTURBED)?;
@@ -158,6 +166,7 @@ impl Course<'_> {
             lan_frames: lan.frames,
             lan_missed: lan.missed,
             unplanned: counts.unplanned,
+            late_ns: self.crowd.prober.lates().most_in(0, u64::MAX),
             backups_lost: counts.backups_lost,
         })
     }
@@ -210,10 +219,12 @@ impl Course<'_> {
     }
 
     /// One kill, and everything that follows until the VM is protected again and every client served.
-    fn fail_over(&mut self, kill: u32) -> Result<Failover, DemoError> {
+    /// `None`: the host that was killed was not the VM's any more.
+    fn fail_over(&mut self, kill: u32) -> Result<Option<Failover>, DemoError> {
         let (crowd, client) = (self.crowd, self.network.client());
         let mut timers = Ok(String::new());
         let takeover = self.hosts.kill(|| timers = counting::timers(client))?;
+        let Some(takeover) = takeover else { return Ok(None) };
         let Takeover { dead, killed_ns, silent_ns, live_ns } = takeover;
         let detect_ns = silent_ns.saturating_sub(killed_ns);
         let golive_ns = live_ns.saturating_sub(silent_ns);
@@ -240,13 +251,22 @@ impl Course<'_> {
             timers?,
         ));
         let served_ns = crowd.prober.seen().times.last().unwrap_or(live_ns);
+        let late_ns = crowd.prober.lates().most_in(killed_ns, served_ns);
+        if late_ns > LATE_SAID_NS {
+            self.audience.say(&format!(
+                "  (the machine is busy: a client that wanted to run had to wait for {:.1} ms)",
+                ms(late_ns)
+            ));
+        }
         self.protect()?;
         let protected_ns = self.hosts.protected().map_or(served_ns, |(_, since_ns)| since_ns);
         self.hosts.wait("an answer by UDP", SERVED_MAX, |_| {
             (crowd.prober.seen().times.last() > Some(protected_ns)).then_some(())
         })?;
         let sync_gap_ns = gap(crowd.prober.seen().times.longest_gap(served_ns, protected_ns))?;
-        Ok(Failover { detect_ns, golive_ns, outage_ns, tcp_gap_ns, sync_gap_ns })
+        let failover =
+            Failover { detect_ns, golive_ns, outage_ns, tcp_gap_ns, sync_gap_ns, late_ns };
+        Ok(Some(failover))
     }
 }
 

@@ -22,11 +22,28 @@ const MAGIC: [u8; 8] = *b"probe\0\0\0";
 
 const DATAGRAM_BYTES: usize = 16;
 
+/// A sender that wakes this much too late was kept from running by more than the kernel's timers.
+const LATE_MIN: Duration = Duration::from_millis(3);
+
 /// What the prober saw.
 #[derive(Debug, Default)]
 pub(super) struct Prober {
     sent: AtomicU64,
     seen: Mutex<Seen>,
+    lates: Mutex<Lates>,
+}
+
+/// Times when the sender woke too late, and by how much, nanoseconds: what of an outage may be the
+/// machine's, on which everybody runs together.
+#[derive(Debug, Default)]
+pub(super) struct Lates(Vec<(u64, u64)>);
+
+impl Lates {
+    /// By how much at most, among the wakes in `from_ns..=to_ns`.
+    pub(super) fn most_in(&self, from_ns: u64, to_ns: u64) -> u64 {
+        let within = self.0.iter().filter(|(at_ns, _)| (from_ns..=to_ns).contains(at_ns));
+        within.map(|&(_, late_ns)| late_ns).max().unwrap_or(0)
+    }
 }
 
 /// Answers.
@@ -65,6 +82,10 @@ impl Prober {
             // A sender that was kept from running goes on from there: no burst.
             due = (due + PERIOD).max(Instant::now());
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let late = due.elapsed();
+            if late >= LATE_MIN {
+                self.lates().0.push((boottime_ns(), late.as_nanos() as u64));
+            }
         }
     }
 
@@ -105,6 +126,11 @@ impl Prober {
     /// Datagrams sent.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// When the sender woke too late.
+    pub(super) fn lates(&self) -> MutexGuard<'_, Lates> {
+        self.lates.lock().expect("nobody panics with it")
     }
 
     /// The answers.

@@ -37,10 +37,10 @@ impl Reigns {
         }
     }
 
-    /// `host` may not speak any more.
+    /// `host` may not speak any more, since `t_ns`, even if it did not know that at once.
     pub(super) fn end(&mut self, host: Host, t_ns: u64) {
         for reign in self.0.iter_mut().filter(|reign| reign.host == host) {
-            reign.to_ns.get_or_insert(t_ns);
+            reign.to_ns.get_or_insert(t_ns.max(reign.from_ns));
         }
     }
 

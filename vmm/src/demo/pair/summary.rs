@@ -16,6 +16,8 @@ pub(super) struct Failover {
     pub(super) tcp_gap_ns: u64,
     /// The longest time without an answer by UDP while a new backup was given the memory.
     pub(super) sync_gap_ns: u64,
+    /// How late a client came to run meanwhile, which wanted to run every millisecond.
+    pub(super) late_ns: u64,
 }
 
 /// All figures of a demonstration.
@@ -47,6 +49,8 @@ pub struct Summary {
     pub(super) lan_frames: u64,
     pub(super) lan_missed: u64,
     pub(super) unplanned: u64,
+    /// As [`Failover::late_ns`], over the whole demonstration.
+    pub(super) late_ns: u64,
     pub(super) backups_lost: u64,
 }
 
@@ -66,6 +70,7 @@ impl Summary {
             "detect_ms": spread_ms(&self.all(|f| f.detect_ns), &[50, 99]),
             "golive_ms": spread_ms(&self.all(|f| f.golive_ns), &[50, 99]),
             "sync_pause_ms": spread_ms(&self.pauses_ns, &[50, 100]),
+            "host_late_ms": { "in_outages": spread_ms(&self.all(|f| f.late_ns), &[50, 100]), "max": ms(self.late_ns) },
             "sync_gap_ms": spread_ms(&self.all(|f| f.sync_gap_ns), &[50, 100]),
             "tcp": {
                 "requests": self.requests,
@@ -139,6 +144,7 @@ impl Summary {
                 ),
             ),
             ("takeovers without a kill", format!("{}", self.unplanned)),
+            ("machine kept a client waiting", format!("{:.1} ms at most", ms(self.late_ns))),
             ("seed", format!("{}", self.seed)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
