@@ -87,7 +87,7 @@ impl<'a> Hosts<'a> {
     /// Starts a process where there is none; its process id.
     pub(super) fn start(&mut self, part: Part, host: Host) -> Result<u32, DemoError> {
         self.lives += 1;
-        let member = Member::spawn(self.setup, part, host, self.lives, &self.sender)?;
+        let member = Member::spawn(self.setup, part, host, self.lives, &self.sender, &[])?;
         let pid = member.pid();
         self.members[host.index()] = Some(member);
         Ok(pid)
