@@ -263,6 +263,7 @@ impl<'a> Hosts<'a> {
             PairEvent::Diverged => self.counts.divergences += 1,
             PairEvent::Started { .. }
             | PairEvent::PeerMet { .. }
+            | PairEvent::NobodyMet { .. }
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
             | PairEvent::SyncBegun

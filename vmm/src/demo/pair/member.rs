@@ -113,6 +113,7 @@ impl State {
             }
             PairEvent::Started { .. }
             | PairEvent::PeerMet { .. }
+            | PairEvent::NobodyMet { .. }
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
             | PairEvent::SyncClosed { .. }
