@@ -5,6 +5,7 @@ set -euo pipefail
 
 declare -A package_of=(
     [cc]=gcc [ip]=iproute2 [ping]=iputils-ping [curl]=curl [setpriv]=util-linux
+    [chrt]=util-linux [tcpdump]=tcpdump
 )
 missing=()
 for command in "${!package_of[@]}"; do

@@ -83,16 +83,15 @@ impl Primary<'_> {
                     return Ok(end);
                 }
             }
-            let is_done = self.is_done() || stop.load(Ordering::Relaxed);
-            if !is_done {
-                self.append(channel);
+            let mut until = None;
+            if !self.is_done() && !stop.load(Ordering::Relaxed) {
+                until = self.append(channel);
             } else if self.under_way.is_empty() && !self.has_left {
                 channel.bye(now());
                 self.has_left = true;
             }
-            let more = link.transmit()?;
-            if !more {
-                wait_for_work(link, self.due.filter(|_| !is_done))?;
+            if !link.transmit()? {
+                wait_for_work(link, until)?;
             }
         }
     }
@@ -112,18 +111,20 @@ impl Primary<'_> {
         }
     }
 
-    /// Appends what is due, as far as there is room.
-    fn append(&mut self, channel: &mut Channel) {
+    /// Appends what is due, as far as there is room. When the next one is due, unless that hangs on an
+    /// acknowledgement.
+    fn append(&mut self, channel: &mut Channel) -> Option<Time> {
         let now = now();
         while let Some(due) = self.due.filter(|due| *due <= now)
             && !self.is_done()
         {
             let entry = self.maker.make(self.sent.entries);
-            let Ok(range) = channel.append(now, Lane::Latency, entry) else { return };
+            let Ok(range) = channel.append(now, Lane::Latency, entry) else { return None };
             self.under_way.push_back((range.end, due));
             self.sent.entries += 1;
             let interval = self.plan.interval;
             self.due = (interval > Duration::ZERO).then(|| due + interval);
         }
+        self.due
     }
 }

@@ -71,12 +71,13 @@ pub(super) fn wait_for_work(link: &mut LogLink, until: Option<Time>) -> Result<(
 
 /// Answers for a while: the peer said Bye, and says it again until it hears that it was heard.
 pub(super) fn see_off(link: &mut LogLink) -> Result<(), PortError> {
-    let again_within = link.endpoint().settings().timing.retransmit_max;
+    let timing = link.endpoint().settings().timing;
+    let latest = now() + timing.silence;
     loop {
         link.receive()?;
         link.transmit()?;
         let heard_at = link.channel().map_or_else(now, |channel| channel.heard_at());
-        let end = heard_at + again_within * 5;
+        let end = latest.min(heard_at + timing.retransmit_max * 5);
         if now() >= end {
             return Ok(());
         }
