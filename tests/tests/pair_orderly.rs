@@ -30,7 +30,8 @@ fn orderly_ends_are_no_failovers() {
         let ended = process.end();
         assert_eq!((ended.code, ended.words.len()), (Some(0), 0), "{}", process.story());
         let halted = wait_for!(process, PairEvent::Halted { .. });
-        assert_eq!((halted.event, halted.term), (PairEvent::Halted { why }, 1));
+        let PairEvent::Halted { why: told, .. } = halted.event else { unreachable!("awaited") };
+        assert_eq!((told, halted.term), (why, 1));
         wait_for!(process, PairEvent::Ended { .. });
         assert_eq!(process.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
     }

@@ -11,7 +11,7 @@ use vmm::demo::standalone::GUEST_ADDRESS;
 
 #[test]
 fn demo_runs_every_client_and_leaves_nothing_behind() {
-    let output = run(&["demo", "--json"]);
+    let output = run(&["demo", "--standalone", "--json"]);
     let account = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{account}");
     let result = json(&String::from_utf8_lossy(&output.stdout));

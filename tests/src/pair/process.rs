@@ -22,7 +22,6 @@ pub struct Process {
     records: Vec<PairRecord>,
     /// Records that a test has waited for, and those before them.
     awaited: usize,
-    words: Vec<String>,
     socket: PathBuf,
 }
 
@@ -66,7 +65,7 @@ impl Process {
         let (sender, inbox) = channel::unbounded();
         let member = Member::spawn(setup, part, host, life, &sender, options)?;
         let socket = setup.socket(host, life);
-        Ok(Process { member, inbox, records: Vec::new(), awaited: 0, words: Vec::new(), socket })
+        Ok(Process { member, inbox, records: Vec::new(), awaited: 0, socket })
     }
 
     /// Where it runs.
@@ -99,7 +98,6 @@ impl Process {
                         self.member.hear(record.clone());
                         self.records.push(record);
                     }
-                    Said::Words(words) => self.words.push(words),
                     Said::End => {}
                 },
                 Message::Client(_) => unreachable!("no client has this sender"),
@@ -133,9 +131,8 @@ impl Process {
     }
 
     /// What it said in words.
-    pub fn words(&mut self) -> &[String] {
-        self.listen();
-        &self.words
+    pub fn words(&self) -> Vec<String> {
+        self.member.words()
     }
 
     /// Whether it has ended.
@@ -146,16 +143,15 @@ impl Process {
     /// Waits for its end.
     pub fn end(&mut self) -> Ended {
         let status = self.member.reap(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
-        self.member.join_readers();
         self.listen();
-        Ended { code: status.code(), words: self.words.clone() }
+        Ended { code: status.code(), words: self.words() }
     }
 
     /// Everything it said, for a failure's text.
     pub fn story(&mut self) -> String {
         self.listen();
         let records: Vec<_> = self.records.iter().map(|r| format!("{r:?}")).collect();
-        format!("{}\n  {}\n  {:?}", self.member, records.join("\n  "), self.words)
+        format!("{}\n  {}\n  {:?}", self.member, records.join("\n  "), self.words())
     }
 
     /// What `understudy status` reads of it.

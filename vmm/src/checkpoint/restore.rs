@@ -41,9 +41,12 @@ pub fn restore(machine: &mut Machine, image: &Image) -> Result<(), RestoreError>
     }
 
     let mut stale = image.full || has_short_entries(&vcpu);
-    if image.full {
+    // A backup's peer waits for a sign of life meanwhile: memory that was never touched is not looked
+    // through for what is not there.
+    if image.full && !machine.is_blank {
         clear_unlisted(machine, image, pages);
     }
+    machine.is_blank = false;
     let mut old = [0u8; PAGE as usize];
     let zero = [0u8; PAGE as usize];
     for page in &image.pages {

@@ -8,6 +8,7 @@ use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -51,6 +52,9 @@ pub struct DemoArgs {
 /// Runs the demonstration.
 pub fn main(args: &DemoArgs) -> Result<(), CliError> {
     let os = |source| CliError::Os { doing: "setting up the demonstration", source };
+    if !nix::unistd::geteuid().is_root() {
+        return Err(DemoError::NotRoot.into());
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(os)?;
@@ -103,9 +107,9 @@ impl Screen {
 
 impl Audience for Screen {
     fn say(&mut self, line: &str) {
-        // A hidden bar shows nothing, the lines neither.
         let seconds = self.start.elapsed().as_secs_f64();
-        self.bar.suspend(|| eprintln!("{seconds:7.2} s  {line}"));
+        // A terminal that has gone must not keep us from cleaning up.
+        self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{seconds:7.2} s  {line}")));
     }
 
     fn kills_done(&mut self, done: u32) {

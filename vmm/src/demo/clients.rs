@@ -117,8 +117,13 @@ pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, Demo
 
 /// Fetches a page by curl(1).
 pub fn fetch(address: Ipv4Addr, path: &str) -> Result<String, DemoError> {
-    let url = format!("http://{address}{path}");
-    lan::command("curl", &["--silent", "--show-error", "--fail", "--max-time", "30", &url])
+    fetch_within(address, path, 30)
+}
+
+/// Fetches a page by curl(1), which gives up after `seconds`.
+pub fn fetch_within(address: Ipv4Addr, path: &str, seconds: u32) -> Result<String, DemoError> {
+    let (url, seconds) = (format!("http://{address}{path}"), seconds.to_string());
+    lan::command("curl", &["--silent", "--show-error", "--fail", "--max-time", &seconds, &url])
 }
 
 /// Sends an ICMP echo request every millisecond until one is answered, `vm` ends, or `give_up` has

@@ -44,6 +44,9 @@ pub enum DemoError {
     /// A client got an answer it should not have got.
     #[error("{0}")]
     Wrong(String),
+    /// Without root there are no namespaces.
+    #[error("network namespaces, taps and /dev/kvm are needed: run it as root")]
+    NotRoot,
     /// SIGINT, SIGTERM or SIGHUP.
     #[error("interrupted")]
     Interrupted,

@@ -14,7 +14,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Told by the engine.
-    Replica(ReplicaEvent),
+    Replica {
+        /// What.
+        event: ReplicaEvent,
+        /// When this host last gave the LAN a frame.
+        spoke_at: Option<Time>,
+    },
     /// The closing checkpoint of a sync is on its way, and the guest runs again.
     SyncClosed {
         /// How long the guest stood still for it.
@@ -87,6 +92,8 @@ pub enum PairEvent {
     BackupSilent {
         /// When it was last heard.
         heard_ns: u64,
+        /// When the LAN was last given a frame: the lease may have ended long before this is told.
+        spoke_ns: Option<u64>,
     },
     /// See [`ReplicaEvent::BackupLeft`].
     BackupLeft,
@@ -112,6 +119,8 @@ pub enum PairEvent {
     Halted {
         /// Why.
         why: Why,
+        /// When the LAN was last given a frame.
+        spoke_ns: Option<u64>,
     },
     /// The process ends in good order.
     Ended {
@@ -165,7 +174,7 @@ impl PairRecord {
                 (None, PairEvent::SyncClosed { pause_ns: pause.as_nanos(), pages })
             }
             Notice::NobodyMet { why } => (None, PairEvent::NobodyMet { why: why.clone() }),
-            Notice::Replica(event) => named(event, stats),
+            &Notice::Replica { event, spoke_at } => named(&event, stats, spoke_at),
         };
         PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event }
     }
@@ -189,7 +198,12 @@ impl PairRecord {
 }
 
 /// An event of the engine, with the term that it is about, if that is another one than the engine's.
-fn named(event: &ReplicaEvent, stats: &ReplicaStats) -> (Option<u64>, PairEvent) {
+fn named(
+    event: &ReplicaEvent,
+    stats: &ReplicaStats,
+    spoke_at: Option<Time>,
+) -> (Option<u64>, PairEvent) {
+    let spoke_ns = spoke_at.map(Time::as_nanos);
     let term = match *event {
         ReplicaEvent::PeerMet { term, .. }
         | ReplicaEvent::TermWon { term }
@@ -219,7 +233,7 @@ fn named(event: &ReplicaEvent, stats: &ReplicaStats) -> (Option<u64>, PairEvent)
         ReplicaEvent::SyncBegun => PairEvent::SyncBegun,
         ReplicaEvent::Protected => PairEvent::Protected { pages_copied: stats.pages_copied },
         ReplicaEvent::BackupSilent { heard_at } => {
-            PairEvent::BackupSilent { heard_ns: heard_at.as_nanos() }
+            PairEvent::BackupSilent { heard_ns: heard_at.as_nanos(), spoke_ns }
         }
         ReplicaEvent::BackupLeft => PairEvent::BackupLeft,
         ReplicaEvent::Following => PairEvent::Following,
@@ -237,6 +251,7 @@ fn named(event: &ReplicaEvent, stats: &ReplicaStats) -> (Option<u64>, PairEvent)
                 Halt::PrimaryStopped => Why::PrimaryStopped,
                 Halt::Diverged => Why::Diverged,
             },
+            spoke_ns,
         },
     };
     (term, event)
@@ -253,9 +268,11 @@ mod tests {
         let now = Time::from_nanos(12_345);
         let mut hold_ns = Histogram::new(3).unwrap();
         hold_ns.record(7).unwrap();
-        let live = Notice::Replica(ReplicaEvent::WentLive { term: Term(4) });
+        let spoke_at = Some(Time::from_nanos(77));
+        let told = |event| Notice::Replica { event, spoke_at };
+        let live = told(ReplicaEvent::WentLive { term: Term(4) });
         let closed = Notice::SyncClosed { pause: Duration::from_micros(5), pages: 9 };
-        let halted = Notice::Replica(ReplicaEvent::Halted(Halt::Replaced { term: Term(5) }));
+        let halted = told(ReplicaEvent::Halted(Halt::Replaced { term: Term(5) }));
         let lines = [
             (PairRecord::started(now, RoleName::Seeking), r#""event":"started","role":"seeking""#),
             (
@@ -266,7 +283,10 @@ mod tests {
                 PairRecord::of(now, 3, &stats, &closed),
                 r#""term":3,"event":"sync_closed","pause_ns":5000,"pages":9"#,
             ),
-            (PairRecord::of(now, 3, &stats, &halted), r#""event":"halted","why":"replaced""#),
+            (
+                PairRecord::of(now, 3, &stats, &halted),
+                r#""term":5,"event":"halted","why":"replaced","spoke_ns":77"#,
+            ),
             (PairRecord::ended(now, 4, &stats, &hold_ns), r#""hold":{"count":1,"p50_ns":7"#),
         ];
         for (record, part) in lines {

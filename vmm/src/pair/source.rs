@@ -75,6 +75,8 @@ pub struct PairSource<P> {
     sent: u64,
     /// From output made to output on the tap, nanoseconds.
     hold_ns: Histogram<u64>,
+    /// When the LAN was last given a frame.
+    spoke_at: Option<Time>,
     is_stopping: bool,
     /// Since when the guest stands still for a checkpoint.
     still_since: Option<Time>,
@@ -96,6 +98,7 @@ impl<P: FramePort> PairSource<P> {
             made_output: false,
             sent: 0,
             hold_ns,
+            spoke_at: None,
             is_stopping: false,
             still_since: None,
             is_void: false,
@@ -254,7 +257,7 @@ impl<P: FramePort> PairSource<P> {
                 | ReplicaEvent::Halted(_) => true,
             };
             if is_news {
-                observer(replica, Notice::Replica(event));
+                observer(replica, Notice::Replica { event, spoke_at: self.spoke_at });
             }
         }
         Ok(())
@@ -284,6 +287,7 @@ impl<P: FramePort> PairSource<P> {
                 self.hold_ns.saturating_record(now.since(made_at).as_nanos());
             }
             replica.pop_tap();
+            self.spoke_at = Some(now);
             any = true;
         }
         if any {

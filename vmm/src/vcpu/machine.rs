@@ -55,6 +55,8 @@ pub struct Machine {
     pub(crate) vm: Vm,
     pub(crate) devices: Devices,
     pub(crate) counters: Counters,
+    /// Nothing was ever written to its memory.
+    pub(crate) is_blank: bool,
 }
 
 impl Machine {
@@ -64,11 +66,12 @@ impl Machine {
         let vm = system.create_vm(&ram)?;
         let vcpu = vm.create_vcpu(config.cpu_model.entries())?;
         let devices = Devices::new(&config.devices);
-        Ok(Machine { vcpu, vm, devices, counters: Counters::default() })
+        Ok(Machine { vcpu, vm, devices, counters: Counters::default(), is_blank: true })
     }
 
     /// Puts the vCPU to the first instruction of a loaded guest.
     pub fn start_at(&mut self, initial: &InitialState) -> Result<(), KvmError> {
+        self.is_blank = false;
         self.vcpu.start_at(initial)
     }
 

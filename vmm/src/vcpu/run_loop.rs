@@ -248,7 +248,7 @@ fn port_access(
     port: u16,
     size: usize,
 ) -> Result<(), RunError> {
-    let Machine { vm, vcpu, devices, counters } = machine;
+    let Machine { vm, vcpu, devices, counters, .. } = machine;
     let mut access = Access { ram: vm.ram(), source };
     for element in vcpu.pio_data().chunks_exact_mut(size) {
         match direction {

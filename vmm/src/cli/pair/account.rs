@@ -49,7 +49,7 @@ fn advice(mismatch: &Mismatch) -> String {
 
 fn is_alarming(notice: &Notice) -> bool {
     let event = match notice {
-        Notice::Replica(event) => event,
+        Notice::Replica { event, spoke_at: _ } => event,
         Notice::SyncClosed { .. } => return false,
         Notice::NobodyMet { .. } => return true,
     };
@@ -76,7 +76,7 @@ fn is_alarming(notice: &Notice) -> bool {
 
 fn words(replica: &Replica, notice: &Notice) -> String {
     let event = match notice {
-        Notice::Replica(event) => event,
+        Notice::Replica { event, spoke_at: _ } => event,
         Notice::SyncClosed { pause, pages } => {
             let ms = pause.as_nanos() as f64 / 1e6;
             return format!("the VM stood still for {ms:.1} ms, for the last {pages} pages");

@@ -56,6 +56,8 @@ impl Counting {
         while !stop.load(Ordering::Relaxed) {
             match counter.ask() {
                 Ok(number) => self.tally().answered(number, boottime_ns()),
+                // The demonstration has failed already, and says why.
+                Err(_) if stop.load(Ordering::Relaxed) => break,
                 Err(error) => {
                     tracing::warn!("{error}");
                     self.tally().resets += 1;
@@ -76,14 +78,12 @@ impl Counting {
 /// What ss(8) says of the connection's timers now: the retransmission timeout, a timer that runs, and
 /// what is being retransmitted.
 pub fn timers(client: &Namespace) -> Result<String, DemoError> {
-    let port = format!(":{COUNTER_PORT}");
-    let line = client.enter(|| command("ss", &["-tinOH", "-o", "dst", GUEST, "dport", &port]))?;
+    let target = format!("{GUEST_ADDRESS}:{COUNTER_PORT}");
+    let line = client.enter(|| command("ss", &["-tinoOH", "dst", &target]))?;
     let told = ["timer:", "rto:", "backoff:", "unacked:", "retrans:"];
     let words = line.split_whitespace().filter(|word| told.iter().any(|t| word.starts_with(t)));
     Ok(words.collect::<Vec<_>>().join(" "))
 }
-
-const GUEST: &str = "10.77.0.2";
 
 #[cfg(test)]
 mod tests {

@@ -223,7 +223,6 @@ impl<'a> Hosts<'a> {
         let member = self.members[host.index()].as_mut();
         let Some(member) = member.filter(|member| is_current(&member)) else { return Ok(()) };
         match said {
-            Said::Words(words) => member.hear_words(words),
             Said::Record(record) => {
                 tracing::info!("{host}: {record:?}");
                 member.hear(record.clone());
@@ -251,12 +250,10 @@ impl<'a> Hosts<'a> {
         let PairRecord { t_ns, term, ref event } = *record;
         match *event {
             PairEvent::TermWon | PairEvent::WentLive { .. } => self.reigns.begin(host, term, t_ns),
-            PairEvent::Halted { .. } => self.reigns.end(host, t_ns),
-            PairEvent::BackupSilent { heard_ns } => {
-                // A host that stood still notices late that its lease was over long before: a lease is
-                // shorter than the silence, and begins no later than the last that was heard.
-                let silence_ns = self.setup.silence_ms * 1_000_000;
-                self.reigns.end(host, t_ns.min(heard_ns + silence_ns));
+            // A host that stood still learns late that its lease was over long before.
+            PairEvent::Halted { spoke_ns, .. } => self.reigns.end(host, spoke_ns.unwrap_or(t_ns)),
+            PairEvent::BackupSilent { spoke_ns, .. } => {
+                self.reigns.end(host, spoke_ns.unwrap_or(t_ns));
                 self.counts.backups_lost += 1;
             }
             PairEvent::SyncClosed { pause_ns, .. } => self.counts.pauses_ns.push(pause_ns),

@@ -7,12 +7,17 @@ use crate::demo::vm_process::VmProcess;
 use crate::pair::event::{PairEvent, PairRecord, Why};
 use crossbeam::channel::Sender;
 use nix::sys::signal::Signal;
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Lines that are kept of what a process says in words.
+const WORDS_MAX: usize = 100;
 
 /// What is the same for every process of a pair.
 #[derive(Debug)]
@@ -66,8 +71,6 @@ pub enum Message {
 pub enum Said {
     /// A line of its account.
     Record(PairRecord),
-    /// Anything else.
-    Words(String),
     /// Nothing will follow.
     End,
 }
@@ -106,7 +109,7 @@ impl State {
                 self.speaks = true;
                 self.live_ns = Some(record.t_ns);
             }
-            PairEvent::Halted { why } => {
+            PairEvent::Halted { why, spoke_ns: _ } => {
                 self.speaks = false;
                 self.protected = None;
                 self.over = Some(*why);
@@ -138,7 +141,8 @@ pub struct Member {
     /// What is known of it.
     pub state: State,
     last_record: Option<PairRecord>,
-    last_words: String,
+    /// Lines that are no records, the newest last.
+    words: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Member {
@@ -170,40 +174,42 @@ impl Member {
         let namespace = setup.network.host(host);
         let mut process = namespace.enter(|| VmProcess::start(&mut command))?;
         let (stdout, stderr) = process.take_pipes();
+        let all_words = Arc::new(Mutex::new(VecDeque::new()));
         let mut readers = Vec::new();
         if let Some(stdout) = stdout {
-            let tell = teller(host, life, sender);
+            let (sender, words) = (sender.clone(), Arc::clone(&all_words));
+            // Nobody listens any more when the demonstration is over.
+            let tell = move |said| drop(sender.send(Message::Process { host, life, said }));
             readers.push(std::thread::spawn(move || {
-                read_lines(stdout, |line| {
-                    tell(match serde_json::from_str(&line) {
-                        Ok(record) => Said::Record(record),
-                        Err(_) => Said::Words(line),
-                    });
+                read_lines(stdout, |line| match serde_json::from_str(&line) {
+                    Ok(record) => tell(Said::Record(record)),
+                    Err(_) => keep(host, &words, line),
                 });
                 tell(Said::End);
             }));
         }
         if let Some(stderr) = stderr {
-            let tell = teller(host, life, sender);
-            readers.push(std::thread::spawn(move || {
-                read_lines(stderr, |line| tell(Said::Words(line)));
-            }));
+            let words = Arc::clone(&all_words);
+            let read = move || read_lines(stderr, |line| keep(host, &words, line));
+            readers.push(std::thread::spawn(read));
         }
-        let (last_record, last_words) = (None, String::new());
         let state = State::default();
-        Ok(Member { process, readers, part, host, life, state, last_record, last_words })
+        Ok(Member {
+            process,
+            readers,
+            part,
+            host,
+            life,
+            state,
+            last_record: None,
+            words: all_words,
+        })
     }
 
     /// Takes in a record of this process.
     pub fn hear(&mut self, record: PairRecord) {
         self.state.hear(&record);
         self.last_record = Some(record);
-    }
-
-    /// Keeps what it said last in words.
-    pub fn hear_words(&mut self, words: String) {
-        tracing::info!("{}: {words}", self.host);
-        self.last_words = words;
     }
 
     /// Its process id.
@@ -216,30 +222,35 @@ impl Member {
         self.process.signal(signal);
     }
 
+    /// What it has said in words, the last hundred lines.
+    pub fn words(&self) -> Vec<String> {
+        self.words.lock().expect("nobody panics with it").iter().cloned().collect()
+    }
+
     /// How it ended, if it has.
     pub fn try_reap(&mut self) -> Option<ExitStatus> {
         self.process.status()
     }
 
-    /// Waits until everything that it said was sent on. It has ended.
-    pub fn join_readers(&mut self) {
-        for reader in self.readers.drain(..) {
-            // Its pipe has no writer any more. That it panicked was said already.
-            let _ = reader.join();
-        }
-    }
-
-    /// Waits for its end, for `limit` at most.
+    /// Waits for its end, for `limit` at most, and until all that it said was read.
     pub fn reap(&mut self, limit: Duration) -> Result<ExitStatus, DemoError> {
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.process.status() {
+                self.join_readers();
                 return Ok(status);
             }
             if Instant::now() > end {
                 return Err(DemoError::Wrong(format!("{self} did not end within {limit:?}")));
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn join_readers(&mut self) {
+        for reader in self.readers.drain(..) {
+            // Its pipe has no writer any more. That it panicked was said already.
+            let _ = reader.join();
         }
     }
 }
@@ -259,10 +270,10 @@ impl std::fmt::Display for Member {
             },
             None => write!(f, ", which said nothing")?,
         }
-        if !self.last_words.is_empty() {
-            write!(f, " and {:?}", self.last_words)?;
+        match self.words.lock().expect("nobody panics with it").back() {
+            Some(words) => write!(f, ", and {words:?}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -273,11 +284,13 @@ impl Drop for Member {
     }
 }
 
-/// Sends what a process says to whoever listens.
-fn teller(host: Host, life: u64, sender: &Sender<Message>) -> impl Fn(Said) + Send + use<> {
-    let sender = sender.clone();
-    // Nobody listens any more when the demonstration is over.
-    move |said| drop(sender.send(Message::Process { host, life, said }))
+fn keep(host: Host, words: &Mutex<VecDeque<String>>, line: String) {
+    tracing::info!("{host}: {line}");
+    let mut words = words.lock().expect("nobody panics with it");
+    if words.len() == WORDS_MAX {
+        words.pop_front();
+    }
+    words.push_back(line);
 }
 
 /// Calls `take` with every line, until there are no more.

@@ -99,24 +99,25 @@ pub fn run(
         silence_ms: plan.silence_ms,
     };
     let crowd = Crowd::default();
-    let hosts = Hosts::new(&setup, interrupted);
+    // They go after the clients: whoever still waits for an answer gets it.
+    let mut hosts = Hosts::new(&setup, interrupted);
     std::thread::scope(|scope| {
         let _stop = StopOnDrop(&crowd);
         let threads = Threads::new(scope, &network, &crowd, hosts.sender());
-        Course { plan, network: &network, crowd: &crowd, hosts, audience }.run(threads)
+        Course { plan, network: &network, crowd: &crowd, hosts: &mut hosts, audience }.run(threads)
     })
 }
 
 /// The demonstration under way.
-struct Course<'c> {
+struct Course<'c, 'h> {
     plan: &'c Plan,
     network: &'c Network,
     crowd: &'c Crowd,
-    hosts: Hosts<'c>,
+    hosts: &'c mut Hosts<'h>,
     audience: &'c mut dyn Audience,
 }
 
-impl Course<'_> {
+impl Course<'_, '_> {
     fn run(mut self, mut threads: Threads<'_, '_>) -> Result<Summary, DemoError> {
         let ping = self.begin(&mut threads)?;
         let mut failovers = Vec::new();

@@ -39,7 +39,7 @@ impl Reigns {
         }
     }
 
-    /// `host` may not speak any more, since `t_ns`, even if it did not know that at once.
+    /// `host` will not speak any more, and has not since `t_ns`.
     pub fn end(&mut self, host: Host, t_ns: u64) {
         for reign in self.0.iter_mut().filter(|reign| reign.host == host) {
             reign.to_ns.get_or_insert(t_ns.max(reign.from_ns));

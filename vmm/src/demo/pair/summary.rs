@@ -159,7 +159,8 @@ impl Summary {
             (self.resets, "times the counter connection was reset"),
             (self.udp_wrong, "UDP answers were wrong"),
             (self.divergences, "divergences"),
-            (self.doubles_by_account + self.doubles_on_lan, "times two hosts were live at once"),
+            (self.doubles_by_account, "times two hosts were live at once, by their accounts"),
+            (self.doubles_on_lan, "times the LAN heard a host that was not live"),
             (self.failed, "transfers failed"),
         ];
         let wrong: Vec<_> = counts.iter().filter(|(count, _)| *count > 0).collect();
@@ -170,5 +171,38 @@ impl Summary {
             wrong.iter().map(|(count, what)| format!("{count} {what}")).collect();
         text.extend(self.first_failure.clone());
         Some(text.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_must_not_be_is_a_fault() {
+        assert_eq!(Summary::default().fault(), None);
+        let faults: [fn(&mut Summary) -> &mut u64; 8] = [
+            |s| &mut s.lost,
+            |s| &mut s.repeated,
+            |s| &mut s.resets,
+            |s| &mut s.udp_wrong,
+            |s| &mut s.divergences,
+            |s| &mut s.doubles_by_account,
+            |s| &mut s.doubles_on_lan,
+            |s| &mut s.failed,
+        ];
+        for (index, fault) in faults.into_iter().enumerate() {
+            let mut summary = Summary::default();
+            *fault(&mut summary) = 1;
+            assert!(summary.fault().is_some_and(|text| text.starts_with("1 ")), "{index}");
+        }
+    }
+
+    #[test]
+    fn figures_of_a_demonstration_without_failovers_are_absent_not_zero() {
+        let json = Summary::default().json();
+        assert_eq!(json["completed_failovers"], 0);
+        assert_eq!(json["outage_ms"], json!({ "p50": null, "p99": null, "max": null }));
+        assert!(Summary::default().table().contains("without service (UDP)"));
     }
 }

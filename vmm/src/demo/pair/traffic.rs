@@ -19,6 +19,9 @@ const ECHO_BYTES: usize = 64 << 10;
 const ECHO_PAUSE: Duration = Duration::from_millis(100);
 const PAGE_PAUSE: Duration = Duration::from_millis(250);
 
+/// A page that has not come by then will not, seconds.
+const PAGE_MAX_S: u32 = 10;
+
 /// Page fetches and echo transfers.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -55,7 +58,7 @@ impl Traffic {
     pub fn pages(&self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             for path in ["/", "/status"] {
-                let result = clients::fetch(GUEST_ADDRESS, path);
+                let result = clients::fetch_within(GUEST_ADDRESS, path, PAGE_MAX_S);
                 self.note(result, |seen| seen.pages += 1);
                 std::thread::sleep(PAGE_PAUSE);
             }
