@@ -78,3 +78,28 @@ fn guest_that_computes_without_exits_moves_and_finishes() {
     answers.unwrap();
     assert_eq!(backup.count(|event| matches!(event, PairEvent::Diverged)), 0);
 }
+
+#[test]
+fn survivor_goes_on_when_the_witness_can_be_reached_again() {
+    let rig = Rig::default();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let mut backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(primary, PairEvent::Protected { .. });
+    let (witness, away) = (rig.path("witness"), rig.path("away"));
+    let ((), clients) = Clients::during(&rig, |clients| {
+        std::fs::rename(&witness, &away).unwrap();
+        primary.signal(Signal::SIGKILL);
+        wait_for!(backup, PairEvent::WitnessUnreachable);
+        // It asks again and again, and says nothing to the LAN meanwhile.
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(clients.turns(), [Host::A]);
+        assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
+        std::fs::rename(&away, &witness).unwrap();
+        wait_for!(backup, PairEvent::WentLive { .. });
+        clients.are_served();
+    });
+    assert_eq!(clients.turns(), [Host::A, Host::B]);
+    let told = backup.words().iter().filter(|line| line.contains("can't be reached")).count();
+    assert_eq!(told, 1, "{}", backup.story());
+}

@@ -24,7 +24,7 @@ use crate::replica::{
 use crate::witness::WitnessClient;
 use hdrhistogram::Histogram;
 use logchan::entry::REGISTERS;
-use logchan::ids::Lane;
+use logchan::ids::{Lane, Term};
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration as Span, Time};
 use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
@@ -86,6 +86,8 @@ pub struct PairSource<P> {
     last_sync_pause: Option<Span>,
     publisher: Option<Publisher>,
     lookout: Lookout,
+    /// The term whose claim got no answer; that was told.
+    unanswered: Option<Term>,
 }
 
 impl<P: FramePort> PairSource<P> {
@@ -105,6 +107,7 @@ impl<P: FramePort> PairSource<P> {
             last_sync_pause: None,
             publisher,
             lookout: Lookout::default(),
+            unanswered: None,
         }
     }
 
@@ -243,8 +246,11 @@ impl<P: FramePort> PairSource<P> {
                     self.lookout.met();
                     true
                 }
+                // It is asked again and again.
+                ReplicaEvent::WitnessUnreachable { term } => {
+                    self.unanswered.replace(term) != Some(term)
+                }
                 ReplicaEvent::TermWon { .. }
-                | ReplicaEvent::WitnessUnreachable { .. }
                 | ReplicaEvent::SyncBegun
                 | ReplicaEvent::Protected
                 | ReplicaEvent::BackupSilent { .. }
