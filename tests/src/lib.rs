@@ -6,6 +6,7 @@
 pub mod guests;
 pub mod intruder;
 pub mod load;
+pub mod pair;
 pub mod program;
 pub mod recording;
 pub mod surgery;

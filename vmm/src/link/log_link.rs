@@ -107,12 +107,7 @@ impl LogLink {
 
     /// What was counted. A system call or two.
     pub fn report(&mut self) -> LinkReport {
-        LinkReport {
-            port: self.wire.port_mut().stats(),
-            link: self.endpoint.link_stats(),
-            other_senders: self.wire.other_senders(),
-            is_down: self.wire.port_mut().check_link() != LinkState::Up,
-        }
+        self.wire.report(self.endpoint.link_stats())
     }
 
     /// The port, to ask it.

@@ -1,16 +1,18 @@
 //! [`Wire`]: frames between a packet port and whoever makes and takes them.
 
+use super::LinkReport;
 use super::error::LinkError;
 use crate::kvm::clock;
 use crate::replica::Replica;
 use logchan::channel::Channel;
 use logchan::endpoint::{Endpoint, EndpointVerdict};
 use logchan::frame::FrameKind;
+use logchan::handshake::LinkStats;
 use logchan::ids::Lane;
 use logchan::limits::IN_FLIGHT_FRAMES_MAX;
 use logchan::time::{self, Time};
 use netpath::{
-    FRAME_MAX, FRAME_MIN, FramePort, MacAddr, Mark, PacketConfig, PacketPort, PortError,
+    FRAME_MAX, FRAME_MIN, FramePort, LinkState, MacAddr, Mark, PacketConfig, PacketPort, PortError,
     ReceivePath, WaitPolicy, Wake,
 };
 use std::time::Duration;
@@ -293,6 +295,16 @@ impl Wire {
     /// Frames to us from other stations than the peer.
     pub fn other_senders(&self) -> u64 {
         self.other_senders
+    }
+
+    /// What was counted, with `link`'s part of whoever is behind the wire. A system call or two.
+    pub fn report(&mut self, link: LinkStats) -> LinkReport {
+        LinkReport {
+            port: self.port.stats(),
+            link,
+            other_senders: self.other_senders,
+            is_down: self.port.check_link() != LinkState::Up,
+        }
     }
 
     /// The port.

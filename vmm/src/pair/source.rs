@@ -6,8 +6,10 @@
 
 use super::event::Notice;
 use super::image::InRam;
+use super::lookout::Lookout;
 use super::status::{Publisher, StatusBoard};
 use crate::checkpoint::{Image, ImageView};
+use crate::link::diagnosis::why_nobody;
 use crate::link::{Wire, now};
 use crate::replay::error::SourceError;
 use crate::replay::event_source::{
@@ -16,12 +18,13 @@ use crate::replay::event_source::{
 };
 use crate::replay::world::World;
 use crate::replica::{
-    Command, CopyRequest, Halt, Halted, NextRegion, Replica, RoleName, Step, StrayAdvice,
+    Command, CopyRequest, Halt, Halted, NextRegion, Replica, ReplicaEvent, RoleName, Step,
+    StrayAdvice,
 };
 use crate::witness::WitnessClient;
 use hdrhistogram::Histogram;
 use logchan::entry::REGISTERS;
-use logchan::ids::Lane;
+use logchan::ids::{Lane, Term};
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration as Span, Time};
 use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
@@ -82,6 +85,9 @@ pub struct PairSource<P> {
     /// The VM's last pause for the closing checkpoint of a sync.
     last_sync_pause: Option<Span>,
     publisher: Option<Publisher>,
+    lookout: Lookout,
+    /// The term whose claim got no answer; that was told.
+    unanswered: Option<Term>,
 }
 
 impl<P: FramePort> PairSource<P> {
@@ -100,6 +106,8 @@ impl<P: FramePort> PairSource<P> {
             is_void: false,
             last_sync_pause: None,
             publisher,
+            lookout: Lookout::default(),
+            unanswered: None,
         }
     }
 
@@ -178,8 +186,38 @@ impl<P: FramePort> PairSource<P> {
         self.take_in()?;
         self.transmit()?;
         self.release()?;
-        self.publish(now());
+        let now = now();
+        self.publish(now);
+        self.look_out(now);
         Ok(())
+    }
+
+    /// Tells, once, that nobody is met.
+    fn look_out(&mut self, now: Time) {
+        let PairParts { replica, wire, observer, .. } = &mut self.parts;
+        let looks_for = match replica.role() {
+            RoleName::Seeking => Some("waiting for the primary"),
+            RoleName::Alone => Some("unprotected"),
+            RoleName::Standalone
+            | RoleName::Starting
+            | RoleName::Copying
+            | RoleName::Closing
+            | RoleName::Protected
+            | RoleName::Losing
+            | RoleName::Syncing
+            | RoleName::Following
+            | RoleName::Finishing
+            | RoleName::Claiming
+            | RoleName::Leaving
+            | RoleName::Halted => None,
+        };
+        if self.lookout.is_due(now, looks_for.is_some())
+            && let (Some(looks_for), Some(endpoint)) = (looks_for, replica.endpoint())
+        {
+            let report = wire.report(endpoint.link_stats());
+            let why = why_nobody(&report, wire.port(), wire.peer());
+            observer(replica, Notice::NobodyMet { why: format!("{looks_for}: {why}") });
+        }
     }
 
     fn take_in(&mut self) -> Result<(), SourceError> {
@@ -202,7 +240,31 @@ impl<P: FramePort> PairSource<P> {
             witness.ask(term);
         }
         while let Some(event) = replica.poll_event() {
-            observer(replica, Notice::Replica { event, spoke_at: self.spoke_at });
+            let is_news = match event {
+                ReplicaEvent::PeerRefused { mismatch, proven: _ } => self.lookout.refused(mismatch),
+                ReplicaEvent::PeerMet { .. } => {
+                    self.lookout.met();
+                    true
+                }
+                // It is asked again and again.
+                ReplicaEvent::WitnessUnreachable { term } => {
+                    self.unanswered.replace(term) != Some(term)
+                }
+                ReplicaEvent::TermWon { .. }
+                | ReplicaEvent::SyncBegun
+                | ReplicaEvent::Protected
+                | ReplicaEvent::BackupSilent { .. }
+                | ReplicaEvent::BackupLeft
+                | ReplicaEvent::Following
+                | ReplicaEvent::PrimarySilent { .. }
+                | ReplicaEvent::LogFinished
+                | ReplicaEvent::WentLive { .. }
+                | ReplicaEvent::Diverged
+                | ReplicaEvent::Halted(_) => true,
+            };
+            if is_news {
+                observer(replica, Notice::Replica { event, spoke_at: self.spoke_at });
+            }
         }
         Ok(())
     }

@@ -87,7 +87,7 @@ impl<'a> Hosts<'a> {
     /// Starts a process where there is none; its process id.
     pub(super) fn start(&mut self, part: Part, host: Host) -> Result<u32, DemoError> {
         self.lives += 1;
-        let member = Member::spawn(self.setup, part, host, self.lives, &self.sender)?;
+        let member = Member::spawn(self.setup, part, host, self.lives, &self.sender, &[])?;
         let pid = member.pid();
         self.members[host.index()] = Some(member);
         Ok(pid)
@@ -221,7 +221,7 @@ impl<'a> Hosts<'a> {
         // What a killed one still had to say was true when it said it, but is of no use any more.
         let is_current = |member: &&mut Member| member.life == life;
         let member = self.members[host.index()].as_mut();
-        let Some(member) = member.filter(|member| is_current(&member)) else { return Ok(()) };
+        let Some(member) = member.filter(is_current) else { return Ok(()) };
         match said {
             Said::Record(record) => {
                 tracing::info!("{host}: {record:?}");
@@ -260,6 +260,7 @@ impl<'a> Hosts<'a> {
             PairEvent::Diverged => self.counts.divergences += 1,
             PairEvent::Started { .. }
             | PairEvent::PeerMet { .. }
+            | PairEvent::NobodyMet { .. }
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
             | PairEvent::SyncBegun
