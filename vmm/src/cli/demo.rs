@@ -4,7 +4,7 @@ use super::exit_code::CliError;
 use super::output;
 use crate::demo::pair::{self, Audience, Plan};
 use crate::demo::{DemoError, standalone};
-use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN};
+use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MIN};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -13,6 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+
+/// Clients have some patience, but not as much as two hosts can be told to have with each other.
+const SILENCE_MS_MAX: u64 = 2000;
 
 /// Kills that make a demonstration of hours.
 const KILLS_MAX: i64 = 10_000;

@@ -33,6 +33,10 @@ use std::time::Duration;
 /// Longest wait on the wire: the stop flag is seen this late when a kick gets lost in a gap.
 const WAIT_MAX: Span = Span::from_millis(50);
 
+/// Longest wait while the witness is asked: the kick that comes with its answer may get lost in the
+/// gap, too, and for this answer everybody waits.
+const WITNESS_WAIT_MAX: Span = Span::from_micros(500);
+
 /// How often a turn takes in as many frames as a wire gives at a time.
 const RECEIVES_PER_TURN: usize = 4;
 
@@ -305,10 +309,15 @@ impl<P: FramePort> PairSource<P> {
 
     /// Waits for the wire alone.
     fn wait_on_wire(&mut self) -> Result<(), SourceError> {
+        let wait_max = self.wait_max();
         let PairParts { replica, wire, .. } = &mut self.parts;
         let now = now();
-        wire.wait_at(replica, now, Some(now + WAIT_MAX))?;
+        wire.wait_at(replica, now, Some(now + wait_max))?;
         Ok(())
+    }
+
+    fn wait_max(&self) -> Span {
+        if self.parts.witness.is_asked() { WITNESS_WAIT_MAX } else { WAIT_MAX }
     }
 
     fn check_void(&mut self) -> Result<(), SourceError> {
@@ -490,9 +499,10 @@ impl<P: FramePort> EventSource for PairSource<P> {
         if self.parts.replica.poll_copy().is_some() {
             return Ok(Waited::Look);
         }
+        let wait_max = Duration::from_nanos(self.wait_max().as_nanos());
         let PairParts { replica, wire, world, wait, .. } = &mut self.parts;
         let due = wire.due(replica, now());
-        let mut timeout = world.wait_max(wants);
+        let mut timeout = world.wait_max(wants).min(wait_max);
         if let Some(due) = due {
             timeout = timeout.min(Duration::from_nanos(due.since(now()).as_nanos()));
         }

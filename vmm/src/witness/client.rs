@@ -75,6 +75,11 @@ impl WitnessClient {
         Some((term, Answer::Unreachable))
     }
 
+    /// Whether an answer is waited for.
+    pub fn is_asked(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// When [`poll`](Self::poll) has something to say at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.open.map(|(_, since)| since + ANSWER_MAX)

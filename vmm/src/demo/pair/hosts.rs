@@ -5,7 +5,7 @@ use super::network::Host;
 use super::reigns::Reigns;
 use crate::demo::DemoError;
 use crate::kvm::clock::boottime_ns;
-use crate::pair::event::{PairEvent, PairRecord, Why};
+use crate::pair::event::{PairEvent, PairRecord, Spread, Why};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use nix::sys::signal::Signal;
 use std::sync::Arc;
@@ -159,22 +159,23 @@ impl<'a> Hosts<'a> {
         Ok(Some(Takeover { dead, killed_ns, silent_ns, live_ns }))
     }
 
-    /// Ends the VM in good order: the primary first, which takes its backup with it.
-    pub(super) fn stop(&mut self) -> Result<(), DemoError> {
-        if let Some(speaker) = self.speaker() {
-            speaker.signal(Signal::SIGTERM);
-        }
-        self.wait("both hosts to end", END_MAX, |hosts| {
-            let over = |member: &Member| member.state.over.is_some();
-            hosts.members.iter().flatten().all(over).then_some(())
+    /// Ends the VM in good order, the primary first; how long that one held its outputs.
+    pub(super) fn stop(&mut self) -> Result<Spread, DemoError> {
+        let speaker = self.speaker().expect("a protected VM has a speaker");
+        let last = speaker.host.index();
+        speaker.signal(Signal::SIGTERM);
+        let hold = self.wait("the primary to end", END_MAX, |hosts| {
+            hosts.members[last].as_ref()?.state.hold
         })?;
         for member in self.members.iter_mut().filter_map(Option::as_mut) {
+            // The backup ends with the primary, unless it has just lost it.
+            member.signal(Signal::SIGTERM);
             let status = member.reap(END_MAX)?;
             if !status.success() {
                 return Err(DemoError::Wrong(format!("{member} ended with {status}")));
             }
         }
-        Ok(())
+        Ok(hold)
     }
 
     /// Lets time pass.

@@ -4,7 +4,7 @@ use super::network::{Host, LOG_LINK, Network};
 use crate::demo::DemoError;
 use crate::demo::standalone::TAP;
 use crate::demo::vm_process::VmProcess;
-use crate::pair::event::{PairEvent, PairRecord, Why};
+use crate::pair::event::{PairEvent, PairRecord, Spread, Why};
 use crossbeam::channel::Sender;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
@@ -90,6 +90,8 @@ pub struct State {
     pub live_ns: Option<u64>,
     /// It is over.
     pub over: Option<Why>,
+    /// How long it held outputs, which it says last.
+    pub hold: Option<Spread>,
 }
 
 impl State {
@@ -114,6 +116,7 @@ impl State {
                 self.protected = None;
                 self.over = Some(*why);
             }
+            PairEvent::Ended { hold, .. } => self.hold = Some(*hold),
             PairEvent::Started { .. }
             | PairEvent::PeerMet { .. }
             | PairEvent::NobodyMet { .. }
@@ -122,8 +125,7 @@ impl State {
             | PairEvent::SyncClosed { .. }
             | PairEvent::Following
             | PairEvent::LogFinished
-            | PairEvent::Diverged
-            | PairEvent::Ended { .. } => {}
+            | PairEvent::Diverged => {}
         }
     }
 }

@@ -137,7 +137,7 @@ impl Course<'_, '_> {
         // Before the VM stops: whoever waits for an answer gets it.
         self.hosts
             .wait("the clients to end", CLIENTS_END_MAX, |_| threads.have_ended().then_some(()))?;
-        self.hosts.stop()?;
+        let hold = self.hosts.stop()?;
 
         let (tally, traffic) = (self.crowd.counting.tally(), self.crowd.traffic.seen());
         let (udp, lan) = (self.crowd.prober.seen(), self.crowd.sniffer.seen());
@@ -169,6 +169,7 @@ impl Course<'_, '_> {
             unplanned: counts.unplanned,
             late_ns: self.crowd.prober.lates().most_in(0, u64::MAX),
             backups_lost: counts.backups_lost,
+            hold: Some(hold),
         })
     }
 
@@ -255,7 +256,7 @@ impl Course<'_, '_> {
         let late_ns = crowd.prober.lates().most_in(killed_ns, served_ns);
         if late_ns > LATE_SAID_NS {
             self.audience.say(&format!(
-                "  (the machine is busy: a client that wanted to run had to wait for {:.1} ms)",
+                "  (this machine is busy: a client that wanted to run had to wait for {:.1} ms)",
                 ms(late_ns)
             ));
         }

@@ -1,6 +1,7 @@
 //! What a demonstration came to.
 
 use super::figures::{ms, percentile, spread_ms};
+use crate::pair::event::Spread;
 use serde_json::{Map, Value, json};
 
 /// One failover, as everybody saw it. Times in nanoseconds.
@@ -52,6 +53,8 @@ pub struct Summary {
     /// As [`Failover::late_ns`], over the whole demonstration.
     pub(super) late_ns: u64,
     pub(super) backups_lost: u64,
+    /// How long the last primary held its outputs.
+    pub(super) hold: Option<Spread>,
 }
 
 impl Summary {
@@ -72,6 +75,10 @@ impl Summary {
             "sync_pause_ms": spread_ms(&self.pauses_ns, &[50, 100]),
             "host_late_ms": { "in_outages": spread_ms(&self.all(|f| f.late_ns), &[50, 100]), "max": ms(self.late_ns) },
             "sync_gap_ms": spread_ms(&self.all(|f| f.sync_gap_ns), &[50, 100]),
+            "output_hold_ms": {
+                "p50": self.hold.map(|hold| ms(hold.p50_ns)),
+                "p99": self.hold.map(|hold| ms(hold.p99_ns)),
+            },
             "tcp": {
                 "requests": self.requests,
                 "lost": self.lost,
@@ -114,7 +121,7 @@ impl Summary {
             None => String::from("-"),
             Some(p50) => {
                 let most = percentile(&values, 100).unwrap_or(p50);
-                format!("{:.1} ms in the middle, {:.1} ms at most", ms(p50), ms(most))
+                format!("{:.1} ms median, {:.1} ms at most", ms(p50), ms(most))
             }
         };
         let udp = format!("{} of {} datagrams", self.udp_answered, self.udp_sent);
@@ -144,7 +151,7 @@ impl Summary {
                 ),
             ),
             ("takeovers without a kill", format!("{}", self.unplanned)),
-            ("machine kept a client waiting", format!("{:.1} ms at most", ms(self.late_ns))),
+            ("client kept waiting for a core", format!("{:.1} ms at most", ms(self.late_ns))),
             ("seed", format!("{}", self.seed)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
