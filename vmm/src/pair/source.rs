@@ -24,7 +24,7 @@ use crate::replica::{
 use crate::witness::WitnessClient;
 use hdrhistogram::Histogram;
 use logchan::entry::REGISTERS;
-use logchan::ids::Lane;
+use logchan::ids::{Lane, Term};
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration as Span, Time};
 use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
@@ -86,6 +86,8 @@ pub struct PairSource<P> {
     last_sync_pause: Option<Span>,
     publisher: Option<Publisher>,
     lookout: Lookout,
+    /// The term whose claim got no answer; that was told.
+    unanswered: Option<Term>,
 }
 
 impl<P: FramePort> PairSource<P> {
@@ -105,6 +107,7 @@ impl<P: FramePort> PairSource<P> {
             last_sync_pause: None,
             publisher,
             lookout: Lookout::default(),
+            unanswered: None,
         }
     }
 
@@ -243,8 +246,11 @@ impl<P: FramePort> PairSource<P> {
                     self.lookout.met();
                     true
                 }
+                // It is asked again and again.
+                ReplicaEvent::WitnessUnreachable { term } => {
+                    self.unanswered.replace(term) != Some(term)
+                }
                 ReplicaEvent::TermWon { .. }
-                | ReplicaEvent::WitnessUnreachable { .. }
                 | ReplicaEvent::SyncBegun
                 | ReplicaEvent::Protected
                 | ReplicaEvent::BackupSilent { .. }
@@ -417,8 +423,13 @@ impl<P: FramePort> EventSource for PairSource<P> {
                     self.parts.world.entering()?;
                     return Ok(Region::Run);
                 }
-                Step::Ready(NextRegion::Apply) => return Ok(Region::Apply),
+                Step::Ready(NextRegion::Apply) => {
+                    self.parts.world.idle()?;
+                    return Ok(Region::Apply);
+                }
                 Step::Ready(NextRegion::Capture) => {
+                    // Stopping the vCPU may swallow the timer's only kick.
+                    self.parts.world.idle()?;
                     self.still_since = Some(now());
                     return Ok(Region::Capture);
                 }
@@ -510,17 +521,15 @@ impl<P: FramePort> EventSource for PairSource<P> {
 
     fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
         self.turn()?;
+        // Whatever comes of it, the timer is armed again if it was it that kicked.
+        let as_needed = self.parts.world.interrupted(wants, window)?;
         match self.until(|parts, _now| Ok(parts.replica.stray()))? {
-            StrayAdvice::Resume => {
-                // The timer is armed again whatever it was that kicked.
-                self.parts.world.interrupted(wants, window)?;
-                Ok(Stray::Resume)
-            }
+            StrayAdvice::Resume => Ok(Stray::Resume),
             StrayAdvice::Checkpoint => {
                 self.still_since = Some(now());
                 Ok(Stray::Checkpoint)
             }
-            StrayAdvice::AsNeeded => self.parts.world.interrupted(wants, window),
+            StrayAdvice::AsNeeded => Ok(as_needed),
         }
     }
 
@@ -554,6 +563,8 @@ impl<P: FramePort> EventSource for PairSource<P> {
         let pages = image.pages.len() as u64;
         let image = InRam(image);
         self.until(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))?;
+        // As when a vCPU is stopped: a kick that came meanwhile may be lost.
+        self.parts.world.idle()?;
         let PairParts { replica, observer, .. } = &mut self.parts;
         if let Some(since) = since
             && was_copying
