@@ -136,6 +136,12 @@ fn other_key_is_told() {
 }
 
 #[test]
+fn one_side_without_protection_is_told() {
+    let rig = Rig::default();
+    misfit(&rig, None, &[], ["one side runs with --insecure and the other one without"; 2]);
+}
+
+#[test]
 fn peer_that_never_comes_is_asked_for_once() {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);

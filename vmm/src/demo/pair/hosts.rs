@@ -221,7 +221,7 @@ impl<'a> Hosts<'a> {
         // What a killed one still had to say was true when it said it, but is of no use any more.
         let is_current = |member: &&mut Member| member.life == life;
         let member = self.members[host.index()].as_mut();
-        let Some(member) = member.filter(|member| is_current(&member)) else { return Ok(()) };
+        let Some(member) = member.filter(is_current) else { return Ok(()) };
         match said {
             Said::Record(record) => {
                 tracing::info!("{host}: {record:?}");
