@@ -80,6 +80,25 @@ fn guest_that_computes_without_exits_moves_and_finishes() {
 }
 
 #[test]
+fn backup_attaches_in_the_middle_of_a_computation_without_exits() {
+    let rig = Rig::default();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let client = rig.network.client();
+    client.enter(|| clients::count(GUEST_ADDRESS, 10)).unwrap();
+    std::thread::scope(|scope| {
+        // Its end is counted in ticks, each of which takes a kick.
+        let burn = scope.spawn(|| client.enter(|| clients::fetch(GUEST_ADDRESS, "/burn?ms=6000")));
+        std::thread::sleep(Duration::from_millis(500));
+        let _backup = rig.start(Part::Backup, Host::B, &[]);
+        wait_for!(primary, PairEvent::Protected { .. });
+        assert!(!burn.is_finished(), "the burn was to last longer");
+        burn.join().unwrap().unwrap_or_else(|error| panic!("{error}: {}", primary.story()));
+        assert_eq!(primary.count(|event| matches!(event, PairEvent::BackupSilent { .. })), 0);
+    });
+}
+
+#[test]
 fn survivor_goes_on_when_the_witness_can_be_reached_again() {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);

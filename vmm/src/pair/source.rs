@@ -430,8 +430,13 @@ impl<P: FramePort> EventSource for PairSource<P> {
                     self.parts.world.entering()?;
                     return Ok(Region::Run);
                 }
-                Step::Ready(NextRegion::Apply) => return Ok(Region::Apply),
+                Step::Ready(NextRegion::Apply) => {
+                    self.parts.world.idle()?;
+                    return Ok(Region::Apply);
+                }
                 Step::Ready(NextRegion::Capture) => {
+                    // Stopping the vCPU may swallow the timer's only kick.
+                    self.parts.world.idle()?;
                     self.still_since = Some(now());
                     return Ok(Region::Capture);
                 }
@@ -524,17 +529,15 @@ impl<P: FramePort> EventSource for PairSource<P> {
 
     fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
         self.turn()?;
+        // Whatever comes of it, the timer is armed again if it was it that kicked.
+        let as_needed = self.parts.world.interrupted(wants, window)?;
         match self.until(|parts, _now| Ok(parts.replica.stray()))? {
-            StrayAdvice::Resume => {
-                // The timer is armed again whatever it was that kicked.
-                self.parts.world.interrupted(wants, window)?;
-                Ok(Stray::Resume)
-            }
+            StrayAdvice::Resume => Ok(Stray::Resume),
             StrayAdvice::Checkpoint => {
                 self.still_since = Some(now());
                 Ok(Stray::Checkpoint)
             }
-            StrayAdvice::AsNeeded => self.parts.world.interrupted(wants, window),
+            StrayAdvice::AsNeeded => Ok(as_needed),
         }
     }
 
@@ -568,6 +571,8 @@ impl<P: FramePort> EventSource for PairSource<P> {
         let pages = image.pages.len() as u64;
         let image = InRam(image);
         self.until(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))?;
+        // As when a vCPU is stopped: a kick that came meanwhile may be lost.
+        self.parts.world.idle()?;
         let PairParts { replica, observer, .. } = &mut self.parts;
         if let Some(since) = since
             && was_copying
