@@ -54,12 +54,6 @@ pub struct Wire {
     folder: tempfile::TempDir,
 }
 
-impl Default for Wire {
-    fn default() -> Wire {
-        Wire::new()
-    }
-}
-
 impl Wire {
     /// Makes them, with both interfaces up and a carrier.
     pub fn up() -> Wire {
