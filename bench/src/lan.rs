@@ -145,7 +145,7 @@ impl Lan {
             let server = scope.spawn(move || {
                 self.enter(Host::Server)?;
                 // Nobody listens if the client could not enter.
-                server(&|| drop(ready.send(())))
+                server(&|| _ = ready.send(()))
             });
             let client = scope.spawn(move || {
                 self.enter(Host::Client)?;

@@ -7,6 +7,7 @@ mod lan;
 mod log_rtt;
 mod machine;
 mod record_cost;
+mod seal_cost;
 mod series;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Round trips of the logging channel, of UDP, TCP and packet sockets, in turns on one LAN
     LogRtt(log_rtt::Args),
+    /// What sealing a frame costs, by cipher and size
+    SealCost(seal_cost::Args),
     /// What recording costs: counter requests per second, recorded and not, in turns
     RecordCost(record_cost::Args),
 }
@@ -36,6 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::LogRtt(args) => log_rtt::main(&args),
+        Command::SealCost(args) => seal_cost::main(&args),
         Command::RecordCost(args) => record_cost::main(&args).map_err(BenchError::from),
     };
     match result {

@@ -145,7 +145,7 @@ mod tests {
         let mut text = Vec::new();
         thousand().write_distribution(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
-        let last = text.lines().filter(|line| !line.starts_with('#')).next_back().unwrap();
+        let last = text.lines().rfind(|line| !line.starts_with('#')).unwrap();
         let columns: Vec<&str> = last.split_whitespace().collect();
         assert_eq!(columns[1..], ["1.000000000000", "1000"], "{text}");
         assert!(text.contains("Total count    =         1000]"), "{text}");

@@ -59,8 +59,17 @@ impl Endpoint {
     ) -> Result<Endpoint, ConfigError> {
         settings.check()?;
         let mut link = SecureLink::new(security, settings.identity(), entropy);
+        link.plant(settings.mutants);
         link.start(now);
         Ok(Endpoint { settings, link, channel: None, met: None })
+    }
+
+    /// Replaces the keys after `frames` sealed, instead of
+    /// [`REKEY_AFTER_FRAMES`](crate::seal::REKEY_AFTER_FRAMES).
+    #[must_use]
+    pub fn with_rekey_after(mut self, frames: u64) -> Endpoint {
+        self.link = self.link.with_rekey_after(frames);
+        self
     }
 
     /// Gives up the channel, if there is one, and asks for a peer anew: as another incarnation, with
@@ -72,6 +81,7 @@ impl Endpoint {
     pub fn renew(&mut self, now: Time, settings: Settings) -> Result<(), ConfigError> {
         settings.check()?;
         (self.channel, self.met) = (None, None);
+        self.link.plant(settings.mutants);
         self.link.renew(now, settings.identity());
         self.settings = settings;
         Ok(())
@@ -92,6 +102,13 @@ impl Endpoint {
                 EndpointVerdict::Handshake
             }
             Received::Dropped(error) => EndpointVerdict::Dropped(error),
+        }
+    }
+
+    /// See [`Channel::heard_by`].
+    pub fn heard_by(&mut self, now: Time) {
+        if let Some(channel) = &mut self.channel {
+            channel.heard_by(now);
         }
     }
 
@@ -141,12 +158,30 @@ impl Endpoint {
     ///
     /// When `out` is shorter than [`Settings::frame_bytes_max`].
     pub fn poll_transmit(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        self.poll_transmit_by(Channel::poll_transmit, now, out)
+    }
+
+    /// The same without bulk: [`Channel::poll_transmit_log`].
+    ///
+    /// # Panics
+    ///
+    /// As [`poll_transmit`](Self::poll_transmit).
+    pub fn poll_transmit_log(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        self.poll_transmit_by(Channel::poll_transmit_log, now, out)
+    }
+
+    fn poll_transmit_by(
+        &mut self,
+        poll: fn(&mut Channel, Time, &mut [u8]) -> Option<usize>,
+        now: Time,
+        out: &mut [u8],
+    ) -> Option<usize> {
         if let Some(length) = self.link.poll_transmit(out) {
             return Some(length);
         }
         let channel = self.channel.as_mut()?;
         let inside = SEAL_HEADER_BYTES..out.len() - SEAL_TAG_BYTES;
-        let length = channel.poll_transmit(now, &mut out[inside])?;
+        let length = poll(channel, now, &mut out[inside])?;
         let length = length + SEAL_OVERHEAD_BYTES;
         self.link.seal(&mut out[..length]).expect("a channel has a session");
         Some(length)

@@ -130,8 +130,10 @@ pub const WINDOW_BYTES_MIN: usize = ENTRY_BYTES_MAX;
 /// Bytes of a lane's window, at most.
 pub const WINDOW_BYTES_MAX: usize = 1 << 30;
 
-/// Frames of one lane that may be on their way without an acknowledgement.
-pub const IN_FLIGHT_FRAMES_MAX: usize = 1024;
+/// Frames of one lane that may be on their way without an acknowledgement. Those of both lanes fit the
+/// 256 that a host's packet port holds while its reader is not running: otherwise each such moment is
+/// a loss.
+pub const IN_FLIGHT_FRAMES_MAX: usize = 112;
 
 /// Stretches of a lane that may have arrived behind a gap. A frame that would begin one more is
 /// dropped, and comes again.

@@ -16,7 +16,7 @@
 //!
 //! **Cipher.** AES-256-GCM (NIST SP 800-38D). The nonce is four zero bytes and the sequence number,
 //! big-endian; each direction of each session has a key of its own, so no nonce meets a key twice.
-//! Measured on the reference host (AES-NI, CLMUL; example `seal_cost`), in nanoseconds per frame to
+//! Measured on the reference host (AES-NI, CLMUL; `bench seal-cost`), in nanoseconds per frame to
 //! seal: 280 for 64 bytes and 915 for 1400, against 1900 and 3300 of ChaCha20-Poly1305: four such
 //! operations are in each round trip, and the round trip of an unsealed frame takes 2.8 us. What GCM
 //! costs in exchange is a bound on the frames under one key, [`REKEY_AFTER_FRAMES`].

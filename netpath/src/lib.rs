@@ -43,7 +43,7 @@ pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{
     CHANNEL_ETHERTYPE, LinkState, MTU_BYTES_MIN, Mark, PacketConfig, PacketPort, PacketStats,
-    ReceivePath, plain_socket,
+    RECEIVE_FRAMES, ReceivePath, plain_socket,
 };
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
 pub use stats::PortStats;

@@ -100,34 +100,40 @@ pub(crate) trait Waiter {
     fn block(&mut self, left: Option<Duration>) -> Result<Blocked, PortError>;
 }
 
-/// The wait of every port: look, look and yield, block.
+/// The wait of every port: look, look and yield, block. Beside how it ended, for how long it had looked
+/// when it last read the clock before it saw a frame; nothing if it has blocked, or saw none.
 pub(crate) fn wait_on(
     waiter: &mut impl Waiter,
     policy: &WaitPolicy,
     timeout: Option<Duration>,
-) -> Result<Wake, PortError> {
+) -> Result<(Wake, Option<Duration>), PortError> {
     let mut policy = *policy;
     let mut deadline = None;
+    let mut looked = Some(Duration::ZERO);
+    let mut start = None;
     loop {
         if waiter.look()? {
-            return Ok(Wake::Frame);
+            return Ok((Wake::Frame, looked));
         }
         let mut now = Instant::now();
+        let start = *start.get_or_insert(now);
         // A deadline too far for the clock to name is none.
         let deadline = *deadline.get_or_insert_with(|| timeout.and_then(|t| now.checked_add(t)));
         if spin(&policy, &mut now, deadline, || waiter.announced()) {
+            looked = looked.map(|_| now - start);
             continue;
         }
+        looked = None;
         // Only the first block has a look window before it.
         policy.spin = Duration::ZERO;
         let left = deadline.map(|d| d.saturating_duration_since(now));
         if left.is_some_and(|left| left.is_zero()) {
-            return Ok(Wake::Timeout);
+            return Ok((Wake::Timeout, None));
         }
         match waiter.block(left)? {
             // The next turn looks once more, then finds out whether the time is up.
             Blocked::Ended => {}
-            Blocked::Interrupted => return Ok(Wake::Interrupted),
+            Blocked::Interrupted => return Ok((Wake::Interrupted, None)),
         }
     }
 }

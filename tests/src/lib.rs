@@ -1,11 +1,12 @@
 //! What the end-to-end tests share.
 //!
-//! They need root, `/dev/kvm`, `/dev/net/tun` and the commands `ip`, `ping` and `curl`; without
-//! them they fail, they never skip.
+//! They need root, `/dev/kvm`, `/dev/net/tun` and the commands that `scripts/install.sh` installs;
+//! without them they fail, they never skip.
 
 pub mod guests;
 pub mod intruder;
 pub mod load;
+pub mod pair;
 pub mod program;
 pub mod recording;
 pub mod surgery;

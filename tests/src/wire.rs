@@ -56,7 +56,7 @@ pub struct Wire {
 
 impl Wire {
     /// Makes them, with both interfaces up and a carrier.
-    pub fn new() -> Wire {
+    pub fn up() -> Wire {
         let made = || {
             let (a, b) = (Namespace::new("a")?, Namespace::new("b")?);
             let wire = Wire { a, b, folder: tempfile::tempdir().expect("a folder") };
@@ -68,7 +68,7 @@ impl Wire {
     }
 
     /// Makes the veth pair.
-    pub fn join(&self) -> Result<(), vmm::demo::DemoError> {
+    fn join(&self) -> Result<(), vmm::demo::DemoError> {
         let (a, b) = (Side::A, Side::B);
         let peer = ["peer", "name", b.interface(), "netns", self.b.name()];
         self.a.ip(&[&["link", "add", a.interface(), "type", "veth"][..], &peer].concat())?;
@@ -84,13 +84,28 @@ impl Wire {
     }
 
     /// Waits until both interfaces pass frames: the kernel is slow to tell of a carrier.
-    pub fn wait_for_carrier(&self) {
+    fn wait_for_carrier(&self) {
         let start = Instant::now();
         for side in [Side::A, Side::B] {
             while !self.ip(side, &["link", "show", side.interface()]).contains("state UP") {
                 assert!(start.elapsed() < Duration::from_secs(10), "no carrier");
                 std::thread::sleep(Duration::from_millis(2));
             }
+        }
+    }
+
+    /// Waits until side B's interface has received `frames` more frames.
+    pub fn wait_for_frames(&self, frames: u64) {
+        let start = Instant::now();
+        let received = || {
+            let text = self.ip(Side::B, &["-j", "-s", "link", "show", Side::B.interface()]);
+            let interfaces: Value = serde_json::from_str(&text).expect("ip speaks JSON");
+            interfaces[0]["stats64"]["rx"]["packets"].as_u64().expect("ip counts")
+        };
+        let until = received() + frames;
+        while received() < until {
+            assert!(start.elapsed() < Duration::from_secs(20), "nothing moves on the wire");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

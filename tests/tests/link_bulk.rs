@@ -232,7 +232,7 @@ fn backup(wire: &Wire) -> (u64, u64) {
 
 /// One run of everything; the ratio of the 99th percentiles.
 fn attempt() -> f64 {
-    let wire = &Wire::new();
+    let wire = &Wire::up();
     let ((times, seconds, entries), arrived) = std::thread::scope(|scope| {
         let backup = scope.spawn(|| wire.enter(Side::B, || backup(wire)));
         let primary = wire.enter(Side::A, || primary(wire));

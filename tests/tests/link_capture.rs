@@ -25,7 +25,7 @@ struct Captured {
 
 /// Captures a measurement with `protection` on both ends.
 fn capture(protection: &[&str]) -> Captured {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let path = wire.path("channel.pcap").to_str().unwrap().to_string();
     // As root, so that it may write into the folder; each frame at once, or the last ones are missing.
     let args = ["-i", "va", "-Z", "root", "--immediate-mode", "-U", "-w", &path];

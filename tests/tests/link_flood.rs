@@ -58,7 +58,7 @@ fn withstood(result: &Value, sent: &[u64; Attack::ALL.len()]) {
 
 #[test]
 fn flood_of_wrong_frames_changes_nothing_but_counters() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     // So that there are frames longer than a port takes.
     for side in [Side::A, Side::B] {
         wire.ip(side, &["link", "set", side.interface(), "mtu", "9000"]);
@@ -100,7 +100,7 @@ fn flood_of_wrong_frames_changes_nothing_but_counters() {
 /// The same intruder against two ends that wait: it keeps nobody from meeting.
 #[test]
 fn flood_while_nobody_was_met_keeps_nobody_from_meeting() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let old = frames_of_a_session(&wire);
     let stop = AtomicBool::new(false);
     let results = std::thread::scope(|scope| {

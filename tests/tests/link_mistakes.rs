@@ -1,19 +1,22 @@
 //! Mistakes with `understudy key` and `understudy link`: one clear line, a documented exit code.
 
 use logchan::channel::Timing;
+use logchan::endpoint::Settings;
+use logchan::entry::Entry;
+use logchan::entry_codec::encode;
 use logchan::handshake::{Identity, PROTOCOL_VERSION, SecureLink, Security};
-use logchan::ids::{Role, Term, VmId};
+use logchan::ids::{Lane, Role, Term, VmId};
 use logchan::seal;
 use logchan::time::Time;
-use netpath::{FRAME_MAX, FramePort, MacAddr, PacketConfig, PacketPort};
+use netpath::{FRAME_MAX, FramePort, MacAddr, PacketConfig, PacketPort, ReceivePath, WaitPolicy};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tests::program::run;
-use tests::wire::{LinkProcess, Side, Wire};
-use vmm::link::{key_file, now};
+use tests::wire::{Finished, LinkProcess, Side, Wire};
+use vmm::link::{LinkOptions, LogLink, key_file, now};
 
 /// Runs with `args`, wants exit code `code` and one line on standard error that contains `text`.
 fn fails(args: &[&str], code: i32, text: &str) {
@@ -102,7 +105,7 @@ fn wrong_values_are_usage_errors() {
 
 #[test]
 fn interfaces_of_no_use_name_the_mend() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = wire.key();
     wire.ip(Side::A, &["link", "add", "small", "mtu", "575", "type", "veth", "peer", "name", "x"]);
     wire.ip(Side::A, &["tuntap", "add", "dev", "tun0", "mode", "tun"]);
@@ -120,7 +123,7 @@ fn interfaces_of_no_use_name_the_mend() {
 
 #[test]
 fn peer_that_never_comes_is_diagnosed() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = wire.key();
     wire.enter(Side::A, || {
         fails(
@@ -138,7 +141,7 @@ fn peer_that_never_comes_is_diagnosed() {
 
 #[test]
 fn user_who_waits_is_told_once_what_for() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = wire.key();
     let options = ["--key", &key, "--wait", "2.8"];
     let finished = wire.start_with(Side::A, Role::Primary, &options).finish();
@@ -149,16 +152,16 @@ fn user_who_waits_is_told_once_what_for() {
 
 #[test]
 fn signal_while_waiting_ends_with_the_diagnosis() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let process = wire.start(Side::A, Role::Primary, &[]);
-    std::thread::sleep(Duration::from_millis(300));
+    wire.wait_for_frames(1);
     process.signal(nix::sys::signal::Signal::SIGINT);
     process.finish().failure(12, "no frame came from");
 }
 
 /// Two ends that do not fit: each says why, whoever came first.
 fn misfits(primary: &[&str], backup: &[&str], roles: [Role; 2], text: &str) {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let wait = ["--wait", "1.5"];
     let first = wire.start(Side::B, roles[1], &[backup, &wait].concat());
     let second = wire.start(Side::A, roles[0], &[primary, &wait].concat());
@@ -186,7 +189,7 @@ fn ends_with_other_silence_timeouts_are_told() {
 }
 
 /// Both ends of `options`, neither of which meets the other.
-fn strangers(wire: &Wire, options: [&[&str]; 2]) -> [tests::wire::Finished; 2] {
+fn strangers(wire: &Wire, options: [&[&str]; 2]) -> [Finished; 2] {
     let [primary, backup] = options.map(|options| [&["--quiet", "--wait", "1"], options].concat());
     let backup = wire.start_with(Side::B, Role::Backup, &backup);
     let primary = wire.start_with(Side::A, Role::Primary, &primary);
@@ -195,7 +198,7 @@ fn strangers(wire: &Wire, options: [&[&str]; 2]) -> [tests::wire::Finished; 2] {
 
 #[test]
 fn ends_with_other_keys_do_not_meet() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let [ours, theirs] = ["key", "other"].map(|name| wire.path(name).to_str().unwrap().to_string());
     key_file::create(Path::new(&theirs)).unwrap();
     for finished in strangers(&wire, [&["--key", &ours], &["--key", &theirs]]) {
@@ -205,7 +208,7 @@ fn ends_with_other_keys_do_not_meet() {
 
 #[test]
 fn one_end_without_protection_is_not_met() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let [primary, backup] = strangers(&wire, [&["--key", &wire.key()], &["--insecure"]]);
     let text = "one side runs with --insecure and the other one without";
     primary.failure(12, text);
@@ -248,13 +251,13 @@ fn frames_of_another_version_are_told() {
         count += 1;
         (count % 2 == 0).then(|| frame.clone())
     };
-    fails_against(&Wire::new(), next, "does the other host run the same version (frame format 1)?");
+    fails_against(&Wire::up(), next, "does the other host run the same version (frame format 1)?");
 }
 
 /// Another build at the other end, whose handshake can still be read.
 #[test]
 fn protocol_of_another_version_is_told() {
-    let wire = Wire::new();
+    let wire = Wire::up();
     let key = key_file::read(&wire.path("key")).unwrap();
     let identity = Identity {
         protocol_version: PROTOCOL_VERSION + 1,
@@ -274,9 +277,66 @@ fn protocol_of_another_version_is_told() {
         let mut frame = [0; FRAME_MAX];
         peer.poll_transmit(&mut frame).map(|length| frame[..length].to_vec())
     };
-    fails_against(
-        &wire,
-        next,
-        "the peer speaks protocol version 2, we speak 1: run the same build",
-    );
+    // It does not answer, so it may be a recording, and is waited for to the end.
+    let text =
+        "the peer speaks protocol version 2, we speak 1: run the same build; unless somebody";
+    fails_against(&wire, next, text);
+}
+
+/// A VM's primary, as far as anybody on the wire can tell: it meets who fits, and sends `bytes`. Until
+/// `ended`.
+fn primary_of_a_vm(wire: &Wire, digest: u64, bytes: &[u8], ended: &AtomicBool) {
+    let options = LinkOptions {
+        interface: Side::B.interface().into(),
+        peer: Side::A.mac().parse().unwrap(),
+        wait: WaitPolicy::BLOCK,
+        receive: ReceivePath::Auto,
+    };
+    let (cpu_digest, guest_digest) = (digest, digest);
+    let settings = Settings::new(Role::Primary, VmId(0), Term(1));
+    let settings = Settings { cpu_digest, guest_digest, ..settings };
+    let key = key_file::read(&wire.path("key")).unwrap();
+    let mut link = LogLink::open(&options, settings, Security::Sealed(key)).unwrap();
+    let mut sent = false;
+    while !ended.load(Ordering::Relaxed) {
+        link.receive().unwrap();
+        while link.poll_event().is_some() {}
+        if let Some(channel) = link.channel_mut()
+            && !sent
+        {
+            channel.append(now(), Lane::Latency, bytes).unwrap();
+            sent = true;
+        }
+        link.transmit().unwrap();
+        link.wait(Some(now() + logchan::time::Duration::from_millis(20))).unwrap();
+    }
+}
+
+/// A backup that `understudy link` is, at the other end of the primary of a VM.
+fn backup_of_a_vm(digest: u64, bytes: &[u8]) -> Finished {
+    let wire = Wire::up();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| wire.enter(Side::B, || primary_of_a_vm(&wire, digest, bytes, &ended)));
+        let finished = wire.start(Side::A, Role::Backup, &["--wait", "3"]).finish();
+        ended.store(true, Ordering::Relaxed);
+        finished
+    })
+}
+
+#[test]
+fn link_is_no_backup_of_a_vm() {
+    let finished = backup_of_a_vm(0x1234_5678, b"");
+    finished.failure(12, "the peer runs a VM and is no 'understudy link'");
+}
+
+#[test]
+fn entries_of_somebody_else_are_told() {
+    let mut entry = Vec::new();
+    encode(&Entry::Interrupt { vector: 32 }, &mut entry);
+    for bytes in [&entry[..], b"\xffno entry at all"] {
+        let finished = backup_of_a_vm(u64::from_be_bytes(*b"ulinkrtt"), bytes);
+        let result = finished.failure(13, "entry 0 is none that 'understudy link' sends");
+        assert_eq!(result.expect("a result")["end"], "foreign_entry");
+    }
 }

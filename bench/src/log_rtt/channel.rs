@@ -11,6 +11,7 @@ use logchan::ids::{Lane, LogSeq, Role, Term, VmId};
 use logchan::seal::{KEY_BYTES, Protection};
 use logchan::time::{self, Time};
 use netpath::{ReceivePath, WaitPolicy};
+use std::ops::Range;
 use vmm::link::{LinkOptions, LogLink, now};
 
 /// The times that ships, but for patience: a machine that stands still for a moment must not end a
@@ -22,6 +23,14 @@ const TIMING: Timing = Timing {
 };
 
 const _: () = assert!(TIMING.check().is_ok());
+
+/// The name in reports.
+pub(super) const fn name(protection: Protection) -> &'static str {
+    match protection {
+        Protection::Sealed => "channel",
+        Protection::Insecure => "channel-insecure",
+    }
+}
 
 /// Opens one end of a channel, on its host.
 pub(super) fn open(
@@ -52,11 +61,36 @@ pub(super) fn channel(link: &mut LogLink) -> &mut Channel {
     link.channel_mut().expect("the peer was met")
 }
 
+/// Appends, where there is room.
+pub(super) fn append(
+    link: &mut LogLink,
+    now: Time,
+    lane: Lane,
+    bytes: &[u8],
+) -> Result<Range<LogSeq>, BenchError> {
+    let appended = channel(link).append(now, lane, bytes);
+    appended.map_err(|error| BenchError::Wrong(error.to_string()))
+}
+
+/// Takes whole entries off the latency lane, which are those from `number` on; returns the number of
+/// the next.
+pub(super) fn read_entries(link: &mut LogLink, mut number: u64) -> Result<u64, BenchError> {
+    let received = channel(link).received(Lane::Latency);
+    let (entries, _part) = received.as_chunks::<PAYLOAD_BYTES>();
+    let consumed = entries.len() * PAYLOAD_BYTES;
+    for entry in entries {
+        check(entry, number)?;
+        number += 1;
+    }
+    channel(link).consume(Lane::Latency, consumed);
+    Ok(number)
+}
+
 /// One turn of a driver up to the events, begun at `now`: sends, waits until something happens or it is
 /// `until`, receives.
-pub(super) fn turn(link: &mut LogLink, now: Time, until: Time) -> Result<(), BenchError> {
+pub(super) fn turn(link: &mut LogLink, now: Time, until: Option<Time>) -> Result<(), BenchError> {
     link.transmit_at(now)?;
-    link.wait_at(now, Some(until))?;
+    link.wait_at(now, until)?;
     link.receive()?;
     Ok(())
 }
@@ -104,7 +138,7 @@ pub(super) fn meet(link: &mut LogLink) -> Result<(), BenchError> {
         if now > until {
             return Err(BenchError::no_answer("the other end of the channel"));
         }
-        turn(link, now, until)?;
+        turn(link, now, Some(until))?;
     }
 }
 
@@ -130,7 +164,7 @@ impl ChannelClient {
         let mut begun = Some(begun);
         loop {
             let now = begun.take().unwrap_or_else(now);
-            turn(link, now, Time::from_nanos(u64::MAX))?;
+            turn(link, now, None)?;
             while let Some(event) = next_event(link)? {
                 if let EndpointEvent::Channel(Event::Acked { up_to }) = event
                     && up_to >= position
@@ -144,8 +178,7 @@ impl ChannelClient {
 
 impl Client for ChannelClient {
     fn exchange(&mut self, now: Time, number: u64) -> Result<(), BenchError> {
-        let appended = channel(&mut self.0).append(now, Lane::Latency, &request(number));
-        let appended = appended.map_err(|error| BenchError::Wrong(error.to_string()))?;
+        let appended = append(&mut self.0, now, Lane::Latency, &request(number))?;
         self.wait_for_ack(now, appended.end)
     }
 
@@ -155,7 +188,7 @@ impl Client for ChannelClient {
             if now >= until {
                 return Ok(());
             }
-            turn(&mut self.0, now, until)?;
+            turn(&mut self.0, now, Some(until))?;
             while next_event(&mut self.0)?.is_some() {}
         }
     }
@@ -177,16 +210,9 @@ impl Server for ChannelServer {
         meet(link)?;
         let mut number = 0;
         while number < count {
-            turn(link, now(), Time::from_nanos(u64::MAX))?;
+            turn(link, now(), None)?;
             while next_event(link)?.is_some() {}
-            let received = channel(link).received(Lane::Latency);
-            let (entries, _part) = received.as_chunks::<PAYLOAD_BYTES>();
-            let consumed = entries.len() * PAYLOAD_BYTES;
-            for entry in entries {
-                check(entry, number)?;
-                number += 1;
-            }
-            channel(link).consume(Lane::Latency, consumed);
+            number = read_entries(link, number)?;
         }
         // The last acknowledgement.
         link.transmit()?;

@@ -1,89 +1,79 @@
-//! What was measured, as a table and as JSON.
+//! The tables for people, made of the same values as the JSON.
 
-use super::policy::Policy;
-use super::round_trips::Subject;
-use super::variant::Variant;
-use crate::error::BenchError;
-use crate::series::ratio;
-use serde_json::{Map, Value, json};
-use std::fs;
-use std::path::Path;
+use crate::seal_cost;
+use serde_json::Value;
 
-/// Medians of a variant in relation to those of others under comparable policies.
-struct Ratios {
-    to_udp: Option<f64>,
-    to_tcp: Option<f64>,
-    /// Of an idle line, to UDP that blocks at the same pace.
-    to_udp_block: Option<f64>,
-}
-
-impl Ratios {
-    fn new(subject: &Subject, all: &[Subject]) -> Ratios {
-        let p50 = |variant, policy| {
-            let other = all.iter().find(|s| s.variant == variant && s.policy == policy)?;
-            ratio(subject.times.quantile_ns(0.5), other.times.quantile_ns(0.5))
-        };
-        let to_udp_block = match subject.policy {
-            Policy::Idle => p50(Variant::Udp, Policy::IdleBlock),
-            Policy::Block | Policy::Spin | Policy::IdleBlock => None,
-        };
-        let [to_udp, to_tcp] = [Variant::Udp, Variant::Tcp].map(|v| p50(v, subject.policy));
-        Ratios { to_udp, to_tcp, to_udp_block }
-    }
-}
-
-/// By variant and policy.
-pub(super) fn round_trips(subjects: &[Subject]) -> Value {
-    let mut variants: Map<String, Value> = Map::new();
-    for subject in subjects {
-        let ratios = Ratios::new(subject, subjects);
-        let mut result = subject.times.json();
-        result["requests"] = subject.times.len().into();
-        result["ratio_p50_to_udp"] = json!(ratios.to_udp);
-        result["ratio_p50_to_tcp"] = json!(ratios.to_tcp);
-        if subject.policy == Policy::Idle {
-            result["ratio_p50_to_udp_block"] = json!(ratios.to_udp_block);
-        }
-        let variant = variants.entry(subject.variant.name()).or_insert_with(|| json!({}));
-        variant[subject.policy.name()] = result;
-    }
-    variants.into()
-}
-
-/// The table for people.
-pub(super) fn print(subjects: &[Subject]) {
-    println!(
-        "{:<10} {:<17} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}",
-        "policy", "variant", "requests", "p50 us", "p99 us", "p99.9 us", "/udp", "/tcp"
-    );
-    for subject in subjects {
-        let us = |quantile| subject.times.quantile_ns(quantile) as f64 / 1000.0;
-        let ratios = Ratios::new(subject, subjects);
-        let text = |ratio: Option<f64>| ratio.map_or(String::from("-"), |r| format!("{r:.2}"));
-        print!(
-            "{:<10} {:<17} {:>9} {:>9.2} {:>9.2} {:>9.2} {:>7} {:>7}",
-            subject.policy.name(),
-            subject.variant.name(),
-            subject.times.len(),
-            us(0.5),
-            us(0.99),
-            us(0.999),
-            text(ratios.to_udp),
-            text(ratios.to_tcp)
+/// Prints what was measured.
+pub(super) fn print(result: &Value) {
+    if let Some(variants) = result["round_trips"].as_object() {
+        println!(
+            "{:<17} {:<10} {:>8} {TIMES} {:>6} {:>6} {:>10}",
+            "variant", "policy", "requests", "/udp", "/tcp", "/udp-block"
         );
-        match ratios.to_udp_block {
-            Some(ratio) => println!("   {ratio:.2} of udp, blocking"),
-            None => println!(),
+        for (variant, policies) in variants {
+            for (policy, figures) in policies.as_object().into_iter().flatten() {
+                println!(
+                    "{variant:<17} {policy:<10} {:>8} {} {:>6} {:>6} {:>10}",
+                    figures["requests"],
+                    times(figures),
+                    text(&figures["ratio_p50_to_udp"]),
+                    text(&figures["ratio_p50_to_tcp"]),
+                    text(&figures["ratio_p50_to_udp_block"])
+                );
+            }
         }
+    }
+    if let Some(ways) = result["bulk"].as_object() {
+        println!("\n{:<17} {:>8} {:>6} {:>7}", "bulk", "MB/s", "/tcp", "resent");
+        for (way, figures) in ways {
+            println!(
+                "{way:<17} {:>8.0} {:>6} {:>7}",
+                megabytes(&figures["bytes_per_second"]),
+                text(&figures["ratio_to_tcp"]),
+                figures["frames_resent"]
+            );
+        }
+    }
+    if let Some(protections) = result["under_bulk"].as_object() {
+        println!(
+            "\n{:<17} {:<10} {:>8} {TIMES} {:>10} {:>7}",
+            "entries", "link", "entries", "bulk MB/s", "resent"
+        );
+        for (protection, both) in protections {
+            for link in ["idle", "bulk"] {
+                let figures = &both[link];
+                println!(
+                    "{protection:<17} {link:<10} {:>8} {} {:>10.0} {:>7}",
+                    figures["entries"],
+                    times(&figures["ack"]),
+                    megabytes(&figures["bulk_bytes_per_second"]),
+                    figures["frames_resent"]
+                );
+            }
+            let [p50, p99] =
+                ["ratio_p50_bulk_to_idle", "ratio_p99_bulk_to_idle"].map(|name| text(&both[name]));
+            println!("{protection:<17} {:<10} {:>8} {p50:>9} {p99:>9}", "bulk/idle", "");
+        }
+    }
+    if result["sealing"].is_object() {
+        println!();
+        seal_cost::print(&result["sealing"]);
     }
 }
 
-/// Saves every series to `folder`, which is made if need be.
-pub(super) fn save(folder: &Path, subjects: &[Subject]) -> Result<(), BenchError> {
-    fs::create_dir_all(folder).map_err(BenchError::os(format!("making {}", folder.display())))?;
-    for subject in subjects {
-        let name = format!("log-rtt-{}-{}", subject.variant.name(), subject.policy.name());
-        subject.times.save(folder, &name)?;
-    }
-    Ok(())
+/// The head of what [`times`] gives.
+const TIMES: &str = "   p50 us    p99 us  p99.9 us";
+
+fn times(figures: &Value) -> String {
+    let us = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN) / 1000.0;
+    format!("{:>9.2} {:>9.2} {:>9.2}", us("p50_ns"), us("p99_ns"), us("p999_ns"))
+}
+
+fn megabytes(bytes: &Value) -> f64 {
+    bytes.as_f64().unwrap_or(f64::NAN) / 1e6
+}
+
+/// A ratio, or that there is none.
+fn text(ratio: &Value) -> String {
+    ratio.as_f64().map_or(String::from("-"), |ratio| format!("{ratio:.2}"))
 }

@@ -6,7 +6,9 @@ use super::{Args, variant};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::lan::Lan;
-use crate::series::Series;
+use crate::series::{Series, ratio};
+use serde_json::{Map, Value, json};
+use std::path::Path;
 use vmm::link::now;
 
 /// Round trips that are not counted at the beginning of a turn that has a pace.
@@ -14,9 +16,9 @@ const WARM_UP_PACED: u64 = 3;
 
 /// A variant under a policy, and what was measured.
 pub(super) struct Subject {
-    pub(super) variant: Variant,
-    pub(super) policy: Policy,
-    pub(super) times: Series,
+    variant: Variant,
+    policy: Policy,
+    times: Series,
     requests: u64,
     warm_up: u64,
 }
@@ -93,4 +95,54 @@ fn ask(
         }
     }
     Ok(times)
+}
+
+/// Medians of a variant in relation to those of others under comparable policies.
+struct Ratios {
+    to_udp: Option<f64>,
+    to_tcp: Option<f64>,
+    /// Of an idle line, to UDP that blocks at the same pace.
+    to_udp_block: Option<f64>,
+}
+
+impl Ratios {
+    fn new(subject: &Subject, all: &[Subject]) -> Ratios {
+        let p50 = |variant, policy| {
+            let other = all.iter().find(|s| s.variant == variant && s.policy == policy)?;
+            ratio(subject.times.quantile_ns(0.5), other.times.quantile_ns(0.5))
+        };
+        let to_udp_block = match subject.policy {
+            Policy::Idle => p50(Variant::Udp, Policy::IdleBlock),
+            Policy::Block | Policy::Spin | Policy::IdleBlock => None,
+        };
+        let [to_udp, to_tcp] = [Variant::Udp, Variant::Tcp].map(|v| p50(v, subject.policy));
+        Ratios { to_udp, to_tcp, to_udp_block }
+    }
+}
+
+/// By variant and policy.
+pub(super) fn json(subjects: &[Subject]) -> Value {
+    let mut variants: Map<String, Value> = Map::new();
+    for subject in subjects {
+        let ratios = Ratios::new(subject, subjects);
+        let mut result = subject.times.json();
+        result["requests"] = subject.times.len().into();
+        result["ratio_p50_to_udp"] = json!(ratios.to_udp);
+        result["ratio_p50_to_tcp"] = json!(ratios.to_tcp);
+        if subject.policy == Policy::Idle {
+            result["ratio_p50_to_udp_block"] = json!(ratios.to_udp_block);
+        }
+        let variant = variants.entry(subject.variant.name()).or_insert_with(|| json!({}));
+        variant[subject.policy.name()] = result;
+    }
+    variants.into()
+}
+
+/// Saves every series.
+pub(super) fn save(folder: &Path, subjects: &[Subject]) -> Result<(), BenchError> {
+    for subject in subjects {
+        let name = format!("log-rtt-{}-{}", subject.variant.name(), subject.policy.name());
+        subject.times.save(folder, &name)?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is compared: the logging channel, and the ways that are there already.
 
-use super::channel::{ChannelClient, ChannelServer};
+use super::channel::{self, ChannelClient, ChannelServer};
 use super::policy::Policy;
 use super::socket::{SocketKind, SocketPeer};
 use crate::error::BenchError;
@@ -24,19 +24,17 @@ pub(crate) enum Variant {
     /// A packet socket with a system call for each frame, echoed
     #[value(name = "af_packet")]
     AfPacket,
-    Raw,
 }
 
 impl Variant {
     /// The name in reports.
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Variant::Channel => "channel",
-            Variant::ChannelInsecure => "channel-insecure",
+            Variant::Channel => channel::name(Protection::Sealed),
+            Variant::ChannelInsecure => channel::name(Protection::Insecure),
             Variant::Udp => "udp",
             Variant::Tcp => "tcp",
             Variant::AfPacket => "af_packet",
-            Variant::Raw => "raw",
         }
     }
 
@@ -51,9 +49,6 @@ impl Variant {
             Variant::Udp => Box::new(socket(SocketKind::Udp)?),
             Variant::Tcp => Box::new(socket(SocketKind::Tcp)?),
             Variant::AfPacket => Box::new(socket(SocketKind::Packet)?),
-            Variant::Raw => {
-                Box::new(super::raw::Raw::open(crate::lan::Host::Server, policy.wait())?)
-            }
         })
     }
 
@@ -68,9 +63,6 @@ impl Variant {
             Variant::Udp => Box::new(socket(SocketKind::Udp)?),
             Variant::Tcp => Box::new(socket(SocketKind::Tcp)?),
             Variant::AfPacket => Box::new(socket(SocketKind::Packet)?),
-            Variant::Raw => {
-                Box::new(super::raw::Raw::open(crate::lan::Host::Client, policy.wait())?)
-            }
         })
     }
 }

@@ -10,9 +10,8 @@
 //! The choice is made anew for every frame, so what is appended to the latency lane waits for one
 //! bulk frame at most: the one that is being sent.
 
-use super::mutant::Mutant;
 use super::timer::Timer;
-use super::{Channel, State};
+use super::{Channel, Mutant, State};
 use crate::frame::{FrameHeader, FrameKind, LaneAck};
 use crate::ids::{Lane, Role};
 use crate::limits::FRAME_HEADER_BYTES;
@@ -26,9 +25,22 @@ impl Channel {
     ///
     /// When `out` is shorter than [`Config::frame_bytes_max`](super::Config::frame_bytes_max).
     pub fn poll_transmit(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        self.poll_transmit_of(now, &Lane::ALL, out)
+    }
+
+    /// The same for a link that has enough bulk in its queue: it gets none for now.
+    ///
+    /// # Panics
+    ///
+    /// As [`poll_transmit`](Self::poll_transmit).
+    pub fn poll_transmit_log(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        self.poll_transmit_of(now, &[Lane::Latency], out)
+    }
+
+    fn poll_transmit_of(&mut self, now: Time, lanes: &[Lane], out: &mut [u8]) -> Option<usize> {
         self.advance(now);
         assert!(out.len() >= self.config.frame_bytes_max, "no room for a frame");
-        let kind = self.next_kind()?;
+        let kind = self.next_kind(lanes)?;
         let number = self.next_number;
         self.next_number = number.next();
 
@@ -70,17 +82,21 @@ impl Channel {
         Some(length)
     }
 
-    fn next_kind(&self) -> Option<FrameKind> {
+    /// Bytes of `lane` could be sent now.
+    pub fn wants_to_send(&self, lane: Lane) -> bool {
+        self.state == State::Open && self.send[lane.index()].wants_to_send(self.payload_max())
+    }
+
+    fn next_kind(&self, lanes: &[Lane]) -> Option<FrameKind> {
         match self.state {
             State::Open => {
-                let mut lanes = Lane::ALL;
-                if self.planted(Mutant::BulkFirst) {
-                    lanes.reverse();
-                }
-                let payload_max = self.payload_max();
-                let wants = |lane: &Lane| self.send[lane.index()].wants_to_send(payload_max);
-                if let Some(lane) = lanes.into_iter().find(wants) {
-                    Some(FrameKind::of_lane(lane))
+                let wants = |lane: &&Lane| self.wants_to_send(**lane);
+                let lane = match self.planted(Mutant::BulkFirst) {
+                    false => lanes.iter().find(wants),
+                    true => lanes.iter().rev().find(wants),
+                };
+                if let Some(lane) = lane {
+                    Some(FrameKind::of_lane(*lane))
                 } else if self.beat_due {
                     Some(FrameKind::Heartbeat)
                 } else {

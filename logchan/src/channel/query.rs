@@ -51,6 +51,11 @@ impl Channel {
         self.liveness.lease_until()
     }
 
+    /// The latest time that it was told: an earlier one must not follow.
+    pub fn time(&self) -> Time {
+        self.now
+    }
+
     /// Log arrived that nothing sent since acknowledges: an output may wait for it at the peer.
     pub fn owes_log_ack(&self) -> bool {
         self.debt.is_of_log()

@@ -26,6 +26,16 @@ pub enum EndpointEvent {
     Channel(Event),
 }
 
+impl EndpointVerdict {
+    /// Whether the peer of the channel was heard.
+    pub const fn is_sign_of_life(self) -> bool {
+        match self {
+            Self::Channel(verdict) => verdict.is_sign_of_life(),
+            Self::Handshake | Self::Dropped(_) => false,
+        }
+    }
+}
+
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointVerdict {

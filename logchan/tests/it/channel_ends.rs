@@ -63,6 +63,29 @@ fn primary_cut_off_loses_its_lease_before_the_backup_loses_its_patience() {
 }
 
 #[test]
+fn patience_counts_from_a_time_when_the_frames_were_there() {
+    let mut pair = Pair::settled();
+    let silence = config().timing.silence;
+    // The last clock reading before the frame was seen is of before it was sent.
+    let before = pair.now;
+    let sent_at = before + MS * 5;
+    pair.ends[PRIMARY].append(sent_at, Lane::Latency, b"output").expect("room");
+    let frame = transmit(&mut pair.ends[PRIMARY], sent_at).expect("a frame");
+    let backup = &mut pair.ends[BACKUP];
+    backup.handle_frame(before, &frame);
+    assert_eq!(backup.heard_at(), before);
+    let seen_by = sent_at + MS;
+    backup.heard_by(seen_by);
+    assert_eq!((backup.heard_at(), backup.time()), (seen_by, seen_by));
+
+    transmit(backup, seen_by).expect("an acknowledgement");
+    backup.handle_timeout(sent_at + silence);
+    assert!(backup.is_open(), "the primary's lease may run until shortly before this");
+    backup.handle_timeout(seen_by + silence);
+    assert!(!backup.is_open());
+}
+
+#[test]
 fn silence_is_final_and_acknowledges_nothing() {
     let mut pair = Pair::settled();
     pair.append(Lane::Latency, b"before");
@@ -136,6 +159,22 @@ fn bye_of_both_ends_at_once_is_confirmed_to_both() {
         assert!(events.contains(&Event::Left { confirmed: true }), "{events:?}");
         assert!(events.contains(&Event::PeerBye), "{events:?}");
     }
+}
+
+#[test]
+fn lease_that_was_begun_and_ended_between_two_looks_is_not_told() {
+    let mut pair = Pair::settled();
+    pair.run_with(config().timing.lease + MS, |frame| frame.from == PRIMARY);
+    assert_eq!(pair.events[PRIMARY], [Event::LeaseLost]);
+    // The goodbye acknowledges a frame that is young enough for a lease.
+    let beat = transmit_heartbeat(&mut pair);
+    let now = pair.now;
+    pair.ends[BACKUP].handle_frame(now, &beat);
+    pair.ends[BACKUP].bye(now);
+    let bye = transmit(&mut pair.ends[BACKUP], now).expect("a goodbye");
+    pair.ends[PRIMARY].handle_frame(now, &bye);
+    assert_eq!(pair.ends[PRIMARY].poll_event(), Some(Event::PeerBye));
+    assert_eq!(pair.ends[PRIMARY].poll_event(), None);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The log through a channel: what arrives, what is sent again, what waits for what.
 
-use logchan::channel::{AppendError, Config, ConfigError, Event, FrameVerdict, Timing};
+use logchan::channel::{AppendError, Channel, Config, ConfigError, Event, FrameVerdict, Timing};
 use logchan::frame::{FrameHeader, FrameKind};
 use logchan::ids::{FrameNumber, Lane, LogSeq};
-use logchan::limits::ENTRY_BYTES_MAX;
+use logchan::limits::{ENTRY_BYTES_MAX, IN_FLIGHT_FRAMES_MAX};
 use logchan::time::Duration;
 
 use crate::channel_frames::transmit;
@@ -100,6 +100,65 @@ fn latency_goes_before_bulk_that_was_appended_first() {
     let second = transmit(&mut pair.ends[PRIMARY], pair.now).expect("latency");
     let kind = |bytes| FrameHeader::decode(bytes).expect("a frame").0.kind;
     assert_eq!((kind(&first), kind(&second)), (FrameKind::Bulk, FrameKind::Latency));
+}
+
+#[test]
+fn bulk_waits_for_a_link_that_takes_log_only() {
+    let mut pair = Pair::settled();
+    pair.append(Lane::Bulk, &pattern(5000));
+    let channel = &mut pair.ends[PRIMARY];
+    let mut buffer = [0; 1500];
+    let mut log_only = |channel: &mut Channel, now| {
+        let length = channel.poll_transmit_log(now, &mut buffer)?;
+        Some(FrameHeader::decode(&buffer[..length]).expect("a frame").0.kind)
+    };
+    assert_eq!(log_only(channel, pair.now), None);
+    let now = pair.now + config().timing.heartbeat;
+    channel.handle_timeout(now);
+    assert_eq!(log_only(channel, now), Some(FrameKind::Heartbeat));
+    channel.append(now, Lane::Latency, b"output").expect("room");
+    assert_eq!(log_only(channel, now), Some(FrameKind::Latency));
+    assert_eq!(log_only(channel, now), None);
+
+    assert!(channel.wants_to_send(Lane::Bulk));
+    let frame = transmit(channel, now).expect("bulk");
+    assert_eq!(FrameHeader::decode(&frame).expect("a frame").0.kind, FrameKind::Bulk);
+}
+
+#[test]
+fn log_is_owed_an_acknowledgement_until_something_is_sent() {
+    let mut pair = Pair::settled();
+    for (lane, owed) in [(Lane::Bulk, false), (Lane::Latency, true)] {
+        pair.append(lane, b"bytes");
+        let frame = transmit(&mut pair.ends[PRIMARY], pair.now).expect("a frame");
+        let backup = &mut pair.ends[BACKUP];
+        assert!(!backup.owes_log_ack());
+        backup.handle_frame(pair.now, &frame);
+        assert_eq!(backup.owes_log_ack(), owed, "{lane:?}");
+        transmit(backup, pair.now).expect("an acknowledgement");
+        assert!(!backup.owes_log_ack());
+    }
+}
+
+#[test]
+fn small_pieces_share_frames_once_as_many_are_on_their_way_as_a_receiver_holds() {
+    let mut pair = Pair::settled();
+    let now = pair.now;
+    let mut frames = Vec::new();
+    for number in 0..1000_u32 {
+        pair.append(Lane::Latency, &number.to_le_bytes());
+        frames.extend(transmit(&mut pair.ends[PRIMARY], now));
+    }
+    assert_eq!(frames.len(), IN_FLIGHT_FRAMES_MAX);
+    for frame in frames {
+        pair.ends[BACKUP].handle_frame(now, &frame);
+    }
+    pair.sent.clear();
+    pair.run(LATENCY * 4);
+    let numbers: Vec<u8> = (0..1000_u32).flat_map(u32::to_le_bytes).collect();
+    assert_eq!(pair.read(BACKUP, Lane::Latency), numbers);
+    let rest = pair.kinds(PRIMARY);
+    assert_eq!(rest.iter().filter(|kind| **kind == FrameKind::Latency).count(), 3, "{rest:?}");
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod fuzz_identity;
 mod golden;
 mod handshake;
 mod pair;
+mod sessions;

@@ -29,6 +29,7 @@ use self::receive::Receiver;
 use crate::error::PortError;
 use crate::mac::MacAddr;
 use crate::port::{FRAME_MAX, FRAME_MIN, FramePort, Wake, assert_receive_buffer};
+use crate::ring::packet_ring::SLOTS;
 use crate::ring::send_ring::SendRing;
 use crate::sys::ioctl::{self, InterfaceName};
 use crate::sys::packet_socket::PacketSocket;
@@ -41,6 +42,9 @@ pub const CHANNEL_ETHERTYPE: u16 = 0x88b5;
 /// The least MTU in bytes that a port accepts: what every IPv4 host must take in one piece (RFC 791,
 /// section 3.1), and twice what the channel needs for a sealed frame of its least size.
 pub const MTU_BYTES_MIN: u32 = 576;
+
+/// Frames that wait in a port to be received, at most. The kernel drops and counts what comes beyond.
+pub const RECEIVE_FRAMES: usize = SLOTS;
 
 /// A moment in the arrival of a port's frames: [`PacketPort::arrived`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +60,7 @@ pub struct Mark(u64);
 /// **Threads.** As with [`TapPort`](crate::TapPort): the thread that uses the port first owns it; another
 /// one cannot send.
 ///
-/// **Bounds.** 256 frames wait to be received; the kernel drops and counts what comes beyond. Up to
-/// 128 frames are queued by `send` before it flushes by itself. Memory: 0.8 MiB.
+/// **Bounds.** [`RECEIVE_FRAMES`] wait to be received. Up to 128 frames are queued by `send` before it flushes by itself. Memory: 0.8 MiB.
 ///
 /// **The link.** Sending never blocks and never fails for the link's sake: frames for a link that is down
 /// are dropped and counted. What happened to the link is in [`link`](Self::link) and
@@ -71,6 +74,8 @@ pub struct PacketPort {
     socket: PacketSocket,
     /// Ends a wait.
     timer: Timer,
+    /// See [`looked`](Self::looked).
+    looked: Option<Duration>,
     link: Link,
     name: String,
     mac: MacAddr,
@@ -105,8 +110,18 @@ impl PacketPort {
         let sender = SendRing::new(socket.file(), &name, config.wait)?;
         let stats = PacketStats::default();
         let timer = Timer::new().map_err(PortError::system("cannot make a timer"))?;
-        let port =
-            PacketPort { sender, receiver, socket, timer, link, name, mac, mtu_bytes, stats };
+        let port = PacketPort {
+            sender,
+            receiver,
+            socket,
+            timer,
+            looked: None,
+            link,
+            name,
+            mac,
+            mtu_bytes,
+            stats,
+        };
         // Binding to an interface that is down leaves an error behind; the state says it already.
         port.take_error();
         Ok(port)
@@ -177,6 +192,15 @@ impl PacketPort {
         format!("interface {name} is down: 'ip link set {name} up'")
     }
 
+    /// Bytes of frames that wait below this port: in the interface's queue, or in its driver's until that
+    /// reports them sent. As the kernel accounts for them, which is some 2300 bytes for a full frame. A
+    /// system call. Interfaces that let go of frames before they are sent (veth) say 0.
+    pub fn unsent_bytes(&self) -> Result<u32, PortError> {
+        self.socket
+            .unsent_bytes()
+            .map_err(PortError::system("cannot ask for the bytes not yet sent"))
+    }
+
     /// What the port counted so far. A system call: the kernel counts its drops.
     pub fn stats(&mut self) -> PacketStats {
         // Reading resets the kernel's counter; on failure its count is there the next time.
@@ -200,6 +224,12 @@ impl PacketPort {
             return Ok(None);
         }
         Ok(Some(Mark(self.receiver.arrived(at_most))))
+    }
+
+    /// If the last wait saw a frame while it was looking: a time after its beginning and, by a microsecond
+    /// or two if the thread is not held up, before it saw the frame. Nobody has to read the clock for it.
+    pub fn looked(&self) -> Option<Duration> {
+        self.looked
     }
 
     /// As [`receive_with`](Self::receive_with), but only a frame that had arrived when `mark` was taken:
@@ -344,7 +374,9 @@ impl FramePort for PacketPort {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
         self.flush()?;
         let policy = self.sender.policy();
-        wait::wait_on(self, &policy, timeout)
+        let (wake, looked) = wait::wait_on(self, &policy, timeout)?;
+        self.looked = looked;
+        Ok(wake)
     }
 }
 

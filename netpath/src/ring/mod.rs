@@ -157,7 +157,7 @@ impl FrameRing {
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
         self.flush()?;
         let policy = *self.owner.policy();
-        wait::wait_on(self, &policy, timeout)
+        wait::wait_on(self, &policy, timeout).map(|(wake, _looked)| wake)
     }
 
     /// Brings announced frames into `frames`: takes completions, runs deferred work if the kernel

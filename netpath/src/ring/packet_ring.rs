@@ -16,6 +16,7 @@
 //!    references into a slot: none lives when a slot is given back. Frames lie behind the head, so no
 //!    reference to one covers the status word.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,6 +28,11 @@ pub(crate) const SLOTS: usize = 256;
 /// Bytes of a slot: head, address and the longest frame with room to spare, so that a frame that
 /// is too long is seen to be.
 pub(crate) const SLOT_BYTES: usize = 2048;
+
+/// Bytes that are fetched ahead: the frame of a log entry.
+const AHEAD_BYTES: usize = 256;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
 
 /// Offset of `tp_len` in the slot's head, and of the other fields.
 const LENGTH_AT: usize = 4;
@@ -119,19 +125,17 @@ impl PacketRing {
         // The kernel keeps to its slot; what does not, is a frame cut to nothing.
         let inside = usize::from(mac) > PACKET_TYPE_AT && usize::from(mac) + length <= SLOT_BYTES;
         let (at, length) = if inside { (slot + usize::from(mac), length) } else { (slot, 0) };
-        self.prefetch(at, length.min(256));
+        self.fetch_ahead(at, length);
         Some(Head { at, info: FrameInfo { length, wire_length, packet_type } })
     }
 
-    /// Begins to fetch bytes that another core wrote, while this one has other things to do.
-    fn prefetch(&self, at: usize, length: usize) {
-        for line in (at..at + length).step_by(64) {
-            // SAFETY: a hint
-            unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-                    self.map.at(line).cast(),
-                )
-            };
+    /// Begins to fetch the front of a frame from the core that wrote it, while this one has other things
+    /// to do before it reads it.
+    fn fetch_ahead(&self, at: usize, length: usize) {
+        for line in (at..at + length.min(AHEAD_BYTES)).step_by(LINE_BYTES) {
+            let line = self.map.at(line).cast_const().cast();
+            // SAFETY: a hint to the processor, which accesses nothing as far as a program can tell.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
         }
     }
 

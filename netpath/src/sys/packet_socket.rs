@@ -159,6 +159,15 @@ impl PacketSocket {
         Ok(stats.tp_drops)
     }
 
+    /// Bytes of frames sent that the driver has not let go of, as the kernel accounts for them.
+    pub(crate) fn unsent_bytes(&self) -> io::Result<u32> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: SIOCOUTQ, which TIOCOUTQ is the libc crate's name for (linux/sockios.h), takes a pointer
+        // to an integer (rule 1).
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+        Ok(bytes.try_into().unwrap_or(0))
+    }
+
     /// The error pending on the socket, which this clears.
     pub(crate) fn take_error(&self) -> io::Result<Option<i32>> {
         // SAFETY: an integer.

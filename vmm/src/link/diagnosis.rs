@@ -1,15 +1,13 @@
 //! Why nobody was met, or why nobody is heard any more, in words.
 
-use super::{LinkReport, LogLink};
+use super::LinkReport;
 use logchan::seal;
-use netpath::{LinkState, PacketPort};
+use netpath::{LinkState, MacAddr, PacketPort};
 
 /// One line for a user who waits for a peer that does not come: the likeliest reason, from the state
 /// of the interface and from what was counted.
-pub fn why_nobody(link: &mut LogLink) -> String {
-    let report = link.report();
-    let peer = link.peer().to_string();
-    why_no_frame_passes(link.port()).unwrap_or_else(|| from_counts(&report, &peer))
+pub fn why_nobody(report: &LinkReport, port: &PacketPort, peer: MacAddr) -> String {
+    why_no_frame_passes(port).unwrap_or_else(|| from_counts(report, &peer.to_string()))
 }
 
 /// What is wrong with the interface, as far as this host can tell, and what to do.

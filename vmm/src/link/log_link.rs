@@ -7,8 +7,7 @@ use logchan::channel::Channel;
 use logchan::endpoint::{Endpoint, EndpointEvent, Settings};
 use logchan::handshake::{LinkStats, Security};
 use logchan::time::Time;
-use netpath::{FramePort, LinkState, MacAddr, PacketPort, PacketStats, PortError, Wake};
-use std::time::Duration;
+use netpath::{LinkState, MacAddr, PacketPort, PacketStats, PortError, Wake};
 
 /// What was counted since the link was opened, but for the channel's own numbers
 /// ([`Channel::stats`]).
@@ -72,9 +71,7 @@ impl LogLink {
     /// The same with a reading of the clock that the caller has taken. By as much as it is old, the wait
     /// may be too long.
     pub fn wait_at(&mut self, now: Time, until: Option<Time>) -> Result<Wake, PortError> {
-        let due = self.endpoint.poll_timeout().into_iter().chain(until).min();
-        let timeout = due.map(|due| Duration::from_nanos(due.since(now).as_nanos()));
-        self.wire.port_mut().wait(timeout)
+        self.wire.wait_at(&mut self.endpoint, now, until)
     }
 
     /// The next thing that happened.
@@ -110,12 +107,7 @@ impl LogLink {
 
     /// What was counted. A system call or two.
     pub fn report(&mut self) -> LinkReport {
-        LinkReport {
-            port: self.wire.port_mut().stats(),
-            link: self.endpoint.link_stats(),
-            other_senders: self.wire.other_senders(),
-            is_down: self.wire.port_mut().check_link() != LinkState::Up,
-        }
+        self.wire.report(self.endpoint.link_stats())
     }
 
     /// The port, to ask it.

@@ -11,7 +11,7 @@ use logchan::time::{Duration, Time};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened to a VM of a pair, as the source behind its machine tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Told by the engine.
     Replica {
@@ -26,6 +26,11 @@ pub enum Notice {
         pause: Duration,
         /// Pages of the checkpoint.
         pages: u64,
+    },
+    /// A peer is looked for, and nobody comes.
+    NobodyMet {
+        /// Who is not there, and why, as far as this host can tell.
+        why: String,
     },
 }
 
@@ -54,6 +59,11 @@ pub enum PairEvent {
     PeerMet {
         /// Names this meeting, at both ends.
         session: u64,
+    },
+    /// See [`Notice::NobodyMet`].
+    NobodyMet {
+        /// The likeliest reason.
+        why: String,
     },
     /// See [`ReplicaEvent::PeerRefused`].
     PeerRefused {
@@ -159,11 +169,12 @@ impl PairRecord {
 
     /// `notice`, told at `now` by a process in `term` that counted `stats` so far.
     pub fn of(now: Time, term: u64, stats: &ReplicaStats, notice: &Notice) -> PairRecord {
-        let (term_named, event) = match *notice {
-            Notice::SyncClosed { pause, pages } => {
+        let (term_named, event) = match notice {
+            &Notice::SyncClosed { pause, pages } => {
                 (None, PairEvent::SyncClosed { pause_ns: pause.as_nanos(), pages })
             }
-            Notice::Replica { event, spoke_at } => named(&event, stats, spoke_at),
+            Notice::NobodyMet { why } => (None, PairEvent::NobodyMet { why: why.clone() }),
+            &Notice::Replica { event, spoke_at } => named(&event, stats, spoke_at),
         };
         PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event }
     }

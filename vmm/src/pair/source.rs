@@ -6,8 +6,10 @@
 
 use super::event::Notice;
 use super::image::InRam;
+use super::lookout::Lookout;
 use super::status::{Publisher, StatusBoard};
 use crate::checkpoint::{Image, ImageView};
+use crate::link::diagnosis::why_nobody;
 use crate::link::{Wire, now};
 use crate::replay::error::SourceError;
 use crate::replay::event_source::{
@@ -16,12 +18,13 @@ use crate::replay::event_source::{
 };
 use crate::replay::world::World;
 use crate::replica::{
-    Command, CopyRequest, Halt, Halted, NextRegion, Replica, RoleName, Step, StrayAdvice,
+    Command, CopyRequest, Halt, Halted, NextRegion, Replica, ReplicaEvent, RoleName, Step,
+    StrayAdvice,
 };
 use crate::witness::WitnessClient;
 use hdrhistogram::Histogram;
 use logchan::entry::REGISTERS;
-use logchan::ids::Lane;
+use logchan::ids::{Lane, Term};
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration as Span, Time};
 use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
@@ -86,6 +89,9 @@ pub struct PairSource<P> {
     /// The VM's last pause for the closing checkpoint of a sync.
     last_sync_pause: Option<Span>,
     publisher: Option<Publisher>,
+    lookout: Lookout,
+    /// The term whose claim got no answer; that was told.
+    unanswered: Option<Term>,
 }
 
 impl<P: FramePort> PairSource<P> {
@@ -104,6 +110,8 @@ impl<P: FramePort> PairSource<P> {
             is_void: false,
             last_sync_pause: None,
             publisher,
+            lookout: Lookout::default(),
+            unanswered: None,
         }
     }
 
@@ -182,8 +190,38 @@ impl<P: FramePort> PairSource<P> {
         self.take_in()?;
         self.transmit()?;
         self.release()?;
-        self.publish(now());
+        let now = now();
+        self.publish(now);
+        self.look_out(now);
         Ok(())
+    }
+
+    /// Tells, once, that nobody is met.
+    fn look_out(&mut self, now: Time) {
+        let PairParts { replica, wire, observer, .. } = &mut self.parts;
+        let looks_for = match replica.role() {
+            RoleName::Seeking => Some("waiting for the primary"),
+            RoleName::Alone => Some("unprotected"),
+            RoleName::Standalone
+            | RoleName::Starting
+            | RoleName::Copying
+            | RoleName::Closing
+            | RoleName::Protected
+            | RoleName::Losing
+            | RoleName::Syncing
+            | RoleName::Following
+            | RoleName::Finishing
+            | RoleName::Claiming
+            | RoleName::Leaving
+            | RoleName::Halted => None,
+        };
+        if self.lookout.is_due(now, looks_for.is_some())
+            && let (Some(looks_for), Some(endpoint)) = (looks_for, replica.endpoint())
+        {
+            let report = wire.report(endpoint.link_stats());
+            let why = why_nobody(&report, wire.port(), wire.peer());
+            observer(replica, Notice::NobodyMet { why: format!("{looks_for}: {why}") });
+        }
     }
 
     fn take_in(&mut self) -> Result<(), SourceError> {
@@ -206,7 +244,31 @@ impl<P: FramePort> PairSource<P> {
             witness.ask(term);
         }
         while let Some(event) = replica.poll_event() {
-            observer(replica, Notice::Replica { event, spoke_at: self.spoke_at });
+            let is_news = match event {
+                ReplicaEvent::PeerRefused { mismatch, proven: _ } => self.lookout.refused(mismatch),
+                ReplicaEvent::PeerMet { .. } => {
+                    self.lookout.met();
+                    true
+                }
+                // It is asked again and again.
+                ReplicaEvent::WitnessUnreachable { term } => {
+                    self.unanswered.replace(term) != Some(term)
+                }
+                ReplicaEvent::TermWon { .. }
+                | ReplicaEvent::SyncBegun
+                | ReplicaEvent::Protected
+                | ReplicaEvent::BackupSilent { .. }
+                | ReplicaEvent::BackupLeft
+                | ReplicaEvent::Following
+                | ReplicaEvent::PrimarySilent { .. }
+                | ReplicaEvent::LogFinished
+                | ReplicaEvent::WentLive { .. }
+                | ReplicaEvent::Diverged
+                | ReplicaEvent::Halted(_) => true,
+            };
+            if is_news {
+                observer(replica, Notice::Replica { event, spoke_at: self.spoke_at });
+            }
         }
         Ok(())
     }
@@ -250,9 +312,7 @@ impl<P: FramePort> PairSource<P> {
         let wait_max = self.wait_max();
         let PairParts { replica, wire, .. } = &mut self.parts;
         let now = now();
-        let due = replica.poll_timeout().map_or(wait_max, |due| due.since(now));
-        let timeout = Duration::from_nanos(due.min(wait_max).as_nanos());
-        wire.port_mut().wait(Some(timeout))?;
+        wire.wait_at(replica, now, Some(now + wait_max))?;
         Ok(())
     }
 
@@ -370,8 +430,13 @@ impl<P: FramePort> EventSource for PairSource<P> {
                     self.parts.world.entering()?;
                     return Ok(Region::Run);
                 }
-                Step::Ready(NextRegion::Apply) => return Ok(Region::Apply),
+                Step::Ready(NextRegion::Apply) => {
+                    self.parts.world.idle()?;
+                    return Ok(Region::Apply);
+                }
                 Step::Ready(NextRegion::Capture) => {
+                    // Stopping the vCPU may swallow the timer's only kick.
+                    self.parts.world.idle()?;
                     self.still_since = Some(now());
                     return Ok(Region::Capture);
                 }
@@ -441,7 +506,7 @@ impl<P: FramePort> EventSource for PairSource<P> {
         }
         let wait_max = Duration::from_nanos(self.wait_max().as_nanos());
         let PairParts { replica, wire, world, wait, .. } = &mut self.parts;
-        let due = replica.poll_timeout();
+        let due = wire.due(replica, now());
         let mut timeout = world.wait_max(wants).min(wait_max);
         if let Some(due) = due {
             timeout = timeout.min(Duration::from_nanos(due.since(now()).as_nanos()));
@@ -464,17 +529,15 @@ impl<P: FramePort> EventSource for PairSource<P> {
 
     fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
         self.turn()?;
+        // Whatever comes of it, the timer is armed again if it was it that kicked.
+        let as_needed = self.parts.world.interrupted(wants, window)?;
         match self.until(|parts, _now| Ok(parts.replica.stray()))? {
-            StrayAdvice::Resume => {
-                // The timer is armed again whatever it was that kicked.
-                self.parts.world.interrupted(wants, window)?;
-                Ok(Stray::Resume)
-            }
+            StrayAdvice::Resume => Ok(Stray::Resume),
             StrayAdvice::Checkpoint => {
                 self.still_since = Some(now());
                 Ok(Stray::Checkpoint)
             }
-            StrayAdvice::AsNeeded => self.parts.world.interrupted(wants, window),
+            StrayAdvice::AsNeeded => Ok(as_needed),
         }
     }
 
@@ -508,6 +571,8 @@ impl<P: FramePort> EventSource for PairSource<P> {
         let pages = image.pages.len() as u64;
         let image = InRam(image);
         self.until(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))?;
+        // As when a vCPU is stopped: a kick that came meanwhile may be lost.
+        self.parts.world.idle()?;
         let PairParts { replica, observer, .. } = &mut self.parts;
         if let Some(since) = since
             && was_copying

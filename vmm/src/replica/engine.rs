@@ -199,6 +199,22 @@ impl Replica {
         self.endpoint.as_mut()?.poll_transmit(now, out)
     }
 
+    /// The same without pages.
+    ///
+    /// # Panics
+    ///
+    /// As [`poll_transmit`](Self::poll_transmit).
+    pub fn poll_transmit_log(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        self.endpoint.as_mut()?.poll_transmit_log(now, out)
+    }
+
+    /// See [`Channel::heard_by`].
+    pub fn heard_by(&mut self, now: Time) {
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.heard_by(now);
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) must be called, and [`poll_tap`](Self::poll_tap)
     /// asked, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {

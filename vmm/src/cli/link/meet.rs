@@ -65,7 +65,7 @@ pub(super) fn meet(
         }
         if notice.is_some_and(|at| now >= at) {
             notice = None;
-            let why = why_nobody(link);
+            let why = why(link);
             args.say(|| format!("waiting for the {} at {}: {why}", args.peer_name(), args.peer));
         }
         let until = notice.map_or(give_up, |at: Time| at.min(give_up));
@@ -84,7 +84,12 @@ fn nobody(
         None => LinkFailure::NobodyMet {
             peer: args.peer_name(),
             seconds: waited.as_nanos() as f64 / 1e9,
-            why: why_nobody(link),
+            why: why(link),
         },
     }
+}
+
+fn why(link: &mut LogLink) -> String {
+    let report = link.report();
+    why_nobody(&report, link.port(), link.peer())
 }

@@ -57,10 +57,10 @@ impl Report<'_> {
         };
         let end = match end {
             Ok(End::Left) => "left",
-            Ok(End::PeerLeft) => "peer left",
-            Ok(End::Silent { .. }) => "peer silent",
-            Ok(End::Foreign { .. }) => "foreign entry",
-            Err(_) => "port failed",
+            Ok(End::PeerLeft) => "peer_left",
+            Ok(End::Silent { .. }) => "peer_silent",
+            Ok(End::Foreign { .. }) => "foreign_entry",
+            Err(_) => "port_failed",
         };
         let mut result = Vec::new();
         let mut put = |name: &str, value: Value| result.push((name.to_string(), value));

@@ -6,6 +6,7 @@ use crate::link::now;
 use crate::pair::Observer;
 use crate::pair::event::{Notice, PairRecord};
 use crate::replica::{Halt, Replica, ReplicaEvent};
+use logchan::handshake::Mismatch;
 use logchan::time::Time;
 
 /// Tells notices on standard error, with the time since the start: all of them, or, if told to be
@@ -32,10 +33,25 @@ pub(super) fn record(record: &PairRecord) {
     let _ = output::write(&format!("{line}\n"));
 }
 
+/// What to do about a peer that does not fit.
+fn advice(mismatch: &Mismatch) -> String {
+    match mismatch {
+        Mismatch::Vm { .. } => format!("{mismatch} (--vm-id)"),
+        Mismatch::Timing => format!("{mismatch} (--silence-ms)"),
+        Mismatch::GuestImage { .. } => format!("{mismatch} (--guest)"),
+        Mismatch::ProtocolVersion { .. }
+        | Mismatch::Role { .. }
+        | Mismatch::CpuModel { .. }
+        | Mismatch::Replaced { .. }
+        | Mismatch::OldPrimary { .. } => mismatch.to_string(),
+    }
+}
+
 fn is_alarming(notice: &Notice) -> bool {
     let event = match notice {
         Notice::Replica { event, spoke_at: _ } => event,
         Notice::SyncClosed { .. } => return false,
+        Notice::NobodyMet { .. } => return true,
     };
     match event {
         ReplicaEvent::PeerRefused { .. }
@@ -65,13 +81,16 @@ fn words(replica: &Replica, notice: &Notice) -> String {
             let ms = pause.as_nanos() as f64 / 1e6;
             return format!("the VM stood still for {ms:.1} ms, for the last {pages} pages");
         }
+        Notice::NobodyMet { why } => {
+            return why.clone();
+        }
     };
     let ago = |heard_at: Time| now().since(heard_at).as_nanos() / 1_000_000;
     match *event {
         ReplicaEvent::PeerMet { term, .. } => format!("met the other host, term {term}"),
-        ReplicaEvent::PeerRefused { mismatch, proven: true } => mismatch.to_string(),
+        ReplicaEvent::PeerRefused { mismatch, proven: true } => advice(&mismatch),
         ReplicaEvent::PeerRefused { mismatch, proven: false } => {
-            format!("{mismatch}; unless somebody plays back what it once said")
+            format!("{}; unless somebody plays back what it once said", advice(&mismatch))
         }
         ReplicaEvent::TermWon { term } => format!("term {term} is ours"),
         ReplicaEvent::WitnessUnreachable { term } => {

@@ -16,19 +16,19 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// What became of the requests.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     /// Answered.
-    pub(super) requests: u64,
+    pub requests: u64,
     /// Numbers that were left out.
-    pub(super) lost: u64,
+    pub lost: u64,
     /// Numbers that had been given before.
-    pub(super) repeated: u64,
+    pub repeated: u64,
     /// Times the connection ended, and another one was made.
-    pub(super) resets: u64,
+    pub resets: u64,
     /// The largest number.
-    pub(super) last: u64,
+    pub last: u64,
     /// When the answers came.
-    pub(super) times: Times,
+    pub times: Times,
 }
 
 impl Tally {
@@ -47,11 +47,11 @@ impl Tally {
 
 /// The client.
 #[derive(Debug, Default)]
-pub(super) struct Counting(Mutex<Tally>);
+pub struct Counting(Mutex<Tally>);
 
 impl Counting {
     /// Asks until `stop`, in the namespace of the calling thread.
-    pub(super) fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
+    pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
         let mut counter = Counter::connect(GUEST_ADDRESS)?;
         while !stop.load(Ordering::Relaxed) {
             match counter.ask() {
@@ -70,14 +70,14 @@ impl Counting {
     }
 
     /// What became of the requests so far.
-    pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
+    pub fn tally(&self) -> MutexGuard<'_, Tally> {
         self.0.lock().expect("nobody panics with it")
     }
 }
 
 /// What ss(8) says of the connection's timers now: the retransmission timeout, a timer that runs, and
 /// what is being retransmitted.
-pub(super) fn timers(client: &Namespace) -> Result<String, DemoError> {
+pub fn timers(client: &Namespace) -> Result<String, DemoError> {
     let target = format!("{GUEST_ADDRESS}:{COUNTER_PORT}");
     let line = client.enter(|| command("ss", &["-tinoOH", "dst", &target]))?;
     let told = ["timer:", "rto:", "backoff:", "unacked:", "retrans:"];

@@ -4,25 +4,28 @@ use serde_json::{Value, json};
 
 /// When answers came, nanoseconds, ascending.
 #[derive(Debug, Default)]
-pub(super) struct Times(Vec<u64>);
+pub struct Times(Vec<u64>);
 
 impl Times {
-    pub(super) fn push(&mut self, t_ns: u64) {
+    /// An answer came.
+    pub fn push(&mut self, t_ns: u64) {
         debug_assert!(self.last().is_none_or(|last| last <= t_ns), "time does not go back");
         self.0.push(t_ns);
     }
 
-    pub(super) fn last(&self) -> Option<u64> {
+    /// When the last came.
+    pub fn last(&self) -> Option<u64> {
         self.0.last().copied()
     }
 
-    pub(super) fn count(&self) -> usize {
+    /// How many came.
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
     /// The longest time between two answers that follow each other, among those that have any of
     /// `from_ns..=to_ns` in them. `None`: there is none.
-    pub(super) fn longest_gap(&self, from_ns: u64, to_ns: u64) -> Option<u64> {
+    pub fn longest_gap(&self, from_ns: u64, to_ns: u64) -> Option<u64> {
         // The first answer at or after `from_ns` ends the first gap that reaches into the span.
         let first = self.0.partition_point(|&t| t < from_ns).max(1);
         let gaps = self.0[first - 1..].windows(2).take_while(|pair| pair[0] <= to_ns);
@@ -31,7 +34,7 @@ impl Times {
 }
 
 /// The value that `percent` in a hundred do not exceed (the nearest rank). `None` of nothing.
-pub(super) fn percentile(values: &[u64], percent: usize) -> Option<u64> {
+pub fn percentile(values: &[u64], percent: usize) -> Option<u64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
@@ -39,12 +42,12 @@ pub(super) fn percentile(values: &[u64], percent: usize) -> Option<u64> {
 }
 
 /// Nanoseconds as milliseconds, for people's eyes: to the microsecond.
-pub(super) fn ms(ns: u64) -> f64 {
+pub fn ms(ns: u64) -> f64 {
     (ns as f64 / 1e3).round() / 1e3
 }
 
 /// An object of some percentiles and, under `max`, the 100th, in milliseconds.
-pub(super) fn spread_ms(values_ns: &[u64], percents: &[usize]) -> Value {
+pub fn spread_ms(values_ns: &[u64], percents: &[usize]) -> Value {
     let of = |percent| percentile(values_ns, percent).map(ms);
     let named = percents.iter().map(|&percent| match percent {
         100 => (String::from("max"), json!(of(100))),

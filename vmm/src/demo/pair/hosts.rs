@@ -90,7 +90,7 @@ impl<'a> Hosts<'a> {
     /// Starts a process where there is none; its process id.
     pub(super) fn start(&mut self, part: Part, host: Host) -> Result<u32, DemoError> {
         self.lives += 1;
-        let member = Member::spawn(self.setup, part, host, self.lives, &self.sender)?;
+        let member = Member::spawn(self.setup, part, host, self.lives, &self.sender, &[])?;
         let pid = member.pid();
         self.members[host.index()] = Some(member);
         Ok(pid)
@@ -271,6 +271,7 @@ impl<'a> Hosts<'a> {
             PairEvent::Diverged => self.counts.divergences += 1,
             PairEvent::Started { .. }
             | PairEvent::PeerMet { .. }
+            | PairEvent::NobodyMet { .. }
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
             | PairEvent::SyncBegun

@@ -7,45 +7,60 @@ use crate::demo::vm_process::VmProcess;
 use crate::pair::event::{PairEvent, PairRecord, Spread, Why};
 use crossbeam::channel::Sender;
 use nix::sys::signal::Signal;
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Lines that are kept of what a process says in words.
+const WORDS_MAX: usize = 100;
+
 /// What is the same for every process of a pair.
 #[derive(Debug)]
-pub(super) struct Setup<'a> {
+pub struct Setup<'a> {
     /// This program.
-    pub(super) program: &'a Path,
+    pub program: &'a Path,
     /// Where it runs.
-    pub(super) network: &'a Network,
-    /// The key of the log link.
-    pub(super) key: &'a Path,
+    pub network: &'a Network,
+    /// The key of the log link; without one the log is in the clear.
+    pub key: Option<&'a Path>,
     /// The witness's folder.
-    pub(super) witness: &'a Path,
+    pub witness: &'a Path,
     /// Where the sockets are at which 'understudy status' is answered.
-    pub(super) sockets: &'a Path,
+    pub sockets: &'a Path,
     /// After how long a silent peer is taken for dead.
-    pub(super) silence_ms: u64,
+    pub silence_ms: u64,
+}
+
+impl Setup<'_> {
+    /// Where the `life`th process, which runs on `host`, answers 'understudy status'.
+    pub fn socket(&self, host: Host, life: u64) -> PathBuf {
+        self.sockets.join(format!("{host}-{life}.sock"))
+    }
 }
 
 /// What a process is started as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub enum Part {
+    /// Boots the VM.
     Primary,
+    /// Follows it.
     Backup,
 }
 
 /// Something that one of the processes, or a client, wants to be known.
-pub(super) enum Message {
+pub enum Message {
     /// A process.
     Process {
+        /// Where it runs.
         host: Host,
         /// Which of the processes on that host.
         life: u64,
+        /// What it said.
         said: Said,
     },
     /// A client that cannot go on.
@@ -53,7 +68,7 @@ pub(super) enum Message {
 }
 
 /// What a process said.
-pub(super) enum Said {
+pub enum Said {
     /// A line of its account.
     Record(PairRecord),
     /// Nothing will follow.
@@ -62,21 +77,21 @@ pub(super) enum Said {
 
 /// What is known of a process from its account.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub struct State {
     /// Holds its term, and has not lost it since.
-    pub(super) speaks: bool,
+    pub speaks: bool,
     /// Of its last record.
-    pub(super) term: u64,
+    pub term: u64,
     /// A backup holds the whole VM.
-    pub(super) protected: Option<u64>,
+    pub protected: Option<u64>,
     /// When it found the primary silent.
-    pub(super) silent_ns: Option<u64>,
+    pub silent_ns: Option<u64>,
     /// When it went live.
-    pub(super) live_ns: Option<u64>,
+    pub live_ns: Option<u64>,
     /// It is over.
-    pub(super) over: Option<Why>,
+    pub over: Option<Why>,
     /// How long it held outputs, which it says last.
-    pub(super) hold: Option<Spread>,
+    pub hold: Option<Spread>,
 }
 
 impl State {
@@ -104,6 +119,7 @@ impl State {
             PairEvent::Ended { hold, .. } => self.hold = Some(*hold),
             PairEvent::Started { .. }
             | PairEvent::PeerMet { .. }
+            | PairEvent::NobodyMet { .. }
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
             | PairEvent::SyncClosed { .. }
@@ -116,26 +132,30 @@ impl State {
 
 /// A running `understudy primary` or `understudy backup`; killed on drop.
 #[derive(Debug)]
-pub(super) struct Member {
+pub struct Member {
     process: VmProcess,
     readers: Vec<JoinHandle<()>>,
     part: Part,
-    pub(super) host: Host,
-    pub(super) life: u64,
-    pub(super) state: State,
+    /// Where it runs.
+    pub host: Host,
+    /// Which of the processes it is.
+    pub life: u64,
+    /// What is known of it.
+    pub state: State,
     last_record: Option<PairRecord>,
-    /// The last line that was no record.
-    last_words: Arc<Mutex<String>>,
+    /// Lines that are no records, the newest last.
+    words: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Member {
-    /// Starts it on `host`; what it says goes to `sender`.
-    pub(super) fn spawn(
+    /// Starts it on `host`, with more `options`; what it says goes to `sender`.
+    pub fn spawn(
         setup: &Setup<'_>,
         part: Part,
         host: Host,
         life: u64,
         sender: &Sender<Message>,
+        options: &[&str],
     ) -> Result<Member, DemoError> {
         let mut command = Command::new(setup.program);
         command.arg(match part {
@@ -144,17 +164,22 @@ impl Member {
         });
         command.args(["--tap", TAP, "--interface", LOG_LINK, "--peer", host.other().log_mac()]);
         command.args(["--silence-ms", &setup.silence_ms.to_string(), "--json", "--quiet"]);
-        command.arg("--key").arg(setup.key).arg("--witness").arg(setup.witness);
-        command.arg("--status").arg(setup.sockets.join(format!("{host}-{life}.sock")));
+        match setup.key {
+            Some(key) => command.arg("--key").arg(key),
+            None => command.arg("--insecure"),
+        };
+        command.arg("--witness").arg(setup.witness);
+        command.arg("--status").arg(setup.socket(host, life));
+        command.args(options);
         // Ctrl-C is for us: we end the others in order.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespace = setup.network.host(host);
         let mut process = namespace.enter(|| VmProcess::start(&mut command))?;
         let (stdout, stderr) = process.take_pipes();
-        let last_words = Arc::new(Mutex::new(String::new()));
+        let all_words = Arc::new(Mutex::new(VecDeque::new()));
         let mut readers = Vec::new();
         if let Some(stdout) = stdout {
-            let (sender, words) = (sender.clone(), Arc::clone(&last_words));
+            let (sender, words) = (sender.clone(), Arc::clone(&all_words));
             // Nobody listens any more when the demonstration is over.
             let tell = move |said| drop(sender.send(Message::Process { host, life, said }));
             readers.push(std::thread::spawn(move || {
@@ -166,32 +191,51 @@ impl Member {
             }));
         }
         if let Some(stderr) = stderr {
-            let words = Arc::clone(&last_words);
+            let words = Arc::clone(&all_words);
             let read = move || read_lines(stderr, |line| keep(host, &words, line));
             readers.push(std::thread::spawn(read));
         }
         let state = State::default();
-        Ok(Member { process, readers, part, host, life, state, last_record: None, last_words })
+        Ok(Member {
+            process,
+            readers,
+            part,
+            host,
+            life,
+            state,
+            last_record: None,
+            words: all_words,
+        })
     }
 
     /// Takes in a record of this process.
-    pub(super) fn hear(&mut self, record: PairRecord) {
+    pub fn hear(&mut self, record: PairRecord) {
         self.state.hear(&record);
         self.last_record = Some(record);
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     /// Sends it a signal.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
+    /// What it has said in words, the last hundred lines.
+    pub fn words(&self) -> Vec<String> {
+        self.words.lock().expect("nobody panics with it").iter().cloned().collect()
+    }
+
+    /// How it ended, if it has.
+    pub fn try_reap(&mut self) -> Option<ExitStatus> {
+        self.process.status()
+    }
+
     /// Waits for its end, for `limit` at most, and until all that it said was read.
-    pub(super) fn reap(&mut self, limit: Duration) -> Result<ExitStatus, DemoError> {
+    pub fn reap(&mut self, limit: Duration) -> Result<ExitStatus, DemoError> {
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.process.status() {
@@ -228,8 +272,10 @@ impl std::fmt::Display for Member {
             },
             None => write!(f, ", which said nothing")?,
         }
-        let words = self.last_words.lock().expect("nobody panics with it");
-        if words.is_empty() { Ok(()) } else { write!(f, ", and {words:?}") }
+        match self.words.lock().expect("nobody panics with it").back() {
+            Some(words) => write!(f, ", and {words:?}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -240,9 +286,13 @@ impl Drop for Member {
     }
 }
 
-fn keep(host: Host, words: &Mutex<String>, line: String) {
+fn keep(host: Host, words: &Mutex<VecDeque<String>>, line: String) {
     tracing::info!("{host}: {line}");
-    *words.lock().expect("nobody panics with it") = line;
+    let mut words = words.lock().expect("nobody panics with it");
+    if words.len() == WORDS_MAX {
+        words.pop_front();
+    }
+    words.push_back(line);
 }
 
 /// Calls `take` with every line, until there are no more.

@@ -9,17 +9,17 @@
 //! | `sniffer`, `reigns` | who speaks for the VM: on the LAN, and by the accounts |
 //! | `figures`, `summary` | what it all came to |
 
-mod counting;
+pub mod counting;
 mod crowd;
-mod figures;
+pub mod figures;
 mod hosts;
-mod member;
-mod network;
-mod prober;
-mod reigns;
-mod sniffer;
+pub mod member;
+pub mod network;
+pub mod prober;
+pub mod reigns;
+pub mod sniffer;
 mod summary;
-mod traffic;
+pub mod traffic;
 
 pub use summary::Summary;
 
@@ -93,7 +93,7 @@ pub fn run(
     let setup = Setup {
         program,
         network: &network,
-        key: &key,
+        key: Some(&key),
         witness: &witness,
         sockets: folder.path(),
         silence_ms: plan.silence_ms,

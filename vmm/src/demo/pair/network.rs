@@ -15,14 +15,14 @@ use crate::demo::standalone::{HOST_CIDR, TAP};
 use std::time::{Duration, Instant};
 
 /// The log link's interface on either host.
-pub(super) const LOG_LINK: &str = "log0";
+pub const LOG_LINK: &str = "log0";
 
 /// The kernel takes up to a second to notice that the other end of a wire is up.
 const CARRIER_MAX: Duration = Duration::from_secs(5);
 
 /// One of the two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Host {
+pub enum Host {
     /// The one that is primary first.
     A,
     /// The other one.
@@ -31,10 +31,10 @@ pub(super) enum Host {
 
 impl Host {
     /// Both.
-    pub(super) const ALL: [Host; 2] = [Host::A, Host::B];
+    pub const ALL: [Host; 2] = [Host::A, Host::B];
 
     /// The other one.
-    pub(super) const fn other(self) -> Host {
+    pub const fn other(self) -> Host {
         match self {
             Host::A => Host::B,
             Host::B => Host::A,
@@ -42,12 +42,12 @@ impl Host {
     }
 
     /// Its place in [`ALL`](Self::ALL).
-    pub(super) const fn index(self) -> usize {
+    pub const fn index(self) -> usize {
         self as usize
     }
 
     /// MAC address of its end of the log link.
-    pub(super) const fn log_mac(self) -> &'static str {
+    pub const fn log_mac(self) -> &'static str {
         match self {
             Host::A => "02:00:00:00:00:0a",
             Host::B => "02:00:00:00:00:0b",
@@ -55,7 +55,7 @@ impl Host {
     }
 
     /// The switch's port towards it.
-    pub(super) const fn port(self) -> &'static str {
+    pub const fn port(self) -> &'static str {
         match self {
             Host::A => "to-a",
             Host::B => "to-b",
@@ -74,7 +74,7 @@ impl std::fmt::Display for Host {
 
 /// The LAN; removed on drop.
 #[derive(Debug)]
-pub(super) struct Network {
+pub struct Network {
     hosts: [Namespace; 2],
     client: Namespace,
     switch: Namespace,
@@ -82,7 +82,7 @@ pub(super) struct Network {
 
 impl Network {
     /// Makes it.
-    pub(super) fn new() -> Result<Network, DemoError> {
+    pub fn new() -> Result<Network, DemoError> {
         let switch = Namespace::new("switch")?;
         let client = Namespace::new("client")?;
         let hosts = [Namespace::new("a")?, Namespace::new("b")?];
@@ -114,17 +114,17 @@ impl Network {
     }
 
     /// A host.
-    pub(super) fn host(&self, host: Host) -> &Namespace {
+    pub fn host(&self, host: Host) -> &Namespace {
         &self.hosts[host.index()]
     }
 
     /// The client.
-    pub(super) fn client(&self) -> &Namespace {
+    pub fn client(&self) -> &Namespace {
         &self.client
     }
 
     /// The switch.
-    pub(super) fn switch(&self) -> &Namespace {
+    pub fn switch(&self) -> &Namespace {
         &self.switch
     }
 

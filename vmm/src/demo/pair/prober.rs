@@ -27,7 +27,7 @@ const LATE_MIN: Duration = Duration::from_millis(3);
 
 /// What the prober saw.
 #[derive(Debug, Default)]
-pub(super) struct Prober {
+pub struct Prober {
     sent: AtomicU64,
     seen: Mutex<Seen>,
     lates: Mutex<Lates>,
@@ -36,11 +36,11 @@ pub(super) struct Prober {
 /// Times when the sender woke too late, and by how much, nanoseconds: what of an outage may be the
 /// machine's, on which everybody runs together.
 #[derive(Debug, Default)]
-pub(super) struct Lates(Vec<(u64, u64)>);
+pub struct Lates(Vec<(u64, u64)>);
 
 impl Lates {
     /// By how much at most, among the wakes in `from_ns..=to_ns`.
-    pub(super) fn most_in(&self, from_ns: u64, to_ns: u64) -> u64 {
+    pub fn most_in(&self, from_ns: u64, to_ns: u64) -> u64 {
         let within = self.0.iter().filter(|(at_ns, _)| (from_ns..=to_ns).contains(at_ns));
         within.map(|&(_, late_ns)| late_ns).max().unwrap_or(0)
     }
@@ -48,16 +48,16 @@ impl Lates {
 
 /// Answers.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub struct Seen {
     /// When each came.
-    pub(super) times: Times,
+    pub times: Times,
     /// Those that were none of ours.
-    pub(super) wrong: u64,
+    pub wrong: u64,
 }
 
 impl Prober {
     /// Sends and listens until `stop`, in the namespace of the calling thread.
-    pub(super) fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
+    pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
         let doing = || DemoError::client("UDP echo");
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(doing())?;
         socket.connect((GUEST_ADDRESS, ECHO_PORT)).map_err(doing())?;
@@ -124,17 +124,17 @@ impl Prober {
     }
 
     /// Datagrams sent.
-    pub(super) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
     /// When the sender woke too late.
-    pub(super) fn lates(&self) -> MutexGuard<'_, Lates> {
+    pub fn lates(&self) -> MutexGuard<'_, Lates> {
         self.lates.lock().expect("nobody panics with it")
     }
 
     /// The answers.
-    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().expect("nobody panics with it")
     }
 }

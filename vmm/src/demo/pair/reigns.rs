@@ -14,18 +14,20 @@ struct Reign {
 
 /// What the processes say of it, in the order of its beginnings.
 #[derive(Debug, Default)]
-pub(super) struct Reigns(Vec<Reign>);
+pub struct Reigns(Vec<Reign>);
 
 /// From here on, frames of the VM came from another host than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
-    pub(super) host: Host,
-    pub(super) seen_ns: u64,
+pub struct Turn {
+    /// From this one.
+    pub host: Host,
+    /// When the first of them was seen, CLOCK_BOOTTIME in nanoseconds.
+    pub seen_ns: u64,
 }
 
 impl Reigns {
     /// `host` won `term`, or went live in it.
-    pub(super) fn begin(&mut self, host: Host, term: u64, t_ns: u64) {
+    pub fn begin(&mut self, host: Host, term: u64, t_ns: u64) {
         let lasts = |reign: &&Reign| reign.host == host && reign.to_ns.is_none();
         match self.0.iter().find(lasts) {
             // A backup says both.
@@ -38,14 +40,14 @@ impl Reigns {
     }
 
     /// `host` will not speak any more, and has not since `t_ns`.
-    pub(super) fn end(&mut self, host: Host, t_ns: u64) {
+    pub fn end(&mut self, host: Host, t_ns: u64) {
         for reign in self.0.iter_mut().filter(|reign| reign.host == host) {
             reign.to_ns.get_or_insert(t_ns.max(reign.from_ns));
         }
     }
 
     /// Pairs of reigns of different hosts that overlap or have the same term.
-    pub(super) fn doubles(&self) -> u64 {
+    pub fn doubles(&self) -> u64 {
         let overlap = |a: &Reign, b: &Reign| {
             a.from_ns < b.to_ns.unwrap_or(u64::MAX) && b.from_ns < a.to_ns.unwrap_or(u64::MAX)
         };
@@ -59,7 +61,7 @@ impl Reigns {
 
     /// Turns on the LAN that no account explains: each must be to the host that goes live next, and not
     /// come before that.
-    pub(super) fn unexplained(&self, turns: &[Turn]) -> u64 {
+    pub fn unexplained(&self, turns: &[Turn]) -> u64 {
         let mut reigns = self.0.iter().peekable();
         let mut speaker = None;
         let mut unexplained = 0;

@@ -26,17 +26,17 @@ const SNAP_BYTES: u32 = 14;
 
 /// What the sniffer saw.
 #[derive(Debug, Default)]
-pub(super) struct Sniffer(Mutex<Seen>);
+pub struct Sniffer(Mutex<Seen>);
 
 /// Frames of the VM.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Frames of the VM.
-    pub(super) frames: u64,
+    pub frames: u64,
     /// Frames of whoever that the kernel had no room for.
-    pub(super) missed: u64,
+    pub missed: u64,
     /// From where they came, in turns.
-    pub(super) turns: Vec<Turn>,
+    pub turns: Vec<Turn>,
 }
 
 /// A frame of the VM.
@@ -61,7 +61,7 @@ impl Seen {
 impl Sniffer {
     /// Listens until `stop` to everything that enters the switch whose namespace the calling thread is
     /// in, with `vm` as its source. Calls `ready` when nothing can be missed any more.
-    pub(super) fn run(
+    pub fn run(
         &self,
         vm: MacAddr,
         stop: &AtomicBool,
@@ -86,7 +86,7 @@ impl Sniffer {
     }
 
     /// What was seen so far.
-    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().expect("nobody panics with it")
     }
 }

@@ -24,26 +24,26 @@ const PAGE_MAX_S: u32 = 10;
 
 /// Page fetches and echo transfers.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub struct Traffic {
     seen: Mutex<Seen>,
 }
 
 /// What became of them.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Transfers that came back equal.
-    pub(super) echoes: u64,
+    pub echoes: u64,
     /// Pages fetched.
-    pub(super) pages: u64,
+    pub pages: u64,
     /// What failed, or came back wrong; the first of them in words.
-    pub(super) failed: u64,
+    pub failed: u64,
     /// The first failure.
-    pub(super) first_failure: Option<String>,
+    pub first_failure: Option<String>,
 }
 
 impl Traffic {
     /// TCP echo transfers until `stop`, in the namespace of the calling thread.
-    pub(super) fn echo(&self, stop: &AtomicBool) {
+    pub fn echo(&self, stop: &AtomicBool) {
         let mut turn: usize = 0;
         while !stop.load(Ordering::Relaxed) {
             turn += 1;
@@ -55,7 +55,7 @@ impl Traffic {
     }
 
     /// Fetches the page and the status in turn until `stop`, in the namespace of the calling thread.
-    pub(super) fn pages(&self, stop: &AtomicBool) {
+    pub fn pages(&self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             for path in ["/", "/status"] {
                 let result = clients::fetch_within(GUEST_ADDRESS, path, PAGE_MAX_S);
@@ -77,18 +77,18 @@ impl Traffic {
     }
 
     /// What was seen so far.
-    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().expect("nobody panics with it")
     }
 }
 
 /// A running ping(8); killed on drop.
 #[derive(Debug)]
-pub(super) struct Ping(Child);
+pub struct Ping(Child);
 
 impl Ping {
     /// Starts it in the namespace of the calling thread.
-    pub(super) fn start() -> Result<Ping, DemoError> {
+    pub fn start() -> Result<Ping, DemoError> {
         let address = GUEST_ADDRESS.to_string();
         let args = ["-n", "-q", "-i", PING_INTERVAL_S, &address];
         let mut command = Command::new("ping");
@@ -102,7 +102,7 @@ impl Ping {
     }
 
     /// Stops it; how many it sent, and how many of those were answered.
-    pub(super) fn stop(mut self) -> Result<(u64, u64), DemoError> {
+    pub fn stop(mut self) -> Result<(u64, u64), DemoError> {
         let pid = Pid::from_raw(self.0.id().cast_signed());
         kill(pid, Signal::SIGINT).map_err(|errno| DemoError::Client {
             doing: "stopping ping".into(),

@@ -1,0 +1,200 @@
+//! How long an output entry waits for its acknowledgement while pages flow through the bulk lane, and
+//! how long on the same link without them.
+//!
+//! One thread makes the entries, fills the bulk lane and drives the link, as the vCPU thread does.
+//! Entries are due by a timetable. Two times are taken of each: from its append, and from when it was
+//! due, which includes what the thread was busy with.
+
+use super::bulk::read_pages;
+use super::channel::{self, channel};
+use super::variant::request;
+use crate::error::BenchError;
+use crate::interleave::{Rounds, share};
+use crate::lan::{Host, Lan};
+use crate::series::{Series, ratio};
+use logchan::channel::Event;
+use logchan::endpoint::EndpointEvent;
+use logchan::ids::{Lane, LogSeq};
+use logchan::limits::PAGE_BYTES;
+use logchan::seal::Protection;
+use logchan::time::{Duration, Time};
+use netpath::WaitPolicy;
+use serde_json::{Map, Value, json};
+use std::collections::VecDeque;
+use std::path::Path;
+use vmm::link::now;
+
+/// Time from one entry to the next.
+const PACE: Duration = Duration::from_millis(1);
+
+/// Entries at the beginning of a turn that are not counted.
+const WARM_UP: u64 = 20;
+
+/// A link with or without pages on it, and what was measured.
+pub(super) struct Subject {
+    protection: Protection,
+    bulk: bool,
+    turn: Turn,
+    ns: u64,
+}
+
+/// What one turn gives.
+struct Turn {
+    from_append: Series,
+    from_due: Series,
+    bulk_bytes: u64,
+    resent: u64,
+}
+
+impl Turn {
+    fn new() -> Turn {
+        let (from_append, from_due) = (Series::new(), Series::new());
+        Turn { from_append, from_due, bulk_bytes: 0, resent: 0 }
+    }
+}
+
+/// With and without pages, encrypted and not.
+pub(super) fn subjects() -> Vec<Subject> {
+    let both = [Protection::Sealed, Protection::Insecure];
+    let subject = |protection, bulk| Subject { protection, bulk, turn: Turn::new(), ns: 0 };
+    both.into_iter()
+        .flat_map(|protection| [false, true].map(|bulk| subject(protection, bulk)))
+        .collect()
+}
+
+impl Subject {
+    /// One turn: a share of `entries`.
+    pub(super) fn turn(
+        &mut self,
+        lan: &Lan,
+        rounds: &Rounds,
+        round: u32,
+        entries: u64,
+    ) -> Result<(), BenchError> {
+        let entries = share(entries, rounds.count, round);
+        if entries == 0 {
+            return Ok(());
+        }
+        let (protection, bulk) = (self.protection, self.bulk);
+        let count = WARM_UP + entries;
+        let (turn, ()) = lan
+            .run(|| primary(protection, bulk, count), |ready| backup(protection, count, ready))
+            .map_err(|error| BenchError::Wrong(format!("entries beside bulk: {error}")))?;
+        self.turn.from_append.add(&turn.from_append);
+        self.turn.from_due.add(&turn.from_due);
+        self.turn.bulk_bytes += turn.bulk_bytes;
+        self.turn.resent += turn.resent;
+        self.ns += (PACE * count).as_nanos();
+        Ok(())
+    }
+
+    const fn name(&self) -> &'static str {
+        if self.bulk { "bulk" } else { "idle" }
+    }
+}
+
+/// An entry whose acknowledgement did not come yet.
+struct Waiting {
+    number: u64,
+    end: LogSeq,
+    due: Time,
+    appended: Time,
+}
+
+/// Makes `count` entries, one every [`PACE`], with pages beside them or without.
+fn primary(protection: Protection, bulk: bool, count: u64) -> Result<Turn, BenchError> {
+    let mut link = channel::open(Host::Client, protection, WaitPolicy::default())?;
+    channel::meet(&mut link)?;
+    let page = [0x5a; PAGE_BYTES];
+    let mut turn = Turn::new();
+    let mut waiting = VecDeque::new();
+    let start = now();
+    let due = |number| start + PACE * number;
+    let mut number = 0;
+    loop {
+        let begun = now();
+        while number < count && due(number) <= begun {
+            let entry = request(number);
+            let end = channel::append(&mut link, begun, Lane::Latency, &entry)?.end;
+            waiting.push_back(Waiting { number, end, due: due(number), appended: begun });
+            number += 1;
+        }
+        while bulk && number < count && channel(&mut link).room(Lane::Bulk) >= PAGE_BYTES {
+            channel::append(&mut link, begun, Lane::Bulk, &page)?;
+        }
+        if !link.transmit_at(begun)? {
+            link.wait_at(begun, (number < count).then(|| due(number)))?;
+        }
+        link.receive()?;
+        while let Some(event) = channel::next_event(&mut link)? {
+            if let EndpointEvent::Channel(Event::Acked { up_to }) = event {
+                let acked = now();
+                while let Some(entry) = waiting.pop_front_if(|entry| entry.end <= up_to) {
+                    if entry.number >= WARM_UP {
+                        turn.from_append.record(acked.since(entry.appended).as_nanos());
+                        turn.from_due.record(acked.since(entry.due).as_nanos());
+                    }
+                }
+            }
+        }
+        if number == count && waiting.is_empty() {
+            turn.bulk_bytes = channel(&mut link).lane_acked(Lane::Bulk).0;
+            turn.resent = channel(&mut link).stats().resent;
+            return Ok(turn);
+        }
+    }
+}
+
+/// Takes what comes, and makes sure that it is the `count` entries.
+fn backup(protection: Protection, count: u64, ready: &dyn Fn()) -> Result<(), BenchError> {
+    let mut link = channel::open(Host::Server, protection, WaitPolicy::default())?;
+    ready();
+    channel::meet(&mut link)?;
+    let mut number = 0;
+    while number < count {
+        channel::turn(&mut link, now(), None)?;
+        while channel::next_event(&mut link)?.is_some() {}
+        number = channel::read_entries(&mut link, number)?;
+        read_pages(&mut link);
+    }
+    link.transmit()?;
+    Ok(())
+}
+
+/// By protection: without pages, with them, and how the two compare.
+pub(super) fn json(subjects: &[Subject]) -> Value {
+    let mut protections: Map<String, Value> = Map::new();
+    for subject in subjects {
+        let name = channel::name(subject.protection);
+        let both = protections.entry(name).or_insert_with(|| json!({}));
+        let Turn { from_append, from_due, bulk_bytes, resent } = &subject.turn;
+        both[subject.name()] = json!({
+            "entries": from_append.len(),
+            "ack": from_append.json(),
+            "ack_since_due": from_due.json(),
+            "bulk_bytes_per_second": (*bulk_bytes as f64 * 1e9 / subject.ns.max(1) as f64).round(),
+            "frames_resent": resent,
+        });
+        let idle = subjects.iter().find(|s| s.protection == subject.protection && !s.bulk);
+        if let Some(idle) = idle.filter(|_| subject.bulk) {
+            let ratio_at = |quantile| {
+                let [bulk, idle] =
+                    [subject, idle].map(|s| s.turn.from_append.quantile_ns(quantile));
+                ratio(bulk, idle)
+            };
+            both["ratio_p50_bulk_to_idle"] = json!(ratio_at(0.5));
+            both["ratio_p99_bulk_to_idle"] = json!(ratio_at(0.99));
+        }
+    }
+    protections.into()
+}
+
+/// Saves every series.
+pub(super) fn save(folder: &Path, subjects: &[Subject]) -> Result<(), BenchError> {
+    for subject in subjects {
+        let name =
+            format!("log-rtt-{}-entries-{}", channel::name(subject.protection), subject.name());
+        subject.turn.from_append.save(folder, &name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! What sealing costs: nanoseconds for each frame, for the cipher in use, without one, and for the other
+//! candidate.
+//!
+//! Each figure is the least of several runs on one core; compare figures of one run only.
+
+use crate::error::BenchError;
+use chacha20poly1305::aead::{AeadInPlace, KeyInit};
+use chacha20poly1305::{ChaCha20Poly1305, Tag};
+use logchan::seal::{
+    KEY_BYTES, Opener, Protection, SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, Sealer,
+};
+use serde_json::{Map, Value, json};
+use std::hint::black_box;
+use vmm::link::now;
+
+/// Frames in a run. Opening needs as many that differ.
+const FRAMES: usize = 4096;
+const RUNS: usize = 9;
+/// Bytes of the frames' payload: an entry, and what an Ethernet frame holds.
+const PAYLOADS: [usize; 2] = [64, 1400];
+
+/// Options of `seal-cost`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A way to protect frames.
+#[derive(Clone, Copy)]
+enum Cipher {
+    Ours(Protection),
+    ChaCha20Poly1305,
+}
+
+impl Cipher {
+    const ALL: [Cipher; 3] = [
+        Cipher::Ours(Protection::Sealed),
+        Cipher::ChaCha20Poly1305,
+        Cipher::Ours(Protection::Insecure),
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Cipher::Ours(Protection::Sealed) => "aes-256-gcm",
+            Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+            Cipher::Ours(Protection::Insecure) => "insecure",
+        }
+    }
+
+    fn cost(self, payload_bytes: usize) -> Cost {
+        match self {
+            Cipher::Ours(protection) => ours(protection, payload_bytes),
+            Cipher::ChaCha20Poly1305 => chacha(payload_bytes),
+        }
+    }
+}
+
+/// Nanoseconds per frame.
+struct Cost {
+    seal_ns: f64,
+    open_ns: f64,
+}
+
+/// Prints.
+pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
+    let costs = measure();
+    if args.json {
+        println!("{costs}");
+    } else {
+        print(&costs);
+    }
+    Ok(())
+}
+
+/// By cipher and payload.
+pub(crate) fn measure() -> Value {
+    let mut ciphers = Map::new();
+    for cipher in Cipher::ALL {
+        let mut sizes = Map::new();
+        for bytes in PAYLOADS {
+            let Cost { seal_ns, open_ns } = cipher.cost(bytes);
+            let cost = json!({ "seal_ns": seal_ns.round(), "open_ns": open_ns.round() });
+            sizes.insert(bytes.to_string(), cost);
+        }
+        ciphers.insert(cipher.name().into(), sizes.into());
+    }
+    ciphers.into()
+}
+
+/// The table for people.
+pub(crate) fn print(costs: &Value) {
+    println!("{:<20} {:>8} {:>10} {:>10}", "cipher", "bytes", "seal ns", "open ns");
+    for cipher in Cipher::ALL.map(Cipher::name) {
+        for bytes in PAYLOADS {
+            let cost = &costs[cipher][bytes.to_string()];
+            println!("{cipher:<20} {bytes:>8} {:>10} {:>10}", cost["seal_ns"], cost["open_ns"]);
+        }
+    }
+}
+
+/// The time per frame of one run, in nanoseconds.
+fn time(mut run: impl FnMut()) -> f64 {
+    let start = now();
+    run();
+    now().since(start).as_nanos() as f64 / FRAMES as f64
+}
+
+fn least(times: impl Iterator<Item = f64>) -> f64 {
+    times.fold(f64::MAX, f64::min)
+}
+
+/// Sealing and opening as the product does it.
+fn ours(protection: Protection, payload_bytes: usize) -> Cost {
+    let key = [7; KEY_BYTES];
+    let mut sealer = Sealer::new(protection, &key, 1);
+    let mut frame = vec![3; payload_bytes + SEAL_OVERHEAD_BYTES];
+    let mut seal = || {
+        for _ in 0..FRAMES {
+            black_box(sealer.seal(black_box(&mut frame)));
+        }
+    };
+    let seal_ns = least((0..RUNS).map(|_| time(&mut seal)));
+    let mut opener = Opener::new(protection, &key, 1);
+    let mut frames = vec![frame; FRAMES];
+    let open_ns = least((0..RUNS).map(|_| {
+        for frame in &mut frames {
+            sealer.seal(frame);
+        }
+        time(|| {
+            for frame in &mut frames {
+                assert!(black_box(opener.open(frame)).is_ok());
+            }
+        })
+    }));
+    Cost { seal_ns, open_ns }
+}
+
+/// The same bytes through ChaCha20-Poly1305.
+fn chacha(payload_bytes: usize) -> Cost {
+    let cipher = ChaCha20Poly1305::new(&[7; KEY_BYTES].into());
+    let nonce = |n: usize| {
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&(n as u64).to_le_bytes());
+        nonce.into()
+    };
+    let head = [1; SEAL_HEADER_BYTES];
+    let seal_one = |n: usize, payload: &mut [u8]| -> Tag {
+        cipher.encrypt_in_place_detached(&nonce(n), &head, payload).expect("short enough")
+    };
+    let mut payload = vec![3; payload_bytes];
+    let mut seal = || {
+        for n in 0..FRAMES {
+            black_box(seal_one(n, black_box(&mut payload)));
+        }
+    };
+    let seal_ns = least((0..RUNS).map(|_| time(&mut seal)));
+    let mut frames = vec![payload; FRAMES];
+    let open_ns = least((0..RUNS).map(|_| {
+        let tags: Vec<Tag> = frames.iter_mut().enumerate().map(|(n, f)| seal_one(n, f)).collect();
+        time(|| {
+            for (n, (frame, tag)) in frames.iter_mut().zip(&tags).enumerate() {
+                let opened = cipher.decrypt_in_place_detached(&nonce(n), &head, frame, tag);
+                assert!(black_box(opened).is_ok());
+            }
+        })
+    }));
+    Cost { seal_ns, open_ns }
+}

@@ -1,0 +1,142 @@
+//! A protected VM under mixed load for a long time, its hosts killed meanwhile if asked to.
+//!
+//! `cargo run --release -p tests --bin pair-soak -- --seconds 600 [--kill-every 20]`
+
+use clap::Parser;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tests::pair::couple::Account;
+use tests::pair::{Clients, Couple, Process, Rig, RigOptions};
+use vmm::demo::DemoError;
+use vmm::demo::clients;
+use vmm::demo::pair::traffic::Ping;
+use vmm::demo::standalone::GUEST_ADDRESS;
+
+/// From one burn's end to the next.
+const BURN_PAUSE: Duration = Duration::from_millis(800);
+
+/// From one line of the account to the next.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// A protected VM under mixed load for a long time
+#[derive(Parser)]
+struct Args {
+    /// How long
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Kill a host, either one, about this often, in seconds; never unless given
+    #[arg(long)]
+    kill_every: Option<f64>,
+    /// Take a host for dead after this long, milliseconds
+    #[arg(long, default_value_t = 100)]
+    silence_ms: u64,
+    /// Seed of who is killed, and when
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Computes without exits now and then; how often.
+fn burn(stop: &AtomicBool, burns: &AtomicU64) -> Result<(), DemoError> {
+    while !stop.load(Ordering::Relaxed) {
+        clients::fetch(GUEST_ADDRESS, "/burn?ms=100")?;
+        burns.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(BURN_PAUSE);
+    }
+    Ok(())
+}
+
+/// What a process says of itself, in a line.
+fn figures(process: &Process) -> String {
+    let status = serde_json::Value::Object(process.status());
+    format!(
+        "{}: {} hold p50 {} us, p99 {} us; lag {} B; log {:.2} Mbit/s, wire {:.2} Mbit/s; \
+         {} checkpoints sent, {} applied; divergences {}",
+        process.host(),
+        status["role"],
+        status["hold"]["p50_us"],
+        status["hold"]["p99_us"],
+        status["lag_bytes"],
+        status["log"]["mbit_per_s"].as_f64().unwrap_or(0.0),
+        status["log"]["wire_mbit_per_s"].as_f64().unwrap_or(0.0),
+        status["checkpoints"]["sent"],
+        status["checkpoints"]["applied"],
+        status["divergences"],
+    )
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    println!("{} s, silence {} ms, seed {seed}", args.seconds, args.silence_ms);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new(RigOptions { silence_ms: args.silence_ms, is_insecure: false });
+    let mut couple = Couple::start(&rig);
+    let (stop, burns) = (AtomicBool::new(false), AtomicU64::new(0));
+    let client = rig.network.client();
+    let start = Instant::now();
+    let mut next_line = start + LINE_EVERY;
+    let mut kill_in = || args.kill_every.map(|every| every * (0.5 + random.f64()));
+    let mut next_kill = kill_in().map(|s| start + Duration::from_secs_f64(s));
+    let mut kills = [0_u64; 2];
+    let (ping, clients) = std::thread::scope(|scope| {
+        let burning = scope.spawn(|| client.join().and_then(|()| burn(&stop, &burns)));
+        let (ping, clients) = Clients::during(&rig, |clients| {
+            let ping = client.enter(Ping::start).expect("ping starts");
+            while start.elapsed() < Duration::from_secs(args.seconds) {
+                let lives_on = couple.protect();
+                if next_kill.is_some_and(|at| Instant::now() >= at) {
+                    let is_primary = kills[0] <= kills[1];
+                    kills[usize::from(!is_primary)] += 1;
+                    couple.kill(if is_primary { lives_on } else { lives_on.other() });
+                    next_kill = kill_in().map(|s| Instant::now() + Duration::from_secs_f64(s));
+                }
+                if Instant::now() >= next_line {
+                    next_line += LINE_EVERY;
+                    let (tally, seen) = (clients.counting.tally(), clients.traffic.seen());
+                    println!(
+                        "{:4.0} s: {} requests, {} echoes, {} pages, {} burns, {} + {} kills",
+                        start.elapsed().as_secs_f64(),
+                        tally.requests,
+                        seen.echoes,
+                        seen.pages,
+                        burns.load(Ordering::Relaxed),
+                        kills[0],
+                        kills[1],
+                    );
+                    for host in [lives_on, lives_on.other()] {
+                        couple
+                            .on(host)
+                            .into_iter()
+                            .for_each(|p| println!("        {}", figures(p)));
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            clients.are_served();
+            stop.store(true, Ordering::Relaxed);
+            ping.stop().expect("ping stops")
+        });
+        burning.join().expect("no panic").expect("every burn is answered");
+        (ping, clients)
+    });
+    let turns = clients.turns().len();
+    let Account { unplanned, losses, divergences } = couple.stop();
+    let (tally, seen) = (clients.counting.tally(), clients.traffic.seen());
+    println!(
+        "{} s: {} requests on one connection, none lost, repeated or reset; {} echoes of 64 KiB, {} \
+         pages, {} burns; {} of {} pings answered; killed {} primaries and {} backups; the VM had {turns} \
+         hosts in turn; {unplanned} takeovers and {losses} backups lost without a kill; \
+         {divergences} divergences",
+        args.seconds,
+        tally.requests,
+        seen.echoes,
+        seen.pages,
+        burns.load(Ordering::Relaxed),
+        ping.1,
+        ping.0,
+        kills[0],
+        kills[1],
+    );
+    if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

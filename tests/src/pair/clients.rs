@@ -1,0 +1,114 @@
+//! [`Clients`].
+
+use super::PATIENCE;
+use super::rig::Rig;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use vmm::cli::options::DEFAULT_MAC;
+use vmm::demo::DemoError;
+use vmm::demo::pair::counting::Counting;
+use vmm::demo::pair::network::Host;
+use vmm::demo::pair::sniffer::Sniffer;
+use vmm::demo::pair::traffic::Traffic;
+use vmm::link::now;
+
+/// One connection to the counter all the time, TCP echo transfers, pages, and somebody who listens on
+/// the switch.
+#[derive(Debug, Default)]
+pub struct Clients {
+    /// The counter's client.
+    pub counting: Counting,
+    /// The others.
+    pub traffic: Traffic,
+    /// The listener.
+    pub sniffer: Sniffer,
+    stop: AtomicBool,
+}
+
+struct StopOnDrop<'c>(&'c AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Clients {
+    /// Runs `work` while clients talk to the VM of `rig`, which is there. Afterwards no client may have
+    /// seen anything wrong; what they saw.
+    ///
+    /// # Panics
+    ///
+    /// When one has: a number lost, repeated, a connection reset, a transfer that differs.
+    pub fn during<T>(rig: &Rig, work: impl FnOnce(&Clients) -> T) -> (T, Clients) {
+        let clients = Clients::default();
+        let result = std::thread::scope(|scope| {
+            let _stop = StopOnDrop(&clients.stop);
+            let (stop, network) = (&clients.stop, &rig.network);
+            let (ready_sender, ready) = std::sync::mpsc::channel();
+            let listener = scope.spawn(|| {
+                network.switch().join()?;
+                let is_ready = move || ready_sender.send(()).expect("we wait for it");
+                clients.sniffer.run(DEFAULT_MAC, stop, is_ready)
+            });
+            ready.recv_timeout(PATIENCE).expect("the switch can be listened on");
+            let others = [
+                scope.spawn(|| {
+                    network.client().join()?;
+                    clients.counting.run(stop)
+                }),
+                scope.spawn(|| {
+                    network.client().join()?;
+                    clients.traffic.echo(stop);
+                    Ok::<(), DemoError>(())
+                }),
+                scope.spawn(|| {
+                    network.client().join()?;
+                    clients.traffic.pages(stop);
+                    Ok(())
+                }),
+            ];
+            clients.are_served();
+            let result = work(&clients);
+            stop.store(true, Ordering::Relaxed);
+            for thread in others.into_iter().chain([listener]) {
+                thread.join().expect("no client panics").unwrap_or_else(|error| panic!("{error}"));
+            }
+            result
+        });
+        clients.check();
+        (result, clients)
+    }
+
+    /// Waits until requests made from now on are answered.
+    pub fn are_served(&self) {
+        let (begin, end) = (now().as_nanos(), Instant::now() + PATIENCE);
+        let before = self.counting.tally().requests;
+        // The second answer from here on is to a request made after this began.
+        while self.counting.tally().requests < before + 2
+            || self.counting.tally().times.last() < Some(begin)
+        {
+            assert!(Instant::now() < end, "the counter's client is not answered any more");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The hosts that the VM's frames came from, in turns, as the switch saw it.
+    pub fn turns(&self) -> Vec<Host> {
+        let seen = self.sniffer.seen();
+        assert_eq!(seen.missed, 0, "the kernel had no room for frames");
+        seen.turns.iter().map(|turn| turn.host).collect()
+    }
+
+    fn check(&self) {
+        let (tally, traffic) = (self.counting.tally(), self.traffic.seen());
+        let wrong = (tally.lost, tally.repeated, tally.resets, traffic.failed);
+        assert_eq!(
+            wrong,
+            (0, 0, 0, 0),
+            "numbers lost, repeated, connections reset, transfers failed: {:?}",
+            traffic.first_failure
+        );
+        assert!(traffic.echoes > 0, "no echo transfer came to its end");
+    }
+}

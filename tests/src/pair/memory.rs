@@ -1,0 +1,40 @@
+//! Guest RAM of a running process, from outside: what a broken memory cell would do to it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+/// The mapping that guest RAM of `bytes` bytes is in, in the address space of process `pid`
+/// (proc_pid_maps(5)): the kernel may have joined it with a neighbour.
+fn guest_ram(pid: u32, bytes: u64) -> (u64, u64) {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process is there");
+    let ranges = maps.lines().filter_map(|line| {
+        let (from, to) = line.split(' ').next()?.split_once('-')?;
+        let address = |text| u64::from_str_radix(text, 16).ok();
+        Some((address(from)?, address(to)?))
+    });
+    let mut found = ranges.filter(|(from, to)| to - from >= bytes);
+    let range = found.next().unwrap_or_else(|| panic!("no mapping is as large: {maps}"));
+    assert_eq!(found.next(), None, "only one is: {maps}");
+    range
+}
+
+/// Flips the lowest bit of the first byte of each `text` in the guest RAM of process `pid`; how many
+/// there were.
+///
+/// # Panics
+///
+/// When that memory can't be read or written.
+pub fn flip_bits(pid: u32, ram_bytes: u64, text: &[u8]) -> usize {
+    let (start, end) = guest_ram(pid, ram_bytes);
+    let file = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
+    let file = file.expect("root may look into other processes");
+    let mut ram = vec![0; usize::try_from(end - start).expect("it fits")];
+    file.read_exact_at(&mut ram, start).expect("guest RAM can be read");
+    let found = ram.windows(text.len()).enumerate().filter(|(_, bytes)| *bytes == text);
+    found
+        .map(|(at, _)| {
+            let flipped = [text[0] ^ 1];
+            file.write_all_at(&flipped, start + at as u64).expect("guest RAM can be written");
+        })
+        .count()
+}

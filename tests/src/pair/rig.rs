@@ -1,0 +1,120 @@
+//! [`Rig`].
+
+use super::process::Process;
+use crate::program::understudy;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use vmm::demo::lan::command;
+use vmm::demo::pair::member::{Part, Setup};
+use vmm::demo::pair::network::{Host, Network};
+use vmm::link::key_file;
+
+/// Two VMs and their clients are as much as a small host can do at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What the two hosts of a rig are told.
+#[derive(Clone, Copy, Debug)]
+pub struct RigOptions {
+    /// After how long a silent peer is taken for dead.
+    pub silence_ms: u64,
+    /// The log is in the clear.
+    pub is_insecure: bool,
+}
+
+impl Default for RigOptions {
+    /// Silence that no busy host makes by itself, as far as we know.
+    fn default() -> RigOptions {
+        RigOptions { silence_ms: 500, is_insecure: false }
+    }
+}
+
+/// Two hosts, a client, a switch and a log link. There is one at a time in a process; what is left of
+/// it goes with it.
+pub struct Rig {
+    /// The LAN.
+    pub network: Network,
+    options: RigOptions,
+    folder: tempfile::TempDir,
+    lives: AtomicU64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Default for Rig {
+    fn default() -> Rig {
+        Rig::new(RigOptions::default())
+    }
+}
+
+impl Rig {
+    /// Makes it.
+    ///
+    /// # Panics
+    ///
+    /// When that fails.
+    pub fn new(options: RigOptions) -> Rig {
+        // Whoever failed before left nothing that could disturb.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let network =
+            Network::new().unwrap_or_else(|error| panic!("no LAN (run this as root): {error}"));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rig = Rig { network, options, folder, lives: AtomicU64::new(0), _alone: alone };
+        key_file::create(&rig.path("key")).expect("a key can be made");
+        std::fs::create_dir(rig.path("witness")).expect("a folder can be made");
+        rig
+    }
+
+    /// What the hosts are told.
+    pub fn options(&self) -> RigOptions {
+        self.options
+    }
+
+    /// A file in a folder of the rig's own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts a process.
+    pub fn start(&self, part: Part, host: Host, options: &[&str]) -> Process {
+        let key = self.path("key");
+        self.start_with(part, host, (!self.options.is_insecure).then_some(&key), options)
+    }
+
+    /// The same with a key of its own, or none.
+    pub fn start_with(
+        &self,
+        part: Part,
+        host: Host,
+        key: Option<&PathBuf>,
+        options: &[&str],
+    ) -> Process {
+        let (program, witness) = (understudy(), self.path("witness"));
+        let setup = Setup {
+            program: &program,
+            network: &self.network,
+            key: key.map(PathBuf::as_path),
+            witness: &witness,
+            sockets: self.folder.path(),
+            silence_ms: self.options.silence_ms,
+        };
+        let life = self.lives.fetch_add(1, Ordering::Relaxed);
+        Process::spawn(&setup, part, host, life, options)
+            .unwrap_or_else(|error| panic!("no process: {error}"))
+    }
+
+    /// Runs `ip` on a host.
+    pub fn ip(&self, host: Host, arguments: &str) -> String {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        self.network.host(host).ip(&arguments).expect("ip works")
+    }
+
+    /// The switch's port that it takes for the VM's, by the name that bridge(8) gives.
+    pub fn vm_port(&self) -> Option<String> {
+        let switch = self.network.switch().name();
+        let table = command("bridge", &["-n", switch, "fdb", "show", "br", "br0"]);
+        let table = table.expect("bridge works");
+        let vm = vmm::cli::options::DEFAULT_MAC.to_string();
+        let line = table.lines().find(|line| line.starts_with(&vm))?;
+        line.split(' ').nth(2).map(String::from)
+    }
+}
