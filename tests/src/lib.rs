@@ -1,6 +1,6 @@
-//! What the end-to-end tests share.
+//! The simulators ([`sim`]), which need nothing; and what the end-to-end tests share.
 //!
-//! They need root, `/dev/kvm`, `/dev/net/tun` and the commands that `scripts/install.sh` installs;
+//! Those need root, `/dev/kvm`, `/dev/net/tun` and the commands that `scripts/install.sh` installs;
 //! without them they fail, they never skip.
 
 pub mod guests;
@@ -9,5 +9,6 @@ pub mod load;
 pub mod pair;
 pub mod program;
 pub mod recording;
+pub mod sim;
 pub mod surgery;
 pub mod wire;

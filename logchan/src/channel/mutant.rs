@@ -53,6 +53,8 @@ pub enum Mutant {
     AnswerStrangers,
     /// An initiation alone makes a session, and it may be a recording.
     TrustRecordings,
+    /// Every initiation is answered, however many there are.
+    AnswerAll,
     /// New keys end what was sealed with the old ones.
     DropOldKeys,
     /// A session that was answered is taken up whenever its first frame comes, and whoever sent it.
@@ -62,7 +64,7 @@ pub enum Mutant {
 impl Mutant {
     /// All of them.
     #[cfg(any(test, feature = "mutants"))]
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::AckGap,
         Self::NoLeaseMargin,
         Self::LeaseFromArrival,
@@ -85,6 +87,7 @@ impl Mutant {
         Self::AskOnce,
         Self::AnswerStrangers,
         Self::TrustRecordings,
+        Self::AnswerAll,
         Self::DropOldKeys,
         Self::ReviveSessions,
     ];

@@ -1,0 +1,139 @@
+//! The simulators: code that ships, in a world that is decided by one seed.
+//!
+//! `cargo run --release -p tests --bin sim -- channel|system --seeds 20000 [--seed S] [--trace] [--mutant NAME]`
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use logchan::channel::Mutant;
+use tests::sim::channel::{self, ChannelScenario};
+use tests::sim::counts::Counts;
+use tests::sim::runner::{self, Scenario, Stop};
+use tests::sim::system::{System, mutants::Planted};
+use tests::sim::trace::Trace;
+use tests::sim::{channel::mutants as channel_mutants, system::mutants as system_mutants};
+
+/// Failures that are shown.
+const FAILURES_MAX: usize = 10;
+
+/// Runs seed after seed of a simulated world; a failure can be repeated by its seed
+#[derive(Parser)]
+#[command(name = "sim")]
+struct Cli {
+    #[command(subcommand)]
+    scenario: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The logging channel: two endpoints on a bad link
+    Channel(Args),
+    /// The pair: two engines with their VM, a LAN with clients, a witness
+    System(Args),
+}
+
+#[derive(clap::Args)]
+struct Args {
+    /// How many seeds
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first one
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print a line for each event
+    #[arg(long)]
+    trace: bool,
+    /// Plant this bug, which must be found; `all`: each in turn
+    #[arg(long)]
+    mutant: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().scenario {
+        Command::Channel(args) => channel(&args),
+        Command::System(args) => system(&args),
+    }
+}
+
+fn channel(args: &Args) -> ExitCode {
+    let hunts = Mutant::ALL.into_iter().map(|mutant| {
+        let hunt = channel_mutants::hunt(mutant, args.seed, args.seeds);
+        (hunt.failure.is_some(), hunt)
+    });
+    match args.mutant.as_deref() {
+        None => run(&ChannelScenario { mutant: None }, args),
+        Some("all") => all_mutants(hunts),
+        Some(name) => match channel::mutants::by_name(name) {
+            Some(mutant) => run(&ChannelScenario { mutant: Some(mutant) }, args),
+            None => unknown(name, &format!("{:?}", Mutant::ALL)),
+        },
+    }
+}
+
+fn system(args: &Args) -> ExitCode {
+    let hunts = Planted::all().into_iter().map(|planted| {
+        let hunt = system_mutants::hunt(planted, args.seed, args.seeds);
+        (hunt.failure.is_some(), hunt)
+    });
+    match args.mutant.as_deref() {
+        None => run(&System { planted: None }, args),
+        Some("all") => all_mutants(hunts),
+        Some(name) => match Planted::by_name(name) {
+            Some(planted) => run(&System { planted: Some(planted) }, args),
+            None => unknown(name, &format!("{:?}", Planted::all())),
+        },
+    }
+}
+
+fn unknown(name: &str, known: &str) -> ExitCode {
+    eprintln!("sim: no bug is called {name}: one of {known}");
+    ExitCode::from(2)
+}
+
+/// Each bug in turn; a failure is one that is not found.
+fn all_mutants(hunts: impl ExactSizeIterator<Item = (bool, impl Display)>) -> ExitCode {
+    let (planted, mut missed) = (hunts.len(), 0);
+    for (found, hunt) in hunts {
+        missed += usize::from(!found);
+        println!("{hunt}");
+    }
+    println!("{planted} bugs planted, {missed} not found");
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
+    if args.trace { traced(scenario, args) } else { counted(scenario, args) }
+}
+
+/// One seed after the other, on one core, with all that happens.
+fn traced<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
+    let mut counts = Counts::default();
+    for index in 0..args.seeds {
+        let seed = args.seed.wrapping_add(index);
+        if let Err(violation) = runner::run_one(scenario, seed, &mut counts, &mut Trace::Print) {
+            println!("{counts}FAILED seed {seed}: {}", violation.0);
+            println!("  commit {}", runner::commit());
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("{counts}");
+    ExitCode::SUCCESS
+}
+
+fn counted<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
+    let report = runner::run(scenario, args.seed, args.seeds, Stop::After(FAILURES_MAX));
+    print!("{}", report.counts);
+    for failure in report.failures.iter().take(FAILURES_MAX) {
+        println!("{failure}\n  commit {}", runner::commit());
+    }
+    let seconds = report.took.as_secs_f64();
+    println!(
+        "{} seeds from {} in {seconds:.1} s ({:.0} a second), {} failed",
+        report.seeds,
+        args.seed,
+        report.seeds as f64 / seconds,
+        report.failures.len()
+    );
+    if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,295 @@
+//! One turn of a host's thread: what a driver of an endpoint does, in the order that a
+//! [`Channel`](logchan::channel::Channel) asks for.
+
+use logchan::channel::AppendError;
+use logchan::ids::Lane;
+use logchan::limits::IN_FLIGHT_FRAMES_MAX;
+use logchan::seal::{SealHeader, SealKind};
+
+use super::count::Count;
+use super::host::Arrival;
+use super::load::Deed;
+use super::model::Content;
+use super::world::{Event, Sent, World, known, other};
+use crate::sim::{Checked, Violation, require};
+
+/// Frames that an endpoint has to send at one moment, at most: both lanes' windows, and what has no
+/// payload.
+pub(super) const FRAMES_AT_ONCE_MAX: usize = 2 * IN_FLIGHT_FRAMES_MAX + 16;
+
+impl World<'_> {
+    /// The thread of `host` runs.
+    pub(super) fn turn(&mut self, host: usize, deeds: &[Deed]) -> Checked {
+        self.counts.count(Count::Turns);
+        self.hosts[host].wake_at = None;
+        let frames_before = self.hosts[host].frames;
+        // Whoever asks for the lease does not wait for the channel's thread.
+        self.check_lease(host)?;
+        while let Some(arrival) = self.hosts[host].ring.pop_front() {
+            self.take_in(host, arrival)?;
+        }
+        let now = self.hosts[host].now(self.queue.now());
+        self.hosts[host].endpoint.handle_timeout(now);
+        self.check_timeout(host)?;
+        let told = self.take_events(host)?;
+        self.read(host)?;
+        for deed in deeds {
+            self.act(host, *deed)?;
+        }
+        self.transmit(host)?;
+        self.check_promises(host)?;
+        self.check_lease(host)?;
+        let frames = self.hosts[host].frames - frames_before;
+        let for_something = frames > 0 || told || !deeds.is_empty();
+        self.check_wake(host, for_something)?;
+        self.check_timeout(host)?;
+        self.sleep(host);
+        Ok(())
+    }
+
+    /// The program does something and sends it at once; what has come, and what is due, waits.
+    pub(super) fn hasty_turn(&mut self, host: usize, deeds: &[Deed]) -> Checked {
+        self.counts.count(Count::HastyTurns);
+        self.hosts[host].wake_at = None;
+        self.check_lease(host)?;
+        for deed in deeds {
+            self.act(host, *deed)?;
+        }
+        self.transmit(host)?;
+        self.check_lease(host)?;
+        self.sleep(host);
+        if !self.hosts[host].ring.is_empty() {
+            self.wake_at(host, self.queue.now());
+        }
+        Ok(())
+    }
+
+    /// The endpoint gets a frame.
+    fn take_in(&mut self, host: usize, arrival: Arrival) -> Checked {
+        self.hosts[host].frames += 1;
+        let mut bytes = std::mem::take(&mut self.scratch);
+        let result = self.take_in_bytes(host, arrival, &mut bytes);
+        self.scratch = bytes;
+        result
+    }
+
+    /// The program reads.
+    fn read(&mut self, host: usize) -> Checked {
+        for lane in Lane::ALL {
+            let own = &mut self.hosts[host];
+            let Some(channel) = own.endpoint.channel() else { return Ok(()) };
+            let readable = channel.received(lane).len();
+            if readable > 0 && own.reads_at <= self.queue.now() {
+                let bytes = own.load.reads(readable);
+                self.consume(host, lane, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a channel that is over has left to read.
+    pub(super) fn read_rest(&mut self, host: usize) -> Checked {
+        for lane in Lane::ALL {
+            let Some(channel) = self.hosts[host].endpoint.channel() else { return Ok(()) };
+            let bytes = channel.received(lane).len();
+            self.consume(host, lane, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Reads so many bytes, which must be those that the peer appended next.
+    fn consume(&mut self, host: usize, lane: Lane, bytes: usize) -> Checked {
+        let own = &mut self.hosts[host];
+        let session = &mut self.sessions[known(own.session)?];
+        let end = &mut session.ends[host];
+        let channel = known(own.endpoint.channel_mut())?;
+        let at = end.consumed[lane.index()];
+        let content = Content::new(session.id, other(host), lane);
+        let read = &channel.received(lane)[..bytes];
+        let differs = content.differs_at(at, read, &mut self.buffer);
+        require!(
+            differs.is_none(),
+            "host {host} reads byte {differs:?} of {lane:?}, session {:016x}, and it is another one",
+            session.id
+        );
+        channel.consume(lane, bytes);
+        end.consumed[lane.index()] += bytes as u64;
+        end.wire.reads += 1;
+        self.counts.add(Count::BytesRead, bytes as u64);
+        Ok(())
+    }
+
+    /// The program does something.
+    fn act(&mut self, host: usize, deed: Deed) -> Checked {
+        let now = self.queue.now();
+        let own = &mut self.hosts[host];
+        let Some(channel) = own.endpoint.channel_mut() else { return Ok(()) };
+        let session = &mut self.sessions[known(own.session)?];
+        let end = &mut session.ends[host];
+        match deed {
+            Deed::Append(lane, bytes) => return self.append(host, lane, bytes),
+            Deed::RequireBulk => {
+                channel.require_bulk();
+                end.barriers.push_back((end.appended[0], end.appended[1]));
+                self.counts.count(Count::Barriers);
+            }
+            Deed::Execute => {
+                end.executed += 1 + self.rng.below(1 << 20);
+                channel.set_executed(end.executed);
+            }
+            Deed::StopReading(ns) => own.reads_at = own.reads_at.max(now + ns),
+            Deed::Bye => {
+                if channel.is_open() {
+                    end.said_bye = true;
+                    end.said_bye_at = own.clock.shows(now);
+                    self.counts.count(Count::Byes);
+                    self.trace.line(now, Some(host), "bye", format_args!(""));
+                }
+                channel.bye(own.clock.shows(now));
+            }
+        }
+        Ok(())
+    }
+
+    /// The program appends; what is refused waits until there is room.
+    pub(super) fn append(&mut self, host: usize, lane: Lane, bytes: usize) -> Checked {
+        let own = &mut self.hosts[host];
+        if own.refused[lane.index()].is_some() {
+            return Ok(());
+        }
+        let channel = known(own.endpoint.channel_mut())?;
+        let session = &mut self.sessions[known(own.session)?];
+        let end = &mut session.ends[host];
+        let start = end.appended[lane.index()];
+        self.buffer.resize(bytes, 0);
+        Content::new(session.id, host, lane).write(start, &mut self.buffer);
+        let (was_open, room) = (channel.is_open(), channel.room(lane));
+        let at = self.queue.now();
+        match channel.append(own.clock.shows(at), lane, &self.buffer) {
+            Ok(range) => {
+                let stretch = start..start + bytes as u64;
+                require!(was_open && room >= bytes, "taken without room");
+                require!((range.start.0..range.end.0) == stretch, "{range:?} is not {stretch:?}");
+                end.appended[lane.index()] = stretch.end;
+                let bulk_waits = channel.lane_acked(Lane::Bulk) < channel.appended(Lane::Bulk);
+                if lane == Lane::Latency && bulk_waits {
+                    self.counts.count(Count::BehindBulk);
+                }
+                self.counts.count(Count::Appends);
+                self.counts.add(Count::BytesAppended, bytes as u64);
+                let what = format_args!("{lane:?} {}..{}", stretch.start, stretch.end);
+                self.trace.line(at, Some(host), "append", what);
+            }
+            Err(AppendError::Full { room: told }) => {
+                require!(was_open && told == room && room < bytes, "{told} of {room}: not full");
+                own.refused[lane.index()] = Some(bytes);
+                self.counts.count(Count::Refused);
+                self.trace.line(at, Some(host), "full", format_args!("{lane:?} {bytes}"));
+            }
+            Err(AppendError::Over) => require!(!was_open, "over, and yet it is open"),
+        }
+        Ok(())
+    }
+
+    /// Gives the link what it takes.
+    fn transmit(&mut self, host: usize) -> Checked {
+        let at = self.queue.now();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(self.options.hosts[host].mtu, 0);
+        let mut result = Ok(());
+        let mut frames = 0;
+        while result.is_ok() {
+            if let Some(backlog_bytes_max) = self.options.hosts[host].backlog_bytes_max {
+                let drained_at = self.links[host].drained_at(at, backlog_bytes_max);
+                if drained_at > at {
+                    self.wake_at(host, drained_at);
+                    break;
+                }
+            }
+            let own = &mut self.hosts[host];
+            let now = own.clock.shows(at);
+            let Some(length) = own.endpoint.poll_transmit(now, &mut buffer) else { break };
+            frames += 1;
+            result = self.send(host, &buffer[..length]);
+            if result.is_ok() && frames > FRAMES_AT_ONCE_MAX {
+                let what = format!("host {host} sends {frames} frames at one moment");
+                result = Err(Violation(what));
+            }
+        }
+        self.buffer = buffer;
+        result
+    }
+
+    /// A frame leaves `host`.
+    fn send(&mut self, host: usize, frame: &[u8]) -> Checked {
+        let at = self.queue.now();
+        let own = &mut self.hosts[host];
+        own.frames += 1;
+        let now = own.clock.shows(at);
+        let header = SealHeader::decode(frame);
+        require!(header.is_ok(), "host {host} sends what no link takes: {header:?}");
+        let kind = header.map_or(SealKind::Data, |header| header.kind);
+        let (is_data, is_opening) = match kind {
+            SealKind::Data => (true, false),
+            SealKind::Confirm => (false, false),
+            SealKind::Initiation | SealKind::Response => (false, true),
+        };
+        let handshakes = self.hosts[other(host)].endpoint.link_stats().sessions;
+        let mut sent = Sent { from: Some(host), at: now, handshakes, ..Sent::by_nobody() };
+        if is_data {
+            let own = &self.hosts[host];
+            let session = &mut self.sessions[known(own.session)?];
+            let end = &mut session.ends[host];
+            end.frames_sent += 1;
+            sent.session = Some(session.id);
+            sent.number = end.frames_sent;
+            sent.is_bye = end.said_bye && end.over.is_none();
+            let mtus = self.options.hosts.each_ref().map(|host| host.mtu);
+            let mtu = mtus[0].min(mtus[1]);
+            require!(frame.len() <= mtu, "a frame of {} bytes for {mtu}", frame.len());
+            if !self.options.sealed {
+                self.check_sent(host, frame)?;
+            }
+        }
+        if kind == SealKind::Response {
+            self.check_answer(host, frame)?;
+        }
+        self.counts.count(Count::Frames);
+        self.counts.add(Count::Bytes, frame.len() as u64);
+        let id = self.frames.push(frame, sent);
+        if !is_data {
+            self.forger.handshakes.push(id);
+            self.echo(host);
+        }
+        let what = format_args!("#{:06} {} bytes, number {}", id.0, frame.len(), sent.number);
+        self.trace.line(at, Some(host), "send", what);
+        if self.is_held(host, id, is_opening) {
+            return Ok(());
+        }
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        self.links[host].offer(at, frame.len(), &mut deliveries);
+        for delivery in deliveries.drain(..) {
+            let (damage, pad) = (delivery.damage, delivery.pad);
+            let arrival = Arrival { frame: id, damage, pad };
+            self.queue.push(delivery.at, Event::Arrive { to: other(host), arrival });
+        }
+        self.deliveries = deliveries;
+        Ok(())
+    }
+
+    /// Until the next timer, or until somebody wakes it.
+    fn sleep(&mut self, host: usize) {
+        let at = self.queue.now();
+        let own = &mut self.hosts[host];
+        let next = own.endpoint.poll_timeout();
+        let timer_at = next.map(|next| own.clock.when(next));
+        let reads_at = own.reads_at;
+        if let Some(timer_at) = timer_at {
+            let late_ns = self.rng.below(self.options.hosts[host].wake_ns_max + 1);
+            self.wake_at(host, timer_at.max(at) + late_ns);
+        }
+        if reads_at > at {
+            self.wake_at(host, reads_at);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The toy machine's state as a checkpoint carries it: words, little-endian.
+
+use logchan::limits::PAGE_BYTES;
+use vmm::checkpoint::Image;
+use vmm::replica::CheckpointImage;
+
+use super::Machine;
+use super::cpu::{Cpu, Deed, Exit, Plan};
+use super::devices::Devices;
+use super::ram::{PageContents, Ram};
+
+/// A checkpoint just taken; the pages are still in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Captured {
+    vcpu: Vec<u8>,
+    devices: Vec<u8>,
+    pages: Vec<u64>,
+}
+
+impl Captured {
+    /// The same with the memory that it was taken of.
+    pub(crate) fn view<'a>(&'a self, ram: &'a Ram) -> View<'a> {
+        View { captured: self, ram }
+    }
+}
+
+/// See [`Captured::view`].
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    captured: &'a Captured,
+    ram: &'a Ram,
+}
+
+impl CheckpointImage for View<'_> {
+    fn vcpu(&self) -> &[u8] {
+        &self.captured.vcpu
+    }
+
+    fn devices(&self) -> &[u8] {
+        &self.captured.devices
+    }
+
+    fn pages(&self) -> &[u64] {
+        &self.captured.pages
+    }
+
+    fn read_page(&self, number: u64, page: &mut PageContents) {
+        *page = *self.ram.page(number);
+    }
+}
+
+const DEEDS: [Deed; 3] = [Deed::None, Deed::Receive, Deed::Speak];
+
+fn exit_words(exit: Exit) -> [u64; 2] {
+    match exit {
+        Exit::Nothing => [0, 0],
+        Exit::Clock => [1, 0],
+        Exit::WallClock => [2, 0],
+        Exit::Entropy(bytes) => [3, bytes.into()],
+        Exit::Clocks(times) => [4, times.into()],
+        Exit::SetTimer(us) => [5, us.into()],
+        Exit::Send => [6, 0],
+        Exit::Status => [7, 0],
+        Exit::Halt => [8, 0],
+        Exit::Return => [9, 0],
+    }
+}
+
+fn exit_of([kind, value]: [u64; 2]) -> Exit {
+    match kind {
+        0 => Exit::Nothing,
+        1 => Exit::Clock,
+        2 => Exit::WallClock,
+        3 => Exit::Entropy(value as u16),
+        4 => Exit::Clocks(value as u8),
+        5 => Exit::SetTimer(value as u32),
+        6 => Exit::Send,
+        7 => Exit::Status,
+        8 => Exit::Halt,
+        9 => Exit::Return,
+        _ => panic!("no exit has the number {kind}"),
+    }
+}
+
+const PLAN_WORDS: usize = 7;
+
+fn plan_words(plan: &Plan) -> [u64; PLAN_WORDS] {
+    let [masked, kernel, user] = plan.left.map(u64::from);
+    let [kind, value] = exit_words(plan.exit);
+    [masked, kernel, user, plan.deed as u64, kind, value, plan.handler.into()]
+}
+
+fn plan_of(words: &[u64]) -> Plan {
+    let &[masked, kernel, user, deed, kind, value, handler] = words else {
+        panic!("a plan of {} words", words.len());
+    };
+    Plan {
+        left: [masked, kernel, user].map(|steps| steps as u32),
+        deed: DEEDS[deed as usize],
+        exit: exit_of([kind, value]),
+        handler: handler != 0,
+    }
+}
+
+/// `None` as 0, others one more than they are.
+fn option_word(value: Option<u64>) -> u64 {
+    value.map_or(0, |value| value + 1)
+}
+
+fn to_bytes(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn to_words(bytes: &[u8]) -> Vec<u64> {
+    let (chunks, rest) = bytes.as_chunks();
+    assert!(rest.is_empty(), "{} bytes are no words", bytes.len());
+    chunks.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect()
+}
+
+/// Words of the processor's state.
+const CPU_WORDS: usize = 5 + 1 + 2 * PLAN_WORDS;
+
+impl Machine {
+    pub(crate) fn cpu_bytes(&self) -> Vec<u8> {
+        let Cpu { hash, random, steps, plan, interrupted, injected, halted } = &self.cpu;
+        let mut words = vec![*hash, *random, *steps];
+        words.push(option_word(injected.map(u64::from)));
+        words.push(u64::from(*halted));
+        words.push(u64::from(interrupted.is_some()));
+        words.extend(plan_words(plan));
+        words.extend(plan_words(&interrupted.unwrap_or(*plan)));
+        to_bytes(&words)
+    }
+
+    fn set_cpu(&mut self, bytes: &[u8]) {
+        let words = to_words(&bytes[..CPU_WORDS * 8]);
+        let [hash, random, steps, injected, halted, is_interrupted] = words[..6] else {
+            panic!("a processor of {} words", words.len());
+        };
+        let (plan, interrupted) = words[6..].split_at(PLAN_WORDS);
+        self.cpu = Cpu {
+            hash,
+            random,
+            steps,
+            plan: plan_of(plan),
+            interrupted: (is_interrupted != 0).then(|| plan_of(interrupted)),
+            injected: injected.checked_sub(1).map(|vector| vector as u8),
+            halted: halted != 0,
+        };
+    }
+
+    pub(crate) fn devices_bytes(&self) -> Vec<u8> {
+        let Devices { pending, status, timer_ns, clock_ns, console } = &self.devices;
+        let mut words = vec![*pending, *status, option_word(*timer_ns), *clock_ns];
+        words.extend(console.iter().map(|&byte| u64::from(byte)));
+        to_bytes(&words)
+    }
+
+    fn set_devices(&mut self, bytes: &[u8]) {
+        let words = to_words(bytes);
+        let [pending, status, timer, clock_ns] = words[..4] else {
+            panic!("devices of {} words", words.len());
+        };
+        let timer_ns = timer.checked_sub(1);
+        let console = words[4..].iter().map(|&word| word as u8).collect();
+        self.devices = Devices { pending, status, timer_ns, clock_ns, console };
+    }
+
+    /// Takes a checkpoint of what changed since the last one.
+    pub(crate) fn capture(&mut self) -> Captured {
+        let mut vcpu = self.cpu_bytes();
+        vcpu.resize(vcpu.len() + self.pad_bytes, 0xa5);
+        Captured { vcpu, devices: self.devices_bytes(), pages: self.ram.take_marked() }
+    }
+
+    /// Applies a checkpoint. What is wrong with it, if something is.
+    pub(crate) fn restore(&mut self, image: &Image) -> Result<(), String> {
+        if image.full {
+            self.ram = Ram::new(self.ram.pages());
+        }
+        for page in &image.pages {
+            if page.number >= self.ram.pages() {
+                return Err(format!("page {} of {}", page.number, self.ram.pages()));
+            }
+            let bytes: Option<&[u8; PAGE_BYTES]> = page.bytes.as_deref();
+            self.ram.restore(page.number, bytes);
+        }
+        self.set_cpu(&image.vcpu);
+        self.set_devices(&image.devices);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::system::machine::program::{GuestOptions, PAGES_MIN};
+    use vmm::checkpoint::PageImage;
+
+    fn options() -> GuestOptions {
+        GuestOptions {
+            busy_percent: 30,
+            compute_steps_max: 500,
+            chatter_percent: 50,
+            entropy_bytes_max: 64,
+            timer_us_max: 1000,
+            speak_percent: 50,
+        }
+    }
+
+    fn run_one(machine: &mut Machine, at: u64) {
+        let ahead = machine.enter(false);
+        machine.run(ahead.steps);
+        let exit = machine.reach_exit();
+        machine.answer(at);
+        machine.finish_exit(exit);
+        machine.cpu.halted = false;
+        if machine.cpu.injectable() && at.is_multiple_of(3) {
+            machine.cpu.injected = Some(33);
+        }
+    }
+
+    #[test]
+    fn machine_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
+        let mut machine = Machine::boot(PAGES_MIN + 3, 100, &options());
+        let mut copy = Machine::empty(PAGES_MIN + 3, 100);
+        for at in 0..2000 {
+            run_one(&mut machine, at);
+            if at < 1000 {
+                continue;
+            }
+            if at.is_multiple_of(100) {
+                let captured = machine.capture();
+                let pages = captured.pages.iter().map(|&number| PageImage {
+                    number,
+                    bytes: Some(Box::new(*machine.ram.page(number))),
+                });
+                let image = Image {
+                    full: at == 1000,
+                    vcpu: captured.vcpu.clone(),
+                    devices: captured.devices.clone(),
+                    pages: pages.collect(),
+                };
+                copy.restore(&image).unwrap();
+            } else {
+                run_one(&mut copy, at);
+            }
+            assert_eq!(machine.digest(), copy.digest(), "after {at}");
+        }
+    }
+}

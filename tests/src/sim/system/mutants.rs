@@ -1,0 +1,105 @@
+//! Bugs planted on purpose, and how many seeds it takes to find each.
+
+use std::fmt;
+
+use logchan::channel::{Mutant as ChannelMutant, Mutants as ChannelMutants};
+use vmm::replica::{Mutant, Mutants};
+
+use super::System;
+use super::pair::Bugs;
+use crate::sim::runner::{self, Failure, Stop};
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// In the engine.
+    Engine(Mutant),
+    /// In its channel.
+    Channel(ChannelMutant),
+    /// In the machine: an interrupted run counts as a natural exit.
+    CountInterrupted,
+}
+
+/// Bugs of the channel that the pair must not survive either. Of the others, some cost time and
+/// nothing else, some need somebody on the wire who plays back recordings, and some are none here: a
+/// primary that was replaced is never ready for a backup, so there is no old term to follow, and what a
+/// channel does after a goodbye nobody asks any more. The simulator of the channel finds those.
+const CHANNEL: [ChannelMutant; 13] = [
+    ChannelMutant::AckGap,
+    ChannelMutant::NoLeaseMargin,
+    ChannelMutant::LeaseFromArrival,
+    ChannelMutant::DeliverTwice,
+    ChannelMutant::ForgetLastFrame,
+    ChannelMutant::AckAfterSilence,
+    ChannelMutant::CommitWithoutBulk,
+    ChannelMutant::AckNotKept,
+    ChannelMutant::ExecutedGoesBack,
+    ChannelMutant::ForgetHeartbeat,
+    ChannelMutant::BusyTimer,
+    ChannelMutant::AskOnce,
+    ChannelMutant::AnswerStrangers,
+];
+
+impl Planted {
+    /// All that must be found.
+    pub fn all() -> Vec<Self> {
+        let engine = Mutant::ALL.iter().copied().map(Self::Engine);
+        let channel = CHANNEL.into_iter().map(Self::Channel);
+        engine.chain(channel).chain([Self::CountInterrupted]).collect()
+    }
+
+    /// The one of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::all().into_iter().find(|planted| planted.to_string() == name)
+    }
+
+    pub(crate) fn bugs(self) -> Bugs {
+        let (replica, count_interrupted) = match self {
+            Self::Engine(mutant) => (Mutants::plant(mutant), false),
+            Self::Channel(mutant) => (Mutants::of_channel(ChannelMutants::plant(mutant)), false),
+            Self::CountInterrupted => (Mutants::default(), true),
+        };
+        Bugs { replica, count_interrupted }
+    }
+}
+
+impl fmt::Display for Planted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Engine(mutant) => format!("{mutant:?}"),
+            Self::Channel(mutant) => format!("{mutant:?}"),
+            Self::CountInterrupted => format!("{self:?}"),
+        };
+        f.pad(&name)
+    }
+}
+
+/// What became of looking for a bug.
+#[derive(Clone, Debug)]
+pub struct Hunt {
+    /// Which.
+    pub planted: Planted,
+    /// Seeds that it took, or that were not enough.
+    pub seeds: u64,
+    /// How it was found, if it was.
+    pub failure: Option<Failure>,
+}
+
+/// Looks for a bug in the runs of `seeds` seeds from `first` on.
+pub fn hunt(planted: Planted, first: u64, seeds: u64) -> Hunt {
+    let scenario = System { planted: Some(planted) };
+    let report = runner::run(&scenario, first, seeds, Stop::AtFirstFailure);
+    let failure = report.failures.into_iter().next();
+    let took = failure.as_ref().map_or(seeds, |failure| failure.seed.wrapping_sub(first) + 1);
+    Hunt { planted, seeds: took, failure }
+}
+
+impl fmt::Display for Hunt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { planted, seeds, failure } = self;
+        match failure {
+            Some(failure) => write!(f, "{planted:<22} {seeds:>6}  {}", failure.what),
+            None => write!(f, "{planted:<22} {seeds:>6}  NOT FOUND"),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Where a live machine's readings and inputs come from: a host's clock, its tap, its console.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use logchan::limits::FRAME_BYTES_MAX;
+use logchan::time::Time;
+use vmm::replay::event_source::{Input, Wants};
+use vmm::replica::World;
+
+use crate::sim::rng::{Chance, Rng};
+
+/// The world as one process sees it.
+#[derive(Debug)]
+pub(crate) struct TapWorld {
+    /// What the host's clock shows.
+    pub(crate) now: Time,
+    /// Frames that arrived from the LAN, and when.
+    pub(crate) frames: VecDeque<(Time, Rc<[u8]>)>,
+    /// When guest time was what.
+    guest_time: Option<(Time, u64)>,
+    /// What the wall clock shows beside.
+    wall_ns: u64,
+    types: Chance,
+    rng: Rng,
+    /// The input that the machine is looking at.
+    input: [u8; FRAME_BYTES_MAX],
+}
+
+impl TapWorld {
+    /// The world of a process that does not know what guest time is.
+    pub(crate) fn new(now: Time, types: Chance, mut rng: Rng) -> Self {
+        let wall_ns = rng.within(1 << 60..=1 << 61);
+        Self {
+            now,
+            frames: VecDeque::new(),
+            guest_time: None,
+            wall_ns,
+            types,
+            rng,
+            input: [0; FRAME_BYTES_MAX],
+        }
+    }
+
+    /// The guest is booted: its time begins.
+    pub(crate) fn boot(&mut self) {
+        self.guest_time = Some((self.now, 0));
+    }
+
+    /// Whether the machine is live, as far as this world was told.
+    pub(crate) fn is_live(&self) -> bool {
+        self.guest_time.is_some()
+    }
+
+    /// The wall clock is set to another time: forward or back.
+    pub(crate) fn set_wall_clock(&mut self) {
+        self.wall_ns = self.rng.within(1 << 60..=1 << 61);
+    }
+
+    /// What the host's clock shows when guest time is `guest_ns`.
+    pub(crate) fn when(&self, guest_ns: u64) -> Option<Time> {
+        let (at, was_ns) = self.guest_time?;
+        Some(Time::from_nanos(at.as_nanos() + guest_ns.saturating_sub(was_ns)))
+    }
+
+    /// Since when an input has been waiting that the devices could take.
+    pub(crate) fn waiting_since(&self, wants: &Wants) -> Option<Time> {
+        let frame = self.frames.front().map(|(at, _)| *at).filter(|_| wants.frame);
+        let timer = wants.timer_ns.and_then(|due_ns| self.when(due_ns));
+        let since = frame.into_iter().chain(timer).min()?;
+        (since <= self.now).then_some(since)
+    }
+
+    fn guest_ns(&self) -> u64 {
+        let (at, was_ns) = self.guest_time.expect("a machine that is not live asks for the time");
+        was_ns + self.now.since(at).as_nanos()
+    }
+}
+
+impl World for TapWorld {
+    type Error = Infallible;
+
+    fn clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(self.guest_ns())
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(self.wall_ns + self.now.as_nanos())
+    }
+
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.rng.fill(bytes);
+        Ok(())
+    }
+
+    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, Infallible> {
+        let now_ns = self.guest_ns();
+        if wants.timer_ns.is_some_and(|due_ns| due_ns <= now_ns) {
+            return Ok(Some(Input::Clock { now_ns }));
+        }
+        if wants.frame
+            && let Some((_, frame)) = self.frames.pop_front()
+        {
+            let input = &mut self.input[..frame.len()];
+            input.copy_from_slice(&frame);
+            return Ok(Some(Input::Frame(input)));
+        }
+        if wants.console_bytes > 0 && self.rng.chance(self.types) {
+            let length = self.rng.within(1..=wants.console_bytes as u64) as usize;
+            let input = &mut self.input[..length];
+            self.rng.fill(input);
+            return Ok(Some(Input::Console(input)));
+        }
+        Ok(None)
+    }
+
+    fn go_live(&mut self, clock_ns: u64) {
+        self.guest_time = Some((self.now, clock_ns));
+    }
+}

@@ -1,0 +1,85 @@
+//! The simulators with a few seeds of each kind: clean runs, the seeds that once failed, the planted
+//! bugs, and the same seed twice.
+
+use logchan::channel::Mutant;
+use tests::sim::channel::{ChannelScenario, mutants as channel_mutants};
+use tests::sim::counts::Counts;
+use tests::sim::runner::{self, Scenario, Stop};
+use tests::sim::system::{System, mutants as system_mutants, mutants::Planted};
+use tests::sim::trace::Trace;
+
+fn clean<S: Scenario>(scenario: &S, first: u64, seeds: u64) {
+    let report = runner::run(scenario, first, seeds, Stop::After(1));
+    if let Some(failure) = report.failures.first() {
+        panic!("{failure}\n  commit {}", runner::commit());
+    }
+    println!("{}{} seeds in {:.1} s", report.counts, report.seeds, report.took.as_secs_f64());
+}
+
+/// The numbers in a file of seeds, one a line; what follows a number says what it found.
+fn regressions(text: &str) -> impl Iterator<Item = u64> {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| {
+        let number = line.split_whitespace().next().unwrap_or_default();
+        number.parse().unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    })
+}
+
+fn text_of<S: Scenario>(scenario: &S, seed: u64) -> String {
+    let mut trace = Trace::Keep(String::new());
+    let result = runner::run_one(scenario, seed, &mut Counts::default(), &mut trace);
+    assert!(result.is_ok(), "{result:?}");
+    match trace {
+        Trace::Keep(text) => text,
+        Trace::Off | Trace::Print => unreachable!("it was told to keep the text"),
+    }
+}
+
+#[test]
+fn channel_is_clean_on_a_thousand_seeds() {
+    clean(&ChannelScenario { mutant: None }, 1_000_000, 1000);
+}
+
+#[test]
+fn system_is_clean_on_four_hundred_seeds() {
+    clean(&System { planted: None }, 1_000_000, 400);
+}
+
+#[test]
+fn seeds_that_once_failed_are_clean() {
+    for seed in regressions(include_str!("../seeds/channel.txt")) {
+        clean(&ChannelScenario { mutant: None }, seed, 1);
+    }
+    for seed in regressions(include_str!("../seeds/system.txt")) {
+        clean(&System { planted: None }, seed, 1);
+    }
+}
+
+#[test]
+fn every_bug_of_the_channel_is_found() {
+    let hunts = Mutant::ALL.map(|mutant| channel_mutants::hunt(mutant, 1, 1000));
+    for hunt in &hunts {
+        println!("{hunt}");
+    }
+    assert!(hunts.iter().all(|hunt| hunt.failure.is_some()), "see above for what is not found");
+}
+
+#[test]
+fn every_bug_of_the_pair_is_found() {
+    let hunts: Vec<_> =
+        Planted::all().into_iter().map(|planted| system_mutants::hunt(planted, 1, 2000)).collect();
+    for hunt in &hunts {
+        println!("{hunt}");
+    }
+    assert!(hunts.iter().all(|hunt| hunt.failure.is_some()), "see above for what is not found");
+}
+
+#[test]
+fn the_same_seed_twice_is_the_same_run() {
+    for seed in 1..4 {
+        let channel = ChannelScenario { mutant: None };
+        assert!(text_of(&channel, seed) == text_of(&channel, seed), "channel, seed {seed}");
+        let system = System { planted: None };
+        assert!(text_of(&system, seed) == text_of(&system, seed), "system, seed {seed}");
+    }
+}
