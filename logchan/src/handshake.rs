@@ -70,7 +70,7 @@ pub const RETRY_MAX: Duration = Duration::from_millis(1000);
 /// Sessions that wait for their initiator's first frame. So many more than [`ANSWER_BURST`] that
 /// whoever plays back all the recordings that are answered does not displace a true one for 400 ms:
 /// a peer that is not heard for so long is dead anyway.
-pub const PENDING_MAX: usize = 4;
+pub const PENDING_MAX: usize = 16;
 
 /// Time that a session may be pending. Longer than an initiator's retry time, after which it asks
 /// again anyway.
@@ -85,4 +85,4 @@ pub const ANSWER_EACH: Duration = Duration::from_millis(50);
 
 const _: () = assert!(RETRY_FIRST.as_nanos() < RETRY_MAX.as_nanos());
 const _: () = assert!(RETRY_MAX.as_nanos() < PENDING_MAX_TIME.as_nanos());
-const _: () = assert!(100 + PENDING_MAX > ANSWER_BURST as usize);
+const _: () = assert!(PENDING_MAX > ANSWER_BURST as usize);

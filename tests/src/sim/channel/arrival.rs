@@ -198,7 +198,7 @@ impl World<'_> {
             }
             EndpointVerdict::Dropped(OpenError::StaleSession { .. }) => {
                 // Who hears of handshakes and of nothing else may be left behind by any number of keys.
-                let is_behind = handshakes >= KEYS_KEPT || self.forger.has_held;
+                let is_behind = handshakes >= KEYS_KEPT || self.is_muted(host);
                 (self.options.rekey_after.is_some() && is_behind, Count::KeyGaps)
             }
             EndpointVerdict::Dropped(

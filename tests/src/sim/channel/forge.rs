@@ -26,8 +26,6 @@ pub(super) struct Forger {
     /// By sender: until when he holds its frames back, and those that he holds.
     holds_until: [u64; 2],
     held: [Vec<FrameId>; 2],
-    /// He has held back some.
-    pub(super) has_held: bool,
 }
 
 impl World<'_> {
@@ -87,11 +85,17 @@ impl World<'_> {
         let is_held = self.queue.now() < self.forger.holds_until[host] && !is_opening;
         if is_held && self.is_faulty() {
             self.forger.held[host].push(frame);
-            self.forger.has_held = true;
             self.counts.count(Count::Held);
             return true;
         }
         false
+    }
+
+    /// Whether nobody has heard of `host`, just now or a moment ago, but its handshakes.
+    pub(super) fn is_muted(&self, host: usize) -> bool {
+        let moment_ns = self.options.timing.silence.as_nanos() / 4;
+        let until = self.forger.holds_until[host];
+        until > 0 && self.queue.now() < until + moment_ns
     }
 
     /// What he has held back of `host` arrives.

@@ -104,7 +104,7 @@ impl Options {
         let silence_ns = timing.silence.as_nanos();
         let faults_ns = silence_ns * rng.within(4..=20);
         let rekeys = rng.chance(Chance::percent(25));
-        let rekey_after = rng.magnitude(30..=500);
+        let rekey_after = rng.magnitude(20..=500);
         Self {
             sealed: rng.chance(Chance::percent(40)),
             timing,
