@@ -59,8 +59,17 @@ impl Endpoint {
     ) -> Result<Endpoint, ConfigError> {
         settings.check()?;
         let mut link = SecureLink::new(security, settings.identity(), entropy);
+        link.plant(settings.mutants);
         link.start(now);
         Ok(Endpoint { settings, link, channel: None, met: None })
+    }
+
+    /// Replaces the keys after `frames` sealed, instead of
+    /// [`REKEY_AFTER_FRAMES`](crate::seal::REKEY_AFTER_FRAMES).
+    #[must_use]
+    pub fn with_rekey_after(mut self, frames: u64) -> Endpoint {
+        self.link = self.link.with_rekey_after(frames);
+        self
     }
 
     /// Gives up the channel, if there is one, and asks for a peer anew: as another incarnation, with
@@ -72,6 +81,7 @@ impl Endpoint {
     pub fn renew(&mut self, now: Time, settings: Settings) -> Result<(), ConfigError> {
         settings.check()?;
         (self.channel, self.met) = (None, None);
+        self.link.plant(settings.mutants);
         self.link.renew(now, settings.identity());
         self.settings = settings;
         Ok(())

@@ -23,6 +23,9 @@
 //!   sealed with those before is still opened. A link begins one by itself when its keys have sealed
 //!   [`REKEY_AFTER_FRAMES`](crate::seal::REKEY_AFTER_FRAMES) frames and the peer is heard.
 //!
+//! - **No way back.** A pending session is taken up only if none was since it was answered. A frame that
+//!   was held back shows that the peer had its keys, not that it still has them; so it is opened, and
+//!   nothing is sealed with them. Of a peer that has become another incarnation, nothing is opened.
 //! - **One peer at a time.** While something is built upon a session ([`SecureLink::bind`]), a peer with
 //!   another incarnation gets no answer; it goes on asking. When what was built is over, a link
 //!   [renews](SecureLink::renew) itself: it is another incarnation, too, and whatever was sealed before
@@ -64,9 +67,10 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(20);
 /// Time between repetitions in the end; it doubles up to here.
 pub const RETRY_MAX: Duration = Duration::from_millis(1000);
 
-/// Sessions that wait for their initiator's first frame. More than one, so that a recording that
-/// somebody plays back does not displace a true one.
-pub const PENDING_MAX: usize = 4;
+/// Sessions that wait for their initiator's first frame. So many more than [`ANSWER_BURST`] that
+/// whoever plays back all the recordings that are answered does not displace a true one for 400 ms:
+/// a peer that is not heard for so long is dead anyway.
+pub const PENDING_MAX: usize = 16;
 
 /// Time that a session may be pending. Longer than an initiator's retry time, after which it asks
 /// again anyway.
@@ -81,3 +85,4 @@ pub const ANSWER_EACH: Duration = Duration::from_millis(50);
 
 const _: () = assert!(RETRY_FIRST.as_nanos() < RETRY_MAX.as_nanos());
 const _: () = assert!(RETRY_MAX.as_nanos() < PENDING_MAX_TIME.as_nanos());
+const _: () = assert!(PENDING_MAX > ANSWER_BURST as usize);

@@ -58,7 +58,7 @@ pub(super) struct PendingEvents {
     pub(super) silent: Option<Time>,
     pub(super) bye: bool,
     pub(super) left: Option<bool>,
-    /// The lease as it is now, if that was not told.
+    /// The lease as it is now, if that is not what was told last.
     pub(super) lease: Option<bool>,
     pub(super) acked: Option<LogSeq>,
     pub(super) executed: Option<u64>,

@@ -1,10 +1,9 @@
 //! What comes in: frames, and the passing of time.
 
 use super::ack::Novelty;
-use super::mutant::Mutant;
 use super::recv_window::Insertion;
 use super::timer::Timer;
-use super::{Channel, FrameVerdict, State};
+use super::{Channel, FrameVerdict, Mutant, State};
 use crate::error::FrameError;
 use crate::frame::{FrameHeader, FrameKind};
 use crate::ids::{FrameNumber, Lane, LogSeq, Role};
@@ -45,7 +44,10 @@ impl Channel {
             self.debt.fall_due();
         }
         if self.timers.take_expired(Timer::Heartbeat, now) {
-            self.beat_due = true;
+            self.beat_due = !self.planted(Mutant::ForgetHeartbeat);
+            if self.planted(Mutant::BusyTimer) {
+                self.timers.set(Timer::Heartbeat, now);
+            }
         }
     }
 
@@ -55,7 +57,7 @@ impl Channel {
         if header.vm != self.config.vm {
             return Some(FrameVerdict::WrongVm);
         }
-        if header.term < self.config.term && !self.planted(Mutant::TakeOldTerm) {
+        if header.term < self.config.term {
             return Some(FrameVerdict::StaleTerm);
         }
         if header.term > self.config.term {
@@ -84,6 +86,7 @@ impl Channel {
         }
         match self.arrivals.novelty(header.number) {
             Novelty::New => None,
+            Novelty::Repeated if self.planted(Mutant::TakeRepeated) => None,
             Novelty::Repeated => Some(FrameVerdict::Duplicate),
             Novelty::TooOld => Some(FrameVerdict::TooOld),
         }
@@ -101,13 +104,17 @@ impl Channel {
             Some(lane) => self.take_payload(lane, header.offset, payload),
             None => FrameVerdict::Accepted,
         };
-        if verdict == FrameVerdict::NotKept {
+        if verdict == FrameVerdict::NotKept && !self.planted(Mutant::AckNotKept) {
             return verdict;
         }
         let at_once = header.ack_now
             || verdict == FrameVerdict::PayloadRepeated
             || !self.arrivals.is_next(header.number);
-        self.arrivals.record(now, header.number);
+        let repeated = self.planted(Mutant::TakeRepeated)
+            && self.arrivals.novelty(header.number) == Novelty::Repeated;
+        if !repeated {
+            self.arrivals.record(now, header.number);
+        }
         if header.kind == FrameKind::Bye {
             self.handle_bye();
         }
@@ -151,14 +158,22 @@ impl Channel {
             return;
         }
         let mut arrived = 0;
+        let ignore_window = self.planted(Mutant::IgnoreWindow);
         for lane in Lane::ALL {
             let send = &mut self.send[lane.index()];
-            arrived += send.handle_ack(header.lanes[lane.index()], header.ack);
+            let mut told = header.lanes[lane.index()];
+            if ignore_window {
+                told.window = u32::MAX;
+            }
+            arrived += send.handle_ack(told, header.ack);
             let wanted = &mut self.wants_room[lane.index()];
             if wanted.is_some_and(|bytes| send.room() >= bytes) {
                 *wanted = None;
                 self.events.room[lane.index()] = true;
             }
+        }
+        if self.planted(Mutant::RoomNeverTold) {
+            self.events.room = [false; Lane::ALL.len()];
         }
         if arrived > 0 {
             self.rtt.reset_backoff();
@@ -172,7 +187,10 @@ impl Channel {
         if self.commit.advance(latency.acked(), bulk_acked) {
             self.events.acked = Some(LogSeq(self.commit.position()));
         }
-        if header.executed > self.peer_executed {
+        let goes_back = self.planted(Mutant::ExecutedGoesBack);
+        if header.executed > self.peer_executed
+            || (goes_back && header.executed != self.peer_executed)
+        {
             self.peer_executed = header.executed;
             self.events.executed = Some(header.executed);
         }
@@ -222,7 +240,9 @@ impl Channel {
     }
 
     fn handle_retransmit_timeout(&mut self, now: Time) {
-        self.rtt.back_off();
+        if !self.planted(Mutant::NoBackOff) {
+            self.rtt.back_off();
+        }
         match self.state {
             State::Open => {
                 let forget_last = self.planted(Mutant::ForgetLastFrame);

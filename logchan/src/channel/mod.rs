@@ -54,6 +54,8 @@ pub use config::{Config, ConfigError, Timing};
 pub use event::Event;
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
+#[cfg(not(any(test, feature = "mutants")))]
+pub(crate) use mutant::Mutant;
 pub use mutant::Mutants;
 pub use verdict::FrameVerdict;
 
@@ -165,11 +167,8 @@ impl Channel {
     pub fn new(config: Config, role: Role, now: Time) -> Result<Self, ConfigError> {
         config.check()?;
         let timing = config.timing;
-        let lease = if config.mutants.has(mutant::Mutant::NoLeaseMargin) {
-            timing.silence
-        } else {
-            timing.lease
-        };
+        let lease =
+            if config.mutants.has(Mutant::NoLeaseMargin) { timing.silence } else { timing.lease };
         let mut channel = Self {
             role,
             state: State::Open,
@@ -264,7 +263,9 @@ impl Channel {
         self.advance(now);
         if self.state == State::Open {
             self.state = State::Leaving { first: self.next_number };
-            self.end_lease();
+            if !self.planted(Mutant::LeaseAfterBye) {
+                self.end_lease();
+            }
             self.timers.stop_all();
             self.timers.set(Timer::Silence, self.liveness.silence_at());
             self.beat_due = true;
@@ -318,7 +319,7 @@ impl Channel {
         self.now = now;
     }
 
-    fn planted(&self, mutant: mutant::Mutant) -> bool {
+    fn planted(&self, mutant: Mutant) -> bool {
         self.config.mutants.has(mutant)
     }
 
@@ -331,7 +332,9 @@ impl Channel {
     fn tell_lease(&mut self, held: bool) {
         if held != self.lease_told {
             self.lease_told = held;
-            self.events.lease = Some(held);
+            // What was not polled yet is undone: the owner knows it as it is now again.
+            let is_untold = self.events.lease.take().is_some();
+            self.events.lease = (!is_untold).then_some(held);
             self.stats.leases_lost += u64::from(!held);
         }
     }

@@ -1,5 +1,6 @@
-//! Bugs that can be switched on, one at a time, to see that the simulator finds them. Without the
-//! feature `mutants` there are none, and asking costs nothing.
+//! Bugs that can be switched on, one at a time, to see that the simulator finds them: in the channel,
+//! and in the link that it runs on. Without the feature `mutants` there are none, and asking costs
+//! nothing.
 
 /// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub enum Mutant {
     LeaseFromArrival,
     /// Bytes that arrive again are delivered again.
     DeliverTwice,
-    /// Frames of an older term are taken.
-    TakeOldTerm,
+    /// A primary that was replaced finds a backup that follows it.
+    FollowOldTerm,
     /// The last frame of a lane is never sent again.
     ForgetLastFrame,
     /// Bulk goes before latency.
@@ -28,22 +29,64 @@ pub enum Mutant {
     CommitWithoutBulk,
     /// An end that said goodbye is declared dead later.
     ByeIsSilence,
+    /// The lease goes on after goodbye.
+    LeaseAfterBye,
+    /// A frame that is repeated counts as another one, for the seal and for the channel.
+    TakeRepeated,
+    /// A frame whose payload was not kept is acknowledged all the same.
+    AckNotKept,
+    /// Sends whatever the peer's window is.
+    IgnoreWindow,
+    /// The timeout is not doubled when nothing comes back.
+    NoBackOff,
+    /// The newest that was heard of the peer's execution is what came last.
+    ExecutedGoesBack,
+    /// An append that was refused is not told of the room that there is now.
+    RoomNeverTold,
+    /// Says nothing by itself.
+    ForgetHeartbeat,
+    /// A timer that ran out stays set.
+    BusyTimer,
+    /// An initiation is not repeated.
+    AskOnce,
+    /// Whoever has the key is answered, also while there is a channel with somebody else.
+    AnswerStrangers,
+    /// An initiation alone makes a session, and it may be a recording.
+    TrustRecordings,
+    /// New keys end what was sealed with the old ones.
+    DropOldKeys,
+    /// A session that was answered is taken up whenever its first frame comes, and whoever sent it.
+    ReviveSessions,
 }
 
 impl Mutant {
     /// All of them.
     #[cfg(any(test, feature = "mutants"))]
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 24] = [
         Self::AckGap,
         Self::NoLeaseMargin,
         Self::LeaseFromArrival,
         Self::DeliverTwice,
-        Self::TakeOldTerm,
+        Self::FollowOldTerm,
         Self::ForgetLastFrame,
         Self::BulkFirst,
         Self::AckAfterSilence,
         Self::CommitWithoutBulk,
         Self::ByeIsSilence,
+        Self::LeaseAfterBye,
+        Self::TakeRepeated,
+        Self::AckNotKept,
+        Self::IgnoreWindow,
+        Self::NoBackOff,
+        Self::ExecutedGoesBack,
+        Self::RoomNeverTold,
+        Self::ForgetHeartbeat,
+        Self::BusyTimer,
+        Self::AskOnce,
+        Self::AnswerStrangers,
+        Self::TrustRecordings,
+        Self::DropOldKeys,
+        Self::ReviveSessions,
     ];
 }
 
@@ -62,12 +105,12 @@ impl Mutants {
     }
 
     #[cfg(any(test, feature = "mutants"))]
-    pub(super) fn has(self, mutant: Mutant) -> bool {
+    pub(crate) fn has(self, mutant: Mutant) -> bool {
         self.planted == Some(mutant)
     }
 
     #[cfg(not(any(test, feature = "mutants")))]
-    pub(super) const fn has(self, _: Mutant) -> bool {
+    pub(crate) const fn has(self, _: Mutant) -> bool {
         false
     }
 }

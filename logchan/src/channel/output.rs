@@ -10,9 +10,8 @@
 //! The choice is made anew for every frame, so what is appended to the latency lane waits for one
 //! bulk frame at most: the one that is being sent.
 
-use super::mutant::Mutant;
 use super::timer::Timer;
-use super::{Channel, State};
+use super::{Channel, Mutant, State};
 use crate::frame::{FrameHeader, FrameKind, LaneAck};
 use crate::ids::{Lane, Role};
 use crate::limits::FRAME_HEADER_BYTES;

@@ -8,7 +8,8 @@ use super::noise::{EPHEMERAL_BYTES, Entropy, Noise, Security};
 use super::pending::{AnswerBudget, Pending, PendingList, Session};
 use super::report::{LinkEvent, LinkStats, NotEstablished, Peer, Received};
 use super::{HANDSHAKE_FRAME_BYTES, MESSAGE_BYTES, PENDING_MAX_TIME, RETRY_FIRST, RETRY_MAX};
-use crate::ids::SessionId;
+use crate::channel::{Mutant, Mutants};
+use crate::ids::{Role, SessionId, Term};
 use crate::seal::{
     OpenError, REKEY_AFTER_FRAMES, SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader, SealKind,
 };
@@ -36,8 +37,10 @@ pub struct SecureLink {
     attempt: Option<Attempt>,
     pending: PendingList,
     current: Option<Session>,
-    /// The session before, if it was of the same incarnation: frames may still be under way in it.
-    previous: Option<Session>,
+    /// The sessions before with the same incarnation, the newest first: frames may still be under way
+    /// in them. Two, because each end may have taken another one of two handshakes that crossed for
+    /// the later one, and still seals with what is the older one for us when there is a third.
+    previous: [Option<Session>; 2],
     /// An answer for a peer that does not fit, so that it learns of it, too.
     refusal: Option<[u8; HANDSHAKE_FRAME_BYTES]>,
     confirm_due: bool,
@@ -47,6 +50,7 @@ pub struct SecureLink {
     established: bool,
     refused: Option<(Mismatch, bool)>,
     rekey_after_frames: u64,
+    mutants: Mutants,
     stats: LinkStats,
 }
 
@@ -67,7 +71,7 @@ impl SecureLink {
             attempt: None,
             pending: PendingList::default(),
             current: None,
-            previous: None,
+            previous: [None, None],
             refusal: None,
             confirm_due: false,
             budget: AnswerBudget::new(),
@@ -75,6 +79,7 @@ impl SecureLink {
             established: false,
             refused: None,
             rekey_after_frames: REKEY_AFTER_FRAMES,
+            mutants: Mutants::default(),
             stats: LinkStats::default(),
         }
     }
@@ -109,7 +114,7 @@ impl SecureLink {
         self.identity = identity;
         self.incarnation = draw(&mut *self.entropy);
         self.pending = PendingList::default();
-        (self.current, self.previous, self.bound) = (None, None, None);
+        (self.current, self.previous, self.bound) = (None, [None, None], None);
         (self.refusal, self.refused) = (None, None);
         (self.confirm_due, self.established) = (false, false);
         self.attempt = Some(self.new_attempt(now));
@@ -125,6 +130,11 @@ impl SecureLink {
     pub fn with_rekey_after(mut self, frames: u64) -> SecureLink {
         self.rekey_after_frames = frames;
         self
+    }
+
+    /// Bugs planted on purpose; none in what ships.
+    pub(crate) fn plant(&mut self, mutants: Mutants) {
+        self.mutants = mutants;
     }
 
     fn rekey_due(&self) -> bool {
@@ -175,15 +185,18 @@ impl SecureLink {
 
     fn open<'f>(&mut self, key_id: u32, frame: &'f mut [u8]) -> Received<'f> {
         let is = |session: &&mut Session| session.key_id == key_id;
-        let result = if let Some(session) = self.current.as_mut().filter(is) {
-            session.opener.open(frame)
-        } else if let Some(session) = self.previous.as_mut().filter(is) {
+        if self.mutants.has(Mutant::TakeRepeated)
+            && let Some(session) = self.current.as_mut()
+        {
+            session.opener.forget_seen();
+        }
+        let known = self.current.iter_mut().chain(self.previous.iter_mut().flatten());
+        let result = if let Some(session) = known.into_iter().find(is) {
             session.opener.open(frame)
         } else if let Some(position) = self.pending.position(key_id) {
             let result = self.pending.session_mut(position).opener.open(frame);
             if result.is_ok() {
-                let session = self.pending.remove(position);
-                self.establish(session);
+                self.prove(position);
             }
             result
         } else {
@@ -232,7 +245,14 @@ impl SecureLink {
                 let expires = now + PENDING_MAX_TIME;
                 let session = self.session(noise, peer, incarnation);
                 let due = true;
-                self.pending.push(Pending { session, initiation, response, due, expires });
+                let superseded = false;
+                let pending = Pending { session, initiation, response, due, superseded, expires };
+                self.pending.push(pending);
+                if self.mutants.has(Mutant::TrustRecordings) {
+                    self.refusal = self.pending.take_due().copied();
+                    let position = self.pending.position_of_last();
+                    self.prove(position);
+                }
             }
             Met::Unfit(mismatch) => {
                 self.refusal = Some(response);
@@ -257,6 +277,7 @@ impl SecureLink {
             met if self.is_stranger(&met) => self.ask_again_later(now),
             Met::Fit { peer, incarnation } => {
                 let session = self.session(attempt.noise, peer, incarnation);
+                self.pending.supersede();
                 self.establish(session);
                 self.confirm_due = true;
             }
@@ -282,7 +303,7 @@ impl SecureLink {
         // Another build's identity may be longer; more than this it is not.
         let mut payload = [0; 256];
         let met = match noise.read(message, &mut payload) {
-            Ok(length) => self.identity.meet(self.incarnation, &payload[..length]).ok(),
+            Ok(length) => self.ours().meet(self.incarnation, &payload[..length]).ok(),
             Err(_) => None,
         };
         match met {
@@ -298,9 +319,21 @@ impl SecureLink {
         }
     }
 
+    /// What the peer's identity is compared with: our own.
+    fn ours(&self) -> Identity {
+        if !self.mutants.has(Mutant::FollowOldTerm) {
+            return self.identity;
+        }
+        match self.identity.role {
+            Role::Primary => Identity { term: Term(u64::MAX), ..self.identity },
+            Role::Backup => Identity { term: Term(0), ..self.identity },
+        }
+    }
+
     /// Whether somebody else than the one that we are bound to says this.
     fn is_stranger(&mut self, met: &Met) -> bool {
         let is_stranger = match (self.bound, met) {
+            _ if self.mutants.has(Mutant::AnswerStrangers) => false,
             (Some(bound), Met::Fit { incarnation, .. }) => *incarnation != bound,
             (Some(_), Met::Unfit(_) | Met::Ourselves) => true,
             (None, _) => false,
@@ -317,10 +350,30 @@ impl SecureLink {
         Session::new(self.security.protection(), &keys, peer)
     }
 
+    /// The peer has the keys of a pending session.
+    fn prove(&mut self, position: usize) {
+        let (session, superseded) = self.pending.prove(position);
+        if superseded && !self.mutants.has(Mutant::ReviveSessions) {
+            // What was sealed with its keys is opened; ours are later ones. Whoever held a frame back
+            // must not bring back keys that the peer may have forgotten.
+            let [newer, _] = core::mem::take(&mut self.previous);
+            self.previous = [Some(session), newer];
+        } else {
+            self.establish(session);
+        }
+    }
+
     fn establish(&mut self, session: Session) {
         let incarnation = session.peer.incarnation;
-        let before = self.current.replace(session);
-        self.previous = before.filter(|before| before.peer.incarnation == incarnation);
+        // Whoever is somebody else now has forgotten all sessions of before. Those that are pending
+        // could only be proven by frames that were long under way, or were held back.
+        if !self.mutants.has(Mutant::ReviveSessions) {
+            self.pending.keep_of(incarnation);
+        }
+        let drop_old_keys = self.mutants.has(Mutant::DropOldKeys);
+        let is_kept = |before: &Session| before.peer.incarnation == incarnation && !drop_old_keys;
+        let [newer, _] = core::mem::take(&mut self.previous);
+        self.previous = [self.current.replace(session), newer].map(|before| before.filter(is_kept));
         self.attempt = None;
         self.confirm_due = false;
         self.established = true;
@@ -370,7 +423,7 @@ impl SecureLink {
     pub fn handle_timeout(&mut self, now: Time) {
         self.pending.expire(now);
         if let Some(attempt) = self.attempt.as_mut().filter(|attempt| now >= attempt.next) {
-            attempt.due = true;
+            attempt.due = !self.mutants.has(Mutant::AskOnce);
             attempt.interval = (attempt.interval * 2).min(RETRY_MAX);
             attempt.next = now + attempt.interval;
         }

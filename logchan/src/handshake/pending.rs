@@ -38,6 +38,8 @@ pub(super) struct Pending {
     pub(super) response: [u8; HANDSHAKE_FRAME_BYTES],
     /// The response is to be sent.
     pub(super) due: bool,
+    /// A later session was proven: this one is not gone back to.
+    pub(super) superseded: bool,
     pub(super) expires: Time,
 }
 
@@ -64,12 +66,32 @@ impl PendingList {
         self.0.iter().position(|pending| pending.session.key_id == key_id)
     }
 
+    /// Forgets those of other incarnations.
+    pub(super) fn keep_of(&mut self, incarnation: u64) {
+        self.0.retain(|pending| pending.session.peer.incarnation == incarnation);
+    }
+
+    /// The place of the one added last.
+    pub(super) fn position_of_last(&self) -> usize {
+        self.0.len() - 1
+    }
+
     pub(super) fn session_mut(&mut self, position: usize) -> &mut Session {
         &mut self.0[position].session
     }
 
-    pub(super) fn remove(&mut self, position: usize) -> Session {
-        self.0.remove(position).session
+    /// Takes out one that was proven; those before it are superseded. Whether it was itself.
+    pub(super) fn prove(&mut self, position: usize) -> (Session, bool) {
+        let Pending { session, superseded, .. } = self.0.remove(position);
+        if !superseded {
+            self.0[..position].iter_mut().for_each(|older| older.superseded = true);
+        }
+        (session, superseded)
+    }
+
+    /// All there are by now are superseded.
+    pub(super) fn supersede(&mut self) {
+        self.0.iter_mut().for_each(|older| older.superseded = true);
     }
 
     /// The next response to be sent.

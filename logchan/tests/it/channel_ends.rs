@@ -136,6 +136,22 @@ fn bye_of_both_ends_at_once_is_confirmed_to_both() {
 }
 
 #[test]
+fn lease_that_was_begun_and_ended_between_two_looks_is_not_told() {
+    let mut pair = Pair::settled();
+    pair.run_with(config().timing.lease + MS, |frame| frame.from == PRIMARY);
+    assert_eq!(pair.events[PRIMARY], [Event::LeaseLost]);
+    // The goodbye acknowledges a frame that is young enough for a lease.
+    let beat = transmit_heartbeat(&mut pair);
+    let now = pair.now;
+    pair.ends[BACKUP].handle_frame(now, &beat);
+    pair.ends[BACKUP].bye(now);
+    let bye = transmit(&mut pair.ends[BACKUP], now).expect("a goodbye");
+    pair.ends[PRIMARY].handle_frame(now, &bye);
+    assert_eq!(pair.ends[PRIMARY].poll_event(), Some(Event::PeerBye));
+    assert_eq!(pair.ends[PRIMARY].poll_event(), None);
+}
+
+#[test]
 fn bye_that_nobody_hears_ends_with_the_silence() {
     let mut pair = Pair::settled();
     pair.ends[PRIMARY].bye(pair.now);

@@ -5,3 +5,4 @@ mod frames;
 mod fuzz;
 mod handshake;
 mod pair;
+mod sessions;
