@@ -89,7 +89,9 @@ impl Replica {
         match &self.role {
             Role::Standalone => true,
             Role::Primary(primary) => match primary {
-                Primary::Alone | Primary::Copying(_) => !self.is_blocked(),
+                Primary::Alone | Primary::Copying(_) => {
+                    !self.is_blocked() || self.planted(Mutant::SpeakWhileBlocked)
+                }
                 Primary::Protected(protected) => {
                     if !protected.told && self.planted(Mutant::FreeUntilProtected) {
                         return true;

@@ -87,3 +87,6 @@ pub use mutant::Mutants;
 pub use role::{Halt, RoleName};
 pub use stats::ReplicaStats;
 pub use step::{CheckpointImage, CopyRequest, Halted, NextRegion, Step, StrayAdvice, World};
+
+#[cfg(test)]
+mod arrows_tests;

@@ -65,6 +65,8 @@ mutants! {
     SyncAwaitsInput,
     /// A VM that has to stand still waits for room for its output.
     WaitWhileBlocked,
+    /// A VM that has to stand still speaks.
+    SpeakWhileBlocked,
 }
 
 /// The bugs of one replica: at most one of the engine and one of its channel, and none without the

@@ -60,8 +60,8 @@ pub enum Halted {
     World,
     /// Nothing: one is in the log.
     Look,
-    /// Nothing, for now: a backup is to be given the state here, as [`NextRegion::Capture`] says. That
-    /// the guest is halted is part of it: where it is applied, the guest waits for an interrupt.
+    /// Nothing: a backup is to be given the state. The guest leaves its halt without an interrupt,
+    /// here and there, and [`NextRegion::Capture`] follows; if it has nothing to do it halts again.
     Capture,
 }
 

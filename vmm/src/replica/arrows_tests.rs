@@ -1,0 +1,338 @@
+//! Every arrow of the diagram at the head of [`super`], with two engines, one page of memory and a link
+//! that does what it is told.
+
+use std::convert::Infallible;
+
+use super::*;
+use crate::replay::event_source::{Input, Position, Wants};
+use logchan::handshake::Security;
+use logchan::ids::{Term, VmId};
+use logchan::limits::PAGE_BYTES;
+use logchan::time::{Duration, Time};
+use netpath::MacAddr;
+
+const CARD: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
+const MS: Duration = Duration::from_millis(1);
+
+/// A world in which guest time is what the test says.
+struct Clock(u64);
+
+impl World for Clock {
+    type Error = Infallible;
+
+    fn clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(self.0)
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn entropy(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn next_input(&mut self, _: &Wants) -> Result<Option<Input<'_>>, Infallible> {
+        Ok(None)
+    }
+
+    fn go_live(&mut self, clock_ns: u64) {
+        self.0 = clock_ns;
+    }
+}
+
+/// A machine without any state but its page, which was not written.
+struct Still;
+
+impl CheckpointImage for Still {
+    fn vcpu(&self) -> &[u8] {
+        b"vcpu"
+    }
+
+    fn devices(&self) -> &[u8] {
+        b"devices"
+    }
+
+    fn pages(&self) -> &[u64] {
+        &[]
+    }
+
+    fn read_page(&self, _: u64, _: &mut [u8; PAGE_BYTES]) {
+        unreachable!("no page was written");
+    }
+}
+
+/// A primary, which is number 0, and a backup.
+struct Pair {
+    hosts: [Replica; 2],
+    now: Time,
+    /// What host 0 and host 1 send is lost.
+    cut: [bool; 2],
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let now = Time::from_nanos(1);
+        let hosts = [Start::Primary, Start::Backup].map(|start| {
+            let mut word = 1 + start as u64;
+            let entropy = move |bytes: &mut [u8]| {
+                for byte in bytes {
+                    word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    *byte = (word >> 56) as u8;
+                }
+            };
+            let config = ReplicaConfig::new(VmId(1), CARD, 1);
+            Replica::new(config, start, Security::Insecure, Box::new(entropy), now).unwrap()
+        });
+        Pair { hosts, now, cut: [false; 2] }
+    }
+
+    fn alone() -> Pair {
+        let mut pair = Pair::new();
+        pair.answer(0, Answer::Won);
+        pair
+    }
+
+    fn protected() -> Pair {
+        let mut pair = Pair::alone();
+        pair.pass(50);
+        pair.copy();
+        pair.close();
+        pair.pass(5);
+        pair.expect([RoleName::Protected, RoleName::Following]);
+        pair
+    }
+
+    fn expect(&self, roles: [RoleName; 2]) {
+        assert_eq!(self.hosts.each_ref().map(Replica::role), roles);
+    }
+
+    /// What is sent at this moment arrives at this moment.
+    fn exchange(&mut self) {
+        let mut frame = [0; 2048];
+        for _ in 0..4 {
+            for from in [0, 1] {
+                while let Some(length) = self.hosts[from].poll_transmit(self.now, &mut frame) {
+                    if !self.cut[from] {
+                        self.hosts[1 - from].handle_frame(self.now, &mut frame[..length]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now = self.now + MS;
+            self.hosts.iter_mut().for_each(|host| host.handle_timeout(self.now));
+            self.exchange();
+        }
+    }
+
+    /// The witness is asked, and says this.
+    fn answer(&mut self, host: usize, answer: Answer) {
+        let Some(Command::Claim { term }) = self.hosts[host].poll_command() else {
+            panic!("host {host} as {} asks nothing", self.hosts[host].role());
+        };
+        self.hosts[host].handle_witness(self.now, term, answer);
+    }
+
+    /// Memory is copied, to the last page.
+    fn copy(&mut self) {
+        self.expect([RoleName::Copying, RoleName::Syncing]);
+        assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Begin));
+        self.hosts[0].copy_begun();
+        assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Page(0)));
+        self.hosts[0].copied(self.now, &[7; PAGE_BYTES]);
+        assert_eq!(self.hosts[0].poll_copy(), None);
+        assert_eq!(self.hosts[0].next_region(self.now), Step::Ready(NextRegion::Capture));
+    }
+
+    /// The closing checkpoint is sent.
+    fn close(&mut self) {
+        let step = self.hosts[0].checkpoint(self.now, &mut Clock(5), &Still).unwrap();
+        assert_eq!(step, Step::Ready(()));
+    }
+
+    /// The backup's machine is where the primary's was.
+    fn apply(&mut self) {
+        let step = self.hosts[1].next_region(self.now);
+        assert_eq!(step, Step::Ready(NextRegion::Apply));
+        let image = self.hosts[1].take_checkpoint();
+        assert_eq!((image.full, image.pages.len()), (true, 1));
+    }
+
+    /// Both machines reach an exit, one of them another one than the other.
+    fn diverge(&mut self) {
+        self.apply();
+        assert_eq!(self.hosts[0].reached(self.now, Position::Exit, 1), Step::Ready(()));
+        self.exchange();
+        assert_eq!(self.hosts[1].next_region(self.now), Step::Ready(NextRegion::Run));
+    }
+
+    fn reach_another(&mut self) {
+        assert_eq!(self.hosts[1].reached(self.now, Position::Exit, 2), Step::Void);
+    }
+
+    /// The log link is dead until both have noticed.
+    fn part(&mut self) {
+        self.cut = [true; 2];
+        self.pass(110);
+    }
+
+    /// The primary is silent, and the backup has come to the end of its log.
+    fn claim(&mut self) {
+        self.part();
+        self.expect([RoleName::Losing, RoleName::Finishing]);
+        self.apply();
+        assert_eq!(self.hosts[1].next_region(self.now), Step::Wait);
+        self.expect([RoleName::Losing, RoleName::Claiming]);
+    }
+
+    fn halted(&self, host: usize) -> Halt {
+        self.hosts[host].halted().expect("over")
+    }
+}
+
+#[test]
+fn starting_ends_as_the_witness_says() {
+    let mut pair = Pair::new();
+    pair.answer(0, Answer::Unreachable);
+    pair.expect([RoleName::Starting, RoleName::Seeking]);
+    pair.pass(60);
+    pair.answer(0, Answer::Won);
+    assert_ne!(pair.hosts[0].role(), RoleName::Starting);
+    let mut pair = Pair::new();
+    pair.answer(0, Answer::Lost);
+    assert_eq!(pair.halted(0), Halt::AlreadyStarted { term: Term(1) });
+}
+
+#[test]
+fn copying_is_broken_off_by_silence_and_by_a_goodbye() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.copy();
+    pair.part();
+    pair.expect([RoleName::Alone, RoleName::Seeking]);
+    pair.cut = [false; 2];
+    pair.pass(1100);
+    pair.copy();
+    pair.hosts[1].stop(pair.now);
+    pair.pass(1);
+    assert_eq!(pair.hosts[0].role(), RoleName::Alone);
+    assert_eq!(pair.halted(1), Halt::Stopped);
+}
+
+#[test]
+fn protected_vm_is_its_primary_s_again_when_the_backup_says_goodbye() {
+    let mut pair = Pair::protected();
+    pair.hosts[1].stop(pair.now);
+    pair.pass(1);
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(1)));
+}
+
+#[test]
+fn losing_ends_as_the_witness_says() {
+    let mut pair = Pair::protected();
+    pair.part();
+    pair.answer(0, Answer::Won);
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
+    let mut pair = Pair::protected();
+    pair.part();
+    pair.answer(0, Answer::Lost);
+    assert_eq!(pair.halted(0), Halt::Replaced { term: Term(2) });
+}
+
+#[test]
+fn claiming_ends_as_the_witness_says() {
+    let mut pair = Pair::protected();
+    pair.claim();
+    pair.answer(1, Answer::Won);
+    assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Alone, Term(2)));
+    let mut world = Clock(0);
+    let step = pair.hosts[1].clock_ns(pair.now, &mut world);
+    assert_eq!(step, Ok(Step::Ready(5)), "guest time goes on from the log's");
+    let mut pair = Pair::protected();
+    pair.claim();
+    pair.answer(1, Answer::Lost);
+    assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Seeking, Term(2)));
+    assert_eq!(pair.hosts[1].next_region(pair.now), Step::Void);
+}
+
+#[test]
+fn backup_that_diverged_says_goodbye_and_is_given_the_memory_again() {
+    let mut pair = Pair::protected();
+    pair.diverge();
+    pair.reach_another();
+    pair.expect([RoleName::Protected, RoleName::Leaving]);
+    pair.pass(1);
+    pair.expect([RoleName::Alone, RoleName::Seeking]);
+    pair.pass(300);
+    pair.copy();
+    pair.close();
+    pair.pass(5);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+}
+
+#[test]
+fn backup_that_diverged_from_a_dead_primary_is_over() {
+    let mut pair = Pair::protected();
+    pair.diverge();
+    pair.part();
+    pair.reach_another();
+    assert_eq!(pair.halted(1), Halt::Diverged);
+}
+
+#[test]
+fn backup_in_any_state_ends_with_its_primary_s_goodbye() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.copy();
+    let mut others = [pair, Pair::protected(), Pair::protected()];
+    others[2].diverge();
+    // Its own goodbye is lost, so that it is there to hear the other one.
+    others[2].cut = [false, true];
+    others[2].reach_another();
+    let roles = [RoleName::Syncing, RoleName::Following, RoleName::Leaving];
+    for (mut pair, role) in others.into_iter().zip(roles) {
+        assert_eq!(pair.hosts[1].role(), role);
+        pair.hosts[0].stop(pair.now);
+        pair.pass(2);
+        assert_eq!(pair.hosts[1].role(), RoleName::Halted);
+        pair.pass(300);
+        assert_eq!((pair.halted(0), pair.halted(1)), (Halt::Stopped, Halt::PrimaryStopped));
+    }
+}
+
+#[test]
+fn stop_is_the_end_whatever_a_host_is() {
+    let starting = Pair::new();
+    let mut copying = Pair::alone();
+    copying.pass(50);
+    copying.copy();
+    let mut losing = Pair::protected();
+    losing.part();
+    let mut claiming = Pair::protected();
+    claiming.claim();
+    for mut pair in [starting, copying, losing, claiming, Pair::protected()] {
+        for host in [0, 1] {
+            pair.hosts[host].stop(pair.now);
+        }
+        pair.pass(300);
+        assert_eq!((pair.halted(0), pair.halted(1)), (Halt::Stopped, Halt::Stopped));
+        assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::End));
+    }
+}
+
+#[test]
+fn standalone_speaks_at_once_and_has_no_arrows() {
+    let config = ReplicaConfig::new(VmId(1), CARD, 1);
+    let entropy = Box::new(|_: &mut [u8]| {});
+    let now = Time::from_nanos(1);
+    let mut replica =
+        Replica::new(config, Start::Standalone, Security::Insecure, entropy, now).unwrap();
+    assert_eq!(replica.next_region(now), Step::Ready(NextRegion::Run));
+    assert_eq!(replica.output(now, &[0; 60]), Step::Ready(()));
+    assert!(replica.poll_tap(now).is_some_and(|tap| tap.bytes == [0; 60]));
+    assert_eq!((replica.poll_command(), replica.poll_timeout()), (None, None));
+}
