@@ -7,8 +7,6 @@ pub enum Ignored {
     AnswerToNoClaim,
     /// An answer of the witness about another term than the one asked for.
     AnswerOfOtherTerm,
-    /// A peer that is met while this host has no use for one; it is met again later.
-    MetTooEarly,
     /// A page of a copy that was broken off meanwhile.
     CopyOfNoSync,
     /// A checkpoint that nobody waits for any more.
@@ -21,10 +19,9 @@ pub enum Ignored {
 
 impl Ignored {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::AnswerToNoClaim,
         Self::AnswerOfOtherTerm,
-        Self::MetTooEarly,
         Self::CopyOfNoSync,
         Self::CheckpointOfNoSync,
         Self::NewerTerm,
