@@ -240,9 +240,7 @@ impl<P: FramePort> PairSource<P> {
         if let Some((term, answer)) = witness.poll() {
             replica.handle_witness(now(), term, answer);
         }
-        if let Some(Command::Claim { term }) = replica.poll_command() {
-            witness.ask(term);
-        }
+        pass_on(replica, witness);
         while let Some(event) = replica.poll_event() {
             let is_news = match event {
                 ReplicaEvent::PeerRefused { mismatch, proven: _ } => self.lookout.refused(mismatch),
@@ -309,6 +307,8 @@ impl<P: FramePort> PairSource<P> {
 
     /// Waits for the wire alone.
     fn wait_on_wire(&mut self) -> Result<(), SourceError> {
+        // The machine's last question may have been answered by one to the witness.
+        pass_on(&mut self.parts.replica, &mut self.parts.witness);
         let wait_max = self.wait_max();
         let PairParts { replica, wire, .. } = &mut self.parts;
         let now = now();
@@ -362,6 +362,13 @@ impl<P: FramePort> PairSource<P> {
             }
         }
         Ok(())
+    }
+}
+
+/// Asks whomever the engine wants to be asked.
+fn pass_on(replica: &mut Replica, witness: &mut WitnessClient) {
+    if let Some(Command::Claim { term }) = replica.poll_command() {
+        witness.ask(term);
     }
 }
 
