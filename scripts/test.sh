@@ -5,6 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
 
+# There are many test programs, and each would be optimised as a whole: minutes for nothing. What ships
+# (scripts/demo.sh) is built with it.
+export CARGO_PROFILE_RELEASE_LTO=off
+
 guests=(vmm/guest tests/guests/hard)
 step() { printf '\n== %s\n' "$*"; }
 
