@@ -2,9 +2,8 @@
 
 use vmm::replica::RoleName;
 
-use super::check::{Gone, is_whole};
+use super::check::{Gone, has_the_vm, is_primary};
 use super::count::Count;
-use super::faults::is_primary;
 use super::pair::Pair;
 use super::process::Place;
 use crate::sim::rng::Chance;
@@ -28,7 +27,7 @@ impl Pair<'_> {
 
     /// Whether the process of `host` has the only copy of the VM.
     pub(crate) fn is_last(&self, host: usize) -> bool {
-        let has_it = self.role(host).is_some_and(|role| is_whole(role) || is_primary(role));
+        let has_it = self.role(host).is_some_and(has_the_vm);
         has_it && self.holders() == 1
     }
 

@@ -79,7 +79,12 @@ impl Process {
                 process.place = Place::Exit { exit, at: at + 1 };
                 Did::Went
             }
-            _ => process.finish_exit(exit),
+            Exit::Clock | Exit::SetTimer(_) | Exit::WallClock | Exit::Entropy(_) => {
+                process.finish_exit(exit)
+            }
+            Exit::Nothing | Exit::Send | Exit::Status | Exit::Halt | Exit::Return => {
+                unreachable!("handled above")
+            }
         }))
     }
 
@@ -89,11 +94,24 @@ impl Process {
         Did::Went
     }
 
-    pub(crate) fn take_input(&mut self, clock: Time, entered: usize) -> Checked<Did> {
+    pub(crate) fn take_input(
+        &mut self,
+        clock: Time,
+        entered: usize,
+        asks_first: bool,
+    ) -> Checked<Did> {
         let Self { replica, world, machine, .. } = self;
         if entered < INPUTS_MAX {
+            if asks_first {
+                match replica.input_ready(clock) {
+                    Step::Ready(()) => {}
+                    Step::Wait => return Ok(Did::Waits),
+                    Step::Void => return Ok(Did::Void),
+                }
+            }
             let wants = machine.devices.wants(&machine.ram);
             let Ok(step) = replica.next_input(clock, world, &wants);
+            require!(!(asks_first && step == Step::Wait), "an answer that is there is not given");
             match step {
                 Step::Ready(Some(input)) => {
                     if let Input::Clock { now_ns } = input {

@@ -2,7 +2,7 @@
 
 use vmm::replica::RoleName;
 
-use super::check::{Gone, Phase, is_whole};
+use super::check::{Gone, Phase, is_primary, is_whole};
 use super::count::Count;
 use super::crash::SPARES_LAST;
 use super::pair::{Event, Pair};
@@ -208,9 +208,8 @@ impl Pair<'_> {
     /// Somebody stops the process of `host`.
     fn stop(&mut self, host: usize) -> Checked {
         let now = self.queue.now();
-        let own = &self.hosts[host];
-        let clock = own.clock.shows(now);
-        let Some(process) = &own.process else { return Ok(()) };
+        let clock = self.read_clock(host);
+        let Some(process) = &self.hosts[host].process else { return Ok(()) };
         self.trace.line(now, Some(host), "stop", format_args!("{:?}", process.id));
         self.custody.gone.push((process.id, Gone::Stopped));
         self.engine(host, |process| process.replica.stop(clock))?;
@@ -282,25 +281,5 @@ impl Pair<'_> {
             self.stop(host)?;
         }
         Ok(())
-    }
-}
-
-/// Whether a process runs the VM.
-pub(crate) fn is_primary(role: RoleName) -> bool {
-    match role {
-        RoleName::Standalone
-        | RoleName::Starting
-        | RoleName::Alone
-        | RoleName::Copying
-        | RoleName::Closing
-        | RoleName::Protected
-        | RoleName::Losing => true,
-        RoleName::Seeking
-        | RoleName::Syncing
-        | RoleName::Following
-        | RoleName::Finishing
-        | RoleName::Claiming
-        | RoleName::Leaving
-        | RoleName::Halted => false,
     }
 }

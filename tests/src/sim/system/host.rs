@@ -34,6 +34,10 @@ pub(crate) struct Host {
     pub(crate) process: Option<Process>,
     /// It stands still.
     pub(crate) frozen: bool,
+    /// The true time that its thread is at: ahead of the world's while it takes a turn.
+    pub(crate) thread_at: u64,
+    /// What it read from its clock last.
+    pub(crate) reading: Time,
     /// Frames of the log link that were not taken in.
     pub(crate) ring: VecDeque<Arrival>,
     /// What it was given for the LAN has left by then.
@@ -62,6 +66,8 @@ impl Host {
             clock: DriftingClock::new(origin, options.drift_ppb),
             process: None,
             frozen: false,
+            thread_at: 0,
+            reading: origin,
             ring: VecDeque::new(),
             tap_busy_until: 0,
             wake_at: None,
@@ -79,13 +85,13 @@ impl Pair<'_> {
     /// Starts a process, if there is none.
     pub(crate) fn boot(&mut self, host: usize, start: Start) {
         let now = self.queue.now();
-        let own = &mut self.hosts[host];
-        if own.process.is_some() {
+        if self.hosts[host].process.is_some() {
             return;
         }
+        let clock = self.read_clock(host);
+        let own = &mut self.hosts[host];
         self.processes += 1;
         let id = ProcessId(self.processes);
-        let clock = own.clock.shows(now);
         let bugs = self.bugs.replica;
         let process = Process::new(id, &self.options, host, start, bugs, clock, &mut own.rng);
         own.process = Some(process);
@@ -121,6 +127,26 @@ impl Pair<'_> {
         }
     }
 
+    /// The thread of `host` reads its clock. It does not go back, whatever happens to the clock's rate.
+    pub(crate) fn read_clock(&mut self, host: usize) -> Time {
+        let now = self.queue.now();
+        let own = &mut self.hosts[host];
+        own.thread_at = own.thread_at.max(now);
+        own.reading = own.reading.max(own.clock.shows(own.thread_at));
+        if let Some(process) = &mut own.process {
+            process.world.now = own.reading;
+        }
+        own.reading
+    }
+
+    /// The thread of `host` takes its time, and reads its clock.
+    pub(crate) fn take_time(&mut self, host: usize) -> Time {
+        let takes_ns_max = self.options.hosts[host].turn_ns_max;
+        let own = &mut self.hosts[host];
+        own.thread_at += own.rng.below(takes_ns_max + 1);
+        self.read_clock(host)
+    }
+
     /// Wakes the thread of `host`: something came.
     pub(crate) fn wake_soon(&mut self, host: usize) {
         let after_ns = self.rng.below(self.options.hosts[host].wake_ns_max + 1);
@@ -130,6 +156,7 @@ impl Pair<'_> {
     /// Wakes the thread of `host` at `at`, if nothing does so before.
     pub(crate) fn wake_at(&mut self, host: usize, at: u64) {
         let own = &mut self.hosts[host];
+        let at = at.max(own.thread_at);
         if own.wake_at.is_some_and(|wake_at| wake_at <= at) {
             return;
         }

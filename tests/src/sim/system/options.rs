@@ -60,10 +60,18 @@ pub(crate) struct HostOptions {
     pub(crate) tap_frames_max: usize,
     /// From an interrupt to the thread that it wakes, at most.
     pub(crate) wake_ns_max: u64,
+    /// How old a reading of the clock may be with which frames are taken in.
+    pub(crate) stale_ns_max: u64,
+    /// It asks whether there is an answer before it asks for an input.
+    pub(crate) asks_first: bool,
+    /// What a turn of its thread takes from one thing to the next, at most.
+    pub(crate) turn_ns_max: u64,
     /// From the port of the LAN to its wire, at most; no more than the lease leaves for it.
     pub(crate) tap_ns_max: u64,
-    /// Bytes that the driver gives to the log link before they leave.
+    /// Bytes that the driver gives to the log link before they leave; and up to where pages may be
+    /// among them.
     pub(crate) backlog_bytes_max: u64,
+    pub(crate) bulk_bytes_max: u64,
     /// What its clock shows when the world begins.
     pub(crate) clock_origin_ns: u64,
     /// By how much it errs, in parts in a billion, and whether it changes its mind.
@@ -234,12 +242,19 @@ impl HostOptions {
         let silence_ns = timing.silence.as_nanos();
         let most_ppb = i64::from(timing.clock_drift_ppm) * 1000;
         let margin_ns = timing.lease_margin.as_nanos();
+        let backlog_bytes_max = rng.magnitude(1000..=100_000);
+        let (slow_copy, pause_ns) =
+            (rng.chance(Chance::percent(30)), rng.magnitude(10 * US..=2 * MS));
         Self {
             ring_frames_max: rng.magnitude(16..=512) as usize,
             tap_frames_max: rng.magnitude(2..=64) as usize,
             wake_ns_max: rng.magnitude(1..=200 * US),
+            stale_ns_max: rng.pick(&[0, 5 * US, 50 * US]),
+            asks_first: rng.chance(Chance::percent(50)),
+            turn_ns_max: rng.magnitude(1..=30 * US),
             tap_ns_max: rng.pick(&[0, 20 * US, margin_ns]).min(margin_ns),
-            backlog_bytes_max: rng.magnitude(1000..=100_000),
+            backlog_bytes_max,
+            bulk_bytes_max: rng.pick(&[backlog_bytes_max, backlog_bytes_max / 4]),
             clock_origin_ns: rng.magnitude(1..=1 << 60),
             drift_ppb: rng.pick(&[-most_ppb, -most_ppb, most_ppb, most_ppb, 0]),
             clock_wanders: rng.chance(Chance::percent(30)),
@@ -250,7 +265,7 @@ impl HostOptions {
             checkpoint: rng.swarm(Chance::percent(70), 1_000..=500_000),
             patience_ns: rng.magnitude(100 * US..=5 * MS),
             copy_pages: rng.magnitude(1..=16),
-            copy_pause_ns: rng.magnitude(10 * US..=8 * MS),
+            copy_pause_ns: if slow_copy { 10 * pause_ns } else { pause_ns },
             types: rng.swarm(Chance::percent(40), 1_000..=50_000),
             restart_ns_max: rng.magnitude(MS..=2 * silence_ns),
         }
@@ -284,7 +299,7 @@ impl WitnessOptions {
 }
 
 fn draw_guest(rng: &mut Rng) -> GuestOptions {
-    let has_timer = rng.chance(Chance::percent(75));
+    let has_timer = rng.chance(Chance::percent(65));
     let timer_us_max = rng.magnitude(500..=20_000);
     GuestOptions {
         busy_percent: rng.pick(&[0, 5, 20, 50, 90]),
@@ -317,7 +332,7 @@ impl FaultOptions {
             partition_ns_max: rng.magnitude(MS..=4 * silence_ns),
             outage_ns_max: rng.magnitude(MS..=4 * silence_ns),
             stops_at_end: rng.chance(Chance::percent(8)),
-            quiet_at_end: rng.chance(Chance::percent(30)),
+            quiet_at_end: rng.chance(Chance::percent(40)),
         }
     }
 }

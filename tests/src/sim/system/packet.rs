@@ -216,7 +216,8 @@ mod tests {
         let learned = |frame: &[u8]| {
             let mut addresses = GuestAddresses::new(VM_MAC);
             addresses.learn(frame);
-            addresses.ipv4().next().map(|entry| (entry.address, entry.evidence))
+            let known: Vec<_> = addresses.ipv4().collect();
+            known.first().map(|entry| (entry.address, entry.evidence))
         };
         assert_eq!(learned(&arp_announcement(1)), Some((VM_IP, Evidence::Claimed)));
         let message = Message { kind: Kind::Echoed, client: 1, id: 1, value: 0, data: &[] };

@@ -121,8 +121,7 @@ impl Pair<'_> {
 
     /// The machine stands still: some of its memory is copied, if somebody wants it.
     fn copy_memory(&mut self, host: usize) {
-        let now = self.queue.now();
-        let clock = self.hosts[host].clock.shows(now);
+        let Host { thread_at: now, reading: clock, .. } = self.hosts[host];
         let own = &self.options.hosts[host];
         let Some(process) = &mut self.hosts[host].process else { return };
         if matches!(process.place, Place::Running(_)) || process.copies_at > now {
@@ -160,9 +159,9 @@ impl Pair<'_> {
 
     /// Asks the engine the next question.
     fn ask(&mut self, host: usize) -> Checked<Did> {
-        let now = self.queue.now();
-        let clock = self.hosts[host].clock.shows(now);
-        let Some(process) = &mut self.hosts[host].process else { return Ok(Did::Waits) };
+        let Host { thread_at: now, reading: clock, rng, process, .. } = &mut self.hosts[host];
+        let (now, clock) = (*now, *clock);
+        let Some(process) = process else { return Ok(Did::Waits) };
         match &process.place {
             Place::Entry => self.enter(host),
             Place::Running(run) if run.until > now => Ok(Did::Waits),
@@ -178,7 +177,13 @@ impl Pair<'_> {
             Place::Capture(_) => Ok(process.give_checkpoint(clock)),
             Place::Position { position, digest, exit } => {
                 let (position, digest, exit) = (*position, *digest, *exit);
-                let step = process.replica.reached(clock, position, digest);
+                // A guest with a broken register may not even come to its next exit.
+                let breaks = rng.chance(Chance::percent(30)) && process.flipped;
+                let step = if breaks {
+                    process.replica.fatal(clock)
+                } else {
+                    process.replica.reached(clock, position, digest)
+                };
                 let is_window = position == Position::UserWindow;
                 self.counts
                     .add(Count::UserWindows, u64::from(is_window && step == Step::Ready(())));
@@ -196,7 +201,7 @@ impl Pair<'_> {
             }
             Place::Inputs { entered } => {
                 let entered = *entered;
-                process.take_input(clock, entered)
+                process.take_input(clock, entered, self.options.hosts[host].asks_first)
             }
             Place::Halted => {
                 let step = process.replica.halted_guest(clock);
@@ -231,7 +236,7 @@ impl Pair<'_> {
     }
 
     fn enter(&mut self, host: usize) -> Checked<Did> {
-        let clock = self.hosts[host].clock.shows(self.queue.now());
+        let clock = self.hosts[host].reading;
         let pages = self.options.pair.memory_pages;
         let Some(process) = &mut self.hosts[host].process else { return Ok(Did::Waits) };
         let next = match process.replica.next_region(clock) {
@@ -273,7 +278,7 @@ impl Pair<'_> {
     /// The guest runs; its host may interrupt it.
     fn begin_run(&mut self, host: usize, ahead: Ahead, window: bool) {
         let own = &self.options.hosts[host];
-        let Host { rng, process, .. } = &mut self.hosts[host];
+        let Host { rng, process, thread_at, .. } = &mut self.hosts[host];
         let Some(process) = process else { return };
         let mut steps = ahead.steps;
         let mut ends = if ahead.at_window { RunEnds::Window } else { RunEnds::Exit };
@@ -291,7 +296,7 @@ impl Pair<'_> {
             }
         }
         let takes_ns = steps * own.step_ns + rng.within(1..=own.exit_ns_max);
-        let until = self.queue.now() + takes_ns;
+        let until = *thread_at + takes_ns;
         process.place = Place::Running(Run { until, steps, ends, window });
     }
 

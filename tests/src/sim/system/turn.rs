@@ -11,6 +11,7 @@ use super::check::{Gone, is_whole};
 use super::count::Count;
 use super::host::Arrival;
 use super::lan::Given;
+use super::options::HostOptions;
 use super::pair::{Event, Pair, other};
 use super::process::{Place, Process};
 use crate::sim::damage::{damage, pad};
@@ -23,16 +24,25 @@ const PASSES_MAX: usize = 256;
 impl Pair<'_> {
     /// The thread of `host` runs.
     pub(crate) fn turn(&mut self, host: usize) -> Checked {
-        let now = self.queue.now();
+        let own = &self.hosts[host];
+        if own.frozen || own.process.is_none() {
+            return Ok(());
+        }
+        // Frames are taken in with a reading of the clock that is at hand.
         let own = &mut self.hosts[host];
-        let clock = own.clock.shows(now);
-        let Some(process) = own.process.as_mut().filter(|_| !own.frozen) else { return Ok(()) };
-        process.world.now = clock;
+        let stale_ns = own.rng.below(self.options.hosts[host].stale_ns_max + 1);
+        let before = own.reading;
+        let clock = self.read_clock(host);
+        let stale = Time::from_nanos(clock.as_nanos().saturating_sub(stale_ns)).max(before);
         self.counts.count(Count::Turns);
         let done_before = self.done;
 
+        let arrivals = self.hosts[host].ring.len();
         while let Some(arrival) = self.hosts[host].ring.pop_front() {
-            self.take_in(host, clock, arrival)?;
+            self.take_in(host, stale, arrival)?;
+        }
+        if arrivals > 0 {
+            self.engine(host, |process| process.replica.heard_by(clock))?;
         }
         while let Some((term, answer)) = self.next_answer(host) {
             self.engine(host, |process| process.replica.handle_witness(clock, term, answer))?;
@@ -41,14 +51,15 @@ impl Pair<'_> {
 
         for pass in 0.. {
             require!(pass < PASSES_MAX, "host {host} releases output without end");
+            self.take_time(host);
             self.run_machine(host)?;
             self.take_events(host)?;
-            self.transmit(host, clock);
-            if self.release(host, clock)? == 0 {
+            self.transmit(host);
+            if self.release(host)? == 0 {
                 break;
             }
         }
-        self.check_bounds(host, self.done > done_before)?;
+        self.check_bounds(host, clock, self.done > done_before)?;
         self.end_turn(host);
         self.sleep(host);
         Ok(())
@@ -114,11 +125,9 @@ impl Pair<'_> {
             self.check_takeover(host)?;
             self.end_flip(host);
         }
-        match before {
-            RoleName::Starting | RoleName::Losing => self.check_authority(host),
-            before if is_whole(before) => self.check_authority(host),
-            _ => Ok(()),
-        }
+        let was_given_a_term =
+            is_whole(before) || matches!(before, RoleName::Starting | RoleName::Losing);
+        if was_given_a_term { self.check_authority(host) } else { Ok(()) }
     }
 
     /// What was flipped in the machine of `host` is not there any more, or is the truth now.
@@ -150,16 +159,26 @@ impl Pair<'_> {
         self.hosts[host].process.as_mut()?.replica.poll_command()
     }
 
-    fn transmit(&mut self, host: usize, clock: Time) {
-        let now = self.queue.now();
-        let most = self.options.hosts[host].backlog_bytes_max;
+    fn transmit(&mut self, host: usize) {
+        let clock = self.take_time(host);
+        let now = self.hosts[host].thread_at;
+        let HostOptions { backlog_bytes_max, bulk_bytes_max, .. } = self.options.hosts[host];
         loop {
-            let drained_at = self.links[host].drained_at(now, most);
+            let drained_at = self.links[host].drained_at(now, backlog_bytes_max);
             if drained_at > now {
                 return self.wake_at(host, drained_at);
             }
+            let bulk_at = self.links[host].drained_at(now, bulk_bytes_max);
             let Some(process) = &mut self.hosts[host].process else { return };
-            let Some(length) = process.replica.poll_transmit(clock, &mut self.buffer) else {
+            let length = if bulk_at > now {
+                process.replica.poll_transmit_log(clock, &mut self.buffer)
+            } else {
+                process.replica.poll_transmit(clock, &mut self.buffer)
+            };
+            let Some(length) = length else {
+                if bulk_at > now {
+                    self.wake_at(host, bulk_at);
+                }
                 return;
             };
             let frame = self.frames.push(&self.buffer[..length], ());
@@ -183,10 +202,12 @@ impl Pair<'_> {
     }
 
     /// What may leave is given to the port of the LAN; how many frames of the VM that were.
-    fn release(&mut self, host: usize, clock: Time) -> Checked<usize> {
-        let now = self.queue.now();
+    fn release(&mut self, host: usize) -> Checked<usize> {
         let mut released = 0;
-        while let Some(process) = &mut self.hosts[host].process {
+        loop {
+            // Read anew for each frame: the lease is checked against it.
+            let clock = self.take_time(host);
+            let Some(process) = &mut self.hosts[host].process else { break };
             let Some(tap) = process.replica.poll_tap(clock) else { break };
             let frame: Rc<[u8]> = tap.bytes.into();
             let announcement = tap.made_at.is_none();
@@ -202,7 +223,7 @@ impl Pair<'_> {
             self.engine(host, |process| process.replica.pop_tap())?;
             let own = &mut self.hosts[host];
             let takes_ns = own.rng.below(self.options.hosts[host].tap_ns_max + 1);
-            own.tap_busy_until = own.tap_busy_until.max(now + takes_ns);
+            own.tap_busy_until = own.tap_busy_until.max(own.thread_at + takes_ns);
             let given = Given { speaker, announcement, frame };
             self.queue.push(own.tap_busy_until, Event::Leave { host, given });
         }
@@ -217,7 +238,7 @@ impl Pair<'_> {
         if matches!(process.place, Place::Ended) && process.replica.halted().is_some() {
             return self.bury(host, Gone::Ended);
         }
-        let now = self.queue.now();
+        let now = own.thread_at;
         let timeout = process.replica.poll_timeout();
         let mut wake = timeout.map(|at| own.clock.when(at));
         let mut also = |at: Option<u64>| wake = wake.into_iter().chain(at).min();
@@ -229,7 +250,15 @@ impl Pair<'_> {
                 // One that is due waits for something else.
                 also(timer.map(|at| own.clock.when(at)).filter(|&at| at > now));
             }
-            _ => {}
+            Place::Entry
+            | Place::Stray { .. }
+            | Place::Capture(_)
+            | Place::Position { .. }
+            | Place::Exit { .. }
+            | Place::Inputs { .. }
+            | Place::Halted
+            | Place::Inject(_)
+            | Place::Ended => {}
         }
         if process.replica.poll_copy().is_some() && !matches!(process.place, Place::Running(_)) {
             also(Some(process.copies_at.max(now + 1)));

@@ -2,6 +2,7 @@
 
 use logchan::ids::Lane;
 use logchan::limits::ENTRY_BYTES_MAX;
+use logchan::time::Time;
 use vmm::replica::RoleName;
 
 use crate::sim::system::pair::Pair;
@@ -21,8 +22,9 @@ pub(crate) struct Bounds {
 }
 
 impl Pair<'_> {
-    /// After a turn of the thread of `host`, in which something was done or not.
-    pub(crate) fn check_bounds(&mut self, host: usize, done: bool) -> Checked {
+    /// After a turn of the thread of `host`, which began at `clock` and in which something was done or
+    /// not.
+    pub(crate) fn check_bounds(&mut self, host: usize, clock: Time, done: bool) -> Checked {
         let now = self.queue.now();
         let bounds = &mut self.bounds[host];
         if now >= bounds.while_began + WHILE_NS {
@@ -51,7 +53,6 @@ impl Pair<'_> {
                 require!(received <= window, "host {host} holds {received} bytes of {lane:?}");
             }
         }
-        let clock = self.hosts[host].clock.shows(now);
         let timeout = replica.poll_timeout();
         require!(
             timeout.is_none_or(|at| at > clock),

@@ -3,9 +3,10 @@
 use vmm::replica::RoleName;
 
 use super::output::is_whole;
+use super::speaker::is_primary;
 use crate::sim::system::count::Count;
 use crate::sim::system::pair::Pair;
-use crate::sim::system::process::{Process, ProcessId};
+use crate::sim::system::process::ProcessId;
 use crate::sim::{Checked, require};
 
 /// How a process came to its end.
@@ -32,17 +33,9 @@ pub(crate) struct Custody {
     pub(crate) lost: bool,
 }
 
-fn has_the_vm(process: &Process) -> bool {
-    match process.replica.role() {
-        RoleName::Standalone
-        | RoleName::Starting
-        | RoleName::Alone
-        | RoleName::Copying
-        | RoleName::Closing
-        | RoleName::Protected
-        | RoleName::Losing => true,
-        role => is_whole(role),
-    }
+/// Whether a process of this role has the VM: it runs it, or could take over.
+pub(crate) fn has_the_vm(role: RoleName) -> bool {
+    is_primary(role) || is_whole(role)
 }
 
 impl Custody {
@@ -59,7 +52,8 @@ impl Pair<'_> {
             return Ok(());
         }
         let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
-        let holders: Vec<_> = processes.filter(|p| has_the_vm(p)).map(|p| p.id).collect();
+        let holders: Vec<_> =
+            processes.filter(|p| has_the_vm(p.replica.role())).map(|p| p.id).collect();
         let had_it = std::mem::replace(&mut self.custody.holders, holders);
         if !self.custody.holders.is_empty() || had_it.is_empty() {
             return Ok(());

@@ -6,6 +6,26 @@ use crate::sim::system::pair::{Pair, other};
 use crate::sim::system::process::{Process, ProcessId};
 use crate::sim::{Checked, require};
 
+/// Whether a process runs the VM.
+pub(crate) fn is_primary(role: RoleName) -> bool {
+    match role {
+        RoleName::Standalone
+        | RoleName::Starting
+        | RoleName::Alone
+        | RoleName::Copying
+        | RoleName::Closing
+        | RoleName::Protected
+        | RoleName::Losing => true,
+        RoleName::Seeking
+        | RoleName::Syncing
+        | RoleName::Following
+        | RoleName::Finishing
+        | RoleName::Claiming
+        | RoleName::Leaving
+        | RoleName::Halted => false,
+    }
+}
+
 /// Whether a process would let output go, if it had any, at true time `now`.
 fn may_speak(process: &Process, now: logchan::time::Time) -> bool {
     match process.replica.role() {
