@@ -2,7 +2,7 @@
 
 use vmm::replica::RoleName;
 
-use super::check::{Gone, has_the_vm, is_primary};
+use super::check::{Gone, is_primary};
 use super::count::Count;
 use super::pair::Pair;
 use super::process::Place;
@@ -27,7 +27,7 @@ impl Pair<'_> {
 
     /// Whether the process of `host` has the only copy of the VM.
     pub(crate) fn is_last(&self, host: usize) -> bool {
-        let has_it = self.role(host).is_some_and(has_the_vm);
+        let has_it = self.hosts[host].process.as_ref().is_some_and(|p| self.has_the_vm(p));
         has_it && self.holders() == 1
     }
 

@@ -5,8 +5,10 @@ use vmm::replica::RoleName;
 use super::check::{Gone, Phase, is_primary, is_whole};
 use super::count::Count;
 use super::crash::SPARES_LAST;
+use super::host::Arrival;
 use super::pair::{Event, Pair};
 use super::process::Place;
+use crate::sim::frames::FrameId;
 use crate::sim::{Checked, MS, US};
 
 /// A kind of fault.
@@ -26,6 +28,8 @@ pub(crate) enum Fault {
     Leave,
     /// A bit of a backup's machine flips.
     Flip,
+    /// Somebody on the log link plays back frames.
+    Replay,
     /// The switch forgets.
     Forget,
     /// A clock changes its rate, or the wall clock is set.
@@ -33,7 +37,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Crash,
         Self::Freeze,
         Self::Partition,
@@ -41,6 +45,7 @@ impl Fault {
         Self::Outage,
         Self::Leave,
         Self::Flip,
+        Self::Replay,
         Self::Forget,
         Self::Drift,
     ];
@@ -67,6 +72,7 @@ impl Pair<'_> {
             Fault::Outage => faults.outage_every_ns,
             Fault::Leave => faults.leave_every_ns,
             Fault::Flip => faults.flip_every_ns,
+            Fault::Replay => faults.replay_every_ns,
             Fault::Forget => faults.forget_every_ns,
             Fault::Drift => Some(faults.drift_every_ns),
         };
@@ -90,6 +96,7 @@ impl Pair<'_> {
             Fault::Outage => self.cut_witness(),
             Fault::Leave => self.stop_backup(host)?,
             Fault::Flip => self.flip(host),
+            Fault::Replay => self.replay(),
             Fault::Forget => self.lan.forget(),
             Fault::Drift => self.drift(host),
         }
@@ -184,6 +191,7 @@ impl Pair<'_> {
             | Fault::Freeze
             | Fault::Leave
             | Fault::Flip
+            | Fault::Replay
             | Fault::Forget
             | Fault::Drift => {}
         }
@@ -240,6 +248,23 @@ impl Pair<'_> {
         process.flips_due = 1;
         self.counts.count(Count::Flips);
         self.trace.line(now, Some(host), "flip", format_args!("bit {bit}"));
+    }
+
+    /// Frames of any session so far, of newer ones more often, to whom they were for or from.
+    fn replay(&mut self) {
+        let now = self.queue.now();
+        let count = u64::from(self.frames.count());
+        if count == 0 {
+            return;
+        }
+        for _ in 0..self.rng.magnitude(1..=16) {
+            let to = self.rng.below(2) as usize;
+            let frame = FrameId((count - self.rng.magnitude(1..=count)) as u32);
+            let arrival = Arrival { frame, damage: None, pad: None };
+            self.queue.push(now, Event::Arrive { to, arrival });
+            self.counts.count(Count::Replayed);
+            self.trace.line(now, Some(to), "replayed", format_args!("#{:06}", frame.0));
+        }
     }
 
     fn drift(&mut self, host: usize) {

@@ -146,6 +146,10 @@ pub(crate) struct FaultOptions {
     pub(crate) leave_every_ns: Option<u64>,
     /// A bit of the backup's machine flips.
     pub(crate) flip_every_ns: Option<u64>,
+    /// Somebody on the log link plays back what was sent before.
+    pub(crate) replay_every_ns: Option<u64>,
+    /// A host whose process ended is started as if the VM had to be booted.
+    pub(crate) boots_again: Chance,
     /// The switch forgets where everybody is.
     pub(crate) forget_every_ns: Option<u64>,
     /// Clocks change their rates.
@@ -326,11 +330,13 @@ impl FaultOptions {
             outage_every_ns: every(30, 4),
             leave_every_ns: every(20, 3),
             flip_every_ns: every(25, 4),
+            replay_every_ns: every(25, 30),
             forget_every_ns: every(20, 3),
             drift_every_ns: faults_ns / rng.within(1..=8),
             freeze_ns_max: rng.magnitude(MS..=4 * silence_ns),
             partition_ns_max: rng.magnitude(MS..=4 * silence_ns),
             outage_ns_max: rng.magnitude(MS..=4 * silence_ns),
+            boots_again: rng.swarm(Chance::percent(20), 50_000..=300_000),
             stops_at_end: rng.chance(Chance::percent(8)),
             quiet_at_end: rng.chance(Chance::percent(40)),
         }

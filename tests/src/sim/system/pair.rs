@@ -283,7 +283,11 @@ impl<'a> Pair<'a> {
                 Ok(())
             }
             Event::Boot { host } => {
-                self.boot(host, Start::Backup);
+                // The first process is there from the beginning.
+                let mistaken = self.rng.chance(self.options.faults.boots_again);
+                let mistaken = mistaken && self.is_faulty() && self.hosts[host].process.is_none();
+                self.counts.add(Count::BootedAgain, mistaken.into());
+                self.boot(host, if mistaken { Start::Primary } else { Start::Backup });
                 Ok(())
             }
             Event::Heal => self.heal(),

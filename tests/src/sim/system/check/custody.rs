@@ -6,7 +6,7 @@ use super::output::is_whole;
 use super::speaker::is_primary;
 use crate::sim::system::count::Count;
 use crate::sim::system::pair::Pair;
-use crate::sim::system::process::ProcessId;
+use crate::sim::system::process::{Process, ProcessId};
 use crate::sim::{Checked, require};
 
 /// How a process came to its end.
@@ -33,11 +33,6 @@ pub(crate) struct Custody {
     pub(crate) lost: bool,
 }
 
-/// Whether a process of this role has the VM: it runs it, or could take over.
-pub(crate) fn has_the_vm(role: RoleName) -> bool {
-    is_primary(role) || is_whole(role)
-}
-
 impl Custody {
     fn is_gone(&self, process: ProcessId) -> bool {
         self.gone.iter().any(|&(id, gone)| id == process && gone != Gone::Ended)
@@ -52,8 +47,7 @@ impl Pair<'_> {
             return Ok(());
         }
         let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
-        let holders: Vec<_> =
-            processes.filter(|p| has_the_vm(p.replica.role())).map(|p| p.id).collect();
+        let holders: Vec<_> = processes.filter(|p| self.has_the_vm(p)).map(|p| p.id).collect();
         let had_it = std::mem::replace(&mut self.custody.holders, holders);
         if !self.custody.holders.is_empty() || had_it.is_empty() {
             return Ok(());
@@ -74,6 +68,14 @@ impl Pair<'_> {
         self.counts.count(Count::LostVms);
         self.trace.line(self.queue.now(), None, "lost", format_args!("{had_it:?}"));
         Ok(())
+    }
+
+    /// Whether a process has the VM: it runs it, or could take over. One that asks whether it may boot it
+    /// does if it may.
+    pub(crate) fn has_the_vm(&self, process: &Process) -> bool {
+        let role = process.replica.role();
+        let may_boot = self.witness.newest().is_none_or(|(_, owner)| owner == process.id);
+        (is_primary(role) && (role != RoleName::Starting || may_boot)) || is_whole(role)
     }
 
     /// How many processes have the VM.

@@ -21,7 +21,7 @@ mod speaker;
 
 pub(crate) use agreement::Agreement;
 pub(crate) use bounds::Bounds;
-pub(crate) use custody::{Custody, Gone, has_the_vm};
+pub(crate) use custody::{Custody, Gone};
 pub(crate) use liveness::Phase;
 pub(crate) use output::{OutputLedger, is_whole};
 pub(crate) use speaker::is_primary;
