@@ -122,7 +122,7 @@ fn send(protection: Protection, bytes: u64) -> Result<(u64, u64), BenchError> {
             return Ok((begun.since(start).as_nanos(), channel(&mut link).stats().resent));
         }
         if !link.transmit_at(begun)? {
-            link.wait_at(begun, None)?;
+            link.wait(None)?;
         }
         link.receive()?;
         while channel::next_event(&mut link)?.is_some() {}

@@ -123,7 +123,7 @@ fn primary(protection: Protection, bulk: bool, count: u64) -> Result<Turn, Bench
             channel::append(&mut link, begun, Lane::Bulk, &page)?;
         }
         if !link.transmit_at(begun)? {
-            link.wait_at(begun, (number < count).then(|| due(number)))?;
+            link.wait((number < count).then(|| due(number)))?;
         }
         link.receive()?;
         while let Some(event) = channel::next_event(&mut link)? {

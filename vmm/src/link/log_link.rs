@@ -122,7 +122,7 @@ impl LogLink {
     /// holds an output for that, and the caller may have long work to do. Whether more frames are there:
     /// then come again, and nothing is called late before they were seen.
     ///
-    /// After a wait that saw a frame this reads no clock: see [`confirm`](Self::confirm).
+    /// After a wait that saw a frame while it looked, this reads no clock.
     pub fn receive(&mut self) -> Result<bool, PortError> {
         let arrived = self.port.arrived(FRAMES_PER_TURN)?;
         let time = self.endpoint.channel().map_or(Time::default(), Channel::time);
@@ -160,14 +160,15 @@ impl LogLink {
                 return Ok(());
             }
             if endpoint.channel().is_some_and(Channel::owes_log_ack) {
-                self.send(now)?;
+                self.transmit_at(now)?;
             }
         }
     }
 
     /// What was received with a reading of the clock from before the frames were seen, was there at
-    /// `now`. From then on the backup's patience counts: from an earlier time it might end too early for
-    /// the primary's lease, which begins when the frame is sent. It is not asked in between.
+    /// `now`, which is one of this moment. From then on the backup's patience counts: from an earlier
+    /// time it might end too early for the primary's lease, which begins when the frame is sent. Nothing
+    /// asks for the patience between `receive` and here.
     fn confirm(&mut self, now: Time) {
         if std::mem::take(&mut self.unconfirmed) {
             self.endpoint.heard_by(now);
@@ -177,17 +178,14 @@ impl LogLink {
     /// Hands to the kernel what there is to send: all of the log, and a few frames of bulk at most.
     /// Whether bulk is left that could be sent.
     pub fn transmit(&mut self) -> Result<bool, PortError> {
-        self.transmit_at(now())
+        let now = now();
+        self.confirm(now);
+        self.transmit_at(now)
     }
 
     /// The same with a reading of the clock that the caller has taken, not before anything that the
     /// channel was told. An old one does no harm but to the lease, which is then the shorter.
     pub fn transmit_at(&mut self, now: Time) -> Result<bool, PortError> {
-        self.confirm(now);
-        self.send(now)
-    }
-
-    fn send(&mut self, now: Time) -> Result<bool, PortError> {
         let wants_bulk =
             self.endpoint.channel().is_some_and(|channel| channel.wants_to_send(Lane::Bulk));
         self.bulk_held = wants_bulk && self.port.unsent_bytes()? >= UNSENT_BYTES_MAX;
@@ -220,12 +218,7 @@ impl LogLink {
     /// Waits until a frame is there, the endpoint has something to do, a signal came, or it is
     /// `until`.
     pub fn wait(&mut self, until: Option<Time>) -> Result<Wake, PortError> {
-        self.wait_at(now(), until)
-    }
-
-    /// The same with a reading of the clock that the caller has taken. By as much as it is old, the wait
-    /// may be too long.
-    pub fn wait_at(&mut self, now: Time, until: Option<Time>) -> Result<Wake, PortError> {
+        let now = now();
         self.confirm(now);
         let queue_look = self.bulk_held.then(|| now + UNSENT_LOOK_EVERY);
         let due = self.endpoint.poll_timeout().into_iter().chain(until).chain(queue_look).min();
