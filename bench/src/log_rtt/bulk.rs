@@ -96,7 +96,7 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
         let ratio = tcp.map(|tcp| (speed / tcp.bytes_per_second() * 1000.0).round() / 1000.0);
         let result = json!({
             "bytes": subject.bytes,
-            "bytes_per_second": speed,
+            "bytes_per_second": speed as u64,
             "ratio_to_tcp": ratio,
             "frames_resent": subject.resent,
         });
