@@ -81,7 +81,8 @@ pub(crate) fn measure() -> Value {
         let mut sizes = Map::new();
         for bytes in PAYLOADS {
             let Cost { seal_ns, open_ns } = cipher.cost(bytes);
-            let cost = json!({ "seal_ns": seal_ns.round(), "open_ns": open_ns.round() });
+            let cost =
+                json!({ "seal_ns": seal_ns.round() as u64, "open_ns": open_ns.round() as u64 });
             sizes.insert(bytes.to_string(), cost);
         }
         ciphers.insert(cipher.name().into(), sizes.into());

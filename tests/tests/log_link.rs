@@ -4,8 +4,9 @@ use logchan::channel::{Event, Timing};
 use logchan::endpoint::{EndpointEvent, Settings};
 use logchan::handshake::Security;
 use logchan::ids::{Lane, Role, Term, VmId};
-use logchan::time::Duration;
+use logchan::time::{Duration, Time};
 use netpath::{MacAddr, ReceivePath, WaitPolicy};
+use std::sync::atomic::{AtomicU64, Ordering};
 use vmm::demo::DemoError;
 use vmm::demo::lan::{Namespace, command};
 use vmm::link::{LinkOptions, LogLink, UNSENT_BYTES_MAX, now};
@@ -21,6 +22,32 @@ const PATIENT: Timing = Timing {
     ..Timing::DEFAULT
 };
 
+/// Drives a link until it has a peer.
+fn meet(link: &mut LogLink) {
+    while link.channel().is_none() {
+        link.transmit().unwrap();
+        link.wait(Some(now() + Duration::from_millis(1))).unwrap();
+        link.receive().unwrap();
+    }
+    link.transmit().unwrap();
+}
+
+/// Frames after which it is clear that none is handled with a time before it was sent. One in a hundred
+/// is.
+const ROUNDS_MAX: u64 = 20_000;
+
+/// The round after the last one.
+const OVER: u64 = u64::MAX;
+
+/// Ends the rounds, by a panic too.
+struct Over<'a>(&'a AtomicU64);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(OVER, Ordering::Release);
+    }
+}
+
 /// Two hosts and their links. The primary's comes first.
 struct Pair {
     links: [LogLink; 2],
@@ -28,8 +55,8 @@ struct Pair {
 }
 
 impl Pair {
-    /// Two ends that have met, by the ring or by calls.
-    fn new(receive: ReceivePath) -> Pair {
+    /// Two ends that have not met, and belong to no thread yet.
+    fn open(receive: ReceivePath, wait: WaitPolicy) -> Pair {
         let namespaces = ["a", "b"].map(|role| Namespace::new(role).unwrap());
         let [a, b] = &namespaces;
         a.ip(&["link", "add", "lan0", "type", "veth", "peer", "name", "lan0", "netns", b.name()])
@@ -40,7 +67,6 @@ impl Pair {
         let open = |namespace: &Namespace, role, peer| {
             let mut settings = Settings::new(role, VmId(1), Term(1));
             settings.timing = PATIENT;
-            let wait = WaitPolicy::BLOCK;
             let options = LinkOptions { interface: "lan0".into(), peer, wait, receive };
             let link = namespace.enter(|| {
                 let link = LogLink::open(&options, settings, Security::Insecure);
@@ -49,7 +75,12 @@ impl Pair {
             link.unwrap()
         };
         let links = [open(a, Role::Primary, MACS[1]), open(b, Role::Backup, MACS[0])];
-        let mut pair = Pair { links, namespaces };
+        Pair { links, namespaces }
+    }
+
+    /// Two ends that have met.
+    fn met(receive: ReceivePath) -> Pair {
+        let mut pair = Pair::open(receive, WaitPolicy::BLOCK);
         while pair.links.iter().any(|link| link.channel().is_none()) {
             pair.turn();
         }
@@ -85,7 +116,7 @@ impl Pair {
 #[test]
 fn log_is_acknowledged_by_receiving_it_and_bulk_is_not() {
     for path in [ReceivePath::Ring, ReceivePath::Calls] {
-        let mut pair = Pair::new(path);
+        let mut pair = Pair::met(path);
         for (lane, acknowledged) in [(Lane::Bulk, false), (Lane::Latency, true)] {
             pair.append(lane, b"some bytes");
             let end = pair.links[0].channel().unwrap().appended(lane);
@@ -104,35 +135,70 @@ fn log_is_acknowledged_by_receiving_it_and_bulk_is_not() {
     }
 }
 
-/// A wait that saw a frame spares `receive` the clock. The time that it is then handled with may be
-/// one before the frame was sent, and must not stay the one that the backup's patience counts from.
+/// A wait that saw a frame while it looked spares `receive` the clock. The time that the frame is then
+/// handled with may be one before it was sent, and must not stay the one that the backup's patience
+/// counts from.
 #[test]
 fn patience_never_counts_from_before_the_frame_was_sent() {
-    let mut pair = Pair::new(ReceivePath::Ring);
-    let before = now();
-    std::thread::sleep(std::time::Duration::from_millis(2));
-    pair.append(Lane::Latency, b"output");
-    let [primary, backup] = &mut pair.links;
-    let sent_at = now();
-    primary.transmit_at(sent_at).unwrap();
-    backup.wait_at(before, None).unwrap();
-    backup.receive().unwrap();
-    let heard_at = |backup: &LogLink| backup.channel().unwrap().heard_at();
-    assert_eq!(heard_at(backup), before, "this test is about a time that is too early");
-    backup.transmit().unwrap();
-    assert!(heard_at(backup) >= sent_at);
-
-    // Without such a wait, the clock is read when the frames are there.
-    let sent_at = now();
-    primary.channel_mut().unwrap().append(sent_at, Lane::Latency, b"output").unwrap();
-    primary.transmit_at(sent_at).unwrap();
-    backup.receive().unwrap();
-    assert!(heard_at(backup) >= sent_at);
+    let looking = WaitPolicy { spin: std::time::Duration::from_secs(60), ..WaitPolicy::default() };
+    let Pair { links: [mut primary, mut backup], namespaces: _both } =
+        Pair::open(ReceivePath::Ring, looking);
+    let (round, sent_at) = (AtomicU64::new(0), AtomicU64::new(0));
+    let is_over = || round.load(Ordering::Acquire) == OVER;
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            meet(&mut primary);
+            for number in 1.. {
+                while round.load(Ordering::Acquire) < number {
+                    std::thread::yield_now();
+                }
+                if is_over() {
+                    break;
+                }
+                // By then the backup reads its clock as seldom as it ever does while it looks.
+                let settled = now() + Duration::from_micros(50);
+                while now() < settled {}
+                let now = now();
+                sent_at.store(now.as_nanos(), Ordering::Release);
+                let appended = primary.channel_mut().unwrap().append(now, Lane::Latency, b"output");
+                let end = appended.unwrap().end;
+                primary.transmit_at(now).unwrap();
+                while primary.channel().unwrap().acked() < end && !is_over() {
+                    primary.receive().unwrap();
+                    primary.transmit().unwrap();
+                }
+            }
+        });
+        let over = Over(&round);
+        meet(&mut backup);
+        let heard_at = |backup: &LogLink| backup.channel().unwrap().heard_at();
+        let (mut early, mut number) = (0, 0);
+        while early < 3 && number < ROUNDS_MAX {
+            number += 1;
+            round.store(number, Ordering::Release);
+            let length = loop {
+                match backup.channel().unwrap().received(Lane::Latency).len() {
+                    0 => assert!(!sender.is_finished(), "the primary has stopped"),
+                    length => break length,
+                }
+                backup.wait(Some(now() + Duration::from_millis(100))).unwrap();
+                backup.receive().unwrap();
+            };
+            let sent_at = Time::from_nanos(sent_at.load(Ordering::Acquire));
+            early += u32::from(heard_at(&backup) < sent_at);
+            backup.transmit().unwrap();
+            assert!(heard_at(&backup) >= sent_at, "round {number}");
+            backup.channel_mut().unwrap().consume(Lane::Latency, length);
+        }
+        drop(over);
+        println!("{early} of {number} frames were handled with a time before they were sent");
+        assert!(early > 0, "this test is about a time that is too early");
+    });
 }
 
 #[test]
 fn log_waits_for_few_frames_of_bulk_in_the_queue_of_a_slow_link() {
-    let mut pair = Pair::new(ReceivePath::Ring);
+    let mut pair = Pair::met(ReceivePath::Ring);
     // More than a millisecond for a frame: the queue is longer than any turn of ours.
     let arguments = "qdisc add dev lan0 root tbf rate 10mbit burst 1600 limit 1000000";
     let arguments: Vec<&str> = arguments.split(' ').collect();

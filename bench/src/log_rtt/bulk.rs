@@ -96,7 +96,7 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
         let ratio = tcp.map(|tcp| (speed / tcp.bytes_per_second() * 1000.0).round() / 1000.0);
         let result = json!({
             "bytes": subject.bytes,
-            "bytes_per_second": speed,
+            "bytes_per_second": speed as u64,
             "ratio_to_tcp": ratio,
             "frames_resent": subject.resent,
         });
@@ -122,7 +122,7 @@ fn send(protection: Protection, bytes: u64) -> Result<(u64, u64), BenchError> {
             return Ok((begun.since(start).as_nanos(), channel(&mut link).stats().resent));
         }
         if !link.transmit_at(begun)? {
-            link.wait_at(begun, None)?;
+            link.wait(None)?;
         }
         link.receive()?;
         while channel::next_event(&mut link)?.is_some() {}

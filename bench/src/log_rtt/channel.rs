@@ -90,7 +90,7 @@ pub(super) fn read_entries(link: &mut LogLink, mut number: u64) -> Result<u64, B
 /// `until`, receives.
 pub(super) fn turn(link: &mut LogLink, now: Time, until: Option<Time>) -> Result<(), BenchError> {
     link.transmit_at(now)?;
-    link.wait_at(now, until)?;
+    link.wait(until)?;
     link.receive()?;
     Ok(())
 }

@@ -1,26 +1,35 @@
 //! The tables for people, made of the same values as the JSON.
 
+use super::policy::Policy;
+use super::variant::Variant;
 use crate::seal_cost;
+use clap::ValueEnum;
 use serde_json::Value;
 
 /// Prints what was measured.
 pub(super) fn print(result: &Value) {
-    if let Some(variants) = result["round_trips"].as_object() {
+    let variants = &result["round_trips"];
+    if variants.is_object() {
         println!(
-            "{:<17} {:<10} {:>8} {TIMES} {:>6} {:>6} {:>10}",
-            "variant", "policy", "requests", "/udp", "/tcp", "/udp-block"
+            "{:<10} {:<17} {:>8} {TIMES} {:>6} {:>6} {:>10}",
+            "policy", "variant", "requests", "/udp", "/tcp", "/udp-block"
         );
-        for (variant, policies) in variants {
-            for (policy, figures) in policies.as_object().into_iter().flatten() {
-                println!(
-                    "{variant:<17} {policy:<10} {:>8} {} {:>6} {:>6} {:>10}",
-                    figures["requests"],
-                    times(figures),
-                    text(&figures["ratio_p50_to_udp"]),
-                    text(&figures["ratio_p50_to_tcp"]),
-                    text(&figures["ratio_p50_to_udp_block"])
-                );
+        let all = Policy::value_variants().iter().flat_map(|policy| {
+            Variant::value_variants().iter().map(|variant| (policy.name(), variant.name()))
+        });
+        for (policy, variant) in all {
+            let figures = &variants[variant][policy];
+            if figures.is_null() {
+                continue;
             }
+            println!(
+                "{policy:<10} {variant:<17} {:>8} {} {:>6} {:>6} {:>10}",
+                figures["requests"],
+                times(figures),
+                text(&figures["ratio_p50_to_udp"]),
+                text(&figures["ratio_p50_to_tcp"]),
+                text(&figures["ratio_p50_to_udp_block"])
+            );
         }
     }
     if let Some(ways) = result["bulk"].as_object() {

@@ -123,7 +123,7 @@ fn primary(protection: Protection, bulk: bool, count: u64) -> Result<Turn, Bench
             channel::append(&mut link, begun, Lane::Bulk, &page)?;
         }
         if !link.transmit_at(begun)? {
-            link.wait_at(begun, (number < count).then(|| due(number)))?;
+            link.wait((number < count).then(|| due(number)))?;
         }
         link.receive()?;
         while let Some(event) = channel::next_event(&mut link)? {
@@ -172,7 +172,7 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
             "entries": from_append.len(),
             "ack": from_append.json(),
             "ack_since_due": from_due.json(),
-            "bulk_bytes_per_second": (*bulk_bytes as f64 * 1e9 / subject.ns.max(1) as f64).round(),
+            "bulk_bytes_per_second": (*bulk_bytes as f64 * 1e9 / subject.ns.max(1) as f64) as u64,
             "frames_resent": resent,
         });
         let idle = subjects.iter().find(|s| s.protection == subject.protection && !s.bulk);

@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::identity::{Identity, Met, Mismatch};
 use super::noise::{EPHEMERAL_BYTES, Entropy, Noise, Security};
-use super::pending::{AnswerBudget, Pending, PendingList, Session};
+use super::pending::{AnswerBudget, Pending, PendingList, Session, Standing};
 use super::report::{LinkEvent, LinkStats, NotEstablished, Peer, Received};
 use super::{HANDSHAKE_FRAME_BYTES, MESSAGE_BYTES, PENDING_MAX_TIME, RETRY_FIRST, RETRY_MAX};
 use crate::channel::{Mutant, Mutants};
@@ -38,8 +38,8 @@ pub struct SecureLink {
     pending: PendingList,
     current: Option<Session>,
     /// The sessions before with the same incarnation, the newest first: frames may still be under way
-    /// in them. Two, because each end may have taken another one of two handshakes that crossed for
-    /// the later one, and still seals with what is the older one for us when there is a third.
+    /// in them. Two, because of two handshakes that crossed each end may take another one for the later
+    /// one: then it still seals with what is the older one for us when there is a third.
     previous: [Option<Session>; 2],
     /// An answer for a peer that does not fit, so that it learns of it, too.
     refusal: Option<[u8; HANDSHAKE_FRAME_BYTES]>,
@@ -196,7 +196,7 @@ impl SecureLink {
         } else if let Some(position) = self.pending.position(key_id) {
             let result = self.pending.session_mut(position).opener.open(frame);
             if result.is_ok() {
-                self.prove(position);
+                self.take_up(position);
             }
             result
         } else {
@@ -244,14 +244,13 @@ impl SecureLink {
                 let initiation = frame.try_into().expect("an identity of our version has its size");
                 let expires = now + PENDING_MAX_TIME;
                 let session = self.session(noise, peer, incarnation);
-                let due = true;
-                let superseded = false;
-                let pending = Pending { session, initiation, response, due, superseded, expires };
+                let (due, key_id) = (true, session.key_id);
+                let standing = Standing::Fresh;
+                let pending = Pending { session, initiation, response, due, standing, expires };
                 self.pending.push(pending);
                 if self.mutants.has(Mutant::TrustRecordings) {
                     self.refusal = self.pending.take_due().copied();
-                    let position = self.pending.position_of_last();
-                    self.prove(position);
+                    self.take_up(self.pending.position(key_id).expect("just added"));
                 }
             }
             Met::Unfit(mismatch) => {
@@ -277,7 +276,7 @@ impl SecureLink {
             met if self.is_stranger(&met) => self.ask_again_later(now),
             Met::Fit { peer, incarnation } => {
                 let session = self.session(attempt.noise, peer, incarnation);
-                self.pending.supersede();
+                self.pending.end_attempt(self.incarnation > incarnation);
                 self.establish(session);
                 self.confirm_due = true;
             }
@@ -350,15 +349,13 @@ impl SecureLink {
         Session::new(self.security.protection(), &keys, peer)
     }
 
-    /// The peer has the keys of a pending session.
-    fn prove(&mut self, position: usize) {
-        let (session, superseded) = self.pending.prove(position);
-        if superseded && !self.mutants.has(Mutant::ReviveSessions) {
-            // What was sealed with its keys is opened; ours are later ones. Whoever held a frame back
-            // must not bring back keys that the peer may have forgotten.
-            let [newer, _] = core::mem::take(&mut self.previous);
-            self.previous = [Some(session), newer];
-        } else {
+    /// The peer has the keys of a pending session. Whoever held a frame back must not bring back keys
+    /// that the peer may have forgotten since.
+    fn take_up(&mut self, position: usize) {
+        if self.mutants.has(Mutant::ReviveSessions) {
+            self.pending.revive();
+        }
+        if let Some(session) = self.pending.take_up(position) {
             self.establish(session);
         }
     }
@@ -393,6 +390,7 @@ impl SecureLink {
     }
 
     fn new_attempt(&mut self, now: Time) -> Attempt {
+        self.pending.begin_attempt();
         let mut noise = Noise::initiator(&self.security, &mut *self.entropy);
         let frame = self.message(&mut noise, SealKind::Initiation, None);
         let name = message_name(&frame[SEAL_HEADER_BYTES..]).expect("a message begins with a key");

@@ -28,6 +28,17 @@ impl Session {
     }
 }
 
+/// Whether a session that we answered for may be taken up when its first frame comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Yes.
+    Fresh,
+    /// Yes; but our own attempt, which is under way, began later.
+    BeforeOurs,
+    /// No: a later session was. What was sealed in this one is opened.
+    Superseded,
+}
+
 /// A session that we answered for.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -38,8 +49,7 @@ pub(super) struct Pending {
     pub(super) response: [u8; HANDSHAKE_FRAME_BYTES],
     /// The response is to be sent.
     pub(super) due: bool,
-    /// A later session was proven: this one is not gone back to.
-    pub(super) superseded: bool,
+    pub(super) standing: Standing,
     pub(super) expires: Time,
 }
 
@@ -71,27 +81,43 @@ impl PendingList {
         self.0.retain(|pending| pending.session.peer.incarnation == incarnation);
     }
 
-    /// The place of the one added last.
-    pub(super) fn position_of_last(&self) -> usize {
-        self.0.len() - 1
-    }
-
     pub(super) fn session_mut(&mut self, position: usize) -> &mut Session {
         &mut self.0[position].session
     }
 
-    /// Takes out one that was proven; those before it are superseded. Whether it was itself.
-    pub(super) fn prove(&mut self, position: usize) -> (Session, bool) {
-        let Pending { session, superseded, .. } = self.0.remove(position);
-        if !superseded {
-            self.0[..position].iter_mut().for_each(|older| older.superseded = true);
+    /// The peer has the keys of this one. Takes it out to be taken up, unless it is superseded; those
+    /// before it are from now on.
+    pub(super) fn take_up(&mut self, position: usize) -> Option<Session> {
+        if self.0[position].standing == Standing::Superseded {
+            return None;
         }
-        (session, superseded)
+        let older = &mut self.0[..position];
+        older.iter_mut().for_each(|older| older.standing = Standing::Superseded);
+        Some(self.0.remove(position).session)
     }
 
-    /// All there are by now are superseded.
-    pub(super) fn supersede(&mut self) {
-        self.0.iter_mut().for_each(|older| older.superseded = true);
+    /// An attempt of our own begins.
+    pub(super) fn begin_attempt(&mut self) {
+        for pending in &mut self.0 {
+            if pending.standing == Standing::Fresh {
+                pending.standing = Standing::BeforeOurs;
+            }
+        }
+    }
+
+    /// Our attempt has come to its end. Supersedes those before it, and if `ours_first` also those
+    /// that crossed it: both ends must keep the same one of two.
+    pub(super) fn end_attempt(&mut self, ours_first: bool) {
+        for pending in &mut self.0 {
+            if ours_first || pending.standing == Standing::BeforeOurs {
+                pending.standing = Standing::Superseded;
+            }
+        }
+    }
+
+    /// All may be taken up again: a bug, planted on purpose.
+    pub(super) fn revive(&mut self) {
+        self.0.iter_mut().for_each(|pending| pending.standing = Standing::Fresh);
     }
 
     /// The next response to be sent.

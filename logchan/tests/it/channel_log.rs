@@ -199,7 +199,7 @@ fn full_window_refuses_until_the_reader_has_made_room() {
 }
 
 #[test]
-fn payload_beyond_the_window_is_not_kept() {
+fn payload_beyond_the_window_is_not_kept_and_not_acknowledged() {
     let mut pair = Pair::settled();
     pair.append(Lane::Latency, b"model");
     let mut frame = transmit(&mut pair.ends[PRIMARY], pair.now).expect("a frame");
@@ -216,6 +216,9 @@ fn payload_beyond_the_window_is_not_kept() {
         assert_eq!(pair.ends[BACKUP].handle_frame(pair.now, &frame), verdict, "at {offset}");
     }
     assert!(pair.ends[BACKUP].received(Lane::Latency).is_empty());
+    let answer = transmit(&mut pair.ends[BACKUP], pair.now).expect("an acknowledgement");
+    let (answer, _) = FrameHeader::decode(&answer).expect("a frame");
+    assert_eq!(answer.ack.newest, FrameNumber(header.number.0 - 2), "the one that was kept");
 }
 
 #[test]

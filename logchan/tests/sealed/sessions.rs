@@ -80,11 +80,21 @@ fn frame_held_back_does_not_bring_back_keys_that_its_sender_has_forgotten() {
     assert!(pair.works(), "and yet what is sealed with it could not be opened");
 }
 
-#[test]
-fn handshakes_that_cross_leave_no_frame_unread_with_the_next_one() {
+/// The name of the keys that `end` seals with.
+fn key(pair: &mut Pair, end: usize) -> Vec<u8> {
+    held_back(pair, end, b"")[4..8].to_vec()
+}
+
+/// A pair whose first end has the greater incarnation.
+fn first_is_greater() -> Pair {
     let incarnation = |pair: &Pair, end: usize| pair.ends[1 - end].peer().unwrap().incarnation;
-    let fits = |pair: &Pair| incarnation(pair, 0) > incarnation(pair, 1);
-    let mut pair = (0..).map(Pair::established).find(fits).unwrap();
+    let is_so = |pair: &Pair| incarnation(pair, 0) > incarnation(pair, 1);
+    (0..).map(Pair::established).find(is_so).unwrap()
+}
+
+#[test]
+fn of_two_handshakes_that_cross_both_ends_keep_the_same_one() {
+    let mut pair = first_is_greater();
     let now = pair.now;
     // The first answers, then begins by itself, and its initiation overtakes its answer.
     pair.ends[1].start(now);
@@ -92,13 +102,35 @@ fn handshakes_that_cross_leave_no_frame_unread_with_the_next_one() {
     let mut answer = transmitted(&mut pair.ends[0]);
     pair.ends[0].start(now);
     deliver(&mut pair, 0);
-    let mut answer_of_second = transmitted(&mut pair.ends[1]);
     pair.ends[1].handle_frame(now, &mut answer[0]);
-    pair.ends[0].handle_frame(now, &mut answer_of_second[0]);
+    let [_confirmation, mut answer] = <[_; 2]>::try_from(transmitted(&mut pair.ends[1])).unwrap();
+    pair.ends[0].handle_frame(now, &mut answer);
+    transmitted(&mut pair.ends[0]);
     assert_eq!(pair.ends.each_ref().map(|end| end.stats().sessions), [2, 2]);
+    assert_ne!(key(&mut pair, 0), key(&mut pair, 1));
+    assert!(pair.works());
+    assert_eq!(key(&mut pair, 0), key(&mut pair, 1));
+}
+
+#[test]
+fn handshakes_that_leave_each_end_with_another_one_lose_no_frame_with_the_next() {
+    let mut pair = first_is_greater();
+    let now = pair.now;
+    // The second's initiation is late: the first answers when its own handshake is done.
+    pair.ends[1].start(now);
+    let mut late = transmitted(&mut pair.ends[1]);
+    half_handshake(&mut pair, 0);
+    pair.ends[0].handle_frame(now, &mut late[0]);
+    deliver(&mut pair, 0);
+    transmitted(&mut pair.ends[1]);
+    assert_eq!(pair.ends.each_ref().map(|end| end.stats().sessions), [2, 2]);
+    let mut frames = [0, 1].map(|end| held_back(&mut pair, end, b"first in its keys"));
+    for (end, frame) in frames.iter_mut().enumerate() {
+        assert!(matches!(pair.ends[1 - end].handle_frame(now, frame), Received::Data(_)));
+    }
+    assert_ne!(key(&mut pair, 0), key(&mut pair, 1));
     assert!(pair.works());
 
-    // A third handshake while frames are under way.
     let mut frames = [0, 1].map(|end| held_back(&mut pair, end, b"under way"));
     pair.ends[0].start(now);
     pair.settle();
@@ -107,6 +139,30 @@ fn handshakes_that_cross_leave_no_frame_unread_with_the_next_one() {
         assert!(matches!(late, Received::Data(_)), "from {end}: {late:?}");
     }
     assert!(pair.works());
+}
+
+/// Frames that were held back are opened, and displace no keys that are in use.
+#[test]
+fn frames_held_back_from_many_handshakes_displace_no_keys_in_use() {
+    let mut pair = Pair::established(24);
+    let mut late = Vec::new();
+    for _ in 0..4 {
+        half_handshake(&mut pair, 0);
+        late.push(held_back(&mut pair, 0, b"late"));
+    }
+    // The last of them is in use, and the other end has not heard of it.
+    let mut under_way = held_back(&mut pair, 1, b"under way");
+    let mut newest = late.pop().unwrap();
+    let now = pair.now;
+    assert!(matches!(pair.ends[1].handle_frame(now, &mut newest), Received::Data(_)));
+    for frame in &mut late {
+        assert!(matches!(pair.ends[1].handle_frame(now, frame), Received::Data(_)));
+    }
+    assert!(pair.works());
+    assert_eq!(key(&mut pair, 0), key(&mut pair, 1));
+    // Four handshakes, none of which its sender had heard of.
+    let lost = pair.ends[0].handle_frame(now, &mut under_way);
+    assert!(matches!(lost, Received::Dropped(OpenError::StaleSession { .. })), "{lost:?}");
 }
 
 #[test]

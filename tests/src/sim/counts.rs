@@ -59,6 +59,11 @@ impl<K: Counter> Counts<K> {
         self.numbers[counter.index()]
     }
 
+    /// All of them, in the order of [`Counter::LABELS`].
+    pub fn numbers(&self) -> &[u64] {
+        &self.numbers
+    }
+
     /// Takes in those of another run; the order of runs does not matter.
     pub fn merge(&mut self, other: &Self) {
         for (sum, number) in self.numbers.iter_mut().zip(&other.numbers) {

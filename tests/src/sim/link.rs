@@ -129,8 +129,9 @@ pub struct Link {
     busy_until: u64,
     lossy_until: u64,
     stalled_until: u64,
-    /// When the latest frame in order arrives.
+    /// When the latest frame in order arrives, and the latest of all.
     in_order_at: u64,
+    latest_at: u64,
     counts: LinkCounts,
 }
 
@@ -145,6 +146,7 @@ impl Link {
             lossy_until: 0,
             stalled_until: 0,
             in_order_at: 0,
+            latest_at: 0,
             counts: LinkCounts::default(),
         }
     }
@@ -170,6 +172,11 @@ impl Link {
         self.cut = false;
         (self.lossy_until, self.stalled_until) = (0, 0);
         (self.busy_until, self.in_order_at) = (0, 0);
+    }
+
+    /// When the last frame that is on its way arrives.
+    pub fn empty_at(&self) -> u64 {
+        self.latest_at
     }
 
     /// When it has at most `bytes` to send, if it is offered nothing more: a driver that asks waits
@@ -229,6 +236,7 @@ impl Link {
             at = at.max(self.in_order_at);
             self.in_order_at = at;
         }
+        self.latest_at = self.latest_at.max(at);
         let damage = self.rng.chance(options.damage).then(|| self.rng.word());
         let pad = options.pads.then(|| self.rng.word());
         self.counts.damaged += u64::from(damage.is_some());

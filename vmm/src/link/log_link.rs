@@ -52,9 +52,9 @@ impl LogLink {
         self.wire.receive(&mut self.endpoint)
     }
 
-    /// As [`Wire::transmit_at`], now.
+    /// As [`Wire::transmit`].
     pub fn transmit(&mut self) -> Result<bool, PortError> {
-        self.transmit_at(now())
+        self.wire.transmit(&mut self.endpoint)
     }
 
     /// As [`Wire::transmit_at`].
@@ -62,16 +62,9 @@ impl LogLink {
         self.wire.transmit_at(&mut self.endpoint, now)
     }
 
-    /// Waits until a frame is there, the endpoint has something to do, a signal came, or it is
-    /// `until`.
+    /// As [`Wire::wait`].
     pub fn wait(&mut self, until: Option<Time>) -> Result<Wake, PortError> {
-        self.wait_at(now(), until)
-    }
-
-    /// The same with a reading of the clock that the caller has taken. By as much as it is old, the wait
-    /// may be too long.
-    pub fn wait_at(&mut self, now: Time, until: Option<Time>) -> Result<Wake, PortError> {
-        self.wire.wait_at(&mut self.endpoint, now, until)
+        self.wire.wait(&mut self.endpoint, until)
     }
 
     /// The next thing that happened.

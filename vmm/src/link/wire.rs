@@ -177,7 +177,7 @@ impl Wire {
     /// holds an output for that, and the caller may have long work to do. Whether more frames are there:
     /// then come again, and nothing is called late before they were seen.
     ///
-    /// After a [wait](Self::wait_at) that saw a frame this reads no clock: see `confirm`.
+    /// After a [wait](Self::wait) that saw a frame while it looked, this reads no clock: see `confirm`.
     pub fn receive(&mut self, party: &mut impl Party) -> Result<bool, PortError> {
         let arrived = self.port.arrived(FRAMES_PER_TURN)?;
         let time = party.channel().map_or(Time::default(), Channel::time);
@@ -219,14 +219,15 @@ impl Wire {
                 return Ok(());
             }
             if party.channel().is_some_and(Channel::owes_log_ack) {
-                self.send(party, now)?;
+                self.transmit_at(party, now)?;
             }
         }
     }
 
     /// What was received with a reading of the clock from before the frames were seen, was there at
-    /// `now`. From then on the backup's patience counts: from an earlier time it might end too early for
-    /// the primary's lease, which begins when the frame is sent. It is not asked in between.
+    /// `now`, which is one of this moment. From then on the backup's patience counts: from an earlier
+    /// time it might end too early for the primary's lease, which begins when the frame is sent. Nothing
+    /// asks for the patience between `receive` and here.
     fn confirm(&mut self, party: &mut impl Party, now: Time) {
         if std::mem::take(&mut self.unconfirmed) {
             party.heard_by(now);
@@ -234,15 +235,16 @@ impl Wire {
     }
 
     /// Hands to the kernel what there is to send: all of the log, and a few frames of bulk at most.
-    /// Whether bulk is left that could be sent. `now` is a reading of the clock that the caller has taken,
-    /// not before anything that the channel was told; an old one does no harm but to the lease, which
-    /// is then the shorter.
-    pub fn transmit_at(&mut self, party: &mut impl Party, now: Time) -> Result<bool, PortError> {
+    /// Whether bulk is left that could be sent.
+    pub fn transmit(&mut self, party: &mut impl Party) -> Result<bool, PortError> {
+        let now = now();
         self.confirm(party, now);
-        self.send(party, now)
+        self.transmit_at(party, now)
     }
 
-    fn send(&mut self, party: &mut impl Party, now: Time) -> Result<bool, PortError> {
+    /// The same with a reading of the clock that the caller has taken, not before anything that the
+    /// channel was told. An old one does no harm but to the lease, which is then the shorter.
+    pub fn transmit_at(&mut self, party: &mut impl Party, now: Time) -> Result<bool, PortError> {
         self.bulk_held = wants_bulk(party) && self.port.unsent_bytes()? >= UNSENT_BYTES_MAX;
         let bulk_until = match self.bulk_held {
             true => bulk_frames(party),
@@ -270,14 +272,9 @@ impl Wire {
         party.poll_timeout().into_iter().chain(queue_look).min()
     }
 
-    /// Waits until a frame is there, `party` has something to do, a signal came, or it is `until`. By
-    /// as much as `now` is old, the wait may be too long.
-    pub fn wait_at(
-        &mut self,
-        party: &mut impl Party,
-        now: Time,
-        until: Option<Time>,
-    ) -> Result<Wake, PortError> {
+    /// Waits until a frame is there, `party` has something to do, a signal came, or it is `until`.
+    pub fn wait(&mut self, party: &mut impl Party, until: Option<Time>) -> Result<Wake, PortError> {
+        let now = now();
         self.confirm(party, now);
         let due = self.due(party, now).into_iter().chain(until).min();
         let wake =

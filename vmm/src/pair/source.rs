@@ -273,7 +273,7 @@ impl<P: FramePort> PairSource<P> {
 
     fn transmit(&mut self) -> Result<(), SourceError> {
         let PairParts { replica, wire, .. } = &mut self.parts;
-        wire.transmit_at(replica, now())?;
+        wire.transmit(replica)?;
         self.sent = self.appended();
         Ok(())
     }
@@ -311,8 +311,7 @@ impl<P: FramePort> PairSource<P> {
         pass_on(&mut self.parts.replica, &mut self.parts.witness);
         let wait_max = self.wait_max();
         let PairParts { replica, wire, .. } = &mut self.parts;
-        let now = now();
-        wire.wait_at(replica, now, Some(now + wait_max))?;
+        wire.wait(replica, Some(now() + wait_max))?;
         Ok(())
     }
 

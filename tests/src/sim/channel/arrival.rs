@@ -36,9 +36,6 @@ struct Seen {
     timeout: Option<Time>,
 }
 
-/// Handshakes after which a frame of before need not be opened any more.
-const KEYS_KEPT: u64 = 2;
-
 impl Seen {
     fn of(endpoint: &Endpoint) -> Option<Self> {
         let channel = endpoint.channel()?;
@@ -156,8 +153,9 @@ impl World<'_> {
         require!(fits, "host {host} made {verdict:?} of {sent:?}, newest {}", end.newest_taken);
         let is_heard = verdict.is_sign_of_life() || !was_open || !is_newest;
         require!(is_heard, "host {host} did not hear the newest frame: {verdict:?}");
-        let not_kept = was_open && verdict == FrameVerdict::NotKept;
-        self.counts.add(Count::NotKept, u64::from(not_kept));
+        // Who keeps to the window, and to its number of frames, finds room.
+        let is_kept = !was_open || verdict != FrameVerdict::NotKept;
+        require!(is_kept, "host {host} had no room for {sent:?}");
         Ok(())
     }
 
@@ -197,8 +195,11 @@ impl World<'_> {
                 (sent.number + WINDOW_FRAMES <= end.newest_opened + 8, Count::TooOldForSeal)
             }
             EndpointVerdict::Dropped(OpenError::StaleSession { .. }) => {
-                // Who hears of handshakes and of nothing else may be left behind by any number of keys.
-                let is_behind = handshakes >= KEYS_KEPT || self.is_muted(host);
+                // Two handshakes have taken place; or one, and the frame is late anyhow. Who hears of
+                // handshakes and of nothing else may be left behind by any number of keys, and leave
+                // the other one behind.
+                let is_late = handshakes >= 1 && sent.number < end.newest_opened;
+                let is_behind = handshakes >= 2 || is_late || sent.is_muted || self.is_muted(host);
                 (self.options.rekey_after.is_some() && is_behind, Count::KeyGaps)
             }
             EndpointVerdict::Dropped(

@@ -5,6 +5,7 @@ use logchan::ids::{Lane, Role};
 use logchan::time::Time;
 
 use super::count::Count;
+use super::host::{Life, Process};
 use super::model::{End, Session};
 use super::world::{World, known, other};
 use crate::sim::{Checked, require};
@@ -24,7 +25,7 @@ impl World<'_> {
         let (id, term) = (channel.config().session.0, channel.config().term.0);
         // Both a response and the first frame of a session prove a peer that lives: one that it was
         // at some time since we asked.
-        let is_he = |life: &&super::host::Life| life.incarnation == peer.incarnation;
+        let is_he = |life: &&Life| life.incarnation == peer.incarnation;
         let him = self.hosts[other(host)].lives.iter().find(is_he);
         let is_alive = him.is_some_and(|him| him.until.is_none_or(|until| until >= life.since));
         require!(is_alive, "host {host} met a peer that is no more: {peer:?}, {him:?}");
@@ -139,7 +140,7 @@ impl World<'_> {
         );
         self.check_lease_and_silence(session, host)?;
         let he = &self.hosts[other(host)];
-        let his = he.endpoint.channel().filter(|_| he.process != super::host::Process::Down);
+        let his = he.endpoint.channel().filter(|_| he.process != Process::Down);
         let he_holds = his.is_some_and(|channel| channel.lease_held(he.clock.shows(at)));
         require!(!(is_held && he_holds), "both hosts have a lease");
         Ok(())

@@ -29,7 +29,7 @@ counters! {
         Forged = "frames forged or played back",
         PlayedBack = "handshakes played back",
         Holds = "times that a forger held frames back",
-        Held = "frames held back",
+        Held = "frames that a forger held back",
         Partitions = "partitions",
         OneWay = "partitions, of one direction only",
         Freezes = "freezes",
@@ -64,9 +64,9 @@ counters! {
         Barriers = "points that required bulk",
         BehindBulk = "log entries that overtook bulk",
         Resent = "segments sent again",
+        Needless = "segments that were there already",
         LostOvertaken = "segments taken for lost: overtaken",
         LostTimeout = "segments taken for lost: timeout",
-        NotKept = "frames not kept by an open channel",
         TooOld = "frames too old",
         Calm = "runs that ended calm",
     }
@@ -91,6 +91,7 @@ pub(super) fn count_channel(counts: &mut Counts<Count>, endpoint: &Endpoint) {
     let Some(channel) = endpoint.channel() else { return };
     let stats = channel.stats();
     counts.add(Count::Resent, stats.resent);
+    counts.add(Count::Needless, stats.received(FrameVerdict::PayloadRepeated));
     counts.add(Count::LostOvertaken, stats.lost_overtaken);
     counts.add(Count::LostTimeout, stats.lost_timeout);
     counts.add(Count::TooOld, stats.received(FrameVerdict::TooOld));

@@ -7,6 +7,7 @@ use super::progress::MEET_NS;
 use super::turn::FRAMES_AT_ONCE_MAX;
 use super::world::{Event, Fault, Phase, World};
 use crate::sim::Checked;
+use crate::sim::link::Link;
 
 impl World<'_> {
     /// The first of each kind of fault.
@@ -116,8 +117,10 @@ impl World<'_> {
         let now = self.queue.now();
         self.trace.line(now, None, "heal", format_args!(""));
         let silence_ns = self.options.timing.silence.as_nanos();
-        // Whoever takes the other for alive at the beginning, and should not, notices in this time.
-        let not_before = now + silence_ns * 6 / 5;
+        // Whoever takes the other for alive at the beginning, and should not, notices in this time:
+        // after the last frame that it sent when it lived.
+        let empty_at = self.links.iter().map(Link::empty_at).fold(now, u64::max);
+        let not_before = empty_at + silence_ns * 6 / 5;
         let renewals_ns = self.options.hosts.iter().map(|host| host.renew_ns.end()).sum::<u64>();
         let by = not_before + renewals_ns + MEET_NS;
         self.phase = Phase::Meet { not_before, by };

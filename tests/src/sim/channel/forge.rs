@@ -93,7 +93,7 @@ impl World<'_> {
 
     /// Whether nobody has heard of `host`, just now or a moment ago, but its handshakes.
     pub(super) fn is_muted(&self, host: usize) -> bool {
-        let moment_ns = self.options.timing.silence.as_nanos() / 4;
+        let moment_ns = self.options.timing.silence.as_nanos();
         let until = self.forger.holds_until[host];
         until > 0 && self.queue.now() < until + moment_ns
     }

@@ -78,7 +78,7 @@ pub(super) struct Host {
     pub(super) reads_at: u64,
     /// The lease as it was told.
     pub(super) lease_told: bool,
-    /// That the peer was met is to be told, or was told.
+    /// It was told whom it met.
     pub(super) met_told: bool,
     /// When the thread is woken, and the only wake-up that counts.
     pub(super) wake_at: Option<u64>,
@@ -159,11 +159,6 @@ impl Host {
         }
     }
 
-    /// What its clock shows.
-    pub(super) fn now(&self, at: u64) -> Time {
-        self.clock.shows(at)
-    }
-
     /// What it is.
     pub(super) fn life(&self) -> &Life {
         self.lives.last().expect("a host has lived")
@@ -180,7 +175,7 @@ impl Host {
     ) {
         let mutants = self.endpoint.settings().mutants;
         let settings = settings(options, index, role, term, mutants);
-        let now = self.now(at);
+        let now = self.clock.shows(at);
         self.endpoint.renew(now, settings).expect("sound settings");
         self.begin_life(at, role, term);
     }
@@ -189,7 +184,7 @@ impl Host {
     pub(super) fn boot(&mut self, at: u64, options: &Options, index: usize, role: Role, term: u64) {
         let mutants = self.endpoint.settings().mutants;
         let settings = settings(options, index, role, term, mutants);
-        let now = self.now(at);
+        let now = self.clock.shows(at);
         self.endpoint = start(options, settings, &self.incarnation, &mut self.rng, now);
         self.process = Process::Running;
         self.answers.clear();

@@ -140,7 +140,8 @@ fn draw_timing(rng: &mut Rng) -> Timing {
         retransmit_max: Duration::from_nanos(rng.magnitude(retransmit_min_ns..=20 * MS)),
     };
     timing.check().expect("times that were made to go together");
-    timing
+    // What ships must be right at least.
+    if rng.chance(Chance::percent(12)) { Timing::DEFAULT } else { timing }
 }
 
 /// How long something lasts: anything, or just about as long as anybody's patience.

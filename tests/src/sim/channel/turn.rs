@@ -28,8 +28,9 @@ impl World<'_> {
         while let Some(arrival) = self.hosts[host].ring.pop_front() {
             self.take_in(host, arrival)?;
         }
-        let now = self.hosts[host].now(self.queue.now());
-        self.hosts[host].endpoint.handle_timeout(now);
+        let own = &mut self.hosts[host];
+        let now = own.clock.shows(self.queue.now());
+        own.endpoint.handle_timeout(now);
         self.check_timeout(host)?;
         let told = self.take_events(host)?;
         self.read(host)?;
@@ -227,15 +228,17 @@ impl World<'_> {
         own.frames += 1;
         let now = own.clock.shows(at);
         let header = SealHeader::decode(frame);
-        require!(header.is_ok(), "host {host} sends what no link takes: {header:?}");
-        let kind = header.map_or(SealKind::Data, |header| header.kind);
+        let header = header.map_err(|error| Violation(format!("host {host} sends {error}")))?;
+        let kind = header.kind;
         let (is_data, is_opening) = match kind {
             SealKind::Data => (true, false),
             SealKind::Confirm => (false, false),
             SealKind::Initiation | SealKind::Response => (false, true),
         };
         let handshakes = self.hosts[other(host)].endpoint.link_stats().sessions;
-        let mut sent = Sent { from: Some(host), at: now, handshakes, ..Sent::by_nobody() };
+        let is_muted = self.is_muted(host) || self.is_muted(other(host));
+        let mut sent =
+            Sent { from: Some(host), at: now, handshakes, is_muted, ..Sent::by_nobody() };
         if is_data {
             let own = &self.hosts[host];
             let session = &mut self.sessions[known(own.session)?];
@@ -261,7 +264,8 @@ impl World<'_> {
             self.forger.handshakes.push(id);
             self.echo(host);
         }
-        let what = format_args!("#{:06} {} bytes, number {}", id.0, frame.len(), sent.number);
+        let (key, number) = (header.key_id, sent.number);
+        let what = format_args!("#{:06} {} bytes: {kind:?} {key:08x} {number}", id.0, frame.len());
         self.trace.line(at, Some(host), "send", what);
         if self.is_held(host, id, is_opening) {
             return Ok(());

@@ -2,6 +2,7 @@
 
 use logchan::channel::Mutants;
 use logchan::ids::Role;
+use logchan::time::Time;
 
 use super::count::{Count, count_channel, count_endpoint, count_link};
 use super::forge::Forger;
@@ -15,8 +16,7 @@ use crate::sim::link::{Delivery, Link};
 use crate::sim::queue::EventQueue;
 use crate::sim::rng::Rng;
 use crate::sim::trace::Trace;
-use crate::sim::{Checked, Violation, require};
-use logchan::time::Time;
+use crate::sim::{Checked, MS, Violation};
 
 /// Events in a run, at most: more of them are a storm.
 const EVENTS_MAX: u64 = 2_000_000;
@@ -37,7 +37,7 @@ pub(super) enum Event {
     Work { host: usize },
     /// A host's owner wants a new channel.
     Renew { host: usize, ticket: u64 },
-    /// A fault begins, and one ends.
+    /// A fault begins.
     Fault(Fault),
     /// What was cut is whole.
     Mend,
@@ -53,7 +53,7 @@ pub(super) enum Event {
     Look,
 }
 
-/// What goes wrong, from time to time.
+/// What goes wrong, from time to time: see `faults` and `forge`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Partition,
@@ -89,8 +89,9 @@ pub(super) enum Phase {
 pub(super) struct Sent {
     /// Who sent it; nobody, if it was made up.
     pub(super) from: Option<usize>,
-    /// Of a channel's frame: its session and its number there.
+    /// Of a channel's frame: its session.
     pub(super) session: Option<u64>,
+    /// Its number there.
     pub(super) number: u64,
     /// What the sender's clock showed.
     pub(super) at: Time,
@@ -98,6 +99,8 @@ pub(super) struct Sent {
     pub(super) is_bye: bool,
     /// Handshakes that its receiver had done when it was sent.
     pub(super) handshakes: u64,
+    /// One of the two heard only handshakes of the other: [`World::is_muted`].
+    pub(super) is_muted: bool,
     /// A channel has taken it in.
     pub(super) taken: bool,
 }
@@ -112,6 +115,7 @@ impl Sent {
             at: Time::default(),
             is_bye: false,
             handshakes: 0,
+            is_muted: false,
             taken: false,
         }
     }
@@ -300,7 +304,7 @@ impl<'a> World<'a> {
         let own = &self.hosts[host];
         if let Some(channel) = own.endpoint.channel()
             && own.lease_told
-            && !channel.lease_held(own.now(now))
+            && !channel.lease_held(own.clock.shows(now))
         {
             self.counts.count(Count::ThawsWithoutLease);
         }
@@ -328,7 +332,7 @@ impl<'a> World<'a> {
             self.handshakes_done -= met as u64;
         }
         self.counts.add(Count::Rekeys, self.handshakes_done);
-        self.counts.add(Count::VirtualMs, self.queue.now() / crate::sim::MS);
+        self.counts.add(Count::VirtualMs, self.queue.now() / MS);
     }
 
     /// The session of the channel of `host`.
@@ -339,6 +343,5 @@ impl<'a> World<'a> {
 
 /// Ends the run if a host's bookkeeping and the world's differ: a mistake of the simulator.
 pub(super) fn known<T>(value: Option<T>) -> Checked<T> {
-    require!(value.is_some(), "the simulator has lost count");
-    Ok(value.expect("just asked"))
+    value.ok_or_else(|| Violation("the simulator has lost count".into()))
 }
