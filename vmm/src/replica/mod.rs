@@ -90,3 +90,5 @@ pub use step::{CheckpointImage, CopyRequest, Halted, NextRegion, Step, StrayAdvi
 
 #[cfg(test)]
 mod arrows_tests;
+#[cfg(test)]
+mod purity_tests;
