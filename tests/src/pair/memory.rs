@@ -18,6 +18,26 @@ fn guest_ram(pid: u32, bytes: u64) -> (u64, u64) {
     range
 }
 
+/// Makes every page of the guest RAM of process `pid` one of its own kind, but for `margin` bytes at
+/// either end. The guest must not use them.
+///
+/// # Panics
+///
+/// When that memory can't be written.
+pub fn fill(pid: u32, ram_bytes: u64, margin: u64) {
+    let (start, end) = guest_ram(pid, ram_bytes);
+    assert!(end - start - ram_bytes < margin, "a neighbour is as large as the margin");
+    let file = File::options().write(true).open(format!("/proc/{pid}/mem"));
+    let file = file.expect("root may look into other processes");
+    let mut chunk = vec![0x5A; 1 << 20];
+    for at in (start + margin..end - margin).step_by(chunk.len()) {
+        for (index, page) in chunk.chunks_exact_mut(4096).enumerate() {
+            page[..8].copy_from_slice(&(at + index as u64).to_le_bytes());
+        }
+        file.write_all_at(&chunk, at).expect("guest RAM can be written");
+    }
+}
+
 /// Flips the lowest bit of the first byte of each `text` in the guest RAM of process `pid`; how many
 /// there were.
 ///

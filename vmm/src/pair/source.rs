@@ -595,6 +595,12 @@ impl<P: FramePort> EventSource for PairSource<P> {
         Ok(self.parts.replica.take_checkpoint())
     }
 
+    /// The other host waits for an acknowledgement, or for output, and not for longer than its silence
+    /// timeout.
+    fn breathe(&mut self) -> Result<(), SourceError> {
+        self.turn()
+    }
+
     fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {
         Ok(())
     }

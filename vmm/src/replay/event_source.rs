@@ -189,6 +189,12 @@ pub trait EventSource: Readings {
     /// The checkpoint that [`Region::Apply`] announced.
     fn take_checkpoint(&mut self) -> Result<Image, SourceError>;
 
+    /// A long checkpoint is being applied: asked again and again meanwhile, about every millisecond. A
+    /// source that somebody waits for gives a sign of life.
+    fn breathe(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// The machine stopped after [`Region::End`].
     fn end(&mut self, end: &EndState) -> Result<(), SourceError>;
 }

@@ -178,6 +178,10 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
         self.source.take_checkpoint()
     }
 
+    fn breathe(&mut self) -> Result<(), SourceError> {
+        self.source.breathe()
+    }
+
     fn end(&mut self, end: &EndState) -> Result<(), SourceError> {
         self.source.end(end)?;
         let &EndState { natural_exits, interrupts, memory_digest, state_digest } = end;

@@ -90,10 +90,11 @@ impl Machine {
         self.vm.ram()
     }
 
-    /// Drains the vCPU and puts the machine into the state of `image`.
-    pub fn apply(&mut self, image: &Image) -> Result<(), RestoreError> {
+    /// Drains the vCPU and puts the machine into the state of `image`. `breathe` is called again and
+    /// again while that takes long.
+    pub fn apply(&mut self, image: &Image, breathe: &mut dyn FnMut()) -> Result<(), RestoreError> {
         match self.vcpu.drain()? {
-            VmExit::Interrupted => restore::restore(self, image),
+            VmExit::Interrupted => restore::restore(self, image, breathe),
             exit => Err(RestoreError::ExitOpen { exit }),
         }
     }

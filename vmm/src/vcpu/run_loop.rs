@@ -103,8 +103,7 @@ fn run_adopted(machine: &mut Machine, source: &mut impl EventSource) -> Result<E
             Region::Run => run_region(machine, source)?,
             Region::Stay => continue,
             Region::Apply => {
-                machine.apply(&source.take_checkpoint()?)?;
-                machine.counters.checkpoints += 1;
+                apply(machine, source)?;
                 Reached::Running
             }
             Region::Capture => match drain(machine, source)? {
@@ -180,6 +179,18 @@ fn fatal(machine: &mut Machine, source: &mut impl EventSource, exit: VmExit) -> 
         Ok(()) => RunError::Guest { exit, rip: registers[RIP], privilege_level, natural_exits },
         Err(error) => error.into(),
     }
+}
+
+fn apply(machine: &mut Machine, source: &mut impl EventSource) -> Result<(), RunError> {
+    let image = source.take_checkpoint()?;
+    let mut breathed = Ok(());
+    machine.apply(&image, &mut || {
+        if breathed.is_ok() {
+            breathed = source.breathe();
+        }
+    })?;
+    machine.counters.checkpoints += 1;
+    Ok(breathed?)
 }
 
 fn take_checkpoint(
