@@ -31,7 +31,7 @@ pub enum RestoreError {
 const PAGES_AT_ONCE: usize = 512;
 
 /// Applies `image`. Nothing may be left open in the vCPU ([`crate::kvm::Vcpu::drain`]). `breathe` is
-/// called after each [`PAGES_AT_ONCE`].
+/// called about every millisecond.
 ///
 /// Order: pages, stale shadow page tables, vCPU, devices. Everything is decoded before anything is
 /// changed, so a malformed checkpoint leaves the machine as it was.
