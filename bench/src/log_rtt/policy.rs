@@ -6,6 +6,10 @@ use netpath::WaitPolicy;
 /// Time between two requests of an idle line.
 const PACE: Duration = Duration::from_millis(10);
 
+/// How long a side of an idle line looks: for longer than the other one needs to be woken, so that a
+/// round trip has one wake in it and not two.
+const IDLE_LOOK: std::time::Duration = std::time::Duration::from_micros(200);
+
 /// How both sides of a variant wait for each other. The same for every variant, by the same code
 /// ([`netpath::wait::spin`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -14,7 +18,7 @@ pub(crate) enum Policy {
     Block,
     /// Look for 50 us, yielding after 4, then block; one request after the other
     Spin,
-    /// As spin, with one request every 10 ms
+    /// Look for 200 us, yielding after 4, then block; one request every 10 ms
     Idle,
     /// As block, with one request every 10 ms
     IdleBlock,
@@ -35,7 +39,8 @@ impl Policy {
     pub(crate) fn wait(self) -> WaitPolicy {
         match self {
             Policy::Block | Policy::IdleBlock => WaitPolicy::BLOCK,
-            Policy::Spin | Policy::Idle => WaitPolicy::default(),
+            Policy::Spin => WaitPolicy::default(),
+            Policy::Idle => WaitPolicy { spin: IDLE_LOOK, ..WaitPolicy::default() },
         }
     }
 
