@@ -18,6 +18,12 @@ fn guest_ram(pid: u32, bytes: u64) -> (u64, u64) {
     range
 }
 
+/// The address space of process `pid`.
+fn memory(pid: u32) -> File {
+    let file = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
+    file.expect("root may look into other processes")
+}
+
 /// Makes every page of the guest RAM of process `pid` one of its own kind, but for `margin` bytes at
 /// either end. The guest must not use them.
 ///
@@ -27,8 +33,7 @@ fn guest_ram(pid: u32, bytes: u64) -> (u64, u64) {
 pub fn fill(pid: u32, ram_bytes: u64, margin: u64) {
     let (start, end) = guest_ram(pid, ram_bytes);
     assert!(end - start - ram_bytes < margin, "a neighbour is as large as the margin");
-    let file = File::options().write(true).open(format!("/proc/{pid}/mem"));
-    let file = file.expect("root may look into other processes");
+    let file = memory(pid);
     let mut chunk = vec![0x5A; 1 << 20];
     for at in (start + margin..end - margin).step_by(chunk.len()) {
         for (index, page) in chunk.chunks_exact_mut(4096).enumerate() {
@@ -46,8 +51,7 @@ pub fn fill(pid: u32, ram_bytes: u64, margin: u64) {
 /// When that memory can't be read or written.
 pub fn flip_bits(pid: u32, ram_bytes: u64, text: &[u8]) -> usize {
     let (start, end) = guest_ram(pid, ram_bytes);
-    let file = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
-    let file = file.expect("root may look into other processes");
+    let file = memory(pid);
     let mut ram = vec![0; usize::try_from(end - start).expect("it fits")];
     file.read_exact_at(&mut ram, start).expect("guest RAM can be read");
     let found = ram.windows(text.len()).enumerate().filter(|(_, bytes)| *bytes == text);
