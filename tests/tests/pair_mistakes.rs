@@ -2,10 +2,11 @@
 
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
+use std::process::{Command, Output};
 use std::time::Duration;
 use tests::guests;
 use tests::pair::{Process, Rig};
-use tests::program::run;
+use tests::program::{run, understudy};
 use tests::wait_for;
 use vmm::demo::pair::member::Part;
 use vmm::demo::pair::network::{Host, LOG_LINK};
@@ -16,6 +17,17 @@ use vmm::pair::event::PairEvent;
 /// Starts either part on its host with `options`, which replace its own of the same name, and wants
 /// exit code `code` and one line with `text`.
 fn fails(rig: &Rig, options: &[&str], code: i32, text: &str) {
+    fails_with(run, rig, options, code, text);
+}
+
+/// The same, started by `start`.
+fn fails_with(
+    start: impl Fn(&[&str]) -> Output + Sync,
+    rig: &Rig,
+    options: &[&str],
+    code: i32,
+    text: &str,
+) {
     for (part, host) in [("primary", Host::A), ("backup", Host::B)] {
         let (key, witness, status) = (rig.path("key"), rig.path("witness"), rig.path("status"));
         let [key, witness, status] =
@@ -35,7 +47,7 @@ fn fails(rig: &Rig, options: &[&str], code: i32, text: &str) {
             }
         }
         args.extend(options);
-        let output = rig.network.host(host).enter(|| Ok(run(&args))).unwrap();
+        let output = rig.network.host(host).enter(|| Ok(start(&args))).unwrap();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
         assert_eq!(errors.lines().count(), 1, "{args:?}: {errors}");
@@ -62,6 +74,21 @@ fn what_is_missing_is_named_in_one_line() {
     fails(&rig, &["--memory", "4096"], 2, "too large");
     fails(&rig, &["--vcpus", "2"], 2, "only one vCPU is supported");
     fails(&rig, &["--kvm", "/no/such/kvm"], 3, "/no/such/kvm");
+}
+
+#[test]
+fn host_with_too_little_memory_is_told() {
+    let rig = Rig::default();
+    let meminfo = rig.path("meminfo");
+    std::fs::write(&meminfo, "MemTotal: 65536 kB\nMemAvailable: 32768 kB\n").unwrap();
+    // A host as small as that: in a mount namespace of its own.
+    let on_small_host = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /proc/meminfo && exec \"$@\""]);
+        command.arg(&meminfo).arg(understudy()).args(args).output().unwrap()
+    };
+    let text = "64 MiB of guest memory, but the host has only 32 MiB available";
+    fails_with(on_small_host, &rig, &["--memory", "64"], 2, text);
 }
 
 #[test]
