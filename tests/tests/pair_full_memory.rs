@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use tests::pair::Rig;
 use tests::pair::memory::fill;
-use tests::pair::{Rig, RigOptions};
 use tests::wait_for;
 use vmm::demo::pair::member::Part;
 use vmm::demo::pair::network::Host;
@@ -17,8 +17,7 @@ const MARGIN: u64 = 128 << 20;
 
 #[test]
 fn backup_gives_signs_of_life_while_it_lays_out_its_memory() {
-    // What a user has unless told otherwise.
-    let rig = Rig::new(RigOptions { silence_ms: 100, ..RigOptions::default() });
+    let rig = Rig::default();
     let memory = ["--memory", RAM_MIB];
     let mut primary = rig.start(Part::Primary, Host::A, &memory);
     wait_for!(primary, PairEvent::TermWon);
@@ -26,7 +25,8 @@ fn backup_gives_signs_of_life_while_it_lays_out_its_memory() {
     let mut backup = rig.start(Part::Backup, Host::B, &memory);
     wait_for!(backup, PairEvent::Following);
     backup.wait_for_role("following");
-    std::thread::sleep(Duration::from_secs(1));
+    // It says so before it begins, and needs seconds.
+    std::thread::sleep(Duration::from_secs(5));
     backup.wait_for_role("following");
     primary.wait_for_role("protected");
     let losses = primary.count(|event| matches!(event, PairEvent::BackupSilent { .. }));

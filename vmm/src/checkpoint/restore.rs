@@ -28,7 +28,7 @@ pub enum RestoreError {
 
 /// Pages of a checkpoint that are applied in one go. A page that was never there costs a fault on the
 /// host: they take about a millisecond.
-const PAGES_AT_ONCE: usize = 512;
+const PAGES_AT_ONCE: usize = 128;
 
 /// Applies `image`. Nothing may be left open in the vCPU ([`crate::kvm::Vcpu::drain`]). `breathe` is
 /// called about every millisecond.
