@@ -5,6 +5,7 @@
 //! the second half.
 
 use crate::entry::REGISTERS;
+use crate::ids::Lane;
 use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::wire::leb128_length;
 
@@ -130,10 +131,11 @@ pub const WINDOW_BYTES_MIN: usize = ENTRY_BYTES_MAX;
 /// Bytes of a lane's window, at most.
 pub const WINDOW_BYTES_MAX: usize = 1 << 30;
 
-/// Frames of one lane that may be on their way without an acknowledgement. Those of both lanes fit the
-/// 256 that a host's packet port holds while its reader is not running: otherwise each such moment is
-/// a loss.
-pub const IN_FLIGHT_FRAMES_MAX: usize = 112;
+/// Frames of each lane that may be on their way without an acknowledgement, by [`Lane::index`]. Those of
+/// both lanes fit the 256 that a host's packet port holds while its reader is not running: otherwise each
+/// such moment is a loss. Of bulk there are fewer: a receiver that was stopped for a moment finds them
+/// before the log that follows, and stays behind by as many for as long as pages come.
+pub const IN_FLIGHT_FRAMES_MAX: [usize; Lane::ALL.len()] = [112, 32];
 
 /// Stretches of a lane that may have arrived behind a gap. A frame that would begin one more is
 /// dropped, and comes again.
@@ -151,6 +153,9 @@ pub const REPLAY_BITS: u32 = 128;
 /// Points in the log that wait for bulk bytes; more of them are merged.
 pub const BULK_BARRIERS_MAX: usize = 64;
 
+/// Frames of both lanes that may be on their way.
+pub const IN_FLIGHT_FRAMES_BOTH: usize = IN_FLIGHT_FRAMES_MAX[0] + IN_FLIGHT_FRAMES_MAX[1];
+
 // A frame of the least size carries at least as much as its header takes.
 const _: () = assert!(CHANNEL_FRAME_BYTES_MIN >= 2 * FRAME_HEADER_BYTES);
 // The length of a payload fits its field.
@@ -161,4 +166,4 @@ const _: () = assert!(WINDOW_BYTES_MAX <= u32::MAX as usize);
 const _: () =
     assert!(ACK_BITS <= u64::BITS && ACK_BITS <= REPLAY_BITS && REPLAY_BITS <= u128::BITS);
 // Both lanes full of frames leave room for those without payload.
-const _: () = assert!(SENT_TIMES >= 2 * 2 * IN_FLIGHT_FRAMES_MAX && SENT_TIMES.is_power_of_two());
+const _: () = assert!(SENT_TIMES >= 2 * IN_FLIGHT_FRAMES_BOTH && SENT_TIMES.is_power_of_two());

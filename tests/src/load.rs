@@ -90,8 +90,8 @@ pub fn pin(core: usize) {
 }
 
 /// Pins the calling thread to `core` and lets nothing else run there while it can run itself
-/// (SCHED_FIFO, by chrt(1) of util-linux): builds and tests beside it are not what is measured. Not
-/// for longer than a second at a time: then the kernel lets others run, for 50 ms of each.
+/// (SCHED_FIFO, by chrt(1) of util-linux): builds and tests beside it are not what is measured. Who is
+/// busy for 950 ms of a second is stopped for the other 50, whether anybody else wants to run or not.
 pub fn take_core(core: usize) {
     pin(core);
     let thread = nix::unistd::gettid().to_string();

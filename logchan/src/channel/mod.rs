@@ -70,7 +70,7 @@ use self::send_window::SendWindow;
 use self::sent_times::SentTimes;
 use self::timer::{Timer, TimerTable};
 use crate::ids::{FrameNumber, Lane, LogSeq, Role, Term};
-use crate::limits::FRAME_HEADER_BYTES;
+use crate::limits::{FRAME_HEADER_BYTES, IN_FLIGHT_FRAMES_MAX};
 use crate::liveness::Liveness;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -173,7 +173,10 @@ impl Channel {
             role,
             state: State::Open,
             now,
-            send: config.window_bytes.map(SendWindow::new),
+            send: Lane::ALL.map(|lane| {
+                let index = lane.index();
+                SendWindow::new(config.window_bytes[index], IN_FLIGHT_FRAMES_MAX[index])
+            }),
             recv: config.window_bytes.map(RecvWindow::new),
             commit: Commit::new(),
             next_number: FrameNumber::NONE.next(),

@@ -17,7 +17,6 @@ use alloc::vec::Vec;
 
 use crate::frame::{FrameAck, LaneAck};
 use crate::ids::FrameNumber;
-use crate::limits::IN_FLIGHT_FRAMES_MAX;
 use crate::time::{Duration, Time};
 
 /// A segment is lost when a frame sent this many numbers later has arrived: RFC 9002, section
@@ -66,19 +65,22 @@ pub(super) struct SendWindow {
     /// The peer takes no byte from here on.
     limit: u64,
     segments: VecDeque<Segment>,
+    /// Segments, at most.
+    segments_max: usize,
     /// Segments whose fate is `Lost`.
     lost: usize,
 }
 
 impl SendWindow {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, segments_max: usize) -> Self {
         Self {
             ring: vec![0; capacity],
             acked: 0,
             sent: 0,
             end: 0,
             limit: 0,
-            segments: VecDeque::with_capacity(IN_FLIGHT_FRAMES_MAX),
+            segments: VecDeque::with_capacity(segments_max),
+            segments_max,
             lost: 0,
         }
     }
@@ -143,7 +145,7 @@ impl SendWindow {
         let unsent = ((self.end - self.sent) as usize).min(payload_max);
         let open = self.limit.saturating_sub(self.sent);
         let is_cut_short = open < unsent as u64;
-        if self.segments.len() == IN_FLIGHT_FRAMES_MAX || (is_cut_short && self.is_waiting()) {
+        if self.segments.len() == self.segments_max || (is_cut_short && self.is_waiting()) {
             return 0;
         }
         unsent.min(open as usize)

@@ -9,7 +9,7 @@ use logchan::endpoint::{Endpoint, EndpointVerdict};
 use logchan::frame::FrameKind;
 use logchan::handshake::LinkStats;
 use logchan::ids::Lane;
-use logchan::limits::IN_FLIGHT_FRAMES_MAX;
+use logchan::limits::IN_FLIGHT_FRAMES_BOTH;
 use logchan::time::{self, Time};
 use netpath::{
     FRAME_MAX, FRAME_MIN, FramePort, LinkState, MacAddr, Mark, PacketConfig, PacketPort, PortError,
@@ -18,7 +18,7 @@ use netpath::{
 use std::time::Duration;
 
 // A peer that does not run for a while loses nothing, with room for frames that carry no lane.
-const _: () = assert!(Lane::ALL.len() * IN_FLIGHT_FRAMES_MAX + 32 <= netpath::RECEIVE_FRAMES);
+const _: () = assert!(IN_FLIGHT_FRAMES_BOTH + 32 <= netpath::RECEIVE_FRAMES);
 
 /// Bytes of an Ethernet header.
 const HEADER_BYTES: usize = FRAME_MIN;

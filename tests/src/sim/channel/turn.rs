@@ -3,7 +3,7 @@
 
 use logchan::channel::AppendError;
 use logchan::ids::Lane;
-use logchan::limits::IN_FLIGHT_FRAMES_MAX;
+use logchan::limits::IN_FLIGHT_FRAMES_BOTH;
 use logchan::seal::{SealHeader, SealKind};
 
 use super::count::Count;
@@ -15,7 +15,7 @@ use crate::sim::{Checked, Violation, require};
 
 /// Frames that an endpoint has to send at one moment, at most: both lanes' windows, and what has no
 /// payload.
-pub(super) const FRAMES_AT_ONCE_MAX: usize = 2 * IN_FLIGHT_FRAMES_MAX + 16;
+pub(super) const FRAMES_AT_ONCE_MAX: usize = IN_FLIGHT_FRAMES_BOTH + 16;
 
 impl World<'_> {
     /// The thread of `host` runs.

@@ -185,7 +185,7 @@ fn check_stretch(
         let in_flight = wire.in_flight[0].len();
         let may_send = open >= unsent || (open > 0 && in_flight == 0);
         require!(
-            unsent == 0 || !may_send || in_flight >= IN_FLIGHT_FRAMES_MAX,
+            unsent == 0 || !may_send || in_flight >= IN_FLIGHT_FRAMES_MAX[0],
             "host {host} sends bulk while {unsent} bytes of the log wait"
         );
     }
@@ -213,7 +213,8 @@ fn check_stretch(
     wire.sent[index] = stretch.1;
     wire.in_flight[index].push_back(stretch);
     let in_flight = wire.in_flight[index].len();
-    require!(in_flight <= IN_FLIGHT_FRAMES_MAX, "{in_flight} frames of {lane:?} on their way");
+    let in_flight_max = IN_FLIGHT_FRAMES_MAX[index];
+    require!(in_flight <= in_flight_max, "{in_flight} frames of {lane:?} on their way");
     Ok(())
 }
 
