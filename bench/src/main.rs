@@ -1,17 +1,19 @@
 //! Measurements. Every figure comes with its peer, measured in the same run, in turns, on the same
 //! cores; this host's absolute times mean little elsewhere.
 
+mod asking;
 mod error;
 mod interleave;
 mod lan;
 mod log_rtt;
 mod machine;
+mod outcome;
 mod record_cost;
 mod seal_cost;
 mod series;
+mod vms;
 
 use clap::{Parser, Subcommand};
-use error::BenchError;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::LogRtt(args) => log_rtt::main(&args),
         Command::SealCost(args) => seal_cost::main(&args),
-        Command::RecordCost(args) => record_cost::main(&args).map_err(BenchError::from),
+        Command::RecordCost(args) => record_cost::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,77 @@
+//! What a measurement gives, the same for all of them: figures as one JSON object, and the series they
+//! are taken from.
+
+use crate::error::BenchError;
+use crate::machine;
+use crate::series::Series;
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Options of every measurement: where its result goes.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct OutputArgs {
+    /// Print one JSON object as the last line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Save every series to this folder, as .hgrm and .hlog
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A finished measurement.
+pub(crate) struct Outcome {
+    /// What the command is called.
+    pub(crate) name: &'static str,
+    /// The figures.
+    pub(crate) figures: Map<String, Value>,
+    /// What they were taken from, by name: `irq-delivery.computing`.
+    pub(crate) series: Vec<(String, Series)>,
+}
+
+impl Outcome {
+    /// An empty one.
+    pub(crate) fn new(name: &'static str) -> Outcome {
+        Outcome { name, figures: Map::new(), series: Vec::new() }
+    }
+
+    /// Adds a figure.
+    pub(crate) fn put(&mut self, name: &str, figure: impl Into<Value>) {
+        self.figures.insert(name.into(), figure.into());
+    }
+
+    /// Adds a series under the measurement's name and `name`; its percentiles.
+    pub(crate) fn keep(&mut self, name: &str, series: Series) -> Value {
+        let figures = series.json();
+        self.series.push((format!("{}.{name}", self.name), series));
+        figures
+    }
+
+    /// Saves every series into `folder`.
+    pub(crate) fn save(&self, folder: &Path) -> Result<(), BenchError> {
+        let doing = format!("making the folder {}", folder.display());
+        fs::create_dir_all(folder).map_err(BenchError::os(doing))?;
+        self.series.iter().try_for_each(|(name, series)| series.save(folder, name))
+    }
+
+    /// Saves and prints as `args` want; for people by `table`.
+    pub(crate) fn finish(
+        self,
+        args: &OutputArgs,
+        table: impl FnOnce(&Map<String, Value>),
+    ) -> Result<(), BenchError> {
+        if let Some(folder) = &args.out {
+            self.save(folder)?;
+        }
+        if args.json {
+            let mut object = Map::new();
+            object.insert("benchmark".into(), self.name.into());
+            object.insert("machine".into(), machine::describe());
+            object.extend(self.figures);
+            println!("{}", json!(object));
+        } else {
+            table(&self.figures);
+        }
+        Ok(())
+    }
+}

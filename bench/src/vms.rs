@@ -1,0 +1,262 @@
+//! VMs to measure on: standalone ones, each in a namespace of its own, and a protected pair with a
+//! client on its LAN.
+//!
+//! Both are made of the program that ships, built into the same folder as this one.
+
+use crate::error::BenchError;
+use crossbeam::channel::{self, Receiver};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use vmm::cli::status;
+use vmm::demo::DemoError;
+use vmm::demo::clients::first_ping_reply;
+use vmm::demo::lan::Namespace;
+use vmm::demo::pair::member::{Member, Message, Part, Said, Setup};
+use vmm::demo::pair::network::{Host, Network};
+use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
+use vmm::demo::vm_process::VmProcess;
+use vmm::link::key_file;
+
+/// A VM that has not answered by then will not.
+const BOOT_MAX: Duration = Duration::from_secs(10);
+
+/// From the backup's start to a protected VM, and from SIGTERM to a process's end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Core of the client and of a primary, which seldom want to run at the same time: the one waits for
+/// the other.
+pub(crate) const CORE_A: usize = 0;
+/// Core of a backup, and of a standalone VM.
+pub(crate) const CORE_B: usize = 1;
+
+/// The program, built into the same folder.
+pub(crate) fn understudy() -> PathBuf {
+    std::env::current_exe().expect("a process has an executable").with_file_name("understudy")
+}
+
+/// Pins the calling thread.
+pub(crate) fn pin(core: usize) -> Result<(), BenchError> {
+    let mut set = CpuSet::new();
+    let pinned = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    pinned.map_err(BenchError::os(format!("running on core {core}")))
+}
+
+/// A VM that nobody protects, with a client in the same namespace.
+pub(crate) struct Standalone {
+    namespace: Namespace,
+    vm: VmProcess,
+}
+
+impl Standalone {
+    /// Starts `understudy COMMAND` and waits for its first answer.
+    pub(crate) fn start(
+        name: &str,
+        core: usize,
+        command: &[&str],
+    ) -> Result<Standalone, BenchError> {
+        let namespace = Namespace::new(name)?;
+        namespace.add_tap(TAP, Some(HOST_CIDR))?;
+        let core = core.to_string();
+        let common = ["--tap", TAP, "--quiet", "--json", "--core", &core];
+        let vm = namespace.enter(|| {
+            let start = Instant::now();
+            let mut vm = VmProcess::spawn(&understudy(), &[command, &common].concat())?;
+            first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX)?;
+            Ok(vm)
+        })?;
+        Ok(Standalone { namespace, vm })
+    }
+
+    /// Runs `work` where its client is.
+    pub(crate) fn client<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, BenchError> + Send,
+    ) -> Result<T, BenchError> {
+        enter(&self.namespace, work)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.vm.pid()
+    }
+
+    /// Stops it; what it printed at its end.
+    pub(crate) fn stop(self) -> Result<Map<String, Value>, BenchError> {
+        let (status, output) = self.vm.stop()?;
+        if !status.success() {
+            return Err(BenchError::Wrong(format!("the VM ended with {status}")));
+        }
+        let last = output.lines().last().unwrap_or_default();
+        serde_json::from_str(last)
+            .map_err(|error| BenchError::Wrong(format!("the VM printed {last:?}: {error}")))
+    }
+}
+
+/// What a pair is made with.
+#[derive(Clone, Debug)]
+pub(crate) struct PairOptions {
+    /// Whether the log link is sealed.
+    pub(crate) sealed: bool,
+    /// After how long a silent host is taken for dead, milliseconds.
+    pub(crate) silence_ms: u64,
+    /// More options of both hosts.
+    pub(crate) options: Vec<String>,
+    /// More options of the primary and of the backup.
+    pub(crate) of_each: [Vec<String>; 2],
+    /// Cores of the primary and of the backup.
+    pub(crate) cores: [usize; 2],
+}
+
+impl Default for PairOptions {
+    fn default() -> PairOptions {
+        PairOptions {
+            sealed: true,
+            // A busy host is no reason to lose the backup in the middle of a measurement.
+            silence_ms: 1000,
+            options: Vec::new(),
+            of_each: [Vec::new(), Vec::new()],
+            cores: [CORE_A, CORE_B],
+        }
+    }
+}
+
+/// A protected VM: host A is the primary, host B the backup.
+pub(crate) struct Pair {
+    // Processes end before the namespaces they run in.
+    members: Vec<Member>,
+    messages: Receiver<Message>,
+    network: Network,
+    folder: TempDir,
+}
+
+impl Pair {
+    /// Starts both, and waits until the VM is protected.
+    pub(crate) fn start(options: &PairOptions) -> Result<Pair, BenchError> {
+        let folder = tempfile::Builder::new().prefix("understudy-bench-").tempdir();
+        let folder = folder.map_err(BenchError::os("making a temporary folder"))?;
+        let (key, witness) = (folder.path().join("key"), folder.path().join("witness"));
+        std::fs::create_dir(&witness).map_err(BenchError::os("making the witness's folder"))?;
+        key_file::create(&key)
+            .map_err(|error| BenchError::Wrong(format!("making a key: {error}")))?;
+        let network = Network::new()?;
+        let (sender, messages) = channel::unbounded();
+        let program = understudy();
+        let setup = Setup {
+            program: &program,
+            network: &network,
+            key: options.sealed.then_some(&key),
+            witness: &witness,
+            sockets: folder.path(),
+            silence_ms: options.silence_ms,
+        };
+        let mut members = Vec::new();
+        for (part, host) in [(Part::Primary, Host::A), (Part::Backup, Host::B)] {
+            let index = host.index();
+            let core = options.cores[index].to_string();
+            let mut args = vec!["--core", &core];
+            args.extend(options.options.iter().chain(&options.of_each[index]).map(String::as_str));
+            members.push(Member::spawn(&setup, part, host, 0, &sender, &args)?);
+        }
+        let mut pair = Pair { members, messages, network, folder };
+        pair.listen("a protected VM", PATIENCE, |pair| {
+            pair.members[0].state.protected.is_some().then_some(())
+        })?;
+        Ok(pair)
+    }
+
+    /// Runs `work` where the client is.
+    pub(crate) fn client<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, BenchError> + Send,
+    ) -> Result<T, BenchError> {
+        enter(self.network.client(), work)
+    }
+
+    /// What a host says of itself.
+    pub(crate) fn status(&self, host: Host) -> Result<Map<String, Value>, BenchError> {
+        let path = self.folder.path().join(format!("{host}-0.sock"));
+        status::ask(&path).map_err(BenchError::os(format!("asking host {host} for its status")))
+    }
+
+    /// The process id of a host.
+    pub(crate) fn pid(&self, host: Host) -> u32 {
+        self.members[host.index()].pid()
+    }
+
+    /// Fails if it is no longer as it was at the start: a figure would be of something else.
+    pub(crate) fn check(&mut self) -> Result<(), BenchError> {
+        while let Ok(message) = self.messages.try_recv() {
+            self.hear(message)?;
+        }
+        match self.members[0].state.protected {
+            Some(_) => Ok(()),
+            None => Err(BenchError::Wrong(format!(
+                "the VM lost its protection while it was measured: {}; {}",
+                self.members[0], self.members[1]
+            ))),
+        }
+    }
+
+    /// Ends both in good order.
+    pub(crate) fn stop(mut self) -> Result<(), BenchError> {
+        self.check()?;
+        self.members[0].signal(Signal::SIGTERM);
+        for member in &mut self.members {
+            let status = member.reap(PATIENCE)?;
+            if !status.success() {
+                return Err(BenchError::Wrong(format!("{member} ended with {status}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn listen<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut(&Pair) -> Option<T>,
+    ) -> Result<T, BenchError> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(answer) = done(self) {
+                return Ok(answer);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            match self.messages.recv_timeout(left) {
+                Ok(message) => self.hear(message)?,
+                Err(_nothing_came) => {
+                    let who: Vec<_> = self.members.iter().map(Member::to_string).collect();
+                    let who = who.join("; ");
+                    return Err(BenchError::Wrong(format!("waited in vain for {what}: {who}")));
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message) -> Result<(), BenchError> {
+        match message {
+            Message::Process { host, life: _, said: Said::Record(record) } => {
+                self.members[host.index()].hear(record);
+                Ok(())
+            }
+            Message::Process { host, life: _, said: Said::End } => {
+                Err(BenchError::Wrong(format!("a process ended: {}", self.members[host.index()])))
+            }
+            Message::Client(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Runs `work` on a thread inside `namespace`.
+fn enter<T: Send>(
+    namespace: &Namespace,
+    work: impl FnOnce() -> Result<T, BenchError> + Send,
+) -> Result<T, BenchError> {
+    // What fails in there is not always a demonstration's error.
+    namespace.enter(|| Ok::<_, DemoError>(work()))?
+}
