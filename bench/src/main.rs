@@ -8,9 +8,11 @@ mod lan;
 mod log_rtt;
 mod machine;
 mod outcome;
+mod output_hold;
 mod record_cost;
 mod seal_cost;
 mod series;
+mod stage_trace;
 mod vms;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +36,8 @@ enum Command {
     LogRtt(log_rtt::Args),
     /// What sealing a frame costs, by cipher and size
     SealCost(seal_cost::Args),
+    /// How long a protected VM's answers wait for the backup, by load
+    OutputHold(output_hold::Args),
     /// What recording costs: counter requests per second, recorded and not, in turns
     RecordCost(record_cost::Args),
 }
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::LogRtt(args) => log_rtt::main(&args),
         Command::SealCost(args) => seal_cost::main(&args),
+        Command::OutputHold(args) => output_hold::main(&args),
         Command::RecordCost(args) => record_cost::main(&args),
     };
     match result {

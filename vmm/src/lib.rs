@@ -13,6 +13,7 @@
 //! | [`checkpoint`] | the whole machine as data |
 //! | [`link`] | the logging channel on a wire |
 //! | [`witness`] | who may speak for a VM in a term |
+//! | [`telemetry`] | how long a frame takes through each stage of the machine |
 //! | [`demo`] | namespaces, VM processes and clients: demonstrations, and parts for the tests |
 //! | [`cli`] | the program `understudy` |
 
@@ -29,5 +30,6 @@ pub mod mem;
 pub mod pair;
 pub mod replay;
 pub mod replica;
+pub mod telemetry;
 pub mod vcpu;
 pub mod witness;

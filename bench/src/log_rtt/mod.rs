@@ -15,6 +15,8 @@ mod socket;
 mod under_bulk;
 mod variant;
 
+pub(crate) use round_trips::RoundTrip;
+
 use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::lan::{Lan, Wire};
@@ -59,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2_000)]
     idle_requests: u64,
     /// Round trips at the beginning of each turn that are not counted
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = round_trips::WARM_UP)]
     warm_up: u64,
     /// MiB that each way of bulk carries
     #[arg(long, default_value_t = 512)]

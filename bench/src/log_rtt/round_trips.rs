@@ -11,6 +11,9 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use vmm::link::now;
 
+/// Round trips that are not counted at the beginning of a turn, unless told otherwise.
+pub(super) const WARM_UP: u64 = 200;
+
 /// Round trips that are not counted at the beginning of a turn that has a pace.
 const WARM_UP_PACED: u64 = 3;
 
@@ -21,6 +24,42 @@ pub(super) struct Subject {
     times: Series,
     requests: u64,
     warm_up: u64,
+}
+
+/// The logging channel's round trip under `spin`, for a measurement whose unit it is.
+pub(crate) struct RoundTrip {
+    variant: Variant,
+    /// What was measured.
+    pub(crate) times: Series,
+}
+
+impl RoundTrip {
+    /// Nothing measured yet.
+    pub(crate) fn spin(sealed: bool) -> RoundTrip {
+        let variant = if sealed { Variant::Channel } else { Variant::ChannelInsecure };
+        RoundTrip { variant, times: Series::new() }
+    }
+
+    /// The name in reports.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.variant.name()
+    }
+
+    /// One turn: a share of `requests`.
+    pub(crate) fn turn(
+        &mut self,
+        lan: &Lan,
+        rounds: &Rounds,
+        round: u32,
+        requests: u64,
+    ) -> Result<(), BenchError> {
+        let (variant, policy) = (self.variant, Policy::Spin);
+        let (times, warm_up) = (Series::new(), WARM_UP);
+        let mut subject = Subject { variant, policy, times, requests, warm_up };
+        subject.turn(lan, rounds, round)?;
+        self.times.add(&subject.times);
+        Ok(())
+    }
 }
 
 /// What the options ask for. An idle line that blocks is there for UDP to be compared with.

@@ -3,6 +3,7 @@
 use super::exit_code::CliError;
 use crate::boot::image::GuestImage;
 use crate::boot::sweep::SweepPolicy;
+use crate::telemetry::trace::{TRACE_MAX, Trace};
 use clap::Args;
 use netpath::mac::MacAddr;
 use std::path::PathBuf;
@@ -49,6 +50,12 @@ pub struct VmOptions {
     /// Print a line for every frame of the VM's NIC
     #[arg(long)]
     pub trace_frames: bool,
+    /// When the VM stops, write the times of each frame that was followed to this file, as JSON lines
+    #[arg(long, value_name = "FILE", conflicts_with = "no_stages")]
+    pub trace_stages: Option<PathBuf>,
+    /// Do not measure how long frames take through the machine
+    #[arg(long)]
+    pub no_stages: bool,
     /// How long a guest that makes no exit may keep an input waiting, microseconds
     #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     pub deadline_us: u64,
@@ -122,6 +129,11 @@ impl VmOptions {
                 Ok(GuestImage::from_bytes(&path.display().to_string(), bytes)?)
             }
         }
+    }
+
+    /// Room for the trace that is wanted.
+    pub(super) fn trace(&self) -> Option<Trace> {
+        self.trace_stages.as_ref().map(|_| Trace::new(TRACE_MAX))
     }
 
     /// The deadline of a pending input.

@@ -13,6 +13,7 @@ use crate::vcpu::RunError;
 use clap::Args;
 use logchan::limits::NAME_BYTES_MAX;
 use logchan::log_header::LogHeader;
+use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,16 +60,23 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
             let world = World::new(session::world_config(options, port, stop)?)?;
             Ok(Recorder::new(world, log))
         },
-        |recorder| recorder.log().bytes(),
+        |recorder| {
+            let stages = recorder.source().stages();
+            let traced = session::write_trace(options, stages);
+            (recorder.log().bytes(), stages.status(), traced)
+        },
     )?;
     let mut result = result(&outcome);
-    result.insert("log_bytes".into(), outcome.report.into());
+    let (log_bytes, stages, traced) = outcome.report;
+    result.insert("log_bytes".into(), log_bytes.into());
+    result.insert("stages".into(), json!(stages));
     outcome.end.map_err(|error| match error {
         RunError::Source(SourceError::Log(source)) => {
             CliError::Log { path: args.log.clone(), source }
         }
         error => error.into(),
     })?;
+    traced?;
     output::print(&result, options.json)
 }
 

@@ -27,10 +27,13 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
         options.core,
         options.seconds.map(Duration::from_secs_f64),
         |stop| Ok(World::new(session::world_config(options, port, stop)?)?),
-        |_world| (),
+        |world| (world.stages().status(), session::write_trace(options, world.stages())),
     )?;
-    let result = result(&outcome);
+    let mut result = result(&outcome);
     outcome.end?;
+    let (stages, traced) = outcome.report;
+    traced?;
+    result.insert("stages".into(), json!(stages));
     output::print(&result, options.json)
 }
 

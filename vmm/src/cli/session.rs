@@ -13,6 +13,7 @@ use crate::kvm::{System, clock, kick};
 use crate::mem::layout::PAGE;
 use crate::replay::event_source::{EndState, EventSource};
 use crate::replay::world::WorldConfig;
+use crate::telemetry::Stages;
 use crate::vcpu::{self, Counters, Machine, MachineConfig, RunError};
 use crossbeam::channel::{self, Receiver};
 use netpath::middleware::pcap::Pcap;
@@ -297,7 +298,20 @@ pub fn world_config(
     let console_output: Box<dyn Write + Send> =
         if options.quiet { Box::new(std::io::sink()) } else { Box::new(std::io::stderr()) };
     let console_input = if options.stdin { Some(read_stdin()?) } else { None };
-    Ok(WorldConfig { port, console_output, console_input, stop, deadline: options.deadline() })
+    let stages = Stages::new(!options.no_stages, options.trace());
+    let deadline = options.deadline();
+    Ok(WorldConfig { port, console_output, console_input, stop, deadline, stages })
+}
+
+/// Writes what was followed of `stages` to the file that `options` name, if they do.
+pub fn write_trace(options: &VmOptions, stages: &Stages) -> Result<(), CliError> {
+    let (Some(path), Some(trace)) = (&options.trace_stages, stages.trace()) else { return Ok(()) };
+    let write = || {
+        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        trace.write(&mut file)?;
+        file.flush()
+    };
+    write().map_err(|source| CliError::File { path: path.clone(), source })
 }
 
 /// What is typed on standard input, in pieces, each followed by a kick of the calling thread.

@@ -115,12 +115,16 @@ impl Devices {
         &mut self,
         address: u64,
         data: &mut [u8],
-        _access: &mut Access<'_>,
+        access: &mut Access<'_>,
     ) -> Result<(), SourceError> {
         match self.windows().decode(address, data.len()) {
             Some((MmioTarget::Net, offset)) => {
+                let was_asserted = self.net.line();
                 self.net.read(offset, data);
                 self.drive_net_line();
+                if was_asserted && !self.net.line() {
+                    access.source.interrupt_served();
+                }
             }
             Some((MmioTarget::Rng, offset)) => {
                 self.rng.read(offset, data);

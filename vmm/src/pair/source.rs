@@ -21,6 +21,7 @@ use crate::replica::{
     Command, CopyRequest, Halt, Halted, NextRegion, Replica, ReplicaEvent, RoleName, Step,
     StrayAdvice,
 };
+use crate::telemetry::Stages;
 use crate::witness::WitnessClient;
 use hdrhistogram::Histogram;
 use logchan::entry::REGISTERS;
@@ -133,6 +134,11 @@ impl<P: FramePort> PairSource<P> {
     /// From output made to output on the tap, nanoseconds.
     pub fn hold_ns(&self) -> &Histogram<u64> {
         &self.hold_ns
+    }
+
+    /// What was measured of frames.
+    pub fn stages(&self) -> &Stages {
+        self.parts.world.stages()
     }
 
     /// The VM's last pause for the closing checkpoint of a sync.
@@ -275,6 +281,9 @@ impl<P: FramePort> PairSource<P> {
         let PairParts { replica, wire, .. } = &mut self.parts;
         wire.transmit(replica)?;
         self.sent = self.appended();
+        if self.parts.replica.role() == RoleName::Protected {
+            self.parts.world.stages_mut().sent(|| now().as_nanos());
+        }
         Ok(())
     }
 
@@ -293,6 +302,7 @@ impl<P: FramePort> PairSource<P> {
             world.port_mut().send(frame.bytes)?;
             if let Some(made_at) = frame.made_at {
                 self.hold_ns.saturating_record(now.since(made_at).as_nanos());
+                world.stages_mut().acked(made_at.as_nanos(), now.as_nanos());
             }
             replica.pop_tap();
             self.spoke_at = Some(now);
@@ -301,6 +311,8 @@ impl<P: FramePort> PairSource<P> {
         if any {
             world.port_mut().flush()?;
             replica.tap_flushed();
+            let is_protected = replica.role() == RoleName::Protected;
+            world.stages_mut().left(!is_protected, || self::now().as_nanos());
         }
         Ok(())
     }
@@ -386,7 +398,17 @@ impl<P: FramePort> Readings for PairSource<P> {
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
         self.made_output = true;
-        self.until(|parts, now| Ok(parts.replica.output(now, frame)))
+        self.until(|parts, now| {
+            let step = parts.replica.output(now, frame);
+            if let Step::Ready(()) = step {
+                parts.world.stages_mut().made(now.as_nanos());
+            }
+            Ok(step)
+        })
+    }
+
+    fn interrupt_served(&mut self) {
+        self.parts.world.stages_mut().served(|| now().as_nanos());
     }
 
     /// A backup's console was read when the primary wrote it.
@@ -530,7 +552,9 @@ impl<P: FramePort> EventSource for PairSource<P> {
     }
 
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {
-        self.until(|parts, now| Ok(parts.replica.interrupt(now, vector)))
+        self.until(|parts, now| Ok(parts.replica.interrupt(now, vector)))?;
+        self.parts.world.stages_mut().injected(|| now().as_nanos());
+        Ok(())
     }
 
     fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {

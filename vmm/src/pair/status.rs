@@ -3,6 +3,7 @@
 use super::source::PairSource;
 use crate::link::now;
 use crate::replica::Replica;
+use crate::telemetry::stages::StageStatus;
 use hdrhistogram::Histogram;
 use logchan::channel::FrameVerdict;
 use logchan::entry_stats::EntryStatsTable;
@@ -34,6 +35,8 @@ pub struct Status {
     pub lag_bytes: u64,
     /// Frames of the VM from made to given to the LAN.
     pub hold: HoldStatus,
+    /// Stages of frames that were followed through the machine, as long as the VM lives here.
+    pub stages: BTreeMap<&'static str, StageStatus>,
     /// The log of this session.
     pub log: LogStatus,
     /// Checkpoints.
@@ -211,6 +214,7 @@ impl<P: FramePort> PairSource<P> {
             peer,
             lag_bytes: replica.lag_bytes(),
             hold: hold_status(self.hold_ns(), replica.hold().len()),
+            stages: self.stages().status(),
             log,
             checkpoints: CheckpointStatus {
                 syncs: stats.syncs,

@@ -61,6 +61,9 @@ pub trait Readings {
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError>;
     /// A byte the guest writes to its serial console.
     fn console_output(&mut self, byte: u8);
+    /// The guest's interrupt handler has acknowledged the NIC's interrupt: for the statistics of a live
+    /// source, and nothing else.
+    fn interrupt_served(&mut self) {}
 }
 
 /// How the region after a position ends, as far as it must be known before entering it.

@@ -90,6 +90,10 @@ impl<S: EventSource, L: LogSink> Readings for Recorder<S, L> {
     fn console_output(&mut self, byte: u8) {
         self.source.console_output(byte);
     }
+
+    fn interrupt_served(&mut self) {
+        self.source.interrupt_served();
+    }
 }
 
 impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {

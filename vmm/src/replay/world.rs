@@ -6,8 +6,9 @@ use super::event_source::{
     EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
 };
 use crate::checkpoint::{Image, ImageView};
-use crate::kvm::clock::{monotonic_ns, realtime_ns};
+use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
 use crate::replica;
+use crate::telemetry::Stages;
 use crossbeam::channel::Receiver;
 use logchan::entry::REGISTERS;
 use netpath::port::{FRAME_MAX, FramePort};
@@ -38,6 +39,8 @@ pub struct WorldConfig<P> {
     pub stop: Arc<AtomicBool>,
     /// How long a guest without exits may keep an input waiting.
     pub deadline: Duration,
+    /// What is measured of frames.
+    pub stages: Stages,
 }
 
 /// The live event source. Made on the thread that runs the vCPU.
@@ -58,6 +61,7 @@ pub struct World<P> {
     positions: u64,
     /// Frames wait in the port for `flush`.
     unflushed: bool,
+    stages: Stages,
     frame: Box<[u8; FRAME_MAX]>,
 }
 
@@ -76,6 +80,7 @@ impl<P: FramePort> World<P> {
             now_ns: 0,
             positions: 0,
             unflushed: false,
+            stages: config.stages,
             frame: Box::new([0; FRAME_MAX]),
         })
     }
@@ -88,6 +93,16 @@ impl<P: FramePort> World<P> {
     /// The VM's network port.
     pub(crate) fn port_mut(&mut self) -> &mut P {
         &mut self.port
+    }
+
+    /// What was measured of frames.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// What is measured of frames, to tell it of what happens elsewhere.
+    pub(crate) fn stages_mut(&mut self) -> &mut Stages {
+        &mut self.stages
     }
 
     /// A region is about to be entered: from here on a guest without exits is kicked.
@@ -156,6 +171,7 @@ impl<P: FramePort> World<P> {
     fn flush(&mut self) -> Result<(), SourceError> {
         if std::mem::take(&mut self.unflushed) {
             self.port.flush()?;
+            self.stages.left(true, boottime_ns);
         }
         Ok(())
     }
@@ -175,9 +191,16 @@ impl<P: FramePort> Readings for World<P> {
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
+        if self.stages.is_on() {
+            self.stages.made(boottime_ns());
+        }
         self.port.send(frame)?;
         self.unflushed = true;
         Ok(())
+    }
+
+    fn interrupt_served(&mut self) {
+        self.stages.served(boottime_ns);
     }
 
     fn console_output(&mut self, byte: u8) {
@@ -222,6 +245,7 @@ impl<P: FramePort> EventSource for World<P> {
             && self.port.has_frame()
             && let Some(length) = self.port.receive(&mut self.frame[..])?
         {
+            self.stages.taken(boottime_ns);
             return Ok(Some(Input::Frame(&self.frame[..length])));
         }
         if wants.console_bytes > 0 && self.poll_typed() {
@@ -249,6 +273,7 @@ impl<P: FramePort> EventSource for World<P> {
     }
 
     fn interrupt(&mut self, _vector: u8) -> Result<(), SourceError> {
+        self.stages.injected(boottime_ns);
         Ok(())
     }
 

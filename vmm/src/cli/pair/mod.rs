@@ -98,6 +98,7 @@ fn run<P: FramePort>(
                     let (term, stats) = (replica.term().0, replica.stats());
                     account::record(&PairRecord::ended(now(), term, stats, source.hold_ns()));
                 }
+                session::write_trace(&args.vm, source.stages())?;
                 return Ok(halt);
             }
             Err(error) => {

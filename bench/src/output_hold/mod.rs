@@ -1,0 +1,118 @@
+//! How long a protected VM's answers wait for their acknowledgement, by load; beside it, in turns, the
+//! bare channel's round trip, of which the hold is a multiple, and a VM that nobody protects.
+//!
+//! - `load`: what the client does
+//! - `subject`: a pair or a VM under all loads, and the stages that its frames passed
+//! - `report`: the table
+//!
+//! The primary has the client's core: the client waits for what the primary makes. The backup has the
+//! other one for itself, as an end of the bare channel has.
+
+mod load;
+mod report;
+mod subject;
+
+use crate::error::BenchError;
+use crate::interleave::Rounds;
+use crate::lan::{Lan, Wire};
+use crate::log_rtt::RoundTrip;
+use crate::outcome::{Outcome, OutputArgs};
+use crate::series::ratio;
+use crate::vms::{CORE_A, CORE_B};
+use load::Load;
+use serde_json::{Map, Value, json};
+use subject::{Subject, Turn};
+use vmm::telemetry::Stage;
+
+/// Options of `output-hold`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Turns of each VM and of the bare channel
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Requests of each VM at 100 and at 1000 a second, and as fast as they are answered
+    #[arg(long, default_value_t = 2_000)]
+    requests: u64,
+    /// Requests of each VM at one a second
+    #[arg(long, default_value_t = 10)]
+    slow_requests: u64,
+    /// Round trips of the bare channel
+    #[arg(long, default_value_t = 20_000)]
+    round_trips: u64,
+    /// How long both hosts look before they block, microseconds; the default is longer than the time
+    /// between two of 100 requests a second, so that nobody blocks, as in `log-rtt` under `spin`
+    #[arg(long, default_value_t = 20_000)]
+    spin_us: u64,
+    /// What the orders of turns are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What takes turns.
+enum Measured {
+    Channel(RoundTrip),
+    Vm(Subject),
+}
+
+/// Measures and prints.
+pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
+    measure(args)?.finish(&args.output, report::print)
+}
+
+/// Measures.
+pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
+    let rounds = Rounds { count: args.rounds, seed: args.seed };
+    // As the log link of a pair is here.
+    let lan = Lan::new(Wire::Direct, [CORE_A, CORE_B])?;
+    let mut all: Vec<Measured> = [true, false]
+        .into_iter()
+        .map(|sealed| Measured::Channel(RoundTrip::spin(sealed)))
+        .collect();
+    all.extend(Subject::all().map(Measured::Vm));
+    rounds.run("output hold", &mut all, |round, measured| match measured {
+        Measured::Channel(channel) => channel.turn(&lan, &rounds, round, args.round_trips),
+        Measured::Vm(subject) => subject.turn(&Turn { args, rounds: &rounds, round }),
+    })?;
+
+    let mut outcome = Outcome::new("output-hold");
+    let (mut channels, mut subjects) = (Vec::new(), Vec::new());
+    for measured in all {
+        match measured {
+            Measured::Channel(channel) => channels.push(channel),
+            Measured::Vm(subject) => subjects.push(subject),
+        }
+    }
+    let mut bare = Map::new();
+    for channel in &channels {
+        bare.insert(channel.name().into(), outcome.keep(channel.name(), channel.times.clone()));
+    }
+    let base = &channels[0].times;
+    for subject in &mut subjects {
+        let mut loads = Map::new();
+        for load in Load::ALL {
+            let figures = subject.figures(load, &channels, &mut outcome);
+            if !figures.is_null() {
+                loads.insert(load.name().into(), figures);
+            }
+        }
+        outcome.put(subject.name(), loads);
+    }
+    // The figure that the others explain: sealed, at 100 requests a second.
+    let hold = subjects[0].stage(Load::Hundred, Stage::Hold);
+    outcome.put("hold_ns", short(hold));
+    outcome.put("log_rtt_ns", short(base));
+    outcome.put("ratio_p50", json!(ratio(hold.quantile_ns(0.5), base.quantile_ns(0.5))));
+    outcome.put("channel", bare);
+    outcome.put("spin_us", args.spin_us);
+    Ok(outcome)
+}
+
+fn short(series: &crate::series::Series) -> Value {
+    json!({
+        "p50": series.quantile_ns(0.5),
+        "p99": series.quantile_ns(0.99),
+        "p999": series.quantile_ns(0.999),
+    })
+}

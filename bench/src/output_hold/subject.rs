@@ -1,0 +1,174 @@
+//! A pair or a VM under all loads.
+
+use super::load::Load;
+use super::{Args, short};
+use crate::asking::{Asked, Asker};
+use crate::error::BenchError;
+use crate::interleave::{Rounds, share};
+use crate::log_rtt::RoundTrip;
+use crate::outcome::Outcome;
+use crate::series::{Series, ratio};
+use crate::stage_trace::StageTrace;
+use crate::vms::{CORE_A, Pair, PairOptions, Standalone, pin};
+use serde_json::{Map, Value, json};
+use std::ops::Range;
+use std::path::Path;
+use vmm::link::now;
+use vmm::telemetry::Stage;
+
+/// Requests at the beginning of a load that are not counted.
+const WARM_UP: u64 = 20;
+
+/// How the VM is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Sealed,
+    Insecure,
+    Standalone,
+}
+
+/// What was measured under one load.
+struct Under {
+    asked: Asked,
+    stages: Vec<Series>,
+}
+
+/// A VM and what was measured on it. Each turn has processes of its own: one that waits for its turn
+/// would look for frames on a core that the others need.
+pub(super) struct Subject {
+    kind: Kind,
+    loads: Vec<Under>,
+}
+
+/// One turn.
+pub(super) struct Turn<'a> {
+    pub(super) args: &'a Args,
+    pub(super) rounds: &'a Rounds,
+    pub(super) round: u32,
+}
+
+impl Subject {
+    /// Protected and sealed, protected and in the clear, and not protected.
+    pub(super) fn all() -> impl Iterator<Item = Subject> {
+        [Kind::Sealed, Kind::Insecure, Kind::Standalone].into_iter().map(|kind| Subject {
+            kind,
+            loads: Load::ALL
+                .iter()
+                .map(|_| Under {
+                    asked: Asked::new(),
+                    stages: Stage::ALL.iter().map(|_| Series::new()).collect(),
+                })
+                .collect(),
+        })
+    }
+
+    /// The name in reports.
+    pub(super) const fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Sealed => "protected",
+            Kind::Insecure => "protected-insecure",
+            Kind::Standalone => "standalone",
+        }
+    }
+
+    /// Starts the VM, asks under each load, stops it, and reads what it followed.
+    pub(super) fn turn(&mut self, turn: &Turn<'_>) -> Result<(), BenchError> {
+        let folder = tempfile::tempdir().map_err(BenchError::os("making a temporary folder"))?;
+        let file = folder.path().join("stages");
+        let path = file.to_str().expect("temporary folders are UTF-8");
+        let spin = turn.args.spin_us.to_string();
+        let ran = match self.kind {
+            Kind::Standalone => {
+                let command = ["run", "--spin-us", &spin, "--trace-stages", path];
+                let vm = Standalone::start("hold", CORE_A, &command)?;
+                let ran = vm.client(|| ask(turn))?;
+                vm.stop()?;
+                ran
+            }
+            Kind::Sealed | Kind::Insecure => {
+                let trace = ["--trace-stages", path].map(String::from).to_vec();
+                let pair = Pair::start(&PairOptions {
+                    sealed: self.kind == Kind::Sealed,
+                    options: ["--spin-us", &spin].map(String::from).to_vec(),
+                    of_each: [trace, Vec::new()],
+                    ..PairOptions::default()
+                })?;
+                let ran = pair.client(|| ask(turn))?;
+                pair.stop()?;
+                ran
+            }
+        };
+        self.add(&ran, &file)
+    }
+
+    fn add(&mut self, ran: &[(Asked, Range<u64>)], file: &Path) -> Result<(), BenchError> {
+        let trace = StageTrace::read(file)?;
+        for (under, (asked, within)) in self.loads.iter_mut().zip(ran) {
+            under.asked.add(asked);
+            for (all, stage) in under.stages.iter_mut().zip(Stage::ALL) {
+                all.add(&trace.spans(stage, within));
+            }
+        }
+        Ok(())
+    }
+
+    /// The times of one stage under `load`.
+    pub(super) fn stage(&self, load: Load, stage: Stage) -> &Series {
+        &self.loads[load as usize].stages[stage as usize]
+    }
+
+    /// What is reported of `load`; its series go to `outcome`.
+    pub(super) fn figures(
+        &self,
+        load: Load,
+        channels: &[RoundTrip],
+        outcome: &mut Outcome,
+    ) -> Value {
+        let under = &self.loads[load as usize];
+        if under.asked.service.len() == 0 {
+            return Value::Null;
+        }
+        let name = |what: &str| format!("{}.{}.{what}", self.name(), load.name());
+        let mut stages = Map::new();
+        for (series, stage) in under.stages.iter().zip(Stage::ALL) {
+            if series.len() > 0 {
+                let figures = outcome.keep(&name(stage.name()), series.clone());
+                stages.insert(stage.name().into(), figures);
+            }
+        }
+        let hold = self.stage(load, Stage::Hold);
+        let bare = match self.kind {
+            Kind::Sealed => Some(&channels[0].times),
+            Kind::Insecure => Some(&channels[1].times),
+            Kind::Standalone => None,
+        };
+        let to_rtt = bare.and_then(|bare| ratio(hold.quantile_ns(0.5), bare.quantile_ns(0.5)));
+        json!({
+            "requests": under.asked.service.len(),
+            "requests_per_second": under.asked.rate(),
+            "service": outcome.keep(&name("service"), under.asked.service.clone()),
+            "response": outcome.keep(&name("response"), under.asked.response.clone()),
+            "stages": stages,
+            "hold_ns": short(hold),
+            "ratio_hold_p50_to_log_rtt": to_rtt,
+        })
+    }
+}
+
+/// Asks under each load; what the client saw, and when that was.
+fn ask(turn: &Turn<'_>) -> Result<Vec<(Asked, Range<u64>)>, BenchError> {
+    pin(CORE_A)?;
+    let mut ran = Vec::new();
+    for load in Load::ALL {
+        let requests = share(load.requests(turn.args), turn.rounds.count, turn.round);
+        if requests == 0 {
+            ran.push((Asked::new(), 0..0));
+            continue;
+        }
+        let mut asker = Asker::connect(WARM_UP)?;
+        let begun = now().as_nanos();
+        let asked = asker.run(requests, load.pace())?;
+        ran.push((asked, begun..now().as_nanos()));
+    }
+    Ok(ran)
+}
