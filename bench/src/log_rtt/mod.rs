@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Variant::value_variants().to_vec())]
     variants: Vec<Variant>,
     /// How both sides wait
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Policy::value_variants().to_vec())]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Policy::USUAL.to_vec())]
     policies: Vec<Policy>,
     /// Round trips of each variant and policy, one after the other
     #[arg(long, default_value_t = 20_000)]

@@ -10,6 +10,9 @@ const PACE: Duration = Duration::from_millis(10);
 /// round trip has one wake in it and not two.
 const IDLE_LOOK: std::time::Duration = std::time::Duration::from_micros(200);
 
+/// How long a side looks that never blocks: longer than the pace.
+const POLL_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// How both sides of a variant wait for each other. The same for every variant, by the same code
 /// ([`netpath::wait::spin`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -22,9 +25,16 @@ pub(crate) enum Policy {
     Idle,
     /// As block, with one request every 10 ms
     IdleBlock,
+    /// Look until something comes, yielding after 4 us; one request every 10 ms
+    Poll,
 }
 
 impl Policy {
+    /// Those of `log-rtt` unless told otherwise: without polling, which takes both cores for all of its
+    /// time.
+    pub(crate) const USUAL: [Policy; 4] =
+        [Policy::Block, Policy::Spin, Policy::Idle, Policy::IdleBlock];
+
     /// The name in reports.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -32,6 +42,7 @@ impl Policy {
             Policy::Spin => "spin",
             Policy::Idle => "idle",
             Policy::IdleBlock => "idle-block",
+            Policy::Poll => "poll",
         }
     }
 
@@ -41,6 +52,7 @@ impl Policy {
             Policy::Block | Policy::IdleBlock => WaitPolicy::BLOCK,
             Policy::Spin => WaitPolicy::default(),
             Policy::Idle => WaitPolicy { spin: IDLE_LOOK, ..WaitPolicy::default() },
+            Policy::Poll => WaitPolicy { spin: POLL_LOOK, ..WaitPolicy::default() },
         }
     }
 
@@ -48,7 +60,7 @@ impl Policy {
     pub(crate) const fn pace(self) -> Option<Duration> {
         match self {
             Policy::Block | Policy::Spin => None,
-            Policy::Idle | Policy::IdleBlock => Some(PACE),
+            Policy::Idle | Policy::IdleBlock | Policy::Poll => Some(PACE),
         }
     }
 }

@@ -26,36 +26,46 @@ pub(super) struct Subject {
     warm_up: u64,
 }
 
-/// The logging channel's round trip under `spin`, for a measurement whose unit it is.
+/// The logging channel's round trip while nobody blocks, for a measurement whose unit it is.
 pub(crate) struct RoundTrip {
     variant: Variant,
+    policy: Policy,
+    requests: u64,
     /// What was measured.
     pub(crate) times: Series,
 }
 
 impl RoundTrip {
-    /// Nothing measured yet.
-    pub(crate) fn spin(sealed: bool) -> RoundTrip {
+    /// `requests` round trips, one after the other.
+    pub(crate) fn back_to_back(sealed: bool, requests: u64) -> RoundTrip {
+        RoundTrip::new(sealed, Policy::Spin, requests)
+    }
+
+    /// `requests` round trips, 100 a second.
+    pub(crate) fn paced(sealed: bool, requests: u64) -> RoundTrip {
+        RoundTrip::new(sealed, Policy::Poll, requests)
+    }
+
+    fn new(sealed: bool, policy: Policy, requests: u64) -> RoundTrip {
         let variant = if sealed { Variant::Channel } else { Variant::ChannelInsecure };
-        RoundTrip { variant, times: Series::new() }
+        RoundTrip { variant, policy, requests, times: Series::new() }
     }
 
     /// The name in reports.
-    pub(crate) const fn name(&self) -> &'static str {
-        self.variant.name()
+    pub(crate) fn name(&self) -> String {
+        format!("{}-{}", self.variant.name(), self.policy.name())
     }
 
-    /// One turn: a share of `requests`.
+    /// One turn.
     pub(crate) fn turn(
         &mut self,
         lan: &Lan,
         rounds: &Rounds,
         round: u32,
-        requests: u64,
     ) -> Result<(), BenchError> {
-        let (variant, policy) = (self.variant, Policy::Spin);
-        let (times, warm_up) = (Series::new(), WARM_UP);
-        let mut subject = Subject { variant, policy, times, requests, warm_up };
+        let RoundTrip { variant, policy, requests, .. } = *self;
+        let warm_up = if policy.pace().is_some() { WARM_UP_PACED } else { WARM_UP };
+        let mut subject = Subject { variant, policy, times: Series::new(), requests, warm_up };
         subject.turn(lan, rounds, round)?;
         self.times.add(&subject.times);
         Ok(())
@@ -152,7 +162,7 @@ impl Ratios {
         };
         let to_udp_block = match subject.policy {
             Policy::Idle => p50(Variant::Udp, Policy::IdleBlock),
-            Policy::Block | Policy::Spin | Policy::IdleBlock => None,
+            Policy::Block | Policy::Spin | Policy::IdleBlock | Policy::Poll => None,
         };
         let [to_udp, to_tcp] = [Variant::Udp, Variant::Tcp].map(|v| p50(v, subject.policy));
         Ratios { to_udp, to_tcp, to_udp_block }

@@ -66,13 +66,17 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let rounds = Rounds { count: args.rounds, seed: args.seed };
     // As the log link of a pair is here.
     let lan = Lan::new(Wire::Direct, [CORE_A, CORE_B])?;
-    let mut all: Vec<Measured> = [true, false]
-        .into_iter()
-        .map(|sealed| Measured::Channel(RoundTrip::spin(sealed)))
-        .collect();
+    let mut all: Vec<Measured> = [
+        RoundTrip::back_to_back(true, args.round_trips),
+        RoundTrip::back_to_back(false, args.round_trips),
+        RoundTrip::paced(true, args.requests),
+    ]
+    .into_iter()
+    .map(Measured::Channel)
+    .collect();
     all.extend(Subject::all().map(Measured::Vm));
     rounds.run("output hold", &mut all, |round, measured| match measured {
-        Measured::Channel(channel) => channel.turn(&lan, &rounds, round, args.round_trips),
+        Measured::Channel(channel) => channel.turn(&lan, &rounds, round),
         Measured::Vm(subject) => subject.turn(&Turn { args, rounds: &rounds, round }),
     })?;
 
@@ -86,9 +90,11 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     }
     let mut bare = Map::new();
     for channel in &channels {
-        bare.insert(channel.name().into(), outcome.keep(channel.name(), channel.times.clone()));
+        let name = channel.name();
+        let figures = outcome.keep(&name, channel.times.clone());
+        bare.insert(name, figures);
     }
-    let base = &channels[0].times;
+    let (base, paced) = (&channels[0].times, &channels[2].times);
     for subject in &mut subjects {
         let mut loads = Map::new();
         for load in Load::ALL {
@@ -104,6 +110,9 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     outcome.put("hold_ns", short(hold));
     outcome.put("log_rtt_ns", short(base));
     outcome.put("ratio_p50", json!(ratio(hold.quantile_ns(0.5), base.quantile_ns(0.5))));
+    // The same at the hold's own pace: caches are as cold there as they are for the hold.
+    outcome.put("log_rtt_paced_ns", short(paced));
+    outcome.put("ratio_p50_paced", json!(ratio(hold.quantile_ns(0.5), paced.quantile_ns(0.5))));
     outcome.put("channel", bare);
     outcome.put("spin_us", args.spin_us);
     Ok(outcome)

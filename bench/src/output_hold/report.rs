@@ -31,16 +31,22 @@ pub(super) fn print(figures: &Map<String, Value>) {
             println!(" {:>8}", ratio.map_or(String::from("-"), |ratio| format!("{ratio:.2}")));
         }
     }
-    println!("\nstages: medians in us. The bare channel, back to back:");
+    println!("\nstages: medians in us. The bare channel:");
     if let Some(channels) = figures["channel"].as_object() {
         for (name, times) in channels {
             println!(
-                "  {name:<17} p50 {} us, p99 {} us",
+                "  {name:<21} p50 {} us, p99 {} us",
                 us(&times["p50_ns"]),
                 us(&times["p99_ns"])
             );
         }
     }
+    let ratio = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN);
+    println!(
+        "hold at 100 requests/s to the bare channel: {:.2} of it back to back, {:.2} of it at 100/s",
+        ratio("ratio_p50"),
+        ratio("ratio_p50_paced")
+    );
 }
 
 fn us(ns: &Value) -> String {
