@@ -4,6 +4,7 @@
 mod asking;
 mod error;
 mod interleave;
+mod irq_delivery;
 mod lan;
 mod log_rtt;
 mod machine;
@@ -36,6 +37,8 @@ enum Command {
     LogRtt(log_rtt::Args),
     /// What sealing a frame costs, by cipher and size
     SealCost(seal_cost::Args),
+    /// How long a frame takes until the guest's interrupt handler has seen it
+    IrqDelivery(irq_delivery::Args),
     /// How long a protected VM's answers wait for the backup, by load
     OutputHold(output_hold::Args),
     /// What recording costs: counter requests per second, recorded and not, in turns
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::LogRtt(args) => log_rtt::main(&args),
         Command::SealCost(args) => seal_cost::main(&args),
+        Command::IrqDelivery(args) => irq_delivery::main(&args),
         Command::OutputHold(args) => output_hold::main(&args),
         Command::RecordCost(args) => record_cost::main(&args),
     };

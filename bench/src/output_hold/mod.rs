@@ -105,14 +105,16 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
         }
         outcome.put(subject.name(), loads);
     }
-    // The figure that the others explain: sealed, at 100 requests a second.
+    // The figures that the others explain: sealed, 100 a second, of the VM's answers and of the bare
+    // channel's entries alike.
     let hold = subjects[0].stage(Load::Hundred, Stage::Hold);
     outcome.put("hold_ns", short(hold));
-    outcome.put("log_rtt_ns", short(base));
-    outcome.put("ratio_p50", json!(ratio(hold.quantile_ns(0.5), base.quantile_ns(0.5))));
-    // The same at the hold's own pace: caches are as cold there as they are for the hold.
-    outcome.put("log_rtt_paced_ns", short(paced));
-    outcome.put("ratio_p50_paced", json!(ratio(hold.quantile_ns(0.5), paced.quantile_ns(0.5))));
+    outcome.put("log_rtt_ns", short(paced));
+    outcome.put("ratio_p50", json!(ratio(hold.quantile_ns(0.5), paced.quantile_ns(0.5))));
+    // Back to back everything is in the caches, as it never is for a hold that follows a guest's run.
+    let hot = ratio(hold.quantile_ns(0.5), base.quantile_ns(0.5));
+    outcome.put("log_rtt_back_to_back_ns", short(base));
+    outcome.put("ratio_p50_back_to_back", json!(hot));
     outcome.put("channel", bare);
     outcome.put("spin_us", args.spin_us);
     Ok(outcome)

@@ -43,9 +43,9 @@ pub(super) fn print(figures: &Map<String, Value>) {
     }
     let ratio = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN);
     println!(
-        "hold at 100 requests/s to the bare channel: {:.2} of it back to back, {:.2} of it at 100/s",
+        "hold at 100 requests/s to the bare channel's round trip: {:.2} at the same pace, {:.2} back to back",
         ratio("ratio_p50"),
-        ratio("ratio_p50_paced")
+        ratio("ratio_p50_back_to_back")
     );
 }
 

@@ -1,0 +1,31 @@
+//! The table for people, made of the same values as the JSON.
+
+use super::state::GuestState;
+use serde_json::{Map, Value};
+
+/// Prints what was measured.
+pub(super) fn print(figures: &Map<String, Value>) {
+    println!(
+        "{:<11} {:>11} {:<10} {:>7} {:>9} {:>9} {:>9}",
+        "VM", "deadline us", "guest", "frames", "p50 us", "p99 us", "p99.9 us"
+    );
+    for kind in ["standalone", "protected"] {
+        let Some(deadlines) = figures["by_deadline_us"][kind].as_object() else { continue };
+        let mut deadlines: Vec<_> = deadlines.iter().collect();
+        deadlines.sort_by_key(|(us, _)| us.parse::<u64>().unwrap_or(u64::MAX));
+        for (deadline, states) in deadlines {
+            for state in GuestState::ALL {
+                let times = &states[state.name()];
+                let us = |name: &str| times[name].as_f64().unwrap_or(f64::NAN) / 1e3;
+                println!(
+                    "{kind:<11} {deadline:>11} {:<10} {:>7} {:>9.1} {:>9.1} {:>9.1}",
+                    state.name(),
+                    times["frames"],
+                    us("p50_ns"),
+                    us("p99_ns"),
+                    us("p999_ns")
+                );
+            }
+        }
+    }
+}

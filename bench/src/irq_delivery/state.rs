@@ -1,0 +1,132 @@
+//! What the guest does while frames come.
+//!
+//! A guest is interrupted for the first frame that it has not looked at, and for no other before it has
+//! (virtio 1.2, 2.7.7.2: `used_event`). One that computes does not look: so a computation gets one frame.
+
+use super::prober::{self, Sent};
+use crate::asking::Asker;
+use crate::error::BenchError;
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use vmm::demo::standalone::GUEST_ADDRESS;
+
+/// TCP port of the guest's web server.
+const HTTP_PORT: u16 = 80;
+
+/// Length of one computation.
+const BURN: Duration = Duration::from_millis(20);
+
+/// Microseconds from the beginning of a computation to its frame: never a multiple of a tick, and long
+/// enough for the guest to have begun.
+const INTO_BURN_US: RangeInclusive<u64> = 2_000..=13_000;
+
+/// Microseconds from one frame to the next where nothing else says when.
+const GAP_US: RangeInclusive<u64> = 25_000..=45_000;
+
+/// Of an idle guest.
+const IDLE_GAP_US: RangeInclusive<u64> = 5_000..=15_000;
+
+/// Counter requests between two burns of such a guest.
+const REQUESTS_BETWEEN: u64 = 50;
+
+/// A guest that does not answer for this long after it computed is taken for broken.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GuestState {
+    /// Nothing: it halts.
+    Idle,
+    /// Computes at CPL3, without an exit.
+    Computing,
+    /// Answers 50 requests, computes for 20 ms, and so on.
+    Mix,
+}
+
+impl GuestState {
+    /// All of them.
+    pub(super) const ALL: [GuestState; 3] =
+        [GuestState::Idle, GuestState::Computing, GuestState::Mix];
+
+    /// The name in reports.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            GuestState::Idle => "idle",
+            GuestState::Computing => "computing",
+            GuestState::Mix => "mix",
+        }
+    }
+
+    /// Brings the guest into this state and sends it `frames`. Called where the client is.
+    pub(super) fn send(self, frames: u64, seed: u64) -> Result<Sent, BenchError> {
+        let nothing = || Ok(());
+        match self {
+            GuestState::Idle => prober::send(frames, IDLE_GAP_US, seed, nothing, nothing),
+            GuestState::Computing => {
+                let burning = RefCell::new(None);
+                let begin = || Burning::begin(BURN).map(|begun| drop(burning.replace(Some(begun))));
+                let end = || burning.take().map_or(Ok(()), Burning::end);
+                prober::send(frames, INTO_BURN_US, seed, begin, end)
+            }
+            GuestState::Mix => {
+                let stop = AtomicBool::new(false);
+                std::thread::scope(|scope| {
+                    let mixing = scope.spawn(|| mix(&stop));
+                    let sent = prober::send(frames, GAP_US, seed, nothing, nothing);
+                    stop.store(true, Ordering::Relaxed);
+                    mixing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                    sent
+                })
+            }
+        }
+    }
+}
+
+/// Lets the guest answer and compute in turns until `stop`.
+fn mix(stop: &AtomicBool) -> Result<(), BenchError> {
+    let mut asker = Asker::connect(0)?;
+    while !stop.load(Ordering::Relaxed) {
+        asker.run(REQUESTS_BETWEEN, None)?;
+        Burning::begin(BURN)?.end()?;
+    }
+    Ok(())
+}
+
+/// A guest that computes, on a connection of its own.
+struct Burning(TcpStream);
+
+impl Burning {
+    /// Tells it to compute for `time`.
+    fn begin(time: Duration) -> Result<Burning, BenchError> {
+        let begin = || -> std::io::Result<TcpStream> {
+            let target = SocketAddr::from((GUEST_ADDRESS, HTTP_PORT));
+            let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(time + PATIENCE))?;
+            let ms = time.as_millis();
+            let request =
+                format!("GET /burn?ms={ms} HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes())?;
+            Ok(stream)
+        };
+        begin().map(Burning).map_err(BenchError::os("telling the guest to compute"))
+    }
+
+    /// Waits until it is done.
+    fn end(mut self) -> Result<(), BenchError> {
+        let mut answer = String::new();
+        let read = self.0.read_to_string(&mut answer);
+        read.map_err(BenchError::os("waiting for a guest that computes"))?;
+        match answer.starts_with("HTTP/1.1 200 ") {
+            true => Ok(()),
+            false => {
+                let line = answer.lines().next().unwrap_or_default();
+                Err(BenchError::Wrong(format!("told to compute, the guest answered {line:?}")))
+            }
+        }
+    }
+}
