@@ -14,6 +14,7 @@ mod record_cost;
 mod seal_cost;
 mod series;
 mod stage_trace;
+mod throughput;
 mod vms;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +42,8 @@ enum Command {
     IrqDelivery(irq_delivery::Args),
     /// How long a protected VM's answers wait for the backup, by load
     OutputHold(output_hold::Args),
+    /// What protection costs: requests a second, processor time, log
+    Throughput(throughput::Args),
     /// What recording costs: counter requests per second, recorded and not, in turns
     RecordCost(record_cost::Args),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::SealCost(args) => seal_cost::main(&args),
         Command::IrqDelivery(args) => irq_delivery::main(&args),
         Command::OutputHold(args) => output_hold::main(&args),
+        Command::Throughput(args) => throughput::main(&args),
         Command::RecordCost(args) => record_cost::main(&args),
     };
     match result {

@@ -28,8 +28,9 @@ use logchan::entry::REGISTERS;
 use logchan::ids::{Lane, Term};
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration as Span, Time};
+use netpath::wait::spin;
 use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait on the wire: the stop flag is seen this late when a kick gets lost in a gap.
 const WAIT_MAX: Span = Span::from_millis(50);
@@ -363,14 +364,20 @@ impl<P: FramePort> PairSource<P> {
     /// An output was made and its log sent: looks for the acknowledgement for a moment, because a
     /// guest that runs on would keep us from seeing it.
     fn look_for_ack(&mut self) -> Result<(), SourceError> {
-        let until = now() + self.parts.ack_wait;
-        while !self.parts.replica.hold().is_empty() && now() < until {
-            if self.parts.wire.port().has_frame() {
-                self.take_in()?;
-                self.release()?;
-            } else {
-                std::hint::spin_loop();
-            }
+        if self.parts.replica.hold().is_empty() {
+            return Ok(());
+        }
+        // Without yielding: the answer is nearer than any other thread's turn. And with few readings of
+        // the clock, each of which is a system call on a vCPU's thread here.
+        let span = Duration::from_nanos(self.parts.ack_wait.as_nanos());
+        let look = WaitPolicy { spin: span, yield_after: span, wake_signal: None };
+        let mut now = Instant::now();
+        let until = now + span;
+        while !self.parts.replica.hold().is_empty()
+            && spin(&look, &mut now, Some(until), || self.parts.wire.port().has_frame())
+        {
+            self.take_in()?;
+            self.release()?;
         }
         Ok(())
     }
@@ -401,7 +408,7 @@ impl<P: FramePort> Readings for PairSource<P> {
         self.until(|parts, now| {
             let step = parts.replica.output(now, frame);
             if let Step::Ready(()) = step {
-                parts.world.stages_mut().made(now.as_nanos());
+                parts.world.stages_mut().made(|| now.as_nanos());
             }
             Ok(step)
         })

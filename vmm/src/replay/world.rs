@@ -191,9 +191,7 @@ impl<P: FramePort> Readings for World<P> {
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
-        if self.stages.is_on() {
-            self.stages.made(boottime_ns());
-        }
+        self.stages.made(boottime_ns);
         self.port.send(frame)?;
         self.unflushed = true;
         Ok(())

@@ -27,7 +27,7 @@ use crate::entropy::Entropy;
 use crate::mem::once;
 
 const ECHO_CONNECTIONS: usize = 6;
-const COUNTER_CONNECTIONS: usize = 12;
+const COUNTER_CONNECTIONS: usize = 20;
 const HTTP_CONNECTIONS: usize = 12;
 /// One more for the UDP echo.
 const SOCKETS: usize = 1 + ECHO_CONNECTIONS + COUNTER_CONNECTIONS + HTTP_CONNECTIONS;

@@ -1,0 +1,86 @@
+//! What protection costs: requests of a VM that is protected and of one that is not, in turns, with the
+//! processor time that every process took, and what the log consisted of.
+//!
+//! - `work`: what the client asks for
+//! - `subject`: one VM under every kind of work
+//! - `cpu`: processor time of a process
+//! - `report`: the table
+//!
+//! A second standalone VM takes no stage timestamps: the price of measuring.
+
+mod cpu;
+mod report;
+mod subject;
+mod work;
+
+use crate::error::BenchError;
+use crate::interleave::Rounds;
+use crate::outcome::{Outcome, OutputArgs};
+use crate::vms::CORE_A;
+use serde_json::{Map, Value, json};
+use subject::{Kind, Subject};
+use work::Work;
+
+/// Options of `throughput`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    /// Turns of each VM
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Counter requests of each VM, for 1 connection and for 16
+    #[arg(long, default_value_t = 20_000)]
+    requests: u64,
+    /// MiB that each VM echoes
+    #[arg(long, default_value_t = 20)]
+    echo_mib: u64,
+    /// Core of the client; the VM or primary has core 0, the backup core 1
+    #[arg(long, default_value_t = CORE_A)]
+    client_core: usize,
+    /// How long VMs and hosts look before they block, microseconds
+    #[arg(long, default_value_t = 50)]
+    spin_us: u64,
+    /// What the orders of turns are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Measures and prints.
+pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
+    measure(args)?.finish(&args.output, report::print)
+}
+
+/// Measures.
+pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
+    let rounds = Rounds { count: args.rounds, seed: args.seed };
+    let mut subjects: Vec<Subject> = Kind::ALL.into_iter().map(Subject::new).collect();
+    rounds.run("throughput", &mut subjects, |round, subject| subject.turn(args, &rounds, round))?;
+
+    let mut outcome = Outcome::new("throughput");
+    outcome.put("client_core", args.client_core);
+    outcome.put("spin_us", args.spin_us);
+    let mut by_work: Map<String, Value> = Map::new();
+    for work in Work::ALL {
+        let rate = |kind: Kind| subjects[kind as usize].rate(work);
+        let ratio = |a: Kind, b: Kind| (rate(b) > 0.0).then(|| rate(a) / rate(b));
+        by_work.insert(
+            work.name().into(),
+            json!({
+                "ratio_protected_to_standalone": ratio(Kind::Protected, Kind::Standalone),
+                "ratio_measured_to_not_measured": ratio(Kind::Standalone, Kind::NoStages),
+            }),
+        );
+    }
+    for subject in &subjects {
+        for work in Work::ALL {
+            let figures = subject.figures(work, &mut outcome);
+            by_work[work.name()][subject.kind.name()] = figures;
+        }
+    }
+    let protected = |work: Work| by_work[work.name()]["ratio_protected_to_standalone"].clone();
+    let ratios = json!({ "1": protected(Work::CounterOne), "16": protected(Work::CounterMany) });
+    outcome.put("ratio_protected_to_standalone", ratios);
+    outcome.put("work", by_work);
+    Ok(outcome)
+}

@@ -1,0 +1,54 @@
+//! The table for people, made of the same values as the JSON.
+
+use super::subject::Kind;
+use super::work::Work;
+use serde_json::{Map, Value};
+
+/// Prints what was measured.
+pub(super) fn print(figures: &Map<String, Value>) {
+    println!(
+        "{:<11} {:<11} {:>8} {:>10} {:>9} {:>9}  CPU us each",
+        "work", "VM", "count", "per second", "p50 us", "p99 us"
+    );
+    for work in Work::ALL {
+        let by_kind = &figures["work"][work.name()];
+        for kind in Kind::ALL {
+            let of = &by_kind[kind.name()];
+            if of.is_null() {
+                continue;
+            }
+            let us = |name: &str| of["latency"][name].as_f64().unwrap_or(f64::NAN) / 1e3;
+            let cpu: Vec<String> = of["cpu_us_each"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|us| format!("{:.0}", us.as_f64().unwrap_or(f64::NAN)))
+                .collect();
+            println!(
+                "{:<11} {:<11} {:>8} {:>10.0} {:>9.1} {:>9.1}  {}",
+                work.name(),
+                kind.name(),
+                of["count"],
+                of["per_second"].as_f64().unwrap_or(f64::NAN),
+                us("p50_ns"),
+                us("p99_ns"),
+                cpu.join(" + ")
+            );
+        }
+        let ratio = |name: &str| by_kind[name].as_f64().unwrap_or(f64::NAN);
+        println!(
+            "{:<11} protected to standalone {:.3}, with stage timestamps to without {:.3}",
+            work.name(),
+            ratio("ratio_protected_to_standalone"),
+            ratio("ratio_measured_to_not_measured")
+        );
+        if let Some(kinds) = by_kind["protected"]["log"]["mbit_per_s_by_kind"].as_object() {
+            let mut kinds: Vec<_> =
+                kinds.iter().filter_map(|(name, mbit)| Some((name, mbit.as_f64()?))).collect();
+            kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let kinds: Vec<String> =
+                kinds.iter().map(|(name, mbit)| format!("{name} {mbit:.2}")).collect();
+            println!("{:<11} log, Mbit/s: {}", "", kinds.join(", "));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! One VM under every kind of work.
+
+use super::work::Work;
+use super::{Args, cpu};
+use crate::asking::Asked;
+use crate::error::BenchError;
+use crate::interleave::{Rounds, share};
+use crate::outcome::Outcome;
+use crate::vms::{CORE_A, Pair, PairOptions, Standalone};
+use serde_json::{Map, Value, json};
+use vmm::demo::pair::network::Host;
+
+/// What the VM is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nobody protects it.
+    Standalone,
+    /// The same, and no stage timestamps are taken.
+    NoStages,
+    /// It has a backup, on a sealed link.
+    Protected,
+}
+
+impl Kind {
+    /// All of them.
+    pub(super) const ALL: [Kind; 3] = [Kind::Standalone, Kind::NoStages, Kind::Protected];
+
+    /// The name in reports.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Kind::Standalone => "standalone",
+            Kind::NoStages => "no-stages",
+            Kind::Protected => "protected",
+        }
+    }
+}
+
+/// What was measured of one kind of work.
+struct Done {
+    asked: Asked,
+    /// Processor seconds of the VM's process, or of primary and backup.
+    cpu_seconds: Vec<f64>,
+    /// Status of the primary at the work's end, in the last turn.
+    status: Map<String, Value>,
+    /// Most log that the backup had yet to execute at a work's end, bytes.
+    lag_bytes: u64,
+}
+
+/// A VM, and what was measured on it. Each turn has processes of its own.
+pub(super) struct Subject {
+    pub(super) kind: Kind,
+    done: Vec<Done>,
+}
+
+impl Subject {
+    /// Nothing measured yet.
+    pub(super) fn new(kind: Kind) -> Subject {
+        let hosts = if kind == Kind::Protected { 2 } else { 1 };
+        let nothing = |_work: &Work| Done {
+            asked: Asked::new(),
+            cpu_seconds: vec![0.0; hosts],
+            status: Map::new(),
+            lag_bytes: 0,
+        };
+        Subject { kind, done: Work::ALL.iter().map(nothing).collect() }
+    }
+
+    /// One turn: starts the VM, lets it do a share of every work, stops it.
+    pub(super) fn turn(
+        &mut self,
+        args: &Args,
+        rounds: &Rounds,
+        round: u32,
+    ) -> Result<(), BenchError> {
+        let spin = args.spin_us.to_string();
+        let amount = |work: Work| share(work.amount(args), rounds.count, round);
+        if self.kind == Kind::Protected {
+            let mut pair = Pair::start(&PairOptions {
+                options: ["--spin-us", &spin].map(String::from).to_vec(),
+                ..PairOptions::default()
+            })?;
+            let pids = Host::ALL.map(|host| pair.pid(host));
+            for work in Work::ALL {
+                self.work(work, amount(work), &pids, |amount| {
+                    pair.client(|| work.run(amount, args.client_core))
+                })?;
+                let status = pair.status(Host::A)?;
+                let done = &mut self.done[work as usize];
+                done.lag_bytes = done.lag_bytes.max(status["lag_bytes"].as_u64().unwrap_or(0));
+                done.status = status;
+                pair.check()?;
+            }
+            return pair.stop();
+        }
+        let mut command = vec!["run", "--spin-us", &spin];
+        if self.kind == Kind::NoStages {
+            command.push("--no-stages");
+        }
+        let vm = Standalone::start("cost", CORE_A, &command)?;
+        let pids = [vm.pid()];
+        for work in Work::ALL {
+            self.work(work, amount(work), &pids, |amount| {
+                vm.client(|| work.run(amount, args.client_core))
+            })?;
+        }
+        vm.stop().map(drop)
+    }
+
+    fn work(
+        &mut self,
+        work: Work,
+        amount: u64,
+        pids: &[u32],
+        run: impl FnOnce(u64) -> Result<Asked, BenchError>,
+    ) -> Result<(), BenchError> {
+        if amount == 0 {
+            return Ok(());
+        }
+        let before: Vec<f64> =
+            pids.iter().map(|&pid| cpu::seconds(pid)).collect::<Result<_, _>>()?;
+        let asked = run(amount)?;
+        let done = &mut self.done[work as usize];
+        done.asked.add(&asked);
+        for ((sum, before), &pid) in done.cpu_seconds.iter_mut().zip(before).zip(pids) {
+            *sum += cpu::seconds(pid)? - before;
+        }
+        Ok(())
+    }
+
+    /// Requests or echoes in a second.
+    pub(super) fn rate(&self, work: Work) -> f64 {
+        self.done[work as usize].asked.rate()
+    }
+
+    /// What is reported of `work`; its series goes to `outcome`.
+    pub(super) fn figures(&self, work: Work, outcome: &mut Outcome) -> Value {
+        let done = &self.done[work as usize];
+        let count = done.asked.service.len();
+        if count == 0 {
+            return Value::Null;
+        }
+        let name = format!("{}.{}", self.kind.name(), work.name());
+        let us_each: Vec<f64> =
+            done.cpu_seconds.iter().map(|seconds| seconds * 1e6 / count as f64).collect();
+        let mut figures = json!({
+            "count": count,
+            "per_second": self.rate(work),
+            "bytes_per_second": work.bytes().map(|bytes| self.rate(work) * bytes as f64),
+            "latency": outcome.keep(&name, done.asked.service.clone()),
+            "cpu_us_each": us_each,
+        });
+        if self.kind == Kind::Protected {
+            figures["log"] = done.status["log"].clone();
+            figures["stages"] = done.status["stages"].clone();
+            figures["lag_bytes_max"] = json!(done.lag_bytes);
+        }
+        figures
+    }
+}

@@ -1,0 +1,104 @@
+//! What the client asks for.
+
+use super::Args;
+use crate::asking::{Asked, Asker};
+use crate::error::BenchError;
+use crate::vms::pin;
+use std::time::Instant;
+use vmm::demo::clients;
+use vmm::demo::standalone::GUEST_ADDRESS;
+
+/// Requests at the beginning of a turn that are not counted, for each connection.
+const WARM_UP: u64 = 20;
+
+/// Connections of `CounterMany`.
+const CONNECTIONS: u64 = 16;
+
+/// Bytes of one echo.
+const ECHO_BYTES: usize = 256 << 10;
+
+/// A kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Counter requests on one connection, one after the other.
+    CounterOne,
+    /// The same on 16 connections.
+    CounterMany,
+    /// Echoes of 256 KiB on connections of their own, one after the other.
+    Echo,
+}
+
+impl Work {
+    /// All of them.
+    pub(super) const ALL: [Work; 3] = [Work::CounterOne, Work::CounterMany, Work::Echo];
+
+    /// The name in reports.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Work::CounterOne => "counter-1",
+            Work::CounterMany => "counter-16",
+            Work::Echo => "echo",
+        }
+    }
+
+    /// How much of it each VM does: requests or echoes.
+    pub(super) const fn amount(self, args: &Args) -> u64 {
+        match self {
+            Work::CounterOne | Work::CounterMany => args.requests,
+            Work::Echo => (args.echo_mib << 20) / ECHO_BYTES as u64,
+        }
+    }
+
+    /// What one unit of it is, in bytes of payload that come back; nothing for what is counted.
+    pub(super) const fn bytes(self) -> Option<u64> {
+        match self {
+            Work::CounterOne | Work::CounterMany => None,
+            Work::Echo => Some(ECHO_BYTES as u64),
+        }
+    }
+
+    /// Does `amount` of it. Called where the client is.
+    pub(super) fn run(self, amount: u64, core: usize) -> Result<Asked, BenchError> {
+        pin(core)?;
+        match self {
+            Work::CounterOne => Asker::connect(WARM_UP)?.run(amount, None),
+            Work::CounterMany => many(amount / CONNECTIONS),
+            Work::Echo => echo(amount),
+        }
+    }
+}
+
+/// `amount` requests on each of the connections, at once.
+fn many(amount: u64) -> Result<Asked, BenchError> {
+    let mut askers = Vec::new();
+    for _ in 0..CONNECTIONS {
+        askers.push(Asker::connect(WARM_UP)?);
+    }
+    let begun = Instant::now();
+    let all = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            askers.iter_mut().map(|asker| scope.spawn(move || asker.run(amount, None))).collect();
+        let mut all = Asked::new();
+        for thread in running {
+            let asked = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            all.add(&asked);
+        }
+        Ok::<_, BenchError>(all)
+    })?;
+    Ok(Asked { seconds: begun.elapsed().as_secs_f64(), ..all })
+}
+
+fn echo(amount: u64) -> Result<Asked, BenchError> {
+    let bytes: Vec<u8> = (0..ECHO_BYTES).map(|index| (index * 31 + index / 251) as u8).collect();
+    let mut asked = Asked::new();
+    let begun = Instant::now();
+    for _ in 0..amount {
+        let sent = Instant::now();
+        clients::echo(GUEST_ADDRESS, &bytes)?;
+        let time_ns = sent.elapsed().as_nanos() as u64;
+        asked.service.record(time_ns);
+        asked.response.record(time_ns);
+    }
+    asked.seconds = begun.elapsed().as_secs_f64();
+    Ok(asked)
+}
