@@ -8,6 +8,7 @@ mod lan;
 mod log_rtt;
 mod machine;
 mod outcome;
+mod peers;
 mod record_cost;
 mod seal_cost;
 mod series;
@@ -36,6 +37,8 @@ enum Command {
     SealCost(seal_cost::Args),
     /// What recording costs: counter requests per second, recorded and not, in turns
     RecordCost(record_cost::Args),
+    /// Round trips of the same guest under QEMU/KVM and under ours, in turns
+    Peers(peers::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::LogRtt(args) => log_rtt::main(&args),
         Command::SealCost(args) => seal_cost::main(&args),
         Command::RecordCost(args) => record_cost::main(&args),
+        Command::Peers(args) => peers::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
