@@ -2,8 +2,10 @@
 //! cores; this host's absolute times mean little elsewhere.
 
 mod asking;
+mod checkpoint;
 mod error;
 mod interleave;
+mod interrupt;
 mod lan;
 mod log_rtt;
 mod machine;
@@ -39,6 +41,8 @@ enum Command {
     RecordCost(record_cost::Args),
     /// Round trips of the same guest under QEMU/KVM and under ours, in turns
     Peers(peers::Args),
+    /// Size and time of checkpoints by working set, deadline and rate of inputs
+    Checkpoint(checkpoint::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::SealCost(args) => seal_cost::main(&args),
         Command::RecordCost(args) => record_cost::main(&args),
         Command::Peers(args) => peers::main(&args),
+        Command::Checkpoint(args) => checkpoint::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
