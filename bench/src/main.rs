@@ -4,6 +4,7 @@
 mod asking;
 mod checkpoint;
 mod error;
+mod failover;
 mod interleave;
 mod interrupt;
 mod lan;
@@ -43,6 +44,8 @@ enum Command {
     Peers(peers::Args),
     /// Size and time of checkpoints by working set, deadline and rate of inputs
     Checkpoint(checkpoint::Args),
+    /// Failovers stage by stage and false alarms, by silence timeout
+    Failover(failover::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::RecordCost(args) => record_cost::main(&args),
         Command::Peers(args) => peers::main(&args),
         Command::Checkpoint(args) => checkpoint::main(&args),
+        Command::Failover(args) => failover::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
