@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine lacks to build, run and test understudy. Idempotent.
 # Sourced or run by demo.sh and test.sh; needs root for apt-get only if something is missing.
+#
+#   scripts/install.sh [--tests]    with --tests also what only tests need
 set -euo pipefail
 
 declare -A package_of=(
     [cc]=gcc [ip]=iproute2 [ping]=iputils-ping [curl]=curl [setpriv]=util-linux
     [chrt]=util-linux [tcpdump]=tcpdump
 )
+if [[ ${1:-} == --tests ]]; then
+    # A benchmark's peer; without recommended packages it brings no display and no sound.
+    package_of[qemu-system-x86_64]=qemu-system-x86
+fi
 missing=()
 for command in "${!package_of[@]}"; do
     command -v "$command" >/dev/null || missing+=("${package_of[$command]}")

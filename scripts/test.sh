@@ -3,7 +3,7 @@
 # end-to-end tests fail, they do not skip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source scripts/install.sh
+source scripts/install.sh --tests
 
 # There are many test programs, and each would be optimised as a whole: minutes for nothing. What ships
 # (scripts/demo.sh) is built with it.

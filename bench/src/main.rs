@@ -2,14 +2,18 @@
 //! cores; this host's absolute times mean little elsewhere.
 
 mod asking;
+mod checkpoint;
 mod error;
+mod failover;
 mod interleave;
 mod irq_delivery;
+mod interrupt;
 mod lan;
 mod log_rtt;
 mod machine;
 mod outcome;
 mod output_hold;
+mod peers;
 mod record_cost;
 mod seal_cost;
 mod series;
@@ -46,6 +50,12 @@ enum Command {
     Throughput(throughput::Args),
     /// What recording costs: counter requests per second, recorded and not, in turns
     RecordCost(record_cost::Args),
+    /// Round trips of the same guest under QEMU/KVM and under ours, in turns
+    Peers(peers::Args),
+    /// Size and time of checkpoints by working set, deadline and rate of inputs
+    Checkpoint(checkpoint::Args),
+    /// Failovers stage by stage and false alarms, by silence timeout
+    Failover(failover::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +66,9 @@ fn main() -> ExitCode {
         Command::OutputHold(args) => output_hold::main(&args),
         Command::Throughput(args) => throughput::main(&args),
         Command::RecordCost(args) => record_cost::main(&args),
+        Command::Peers(args) => peers::main(&args),
+        Command::Checkpoint(args) => checkpoint::main(&args),
+        Command::Failover(args) => failover::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

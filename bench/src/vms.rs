@@ -253,7 +253,7 @@ impl Pair {
 }
 
 /// Runs `work` on a thread inside `namespace`.
-fn enter<T: Send>(
+pub(crate) fn enter<T: Send>(
     namespace: &Namespace,
     work: impl FnOnce() -> Result<T, BenchError> + Send,
 ) -> Result<T, BenchError> {

@@ -52,6 +52,12 @@ fn status_of_both_hosts_fits_what_they_do() {
         assert_eq!((&a["checkpoints"]["syncs"], &a["backups_lost"]), (&1.into(), &0.into()));
         assert!(number(&a, "/checkpoints/last_sync_pause_ms") > 0.0, "{a}");
         assert!(number(&b, "/checkpoints/applied") >= 1.0, "{b}");
+        // The sync's are in the bytes, and not among the times.
+        assert!(number(&a, "/checkpoints/bytes") >= 1000.0, "{a}");
+        for (status, name, count) in [(&a, "still", "sent"), (&b, "apply", "applied")] {
+            let timed = number(status, &format!("/checkpoints/{name}/count"));
+            assert!(timed < number(status, &format!("/checkpoints/{count}")), "{status}");
+        }
         assert!(number(&a, "/hold/released") > 100.0, "{a}");
         assert!(number(&a, "/hold/p50_us") <= number(&a, "/hold/p99_us"), "{a}");
         assert!(number(&a, "/hold/p99_us") <= number(&a, "/hold/max_us"), "{a}");

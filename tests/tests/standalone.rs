@@ -45,6 +45,39 @@ fn status_page_shows_what_enters_through_the_door() {
     assert!(clock.starts_with("20") && clock.ends_with('Z'), "{clock}");
 }
 
+/// The xorshift64 sequence that a burn computes, after `rounds` steps.
+fn burned(rounds: u64) -> String {
+    let step = |mut x: u64| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^ x << 17
+    };
+    format!("{:016x}", (0..rounds).fold(0x9e37_79b9_7f4a_7c15, |x, _| step(x)))
+}
+
+#[test]
+fn burn_computes_what_it_says_with_any_working_set_within_bounds() {
+    let rig = Rig::start("run", &[]).unwrap();
+    rig.namespace
+        .enter(|| {
+            for kib in ["0", "3", "256", "4096"] {
+                let page = clients::fetch(GUEST_ADDRESS, &format!("/burn?ms=20&kib={kib}"))?;
+                let burn = json(page.trim());
+                assert_eq!(burn["kib"].to_string(), kib);
+                let rounds = burn["rounds"].as_u64().unwrap();
+                assert!(rounds > 0, "{burn}");
+                assert_eq!(burn["result"], burned(rounds));
+            }
+            for query in ["ms=20&kib=4097", "ms=20&kib=", "ms=20&kib=-1", "kib=4", "ms=0"] {
+                clients::fetch(GUEST_ADDRESS, &format!("/burn?{query}")).unwrap_err();
+            }
+            // It still serves.
+            clients::count(GUEST_ADDRESS, 10)
+        })
+        .unwrap();
+    rig.stop().unwrap();
+}
+
 /// Memory of the process that is not guest RAM, from proc_pid_smaps(5), in KiB.
 fn resident_beyond_guest_kib(pid: u32, guest_bytes: u64) -> u64 {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();

@@ -120,11 +120,13 @@ pdpt:
   .quad pd_mmio + TABLE
   .fill 508, 8, 0
 
-/* 0 to 1 GiB. RAM above the image is only read: a boot loader may put the boot parameters there. */
+/* 0 to 1 GiB. RAM above the image is the working set of burns; above that it is only read: a boot loader
+ * may put the boot parameters there. */
 pd_low:
   .quad pt_0 + TABLE
   .quad pt_1 + TABLE
 .set page, 0x400000
+  MAP 0x800000, 0x200000, (LEAF | LARGE | WRITE | NX)
   MAP 0x40000000, 0x200000, (LEAF | LARGE | NX)
 
 /* 3 to 4 GiB: memory-mapped devices. */

@@ -6,6 +6,7 @@
 //! - `lookout`: whether it is time to say that nobody is met
 //! - [`event`]: what a process of a pair tells of itself, for programs
 
+mod checkpoint_times;
 pub mod event;
 mod image;
 mod lookout;

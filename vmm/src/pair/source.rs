@@ -4,6 +4,7 @@
 //! "not yet" the thread drives the wire until it says something else. In between, a turn of the
 //! wire is taken at every position and at every kick, of which there is one a deadline at least.
 
+use super::checkpoint_times::CheckpointTimes;
 use super::event::Notice;
 use super::image::InRam;
 use super::lookout::Lookout;
@@ -90,6 +91,7 @@ pub struct PairSource<P> {
     is_void: bool,
     /// The VM's last pause for the closing checkpoint of a sync.
     last_sync_pause: Option<Span>,
+    checkpoint_times: CheckpointTimes,
     publisher: Option<Publisher>,
     lookout: Lookout,
     /// The term whose claim got no answer; that was told.
@@ -111,6 +113,7 @@ impl<P: FramePort> PairSource<P> {
             still_since: None,
             is_void: false,
             last_sync_pause: None,
+            checkpoint_times: CheckpointTimes::new(),
             publisher,
             lookout: Lookout::default(),
             unanswered: None,
@@ -145,6 +148,11 @@ impl<P: FramePort> PairSource<P> {
     /// The VM's last pause for the closing checkpoint of a sync.
     pub fn last_sync_pause(&self) -> Option<Span> {
         self.last_sync_pause
+    }
+
+    /// How long checkpoints took.
+    pub(super) fn checkpoint_times(&self) -> &CheckpointTimes {
+        &self.checkpoint_times
     }
 
     pub(super) fn peer_mac(&self) -> MacAddr {
@@ -568,19 +576,23 @@ impl<P: FramePort> EventSource for PairSource<P> {
         self.turn()?;
         // Whatever comes of it, the timer is armed again if it was it that kicked.
         let as_needed = self.parts.world.interrupted(wants, window)?;
-        match self.until(|parts, _now| Ok(parts.replica.stray()))? {
-            StrayAdvice::Resume => Ok(Stray::Resume),
-            StrayAdvice::Checkpoint => {
-                self.still_since = Some(now());
-                Ok(Stray::Checkpoint)
-            }
-            StrayAdvice::AsNeeded => Ok(as_needed),
+        let stray = match self.until(|parts, _now| Ok(parts.replica.stray()))? {
+            StrayAdvice::Resume => Stray::Resume,
+            StrayAdvice::Checkpoint => Stray::Checkpoint,
+            StrayAdvice::AsNeeded => as_needed,
+        };
+        if stray == Stray::Checkpoint {
+            self.still_since = Some(now());
         }
+        Ok(stray)
     }
 
     fn window_at_cpl0(&mut self) -> Stray {
         match self.parts.replica.stray() {
-            Step::Ready(StrayAdvice::Checkpoint | StrayAdvice::AsNeeded) => Stray::Checkpoint,
+            Step::Ready(StrayAdvice::Checkpoint | StrayAdvice::AsNeeded) => {
+                self.still_since = Some(now());
+                Stray::Checkpoint
+            }
             Step::Ready(StrayAdvice::Resume) | Step::Wait => Stray::Resume,
             Step::Void => {
                 // There is no way to say it here; the next question's answer is this.
@@ -604,6 +616,7 @@ impl<P: FramePort> EventSource for PairSource<P> {
 
     fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
         let since = self.still_since.take();
+        let captured_at = now();
         let was_copying = self.parts.replica.role() == RoleName::Copying;
         let pages = image.pages.len() as u64;
         let image = InRam(image);
@@ -612,18 +625,30 @@ impl<P: FramePort> EventSource for PairSource<P> {
         self.parts.world.idle()?;
         let PairParts { replica, observer, .. } = &mut self.parts;
         if let Some(since) = since
-            && was_copying
             && matches!(replica.role(), RoleName::Closing | RoleName::Protected)
         {
             let pause = now().since(since);
-            self.last_sync_pause = Some(pause);
-            observer(replica, Notice::SyncClosed { pause, pages });
+            if was_copying {
+                self.last_sync_pause = Some(pause);
+                observer(replica, Notice::SyncClosed { pause, pages });
+            } else {
+                self.checkpoint_times.sent(captured_at.since(since), pause, pages);
+            }
         }
         Ok(())
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
-        Ok(self.parts.replica.take_checkpoint())
+        let image = self.parts.replica.take_checkpoint();
+        if !image.full {
+            self.checkpoint_times.fetched(now());
+        }
+        Ok(image)
+    }
+
+    fn applied(&mut self) -> Result<(), SourceError> {
+        self.checkpoint_times.applied(now());
+        Ok(())
     }
 
     /// The other host waits for an acknowledgement, or for output, and not for longer than its silence

@@ -6,6 +6,7 @@ use crate::replica::Replica;
 use crate::telemetry::stages::StageStatus;
 use hdrhistogram::Histogram;
 use logchan::channel::FrameVerdict;
+use logchan::entry_kind::EntryKind;
 use logchan::entry_stats::EntryStatsTable;
 use logchan::ids::Role as End;
 use logchan::time::{Duration as Span, Time};
@@ -105,10 +106,44 @@ pub struct CheckpointStatus {
     pub sent: u64,
     /// Pages in those.
     pub pages: u64,
+    /// What they took of the log, that of syncs included.
+    pub bytes: u64,
     /// Applied.
     pub applied: u64,
     /// The VM's last pause for the closing checkpoint of a sync.
     pub last_sync_pause_ms: Option<f64>,
+    /// Pages of each that was sent, those of syncs left out here and below.
+    pub pages_each: PagesStatus,
+    /// Sent: until the state of the machine and the list of its changed pages were read.
+    pub capture: TimeStatus,
+    /// Sent: until the guest ran on.
+    pub still: TimeStatus,
+    /// Applied: until the machine was in its state.
+    pub apply: TimeStatus,
+}
+
+/// Times since the process began.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TimeStatus {
+    /// How many.
+    pub count: u64,
+    /// Median.
+    pub p50_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+    /// Longest.
+    pub max_us: f64,
+}
+
+/// Numbers of pages since the process began.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PagesStatus {
+    /// Median.
+    pub p50: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// Most.
+    pub max: u64,
 }
 
 /// Where a status can be read by others.
@@ -216,17 +251,45 @@ impl<P: FramePort> PairSource<P> {
             hold: hold_status(self.hold_ns(), replica.hold().len()),
             stages: self.stages().status(),
             log,
-            checkpoints: CheckpointStatus {
-                syncs: stats.syncs,
-                sent: stats.checkpoints_sent,
-                pages: stats.checkpoint_pages,
-                applied: stats.checkpoints_applied,
-                last_sync_pause_ms: self.last_sync_pause().map(|t| t.as_nanos() as f64 / 1e6),
-            },
+            checkpoints: self.checkpoint_status(),
             takeovers: stats.takeovers,
             backups_lost: stats.backups_lost,
             divergences: stats.divergences,
         }
+    }
+}
+
+impl<P: FramePort> PairSource<P> {
+    fn checkpoint_status(&self) -> CheckpointStatus {
+        let (stats, times) = (self.replica().stats(), self.checkpoint_times());
+        let log = self.replica().log_stats();
+        let kinds = [EntryKind::CheckpointBegin, EntryKind::Page, EntryKind::CheckpointEnd];
+        CheckpointStatus {
+            syncs: stats.syncs,
+            sent: stats.checkpoints_sent,
+            pages: stats.checkpoint_pages,
+            bytes: kinds.iter().map(|&kind| log.get(kind).bytes).sum(),
+            applied: stats.checkpoints_applied,
+            last_sync_pause_ms: self.last_sync_pause().map(|t| t.as_nanos() as f64 / 1e6),
+            pages_each: PagesStatus {
+                p50: times.pages.value_at_quantile(0.5),
+                p99: times.pages.value_at_quantile(0.99),
+                max: times.pages.max(),
+            },
+            capture: time_status(&times.capture_ns),
+            still: time_status(&times.still_ns),
+            apply: time_status(&times.apply_ns),
+        }
+    }
+}
+
+fn time_status(times_ns: &Histogram<u64>) -> TimeStatus {
+    let us = |quantile: f64| times_ns.value_at_quantile(quantile) as f64 / 1e3;
+    TimeStatus {
+        count: times_ns.len(),
+        p50_us: us(0.5),
+        p99_us: us(0.99),
+        max_us: times_ns.max() as f64 / 1e3,
     }
 }
 

@@ -198,6 +198,11 @@ pub trait EventSource: Readings {
         Ok(())
     }
 
+    /// The machine is in the state of [`EventSource::take_checkpoint`].
+    fn applied(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// The machine stopped after [`Region::End`].
     fn end(&mut self, end: &EndState) -> Result<(), SourceError>;
 }

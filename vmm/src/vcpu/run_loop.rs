@@ -190,7 +190,8 @@ fn apply(machine: &mut Machine, source: &mut impl EventSource) -> Result<(), Run
         }
     })?;
     machine.counters.checkpoints += 1;
-    Ok(breathed?)
+    breathed?;
+    Ok(source.applied()?)
 }
 
 fn take_checkpoint(

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `/` | a page for people |
 //! | `/status` | the same as JSON |
-//! | `/burn?ms=N` | computes for N ms (1 to 10000) without an exit, then JSON |
+//! | `/burn?ms=N&kib=M` | computes for N ms (1 to 10000) without an exit, then JSON |
+//!
+//! `kib` is the working set of the burn (0 to 4096 KiB), none if it is left out.
 //!
 //! Connections persist and requests may be pipelined. Request bodies are not read: a request that
 //! announces one is answered and the connection closed.
@@ -17,7 +19,7 @@ use smoltcp::time::{Duration, Instant};
 use super::page::{self, Status, Text};
 use super::request::{Head, Method, Request};
 use super::{Service, send_room};
-use crate::burn::{Burned, burn};
+use crate::burn::{Burned, Task, WORKING_SET_KIB_MAX, burn};
 use crate::clock::{WallClock, rdtsc, uptime_ms};
 use crate::entropy::Entropy;
 use crate::gate::ticks;
@@ -54,11 +56,11 @@ enum Burn {
     #[default]
     None,
     Due {
-        ms: u64,
+        task: Task,
         close: bool,
     },
     Done {
-        ms: u64,
+        task: Task,
         close: bool,
         burned: Burned,
     },
@@ -70,8 +72,8 @@ impl Connection {
     }
 
     pub(super) fn burn(&mut self) {
-        if let Burn::Due { ms, close } = self.burn {
-            self.burn = Burn::Done { ms, close, burned: burn(ms) };
+        if let Burn::Due { task, close } = self.burn {
+            self.burn = Burn::Done { task, close, burned: burn(task) };
         }
     }
 }
@@ -104,8 +106,8 @@ impl Service for Http {
                     connection.burn = due;
                     break;
                 }
-                Burn::Done { ms, close, burned } => {
-                    page::burned(self.body.start(), ms, &burned);
+                Burn::Done { task, close, burned } => {
+                    page::burned(self.body.start(), task, &burned);
                     let status = "200 OK";
                     let content_type = page::JSON;
                     self.respond(
@@ -175,11 +177,13 @@ impl Http {
                 ("200 OK", page::JSON)
             }
             (Method::Get, "/burn") => {
-                if let Some(ms) = burn_ms(query) {
-                    connection.burn = Burn::Due { ms, close: request.close };
+                if let Some(task) = burn_task(query) {
+                    connection.burn = Burn::Due { task, close: request.close };
                     return;
                 }
-                self.body.start().push("400 bad request: burn needs ms=1 to ms=10000\n");
+                self.body.start().push(
+                    "400 bad request: burn needs ms=1 to ms=10000, and takes kib=0 to kib=4096\n",
+                );
                 ("400 Bad Request", page::TEXT)
             }
             (Method::Get | Method::Head, _) => {
@@ -232,8 +236,11 @@ impl Http {
     }
 }
 
-/// The `ms` of a burn's query, if it is within bounds.
-fn burn_ms(query: &str) -> Option<u64> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("ms="))?;
-    value.parse().ok().filter(|ms| (1..=BURN_MS_MAX).contains(ms))
+/// What a burn's query asks for, if it is within bounds.
+fn burn_task(query: &str) -> Option<Task> {
+    let value = |name| query.split('&').find_map(|pair| pair.strip_prefix(name));
+    let ms = value("ms=")?.parse().ok()?;
+    let kib = value("kib=").map_or(Some(0), |kib| kib.parse().ok())?;
+    let is_bounded = (1..=BURN_MS_MAX).contains(&ms) && kib <= WORKING_SET_KIB_MAX;
+    is_bounded.then_some(Task { ms, kib })
 }

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use crate::burn::Burned;
+use crate::burn::{Burned, Task};
 use crate::clock::WallClock;
 
 pub(super) const HTML: &str = "text/html; charset=utf-8";
@@ -69,13 +69,11 @@ pub(super) fn json(out: &mut impl Write, status: &Status) {
     .expect("pages are bounded");
 }
 
-pub(super) fn burned(out: &mut impl Write, ms: u64, burned: &Burned) {
-    writeln!(
-        out,
-        "{{\"ms\":{ms},\"rounds\":{},\"result\":\"{:016x}\"}}",
-        burned.rounds, burned.result
-    )
-    .expect("pages are bounded");
+pub(super) fn burned(out: &mut impl Write, task: Task, burned: &Burned) {
+    let Task { ms, kib } = task;
+    let Burned { rounds, result } = burned;
+    writeln!(out, "{{\"ms\":{ms},\"kib\":{kib},\"rounds\":{rounds},\"result\":\"{result:016x}\"}}")
+        .expect("pages are bounded");
 }
 
 pub(super) fn html(out: &mut impl Write, status: &Status) {

@@ -34,6 +34,8 @@ pub(super) struct Counts {
     pub(super) divergences: u64,
     /// Times a host went live without anybody's having been killed.
     pub(super) unplanned: u64,
+    /// Times a backup went live, for whatever reason.
+    pub(super) went_live: u64,
     /// Times a primary lost a backup that nobody had killed.
     pub(super) backups_lost: u64,
     /// How long the guest stood still at each sync's end, nanoseconds.
@@ -96,6 +98,16 @@ impl<'a> Hosts<'a> {
         Ok(pid)
     }
 
+    /// Whether there is no process on `host`.
+    pub(super) fn is_missing(&self, host: Host) -> bool {
+        self.members[host.index()].is_none()
+    }
+
+    /// Whether a host has no process.
+    pub(super) fn is_alone(&self) -> bool {
+        self.members.iter().any(Option::is_none)
+    }
+
     /// The host that may speak for the VM, as far as is known.
     pub(super) fn speaker(&self) -> Option<&Member> {
         // One that was replaced, and does not know it yet, has the older term.
@@ -111,16 +123,15 @@ impl<'a> Hosts<'a> {
         let end = Instant::now() + PROTECTED_MAX;
         loop {
             for host in Host::ALL {
-                if self.members[host.index()].is_none() {
+                if self.is_missing(host) {
                     let pid = self.start(Part::Backup, host)?;
                     started(host, pid);
                 }
             }
             let left = end.saturating_duration_since(Instant::now());
             let protected = self.wait("a protected VM", left, |hosts| {
-                let is_alone = hosts.members.iter().any(Option::is_none);
                 let protected = hosts.protected().map(|(host, _)| host);
-                (is_alone || protected.is_some()).then_some(protected)
+                (hosts.is_alone() || protected.is_some()).then_some(protected)
             })?;
             if let Some(host) = protected {
                 return Ok(host);
@@ -260,7 +271,11 @@ impl<'a> Hosts<'a> {
     fn note(&mut self, host: Host, record: &PairRecord) {
         let PairRecord { t_ns, term, ref event } = *record;
         match *event {
-            PairEvent::TermWon | PairEvent::WentLive { .. } => self.reigns.begin(host, term, t_ns),
+            PairEvent::TermWon => self.reigns.begin(host, term, t_ns),
+            PairEvent::WentLive { .. } => {
+                self.reigns.begin(host, term, t_ns);
+                self.counts.went_live += 1;
+            }
             // A host that stood still learns late that its lease was over long before.
             PairEvent::Halted { spoke_ns, .. } => self.reigns.end(host, spoke_ns.unwrap_or(t_ns)),
             PairEvent::BackupSilent { spoke_ns, .. } => {

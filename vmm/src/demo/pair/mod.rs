@@ -8,6 +8,8 @@
 //! | `prober`, `counting`, `traffic` | the clients |
 //! | `sniffer`, `reigns` | who speaks for the VM: on the LAN, and by the accounts |
 //! | `figures`, `summary` | what it all came to |
+//! | `scene` | what a pair needs before its first process |
+//! | `watch` | the pair without clients and kills: false alarms |
 
 pub mod counting;
 mod crowd;
@@ -17,23 +19,26 @@ pub mod member;
 pub mod network;
 pub mod prober;
 pub mod reigns;
+mod scene;
 pub mod sniffer;
 mod summary;
 pub mod traffic;
+mod watch;
 
-pub use summary::Summary;
+pub use summary::{Failover, Summary};
+pub use watch::{Watched, watch};
 
 use super::DemoError;
 use crowd::{Crowd, StopOnDrop, Threads};
 use figures::ms;
 use hosts::{Hosts, Takeover};
-use member::{Part, Setup};
+use member::Part;
 use network::{Host, Network};
+use scene::Scene;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use summary::Failover;
 use traffic::Ping;
 
 /// A VM that has not answered by then will not.
@@ -82,29 +87,17 @@ pub fn run(
     interrupted: &Arc<AtomicBool>,
     audience: &mut dyn Audience,
 ) -> Result<Summary, DemoError> {
-    let folder = tempfile::Builder::new().prefix("understudy-demo-").tempdir();
-    let folder = folder.map_err(DemoError::client("making a temporary folder"))?;
-    let (key, witness) = (folder.path().join("key"), folder.path().join("witness"));
-    std::fs::create_dir(&witness).map_err(DemoError::client("making the witness's folder"))?;
-    crate::link::key_file::create(&key)
-        .map_err(|error| DemoError::Wrong(format!("making a key: {error}")))?;
-    let network = Network::new()?;
+    let scene = Scene::new()?;
+    let network = &scene.network;
     audience.say("LAN: hosts A and B, a client, a switch; between A and B a link for the log");
-    let setup = Setup {
-        program,
-        network: &network,
-        key: Some(&key),
-        witness: &witness,
-        sockets: folder.path(),
-        silence_ms: plan.silence_ms,
-    };
+    let setup = scene.setup(program, plan.silence_ms);
     let crowd = Crowd::default();
     // They go after the clients: whoever still waits for an answer gets it.
     let mut hosts = Hosts::new(&setup, interrupted);
     std::thread::scope(|scope| {
         let _stop = StopOnDrop(&crowd);
-        let threads = Threads::new(scope, &network, &crowd, hosts.sender());
-        Course { plan, network: &network, crowd: &crowd, hosts: &mut hosts, audience }.run(threads)
+        let threads = Threads::new(scope, network, &crowd, hosts.sender());
+        Course { plan, network, crowd: &crowd, hosts: &mut hosts, audience }.run(threads)
     })
 }
 

@@ -6,19 +6,19 @@ use serde_json::{Map, Value, json};
 
 /// One failover, as everybody saw it. Times in nanoseconds.
 #[derive(Clone, Debug)]
-pub(super) struct Failover {
+pub struct Failover {
     /// From the kill to the other host's noticing the silence, by that one's account.
-    pub(super) detect_ns: u64,
+    pub detect_ns: u64,
     /// From there to its being live.
-    pub(super) golive_ns: u64,
+    pub golive_ns: u64,
     /// The longest time without an answer by UDP.
-    pub(super) outage_ns: u64,
+    pub outage_ns: u64,
     /// The longest time without an answer on the counter connection.
-    pub(super) tcp_gap_ns: u64,
+    pub tcp_gap_ns: u64,
     /// The longest time without an answer by UDP while a new backup was given the memory.
-    pub(super) sync_gap_ns: u64,
+    pub sync_gap_ns: u64,
     /// How late a client came to run meanwhile, which wanted to run every millisecond.
-    pub(super) late_ns: u64,
+    pub late_ns: u64,
 }
 
 /// All figures of a demonstration.
@@ -29,7 +29,8 @@ pub struct Summary {
     pub(super) seed: u64,
     pub(super) silence_ms: u64,
     /// What happened.
-    pub(super) failovers: Vec<Failover>,
+    /// Kills that were survived, in order.
+    pub failovers: Vec<Failover>,
     pub(super) pauses_ns: Vec<u64>,
     pub(super) requests: u64,
     pub(super) lost: u64,
@@ -49,10 +50,12 @@ pub struct Summary {
     pub(super) doubles_on_lan: u64,
     pub(super) lan_frames: u64,
     pub(super) lan_missed: u64,
-    pub(super) unplanned: u64,
+    /// Takeovers without a kill.
+    pub unplanned: u64,
     /// As [`Failover::late_ns`], over the whole demonstration.
     pub(super) late_ns: u64,
-    pub(super) backups_lost: u64,
+    /// Backups that were lost without a kill.
+    pub backups_lost: u64,
     /// How long the last primary held its outputs.
     pub(super) hold: Option<Spread>,
 }

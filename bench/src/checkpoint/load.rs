@@ -1,0 +1,95 @@
+//! A guest that computes without an exit, and inputs that do not wait for it: what checkpoints are for.
+
+use crate::error::BenchError;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use vmm::demo::clients::ECHO_PORT;
+use vmm::demo::standalone::GUEST_ADDRESS;
+
+/// How long the guest computes at a time, milliseconds. It takes no frame meanwhile, and has buffers for
+/// 32: in longer burns inputs would come to an end.
+const BURN_MS: u64 = 10;
+
+/// Bytes of a datagram that is an input.
+const DATAGRAM: [u8; 16] = *b"understudy-input";
+
+/// How much the guest computed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Burned {
+    /// Milliseconds that it was told to compute.
+    pub(super) ms: u64,
+    /// Rounds that it made in those.
+    pub(super) rounds: u64,
+}
+
+/// Lets the guest compute for about `time`, writing to `kib` of memory, while it is sent `inputs_per_s`
+/// datagrams. In the namespace of the calling thread.
+pub(super) fn run(time: Duration, kib: u64, inputs_per_s: u32) -> Result<Burned, BenchError> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // In the same namespace: a new thread is where its parent is.
+        let sending = scope.spawn(|| send(inputs_per_s, &stop));
+        let burned = burn(time, kib);
+        stop.store(true, Ordering::Relaxed);
+        let sent = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        sent.and(burned)
+    })
+}
+
+fn burn(time: Duration, kib: u64) -> Result<Burned, BenchError> {
+    let doing = || BenchError::os("asking the guest to compute");
+    let target = SocketAddr::from((GUEST_ADDRESS, 80));
+    let stream = TcpStream::connect_timeout(&target, crate::PATIENCE).map_err(doing())?;
+    stream.set_nodelay(true).map_err(doing())?;
+    stream.set_read_timeout(Some(crate::PATIENCE)).map_err(doing())?;
+    let request = format!("GET /burn?ms={BURN_MS}&kib={kib} HTTP/1.1\r\nHost: guest\r\n\r\n");
+    let mut stream = BufReader::new(stream);
+    let (begun, mut burned) = (Instant::now(), Burned::default());
+    while begun.elapsed() < time {
+        stream.get_mut().write_all(request.as_bytes()).map_err(doing())?;
+        let page = response(&mut stream).map_err(doing())?;
+        let object: Value = serde_json::from_slice(&page).unwrap_or_default();
+        let (Some(rounds), true) = (object["rounds"].as_u64(), object["kib"] == kib) else {
+            let page = String::from_utf8_lossy(&page);
+            return Err(BenchError::Wrong(format!("the guest computed {page:?}")));
+        };
+        burned.ms += BURN_MS;
+        burned.rounds += rounds;
+    }
+    Ok(burned)
+}
+
+/// The body of the next response, whose length its header tells.
+fn response(stream: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
+    let (mut line, mut length) = (String::new(), 0);
+    while stream.read_line(&mut line)? > 2 {
+        if let Some(value) = line.strip_prefix("Content-Length: ") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok(body)
+}
+
+/// Sends until `stop`; its answers are of no interest.
+fn send(per_s: u32, stop: &AtomicBool) -> Result<(), BenchError> {
+    if per_s == 0 {
+        return Ok(());
+    }
+    let doing = || BenchError::os("sending datagrams");
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(doing())?;
+    let pause = Duration::from_secs(1) / per_s;
+    let mut due = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        socket.send_to(&DATAGRAM, (GUEST_ADDRESS, ECHO_PORT)).map_err(doing())?;
+        // Whoever came late goes on from there: no burst.
+        due = (due + pause).max(Instant::now());
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}

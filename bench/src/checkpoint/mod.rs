@@ -1,0 +1,231 @@
+//! Checkpoints of a protected VM whose guest computes: how large, how often, and for how long the guest
+//! stands still, by the guest's working set, the deadline of inputs and the rate of inputs.
+//!
+//! Each combination is a pair of its own, in an order drawn from a seed: what the two hosts say of
+//! themselves (`understudy status`) is then of this combination alone. Checkpoints that close a sync are
+//! left out.
+//!
+//! `load` is what the guest is asked to do.
+
+mod load;
+
+use crate::error::BenchError;
+use crate::interleave::Rounds;
+use crate::interrupt;
+use crate::outcome::{Outcome, OutputArgs};
+use crate::vms::{Pair, PairOptions};
+use load::Burned;
+use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant};
+use vmm::demo::pair::network::Host;
+
+/// The working set's limit is the guest's.
+const KIB_MAX: u64 = 4096;
+
+/// A host's status is as old as this at most, and then some.
+const STATUS_AGE_MAX: Duration = Duration::from_millis(300);
+
+/// Not counted: pages that are written for the first time, caches.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+/// Options of `checkpoint`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Deadlines of inputs (the VM's --deadline-us), microseconds
+    #[arg(long, value_delimiter = ',', default_values_t = [500, 1000, 5000],
+          value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    deadlines_us: Vec<u64>,
+    /// Working sets of the guest, KiB
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 64, 256, 1024],
+          value_parser = clap::value_parser!(u64).range(0..=KIB_MAX))]
+    kib: Vec<u64>,
+    /// Inputs per second, beside the guest's 100 timer ticks
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1000])]
+    inputs: Vec<u32>,
+    /// Seconds that each combination is measured for
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// What the order is drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Args {
+    /// For a report in minutes: less than 20 seconds.
+    #[allow(dead_code, reason = "for a report of all measurements")]
+    pub(crate) fn quick() -> Args {
+        Args {
+            deadlines_us: vec![500, 2000],
+            kib: vec![0, 64, 512],
+            inputs: vec![1000],
+            seconds: 0.7,
+            ..Args::full()
+        }
+    }
+
+    /// For figures that are kept.
+    pub(crate) fn full() -> Args {
+        Args {
+            deadlines_us: vec![500, 1000, 5000],
+            kib: vec![0, 64, 256, 1024],
+            inputs: vec![0, 1000],
+            seconds: 3.0,
+            seed: 1,
+            output: OutputArgs::default(),
+        }
+    }
+}
+
+/// A combination, and what was seen of it.
+struct Subject {
+    deadline_us: u64,
+    kib: u64,
+    inputs: u32,
+    figures: Value,
+}
+
+/// What both hosts said at one moment.
+struct Statuses {
+    primary: Map<String, Value>,
+    backup: Map<String, Value>,
+}
+
+impl Statuses {
+    fn ask(pair: &Pair) -> Result<Statuses, BenchError> {
+        std::thread::sleep(STATUS_AGE_MAX);
+        Ok(Statuses { primary: pair.status(Host::A)?, backup: pair.status(Host::B)? })
+    }
+
+    /// One of the primary's counters of checkpoints.
+    fn count(&self, name: &str) -> u64 {
+        self.primary["checkpoints"][name].as_u64().unwrap_or(0)
+    }
+}
+
+impl Subject {
+    fn turn(&mut self, seconds: f64) -> Result<(), BenchError> {
+        let deadline_us = self.deadline_us.to_string();
+        let options = vec!["--deadline-us".into(), deadline_us];
+        let mut pair = Pair::start(&PairOptions { options, ..PairOptions::default() })?;
+        // The client is not pinned: both cores have a guest that computes.
+        let run = |pair: &Pair, time| pair.client(|| load::run(time, self.kib, self.inputs));
+        run(&pair, WARM_UP)?;
+        let before = Statuses::ask(&pair)?;
+        let begun = Instant::now();
+        let burned = run(&pair, Duration::from_secs_f64(seconds))?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let after = Statuses::ask(&pair)?;
+        pair.check()?;
+        pair.stop()?;
+        self.figures = self.figures(seconds, burned, &before, &after);
+        Ok(())
+    }
+
+    fn figures(&self, seconds: f64, burned: Burned, before: &Statuses, after: &Statuses) -> Value {
+        let added = |name: &str| (after.count(name) - before.count(name)) as f64;
+        let (sent, pages, bytes) = (added("sent"), added("pages"), added("bytes"));
+        let each = |total: f64| (sent > 0.0).then(|| total / sent);
+        json!({
+            "deadline_us": self.deadline_us,
+            "kib": self.kib,
+            "inputs_per_s": self.inputs,
+            "seconds": seconds,
+            "checkpoints": sent,
+            "checkpoints_per_s": sent / seconds,
+            "pages_each": {
+                "mean": each(pages),
+                "p50": after.primary["checkpoints"]["pages_each"]["p50"],
+                "p99": after.primary["checkpoints"]["pages_each"]["p99"],
+            },
+            "bytes_each": each(bytes),
+            "mbit_per_s": bytes * 8.0 / 1e6 / seconds,
+            "capture": times(&after.primary, "capture"),
+            "still": times(&after.primary, "still"),
+            "apply": times(&after.backup, "apply"),
+            "rounds_per_ms": burned.rounds as f64 / burned.ms.max(1) as f64,
+        })
+    }
+}
+
+/// One of a host's histograms, in nanoseconds.
+fn times(status: &Map<String, Value>, name: &str) -> Value {
+    let times = &status["checkpoints"][name];
+    let ns = |name: &str| times[name].as_f64().map(|us| (us * 1e3).round() as u64);
+    json!({
+        "count": times["count"],
+        "p50_ns": ns("p50_us"),
+        "p99_ns": ns("p99_us"),
+        "max_ns": ns("max_us"),
+    })
+}
+
+/// Measures.
+pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
+    let mut subjects = Vec::new();
+    for &deadline_us in &args.deadlines_us {
+        for &kib in &args.kib {
+            for &inputs in &args.inputs {
+                subjects.push(Subject { deadline_us, kib, inputs, figures: Value::Null });
+            }
+        }
+    }
+    let rounds = Rounds { count: 1, seed: args.seed };
+    rounds.run("checkpoints", &mut subjects, |_round, subject| {
+        interrupt::check()?;
+        subject.turn(args.seconds)
+    })?;
+    let mut outcome = Outcome::new("checkpoint");
+    let points: Vec<Value> = subjects.into_iter().map(|subject| subject.figures).collect();
+    outcome.put("points", points);
+    Ok(outcome)
+}
+
+/// Measures and prints.
+pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
+    measure(args)?.finish(&args.output, table)
+}
+
+fn table(figures: &Map<String, Value>) {
+    println!("the guest computes; times in us, median and 99th percentile");
+    println!(
+        "{:>8} {:>6} {:>8} | {:>7} {:>6} {:>8} {:>7} | {:>6} {:>7} | {:>6} {:>7} | {:>6} {:>7} | {:>9}",
+        "deadline",
+        "KiB",
+        "inputs/s",
+        "ckpt/s",
+        "pages",
+        "KiB each",
+        "Mbit/s",
+        "captur",
+        "p99",
+        "still",
+        "p99",
+        "apply",
+        "p99",
+        "rounds/ms"
+    );
+    for point in figures["points"].as_array().into_iter().flatten() {
+        let number =
+            |pointer: &str| point.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        let us = |pointer: &str| number(pointer) / 1e3;
+        println!(
+            "{:>8} {:>6} {:>8} | {:>7.0} {:>6.1} {:>8.1} {:>7.1} | {:>6.0} {:>7.0} | {:>6.0} {:>7.0} | {:>6.0} {:>7.0} | {:>9.0}",
+            number("/deadline_us"),
+            number("/kib"),
+            number("/inputs_per_s"),
+            number("/checkpoints_per_s"),
+            number("/pages_each/mean"),
+            number("/bytes_each") / 1024.0,
+            number("/mbit_per_s"),
+            us("/capture/p50_ns"),
+            us("/capture/p99_ns"),
+            us("/still/p50_ns"),
+            us("/still/p99_ns"),
+            us("/apply/p50_ns"),
+            us("/apply/p99_ns"),
+            number("/rounds_per_ms"),
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! False alarms: how often a pair that nobody kills takes a living host for dead.
+
+use crate::error::BenchError;
+use crate::interrupt;
+use crate::vms::{pin, understudy};
+use serde_json::{Value, json};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use vmm::demo::pair::{Watched, watch};
+
+/// Microseconds that a core is kept busy for, and left alone for, in turns.
+const BURST_US: std::ops::Range<u64> = 100..20_000;
+
+/// Whether something else runs on the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// Nothing.
+    Idle,
+    /// On each core a thread that is busy in random bursts, about half of the time.
+    Loaded,
+}
+
+impl Load {
+    /// Both.
+    pub(super) const ALL: [Load; 2] = [Load::Idle, Load::Loaded];
+
+    /// As figures are named.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Load::Idle => "idle",
+            Load::Loaded => "loaded",
+        }
+    }
+}
+
+/// What was seen of one silence timeout under one load.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Alarms {
+    seen: Watched,
+    /// Times a pair was started that did not get protected at all.
+    never_protected: u32,
+}
+
+impl Alarms {
+    /// Watches a pair for `time`.
+    pub(super) fn turn(
+        &mut self,
+        silence_ms: u64,
+        load: Load,
+        time: Duration,
+        seed: u64,
+    ) -> Result<(), BenchError> {
+        let (begin, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+        let trouble = Mutex::new(Ok(()));
+        let cores = match load {
+            Load::Idle => 0,
+            Load::Loaded => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let interrupted = interrupt::flag()?;
+        let seen = std::thread::scope(|scope| {
+            let _stop = StopOnDrop(&stop);
+            for core in 0..cores {
+                let (begin, stop, trouble) = (&begin, &stop, &trouble);
+                scope.spawn(move || {
+                    if let Err(error) = hog(core, seed ^ core as u64, begin, stop) {
+                        *trouble.lock().expect("nobody panics with it") = Err(error);
+                    }
+                });
+            }
+            let begin = || begin.store(true, Ordering::Relaxed);
+            watch(&understudy(), silence_ms, time, &interrupted, begin)
+        });
+        // Without all of its load a rate is not what it is called.
+        trouble.into_inner().expect("nobody panics with it")?;
+        self.add(&seen?);
+        Ok(())
+    }
+
+    fn add(&mut self, seen: &Watched) {
+        let all = &mut self.seen;
+        all.watched += seen.watched;
+        all.protected += seen.protected;
+        all.alarms += seen.alarms;
+        all.takeovers += seen.takeovers;
+        all.backups_lost += seen.backups_lost;
+        self.never_protected += u32::from(seen.watched.is_zero());
+    }
+
+    pub(super) fn figures(&self) -> Value {
+        let minutes = self.seen.protected.as_secs_f64() / 60.0;
+        json!({
+            "watched_s": self.seen.watched.as_secs_f64(),
+            "protected_s": self.seen.protected.as_secs_f64(),
+            "alarms": self.seen.alarms,
+            "takeovers": self.seen.takeovers,
+            "backups_lost": self.seen.backups_lost,
+            "never_protected": self.never_protected,
+            "alarms_per_protected_minute":
+                (minutes > 0.0).then(|| self.seen.alarms as f64 / minutes),
+        })
+    }
+}
+
+/// Ends the load, whatever happens: it is waited for.
+struct StopOnDrop<'s>(&'s AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Keeps `core` busy in random bursts from `begin` until `stop`.
+fn hog(core: usize, seed: u64, begin: &AtomicBool, stop: &AtomicBool) -> Result<(), BenchError> {
+    pin(core)?;
+    let mut random = fastrand::Rng::with_seed(seed);
+    while !stop.load(Ordering::Relaxed) {
+        if begin.load(Ordering::Relaxed) {
+            let burst = Duration::from_micros(random.u64(BURST_US));
+            let start = Instant::now();
+            while start.elapsed() < burst {
+                std::hint::spin_loop();
+            }
+        }
+        std::thread::sleep(Duration::from_micros(random.u64(BURST_US)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_is_of_the_protected_time_and_absent_without_any() {
+        let mut alarms = Alarms::default();
+        alarms.add(&Watched::default());
+        assert_eq!(alarms.figures()["never_protected"], 1);
+        assert_eq!(alarms.figures()["alarms_per_protected_minute"], Value::Null);
+        for seconds in [10, 20] {
+            let (watched, protected) = (Duration::from_secs(30), Duration::from_secs(seconds));
+            alarms.add(&Watched { watched, protected, alarms: 2, takeovers: 1, backups_lost: 1 });
+        }
+        assert_eq!(alarms.figures()["alarms_per_protected_minute"], 8.0);
+        assert_eq!(alarms.figures()["watched_s"], 60.0);
+    }
+}

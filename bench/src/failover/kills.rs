@@ -1,0 +1,101 @@
+//! Kills: what a failover is made of.
+
+use crate::error::BenchError;
+use crate::interrupt;
+use crate::outcome::Outcome;
+use crate::series::Series;
+use crate::vms::understudy;
+use serde_json::{Map, Value, json};
+use vmm::demo::DemoError;
+use vmm::demo::pair::{self, Audience, Failover, Plan};
+
+/// The stages of a failover, and how each is read off one.
+type Stage = (&'static str, fn(&Failover) -> u64);
+const STAGES: [Stage; 4] = [
+    ("detect", |failover| failover.detect_ns),
+    ("golive", |failover| failover.golive_ns),
+    ("outage", |failover| failover.outage_ns),
+    ("tcp_gap", |failover| failover.tcp_gap_ns),
+];
+
+/// What came of the kills with one silence timeout.
+pub(super) struct Kills {
+    series: [Series; STAGES.len()],
+    completed: u64,
+    unplanned: u64,
+    backups_lost: u64,
+    /// Why a demonstration could not go on.
+    failure: Option<String>,
+}
+
+/// Nobody.
+struct Nobody;
+
+impl Audience for Nobody {
+    fn say(&mut self, _line: &str) {}
+    fn kills_done(&mut self, _done: u32) {}
+}
+
+impl Kills {
+    pub(super) fn new() -> Kills {
+        Kills {
+            series: std::array::from_fn(|_| Series::new()),
+            completed: 0,
+            unplanned: 0,
+            backups_lost: 0,
+            failure: None,
+        }
+    }
+
+    /// `kills` more of them: `understudy demo`, in a LAN of its own with all its clients.
+    pub(super) fn turn(
+        &mut self,
+        kills: u32,
+        silence_ms: u64,
+        seed: u64,
+    ) -> Result<(), BenchError> {
+        if kills == 0 || self.failure.is_some() {
+            return Ok(());
+        }
+        let plan = Plan { kills, silence_ms, seed };
+        let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Nobody) {
+            Ok(summary) => summary,
+            // With too short a timeout the hosts may never be done with false alarms: a finding.
+            Err(DemoError::Wrong(why)) => {
+                self.failure = Some(why);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(fault) = summary.fault() {
+            return Err(BenchError::Wrong(format!(
+                "silence {silence_ms} ms, seed {seed}: {fault}"
+            )));
+        }
+        for failover in &summary.failovers {
+            for (series, (_, value_ns)) in self.series.iter_mut().zip(STAGES) {
+                series.record(value_ns(failover));
+            }
+        }
+        self.completed += summary.failovers.len() as u64;
+        self.unplanned += summary.unplanned;
+        self.backups_lost += summary.backups_lost;
+        Ok(())
+    }
+
+    /// The figures; the series go to `outcome` with `name` in front.
+    pub(super) fn figures(self, outcome: &mut Outcome, name: &str) -> Map<String, Value> {
+        let mut figures = Map::new();
+        figures.insert("kills".into(), self.completed.into());
+        figures.insert("unplanned_takeovers".into(), self.unplanned.into());
+        figures.insert("backups_lost".into(), self.backups_lost.into());
+        figures.insert("failure".into(), json!(self.failure));
+        for (series, (stage, _)) in self.series.into_iter().zip(STAGES) {
+            let max_ns = series.quantile_ns(1.0);
+            let mut values = outcome.keep(&format!("{name}.{stage}"), series);
+            values["max_ns"] = max_ns.into();
+            figures.insert(stage.into(), values);
+        }
+        figures
+    }
+}

@@ -1,0 +1,236 @@
+//! The same guest image under our VMM and under QEMU/KVM, nobody protected: the round trips that a client
+//! sees.
+//!
+//! All VMs run at once, each in a namespace of its own with a tap of its own, all on one core; the client
+//! runs on the other core and asks them in turns. QEMU blocks when its guest is idle. Ours does, too, with
+//! `--spin-us 0`: that is the fair peer, and the ratios are its. With its default our VMM first looks for
+//! 50 us; those ratios are told apart.
+//!
+//! - `ping`: ICMP echo by a raw socket
+//! - `qemu`: QEMU's variants, by who emulates the interrupt controllers
+
+mod ping;
+mod qemu;
+
+use crate::asking::Asker;
+use crate::error::BenchError;
+use crate::interleave::{Rounds, share};
+use crate::interrupt;
+use crate::outcome::{Outcome, OutputArgs};
+use crate::series::{Series, ratio};
+use crate::vms::{CORE_A, CORE_B, Standalone, pin};
+use ping::Pinger;
+use qemu::{Irqchip, Program, Qemu};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::time::Duration;
+use vmm::demo::standalone::GUEST_ADDRESS;
+
+/// Requests at the beginning of each turn that are not counted.
+const WARM_UP: u64 = 20;
+
+/// Our VMM as it waits in QEMU's way, and as it is.
+const OURS_BLOCKING: &str = "understudy-blocking";
+const OURS: &str = "understudy";
+
+/// Options of `peers`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Pings to each VM
+    #[arg(long, default_value_t = 10_000)]
+    pings: u64,
+    /// From an answer to the next ping, microseconds
+    #[arg(long, default_value_t = 1000)]
+    gap_us: u64,
+    /// Counter requests to each VM, one after the other
+    #[arg(long, default_value_t = 10_000)]
+    requests: u64,
+    /// Turns of each VM that all of this is divided into
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    turns: u32,
+    /// What the orders of turns are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// QEMU's program
+    #[arg(long, default_value = "qemu-system-x86_64")]
+    qemu: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Args {
+    /// For a report in minutes: less than half a minute.
+    #[allow(dead_code, reason = "for a report of all measurements")]
+    pub(crate) fn quick() -> Args {
+        Args { pings: 1500, requests: 3000, turns: 6, ..Args::full() }
+    }
+
+    /// For figures that are kept.
+    pub(crate) fn full() -> Args {
+        Args {
+            pings: 10_000,
+            gap_us: 1000,
+            requests: 10_000,
+            turns: 20,
+            seed: 1,
+            qemu: "qemu-system-x86_64".into(),
+            output: OutputArgs::default(),
+        }
+    }
+}
+
+/// Whose VM it is.
+enum Vm {
+    Ours(Standalone),
+    Qemu(Qemu),
+}
+
+impl Vm {
+    fn client<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, BenchError> + Send,
+    ) -> Result<T, BenchError> {
+        match self {
+            Vm::Ours(vm) => vm.client(work),
+            Vm::Qemu(vm) => vm.client(work),
+        }
+    }
+}
+
+/// One VM and what was measured on it.
+struct Subject {
+    name: String,
+    vm: Vm,
+    ping: Series,
+    counter: Series,
+}
+
+impl Subject {
+    fn new(name: impl Into<String>, vm: Vm) -> Subject {
+        Subject { name: name.into(), vm, ping: Series::new(), counter: Series::new() }
+    }
+
+    fn ours(name: &str, options: &[&str]) -> Result<Subject, BenchError> {
+        let vm = Standalone::start("ours", CORE_B, &[&["run"], options].concat())?;
+        Ok(Subject::new(name, Vm::Ours(vm)))
+    }
+
+    /// Its share of everything for one turn.
+    fn turn(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
+        let gap = Duration::from_micros(args.gap_us);
+        let (ping, asked) = self.vm.client(|| {
+            pin(CORE_A)?;
+            let pings = share(args.pings, args.turns, round);
+            let ping = Pinger::new(GUEST_ADDRESS, WARM_UP)?.run(pings, gap)?;
+            let requests = share(args.requests, args.turns, round);
+            Ok((ping, Asker::connect(WARM_UP)?.run(requests, None)?))
+        })?;
+        self.ping.add(&ping);
+        self.counter.add(&asked.service);
+        Ok(())
+    }
+}
+
+/// Measures.
+pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
+    let program = Program::new(&args.qemu)?;
+    let mut subjects =
+        vec![Subject::ours(OURS_BLOCKING, &["--spin-us", "0"])?, Subject::ours(OURS, &[])?];
+    let mut figures = Map::new();
+    let mut reasons = Vec::new();
+    for irqchip in [Irqchip::Off, Irqchip::Split, Irqchip::On] {
+        let name = format!("qemu-irqchip-{}", irqchip.as_str());
+        match Qemu::start(&program, irqchip, CORE_B)? {
+            Ok(vm) => subjects.push(Subject::new(name, Vm::Qemu(vm))),
+            Err(why) => {
+                reasons.push(format!("{name}: {why}"));
+                figures.insert(name, json!({ "does_not_boot": why }));
+            }
+        }
+    }
+    if subjects.iter().all(|subject| matches!(subject.vm, Vm::Ours(_))) {
+        let reasons = reasons.join("; ");
+        return Err(BenchError::Wrong(format!("the guest boots under no QEMU here: {reasons}")));
+    }
+    let rounds = Rounds { count: args.turns, seed: args.seed };
+    rounds.run("ours and QEMU", &mut subjects, |round, subject| {
+        interrupt::check()?;
+        subject.turn(args, round)
+    })?;
+
+    let mut outcome = Outcome::new("peers");
+    outcome.put("qemu", program.version.as_str());
+    outcome.put("pings", args.pings);
+    outcome.put("gap_us", args.gap_us);
+    outcome.put("requests", args.requests);
+    compare(&mut outcome, &subjects, "ping", |subject| &subject.ping);
+    compare(&mut outcome, &subjects, "counter", |subject| &subject.counter);
+    for Subject { name, vm, ping, counter } in subjects {
+        if let Vm::Ours(vm) = vm {
+            vm.stop()?;
+        }
+        let ping = outcome.keep(&format!("{name}.ping"), ping);
+        let counter = outcome.keep(&format!("{name}.counter"), counter);
+        figures.insert(name, json!({ "ping": ping, "counter": counter }));
+    }
+    outcome.put("subjects", figures);
+    Ok(outcome)
+}
+
+/// Adds how ours stand to the quickest QEMU there is, in one of the series.
+fn compare(
+    outcome: &mut Outcome,
+    subjects: &[Subject],
+    what: &str,
+    series: impl Fn(&Subject) -> &Series,
+) {
+    let p50_ns = |subject: &Subject| series(subject).quantile_ns(0.5);
+    let qemus = subjects.iter().filter(|subject| matches!(subject.vm, Vm::Qemu(_)));
+    let Some(best) = qemus.min_by_key(|subject| p50_ns(subject)) else { return };
+    outcome.put(&format!("best_qemu_{what}"), best.name.as_str());
+    for (ours, suffix) in [(OURS_BLOCKING, ""), (OURS, "_spinning")] {
+        let ours = subjects.iter().find(|subject| subject.name == ours);
+        let to_qemu = ours.and_then(|ours| ratio(p50_ns(ours), p50_ns(best)));
+        outcome.put(&format!("ratio_{what}_p50_to_qemu{suffix}"), to_qemu);
+    }
+}
+
+/// Measures and prints.
+pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
+    measure(args)?.finish(&args.output, table)
+}
+
+fn table(figures: &Map<String, Value>) {
+    let text = |name: &str| figures[name].as_str().unwrap_or("-").to_string();
+    println!("{}; times in us", text("qemu"));
+    println!(
+        "{:<22} {:>9} {:>9} {:>9}   {:>9} {:>9} {:>9}",
+        "", "ping p50", "p99", "p99.9", "counter", "p99", "p99.9"
+    );
+    for (name, subject) in figures["subjects"].as_object().into_iter().flatten() {
+        if let Some(why) = subject["does_not_boot"].as_str() {
+            println!("{name:<22} does not boot the guest: {why}");
+            continue;
+        }
+        let us = |what: &str, quantile: &str| {
+            subject[what][quantile].as_f64().map_or(f64::NAN, |ns| ns / 1e3)
+        };
+        let [ping, counter] = ["ping", "counter"]
+            .map(|what| ["p50_ns", "p99_ns", "p999_ns"].map(|quantile| us(what, quantile)));
+        println!(
+            "{name:<22} {:>9.1} {:>9.1} {:>9.1}   {:>9.1} {:>9.1} {:>9.1}",
+            ping[0], ping[1], ping[2], counter[0], counter[1], counter[2]
+        );
+    }
+    for what in ["ping", "counter"] {
+        let ratio = |suffix: &str| {
+            figures[&format!("ratio_{what}_p50_to_qemu{suffix}")].as_f64().unwrap_or(f64::NAN)
+        };
+        println!(
+            "{what}: median to the quickest QEMU's ({}): {:.3} blocking like it, {:.3} as it is",
+            text(&format!("best_qemu_{what}")),
+            ratio(""),
+            ratio("_spinning"),
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! The reference guest under QEMU/KVM, in a namespace with the same tap and addresses as ours.
+
+use crate::error::BenchError;
+use crate::vms::{enter, pin};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use vmm::cli::options::DEFAULT_MAC;
+use vmm::demo::DemoError;
+use vmm::demo::clients::first_ping_reply;
+use vmm::demo::lan::Namespace;
+use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
+use vmm::demo::vm_process::VmProcess;
+
+/// Firmware runs before the guest, and where KVM emulates CPL0 that takes seconds.
+const BOOT_MAX: Duration = Duration::from_secs(20);
+
+/// Bytes of a console or an error message that are kept as the reason why something did not boot.
+const REASON_BYTES_MAX: usize = 300;
+
+/// Who has the 8259 pair, the PIT and the local APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Irqchip {
+    /// QEMU has all of it, as our VMM does.
+    Off,
+    /// KVM has the local APIC, QEMU the rest.
+    Split,
+    /// KVM has all of it.
+    On,
+}
+
+impl Irqchip {
+    /// As QEMU writes it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Irqchip::Off => "off",
+            Irqchip::Split => "split",
+            Irqchip::On => "on",
+        }
+    }
+}
+
+/// The program and what it runs.
+pub(super) struct Program {
+    path: PathBuf,
+    /// Its first line about itself.
+    pub(super) version: String,
+    folder: tempfile::TempDir,
+}
+
+impl Program {
+    /// Finds QEMU at `path`, and writes the guest image to where QEMU can read it.
+    pub(super) fn new(path: &Path) -> Result<Program, BenchError> {
+        let output = Command::new(path).arg("--version").output().map_err(|error| {
+            BenchError::Wrong(format!(
+                "{}: {error} ('apt-get install --no-install-recommends qemu-system-x86' installs \
+                 qemu-system-x86_64)",
+                path.display()
+            ))
+        })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text.lines().next().unwrap_or_default().to_string();
+        let folder = tempfile::Builder::new().prefix("understudy-qemu-").tempdir();
+        let folder = folder.map_err(BenchError::os("making a temporary folder"))?;
+        fs::write(folder.path().join("guest.elf"), vmm::cli::options::reference_guest())
+            .map_err(BenchError::os("writing the guest image"))?;
+        Ok(Program { path: path.into(), version, folder })
+    }
+
+    /// All of a variant's command line, but for the program.
+    fn arguments(&self, irqchip: Irqchip, console: &Path) -> Vec<String> {
+        let image = self.folder.path().join("guest.elf");
+        [
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-M",
+            &format!("pc,accel=kvm,kernel-irqchip={}", irqchip.as_str()),
+            // Without KVM's signature, as in our VMM. IA32_ARCH_CAPABILITIES is left out because some hosts
+            // (kvm_pvm) announce a value that they refuse to take back.
+            "-cpu",
+            "host,kvm=off,arch-capabilities=off",
+            "-m",
+            "64",
+            "-kernel",
+            &image.display().to_string(),
+            "-append",
+            "ip=10.77.0.2/24",
+            "-serial",
+            &format!("file:{}", console.display()),
+            "-netdev",
+            &format!("tap,id=lan,ifname={TAP},script=no,downscript=no,vhost=off"),
+            "-device",
+            &format!("virtio-net-pci,netdev=lan,mac={DEFAULT_MAC},romfile="),
+            "-device",
+            "virtio-rng-pci",
+        ]
+        .map(String::from)
+        .to_vec()
+    }
+}
+
+/// A running QEMU; killed on drop.
+pub(super) struct Qemu {
+    // The process ends before the namespace it runs in.
+    _vm: VmProcess,
+    namespace: Namespace,
+}
+
+impl Qemu {
+    /// Starts it with all its threads on `core`, and waits for the guest's first answer. The inner
+    /// error is why the guest does not boot there.
+    pub(super) fn start(
+        program: &Program,
+        irqchip: Irqchip,
+        core: usize,
+    ) -> Result<Result<Qemu, String>, BenchError> {
+        let file = |name: &str| program.folder.path().join(format!("{name}-{}", irqchip.as_str()));
+        let (console, errors) = (file("console"), file("errors"));
+        let log =
+            File::create(&errors).map_err(BenchError::os("making a file for QEMU's errors"))?;
+        let namespace = Namespace::new("qemu")?;
+        namespace.add_tap(TAP, Some(HOST_CIDR))?;
+        let started = enter(&namespace, || {
+            // A new process runs where its parent does.
+            pin(core)?;
+            let mut command = Command::new(&program.path);
+            command.args(program.arguments(irqchip, &console)).stdout(Stdio::null()).stderr(log);
+            let start = Instant::now();
+            let mut vm = VmProcess::start(&mut command)?;
+            match first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX) {
+                Ok(_time) => Ok(Ok(vm)),
+                Err(DemoError::Wrong(why)) => Ok(Err(why)),
+                Err(error) => Err(error.into()),
+            }
+        })?;
+        Ok(match started {
+            Ok(vm) => Ok(Qemu { _vm: vm, namespace }),
+            Err(why) => Err([why, tail(&errors), tail(&console)]
+                .into_iter()
+                .filter(|text| !text.is_empty())
+                .collect::<Vec<_>>()
+                .join("; ")),
+        })
+    }
+
+    /// Runs `work` where its client is.
+    pub(super) fn client<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, BenchError> + Send,
+    ) -> Result<T, BenchError> {
+        enter(&self.namespace, work)
+    }
+}
+
+/// The end of a text file, in one line; nothing if it can't be read.
+fn tail(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(REASON_BYTES_MAX)..]);
+    text.trim().lines().map(str::trim).collect::<Vec<_>>().join(" / ")
+}

@@ -1,0 +1,41 @@
+//! What a pair needs before its first process: a LAN, a key, a witness, a place for sockets.
+
+use super::member::Setup;
+use super::network::Network;
+use crate::demo::DemoError;
+use crate::link::key_file;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// All of it; removed on drop.
+pub(super) struct Scene {
+    pub(super) network: Network,
+    key: PathBuf,
+    witness: PathBuf,
+    folder: TempDir,
+}
+
+impl Scene {
+    /// Makes it.
+    pub(super) fn new() -> Result<Scene, DemoError> {
+        let folder = tempfile::Builder::new().prefix("understudy-demo-").tempdir();
+        let folder = folder.map_err(DemoError::client("making a temporary folder"))?;
+        let (key, witness) = (folder.path().join("key"), folder.path().join("witness"));
+        std::fs::create_dir(&witness).map_err(DemoError::client("making the witness's folder"))?;
+        key_file::create(&key)
+            .map_err(|error| DemoError::Wrong(format!("making a key: {error}")))?;
+        Ok(Scene { network: Network::new()?, key, witness, folder })
+    }
+
+    /// What processes made of `program` are told.
+    pub(super) fn setup<'a>(&'a self, program: &'a Path, silence_ms: u64) -> Setup<'a> {
+        Setup {
+            program,
+            network: &self.network,
+            key: Some(&self.key),
+            witness: &self.witness,
+            sockets: self.folder.path(),
+            silence_ms,
+        }
+    }
+}

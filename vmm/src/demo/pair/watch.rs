@@ -1,0 +1,90 @@
+//! A pair that nobody kills: how often it takes a living host for dead.
+
+use super::hosts::Hosts;
+use super::member::Part;
+use super::network::Host;
+use super::scene::Scene;
+use crate::demo::DemoError;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// From the start to the first protection. A pair that has not met by then will hardly ever.
+const FIRST_MAX: Duration = Duration::from_secs(20);
+
+/// More than it takes to notice that the time is over.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What happened to a pair while it was watched.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watched {
+    /// How long it was watched, from its first protection on. Zero: it was never protected.
+    pub watched: Duration,
+    /// For how much of that the VM was protected.
+    pub protected: Duration,
+    /// Times the protection ended.
+    pub alarms: u64,
+    /// Times the backup went live.
+    pub takeovers: u64,
+    /// Times the primary gave its backup up.
+    pub backups_lost: u64,
+}
+
+/// Runs a pair made of `program`, with no client, for `time` after the VM is protected first, and calls
+/// `begin` then. A backup that is missing is started again. `interrupted` ends it early. Leaves nothing
+/// behind.
+pub fn watch(
+    program: &Path,
+    silence_ms: u64,
+    time: Duration,
+    interrupted: &Arc<AtomicBool>,
+    begin: impl FnOnce(),
+) -> Result<Watched, DemoError> {
+    let scene = Scene::new()?;
+    let setup = scene.setup(program, silence_ms);
+    let mut hosts = Hosts::new(&setup, interrupted);
+    hosts.start(Part::Primary, Host::A)?;
+    let limit = Instant::now() + FIRST_MAX;
+    while hosts.protected().is_none() {
+        start_missing(&mut hosts)?;
+        hosts.wait("the first protection", FIRST_MAX + GRACE, |hosts| {
+            let is_over = Instant::now() >= limit;
+            (is_over || hosts.is_alone() || hosts.protected().is_some()).then_some(())
+        })?;
+        if Instant::now() >= limit {
+            return Ok(Watched::default());
+        }
+    }
+    // What it took until here is of the start.
+    let before = (hosts.counts.went_live, hosts.counts.backups_lost);
+    begin();
+    let begun = Instant::now();
+    let mut watched = Watched { watched: time, ..Watched::default() };
+    while begun.elapsed() < time {
+        start_missing(&mut hosts)?;
+        let (since, was_protected) = (Instant::now(), hosts.protected().is_some());
+        hosts.wait("nothing", time + GRACE, |hosts| {
+            let is_over = begun.elapsed() >= time;
+            let changed = hosts.protected().is_some() != was_protected;
+            (is_over || changed || hosts.is_alone()).then_some(())
+        })?;
+        if was_protected {
+            watched.protected += since.elapsed();
+            watched.alarms += u64::from(hosts.protected().is_none());
+        }
+    }
+    watched.takeovers = hosts.counts.went_live - before.0;
+    watched.backups_lost = hosts.counts.backups_lost - before.1;
+    Ok(watched)
+}
+
+/// Starts a backup where there is no process.
+fn start_missing(hosts: &mut Hosts<'_>) -> Result<(), DemoError> {
+    for host in Host::ALL {
+        if hosts.is_missing(host) {
+            hosts.start(Part::Backup, host)?;
+        }
+    }
+    Ok(())
+}
