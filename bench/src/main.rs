@@ -6,8 +6,8 @@ mod checkpoint;
 mod error;
 mod failover;
 mod interleave;
-mod irq_delivery;
 mod interrupt;
+mod irq_delivery;
 mod lan;
 mod log_rtt;
 mod machine;
@@ -15,6 +15,7 @@ mod outcome;
 mod output_hold;
 mod peers;
 mod record_cost;
+mod report;
 mod seal_cost;
 mod series;
 mod stage_trace;
@@ -48,6 +49,8 @@ enum Command {
     OutputHold(output_hold::Args),
     /// What protection costs: requests a second, processor time, log
     Throughput(throughput::Args),
+    /// Everything that a reader wants, as one page with pictures
+    Report(report::Args),
     /// What recording costs: counter requests per second, recorded and not, in turns
     RecordCost(record_cost::Args),
     /// Round trips of the same guest under QEMU/KVM and under ours, in turns
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::IrqDelivery(args) => irq_delivery::main(&args),
         Command::OutputHold(args) => output_hold::main(&args),
         Command::Throughput(args) => throughput::main(&args),
+        Command::Report(args) => report::main(&args),
         Command::RecordCost(args) => record_cost::main(&args),
         Command::Peers(args) => peers::main(&args),
         Command::Checkpoint(args) => checkpoint::main(&args),

@@ -4,7 +4,7 @@
 use crate::error::BenchError;
 use crate::machine;
 use crate::series::Series;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,29 +49,44 @@ impl Outcome {
 
     /// Saves every series into `folder`.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), BenchError> {
-        let doing = format!("making the folder {}", folder.display());
-        fs::create_dir_all(folder).map_err(BenchError::os(doing))?;
+        make_folder(folder)?;
         self.series.iter().try_for_each(|(name, series)| series.save(folder, name))
     }
 
-    /// Saves and prints as `args` want; for people by `table`.
-    pub(crate) fn finish(
-        self,
-        args: &OutputArgs,
-        table: impl FnOnce(&Map<String, Value>),
-    ) -> Result<(), BenchError> {
-        if let Some(folder) = &args.out {
-            self.save(folder)?;
-        }
-        if args.json {
-            let mut object = Map::new();
-            object.insert("benchmark".into(), self.name.into());
-            object.insert("machine".into(), machine::describe());
-            object.extend(self.figures);
-            println!("{}", json!(object));
-        } else {
-            table(&self.figures);
-        }
-        Ok(())
+    /// The figures as one object, with where they were measured.
+    pub(crate) fn object(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("benchmark".into(), self.name.into());
+        object.insert("machine".into(), machine::describe());
+        object.extend(self.figures.clone());
+        object.into()
     }
+}
+
+/// Measures, saves and prints as `args` want; for people by `table`. A folder that can't be made is told
+/// before anything is measured.
+pub(crate) fn run(
+    args: &OutputArgs,
+    measure: impl FnOnce() -> Result<Outcome, BenchError>,
+    table: impl FnOnce(&Map<String, Value>),
+) -> Result<(), BenchError> {
+    if let Some(folder) = &args.out {
+        make_folder(folder)?;
+    }
+    let outcome = measure()?;
+    if let Some(folder) = &args.out {
+        outcome.save(folder)?;
+    }
+    if args.json {
+        println!("{}", outcome.object());
+    } else {
+        table(&outcome.figures);
+    }
+    Ok(())
+}
+
+/// Makes a folder for results, if it is not there.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), BenchError> {
+    let doing = format!("making the folder {}", folder.display());
+    fs::create_dir_all(folder).map_err(BenchError::os(doing))
 }

@@ -4,9 +4,9 @@
 use crate::asking::{Asked, Asker};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
-use crate::outcome::{Outcome, OutputArgs};
+use crate::outcome::{self, Outcome, OutputArgs};
 use crate::vms::{CORE_A, CORE_B, Standalone, pin};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 /// Requests at the beginning of each turn that are not counted.
 const WARM_UP: u64 = 50;
@@ -50,6 +50,20 @@ impl Subject {
 
 /// Measures and prints.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
+    outcome::run(&args.output, || measure(args), print)
+}
+
+fn print(figures: &Map<String, Value>) {
+    for name in ["run", "record"] {
+        println!("{name:<7} {}", figures[name]);
+    }
+    println!(
+        "ratio record to run, requests per second: {:.3}",
+        figures["ratio_record_to_run"].as_f64().unwrap_or(f64::NAN)
+    );
+}
+
+fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::os("making a temporary folder"))?;
     let log = folder.path().join("cost.ulog");
     let log = log.to_str().expect("temporary folders are UTF-8");
@@ -68,13 +82,5 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
         outcome.put(name, json!({ "requests_per_second": rate, "latency": latency }));
     }
     outcome.put("ratio_record_to_run", record / run);
-    outcome.finish(&args.output, |figures| {
-        for name in ["run", "record"] {
-            println!("{name:<7} {}", figures[name]);
-        }
-        println!(
-            "ratio record to run, requests per second: {:.3}",
-            figures["ratio_record_to_run"].as_f64().unwrap_or(f64::NAN)
-        );
-    })
+    Ok(outcome)
 }

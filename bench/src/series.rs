@@ -51,6 +51,17 @@ impl Series {
         self.times_ns.value_at_quantile(quantile)
     }
 
+    /// Percentiles for a picture: `(quantile, nanoseconds)`, with steps that halve the distance to 1, and
+    /// nothing beyond what the series has values for.
+    pub(crate) fn curve(&self) -> Vec<(f64, u64)> {
+        let steps = self.times_ns.iter_quantiles(TICKS_PER_HALF);
+        let inside = |quantile: f64| (1.0 - quantile) * self.len() as f64 >= 1.0;
+        steps
+            .map(|step| (step.quantile_iterated_to(), step.value_iterated_to()))
+            .filter(|&(quantile, _)| inside(quantile))
+            .collect()
+    }
+
     /// What is reported of every series.
     pub(crate) fn json(&self) -> Value {
         json!({

@@ -12,7 +12,7 @@ mod load;
 use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::interrupt;
-use crate::outcome::{Outcome, OutputArgs};
+use crate::outcome::{self, Outcome, OutputArgs};
 use crate::vms::{Pair, PairOptions};
 use load::Burned;
 use serde_json::{Map, Value, json};
@@ -184,7 +184,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
 
 /// Measures and prints.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    measure(args)?.finish(&args.output, table)
+    outcome::run(&args.output, || measure(args), table)
 }
 
 fn table(figures: &Map<String, Value>) {

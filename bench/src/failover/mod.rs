@@ -13,7 +13,7 @@ mod kills;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::interrupt;
-use crate::outcome::{Outcome, OutputArgs};
+use crate::outcome::{self, Outcome, OutputArgs};
 use alarms::{Alarms, Load};
 use kills::Kills;
 use serde_json::{Map, Value, json};
@@ -122,7 +122,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     if !(0.0..1e6).contains(&args.watch_s) {
         return Err(BenchError::Wrong(format!("--watch-s {}: give some seconds", args.watch_s)));
     }
-    measure(args)?.finish(&args.output, table)
+    outcome::run(&args.output, || measure(args), table)
 }
 
 fn table(figures: &Map<String, Value>) {

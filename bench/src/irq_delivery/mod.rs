@@ -18,7 +18,7 @@ mod subject;
 
 use crate::error::BenchError;
 use crate::interleave::Rounds;
-use crate::outcome::{Outcome, OutputArgs};
+use crate::outcome::{self, Outcome, OutputArgs};
 use serde_json::{Map, json};
 use state::GuestState;
 use subject::Subject;
@@ -49,9 +49,28 @@ pub(crate) struct Args {
     output: OutputArgs,
 }
 
+impl Args {
+    /// For a report in minutes: half a minute.
+    pub(crate) fn quick() -> Args {
+        Args { rounds: 1, frames: 150, deadlines_us: vec![250], ..Args::full() }
+    }
+
+    /// For figures that are kept.
+    pub(crate) fn full() -> Args {
+        Args {
+            rounds: 3,
+            frames: 900,
+            deadlines_us: vec![250, 500, 2000, 4000],
+            spin_us: 50,
+            seed: 1,
+            output: OutputArgs::default(),
+        }
+    }
+}
+
 /// Measures and prints.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    measure(args)?.finish(&args.output, report::print)
+    outcome::run(&args.output, || measure(args), report::print)
 }
 
 /// Measures.

@@ -20,13 +20,12 @@ pub(crate) use round_trips::RoundTrip;
 use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::lan::{Lan, Wire};
-use crate::{machine, seal_cost};
+use crate::outcome::{self, Outcome, OutputArgs};
+use crate::seal_cost;
 use clap::ValueEnum;
 use logchan::limits::PAGE_BYTES;
 use policy::Policy;
-use serde_json::{Value, json};
-use std::fs;
-use std::path::PathBuf;
+use serde_json::json;
 use variant::Variant;
 
 /// What is measured.
@@ -87,59 +86,85 @@ pub(crate) struct Args {
     /// What the orders of turns are drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Print one JSON object as the last line
-    #[arg(long)]
-    json: bool,
-    /// Save every series to this folder, as .hgrm and .hlog
-    #[arg(long)]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Args {
+    /// For a report in minutes: half a minute.
+    pub(crate) fn quick() -> Args {
+        Args {
+            requests: 10_000,
+            idle_requests: 200,
+            bulk_mib: 128,
+            entries: 1_000,
+            rounds: 5,
+            ..Args::full()
+        }
+    }
+
+    /// For figures that are kept.
+    pub(crate) fn full() -> Args {
+        Args {
+            parts: Part::value_variants().to_vec(),
+            variants: Variant::value_variants().to_vec(),
+            policies: Policy::USUAL.to_vec(),
+            requests: 20_000,
+            idle_requests: 2_000,
+            warm_up: round_trips::WARM_UP,
+            bulk_mib: 512,
+            entries: 5_000,
+            rounds: 20,
+            direct: false,
+            rate: None,
+            client_core: 0,
+            server_core: 1,
+            seed: 1,
+            output: OutputArgs::default(),
+        }
+    }
 }
 
 /// Measures and prints.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    let mut result = json!({
-        "benchmark": "log-rtt",
-        "machine": machine::describe(),
-        "wire": if args.direct { "veth" } else { "bridge" },
-        "rate": args.rate,
-        "cores": [args.client_core, args.server_core],
-        "rounds": args.rounds,
-        "seed": args.seed,
-    });
-    if let Some(folder) = &args.out {
-        let doing = format!("making the folder {}", folder.display());
-        fs::create_dir_all(folder).map_err(BenchError::os(doing))?;
-    }
+    outcome::run(&args.output, || measure(args), report::print)
+}
+
+/// Measures.
+pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
+    let mut outcome = Outcome::new("log-rtt");
+    outcome.put("wire", if args.direct { "veth" } else { "bridge" });
+    outcome.put("rate", json!(args.rate));
+    outcome.put("cores", json!([args.client_core, args.server_core]));
+    outcome.put("rounds", args.rounds);
+    outcome.put("seed", args.seed);
     let wire = if args.direct { Wire::Direct } else { Wire::Bridge };
     let lan = Lan::new(wire, [args.client_core, args.server_core])?;
     if let Some(rate) = &args.rate {
         lan.shape(rate)?;
     }
     for part in &args.parts {
-        let (name, part) = measure(*part, args, &lan)?;
-        result[name] = part;
+        measure_part(*part, args, &lan, &mut outcome)?;
     }
-    if args.json {
-        println!("{result}");
-    } else {
-        report::print(&result);
-    }
-    Ok(())
+    Ok(outcome)
 }
 
-/// The name of a part in the report, and its figures.
-fn measure(part: Part, args: &Args, lan: &Lan) -> Result<(&'static str, Value), BenchError> {
+/// Adds what one part gives.
+fn measure_part(
+    part: Part,
+    args: &Args,
+    lan: &Lan,
+    outcome: &mut Outcome,
+) -> Result<(), BenchError> {
     let rounds = Rounds { count: args.rounds, seed: args.seed };
-    Ok(match part {
+    match part {
         Part::RoundTrips => {
             let mut subjects = round_trips::subjects(args);
             rounds.run("round trips", &mut subjects, |round, subject| {
                 subject.turn(lan, &rounds, round)
             })?;
-            if let Some(folder) = &args.out {
-                round_trips::save(folder, &subjects)?;
-            }
-            ("round_trips", round_trips::json(&subjects))
+            outcome.put("round_trips", round_trips::json(&subjects));
+            round_trips::keep(outcome, subjects);
         }
         Part::Bulk => {
             let pages = (args.bulk_mib << 20) / PAGE_BYTES as u64;
@@ -147,18 +172,17 @@ fn measure(part: Part, args: &Args, lan: &Lan) -> Result<(&'static str, Value), 
             rounds.run("bulk", &mut subjects, |round, subject| {
                 subject.turn(lan, &rounds, round, pages)
             })?;
-            ("bulk", bulk::json(&subjects))
+            outcome.put("bulk", bulk::json(&subjects));
         }
         Part::UnderBulk => {
             let mut subjects = under_bulk::subjects();
             rounds.run("entries beside bulk", &mut subjects, |round, subject| {
                 subject.turn(lan, &rounds, round, args.entries)
             })?;
-            if let Some(folder) = &args.out {
-                under_bulk::save(folder, &subjects)?;
-            }
-            ("under_bulk", under_bulk::json(&subjects))
+            outcome.put("under_bulk", under_bulk::json(&subjects));
+            under_bulk::keep(outcome, subjects);
         }
-        Part::Sealing => ("sealing", seal_cost::measure()),
-    })
+        Part::Sealing => outcome.put("sealing", seal_cost::measure()),
+    }
+    Ok(())
 }

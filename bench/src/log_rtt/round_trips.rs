@@ -6,9 +6,9 @@ use super::{Args, variant};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::lan::Lan;
+use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
 use serde_json::{Map, Value, json};
-use std::path::Path;
 use vmm::link::now;
 
 /// Round trips that are not counted at the beginning of a turn, unless told otherwise.
@@ -187,11 +187,10 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
     variants.into()
 }
 
-/// Saves every series.
-pub(super) fn save(folder: &Path, subjects: &[Subject]) -> Result<(), BenchError> {
+/// Gives every series to `outcome`.
+pub(super) fn keep(outcome: &mut Outcome, subjects: Vec<Subject>) {
     for subject in subjects {
-        let name = format!("log-rtt-{}-{}", subject.variant.name(), subject.policy.name());
-        subject.times.save(folder, &name)?;
+        let name = format!("{}-{}", subject.variant.name(), subject.policy.name());
+        outcome.keep(&name, subject.times);
     }
-    Ok(())
 }

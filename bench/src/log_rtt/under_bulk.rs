@@ -11,6 +11,7 @@ use super::variant::request;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::lan::{Host, Lan};
+use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
 use logchan::channel::Event;
 use logchan::endpoint::EndpointEvent;
@@ -21,7 +22,6 @@ use logchan::time::{Duration, Time};
 use netpath::WaitPolicy;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
-use std::path::Path;
 use vmm::link::now;
 
 /// Time from one entry to the next.
@@ -189,12 +189,10 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
     protections.into()
 }
 
-/// Saves every series.
-pub(super) fn save(folder: &Path, subjects: &[Subject]) -> Result<(), BenchError> {
+/// Gives every series to `outcome`.
+pub(super) fn keep(outcome: &mut Outcome, subjects: Vec<Subject>) {
     for subject in subjects {
-        let name =
-            format!("log-rtt-{}-entries-{}", channel::name(subject.protection), subject.name());
-        subject.turn.from_append.save(folder, &name)?;
+        let name = format!("{}-entries-{}", channel::name(subject.protection), subject.name());
+        outcome.keep(&name, subject.turn.from_append);
     }
-    Ok(())
 }

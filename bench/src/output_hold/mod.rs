@@ -16,7 +16,7 @@ use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::lan::{Lan, Wire};
 use crate::log_rtt::RoundTrip;
-use crate::outcome::{Outcome, OutputArgs};
+use crate::outcome::{self, Outcome, OutputArgs};
 use crate::series::ratio;
 use crate::vms::{CORE_A, CORE_B};
 use load::Load;
@@ -50,6 +50,26 @@ pub(crate) struct Args {
     output: OutputArgs,
 }
 
+impl Args {
+    /// For a report in minutes: half a minute.
+    pub(crate) fn quick() -> Args {
+        Args { rounds: 2, requests: 500, slow_requests: 2, round_trips: 5_000, ..Args::full() }
+    }
+
+    /// For figures that are kept.
+    pub(crate) fn full() -> Args {
+        Args {
+            rounds: 5,
+            requests: 2_000,
+            slow_requests: 10,
+            round_trips: 20_000,
+            spin_us: 20_000,
+            seed: 1,
+            output: OutputArgs::default(),
+        }
+    }
+}
+
 /// What takes turns.
 enum Measured {
     Channel(RoundTrip),
@@ -58,7 +78,7 @@ enum Measured {
 
 /// Measures and prints.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    measure(args)?.finish(&args.output, report::print)
+    outcome::run(&args.output, || measure(args), report::print)
 }
 
 /// Measures.

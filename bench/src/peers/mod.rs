@@ -16,7 +16,7 @@ use crate::asking::Asker;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::interrupt;
-use crate::outcome::{Outcome, OutputArgs};
+use crate::outcome::{self, Outcome, OutputArgs};
 use crate::series::{Series, ratio};
 use crate::vms::{CORE_A, CORE_B, Standalone, pin};
 use ping::Pinger;
@@ -197,7 +197,7 @@ fn compare(
 
 /// Measures and prints.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    measure(args)?.finish(&args.output, table)
+    outcome::run(&args.output, || measure(args), table)
 }
 
 fn table(figures: &Map<String, Value>) {

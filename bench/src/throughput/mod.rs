@@ -15,7 +15,7 @@ mod work;
 
 use crate::error::BenchError;
 use crate::interleave::Rounds;
-use crate::outcome::{Outcome, OutputArgs};
+use crate::outcome::{self, Outcome, OutputArgs};
 use crate::vms::CORE_A;
 use serde_json::{Map, Value, json};
 use subject::{Kind, Subject};
@@ -46,9 +46,29 @@ pub(crate) struct Args {
     output: OutputArgs,
 }
 
+impl Args {
+    /// For a report in minutes: a quarter of one.
+    pub(crate) fn quick() -> Args {
+        Args { rounds: 3, requests: 6_000, echo_mib: 6, ..Args::full() }
+    }
+
+    /// For figures that are kept.
+    pub(crate) fn full() -> Args {
+        Args {
+            rounds: 10,
+            requests: 20_000,
+            echo_mib: 20,
+            client_core: CORE_A,
+            spin_us: 50,
+            seed: 1,
+            output: OutputArgs::default(),
+        }
+    }
+}
+
 /// Measures and prints.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    measure(args)?.finish(&args.output, report::print)
+    outcome::run(&args.output, || measure(args), report::print)
 }
 
 /// Measures.

@@ -1,0 +1,154 @@
+//! The page: text, tables and pictures, with nothing that has to be fetched.
+
+use super::plot::{self, COLOURS, Row};
+use super::sections;
+use crate::outcome::Outcome;
+use crate::series::Series;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+const STYLE: &str = "
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1a1a1a; background: #fff; }
+h1 { font-size: 1.7rem; margin-bottom: .2rem; }
+h2 { font-size: 1.3rem; margin-top: 2.6rem; border-top: 1px solid #ccc; padding-top: 1rem; }
+h3 { font-size: 1.05rem; margin: 1.6rem 0 .3rem; }
+table { border-collapse: collapse; margin: .6rem 0 1rem; font-variant-numeric: tabular-nums;
+        font-size: .9rem; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th { border-bottom: 2px solid #999; font-weight: 600; }
+.legend { list-style: none; padding: 0; margin: .2rem 0 1rem; font-size: .9rem; }
+.legend li { display: inline-block; margin-right: 1.4rem; white-space: nowrap; }
+.legend span { display: inline-block; width: .9rem; height: .9rem; margin-right: .35rem;
+               vertical-align: -.1rem; border-radius: .15rem; }
+.note { color: #444; } code { font-size: .88em; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+";
+
+const WHAT_IT_IS: &str = "Every figure was measured on one machine that ran client, primary and backup \
+at once, each subject in turns with the ones it is compared with, so that what disturbed one disturbed \
+all. <strong>Read the ratios.</strong> Where the KVM module below is <code>kvm_pvm</code>, the host is a \
+virtual machine itself, its exits cost tens of microseconds, and absolute times say little about other \
+hosts. Latencies are HDR histograms; a curve ends where a percentile would rest on less than one value. \
+Coordinated omission: closed-loop figures (one request after the other) are times of single requests, not \
+of a service under an open load; where requests have a pace, <em>response</em> is counted from when a \
+request was due, <em>service</em> from when it was sent.";
+
+/// The page of all `outcomes`.
+pub(super) fn page(machine: &Value, setting: &str, outcomes: &[Outcome]) -> String {
+    let mut page = Page { text: String::new() };
+    page.raw("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
+    page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
+    page.raw(&format!("<title>understudy: measurements</title><style>{STYLE}</style>"));
+    page.raw("<h1>understudy: measurements</h1>");
+    page.note(setting);
+    page.raw(&format!("<p>{WHAT_IT_IS}</p>"));
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    };
+    let names = ["cpu", "cores", "kernel", "kvm_module", "loadavg", "commit", "command"];
+    let rows = names.map(|name| vec![name.replace('_', " "), text(&machine[name])]);
+    page.table(&["machine", ""], &rows);
+    for outcome in outcomes {
+        sections::write(&mut page, outcome);
+    }
+    page.raw("</html>\n");
+    page.text
+}
+
+/// A page that is being written.
+pub(super) struct Page {
+    text: String,
+}
+
+impl Page {
+    fn raw(&mut self, html: &str) {
+        self.text.push_str(html);
+        self.text.push('\n');
+    }
+
+    /// The head of a measurement.
+    pub(super) fn title(&mut self, title: &str) {
+        self.raw(&format!("<h2>{}</h2>", escaped(title)));
+    }
+
+    /// The head of a part of one.
+    pub(super) fn part(&mut self, title: &str) {
+        self.raw(&format!("<h3>{}</h3>", escaped(title)));
+    }
+
+    /// A paragraph.
+    pub(super) fn note(&mut self, text: &str) {
+        self.raw(&format!("<p class=\"note\">{}</p>", escaped(text)));
+    }
+
+    /// A table; numbers are made text by the caller.
+    pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
+        self.raw("<div class=\"scroll\"><table><tr>");
+        for cell in head {
+            let _ = write!(self.text, "<th>{}</th>", escaped(cell));
+        }
+        self.raw("</tr>");
+        for row in rows {
+            self.text.push_str("<tr>");
+            for cell in row {
+                let _ = write!(self.text, "<td>{}</td>", escaped(cell));
+            }
+            self.raw("</tr>");
+        }
+        self.raw("</table></div>");
+    }
+
+    /// Latency by percentile.
+    pub(super) fn percentiles(&mut self, curves: &[(&str, &Series)]) {
+        self.raw(&plot::percentiles(curves));
+        self.legend(curves.iter().map(|(name, _)| *name));
+    }
+
+    /// Parts that follow each other.
+    pub(super) fn waterfall(&mut self, parts: &[&str], rows: &[Row]) {
+        self.raw(&plot::waterfall(rows));
+        self.legend(parts.iter().copied());
+    }
+
+    fn legend<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        self.raw("<ul class=\"legend\">");
+        for (index, name) in names.enumerate() {
+            let plotters::style::RGBColor(red, green, blue) = COLOURS[index % COLOURS.len()];
+            let colour = format!("#{red:02x}{green:02x}{blue:02x}");
+            let name = escaped(name);
+            self.raw(&format!("<li><span style=\"background:{colour}\"></span>{name}</li>"));
+        }
+        self.raw("</ul>");
+    }
+}
+
+/// Text as it is written in HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_outside_is_text_on_the_page() {
+        let machine = serde_json::json!({ "command": "bench <script>&\"", "cores": 2 });
+        let page = page(&machine, "a & b", &[]);
+        assert!(page.contains("bench &lt;script&gt;&amp;&quot;") && page.contains("a &amp; b"));
+        assert!(!page.contains("<script>"));
+    }
+
+    #[test]
+    fn page_needs_nothing_from_elsewhere() {
+        let page = page(&Value::Null, "", &[]);
+        for reference in ["src=", "href=", "@import", "url("] {
+            assert!(!page.contains(reference), "{reference}");
+        }
+    }
+}

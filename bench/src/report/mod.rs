@@ -1,0 +1,126 @@
+//! Every measurement that a reader wants, in one run: the series as .hgrm and .hlog, all figures as
+//! `report.json`, and `report.html`, a page that needs nothing but itself.
+//!
+//! - `plot`: pictures, as SVG
+//! - `html`: text, tables and pictures put together
+//! - `sections`: what the page says of each measurement
+
+mod html;
+mod plot;
+mod sections;
+
+use crate::error::BenchError;
+use crate::outcome::{Outcome, make_folder};
+use crate::{checkpoint, failover, irq_delivery, log_rtt, output_hold, peers, throughput};
+use crate::{interrupt, machine};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Topic {
+    /// The logging channel against sockets
+    LogRtt,
+    /// Interrupts
+    IrqDelivery,
+    /// The output hold
+    OutputHold,
+    /// What protection costs
+    Throughput,
+    /// Failovers and false alarms
+    Failover,
+    /// Checkpoints
+    Checkpoint,
+    /// QEMU
+    Peers,
+}
+
+/// Options of `report`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder for the page, the figures and the series
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// About three minutes: enough to see how things are, not for figures that are kept
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// About half an hour
+    #[arg(long, required_unless_present = "quick")]
+    full: bool,
+    /// What to measure
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Topic::value_variants().to_vec())]
+    only: Vec<Topic>,
+}
+
+/// Measures and writes.
+pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
+    make_folder(&args.out)?;
+    let begun = Instant::now();
+    // Of the moment before: afterwards the load is ours.
+    let machine = machine::describe();
+    let mut outcomes = Vec::new();
+    for (number, topic) in args.only.iter().enumerate() {
+        interrupt::check()?;
+        let (name, total) = (topic.to_possible_value().expect("none is skipped"), args.only.len());
+        let seconds = begun.elapsed().as_secs();
+        eprintln!("{:>3} s  {} of {total}: {}", seconds, number + 1, name.get_name());
+        let outcome = measure(*topic, args.quick)?;
+        outcome.save(&args.out)?;
+        outcomes.push(outcome);
+    }
+    let took = begun.elapsed();
+    let page = html::page(&machine, &setting(args, took), &outcomes);
+    write(args, "report.html", &page)?;
+    let figures = object(&machine, took, &outcomes);
+    write(args, "report.json", &format!("{figures:#}\n"))?;
+    println!(
+        "{}: report.html, report.json and {} series, after {:.0} s",
+        args.out.display(),
+        outcomes.iter().map(|outcome| outcome.series.len()).sum::<usize>(),
+        took.as_secs_f64()
+    );
+    Ok(())
+}
+
+fn measure(topic: Topic, quick: bool) -> Result<Outcome, BenchError> {
+    macro_rules! run {
+        ($module:ident) => {
+            $module::measure(&if quick { $module::Args::quick() } else { $module::Args::full() })
+        };
+    }
+    match topic {
+        Topic::LogRtt => run!(log_rtt),
+        Topic::IrqDelivery => run!(irq_delivery),
+        Topic::OutputHold => run!(output_hold),
+        Topic::Throughput => run!(throughput),
+        Topic::Failover => run!(failover),
+        Topic::Checkpoint => run!(checkpoint),
+        Topic::Peers => run!(peers),
+    }
+}
+
+fn setting(args: &Args, took: Duration) -> String {
+    let length = if args.quick { "A quick run: its tails are of few values" } else { "A full run" };
+    format!("{length}; it took {:.0} s.", took.as_secs_f64())
+}
+
+fn object(machine: &Value, took: Duration, outcomes: &[Outcome]) -> Value {
+    let unix_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let mut all = Map::new();
+    for outcome in outcomes {
+        all.insert(outcome.name.into(), outcome.figures.clone().into());
+    }
+    json!({
+        "machine": machine,
+        "written_at_unix_s": unix_s.unwrap_or_default().as_secs(),
+        "took_s": took.as_secs_f64(),
+        "measurements": all,
+    })
+}
+
+fn write(args: &Args, name: &str, text: &str) -> Result<(), BenchError> {
+    let path = args.out.join(name);
+    std::fs::write(&path, text).map_err(BenchError::os(format!("writing {}", path.display())))
+}

@@ -1,0 +1,374 @@
+//! What the page says of each measurement: what it is, the figures that matter, and pictures of them.
+
+use super::html::Page;
+use super::plot::Row;
+use crate::outcome::Outcome;
+use crate::series::Series;
+use serde_json::Value;
+
+/// Adds the section of `outcome`.
+pub(super) fn write(page: &mut Page, outcome: &Outcome) {
+    match outcome.name {
+        "log-rtt" => log_rtt(page, outcome),
+        "irq-delivery" => irq_delivery(page, outcome),
+        "output-hold" => output_hold(page, outcome),
+        "throughput" => throughput(page, outcome),
+        "failover" => failover(page, outcome),
+        "checkpoint" => checkpoint(page, outcome),
+        "peers" => peers(page, outcome),
+        name => unreachable!("the page has no section for {name}"),
+    }
+}
+
+/// The outcome's series whose name, without the measurement's, is `names`' second half; under their first.
+fn curves<'a>(outcome: &'a Outcome, names: &[(&'a str, &str)]) -> Vec<(&'a str, &'a Series)> {
+    let find = |name: &str| {
+        let full = format!("{}.{name}", outcome.name);
+        outcome.series.iter().find(|(other, _)| *other == full).map(|(_, series)| series)
+    };
+    names.iter().filter_map(|(label, name)| Some((*label, find(name)?))).collect()
+}
+
+/// Nanoseconds as microseconds.
+fn us(value: &Value) -> String {
+    value.as_f64().map_or("-".into(), |ns| {
+        let us = ns / 1e3;
+        if us < 100.0 { format!("{us:.1}") } else { format!("{us:.0}") }
+    })
+}
+
+/// Nanoseconds as milliseconds.
+fn ms(value: &Value) -> String {
+    value.as_f64().map_or("-".into(), |ns| format!("{:.1}", ns / 1e6))
+}
+
+fn number(value: &Value, digits: usize) -> String {
+    value.as_f64().map_or("-".into(), |number| format!("{number:.digits$}"))
+}
+
+/// p50, p99 and p99.9 of a series' figures, in microseconds.
+fn times(figures: &Value) -> [String; 3] {
+    ["p50_ns", "p99_ns", "p999_ns"].map(|name| us(&figures[name]))
+}
+
+fn log_rtt(page: &mut Page, outcome: &Outcome) {
+    page.title("The logging channel: round trips");
+    page.note(
+        "From handing over 64 bytes to knowing that the other host has them: the whole channel (sealed, \
+         retransmitting, acknowledged) against plain sockets that echo. All wait in the same way: block; \
+         or look for 50 us before they do (spin); or, with one request every 10 ms, for 200 us (idle).",
+    );
+    let round_trips = &outcome.figures["round_trips"];
+    let mut rows = Vec::new();
+    for policy in ["block", "spin", "idle", "idle-block"] {
+        for variant in ["channel", "channel-insecure", "udp", "tcp", "af_packet"] {
+            let figures = &round_trips[variant][policy];
+            if figures.is_object() {
+                let [p50, p99, p999] = times(figures);
+                let name = format!("{policy}: {variant}");
+                let ratio =
+                    |name: &str| number(&figures[format!("ratio_p50_to_{name}").as_str()], 2);
+                rows.push(vec![
+                    name,
+                    p50,
+                    p99,
+                    p999,
+                    ratio("udp"),
+                    ratio("tcp"),
+                    ratio("udp_block"),
+                ]);
+            }
+        }
+    }
+    page.table(&["", "p50 us", "p99 us", "p99.9 us", "to UDP", "to TCP", "to blocking UDP"], &rows);
+    page.part("Nobody blocks (spin)");
+    let names = ["channel", "channel-insecure", "udp", "tcp", "af_packet"];
+    let series = names.map(|name| format!("{name}-spin"));
+    let named: Vec<(&str, &str)> =
+        names.into_iter().zip(series.iter().map(String::as_str)).collect();
+    page.percentiles(&curves(outcome, &named));
+    page.part("Log entries beside bulk");
+    page.note(
+        "1000 entries a second, on a link with nothing else and on one full of checkpoint pages.",
+    );
+    page.percentiles(&curves(
+        outcome,
+        &[
+            ("sealed, idle link", "channel-entries-idle"),
+            ("sealed, beside bulk", "channel-entries-bulk"),
+            ("insecure, idle link", "channel-insecure-entries-idle"),
+            ("insecure, beside bulk", "channel-insecure-entries-bulk"),
+        ],
+    ));
+    let bulk = &outcome.figures["bulk"];
+    let rows: Vec<Vec<String>> = ["channel", "channel-insecure", "tcp"]
+        .iter()
+        .map(|way| {
+            let bytes = bulk[way]["bytes_per_second"].as_f64().unwrap_or(f64::NAN);
+            vec![
+                (*way).into(),
+                format!("{:.0}", bytes / 1e6),
+                number(&bulk[way]["ratio_to_tcp"], 2),
+            ]
+        })
+        .collect();
+    page.table(&["bulk, one way", "MB/s", "to TCP"], &rows);
+}
+
+fn irq_delivery(page: &mut Page, outcome: &Outcome) {
+    page.title("Interrupt delivery");
+    page.note(
+        "From just before the client hands a frame to its kernel until the guest's interrupt handler has \
+         acknowledged it at the NIC. A guest that makes no exit is stopped for a waiting frame after the \
+         deadline: that, and not the machine, is what a computing guest's figure is made of.",
+    );
+    let mut rows = Vec::new();
+    for kind in ["standalone", "protected"] {
+        let Some(deadlines) = outcome.figures["by_deadline_us"][kind].as_object() else { continue };
+        let mut deadlines: Vec<_> = deadlines.iter().collect();
+        deadlines.sort_by_key(|(us, _)| us.parse::<u64>().unwrap_or(u64::MAX));
+        for (deadline, states) in deadlines {
+            for state in ["idle", "computing", "mix"] {
+                let [p50, p99, p999] = times(&states[state]);
+                let frames = states[state]["frames"].to_string();
+                rows.push(vec![
+                    format!("{kind}, {state}"),
+                    deadline.clone(),
+                    frames,
+                    p50,
+                    p99,
+                    p999,
+                ]);
+            }
+        }
+    }
+    page.table(&["VM, guest", "deadline us", "frames", "p50 us", "p99 us", "p99.9 us"], &rows);
+    let deadline = &outcome.figures["deadline_us"];
+    page.part(&format!("Deadline {deadline} us"));
+    let names = [
+        ("standalone, idle", "standalone.idle"),
+        ("standalone, computing", "standalone.computing"),
+        ("standalone, mix", "standalone.mix"),
+        ("protected, idle", "protected.idle"),
+        ("protected, computing", "protected.computing"),
+        ("protected, mix", "protected.mix"),
+    ];
+    let series = names.map(|(_, name)| format!("{name}.{deadline}us"));
+    let labels = names.into_iter().map(|(label, _)| label);
+    let named: Vec<(&str, &str)> = labels.zip(series.iter().map(String::as_str)).collect();
+    page.percentiles(&curves(outcome, &named));
+}
+
+/// The stages of an answer, in the order in which they follow each other.
+const STAGES: [&str; 6] = ["inject", "handler", "guest", "send", "ack", "leave"];
+
+fn output_hold(page: &mut Page, outcome: &Outcome) {
+    page.title("Output hold");
+    page.note(
+        "A protected VM's answer waits until the backup holds the log behind it. The hold is from the \
+         answer's making to the acknowledgement (send and ack below); a VM that nobody protects has \
+         none. The bars are medians of each stage: taken from the tap until injected; until the guest's \
+         handler has seen it; until the guest's answer is made; until its log is sent; until the \
+         acknowledgement; until it is on the tap.",
+    );
+    let figures = &outcome.figures;
+    page.note(&format!(
+        "At 100 requests a second, sealed: the hold's median is {} us, {} times the bare channel's round \
+         trip at the same pace ({} us), {} times that of round trips back to back ({} us), where \
+         everything is in the caches.",
+        us(&figures["hold_ns"]["p50"]),
+        number(&figures["ratio_p50"], 2),
+        us(&figures["log_rtt_ns"]["p50"]),
+        number(&figures["ratio_p50_back_to_back"], 2),
+        us(&figures["log_rtt_back_to_back_ns"]["p50"]),
+    ));
+    let (mut rows, mut bars) = (Vec::new(), Vec::new());
+    for kind in ["protected", "protected-insecure", "standalone"] {
+        for load in ["1", "100", "1000", "saturating"] {
+            let under = &figures[kind][load];
+            if !under.is_object() {
+                continue;
+            }
+            let name = if load == "saturating" { load.into() } else { format!("{load}/s") };
+            let name = format!("{kind}, {name}");
+            let [p50, p99, p999] = times(&under["service"]);
+            let hold = ["p50", "p99", "p999"].map(|quantile| us(&under["hold_ns"][quantile]));
+            let [hold50, hold99, hold999] =
+                if kind == "standalone" { ["-"; 3].map(String::from) } else { hold };
+            rows.push(vec![name.clone(), p50, p99, p999, hold50, hold99, hold999]);
+            let part =
+                |stage: &&str| under["stages"][stage]["p50_ns"].as_f64().unwrap_or(0.0) / 1e3;
+            bars.push(Row { name, parts_us: STAGES.iter().map(part).collect() });
+        }
+    }
+    page.table(
+        &["VM, load", "request p50 us", "p99", "p99.9", "hold p50 us", "p99", "p99.9"],
+        &rows,
+    );
+    page.part("Where the time goes");
+    page.waterfall(&STAGES, &bars);
+    page.part("Hold at 100 requests a second, and the bare channel");
+    page.percentiles(&curves(
+        outcome,
+        &[
+            ("hold, sealed", "protected.100.hold"),
+            ("hold, insecure", "protected-insecure.100.hold"),
+            ("channel, 100/s", "channel-poll"),
+            ("channel, back to back", "channel-spin"),
+        ],
+    ));
+    page.part("What a client sees at 1000 requests a second");
+    page.percentiles(&curves(
+        outcome,
+        &[
+            ("standalone, response", "standalone.1000.response"),
+            ("protected, response", "protected.1000.response"),
+            ("standalone, service", "standalone.1000.service"),
+            ("protected, service", "protected.1000.service"),
+        ],
+    ));
+}
+
+fn throughput(page: &mut Page, outcome: &Outcome) {
+    page.title("What protection costs");
+    page.note(
+        "Requests a second of the same VM with and without a backup, and without stage timestamps. \
+         Client, primary and backup share the machine's cores here; on two hosts they would not.",
+    );
+    let mut rows = Vec::new();
+    for work in ["counter-1", "counter-16", "echo"] {
+        for kind in ["standalone", "no-stages", "protected"] {
+            let figures = &outcome.figures["work"][work][kind];
+            if !figures.is_object() {
+                continue;
+            }
+            let [p50, p99, _] = times(&figures["latency"]);
+            let cpu: Vec<String> = figures["cpu_us_each"]
+                .as_array()
+                .map_or(Vec::new(), |each| each.iter().map(|us| number(us, 0)).collect());
+            let rate = number(&figures["per_second"], 0);
+            rows.push(vec![format!("{work}: {kind}"), rate, p50, p99, cpu.join(" + ")]);
+        }
+    }
+    page.table(&["work: VM", "per second", "p50 us", "p99 us", "CPU us each"], &rows);
+    let rows: Vec<Vec<String>> = ["counter-1", "counter-16", "echo"]
+        .iter()
+        .map(|work| {
+            let of = |name: &str| number(&outcome.figures["work"][work][name], 3);
+            vec![
+                (*work).into(),
+                of("ratio_protected_to_standalone"),
+                of("ratio_measured_to_not_measured"),
+            ]
+        })
+        .collect();
+    page.table(&["work", "protected to standalone", "with timestamps to without"], &rows);
+    page.part("Counter, one connection");
+    page.percentiles(&curves(
+        outcome,
+        &[("standalone", "standalone.counter-1"), ("protected", "protected.counter-1")],
+    ));
+}
+
+fn failover(page: &mut Page, outcome: &Outcome) {
+    page.title("Failover");
+    page.note(
+        "The primary is killed (SIGKILL) under traffic. Detect: until the backup finds it silent; go \
+         live: until the VM speaks there; outage: between two answers to a prober that asks every \
+         millisecond by UDP; TCP gap: between two answers on one connection, which its sender's \
+         retransmission timer (200 ms and more) decides. False alarms: takeovers and lost backups without \
+         a kill, for each minute of protected time.",
+    );
+    let (mut rows, empty) = (Vec::new(), Vec::new());
+    for point in outcome.figures["silences"].as_array().unwrap_or(&empty) {
+        let mut row = vec![format!("{} ms", point["silence_ms"]), point["kills"].to_string()];
+        for stage in ["detect", "golive", "outage", "tcp_gap"] {
+            row.push(format!("{} / {}", ms(&point[stage]["p50_ns"]), ms(&point[stage]["max_ns"])));
+        }
+        for host in ["idle", "loaded"] {
+            row.push(number(&point["false_alarms"][host]["alarms_per_protected_minute"], 1));
+        }
+        rows.push(row);
+    }
+    page.table(
+        &[
+            "silence",
+            "kills",
+            "detect ms, p50 / max",
+            "go live",
+            "outage",
+            "TCP gap",
+            "alarms/min, idle",
+            "loaded",
+        ],
+        &rows,
+    );
+}
+
+fn checkpoint(page: &mut Page, outcome: &Outcome) {
+    page.title("Checkpoints");
+    page.note(
+        "A guest that computes without exits is kept in step by checkpoints: one for each input that waits \
+         for longer than the deadline. Size and time against the memory that the guest keeps writing.",
+    );
+    let (mut rows, empty) = (Vec::new(), Vec::new());
+    for point in outcome.figures["points"].as_array().unwrap_or(&empty) {
+        rows.push(vec![
+            format!("{} KiB, {}/s", point["kib"], point["inputs_per_s"]),
+            point["deadline_us"].to_string(),
+            number(&point["checkpoints_per_s"], 0),
+            number(&point["pages_each"]["mean"], 1),
+            number(&point["mbit_per_s"], 1),
+            us(&point["still"]["p50_ns"]),
+            us(&point["still"]["p99_ns"]),
+            us(&point["apply"]["p50_ns"]),
+            us(&point["apply"]["p99_ns"]),
+        ]);
+    }
+    page.table(
+        &[
+            "written, inputs",
+            "deadline us",
+            "a second",
+            "pages each",
+            "Mbit/s",
+            "guest stands still us, p50",
+            "p99",
+            "applying us, p50",
+            "p99",
+        ],
+        &rows,
+    );
+}
+
+fn peers(page: &mut Page, outcome: &Outcome) {
+    page.title("The same guest under QEMU/KVM");
+    page.note(&format!(
+        "All VMs at once on one core, the client on the other, in turns; none protected. {}. It blocks \
+         when its guest is idle: understudy-blocking waits like it, understudy looks for a moment first.",
+        outcome.figures["qemu"].as_str().unwrap_or("QEMU")
+    ));
+    let mut rows = Vec::new();
+    if let Some(subjects) = outcome.figures["subjects"].as_object() {
+        for (name, figures) in subjects {
+            let mut row = vec![name.clone()];
+            row.extend(times(&figures["ping"]));
+            row.extend(times(&figures["counter"]));
+            rows.push(row);
+        }
+    }
+    page.table(&["VM", "ping p50 us", "p99", "p99.9", "counter p50 us", "p99", "p99.9"], &rows);
+    page.note(&format!(
+        "Medians to the quickest QEMU's, waiting like it: ping {}, counter {}.",
+        number(&outcome.figures["ratio_ping_p50_to_qemu"], 3),
+        number(&outcome.figures["ratio_counter_p50_to_qemu"], 3)
+    ));
+    let all: Vec<(&str, &Series)> = outcome
+        .series
+        .iter()
+        .filter(|(name, _)| name.contains("ping"))
+        .map(|(name, series)| (name.trim_start_matches("peers."), series))
+        .collect();
+    page.part("Ping");
+    page.percentiles(&all);
+}
