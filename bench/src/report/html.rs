@@ -24,7 +24,7 @@ th { border-bottom: 2px solid #999; font-weight: 600; }
 .legend span { display: inline-block; width: .9rem; height: .9rem; margin-right: .35rem;
                vertical-align: -.1rem; border-radius: .15rem; }
 .note { color: #444; } code { font-size: .88em; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .words td { text-align: left; }
 ";
 
 const WHAT_IT_IS: &str = "Every figure was measured on one machine that ran client, primary and backup \
@@ -52,7 +52,7 @@ pub(super) fn page(machine: &Value, setting: &str, outcomes: &[Outcome]) -> Stri
     };
     let names = ["cpu", "cores", "kernel", "kvm_module", "loadavg", "commit", "command"];
     let rows = names.map(|name| vec![name.replace('_', " "), text(&machine[name])]);
-    page.table(&["machine", ""], &rows);
+    page.table_of("words", &["machine", ""], &rows);
     for outcome in outcomes {
         sections::write(&mut page, outcome);
     }
@@ -86,9 +86,13 @@ impl Page {
         self.raw(&format!("<p class=\"note\">{}</p>", escaped(text)));
     }
 
-    /// A table; numbers are made text by the caller.
+    /// A table of numbers, made text by the caller; what is in the first column is a name.
     pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
-        self.raw("<div class=\"scroll\"><table><tr>");
+        self.table_of("numbers", head, rows);
+    }
+
+    fn table_of(&mut self, class: &str, head: &[&str], rows: &[Vec<String>]) {
+        self.raw(&format!("<div class=\"scroll\"><table class=\"{class}\"><tr>"));
         for cell in head {
             let _ = write!(self.text, "<th>{}</th>", escaped(cell));
         }

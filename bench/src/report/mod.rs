@@ -4,7 +4,9 @@
 //! - `plot`: pictures, as SVG
 //! - `html`: text, tables and pictures put together
 //! - `sections`: what the page says of each measurement
+//! - `figures`: figures as text
 
+mod figures;
 mod html;
 mod plot;
 mod sections;
