@@ -28,6 +28,9 @@ const STATUS_AGE_MAX: Duration = Duration::from_millis(300);
 /// Not counted: pages that are written for the first time, caches.
 const WARM_UP: Duration = Duration::from_millis(200);
 
+/// Pairs that are tried for a combination.
+const ATTEMPTS_MAX: u32 = 3;
+
 /// Options of `checkpoint`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -83,6 +86,8 @@ struct Subject {
     deadline_us: u64,
     kib: u64,
     inputs: u32,
+    /// Attempts that came to nothing.
+    failed: u32,
     figures: Value,
 }
 
@@ -93,8 +98,9 @@ struct Statuses {
 }
 
 impl Statuses {
-    fn ask(pair: &Pair) -> Result<Statuses, BenchError> {
+    fn ask(pair: &mut Pair) -> Result<Statuses, BenchError> {
         std::thread::sleep(STATUS_AGE_MAX);
+        pair.check()?;
         Ok(Statuses { primary: pair.status(Host::A)?, backup: pair.status(Host::B)? })
     }
 
@@ -105,6 +111,18 @@ impl Statuses {
 }
 
 impl Subject {
+    /// Measures it, once more when a machine that stood still has cost a pair its protection.
+    fn measure(&mut self, seconds: f64) -> Result<(), BenchError> {
+        for attempt in 1.. {
+            interrupt::check()?;
+            match self.turn(seconds) {
+                Err(_) if attempt < ATTEMPTS_MAX => self.failed += 1,
+                result => return result,
+            }
+        }
+        unreachable!("the last attempt's result is returned")
+    }
+
     fn turn(&mut self, seconds: f64) -> Result<(), BenchError> {
         let deadline_us = self.deadline_us.to_string();
         let options = vec!["--deadline-us".into(), deadline_us];
@@ -112,12 +130,11 @@ impl Subject {
         // The client is not pinned: both cores have a guest that computes.
         let run = |pair: &Pair, time| pair.client(|| load::run(time, self.kib, self.inputs));
         run(&pair, WARM_UP)?;
-        let before = Statuses::ask(&pair)?;
+        let before = Statuses::ask(&mut pair)?;
         let begun = Instant::now();
         let burned = run(&pair, Duration::from_secs_f64(seconds))?;
         let seconds = begun.elapsed().as_secs_f64();
-        let after = Statuses::ask(&pair)?;
-        pair.check()?;
+        let after = Statuses::ask(&mut pair)?;
         pair.stop()?;
         self.figures = self.figures(seconds, burned, &before, &after);
         Ok(())
@@ -131,6 +148,7 @@ impl Subject {
             "deadline_us": self.deadline_us,
             "kib": self.kib,
             "inputs_per_s": self.inputs,
+            "failed_attempts": self.failed,
             "seconds": seconds,
             "checkpoints": sent,
             "checkpoints_per_s": sent / seconds,
@@ -167,15 +185,13 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     for &deadline_us in &args.deadlines_us {
         for &kib in &args.kib {
             for &inputs in &args.inputs {
-                subjects.push(Subject { deadline_us, kib, inputs, figures: Value::Null });
+                let figures = Value::Null;
+                subjects.push(Subject { deadline_us, kib, inputs, failed: 0, figures });
             }
         }
     }
     let rounds = Rounds { count: 1, seed: args.seed };
-    rounds.run("checkpoints", &mut subjects, |_round, subject| {
-        interrupt::check()?;
-        subject.turn(args.seconds)
-    })?;
+    rounds.run("checkpoints", &mut subjects, |_round, subject| subject.measure(args.seconds))?;
     let mut outcome = Outcome::new("checkpoint");
     let points: Vec<Value> = subjects.into_iter().map(|subject| subject.figures).collect();
     outcome.put("points", points);

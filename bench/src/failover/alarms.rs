@@ -84,6 +84,7 @@ impl Alarms {
         all.alarms += seen.alarms;
         all.takeovers += seen.takeovers;
         all.backups_lost += seen.backups_lost;
+        all.late = all.late.max(seen.late);
         self.never_protected += u32::from(seen.watched.is_zero());
     }
 
@@ -96,6 +97,7 @@ impl Alarms {
             "takeovers": self.seen.takeovers,
             "backups_lost": self.seen.backups_lost,
             "never_protected": self.never_protected,
+            "host_late_ms_max": self.seen.late.as_secs_f64() * 1e3,
             "alarms_per_protected_minute":
                 (minutes > 0.0).then(|| self.seen.alarms as f64 / minutes),
         })
@@ -140,9 +142,13 @@ mod tests {
         assert_eq!(alarms.figures()["alarms_per_protected_minute"], Value::Null);
         for seconds in [10, 20] {
             let (watched, protected) = (Duration::from_secs(30), Duration::from_secs(seconds));
-            alarms.add(&Watched { watched, protected, alarms: 2, takeovers: 1, backups_lost: 1 });
+            let late = Duration::from_millis(seconds);
+            let alarm =
+                Watched { watched, protected, alarms: 2, takeovers: 1, backups_lost: 1, late };
+            alarms.add(&alarm);
         }
         assert_eq!(alarms.figures()["alarms_per_protected_minute"], 8.0);
         assert_eq!(alarms.figures()["watched_s"], 60.0);
+        assert_eq!(alarms.figures()["host_late_ms_max"], 20.0);
     }
 }

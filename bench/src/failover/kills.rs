@@ -24,6 +24,9 @@ pub(super) struct Kills {
     completed: u64,
     unplanned: u64,
     backups_lost: u64,
+    /// The longest that a client, which wanted to run every millisecond, had to wait for a core around a
+    /// failover, nanoseconds.
+    late_ns: u64,
     /// Why a demonstration could not go on.
     failure: Option<String>,
 }
@@ -43,6 +46,7 @@ impl Kills {
             completed: 0,
             unplanned: 0,
             backups_lost: 0,
+            late_ns: 0,
             failure: None,
         }
     }
@@ -76,6 +80,7 @@ impl Kills {
             for (series, (_, value_ns)) in self.series.iter_mut().zip(STAGES) {
                 series.record(value_ns(failover));
             }
+            self.late_ns = self.late_ns.max(failover.late_ns);
         }
         self.completed += summary.failovers.len() as u64;
         self.unplanned += summary.unplanned;
@@ -89,6 +94,7 @@ impl Kills {
         figures.insert("kills".into(), self.completed.into());
         figures.insert("unplanned_takeovers".into(), self.unplanned.into());
         figures.insert("backups_lost".into(), self.backups_lost.into());
+        figures.insert("host_late_ms_max".into(), json!(self.late_ns as f64 / 1e6));
         figures.insert("failure".into(), json!(self.failure));
         for (series, (stage, _)) in self.series.into_iter().zip(STAGES) {
             let max_ns = series.quantile_ns(1.0);

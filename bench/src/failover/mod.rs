@@ -126,9 +126,12 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
 }
 
 fn table(figures: &Map<String, Value>) {
-    println!("a failover, ms, median and longest; false alarms per minute of protected time");
     println!(
-        "{:>7} {:>5} | {:>15} | {:>13} | {:>15} | {:>15} | {:>18} | {:>18}",
+        "a failover, ms, median and longest; false alarms per minute of protected time, and how long at \
+         most\nthis machine kept somebody waiting for a core meanwhile, ms"
+    );
+    println!(
+        "{:>7} {:>5} | {:>15} | {:>13} | {:>15} | {:>15} | {:>26} | {:>26}",
         "silence",
         "kills",
         "noticed after",
@@ -151,13 +154,15 @@ fn table(figures: &Map<String, Value>) {
             let of = |what| number(&format!("/false_alarms/{load}/{what}")).unwrap_or(0.0);
             match number(&format!("/false_alarms/{load}/alarms_per_protected_minute")) {
                 Some(rate) => {
-                    format!("{rate:.1} ({:.0} in {:.1} s)", of("alarms"), of("protected_s"))
+                    let (alarms, seconds) = (of("alarms"), of("protected_s"));
+                    let late_ms = of("host_late_ms_max");
+                    format!("{rate:.1} ({alarms:.0} in {seconds:.1} s; {late_ms:.0})")
                 }
                 None => "never protected".into(),
             }
         };
         println!(
-            "{:>7} {:>5} | {:>15} | {:>13} | {:>15} | {:>15} | {:>18} | {:>18}",
+            "{:>7} {:>5} | {:>15} | {:>13} | {:>15} | {:>15} | {:>26} | {:>26}",
             number("/silence_ms").unwrap_or(f64::NAN),
             number("/kills").unwrap_or(f64::NAN),
             stage("detect"),

@@ -1,6 +1,6 @@
 //! A pair that nobody kills: how often it takes a living host for dead.
 
-use super::hosts::Hosts;
+use super::hosts::{Hosts, LOOK_EVERY};
 use super::member::Part;
 use super::network::Host;
 use super::scene::Scene;
@@ -29,6 +29,9 @@ pub struct Watched {
     pub takeovers: u64,
     /// Times the primary gave its backup up.
     pub backups_lost: u64,
+    /// The longest that the watching thread, which wants to run every 20 ms, did not: what of the alarms
+    /// may be this machine's, on which everybody runs together.
+    pub late: Duration,
 }
 
 /// Runs a pair made of `program`, with no client, for `time` after the VM is protected first, and calls
@@ -61,12 +64,15 @@ pub fn watch(
     begin();
     let begun = Instant::now();
     let mut watched = Watched { watched: time, ..Watched::default() };
+    let mut seen = Instant::now();
     while begun.elapsed() < time {
         start_missing(&mut hosts)?;
         let (since, was_protected) = (Instant::now(), hosts.protected().is_some());
         hosts.wait("nothing", time + GRACE, |hosts| {
             let is_over = begun.elapsed() >= time;
             let changed = hosts.protected().is_some() != was_protected;
+            watched.late = watched.late.max(seen.elapsed().saturating_sub(LOOK_EVERY));
+            seen = Instant::now();
             (is_over || changed || hosts.is_alone()).then_some(())
         })?;
         if was_protected {
