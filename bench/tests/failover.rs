@@ -4,6 +4,10 @@
 mod running;
 
 use running::{measure, number};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 #[test]
 fn kill_has_its_stages_and_a_watched_pair_its_rate() {
@@ -41,4 +45,40 @@ fn kill_has_its_stages_and_a_watched_pair_its_rate() {
         let rate = of("alarms") / of("protected_s") * 60.0;
         assert!((of("alarms_per_protected_minute") - rate).abs() < 1e-6, "{silence}");
     }
+}
+
+#[test]
+fn interrupted_in_the_middle_it_leaves_no_namespace_and_no_process() {
+    let child = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["failover", "--kills=0", "--silences=1000", "--watch-s=60", "--rounds=1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = child.id();
+    let begun = Instant::now();
+    while processes(id).len() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no pair was started");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (members, mine) = (processes(id), format!("understudy-{id}-"));
+    let kill = Command::new("kill").args(["-INT", &id.to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "bench: interrupted\n");
+    let left = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.starts_with(&mine)), "{left:?}");
+    for member in members {
+        assert!(!Path::new(&format!("/proc/{member}")).exists(), "process {member} is left");
+    }
+}
+
+/// The children of process `parent`, by proc_pid_task_children(5) of each of its threads.
+fn processes(parent: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<String> = children.collect();
+    children.iter().flat_map(|line| line.split_whitespace()).flat_map(str::parse).collect()
 }
