@@ -68,7 +68,7 @@ impl Outcome {
 pub(crate) fn run(
     args: &OutputArgs,
     measure: impl FnOnce() -> Result<Outcome, BenchError>,
-    table: impl FnOnce(&Map<String, Value>),
+    table: impl FnOnce(&Value),
 ) -> Result<(), BenchError> {
     if let Some(folder) = &args.out {
         make_folder(folder)?;
@@ -80,7 +80,7 @@ pub(crate) fn run(
     if args.json {
         println!("{}", outcome.object());
     } else {
-        table(&outcome.figures);
+        table(&outcome.figures.into());
     }
     Ok(())
 }

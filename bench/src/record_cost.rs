@@ -6,7 +6,7 @@ use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::{self, Outcome, OutputArgs};
 use crate::vms::{CORE_A, CORE_B, Standalone, pin};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Requests at the beginning of each turn that are not counted.
 const WARM_UP: u64 = 50;
@@ -53,7 +53,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), print)
 }
 
-fn print(figures: &Map<String, Value>) {
+fn print(figures: &Value) {
     for name in ["run", "record"] {
         println!("{name:<7} {}", figures[name]);
     }

@@ -203,7 +203,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), table)
 }
 
-fn table(figures: &Map<String, Value>) {
+fn table(figures: &Value) {
     println!("the guest computes; times in us, median and 99th percentile");
     println!(
         "{:>8} {:>6} {:>8} | {:>7} {:>6} {:>8} {:>7} | {:>6} {:>7} | {:>6} {:>7} | {:>6} {:>7} | {:>9}",

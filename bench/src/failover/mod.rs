@@ -16,7 +16,7 @@ use crate::interrupt;
 use crate::outcome::{self, Outcome, OutputArgs};
 use alarms::{Alarms, Load};
 use kills::Kills;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::time::Duration;
 use vmm::link::timing::SILENCE_MS_MIN;
 
@@ -125,7 +125,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), table)
 }
 
-fn table(figures: &Map<String, Value>) {
+fn table(figures: &Value) {
     println!(
         "a failover, ms, median and longest; false alarms per minute of protected time, and how long at \
          most\nthis machine kept somebody waiting for a core meanwhile, ms"

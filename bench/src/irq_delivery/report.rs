@@ -1,10 +1,10 @@
 //! The table for people, made of the same values as the JSON.
 
 use super::state::GuestState;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Prints what was measured.
-pub(super) fn print(figures: &Map<String, Value>) {
+pub(super) fn print(figures: &Value) {
     println!(
         "{:<11} {:>11} {:<10} {:>7} {:>9} {:>9} {:>9}",
         "VM", "deadline us", "guest", "frames", "p50 us", "p99 us", "p99.9 us"

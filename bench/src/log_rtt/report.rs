@@ -4,10 +4,10 @@ use super::policy::Policy;
 use super::variant::Variant;
 use crate::seal_cost;
 use clap::ValueEnum;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Prints what was measured.
-pub(super) fn print(result: &Map<String, Value>) {
+pub(super) fn print(result: &Value) {
     let variants = &result["round_trips"];
     if variants.is_object() {
         println!(

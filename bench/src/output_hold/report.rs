@@ -1,11 +1,11 @@
 //! The table for people, made of the same values as the JSON.
 
 use super::load::Load;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use vmm::telemetry::Stage;
 
 /// Prints what was measured.
-pub(super) fn print(figures: &Map<String, Value>) {
+pub(super) fn print(figures: &Value) {
     print!("{:<19} {:>10} {:>9} {:>9}", "VM", "requests/s", "p50 us", "p99 us");
     for stage in Stage::ALL {
         print!(" {:>8}", stage.name());

@@ -200,7 +200,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), table)
 }
 
-fn table(figures: &Map<String, Value>) {
+fn table(figures: &Value) {
     let text = |name: &str| figures[name].as_str().unwrap_or("-").to_string();
     println!("{}; times in us", text("qemu"));
     println!(

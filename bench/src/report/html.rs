@@ -56,7 +56,7 @@ pub(super) fn page(machine: &Value, setting: &str, outcomes: &[Outcome]) -> Stri
     for outcome in outcomes {
         sections::write(&mut page, outcome);
     }
-    page.raw("</html>\n");
+    page.raw("</html>");
     page.text
 }
 

@@ -2,10 +2,10 @@
 
 use super::subject::Kind;
 use super::work::Work;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Prints what was measured.
-pub(super) fn print(figures: &Map<String, Value>) {
+pub(super) fn print(figures: &Value) {
     println!(
         "{:<11} {:<11} {:>8} {:>10} {:>9} {:>9}  CPU us each",
         "work", "VM", "count", "per second", "p50 us", "p99 us"
