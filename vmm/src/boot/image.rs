@@ -65,9 +65,6 @@ pub enum ImageFault {
     /// as expected.
     #[error("{what}; run it anyway with --forbidden warn at the price of divergences")]
     NotRewritable { what: String },
-    /// A kernel where this host needs a hook and the place for it was not found.
-    #[error("this host's KVM needs a hook in the kernel, and {what}; give another kernel")]
-    NotHookable { what: &'static str },
     /// ELF for 32-bit machines.
     #[error("a 32-bit ELF file; give a 64-bit one")]
     ThirtyTwoBit,

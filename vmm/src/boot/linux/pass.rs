@@ -91,8 +91,10 @@ pub(super) fn rewrite(
     }
     report.rewritten = rewritten;
     if options.syscall_stays_at_cpl3 {
-        let hook = hooks::syscall_from_cpl3(bytes, elf);
-        report.hooks.push(hook.map_err(|what| ImageFault::NotHookable { what })?);
+        match hooks::syscall_from_cpl3(bytes, elf) {
+            Ok(hook) => report.hooks.push(hook),
+            Err(what) => lacking(format!("this host's KVM needs a hook for SYSCALL, and {what}"))?,
+        }
     }
     if options.shortcuts {
         report.shortcuts = shortcuts::apply(bytes, elf);
