@@ -10,8 +10,8 @@
 //! milliseconds, and what it writes never reaches the file. A file must not change while machines run
 //! from it: [`save`] writes a new one and renames it, which no running machine notices.
 //!
-//! [`VERSION`] moves when the layout or `Head` does; states inside are of
-//! [`MACHINE_SCHEMA`](super::MACHINE_SCHEMA), as in a log.
+//! `VERSION` moves when the layout or `Head` does; states inside are of
+//! [`MACHINE_SCHEMA`], as in a log.
 
 use super::image::ImageView;
 use super::restore::RestoreError;

@@ -6,7 +6,7 @@ use super::options::VmOptions;
 use super::run::result;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
-use crate::kvm::clock::realtime_ns;
+use crate::kvm::clock::{self, realtime_ns};
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::log_file::LogFile;
@@ -33,13 +33,16 @@ pub struct RecordArgs {
     /// Overwrite the file if it exists
     #[arg(long)]
     force: bool,
+    /// Do not trap RDTSC at CPL3, to see a replay differ
+    #[arg(long, hide = true)]
+    leave_rdtsc: bool,
 }
 
 /// Runs a VM and logs it.
 pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
-    let clock = GuestClock::starting_at(blueprint.start_ns());
+    let guest_clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options)?;
     let header = LogHeader {
         recorded_at_unix_s: realtime_ns() / 1_000_000_000,
@@ -59,7 +62,10 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         options.core,
         options.seconds.map(Duration::from_secs_f64),
         |stop| {
-            let world = World::new(session::world_config(options, port, clock, stop)?)?;
+            if args.leave_rdtsc {
+                clock::free_tsc_on_this_thread()?;
+            }
+            let world = World::new(session::world_config(options, port, guest_clock, stop)?)?;
             Ok(Recorder::new(world, log))
         },
         |recorder| recorder.log().bytes(),

@@ -34,6 +34,8 @@ const MARGIN: usize = 16;
 const ENTRY_BYTES_MAX: usize = 32;
 /// How far from a kernel's first instruction CR4 is first set.
 const HEAD_BYTES_MAX: usize = 4096;
+/// How far into a function an instruction of interest may be.
+const FUNCTION_BYTES_MAX: usize = 512;
 /// CR4 bits: time-stamp counter disabled at CPL3, and what a kernel sets first.
 const CR4_TSD: u32 = 1 << 2;
 const CR4_PAE: u32 = 1 << 5;
@@ -44,9 +46,10 @@ const CLD: u8 = 0xFC;
 const NOP: u8 = 0x90;
 
 /// User RDTSC and RDTSCP fault, and the fault is answered from the log: CR4.TSD from the first
-/// instructions on, and a hook in the #GP entry.
-pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 2], &'static str> {
+/// instructions on, left alone by the kernel, and a hook in the #GP entry.
+pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 3], &'static str> {
     let cr4 = set_tsd(bytes, elf)?;
+    let kept = keep_tsd(bytes, elf)?;
     let mut code = Code::default();
     // Not from CPL3: the kernel's own business.
     code.put(&[0xF6, 0x44, 0x24, 0x10, 0x03]); // test byte [rsp+0x10], 3
@@ -71,7 +74,7 @@ pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 2], &'
     code.put(&[0x58]); // pop rax
     code.land(kernel);
     let gp = place(bytes, elf, "asm_exc_general_protection", code)?;
-    Ok([cr4, Hook { what: "user rdtsc and rdtscp answered from the log", ..gp }])
+    Ok([cr4, kept, Hook { what: "user rdtsc and rdtscp answered from the log", ..gp }])
 }
 
 /// SYSCALL that left the processor at CPL3: the fetch of the handler's first instruction faults, and
@@ -184,6 +187,32 @@ fn set_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
             bytes[immediate..immediate + 4].copy_from_slice(&value.to_le_bytes());
             let what = "CR4.TSD set with the first setting of CR4";
             return Ok(Hook { what, symbol: "startup_64", address: or.ip(), code: None });
+        }
+    }
+    Err(LOST)
+}
+
+/// `cpu_init` clears what a boot loader may have left in CR4 (VME, PVI, TSD, DE): has it leave TSD.
+fn keep_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
+    const CLEARED: u32 = 0b1111;
+    const LOST: &str = "its clearing of CR4 bits in cpu_init is not as expected";
+    let symbol = "cpu_init";
+    let entry = elf.code.address_of(bytes, symbol).ok_or("it has no symbol cpu_init")?;
+    let start = elf.code.file_offset(entry).ok_or(LOST)?;
+    let window = &bytes[start..bytes.len().min(start + FUNCTION_BYTES_MAX)];
+    let mut decoder = Decoder::with_ip(64, window, entry, DecoderOptions::NONE);
+    while decoder.can_decode() {
+        let at = decoder.position();
+        let instruction = decoder.decode();
+        let is_mask = instruction.mnemonic() == Mnemonic::Mov
+            && instruction.op0_kind() == OpKind::Register
+            && instruction.op1_kind() == OpKind::Immediate32
+            && instruction.immediate32() == CLEARED;
+        if is_mask {
+            let immediate = start + at + instruction.len() - 4;
+            bytes[immediate..immediate + 4].copy_from_slice(&(CLEARED & !CR4_TSD).to_le_bytes());
+            let what = "CR4.TSD not cleared with other bits";
+            return Ok(Hook { what, symbol, address: instruction.ip(), code: None });
         }
     }
     Err(LOST)

@@ -9,7 +9,7 @@
 //! | `syscall` at CPL3 | where the host's KVM leaves it at CPL3: a hook in the #PF handler |
 //! | RDRAND and its kin | told of: a kernel uses them only if CPUID, which is ours, offers them |
 //!
-//! Code is decoded as [`sweep`](crate::boot::sweep) does it, in step with the kernel's own symbols. A
+//! Code is decoded as [`sweep`] does it, in step with the kernel's own symbols. A
 //! byte pattern inside another instruction is not taken for one.
 
 use super::hooks::{self, Hook};

@@ -8,6 +8,8 @@ const RDTSC: [u8; 2] = [0x0F, 0x31];
 const CPUID: [u8; 2] = [0x0F, 0xA2];
 /// `or ecx, 0xA0; mov cr4, rcx`: how a kernel first sets CR4.
 const HEAD: [u8; 9] = [0x81, 0xC9, 0xA0, 0, 0, 0, 0x0F, 0x22, 0xE1];
+/// `mov edi, 0xF`: the bits of CR4 that `cpu_init` clears.
+const MASK: [u8; 5] = [0xBF, 0x0F, 0, 0, 0];
 const PADDING: [u8; 192] = [0xCC; 192];
 
 /// An exception entry: `clac; cld; call rel32`, and the call's target behind it.
@@ -26,6 +28,8 @@ fn craft(code: &[u8]) -> Crafted {
         functions.push((name, text.len() as u64));
         text.extend(EXCEPTION_ENTRY);
     }
+    functions.push(("cpu_init", text.len() as u64));
+    text.extend(MASK);
     functions.push(("entry_SYSCALL_64", text.len() as u64));
     text.extend([0x0F, 0x01, 0xF8]); // swapgs
     functions.push(("code", text.len() as u64));
@@ -93,13 +97,16 @@ fn random_numbers_of_a_kernel_are_doubtful_and_not_refused() {
 }
 
 #[test]
-fn first_setting_of_cr4_gets_tsd() {
+fn first_setting_of_cr4_gets_tsd_and_cpu_init_keeps_it() {
     let crafted = craft(&[0xC3]);
     let (bytes, report) = run(&crafted, &PassOptions::default());
     let hooks = report.unwrap().hooks;
     assert_eq!(hooks[0].symbol, "startup_64");
     let at = crafted.file.windows(HEAD.len()).position(|window| window == HEAD).unwrap();
     assert_eq!(bytes[at..at + HEAD.len()], [0x81, 0xC9, 0xA4, 0, 0, 0, 0x0F, 0x22, 0xE1]);
+    assert_eq!(hooks[1].symbol, "cpu_init");
+    let at = crafted.file.windows(MASK.len()).position(|window| window == MASK).unwrap();
+    assert_eq!(bytes[at..at + MASK.len()], [0xBF, 0x0B, 0, 0, 0]);
 }
 
 #[test]
@@ -108,9 +115,9 @@ fn hooks_lead_from_the_entry_into_padding_and_back() {
     let options = PassOptions { syscall_stays_at_cpl3: true, ..PassOptions::default() };
     let (bytes, report) = run(&crafted, &options);
     let hooks = report.unwrap().hooks;
-    assert_eq!(hooks.len(), 3);
+    assert_eq!(hooks.len(), 4);
     let elf = Elf::parse(&crafted.file).unwrap();
-    for hook in &hooks[1..] {
+    for hook in &hooks[2..] {
         let at = elf.code.file_offset(hook.address).unwrap();
         assert_eq!(crafted.file[at..at + 2], [0xFC, 0xE8], "where cld and call were");
         assert_eq!((bytes[at], bytes[at + 5]), (0xE9, 0x90), "a jump and a no-operation");
