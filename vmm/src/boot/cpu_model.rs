@@ -43,6 +43,7 @@ const ADDRESS_WIDTHS: u32 = 0xFFFF;
 /// An output register of CPUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Register {
+    Ebx,
     Ecx,
     Edx,
 }
@@ -83,6 +84,9 @@ const OFFERED: &[Feature] = &[
     feature(0x8000_0001, Register::Edx, 11, "syscall"),
     feature(0x8000_0001, Register::Edx, 20, "nx"),
     feature(0x8000_0001, Register::Edx, 29, "lm"),
+    // Of AMD's: FXRSTOR leaves no x87 error pointers of another task behind. Without it a kernel clears
+    // them with x87 instructions, which a KVM that emulates kernels does not know.
+    feature(0x8000_0008, Register::Ebx, 2, "xsaveerptr"),
 ];
 
 /// The fixed CPU model: canonical CPUID entries, by (leaf, index), each once.
@@ -140,6 +144,15 @@ impl CpuModel {
         self.entry(0x7, 0).is_some_and(|entry| entry.ecx & (1 << 2) != 0)
     }
 
+    /// EAX, EBX, ECX and EDX of CPUID, as the processor would answer: zeros for what is not there.
+    pub fn answer(&self, leaf: u32, index: u32) -> [u32; 4] {
+        let found = self.entries.iter().find(|e| {
+            let indexed = e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
+            e.function == leaf && (!indexed || e.index == index)
+        });
+        found.map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx])
+    }
+
     fn entry(&self, leaf: u32, index: u32) -> Option<&kvm_cpuid_entry2> {
         self.entries.iter().find(|e| (e.function, e.index) == (leaf, index))
     }
@@ -181,7 +194,8 @@ fn canonical(offered: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
         (0x8000_0000, 0) => e.eax = e.eax.min(EXTENDED_LEAF_MAX),
         (0x8000_0001, 0) => e.ebx = 0,
         (0x8000_0008, 0) => {
-            (e.eax, e.ebx, e.ecx, e.edx) = (e.eax & ADDRESS_WIDTHS, 0, 0, 0);
+            e.ebx &= offered_mask(leaf, Register::Ebx);
+            (e.eax, e.ecx, e.edx) = (e.eax & ADDRESS_WIDTHS, 0, 0);
         }
         // Cache descriptors, brand string, older cache leaves: constants of the processor.
         (0x2 | 0x8000_0002..=0x8000_0006, 0) => {}
@@ -238,6 +252,7 @@ fn diff_entry(lines: &mut Vec<String>, a: &kvm_cpuid_entry2, b: &kvm_cpuid_entry
             continue;
         }
         let register = match name {
+            "ebx" => Some(Register::Ebx),
             "ecx" => Some(Register::Ecx),
             "edx" => Some(Register::Edx),
             _ => None,

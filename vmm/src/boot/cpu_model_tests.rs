@@ -51,7 +51,7 @@ fn model_offers_only_what_is_listed() {
     assert_eq!([e(0xB, 1).eax, e(0xB, 1).ebx, e(0xB, 1).ecx, e(0xB, 1).edx], [0, 0, 1, 0]);
     assert_eq!(e(0x8000_0000, 0).eax, 0x8000_0008);
     assert_eq!((e(0x8000_0001, 0).ecx, e(0x8000_0001, 0).edx), (1, 0x2010_0800));
-    assert_eq!((e(0x8000_0008, 0).eax, e(0x8000_0008, 0).ebx), (0xFFFF, 0));
+    assert_eq!((e(0x8000_0008, 0).eax, e(0x8000_0008, 0).ebx), (0xFFFF, 4));
     assert!(model.entries().iter().all(|e| e.padding == [0; 3]));
 }
 

@@ -23,6 +23,7 @@ const PHDR_BYTES: usize = 56;
 const ELFCLASS32: u8 = 1;
 const ELFCLASS64: u8 = 2;
 const ELFDATA2LSB: u8 = 1;
+const ET_REL: u16 = 1;
 const ET_EXEC: u16 = 2;
 const ET_DYN: u16 = 3;
 const EM_X86_64: u16 = 62;
@@ -57,13 +58,24 @@ impl Segment {
 pub(super) struct Elf {
     /// Loadable segments by physical address; at least one, none overlapping, none below 1 MiB.
     pub(super) segments: Vec<Segment>,
-    /// Physical address of the 32-bit entry, inside the file-backed part of a segment.
-    pub(super) pvh_entry: u32,
+    /// `e_entry`: an address, physical in a Linux kernel; nothing was checked of it.
+    pub(super) entry: u64,
     /// What is executable in it, and the names there.
     pub(super) code: CodeMap,
 }
 
 impl Elf {
+    /// Reads and checks `bytes`, an image with a PVH entry. Also gives that entry: a physical address
+    /// inside the file-backed part of a segment.
+    pub(super) fn parse_pvh(bytes: &[u8]) -> Result<(Self, u32), ImageFault> {
+        let elf = Self::parse(bytes)?;
+        let entry = pvh_entry(bytes, &program_headers(bytes)?)?;
+        match elf.is_in_file(u64::from(entry)) {
+            true => Ok((elf, entry)),
+            false => Err(ImageFault::EntryOutside { entry }),
+        }
+    }
+
     /// Reads and checks `bytes`.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, ImageFault> {
         check_identity(bytes)?;
@@ -73,17 +85,39 @@ impl Elf {
         if let Some(pair) = segments.windows(2).find(|pair| pair[0].end() > pair[1].physical) {
             return Err(ImageFault::SegmentsOverlap { address: pair[1].physical });
         }
-        let pvh_entry = pvh_entry(bytes, &headers)?;
-        let inside = |s: &Segment| {
-            u64::from(pvh_entry)
-                .checked_sub(s.physical)
-                .is_some_and(|offset| offset < s.file.len() as u64)
+        let code = CodeMap::parse(bytes, &segments)?;
+        Ok(Self { segments, entry: u64_at(bytes, 24), code })
+    }
+
+    /// Reads the code of `bytes`, any 64-bit executable or library: what is loaded where is of no
+    /// interest.
+    pub(super) fn parse_any(bytes: &[u8]) -> Result<Self, ImageFault> {
+        let headers = match check_identity(bytes) {
+            Ok(()) | Err(ImageFault::PositionIndependent) => program_headers(bytes)?,
+            // A module of a kernel: it has sections only.
+            Err(ImageFault::NotExecutable { kind: ET_REL }) => Vec::new(),
+            Err(fault) => return Err(fault),
         };
-        if !segments.iter().any(inside) {
-            return Err(ImageFault::EntryOutside { entry: pvh_entry });
+        let mut segments = Vec::new();
+        for header in headers.iter().filter(|h| h.kind == PT_LOAD) {
+            segments.push(Segment {
+                file: file_range(bytes, header.offset, header.file_bytes, "a segment")?,
+                physical: header.physical,
+                address: header.address,
+                memory_bytes: header.file_bytes,
+                executable: header.flags & PF_X != 0,
+            });
         }
         let code = CodeMap::parse(bytes, &segments)?;
-        Ok(Self { segments, pvh_entry, code })
+        Ok(Self { segments, entry: u64_at(bytes, 24), code })
+    }
+
+    /// Whether a segment's file-backed part has the physical address.
+    pub(super) fn is_in_file(&self, physical: u64) -> bool {
+        let inside = |s: &Segment| {
+            physical.checked_sub(s.physical).is_some_and(|offset| offset < s.file.len() as u64)
+        };
+        self.segments.iter().any(inside)
     }
 }
 

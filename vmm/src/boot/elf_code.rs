@@ -51,8 +51,10 @@ pub(super) struct CodeMap {
     pub(super) pieces: Vec<Code>,
     /// Names of executable places, sorted.
     symbols: Vec<Symbol>,
-    /// File range of the symbols' names.
+    /// Range of the symbols' names in the file, or in `own_names`.
     names: Range<usize>,
+    /// Names that the file does not have as text.
+    own_names: Option<Vec<u8>>,
 }
 
 impl CodeMap {
@@ -61,7 +63,44 @@ impl CodeMap {
         let sections = sections(bytes)?;
         let pieces = code(segments, &sections)?;
         let (symbols, names) = symbols(bytes, &sections);
-        Ok(Self { pieces, symbols, names })
+        Ok(Self { pieces, symbols, names, own_names: None })
+    }
+
+    /// Takes other symbols than the file's symbol table has; those outside of code are left out. An
+    /// instruction begins at each.
+    pub(super) fn set_symbols<'a>(&mut self, symbols: impl Iterator<Item = (u64, &'a str)>) {
+        let mut names = Vec::new();
+        self.symbols.clear();
+        for (address, name) in symbols {
+            let within = |piece: &Code| {
+                address.checked_sub(piece.address).is_some_and(|at| at < piece.file.len() as u64)
+            };
+            if self.pieces.iter().any(within) {
+                self.symbols.push(Symbol { address, function: true, name: names.len() });
+                names.extend(name.bytes().chain([0]));
+            }
+        }
+        self.symbols.sort_unstable();
+        self.names = 0..names.len();
+        self.own_names = Some(names);
+    }
+
+    /// The address of the symbol called `name`.
+    pub(super) fn address_of(&self, bytes: &[u8], name: &str) -> Option<u64> {
+        let names = self.own_names.as_deref().unwrap_or(bytes);
+        let is = |symbol: &&Symbol| {
+            let tail = names.get(symbol.name..self.names.end).unwrap_or_default();
+            tail.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+        };
+        self.symbols.iter().find(is).map(|symbol| symbol.address)
+    }
+
+    /// Where in the file the code at virtual `address` is.
+    pub(super) fn file_offset(&self, address: u64) -> Option<usize> {
+        self.pieces.iter().find_map(|piece| {
+            let at = usize::try_from(address.checked_sub(piece.address)?).ok()?;
+            (at < piece.file.len()).then_some(piece.file.start + at)
+        })
     }
 
     /// Symbols with an address in `range`, by address.
@@ -73,7 +112,8 @@ impl CodeMap {
 
     /// A symbol's name, made fit for one line of output.
     pub(super) fn symbol_name(&self, bytes: &[u8], symbol: &Symbol) -> String {
-        let tail = bytes.get(symbol.name..self.names.end).unwrap_or_default();
+        let names = self.own_names.as_deref().unwrap_or(bytes);
+        let tail = names.get(symbol.name..self.names.end).unwrap_or_default();
         let tail = &tail[..tail.len().min(SYMBOL_NAME_BYTES_MAX)];
         let end = tail.iter().position(|&byte| byte == 0).unwrap_or(tail.len());
         String::from_utf8_lossy(&tail[..end]).escape_debug().to_string()
@@ -120,6 +160,20 @@ fn sections(bytes: &[u8]) -> Result<Vec<Section>, ImageFault> {
         });
     }
     Ok(sections)
+}
+
+/// The section called `name` in a file whose headers were read already: where in the file it is, and
+/// the virtual address of its first byte.
+pub(super) fn section(bytes: &[u8], name: &str) -> Option<(Range<usize>, u64)> {
+    let sections = sections(bytes).ok()?;
+    let headers = u64_at(bytes, 40) as usize;
+    let names = sections.get(usize::from(u16_at(bytes, 62)))?.file.clone();
+    let index = (0..sections.len()).find(|index| {
+        let at = names.start.saturating_add(u32_at(bytes, headers + index * SHDR_BYTES) as usize);
+        let tail = bytes.get(at..names.end).unwrap_or_default();
+        tail.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+    })?;
+    Some((sections[index].file.clone(), sections[index].address))
 }
 
 /// The executable code of the file. No more bytes in all than a file may have, so that headers

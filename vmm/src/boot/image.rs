@@ -13,7 +13,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::boot::elf::Elf;
-use crate::boot::elf_code::{Code, CodeMap};
+use crate::boot::elf_code::CodeMap;
 use crate::mem::{GuestRam, layout};
 
 /// An image that cannot be used: which one, and why.
@@ -41,10 +41,30 @@ pub enum ImageFault {
     #[error("not an ELF file; give an x86-64 ELF executable")]
     NotElf,
     /// A Linux bzImage.
-    #[error(
-        "a compressed kernel (bzImage); extract its vmlinux with linux/scripts/extract-vmlinux"
-    )]
+    #[error("a compressed kernel (bzImage); give it with --kernel, not with --guest")]
     CompressedKernel,
+    /// No bzImage where one was asked for.
+    #[error("not a Linux kernel (bzImage); give a distribution's /boot/vmlinuz")]
+    NotKernel,
+    /// A bzImage without what is needed here.
+    #[error(
+        "boot protocol {}.{:02}, at least 2.12 (Linux 3.8) is needed; give a newer kernel",
+        version >> 8,
+        version & 0xFF
+    )]
+    OldBootProtocol { version: u16 },
+    /// A payload that nothing here unpacks.
+    #[error(
+        "its payload is packed with {name}; gzip, xz, zstd and LZ4 are unpacked here: build the kernel with one of these"
+    )]
+    Compression { name: &'static str },
+    /// A payload that does not unpack.
+    #[error("its {kind} payload cannot be unpacked: {reason}; copy the file again")]
+    Unpack { kind: &'static str, reason: String },
+    /// An instruction that would have to be rewritten and has no room for it, or a place that is not
+    /// as expected.
+    #[error("{what}; run it anyway with --forbidden warn at the price of divergences")]
+    NotRewritable { what: String },
     /// ELF for 32-bit machines.
     #[error("a 32-bit ELF file; give a 64-bit one")]
     ThirtyTwoBit,
@@ -106,6 +126,7 @@ pub struct GuestImage {
     name: String,
     bytes: Cow<'static, [u8]>,
     elf: Elf,
+    pvh_entry: u32,
     digest: u64,
 }
 
@@ -117,8 +138,22 @@ impl GuestImage {
     ) -> Result<Self, ImageError> {
         let name = name.escape_debug().to_string();
         let bytes = bytes.into();
-        match Elf::parse(&bytes) {
-            Ok(elf) => Ok(Self { name, digest: xxh3_64(&bytes), bytes, elf }),
+        match Elf::parse_pvh(&bytes) {
+            Ok((elf, pvh_entry)) => {
+                Ok(Self { name, digest: xxh3_64(&bytes), bytes, elf, pvh_entry })
+            }
+            Err(fault) => Err(ImageError { name, fault }),
+        }
+    }
+
+    /// Any static or dynamic ELF64 x86-64 program or library, to be swept, not to be run.
+    pub fn for_inspection(name: &str, bytes: Vec<u8>) -> Result<Self, ImageError> {
+        let name = name.escape_debug().to_string();
+        match Elf::parse_any(&bytes) {
+            Ok(elf) => {
+                let digest = xxh3_64(&bytes);
+                Ok(Self { name, digest, bytes: bytes.into(), elf, pvh_entry: 0 })
+            }
             Err(fault) => Err(ImageError { name, fault }),
         }
     }
@@ -154,33 +189,33 @@ impl GuestImage {
         &self.elf.code
     }
 
-    /// The bytes of one piece of code.
-    pub(super) fn code_bytes(&self, code: &Code) -> &[u8] {
-        &self.bytes[code.file.clone()]
-    }
-
     fn try_load(&self, ram: &GuestRam) -> Result<Entry, ImageFault> {
-        for segment in &self.elf.segments {
-            let bytes = usize::try_from(segment.memory_bytes).unwrap_or(usize::MAX);
-            if !ram.check_range(GuestAddress(segment.physical), bytes) {
-                return Err(ImageFault::SegmentOutside {
-                    start: segment.physical,
-                    end: segment.end(),
-                    memory_end: ram.last_addr().0.saturating_add(1),
-                });
-            }
-        }
-        // An offset of zero leaves every address as it is and turns off the loader's own reading of
-        // notes, which is done already.
-        let mut file = Cursor::new(&self.bytes[..]);
-        ElfLoader::load(ram, Some(GuestAddress(0)), &mut file, None)
-            .map_err(|error| ImageFault::Load { reason: error.to_string() })?;
-        for segment in &self.elf.segments {
-            let start = segment.physical + segment.file.len() as u64;
-            clear(ram, start, segment.end())?;
-        }
-        Ok(Entry { pvh_entry: self.elf.pvh_entry, image_end: self.memory_bytes_min() })
+        load_segments(&self.elf, &self.bytes, ram)?;
+        Ok(Entry { pvh_entry: self.pvh_entry, image_end: self.memory_bytes_min() })
     }
+}
+
+/// Copies the segments of `elf`, read from `bytes`, into `ram` and zeroes the rest of each.
+pub(super) fn load_segments(elf: &Elf, bytes: &[u8], ram: &GuestRam) -> Result<(), ImageFault> {
+    for segment in &elf.segments {
+        let bytes = usize::try_from(segment.memory_bytes).unwrap_or(usize::MAX);
+        if !ram.check_range(GuestAddress(segment.physical), bytes) {
+            return Err(ImageFault::SegmentOutside {
+                start: segment.physical,
+                end: segment.end(),
+                memory_end: ram.last_addr().0.saturating_add(1),
+            });
+        }
+    }
+    // An offset of zero leaves every address as it is and turns off the loader's own reading of
+    // notes, which is done already.
+    ElfLoader::load(ram, Some(GuestAddress(0)), &mut Cursor::new(bytes), None)
+        .map_err(|error| ImageFault::Load { reason: error.to_string() })?;
+    for segment in &elf.segments {
+        let start = segment.physical + segment.file.len() as u64;
+        clear(ram, start, segment.end())?;
+    }
+    Ok(())
 }
 
 /// Zeroes `start..end`, without touching pages that are zero already: fresh memory stays unbacked.

@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`image`] | the guest image: one validated ELF file, its digest, its way into guest memory |
 //! | `elf`, `elf_code`, `notes` | the bounded ELF64 reader beneath it |
+//! | [`linux`] | Linux kernels: bzImage, the determinism pass, the 64-bit boot protocol |
 //! | [`pvh`] | the PVH boot ABI: start information and the initial registers |
 //! | [`sweep`] | the search of executable code for instructions that cannot be replayed |
 //! | [`rules`] | which instructions those are, and why |
@@ -28,6 +29,7 @@ mod elf_code;
 mod fixture;
 pub mod host_checks;
 pub mod image;
+pub mod linux;
 mod notes;
 pub mod pvh;
 pub mod rules;

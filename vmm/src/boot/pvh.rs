@@ -17,6 +17,7 @@ use linux_loader::loader::elf::start_info::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use crate::boot::image::Entry;
+use crate::boot::linux;
 use crate::mem::{GuestRam, layout};
 
 /// CR0.PE, the only bit the ABI sets.
@@ -62,6 +63,9 @@ pub enum PvhError {
         layout::MEMORY_MAX
     )]
     Memory { bytes: u64 },
+    /// A kernel that guest memory does not hold.
+    #[error("kernel {name}: {fault}")]
+    Kernel { name: String, fault: crate::boot::image::ImageFault },
     /// Guest memory refused the bytes.
     #[error("boot data cannot be written to guest memory: {reason}; report this")]
     Write { reason: String },
@@ -154,11 +158,22 @@ fn write(ram: &GuestRam, at: u64, bytes: &[u8]) -> Result<(), PvhError> {
         .map_err(|error| PvhError::Write { reason: error.to_string() })
 }
 
-/// The vCPU at the first instruction: 32-bit protected mode, flat segments, no paging.
+/// The vCPU at the first instruction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InitialState {
     /// All general registers.
     pub regs: kvm_regs,
+    /// What the other registers are.
+    pub mode: EntryMode,
+}
+
+/// The mode that a guest is entered in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryMode {
+    /// PVH: 32-bit protected mode, flat segments, no paging.
+    Protected,
+    /// The Linux 64-bit boot protocol: long mode, identity-mapped.
+    Long,
 }
 
 /// The state that enters a guest at `entry` with EBX pointing to the start information.
@@ -170,48 +185,61 @@ pub fn initial_state(entry: u32) -> InitialState {
             rflags: RFLAGS_FIXED,
             ..kvm_regs::default()
         },
+        mode: EntryMode::Protected,
     }
+}
+
+/// The state that enters a Linux kernel at its ELF entry.
+pub fn linux_state(entry: u64) -> InitialState {
+    InitialState { regs: linux::registers(entry), mode: EntryMode::Long }
 }
 
 impl InitialState {
     /// Changes what KVM gave a new vCPU to what the ABI demands; leaves the APIC base alone.
     pub fn apply(&self, sregs: &mut kvm_sregs) {
-        let data = kvm_segment {
-            base: 0,
-            limit: u32::MAX,
-            selector: DATA_SELECTOR,
-            type_: 0b0011, // read and write, accessed (SDM vol. 3, table 3-1)
-            present: 1,
-            dpl: 0,
-            db: 1,
-            s: 1,
-            l: 0,
-            g: 1,
-            avl: 0,
-            unusable: 0,
-            padding: 0,
-        };
-        sregs.cs = kvm_segment { selector: CODE_SELECTOR, type_: 0b1011, ..data };
-        sregs.ds = data;
-        sregs.es = data;
-        sregs.fs = data;
-        sregs.gs = data;
-        sregs.ss = data;
-        // A busy 32-bit TSS of 0x68 bytes, as the ABI says and VM entry checks (SDM vol. 3,
-        // "Checks on Guest Segment Registers").
-        let task = kvm_segment { selector: TASK_SELECTOR, limit: 0x67, type_: 0b1011, ..data };
-        sregs.tr = kvm_segment { s: 0, db: 0, g: 0, ..task };
-        sregs.ldt = kvm_segment { unusable: 1, type_: 0b0010, ..kvm_segment::default() };
-        sregs.gdt = kvm_dtable::default();
-        sregs.idt = kvm_dtable::default();
-        sregs.cr0 = CR0_PE | CR0_ET;
-        sregs.cr2 = 0;
-        sregs.cr3 = 0;
-        sregs.cr4 = 0;
-        sregs.cr8 = 0;
-        sregs.efer = 0;
-        sregs.interrupt_bitmap = [0; 4];
+        match self.mode {
+            EntryMode::Protected => apply_protected(sregs),
+            EntryMode::Long => linux::apply(sregs),
+        }
     }
+}
+
+fn apply_protected(sregs: &mut kvm_sregs) {
+    let data = kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector: DATA_SELECTOR,
+        type_: 0b0011, // read and write, accessed (SDM vol. 3, table 3-1)
+        present: 1,
+        dpl: 0,
+        db: 1,
+        s: 1,
+        l: 0,
+        g: 1,
+        avl: 0,
+        unusable: 0,
+        padding: 0,
+    };
+    sregs.cs = kvm_segment { selector: CODE_SELECTOR, type_: 0b1011, ..data };
+    sregs.ds = data;
+    sregs.es = data;
+    sregs.fs = data;
+    sregs.gs = data;
+    sregs.ss = data;
+    // A busy 32-bit TSS of 0x68 bytes, as the ABI says and VM entry checks (SDM vol. 3,
+    // "Checks on Guest Segment Registers").
+    let task = kvm_segment { selector: TASK_SELECTOR, limit: 0x67, type_: 0b1011, ..data };
+    sregs.tr = kvm_segment { s: 0, db: 0, g: 0, ..task };
+    sregs.ldt = kvm_segment { unusable: 1, type_: 0b0010, ..kvm_segment::default() };
+    sregs.gdt = kvm_dtable::default();
+    sregs.idt = kvm_dtable::default();
+    sregs.cr0 = CR0_PE | CR0_ET;
+    sregs.cr2 = 0;
+    sregs.cr3 = 0;
+    sregs.cr4 = 0;
+    sregs.cr8 = 0;
+    sregs.efer = 0;
+    sregs.interrupt_bitmap = [0; 4];
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::boot::elf_code::{Code, CodeMap};
 use crate::boot::image::GuestImage;
-use crate::boot::rules::{self, Verdict};
+use crate::boot::rules::{self, Rule, Verdict};
 
 /// Most findings listed of each verdict; the rest is counted.
 pub const LISTED_MAX: usize = 16_384;
@@ -96,9 +96,24 @@ pub enum SweepError {
 
 /// Searches all executable code of `image`.
 pub fn sweep(image: &GuestImage) -> SweepReport {
+    sweep_with(image.bytes(), image.code_map(), rules::rule_for)
+}
+
+/// Searches all executable code that `map` knows in `bytes`, by the rules that `rule_for` gives.
+pub(super) fn sweep_with(
+    bytes: &[u8],
+    map: &CodeMap,
+    rule_for: impl Fn(&Instruction) -> Option<Rule>,
+) -> SweepReport {
     let mut report = SweepReport::default();
-    for code in &image.code_map().pieces {
-        sweep_code(&mut report, image, code);
+    for code in &map.pieces {
+        report.bytes_swept += code.file.len() as u64;
+        report.undecodable += each_instruction(bytes, map, code, |address, instruction| {
+            let Some(rule) = rule_for(instruction) else { return };
+            let file_offset = code.file.start as u64 + (address - code.address);
+            let symbol = || symbol_before(map, bytes, code, address);
+            note_finding(&mut report, rule, instruction, (address, file_offset), symbol);
+        });
     }
     report
 }
@@ -157,62 +172,84 @@ fn place(finding: &Finding) -> String {
     }
 }
 
-fn sweep_code(report: &mut SweepReport, image: &GuestImage, code: &Code) {
-    let bytes = image.code_bytes(code);
-    let end = code.address + bytes.len() as u64;
-    let functions = image.code_map().symbols_in(code.address..end);
+/// Calls `each` with the address of every instruction of `code`, in order. How many bytes begin none.
+pub(super) fn each_instruction(
+    bytes: &[u8],
+    map: &CodeMap,
+    code: &Code,
+    mut each: impl FnMut(u64, &Instruction),
+) -> u64 {
+    let end = code.address + code.file.len() as u64;
+    let functions = map.symbols_in(code.address..end);
     let starts = functions.iter().filter(|symbol| symbol.function).map(|symbol| symbol.address);
     let mut from = code.address;
+    let mut undecodable = 0;
     for to in starts.chain([end]) {
         // Several names for one function give an empty piece, which is skipped.
         if to > from {
-            sweep_piece(report, image, code, from, to);
+            let piece = (from - code.address) as usize..(to - code.address) as usize;
+            undecodable += decode_piece(&bytes[code.file.clone()][piece], from, &mut each);
             from = to;
         }
     }
-    report.bytes_swept += bytes.len() as u64;
+    undecodable
 }
 
-/// Decodes the code at addresses `from..to`, where an instruction begins at `from`.
-fn sweep_piece(report: &mut SweepReport, image: &GuestImage, code: &Code, from: u64, to: u64) {
-    let piece_offset = (from - code.address) as usize;
-    let piece = &image.code_bytes(code)[piece_offset..(to - code.address) as usize];
+/// Decodes `piece`, at the start of which an instruction begins, at address `from`.
+fn decode_piece(piece: &[u8], from: u64, each: &mut impl FnMut(u64, &Instruction)) -> u64 {
     let mut decoder = Decoder::with_ip(64, piece, from, DecoderOptions::NONE);
     let mut instruction = Instruction::default();
+    let mut undecodable = 0;
     while decoder.can_decode() {
         let at = decoder.position();
         decoder.decode_out(&mut instruction);
         let address = from + at as u64;
         if instruction.is_invalid() {
-            report.undecodable += 1;
+            undecodable += 1;
             if decoder.set_position(at + 1).is_err() {
-                return;
+                break;
             }
             decoder.set_ip(address + 1);
             continue;
         }
-        let Some(rule) = rules::rule_for(&instruction) else { continue };
-        let total = match rule.verdict {
-            Verdict::Forbidden => &mut report.forbidden,
-            Verdict::Warned => &mut report.warned,
-            Verdict::AllowedNote => &mut report.noted,
-        };
-        *total += 1;
-        if *total <= LISTED_MAX as u64 {
-            report.findings.push(Finding {
-                mnemonic: format!("{:?}", instruction.mnemonic()).to_lowercase(),
-                address,
-                file_offset: (code.file.start + piece_offset + at) as u64,
-                length: instruction.len() as u8,
-                symbol: symbol_before(image.code_map(), image.bytes(), code, address),
-                verdict: rule.verdict,
-                why: rule.why,
-            });
-        }
+        each(address, &instruction);
+    }
+    undecodable
+}
+
+fn note_finding(
+    report: &mut SweepReport,
+    rule: Rule,
+    instruction: &Instruction,
+    (address, file_offset): (u64, u64),
+    symbol: impl FnOnce() -> Option<String>,
+) {
+    let total = match rule.verdict {
+        Verdict::Forbidden => &mut report.forbidden,
+        Verdict::Warned => &mut report.warned,
+        Verdict::AllowedNote => &mut report.noted,
+    };
+    *total += 1;
+    if *total <= LISTED_MAX as u64 {
+        report.findings.push(Finding {
+            mnemonic: format!("{:?}", instruction.mnemonic()).to_lowercase(),
+            address,
+            file_offset,
+            length: instruction.len() as u8,
+            symbol: symbol(),
+            verdict: rule.verdict,
+            why: rule.why,
+        });
     }
 }
 
-fn symbol_before(map: &CodeMap, bytes: &[u8], code: &Code, address: u64) -> Option<String> {
+/// The nearest symbol before `address` in the same piece of code, `name+0xoffset`.
+pub(super) fn symbol_before(
+    map: &CodeMap,
+    bytes: &[u8],
+    code: &Code,
+    address: u64,
+) -> Option<String> {
     let symbol = map.symbols_in(code.address..address + 1).last()?;
     let name = map.symbol_name(bytes, symbol);
     match address - symbol.address {

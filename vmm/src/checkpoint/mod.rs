@@ -5,6 +5,8 @@ pub mod image;
 pub mod restore;
 pub mod save;
 pub mod schema;
+pub mod snapshot;
 
 pub use image::{Image, ImageDigest, ImageView, PageImage};
 pub use schema::{CheckpointError, MACHINE_SCHEMA};
+pub use snapshot::{Snapshot, SnapshotError, SnapshotOf};

@@ -2,6 +2,7 @@
 
 use super::link::LinkFailure;
 use crate::boot::{image::ImageError, pvh::PvhError, sweep::SweepError};
+use crate::checkpoint::SnapshotError;
 use crate::checkpoint::restore::RestoreError;
 use crate::demo::DemoError;
 use crate::kvm::KvmError;
@@ -28,9 +29,9 @@ pub enum Code {
     Port = 4,
     /// The guest image.
     Image = 5,
-    /// The log.
+    /// The log, or a snapshot.
     Log = 6,
-    /// The log's CPU model is not this host's.
+    /// The CPU model of a log or snapshot is not this host's.
     CpuModel = 7,
     /// The replay diverged.
     Diverged = 8,
@@ -110,6 +111,22 @@ pub enum CliError {
         /// What is wrong with it.
         source: LogError,
     },
+    /// A snapshot.
+    #[error("snapshot {}: {source}", path.display())]
+    Snapshot {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SnapshotError,
+    },
+    /// The VM ended before there was anything to save.
+    #[error("snapshot {}: not written: the VM ended, and it never waited after printing {text:?}", path.display())]
+    NotSaved {
+        /// Which.
+        path: PathBuf,
+        /// What was to be printed.
+        text: String,
+    },
     /// Another file.
     #[error("{}: {source}", path.display())]
     File {
@@ -119,9 +136,11 @@ pub enum CliError {
         source: io::Error,
     },
     /// A log from a host with another CPU.
-    #[error("log {} was made with CPU model {theirs}, this host offers {ours}: replay it on a host of the same model", path.display())]
+    #[error("{what} {} was made with CPU model {theirs}, this host offers {ours}: use it on a host of the same model", path.display())]
     CpuModel {
-        /// Which log.
+        /// "log" or "snapshot".
+        what: &'static str,
+        /// Which.
         path: PathBuf,
         /// Name and digest in the log.
         theirs: String,
@@ -188,6 +207,8 @@ impl CliError {
             | CliError::Sweep(_)
             | CliError::Boot(_) => Code::Image,
             CliError::Log { source, .. } => log_code(source),
+            CliError::Snapshot { source, .. } => snapshot_code(source),
+            CliError::NotSaved { .. } => Code::Guest,
             CliError::File { .. } | CliError::Os { .. } | CliError::Demo(_) => Code::Unexpected,
             CliError::CpuModel { .. } => Code::CpuModel,
             CliError::Run(error) => match error {
@@ -215,8 +236,22 @@ fn source_code(error: &SourceError) -> Code {
         SourceError::Log(error) => log_code(error),
         SourceError::Diverged(_) => Code::Diverged,
         SourceError::Stopped => Code::Stopped,
+        SourceError::Snapshot(error) => snapshot_code(error),
         SourceError::Void => Code::Unexpected,
         SourceError::Entropy(_) => Code::Unexpected,
+    }
+}
+
+fn snapshot_code(error: &SnapshotError) -> Code {
+    match error {
+        SnapshotError::Memory(_) => Code::Host,
+        SnapshotError::Io(_)
+        | SnapshotError::NotSnapshot
+        | SnapshotError::Version { .. }
+        | SnapshotError::Schema { .. }
+        | SnapshotError::Length { .. }
+        | SnapshotError::Checksum { .. }
+        | SnapshotError::Malformed { .. } => Code::Log,
     }
 }
 

@@ -1,9 +1,11 @@
 //! The command line: parse, dispatch, one line and a documented exit code for every failure.
 
+pub mod blueprint;
 pub mod config_file;
 pub mod demo;
 pub mod doctor;
 pub mod exit_code;
+pub mod inspect;
 pub mod key;
 pub mod link;
 pub mod log;
@@ -13,6 +15,7 @@ pub mod pair;
 pub mod record;
 pub mod replay;
 pub mod run;
+pub mod save;
 pub mod session;
 pub mod status;
 
@@ -20,6 +23,8 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use exit_code::{CliError, Code};
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 /// What is said unless `UNDERSTUDY_LOG` asks for something else: warnings, and the frames that
 /// `--trace-frames` asks for.
@@ -35,14 +40,14 @@ Examples:
   understudy link --help
 
 Exit codes:
-  0  success                          7  log was made with another CPU model
+  0  success                          7  log or snapshot of another CPU model
   1  unexpected failure               8  replay diverged from the recording
   2  wrong usage                      9  the guest stopped by itself
   3  KVM or the host can't run a VM  10  log is truncated: replayed to where it ends
   4  network port or interface       11  replay was told to stop before the end
-  5  guest image                     12  logging channel: key, or no peer that fits
-  6  log can't be read, is foreign   13  logging channel: the peer fell silent
-     or damaged                     14  the VM goes on elsewhere, or can't go on
+  5  guest image or kernel           12  logging channel: key, or no peer that fits
+  6  log or snapshot can't be read,  13  logging channel: the peer fell silent
+     is foreign or damaged          14  the VM goes on elsewhere, or can't go on
                                     15  status: nobody answers";
 
 /// A virtual machine that can be recorded, replayed and protected.
@@ -61,6 +66,10 @@ enum Command {
     Record(record::RecordArgs),
     /// Run a VM again from its log and compare it at every exit
     Replay(replay::ReplayArgs),
+    /// Run a VM up to a point and save it, to start from there with --restore
+    Save(save::SaveArgs),
+    /// List what of a kernel or image is rewritten, hooked or doubtful, with address and symbol
+    Inspect(inspect::InspectArgs),
     /// Look into a log
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -80,8 +89,17 @@ enum Command {
     Link(link::LinkArgs),
 }
 
+/// When the program began.
+static STARTED: OnceLock<Instant> = OnceLock::new();
+
+/// When the program began, if it did by [`main`].
+fn started() -> Option<Instant> {
+    STARTED.get().copied()
+}
+
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
+    STARTED.get_or_init(Instant::now);
     let arguments = match config_file::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(error) => return fail(&error),
@@ -103,6 +121,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Record(args) => record::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Save(args) => save::main(&args),
+        Command::Inspect(args) => inspect::main(&args),
         Command::Log(command) => log::main(&command),
         Command::Demo(args) => demo::main(&args),
         Command::Doctor(args) => doctor::main(&args),

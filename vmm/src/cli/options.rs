@@ -1,7 +1,6 @@
 //! Options that describe a VM and how it runs, shared by `run` and `record`.
 
 use super::exit_code::CliError;
-use crate::boot::image::GuestImage;
 use crate::boot::sweep::SweepPolicy;
 use crate::telemetry::trace::{TRACE_MAX, Trace};
 use clap::Args;
@@ -32,12 +31,26 @@ pub struct VmOptions {
     /// Guest image, an ELF64 with a PVH entry note, instead of the built-in reference guest
     #[arg(long, value_name = "FILE")]
     pub guest: Option<PathBuf>,
+    /// Linux kernel (bzImage, a distribution's vmlinuz) to boot instead
+    #[arg(long, value_name = "FILE", conflicts_with = "guest")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM file system of the kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+    /// Leave out start-up work of the kernel (tracing, BTF, its own patching) that takes a minute where
+    /// KVM emulates kernel code; of no use on other hosts
+    #[arg(long, requires = "kernel")]
+    pub kernel_shortcuts: bool,
+    /// Snapshot to start from, made by 'understudy save'; it has its own memory size and MAC address
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["guest", "kernel"])]
+    pub restore: Option<PathBuf>,
     /// What to do about instructions in the image whose results a replay can't reproduce
     #[arg(long, value_name = "POLICY", default_value = "refuse")]
     pub forbidden: ForbiddenPolicy,
-    /// Boot command line; the reference guest reads ip= and gw= from it
-    #[arg(long, value_name = "TEXT", default_value = "ip=10.77.0.2/24")]
-    pub command_line: String,
+    /// Boot command line; a kernel's is added to what this machine needs, the reference guest reads
+    /// ip= and gw= from it [default for the latter: ip=10.77.0.2/24]
+    #[arg(long, value_name = "TEXT", visible_alias = "cmdline")]
+    pub command_line: Option<String>,
     /// Tap device that becomes the VM's network; without it the VM has a NIC nobody listens to
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
@@ -117,18 +130,6 @@ impl VmOptions {
     /// Guest memory in bytes; absurd sizes saturate and are refused later.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.saturating_mul(1 << 20)
-    }
-
-    /// The guest image.
-    pub fn image(&self) -> Result<GuestImage, CliError> {
-        match &self.guest {
-            None => Ok(GuestImage::from_bytes("reference guest", REFERENCE_GUEST)?),
-            Some(path) => {
-                let bytes = std::fs::read(path)
-                    .map_err(|source| CliError::ImageFile { path: path.clone(), source })?;
-                Ok(GuestImage::from_bytes(&path.display().to_string(), bytes)?)
-            }
-        }
     }
 
     /// Room for the trace that is wanted.

@@ -1,12 +1,14 @@
 //! `understudy record`.
 
+use super::blueprint::{self, Prepared};
 use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::run::result;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
-use crate::kvm::clock::realtime_ns;
+use crate::kvm::clock::{self, realtime_ns};
 use crate::replay::error::SourceError;
+use crate::replay::guest_clock::GuestClock;
 use crate::replay::log_file::LogFile;
 use crate::replay::{Recorder, World};
 use crate::vcpu::RunError;
@@ -32,32 +34,39 @@ pub struct RecordArgs {
     /// Overwrite the file if it exists
     #[arg(long)]
     force: bool,
+    /// Do not trap RDTSC at CPL3, to see a replay differ
+    #[arg(long, hide = true)]
+    leave_rdtsc: bool,
 }
 
 /// Runs a VM and logs it.
 pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     let options = &args.vm;
-    let prepared = session::prepare(options)?;
+    let Prepared { machine, blueprint } = blueprint::prepare(options)?;
+    let guest_clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options)?;
     let header = LogHeader {
         recorded_at_unix_s: realtime_ns() / 1_000_000_000,
-        memory_bytes: options.memory_bytes(),
+        memory_bytes: blueprint.memory_bytes(),
         vcpus: 1,
         machine_schema: MACHINE_SCHEMA,
-        nic_mac: options.mac.octets(),
-        guest_digest: prepared.image_digest,
-        cpu_digest: prepared.cpu_model.digest(),
-        guest_name: shortened(prepared.image_name),
-        cpu_name: prepared.cpu_model.name(),
+        nic_mac: blueprint.mac().octets(),
+        guest_digest: blueprint.image_digest(),
+        cpu_digest: blueprint.cpu_model().digest(),
+        guest_name: shortened(blueprint.guest_name().to_owned()),
+        cpu_name: blueprint.cpu_model().name(),
     };
     let log = LogFile::create(&args.log, &header, args.force)
         .map_err(|source| CliError::Log { path: args.log.clone(), source })?;
     let outcome = session::supervise(
-        prepared.machine,
+        machine,
         options.core,
         options.seconds.map(Duration::from_secs_f64),
         |stop| {
-            let world = World::new(session::world_config(options, port, stop)?)?;
+            if args.leave_rdtsc {
+                clock::free_tsc_on_this_thread()?;
+            }
+            let world = World::new(session::world_config(options, port, guest_clock, stop)?)?;
             Ok(Recorder::new(world, log))
         },
         |recorder| {

@@ -98,6 +98,7 @@ fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError
     let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
     if cpu_model.digest() != header.cpu_digest {
         return Err(CliError::CpuModel {
+            what: "log",
             path: args.log.clone(),
             theirs: format!("{} ({:016x})", header.cpu_name, header.cpu_digest),
             ours: format!("{} ({:016x})", cpu_model.name(), cpu_model.digest()),

@@ -1,10 +1,12 @@
 //! `understudy run`.
 
+use super::blueprint::{self, Prepared};
 use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::output;
 use super::session::{self, Outcome};
 use crate::replay::World;
+use crate::replay::guest_clock::GuestClock;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -20,13 +22,14 @@ pub struct RunArgs {
 /// Runs a VM until it is told to stop.
 pub fn main(args: &RunArgs) -> Result<(), CliError> {
     let options = &args.vm;
-    let prepared = session::prepare(options)?;
+    let Prepared { machine, blueprint } = blueprint::prepare(options)?;
+    let clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options)?;
     let outcome = session::supervise(
-        prepared.machine,
+        machine,
         options.core,
         options.seconds.map(Duration::from_secs_f64),
-        |stop| Ok(World::new(session::world_config(options, port, stop)?)?),
+        |stop| Ok(World::new(session::world_config(options, port, clock, stop)?)?),
         |world| (world.stages().status(), session::write_trace(options, world.stages())),
     )?;
     let mut result = result(&outcome);
@@ -47,6 +50,8 @@ pub(super) fn result<R>(outcome: &Outcome<R>) -> Map<String, Value> {
     result.insert("windows".into(), counters.windows.into());
     result.insert("checkpoints".into(), counters.checkpoints.into());
     result.insert("strays".into(), counters.strays.into());
+    result.insert("ready_ms".into(), json!(outcome.ready.as_secs_f64() * 1e3));
+    result.insert("fixups".into(), json!(outcome.fixups));
     if let Ok(end) = &outcome.end {
         result.insert("memory_digest".into(), output::hex(end.memory_digest));
         result.insert("state_digest".into(), output::hex(end.state_digest));

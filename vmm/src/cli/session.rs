@@ -5,16 +5,12 @@
 
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
-use crate::boot::cpu_model::CpuModel;
-use crate::boot::image::GuestImage;
-use crate::boot::pvh::{self, BootInfo};
-use crate::boot::sweep;
-use crate::kvm::{System, clock, kick};
-use crate::mem::layout::PAGE;
+use crate::kvm::{clock, kick};
 use crate::replay::event_source::{EndState, EventSource};
+use crate::replay::guest_clock::GuestClock;
 use crate::replay::world::WorldConfig;
 use crate::telemetry::Stages;
-use crate::vcpu::{self, Counters, Machine, MachineConfig, RunError};
+use crate::vcpu::{self, Counters, Fixups, Machine, RunError};
 use crossbeam::channel::{self, Receiver};
 use netpath::middleware::pcap::Pcap;
 use netpath::middleware::trace::Trace;
@@ -34,93 +30,6 @@ use std::time::{Duration, Instant};
 
 /// A port of any make.
 pub type AnyPort = Box<dyn FramePort + Send>;
-
-/// A machine, booted and ready, and what of its making goes into a log's header.
-pub struct Prepared {
-    /// The machine before its first instruction.
-    pub machine: Machine,
-    /// The CPU the guest sees.
-    pub cpu_model: CpuModel,
-    /// xxh3-64 of the guest image.
-    pub image_digest: u64,
-    /// Its name.
-    pub image_name: String,
-}
-
-/// What machines are built from: everything that two hosts of a pair must agree on.
-#[derive(Debug)]
-pub struct Blueprint {
-    system: System,
-    config: MachineConfig,
-    image: GuestImage,
-    command_line: String,
-}
-
-impl Blueprint {
-    /// Checks the guest image and the host.
-    pub fn new(options: &VmOptions) -> Result<Blueprint, CliError> {
-        options.check()?;
-        let image = options.image()?;
-        let report = sweep::sweep(&image);
-        for line in sweep::check(&report, options.forbidden.into())? {
-            if line.starts_with("note") {
-                tracing::info!("{line}");
-            } else {
-                tracing::warn!("{line}");
-            }
-        }
-        let system = System::open(&options.kvm)?;
-        let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
-        let config = MachineConfig {
-            memory_bytes: options.memory_bytes(),
-            cpu_model,
-            devices: crate::devices::DeviceConfig { mac: options.mac.octets() },
-        };
-        Ok(Blueprint { system, config, image, command_line: options.command_line.clone() })
-    }
-
-    /// A machine with empty memory, for a checkpoint to be applied to.
-    pub fn empty(&self) -> Result<Machine, CliError> {
-        Ok(Machine::new(&self.system, &self.config)?)
-    }
-
-    /// A machine before its guest's first instruction.
-    pub fn booted(&self) -> Result<Machine, CliError> {
-        let mut machine = self.empty()?;
-        let entry = self.image.load(machine.ram())?;
-        let info = BootInfo { command_line: &self.command_line, initrd: None };
-        pvh::write_boot_info(machine.ram(), entry, &info)?;
-        machine.start_at(&pvh::initial_state(entry.pvh_entry))?;
-        Ok(machine)
-    }
-
-    /// The CPU the guest sees.
-    pub fn cpu_model(&self) -> &CpuModel {
-        &self.config.cpu_model
-    }
-
-    /// xxh3-64 of the guest image.
-    pub fn image_digest(&self) -> u64 {
-        self.image.digest()
-    }
-
-    /// Pages of guest memory.
-    pub fn memory_pages(&self) -> u64 {
-        self.config.memory_bytes / PAGE
-    }
-}
-
-/// Builds the machine that `options` describe and loads its guest.
-pub fn prepare(options: &VmOptions) -> Result<Prepared, CliError> {
-    let blueprint = Blueprint::new(options)?;
-    let machine = blueprint.booted()?;
-    Ok(Prepared {
-        machine,
-        cpu_model: blueprint.cpu_model().clone(),
-        image_digest: blueprint.image_digest(),
-        image_name: blueprint.image.name().to_string(),
-    })
-}
 
 /// Opens the VM's network.
 pub fn open_port(options: &VmOptions) -> Result<AnyPort, CliError> {
@@ -157,6 +66,10 @@ pub struct Outcome<R> {
     pub end: Result<EndState, RunError>,
     /// How often what happened.
     pub counters: Counters,
+    /// What was done in KVM's place.
+    pub fixups: Fixups,
+    /// From the process's start to the first entry.
+    pub ready: Duration,
     /// From the first entry to the end.
     pub elapsed: Duration,
     /// What the caller wanted to know of the event source.
@@ -180,9 +93,11 @@ where
         let mut machine = machine;
         let mut source = make_source(stop)?;
         let start = Instant::now();
+        let ready = super::started().map_or(Duration::ZERO, |at| start - at);
         let end = vcpu::run(&mut machine, &mut source);
         let elapsed = start.elapsed();
-        Ok(Outcome { end, counters: machine.counters(), elapsed, report: report(&source) })
+        let (counters, fixups) = (machine.counters(), machine.fixups());
+        Ok(Outcome { end, counters, fixups, ready, elapsed, report: report(&source) })
     })
 }
 
@@ -289,10 +204,12 @@ pub(super) fn pin(core: usize) -> Result<(), CliError> {
     result.map_err(|errno| CliError::Usage(format!("--core {core}: can't pin to it ({errno})")))
 }
 
-/// The world of a VM run from the command line. Called on the vCPU's thread.
+/// The world of a VM run from the command line, its guest's clock being `clock`. Called on the vCPU's
+/// thread.
 pub fn world_config(
     options: &VmOptions,
     port: AnyPort,
+    clock: GuestClock,
     stop: Arc<AtomicBool>,
 ) -> Result<WorldConfig<AnyPort>, CliError> {
     let console_output: Box<dyn Write + Send> =
@@ -300,7 +217,7 @@ pub fn world_config(
     let console_input = if options.stdin { Some(read_stdin()?) } else { None };
     let stages = Stages::new(!options.no_stages, options.trace());
     let deadline = options.deadline();
-    Ok(WorldConfig { port, console_output, console_input, stop, deadline, stages })
+    Ok(WorldConfig { port, console_output, console_input, stop, deadline, clock, stages })
 }
 
 /// Writes what was followed of `stages` to the file that `options` name, if they do.

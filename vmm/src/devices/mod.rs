@@ -41,7 +41,7 @@ use crate::replay::error::SourceError;
 use crate::replay::event_source::{Input, Readings, Wants};
 use clockport::ClockPort;
 use pci::{ConfigPort, Function, HOST_BRIDGE};
-use pit::Pit;
+use pit::{CounterIndex, Pit, PitRegister};
 use reset::ResetPorts;
 use rtc::Rtc;
 use serial::Uart;
@@ -88,6 +88,8 @@ pub struct Devices {
     host_bridge: Function,
     net: VirtioPci<Net>,
     rng: VirtioPci<Rng>,
+    /// Interrupt windows are asked for.
+    irq_windows: bool,
     unclaimed: BusCounters,
 }
 
@@ -106,7 +108,19 @@ impl Devices {
             host_bridge: Function::new(&HOST_BRIDGE),
             net: VirtioPci::with_mac(config.mac),
             rng: VirtioPci::new(Rng::default()),
+            irq_windows: true,
             unclaimed: BusCounters::default(),
+        }
+    }
+
+    /// Leaves behind what a PC's firmware would before it starts a kernel: timer 0 counts through all
+    /// of its range, as a square wave. Its interrupt is masked.
+    pub(crate) fn act_as_firmware(&mut self) {
+        /// Counter 0, low byte then high byte, mode 3, binary.
+        const CONTROL: u8 = 0x36;
+        self.pit.write(PitRegister::Control, CONTROL, self.now_ns);
+        for byte in [0, 0] {
+            self.pit.write(PitRegister::Counter(CounterIndex::Zero), byte, self.now_ns);
         }
     }
 
@@ -185,6 +199,7 @@ impl Devices {
             frame: self.net.has_buffer(virtio::net::RECEIVE, ram),
             console_bytes: self.uart.room(),
             timer_ns: self.pit.next_expiry_ns(),
+            ..Wants::default()
         }
     }
 
@@ -196,6 +211,15 @@ impl Devices {
     /// INTA cycle: takes the highest pending interrupt; its vector.
     pub fn acknowledge_interrupt(&mut self) -> Option<u8> {
         self.pic.acknowledge()
+    }
+
+    /// Whether interrupt windows are asked for where an interrupt can't be injected.
+    pub fn irq_windows(&self) -> bool {
+        self.irq_windows
+    }
+
+    pub(crate) fn set_irq_windows(&mut self, windows: bool) {
+        self.irq_windows = windows;
     }
 
     /// Guest time: the last clock value learned, nanoseconds.
@@ -234,6 +258,7 @@ impl Devices {
             host_bridge: self.host_bridge.save(),
             net: self.net.save_net(),
             rng: self.rng.save_rng(),
+            irq_windows: self.irq_windows,
         }
     }
 
@@ -251,6 +276,7 @@ impl Devices {
             host_bridge,
             net,
             rng,
+            irq_windows,
         } = state;
         Ok(Self {
             now_ns,
@@ -265,6 +291,7 @@ impl Devices {
                 .ok_or(RestoreError::Impossible("host bridge"))?,
             net: VirtioPci::restore_net(net)?,
             rng: VirtioPci::restore_rng(rng)?,
+            irq_windows,
             unclaimed: BusCounters::default(),
         })
     }

@@ -70,6 +70,12 @@ impl Devices {
         Ok(effect)
     }
 
+    /// Guest time, learned now: what an instruction that reads a clock gets.
+    pub(crate) fn time_stamp(&mut self, access: &mut Access<'_>) -> Result<u64, SourceError> {
+        self.need_time(&mut Exit::new(access))?;
+        Ok(self.now_ns)
+    }
+
     fn byte_in(&mut self, target: ByteTarget, exit: &mut Exit<'_>) -> Result<u8, SourceError> {
         Ok(match target {
             ByteTarget::Pic(register) => self.pic.read(register),

@@ -37,4 +37,7 @@ pub struct DevicesState {
     pub net: NetState,
     /// Entropy device.
     pub rng: RngState,
+    /// Interrupt windows are asked for. No device's state, but the machine's: a replay and a backup
+    /// must do as the recording does.
+    pub irq_windows: bool,
 }

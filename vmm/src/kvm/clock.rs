@@ -139,6 +139,18 @@ pub fn trap_tsc_on_this_thread() -> Result<(), KvmError> {
     }
 }
 
+/// Takes back [`trap_tsc_on_this_thread`]: for showing what happens without it.
+pub fn free_tsc_on_this_thread() -> Result<(), KvmError> {
+    // SAFETY: changes only how RDTSC behaves on the calling thread.
+    let result = unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_ENABLE) };
+    if result != 0 {
+        let source = std::io::Error::last_os_error();
+        return Err(KvmError::Os { call: "prctl(PR_SET_TSC)", source });
+    }
+    TSC.set(Tsc::Unknown);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,7 @@ pub mod entropy;
 pub mod error;
 pub mod exit;
 pub mod kick;
+pub mod probe;
 pub mod state;
 pub mod system;
 pub mod vcpu;

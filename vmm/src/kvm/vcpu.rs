@@ -9,7 +9,8 @@ use crate::boot::pvh::InitialState;
 use kvm_bindings::{
     CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO,
     KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN,
-    Msrs, kvm_cpuid_entry2, kvm_interrupt, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    KVM_SYNC_X86_REGS, KVM_VCPUEVENT_VALID_PAYLOAD, Msrs, kvm_cpuid_entry2, kvm_interrupt,
+    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
 };
 use kvm_ioctls::VcpuFd;
 use std::os::fd::AsRawFd;
@@ -178,6 +179,55 @@ impl Vcpu {
         let run = self.fd.get_kvm_run();
         assert_eq!(run.exit_reason, KVM_EXIT_MMIO, "an MMIO answer follows an MMIO exit only");
         run.__bindgen_anon_1.mmio.data = data;
+    }
+
+    /// Answers the 32-bit IN just returned as RDTSC would: EDX:EAX.
+    pub fn answer_time_stamp(&mut self, value: u64) {
+        self.answer_in(value as u32, |regs| regs.rdx = value >> 32);
+    }
+
+    /// Answers the 32-bit IN just returned as CPUID would: EAX, EBX, ECX, EDX.
+    pub fn answer_identification(&mut self, [eax, ebx, ecx, edx]: [u32; 4]) {
+        self.answer_in(eax, |regs| {
+            (regs.rbx, regs.rcx, regs.rdx) = (ebx.into(), ecx.into(), edx.into());
+        });
+    }
+
+    /// The answer to an IN that changes more registers than EAX. Some KVMs drop the data of an IN when
+    /// registers are set before it is completed, others take it: RAX is given both ways.
+    fn answer_in(&mut self, eax: u32, others: impl FnOnce(&mut kvm_regs)) {
+        self.pio_data().copy_from_slice(&eax.to_le_bytes());
+        let run = self.fd.get_kvm_run();
+        // SAFETY: as in `sync_regs`.
+        let regs = unsafe { &mut run.s.regs.regs };
+        regs.rax = eax.into();
+        others(regs);
+        run.kvm_dirty_regs |= u64::from(KVM_SYNC_X86_REGS);
+    }
+
+    /// Lets the guest go on at `rip` after an exit in which nothing is left open, with an exception
+    /// if `exception` is one (without error code).
+    pub fn continue_at(&mut self, rip: u64, exception: Option<u8>) -> Result<(), KvmError> {
+        let mut regs = *self.sync_regs().regs;
+        regs.rip = rip;
+        self.fd.set_regs(&regs).map_err(KvmError::call("KVM_SET_REGS"))?;
+        if let Some(vector) = exception {
+            let mut events =
+                self.fd.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?;
+            events.flags &= !KVM_VCPUEVENT_VALID_PAYLOAD;
+            events.exception.injected = 1;
+            events.exception.pending = 0;
+            events.exception.nr = vector;
+            events.exception.has_error_code = 0;
+            self.fd.set_vcpu_events(&events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?;
+        }
+        Ok(())
+    }
+
+    /// The x87 status word.
+    pub fn fpu_status(&self) -> Result<u32, KvmError> {
+        let fpu = self.fd.get_fpu().map_err(KvmError::call("KVM_GET_FPU"))?;
+        Ok(fpu.fsw.into())
     }
 
     /// Registers at the last exit.

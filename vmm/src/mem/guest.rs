@@ -1,8 +1,12 @@
 //! Allocating guest RAM.
 
 use super::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
-use vm_memory::bitmap::AtomicBitmap;
-use vm_memory::{Bytes, GuestAddress};
+use std::fs::File;
+use vm_memory::bitmap::{AtomicBitmap, NewBitmap};
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap,
+};
 
 /// Guest RAM, one region from address 0, with a bitmap of the pages the VMM itself wrote (KVM's
 /// dirty log does not see those).
@@ -45,10 +49,46 @@ pub enum MemoryError {
         /// What vm-memory says.
         source: vm_memory::mmap::FromRangesError,
     },
+    /// mmap(2) of a file failed.
+    #[error("can't map {mib} MiB of guest memory from a file: {reason}")]
+    MapFile {
+        /// Size asked for, MiB.
+        mib: u64,
+        /// What vm-memory says.
+        reason: String,
+    },
 }
 
 /// Maps `bytes` of private, zeroed, unreserved memory as guest RAM.
 pub fn allocate(bytes: u64) -> Result<GuestRam, MemoryError> {
+    check_size(bytes)?;
+    GuestRam::from_ranges(&[(GuestAddress(0), bytes as usize)])
+        .map_err(|source| MemoryError::Map { mib: bytes >> 20, source })
+}
+
+/// Maps `bytes` bytes of `file` from `offset` on as guest RAM. What is written to it stays here.
+pub fn map_private(file: File, offset: u64, bytes: u64) -> Result<GuestRam, MemoryError> {
+    let mib = bytes >> 20;
+    check_size(bytes)?;
+    let failed = |reason: String| MemoryError::MapFile { mib, reason };
+    let bitmap = AtomicBitmap::with_len(bytes as usize);
+    let mapping = MmapRegionBuilder::new_with_bitmap(bytes as usize, bitmap)
+        .with_file_offset(FileOffset::new(file, offset))
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    let region = GuestRegionMmap::new(mapping, GuestAddress(0))
+        .ok_or_else(|| failed(String::from("the region wraps around")))?;
+    GuestRam::from_regions(vec![region]).map_err(|error| failed(error.to_string()))
+}
+
+/// Bytes of guest RAM.
+pub fn bytes(ram: &GuestRam) -> u64 {
+    ram.iter().map(|region| region.len()).sum()
+}
+
+fn check_size(bytes: u64) -> Result<(), MemoryError> {
     let mib = bytes >> 20;
     if bytes < MEMORY_MIN {
         return Err(MemoryError::TooSmall { mib });
@@ -66,8 +106,7 @@ pub fn allocate(bytes: u64) -> Result<GuestRam, MemoryError> {
     {
         return Err(MemoryError::HostTooSmall { mib, available_mib: available >> 20 });
     }
-    GuestRam::from_ranges(&[(GuestAddress(0), bytes as usize)])
-        .map_err(|source| MemoryError::Map { mib, source })
+    Ok(())
 }
 
 /// Copies page `number` out of guest RAM.

@@ -9,12 +9,24 @@ pub const PVH_START_INFO: u64 = 0x6000;
 pub const PVH_MODULES: u64 = 0x6080;
 /// Memory map of the PVH start information.
 pub const PVH_MEMORY_MAP: u64 = 0x7000;
+/// Zero page of the Linux boot protocol (`struct boot_params`). A machine boots by one protocol, so
+/// what PVH and this one have in low memory may overlap.
+pub const LINUX_ZERO_PAGE: u64 = 0x8000;
+/// Setup data of the Linux boot protocol: the random seed.
+pub const LINUX_SETUP_DATA: u64 = 0x9000;
+/// Global descriptor table that a 64-bit kernel is entered with.
+pub const LINUX_GDT: u64 = 0xA000;
+/// Page tables that a 64-bit kernel is entered with: three pages.
+pub const LINUX_PAGE_TABLES: u64 = 0x1_0000;
 /// Kernel command line, zero-terminated.
 pub const COMMAND_LINE: u64 = 0x2_0000;
 /// Most bytes of the command line with its terminating zero.
 pub const COMMAND_LINE_MAX: usize = 4096;
 /// Start of the legacy video and BIOS hole.
 pub const HOLE_START: u64 = 0xA_0000;
+/// End of the RAM below the hole that a Linux kernel is told of: what follows is the extended BIOS
+/// data area of a PC.
+pub const LOW_MEMORY_END: u64 = 0x9_FC00;
 /// End of the hole; images are loaded from here.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
@@ -37,6 +49,10 @@ pub const MEMORY_MAX: u64 = 3 << 30;
 const _: () = assert!(PVH_START_INFO + 0x80 <= PVH_MODULES);
 const _: () = assert!(PVH_MODULES + 0x80 <= PVH_MEMORY_MAP);
 const _: () = assert!(PVH_MEMORY_MAP + PAGE <= COMMAND_LINE);
+const _: () = assert!(LINUX_ZERO_PAGE + PAGE <= LINUX_SETUP_DATA);
+const _: () = assert!(LINUX_SETUP_DATA + PAGE <= LINUX_GDT);
+const _: () = assert!(LINUX_GDT + PAGE <= LINUX_PAGE_TABLES);
+const _: () = assert!(LINUX_PAGE_TABLES + 3 * PAGE <= COMMAND_LINE);
 const _: () = assert!(COMMAND_LINE + COMMAND_LINE_MAX as u64 <= HOLE_START);
 const _: () = assert!(MEMORY_MAX <= PCI_WINDOW);
 const _: () = assert!(PCI_WINDOW + PCI_WINDOW_BYTES <= KVM_TSS);

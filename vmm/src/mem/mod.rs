@@ -4,5 +4,6 @@ pub mod digest;
 pub mod dirty;
 pub mod guest;
 pub mod layout;
+pub mod walk;
 
 pub use guest::{GuestRam, MemoryError, allocate};

@@ -28,6 +28,9 @@ pub enum SourceError {
     /// The machine's state is of no use any more; another machine takes its place.
     #[error("the machine's state is void")]
     Void,
+    /// A snapshot could not be written.
+    #[error("the snapshot could not be written: {0}")]
+    Snapshot(#[from] crate::checkpoint::SnapshotError),
     /// The kernel's entropy.
     #[error("getrandom failed: {0}")]
     Entropy(io::Error),

@@ -47,6 +47,11 @@ pub struct Wants {
     pub console_bytes: usize,
     /// Guest time at which the next timer is due, nanoseconds.
     pub timer_ns: Option<u64>,
+    /// In mid-region, without windows: an interrupt waits for a position.
+    pub interrupt: bool,
+    /// In mid-region, without windows: the guest could not take an interrupt here, so there is no use
+    /// in a position.
+    pub holds_off: bool,
 }
 
 /// What devices may ask and tell while an exit is handled.

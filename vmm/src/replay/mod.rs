@@ -4,13 +4,16 @@ pub mod deadline;
 pub mod divergence;
 pub mod error;
 pub mod event_source;
+pub mod guest_clock;
 pub mod log_file;
 pub mod recorder;
 pub mod replayer;
+pub mod snapshotter;
 pub mod world;
 
 pub use divergence::Divergence;
 pub use error::{LogError, SourceError};
 pub use recorder::Recorder;
 pub use replayer::Replayer;
+pub use snapshotter::Snapshotter;
 pub use world::World;

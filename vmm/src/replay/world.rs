@@ -5,6 +5,7 @@ use super::error::SourceError;
 use super::event_source::{
     EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
 };
+use super::guest_clock::GuestClock;
 use crate::checkpoint::{Image, ImageView};
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
 use crate::replica;
@@ -39,6 +40,8 @@ pub struct WorldConfig<P> {
     pub stop: Arc<AtomicBool>,
     /// How long a guest without exits may keep an input waiting.
     pub deadline: Duration,
+    /// The guest's clock.
+    pub clock: GuestClock,
     /// What is measured of frames.
     pub stages: Stages,
 }
@@ -53,10 +56,7 @@ pub struct World<P> {
     typed: Vec<u8>,
     stop: Arc<AtomicBool>,
     deadline: Deadline,
-    /// Host monotonic time at guest time zero, nanoseconds.
-    epoch_ns: u64,
-    /// The clock value last given out: it never goes back.
-    now_ns: u64,
+    clock: GuestClock,
     /// Positions reached.
     positions: u64,
     /// Frames wait in the port for `flush`.
@@ -66,7 +66,7 @@ pub struct World<P> {
 }
 
 impl<P: FramePort> World<P> {
-    /// The world, from guest time zero on.
+    /// The world, from now on.
     pub fn new(config: WorldConfig<P>) -> Result<World<P>, SourceError> {
         Ok(World {
             port: config.port,
@@ -76,8 +76,7 @@ impl<P: FramePort> World<P> {
             typed: Vec::new(),
             stop: config.stop,
             deadline: Deadline::new(config.deadline)?,
-            epoch_ns: monotonic_ns(),
-            now_ns: 0,
+            clock: config.clock,
             positions: 0,
             unflushed: false,
             stages: config.stages,
@@ -122,9 +121,8 @@ impl<P: FramePort> World<P> {
 
     /// How long a wait may take before the guest's next timer is due or the stop flag must be seen.
     pub(crate) fn wait_max(&mut self, wants: &Wants) -> Duration {
-        let until_timer = wants
-            .timer_ns
-            .map_or(WAIT_MAX, |due| Duration::from_nanos(due.saturating_sub(self.now())));
+        let until_timer =
+            wants.timer_ns.map_or(WAIT_MAX, |due| self.clock.until(due, monotonic_ns()));
         until_timer.min(WAIT_MAX)
     }
 
@@ -134,8 +132,7 @@ impl<P: FramePort> World<P> {
     }
 
     fn now(&mut self) -> u64 {
-        self.now_ns = self.now_ns.max(monotonic_ns().saturating_sub(self.epoch_ns));
-        self.now_ns
+        self.clock.read(monotonic_ns())
     }
 
     fn stopping(&self) -> bool {
@@ -260,6 +257,9 @@ impl<P: FramePort> EventSource for World<P> {
             return Ok(Waited::End);
         }
         self.idle()?;
+        if !self.data_pending(wants) && self.clock.skips_to(wants.timer_ns) {
+            return Ok(Waited::Look);
+        }
         let timeout = self.wait_max(wants);
         if wants.frame {
             self.port.wait(Some(timeout))?;
@@ -282,7 +282,11 @@ impl<P: FramePort> EventSource for World<P> {
         let passed = self.deadline.passed(self.positions)?;
         // With a window armed an interrupt already waits for the guest to allow it: a checkpoint
         // would not bring in another one, but it would a frame for a guest that polls.
-        let pending = passed && (self.data_pending(wants) || !window && self.timer_pending(wants));
+        let pending = passed
+            && !wants.holds_off
+            && (wants.interrupt
+                || self.data_pending(wants)
+                || !window && self.timer_pending(wants));
         Ok(if pending { Stray::Checkpoint } else { Stray::Resume })
     }
 
@@ -335,8 +339,7 @@ impl<P: FramePort> replica::World for World<P> {
     }
 
     fn go_live(&mut self, clock_ns: u64) {
-        self.epoch_ns = monotonic_ns().saturating_sub(clock_ns);
-        self.now_ns = clock_ns;
+        self.clock = GuestClock::starting_at(clock_ns);
         // What the LAN sent here while the VM lived elsewhere was not meant for it to act on twice.
         let mut discarded = 0;
         while discarded < STALE_FRAMES_MAX

@@ -1,7 +1,8 @@
 //! The machine: one vCPU, RAM, devices.
 
+use super::fixups::Fixups;
 use crate::boot::cpu_model::CpuModel;
-use crate::boot::pvh::InitialState;
+use crate::boot::pvh::{EntryMode, InitialState};
 use crate::checkpoint::restore::RestoreError;
 use crate::checkpoint::{Image, restore};
 use crate::devices::{DeviceConfig, Devices};
@@ -55,6 +56,9 @@ pub struct Machine {
     pub(crate) vm: Vm,
     pub(crate) devices: Devices,
     pub(crate) counters: Counters,
+    pub(crate) fixups: Fixups,
+    /// The CPU the guest sees, for kernels that ask through a port.
+    pub(crate) cpu_model: CpuModel,
     /// Nothing was ever written to its memory.
     pub(crate) is_blank: bool,
 }
@@ -62,22 +66,55 @@ pub struct Machine {
 impl Machine {
     /// A machine with empty memory and a vCPU at reset.
     pub fn new(system: &System, config: &MachineConfig) -> Result<Machine, MachineError> {
-        let ram = mem::allocate(config.memory_bytes)?;
-        let vm = system.create_vm(&ram)?;
+        Machine::with_ram(system, config, &mem::allocate(config.memory_bytes)?)
+    }
+
+    /// A machine with this memory, whatever is in it, and a vCPU at reset.
+    pub fn with_ram(
+        system: &System,
+        config: &MachineConfig,
+        ram: &mem::GuestRam,
+    ) -> Result<Machine, MachineError> {
+        let vm = system.create_vm(ram)?;
         let vcpu = vm.create_vcpu(config.cpu_model.entries())?;
         let devices = Devices::new(&config.devices);
-        Ok(Machine { vcpu, vm, devices, counters: Counters::default(), is_blank: true })
+        Ok(Machine {
+            vcpu,
+            vm,
+            devices,
+            counters: Counters::default(),
+            fixups: Fixups::default(),
+            cpu_model: config.cpu_model.clone(),
+            is_blank: true,
+        })
     }
 
     /// Puts the vCPU to the first instruction of a loaded guest.
     pub fn start_at(&mut self, initial: &InitialState) -> Result<(), KvmError> {
         self.is_blank = false;
+        match initial.mode {
+            EntryMode::Protected => {}
+            // A kernel expects a PC whose firmware has run.
+            EntryMode::Long => self.devices.act_as_firmware(),
+        }
         self.vcpu.start_at(initial)
     }
 
     /// How often what happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What was done in KVM's place so far.
+    pub fn fixups(&self) -> Fixups {
+        self.fixups
+    }
+
+    /// Whether interrupt windows are asked for; a machine does from the start. A guest whose kernel
+    /// KVM emulates goes without: a window at CPL0 is no exact position there, and each would cost a
+    /// checkpoint. Its interrupts wait for its next exit, or for the deadline.
+    pub fn set_irq_windows(&mut self, windows: bool) {
+        self.devices.set_irq_windows(windows);
     }
 
     /// The devices, for their counters.

@@ -1,8 +1,11 @@
 //! The machine and the one loop that runs it.
 
 mod digest;
+mod fixups;
 pub mod machine;
+mod processor_ports;
 pub mod run_loop;
 
+pub use fixups::Fixups;
 pub use machine::{Counters, Machine, MachineConfig, MachineError};
 pub use run_loop::{RunError, run};

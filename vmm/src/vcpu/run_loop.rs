@@ -17,6 +17,7 @@
 
 use super::digest::{RIP, registers, witness};
 use super::machine::Machine;
+use super::{fixups, processor_ports};
 use crate::checkpoint::restore::RestoreError;
 use crate::checkpoint::save::{Captured, state_digest};
 use crate::devices::{Access, Effect};
@@ -24,7 +25,7 @@ use crate::kvm::exit::ExitClass;
 use crate::kvm::{Direction, KvmError, VmExit};
 use crate::mem::digest::memory_digest;
 use crate::replay::error::SourceError;
-use crate::replay::event_source::{EndState, EventSource, Position, Region, Stray, Waited};
+use crate::replay::event_source::{EndState, EventSource, Position, Region, Stray, Waited, Wants};
 
 /// Inputs that may enter at one position; the rest waits for the next. It bounds a timer that is
 /// due again as soon as it has fired.
@@ -44,13 +45,15 @@ pub enum RunError {
     Restore(#[from] RestoreError),
     /// The guest can't go on.
     #[error(
-        "the guest stopped: {exit} at rip {rip:#x}, CPL{privilege_level}, after {natural_exits} exits"
+        "the guest stopped: {exit} at rip {rip:#x} ({instruction}), CPL{privilege_level}, after {natural_exits} exits"
     )]
     Guest {
         /// What ended it.
         exit: VmExit,
         /// Instruction pointer.
         rip: u64,
+        /// What is there.
+        instruction: String,
         /// Privilege level.
         privilege_level: u8,
         /// Natural exits so far.
@@ -141,7 +144,7 @@ fn drain(
 fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Reached, RunError> {
     // What is pending here could not be injected here; the window then opens at the first
     // instruction of CPL3, an exact position. It is never armed in mid-region.
-    let window = machine.devices.interrupt_pending();
+    let window = machine.devices.interrupt_pending() && machine.devices.irq_windows();
     loop {
         let exit = machine.vcpu.run(window)?;
         let stray = match exit.class() {
@@ -154,9 +157,16 @@ fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Re
             }
             ExitClass::Window => source.window_at_cpl0(),
             ExitClass::Interrupted => {
+                tracing::trace!("kicked at {:#x}", registers(&mut machine.vcpu)[RIP]);
                 source.look_at(machine)?;
-                let wants = machine.devices.wants(machine.vm.ram());
+                let wants = wants_in_region(machine);
                 source.interrupted(&wants, window)?
+            }
+            ExitClass::Fatal
+                if let VmExit::InternalError { suberror } = exit
+                    && fixups::fix_up(machine, suberror)? =>
+            {
+                continue;
             }
             ExitClass::Fatal => return Err(fatal(machine, source, exit)),
         };
@@ -170,13 +180,26 @@ fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Re
     }
 }
 
+/// What the devices want of a guest that is stopped in mid-region.
+fn wants_in_region(machine: &Machine) -> Wants {
+    let mut wants = machine.devices.wants(machine.vm.ram());
+    if !machine.devices.irq_windows() {
+        wants.interrupt = machine.devices.interrupt_pending();
+        wants.holds_off = !machine.vcpu.injectable();
+    }
+    wants
+}
+
 /// The guest can't go on; unless the log has it going on.
 fn fatal(machine: &mut Machine, source: &mut impl EventSource, exit: VmExit) -> RunError {
     let natural_exits = machine.counters.natural_exits;
     let privilege_level = machine.vcpu.privilege_level();
     let registers = registers(&mut machine.vcpu);
     match source.fatal(&registers, &exit) {
-        Ok(()) => RunError::Guest { exit, rip: registers[RIP], privilege_level, natural_exits },
+        Ok(()) => {
+            let (rip, instruction) = (registers[RIP], fixups::name_instruction(machine));
+            RunError::Guest { exit, rip, instruction, privilege_level, natural_exits }
+        }
         Err(error) => error.into(),
     }
 }
@@ -217,6 +240,7 @@ fn handle_exit(
     let witnessed = witness(&mut machine.vcpu, &exit);
     source.reached(Position::Exit, &witnessed, &exit)?;
     match exit {
+        VmExit::Pio { .. } if processor_ports::handle(machine, source, &exit)? => {}
         VmExit::Pio { direction, port, size, .. } => {
             port_access(machine, source, direction, port, usize::from(size))?;
         }

@@ -5,13 +5,15 @@ mod options;
 
 pub use options::PairArgs;
 
+use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
-use super::session::{self, Blueprint};
+use super::session;
 use crate::link::{Wire, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairParts, PairSource, StatusBoard};
 use crate::replay::World;
 use crate::replay::error::SourceError;
+use crate::replay::guest_clock::GuestClock;
 use crate::replica::{Halt, Replica, Start};
 use crate::vcpu::{self, RunError};
 use crate::witness::WitnessClient;
@@ -42,7 +44,8 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let _status = args.serve_status(&board);
     let limit = args.vm.seconds.map(Duration::from_secs_f64);
     let end = session::on_vcpu_thread(args.vm.core, limit, |stop| {
-        let world = World::new(session::world_config(&args.vm, port, stop)?)?;
+        let clock = GuestClock::starting_at(blueprint.start_ns());
+        let world = World::new(session::world_config(&args.vm, port, clock, stop)?)?;
         let replica = Replica::new(config, start, security, Box::new(system_entropy), now())
             .map_err(|error| CliError::Usage(error.to_string()))?;
         let witness = WitnessClient::start(witness)

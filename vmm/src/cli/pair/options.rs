@@ -1,8 +1,8 @@
 //! Options of `primary` and `backup`.
 
+use crate::cli::blueprint::Blueprint;
 use crate::cli::exit_code::CliError;
 use crate::cli::options::VmOptions;
-use crate::cli::session::Blueprint;
 use crate::cli::status::default_socket;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
 use crate::link::{LinkOptions, key_file};
@@ -148,7 +148,7 @@ impl PairArgs {
                 LossPolicy::Continue => OnBackupLoss::Continue,
                 LossPolicy::Block => OnBackupLoss::Block,
             },
-            ..ReplicaConfig::new(VmId(self.vm_id), self.vm.mac, pages)
+            ..ReplicaConfig::new(VmId(self.vm_id), blueprint.mac(), pages)
         }
     }
 

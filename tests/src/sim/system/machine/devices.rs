@@ -77,6 +77,7 @@ impl Devices {
             frame: ram.word(RECEIVED) - ram.word(TAKEN) < RING_SLOTS,
             console_bytes: CONSOLE_BYTES_MAX - self.console.len(),
             timer_ns: self.timer_ns,
+            ..Wants::default()
         }
     }
 

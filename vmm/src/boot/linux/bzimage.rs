@@ -1,0 +1,84 @@
+//! The bzImage: a setup header, and somewhere in the file the kernel proper, compressed.
+//!
+//! Source: Linux `Documentation/arch/x86/boot.rst` ("The Real-Mode Kernel Header"); fields are named
+//! as there. The file comes from outside: every offset is checked before it is followed.
+
+use crate::boot::elf::{u16_at, u32_at};
+use crate::boot::image::ImageFault;
+use std::ops::Range;
+
+/// Where the setup header begins in the file and in the zero page.
+pub(super) const HEADER_START: usize = 0x1F1;
+/// End of the fixed part of the header; the byte at 0x201 may announce more, or less.
+const HEADER_FIXED_END: usize = 0x268;
+/// The header ends before the zero page's next field.
+const HEADER_END_MAX: usize = 0x290;
+/// Least boot protocol with `payload_offset` and a 64-bit entry that is told of (2.12, Linux 3.8).
+const PROTOCOL_MIN: u16 = 0x020C;
+/// `xloadflags`: the kernel has the 64-bit entry.
+const XLF_KERNEL_64: u16 = 1 << 0;
+/// Bytes of a sector; `setup_sects` counts those before the protected-mode part, less one.
+const SECTOR_BYTES: usize = 512;
+
+/// What of a bzImage is needed to boot it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bzimage {
+    /// The setup header, as it belongs at [`HEADER_START`] of the zero page.
+    pub(super) header: Vec<u8>,
+    /// Most bytes of a command line, without its terminating zero.
+    pub(super) command_line_max: usize,
+    /// Highest address that the last byte of an initrd may have.
+    pub(super) initrd_address_max: u64,
+    /// Bytes of memory that the kernel needs from its load address on, until it knows the memory map.
+    pub(super) init_bytes: u64,
+    /// The compressed kernel in the file.
+    pub(super) payload: Range<usize>,
+}
+
+/// True for a file that says it is one.
+pub(super) fn is_bzimage(bytes: &[u8]) -> bool {
+    bytes.get(0x202..0x206) == Some(b"HdrS")
+}
+
+impl Bzimage {
+    /// Reads and checks the header of `bytes`.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, ImageFault> {
+        if !is_bzimage(bytes) {
+            return Err(ImageFault::NotKernel);
+        }
+        if bytes.len() < HEADER_END_MAX {
+            return Err(ImageFault::Truncated { what: "setup header" });
+        }
+        let version = u16_at(bytes, 0x206);
+        if version < PROTOCOL_MIN {
+            return Err(ImageFault::OldBootProtocol { version });
+        }
+        if u16_at(bytes, 0x236) & XLF_KERNEL_64 == 0 {
+            return Err(ImageFault::ThirtyTwoBit);
+        }
+        let end = 0x202 + usize::from(bytes[0x201]);
+        if !(HEADER_FIXED_END..=HEADER_END_MAX).contains(&end) {
+            return Err(ImageFault::Malformed { what: "setup header size" });
+        }
+        // "For backwards compatibility, if the setup_sects field contains 0, the real value is 4."
+        let sectors = match bytes[HEADER_START] {
+            0 => 4,
+            sectors => usize::from(sectors),
+        };
+        let start = (sectors + 1) * SECTOR_BYTES + u32_at(bytes, 0x248) as usize;
+        let payload = start..start.saturating_add(u32_at(bytes, 0x24C) as usize);
+        if payload.is_empty() {
+            return Err(ImageFault::Malformed { what: "no payload" });
+        }
+        if payload.end > bytes.len() {
+            return Err(ImageFault::Truncated { what: "the compressed kernel" });
+        }
+        Ok(Self {
+            header: bytes[HEADER_START..end].to_vec(),
+            command_line_max: u32_at(bytes, 0x238) as usize,
+            initrd_address_max: u64::from(u32_at(bytes, 0x22C)),
+            init_bytes: u64::from(u32_at(bytes, 0x260)),
+            payload,
+        })
+    }
+}

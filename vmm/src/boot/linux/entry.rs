@@ -1,0 +1,226 @@
+//! The 64-bit boot protocol: what lies in guest memory and in the registers at a kernel's first
+//! instruction.
+//!
+//! Source: Linux `Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol", and `zero-page.rst`.
+//! The kernel's ELF file is loaded where it is linked, so its decompressor never runs; `startup_64`
+//! is entered with RSI at the zero page, on an identity mapping of the first GiB.
+
+use super::bzimage::HEADER_START;
+use super::kernel::LinuxKernel;
+use crate::boot::image::load_segments;
+use crate::boot::pvh::PvhError;
+use crate::mem::{GuestRam, layout};
+use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use linux_loader::loader::bootparam::boot_e820_entry;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+/// Bytes of the random seed that a kernel is given.
+pub const SEED_BYTES: usize = 32;
+/// `SETUP_RNG_SEED` (arch/x86/include/uapi/asm/bootparam.h, since Linux 6.0; others ignore it).
+const SETUP_RNG_SEED: u32 = 9;
+/// `type_of_loader` of a loader that has no number.
+const LOADER_OTHER: u8 = 0xFF;
+/// e820 types.
+const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
+
+/// Offsets in the zero page.
+const E820_ENTRIES: usize = 0x1E8;
+const TYPE_OF_LOADER: usize = 0x210;
+const RAMDISK_IMAGE: usize = 0x218;
+const RAMDISK_SIZE: usize = 0x21C;
+const CMD_LINE_PTR: usize = 0x228;
+const SETUP_DATA: usize = 0x250;
+const E820_TABLE: usize = 0x2D0;
+
+/// Page-table entry: present, writable; and the size bit of a 2 MiB page (SDM vol. 3, 4.5.4).
+const TABLE: u64 = 0x3;
+const LARGE_PAGE: u64 = 0x83;
+/// `__BOOT_CS` and `__BOOT_DS`, "must be" so (boot.rst).
+const BOOT_CS: u16 = 0x10;
+const BOOT_DS: u16 = 0x18;
+/// Flat 64-bit code and flat data, in the descriptor format.
+const CODE_DESCRIPTOR: u64 = 0x00AF_9B00_0000_FFFF;
+const DATA_DESCRIPTOR: u64 = 0x00CF_9300_0000_FFFF;
+const CR0_PE_MP_ET_NE_WP_AM_PG: u64 = 0x8005_0033;
+const CR4_PAE: u64 = 1 << 5;
+const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
+const RFLAGS_FIXED: u64 = 1 << 1;
+/// A small stack below the zero page, which `startup_64` leaves at once.
+const STACK_TOP: u64 = 0x6000;
+
+/// Parameters that every kernel needs on this machine; what the user gives follows them.
+///
+/// No interrupt controller but the 8259 pair, no ACPI, PCI by mechanism #1; the ACPI PM timer as the
+/// only clock, where ACPI can't tell of it; no calibration of delays against a clock; no page-table
+/// isolation, since the hooks run before a kernel leaves the user's page tables; the seed counts as
+/// entropy, it comes from the host. A reset stops the machine.
+pub const MACHINE_PARAMETERS: &str = "nolapic noapic acpi=off pci=conf1 nosmp noxsave nopti \
+    no_timer_check lpj=10000 pmtmr=0x608 clocksource=acpi_pm reboot=t panic=-1 nokaslr \
+    random.trust_cpu=off random.trust_bootloader=on i8042.noaux i8042.nokbd";
+
+/// What a user gives a kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelInfo<'a> {
+    /// Added to [`MACHINE_PARAMETERS`].
+    pub command_line: &'a str,
+    /// Initial RAM file system, at the end of guest memory.
+    pub initrd: Option<&'a [u8]>,
+    /// Fresh entropy: an input, like any other. It is in the checkpoint that every log begins with.
+    pub seed: [u8; SEED_BYTES],
+}
+
+impl LinuxKernel {
+    /// Loads the kernel into `ram` with all that it is told.
+    pub fn load(&self, ram: &GuestRam, info: &KernelInfo<'_>) -> Result<(), PvhError> {
+        let memory_bytes = ram.last_addr().0.saturating_add(1);
+        let load = |error: crate::boot::image::ImageFault| PvhError::Kernel {
+            name: self.name().to_owned(),
+            fault: error,
+        };
+        load_segments(self.elf(), self.bytes(), ram).map_err(load)?;
+
+        let mut zero_page = [0; layout::PAGE as usize];
+        let header = &self.setup().header;
+        zero_page[HEADER_START..HEADER_START + header.len()].copy_from_slice(header);
+        zero_page[TYPE_OF_LOADER] = LOADER_OTHER;
+
+        let line = self.command_line(info.command_line)?;
+        write(ram, layout::COMMAND_LINE, &line)?;
+        put32(&mut zero_page, CMD_LINE_PTR, layout::COMMAND_LINE as u32);
+        if let Some(initrd) = info.initrd {
+            let start = self.initrd_start(initrd.len() as u64, memory_bytes)?;
+            write(ram, start, initrd)?;
+            put32(&mut zero_page, RAMDISK_IMAGE, start as u32);
+            put32(&mut zero_page, RAMDISK_SIZE, initrd.len() as u32);
+        }
+
+        let map = memory_map(memory_bytes);
+        zero_page[E820_ENTRIES] = map.len() as u8;
+        for (entry, at) in map.iter().zip((E820_TABLE..).step_by(size_of::<boot_e820_entry>())) {
+            zero_page[at..at + 8].copy_from_slice(&entry.addr.to_le_bytes());
+            zero_page[at + 8..at + 16].copy_from_slice(&entry.size.to_le_bytes());
+            put32(&mut zero_page, at + 16, entry.r#type);
+        }
+        zero_page[SETUP_DATA..SETUP_DATA + 8]
+            .copy_from_slice(&layout::LINUX_SETUP_DATA.to_le_bytes());
+        write(ram, layout::LINUX_ZERO_PAGE, &zero_page)?;
+
+        // struct setup_data: next, type, length, data.
+        let mut seed = [0; 16 + SEED_BYTES];
+        put32(&mut seed, 8, SETUP_RNG_SEED);
+        put32(&mut seed, 12, SEED_BYTES as u32);
+        seed[16..].copy_from_slice(&info.seed);
+        write(ram, layout::LINUX_SETUP_DATA, &seed)?;
+        write_tables(ram)
+    }
+
+    fn command_line(&self, given: &str) -> Result<Vec<u8>, PvhError> {
+        let mut line = format!("{MACHINE_PARAMETERS} {given}").into_bytes();
+        let bytes_max = self.setup().command_line_max.min(layout::COMMAND_LINE_MAX - 1);
+        if line.len() > bytes_max {
+            return Err(PvhError::CommandLineTooLong { bytes: line.len(), bytes_max });
+        }
+        if let Some(at) = given.bytes().position(|byte| byte == 0) {
+            return Err(PvhError::CommandLineNul { at });
+        }
+        line.push(0);
+        Ok(line)
+    }
+
+    /// As high as it may be: what is below, the kernel unpacks it into.
+    fn initrd_start(&self, bytes: u64, memory_bytes: u64) -> Result<u64, PvhError> {
+        let end = memory_bytes.min(self.setup().initrd_address_max.saturating_add(1));
+        let first = self.memory_bytes_min();
+        let start = end.checked_sub(bytes).map(|start| start & !(layout::PAGE - 1));
+        start
+            .filter(|&start| start >= first)
+            .ok_or(PvhError::InitrdTooLarge { bytes, room: end.saturating_sub(first) })
+    }
+}
+
+fn memory_map(memory_bytes: u64) -> [boot_e820_entry; 3] {
+    let piece = |start: u64, end: u64, kind: u32| boot_e820_entry {
+        addr: start,
+        size: end - start,
+        r#type: kind,
+    };
+    [
+        piece(0, layout::LOW_MEMORY_END, E820_RAM),
+        piece(layout::LOW_MEMORY_END, layout::HIGH_MEMORY, E820_RESERVED),
+        piece(layout::HIGH_MEMORY, memory_bytes, E820_RAM),
+    ]
+}
+
+/// GDT and page tables: the first GiB, identity-mapped in 2 MiB pages.
+fn write_tables(ram: &GuestRam) -> Result<(), PvhError> {
+    let mut gdt = [0; 32];
+    gdt[usize::from(BOOT_CS)..][..8].copy_from_slice(&CODE_DESCRIPTOR.to_le_bytes());
+    gdt[usize::from(BOOT_DS)..][..8].copy_from_slice(&DATA_DESCRIPTOR.to_le_bytes());
+    write(ram, layout::LINUX_GDT, &gdt)?;
+    let [level4, level3, level2] = [0, 1, 2].map(|n| layout::LINUX_PAGE_TABLES + n * layout::PAGE);
+    write(ram, level4, &(level3 | TABLE).to_le_bytes())?;
+    write(ram, level3, &(level2 | TABLE).to_le_bytes())?;
+    let pages: Vec<u8> =
+        (0..512u64).flat_map(|page| (page << 21 | LARGE_PAGE).to_le_bytes()).collect();
+    write(ram, level2, &pages)
+}
+
+fn write(ram: &GuestRam, at: u64, bytes: &[u8]) -> Result<(), PvhError> {
+    ram.write_slice(bytes, GuestAddress(at))
+        .map_err(|error| PvhError::Write { reason: error.to_string() })
+}
+
+fn put32(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+/// General registers at the first instruction of a kernel whose ELF entry is `entry`.
+pub(crate) fn registers(entry: u64) -> kvm_regs {
+    kvm_regs {
+        rip: entry,
+        rsi: layout::LINUX_ZERO_PAGE,
+        rsp: STACK_TOP,
+        rflags: RFLAGS_FIXED,
+        ..kvm_regs::default()
+    }
+}
+
+/// Long mode on the tables that [`LinuxKernel::load`] wrote; leaves the APIC base alone.
+pub(crate) fn apply(sregs: &mut kvm_sregs) {
+    let data = kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector: BOOT_DS,
+        type_: 0b0011, // read and write, accessed (SDM vol. 3, table 3-1)
+        present: 1,
+        dpl: 0,
+        db: 1,
+        s: 1,
+        l: 0,
+        g: 1,
+        avl: 0,
+        unusable: 0,
+        padding: 0,
+    };
+    sregs.cs = kvm_segment { selector: BOOT_CS, type_: 0b1011, db: 0, l: 1, ..data };
+    sregs.ds = data;
+    sregs.es = data;
+    sregs.fs = data;
+    sregs.gs = data;
+    sregs.ss = data;
+    // As VM entry checks it (SDM vol. 3, "Checks on Guest Segment Registers"): a busy 64-bit TSS.
+    let task =
+        kvm_segment { selector: 0x20, limit: 0x67, type_: 0b1011, s: 0, db: 0, g: 0, ..data };
+    sregs.tr = task;
+    sregs.ldt = kvm_segment { unusable: 1, type_: 0b0010, ..kvm_segment::default() };
+    sregs.gdt = kvm_dtable { base: layout::LINUX_GDT, limit: 31, ..kvm_dtable::default() };
+    sregs.idt = kvm_dtable::default();
+    sregs.cr0 = CR0_PE_MP_ET_NE_WP_AM_PG;
+    sregs.cr2 = 0;
+    sregs.cr3 = layout::LINUX_PAGE_TABLES;
+    sregs.cr4 = CR4_PAE;
+    sregs.cr8 = 0;
+    sregs.efer = EFER_LME_LMA;
+    sregs.interrupt_bitmap = [0; 4];
+}

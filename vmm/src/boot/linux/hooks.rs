@@ -1,0 +1,275 @@
+//! Code of ours in a kernel: at most a screen of instructions, in the padding between its functions.
+//!
+//! Both hooks stand at the same place of an exception entry (`arch/x86/entry/entry_64.S`,
+//! `idtentry_body`): at `cld; call error_entry`, with the frame that the processor pushed on top of
+//! the stack and every register as the interrupted code had it.
+//!
+//! ```text
+//!   RSP -> error code, RIP, CS, RFLAGS, RSP, SS
+//! ```
+
+use crate::boot::elf::{Elf, u32_at};
+use crate::boot::linux::pass::TIME_STAMP_PORT;
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use serde::Serialize;
+
+/// A place where code of ours was put, or an instruction changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hook {
+    /// What for, a few words.
+    pub what: &'static str,
+    /// Symbol of the place.
+    pub symbol: &'static str,
+    /// Virtual address of the place.
+    pub address: u64,
+    /// Virtual address of the code that it leads to, if there is any.
+    pub code: Option<u64>,
+}
+
+/// Padding between functions.
+const PADDING: u8 = 0xCC;
+/// Padding left before and behind a hook's code.
+const MARGIN: usize = 16;
+/// How far into an exception entry `cld; call error_entry` may be.
+const ENTRY_BYTES_MAX: usize = 32;
+/// How far from a kernel's first instruction CR4 is first set.
+const HEAD_BYTES_MAX: usize = 4096;
+/// How far into a function an instruction of interest may be.
+const FUNCTION_BYTES_MAX: usize = 512;
+/// CR4 bits: time-stamp counter disabled at CPL3, and what a kernel sets first.
+const CR4_TSD: u32 = 1 << 2;
+const CR4_PAE: u32 = 1 << 5;
+/// `jmp rel32` and `call rel32`.
+const JMP: u8 = 0xE9;
+const CALL: u8 = 0xE8;
+const CLD: u8 = 0xFC;
+const NOP: u8 = 0x90;
+
+/// User RDTSC and RDTSCP fault, and the fault is answered from the log: CR4.TSD from the first
+/// instructions on, left alone by the kernel, and a hook in the #GP entry.
+pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 3], &'static str> {
+    let cr4 = set_tsd(bytes, elf)?;
+    let kept = keep_tsd(bytes, elf)?;
+    let mut code = Code::default();
+    // Not from CPL3: the kernel's own business.
+    code.put(&[0xF6, 0x44, 0x24, 0x10, 0x03]); // test byte [rsp+0x10], 3
+    let kernel = code.short(0x74); // jz original
+    code.put(&[0x50]); // push rax
+    code.put(&[0x48, 0x8B, 0x44, 0x24, 0x10]); // mov rax, [rsp+0x10]
+    code.put(&[0x66, 0x81, 0x38, 0x0F, 0x31]); // cmp word [rax], rdtsc
+    let is_rdtsc = code.short(0x74); // je answer
+    code.put(&[0x66, 0x81, 0x38, 0x0F, 0x01]); // cmp word [rax], first bytes of rdtscp
+    let other = code.short(0x75); // jne not_ours
+    code.put(&[0x80, 0x78, 0x02, 0xF9]); // cmp byte [rax+2], last byte of rdtscp
+    let another = code.short(0x75); // jne not_ours
+    code.put(&[0x31, 0xC9]); // xor ecx, ecx: processor 0
+    code.put(&[0x48, 0x83, 0x44, 0x24, 0x10, 0x01]); // add qword [rsp+0x10], 1
+    code.land(is_rdtsc);
+    code.put(&[0x48, 0x83, 0x44, 0x24, 0x10, 0x02]); // add qword [rsp+0x10], 2
+    code.put(&[0xE5, TIME_STAMP_PORT]); // in eax, port: EAX and EDX
+    code.put(&[0x48, 0x83, 0xC4, 0x10]); // add rsp, 16: rax and the error code
+    code.put(&[0x48, 0xCF]); // iretq
+    code.land(other);
+    code.land(another);
+    code.put(&[0x58]); // pop rax
+    code.land(kernel);
+    let gp = place(bytes, elf, "asm_exc_general_protection", code)?;
+    Ok([cr4, kept, Hook { what: "user rdtsc and rdtscp answered from the log", ..gp }])
+}
+
+/// SYSCALL that left the processor at CPL3: the fetch of the handler's first instruction faults, and
+/// the #PF entry, at CPL0, goes on where the handler would have begun.
+pub(super) fn syscall_from_cpl3(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
+    const HANDLER: &str = "entry_SYSCALL_64";
+    let handler = elf.code.address_of(bytes, HANDLER).ok_or("it has no symbol entry_SYSCALL_64")?;
+    let mut code = Code::default();
+    code.put(&[0x48, 0x81, 0x7C, 0x24, 0x08]); // cmp qword [rsp+8], handler
+    code.put(&(handler as u32).to_le_bytes());
+    let other = code.short(0x75); // jne original
+    code.put(&[CLD]);
+    code.put(&[0x48, 0x8B, 0x64, 0x24, 0x20]); // mov rsp, [rsp+0x20]: as SYSCALL leaves it
+    code.jump(JMP, handler);
+    code.land(other);
+    let hook = place(bytes, elf, "asm_exc_page_fault", code)?;
+    Ok(Hook { what: "SYSCALL that arrives at CPL3 goes on at CPL0", ..hook })
+}
+
+/// Puts `code`, followed by what it displaces, into padding and has the entry `symbol` jump there.
+fn place(
+    bytes: &mut [u8],
+    elf: &Elf,
+    symbol: &'static str,
+    mut code: Code,
+) -> Result<Hook, &'static str> {
+    let entry = elf.code.address_of(bytes, symbol).ok_or("an exception entry has no symbol")?;
+    let start = elf.code.file_offset(entry).ok_or("an exception entry is not in code")?;
+    let (at, target) = error_entry_call(bytes, start, entry)?;
+    let address = entry + (at - start) as u64;
+    // As displaced: cld; call error_entry; and back behind it.
+    code.put(&[CLD]);
+    code.jump(CALL, target);
+    code.jump(JMP, address + 6);
+    let (room, room_address) = padding(bytes, elf, code.bytes.len())?;
+    let linked = code.linked_at(room_address);
+    bytes[room..room + linked.len()].copy_from_slice(&linked);
+    bytes[at] = JMP;
+    bytes[at + 1..at + 5].copy_from_slice(&relative(address + 5, room_address));
+    bytes[at + 5] = NOP;
+    Ok(Hook { what: "", symbol, address, code: Some(room_address) })
+}
+
+/// Finds `cld; call rel32` behind ENDBR, CLAC or NOPs: its offset, and the call's target.
+fn error_entry_call(bytes: &[u8], start: usize, entry: u64) -> Result<(usize, u64), &'static str> {
+    let window = &bytes[start..bytes.len().min(start + ENTRY_BYTES_MAX)];
+    let mut decoder = Decoder::with_ip(64, window, entry, DecoderOptions::NONE);
+    while decoder.can_decode() {
+        let at = decoder.position();
+        let instruction = decoder.decode();
+        match instruction.mnemonic() {
+            Mnemonic::Endbr64 | Mnemonic::Clac | Mnemonic::Nop => {}
+            Mnemonic::Cld => {
+                let call = decoder.decode();
+                let is_call = call.mnemonic() == Mnemonic::Call && call.len() == 5;
+                return match is_call && instruction.len() == 1 {
+                    true => Ok((start + at, call.near_branch_target())),
+                    false => Err("an exception entry is not as expected"),
+                };
+            }
+            _ => break,
+        }
+    }
+    Err("an exception entry is not as expected")
+}
+
+/// Room for `length` bytes in padding: offset in the file and virtual address.
+fn padding(bytes: &[u8], elf: &Elf, length: usize) -> Result<(usize, u64), &'static str> {
+    let wanted = (length + 2 * MARGIN).next_multiple_of(16);
+    for piece in &elf.code.pieces {
+        let code = &bytes[piece.file.clone()];
+        let free = |at: &usize| {
+            code.get(*at..*at + wanted).is_some_and(|room| room.iter().all(|&b| b == PADDING))
+        };
+        if let Some(at) = (0..code.len()).step_by(16).find(free) {
+            let at = at + MARGIN;
+            return Ok((piece.file.start + at, piece.address + at as u64));
+        }
+    }
+    Err("it has no padding for a hook's code")
+}
+
+/// Has the kernel's first setting of CR4 include TSD: `or reg, PAE|...` soon before `mov cr4, reg`.
+fn set_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
+    const LOST: &str = "its first setting of CR4 is not as expected";
+    let segment = elf.segments.iter().find(|s| (s.physical..s.end()).contains(&elf.entry));
+    let segment = segment.ok_or(LOST)?;
+    let offset = elf.entry - segment.physical;
+    let start = segment.file.start + offset as usize;
+    let virtual_start = segment.address.wrapping_add(offset);
+    let end = segment.file.end.min(start.saturating_add(HEAD_BYTES_MAX));
+    let head = bytes.get(start..end).ok_or(LOST)?;
+    let mut decoder = Decoder::with_ip(64, head, virtual_start, DecoderOptions::NONE);
+    let mut candidate: Option<(usize, Instruction)> = None;
+    while decoder.can_decode() {
+        let at = decoder.position();
+        let instruction = decoder.decode();
+        if is_or_of_pae(&instruction) {
+            candidate = Some((at, instruction));
+        } else if instruction.mnemonic() == Mnemonic::Mov
+            && instruction.op0_register() == Register::CR4
+        {
+            let (at, or) = candidate.ok_or(LOST)?;
+            if or.op0_register().full_register() != instruction.op1_register().full_register() {
+                return Err(LOST);
+            }
+            // The immediate is the instruction's last four bytes.
+            let immediate = start + at + or.len() - 4;
+            let value = u32_at(bytes, immediate) | CR4_TSD;
+            bytes[immediate..immediate + 4].copy_from_slice(&value.to_le_bytes());
+            let what = "CR4.TSD set with the first setting of CR4";
+            return Ok(Hook { what, symbol: "startup_64", address: or.ip(), code: None });
+        }
+    }
+    Err(LOST)
+}
+
+/// `cpu_init` clears what a boot loader may have left in CR4 (VME, PVI, TSD, DE): has it leave TSD.
+fn keep_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
+    const CLEARED: u32 = 0b1111;
+    const LOST: &str = "its clearing of CR4 bits in cpu_init is not as expected";
+    let symbol = "cpu_init";
+    let entry = elf.code.address_of(bytes, symbol).ok_or("it has no symbol cpu_init")?;
+    let start = elf.code.file_offset(entry).ok_or(LOST)?;
+    let window = &bytes[start..bytes.len().min(start + FUNCTION_BYTES_MAX)];
+    let mut decoder = Decoder::with_ip(64, window, entry, DecoderOptions::NONE);
+    while decoder.can_decode() {
+        let at = decoder.position();
+        let instruction = decoder.decode();
+        let is_mask = instruction.mnemonic() == Mnemonic::Mov
+            && instruction.op0_kind() == OpKind::Register
+            && instruction.op1_kind() == OpKind::Immediate32
+            && instruction.immediate32() == CLEARED;
+        if is_mask {
+            let immediate = start + at + instruction.len() - 4;
+            bytes[immediate..immediate + 4].copy_from_slice(&(CLEARED & !CR4_TSD).to_le_bytes());
+            let what = "CR4.TSD not cleared with other bits";
+            return Ok(Hook { what, symbol, address: instruction.ip(), code: None });
+        }
+    }
+    Err(LOST)
+}
+
+fn is_or_of_pae(instruction: &Instruction) -> bool {
+    instruction.mnemonic() == Mnemonic::Or
+        && matches!(instruction.op1_kind(), OpKind::Immediate32 | OpKind::Immediate32to64)
+        && instruction.op0_kind() == OpKind::Register
+        && instruction.immediate32() & (CR4_PAE | 0xFFFF_FF00) == CR4_PAE
+}
+
+/// The bytes of a jump or call to `to` that ends at `from`.
+pub(super) fn relative(from: u64, to: u64) -> [u8; 4] {
+    (to.wrapping_sub(from) as u32).to_le_bytes()
+}
+
+/// Code being put together, with jumps out of it that depend on where it will be.
+#[derive(Default)]
+struct Code {
+    bytes: Vec<u8>,
+    /// Offset of a `rel32` and what it leads to.
+    far: Vec<(usize, u64)>,
+}
+
+/// A short jump within the code that does not know its target yet.
+struct Short(usize);
+
+impl Code {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn short(&mut self, opcode: u8) -> Short {
+        self.put(&[opcode, 0]);
+        Short(self.bytes.len() - 1)
+    }
+
+    /// `from` leads here.
+    #[expect(clippy::needless_pass_by_value, reason = "a jump lands once")]
+    fn land(&mut self, from: Short) {
+        let distance = self.bytes.len() - from.0 - 1;
+        self.bytes[from.0] = i8::try_from(distance).expect("hooks are short").cast_unsigned();
+    }
+
+    fn jump(&mut self, opcode: u8, to: u64) {
+        self.put(&[opcode]);
+        self.far.push((self.bytes.len(), to));
+        self.put(&[0; 4]);
+    }
+
+    fn linked_at(self, address: u64) -> Vec<u8> {
+        let Self { mut bytes, far } = self;
+        for (at, to) in far {
+            let from = address + at as u64 + 4;
+            bytes[at..at + 4].copy_from_slice(&relative(from, to));
+        }
+        bytes
+    }
+}

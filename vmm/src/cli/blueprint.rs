@@ -1,0 +1,272 @@
+//! What machines are built from, and what a guest of each kind is started with.
+
+use super::exit_code::CliError;
+use super::options::{VmOptions, reference_guest};
+use crate::boot::cpu_model::CpuModel;
+use crate::boot::image::GuestImage;
+use crate::boot::linux::{KernelInfo, LinuxKernel, PassOptions, PassReport, SEED_BYTES};
+use crate::boot::pvh::{self, BootInfo};
+use crate::boot::sweep::{self, SweepPolicy};
+use crate::checkpoint::Snapshot;
+use crate::devices::DeviceConfig;
+use crate::kvm::probe::{KernelTraits, kernel_traits};
+use crate::kvm::{System, entropy};
+use crate::mem::layout::PAGE;
+use crate::vcpu::{Machine, MachineConfig};
+use netpath::mac::MacAddr;
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Boot command line of a guest that is no Linux kernel.
+const DEFAULT_COMMAND_LINE: &str = "ip=10.77.0.2/24";
+
+/// A guest, checked and ready to be started.
+#[derive(Debug)]
+enum Guest {
+    /// An ELF image with a PVH entry.
+    Image(Box<GuestImage>),
+    /// A Linux kernel.
+    Linux { kernel: Box<LinuxKernel>, initrd: Option<Vec<u8>>, traits: KernelTraits },
+    /// A machine saved earlier.
+    Snapshot { path: PathBuf, snapshot: Snapshot },
+}
+
+/// What machines are built from: everything that two hosts of a pair must agree on.
+#[derive(Debug)]
+pub struct Blueprint {
+    system: System,
+    config: MachineConfig,
+    guest: Guest,
+    command_line: String,
+}
+
+/// A machine, booted and ready, and what of its making goes into a log's header.
+pub struct Prepared {
+    /// The machine before its first instruction.
+    pub machine: Machine,
+    /// What it was made from.
+    pub blueprint: Blueprint,
+}
+
+/// Builds the machine that `options` describe and loads its guest.
+pub fn prepare(options: &VmOptions) -> Result<Prepared, CliError> {
+    let blueprint = Blueprint::new(options)?;
+    let machine = blueprint.booted()?;
+    Ok(Prepared { machine, blueprint })
+}
+
+impl Blueprint {
+    /// Checks the guest and the host.
+    pub fn new(options: &VmOptions) -> Result<Blueprint, CliError> {
+        options.check()?;
+        let mut config = MachineConfig {
+            memory_bytes: options.memory_bytes(),
+            cpu_model: CpuModel::from_supported(&[]),
+            devices: DeviceConfig { mac: options.mac.octets() },
+        };
+        // An image is looked at before the host is, so that what is wrong with it is told anywhere.
+        let image = match (&options.kernel, &options.restore) {
+            (None, None) => Some(checked_image(options)?),
+            (Some(_), _) | (_, Some(_)) => None,
+        };
+        let snapshot = options.restore.as_deref().map(open_snapshot).transpose()?;
+        let kernel_file = options.kernel.as_deref().map(read_image_file).transpose()?;
+        let initrd = options.initrd.as_deref().map(read_image_file).transpose()?;
+
+        let system = System::open(&options.kvm)?;
+        config.cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
+        let guest = match (image, kernel_file, snapshot) {
+            (Some(image), _, _) => Guest::Image(Box::new(image)),
+            (None, Some(file), _) => {
+                let traits = traits_of_host(&system, &config.cpu_model)?;
+                let path = options.kernel.as_deref().unwrap_or(Path::new(""));
+                let kernel = Box::new(kernel(path, &file, options, traits)?);
+                Guest::Linux { kernel, initrd, traits }
+            }
+            (None, None, Some((path, snapshot))) => {
+                check_cpu(&path, &snapshot, &config.cpu_model)?;
+                config.memory_bytes = snapshot.memory_bytes();
+                config.devices.mac = snapshot.of().nic_mac;
+                Guest::Snapshot { path, snapshot }
+            }
+            (None, None, None) => unreachable!("a guest is an image, a kernel or a snapshot"),
+        };
+        let command_line = match (&options.command_line, &guest) {
+            (Some(line), _) => line.clone(),
+            (None, Guest::Image(_)) => DEFAULT_COMMAND_LINE.to_owned(),
+            (None, Guest::Linux { .. } | Guest::Snapshot { .. }) => String::new(),
+        };
+        Ok(Blueprint { system, config, guest, command_line })
+    }
+
+    /// A machine with empty memory, for a checkpoint to be applied to.
+    pub fn empty(&self) -> Result<Machine, CliError> {
+        Ok(Machine::new(&self.system, &self.config)?)
+    }
+
+    /// A machine before its guest's first instruction, or where it was saved.
+    pub fn booted(&self) -> Result<Machine, CliError> {
+        match &self.guest {
+            Guest::Image(image) => {
+                let mut machine = self.empty()?;
+                let entry = image.load(machine.ram())?;
+                let info = BootInfo { command_line: &self.command_line, initrd: None };
+                pvh::write_boot_info(machine.ram(), entry, &info)?;
+                machine.start_at(&pvh::initial_state(entry.pvh_entry))?;
+                Ok(machine)
+            }
+            Guest::Linux { kernel, initrd, traits } => {
+                let mut machine = self.empty()?;
+                let mut seed = [0; SEED_BYTES];
+                entropy::fill(&mut seed)
+                    .map_err(|source| CliError::Os { doing: "getrandom", source })?;
+                let (command_line, initrd) = (self.command_line.as_str(), initrd.as_deref());
+                kernel.load(machine.ram(), &KernelInfo { command_line, initrd, seed })?;
+                machine.start_at(&pvh::linux_state(kernel.entry()))?;
+                // Where CPL0 code is emulated, a window there is no exact position.
+                machine.set_irq_windows(!traits.emulates_cpl0);
+                Ok(machine)
+            }
+            Guest::Snapshot { path, snapshot } => {
+                let ram = snapshot
+                    .map_memory()
+                    .map_err(|source| CliError::Snapshot { path: path.clone(), source })?;
+                let mut machine = Machine::with_ram(&self.system, &self.config, &ram)?;
+                snapshot.restore(&mut machine).map_err(crate::vcpu::RunError::Restore)?;
+                Ok(machine)
+            }
+        }
+    }
+
+    /// The CPU the guest sees.
+    pub fn cpu_model(&self) -> &CpuModel {
+        &self.config.cpu_model
+    }
+
+    /// xxh3-64 of what the guest is started from.
+    pub fn image_digest(&self) -> u64 {
+        match &self.guest {
+            Guest::Image(image) => image.digest(),
+            Guest::Linux { kernel, initrd, .. } => {
+                let initrd = initrd.as_deref().map_or(0, xxh3_64);
+                let line = xxh3_64(self.command_line.as_bytes());
+                let parts = [kernel.digest(), initrd, line];
+                xxh3_64(&parts.map(u64::to_le_bytes).concat())
+            }
+            Guest::Snapshot { snapshot, .. } => snapshot.digest(),
+        }
+    }
+
+    /// Its name.
+    pub fn guest_name(&self) -> &str {
+        match &self.guest {
+            Guest::Image(image) => image.name(),
+            Guest::Linux { kernel, .. } => kernel.name(),
+            Guest::Snapshot { snapshot, .. } => &snapshot.of().guest_name,
+        }
+    }
+
+    /// MAC address of the NIC.
+    pub fn mac(&self) -> MacAddr {
+        let [a, b, c, d, e, f] = self.config.devices.mac;
+        MacAddr(a, b, c, d, e, f)
+    }
+
+    /// Bytes of guest memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.config.memory_bytes
+    }
+
+    /// Pages of guest memory.
+    pub fn memory_pages(&self) -> u64 {
+        self.config.memory_bytes / PAGE
+    }
+
+    /// Guest time at which it starts, nanoseconds.
+    pub fn start_ns(&self) -> u64 {
+        match &self.guest {
+            Guest::Image(_) | Guest::Linux { .. } => 0,
+            Guest::Snapshot { snapshot, .. } => snapshot.now_ns(),
+        }
+    }
+}
+
+/// The PVH image of `options`, swept for instructions that can't be replayed.
+fn checked_image(options: &VmOptions) -> Result<GuestImage, CliError> {
+    let image = match &options.guest {
+        None => GuestImage::from_bytes("reference guest", reference_guest())?,
+        Some(path) => {
+            let bytes = read_image_file(path)?;
+            GuestImage::from_bytes(&path.display().to_string(), bytes)?
+        }
+    };
+    tell(sweep::check(&sweep::sweep(&image), options.forbidden.into())?);
+    Ok(image)
+}
+
+/// The kernel in `file`, made repeatable for a host of these traits.
+fn kernel(
+    path: &Path,
+    file: &[u8],
+    options: &VmOptions,
+    traits: KernelTraits,
+) -> Result<LinuxKernel, CliError> {
+    let pass = PassOptions {
+        syscall_stays_at_cpl3: traits.syscall_stays_at_cpl3,
+        shortcuts: options.kernel_shortcuts,
+        tolerate: SweepPolicy::from(options.forbidden) == SweepPolicy::Warn,
+    };
+    let kernel = LinuxKernel::from_bytes(&path.display().to_string(), file, &pass)?;
+    let PassReport { lacking, sweep, .. } = kernel.report();
+    for line in lacking {
+        tracing::warn!("{line}");
+    }
+    // A distribution's kernel has some of everything; `understudy inspect` lists it.
+    let (warned, noted) = (sweep.warned, sweep.noted);
+    tracing::info!("kernel: {warned} doubtful instructions, {noted} notes; see 'inspect'");
+    Ok(kernel)
+}
+
+/// Asks this host's KVM how it runs kernel code.
+pub fn traits_of_host(system: &System, model: &CpuModel) -> Result<KernelTraits, CliError> {
+    let found = kernel_traits(system, model)?;
+    Ok(found.unwrap_or_else(|| {
+        tracing::warn!("the probe of this host's KVM came to no result: taking it for VMX or SVM");
+        KernelTraits { syscall_stays_at_cpl3: false, emulates_cpl0: false }
+    }))
+}
+
+fn open_snapshot(path: &Path) -> Result<(PathBuf, Snapshot), CliError> {
+    match Snapshot::open(path) {
+        Ok(snapshot) => Ok((path.to_owned(), snapshot)),
+        Err(source) => Err(CliError::Snapshot { path: path.to_owned(), source }),
+    }
+}
+
+fn check_cpu(path: &Path, snapshot: &Snapshot, ours: &CpuModel) -> Result<(), CliError> {
+    let of = snapshot.of();
+    if of.cpu_digest == ours.digest() {
+        return Ok(());
+    }
+    Err(CliError::CpuModel {
+        what: "snapshot",
+        path: path.to_owned(),
+        theirs: format!("{} ({:016x})", of.cpu_name, of.cpu_digest),
+        ours: format!("{} ({:016x})", ours.name(), ours.digest()),
+    })
+}
+
+/// Reads an image, a kernel or an initrd.
+pub fn read_image_file(path: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(path).map_err(|source| CliError::ImageFile { path: path.to_owned(), source })
+}
+
+fn tell(lines: Vec<String>) {
+    for line in lines {
+        if line.starts_with("note") {
+            tracing::info!("{line}");
+        } else {
+            tracing::warn!("{line}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `understudy inspect`.
+
+use super::blueprint::{read_image_file, traits_of_host};
+use super::exit_code::CliError;
+use crate::boot::cpu_model::CpuModel;
+use crate::boot::image::GuestImage;
+use crate::boot::linux::{LinuxKernel, PassOptions, PassReport};
+use crate::boot::rules::Verdict;
+use crate::boot::sweep::{self, Finding, SweepReport};
+use crate::kvm::System;
+use clap::Args;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// Options of `inspect`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example: understudy inspect /boot/vmlinuz
+
+Tells of a Linux kernel (bzImage) what this program rewrites and hooks in it on this host, and of any
+other guest image or ELF64 program what a replay can't reproduce. Nothing is run but a probe of KVM.")]
+pub struct InspectArgs {
+    /// Kernel, guest image or program
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Also tell what --kernel-shortcuts leaves out
+    #[arg(long)]
+    kernel_shortcuts: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// KVM device node
+    #[arg(long, value_name = "PATH", default_value = crate::kvm::system::DEV_KVM, hide = true)]
+    kvm: String,
+}
+
+/// Prints the report.
+pub fn main(args: &InspectArgs) -> Result<(), CliError> {
+    let file = read_image_file(&args.file)?;
+    let name = args.file.display().to_string();
+    if file.get(0x202..0x206) != Some(b"HdrS") {
+        let report = sweep::sweep(&GuestImage::for_inspection(&name, file)?);
+        return match args.json {
+            true => print(&format!("{}\n", json!({ "file": name, "sweep": report }))),
+            false => print(&findings(&report)),
+        };
+    }
+    let system = System::open(&args.kvm)?;
+    let model = CpuModel::from_supported(&system.supported_cpuid()?);
+    let traits = traits_of_host(&system, &model)?;
+    let options = PassOptions {
+        syscall_stays_at_cpl3: traits.syscall_stays_at_cpl3,
+        shortcuts: args.kernel_shortcuts,
+        tolerate: true,
+    };
+    let kernel = LinuxKernel::from_bytes(&name, &file, &options)?;
+    match args.json {
+        true => print(&format!("{}\n", json!({ "file": name, "kernel": kernel.report() }))),
+        false => print(&kernel_text(kernel.report())),
+    }
+}
+
+fn print(text: &str) -> Result<(), CliError> {
+    super::output::write(text)
+        .map_err(|source| CliError::Os { doing: "writing to standard output", source })
+}
+
+fn kernel_text(report: &PassReport) -> String {
+    let PassReport { symbols, rewritten, hooks, lacking, shortcuts, sweep } = report;
+    let mut text = format!("{symbols} symbols\n");
+    for one in rewritten {
+        let symbol = one.symbol.as_deref().unwrap_or("?");
+        let _ = writeln!(text, "rewritten  {:#x}  {:<8} {symbol}", one.address, one.mnemonic);
+    }
+    for hook in hooks {
+        let _ = writeln!(text, "hooked     {:#x}  {} ({})", hook.address, hook.symbol, hook.what);
+    }
+    for what in lacking {
+        let _ = writeln!(text, "refused    {what}");
+    }
+    for shortcut in shortcuts {
+        let _ = writeln!(text, "left out   {} ({} places)", shortcut.what, shortcut.places);
+    }
+    text + &findings(sweep)
+}
+
+fn findings(report: &SweepReport) -> String {
+    let mut text = String::new();
+    let mut sorted: Vec<&Finding> = report.findings.iter().collect();
+    sorted.sort_by_key(|finding| (finding.verdict, finding.address));
+    for finding in sorted {
+        let verdict = match finding.verdict {
+            Verdict::Forbidden => "forbidden",
+            Verdict::Warned => "doubtful",
+            Verdict::AllowedNote => "note",
+        };
+        let Finding { address, mnemonic, symbol, why, .. } = finding;
+        let symbol = symbol.as_deref().unwrap_or("?");
+        let _ = writeln!(text, "{verdict:<10} {address:#x}  {mnemonic:<8} {symbol}: {why}");
+    }
+    let SweepReport { forbidden, warned, noted, bytes_swept, undecodable, .. } = report;
+    let _ = writeln!(
+        text,
+        "{bytes_swept} bytes of code, {undecodable} of them no instruction: {forbidden} forbidden, \
+         {warned} doubtful, {noted} notes"
+    );
+    text
+}

@@ -1,0 +1,84 @@
+//! `understudy save`.
+
+use super::blueprint::{self, Prepared};
+use super::exit_code::CliError;
+use super::options::VmOptions;
+use super::run::result;
+use super::{output, session};
+use crate::checkpoint::{ImageView, SnapshotOf, snapshot};
+use crate::replay::error::SourceError;
+use crate::replay::guest_clock::GuestClock;
+use crate::replay::{Snapshotter, World};
+use crate::vcpu::RunError;
+use clap::Args;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Options of `save`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example: understudy save debian.snap --kernel vmlinuz --initrd guest.cpio --memory 256 --when READY
+         understudy run --restore debian.snap --tap tap0
+
+Runs the VM up to the first time that it waits after printing the text, or, without one, until it is
+told to stop, writes the whole machine to the file and ends. A snapshot starts on hosts with the same
+CPU model (see 'understudy doctor'), in milliseconds.")]
+pub struct SaveArgs {
+    /// Snapshot to write; one that exists is replaced when the new one is whole
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    vm: VmOptions,
+    /// Save when the guest waits after printing this on its console
+    #[arg(long, value_name = "TEXT")]
+    when: Option<String>,
+    /// Let the guest's clock run this many times slower than the host's meanwhile, and skip what it
+    /// only waits for: where KVM emulates kernel code, a start-up spends itself on timer interrupts
+    /// otherwise
+    #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN)]
+    slow_clock: NonZeroU32,
+}
+
+/// Runs a VM up to a point and saves it.
+pub fn main(args: &SaveArgs) -> Result<(), CliError> {
+    let options = &args.vm;
+    let Prepared { machine, blueprint } = blueprint::prepare(options)?;
+    let port = session::open_port(options)?;
+    let of = SnapshotOf {
+        guest_digest: blueprint.image_digest(),
+        guest_name: blueprint.guest_name().to_owned(),
+        cpu_digest: blueprint.cpu_model().digest(),
+        cpu_name: blueprint.cpu_model().name(),
+        nic_mac: blueprint.mac().octets(),
+    };
+    let clock = GuestClock::slowed(blueprint.start_ns(), args.slow_clock);
+    let mut pages = 0;
+    let outcome = session::supervise(
+        machine,
+        options.core,
+        options.seconds.map(Duration::from_secs_f64),
+        |stop| {
+            let world = World::new(session::world_config(options, port, clock, stop)?)?;
+            let keep = Box::new(|image: &ImageView<'_>| {
+                pages = snapshot::save(&args.file, &of, image)?;
+                Ok(())
+            });
+            Ok(Snapshotter::new(world, args.when.clone(), keep))
+        },
+        |snapshotter| snapshotter.is_done(),
+    )?;
+    let mut result = result(&outcome);
+    outcome.end.map_err(|error| match error {
+        RunError::Source(SourceError::Snapshot(source)) => {
+            CliError::Snapshot { path: args.file.clone(), source }
+        }
+        error => error.into(),
+    })?;
+    if !outcome.report {
+        let text = args.when.clone().unwrap_or_default();
+        return Err(CliError::NotSaved { path: args.file.clone(), text });
+    }
+    result.insert("pages".into(), pages.into());
+    output::print(&result, options.json)
+}
