@@ -57,7 +57,6 @@ pub(crate) struct Args {
 
 impl Args {
     /// For a report in minutes: less than 20 seconds.
-    #[allow(dead_code, reason = "for a report of all measurements")]
     pub(crate) fn quick() -> Args {
         Args {
             deadlines_us: vec![500, 2000],

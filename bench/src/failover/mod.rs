@@ -48,7 +48,6 @@ pub(crate) struct Args {
 
 impl Args {
     /// For a report in minutes: less than 45 seconds.
-    #[allow(dead_code, reason = "for a report of all measurements")]
     pub(crate) fn quick() -> Args {
         Args { kills: 3, silences: vec![20, 100, 500], watch_s: 2.5, rounds: 1, ..Args::full() }
     }

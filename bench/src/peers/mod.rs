@@ -60,7 +60,6 @@ pub(crate) struct Args {
 
 impl Args {
     /// For a report in minutes: less than half a minute.
-    #[allow(dead_code, reason = "for a report of all measurements")]
     pub(crate) fn quick() -> Args {
         Args { pings: 1500, requests: 3000, turns: 6, ..Args::full() }
     }

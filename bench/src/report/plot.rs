@@ -30,7 +30,7 @@ impl Ranged for Nines {
     type ValueType = f64;
 
     fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
-        limit.0 + ((limit.1 - limit.0) as f64 * value / self.0) as i32
+        limit.0 + (f64::from(limit.1 - limit.0) * value / self.0) as i32
     }
 
     fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
