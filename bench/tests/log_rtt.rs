@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const VARIANTS: [&str; 5] = ["channel", "channel-insecure", "udp", "tcp", "af_packet"];
+const VARIANTS: [&str; 6] = ["channel", "channel-insecure", "port", "udp", "tcp", "af_packet"];
 const REQUESTS: u64 = 101;
 const IDLE_REQUESTS: u64 = 5;
 const ENTRIES: u64 = 30;

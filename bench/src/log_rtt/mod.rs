@@ -1,11 +1,12 @@
 //! The logging channel and what else there is, in turns on one LAN: round trips, bulk, log entries
 //! beside bulk, and what sealing is of it.
 //!
-//! - `variant`: what makes round trips; `channel` and `socket` are how
+//! - `variant`: what makes round trips; `channel`, `bare_port` and `socket` are how
 //! - `policy`: how all of them wait
 //! - `round_trips`, `bulk`, `under_bulk`: the measurements
 //! - `report`: the tables
 
+mod bare_port;
 mod bulk;
 mod channel;
 mod policy;

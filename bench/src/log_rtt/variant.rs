@@ -1,9 +1,11 @@
 //! What is compared: the logging channel, and the ways that are there already.
 
+use super::bare_port::BarePort;
 use super::channel::{self, ChannelClient, ChannelServer};
 use super::policy::Policy;
 use super::socket::{SocketKind, SocketPeer};
 use crate::error::BenchError;
+use crate::lan::Host;
 use logchan::seal::Protection;
 use logchan::time::Time;
 
@@ -17,6 +19,8 @@ pub(crate) enum Variant {
     Channel,
     /// The logging channel with --insecure
     ChannelInsecure,
+    /// The channel's port alone: receive ring and io_uring, echoed
+    Port,
     /// UDP, echoed
     Udp,
     /// TCP with TCP_NODELAY, echoed
@@ -32,6 +36,7 @@ impl Variant {
         match self {
             Variant::Channel => channel::name(Protection::Sealed),
             Variant::ChannelInsecure => channel::name(Protection::Insecure),
+            Variant::Port => "port",
             Variant::Udp => "udp",
             Variant::Tcp => "tcp",
             Variant::AfPacket => "af_packet",
@@ -46,6 +51,7 @@ impl Variant {
             Variant::ChannelInsecure => {
                 Box::new(ChannelServer::open(Protection::Insecure, policy.wait())?)
             }
+            Variant::Port => Box::new(BarePort::open(Host::Server, policy.wait())?),
             Variant::Udp => Box::new(socket(SocketKind::Udp)?),
             Variant::Tcp => Box::new(socket(SocketKind::Tcp)?),
             Variant::AfPacket => Box::new(socket(SocketKind::Packet)?),
@@ -60,6 +66,7 @@ impl Variant {
             Variant::ChannelInsecure => {
                 Box::new(ChannelClient::open(Protection::Insecure, policy.wait())?)
             }
+            Variant::Port => Box::new(BarePort::open(Host::Client, policy.wait())?),
             Variant::Udp => Box::new(socket(SocketKind::Udp)?),
             Variant::Tcp => Box::new(socket(SocketKind::Tcp)?),
             Variant::AfPacket => Box::new(socket(SocketKind::Packet)?),

@@ -24,13 +24,13 @@ fn log_rtt(page: &mut Page, outcome: &Outcome) {
     page.title("The logging channel: round trips");
     page.note(
         "From handing over 64 bytes to knowing that the other host has them: the whole channel (sealed, \
-         retransmitting, acknowledged) against plain sockets that echo. All wait in the same way: block; \
+         retransmitting, acknowledged) against the port it uses (a receive ring and io_uring) and plain sockets, which echo. All wait in the same way: block; \
          or look for 50 us before they do (spin); or, with one request every 10 ms, for 200 us (idle).",
     );
     let round_trips = &outcome.figures["round_trips"];
     let mut rows = Vec::new();
     for policy in ["block", "spin", "idle", "idle-block"] {
-        for variant in ["channel", "channel-insecure", "udp", "tcp", "af_packet"] {
+        for variant in ["channel", "channel-insecure", "port", "udp", "tcp", "af_packet"] {
             let figures = &round_trips[variant][policy];
             if figures.is_object() {
                 let [p50, p99, p999] = times(figures);
@@ -51,7 +51,7 @@ fn log_rtt(page: &mut Page, outcome: &Outcome) {
     }
     page.table(&["", "p50 us", "p99 us", "p99.9 us", "to UDP", "to TCP", "to blocking UDP"], &rows);
     page.part("Nobody blocks (spin)");
-    let names = ["channel", "channel-insecure", "udp", "tcp", "af_packet"];
+    let names = ["channel", "channel-insecure", "port", "udp", "tcp", "af_packet"];
     let series = names.map(|name| format!("{name}-spin"));
     let named: Vec<(&str, &str)> =
         names.into_iter().zip(series.iter().map(String::as_str)).collect();

@@ -57,7 +57,8 @@ pub fn ip(arguments: &str) {
 
 /// Makes tap0, with addresses, up, and the guest's address known without ARP.
 pub fn make_tap() {
-    ip("tuntap add dev tap0 mode tap");
+    // With an owner: where the device node is open to all (0666), a tap without one is, too.
+    ip("tuntap add dev tap0 mode tap user 0");
     ip(&format!("link set tap0 address {HOST_MAC}"));
     ip("link set tap0 up");
     configure_tap();

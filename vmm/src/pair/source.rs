@@ -519,9 +519,16 @@ impl<P: FramePort> EventSource for PairSource<P> {
     }
 
     fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
-        self.until(|parts, now| Ok(parts.replica.input_ready(now)))?;
+        // One reading for both: on this thread each is a system call where RDTSC is a fault.
+        let asked = self.until(|parts, now| {
+            Ok(match parts.replica.input_ready(now) {
+                Step::Ready(()) => Step::Ready(now),
+                Step::Wait => Step::Wait,
+                Step::Void => Step::Void,
+            })
+        })?;
         let PairParts { replica, world, .. } = &mut self.parts;
-        match replica.next_input(now(), world, wants)? {
+        match replica.next_input(asked, world, wants)? {
             Step::Ready(input) => Ok(input),
             Step::Void => Err(SourceError::Void),
             Step::Wait => unreachable!("the engine said that it has an answer"),
