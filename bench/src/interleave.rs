@@ -2,6 +2,7 @@
 //! ratios mean something when their times do not.
 
 use crate::error::BenchError;
+use crate::interrupt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
@@ -16,7 +17,7 @@ pub(crate) struct Rounds {
 
 impl Rounds {
     /// Gives each of `subjects` one turn in each round, in an order drawn anew for each. `turn` gets
-    /// the round and the subject.
+    /// the round and the subject. After Ctrl-C there is no further turn.
     pub(crate) fn run<S>(
         &self,
         title: &'static str,
@@ -29,6 +30,7 @@ impl Rounds {
         for round in 0..self.count {
             random.shuffle(&mut order);
             for &subject in &order {
+                interrupt::check()?;
                 turn(round, &mut subjects[subject])?;
                 progress.inc(1);
             }

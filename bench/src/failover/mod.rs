@@ -97,10 +97,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
         .map(|&silence_ms| Subject { silence_ms, kills: Kills::new(), alarms: Default::default() })
         .collect();
     let rounds = Rounds { count: args.rounds, seed: args.seed };
-    rounds.run("failovers", &mut subjects, |round, subject| {
-        interrupt::check()?;
-        subject.turn(args, round)
-    })?;
+    rounds.run("failovers", &mut subjects, |round, subject| subject.turn(args, round))?;
     let mut outcome = Outcome::new("failover");
     outcome.put("seed", args.seed);
     let mut silences = Vec::new();

@@ -15,7 +15,6 @@ mod qemu;
 use crate::asking::Asker;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
-use crate::interrupt;
 use crate::outcome::{self, Outcome, OutputArgs};
 use crate::series::{Series, ratio};
 use crate::vms::{CORE_A, CORE_B, Standalone, pin};
@@ -152,10 +151,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
         return Err(BenchError::Wrong(format!("the guest boots under no QEMU here: {reasons}")));
     }
     let rounds = Rounds { count: args.turns, seed: args.seed };
-    rounds.run("ours and QEMU", &mut subjects, |round, subject| {
-        interrupt::check()?;
-        subject.turn(args, round)
-    })?;
+    rounds.run("ours and QEMU", &mut subjects, |round, subject| subject.turn(args, round))?;
 
     let mut outcome = Outcome::new("peers");
     outcome.put("qemu", program.version.as_str());
