@@ -70,6 +70,8 @@ fn hold_is_made_of_sending_and_acknowledgement_and_a_vm_without_a_backup_has_non
 #[test]
 fn throughput_counts_what_each_vm_did() {
     let result = measure(&["throughput", "--json", "--rounds=1", "--requests=160", "--echo-mib=1"]);
+    let bytes = number(&result["work"]["counter-1"]["protected"], "/log/bytes_each");
+    assert!((20.0..2000.0).contains(&bytes), "{bytes} bytes of log for each request");
     for (work, count) in [("counter-1", 160), ("counter-16", 160), ("echo", 4)] {
         let by_kind = &result["work"][work];
         for kind in ["standalone", "no-stages", "protected"] {

@@ -48,7 +48,8 @@ pub(super) fn print(figures: &Value) {
             kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
             let kinds: Vec<String> =
                 kinds.iter().map(|(name, mbit)| format!("{name} {mbit:.2}")).collect();
-            println!("{:<11} log, Mbit/s: {}", "", kinds.join(", "));
+            let each = by_kind["protected"]["log"]["bytes_each"].as_f64().unwrap_or(f64::NAN);
+            println!("{:<11} log, Mbit/s: {}; {each:.0} bytes each", "", kinds.join(", "));
         }
     }
 }

@@ -8,7 +8,12 @@ use crate::interleave::{Rounds, share};
 use crate::outcome::Outcome;
 use crate::vms::{CORE_A, Pair, PairOptions, Standalone};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
 use vmm::demo::pair::network::Host;
+
+/// How old a status may be, and more.
+const STATUS_AGE_MAX: Duration = Duration::from_millis(250);
 
 /// What the VM is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +45,35 @@ struct Done {
     asked: Asked,
     /// Processor seconds of the VM's process, or of primary and backup.
     cpu_seconds: Vec<f64>,
-    /// Status of the primary at the work's end, in the last turn.
-    status: Map<String, Value>,
+    /// Log that the primary made, by kind, bytes.
+    log_bytes: BTreeMap<String, u64>,
+    /// The primary's stages at the work's end, in the last turn.
+    stages: Value,
     /// Most log that the backup had yet to execute at a work's end, bytes.
     lag_bytes: u64,
+}
+
+impl Done {
+    /// Adds what the primary said before and after some work.
+    fn add_status(&mut self, before: &Map<String, Value>, after: &Map<String, Value>) {
+        self.lag_bytes = self.lag_bytes.max(after["lag_bytes"].as_u64().unwrap_or(0));
+        self.stages = after["stages"].clone();
+        let bytes = |status: &Map<String, Value>, kind: &str| {
+            status["log"]["bytes_by_kind"][kind].as_u64().unwrap_or(0)
+        };
+        for kind in after["log"]["bytes_by_kind"].as_object().into_iter().flat_map(Map::keys) {
+            let added = bytes(after, kind).saturating_sub(bytes(before, kind));
+            if added > 0 {
+                *self.log_bytes.entry(kind.clone()).or_default() += added;
+            }
+        }
+    }
+}
+
+/// What the primary says of itself when all is quiet.
+fn status(pair: &Pair) -> Result<Map<String, Value>, BenchError> {
+    std::thread::sleep(STATUS_AGE_MAX);
+    pair.status(Host::A)
 }
 
 /// A VM, and what was measured on it. Each turn has processes of its own.
@@ -59,7 +89,8 @@ impl Subject {
         let nothing = |_work: &Work| Done {
             asked: Asked::new(),
             cpu_seconds: vec![0.0; hosts],
-            status: Map::new(),
+            log_bytes: BTreeMap::new(),
+            stages: Value::Null,
             lag_bytes: 0,
         };
         Subject { kind, done: Work::ALL.iter().map(nothing).collect() }
@@ -80,14 +111,14 @@ impl Subject {
                 ..PairOptions::default()
             })?;
             let pids = Host::ALL.map(|host| pair.pid(host));
+            let mut before = status(&pair)?;
             for work in Work::ALL {
                 self.work(work, amount(work), &pids, |amount| {
                     pair.client(|| work.run(amount, args.client_core))
                 })?;
-                let status = pair.status(Host::A)?;
-                let done = &mut self.done[work as usize];
-                done.lag_bytes = done.lag_bytes.max(status["lag_bytes"].as_u64().unwrap_or(0));
-                done.status = status;
+                let after = status(&pair)?;
+                self.done[work as usize].add_status(&before, &after);
+                before = after;
                 pair.check()?;
             }
             return pair.stop();
@@ -150,8 +181,16 @@ impl Subject {
             "cpu_us_each": us_each,
         });
         if self.kind == Kind::Protected {
-            figures["log"] = done.status["log"].clone();
-            figures["stages"] = done.status["stages"].clone();
+            let mbit = |bytes: u64| bytes as f64 * 8.0 / 1e6 / done.asked.seconds;
+            let by_kind: BTreeMap<&str, f64> =
+                done.log_bytes.iter().map(|(kind, &bytes)| (kind.as_str(), mbit(bytes))).collect();
+            let bytes: u64 = done.log_bytes.values().sum();
+            figures["log"] = json!({
+                "mbit_per_s": mbit(bytes),
+                "mbit_per_s_by_kind": by_kind,
+                "bytes_each": bytes as f64 / count as f64,
+            });
+            figures["stages"] = done.stages.clone();
             figures["lag_bytes_max"] = json!(done.lag_bytes);
         }
         figures

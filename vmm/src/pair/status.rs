@@ -91,6 +91,8 @@ pub struct LogStatus {
     pub mbit_per_s: f64,
     /// By kind, those that occurred.
     pub mbit_per_s_by_kind: BTreeMap<&'static str, f64>,
+    /// Bytes of this session so far, by kind, those that occurred.
+    pub bytes_by_kind: BTreeMap<&'static str, u64>,
     /// Everything this host sends on the log link, Ethernet headers included.
     pub wire_mbit_per_s: f64,
     /// Frames this host sends on the log link.
@@ -203,6 +205,7 @@ impl Publisher {
             entries_per_s: count as f64 / seconds,
             mbit_per_s: mbit(bytes),
             mbit_per_s_by_kind: by_kind,
+            bytes_by_kind: BTreeMap::new(),
             wire_mbit_per_s: mbit(wire.1 - self.mark.wire_bytes),
             wire_frames_per_s: (wire.0 - self.mark.wire_frames) as f64 / seconds,
         };
@@ -250,7 +253,7 @@ impl<P: FramePort> PairSource<P> {
             lag_bytes: replica.lag_bytes(),
             hold: hold_status(self.hold_ns(), replica.hold().len()),
             stages: self.stages().status(),
-            log,
+            log: LogStatus { bytes_by_kind: bytes_by_kind(replica.log_stats()), ..log },
             checkpoints: self.checkpoint_status(),
             takeovers: stats.takeovers,
             backups_lost: stats.backups_lost,
@@ -291,6 +294,11 @@ fn time_status(times_ns: &Histogram<u64>) -> TimeStatus {
         p99_us: us(0.99),
         max_us: times_ns.max() as f64 / 1e3,
     }
+}
+
+fn bytes_by_kind(entries: &EntryStatsTable) -> BTreeMap<&'static str, u64> {
+    let occurred = entries.iter().filter(|(_, stats)| stats.bytes > 0);
+    occurred.map(|(kind, stats)| (kind.name(), stats.bytes)).collect()
 }
 
 fn hold_status(hold_ns: &Histogram<u64>, waiting: usize) -> HoldStatus {
