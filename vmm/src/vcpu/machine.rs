@@ -1,6 +1,6 @@
 //! The machine: one vCPU, RAM, devices.
 
-use super::fixups::Fixups;
+use super::fixups::{self, Fixups};
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::pvh::{EntryMode, InitialState};
 use crate::checkpoint::restore::RestoreError;
@@ -130,9 +130,12 @@ impl Machine {
     /// Drains the vCPU and puts the machine into the state of `image`. `breathe` is called again and
     /// again while that takes long.
     pub fn apply(&mut self, image: &Image, breathe: &mut dyn FnMut()) -> Result<(), RestoreError> {
-        match self.vcpu.drain()? {
-            VmExit::Interrupted => restore::restore(self, image, breathe),
-            exit => Err(RestoreError::ExitOpen { exit }),
+        loop {
+            return match self.vcpu.drain()? {
+                VmExit::Interrupted => restore::restore(self, image, breathe),
+                VmExit::InternalError { suberror } if fixups::fix_up(self, suberror)? => continue,
+                exit => Err(RestoreError::ExitOpen { exit }),
+            };
         }
     }
 }
