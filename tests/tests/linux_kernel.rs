@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::{Duration, Instant};
 use tests::program::{json, run};
 
 /// Where it is linked, loaded and entered.
@@ -136,6 +137,15 @@ fn kernel_is_booted_saved_restored_recorded_and_replayed() {
     // A thousand of each, and what is printed.
     assert!(recorded["natural_exits"].as_u64() > Some(2000), "{recorded}");
 
+    // What it was recorded on is more than the processor: a kernel is prepared for its host.
+    let other = rig.path("other");
+    assert!(run(&["record", "--log", &other, "--for", "0.2", "-q"]).status.success());
+    let digest = |log: &str| {
+        json(&text(&run(&["log", "stat", log, "--json"]).stdout))["cpu_model_digest"].clone()
+    };
+    assert!(digest(&log).is_string());
+    assert_ne!(digest(&log), digest(&other));
+
     let replayed = run(&["replay", &log, "--json"]);
     assert!(replayed.status.success(), "{}", text(&replayed.stderr));
     let replayed = json(&text(&replayed.stdout));
@@ -166,6 +176,8 @@ fn kernel_and_initrd_of_no_use_are_one_line() {
     fails(&["run", "--kernel", &cut], 5, "truncated");
     fails(&["run", "--kernel", &foreign], 5, "not a Linux kernel");
     fails(&["run", "--guest", &kernel], 5, "--kernel");
+    fails(&["run", "--kernel", "/dev/zero"], 5, "does not fit");
+    fails(&["run", "--kernel", &kernel, "--initrd", "/dev/zero"], 5, "does not fit");
     let tolerant = ["--forbidden", "warn", "--kernel", &kernel];
     let refused = run(&[&["run", "--initrd", &initrd][..], &tolerant].concat());
     let errors = text(&refused.stderr);
@@ -199,5 +211,20 @@ fn snapshots_of_no_use_are_one_line() {
     let mut head = good.clone();
     head[60] ^= 0xFF;
     refused(&head, "checksum");
-    fails(&["save", "/no/such/folder/s", "--for", "0.2", "-q"], 6, "No such file");
+    // Told before the guest runs, not after.
+    let start = Instant::now();
+    fails(&["save", "/no/such/folder/s", "--for", "30", "-q"], 6, "No such file");
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn options_that_a_snapshot_has_itself_are_refused() {
+    let mac = "52:54:00:00:00:09";
+    for option in [["--memory", "64"], ["--mac", mac], ["--cmdline", "x"], ["--forbidden", "warn"]]
+    {
+        let refused = run(&[&["run", "--restore", "s"][..], &option].concat());
+        let errors = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{option:?}: {errors}");
+        assert!(errors.contains("cannot be used with"), "{option:?}: {errors}");
+    }
 }

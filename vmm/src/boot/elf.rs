@@ -13,7 +13,7 @@ use crate::boot::notes;
 use crate::mem::layout;
 
 /// Most bytes of an image file. A Debian kernel without debug information is a quarter of it.
-pub(super) const FILE_BYTES_MAX: usize = 256 << 20;
+pub(crate) const FILE_BYTES_MAX: usize = 256 << 20;
 /// Most program headers; linkers emit about ten.
 pub(super) const SEGMENTS_MAX: usize = 64;
 

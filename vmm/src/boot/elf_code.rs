@@ -16,6 +16,9 @@ const SYMBOLS_MAX: usize = 1 << 21;
 /// Most bytes of a symbol's name in a message.
 const SYMBOL_NAME_BYTES_MAX: usize = 128;
 
+/// No code in these last bytes of the address space: the end of every instruction is an address.
+const TOP_BYTES: u64 = 16;
+
 const SHDR_BYTES: usize = 64;
 const SYM_BYTES: usize = 24;
 const SHT_SYMTAB: u32 = 2;
@@ -188,7 +191,8 @@ fn code(segments: &[Segment], sections: &[Section]) -> Result<Vec<Code>, ImageFa
         let executable = segments.iter().filter(|s| s.executable && !s.file.is_empty());
         code = executable.map(|s| Code { file: s.file.clone(), address: s.address }).collect();
     }
-    if code.iter().any(|c| c.address.checked_add(c.file.len() as u64).is_none()) {
+    let end = |c: &Code| c.address.checked_add(c.file.len() as u64 + TOP_BYTES);
+    if code.iter().any(|c| end(c).is_none()) {
         return Err(ImageFault::Malformed { what: "code wraps around the address space" });
     }
     if code.iter().map(|c| c.file.len()).sum::<usize>() > FILE_BYTES_MAX {

@@ -68,6 +68,9 @@ pub enum ImageFault {
     /// ELF for 32-bit machines.
     #[error("a 32-bit ELF file; give a 64-bit one")]
     ThirtyTwoBit,
+    /// A bzImage without a 64-bit entry.
+    #[error("a 32-bit kernel; give a 64-bit one (amd64)")]
+    ThirtyTwoBitKernel,
     /// ELF for another processor.
     #[error("built for ELF machine {machine}, not for x86-64 (62)")]
     OtherMachine { machine: u16 },
@@ -106,6 +109,11 @@ pub enum ImageFault {
         "a segment at {start:#x}..{end:#x} is outside of guest memory, which ends at {memory_end:#x}; give the guest more memory"
     )]
     SegmentOutside { start: u64, end: u64, memory_end: u64 },
+    /// Guest memory is too small for what a kernel needs besides its segments.
+    #[error(
+        "it needs {needed} bytes of guest memory to start, and there are {memory_end}; give the guest more memory"
+    )]
+    MemoryTooSmall { needed: u64, memory_end: u64 },
     /// Guest memory refused the bytes.
     #[error("cannot be written to guest memory: {reason}; report this, the image was checked")]
     Load { reason: String },

@@ -34,3 +34,5 @@ mod notes;
 pub mod pvh;
 pub mod rules;
 pub mod sweep;
+
+pub(crate) use elf::FILE_BYTES_MAX;

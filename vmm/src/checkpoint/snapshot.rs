@@ -7,7 +7,8 @@
 //! ```
 //!
 //! All numbers are little-endian. The memory is not read but mapped, privately: a machine starts in
-//! milliseconds, and what it writes never reaches the file. A file must not change while machines run
+//! milliseconds, and what it writes never reaches the file. Its checksum covers the pages that are not
+//! zero; that the others are is checked, too. A file must not change while machines run
 //! from it: [`save`] writes a new one and renames it, which no running machine notices.
 //!
 //! `VERSION` moves when the layout or `Head` does; states inside are of
@@ -19,14 +20,17 @@ use super::schema::{CheckpointError, MACHINE_SCHEMA, decode};
 use crate::devices::{Devices, DevicesState};
 use crate::kvm::VcpuState;
 use crate::mem::guest::read_page;
-use crate::mem::layout::PAGE;
+use crate::mem::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
 use crate::mem::{GuestRam, MemoryError, dirty, guest};
 use crate::vcpu::Machine;
+use logchan::limits::NAME_BYTES_MAX;
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const MAGIC: &[u8; 8] = b"USTDSNAP";
@@ -43,9 +47,9 @@ const HEAD_BYTES_MAX: u64 = 16 << 20;
 pub struct SnapshotOf {
     /// xxh3-64 of what the guest was booted from.
     pub guest_digest: u64,
-    /// Its name.
+    /// Its name, at most [`NAME_BYTES_MAX`] bytes.
     pub guest_name: String,
-    /// Digest and name of the CPU model.
+    /// Digest and name of the CPU model; for a Linux kernel, with how the host runs kernel code.
     pub cpu_digest: u64,
     /// See `cpu_digest`.
     pub cpu_name: String,
@@ -116,10 +120,56 @@ pub enum SnapshotError {
     /// Guest memory can't be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The machine's state can't be restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
 }
 
-/// Writes a snapshot of the machine that `image` shows to `path`, by way of a file beside it.
-pub fn save(path: &Path, of: &SnapshotOf, image: &ImageView<'_>) -> Result<u64, SnapshotError> {
+/// A snapshot about to be written, in a file beside its place: made before there is a machine to save,
+/// so that a place where nothing can be written is told of at once. Gone if it is not finished.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    part: PathBuf,
+    file: File,
+    is_finished: bool,
+}
+
+impl Draft {
+    /// Makes the file.
+    pub fn create(path: &Path) -> io::Result<Draft> {
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".part");
+        let part = path.with_file_name(name);
+        let file = File::create(&part)?;
+        Ok(Draft { path: path.to_owned(), part, file, is_finished: false })
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        std::fs::rename(&self.part, &self.path)?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = std::fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// Writes a snapshot of the machine that `image` shows and puts it in its place. How many pages of it are
+/// not zero.
+pub fn save(
+    draft: &mut Draft,
+    of: &SnapshotOf,
+    image: &ImageView<'_>,
+) -> Result<u64, SnapshotError> {
     let devices: DevicesState = decode("device", image.devices).expect("it was encoded just now");
     let pages = dirty::nonzero(image.ram);
     let mut digest = Xxh3::new();
@@ -144,26 +194,18 @@ pub fn save(path: &Path, of: &SnapshotOf, image: &ImageView<'_>) -> Result<u64, 
     head.memory_at = (PREFIX_BYTES as u64 + length).next_multiple_of(PAGE);
     let encoded = encode(&head);
 
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    let result = write_file(&part, &head, &encoded, &pages, image.ram)
-        .and_then(|()| std::fs::rename(&part, path));
-    if let Err(error) = result {
-        let _ = std::fs::remove_file(&part);
-        return Err(error.into());
-    }
+    write_file(&mut draft.file, &head, &encoded, &pages, image.ram)?;
+    draft.finish()?;
     Ok(pages.len() as u64)
 }
 
 fn write_file(
-    path: &Path,
+    file: &mut File,
     head: &Head,
     encoded: &[u8],
     pages: &[u64],
     ram: &GuestRam,
 ) -> io::Result<()> {
-    let mut file = File::create(path)?;
     file.set_len(head.memory_at + head.memory_bytes)?;
     let mut prefix = Vec::with_capacity(PREFIX_BYTES);
     prefix.extend(MAGIC);
@@ -287,9 +329,44 @@ impl Snapshot {
                 }
             }
         }
-        match digest.digest() == self.head.memory_digest {
+        match digest.digest() == self.head.memory_digest && self.gaps_are_zero(&mut piece)? {
             true => Ok(()),
             false => Err(SnapshotError::Checksum { what: "memory" }),
+        }
+    }
+
+    /// Whether memory is zero where no run has it: what is there is mapped as well. Holes of the file are
+    /// not read, so this takes time only for a file that was copied without them.
+    fn gaps_are_zero(&self, piece: &mut [u8]) -> io::Result<bool> {
+        let Head { memory_at, memory_bytes, runs, .. } = &self.head;
+        let starts = std::iter::once(0).chain(runs.iter().map(|(first, count)| first + count));
+        let ends = runs.iter().map(|&(first, _)| first).chain([memory_bytes / PAGE]);
+        for (start, end) in starts.zip(ends) {
+            let (mut at, end) = (memory_at + start * PAGE, memory_at + end * PAGE);
+            while let Some(data) = self.data_in(at, end)? {
+                let length = (piece.len() as u64).min(end - data);
+                let piece = &mut piece[..length as usize];
+                self.file.read_exact_at(piece, data)?;
+                if piece.iter().any(|&byte| byte != 0) {
+                    return Ok(false);
+                }
+                at = data + length;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Where in `at..end` of the file bytes begin that are in no hole.
+    fn data_in(&self, at: u64, end: u64) -> io::Result<Option<u64>> {
+        if at >= end {
+            return Ok(None);
+        }
+        match lseek(&self.file, at as i64, Whence::SeekData) {
+            Ok(data) => Ok(Some(data as u64).filter(|&data| data < end)),
+            Err(Errno::ENXIO) => Ok(None),
+            // A file system that knows of no holes.
+            Err(Errno::EINVAL) => Ok(Some(at)),
+            Err(errno) => Err(errno.into()),
         }
     }
 
@@ -321,6 +398,16 @@ fn read_head(bytes: &[u8]) -> Result<Head, SnapshotError> {
     if head.memory_at % PAGE != 0 || head.memory_at < PREFIX_BYTES as u64 + bytes.len() as u64 {
         return malformed("memory's place");
     }
+    // Before anything of that size is read.
+    if !(MEMORY_MIN..=MEMORY_MAX).contains(&head.memory_bytes)
+        || head.memory_bytes % PAGE != 0
+        || head.memory_at.checked_add(head.memory_bytes).is_none()
+    {
+        return malformed("memory's size");
+    }
+    if head.of.guest_name.len().max(head.of.cpu_name.len()) > NAME_BYTES_MAX {
+        return malformed("a name's length");
+    }
     let pages = head.memory_bytes / PAGE;
     let mut next = 0;
     for &(first, count) in &head.runs {
@@ -329,9 +416,6 @@ fn read_head(bytes: &[u8]) -> Result<Head, SnapshotError> {
             Some(end) if first >= next => next = end,
             Some(_) | None => return malformed("runs of pages"),
         }
-    }
-    if head.memory_at.checked_add(head.memory_bytes).is_none() {
-        return malformed("memory's size");
     }
     Ok(head)
 }

@@ -25,7 +25,9 @@ fn written(folder: &Path) -> std::path::PathBuf {
         nic_mac: [2; 6],
     };
     let path = folder.join("s.snap");
-    assert_eq!(save(&path, &of, &image).unwrap(), 4);
+    let mut draft = Draft::create(&path).unwrap();
+    assert!(!path.exists(), "not before it is whole");
+    assert_eq!(save(&mut draft, &of, &image).unwrap(), 4);
     path
 }
 
@@ -50,6 +52,19 @@ fn memory_comes_back_and_what_is_written_to_it_stays_out_of_the_file() {
     let again = Snapshot::open(&path).unwrap().map_memory().unwrap();
     assert_eq!(dirty::nonzero(&again), [3, 4, 5, 900]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no part is left");
+}
+
+#[test]
+fn place_is_tried_at_once_and_nothing_is_left_of_a_draft() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none").join("s.snap");
+    assert_eq!(Draft::create(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
+    let error = Draft::create(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+    let draft = Draft::create(&folder.path().join("s.snap")).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    drop(draft);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -87,6 +102,14 @@ fn damage_is_refused_in_one_line() {
     assert!(refused(&|f| f.push(0)).contains("cut short or damaged"));
     let last_page = good.len() - (MEMORY_BYTES - 900 * PAGE) as usize;
     assert!(refused(&|f| f[last_page + 50] ^= 1).contains("checksum of its memory"));
+    // Pages that no run has, and that are mapped all the same.
+    let memory = good.len() - MEMORY_BYTES as usize;
+    for page in [0, 2, 6, 899, 901, MEMORY_BYTES / PAGE - 1] {
+        let at = memory + (page * PAGE) as usize + 4095;
+        assert!(refused(&|f| f[at] ^= 1).contains("checksum of its memory"), "{page}");
+    }
+    std::fs::write(&path, &good).unwrap();
+    Snapshot::open(&path).unwrap().map_memory().expect("a copy without holes");
 }
 
 #[test]
@@ -103,8 +126,13 @@ fn sound_checksum_over_nonsense_is_refused() {
     for runs in [vec![(0, 5000)], vec![(5, 1), (5, 1)], vec![(1, 0)], vec![(u64::MAX, 2)]] {
         assert!(refused(&Head { runs, ..head.clone() }).contains("runs of pages"));
     }
-    let huge = Head { memory_bytes: u64::MAX, runs: Vec::new(), ..head };
-    assert!(refused(&huge).contains("memory's size"));
+    for memory_bytes in [0, PAGE, MEMORY_BYTES + 1, MEMORY_MAX + PAGE, 1 << 62, u64::MAX] {
+        let runs = vec![(0, memory_bytes / PAGE)];
+        assert!(refused(&Head { memory_bytes, runs, ..head.clone() }).contains("memory's size"));
+    }
+    let name = "x".repeat(NAME_BYTES_MAX + 1);
+    let of = SnapshotOf { cpu_name: name, ..head.of.clone() };
+    assert!(refused(&Head { of, ..head.clone() }).contains("name's length"));
     for seed in 1..=2000u64 {
         let mut dice = fastrand::Rng::with_seed(seed);
         let mut bytes = good[32..32 + length].to_vec();

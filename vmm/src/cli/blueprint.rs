@@ -2,18 +2,21 @@
 
 use super::exit_code::CliError;
 use super::options::{VmOptions, reference_guest};
+use crate::boot::FILE_BYTES_MAX;
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::image::GuestImage;
 use crate::boot::linux::{KernelInfo, LinuxKernel, PassOptions, PassReport, SEED_BYTES};
 use crate::boot::pvh::{self, BootInfo};
 use crate::boot::sweep::{self, SweepPolicy};
-use crate::checkpoint::Snapshot;
+use crate::checkpoint::{Snapshot, SnapshotError};
 use crate::devices::DeviceConfig;
 use crate::kvm::probe::{KernelTraits, kernel_traits};
 use crate::kvm::{System, entropy};
-use crate::mem::layout::PAGE;
+use crate::mem::layout::{MEMORY_MAX, PAGE};
 use crate::vcpu::{Machine, MachineConfig};
 use netpath::mac::MacAddr;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -38,6 +41,8 @@ pub struct Blueprint {
     config: MachineConfig,
     guest: Guest,
     command_line: String,
+    cpu_digest: u64,
+    cpu_name: String,
 }
 
 /// A machine, booted and ready, and what of its making goes into a log's header.
@@ -71,20 +76,27 @@ impl Blueprint {
         };
         let snapshot = options.restore.as_deref().map(open_snapshot).transpose()?;
         let kernel_file = options.kernel.as_deref().map(read_image_file).transpose()?;
-        let initrd = options.initrd.as_deref().map(read_image_file).transpose()?;
+        // What is larger than all of memory has no place in it.
+        let initrd_bytes_max = config.memory_bytes.min(MEMORY_MAX);
+        let read_initrd = |path| read_file(path, initrd_bytes_max);
+        let initrd = options.initrd.as_deref().map(read_initrd).transpose()?;
 
         let system = System::open(&options.kvm)?;
         config.cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
+        let model = &config.cpu_model;
+        let mut cpu = (model.digest(), model.name());
         let guest = match (image, kernel_file, snapshot) {
             (Some(image), _, _) => Guest::Image(Box::new(image)),
             (None, Some(file), _) => {
-                let traits = traits_of_host(&system, &config.cpu_model)?;
+                let traits = traits_of_host(&system, model)?;
+                cpu = (traits.mixed_into(cpu.0), traits.added_to(&cpu.1));
                 let path = options.kernel.as_deref().unwrap_or(Path::new(""));
                 let kernel = Box::new(kernel(path, &file, options, traits)?);
                 Guest::Linux { kernel, initrd, traits }
             }
             (None, None, Some((path, snapshot))) => {
-                check_cpu(&path, &snapshot, &config.cpu_model)?;
+                let theirs = (snapshot.of().cpu_digest, snapshot.of().cpu_name.as_str());
+                cpu = check_cpu(&system, model, theirs, ("snapshot", &path))?;
                 config.memory_bytes = snapshot.memory_bytes();
                 config.devices.mac = snapshot.of().nic_mac;
                 Guest::Snapshot { path, snapshot }
@@ -96,7 +108,8 @@ impl Blueprint {
             (None, Guest::Image(_)) => DEFAULT_COMMAND_LINE.to_owned(),
             (None, Guest::Linux { .. } | Guest::Snapshot { .. }) => String::new(),
         };
-        Ok(Blueprint { system, config, guest, command_line })
+        let (cpu_digest, cpu_name) = cpu;
+        Ok(Blueprint { system, config, guest, command_line, cpu_digest, cpu_name })
     }
 
     /// A machine with empty memory, for a checkpoint to be applied to.
@@ -128,19 +141,25 @@ impl Blueprint {
                 Ok(machine)
             }
             Guest::Snapshot { path, snapshot } => {
-                let ram = snapshot
-                    .map_memory()
-                    .map_err(|source| CliError::Snapshot { path: path.clone(), source })?;
-                let mut machine = Machine::with_ram(&self.system, &self.config, &ram)?;
-                snapshot.restore(&mut machine).map_err(crate::vcpu::RunError::Restore)?;
+                let failed =
+                    |source: SnapshotError| CliError::Snapshot { path: path.clone(), source };
+                let ram = snapshot.map_memory().map_err(failed)?;
+                let mut machine = Machine::with_ram(&self.system, &self.config, &ram, false)?;
+                snapshot.restore(&mut machine).map_err(|error| failed(error.into()))?;
                 Ok(machine)
             }
         }
     }
 
-    /// The CPU the guest sees.
-    pub fn cpu_model(&self) -> &CpuModel {
-        &self.config.cpu_model
+    /// One number for the CPU that the guest sees and, if it is a Linux kernel, for how this host runs
+    /// it: a kernel is prepared for that. Machines go on only where it is the same.
+    pub fn cpu_digest(&self) -> u64 {
+        self.cpu_digest
+    }
+
+    /// The same in words; fit for one line of output.
+    pub fn cpu_name(&self) -> &str {
+        &self.cpu_name
     }
 
     /// xxh3-64 of what the guest is started from.
@@ -243,22 +262,51 @@ fn open_snapshot(path: &Path) -> Result<(PathBuf, Snapshot), CliError> {
     }
 }
 
-fn check_cpu(path: &Path, snapshot: &Snapshot, ours: &CpuModel) -> Result<(), CliError> {
-    let of = snapshot.of();
-    if of.cpu_digest == ours.digest() {
-        return Ok(());
+/// Whether this host is one for a machine that was made with the CPU of digest and name `theirs`, which
+/// stands in `file` (its kind and path): that digest, and a name for it. How KVM runs kernel code is
+/// found out only if it has to be.
+pub fn check_cpu(
+    system: &System,
+    model: &CpuModel,
+    theirs: (u64, &str),
+    file: (&'static str, &Path),
+) -> Result<(u64, String), CliError> {
+    let plain = (model.digest(), model.name());
+    if theirs.0 == plain.0 {
+        return Ok(plain);
+    }
+    let traits = traits_of_host(system, model)?;
+    let for_linux = (traits.mixed_into(plain.0), traits.added_to(&plain.1));
+    if theirs.0 == for_linux.0 {
+        return Ok(for_linux);
     }
     Err(CliError::CpuModel {
-        what: "snapshot",
-        path: path.to_owned(),
-        theirs: format!("{} ({:016x})", of.cpu_name, of.cpu_digest),
-        ours: format!("{} ({:016x})", ours.name(), ours.digest()),
+        what: file.0,
+        path: file.1.to_owned(),
+        theirs: format!("{} ({:016x})", theirs.1.escape_debug(), theirs.0),
+        ours: format!("{} ({:016x}, for Linux {:016x})", for_linux.1, plain.0, for_linux.0),
     })
 }
 
-/// Reads an image, a kernel or an initrd.
+/// Reads an image or a kernel.
 pub fn read_image_file(path: &Path) -> Result<Vec<u8>, CliError> {
-    std::fs::read(path).map_err(|source| CliError::ImageFile { path: path.to_owned(), source })
+    read_file(path, FILE_BYTES_MAX as u64)
+}
+
+/// Reads a file of at most `bytes_max` bytes; of a longer one, or one without end, no more than that.
+fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CliError> {
+    let read = || {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len().min(bytes_max);
+        let mut bytes = Vec::with_capacity(length as usize + 1);
+        file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > bytes_max {
+            let what = format!("it does not fit: there is room for {bytes_max} bytes");
+            return Err(io::Error::other(what));
+        }
+        Ok(bytes)
+    };
+    read().map_err(|source| CliError::ImageFile { path: path.to_owned(), source })
 }
 
 fn tell(lines: Vec<String>) {

@@ -120,12 +120,12 @@ pub enum CliError {
         source: SnapshotError,
     },
     /// The VM ended before there was anything to save.
-    #[error("snapshot {}: not written: the VM ended, and it never waited after printing {text:?}", path.display())]
+    #[error("snapshot {}: not written: the VM ended{never}", path.display())]
     NotSaved {
         /// Which.
         path: PathBuf,
-        /// What was to be printed.
-        text: String,
+        /// What it never did, as a clause; empty if nothing was waited for.
+        never: String,
     },
     /// Another file.
     #[error("{}: {source}", path.display())]
@@ -214,11 +214,7 @@ impl CliError {
             CliError::Run(error) => match error {
                 RunError::Kvm(_) => Code::Host,
                 RunError::Source(error) => source_code(error),
-                RunError::Restore(error) => match error {
-                    RestoreError::Checkpoint(_) => Code::Log,
-                    RestoreError::ExitOpen { .. } => Code::Diverged,
-                    RestoreError::Kvm(_) => Code::Host,
-                },
+                RunError::Restore(error) => restore_code(error),
                 RunError::Guest { .. }
                 | RunError::HaltedForever { .. }
                 | RunError::Reset { .. } => Code::Guest,
@@ -245,6 +241,7 @@ fn source_code(error: &SourceError) -> Code {
 fn snapshot_code(error: &SnapshotError) -> Code {
     match error {
         SnapshotError::Memory(_) => Code::Host,
+        SnapshotError::Restore(error) => restore_code(error),
         SnapshotError::Io(_)
         | SnapshotError::NotSnapshot
         | SnapshotError::Version { .. }
@@ -252,6 +249,14 @@ fn snapshot_code(error: &SnapshotError) -> Code {
         | SnapshotError::Length { .. }
         | SnapshotError::Checksum { .. }
         | SnapshotError::Malformed { .. } => Code::Log,
+    }
+}
+
+fn restore_code(error: &RestoreError) -> Code {
+    match error {
+        RestoreError::Checkpoint(_) => Code::Log,
+        RestoreError::ExitOpen { .. } => Code::Diverged,
+        RestoreError::Kvm(_) => Code::Host,
     }
 }
 

@@ -41,8 +41,9 @@ pub struct VmOptions {
     /// KVM emulates kernel code; of no use on other hosts
     #[arg(long, requires = "kernel")]
     pub kernel_shortcuts: bool,
-    /// Snapshot to start from, made by 'understudy save'; it has its own memory size and MAC address
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["guest", "kernel"])]
+    /// Snapshot to start from, made by 'understudy save'; it has its own memory size, MAC address and
+    /// command line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["guest", "kernel", "memory", "mac", "command_line", "forbidden"])]
     pub restore: Option<PathBuf>,
     /// What to do about instructions in the image whose results a replay can't reproduce
     #[arg(long, value_name = "POLICY", default_value = "refuse")]

@@ -52,9 +52,9 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         machine_schema: MACHINE_SCHEMA,
         nic_mac: blueprint.mac().octets(),
         guest_digest: blueprint.image_digest(),
-        cpu_digest: blueprint.cpu_model().digest(),
+        cpu_digest: blueprint.cpu_digest(),
         guest_name: shortened(blueprint.guest_name().to_owned()),
-        cpu_name: blueprint.cpu_model().name(),
+        cpu_name: blueprint.cpu_name().to_owned(),
     };
     let log = LogFile::create(&args.log, &header, args.force)
         .map_err(|source| CliError::Log { path: args.log.clone(), source })?;
@@ -89,8 +89,8 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     output::print(&result, options.json)
 }
 
-/// A name as long as a log's header takes, cut between two characters.
-fn shortened(mut name: String) -> String {
+/// A name as long as the header of a log or snapshot takes, cut between two characters.
+pub(super) fn shortened(mut name: String) -> String {
     let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
     name.truncate(end.unwrap_or(0));
     name

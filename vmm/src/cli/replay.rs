@@ -1,5 +1,6 @@
 //! `understudy replay`.
 
+use super::blueprint::check_cpu;
 use super::exit_code::{CliError, Code};
 use super::run::result;
 use super::{output, session};
@@ -96,14 +97,8 @@ fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError
     }
     let system = System::open(&args.kvm)?;
     let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
-    if cpu_model.digest() != header.cpu_digest {
-        return Err(CliError::CpuModel {
-            what: "log",
-            path: args.log.clone(),
-            theirs: format!("{} ({:016x})", header.cpu_name, header.cpu_digest),
-            ours: format!("{} ({:016x})", cpu_model.name(), cpu_model.digest()),
-        });
-    }
+    let theirs = (header.cpu_digest, header.cpu_name.as_str());
+    check_cpu(&system, &cpu_model, theirs, ("log", &args.log))?;
     let config = MachineConfig {
         memory_bytes: header.memory_bytes,
         cpu_model,

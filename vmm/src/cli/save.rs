@@ -3,9 +3,11 @@
 use super::blueprint::{self, Prepared};
 use super::exit_code::CliError;
 use super::options::VmOptions;
+use super::record::shortened;
 use super::run::result;
 use super::{output, session};
-use crate::checkpoint::{ImageView, SnapshotOf, snapshot};
+use crate::checkpoint::snapshot::{self, Draft};
+use crate::checkpoint::{ImageView, SnapshotOf};
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Snapshotter, World};
@@ -23,7 +25,8 @@ Example: understudy save debian.snap --kernel vmlinuz --initrd guest.cpio --memo
 
 Runs the VM up to the first time that it waits after printing the text, or, without one, until it is
 told to stop, writes the whole machine to the file and ends. A snapshot starts on hosts with the same
-CPU model (see 'understudy doctor'), in milliseconds.")]
+CPU model (see 'understudy doctor'), in milliseconds; one of a Linux kernel only where KVM also runs
+kernel code the same way.")]
 pub struct SaveArgs {
     /// Snapshot to write; one that exists is replaced when the new one is whole
     #[arg(value_name = "FILE")]
@@ -47,11 +50,13 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     let port = session::open_port(options)?;
     let of = SnapshotOf {
         guest_digest: blueprint.image_digest(),
-        guest_name: blueprint.guest_name().to_owned(),
-        cpu_digest: blueprint.cpu_model().digest(),
-        cpu_name: blueprint.cpu_model().name(),
+        guest_name: shortened(blueprint.guest_name().to_owned()),
+        cpu_digest: blueprint.cpu_digest(),
+        cpu_name: blueprint.cpu_name().to_owned(),
         nic_mac: blueprint.mac().octets(),
     };
+    let mut draft = Draft::create(&args.file)
+        .map_err(|error| CliError::Snapshot { path: args.file.clone(), source: error.into() })?;
     let clock = GuestClock::slowed(blueprint.start_ns(), args.slow_clock);
     let mut pages = 0;
     let outcome = session::supervise(
@@ -61,7 +66,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         |stop| {
             let world = World::new(session::world_config(options, port, clock, stop)?)?;
             let keep = Box::new(|image: &ImageView<'_>| {
-                pages = snapshot::save(&args.file, &of, image)?;
+                pages = snapshot::save(&mut draft, &of, image)?;
                 Ok(())
             });
             Ok(Snapshotter::new(world, args.when.clone(), keep))
@@ -76,8 +81,10 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         error => error.into(),
     })?;
     if !outcome.report {
-        let text = args.when.clone().unwrap_or_default();
-        return Err(CliError::NotSaved { path: args.file.clone(), text });
+        let text = args.when.as_ref();
+        let never = text.map(|text| format!(", and it never waited after printing {text:?}"));
+        let never = never.unwrap_or_default();
+        return Err(CliError::NotSaved { path: args.file.clone(), never });
     }
     result.insert("pages".into(), pages.into());
     output::print(&result, options.json)

@@ -13,6 +13,7 @@ use crate::boot::cpu_model::CpuModel;
 use crate::mem::{GuestRam, layout::MEMORY_MIN};
 use kvm_bindings::{kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// How this host runs kernel code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,22 @@ pub struct KernelTraits {
     pub syscall_stays_at_cpl3: bool,
     /// KVM emulates CPL0 code, one instruction after the other, and knows not all of them.
     pub emulates_cpl0: bool,
+}
+
+impl KernelTraits {
+    /// The CPU model's `digest` for a Linux kernel, which is prepared for these traits: what hosts of
+    /// other ones must not take for theirs.
+    pub fn mixed_into(self, digest: u64) -> u64 {
+        let traits = [self.syscall_stays_at_cpl3, self.emulates_cpl0].map(u8::from);
+        xxh3_64(&[&digest.to_le_bytes()[..], &traits].concat())
+    }
+
+    /// The CPU model's `name` with what is not as on most hosts.
+    pub fn added_to(self, name: &str) -> String {
+        let syscall = if self.syscall_stays_at_cpl3 { ", SYSCALL left at CPL3" } else { "" };
+        let emulated = if self.emulates_cpl0 { ", kernel code emulated" } else { "" };
+        format!("{name}{syscall}{emulated}")
+    }
 }
 
 /// Where the probe's parts lie; one page each, identity-mapped.
@@ -170,6 +187,21 @@ fn enter_at_cpl3(sregs: &mut kvm_sregs) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_combination_of_traits_is_another_host() {
+        let traits = [(false, false), (false, true), (true, false), (true, true)];
+        let traits = traits.map(|(syscall_stays_at_cpl3, emulates_cpl0)| KernelTraits {
+            syscall_stays_at_cpl3,
+            emulates_cpl0,
+        });
+        let digests: std::collections::BTreeSet<_> =
+            traits.iter().map(|traits| traits.mixed_into(7)).chain([7]).collect();
+        let names: std::collections::BTreeSet<_> =
+            traits.iter().map(|traits| traits.added_to("cpu")).collect();
+        assert_eq!((digests.len(), names.len()), (5, 4));
+        assert_ne!(traits[0].mixed_into(7), traits[0].mixed_into(8));
+    }
 
     #[test]
     fn probe_of_this_host_comes_to_a_result() {

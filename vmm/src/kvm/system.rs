@@ -91,8 +91,31 @@ impl System {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kvm::VmExit;
     use crate::kvm::kick::{Kicker, install};
     use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn breakpoint_that_the_guest_did_not_see_yet_is_told_of() {
+        let system = System::open(DEV_KVM).unwrap();
+        let ram = crate::mem::guest::allocate(16 << 20).unwrap();
+        let vm = system.create_vm(&ram).unwrap();
+        let mut vcpu = vm.create_vcpu(&[]).unwrap();
+        // Fills the run page.
+        assert_eq!(vcpu.drain().unwrap(), VmExit::Interrupted);
+        let state = vcpu.save().unwrap();
+        let rip = state.regs.rip + 1;
+        vcpu.continue_at(rip, Some(3)).unwrap();
+        assert_eq!(vcpu.drain().unwrap(), VmExit::Interrupted);
+        assert!(vcpu.holds_soft_exception(), "the run ended before it was delivered");
+        assert_eq!(vcpu.save().unwrap().events.exception.injected, 0, "KVM reports it now");
+        vcpu.restore(&state).unwrap();
+        assert!(!vcpu.holds_soft_exception());
+        for exception in [None, Some(7)] {
+            vcpu.continue_at(rip, exception).unwrap();
+            assert!(!vcpu.holds_soft_exception(), "{exception:?}");
+        }
+    }
 
     #[test]
     fn vms_are_made_while_their_thread_is_kicked() {

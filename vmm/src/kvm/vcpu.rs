@@ -2,7 +2,7 @@
 
 use super::caps::SYNC_REGS_ALL;
 use super::error::KvmError;
-use super::exit::{Direction, VmExit};
+use super::exit::{Direction, ExitClass, VmExit};
 use super::kick;
 use super::state::{GUEST_MSRS, VcpuState};
 use crate::boot::pvh::InitialState;
@@ -15,6 +15,8 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use std::os::fd::AsRawFd;
 
+/// The exception of INT3, the only one here that is a software exception for KVM.
+const BREAKPOINT: u8 = 3;
 /// Global pages enabled (SDM vol. 3, 2.5).
 const CR4_PGE: u64 = 1 << 7;
 
@@ -50,6 +52,8 @@ pub struct Vcpu {
     /// From the run page at the last exit, or from the state last set.
     if_flag: bool,
     ready: bool,
+    /// Where the guest would go on behind a software exception that KVM may still hold.
+    undelivered: Option<u64>,
 }
 
 impl Vcpu {
@@ -63,7 +67,14 @@ impl Vcpu {
         })?;
         fd.set_cpuid2(&table).map_err(KvmError::call("KVM_SET_CPUID2"))?;
         fd.get_kvm_run().kvm_valid_regs = SYNC_REGS_ALL as u64;
-        let mut vcpu = Vcpu { aim: None, fd, msrs: Vec::new(), if_flag: false, ready: false };
+        let mut vcpu = Vcpu {
+            aim: None,
+            fd,
+            msrs: Vec::new(),
+            if_flag: false,
+            ready: false,
+            undelivered: None,
+        };
         for &index in GUEST_MSRS.iter().filter(|index| supported_msrs.contains(index)) {
             // Some listed MSRs can't be read on some hosts: KVM_GET_MSRS then returns 0 read.
             if vcpu.read_msrs(&[index]).is_ok() {
@@ -98,8 +109,19 @@ impl Vcpu {
         let run = self.fd.get_kvm_run();
         self.if_flag = run.if_flag != 0;
         self.ready = run.ready_for_interrupt_injection != 0;
+        // SAFETY: as in `sync_regs`.
+        let rip = unsafe { run.s.regs.regs.rip };
+        if self.undelivered != Some(rip) {
+            self.undelivered = None;
+        }
         match result {
-            Ok(()) => Ok(self.read_exit()),
+            Ok(()) => {
+                let exit = self.read_exit();
+                if exit.class() == ExitClass::Natural {
+                    self.undelivered = None;
+                }
+                Ok(exit)
+            }
             Err(error) if error.errno() == libc::EINTR => {
                 run.immediate_exit = 0;
                 Ok(VmExit::Interrupted)
@@ -221,7 +243,15 @@ impl Vcpu {
             events.exception.has_error_code = 0;
             self.fd.set_vcpu_events(&events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?;
         }
+        self.undelivered = (exception == Some(BREAKPOINT)).then_some(rip);
         Ok(())
+    }
+
+    /// Whether the vCPU may hold a breakpoint exception that the guest did not see yet. No saved state
+    /// has it: KVM_GET_VCPU_EVENTS does not report software exceptions, and RIP is behind the
+    /// instruction already. True without need where the guest came back to that place since.
+    pub fn holds_soft_exception(&self) -> bool {
+        self.undelivered.is_some()
     }
 
     /// The x87 status word.
@@ -293,7 +323,8 @@ impl Vcpu {
     }
 
     /// The whole state. Valid only where nothing is left open: after an EINTR, or after
-    /// [`Vcpu::drain`] returned one, or before the first run.
+    /// [`Vcpu::drain`] returned one, or before the first run; and not while
+    /// [`Vcpu::holds_soft_exception`].
     pub fn save(&mut self) -> Result<VcpuState, KvmError> {
         let mut sregs = self.fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
         sregs.interrupt_bitmap = [0; 4];
@@ -340,6 +371,7 @@ impl Vcpu {
         self.fd.get_kvm_run().cr8 = state.sregs.cr8;
         self.if_flag = state.if_flag;
         self.ready = state.ready_for_injection;
+        self.undelivered = None;
         Ok(())
     }
 }

@@ -257,7 +257,10 @@ impl<P: FramePort> EventSource for World<P> {
             return Ok(Waited::End);
         }
         self.idle()?;
-        if !self.data_pending(wants) && self.clock.skips_to(wants.timer_ns) {
+        if self.clock.is_slowed()
+            && !self.data_pending(wants)
+            && self.clock.skips_to(wants.timer_ns)
+        {
             return Ok(Waited::Look);
         }
         let timeout = self.wait_max(wants);

@@ -34,7 +34,7 @@ pub enum Start {
 pub struct ReplicaConfig {
     /// The VM.
     pub vm: VmId,
-    /// xxh3-64 of the CPU model, as the vCPU sees it.
+    /// xxh3-64 of the CPU model, as the vCPU sees it; for a Linux kernel, with how this host runs it.
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,

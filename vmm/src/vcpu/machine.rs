@@ -1,6 +1,6 @@
 //! The machine: one vCPU, RAM, devices.
 
-use super::fixups::Fixups;
+use super::fixups::{self, Fixups};
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::pvh::{EntryMode, InitialState};
 use crate::checkpoint::restore::RestoreError;
@@ -66,14 +66,16 @@ pub struct Machine {
 impl Machine {
     /// A machine with empty memory and a vCPU at reset.
     pub fn new(system: &System, config: &MachineConfig) -> Result<Machine, MachineError> {
-        Machine::with_ram(system, config, &mem::allocate(config.memory_bytes)?)
+        Machine::with_ram(system, config, &mem::allocate(config.memory_bytes)?, true)
     }
 
-    /// A machine with this memory, whatever is in it, and a vCPU at reset.
+    /// A machine with this memory, whatever is in it (nothing but zeros if `is_blank`), and a vCPU at
+    /// reset.
     pub fn with_ram(
         system: &System,
         config: &MachineConfig,
         ram: &mem::GuestRam,
+        is_blank: bool,
     ) -> Result<Machine, MachineError> {
         let vm = system.create_vm(ram)?;
         let vcpu = vm.create_vcpu(config.cpu_model.entries())?;
@@ -85,7 +87,7 @@ impl Machine {
             counters: Counters::default(),
             fixups: Fixups::default(),
             cpu_model: config.cpu_model.clone(),
-            is_blank: true,
+            is_blank,
         })
     }
 
@@ -130,9 +132,12 @@ impl Machine {
     /// Drains the vCPU and puts the machine into the state of `image`. `breathe` is called again and
     /// again while that takes long.
     pub fn apply(&mut self, image: &Image, breathe: &mut dyn FnMut()) -> Result<(), RestoreError> {
-        match self.vcpu.drain()? {
-            VmExit::Interrupted => restore::restore(self, image, breathe),
-            exit => Err(RestoreError::ExitOpen { exit }),
+        loop {
+            return match self.vcpu.drain()? {
+                VmExit::Interrupted => restore::restore(self, image, breathe),
+                VmExit::InternalError { suberror } if fixups::fix_up(self, suberror)? => continue,
+                exit => Err(RestoreError::ExitOpen { exit }),
+            };
         }
     }
 }

@@ -132,12 +132,22 @@ fn drain(
     machine: &mut Machine,
     source: &mut impl EventSource,
 ) -> Result<Option<Reached>, RunError> {
-    let exit = machine.vcpu.drain()?;
-    match exit.class() {
-        ExitClass::Interrupted => Ok(None),
-        ExitClass::Natural => handle_exit(machine, source, exit).map(Some),
-        ExitClass::Fatal => Err(fatal(machine, source, exit)),
-        ExitClass::Window => unreachable!("no window was asked for"),
+    loop {
+        let exit = machine.vcpu.drain()?;
+        return match exit.class() {
+            ExitClass::Interrupted => Ok(None),
+            ExitClass::Natural => handle_exit(machine, source, exit).map(Some),
+            // As in mid-region; but the machine is about to be saved, with all that it holds.
+            ExitClass::Fatal
+                if let VmExit::InternalError { suberror } = exit
+                    && fixups::fix_up(machine, suberror)?
+                    && !machine.vcpu.holds_soft_exception() =>
+            {
+                continue;
+            }
+            ExitClass::Fatal => Err(fatal(machine, source, exit)),
+            ExitClass::Window => unreachable!("no window was asked for"),
+        };
     }
 }
 
@@ -171,6 +181,10 @@ fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Re
             ExitClass::Fatal => return Err(fatal(machine, source, exit)),
         };
         match stray {
+            // No checkpoint has what the vCPU holds; the next kick finds it delivered.
+            Stray::Checkpoint if machine.vcpu.holds_soft_exception() => {
+                machine.counters.strays += 1;
+            }
             Stray::Resume => machine.counters.strays += 1,
             Stray::Checkpoint => {
                 take_checkpoint(machine, source, false)?;

@@ -54,7 +54,7 @@ impl Bzimage {
             return Err(ImageFault::OldBootProtocol { version });
         }
         if u16_at(bytes, 0x236) & XLF_KERNEL_64 == 0 {
-            return Err(ImageFault::ThirtyTwoBit);
+            return Err(ImageFault::ThirtyTwoBitKernel);
         }
         let end = 0x202 + usize::from(bytes[0x201]);
         if !(HEADER_FIXED_END..=HEADER_END_MAX).contains(&end) {

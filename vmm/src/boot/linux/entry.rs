@@ -7,7 +7,7 @@
 
 use super::bzimage::HEADER_START;
 use super::kernel::LinuxKernel;
-use crate::boot::image::load_segments;
+use crate::boot::image::{ImageFault, load_segments};
 use crate::boot::pvh::PvhError;
 use crate::mem::{GuestRam, layout};
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
@@ -74,10 +74,12 @@ impl LinuxKernel {
     /// Loads the kernel into `ram` with all that it is told.
     pub fn load(&self, ram: &GuestRam, info: &KernelInfo<'_>) -> Result<(), PvhError> {
         let memory_bytes = ram.last_addr().0.saturating_add(1);
-        let load = |error: crate::boot::image::ImageFault| PvhError::Kernel {
-            name: self.name().to_owned(),
-            fault: error,
-        };
+        let load =
+            |error: ImageFault| PvhError::Kernel { name: self.name().to_owned(), fault: error };
+        let needed = self.memory_bytes_min();
+        if needed > memory_bytes {
+            return Err(load(ImageFault::MemoryTooSmall { needed, memory_end: memory_bytes }));
+        }
         load_segments(self.elf(), self.bytes(), ram).map_err(load)?;
 
         let mut zero_page = [0; layout::PAGE as usize];

@@ -42,23 +42,80 @@ const CR4_PAE: u32 = 1 << 5;
 /// `jmp rel32` and `call rel32`.
 const JMP: u8 = 0xE9;
 const CALL: u8 = 0xE8;
+/// Bytes of each.
+const BRANCH_BYTES: usize = 5;
 const CLD: u8 = 0xFC;
 const NOP: u8 = 0x90;
+const RET: u8 = 0xC3;
+const ENDBR64: [u8; 4] = [0xF3, 0x0F, 0x1E, 0xFA];
+/// Selectors of flat user code, 64 and 32 bits wide (`__USER_CS`, `__USER32_CS`).
+const USER_CS: u8 = 0x33;
+const USER32_CS: u8 = 0x23;
+/// User addresses are below this power of two.
+const USER_ADDRESS_BITS: u8 = 47;
+
+/// Bytes that are to stand elsewhere than they did, by their offset in the file. They are written only
+/// once all of them are known: a trap is done whole or not at all.
+#[derive(Default)]
+struct Edits(Vec<(usize, Vec<u8>)>);
+
+impl Edits {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0.push((at, bytes.to_vec()));
+    }
+
+    fn write(self, bytes: &mut [u8]) {
+        for (at, new) in self.0 {
+            bytes[at..at + new.len()].copy_from_slice(&new);
+        }
+    }
+}
 
 /// User RDTSC and RDTSCP fault, and the fault is answered from the log: CR4.TSD from the first
 /// instructions on, left alone by the kernel, and a hook in the #GP entry.
-pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 3], &'static str> {
-    let cr4 = set_tsd(bytes, elf)?;
-    let kept = keep_tsd(bytes, elf)?;
+///
+/// A process may ask for RDTSC to be refused (`PR_SET_TSC`), and seccomp does. The kernel then toggles
+/// CR4.TSD where tasks differ in that wish, so nobody may have one: the answer is -EINVAL, as on a
+/// machine without a time-stamp counter.
+pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 5], &'static str> {
+    let mut edits = Edits::default();
+    let gp = place(bytes, elf, &mut edits, "asm_exc_general_protection", user_tsc())?;
+    let cr4 = set_tsd(bytes, elf, &mut edits)?;
+    let kept = keep_tsd(bytes, elf, &mut edits)?;
+    // mov eax, -EINVAL; ret
+    let refused = [0xB8, 0xEA, 0xFF, 0xFF, 0xFF, RET];
+    let modes = [
+        replace_body(bytes, elf, &mut edits, "set_tsc_mode", &refused)?,
+        replace_body(bytes, elf, &mut edits, "disable_TSC", &[RET])?,
+    ];
+    edits.write(bytes);
+    let [set_mode, disable] =
+        modes.map(|hook| Hook { what: "CR4.TSD not changed for a process", ..hook });
+    let gp = Hook { what: "user rdtsc and rdtscp answered from the log", ..gp };
+    Ok([cr4, kept, set_mode, disable, gp])
+}
+
+/// The answer to a #GP that is a user's RDTSC or RDTSCP. What is at RIP is read in the user's address
+/// space, where a fault here would be the end: RIP is an address that a user can have, its first byte
+/// was fetched, and one byte more was for each that says so. Code of a segment with a base is left out.
+fn user_tsc() -> Code {
     let mut code = Code::default();
-    // Not from CPL3: the kernel's own business.
-    code.put(&[0xF6, 0x44, 0x24, 0x10, 0x03]); // test byte [rsp+0x10], 3
-    let kernel = code.short(0x74); // jz original
+    // Anything else is the kernel's own business.
+    code.put(&[0x66, 0x83, 0x7C, 0x24, 0x10, USER_CS]); // cmp word [rsp+0x10], __USER_CS
+    let wide = code.short(0x74); // je on
+    code.put(&[0x66, 0x83, 0x7C, 0x24, 0x10, USER32_CS]); // cmp word [rsp+0x10], __USER32_CS
+    let kernel = code.short(0x75); // jne original
+    code.land(wide);
     code.put(&[0x50]); // push rax
     code.put(&[0x48, 0x8B, 0x44, 0x24, 0x10]); // mov rax, [rsp+0x10]
-    code.put(&[0x66, 0x81, 0x38, 0x0F, 0x31]); // cmp word [rax], rdtsc
+    code.put(&[0x48, 0xC1, 0xE8, USER_ADDRESS_BITS]); // shr rax, 47
+    let nowhere = code.short(0x75); // jnz not_ours
+    code.put(&[0x48, 0x8B, 0x44, 0x24, 0x10]); // mov rax, [rsp+0x10]
+    code.put(&[0x80, 0x38, 0x0F]); // cmp byte [rax], 0x0F: a second byte follows
+    let single = code.short(0x75); // jne not_ours
+    code.put(&[0x80, 0x78, 0x01, 0x31]); // cmp byte [rax+1], second byte of rdtsc
     let is_rdtsc = code.short(0x74); // je answer
-    code.put(&[0x66, 0x81, 0x38, 0x0F, 0x01]); // cmp word [rax], first bytes of rdtscp
+    code.put(&[0x80, 0x78, 0x01, 0x01]); // cmp byte [rax+1], of rdtscp: a third byte follows
     let other = code.short(0x75); // jne not_ours
     code.put(&[0x80, 0x78, 0x02, 0xF9]); // cmp byte [rax+2], last byte of rdtscp
     let another = code.short(0x75); // jne not_ours
@@ -69,16 +126,18 @@ pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 3], &'
     code.put(&[0xE5, TIME_STAMP_PORT]); // in eax, port: EAX and EDX
     code.put(&[0x48, 0x83, 0xC4, 0x10]); // add rsp, 16: rax and the error code
     code.put(&[0x48, 0xCF]); // iretq
-    code.land(other);
-    code.land(another);
+    for not_ours in [nowhere, single, other, another] {
+        code.land(not_ours);
+    }
     code.put(&[0x58]); // pop rax
     code.land(kernel);
-    let gp = place(bytes, elf, "asm_exc_general_protection", code)?;
-    Ok([cr4, kept, Hook { what: "user rdtsc and rdtscp answered from the log", ..gp }])
+    code
 }
 
 /// SYSCALL that left the processor at CPL3: the fetch of the handler's first instruction faults, and
-/// the #PF entry, at CPL0, goes on where the handler would have begun.
+/// the #PF entry, at CPL0, goes on where the handler would have begun. A user can get there by a jump as
+/// well, with RFLAGS of its own making in R11, which SYSRET takes over: IOPL is 0 and IF is 1, as at
+/// every SYSCALL.
 pub(super) fn syscall_from_cpl3(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
     const HANDLER: &str = "entry_SYSCALL_64";
     let handler = elf.code.address_of(bytes, HANDLER).ok_or("it has no symbol entry_SYSCALL_64")?;
@@ -87,34 +146,38 @@ pub(super) fn syscall_from_cpl3(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'s
     code.put(&(handler as u32).to_le_bytes());
     let other = code.short(0x75); // jne original
     code.put(&[CLD]);
+    code.put(&[0x49, 0x0F, 0xBA, 0xF3, 12]); // btr r11, 12: IOPL
+    code.put(&[0x49, 0x0F, 0xBA, 0xF3, 13]); // btr r11, 13
+    code.put(&[0x49, 0x0F, 0xBA, 0xEB, 9]); // bts r11, 9: IF
     code.put(&[0x48, 0x8B, 0x64, 0x24, 0x20]); // mov rsp, [rsp+0x20]: as SYSCALL leaves it
     code.jump(JMP, handler);
     code.land(other);
-    let hook = place(bytes, elf, "asm_exc_page_fault", code)?;
+    let mut edits = Edits::default();
+    let hook = place(bytes, elf, &mut edits, "asm_exc_page_fault", code)?;
+    edits.write(bytes);
     Ok(Hook { what: "SYSCALL that arrives at CPL3 goes on at CPL0", ..hook })
 }
 
 /// Puts `code`, followed by what it displaces, into padding and has the entry `symbol` jump there.
 fn place(
-    bytes: &mut [u8],
+    bytes: &[u8],
     elf: &Elf,
+    edits: &mut Edits,
     symbol: &'static str,
     mut code: Code,
 ) -> Result<Hook, &'static str> {
     let entry = elf.code.address_of(bytes, symbol).ok_or("an exception entry has no symbol")?;
     let start = elf.code.file_offset(entry).ok_or("an exception entry is not in code")?;
     let (at, target) = error_entry_call(bytes, start, entry)?;
-    let address = entry + (at - start) as u64;
+    let address = entry.wrapping_add((at - start) as u64);
     // As displaced: cld; call error_entry; and back behind it.
     code.put(&[CLD]);
     code.jump(CALL, target);
-    code.jump(JMP, address + 6);
+    code.jump(JMP, address.wrapping_add(6));
     let (room, room_address) = padding(bytes, elf, code.bytes.len())?;
-    let linked = code.linked_at(room_address);
-    bytes[room..room + linked.len()].copy_from_slice(&linked);
-    bytes[at] = JMP;
-    bytes[at + 1..at + 5].copy_from_slice(&relative(address + 5, room_address));
-    bytes[at + 5] = NOP;
+    edits.put(room, &code.linked_at(room_address));
+    let [a, b, c, d] = relative(address.wrapping_add(BRANCH_BYTES as u64), room_address);
+    edits.put(at, &[JMP, a, b, c, d, NOP]);
     Ok(Hook { what: "", symbol, address, code: Some(room_address) })
 }
 
@@ -158,7 +221,7 @@ fn padding(bytes: &[u8], elf: &Elf, length: usize) -> Result<(usize, u64), &'sta
 }
 
 /// Has the kernel's first setting of CR4 include TSD: `or reg, PAE|...` soon before `mov cr4, reg`.
-fn set_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
+fn set_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static str> {
     const LOST: &str = "its first setting of CR4 is not as expected";
     let segment = elf.segments.iter().find(|s| (s.physical..s.end()).contains(&elf.entry));
     let segment = segment.ok_or(LOST)?;
@@ -184,7 +247,7 @@ fn set_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
             // The immediate is the instruction's last four bytes.
             let immediate = start + at + or.len() - 4;
             let value = u32_at(bytes, immediate) | CR4_TSD;
-            bytes[immediate..immediate + 4].copy_from_slice(&value.to_le_bytes());
+            edits.put(immediate, &value.to_le_bytes());
             let what = "CR4.TSD set with the first setting of CR4";
             return Ok(Hook { what, symbol: "startup_64", address: or.ip(), code: None });
         }
@@ -193,7 +256,7 @@ fn set_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
 }
 
 /// `cpu_init` clears what a boot loader may have left in CR4 (VME, PVI, TSD, DE): has it leave TSD.
-fn keep_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
+fn keep_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static str> {
     const CLEARED: u32 = 0b1111;
     const LOST: &str = "its clearing of CR4 bits in cpu_init is not as expected";
     let symbol = "cpu_init";
@@ -210,12 +273,55 @@ fn keep_tsd(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
             && instruction.immediate32() == CLEARED;
         if is_mask {
             let immediate = start + at + instruction.len() - 4;
-            bytes[immediate..immediate + 4].copy_from_slice(&(CLEARED & !CR4_TSD).to_le_bytes());
+            edits.put(immediate, &(CLEARED & !CR4_TSD).to_le_bytes());
             let what = "CR4.TSD not cleared with other bits";
             return Ok(Hook { what, symbol, address: instruction.ip(), code: None });
         }
     }
     Err(LOST)
+}
+
+/// Has the function `symbol` do nothing but `code`, behind what a kernel may look for at its start.
+fn replace_body(
+    bytes: &[u8],
+    elf: &Elf,
+    edits: &mut Edits,
+    symbol: &'static str,
+    code: &[u8],
+) -> Result<Hook, &'static str> {
+    const LOST: &str = "set_tsc_mode or disable_TSC is not as expected";
+    let entry = elf.code.address_of(bytes, symbol);
+    let entry = entry.ok_or("it has no symbol set_tsc_mode or disable_TSC")?;
+    let start = elf.code.file_offset(entry).ok_or(LOST)?;
+    // No further than to the next function.
+    let end = entry.saturating_add(FUNCTION_BYTES_MAX as u64);
+    let next = elf.code.symbols_in(entry.saturating_add(1)..end).first();
+    let length = next.map_or(end, |symbol| symbol.address) - entry;
+    let file_end = bytes.len().min(start + length as usize);
+    let mut body = start;
+    if bytes[body..file_end].starts_with(&ENDBR64) {
+        body += ENDBR64.len();
+    }
+    // A call for function tracing, or the no-operation that holds its place.
+    let ip = entry.wrapping_add((body - start) as u64);
+    let code_there = &bytes[body..file_end];
+    let first = Decoder::with_ip(64, code_there, ip, DecoderOptions::NONE).decode();
+    let is_tracing = match first.mnemonic() {
+        Mnemonic::Call => {
+            elf.code.address_of(bytes, "__fentry__") == Some(first.near_branch_target())
+        }
+        Mnemonic::Nop => true,
+        _ => false,
+    };
+    if is_tracing && first.len() == BRANCH_BYTES {
+        body += BRANCH_BYTES;
+    }
+    if body + code.len() > file_end {
+        return Err(LOST);
+    }
+    edits.put(body, code);
+    let address = entry.wrapping_add((body - start) as u64);
+    Ok(Hook { what: "", symbol, address, code: None })
 }
 
 fn is_or_of_pae(instruction: &Instruction) -> bool {
@@ -267,7 +373,7 @@ impl Code {
     fn linked_at(self, address: u64) -> Vec<u8> {
         let Self { mut bytes, far } = self;
         for (at, to) in far {
-            let from = address + at as u64 + 4;
+            let from = address.wrapping_add(at as u64 + 4);
             bytes[at..at + 4].copy_from_slice(&relative(from, to));
         }
         bytes

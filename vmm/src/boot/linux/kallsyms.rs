@@ -27,6 +27,12 @@ const SYMBOLS_MAX: u64 = 1 << 20;
 const TABLES_BYTES_MAX: usize = 32 << 20;
 /// Most bytes of a name (KSYM_NAME_LEN is 512).
 const NAME_BYTES_MAX: usize = 512;
+/// Most token tables believed in one file, and bytes of all names in one of them (a distribution's
+/// kernel has about five million).
+const TABLES_MAX: usize = 16;
+const TEXT_BYTES_MAX: usize = 32 << 20;
+/// Most steps of the search in one file.
+const STEPS_MAX: usize = 1 << 26;
 /// Lowest address of the kernel's image (`__START_KERNEL_map`).
 const KERNEL_MIN: u64 = 0xFFFF_FFFF_8000_0000;
 
@@ -40,15 +46,40 @@ pub(super) struct Kallsym {
 
 /// All symbols of a kernel's ELF file, in its order; empty if its tables are not found.
 pub(super) fn find(bytes: &[u8]) -> Vec<Kallsym> {
+    search(bytes, &mut Effort { steps: STEPS_MAX }).unwrap_or_default()
+}
+
+/// What may still be spent on the search. Names of a kernel are worth much, but not any time.
+struct Effort {
+    steps: usize,
+}
+
+impl Effort {
+    /// `None` when it is spent.
+    fn spend(&mut self, steps: usize) -> Option<()> {
+        self.steps = self.steps.checked_sub(steps)?;
+        Some(())
+    }
+}
+
+fn search(bytes: &[u8], effort: &mut Effort) -> Option<Vec<Kallsym>> {
     let digits: Vec<u8> = (b'0'..=b'9').flat_map(|digit| [digit, 0]).collect();
     let mut from = 0;
+    let mut tables = 0;
     while let Some(at) = find_bytes(&bytes[from..], &digits).map(|at| at + from) {
-        if let Some(symbols) = Tokens::around(bytes, at).and_then(|tokens| tokens.symbols(bytes)) {
-            return symbols;
+        if let Some(tokens) = Tokens::around(bytes, at, effort) {
+            if let Some(symbols) = tokens.symbols(bytes, effort) {
+                return Some(symbols);
+            }
+            tables += 1;
+            if tables == TABLES_MAX {
+                return None;
+            }
         }
+        effort.spend(1)?;
         from = at + 1;
     }
-    Vec::new()
+    None
 }
 
 fn find_bytes(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
@@ -63,17 +94,23 @@ struct Tokens {
 
 impl Tokens {
     /// The table that has the string "0" at `zero`.
-    fn around(bytes: &[u8], zero: usize) -> Option<Self> {
+    fn around(bytes: &[u8], zero: usize, effort: &mut Effort) -> Option<Self> {
         let mut table = zero;
         for _token in 0..b'0' {
             let end = table.checked_sub(1)?;
-            table = bytes[..end].iter().rposition(|&byte| byte == 0)? + 1;
+            let earliest = end.saturating_sub(NAME_BYTES_MAX);
+            let before = bytes[earliest..end].iter().rposition(|&byte| byte == 0);
+            effort.spend(end - before.map_or(earliest, |at| earliest + at))?;
+            table = earliest + before? + 1;
         }
         let mut at = table;
         let mut offsets = [0; 256];
         for offset in &mut offsets {
             *offset = at - table;
-            at += bytes[at..].iter().position(|&byte| byte == 0)? + 1;
+            let token = &bytes[at..bytes.len().min(at + NAME_BYTES_MAX)];
+            let length = token.iter().position(|&byte| byte == 0);
+            effort.spend(length.unwrap_or(token.len()) + 1)?;
+            at += length? + 1;
         }
         let index = at.next_multiple_of(8);
         let words = bytes.get(index..index + 512)?;
@@ -87,11 +124,12 @@ impl Tokens {
         &bytes[start..start + end]
     }
 
-    fn symbols(&self, bytes: &[u8]) -> Option<Vec<Kallsym>> {
-        let names = Names::before(bytes, self.table)?;
+    fn symbols(&self, bytes: &[u8], effort: &mut Effort) -> Option<Vec<Kallsym>> {
+        let names = Names::before(bytes, self.table, effort)?;
         let addresses = addresses(bytes, self, &names)?;
         let mut symbols = Vec::with_capacity(names.count);
         let mut at = names.start;
+        let mut text_bytes = 0;
         for address in addresses {
             let (length, data) = name_length(bytes, at)?;
             at = data + length;
@@ -101,6 +139,10 @@ impl Tokens {
                 if text.len() > NAME_BYTES_MAX {
                     return None;
                 }
+            }
+            text_bytes += text.len();
+            if text_bytes > TEXT_BYTES_MAX {
+                return None;
             }
             let (&kind, name) = text.split_first()?;
             symbols.push(Kallsym { address, kind, name: String::from_utf8_lossy(name).into() });
@@ -119,34 +161,40 @@ struct Names {
 
 impl Names {
     /// The names whose markers end before the token table: tried are all numbers that stand before it.
-    fn before(bytes: &[u8], table: usize) -> Option<Self> {
+    fn before(bytes: &[u8], table: usize, effort: &mut Effort) -> Option<Self> {
         let latest = table.checked_sub(8)? & !7;
         let earliest = latest.saturating_sub(TABLES_BYTES_MAX);
-        (earliest..=latest).rev().step_by(8).find_map(|count_at| {
+        for count_at in (earliest..=latest).rev().step_by(8) {
+            effort.spend(1)?;
             let count = u64_at(bytes, count_at);
             if !(SYMBOLS_MIN..=SYMBOLS_MAX).contains(&count) {
-                return None;
+                continue;
             }
             let count = count as usize;
             let names = Self { count_at, count, start: count_at + 8 };
             let sequences = (3 * count).next_multiple_of(8);
             let markers_bytes = (4 * count.div_ceil(MARKED)).next_multiple_of(8);
-            let fits = |between: usize| {
+            for between in [0, sequences] {
                 let markers = table.checked_sub(between + markers_bytes);
-                markers.is_some_and(|markers| names.falls_on(bytes, markers))
-            };
-            (fits(0) || fits(sequences)).then_some(names)
-        })
+                if markers.is_some_and(|markers| names.falls_on(bytes, markers, effort)) {
+                    return Some(names);
+                }
+            }
+        }
+        None
     }
 
     /// Whether every 256th name begins where the table at `markers` says.
-    fn falls_on(&self, bytes: &[u8], markers: usize) -> bool {
+    fn falls_on(&self, bytes: &[u8], markers: usize, effort: &mut Effort) -> bool {
         let mut at = self.start;
         if markers <= at || u32_at(bytes, markers) != 0 {
             return false;
         }
         for number in 0..self.count {
             let marker = markers + 4 * (number / MARKED);
+            if effort.spend(1).is_none() {
+                return false;
+            }
             if number % MARKED == 0 && at - self.start != u32_at(bytes, marker) as usize {
                 return false;
             }
@@ -195,4 +243,44 @@ fn addresses(bytes: &[u8], tokens: &Tokens, names: &Names) -> Option<Vec<u64>> {
         };
         Some(offsets().map(address).collect())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn search_ends_where_every_table_looks_sound_and_none_is() {
+        // Token tables with their index, each a kernel's own, with nothing but counts before.
+        let mut table = Vec::new();
+        let mut offsets = Vec::new();
+        for code in 0..=255u8 {
+            offsets.extend((table.len() as u16).to_le_bytes());
+            table.extend([if code.is_ascii_digit() { code } else { b'x' }, 0]);
+        }
+        table.extend(offsets);
+        let counts = 300u64.to_le_bytes().repeat(1 << 16);
+        let mut bytes = [0; 8].to_vec();
+        for _ in 0..40 {
+            bytes.extend(&counts);
+            bytes.extend(&table);
+        }
+        let mut effort = Effort { steps: STEPS_MAX };
+        assert_eq!(search(&bytes, &mut effort), None);
+        // The tables after the sixteenth were not tried.
+        let before: usize =
+            (1..=TABLES_MAX).map(|tables| tables * (counts.len() + table.len())).sum();
+        let spent = STEPS_MAX - effort.steps;
+        assert!(spent <= before / 8 * 4, "{spent} steps");
+        assert_eq!(search(&bytes, &mut Effort { steps: 1000 }), None);
+    }
+
+    #[test]
+    fn search_of_nothing_but_marks_is_bounded() {
+        let digits: Vec<u8> = (b'0'..=b'9').flat_map(|digit| [digit, 0]).collect();
+        let bytes = digits.repeat(1 << 18);
+        let mut effort = Effort { steps: 1 << 20 };
+        assert_eq!(search(&bytes, &mut effort), None);
+        assert!(effort.steps < 1000, "all of it was used: {} are left", effort.steps);
+    }
 }

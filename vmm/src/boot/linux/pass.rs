@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `rdtsc` in the kernel | `in eax, 0xE4`: two bytes as before, answered from the log |
 //! | `cpuid` in the kernel | `in eax, 0xE5`: two bytes as before, answered from the CPU model |
-//! | `rdtsc`, `rdtscp` at CPL3 | fault, since CR4.TSD is set in the kernel's first instructions; a hook in its #GP handler answers ([`super::hooks`]) |
+//! | `rdtsc`, `rdtscp` at CPL3 | fault, since CR4.TSD is set in the kernel's first instructions and never cleared; a hook in its #GP handler answers ([`super::hooks`]) |
 //! | `syscall` at CPL3 | where the host's KVM leaves it at CPL3: a hook in the #PF handler |
 //! | RDRAND and its kin | told of: a kernel uses them only if CPUID, which is ours, offers them |
 //!
@@ -25,6 +25,8 @@ use serde::Serialize;
 pub const TIME_STAMP_PORT: u8 = 0xE4;
 /// Port that a rewritten CPUID reads: EAX, EBX, ECX and EDX become the CPU model's leaf.
 pub const IDENTIFICATION_PORT: u8 = 0xE5;
+/// Most instructions to rewrite; a distribution's kernel has about a hundred.
+const REWRITTEN_MAX: usize = 1 << 16;
 /// `in eax, imm8`.
 const IN_EAX_IMM8: u8 = 0xE5;
 
@@ -112,6 +114,7 @@ fn find_patches(
 ) -> Result<(Vec<Patch>, Vec<Rewritten>), ImageFault> {
     let (mut patches, mut rewritten) = (Vec::new(), Vec::new());
     let mut odd = Vec::new();
+    let mut count = 0;
     for code in &elf.code.pieces {
         each_instruction(bytes, &elf.code, code, |address, instruction| {
             let (mnemonic, port) = match instruction.mnemonic() {
@@ -119,6 +122,10 @@ fn find_patches(
                 Mnemonic::Cpuid => ("cpuid", IDENTIFICATION_PORT),
                 _ => return,
             };
+            count += 1;
+            if count > REWRITTEN_MAX {
+                return;
+            }
             let symbol = symbol_before(&elf.code, bytes, code, address);
             if instruction.len() == 2 {
                 patches.push((code.file.start + (address - code.address) as usize, port));
@@ -128,6 +135,10 @@ fn find_patches(
                 odd.push(format!("{mnemonic} with prefixes at {address:#x} ({place})"));
             }
         });
+    }
+    if count > REWRITTEN_MAX {
+        let what = "instructions to rewrite";
+        return Err(ImageFault::TooMany { what, count, max: REWRITTEN_MAX });
     }
     for what in odd {
         lacking(what)?;

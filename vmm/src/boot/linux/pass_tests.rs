@@ -1,7 +1,7 @@
 //! Tests of the pass on small crafted kernels, and bounded fuzzing of everything that reads one.
 
 use super::*;
-use crate::boot::fixture::{ElfFixture, Random, put16, put32};
+use crate::boot::fixture::{ElfFixture, Random, put16, put32, put64};
 use crate::boot::linux::{LinuxKernel, kallsyms, payload};
 
 const RDTSC: [u8; 2] = [0x0F, 0x31];
@@ -15,6 +15,15 @@ const PADDING: [u8; 192] = [0xCC; 192];
 /// An exception entry: `clac; cld; call rel32`, and the call's target behind it.
 const EXCEPTION_ENTRY: [u8; 9] = [0x0F, 0x01, 0xCA, 0xFC, 0xE8, 0, 0, 0, 0];
 
+/// `set_tsc_mode`: `endbr64; call __fentry__`, then what it does; the call's target follows it.
+const SET_MODE: [u8; 19] = [
+    0xF3, 0x0F, 0x1E, 0xFA, 0xE8, 10, 0, 0, 0, 0x83, 0xFF, 0x02, 0x74, 1, 0x90, 0x31, 0xC0, 0xC3,
+    0x90,
+];
+const SET_MODE_BODY: usize = 9;
+/// `disable_TSC`: no ENDBR and no tracing; `inc dword [rax]; ret`.
+const DISABLE: [u8; 3] = [0xFF, 0x00, 0xC3];
+
 struct Crafted {
     file: Vec<u8>,
     text: u64,
@@ -22,6 +31,11 @@ struct Crafted {
 
 /// A kernel of a head, two exception entries, a system call entry, `code`, and padding.
 fn craft(code: &[u8]) -> Crafted {
+    craft_without("", code)
+}
+
+/// Such a kernel without the symbol `lacking`.
+fn craft_without(lacking: &str, code: &[u8]) -> Crafted {
     let mut text = HEAD.to_vec();
     let mut functions = vec![("startup_64", 0)];
     for name in ["asm_exc_general_protection", "asm_exc_page_fault"] {
@@ -30,6 +44,12 @@ fn craft(code: &[u8]) -> Crafted {
     }
     functions.push(("cpu_init", text.len() as u64));
     text.extend(MASK);
+    functions.push(("set_tsc_mode", text.len() as u64));
+    text.extend(SET_MODE);
+    functions.push(("__fentry__", text.len() as u64));
+    text.push(0xC3);
+    functions.push(("disable_TSC", text.len() as u64));
+    text.extend(DISABLE);
     functions.push(("entry_SYSCALL_64", text.len() as u64));
     text.extend([0x0F, 0x01, 0xF8]); // swapgs
     functions.push(("code", text.len() as u64));
@@ -38,6 +58,7 @@ fn craft(code: &[u8]) -> Crafted {
     text.resize(text.len().next_multiple_of(16), 0xCC);
     functions.push(("end", text.len() as u64));
     text.extend([PADDING; 3].concat());
+    functions.retain(|(name, _)| *name != lacking);
     let fixture = ElfFixture::with_functions(&text, &functions);
     Crafted { file: fixture.build(), text: fixture.address + at }
 }
@@ -115,9 +136,9 @@ fn hooks_lead_from_the_entry_into_padding_and_back() {
     let options = PassOptions { syscall_stays_at_cpl3: true, ..PassOptions::default() };
     let (bytes, report) = run(&crafted, &options);
     let hooks = report.unwrap().hooks;
-    assert_eq!(hooks.len(), 4);
+    assert_eq!(hooks.len(), 6);
     let elf = Elf::parse(&crafted.file).unwrap();
-    for hook in &hooks[2..] {
+    for hook in &hooks[4..] {
         let at = elf.code.file_offset(hook.address).unwrap();
         assert_eq!(crafted.file[at..at + 2], [0xFC, 0xE8], "where cld and call were");
         assert_eq!((bytes[at], bytes[at + 5]), (0xE9, 0x90), "a jump and a no-operation");
@@ -135,6 +156,135 @@ fn hooks_lead_from_the_entry_into_padding_and_back() {
             .unwrap();
         assert_eq!(jump.mnemonic(), Mnemonic::Jmp);
         assert_eq!(jump.near_branch_target(), hook.address + 6);
+    }
+}
+
+/// The instructions of the code that `hook` leads to.
+fn hooked(bytes: &[u8], crafted: &Crafted, hook: &Hook) -> Vec<Instruction> {
+    let elf = Elf::parse(&crafted.file).unwrap();
+    let code = hook.code.unwrap();
+    let at = elf.code.file_offset(code).unwrap();
+    let decoder = iced_x86::Decoder::with_ip(64, &bytes[at..], code, 0).into_iter();
+    decoder.take_while(|instruction| instruction.mnemonic() != Mnemonic::Int3).collect()
+}
+
+#[test]
+fn user_code_is_read_byte_by_byte_and_only_where_users_have_addresses() {
+    use iced_x86::{MemorySize, Register};
+    let crafted = craft(&[0xC3]);
+    let (bytes, report) = run(&crafted, &PassOptions::default());
+    let code = hooked(&bytes, &crafted, &report.unwrap().hooks[4]);
+    let reads: Vec<_> = code.iter().filter(|i| i.memory_base() == Register::RAX).collect();
+    let places: Vec<_> = reads.iter().map(|i| i.memory_displacement64()).collect();
+    assert_eq!(places, [0, 1, 1, 2]);
+    assert!(reads.iter().all(|i| i.memory_size() == MemorySize::UInt8), "{reads:?}");
+    // Each byte is read only behind the one that says that it was fetched.
+    let first = code.iter().position(|i| i.memory_base() == Register::RAX).unwrap();
+    assert_eq!(code[first].immediate8(), 0x0F);
+    assert_eq!(code[first + 1].mnemonic(), Mnemonic::Jne);
+    let shift = code.iter().position(|i| i.mnemonic() == Mnemonic::Shr).unwrap();
+    assert!(shift < first && code[shift + 1].mnemonic() == Mnemonic::Jne);
+    assert_eq!(code[shift].immediate8(), 47);
+    // Every way on restores RAX, but for that of a frame that is not a user's.
+    let original = code.iter().position(|i| i.mnemonic() == Mnemonic::Cld).unwrap();
+    assert_eq!(code[original - 1].mnemonic(), Mnemonic::Pop);
+    let not_ours = code[original - 1].ip();
+    let leaving = code[shift..original - 1].iter().filter(|i| i.mnemonic() == Mnemonic::Jne);
+    let targets: Vec<_> = leaving.map(|i| i.near_branch_target()).collect();
+    assert_eq!(targets, [not_ours; 4]);
+    let kernel = code[..shift].iter().find(|i| i.mnemonic() == Mnemonic::Jne).unwrap();
+    assert_eq!(kernel.near_branch_target(), code[original].ip());
+}
+
+#[test]
+fn flags_that_a_user_may_not_have_do_not_come_in_with_a_system_call() {
+    use iced_x86::Register;
+    let crafted = craft(&[0xC3]);
+    let options = PassOptions { syscall_stays_at_cpl3: true, ..PassOptions::default() };
+    let (bytes, report) = run(&crafted, &options);
+    let code = hooked(&bytes, &crafted, &report.unwrap().hooks[5]);
+    let of_flags: Vec<_> = code
+        .iter()
+        .filter(|i| i.op0_register() == Register::R11)
+        .map(|i| (i.mnemonic(), i.immediate8()))
+        .collect();
+    assert_eq!(of_flags, [(Mnemonic::Btr, 12), (Mnemonic::Btr, 13), (Mnemonic::Bts, 9)]);
+}
+
+#[test]
+fn no_process_changes_tsd() {
+    let crafted = craft(&[0xC3]);
+    let (bytes, report) = run(&crafted, &PassOptions::default());
+    let hooks = report.unwrap().hooks;
+    let elf = Elf::parse(&crafted.file).unwrap();
+    assert_eq!((hooks[2].symbol, hooks[3].symbol), ("set_tsc_mode", "disable_TSC"));
+    let at = elf.code.file_offset(hooks[2].address).unwrap();
+    let start = at - SET_MODE_BODY;
+    assert_eq!(bytes[start..at], SET_MODE[..SET_MODE_BODY], "what tracing looks for");
+    assert_eq!(bytes[at..at + 6], [0xB8, 0xEA, 0xFF, 0xFF, 0xFF, 0xC3]);
+    assert_eq!(bytes[at + 6..start + SET_MODE.len()], SET_MODE[SET_MODE_BODY + 6..]);
+    let at = elf.code.file_offset(hooks[3].address).unwrap();
+    assert_eq!(crafted.file[at..at + 3], DISABLE);
+    assert_eq!(bytes[at..at + 3], [0xC3, 0x00, 0xC3]);
+}
+
+#[test]
+fn trap_is_done_whole_or_not_at_all() {
+    let places = ["asm_exc_general_protection", "cpu_init", "set_tsc_mode", "disable_TSC"];
+    for lacking in places {
+        let crafted = craft_without(lacking, &[0xC3]);
+        let (_, report) = run(&crafted, &PassOptions::default());
+        assert!(report.is_err(), "{lacking}");
+        let tolerant = PassOptions { tolerate: true, ..PassOptions::default() };
+        let (bytes, report) = run(&crafted, &tolerant);
+        let report = report.unwrap();
+        assert_eq!((report.hooks.len(), report.lacking.len()), (0, 1), "{lacking}");
+        assert!(bytes == crafted.file, "{lacking}");
+    }
+}
+
+#[test]
+fn too_many_instructions_to_rewrite_are_refused() {
+    let tolerant = PassOptions { tolerate: true, ..PassOptions::default() };
+    let crafted = craft(&CPUID.repeat(REWRITTEN_MAX));
+    assert_eq!(run(&crafted, &tolerant).1.unwrap().rewritten.len(), REWRITTEN_MAX);
+    for one in [&CPUID[..], &[0x66, 0x0F, 0x31]] {
+        let crafted = craft(&one.repeat(REWRITTEN_MAX + 1));
+        let text = run(&crafted, &tolerant).1.unwrap_err().to_string();
+        assert!(text.contains("65537 instructions to rewrite"), "{text}");
+    }
+}
+
+/// Moves the text section of a crafted kernel, with its symbols, to where it ends `room` bytes before
+/// the end of the address space.
+fn at_the_end(crafted: &Crafted, room: u64) -> Vec<u8> {
+    use crate::boot::elf::u64_at;
+    let mut file = crafted.file.clone();
+    let headers = u64_at(&file, 40) as usize;
+    let (text, symbols) = (headers + 64, headers + 128);
+    let (old, length) = (u64_at(&file, text + 16), u64_at(&file, text + 32));
+    let new = u64::MAX - room - length;
+    put64(&mut file, text + 16, new);
+    let (table, bytes) = (u64_at(&file, symbols + 24), u64_at(&file, symbols + 32));
+    for symbol in (table..table + bytes).step_by(24).skip(1) {
+        let value = u64_at(&file, symbol as usize + 8) - old + new;
+        put64(&mut file, symbol as usize + 8, value);
+    }
+    file
+}
+
+#[test]
+fn code_at_the_end_of_the_address_space_is_refused_and_below_it_is_rewritten() {
+    let crafted = craft(&[0xC3]);
+    for room in 0..16 {
+        assert!(Elf::parse(&at_the_end(&crafted, room)).is_err(), "{room}");
+    }
+    for room in 16..64 {
+        let mut file = at_the_end(&crafted, room);
+        let elf = Elf::parse(&file).unwrap();
+        let options =
+            PassOptions { syscall_stays_at_cpl3: true, shortcuts: true, ..PassOptions::default() };
+        assert_eq!(rewrite(&mut file, &elf, &options).unwrap().hooks.len(), 6, "{room}");
     }
 }
 
@@ -193,13 +343,28 @@ fn what_is_no_bzimage_is_refused_in_one_line() {
     assert!(refused(&|f| f.clear()).contains("not a Linux kernel"));
     assert!(refused(&|f| f[0x202] = b'h').contains("not a Linux kernel"));
     assert!(refused(&|f| put16(f, 0x206, 0x20B)).contains("boot protocol 2.11"));
-    assert!(refused(&|f| put16(f, 0x236, 0)).contains("32-bit"));
+    assert!(refused(&|f| put16(f, 0x236, 0)).contains("a 32-bit kernel"));
     assert!(refused(&|f| f[0x201] = 0).contains("setup header size"));
     assert!(refused(&|f| f.truncate(1100)).contains("truncated"));
     assert!(refused(&|f| put32(f, 0x248, u32::MAX)).contains("truncated"));
     assert!(refused(&|f| put32(f, 0x24C, 0)).contains("no payload"));
     assert!(refused(&|f| f[1024..1027].copy_from_slice(b"BZh")).contains("bzip2"));
     assert!(refused(&|f| f[1030..].fill(0xA5)).contains("cannot be unpacked"));
+}
+
+#[test]
+fn kernel_that_needs_more_memory_than_there_is_is_refused_without_an_initrd_too() {
+    use crate::boot::linux::KernelInfo;
+    const INIT_BYTES: u32 = 20 << 20;
+    let mut file = bzimage(&craft(&[0xC3]).file);
+    put32(&mut file, 0x260, INIT_BYTES);
+    let options = PassOptions { tolerate: true, ..PassOptions::default() };
+    let kernel = LinuxKernel::from_bytes("k", &file, &options).unwrap();
+    let info = KernelInfo { command_line: "", initrd: None, seed: [0; 32] };
+    let small = crate::mem::allocate(16 << 20).unwrap();
+    let text = kernel.load(&small, &info).unwrap_err().to_string();
+    assert!(text.contains("bytes of guest memory to start"), "{text}");
+    kernel.load(&crate::mem::allocate(32 << 20).unwrap(), &info).unwrap();
 }
 
 #[test]

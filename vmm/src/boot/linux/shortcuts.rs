@@ -34,6 +34,8 @@ const CALL: u8 = 0xE8;
 const JMP: u8 = 0xE9;
 /// Bytes of `call rel32` and `jmp rel32`.
 const BRANCH_BYTES: usize = 5;
+/// Most calls of function tracing believed; a distribution's kernel has about fifty thousand.
+const TRACING_CALLS_MAX: usize = 1 << 20;
 /// Bytes between the retpolines of two registers (`__x86_indirect_thunk_array`, 32-byte aligned).
 const THUNK_BYTES: u64 = 32;
 
@@ -87,11 +89,11 @@ fn replace_starts(bytes: &mut [u8], elf: &Elf, names: &[&str], code: &[u8]) -> u
 /// The sites that a table of self-relative 32-bit offsets names: offset in the file and address.
 fn sites(bytes: &[u8], elf: &Elf, table: &str) -> Vec<(usize, u64)> {
     let Some((range, address)) = elf_code::section(bytes, table) else { return Vec::new() };
-    let words = bytes[range].chunks_exact(4).zip((address..).step_by(4));
+    let words = bytes[range].chunks_exact(4).zip((0u64..).step_by(4));
     words
         .filter_map(|(word, at)| {
             let distance = i64::from(u32_at(word, 0).cast_signed());
-            let site = at.wrapping_add_signed(distance);
+            let site = address.wrapping_add(at).wrapping_add_signed(distance);
             Some((elf.code.file_offset(site)?, site))
         })
         .filter(|(at, _)| at + BRANCH_BYTES < bytes.len())
@@ -101,7 +103,7 @@ fn sites(bytes: &[u8], elf: &Elf, table: &str) -> Vec<(usize, u64)> {
 /// Where the branch at `at`, which runs at `address`, leads.
 fn branch_target(bytes: &[u8], at: usize, address: u64) -> u64 {
     let distance = i64::from(u32_at(bytes, at + 1).cast_signed());
-    (address + BRANCH_BYTES as u64).wrapping_add_signed(distance)
+    address.wrapping_add(BRANCH_BYTES as u64).wrapping_add_signed(distance)
 }
 
 /// `jmp __x86_return_thunk` becomes `ret`, as the kernel itself does where it can.
@@ -123,7 +125,8 @@ fn retpolines(bytes: &mut [u8], elf: &Elf) -> u64 {
     let mut places = 0;
     for (at, address) in sites(bytes, elf, ".retpoline_sites") {
         // A CS prefix pads some of them.
-        let (at, address) = if bytes[at] == 0x2E { (at + 1, address + 1) } else { (at, address) };
+        let prefix = usize::from(bytes[at] == 0x2E);
+        let (at, address) = (at + prefix, address.wrapping_add(prefix as u64));
         let opcode = bytes[at];
         if opcode != CALL && opcode != JMP || at + BRANCH_BYTES > bytes.len() {
             continue;
@@ -160,10 +163,14 @@ fn tracing_calls(bytes: &mut [u8], elf: &Elf) -> u64 {
             if is_call
                 && instruction.len() == BRANCH_BYTES
                 && instruction.near_branch_target() == fentry
+                && calls.len() <= TRACING_CALLS_MAX
             {
                 calls.push((code.file.start + (address - code.address) as usize, address));
             }
         });
+    }
+    if calls.len() > TRACING_CALLS_MAX {
+        return 0;
     }
     for &(at, address) in &calls {
         debug_assert_eq!(bytes[at + 1..at + 5], relative(address + BRANCH_BYTES as u64, fentry));

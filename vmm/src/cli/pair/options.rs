@@ -141,7 +141,7 @@ impl PairArgs {
     pub(super) fn replica_config(&self, blueprint: &Blueprint) -> ReplicaConfig {
         let pages = blueprint.memory_pages();
         ReplicaConfig {
-            cpu_digest: blueprint.cpu_model().digest(),
+            cpu_digest: blueprint.cpu_digest(),
             guest_digest: blueprint.image_digest(),
             timing: timing(self.silence_ms),
             on_backup_loss: match self.on_backup_loss {
