@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::boot::elf_code::CodeMap;
 use crate::boot::image::ImageFault;
+use crate::boot::linux::is_bzimage;
 use crate::boot::notes;
 use crate::mem::layout;
 
@@ -136,8 +137,7 @@ fn check_identity(bytes: &[u8]) -> Result<(), ImageFault> {
         return Err(ImageFault::TooLarge { bytes: bytes.len(), bytes_max: FILE_BYTES_MAX });
     }
     if !bytes.starts_with(b"\x7fELF") {
-        // "HdrS" at 0x202 marks a Linux bzImage (Documentation/arch/x86/boot.rst).
-        return Err(if bytes.get(0x202..0x206) == Some(b"HdrS") {
+        return Err(if is_bzimage(bytes) {
             ImageFault::CompressedKernel
         } else {
             ImageFault::NotElf

@@ -17,6 +17,7 @@
 //! | `elf`, `elf_code`, `notes` | the bounded ELF64 reader beneath it |
 //! | [`linux`] | Linux kernels: bzImage, the determinism pass, the 64-bit boot protocol |
 //! | [`pvh`] | the PVH boot ABI: start information and the initial registers |
+//! | `flat` | segments that are all of memory, for every mode |
 //! | [`sweep`] | the search of executable code for instructions that cannot be replayed |
 //! | [`rules`] | which instructions those are, and why |
 //! | [`cpu_model`] | the fixed processor that the guest sees, compared between hosts |
@@ -27,6 +28,7 @@ mod elf;
 mod elf_code;
 #[cfg(test)]
 mod fixture;
+pub(crate) mod flat;
 pub mod host_checks;
 pub mod image;
 pub mod linux;

@@ -7,7 +7,7 @@
 //!
 //! The memory map follows `mem::layout`; nothing here depends on the host.
 
-use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_dtable, kvm_regs, kvm_sregs};
 use linux_loader::configurator::pvh::PvhBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::elf::start_info::{
@@ -16,6 +16,7 @@ use linux_loader::loader::elf::start_info::{
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
+use crate::boot::flat::FlatSegments;
 use crate::boot::image::Entry;
 use crate::boot::linux;
 use crate::mem::{GuestRam, layout};
@@ -205,32 +206,15 @@ impl InitialState {
 }
 
 fn apply_protected(sregs: &mut kvm_sregs) {
-    let data = kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector: DATA_SELECTOR,
-        type_: 0b0011, // read and write, accessed (SDM vol. 3, table 3-1)
-        present: 1,
-        dpl: 0,
-        db: 1,
-        s: 1,
-        l: 0,
-        g: 1,
-        avl: 0,
-        unusable: 0,
-        padding: 0,
-    };
-    sregs.cs = kvm_segment { selector: CODE_SELECTOR, type_: 0b1011, ..data };
-    sregs.ds = data;
-    sregs.es = data;
-    sregs.fs = data;
-    sregs.gs = data;
-    sregs.ss = data;
-    // A busy 32-bit TSS of 0x68 bytes, as the ABI says and VM entry checks (SDM vol. 3,
-    // "Checks on Guest Segment Registers").
-    let task = kvm_segment { selector: TASK_SELECTOR, limit: 0x67, type_: 0b1011, ..data };
-    sregs.tr = kvm_segment { s: 0, db: 0, g: 0, ..task };
-    sregs.ldt = kvm_segment { unusable: 1, type_: 0b0010, ..kvm_segment::default() };
+    FlatSegments {
+        code: CODE_SELECTOR,
+        data: DATA_SELECTOR,
+        task: TASK_SELECTOR,
+        task_base: 0,
+        privilege_level: 0,
+        is_64_bit: false,
+    }
+    .load(sregs);
     sregs.gdt = kvm_dtable::default();
     sregs.idt = kvm_dtable::default();
     sregs.cr0 = CR0_PE | CR0_ET;

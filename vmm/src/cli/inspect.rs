@@ -4,7 +4,7 @@ use super::blueprint::{read_image_file, traits_of_host};
 use super::exit_code::CliError;
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::image::GuestImage;
-use crate::boot::linux::{LinuxKernel, PassOptions, PassReport};
+use crate::boot::linux::{LinuxKernel, PassOptions, PassReport, is_bzimage};
 use crate::boot::rules::Verdict;
 use crate::boot::sweep::{self, Finding, SweepReport};
 use crate::kvm::System;
@@ -39,7 +39,7 @@ pub struct InspectArgs {
 pub fn main(args: &InspectArgs) -> Result<(), CliError> {
     let file = read_image_file(&args.file)?;
     let name = args.file.display().to_string();
-    if file.get(0x202..0x206) != Some(b"HdrS") {
+    if !is_bzimage(&file) {
         let report = sweep::sweep(&GuestImage::for_inspection(&name, file)?);
         return match args.json {
             true => print(&format!("{}\n", json!({ "file": name, "sweep": report }))),

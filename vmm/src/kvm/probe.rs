@@ -10,8 +10,9 @@ use super::error::KvmError;
 use super::exit::{Direction, VmExit};
 use super::system::System;
 use crate::boot::cpu_model::CpuModel;
+use crate::boot::flat::FlatSegments;
 use crate::mem::{GuestRam, layout::MEMORY_MIN};
-use kvm_bindings::{kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_dtable, kvm_msr_entry, kvm_regs, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -117,7 +118,14 @@ pub fn kernel_traits(system: &System, model: &CpuModel) -> Result<Option<KernelT
                     emulates_cpl0: true,
                 }));
             }
-            _ => return Ok(None),
+            VmExit::Pio { .. }
+            | VmExit::Mmio { .. }
+            | VmExit::Halt
+            | VmExit::SetTpr
+            | VmExit::IrqWindow
+            | VmExit::Shutdown
+            | VmExit::EntryFailed { .. }
+            | VmExit::Unknown { .. } => return Ok(None),
         }
     }
     Ok(None)
@@ -150,35 +158,15 @@ fn write(ram: &GuestRam) -> Result<(), vm_memory::GuestMemoryError> {
 }
 
 fn enter_at_cpl3(sregs: &mut kvm_sregs) {
-    let data = kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector: USER_DATA_SELECTOR,
-        type_: 0b0011,
-        present: 1,
-        dpl: 3,
-        db: 1,
-        s: 1,
-        l: 0,
-        g: 1,
-        avl: 0,
-        unusable: 0,
-        padding: 0,
-    };
-    sregs.cs = kvm_segment { selector: USER_CODE_SELECTOR, type_: 0b1011, db: 0, l: 1, ..data };
-    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-    sregs.tr = kvm_segment {
-        base: TASK,
-        limit: 0x67,
-        selector: TASK_SELECTOR,
-        type_: 0b1011,
-        dpl: 0,
-        db: 0,
-        s: 0,
-        g: 0,
-        ..data
-    };
-    sregs.ldt = kvm_segment { unusable: 1, type_: 0b0010, ..kvm_segment::default() };
+    FlatSegments {
+        code: USER_CODE_SELECTOR,
+        data: USER_DATA_SELECTOR,
+        task: TASK_SELECTOR,
+        task_base: TASK,
+        privilege_level: 3,
+        is_64_bit: true,
+    }
+    .load(sregs);
     sregs.gdt = kvm_dtable { base: GDT, limit: 0x37, ..kvm_dtable::default() };
     sregs.idt = kvm_dtable { base: IDT, limit: 0xFFF, ..kvm_dtable::default() };
     (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0, TABLES[0], CR4, EFER);

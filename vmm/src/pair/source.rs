@@ -520,13 +520,7 @@ impl<P: FramePort> EventSource for PairSource<P> {
 
     fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
         // One reading for both: on this thread each is a system call where RDTSC is a fault.
-        let asked = self.until(|parts, now| {
-            Ok(match parts.replica.input_ready(now) {
-                Step::Ready(()) => Step::Ready(now),
-                Step::Wait => Step::Wait,
-                Step::Void => Step::Void,
-            })
-        })?;
+        let asked = self.until(|parts, now| Ok(parts.replica.input_ready(now).map(|()| now)))?;
         let PairParts { replica, world, .. } = &mut self.parts;
         match replica.next_input(asked, world, wants)? {
             Step::Ready(input) => Ok(input),

@@ -3,7 +3,7 @@
 use super::source::PairSource;
 use crate::link::now;
 use crate::replica::Replica;
-use crate::telemetry::stages::StageStatus;
+use crate::telemetry::TimeStatus;
 use hdrhistogram::Histogram;
 use logchan::channel::FrameVerdict;
 use logchan::entry_kind::EntryKind;
@@ -37,7 +37,7 @@ pub struct Status {
     /// Frames of the VM from made to given to the LAN.
     pub hold: HoldStatus,
     /// Stages of frames that were followed through the machine, as long as the VM lives here.
-    pub stages: BTreeMap<&'static str, StageStatus>,
+    pub stages: BTreeMap<&'static str, TimeStatus>,
     /// The log of this session.
     pub log: LogStatus,
     /// Checkpoints.
@@ -122,19 +122,6 @@ pub struct CheckpointStatus {
     pub still: TimeStatus,
     /// Applied: until the machine was in its state.
     pub apply: TimeStatus,
-}
-
-/// Times since the process began.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct TimeStatus {
-    /// How many.
-    pub count: u64,
-    /// Median.
-    pub p50_us: f64,
-    /// 99th percentile.
-    pub p99_us: f64,
-    /// Longest.
-    pub max_us: f64,
 }
 
 /// Numbers of pages since the process began.
@@ -279,20 +266,10 @@ impl<P: FramePort> PairSource<P> {
                 p99: times.pages.value_at_quantile(0.99),
                 max: times.pages.max(),
             },
-            capture: time_status(&times.capture_ns),
-            still: time_status(&times.still_ns),
-            apply: time_status(&times.apply_ns),
+            capture: TimeStatus::of(&times.capture_ns),
+            still: TimeStatus::of(&times.still_ns),
+            apply: TimeStatus::of(&times.apply_ns),
         }
-    }
-}
-
-fn time_status(times_ns: &Histogram<u64>) -> TimeStatus {
-    let us = |quantile: f64| times_ns.value_at_quantile(quantile) as f64 / 1e3;
-    TimeStatus {
-        count: times_ns.len(),
-        p50_us: us(0.5),
-        p99_us: us(0.99),
-        max_us: times_ns.max() as f64 / 1e3,
     }
 }
 
@@ -302,12 +279,6 @@ fn bytes_by_kind(entries: &EntryStatsTable) -> BTreeMap<&'static str, u64> {
 }
 
 fn hold_status(hold_ns: &Histogram<u64>, waiting: usize) -> HoldStatus {
-    let us = |quantile: f64| hold_ns.value_at_quantile(quantile) as f64 / 1e3;
-    HoldStatus {
-        released: hold_ns.len(),
-        waiting,
-        p50_us: us(0.5),
-        p99_us: us(0.99),
-        max_us: hold_ns.max() as f64 / 1e3,
-    }
+    let TimeStatus { count, p50_us, p99_us, max_us } = TimeStatus::of(hold_ns);
+    HoldStatus { released: count, waiting, p50_us, p99_us, max_us }
 }

@@ -35,8 +35,8 @@ pub(super) struct Bzimage {
     pub(super) payload: Range<usize>,
 }
 
-/// True for a file that says it is one.
-pub(super) fn is_bzimage(bytes: &[u8]) -> bool {
+/// True for a file that says it is one: "HdrS" at 0x202 (Documentation/arch/x86/boot.rst).
+pub(crate) fn is_bzimage(bytes: &[u8]) -> bool {
     bytes.get(0x202..0x206) == Some(b"HdrS")
 }
 

@@ -7,10 +7,11 @@
 
 use super::bzimage::HEADER_START;
 use super::kernel::LinuxKernel;
+use crate::boot::flat::FlatSegments;
 use crate::boot::image::{ImageFault, load_segments};
 use crate::boot::pvh::PvhError;
 use crate::mem::{GuestRam, layout};
-use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_dtable, kvm_regs, kvm_sregs};
 use linux_loader::loader::bootparam::boot_e820_entry;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
@@ -39,6 +40,8 @@ const LARGE_PAGE: u64 = 0x83;
 /// `__BOOT_CS` and `__BOOT_DS`, "must be" so (boot.rst).
 const BOOT_CS: u16 = 0x10;
 const BOOT_DS: u16 = 0x18;
+/// Nobody's demand; the GDT has no descriptor of it.
+const TASK_SELECTOR: u16 = 0x20;
 /// Flat 64-bit code and flat data, in the descriptor format.
 const CODE_DESCRIPTOR: u64 = 0x00AF_9B00_0000_FFFF;
 const DATA_DESCRIPTOR: u64 = 0x00CF_9300_0000_FFFF;
@@ -190,32 +193,15 @@ pub(crate) fn registers(entry: u64) -> kvm_regs {
 
 /// Long mode on the tables that [`LinuxKernel::load`] wrote; leaves the APIC base alone.
 pub(crate) fn apply(sregs: &mut kvm_sregs) {
-    let data = kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector: BOOT_DS,
-        type_: 0b0011, // read and write, accessed (SDM vol. 3, table 3-1)
-        present: 1,
-        dpl: 0,
-        db: 1,
-        s: 1,
-        l: 0,
-        g: 1,
-        avl: 0,
-        unusable: 0,
-        padding: 0,
-    };
-    sregs.cs = kvm_segment { selector: BOOT_CS, type_: 0b1011, db: 0, l: 1, ..data };
-    sregs.ds = data;
-    sregs.es = data;
-    sregs.fs = data;
-    sregs.gs = data;
-    sregs.ss = data;
-    // As VM entry checks it (SDM vol. 3, "Checks on Guest Segment Registers"): a busy 64-bit TSS.
-    let task =
-        kvm_segment { selector: 0x20, limit: 0x67, type_: 0b1011, s: 0, db: 0, g: 0, ..data };
-    sregs.tr = task;
-    sregs.ldt = kvm_segment { unusable: 1, type_: 0b0010, ..kvm_segment::default() };
+    FlatSegments {
+        code: BOOT_CS,
+        data: BOOT_DS,
+        task: TASK_SELECTOR,
+        task_base: 0,
+        privilege_level: 0,
+        is_64_bit: true,
+    }
+    .load(sregs);
     sregs.gdt = kvm_dtable { base: layout::LINUX_GDT, limit: 31, ..kvm_dtable::default() };
     sregs.idt = kvm_dtable::default();
     sregs.cr0 = CR0_PE_MP_ET_NE_WP_AM_PG;

@@ -21,6 +21,7 @@ mod pass;
 mod payload;
 mod shortcuts;
 
+pub(crate) use bzimage::is_bzimage;
 pub use entry::{KernelInfo, MACHINE_PARAMETERS, SEED_BYTES};
 pub(crate) use entry::{apply, registers};
 pub use hooks::Hook;

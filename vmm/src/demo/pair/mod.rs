@@ -19,7 +19,7 @@ pub mod member;
 pub mod network;
 pub mod prober;
 pub mod reigns;
-mod scene;
+pub mod scene;
 pub mod sniffer;
 mod summary;
 pub mod traffic;

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// All of it; removed on drop.
-pub(super) struct Scene {
-    pub(super) network: Network,
+pub struct Scene {
+    /// The LAN.
+    pub network: Network,
     key: PathBuf,
     witness: PathBuf,
     folder: TempDir,
@@ -17,7 +18,7 @@ pub(super) struct Scene {
 
 impl Scene {
     /// Makes it.
-    pub(super) fn new() -> Result<Scene, DemoError> {
+    pub fn new() -> Result<Scene, DemoError> {
         let folder = tempfile::Builder::new().prefix("understudy-demo-").tempdir();
         let folder = folder.map_err(DemoError::client("making a temporary folder"))?;
         let (key, witness) = (folder.path().join("key"), folder.path().join("witness"));
@@ -27,8 +28,8 @@ impl Scene {
         Ok(Scene { network: Network::new()?, key, witness, folder })
     }
 
-    /// What processes made of `program` are told.
-    pub(super) fn setup<'a>(&'a self, program: &'a Path, silence_ms: u64) -> Setup<'a> {
+    /// What processes made of `program` are told, for a sealed log link.
+    pub fn setup<'a>(&'a self, program: &'a Path, silence_ms: u64) -> Setup<'a> {
         Setup {
             program,
             network: &self.network,
