@@ -19,6 +19,14 @@ pub(crate) struct OutputArgs {
     pub(crate) out: Option<PathBuf>,
 }
 
+/// A measurement's options as they are when none is given: what stands at each of them is the one place
+/// that says so.
+pub(crate) fn defaults<A: clap::Args>() -> A {
+    let command = A::augment_args(clap::Command::new("defaults").no_binary_name(true));
+    let matches = command.try_get_matches_from(std::iter::empty::<&str>());
+    matches.and_then(|matches| A::from_arg_matches(&matches)).expect("every option has a default")
+}
+
 /// A finished measurement.
 pub(crate) struct Outcome {
     /// What the command is called.

@@ -1,11 +1,60 @@
-//! Reads what `--trace-stages` wrote.
+//! VMs that follow every frame (`--trace-stages`), and what they wrote.
 
 use crate::error::BenchError;
 use crate::series::Series;
+use crate::vms::{CORE_A, Pair, PairOptions, Standalone};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
 use vmm::telemetry::{Passage, Stage};
+
+/// How a VM is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Not at all.
+    Standalone,
+    /// By a backup, on a sealed link.
+    Sealed,
+    /// By a backup, on a link in the clear.
+    Insecure,
+}
+
+/// Starts a VM with `options`, lets `work` run where its client is, and stops it: what `work` gave, and
+/// everything that was followed. A primary has the core of a standalone VM.
+pub(crate) fn followed<T: Send>(
+    protection: Protection,
+    options: &[&str],
+    work: impl FnOnce() -> Result<T, BenchError> + Send,
+) -> Result<(T, StageTrace), BenchError> {
+    let folder = tempfile::tempdir().map_err(BenchError::os("making a temporary folder"))?;
+    let file = folder.path().join("stages");
+    let path = file.to_str().ok_or_else(|| {
+        BenchError::Wrong(format!("{}: a temporary folder has to be UTF-8", file.display()))
+    })?;
+    let trace = ["--trace-stages", path];
+    let result = match protection {
+        Protection::Standalone => {
+            let command = [&["run"][..], &trace, options].concat();
+            let vm = Standalone::start("traced", CORE_A, &command)?;
+            let result = vm.client(work)?;
+            vm.stop()?;
+            result
+        }
+        Protection::Sealed | Protection::Insecure => {
+            let owned = |words: &[&str]| words.iter().copied().map(String::from).collect();
+            let pair = Pair::start(&PairOptions {
+                sealed: protection == Protection::Sealed,
+                options: owned(options),
+                of_each: [owned(&trace), Vec::new()],
+                ..PairOptions::default()
+            })?;
+            let result = pair.client(work)?;
+            pair.stop()?;
+            result
+        }
+    };
+    Ok((result, StageTrace::read(&file)?))
+}
 
 /// Everything that was followed, in order.
 #[derive(Debug, Default)]
@@ -26,7 +75,7 @@ enum Line {
 
 impl StageTrace {
     /// Reads a file that is whole.
-    pub(crate) fn read(path: &Path) -> Result<StageTrace, BenchError> {
+    fn read(path: &Path) -> Result<StageTrace, BenchError> {
         let wrong = |what: String| BenchError::Wrong(format!("{}: {what}", path.display()));
         let text = std::fs::read_to_string(path)
             .map_err(BenchError::os(format!("reading {}", path.display())))?;

@@ -11,22 +11,24 @@ use nix::unistd::Pid;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use vmm::cli::status;
 use vmm::demo::DemoError;
 use vmm::demo::clients::first_ping_reply;
 use vmm::demo::lan::Namespace;
-use vmm::demo::pair::member::{Member, Message, Part, Said, Setup};
-use vmm::demo::pair::network::{Host, Network};
+use vmm::demo::pair::member::{Member, Message, Part, Said};
+use vmm::demo::pair::network::Host;
+use vmm::demo::pair::scene::Scene;
 use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
 use vmm::demo::vm_process::VmProcess;
-use vmm::link::key_file;
 
 /// A VM that has not answered by then will not.
 const BOOT_MAX: Duration = Duration::from_secs(10);
 
 /// From the backup's start to a protected VM, and from SIGTERM to a process's end.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How old a host's status may be, and more.
+const STATUS_AGE_MAX: Duration = Duration::from_millis(300);
 
 /// Core of the client and of a primary, which seldom want to run at the same time: the one waits for
 /// the other.
@@ -130,30 +132,22 @@ pub(crate) struct Pair {
     // Processes end before the namespaces they run in.
     members: Vec<Member>,
     messages: Receiver<Message>,
-    network: Network,
-    folder: TempDir,
+    /// Where they answer when asked how they are.
+    sockets: [PathBuf; 2],
+    scene: Scene,
 }
 
 impl Pair {
     /// Starts both, and waits until the VM is protected.
     pub(crate) fn start(options: &PairOptions) -> Result<Pair, BenchError> {
-        let folder = tempfile::Builder::new().prefix("understudy-bench-").tempdir();
-        let folder = folder.map_err(BenchError::os("making a temporary folder"))?;
-        let (key, witness) = (folder.path().join("key"), folder.path().join("witness"));
-        std::fs::create_dir(&witness).map_err(BenchError::os("making the witness's folder"))?;
-        key_file::create(&key)
-            .map_err(|error| BenchError::Wrong(format!("making a key: {error}")))?;
-        let network = Network::new()?;
+        let scene = Scene::new()?;
         let (sender, messages) = channel::unbounded();
         let program = understudy();
-        let setup = Setup {
-            program: &program,
-            network: &network,
-            key: options.sealed.then_some(&key),
-            witness: &witness,
-            sockets: folder.path(),
-            silence_ms: options.silence_ms,
-        };
+        let mut setup = scene.setup(&program, options.silence_ms);
+        if !options.sealed {
+            setup.key = None;
+        }
+        let sockets = Host::ALL.map(|host| setup.socket(host, 0));
         let mut members = Vec::new();
         for (part, host) in [(Part::Primary, Host::A), (Part::Backup, Host::B)] {
             let index = host.index();
@@ -162,7 +156,7 @@ impl Pair {
             args.extend(options.options.iter().chain(&options.of_each[index]).map(String::as_str));
             members.push(Member::spawn(&setup, part, host, 0, &sender, &args)?);
         }
-        let mut pair = Pair { members, messages, network, folder };
+        let mut pair = Pair { members, messages, sockets, scene };
         pair.listen("a protected VM", PATIENCE, |pair| {
             pair.members[0].state.protected.is_some().then_some(())
         })?;
@@ -174,13 +168,19 @@ impl Pair {
         &self,
         work: impl FnOnce() -> Result<T, BenchError> + Send,
     ) -> Result<T, BenchError> {
-        enter(self.network.client(), work)
+        enter(self.scene.network.client(), work)
     }
 
-    /// What a host says of itself.
-    pub(crate) fn status(&self, host: Host) -> Result<Map<String, Value>, BenchError> {
-        let path = self.folder.path().join(format!("{host}-0.sock"));
-        status::ask(&path).map_err(BenchError::os(format!("asking host {host} for its status")))
+    /// What the hosts say of themselves, the primary first, once all that happened until now is in it.
+    /// Fails as [`check`](Self::check).
+    pub(crate) fn statuses(&mut self) -> Result<[Map<String, Value>; 2], BenchError> {
+        std::thread::sleep(STATUS_AGE_MAX);
+        self.check()?;
+        let ask = |host: Host| {
+            status::ask(&self.sockets[host.index()])
+                .map_err(BenchError::os(format!("asking host {host} for its status")))
+        };
+        Ok([ask(Host::A)?, ask(Host::B)?])
     }
 
     /// The process id of a host.

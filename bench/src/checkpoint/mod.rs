@@ -17,13 +17,9 @@ use crate::vms::{Pair, PairOptions};
 use load::Burned;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
-use vmm::demo::pair::network::Host;
 
 /// The working set's limit is the guest's.
 const KIB_MAX: u64 = 4096;
-
-/// A host's status is as old as this at most, and then some.
-const STATUS_AGE_MAX: Duration = Duration::from_millis(300);
 
 /// Not counted: pages that are written for the first time, caches.
 const WARM_UP: Duration = Duration::from_millis(200);
@@ -69,14 +65,7 @@ impl Args {
 
     /// For figures that are kept.
     pub(crate) fn full() -> Args {
-        Args {
-            deadlines_us: vec![500, 1000, 5000],
-            kib: vec![0, 64, 256, 1024],
-            inputs: vec![0, 1000],
-            seconds: 3.0,
-            seed: 1,
-            output: OutputArgs::default(),
-        }
+        outcome::defaults()
     }
 }
 
@@ -98,9 +87,8 @@ struct Statuses {
 
 impl Statuses {
     fn ask(pair: &mut Pair) -> Result<Statuses, BenchError> {
-        std::thread::sleep(STATUS_AGE_MAX);
-        pair.check()?;
-        Ok(Statuses { primary: pair.status(Host::A)?, backup: pair.status(Host::B)? })
+        let [primary, backup] = pair.statuses()?;
+        Ok(Statuses { primary, backup })
     }
 
     /// One of the primary's counters of checkpoints.

@@ -54,14 +54,7 @@ impl Args {
 
     /// For figures that are kept.
     pub(crate) fn full() -> Args {
-        Args {
-            kills: 10,
-            silences: vec![10, 20, 50, 100, 200, 500],
-            watch_s: 20.0,
-            rounds: 2,
-            seed: 1,
-            output: OutputArgs::default(),
-        }
+        outcome::defaults()
     }
 }
 

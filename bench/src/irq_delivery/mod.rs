@@ -57,14 +57,7 @@ impl Args {
 
     /// For figures that are kept.
     pub(crate) fn full() -> Args {
-        Args {
-            rounds: 3,
-            frames: 900,
-            deadlines_us: vec![250, 500, 2000, 4000],
-            spin_us: 50,
-            seed: 1,
-            output: OutputArgs::default(),
-        }
+        Args { frames: 900, ..outcome::defaults() }
     }
 }
 

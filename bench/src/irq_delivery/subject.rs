@@ -7,8 +7,8 @@ use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::Outcome;
 use crate::series::Series;
-use crate::stage_trace::StageTrace;
-use crate::vms::{CORE_A, CORE_B, Pair, PairOptions, Standalone, pin};
+use crate::stage_trace::{Protection, followed};
+use crate::vms::{CORE_B, pin};
 use serde_json::{Value, json};
 
 /// Of frames that the guest could not be seen to acknowledge one by one, one in this many is too many: the
@@ -44,29 +44,10 @@ impl Subject {
             return Ok(());
         }
         let seed = args.seed.wrapping_add(u64::from(round));
-        let folder = tempfile::tempdir().map_err(BenchError::os("making a temporary folder"))?;
-        let file = folder.path().join("stages");
-        let path = file.to_str().expect("temporary folders are UTF-8");
         let (deadline, spin) = (self.deadline_us.to_string(), args.spin_us.to_string());
         let options = ["--deadline-us", &deadline, "--spin-us", &spin];
-        let sent = if self.protected {
-            let trace = ["--trace-stages", path].map(String::from).to_vec();
-            let pair = Pair::start(&PairOptions {
-                options: options.map(String::from).to_vec(),
-                of_each: [trace, Vec::new()],
-                ..PairOptions::default()
-            })?;
-            let sent = pair.client(|| send(frames, seed))?;
-            pair.stop()?;
-            sent
-        } else {
-            let command = [&["run", "--trace-stages", path][..], &options].concat();
-            let vm = Standalone::start("irq", CORE_A, &command)?;
-            let sent = vm.client(|| send(frames, seed))?;
-            vm.stop()?;
-            sent
-        };
-        let trace = StageTrace::read(&file)?;
+        let protection = if self.protected { Protection::Sealed } else { Protection::Standalone };
+        let (sent, trace) = followed(protection, &options, || send(frames, seed))?;
         for (index, sent) in sent.iter().enumerate() {
             let (delivered, missing) = sent.delivered(&trace);
             self.delivered[index].add(&delivered);

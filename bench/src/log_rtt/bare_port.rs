@@ -7,9 +7,6 @@ use crate::error::BenchError;
 use crate::lan::{Host, INTERFACE};
 use logchan::time::Time;
 use netpath::{FRAME_MAX, FRAME_MIN, FramePort, PacketConfig, PacketPort, WaitPolicy, Wake};
-use std::thread;
-use std::time::Duration;
-use vmm::link::now;
 
 /// One side.
 pub(super) struct BarePort {
@@ -53,11 +50,6 @@ impl Client for BarePort {
     fn exchange(&mut self, _now: Time, number: u64) -> Result<(), BenchError> {
         self.send(&request(number))?;
         self.receive(number)
-    }
-
-    fn rest(&mut self, until: Time) -> Result<(), BenchError> {
-        thread::sleep(Duration::from_nanos(until.since(now()).as_nanos()));
-        Ok(())
     }
 }
 

@@ -106,23 +106,7 @@ impl Args {
 
     /// For figures that are kept.
     pub(crate) fn full() -> Args {
-        Args {
-            parts: Part::value_variants().to_vec(),
-            variants: Variant::value_variants().to_vec(),
-            policies: Policy::USUAL.to_vec(),
-            requests: 20_000,
-            idle_requests: 2_000,
-            warm_up: round_trips::WARM_UP,
-            bulk_mib: 512,
-            entries: 5_000,
-            rounds: 20,
-            direct: false,
-            rate: None,
-            client_core: 0,
-            server_core: 1,
-            seed: 1,
-            output: OutputArgs::default(),
-        }
+        outcome::defaults()
     }
 }
 

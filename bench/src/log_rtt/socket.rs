@@ -11,9 +11,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::SocketAddrV4;
 use std::os::fd::AsRawFd;
-use std::thread;
-use std::time::{Duration, Instant};
-use vmm::link::now;
+use std::time::Instant;
 
 /// UDP's and TCP's port, at both ends.
 const PORT: u16 = 7001;
@@ -144,11 +142,6 @@ impl Client for SocketPeer {
     fn exchange(&mut self, _now: Time, number: u64) -> Result<(), BenchError> {
         self.send(&request(number))?;
         self.receive(number)
-    }
-
-    fn rest(&mut self, until: Time) -> Result<(), BenchError> {
-        thread::sleep(Duration::from_nanos(until.since(now()).as_nanos()));
-        Ok(())
     }
 }
 

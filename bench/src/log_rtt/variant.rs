@@ -8,6 +8,9 @@ use crate::error::BenchError;
 use crate::lan::Host;
 use logchan::seal::Protection;
 use logchan::time::Time;
+use std::thread;
+use std::time::Duration;
+use vmm::link::now;
 
 /// Bytes of a request, and of a reply where a variant has one.
 pub(crate) const PAYLOAD_BYTES: usize = 64;
@@ -80,8 +83,11 @@ pub(crate) trait Client {
     /// clock that was taken just before.
     fn exchange(&mut self, now: Time, number: u64) -> Result<(), BenchError>;
 
-    /// Lets time pass, as this variant does between two requests.
-    fn rest(&mut self, until: Time) -> Result<(), BenchError>;
+    /// Lets time pass, as this variant does between two requests: it sleeps, if it has nothing else to do.
+    fn rest(&mut self, until: Time) -> Result<(), BenchError> {
+        thread::sleep(Duration::from_nanos(until.since(now()).as_nanos()));
+        Ok(())
+    }
 }
 
 /// The side that answers.

@@ -58,15 +58,7 @@ impl Args {
 
     /// For figures that are kept.
     pub(crate) fn full() -> Args {
-        Args {
-            rounds: 5,
-            requests: 2_000,
-            slow_requests: 10,
-            round_trips: 20_000,
-            spin_us: 20_000,
-            seed: 1,
-            output: OutputArgs::default(),
-        }
+        outcome::defaults()
     }
 }
 

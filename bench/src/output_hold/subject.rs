@@ -8,24 +8,15 @@ use crate::interleave::{Rounds, share};
 use crate::log_rtt::RoundTrip;
 use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
-use crate::stage_trace::StageTrace;
-use crate::vms::{CORE_A, Pair, PairOptions, Standalone, pin};
+use crate::stage_trace::{Protection, followed};
+use crate::vms::{CORE_A, pin};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
-use std::path::Path;
 use vmm::link::now;
 use vmm::telemetry::Stage;
 
 /// Requests at the beginning of a load that are not counted.
 const WARM_UP: u64 = 20;
-
-/// How the VM is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Sealed,
-    Insecure,
-    Standalone,
-}
 
 /// What was measured under one load.
 struct Under {
@@ -36,7 +27,7 @@ struct Under {
 /// A VM and what was measured on it. Each turn has processes of its own: one that waits for its turn
 /// would look for frames on a core that the others need.
 pub(super) struct Subject {
-    kind: Kind,
+    protection: Protection,
     loads: Vec<Under>,
 }
 
@@ -50,60 +41,34 @@ pub(super) struct Turn<'a> {
 impl Subject {
     /// Protected and sealed, protected and in the clear, and not protected.
     pub(super) fn all() -> impl Iterator<Item = Subject> {
-        [Kind::Sealed, Kind::Insecure, Kind::Standalone].into_iter().map(|kind| Subject {
-            kind,
-            loads: Load::ALL
-                .iter()
-                .map(|_| Under {
-                    asked: Asked::new(),
-                    stages: Stage::ALL.iter().map(|_| Series::new()).collect(),
-                })
-                .collect(),
-        })
+        [Protection::Sealed, Protection::Insecure, Protection::Standalone].into_iter().map(
+            |protection| Subject {
+                protection,
+                loads: Load::ALL
+                    .iter()
+                    .map(|_| Under {
+                        asked: Asked::new(),
+                        stages: Stage::ALL.iter().map(|_| Series::new()).collect(),
+                    })
+                    .collect(),
+            },
+        )
     }
 
     /// The name in reports.
     pub(super) const fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Sealed => "protected",
-            Kind::Insecure => "protected-insecure",
-            Kind::Standalone => "standalone",
+        match self.protection {
+            Protection::Sealed => "protected",
+            Protection::Insecure => "protected-insecure",
+            Protection::Standalone => "standalone",
         }
     }
 
     /// Starts the VM, asks under each load, stops it, and reads what it followed.
     pub(super) fn turn(&mut self, turn: &Turn<'_>) -> Result<(), BenchError> {
-        let folder = tempfile::tempdir().map_err(BenchError::os("making a temporary folder"))?;
-        let file = folder.path().join("stages");
-        let path = file.to_str().expect("temporary folders are UTF-8");
         let spin = turn.args.spin_us.to_string();
-        let ran = match self.kind {
-            Kind::Standalone => {
-                let command = ["run", "--spin-us", &spin, "--trace-stages", path];
-                let vm = Standalone::start("hold", CORE_A, &command)?;
-                let ran = vm.client(|| ask(turn))?;
-                vm.stop()?;
-                ran
-            }
-            Kind::Sealed | Kind::Insecure => {
-                let trace = ["--trace-stages", path].map(String::from).to_vec();
-                let pair = Pair::start(&PairOptions {
-                    sealed: self.kind == Kind::Sealed,
-                    options: ["--spin-us", &spin].map(String::from).to_vec(),
-                    of_each: [trace, Vec::new()],
-                    ..PairOptions::default()
-                })?;
-                let ran = pair.client(|| ask(turn))?;
-                pair.stop()?;
-                ran
-            }
-        };
-        self.add(&ran, &file)
-    }
-
-    fn add(&mut self, ran: &[(Asked, Range<u64>)], file: &Path) -> Result<(), BenchError> {
-        let trace = StageTrace::read(file)?;
-        for (under, (asked, within)) in self.loads.iter_mut().zip(ran) {
+        let (ran, trace) = followed(self.protection, &["--spin-us", &spin], || ask(turn))?;
+        for (under, (asked, within)) in self.loads.iter_mut().zip(&ran) {
             under.asked.add(asked);
             for (all, stage) in under.stages.iter_mut().zip(Stage::ALL) {
                 all.add(&trace.spans(stage, within));
@@ -137,10 +102,10 @@ impl Subject {
             }
         }
         let hold = self.stage(load, Stage::Hold);
-        let bare = match self.kind {
-            Kind::Sealed => Some(&channels[0].times),
-            Kind::Insecure => Some(&channels[1].times),
-            Kind::Standalone => None,
+        let bare = match self.protection {
+            Protection::Sealed => Some(&channels[0].times),
+            Protection::Insecure => Some(&channels[1].times),
+            Protection::Standalone => None,
         };
         let to_rtt = bare.and_then(|bare| ratio(hold.quantile_ns(0.5), bare.quantile_ns(0.5)));
         json!({

@@ -65,15 +65,7 @@ impl Args {
 
     /// For figures that are kept.
     pub(crate) fn full() -> Args {
-        Args {
-            pings: 10_000,
-            gap_us: 1000,
-            requests: 10_000,
-            turns: 20,
-            seed: 1,
-            qemu: "qemu-system-x86_64".into(),
-            output: OutputArgs::default(),
-        }
+        outcome::defaults()
     }
 }
 

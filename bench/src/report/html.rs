@@ -1,7 +1,7 @@
 //! The page: text, tables and pictures, with nothing that has to be fetched.
 
 use super::plot::{self, COLOURS, Row};
-use super::sections;
+use super::{Topic, sections};
 use crate::outcome::Outcome;
 use crate::series::Series;
 use serde_json::Value;
@@ -37,7 +37,7 @@ of a service under an open load; where requests have a pace, <em>response</em> i
 request was due, <em>service</em> from when it was sent.";
 
 /// The page of all `outcomes`.
-pub(super) fn page(machine: &Value, setting: &str, outcomes: &[Outcome]) -> String {
+pub(super) fn page(machine: &Value, setting: &str, outcomes: &[(Topic, Outcome)]) -> String {
     let mut page = Page { text: String::new() };
     page.raw("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
     page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
@@ -53,8 +53,8 @@ pub(super) fn page(machine: &Value, setting: &str, outcomes: &[Outcome]) -> Stri
     let names = ["cpu", "cores", "kernel", "kvm_module", "loadavg", "commit", "command"];
     let rows = names.map(|name| vec![name.replace('_', " "), text(&machine[name])]);
     page.table_of("words", &["machine", ""], &rows);
-    for outcome in outcomes {
-        sections::write(&mut page, outcome);
+    for (topic, outcome) in outcomes {
+        sections::write(&mut page, *topic, outcome);
     }
     page.raw("</html>");
     page.text

@@ -70,7 +70,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
         eprintln!("{:>3} s  {} of {total}: {}", seconds, number + 1, name.get_name());
         let outcome = measure(*topic, args.quick)?;
         outcome.save(&args.out)?;
-        outcomes.push(outcome);
+        outcomes.push((*topic, outcome));
     }
     let took = begun.elapsed();
     let page = html::page(&machine, &setting(args, took), &outcomes);
@@ -80,7 +80,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     println!(
         "{}: report.html, report.json and {} series, after {:.0} s",
         args.out.display(),
-        outcomes.iter().map(|outcome| outcome.series.len()).sum::<usize>(),
+        outcomes.iter().map(|(_, outcome)| outcome.series.len()).sum::<usize>(),
         took.as_secs_f64()
     );
     Ok(())
@@ -108,10 +108,10 @@ fn setting(args: &Args, took: Duration) -> String {
     format!("{length}; it took {:.0} s.", took.as_secs_f64())
 }
 
-fn object(machine: &Value, took: Duration, outcomes: &[Outcome]) -> Value {
+fn object(machine: &Value, took: Duration, outcomes: &[(Topic, Outcome)]) -> Value {
     let unix_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let mut all = Map::new();
-    for outcome in outcomes {
+    for (_, outcome) in outcomes {
         all.insert(outcome.name.into(), outcome.figures.clone().into());
     }
     json!({
@@ -125,4 +125,21 @@ fn object(machine: &Value, took: Duration, outcomes: &[Outcome]) -> Value {
 fn write(args: &Args, name: &str, text: &str) -> Result<(), BenchError> {
     let path = args.out.join(name);
     std::fs::write(&path, text).map_err(BenchError::os(format!("writing {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_has_options_when_none_is_given() {
+        macro_rules! made {
+            ($($module:ident),*) => {
+                [$(std::mem::size_of_val(&($module::Args::full(), $module::Args::quick()))),*]
+            };
+        }
+        let made =
+            made!(log_rtt, irq_delivery, output_hold, throughput, failover, checkpoint, peers);
+        assert_eq!(made.len(), Topic::value_variants().len());
+    }
 }

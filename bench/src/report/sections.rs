@@ -1,22 +1,22 @@
 //! What the page says of each measurement: what it is, the figures that matter, and pictures of them.
 
+use super::Topic;
 use super::figures::{curves, ms, number, times, us};
 use super::html::Page;
 use super::plot::Row;
 use crate::outcome::Outcome;
 use crate::series::Series;
 
-/// Adds the section of `outcome`.
-pub(super) fn write(page: &mut Page, outcome: &Outcome) {
-    match outcome.name {
-        "log-rtt" => log_rtt(page, outcome),
-        "irq-delivery" => irq_delivery(page, outcome),
-        "output-hold" => output_hold(page, outcome),
-        "throughput" => throughput(page, outcome),
-        "failover" => failover(page, outcome),
-        "checkpoint" => checkpoint(page, outcome),
-        "peers" => peers(page, outcome),
-        name => unreachable!("the page has no section for {name}"),
+/// Adds the section of `outcome`, which is of `topic`.
+pub(super) fn write(page: &mut Page, topic: Topic, outcome: &Outcome) {
+    match topic {
+        Topic::LogRtt => log_rtt(page, outcome),
+        Topic::IrqDelivery => irq_delivery(page, outcome),
+        Topic::OutputHold => output_hold(page, outcome),
+        Topic::Throughput => throughput(page, outcome),
+        Topic::Failover => failover(page, outcome),
+        Topic::Checkpoint => checkpoint(page, outcome),
+        Topic::Peers => peers(page, outcome),
     }
 }
 

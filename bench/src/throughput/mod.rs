@@ -54,15 +54,7 @@ impl Args {
 
     /// For figures that are kept.
     pub(crate) fn full() -> Args {
-        Args {
-            rounds: 10,
-            requests: 20_000,
-            echo_mib: 20,
-            client_core: CORE_A,
-            spin_us: 50,
-            seed: 1,
-            output: OutputArgs::default(),
-        }
+        outcome::defaults()
     }
 }
 

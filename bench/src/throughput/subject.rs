@@ -9,11 +9,7 @@ use crate::outcome::Outcome;
 use crate::vms::{CORE_A, Pair, PairOptions, Standalone};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use vmm::demo::pair::network::Host;
-
-/// How old a status may be, and more.
-const STATUS_AGE_MAX: Duration = Duration::from_millis(250);
 
 /// What the VM is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +66,6 @@ impl Done {
     }
 }
 
-/// What the primary says of itself when all is quiet.
-fn status(pair: &Pair) -> Result<Map<String, Value>, BenchError> {
-    std::thread::sleep(STATUS_AGE_MAX);
-    pair.status(Host::A)
-}
-
 /// A VM, and what was measured on it. Each turn has processes of its own.
 pub(super) struct Subject {
     pub(super) kind: Kind,
@@ -111,15 +101,14 @@ impl Subject {
                 ..PairOptions::default()
             })?;
             let pids = Host::ALL.map(|host| pair.pid(host));
-            let mut before = status(&pair)?;
+            let [mut before, _backup] = pair.statuses()?;
             for work in Work::ALL {
                 self.work(work, amount(work), &pids, |amount| {
                     pair.client(|| work.run(amount, args.client_core))
                 })?;
-                let after = status(&pair)?;
+                let [after, _backup] = pair.statuses()?;
                 self.done[work as usize].add_status(&before, &after);
                 before = after;
-                pair.check()?;
             }
             return pair.stop();
         }
