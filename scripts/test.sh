@@ -8,6 +8,7 @@ source scripts/install.sh --tests
 # There are many test programs, and each would be optimised as a whole: minutes for nothing. What ships
 # (scripts/demo.sh) is built with it.
 export CARGO_PROFILE_RELEASE_LTO=off
+export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
 guests=(vmm/guest tests/guests/hard)
 step() { printf '\n== %s\n' "$*"; }

@@ -114,10 +114,10 @@ impl Endpoint {
 
     /// Begins a channel if there is a session for one.
     fn meet(&mut self, now: Time) {
-        let Some(peer) = self.link.peer() else { return };
         if self.channel.is_some() {
             return;
         }
+        let Some(peer) = self.link.peer() else { return };
         self.link.bind();
         let config = self.settings.config(&peer);
         let channel = Channel::new(config, self.settings.role, now);

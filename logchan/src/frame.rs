@@ -180,7 +180,8 @@ impl FrameHeader {
         assert_eq!(self.kind.lane().is_some(), length > 0, "{:?} of {length} bytes", self.kind);
         assert!(self.kind.lane().is_some() || self.offset == 0, "an offset of no payload");
 
-        let mut put = Fields { frame, at: 0 };
+        let head = frame.first_chunk_mut().expect("checked above");
+        let mut put = Fields { head, at: 0 };
         put.field(FRAME_MAGIC);
         put.field([FRAME_VERSION, self.kind.number(), self.role.number()]);
         put.field([if self.ack_now { FLAG_ACK_NOW } else { 0 }]);
@@ -207,7 +208,17 @@ impl FrameHeader {
     ///
     /// The first thing that is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), FrameError> {
-        let mut reader = Reader::new(bytes);
+        match bytes.first_chunk::<FRAME_HEADER_BYTES>() {
+            Some(head) => Self::decode_head(head, bytes),
+            None => Self::decode_head(bytes, bytes),
+        }
+    }
+
+    /// Reads a frame whose header is in `head`. Inlined for a whole header, whose length is known when
+    /// this is compiled, and for a part of one.
+    #[inline(always)]
+    fn decode_head<'b>(head: &[u8], bytes: &'b [u8]) -> Result<(Self, &'b [u8]), FrameError> {
+        let mut reader = Reader::new(head);
         if reader.array("magic")? != FRAME_MAGIC {
             return Err(FrameError::NotAFrame);
         }
@@ -277,15 +288,16 @@ fn read_lane(reader: &mut Reader<'_>) -> Result<LaneAck, FieldError> {
     Ok(LaneAck { received: reader.u64("received")?, window: reader.u32("window")? })
 }
 
-/// Writes one field after the other.
+/// Writes one field after the other. An array, and inlined: each place is known when this is compiled.
 struct Fields<'a> {
-    frame: &'a mut [u8],
+    head: &'a mut [u8; FRAME_HEADER_BYTES],
     at: usize,
 }
 
 impl Fields<'_> {
+    #[inline(always)]
     fn field<const N: usize>(&mut self, bytes: [u8; N]) {
-        self.frame[self.at..self.at + N].copy_from_slice(&bytes);
+        self.head[self.at..self.at + N].copy_from_slice(&bytes);
         self.at += N;
     }
 }

@@ -237,9 +237,12 @@ impl Channel {
     }
 
     fn detect_losses(&mut self, now: Time) {
+        self.timers.stop(Timer::Loss);
+        if !self.send.iter().any(super::SendWindow::is_waiting) {
+            return;
+        }
         let reordering_max = self.rtt.reordering_max();
         let forget_last = self.planted(Mutant::ForgetLastFrame);
-        self.timers.stop(Timer::Loss);
         let mut loss_at: Option<Time> = None;
         for send in &mut self.send {
             let (lost, next) =

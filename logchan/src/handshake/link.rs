@@ -444,6 +444,11 @@ impl SecureLink {
         Some(LinkEvent::Refused { mismatch, proven })
     }
 
+    fn wants_to_send(&self) -> bool {
+        let asks = self.attempt.as_ref().is_some_and(|attempt| attempt.due);
+        asks || self.confirm_due || self.refusal.is_some() || self.pending.is_due()
+    }
+
     /// Writes the next frame of the link's own to the front of `out` and returns its length.
     ///
     /// # Panics
@@ -451,6 +456,10 @@ impl SecureLink {
     /// When `out` is shorter than [`HANDSHAKE_FRAME_BYTES`].
     pub fn poll_transmit(&mut self, out: &mut [u8]) -> Option<usize> {
         assert!(out.len() >= HANDSHAKE_FRAME_BYTES, "no room for a frame of a handshake");
+        // Asked for every frame of the channel, and moving handshakes about takes time.
+        if !self.wants_to_send() {
+            return None;
+        }
         if core::mem::take(&mut self.confirm_due)
             && let Some(session) = &mut self.current
         {

@@ -11,7 +11,7 @@
 //! somebody without it fails its tag before any Diffie-Hellman is computed. The ephemeral exchange gives
 //! each session keys that the shared secret alone does not reveal later.
 //!
-//! ChaChaPoly here and AES-GCM for the frames: a handshake has two messages, and without ChaChaPoly
+//! ChaChaPoly here and AEGIS for the frames: a handshake has two messages, and without ChaChaPoly
 //! snow 0.10 does not compile.
 //!
 //! What the first message cannot show is freshness: it may be a recording. The responder therefore

@@ -66,6 +66,11 @@ impl PendingList {
         self.0.push(pending);
     }
 
+    /// A response is to be sent.
+    pub(super) fn is_due(&self) -> bool {
+        self.0.iter().any(|pending| pending.due)
+    }
+
     /// The one that answers this initiation.
     pub(super) fn find(&mut self, initiation: &[u8]) -> Option<&mut Pending> {
         self.0.iter_mut().find(|pending| pending.initiation == initiation)

@@ -1,27 +1,32 @@
 //! Sealing and opening: one object for each direction of a session.
 
-use alloc::boxed::Box;
 use core::fmt;
 
-use aes_gcm::Aes256Gcm;
-use aes_gcm::aead::{AeadInOut, KeyInit};
+use aegis::aegis128l::Aegis128L;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+use zeroize::Zeroizing;
 
 use super::header::{HeaderError, Protection, SealHeader, SealKind};
 use super::replay_window::{Replay, ReplayWindow};
 use super::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SEAL_TAG_BYTES};
 
-/// Bytes of a key of AES-256.
+/// Bytes of a shared secret, and of a session's key as the handshake gives it.
 pub const KEY_BYTES: usize = 32;
+
+/// Bytes of a session's key that the cipher takes. A prefix of what HKDF gives is as good a key as all
+/// of it, and the handshake's curve promises 128 bits, too.
+const CIPHER_KEY_BYTES: usize = 16;
 
 /// Frames after which a session gets new keys.
 ///
-/// An attacker's advantage against the confidentiality of `b` blocks of 16 bytes under one key is at
-/// most `b^2 / 2^127` (RFC 9001, appendix B.1.1). 2^28 frames of at most 96 blocks make it 2^-57, which
-/// is what that RFC aims for. At 50,000 frames a second it takes an hour and a half to get there.
+/// No bound of the cipher asks for it: AEGIS under nonces that do not repeat has none that frames could
+/// reach (draft-irtf-cfrg-aegis-aead, "Usage Guidelines"). What does is the past: whoever reads a host's
+/// memory can open what was sealed with the keys there, so they do not live for ever. At 50,000 frames a
+/// second it takes an hour and a half to get there.
 pub const REKEY_AFTER_FRAMES: u64 = 1 << 28;
 
-/// Bytes of the CRC-32 in the tag of an insecure frame.
-const CRC_BYTES: usize = 4;
+/// Bytes of the hash in the tag of an insecure frame.
+const HASH_BYTES: usize = size_of::<u64>();
 
 /// Why a frame was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,47 +89,50 @@ impl OpenStats {
 }
 
 enum Cipher {
-    // Some hundred bytes of round keys and GHASH tables.
-    Sealed(Box<Aes256Gcm>),
-    /// The CRC begins with a word of the key: each direction has another one, so a frame that comes back
-    /// to its sender is not taken for one of the peer's.
+    Sealed {
+        key: Zeroizing<[u8; CIPHER_KEY_BYTES]>,
+    },
+    /// The hash begins with a word of the key: each direction has another one, so a frame that comes
+    /// back to its sender is not taken for one of the peer's.
     Insecure {
-        first: u32,
+        seed: u64,
     },
 }
 
 impl Cipher {
     fn new(protection: Protection, key: &[u8; KEY_BYTES]) -> Cipher {
         match protection {
-            Protection::Sealed => Cipher::Sealed(Box::new(Aes256Gcm::new(key.into()))),
+            Protection::Sealed => {
+                let mut taken = Zeroizing::new([0; CIPHER_KEY_BYTES]);
+                taken.copy_from_slice(&key[..CIPHER_KEY_BYTES]);
+                Cipher::Sealed { key: taken }
+            }
             Protection::Insecure => {
-                let [a, b, c, d, ..] = *key;
-                Cipher::Insecure { first: u32::from_le_bytes([a, b, c, d]) }
+                let [word, ..] = key.as_chunks().0 else { unreachable!("a key has four words") };
+                Cipher::Insecure { seed: u64::from_le_bytes(*word) }
             }
         }
     }
 
     fn protection(&self) -> Protection {
         match self {
-            Cipher::Sealed(_) => Protection::Sealed,
+            Cipher::Sealed { .. } => Protection::Sealed,
             Cipher::Insecure { .. } => Protection::Insecure,
         }
     }
 }
 
-/// The nonce of frame `sequence`: that of message `sequence` in the Noise specification, section 12.4.
-fn nonce(sequence: u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&sequence.to_be_bytes());
-    nonce
+/// The cipher for frame `sequence`.
+fn aegis(key: &[u8; CIPHER_KEY_BYTES], sequence: u64) -> Aegis128L<SEAL_TAG_BYTES> {
+    let mut nonce = [0; 16];
+    nonce[8..].copy_from_slice(&sequence.to_be_bytes());
+    Aegis128L::new(key, &nonce)
 }
 
-fn insecure_tag(first: u32, header: &[u8], payload: &[u8]) -> [u8; SEAL_TAG_BYTES] {
-    let mut hasher = crc32fast::Hasher::new_with_initial(first);
-    hasher.update(header);
-    hasher.update(payload);
+/// The tag of an insecure frame, given all that is before it.
+fn insecure_tag(seed: u64, covered: &[u8]) -> [u8; SEAL_TAG_BYTES] {
     let mut tag = [0; SEAL_TAG_BYTES];
-    tag[..CRC_BYTES].copy_from_slice(&hasher.finalize().to_le_bytes());
+    tag[..HASH_BYTES].copy_from_slice(&xxh3_64_with_seed(covered, seed).to_le_bytes());
     tag
 }
 
@@ -168,20 +176,16 @@ impl Sealer {
 
         let protection = self.cipher.protection();
         let header = SealHeader { kind, protection, length, key_id: self.key_id, sequence };
-        let header = header.encode();
-        let (head, rest) = frame.split_at_mut(SEAL_HEADER_BYTES);
-        let (payload, tag) = rest.split_at_mut(usize::from(length));
-        head.copy_from_slice(&header);
-        match &self.cipher {
-            Cipher::Sealed(cipher) => {
-                let sealed =
-                    cipher.encrypt_inout_detached(&nonce(sequence).into(), &header, payload.into());
-                tag.copy_from_slice(&sealed.expect("65,535 bytes are within GCM's bounds"));
+        let (covered, tag) = frame.split_at_mut(SEAL_HEADER_BYTES + usize::from(length));
+        covered[..SEAL_HEADER_BYTES].copy_from_slice(&header.encode());
+        let computed = match &self.cipher {
+            Cipher::Sealed { key } => {
+                let (head, payload) = covered.split_at_mut(SEAL_HEADER_BYTES);
+                aegis(key, sequence).encrypt_in_place(payload, head)
             }
-            Cipher::Insecure { first } => {
-                tag.copy_from_slice(&insecure_tag(*first, &header, payload));
-            }
-        }
+            Cipher::Insecure { seed } => insecure_tag(*seed, covered),
+        };
+        tag.copy_from_slice(&computed);
         sequence
     }
 }
@@ -215,8 +219,8 @@ impl Opener {
     ///
     /// # Errors
     ///
-    /// When the frame is not one of this session, intact, and for the first time here. The bytes of
-    /// a refused frame are unchanged, and so is this opener.
+    /// When the frame is not one of this session, intact, and for the first time here. This opener is
+    /// unchanged then. The frame is, too, unless its tag is wrong: the payload may be wiped.
     pub fn open<'f>(&mut self, frame: &'f mut [u8]) -> Result<(SealKind, &'f mut [u8]), OpenError> {
         let header = SealHeader::decode(frame).map_err(OpenError::Malformed)?;
         let SealHeader { kind, protection, length, key_id, sequence } = header;
@@ -238,21 +242,21 @@ impl Opener {
             Replay::Seen | Replay::TooOld => OpenError::Replayed { sequence },
         })?;
 
-        let (head, rest) = frame.split_at_mut(SEAL_HEADER_BYTES);
-        let (payload, rest) = rest.split_at_mut(usize::from(length));
+        let (covered, rest) = frame.split_at_mut(SEAL_HEADER_BYTES + usize::from(length));
         let tag: &[u8; SEAL_TAG_BYTES] =
             rest.first_chunk().expect("decode checked the frame's length");
-        let bad_tag = OpenError::BadTag { sequence };
-        match &self.cipher {
-            // Checks the tag before it decrypts.
-            Cipher::Sealed(cipher) => cipher
-                .decrypt_inout_detached(&nonce(sequence).into(), head, payload.into(), tag.into())
-                .map_err(|_| bad_tag)?,
-            Cipher::Insecure { first } if *tag == insecure_tag(*first, head, payload) => {}
-            Cipher::Insecure { .. } => return Err(bad_tag),
+        let is_intact = match &self.cipher {
+            Cipher::Sealed { key } => {
+                let (head, payload) = covered.split_at_mut(SEAL_HEADER_BYTES);
+                aegis(key, sequence).decrypt_in_place(payload, tag, head).is_ok()
+            }
+            Cipher::Insecure { seed } => *tag == insecure_tag(*seed, covered),
+        };
+        if !is_intact {
+            return Err(OpenError::BadTag { sequence });
         }
         self.window.accept(sequence);
-        Ok((kind, payload))
+        Ok((kind, &mut covered[SEAL_HEADER_BYTES..]))
     }
 }
 

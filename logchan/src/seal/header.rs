@@ -3,7 +3,7 @@
 use super::{SEAL_HEADER_BYTES, SEAL_TAG_BYTES};
 
 /// Version of the sealed frame's layout that this build writes and reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bit of the kind byte that marks frames without protection.
 const INSECURE: u8 = 0x80;
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn header_golden_bytes() {
-        let expected = [1, 0x84, 2, 1, 6, 5, 4, 3, 14, 13, 12, 11, 10, 9, 8, 7];
+        let expected = [2, 0x84, 2, 1, 6, 5, 4, 3, 14, 13, 12, 11, 10, 9, 8, 7];
         assert_eq!(HEADER.encode(), expected);
     }
 
@@ -178,7 +178,7 @@ mod tests {
             frame[1] = kind;
             assert_eq!(SealHeader::decode(&frame), Err(HeaderError::UnknownKind { found: kind }));
         }
-        frame[0] = 2;
-        assert_eq!(SealHeader::decode(&frame), Err(HeaderError::OtherVersion { found: 2 }));
+        frame[0] = 1;
+        assert_eq!(SealHeader::decode(&frame), Err(HeaderError::OtherVersion { found: 1 }));
     }
 }

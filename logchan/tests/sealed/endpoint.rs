@@ -3,7 +3,7 @@
 use logchan::channel::Event;
 use logchan::endpoint::{Endpoint, EndpointEvent, EndpointVerdict, Settings};
 use logchan::ids::{Lane, Role, Term, VmId};
-use logchan::seal::SEAL_OVERHEAD_BYTES;
+use logchan::seal::{SEAL_OVERHEAD_BYTES, VERSION};
 use logchan::time::{Duration, Time};
 
 use crate::pair::shared_key;
@@ -212,7 +212,7 @@ fn anything_but_the_peer_s_frames_is_dropped_and_counted() {
         let mut bytes = vec![0; rng.below(1500)];
         rng.fill(&mut bytes);
         if let Some(head) = bytes.first_chunk_mut::<2>() {
-            *head = [1, rng.below(6) as u8];
+            *head = [VERSION, rng.below(6) as u8];
         }
         let verdict = pair.ends[0].handle_frame(pair.now, &mut bytes);
         assert!(!matches!(verdict, EndpointVerdict::Channel(_)));

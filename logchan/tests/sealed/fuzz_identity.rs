@@ -4,6 +4,7 @@ use logchan::channel::Timing;
 use logchan::endpoint::{EndpointEvent, EndpointVerdict, Settings};
 use logchan::handshake::HANDSHAKE_FRAME_BYTES;
 use logchan::ids::Role;
+use logchan::seal::VERSION;
 use logchan::time::{Duration, Time};
 
 use crate::fuzz_endpoint::{ROLES, sent, settings, victim};
@@ -69,14 +70,15 @@ fn noise(rng: &mut Rng, initiator: bool) -> snow::HandshakeState {
         }
     }
     let pattern = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().unwrap();
+    let prologue = [b"understudy s".as_slice(), &[VERSION]].concat();
     let builder = snow::Builder::with_resolver(pattern, Box::new(Primitives(rng.next())));
-    let builder = builder.psk(0, &[0x5a; 32]).unwrap().prologue(b"understudy s\x01").unwrap();
+    let builder = builder.psk(0, &[0x5a; 32]).unwrap().prologue(&prologue).unwrap();
     if initiator { builder.build_initiator() } else { builder.build_responder() }.unwrap()
 }
 
 /// `message` as a frame of kind `kind` (1: initiation, 2: response).
 fn handshake_frame(kind: u8, name: [u8; 4], message: &[u8]) -> Vec<u8> {
-    let mut frame = vec![1, kind];
+    let mut frame = vec![VERSION, kind];
     frame.extend((message.len() as u16).to_le_bytes());
     frame.extend(name);
     frame.extend([0; 8]);

@@ -5,7 +5,7 @@ use logchan::handshake::{
     SecureLink, Security,
 };
 use logchan::ids::{Role, Term, VmId};
-use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES};
+use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader};
 use logchan::time::{Duration, Time};
 
 use crate::rng::Rng;
@@ -36,6 +36,19 @@ pub(crate) fn around(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; payload.len() + SEAL_OVERHEAD_BYTES];
     frame[SEAL_HEADER_BYTES..][..payload.len()].copy_from_slice(payload);
     frame
+}
+
+/// A refused frame is as it was; of one that does not match its tag the payload may be wiped. So nothing
+/// of it can be taken for a payload.
+pub(crate) fn assert_same_or_wiped(before: &[u8], after: &[u8]) {
+    if before == after {
+        return;
+    }
+    let header = SealHeader::decode(before).expect("what is wiped was a frame");
+    let payload = SEAL_HEADER_BYTES..SEAL_HEADER_BYTES + usize::from(header.length);
+    let mut wiped = before.to_vec();
+    wiped[payload].fill(0);
+    assert_eq!(after, wiped, "changed a frame that it refused");
 }
 
 /// What the link wants to send now.

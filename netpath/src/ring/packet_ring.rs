@@ -130,9 +130,11 @@ impl PacketRing {
     }
 
     /// Begins to fetch the front of a frame from the core that wrote it, while this one has other things
-    /// to do before it reads it.
+    /// to do before it reads it; and the next slot's status, which is asked for soon.
     fn fetch_ahead(&self, at: usize, length: usize) {
-        for line in (at..at + length.min(AHEAD_BYTES)).step_by(LINE_BYTES) {
+        let next_slot = (self.next + 1) % SLOTS * SLOT_BYTES;
+        let front = (at..at + length.min(AHEAD_BYTES)).step_by(LINE_BYTES);
+        for line in front.chain([next_slot]) {
             let line = self.map.at(line).cast_const().cast();
             // SAFETY: a hint to the processor, which accesses nothing as far as a program can tell.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };

@@ -196,7 +196,7 @@ impl LinkArgs {
             RoleName::Backup => "backup",
         };
         let protection = match &self.key {
-            Some(path) => format!("sealed with AES-256-GCM, key {}", path.display()),
+            Some(path) => format!("sealed with AEGIS-128L, key {}", path.display()),
             None => "NOT PROTECTED (--insecure)".into(),
         };
         let silence = self.silence_ms;
