@@ -81,7 +81,7 @@ fn output_path_allocates_nothing_after_start_up() {
         for (number, frame) in frames.iter().enumerate() {
             let watermark = (round * frames.len() + number) as u64;
             addresses.learn(frame);
-            while queue.push(watermark, now_ns, frame).is_err() {
+            while queue.push(watermark, watermark, now_ns, frame).is_err() {
                 let up_to = watermark.saturating_sub(20);
                 while queue.next_released(up_to).is_some() {
                     queue.pop();

@@ -9,21 +9,28 @@ use netpath::limits::{HOLD_BYTES_MIN, HOLD_FRAMES_MIN};
 use netpath::{FRAME_MAX, FRAME_MIN, Full, Held, HoldLimits, HoldQueue, HoldStats};
 
 struct Model {
-    frames: VecDeque<(u64, u64, Vec<u8>)>,
+    /// What each needs, its watermark, when it was made, the frame.
+    frames: VecDeque<(u64, u64, u64, Vec<u8>)>,
     bytes: usize,
     limits: HoldLimits,
     stats: HoldStats,
 }
 
 impl Model {
-    fn push(&mut self, watermark: u64, made_at_ns: u64, frame: &[u8]) -> Result<(), Full> {
+    fn push(
+        &mut self,
+        needs: u64,
+        watermark: u64,
+        made_at_ns: u64,
+        frame: &[u8],
+    ) -> Result<(), Full> {
         if self.frames.len() == self.limits.frames()
             || self.bytes + frame.len() > self.limits.bytes()
         {
             self.stats.refused += 1;
             return Err(Full);
         }
-        self.frames.push_back((watermark, made_at_ns, frame.to_vec()));
+        self.frames.push_back((needs, watermark, made_at_ns, frame.to_vec()));
         self.bytes += frame.len();
         self.stats.pushed += 1;
         self.stats.frames_high = self.stats.frames_high.max(self.frames.len());
@@ -32,19 +39,19 @@ impl Model {
     }
 
     fn front(&self) -> Option<Held<'_>> {
-        let (watermark, made_at_ns, frame) = self.frames.front()?;
-        Some(Held { watermark: *watermark, made_at_ns: *made_at_ns, frame })
+        let &(needs, watermark, made_at_ns, ref frame) = self.frames.front()?;
+        Some(Held { needs, watermark, made_at_ns, frame })
     }
 
     fn pop(&mut self) {
-        self.bytes -= self.frames.pop_front().unwrap().2.len();
+        self.bytes -= self.frames.pop_front().unwrap().3.len();
         self.stats.released += 1;
     }
 
     fn drop_up_to(&mut self, watermark: u64) -> usize {
         let held = self.frames.len();
-        self.frames.retain(|frame| frame.0 > watermark);
-        self.bytes = self.frames.iter().map(|frame| frame.2.len()).sum();
+        self.frames.retain(|frame| frame.1 > watermark);
+        self.bytes = self.frames.iter().map(|frame| frame.3.len()).sum();
         self.stats.dropped += (held - self.frames.len()) as u64;
         held - self.frames.len()
     }
@@ -72,8 +79,8 @@ fn compare(queue: &HoldQueue, model: &Model, rng: &mut Rng) {
     assert_eq!(queue.front(), model.front());
     assert_eq!((queue.len(), queue.bytes()), (model.frames.len(), model.bytes));
     assert_eq!(queue.is_empty(), model.frames.is_empty());
-    assert_eq!(queue.newest_watermark(), model.frames.back().map(|frame| frame.0));
-    assert_eq!(queue.oldest_made_at(), model.frames.front().map(|frame| frame.1));
+    assert_eq!(queue.newest_needs(), model.frames.back().map(|frame| frame.0));
+    assert_eq!(queue.oldest_made_at(), model.frames.front().map(|frame| frame.2));
     assert_eq!(queue.stats(), model.stats);
     let length = length(rng);
     let room =
@@ -88,14 +95,18 @@ fn hold_like_the_model(rng: &mut Rng) {
         Model { frames: VecDeque::new(), bytes: 0, limits, stats: HoldStats::default() };
     // More pushes than pops keep the queue full, fewer keep it near empty.
     let pushes = rng.u32(3..10);
-    let (mut watermark, mut acknowledged, mut now) = (0, 0, 0);
+    let (mut needs, mut watermark, mut acknowledged, mut now) = (0, 0, 0, 0);
     for _ in 0..400 {
         match rng.u32(..12) {
             choice if choice < pushes => {
                 watermark += rng.u64(..3);
+                if rng.bool() {
+                    needs = rng.u64(needs..=watermark);
+                }
                 now += rng.u64(..1000);
                 let frame: Vec<u8> = (0..length(rng)).map(|_| rng.u8(..)).collect();
-                assert_eq!(queue.push(watermark, now, &frame), model.push(watermark, now, &frame));
+                let pushed = model.push(needs, watermark, now, &frame);
+                assert_eq!(queue.push(needs, watermark, now, &frame), pushed);
             }
             0..10 => {
                 acknowledged = rng.u64(acknowledged..=watermark);
@@ -104,7 +115,7 @@ fn hold_like_the_model(rng: &mut Rng) {
                     queue.pop();
                     model.pop();
                 }
-                assert!(model.front().is_none_or(|held| held.watermark > acknowledged));
+                assert!(model.front().is_none_or(|held| held.needs > acknowledged));
             }
             10 => {
                 let released = rng.u64(..=watermark);
@@ -112,7 +123,7 @@ fn hold_like_the_model(rng: &mut Rng) {
             }
             _ if rng.u32(..20) == 0 => {
                 assert_eq!(queue.clear(), model.drop_up_to(u64::MAX));
-                (watermark, acknowledged) = (0, 0);
+                (needs, watermark, acknowledged) = (0, 0, 0);
             }
             _ if !queue.is_empty() => {
                 queue.pop();

@@ -25,14 +25,14 @@ fn drain(queue: &mut HoldQueue) -> Vec<(u64, u8)> {
 #[test]
 fn frame_leaves_when_its_watermark_is_acknowledged_and_not_before() {
     let mut queue = queue(8, 4096);
-    queue.push(10, 1000, &frame(1, 60)).unwrap();
-    queue.push(10, 1001, &frame(2, 61)).unwrap();
-    queue.push(12, 1002, &frame(3, 62)).unwrap();
+    queue.push(10, 10, 1000, &frame(1, 60)).unwrap();
+    queue.push(10, 10, 1001, &frame(2, 61)).unwrap();
+    queue.push(12, 12, 1002, &frame(3, 62)).unwrap();
     assert_eq!(queue.next_released(9), None);
-    let held = Held { watermark: 10, made_at_ns: 1000, frame: &frame(1, 60) };
+    let held = Held { needs: 10, watermark: 10, made_at_ns: 1000, frame: &frame(1, 60) };
     assert_eq!(queue.next_released(10), Some(held));
     assert_eq!(queue.front(), Some(held));
-    assert_eq!((queue.oldest_made_at(), queue.newest_watermark()), (Some(1000), Some(12)));
+    assert_eq!((queue.oldest_made_at(), queue.newest_needs()), (Some(1000), Some(12)));
     queue.pop();
     queue.pop();
     assert_eq!(queue.next_released(11), None);
@@ -42,18 +42,31 @@ fn frame_leaves_when_its_watermark_is_acknowledged_and_not_before() {
 }
 
 #[test]
+fn frame_leaves_when_what_it_needs_is_acknowledged_and_is_dropped_by_its_own_position() {
+    let mut queue = queue(8, 4096);
+    queue.push(4, 10, 0, &frame(1, 60)).unwrap();
+    queue.push(4, 12, 0, &frame(2, 60)).unwrap();
+    assert_eq!(queue.next_released(3), None);
+    assert_eq!(queue.next_released(4).unwrap().watermark, 10);
+    assert_eq!(queue.drop_up_to(9), 0);
+    assert_eq!(queue.drop_up_to(10), 1);
+    assert_eq!(queue.newest_needs(), Some(4));
+    assert_eq!(drain(&mut queue), [(12, 2)]);
+}
+
+#[test]
 fn full_queue_refuses_and_keeps_what_it_has() {
     let mut by_frames = queue(2, 4096);
-    by_frames.push(1, 0, &frame(1, 14)).unwrap();
-    by_frames.push(2, 0, &frame(2, 14)).unwrap();
+    by_frames.push(1, 1, 0, &frame(1, 14)).unwrap();
+    by_frames.push(2, 2, 0, &frame(2, 14)).unwrap();
     assert!(!by_frames.room_for(14));
-    assert_eq!(by_frames.push(3, 0, &frame(3, 14)), Err(Full));
+    assert_eq!(by_frames.push(3, 3, 0, &frame(3, 14)), Err(Full));
 
     let mut by_bytes = queue(100, HOLD_BYTES_MIN);
-    by_bytes.push(1, 0, &frame(1, 1000)).unwrap();
+    by_bytes.push(1, 1, 0, &frame(1, 1000)).unwrap();
     assert!(by_bytes.room_for(518) && !by_bytes.room_for(519));
-    assert_eq!(by_bytes.push(2, 0, &frame(2, 519)), Err(Full));
-    by_bytes.push(2, 0, &frame(2, 518)).unwrap();
+    assert_eq!(by_bytes.push(2, 2, 0, &frame(2, 519)), Err(Full));
+    by_bytes.push(2, 2, 0, &frame(2, 518)).unwrap();
 
     let stats = by_bytes.stats();
     assert_eq!((stats.pushed, stats.refused), (2, 1));
@@ -62,7 +75,7 @@ fn full_queue_refuses_and_keeps_what_it_has() {
     assert_eq!(drain(&mut by_bytes), [(1, 1), (2, 2)]);
     assert!(by_bytes.is_empty() && by_bytes.bytes() == 0);
     // What was refused may come again.
-    by_frames.push(3, 0, &frame(3, 14)).unwrap();
+    by_frames.push(3, 3, 0, &frame(3, 14)).unwrap();
     assert_eq!(drain(&mut by_frames), [(3, 3)]);
 }
 
@@ -70,7 +83,7 @@ fn full_queue_refuses_and_keeps_what_it_has() {
 fn backup_drops_what_the_primary_released_and_has_the_rest() {
     let mut queue = queue(8, 4096);
     for (number, watermark) in [(1, 5), (2, 5), (3, 7), (4, 9)] {
-        queue.push(watermark, 0, &frame(number, 60)).unwrap();
+        queue.push(watermark, watermark, 0, &frame(number, 60)).unwrap();
     }
     assert_eq!(queue.drop_up_to(4), 0);
     assert_eq!(queue.drop_up_to(7), 3);
@@ -78,17 +91,17 @@ fn backup_drops_what_the_primary_released_and_has_the_rest() {
     assert_eq!(queue.stats().dropped, 3);
     assert_eq!(drain(&mut queue), [(9, 4)]);
     assert_eq!(queue.drop_up_to(u64::MAX), 0);
-    assert_eq!((queue.newest_watermark(), queue.oldest_made_at()), (None, None));
+    assert_eq!((queue.newest_needs(), queue.oldest_made_at()), (None, None));
 }
 
 #[test]
 fn clear_lets_a_new_log_begin() {
     let mut queue = queue(8, 4096);
-    queue.push(u64::MAX, 0, &frame(1, 60)).unwrap();
-    queue.push(u64::MAX, 0, &frame(2, 60)).unwrap();
+    queue.push(u64::MAX, u64::MAX, 0, &frame(1, 60)).unwrap();
+    queue.push(u64::MAX, u64::MAX, 0, &frame(2, 60)).unwrap();
     assert_eq!(queue.clear(), 2);
     assert_eq!((queue.len(), queue.bytes(), queue.stats().dropped), (0, 0, 2));
-    queue.push(1, 0, &frame(3, 60)).unwrap();
+    queue.push(1, 1, 0, &frame(3, 60)).unwrap();
     assert_eq!(drain(&mut queue), [(1, 3)]);
 }
 
@@ -97,10 +110,10 @@ fn clear_lets_a_new_log_begin() {
 #[test]
 fn longest_frame_fits_the_worst_place() {
     let mut queue = queue(100, 2 * FRAME_MAX);
-    queue.push(1, 0, &frame(1, FRAME_MAX - 1)).unwrap();
-    queue.push(2, 0, &frame(2, FRAME_MAX)).unwrap();
+    queue.push(1, 1, 0, &frame(1, FRAME_MAX - 1)).unwrap();
+    queue.push(2, 2, 0, &frame(2, FRAME_MAX)).unwrap();
     queue.pop();
-    queue.push(3, 0, &frame(3, FRAME_MAX)).unwrap();
+    queue.push(3, 3, 0, &frame(3, FRAME_MAX)).unwrap();
     assert_eq!(queue.bytes(), queue.limits().bytes());
     assert_eq!(drain(&mut queue), [(2, 2), (3, 3)]);
 }
@@ -133,15 +146,15 @@ fn limit_on_bytes_is_exact_at_every_place_of_the_ring() {
 #[should_panic(expected = "watermark 4 after 5")]
 fn watermark_that_goes_back_is_a_bug_even_if_nothing_is_held() {
     let mut queue = queue(8, 4096);
-    queue.push(5, 0, &frame(1, 60)).unwrap();
+    queue.push(5, 5, 0, &frame(1, 60)).unwrap();
     queue.pop();
-    let _ = queue.push(4, 0, &frame(2, 60));
+    let _ = queue.push(4, 4, 0, &frame(2, 60));
 }
 
 #[test]
 #[should_panic(expected = "a frame of 1519 bytes")]
 fn frame_that_no_port_carries_is_a_bug() {
-    let _ = queue(8, 4096).push(1, 0, &frame(1, FRAME_MAX + 1));
+    let _ = queue(8, 4096).push(1, 1, 0, &frame(1, FRAME_MAX + 1));
 }
 
 #[test]

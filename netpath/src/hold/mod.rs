@@ -1,7 +1,8 @@
 //! [`HoldQueue`]: frames of the VM that may not leave yet.
 //!
-//! Each frame is held at a **watermark**: the position in the log that must be acknowledged before
-//! it may leave. To this crate a position is a number that does not decrease.
+//! Each frame has a **watermark**, its own position in the log, and **needs** a position, at or before
+//! its own, that must be acknowledged before it may leave. To this crate a position is a number; neither
+//! of the two decreases from frame to frame.
 //!
 //! ```text
 //!             push                    next_released(acknowledged), pop
@@ -34,6 +35,8 @@ pub struct Full;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held<'a> {
     /// Position that must be acknowledged before the frame may leave.
+    pub needs: u64,
+    /// Its own position.
     pub watermark: u64,
     /// When the VM made it, in nanoseconds of the caller's clock.
     pub made_at_ns: u64,
@@ -53,13 +56,14 @@ pub struct HoldQueue {
     slots: VecDeque<Slot>,
     /// Bytes of the frames held.
     bytes: usize,
-    /// Watermark of the last push: no later one may be less.
-    watermark_min: u64,
+    /// What the last push needed, and its watermark: no later ones may be less.
+    newest: (u64, u64),
     stats: HoldStats,
 }
 
 /// Where a frame lies.
 struct Slot {
+    needs: u64,
     watermark: u64,
     made_at_ns: u64,
     start: u32,
@@ -85,7 +89,7 @@ impl HoldQueue {
             ring: vec![0; limits.bytes() + FRAME_MAX - 1].into_boxed_slice(),
             slots: VecDeque::with_capacity(limits.frames()),
             bytes: 0,
-            watermark_min: 0,
+            newest: (0, 0),
             stats: HoldStats::default(),
         }
     }
@@ -95,17 +99,21 @@ impl HoldQueue {
         self.limits
     }
 
-    /// Takes a copy of `frame`, to be held until `watermark` is acknowledged; or nothing, if it is
-    /// [`Full`].
+    /// Takes a copy of `frame` with the watermark `watermark`, to be held until `needs` is acknowledged;
+    /// or nothing, if it is [`Full`].
     ///
-    /// Panics if `watermark` is less than that of the push before, or if no port would carry the
-    /// frame: the VM's device drops those of other lengths.
-    pub fn push(&mut self, watermark: u64, made_at_ns: u64, frame: &[u8]) -> Result<(), Full> {
-        assert!(
-            watermark >= self.watermark_min,
-            "watermark {watermark} after {}",
-            self.watermark_min
-        );
+    /// Panics if one of the two is less than at the push before, if `needs` is beyond the watermark, or if
+    /// no port would carry the frame: the VM's device drops those of other lengths.
+    pub fn push(
+        &mut self,
+        needs: u64,
+        watermark: u64,
+        made_at_ns: u64,
+        frame: &[u8],
+    ) -> Result<(), Full> {
+        let (needs_min, watermark_min) = self.newest;
+        assert!(watermark >= watermark_min, "watermark {watermark} after {watermark_min}");
+        assert!((needs_min..=watermark).contains(&needs), "{watermark} needs {needs}");
         assert!(length_fits(frame.len()), "a frame of {} bytes", frame.len());
         if !self.room_for(frame.len()) {
             self.stats.refused += 1;
@@ -114,8 +122,8 @@ impl HoldQueue {
         let start = self.place(frame.len());
         self.ring[start..start + frame.len()].copy_from_slice(frame);
         let (start, length) = (start as u32, frame.len() as u16);
-        self.slots.push_back(Slot { watermark, made_at_ns, start, length });
-        self.watermark_min = watermark;
+        self.slots.push_back(Slot { needs, watermark, made_at_ns, start, length });
+        self.newest = (needs, watermark);
         self.bytes += frame.len();
         self.stats.pushed += 1;
         self.stats.frames_high = self.stats.frames_high.max(self.slots.len());
@@ -151,13 +159,14 @@ impl HoldQueue {
     pub fn front(&self) -> Option<Held<'_>> {
         let slot = self.slots.front()?;
         let frame = &self.ring[slot.start()..slot.end()];
-        Some(Held { watermark: slot.watermark, made_at_ns: slot.made_at_ns, frame })
+        let Slot { needs, watermark, made_at_ns, .. } = *slot;
+        Some(Held { needs, watermark, made_at_ns, frame })
     }
 
     /// The oldest frame, if it may leave once everything up to and including `up_to` is
     /// acknowledged.
     pub fn next_released(&self, up_to: u64) -> Option<Held<'_>> {
-        self.front().filter(|held| held.watermark <= up_to)
+        self.front().filter(|held| held.needs <= up_to)
     }
 
     /// Lets go of the oldest frame, which was released. Panics if there is none.
@@ -178,7 +187,7 @@ impl HoldQueue {
     /// them has left and no further one can come.
     pub fn drop_up_to(&mut self, watermark: u64) -> usize {
         let before = self.slots.len();
-        while self.next_released(watermark).is_some() {
+        while self.front().is_some_and(|held| held.watermark <= watermark) {
             self.remove_front();
         }
         let count = before - self.slots.len();
@@ -189,7 +198,7 @@ impl HoldQueue {
     /// Drops all frames and returns how many they were. Watermarks may begin anew: a new log does.
     pub fn clear(&mut self) -> usize {
         let count = self.drop_up_to(u64::MAX);
-        self.watermark_min = 0;
+        self.newest = (0, 0);
         count
     }
 
@@ -208,9 +217,9 @@ impl HoldQueue {
         self.bytes
     }
 
-    /// Watermark of the newest frame held: once it is acknowledged, all may leave.
-    pub fn newest_watermark(&self) -> Option<u64> {
-        self.slots.back().map(|slot| slot.watermark)
+    /// What the newest frame held needs: once it is acknowledged, all may leave.
+    pub fn newest_needs(&self) -> Option<u64> {
+        self.slots.back().map(|slot| slot.needs)
     }
 
     /// When the oldest frame held was made.

@@ -78,6 +78,8 @@ pub struct PairSource<P> {
     parts: PairParts<P>,
     /// Outputs made while the current exit is handled.
     made_output: bool,
+    /// A frame has entered the guest, and the log of it was not sent.
+    took_frame: bool,
     /// How much of the log was sent.
     sent: u64,
     /// From output made to output on the tap, nanoseconds.
@@ -106,6 +108,7 @@ impl<P: FramePort> PairSource<P> {
         PairSource {
             parts,
             made_output: false,
+            took_frame: false,
             sent: 0,
             hold_ns,
             spoke_at: None,
@@ -290,10 +293,15 @@ impl<P: FramePort> PairSource<P> {
         let PairParts { replica, wire, .. } = &mut self.parts;
         wire.transmit(replica)?;
         self.sent = self.appended();
+        self.note_sent();
+        Ok(())
+    }
+
+    /// All of the log that an output may wait for is on its way.
+    fn note_sent(&mut self) {
         if self.parts.replica.role() == RoleName::Protected {
             self.parts.world.stages_mut().sent(|| now().as_nanos());
         }
-        Ok(())
     }
 
     fn appended(&self) -> u64 {
@@ -461,9 +469,13 @@ impl<P: FramePort> EventSource for PairSource<P> {
 
     fn next_region(&mut self) -> Result<Region, SourceError> {
         self.check_void()?;
-        if self.appended() - self.sent.min(self.appended()) > UNSENT_BYTES_MAX {
+        let unsent = self.appended().saturating_sub(self.sent);
+        // The answer to a frame needs the log of it, which the backup may acknowledge while the guest is
+        // at work on the answer.
+        if unsent > UNSENT_BYTES_MAX || self.took_frame && unsent > 0 {
             self.transmit()?;
         }
+        self.took_frame = false;
         if self.parts.wire.port().has_frame() || self.parts.world.is_stopping() {
             self.turn()?;
         }
@@ -511,7 +523,14 @@ impl<P: FramePort> EventSource for PairSource<P> {
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
         if std::mem::take(&mut self.made_output) {
-            self.transmit()?;
+            if self.parts.replica.needs_at_most(self.sent) {
+                self.note_sent();
+            } else {
+                self.transmit()?;
+            }
+            if self.parts.wire.port().has_frame() {
+                self.take_in()?;
+            }
             self.release()?;
             self.look_for_ack()?;
         }
@@ -523,7 +542,10 @@ impl<P: FramePort> EventSource for PairSource<P> {
         let asked = self.until(|parts, now| Ok(parts.replica.input_ready(now).map(|()| now)))?;
         let PairParts { replica, world, .. } = &mut self.parts;
         match replica.next_input(asked, world, wants)? {
-            Step::Ready(input) => Ok(input),
+            Step::Ready(input) => {
+                self.took_frame |= matches!(input, Some(Input::Frame(_)));
+                Ok(input)
+            }
             Step::Void => Err(SourceError::Void),
             Step::Wait => unreachable!("the engine said that it has an answer"),
         }
@@ -577,7 +599,7 @@ impl<P: FramePort> EventSource for PairSource<P> {
         self.turn()?;
         // Whatever comes of it, the timer is armed again if it was it that kicked.
         let as_needed = self.parts.world.interrupted(wants, window)?;
-        let stray = match self.until(|parts, _now| Ok(parts.replica.stray()))? {
+        let stray = match self.until(|parts, now| Ok(parts.replica.stray(now)))? {
             StrayAdvice::Resume => Stray::Resume,
             StrayAdvice::Checkpoint => Stray::Checkpoint,
             StrayAdvice::AsNeeded => as_needed,
@@ -589,7 +611,7 @@ impl<P: FramePort> EventSource for PairSource<P> {
     }
 
     fn window_at_cpl0(&mut self) -> Stray {
-        match self.parts.replica.stray() {
+        match self.parts.replica.stray(now()) {
             Step::Ready(StrayAdvice::Checkpoint | StrayAdvice::AsNeeded) => {
                 self.still_since = Some(now());
                 Stray::Checkpoint

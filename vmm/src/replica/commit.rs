@@ -4,7 +4,7 @@
 //! |---|---|
 //! | standalone | at once |
 //! | a primary that holds the claim of its term, and no backup that could take over | at once, unless it is told to `Block` |
-//! | a primary with such a backup | once the backup holds the whole VM and the log that led to the frame, while the lease is held |
+//! | a primary with such a backup | once the backup holds the whole VM and all of the log that [led to](super::stretch) the frame, while the lease is held |
 //! | a primary that asks for a claim; a backup; over | never |
 
 use super::config::OnBackupLoss;
@@ -38,8 +38,8 @@ impl Replica {
             let bytes = &self.announcement[..self.announcement_bytes];
             return Some(TapFrame { bytes, made_at: None });
         }
-        let watermark = self.hold.front()?.watermark;
-        if !self.may_leave(now, watermark) {
+        let needs = self.hold.front()?.needs;
+        if !self.may_leave(now, needs) {
             return None;
         }
         let held = self.hold.front()?;
@@ -53,8 +53,15 @@ impl Replica {
             return;
         }
         let held = self.hold.front().expect("poll_tap showed a frame");
-        self.handed = Some(held.watermark);
+        let watermark = held.watermark;
+        self.handed = Some(watermark);
         self.hold.pop();
+        if let Role::Primary(Primary::Protected(_)) = self.role
+            && let Some(channel) = self.channel()
+        {
+            let is_early = watermark > self.log_base + channel.acked().0;
+            self.stats.released_early += u64::from(is_early);
+        }
         self.stats.released += 1;
     }
 
@@ -85,7 +92,7 @@ impl Replica {
         }
     }
 
-    fn may_leave(&self, now: Time, watermark: u64) -> bool {
+    fn may_leave(&self, now: Time, needs: u64) -> bool {
         match &self.role {
             Role::Standalone => true,
             Role::Primary(primary) => match primary {
@@ -99,7 +106,7 @@ impl Replica {
                     let Some(channel) = self.channel() else { return false };
                     let acked = channel.acked();
                     let committed =
-                        acked >= protected.sync_end && watermark <= self.log_base + acked.0;
+                        acked >= protected.sync_end && needs <= self.log_base + acked.0;
                     (committed || self.planted(Mutant::ReleaseBeforeAck))
                         && (channel.lease_held(now) || self.planted(Mutant::ReleaseWithoutLease))
                 }

@@ -1,6 +1,7 @@
 //! What a replica is told.
 
 use super::mutant::Mutants;
+use super::stretch::EARLY_MAX;
 use logchan::channel::{ConfigError, Timing};
 use logchan::endpoint::Settings;
 use logchan::ids::{Lane, Role as End, Term, VmId};
@@ -52,6 +53,8 @@ pub struct ReplicaConfig {
     pub timing: Timing,
     /// Output that may wait.
     pub hold: HoldLimits,
+    /// How far into a [stretch](super::stretch) outputs leave without an acknowledgement of their own.
+    pub early_max: Duration,
     /// What to do without a backup.
     pub on_backup_loss: OnBackupLoss,
     /// How long after an answer that was none the witness is asked again.
@@ -91,6 +94,7 @@ impl ReplicaConfig {
             lag_bytes_max: 128 << 10,
             timing: settings.timing,
             hold: HoldLimits::default(),
+            early_max: EARLY_MAX,
             on_backup_loss: OnBackupLoss::Continue,
             witness_retry: Duration::from_millis(50),
             mutants: Mutants::default(),

@@ -62,7 +62,10 @@ impl Replica {
             return Step::Ready(NextRegion::End);
         }
         match self.side() {
-            Side::World => self.next_live_region(),
+            Side::World => {
+                self.run_begins(now);
+                self.next_live_region()
+            }
             Side::Log => self.next_logged_region(now),
             Side::Nobody => Step::Wait,
             Side::Void => Step::Void,
@@ -108,7 +111,10 @@ impl Replica {
     /// The region ended at `position`; `digest` covers the vCPU there.
     pub fn reached(&mut self, now: Time, position: Position, digest: u64) -> Step<()> {
         match self.side() {
-            Side::World => self.record_position(now, position, digest),
+            Side::World => {
+                self.run_ended(now);
+                self.record_position(now, position, digest)
+            }
             Side::Log => self.follow_position(now, position, digest),
             Side::Nobody => Step::Wait,
             Side::Void => Step::Void,
@@ -123,6 +129,7 @@ impl Replica {
     pub fn clock_ns<W: World>(&mut self, now: Time, world: &mut W) -> Result<Step<u64>, W::Error> {
         match self.side() {
             Side::World => {
+                self.caught_up();
                 let world = self.live(world);
                 self.record_clock(now, world)
             }
@@ -144,6 +151,7 @@ impl Replica {
     ) -> Result<Step<u64>, W::Error> {
         match self.side() {
             Side::World => {
+                self.caught_up();
                 let world = self.live(world);
                 self.record_wall_clock(now, world)
             }
@@ -166,6 +174,7 @@ impl Replica {
     ) -> Result<Step<()>, W::Error> {
         match self.side() {
             Side::World => {
+                self.caught_up();
                 let world = self.live(world);
                 self.record_entropy(now, world, bytes)
             }
@@ -189,6 +198,7 @@ impl Replica {
     /// borrows from the engine, so it cannot be asked for in a loop.
     pub fn input_ready(&mut self, now: Time) -> Step<()> {
         match self.side() {
+            Side::World if self.is_catching_up() => Step::Ready(()),
             Side::World => self.can_record_input(),
             Side::Log => self.can_follow_input(now),
             Side::Nobody => Step::Wait,
@@ -208,6 +218,7 @@ impl Replica {
         wants: &Wants,
     ) -> Result<Step<Option<Input<'_>>>, W::Error> {
         match self.side() {
+            Side::World if self.is_catching_up() => Ok(Step::Ready(None)),
             Side::World => {
                 let world = self.live(world);
                 self.record_input(now, world, wants)
@@ -221,6 +232,11 @@ impl Replica {
     /// The guest halted, and nothing is pending: what to wait for.
     pub fn halted_guest(&mut self, now: Time) -> Step<Halted> {
         match self.side() {
+            // The world is asked first of all.
+            Side::World if self.is_catching_up() => {
+                self.caught_up();
+                Step::Ready(Halted::Look)
+            }
             Side::World => match &self.role {
                 Role::Primary(Primary::Copying(copying))
                     if copying.is_through() && !self.planted(Mutant::SyncAwaitsInput) =>
@@ -248,8 +264,15 @@ impl Replica {
     }
 
     /// A run ended at no position: `KVM_RUN` was interrupted, or a window opened at CPL0.
-    pub fn stray(&mut self) -> Step<StrayAdvice> {
-        match self.side() {
+    pub fn stray(&mut self, now: Time) -> Step<StrayAdvice> {
+        let side = self.side();
+        if side == Side::World {
+            self.run_ended(now);
+        }
+        match side {
+            Side::World if self.is_catching_up() && !self.planted(Mutant::StopWhileCatchingUp) => {
+                Step::Ready(StrayAdvice::Resume)
+            }
             Side::World => match &self.role {
                 Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
                     Step::Ready(StrayAdvice::Checkpoint)

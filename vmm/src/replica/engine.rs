@@ -8,6 +8,7 @@ use super::mutant::Mutant;
 use super::role::{Backup, Halt, Primary, Role, RoleName};
 use super::sending::Sending;
 use super::staging::Staging;
+use super::stretch::{CatchUp, Stretch};
 use super::stats::ReplicaStats;
 use logchan::channel::{Channel, Event};
 use logchan::endpoint::{Endpoint, EndpointEvent, EndpointVerdict};
@@ -61,6 +62,10 @@ pub struct Replica {
     pub(super) watermark: u64,
     /// Where the log of this session begins in those positions.
     pub(super) log_base: u64,
+    /// What the VM does by itself just now.
+    pub(super) stretch: Stretch,
+    /// What a machine that went live owes to a stretch before.
+    pub(super) catch_up: Option<CatchUp>,
     /// The newest output that was given away, until that is known to have worked.
     pub(super) handed: Option<u64>,
     pub(super) addresses: GuestAddresses,
@@ -125,6 +130,8 @@ impl Replica {
             hold: HoldQueue::new(config.hold),
             watermark: 0,
             log_base: 0,
+            stretch: Stretch::default(),
+            catch_up: None,
             handed: None,
             addresses: GuestAddresses::new(config.mac),
             announcer: Announcer::new(),

@@ -217,7 +217,7 @@ impl Replica {
             return self.differs(now);
         }
         if self.watermark > released {
-            self.keep_output(now, frame);
+            self.keep_output(now, self.watermark, frame);
         } else {
             self.addresses.learn(frame);
         }

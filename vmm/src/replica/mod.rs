@@ -73,6 +73,7 @@ mod sending;
 mod staging;
 mod stats;
 mod step;
+mod stretch;
 mod takeover;
 
 pub use claim::Answer;

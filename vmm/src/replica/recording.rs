@@ -130,14 +130,15 @@ impl Replica {
         {
             self.watermark = self.log_base + channel.appended(Lane::Latency).0;
         }
-        self.keep_output(now, frame);
+        let needs = if self.is_logging() { self.needs(now) } else { self.watermark };
+        self.keep_output(now, needs, frame);
         Step::Ready(())
     }
 
     /// Holds a frame that there is room for.
-    pub(super) fn keep_output(&mut self, now: Time, frame: &[u8]) {
+    pub(super) fn keep_output(&mut self, now: Time, needs: u64, frame: &[u8]) {
         self.addresses.learn(frame);
-        self.hold.push(self.watermark, now.as_nanos(), frame).expect("there was room");
+        self.hold.push(needs, self.watermark, now.as_nanos(), frame).expect("there was room");
     }
 
     pub(super) fn can_record_input(&self) -> Step<()> {

@@ -151,5 +151,8 @@ impl Replica {
         let channel = channel.filter(|channel| channel.is_open());
         let channel: &mut Channel = channel.expect("a peer that is given the log is there");
         channel.append(now, lane, scratch).expect("there was room");
+        if lane == Lane::Latency {
+            self.begin_stretch(now, entry);
+        }
     }
 }

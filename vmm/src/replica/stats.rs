@@ -20,6 +20,8 @@ pub struct ReplicaStats {
     pub checkpoints_applied: u64,
     /// Outputs that left.
     pub released: u64,
+    /// Those that left before the backup had their own entry: it would have made them by itself.
+    pub released_early: u64,
     /// Outputs of a backup sent again when it went live.
     pub sent_again: u64,
     /// Outputs that a VM without a backup made when it had to stand still and nothing more could be

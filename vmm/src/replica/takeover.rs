@@ -91,7 +91,8 @@ impl Replica {
     }
 
     /// The VM lives here: in this order, the term is ours, the tap opens, the LAN is told, and what
-    /// the dead primary may have kept back is sent again.
+    /// the dead primary may have kept back is sent again. What it may have said beyond its log the machine
+    /// makes before anything enters it: [`stretch`](super::stretch).
     fn go_live(&mut self, now: Time, term: Term) {
         if !self.planted(Mutant::KeepTerm) {
             self.term = term;
@@ -101,6 +102,7 @@ impl Replica {
         }
         self.role = Role::Primary(Primary::Alone);
         self.wake = true;
+        self.begin_catching_up(now);
         self.announcer.start(now.as_nanos(), &self.addresses);
         self.stats.takeovers += 1;
         self.stats.sent_again += self.hold.len() as u64;

@@ -40,6 +40,7 @@ counters! {
         Stops = "primaries stopped in good order",
         Takeovers = "takeovers",
         TakeoversWithHeld = "takeovers that sent output again",
+        TakeoversBehind = "takeovers of a machine that had to catch up with what was said",
         SentAgain = "outputs sent again",
         BackupsLost = "backups that a primary lost",
         Syncs = "attaches: syncs completed",
@@ -51,6 +52,7 @@ counters! {
         CheckpointsApplied = "checkpoints applied",
         CheckpointsDropped = "checkpoints broken off",
         Released = "outputs released",
+        ReleasedEarly = "outputs released before the backup had their own entry",
         OutputsDropped = "outputs dropped by a VM that had to stand still",
         OutputWaits = "outputs that waited for their acknowledgement",
         LagWaits = "waits for a backup behind",
@@ -79,6 +81,7 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
         checkpoint_pages,
         checkpoints_applied,
         released,
+        released_early,
         sent_again,
         outputs_dropped,
         takeovers: _,
@@ -95,6 +98,7 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
     counts.add(Count::CheckpointPages, checkpoint_pages);
     counts.add(Count::CheckpointsApplied, checkpoints_applied);
     counts.add(Count::Released, released);
+    counts.add(Count::ReleasedEarly, released_early);
     counts.add(Count::SentAgain, sent_again);
     counts.add(Count::OutputsDropped, outputs_dropped);
     counts.add(Count::BackupsLost, backups_lost);

@@ -13,6 +13,8 @@ use crate::sim::rng::Chance;
 pub(crate) enum Trigger {
     /// It has just logged an output.
     Output,
+    /// One has just left.
+    Release,
     /// It is about to send a checkpoint, or is sending one.
     Checkpoint,
 }
@@ -40,7 +42,7 @@ impl Pair<'_> {
         {
             return;
         }
-        let trigger = self.rng.pick(&[Trigger::Output, Trigger::Checkpoint]);
+        let trigger = self.rng.pick(&[Trigger::Output, Trigger::Release, Trigger::Checkpoint]);
         if protected == Some(host) && self.rng.chance(Chance::percent(40)) {
             self.hosts[host].trigger = Some(trigger);
         } else {

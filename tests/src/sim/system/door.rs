@@ -74,6 +74,7 @@ impl Process {
             }
             Exit::Return => unreachable!("a return is no exit"),
         };
+        self.learned += u64::from(step == Step::Ready(()));
         Ok(self.take(step, |process, ()| match exit {
             Exit::Clocks(_) => {
                 process.place = Place::Exit { exit, at: at + 1 };
@@ -114,6 +115,7 @@ impl Process {
             require!(!(asks_first && step == Step::Wait), "an answer that is there is not given");
             match step {
                 Step::Ready(Some(input)) => {
+                    self.learned += 1;
                     if let Input::Clock { now_ns } = input {
                         check_clock(machine, now_ns)?;
                     }

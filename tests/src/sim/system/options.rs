@@ -44,6 +44,7 @@ pub(crate) struct PairOptions {
     pub(crate) lag_bytes_max: u64,
     pub(crate) hold_frames: usize,
     pub(crate) hold_bytes: usize,
+    pub(crate) early_ns_max: u64,
     pub(crate) on_backup_loss: OnBackupLoss,
     pub(crate) witness_retry_ns: u64,
     pub(crate) memory_pages: u64,
@@ -64,6 +65,8 @@ pub(crate) struct HostOptions {
     pub(crate) stale_ns_max: u64,
     /// It asks whether there is an answer before it asks for an input.
     pub(crate) asks_first: bool,
+    /// How often log that no output waits for stays where it is while the guest runs.
+    pub(crate) lazy: Chance,
     /// What a turn of its thread takes from one thing to the next, at most.
     pub(crate) turn_ns_max: u64,
     /// From the port of the LAN to its wire, at most; no more than the lease leaves for it.
@@ -203,6 +206,7 @@ impl PairOptions {
             lag_bytes_max: rng.pick(&[ENTRY_BYTES_MAX as u64, any_lag]),
             hold_frames: rng.magnitude(1..=64) as usize,
             hold_bytes: rng.magnitude(1518..=64 << 10) as usize,
+            early_ns_max: rng.magnitude(100 * US..=3 * MS),
             on_backup_loss: if rng.chance(Chance::percent(25)) {
                 OnBackupLoss::Block
             } else {
@@ -255,6 +259,7 @@ impl HostOptions {
             wake_ns_max: rng.magnitude(1..=200 * US),
             stale_ns_max: rng.pick(&[0, 5 * US, 50 * US]),
             asks_first: rng.chance(Chance::percent(50)),
+            lazy: rng.swarm(Chance::percent(60), 300_000..=950_000),
             turn_ns_max: rng.magnitude(1..=30 * US),
             tap_ns_max: rng.pick(&[0, 20 * US, margin_ns]).min(margin_ns),
             backlog_bytes_max,

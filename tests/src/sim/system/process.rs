@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use logchan::handshake::{PresharedKey, Security};
-use logchan::ids::{Term, VmId};
+use logchan::ids::{Lane, Term, VmId};
 use logchan::time::{Duration, Time};
 use netpath::hold::HoldLimits;
 use vmm::replay::event_source::Position;
@@ -121,12 +121,22 @@ pub(crate) struct Process {
     pub(crate) claim: Option<(Term, u64)>,
     /// Where it is in the log.
     pub(crate) track: Option<Track>,
-    /// Log positions of outputs made and not released, by number: session and position.
+    /// The last thing in the log that does not follow from what is before it: session and position.
+    pub(crate) unforeseen: (u64, u64),
+    /// How much of its log was sent: session and position.
+    pub(crate) sent: (u64, u64),
+    /// What the last unforeseen thing was when outputs were made that were not released, by number.
     pub(crate) logged: BTreeMap<u64, (u64, u64)>,
+    /// What its machine has learned of the world.
+    pub(crate) learned: u64,
+    /// It has gone live, and its machine must make all that was said before it learns anything.
+    pub(crate) owes_said: bool,
     /// Outputs that it dropped, by number.
     pub(crate) dropped: BTreeSet<u64>,
     /// Its machine differs from the primary's, on purpose.
     pub(crate) flipped: bool,
+    /// It went live with such a machine: what the primary said beyond its log cannot be compared.
+    pub(crate) broken: bool,
     /// Differences that were made on purpose and not found.
     pub(crate) flips_due: u32,
     /// The run that ended at no position did so in a window at CPL0.
@@ -144,6 +154,7 @@ pub(crate) fn config(options: &PairOptions, mutants: Mutants) -> ReplicaConfig {
         lag_bytes_max: options.lag_bytes_max,
         timing: options.timing,
         hold: hold.expect("limits within their bounds"),
+        early_max: Duration::from_nanos(options.early_ns_max),
         on_backup_loss: options.on_backup_loss,
         witness_retry: Duration::from_nanos(options.witness_retry_ns),
         mutants,
@@ -188,9 +199,14 @@ impl Process {
             answers: VecDeque::new(),
             claim: None,
             track: None,
+            unforeseen: (0, 0),
+            sent: (0, 0),
             logged: BTreeMap::new(),
+            learned: 0,
+            owes_said: false,
             dropped: BTreeSet::new(),
             flipped: false,
+            broken: false,
             flips_due: 0,
             kernel_window: false,
             copies_at: 0,
@@ -213,6 +229,12 @@ impl Process {
             | Place::Ended => 0,
         };
         self.machine.sent() - self.machine.ram.word(TO_SEND) + handed
+    }
+
+    /// Its log so far: session and position.
+    pub(crate) fn logged_up_to(&self) -> (u64, u64) {
+        let channel = self.replica.channel();
+        channel.map_or((0, 0), |c| (c.config().session.0, c.appended(Lane::Latency).0))
     }
 
     /// The session of its channel.

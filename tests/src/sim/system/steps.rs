@@ -59,9 +59,17 @@ impl Pair<'_> {
             let Some(process) = &self.hosts[host].process else { return Ok(()) };
             let before = process.replica.role();
             let dropped = process.replica.stats().outputs_dropped;
+            let (learned, logged) = (process.learned, process.logged_up_to());
             let did = self.ask(host)?;
             self.done += 1;
             self.look_at_role(host, before)?;
+            self.look_at_learned(host, learned)?;
+            if !matches!(did, Did::Position | Did::Output { .. })
+                && let Some(process) = &mut self.hosts[host].process
+                && process.logged_up_to() != logged
+            {
+                process.unforeseen = process.logged_up_to();
+            }
             self.look_at_place(host);
             match did {
                 Did::Went => {}
@@ -96,12 +104,8 @@ impl Pair<'_> {
                     }
                     self.pull_trigger(host, Trigger::Output);
                     let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
-                    if is_logging(before)
-                        && let Some(channel) = process.replica.channel()
-                    {
-                        let at = channel.appended(logchan::ids::Lane::Latency).0;
-                        let session = channel.config().session.0;
-                        process.logged.insert(number, (session, at));
+                    if is_logging(before) {
+                        process.logged.insert(number, process.unforeseen);
                     }
                 }
                 Did::Roused => self.counts.count(Count::Roused),
@@ -117,6 +121,15 @@ impl Pair<'_> {
                 }
             }
         }
+    }
+
+    /// The machine of `host` had learned so much of the world. If it has learned more, for the first time
+    /// since it went live, it must have made what is on the LAN; unless somebody else has gone live since.
+    fn look_at_learned(&mut self, host: usize, learned: u64) -> Checked {
+        let newest = self.witness.newest().map(|(_, owner)| owner);
+        let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
+        let is_first = process.learned > learned && std::mem::take(&mut process.owes_said);
+        if is_first && newest == Some(process.id) { self.check_takeover(host) } else { Ok(()) }
     }
 
     /// The machine stands still: some of its memory is copied, if somebody wants it.
@@ -327,9 +340,10 @@ impl Pair<'_> {
 
     fn ask_about_stray(&mut self, host: usize, window: bool) -> Checked<Did> {
         let own = &self.options.hosts[host];
-        let Host { rng, process, .. } = &mut self.hosts[host];
+        let Host { rng, process, reading: clock, .. } = &mut self.hosts[host];
+        let clock = *clock;
         let Some(process) = process else { return Ok(Did::Waits) };
-        let advice = match process.replica.stray() {
+        let advice = match process.replica.stray(clock) {
             Step::Ready(advice) => advice,
             Step::Wait => return Ok(Did::Waits),
             Step::Void => return Ok(Did::Void),

@@ -3,13 +3,15 @@
 
 use std::rc::Rc;
 
+use logchan::endpoint::EndpointVerdict;
 use logchan::ids::Term;
 use logchan::time::Time;
 use vmm::replica::{Answer, Command, ReplicaEvent, RoleName};
 
 use super::check::{Gone, is_whole};
 use super::count::Count;
-use super::host::Arrival;
+use super::crash::Trigger;
+use super::host::{Arrival, Host};
 use super::lan::Given;
 use super::options::HostOptions;
 use super::pair::{Event, Pair, other};
@@ -37,11 +39,11 @@ impl Pair<'_> {
         self.counts.count(Count::Turns);
         let done_before = self.done;
 
-        let arrivals = self.hosts[host].ring.len();
+        let mut heard = false;
         while let Some(arrival) = self.hosts[host].ring.pop_front() {
-            self.take_in(host, stale, arrival)?;
+            heard |= self.take_in(host, stale, arrival)?;
         }
-        if arrivals > 0 {
+        if heard {
             self.engine(host, |process| process.replica.heard_by(clock))?;
         }
         while let Some((term, answer)) = self.next_answer(host) {
@@ -79,7 +81,8 @@ impl Pair<'_> {
         Ok(result)
     }
 
-    fn take_in(&mut self, host: usize, clock: Time, arrival: Arrival) -> Checked {
+    /// A frame from the log link is taken in; whether it was a sign of life.
+    fn take_in(&mut self, host: usize, clock: Time, arrival: Arrival) -> Checked<bool> {
         self.done += 1;
         let Arrival { frame, damage: damaged, pad: padded } = arrival;
         let mut bytes = self.frames.bytes(frame).to_vec();
@@ -93,7 +96,7 @@ impl Pair<'_> {
             self.engine(host, |process| process.replica.handle_frame(clock, &mut bytes))?;
         let now = self.queue.now();
         self.trace.line(now, Some(host), "got", format_args!("#{:06} {verdict:?}", frame.0));
-        Ok(())
+        Ok(verdict.is_some_and(EndpointVerdict::is_sign_of_life))
     }
 
     fn next_answer(&mut self, host: usize) -> Option<(Term, Answer)> {
@@ -122,7 +125,12 @@ impl Pair<'_> {
             let held = process.replica.hold().len();
             self.counts.count(Count::Takeovers);
             self.counts.add(Count::TakeoversWithHeld, u64::from(held > 0));
-            self.check_takeover(host)?;
+            if let Some(process) = &mut self.hosts[host].process {
+                process.owes_said = true;
+                process.broken |= process.flipped;
+                let owes = process.outputs_made() < self.output.next();
+                self.counts.add(Count::TakeoversBehind, owes.into());
+            }
             self.end_flip(host);
         }
         let was_given_a_term =
@@ -160,6 +168,9 @@ impl Pair<'_> {
     }
 
     fn transmit(&mut self, host: usize) {
+        if self.may_wait(host) {
+            return;
+        }
         let clock = self.take_time(host);
         let now = self.hosts[host].thread_at;
         let HostOptions { backlog_bytes_max, bulk_bytes_max, .. } = self.options.hosts[host];
@@ -176,6 +187,7 @@ impl Pair<'_> {
                 process.replica.poll_transmit(clock, &mut self.buffer)
             };
             let Some(length) = length else {
+                process.sent = process.logged_up_to();
                 if bulk_at > now {
                     self.wake_at(host, bulk_at);
                 }
@@ -201,6 +213,21 @@ impl Pair<'_> {
         }
     }
 
+    /// Whether what there is to send stays where it is until the guest stops: no output needs it, nor will
+    /// the next one.
+    fn may_wait(&mut self, host: usize) -> bool {
+        let lazy = self.options.hosts[host].lazy;
+        let Host { process, rng, .. } = &mut self.hosts[host];
+        let Some(process) = process else { return false };
+        let (session, position) = process.sent;
+        process.replica.role() == RoleName::Protected
+            && matches!(process.place, Place::Running(_))
+            && process.session() == Some(session)
+            && process.unforeseen <= (session, position)
+            && process.replica.needs_at_most(position)
+            && rng.chance(lazy)
+    }
+
     /// What may leave is given to the port of the LAN; how many frames of the VM that were.
     fn release(&mut self, host: usize) -> Checked<usize> {
         let mut released = 0;
@@ -221,6 +248,9 @@ impl Pair<'_> {
                 self.check_release(host, &frame)?;
             }
             self.engine(host, |process| process.replica.pop_tap())?;
+            if !announcement {
+                self.pull_trigger(host, Trigger::Release);
+            }
             let own = &mut self.hosts[host];
             let takes_ns = own.rng.below(self.options.hosts[host].tap_ns_max + 1);
             own.tap_busy_until = own.tap_busy_until.max(own.thread_at + takes_ns);
