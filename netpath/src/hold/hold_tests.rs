@@ -129,12 +129,12 @@ fn limit_on_bytes_is_exact_at_every_place_of_the_ring() {
             while !queue.room_for(*length) {
                 queue.pop();
             }
-            queue.push(number as u64, 0, &frame(number as u8, *length)).unwrap();
+            queue.push(number as u64, number as u64, 0, &frame(number as u8, *length)).unwrap();
             let left = queue.limits().bytes() - queue.bytes();
             if left >= FRAME_MIN {
                 // Exactly what is left fits; one byte more does not.
                 let left = left.min(FRAME_MAX);
-                queue.push(number as u64, 0, &frame(number as u8, left)).unwrap();
+                queue.push(number as u64, number as u64, 0, &frame(number as u8, left)).unwrap();
             }
         }
         let numbers: Vec<u8> = drain(&mut queue).iter().map(|(_, number)| *number).collect();

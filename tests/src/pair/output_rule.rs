@@ -1,5 +1,5 @@
 //! The output rule, checked from outside: no frame of the VM on the LAN before the backup has
-//! acknowledged the log that led to it.
+//! acknowledged what led to it: all of the log before it that does not follow from what is before that.
 //!
 //! All time stamps are taken on the primary's host: of log frames as they leave, of acknowledgements as
 //! they come in, of the VM's frames as the tap gives them to the host. Each acknowledgement is stamped
@@ -30,8 +30,8 @@ struct Reached {
 /// An output as the log has it.
 #[derive(Clone, Copy, Debug)]
 struct Logged {
-    /// Where its entry ends in the log.
-    end: u64,
+    /// Where the last entry before it ends that nobody could have foreseen.
+    needs: u64,
     length: u32,
     digest: u64,
 }
@@ -65,8 +65,8 @@ pub struct Checked {
     pub unfounded: usize,
     /// From the acknowledgement to the frame, nanoseconds, the smallest.
     pub slack_min_ns: u64,
-    /// From the log's last byte sent to the frame, nanoseconds, in the middle.
-    pub hold_p50_ns: u64,
+    /// From the last byte sent of what it needs to the frame, nanoseconds, in the middle.
+    pub sent_to_frame_p50_ns: u64,
 }
 
 impl Evidence {
@@ -124,7 +124,7 @@ impl Evidence {
 
     /// The outputs in the log.
     fn logged(&self) -> Vec<Logged> {
-        let (mut at, mut logged) = (0, Vec::new());
+        let (mut at, mut needs, mut logged) = (0, 0, Vec::new());
         loop {
             let (entry, took) = match decode(&self.log[at..]) {
                 Ok(decoded) => decoded,
@@ -132,8 +132,10 @@ impl Evidence {
                 Err(error) => panic!("no entry at {at}: {error}"),
             };
             at += took;
-            if let Entry::Output { length, digest } = entry {
-                logged.push(Logged { end: at as u64, length, digest });
+            match entry {
+                Entry::Output { length, digest } => logged.push(Logged { needs, length, digest }),
+                Entry::Exit { .. } => {}
+                _unforeseen => needs = at as u64,
             }
         }
     }
@@ -152,8 +154,8 @@ impl Evidence {
         let mut holds = Vec::with_capacity(seen.len());
         let (mut sent, mut acked) = (0, 0);
         for (output, frame) in logged.iter().zip(seen) {
-            let sent_ns = first_at(&self.sent, &mut sent, output.end);
-            let acked_ns = first_at(&self.acked, &mut acked, output.end);
+            let sent_ns = first_at(&self.sent, &mut sent, output.needs);
+            let acked_ns = first_at(&self.acked, &mut acked, output.needs);
             checked.outputs += 1;
             checked.early += usize::from(acked_ns > frame.t_ns);
             checked.unfounded += usize::from(sent_ns > acked_ns);
@@ -161,7 +163,7 @@ impl Evidence {
             holds.push(frame.t_ns.saturating_sub(sent_ns));
         }
         holds.sort_unstable();
-        checked.hold_p50_ns = holds[holds.len() / 2];
+        checked.sent_to_frame_p50_ns = holds[holds.len() / 2];
         checked
     }
 

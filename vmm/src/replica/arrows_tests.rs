@@ -336,3 +336,120 @@ fn standalone_speaks_at_once_and_has_no_arrows() {
     assert!(replica.poll_tap(now).is_some_and(|tap| tap.bytes == [0; 60]));
     assert_eq!((replica.poll_command(), replica.poll_timeout()), (None, None));
 }
+
+/// A primary that has just read the clock, and the backup has that.
+fn with_a_stretch_begun() -> Pair {
+    let mut pair = Pair::protected();
+    pair.apply();
+    let step = pair.hosts[0].clock_ns(pair.now, &mut Clock(9));
+    assert_eq!(step, Ok(Step::Ready(9)));
+    pair.exchange();
+    pair
+}
+
+#[test]
+fn output_early_in_a_stretch_needs_its_beginning_and_a_late_one_its_own_entry() {
+    let mut pair = with_a_stretch_begun();
+    let early_max = pair.hosts[0].config.early_max;
+    let begun = pair.now;
+    pair.now = begun + early_max;
+    assert_eq!(pair.hosts[0].output(pair.now, &[1; 60]), Step::Ready(()));
+    assert!(pair.hosts[0].poll_tap(pair.now).is_some(), "its own entry was not even sent");
+    pair.hosts[0].pop_tap();
+    assert_eq!(pair.hosts[0].stats().released_early, 1);
+    pair.now = pair.now + Duration::from_nanos(1);
+    assert_eq!(pair.hosts[0].output(pair.now, &[2; 60]), Step::Ready(()));
+    assert_eq!(pair.hosts[0].poll_tap(pair.now), None);
+    pair.exchange();
+    assert!(pair.hosts[0].poll_tap(pair.now).is_some());
+    pair.hosts[0].pop_tap();
+    // And one that follows a reading which the backup does not have waits for that.
+    let step = pair.hosts[0].clock_ns(pair.now, &mut Clock(10));
+    assert_eq!(step, Ok(Step::Ready(10)));
+    assert_eq!(pair.hosts[0].output(pair.now, &[3; 60]), Step::Ready(()));
+    assert_eq!(pair.hosts[0].poll_tap(pair.now), None);
+    pair.exchange();
+    assert!(pair.hosts[0].poll_tap(pair.now).is_some());
+}
+
+/// A world in which there is always something typed.
+struct Typing;
+
+impl World for Typing {
+    type Error = Infallible;
+
+    fn clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(20)
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn entropy(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn next_input(&mut self, _: &Wants) -> Result<Option<Input<'_>>, Infallible> {
+        Ok(Some(Input::Console(b"x")))
+    }
+
+    fn go_live(&mut self, _: u64) {}
+}
+
+/// A backup that has gone live where its log ends: at a position.
+fn gone_live() -> Replica {
+    let mut pair = Pair::protected();
+    pair.claim();
+    pair.answer(1, Answer::Won);
+    let [_, host] = pair.hosts;
+    host
+}
+
+/// Whether an input enters at `now`.
+fn takes_input(host: &mut Replica, now: Time) -> bool {
+    assert_eq!(host.input_ready(now), Step::Ready(()));
+    let Ok(Step::Ready(input)) = host.next_input(now, &mut Typing, &Wants::default()) else {
+        panic!("it was ready");
+    };
+    input.is_some()
+}
+
+#[test]
+fn whoever_goes_live_takes_nothing_in_before_the_guest_reads_or_halts() {
+    let now = Time::from_nanos(1 << 40);
+    let mut host = gone_live();
+    assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
+    assert_eq!(host.stray(now), Step::Ready(StrayAdvice::Resume));
+    assert_eq!(host.reached(now, Position::Exit, 1), Step::Ready(()));
+    assert!(!takes_input(&mut host, now));
+    assert_eq!(host.output(now, &[1; 60]), Step::Ready(()));
+    assert!(!takes_input(&mut host, now));
+    assert_eq!(host.halted_guest(now), Step::Ready(Halted::Look));
+    assert!(takes_input(&mut host, now));
+
+    let mut host = gone_live();
+    assert_eq!(host.clock_ns(now, &mut Typing), Ok(Step::Ready(20)));
+    assert!(takes_input(&mut host, now));
+}
+
+#[test]
+fn whoever_goes_live_with_a_guest_that_only_computes_ends_that_when_it_has_run_long_enough() {
+    let mut host = gone_live();
+    let mut now = Time::from_nanos(1 << 40);
+    assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
+    let mut runs = 0;
+    loop {
+        // Standing still is not running: a run counts for a millisecond at most.
+        now = now + Duration::from_millis(if runs == 3 { 500 } else { 2 });
+        runs += 1;
+        match host.stray(now) {
+            Step::Ready(StrayAdvice::Resume) => assert!(!takes_input(&mut host, now)),
+            Step::Ready(StrayAdvice::AsNeeded) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let run_for = Duration::from_millis(1) * runs;
+    assert_eq!(run_for, host.config.early_max * 100);
+    assert!(takes_input(&mut host, now));
+}

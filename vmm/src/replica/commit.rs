@@ -105,8 +105,7 @@ impl Replica {
                     }
                     let Some(channel) = self.channel() else { return false };
                     let acked = channel.acked();
-                    let committed =
-                        acked >= protected.sync_end && needs <= self.log_base + acked.0;
+                    let committed = acked >= protected.sync_end && needs <= self.log_base + acked.0;
                     (committed || self.planted(Mutant::ReleaseBeforeAck))
                         && (channel.lease_held(now) || self.planted(Mutant::ReleaseWithoutLease))
                 }

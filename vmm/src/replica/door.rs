@@ -270,9 +270,7 @@ impl Replica {
             self.run_ended(now);
         }
         match side {
-            Side::World if self.is_catching_up() && !self.planted(Mutant::StopWhileCatchingUp) => {
-                Step::Ready(StrayAdvice::Resume)
-            }
+            Side::World if self.is_catching_up() => Step::Ready(StrayAdvice::Resume),
             Side::World => match &self.role {
                 Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
                     Step::Ready(StrayAdvice::Checkpoint)

@@ -37,9 +37,11 @@
 //!
 //! # What may be lost
 //!
-//! Nothing that left. An output leaves after its log entry is in the backup's memory, and the backup
-//! executes all it has before it asks for the claim. The backup makes the same outputs and keeps each
-//! until the primary reports that it has left; what is kept at takeover is sent again.
+//! Nothing that left. An output leaves after all that led to it is in the backup's memory
+//! ([`stretch`]: all that does not follow from what is before it). The backup executes all it has before
+//! it asks for the claim, and when it has gone live takes nothing in before it has made what may have left
+//! beyond that. It makes the same outputs and keeps each until the primary reports that it has left; what
+//! is kept at takeover is sent again.
 //!
 //! | file | holds |
 //! |---|---|
@@ -49,6 +51,7 @@
 //! | `backup` | a primary comes, its memory arrives, it goes |
 //! | `takeover` | the claim, and what follows from its answer |
 //! | `commit` | which frame may leave now |
+//! | `stretch` | what an output needs, and what a machine that goes live owes |
 //! | `door` | what a machine asks: each question goes to the world or to the log |
 //! | `recording`, `following` | the answers of a primary and of a backup |
 //! | `copying`, `sending`, `staging`, `digest` | checkpoints on their way |

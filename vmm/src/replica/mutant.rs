@@ -69,12 +69,8 @@ mutants! {
     SpeakWhileBlocked,
     /// A machine that goes live takes in what there is before it has made what was said.
     TakeInputsAtOnce,
-    /// A machine that goes live may be stopped in mid-region before it has made what was said.
-    StopWhileCatchingUp,
     /// An output does not need what the guest read of the clock before it.
     ForeseeTime,
-    /// However long a stretch is, its outputs need no acknowledgement of their own.
-    EarlyForEver,
 }
 
 /// The bugs of one replica: at most one of the engine and one of its channel, and none without the

@@ -90,7 +90,7 @@ impl Replica {
     /// What an output that is made at `now` needs; its own entry ends at the watermark.
     pub(super) fn needs(&self, now: Time) -> u64 {
         let Stretch { position, begun_at } = self.stretch;
-        let is_early = now.since(begun_at) <= self.config.early_max || self.planted(Mutant::EarlyForEver);
+        let is_early = now.since(begun_at) <= self.config.early_max;
         if is_early { position.min(self.watermark) } else { self.watermark }
     }
 

@@ -19,6 +19,10 @@ pub(crate) enum Trigger {
     Checkpoint,
 }
 
+/// What has just left, and is not in the log that the backup has, is worth most.
+const TRIGGERS: [Trigger; 4] =
+    [Trigger::Output, Trigger::Release, Trigger::Release, Trigger::Checkpoint];
+
 /// The last copy of a VM is seldom destroyed: there is nothing to learn from what follows.
 pub(crate) const SPARES_LAST: Chance = Chance::percent(93);
 
@@ -42,8 +46,8 @@ impl Pair<'_> {
         {
             return;
         }
-        let trigger = self.rng.pick(&[Trigger::Output, Trigger::Release, Trigger::Checkpoint]);
-        if protected == Some(host) && self.rng.chance(Chance::percent(40)) {
+        let trigger = self.rng.pick(&TRIGGERS);
+        if protected == Some(host) && self.rng.chance(Chance::percent(60)) {
             self.hosts[host].trigger = Some(trigger);
         } else {
             self.die(host);
