@@ -1,7 +1,7 @@
 //! Damage to a log is found: a flipped bit by the block's CRC, a wrong entry in a sound block by
 //! the replay that it leads astray.
 
-use logchan::entry::{Entry, PageBytes};
+use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_kind::EntryKind;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -102,7 +102,7 @@ fn a_wrong_entry_of_each_kind_is_found() {
                 LOG_DAMAGED,
                 replay_with(kind, |entry, buffer| match entry {
                     Entry::CheckpointBegin { full, pages, vcpu, devices } => {
-                        let vcpu = flipped(vcpu, 8, buffer);
+                        let vcpu = StateBytes::Whole(flipped(vcpu.bytes(), 8, buffer));
                         Entry::CheckpointBegin { full, pages, vcpu, devices }
                     }
                     other => other,

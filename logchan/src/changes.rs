@@ -1,0 +1,273 @@
+//! What changed in some bytes, as bytes: three levels of masks, and what the bytes are XORed with.
+//!
+//! ```text
+//! changes = piece*                       one for every PIECE_BYTES, or the rest, of what is changed
+//! piece   = lines u64    line*           bit i: of its 64 lines of 64 bytes, line i changes
+//! line    = words u8     word*           bit i: of its 8 words of 8 bytes, word i changes; not 0
+//! word    = bytes u8     xor*            bit i: byte i changes; not 0
+//! xor     = u8                           old ^ new; not 0
+//! ```
+//!
+//! A counter that moved on takes some 4 bytes, a word that was written anew 9. Numbers are little-endian;
+//! bits stand for what follows from the lowest up. What changes has one encoding: equal changes are equal
+//! bytes, whatever they are made to.
+//!
+//! Reading is total: any bytes are [`Changes`] or are refused, and changes that are made to bytes of another
+//! length than those they are of are refused, too.
+
+use crate::error::FieldError;
+use crate::limits::PIECE_BYTES;
+use crate::wire::{Reader, bounded};
+
+/// Bytes of a line, of which a piece has as many as a word has bits.
+const LINE_BYTES: usize = 64;
+const WORD_BYTES: usize = 8;
+
+const _: () = assert!(PIECE_BYTES == LINE_BYTES * u64::BITS as usize);
+const _: () = assert!(LINE_BYTES == WORD_BYTES * u8::BITS as usize);
+
+/// What changed, as bytes that were checked or made here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changes<'a> {
+    bytes: &'a [u8],
+    pieces: usize,
+}
+
+impl<'a> Changes<'a> {
+    /// `bytes`, if they are the changes of something.
+    ///
+    /// # Errors
+    ///
+    /// The first mask or byte that is none.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, FieldError> {
+        let mut reader = Reader::new(bytes);
+        let mut pieces = 0;
+        while !reader.rest().is_empty() {
+            walk_piece(&mut reader, |_place, _xor| Ok(()))?;
+            pieces += 1;
+        }
+        Ok(Self { bytes, pieces })
+    }
+
+    /// What makes `new` of `old`, which are of one length, at the front of `out`; `None` if there is no room
+    /// for that and a word more.
+    ///
+    /// # Panics
+    ///
+    /// When the two are of different lengths.
+    pub fn between(old: &[u8], new: &[u8], out: &'a mut [u8]) -> Option<Self> {
+        assert_eq!(old.len(), new.len(), "changes are of bytes that stay as many");
+        let (mut length, mut pieces) = (0, 0);
+        for (old, new) in old.chunks(PIECE_BYTES).zip(new.chunks(PIECE_BYTES)) {
+            length += encode_piece(old, new, out.get_mut(length..)?)?;
+            pieces += 1;
+        }
+        Some(Self { bytes: &out[..length], pieces })
+    }
+
+    /// As bytes.
+    pub const fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// How many pieces that is of which something may have changed.
+    pub const fn pieces(self) -> usize {
+        self.pieces
+    }
+
+    /// Nothing changed.
+    pub fn is_none(self) -> bool {
+        self.bytes.iter().all(|&byte| byte == 0)
+    }
+
+    /// Makes them to `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// They are not of bytes of that length; `bytes` are then partly changed.
+    pub fn apply(self, bytes: &mut [u8]) -> Result<(), FieldError> {
+        let mut reader = Reader::new(self.bytes);
+        for piece in bytes.chunks_mut(PIECE_BYTES) {
+            let (min, max) = (0, piece.len() as u64 - 1);
+            walk_piece(&mut reader, |place, xor| match piece.get_mut(place) {
+                Some(byte) => {
+                    *byte ^= xor;
+                    Ok(())
+                }
+                None => {
+                    Err(FieldError::OutOfBounds { field: "place", value: place as u64, min, max })
+                }
+            })?;
+        }
+        reader.finish()
+    }
+}
+
+fn encode_piece(old: &[u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
+    let (head, body) = out.split_first_chunk_mut::<{ size_of::<u64>() }>()?;
+    let (mut lines, mut length) = (0u64, 0);
+    let ((old, old_rest), (new, new_rest)) = (old.as_chunks(), new.as_chunks());
+    // What is no whole line is filled up with zeros.
+    let rest = (!old_rest.is_empty()).then(|| [filled_up(old_rest), filled_up(new_rest)]);
+    let rest = rest.as_ref().map(|[old, new]| (old, new));
+    for (index, (old, new)) in old.iter().zip(new).chain(rest).enumerate() {
+        if old != new {
+            lines |= 1 << index;
+            length += encode_line(old, new, body.get_mut(length..)?)?;
+        }
+    }
+    *head = lines.to_le_bytes();
+    Some(head.len() + length)
+}
+
+fn filled_up(bytes: &[u8]) -> [u8; LINE_BYTES] {
+    let mut line = [0; LINE_BYTES];
+    line[..bytes.len()].copy_from_slice(bytes);
+    line
+}
+
+fn encode_line(old: &[u8; LINE_BYTES], new: &[u8; LINE_BYTES], out: &mut [u8]) -> Option<usize> {
+    let (head, body) = out.split_first_mut()?;
+    let (mut words, mut length) = (0u8, 0);
+    let ((old, _), (new, _)) = (old.as_chunks(), new.as_chunks());
+    for (index, (old, new)) in old.iter().zip(new).enumerate() {
+        let xor = u64::from_le_bytes(*old) ^ u64::from_le_bytes(*new);
+        if xor != 0 {
+            words |= 1 << index;
+            length += encode_word(xor, body.get_mut(length..)?)?;
+        }
+    }
+    *head = words;
+    Some(1 + length)
+}
+
+fn encode_word(xor: u64, out: &mut [u8]) -> Option<usize> {
+    // Written without asking where a byte is zero, which is faster; so there must be room for all of them.
+    let out = out.first_chunk_mut::<{ 1 + WORD_BYTES }>()?;
+    let (mut mask, mut length) = (0, 1);
+    for (index, byte) in xor.to_le_bytes().into_iter().enumerate() {
+        out[length.min(WORD_BYTES)] = byte;
+        mask |= u8::from(byte != 0) << index;
+        length += usize::from(byte != 0);
+    }
+    out[0] = mask;
+    Some(length)
+}
+
+/// Calls `each` with the place in the piece and the XOR of every byte that changes.
+fn walk_piece(
+    reader: &mut Reader<'_>,
+    mut each: impl FnMut(usize, u8) -> Result<(), FieldError>,
+) -> Result<(), FieldError> {
+    for line in bits(reader.u64("lines")?) {
+        for word in bits(u64::from(not_zero("words", reader.u8("words")?)?)) {
+            for byte in bits(u64::from(not_zero("bytes", reader.u8("bytes")?)?)) {
+                let xor = not_zero("xor", reader.u8("xor")?)?;
+                each(line * LINE_BYTES + word * WORD_BYTES + byte, xor)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of the bits that are set, ascending.
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let bit = mask.trailing_zeros();
+        mask &= mask.checked_sub(1)?;
+        Some(bit as usize)
+    })
+}
+
+fn not_zero(field: &'static str, value: u8) -> Result<u8, FieldError> {
+    bounded(field, u64::from(value), 1, u64::from(u8::MAX)).map(|()| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    fn apply(changes: &[u8], bytes: &mut [u8]) -> Result<(), FieldError> {
+        Changes::new(changes).and_then(|changes| changes.apply(bytes))
+    }
+
+    fn changes(old: &[u8], new: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; 2 * old.len() + 64];
+        let changes = Changes::between(old, new, &mut out).expect("there is room");
+        assert_eq!(changes.is_none(), old == new);
+        assert_eq!(changes.pieces(), old.len().div_ceil(PIECE_BYTES));
+        changes.bytes().to_vec()
+    }
+
+    fn round_trip(old: &[u8], new: &[u8]) -> Vec<u8> {
+        let made = changes(old, new);
+        let mut bytes = old.to_vec();
+        assert_eq!(apply(&made, &mut bytes), Ok(()));
+        assert_eq!(bytes, new);
+        made
+    }
+
+    #[test]
+    fn what_changes_is_told_byte_by_byte() {
+        let old = [7; PIECE_BYTES];
+        let mut new = old;
+        assert_eq!(round_trip(&old, &new), [0; 8], "nothing");
+        new[64 + 9] = 6;
+        new[64 + 15] = 0;
+        new[4095] = 8;
+        let expected = [2, 0, 0, 0, 0, 0, 0, 0x80, 2, 0x82, 1, 7, 0x80, 0x80, 15];
+        assert_eq!(round_trip(&old, &new), expected);
+    }
+
+    #[test]
+    fn bytes_of_any_length_change() {
+        for length in [0usize, 1, 7, 8, 9, 63, 65, 4095, 4096, 4097, 5000, 8192, 8193] {
+            let old: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            let same = round_trip(&old, &old);
+            assert_eq!(same.len(), 8 * length.div_ceil(PIECE_BYTES), "{length}");
+            let new: Vec<u8> = (0..length).map(|at| (at * 3 + 1) as u8).collect();
+            round_trip(&old, &new);
+        }
+    }
+
+    #[test]
+    fn changes_do_not_fit_bytes_of_another_length() {
+        let made = changes(&[0; 100], &[1; 100]);
+        assert_eq!(apply(&made, &mut [0; 101]), Ok(()), "the last word is the same");
+        let beyond = FieldError::OutOfBounds { field: "place", value: 99, min: 0, max: 98 };
+        assert_eq!(apply(&made, &mut [0; 99]), Err(beyond));
+        let ends = FieldError::Ends { field: "lines" };
+        assert_eq!(apply(&made, &mut [0; PIECE_BYTES + 1]), Err(ends));
+        let trailing = FieldError::Trailing { count: made.len() };
+        assert_eq!(apply(&made, &mut []), Err(trailing));
+        assert_eq!(apply(&[], &mut []), Ok(()));
+    }
+
+    #[test]
+    fn changes_that_are_longer_than_their_room_are_none() {
+        let new = [1; PIECE_BYTES];
+        let made = changes(&[0; PIECE_BYTES], &new);
+        assert_eq!(made.len(), 8 + 64 + 512 + 4096);
+        for room in [0, 7, 8, 9, 17, made.len() - 1] {
+            let mut out = vec![0; room];
+            assert_eq!(Changes::between(&[0; PIECE_BYTES], &new, &mut out), None, "{room}");
+        }
+        let mut out = vec![0; made.len()];
+        assert!(Changes::between(&[0; PIECE_BYTES], &new, &mut out).is_some());
+    }
+
+    #[test]
+    fn masks_and_bytes_of_zero_are_refused() {
+        let line = [1, 0, 0, 0, 0, 0, 0, 0];
+        let refused =
+            |rest: &[u8]| Changes::new(&[&line, rest].concat()).expect_err("it was to be refused");
+        let zero = |field| FieldError::OutOfBounds { field, value: 0, min: 1, max: 255 };
+        assert_eq!(refused(&[0]), zero("words"));
+        assert_eq!(refused(&[1, 0]), zero("bytes"));
+        assert_eq!(refused(&[1, 1, 0]), zero("xor"));
+        assert_eq!(refused(&[1, 3, 5]), FieldError::Ends { field: "xor" });
+        assert_eq!(Changes::new(&[0; 9]), Err(FieldError::Ends { field: "lines" }));
+    }
+}
