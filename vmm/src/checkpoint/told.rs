@@ -225,3 +225,131 @@ fn is_zero(page: &Page) -> bool {
 pub fn whole(page: &Page) -> PageBytes<'_> {
     if is_zero(page) { PageBytes::Zero } else { PageBytes::Raw(page) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A linear congruential generator (Knuth's MMIX), the upper half of it.
+    struct Rng(u64);
+
+    impl Rng {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.0 >> 33) as usize % end
+        }
+    }
+
+    fn page_with(words: &[(usize, u8)]) -> Page {
+        let mut page = ZERO;
+        words.iter().for_each(|&(at, byte)| page[at] = byte);
+        page
+    }
+
+    /// Tells and hears; how many bytes that took.
+    fn pass(writer: &mut Told, reader: &mut Told, number: u64, page: &Page) -> usize {
+        let told = writer.tell(number, page);
+        let heard = reader.hear(number, &told).expect("what is told is heard");
+        assert!(heard.unwrap_or(&ZERO) == page, "page {number} is another one");
+        match told {
+            PageBytes::Zero => 0,
+            PageBytes::Raw(raw) => raw.len(),
+            PageBytes::Changed(changes) => changes.bytes().len(),
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_heard_whatever_makes_room_for_what() {
+        for pages_max in [1, 2, 7, 64] {
+            let mut rng = Rng(pages_max as u64);
+            let mut ends = [(); 2].map(|()| Told::with_pages_max(pages_max));
+            let [writer, reader] = &mut ends;
+            let mut memory = [ZERO; 16];
+            for turn in 0..4000 {
+                if turn % 500 == 0 {
+                    writer.begin(turn % 1000 == 0);
+                    reader.begin(turn % 1000 == 0);
+                }
+                let number = rng.below(16).min(rng.below(16));
+                let page = &mut memory[number];
+                match rng.below(8) {
+                    0 => *page = ZERO,
+                    1 => page.fill(rng.below(256) as u8),
+                    2 => page.iter_mut().for_each(|byte| *byte = rng.below(256) as u8),
+                    _ => page[rng.below(PAGE_BYTES)] = rng.below(256) as u8,
+                }
+                pass(writer, reader, number as u64, page);
+                assert!(writer.copies.len() <= pages_max);
+                assert_eq!(writer.places.len(), writer.copies.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_is_told_in_full_once_and_then_in_changes() {
+        let mut ends = [(); 2].map(|()| Told::with_pages_max(2));
+        let [writer, reader] = &mut ends;
+        let mut page = [7; PAGE_BYTES];
+        assert_eq!(pass(writer, reader, 5, &page), PAGE_BYTES, "in a full checkpoint");
+        writer.begin(false);
+        reader.begin(false);
+        assert_eq!(pass(writer, reader, 5, &page), PAGE_BYTES, "for the first time");
+        assert_eq!(pass(writer, reader, 5, &page), 8, "as it was");
+        page[100] = 8;
+        assert_eq!(pass(writer, reader, 5, &page), 8 + 3, "a byte of it changed");
+        assert_eq!(pass(writer, reader, 5, &ZERO), 0);
+        assert_eq!(pass(writer, reader, 6, &page_with(&[(9, 1)])), 8 + 3, "hardly anything");
+        pass(writer, reader, 7, &page);
+        assert_eq!(pass(writer, reader, 5, &page), PAGE_BYTES, "its copy made room for another");
+    }
+
+    #[test]
+    fn changes_to_another_base_are_another_page() {
+        let [mut writer, mut reader] = [(); 2].map(|()| Told::with_pages_max(4));
+        writer.begin(false);
+        reader.begin(false);
+        let page = page_with(&[(8, 1)]);
+        pass(&mut writer, &mut reader, 3, &page);
+        reader.copies[0].bytes[4000] ^= 1;
+        let page = page_with(&[(8, 2)]);
+        let heard = reader.hear(3, &writer.tell(3, &page)).unwrap();
+        assert!(heard != Some(&page), "which the checkpoint's digest tells");
+    }
+
+    #[test]
+    fn states_are_told_in_changes_while_they_are_as_long() {
+        let [mut writer, mut reader] = [ToldState::default(), ToldState::default()];
+        let mut pass = |state: &[u8]| {
+            let told = writer.tell(state);
+            assert_eq!(reader.hear(&told), Ok(state));
+            let changed = matches!(told, StateBytes::Changed(_));
+            writer.keep(state);
+            changed
+        };
+        assert_eq!([pass(&[]), pass(&[1; 5000])], [false, false]);
+        let mut state = [1; 5000];
+        state[4999] = 2;
+        assert!(pass(&state));
+        assert!(!pass(&[1; 4999]));
+        assert!(!pass(&[2; 4999]), "it is shorter than its changes");
+    }
+
+    #[test]
+    fn bytes_of_any_kind_are_heard_or_refused() {
+        let mut rng = Rng(1);
+        let mut told = Told::with_pages_max(8);
+        let mut refused = 0;
+        for turn in 0..20_000 {
+            told.begin(turn % 1000 == 0);
+            let mut bytes: Vec<u8> = (0..rng.below(40)).map(|_| rng.below(256) as u8).collect();
+            // Few lines: a mask of many wants more bytes than there are.
+            bytes.iter_mut().take(8).for_each(|byte| *byte &= 1 << (turn % 8));
+            let Ok(changes) = Changes::new(&bytes) else { continue };
+            let number = rng.below(64) as u64 * u64::from(u32::MAX);
+            refused += u32::from(told.hear(number, &PageBytes::Changed(changes)).is_err());
+            let _same_or_refused = told.vcpu.hear(&StateBytes::Changed(changes));
+            assert!(told.copies.len() <= 8);
+        }
+        assert!(refused > 0);
+    }
+}
