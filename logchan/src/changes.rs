@@ -17,11 +17,14 @@
 
 use crate::error::FieldError;
 use crate::limits::PIECE_BYTES;
-use crate::wire::{Reader, bounded};
+use crate::wire::bounded;
 
 /// Bytes of a line, of which a piece has as many as a word has bits.
 const LINE_BYTES: usize = 64;
 const WORD_BYTES: usize = 8;
+const LINE_WORDS: usize = LINE_BYTES / WORD_BYTES;
+
+type Line = [u8; LINE_BYTES];
 
 const _: () = assert!(PIECE_BYTES == LINE_BYTES * u64::BITS as usize);
 const _: () = assert!(LINE_BYTES == WORD_BYTES * u8::BITS as usize);
@@ -40,10 +43,9 @@ impl<'a> Changes<'a> {
     ///
     /// The first mask or byte that is none.
     pub fn new(bytes: &'a [u8]) -> Result<Self, FieldError> {
-        let mut reader = Reader::new(bytes);
-        let mut pieces = 0;
-        while !reader.rest().is_empty() {
-            walk_piece(&mut reader, |_place, _xor| Ok(()))?;
+        let (mut rest, mut pieces) = (bytes, 0);
+        while !rest.is_empty() {
+            walk_piece(&mut rest, |_place, _xor| Ok(()))?;
             pieces += 1;
         }
         Ok(Self { bytes, pieces })
@@ -86,20 +88,14 @@ impl<'a> Changes<'a> {
     ///
     /// They are not of bytes of that length; `bytes` are then partly changed.
     pub fn apply(self, bytes: &mut [u8]) -> Result<(), FieldError> {
-        let mut reader = Reader::new(self.bytes);
+        let mut rest = self.bytes;
         for piece in bytes.chunks_mut(PIECE_BYTES) {
-            let (min, max) = (0, piece.len() as u64 - 1);
-            walk_piece(&mut reader, |place, xor| match piece.get_mut(place) {
-                Some(byte) => {
-                    *byte ^= xor;
-                    Ok(())
-                }
-                None => {
-                    Err(FieldError::OutOfBounds { field: "place", value: place as u64, min, max })
-                }
-            })?;
+            walk_piece(&mut rest, |place, xor| change_word(piece, place, xor))?;
         }
-        reader.finish()
+        match rest.len() {
+            0 => Ok(()),
+            count => Err(FieldError::Trailing { count }),
+        }
     }
 }
 
@@ -111,27 +107,32 @@ fn encode_piece(old: &[u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
     let rest = (!old_rest.is_empty()).then(|| [filled_up(old_rest), filled_up(new_rest)]);
     let rest = rest.as_ref().map(|[old, new]| (old, new));
     for (index, (old, new)) in old.iter().zip(new).chain(rest).enumerate() {
-        if old != new {
+        let xors = xors(old, new);
+        if xors.iter().fold(0, |any, xor| any | xor) != 0 {
             lines |= 1 << index;
-            length += encode_line(old, new, body.get_mut(length..)?)?;
+            length += encode_line(&xors, body.get_mut(length..)?)?;
         }
     }
     *head = lines.to_le_bytes();
     Some(head.len() + length)
 }
 
-fn filled_up(bytes: &[u8]) -> [u8; LINE_BYTES] {
+fn filled_up(bytes: &[u8]) -> Line {
     let mut line = [0; LINE_BYTES];
     line[..bytes.len()].copy_from_slice(bytes);
     line
 }
 
-fn encode_line(old: &[u8; LINE_BYTES], new: &[u8; LINE_BYTES], out: &mut [u8]) -> Option<usize> {
+/// What the words of a line are XORed with.
+fn xors(old: &Line, new: &Line) -> [u64; LINE_WORDS] {
+    let ((old, _), (new, _)) = (old.as_chunks(), new.as_chunks());
+    core::array::from_fn(|word| u64::from_le_bytes(old[word]) ^ u64::from_le_bytes(new[word]))
+}
+
+fn encode_line(xors: &[u64; LINE_WORDS], out: &mut [u8]) -> Option<usize> {
     let (head, body) = out.split_first_mut()?;
     let (mut words, mut length) = (0u8, 0);
-    let ((old, _), (new, _)) = (old.as_chunks(), new.as_chunks());
-    for (index, (old, new)) in old.iter().zip(new).enumerate() {
-        let xor = u64::from_le_bytes(*old) ^ u64::from_le_bytes(*new);
+    for (index, &xor) in xors.iter().enumerate() {
         if xor != 0 {
             words |= 1 << index;
             length += encode_word(xor, body.get_mut(length..)?)?;
@@ -142,44 +143,90 @@ fn encode_line(old: &[u8; LINE_BYTES], new: &[u8; LINE_BYTES], out: &mut [u8]) -
 }
 
 fn encode_word(xor: u64, out: &mut [u8]) -> Option<usize> {
-    // Written without asking where a byte is zero, which is faster; so there must be room for all of them.
     let out = out.first_chunk_mut::<{ 1 + WORD_BYTES }>()?;
-    let (mut mask, mut length) = (0, 1);
-    for (index, byte) in xor.to_le_bytes().into_iter().enumerate() {
-        out[length.min(WORD_BYTES)] = byte;
-        mask |= u8::from(byte != 0) << index;
-        length += usize::from(byte != 0);
+    if !has_zero(xor) {
+        out[0] = u8::MAX;
+        out[1..].copy_from_slice(&xor.to_le_bytes());
+        return Some(out.len());
+    }
+    let (mut mask, mut length, mut rest) = (0, 1, xor);
+    while rest != 0 {
+        let byte = rest.trailing_zeros() / u8::BITS;
+        mask |= 1 << byte;
+        out[length] = (rest >> (byte * u8::BITS)) as u8;
+        length += 1;
+        rest &= !(u64::from(u8::MAX) << (byte * u8::BITS));
     }
     out[0] = mask;
     Some(length)
 }
 
-/// Calls `each` with the place in the piece and the XOR of every byte that changes.
+/// Whether a byte of the word is zero (Mycroft's test).
+const fn has_zero(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    word.wrapping_sub(ONES) & !word & ONES << 7 != 0
+}
+
+/// Calls `each` with the place in the piece of every word that changes, and what it is XORed with.
 fn walk_piece(
-    reader: &mut Reader<'_>,
-    mut each: impl FnMut(usize, u8) -> Result<(), FieldError>,
+    rest: &mut &[u8],
+    mut each: impl FnMut(usize, u64) -> Result<(), FieldError>,
 ) -> Result<(), FieldError> {
-    for line in bits(reader.u64("lines")?) {
-        for word in bits(u64::from(not_zero("words", reader.u8("words")?)?)) {
-            for byte in bits(u64::from(not_zero("bytes", reader.u8("bytes")?)?)) {
-                let xor = not_zero("xor", reader.u8("xor")?)?;
-                each(line * LINE_BYTES + word * WORD_BYTES + byte, xor)?;
-            }
+    let mut lines = u64::from_le_bytes(*take("lines", rest)?);
+    while lines != 0 {
+        let line = lines.trailing_zeros() as usize * LINE_BYTES;
+        lines &= lines - 1;
+        let mut words = not_zero("words", take("words", rest)?)?;
+        while words != 0 {
+            each(line + words.trailing_zeros() as usize * WORD_BYTES, read_word(rest)?)?;
+            words &= words - 1;
         }
     }
     Ok(())
 }
 
-/// The numbers of the bits that are set, ascending.
-fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let bit = mask.trailing_zeros();
-        mask &= mask.checked_sub(1)?;
-        Some(bit as usize)
-    })
+fn read_word(rest: &mut &[u8]) -> Result<u64, FieldError> {
+    let mut mask = not_zero("bytes", take("bytes", rest)?)?;
+    if mask == u8::MAX {
+        let xor = u64::from_le_bytes(*take("xor", rest)?);
+        return not_zero("xor", &[u8::from(!has_zero(xor))]).map(|_| xor);
+    }
+    let mut xor = 0;
+    while mask != 0 {
+        let byte = not_zero("xor", take("xor", rest)?)?;
+        xor |= u64::from(byte) << (mask.trailing_zeros() * u8::BITS);
+        mask &= mask - 1;
+    }
+    Ok(xor)
 }
 
-fn not_zero(field: &'static str, value: u8) -> Result<u8, FieldError> {
+/// XORs the word at `place` of `piece`, which may end within it.
+fn change_word(piece: &mut [u8], place: usize, xor: u64) -> Result<(), FieldError> {
+    let max = piece.len() as u64 - 1;
+    let rest = piece.get_mut(place..).unwrap_or_default();
+    if let Some(word) = rest.first_chunk_mut() {
+        *word = (u64::from_le_bytes(*word) ^ xor).to_le_bytes();
+        return Ok(());
+    }
+    let length = (u64::BITS - xor.leading_zeros()).div_ceil(u8::BITS) as usize;
+    if length > rest.len() {
+        let value = (place + length) as u64 - 1;
+        return Err(FieldError::OutOfBounds { field: "place", value, min: 0, max });
+    }
+    rest.iter_mut().zip(xor.to_le_bytes()).for_each(|(byte, xor)| *byte ^= xor);
+    Ok(())
+}
+
+fn take<'a, const N: usize>(
+    field: &'static str,
+    rest: &mut &'a [u8],
+) -> Result<&'a [u8; N], FieldError> {
+    let (taken, left) = rest.split_first_chunk().ok_or(FieldError::Ends { field })?;
+    *rest = left;
+    Ok(taken)
+}
+
+fn not_zero(field: &'static str, &[value]: &[u8; 1]) -> Result<u8, FieldError> {
     bounded(field, u64::from(value), 1, u64::from(u8::MAX)).map(|()| value)
 }
 
