@@ -51,20 +51,20 @@ impl<'a> Changes<'a> {
         Ok(Self { bytes, pieces })
     }
 
-    /// What makes `new` of `old`, which are of one length, at the front of `out`; `None` if there is no room
-    /// for that and a word more.
+    /// Makes `new` of `old`, which are of one length: the changes that this took, at the front of `out`;
+    /// `None` if there is no room for them and a word more. Of what is the same nothing is written.
     ///
     /// # Panics
     ///
     /// When the two are of different lengths.
-    pub fn between(old: &[u8], new: &[u8], out: &'a mut [u8]) -> Option<Self> {
+    pub fn make(old: &mut [u8], new: &[u8], out: &'a mut [u8]) -> Option<Self> {
         assert_eq!(old.len(), new.len(), "changes are of bytes that stay as many");
-        let (mut length, mut pieces) = (0, 0);
-        for (old, new) in old.chunks(PIECE_BYTES).zip(new.chunks(PIECE_BYTES)) {
-            length += encode_piece(old, new, out.get_mut(length..)?)?;
-            pieces += 1;
+        let made = encode(old, new, out);
+        if made.is_none() {
+            old.copy_from_slice(new);
         }
-        Some(Self { bytes: &out[..length], pieces })
+        let length = made?;
+        Some(Self { bytes: &out[..length], pieces: old.len().div_ceil(PIECE_BYTES) })
     }
 
     /// As bytes.
@@ -99,20 +99,30 @@ impl<'a> Changes<'a> {
     }
 }
 
-fn encode_piece(old: &[u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
+fn encode(old: &mut [u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
+    let mut length = 0;
+    for (old, new) in old.chunks_mut(PIECE_BYTES).zip(new.chunks(PIECE_BYTES)) {
+        length += encode_piece(old, new, out.get_mut(length..)?)?;
+    }
+    Some(length)
+}
+
+fn encode_piece(old: &mut [u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
     let (head, body) = out.split_first_chunk_mut::<{ size_of::<u64>() }>()?;
     let (mut lines, mut length) = (0u64, 0);
-    let ((old, old_rest), (new, new_rest)) = (old.as_chunks(), new.as_chunks());
+    let ((old, old_rest), (new, new_rest)) = (old.as_chunks_mut(), new.as_chunks());
     // What is no whole line is filled up with zeros.
-    let rest = (!old_rest.is_empty()).then(|| [filled_up(old_rest), filled_up(new_rest)]);
-    let rest = rest.as_ref().map(|[old, new]| (old, new));
-    for (index, (old, new)) in old.iter().zip(new).chain(rest).enumerate() {
+    let mut rest = (!old_rest.is_empty()).then(|| [filled_up(old_rest), filled_up(new_rest)]);
+    let rest = rest.as_mut().map(|[old, new]| (old, &*new));
+    for (index, (old, new)) in old.iter_mut().zip(new).chain(rest).enumerate() {
         let xors = xors(old, new);
         if xors.iter().fold(0, |any, xor| any | xor) != 0 {
             lines |= 1 << index;
             length += encode_line(&xors, body.get_mut(length..)?)?;
+            *old = *new;
         }
     }
+    old_rest.copy_from_slice(new_rest);
     *head = lines.to_le_bytes();
     Some(head.len() + length)
 }
@@ -242,8 +252,9 @@ mod tests {
 
     fn changes(old: &[u8], new: &[u8]) -> Vec<u8> {
         let mut out = vec![0; 2 * old.len() + 64];
-        let changes = Changes::between(old, new, &mut out).expect("there is room");
-        assert_eq!(changes.is_none(), old == new);
+        let mut made = old.to_vec();
+        let changes = Changes::make(&mut made, new, &mut out).expect("there is room");
+        assert_eq!((changes.is_none(), &made[..]), (old == new, new));
         assert_eq!(changes.pieces(), old.len().div_ceil(PIECE_BYTES));
         changes.bytes().to_vec()
     }
@@ -299,10 +310,12 @@ mod tests {
         assert_eq!(made.len(), 8 + 64 + 512 + 4096);
         for room in [0, 7, 8, 9, 17, made.len() - 1] {
             let mut out = vec![0; room];
-            assert_eq!(Changes::between(&[0; PIECE_BYTES], &new, &mut out), None, "{room}");
+            let mut old = [0; PIECE_BYTES];
+            assert_eq!(Changes::make(&mut old, &new, &mut out), None, "{room}");
+            assert_eq!(old, new);
         }
         let mut out = vec![0; made.len()];
-        assert!(Changes::between(&[0; PIECE_BYTES], &new, &mut out).is_some());
+        assert!(Changes::make(&mut [0; PIECE_BYTES], &new, &mut out).is_some());
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn a_wrong_entry_of_each_kind_is_found() {
                     Entry::Page { number, bytes: PageBytes::Raw(raw) } => {
                         Entry::Page { number, bytes: PageBytes::Raw(flipped(raw, 4095, buffer)) }
                     }
-                    Entry::Page { number, bytes: PageBytes::Zero } => {
+                    Entry::Page { number, bytes: PageBytes::Zero | PageBytes::Changed(_) } => {
                         buffer.resize(4096, 1);
                         Entry::Page { number, bytes: PageBytes::Raw(buffer) }
                     }

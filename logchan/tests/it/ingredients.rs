@@ -92,13 +92,13 @@ fn head(bytes: &[u8], max: usize) -> &[u8] {
 impl Rng {
     /// What changed in a page: up to 200 of its bytes, here and there.
     pub(crate) fn changes(&mut self) -> Vec<u8> {
-        let old = [0x5a; PAGE_BYTES];
+        let mut old = [0x5a; PAGE_BYTES];
         let mut new = old;
         for _ in 0..self.below(200) {
             new[self.below(PAGE_BYTES)] = self.next() as u8;
         }
         let mut room = [0; PAGE_BYTES];
-        let changes = Changes::between(&old, &new, &mut room);
+        let changes = Changes::make(&mut old, &new, &mut room);
         changes.expect("200 bytes are fewer than a page").bytes().to_vec()
     }
 

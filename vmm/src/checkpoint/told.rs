@@ -90,8 +90,7 @@ impl Told {
         let place = self.place(number);
         let copy = &mut self.copies[place].bytes;
         let room = &mut self.room[..PAGE_CHANGES_BYTES_MAX];
-        let changes = Changes::between(&copy[..], page, room);
-        copy.copy_from_slice(page);
+        let changes = Changes::make(&mut copy[..], page, room);
         changes.map_or(PageBytes::Raw(page), PageBytes::Changed)
     }
 
@@ -187,18 +186,18 @@ pub struct ToldState {
 }
 
 impl ToldState {
-    /// How the log tells that the state now is `state`. It has when [`keep`](Self::keep) is told so.
+    /// How the log tells that the state now is `state`. From here on it has.
     pub fn tell<'a>(&'a mut self, state: &'a [u8]) -> StateBytes<'a> {
         if self.told.len() != state.len() || state.is_empty() {
+            self.keep(state);
             return StateBytes::Whole(state);
         }
         self.room.resize(state.len(), 0);
-        let changes = Changes::between(&self.told, state, &mut self.room);
+        let changes = Changes::make(&mut self.told, state, &mut self.room);
         changes.map_or(StateBytes::Whole(state), StateBytes::Changed)
     }
 
-    /// The log has told of `state`.
-    pub fn keep(&mut self, state: &[u8]) {
+    fn keep(&mut self, state: &[u8]) {
         self.told.clear();
         self.told.extend_from_slice(state);
     }
@@ -322,9 +321,7 @@ mod tests {
         let mut pass = |state: &[u8]| {
             let told = writer.tell(state);
             assert_eq!(reader.hear(&told), Ok(state));
-            let changed = matches!(told, StateBytes::Changed(_));
-            writer.keep(state);
-            changed
+            matches!(told, StateBytes::Changed(_))
         };
         assert_eq!([pass(&[]), pass(&[1; 5000])], [false, false]);
         let mut state = [1; 5000];

@@ -174,12 +174,10 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
         let count = u32::try_from(pages.len()).expect("a guest has fewer than 2^32 pages");
         let told = self.told.get_or_insert_with(|| Told::new(mem::guest::bytes(image.ram) / PAGE));
         told.begin(full);
-        let states = (told.vcpu.tell(vcpu), told.devices.tell(devices));
+        let (told_vcpu, told_devices) = (told.vcpu.tell(vcpu), told.devices.tell(devices));
         let begin =
-            Entry::CheckpointBegin { full, pages: count, vcpu: states.0, devices: states.1 };
+            Entry::CheckpointBegin { full, pages: count, vcpu: told_vcpu, devices: told_devices };
         self.log.append(&begin)?;
-        told.vcpu.keep(vcpu);
-        told.devices.keep(devices);
         let mut digest = ImageDigest::new(full, vcpu, devices);
         image.for_each_page(|number, page| {
             digest.page(number, page);

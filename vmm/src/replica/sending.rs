@@ -99,8 +99,6 @@ impl Replica {
                 };
                 encode(&begin, &mut self.log_stats, &mut self.scratch);
                 self.append_encoded(now, Lane::Latency);
-                self.told.vcpu.keep(vcpu);
-                self.told.devices.keep(devices);
                 let digest = match &self.role {
                     Role::Primary(Primary::Copying(copying)) => copying.digest.clone(),
                     Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
