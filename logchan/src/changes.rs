@@ -111,18 +111,21 @@ fn encode_piece(old: &mut [u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
     let (head, body) = out.split_first_chunk_mut::<{ size_of::<u64>() }>()?;
     let (mut lines, mut length) = (0u64, 0);
     let ((old, old_rest), (new, new_rest)) = (old.as_chunks_mut(), new.as_chunks());
-    // What is no whole line is filled up with zeros.
-    let mut rest = (!old_rest.is_empty()).then(|| [filled_up(old_rest), filled_up(new_rest)]);
-    let rest = rest.as_mut().map(|[old, new]| (old, &*new));
-    for (index, (old, new)) in old.iter_mut().zip(new).chain(rest).enumerate() {
-        let xors = xors(old, new);
-        if xors.iter().fold(0, |any, xor| any | xor) != 0 {
+    for index in 0..old.len() {
+        let xors = xors(&old[index], &new[index]);
+        if any(&xors) {
             lines |= 1 << index;
             length += encode_line(&xors, body.get_mut(length..)?)?;
-            *old = *new;
+            old[index] = new[index];
         }
     }
-    old_rest.copy_from_slice(new_rest);
+    // What is no whole line is filled up with zeros.
+    let xors = xors(&filled_up(old_rest), &filled_up(new_rest));
+    if any(&xors) {
+        lines |= 1 << old.len();
+        length += encode_line(&xors, body.get_mut(length..)?)?;
+        old_rest.copy_from_slice(new_rest);
+    }
     *head = lines.to_le_bytes();
     Some(head.len() + length)
 }
@@ -133,10 +136,28 @@ fn filled_up(bytes: &[u8]) -> Line {
     line
 }
 
-/// What the words of a line are XORed with.
+/// What the words of a line are XORed with. Loops over numbers here and below: iterators in step are calls
+/// where a build inlines little, and this is what a checkpoint takes its time for.
 fn xors(old: &Line, new: &Line) -> [u64; LINE_WORDS] {
-    let ((old, _), (new, _)) = (old.as_chunks(), new.as_chunks());
-    core::array::from_fn(|word| u64::from_le_bytes(old[word]) ^ u64::from_le_bytes(new[word]))
+    let mut xors = [0; LINE_WORDS];
+    for (index, xor) in xors.iter_mut().enumerate() {
+        *xor = word(old, index) ^ word(new, index);
+    }
+    xors
+}
+
+/// Whether a word changes. A comparison of arrays is a call as well.
+fn any(xors: &[u64; LINE_WORDS]) -> bool {
+    let mut any = 0;
+    for xor in xors {
+        any |= xor;
+    }
+    any != 0
+}
+
+fn word(line: &Line, index: usize) -> u64 {
+    let bytes = line[index * WORD_BYTES..].first_chunk();
+    u64::from_le_bytes(*bytes.expect("a line has so many words"))
 }
 
 fn encode_line(xors: &[u64; LINE_WORDS], out: &mut [u8]) -> Option<usize> {
