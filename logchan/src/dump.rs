@@ -9,11 +9,12 @@
 //! | page number, vector | `0x` and hex digits |
 //! | other number | decimal; the unit ends the key |
 //! | registers | `rax^1f,rip^2`: those changed, old ^ new in hex; `-` when none did; no field when the entry has none |
+//! | changes | `changes=`, or the state's name with `_changes=`, bytes that tell what changed |
 //! | bytes | `length=` in bytes, and `head=` the first 16 of them in hex, `-` when there are none, `zero` for a page of zeros |
 
 use core::fmt;
 
-use crate::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
+use crate::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use crate::entry_kind::EntryKind;
 
 /// Names of the registers of a [`RegisterDelta`], by index.
@@ -40,17 +41,17 @@ impl fmt::Display for Dump<'_> {
             Entry::UserWindow { digest } | Entry::CheckpointEnd { digest } => {
                 write!(f, " digest={digest:016x}")
             }
-            Entry::CheckpointBegin { full, pages, vcpu, devices } => write!(
-                f,
-                " full={full} pages={pages} vcpu_bytes={} devices_bytes={}",
-                vcpu.len(),
-                devices.len()
-            ),
+            Entry::CheckpointBegin { full, pages, vcpu, devices } => {
+                write!(f, " full={full} pages={pages}")?;
+                write_state(f, "vcpu", vcpu)?;
+                write_state(f, "devices", devices)
+            }
             Entry::Page { number, bytes } => {
                 write!(f, " number={number:#x}")?;
                 match bytes {
                     PageBytes::Zero => f.write_str(" length=4096 head=zero"),
                     PageBytes::Raw(raw) => write_bytes(f, raw),
+                    PageBytes::Changed(changes) => write!(f, " changes={}", changes.bytes().len()),
                 }
             }
             Entry::Clock { advance_ns } => write!(f, " advance_ns={advance_ns}"),
@@ -67,6 +68,14 @@ impl fmt::Display for Dump<'_> {
             ),
         }
     }
+}
+
+fn write_state(f: &mut fmt::Formatter<'_>, name: &str, state: StateBytes<'_>) -> fmt::Result {
+    let what = match state {
+        StateBytes::Whole(_) => "bytes",
+        StateBytes::Changed(_) => "changes",
+    };
+    write!(f, " {name}_{what}={}", state.bytes().len())
 }
 
 fn write_registers(f: &mut fmt::Formatter<'_>, delta: &RegisterDelta) -> fmt::Result {

@@ -6,6 +6,8 @@
 //! region of guest execution ended; what follows it, up to the next position, happened *at* it:
 //! readings made while the exit was handled, then inputs, then at most one interrupt.
 
+use crate::changes::Changes;
+
 /// Number of registers in a [`RegisterDelta`]: RAX RBX RCX RDX RSI RDI RSP RBP R8-R15 RIP RFLAGS,
 /// the order of KVM's `struct kvm_regs`.
 pub const REGISTERS: usize = 18;
@@ -23,12 +25,40 @@ pub struct RegisterDelta {
 }
 
 /// One page of guest memory in a checkpoint.
+///
+/// Writer and reader keep copies of pages as the log told of them
+/// ([`told_pages_max`](crate::limits::told_pages_max)), by the same rule, so each knows which ones the
+/// other has. These are the base of changes, and not what a reader's memory holds: the guest may have run
+/// since, and must have, to the beginning of the region that the checkpoint ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageBytes<'a> {
     /// All 4096 bytes are zero.
     Zero,
     /// The page's 4096 bytes.
     Raw(&'a [u8]),
+    /// What changed since the log told of the page last, or from zeros if no copy is kept of it:
+    /// [`crate::changes`], for fewer than 4096 bytes. Never in a full checkpoint.
+    Changed(Changes<'a>),
+}
+
+/// A state in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateBytes<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// What changed since the checkpoint before, where it was as many bytes: [`crate::changes`]. Never in
+    /// a full checkpoint.
+    Changed(Changes<'a>),
+}
+
+impl<'a> StateBytes<'a> {
+    /// What is there of it.
+    pub const fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Changed(changes) => changes.bytes(),
+        }
+    }
 }
 
 /// One log entry. Byte slices borrow from the buffer that was decoded, or from whoever encodes.
@@ -55,9 +85,9 @@ pub enum Entry<'a> {
         /// Number of `Page` entries that follow.
         pages: u32,
         /// vCPU state, opaque here.
-        vcpu: &'a [u8],
+        vcpu: StateBytes<'a>,
         /// Device state, opaque here.
-        devices: &'a [u8],
+        devices: StateBytes<'a>,
     },
     /// One page of the checkpoint under way.
     Page {
@@ -68,7 +98,8 @@ pub enum Entry<'a> {
     },
     /// The checkpoint is whole.
     CheckpointEnd {
-        /// xxh3-64 over vCPU state, device state and pages, in the order sent.
+        /// xxh3-64 over vCPU state, device state and pages, in the order sent: over what they are, however
+        /// they were told. Changes of something else than the writer's copy do not come to it.
         digest: u64,
     },
     /// Reading or input: guest time moved on by this many nanoseconds.

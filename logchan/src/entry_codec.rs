@@ -8,8 +8,8 @@
 //! |---|---|
 //! | exit | flags u8 (bit 0: registers present), digest u64, then if present: changed LEB128, for each set bit from the lowest up: old ^ new, LEB128, not 0 |
 //! | user-window | flags u8 (no bit has a meaning), digest u64 |
-//! | checkpoint-begin | flags u8 (bit 0: full), pages LEB128, vcpu length LEB128, vcpu, devices length LEB128, devices |
-//! | page | number LEB128, form u8 (1: all zero, 2: raw), then if raw: 4096 bytes |
+//! | checkpoint-begin | flags u8 (bit 0: full, bit 1: vcpu is changes, bit 2: devices is changes), pages LEB128, vcpu length LEB128, vcpu, devices length LEB128, devices |
+//! | page | number LEB128, form u8 (1: all zero, 2: raw, 3: changed), then if raw: 4096 bytes; if changed: changes |
 //! | checkpoint-end | digest u64 |
 //! | clock | advance_ns LEB128 |
 //! | wall-clock | unix_ns LEB128 |
@@ -26,20 +26,24 @@
 
 use alloc::vec::Vec;
 
-use crate::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
+use crate::changes::Changes;
+use crate::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use crate::entry_kind::EntryKind;
 use crate::error::{DecodeError, FieldError};
 use crate::limits::{
     CHECKPOINT_PAGES_MAX, CLOCK_ADVANCE_NS_MAX, CONSOLE_BYTES_MAX, DEVICES_BYTES_MAX,
-    ENTROPY_BYTES_MAX, ENTRY_BODY_MAX, FRAME_BYTES_MAX, PAGE_BYTES, PAGE_NUMBER_MAX,
-    VCPU_BYTES_MAX,
+    ENTROPY_BYTES_MAX, ENTRY_BODY_MAX, FRAME_BYTES_MAX, PAGE_BYTES, PAGE_CHANGES_BYTES_MAX,
+    PAGE_NUMBER_MAX, VCPU_BYTES_MAX,
 };
 use crate::wire::{ByteCount, Put, Reader, bounded, leb128_length};
 
 const EXIT_REGISTERS: u8 = 1 << 0;
 const CHECKPOINT_FULL: u8 = 1 << 0;
+const CHECKPOINT_VCPU_CHANGES: u8 = 1 << 1;
+const CHECKPOINT_DEVICES_CHANGES: u8 = 1 << 2;
 const PAGE_ZERO: u8 = 1;
 const PAGE_RAW: u8 = 2;
+const PAGE_CHANGED: u8 = 3;
 
 /// Appends `entry` to `out`. Allocates nothing while `out` has [`encoded_length`] bytes to spare.
 ///
@@ -102,8 +106,8 @@ pub fn check(entry: &Entry<'_>) -> Result<(), FieldError> {
         Entry::Exit { digest: _, registers } => registers.as_ref().map_or(Ok(()), check_registers),
         Entry::CheckpointBegin { full: _, pages, vcpu, devices } => {
             bounded("pages", u64::from(pages), 0, u64::from(CHECKPOINT_PAGES_MAX))?;
-            bounded_length("vcpu", vcpu, VCPU_BYTES_MAX)?;
-            bounded_length("devices", devices, DEVICES_BYTES_MAX)
+            bounded_length("vcpu", vcpu.bytes(), VCPU_BYTES_MAX)?;
+            bounded_length("devices", devices.bytes(), DEVICES_BYTES_MAX)
         }
         Entry::Page { number, bytes } => {
             bounded("number", number, 0, PAGE_NUMBER_MAX)?;
@@ -111,6 +115,10 @@ pub fn check(entry: &Entry<'_>) -> Result<(), FieldError> {
                 PageBytes::Zero => Ok(()),
                 PageBytes::Raw(raw) => {
                     bounded("bytes", raw.len() as u64, PAGE_BYTES as u64, PAGE_BYTES as u64)
+                }
+                PageBytes::Changed(changes) => {
+                    bounded_length("changes", changes.bytes(), PAGE_CHANGES_BYTES_MAX)?;
+                    bounded("pieces", changes.pieces() as u64, 1, 1)
                 }
             }
         }
@@ -160,12 +168,18 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
             out.put(&digest.to_le_bytes());
         }
         Entry::CheckpointBegin { full, pages, vcpu, devices } => {
-            out.put(&[if full { CHECKPOINT_FULL } else { 0 }]);
+            let flag = |state, flag| match state {
+                StateBytes::Whole(_) => 0,
+                StateBytes::Changed(_) => flag,
+            };
+            let full = if full { CHECKPOINT_FULL } else { 0 };
+            let vcpu_flag = flag(vcpu, CHECKPOINT_VCPU_CHANGES);
+            out.put(&[full | vcpu_flag | flag(devices, CHECKPOINT_DEVICES_CHANGES)]);
             out.put_leb128(u64::from(pages));
-            out.put_leb128(vcpu.len() as u64);
-            out.put(vcpu);
-            out.put_leb128(devices.len() as u64);
-            out.put(devices);
+            for state in [vcpu.bytes(), devices.bytes()] {
+                out.put_leb128(state.len() as u64);
+                out.put(state);
+            }
         }
         Entry::Page { number, bytes } => {
             out.put_leb128(number);
@@ -174,6 +188,10 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
                 PageBytes::Raw(raw) => {
                     out.put(&[PAGE_RAW]);
                     out.put(raw);
+                }
+                PageBytes::Changed(changes) => {
+                    out.put(&[PAGE_CHANGED]);
+                    out.put(changes.bytes());
                 }
             }
         }
@@ -210,22 +228,32 @@ fn read_body(kind: EntryKind, body: &[u8]) -> Result<Entry<'_>, FieldError> {
             Entry::UserWindow { digest: reader.u64("digest")? }
         }
         EntryKind::CheckpointBegin => {
-            let flags = read_flags(&mut reader, CHECKPOINT_FULL)?;
+            const KNOWN: u8 =
+                CHECKPOINT_FULL | CHECKPOINT_VCPU_CHANGES | CHECKPOINT_DEVICES_CHANGES;
+            let flags = read_flags(&mut reader, KNOWN)?;
+            let pages = reader.leb128_u32("pages")?;
+            let mut state = |field, flag| {
+                let bytes = read_sized(&mut reader, field)?;
+                Ok(match flags & flag {
+                    0 => StateBytes::Whole(bytes),
+                    _changes => StateBytes::Changed(Changes::new(bytes)?),
+                })
+            };
             Entry::CheckpointBegin {
                 full: flags & CHECKPOINT_FULL != 0,
-                pages: reader.leb128_u32("pages")?,
-                vcpu: read_sized(&mut reader, "vcpu")?,
-                devices: read_sized(&mut reader, "devices")?,
+                pages,
+                vcpu: state("vcpu", CHECKPOINT_VCPU_CHANGES)?,
+                devices: state("devices", CHECKPOINT_DEVICES_CHANGES)?,
             }
         }
         EntryKind::Page => {
             let number = reader.leb128_u64("number")?;
             let form = reader.u8("form")?;
-            bounded("form", u64::from(form), u64::from(PAGE_ZERO), u64::from(PAGE_RAW))?;
-            let bytes = if form == PAGE_ZERO {
-                PageBytes::Zero
-            } else {
-                PageBytes::Raw(reader.take_rest())
+            bounded("form", u64::from(form), u64::from(PAGE_ZERO), u64::from(PAGE_CHANGED))?;
+            let bytes = match form {
+                PAGE_ZERO => PageBytes::Zero,
+                PAGE_RAW => PageBytes::Raw(reader.take_rest()),
+                _changed => PageBytes::Changed(Changes::new(reader.take_rest())?),
             };
             Entry::Page { number, bytes }
         }

@@ -5,6 +5,7 @@
 //! | [`entry`] | what can happen to a machine: the log entries |
 //! | [`entry_kind`] | an entry's kind: its number on the wire and its name |
 //! | [`entry_codec`] | an entry as bytes, both directions |
+//! | [`changes`] | what changed in a page or in a state since it was told of |
 //! | [`sequence`] | which entries may follow which |
 //! | [`log_header`] | the head of a log file: what was recorded, where, and in which format |
 //! | [`log_block`] | the rest of a log file: blocks of entries, each with its CRC |
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod changes;
 pub mod channel;
 pub mod dump;
 pub mod endpoint;

@@ -16,7 +16,7 @@ use crate::wire::Reader;
 
 /// Version of all that two endpoints say to each other: moves with [`crate::frame::FRAME_VERSION`],
 /// with the log's entries, and with the layout of an identity.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Bytes of an identity.
 pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 5 * 8 + 4 + 2;

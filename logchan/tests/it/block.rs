@@ -1,6 +1,6 @@
 //! Blocks: written, read back, and bounded.
 
-use logchan::entry::{Entry, PageBytes};
+use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::error::{BlockError, DecodeError, FieldError};
 use logchan::limits::*;
 use logchan::log_block::{Block, BlockWriter, next_block};
@@ -65,8 +65,8 @@ fn block_writer_takes_the_largest_entry_until_it_needs_a_flush_and_never_grows()
     let largest = Entry::CheckpointBegin {
         full: true,
         pages: CHECKPOINT_PAGES_MAX,
-        vcpu: &blob,
-        devices: &blob[..DEVICES_BYTES_MAX],
+        vcpu: StateBytes::Whole(&blob),
+        devices: StateBytes::Whole(&blob[..DEVICES_BYTES_MAX]),
     };
     let mut writer = BlockWriter::new();
     let mut place = None;

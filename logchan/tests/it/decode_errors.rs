@@ -2,7 +2,8 @@
 
 use std::panic::catch_unwind;
 
-use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
+use logchan::changes::Changes;
+use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_codec::{check, decode};
 use logchan::entry_kind::EntryKind;
 use logchan::error::{DecodeError, FieldError};
@@ -122,8 +123,8 @@ fn register_delta_not_canonical_is_refused() {
 
 #[test]
 fn page_forms_are_refused() {
-    assert_eq!(body_error(EntryKind::Page, &[&[7, 0]]), out_of_bounds("form", 0, 1, 2));
-    assert_eq!(body_error(EntryKind::Page, &[&[7, 3]]), out_of_bounds("form", 3, 1, 2));
+    assert_eq!(body_error(EntryKind::Page, &[&[7, 0]]), out_of_bounds("form", 0, 1, 3));
+    assert_eq!(body_error(EntryKind::Page, &[&[7, 4]]), out_of_bounds("form", 4, 1, 3));
     let short = PAGE_BYTES as u64 - 1;
     assert_eq!(
         body_error(EntryKind::Page, &[&[7, 2], &[0; PAGE_BYTES - 1]]),
@@ -131,10 +132,27 @@ fn page_forms_are_refused() {
     );
 }
 
+#[test]
+fn changes_that_are_none_are_refused() {
+    let page = |changes: &[u8]| body_error(EntryKind::Page, &[&[7, 3], changes]);
+    assert_eq!(page(&[]), out_of_bounds("pieces", 0, 1, 1));
+    assert_eq!(page(&[1, 0, 0, 0, 0, 0, 0, 0]), FieldError::Ends { field: "words" });
+    assert_eq!(page(&[0; 9]), FieldError::Ends { field: "lines" });
+    assert_eq!(page(&[0; 16]), out_of_bounds("pieces", 2, 1, 1));
+    let state = |changes: &[u8]| {
+        let length = [changes.len() as u8];
+        body_error(EntryKind::CheckpointBegin, &[&[2, 0], &length, changes, &[0]])
+    };
+    assert_eq!(state(&[1, 0, 0, 0, 0, 0, 0, 0, 0]), out_of_bounds("words", 0, 1, 255));
+    assert_eq!(state(&[0; 9]), FieldError::Ends { field: "lines" });
+}
+
 /// Every bound, one beyond it: the entry, and the field that is named.
 fn entries_out_of_limits(blob: &[u8]) -> Vec<(Entry<'_>, &'static str)> {
-    let vcpu = &blob[..VCPU_BYTES_MAX + 1];
-    let devices = &blob[..DEVICES_BYTES_MAX + 1];
+    let none = StateBytes::Whole(&[]);
+    let changes = Changes::new(&blob[..PAGE_BYTES]).expect("zeros change nothing");
+    let vcpu = StateBytes::Whole(&blob[..VCPU_BYTES_MAX + 1]);
+    let devices = StateBytes::Whole(&blob[..DEVICES_BYTES_MAX + 1]);
     let delta = |changed, first| {
         let mut xor = [0; REGISTERS];
         xor[0] = first;
@@ -149,16 +167,17 @@ fn entries_out_of_limits(blob: &[u8]) -> Vec<(Entry<'_>, &'static str)> {
             Entry::CheckpointBegin {
                 full,
                 pages: CHECKPOINT_PAGES_MAX + 1,
-                vcpu: &[],
-                devices: &[],
+                vcpu: none,
+                devices: none,
             },
             "pages",
         ),
-        (Entry::CheckpointBegin { full, pages, vcpu, devices: &[] }, "vcpu"),
-        (Entry::CheckpointBegin { full, pages, vcpu: &[], devices }, "devices"),
+        (Entry::CheckpointBegin { full, pages, vcpu, devices: none }, "vcpu"),
+        (Entry::CheckpointBegin { full, pages, vcpu: none, devices }, "devices"),
         (Entry::Page { number: PAGE_NUMBER_MAX + 1, bytes: PageBytes::Zero }, "number"),
         (Entry::Page { number: 0, bytes: PageBytes::Raw(&blob[..PAGE_BYTES - 1]) }, "bytes"),
         (Entry::Page { number: 0, bytes: PageBytes::Raw(&blob[..PAGE_BYTES + 1]) }, "bytes"),
+        (Entry::Page { number: 0, bytes: PageBytes::Changed(changes) }, "changes"),
         (Entry::Clock { advance_ns: CLOCK_ADVANCE_NS_MAX + 1 }, "advance_ns"),
         (Entry::Entropy(&blob[..ENTROPY_BYTES_MAX + 1]), "entropy"),
         (Entry::Frame(&blob[..FRAME_BYTES_MAX + 1]), "frame"),

@@ -3,10 +3,12 @@
 //! The bodies, `fuzz_*`, are plain functions of bytes, for any fuzzer. The runs here feed them with
 //! random bytes and with valid encodings that were mutated; see `fuzz_run`.
 
+use logchan::changes::Changes;
 use logchan::dump::Dump;
 use logchan::entry_codec::{check, decode, encoded_length};
 use logchan::entry_stats::EntryStatsTable;
 use logchan::error::DecodeError;
+use logchan::limits::PAGE_BYTES;
 use logchan::log_block::{Block, BlockWriter, next_block};
 use logchan::log_header::LogHeader;
 use logchan::sequence::SequenceChecker;
@@ -25,6 +27,20 @@ fn fuzz_entry(bytes: &[u8]) {
     assert_eq!(decode(&bytes[..length - 1]), Err(DecodeError::Truncated));
     let line = Dump(&entry).to_string();
     assert!(!line.chars().any(char::is_control), "{line:?}");
+}
+
+/// Bytes are changes of what they are made to, and made twice leave no trace; or are refused.
+fn fuzz_changes(bytes: &[u8], base: &[u8]) {
+    let Ok(changes) = Changes::new(bytes) else { return };
+    let mut changed = base.to_vec();
+    if changes.apply(&mut changed).is_err() {
+        return;
+    }
+    let mut again = vec![0; bytes.len() + 16];
+    let made = Changes::make(&mut base.to_vec(), &changed, &mut again);
+    assert_eq!(made, Some(changes), "another encoding of the same changes");
+    assert_eq!(changes.apply(&mut changed), Ok(()));
+    assert_eq!(changed, base);
 }
 
 /// A payload is consumed entry by entry, to its end or to the first bad one.
@@ -85,6 +101,24 @@ fn fuzz_random_bytes() {
         fuzz_header(&bytes);
         fuzz_blocks(&bytes);
         length
+    });
+}
+
+#[test]
+fn fuzz_random_and_mutated_changes() {
+    run("fuzz_random_and_mutated_changes", |rng| {
+        let mut bytes = rng.changes();
+        let length = [PAGE_BYTES, rng.below(PAGE_BYTES), PAGE_BYTES + rng.below(PAGE_BYTES)];
+        let length = length[rng.below(length.len())];
+        let base = rng.bytes(length);
+        match rng.below(4) {
+            0 => bytes = rng.bytes(bytes.len()),
+            1 => bytes.extend(rng.changes()),
+            2 => mutate(&mut bytes, rng),
+            _ => {}
+        }
+        fuzz_changes(&bytes, &base);
+        bytes.len()
     });
 }
 

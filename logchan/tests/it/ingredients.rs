@@ -1,6 +1,7 @@
 //! Any entry at all, made from plain values: those of proptest or of a seeded generator.
 
-use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
+use logchan::changes::Changes;
+use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_kind::EntryKind;
 use logchan::limits::*;
 
@@ -17,6 +18,8 @@ pub(crate) struct Ingredients {
     pub(crate) first: Vec<u8>,
     pub(crate) second: Vec<u8>,
     pub(crate) page: Vec<u8>,
+    /// What changed in a page.
+    pub(crate) changes: Vec<u8>,
 }
 
 impl Ingredients {
@@ -31,12 +34,19 @@ impl Ingredients {
             EntryKind::CheckpointBegin => Entry::CheckpointBegin {
                 full: self.flag,
                 pages: up_to(a, u64::from(CHECKPOINT_PAGES_MAX)) as u32,
-                vcpu: head(&self.first, VCPU_BYTES_MAX),
-                devices: head(&self.second, DEVICES_BYTES_MAX),
+                vcpu: StateBytes::Whole(head(&self.first, VCPU_BYTES_MAX)),
+                devices: match b % 2 {
+                    0 => StateBytes::Whole(head(&self.second, DEVICES_BYTES_MAX)),
+                    _ => StateBytes::Changed(self.some_changes()),
+                },
             },
             EntryKind::Page => Entry::Page {
                 number: up_to(a, PAGE_NUMBER_MAX),
-                bytes: if self.flag { PageBytes::Raw(&self.page) } else { PageBytes::Zero },
+                bytes: match b % 3 {
+                    0 => PageBytes::Zero,
+                    1 => PageBytes::Raw(&self.page),
+                    _ => PageBytes::Changed(self.some_changes()),
+                },
             },
             EntryKind::CheckpointEnd => Entry::CheckpointEnd { digest: a },
             EntryKind::Clock => Entry::Clock { advance_ns: up_to(a, CLOCK_ADVANCE_NS_MAX) },
@@ -52,6 +62,10 @@ impl Ingredients {
                 Entry::End { natural_exits: a, interrupts: b, memory_digest: c, state_digest: d }
             }
         }
+    }
+
+    fn some_changes(&self) -> Changes<'_> {
+        Changes::new(&self.changes).expect("they are changes")
     }
 
     fn registers(&self) -> RegisterDelta {
@@ -76,6 +90,18 @@ fn head(bytes: &[u8], max: usize) -> &[u8] {
 }
 
 impl Rng {
+    /// What changed in a page: up to 200 of its bytes, here and there.
+    pub(crate) fn changes(&mut self) -> Vec<u8> {
+        let mut old = [0x5a; PAGE_BYTES];
+        let mut new = old;
+        for _ in 0..self.below(200) {
+            new[self.below(PAGE_BYTES)] = self.next() as u8;
+        }
+        let mut room = [0; PAGE_BYTES];
+        let changes = Changes::make(&mut old, &new, &mut room);
+        changes.expect("200 bytes are fewer than a page").bytes().to_vec()
+    }
+
     /// Ingredients with at most `blob_max` bytes in each byte string but the page.
     pub(crate) fn ingredients(&mut self, blob_max: usize) -> Ingredients {
         let kind = EntryKind::ALL[self.below(EntryKind::ALL.len())];
@@ -89,6 +115,7 @@ impl Rng {
             xor: core::array::from_fn(|_| self.number()),
             first: self.bytes(first_length),
             second: self.bytes(second_length),
+            changes: self.changes(),
             page: if kind == EntryKind::Page { self.bytes(PAGE_BYTES) } else { Vec::new() },
         }
     }

@@ -1,6 +1,6 @@
 //! What is encoded decodes to itself, for any entry.
 
-use logchan::entry::{Entry, PageBytes};
+use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_codec::{check, decode, encode, encoded_length};
 use logchan::entry_kind::EntryKind;
 use logchan::entry_stats::{EntryStats, EntryStatsTable};
@@ -44,6 +44,7 @@ fn ingredients() -> impl Strategy<Value = Ingredients> {
                 first,
                 second,
                 page: Rng(page_seed).bytes(PAGE_BYTES),
+                changes: Rng(page_seed).changes(),
             }
         })
 }
@@ -98,8 +99,8 @@ fn entry_largest_of_each_field_round_trips() {
         Entry::CheckpointBegin {
             full: true,
             pages: CHECKPOINT_PAGES_MAX,
-            vcpu: &blob[..VCPU_BYTES_MAX],
-            devices: &blob[..DEVICES_BYTES_MAX],
+            vcpu: StateBytes::Whole(&blob[..VCPU_BYTES_MAX]),
+            devices: StateBytes::Whole(&blob[..DEVICES_BYTES_MAX]),
         },
         Entry::Page { number: PAGE_NUMBER_MAX, bytes: PageBytes::Raw(&blob[..PAGE_BYTES]) },
         Entry::Clock { advance_ns: CLOCK_ADVANCE_NS_MAX },

@@ -1,6 +1,7 @@
 //! Fixed entries, at least one of every kind, and a log made of them.
 
-use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
+use logchan::changes::Changes;
+use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::limits::PAGE_BYTES;
 use logchan::log_block::BlockWriter;
 use logchan::log_header::LogHeader;
@@ -23,6 +24,9 @@ static FRAME: [u8; 42] = [
     0, 0, 0, 192, 0, 2, 1,
 ];
 
+/// Of line 1, word 0, byte 3: 0x05; of line 63, word 7: 0x0102, byte by byte.
+static CHANGES: [u8; 15] = [2, 0, 0, 0, 0, 0, 0, 0x80, 1, 8, 5, 0x80, 3, 2, 1];
+
 const DIGEST: u64 = 0x0123_4567_89ab_cdef;
 
 fn registers() -> RegisterDelta {
@@ -36,10 +40,16 @@ fn registers() -> RegisterDelta {
 
 /// Every sample with the name of its fixture, in the order of a legal log.
 pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
+    let changes = Changes::new(&CHANGES).expect("they are changes");
     vec![
         (
             "checkpoint_begin",
-            Entry::CheckpointBegin { full: true, pages: 2, vcpu: b"vcpu", devices: b"devices" },
+            Entry::CheckpointBegin {
+                full: true,
+                pages: 2,
+                vcpu: StateBytes::Whole(b"vcpu"),
+                devices: StateBytes::Whole(b"devices"),
+            },
         ),
         ("page_zero", Entry::Page { number: 0x100, bytes: PageBytes::Zero }),
         ("page_raw", Entry::Page { number: 0xff_ffff_ffff, bytes: PageBytes::Raw(&PAGE) }),
@@ -54,6 +64,17 @@ pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
         ("interrupt", Entry::Interrupt { vector: 0x2b }),
         ("exit_registers", Entry::Exit { digest: DIGEST, registers: Some(registers()) }),
         ("user_window", Entry::UserWindow { digest: DIGEST }),
+        (
+            "checkpoint_begin_changes",
+            Entry::CheckpointBegin {
+                full: false,
+                pages: 1,
+                vcpu: StateBytes::Changed(changes),
+                devices: StateBytes::Whole(b"devices"),
+            },
+        ),
+        ("page_changed", Entry::Page { number: 0x100, bytes: PageBytes::Changed(changes) }),
+        ("checkpoint_end_changes", Entry::CheckpointEnd { digest: !DIGEST }),
         (
             "end",
             Entry::End {

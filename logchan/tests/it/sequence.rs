@@ -1,6 +1,6 @@
 //! Which entries may follow which.
 
-use logchan::entry::{Entry, PageBytes};
+use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_kind::EntryKind;
 use logchan::error::SequenceError;
 use logchan::sequence::{LogEnding, SequenceChecker};
@@ -8,7 +8,7 @@ use logchan::sequence::{LogEnding, SequenceChecker};
 use crate::samples::samples;
 
 const fn begin(full: bool, pages: u32) -> Entry<'static> {
-    Entry::CheckpointBegin { full, pages, vcpu: &[], devices: &[] }
+    Entry::CheckpointBegin { full, pages, vcpu: NO_STATE, devices: NO_STATE }
 }
 
 const fn page(number: u64) -> Entry<'static> {
@@ -30,6 +30,8 @@ const FRAME: Entry<'_> = Entry::Frame(&[1]);
 const CONSOLE: Entry<'_> = Entry::Console(&[1]);
 const OUTPUT: Entry<'_> = Entry::Output { length: 1, digest: 0 };
 const HERE: [Entry<'_>; 6] = [CLOCK, WALL_CLOCK, ENTROPY, FRAME, CONSOLE, OUTPUT];
+
+const NO_STATE: StateBytes<'_> = StateBytes::Whole(&[]);
 
 fn walk(entries: &[Entry<'_>]) -> Result<LogEnding, (usize, SequenceError)> {
     let mut checker = SequenceChecker::new();

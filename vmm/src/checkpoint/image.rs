@@ -2,7 +2,6 @@
 
 use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, guest::read_page};
-use logchan::entry::PageBytes;
 use xxhash_rust::xxh3::Xxh3;
 
 /// A checkpoint just taken: states as bytes, pages still in guest RAM.
@@ -24,13 +23,12 @@ impl ImageView<'_> {
     /// Calls `each` with every page's number and contents, in order.
     pub fn for_each_page<E>(
         &self,
-        mut each: impl FnMut(u64, PageBytes<'_>) -> Result<(), E>,
+        mut each: impl FnMut(u64, &[u8; PAGE as usize]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut bytes = [0u8; PAGE as usize];
         for &number in self.pages {
             read_page(self.ram, number, &mut bytes);
-            let zero = bytes.iter().all(|&byte| byte == 0);
-            each(number, if zero { PageBytes::Zero } else { PageBytes::Raw(&bytes) })?;
+            each(number, &bytes)?;
         }
         Ok(())
     }
@@ -58,7 +56,7 @@ pub struct Image {
     pub pages: Vec<PageImage>,
 }
 
-/// The digest that closes a checkpoint in the log, built up in the order in which it is sent.
+/// The digest that closes a checkpoint in a recording, built up in the order in which that is written.
 #[derive(Default)]
 pub struct ImageDigest(Xxh3);
 
@@ -74,16 +72,10 @@ impl ImageDigest {
         ImageDigest(hasher)
     }
 
-    /// Adds a page.
-    pub fn page(&mut self, number: u64, bytes: &PageBytes<'_>) {
+    /// Adds a page as it is, however it is told.
+    pub fn page(&mut self, number: u64, bytes: &[u8; PAGE as usize]) {
         self.0.update(&number.to_le_bytes());
-        match bytes {
-            PageBytes::Zero => self.0.update(&[0]),
-            PageBytes::Raw(bytes) => {
-                self.0.update(&[1]);
-                self.0.update(bytes);
-            }
-        }
+        self.0.update(bytes);
     }
 
     /// The digest.

@@ -271,6 +271,7 @@ fn log_code(error: &LogError) -> Code {
         | LogError::Schema { .. }
         | LogError::Vcpus { .. }
         | LogError::Clock { .. }
+        | LogError::Told { .. }
         | LogError::CheckpointDigest { .. } => Code::Log,
     }
 }

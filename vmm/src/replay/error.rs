@@ -3,7 +3,7 @@
 use super::divergence::Divergence;
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::kvm::KvmError;
-use logchan::error::{BlockError, DecodeError, HeaderError, SequenceError};
+use logchan::error::{BlockError, DecodeError, FieldError, HeaderError, SequenceError};
 use netpath::port::PortError;
 use std::io;
 
@@ -86,6 +86,16 @@ pub enum LogError {
     Vcpus {
         /// The number in the log.
         found: u16,
+    },
+    /// A checkpoint tells of changes in what it was not told of, or not so.
+    #[error(
+        "the checkpoint in the block at byte {offset} does not follow the one before: {source}"
+    )]
+    Told {
+        /// Offset in the file of where it begins.
+        offset: u64,
+        /// What does not fit.
+        source: FieldError,
     },
     /// The digest that closes a checkpoint does not match it.
     #[error("the checkpoint in the block at byte {offset} does not match its digest")]

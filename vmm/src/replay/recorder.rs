@@ -5,7 +5,9 @@ use super::error::{LogError, SourceError};
 use super::event_source::{
     EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
 };
-use crate::checkpoint::{Image, ImageDigest, ImageView};
+use crate::checkpoint::{Image, ImageDigest, ImageView, Told};
+use crate::mem;
+use crate::mem::layout::PAGE;
 use logchan::entry::{Entry, REGISTERS, RegisterDelta};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,12 +29,14 @@ pub struct Recorder<S, L> {
     clock_ns: u64,
     /// Registers at the last exit logged.
     registers: [u64; REGISTERS],
+    /// What checkpoints are told against; there is one from the first on, which is full.
+    told: Option<Told>,
 }
 
 impl<S: EventSource, L: LogSink> Recorder<S, L> {
     /// Records what passes through `source` into `log`.
     pub fn new(source: S, log: L) -> Recorder<S, L> {
-        Recorder { source, log, clock_ns: 0, registers: [0; REGISTERS] }
+        Recorder { source, log, clock_ns: 0, registers: [0; REGISTERS], told: None }
     }
 
     /// The source behind, for its statistics.
@@ -168,11 +172,16 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
     fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
         let &ImageView { full, vcpu, devices, pages, .. } = image;
         let count = u32::try_from(pages.len()).expect("a guest has fewer than 2^32 pages");
-        self.log.append(&Entry::CheckpointBegin { full, pages: count, vcpu, devices })?;
+        let told = self.told.get_or_insert_with(|| Told::new(mem::guest::bytes(image.ram) / PAGE));
+        told.begin(full);
+        let (told_vcpu, told_devices) = (told.vcpu.tell(vcpu), told.devices.tell(devices));
+        let begin =
+            Entry::CheckpointBegin { full, pages: count, vcpu: told_vcpu, devices: told_devices };
+        self.log.append(&begin)?;
         let mut digest = ImageDigest::new(full, vcpu, devices);
-        image.for_each_page(|number, bytes| {
-            digest.page(number, &bytes);
-            self.log.append(&Entry::Page { number, bytes })
+        image.for_each_page(|number, page| {
+            digest.page(number, page);
+            self.log.append(&Entry::Page { number, bytes: told.tell(number, page) })
         })?;
         self.log.append(&Entry::CheckpointEnd { digest: digest.finish() })?;
         self.source.checkpoint(image)

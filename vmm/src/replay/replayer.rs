@@ -7,8 +7,9 @@ use super::event_source::{
     EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
 };
 use super::log_file::LogReader;
-use crate::checkpoint::{Image, ImageDigest, ImageView, PageImage};
-use logchan::entry::{Entry, PageBytes, REGISTERS};
+use crate::checkpoint::{Image, ImageDigest, ImageView, PageImage, Told};
+use logchan::entry::{Entry, REGISTERS};
+use logchan::limits::PAGE_BYTES;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,8 @@ pub struct Replayer {
     clock_ns: u64,
     /// Registers as recorded at the last exit; `None` once an exit did not log them.
     registers: Option<[u64; REGISTERS]>,
+    /// What checkpoints are told against.
+    told: Told,
     natural_exits: u64,
     stop: Arc<AtomicBool>,
     on_progress: Box<dyn FnMut(u64) + Send>,
@@ -36,8 +39,10 @@ impl Replayer {
         stop: Arc<AtomicBool>,
         on_progress: Box<dyn FnMut(u64) + Send>,
     ) -> Replayer {
+        let told = Told::new(log.header().memory_bytes / PAGE_BYTES as u64);
         Replayer {
             log,
+            told,
             clock_ns: 0,
             registers: Some([0; REGISTERS]),
             natural_exits: 0,
@@ -292,32 +297,34 @@ impl EventSource for Replayer {
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
+        let truncated = self.truncated();
         let offset = self.log.offset();
-        let (mut image, pages) = match self.consume()? {
-            Entry::CheckpointBegin { full, pages, vcpu, devices } => {
-                let (vcpu, devices) = (vcpu.to_vec(), devices.to_vec());
+        let unlike = |source| LogError::Told { offset, source };
+        let Self { log, told, .. } = self;
+        let (mut image, pages) = match log.consume()? {
+            Some(Entry::CheckpointBegin { full, pages, vcpu, devices }) => {
+                told.begin(full);
+                let vcpu = told.vcpu.hear(&vcpu).map_err(unlike)?.to_vec();
+                let devices = told.devices.hear(&devices).map_err(unlike)?.to_vec();
                 (Image { full, vcpu, devices, pages: Vec::new() }, pages)
             }
             entry => unreachable!("{entry:?} was peeked as a checkpoint"),
         };
         let mut digest = ImageDigest::new(image.full, &image.vcpu, &image.devices);
         for _page in 0..pages {
-            match self.consume()? {
-                Entry::Page { number, bytes } => {
-                    digest.page(number, &bytes);
-                    let bytes = match bytes {
-                        PageBytes::Zero => None,
-                        PageBytes::Raw(raw) => {
-                            Some(raw.to_vec().try_into().expect("the codec checks a page's length"))
-                        }
-                    };
-                    image.pages.push(PageImage { number, bytes });
+            match log.consume()? {
+                Some(Entry::Page { number, bytes }) => {
+                    let page = told.hear(number, &bytes).map_err(unlike)?;
+                    digest.page(number, page.unwrap_or(&[0; PAGE_BYTES]));
+                    image.pages.push(PageImage { number, bytes: page.map(|page| Box::new(*page)) });
                 }
+                None => return Err(truncated.into()),
                 entry => unreachable!("{entry:?}: the sequence checker wants a page here"),
             }
         }
-        match self.consume()? {
-            Entry::CheckpointEnd { digest: logged } if logged == digest.finish() => Ok(image),
+        match log.consume()? {
+            Some(Entry::CheckpointEnd { digest: logged }) if logged == digest.finish() => Ok(image),
+            None => Err(truncated.into()),
             _mismatch => Err(LogError::CheckpointDigest { offset }.into()),
         }
     }

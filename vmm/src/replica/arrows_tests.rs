@@ -62,6 +62,27 @@ impl CheckpointImage for Still {
     }
 }
 
+/// The same after its page was written.
+struct Written([u8; PAGE_BYTES]);
+
+impl CheckpointImage for Written {
+    fn vcpu(&self) -> &[u8] {
+        Still.vcpu()
+    }
+
+    fn devices(&self) -> &[u8] {
+        Still.devices()
+    }
+
+    fn pages(&self) -> &[u64] {
+        &[0]
+    }
+
+    fn read_page(&self, _: u64, page: &mut [u8; PAGE_BYTES]) {
+        *page = self.0;
+    }
+}
+
 /// A primary, which is number 0, and a backup.
 struct Pair {
     hosts: [Replica; 2],
@@ -160,6 +181,13 @@ impl Pair {
         assert_eq!(step, Step::Ready(NextRegion::Apply));
         let image = self.hosts[1].take_checkpoint();
         assert_eq!((image.full, image.pages.len()), (true, 1));
+    }
+
+    /// The page was written, and the primary is stopped in mid-region.
+    fn write(&mut self, page: [u8; PAGE_BYTES]) {
+        let step = self.hosts[0].checkpoint(self.now, &mut Clock(5), &Written(page)).unwrap();
+        assert_eq!(step, Step::Ready(()));
+        self.exchange();
     }
 
     /// Both machines reach an exit, one of them another one than the other.
@@ -272,6 +300,33 @@ fn backup_that_diverged_says_goodbye_and_is_given_the_memory_again() {
     pair.close();
     pair.pass(5);
     pair.expect([RoleName::Protected, RoleName::Following]);
+}
+
+#[test]
+fn changes_of_what_the_backup_was_not_told_are_a_divergence() {
+    let mut page = [7; PAGE_BYTES];
+    for is_wrong in [false, true] {
+        let mut pair = Pair::protected();
+        pair.apply();
+        pair.write(page);
+        assert_eq!(pair.hosts[1].next_region(pair.now), Step::Ready(NextRegion::Apply));
+        assert_eq!(pair.hosts[1].take_checkpoint().pages[0].bytes.as_deref(), Some(&page));
+        // The base of what comes next has one other bit, and not where that changes something.
+        let mut base = page;
+        base[4000] ^= u8::from(is_wrong);
+        let _not_sent = pair.hosts[1].told.tell(0, &base);
+        page[8] += 1;
+        pair.write(page);
+        let step = pair.hosts[1].next_region(pair.now);
+        if is_wrong {
+            assert_eq!(step, Step::Void);
+            assert_eq!(pair.hosts[1].stats().divergences, 1);
+            pair.expect([RoleName::Protected, RoleName::Leaving]);
+        } else {
+            assert_eq!(step, Step::Ready(NextRegion::Apply));
+            assert_eq!(pair.hosts[1].take_checkpoint().pages[0].bytes.as_deref(), Some(&page));
+        }
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ impl Replica {
         self.log_base = self.watermark;
         self.hold.clear();
         self.staging = Staging::default();
+        self.told.begin(true);
         self.role = Role::Backup(Backup::Syncing);
     }
 
@@ -41,7 +42,7 @@ impl Replica {
     /// Moves pages from the bulk lane into the staging area until there are `up_to`, or no more.
     pub(super) fn stage_pages(&mut self, up_to: u32) -> Result<(), StageError> {
         let memory_pages = self.config.memory_pages;
-        let Self { staging, endpoint, .. } = self;
+        let Self { staging, endpoint, told, config, .. } = self;
         let Some(channel) = endpoint.as_mut().and_then(Endpoint::channel_mut) else {
             return Ok(());
         };
@@ -51,7 +52,7 @@ impl Replica {
             let Some((entry, took)) = whole(&bytes[length..])? else { break };
             match entry {
                 Entry::Page { number, bytes } if number < memory_pages => {
-                    staging.page(number, &bytes);
+                    staging.page(number, &bytes, told, config.mutants)?;
                     length += took;
                 }
                 // Nothing but pages of this memory is ever in that lane.
@@ -65,14 +66,16 @@ impl Replica {
     /// The log of a session begins with the guest's time and the closing checkpoint of the sync.
     /// Takes them if they are here, with all pages; whether that is so.
     fn finish_sync(&mut self) -> Result<bool, StageError> {
-        let Self { staging, endpoint, .. } = self;
+        let Self { staging, endpoint, told, .. } = self;
         let Some(channel) = endpoint.as_ref().and_then(Endpoint::channel) else { return Ok(false) };
         let log = channel.received(Lane::Latency);
         let Some((Entry::Clock { advance_ns }, clock_bytes)) = whole(log)? else {
             return no_other(log);
         };
-        let Some(taken) = staging.take(&log[clock_bytes..], true)? else { return Ok(false) };
+        let Some(taken) = staging.take(&log[clock_bytes..], true, told)? else { return Ok(false) };
         let addresses = staging.split_addresses()?;
+        // What follows is told against this.
+        told.begin(false);
         self.addresses = addresses;
         self.clock_ns = advance_ns;
         self.consume(clock_bytes + taken);
@@ -89,9 +92,9 @@ impl Replica {
             return Err(StageError);
         }
         self.stage_pages(pages)?;
-        let Self { staging, endpoint, .. } = self;
+        let Self { staging, endpoint, told, .. } = self;
         let Some(channel) = endpoint.as_ref().and_then(Endpoint::channel) else { return Ok(false) };
-        let Some(taken) = staging.take(channel.received(Lane::Latency), false)? else {
+        let Some(taken) = staging.take(channel.received(Lane::Latency), false, told)? else {
             return Ok(false);
         };
         self.consume(taken);

@@ -5,7 +5,7 @@ use super::stretch::EARLY_MAX;
 use logchan::channel::{ConfigError, Timing};
 use logchan::endpoint::Settings;
 use logchan::ids::{Lane, Role as End, Term, VmId};
-use logchan::limits::{CHECKPOINT_PAGES_MAX, ENTRY_BYTES_MAX};
+use logchan::limits::{CHECKPOINT_PAGES_MAX, ENTRY_BYTES_MAX, told_pages_max};
 use logchan::time::Duration;
 use netpath::MacAddr;
 use netpath::hold::HoldLimits;
@@ -43,6 +43,8 @@ pub struct ReplicaConfig {
     pub mac: MacAddr,
     /// Pages of guest memory.
     pub memory_pages: u64,
+    /// Pages of which both hosts keep what the log told last; never 0.
+    pub told_pages_max: usize,
     /// Bytes that a frame on the logging channel may have: the interface's MTU.
     pub frame_bytes_max: usize,
     /// Bytes of log and of pages that may be on their way: [`logchan::channel::Config::window_bytes`].
@@ -89,6 +91,7 @@ impl ReplicaConfig {
             guest_digest: 0,
             mac,
             memory_pages,
+            told_pages_max: told_pages_max(memory_pages),
             frame_bytes_max: settings.frame_bytes_max,
             window_bytes: settings.window_bytes,
             lag_bytes_max: 128 << 10,

@@ -1,21 +1,17 @@
 //! What both ends of a checkpoint compute over it.
 
-use logchan::entry::PageBytes;
 use logchan::limits::PAGE_BYTES;
 use xxhash_rust::xxh3::Xxh3;
 
-/// xxh3-64 over the pages in the order sent, then the states. Pages come first because some are on
-/// their way before the states exist.
+/// xxh3-64 over the pages in the order sent, then the states: what they are, however they are told. Pages
+/// come first because some are on their way before the states exist.
 #[derive(Clone, Default)]
 pub(super) struct CheckpointDigest(Box<Xxh3>);
 
 impl CheckpointDigest {
-    pub(super) fn page(&mut self, number: u64, bytes: &PageBytes<'_>) {
+    pub(super) fn page(&mut self, number: u64, bytes: &[u8; PAGE_BYTES]) {
         self.0.update(&number.to_le_bytes());
-        match bytes {
-            PageBytes::Zero => self.0.update(&[0]),
-            PageBytes::Raw(raw) => self.0.update(raw),
-        }
+        self.0.update(bytes);
     }
 
     pub(super) fn finish(&self, full: bool, vcpu: &[u8], devices: &[u8]) -> u64 {
@@ -33,9 +29,4 @@ impl std::fmt::Debug for CheckpointDigest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("CheckpointDigest(..)")
     }
-}
-
-/// A page as an entry has it.
-pub(super) fn page_bytes(page: &[u8; PAGE_BYTES]) -> PageBytes<'_> {
-    if page.iter().all(|&byte| byte == 0) { PageBytes::Zero } else { PageBytes::Raw(page) }
 }

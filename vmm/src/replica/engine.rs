@@ -10,6 +10,7 @@ use super::sending::Sending;
 use super::staging::Staging;
 use super::stats::ReplicaStats;
 use super::stretch::{CatchUp, Stretch};
+use crate::checkpoint::Told;
 use logchan::channel::{Channel, Event};
 use logchan::endpoint::{Endpoint, EndpointEvent, EndpointVerdict};
 use logchan::entry_stats::EntryStatsTable;
@@ -46,7 +47,8 @@ pub(super) const INPUT_BYTES_MAX: usize =
 /// 5. [`poll_timeout`](Self::poll_timeout): sleep until then, or until something comes.
 ///
 /// `now` must not go back. One thread owns a replica; nothing is allocated for a frame or an entry,
-/// but for the pages of a checkpoint that a backup takes in.
+/// but for the pages of a checkpoint that a backup takes in, and for the copy of a page that is told of for
+/// the first time.
 pub struct Replica {
     pub(super) config: ReplicaConfig,
     pub(super) role: Role,
@@ -82,6 +84,8 @@ pub struct Replica {
     pub(super) void: bool,
     pub(super) sending: Option<Sending>,
     pub(super) staging: Staging,
+    /// What checkpoints of this session are told against, in either direction.
+    pub(super) told: Told,
     /// Entries sent, or executed from the log.
     pub(super) log_stats: EntryStatsTable,
     /// One entry, encoded.
@@ -143,6 +147,7 @@ impl Replica {
             void: false,
             sending: None,
             staging: Staging::default(),
+            told: Told::with_pages_max(config.told_pages_max),
             log_stats: EntryStatsTable::default(),
             scratch: Vec::with_capacity(ENTRY_BYTES_MAX),
             input: Box::new([0; INPUT_BYTES_MAX]),

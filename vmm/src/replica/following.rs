@@ -132,14 +132,14 @@ impl Replica {
         {
             return false;
         }
-        let Front::Entry(Entry::CheckpointBegin { vcpu, devices, .. }, length) = self.front()
+        let Front::Entry(Entry::CheckpointBegin { vcpu, devices, .. }, length) =
+            front_of(self.endpoint.as_ref())
         else {
             return false;
         };
-        let (vcpu, devices) = (vcpu.to_vec(), devices.to_vec());
-        self.staging.make_ready(false, &vcpu, &devices);
+        let made = self.staging.make_ready(false, &vcpu, &devices, &mut self.told, None);
         self.consume(length);
-        true
+        made.is_ok()
     }
 
     pub(super) fn follow_position(

@@ -65,6 +65,10 @@ mutants! {
     SyncAwaitsInput,
     /// A VM that has to stand still waits for room for its output.
     WaitWhileBlocked,
+    /// A page that is as it was told last is not put back, though the machine has executed since.
+    SkipUnchanged,
+    /// The base of a page's changes is what it is after the region that could not be replayed.
+    BaseAfterRegion,
     /// A VM that has to stand still speaks.
     SpeakWhileBlocked,
     /// A machine that goes live takes in what there is before it has made what was said.

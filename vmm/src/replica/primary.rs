@@ -2,12 +2,12 @@
 
 use super::claim::Claim;
 use super::copying::Copying;
-use super::digest::page_bytes;
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::guard::Ignored;
 use super::role::{Primary, Protected, Role};
 use super::step::CopyRequest;
+use crate::checkpoint::told;
 use logchan::channel::Channel;
 use logchan::entry::{Entry, PageBytes};
 use logchan::ids::{Lane, Term};
@@ -21,6 +21,7 @@ impl Replica {
     /// A backup was met.
     pub(super) fn begin_sync(&mut self) {
         self.log_base = self.watermark;
+        self.told.begin(true);
         self.role = Role::Primary(Primary::Copying(Copying::new(self.config.memory_pages)));
         self.tell(ReplicaEvent::SyncBegun);
     }
@@ -48,11 +49,11 @@ impl Replica {
         let Role::Primary(Primary::Copying(copying)) = &mut self.role else {
             return self.ignore(Ignored::CopyOfNoSync);
         };
-        let (number, bytes) = (copying.page(), page_bytes(page));
+        let (number, bytes) = (copying.page(), told::whole(page));
         // The backup's memory is empty.
         let sent = bytes != PageBytes::Zero;
         if sent {
-            copying.digest.page(number, &bytes);
+            copying.digest.page(number, page);
         }
         copying.advance(sent);
         if sent {

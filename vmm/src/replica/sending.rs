@@ -1,14 +1,16 @@
 //! A primary's checkpoint on its way into the channel, as far as there is room.
 
-use super::digest::{CheckpointDigest, page_bytes};
+use super::digest::CheckpointDigest;
 use super::engine::Replica;
 use super::guard::Ignored;
 use super::mutant::Mutant;
 use super::primary::PAGE_ENTRY_BYTES_MAX;
 use super::role::{Primary, Protected, Role};
 use super::step::{CheckpointImage, Step, World};
+use crate::checkpoint::Told;
 use logchan::channel::Channel;
-use logchan::entry::Entry;
+use logchan::entry::{Entry, StateBytes};
+use logchan::entry_stats::EntryStatsTable;
 use logchan::ids::Lane;
 use logchan::limits::PAGE_BYTES;
 use logchan::time::Time;
@@ -67,8 +69,14 @@ impl Replica {
             Some(sending) => sending,
             None => {
                 let count = u32::try_from(pages.len()).expect("memory has fewer pages") + copied;
-                let begin = Entry::CheckpointBegin { full, pages: count, vcpu, devices };
-                let bytes = CLOCK_ENTRY_BYTES_MAX + logchan::entry_codec::encoded_length(&begin);
+                let [vcpu_whole, devices_whole] = [vcpu, devices].map(StateBytes::Whole);
+                let whole = Entry::CheckpointBegin {
+                    full,
+                    pages: count,
+                    vcpu: vcpu_whole,
+                    devices: devices_whole,
+                };
+                let bytes = CLOCK_ENTRY_BYTES_MAX + logchan::entry_codec::encoded_length(&whole);
                 if !self.has_room(Lane::Latency, bytes) {
                     return Ok(Step::Wait);
                 }
@@ -82,7 +90,15 @@ impl Replica {
                     self.clock_ns = now_ns;
                     self.append(now, Lane::Latency, &Entry::Clock { advance_ns: now_ns });
                 }
-                self.append(now, Lane::Latency, &begin);
+                let Told { vcpu: told_vcpu, devices: told_devices, .. } = &mut self.told;
+                let begin = Entry::CheckpointBegin {
+                    full,
+                    pages: count,
+                    vcpu: told_vcpu.tell(vcpu),
+                    devices: told_devices.tell(devices),
+                };
+                encode(&begin, &mut self.log_stats, &mut self.scratch);
+                self.append_encoded(now, Lane::Latency);
                 let digest = match &self.role {
                     Role::Primary(Primary::Copying(copying)) => copying.digest.clone(),
                     Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
@@ -99,9 +115,13 @@ impl Replica {
                 return Ok(Step::Wait);
             }
             image.read_page(number, &mut page);
-            let bytes = page_bytes(&page);
-            sending.digest.page(number, &bytes);
-            self.append(now, Lane::Bulk, &Entry::Page { number, bytes });
+            sending.digest.page(number, &page);
+            if self.planted(Mutant::BaseAfterRegion) {
+                let _untold = self.told.tell(number, &page);
+            }
+            let entry = Entry::Page { number, bytes: self.told.tell(number, &page) };
+            encode(&entry, &mut self.log_stats, &mut self.scratch);
+            self.append_encoded(now, Lane::Bulk);
             sending.pages += 1;
         }
         if !self.has_room(Lane::Latency, END_ENTRY_BYTES) {
@@ -117,6 +137,8 @@ impl Replica {
         self.stats.checkpoints_sent += 1;
         self.stats.checkpoint_pages += pages.len() as u64;
         if full {
+            // What follows is told against this.
+            self.told.begin(false);
             self.sync_sent();
         }
         Ok(Step::Ready(()))
@@ -143,16 +165,26 @@ impl Replica {
 
     /// Appends an entry that there is [room](Self::has_room) for.
     pub(super) fn append(&mut self, now: Time, lane: Lane, entry: &Entry<'_>) {
-        self.log_stats.record(entry);
-        self.scratch.clear();
-        logchan::entry_codec::encode(entry, &mut self.scratch);
+        encode(entry, &mut self.log_stats, &mut self.scratch);
+        self.append_encoded(now, lane);
+        if lane == Lane::Latency {
+            self.begin_stretch(now, entry);
+        }
+    }
+
+    /// Appends what was [encoded](encode).
+    fn append_encoded(&mut self, now: Time, lane: Lane) {
         let Self { endpoint, scratch, .. } = self;
         let channel = endpoint.as_mut().and_then(|endpoint| endpoint.channel_mut());
         let channel = channel.filter(|channel| channel.is_open());
         let channel: &mut Channel = channel.expect("a peer that is given the log is there");
         channel.append(now, lane, scratch).expect("there was room");
-        if lane == Lane::Latency {
-            self.begin_stretch(now, entry);
-        }
     }
+}
+
+/// An entry that is about to be appended, counted and as bytes.
+fn encode(entry: &Entry<'_>, stats: &mut EntryStatsTable, scratch: &mut Vec<u8>) {
+    stats.record(entry);
+    scratch.clear();
+    logchan::entry_codec::encode(entry, scratch);
 }

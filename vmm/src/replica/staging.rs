@@ -2,8 +2,9 @@
 //! none.
 
 use super::digest::CheckpointDigest;
-use crate::checkpoint::{Image, PageImage};
-use logchan::entry::{Entry, PageBytes};
+use super::mutant::{Mutant, Mutants};
+use crate::checkpoint::{Image, PageImage, Told};
+use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_codec::decode;
 use logchan::error::DecodeError;
 use logchan::limits::PAGE_BYTES;
@@ -31,21 +32,32 @@ impl Staging {
         self.arrived
     }
 
-    pub(super) fn page(&mut self, number: u64, bytes: &PageBytes<'_>) {
-        self.digest.page(number, bytes);
+    pub(super) fn page(
+        &mut self,
+        number: u64,
+        bytes: &PageBytes<'_>,
+        told: &mut Told,
+        mutants: Mutants,
+    ) -> Result<(), StageError> {
+        let page = told.hear(number, bytes).map_err(|_| StageError)?;
+        self.digest.page(number, page.unwrap_or(&[0; PAGE_BYTES]));
         self.arrived = self.arrived.saturating_add(1);
-        let contents = match bytes {
-            PageBytes::Zero => None,
-            PageBytes::Raw(raw) => {
-                Some(Box::new((*raw).try_into().expect("the codec checks a page's length")))
-            }
-        };
-        self.pages.insert(number, contents);
+        let is_unchanged = matches!(bytes, PageBytes::Changed(changes) if changes.is_none());
+        if is_unchanged && mutants.has(Mutant::SkipUnchanged) {
+            return Ok(());
+        }
+        self.pages.insert(number, page.map(|page| Box::new(*page)));
+        Ok(())
     }
 
     /// Takes the checkpoint that `log` begins with, if all of it is there: how many bytes of the log
     /// that was. It is then ready.
-    pub(super) fn take(&mut self, log: &[u8], sync: bool) -> Result<Option<usize>, StageError> {
+    pub(super) fn take(
+        &mut self,
+        log: &[u8],
+        sync: bool,
+        told: &mut Told,
+    ) -> Result<Option<usize>, StageError> {
         let Some((begin, begin_bytes)) = whole(log)? else { return Ok(None) };
         let Entry::CheckpointBegin { full, pages, vcpu, devices } = begin else {
             return Err(StageError);
@@ -60,19 +72,32 @@ impl Staging {
         if self.arrived < pages {
             return Ok(None);
         }
-        if self.arrived > pages || digest != self.digest.finish(full, vcpu, devices) {
+        if self.arrived > pages {
             return Err(StageError);
         }
-        self.make_ready(full, vcpu, devices);
+        self.make_ready(full, &vcpu, &devices, told, Some(digest))?;
         Ok(Some(begin_bytes + end_bytes))
     }
 
-    /// What arrived so far, with the states of the `begin` that it belongs to.
-    pub(super) fn make_ready(&mut self, full: bool, vcpu: &[u8], devices: &[u8]) {
+    /// What arrived so far, with the states of the `begin` that it belongs to; if all of it is to be there,
+    /// it must have this digest.
+    pub(super) fn make_ready(
+        &mut self,
+        full: bool,
+        vcpu: &StateBytes<'_>,
+        devices: &StateBytes<'_>,
+        told: &mut Told,
+        digest: Option<u64>,
+    ) -> Result<(), StageError> {
+        let vcpu = told.vcpu.hear(vcpu).map_err(|_| StageError)?.to_vec();
+        let devices = told.devices.hear(devices).map_err(|_| StageError)?.to_vec();
+        if digest.is_some_and(|digest| digest != self.digest.finish(full, &vcpu, &devices)) {
+            return Err(StageError);
+        }
         let pages = std::mem::take(&mut self.pages).into_iter();
         let pages = pages.map(|(number, bytes)| PageImage { number, bytes }).collect();
-        let (vcpu, devices) = (vcpu.to_vec(), devices.to_vec());
         *self = Staging { ready: Some(Image { full, vcpu, devices, pages }), ..Self::default() };
+        Ok(())
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -48,6 +48,8 @@ pub(crate) struct PairOptions {
     pub(crate) on_backup_loss: OnBackupLoss,
     pub(crate) witness_retry_ns: u64,
     pub(crate) memory_pages: u64,
+    /// Pages of which both hosts keep what the log told last.
+    pub(crate) told_pages_max: u64,
     /// Bytes that a vCPU's state has beside what is in it.
     pub(crate) pad_bytes: usize,
 }
@@ -215,6 +217,7 @@ impl PairOptions {
             witness_retry_ns: rng.magnitude(MS..=20 * MS),
             memory_pages: rng.within(PAGES_MIN..=PAGES_MIN + 12),
             pad_bytes: rng.pick(&[0, 100, 3000, 12_000]),
+            told_pages_max: rng.within(1..=PAGES_MIN + 6),
         }
     }
 }

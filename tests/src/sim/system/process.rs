@@ -158,6 +158,7 @@ pub(crate) fn config(options: &PairOptions, mutants: Mutants) -> ReplicaConfig {
         on_backup_loss: options.on_backup_loss,
         witness_retry: Duration::from_nanos(options.witness_retry_ns),
         mutants,
+        told_pages_max: options.told_pages_max as usize,
         ..ReplicaConfig::new(VM, VM_MAC, options.memory_pages)
     }
 }

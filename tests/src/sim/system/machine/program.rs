@@ -26,8 +26,10 @@ const CLIENTS: usize = 0x5000;
 /// A ring of words, of what happened: page 6.
 const NOTE_RING: usize = 0x6000;
 const NOTE_WORDS: u64 = 512;
-/// What computing writes to: from page 7 on, but for the last page, which nobody writes to.
-const SCRATCH_PAGE: u64 = 7;
+/// A word that computing sets and resets, alone in page 7: a page that is often as it was before.
+const TOGGLE: usize = 0x7000;
+/// What computing writes to: from page 8 on, but for the last page, which nobody writes to.
+const SCRATCH_PAGE: u64 = 8;
 
 /// Pages that the program needs, at least.
 pub(crate) const PAGES_MIN: u64 = SCRATCH_PAGE + 2;
@@ -102,6 +104,7 @@ impl Machine {
         if self.cpu.steps.is_multiple_of(STEPS_PER_WORD) {
             let pages = self.ram.pages();
             let word = self.cpu.steps / STEPS_PER_WORD;
+            self.ram.set_word(TOGGLE, 5 + word % 2);
             let page = SCRATCH_PAGE + word % (pages - PAGES_MIN + 1);
             if page < pages - 1 {
                 let offset = (self.cpu.hash % 512) as usize * 8;
