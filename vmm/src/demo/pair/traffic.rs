@@ -13,7 +13,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a pause lasts before the stop flag is seen.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 const ECHO_PAUSE: Duration = Duration::from_millis(100);
 const PAGE_PAUSE: Duration = Duration::from_millis(250);
@@ -60,7 +63,7 @@ impl Traffic {
                 (0..self.guest.echo_bytes()).map(|index| (index * 31 + index / 251 + turn) as u8);
             let result = self.guest.echo(GUEST_ADDRESS, &bytes.collect::<Vec<u8>>());
             self.note(result, |seen| seen.echoes += 1);
-            std::thread::sleep(self.guest.pause(ECHO_PAUSE));
+            rest(self.guest.pause(ECHO_PAUSE), stop);
         }
     }
 
@@ -71,7 +74,7 @@ impl Traffic {
                 let within = self.guest.patience(PAGE_MAX);
                 let result = clients::fetch_within(GUEST_ADDRESS, path, within);
                 self.note(result, |seen| seen.pages += 1);
-                std::thread::sleep(self.guest.pause(PAGE_PAUSE));
+                rest(self.guest.pause(PAGE_PAUSE), stop);
             }
         }
     }
@@ -88,7 +91,7 @@ impl Traffic {
                     self.note(redis_tools::benchmark(), |seen| seen.redis_benchmarks += 1);
                 }
             }
-            std::thread::sleep(tool.pause());
+            rest(tool.pause(), stop);
         }
     }
 
@@ -106,6 +109,18 @@ impl Traffic {
     /// What was seen so far.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().expect("nobody panics with it")
+    }
+}
+
+/// Sleeps for `time`, or until `stop`.
+fn rest(time: Duration, stop: &AtomicBool) {
+    let end = Instant::now() + time;
+    while !stop.load(Ordering::Relaxed) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        std::thread::sleep(left.min(LOOK_EVERY));
     }
 }
 
