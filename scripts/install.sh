@@ -12,11 +12,15 @@ declare -A package_of=(
 if [[ ${1:-} == --tests ]]; then
     # A benchmark's peer; without recommended packages it brings no display and no sound.
     package_of[qemu-system-x86_64]=qemu-system-x86
+    # Clients of a Linux guest.
+    package_of[redis-cli]=redis-tools
+    package_of[redis-benchmark]=redis-tools
 fi
-missing=()
+declare -A wanted=()
 for command in "${!package_of[@]}"; do
-    command -v "$command" >/dev/null || missing+=("${package_of[$command]}")
+    command -v "$command" >/dev/null || wanted[${package_of[$command]}]=1
 done
+missing=("${!wanted[@]}")
 if ((${#missing[@]})); then
     echo "installing ${missing[*]}"
     apt-get update -qq

@@ -5,7 +5,8 @@
 #
 # FOLDER (default: ~/.cache/understudy/linux-guest) gets vmlinuz, initramfs.cpio, versions.txt and, with
 # 'save', guest.snap. Nothing is installed: packages are downloaded with apt and unpacked there, and each
-# step is skipped when its result is there. UNDERSTUDY names the program (default: the release build).
+# step is skipped when its result is there and newer than this script; guest.snap is made anew, too, when
+# the program can't start from it. UNDERSTUDY names the program (default: the release build).
 #
 # The guest: busybox (shell on the serial console, httpd on port 80) and redis-server (port 6379) with
 # the libraries they need, unmodified, and the kernel's virtio modules. Its address is 10.77.0.2/24.
@@ -129,12 +130,17 @@ save() {
   say "saved $folder/guest.snap after $((SECONDS - start)) s"
 }
 
+# Of this version's format, sound, and of a host like this one.
+is_usable() {
+  "$understudy" run --restore guest.snap --for 0.1 --quiet > /dev/null 2>&1
+}
+
 [ -d packages ] || download
 [ versions.txt -nt packages ] || unpack
 [ initramfs.cpio -nt versions.txt ] && [ initramfs.cpio -nt "$here/scripts/linux-guest.sh" ] || initramfs
 [ -x "$understudy" ] || fail "$understudy is not there: cargo build --release"
 [ sweep.txt -nt initramfs.cpio ] || sweep
 if [ "$what" = save ]; then
-  [ guest.snap -nt initramfs.cpio ] || save
+  { [ guest.snap -nt initramfs.cpio ] && is_usable; } || save
 fi
 say "done: $folder"

@@ -30,5 +30,11 @@ RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --
 step "build"
 cargo build --release --locked --workspace
 
+step "Linux guest"
+# Boots Debian's kernel and saves it (minutes where KVM emulates kernel code), unless there is a snapshot
+# that this version can use: the tests start from it.
+UNDERSTUDY=${CARGO_TARGET_DIR:-target}/release/understudy
+UNDERSTUDY=$(realpath "$UNDERSTUDY") scripts/linux-guest.sh save
+
 step "tests"
 cargo test --release --locked --workspace

@@ -5,7 +5,8 @@
 use crate::error::BenchError;
 use crate::series::Series;
 use std::time::{Duration, Instant};
-use vmm::demo::clients::Counter;
+use vmm::demo::clients::{Counter, CounterService};
+use vmm::demo::guest::Guest;
 use vmm::demo::standalone::GUEST_ADDRESS;
 
 /// Times of requests.
@@ -45,9 +46,17 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    /// Connects, and asks for `warm_up` numbers that are not measured.
+    /// Connects to the reference guest, and asks for `warm_up` numbers that are not measured.
     pub(crate) fn connect(warm_up: u64) -> Result<Asker, BenchError> {
-        let mut counter = Counter::connect(GUEST_ADDRESS)?;
+        Asker::connect_to(Guest::Reference.counter(), warm_up)
+    }
+
+    /// The same with any guest's service that counts.
+    pub(crate) fn connect_to(
+        service: &'static CounterService,
+        warm_up: u64,
+    ) -> Result<Asker, BenchError> {
+        let mut counter = Counter::connect_to(service, GUEST_ADDRESS)?;
         let last = counter.ask()?;
         let mut asker = Asker { counter, last };
         (0..warm_up).try_for_each(|_| asker.ask())?;

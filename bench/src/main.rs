@@ -9,7 +9,9 @@ mod interleave;
 mod interrupt;
 mod irq_delivery;
 mod lan;
+mod linux_guest;
 mod log_rtt;
+mod log_share;
 mod machine;
 mod outcome;
 mod output_hold;
@@ -57,6 +59,8 @@ enum Command {
     Peers(peers::Args),
     /// Size and time of checkpoints by working set, deadline and rate of inputs
     Checkpoint(checkpoint::Args),
+    /// What protection costs a Linux guest: redis INCR, protected and not, in turns
+    LinuxGuest(linux_guest::Args),
     /// Failovers stage by stage and false alarms, by silence timeout
     Failover(failover::Args),
 }
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Command::RecordCost(args) => record_cost::main(&args),
         Command::Peers(args) => peers::main(&args),
         Command::Checkpoint(args) => checkpoint::main(&args),
+        Command::LinuxGuest(args) => linux_guest::main(&args),
         Command::Failover(args) => failover::main(&args),
     };
     match result {

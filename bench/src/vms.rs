@@ -9,11 +9,13 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Map, Value};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vmm::cli::status;
 use vmm::demo::DemoError;
 use vmm::demo::clients::first_ping_reply;
+use vmm::demo::guest::Guest;
 use vmm::demo::lan::Namespace;
 use vmm::demo::pair::member::{Member, Message, Part, Said};
 use vmm::demo::pair::network::Host;
@@ -55,19 +57,31 @@ pub(crate) struct Standalone {
 }
 
 impl Standalone {
-    /// Starts `understudy COMMAND` and waits for its first answer.
+    /// Starts `understudy COMMAND` with the reference guest and waits for its first answer.
     pub(crate) fn start(
         name: &str,
         core: usize,
+        command: &[&str],
+    ) -> Result<Standalone, BenchError> {
+        Standalone::start_guest(name, core, &Guest::Reference, command)
+    }
+
+    /// The same with any guest.
+    pub(crate) fn start_guest(
+        name: &str,
+        core: usize,
+        guest: &Guest,
         command: &[&str],
     ) -> Result<Standalone, BenchError> {
         let namespace = Namespace::new(name)?;
         namespace.add_tap(TAP, Some(HOST_CIDR))?;
         let core = core.to_string();
         let common = ["--tap", TAP, "--quiet", "--json", "--core", &core];
+        let args = command.iter().chain(&common).map(OsString::from).chain(guest.options());
+        let args: Vec<OsString> = args.collect();
         let vm = namespace.enter(|| {
             let start = Instant::now();
-            let mut vm = VmProcess::spawn(&understudy(), &[command, &common].concat())?;
+            let mut vm = VmProcess::spawn(&understudy(), &args)?;
             first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX)?;
             Ok(vm)
         })?;
@@ -102,6 +116,8 @@ impl Standalone {
 /// What a pair is made with.
 #[derive(Clone, Debug)]
 pub(crate) struct PairOptions {
+    /// What the VM is.
+    pub(crate) guest: Guest,
     /// Whether the log link is sealed.
     pub(crate) sealed: bool,
     /// After how long a silent host is taken for dead, milliseconds.
@@ -117,6 +133,7 @@ pub(crate) struct PairOptions {
 impl Default for PairOptions {
     fn default() -> PairOptions {
         PairOptions {
+            guest: Guest::Reference,
             sealed: true,
             // A busy host is no reason to lose the backup in the middle of a measurement.
             silence_ms: 1000,
@@ -143,7 +160,7 @@ impl Pair {
         let scene = Scene::new()?;
         let (sender, messages) = channel::unbounded();
         let program = understudy();
-        let mut setup = scene.setup(&program, options.silence_ms);
+        let mut setup = scene.setup(&program, &options.guest, options.silence_ms);
         if !options.sealed {
             setup.key = None;
         }
@@ -157,7 +174,7 @@ impl Pair {
             members.push(Member::spawn(&setup, part, host, 0, &sender, &args)?);
         }
         let mut pair = Pair { members, messages, sockets, scene };
-        pair.listen("a protected VM", PATIENCE, |pair| {
+        pair.listen("a protected VM", options.guest.patience(PATIENCE), |pair| {
             pair.members[0].state.protected.is_some().then_some(())
         })?;
         Ok(pair)

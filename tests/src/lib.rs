@@ -3,6 +3,7 @@
 //! Those need root, `/dev/kvm`, `/dev/net/tun` and the commands that `scripts/install.sh` installs;
 //! without them they fail, they never skip.
 
+pub mod demo;
 pub mod guests;
 pub mod intruder;
 pub mod load;

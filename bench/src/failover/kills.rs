@@ -7,6 +7,7 @@ use crate::series::Series;
 use crate::vms::understudy;
 use serde_json::{Map, Value, json};
 use vmm::demo::DemoError;
+use vmm::demo::guest::Guest;
 use vmm::demo::pair::{self, Audience, Failover, Plan};
 
 /// The stages of a failover, and how each is read off one.
@@ -61,7 +62,7 @@ impl Kills {
         if kills == 0 || self.failure.is_some() {
             return Ok(());
         }
-        let plan = Plan { kills, silence_ms, seed };
+        let plan = Plan { guest: Guest::Reference, kills, silence_ms, seed };
         let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Nobody) {
             Ok(summary) => summary,
             // With too short a timeout the hosts may never be done with false alarms: a finding.

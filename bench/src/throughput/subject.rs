@@ -5,10 +5,10 @@ use super::{Args, cpu};
 use crate::asking::Asked;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
+use crate::log_share::LogShare;
 use crate::outcome::Outcome;
 use crate::vms::{CORE_A, Pair, PairOptions, Standalone};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use vmm::demo::pair::network::Host;
 
 /// What the VM is.
@@ -41,8 +41,8 @@ struct Done {
     asked: Asked,
     /// Processor seconds of the VM's process, or of primary and backup.
     cpu_seconds: Vec<f64>,
-    /// Log that the primary made, by kind, bytes.
-    log_bytes: BTreeMap<String, u64>,
+    /// Log that the primary made.
+    log: LogShare,
     /// The primary's stages at the work's end, in the last turn.
     stages: Value,
     /// Most log that the backup had yet to execute at a work's end, bytes.
@@ -54,15 +54,7 @@ impl Done {
     fn add_status(&mut self, before: &Map<String, Value>, after: &Map<String, Value>) {
         self.lag_bytes = self.lag_bytes.max(after["lag_bytes"].as_u64().unwrap_or(0));
         self.stages = after["stages"].clone();
-        let bytes = |status: &Map<String, Value>, kind: &str| {
-            status["log"]["bytes_by_kind"][kind].as_u64().unwrap_or(0)
-        };
-        for kind in after["log"]["bytes_by_kind"].as_object().into_iter().flat_map(Map::keys) {
-            let added = bytes(after, kind).saturating_sub(bytes(before, kind));
-            if added > 0 {
-                *self.log_bytes.entry(kind.clone()).or_default() += added;
-            }
-        }
+        self.log.add(before, after);
     }
 }
 
@@ -79,7 +71,7 @@ impl Subject {
         let nothing = |_work: &Work| Done {
             asked: Asked::new(),
             cpu_seconds: vec![0.0; hosts],
-            log_bytes: BTreeMap::new(),
+            log: LogShare::default(),
             stages: Value::Null,
             lag_bytes: 0,
         };
@@ -171,12 +163,10 @@ impl Subject {
         });
         if self.kind == Kind::Protected {
             let mbit = |bytes: u64| bytes as f64 * 8.0 / 1e6 / done.asked.seconds;
-            let by_kind: BTreeMap<&str, f64> =
-                done.log_bytes.iter().map(|(kind, &bytes)| (kind.as_str(), mbit(bytes))).collect();
-            let bytes: u64 = done.log_bytes.values().sum();
+            let bytes = done.log.total();
             figures["log"] = json!({
                 "mbit_per_s": mbit(bytes),
-                "mbit_per_s_by_kind": by_kind,
+                "mbit_per_s_by_kind": done.log.by_kind(mbit),
                 "bytes_each": bytes as f64 / count as f64,
             });
             figures["stages"] = done.stages.clone();

@@ -10,6 +10,7 @@ use tests::pair::couple::Account;
 use tests::pair::{Clients, Couple, Process, Rig, RigOptions};
 use vmm::demo::DemoError;
 use vmm::demo::clients;
+use vmm::demo::guest::Guest;
 use vmm::demo::pair::traffic::Ping;
 use vmm::demo::standalone::GUEST_ADDRESS;
 
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
     let (ping, clients) = std::thread::scope(|scope| {
         let burning = scope.spawn(|| client.join().and_then(|()| burn(&stop, &burns)));
         let (ping, clients) = Clients::during(&rig, |clients| {
-            let ping = client.enter(Ping::start).expect("ping starts");
+            let ping = client.enter(|| Ping::start(&Guest::Reference)).expect("ping starts");
             while start.elapsed() < Duration::from_secs(args.seconds) {
                 let lives_on = couple.protect();
                 if next_kill.is_some_and(|at| Instant::now() >= at) {

@@ -5,6 +5,7 @@ use crate::program::understudy;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use vmm::demo::guest::Guest;
 use vmm::demo::lan::command;
 use vmm::demo::pair::member::{Part, Setup};
 use vmm::demo::pair::network::{Host, Network};
@@ -91,6 +92,7 @@ impl Rig {
         let (program, witness) = (understudy(), self.path("witness"));
         let setup = Setup {
             program: &program,
+            guest: &Guest::Reference,
             network: &self.network,
             key: key.map(PathBuf::as_path),
             witness: &witness,

@@ -11,6 +11,7 @@ use crate::boot::sweep::{self, SweepPolicy};
 use crate::checkpoint::{Snapshot, SnapshotError};
 use crate::devices::DeviceConfig;
 use crate::kvm::probe::{KernelTraits, kernel_traits};
+use crate::kvm::system::DEV_KVM;
 use crate::kvm::{System, entropy};
 use crate::mem::layout::{MEMORY_MAX, PAGE};
 use crate::vcpu::{Machine, MachineConfig};
@@ -253,6 +254,15 @@ pub fn traits_of_host(system: &System, model: &CpuModel) -> Result<KernelTraits,
         tracing::warn!("the probe of this host's KVM came to no result: taking it for VMX or SVM");
         KernelTraits { syscall_stays_at_cpl3: false, emulates_cpl0: false }
     }))
+}
+
+/// Whether machines can start from this snapshot on this host.
+pub fn check_snapshot(path: &Path) -> Result<(), CliError> {
+    let (path, snapshot) = open_snapshot(path)?;
+    let system = System::open(DEV_KVM)?;
+    let model = CpuModel::from_supported(&system.supported_cpuid()?);
+    let theirs = (snapshot.of().cpu_digest, snapshot.of().cpu_name.as_str());
+    check_cpu(&system, &model, theirs, ("snapshot", &path)).map(drop)
 }
 
 fn open_snapshot(path: &Path) -> Result<(PathBuf, Snapshot), CliError> {

@@ -1,15 +1,16 @@
 //! `understudy demo`.
 
 use super::exit_code::CliError;
-use super::output;
+use super::{blueprint, output};
+use crate::demo::guest::{self, Guest};
 use crate::demo::pair::{self, Audience, Plan};
 use crate::demo::{DemoError, standalone};
-use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MIN};
-use clap::Args;
+use crate::link::timing::SILENCE_MS_MIN;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -28,28 +29,75 @@ backup on the other, lets ping, curl, TCP and UDP clients talk to it, and kills 
 (kill -9 of its process) again and again. Everything is removed again. What happens is told on standard
 error, the figures are printed on standard output.
 
+With --guest linux the VM is a Debian kernel with redis and busybox's httpd, from the snapshot that
+scripts/linux-guest.sh saves; its clients are redis (INCR on one connection, each answer the next number;
+redis-cli and redis-benchmark if they are installed), curl and ping.
+
+Exit codes: 0 if nothing was lost, repeated, reset or different; 1 otherwise, and when the demonstration
+can't go on; 6 if there is no snapshot, or none that this version reads; 7 if it is of another CPU model.
+
 Examples:
   understudy demo
   understudy demo --kills 20 --json
+  understudy demo --guest linux --kills 10
   understudy demo --standalone")]
 pub struct DemoArgs {
     /// How often to kill the primary
     #[arg(long, value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u32).range(1..=KILLS_MAX))]
     kills: u32,
+    /// What the VM is
+    #[arg(long, value_name = "GUEST", default_value = "reference")]
+    guest: GuestName,
+    /// Snapshot of the Linux guest
+    /// [default: ~/.cache/understudy/linux-guest/guest.snap, or the same below $XDG_CACHE_HOME]
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
     /// After how long a silent host is taken for dead, milliseconds
-    #[arg(long, value_name = "MS", default_value_t = SILENCE_MS_DEFAULT,
+    /// [default: 100, with a Linux guest 500]
+    #[arg(long, value_name = "MS",
           value_parser = clap::value_parser!(u64).range(SILENCE_MS_MIN..=SILENCE_MS_MAX))]
-    silence: u64,
+    silence: Option<u64>,
     /// Seed of the moments of the kills; a random one unless given
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Show a VM on its own instead, in one namespace
-    #[arg(long, conflicts_with_all = ["kills", "silence", "seed"])]
+    #[arg(long, conflicts_with_all = ["kills", "silence", "seed", "guest", "snapshot"])]
     standalone: bool,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     json: bool,
+}
+
+/// A guest on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GuestName {
+    /// The one that is built with this program
+    Reference,
+    /// A Debian kernel with redis and httpd, which goes on from a snapshot
+    Linux,
+}
+
+impl DemoArgs {
+    /// What the VM shall be: a snapshot that can't be used is told of before there is a LAN.
+    fn guest(&self) -> Result<Guest, CliError> {
+        match (self.guest, &self.snapshot) {
+            (GuestName::Reference, None) => Ok(Guest::Reference),
+            (GuestName::Reference, Some(_)) => {
+                Err(CliError::Usage("--snapshot is of a Linux guest: add --guest linux".into()))
+            }
+            (GuestName::Linux, named) => {
+                let path = named.clone().or_else(guest::default_snapshot).ok_or_else(|| {
+                    CliError::Usage("there is no home folder: name a snapshot by --snapshot".into())
+                })?;
+                if !path.exists() {
+                    return Err(CliError::NoSnapshot { path });
+                }
+                blueprint::check_snapshot(&path)?;
+                Ok(Guest::Linux(path))
+            }
+        }
+    }
 }
 
 /// Runs the demonstration.
@@ -75,8 +123,10 @@ fn run_pair(
     program: &Path,
     interrupted: &Arc<AtomicBool>,
 ) -> Result<(), CliError> {
+    let guest = args.guest()?;
+    let silence_ms = args.silence.unwrap_or(guest.silence_ms());
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
-    let plan = Plan { kills: args.kills, silence_ms: args.silence, seed };
+    let plan = Plan { guest, kills: args.kills, silence_ms, seed };
     let mut screen = Screen::new(args.kills);
     let result = pair::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();

@@ -119,6 +119,12 @@ pub enum CliError {
         /// What is wrong with it.
         source: SnapshotError,
     },
+    /// A snapshot that nobody has made yet.
+    #[error("snapshot {} is not there: make it with scripts/linux-guest.sh", path.display())]
+    NoSnapshot {
+        /// Where it would be.
+        path: PathBuf,
+    },
     /// The VM ended before there was anything to save.
     #[error("snapshot {}: not written: the VM ended{never}", path.display())]
     NotSaved {
@@ -208,6 +214,7 @@ impl CliError {
             | CliError::Boot(_) => Code::Image,
             CliError::Log { source, .. } => log_code(source),
             CliError::Snapshot { source, .. } => snapshot_code(source),
+            CliError::NoSnapshot { .. } => Code::Log,
             CliError::NotSaved { .. } => Code::Guest,
             CliError::File { .. } | CliError::Os { .. } | CliError::Demo(_) => Code::Unexpected,
             CliError::CpuModel { .. } => Code::CpuModel,

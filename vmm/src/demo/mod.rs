@@ -2,11 +2,16 @@
 //!
 //! - [`pair`]: a VM on two hosts, which are killed again and again
 //! - [`standalone`]: a VM on its own
-//! - [`lan`], [`vm_process`], [`clients`]: their parts, public because the end-to-end tests use the same
+//! - [`guest`]: what the VM may be
+//! - [`lan`], [`vm_process`], [`clients`], [`redis`], [`icmp`]: their parts, public because the end-to-end
+//!   tests use the same
 
 pub mod clients;
+pub mod guest;
+pub mod icmp;
 pub mod lan;
 pub mod pair;
+pub mod redis;
 pub mod standalone;
 pub mod vm_process;
 

@@ -3,6 +3,7 @@
 use super::DemoError;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -15,7 +16,7 @@ pub struct VmProcess {
 
 impl VmProcess {
     /// Starts `program` with `args`, in the namespace of the calling thread.
-    pub fn spawn(program: &Path, args: &[&str]) -> Result<VmProcess, DemoError> {
+    pub fn spawn(program: &Path, args: &[impl AsRef<OsStr>]) -> Result<VmProcess, DemoError> {
         let mut command = Command::new(program);
         VmProcess::start(command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit()))
     }

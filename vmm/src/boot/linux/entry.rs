@@ -58,9 +58,17 @@ const STACK_TOP: u64 = 0x6000;
 /// only clock, where ACPI can't tell of it; no calibration of delays against a clock; no page-table
 /// isolation, since the hooks run before a kernel leaves the user's page tables; the seed counts as
 /// entropy, it comes from the host. A reset stops the machine.
+///
+/// Without XSAVE, which no machine here has, a kernel keeps SSE registers for its processes and not the
+/// upper halves of AVX ones. A KVM that runs CPL3 natively lets processes see and use AVX all the same:
+/// where two do, one finds the other's halves in its registers. The last parameter, which a kernel puts
+/// into the environment of its first process, keeps glibc, whose `memcpy` is that of nearly every
+/// program, from choosing AVX.
 pub const MACHINE_PARAMETERS: &str = "nolapic noapic acpi=off pci=conf1 nosmp noxsave nopti \
     no_timer_check lpj=10000 pmtmr=0x608 clocksource=acpi_pm reboot=t panic=-1 nokaslr \
-    random.trust_cpu=off random.trust_bootloader=on i8042.noaux i8042.nokbd";
+    random.trust_cpu=off random.trust_bootloader=on i8042.noaux i8042.nokbd \
+    GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-FMA,-FMA4,\
+    -AVX_Fast_Unaligned_Load";
 
 /// What a user gives a kernel.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,8 @@
 
 use super::figures::Times;
 use crate::demo::DemoError;
-use crate::demo::clients::{COUNTER_PORT, Counter};
+use crate::demo::clients::Counter;
+use crate::demo::guest::Guest;
 use crate::demo::lan::{Namespace, command};
 use crate::demo::standalone::GUEST_ADDRESS;
 use crate::kvm::clock::boottime_ns;
@@ -47,12 +48,21 @@ impl Tally {
 
 /// The client.
 #[derive(Debug, Default)]
-pub struct Counting(Mutex<Tally>);
+pub struct Counting {
+    guest: Guest,
+    tally: Mutex<Tally>,
+}
 
 impl Counting {
+    /// Of a VM of this guest.
+    pub fn with(guest: Guest) -> Counting {
+        Counting { guest, tally: Mutex::default() }
+    }
+
     /// Asks until `stop`, in the namespace of the calling thread.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
-        let mut counter = Counter::connect(GUEST_ADDRESS)?;
+        let connect = || Counter::connect_to(self.guest.counter(), GUEST_ADDRESS);
+        let mut counter = connect()?;
         while !stop.load(Ordering::Relaxed) {
             match counter.ask() {
                 Ok(number) => self.tally().answered(number, boottime_ns()),
@@ -61,7 +71,7 @@ impl Counting {
                 Err(error) => {
                     tracing::warn!("{error}");
                     self.tally().resets += 1;
-                    counter = Counter::connect(GUEST_ADDRESS)?;
+                    counter = connect()?;
                 }
             }
             std::thread::sleep(PAUSE);
@@ -71,14 +81,14 @@ impl Counting {
 
     /// What became of the requests so far.
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.0.lock().expect("nobody panics with it")
+        self.tally.lock().expect("nobody panics with it")
     }
 }
 
 /// What ss(8) says of the connection's timers now: the retransmission timeout, a timer that runs, and
 /// what is being retransmitted.
-pub fn timers(client: &Namespace) -> Result<String, DemoError> {
-    let target = format!("{GUEST_ADDRESS}:{COUNTER_PORT}");
+pub fn timers(client: &Namespace, guest: &Guest) -> Result<String, DemoError> {
+    let target = format!("{GUEST_ADDRESS}:{}", guest.counter().port);
     let line = client.enter(|| command("ss", &["-tinoOH", "dst", &target]))?;
     let told = ["timer:", "rto:", "backoff:", "unacked:", "retrans:"];
     let words = line.split_whitespace().filter(|word| told.iter().any(|t| word.starts_with(t)));

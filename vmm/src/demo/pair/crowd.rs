@@ -4,17 +4,19 @@ use super::counting::Counting;
 use super::member::Message;
 use super::network::Network;
 use super::prober::Prober;
+use super::redis_tools::Tool;
 use super::sniffer::Sniffer;
 use super::traffic::Traffic;
 use crate::cli::options::DEFAULT_MAC;
 use crate::demo::DemoError;
+use crate::demo::guest::Guest;
 use crate::demo::lan::Namespace;
 use crossbeam::channel::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 /// What they see.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Crowd {
     stop: AtomicBool,
     is_listening: AtomicBool,
@@ -34,6 +36,18 @@ impl Drop for StopOnDrop<'_> {
 }
 
 impl Crowd {
+    /// Nobody has begun.
+    pub(super) fn new(guest: &Guest) -> Crowd {
+        Crowd {
+            stop: AtomicBool::new(false),
+            is_listening: AtomicBool::new(false),
+            prober: Prober::with(guest.probe()),
+            counting: Counting::with(guest.clone()),
+            traffic: Traffic::with(guest.clone()),
+            sniffer: Sniffer::default(),
+        }
+    }
+
     /// Tells everybody to end.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -78,6 +92,15 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
     pub(super) fn start_prober(&mut self) -> Result<(), DemoError> {
         let crowd = self.crowd;
         self.start("prober", self.network.client(), move || crowd.prober.run(&crowd.stop))
+    }
+
+    /// Starts one of redis's programs.
+    pub(super) fn start_redis_tool(&mut self, tool: Tool) -> Result<(), DemoError> {
+        let crowd = self.crowd;
+        self.start(tool.name(), self.network.client(), move || {
+            crowd.traffic.redis(tool, &crowd.stop);
+            Ok(())
+        })
     }
 
     /// Starts everybody else.

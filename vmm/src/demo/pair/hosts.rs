@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// A signal is seen this late at most.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+// How long is waited for the reference guest: see `Guest::patience`.
+
 /// From a new backup's start to a VM that is protected.
 const PROTECTED_MAX: Duration = Duration::from_secs(20);
 
@@ -120,7 +122,7 @@ impl<'a> Hosts<'a> {
         &mut self,
         mut started: impl FnMut(Host, u32),
     ) -> Result<Host, DemoError> {
-        let end = Instant::now() + PROTECTED_MAX;
+        let end = Instant::now() + self.setup.guest.patience(PROTECTED_MAX);
         loop {
             for host in Host::ALL {
                 if self.is_missing(host) {
@@ -156,7 +158,8 @@ impl<'a> Hosts<'a> {
         let mut killed = killed.expect("the speaker is one of them");
         let end_ns = boottime_ns();
         let survivor = dead.other().index();
-        let limit = TAKEOVER_MAX + Duration::from_millis(self.setup.silence_ms);
+        let limit =
+            self.setup.guest.patience(TAKEOVER_MAX) + Duration::from_millis(self.setup.silence_ms);
         let result = self.wait("the other host to go live", limit, |hosts| {
             let state = &hosts.members[survivor].as_ref()?.state;
             state.silent_ns.zip(state.live_ns)

@@ -2,6 +2,7 @@
 
 use super::network::{Host, LOG_LINK, Network};
 use crate::demo::DemoError;
+use crate::demo::guest::Guest;
 use crate::demo::standalone::TAP;
 use crate::demo::vm_process::VmProcess;
 use crate::pair::event::{PairEvent, PairRecord, Spread, Why};
@@ -24,6 +25,8 @@ const WORDS_MAX: usize = 100;
 pub struct Setup<'a> {
     /// This program.
     pub program: &'a Path,
+    /// What the VM is.
+    pub guest: &'a Guest,
     /// Where it runs.
     pub network: &'a Network,
     /// The key of the log link; without one the log is in the clear.
@@ -170,7 +173,7 @@ impl Member {
         };
         command.arg("--witness").arg(setup.witness);
         command.arg("--status").arg(setup.socket(host, life));
-        command.args(options);
+        command.args(setup.guest.options()).args(options);
         // Ctrl-C is for us: we end the others in order.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespace = setup.network.host(host);

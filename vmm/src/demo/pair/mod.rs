@@ -6,6 +6,7 @@
 //! | `member`, `hosts` | the processes of the pair, and what they say |
 //! | `crowd` | everybody who talks to the VM or listens |
 //! | `prober`, `counting`, `traffic` | the clients |
+//! | `probe`, `redis_tools` | how the prober knocks; redis's own programs as clients |
 //! | `sniffer`, `reigns` | who speaks for the VM: on the LAN, and by the accounts |
 //! | `figures`, `summary` | what it all came to |
 //! | `scene` | what a pair needs before its first process |
@@ -17,7 +18,9 @@ pub mod figures;
 mod hosts;
 pub mod member;
 pub mod network;
+pub mod probe;
 pub mod prober;
+pub mod redis_tools;
 pub mod reigns;
 pub mod scene;
 pub mod sniffer;
@@ -29,17 +32,21 @@ pub use summary::{Failover, Summary};
 pub use watch::{Watched, watch};
 
 use super::DemoError;
+use super::guest::Guest;
 use crowd::{Crowd, StopOnDrop, Threads};
 use figures::ms;
 use hosts::{Hosts, Takeover};
 use member::Part;
 use network::{Host, Network};
+use redis_tools::Tool;
 use scene::Scene;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use traffic::Ping;
+
+// How long is waited for the reference guest: see `Guest::patience`.
 
 /// A VM that has not answered by then will not.
 const BOOT_MAX: Duration = Duration::from_secs(10);
@@ -61,8 +68,10 @@ const LATE_SAID_NS: u64 = 20_000_000;
 const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 50..=1250;
 
 /// What to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
+    /// What the VM is.
+    pub guest: Guest,
     /// How often the primary is killed.
     pub kills: u32,
     /// After how long a silent host is taken for dead, milliseconds.
@@ -90,8 +99,8 @@ pub fn run(
     let scene = Scene::new()?;
     let network = &scene.network;
     audience.say("LAN: hosts A and B, a client, a switch; between A and B a link for the log");
-    let setup = scene.setup(program, plan.silence_ms);
-    let crowd = Crowd::default();
+    let setup = scene.setup(program, &plan.guest, plan.silence_ms);
+    let crowd = Crowd::new(&plan.guest);
     // They go after the clients: whoever still waits for an answer gets it.
     let mut hosts = Hosts::new(&setup, interrupted);
     std::thread::scope(|scope| {
@@ -124,18 +133,19 @@ impl Course<'_, '_> {
             });
             self.audience.kills_done(kill);
         }
-        self.undisturbed(UNDISTURBED)?;
+        self.undisturbed(self.patience(UNDISTURBED))?;
         let (ping_sent, ping_received) = ping.stop()?;
         self.crowd.stop();
         // Before the VM stops: whoever waits for an answer gets it.
-        self.hosts
-            .wait("the clients to end", CLIENTS_END_MAX, |_| threads.have_ended().then_some(()))?;
+        let limit = self.patience(CLIENTS_END_MAX);
+        self.hosts.wait("the clients to end", limit, |_| threads.have_ended().then_some(()))?;
         let hold = self.hosts.stop()?;
 
         let (tally, traffic) = (self.crowd.counting.tally(), self.crowd.traffic.seen());
-        let (udp, lan) = (self.crowd.prober.seen(), self.crowd.sniffer.seen());
+        let (probed, lan) = (self.crowd.prober.seen(), self.crowd.sniffer.seen());
         let counts = &self.hosts.counts;
         Ok(Summary {
+            guest: self.plan.guest.clone(),
             kills: self.plan.kills,
             seed: self.plan.seed,
             silence_ms: self.plan.silence_ms,
@@ -145,13 +155,15 @@ impl Course<'_, '_> {
             lost: tally.lost,
             repeated: tally.repeated,
             resets: tally.resets,
-            udp_sent: self.crowd.prober.sent(),
-            udp_answered: udp.times.count() as u64,
-            udp_wrong: udp.wrong,
+            probes_sent: self.crowd.prober.sent(),
+            probes_answered: probed.times.count() as u64,
+            probes_wrong: probed.wrong,
             ping_sent,
             ping_received,
             echoes: traffic.echoes,
             pages: traffic.pages,
+            redis_cli: traffic.redis_cli,
+            redis_benchmarks: traffic.redis_benchmarks,
             failed: traffic.failed,
             first_failure: traffic.first_failure.clone(),
             divergences: counts.divergences,
@@ -166,7 +178,12 @@ impl Course<'_, '_> {
         })
     }
 
-    /// Boots the VM on host A, protects it by host B, and starts the clients.
+    /// How long to wait for what the reference guest has `time` for.
+    fn patience(&self, time: Duration) -> Duration {
+        self.plan.guest.patience(time)
+    }
+
+    /// Starts the VM on host A, protects it by host B, and starts the clients.
     fn begin(&mut self, threads: &mut Threads<'_, '_>) -> Result<Ping, DemoError> {
         let crowd = self.crowd;
         threads.start_sniffer()?;
@@ -174,22 +191,49 @@ impl Course<'_, '_> {
         let pid = self.hosts.start(Part::Primary, Host::A)?;
         threads.start_prober()?;
         let first_answer = |_: &Hosts<'_>| crowd.prober.seen().times.last();
-        self.hosts.wait("the VM's first answer", BOOT_MAX, first_answer)?;
-        let text = format!("host A, primary (process {pid}): the VM is booted and answers");
-        self.audience.say(&text);
+        let limit = self.patience(BOOT_MAX);
+        self.hosts.wait("the VM's first answer", limit, first_answer)?;
+        let how = match self.plan.guest {
+            Guest::Reference => "the VM is booted and answers",
+            Guest::Linux(_) => "the Linux VM goes on from its snapshot and answers",
+        };
+        self.audience.say(&format!("host A, primary (process {pid}): {how}"));
         threads.start_rest()?;
-        let ping = self.network.client().enter(Ping::start)?;
-        self.audience.say(
-            "clients: ping, curl, TCP echo of 64 KiB, a UDP datagram every ms, and one TCP \
-             connection to the counter for the whole time",
-        );
+        let clients = match self.plan.guest {
+            Guest::Reference => String::from(
+                "ping, curl, TCP echo of 64 KiB, a UDP datagram every ms, and one TCP connection to \
+                 the counter for the whole time",
+            ),
+            Guest::Linux(_) => format!(
+                "ping, curl, ECHO of 16 KiB by redis{}, an ICMP echo request every 100 ms, and one TCP \
+                 connection with INCR to redis for the whole time",
+                self.start_redis_tools(threads)?
+            ),
+        };
+        let ping = self.network.client().enter(|| Ping::start(&self.plan.guest))?;
+        self.audience.say(&format!("clients: {clients}"));
         self.protect()?;
-        self.undisturbed(UNDISTURBED)?;
+        self.undisturbed(self.patience(UNDISTURBED))?;
         self.audience.say(&format!(
             "now the primary is killed {} times (kill -9, at random moments of seed {})",
             self.plan.kills, self.plan.seed
         ));
         Ok(ping)
+    }
+
+    /// Starts those of redis's programs that are there; which, for a list.
+    fn start_redis_tools(&mut self, threads: &mut Threads<'_, '_>) -> Result<String, DemoError> {
+        let mut started = String::new();
+        for tool in Tool::ALL {
+            let name = tool.name();
+            if tool.is_installed() {
+                threads.start_redis_tool(tool)?;
+                started += &format!(", {name}");
+            } else {
+                self.audience.say(&format!("{name} is not installed (package redis-tools)"));
+            }
+        }
+        Ok(started)
     }
 
     /// Sees to it that the VM is protected.
@@ -218,7 +262,7 @@ impl Course<'_, '_> {
     fn fail_over(&mut self, kill: u32) -> Result<Option<Failover>, DemoError> {
         let (crowd, client) = (self.crowd, self.network.client());
         let mut timers = Ok(String::new());
-        let takeover = self.hosts.kill(|| timers = counting::timers(client))?;
+        let takeover = self.hosts.kill(|| timers = counting::timers(client, &self.plan.guest))?;
         let Some(takeover) = takeover else { return Ok(None) };
         let Takeover { dead, killed_ns, silent_ns, live_ns } = takeover;
         let detect_ns = silent_ns.saturating_sub(killed_ns);
@@ -230,17 +274,19 @@ impl Course<'_, '_> {
             dead.other(),
             ms(golive_ns),
         ));
-        self.hosts.wait("every client to be served again", SERVED_MAX, |_| {
-            let udp = crowd.prober.seen().times.last();
+        let served_max = self.patience(SERVED_MAX);
+        self.hosts.wait("every client to be served again", served_max, |_| {
+            let probe = crowd.prober.seen().times.last();
             let tcp = crowd.counting.tally().times.last();
-            (udp.min(tcp) > Some(live_ns)).then_some(())
+            (probe.min(tcp) > Some(live_ns)).then_some(())
         })?;
         let outage_ns = gap(crowd.prober.seen().times.longest_gap(killed_ns, live_ns))?;
         let tcp_gap_ns = gap(crowd.counting.tally().times.longest_gap(killed_ns, live_ns))?;
         self.audience.say(&format!(
-            "  the clients missed it for {:.1} ms by UDP, for {:.1} ms on the counter connection \
+            "  the clients missed it for {:.1} ms by {}, for {:.1} ms on the counter connection \
              (ss -ti when host {} was live: {})",
             ms(outage_ns),
+            self.plan.guest.probe().name(),
             ms(tcp_gap_ns),
             dead.other(),
             timers?,
@@ -255,7 +301,7 @@ impl Course<'_, '_> {
         }
         self.protect()?;
         let protected_ns = self.hosts.protected().map_or(served_ns, |(_, since_ns)| since_ns);
-        self.hosts.wait("an answer by UDP", SERVED_MAX, |_| {
+        self.hosts.wait("an answer to the prober", served_max, |_| {
             (crowd.prober.seen().times.last() > Some(protected_ns)).then_some(())
         })?;
         let sync_gap_ns = gap(crowd.prober.seen().times.longest_gap(served_ns, protected_ns))?;

@@ -1,26 +1,25 @@
-//! The UDP echo prober: a datagram every millisecond, and when which answer came.
+//! The prober: a knock at the VM's door in every period, and when which answer came.
 
 use super::figures::Times;
+use super::probe::Probe;
 use crate::demo::DemoError;
-use crate::demo::clients::ECHO_PORT;
-use crate::demo::standalone::GUEST_ADDRESS;
 use crate::kvm::clock::boottime_ns;
-use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use socket2::Socket;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// From one datagram to the next.
-const PERIOD: Duration = Duration::from_millis(1);
-
 /// How long a wait for an answer lasts before the stop flag is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// In front of each datagram's number.
+/// In front of each knock's number.
 const MAGIC: [u8; 8] = *b"probe\0\0\0";
 
-const DATAGRAM_BYTES: usize = 16;
+const PAYLOAD_BYTES: usize = 16;
+
+/// Longer than any answer with its headers.
+const ANSWER_BYTES_MAX: usize = 128;
 
 /// A sender that wakes this much too late was kept from running by more than the kernel's timers.
 const LATE_MIN: Duration = Duration::from_millis(3);
@@ -28,6 +27,7 @@ const LATE_MIN: Duration = Duration::from_millis(3);
 /// What the prober saw.
 #[derive(Debug, Default)]
 pub struct Prober {
+    probe: Probe,
     sent: AtomicU64,
     seen: Mutex<Seen>,
     lates: Mutex<Lates>,
@@ -56,11 +56,15 @@ pub struct Seen {
 }
 
 impl Prober {
+    /// One that knocks in this way.
+    pub fn with(probe: Probe) -> Prober {
+        Prober { probe, ..Prober::default() }
+    }
+
     /// Sends and listens until `stop`, in the namespace of the calling thread.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
-        let doing = || DemoError::client("UDP echo");
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(doing())?;
-        socket.connect((GUEST_ADDRESS, ECHO_PORT)).map_err(doing())?;
+        let doing = || DemoError::client(format!("{} echo", self.probe.name()));
+        let socket = self.probe.connect().map_err(doing())?;
         socket.set_read_timeout(Some(LOOK_EVERY)).map_err(doing())?;
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| self.send(&socket, stop));
@@ -70,17 +74,17 @@ impl Prober {
         })
     }
 
-    fn send(&self, socket: &UdpSocket, stop: &AtomicBool) {
+    fn send(&self, socket: &Socket, stop: &AtomicBool) {
         let mut due = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             let number = self.sent.fetch_add(1, Ordering::Relaxed);
-            let mut datagram = [0; DATAGRAM_BYTES];
-            datagram[..8].copy_from_slice(&MAGIC);
-            datagram[8..].copy_from_slice(&number.to_le_bytes());
+            let mut payload = [0; PAYLOAD_BYTES];
+            payload[..8].copy_from_slice(&MAGIC);
+            payload[8..].copy_from_slice(&number.to_le_bytes());
             // Nobody there, or nobody yet: that is what is measured.
-            let _ = socket.send(&datagram);
+            let _ = socket.send(&self.probe.knock(number, &payload));
             // A sender that was kept from running goes on from there: no burst.
-            due = (due + PERIOD).max(Instant::now());
+            due = (due + self.probe.period()).max(Instant::now());
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let late = due.elapsed();
             if late >= LATE_MIN {
@@ -89,13 +93,14 @@ impl Prober {
         }
     }
 
-    fn receive(&self, socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
-        let mut datagram = [0; 2 * DATAGRAM_BYTES];
+    fn receive(&self, mut socket: &Socket, stop: &AtomicBool) -> io::Result<()> {
+        let mut answer = [0; ANSWER_BYTES_MAX];
         while !stop.load(Ordering::Relaxed) {
-            match socket.recv(&mut datagram) {
+            match socket.read(&mut answer) {
                 Ok(length) => {
                     let now_ns = boottime_ns();
-                    let sound = self.is_ours(&datagram[..length]);
+                    let Some(payload) = self.probe.answer(&answer[..length]) else { continue };
+                    let sound = self.is_ours(&payload);
                     let mut seen = self.seen();
                     if sound {
                         seen.times.push(now_ns);
@@ -117,13 +122,13 @@ impl Prober {
         Ok(())
     }
 
-    fn is_ours(&self, datagram: &[u8]) -> bool {
-        let Some((magic, number)) = datagram.split_first_chunk::<8>() else { return false };
+    fn is_ours(&self, payload: &[u8]) -> bool {
+        let Some((magic, number)) = payload.split_first_chunk::<8>() else { return false };
         let Ok(number) = number.try_into().map(u64::from_le_bytes) else { return false };
         *magic == MAGIC && number < self.sent.load(Ordering::Relaxed)
     }
 
-    /// Datagrams sent.
+    /// Knocks so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }

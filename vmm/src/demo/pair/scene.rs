@@ -3,6 +3,7 @@
 use super::member::Setup;
 use super::network::Network;
 use crate::demo::DemoError;
+use crate::demo::guest::Guest;
 use crate::link::key_file;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -29,9 +30,10 @@ impl Scene {
     }
 
     /// What processes made of `program` are told, for a sealed log link.
-    pub fn setup<'a>(&'a self, program: &'a Path, silence_ms: u64) -> Setup<'a> {
+    pub fn setup<'a>(&'a self, program: &'a Path, guest: &'a Guest, silence_ms: u64) -> Setup<'a> {
         Setup {
             program,
+            guest,
             network: &self.network,
             key: Some(&self.key),
             witness: &self.witness,

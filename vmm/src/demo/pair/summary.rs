@@ -1,6 +1,8 @@
 //! What a demonstration came to.
 
 use super::figures::{ms, percentile, spread_ms};
+use super::probe::Probe;
+use crate::demo::guest::Guest;
 use crate::pair::event::Spread;
 use serde_json::{Map, Value, json};
 
@@ -11,13 +13,13 @@ pub struct Failover {
     pub detect_ns: u64,
     /// From there to its being live.
     pub golive_ns: u64,
-    /// The longest time without an answer by UDP.
+    /// The longest time without an answer to the prober.
     pub outage_ns: u64,
     /// The longest time without an answer on the counter connection.
     pub tcp_gap_ns: u64,
-    /// The longest time without an answer by UDP while a new backup was given the memory.
+    /// The longest time without an answer to the prober while a new backup was given the memory.
     pub sync_gap_ns: u64,
-    /// How late a client came to run meanwhile, which wanted to run every millisecond.
+    /// How late the prober came to run meanwhile.
     pub late_ns: u64,
 }
 
@@ -25,6 +27,7 @@ pub struct Failover {
 #[derive(Debug, Default)]
 pub struct Summary {
     /// What was asked for.
+    pub(super) guest: Guest,
     pub(super) kills: u32,
     pub(super) seed: u64,
     pub(super) silence_ms: u64,
@@ -36,13 +39,15 @@ pub struct Summary {
     pub(super) lost: u64,
     pub(super) repeated: u64,
     pub(super) resets: u64,
-    pub(super) udp_sent: u64,
-    pub(super) udp_answered: u64,
-    pub(super) udp_wrong: u64,
+    pub(super) probes_sent: u64,
+    pub(super) probes_answered: u64,
+    pub(super) probes_wrong: u64,
     pub(super) ping_sent: u64,
     pub(super) ping_received: u64,
     pub(super) echoes: u64,
     pub(super) pages: u64,
+    pub(super) redis_cli: u64,
+    pub(super) redis_benchmarks: u64,
     pub(super) failed: u64,
     pub(super) first_failure: Option<String>,
     pub(super) divergences: u64,
@@ -68,7 +73,15 @@ impl Summary {
     /// The figures, for programs.
     pub fn json(&self) -> Map<String, Value> {
         let outages = spread_ms(&self.all(|f| f.outage_ns), &[50, 99, 100]);
+        let probe = self.guest.probe();
+        let probed = json!({
+            "sent": self.probes_sent,
+            "lost": self.probes_sent.saturating_sub(self.probes_answered),
+            "wrong": self.probes_wrong,
+        });
+        let redis = json!({ "cli": self.redis_cli, "benchmarks": self.redis_benchmarks });
         let result = json!({
+            "guest": self.guest.name(),
             "kills": self.kills,
             "completed_failovers": self.failovers.len(),
             "outage_ms": outages,
@@ -88,17 +101,15 @@ impl Summary {
                 "repeated": self.repeated,
                 "resets": self.resets,
             },
-            "udp": {
-                "sent": self.udp_sent,
-                "lost": self.udp_sent.saturating_sub(self.udp_answered),
-                "wrong": self.udp_wrong,
-            },
+            "udp": (probe == Probe::Udp).then_some(&probed),
+            "icmp": (probe == Probe::Icmp).then_some(&probed),
             "ping": {
                 "sent": self.ping_sent,
                 "lost": self.ping_sent.saturating_sub(self.ping_received),
             },
             "echo": { "transfers": self.echoes },
             "http": { "pages": self.pages },
+            "redis": matches!(self.guest, Guest::Linux(_)).then_some(redis),
             "failed_clients": self.failed,
             "divergences": self.divergences,
             "double_live": self.doubles_by_account + self.doubles_on_lan,
@@ -127,10 +138,15 @@ impl Summary {
                 format!("{:.1} ms median, {:.1} ms at most", ms(p50), ms(most))
             }
         };
-        let udp = format!("{} of {} datagrams", self.udp_answered, self.udp_sent);
-        let rows = [
+        let probe = self.guest.probe().name();
+        let echo = match self.guest {
+            Guest::Reference => "TCP echo, 64 KiB each",
+            Guest::Linux(_) => "redis ECHO, 16 KiB each",
+        };
+        let (without, probed) = (format!("without service ({probe})"), format!("{probe} echo"));
+        let mut rows = vec![
             ("failovers", format!("{} of {}", self.failovers.len(), self.kills)),
-            ("without service (UDP)", spread(self.all(|f| f.outage_ns))),
+            (without.as_str(), spread(self.all(|f| f.outage_ns))),
             ("  silence noticed after", spread(self.all(|f| f.detect_ns))),
             ("  and live after another", spread(self.all(|f| f.golive_ns))),
             ("without service (TCP)", spread(self.all(|f| f.tcp_gap_ns))),
@@ -140,10 +156,16 @@ impl Summary {
                 "  lost, repeated, resets",
                 format!("{}, {}, {}", self.lost, self.repeated, self.resets),
             ),
-            ("TCP echo, 64 KiB each", format!("{} came back equal", self.echoes)),
+            (echo, format!("{} came back equal", self.echoes)),
             ("pages by curl", format!("{}", self.pages)),
             ("ping", format!("{} of {} answered", self.ping_received, self.ping_sent)),
-            ("UDP echo", udp),
+            (&probed, format!("{} of {} answered", self.probes_answered, self.probes_sent)),
+        ];
+        if let Guest::Linux(_) = self.guest {
+            let runs = format!("{} numbers, {} runs", self.redis_cli, self.redis_benchmarks);
+            rows.push(("redis-cli, redis-benchmark", runs));
+        }
+        rows.extend([
             ("failed or wrong", format!("{}", self.failed)),
             ("divergences", format!("{}", self.divergences)),
             (
@@ -156,7 +178,7 @@ impl Summary {
             ("takeovers without a kill", format!("{}", self.unplanned)),
             ("client kept waiting for a core", format!("{:.1} ms at most", ms(self.late_ns))),
             ("seed", format!("{}", self.seed)),
-        ];
+        ]);
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
     }
@@ -167,7 +189,7 @@ impl Summary {
             (self.lost, "numbers were lost on the counter connection"),
             (self.repeated, "numbers were repeated on the counter connection"),
             (self.resets, "times the counter connection was reset"),
-            (self.udp_wrong, "UDP answers were wrong"),
+            (self.probes_wrong, "answers to the prober were wrong"),
             (self.divergences, "divergences"),
             (self.doubles_by_account, "times two hosts were live at once, by their accounts"),
             (self.doubles_on_lan, "times the LAN heard a host that was not live"),
@@ -195,7 +217,7 @@ mod tests {
             |s| &mut s.lost,
             |s| &mut s.repeated,
             |s| &mut s.resets,
-            |s| &mut s.udp_wrong,
+            |s| &mut s.probes_wrong,
             |s| &mut s.divergences,
             |s| &mut s.doubles_by_account,
             |s| &mut s.doubles_on_lan,

@@ -1,7 +1,10 @@
-//! The other clients, which run beside the measured ones all the time: ping(8), curl(1), TCP echo.
+//! The other clients, which run beside the measured ones all the time: ping(8), curl(1), TCP echo, and
+//! redis's own where there is a redis server.
 
+use super::redis_tools::{self, Tool};
 use crate::demo::DemoError;
 use crate::demo::clients;
+use crate::demo::guest::Guest;
 use crate::demo::standalone::GUEST_ADDRESS;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,21 +13,21 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// From one ping to the next, seconds.
-const PING_INTERVAL_S: &str = "0.05";
+/// How long a pause lasts before the stop flag is seen.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-const ECHO_BYTES: usize = 64 << 10;
 const ECHO_PAUSE: Duration = Duration::from_millis(100);
 const PAGE_PAUSE: Duration = Duration::from_millis(250);
 
-/// A page that has not come by then will not, seconds.
-const PAGE_MAX_S: u32 = 10;
+/// A page that has not come from the reference guest by then will not.
+const PAGE_MAX: Duration = Duration::from_secs(10);
 
-/// Page fetches and echo transfers.
+/// What these clients do but ping.
 #[derive(Debug, Default)]
 pub struct Traffic {
+    guest: Guest,
     seen: Mutex<Seen>,
 }
 
@@ -35,6 +38,10 @@ pub struct Seen {
     pub echoes: u64,
     /// Pages fetched.
     pub pages: u64,
+    /// Numbers that redis-cli got, each the next one.
+    pub redis_cli: u64,
+    /// Runs of redis-benchmark.
+    pub redis_benchmarks: u64,
     /// What failed, or came back wrong; the first of them in words.
     pub failed: u64,
     /// The first failure.
@@ -42,26 +49,49 @@ pub struct Seen {
 }
 
 impl Traffic {
+    /// With a VM of this guest.
+    pub fn with(guest: Guest) -> Traffic {
+        Traffic { guest, seen: Mutex::default() }
+    }
+
     /// TCP echo transfers until `stop`, in the namespace of the calling thread.
     pub fn echo(&self, stop: &AtomicBool) {
         let mut turn: usize = 0;
         while !stop.load(Ordering::Relaxed) {
             turn += 1;
-            let bytes = (0..ECHO_BYTES).map(|index| (index * 31 + index / 251 + turn) as u8);
-            let result = clients::echo(GUEST_ADDRESS, &bytes.collect::<Vec<u8>>());
+            let bytes =
+                (0..self.guest.echo_bytes()).map(|index| (index * 31 + index / 251 + turn) as u8);
+            let result = self.guest.echo(GUEST_ADDRESS, &bytes.collect::<Vec<u8>>());
             self.note(result, |seen| seen.echoes += 1);
-            std::thread::sleep(ECHO_PAUSE);
+            rest(self.guest.pause(ECHO_PAUSE), stop);
         }
     }
 
-    /// Fetches the page and the status in turn until `stop`, in the namespace of the calling thread.
+    /// Fetches the guest's pages in turn until `stop`, in the namespace of the calling thread.
     pub fn pages(&self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            for path in ["/", "/status"] {
-                let result = clients::fetch_within(GUEST_ADDRESS, path, PAGE_MAX_S);
+            for path in self.guest.pages() {
+                let within = self.guest.patience(PAGE_MAX);
+                let result = clients::fetch_within(GUEST_ADDRESS, path, within);
                 self.note(result, |seen| seen.pages += 1);
-                std::thread::sleep(PAGE_PAUSE);
+                rest(self.guest.pause(PAGE_PAUSE), stop);
             }
+        }
+    }
+
+    /// Runs one of redis's programs again and again until `stop`, in the namespace of the calling thread.
+    pub fn redis(&self, tool: Tool, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            match tool {
+                Tool::Cli => {
+                    let due = self.seen().redis_cli + 1;
+                    self.note(redis_tools::count(due), |seen| seen.redis_cli = due);
+                }
+                Tool::Benchmark => {
+                    self.note(redis_tools::benchmark(), |seen| seen.redis_benchmarks += 1);
+                }
+            }
+            rest(tool.pause(), stop);
         }
     }
 
@@ -82,15 +112,27 @@ impl Traffic {
     }
 }
 
+/// Sleeps for `time`, or until `stop`.
+fn rest(time: Duration, stop: &AtomicBool) {
+    let end = Instant::now() + time;
+    while !stop.load(Ordering::Relaxed) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        std::thread::sleep(left.min(LOOK_EVERY));
+    }
+}
+
 /// A running ping(8); killed on drop.
 #[derive(Debug)]
 pub struct Ping(Child);
 
 impl Ping {
     /// Starts it in the namespace of the calling thread.
-    pub fn start() -> Result<Ping, DemoError> {
+    pub fn start(guest: &Guest) -> Result<Ping, DemoError> {
         let address = GUEST_ADDRESS.to_string();
-        let args = ["-n", "-q", "-i", PING_INTERVAL_S, &address];
+        let args = ["-n", "-q", "-i", guest.ping_interval_s(), &address];
         let mut command = Command::new("ping");
         // Ctrl-C is for us: we end it and read what it saw.
         command.args(args).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -5,6 +5,7 @@ use super::member::Part;
 use super::network::Host;
 use super::scene::Scene;
 use crate::demo::DemoError;
+use crate::demo::guest::Guest;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -45,7 +46,7 @@ pub fn watch(
     begin: impl FnOnce(),
 ) -> Result<Watched, DemoError> {
     let scene = Scene::new()?;
-    let setup = scene.setup(program, silence_ms);
+    let setup = scene.setup(program, &Guest::Reference, silence_ms);
     let mut hosts = Hosts::new(&setup, interrupted);
     hosts.start(Part::Primary, Host::A)?;
     let limit = Instant::now() + FIRST_MAX;

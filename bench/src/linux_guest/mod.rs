@@ -1,0 +1,95 @@
+//! What protection costs a Linux guest: redis INCR on one connection of a VM that is protected and of one
+//! that is not, in turns, and the log that a request takes.
+//!
+//! Both start from the same snapshot, anew for each turn.
+
+mod subject;
+
+use crate::error::BenchError;
+use crate::interleave::Rounds;
+use crate::outcome::{self, Outcome, OutputArgs};
+use crate::vms::CORE_A;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use subject::{Kind, Subject};
+use vmm::demo::guest::{self, Guest};
+
+/// Options of `linux-guest`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    /// Turns of each VM
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Requests of each VM
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    requests: u64,
+    /// Snapshot that scripts/linux-guest.sh made [default: where it puts it]
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
+    /// Core of the client; the VM or primary has core 0, the backup core 1
+    #[arg(long, default_value_t = CORE_A)]
+    client_core: usize,
+    /// What the orders of turns are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Measures and prints.
+pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
+    outcome::run(&args.output, || measure(args), print)
+}
+
+fn measure(args: &Args) -> Result<Outcome, BenchError> {
+    let snapshot = args.snapshot.clone().or_else(guest::default_snapshot);
+    let snapshot = snapshot.filter(|path| path.exists()).ok_or_else(|| {
+        BenchError::Wrong("there is no snapshot: make it with scripts/linux-guest.sh".into())
+    })?;
+    let guest = Guest::Linux(snapshot);
+    let rounds = Rounds { count: args.rounds, seed: args.seed };
+    let mut subjects = Kind::ALL.map(Subject::new);
+    rounds.run("linux-guest", &mut subjects, |round, subject| {
+        subject.turn(&guest, args, &rounds, round)
+    })?;
+
+    let mut outcome = Outcome::new("linux-guest");
+    outcome.put("client_core", args.client_core);
+    let [standalone, protected] =
+        Kind::ALL.map(|kind| subjects[kind as usize].asked.service.quantile_ns(0.5) as f64);
+    outcome.put("ratio_protected_to_standalone_p50", protected / standalone);
+    for Subject { kind, asked, log } in subjects {
+        let count = asked.service.len();
+        let mut figures = json!({
+            "count": count,
+            "per_second": asked.rate(),
+            "latency": outcome.keep(kind.name(), asked.service),
+        });
+        if kind == Kind::Protected {
+            let each = |bytes: u64| bytes as f64 / count as f64;
+            figures["log"] = json!({
+                "bytes_each": each(log.total()),
+                "bytes_each_by_kind": log.by_kind(each),
+            });
+        }
+        outcome.put(kind.name(), figures);
+    }
+    Ok(outcome)
+}
+
+fn print(figures: &Value) {
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    for kind in Kind::ALL {
+        let of = &figures[kind.name()];
+        let ms = |name: &str| number(&of["latency"][name]) / 1e6;
+        let (p50, p99) = (ms("p50_ns"), ms("p99_ns"));
+        println!("{:<11} {} INCR, p50 {p50:.2} ms, p99 {p99:.2} ms", kind.name(), of["count"]);
+    }
+    let ratio = number(&figures["ratio_protected_to_standalone_p50"]);
+    println!("p50 protected to standalone: {ratio:.3}");
+    let log = &figures[Kind::Protected.name()]["log"];
+    println!("log: {:.0} bytes for each INCR, of which", number(&log["bytes_each"]));
+    for (kind, bytes) in log["bytes_each_by_kind"].as_object().into_iter().flatten() {
+        println!("  {kind:<12} {:.1}", number(bytes));
+    }
+}

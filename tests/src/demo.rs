@@ -1,0 +1,121 @@
+//! `understudy demo` and what must be true of each, whatever its guest.
+
+use crate::program::{json, understudy};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// `understudy demo` with temporary files in `folder`.
+pub fn demo(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(understudy());
+    command.arg("demo").args(args).env("TMPDIR", folder);
+    command
+}
+
+/// The figures of a demonstration.
+pub struct Figures(Value);
+
+impl Figures {
+    /// Runs one with `args` to its end, and checks that nothing is left of it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not succeed, or leaves something behind.
+    pub fn of(args: &[&str]) -> Figures {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let demo = demo(folder.path(), &[args, &["--json"]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("understudy starts");
+        let pid = demo.id();
+        let output = demo.wait_with_output().expect("it ends");
+        let [account, stdout] =
+            [&output.stderr, &output.stdout].map(|bytes| String::from_utf8_lossy(bytes));
+        println!("{account}{stdout}");
+        assert!(output.status.success(), "{}", output.status);
+        nothing_is_left(pid, folder.path());
+        Figures(json(&stdout))
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    ///
+    /// When there is no number.
+    pub fn number(&self, pointer: &str) -> f64 {
+        let value = self.0.pointer(pointer).and_then(Value::as_f64);
+        value.unwrap_or_else(|| panic!("{pointer} is no number in {}", self.0))
+    }
+
+    /// Whether there is nothing at `pointer`.
+    pub fn has_none(&self, pointer: &str) -> bool {
+        self.0.pointer(pointer).is_none_or(Value::is_null)
+    }
+
+    /// Checks that each of `kills` kills was survived by somebody else, and that no client saw more of it
+    /// than a pause. `probe` is the prober's name.
+    ///
+    /// # Panics
+    ///
+    /// When something is not as it must be.
+    pub fn check_failovers(&self, kills: f64, probe: &str) {
+        assert_eq!(self.number("/kills"), kills);
+        assert_eq!(self.number("/completed_failovers"), kills);
+        let never = [
+            "/tcp/lost",
+            "/tcp/repeated",
+            "/tcp/resets",
+            &format!("/{probe}/wrong"),
+            "/failed_clients",
+            "/divergences",
+            "/double_live",
+        ];
+        for pointer in never {
+            assert_eq!(self.number(pointer), 0.0, "{pointer}");
+        }
+        // Everybody was there.
+        let probes = format!("/{probe}/sent");
+        let some = ["/tcp/requests", &probes, "/ping/sent", "/echo/transfers", "/http/pages"];
+        for pointer in some {
+            assert!(self.number(pointer) > 0.0, "{pointer}");
+        }
+        assert!(self.number("/lan/frames") > self.number("/tcp/requests"));
+        // Nobody notices a death before it is due, and no client could go on before that.
+        for gap in ["/outage_ms", "/tcp_gap_ms"] {
+            let [p50, p99, max] =
+                ["p50", "p99", "max"].map(|of| self.number(&format!("{gap}/{of}")));
+            assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{gap}");
+            assert!(max >= self.number("/silence_ms") * 0.8, "{gap}");
+        }
+        for figure in ["/detect_ms/p99", "/golive_ms/p99", "/sync_pause_ms/max"] {
+            assert!(self.number(figure) > 0.0, "{figure}");
+        }
+        assert!(self.number("/seed") >= 0.0);
+    }
+}
+
+/// Asserts that nothing is left of demonstration `pid`, whose temporary files were in `folder`.
+///
+/// # Panics
+///
+/// When something is.
+pub fn nothing_is_left(pid: u32, folder: &Path) {
+    let names = |path: &Path| -> Vec<String> {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let prefix = format!("understudy-{pid}-");
+    let mut namespaces = names(Path::new("/run/netns"));
+    namespaces.retain(|name| name.starts_with(&prefix));
+    assert_eq!(namespaces, [""; 0]);
+    assert_eq!(names(folder), [""; 0]);
+    // Each process of the pair has the folder in its command line, ping the VM's address.
+    let folder = folder.to_string_lossy();
+    for process in names(Path::new("/proc")).iter().filter(|name| name.parse::<u32>().is_ok()) {
+        let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        assert!(!line.contains(&*folder), "process {process} is left: {line}");
+    }
+}

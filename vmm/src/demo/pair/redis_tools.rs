@@ -1,0 +1,77 @@
+//! The programs that redis comes with, as clients: redis-cli(1) and redis-benchmark(1).
+
+use crate::demo::DemoError;
+use crate::demo::lan;
+use crate::demo::standalone::GUEST_ADDRESS;
+use std::time::Duration;
+
+/// A program that takes longer than this has lost its server, seconds.
+const TOOL_MAX_S: &str = "120";
+
+/// Requests of one run of redis-benchmark, each of SET and GET.
+const BENCHMARK_REQUESTS: u64 = 5;
+
+const CLI_PAUSE: Duration = Duration::from_secs(3);
+const BENCHMARK_PAUSE: Duration = Duration::from_secs(10);
+
+/// One of the programs. Both are of the package redis-tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// Counts, with a connection for each number.
+    Cli,
+    /// Measures the server, on two connections at once.
+    Benchmark,
+}
+
+impl Tool {
+    /// Both.
+    pub const ALL: [Tool; 2] = [Tool::Cli, Tool::Benchmark];
+
+    /// As the program is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tool::Cli => "redis-cli",
+            Tool::Benchmark => "redis-benchmark",
+        }
+    }
+
+    /// Whether this machine has it.
+    pub fn is_installed(self) -> bool {
+        lan::command(self.name(), &["--version"]).is_ok()
+    }
+
+    /// From the end of one run to the next.
+    pub(super) const fn pause(self) -> Duration {
+        match self {
+            Tool::Cli => CLI_PAUSE,
+            Tool::Benchmark => BENCHMARK_PAUSE,
+        }
+    }
+}
+
+/// The next number by redis-cli, which must be `due`.
+pub(super) fn count(due: u64) -> Result<(), DemoError> {
+    let answer = run(Tool::Cli, &["INCR", "redis-cli"])?;
+    if answer.trim() == due.to_string() {
+        return Ok(());
+    }
+    Err(DemoError::Wrong(format!("redis-cli got {:?} where {due} was due", answer.trim())))
+}
+
+/// A run of redis-benchmark.
+pub(super) fn benchmark() -> Result<(), DemoError> {
+    let count = BENCHMARK_REQUESTS.to_string();
+    let text = run(Tool::Benchmark, &["-t", "set,get", "-c", "2", "-n", &count, "--csv"])?;
+    // It ends well, too, when the server tells it of an error.
+    if ["\"SET\",", "\"GET\","].iter().all(|test| text.contains(test)) {
+        return Ok(());
+    }
+    Err(DemoError::Wrong(format!("redis-benchmark printed {text:?}")))
+}
+
+/// Runs a tool on the VM's server. timeout(1), because neither has a patience of its own.
+fn run(tool: Tool, args: &[&str]) -> Result<String, DemoError> {
+    let address = GUEST_ADDRESS.to_string();
+    let words = [&[TOOL_MAX_S, tool.name(), "-h", &address], args].concat();
+    lan::command("timeout", &words)
+}

@@ -1,0 +1,38 @@
+//! Clients of a redis server, in its own protocol (RESP2: redis.io/docs/reference/protocol-spec).
+
+use super::DemoError;
+use super::clients::{self, CounterService};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// TCP port of the server.
+pub const PORT: u16 = 6379;
+
+/// A server that does not answer for this long is taken for dead.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A key that counts: `INCR` answers with the next number.
+pub const COUNTER: CounterService = CounterService {
+    port: PORT,
+    request: b"*2\r\n$4\r\nINCR\r\n$10\r\nunderstudy\r\n",
+    answer_prefix: ":",
+    patience: PATIENCE,
+};
+
+/// Sends `bytes` with `ECHO`, on a connection of their own, and compares what comes back.
+pub fn echo(address: Ipv4Addr, bytes: &[u8]) -> Result<(), DemoError> {
+    let failed = || DemoError::client("redis ECHO");
+    let mut stream = BufReader::new(clients::connect(address, PORT, PATIENCE)?);
+    let length = format!("${}\r\n", bytes.len());
+    let request = [b"*2\r\n$4\r\nECHO\r\n", length.as_bytes(), bytes, b"\r\n"].concat();
+    stream.get_mut().write_all(&request).map_err(failed())?;
+    let mut announced = String::new();
+    stream.read_line(&mut announced).map_err(failed())?;
+    if announced != length {
+        return Err(DemoError::Wrong(format!("redis ECHO was answered with {announced:?}")));
+    }
+    let mut back = vec![0; bytes.len() + 2];
+    stream.read_exact(&mut back).map_err(failed())?;
+    clients::compare_echo(bytes, back.strip_suffix(b"\r\n").unwrap_or(&back))
+}
