@@ -96,6 +96,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) done: u64,
 
     pub(crate) phase: Phase,
+    /// How much of a dead primary's log was executed when that was looked at last.
+    pub(crate) finished: u64,
     /// Clients ask for nothing new.
     pub(crate) quiet: bool,
     pub(crate) output: OutputLedger,
@@ -159,6 +161,7 @@ impl<'a> Pair<'a> {
             claims: 0,
             done: 0,
             phase: Phase::Faults,
+            finished: 0,
             quiet: false,
             output: OutputLedger::default(),
             released: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! What must come to pass when nothing goes wrong any more.
 
 use logchan::handshake::RETRY_MAX;
+use logchan::ids::Lane;
 use vmm::replica::RoleName;
 
 use crate::sim::system::count::Count;
@@ -44,6 +45,16 @@ impl Pair<'_> {
         self.queue.push(by + 1, Event::Look);
     }
 
+    /// How much of a dead primary's log was executed.
+    fn finished_log(&self) -> u64 {
+        let finishing = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        let finishing = finishing.filter(|process| process.replica.role() == RoleName::Finishing);
+        finishing
+            .filter_map(|process| process.replica.channel())
+            .map(|c| c.consumed(Lane::Latency).0)
+            .sum()
+    }
+
     /// Whether what is demanded has come to pass, or is overdue.
     pub(crate) fn check_progress(&mut self) -> Checked {
         let Phase::Recover { since, by } = self.phase else { return Ok(()) };
@@ -59,6 +70,15 @@ impl Pair<'_> {
             self.counts.add(Count::OutlivedStops, self.custody.stopped.into());
             self.counts.add(Count::RecoveryMs, (now - since) / MS);
             self.phase = Phase::Over;
+            return Ok(());
+        }
+        let finished = self.finished_log();
+        if now > by && finished > self.finished {
+            // A slow host may have much log left to execute, and does.
+            self.finished = finished;
+            let by = now + (by - since);
+            self.phase = Phase::Recover { since, by };
+            self.queue.push(by + 1, Event::Look);
             return Ok(());
         }
         if now > by {
