@@ -23,9 +23,13 @@ fn every_frame_sent_into_a_guest_is_seen_to_be_delivered() {
             for deadline in ["1000", "3000"] {
                 let figures = &result["by_deadline_us"][kind][deadline][state];
                 check_times(figures);
-                let [seen, not_seen] =
-                    ["/frames", "/not_seen"].map(|pointer| number(figures, pointer));
-                assert_eq!(seen + not_seen, 20.0, "{kind} {deadline} {state}: {figures}");
+                let [seen, not_seen, shadowed] =
+                    ["/frames", "/not_seen", "/shadowed"].map(|pointer| number(figures, pointer));
+                assert_eq!(
+                    seen + not_seen + shadowed,
+                    20.0,
+                    "{kind} {deadline} {state}: {figures}"
+                );
             }
         }
     }

@@ -63,12 +63,15 @@ impl GuestState {
 
     /// Brings the guest into this state and sends it `frames`. Called where the client is.
     pub(super) fn send(self, frames: u64, seed: u64) -> Result<Sent, BenchError> {
-        let nothing = || Ok(());
+        let (nothing, idle) = (|| Ok(()), || Ok(false));
         match self {
-            GuestState::Idle => prober::send(frames, IDLE_GAP_US, seed, nothing, nothing),
+            GuestState::Idle => prober::send(frames, IDLE_GAP_US, seed, idle, nothing),
             GuestState::Computing => {
                 let burning = RefCell::new(None);
-                let begin = || Burning::begin(BURN).map(|begun| drop(burning.replace(Some(begun))));
+                let begin = || {
+                    burning.replace(Some(Burning::begin(BURN)?));
+                    Ok(true)
+                };
                 let end = || burning.take().map_or(Ok(()), Burning::end);
                 prober::send(frames, INTO_BURN_US, seed, begin, end)
             }
@@ -76,7 +79,7 @@ impl GuestState {
                 let stop = AtomicBool::new(false);
                 std::thread::scope(|scope| {
                     let mixing = scope.spawn(|| mix(&stop));
-                    let sent = prober::send(frames, GAP_US, seed, nothing, nothing);
+                    let sent = prober::send(frames, GAP_US, seed, idle, nothing);
                     stop.store(true, Ordering::Relaxed);
                     mixing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
                     sent

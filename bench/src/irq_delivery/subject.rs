@@ -1,12 +1,11 @@
 //! One VM under one deadline, in every state of its guest.
 
 use super::Args;
-use super::prober::Sent;
+use super::prober::{Delivered, Sent};
 use super::state::GuestState;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::Outcome;
-use crate::series::Series;
 use crate::stage_trace::{Protection, followed};
 use crate::vms::{CORE_B, pin};
 use serde_json::{Value, json};
@@ -19,16 +18,15 @@ const MISSING_MAX: u64 = 4;
 pub(super) struct Subject {
     pub(super) protected: bool,
     pub(super) deadline_us: u64,
-    delivered: Vec<Series>,
-    missing: Vec<u64>,
+    /// By state of the guest.
+    delivered: Vec<Delivered>,
 }
 
 impl Subject {
     /// Nothing measured yet.
     pub(super) fn new(protected: bool, deadline_us: u64) -> Subject {
-        let states = GuestState::ALL.len();
-        let delivered = (0..states).map(|_| Series::new()).collect();
-        Subject { protected, deadline_us, delivered, missing: vec![0; states] }
+        let delivered = GuestState::ALL.iter().map(|_| Delivered::new()).collect();
+        Subject { protected, deadline_us, delivered }
     }
 
     /// One turn: starts the VM, sends a share of the frames in each state, stops it, and reads what it
@@ -48,17 +46,19 @@ impl Subject {
         let options = ["--deadline-us", &deadline, "--spin-us", &spin];
         let protection = if self.protected { Protection::Sealed } else { Protection::Standalone };
         let (sent, trace) = followed(protection, &options, || send(frames, seed))?;
-        for (index, sent) in sent.iter().enumerate() {
-            let (delivered, missing) = sent.delivered(&trace);
-            self.delivered[index].add(&delivered);
-            self.missing[index] += missing;
+        for (all, sent) in self.delivered.iter_mut().zip(sent) {
+            let Delivered { times, missing, shadowed } = sent.delivered(&trace);
+            all.times.add(&times);
+            all.missing += missing;
+            all.shadowed += shadowed;
         }
         self.check()
     }
 
     fn check(&self) -> Result<(), BenchError> {
-        for (index, state) in GuestState::ALL.iter().enumerate() {
-            let (seen, missing) = (self.delivered[index].len(), self.missing[index]);
+        for (delivered, state) in self.delivered.iter().zip(GuestState::ALL) {
+            let missing = delivered.missing + delivered.shadowed;
+            let seen = delivered.times.len();
             if missing * MISSING_MAX > seen + missing {
                 return Err(BenchError::Wrong(format!(
                     "in a guest that is {}, {missing} frames of {} were not seen to be delivered",
@@ -74,10 +74,11 @@ impl Subject {
     pub(super) fn figures(&self, state: GuestState, outcome: &mut Outcome) -> Value {
         let kind = if self.protected { "protected" } else { "standalone" };
         let name = format!("{kind}.{}.{}us", state.name(), self.deadline_us);
-        let index = state as usize;
-        let mut figures = outcome.keep(&name, self.delivered[index].clone());
-        figures["frames"] = json!(self.delivered[index].len());
-        figures["not_seen"] = json!(self.missing[index]);
+        let Delivered { times, missing, shadowed } = &self.delivered[state as usize];
+        let mut figures = outcome.keep(&name, times.clone());
+        figures["frames"] = json!(times.len());
+        figures["not_seen"] = json!(missing);
+        figures["shadowed"] = json!(shadowed);
         figures
     }
 }
