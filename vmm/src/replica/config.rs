@@ -55,7 +55,7 @@ pub struct ReplicaConfig {
     pub timing: Timing,
     /// Output that may wait.
     pub hold: HoldLimits,
-    /// How far into a [stretch](super::stretch) outputs leave without an acknowledgement of their own.
+    /// How far into a stretch (see `stretch.rs`) outputs leave without an acknowledgement of their own.
     pub early_max: Duration,
     /// What to do without a backup.
     pub on_backup_loss: OnBackupLoss,

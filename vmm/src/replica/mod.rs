@@ -38,7 +38,7 @@
 //! # What may be lost
 //!
 //! Nothing that left. An output leaves after all that led to it is in the backup's memory
-//! ([`stretch`]: all that does not follow from what is before it). The backup executes all it has before
+//! (`stretch`: all that does not follow from what is before it). The backup executes all it has before
 //! it asks for the claim, and when it has gone live takes nothing in before it has made what may have left
 //! beyond that. It makes the same outputs and keeps each until the primary reports that it has left; what
 //! is kept at takeover is sent again.
