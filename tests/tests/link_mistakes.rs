@@ -251,7 +251,9 @@ fn frames_of_another_version_are_told() {
         count += 1;
         (count % 2 == 0).then(|| frame.clone())
     };
-    fails_against(&Wire::up(), next, "does the other host run the same version (frame format 1)?");
+    let told =
+        format!("does the other host run the same version (frame format {})?", seal::VERSION);
+    fails_against(&Wire::up(), next, &told);
 }
 
 /// Another build at the other end, whose handshake can still be read.
@@ -278,9 +280,11 @@ fn protocol_of_another_version_is_told() {
         peer.poll_transmit(&mut frame).map(|length| frame[..length].to_vec())
     };
     // It does not answer, so it may be a recording, and is waited for to the end.
-    let text =
-        "the peer speaks protocol version 2, we speak 1: run the same build; unless somebody";
-    fails_against(&wire, next, text);
+    let (theirs, ours) = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION);
+    let told = format!(
+        "the peer speaks protocol version {theirs}, we speak {ours}: run the same build; unless somebody"
+    );
+    fails_against(&wire, next, &told);
 }
 
 /// A VM's primary, as far as anybody on the wire can tell: it meets who fits, and sends `bytes`. Until
