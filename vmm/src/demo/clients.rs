@@ -178,14 +178,16 @@ pub fn first_ping_reply(
         if vm.has_ended() {
             return Err(DemoError::Wrong(String::from("the VM ended before it answered a ping")));
         }
-        match socket.send_to(&icmp::request(sequence, &[]), &target) {
+        match socket.send_to(&icmp::CLIENTS.request(sequence, &[]), &target) {
             // The tap exists but its VM does not answer ARP yet.
             Err(error) if error.kind() == io::ErrorKind::HostUnreachable => {}
             result => drop(result.map_err(failed())?),
         }
         let mut reply = [0; 128];
         match (&socket).read(&mut reply) {
-            Ok(length) if icmp::reply(&reply[..length]).is_some() => return Ok(start.elapsed()),
+            Ok(length) if icmp::CLIENTS.reply(&reply[..length]).is_some() => {
+                return Ok(start.elapsed());
+            }
             Ok(_another) => {}
             Err(error)
                 if matches!(

@@ -8,9 +8,6 @@ use pnet::packet::ipv4::Ipv4Packet;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 
-/// Tells our replies from those that somebody else waits for.
-const IDENTIFIER: u16 = 0x5553;
-
 /// Bytes of an ICMP header.
 const HEADER_BYTES: usize = 8;
 
@@ -19,26 +16,45 @@ pub fn socket() -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))
 }
 
-/// An echo request.
-pub fn request(sequence: u16, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER_BYTES];
-    bytes.extend(payload);
-    let mut request = MutableEchoRequestPacket::new(&mut bytes).expect("it has a header");
-    request.set_icmp_type(IcmpTypes::EchoRequest);
-    request.set_identifier(IDENTIFIER);
-    request.set_sequence_number(sequence);
-    let sum = checksum(&IcmpPacket::new(request.packet()).expect("it has a header"));
-    request.set_checksum(sum);
-    bytes
+/// Echo requests with this identifier, and their replies. It tells them from those of others on the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Echo(pub u16);
+
+/// That of the clients here.
+pub const CLIENTS: Echo = Echo(0x5553);
+
+/// A reply to an echo request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The request's number.
+    pub sequence: u16,
+    /// What it carried.
+    pub payload: Vec<u8>,
 }
 
-/// The payload of a reply to a request of ours, out of an IPv4 packet.
-pub fn reply(packet: &[u8]) -> Option<Vec<u8>> {
-    let ip = Ipv4Packet::new(packet)?;
-    let reply = EchoReplyPacket::new(ip.payload())?;
-    let is_ours =
-        reply.get_icmp_type() == IcmpTypes::EchoReply && reply.get_identifier() == IDENTIFIER;
-    is_ours.then(|| reply.payload().to_vec())
+impl Echo {
+    /// A request.
+    pub fn request(self, sequence: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes.extend(payload);
+        let mut request = MutableEchoRequestPacket::new(&mut bytes).expect("it has a header");
+        request.set_icmp_type(IcmpTypes::EchoRequest);
+        request.set_identifier(self.0);
+        request.set_sequence_number(sequence);
+        let sum = checksum(&IcmpPacket::new(request.packet()).expect("it has a header"));
+        request.set_checksum(sum);
+        bytes
+    }
+
+    /// The reply to one of these requests that an IPv4 packet holds.
+    pub fn reply(self, packet: &[u8]) -> Option<Reply> {
+        let ip = Ipv4Packet::new(packet)?;
+        let reply = EchoReplyPacket::new(ip.payload())?;
+        let is_ours =
+            reply.get_icmp_type() == IcmpTypes::EchoReply && reply.get_identifier() == self.0;
+        let sequence = reply.get_sequence_number();
+        is_ours.then(|| Reply { sequence, payload: reply.payload().to_vec() })
+    }
 }
 
 #[cfg(test)]
@@ -53,15 +69,28 @@ mod tests {
     }
 
     #[test]
-    fn reply_to_ours_has_its_payload_and_anything_else_none() {
-        let mut message = request(7, b"payload");
+    fn reply_to_ours_has_its_number_and_payload_and_anything_else_none() {
+        let mut message = CLIENTS.request(7, b"payload");
         assert_eq!(message[6..8], [0, 7]);
-        assert_eq!(reply(&packet(&message)), None, "a request");
+        assert_eq!(CLIENTS.reply(&packet(&message)), None, "a request");
+        message[0] = 3;
+        assert_eq!(CLIENTS.reply(&packet(&message)), None, "unreachable");
         message[0] = 0;
-        assert_eq!(reply(&packet(&message)), Some(b"payload".to_vec()));
+        let reply = Reply { sequence: 7, payload: b"payload".to_vec() };
+        assert_eq!(CLIENTS.reply(&packet(&message)), Some(reply));
         message[4] ^= 1;
-        assert_eq!(reply(&packet(&message)), None, "somebody else's");
-        assert_eq!(reply(&packet(&message[..4])), None);
-        assert_eq!(reply(&[]), None);
+        assert_eq!(CLIENTS.reply(&packet(&message)), None, "somebody else's");
+        assert_eq!(CLIENTS.reply(&packet(&message[..4])), None, "cut short");
+        assert_eq!(CLIENTS.reply(&[]), None);
+    }
+
+    #[test]
+    fn request_has_a_sound_checksum() {
+        let bytes = CLIENTS.request(0x1234, &[0; 56]);
+        // The one's complement sum over everything, the checksum included, is all ones (RFC 1071).
+        let words =
+            bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+        let sum: u32 = words.sum();
+        assert_eq!((sum >> 16) + (sum & 0xffff), 0xffff);
     }
 }

@@ -265,20 +265,19 @@ impl Replica {
 
     /// A run ended at no position: `KVM_RUN` was interrupted, or a window opened at CPL0.
     pub fn stray(&mut self, now: Time) -> Step<StrayAdvice> {
-        let side = self.side();
-        if side == Side::World {
-            self.run_ended(now);
-        }
-        match side {
-            Side::World if self.is_catching_up() => Step::Ready(StrayAdvice::Resume),
-            Side::World => match &self.role {
-                Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
-                    Step::Ready(StrayAdvice::Checkpoint)
-                }
-                Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
-                    Step::Ready(StrayAdvice::AsNeeded)
-                }
-            },
+        match self.side() {
+            Side::World => {
+                self.run_ended(now);
+                Step::Ready(match &self.role {
+                    _ if self.is_catching_up() => StrayAdvice::Resume,
+                    Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
+                        StrayAdvice::Checkpoint
+                    }
+                    Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
+                        StrayAdvice::AsNeeded
+                    }
+                })
+            }
             // The region ends where the log says.
             Side::Log => Step::Ready(StrayAdvice::Resume),
             Side::Nobody => Step::Wait,

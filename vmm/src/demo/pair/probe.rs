@@ -51,7 +51,7 @@ impl Probe {
         match self {
             Probe::Udp => payload.to_vec(),
             // The payload has the whole number.
-            Probe::Icmp => icmp::request(number as u16, payload),
+            Probe::Icmp => icmp::CLIENTS.request(number as u16, payload),
         }
     }
 
@@ -59,7 +59,7 @@ impl Probe {
     pub(super) fn answer(self, received: &[u8]) -> Option<Vec<u8>> {
         match self {
             Probe::Udp => Some(received.to_vec()),
-            Probe::Icmp => icmp::reply(received),
+            Probe::Icmp => icmp::CLIENTS.reply(received).map(|reply| reply.payload),
         }
     }
 }
