@@ -17,6 +17,16 @@ pub struct SessionId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
+/// Names a witness: drawn at random when the witness is set up, so two hosts that were given different
+/// witnesses notice it when they meet. 0: no witness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WitnessId(pub u64);
+
+/// Names one life of one process towards the witness: drawn at random when the process starts, and
+/// written into every claim that it makes. 0: no claimant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Claimant(pub u64);
+
 /// A position in one lane of a channel: the number of bytes of log before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogSeq(pub u64);
@@ -47,6 +57,18 @@ macro_rules! displays_as_its_number {
 }
 
 displays_as_its_number!(VmId SessionId Term LogSeq FrameNumber);
+
+macro_rules! displays_as_hex {
+    ($($name:ident)*) => {
+        $(impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:016x}", self.0)
+            }
+        })*
+    };
+}
+
+displays_as_hex!(WitnessId Claimant);
 
 /// Which end of the channel this is. The discriminant is its number on the wire; 0 is neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use logchan::handshake::{
     Identity, PROTOCOL_VERSION, PresharedKey, Received, SecureLink, Security,
 };
-use logchan::ids::{Role, Term, VmId};
+use logchan::ids::{Claimant, Role, Term, VmId, WitnessId};
 use logchan::time::Time;
 
 struct Counting;
@@ -55,6 +55,8 @@ fn endpoint(role: Role, byte: u8) -> SecureLink {
         cpu_digest: 0,
         guest_digest: 0,
         term: Term(1),
+        witness: WitnessId(0),
+        claimant: Claimant(0),
         timing: 0,
         frame_bytes_max: 1500,
     };

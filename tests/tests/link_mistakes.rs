@@ -5,7 +5,7 @@ use logchan::endpoint::Settings;
 use logchan::entry::Entry;
 use logchan::entry_codec::encode;
 use logchan::handshake::{Identity, PROTOCOL_VERSION, SecureLink, Security};
-use logchan::ids::{Lane, Role, Term, VmId};
+use logchan::ids::{Claimant, Lane, Role, Term, VmId, WitnessId};
 use logchan::seal;
 use logchan::time::Time;
 use netpath::{FRAME_MAX, FramePort, MacAddr, PacketConfig, PacketPort, ReceivePath, WaitPolicy};
@@ -155,7 +155,7 @@ fn signal_while_waiting_ends_with_the_diagnosis() {
     let wire = Wire::up();
     let process = wire.start(Side::A, Role::Primary, &[]);
     wire.wait_for_frames(1);
-    process.signal(nix::sys::signal::Signal::SIGINT);
+    process.signal(nix::sys::signal::Signal::SIGTERM);
     process.finish().failure(12, "no frame came from");
 }
 
@@ -268,6 +268,8 @@ fn protocol_of_another_version_is_told() {
         cpu_digest: 0,
         guest_digest: 0,
         term: Term(0),
+        witness: WitnessId(0),
+        claimant: Claimant(0),
         timing: Timing::DEFAULT.fingerprint(),
         frame_bytes_max: 1500,
     };

@@ -2,7 +2,7 @@
 
 use crate::channel::{Config, ConfigError, Mutants, Timing};
 use crate::handshake::{Identity, PROTOCOL_VERSION, Peer};
-use crate::ids::{Lane, Role, SessionId, Term, VmId};
+use crate::ids::{Claimant, Lane, Role, SessionId, Term, VmId, WitnessId};
 use crate::seal::SEAL_OVERHEAD_BYTES;
 
 /// What one host is told of the channel. The VM, the digests and the times must be those of the other
@@ -19,6 +19,10 @@ pub struct Settings {
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
+    /// The witness of the VM; 0 where there is none.
+    pub witness: WitnessId,
+    /// The name that this process makes its claims under; 0 where it makes none.
+    pub claimant: Claimant,
     /// Bytes that a frame may have, its seal included: the interface's MTU.
     pub frame_bytes_max: usize,
     /// See [`Config::window_bytes`].
@@ -30,7 +34,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Settings with the defaults of [`Config::new`]; the digests are zero.
+    /// Settings with the defaults of [`Config::new`]; the digests are zero, and there is no witness.
     pub fn new(role: Role, vm: VmId, term: Term) -> Settings {
         let Config { frame_bytes_max, window_bytes, timing, mutants, .. } =
             Config::new(vm, SessionId(0), term);
@@ -40,6 +44,8 @@ impl Settings {
             term,
             cpu_digest: 0,
             guest_digest: 0,
+            witness: WitnessId::default(),
+            claimant: Claimant::default(),
             frame_bytes_max: frame_bytes_max + SEAL_OVERHEAD_BYTES,
             window_bytes,
             timing,
@@ -68,6 +74,8 @@ impl Settings {
             cpu_digest: self.cpu_digest,
             guest_digest: self.guest_digest,
             term: self.term,
+            witness: self.witness,
+            claimant: self.claimant,
             timing: self.timing.fingerprint(),
             frame_bytes_max: u16::try_from(self.frame_bytes_max).expect("checked"),
         }

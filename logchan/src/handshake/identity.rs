@@ -6,20 +6,20 @@
 //!
 //! ```text
 //! version u16 | role u8 | incarnation u64 | vm_id u64 | cpu_digest u64 | guest_digest u64 | term u64 |
-//! timing u32 | frame_bytes_max u16
+//! witness u64 | claimant u64 | timing u32 | frame_bytes_max u16
 //! ```
 
 use crate::error::FieldError;
-use crate::ids::{Role, Term, VmId};
+use crate::ids::{Claimant, Role, Term, VmId, WitnessId};
 use crate::limits::{SEALED_FRAME_BYTES_MAX, SEALED_FRAME_BYTES_MIN};
 use crate::wire::Reader;
 
 /// Version of all that two endpoints say to each other: moves with [`crate::frame::FRAME_VERSION`],
 /// with the log's entries, and with the layout of an identity.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Bytes of an identity.
-pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 5 * 8 + 4 + 2;
+pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 7 * 8 + 4 + 2;
 
 /// What an endpoint says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,11 @@ pub struct Identity {
     pub guest_digest: u64,
     /// The term that the endpoint is in; of a backup, the newest that it knows of, 0 for none.
     pub term: Term,
+    /// The witness that decides who may take the next term.
+    pub witness: WitnessId,
+    /// The name that the process makes its claims under. The backup needs the primary's: it claims the
+    /// next term only from a witness that has this one as the owner of the current term.
+    pub claimant: Claimant,
     /// [`Timing::fingerprint`](crate::channel::Timing::fingerprint): the lease of one side means
     /// nothing against the silence of another.
     pub timing: u32,
@@ -96,6 +101,16 @@ pub enum Mismatch {
         /// The peer's.
         theirs: Term,
     },
+    /// Two witnesses: each host could win the next term at its own.
+    #[error(
+        "the peer's witness is {theirs}, ours is {ours}: give both hosts the same witness (is the shared storage mounted on both?)"
+    )]
+    Witness {
+        /// Our witness.
+        ours: WitnessId,
+        /// The peer's.
+        theirs: WitnessId,
+    },
     /// Other times.
     #[error("the peer's silence, lease or heartbeat times are not ours: configure the same ones")]
     Timing,
@@ -114,12 +129,20 @@ impl Identity {
         let mut bytes = [0; IDENTITY_BYTES];
         bytes[..2].copy_from_slice(&self.protocol_version.to_le_bytes());
         bytes[2] = self.role.number();
-        let words = [incarnation, self.vm_id.0, self.cpu_digest, self.guest_digest, self.term.0];
-        for (to, word) in bytes[3..43].chunks_exact_mut(8).zip(words) {
+        let words = [
+            incarnation,
+            self.vm_id.0,
+            self.cpu_digest,
+            self.guest_digest,
+            self.term.0,
+            self.witness.0,
+            self.claimant.0,
+        ];
+        for (to, word) in bytes[3..59].chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
-        bytes[43..47].copy_from_slice(&self.timing.to_le_bytes());
-        bytes[47..].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
+        bytes[59..63].copy_from_slice(&self.timing.to_le_bytes());
+        bytes[63..].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
         bytes
     }
 
@@ -148,6 +171,8 @@ impl Identity {
             cpu_digest: reader.u64("cpu_digest")?,
             guest_digest: reader.u64("guest_digest")?,
             term: Term(reader.u64("term")?),
+            witness: WitnessId(reader.u64("witness")?),
+            claimant: Claimant(reader.u64("claimant")?),
             timing: reader.u32("timing")?,
             frame_bytes_max: reader.u16("frame_bytes_max")?,
         };
@@ -181,6 +206,9 @@ impl Identity {
         if self.guest_digest != peer.guest_digest {
             let (ours, theirs) = (self.guest_digest, peer.guest_digest);
             return Some(Mismatch::GuestImage { ours, theirs });
+        }
+        if self.witness != peer.witness {
+            return Some(Mismatch::Witness { ours: self.witness, theirs: peer.witness });
         }
         if self.timing != peer.timing {
             return Some(Mismatch::Timing);
@@ -234,6 +262,8 @@ mod tests {
         cpu_digest: 2,
         guest_digest: 0x0102_0304_0506_0708,
         term: Term(4),
+        witness: WitnessId(5),
+        claimant: Claimant(6),
         timing: 0x0a0b_0c0d,
         frame_bytes_max: 1500,
     };
@@ -243,7 +273,8 @@ mod tests {
         let bytes = OURS.encode(9);
         let mut expected = alloc::vec![3, 0, 2, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
-        expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 0xd, 0xc, 0xb, 0xa, 0xdc, 5]);
+        expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([6, 0, 0, 0, 0, 0, 0, 0, 0xd, 0xc, 0xb, 0xa, 0xdc, 5]);
         assert_eq!(bytes[..], expected);
     }
 
@@ -259,6 +290,7 @@ mod tests {
             (OURS, "is the backup"),
             (Identity { cpu_digest: 6, ..peer }, "CPU model"),
             (Identity { guest_digest: 6, ..peer }, "guest image"),
+            (Identity { witness: WitnessId(6), ..peer }, "peer's witness is 0000000000000006"),
             (Identity { timing: 6, ..peer }, "times are not ours"),
             (Identity { term: Term(3), ..peer }, "term 4 has begun"),
         ];
@@ -279,6 +311,12 @@ mod tests {
             assert_eq!(primary.session_term(&backup), Term(4));
             assert_eq!(backup.session_term(&primary), Term(4));
         }
+    }
+
+    #[test]
+    fn claimants_of_a_fitting_pair_differ() {
+        let peer = Identity { role: Role::Primary, claimant: Claimant(7), ..OURS };
+        assert_eq!(OURS.mismatch(&peer), None);
     }
 
     #[test]

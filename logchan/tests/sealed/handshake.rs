@@ -4,7 +4,7 @@ use logchan::handshake::{
     ANSWER_BURST, Identity, LinkEvent, Mismatch, PresharedKey, RETRY_MAX, Received, SecureLink,
     Security,
 };
-use logchan::ids::{Role, Term, VmId};
+use logchan::ids::{Role, Term, VmId, WitnessId};
 use logchan::seal::OpenError;
 use logchan::time::Duration;
 
@@ -193,6 +193,7 @@ fn mismatches_are_named_at_both_ends() {
         (PRIMARY, "and so are we"),
         (Identity { cpu_digest: 1, ..BACKUP }, "CPU model"),
         (Identity { guest_digest: 1, ..BACKUP }, "guest image"),
+        (Identity { witness: WitnessId(1), ..BACKUP }, "peer's witness"),
         (Identity { timing: 1, ..BACKUP }, "times are not ours"),
     ];
     for (identity, part) in cases {

@@ -4,7 +4,7 @@ use logchan::handshake::{
     HANDSHAKE_FRAME_BYTES, Identity, LinkEvent, PROTOCOL_VERSION, PresharedKey, Received,
     SecureLink, Security,
 };
-use logchan::ids::{Role, Term, VmId};
+use logchan::ids::{Claimant, Role, Term, VmId, WitnessId};
 use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader};
 use logchan::time::{Duration, Time};
 
@@ -17,6 +17,8 @@ pub(crate) const PRIMARY: Identity = Identity {
     cpu_digest: 0xc0,
     guest_digest: 0x60,
     term: Term(1),
+    witness: WitnessId(0x71),
+    claimant: Claimant(0xc1),
     timing: 0,
     frame_bytes_max: 1500,
 };

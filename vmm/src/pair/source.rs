@@ -401,8 +401,8 @@ impl<P: FramePort> PairSource<P> {
 
 /// Asks whomever the engine wants to be asked.
 fn pass_on(replica: &mut Replica, witness: &mut WitnessClient) {
-    if let Some(Command::Claim { term }) = replica.poll_command() {
-        witness.ask(term);
+    if let Some(Command::Claim { term, previous }) = replica.poll_command() {
+        witness.ask(term, previous);
     }
 }
 

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use super::*;
 use crate::replay::event_source::{Input, Position, Wants};
 use logchan::handshake::Security;
-use logchan::ids::{Term, VmId};
+use logchan::ids::{Claimant, Term, VmId};
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration, Time};
 use netpath::MacAddr;
@@ -102,7 +102,8 @@ impl Pair {
                     *byte = (word >> 56) as u8;
                 }
             };
-            let config = ReplicaConfig::new(VmId(1), CARD, 1);
+            let claimant = Claimant(0xc0 + start as u64);
+            let config = ReplicaConfig { claimant, ..ReplicaConfig::new(VmId(1), CARD, 1) };
             Replica::new(config, start, Security::Insecure, Box::new(entropy), now).unwrap()
         });
         Pair { hosts, now, cut: [false; 2] }
@@ -152,7 +153,7 @@ impl Pair {
 
     /// The witness is asked, and says this.
     fn answer(&mut self, host: usize, answer: Answer) {
-        let Some(Command::Claim { term }) = self.hosts[host].poll_command() else {
+        let Some(Command::Claim { term, .. }) = self.hosts[host].poll_command() else {
             panic!("host {host} as {} asks nothing", self.hosts[host].role());
         };
         self.hosts[host].handle_witness(self.now, term, answer);
@@ -285,6 +286,21 @@ fn claiming_ends_as_the_witness_says() {
     pair.answer(1, Answer::Lost);
     assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Seeking, Term(2)));
     assert_eq!(pair.hosts[1].next_region(pair.now), Step::Void);
+}
+
+/// A witness that does not have that owner is another one than the pair's, or has lost files.
+#[test]
+fn claim_names_the_owner_of_the_term_before() {
+    let primary = Claimant(0xc0 + Start::Primary as u64);
+    let command = Pair::new().hosts[0].poll_command();
+    assert_eq!(command, Some(Command::Claim { term: Term(1), previous: None }));
+    let next = Some(Command::Claim { term: Term(2), previous: Some(primary) });
+    let mut pair = Pair::protected();
+    pair.part();
+    assert_eq!(pair.hosts[0].poll_command(), next, "of a primary that lost its backup");
+    let mut pair = Pair::protected();
+    pair.claim();
+    assert_eq!(pair.hosts[1].poll_command(), next, "of a backup whose primary is silent");
 }
 
 #[test]

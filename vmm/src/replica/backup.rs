@@ -14,7 +14,9 @@ use logchan::time::Time;
 impl Replica {
     /// A primary was met.
     pub(super) fn begin_syncing(&mut self) {
-        self.term = self.endpoint.as_ref().and_then(Endpoint::term).unwrap_or(self.term);
+        let endpoint = self.endpoint.as_ref().expect("a primary was met");
+        self.term = endpoint.term().unwrap_or(self.term);
+        self.term_owner = endpoint.peer().map_or(self.term_owner, |peer| peer.identity.claimant);
         self.log_base = self.watermark;
         self.hold.clear();
         self.staging = Staging::default();

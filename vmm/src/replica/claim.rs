@@ -1,6 +1,6 @@
 //! Asking the witness, until it answers.
 
-use logchan::ids::Term;
+use logchan::ids::{Claimant, Term};
 use logchan::time::{Duration, Time};
 
 /// What the witness says about a claim.
@@ -18,6 +18,8 @@ pub enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) term: Term,
+    /// Who must own the term before, or the witness is not the one that gave it; `None`: the VM is booted.
+    pub(super) previous: Option<Claimant>,
     state: State,
 }
 
@@ -32,8 +34,14 @@ enum State {
 }
 
 impl Claim {
-    pub(super) fn new(term: Term) -> Claim {
-        Claim { term, state: State::Due }
+    /// The claim of the term in which a VM is booted.
+    pub(super) fn first(term: Term) -> Claim {
+        Claim { term, previous: None, state: State::Due }
+    }
+
+    /// The claim of the term after `term`, which is `owner`'s.
+    pub(super) fn after(term: Term, owner: Claimant) -> Claim {
+        Claim { term: Term(term.0 + 1), previous: Some(owner), state: State::Due }
     }
 
     /// Whether the witness is to be asked now; from now on it counts as asked.

@@ -4,7 +4,7 @@ use super::mutant::Mutants;
 use super::stretch::EARLY_MAX;
 use logchan::channel::{ConfigError, Timing};
 use logchan::endpoint::Settings;
-use logchan::ids::{Lane, Role as End, Term, VmId};
+use logchan::ids::{Claimant, Lane, Role as End, Term, VmId, WitnessId};
 use logchan::limits::{CHECKPOINT_PAGES_MAX, ENTRY_BYTES_MAX, told_pages_max};
 use logchan::time::Duration;
 use netpath::MacAddr;
@@ -30,7 +30,7 @@ pub enum Start {
     Backup,
 }
 
-/// What a replica is told. But for the start, the two hosts must be told the same.
+/// What a replica is told. But for start and claimant, the two hosts must be told the same.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
     /// The VM.
@@ -39,6 +39,10 @@ pub struct ReplicaConfig {
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
+    /// The witness that is asked.
+    pub witness: WitnessId,
+    /// The name that this process makes its claims under; the one value that must differ.
+    pub claimant: Claimant,
     /// The address of the VM's NIC.
     pub mac: MacAddr,
     /// Pages of guest memory.
@@ -89,6 +93,8 @@ impl ReplicaConfig {
             vm,
             cpu_digest: 0,
             guest_digest: 0,
+            witness: WitnessId::default(),
+            claimant: Claimant::default(),
             mac,
             memory_pages,
             told_pages_max: told_pages_max(memory_pages),
@@ -129,6 +135,8 @@ impl ReplicaConfig {
             term,
             cpu_digest: self.cpu_digest,
             guest_digest: self.guest_digest,
+            witness: self.witness,
+            claimant: self.claimant,
             frame_bytes_max: self.frame_bytes_max,
             window_bytes: self.window_bytes,
             timing: self.timing,

@@ -15,7 +15,7 @@ use logchan::channel::{Channel, Event};
 use logchan::endpoint::{Endpoint, EndpointEvent, EndpointVerdict};
 use logchan::entry_stats::EntryStatsTable;
 use logchan::handshake::{Entropy, Security};
-use logchan::ids::{Role as End, Term};
+use logchan::ids::{Claimant, Role as End, Term};
 use logchan::limits::{CONSOLE_BYTES_MAX, ENTRY_BYTES_MAX, FRAME_BYTES_MAX};
 use logchan::time::Time;
 use netpath::announce::{Announcer, GuestAddresses};
@@ -54,6 +54,8 @@ pub struct Replica {
     pub(super) role: Role,
     /// The term that this host speaks in; of a backup, the newest that it knows of.
     pub(super) term: Term,
+    /// Of a backup: who owns [`term`](Self::term), as the primary of this session said.
+    pub(super) term_owner: Claimant,
     /// `None`: standalone, or over.
     pub(super) endpoint: Option<Endpoint>,
     /// When to be ready for another peer.
@@ -113,7 +115,7 @@ impl Replica {
         let (role, term) = match start {
             Start::Standalone => (Role::Standalone, Term(0)),
             Start::Primary => {
-                (Role::Primary(Primary::Starting(Claim::new(FIRST_TERM))), FIRST_TERM)
+                (Role::Primary(Primary::Starting(Claim::first(FIRST_TERM))), FIRST_TERM)
             }
             Start::Backup => (Role::Backup(Backup::Seeking), Term(0)),
         };
@@ -129,6 +131,7 @@ impl Replica {
         Ok(Replica {
             role,
             term,
+            term_owner: Claimant::default(),
             endpoint,
             renew_at: None,
             hold: HoldQueue::new(config.hold),
@@ -199,7 +202,8 @@ impl Replica {
     /// Whom to ask, if anybody.
     pub fn poll_command(&mut self) -> Option<Command> {
         let claim = self.claim_mut()?;
-        claim.take_due().then_some(Command::Claim { term: claim.term })
+        let Claim { term, previous, .. } = *claim;
+        claim.take_due().then_some(Command::Claim { term, previous })
     }
 
     /// Writes the next frame for the log link to the front of `out` and returns its length.

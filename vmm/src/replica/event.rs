@@ -2,7 +2,7 @@
 
 use super::role::Halt;
 use logchan::handshake::{Mismatch, Peer};
-use logchan::ids::Term;
+use logchan::ids::{Claimant, Term};
 use logchan::time::Time;
 use std::collections::VecDeque;
 
@@ -14,6 +14,9 @@ pub enum Command {
     Claim {
         /// The term.
         term: Term,
+        /// Who must own the term before; otherwise the answer is
+        /// [`Answer::Unreachable`](super::Answer::Unreachable). `None`: there is none before.
+        previous: Option<Claimant>,
     },
 }
 

@@ -10,7 +10,7 @@ use super::step::CopyRequest;
 use crate::checkpoint::told;
 use logchan::channel::Channel;
 use logchan::entry::{Entry, PageBytes};
-use logchan::ids::{Lane, Term};
+use logchan::ids::Lane;
 use logchan::limits::PAGE_BYTES;
 use logchan::time::Time;
 
@@ -90,8 +90,8 @@ impl Replica {
                 self.renew(now);
             }
             Primary::Protected(_) => {
-                let next = Term(self.term.0 + 1);
-                self.role = Role::Primary(Primary::Losing(Claim::new(next)));
+                let claim = Claim::after(self.term, self.config.claimant);
+                self.role = Role::Primary(Primary::Losing(claim));
                 self.sending = None;
                 self.stats.backups_lost += 1;
                 self.tell(ReplicaEvent::BackupSilent { heard_at });

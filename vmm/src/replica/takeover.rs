@@ -83,11 +83,11 @@ impl Replica {
     pub(super) fn log_over(&mut self, now: Time) {
         self.staging = super::staging::Staging::default();
         self.tell(ReplicaEvent::LogFinished);
-        let next = Term(self.term.0 + 1);
+        let claim = Claim::after(self.term, self.term_owner);
         if self.planted(Mutant::LiveWithoutWitness) {
-            return self.go_live(now, next);
+            return self.go_live(now, claim.term);
         }
-        self.role = Role::Backup(Backup::Claiming(Claim::new(next)));
+        self.role = Role::Backup(Backup::Claiming(claim));
     }
 
     /// The VM lives here: in this order, the term is ours, the tap opens, the LAN is told, and what

@@ -168,6 +168,7 @@ impl World<'_> {
             Mismatch::ProtocolVersion { .. }
             | Mismatch::Vm { .. }
             | Mismatch::CpuModel { .. }
+            | Mismatch::Witness { .. }
             | Mismatch::Timing
             | Mismatch::GuestImage { .. } => false,
         };

@@ -353,6 +353,7 @@ impl FaultOptions {
 
 #[cfg(test)]
 mod tests {
+    use super::super::process::ProcessId;
     use super::*;
     use netpath::hold::HoldLimits;
 
@@ -360,7 +361,11 @@ mod tests {
     fn options_of_any_seed_are_sound() {
         for seed in 0..20_000 {
             let Options { pair, hosts, .. } = Options::draw(&mut Rng::new(seed));
-            let config = super::super::process::config(&pair, vmm::replica::Mutants::default());
+            let config = super::super::process::config(
+                ProcessId(1),
+                &pair,
+                vmm::replica::Mutants::default(),
+            );
             assert_eq!(config.check(), Ok(()), "seed {seed}");
             assert!(HoldLimits::new(pair.hold_frames, pair.hold_bytes).is_ok());
             let margin_ns = pair.timing.lease_margin.as_nanos();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use logchan::ids::Term;
+use logchan::ids::{Claimant, Term};
 use vmm::replica::{Answer, Mutants, Start};
 
 use super::check::{Agreement, Bounds, Custody, OutputLedger, Phase};
@@ -73,6 +73,8 @@ pub(crate) struct Claim {
     /// Which process made it.
     pub(crate) process: ProcessId,
     pub(crate) term: Term,
+    /// Who must own the term before.
+    pub(crate) previous: Option<Claimant>,
     /// Which of all claims it is.
     pub(crate) number: u64,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use logchan::handshake::{PresharedKey, Security};
-use logchan::ids::{Lane, Term, VmId};
+use logchan::ids::{Claimant, Lane, Term, VmId};
 use logchan::time::{Duration, Time};
 use netpath::hold::HoldLimits;
 use vmm::replay::event_source::Position;
@@ -24,6 +24,13 @@ const VM: VmId = VmId(7);
 /// Tells processes apart, also those of one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProcessId(pub u32);
+
+impl ProcessId {
+    /// The name that it makes its claims under.
+    pub(crate) fn claimant(&self) -> Claimant {
+        Claimant(self.0.into())
+    }
+}
 
 /// Where a machine is between two questions. It asks the same again until it is answered.
 #[derive(Debug)]
@@ -146,7 +153,7 @@ pub(crate) struct Process {
 }
 
 /// What an engine is told.
-pub(crate) fn config(options: &PairOptions, mutants: Mutants) -> ReplicaConfig {
+pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> ReplicaConfig {
     let hold = HoldLimits::new(options.hold_frames, options.hold_bytes);
     ReplicaConfig {
         frame_bytes_max: options.frame_bytes_max,
@@ -159,6 +166,7 @@ pub(crate) fn config(options: &PairOptions, mutants: Mutants) -> ReplicaConfig {
         witness_retry: Duration::from_nanos(options.witness_retry_ns),
         mutants,
         told_pages_max: options.told_pages_max as usize,
+        claimant: id.claimant(),
         ..ReplicaConfig::new(VM, VM_MAC, options.memory_pages)
     }
 }
@@ -181,7 +189,8 @@ impl Process {
         };
         let mut entropy = rng.fork();
         let entropy = Box::new(move |bytes: &mut [u8]| entropy.fill(bytes));
-        let replica = Replica::new(config(&options.pair, mutants), start, security, entropy, now);
+        let replica =
+            Replica::new(config(id, &options.pair, mutants), start, security, entropy, now);
         let (pages, pad_bytes) = (options.pair.memory_pages, options.pair.pad_bytes);
         let mut world = TapWorld::new(now, options.hosts[host].types, rng.fork());
         let machine = match start {

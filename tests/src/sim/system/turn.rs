@@ -157,8 +157,8 @@ impl Pair<'_> {
                 require!(flips > 0, "host {host} has diverged by itself");
             }
         }
-        while let Some(Command::Claim { term }) = self.next_command(host) {
-            self.ask_witness(host, term);
+        while let Some(Command::Claim { term, previous }) = self.next_command(host) {
+            self.ask_witness(host, term, previous);
         }
         Ok(())
     }

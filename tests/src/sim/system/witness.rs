@@ -1,6 +1,6 @@
 //! The witness: an atomic test-and-set for each term.
 
-use logchan::ids::Term;
+use logchan::ids::{Claimant, Term};
 use vmm::replica::Answer;
 
 use super::count::Count;
@@ -15,9 +15,16 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// Claims `term` for `claimant`; whether it has it.
-    pub(crate) fn claim(&mut self, term: u64, claimant: ProcessId) -> bool {
+    /// Claims `term`, the term before being `previous`'s, for `claimant`; whether it has it.
+    pub(crate) fn claim(
+        &mut self,
+        term: u64,
+        previous: Option<Claimant>,
+        claimant: ProcessId,
+    ) -> bool {
         let index = (term - 1) as usize;
+        let before = index.checked_sub(1).and_then(|before| self.owners.get(before));
+        assert_eq!(previous, before.map(ProcessId::claimant), "who owns the term before {term}");
         if index == self.owners.len() {
             self.owners.push(claimant);
         }
@@ -34,14 +41,14 @@ impl Witness {
 
 impl Pair<'_> {
     /// The process of `host` claims `term`.
-    pub(crate) fn ask_witness(&mut self, host: usize, term: Term) {
+    pub(crate) fn ask_witness(&mut self, host: usize, term: Term, previous: Option<Claimant>) {
         let now = self.queue.now();
         self.claims += 1;
         let number = self.claims;
         let patience_ns = self.options.witness.patience_ns;
         let Some(process) = &mut self.hosts[host].process else { return };
         process.claim = Some((term, number));
-        let claim = Claim { process: process.id, term, number };
+        let claim = Claim { process: process.id, term, previous, number };
         self.counts.count(Count::Claims);
         self.trace.line(now, Some(host), "claim", format_args!("{claim:?}"));
         self.queue.push(now + patience_ns, Event::ClaimOverdue { host, claim });
@@ -65,7 +72,7 @@ impl Pair<'_> {
 
     /// A claim is at the witness.
     pub(crate) fn claim_arrives(&mut self, host: usize, claim: Claim) {
-        let won = self.witness.claim(claim.term.0, claim.process);
+        let won = self.witness.claim(claim.term.0, claim.previous, claim.process);
         let now = self.queue.now();
         self.trace.line(now, Some(host), "witness", format_args!("{claim:?}: {won}"));
         self.counts.add(Count::ClaimsWon, u64::from(won));
@@ -110,11 +117,8 @@ mod tests {
     fn term_is_given_once() {
         let mut witness = Witness::default();
         let [a, b] = [1, 2].map(ProcessId);
-        assert_eq!(
-            [witness.claim(1, a), witness.claim(1, b), witness.claim(1, a)],
-            [true, false, true]
-        );
-        assert!(witness.claim(2, b));
+        assert_eq!([a, b, a].map(|claimant| witness.claim(1, None, claimant)), [true, false, true]);
+        assert!(witness.claim(2, Some(a.claimant()), b));
         assert_eq!(witness.newest(), Some((2, b)));
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn advice(mismatch: &Mismatch, proven: bool) -> String {
             "the peer runs a VM and is no 'understudy link'".into()
         }
         Mismatch::ProtocolVersion { .. }
+        | Mismatch::Witness { .. }
         | Mismatch::Replaced { .. }
         | Mismatch::OldPrimary { .. } => mismatch.to_string(),
     };

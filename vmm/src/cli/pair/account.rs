@@ -37,6 +37,7 @@ pub(super) fn record(record: &PairRecord) {
 fn advice(mismatch: &Mismatch) -> String {
     match mismatch {
         Mismatch::Vm { .. } => format!("{mismatch} (--vm-id)"),
+        Mismatch::Witness { .. } => format!("{mismatch} (--witness)"),
         Mismatch::Timing => format!("{mismatch} (--silence-ms)"),
         Mismatch::GuestImage { .. } => format!("{mismatch} (--guest)"),
         Mismatch::ProtocolVersion { .. }

@@ -38,7 +38,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let wire = Wire::open(&args.link_options())?;
     args.say(|| wire.port().describe());
     let port = session::open_port(&args.vm)?;
-    let mut config = args.replica_config(&blueprint);
+    let mut config = args.replica_config(&blueprint, &witness);
     config.frame_bytes_max = wire.frame_bytes_max();
     let board = StatusBoard::default();
     let _status = args.serve_status(&board);

@@ -11,7 +11,7 @@ use crate::replica::{OnBackupLoss, ReplicaConfig};
 use crate::witness::FileWitness;
 use clap::{ArgGroup, Args, ValueEnum};
 use logchan::handshake::Security;
-use logchan::ids::VmId;
+use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
 use netpath::{MacAddr, ReceivePath, WaitPolicy};
 use std::path::PathBuf;
@@ -89,6 +89,14 @@ enum LossPolicy {
     Block,
 }
 
+/// A random number other than 0, which stands for none.
+fn random() -> Result<u64, CliError> {
+    let mut bytes = [0; 8];
+    crate::kvm::entropy::fill(&mut bytes)
+        .map_err(|source| CliError::Os { doing: "getrandom", source })?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
 impl PairArgs {
     /// Checks what clap can't.
     pub(super) fn check(&self) -> Result<(), CliError> {
@@ -111,12 +119,9 @@ impl PairArgs {
 
     /// The witness, under a name that no other life of any process has.
     pub(super) fn witness(&self) -> Result<FileWitness, CliError> {
-        let mut life = [0; 8];
-        crate::kvm::entropy::fill(&mut life)
-            .map_err(|source| CliError::Os { doing: "getrandom", source })?;
-        let host = nix::unistd::gethostname().unwrap_or_default();
-        let claimant = format!("{}-{:016x}", host.to_string_lossy(), u64::from_le_bytes(life));
-        FileWitness::new(&self.witness, VmId(self.vm_id), claimant)
+        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+        let claimant = (Claimant(random()?), host);
+        FileWitness::open(&self.witness, VmId(self.vm_id), claimant, WitnessId(random()?))
             .map_err(|error| CliError::Usage(error.to_string()))
     }
 
@@ -138,11 +143,17 @@ impl PairArgs {
         }
     }
 
-    pub(super) fn replica_config(&self, blueprint: &Blueprint) -> ReplicaConfig {
+    pub(super) fn replica_config(
+        &self,
+        blueprint: &Blueprint,
+        witness: &FileWitness,
+    ) -> ReplicaConfig {
         let pages = blueprint.memory_pages();
         ReplicaConfig {
             cpu_digest: blueprint.cpu_digest(),
             guest_digest: blueprint.image_digest(),
+            witness: witness.id(),
+            claimant: witness.claimant(),
             timing: timing(self.silence_ms),
             on_backup_loss: match self.on_backup_loss {
                 LossPolicy::Continue => OnBackupLoss::Continue,
