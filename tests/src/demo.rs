@@ -6,9 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// `understudy demo` with temporary files in `folder`.
+/// `understudy demo` with temporary files in `folder`. It does not inherit that a signal is ignored, as
+/// whoever runs the tests in the background may have set it.
 pub fn demo(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(understudy());
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,HUP").arg(understudy());
     command.arg("demo").args(args).env("TMPDIR", folder);
     command
 }

@@ -87,7 +87,7 @@ fn signal_at_either_end_ends_both_in_good_order() {
         let primary = wire.start(Side::A, Role::Primary, &endless);
         wire.wait_for_frames(300);
         match stopped {
-            Side::A => primary.signal(Signal::SIGINT),
+            Side::A => primary.signal(Signal::SIGTERM),
             Side::B => backup.signal(Signal::SIGTERM),
         }
         let start = Instant::now();

@@ -2,7 +2,7 @@
 
 use super::process::Process;
 use crate::program::understudy;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm::demo::guest::Guest;
@@ -81,6 +81,18 @@ impl Rig {
         self.start_with(part, host, (!self.options.is_insecure).then_some(&key), options)
     }
 
+    /// Starts a process of `program`, which ends as understudy.
+    pub fn start_program(
+        &self,
+        program: &Path,
+        part: Part,
+        host: Host,
+        options: &[&str],
+    ) -> Process {
+        let key = (!self.options.is_insecure).then(|| self.path("key"));
+        self.spawn(program, part, host, key.as_deref(), options)
+    }
+
     /// The same with a key of its own, or none.
     pub fn start_with(
         &self,
@@ -89,12 +101,23 @@ impl Rig {
         key: Option<&PathBuf>,
         options: &[&str],
     ) -> Process {
-        let (program, witness) = (understudy(), self.path("witness"));
+        self.spawn(&understudy(), part, host, key.map(PathBuf::as_path), options)
+    }
+
+    fn spawn(
+        &self,
+        program: &Path,
+        part: Part,
+        host: Host,
+        key: Option<&Path>,
+        options: &[&str],
+    ) -> Process {
+        let witness = self.path("witness");
         let setup = Setup {
-            program: &program,
+            program,
             guest: &Guest::Reference,
             network: &self.network,
-            key: key.map(PathBuf::as_path),
+            key,
             witness: &witness,
             sockets: self.folder.path(),
             silence_ms: self.options.silence_ms,

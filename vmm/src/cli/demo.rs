@@ -1,14 +1,13 @@
 //! `understudy demo`.
 
 use super::exit_code::CliError;
-use super::{blueprint, output};
+use super::{blueprint, output, signals};
 use crate::demo::guest::{self, Guest};
 use crate::demo::pair::{self, Audience, Plan};
 use crate::demo::{DemoError, standalone};
 use crate::link::timing::SILENCE_MS_MIN;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,7 +106,7 @@ pub fn main(args: &DemoArgs) -> Result<(), CliError> {
         return Err(DemoError::NotRoot.into());
     }
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in signals::ending() {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(os)?;
     }
     let program = std::env::current_exe().map_err(os)?;

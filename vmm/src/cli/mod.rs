@@ -17,6 +17,7 @@ pub mod replay;
 pub mod run;
 pub mod save;
 pub mod session;
+pub mod signals;
 pub mod status;
 
 use clap::error::ErrorKind;

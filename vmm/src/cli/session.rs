@@ -5,6 +5,7 @@
 
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
+use super::signals;
 use crate::kvm::{clock, kick};
 use crate::replay::event_source::{EndState, EventSource};
 use crate::replay::guest_clock::GuestClock;
@@ -21,7 +22,6 @@ use netpath::wait::WaitPolicy;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -76,8 +76,8 @@ pub struct Outcome<R> {
     pub report: R,
 }
 
-/// Runs `machine` on a thread of its own until its source ends it, or until `limit`, SIGINT,
-/// SIGTERM or SIGHUP do. `make_source` and `report` run on that thread.
+/// Runs `machine` on a thread of its own until its source ends it, or until `limit` or a [signal](signals::ending)
+/// does. `make_source` and `report` run on that thread.
 pub fn supervise<S, R>(
     machine: Machine,
     core: Option<usize>,
@@ -101,8 +101,8 @@ where
     })
 }
 
-/// Runs `body` on a thread that may run vCPUs, and sets the flag that it is given at `limit`, at SIGINT,
-/// SIGTERM or SIGHUP. The thread is kicked when that happens.
+/// Runs `body` on a thread that may run vCPUs, and sets the flag that it is given at `limit` or at a
+/// [signal](signals::ending). The thread is kicked when that happens.
 pub fn on_vcpu_thread<T: Send>(
     core: Option<usize>,
     limit: Option<Duration>,
@@ -112,7 +112,7 @@ pub fn on_vcpu_thread<T: Send>(
     kick::install()?;
     // A kick sent to the process shall reach the vCPU: only its thread takes the signal.
     mask_kicks(SigmaskHow::SIG_BLOCK)?;
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(os("installing signals"))?;
+    let mut signals = Signals::new(signals::ending()).map_err(os("installing signals"))?;
     let signals_end = CloseOnDrop(signals.handle());
     let (asked_sender, asked) = channel::bounded(1);
     let (kicker_sender, kicker) = channel::bounded(1);

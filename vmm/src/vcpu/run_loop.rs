@@ -77,6 +77,30 @@ pub enum RunError {
     },
 }
 
+impl RunError {
+    /// Whether the guest itself has ended the VM: any other host would see the same. Otherwise this host
+    /// has failed. An exit that KVM can't explain counts as the host's: if the guest is behind it after
+    /// all, the next host ends in the same place.
+    pub fn is_guests_own_end(&self) -> bool {
+        match self {
+            RunError::Guest { exit, .. } => match exit {
+                VmExit::Shutdown => true,
+                VmExit::InternalError { .. }
+                | VmExit::EntryFailed { .. }
+                | VmExit::Unknown { .. }
+                | VmExit::Pio { .. }
+                | VmExit::Mmio { .. }
+                | VmExit::Halt
+                | VmExit::SetTpr
+                | VmExit::IrqWindow
+                | VmExit::Interrupted => false,
+            },
+            RunError::HaltedForever { .. } | RunError::Reset { .. } => true,
+            RunError::Kvm(_) | RunError::Source(_) | RunError::Restore(_) => false,
+        }
+    }
+}
+
 /// Where a region ended.
 #[derive(Clone, Copy)]
 enum Reached {

@@ -23,11 +23,10 @@ pub use failure::LinkFailure;
 pub use options::LinkArgs;
 
 use super::exit_code::CliError;
-use super::session;
+use super::{session, signals};
 use crate::link::{LogLink, now};
 use logchan::ids::Role;
 use report::{Measured, Report};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -80,10 +79,10 @@ pub fn main(args: &LinkArgs) -> Result<(), CliError> {
     }
 }
 
-/// A flag that SIGINT, SIGTERM and SIGHUP set; the second one ends the process.
+/// A flag that the first [signal](signals::ending) sets; the second one ends the process.
 fn stop_on_signals() -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in signals::ending() {
         // In this order: the first signal finds the flag unset.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))

@@ -14,7 +14,7 @@ use crate::pair::{PairParts, PairSource, StatusBoard};
 use crate::replay::World;
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
-use crate::replica::{Halt, Replica, Start};
+use crate::replica::{Halt, Replica, RoleName, Start};
 use crate::vcpu::{self, RunError};
 use crate::witness::WitnessClient;
 use netpath::FramePort;
@@ -104,14 +104,36 @@ fn run<P: FramePort>(
                 session::write_trace(&args.vm, source.stages())?;
                 return Ok(halt);
             }
-            Err(error) => {
-                // The VM ends with this; the other host must not take its end for our death.
-                source.farewell()?;
-                return Err(error.into());
-            }
+            Err(error) => return Err(fail(args, source, error.into())),
         }
         // Before the next one is made: there may not be memory for two.
         drop(machine);
-        machine = blueprint.empty()?;
+        machine = match blueprint.empty() {
+            Ok(machine) => machine,
+            Err(error) => return Err(fail(args, source, error)),
+        };
     }
+}
+
+/// This host's part ends with `error`, which is returned.
+///
+/// The other host is told Bye if the VM is over, because the guest itself has ended it, and if this is the
+/// backup, which then never takes over. A primary whose host has failed ends without a word: the VM is not
+/// over, and to the backup this host is dead.
+fn fail<P: FramePort>(args: &PairArgs, mut source: PairSource<P>, error: CliError) -> CliError {
+    let is_guests_own = match &error {
+        CliError::Run(error) => error.is_guests_own_end(),
+        _other_than_a_run => false,
+    };
+    if is_guests_own || source.is_backup() {
+        // The first error is the one to report; a Bye that can't be sent looks like this host's death.
+        if let Err(second) = source.farewell() {
+            tracing::warn!("the other host was not told: {second}");
+        }
+    } else if source.replica().role() == RoleName::Protected {
+        args.say(|| {
+            "understudy: this host has failed: it goes silent, and the backup takes over".into()
+        });
+    }
+    error
 }
