@@ -121,10 +121,7 @@ fn run<P: FramePort>(
 /// backup, which then never takes over. A primary whose host has failed ends without a word: the VM is not
 /// over, and to the backup this host is dead.
 fn fail<P: FramePort>(args: &PairArgs, mut source: PairSource<P>, error: CliError) -> CliError {
-    let is_guests_own = match &error {
-        CliError::Run(error) => error.is_guests_own_end(),
-        _other_than_a_run => false,
-    };
+    let is_guests_own = matches!(&error, CliError::Run(error) if error.is_guests_own_end());
     if is_guests_own || source.is_backup() {
         // The first error is the one to report; a Bye that can't be sent looks like this host's death.
         if let Err(second) = source.farewell() {
