@@ -51,7 +51,7 @@ impl fmt::Display for Dump<'_> {
                 match bytes {
                     PageBytes::Zero => f.write_str(" length=4096 head=zero"),
                     PageBytes::Raw(raw) => write_bytes(f, raw),
-                    PageBytes::Changed(changes) => write!(f, " changes={}", changes.bytes().len()),
+                    PageBytes::Delta(delta) => write!(f, " changes={}", delta.bytes().len()),
                 }
             }
             Entry::Clock { advance_ns } => write!(f, " advance_ns={advance_ns}"),
@@ -73,7 +73,7 @@ impl fmt::Display for Dump<'_> {
 fn write_state(f: &mut fmt::Formatter<'_>, name: &str, state: StateBytes<'_>) -> fmt::Result {
     let what = match state {
         StateBytes::Whole(_) => "bytes",
-        StateBytes::Changed(_) => "changes",
+        StateBytes::Delta(_) => "changes",
     };
     write!(f, " {name}_{what}={}", state.bytes().len())
 }

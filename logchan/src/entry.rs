@@ -6,7 +6,7 @@
 //! region of guest execution ended; what follows it, up to the next position, happened *at* it:
 //! readings made while the exit was handled, then inputs, then at most one interrupt.
 
-use crate::changes::Changes;
+use crate::page_delta::PageDelta;
 
 /// Number of registers in a [`RegisterDelta`]: RAX RBX RCX RDX RSI RDI RSP RBP R8-R15 RIP RFLAGS,
 /// the order of KVM's `struct kvm_regs`.
@@ -27,7 +27,7 @@ pub struct RegisterDelta {
 /// One page of guest memory in a checkpoint.
 ///
 /// Writer and reader keep copies of pages as the log told of them
-/// ([`told_pages_max`](crate::limits::told_pages_max)), by the same rule, so each knows which ones the
+/// ([`delta_cache_pages_max`](crate::limits::delta_cache_pages_max)), by the same rule, so each knows which ones the
 /// other has. These are the base of changes, and not what a reader's memory holds: the guest may have run
 /// since, and must have, to the beginning of the region that the checkpoint ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum PageBytes<'a> {
     Raw(&'a [u8]),
     /// What changed since the log told of the page last, or from zeros if no copy is kept of it:
     /// [`crate::changes`], for fewer than 4096 bytes. Never in a full checkpoint.
-    Changed(Changes<'a>),
+    Delta(PageDelta<'a>),
 }
 
 /// A state in a checkpoint.
@@ -48,7 +48,7 @@ pub enum StateBytes<'a> {
     Whole(&'a [u8]),
     /// What changed since the checkpoint before, where it was as many bytes: [`crate::changes`]. Never in
     /// a full checkpoint.
-    Changed(Changes<'a>),
+    Delta(PageDelta<'a>),
 }
 
 impl<'a> StateBytes<'a> {
@@ -56,7 +56,7 @@ impl<'a> StateBytes<'a> {
     pub const fn bytes(self) -> &'a [u8] {
         match self {
             Self::Whole(bytes) => bytes,
-            Self::Changed(changes) => changes.bytes(),
+            Self::Delta(delta) => delta.bytes(),
         }
     }
 }
@@ -99,7 +99,7 @@ pub enum Entry<'a> {
     /// The checkpoint is whole.
     CheckpointEnd {
         /// xxh3-64 over vCPU state, device state and pages, in the order sent: over what they are, however
-        /// they were told. Changes of something else than the writer's copy do not come to it.
+        /// they were told. PageDelta of something else than the writer's copy do not come to it.
         digest: u64,
     },
     /// Reading or input: guest time moved on by this many nanoseconds.

@@ -26,15 +26,15 @@
 
 use alloc::vec::Vec;
 
-use crate::changes::Changes;
 use crate::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use crate::entry_kind::EntryKind;
 use crate::error::{DecodeError, FieldError};
 use crate::limits::{
     CHECKPOINT_PAGES_MAX, CLOCK_ADVANCE_NS_MAX, CONSOLE_BYTES_MAX, DEVICES_BYTES_MAX,
-    ENTROPY_BYTES_MAX, ENTRY_BODY_MAX, FRAME_BYTES_MAX, PAGE_BYTES, PAGE_CHANGES_BYTES_MAX,
+    ENTROPY_BYTES_MAX, ENTRY_BODY_MAX, FRAME_BYTES_MAX, PAGE_BYTES, PAGE_DELTA_BYTES_MAX,
     PAGE_NUMBER_MAX, VCPU_BYTES_MAX,
 };
+use crate::page_delta::PageDelta;
 use crate::wire::{ByteCount, Put, Reader, bounded, leb128_length};
 
 const EXIT_REGISTERS: u8 = 1 << 0;
@@ -116,9 +116,9 @@ pub fn check(entry: &Entry<'_>) -> Result<(), FieldError> {
                 PageBytes::Raw(raw) => {
                     bounded("bytes", raw.len() as u64, PAGE_BYTES as u64, PAGE_BYTES as u64)
                 }
-                PageBytes::Changed(changes) => {
-                    bounded_length("changes", changes.bytes(), PAGE_CHANGES_BYTES_MAX)?;
-                    bounded("pieces", changes.pieces() as u64, 1, 1)
+                PageBytes::Delta(delta) => {
+                    bounded_length("changes", delta.bytes(), PAGE_DELTA_BYTES_MAX)?;
+                    bounded("pieces", delta.pieces() as u64, 1, 1)
                 }
             }
         }
@@ -170,7 +170,7 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
         Entry::CheckpointBegin { full, pages, vcpu, devices } => {
             let flag = |state, flag| match state {
                 StateBytes::Whole(_) => 0,
-                StateBytes::Changed(_) => flag,
+                StateBytes::Delta(_) => flag,
             };
             let full = if full { CHECKPOINT_FULL } else { 0 };
             let vcpu_flag = flag(vcpu, CHECKPOINT_VCPU_CHANGES);
@@ -189,9 +189,9 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
                     out.put(&[PAGE_RAW]);
                     out.put(raw);
                 }
-                PageBytes::Changed(changes) => {
+                PageBytes::Delta(delta) => {
                     out.put(&[PAGE_CHANGED]);
-                    out.put(changes.bytes());
+                    out.put(delta.bytes());
                 }
             }
         }
@@ -236,7 +236,7 @@ fn read_body(kind: EntryKind, body: &[u8]) -> Result<Entry<'_>, FieldError> {
                 let bytes = read_sized(&mut reader, field)?;
                 Ok(match flags & flag {
                     0 => StateBytes::Whole(bytes),
-                    _changes => StateBytes::Changed(Changes::new(bytes)?),
+                    _changes => StateBytes::Delta(PageDelta::new(bytes)?),
                 })
             };
             Entry::CheckpointBegin {
@@ -253,7 +253,7 @@ fn read_body(kind: EntryKind, body: &[u8]) -> Result<Entry<'_>, FieldError> {
             let bytes = match form {
                 PAGE_ZERO => PageBytes::Zero,
                 PAGE_RAW => PageBytes::Raw(reader.take_rest()),
-                _changed => PageBytes::Changed(Changes::new(reader.take_rest())?),
+                _changed => PageBytes::Delta(PageDelta::new(reader.take_rest())?),
             };
             Entry::Page { number, bytes }
         }

@@ -30,7 +30,6 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
-pub mod changes;
 pub mod channel;
 pub mod dump;
 pub mod endpoint;
@@ -46,6 +45,7 @@ pub mod limits;
 pub mod liveness;
 pub mod log_block;
 pub mod log_header;
+pub mod page_delta;
 pub mod seal;
 pub mod sequence;
 pub mod stats;

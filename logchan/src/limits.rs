@@ -16,11 +16,11 @@ pub const PAGE_BYTES: usize = 4096;
 pub const PIECE_BYTES: usize = PAGE_BYTES;
 
 /// Bytes of a page's changes: with more, the page itself is shorter.
-pub const PAGE_CHANGES_BYTES_MAX: usize = PAGE_BYTES - 1;
+pub const PAGE_DELTA_BYTES_MAX: usize = PAGE_BYTES - 1;
 
 /// Pages of which writer and reader keep what the log told last: an eighth of guest memory, and 64 MiB at
 /// most. A guest's hot pages are a few hundred; the bound is for those that write everywhere.
-pub const fn told_pages_max(memory_pages: u64) -> usize {
+pub const fn delta_cache_pages_max(memory_pages: u64) -> usize {
     const LEAST: u64 = 64;
     const MOST: u64 = 16 * 1024;
     let share = memory_pages / 8;
@@ -110,7 +110,7 @@ const _: () = assert!(
         <= ENTRY_BODY_MAX
 );
 const _: () = assert!(leb128_length(PAGE_NUMBER_MAX) + FLAGS_BYTES + PAGE_BYTES <= ENTRY_BODY_MAX);
-const _: () = assert!(PAGE_CHANGES_BYTES_MAX < PAGE_BYTES);
+const _: () = assert!(PAGE_DELTA_BYTES_MAX < PAGE_BYTES);
 const _: () = assert!(CONSOLE_BYTES_MAX <= ENTRY_BODY_MAX);
 const _: () = assert!(ENTROPY_BYTES_MAX <= ENTRY_BODY_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= ENTRY_BODY_MAX);

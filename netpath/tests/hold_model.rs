@@ -19,7 +19,7 @@ struct Model {
 impl Model {
     fn push(
         &mut self,
-        needs: u64,
+        release_at: u64,
         watermark: u64,
         made_at_ns: u64,
         frame: &[u8],
@@ -30,7 +30,7 @@ impl Model {
             self.stats.refused += 1;
             return Err(Full);
         }
-        self.frames.push_back((needs, watermark, made_at_ns, frame.to_vec()));
+        self.frames.push_back((release_at, watermark, made_at_ns, frame.to_vec()));
         self.bytes += frame.len();
         self.stats.pushed += 1;
         self.stats.frames_high = self.stats.frames_high.max(self.frames.len());
@@ -39,8 +39,8 @@ impl Model {
     }
 
     fn front(&self) -> Option<Held<'_>> {
-        let &(needs, watermark, made_at_ns, ref frame) = self.frames.front()?;
-        Some(Held { needs, watermark, made_at_ns, frame })
+        let &(release_at, watermark, made_at_ns, ref frame) = self.frames.front()?;
+        Some(Held { release_at, watermark, made_at_ns, frame })
     }
 
     fn pop(&mut self) {
@@ -79,7 +79,7 @@ fn compare(queue: &HoldQueue, model: &Model, rng: &mut Rng) {
     assert_eq!(queue.front(), model.front());
     assert_eq!((queue.len(), queue.bytes()), (model.frames.len(), model.bytes));
     assert_eq!(queue.is_empty(), model.frames.is_empty());
-    assert_eq!(queue.newest_needs(), model.frames.back().map(|frame| frame.0));
+    assert_eq!(queue.newest_release_at(), model.frames.back().map(|frame| frame.0));
     assert_eq!(queue.oldest_made_at(), model.frames.front().map(|frame| frame.2));
     assert_eq!(queue.stats(), model.stats);
     let length = length(rng);
@@ -95,18 +95,18 @@ fn hold_like_the_model(rng: &mut Rng) {
         Model { frames: VecDeque::new(), bytes: 0, limits, stats: HoldStats::default() };
     // More pushes than pops keep the queue full, fewer keep it near empty.
     let pushes = rng.u32(3..10);
-    let (mut needs, mut watermark, mut acknowledged, mut now) = (0, 0, 0, 0);
+    let (mut release_at, mut watermark, mut acknowledged, mut now) = (0, 0, 0, 0);
     for _ in 0..400 {
         match rng.u32(..12) {
             choice if choice < pushes => {
                 watermark += rng.u64(..3);
                 if rng.bool() {
-                    needs = rng.u64(needs..=watermark);
+                    release_at = rng.u64(release_at..=watermark);
                 }
                 now += rng.u64(..1000);
                 let frame: Vec<u8> = (0..length(rng)).map(|_| rng.u8(..)).collect();
-                let pushed = model.push(needs, watermark, now, &frame);
-                assert_eq!(queue.push(needs, watermark, now, &frame), pushed);
+                let pushed = model.push(release_at, watermark, now, &frame);
+                assert_eq!(queue.push(release_at, watermark, now, &frame), pushed);
             }
             0..10 => {
                 acknowledged = rng.u64(acknowledged..=watermark);
@@ -115,7 +115,7 @@ fn hold_like_the_model(rng: &mut Rng) {
                     queue.pop();
                     model.pop();
                 }
-                assert!(model.front().is_none_or(|held| held.needs > acknowledged));
+                assert!(model.front().is_none_or(|held| held.release_at > acknowledged));
             }
             10 => {
                 let released = rng.u64(..=watermark);
@@ -123,7 +123,7 @@ fn hold_like_the_model(rng: &mut Rng) {
             }
             _ if rng.u32(..20) == 0 => {
                 assert_eq!(queue.clear(), model.drop_up_to(u64::MAX));
-                (needs, watermark, acknowledged) = (0, 0, 0);
+                (release_at, watermark, acknowledged) = (0, 0, 0);
             }
             _ if !queue.is_empty() => {
                 queue.pop();

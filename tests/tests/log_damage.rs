@@ -1,9 +1,9 @@
 //! Damage to a log is found: a flipped bit by the block's CRC, a wrong entry in a sound block by
 //! the replay that it leads astray.
 
-use logchan::changes::Changes;
 use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_kind::EntryKind;
+use logchan::page_delta::PageDelta;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -115,7 +115,7 @@ fn a_wrong_entry_of_each_kind_is_found() {
                     Entry::Page { number, bytes: PageBytes::Raw(raw) } => {
                         Entry::Page { number, bytes: PageBytes::Raw(flipped(raw, 4095, buffer)) }
                     }
-                    Entry::Page { number, bytes: PageBytes::Zero | PageBytes::Changed(_) } => {
+                    Entry::Page { number, bytes: PageBytes::Zero | PageBytes::Delta(_) } => {
                         buffer.resize(4096, 1);
                         Entry::Page { number, bytes: PageBytes::Raw(buffer) }
                     }
@@ -193,17 +193,17 @@ fn a_wrong_entry_of_each_kind_is_found() {
 #[test]
 fn changes_of_another_page_than_was_told_are_found() {
     let (folder, log) = &*RECORDING;
-    let is_changed = |entry: &Entry<'_>| matches!(entry, Entry::Page { bytes: PageBytes::Changed(changes), .. } if !changes.is_none());
+    let is_changed = |entry: &Entry<'_>| matches!(entry, Entry::Page { bytes: PageBytes::Delta(changes), .. } if !changes.is_none());
     let index = last_index(log, is_changed).expect("a page was told of more than once");
     let changed = folder.path().join("changed-page.ulog");
     rewrite(log, &changed, |at, entry, buffer| match entry {
-        Entry::Page { number, bytes: PageBytes::Changed(changes) } if at == index => {
+        Entry::Page { number, bytes: PageBytes::Delta(changes) } if at == index => {
             // The last byte of the last word: another value for the same place, or the one before.
             buffer.extend_from_slice(changes.bytes());
             let last = buffer.last_mut().expect("something changed");
             *last = if *last == 1 { 2 } else { 1 };
-            let changes = Changes::new(buffer).expect("as many bytes as before");
-            Entry::Page { number, bytes: PageBytes::Changed(changes) }
+            let changes = PageDelta::new(buffer).expect("as many bytes as before");
+            Entry::Page { number, bytes: PageBytes::Delta(changes) }
         }
         other => other,
     });

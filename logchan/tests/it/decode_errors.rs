@@ -2,12 +2,12 @@
 
 use std::panic::catch_unwind;
 
-use logchan::changes::Changes;
 use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_codec::{check, decode};
 use logchan::entry_kind::EntryKind;
 use logchan::error::{DecodeError, FieldError};
 use logchan::limits::*;
+use logchan::page_delta::PageDelta;
 
 use crate::samples::encoded;
 
@@ -150,7 +150,7 @@ fn changes_that_are_none_are_refused() {
 /// Every bound, one beyond it: the entry, and the field that is named.
 fn entries_out_of_limits(blob: &[u8]) -> Vec<(Entry<'_>, &'static str)> {
     let none = StateBytes::Whole(&[]);
-    let changes = Changes::new(&blob[..PAGE_BYTES]).expect("zeros change nothing");
+    let changes = PageDelta::new(&blob[..PAGE_BYTES]).expect("zeros change nothing");
     let vcpu = StateBytes::Whole(&blob[..VCPU_BYTES_MAX + 1]);
     let devices = StateBytes::Whole(&blob[..DEVICES_BYTES_MAX + 1]);
     let delta = |changed, first| {
@@ -177,7 +177,7 @@ fn entries_out_of_limits(blob: &[u8]) -> Vec<(Entry<'_>, &'static str)> {
         (Entry::Page { number: PAGE_NUMBER_MAX + 1, bytes: PageBytes::Zero }, "number"),
         (Entry::Page { number: 0, bytes: PageBytes::Raw(&blob[..PAGE_BYTES - 1]) }, "bytes"),
         (Entry::Page { number: 0, bytes: PageBytes::Raw(&blob[..PAGE_BYTES + 1]) }, "bytes"),
-        (Entry::Page { number: 0, bytes: PageBytes::Changed(changes) }, "changes"),
+        (Entry::Page { number: 0, bytes: PageBytes::Delta(changes) }, "changes"),
         (Entry::Clock { advance_ns: CLOCK_ADVANCE_NS_MAX + 1 }, "advance_ns"),
         (Entry::Entropy(&blob[..ENTROPY_BYTES_MAX + 1]), "entropy"),
         (Entry::Frame(&blob[..FRAME_BYTES_MAX + 1]), "frame"),

@@ -3,7 +3,6 @@
 //! The bodies, `fuzz_*`, are plain functions of bytes, for any fuzzer. The runs here feed them with
 //! random bytes and with valid encodings that were mutated; see `fuzz_run`.
 
-use logchan::changes::Changes;
 use logchan::dump::Dump;
 use logchan::entry_codec::{check, decode, encoded_length};
 use logchan::entry_stats::EntryStatsTable;
@@ -11,6 +10,7 @@ use logchan::error::DecodeError;
 use logchan::limits::PAGE_BYTES;
 use logchan::log_block::{Block, BlockWriter, next_block};
 use logchan::log_header::LogHeader;
+use logchan::page_delta::PageDelta;
 use logchan::sequence::SequenceChecker;
 
 use crate::block::sealed;
@@ -31,13 +31,13 @@ fn fuzz_entry(bytes: &[u8]) {
 
 /// Bytes are changes of what they are made to, and made twice leave no trace; or are refused.
 fn fuzz_changes(bytes: &[u8], base: &[u8]) {
-    let Ok(changes) = Changes::new(bytes) else { return };
+    let Ok(changes) = PageDelta::new(bytes) else { return };
     let mut changed = base.to_vec();
     if changes.apply(&mut changed).is_err() {
         return;
     }
     let mut again = vec![0; bytes.len() + 16];
-    let made = Changes::make(&mut base.to_vec(), &changed, &mut again);
+    let made = PageDelta::make(&mut base.to_vec(), &changed, &mut again);
     assert_eq!(made, Some(changes), "another encoding of the same changes");
     assert_eq!(changes.apply(&mut changed), Ok(()));
     assert_eq!(changed, base);

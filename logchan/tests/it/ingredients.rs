@@ -1,9 +1,9 @@
 //! Any entry at all, made from plain values: those of proptest or of a seeded generator.
 
-use logchan::changes::Changes;
 use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_kind::EntryKind;
 use logchan::limits::*;
+use logchan::page_delta::PageDelta;
 
 use crate::rng::Rng;
 
@@ -37,7 +37,7 @@ impl Ingredients {
                 vcpu: StateBytes::Whole(head(&self.first, VCPU_BYTES_MAX)),
                 devices: match b % 2 {
                     0 => StateBytes::Whole(head(&self.second, DEVICES_BYTES_MAX)),
-                    _ => StateBytes::Changed(self.some_changes()),
+                    _ => StateBytes::Delta(self.some_changes()),
                 },
             },
             EntryKind::Page => Entry::Page {
@@ -45,7 +45,7 @@ impl Ingredients {
                 bytes: match b % 3 {
                     0 => PageBytes::Zero,
                     1 => PageBytes::Raw(&self.page),
-                    _ => PageBytes::Changed(self.some_changes()),
+                    _ => PageBytes::Delta(self.some_changes()),
                 },
             },
             EntryKind::CheckpointEnd => Entry::CheckpointEnd { digest: a },
@@ -64,8 +64,8 @@ impl Ingredients {
         }
     }
 
-    fn some_changes(&self) -> Changes<'_> {
-        Changes::new(&self.changes).expect("they are changes")
+    fn some_changes(&self) -> PageDelta<'_> {
+        PageDelta::new(&self.changes).expect("they are changes")
     }
 
     fn registers(&self) -> RegisterDelta {
@@ -98,7 +98,7 @@ impl Rng {
             new[self.below(PAGE_BYTES)] = self.next() as u8;
         }
         let mut room = [0; PAGE_BYTES];
-        let changes = Changes::make(&mut old, &new, &mut room);
+        let changes = PageDelta::make(&mut old, &new, &mut room);
         changes.expect("200 bytes are fewer than a page").bytes().to_vec()
     }
 

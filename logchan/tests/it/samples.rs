@@ -1,10 +1,10 @@
 //! Fixed entries, at least one of every kind, and a log made of them.
 
-use logchan::changes::Changes;
 use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::limits::PAGE_BYTES;
 use logchan::log_block::BlockWriter;
 use logchan::log_header::LogHeader;
+use logchan::page_delta::PageDelta;
 
 /// A page whose every byte depends on its place.
 static PAGE: [u8; PAGE_BYTES] = {
@@ -40,7 +40,7 @@ fn registers() -> RegisterDelta {
 
 /// Every sample with the name of its fixture, in the order of a legal log.
 pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
-    let changes = Changes::new(&CHANGES).expect("they are changes");
+    let changes = PageDelta::new(&CHANGES).expect("they are changes");
     vec![
         (
             "checkpoint_begin",
@@ -69,11 +69,11 @@ pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
             Entry::CheckpointBegin {
                 full: false,
                 pages: 1,
-                vcpu: StateBytes::Changed(changes),
+                vcpu: StateBytes::Delta(changes),
                 devices: StateBytes::Whole(b"devices"),
             },
         ),
-        ("page_changed", Entry::Page { number: 0x100, bytes: PageBytes::Changed(changes) }),
+        ("page_changed", Entry::Page { number: 0x100, bytes: PageBytes::Delta(changes) }),
         ("checkpoint_end_changes", Entry::CheckpointEnd { digest: !DIGEST }),
         (
             "end",

@@ -24,7 +24,7 @@ fn fuzz_link(link: &mut SecureLink, now: Time, bytes: &[u8]) {
     assert!(transmitted(link).len() <= 1);
 }
 
-/// Changes a frame so that it is another one.
+/// PageDelta a frame so that it is another one.
 pub(crate) fn forge(frame: &mut Vec<u8>, rng: &mut Rng) {
     // Never the frame itself, padded or not: that one is authentic.
     let original = frame.clone();

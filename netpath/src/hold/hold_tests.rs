@@ -29,10 +29,10 @@ fn frame_leaves_when_its_watermark_is_acknowledged_and_not_before() {
     queue.push(10, 10, 1001, &frame(2, 61)).unwrap();
     queue.push(12, 12, 1002, &frame(3, 62)).unwrap();
     assert_eq!(queue.next_released(9), None);
-    let held = Held { needs: 10, watermark: 10, made_at_ns: 1000, frame: &frame(1, 60) };
+    let held = Held { release_at: 10, watermark: 10, made_at_ns: 1000, frame: &frame(1, 60) };
     assert_eq!(queue.next_released(10), Some(held));
     assert_eq!(queue.front(), Some(held));
-    assert_eq!((queue.oldest_made_at(), queue.newest_needs()), (Some(1000), Some(12)));
+    assert_eq!((queue.oldest_made_at(), queue.newest_release_at()), (Some(1000), Some(12)));
     queue.pop();
     queue.pop();
     assert_eq!(queue.next_released(11), None);
@@ -50,7 +50,7 @@ fn frame_leaves_when_what_it_needs_is_acknowledged_and_is_dropped_by_its_own_pos
     assert_eq!(queue.next_released(4).unwrap().watermark, 10);
     assert_eq!(queue.drop_up_to(9), 0);
     assert_eq!(queue.drop_up_to(10), 1);
-    assert_eq!(queue.newest_needs(), Some(4));
+    assert_eq!(queue.newest_release_at(), Some(4));
     assert_eq!(drain(&mut queue), [(12, 2)]);
 }
 
@@ -91,7 +91,7 @@ fn backup_drops_what_the_primary_released_and_has_the_rest() {
     assert_eq!(queue.stats().dropped, 3);
     assert_eq!(drain(&mut queue), [(9, 4)]);
     assert_eq!(queue.drop_up_to(u64::MAX), 0);
-    assert_eq!((queue.newest_needs(), queue.oldest_made_at()), (None, None));
+    assert_eq!((queue.newest_release_at(), queue.oldest_made_at()), (None, None));
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub struct Full;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held<'a> {
     /// Position that must be acknowledged before the frame may leave.
-    pub needs: u64,
+    pub release_at: u64,
     /// Its own position.
     pub watermark: u64,
     /// When the VM made it, in nanoseconds of the caller's clock.
@@ -63,7 +63,7 @@ pub struct HoldQueue {
 
 /// Where a frame lies.
 struct Slot {
-    needs: u64,
+    release_at: u64,
     watermark: u64,
     made_at_ns: u64,
     start: u32,
@@ -106,14 +106,17 @@ impl HoldQueue {
     /// no port would carry the frame: the VM's device drops those of other lengths.
     pub fn push(
         &mut self,
-        needs: u64,
+        release_at: u64,
         watermark: u64,
         made_at_ns: u64,
         frame: &[u8],
     ) -> Result<(), Full> {
-        let (needs_min, watermark_min) = self.newest;
+        let (release_min, watermark_min) = self.newest;
         assert!(watermark >= watermark_min, "watermark {watermark} after {watermark_min}");
-        assert!((needs_min..=watermark).contains(&needs), "{watermark} needs {needs}");
+        assert!(
+            (release_min..=watermark).contains(&release_at),
+            "a frame at {watermark} that leaves at {release_at}"
+        );
         assert!(length_fits(frame.len()), "a frame of {} bytes", frame.len());
         if !self.room_for(frame.len()) {
             self.stats.refused += 1;
@@ -122,8 +125,8 @@ impl HoldQueue {
         let start = self.place(frame.len());
         self.ring[start..start + frame.len()].copy_from_slice(frame);
         let (start, length) = (start as u32, frame.len() as u16);
-        self.slots.push_back(Slot { needs, watermark, made_at_ns, start, length });
-        self.newest = (needs, watermark);
+        self.slots.push_back(Slot { release_at, watermark, made_at_ns, start, length });
+        self.newest = (release_at, watermark);
         self.bytes += frame.len();
         self.stats.pushed += 1;
         self.stats.frames_high = self.stats.frames_high.max(self.slots.len());
@@ -159,14 +162,14 @@ impl HoldQueue {
     pub fn front(&self) -> Option<Held<'_>> {
         let slot = self.slots.front()?;
         let frame = &self.ring[slot.start()..slot.end()];
-        let Slot { needs, watermark, made_at_ns, .. } = *slot;
-        Some(Held { needs, watermark, made_at_ns, frame })
+        let Slot { release_at, watermark, made_at_ns, .. } = *slot;
+        Some(Held { release_at, watermark, made_at_ns, frame })
     }
 
     /// The oldest frame, if it may leave once everything up to and including `up_to` is
     /// acknowledged.
     pub fn next_released(&self, up_to: u64) -> Option<Held<'_>> {
-        self.front().filter(|held| held.needs <= up_to)
+        self.front().filter(|held| held.release_at <= up_to)
     }
 
     /// Lets go of the oldest frame, which was released. Panics if there is none.
@@ -218,8 +221,8 @@ impl HoldQueue {
     }
 
     /// What the newest frame held needs: once it is acknowledged, all may leave.
-    pub fn newest_needs(&self) -> Option<u64> {
-        self.slots.back().map(|slot| slot.needs)
+    pub fn newest_release_at(&self) -> Option<u64> {
+        self.slots.back().map(|slot| slot.release_at)
     }
 
     /// When the oldest frame held was made.

@@ -31,7 +31,7 @@ struct Reached {
 #[derive(Clone, Copy, Debug)]
 struct Logged {
     /// Where the last entry before it ends that nobody could have foreseen.
-    needs: u64,
+    release_at: u64,
     length: u32,
     digest: u64,
 }
@@ -124,7 +124,7 @@ impl Evidence {
 
     /// The outputs in the log.
     fn logged(&self) -> Vec<Logged> {
-        let (mut at, mut needs, mut logged) = (0, 0, Vec::new());
+        let (mut at, mut release_at, mut logged) = (0, 0, Vec::new());
         loop {
             let (entry, took) = match decode(&self.log[at..]) {
                 Ok(decoded) => decoded,
@@ -133,9 +133,11 @@ impl Evidence {
             };
             at += took;
             match entry {
-                Entry::Output { length, digest } => logged.push(Logged { needs, length, digest }),
+                Entry::Output { length, digest } => {
+                    logged.push(Logged { release_at, length, digest })
+                }
                 Entry::Exit { .. } => {}
-                _unforeseen => needs = at as u64,
+                _nondeterministic => release_at = at as u64,
             }
         }
     }
@@ -154,8 +156,8 @@ impl Evidence {
         let mut holds = Vec::with_capacity(seen.len());
         let (mut sent, mut acked) = (0, 0);
         for (output, frame) in logged.iter().zip(seen) {
-            let sent_ns = first_at(&self.sent, &mut sent, output.needs);
-            let acked_ns = first_at(&self.acked, &mut acked, output.needs);
+            let sent_ns = first_at(&self.sent, &mut sent, output.release_at);
+            let acked_ns = first_at(&self.acked, &mut acked, output.release_at);
             checked.outputs += 1;
             checked.early += usize::from(acked_ns > frame.t_ns);
             checked.unfounded += usize::from(sent_ns > acked_ns);

@@ -14,7 +14,7 @@ pub fn pad(frame: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
-/// Changes, cuts or lengthens a frame.
+/// PageDelta, cuts or lengthens a frame.
 pub fn damage(frame: &mut Vec<u8>, rng: &mut Rng) {
     if frame.is_empty() {
         return;

@@ -64,7 +64,7 @@ const PM: u8 = 0x80;
 const RTC_CENTURY: u8 = 0x32;
 /// An update takes 2 ms at most; a device that never ends one does not stop us.
 const UPDATE_POLLS_MAX: u32 = 1000;
-/// Readings that straddle an update are thrown away; two in a row do not happen on a working clock.
+/// DeviceBoundary that straddle an update are thrown away; two in a row do not happen on a working clock.
 const READINGS_MAX: u32 = 4;
 
 /// The date of the CMOS RTC, taken as UTC.

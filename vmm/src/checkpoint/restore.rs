@@ -30,7 +30,7 @@ pub enum RestoreError {
 /// host: they take about a millisecond.
 const PAGES_AT_ONCE: usize = 128;
 
-/// Applies `image`. Nothing may be left open in the vCPU ([`crate::kvm::Vcpu::drain`]). `breathe` is
+/// Applies `image`. Nothing may be left open in the vCPU ([`crate::kvm::Vcpu::drain`]). `keepalive` is
 /// called about every millisecond.
 ///
 /// Order: pages, stale shadow page tables, vCPU, devices. Everything is decoded before anything is
@@ -38,7 +38,7 @@ const PAGES_AT_ONCE: usize = 128;
 pub fn restore(
     machine: &mut Machine,
     image: &Image,
-    breathe: &mut dyn FnMut(),
+    keepalive: &mut dyn FnMut(),
 ) -> Result<(), RestoreError> {
     let vcpu: VcpuState = decode("vCPU", &image.vcpu)?;
     let devices: DevicesState = decode("device", &image.devices)?;
@@ -51,14 +51,14 @@ pub fn restore(
 
     let mut stale = image.full || has_short_entries(&vcpu);
     if image.full && !machine.is_blank {
-        clear_unlisted(machine, image, pages, breathe);
+        clear_unlisted(machine, image, pages, keepalive);
     }
     machine.is_blank = false;
     let mut old = [0u8; PAGE as usize];
     let zero = [0u8; PAGE as usize];
     for (index, page) in image.pages.iter().enumerate() {
         if index % PAGES_AT_ONCE == PAGES_AT_ONCE - 1 {
-            breathe();
+            keepalive();
         }
         let new = page.bytes.as_deref().unwrap_or(&zero);
         if !stale {
@@ -80,13 +80,13 @@ pub fn restore(
 }
 
 /// Zeroes every page that a full checkpoint does not list.
-fn clear_unlisted(machine: &Machine, image: &Image, pages: u64, breathe: &mut dyn FnMut()) {
+fn clear_unlisted(machine: &Machine, image: &Image, pages: u64, keepalive: &mut dyn FnMut()) {
     let zero = [0u8; PAGE as usize];
     let mut bytes = [0u8; PAGE as usize];
     let mut listed = image.pages.iter().map(|page| page.number).peekable();
     for number in 0..pages {
         if number % PAGES_AT_ONCE as u64 == 0 {
-            breathe();
+            keepalive();
         }
         if listed.next_if_eq(&number).is_some() {
             continue;

@@ -240,7 +240,7 @@ fn source_code(error: &SourceError) -> Code {
         SourceError::Diverged(_) => Code::Diverged,
         SourceError::Stopped => Code::Stopped,
         SourceError::Snapshot(error) => snapshot_code(error),
-        SourceError::Void => Code::Unexpected,
+        SourceError::Invalidated => Code::Unexpected,
         SourceError::Entropy(_) => Code::Unexpected,
     }
 }
@@ -278,7 +278,7 @@ fn log_code(error: &LogError) -> Code {
         | LogError::Schema { .. }
         | LogError::Vcpus { .. }
         | LogError::Clock { .. }
-        | LogError::Told { .. }
+        | LogError::DeltaBase { .. }
         | LogError::CheckpointDigest { .. } => Code::Log,
     }
 }

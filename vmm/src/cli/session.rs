@@ -7,7 +7,7 @@ use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use super::signals;
 use crate::kvm::{clock, kick};
-use crate::replay::event_source::{EndState, EventSource};
+use crate::replay::boundary::{Boundary, EndState};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::world::WorldConfig;
 use crate::telemetry::Stages;
@@ -86,7 +86,7 @@ pub fn supervise<S, R>(
     report: impl FnOnce(&S) -> R + Send,
 ) -> Result<Outcome<R>, CliError>
 where
-    S: EventSource,
+    S: Boundary,
     R: Send,
 {
     on_vcpu_thread(core, limit, |stop| {

@@ -13,7 +13,7 @@ use super::test_machine::{Dice, RAM_BYTES, TestMachine};
 use super::virtio::test_driver::{Driver, EVENT_IDX, NET_DEVICE, RNG_DEVICE, VERSION_1, avail};
 use super::{DeviceCounters, Devices, DevicesState};
 use crate::mem::layout;
-use crate::replay::event_source::Input;
+use crate::replay::boundary::Input;
 
 /// Ports of devices and their neighbours.
 const PORTS: [u16; 37] = [
@@ -203,8 +203,8 @@ fn wild_guest(seed: u64, steps: u32) -> DeviceCounters {
         assert!(took.as_secs() < STEP_S_MAX, "seed {seed} step {number} {step:?} took {took:?}");
         assert_eq!(seen, perform(&mut b, &step), "seed {seed} step {number} {step:?}");
         assert_eq!(
-            (a.devices.interrupt_pending(), a.devices.wants(&a.ram)),
-            (b.devices.interrupt_pending(), b.devices.wants(&b.ram)),
+            (a.devices.interrupt_pending(), a.devices.capacity(&a.ram)),
+            (b.devices.interrupt_pending(), b.devices.capacity(&b.ram)),
             "seed {seed} step {number} {step:?}"
         );
         if dice.below(8) == 0 {

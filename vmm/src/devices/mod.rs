@@ -37,8 +37,8 @@ use crate::bus::mmio::{MmioTarget, Windows};
 use crate::irq::Line;
 use crate::irq::pic::Pic;
 use crate::mem::GuestRam;
+use crate::replay::boundary::{DeviceBoundary, DeviceCapacity, Input};
 use crate::replay::error::SourceError;
-use crate::replay::event_source::{Input, Readings, Wants};
 use clockport::ClockPort;
 use pci::{ConfigPort, Function, HOST_BRIDGE};
 use pit::{CounterIndex, Pit, PitRegister};
@@ -61,7 +61,7 @@ pub struct Access<'a> {
     /// Guest memory.
     pub ram: &'a GuestRam,
     /// The door.
-    pub source: &'a mut dyn Readings,
+    pub source: &'a mut dyn DeviceBoundary,
 }
 
 /// What an exit asks of the machine.
@@ -194,12 +194,12 @@ impl Devices {
     }
 
     /// Which inputs the devices could take now.
-    pub fn wants(&self, ram: &GuestRam) -> Wants {
-        Wants {
+    pub fn capacity(&self, ram: &GuestRam) -> DeviceCapacity {
+        DeviceCapacity {
             frame: self.net.has_buffer(virtio::net::RECEIVE, ram),
             console_bytes: self.uart.room(),
             timer_ns: self.pit.next_expiry_ns(),
-            ..Wants::default()
+            ..DeviceCapacity::default()
         }
     }
 

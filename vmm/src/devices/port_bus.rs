@@ -5,12 +5,12 @@ use super::pci::Slot;
 use super::{Access, Devices, Effect, pmtimer};
 use crate::bus::pio::{ByteTarget, PioTarget, WideTarget, decode};
 use crate::irq::Line;
+use crate::replay::boundary::DeviceBoundary;
 use crate::replay::error::SourceError;
-use crate::replay::event_source::Readings;
 
 /// One exit: the door, and whether the time was already learned in it.
 struct Exit<'a> {
-    source: &'a mut dyn Readings,
+    source: &'a mut dyn DeviceBoundary,
     knows_time: bool,
 }
 

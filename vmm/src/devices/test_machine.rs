@@ -4,8 +4,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::{Access, DeviceConfig, Devices, Effect};
 use crate::mem::GuestRam;
+use crate::replay::boundary::{DeviceBoundary, Input};
 use crate::replay::error::SourceError;
-use crate::replay::event_source::{Input, Readings};
 
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 pub(crate) const RAM_BYTES: usize = 1 << 20;
@@ -26,7 +26,7 @@ pub(crate) struct Door {
     pub(crate) console: Vec<u8>,
 }
 
-impl Readings for Door {
+impl DeviceBoundary for Door {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         self.clock_readings += 1;
         self.now_ns += self.step_ns;

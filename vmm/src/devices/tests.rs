@@ -51,11 +51,11 @@ fn pm_timer_reads_in_parts() {
 #[test]
 fn wants_show_the_timer() {
     let mut m = TestMachine::new();
-    assert_eq!(m.devices.wants(&m.ram).timer_ns, None);
+    assert_eq!(m.devices.capacity(&m.ram).timer_ns, None);
     m.out8(0x43, 0x34);
     m.out8(0x40, 0);
     m.out8(0x40, 0);
-    let due = m.devices.wants(&m.ram).timer_ns.unwrap();
+    let due = m.devices.capacity(&m.ram).timer_ns.unwrap();
     m.init_pics();
     m.clock(due - 1);
     assert!(!m.devices.interrupt_pending());

@@ -17,4 +17,4 @@ mod wire;
 
 pub use error::LinkError;
 pub use log_link::{LinkReport, LogLink, system_entropy};
-pub use wire::{LinkOptions, Party, UNSENT_BYTES_MAX, Wire, now};
+pub use wire::{LinkOptions, Transport, UNSENT_BYTES_MAX, Wire, now};

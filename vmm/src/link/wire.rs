@@ -56,7 +56,7 @@ pub struct LinkOptions {
 }
 
 /// Who sends and receives over a wire.
-pub trait Party {
+pub trait Transport {
     /// Takes in a frame, its Ethernet header removed; whether it was a sign of the peer's life.
     fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> bool;
     /// The signs of life that were handled before were there at `now`: [`Channel::heard_by`].
@@ -73,7 +73,7 @@ pub trait Party {
     fn channel(&self) -> Option<&Channel>;
 }
 
-impl Party for Endpoint {
+impl Transport for Endpoint {
     fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> bool {
         Endpoint::handle_frame(self, now, frame).is_sign_of_life()
     }
@@ -103,7 +103,7 @@ impl Party for Endpoint {
     }
 }
 
-impl Party for Replica {
+impl Transport for Replica {
     fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> bool {
         Replica::handle_frame(self, now, frame).is_some_and(EndpointVerdict::is_sign_of_life)
     }
@@ -178,30 +178,30 @@ impl Wire {
     /// then come again, and nothing is called late before they were seen.
     ///
     /// After a [wait](Self::wait) that saw a frame while it looked, this reads no clock: see `confirm`.
-    pub fn receive(&mut self, party: &mut impl Party) -> Result<bool, PortError> {
+    pub fn receive(&mut self, transport: &mut impl Transport) -> Result<bool, PortError> {
         let arrived = self.port.arrived(FRAMES_PER_TURN)?;
-        let time = party.channel().map_or(Time::default(), Channel::time);
+        let time = transport.channel().map_or(Time::default(), Channel::time);
         let seen_at = self.seen_at.take().filter(|seen_at| *seen_at >= time);
         // Read when the frames are there: none of them seems to have come before it was sent.
         let now = seen_at.unwrap_or_else(now);
         if seen_at.is_none() {
-            self.confirm(party, now);
+            self.confirm(transport, now);
         }
         if let Some(mark) = arrived {
-            self.handle_frames(party, now, mark)?;
+            self.handle_frames(transport, now, mark)?;
         }
         self.unconfirmed &= seen_at.is_some();
         let more = arrived.is_some() && self.port.has_frame();
         // After the frames: a host that slept finds that the peer lives first.
-        if !more && party.poll_timeout().is_some_and(|timeout| timeout <= now) {
-            party.handle_timeout(now);
+        if !more && transport.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            transport.handle_timeout(now);
         }
         Ok(more)
     }
 
     fn handle_frames(
         &mut self,
-        party: &mut impl Party,
+        transport: &mut impl Transport,
         now: Time,
         mark: Mark,
     ) -> Result<(), PortError> {
@@ -210,7 +210,7 @@ impl Wire {
             let Wire { port, other_senders, unconfirmed, .. } = self;
             let taken = port.receive_until(mark, |frame| {
                 if frame[SOURCE] == peer {
-                    *unconfirmed |= party.handle_frame(now, &mut frame[HEADER_BYTES..]);
+                    *unconfirmed |= transport.handle_frame(now, &mut frame[HEADER_BYTES..]);
                 } else {
                     *other_senders += 1;
                 }
@@ -218,8 +218,8 @@ impl Wire {
             if taken.is_none() {
                 return Ok(());
             }
-            if party.channel().is_some_and(Channel::owes_log_ack) {
-                self.transmit_at(party, now)?;
+            if transport.channel().is_some_and(Channel::owes_log_ack) {
+                self.transmit_at(transport, now)?;
             }
         }
     }
@@ -228,33 +228,37 @@ impl Wire {
     /// `now`, which is one of this moment. From then on the backup's patience counts: from an earlier
     /// time it might end too early for the primary's lease, which begins when the frame is sent. Nothing
     /// asks for the patience between `receive` and here.
-    fn confirm(&mut self, party: &mut impl Party, now: Time) {
+    fn confirm(&mut self, transport: &mut impl Transport, now: Time) {
         if std::mem::take(&mut self.unconfirmed) {
-            party.heard_by(now);
+            transport.heard_by(now);
         }
     }
 
     /// Hands to the kernel what there is to send: all of the log, and a few frames of bulk at most.
     /// Whether bulk is left that could be sent.
-    pub fn transmit(&mut self, party: &mut impl Party) -> Result<bool, PortError> {
+    pub fn transmit(&mut self, transport: &mut impl Transport) -> Result<bool, PortError> {
         let now = now();
-        self.confirm(party, now);
-        self.transmit_at(party, now)
+        self.confirm(transport, now);
+        self.transmit_at(transport, now)
     }
 
     /// The same with a reading of the clock that the caller has taken, not before anything that the
     /// channel was told. An old one does no harm but to the lease, which is then the shorter.
-    pub fn transmit_at(&mut self, party: &mut impl Party, now: Time) -> Result<bool, PortError> {
-        self.bulk_held = wants_bulk(party) && self.port.unsent_bytes()? >= UNSENT_BYTES_MAX;
+    pub fn transmit_at(
+        &mut self,
+        transport: &mut impl Transport,
+        now: Time,
+    ) -> Result<bool, PortError> {
+        self.bulk_held = wants_bulk(transport) && self.port.unsent_bytes()? >= UNSENT_BYTES_MAX;
         let bulk_until = match self.bulk_held {
-            true => bulk_frames(party),
-            false => bulk_frames(party) + BULK_FRAMES_PER_TURN,
+            true => bulk_frames(transport),
+            false => bulk_frames(transport) + BULK_FRAMES_PER_TURN,
         };
         loop {
             let out = &mut self.frame[HEADER_BYTES..];
-            let length = match bulk_frames(party) < bulk_until {
-                true => party.poll_transmit(now, out),
-                false => party.poll_transmit_log(now, out),
+            let length = match bulk_frames(transport) < bulk_until {
+                true => transport.poll_transmit(now, out),
+                false => transport.poll_transmit_log(now, out),
             };
             let Some(length) = length else { break };
             let header = self.port.header_to(self.peer);
@@ -262,21 +266,25 @@ impl Wire {
             self.port.send(&self.frame[..HEADER_BYTES + length])?;
         }
         self.port.flush()?;
-        Ok(wants_bulk(party) && !self.bulk_held)
+        Ok(wants_bulk(transport) && !self.bulk_held)
     }
 
-    /// When a wait must end for the sake of this wire or of `party`. `now` is a reading of the clock
+    /// When a wait must end for the sake of this wire or of `transport`. `now` is a reading of the clock
     /// that the caller has taken.
-    pub fn due(&self, party: &impl Party, now: Time) -> Option<Time> {
+    pub fn due(&self, transport: &impl Transport, now: Time) -> Option<Time> {
         let queue_look = self.bulk_held.then(|| now + UNSENT_LOOK_EVERY);
-        party.poll_timeout().into_iter().chain(queue_look).min()
+        transport.poll_timeout().into_iter().chain(queue_look).min()
     }
 
-    /// Waits until a frame is there, `party` has something to do, a signal came, or it is `until`.
-    pub fn wait(&mut self, party: &mut impl Party, until: Option<Time>) -> Result<Wake, PortError> {
+    /// Waits until a frame is there, `transport` has something to do, a signal came, or it is `until`.
+    pub fn wait(
+        &mut self,
+        transport: &mut impl Transport,
+        until: Option<Time>,
+    ) -> Result<Wake, PortError> {
         let now = now();
-        self.confirm(party, now);
-        let due = self.due(party, now).into_iter().chain(until).min();
+        self.confirm(transport, now);
+        let due = self.due(transport, now).into_iter().chain(until).min();
         let wake =
             self.port.wait(due.map(|due| Duration::from_nanos(due.since(now).as_nanos())))?;
         let looked = self.port.looked().map(|looked| looked.as_nanos() as u64);
@@ -315,13 +323,13 @@ impl Wire {
     }
 }
 
-fn wants_bulk(party: &impl Party) -> bool {
-    party.channel().is_some_and(|channel| channel.wants_to_send(Lane::Bulk))
+fn wants_bulk(transport: &impl Transport) -> bool {
+    transport.channel().is_some_and(|channel| channel.wants_to_send(Lane::Bulk))
 }
 
 /// Bulk frames sent so far.
-fn bulk_frames(party: &impl Party) -> u64 {
-    party.channel().map_or(0, |channel| channel.stats().sent(FrameKind::Bulk))
+fn bulk_frames(transport: &impl Transport) -> u64 {
+    transport.channel().map_or(0, |channel| channel.stats().sent(FrameKind::Bulk))
 }
 
 /// The channel's clock. It runs while the host is suspended: a lease must end then, too.

@@ -3,13 +3,13 @@
 //! - `source`: [`PairSource`], the event source behind the vCPU loop of a primary and of a backup
 //! - `status`, `status_server`: what it says about itself, and to whom
 //! - `image`: a checkpoint as the engine wants it
-//! - `lookout`: whether it is time to say that nobody is met
+//! - `absence_alarm`: whether it is time to say that nobody is met
 //! - [`event`]: what a process of a pair tells of itself, for programs
 
 mod checkpoint_times;
 pub mod event;
 mod image;
-mod lookout;
+mod peer_absence;
 mod source;
 mod status;
 mod status_server;

@@ -7,20 +7,20 @@
 use super::checkpoint_times::CheckpointTimes;
 use super::event::Notice;
 use super::image::InRam;
-use super::lookout::Lookout;
+use super::peer_absence::PeerAbsenceAlarm;
 use super::status::{Publisher, StatusBoard};
 use crate::checkpoint::{Image, ImageView};
 use crate::link::diagnosis::why_nobody;
 use crate::link::{Wire, now};
-use crate::replay::error::SourceError;
-use crate::replay::event_source::{
-    EndState, EventSource, Input, Memory, Position, Readings, Region, Stray, Waited, Wants,
-    Witnessed,
+use crate::replay::boundary::{
+    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
+    StopAction, VcpuDigest, Waited,
 };
+use crate::replay::error::SourceError;
 use crate::replay::world::World;
 use crate::replica::{
     Command, CopyRequest, Halt, Halted, NextRegion, Replica, ReplicaEvent, RoleName, Step,
-    StrayAdvice,
+    StopAdvice,
 };
 use crate::telemetry::Stages;
 use crate::witness::WitnessClient;
@@ -90,12 +90,12 @@ pub struct PairSource<P> {
     /// Since when the guest stands still for a checkpoint.
     still_since: Option<Time>,
     /// The machine is void, and was not told.
-    is_void: bool,
+    invalidated: bool,
     /// The VM's last pause for the closing checkpoint of a sync.
     last_sync_pause: Option<Span>,
     checkpoint_times: CheckpointTimes,
     publisher: Option<Publisher>,
-    lookout: Lookout,
+    absence_alarm: PeerAbsenceAlarm,
     /// The term whose claim got no answer; that was told.
     unanswered: Option<Term>,
 }
@@ -114,11 +114,11 @@ impl<P: FramePort> PairSource<P> {
             spoke_at: None,
             is_stopping: false,
             still_since: None,
-            is_void: false,
+            invalidated: false,
             last_sync_pause: None,
             checkpoint_times: CheckpointTimes::new(),
             publisher,
-            lookout: Lookout::default(),
+            absence_alarm: PeerAbsenceAlarm::default(),
             unanswered: None,
         }
     }
@@ -196,26 +196,26 @@ impl<P: FramePort> PairSource<P> {
         let limit = now() + silence.unwrap_or_default() * 2;
         self.parts.replica.stop(now());
         while self.parts.replica.halted().is_none() && now() < limit {
-            self.turn()?;
+            self.drive()?;
             self.wait_on_wire()?;
         }
-        self.turn()?;
+        self.drive()?;
         Ok(self.parts.replica.halted())
     }
 
     /// Takes in what arrived, and sends and releases what may leave.
-    fn turn(&mut self) -> Result<(), SourceError> {
+    fn drive(&mut self) -> Result<(), SourceError> {
         self.take_in()?;
         self.transmit()?;
         self.release()?;
         let now = now();
         self.publish(now);
-        self.look_out(now);
+        self.check_absence(now);
         Ok(())
     }
 
     /// Tells, once, that nobody is met.
-    fn look_out(&mut self, now: Time) {
+    fn check_absence(&mut self, now: Time) {
         let PairParts { replica, wire, observer, .. } = &mut self.parts;
         let looks_for = match replica.role() {
             RoleName::Seeking => Some("waiting for the primary"),
@@ -233,7 +233,7 @@ impl<P: FramePort> PairSource<P> {
             | RoleName::Leaving
             | RoleName::Halted => None,
         };
-        if self.lookout.is_due(now, looks_for.is_some())
+        if self.absence_alarm.is_due(now, looks_for.is_some())
             && let (Some(looks_for), Some(endpoint)) = (looks_for, replica.endpoint())
         {
             let report = wire.report(endpoint.link_stats());
@@ -261,9 +261,11 @@ impl<P: FramePort> PairSource<P> {
         pass_on(replica, witness);
         while let Some(event) = replica.poll_event() {
             let is_news = match event {
-                ReplicaEvent::PeerRefused { mismatch, proven: _ } => self.lookout.refused(mismatch),
+                ReplicaEvent::PeerRefused { mismatch, proven: _ } => {
+                    self.absence_alarm.refused(mismatch)
+                }
                 ReplicaEvent::PeerMet { .. } => {
-                    self.lookout.met();
+                    self.absence_alarm.met();
                     true
                 }
                 // It is asked again and again.
@@ -348,9 +350,9 @@ impl<P: FramePort> PairSource<P> {
         if self.parts.witness.is_asked() { WITNESS_WAIT_MAX } else { WAIT_MAX }
     }
 
-    fn check_void(&mut self) -> Result<(), SourceError> {
-        match std::mem::take(&mut self.is_void) {
-            true => Err(SourceError::Void),
+    fn check_invalidated(&mut self) -> Result<(), SourceError> {
+        match std::mem::take(&mut self.invalidated) {
+            true => Err(SourceError::Invalidated),
             false => Ok(()),
         }
     }
@@ -360,20 +362,20 @@ impl<P: FramePort> PairSource<P> {
         &mut self,
         mut ask: impl FnMut(&mut PairParts<P>, Time) -> Result<Step<T>, SourceError>,
     ) -> Result<T, SourceError> {
-        self.check_void()?;
+        self.check_invalidated()?;
         loop {
             match ask(&mut self.parts, now())? {
                 Step::Ready(value) => return Ok(value),
-                Step::Void => return Err(SourceError::Void),
-                Step::Wait => {}
+                Step::Invalidated => return Err(SourceError::Invalidated),
+                Step::Pending => {}
             }
-            self.turn()?;
+            self.drive()?;
             match ask(&mut self.parts, now())? {
                 Step::Ready(value) => return Ok(value),
-                Step::Void => return Err(SourceError::Void),
-                Step::Wait => self.wait_on_wire()?,
+                Step::Invalidated => return Err(SourceError::Invalidated),
+                Step::Pending => self.wait_on_wire()?,
             }
-            self.turn()?;
+            self.drive()?;
         }
     }
 
@@ -406,7 +408,7 @@ fn pass_on(replica: &mut Replica, witness: &mut WitnessClient) {
     }
 }
 
-impl<P: FramePort> Readings for PairSource<P> {
+impl<P: FramePort> DeviceBoundary for PairSource<P> {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         self.until(|parts, now| parts.replica.clock_ns(now, &mut parts.world))
     }
@@ -442,8 +444,8 @@ impl<P: FramePort> Readings for PairSource<P> {
     }
 }
 
-impl<P: FramePort> EventSource for PairSource<P> {
-    fn look_at(&mut self, memory: &mut dyn Memory) -> Result<(), SourceError> {
+impl<P: FramePort> Boundary for PairSource<P> {
+    fn poll_memory(&mut self, memory: &mut dyn Memory) -> Result<(), SourceError> {
         if self.parts.replica.poll_copy().is_none() {
             return Ok(());
         }
@@ -464,11 +466,11 @@ impl<P: FramePort> EventSource for PairSource<P> {
                 break;
             }
         }
-        self.turn()
+        self.drive()
     }
 
     fn next_region(&mut self) -> Result<Region, SourceError> {
-        self.check_void()?;
+        self.check_invalidated()?;
         let unsent = self.appended().saturating_sub(self.sent);
         // The answer to a frame needs the log of it, which the backup may acknowledge while the guest is
         // at work on the answer.
@@ -477,7 +479,7 @@ impl<P: FramePort> EventSource for PairSource<P> {
         }
         self.took_frame = false;
         if self.parts.wire.port().has_frame() || self.parts.world.is_stopping() {
-            self.turn()?;
+            self.drive()?;
         }
         loop {
             match self.parts.replica.next_region(now()) {
@@ -496,17 +498,17 @@ impl<P: FramePort> EventSource for PairSource<P> {
                     return Ok(Region::Capture);
                 }
                 Step::Ready(NextRegion::End) => return Ok(Region::End),
-                Step::Void => return Err(SourceError::Void),
-                Step::Wait => {}
+                Step::Invalidated => return Err(SourceError::Invalidated),
+                Step::Pending => {}
             }
             if self.parts.replica.poll_copy().is_some() {
                 return Ok(Region::Stay);
             }
             self.parts.world.idle()?;
-            self.turn()?;
-            if let Step::Wait = self.parts.replica.next_region(now()) {
+            self.drive()?;
+            if let Step::Pending = self.parts.replica.next_region(now()) {
                 self.wait_on_wire()?;
-                self.turn()?;
+                self.drive()?;
             }
         }
     }
@@ -514,16 +516,16 @@ impl<P: FramePort> EventSource for PairSource<P> {
     fn reached(
         &mut self,
         position: Position,
-        witnessed: &Witnessed,
+        vcpu: &VcpuDigest,
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
-        self.parts.world.reached(position, witnessed, exit)?;
-        self.until(|parts, now| Ok(parts.replica.reached(now, position, witnessed.digest)))
+        self.parts.world.reached(position, vcpu, exit)?;
+        self.until(|parts, now| Ok(parts.replica.reached(now, position, vcpu.digest)))
     }
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
         if std::mem::take(&mut self.made_output) {
-            if self.parts.replica.needs_at_most(self.sent) {
+            if self.parts.replica.is_releasable_by(self.sent) {
                 self.note_sent();
             } else {
                 self.transmit()?;
@@ -537,23 +539,23 @@ impl<P: FramePort> EventSource for PairSource<P> {
         Ok(())
     }
 
-    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
         // One reading for both: on this thread each is a system call where RDTSC is a fault.
         let asked = self.until(|parts, now| Ok(parts.replica.input_ready(now).map(|()| now)))?;
         let PairParts { replica, world, .. } = &mut self.parts;
-        match replica.next_input(asked, world, wants)? {
+        match replica.next_input(asked, world, capacity)? {
             Step::Ready(input) => {
                 self.took_frame |= matches!(input, Some(Input::Frame(_)));
                 Ok(input)
             }
-            Step::Void => Err(SourceError::Void),
-            Step::Wait => unreachable!("the engine said that it has an answer"),
+            Step::Invalidated => Err(SourceError::Invalidated),
+            Step::Pending => unreachable!("the engine said that it has an answer"),
         }
     }
 
-    fn wait(&mut self, wants: &Wants) -> Result<Waited, SourceError> {
+    fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
         self.parts.world.idle()?;
-        self.turn()?;
+        self.drive()?;
         if self.is_stopping {
             return Ok(Waited::End);
         }
@@ -564,7 +566,7 @@ impl<P: FramePort> EventSource for PairSource<P> {
             // The guest leaves its halt without an interrupt, here and on the backup, which begins
             // with the state behind it.
             Ok(Halted::Capture) => return Ok(Waited::End),
-            Err(SourceError::Void) if self.is_stopping => return Ok(Waited::End),
+            Err(SourceError::Invalidated) if self.is_stopping => return Ok(Waited::End),
             Err(error) => return Err(error),
         }
         if self.parts.replica.poll_copy().is_some() {
@@ -573,18 +575,18 @@ impl<P: FramePort> EventSource for PairSource<P> {
         let wait_max = Duration::from_nanos(self.wait_max().as_nanos());
         let PairParts { replica, wire, world, wait, .. } = &mut self.parts;
         let due = wire.due(replica, now());
-        let mut timeout = world.wait_max(wants).min(wait_max);
+        let mut timeout = world.wait_max(capacity).min(wait_max);
         if let Some(due) = due {
             timeout = timeout.min(Duration::from_nanos(due.since(now()).as_nanos()));
         }
-        if wants.frame {
+        if capacity.frame {
             wait_any(&mut [world.port_mut(), wire.port_mut()], wait, Some(timeout))?;
         } else {
             // The guest gave the NIC no buffer: frames stay in the port.
             wire.port_mut().wait(Some(timeout))?;
         }
         if wire.port().has_frame() || due.is_some_and(|due| due <= now()) {
-            self.turn()?;
+            self.drive()?;
         }
         Ok(Waited::Look)
     }
@@ -595,32 +597,36 @@ impl<P: FramePort> EventSource for PairSource<P> {
         Ok(())
     }
 
-    fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
-        self.turn()?;
+    fn interrupted(
+        &mut self,
+        capacity: &DeviceCapacity,
+        window: bool,
+    ) -> Result<StopAction, SourceError> {
+        self.drive()?;
         // Whatever comes of it, the timer is armed again if it was it that kicked.
-        let as_needed = self.parts.world.interrupted(wants, window)?;
-        let stray = match self.until(|parts, now| Ok(parts.replica.stray(now)))? {
-            StrayAdvice::Resume => Stray::Resume,
-            StrayAdvice::Checkpoint => Stray::Checkpoint,
-            StrayAdvice::AsNeeded => as_needed,
+        let as_needed = self.parts.world.interrupted(capacity, window)?;
+        let action = match self.until(|parts, now| Ok(parts.replica.mid_region_stop(now)))? {
+            StopAdvice::Resume => StopAction::Resume,
+            StopAdvice::Checkpoint => StopAction::Checkpoint,
+            StopAdvice::AsNeeded => as_needed,
         };
-        if stray == Stray::Checkpoint {
+        if action == StopAction::Checkpoint {
             self.still_since = Some(now());
         }
-        Ok(stray)
+        Ok(action)
     }
 
-    fn window_at_cpl0(&mut self) -> Stray {
-        match self.parts.replica.stray(now()) {
-            Step::Ready(StrayAdvice::Checkpoint | StrayAdvice::AsNeeded) => {
+    fn window_at_cpl0(&mut self) -> StopAction {
+        match self.parts.replica.mid_region_stop(now()) {
+            Step::Ready(StopAdvice::Checkpoint | StopAdvice::AsNeeded) => {
                 self.still_since = Some(now());
-                Stray::Checkpoint
+                StopAction::Checkpoint
             }
-            Step::Ready(StrayAdvice::Resume) | Step::Wait => Stray::Resume,
-            Step::Void => {
+            Step::Ready(StopAdvice::Resume) | Step::Pending => StopAction::Resume,
+            Step::Invalidated => {
                 // There is no way to say it here; the next question's answer is this.
-                self.is_void = true;
-                Stray::Resume
+                self.invalidated = true;
+                StopAction::Resume
             }
         }
     }
@@ -676,8 +682,8 @@ impl<P: FramePort> EventSource for PairSource<P> {
 
     /// The other host waits for an acknowledgement, or for output, and not for longer than its silence
     /// timeout.
-    fn breathe(&mut self) -> Result<(), SourceError> {
-        self.turn()
+    fn keepalive(&mut self) -> Result<(), SourceError> {
+        self.drive()
     }
 
     fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {

@@ -22,12 +22,12 @@ pub enum SourceError {
     /// The replay went another way than the recording.
     #[error(transparent)]
     Diverged(Box<Divergence>),
-    /// Told to stop where there is nothing to end in order.
+    /// DeltaCache to stop where there is nothing to end in order.
     #[error("stopped before the end")]
     Stopped,
     /// The machine's state is of no use any more; another machine takes its place.
-    #[error("the machine's state is void")]
-    Void,
+    #[error("the machine's state was invalidated")]
+    Invalidated,
     /// A snapshot could not be written.
     #[error("the snapshot could not be written: {0}")]
     Snapshot(#[from] crate::checkpoint::SnapshotError),
@@ -91,7 +91,7 @@ pub enum LogError {
     #[error(
         "the checkpoint in the block at byte {offset} does not follow the one before: {source}"
     )]
-    Told {
+    DeltaBase {
         /// Offset in the file of where it begins.
         offset: u64,
         /// What does not fit.

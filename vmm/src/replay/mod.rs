@@ -1,9 +1,9 @@
 //! Record and replay: one loop, two event sources, one door.
 
+pub mod boundary;
 pub mod deadline;
 pub mod divergence;
 pub mod error;
-pub mod event_source;
 pub mod guest_clock;
 pub mod log_file;
 pub mod recorder;

@@ -1,11 +1,12 @@
 //! The recording side of the door: whatever passes through the source it wraps is appended to a
 //! log, in order, before the guest or the world sees it.
 
-use super::error::{LogError, SourceError};
-use super::event_source::{
-    EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
+use super::boundary::{
+    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Position, Region, StopAction,
+    VcpuDigest, Waited,
 };
-use crate::checkpoint::{Image, ImageDigest, ImageView, Told};
+use super::error::{LogError, SourceError};
+use crate::checkpoint::{DeltaCache, Image, ImageDigest, ImageView};
 use crate::mem;
 use crate::mem::layout::PAGE;
 use logchan::entry::{Entry, REGISTERS, RegisterDelta};
@@ -30,13 +31,13 @@ pub struct Recorder<S, L> {
     /// Registers at the last exit logged.
     registers: [u64; REGISTERS],
     /// What checkpoints are told against; there is one from the first on, which is full.
-    told: Option<Told>,
+    cache: Option<DeltaCache>,
 }
 
-impl<S: EventSource, L: LogSink> Recorder<S, L> {
+impl<S: Boundary, L: LogSink> Recorder<S, L> {
     /// Records what passes through `source` into `log`.
     pub fn new(source: S, log: L) -> Recorder<S, L> {
-        Recorder { source, log, clock_ns: 0, registers: [0; REGISTERS], told: None }
+        Recorder { source, log, clock_ns: 0, registers: [0; REGISTERS], cache: None }
     }
 
     /// The source behind, for its statistics.
@@ -67,7 +68,7 @@ fn clock_entry(clock_ns: &mut u64, now_ns: u64) -> Entry<'static> {
     Entry::Clock { advance_ns }
 }
 
-impl<S: EventSource, L: LogSink> Readings for Recorder<S, L> {
+impl<S: Boundary, L: LogSink> DeviceBoundary for Recorder<S, L> {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         let now_ns = self.source.clock_ns()?;
         self.log.append(&clock_entry(&mut self.clock_ns, now_ns))?;
@@ -100,7 +101,7 @@ impl<S: EventSource, L: LogSink> Readings for Recorder<S, L> {
     }
 }
 
-impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
+impl<S: Boundary, L: LogSink> Boundary for Recorder<S, L> {
     fn next_region(&mut self) -> Result<Region, SourceError> {
         self.source.next_region()
     }
@@ -108,26 +109,26 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
     fn reached(
         &mut self,
         position: Position,
-        witnessed: &Witnessed,
+        vcpu: &VcpuDigest,
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
-        let digest = witnessed.digest;
+        let digest = vcpu.digest;
         let entry = match position {
             Position::Exit => {
-                Entry::Exit { digest, registers: Some(self.register_delta(&witnessed.registers)) }
+                Entry::Exit { digest, registers: Some(self.register_delta(&vcpu.registers)) }
             }
             Position::UserWindow => Entry::UserWindow { digest },
         };
         self.log.append(&entry)?;
-        self.source.reached(position, witnessed, exit)
+        self.source.reached(position, vcpu, exit)
     }
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
         self.source.exit_handled()
     }
 
-    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
-        let input = self.source.next_input(wants)?;
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
+        let input = self.source.next_input(capacity)?;
         if let Some(input) = &input {
             let entry = match *input {
                 Input::Clock { now_ns } => clock_entry(&mut self.clock_ns, now_ns),
@@ -139,9 +140,9 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
         Ok(input)
     }
 
-    fn wait(&mut self, wants: &Wants) -> Result<Waited, SourceError> {
+    fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
         self.log.idle()?;
-        self.source.wait(wants)
+        self.source.wait(capacity)
     }
 
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {
@@ -149,11 +150,15 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
         self.source.interrupt(vector)
     }
 
-    fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
-        self.source.interrupted(wants, window)
+    fn interrupted(
+        &mut self,
+        capacity: &DeviceCapacity,
+        window: bool,
+    ) -> Result<StopAction, SourceError> {
+        self.source.interrupted(capacity, window)
     }
 
-    fn window_at_cpl0(&mut self) -> Stray {
+    fn window_at_cpl0(&mut self) -> StopAction {
         self.source.window_at_cpl0()
     }
 
@@ -172,16 +177,22 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
     fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
         let &ImageView { full, vcpu, devices, pages, .. } = image;
         let count = u32::try_from(pages.len()).expect("a guest has fewer than 2^32 pages");
-        let told = self.told.get_or_insert_with(|| Told::new(mem::guest::bytes(image.ram) / PAGE));
-        told.begin(full);
-        let (told_vcpu, told_devices) = (told.vcpu.tell(vcpu), told.devices.tell(devices));
-        let begin =
-            Entry::CheckpointBegin { full, pages: count, vcpu: told_vcpu, devices: told_devices };
+        let cache =
+            self.cache.get_or_insert_with(|| DeltaCache::new(mem::guest::bytes(image.ram) / PAGE));
+        cache.begin(full);
+        let (encoded_vcpu, encoded_devices) =
+            (cache.vcpu.encode(vcpu), cache.devices.encode(devices));
+        let begin = Entry::CheckpointBegin {
+            full,
+            pages: count,
+            vcpu: encoded_vcpu,
+            devices: encoded_devices,
+        };
         self.log.append(&begin)?;
         let mut digest = ImageDigest::new(full, vcpu, devices);
         image.for_each_page(|number, page| {
             digest.page(number, page);
-            self.log.append(&Entry::Page { number, bytes: told.tell(number, page) })
+            self.log.append(&Entry::Page { number, bytes: cache.encode(number, page) })
         })?;
         self.log.append(&Entry::CheckpointEnd { digest: digest.finish() })?;
         self.source.checkpoint(image)
@@ -191,8 +202,8 @@ impl<S: EventSource, L: LogSink> EventSource for Recorder<S, L> {
         self.source.take_checkpoint()
     }
 
-    fn breathe(&mut self) -> Result<(), SourceError> {
-        self.source.breathe()
+    fn keepalive(&mut self) -> Result<(), SourceError> {
+        self.source.keepalive()
     }
 
     fn end(&mut self, end: &EndState) -> Result<(), SourceError> {

@@ -1,13 +1,14 @@
 //! The replaying side of the door: everything comes from a log, and everything the machine does is
 //! compared with it.
 
+use super::boundary::{
+    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Position, Region, StopAction,
+    VcpuDigest, Waited,
+};
 use super::divergence::Divergence;
 use super::error::{LogError, SourceError};
-use super::event_source::{
-    EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
-};
 use super::log_file::LogReader;
-use crate::checkpoint::{Image, ImageDigest, ImageView, PageImage, Told};
+use crate::checkpoint::{DeltaCache, Image, ImageDigest, ImageView, PageImage};
 use logchan::entry::{Entry, REGISTERS};
 use logchan::limits::PAGE_BYTES;
 use std::fmt::Display;
@@ -26,7 +27,7 @@ pub struct Replayer {
     /// Registers as recorded at the last exit; `None` once an exit did not log them.
     registers: Option<[u64; REGISTERS]>,
     /// What checkpoints are told against.
-    told: Told,
+    cache: DeltaCache,
     natural_exits: u64,
     stop: Arc<AtomicBool>,
     on_progress: Box<dyn FnMut(u64) + Send>,
@@ -39,10 +40,10 @@ impl Replayer {
         stop: Arc<AtomicBool>,
         on_progress: Box<dyn FnMut(u64) + Send>,
     ) -> Replayer {
-        let told = Told::new(log.header().memory_bytes / PAGE_BYTES as u64);
+        let cache = DeltaCache::new(log.header().memory_bytes / PAGE_BYTES as u64);
         Replayer {
             log,
-            told,
+            cache,
             clock_ns: 0,
             registers: Some([0; REGISTERS]),
             natural_exits: 0,
@@ -117,7 +118,7 @@ impl Replayer {
     }
 }
 
-impl Readings for Replayer {
+impl DeviceBoundary for Replayer {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         match self.peek()? {
             Entry::Clock { advance_ns } => self.advance_clock(advance_ns),
@@ -167,7 +168,7 @@ impl Readings for Replayer {
     fn console_output(&mut self, _byte: u8) {}
 }
 
-impl EventSource for Replayer {
+impl Boundary for Replayer {
     fn next_region(&mut self) -> Result<Region, SourceError> {
         self.check_stop()?;
         match self.peek()? {
@@ -191,7 +192,7 @@ impl EventSource for Replayer {
     fn reached(
         &mut self,
         position: Position,
-        witnessed: &Witnessed,
+        vcpu: &VcpuDigest,
         exit: &dyn Display,
     ) -> Result<(), SourceError> {
         let (expected, digest) = match self.peek()? {
@@ -209,16 +210,16 @@ impl EventSource for Replayer {
             Entry::UserWindow { digest } => (Position::UserWindow, digest),
             _other => {
                 let found = format!("reached {exit}");
-                return Err(self.diverged(None, found, Some((None, witnessed.registers))));
+                return Err(self.diverged(None, found, Some((None, vcpu.registers))));
             }
         };
-        if (expected, digest) != (position, witnessed.digest) {
-            let found = format!("reached {exit} with digest {:016x}", witnessed.digest);
+        if (expected, digest) != (position, vcpu.digest) {
+            let found = format!("reached {exit} with digest {:016x}", vcpu.digest);
             let recorded = match expected {
                 Position::Exit => self.registers,
                 Position::UserWindow => None,
             };
-            return Err(self.diverged(None, found, Some((recorded, witnessed.registers))));
+            return Err(self.diverged(None, found, Some((recorded, vcpu.registers))));
         }
         self.consume()?;
         if self.natural_exits.is_multiple_of(4096) {
@@ -231,7 +232,7 @@ impl EventSource for Replayer {
         Ok(())
     }
 
-    fn next_input(&mut self, _wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
+    fn next_input(&mut self, _capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
         if let Entry::Clock { advance_ns } = self.peek()? {
             let now_ns = self.advance_clock(advance_ns)?;
             return Ok(Some(Input::Clock { now_ns }));
@@ -246,7 +247,7 @@ impl EventSource for Replayer {
         }
     }
 
-    fn wait(&mut self, _wants: &Wants) -> Result<Waited, SourceError> {
+    fn wait(&mut self, _capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
         match self.peek()? {
             Entry::End { .. } => Ok(Waited::End),
             _other => {
@@ -269,14 +270,18 @@ impl EventSource for Replayer {
     }
 
     /// Other kicks mean nothing here: the region ends where the log says.
-    fn interrupted(&mut self, _wants: &Wants, _window: bool) -> Result<Stray, SourceError> {
+    fn interrupted(
+        &mut self,
+        _capacity: &DeviceCapacity,
+        _window: bool,
+    ) -> Result<StopAction, SourceError> {
         self.check_stop()?;
-        Ok(Stray::Resume)
+        Ok(StopAction::Resume)
     }
 
     /// The log says that this region ends in an exit or in a window at CPL3.
-    fn window_at_cpl0(&mut self) -> Stray {
-        Stray::Resume
+    fn window_at_cpl0(&mut self) -> StopAction {
+        StopAction::Resume
     }
 
     /// The log has the guest going on, or there would be nothing to run.
@@ -299,13 +304,13 @@ impl EventSource for Replayer {
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
         let truncated = self.truncated();
         let offset = self.log.offset();
-        let unlike = |source| LogError::Told { offset, source };
-        let Self { log, told, .. } = self;
+        let unlike = |source| LogError::DeltaBase { offset, source };
+        let Self { log, cache, .. } = self;
         let (mut image, pages) = match log.consume()? {
             Some(Entry::CheckpointBegin { full, pages, vcpu, devices }) => {
-                told.begin(full);
-                let vcpu = told.vcpu.hear(&vcpu).map_err(unlike)?.to_vec();
-                let devices = told.devices.hear(&devices).map_err(unlike)?.to_vec();
+                cache.begin(full);
+                let vcpu = cache.vcpu.decode(&vcpu).map_err(unlike)?.to_vec();
+                let devices = cache.devices.decode(&devices).map_err(unlike)?.to_vec();
                 (Image { full, vcpu, devices, pages: Vec::new() }, pages)
             }
             entry => unreachable!("{entry:?} was peeked as a checkpoint"),
@@ -314,7 +319,7 @@ impl EventSource for Replayer {
         for _page in 0..pages {
             match log.consume()? {
                 Some(Entry::Page { number, bytes }) => {
-                    let page = told.hear(number, &bytes).map_err(unlike)?;
+                    let page = cache.decode(number, &bytes).map_err(unlike)?;
                     digest.page(number, page.unwrap_or(&[0; PAGE_BYTES]));
                     image.pages.push(PageImage { number, bytes: page.map(|page| Box::new(*page)) });
                 }

@@ -3,11 +3,11 @@
 //! The point is the first time that the guest waits, with nothing pending, after it has printed a
 //! text on its console; or, without such a text, where the source behind says that the machine ends.
 
-use super::error::SourceError;
-use super::event_source::{
-    EndState, EventSource, Input, Memory, Position, Readings, Region, Stray, Waited, Wants,
-    Witnessed,
+use super::boundary::{
+    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
+    StopAction, VcpuDigest, Waited,
 };
+use super::error::SourceError;
 use crate::checkpoint::{Image, ImageView};
 use logchan::entry::REGISTERS;
 
@@ -37,7 +37,7 @@ pub struct Snapshotter<'a, S> {
     keep: Keep<'a>,
 }
 
-impl<'a, S: EventSource> Snapshotter<'a, S> {
+impl<'a, S: Boundary> Snapshotter<'a, S> {
     /// Runs on `source` and gives the machine to `keep` at the point.
     pub fn new(source: S, text: Option<String>, keep: Keep<'a>) -> Self {
         let text = text.map(String::into_bytes).filter(|text| !text.is_empty());
@@ -63,7 +63,7 @@ impl<'a, S: EventSource> Snapshotter<'a, S> {
     }
 }
 
-impl<S: EventSource> Readings for Snapshotter<'_, S> {
+impl<S: Boundary> DeviceBoundary for Snapshotter<'_, S> {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         self.source.clock_ns()
     }
@@ -86,9 +86,9 @@ impl<S: EventSource> Readings for Snapshotter<'_, S> {
     }
 }
 
-impl<S: EventSource> EventSource for Snapshotter<'_, S> {
-    fn look_at(&mut self, memory: &mut dyn Memory) -> Result<(), SourceError> {
-        self.source.look_at(memory)
+impl<S: Boundary> Boundary for Snapshotter<'_, S> {
+    fn poll_memory(&mut self, memory: &mut dyn Memory) -> Result<(), SourceError> {
+        self.source.poll_memory(memory)
     }
 
     fn next_region(&mut self) -> Result<Region, SourceError> {
@@ -108,37 +108,41 @@ impl<S: EventSource> EventSource for Snapshotter<'_, S> {
     fn reached(
         &mut self,
         position: Position,
-        witnessed: &Witnessed,
+        vcpu: &VcpuDigest,
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
-        self.source.reached(position, witnessed, exit)
+        self.source.reached(position, vcpu, exit)
     }
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
         self.source.exit_handled()
     }
 
-    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
-        self.source.next_input(wants)
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
+        self.source.next_input(capacity)
     }
 
-    fn wait(&mut self, wants: &Wants) -> Result<Waited, SourceError> {
+    fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
         if self.stage == Stage::Waiting {
             self.stage = Stage::Taking;
             return Ok(Waited::End);
         }
-        self.source.wait(wants)
+        self.source.wait(capacity)
     }
 
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {
         self.source.interrupt(vector)
     }
 
-    fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
-        self.source.interrupted(wants, window)
+    fn interrupted(
+        &mut self,
+        capacity: &DeviceCapacity,
+        window: bool,
+    ) -> Result<StopAction, SourceError> {
+        self.source.interrupted(capacity, window)
     }
 
-    fn window_at_cpl0(&mut self) -> Stray {
+    fn window_at_cpl0(&mut self) -> StopAction {
         self.source.window_at_cpl0()
     }
 

@@ -1,10 +1,11 @@
 //! The live side of the door: host clocks, the VM's network port, the console, entropy.
 
+use super::boundary::{
+    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Position, Region, StopAction,
+    VcpuDigest, Waited,
+};
 use super::deadline::Deadline;
 use super::error::SourceError;
-use super::event_source::{
-    EndState, EventSource, Input, Position, Readings, Region, Stray, Waited, Wants, Witnessed,
-};
 use super::guest_clock::GuestClock;
 use crate::checkpoint::{Image, ImageView};
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
@@ -120,9 +121,9 @@ impl<P: FramePort> World<P> {
     }
 
     /// How long a wait may take before the guest's next timer is due or the stop flag must be seen.
-    pub(crate) fn wait_max(&mut self, wants: &Wants) -> Duration {
+    pub(crate) fn wait_max(&mut self, capacity: &DeviceCapacity) -> Duration {
         let until_timer =
-            wants.timer_ns.map_or(WAIT_MAX, |due| self.clock.until(due, monotonic_ns()));
+            capacity.timer_ns.map_or(WAIT_MAX, |due| self.clock.until(due, monotonic_ns()));
         until_timer.min(WAIT_MAX)
     }
 
@@ -150,12 +151,12 @@ impl<P: FramePort> World<P> {
     }
 
     /// Is there a frame or typed text for a guest that wants this?
-    fn data_pending(&mut self, wants: &Wants) -> bool {
-        wants.frame && self.port.has_frame() || wants.console_bytes > 0 && self.poll_typed()
+    fn data_pending(&mut self, capacity: &DeviceCapacity) -> bool {
+        capacity.frame && self.port.has_frame() || capacity.console_bytes > 0 && self.poll_typed()
     }
 
-    fn timer_pending(&mut self, wants: &Wants) -> bool {
-        wants.timer_ns.is_some_and(|due| self.now() >= due)
+    fn timer_pending(&mut self, capacity: &DeviceCapacity) -> bool {
+        capacity.timer_ns.is_some_and(|due| self.now() >= due)
     }
 
     fn write_console_line(&mut self) {
@@ -174,7 +175,7 @@ impl<P: FramePort> World<P> {
     }
 }
 
-impl<P: FramePort> Readings for World<P> {
+impl<P: FramePort> DeviceBoundary for World<P> {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         Ok(self.now())
     }
@@ -206,7 +207,7 @@ impl<P: FramePort> Readings for World<P> {
     }
 }
 
-impl<P: FramePort> EventSource for World<P> {
+impl<P: FramePort> Boundary for World<P> {
     fn next_region(&mut self) -> Result<Region, SourceError> {
         if self.stopping() {
             return Ok(Region::End);
@@ -218,7 +219,7 @@ impl<P: FramePort> EventSource for World<P> {
     fn reached(
         &mut self,
         _position: Position,
-        _witnessed: &Witnessed,
+        _witnessed: &VcpuDigest,
         _exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
         self.positions += 1;
@@ -229,22 +230,22 @@ impl<P: FramePort> EventSource for World<P> {
         self.flush()
     }
 
-    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
-        if let Some(due) = wants.timer_ns {
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
+        if let Some(due) = capacity.timer_ns {
             let now_ns = self.now();
             if now_ns >= due {
                 return Ok(Some(Input::Clock { now_ns }));
             }
         }
-        if wants.frame
+        if capacity.frame
             && self.port.has_frame()
             && let Some(length) = self.port.receive(&mut self.frame[..])?
         {
             self.stages.taken(boottime_ns);
             return Ok(Some(Input::Frame(&self.frame[..length])));
         }
-        if wants.console_bytes > 0 && self.poll_typed() {
-            let count = self.typed.len().min(wants.console_bytes);
+        if capacity.console_bytes > 0 && self.poll_typed() {
+            let count = self.typed.len().min(capacity.console_bytes);
             let taken = self.typed.drain(..count).collect::<Vec<_>>();
             self.frame[..count].copy_from_slice(&taken);
             return Ok(Some(Input::Console(&self.frame[..count])));
@@ -252,19 +253,19 @@ impl<P: FramePort> EventSource for World<P> {
         Ok(None)
     }
 
-    fn wait(&mut self, wants: &Wants) -> Result<Waited, SourceError> {
+    fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
         if self.stopping() {
             return Ok(Waited::End);
         }
         self.idle()?;
         if self.clock.is_slowed()
-            && !self.data_pending(wants)
-            && self.clock.skips_to(wants.timer_ns)
+            && !self.data_pending(capacity)
+            && self.clock.skips_to(capacity.timer_ns)
         {
             return Ok(Waited::Look);
         }
-        let timeout = self.wait_max(wants);
-        if wants.frame {
+        let timeout = self.wait_max(capacity);
+        if capacity.frame {
             self.port.wait(Some(timeout))?;
         } else {
             // The guest gave the NIC no buffer: frames stay in the port, only time passes.
@@ -278,23 +279,27 @@ impl<P: FramePort> EventSource for World<P> {
         Ok(())
     }
 
-    fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError> {
+    fn interrupted(
+        &mut self,
+        capacity: &DeviceCapacity,
+        window: bool,
+    ) -> Result<StopAction, SourceError> {
         if self.stopping() {
-            return Ok(Stray::Checkpoint);
+            return Ok(StopAction::Checkpoint);
         }
         let passed = self.deadline.passed(self.positions)?;
         // With a window armed an interrupt already waits for the guest to allow it: a checkpoint
         // would not bring in another one, but it would a frame for a guest that polls.
         let pending = passed
-            && !wants.holds_off
-            && (wants.interrupt
-                || self.data_pending(wants)
-                || !window && self.timer_pending(wants));
-        Ok(if pending { Stray::Checkpoint } else { Stray::Resume })
+            && !capacity.holds_off
+            && (capacity.interrupt
+                || self.data_pending(capacity)
+                || !window && self.timer_pending(capacity));
+        Ok(if pending { StopAction::Checkpoint } else { StopAction::Resume })
     }
 
-    fn window_at_cpl0(&mut self) -> Stray {
-        Stray::Checkpoint
+    fn window_at_cpl0(&mut self) -> StopAction {
+        StopAction::Checkpoint
     }
 
     fn fatal(
@@ -326,19 +331,19 @@ impl<P: FramePort> replica::World for World<P> {
     type Error = SourceError;
 
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
-        Readings::clock_ns(self)
+        DeviceBoundary::clock_ns(self)
     }
 
     fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
-        Readings::wall_clock_ns(self)
+        DeviceBoundary::wall_clock_ns(self)
     }
 
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        Readings::entropy(self, bytes)
+        DeviceBoundary::entropy(self, bytes)
     }
 
-    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError> {
-        EventSource::next_input(self, wants)
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
+        Boundary::next_input(self, capacity)
     }
 
     fn go_live(&mut self, clock_ns: u64) {

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use super::*;
-use crate::replay::event_source::{Input, Position, Wants};
+use crate::replay::boundary::{DeviceCapacity, Input, Position};
 use logchan::handshake::Security;
 use logchan::ids::{Claimant, Term, VmId};
 use logchan::limits::PAGE_BYTES;
@@ -32,7 +32,7 @@ impl World for Clock {
         Ok(())
     }
 
-    fn next_input(&mut self, _: &Wants) -> Result<Option<Input<'_>>, Infallible> {
+    fn next_input(&mut self, _: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {
         Ok(None)
     }
 
@@ -200,7 +200,7 @@ impl Pair {
     }
 
     fn reach_another(&mut self) {
-        assert_eq!(self.hosts[1].reached(self.now, Position::Exit, 2), Step::Void);
+        assert_eq!(self.hosts[1].reached(self.now, Position::Exit, 2), Step::Invalidated);
     }
 
     /// The log link is dead until both have noticed.
@@ -214,7 +214,7 @@ impl Pair {
         self.part();
         self.expect([RoleName::Losing, RoleName::Finishing]);
         self.apply();
-        assert_eq!(self.hosts[1].next_region(self.now), Step::Wait);
+        assert_eq!(self.hosts[1].next_region(self.now), Step::Pending);
         self.expect([RoleName::Losing, RoleName::Claiming]);
     }
 
@@ -285,7 +285,7 @@ fn claiming_ends_as_the_witness_says() {
     pair.claim();
     pair.answer(1, Answer::Lost);
     assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Seeking, Term(2)));
-    assert_eq!(pair.hosts[1].next_region(pair.now), Step::Void);
+    assert_eq!(pair.hosts[1].next_region(pair.now), Step::Invalidated);
 }
 
 /// A witness that does not have that owner is another one than the pair's, or has lost files.
@@ -330,12 +330,12 @@ fn changes_of_what_the_backup_was_not_told_are_a_divergence() {
         // The base of what comes next has one other bit, and not where that changes something.
         let mut base = page;
         base[4000] ^= u8::from(is_wrong);
-        let _not_sent = pair.hosts[1].told.tell(0, &base);
+        let _not_sent = pair.hosts[1].cache.encode(0, &base);
         page[8] += 1;
         pair.write(page);
         let step = pair.hosts[1].next_region(pair.now);
         if is_wrong {
-            assert_eq!(step, Step::Void);
+            assert_eq!(step, Step::Invalidated);
             assert_eq!(pair.hosts[1].stats().divergences, 1);
             pair.expect([RoleName::Protected, RoleName::Leaving]);
         } else {
@@ -421,9 +421,9 @@ fn with_a_stretch_begun() -> Pair {
 #[test]
 fn output_early_in_a_stretch_needs_its_beginning_and_a_late_one_its_own_entry() {
     let mut pair = with_a_stretch_begun();
-    let early_max = pair.hosts[0].config.early_max;
+    let early_release_window = pair.hosts[0].config.early_release_window;
     let begun = pair.now;
-    pair.now = begun + early_max;
+    pair.now = begun + early_release_window;
     assert_eq!(pair.hosts[0].output(pair.now, &[1; 60]), Step::Ready(()));
     assert!(pair.hosts[0].poll_tap(pair.now).is_some(), "its own entry was not even sent");
     pair.hosts[0].pop_tap();
@@ -461,7 +461,7 @@ impl World for Typing {
         Ok(())
     }
 
-    fn next_input(&mut self, _: &Wants) -> Result<Option<Input<'_>>, Infallible> {
+    fn next_input(&mut self, _: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {
         Ok(Some(Input::Console(b"x")))
     }
 
@@ -480,7 +480,8 @@ fn gone_live() -> Replica {
 /// Whether an input enters at `now`.
 fn takes_input(host: &mut Replica, now: Time) -> bool {
     assert_eq!(host.input_ready(now), Step::Ready(()));
-    let Ok(Step::Ready(input)) = host.next_input(now, &mut Typing, &Wants::default()) else {
+    let Ok(Step::Ready(input)) = host.next_input(now, &mut Typing, &DeviceCapacity::default())
+    else {
         panic!("it was ready");
     };
     input.is_some()
@@ -491,7 +492,7 @@ fn whoever_goes_live_takes_nothing_in_before_the_guest_reads_or_halts() {
     let now = Time::from_nanos(1 << 40);
     let mut host = gone_live();
     assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
-    assert_eq!(host.stray(now), Step::Ready(StrayAdvice::Resume));
+    assert_eq!(host.mid_region_stop(now), Step::Ready(StopAdvice::Resume));
     assert_eq!(host.reached(now, Position::Exit, 1), Step::Ready(()));
     assert!(!takes_input(&mut host, now));
     assert_eq!(host.output(now, &[1; 60]), Step::Ready(()));
@@ -514,13 +515,13 @@ fn whoever_goes_live_with_a_guest_that_only_computes_ends_that_when_it_has_run_l
         // Standing still is not running: a run counts for a millisecond at most.
         now = now + Duration::from_millis(if runs == 3 { 500 } else { 2 });
         runs += 1;
-        match host.stray(now) {
-            Step::Ready(StrayAdvice::Resume) => assert!(!takes_input(&mut host, now)),
-            Step::Ready(StrayAdvice::AsNeeded) => break,
+        match host.mid_region_stop(now) {
+            Step::Ready(StopAdvice::Resume) => assert!(!takes_input(&mut host, now)),
+            Step::Ready(StopAdvice::AsNeeded) => break,
             other => panic!("{other:?}"),
         }
     }
     let run_for = Duration::from_millis(1) * runs;
-    assert_eq!(run_for, host.config.early_max * 100);
+    assert_eq!(run_for, host.config.early_release_window * 100);
     assert!(takes_input(&mut host, now));
 }

@@ -1,10 +1,10 @@
 //! A backup's primaries: they come, their memory arrives, and they go.
 
+use super::checkpoint_receive::{CheckpointReceive, ReceiveError, no_other, whole};
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::following::Front;
 use super::role::{Backup, Halt, Role};
-use super::staging::{StageError, Staging, no_other, whole};
 use logchan::channel::Channel;
 use logchan::endpoint::Endpoint;
 use logchan::entry::Entry;
@@ -19,8 +19,8 @@ impl Replica {
         self.term_owner = endpoint.peer().map_or(self.term_owner, |peer| peer.identity.claimant);
         self.log_base = self.watermark;
         self.hold.clear();
-        self.staging = Staging::default();
-        self.told.begin(true);
+        self.receive = CheckpointReceive::default();
+        self.cache.begin(true);
         self.role = Role::Backup(Backup::Syncing);
     }
 
@@ -30,35 +30,35 @@ impl Replica {
         if !matches!(self.role, Role::Backup(Backup::Syncing)) {
             return;
         }
-        let taken = self.stage_pages(u32::MAX).and_then(|()| self.finish_sync());
+        let taken = self.receive_pages(u32::MAX).and_then(|()| self.finish_sync());
         match taken {
             Ok(true) => {
                 self.role = Role::Backup(Backup::Following);
-                self.tell(ReplicaEvent::Following);
+                self.emit(ReplicaEvent::Following);
             }
             Ok(false) => {}
-            Err(StageError) => self.leave(now),
+            Err(ReceiveError) => self.leave(now),
         }
     }
 
-    /// Moves pages from the bulk lane into the staging area until there are `up_to`, or no more.
-    pub(super) fn stage_pages(&mut self, up_to: u32) -> Result<(), StageError> {
+    /// Moves pages from the bulk lane into the receive area until there are `up_to`, or no more.
+    pub(super) fn receive_pages(&mut self, up_to: u32) -> Result<(), ReceiveError> {
         let memory_pages = self.config.memory_pages;
-        let Self { staging, endpoint, told, config, .. } = self;
+        let Self { receive, endpoint, cache, config, .. } = self;
         let Some(channel) = endpoint.as_mut().and_then(Endpoint::channel_mut) else {
             return Ok(());
         };
         let mut length = 0;
         let bytes = channel.received(Lane::Bulk);
-        while staging.pages() < up_to {
+        while receive.pages() < up_to {
             let Some((entry, took)) = whole(&bytes[length..])? else { break };
             match entry {
                 Entry::Page { number, bytes } if number < memory_pages => {
-                    staging.page(number, &bytes, told, config.mutants)?;
+                    receive.page(number, &bytes, cache, config.mutants)?;
                     length += took;
                 }
                 // Nothing but pages of this memory is ever in that lane.
-                _other => return Err(StageError),
+                _other => return Err(ReceiveError),
             }
         }
         channel.consume(Lane::Bulk, length);
@@ -67,17 +67,17 @@ impl Replica {
 
     /// The log of a session begins with the guest's time and the closing checkpoint of the sync.
     /// Takes them if they are here, with all pages; whether that is so.
-    fn finish_sync(&mut self) -> Result<bool, StageError> {
-        let Self { staging, endpoint, told, .. } = self;
+    fn finish_sync(&mut self) -> Result<bool, ReceiveError> {
+        let Self { receive, endpoint, cache, .. } = self;
         let Some(channel) = endpoint.as_ref().and_then(Endpoint::channel) else { return Ok(false) };
         let log = channel.received(Lane::Latency);
         let Some((Entry::Clock { advance_ns }, clock_bytes)) = whole(log)? else {
             return no_other(log);
         };
-        let Some(taken) = staging.take(&log[clock_bytes..], true, told)? else { return Ok(false) };
-        let addresses = staging.split_addresses()?;
+        let Some(taken) = receive.take(&log[clock_bytes..], true, cache)? else { return Ok(false) };
+        let addresses = receive.split_addresses()?;
         // What follows is told against this.
-        told.begin(false);
+        cache.begin(false);
         self.addresses = addresses;
         self.clock_ns = advance_ns;
         self.consume(clock_bytes + taken);
@@ -86,17 +86,17 @@ impl Replica {
 
     /// Takes the incremental checkpoint at the front of the log, if all of it is here; whether that
     /// is so. Once it was taken, [`take_checkpoint`](Self::take_checkpoint) has it.
-    pub(super) fn take_incremental(&mut self) -> Result<bool, StageError> {
+    pub(super) fn take_incremental(&mut self) -> Result<bool, ReceiveError> {
         let Front::Entry(Entry::CheckpointBegin { pages, .. }, _) = self.front() else {
             return Ok(false);
         };
         if u64::from(pages) > self.config.memory_pages {
-            return Err(StageError);
+            return Err(ReceiveError);
         }
-        self.stage_pages(pages)?;
-        let Self { staging, endpoint, told, .. } = self;
+        self.receive_pages(pages)?;
+        let Self { receive, endpoint, cache, .. } = self;
         let Some(channel) = endpoint.as_ref().and_then(Endpoint::channel) else { return Ok(false) };
-        let Some(taken) = staging.take(channel.received(Lane::Latency), false, told)? else {
+        let Some(taken) = receive.take(channel.received(Lane::Latency), false, cache)? else {
             return Ok(false);
         };
         self.consume(taken);
@@ -109,10 +109,10 @@ impl Replica {
         match backup {
             Backup::Following => {
                 self.role = Role::Backup(Backup::Finishing);
-                self.tell(ReplicaEvent::PrimarySilent { heard_at, whole: true });
+                self.emit(ReplicaEvent::PrimarySilent { heard_at, whole: true });
             }
             Backup::Syncing => {
-                self.tell(ReplicaEvent::PrimarySilent { heard_at, whole: false });
+                self.emit(ReplicaEvent::PrimarySilent { heard_at, whole: false });
                 self.seek(now);
             }
             Backup::Seeking | Backup::Leaving => self.seek(now),
@@ -136,9 +136,9 @@ impl Replica {
     /// Drops everything, and looks for a primary.
     pub(super) fn seek(&mut self, now: Time) {
         self.role = Role::Backup(Backup::Seeking);
-        self.void = true;
+        self.invalidated = true;
         self.hold.clear();
-        self.staging = Staging::default();
+        self.receive = CheckpointReceive::default();
         self.renew(now);
     }
 
@@ -146,15 +146,15 @@ impl Replica {
     /// goodbye, so that it knows that we will not take over.
     pub(super) fn leave(&mut self, now: Time) {
         self.stats.divergences += 1;
-        self.tell(ReplicaEvent::Diverged);
+        self.emit(ReplicaEvent::Diverged);
         if !self.channel().is_some_and(Channel::is_open) {
             // The primary is gone, and nobody has the VM as it was.
             return self.over(Halt::Diverged);
         }
         self.role = Role::Backup(Backup::Leaving);
-        self.void = true;
+        self.invalidated = true;
         self.hold.clear();
-        self.staging = Staging::default();
+        self.receive = CheckpointReceive::default();
         if let Some(channel) = self.channel_mut() {
             channel.bye(now);
         }

@@ -26,8 +26,8 @@ impl Replica {
     /// The next frame that may leave for the LAN at `now`: a reading of the clock that is as fresh as
     /// can be, because the lease is checked against it. It stays until [`pop_tap`](Self::pop_tap).
     pub fn poll_tap(&mut self, now: Time) -> Option<TapFrame<'_>> {
-        self.muted = !self.may_announce(now);
-        if self.muted {
+        self.announce_pending = !self.may_announce(now);
+        if self.announce_pending {
             // Announcements are made for the moment; a later round repeats them.
             self.announcement_bytes = 0;
         } else if self.announcement_bytes == 0 {
@@ -38,8 +38,8 @@ impl Replica {
             let bytes = &self.announcement[..self.announcement_bytes];
             return Some(TapFrame { bytes, made_at: None });
         }
-        let needs = self.hold.front()?.needs;
-        if !self.may_leave(now, needs) {
+        let release_at = self.hold.front()?.release_at;
+        if !self.may_leave(now, release_at) {
             return None;
         }
         let held = self.hold.front()?;
@@ -54,7 +54,7 @@ impl Replica {
         }
         let held = self.hold.front().expect("poll_tap showed a frame");
         let watermark = held.watermark;
-        self.handed = Some(watermark);
+        self.unflushed_output = Some(watermark);
         self.hold.pop();
         if let Role::Primary(Primary::Protected(_)) = self.role
             && let Some(channel) = self.channel()
@@ -67,7 +67,7 @@ impl Replica {
 
     /// The port has sent what it was given: the backup need not keep those outputs any more.
     pub fn tap_flushed(&mut self) {
-        let Some(handed) = self.handed.take() else { return };
+        let Some(handed) = self.unflushed_output.take() else { return };
         let Role::Primary(Primary::Protected(_)) = self.role else { return };
         // Frames of before this session are nobody's to keep.
         let released = handed.saturating_sub(self.log_base);
@@ -92,7 +92,7 @@ impl Replica {
         }
     }
 
-    fn may_leave(&self, now: Time, needs: u64) -> bool {
+    fn may_leave(&self, now: Time, release_at: u64) -> bool {
         match &self.role {
             Role::Standalone => true,
             Role::Primary(primary) => match primary {
@@ -100,12 +100,13 @@ impl Replica {
                     !self.is_blocked() || self.planted(Mutant::SpeakWhileBlocked)
                 }
                 Primary::Protected(protected) => {
-                    if !protected.told && self.planted(Mutant::FreeUntilProtected) {
+                    if !protected.is_confirmed && self.planted(Mutant::FreeUntilProtected) {
                         return true;
                     }
                     let Some(channel) = self.channel() else { return false };
                     let acked = channel.acked();
-                    let committed = acked >= protected.sync_end && needs <= self.log_base + acked.0;
+                    let committed =
+                        acked >= protected.sync_end && release_at <= self.log_base + acked.0;
                     (committed || self.planted(Mutant::ReleaseBeforeAck))
                         && (channel.lease_held(now) || self.planted(Mutant::ReleaseWithoutLease))
                 }

@@ -1,11 +1,11 @@
 //! What a replica is told.
 
 use super::mutant::Mutants;
-use super::stretch::EARLY_MAX;
+use super::segment::EARLY_RELEASE_WINDOW;
 use logchan::channel::{ConfigError, Timing};
 use logchan::endpoint::Settings;
 use logchan::ids::{Claimant, Lane, Role as End, Term, VmId, WitnessId};
-use logchan::limits::{CHECKPOINT_PAGES_MAX, ENTRY_BYTES_MAX, told_pages_max};
+use logchan::limits::{CHECKPOINT_PAGES_MAX, ENTRY_BYTES_MAX, delta_cache_pages_max};
 use logchan::time::Duration;
 use netpath::MacAddr;
 use netpath::hold::HoldLimits;
@@ -48,7 +48,7 @@ pub struct ReplicaConfig {
     /// Pages of guest memory.
     pub memory_pages: u64,
     /// Pages of which both hosts keep what the log told last; never 0.
-    pub told_pages_max: usize,
+    pub delta_cache_pages_max: usize,
     /// Bytes that a frame on the logging channel may have: the interface's MTU.
     pub frame_bytes_max: usize,
     /// Bytes of log and of pages that may be on their way: [`logchan::channel::Config::window_bytes`].
@@ -60,7 +60,7 @@ pub struct ReplicaConfig {
     /// Output that may wait.
     pub hold: HoldLimits,
     /// How far into a stretch (see `stretch.rs`) outputs leave without an acknowledgement of their own.
-    pub early_max: Duration,
+    pub early_release_window: Duration,
     /// What to do without a backup.
     pub on_backup_loss: OnBackupLoss,
     /// How long after an answer that was none the witness is asked again.
@@ -97,13 +97,13 @@ impl ReplicaConfig {
             claimant: Claimant::default(),
             mac,
             memory_pages,
-            told_pages_max: told_pages_max(memory_pages),
+            delta_cache_pages_max: delta_cache_pages_max(memory_pages),
             frame_bytes_max: settings.frame_bytes_max,
             window_bytes: settings.window_bytes,
             lag_bytes_max: 128 << 10,
             timing: settings.timing,
             hold: HoldLimits::default(),
-            early_max: EARLY_MAX,
+            early_release_window: EARLY_RELEASE_WINDOW,
             on_backup_loss: OnBackupLoss::Continue,
             witness_retry: Duration::from_millis(50),
             mutants: Mutants::default(),

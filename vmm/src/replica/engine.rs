@@ -1,16 +1,16 @@
 //! [`Replica`]: what comes in, and where it goes.
 
+use super::checkpoint_receive::CheckpointReceive;
+use super::checkpoint_send::CheckpointSend;
 use super::claim::Claim;
 use super::config::{ReplicaConfig, ReplicaConfigError, Start};
 use super::event::{Command, Events, ReplicaEvent};
 use super::guard::Ignored;
 use super::mutant::Mutant;
 use super::role::{Backup, Halt, Primary, Role, RoleName};
-use super::sending::Sending;
-use super::staging::Staging;
+use super::segment::{ReplayOut, Segment};
 use super::stats::ReplicaStats;
-use super::stretch::{CatchUp, Stretch};
-use crate::checkpoint::Told;
+use crate::checkpoint::DeltaCache;
 use logchan::channel::{Channel, Event};
 use logchan::endpoint::{Endpoint, EndpointEvent, EndpointVerdict};
 use logchan::entry_stats::EntryStatsTable;
@@ -67,27 +67,27 @@ pub struct Replica {
     /// Where the log of this session begins in those positions.
     pub(super) log_base: u64,
     /// What the VM does by itself just now.
-    pub(super) stretch: Stretch,
+    pub(super) segment: Segment,
     /// What a machine that went live owes to a stretch before.
-    pub(super) catch_up: Option<CatchUp>,
+    pub(super) replay_out: Option<ReplayOut>,
     /// The newest output that was given away, until that is known to have worked.
-    pub(super) handed: Option<u64>,
+    pub(super) unflushed_output: Option<u64>,
     pub(super) addresses: GuestAddresses,
     pub(super) announcer: Announcer,
     pub(super) announcement: [u8; ANNOUNCEMENT_BYTES_MAX],
     pub(super) announcement_bytes: usize,
     /// Nothing could be announced when [`poll_tap`](Self::poll_tap) was asked last.
-    pub(super) muted: bool,
+    pub(super) announce_pending: bool,
     /// Guest time as last logged.
     pub(super) clock_ns: u64,
     /// The world must be told that the machine is live.
-    pub(super) wake: bool,
+    pub(super) must_resume_clock: bool,
     /// The machine must be told that it is void.
-    pub(super) void: bool,
-    pub(super) sending: Option<Sending>,
-    pub(super) staging: Staging,
+    pub(super) invalidated: bool,
+    pub(super) sending: Option<CheckpointSend>,
+    pub(super) receive: CheckpointReceive,
     /// What checkpoints of this session are told against, in either direction.
-    pub(super) told: Told,
+    pub(super) cache: DeltaCache,
     /// Entries sent, or executed from the log.
     pub(super) log_stats: EntryStatsTable,
     /// One entry, encoded.
@@ -137,20 +137,20 @@ impl Replica {
             hold: HoldQueue::new(config.hold),
             watermark: 0,
             log_base: 0,
-            stretch: Stretch::default(),
-            catch_up: None,
-            handed: None,
+            segment: Segment::default(),
+            replay_out: None,
+            unflushed_output: None,
             addresses: GuestAddresses::new(config.mac),
             announcer: Announcer::new(),
             announcement: [0; ANNOUNCEMENT_BYTES_MAX],
             announcement_bytes: 0,
-            muted: true,
+            announce_pending: true,
             clock_ns: 0,
-            wake: false,
-            void: false,
+            must_resume_clock: false,
+            invalidated: false,
             sending: None,
-            staging: Staging::default(),
-            told: Told::with_pages_max(config.told_pages_max),
+            receive: CheckpointReceive::default(),
+            cache: DeltaCache::with_pages_max(config.delta_cache_pages_max),
             log_stats: EntryStatsTable::default(),
             scratch: Vec::with_capacity(ENTRY_BYTES_MAX),
             input: Box::new([0; INPUT_BYTES_MAX]),
@@ -240,7 +240,8 @@ impl Replica {
             | Role::Backup(Backup::Claiming(claim)) => claim.poll_timeout(),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => None,
         };
-        let announcer = self.announcer.poll_timeout().filter(|_| !self.muted).map(Time::from_nanos);
+        let announcer =
+            self.announcer.poll_timeout().filter(|_| !self.announce_pending).map(Time::from_nanos);
         [endpoint, claim, announcer, self.renew_at].into_iter().flatten().min()
     }
 
@@ -299,7 +300,7 @@ impl Replica {
         self.stats.ignored[why.index()] += 1;
     }
 
-    pub(super) fn tell(&mut self, event: ReplicaEvent) {
+    pub(super) fn emit(&mut self, event: ReplicaEvent) {
         self.events.push(event);
     }
 
@@ -309,11 +310,11 @@ impl Replica {
         self.hold.clear();
         self.announcer.stop();
         self.announcement_bytes = 0;
-        self.handed = None;
+        self.unflushed_output = None;
         self.sending = None;
-        self.staging = Staging::default();
+        self.receive = CheckpointReceive::default();
         self.renew_at = None;
-        self.tell(ReplicaEvent::Halted(halt));
+        self.emit(ReplicaEvent::Halted(halt));
     }
 
     /// Draws the consequences of what came in.
@@ -323,16 +324,16 @@ impl Replica {
         while let Some(event) = self.endpoint.as_mut().and_then(Endpoint::poll_event) {
             match event {
                 EndpointEvent::Met { peer, term } => {
-                    self.tell(ReplicaEvent::PeerMet { peer, term });
+                    self.emit(ReplicaEvent::PeerMet { peer, term });
                 }
                 EndpointEvent::Refused { mismatch, proven } => {
-                    self.tell(ReplicaEvent::PeerRefused { mismatch, proven });
+                    self.emit(ReplicaEvent::PeerRefused { mismatch, proven });
                 }
                 EndpointEvent::Channel(event) => self.process_channel(now, event),
             }
         }
         self.attach();
-        self.tell_protected();
+        self.emit_protected();
     }
 
     fn process_channel(&mut self, now: Time, event: Event) {

@@ -1,11 +1,11 @@
 //! A backup's answers: the log's, and everything that the machine does is compared with it.
 
+use super::checkpoint_receive::{ReceiveError, whole};
 use super::engine::Replica;
 use super::mutant::Mutant;
 use super::role::{Backup, Role};
-use super::staging::{StageError, whole};
 use super::step::{Halted, NextRegion, Step};
-use crate::replay::event_source::{Input, Position};
+use crate::replay::boundary::{Input, Position};
 use logchan::channel::Channel;
 use logchan::endpoint::Endpoint;
 use logchan::entry::Entry;
@@ -28,7 +28,7 @@ fn front_of(endpoint: Option<&Endpoint>) -> Front<'_> {
     match whole(channel.received(Lane::Latency)) {
         Ok(Some((entry, length))) => Front::Entry(entry, length),
         Ok(None) => Front::Nothing,
-        Err(StageError) => Front::Senseless,
+        Err(ReceiveError) => Front::Senseless,
     }
 }
 
@@ -58,14 +58,14 @@ impl Replica {
         if let Role::Backup(Backup::Finishing) = self.role {
             self.log_over(now);
         }
-        Step::Wait
+        Step::Pending
     }
 
     fn differs<T>(&mut self, now: Time) -> Step<T> {
         self.leave(now);
         // `leave` has noted it, and it is being told.
-        self.void = false;
-        Step::Void
+        self.invalidated = false;
+        Step::Invalidated
     }
 
     /// Takes the next entry if `take` makes something of it; if not, the machine did what the log
@@ -87,7 +87,7 @@ impl Replica {
     }
 
     pub(super) fn next_logged_region(&mut self, now: Time) -> Step<NextRegion> {
-        if self.staging.is_ready() {
+        if self.receive.is_ready() {
             return Step::Ready(NextRegion::Apply);
         }
         match self.front() {
@@ -99,7 +99,7 @@ impl Replica {
                 Ok(false) if self.applies_half() => Step::Ready(NextRegion::Apply),
                 // Half a checkpoint is none: the log ends before it.
                 Ok(false) => self.nothing_left(now),
-                Err(StageError) => self.differs(now),
+                Err(ReceiveError) => self.differs(now),
             },
             Front::Entry(
                 Entry::Page { .. }
@@ -137,7 +137,7 @@ impl Replica {
         else {
             return false;
         };
-        let made = self.staging.make_ready(false, &vcpu, &devices, &mut self.told, None);
+        let made = self.receive.make_ready(false, &vcpu, &devices, &mut self.cache, None);
         self.consume(length);
         made.is_ok()
     }

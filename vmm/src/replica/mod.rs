@@ -58,25 +58,25 @@
 //! | `claim`, `guard`, `mutant` | asking the witness; why something is ignored; bugs to test with |
 
 mod backup;
+mod boundary;
+mod checkpoint_receive;
+mod checkpoint_send;
 mod claim;
 mod commit;
 mod config;
-mod copying;
 mod digest;
-mod door;
 mod engine;
 mod event;
 mod following;
 mod guard;
 mod mutant;
+mod precopy;
 mod primary;
 mod recording;
 mod role;
-mod sending;
-mod staging;
+mod segment;
 mod stats;
 mod step;
-mod stretch;
 mod takeover;
 
 pub use claim::Answer;
@@ -90,7 +90,7 @@ pub use mutant::Mutant;
 pub use mutant::Mutants;
 pub use role::{Halt, RoleName};
 pub use stats::ReplicaStats;
-pub use step::{CheckpointImage, CopyRequest, Halted, NextRegion, Step, StrayAdvice, World};
+pub use step::{CheckpointImage, CopyRequest, Halted, NextRegion, Step, StopAdvice, World};
 
 #[cfg(test)]
 mod arrows_tests;

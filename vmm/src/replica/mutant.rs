@@ -72,9 +72,9 @@ mutants! {
     /// A VM that has to stand still speaks.
     SpeakWhileBlocked,
     /// A machine that goes live takes in what there is before it has made what was said.
-    TakeInputsAtOnce,
+    InputsBeforeReplayOut,
     /// An output does not need what the guest read of the clock before it.
-    ForeseeTime,
+    AssumeTimeDeterministic,
 }
 
 /// The bugs of one replica: at most one of the engine and one of its channel, and none without the

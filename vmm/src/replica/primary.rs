@@ -1,13 +1,13 @@
 //! A primary's backups: they come, are given the memory, and go.
 
 use super::claim::Claim;
-use super::copying::Copying;
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::guard::Ignored;
+use super::precopy::Precopy;
 use super::role::{Primary, Protected, Role};
 use super::step::CopyRequest;
-use crate::checkpoint::told;
+use crate::checkpoint::delta_cache;
 use logchan::channel::Channel;
 use logchan::entry::{Entry, PageBytes};
 use logchan::ids::Lane;
@@ -21,23 +21,23 @@ impl Replica {
     /// A backup was met.
     pub(super) fn begin_sync(&mut self) {
         self.log_base = self.watermark;
-        self.told.begin(true);
-        self.role = Role::Primary(Primary::Copying(Copying::new(self.config.memory_pages)));
-        self.tell(ReplicaEvent::SyncBegun);
+        self.cache.begin(true);
+        self.role = Role::Primary(Primary::Copying(Precopy::new(self.config.memory_pages)));
+        self.emit(ReplicaEvent::SyncBegun);
     }
 
     /// What is wanted of guest memory now; the machine stands still while it answers. `None` too
     /// while the link is busy.
     pub fn poll_copy(&self) -> Option<CopyRequest> {
-        let Role::Primary(Primary::Copying(copying)) = &self.role else { return None };
+        let Role::Primary(Primary::Copying(precopy)) = &self.role else { return None };
         let room = self.channel().map_or(0, |channel| channel.room(Lane::Bulk));
-        copying.request().filter(|_| room >= PAGE_ENTRY_BYTES_MAX)
+        precopy.request().filter(|_| room >= PAGE_ENTRY_BYTES_MAX)
     }
 
     /// Answers [`CopyRequest::Begin`]: from here on writes are noted.
     pub fn copy_begun(&mut self) {
         match &mut self.role {
-            Role::Primary(Primary::Copying(copying)) => copying.begin(),
+            Role::Primary(Primary::Copying(precopy)) => precopy.begin(),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
                 self.ignore(Ignored::CopyOfNoSync);
             }
@@ -46,16 +46,16 @@ impl Replica {
 
     /// Answers [`CopyRequest::Page`].
     pub fn copied(&mut self, now: Time, page: &[u8; PAGE_BYTES]) {
-        let Role::Primary(Primary::Copying(copying)) = &mut self.role else {
+        let Role::Primary(Primary::Copying(precopy)) = &mut self.role else {
             return self.ignore(Ignored::CopyOfNoSync);
         };
-        let (number, bytes) = (copying.page(), told::whole(page));
+        let (number, bytes) = (precopy.page(), delta_cache::whole(page));
         // The backup's memory is empty.
         let sent = bytes != PageBytes::Zero;
         if sent {
-            copying.digest.page(number, page);
+            precopy.digest.page(number, page);
         }
-        copying.advance(sent);
+        precopy.advance(sent);
         if sent {
             self.append(now, Lane::Bulk, &Entry::Page { number, bytes });
             self.stats.pages_copied += 1;
@@ -65,18 +65,18 @@ impl Replica {
     /// The closing checkpoint is on its way: from here on the backup may be able to take over.
     pub(super) fn sync_sent(&mut self) {
         let sync_end = self.channel().expect("a sync has a channel").appended(Lane::Latency);
-        self.role = Role::Primary(Primary::Protected(Protected { sync_end, told: false }));
+        self.role = Role::Primary(Primary::Protected(Protected { sync_end, is_confirmed: false }));
     }
 
-    pub(super) fn tell_protected(&mut self) {
+    pub(super) fn emit_protected(&mut self) {
         let acked = self.channel().map(Channel::acked);
         if let Role::Primary(Primary::Protected(protected)) = &mut self.role
-            && !protected.told
+            && !protected.is_confirmed
             && acked >= Some(protected.sync_end)
         {
-            protected.told = true;
+            protected.is_confirmed = true;
             self.stats.syncs += 1;
-            self.tell(ReplicaEvent::Protected);
+            self.emit(ReplicaEvent::Protected);
         }
     }
 
@@ -94,7 +94,7 @@ impl Replica {
                 self.role = Role::Primary(Primary::Losing(claim));
                 self.sending = None;
                 self.stats.backups_lost += 1;
-                self.tell(ReplicaEvent::BackupSilent { heard_at });
+                self.emit(ReplicaEvent::BackupSilent { heard_at });
             }
             // Met, and lost before there was a use for it.
             Primary::Starting(_) | Primary::Alone => self.renew(now),
@@ -110,7 +110,7 @@ impl Replica {
             Primary::Protected(_) => {
                 self.role = Role::Primary(Primary::Alone);
                 self.sending = None;
-                self.tell(ReplicaEvent::BackupLeft);
+                self.emit(ReplicaEvent::BackupLeft);
             }
             Primary::Starting(_) | Primary::Alone | Primary::Losing(_) => {}
         }

@@ -14,7 +14,7 @@ const ALLOWED: &[&str] = &[
     "netpath::limits::",
     "netpath::MacAddr",
     "crate::checkpoint::",
-    "crate::replay::event_source::",
+    "crate::replay::boundary::",
     "xxhash_rust::",
     "std::collections::",
     "std::convert::",

@@ -1,12 +1,12 @@
 //! A primary's answers: the world's, appended to the log while there is a backup, before the guest
 //! or the LAN sees them.
 
+use super::checkpoint_send::CLOCK_ENTRY_BYTES_MAX;
 use super::engine::Replica;
 use super::mutant::Mutant;
 use super::role::{Primary, Role};
-use super::sending::CLOCK_ENTRY_BYTES_MAX;
 use super::step::{Step, World};
-use crate::replay::event_source::{Input, Position, Wants};
+use crate::replay::boundary::{DeviceCapacity, Input, Position};
 use logchan::entry::Entry;
 use logchan::ids::Lane;
 use logchan::limits::{CONSOLE_BYTES_MAX, FRAME_BYTES_MAX};
@@ -57,7 +57,7 @@ impl Replica {
         digest: u64,
     ) -> Step<()> {
         if !self.can_log(SMALL_ENTRY_BYTES_MAX) {
-            return Step::Wait;
+            return Step::Pending;
         }
         let entry = match position {
             Position::Exit => Entry::Exit { digest, registers: None },
@@ -73,7 +73,7 @@ impl Replica {
         world: &mut W,
     ) -> Result<Step<u64>, W::Error> {
         if !self.can_log(CLOCK_ENTRY_BYTES_MAX) {
-            return Ok(Step::Wait);
+            return Ok(Step::Pending);
         }
         let now_ns = world.clock_ns()?;
         let entry = self.clock_entry(now_ns);
@@ -87,7 +87,7 @@ impl Replica {
         world: &mut W,
     ) -> Result<Step<u64>, W::Error> {
         if !self.can_log(SMALL_ENTRY_BYTES_MAX) {
-            return Ok(Step::Wait);
+            return Ok(Step::Pending);
         }
         let unix_ns = world.wall_clock_ns()?;
         self.log(now, &Entry::WallClock { unix_ns });
@@ -101,7 +101,7 @@ impl Replica {
         bytes: &mut [u8],
     ) -> Result<Step<()>, W::Error> {
         if !self.can_log(SMALL_ENTRY_BYTES_MAX + bytes.len()) {
-            return Ok(Step::Wait);
+            return Ok(Step::Pending);
         }
         world.entropy(bytes)?;
         self.log(now, &Entry::Entropy(bytes));
@@ -118,10 +118,10 @@ impl Replica {
                 return Step::Ready(());
             }
             self.stats.hold_waits += 1;
-            return Step::Wait;
+            return Step::Pending;
         }
         if !self.can_log(SMALL_ENTRY_BYTES_MAX) {
-            return Step::Wait;
+            return Step::Pending;
         }
         let length = u32::try_from(frame.len()).expect("a frame is short");
         self.log(now, &Entry::Output { length, digest: xxh3_64(frame) });
@@ -130,31 +130,31 @@ impl Replica {
         {
             self.watermark = self.log_base + channel.appended(Lane::Latency).0;
         }
-        let needs = if self.is_logging() { self.needs(now) } else { self.watermark };
-        self.keep_output(now, needs, frame);
+        let release_at = if self.is_logging() { self.release_at(now) } else { self.watermark };
+        self.keep_output(now, release_at, frame);
         Step::Ready(())
     }
 
     /// Holds a frame that there is room for.
-    pub(super) fn keep_output(&mut self, now: Time, needs: u64, frame: &[u8]) {
+    pub(super) fn keep_output(&mut self, now: Time, release_at: u64, frame: &[u8]) {
         self.addresses.learn(frame);
-        self.hold.push(needs, self.watermark, now.as_nanos(), frame).expect("there was room");
+        self.hold.push(release_at, self.watermark, now.as_nanos(), frame).expect("there was room");
     }
 
     pub(super) fn can_record_input(&self) -> Step<()> {
-        if self.can_log(INPUT_ENTRY_BYTES_MAX) { Step::Ready(()) } else { Step::Wait }
+        if self.can_log(INPUT_ENTRY_BYTES_MAX) { Step::Ready(()) } else { Step::Pending }
     }
 
     pub(super) fn record_input<W: World>(
         &mut self,
         now: Time,
         world: &mut W,
-        wants: &Wants,
+        capacity: &DeviceCapacity,
     ) -> Result<Step<Option<Input<'_>>>, W::Error> {
         if !self.can_log(INPUT_ENTRY_BYTES_MAX) {
-            return Ok(Step::Wait);
+            return Ok(Step::Pending);
         }
-        let (is_frame, length) = match world.next_input(wants)? {
+        let (is_frame, length) = match world.next_input(capacity)? {
             None => return Ok(Step::Ready(None)),
             Some(Input::Clock { now_ns }) => {
                 let entry = self.clock_entry(now_ns);
@@ -178,7 +178,7 @@ impl Replica {
 
     pub(super) fn record_interrupt(&mut self, now: Time, vector: u8) -> Step<()> {
         if !self.can_log(SMALL_ENTRY_BYTES_MAX) {
-            return Step::Wait;
+            return Step::Pending;
         }
         self.log(now, &Entry::Interrupt { vector });
         Step::Ready(())

@@ -1,7 +1,7 @@
 //! The states of a replica. The diagram is at the head of [`super`].
 
 use super::claim::Claim;
-use super::copying::Copying;
+use super::precopy::Precopy;
 use logchan::ids::{LogSeq, Term};
 
 /// What this host is for the VM.
@@ -25,7 +25,7 @@ pub(super) enum Primary {
     /// Holds the witness for its term, and nobody else can take over.
     Alone,
     /// As `Alone`; a backup that attached is being given the memory beside the running VM.
-    Copying(Copying),
+    Copying(Precopy),
     /// The backup can take over, as far as this host knows: output needs its acknowledgement.
     Protected(Protected),
     /// The backup is lost, and may take over at any time: who may go on, the witness says.
@@ -38,7 +38,7 @@ pub(super) struct Protected {
     /// The backup holds the whole VM when the log is acknowledged up to here.
     pub(super) sync_end: LogSeq,
     /// That was told.
-    pub(super) told: bool,
+    pub(super) is_confirmed: bool,
 }
 
 /// The states of a backup.
@@ -166,8 +166,8 @@ impl Role {
                 Primary::Starting(_) => RoleName::Starting,
                 Primary::Alone => RoleName::Alone,
                 Primary::Copying(_) => RoleName::Copying,
-                Primary::Protected(Protected { told: false, .. }) => RoleName::Closing,
-                Primary::Protected(Protected { told: true, .. }) => RoleName::Protected,
+                Primary::Protected(Protected { is_confirmed: false, .. }) => RoleName::Closing,
+                Primary::Protected(Protected { is_confirmed: true, .. }) => RoleName::Protected,
                 Primary::Losing(_) => RoleName::Losing,
             },
             Role::Backup(backup) => match backup {

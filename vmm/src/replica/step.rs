@@ -2,7 +2,7 @@
 
 use logchan::limits::PAGE_BYTES;
 
-use crate::replay::event_source::{Input, Wants};
+use crate::replay::boundary::{DeviceCapacity, Input};
 
 /// The answer to a machine that asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,19 +11,19 @@ pub enum Step<T> {
     /// Here it is: go on.
     Ready(T),
     /// Not yet: ask the same again when something has happened.
-    Wait,
+    Pending,
     /// What this machine is, is of no use any more. Make an empty one, and begin where a region
     /// begins.
-    Void,
+    Invalidated,
 }
 
 impl<T> Step<T> {
-    /// Changes what is ready.
+    /// PageDelta what is ready.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Step<U> {
         match self {
             Step::Ready(value) => Step::Ready(change(value)),
-            Step::Wait => Step::Wait,
-            Step::Void => Step::Void,
+            Step::Pending => Step::Pending,
+            Step::Invalidated => Step::Invalidated,
         }
     }
 }
@@ -44,7 +44,7 @@ pub enum NextRegion {
 
 /// What to do about a run that ended at no position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StrayAdvice {
+pub enum StopAdvice {
     /// Re-enter with the same window request.
     Resume,
     /// Make it a position: take a checkpoint here.
@@ -90,7 +90,7 @@ pub trait World {
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error>;
 
     /// The next input, if there is one that the devices could take.
-    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, Self::Error>;
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, Self::Error>;
 
     /// The machine was a backup's and is live now: guest time goes on from `clock_ns`.
     fn go_live(&mut self, clock_ns: u64);

@@ -30,7 +30,7 @@ impl Replica {
         match answer {
             Answer::Unreachable => {
                 claim.unanswered(now, retry);
-                self.tell(ReplicaEvent::WitnessUnreachable { term });
+                self.emit(ReplicaEvent::WitnessUnreachable { term });
             }
             Answer::Won => self.won(now, term),
             Answer::Lost if self.planted(Mutant::IgnoreLostClaim) => self.won(now, term),
@@ -40,7 +40,7 @@ impl Replica {
     }
 
     fn won(&mut self, now: Time, term: Term) {
-        self.tell(ReplicaEvent::TermWon { term });
+        self.emit(ReplicaEvent::TermWon { term });
         match &self.role {
             Role::Primary(Primary::Starting(_)) => {
                 self.term = term;
@@ -81,8 +81,8 @@ impl Replica {
 
     /// The machine has executed all there is of the dead primary's log.
     pub(super) fn log_over(&mut self, now: Time) {
-        self.staging = super::staging::Staging::default();
-        self.tell(ReplicaEvent::LogFinished);
+        self.receive = super::checkpoint_receive::CheckpointReceive::default();
+        self.emit(ReplicaEvent::LogFinished);
         let claim = Claim::after(self.term, self.term_owner);
         if self.planted(Mutant::LiveWithoutWitness) {
             return self.go_live(now, claim.term);
@@ -101,12 +101,12 @@ impl Replica {
             self.hold.clear();
         }
         self.role = Role::Primary(Primary::Alone);
-        self.wake = true;
-        self.begin_catching_up(now);
+        self.must_resume_clock = true;
+        self.begin_replay_out(now);
         self.announcer.start(now.as_nanos(), &self.addresses);
         self.stats.takeovers += 1;
         self.stats.sent_again += self.hold.len() as u64;
-        self.tell(ReplicaEvent::WentLive { term: self.term });
+        self.emit(ReplicaEvent::WentLive { term: self.term });
         self.renew(now);
     }
 }

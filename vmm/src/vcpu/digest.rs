@@ -1,7 +1,7 @@
 //! What is compared at a position: one number over all that the run page says for free.
 
 use crate::kvm::{Direction, Vcpu, VmExit};
-use crate::replay::event_source::Witnessed;
+use crate::replay::boundary::VcpuDigest;
 use logchan::entry::REGISTERS;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::IntoBytes;
@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 const FIXED_MAX: usize = 144 + 312 + 64 + 2 + 24;
 
 /// Digest and registers at `exit`.
-pub(super) fn witness(vcpu: &mut Vcpu, exit: &VmExit) -> Witnessed {
+pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
     let mut buffer = [0u8; FIXED_MAX];
     let mut used = 0;
     let mut put = |bytes: &[u8]| {
@@ -48,7 +48,7 @@ pub(super) fn witness(vcpu: &mut Vcpu, exit: &VmExit) -> Witnessed {
     put(sync.sregs.as_bytes());
     put(sync.events.as_bytes());
     let digest = xxh3_64_with_seed(&buffer[..used], seed);
-    Witnessed { digest, registers: registers(vcpu) }
+    VcpuDigest { digest, registers: registers(vcpu) }
 }
 
 /// Index of RIP in the registers.

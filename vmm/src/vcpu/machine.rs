@@ -8,8 +8,8 @@ use crate::checkpoint::{Image, restore};
 use crate::devices::{DeviceConfig, Devices};
 use crate::kvm::{KvmError, System, Vcpu, Vm, VmExit};
 use crate::mem::{self, MemoryError, dirty, guest};
+use crate::replay::boundary::Memory;
 use crate::replay::error::SourceError;
-use crate::replay::event_source::Memory;
 use logchan::limits::PAGE_BYTES;
 
 /// What a machine is made of; both hosts of a pair must agree on all of it.
@@ -46,7 +46,7 @@ pub struct Counters {
     /// Interrupts injected.
     pub interrupts: u64,
     /// Runs that ended at no position: kicks, and windows at CPL0 that were passed over.
-    pub strays: u64,
+    pub mid_region_stops: u64,
 }
 
 /// One vCPU, RAM and devices. All of it belongs to the thread that runs it.
@@ -129,12 +129,16 @@ impl Machine {
         self.vm.ram()
     }
 
-    /// Drains the vCPU and puts the machine into the state of `image`. `breathe` is called again and
+    /// Drains the vCPU and puts the machine into the state of `image`. `keepalive` is called again and
     /// again while that takes long.
-    pub fn apply(&mut self, image: &Image, breathe: &mut dyn FnMut()) -> Result<(), RestoreError> {
+    pub fn apply(
+        &mut self,
+        image: &Image,
+        keepalive: &mut dyn FnMut(),
+    ) -> Result<(), RestoreError> {
         loop {
             return match self.vcpu.drain()? {
-                VmExit::Interrupted => restore::restore(self, image, breathe),
+                VmExit::Interrupted => restore::restore(self, image, keepalive),
                 VmExit::InternalError { suberror } if fixups::fix_up(self, suberror)? => continue,
                 exit => Err(RestoreError::ExitOpen { exit }),
             };

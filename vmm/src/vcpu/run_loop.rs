@@ -1,5 +1,5 @@
 //! The vCPU loop: the same for standalone, recording, replaying and every role of a pair. What
-//! differs is the [`EventSource`] behind the door.
+//! differs is the [`Boundary`] behind the door.
 //!
 //! One turn goes from a position to the next:
 //!
@@ -15,7 +15,7 @@
 //!        +-- End ---> the machine stops
 //! ```
 
-use super::digest::{RIP, registers, witness};
+use super::digest::{RIP, registers, vcpu_digest};
 use super::machine::Machine;
 use super::{fixups, processor_ports};
 use crate::checkpoint::restore::RestoreError;
@@ -24,8 +24,10 @@ use crate::devices::{Access, Effect};
 use crate::kvm::exit::ExitClass;
 use crate::kvm::{Direction, KvmError, VmExit};
 use crate::mem::digest::memory_digest;
+use crate::replay::boundary::{
+    Boundary, DeviceCapacity, EndState, Position, Region, StopAction, Waited,
+};
 use crate::replay::error::SourceError;
-use crate::replay::event_source::{EndState, EventSource, Position, Region, Stray, Waited, Wants};
 
 /// Inputs that may enter at one position; the rest waits for the next. It bounds a timer that is
 /// due again as soon as it has fired.
@@ -113,19 +115,19 @@ enum Reached {
 /// Runs `machine` until its source says that it ends. The calling thread becomes its owner.
 ///
 /// A live source is first given a full checkpoint of where the machine starts, if it keeps any.
-pub fn run(machine: &mut Machine, source: &mut impl EventSource) -> Result<EndState, RunError> {
+pub fn run(machine: &mut Machine, source: &mut impl Boundary) -> Result<EndState, RunError> {
     machine.vcpu.adopt();
     let end = run_adopted(machine, source);
     machine.vcpu.release();
     end
 }
 
-fn run_adopted(machine: &mut Machine, source: &mut impl EventSource) -> Result<EndState, RunError> {
+fn run_adopted(machine: &mut Machine, source: &mut impl Boundary) -> Result<EndState, RunError> {
     if source.keeps_checkpoints() {
         take_checkpoint(machine, source, true)?;
     }
     loop {
-        source.look_at(machine)?;
+        source.poll_memory(machine)?;
         let reached = match source.next_region()? {
             Region::Run => run_region(machine, source)?,
             Region::Stay => continue,
@@ -152,10 +154,7 @@ fn run_adopted(machine: &mut Machine, source: &mut impl EventSource) -> Result<E
 
 /// Leaves nothing open in the vCPU. If completing the last instruction caused one more exit, that is
 /// handled, and what was to be done has to wait until after it.
-fn drain(
-    machine: &mut Machine,
-    source: &mut impl EventSource,
-) -> Result<Option<Reached>, RunError> {
+fn drain(machine: &mut Machine, source: &mut impl Boundary) -> Result<Option<Reached>, RunError> {
     loop {
         let exit = machine.vcpu.drain()?;
         return match exit.class() {
@@ -175,26 +174,26 @@ fn drain(
     }
 }
 
-fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Reached, RunError> {
+fn run_region(machine: &mut Machine, source: &mut impl Boundary) -> Result<Reached, RunError> {
     // What is pending here could not be injected here; the window then opens at the first
     // instruction of CPL3, an exact position. It is never armed in mid-region.
     let window = machine.devices.interrupt_pending() && machine.devices.irq_windows();
     loop {
         let exit = machine.vcpu.run(window)?;
-        let stray = match exit.class() {
+        let action = match exit.class() {
             ExitClass::Natural => return handle_exit(machine, source, exit),
             ExitClass::Window if machine.vcpu.privilege_level() == 3 => {
                 machine.counters.windows += 1;
-                let witnessed = witness(&mut machine.vcpu, &exit);
-                source.reached(Position::UserWindow, &witnessed, &exit)?;
+                let vcpu = vcpu_digest(&mut machine.vcpu, &exit);
+                source.reached(Position::UserWindow, &vcpu, &exit)?;
                 return Ok(Reached::Running);
             }
             ExitClass::Window => source.window_at_cpl0(),
             ExitClass::Interrupted => {
                 tracing::trace!("kicked at {:#x}", registers(&mut machine.vcpu)[RIP]);
-                source.look_at(machine)?;
-                let wants = wants_in_region(machine);
-                source.interrupted(&wants, window)?
+                source.poll_memory(machine)?;
+                let capacity = capacity_in_region(machine);
+                source.interrupted(&capacity, window)?
             }
             ExitClass::Fatal
                 if let VmExit::InternalError { suberror } = exit
@@ -204,13 +203,13 @@ fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Re
             }
             ExitClass::Fatal => return Err(fatal(machine, source, exit)),
         };
-        match stray {
+        match action {
             // No checkpoint has what the vCPU holds; the next kick finds it delivered.
-            Stray::Checkpoint if machine.vcpu.holds_soft_exception() => {
-                machine.counters.strays += 1;
+            StopAction::Checkpoint if machine.vcpu.holds_soft_exception() => {
+                machine.counters.mid_region_stops += 1;
             }
-            Stray::Resume => machine.counters.strays += 1,
-            Stray::Checkpoint => {
+            StopAction::Resume => machine.counters.mid_region_stops += 1,
+            StopAction::Checkpoint => {
                 take_checkpoint(machine, source, false)?;
                 return Ok(Reached::Running);
             }
@@ -219,17 +218,17 @@ fn run_region(machine: &mut Machine, source: &mut impl EventSource) -> Result<Re
 }
 
 /// What the devices want of a guest that is stopped in mid-region.
-fn wants_in_region(machine: &Machine) -> Wants {
-    let mut wants = machine.devices.wants(machine.vm.ram());
+fn capacity_in_region(machine: &Machine) -> DeviceCapacity {
+    let mut capacity = machine.devices.capacity(machine.vm.ram());
     if !machine.devices.irq_windows() {
-        wants.interrupt = machine.devices.interrupt_pending();
-        wants.holds_off = !machine.vcpu.injectable();
+        capacity.interrupt = machine.devices.interrupt_pending();
+        capacity.holds_off = !machine.vcpu.injectable();
     }
-    wants
+    capacity
 }
 
 /// The guest can't go on; unless the log has it going on.
-fn fatal(machine: &mut Machine, source: &mut impl EventSource, exit: VmExit) -> RunError {
+fn fatal(machine: &mut Machine, source: &mut impl Boundary, exit: VmExit) -> RunError {
     let natural_exits = machine.counters.natural_exits;
     let privilege_level = machine.vcpu.privilege_level();
     let registers = registers(&mut machine.vcpu);
@@ -242,12 +241,12 @@ fn fatal(machine: &mut Machine, source: &mut impl EventSource, exit: VmExit) -> 
     }
 }
 
-fn apply(machine: &mut Machine, source: &mut impl EventSource) -> Result<(), RunError> {
+fn apply(machine: &mut Machine, source: &mut impl Boundary) -> Result<(), RunError> {
     let image = source.take_checkpoint()?;
     let mut breathed = Ok(());
     machine.apply(&image, &mut || {
         if breathed.is_ok() {
-            breathed = source.breathe();
+            breathed = source.keepalive();
         }
     })?;
     machine.counters.checkpoints += 1;
@@ -257,7 +256,7 @@ fn apply(machine: &mut Machine, source: &mut impl EventSource) -> Result<(), Run
 
 fn take_checkpoint(
     machine: &mut Machine,
-    source: &mut impl EventSource,
+    source: &mut impl Boundary,
     full: bool,
 ) -> Result<(), RunError> {
     machine.counters.checkpoints += 1;
@@ -270,13 +269,13 @@ fn take_checkpoint(
 
 fn handle_exit(
     machine: &mut Machine,
-    source: &mut impl EventSource,
+    source: &mut impl Boundary,
     exit: VmExit,
 ) -> Result<Reached, RunError> {
     machine.counters.natural_exits += 1;
     let natural_exits = machine.counters.natural_exits;
-    let witnessed = witness(&mut machine.vcpu, &exit);
-    source.reached(Position::Exit, &witnessed, &exit)?;
+    let vcpu = vcpu_digest(&mut machine.vcpu, &exit);
+    source.reached(Position::Exit, &vcpu, &exit)?;
     match exit {
         VmExit::Pio { .. } if processor_ports::handle(machine, source, &exit)? => {}
         VmExit::Pio { direction, port, size, .. } => {
@@ -297,7 +296,7 @@ fn handle_exit(
         VmExit::SetTpr => {}
         VmExit::Halt => {
             if !machine.vcpu.interrupts_enabled() {
-                let rip = witnessed.registers[RIP];
+                let rip = vcpu.registers[RIP];
                 return Err(RunError::HaltedForever { rip, natural_exits });
             }
             source.exit_handled()?;
@@ -317,7 +316,7 @@ fn handle_exit(
 /// A port exit: element by element, as a REP string instruction would.
 fn port_access(
     machine: &mut Machine,
-    source: &mut impl EventSource,
+    source: &mut impl Boundary,
     direction: Direction,
     port: u16,
     size: usize,
@@ -341,28 +340,28 @@ fn port_access(
 /// Everything that enters at this position; a halted guest waits here for its next interrupt.
 fn enter_inputs(
     machine: &mut Machine,
-    source: &mut impl EventSource,
+    source: &mut impl Boundary,
     reached: Reached,
 ) -> Result<(), RunError> {
     loop {
         let Machine { vm, devices, .. } = machine;
         for _input in 0..INPUTS_MAX {
-            let wants = devices.wants(vm.ram());
-            let Some(input) = source.next_input(&wants)? else { break };
+            let capacity = devices.capacity(vm.ram());
+            let Some(input) = source.next_input(&capacity)? else { break };
             devices.apply(input, vm.ram());
         }
         match reached {
             Reached::Running => return Ok(()),
             Reached::Halt if devices.interrupt_pending() => return Ok(()),
-            Reached::Halt => match source.wait(&devices.wants(vm.ram()))? {
-                Waited::Look => source.look_at(machine)?,
+            Reached::Halt => match source.wait(&devices.capacity(vm.ram()))? {
+                Waited::Look => source.poll_memory(machine)?,
                 Waited::End => return Ok(()),
             },
         }
     }
 }
 
-fn inject(machine: &mut Machine, source: &mut impl EventSource) -> Result<(), RunError> {
+fn inject(machine: &mut Machine, source: &mut impl Boundary) -> Result<(), RunError> {
     if machine.devices.interrupt_pending() && machine.vcpu.injectable() {
         let vector =
             machine.devices.acknowledge_interrupt().expect("an interrupt is pending at the PIC");
@@ -373,7 +372,7 @@ fn inject(machine: &mut Machine, source: &mut impl EventSource) -> Result<(), Ru
     Ok(())
 }
 
-fn end(machine: &mut Machine, source: &mut impl EventSource) -> Result<EndState, RunError> {
+fn end(machine: &mut Machine, source: &mut impl Boundary) -> Result<EndState, RunError> {
     let end = EndState {
         natural_exits: machine.counters.natural_exits,
         interrupts: machine.counters.interrupts,

@@ -57,7 +57,7 @@ counters! {
         OutputWaits = "outputs that waited for their acknowledgement",
         LagWaits = "waits for a backup behind",
         HoldWaits = "waits for room in the hold queue",
-        Voids = "machines made void",
+        Invalidated = "machines made void",
         Interrupts = "interrupts injected",
         Strays = "runs that ended at no position",
         UserWindows = "windows at CPL3",

@@ -231,7 +231,7 @@ impl Pair<'_> {
         // Where the processor is about to be compared, its digest was taken already.
         let is_between = match process.place {
             Place::Entry | Place::Running(_) | Place::Inputs { .. } => true,
-            Place::Stray { .. }
+            Place::Stopped { .. }
             | Place::Capture(_)
             | Place::Position { .. }
             | Place::Exit { .. }

@@ -18,11 +18,11 @@
 //! `event` (what the engine tells), `claim`, `witness`, `say` (number of a frame of the VM that is on
 //! the LAN), `announce`, `ask`, `answered` (clients), and faults by their names.
 
+mod boundary;
 mod check;
 mod client;
 mod count;
 mod crash;
-mod door;
 mod faults;
 mod host;
 mod lan;

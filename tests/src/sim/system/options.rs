@@ -44,12 +44,12 @@ pub(crate) struct PairOptions {
     pub(crate) lag_bytes_max: u64,
     pub(crate) hold_frames: usize,
     pub(crate) hold_bytes: usize,
-    pub(crate) early_ns_max: u64,
+    pub(crate) early_release_ns: u64,
     pub(crate) on_backup_loss: OnBackupLoss,
     pub(crate) witness_retry_ns: u64,
     pub(crate) memory_pages: u64,
     /// Pages of which both hosts keep what the log told last.
-    pub(crate) told_pages_max: u64,
+    pub(crate) delta_cache_pages_max: u64,
     /// Bytes that a vCPU's state has beside what is in it.
     pub(crate) pad_bytes: usize,
 }
@@ -208,7 +208,7 @@ impl PairOptions {
             lag_bytes_max: rng.pick(&[ENTRY_BYTES_MAX as u64, any_lag]),
             hold_frames: rng.magnitude(1..=64) as usize,
             hold_bytes: rng.magnitude(1518..=64 << 10) as usize,
-            early_ns_max: rng.magnitude(100 * US..=3 * MS),
+            early_release_ns: rng.magnitude(100 * US..=3 * MS),
             on_backup_loss: if rng.chance(Chance::percent(25)) {
                 OnBackupLoss::Block
             } else {
@@ -217,7 +217,7 @@ impl PairOptions {
             witness_retry_ns: rng.magnitude(MS..=20 * MS),
             memory_pages: rng.within(PAGES_MIN..=PAGES_MIN + 12),
             pad_bytes: rng.pick(&[0, 100, 3000, 12_000]),
-            told_pages_max: rng.within(1..=PAGES_MIN + 6),
+            delta_cache_pages_max: rng.within(1..=PAGES_MIN + 6),
         }
     }
 }

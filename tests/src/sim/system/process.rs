@@ -6,7 +6,7 @@ use logchan::handshake::{PresharedKey, Security};
 use logchan::ids::{Claimant, Lane, Term, VmId};
 use logchan::time::{Duration, Time};
 use netpath::hold::HoldLimits;
-use vmm::replay::event_source::Position;
+use vmm::replay::boundary::Position;
 use vmm::replica::{Answer, Mutants, Replica, ReplicaConfig, Start};
 
 use super::machine::Machine;
@@ -40,7 +40,7 @@ pub(crate) enum Place {
     /// In a region.
     Running(Run),
     /// In a region, stopped at no position.
-    Stray {
+    Stopped {
         /// Interrupts are wanted.
         window: bool,
     },
@@ -129,10 +129,10 @@ pub(crate) struct Process {
     /// Where it is in the log.
     pub(crate) track: Option<Track>,
     /// The last thing in the log that does not follow from what is before it: session and position.
-    pub(crate) unforeseen: (u64, u64),
+    pub(crate) nondeterministic: (u64, u64),
     /// How much of its log was sent: session and position.
     pub(crate) sent: (u64, u64),
-    /// What the last unforeseen thing was when outputs were made that were not released, by number.
+    /// What the last nondeterministic thing was when outputs were made that were not released, by number.
     pub(crate) logged: BTreeMap<u64, (u64, u64)>,
     /// What its machine has learned of the world.
     pub(crate) learned: u64,
@@ -161,11 +161,11 @@ pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> 
         lag_bytes_max: options.lag_bytes_max,
         timing: options.timing,
         hold: hold.expect("limits within their bounds"),
-        early_max: Duration::from_nanos(options.early_ns_max),
+        early_release_window: Duration::from_nanos(options.early_release_ns),
         on_backup_loss: options.on_backup_loss,
         witness_retry: Duration::from_nanos(options.witness_retry_ns),
         mutants,
-        told_pages_max: options.told_pages_max as usize,
+        delta_cache_pages_max: options.delta_cache_pages_max as usize,
         claimant: id.claimant(),
         ..ReplicaConfig::new(VM, VM_MAC, options.memory_pages)
     }
@@ -209,7 +209,7 @@ impl Process {
             answers: VecDeque::new(),
             claim: None,
             track: None,
-            unforeseen: (0, 0),
+            nondeterministic: (0, 0),
             sent: (0, 0),
             logged: BTreeMap::new(),
             learned: 0,
@@ -229,7 +229,7 @@ impl Process {
             Place::Exit { exit: Exit::Send, at } => at,
             Place::Entry
             | Place::Running(_)
-            | Place::Stray { .. }
+            | Place::Stopped { .. }
             | Place::Capture(_)
             | Place::Position { .. }
             | Place::Exit { .. }

@@ -12,8 +12,8 @@
 //! How long anything takes, where a run is interrupted and which stray runs become checkpoints is left
 //! to chance, and none of it may change what the other machine does.
 
-use vmm::replay::event_source::Position;
-use vmm::replica::{CopyRequest, Halted, NextRegion, OnBackupLoss, RoleName, Step, StrayAdvice};
+use vmm::replay::boundary::Position;
+use vmm::replica::{CopyRequest, Halted, NextRegion, OnBackupLoss, RoleName, Step, StopAdvice};
 
 use super::count::Count;
 use super::crash::Trigger;
@@ -43,7 +43,7 @@ pub(crate) enum Did {
     /// A halted guest was roused to be given to a backup.
     Roused,
     /// Everything is to begin anew.
-    Void,
+    Invalidated,
 }
 
 /// Whether what a machine does is logged.
@@ -68,7 +68,7 @@ impl Pair<'_> {
                 && let Some(process) = &mut self.hosts[host].process
                 && process.logged_up_to() != logged
             {
-                process.unforeseen = process.logged_up_to();
+                process.nondeterministic = process.logged_up_to();
             }
             self.look_at_place(host);
             match did {
@@ -105,12 +105,12 @@ impl Pair<'_> {
                     self.pull_trigger(host, Trigger::Output);
                     let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
                     if is_logging(before) {
-                        process.logged.insert(number, process.unforeseen);
+                        process.logged.insert(number, process.nondeterministic);
                     }
                 }
                 Did::Roused => self.counts.count(Count::Roused),
-                Did::Void => {
-                    self.counts.count(Count::Voids);
+                Did::Invalidated => {
+                    self.counts.count(Count::Invalidated);
                     let pair = &self.options.pair;
                     let empty = Machine::empty(pair.memory_pages, pair.pad_bytes);
                     let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
@@ -183,7 +183,7 @@ impl Pair<'_> {
                 self.end_run(host, run);
                 Ok(Did::Went)
             }
-            Place::Stray { window } => {
+            Place::Stopped { window } => {
                 let window = *window;
                 self.ask_about_stray(host, window)
             }
@@ -254,8 +254,8 @@ impl Pair<'_> {
         let Some(process) = &mut self.hosts[host].process else { return Ok(Did::Waits) };
         let next = match process.replica.next_region(clock) {
             Step::Ready(next) => next,
-            Step::Wait => return Ok(Did::Waits),
-            Step::Void => return Ok(Did::Void),
+            Step::Pending => return Ok(Did::Waits),
+            Step::Invalidated => return Ok(Did::Invalidated),
         };
         let machine = &mut process.machine;
         match next {
@@ -325,7 +325,7 @@ impl Pair<'_> {
         };
         if is_stray {
             self.counts.count(Count::Strays);
-            process.place = Place::Stray { window: run.window };
+            process.place = Place::Stopped { window: run.window };
             process.kernel_window = run.ends == RunEnds::KernelWindow;
             return;
         }
@@ -343,17 +343,17 @@ impl Pair<'_> {
         let Host { rng, process, reading: clock, .. } = &mut self.hosts[host];
         let clock = *clock;
         let Some(process) = process else { return Ok(Did::Waits) };
-        let advice = match process.replica.stray(clock) {
+        let advice = match process.replica.mid_region_stop(clock) {
             Step::Ready(advice) => advice,
-            Step::Wait => return Ok(Did::Waits),
-            Step::Void => return Ok(Did::Void),
+            Step::Pending => return Ok(Did::Waits),
+            Step::Invalidated => return Ok(Did::Invalidated),
         };
         let stops = match advice {
-            StrayAdvice::Resume => false,
-            StrayAdvice::Checkpoint => true,
-            StrayAdvice::AsNeeded => {
-                let wants = process.machine.devices.wants(&process.machine.ram);
-                let since = process.world.waiting_since(&wants);
+            StopAdvice::Resume => false,
+            StopAdvice::Checkpoint => true,
+            StopAdvice::AsNeeded => {
+                let capacity = process.machine.devices.capacity(&process.machine.ram);
+                let since = process.world.waiting_since(&capacity);
                 let waited_ns = since.map(|since| process.world.now.since(since).as_nanos());
                 let overdue = waited_ns.is_some_and(|ns| ns >= own.patience_ns);
                 let anyway = rng.chance(own.checkpoint);

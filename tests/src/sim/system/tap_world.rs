@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use logchan::limits::FRAME_BYTES_MAX;
 use logchan::time::Time;
-use vmm::replay::event_source::{Input, Wants};
+use vmm::replay::boundary::{DeviceCapacity, Input};
 use vmm::replica::World;
 
 use crate::sim::rng::{Chance, Rng};
@@ -65,9 +65,9 @@ impl TapWorld {
     }
 
     /// Since when an input has been waiting that the devices could take.
-    pub(crate) fn waiting_since(&self, wants: &Wants) -> Option<Time> {
-        let frame = self.frames.front().map(|(at, _)| *at).filter(|_| wants.frame);
-        let timer = wants.timer_ns.and_then(|due_ns| self.when(due_ns));
+    pub(crate) fn waiting_since(&self, capacity: &DeviceCapacity) -> Option<Time> {
+        let frame = self.frames.front().map(|(at, _)| *at).filter(|_| capacity.frame);
+        let timer = capacity.timer_ns.and_then(|due_ns| self.when(due_ns));
         let since = frame.into_iter().chain(timer).min()?;
         (since <= self.now).then_some(since)
     }
@@ -94,20 +94,20 @@ impl World for TapWorld {
         Ok(())
     }
 
-    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, Infallible> {
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {
         let now_ns = self.guest_ns();
-        if wants.timer_ns.is_some_and(|due_ns| due_ns <= now_ns) {
+        if capacity.timer_ns.is_some_and(|due_ns| due_ns <= now_ns) {
             return Ok(Some(Input::Clock { now_ns }));
         }
-        if wants.frame
+        if capacity.frame
             && let Some((_, frame)) = self.frames.pop_front()
         {
             let input = &mut self.input[..frame.len()];
             input.copy_from_slice(&frame);
             return Ok(Some(Input::Frame(input)));
         }
-        if wants.console_bytes > 0 && self.rng.chance(self.types) {
-            let length = self.rng.within(1..=wants.console_bytes as u64) as usize;
+        if capacity.console_bytes > 0 && self.rng.chance(self.types) {
+            let length = self.rng.within(1..=capacity.console_bytes as u64) as usize;
             let input = &mut self.input[..length];
             self.rng.fill(input);
             return Ok(Some(Input::Console(input)));

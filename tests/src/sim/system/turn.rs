@@ -223,8 +223,8 @@ impl Pair<'_> {
         process.replica.role() == RoleName::Protected
             && matches!(process.place, Place::Running(_))
             && process.session() == Some(session)
-            && process.unforeseen <= (session, position)
-            && process.replica.needs_at_most(position)
+            && process.nondeterministic <= (session, position)
+            && process.replica.is_releasable_by(position)
             && rng.chance(lazy)
     }
 
@@ -281,7 +281,7 @@ impl Pair<'_> {
                 also(timer.map(|at| own.clock.when(at)).filter(|&at| at > now));
             }
             Place::Entry
-            | Place::Stray { .. }
+            | Place::Stopped { .. }
             | Place::Capture(_)
             | Place::Position { .. }
             | Place::Exit { .. }

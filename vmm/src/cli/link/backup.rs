@@ -1,7 +1,7 @@
 //! The backup: reads entries and says how far it is.
 
+use super::drive::{End, see_off, take_in, wait_for_work};
 use super::entries::is_entry;
-use super::turn::{End, see_off, take_in, wait_for_work};
 use crate::link::{LogLink, now};
 use logchan::channel::Channel;
 use logchan::entry_codec::decode;

@@ -1,9 +1,9 @@
 //! Waiting for the other end.
 
 use super::LinkFailure;
+use super::drive::wait_for_work;
 use super::failure::advice;
 use super::options::LinkArgs;
-use super::turn::wait_for_work;
 use crate::cli::exit_code::CliError;
 use crate::link::diagnosis::why_nobody;
 use crate::link::{LogLink, now};

@@ -11,13 +11,13 @@
 //! - `failure`: what can go wrong
 
 mod backup;
+mod drive;
 mod entries;
 mod failure;
 mod meet;
 mod options;
 mod primary;
 mod report;
-mod turn;
 
 pub use failure::LinkFailure;
 pub use options::LinkArgs;
@@ -25,12 +25,12 @@ pub use options::LinkArgs;
 use super::exit_code::CliError;
 use super::{session, signals};
 use crate::link::{LogLink, now};
+use drive::End;
 use logchan::ids::Role;
 use report::{Measured, Report};
 use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use turn::End;
 
 /// Meets the other end and measures.
 pub fn main(args: &LinkArgs) -> Result<(), CliError> {

@@ -1,7 +1,7 @@
 //! The primary: sends entries, and takes the time until each is acknowledged.
 
+use super::drive::{End, see_off, take_in, wait_for_work};
 use super::entries::EntryMaker;
-use super::turn::{End, see_off, take_in, wait_for_work};
 use crate::link::{LogLink, now};
 use hdrhistogram::Histogram;
 use logchan::channel::Channel;

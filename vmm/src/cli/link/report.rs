@@ -1,10 +1,10 @@
 //! What there is to say after a measurement. docs/logging-channel.md says what each number means.
 
 use super::backup::Received;
+use super::drive::End;
 use super::meet::Met;
 use super::options::LinkArgs;
 use super::primary::Sent;
-use super::turn::End;
 use crate::cli::exit_code::CliError;
 use crate::cli::output;
 use crate::link::LogLink;

@@ -1,6 +1,6 @@
 //! `understudy primary` and `understudy backup`: one VM on two hosts.
 
-mod account;
+mod event_log;
 mod options;
 
 pub use options::PairArgs;
@@ -57,7 +57,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
             witness,
             wait: args.wait_policy(),
             ack_wait: args.ack_wait(),
-            observer: account::observer(args),
+            observer: event_log::observer(args),
             board,
         });
         run(args, &blueprint, source, start)
@@ -83,12 +83,12 @@ fn run<P: FramePort>(
         Start::Backup => blueprint.empty()?,
     };
     if args.wants_records() {
-        account::record(&PairRecord::started(now(), source.replica().role()));
+        event_log::record(&PairRecord::started(now(), source.replica().role()));
     }
     loop {
         let end = vcpu::run(&mut machine, &mut source);
         match end {
-            Err(RunError::Source(SourceError::Void)) => {}
+            Err(RunError::Source(SourceError::Invalidated)) => {}
             // The machine could not become what the log says.
             Err(RunError::Restore(error)) => {
                 tracing::warn!("{error}");
@@ -99,7 +99,7 @@ fn run<P: FramePort>(
                 if args.wants_records() {
                     let replica = source.replica();
                     let (term, stats) = (replica.term().0, replica.stats());
-                    account::record(&PairRecord::ended(now(), term, stats, source.hold_ns()));
+                    event_log::record(&PairRecord::ended(now(), term, stats, source.hold_ns()));
                 }
                 session::write_trace(&args.vm, source.stages())?;
                 return Ok(halt);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::devices::test_machine::TestMachine;
-use crate::replay::event_source::Input;
+use crate::replay::boundary::Input;
 
 const IER: u8 = 1;
 const IIR: u8 = 2;

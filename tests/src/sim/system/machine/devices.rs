@@ -3,7 +3,7 @@
 //! Like those of the real machine they act at exits and at positions only, and their state is a plain
 //! struct.
 
-use vmm::replay::event_source::{Input, Wants};
+use vmm::replay::boundary::{DeviceCapacity, Input};
 
 use super::ram::Ram;
 
@@ -72,12 +72,12 @@ pub(crate) struct Devices {
 
 impl Devices {
     /// What the devices could take.
-    pub(crate) fn wants(&self, ram: &Ram) -> Wants {
-        Wants {
+    pub(crate) fn capacity(&self, ram: &Ram) -> DeviceCapacity {
+        DeviceCapacity {
             frame: ram.word(RECEIVED) - ram.word(TAKEN) < RING_SLOTS,
             console_bytes: CONSOLE_BYTES_MAX - self.console.len(),
             timer_ns: self.timer_ns,
-            ..Wants::default()
+            ..DeviceCapacity::default()
         }
     }
 

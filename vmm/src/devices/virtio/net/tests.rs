@@ -68,12 +68,12 @@ fn longest_frame_is_sent_and_one_byte_more_is_dropped() {
 #[test]
 fn received_frame_has_a_header_with_one_buffer_and_raises_the_line() {
     let (mut m, mut driver) = started(0);
-    assert!(!m.devices.wants(&m.ram).frame);
+    assert!(!m.devices.capacity(&m.ram).frame);
     let head = driver.add(&m, RX, &[(BUFFER, 12, WRITE), (BUFFER + 0x100, 1518, WRITE)]);
-    assert!(m.devices.wants(&m.ram).frame);
+    assert!(m.devices.capacity(&m.ram).frame);
     let frame: Vec<u8> = (1..=60).collect();
     m.frame(&frame);
-    assert!(!m.devices.wants(&m.ram).frame);
+    assert!(!m.devices.capacity(&m.ram).frame);
     assert_eq!(driver.take_used(&m, RX), [(u32::from(head), 72)]);
     assert_eq!(m.read_ram::<12>(BUFFER), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     assert_eq!(m.read_ram::<60>(BUFFER + 0x100), frame[..]);
@@ -279,7 +279,7 @@ fn ring_indices_out_of_range_need_a_reset() {
     driver.make_available(&m, RX, 8);
     m.frame(&[1; 60]);
     assert_eq!(driver.status(&mut m), RUNNING | NEEDS_RESET);
-    assert!(!m.devices.wants(&m.ram).frame);
+    assert!(!m.devices.capacity(&m.ram).frame);
 }
 
 #[test]

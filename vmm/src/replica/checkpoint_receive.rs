@@ -3,7 +3,7 @@
 
 use super::digest::CheckpointDigest;
 use super::mutant::{Mutant, Mutants};
-use crate::checkpoint::{Image, PageImage, Told};
+use crate::checkpoint::{DeltaCache, Image, PageImage};
 use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_codec::decode;
 use logchan::error::DecodeError;
@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 
 /// Bytes from an authentic peer that make no sense as a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StageError;
+pub(super) struct ReceiveError;
 
 /// Pages by number; the newest of each counts. No more than guest memory has.
 #[derive(Debug, Default)]
-pub(super) struct Staging {
+pub(super) struct CheckpointReceive {
     pages: BTreeMap<u64, Option<Box<[u8; PAGE_BYTES]>>>,
     /// Pages that arrived, repetitions included.
     arrived: u32,
@@ -26,7 +26,7 @@ pub(super) struct Staging {
     ready: Option<Image>,
 }
 
-impl Staging {
+impl CheckpointReceive {
     /// Pages that arrived.
     pub(super) fn pages(&self) -> u32 {
         self.arrived
@@ -36,13 +36,13 @@ impl Staging {
         &mut self,
         number: u64,
         bytes: &PageBytes<'_>,
-        told: &mut Told,
+        cache: &mut DeltaCache,
         mutants: Mutants,
-    ) -> Result<(), StageError> {
-        let page = told.hear(number, bytes).map_err(|_| StageError)?;
+    ) -> Result<(), ReceiveError> {
+        let page = cache.decode(number, bytes).map_err(|_| ReceiveError)?;
         self.digest.page(number, page.unwrap_or(&[0; PAGE_BYTES]));
         self.arrived = self.arrived.saturating_add(1);
-        let is_unchanged = matches!(bytes, PageBytes::Changed(changes) if changes.is_none());
+        let is_unchanged = matches!(bytes, PageBytes::Delta(changes) if changes.is_none());
         if is_unchanged && mutants.has(Mutant::SkipUnchanged) {
             return Ok(());
         }
@@ -56,14 +56,14 @@ impl Staging {
         &mut self,
         log: &[u8],
         sync: bool,
-        told: &mut Told,
-    ) -> Result<Option<usize>, StageError> {
+        cache: &mut DeltaCache,
+    ) -> Result<Option<usize>, ReceiveError> {
         let Some((begin, begin_bytes)) = whole(log)? else { return Ok(None) };
         let Entry::CheckpointBegin { full, pages, vcpu, devices } = begin else {
-            return Err(StageError);
+            return Err(ReceiveError);
         };
         if full != sync {
-            return Err(StageError);
+            return Err(ReceiveError);
         }
         let rest = &log[begin_bytes..];
         let Some((Entry::CheckpointEnd { digest }, end_bytes)) = whole(rest)? else {
@@ -73,9 +73,9 @@ impl Staging {
             return Ok(None);
         }
         if self.arrived > pages {
-            return Err(StageError);
+            return Err(ReceiveError);
         }
-        self.make_ready(full, &vcpu, &devices, told, Some(digest))?;
+        self.make_ready(full, &vcpu, &devices, cache, Some(digest))?;
         Ok(Some(begin_bytes + end_bytes))
     }
 
@@ -86,17 +86,20 @@ impl Staging {
         full: bool,
         vcpu: &StateBytes<'_>,
         devices: &StateBytes<'_>,
-        told: &mut Told,
+        cache: &mut DeltaCache,
         digest: Option<u64>,
-    ) -> Result<(), StageError> {
-        let vcpu = told.vcpu.hear(vcpu).map_err(|_| StageError)?.to_vec();
-        let devices = told.devices.hear(devices).map_err(|_| StageError)?.to_vec();
+    ) -> Result<(), ReceiveError> {
+        let vcpu = cache.vcpu.decode(vcpu).map_err(|_| ReceiveError)?.to_vec();
+        let devices = cache.devices.decode(devices).map_err(|_| ReceiveError)?.to_vec();
         if digest.is_some_and(|digest| digest != self.digest.finish(full, &vcpu, &devices)) {
-            return Err(StageError);
+            return Err(ReceiveError);
         }
         let pages = std::mem::take(&mut self.pages).into_iter();
         let pages = pages.map(|(number, bytes)| PageImage { number, bytes }).collect();
-        *self = Staging { ready: Some(Image { full, vcpu, devices, pages }), ..Self::default() };
+        *self = CheckpointReceive {
+            ready: Some(Image { full, vcpu, devices, pages }),
+            ..Self::default()
+        };
         Ok(())
     }
 
@@ -109,30 +112,30 @@ impl Staging {
     }
 
     /// Takes the guest's addresses off the front of the device state of a sync.
-    pub(super) fn split_addresses(&mut self) -> Result<GuestAddresses, StageError> {
-        let image = self.ready.as_mut().ok_or(StageError)?;
-        let (&length, rest) = image.devices.split_first_chunk().ok_or(StageError)?;
+    pub(super) fn split_addresses(&mut self) -> Result<GuestAddresses, ReceiveError> {
+        let image = self.ready.as_mut().ok_or(ReceiveError)?;
+        let (&length, rest) = image.devices.split_first_chunk().ok_or(ReceiveError)?;
         let length = usize::from(u16::from_le_bytes(length));
-        let addresses = rest.get(..length).ok_or(StageError)?;
-        let addresses = GuestAddresses::decode(addresses).map_err(|_| StageError)?;
+        let addresses = rest.get(..length).ok_or(ReceiveError)?;
+        let addresses = GuestAddresses::decode(addresses).map_err(|_| ReceiveError)?;
         image.devices.drain(..2 + length);
         Ok(addresses)
     }
 }
 
 /// The entry at the front of `log`, once it is all there.
-pub(super) fn whole(log: &[u8]) -> Result<Option<(Entry<'_>, usize)>, StageError> {
+pub(super) fn whole(log: &[u8]) -> Result<Option<(Entry<'_>, usize)>, ReceiveError> {
     match decode(log) {
         Ok(entry) => Ok(Some(entry)),
         Err(DecodeError::Truncated) => Ok(None),
-        Err(_) => Err(StageError),
+        Err(_) => Err(ReceiveError),
     }
 }
 
 /// An entry is not there yet; another one in its place would be wrong.
-pub(super) fn no_other(log: &[u8]) -> Result<bool, StageError> {
+pub(super) fn no_other(log: &[u8]) -> Result<bool, ReceiveError> {
     match whole(log)? {
         None => Ok(false),
-        Some(_) => Err(StageError),
+        Some(_) => Err(ReceiveError),
     }
 }

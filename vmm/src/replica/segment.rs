@@ -20,7 +20,7 @@
 //! A guest may compute for ever without either, and then somebody must end its stretch; but not before it
 //! has come as far as the primary did. No position in the middle of a region can be named, so time must
 //! tell: a primary lets outputs go by this rule only in the first moments of a stretch
-//! ([`early_max`](super::ReplicaConfig::early_max); later ones need their own entry acknowledged), and
+//! ([`early_release_window`](super::ReplicaConfig::early_release_window); later ones need their own entry acknowledged), and
 //! whoever catches up does so for [`SLOWER_MAX`] times as long of running: it may be that much slower.
 
 use super::engine::Replica;
@@ -30,7 +30,7 @@ use logchan::ids::Lane;
 use logchan::time::{Duration, Time};
 
 /// How far into a stretch outputs leave without an acknowledgement of their own, unless told otherwise.
-pub(super) const EARLY_MAX: Duration = Duration::from_micros(200);
+pub(super) const EARLY_RELEASE_WINDOW: Duration = Duration::from_micros(200);
 
 /// How many times slower the machine may be that catches up.
 const SLOWER_MAX: u64 = 100;
@@ -41,7 +41,7 @@ const RUN_MAX: Duration = Duration::from_millis(1);
 
 /// Of a primary: the stretch that its VM is in.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stretch {
+pub(super) struct Segment {
     /// Where its beginning ends, over all sessions.
     position: u64,
     /// When that was logged.
@@ -50,14 +50,14 @@ pub(super) struct Stretch {
 
 /// Of a machine that has just gone live: what it owes to the dead primary's stretch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CatchUp {
+pub(super) struct ReplayOut {
     left: Duration,
     /// When the run began that it is in.
     since: Time,
 }
 
 /// Whether an entry tells of something that does not follow from what is before it.
-fn is_unforeseen(entry: &Entry<'_>) -> bool {
+fn is_nondeterministic(entry: &Entry<'_>) -> bool {
     match entry {
         Entry::Exit { .. } | Entry::Output { .. } => false,
         // An interrupt at an exit follows from the machine's state, too; at a window or after a
@@ -78,60 +78,61 @@ fn is_unforeseen(entry: &Entry<'_>) -> bool {
 
 impl Replica {
     /// `entry` is in the log.
-    pub(super) fn begin_stretch(&mut self, now: Time, entry: &Entry<'_>) {
-        let foresees_time = self.planted(Mutant::ForeseeTime);
-        if !is_unforeseen(entry) || foresees_time && matches!(entry, Entry::Clock { .. }) {
+    pub(super) fn begin_segment(&mut self, now: Time, entry: &Entry<'_>) {
+        let assumes_time = self.planted(Mutant::AssumeTimeDeterministic);
+        if !is_nondeterministic(entry) || assumes_time && matches!(entry, Entry::Clock { .. }) {
             return;
         }
         let appended = self.channel().map_or(0, |channel| channel.appended(Lane::Latency).0);
-        self.stretch = Stretch { position: self.log_base + appended, begun_at: now };
+        self.segment = Segment { position: self.log_base + appended, begun_at: now };
     }
 
     /// What an output that is made at `now` needs; its own entry ends at the watermark.
-    pub(super) fn needs(&self, now: Time) -> u64 {
-        let Stretch { position, begun_at } = self.stretch;
-        let is_early = now.since(begun_at) <= self.config.early_max;
+    pub(super) fn release_at(&self, now: Time) -> u64 {
+        let Segment { position, begun_at } = self.segment;
+        let is_early = now.since(begun_at) <= self.config.early_release_window;
         if is_early { position.min(self.watermark) } else { self.watermark }
     }
 
     /// Everything that waits to leave needs no more of this session's log than its first `sent` bytes.
-    pub fn needs_at_most(&self, sent: u64) -> bool {
-        self.hold.newest_needs().is_none_or(|needs| needs <= self.log_base + sent)
+    pub fn is_releasable_by(&self, sent: u64) -> bool {
+        self.hold.newest_release_at().is_none_or(|release_at| release_at <= self.log_base + sent)
     }
 
     /// The machine goes live.
-    pub(super) fn begin_catching_up(&mut self, now: Time) {
-        let is_planted = self.planted(Mutant::TakeInputsAtOnce);
-        let catch_up = CatchUp { left: self.config.early_max * SLOWER_MAX, since: now };
-        self.catch_up = (!is_planted).then_some(catch_up);
+    pub(super) fn begin_replay_out(&mut self, now: Time) {
+        let is_planted = self.planted(Mutant::InputsBeforeReplayOut);
+        let replay_out =
+            ReplayOut { left: self.config.early_release_window * SLOWER_MAX, since: now };
+        self.replay_out = (!is_planted).then_some(replay_out);
     }
 
     /// Whether nothing may enter the machine yet.
-    pub(super) fn is_catching_up(&self) -> bool {
-        self.catch_up.is_some()
+    pub(super) fn is_replaying_out(&self) -> bool {
+        self.replay_out.is_some()
     }
 
     /// The guest asks for what nobody can foresee, or has nothing to do: whatever the dead primary let go
     /// was made before.
-    pub(super) fn caught_up(&mut self) {
-        self.catch_up = None;
+    pub(super) fn end_replay_out(&mut self) {
+        self.replay_out = None;
     }
 
     /// A run begins.
     pub(super) fn run_begins(&mut self, now: Time) {
-        if let Some(catch_up) = &mut self.catch_up {
-            catch_up.since = now;
+        if let Some(replay_out) = &mut self.replay_out {
+            replay_out.since = now;
         }
     }
 
     /// A run has ended, or was interrupted and goes on.
     pub(super) fn run_ended(&mut self, now: Time) {
-        let Some(catch_up) = &mut self.catch_up else { return };
-        let ran = now.since(catch_up.since).min(RUN_MAX);
-        catch_up.since = now;
-        catch_up.left = catch_up.left.saturating_sub(ran);
-        if catch_up.left == Duration::ZERO {
-            self.catch_up = None;
+        let Some(replay_out) = &mut self.replay_out else { return };
+        let ran = now.since(replay_out.since).min(RUN_MAX);
+        replay_out.since = now;
+        replay_out.left = replay_out.left.saturating_sub(ran);
+        if replay_out.left == Duration::ZERO {
+            self.replay_out = None;
         }
     }
 }

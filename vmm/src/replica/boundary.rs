@@ -1,5 +1,5 @@
 //! What a machine asks, from one position to the next, in the order of
-//! [`EventSource`](crate::replay::event_source::EventSource). Every question goes to the world and into
+//! [`Boundary`](crate::replay::boundary::Boundary). Every question goes to the world and into
 //! the log, or to the log and nowhere else; a machine cannot tell which, and is live from one
 //! question to the next when its host takes over.
 
@@ -7,48 +7,48 @@ use super::config::OnBackupLoss;
 use super::engine::Replica;
 use super::mutant::Mutant;
 use super::role::{Backup, Primary, Role};
-use super::step::{Halted, NextRegion, Step, StrayAdvice, World};
+use super::step::{Halted, NextRegion, Step, StopAdvice, World};
 use crate::checkpoint::Image;
-use crate::replay::event_source::{Input, Position, Wants};
+use crate::replay::boundary::{DeviceCapacity, Input, Position};
 use logchan::channel::Channel;
 use logchan::ids::Lane;
 use logchan::time::Time;
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+enum Mode {
     /// The world; what it says is logged if there is a backup.
-    World,
+    Live,
     /// The log.
-    Log,
+    Replaying,
     /// Nobody yet.
-    Nobody,
+    Blocked,
     /// Nobody any more.
-    Void,
+    Invalidated,
 }
 
 impl Replica {
-    fn side(&mut self) -> Side {
-        if std::mem::take(&mut self.void) {
-            return Side::Void;
+    fn mode(&mut self) -> Mode {
+        if std::mem::take(&mut self.invalidated) {
+            return Mode::Invalidated;
         }
         match &self.role {
-            Role::Standalone => Side::World,
-            Role::Primary(Primary::Starting(_)) => Side::Nobody,
+            Role::Standalone => Mode::Live,
+            Role::Primary(Primary::Starting(_)) => Mode::Blocked,
             Role::Primary(
                 Primary::Alone | Primary::Copying(_) | Primary::Protected(_) | Primary::Losing(_),
-            ) => Side::World,
-            Role::Backup(Backup::Following | Backup::Finishing) => Side::Log,
+            ) => Mode::Live,
+            Role::Backup(Backup::Following | Backup::Finishing) => Mode::Replaying,
             Role::Backup(
                 Backup::Seeking | Backup::Syncing | Backup::Claiming(_) | Backup::Leaving,
-            ) => Side::Nobody,
-            Role::Halted(_) => Side::Void,
+            ) => Mode::Blocked,
+            Role::Halted(_) => Mode::Invalidated,
         }
     }
 
     /// The world, which knows that the machine is live.
     pub(super) fn live<'w, W: World>(&mut self, world: &'w mut W) -> &'w mut W {
-        if std::mem::take(&mut self.wake) {
+        if std::mem::take(&mut self.must_resume_clock) {
             let starts_over = self.planted(Mutant::ClockStartsOver);
             world.go_live(if starts_over { 0 } else { self.clock_ns });
         }
@@ -58,17 +58,17 @@ impl Replica {
     /// How does the next region end? Asked at a position, before entering.
     pub fn next_region(&mut self, now: Time) -> Step<NextRegion> {
         if let Role::Halted(_) = self.role {
-            self.void = false;
+            self.invalidated = false;
             return Step::Ready(NextRegion::End);
         }
-        match self.side() {
-            Side::World => {
+        match self.mode() {
+            Mode::Live => {
                 self.run_begins(now);
                 self.next_live_region()
             }
-            Side::Log => self.next_logged_region(now),
-            Side::Nobody => Step::Wait,
-            Side::Void => Step::Void,
+            Mode::Replaying => self.next_logged_region(now),
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
         }
     }
 
@@ -79,17 +79,17 @@ impl Replica {
         };
         let run = Step::Ready(NextRegion::Run);
         match &self.role {
-            Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
+            Role::Primary(Primary::Copying(precopy)) if precopy.is_through() => {
                 Step::Ready(NextRegion::Capture)
             }
             Role::Primary(Primary::Alone | Primary::Copying(_) | Primary::Losing(_)) if blocks => {
-                Step::Wait
+                Step::Pending
             }
             Role::Primary(Primary::Protected(_))
                 if self.lag_bytes() > self.config.lag_bytes_max =>
             {
                 self.stats.lag_waits += 1;
-                Step::Wait
+                Step::Pending
             }
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => run,
         }
@@ -110,14 +110,14 @@ impl Replica {
 
     /// The region ended at `position`; `digest` covers the vCPU there.
     pub fn reached(&mut self, now: Time, position: Position, digest: u64) -> Step<()> {
-        match self.side() {
-            Side::World => {
+        match self.mode() {
+            Mode::Live => {
                 self.run_ended(now);
                 self.record_position(now, position, digest)
             }
-            Side::Log => self.follow_position(now, position, digest),
-            Side::Nobody => Step::Wait,
-            Side::Void => Step::Void,
+            Mode::Replaying => self.follow_position(now, position, digest),
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
         }
     }
 
@@ -127,15 +127,15 @@ impl Replica {
     ///
     /// The world's.
     pub fn clock_ns<W: World>(&mut self, now: Time, world: &mut W) -> Result<Step<u64>, W::Error> {
-        match self.side() {
-            Side::World => {
-                self.caught_up();
+        match self.mode() {
+            Mode::Live => {
+                self.end_replay_out();
                 let world = self.live(world);
                 self.record_clock(now, world)
             }
-            Side::Log => Ok(self.follow_clock(now)),
-            Side::Nobody => Ok(Step::Wait),
-            Side::Void => Ok(Step::Void),
+            Mode::Replaying => Ok(self.follow_clock(now)),
+            Mode::Blocked => Ok(Step::Pending),
+            Mode::Invalidated => Ok(Step::Invalidated),
         }
     }
 
@@ -149,15 +149,15 @@ impl Replica {
         now: Time,
         world: &mut W,
     ) -> Result<Step<u64>, W::Error> {
-        match self.side() {
-            Side::World => {
-                self.caught_up();
+        match self.mode() {
+            Mode::Live => {
+                self.end_replay_out();
                 let world = self.live(world);
                 self.record_wall_clock(now, world)
             }
-            Side::Log => Ok(self.follow_wall_clock(now)),
-            Side::Nobody => Ok(Step::Wait),
-            Side::Void => Ok(Step::Void),
+            Mode::Replaying => Ok(self.follow_wall_clock(now)),
+            Mode::Blocked => Ok(Step::Pending),
+            Mode::Invalidated => Ok(Step::Invalidated),
         }
     }
 
@@ -172,37 +172,37 @@ impl Replica {
         world: &mut W,
         bytes: &mut [u8],
     ) -> Result<Step<()>, W::Error> {
-        match self.side() {
-            Side::World => {
-                self.caught_up();
+        match self.mode() {
+            Mode::Live => {
+                self.end_replay_out();
                 let world = self.live(world);
                 self.record_entropy(now, world, bytes)
             }
-            Side::Log => Ok(self.follow_entropy(now, bytes)),
-            Side::Nobody => Ok(Step::Wait),
-            Side::Void => Ok(Step::Void),
+            Mode::Replaying => Ok(self.follow_entropy(now, bytes)),
+            Mode::Blocked => Ok(Step::Pending),
+            Mode::Invalidated => Ok(Step::Invalidated),
         }
     }
 
     /// A frame the guest sends, of a length that a port carries.
     pub fn output(&mut self, now: Time, frame: &[u8]) -> Step<()> {
-        match self.side() {
-            Side::World => self.record_output(now, frame),
-            Side::Log => self.follow_output(now, frame),
-            Side::Nobody => Step::Wait,
-            Side::Void => Step::Void,
+        match self.mode() {
+            Mode::Live => self.record_output(now, frame),
+            Mode::Replaying => self.follow_output(now, frame),
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
         }
     }
 
     /// Whether [`next_input`](Self::next_input) has an answer now. For drivers that wait: an input
     /// borrows from the engine, so it cannot be asked for in a loop.
     pub fn input_ready(&mut self, now: Time) -> Step<()> {
-        match self.side() {
-            Side::World if self.is_catching_up() => Step::Ready(()),
-            Side::World => self.can_record_input(),
-            Side::Log => self.can_follow_input(now),
-            Side::Nobody => Step::Wait,
-            Side::Void => Step::Void,
+        match self.mode() {
+            Mode::Live if self.is_replaying_out() => Step::Ready(()),
+            Mode::Live => self.can_record_input(),
+            Mode::Replaying => self.can_follow_input(now),
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
         }
     }
 
@@ -215,31 +215,31 @@ impl Replica {
         &mut self,
         now: Time,
         world: &mut W,
-        wants: &Wants,
+        capacity: &DeviceCapacity,
     ) -> Result<Step<Option<Input<'_>>>, W::Error> {
-        match self.side() {
-            Side::World if self.is_catching_up() => Ok(Step::Ready(None)),
-            Side::World => {
+        match self.mode() {
+            Mode::Live if self.is_replaying_out() => Ok(Step::Ready(None)),
+            Mode::Live => {
                 let world = self.live(world);
-                self.record_input(now, world, wants)
+                self.record_input(now, world, capacity)
             }
-            Side::Log => Ok(self.follow_input(now)),
-            Side::Nobody => Ok(Step::Wait),
-            Side::Void => Ok(Step::Void),
+            Mode::Replaying => Ok(self.follow_input(now)),
+            Mode::Blocked => Ok(Step::Pending),
+            Mode::Invalidated => Ok(Step::Invalidated),
         }
     }
 
     /// The guest halted, and nothing is pending: what to wait for.
     pub fn halted_guest(&mut self, now: Time) -> Step<Halted> {
-        match self.side() {
+        match self.mode() {
             // The world is asked first of all.
-            Side::World if self.is_catching_up() => {
-                self.caught_up();
+            Mode::Live if self.is_replaying_out() => {
+                self.end_replay_out();
                 Step::Ready(Halted::Look)
             }
-            Side::World => match &self.role {
-                Role::Primary(Primary::Copying(copying))
-                    if copying.is_through() && !self.planted(Mutant::SyncAwaitsInput) =>
+            Mode::Live => match &self.role {
+                Role::Primary(Primary::Copying(precopy))
+                    if precopy.is_through() && !self.planted(Mutant::SyncAwaitsInput) =>
                 {
                     Step::Ready(Halted::Capture)
                 }
@@ -247,55 +247,55 @@ impl Replica {
                     Step::Ready(Halted::World)
                 }
             },
-            Side::Log => self.follow_halt(now),
-            Side::Nobody => Step::Wait,
-            Side::Void => Step::Void,
+            Mode::Replaying => self.follow_halt(now),
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
         }
     }
 
     /// `vector` is injected at this position.
     pub fn interrupt(&mut self, now: Time, vector: u8) -> Step<()> {
-        match self.side() {
-            Side::World => self.record_interrupt(now, vector),
-            Side::Log => self.follow_interrupt(now, vector),
-            Side::Nobody => Step::Wait,
-            Side::Void => Step::Void,
+        match self.mode() {
+            Mode::Live => self.record_interrupt(now, vector),
+            Mode::Replaying => self.follow_interrupt(now, vector),
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
         }
     }
 
     /// A run ended at no position: `KVM_RUN` was interrupted, or a window opened at CPL0.
-    pub fn stray(&mut self, now: Time) -> Step<StrayAdvice> {
-        match self.side() {
-            Side::World => {
+    pub fn mid_region_stop(&mut self, now: Time) -> Step<StopAdvice> {
+        match self.mode() {
+            Mode::Live => {
                 self.run_ended(now);
                 Step::Ready(match &self.role {
-                    _ if self.is_catching_up() => StrayAdvice::Resume,
-                    Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
-                        StrayAdvice::Checkpoint
+                    _ if self.is_replaying_out() => StopAdvice::Resume,
+                    Role::Primary(Primary::Copying(precopy)) if precopy.is_through() => {
+                        StopAdvice::Checkpoint
                     }
                     Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
-                        StrayAdvice::AsNeeded
+                        StopAdvice::AsNeeded
                     }
                 })
             }
             // The region ends where the log says.
-            Side::Log => Step::Ready(StrayAdvice::Resume),
-            Side::Nobody => Step::Wait,
-            Side::Void => Step::Void,
+            Mode::Replaying => Step::Ready(StopAdvice::Resume),
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
         }
     }
 
     /// The guest can't go on. `Ready` if that is how it is.
     pub fn fatal(&mut self, now: Time) -> Step<()> {
-        match self.side() {
-            Side::World => Step::Ready(()),
+        match self.mode() {
+            Mode::Live => Step::Ready(()),
             // The log has the guest going on, or there would be nothing to run.
-            Side::Log => {
+            Mode::Replaying => {
                 self.diverged(now);
-                Step::Void
+                Step::Invalidated
             }
-            Side::Nobody => Step::Wait,
-            Side::Void => Step::Void,
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
         }
     }
 
@@ -310,7 +310,7 @@ impl Replica {
     pub fn keeps_checkpoints(&self) -> bool {
         match &self.role {
             Role::Primary(Primary::Protected(_)) => true,
-            Role::Primary(Primary::Copying(copying)) => copying.is_through(),
+            Role::Primary(Primary::Copying(precopy)) => precopy.is_through(),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => false,
         }
     }
@@ -323,7 +323,7 @@ impl Replica {
     /// When none was announced.
     pub fn take_checkpoint(&mut self) -> Image {
         self.stats.checkpoints_applied += 1;
-        self.staging.fetch().expect("a checkpoint was announced")
+        self.receive.fetch().expect("a checkpoint was announced")
     }
 
     /// Whether the channel to the other host still takes and gives log.

@@ -12,7 +12,7 @@
 //! bits stand for what follows from the lowest up. What changes has one encoding: equal changes are equal
 //! bytes, whatever they are made to.
 //!
-//! Reading is total: any bytes are [`Changes`] or are refused, and changes that are made to bytes of another
+//! Reading is total: any bytes are [`PageDelta`] or are refused, and changes that are made to bytes of another
 //! length than those they are of are refused, too.
 
 use crate::error::FieldError;
@@ -31,12 +31,12 @@ const _: () = assert!(LINE_BYTES == WORD_BYTES * u8::BITS as usize);
 
 /// What changed, as bytes that were checked or made here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Changes<'a> {
+pub struct PageDelta<'a> {
     bytes: &'a [u8],
     pieces: usize,
 }
 
-impl<'a> Changes<'a> {
+impl<'a> PageDelta<'a> {
     /// `bytes`, if they are the changes of something.
     ///
     /// # Errors
@@ -268,13 +268,13 @@ mod tests {
     use alloc::vec::Vec;
 
     fn apply(changes: &[u8], bytes: &mut [u8]) -> Result<(), FieldError> {
-        Changes::new(changes).and_then(|changes| changes.apply(bytes))
+        PageDelta::new(changes).and_then(|changes| changes.apply(bytes))
     }
 
     fn changes(old: &[u8], new: &[u8]) -> Vec<u8> {
         let mut out = vec![0; 2 * old.len() + 64];
         let mut made = old.to_vec();
-        let changes = Changes::make(&mut made, new, &mut out).expect("there is room");
+        let changes = PageDelta::make(&mut made, new, &mut out).expect("there is room");
         assert_eq!((changes.is_none(), &made[..]), (old == new, new));
         assert_eq!(changes.pieces(), old.len().div_ceil(PIECE_BYTES));
         changes.bytes().to_vec()
@@ -332,23 +332,24 @@ mod tests {
         for room in [0, 7, 8, 9, 17, made.len() - 1] {
             let mut out = vec![0; room];
             let mut old = [0; PIECE_BYTES];
-            assert_eq!(Changes::make(&mut old, &new, &mut out), None, "{room}");
+            assert_eq!(PageDelta::make(&mut old, &new, &mut out), None, "{room}");
             assert_eq!(old, new);
         }
         let mut out = vec![0; made.len()];
-        assert!(Changes::make(&mut [0; PIECE_BYTES], &new, &mut out).is_some());
+        assert!(PageDelta::make(&mut [0; PIECE_BYTES], &new, &mut out).is_some());
     }
 
     #[test]
     fn masks_and_bytes_of_zero_are_refused() {
         let line = [1, 0, 0, 0, 0, 0, 0, 0];
-        let refused =
-            |rest: &[u8]| Changes::new(&[&line, rest].concat()).expect_err("it was to be refused");
+        let refused = |rest: &[u8]| {
+            PageDelta::new(&[&line, rest].concat()).expect_err("it was to be refused")
+        };
         let zero = |field| FieldError::OutOfBounds { field, value: 0, min: 1, max: 255 };
         assert_eq!(refused(&[0]), zero("words"));
         assert_eq!(refused(&[1, 0]), zero("bytes"));
         assert_eq!(refused(&[1, 1, 0]), zero("xor"));
         assert_eq!(refused(&[1, 3, 5]), FieldError::Ends { field: "xor" });
-        assert_eq!(Changes::new(&[0; 9]), Err(FieldError::Ends { field: "lines" }));
+        assert_eq!(PageDelta::new(&[0; 9]), Err(FieldError::Ends { field: "lines" }));
     }
 }

@@ -2,7 +2,7 @@
 //! comes next, whether a checkpoint was taken.
 
 use logchan::time::Time;
-use vmm::replay::event_source::Input;
+use vmm::replay::boundary::Input;
 use vmm::replica::Step;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -22,8 +22,8 @@ impl Process {
     pub(crate) fn take<T>(&mut self, step: Step<T>, then: impl FnOnce(&mut Self, T) -> Did) -> Did {
         match step {
             Step::Ready(value) => then(self, value),
-            Step::Wait => Did::Waits,
-            Step::Void => Did::Void,
+            Step::Pending => Did::Waits,
+            Step::Invalidated => Did::Invalidated,
         }
     }
 
@@ -106,13 +106,16 @@ impl Process {
             if asks_first {
                 match replica.input_ready(clock) {
                     Step::Ready(()) => {}
-                    Step::Wait => return Ok(Did::Waits),
-                    Step::Void => return Ok(Did::Void),
+                    Step::Pending => return Ok(Did::Waits),
+                    Step::Invalidated => return Ok(Did::Invalidated),
                 }
             }
-            let wants = machine.devices.wants(&machine.ram);
-            let Ok(step) = replica.next_input(clock, world, &wants);
-            require!(!(asks_first && step == Step::Wait), "an answer that is there is not given");
+            let capacity = machine.devices.capacity(&machine.ram);
+            let Ok(step) = replica.next_input(clock, world, &capacity);
+            require!(
+                !(asks_first && step == Step::Pending),
+                "an answer that is there is not given"
+            );
             match step {
                 Step::Ready(Some(input)) => {
                     self.learned += 1;
@@ -125,8 +128,8 @@ impl Process {
                     return Ok(Did::Went);
                 }
                 Step::Ready(None) => {}
-                Step::Wait => return Ok(Did::Waits),
-                Step::Void => return Ok(Did::Void),
+                Step::Pending => return Ok(Did::Waits),
+                Step::Invalidated => return Ok(Did::Invalidated),
             }
         }
         let Machine { cpu, devices, .. } = machine;

@@ -14,7 +14,7 @@ use super::step::CopyRequest;
 
 /// How far the copy is.
 #[derive(Debug)]
-pub(super) struct Copying {
+pub(super) struct Precopy {
     /// The next page; `None` before writes are noted.
     next: Option<u64>,
     memory_pages: u64,
@@ -23,9 +23,9 @@ pub(super) struct Copying {
     pub(super) digest: CheckpointDigest,
 }
 
-impl Copying {
-    pub(super) fn new(memory_pages: u64) -> Copying {
-        Copying { next: None, memory_pages, pages: 0, digest: CheckpointDigest::default() }
+impl Precopy {
+    pub(super) fn new(memory_pages: u64) -> Precopy {
+        Precopy { next: None, memory_pages, pages: 0, digest: CheckpointDigest::default() }
     }
 
     /// What is wanted next; `None` when every page was copied.

@@ -1,7 +1,7 @@
 //! The one door for non-determinism.
 //!
 //! Everything the guest learns that is not a function of its own state comes through
-//! [`EventSource`], and everything it does to the world leaves through it. The live side
+//! [`Boundary`], and everything it does to the world leaves through it. The live side
 //! ([`super::world`]) reads the world; the [`super::recorder`] wraps it and appends what passes to
 //! the log; the [`super::replayer`] reads the log. The vCPU loop and the devices are the same code
 //! for all of them.
@@ -9,13 +9,13 @@
 //! Order of calls, from one position to the next:
 //!
 //! ```text
-//! look_at -> next_region -> Run     -> [interrupted | window_at_cpl0]* -> reached | checkpoint
+//! poll_memory -> next_region -> Run     -> [interrupted | window_at_cpl0]* -> reached | checkpoint
 //!                        -> Apply   -> take_checkpoint
 //!                        -> Capture -> checkpoint
-//!                        -> Stay    -> look_at ...
+//!                        -> Stay    -> poll_memory ...
 //!                        -> End     -> end
 //! at a natural exit:  (readings and outputs of the exit)*  exit_handled
-//! at any position:    next_input* [wait look_at next_input*]* [interrupt]
+//! at any position:    next_input* [wait poll_memory next_input*]* [interrupt]
 //! ```
 
 use super::error::SourceError;
@@ -40,7 +40,7 @@ pub enum Input<'a> {
 /// Which inputs the devices could take now: a function of guest and device state alone. Only a
 /// live source looks at it; what it decides is in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wants {
+pub struct DeviceCapacity {
     /// The NIC's receive queue has a buffer.
     pub frame: bool,
     /// Free bytes in the UART's receive FIFO.
@@ -55,7 +55,7 @@ pub struct Wants {
 }
 
 /// What devices may ask and tell while an exit is handled.
-pub trait Readings {
+pub trait DeviceBoundary {
     /// Guest time: nanoseconds since the guest started, never going back.
     fn clock_ns(&mut self) -> Result<u64, SourceError>;
     /// Wall clock: nanoseconds since 1970-01-01T00:00Z.
@@ -76,11 +76,11 @@ pub trait Readings {
 pub enum Region {
     /// In an exit of the guest's own making: run it. (A live source says so always.)
     Run,
-    /// In a checkpoint: do not run it, apply [`EventSource::take_checkpoint`].
+    /// In a checkpoint: do not run it, apply [`Boundary::take_checkpoint`].
     Apply,
     /// A checkpoint is wanted here, before anything runs.
     Capture,
-    /// Nothing may run yet. Ask again, after [`EventSource::look_at`].
+    /// Nothing may run yet. Ask again, after [`Boundary::poll_memory`].
     Stay,
     /// The machine stops here.
     End,
@@ -105,7 +105,7 @@ pub enum Position {
 
 /// The vCPU at a position, for comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Witnessed {
+pub struct VcpuDigest {
     /// xxh3-64 of registers, system registers, pending events and the exit's own data.
     pub digest: u64,
     /// General registers in the order of `struct kvm_regs`.
@@ -114,19 +114,19 @@ pub struct Witnessed {
 
 /// What to do about a run that ended at no position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stray {
+pub enum StopAction {
     /// Re-enter with the same window request.
     Resume,
     /// Make it a position: take a checkpoint here.
     Checkpoint,
 }
 
-/// Why [`EventSource::wait`] returned.
+/// Why [`Boundary::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// Look again: an input may be there.
     Look,
-    /// Do not wait here: what comes next says [`EventSource::next_region`].
+    /// Do not wait here: what comes next says [`Boundary::next_region`].
     End,
 }
 
@@ -144,21 +144,21 @@ pub struct EndState {
 }
 
 /// The door. See the module's head for the order of calls.
-pub trait EventSource: Readings {
+pub trait Boundary: DeviceBoundary {
     /// The guest stands still: a source that copies its memory may do some of that now. Called at
     /// every position, whenever a wait is over, and after a kick.
-    fn look_at(&mut self, _memory: &mut dyn Memory) -> Result<(), SourceError> {
+    fn poll_memory(&mut self, _memory: &mut dyn Memory) -> Result<(), SourceError> {
         Ok(())
     }
 
     /// How does the next region end? Asked at a position, before entering.
     fn next_region(&mut self) -> Result<Region, SourceError>;
 
-    /// The region ended at `position`, with the vCPU as `witnessed`; `exit` says what kind it was.
+    /// The region ended at `position`, with the vCPU as `vcpu`; `exit` says what kind it was.
     fn reached(
         &mut self,
         position: Position,
-        witnessed: &Witnessed,
+        vcpu: &VcpuDigest,
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError>;
 
@@ -166,19 +166,23 @@ pub trait EventSource: Readings {
     fn exit_handled(&mut self) -> Result<(), SourceError>;
 
     /// The next input for this position, if there is one.
-    fn next_input(&mut self, wants: &Wants) -> Result<Option<Input<'_>>, SourceError>;
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError>;
 
     /// The guest halted and nothing is pending: wait for an input.
-    fn wait(&mut self, wants: &Wants) -> Result<Waited, SourceError>;
+    fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError>;
 
     /// `vector` is injected at this position.
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError>;
 
     /// `KVM_RUN` was interrupted in mid-region; `window` says that one is armed.
-    fn interrupted(&mut self, wants: &Wants, window: bool) -> Result<Stray, SourceError>;
+    fn interrupted(
+        &mut self,
+        capacity: &DeviceCapacity,
+        window: bool,
+    ) -> Result<StopAction, SourceError>;
 
     /// An interrupt window opened at CPL0, which is no exact position on every KVM.
-    fn window_at_cpl0(&mut self) -> Stray;
+    fn window_at_cpl0(&mut self) -> StopAction;
 
     /// The guest can't go on (a triple fault, an instruction that KVM does not emulate), in `exit`
     /// with these registers. `Ok` if that is how it is.
@@ -188,7 +192,7 @@ pub trait EventSource: Readings {
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError>;
 
-    /// Does anybody read the images given to [`EventSource::checkpoint`]? If not, none is taken.
+    /// Does anybody read the images given to [`Boundary::checkpoint`]? If not, none is taken.
     fn keeps_checkpoints(&self) -> bool;
 
     /// A checkpoint was taken at this position.
@@ -199,11 +203,11 @@ pub trait EventSource: Readings {
 
     /// A long checkpoint is being applied: asked again and again meanwhile, about every millisecond. A
     /// source that somebody waits for gives a sign of life.
-    fn breathe(&mut self) -> Result<(), SourceError> {
+    fn keepalive(&mut self) -> Result<(), SourceError> {
         Ok(())
     }
 
-    /// The machine is in the state of [`EventSource::take_checkpoint`].
+    /// The machine is in the state of [`Boundary::take_checkpoint`].
     fn applied(&mut self) -> Result<(), SourceError> {
         Ok(())
     }

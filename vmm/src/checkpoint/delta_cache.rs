@@ -9,19 +9,19 @@
 //! What differs nevertheless comes to another digest of the checkpoint, which covers what its pages and
 //! states are, not how they were told.
 
-use logchan::changes::Changes;
 use logchan::entry::{PageBytes, StateBytes};
 use logchan::error::FieldError;
-use logchan::limits::{PAGE_BYTES, PAGE_CHANGES_BYTES_MAX, told_pages_max};
+use logchan::limits::{PAGE_BYTES, PAGE_DELTA_BYTES_MAX, delta_cache_pages_max};
+use logchan::page_delta::PageDelta;
 use std::collections::HashMap;
 
 type Page = [u8; PAGE_BYTES];
 
 const ZERO: Page = [0; PAGE_BYTES];
 
-/// Copies of pages and states, no more than [`told_pages_max`] of the former. A copy that has to make room
+/// Copies of pages and states, no more than [`delta_cache_pages_max`] of the former. A copy that has to make room
 /// is one that was not told of for a while (the clock algorithm).
-pub struct Told {
+pub struct DeltaCache {
     copies: Vec<Copy>,
     /// Where the copy of a page is.
     places: HashMap<u64, usize>,
@@ -31,9 +31,9 @@ pub struct Told {
     /// A full checkpoint is being told: its pages are whole, and no copies are kept of them.
     full: bool,
     /// vCPU state.
-    pub vcpu: ToldState,
+    pub vcpu: StateCache,
     /// Device state.
-    pub devices: ToldState,
+    pub devices: StateCache,
     /// For changes that are about to be told.
     room: Box<Page>,
 }
@@ -45,10 +45,10 @@ struct Copy {
     recent: bool,
 }
 
-impl Told {
+impl DeltaCache {
     /// Nothing was told yet of a machine with `memory_pages` pages: a full checkpoint comes first.
-    pub fn new(memory_pages: u64) -> Told {
-        Told::with_pages_max(told_pages_max(memory_pages))
+    pub fn new(memory_pages: u64) -> DeltaCache {
+        DeltaCache::with_pages_max(delta_cache_pages_max(memory_pages))
     }
 
     /// The same with a bound of the caller's, which must be the other side's, too.
@@ -56,16 +56,16 @@ impl Told {
     /// # Panics
     ///
     /// When that is zero.
-    pub fn with_pages_max(pages_max: usize) -> Told {
-        assert!(pages_max > 0, "a page that is told of has a copy");
-        Told {
+    pub fn with_pages_max(pages_max: usize) -> DeltaCache {
+        assert!(pages_max > 0, "a page that is cache of has a copy");
+        DeltaCache {
             full: true,
             copies: Vec::new(),
             places: HashMap::new(),
             hand: 0,
             pages_max,
-            vcpu: ToldState::default(),
-            devices: ToldState::default(),
+            vcpu: StateCache::default(),
+            devices: StateCache::default(),
             room: Box::new(ZERO),
         }
     }
@@ -73,25 +73,25 @@ impl Told {
     /// A checkpoint begins. A full one depends on nothing that was told before.
     pub fn begin(&mut self, full: bool) {
         if full {
-            *self = Told::with_pages_max(self.pages_max);
+            *self = DeltaCache::with_pages_max(self.pages_max);
         }
         self.full = full;
     }
 
     /// How the log tells that page `number` now is `page`. From here on it has.
-    pub fn tell<'a>(&'a mut self, number: u64, page: &'a Page) -> PageBytes<'a> {
+    pub fn encode<'a>(&'a mut self, number: u64, page: &'a Page) -> PageBytes<'a> {
         if self.full {
             return whole(page);
         }
         if is_zero(page) {
-            self.told_zero(number);
+            self.set_zero(number);
             return PageBytes::Zero;
         }
         let place = self.place(number);
         let copy = &mut self.copies[place].bytes;
-        let room = &mut self.room[..PAGE_CHANGES_BYTES_MAX];
-        let changes = Changes::make(&mut copy[..], page, room);
-        changes.map_or(PageBytes::Raw(page), PageBytes::Changed)
+        let room = &mut self.room[..PAGE_DELTA_BYTES_MAX];
+        let changes = PageDelta::make(&mut copy[..], page, room);
+        changes.map_or(PageBytes::Raw(page), PageBytes::Delta)
     }
 
     /// The contents of page `number` that the log tells in this way; `None` are zeros.
@@ -99,14 +99,14 @@ impl Told {
     /// # Errors
     ///
     /// Those are no changes of a page, or are in a full checkpoint.
-    pub fn hear<'a>(
+    pub fn decode<'a>(
         &'a mut self,
         number: u64,
         bytes: &PageBytes<'a>,
     ) -> Result<Option<&'a Page>, FieldError> {
         let place = match *bytes {
             PageBytes::Zero => {
-                self.told_zero(number);
+                self.set_zero(number);
                 return Ok(None);
             }
             PageBytes::Raw(raw) if self.full => {
@@ -117,10 +117,10 @@ impl Told {
                 self.copies[place].bytes.copy_from_slice(raw);
                 place
             }
-            PageBytes::Changed(_) if self.full => {
+            PageBytes::Delta(_) if self.full => {
                 return Err(FieldError::OutOfBounds { field: "form", value: 3, min: 1, max: 2 });
             }
-            PageBytes::Changed(changes) => {
+            PageBytes::Delta(changes) => {
                 let place = self.place(number);
                 changes.apply(&mut self.copies[place].bytes[..])?;
                 place
@@ -129,7 +129,7 @@ impl Told {
         Ok(Some(&self.copies[place].bytes))
     }
 
-    fn told_zero(&mut self, number: u64) {
+    fn set_zero(&mut self, number: u64) {
         // Without a copy it counts as zero anyway.
         if let Some(&place) = self.places.get(&number) {
             self.copies[place].bytes.fill(0);
@@ -171,35 +171,35 @@ impl Told {
     }
 }
 
-impl std::fmt::Debug for Told {
+impl std::fmt::Debug for DeltaCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Told").field("pages", &self.copies.len()).finish_non_exhaustive()
+        f.debug_struct("DeltaCache").field("pages", &self.copies.len()).finish_non_exhaustive()
     }
 }
 
 /// A state as it was told last; of no bytes, if it was not.
 #[derive(Debug, Default)]
-pub struct ToldState {
-    told: Vec<u8>,
+pub struct StateCache {
+    cache: Vec<u8>,
     /// For changes that are about to be told.
     room: Vec<u8>,
 }
 
-impl ToldState {
+impl StateCache {
     /// How the log tells that the state now is `state`. From here on it has.
-    pub fn tell<'a>(&'a mut self, state: &'a [u8]) -> StateBytes<'a> {
-        if self.told.len() != state.len() || state.is_empty() {
+    pub fn encode<'a>(&'a mut self, state: &'a [u8]) -> StateBytes<'a> {
+        if self.cache.len() != state.len() || state.is_empty() {
             self.keep(state);
             return StateBytes::Whole(state);
         }
         self.room.resize(state.len(), 0);
-        let changes = Changes::make(&mut self.told, state, &mut self.room);
-        changes.map_or(StateBytes::Whole(state), StateBytes::Changed)
+        let changes = PageDelta::make(&mut self.cache, state, &mut self.room);
+        changes.map_or(StateBytes::Whole(state), StateBytes::Delta)
     }
 
     fn keep(&mut self, state: &[u8]) {
-        self.told.clear();
-        self.told.extend_from_slice(state);
+        self.cache.clear();
+        self.cache.extend_from_slice(state);
     }
 
     /// The state that the log tells in this way.
@@ -207,12 +207,12 @@ impl ToldState {
     /// # Errors
     ///
     /// Those are no changes, or not of a state of that length.
-    pub fn hear(&mut self, bytes: &StateBytes<'_>) -> Result<&[u8], FieldError> {
+    pub fn decode(&mut self, bytes: &StateBytes<'_>) -> Result<&[u8], FieldError> {
         match *bytes {
             StateBytes::Whole(state) => self.keep(state),
-            StateBytes::Changed(changes) => changes.apply(&mut self.told)?,
+            StateBytes::Delta(changes) => changes.apply(&mut self.cache)?,
         }
-        Ok(&self.told)
+        Ok(&self.cache)
     }
 }
 
@@ -246,14 +246,14 @@ mod tests {
     }
 
     /// Tells and hears; how many bytes that took.
-    fn pass(writer: &mut Told, reader: &mut Told, number: u64, page: &Page) -> usize {
-        let told = writer.tell(number, page);
-        let heard = reader.hear(number, &told).expect("what is told is heard");
+    fn pass(writer: &mut DeltaCache, reader: &mut DeltaCache, number: u64, page: &Page) -> usize {
+        let cache = writer.encode(number, page);
+        let heard = reader.decode(number, &cache).expect("what is cache is heard");
         assert!(heard.unwrap_or(&ZERO) == page, "page {number} is another one");
-        match told {
+        match cache {
             PageBytes::Zero => 0,
             PageBytes::Raw(raw) => raw.len(),
-            PageBytes::Changed(changes) => changes.bytes().len(),
+            PageBytes::Delta(changes) => changes.bytes().len(),
         }
     }
 
@@ -261,7 +261,7 @@ mod tests {
     fn what_is_told_is_heard_whatever_makes_room_for_what() {
         for pages_max in [1, 2, 7, 64] {
             let mut rng = Rng(pages_max as u64);
-            let mut ends = [(); 2].map(|()| Told::with_pages_max(pages_max));
+            let mut ends = [(); 2].map(|()| DeltaCache::with_pages_max(pages_max));
             let [writer, reader] = &mut ends;
             let mut memory = [ZERO; 16];
             for turn in 0..4000 {
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_page_is_told_in_full_once_and_then_in_changes() {
-        let mut ends = [(); 2].map(|()| Told::with_pages_max(2));
+        let mut ends = [(); 2].map(|()| DeltaCache::with_pages_max(2));
         let [writer, reader] = &mut ends;
         let mut page = [7; PAGE_BYTES];
         assert_eq!(pass(writer, reader, 5, &page), PAGE_BYTES, "in a full checkpoint");
@@ -304,24 +304,24 @@ mod tests {
 
     #[test]
     fn changes_to_another_base_are_another_page() {
-        let [mut writer, mut reader] = [(); 2].map(|()| Told::with_pages_max(4));
+        let [mut writer, mut reader] = [(); 2].map(|()| DeltaCache::with_pages_max(4));
         writer.begin(false);
         reader.begin(false);
         let page = page_with(&[(8, 1)]);
         pass(&mut writer, &mut reader, 3, &page);
         reader.copies[0].bytes[4000] ^= 1;
         let page = page_with(&[(8, 2)]);
-        let heard = reader.hear(3, &writer.tell(3, &page)).unwrap();
+        let heard = reader.decode(3, &writer.encode(3, &page)).unwrap();
         assert!(heard != Some(&page), "which the checkpoint's digest tells");
     }
 
     #[test]
     fn states_are_told_in_changes_while_they_are_as_long() {
-        let [mut writer, mut reader] = [ToldState::default(), ToldState::default()];
+        let [mut writer, mut reader] = [StateCache::default(), StateCache::default()];
         let mut pass = |state: &[u8]| {
-            let told = writer.tell(state);
-            assert_eq!(reader.hear(&told), Ok(state));
-            matches!(told, StateBytes::Changed(_))
+            let cache = writer.encode(state);
+            assert_eq!(reader.decode(&cache), Ok(state));
+            matches!(cache, StateBytes::Delta(_))
         };
         assert_eq!([pass(&[]), pass(&[1; 5000])], [false, false]);
         let mut state = [1; 5000];
@@ -334,18 +334,18 @@ mod tests {
     #[test]
     fn bytes_of_any_kind_are_heard_or_refused() {
         let mut rng = Rng(1);
-        let mut told = Told::with_pages_max(8);
+        let mut cache = DeltaCache::with_pages_max(8);
         let mut refused = 0;
         for turn in 0..20_000 {
-            told.begin(turn % 1000 == 0);
+            cache.begin(turn % 1000 == 0);
             let mut bytes: Vec<u8> = (0..rng.below(40)).map(|_| rng.below(256) as u8).collect();
             // Few lines: a mask of many wants more bytes than there are.
             bytes.iter_mut().take(8).for_each(|byte| *byte &= 1 << (turn % 8));
-            let Ok(changes) = Changes::new(&bytes) else { continue };
+            let Ok(changes) = PageDelta::new(&bytes) else { continue };
             let number = rng.below(64) as u64 * u64::from(u32::MAX);
-            refused += u32::from(told.hear(number, &PageBytes::Changed(changes)).is_err());
-            let _same_or_refused = told.vcpu.hear(&StateBytes::Changed(changes));
-            assert!(told.copies.len() <= 8);
+            refused += u32::from(cache.decode(number, &PageBytes::Delta(changes)).is_err());
+            let _same_or_refused = cache.vcpu.decode(&StateBytes::Delta(changes));
+            assert!(cache.copies.len() <= 8);
         }
         assert!(refused > 0);
     }

@@ -7,7 +7,7 @@ use super::mutant::Mutant;
 use super::primary::PAGE_ENTRY_BYTES_MAX;
 use super::role::{Primary, Protected, Role};
 use super::step::{CheckpointImage, Step, World};
-use crate::checkpoint::Told;
+use crate::checkpoint::DeltaCache;
 use logchan::channel::Channel;
 use logchan::entry::{Entry, StateBytes};
 use logchan::entry_stats::EntryStatsTable;
@@ -22,7 +22,7 @@ const END_ENTRY_BYTES: usize = 1 + 1 + 8;
 
 /// What was sent of a checkpoint.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct CheckpointSend {
     /// Pages of the image that are on their way.
     pages: usize,
     digest: CheckpointDigest,
@@ -42,17 +42,17 @@ impl Replica {
         image: &impl CheckpointImage,
     ) -> Result<Step<()>, W::Error> {
         let (full, copied) = match &self.role {
-            Role::Primary(Primary::Copying(copying)) if copying.is_through() => {
-                (true, copying.pages)
+            Role::Primary(Primary::Copying(precopy)) if precopy.is_through() => {
+                (true, precopy.pages)
             }
             // Until it is whole, a backup takes all pages for the sync's: these must not reach it before.
-            Role::Primary(Primary::Protected(Protected { told: false, .. }))
+            Role::Primary(Primary::Protected(Protected { is_confirmed: false, .. }))
                 if !self.planted(Mutant::PagesBeforeWhole) =>
             {
-                return Ok(Step::Wait);
+                return Ok(Step::Pending);
             }
             Role::Primary(Primary::Protected(_)) => (false, 0),
-            Role::Halted(_) => return Ok(Step::Void),
+            Role::Halted(_) => return Ok(Step::Invalidated),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) => {
                 self.sending = None;
                 self.ignore(Ignored::CheckpointOfNoSync);
@@ -78,7 +78,7 @@ impl Replica {
                 };
                 let bytes = CLOCK_ENTRY_BYTES_MAX + logchan::entry_codec::encoded_length(&whole);
                 if !self.has_room(Lane::Latency, bytes) {
-                    return Ok(Step::Wait);
+                    return Ok(Step::Pending);
                 }
                 if full {
                     // The first entry of the session's log: all of guest time so far.
@@ -90,43 +90,43 @@ impl Replica {
                     self.clock_ns = now_ns;
                     self.append(now, Lane::Latency, &Entry::Clock { advance_ns: now_ns });
                 }
-                let Told { vcpu: told_vcpu, devices: told_devices, .. } = &mut self.told;
+                let DeltaCache { vcpu: vcpu_cache, devices: devices_cache, .. } = &mut self.cache;
                 let begin = Entry::CheckpointBegin {
                     full,
                     pages: count,
-                    vcpu: told_vcpu.tell(vcpu),
-                    devices: told_devices.tell(devices),
+                    vcpu: vcpu_cache.encode(vcpu),
+                    devices: devices_cache.encode(devices),
                 };
                 encode(&begin, &mut self.log_stats, &mut self.scratch);
                 self.append_encoded(now, Lane::Latency);
                 let digest = match &self.role {
-                    Role::Primary(Primary::Copying(copying)) => copying.digest.clone(),
+                    Role::Primary(Primary::Copying(precopy)) => precopy.digest.clone(),
                     Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
                         CheckpointDigest::default()
                     }
                 };
-                Sending { pages: 0, digest }
+                CheckpointSend { pages: 0, digest }
             }
         };
         let mut page = [0; PAGE_BYTES];
         for &number in &pages[sending.pages..] {
             if !self.has_room(Lane::Bulk, PAGE_ENTRY_BYTES_MAX) {
                 self.sending = Some(sending);
-                return Ok(Step::Wait);
+                return Ok(Step::Pending);
             }
             image.read_page(number, &mut page);
             sending.digest.page(number, &page);
             if self.planted(Mutant::BaseAfterRegion) {
-                let _untold = self.told.tell(number, &page);
+                let _untold = self.cache.encode(number, &page);
             }
-            let entry = Entry::Page { number, bytes: self.told.tell(number, &page) };
+            let entry = Entry::Page { number, bytes: self.cache.encode(number, &page) };
             encode(&entry, &mut self.log_stats, &mut self.scratch);
             self.append_encoded(now, Lane::Bulk);
             sending.pages += 1;
         }
         if !self.has_room(Lane::Latency, END_ENTRY_BYTES) {
             self.sending = Some(sending);
-            return Ok(Step::Wait);
+            return Ok(Step::Pending);
         }
         // Acknowledged, this entry means that every page is.
         if let Some(channel) = self.channel_mut() {
@@ -138,7 +138,7 @@ impl Replica {
         self.stats.checkpoint_pages += pages.len() as u64;
         if full {
             // What follows is told against this.
-            self.told.begin(false);
+            self.cache.begin(false);
             self.sync_sent();
         }
         Ok(Step::Ready(()))
@@ -168,7 +168,7 @@ impl Replica {
         encode(entry, &mut self.log_stats, &mut self.scratch);
         self.append_encoded(now, lane);
         if lane == Lane::Latency {
-            self.begin_stretch(now, entry);
+            self.begin_segment(now, entry);
         }
     }
 
