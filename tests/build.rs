@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
+#[expect(clippy::print_stderr, reason = "cargo shows it")]
 fn main() {
     if let Err(error) = run() {
         // Cargo prints what the script wrote, and this line last.

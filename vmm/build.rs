@@ -12,6 +12,7 @@ use std::{env, fs};
 
 const OVERRIDE: &str = "UNDERSTUDY_GUEST_ELF";
 
+#[expect(clippy::print_stderr, reason = "cargo shows it")]
 fn main() {
     if let Err(error) = run() {
         // Cargo prints what the script wrote, and this line last.

@@ -27,6 +27,7 @@ mod vms;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
+use vmm::stdio;
 
 /// Who does not answer for this long is taken for broken.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,9 +81,9 @@ fn main() -> ExitCode {
         Command::Failover(args) => failover::main(&args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => stdio::finish("bench"),
         Err(error) => {
-            eprintln!("bench: {error}");
+            stdio::message(format_args!("bench: {error}"));
             ExitCode::FAILURE
         }
     }

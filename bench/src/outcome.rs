@@ -7,6 +7,7 @@ use crate::series::Series;
 use serde_json::{Map, Value};
 use std::fs;
 use std::path::{Path, PathBuf};
+use vmm::outln;
 
 /// Options of every measurement: where its result goes.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -86,7 +87,7 @@ pub(crate) fn run(
         outcome.save(folder)?;
     }
     if args.json {
-        println!("{}", outcome.object());
+        outln!("{}", outcome.object());
     } else {
         table(&outcome.figures.into());
     }

@@ -7,6 +7,7 @@ use crate::interleave::{Rounds, share};
 use crate::outcome::{self, Outcome, OutputArgs};
 use crate::vms::{CORE_A, CORE_B, Standalone, pin};
 use serde_json::{Value, json};
+use vmm::outln;
 
 /// Requests at the beginning of each turn that are not counted.
 const WARM_UP: u64 = 50;
@@ -55,9 +56,9 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
 
 fn print(figures: &Value) {
     for name in ["run", "record"] {
-        println!("{name:<7} {}", figures[name]);
+        outln!("{name:<7} {}", figures[name]);
     }
-    println!(
+    outln!(
         "ratio record to run, requests per second: {:.3}",
         figures["ratio_record_to_run"].as_f64().unwrap_or(f64::NAN)
     );

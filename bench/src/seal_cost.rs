@@ -12,6 +12,7 @@ use logchan::seal::{
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
 use vmm::link::now;
+use vmm::outln;
 
 /// Frames in a run. Opening needs as many that differ.
 const FRAMES: usize = 4096;
@@ -64,7 +65,7 @@ struct Cost {
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     let costs = measure();
     if args.json {
-        println!("{costs}");
+        outln!("{costs}");
     } else {
         print(&costs);
     }
@@ -89,11 +90,11 @@ pub(crate) fn measure() -> Value {
 
 /// The table for people.
 pub(crate) fn print(costs: &Value) {
-    println!("{:<20} {:>8} {:>10} {:>10}", "cipher", "bytes", "seal ns", "open ns");
+    outln!("{:<20} {:>8} {:>10} {:>10}", "cipher", "bytes", "seal ns", "open ns");
     for cipher in Cipher::ALL.map(Cipher::name) {
         for bytes in PAYLOADS {
             let cost = &costs[cipher][bytes.to_string()];
-            println!("{cipher:<20} {bytes:>8} {:>10} {:>10}", cost["seal_ns"], cost["open_ns"]);
+            outln!("{cipher:<20} {bytes:>8} {:>10} {:>10}", cost["seal_ns"], cost["open_ns"]);
         }
     }
 }

@@ -24,6 +24,7 @@ impl Figures {
     /// # Panics
     ///
     /// When it does not succeed, or leaves something behind.
+    #[expect(clippy::print_stdout, reason = "the test harness takes it")]
     pub fn of(args: &[&str]) -> Figures {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let demo = demo(folder.path(), &[args, &["--json"]].concat())

@@ -5,6 +5,8 @@
 //! channel with the same entries and no bulk, both ends with the wait policy that ships: they sleep
 //! between entries, which the ends of a busy channel do not.
 
+#![expect(clippy::print_stdout, reason = "the test harness takes it")]
+
 use hdrhistogram::Histogram;
 use logchan::channel::{Channel, Event};
 use logchan::endpoint::{EndpointEvent, Settings};

@@ -1,5 +1,7 @@
 //! The log link fails, or is bad, and both hosts live.
 
+#![expect(clippy::print_stdout, reason = "the test harness takes it")]
+
 use netpath::middleware::fault::FaultRates;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

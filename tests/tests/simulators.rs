@@ -1,6 +1,8 @@
 //! The simulators with a few seeds of each kind: clean runs, the seeds that once failed, the planted
 //! bugs, and the same seed twice.
 
+#![expect(clippy::print_stdout, reason = "the test harness takes it")]
+
 use logchan::channel::Mutant;
 use tests::sim::channel::{ChannelScenario, Count as ChannelCount, mutants as channel_mutants};
 use tests::sim::counts::{Counter, Counts};

@@ -14,6 +14,7 @@
 //! | [`link`] | the logging channel on a wire |
 //! | [`witness`] | who may speak for a VM in a term |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
+//! | [`stdio`] | standard output and standard error, which may fail at any time |
 //! | [`demo`] | namespaces, VM processes and clients: demonstrations, and parts for the tests |
 //! | [`cli`] | the program `understudy` |
 
@@ -30,6 +31,7 @@ pub mod mem;
 pub mod pair;
 pub mod replay;
 pub mod replica;
+pub mod stdio;
 pub mod telemetry;
 pub mod vcpu;
 pub mod witness;

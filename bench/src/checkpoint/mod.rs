@@ -17,6 +17,7 @@ use crate::vms::{Pair, PairOptions};
 use load::Burned;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
+use vmm::outln;
 
 /// The working set's limit is the guest's.
 const KIB_MAX: u64 = 4096;
@@ -191,8 +192,8 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
 }
 
 fn table(figures: &Value) {
-    println!("the guest computes; times in us, median and 99th percentile");
-    println!(
+    outln!("the guest computes; times in us, median and 99th percentile");
+    outln!(
         "{:>8} {:>6} {:>8} | {:>7} {:>6} {:>8} {:>7} | {:>6} {:>7} | {:>6} {:>7} | {:>6} {:>7} | {:>9}",
         "deadline",
         "KiB",
@@ -213,7 +214,7 @@ fn table(figures: &Value) {
         let number =
             |pointer: &str| point.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
         let us = |pointer: &str| number(pointer) / 1e3;
-        println!(
+        outln!(
             "{:>8} {:>6} {:>8} | {:>7.0} {:>6.1} {:>8.1} {:>7.1} | {:>6.0} {:>7.0} | {:>6.0} {:>7.0} | {:>6.0} {:>7.0} | {:>9.0}",
             number("/deadline_us"),
             number("/kib"),

@@ -19,6 +19,7 @@ use kills::Kills;
 use serde_json::{Value, json};
 use std::time::Duration;
 use vmm::link::timing::SILENCE_MS_MIN;
+use vmm::outln;
 
 /// Clients of the demonstration are not patient enough for more.
 const SILENCE_MS_MAX: u64 = 2000;
@@ -115,11 +116,11 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
 }
 
 fn table(figures: &Value) {
-    println!(
+    outln!(
         "a failover, ms, median and longest; false alarms per minute of protected time, and how long at \
          most\nthis machine kept somebody waiting for a core meanwhile, ms"
     );
-    println!(
+    outln!(
         "{:>7} {:>5} | {:>15} | {:>13} | {:>15} | {:>15} | {:>26} | {:>26}",
         "silence",
         "kills",
@@ -150,7 +151,7 @@ fn table(figures: &Value) {
                 None => "never protected".into(),
             }
         };
-        println!(
+        outln!(
             "{:>7} {:>5} | {:>15} | {:>13} | {:>15} | {:>15} | {:>26} | {:>26}",
             number("/silence_ms").unwrap_or(f64::NAN),
             number("/kills").unwrap_or(f64::NAN),
@@ -162,7 +163,7 @@ fn table(figures: &Value) {
             alarms("loaded"),
         );
         if let Some(why) = silence["failure"].as_str() {
-            println!("        the kills could not go on: {why}");
+            outln!("        the kills could not go on: {why}");
         }
     }
 }

@@ -2,12 +2,19 @@
 
 use super::state::GuestState;
 use serde_json::Value;
+use vmm::outln;
 
 /// Prints what was measured.
 pub(super) fn print(figures: &Value) {
-    println!(
+    outln!(
         "{:<11} {:>11} {:<10} {:>7} {:>9} {:>9} {:>9}",
-        "VM", "deadline us", "guest", "frames", "p50 us", "p99 us", "p99.9 us"
+        "VM",
+        "deadline us",
+        "guest",
+        "frames",
+        "p50 us",
+        "p99 us",
+        "p99.9 us"
     );
     for kind in ["standalone", "protected"] {
         let Some(deadlines) = figures["by_deadline_us"][kind].as_object() else { continue };
@@ -17,7 +24,7 @@ pub(super) fn print(figures: &Value) {
             for state in GuestState::ALL {
                 let times = &states[state.name()];
                 let us = |name: &str| times[name].as_f64().unwrap_or(f64::NAN) / 1e3;
-                println!(
+                outln!(
                     "{kind:<11} {deadline:>11} {:<10} {:>7} {:>9.1} {:>9.1} {:>9.1}",
                     state.name(),
                     times["frames"],

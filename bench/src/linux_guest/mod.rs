@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use subject::{Kind, Subject};
 use vmm::demo::guest::{self, Guest};
+use vmm::outln;
 
 /// Options of `linux-guest`.
 #[derive(clap::Args, Clone, Debug)]
@@ -83,13 +84,13 @@ fn print(figures: &Value) {
         let of = &figures[kind.name()];
         let ms = |name: &str| number(&of["latency"][name]) / 1e6;
         let (p50, p99) = (ms("p50_ns"), ms("p99_ns"));
-        println!("{:<11} {} INCR, p50 {p50:.2} ms, p99 {p99:.2} ms", kind.name(), of["count"]);
+        outln!("{:<11} {} INCR, p50 {p50:.2} ms, p99 {p99:.2} ms", kind.name(), of["count"]);
     }
     let ratio = number(&figures["ratio_protected_to_standalone_p50"]);
-    println!("p50 protected to standalone: {ratio:.3}");
+    outln!("p50 protected to standalone: {ratio:.3}");
     let log = &figures[Kind::Protected.name()]["log"];
-    println!("log: {:.0} bytes for each INCR, of which", number(&log["bytes_each"]));
+    outln!("log: {:.0} bytes for each INCR, of which", number(&log["bytes_each"]));
     for (kind, bytes) in log["bytes_each_by_kind"].as_object().into_iter().flatten() {
-        println!("  {kind:<12} {:.1}", number(bytes));
+        outln!("  {kind:<12} {:.1}", number(bytes));
     }
 }

@@ -5,14 +5,20 @@ use super::variant::Variant;
 use crate::seal_cost;
 use clap::ValueEnum;
 use serde_json::Value;
+use vmm::outln;
 
 /// Prints what was measured.
 pub(super) fn print(result: &Value) {
     let variants = &result["round_trips"];
     if variants.is_object() {
-        println!(
+        outln!(
             "{:<10} {:<17} {:>8} {TIMES} {:>6} {:>6} {:>10}",
-            "policy", "variant", "requests", "/udp", "/tcp", "/udp-block"
+            "policy",
+            "variant",
+            "requests",
+            "/udp",
+            "/tcp",
+            "/udp-block"
         );
         let all = Policy::value_variants().iter().flat_map(|policy| {
             Variant::value_variants().iter().map(|variant| (policy.name(), variant.name()))
@@ -22,7 +28,7 @@ pub(super) fn print(result: &Value) {
             if figures.is_null() {
                 continue;
             }
-            println!(
+            outln!(
                 "{policy:<10} {variant:<17} {:>8} {} {:>6} {:>6} {:>10}",
                 figures["requests"],
                 times(figures),
@@ -33,9 +39,9 @@ pub(super) fn print(result: &Value) {
         }
     }
     if let Some(ways) = result["bulk"].as_object() {
-        println!("\n{:<17} {:>8} {:>6} {:>7}", "bulk", "MB/s", "/tcp", "resent");
+        outln!("\n{:<17} {:>8} {:>6} {:>7}", "bulk", "MB/s", "/tcp", "resent");
         for (way, figures) in ways {
-            println!(
+            outln!(
                 "{way:<17} {:>8.0} {:>6} {:>7}",
                 megabytes(&figures["bytes_per_second"]),
                 text(&figures["ratio_to_tcp"]),
@@ -44,14 +50,18 @@ pub(super) fn print(result: &Value) {
         }
     }
     if let Some(protections) = result["under_bulk"].as_object() {
-        println!(
+        outln!(
             "\n{:<17} {:<10} {:>8} {TIMES} {:>10} {:>7}",
-            "entries", "link", "entries", "bulk MB/s", "resent"
+            "entries",
+            "link",
+            "entries",
+            "bulk MB/s",
+            "resent"
         );
         for (protection, both) in protections {
             for link in ["idle", "bulk"] {
                 let figures = &both[link];
-                println!(
+                outln!(
                     "{protection:<17} {link:<10} {:>8} {} {:>10.0} {:>7}",
                     figures["entries"],
                     times(&figures["ack"]),
@@ -61,11 +71,11 @@ pub(super) fn print(result: &Value) {
             }
             let [p50, p99] =
                 ["ratio_p50_bulk_to_idle", "ratio_p99_bulk_to_idle"].map(|name| text(&both[name]));
-            println!("{protection:<17} {:<10} {:>8} {p50:>9} {p99:>9}", "bulk/idle", "");
+            outln!("{protection:<17} {:<10} {:>8} {p50:>9} {p99:>9}", "bulk/idle", "");
         }
     }
     if result["sealing"].is_object() {
-        println!();
+        outln!("");
         seal_cost::print(&result["sealing"]);
     }
 }

@@ -24,6 +24,7 @@ use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 use vmm::demo::standalone::GUEST_ADDRESS;
+use vmm::outln;
 
 /// Requests at the beginning of each turn that are not counted.
 const WARM_UP: u64 = 20;
@@ -189,14 +190,20 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
 
 fn table(figures: &Value) {
     let text = |name: &str| figures[name].as_str().unwrap_or("-").to_string();
-    println!("{}; times in us", text("qemu"));
-    println!(
+    outln!("{}; times in us", text("qemu"));
+    outln!(
         "{:<22} {:>9} {:>9} {:>9}   {:>9} {:>9} {:>9}",
-        "", "ping p50", "p99", "p99.9", "counter", "p99", "p99.9"
+        "",
+        "ping p50",
+        "p99",
+        "p99.9",
+        "counter",
+        "p99",
+        "p99.9"
     );
     for (name, subject) in figures["subjects"].as_object().into_iter().flatten() {
         if let Some(why) = subject["does_not_boot"].as_str() {
-            println!("{name:<22} does not boot the guest: {why}");
+            outln!("{name:<22} does not boot the guest: {why}");
             continue;
         }
         let us = |what: &str, quantile: &str| {
@@ -204,16 +211,21 @@ fn table(figures: &Value) {
         };
         let [ping, counter] = ["ping", "counter"]
             .map(|what| ["p50_ns", "p99_ns", "p999_ns"].map(|quantile| us(what, quantile)));
-        println!(
+        outln!(
             "{name:<22} {:>9.1} {:>9.1} {:>9.1}   {:>9.1} {:>9.1} {:>9.1}",
-            ping[0], ping[1], ping[2], counter[0], counter[1], counter[2]
+            ping[0],
+            ping[1],
+            ping[2],
+            counter[0],
+            counter[1],
+            counter[2]
         );
     }
     for what in ["ping", "counter"] {
         let ratio = |suffix: &str| {
             figures[&format!("ratio_{what}_p50_to_qemu{suffix}")].as_f64().unwrap_or(f64::NAN)
         };
-        println!(
+        outln!(
             "{what}: median to the quickest QEMU's ({}): {:.3} blocking like it, {:.3} as it is",
             text(&format!("best_qemu_{what}")),
             ratio(""),

@@ -19,6 +19,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
+use vmm::{outln, stdio};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,7 +68,12 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
         interrupt::check()?;
         let (name, total) = (topic.to_possible_value().expect("none is skipped"), args.only.len());
         let seconds = begun.elapsed().as_secs();
-        eprintln!("{:>3} s  {} of {total}: {}", seconds, number + 1, name.get_name());
+        stdio::message(format_args!(
+            "{:>3} s  {} of {total}: {}",
+            seconds,
+            number + 1,
+            name.get_name()
+        ));
         let outcome = measure(*topic, args.quick)?;
         outcome.save(&args.out)?;
         outcomes.push((*topic, outcome));
@@ -77,7 +83,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     write(args, "report.html", &page)?;
     let figures = object(&machine, took, &outcomes);
     write(args, "report.json", &format!("{figures:#}\n"))?;
-    println!(
+    outln!(
         "{}: report.html, report.json and {} series, after {:.0} s",
         args.out.display(),
         outcomes.iter().map(|(_, outcome)| outcome.series.len()).sum::<usize>(),

@@ -3,12 +3,18 @@
 use super::subject::Kind;
 use super::work::Work;
 use serde_json::Value;
+use vmm::outln;
 
 /// Prints what was measured.
 pub(super) fn print(figures: &Value) {
-    println!(
+    outln!(
         "{:<11} {:<11} {:>8} {:>10} {:>9} {:>9}  CPU us each",
-        "work", "VM", "count", "per second", "p50 us", "p99 us"
+        "work",
+        "VM",
+        "count",
+        "per second",
+        "p50 us",
+        "p99 us"
     );
     for work in Work::ALL {
         let by_kind = &figures["work"][work.name()];
@@ -24,7 +30,7 @@ pub(super) fn print(figures: &Value) {
                 .flatten()
                 .map(|us| format!("{:.0}", us.as_f64().unwrap_or(f64::NAN)))
                 .collect();
-            println!(
+            outln!(
                 "{:<11} {:<11} {:>8} {:>10.0} {:>9.1} {:>9.1}  {}",
                 work.name(),
                 kind.name(),
@@ -36,7 +42,7 @@ pub(super) fn print(figures: &Value) {
             );
         }
         let ratio = |name: &str| by_kind[name].as_f64().unwrap_or(f64::NAN);
-        println!(
+        outln!(
             "{:<11} protected to standalone {:.3}, with stage timestamps to without {:.3}",
             work.name(),
             ratio("ratio_protected_to_standalone"),
@@ -49,7 +55,7 @@ pub(super) fn print(figures: &Value) {
             let kinds: Vec<String> =
                 kinds.iter().map(|(name, mbit)| format!("{name} {mbit:.2}")).collect();
             let each = by_kind["protected"]["log"]["bytes_each"].as_f64().unwrap_or(f64::NAN);
-            println!("{:<11} log, Mbit/s: {}; {each:.0} bytes each", "", kinds.join(", "));
+            outln!("{:<11} log, Mbit/s: {}; {each:.0} bytes each", "", kinds.join(", "));
         }
     }
 }

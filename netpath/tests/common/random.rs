@@ -7,6 +7,8 @@
 //! | `NETPATH_FUZZ_SEED` | the seed | from the clock |
 //! | `NETPATH_FUZZ_FROM` | the first input's number | 0 |
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the test harness takes it")]
+
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, thread};
 

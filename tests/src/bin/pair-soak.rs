@@ -13,6 +13,7 @@ use vmm::demo::clients;
 use vmm::demo::guest::Guest;
 use vmm::demo::pair::traffic::Ping;
 use vmm::demo::standalone::GUEST_ADDRESS;
+use vmm::{outln, stdio};
 
 /// From one burn's end to the next.
 const BURN_PAUSE: Duration = Duration::from_millis(800);
@@ -69,7 +70,7 @@ fn figures(process: &Process) -> String {
 fn main() -> ExitCode {
     let args = Args::parse();
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    println!("{} s, silence {} ms, seed {seed}", args.seconds, args.silence_ms);
+    outln!("{} s, silence {} ms, seed {seed}", args.seconds, args.silence_ms);
     let mut random = fastrand::Rng::with_seed(seed);
     let rig = Rig::new(RigOptions { silence_ms: args.silence_ms, is_insecure: false });
     let mut couple = Couple::start(&rig);
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
                 if Instant::now() >= next_line {
                     next_line += LINE_EVERY;
                     let (tally, seen) = (clients.counting.tally(), clients.traffic.seen());
-                    println!(
+                    outln!(
                         "{:4.0} s: {} requests, {} echoes, {} pages, {} burns, {} + {} kills",
                         start.elapsed().as_secs_f64(),
                         tally.requests,
@@ -106,10 +107,7 @@ fn main() -> ExitCode {
                         kills[1],
                     );
                     for host in [lives_on, lives_on.other()] {
-                        couple
-                            .on(host)
-                            .into_iter()
-                            .for_each(|p| println!("        {}", figures(p)));
+                        couple.on(host).into_iter().for_each(|p| outln!("        {}", figures(p)));
                     }
                 }
                 std::thread::sleep(Duration::from_millis(50));
@@ -124,7 +122,7 @@ fn main() -> ExitCode {
     let turns = clients.turns().len();
     let Account { unplanned, losses, divergences } = couple.stop();
     let (tally, seen) = (clients.counting.tally(), clients.traffic.seen());
-    println!(
+    outln!(
         "{} s: {} requests on one connection, none lost, repeated or reset; {} echoes of 64 KiB, {} \
          pages, {} burns; {} of {} pings answered; killed {} primaries and {} backups; the VM had {turns} \
          hosts in turn; {unplanned} takeovers and {losses} backups lost without a kill; \
@@ -139,5 +137,5 @@ fn main() -> ExitCode {
         kills[0],
         kills[1],
     );
-    if divergences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if divergences == 0 { stdio::finish("pair-soak") } else { ExitCode::FAILURE }
 }

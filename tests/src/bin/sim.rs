@@ -13,6 +13,7 @@ use tests::sim::runner::{self, Scenario, Stop};
 use tests::sim::system::{System, mutants::Planted};
 use tests::sim::trace::Trace;
 use tests::sim::{channel::mutants as channel_mutants, system::mutants as system_mutants};
+use vmm::{outln, stdio};
 
 /// Failures that are shown.
 const FAILURES_MAX: usize = 10;
@@ -87,7 +88,7 @@ fn system(args: &Args) -> ExitCode {
 }
 
 fn unknown(name: &str, known: &str) -> ExitCode {
-    eprintln!("sim: no bug is called {name}: one of {known}");
+    stdio::message(format_args!("sim: no bug is called {name}: one of {known}"));
     ExitCode::from(2)
 }
 
@@ -96,10 +97,10 @@ fn all_mutants(hunts: impl ExactSizeIterator<Item = (bool, impl Display)>) -> Ex
     let (planted, mut missed) = (hunts.len(), 0);
     for (found, hunt) in hunts {
         missed += usize::from(!found);
-        println!("{hunt}");
+        outln!("{hunt}");
     }
-    println!("{planted} bugs planted, {missed} not found");
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    outln!("{planted} bugs planted, {missed} not found");
+    if missed == 0 { stdio::finish("sim") } else { ExitCode::FAILURE }
 }
 
 fn run<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
@@ -112,28 +113,28 @@ fn traced<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
     for index in 0..args.seeds {
         let seed = args.seed.wrapping_add(index);
         if let Err(violation) = runner::run_one(scenario, seed, &mut counts, &mut Trace::Print) {
-            println!("{counts}FAILED seed {seed}: {}", violation.0);
-            println!("  commit {}", runner::commit());
+            outln!("{counts}FAILED seed {seed}: {}", violation.0);
+            outln!("  commit {}", runner::commit());
             return ExitCode::FAILURE;
         }
     }
-    println!("{counts}");
-    ExitCode::SUCCESS
+    outln!("{counts}");
+    stdio::finish("sim")
 }
 
 fn counted<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
     let report = runner::run(scenario, args.seed, args.seeds, Stop::After(FAILURES_MAX));
-    print!("{}", report.counts);
+    outln!("{}", report.counts.to_string().trim_end());
     for failure in report.failures.iter().take(FAILURES_MAX) {
-        println!("{failure}\n  commit {}", runner::commit());
+        outln!("{failure}\n  commit {}", runner::commit());
     }
     let seconds = report.took.as_secs_f64();
-    println!(
+    outln!(
         "{} seeds from {} in {seconds:.1} s ({:.0} a second), {} failed",
         report.seeds,
         args.seed,
         report.seeds as f64 / seconds,
         report.failures.len()
     );
-    if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.failures.is_empty() { stdio::finish("sim") } else { ExitCode::FAILURE }
 }

@@ -5,6 +5,7 @@
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use tests::recording::{difference, record_hard_guest, record_under_load, replay_under_kicks};
+use vmm::{outln, stdio};
 
 /// Which guest is recorded.
 #[derive(Clone, Copy, ValueEnum)]
@@ -54,18 +55,18 @@ fn main() -> ExitCode {
             Ok(((recorded, _load), (_status, replayed))) => difference(recorded, replayed),
         };
         if let Ok(((_recorded, load), (_status, replayed))) = &outcome {
-            println!("run {run} seed {seed}: {load:?}");
-            println!("  replay {replayed}");
+            outln!("run {run} seed {seed}: {load:?}");
+            outln!("  replay {replayed}");
             interrupts += replayed["interrupts"].as_u64().unwrap_or(0);
         }
         if let Some(wrong) = wrong {
             let kept = folder.keep();
-            println!("FAILED run {run}: {wrong}; log kept in {}", kept.display());
+            outln!("FAILED run {run}: {wrong}; log kept in {}", kept.display());
             let guest = match args.guest {
                 Guest::Reference => "",
                 Guest::Hard => " --guest hard",
             };
-            println!(
+            outln!(
                 "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}{guest}",
                 args.seconds
             );
@@ -73,6 +74,6 @@ fn main() -> ExitCode {
         }
         let _ = std::fs::remove_file(&log);
     }
-    println!("{} runs, {interrupts} interrupts, divergences 0", args.runs);
-    ExitCode::SUCCESS
+    outln!("{} runs, {interrupts} interrupts, divergences 0", args.runs);
+    stdio::finish("soak")
 }

@@ -104,6 +104,17 @@ impl Rig {
         self.spawn(&understudy(), part, host, key.map(PathBuf::as_path), options)
     }
 
+    /// Starts a process whose standard streams are redirected as the shell does it: `2>/dev/full`.
+    pub fn start_redirected(&self, part: Part, host: Host, redirections: &str) -> Process {
+        let script = self.path(&format!("redirected-{}.sh", self.lives.load(Ordering::Relaxed)));
+        let program = understudy();
+        let text = format!("#!/bin/sh\nexec '{}' \"$@\" {redirections}\n", program.display());
+        std::fs::write(&script, text).expect("a script can be written");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, executable).expect("it can be made executable");
+        self.start_program(&script, part, host, &[])
+    }
+
     fn spawn(
         &self,
         program: &Path,

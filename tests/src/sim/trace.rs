@@ -11,7 +11,6 @@
 //! stands where they are.
 
 use std::fmt::{Arguments, Write as _};
-use std::io::Write as _;
 
 /// Where the lines go.
 #[derive(Debug, Default)]
@@ -40,8 +39,7 @@ impl Trace {
     pub fn text(&mut self, text: Arguments<'_>) {
         match self {
             Trace::Off => {}
-            // Whoever reads only the beginning closes the pipe.
-            Trace::Print => drop(writeln!(std::io::stdout(), "{text}")),
+            Trace::Print => vmm::stdio::result_line(text),
             Trace::Keep(lines) => writeln!(lines, "{text}").expect("a string takes all"),
         }
     }

@@ -6,9 +6,9 @@ use crate::demo::guest::{self, Guest};
 use crate::demo::pair::{self, Audience, Plan};
 use crate::demo::{DemoError, standalone};
 use crate::link::timing::SILENCE_MS_MIN;
+use crate::stdio;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -111,7 +111,7 @@ pub fn main(args: &DemoArgs) -> Result<(), CliError> {
     }
     let program = std::env::current_exe().map_err(os)?;
     if args.standalone {
-        let result = standalone::run(&program, &interrupted, |line| eprintln!("{line}"))?;
+        let result = standalone::run(&program, &interrupted, |line| stdio::message(line))?;
         return output::print(&result, args.json);
     }
     run_pair(args, &program, &interrupted)
@@ -130,13 +130,12 @@ fn run_pair(
     let result = pair::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();
     let summary = result?;
-    if args.json {
-        output::print(&summary.json(), true)?;
-    } else {
-        let os = |source| CliError::Os { doing: "writing to standard output", source };
-        output::write(&format!("\n{}", summary.table())).map_err(os)?;
-    }
-    summary.fault().map_or(Ok(()), |fault| Err(DemoError::Wrong(fault).into()))
+    let printed = match args.json {
+        true => output::print(&summary.json(), true),
+        false => output::write(&format!("\n{}", summary.table())),
+    };
+    let fault = summary.fault().map_or(Ok(()), |fault| Err(DemoError::Wrong(fault).into()));
+    output::after_print(printed, fault)
 }
 
 /// Standard error: lines, and, on a terminal, a bar of the kills under them.
@@ -160,8 +159,7 @@ impl Screen {
 impl Audience for Screen {
     fn say(&mut self, line: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
-        // A terminal that has gone must not keep us from cleaning up.
-        self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{seconds:7.2} s  {line}")));
+        self.bar.suspend(|| stdio::message(format_args!("{seconds:7.2} s  {line}")));
     }
 
     fn kills_done(&mut self, done: u32) {

@@ -1,6 +1,7 @@
 //! `understudy doctor`.
 
 use super::exit_code::{CliError, Code};
+use super::output;
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::host_checks::{Check, Host, Status};
 use crate::kvm::System;
@@ -27,22 +28,28 @@ pub fn main(args: &DoctorArgs) -> Result<(), CliError> {
     checks.extend(kvm_checks(&args.kvm));
     checks.push(ring_check());
     let healthy = checks.iter().all(|check| check.status != Status::Fail);
-    if args.json {
-        println!("{}", json!({ "healthy": healthy, "checks": checks }));
-    } else {
-        for check in &checks {
-            let mark = match check.status {
-                Status::Ok => "ok  ",
-                Status::Warn => "warn",
-                Status::Fail => "FAIL",
-            };
-            println!("{mark}  {:<18} {}", check.name, check.found);
-            if let Some(mend) = &check.mend {
-                println!("      {:<18} -> {mend}", "");
-            }
+    let printed = output::write(&match args.json {
+        true => format!("{}\n", json!({ "healthy": healthy, "checks": checks })),
+        false => table(&checks),
+    });
+    output::after_print(printed, if healthy { Ok(()) } else { Err(CliError::Silent(Code::Host)) })
+}
+
+/// The checks for people.
+fn table(checks: &[Check]) -> String {
+    let mut text = String::new();
+    for check in checks {
+        let mark = match check.status {
+            Status::Ok => "ok  ",
+            Status::Warn => "warn",
+            Status::Fail => "FAIL",
+        };
+        text.push_str(&format!("{mark}  {:<18} {}\n", check.name, check.found));
+        if let Some(mend) = &check.mend {
+            text.push_str(&format!("      {:<18} -> {mend}\n", ""));
         }
     }
-    if healthy { Ok(()) } else { Err(CliError::Silent(Code::Host)) }
+    text
 }
 
 fn check(name: &'static str, status: Status, found: String, mend: Option<String>) -> Check {

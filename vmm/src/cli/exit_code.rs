@@ -19,7 +19,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
-    /// Something nobody expected.
+    /// Something nobody expected, or a result that can't be written.
     Unexpected = 1,
     /// Wrong usage (clap's own code).
     Usage = 2,
@@ -167,6 +167,9 @@ pub enum CliError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The result, on standard output.
+    #[error("can't write to standard output: {0}")]
+    Output(io::Error),
     /// The demonstration.
     #[error("demo: {0}")]
     Demo(#[from] DemoError),
@@ -216,7 +219,10 @@ impl CliError {
             CliError::Snapshot { source, .. } => snapshot_code(source),
             CliError::NoSnapshot { .. } => Code::Log,
             CliError::NotSaved { .. } => Code::Guest,
-            CliError::File { .. } | CliError::Os { .. } | CliError::Demo(_) => Code::Unexpected,
+            CliError::File { .. }
+            | CliError::Os { .. }
+            | CliError::Output(_)
+            | CliError::Demo(_) => Code::Unexpected,
             CliError::CpuModel { .. } => Code::CpuModel,
             CliError::Run(error) => match error {
                 RunError::Kvm(_) => Code::Host,

@@ -2,6 +2,7 @@
 
 use super::blueprint::{read_image_file, traits_of_host};
 use super::exit_code::CliError;
+use super::output;
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::image::GuestImage;
 use crate::boot::linux::{LinuxKernel, PassOptions, PassReport, is_bzimage};
@@ -41,10 +42,10 @@ pub fn main(args: &InspectArgs) -> Result<(), CliError> {
     let name = args.file.display().to_string();
     if !is_bzimage(&file) {
         let report = sweep::sweep(&GuestImage::for_inspection(&name, file)?);
-        return match args.json {
-            true => print(&format!("{}\n", json!({ "file": name, "sweep": report }))),
-            false => print(&findings(&report)),
-        };
+        return output::write(&match args.json {
+            true => format!("{}\n", json!({ "file": name, "sweep": report })),
+            false => findings(&report),
+        });
     }
     let system = System::open(&args.kvm)?;
     let model = CpuModel::from_supported(&system.supported_cpuid()?);
@@ -55,15 +56,10 @@ pub fn main(args: &InspectArgs) -> Result<(), CliError> {
         tolerate: true,
     };
     let kernel = LinuxKernel::from_bytes(&name, &file, &options)?;
-    match args.json {
-        true => print(&format!("{}\n", json!({ "file": name, "kernel": kernel.report() }))),
-        false => print(&kernel_text(kernel.report())),
-    }
-}
-
-fn print(text: &str) -> Result<(), CliError> {
-    super::output::write(text)
-        .map_err(|source| CliError::Os { doing: "writing to standard output", source })
+    output::write(&match args.json {
+        true => format!("{}\n", json!({ "file": name, "kernel": kernel.report() })),
+        false => kernel_text(kernel.report()),
+    })
 }
 
 fn kernel_text(report: &PassReport) -> String {

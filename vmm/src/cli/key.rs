@@ -33,5 +33,4 @@ pub fn main(args: &KeyArgs) -> Result<(), CliError> {
         "{path}: a new key; copy it to the other host over a channel you trust, mode 0600, and start \
          both sides with --key {path}\n"
     ))
-    .map_err(|source| CliError::Os { doing: "writing to standard output", source })
 }

@@ -4,13 +4,14 @@ use super::exit_code::CliError;
 use super::output;
 use crate::replay::error::LogError;
 use crate::replay::log_file::LogReader;
+use crate::stdio;
 use clap::{Args, Subcommand};
 use logchan::dump::Dump;
 use logchan::entry_stats::EntryStatsTable;
 use logchan::log_header::LogHeader;
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Subcommands of `log`.
 #[derive(Debug, Subcommand)]
@@ -50,19 +51,24 @@ pub struct DumpArgs {
 
 /// Runs a `log` subcommand.
 pub fn main(command: &LogCommand) -> Result<(), CliError> {
-    let (path, result) = match command {
-        LogCommand::Stat(args) => (&args.log, stat(args)),
-        LogCommand::Dump(args) => (&args.log, dump(args)),
-    };
-    result.map_err(|source| CliError::Log { path: path.clone(), source })
+    match command {
+        LogCommand::Stat(args) => stat(args),
+        LogCommand::Dump(args) => dump(args),
+    }
 }
 
-fn stat(args: &StatArgs) -> Result<(), LogError> {
-    let mut reader = LogReader::open(&args.log)?;
+/// Names the log at `path` in what is wrong with it.
+fn of(path: &Path) -> impl Fn(LogError) -> CliError {
+    move |source| CliError::Log { path: path.to_path_buf(), source }
+}
+
+fn stat(args: &StatArgs) -> Result<(), CliError> {
+    let of = of(&args.log);
+    let mut reader = LogReader::open(&args.log).map_err(&of)?;
     let mut table = EntryStatsTable::default();
     let mut natural_exits = 0;
     let mut ended = false;
-    while let Some(entry) = reader.consume()? {
+    while let Some(entry) = reader.consume().map_err(&of)? {
         natural_exits += u64::from(matches!(entry, logchan::entry::Entry::Exit { .. }));
         ended = matches!(entry, logchan::entry::Entry::End { .. });
         table.record(&entry);
@@ -80,8 +86,11 @@ fn stat(args: &StatArgs) -> Result<(), LogError> {
     if !args.json {
         text.push_str(&format!("\n{table}\n"));
     }
-    output::write(&text)?;
-    if ended { Ok(()) } else { Err(LogError::Truncated { offset: reader.offset(), natural_exits }) }
+    let outcome = match ended {
+        true => Ok(()),
+        false => Err(of(LogError::Truncated { offset: reader.offset(), natural_exits })),
+    };
+    output::after_print(output::write(&text), outcome)
 }
 
 fn describe(header: &LogHeader) -> Map<String, Value> {
@@ -97,15 +106,16 @@ fn describe(header: &LogHeader) -> Map<String, Value> {
     result
 }
 
-fn dump(args: &DumpArgs) -> Result<(), LogError> {
-    let mut reader = LogReader::open(&args.log)?;
-    let mut out = BufWriter::new(std::io::stdout().lock());
+fn dump(args: &DumpArgs) -> Result<(), CliError> {
+    let of = of(&args.log);
+    let mut reader = LogReader::open(&args.log).map_err(&of)?;
+    let mut out = BufWriter::new(stdio::Results);
     let last = args.skip.saturating_add(args.count);
     let mut index = 0;
     let mut ended = false;
     let mut natural_exits = 0;
     while index < last
-        && let Some(entry) = reader.consume()?
+        && let Some(entry) = reader.consume().map_err(&of)?
     {
         ended = matches!(entry, logchan::entry::Entry::End { .. });
         natural_exits += u64::from(matches!(entry, logchan::entry::Entry::Exit { .. }));
@@ -113,18 +123,18 @@ fn dump(args: &DumpArgs) -> Result<(), LogError> {
             match writeln!(out, "{index:>10} {}", Dump(&entry)) {
                 // Whoever read us has seen enough.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-                result => result?,
+                result => result.map_err(CliError::Output)?,
             }
         }
         index += 1;
     }
     match out.flush() {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-        result => result?,
+        result => result.map_err(CliError::Output)?,
     }
     if ended || index == last {
         Ok(())
     } else {
-        Err(LogError::Truncated { offset: reader.offset(), natural_exits })
+        Err(of(LogError::Truncated { offset: reader.offset(), natural_exits }))
     }
 }

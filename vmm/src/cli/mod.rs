@@ -20,9 +20,11 @@ pub mod session;
 pub mod signals;
 pub mod status;
 
+use crate::stdio;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use exit_code::{CliError, Code};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -42,14 +44,14 @@ Examples:
 
 Exit codes:
   0  success                          7  log or snapshot of another CPU model
-  1  unexpected failure               8  replay diverged from the recording
-  2  wrong usage                      9  the guest stopped by itself
-  3  KVM or the host can't run a VM  10  log is truncated: replayed to where it ends
-  4  network port or interface       11  replay was told to stop before the end
-  5  guest image or kernel           12  logging channel: key, or no peer that fits
-  6  log or snapshot can't be read,  13  logging channel: the peer fell silent
-     is foreign or damaged          14  the VM goes on elsewhere, or can't go on
-                                    15  status: nobody answers";
+  1  unexpected failure, or standard  8  replay diverged from the recording
+     output can't be written          9  the guest stopped by itself
+  2  wrong usage                     10  log is truncated: replayed to where it ends
+  3  KVM or the host can't run a VM  11  replay was told to stop before the end
+  4  network port or interface       12  logging channel: key, or no peer that fits
+  5  guest image or kernel           13  logging channel: the peer fell silent
+  6  log or snapshot can't be read,  14  the VM goes on elsewhere, or can't go on
+     is foreign or damaged           15  status: nobody answers";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]
@@ -114,7 +116,7 @@ pub fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env("UNDERSTUDY_LOG")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG)),
         )
-        .with_writer(std::io::stderr)
+        .with_writer(|| stdio::Messages)
         .with_target(false)
         .without_time()
         .init();
@@ -141,7 +143,7 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(error: &CliError) -> ExitCode {
-    eprintln!("understudy: {error}");
+    stdio::message(format_args!("understudy: {error}"));
     error.code().into()
 }
 
@@ -152,9 +154,21 @@ fn refuse(error: &clap::Error) -> ExitCode {
             // What comes behind the empty line is a hint at --help.
             let text = error.to_string();
             let lines: Vec<_> = text.lines().map(str::trim).take_while(|l| !l.is_empty()).collect();
-            eprintln!("understudy: {}", lines.join(" ").trim_start_matches("error: "));
+            let line = lines.join(" ");
+            stdio::message(format_args!("understudy: {}", line.trim_start_matches("error: ")));
             Code::Usage.into()
         }
-        _ => error.exit(),
+        _ => {
+            let printed = error.print().and_then(|()| io::stdout().flush());
+            if error.use_stderr() {
+                return Code::Usage.into();
+            }
+            match printed {
+                Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+                    fail(&CliError::Output(source))
+                }
+                Ok(()) | Err(_) => ExitCode::SUCCESS,
+            }
+        }
     }
 }

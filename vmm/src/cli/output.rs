@@ -1,8 +1,8 @@
 //! Results: a table for people, one JSON object for programs.
 
 use super::exit_code::CliError;
+use crate::stdio;
 use serde_json::{Map, Value};
-use std::io::{ErrorKind, Write};
 
 /// Prints `result` as one JSON object, or as lines of `name value`.
 ///
@@ -11,14 +11,25 @@ use std::io::{ErrorKind, Write};
 /// When standard output can't be written; a reader that has gone is none.
 pub fn print(result: &Map<String, Value>, json: bool) -> Result<(), CliError> {
     write(&text(result, json))
-        .map_err(|source| CliError::Os { doing: "writing to standard output", source })
 }
 
 /// Writes to standard output; a reader that has gone is no error.
-pub(super) fn write(text: &str) -> std::io::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+pub(super) fn write(text: &str) -> Result<(), CliError> {
+    stdio::result(text).map_err(CliError::Output)
+}
+
+/// What a command comes to whose result was `printed`, or not, and that then ends with `outcome`. A failure
+/// of the command itself is the one that its exit code tells.
+pub(super) fn after_print(
+    printed: Result<(), CliError>,
+    outcome: Result<(), CliError>,
+) -> Result<(), CliError> {
+    match (printed, outcome) {
+        (Err(unwritten), Err(failure)) => {
+            stdio::message(format_args!("understudy: {unwritten}"));
+            Err(failure)
+        }
+        (printed, outcome) => outcome.and(printed),
     }
 }
 

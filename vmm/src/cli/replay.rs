@@ -11,6 +11,7 @@ use crate::kvm::System;
 use crate::replay::error::{LogError, SourceError};
 use crate::replay::log_file::LogReader;
 use crate::replay::{Divergence, Replayer};
+use crate::stdio;
 use crate::vcpu::{Machine, MachineConfig, MachineError, RunError};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -73,14 +74,13 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     match outcome.end {
         Ok(_end) => ended(0, true),
         Err(RunError::Source(SourceError::Diverged(divergence))) => {
-            ended(1, false)?;
-            Err(report(args, &divergence))
+            let printed = ended(1, false);
+            output::after_print(printed, Err(report(args, &divergence)))
         }
         Err(RunError::Source(SourceError::Log(error))) => {
-            if matches!(error, LogError::Truncated { .. }) {
-                ended(0, false)?;
-            }
-            Err(log_error(error))
+            let is_truncated = matches!(error, LogError::Truncated { .. });
+            let printed = if is_truncated { ended(0, false) } else { Ok(()) };
+            output::after_print(printed, Err(log_error(error)))
         }
         Err(error) => Err(error.into()),
     }
@@ -119,16 +119,15 @@ fn progress(bytes: u64) -> ProgressBar {
 
 /// Prints and writes the report of a divergence.
 fn report(args: &ReplayArgs, divergence: &Divergence) -> CliError {
-    eprint!("{}", divergence.report());
+    stdio::message(divergence.report().trim_end());
     let folder = args.report.clone().unwrap_or_else(|| {
         let name = args.log.file_name().unwrap_or_default().to_string_lossy();
         Path::new(&format!("divergence-{name}")).to_path_buf()
     });
-    match divergence.write_to(&folder) {
-        Ok(()) => eprintln!("understudy: {divergence}; report in {}", folder.display()),
-        Err(error) => {
-            eprintln!("understudy: {divergence}; no report in {}: {error}", folder.display());
-        }
-    }
+    let report = match divergence.write_to(&folder) {
+        Ok(()) => format!("report in {}", folder.display()),
+        Err(error) => format!("no report in {}: {error}", folder.display()),
+    };
+    stdio::message(format_args!("understudy: {divergence}; {report}"));
     CliError::Silent(Code::Diverged)
 }

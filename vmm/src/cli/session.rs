@@ -10,6 +10,7 @@ use crate::kvm::{clock, kick};
 use crate::replay::boundary::{Boundary, EndState};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::world::WorldConfig;
+use crate::stdio;
 use crate::telemetry::Stages;
 use crate::vcpu::{self, Counters, Fixups, Machine, RunError};
 use crossbeam::channel::{self, Receiver};
@@ -213,7 +214,7 @@ pub fn world_config(
     stop: Arc<AtomicBool>,
 ) -> Result<WorldConfig<AnyPort>, CliError> {
     let console_output: Box<dyn Write + Send> =
-        if options.quiet { Box::new(std::io::sink()) } else { Box::new(std::io::stderr()) };
+        if options.quiet { Box::new(std::io::sink()) } else { Box::new(stdio::Messages) };
     let console_input = if options.stdin { Some(read_stdin()?) } else { None };
     let stages = Stages::new(!options.no_stages, options.trace());
     let deadline = options.deadline();

@@ -2,6 +2,7 @@
 
 use super::exit_code::{CliError, Code};
 use super::output;
+use crate::stdio;
 use clap::Args;
 use serde_json::{Map, Value};
 use std::io::Read;
@@ -42,10 +43,10 @@ pub fn main(args: &StatusArgs) -> Result<(), CliError> {
         Ok(status) if args.json => output::print(&status, true),
         Ok(status) => output::print(&flat(&status), false),
         Err(error) => {
-            eprintln!(
+            stdio::message(format_args!(
                 "understudy: {}: {error}: is 'understudy primary' or 'backup' of this VM running here?",
                 path.display()
-            );
+            ));
             Err(CliError::Silent(Code::NoAnswer))
         }
     }

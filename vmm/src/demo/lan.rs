@@ -1,6 +1,7 @@
 //! Network namespaces: made, entered, and removed again whatever happens.
 
 use super::DemoError;
+use crate::stdio;
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::process::Command;
@@ -86,7 +87,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if let Err(error) = command("ip", &["netns", "del", &self.name]) {
-            eprintln!("understudy: {error}");
+            stdio::message(format_args!("understudy: {error}"));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::source::PairSource;
 use crate::link::now;
 use crate::replica::Replica;
+use crate::stdio;
 use crate::telemetry::TimeStatus;
 use hdrhistogram::Histogram;
 use logchan::channel::FrameVerdict;
@@ -48,6 +49,8 @@ pub struct Status {
     pub backups_lost: u64,
     /// Differences from the primary that were found.
     pub divergences: u64,
+    /// Lines for standard output or standard error that could not be written.
+    pub messages_dropped: u64,
 }
 
 /// The other host.
@@ -245,6 +248,7 @@ impl<P: FramePort> PairSource<P> {
             takeovers: stats.takeovers,
             backups_lost: stats.backups_lost,
             divergences: stats.divergences,
+            messages_dropped: stdio::messages_dropped(),
         }
     }
 }

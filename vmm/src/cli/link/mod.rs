@@ -23,8 +23,9 @@ pub use failure::LinkFailure;
 pub use options::LinkArgs;
 
 use super::exit_code::CliError;
-use super::{session, signals};
+use super::{output, session, signals};
 use crate::link::{LogLink, now};
+use crate::stdio;
 use drive::End;
 use logchan::ids::Role;
 use report::{Measured, Report};
@@ -37,9 +38,9 @@ pub fn main(args: &LinkArgs) -> Result<(), CliError> {
     args.check()?;
     let security = args.security()?;
     if args.insecure {
-        eprintln!(
+        stdio::message(
             "understudy: WARNING: --insecure: the channel is neither encrypted nor authenticated, \
-             everybody on this network can read it and pose as either host"
+             everybody on this network can read it and pose as either host",
         );
     }
     let stop = stop_on_signals()?;
@@ -67,16 +68,19 @@ pub fn main(args: &LinkArgs) -> Result<(), CliError> {
         }
     };
     let elapsed = now().since(start);
-    Report { args, met: &met, measured: &measured, end: &end, elapsed }.print(&mut link)?;
-    match end? {
-        End::Left => Ok(()),
-        End::PeerLeft => {
+    let printed =
+        Report { args, met: &met, measured: &measured, end: &end, elapsed }.print(&mut link);
+    let outcome = match end {
+        Ok(End::Left) => Ok(()),
+        Ok(End::PeerLeft) => {
             args.say(|| format!("the {} said Bye", args.peer_name()));
             Ok(())
         }
-        End::Silent { heard_ago } => Err(failure::silent(&link, args, heard_ago).into()),
-        End::Foreign { entry } => Err(LinkFailure::Foreign { entry }.into()),
-    }
+        Ok(End::Silent { heard_ago }) => Err(failure::silent(&link, args, heard_ago).into()),
+        Ok(End::Foreign { entry }) => Err(LinkFailure::Foreign { entry }.into()),
+        Err(error) => Err(error.into()),
+    };
+    output::after_print(printed, outcome)
 }
 
 /// A flag that the first [signal](signals::ending) sets; the second one ends the process.

@@ -5,6 +5,7 @@ use crate::cli::exit_code::CliError;
 use crate::cli::options::{check_core, check_seconds};
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
 use crate::link::{LinkOptions, key_file};
+use crate::stdio;
 use clap::{ArgGroup, Args, ValueEnum};
 use logchan::endpoint::Settings;
 use logchan::handshake::Security;
@@ -209,7 +210,7 @@ impl LinkArgs {
     /// Says something on standard error, unless told to be quiet.
     pub(super) fn say(&self, text: impl FnOnce() -> String) {
         if !self.quiet {
-            eprintln!("{}", text());
+            stdio::message(text());
         }
     }
 }

@@ -46,7 +46,6 @@ impl Report<'_> {
             output::table(flat(result).iter().map(|(name, value)| (name, value)))
         };
         output::write(&text)
-            .map_err(|source| CliError::Os { doing: "writing to standard output", source })
     }
 
     fn result(&self, link: &mut LogLink) -> Vec<(String, Value)> {

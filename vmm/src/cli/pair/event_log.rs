@@ -1,11 +1,11 @@
 //! What happens to a VM of a pair: in words on standard error, as records on standard output.
 
 use super::PairArgs;
-use crate::cli::output;
 use crate::link::now;
 use crate::pair::Observer;
 use crate::pair::event::{Notice, PairRecord};
 use crate::replica::{Halt, Replica, ReplicaEvent};
+use crate::stdio;
 use logchan::handshake::Mismatch;
 use logchan::time::Time;
 
@@ -23,14 +23,14 @@ pub(super) fn observer(args: &PairArgs) -> Observer {
             return;
         }
         let seconds = now().since(start).as_nanos() as f64 / 1e9;
-        eprintln!("understudy: {seconds:9.3} s  {}", words(replica, &notice));
+        stdio::message(format_args!("understudy: {seconds:9.3} s  {}", words(replica, &notice)));
     })
 }
 
-/// Prints a line of the account. A reader that has gone, or that broke, must not stop the VM.
+/// Prints a line of the account.
 pub(super) fn record(record: &PairRecord) {
     let line = serde_json::to_string(record).expect("a record has no maps with strange keys");
-    let _ = output::write(&format!("{line}\n"));
+    stdio::record(line);
 }
 
 /// What to do about a peer that does not fit.

@@ -8,6 +8,7 @@ use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, ti
 use crate::link::{LinkOptions, key_file};
 use crate::pair::{StatusBoard, StatusServer};
 use crate::replica::{OnBackupLoss, ReplicaConfig};
+use crate::stdio;
 use crate::witness::FileWitness;
 use clap::{ArgGroup, Args, ValueEnum};
 use logchan::handshake::Security;
@@ -108,9 +109,9 @@ impl PairArgs {
         match &self.key {
             Some(path) => Ok(Security::Sealed(key_file::read(path)?)),
             None => {
-                eprintln!(
+                stdio::message(
                     "understudy: WARNING: --insecure: the log is neither encrypted nor \
-                     authenticated; whoever is on that network can read and change the VM"
+                     authenticated; whoever is on that network can read and change the VM",
                 );
                 Ok(Security::Insecure)
             }
@@ -169,10 +170,10 @@ impl PairArgs {
         match StatusServer::start(&path, board.clone()) {
             Ok(server) => Some(server),
             Err(error) => {
-                eprintln!(
+                stdio::message(format_args!(
                     "understudy: no status at {}: {error}; choose another socket with --status",
                     path.display()
-                );
+                ));
                 None
             }
         }
@@ -191,7 +192,7 @@ impl PairArgs {
     /// Says something on standard error, unless told to be quiet.
     pub(super) fn say(&self, text: impl FnOnce() -> String) {
         if !self.is_quiet() {
-            eprintln!("{}", text());
+            stdio::message(text());
         }
     }
 }

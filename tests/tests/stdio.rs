@@ -1,0 +1,175 @@
+//! Commands whose standard streams can't be written: no panic, a documented exit code.
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::io::{Read, pipe};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use tests::program::{json, run, understudy};
+use vmm::demo::lan::Namespace;
+
+/// Runs the program with its streams redirected as the shell does it: `>/dev/full`.
+fn redirected(args: &[&str], redirections: &str) -> Output {
+    let script = format!("exec \"$0\" \"$@\" {redirections}");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(understudy()).args(args).output().unwrap()
+}
+
+/// A short recording at `log`.
+fn record(log: &Path) {
+    let output = run(&["record", "--log", text(log), "--for", "0.3", "--quiet"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are UTF-8")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// One of each command that prints a result and then ends; files of theirs are in `folder`, a log of a VM
+/// at `log`.
+fn commands(folder: &Path, log: &Path) -> Vec<Vec<String>> {
+    let (log, made) = (text(log), folder.join("made"));
+    let made = text(&made);
+    let lines = [
+        "doctor".to_string(),
+        "doctor --json".to_string(),
+        format!("log stat {log}"),
+        format!("log stat --json {log}"),
+        format!("log dump {log}"),
+        format!("replay {log}"),
+        format!("replay --json {log}"),
+        "run --for 0.2 --quiet".to_string(),
+        format!("record --for 0.2 --quiet --force --log {made}.ulog"),
+        format!("save --for 0.2 --quiet {made}.snap"),
+        format!("key {made}.key"),
+        "inspect /bin/true".to_string(),
+        "inspect --json /bin/true".to_string(),
+        "--help".to_string(),
+        "run --help".to_string(),
+        "help replay".to_string(),
+        "--version".to_string(),
+    ];
+    lines.map(|line| line.split(' ').map(String::from).collect()).into()
+}
+
+/// Runs each of [`commands`] by `start`; `check` is given its exit code with nothing in the way, too.
+fn each_command(start: impl Fn(&[&str]) -> Output, check: impl Fn(&[&str], Option<i32>, &Output)) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.ulog");
+    record(&log);
+    for command in commands(folder.path(), &log) {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let usual = run(&command);
+        let _ = std::fs::remove_file(folder.path().join("made.key"));
+        let output = start(&command);
+        let _ = std::fs::remove_file(folder.path().join("made.key"));
+        check(&command, usual.status.code(), &output);
+    }
+}
+
+#[test]
+fn full_standard_output_fails_in_one_line() {
+    let line =
+        "understudy: can't write to standard output: No space left on device (os error 28)\n";
+    each_command(
+        |command| redirected(command, ">/dev/full"),
+        |command, usual, output| {
+            // What the command found out is what its exit code tells: `doctor` of a poor host.
+            let code = if usual == Some(0) { Some(1) } else { usual };
+            assert_eq!((output.status.code(), &*errors(output)), (code, line), "{command:?}");
+        },
+    );
+}
+
+#[test]
+fn reader_that_has_gone_is_no_error() {
+    let without_reader = |command: &[&str]| {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        Command::new(understudy())
+            .args(command)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .and_then(std::process::Child::wait_with_output)
+            .unwrap()
+    };
+    each_command(without_reader, |command, usual, output| {
+        assert_eq!((output.status.code(), &*errors(output)), (usual, ""), "{command:?}");
+    });
+}
+
+#[test]
+fn pipe_that_does_not_block_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.ulog");
+    record(&log);
+    let whole = run(&["log", "dump", text(&log)]).stdout;
+    let (mut reader, writer) = pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let pipe_bytes = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    assert!(
+        whole.len() > 2 * pipe_bytes as usize,
+        "the log fits into a pipe of {pipe_bytes} bytes"
+    );
+    // The command goes at once, and our end to write with it.
+    let mut dump = Command::new(understudy())
+        .args(["log", "dump", text(&log)])
+        .stdout(writer)
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).unwrap();
+    assert!(dump.wait().unwrap().success());
+    assert!(read == whole, "{} of {} bytes", read.len(), whole.len());
+}
+
+#[test]
+fn full_standard_error_leaves_the_exit_code() {
+    let wrong: [(&[&str], i32); 7] = [
+        (&["run", "--memory", "x"], 2),
+        (&["run", "--vcpus", "2"], 2),
+        (&["run", "--no-such-option"], 2),
+        (&["run", "--kvm", "/dev/null"], 3),
+        (&["run", "--guest", "/no/such/guest"], 5),
+        (&["replay", "/no/such.ulog"], 6),
+        (&["status", "--socket", "/no/such.sock"], 15),
+    ];
+    for (args, code) in wrong {
+        let output = redirected(args, "2>/dev/full");
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        assert_eq!(redirected(args, ">/dev/full 2>&1").status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn vm_runs_when_its_console_and_its_warnings_cant_be_written() {
+    let namespace = Namespace::new("full").unwrap();
+    // A tap that is down is warned of.
+    namespace.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"]).unwrap();
+    let args = ["run", "--tap", "tap0", "--for", "0.5", "--json"];
+    let [normal, full] = ["", "2>/dev/full"]
+        .map(|redirections| namespace.enter(|| Ok(redirected(&args, redirections))).unwrap());
+    assert!(errors(&normal).contains("tap0") && errors(&normal).lines().count() > 1, "{normal:?}");
+    assert_eq!(full.status.code(), Some(0), "{full:?}");
+    let result = json(&String::from_utf8_lossy(&full.stdout));
+    assert!(result["seconds"].as_f64().is_some_and(|seconds| seconds > 0.4), "{result}");
+}
+
+#[test]
+fn streams_closed_at_the_start_are_not_mistaken_for_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.ulog");
+    let output = redirected(&["record", "--log", text(&log), "--for", "0.3"], "<&- >&- 2>&-");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // Had the log's file a number of a standard stream, the guest's console were in it.
+    let output = run(&["replay", text(&log), "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let replayed = json(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!((&replayed["complete"], &replayed["divergences"]), (&true.into(), &0.into()));
+}
