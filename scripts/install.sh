@@ -12,6 +12,8 @@ declare -A package_of=(
 if [[ ${1:-} == --tests ]]; then
     # A benchmark's peer; without recommended packages it brings no display and no sound.
     package_of[qemu-system-x86_64]=qemu-system-x86
+    # Wall clocks that are wrong.
+    package_of[faketime]=faketime
     # Clients of a Linux guest.
     package_of[redis-cli]=redis-tools
     package_of[redis-benchmark]=redis-tools

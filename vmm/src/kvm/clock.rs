@@ -11,6 +11,7 @@ use libc::{c_int, clockid_t, timespec};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// What this thread knows of itself.
@@ -90,27 +91,72 @@ pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) ->
     }
 }
 
-fn read(clock: clockid_t) -> u64 {
+fn read(clock: clockid_t) -> timespec {
     let mut time = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a local variable, valid for writing.
     let result = unsafe { clock_gettime(clock, &raw mut time) };
     assert_eq!(result, 0, "clock_gettime({clock}) failed: these clocks always exist");
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    time
+}
+
+/// A clock's reading that is no number of nanoseconds in 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutOfRange {
+    /// Before the clock's origin.
+    Before,
+    /// More than 584 years after it.
+    After,
+}
+
+impl OutOfRange {
+    /// The number of nanoseconds that is nearest to the reading.
+    fn nearest_ns(self) -> u64 {
+        match self {
+            Self::Before => 0,
+            Self::After => u64::MAX,
+        }
+    }
+}
+
+/// Nanoseconds from a clock's origin to `time`.
+fn nanoseconds(time: timespec) -> Result<u64, OutOfRange> {
+    let seconds = u64::try_from(time.tv_sec).map_err(|_negative| OutOfRange::Before)?;
+    // 0..1_000_000_000 on every side of the origin (timespec(3type)).
+    let rest = time.tv_nsec as u64;
+    let ns = seconds.checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(rest));
+    ns.ok_or(OutOfRange::After)
+}
+
+/// The same of a clock that counts from the host's start. The kernel counts its nanoseconds in 63 bits;
+/// with no more of them a sum with a length of time never overflows.
+fn nanoseconds_of_uptime(time: timespec) -> u64 {
+    nanoseconds(time).unwrap_or_else(OutOfRange::nearest_ns).min(i64::MAX as u64)
 }
 
 /// The host's monotonic clock, nanoseconds.
 pub fn monotonic_ns() -> u64 {
-    read(libc::CLOCK_MONOTONIC)
+    nanoseconds_of_uptime(read(libc::CLOCK_MONOTONIC))
 }
 
 /// The host's monotonic clock with the time that the host was suspended, nanoseconds.
 pub fn boottime_ns() -> u64 {
-    read(libc::CLOCK_BOOTTIME)
+    nanoseconds_of_uptime(read(libc::CLOCK_BOOTTIME))
 }
 
-/// The host's wall clock, nanoseconds since 1970-01-01T00:00Z.
+/// The host's wall clock, nanoseconds since 1970-01-01T00:00Z. One before 1970 reads as 1970, one after
+/// July 2554 as the last moment that fits; a process warns of that once.
 pub fn realtime_ns() -> u64 {
-    read(libc::CLOCK_REALTIME)
+    static WARNED: Once = Once::new();
+    nanoseconds(read(libc::CLOCK_REALTIME)).unwrap_or_else(|out_of_range| {
+        WARNED.call_once(|| {
+            let what = match out_of_range {
+                OutOfRange::Before => "before 1970: 1970-01-01 is taken for it",
+                OutOfRange::After => "after July 2554: 2554-07-21 is taken for it",
+            };
+            tracing::warn!("the wall clock of this host is {what}; set it (timedatectl set-time)");
+        });
+        out_of_range.nearest_ns()
+    })
 }
 
 /// Sleeps for `time`, or until a signal.
@@ -174,6 +220,36 @@ mod tests {
         let seen = std::thread::spawn(trapped).join().unwrap();
         assert!(seen == [Tsc::Free, Tsc::Trapped, Tsc::Trapped]);
         assert!(look() == Tsc::Free);
+    }
+
+    fn at(tv_sec: i64, tv_nsec: i64) -> timespec {
+        timespec { tv_sec, tv_nsec }
+    }
+
+    #[test]
+    fn reading_within_range_is_its_nanoseconds() {
+        assert_eq!(nanoseconds(at(0, 0)), Ok(0));
+        assert_eq!(nanoseconds(at(0, 999_999_999)), Ok(999_999_999));
+        assert_eq!(nanoseconds(at(1_795_453_689, 500_000_000)), Ok(1_795_453_689_500_000_000));
+        // 2^31 s, in 2038, and 2^32 s, in 2106, are numbers like any other.
+        assert_eq!(nanoseconds(at(1 << 31, 1)), Ok((1 << 31) * 1_000_000_000 + 1));
+        assert_eq!(nanoseconds(at(1 << 32, 1)), Ok((1 << 32) * 1_000_000_000 + 1));
+        assert_eq!(nanoseconds(at(18_446_744_073, 709_551_615)), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn reading_out_of_range_is_the_nearest_one_within() {
+        // A moment before 1970 is a negative number of seconds and a positive rest.
+        for before in [at(-1, 999_999_999), at(-315_619_200, 0), at(i64::MIN, 0)] {
+            assert_eq!(nanoseconds(before), Err(OutOfRange::Before), "{}", before.tv_sec);
+            assert_eq!(nanoseconds_of_uptime(before), 0);
+        }
+        for after in [at(18_446_744_073, 709_551_616), at(19_880_899_200, 0), at(i64::MAX, 0)] {
+            assert_eq!(nanoseconds(after), Err(OutOfRange::After), "{}", after.tv_sec);
+            assert_eq!(nanoseconds_of_uptime(after), i64::MAX as u64);
+        }
+        assert_eq!(OutOfRange::Before.nearest_ns(), 0);
+        assert_eq!(OutOfRange::After.nearest_ns(), u64::MAX);
     }
 
     #[test]

@@ -62,6 +62,18 @@ fn one_reading_serves_all_registers_until_the_seconds_are_read_again() {
 }
 
 #[test]
+fn first_and_last_moment_of_the_wall_clock_are_dates() {
+    let time = [SECONDS, MINUTES, HOURS, WEEKDAY, DAY, MONTH, YEAR, CENTURY];
+    for (wall_ns, expected) in [
+        (0, [0x00, 0x00, 0x00, 0x05, 0x01, 0x01, 0x70, 0x19]),
+        (u64::MAX, [0x33, 0x34, 0x23, 0x01, 0x21, 0x07, 0x54, 0x25]),
+    ] {
+        let mut m = at(wall_ns);
+        assert_eq!(time.map(|index| register(&mut m, index)), expected);
+    }
+}
+
+#[test]
 fn any_time_register_latches_if_nothing_did_and_memory_never_does() {
     let mut m = at(MOMENT_NS);
     register(&mut m, 0x40);
