@@ -57,6 +57,10 @@ pub struct DeviceCapacity {
 }
 
 /// What devices may read and send while an exit is handled.
+///
+/// # Errors
+///
+/// A method fails if the world or the log fails, or if the replay diverged.
 pub trait DeviceBoundary {
     /// Returns guest time: nanoseconds since the guest started. It never goes back.
     fn clock_ns(&mut self) -> Result<u64, SourceError>;
@@ -148,6 +152,11 @@ pub struct EndState {
 }
 
 /// The nondeterminism boundary. The module documentation gives the order of calls.
+///
+/// # Errors
+///
+/// A method fails if the world or the log fails, if the replay diverged, or if the machine's state was
+/// invalidated.
 pub trait Boundary: DeviceBoundary {
     /// Gives a boundary that copies guest memory the opportunity to copy some of it. It is called while
     /// the vCPU is stopped: at every position, after every wait, and after a kick.

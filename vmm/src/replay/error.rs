@@ -70,7 +70,9 @@ pub enum LogError {
         source: SequenceError,
     },
     /// The machine state is encoded in another version of the schema.
-    #[error("its machine state is of schema {found}, this program reads {MACHINE_SCHEMA}")]
+    #[error(
+        "its machine state is of schema {found}, this program reads {MACHINE_SCHEMA}: replay it with the version that recorded it"
+    )]
     Schema {
         /// The version in the log.
         found: u16,
@@ -82,15 +84,13 @@ pub enum LogError {
         offset: u64,
     },
     /// The log is of a machine with more vCPUs than are supported.
-    #[error("it has {found} vCPUs, one is supported")]
+    #[error("it has {found} vCPUs, but only one is supported")]
     Vcpus {
         /// The number in the log.
         found: u16,
     },
     /// A checkpoint contains a delta to contents that the delta cache does not have.
-    #[error(
-        "the checkpoint in the block at byte {offset} does not follow the one before: {source}"
-    )]
+    #[error("the checkpoint in the block at byte {offset} does not fit the previous one: {source}")]
     DeltaBase {
         /// Offset in the file at which the checkpoint begins.
         offset: u64,
