@@ -1,9 +1,9 @@
 //! A bounded reader of ELF64 files: identity, segments and the PVH entry.
 //!
-//! The file comes from outside, so every offset is checked against the file before it is followed
-//! and every count against a limit before it is believed; no input panics. What comes out is plain
-//! data whose ranges are all inside the file. Layouts are those of the System V ABI ("ELF-64 Object
-//! File Format", chapters 2-8) and the GNU C library's `elf.h`.
+//! The file is untrusted. Every offset is checked against the file before it is followed, and every count
+//! is checked against a limit before it is used; no input causes a panic. The result is plain data whose
+//! ranges are all inside the file. Layouts are those of the System V ABI ("ELF-64 Object File Format",
+//! chapters 2-8) and the GNU C library's `elf.h`.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::boot::linux::is_bzimage;
 use crate::boot::notes;
 use crate::mem::layout;
 
-/// Most bytes of an image file. A Debian kernel without debug information is a quarter of it.
+/// Most bytes of an image file. A Debian kernel without debug information has a quarter of this.
 pub(crate) const FILE_BYTES_MAX: usize = 256 << 20;
 /// Most program headers; linkers emit about ten.
 pub(super) const SEGMENTS_MAX: usize = 64;
@@ -35,38 +35,39 @@ const PF_X: u32 = 1;
 /// A `PT_LOAD` program header. Its file range is inside the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// Bytes of the file that are copied.
+    /// Range of the file that is copied to memory.
     pub(super) file: Range<usize>,
     /// Guest physical address of the first byte.
     pub(super) physical: u64,
     /// Guest virtual address of the first byte.
     pub(super) address: u64,
-    /// Bytes in memory, not less than in the file; the rest is zero. Ends below 2^64.
+    /// Bytes in memory, at least as many as in the file; the rest is zero. The segment ends below 2^64.
     pub(super) memory_bytes: u64,
     /// Whether the guest may execute it.
     pub(super) executable: bool,
 }
 
 impl Segment {
-    /// Guest physical address after the last byte.
+    /// Returns the guest physical address after the last byte.
     pub(super) fn end(&self) -> u64 {
         self.physical + self.memory_bytes
     }
 }
 
-/// What the rest of `boot` needs to know of an ELF file.
+/// The parts of an ELF file that the rest of `boot` uses.
 #[derive(Debug, Clone)]
 pub(super) struct Elf {
-    /// Loadable segments by physical address; at least one, none overlapping, none below 1 MiB.
+    /// Loadable segments in the order of their physical addresses. There is at least one; none overlap
+    /// and none is below 1 MiB.
     pub(super) segments: Vec<Segment>,
-    /// `e_entry`: an address, physical in a Linux kernel; nothing was checked of it.
+    /// `e_entry`, unchecked. It is a physical address in a Linux kernel.
     pub(super) entry: u64,
-    /// What is executable in it, and the names there.
+    /// Its executable code and symbols.
     pub(super) code: CodeMap,
 }
 
 impl Elf {
-    /// Reads and checks `bytes`, an image with a PVH entry. Also gives that entry: a physical address
+    /// Reads and checks `bytes`, an image with a PVH entry. Also returns that entry, a physical address
     /// inside the file-backed part of a segment.
     pub(super) fn parse_pvh(bytes: &[u8]) -> Result<(Self, u32), ImageFault> {
         let elf = Self::parse(bytes)?;
@@ -90,12 +91,12 @@ impl Elf {
         Ok(Self { segments, entry: u64_at(bytes, 24), code })
     }
 
-    /// Reads the code of `bytes`, any 64-bit executable or library: what is loaded where is of no
-    /// interest.
+    /// Reads the code of `bytes`, any 64-bit executable or library. The load addresses are not checked,
+    /// because it is not loaded.
     pub(super) fn parse_any(bytes: &[u8]) -> Result<Self, ImageFault> {
         let headers = match check_identity(bytes) {
             Ok(()) | Err(ImageFault::PositionIndependent) => program_headers(bytes)?,
-            // A module of a kernel: it has sections only.
+            // A kernel module, which has sections only.
             Err(ImageFault::NotExecutable { kind: ET_REL }) => Vec::new(),
             Err(fault) => return Err(fault),
         };
@@ -113,7 +114,7 @@ impl Elf {
         Ok(Self { segments, entry: u64_at(bytes, 24), code })
     }
 
-    /// Whether a segment's file-backed part has the physical address.
+    /// Whether the physical address is in the file-backed part of a segment.
     pub(super) fn is_in_file(&self, physical: u64) -> bool {
         let inside = |s: &Segment| {
             physical.checked_sub(s.physical).is_some_and(|offset| offset < s.file.len() as u64)
@@ -227,7 +228,7 @@ fn load_segments(bytes: &[u8], headers: &[ProgramHeader]) -> Result<Vec<Segment>
     Ok(segments)
 }
 
-/// Looks through all note segments for the PVH entry.
+/// Searches all note segments for the PVH entry.
 fn pvh_entry(bytes: &[u8], headers: &[ProgramHeader]) -> Result<u32, ImageFault> {
     let mut found = None;
     for header in headers.iter().filter(|h| h.kind == PT_NOTE) {
@@ -255,7 +256,7 @@ pub(super) fn file_range(
     }
 }
 
-// The readers below are called with offsets inside slices whose length was checked.
+// All callers of the readers below pass an offset inside a slice whose length they have checked.
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(array_at(bytes, at))

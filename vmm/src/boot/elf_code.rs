@@ -1,8 +1,8 @@
-//! What is executable in an ELF file, and what its places are called.
+//! The executable code of an ELF file and its symbols.
 //!
-//! Sections say more exactly than segments what is code, so they are preferred; a file without
-//! section headers is taken by its executable segments. The rules of [`elf`](super::elf) hold here
-//! too: every range is inside the file, every count has a limit.
+//! Sections delimit code more exactly than segments, so they are preferred. In a file without section
+//! headers the executable segments are the code. The rules of [`elf`](super::elf) apply: every range is
+//! inside the file, and every count has a limit.
 
 use std::ops::Range;
 
@@ -11,12 +11,14 @@ use crate::boot::image::ImageFault;
 
 /// Most section headers; a kernel has about eighty.
 pub(super) const SECTIONS_MAX: usize = 4096;
-/// Most symbols read; a kernel has about two hundred thousand. Later ones only lack a name.
+/// Most symbols read; a kernel has about two hundred thousand. Code at further symbols is only reported
+/// without a name.
 const SYMBOLS_MAX: usize = 1 << 21;
 /// Most bytes of a symbol's name in a message.
 const SYMBOL_NAME_BYTES_MAX: usize = 128;
 
-/// No code in these last bytes of the address space: the end of every instruction is an address.
+/// Bytes at the end of the address space that must not hold code, so that the end of every instruction is
+/// a valid address.
 const TOP_BYTES: u64 = 16;
 
 const SHDR_BYTES: usize = 64;
@@ -29,14 +31,14 @@ const SHN_UNDEF: u16 = 0;
 const STT_NOTYPE: u8 = 0;
 const STT_FUNC: u8 = 2;
 
-/// Executable bytes of the file and the virtual address they run at.
+/// A range of executable bytes in the file and the virtual address at which it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Code {
     pub(super) file: Range<usize>,
     pub(super) address: u64,
 }
 
-/// A named place in executable code.
+/// A symbol in executable code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Symbol {
     /// Virtual address.
@@ -47,21 +49,22 @@ pub(super) struct Symbol {
     name: usize,
 }
 
-/// The executable places of an ELF file.
+/// The executable code of an ELF file.
 #[derive(Debug, Clone)]
 pub(super) struct CodeMap {
-    /// Executable sections by address, or executable segments where there are no such sections.
+    /// Executable sections in the order of their addresses, or executable segments if there are no such
+    /// sections.
     pub(super) pieces: Vec<Code>,
-    /// Names of executable places, sorted.
+    /// Symbols of executable code, sorted by address.
     symbols: Vec<Symbol>,
     /// Range of the symbols' names in the file, or in `own_names`.
     names: Range<usize>,
-    /// Names that the file does not have as text.
+    /// Names that are not in the file as text, set by [`CodeMap::set_symbols`].
     own_names: Option<Vec<u8>>,
 }
 
 impl CodeMap {
-    /// Reads section headers and symbols of `bytes`, whose segments were read already.
+    /// Reads the section headers and symbols of `bytes`, whose segments have been read already.
     pub(super) fn parse(bytes: &[u8], segments: &[Segment]) -> Result<Self, ImageFault> {
         let sections = sections(bytes)?;
         let pieces = code(segments, &sections)?;
@@ -69,8 +72,8 @@ impl CodeMap {
         Ok(Self { pieces, symbols, names, own_names: None })
     }
 
-    /// Takes other symbols than the file's symbol table has; those outside of code are left out. An
-    /// instruction begins at each.
+    /// Replaces the symbols of the file's symbol table. Symbols outside code are left out. An instruction
+    /// must begin at each symbol.
     pub(super) fn set_symbols<'a>(&mut self, symbols: impl Iterator<Item = (u64, &'a str)>) {
         let mut names = Vec::new();
         self.symbols.clear();
@@ -88,7 +91,7 @@ impl CodeMap {
         self.own_names = Some(names);
     }
 
-    /// The address of the symbol called `name`.
+    /// Returns the address of the symbol `name`.
     pub(super) fn address_of(&self, bytes: &[u8], name: &str) -> Option<u64> {
         let names = self.own_names.as_deref().unwrap_or(bytes);
         let is = |symbol: &&Symbol| {
@@ -98,7 +101,7 @@ impl CodeMap {
         self.symbols.iter().find(is).map(|symbol| symbol.address)
     }
 
-    /// Where in the file the code at virtual `address` is.
+    /// Returns the offset in the file of the code at virtual `address`.
     pub(super) fn file_offset(&self, address: u64) -> Option<usize> {
         self.pieces.iter().find_map(|piece| {
             let at = usize::try_from(address.checked_sub(piece.address)?).ok()?;
@@ -106,14 +109,14 @@ impl CodeMap {
         })
     }
 
-    /// Symbols with an address in `range`, by address.
+    /// Returns the symbols with an address in `range`, in the order of their addresses.
     pub(super) fn symbols_in(&self, range: Range<u64>) -> &[Symbol] {
         let start = self.symbols.partition_point(|symbol| symbol.address < range.start);
         let end = self.symbols.partition_point(|symbol| symbol.address < range.end);
         &self.symbols[start..end.max(start)]
     }
 
-    /// A symbol's name, made fit for one line of output.
+    /// Returns a symbol's name, escaped for one line of output.
     pub(super) fn symbol_name(&self, bytes: &[u8], symbol: &Symbol) -> String {
         let names = self.own_names.as_deref().unwrap_or(bytes);
         let tail = names.get(symbol.name..self.names.end).unwrap_or_default();
@@ -165,7 +168,7 @@ fn sections(bytes: &[u8]) -> Result<Vec<Section>, ImageFault> {
     Ok(sections)
 }
 
-/// The section called `name` in a file whose headers were read already: where in the file it is, and
+/// Returns the section `name` of a file whose headers have been read already: its range in the file and
 /// the virtual address of its first byte.
 pub(super) fn section(bytes: &[u8], name: &str) -> Option<(Range<usize>, u64)> {
     let sections = sections(bytes).ok()?;
@@ -179,8 +182,8 @@ pub(super) fn section(bytes: &[u8], name: &str) -> Option<(Range<usize>, u64)> {
     Some((sections[index].file.clone(), sections[index].address))
 }
 
-/// The executable code of the file. No more bytes in all than a file may have, so that headers
-/// which name the same bytes again and again cannot make a sweep endless.
+/// Returns the executable code of the file. Its total length must not exceed that of the largest file, so
+/// that headers which name the same bytes repeatedly cannot make a sweep endless.
 fn code(segments: &[Segment], sections: &[Section]) -> Result<Vec<Code>, ImageFault> {
     let of_sections = sections
         .iter()

@@ -1,6 +1,6 @@
 //! Hand-made ELF files for the tests of this folder.
 
-/// Where the text of a fixture is linked and entered.
+/// Address at which the text of a fixture is linked and entered.
 pub(super) const TEXT_ADDRESS: u64 = 0x10_0000;
 /// Bytes of zero-filled memory after the text.
 pub(super) const BSS_BYTES: u64 = 0x3000;
@@ -8,7 +8,7 @@ pub(super) const BSS_BYTES: u64 = 0x3000;
 /// A function symbol: name and offset in the text.
 pub(super) type Function = (&'static str, u64);
 
-/// A linked guest: one executable segment, a PVH note, optionally sections and symbols.
+/// A linked guest: one executable segment, a PVH note, and optionally sections and symbols.
 #[derive(Clone)]
 pub(super) struct ElfFixture {
     /// Machine code.
@@ -119,7 +119,7 @@ pub(super) fn put64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-/// A small seeded generator (xorshift64*), so that a failing case can be named by its seed.
+/// A small seeded generator (xorshift64*), so that a failing case can be identified by its seed.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {

@@ -1,25 +1,25 @@
-//! Segments that are all of memory: what every way to start a vCPU begins with.
+//! Flat segments, which cover all of memory. Every mode of entry starts with them.
 
 use kvm_bindings::{kvm_segment, kvm_sregs};
 
-/// Which selectors, and of what kind.
+/// The selectors and the kind of a set of flat segments.
 pub(crate) struct FlatSegments {
-    /// Of CS.
+    /// Selector of CS.
     pub(crate) code: u16,
-    /// Of DS, ES, FS, GS and SS.
+    /// Selector of DS, ES, FS, GS and SS.
     pub(crate) data: u16,
-    /// Of the task.
+    /// Selector of the task register.
     pub(crate) task: u16,
-    /// Where its TSS is.
+    /// Address of the TSS.
     pub(crate) task_base: u64,
     /// Privilege level of code and data.
     pub(crate) privilege_level: u8,
-    /// 64-bit code, and not 32-bit.
+    /// True for 64-bit code, false for 32-bit code.
     pub(crate) is_64_bit: bool,
 }
 
 impl FlatSegments {
-    /// Loads them; there is no LDT.
+    /// Writes the segments to `sregs`. There is no LDT.
     pub(crate) fn load(&self, sregs: &mut kvm_sregs) {
         let data = kvm_segment {
             base: 0,
@@ -39,8 +39,8 @@ impl FlatSegments {
         let (db, l) = if self.is_64_bit { (0, 1) } else { (1, 0) };
         sregs.cs = kvm_segment { selector: self.code, type_: 0b1011, db, l, ..data };
         (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-        // A busy TSS of 0x68 bytes, as VM entry checks it (SDM vol. 3, "Checks on Guest Segment
-        // Registers").
+        // A busy TSS of 0x68 bytes, which the VM-entry checks require (SDM vol. 3, "Checks on Guest
+        // Segment Registers").
         sregs.tr = kvm_segment {
             base: self.task_base,
             limit: 0x67,

@@ -1,9 +1,9 @@
-//! The guest image: one ELF file that was checked whole before a byte of it reached guest memory.
+//! The guest image: an ELF file that is checked completely before any of it is copied to guest memory.
 //!
-//! A guest is an ELF64 x86-64 executable with a PVH entry note, as both an uncompressed Linux
-//! kernel (`vmlinux`, CONFIG_PVH) and the built-in guest are. Copying it to guest memory is
-//! `linux-loader`'s work; it runs only on what [`GuestImage::from_bytes`] accepted, and it is told
-//! not to look at notes (it takes the last note segment for the only one).
+//! A guest is an ELF64 x86-64 executable with a PVH entry note. Both an uncompressed Linux kernel
+//! (`vmlinux`, CONFIG_PVH) and the built-in guest have this form. `linux-loader` copies the image to
+//! guest memory. It runs only on an image that [`GuestImage::from_bytes`] accepted, and its own search
+//! for notes is turned off, because it takes the last note segment for the only one.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -16,115 +16,114 @@ use crate::boot::elf::Elf;
 use crate::boot::elf_code::CodeMap;
 use crate::mem::{GuestRam, layout};
 
-/// An image that cannot be used: which one, and why.
+/// An image that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("guest image {name}: {fault}")]
 pub struct ImageError {
-    /// The image's name, fit for one line of output.
+    /// The image's name, escaped for one line of output.
     pub name: String,
     /// What is wrong with it.
     pub fault: ImageFault,
 }
 
-/// What is wrong with an image. Each message is one line and says what to give instead, where the
-/// fault itself does not.
+/// What is wrong with an image. Each message is one line and says what to do, unless the fault itself
+/// implies it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs)] // The fields are the numbers in the messages.
+#[allow(missing_docs)] // The fields are the values in the messages.
 pub enum ImageFault {
-    /// Larger than the bound.
+    /// The file is larger than the limit.
     #[error(
         "{bytes} bytes are more than the {bytes_max} accepted; strip debug information from it"
     )]
     TooLarge { bytes: usize, bytes_max: usize },
-    /// No ELF magic number.
+    /// The file has no ELF magic number.
     #[error("not an ELF file; give an x86-64 ELF executable")]
     NotElf,
-    /// A Linux bzImage.
+    /// The file is a Linux bzImage.
     #[error("a compressed kernel (bzImage); give it with --kernel, not with --guest")]
     CompressedKernel,
-    /// No bzImage where one was asked for.
+    /// The file is not a bzImage, but one is required.
     #[error("not a Linux kernel (bzImage); give a distribution's /boot/vmlinuz")]
     NotKernel,
-    /// A bzImage without what is needed here.
+    /// A bzImage of a boot protocol that is too old.
     #[error(
-        "boot protocol {}.{:02}, at least 2.12 (Linux 3.8) is needed; give a newer kernel",
+        "boot protocol {}.{:02}, but at least 2.12 (Linux 3.8) is required; give a newer kernel",
         version >> 8,
         version & 0xFF
     )]
     OldBootProtocol { version: u16 },
-    /// A payload that nothing here unpacks.
+    /// The payload has a compression that is not supported.
     #[error(
-        "its payload is packed with {name}; gzip, xz, zstd and LZ4 are unpacked here: build the kernel with one of these"
+        "its payload is compressed with {name}; gzip, xz, zstd and LZ4 are supported: build the kernel with one of these"
     )]
     Compression { name: &'static str },
-    /// A payload that does not unpack.
+    /// The payload cannot be decompressed.
     #[error("its {kind} payload cannot be unpacked: {reason}; copy the file again")]
     Unpack { kind: &'static str, reason: String },
-    /// An instruction that would have to be rewritten and has no room for it, or a place that is not
-    /// as expected.
-    #[error("{what}; run it anyway with --forbidden warn at the price of divergences")]
+    /// An instruction that must be rewritten is too short, or the code is not as expected.
+    #[error("{what}; run it anyway with --forbidden warn, which may cause divergences")]
     NotRewritable { what: String },
-    /// ELF for 32-bit machines.
+    /// The ELF file is for 32-bit machines.
     #[error("a 32-bit ELF file; give a 64-bit one")]
     ThirtyTwoBit,
-    /// A bzImage without a 64-bit entry.
+    /// The bzImage has no 64-bit entry.
     #[error("a 32-bit kernel; give a 64-bit one (amd64)")]
     ThirtyTwoBitKernel,
-    /// ELF for another processor.
+    /// The ELF file is for another processor.
     #[error("built for ELF machine {machine}, not for x86-64 (62)")]
     OtherMachine { machine: u16 },
-    /// `ET_DYN`.
-    #[error("position-independent (ET_DYN), and nothing here relocates it; link it with -no-pie")]
+    /// The ELF type is `ET_DYN`.
+    #[error("position-independent (ET_DYN), which is not supported; link it with -no-pie")]
     PositionIndependent,
-    /// Neither `ET_EXEC` nor `ET_DYN`.
+    /// The ELF type is neither `ET_EXEC` nor `ET_DYN`.
     #[error("ELF type {kind} is not an executable (2); link it first")]
     NotExecutable { kind: u16 },
-    /// The file ends before something it announces.
+    /// The file ends before something that it announces.
     #[error("truncated: the file ends inside or before {what}; copy it again")]
     Truncated { what: &'static str },
-    /// More headers than accepted.
-    #[error("{count} {what}, outside of 1 to {max}; strip the file")]
+    /// The file has more headers than accepted, or none.
+    #[error("{count} {what}, but 1 to {max} are supported; strip the file")]
     TooMany { what: &'static str, count: usize, max: usize },
-    /// Contradicts itself or the ELF specification.
+    /// The file contradicts itself or the ELF specification.
     #[error("malformed: {what}; link it again")]
     Malformed { what: &'static str },
-    /// No `XEN_ELFNOTE_PHYS32_ENTRY`.
+    /// The file has no `XEN_ELFNOTE_PHYS32_ENTRY`.
     #[error("no PVH entry note (Xen, type 18); build the kernel with CONFIG_PVH=y")]
     NoPvhEntry,
-    /// The entry note points to nowhere.
-    #[error("PVH entry {entry:#x} is in no loaded segment; correct the note")]
+    /// The entry note points outside the loaded segments.
+    #[error("PVH entry {entry:#x} is outside every loaded segment; correct the note")]
     EntryOutside { entry: u32 },
-    /// Where boot data and the legacy hole are.
+    /// A segment is where boot data and the legacy hole are.
     #[error(
-        "a segment at {address:#x} is below {:#x}, where boot data lies; link it higher",
+        "a segment at {address:#x} is below {:#x}, in the area of boot data; link it higher",
         layout::HIGH_MEMORY
     )]
     SegmentBelow { address: u64 },
-    /// Two segments claim one address.
+    /// Two segments contain the same address.
     #[error("two segments overlap at physical address {address:#x}; link it again")]
     SegmentsOverlap { address: u64 },
-    /// Guest memory is too small, or the image is linked beyond it.
+    /// Guest memory is too small, or the image is linked beyond its end.
     #[error(
         "a segment at {start:#x}..{end:#x} is outside of guest memory, which ends at {memory_end:#x}; give the guest more memory"
     )]
     SegmentOutside { start: u64, end: u64, memory_end: u64 },
-    /// Guest memory is too small for what a kernel needs besides its segments.
+    /// Guest memory is too small for what the kernel needs besides its segments.
     #[error(
-        "it needs {needed} bytes of guest memory to start, and there are {memory_end}; give the guest more memory"
+        "it needs {needed} bytes of guest memory to start, but there are {memory_end}; give the guest more memory"
     )]
     MemoryTooSmall { needed: u64, memory_end: u64 },
-    /// Guest memory refused the bytes.
+    /// Writing to guest memory failed.
     #[error("cannot be written to guest memory: {reason}; report this, the image was checked")]
     Load { reason: String },
 }
 
-/// A loaded image, ready to be entered.
+/// A loaded image that is ready to be entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// Physical address of the first instruction, in 32-bit protected mode.
     pub pvh_entry: u32,
-    /// Physical address after the last byte of the image, its zero-filled part included.
+    /// Physical address after the last byte of the image, including its zero-filled part.
     pub image_end: u64,
 }
 
@@ -139,7 +138,11 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// Checks `bytes`, an ELF file known to the user as `name`. Accepts any bytes without panic.
+    /// Checks `bytes`, an ELF file known to the user as `name`. Arbitrary bytes never cause a panic.
+    ///
+    /// # Errors
+    ///
+    /// The file is not a guest image that can be loaded; see [`ImageFault`].
     pub fn from_bytes(
         name: &str,
         bytes: impl Into<Cow<'static, [u8]>>,
@@ -154,7 +157,11 @@ impl GuestImage {
         }
     }
 
-    /// Any static or dynamic ELF64 x86-64 program or library, to be swept, not to be run.
+    /// Reads a static or dynamic ELF64 x86-64 program or library that is to be swept, but not run.
+    ///
+    /// # Errors
+    ///
+    /// The file is not an ELF file of this kind.
     pub fn for_inspection(name: &str, bytes: Vec<u8>) -> Result<Self, ImageError> {
         let name = name.escape_debug().to_string();
         match Elf::parse_any(&bytes) {
@@ -166,29 +173,33 @@ impl GuestImage {
         }
     }
 
-    /// The name given to [`Self::from_bytes`], escaped for one line of output.
+    /// Returns the name given to [`Self::from_bytes`], escaped for one line of output.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// XXH3-64 of the file's bytes: hosts compare it, so it names this image to both.
+    /// Returns the XXH3-64 of the file's bytes. It identifies the image, and hosts compare it.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// The file.
+    /// Returns the bytes of the file.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Least guest memory in bytes that holds the image: the physical address after its last byte.
+    /// Returns the least guest memory that holds the image, bytes: the physical address after its last
+    /// byte.
     pub fn memory_bytes_min(&self) -> u64 {
         self.elf.segments.last().map_or(layout::HIGH_MEMORY, |segment| segment.end())
     }
 
-    /// Copies the segments into `ram` and makes the part of each that the file does not hold zero.
+    /// Copies the segments into `ram` and zeroes the part of each that is not in the file. Memory outside
+    /// the segments is not changed.
     ///
-    /// Memory outside of the segments is not touched.
+    /// # Errors
+    ///
+    /// A segment is outside guest memory.
     pub fn load(&self, ram: &GuestRam) -> Result<Entry, ImageError> {
         self.try_load(ram).map_err(|fault| ImageError { name: self.name.clone(), fault })
     }
@@ -215,8 +226,8 @@ pub(super) fn load_segments(elf: &Elf, bytes: &[u8], ram: &GuestRam) -> Result<(
             });
         }
     }
-    // An offset of zero leaves every address as it is and turns off the loader's own reading of
-    // notes, which is done already.
+    // An offset of zero keeps every address as it is and turns off the loader's own search for notes,
+    // which is done already.
     ElfLoader::load(ram, Some(GuestAddress(0)), &mut Cursor::new(bytes), None)
         .map_err(|error| ImageFault::Load { reason: error.to_string() })?;
     for segment in &elf.segments {
@@ -226,7 +237,8 @@ pub(super) fn load_segments(elf: &Elf, bytes: &[u8], ram: &GuestRam) -> Result<(
     Ok(())
 }
 
-/// Zeroes `start..end`, without touching pages that are zero already: fresh memory stays unbacked.
+/// Zeroes `start..end`. Pages that are zero already are not written, so that fresh memory stays
+/// unallocated.
 fn clear(ram: &GuestRam, start: u64, end: u64) -> Result<(), ImageFault> {
     let failed =
         |error: vm_memory::GuestMemoryError| ImageFault::Load { reason: error.to_string() };

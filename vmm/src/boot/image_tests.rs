@@ -32,7 +32,7 @@ const LOAD: usize = 64;
 const NOTE: usize = 176;
 
 #[test]
-fn good_image_loads_where_it_says() {
+fn valid_image_loads_at_its_addresses() {
     let bytes = fixture();
     let image = GuestImage::from_bytes("guest", bytes.clone()).unwrap();
     let ram = ram();
@@ -47,8 +47,11 @@ fn good_image_loads_where_it_says() {
     let mut memory = vec![0; HLT_LOOP.len() + BSS_BYTES as usize];
     ram.read_slice(&mut memory, GuestAddress(TEXT_ADDRESS)).unwrap();
     assert_eq!(memory[..3], HLT_LOOP);
-    assert!(memory[3..].iter().all(|&byte| byte == 0), "memory beyond the file is cleared");
-    assert_eq!(ram.read_obj::<u8>(after).unwrap(), 0x55, "and no further");
+    assert!(
+        memory[3..].iter().all(|&byte| byte == 0),
+        "memory of the segment beyond the file is zeroed"
+    );
+    assert_eq!(ram.read_obj::<u8>(after).unwrap(), 0x55, "memory after the segment is unchanged");
     assert_eq!(image.digest(), xxh3_64(&bytes));
 }
 
@@ -60,7 +63,7 @@ fn static_bytes_are_not_copied() {
 }
 
 #[test]
-fn each_wrong_file_has_its_own_reason() {
+fn each_invalid_file_is_refused_with_its_own_fault() {
     use ImageFault as F;
     assert_eq!(fault(Vec::new()), F::NotElf);
     assert_eq!(fault(b"#!/bin/sh\n".to_vec()), F::NotElf);
@@ -89,7 +92,7 @@ fn each_wrong_file_has_its_own_reason() {
         b[LOAD + 56..LOAD + 112].copy_from_slice(&load);
     });
     assert_eq!(overlap, F::SegmentsOverlap { address: TEXT_ADDRESS });
-    // A segment that is smaller in memory than in the file would be copied past its end.
+    // A segment that is smaller in memory than in the file would be copied beyond its end.
     assert!(matches!(changed(|b| put64(b, LOAD + 40, 0)), F::Malformed { .. }));
     assert!(matches!(changed(|b| put64(b, LOAD + 24, u64::MAX - 1)), F::Malformed { .. }));
 }
@@ -121,7 +124,7 @@ fn name_with_control_characters_stays_one_line() {
     assert!(error.to_string().chars().all(|c| !c.is_control()), "{error}");
 }
 
-/// What a user can do with any file; returns whether it was an image.
+/// Does what a user can do with any file. Returns whether it was a valid image.
 fn exercise(ram: &GuestRam, bytes: Vec<u8>) -> bool {
     let Ok(image) = GuestImage::from_bytes("fuzz", bytes) else { return false };
     let report = sweep::sweep(&image);
@@ -145,7 +148,7 @@ fn random_bytes_never_panic() {
     for seed in 1..=3_000u64 {
         let mut random = Random(seed);
         let mut bytes: Vec<u8> = (0..random.below(600)).map(|_| random.next() as u8).collect();
-        // Half of them get far enough to be looked at.
+        // Half of them have a valid identity, so that the rest is parsed as well.
         if seed % 2 == 0 && bytes.len() > 64 {
             bytes[..20].copy_from_slice(&fixture()[..20]);
         }
@@ -180,5 +183,5 @@ fn mutated_images_never_panic_and_load_only_inside_memory() {
         }
         accepted += u32::from(exercise(&ram, bytes));
     }
-    assert!(accepted > 500, "mutations that still are images: {accepted}");
+    assert!(accepted > 500, "mutations that are still valid images: {accepted}");
 }

@@ -1,23 +1,23 @@
-//! Everything that happens before the first instruction of the guest, and nothing after it.
+//! Everything that is prepared before the first instruction of the guest.
 //!
 //! ```text
 //! file bytes --> image (elf) --> GuestRam          what runs
 //!                  |   `--> sweep (rules)          may it run here and be replayed?
 //!                  `--> pvh --> start info, memory map, registers
-//! supported CPUID --> cpu_model                    what the guest is told about its processor
+//! supported CPUID --> cpu_model                    what the guest learns about its processor
 //! /sys, /proc, /dev --> host_checks                can this host run it at all?
 //! ```
 //!
-//! Nothing in this folder calls an ioctl or keeps state: each part is a function of its arguments,
-//! so primary and backup, given the same arguments, prepare the same machine.
+//! This folder makes no ioctl and keeps no state. Each part is a function of its arguments, so primary
+//! and backup prepare the same machine from the same arguments.
 //!
-//! | file | owns |
+//! | file | contents |
 //! |---|---|
-//! | [`image`] | the guest image: one validated ELF file, its digest, its way into guest memory |
-//! | `elf`, `elf_code`, `notes` | the bounded ELF64 reader beneath it |
+//! | [`image`] | the guest image: one validated ELF file, its digest, loading into guest memory |
+//! | `elf`, `elf_code`, `notes` | the bounded ELF64 reader that it uses |
 //! | [`linux`] | Linux kernels: bzImage, the determinism pass, the 64-bit boot protocol |
 //! | [`pvh`] | the PVH boot ABI: start information and the initial registers |
-//! | `flat` | segments that are all of memory, for every mode |
+//! | `flat` | flat segments, for every entry mode |
 //! | [`sweep`] | the search of executable code for instructions that cannot be replayed |
 //! | [`rules`] | which instructions those are, and why |
 //! | [`cpu_model`] | the fixed processor that the guest sees, compared between hosts |

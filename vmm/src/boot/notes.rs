@@ -1,6 +1,6 @@
-//! The PVH entry note of an ELF file, the one note that a loader has to understand.
+//! The PVH entry note of an ELF file, which is the only note that a loader must understand.
 //!
-//! A note is a header of three words (bytes of the name, bytes of the value, type), the name and
+//! A note consists of a header of three words (bytes of the name, bytes of the value, type), the name and
 //! the value, each padded to 4 bytes (ELF specification 1.2, "Note Section";
 //! linux/include/linux/elfnote.h).
 
@@ -18,10 +18,11 @@ struct Note<'a> {
     value: &'a [u8],
 }
 
-/// The physical address of the 32-bit entry that a note segment's bytes name, if they do.
+/// Returns the physical address of the 32-bit entry that a note segment names, or `None` if it names
+/// none.
 ///
-/// A chain of notes that does not add up ends the search without an error: other tools' notes are
-/// not ours to judge.
+/// A malformed chain of notes ends the search without an error, because the notes of other tools are none
+/// of this loader's concern.
 pub(super) fn pvh_entry(mut bytes: &[u8]) -> Result<Option<u32>, ImageFault> {
     let mut found = None;
     while let Some((note, rest)) = split_note(bytes) {
@@ -52,7 +53,7 @@ fn split_padded(bytes: &[u8], count: u32) -> Option<(&[u8], &[u8])> {
     Some((field, &bytes[count.next_multiple_of(4).min(bytes.len())..]))
 }
 
-/// The value is a 32-bit address; some Linux kernels write it in 64 bits.
+/// Decodes the entry's address. It is a 32-bit value, but some Linux kernels write 64 bits.
 fn entry_value(value: &[u8]) -> Result<u32, ImageFault> {
     let wide = match value.len() {
         4 => u64::from(u32_at(value, 0)),

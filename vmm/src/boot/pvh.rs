@@ -1,9 +1,9 @@
-//! The PVH boot ABI: what lies in guest memory and in the registers at the first instruction.
+//! The PVH boot ABI: the contents of guest memory and of the registers at the first instruction.
 //!
-//! Sources: xen `docs/misc/pvh.pandoc` ("x86/HVM direct boot ABI") for the machine state,
-//! xen `include/public/arch-x86/hvm/start_info.h` for the structures, and Linux
-//! `arch/x86/platform/pvh/{head.S,enlighten.c}` for what a kernel makes of them (the first module
-//! is its initrd; it requires a memory map in start information of version 1).
+//! Sources: xen `docs/misc/pvh.pandoc` ("x86/HVM direct boot ABI") for the machine state, xen
+//! `include/public/arch-x86/hvm/start_info.h` for the structures, and Linux
+//! `arch/x86/platform/pvh/{head.S,enlighten.c}` for how a kernel uses them (the first module is its
+//! initrd; it requires a memory map in start information of version 1).
 //!
 //! The memory map follows `mem::layout`; nothing here depends on the host.
 
@@ -27,15 +27,16 @@ const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
 /// Bit 1 of RFLAGS, always 1 (Intel SDM vol. 1, 3.4.3).
 const RFLAGS_FIXED: u64 = 1 << 1;
-/// Selectors are unspecified by the ABI. These leave room for the null descriptor.
+/// The ABI does not specify the selectors. These leave room for the null descriptor.
 const CODE_SELECTOR: u16 = 0x10;
 const DATA_SELECTOR: u16 = 0x18;
 const TASK_SELECTOR: u16 = 0x20;
 
-/// What the user gives a guest besides its image.
+/// Boot data that the user provides in addition to the image.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BootInfo<'a> {
-    /// Kernel command line; no NUL, and with its end shorter than `layout::COMMAND_LINE_MAX` bytes.
+    /// Kernel command line without NUL. With its terminating zero it has at most
+    /// `layout::COMMAND_LINE_MAX` bytes.
     pub command_line: &'a str,
     /// Initial RAM disk: module 0 of the start information, at the end of guest memory.
     pub initrd: Option<&'a [u8]>,
@@ -44,36 +45,40 @@ pub struct BootInfo<'a> {
 /// Boot data that does not fit this machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs)] // The fields are the numbers in the messages.
+#[allow(missing_docs)] // The fields are the values in the messages.
 pub enum PvhError {
-    /// Over the bound.
+    /// The command line is too long.
     #[error("the command line has {bytes} bytes, at most {bytes_max} fit; shorten it")]
     CommandLineTooLong { bytes: usize, bytes_max: usize },
-    /// The guest would see only what comes before it.
+    /// The command line contains a NUL: the guest would see only the part before it.
     #[error("the command line has a NUL at byte {at}; remove it")]
     CommandLineNul { at: usize },
-    /// No room between the image and the end of memory.
+    /// The initrd does not fit between the image and the end of memory.
     #[error(
         "the initrd of {bytes} bytes does not fit above the image ({room} bytes free); give the guest more memory"
     )]
     InitrdTooLarge { bytes: u64, room: u64 },
-    /// Not one piece of RAM from zero, within the bounds of `mem::layout`.
+    /// Guest memory is not one region from address 0 with a size within the limits of `mem::layout`.
     #[error(
-        "guest memory of {bytes} bytes is not one piece of {} to {} bytes from address 0; choose a size between these",
+        "guest memory of {bytes} bytes is not one region of {} to {} bytes from address 0; choose a size between these",
         layout::MEMORY_MIN,
         layout::MEMORY_MAX
     )]
     Memory { bytes: u64 },
-    /// A kernel that guest memory does not hold.
+    /// A kernel cannot be loaded into guest memory.
     #[error("kernel {name}: {fault}")]
     Kernel { name: String, fault: crate::boot::image::ImageFault },
-    /// Guest memory refused the bytes.
+    /// Writing to guest memory failed.
     #[error("boot data cannot be written to guest memory: {reason}; report this")]
     Write { reason: String },
 }
 
-/// Writes start information, memory map, command line and modules into `ram` for a guest that was
-/// loaded as `entry`. Call it after the image is loaded.
+/// Writes start information, memory map, command line and modules into `ram` for a guest that was loaded
+/// as `entry`. Call it after the image has been loaded.
+///
+/// # Errors
+///
+/// The boot data does not fit this machine; see [`PvhError`].
 pub fn write_boot_info(ram: &GuestRam, entry: Entry, info: &BootInfo<'_>) -> Result<(), PvhError> {
     let memory_bytes = ram.last_addr().0.saturating_add(1);
     let whole = usize::try_from(memory_bytes)
@@ -109,7 +114,8 @@ pub fn write_boot_info(ram: &GuestRam, entry: Entry, info: &BootInfo<'_>) -> Res
         .map_err(|error| PvhError::Write { reason: error.to_string() })
 }
 
-/// RAM below the legacy hole, the hole, RAM from 1 MiB on; PCI windows are outside of all three.
+/// Returns the memory map: RAM below the legacy hole, the hole, RAM from 1 MiB on. The PCI windows are
+/// outside all three.
 fn memory_map(memory_bytes: u64) -> [hvm_memmap_table_entry; 3] {
     let piece = |start: u64, end: u64, type_: u32| hvm_memmap_table_entry {
         addr: start,
@@ -159,16 +165,16 @@ fn write(ram: &GuestRam, at: u64, bytes: &[u8]) -> Result<(), PvhError> {
         .map_err(|error| PvhError::Write { reason: error.to_string() })
 }
 
-/// The vCPU at the first instruction.
+/// The vCPU state at the first instruction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InitialState {
     /// All general registers.
     pub regs: kvm_regs,
-    /// What the other registers are.
+    /// The mode, which determines all other registers.
     pub mode: EntryMode,
 }
 
-/// The mode that a guest is entered in.
+/// The mode in which a guest is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryMode {
     /// PVH: 32-bit protected mode, flat segments, no paging.
@@ -177,7 +183,7 @@ pub enum EntryMode {
     Long,
 }
 
-/// The state that enters a guest at `entry` with EBX pointing to the start information.
+/// Returns the state that enters a guest at `entry` with EBX pointing to the start information.
 pub fn initial_state(entry: u32) -> InitialState {
     InitialState {
         regs: kvm_regs {
@@ -190,13 +196,13 @@ pub fn initial_state(entry: u32) -> InitialState {
     }
 }
 
-/// The state that enters a Linux kernel at its ELF entry.
+/// Returns the state that enters a Linux kernel at its ELF entry.
 pub fn linux_state(entry: u64) -> InitialState {
     InitialState { regs: linux::registers(entry), mode: EntryMode::Long }
 }
 
 impl InitialState {
-    /// Changes what KVM gave a new vCPU to what the ABI demands; leaves the APIC base alone.
+    /// Changes the registers of a new vCPU to those that the ABI requires. The APIC base is not changed.
     pub fn apply(&self, sregs: &mut kvm_sregs) {
         match self.mode {
             EntryMode::Protected => apply_protected(sregs),

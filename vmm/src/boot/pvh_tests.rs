@@ -11,7 +11,7 @@ fn line(command_line: &str) -> BootInfo<'_> {
     BootInfo { command_line, initrd: None }
 }
 
-/// Field values straight from start_info.h, by offset.
+/// Reads a field of start_info.h at its offset.
 fn word(ram: &GuestRam, at: u64) -> u64 {
     ram.read_obj(GuestAddress(at)).unwrap()
 }
@@ -21,7 +21,7 @@ fn half(ram: &GuestRam, at: u64) -> u32 {
 }
 
 #[test]
-fn start_info_is_what_the_header_file_says() {
+fn start_info_has_the_layout_of_the_header_file() {
     let ram = ram(MEMORY_BYTES);
     write_boot_info(&ram, ENTRY, &line("console=ttyS0")).unwrap();
     let start = layout::PVH_START_INFO;
@@ -71,7 +71,7 @@ fn initrd_over_the_image_is_refused() {
 }
 
 #[test]
-fn command_line_has_a_bound_and_no_nul() {
+fn command_line_too_long_or_with_a_nul_is_refused() {
     let ram = ram(MEMORY_BYTES);
     let longest = "x".repeat(layout::COMMAND_LINE_MAX - 1);
     write_boot_info(&ram, ENTRY, &line(&longest)).unwrap();
@@ -84,7 +84,7 @@ fn command_line_has_a_bound_and_no_nul() {
 }
 
 #[test]
-fn memory_that_is_not_one_piece_from_zero_is_refused() {
+fn memory_that_is_not_one_region_from_zero_is_refused() {
     let small = ram(1 << 20);
     let split = [(GuestAddress(0), 16 << 20), (GuestAddress(32 << 20), 16 << 20)];
     let shifted = [(GuestAddress(4096), 32 << 20)];
@@ -101,7 +101,7 @@ fn initial_state_is_flat_protected_mode_without_paging() {
     let state = initial_state(0x0010_0040);
     assert_eq!((state.regs.rip, state.regs.rbx), (0x0010_0040, layout::PVH_START_INFO));
     assert_eq!(state.regs.rflags, 2, "VM, IF and TF are clear");
-    // Whatever was there before must not show through.
+    // No previous value may remain.
     let mut dirty =
         kvm_sregs { cr0: u64::MAX, cr3: 1, cr4: u64::MAX, efer: u64::MAX, ..kvm_sregs::default() };
     dirty.cs.l = 1;

@@ -1,37 +1,38 @@
-//! Which instructions cannot be replayed, and why: the sweep's knowledge, one table.
+//! The table of instructions that cannot be replayed, and the reason for each.
 //!
-//! Replay needs every instruction either to be a function of the guest's state or to pass through
-//! the one door as an exit. The verdicts hold for the weakest host known, a KVM that runs guest
-//! user code natively, unconfined by VMX or SVM controls: there CPUID masking hides an instruction
-//! but does not disable it. What VMX or SVM could intercept but stock KVM leaves native
-//! (RDRAND, RDPID) is no better there.
+//! Replay requires that every instruction is either a function of the guest's state or an exit that
+//! passes the nondeterminism boundary. The verdicts hold for the weakest known host: a KVM that runs
+//! guest user code natively, without VMX or SVM controls. There, CPUID masking hides an instruction but
+//! does not disable it. An instruction that VMX or SVM could intercept but stock KVM does not (RDRAND,
+//! RDPID) is no better on such hosts.
 //!
-//! Considered and left out, because their results are guest state: SGDT, SIDT, SLDT, STR, SMSW,
-//! RDFSBASE and its kin, PUSHF, LSL, XCR0 writes (an exit), RDPKRU, PAUSE (its exits complete no
-//! instruction), CLFLUSH and prefetches, and BMI1/BMI2, which are VEX-encoded but touch no vector
-//! state. HLE prefixes (XACQUIRE) are left out too: an elision that aborts is run again.
+//! The following were considered and left out because their results are guest state: SGDT, SIDT, SLDT,
+//! STR, SMSW, RDFSBASE and similar instructions, PUSHF, LSL, XCR0 writes (an exit), RDPKRU, PAUSE (its
+//! exits complete no instruction), CLFLUSH and prefetches, and BMI1/BMI2, which are VEX-encoded but use
+//! no vector state. HLE prefixes (XACQUIRE) are left out as well: a lock elision that aborts is executed
+//! again.
 
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic};
 use serde::Serialize;
 
-/// What a found instruction means for a guest that is to be replayed.
+/// What an instruction means for a guest that is to be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Diverges if it is executed: its result is a fresh fact of the host, and nothing traps it.
+    /// Diverges if it is executed: its result is a property of the host, and nothing traps it.
     Forbidden,
-    /// Diverges on some hosts, or between hosts of different kinds; exact on others.
+    /// Diverges on some hosts, or between hosts of different kinds. It is exact on others.
     Warned,
-    /// Handled by the machine; listed because the guest must keep its side of the contract.
+    /// Handled by the machine. It is listed because the guest must fulfil its part of the guest contract.
     AllowedNote,
 }
 
-/// A rule that an instruction falls under.
+/// The rule that applies to an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// How bad it is.
+    /// The verdict.
     pub verdict: Verdict,
-    /// One clause, for people: what the instruction does to a replay.
+    /// One clause for a message: what the instruction does to a replay.
     pub why: &'static str,
 }
 
@@ -42,37 +43,37 @@ const TSC_AUX: Rule = forbidden(
 const PROCESSOR_ID: Rule = forbidden("reads the host's processor number, which cannot be trapped");
 const PROCESSOR_CLOCK: Rule = forbidden("reads the host's clock counters, which cannot be trapped");
 const TIMED_WAIT: Rule =
-    forbidden("waits for a time of the host's and tells the guest by its flags how that ended");
-const TRANSACTION: Rule = forbidden("begins a transaction, which aborts whenever the host likes");
+    forbidden("waits for a host time and reports in the flags how the wait ended");
+const TRANSACTION: Rule = forbidden("begins a transaction, which the host may abort at any time");
 
-const COUNTER: Rule =
-    warned("counts host events if the host gives the guest a counter; faults if not");
+const COUNTER: Rule = warned("reads host event counters if the host provides them; faults if not");
 const EXTENDED_CONTROL: Rule = warned(
-    "shows the host's XCR0, and with ecx=1 which state parts the processor happens to have in use",
+    "returns the host's XCR0, and with ecx=1 which state components the processor has in use",
 );
 const EXTENDED_SAVE: Rule =
-    warned("writes which state parts the processor happens to have in use; the CPU model hides it");
+    warned("writes which state components the processor has in use; the CPU model hides it");
 const VECTOR: Rule = warned(
-    "the CPU model hides AVX and its kin: faults where that is enforced, runs where it is not",
+    "the CPU model hides AVX and later vector extensions: faults where that is enforced, runs where it is not",
 );
 const SYSTEM_CALL: Rule = warned(
-    "where KVM runs guest user code natively it arrives at its handler still at CPL3, on VMX and SVM at CPL0",
+    "where KVM runs guest user code natively it reaches its handler at CPL3, on VMX and SVM at CPL0",
 );
 const SOFTWARE_INTERRUPT: Rule =
     warned("faults where KVM runs guest user code natively, works on VMX and SVM");
 const HYPERCALL: Rule =
-    warned("is answered by KVM itself, past the one door; some calls read the host's clock");
+    warned("is answered by KVM itself and not logged; some calls read the host's clock");
 const MONITOR: Rule =
-    warned("the CPU model hides MONITOR: some hosts make it a fault, others a no-operation");
+    warned("the CPU model hides MONITOR: it faults on some hosts and does nothing on others");
 
 const TIME_STAMP: Rule =
     note("trapped at CPL3 by CR4.TSD and answered from the log; at CPL0 nothing traps it");
 const IDENTIFICATION: Rule =
-    note("answers from the fixed CPU model, which both hosts compare before they pair");
+    note("answered from the fixed CPU model, which both hosts compare at the handshake");
 const MODEL_REGISTER: Rule =
     note("exact unless ecx names a clock or an event counter (IA32_TSC, IA32_MPERF, IA32_APERF)");
-const APPROXIMATION: Rule =
-    note("its last bits differ between processor vendors; paired hosts have the same CPU model");
+const APPROXIMATION: Rule = note(
+    "its last bits differ between processor vendors; the hosts of a pair have the same CPU model",
+);
 
 const fn forbidden(why: &'static str) -> Rule {
     Rule { verdict: Verdict::Forbidden, why }
@@ -86,7 +87,8 @@ const fn note(why: &'static str) -> Rule {
     Rule { verdict: Verdict::AllowedNote, why }
 }
 
-/// The rule for a valid instruction, or `None` if it is a function of the guest's state.
+/// Returns the rule for a valid instruction, or `None` if the instruction is a function of the guest's
+/// state.
 pub fn rule_for(instruction: &Instruction) -> Option<Rule> {
     use Mnemonic as M;
     let rule = match instruction.mnemonic() {
@@ -134,7 +136,8 @@ pub fn rule_for(instruction: &Instruction) -> Option<Rule> {
     Some(rule)
 }
 
-/// True for AVX, AVX-512, AMX and XOP: state beyond SSE, saved by XSAVE only.
+/// Whether an instruction belongs to AVX, AVX-512, AMX or XOP, whose state goes beyond SSE and is saved
+/// only by XSAVE.
 fn touches_vector_state(instruction: &Instruction) -> bool {
     use CpuidFeature as F;
     let legacy = matches!(instruction.encoding(), EncodingKind::Legacy | EncodingKind::D3NOW);

@@ -1,20 +1,19 @@
-//! A search of an image's executable code for instructions that cannot be replayed.
+//! The sweep: a search of an image's executable code for instructions that cannot be replayed.
 //!
-//! # How the sweep keeps in step
+//! # How the sweep stays aligned with the instructions
 //!
-//! Code is decoded from its first byte to its last, one instruction after the other, so a byte
-//! pattern inside an operand is not taken for an instruction (a search for bytes finds more than
-//! twice the `rdtsc`s that a kernel has). What can put a linear sweep out of step is data between
-//! functions, and code of another mode (a PVH entry is 32-bit code, read here as 64-bit). Two
-//! things put it back:
+//! Code is decoded from its first byte to its last, one instruction after the other. So a byte pattern
+//! inside an operand is not taken for an instruction; a search for bytes finds more than twice as many
+//! `rdtsc`s as a kernel has. A linear sweep can lose the alignment at data between functions and at code
+//! of another mode (a PVH entry is 32-bit code, read here as 64-bit). Two rules restore it:
 //!
-//! - Decoding starts anew at every function symbol; an instruction never reaches across one.
-//! - After bytes that are no instruction, decoding goes on one byte further.
+//! - Decoding restarts at every function symbol. An instruction never extends across one.
+//! - After bytes that are not an instruction, decoding continues one byte further.
 //!
-//! Data that happens to decode is still reported: a false alarm names its symbol, costs the user a
-//! look and can be overridden, a missed instruction costs a divergence. For the same reason the
-//! sweep does not ask whether code is reachable. It cannot see code that the guest writes or loads
-//! later; for that there are the register digests of replay.
+//! Data that happens to decode is reported. A false alarm names its symbol, takes the user a moment to
+//! check and can be overridden; a missed instruction causes a divergence. For the same reason the sweep
+//! does not test whether code is reachable. It cannot see code that the guest writes or loads later; the
+//! vCPU digests of the replay detect divergences caused by such code.
 
 use std::fmt::Write as _;
 
@@ -25,10 +24,10 @@ use crate::boot::elf_code::{Code, CodeMap};
 use crate::boot::image::GuestImage;
 use crate::boot::rules::{self, Rule, Verdict};
 
-/// Most findings listed of each verdict; the rest is counted.
+/// Most findings that are listed for each verdict; further ones are only counted.
 pub const LISTED_MAX: usize = 16_384;
 
-/// An instruction that replay has to know about.
+/// An instruction that matters for replay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Lower-case mnemonic.
@@ -41,65 +40,66 @@ pub struct Finding {
     pub length: u8,
     /// Nearest symbol before it in the same section, `name+0xoffset`; `None` in stripped images.
     pub symbol: Option<String>,
-    /// How bad it is.
+    /// The verdict.
     pub verdict: Verdict,
-    /// One clause on what it does to a replay.
+    /// One clause: what the instruction does to a replay.
     pub why: &'static str,
 }
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SweepReport {
-    /// By address, at most [`LISTED_MAX`] of each verdict.
+    /// Findings in the order of their addresses, at most [`LISTED_MAX`] of each verdict.
     pub findings: Vec<Finding>,
-    /// Forbidden instructions, listed or not.
+    /// Number of forbidden instructions, listed or not.
     pub forbidden: u64,
-    /// Warned instructions, listed or not.
+    /// Number of instructions with a warning, listed or not.
     pub warned: u64,
-    /// Instructions allowed with a note, listed or not.
+    /// Number of instructions allowed with a note, listed or not.
     pub noted: u64,
-    /// Executable bytes looked at.
+    /// Number of executable bytes that were decoded.
     pub bytes_swept: u64,
-    /// Bytes at which no instruction begins: data, padding, or code of another mode.
+    /// Number of bytes at which no instruction begins: data, padding, or code of another mode.
     pub undecodable: u64,
 }
 
-/// What to do with an image that holds forbidden instructions.
+/// What to do with an image that contains forbidden instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SweepPolicy {
-    /// Do not run it.
+    /// Refuse to run it.
     #[default]
     Refuse,
-    /// Run it: it may never execute them. If it does, the backup diverges and has to be healed.
+    /// Run it, because it may never execute them. If it does, the backup diverges and must be repaired by
+    /// a checkpoint.
     Warn,
 }
 
-/// An image refused for its instructions.
+/// An image was refused because of its instructions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SweepError {
-    /// Forbidden instructions under [`SweepPolicy::Refuse`].
+    /// The image has forbidden instructions, and the policy is [`SweepPolicy::Refuse`].
     #[error(
-        "the guest has a forbidden instruction: {mnemonic} at {place}{more}; it {why}; rebuild the guest without it, or run it anyway with --forbidden warn at the price of divergences"
+        "the guest has a forbidden instruction: {mnemonic} at {place}{more}; it {why}; rebuild the guest without it, or run it anyway with --forbidden warn, which may cause divergences"
     )]
     Forbidden {
-        /// The first one's mnemonic.
+        /// Mnemonic of the first one.
         mnemonic: String,
         /// Its address, with its symbol if known.
         place: String,
-        /// How many more there are, as a clause; empty if none.
+        /// A clause that says how many more there are; empty if there are none.
         more: String,
-        /// What it does to a replay.
+        /// What the instruction does to a replay.
         why: &'static str,
     },
 }
 
-/// Searches all executable code of `image`.
+/// Sweeps all executable code of `image`.
 pub fn sweep(image: &GuestImage) -> SweepReport {
     sweep_with(image.bytes(), image.code_map(), rules::rule_for)
 }
 
-/// Searches all executable code that `map` knows in `bytes`, by the rules that `rule_for` gives.
+/// Sweeps all executable code of `bytes` that `map` lists, by the rules of `rule_for`.
 pub(super) fn sweep_with(
     bytes: &[u8],
     map: &CodeMap,
@@ -118,8 +118,12 @@ pub(super) fn sweep_with(
     report
 }
 
-/// Judges a report: the reason not to run the guest, or lines to print about it, worst first;
-/// those that begin with "note" ask nothing of anybody.
+/// Applies `policy` to a report. Returns the lines to print about the guest, worst first. Lines that
+/// begin with "note" require no action.
+///
+/// # Errors
+///
+/// The guest must not be run.
 pub fn check(report: &SweepReport, policy: SweepPolicy) -> Result<Vec<String>, SweepError> {
     let first = report.findings.iter().find(|finding| finding.verdict == Verdict::Forbidden);
     if let (SweepPolicy::Refuse, Some(first)) = (policy, first) {
@@ -133,7 +137,7 @@ pub fn check(report: &SweepReport, policy: SweepPolicy) -> Result<Vec<String>, S
     Ok(warnings(report))
 }
 
-/// One line for each verdict, mnemonic class and reason, worst first.
+/// Returns one line for each verdict and reason, worst first.
 fn warnings(report: &SweepReport) -> Vec<String> {
     let mut groups: Vec<(&Finding, u64)> = Vec::new();
     for finding in &report.findings {
@@ -147,7 +151,7 @@ fn warnings(report: &SweepReport) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for (first, count) in groups {
         let kind = match first.verdict {
-            Verdict::Forbidden => "forbidden instruction, run all the same",
+            Verdict::Forbidden => "forbidden instruction, run anyway",
             Verdict::Warned => "doubtful instruction",
             Verdict::AllowedNote => "note",
         };
@@ -172,7 +176,8 @@ fn place(finding: &Finding) -> String {
     }
 }
 
-/// Calls `each` with the address of every instruction of `code`, in order. How many bytes begin none.
+/// Calls `each` with the address of every instruction of `code`, in order. Returns the number of bytes at
+/// which no instruction begins.
 pub(super) fn each_instruction(
     bytes: &[u8],
     map: &CodeMap,
@@ -185,7 +190,7 @@ pub(super) fn each_instruction(
     let mut from = code.address;
     let mut undecodable = 0;
     for to in starts.chain([end]) {
-        // Several names for one function give an empty piece, which is skipped.
+        // Several symbols for one function make an empty piece, which is skipped.
         if to > from {
             let piece = (from - code.address) as usize..(to - code.address) as usize;
             undecodable += decode_piece(&bytes[code.file.clone()][piece], from, &mut each);
@@ -195,7 +200,8 @@ pub(super) fn each_instruction(
     undecodable
 }
 
-/// Decodes `piece`, at the start of which an instruction begins, at address `from`.
+/// Decodes `piece`, which starts with an instruction at address `from`. Returns the number of bytes at
+/// which no instruction begins.
 fn decode_piece(piece: &[u8], from: u64, each: &mut impl FnMut(u64, &Instruction)) -> u64 {
     let mut decoder = Decoder::with_ip(64, piece, from, DecoderOptions::NONE);
     let mut instruction = Instruction::default();
@@ -243,7 +249,7 @@ fn note_finding(
     }
 }
 
-/// The nearest symbol before `address` in the same piece of code, `name+0xoffset`.
+/// Returns the nearest symbol at or before `address` in the same piece of code, as `name+0xoffset`.
 pub(super) fn symbol_before(
     map: &CodeMap,
     bytes: &[u8],

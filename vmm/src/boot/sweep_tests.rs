@@ -11,7 +11,7 @@ fn found(report: &SweepReport) -> Vec<(&str, u64, Verdict)> {
     report.findings.iter().map(|f| (&f.mnemonic[..], f.address, f.verdict)).collect()
 }
 
-/// Hand-assembled; opcodes from the Intel SDM vol. 2 and the AMD APM vol. 3.
+/// Hand-assembled instructions; opcodes from the Intel SDM vol. 2 and the AMD APM vol. 3.
 const INSTRUCTIONS: &[(&str, &[u8], Verdict)] = &[
     ("rdrand", &[0x0F, 0xC7, 0xF0], Forbidden),
     ("rdrand", &[0x48, 0x0F, 0xC7, 0xF1], Forbidden),
@@ -100,19 +100,20 @@ fn forbidden_bytes_inside_an_operand_are_not_reported() {
 }
 
 #[test]
-fn function_symbol_puts_the_sweep_back_in_step() {
-    // Data that looks like the head of a ten-byte instruction swallows the function behind it.
+fn function_symbol_restores_the_alignment_of_the_sweep() {
+    // Data that looks like the start of a ten-byte instruction hides the function behind it.
     let text = [0xC3, 0x48, 0xB8, 0x0F, 0xC7, 0xF0, 0xC3, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90];
-    let blind = report_of(&ElfFixture::new(&text));
-    assert_eq!(found(&blind), []);
-    let seeing = ElfFixture::with_functions(&text, &[("before", 0), ("victim", 3), ("alias", 3)]);
-    let report = report_of(&seeing);
+    let without_symbols = report_of(&ElfFixture::new(&text));
+    assert_eq!(found(&without_symbols), []);
+    let with_symbols =
+        ElfFixture::with_functions(&text, &[("before", 0), ("victim", 3), ("alias", 3)]);
+    let report = report_of(&with_symbols);
     assert_eq!(found(&report), [("rdrand", TEXT_ADDRESS + 3, Forbidden)]);
-    assert_eq!(report.undecodable, 2, "neither 48 b8 nor b8 is whole before the victim");
+    assert_eq!(report.undecodable, 2, "neither 48 b8 nor b8 is complete before the victim");
 }
 
 #[test]
-fn undecodable_byte_costs_one_byte_only() {
+fn undecodable_byte_skips_only_itself() {
     // 0x06 is no instruction in 64-bit mode.
     let text = [0x06, 0x0F, 0x01, 0xF9, 0x06, 0x06, 0x0F, 0x31];
     let report = report_of(&ElfFixture::new(&text));
@@ -123,7 +124,7 @@ fn undecodable_byte_costs_one_byte_only() {
 }
 
 #[test]
-fn addresses_are_those_the_guest_sees() {
+fn addresses_are_guest_virtual() {
     let mut fixture = ElfFixture::with_functions(&[0x90, 0x0F, 0x31], &[("clock", 0)]);
     fixture.address = 0xFFFF_FFFF_8100_0000;
     let report = report_of(&fixture);
@@ -148,13 +149,13 @@ fn refusal_is_one_line_that_says_what_to_do() {
         error.to_string(),
         "the guest has a forbidden instruction: rdrand at 0x100001 (seed_hash_keys) and 2 more; it \
          reads the processor's random numbers, which cannot be trapped; rebuild the guest without \
-         it, or run it anyway with --forbidden warn at the price of divergences"
+         it, or run it anyway with --forbidden warn, which may cause divergences"
     );
     let warnings = check(&report, SweepPolicy::Warn).unwrap();
     assert_eq!(warnings.len(), 3, "{warnings:#?}");
     assert_eq!(
         warnings[0],
-        "forbidden instruction, run all the same: rdrand at 0x100001 (seed_hash_keys) and 1 more of \
+        "forbidden instruction, run anyway: rdrand at 0x100001 (seed_hash_keys) and 1 more of \
          its kind: reads the processor's random numbers, which cannot be trapped"
     );
     assert!(warnings[2].starts_with("note: rdtsc at 0x10000b (seed_hash_keys+0xa): trapped"));
@@ -171,7 +172,7 @@ fn allowed_instructions_pass_with_notes() {
 }
 
 #[test]
-fn list_is_bounded_but_the_forbidden_one_is_still_found() {
+fn list_is_bounded_per_verdict_and_still_has_the_forbidden_one() {
     let mut text = [0x0F, 0x31].repeat(LISTED_MAX + 5);
     text.extend([0x0F, 0xC7, 0xF0]);
     let report = report_of(&ElfFixture::new(&text));
@@ -183,7 +184,7 @@ fn list_is_bounded_but_the_forbidden_one_is_still_found() {
 }
 
 #[test]
-fn symbol_names_are_made_printable() {
+fn symbol_names_are_escaped() {
     let fixture = ElfFixture::with_functions(&[0x0F, 0x31], &[("a\nb\x1b[2J", 0)]);
     let symbol = report_of(&fixture).findings[0].symbol.clone().unwrap();
     assert!(symbol.chars().all(|c| !c.is_control()), "{symbol:?}");

@@ -1,17 +1,17 @@
-//! Memory bus decoding: the windows of the PCI functions. RAM never gets here.
+//! Memory bus decoding: the windows of the PCI functions. Accesses to RAM never arrive here.
 
 use crate::devices::pci::WINDOW_BYTES;
 
-/// Where an MMIO access goes.
+/// The target of an MMIO access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MmioTarget {
-    /// virtio-net's window.
+    /// The window of virtio-net.
     Net,
-    /// virtio-rng's window.
+    /// The window of virtio-rng.
     Rng,
 }
 
-/// Addresses of the windows the guest has enabled.
+/// Addresses of the windows that the guest has enabled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Windows {
     pub(crate) net: Option<u64>,
@@ -19,8 +19,8 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// The target of `bytes` bytes at `address` and the offset in its window. Where windows
-    /// overlap, virtio-net wins; an access across the end of a window belongs to nobody.
+    /// Returns the target of an access of `bytes` bytes at `address` and the offset in its window. Where
+    /// windows overlap, virtio-net wins. An access across the end of a window has no target.
     pub(crate) fn decode(&self, address: u64, bytes: usize) -> Option<(MmioTarget, u64)> {
         let offset_in = |window: Option<u64>| {
             let offset = address.checked_sub(window?)?;
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_and_last_byte_belong_and_a_crossing_access_does_not() {
+    fn decode_first_and_last_byte_of_a_window_but_not_across_its_end() {
         let windows = Windows { net: Some(0x10_0000), rng: None };
         assert_eq!(windows.decode(0x10_0000, 4), Some((MmioTarget::Net, 0)));
         assert_eq!(windows.decode(0x10_3FFF, 1), Some((MmioTarget::Net, 0x3FFF)));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn disabled_window_claims_nothing_and_net_wins_an_overlap() {
+    fn decode_ignores_disabled_windows_and_prefers_net_on_overlap() {
         let both = Windows { net: Some(0x4000), rng: Some(0x4000) };
         assert_eq!(both.decode(0x4000, 1), Some((MmioTarget::Net, 0)));
         let rng_only = Windows { net: None, rng: Some(0x4000) };

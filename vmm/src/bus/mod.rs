@@ -1,4 +1,4 @@
-//! The two buses: which device an address belongs to, as data.
+//! The port bus and the memory bus: decoding of an address into a device target, as data.
 
 pub mod mmio;
 pub mod pio;

@@ -1,14 +1,14 @@
 //! Port bus decoding.
 //!
-//! Most devices of a PC are one byte wide. A wider access that starts at one of them is what the
-//! ISA bridge makes of it: single bytes at ascending ports, each decoded for itself. Ports that are
-//! wider by nature take an access whole.
+//! Most devices of a PC have registers of one byte. A wider access that starts at such a register is
+//! split as the ISA bridge splits it: into single bytes at ascending ports, each decoded separately.
+//! Registers that are wider take an access as a whole.
 
 use crate::devices::clockport::ClockHalf;
 use crate::devices::pit::{CounterIndex, PitRegister};
 use crate::irq::pic::PicRegister;
 
-/// Where a port access goes.
+/// The target of a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PioTarget {
     /// A register one byte wide.
@@ -30,7 +30,8 @@ pub(crate) enum ByteTarget {
     RtcIndex,
     /// Port 0x71.
     RtcData,
-    /// Port 0x80: progress codes; used as a delay, so it is nobody's error.
+    /// Port 0x80: POST progress codes. Guests also write it as a delay, so it is not counted as
+    /// unclaimed.
     Post,
     /// Ports 0x3F8..=0x3FF: offset.
     Uart(u8),
@@ -40,20 +41,20 @@ pub(crate) enum ByteTarget {
     Unclaimed,
 }
 
-/// Registers of other widths.
+/// Registers that are wider than one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WideTarget {
     /// Port 0xCF8, 32 bits only.
     PciAddress,
-    /// Ports 0xCFC..=0xCFF: which byte of the register comes first.
+    /// Ports 0xCFC..=0xCFF: index of the register's byte at which the access starts.
     PciData(u8),
-    /// Ports 0x608..=0x60B: which byte of the timer comes first.
+    /// Ports 0x608..=0x60B: index of the timer's byte at which the access starts.
     PmTimer(u8),
     /// Ports 0xE8 and 0xEC, 32 bits only.
     Clock(ClockHalf),
 }
 
-/// The target of an access of `bytes` bytes at `port`.
+/// Returns the target of an access of `bytes` bytes at `port`.
 pub(crate) fn decode(port: u16, bytes: usize) -> PioTarget {
     use PioTarget::{Byte, Wide};
     match (port, bytes) {
@@ -74,7 +75,8 @@ pub(crate) fn decode(port: u16, bytes: usize) -> PioTarget {
         (0x4D0, _) => Byte(ByteTarget::Pic(PicRegister::MasterElcr)),
         (0x4D1, _) => Byte(ByteTarget::Pic(PicRegister::SlaveElcr)),
         (0x608..=0x60B, _) => Wide(WideTarget::PmTimer((port - 0x608) as u8)),
-        // Mechanism #1 answers to 32-bit accesses alone; a byte at 0xCF9 is the chipset's.
+        // Configuration mechanism #1 answers to 32-bit accesses only; a byte access to 0xCF9 belongs to
+        // the chipset.
         (0xCF8, 4) => Wide(WideTarget::PciAddress),
         (0xCF9, 1) => Byte(ByteTarget::ResetControl),
         (0xCFC..=0xCFF, _) => Wide(WideTarget::PciData((port - 0xCFC) as u8)),
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn width_decides_at_the_configuration_ports() {
+    fn decode_configuration_ports_by_access_width() {
         assert_eq!(decode(0xCF8, 4), PioTarget::Wide(WideTarget::PciAddress));
         assert_eq!(decode(0xCF8, 1), PioTarget::Byte(ByteTarget::Unclaimed));
         assert_eq!(decode(0xCF9, 1), PioTarget::Byte(ByteTarget::ResetControl));
@@ -100,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn clock_ports_take_32_bits_only() {
+    fn decode_clock_ports_at_32_bits_only() {
         assert_eq!(decode(0xE8, 4), PioTarget::Wide(WideTarget::Clock(ClockHalf::Low)));
         assert_eq!(decode(0xE8, 1), PioTarget::Byte(ByteTarget::Unclaimed));
         assert_eq!(decode(0xEC, 4), PioTarget::Wide(WideTarget::Clock(ClockHalf::High)));
     }
 
     #[test]
-    fn neighbours_of_every_block_are_unclaimed() {
+    fn decode_neighbours_of_every_port_block_as_unclaimed() {
         for port in [0x1F, 0x22, 0x3F, 0x44, 0x62, 0x63, 0x72, 0x9F, 0xA2, 0x3F7, 0x400, 0x60C] {
             assert_eq!(decode(port, 1), PioTarget::Byte(ByteTarget::Unclaimed), "{port:#x}");
         }

@@ -4,23 +4,27 @@ use crate::mem::layout::PAGE;
 use crate::mem::{GuestRam, guest::read_page};
 use xxhash_rust::xxh3::Xxh3;
 
-/// A checkpoint just taken: states as bytes, pages still in guest RAM.
+/// A checkpoint that was just taken: the states are encoded, the pages are still in guest RAM.
 #[derive(Debug)]
 pub struct ImageView<'a> {
-    /// Every page that is not zero is listed, not only the changed ones.
+    /// `pages` lists every page that is not zero, and not only those that changed.
     pub full: bool,
-    /// `VcpuState`, encoded.
+    /// Encoded `VcpuState`.
     pub vcpu: &'a [u8],
-    /// `DevicesState`, encoded.
+    /// Encoded `DevicesState`.
     pub devices: &'a [u8],
     /// Page numbers, ascending.
     pub pages: &'a [u64],
-    /// Where their contents are.
+    /// Guest RAM, which holds the contents of the pages.
     pub ram: &'a GuestRam,
 }
 
 impl ImageView<'_> {
-    /// Calls `each` with every page's number and contents, in order.
+    /// Calls `each` with the number and the contents of every page, in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// The first error that `each` returns.
     pub fn for_each_page<E>(
         &self,
         mut each: impl FnMut(u64, &[u8; PAGE as usize]) -> Result<(), E>,
@@ -43,25 +47,26 @@ pub struct PageImage {
     pub bytes: Option<Box<[u8; PAGE as usize]>>,
 }
 
-/// A whole checkpoint, received and verified, ready to be applied.
+/// A complete checkpoint, received and verified, ready to be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Pages not listed are zero.
+    /// A full checkpoint: pages that are not listed are zero.
     pub full: bool,
-    /// `VcpuState`, encoded.
+    /// Encoded `VcpuState`.
     pub vcpu: Vec<u8>,
-    /// `DevicesState`, encoded.
+    /// Encoded `DevicesState`.
     pub devices: Vec<u8>,
-    /// Pages, ascending.
+    /// Pages in ascending order.
     pub pages: Vec<PageImage>,
 }
 
-/// The digest that closes a checkpoint in a recording, built up in the order in which that is written.
+/// The digest that ends a checkpoint in a recording. It is computed in the order in which the checkpoint
+/// is written.
 #[derive(Default)]
 pub struct ImageDigest(Xxh3);
 
 impl ImageDigest {
-    /// Starts with the states.
+    /// Starts the digest with the states.
     pub fn new(full: bool, vcpu: &[u8], devices: &[u8]) -> ImageDigest {
         let mut hasher = Xxh3::new();
         hasher.update(&[u8::from(full)]);
@@ -72,13 +77,13 @@ impl ImageDigest {
         ImageDigest(hasher)
     }
 
-    /// Adds a page as it is, however it is told.
+    /// Adds a page's contents, independent of how the log encodes them.
     pub fn page(&mut self, number: u64, bytes: &[u8; PAGE as usize]) {
         self.0.update(&number.to_le_bytes());
         self.0.update(bytes);
     }
 
-    /// The digest.
+    /// Returns the digest.
     pub fn finish(&self) -> u64 {
         self.0.digest()
     }

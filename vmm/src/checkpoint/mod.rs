@@ -1,5 +1,5 @@
-//! Checkpoints: the state of the whole machine at a position, whole or as what changed since the
-//! last one.
+//! Checkpoints: the state of the whole machine at a position, either in full or as the pages that changed
+//! since the previous checkpoint.
 
 pub mod delta_cache;
 pub mod image;
@@ -11,4 +11,4 @@ pub mod snapshot;
 pub use delta_cache::DeltaCache;
 pub use image::{Image, ImageDigest, ImageView, PageImage};
 pub use schema::{CheckpointError, MACHINE_SCHEMA};
-pub use snapshot::{Snapshot, SnapshotError, SnapshotOf};
+pub use snapshot::{Snapshot, SnapshotError, SnapshotIdentity};

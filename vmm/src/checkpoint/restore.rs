@@ -1,4 +1,4 @@
-//! Putting the machine into the state of a checkpoint.
+//! Applying a checkpoint to the machine.
 
 use super::image::Image;
 use super::schema::{CheckpointError, decode};
@@ -9,32 +9,36 @@ use crate::mem::layout::PAGE;
 use crate::vcpu::Machine;
 use vm_memory::{Bytes, GuestAddress};
 
-/// Why a checkpoint was not applied. The machine is then in no defined state.
+/// Why a checkpoint was not applied. If KVM refused it, the machine's state is undefined.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The checkpoint itself is unusable.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The last instruction caused another exit, which the log does not have.
+    /// The last instruction caused one more exit, which the log does not contain.
     #[error("diverged: the log has a checkpoint where the guest makes one more exit: {exit}")]
     ExitOpen {
         /// The exit.
         exit: VmExit,
     },
-    /// KVM refused it.
+    /// KVM refused the state.
     #[error(transparent)]
     Kvm(#[from] KvmError),
 }
 
-/// Pages of a checkpoint that are applied in one go. A page that was never there costs a fault on the
-/// host: they take about a millisecond.
+/// Pages that are applied between two calls of `keepalive`: about a millisecond's worth, because a page
+/// that is not resident costs a page fault on the host.
 const PAGES_AT_ONCE: usize = 128;
 
-/// Applies `image`. Nothing may be left open in the vCPU ([`crate::kvm::Vcpu::drain`]). `keepalive` is
-/// called about every millisecond.
+/// Applies `image`. The vCPU must have been drained ([`crate::kvm::Vcpu::drain`]). `keepalive` is called
+/// about every millisecond.
 ///
 /// Order: pages, stale shadow page tables, vCPU, devices. Everything is decoded before anything is
 /// changed, so a malformed checkpoint leaves the machine as it was.
+///
+/// # Errors
+///
+/// The checkpoint is invalid, or KVM refused it.
 pub fn restore(
     machine: &mut Machine,
     image: &Image,
@@ -109,20 +113,24 @@ const DIRTY: u64 = 1 << 6;
 /// Address bits 51:12 of an entry.
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
-/// Paging with 4-byte entries (CR0.PG, no CR4.PAE), which [`may_stale_translation`] can't read.
+/// Whether the guest uses page tables with 4-byte entries (CR0.PG without CR4.PAE), which
+/// [`may_stale_translation`] cannot read.
 fn has_short_entries(vcpu: &VcpuState) -> bool {
     const CR0_PG: u64 = 1 << 31;
     const CR4_PAE: u64 = 1 << 5;
     vcpu.sregs.cr0 & CR0_PG != 0 && vcpu.sregs.cr4 & CR4_PAE == 0
 }
 
-/// Could writing `new` over `old` leave a stale translation in KVM's shadow page tables?
+/// Returns whether writing `new` over `old` may leave a stale translation in KVM's shadow page tables.
 ///
-/// KVM shadows an entry only after it was used, and use sets its accessed bit; so a page whose
-/// words can all be entries matters if one that was present and accessed changes in anything but
-/// its dirty bit. A page with a "present" word that points beyond 4 GiB is taken for data: this
-/// machine has neither RAM nor devices there, so no table of a guest that keeps to the memory map
-/// has such an entry. All other mistakes are on the safe side: forgetting costs time only.
+/// KVM shadows an entry only after it was used, and use sets the entry's accessed bit. So a page whose
+/// words can all be page-table entries matters if an entry that was present and accessed changes in
+/// anything but its dirty bit.
+///
+/// A page with a "present" word that points beyond 4 GiB is data: this machine has neither RAM nor
+/// devices there, so no page table of a guest that respects the memory map has such an entry.
+///
+/// All other mistakes are on the safe side: dropping the shadow page tables only costs time.
 fn may_stale_translation(old: &[u8], new: &[u8], pages: u64) -> bool {
     let limit = (pages * PAGE).max(1 << 32);
     let words = |bytes: &[u8]| -> Vec<u64> {

@@ -1,4 +1,4 @@
-//! Taking a checkpoint of the machine where it stands.
+//! Taking a checkpoint of the machine at its current position.
 
 use super::image::ImageView;
 use super::schema::encode;
@@ -7,7 +7,8 @@ use crate::mem::dirty;
 use crate::vcpu::Machine;
 use xxhash_rust::xxh3::Xxh3;
 
-/// States and page list of a checkpoint; the page contents stay in guest RAM until the next entry.
+/// The states and the page list of a checkpoint. The page contents stay in guest RAM until the next
+/// entry.
 #[derive(Debug)]
 pub struct Captured {
     full: bool,
@@ -17,9 +18,13 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// Captures `machine` at a position where nothing is left open in the vCPU (before its first
-    /// run, or after an EINTR): everything if `full`, else with the pages written since the last
-    /// capture. Either way the next one counts from here.
+    /// Captures `machine` at a position where the vCPU has no pending instruction (before its first run,
+    /// or after EINTR). With `full` the capture contains every page that is not zero, otherwise the pages
+    /// written since the last capture. Either way the set of dirty pages is cleared.
+    ///
+    /// # Errors
+    ///
+    /// KVM refused to return the dirty log or the vCPU's state.
     pub fn take(machine: &mut Machine, full: bool) -> Result<Captured, KvmError> {
         let log = machine.vm.take_dirty_log()?;
         let changed = dirty::take(machine.vm.ram(), &log);
@@ -32,7 +37,7 @@ impl Captured {
         })
     }
 
-    /// The checkpoint as the event source takes it.
+    /// Returns the checkpoint in the form that the boundary takes.
     pub fn view<'a>(&'a self, machine: &'a Machine) -> ImageView<'a> {
         ImageView {
             full: self.full,
@@ -44,7 +49,11 @@ impl Captured {
     }
 }
 
-/// xxh3-64 of vCPU and device state; nothing may be left open in the vCPU.
+/// Returns the xxh3-64 of vCPU and device state. The vCPU must have no pending instruction.
+///
+/// # Errors
+///
+/// KVM refused to return the vCPU's state.
 pub fn state_digest(machine: &mut Machine) -> Result<u64, KvmError> {
     let mut hasher = Xxh3::new();
     hasher.update(&encode(&machine.vcpu.save()?));

@@ -1,18 +1,18 @@
-//! A machine in a file: saved once, started from there any number of times.
+//! A snapshot: a machine saved in a file, from which any number of machines can be started.
 //!
 //! ```text
 //! offset 0   magic "USTDSNAP", version u16, 6 bytes zero, length of the head u64, its xxh3-64 u64
 //! 32         the head: `Head` in postcard's format
-//! memory_at  guest memory, flat, holes where it is zero; the file ends with it
+//! memory_at  guest memory, flat, with holes where it is zero; the file ends with it
 //! ```
 //!
-//! All numbers are little-endian. The memory is not read but mapped, privately: a machine starts in
-//! milliseconds, and what it writes never reaches the file. Its checksum covers the pages that are not
-//! zero; that the others are is checked, too. A file must not change while machines run
-//! from it: [`save`] writes a new one and renames it, which no running machine notices.
+//! All numbers are little-endian. Guest memory is not read but mapped privately: a machine starts in
+//! milliseconds, and what it writes never reaches the file. The memory checksum covers the pages that are
+//! not zero; all other pages are checked to be zero. A file must not change while machines run from it.
+//! [`save`] writes a new file and renames it, so running machines keep the old one.
 //!
-//! `VERSION` moves when the layout or `Head` does; states inside are of
-//! [`MACHINE_SCHEMA`], as in a log.
+//! `VERSION` changes with the layout or `Head`. The states inside are of schema [`MACHINE_SCHEMA`], as in
+//! a log.
 
 use super::image::ImageView;
 use super::restore::RestoreError;
@@ -39,19 +39,19 @@ const VERSION: u16 = 1;
 const PREFIX_BYTES: usize = 32;
 /// Pages of memory that are checked at a time.
 const PIECE_PAGES: u64 = 64;
-/// Most bytes of a head: the states, and a run of pages for every second page of the largest guest.
+/// Most bytes of a head: the states, and one run of pages for every second page of the largest guest.
 const HEAD_BYTES_MAX: u64 = 16 << 20;
 
-/// What a snapshot is of.
+/// Identifies the machine that a snapshot contains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotOf {
-    /// xxh3-64 of what the guest was booted from.
+pub struct SnapshotIdentity {
+    /// xxh3-64 of the image or kernel that the guest was booted from.
     pub guest_digest: u64,
-    /// Its name, at most [`NAME_BYTES_MAX`] bytes.
+    /// Name of that image or kernel, at most [`NAME_BYTES_MAX`] bytes.
     pub guest_name: String,
-    /// Digest and name of the CPU model; for a Linux kernel, with how the host runs kernel code.
+    /// Digest of the CPU model. For a Linux kernel it includes how the host runs kernel code.
     pub cpu_digest: u64,
-    /// See `cpu_digest`.
+    /// Name of the CPU model.
     pub cpu_name: String,
     /// MAC address of the NIC.
     pub nic_mac: [u8; 6],
@@ -60,36 +60,36 @@ pub struct SnapshotOf {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Head {
     schema: u16,
-    of: SnapshotOf,
+    identity: SnapshotIdentity,
     /// Guest time, nanoseconds.
     now_ns: u64,
     memory_bytes: u64,
-    /// Where memory begins in the file, a multiple of the page size.
+    /// Offset in the file at which memory begins, a multiple of the page size.
     memory_at: u64,
-    /// Runs of pages that are not zero: first and count, ascending.
+    /// Runs of pages that are not zero: first page and number of pages, ascending.
     runs: Vec<(u64, u64)>,
-    /// xxh3-64 of these pages.
+    /// xxh3-64 over the numbers and contents of these pages.
     memory_digest: u64,
     vcpu: Vec<u8>,
     devices: Vec<u8>,
 }
 
-/// A snapshot that can't be written or read. The path is named by whoever opened it.
+/// A snapshot cannot be written or read. The caller that opened it adds the path.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// Another kind of file.
+    /// The file is not a snapshot.
     #[error("not a snapshot")]
     NotSnapshot,
-    /// Another version of the layout.
+    /// The layout is of another version.
     #[error("snapshot version {found}, this program reads {VERSION}: save it anew")]
     Version {
         /// The version in the file.
         found: u16,
     },
-    /// Machine state of another version.
+    /// The machine state is of another schema version.
     #[error(
         "its machine state is of schema {found}, this program reads {MACHINE_SCHEMA}: save it anew"
     )]
@@ -97,12 +97,12 @@ pub enum SnapshotError {
         /// The version in the file.
         found: u16,
     },
-    /// Bytes are missing, or there are too many.
-    #[error("cut short or damaged: {found} bytes where {expected} are due")]
+    /// The file is too short or too long.
+    #[error("cut short or damaged: {found} bytes found, {expected} expected")]
     Length {
         /// Bytes in the file.
         found: u64,
-        /// Bytes that its head announces.
+        /// Length according to its head, bytes.
         expected: u64,
     },
     /// A checksum does not match.
@@ -111,22 +111,24 @@ pub enum SnapshotError {
         /// "head" or "memory".
         what: &'static str,
     },
-    /// A sound checksum over something that makes no sense: it was written wrong.
-    #[error("its head contradicts itself: {what}")]
+    /// The checksum matches, but the contents are invalid: the writer wrote it wrong.
+    #[error("its head is invalid: {what}")]
     Malformed {
         /// What is wrong.
         what: &'static str,
     },
-    /// Guest memory can't be mapped.
+    /// Guest memory cannot be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The machine's state can't be restored.
+    /// The machine's state cannot be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
 }
 
-/// A snapshot about to be written, in a file beside its place: made before there is a machine to save,
-/// so that a place where nothing can be written is told of at once. Gone if it is not finished.
+/// A temporary file beside the final path, into which a snapshot will be written.
+///
+/// It is created before there is a machine to save, so that an unwritable path is reported at once. It is
+/// removed if the snapshot is not finished.
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,
@@ -136,7 +138,11 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Makes the file.
+    /// Creates the temporary file.
+    ///
+    /// # Errors
+    ///
+    /// `path` is a directory, or the file cannot be created.
     pub fn create(path: &Path) -> io::Result<Draft> {
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
@@ -163,14 +169,18 @@ impl Drop for Draft {
     }
 }
 
-/// Writes a snapshot of the machine that `image` shows and puts it in its place. How many pages of it are
-/// not zero.
+/// Writes a snapshot of the machine in `image` and renames it to its final path. Returns how many of its
+/// pages are not zero.
+///
+/// # Errors
+///
+/// The file cannot be written.
 pub fn save(
     draft: &mut Draft,
-    of: &SnapshotOf,
+    identity: &SnapshotIdentity,
     image: &ImageView<'_>,
 ) -> Result<u64, SnapshotError> {
-    let devices: DevicesState = decode("device", image.devices).expect("it was encoded just now");
+    let devices: DevicesState = decode("device", image.devices).expect("this program encoded it");
     let pages = dirty::nonzero(image.ram);
     let mut digest = Xxh3::new();
     let mut bytes = [0; PAGE as usize];
@@ -180,7 +190,7 @@ pub fn save(
     }
     let mut head = Head {
         schema: MACHINE_SCHEMA,
-        of: of.clone(),
+        identity: identity.clone(),
         now_ns: devices.now_ns,
         memory_bytes: guest::bytes(image.ram),
         memory_at: 0,
@@ -189,7 +199,7 @@ pub fn save(
         vcpu: image.vcpu.to_vec(),
         devices: image.devices.to_vec(),
     };
-    // A number grows by at most nine bytes when it gets its value.
+    // `memory_at` is still 0 here. Its encoding grows by at most nine bytes when it gets its value.
     let length = encode(&head).len() as u64 + 9;
     head.memory_at = (PREFIX_BYTES as u64 + length).next_multiple_of(PAGE);
     let encoded = encode(&head);
@@ -243,7 +253,7 @@ fn add_page(digest: &mut Xxh3, number: u64, bytes: &[u8]) {
     digest.update(bytes);
 }
 
-/// A snapshot whose head was read and checked; its memory is checked when it is mapped.
+/// A snapshot file whose head has been read and checked. Its memory is checked when it is mapped.
 #[derive(Debug)]
 pub struct Snapshot {
     file: File,
@@ -252,7 +262,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens and checks a file. Any bytes are refused without panic.
+    /// Opens a file and checks its head. Arbitrary bytes never cause a panic.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is not a snapshot, is damaged, or is of another version.
     pub fn open(path: &Path) -> Result<Snapshot, SnapshotError> {
         let mut file = File::open(path)?;
         let found = file.metadata()?.len();
@@ -287,35 +301,39 @@ impl Snapshot {
         }
     }
 
-    /// What it is of.
-    pub fn of(&self) -> &SnapshotOf {
-        &self.head.of
+    /// Returns which machine the snapshot contains.
+    pub fn identity(&self) -> &SnapshotIdentity {
+        &self.head.identity
     }
 
-    /// Guest time when it was saved, nanoseconds.
+    /// Returns the guest time when it was saved, nanoseconds.
     pub fn now_ns(&self) -> u64 {
         self.head.now_ns
     }
 
-    /// Bytes of guest memory.
+    /// Returns the bytes of guest memory.
     pub fn memory_bytes(&self) -> u64 {
         self.head.memory_bytes
     }
 
-    /// One number for all of it: equal for equal snapshots.
+    /// Returns a digest of the whole snapshot: equal for equal snapshots.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// Guest memory as it was saved, mapped privately, its checksum compared.
+    /// Checks the saved guest memory against its checksum and maps it privately.
+    ///
+    /// # Errors
+    ///
+    /// The memory is damaged or cannot be mapped.
     pub fn map_memory(&self) -> Result<GuestRam, SnapshotError> {
         self.check_memory()?;
         let file = self.file.try_clone()?;
         Ok(guest::map_private(file, self.head.memory_at, self.head.memory_bytes)?)
     }
 
-    /// Compares memory with its checksum. Read, not mapped: a page that the guest never asks for is then
-    /// never in the machine's own memory.
+    /// Compares memory with its checksum. It reads the file and does not use the mapping, so that pages
+    /// which the guest never accesses do not become resident in its memory.
     fn check_memory(&self) -> Result<(), SnapshotError> {
         let mut digest = Xxh3::new();
         let mut piece = vec![0; PIECE_PAGES as usize * PAGE as usize];
@@ -335,8 +353,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether memory is zero where no run has it: what is there is mapped as well. Holes of the file are
-    /// not read, so this takes time only for a file that was copied without them.
+    /// Returns whether memory is zero outside the runs, because those pages are mapped as well. Holes of
+    /// the file are not read, so this takes time only for a file that was copied without its holes.
     fn gaps_are_zero(&self, piece: &mut [u8]) -> io::Result<bool> {
         let Head { memory_at, memory_bytes, runs, .. } = &self.head;
         let starts = std::iter::once(0).chain(runs.iter().map(|(first, count)| first + count));
@@ -356,7 +374,7 @@ impl Snapshot {
         Ok(true)
     }
 
-    /// Where in `at..end` of the file bytes begin that are in no hole.
+    /// Returns the offset of the first byte in `at..end` of the file that is not in a hole.
     fn data_in(&self, at: u64, end: u64) -> io::Result<Option<u64>> {
         if at >= end {
             return Ok(None);
@@ -364,13 +382,17 @@ impl Snapshot {
         match lseek(&self.file, at as i64, Whence::SeekData) {
             Ok(data) => Ok(Some(data as u64).filter(|&data| data < end)),
             Err(Errno::ENXIO) => Ok(None),
-            // A file system that knows of no holes.
+            // The file system does not report holes.
             Err(Errno::EINVAL) => Ok(Some(at)),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// Puts a new machine, whose memory [`Snapshot::map_memory`] gave, into the saved state.
+    /// Restores the saved state into a new machine, whose memory must come from [`Snapshot::map_memory`].
+    ///
+    /// # Errors
+    ///
+    /// The saved state is invalid, or KVM refused it.
     pub fn restore(&self, machine: &mut Machine) -> Result<(), RestoreError> {
         let vcpu: VcpuState = decode("vCPU", &self.head.vcpu)?;
         let devices: DevicesState = decode("device", &self.head.devices)?;
@@ -384,7 +406,7 @@ impl Snapshot {
 }
 
 fn read_head(bytes: &[u8]) -> Result<Head, SnapshotError> {
-    // The schema comes first, so that it can be read of a head of any other.
+    // The schema is the first field, so that it can be read from a head of any version.
     let schema = postcard::take_from_bytes::<u16>(bytes).map(|(schema, _)| schema);
     match schema {
         Ok(MACHINE_SCHEMA) => {}
@@ -393,19 +415,19 @@ fn read_head(bytes: &[u8]) -> Result<Head, SnapshotError> {
     }
     let malformed = |what| Err(SnapshotError::Malformed { what });
     let Ok((head, [])) = postcard::take_from_bytes::<Head>(bytes) else {
-        return malformed("it does not decode");
+        return malformed("it cannot be decoded");
     };
     if head.memory_at % PAGE != 0 || head.memory_at < PREFIX_BYTES as u64 + bytes.len() as u64 {
-        return malformed("memory's place");
+        return malformed("memory's offset");
     }
-    // Before anything of that size is read.
+    // Check before anything of that size is read.
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&head.memory_bytes)
         || head.memory_bytes % PAGE != 0
         || head.memory_at.checked_add(head.memory_bytes).is_none()
     {
         return malformed("memory's size");
     }
-    if head.of.guest_name.len().max(head.of.cpu_name.len()) > NAME_BYTES_MAX {
+    if head.identity.guest_name.len().max(head.identity.cpu_name.len()) > NAME_BYTES_MAX {
         return malformed("a name's length");
     }
     let pages = head.memory_bytes / PAGE;

@@ -3,8 +3,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 const MEMORY_BYTES: u64 = 16 << 20;
 
-/// Writes a snapshot of no machine, with a few pages of memory; its path in `folder`.
-fn written(folder: &Path) -> std::path::PathBuf {
+/// Writes a snapshot of a few pages of memory, without a real machine, and returns its path in `folder`.
+fn write_snapshot(folder: &Path) -> std::path::PathBuf {
     let ram = crate::mem::allocate(MEMORY_BYTES).unwrap();
     for page in [3, 4, 5, 900] {
         ram.write_slice(&[page as u8 | 1; 100], GuestAddress(page * PAGE + 7)).unwrap();
@@ -17,7 +17,7 @@ fn written(folder: &Path) -> std::path::PathBuf {
         pages: &[],
         ram: &ram,
     };
-    let of = SnapshotOf {
+    let identity = SnapshotIdentity {
         guest_digest: 1,
         guest_name: String::from("guest"),
         cpu_digest: 2,
@@ -26,8 +26,8 @@ fn written(folder: &Path) -> std::path::PathBuf {
     };
     let path = folder.join("s.snap");
     let mut draft = Draft::create(&path).unwrap();
-    assert!(!path.exists(), "not before it is whole");
-    assert_eq!(save(&mut draft, &of, &image).unwrap(), 4);
+    assert!(!path.exists(), "the file appears only when it is complete");
+    assert_eq!(save(&mut draft, &identity, &image).unwrap(), 4);
     path
 }
 
@@ -38,12 +38,12 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
-fn memory_comes_back_and_what_is_written_to_it_stays_out_of_the_file() {
+fn mapped_memory_equals_the_saved_and_writes_do_not_reach_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    let path = written(folder.path());
+    let path = write_snapshot(folder.path());
     let snapshot = Snapshot::open(&path).unwrap();
     assert_eq!(snapshot.memory_bytes(), MEMORY_BYTES);
-    assert_eq!(snapshot.of().guest_name, "guest");
+    assert_eq!(snapshot.identity().guest_name, "guest");
     let ram = snapshot.map_memory().unwrap();
     assert_eq!(dirty::nonzero(&ram), [3, 4, 5, 900]);
     ram.write_slice(&[9; 4096], GuestAddress(900 * PAGE)).unwrap();
@@ -51,11 +51,11 @@ fn memory_comes_back_and_what_is_written_to_it_stays_out_of_the_file() {
     assert_eq!(dirty::take(&ram, &[0; 64]), [0, 1, 900]);
     let again = Snapshot::open(&path).unwrap().map_memory().unwrap();
     assert_eq!(dirty::nonzero(&again), [3, 4, 5, 900]);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no part is left");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
 #[test]
-fn place_is_tried_at_once_and_nothing_is_left_of_a_draft() {
+fn draft_checks_the_path_at_once_and_leaves_nothing_when_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none").join("s.snap");
     assert_eq!(Draft::create(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -71,7 +71,7 @@ fn place_is_tried_at_once_and_nothing_is_left_of_a_draft() {
 fn file_is_sparse() {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().unwrap();
-    let data = std::fs::metadata(written(folder.path())).unwrap();
+    let data = std::fs::metadata(write_snapshot(folder.path())).unwrap();
     assert!(data.len() > MEMORY_BYTES);
     assert!(data.blocks() * 512 < MEMORY_BYTES / 8, "{} blocks", data.blocks());
 }
@@ -79,7 +79,7 @@ fn file_is_sparse() {
 #[test]
 fn damage_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
-    let path = written(folder.path());
+    let path = write_snapshot(folder.path());
     let good = std::fs::read(&path).unwrap();
     let refused = |damage: &dyn Fn(&mut Vec<u8>)| {
         std::fs::write(&path, &good).unwrap();
@@ -102,7 +102,7 @@ fn damage_is_refused_in_one_line() {
     assert!(refused(&|f| f.push(0)).contains("cut short or damaged"));
     let last_page = good.len() - (MEMORY_BYTES - 900 * PAGE) as usize;
     assert!(refused(&|f| f[last_page + 50] ^= 1).contains("checksum of its memory"));
-    // Pages that no run has, and that are mapped all the same.
+    // Pages outside the runs, which are mapped as well.
     let memory = good.len() - MEMORY_BYTES as usize;
     for page in [0, 2, 6, 899, 901, MEMORY_BYTES / PAGE - 1] {
         let at = memory + (page * PAGE) as usize + 4095;
@@ -113,16 +113,16 @@ fn damage_is_refused_in_one_line() {
 }
 
 #[test]
-fn sound_checksum_over_nonsense_is_refused() {
+fn malformed_head_with_a_valid_checksum_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let path = written(folder.path());
+    let path = write_snapshot(folder.path());
     let good = std::fs::read(&path).unwrap();
     let length = u64::from_le_bytes(good[16..24].try_into().unwrap()) as usize;
     let head: Head = postcard::from_bytes(&good[32..32 + length]).unwrap();
     let refused = |head: &Head| read_head(&encode(head)).unwrap_err().to_string();
     assert!(refused(&Head { schema: 999, ..head.clone() }).contains("schema 999"));
-    assert!(refused(&Head { memory_at: 1, ..head.clone() }).contains("memory's place"));
-    assert!(refused(&Head { memory_at: 0, ..head.clone() }).contains("memory's place"));
+    assert!(refused(&Head { memory_at: 1, ..head.clone() }).contains("memory's offset"));
+    assert!(refused(&Head { memory_at: 0, ..head.clone() }).contains("memory's offset"));
     for runs in [vec![(0, 5000)], vec![(5, 1), (5, 1)], vec![(1, 0)], vec![(u64::MAX, 2)]] {
         assert!(refused(&Head { runs, ..head.clone() }).contains("runs of pages"));
     }
@@ -131,8 +131,8 @@ fn sound_checksum_over_nonsense_is_refused() {
         assert!(refused(&Head { memory_bytes, runs, ..head.clone() }).contains("memory's size"));
     }
     let name = "x".repeat(NAME_BYTES_MAX + 1);
-    let of = SnapshotOf { cpu_name: name, ..head.of.clone() };
-    assert!(refused(&Head { of, ..head.clone() }).contains("name's length"));
+    let identity = SnapshotIdentity { cpu_name: name, ..head.identity.clone() };
+    assert!(refused(&Head { identity, ..head.clone() }).contains("name's length"));
     for seed in 1..=2000u64 {
         let mut dice = fastrand::Rng::with_seed(seed);
         let mut bytes = good[32..32 + length].to_vec();

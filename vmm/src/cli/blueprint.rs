@@ -96,10 +96,11 @@ impl Blueprint {
                 Guest::Linux { kernel, initrd, traits }
             }
             (None, None, Some((path, snapshot))) => {
-                let theirs = (snapshot.of().cpu_digest, snapshot.of().cpu_name.as_str());
+                let theirs =
+                    (snapshot.identity().cpu_digest, snapshot.identity().cpu_name.as_str());
                 cpu = check_cpu(&system, model, theirs, ("snapshot", &path))?;
                 config.memory_bytes = snapshot.memory_bytes();
-                config.devices.mac = snapshot.of().nic_mac;
+                config.devices.mac = snapshot.identity().nic_mac;
                 Guest::Snapshot { path, snapshot }
             }
             (None, None, None) => unreachable!("a guest is an image, a kernel or a snapshot"),
@@ -182,7 +183,7 @@ impl Blueprint {
         match &self.guest {
             Guest::Image(image) => image.name(),
             Guest::Linux { kernel, .. } => kernel.name(),
-            Guest::Snapshot { snapshot, .. } => &snapshot.of().guest_name,
+            Guest::Snapshot { snapshot, .. } => &snapshot.identity().guest_name,
         }
     }
 
@@ -261,7 +262,7 @@ pub fn check_snapshot(path: &Path) -> Result<(), CliError> {
     let (path, snapshot) = open_snapshot(path)?;
     let system = System::open(DEV_KVM)?;
     let model = CpuModel::from_supported(&system.supported_cpuid()?);
-    let theirs = (snapshot.of().cpu_digest, snapshot.of().cpu_name.as_str());
+    let theirs = (snapshot.identity().cpu_digest, snapshot.identity().cpu_name.as_str());
     check_cpu(&system, &model, theirs, ("snapshot", &path)).map(drop)
 }
 

@@ -70,7 +70,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
             Ok(Recorder::new(world, log))
         },
         |recorder| {
-            let stages = recorder.source().stages();
+            let stages = recorder.boundary().stages();
             let traced = session::write_trace(options, stages);
             (recorder.log().bytes(), stages.status(), traced)
         },

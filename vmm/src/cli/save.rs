@@ -7,7 +7,7 @@ use super::record::shortened;
 use super::run::result;
 use super::{output, session};
 use crate::checkpoint::snapshot::{self, Draft};
-use crate::checkpoint::{ImageView, SnapshotOf};
+use crate::checkpoint::{ImageView, SnapshotIdentity};
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Snapshotter, World};
@@ -48,7 +48,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let port = session::open_port(options)?;
-    let of = SnapshotOf {
+    let identity = SnapshotIdentity {
         guest_digest: blueprint.image_digest(),
         guest_name: shortened(blueprint.guest_name().to_owned()),
         cpu_digest: blueprint.cpu_digest(),
@@ -66,7 +66,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         |stop| {
             let world = World::new(session::world_config(options, port, clock, stop)?)?;
             let keep = Box::new(|image: &ImageView<'_>| {
-                pages = snapshot::save(&mut draft, &of, image)?;
+                pages = snapshot::save(&mut draft, &identity, image)?;
                 Ok(())
             });
             Ok(Snapshotter::new(world, args.when.clone(), keep))

@@ -1,10 +1,10 @@
-//! Guest clock port: nanoseconds since the guest started, in two 32-bit reads. A read of the low
-//! half latches the high half, so that the pair belongs together. No hardware has it; it is what
-//! a trapped or rewritten RDTSC reads.
+//! The guest clock port: nanoseconds since the guest started, in two 32-bit reads. A read of the low half
+//! latches the high half, so that both halves are of one reading. No hardware has this port; a trapped
+//! RDTSC reads it.
 
 use serde::{Deserialize, Serialize};
 
-/// Which half.
+/// A half of the clock value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockHalf {
     /// Port 0xE8.
@@ -13,27 +13,27 @@ pub enum ClockHalf {
     High,
 }
 
-/// The latch.
+/// State of the port: the latch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockPortState {
-    /// High half that belongs to the low half read last.
+    /// High half of the reading whose low half was read last.
     pub high: u32,
 }
 
-/// The port.
+/// The guest clock port.
 #[derive(Debug, Default)]
 pub(crate) struct ClockPort {
     state: ClockPortState,
 }
 
 impl ClockPort {
-    /// The low half at `now_ns`.
+    /// Returns the low half of `now_ns` and latches the high half.
     pub(crate) fn read_low(&mut self, now_ns: u64) -> u32 {
         self.state.high = (now_ns >> 32) as u32;
         now_ns as u32
     }
 
-    /// The high half that belongs to the last low half.
+    /// Returns the latched high half.
     pub(crate) fn read_high(&self) -> u32 {
         self.state.high
     }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn high_half_is_the_one_of_the_last_low_read() {
+    fn high_half_is_latched_by_the_last_low_read() {
         let mut port = ClockPort::default();
         let before_carry = 0x1_FFFF_FFFF;
         assert_eq!(port.read_low(before_carry), 0xFFFF_FFFF);

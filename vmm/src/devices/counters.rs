@@ -1,4 +1,4 @@
-//! What happened at the devices, for people; no part of their state.
+//! Event counters of the devices, for diagnosis. They are not part of the devices' state.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::virtio::TransportCounters;
 use super::virtio::net::NetCounters;
 use super::virtio::rng::RngCounters;
 
-/// Accesses that no device wanted.
+/// Accesses that no device claims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BusCounters {
     /// Bytes read from ports without a device.
@@ -17,13 +17,13 @@ pub struct BusCounters {
     pub port_writes: u64,
     /// Reads of memory addresses without RAM or device.
     pub memory_reads: u64,
-    /// Writes to them.
+    /// Writes to memory addresses without RAM or device.
     pub memory_writes: u64,
     /// Configuration accesses to functions that do not exist.
     pub config_aborts: u64,
 }
 
-/// All counters since the devices were made or restored.
+/// All counters since the devices were created or restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DeviceCounters {
     /// Unclaimed accesses.

@@ -1,19 +1,19 @@
-//! Ways in which device state can be refused.
+//! Errors when device state is restored.
 
 use thiserror::Error;
 
 /// A saved state that no device of this build can be in.
 #[derive(Debug, Error)]
 pub enum RestoreError {
-    /// A field holds a value the device cannot have; the device is named.
-    #[error("the saved state of the {0} is not one it can be in")]
+    /// A field has a value that the named device cannot have.
+    #[error("the saved state of the {0} is impossible")]
     Impossible(&'static str),
-    /// A virtqueue whose size or addresses the device would have refused.
+    /// A virtqueue has a size or addresses that the device would have refused.
     #[error("saved virtqueue {index} of the {device} is invalid: {reason}")]
     Queue {
-        /// Which device.
+        /// The device.
         device: &'static str,
-        /// Which of its queues.
+        /// Index of the queue.
         index: usize,
         /// What is wrong with it.
         reason: virtio_queue::Error,

@@ -1,8 +1,8 @@
-//! Wild guests: random accesses, random rings and random state, each from a seed.
+//! Fuzzing of the devices: random accesses, random rings and random state, each from a seed.
 //!
-//! Every step runs on two machines; the second is saved, written down and restored now and then.
-//! They must stay equal in state, memory, answers and outputs, and nothing may panic or run long.
-//! To repeat a failure, call the body with the seed it prints.
+//! Every step runs on two machines; the second one is saved, serialized and restored from time to time.
+//! Both must stay equal in state, memory, answers and outputs, and nothing may panic or run long. To
+//! repeat a failure, call the test's body with the seed that it prints.
 
 use std::time::Instant;
 
@@ -26,10 +26,11 @@ const COMMON_OFFSETS: [u64; 16] = [
 ];
 const NET_WINDOW: u64 = layout::PCI_WINDOW;
 const RNG_WINDOW: u64 = layout::PCI_WINDOW + WINDOW_BYTES as u64;
-/// Slowest step allowed, seconds: far above any bound the devices document, even unoptimized.
+/// Longest time allowed for a step, seconds. It is far above any bound that the devices document, even in
+/// an unoptimized build.
 const STEP_S_MAX: u64 = 5;
 
-/// One thing a guest or the world does.
+/// One action of the guest or the world.
 #[derive(Clone, Debug)]
 enum Step {
     PortRead(u16, usize),
@@ -47,10 +48,10 @@ fn bytes(dice: &mut Dice, count: u64) -> Vec<u8> {
     (0..count).map(|_| dice.roll() as u8).collect()
 }
 
-/// A value that drivers use, or any.
+/// Returns a value that drivers use, or sometimes an arbitrary one.
 fn value(dice: &mut Dice, width: usize) -> Vec<u8> {
-    let tame = [0, 1, 2, 3, 4, 8, 11, 15, 16, 256, 0x1_0000, 0x1_4000, 0x1_8000, 0x8000_0804];
-    let value = if dice.below(4) == 0 { dice.roll() } else { dice.pick(&tame) };
+    let common = [0, 1, 2, 3, 4, 8, 11, 15, 16, 256, 0x1_0000, 0x1_4000, 0x1_8000, 0x8000_0804];
+    let value = if dice.below(4) == 0 { dice.roll() } else { dice.pick(&common) };
     value.to_le_bytes()[..width].to_vec()
 }
 
@@ -65,7 +66,8 @@ fn memory_address(dice: &mut Dice) -> u64 {
     }
 }
 
-/// A part of a ring or descriptor table, tame enough to be followed.
+/// Returns a write to a part of a ring or descriptor table, with values plausible enough for the device
+/// to follow.
 fn ring_write(dice: &mut Dice) -> Step {
     let queue = 0x1_0000 + 0x1_0000 * dice.below(2);
     match dice.below(3) {
@@ -118,7 +120,7 @@ fn step(dice: &mut Dice, now_ns: u64) -> Step {
     }
 }
 
-/// Does the step and tells what the guest saw.
+/// Performs the step and returns what the guest saw.
 fn perform(m: &mut TestMachine, step: &Step) -> Vec<u8> {
     match step {
         Step::PortRead(port, width) => {
@@ -159,7 +161,7 @@ fn perform(m: &mut TestMachine, step: &Step) -> Vec<u8> {
     }
 }
 
-/// Saves, writes down, reads and restores.
+/// Saves, serializes, deserializes and restores the devices.
 fn pass_through_bytes(m: &mut TestMachine) -> DevicesState {
     let saved = m.devices.save();
     let written = postcard::to_allocvec(&saved).unwrap();
@@ -168,8 +170,8 @@ fn pass_through_bytes(m: &mut TestMachine) -> DevicesState {
     saved
 }
 
-/// Sets both devices up by the book, whatever was done to them, so that what follows meets
-/// running ones.
+/// Initializes both devices as a correct driver does, whatever was done to them before, so that the
+/// following steps act on running devices.
 fn set_up(m: &mut TestMachine, features: u64) {
     m.init_pics();
     for queue in 0..2 {
@@ -182,13 +184,13 @@ fn set_up(m: &mut TestMachine, features: u64) {
     Driver::start(m, RNG_DEVICE, VERSION_1 | features, 1, 8);
 }
 
-/// The body: `steps` random steps from `seed`. Returns what they reached.
-fn wild_guest(seed: u64, steps: u32) -> DeviceCounters {
+/// Runs `steps` random steps from `seed`. Returns the event counts.
+fn random_guest(seed: u64, steps: u32) -> DeviceCounters {
     let mut dice = Dice::new(seed);
     let (mut a, mut b) = (TestMachine::new(), TestMachine::new());
     let features = dice.pick(&[0, EVENT_IDX]);
     for m in [&mut a, &mut b] {
-        m.door.step_ns = 1000;
+        m.boundary.step_ns = 1000;
         set_up(m, features);
     }
     for number in 0..steps {
@@ -212,9 +214,9 @@ fn wild_guest(seed: u64, steps: u32) -> DeviceCounters {
             assert_eq!(a.devices.save(), saved, "seed {seed} step {number} {step:?}");
         }
     }
-    assert_eq!(a.door.frames, b.door.frames, "seed {seed}");
-    assert_eq!(a.door.console, b.door.console, "seed {seed}");
-    assert_eq!(a.door.entropy, b.door.entropy, "seed {seed}");
+    assert_eq!(a.boundary.frames, b.boundary.frames, "seed {seed}");
+    assert_eq!(a.boundary.console, b.boundary.console, "seed {seed}");
+    assert_eq!(a.boundary.entropy, b.boundary.entropy, "seed {seed}");
     assert!(memory(&a) == memory(&b), "seed {seed}: memory differs");
     a.devices.counters()
 }
@@ -225,7 +227,7 @@ fn memory(m: &TestMachine) -> Vec<u8> {
     bytes
 }
 
-/// The body: a saved state with one byte changed is refused, or is a state a machine can run on.
+/// Changes one byte of a saved state: the result is refused, or is a state on which a machine can run.
 fn damaged_state(seed: u64) {
     let mut dice = Dice::new(seed);
     let mut m = TestMachine::new();
@@ -243,11 +245,11 @@ fn damaged_state(seed: u64) {
 }
 
 #[test]
-fn wild_guests_never_panic_and_restored_devices_do_the_same() {
+fn random_guests_never_panic_and_restored_devices_behave_the_same() {
     let mut reached = [0; 11];
     for seed in 0..60 {
         println!("seed {seed}");
-        let c = wild_guest(seed, 3000);
+        let c = random_guest(seed, 3000);
         let seen = [
             c.net.sent,
             c.net.received,
@@ -264,7 +266,7 @@ fn wild_guests_never_panic_and_restored_devices_do_the_same() {
         reached.iter_mut().zip(seen).for_each(|(sum, one)| *sum += one);
     }
     println!("reached {reached:?}");
-    assert!(reached.iter().all(|count| *count > 20), "the steps miss something: {reached:?}");
+    assert!(reached.iter().all(|count| *count > 20), "the steps miss some events: {reached:?}");
 }
 
 #[test]
@@ -277,10 +279,10 @@ fn damaged_state_never_panics() {
 
 #[test]
 #[ignore = "slow: a hundred times the seeds of the fast test"]
-fn many_wild_guests() {
+fn many_random_guests() {
     for seed in 1000..7000 {
         println!("seed {seed}");
-        wild_guest(seed, 3000);
+        random_guest(seed, 3000);
         damaged_state(seed);
     }
 }

@@ -1,13 +1,14 @@
 //! The devices of the machine.
 //!
-//! They act only when called: inside an exit ([`Devices::pio_in`] and its like) or when an input is
-//! applied at a position ([`Devices::apply`]). What they do is a function of guest accesses, guest
-//! memory, inputs and readings; there is no thread, clock or randomness in here.
+//! Devices act only when they are called: inside an exit ([`Devices::pio_in`] and similar functions) or
+//! when an input is applied at a position ([`Devices::apply`]). Their behaviour is a function of guest
+//! accesses, guest memory, inputs and readings from the boundary; they use no thread, clock or randomness
+//! of their own.
 //!
-//! Order within an exit: an access that depends on the time first learns it, once for each element of a REP string, from
-//! the door; the timer moves on to it and may raise IRQ 0; then the access itself is done, all of
-//! its bytes at that one time. Interrupt lines of PCI functions follow at the end of the access
-//! that changed them.
+//! Order within an exit: an access that depends on the time first reads the guest clock from the
+//! boundary, once per element of a REP string. The timer then advances to that time and may raise IRQ 0.
+//! Then the access is performed, with all of its bytes at that one time. The interrupt lines of PCI
+//! functions are updated at the end of the access that changed them.
 
 pub mod clockport;
 mod counters;
@@ -49,7 +50,7 @@ use virtio::net::Net;
 use virtio::rng::Rng;
 use virtio::transport_pci::VirtioPci;
 
-/// What distinguishes one machine's devices from another's.
+/// The configuration in which the devices of two machines differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceConfig {
     /// The guest's MAC address.
@@ -60,23 +61,23 @@ pub struct DeviceConfig {
 pub struct Access<'a> {
     /// Guest memory.
     pub ram: &'a GuestRam,
-    /// The door.
-    pub source: &'a mut dyn DeviceBoundary,
+    /// The nondeterminism boundary.
+    pub boundary: &'a mut dyn DeviceBoundary,
 }
 
-/// What an exit asks of the machine.
+/// What the machine must do after an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.
     None,
-    /// The guest asked for a machine reset.
+    /// The guest requested a machine reset.
     Reset,
 }
 
 /// All devices. Owned by the vCPU thread.
 #[derive(Debug)]
 pub struct Devices {
-    /// Last clock value learned.
+    /// Guest time as read or received last, nanoseconds.
     now_ns: u64,
     pic: Pic,
     pit: Pit,
@@ -88,13 +89,13 @@ pub struct Devices {
     host_bridge: Function,
     net: VirtioPci<Net>,
     rng: VirtioPci<Rng>,
-    /// Interrupt windows are asked for.
+    /// Interrupt windows are enabled.
     irq_windows: bool,
     unclaimed: BusCounters,
 }
 
 impl Devices {
-    /// The devices after power-on.
+    /// Returns the devices after power-on.
     pub fn new(config: &DeviceConfig) -> Self {
         Self {
             now_ns: 0,
@@ -113,8 +114,8 @@ impl Devices {
         }
     }
 
-    /// Leaves behind what a PC's firmware would before it starts a kernel: timer 0 counts through all
-    /// of its range, as a square wave. Its interrupt is masked.
+    /// Sets the state in which a PC's firmware leaves the devices before it starts a kernel: timer 0
+    /// counts its full range as a square wave, and its interrupt is masked.
     pub(crate) fn act_as_firmware(&mut self) {
         /// Counter 0, low byte then high byte, mode 3, binary.
         const CONTROL: u8 = 0x36;
@@ -124,7 +125,11 @@ impl Devices {
         }
     }
 
-    /// One read of `data.len()` bytes (1, 2, 4 or 8) from memory that is not RAM.
+    /// Performs one read of `data.len()` bytes (1, 2, 4 or 8) from memory that is not RAM.
+    ///
+    /// # Errors
+    ///
+    /// The boundary failed or found a divergence.
     pub fn mmio_read(
         &mut self,
         address: u64,
@@ -137,7 +142,7 @@ impl Devices {
                 self.net.read(offset, data);
                 self.drive_net_line();
                 if was_asserted && !self.net.line() {
-                    access.source.interrupt_served();
+                    access.boundary.interrupt_served();
                 }
             }
             Some((MmioTarget::Rng, offset)) => {
@@ -152,7 +157,11 @@ impl Devices {
         Ok(())
     }
 
-    /// One write of `data.len()` bytes (1, 2, 4 or 8) to memory that is not RAM.
+    /// Performs one write of `data.len()` bytes (1, 2, 4 or 8) to memory that is not RAM.
+    ///
+    /// # Errors
+    ///
+    /// The boundary failed or found a divergence.
     pub fn mmio_write(
         &mut self,
         address: u64,
@@ -177,10 +186,11 @@ impl Devices {
         Windows { net: self.net.window(), rng: self.rng.window() }
     }
 
-    /// Applies an input at a position. What finds no room is dropped and counted.
+    /// Applies an input at a position. An input for which a device has no capacity is dropped and
+    /// counted.
     pub fn apply(&mut self, input: Input<'_>, ram: &GuestRam) {
         match input {
-            Input::Clock { now_ns } => self.learn_time(now_ns),
+            Input::Clock { now_ns } => self.advance_time(now_ns),
             Input::Frame(frame) => {
                 self.net.receive(frame, ram);
                 self.drive_net_line();
@@ -193,7 +203,7 @@ impl Devices {
         }
     }
 
-    /// Which inputs the devices could take now.
+    /// Returns which inputs the devices can accept now.
     pub fn capacity(&self, ram: &GuestRam) -> DeviceCapacity {
         DeviceCapacity {
             frame: self.net.has_buffer(virtio::net::RECEIVE, ram),
@@ -203,17 +213,17 @@ impl Devices {
         }
     }
 
-    /// Is an interrupt waiting at the PIC's output?
+    /// Whether the PIC's output to the processor is high.
     pub fn interrupt_pending(&self) -> bool {
         self.pic.interrupt_pending()
     }
 
-    /// INTA cycle: takes the highest pending interrupt; its vector.
+    /// Performs an INTA cycle: acknowledges the highest pending interrupt and returns its vector.
     pub fn acknowledge_interrupt(&mut self) -> Option<u8> {
         self.pic.acknowledge()
     }
 
-    /// Whether interrupt windows are asked for where an interrupt can't be injected.
+    /// Whether an interrupt window is requested when a pending interrupt cannot be injected.
     pub fn irq_windows(&self) -> bool {
         self.irq_windows
     }
@@ -222,14 +232,14 @@ impl Devices {
         self.irq_windows = windows;
     }
 
-    /// Guest time: the last clock value learned, nanoseconds.
+    /// Returns guest time as read or received last, nanoseconds.
     pub fn now_ns(&self) -> u64 {
         self.now_ns
     }
 
-    /// The whole machine's time moves on; a timer that is due fires. A value from the past, which
-    /// no source gives, changes nothing.
-    fn learn_time(&mut self, now_ns: u64) {
+    /// Advances the time of all devices; a timer that is due fires. A value from the past, which no
+    /// boundary returns, has no effect.
+    fn advance_time(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
         if self.pit.advance(self.now_ns) {
             self.pic.pulse(Line::Timer);
@@ -244,7 +254,7 @@ impl Devices {
         self.pic.set_line(Line::Rng, self.rng.line());
     }
 
-    /// Everything that decides future behaviour.
+    /// Returns the complete state.
     pub fn save(&self) -> DevicesState {
         DevicesState {
             now_ns: self.now_ns,
@@ -262,7 +272,11 @@ impl Devices {
         }
     }
 
-    /// Devices in a saved state, with counters at zero.
+    /// Returns devices in a saved state, with all counters at zero.
+    ///
+    /// # Errors
+    ///
+    /// The state is not one that the devices can be in.
     pub fn restore(state: DevicesState) -> Result<Self, RestoreError> {
         let DevicesState {
             now_ns,
@@ -296,7 +310,7 @@ impl Devices {
         })
     }
 
-    /// What happened since the devices were made or restored.
+    /// Returns the event counts since the devices were created or restored.
     pub fn counters(&self) -> DeviceCounters {
         DeviceCounters {
             bus: self.unclaimed,

@@ -1,13 +1,13 @@
-//! ACPI power management timer: a free-running 24-bit counter in the 32-bit port 0x608
-//! (ACPI 6.5, section 4.8.3.3). It has no state: it is the guest's time at another rate.
+//! The ACPI power management timer: a free-running 24-bit counter in the 32-bit port 0x608 (ACPI 6.5,
+//! section 4.8.3.3). It has no state: it is the guest's time at another rate.
 
 use super::ticks::ticks_at;
 
-/// Three times the PIT's clock, 1/s (ACPI 6.5, section 4.8.2.1).
+/// Clock rate, three times the PIT's, 1/s (ACPI 6.5, section 4.8.2.1).
 const HZ: u64 = 3_579_545;
 const MASK: u32 = 0xFF_FFFF;
 
-/// The register at `now_ns`.
+/// Returns the register's value at `now_ns`.
 pub(crate) fn read(now_ns: u64) -> u32 {
     ticks_at(now_ns, HZ) as u32 & MASK
 }

@@ -1,4 +1,4 @@
-//! Port accesses of [`Devices`]: from a decoded port to the device's method.
+//! Port accesses of [`Devices`]: from a decoded port to the device's function.
 
 use super::clockport::ClockHalf;
 use super::pci::Slot;
@@ -8,20 +8,25 @@ use crate::irq::Line;
 use crate::replay::boundary::DeviceBoundary;
 use crate::replay::error::SourceError;
 
-/// One exit: the door, and whether the time was already learned in it.
+/// The context of one access: the boundary, and whether the guest clock has been read for it.
 struct Exit<'a> {
-    source: &'a mut dyn DeviceBoundary,
-    knows_time: bool,
+    boundary: &'a mut dyn DeviceBoundary,
+    clock_was_read: bool,
 }
 
 impl<'a> Exit<'a> {
     fn new(access: &'a mut Access<'_>) -> Self {
-        Self { source: &mut *access.source, knows_time: false }
+        Self { boundary: &mut *access.boundary, clock_was_read: false }
     }
 }
 
 impl Devices {
-    /// One IN of `data.len()` bytes (1, 2 or 4) from `port`. Ports without a device read as ones.
+    /// Performs one IN of `data.len()` bytes (1, 2 or 4) from `port`. Ports without a device read as
+    /// ones.
+    ///
+    /// # Errors
+    ///
+    /// The boundary failed or found a divergence.
     pub fn pio_in(
         &mut self,
         port: u16,
@@ -43,7 +48,11 @@ impl Devices {
         Ok(())
     }
 
-    /// One OUT of `data.len()` bytes (1, 2 or 4) to `port`. Ports without a device ignore it.
+    /// Performs one OUT of `data.len()` bytes (1, 2 or 4) to `port`. Ports without a device ignore it.
+    ///
+    /// # Errors
+    ///
+    /// The boundary failed or found a divergence.
     pub fn pio_out(
         &mut self,
         port: u16,
@@ -70,9 +79,9 @@ impl Devices {
         Ok(effect)
     }
 
-    /// Guest time, learned now: what an instruction that reads a clock gets.
+    /// Reads the guest clock: the value for an instruction that reads a clock.
     pub(crate) fn time_stamp(&mut self, access: &mut Access<'_>) -> Result<u64, SourceError> {
-        self.need_time(&mut Exit::new(access))?;
+        self.read_clock_once(&mut Exit::new(access))?;
         Ok(self.now_ns)
     }
 
@@ -81,18 +90,18 @@ impl Devices {
             ByteTarget::Pic(register) => self.pic.read(register),
             ByteTarget::Pit(register) => {
                 if self.pit.read_needs_time(register) {
-                    self.need_time(exit)?;
+                    self.read_clock_once(exit)?;
                 }
                 self.pit.read(register, self.now_ns)
             }
             ByteTarget::I8042(offset) => self.reset.read_i8042(offset),
             ByteTarget::RtcData => {
                 if self.rtc.read_needs_wall_clock() {
-                    self.rtc.latch(exit.source.wall_clock_ns()?);
+                    self.rtc.latch(exit.boundary.wall_clock_ns()?);
                 }
                 self.rtc.read()
             }
-            // Both are write-only; nobody drives the bus.
+            // Both are write-only, and no device drives the bus.
             ByteTarget::RtcIndex | ByteTarget::Post => 0xFF,
             ByteTarget::Uart(offset) => self.uart.read(offset),
             ByteTarget::ResetControl => self.reset.read_control(),
@@ -114,7 +123,7 @@ impl Devices {
             ByteTarget::Pic(register) => self.pic.write(register, value),
             ByteTarget::Pit(register) => {
                 if self.pit.write_needs_time(register, value) {
-                    self.need_time(exit)?;
+                    self.read_clock_once(exit)?;
                 }
                 self.pit.write(register, value, self.now_ns);
             }
@@ -125,7 +134,7 @@ impl Devices {
             ByteTarget::Uart(offset) => {
                 let effect = self.uart.write(offset, value);
                 if let Some(byte) = effect.output {
-                    exit.source.console_output(byte);
+                    exit.boundary.console_output(byte);
                 }
                 if effect.interrupt {
                     self.pic.pulse(Line::Serial);
@@ -147,11 +156,11 @@ impl Devices {
             WideTarget::PciAddress => fill(data, self.config_port.address(), 0),
             WideTarget::PciData(lane) => self.config_in(lane, data),
             WideTarget::PmTimer(lane) => {
-                self.need_time(exit)?;
+                self.read_clock_once(exit)?;
                 fill(data, pmtimer::read(self.now_ns), lane);
             }
             WideTarget::Clock(ClockHalf::Low) => {
-                self.need_time(exit)?;
+                self.read_clock_once(exit)?;
                 let low = self.clock_port.read_low(self.now_ns);
                 fill(data, low, 0);
             }
@@ -174,7 +183,7 @@ impl Devices {
     }
 
     fn config_in(&mut self, lane: u8, data: &mut [u8]) {
-        // An access across the end of CONFIG_DATA has no register to go to.
+        // An access across the end of CONFIG_DATA reaches no register.
         let fits = usize::from(lane) + data.len() <= 4;
         match self.config_port.target(lane).filter(|_| fits) {
             Some((Slot::HostBridge, register)) => self.host_bridge.read(register, data, false),
@@ -203,17 +212,17 @@ impl Devices {
         }
     }
 
-    fn need_time(&mut self, exit: &mut Exit<'_>) -> Result<(), SourceError> {
-        if !exit.knows_time {
-            let now_ns = exit.source.clock_ns()?;
-            exit.knows_time = true;
-            self.learn_time(now_ns);
+    fn read_clock_once(&mut self, exit: &mut Exit<'_>) -> Result<(), SourceError> {
+        if !exit.clock_was_read {
+            let now_ns = exit.boundary.clock_ns()?;
+            exit.clock_was_read = true;
+            self.advance_time(now_ns);
         }
         Ok(())
     }
 }
 
-/// The bytes of `word` from byte `lane` on; ones behind its end.
+/// Fills `data` with the bytes of `word` from byte `lane` on, and with ones beyond its end.
 fn fill(data: &mut [u8], word: u32, lane: u8) {
     let bytes = word.to_le_bytes();
     for (index, byte) in (usize::from(lane)..).zip(data) {

@@ -1,8 +1,8 @@
-//! The two ways in which a PC guest resets the machine: the keyboard controller's pulse command
-//! (port 0x64) and the PCI chipset's reset control register (port 0xCF9, 82371AB section 4.1.1.2).
+//! The two ways in which a PC guest resets the machine: the keyboard controller's pulse command (port
+//! 0x64) and the PCI chipset's reset control register (port 0xCF9, 82371AB section 4.1.1.2).
 //!
-//! There is no keyboard: the i8042 answers every read with 0, "both buffers empty", so that a
-//! driver that waits for it before the reset command does not wait.
+//! There is no keyboard. The i8042 answers every read with 0, "both buffers empty", so that a driver
+//! which waits for that before the reset command does not wait.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -10,12 +10,12 @@ use std::convert::Infallible;
 use serde::{Deserialize, Serialize};
 use vm_superio::{I8042Device, Trigger};
 
-/// Reset control: full reset instead of a soft one; does not matter to us but reads back.
+/// Reset control: a full reset instead of a soft one. It makes no difference here but reads back.
 const SYSTEM_RESET: u8 = 1 << 1;
-/// Reset control: setting it resets the processor.
+/// Reset control: setting this bit resets the processor.
 const RESET_CPU: u8 = 1 << 2;
 
-/// Set when the i8042 model wants a reset.
+/// Set when the i8042 model requests a reset.
 #[derive(Debug, Default)]
 struct Requested(Cell<bool>);
 
@@ -28,14 +28,14 @@ impl Trigger for Requested {
     }
 }
 
-/// The reset control register.
+/// State of the reset control register.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetState {
-    /// What it reads back.
+    /// The value that it reads back.
     pub control: u8,
 }
 
-/// Both ports.
+/// The ports that reset the machine.
 #[derive(Debug)]
 pub(crate) struct ResetPorts {
     i8042: I8042Device<Requested>,
@@ -52,7 +52,7 @@ impl ResetPorts {
         self.i8042.read(offset)
     }
 
-    /// Writes an i8042 port, `offset` from 0x60. True: reset the machine.
+    /// Writes an i8042 port, `offset` from 0x60. Returns true if the machine must reset.
     pub(crate) fn write_i8042(&mut self, offset: u8, value: u8) -> bool {
         match self.i8042.write(offset, value) {
             Ok(()) => self.i8042.reset_evt().0.take(),
@@ -65,7 +65,7 @@ impl ResetPorts {
         self.state.control
     }
 
-    /// Writes port 0xCF9. True: reset the machine.
+    /// Writes port 0xCF9. Returns true if the machine must reset.
     pub(crate) fn write_control(&mut self, value: u8) -> bool {
         self.state.control = value & SYSTEM_RESET;
         value & RESET_CPU != 0

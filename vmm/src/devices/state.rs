@@ -1,4 +1,4 @@
-//! State of all devices together.
+//! State of all devices.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,10 @@ use super::virtio::net::NetState;
 use super::virtio::rng::RngState;
 use crate::irq::pic::PicState;
 
-/// Everything outside the vCPU and guest memory that decides what the guest sees next.
+/// The state outside the vCPU and guest memory that decides what the guest sees next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DevicesState {
-    /// Guest time, nanoseconds: the last clock value learned.
+    /// Guest time as read or received last, nanoseconds.
     pub now_ns: u64,
     /// Interrupt controllers.
     pub pic: PicState,
@@ -37,7 +37,7 @@ pub struct DevicesState {
     pub net: NetState,
     /// Entropy device.
     pub rng: RngState,
-    /// Interrupt windows are asked for. No device's state, but the machine's: a replay and a backup
-    /// must do as the recording does.
+    /// Interrupt windows are enabled. This is not a device's state but the machine's. It is here because
+    /// a replay and a backup must do the same as the recording.
     pub irq_windows: bool,
 }

@@ -1,4 +1,4 @@
-//! What device tests stand on: devices, memory and a door that counts what passes.
+//! Support for device tests: devices, memory, and a boundary that counts what passes through it.
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -10,11 +10,11 @@ use crate::replay::error::SourceError;
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 pub(crate) const RAM_BYTES: usize = 1 << 20;
 
-/// A door whose answers the test sets.
+/// A boundary whose answers the test sets.
 #[derive(Debug, Default)]
-pub(crate) struct Door {
+pub(crate) struct TestBoundary {
     pub(crate) now_ns: u64,
-    /// Added to `now_ns` by every reading.
+    /// Added to `now_ns` by every reading of the clock.
     pub(crate) step_ns: u64,
     pub(crate) wall_ns: u64,
     pub(crate) clock_readings: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Door {
     pub(crate) console: Vec<u8>,
 }
 
-impl DeviceBoundary for Door {
+impl DeviceBoundary for TestBoundary {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         self.clock_readings += 1;
         self.now_ns += self.step_ns;
@@ -63,7 +63,7 @@ impl DeviceBoundary for Door {
 pub(crate) struct TestMachine {
     pub(crate) devices: Devices,
     pub(crate) ram: GuestRam,
-    pub(crate) door: Door,
+    pub(crate) boundary: TestBoundary,
 }
 
 impl TestMachine {
@@ -71,17 +71,17 @@ impl TestMachine {
         Self {
             devices: Devices::new(&DeviceConfig { mac: MAC }),
             ram: GuestRam::from_ranges(&[(GuestAddress(0), RAM_BYTES)]).unwrap(),
-            door: Door::default(),
+            boundary: TestBoundary::default(),
         }
     }
 
     pub(crate) fn read_port(&mut self, port: u16, data: &mut [u8]) {
-        let mut access = Access { ram: &self.ram, source: &mut self.door };
+        let mut access = Access { ram: &self.ram, boundary: &mut self.boundary };
         self.devices.pio_in(port, data, &mut access).unwrap();
     }
 
     pub(crate) fn write_port(&mut self, port: u16, data: &[u8]) -> Effect {
-        let mut access = Access { ram: &self.ram, source: &mut self.door };
+        let mut access = Access { ram: &self.ram, boundary: &mut self.boundary };
         self.devices.pio_out(port, data, &mut access).unwrap()
     }
 
@@ -110,7 +110,7 @@ impl TestMachine {
         address: u64,
         data: &[u8],
     ) -> Result<(), SourceError> {
-        let mut access = Access { ram: &self.ram, source: &mut self.door };
+        let mut access = Access { ram: &self.ram, boundary: &mut self.boundary };
         self.devices.mmio_write(address, data, &mut access)
     }
 
@@ -119,13 +119,13 @@ impl TestMachine {
     }
 
     pub(crate) fn read_memory(&mut self, address: u64, data: &mut [u8]) {
-        let mut access = Access { ram: &self.ram, source: &mut self.door };
+        let mut access = Access { ram: &self.ram, boundary: &mut self.boundary };
         self.devices.mmio_read(address, data, &mut access).unwrap();
     }
 
-    /// Moves guest time, as a clock input does.
+    /// Advances guest time, as a clock input does.
     pub(crate) fn clock(&mut self, now_ns: u64) {
-        self.door.now_ns = now_ns;
+        self.boundary.now_ns = now_ns;
         self.devices.apply(Input::Clock { now_ns }, &self.ram);
     }
 
@@ -133,7 +133,7 @@ impl TestMachine {
         self.devices.apply(Input::Frame(frame), &self.ram);
     }
 
-    /// Configuration register of 00:`device`.0.
+    /// Reads a configuration register of 00:`device`.0.
     pub(crate) fn config_read(&mut self, device: u32, register: u32) -> u32 {
         self.out32(0xCF8, 1 << 31 | device << 11 | register);
         self.in32(0xCFC)
@@ -144,7 +144,7 @@ impl TestMachine {
         self.out32(0xCFC, value);
     }
 
-    /// Programs both PICs as Linux does, everything unmasked: vectors 0x30 and 0x38.
+    /// Initializes both PICs as Linux does, with all inputs unmasked and vectors 0x30 and 0x38.
     pub(crate) fn init_pics(&mut self) {
         for (port, base, wiring) in [(0x20, 0x30, 4), (0xA0, 0x38, 2)] {
             self.out8(port, 0x11);
@@ -165,7 +165,7 @@ impl TestMachine {
     }
 }
 
-/// A small generator of test inputs (xorshift64*), so that a seed is all it takes to repeat one.
+/// A small generator of test inputs (xorshift64*), so that a seed is enough to repeat a test.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 
@@ -181,7 +181,7 @@ impl Dice {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// 0..`end`.
+    /// Returns a number in 0..`end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         (self.roll() >> 16) % end
     }

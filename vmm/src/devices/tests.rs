@@ -2,17 +2,17 @@ use super::test_machine::TestMachine;
 use super::*;
 
 #[test]
-fn an_exit_learns_the_time_once_and_the_timer_fires_before_the_access() {
+fn access_reads_the_clock_once_and_the_timer_fires_before_it() {
     let mut m = TestMachine::new();
     m.init_pics();
     m.out8(0x43, 0x34);
     m.out8(0x40, 100);
     m.out8(0x40, 0);
-    let readings = m.door.clock_readings;
-    m.door.now_ns = 1_000_000;
+    let readings = m.boundary.clock_readings;
+    m.boundary.now_ns = 1_000_000;
     // Two counters in one access.
     m.read_port(0x40, &mut [0; 2]);
-    assert_eq!(m.door.clock_readings, readings + 1);
+    assert_eq!(m.boundary.clock_readings, readings + 1);
     assert!(m.devices.interrupt_pending());
     assert_eq!(m.devices.now_ns(), 1_000_000);
     assert_eq!(m.devices.acknowledge_interrupt(), Some(0x30));
@@ -28,19 +28,19 @@ fn time_never_goes_back() {
 }
 
 #[test]
-fn clock_ports_give_one_value_in_two_halves() {
+fn clock_ports_return_one_reading_in_two_halves() {
     let mut m = TestMachine::new();
-    m.door.now_ns = 0x5_0000_0007;
+    m.boundary.now_ns = 0x5_0000_0007;
     assert_eq!(m.in32(0xE8), 7);
-    m.door.now_ns = 0x6_0000_0000;
+    m.boundary.now_ns = 0x6_0000_0000;
     assert_eq!(m.in32(0xEC), 5);
-    assert_eq!(m.door.clock_readings, 1);
+    assert_eq!(m.boundary.clock_readings, 1);
 }
 
 #[test]
 fn pm_timer_reads_in_parts() {
     let mut m = TestMachine::new();
-    m.door.now_ns = 1_000_000_000;
+    m.boundary.now_ns = 1_000_000_000;
     let whole = m.in32(0x608);
     assert_eq!(whole, 3_579_545);
     let mut high = [0; 2];
@@ -49,7 +49,7 @@ fn pm_timer_reads_in_parts() {
 }
 
 #[test]
-fn wants_show_the_timer() {
+fn capacity_reports_the_next_timer() {
     let mut m = TestMachine::new();
     assert_eq!(m.devices.capacity(&m.ram).timer_ns, None);
     m.out8(0x43, 0x34);
@@ -89,7 +89,7 @@ fn wide_access_to_byte_ports_is_split_upwards() {
     // One OUT to 0x20 writes OCW3 there and the mask at 0x21.
     m.write_port(0x20, &[0x0B, 0xFB]);
     assert_eq!(m.in8(0x21), 0xFB);
-    // Index and data of the RTC in one.
+    // Index and data of the RTC in one access.
     m.write_port(0x70, &[0x50, 0x77]);
     assert_eq!(m.in8(0x71), 0x77);
     // At the end of the port space it wraps.
@@ -97,7 +97,7 @@ fn wide_access_to_byte_ports_is_split_upwards() {
 }
 
 #[test]
-fn reset_is_reported_wherever_it_is_in_an_access() {
+fn reset_is_reported_from_any_byte_of_an_access() {
     let mut m = TestMachine::new();
     assert_eq!(m.out8(0x64, 0xFE), Effect::Reset);
     assert_eq!(m.write_port(0x63, &[0, 0xFE, 0]), Effect::Reset);

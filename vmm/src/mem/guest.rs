@@ -1,4 +1,4 @@
-//! Allocating guest RAM.
+//! Allocation of guest RAM.
 
 use super::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
 use std::fs::File;
@@ -8,35 +8,35 @@ use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap,
 };
 
-/// Guest RAM, one region from address 0, with a bitmap of the pages the VMM itself wrote (KVM's
-/// dirty log does not see those).
+/// Guest RAM: one region from address 0, with a bitmap of the pages that the VMM itself wrote, which
+/// KVM's dirty log does not contain.
 pub type GuestRam = vm_memory::GuestMemoryMmap<AtomicBitmap>;
 
-/// A guest memory size that can't be had.
+/// Guest memory of the requested size cannot be provided.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// Below the least a guest can start with.
+    /// Less than a guest needs to start.
     #[error("{mib} MiB of guest memory is too small: give at least {} MiB", MEMORY_MIN >> 20)]
     TooSmall {
-        /// Size asked for, rounded down to MiB.
+        /// Requested size, rounded down to MiB.
         mib: u64,
     },
-    /// Beyond the one region below the PCI windows.
+    /// More than fits into the one region below the PCI windows.
     #[error("{mib} MiB of guest memory is too large: the machine has room for {} MiB", MEMORY_MAX >> 20)]
     TooLarge {
-        /// Size asked for, rounded down to MiB.
+        /// Requested size, rounded down to MiB.
         mib: u64,
     },
-    /// No whole number of 2 MiB pages.
+    /// Not a multiple of 2 MiB.
     #[error("{bytes} bytes of guest memory is not a multiple of 2 MiB")]
     Unaligned {
-        /// Size asked for.
+        /// Requested size, bytes.
         bytes: u64,
     },
-    /// The host has less than that.
+    /// The host has less memory available.
     #[error("{mib} MiB of guest memory, but the host has only {available_mib} MiB available")]
     HostTooSmall {
-        /// Size asked for, MiB.
+        /// Requested size, MiB.
         mib: u64,
         /// `MemAvailable`, MiB.
         available_mib: u64,
@@ -44,29 +44,37 @@ pub enum MemoryError {
     /// mmap(2) failed.
     #[error("can't map {mib} MiB of guest memory: {source}")]
     Map {
-        /// Size asked for, MiB.
+        /// Requested size, MiB.
         mib: u64,
-        /// What vm-memory says.
+        /// vm-memory's error.
         source: vm_memory::mmap::FromRangesError,
     },
     /// mmap(2) of a file failed.
     #[error("can't map {mib} MiB of guest memory from a file: {reason}")]
     MapFile {
-        /// Size asked for, MiB.
+        /// Requested size, MiB.
         mib: u64,
-        /// What vm-memory says.
+        /// vm-memory's error.
         reason: String,
     },
 }
 
-/// Maps `bytes` of private, zeroed, unreserved memory as guest RAM.
+/// Maps `bytes` of private, zeroed memory as guest RAM, without reserving it.
+///
+/// # Errors
+///
+/// The size is not supported, the host has less memory available, or mmap(2) failed.
 pub fn allocate(bytes: u64) -> Result<GuestRam, MemoryError> {
     check_size(bytes)?;
     GuestRam::from_ranges(&[(GuestAddress(0), bytes as usize)])
         .map_err(|source| MemoryError::Map { mib: bytes >> 20, source })
 }
 
-/// Maps `bytes` bytes of `file` from `offset` on as guest RAM. What is written to it stays here.
+/// Maps `bytes` bytes of `file` from `offset` on as guest RAM. Writes to it do not reach the file.
+///
+/// # Errors
+///
+/// The size is not supported, the host has less memory available, or mmap(2) failed.
 pub fn map_private(file: File, offset: u64, bytes: u64) -> Result<GuestRam, MemoryError> {
     let mib = bytes >> 20;
     check_size(bytes)?;
@@ -83,7 +91,7 @@ pub fn map_private(file: File, offset: u64, bytes: u64) -> Result<GuestRam, Memo
     GuestRam::from_regions(vec![region]).map_err(|error| failed(error.to_string()))
 }
 
-/// Bytes of guest RAM.
+/// Returns the bytes of guest RAM.
 pub fn bytes(ram: &GuestRam) -> u64 {
     ram.iter().map(|region| region.len()).sum()
 }
@@ -99,8 +107,8 @@ fn check_size(bytes: u64) -> Result<(), MemoryError> {
     if !bytes.is_multiple_of(2 << 20) {
         return Err(MemoryError::Unaligned { bytes });
     }
-    // The mapping itself reserves nothing, so a size that can't be backed would end in the
-    // kernel's out-of-memory killer long after the start.
+    // The mapping itself reserves nothing. So a size that the host cannot back would end in the kernel's
+    // out-of-memory killer long after the start.
     if let Some(available) = host_available_bytes()
         && available < bytes
     {
@@ -109,12 +117,16 @@ fn check_size(bytes: u64) -> Result<(), MemoryError> {
     Ok(())
 }
 
-/// Copies page `number` out of guest RAM.
+/// Copies the contents of page `number` into `bytes`.
+///
+/// # Panics
+///
+/// If the page is outside guest RAM.
 pub fn read_page(ram: &GuestRam, number: u64, bytes: &mut [u8; PAGE as usize]) {
     ram.read_slice(bytes, GuestAddress(number * PAGE)).expect("the page lies in guest RAM");
 }
 
-/// `MemAvailable` of proc_meminfo(5), bytes; `None` where there is none.
+/// Returns `MemAvailable` of proc_meminfo(5), bytes, or `None` if it cannot be read.
 fn host_available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

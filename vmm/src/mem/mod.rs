@@ -1,4 +1,4 @@
-//! Guest memory: where things lie, which pages were written, what all of it hashes to.
+//! Guest memory: allocation, address map, dirty pages, page-table walk and digest.
 
 pub mod digest;
 pub mod dirty;

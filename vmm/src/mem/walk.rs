@@ -1,5 +1,8 @@
-//! From a guest virtual address to a physical one, through the guest's own page tables (SDM vol. 3,
-//! 4.5, "4-Level Paging"). For what the VMM does in a guest's place; nothing on the path of an exit.
+//! Translation of guest virtual addresses through the guest's own page tables (SDM vol. 3, 4.5, "4-Level
+//! Paging").
+//!
+//! It serves the VMM when it acts for the guest, for example to emulate an instruction. It is not on the
+//! path of an ordinary exit.
 
 use super::GuestRam;
 use vm_memory::{Bytes, GuestAddress};
@@ -11,8 +14,8 @@ const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 /// Lowest address bit that each level translates.
 const LEVEL_SHIFTS: [u32; 4] = [39, 30, 21, 12];
 
-/// The physical address behind `address` in the address space of `cr3`; `None` where nothing is
-/// mapped, or a table lies outside of RAM.
+/// Returns the physical address of virtual `address` in the address space of `cr3`, or `None` if it is
+/// not mapped or a table is outside RAM.
 pub fn translate(ram: &GuestRam, cr3: u64, address: u64) -> Option<u64> {
     let mut table = cr3 & ADDRESS;
     for shift in LEVEL_SHIFTS {
@@ -20,7 +23,7 @@ pub fn translate(ram: &GuestRam, cr3: u64, address: u64) -> Option<u64> {
         if entry & PRESENT == 0 {
             return None;
         }
-        // A large page is possible at the two middle levels only (bit 7 of the others is no size).
+        // Only the two middle levels can map a large page; bit 7 has another meaning at the others.
         let last = shift == 12 || (shift < 39 && entry & LARGE != 0);
         if last {
             let within = (1u64 << shift) - 1;
@@ -31,8 +34,8 @@ pub fn translate(ram: &GuestRam, cr3: u64, address: u64) -> Option<u64> {
     None
 }
 
-/// Reads up to `bytes.len()` bytes at virtual `address`; how many there are before memory ends that is
-/// mapped to RAM.
+/// Reads up to `bytes.len()` bytes at virtual `address`. Returns how many could be read before an address
+/// that is not mapped to RAM.
 pub fn read(ram: &GuestRam, cr3: u64, address: u64, bytes: &mut [u8]) -> usize {
     for (index, byte) in bytes.iter_mut().enumerate() {
         let address = address.wrapping_add(index as u64);
@@ -69,13 +72,17 @@ mod tests {
         assert_eq!(translate(&ram, TABLES[0], base + 0x1234), Some(0x5234));
         assert_eq!(translate(&ram, TABLES[0], base + 0x20_1234), Some(0x20_1234));
         assert_eq!(translate(&ram, TABLES[0], base), None);
-        assert_eq!(translate(&ram, TABLES[0], base + 0x40_0000), None, "a table beyond RAM");
+        assert_eq!(
+            translate(&ram, TABLES[0], base + 0x40_0000),
+            None,
+            "the page table is beyond RAM"
+        );
         assert_eq!(translate(&ram, TABLES[0], 0x1000), None);
         assert_eq!(translate(&ram, u64::MAX, base), None);
     }
 
     #[test]
-    fn read_stops_where_the_mapping_does() {
+    fn read_stops_at_the_end_of_the_mapping() {
         let ram = machine();
         ram.write_slice(&[7; 16], GuestAddress(0x5FF0)).unwrap();
         let mut bytes = [0; 32];

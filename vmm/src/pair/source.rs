@@ -454,7 +454,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
         while let Some(request) = self.parts.replica.poll_copy() {
             match request {
                 CopyRequest::Begin => {
-                    memory.begin_noting()?;
+                    memory.start_dirty_tracking()?;
                     self.parts.replica.copy_begun();
                 }
                 CopyRequest::Page(number) => {
@@ -502,7 +502,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
                 Step::Pending => {}
             }
             if self.parts.replica.poll_copy().is_some() {
-                return Ok(Region::Stay);
+                return Ok(Region::Pending);
             }
             self.parts.world.idle()?;
             self.drive()?;
@@ -561,7 +561,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
         }
         let waits = self.until(|parts, now| Ok(parts.replica.halted_guest(now)));
         match waits {
-            Ok(Halted::Look) => return Ok(Waited::Look),
+            Ok(Halted::Look) => return Ok(Waited::Poll),
             Ok(Halted::World) => {}
             // The guest leaves its halt without an interrupt, here and on the backup, which begins
             // with the state behind it.
@@ -570,7 +570,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
             Err(error) => return Err(error),
         }
         if self.parts.replica.poll_copy().is_some() {
-            return Ok(Waited::Look);
+            return Ok(Waited::Poll);
         }
         let wait_max = Duration::from_nanos(self.wait_max().as_nanos());
         let PairParts { replica, wire, world, wait, .. } = &mut self.parts;
@@ -588,7 +588,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
         if wire.port().has_frame() || due.is_some_and(|due| due <= now()) {
             self.drive()?;
         }
-        Ok(Waited::Look)
+        Ok(Waited::Poll)
     }
 
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {

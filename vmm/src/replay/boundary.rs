@@ -1,10 +1,10 @@
-//! The one door for non-determinism.
+//! The nondeterminism boundary between the machine and the world.
 //!
-//! Everything the guest learns that is not a function of its own state comes through
-//! [`Boundary`], and everything it does to the world leaves through it. The live side
-//! ([`super::world`]) reads the world; the [`super::recorder`] wraps it and appends what passes to
-//! the log; the [`super::replayer`] reads the log. The vCPU loop and the devices are the same code
-//! for all of them.
+//! Everything that the guest learns and that is not a function of its own state enters through
+//! [`Boundary`]; everything that the guest sends to the world leaves through it. The live side
+//! ([`super::world`]) reads the world. The [`super::recorder`] wraps another boundary and appends what
+//! passes to the log. The [`super::replayer`] reads the log. The vCPU loop and the devices are the same
+//! code for all of them.
 //!
 //! Order of calls, from one position to the next:
 //!
@@ -12,7 +12,7 @@
 //! poll_memory -> next_region -> Run     -> [interrupted | window_at_cpl0]* -> reached | checkpoint
 //!                        -> Apply   -> take_checkpoint
 //!                        -> Capture -> checkpoint
-//!                        -> Stay    -> poll_memory ...
+//!                        -> Pending -> poll_memory ...
 //!                        -> End     -> end
 //! at a natural exit:  (readings and outputs of the exit)*  exit_handled
 //! at any position:    next_input* [wait poll_memory next_input*]* [interrupt]
@@ -23,22 +23,23 @@ use crate::checkpoint::{Image, ImageView};
 use logchan::entry::REGISTERS;
 use logchan::limits::PAGE_BYTES;
 
-/// Something from outside that enters the guest at a position.
+/// An input from outside that enters the guest at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// Guest time is now this many nanoseconds since the guest started; timers that are due fire.
+    /// Sets guest time, in nanoseconds since the guest started. Timers that are due fire.
     Clock {
-        /// Nanoseconds; never less than any earlier clock value.
+        /// Guest time in nanoseconds, never less than an earlier clock value.
         now_ns: u64,
     },
-    /// A frame for the guest's NIC, without virtio-net header.
+    /// A frame for the guest's NIC, without the virtio-net header.
     Frame(&'a [u8]),
     /// Bytes typed at the serial console.
     Console(&'a [u8]),
 }
 
-/// Which inputs the devices could take now: a function of guest and device state alone. Only a
-/// live source looks at it; what it decides is in the log.
+/// Which inputs the devices can accept now. It is a function of guest and device state alone.
+///
+/// Only a live boundary uses it: it decides which inputs to deliver, and the log records the decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceCapacity {
     /// The NIC's receive queue has a buffer.
@@ -47,54 +48,61 @@ pub struct DeviceCapacity {
     pub console_bytes: usize,
     /// Guest time at which the next timer is due, nanoseconds.
     pub timer_ns: Option<u64>,
-    /// In mid-region, without windows: an interrupt waits for a position.
+    /// Set only when the vCPU is stopped in mid-region and interrupt windows are off: an interrupt is
+    /// pending and needs a position to be injected at.
     pub interrupt: bool,
-    /// In mid-region, without windows: the guest could not take an interrupt here, so there is no use
-    /// in a position.
-    pub holds_off: bool,
+    /// Set only when the vCPU is stopped in mid-region and interrupt windows are off: the guest cannot
+    /// take an interrupt here, so a position here would be of no use.
+    pub interrupts_blocked: bool,
 }
 
-/// What devices may ask and tell while an exit is handled.
+/// What devices may read and send while an exit is handled.
+///
+/// # Errors
+///
+/// A method fails if the world or the log fails, or if the replay diverged.
 pub trait DeviceBoundary {
-    /// Guest time: nanoseconds since the guest started, never going back.
+    /// Returns guest time: nanoseconds since the guest started. It never goes back.
     fn clock_ns(&mut self) -> Result<u64, SourceError>;
-    /// Wall clock: nanoseconds since 1970-01-01T00:00Z.
+    /// Returns the wall clock: nanoseconds since 1970-01-01T00:00Z.
     fn wall_clock_ns(&mut self) -> Result<u64, SourceError>;
     /// Fills `bytes` with entropy.
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError>;
-    /// A frame the guest sends, without virtio-net header.
+    /// Sends a frame that the guest transmitted, without the virtio-net header.
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError>;
-    /// A byte the guest writes to its serial console.
+    /// Outputs a byte that the guest wrote to its serial console.
     fn console_output(&mut self, byte: u8);
-    /// The guest's interrupt handler has acknowledged the NIC's interrupt: for the statistics of a live
-    /// source, and nothing else.
+    /// Notes that the guest's interrupt handler has acknowledged the NIC's interrupt. Only the statistics
+    /// of a live boundary use it.
     fn interrupt_served(&mut self) {}
 }
 
-/// How the region after a position ends, as far as it must be known before entering it.
+/// How the region after a position ends, as far as this must be known before the vCPU enters it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
-    /// In an exit of the guest's own making: run it. (A live source says so always.)
+    /// It ends in a natural exit, or this is a live boundary, which always says so: run it.
     Run,
-    /// In a checkpoint: do not run it, apply [`Boundary::take_checkpoint`].
+    /// It ends in a checkpoint: do not run it, apply [`Boundary::take_checkpoint`] instead.
     Apply,
-    /// A checkpoint is wanted here, before anything runs.
+    /// Take a checkpoint here, before anything runs.
     Capture,
-    /// Nothing may run yet. Ask again, after [`Boundary::poll_memory`].
-    Stay,
+    /// The next entry is not known yet, so nothing may run. Call [`Boundary::poll_memory`] and ask again.
+    Pending,
     /// The machine stops here.
     End,
 }
 
-/// Guest memory, for a source that copies it beside the running guest. The vCPU stands still.
+/// Guest memory, for a boundary that copies it while the guest runs (precopy). It is accessed only while
+/// the vCPU is stopped.
 pub trait Memory {
-    /// From here on note which pages are written: the next checkpoint has those.
-    fn begin_noting(&mut self) -> Result<(), SourceError>;
-    /// Copies the contents of page `number`.
+    /// Starts a new set of dirty pages: the next checkpoint contains the pages that are written from here
+    /// on.
+    fn start_dirty_tracking(&mut self) -> Result<(), SourceError>;
+    /// Copies the contents of page `number` into `page`.
     fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]);
 }
 
-/// A position reached by running.
+/// A position that the vCPU reached by running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// A natural exit.
@@ -103,7 +111,7 @@ pub enum Position {
     UserWindow,
 }
 
-/// The vCPU at a position, for comparison.
+/// The vCPU's state at a position, for comparison between recording and replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VcpuDigest {
     /// xxh3-64 of registers, system registers, pending events and the exit's own data.
@@ -112,25 +120,25 @@ pub struct VcpuDigest {
     pub registers: [u64; REGISTERS],
 }
 
-/// What to do about a run that ended at no position.
+/// What to do after a mid-region stop, which is a `KVM_RUN` that ended at no position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopAction {
-    /// Re-enter with the same window request.
+    /// Re-enter the guest with the same interrupt-window request.
     Resume,
-    /// Make it a position: take a checkpoint here.
+    /// Take a checkpoint here, which makes it a position.
     Checkpoint,
 }
 
 /// Why [`Boundary::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
-    /// Look again: an input may be there.
-    Look,
-    /// Do not wait here: what comes next says [`Boundary::next_region`].
+    /// Ask for inputs again: one may have arrived.
+    Poll,
+    /// Stop waiting: [`Boundary::next_region`] says what follows.
     End,
 }
 
-/// The machine where it stopped, for comparison.
+/// The machine's state where it stopped, for comparison between recording and replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndState {
     /// Natural exits since the start.
@@ -143,18 +151,24 @@ pub struct EndState {
     pub state_digest: u64,
 }
 
-/// The door. See the module's head for the order of calls.
+/// The nondeterminism boundary. The module documentation gives the order of calls.
+///
+/// # Errors
+///
+/// A method fails if the world or the log fails, if the replay diverged, or if the machine's state was
+/// invalidated.
 pub trait Boundary: DeviceBoundary {
-    /// The guest stands still: a source that copies its memory may do some of that now. Called at
-    /// every position, whenever a wait is over, and after a kick.
+    /// Gives a boundary that copies guest memory the opportunity to copy some of it. It is called while
+    /// the vCPU is stopped: at every position, after every wait, and after a kick.
     fn poll_memory(&mut self, _memory: &mut dyn Memory) -> Result<(), SourceError> {
         Ok(())
     }
 
-    /// How does the next region end? Asked at a position, before entering.
+    /// Returns how the next region ends. It is called at a position, before the guest is entered.
     fn next_region(&mut self) -> Result<Region, SourceError>;
 
-    /// The region ended at `position`, with the vCPU as `vcpu`; `exit` says what kind it was.
+    /// Reports that the region ended at `position` with the vCPU state `vcpu`. `exit` names the kind of
+    /// exit.
     fn reached(
         &mut self,
         position: Position,
@@ -162,56 +176,61 @@ pub trait Boundary: DeviceBoundary {
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError>;
 
-    /// The exit's devices have done their work: outputs may leave.
+    /// Reports that the devices have handled the exit, so that its outputs may be sent.
     fn exit_handled(&mut self) -> Result<(), SourceError>;
 
-    /// The next input for this position, if there is one.
+    /// Returns the next input for this position, if there is one.
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError>;
 
-    /// The guest halted and nothing is pending: wait for an input.
+    /// Waits for an input. The guest has executed HLT and no interrupt is pending.
     fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError>;
 
-    /// `vector` is injected at this position.
+    /// Reports that `vector` is injected at this position.
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError>;
 
-    /// `KVM_RUN` was interrupted in mid-region; `window` says that one is armed.
+    /// Decides what to do after `KVM_RUN` was interrupted in mid-region. `window` says whether an
+    /// interrupt window is armed.
     fn interrupted(
         &mut self,
         capacity: &DeviceCapacity,
         window: bool,
     ) -> Result<StopAction, SourceError>;
 
-    /// An interrupt window opened at CPL0, which is no exact position on every KVM.
+    /// Decides what to do about an interrupt window at CPL0, which is not an exact position on every KVM.
     fn window_at_cpl0(&mut self) -> StopAction;
 
-    /// The guest can't go on (a triple fault, an instruction that KVM does not emulate), in `exit`
-    /// with these registers. `Ok` if that is how it is.
+    /// Reports that the guest cannot continue (a triple fault, or an instruction that KVM does not
+    /// emulate). `exit` and `registers` describe where it stopped.
+    ///
+    /// # Errors
+    ///
+    /// A divergence, if the log has the guest continue here.
     fn fatal(
         &mut self,
         registers: &[u64; REGISTERS],
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError>;
 
-    /// Does anybody read the images given to [`Boundary::checkpoint`]? If not, none is taken.
+    /// Whether the images passed to [`Boundary::checkpoint`] are used. If not, none is captured.
     fn keeps_checkpoints(&self) -> bool;
 
-    /// A checkpoint was taken at this position.
+    /// Records the checkpoint that was taken at this position.
     fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError>;
 
-    /// The checkpoint that [`Region::Apply`] announced.
+    /// Returns the checkpoint that [`Region::Apply`] announced.
     fn take_checkpoint(&mut self) -> Result<Image, SourceError>;
 
-    /// A long checkpoint is being applied: asked again and again meanwhile, about every millisecond. A
-    /// source that somebody waits for gives a sign of life.
+    /// Keeps the connection to a peer alive while a long checkpoint is being applied. It is called about
+    /// every millisecond.
     fn keepalive(&mut self) -> Result<(), SourceError> {
         Ok(())
     }
 
-    /// The machine is in the state of [`Boundary::take_checkpoint`].
+    /// Reports that the checkpoint from [`Boundary::take_checkpoint`] has been applied.
     fn applied(&mut self) -> Result<(), SourceError> {
         Ok(())
     }
 
-    /// The machine stopped after [`Region::End`].
+    /// Reports the state in which the machine stopped after [`Region::End`].
     fn end(&mut self, end: &EndState) -> Result<(), SourceError>;
 }

@@ -1,5 +1,5 @@
-//! A replay that did not go as the recording went: what was expected, what happened, and what led
-//! to it, as a person needs it.
+//! A divergence: what the log expected, what the replay did instead, and the entries before it, as a
+//! report for a person.
 
 use logchan::entry::REGISTERS;
 use std::fmt::{self, Write as _};
@@ -16,11 +16,11 @@ const REGISTER_NAMES: [&str; REGISTERS] = [
 pub struct Divergence {
     /// Natural exits replayed, the differing one included.
     pub natural_exits: u64,
-    /// What the log says.
+    /// What the log expects.
     pub expected: String,
     /// What the replay did.
     pub found: String,
-    /// Registers: as recorded (where the log has them) and as replayed.
+    /// Registers as recorded (if the log has them) and as replayed.
     pub registers: Option<(Option<[u64; REGISTERS]>, [u64; REGISTERS])>,
     /// The last log entries up to the difference, oldest first.
     pub recent: Vec<String>,
@@ -39,7 +39,7 @@ impl fmt::Display for Divergence {
 impl std::error::Error for Divergence {}
 
 impl Divergence {
-    /// Registers side by side, one a line, the differing ones marked with `!`.
+    /// Returns the registers side by side, one per line. Registers that differ are marked with `!`.
     pub fn register_diff(&self) -> String {
         let Some((recorded, replayed)) = &self.registers else {
             return String::from("no registers at this position\n");
@@ -63,7 +63,7 @@ impl Divergence {
         text
     }
 
-    /// The whole report.
+    /// Returns the whole report: the difference, the registers and the last entries.
     pub fn report(&self) -> String {
         let mut text = format!("{self}\n\nregisters\n{}\nlast entries\n", self.register_diff());
         for line in &self.recent {
@@ -72,7 +72,11 @@ impl Divergence {
         text
     }
 
-    /// Writes `report.txt` into `folder`, which is created.
+    /// Creates `folder` and writes `report.txt` into it.
+    ///
+    /// # Errors
+    ///
+    /// The folder or the file cannot be written.
     pub fn write_to(&self, folder: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join("report.txt"), self.report())

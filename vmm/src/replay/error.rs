@@ -1,4 +1,4 @@
-//! Ways in which the door can fail.
+//! Errors of the nondeterminism boundary and of the log.
 
 use super::divergence::Divergence;
 use crate::checkpoint::MACHINE_SCHEMA;
@@ -7,42 +7,42 @@ use logchan::error::{BlockError, DecodeError, FieldError, HeaderError, SequenceE
 use netpath::port::PortError;
 use std::io;
 
-/// The door failed, or what came through it is not what the log says.
+/// An error of the nondeterminism boundary, or a divergence from the log.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The VM's network port.
+    /// The VM's network port failed.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// The timer that kicks.
+    /// The timer that kicks the vCPU failed.
     #[error(transparent)]
     Kvm(#[from] KvmError),
-    /// The log.
+    /// The log cannot be written or read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The replay went another way than the recording.
+    /// The replay diverged from the recording.
     #[error(transparent)]
     Diverged(Box<Divergence>),
-    /// DeltaCache to stop where there is nothing to end in order.
-    #[error("stopped before the end")]
+    /// A stop was requested where the replay cannot end in order.
+    #[error("stopped before the end of the log")]
     Stopped,
-    /// The machine's state is of no use any more; another machine takes its place.
+    /// The machine's state was invalidated; another machine takes its place.
     #[error("the machine's state was invalidated")]
     Invalidated,
     /// A snapshot could not be written.
     #[error("the snapshot could not be written: {0}")]
     Snapshot(#[from] crate::checkpoint::SnapshotError),
-    /// The kernel's entropy.
+    /// The kernel gave no entropy.
     #[error("getrandom failed: {0}")]
     Entropy(io::Error),
 }
 
-/// A log that can't be written or read. The path is named by whoever opened it.
+/// A log that cannot be written or read. The caller that opened it adds the path.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The header is not one of ours, or damaged.
+    /// The header is damaged, or the file is not a log.
     #[error("{0}")]
     Header(#[from] HeaderError),
     /// A block is damaged.
@@ -53,48 +53,48 @@ pub enum LogError {
         /// What is wrong with it.
         source: BlockError,
     },
-    /// An entry in a sound block does not decode: it was written wrong.
-    #[error("bad entry in the block at byte {offset}: {source}")]
+    /// An entry in an undamaged block does not decode: the writer wrote it wrong.
+    #[error("invalid entry in the block at byte {offset}: {source}")]
     Entry {
         /// Offset of the block in the file.
         offset: u64,
         /// What is wrong with it.
         source: DecodeError,
     },
-    /// Entries in an order that no recording has.
+    /// The entries have an order that no recording produces.
     #[error("entries out of order in the block at byte {offset}: {source}")]
     Sequence {
         /// Offset of the block in the file.
         offset: u64,
-        /// What is wrong.
+        /// What is wrong with the order.
         source: SequenceError,
     },
-    /// Machine state in bytes of another version.
-    #[error("its machine state is of schema {found}, this program reads {MACHINE_SCHEMA}")]
+    /// The machine state is encoded in another version of the schema.
+    #[error(
+        "its machine state is of schema {found}, this program reads {MACHINE_SCHEMA}: replay it with the version that recorded it"
+    )]
     Schema {
         /// The version in the log.
         found: u16,
     },
-    /// Guest time beyond what 64 bits of nanoseconds hold.
+    /// Guest time exceeds 64 bits of nanoseconds.
     #[error("the guest clock overflows at byte {offset}")]
     Clock {
         /// Offset of the entry in the file.
         offset: u64,
     },
-    /// More vCPUs than a machine has here.
-    #[error("it has {found} vCPUs, one is supported")]
+    /// The log is of a machine with more vCPUs than are supported.
+    #[error("it has {found} vCPUs, but only one is supported")]
     Vcpus {
         /// The number in the log.
         found: u16,
     },
-    /// A checkpoint tells of changes in what it was not told of, or not so.
-    #[error(
-        "the checkpoint in the block at byte {offset} does not follow the one before: {source}"
-    )]
+    /// A checkpoint contains a delta to contents that the delta cache does not have.
+    #[error("the checkpoint in the block at byte {offset} does not fit the previous one: {source}")]
     DeltaBase {
-        /// Offset in the file of where it begins.
+        /// Offset in the file at which the checkpoint begins.
         offset: u64,
-        /// What does not fit.
+        /// Why the delta cannot be applied.
         source: FieldError,
     },
     /// The digest that closes a checkpoint does not match it.
@@ -108,9 +108,9 @@ pub enum LogError {
         "truncated: it ends without an end entry at byte {offset}, after {natural_exits} exits"
     )]
     Truncated {
-        /// Where the last whole block ends.
+        /// Offset at which the last whole block ends.
         offset: u64,
-        /// Natural exits that could be replayed.
+        /// Natural exits that the log still covers.
         natural_exits: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! A log in a file: written block by block as it grows, read block by block.
+//! A log in a file: written and read block by block.
 
 use super::error::LogError;
 use super::recorder::LogSink;
@@ -16,11 +16,11 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
-/// Entries collected for this long are written at the guest's next halt, nanoseconds. What a
-/// killed recorder can lose is this, or one block.
+/// At a halt of the guest, collected entries are written if the last such write was at least this long
+/// ago, nanoseconds. A recorder that is killed loses at most the entries of this time, or one block.
 const FLUSH_NS: u64 = 5_000_000;
 
-/// A log that is being written.
+/// A log file that is being written.
 #[derive(Debug)]
 pub struct LogFile {
     file: File,
@@ -30,9 +30,13 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Creates the file and writes its header; an existing one is an error unless `overwrite`.
+    /// Creates the file and writes its header. An existing file is an error unless `overwrite` is set.
+    ///
+    /// # Errors
+    ///
+    /// The file exists and `overwrite` is not set, or it cannot be created or written.
     pub fn create(path: &Path, header: &LogHeader, overwrite: bool) -> Result<LogFile, LogError> {
-        // Before an older log is given up.
+        // Encode before an older log is truncated.
         let mut bytes = Vec::new();
         header.encode(&mut bytes);
         let mut options = OpenOptions::new();
@@ -52,7 +56,7 @@ impl LogFile {
         })
     }
 
-    /// Bytes in the file.
+    /// Returns the length of the file in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -89,35 +93,40 @@ impl LogSink for LogFile {
 }
 
 impl Drop for LogFile {
-    /// A run that ends in an error has still been recorded up to it.
+    /// Writes what was collected: a run that ends in an error leaves a log up to that error.
     fn drop(&mut self) {
         let _ = self.flush();
     }
 }
 
-/// A log that is being read, its order checked on the way.
+/// A log file that is being read. The order of its entries is checked while reading.
 #[derive(Debug)]
 pub struct LogReader {
     header: LogHeader,
     file: File,
     file_bytes: u64,
-    /// Bytes of the file from `window_offset` on, at least one whole block if there is one.
+    /// Bytes of the file from `window_offset` on. They hold at least one whole block if there is one.
     window: Vec<u8>,
     window_offset: u64,
-    /// The current block's payload in `window`, and what of it is unread.
+    /// The current block's payload in `window`, and the start of its unread part.
     payload: Range<usize>,
     unread: usize,
     sequence: u64,
     checker: SequenceChecker,
-    /// The current entry was checked: `peek` may be called any number of times.
+    /// The current entry has been checked. `peek` may be called several times for one entry, but the
+    /// sequence checker must see it once.
     checked: bool,
     torn: bool,
-    /// The payload of the block before, for the entries that led up to a divergence.
+    /// The payload of the previous block, for the list of entries that led to a divergence.
     previous: Vec<u8>,
 }
 
 impl LogReader {
     /// Opens a log and reads its header.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or its header is damaged.
     pub fn open(path: &Path) -> Result<LogReader, LogError> {
         let mut file = File::open(path)?;
         let file_bytes = file.metadata()?.len();
@@ -142,40 +151,46 @@ impl LogReader {
         })
     }
 
-    /// What was recorded.
+    /// Returns the log's header: which machine was recorded.
     pub fn header(&self) -> &LogHeader {
         &self.header
     }
 
-    /// Bytes in the file when it was opened.
+    /// Returns the length of the file in bytes when it was opened.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 
-    /// Offset in the file of the entry that [`LogReader::peek`] gives.
+    /// Returns the offset in the file of the entry that [`LogReader::peek`] returns.
     pub fn offset(&self) -> u64 {
         self.window_offset + self.unread as u64
     }
 
-    /// The log stops in the middle of a block.
+    /// Whether the log ends in the middle of a block.
     pub fn is_torn(&self) -> bool {
         self.torn
     }
 
-    /// The next entry; `None` where the log stops, be it whole or torn.
+    /// Returns the next entry without consuming it, or `None` at the end of the log, whether the log is
+    /// whole or torn.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, a block is damaged, or the entry is invalid or out of order.
     pub fn peek(&mut self) -> Result<Option<Entry<'_>>, LogError> {
         Ok(self.decode()?.map(|(entry, _length)| entry))
     }
 
-    /// Takes the next entry.
+    /// Returns the next entry and consumes it. The errors are those of [`LogReader::peek`].
     pub fn consume(&mut self) -> Result<Option<Entry<'_>>, LogError> {
         let Some((_entry, length)) = self.decode()? else { return Ok(None) };
         let start = self.unread;
         self.unread += length;
         self.checked = false;
-        // Decoded again to tie the entry to the buffer after the cursor has moved.
+        // The entry is decoded again because the first one borrows from the buffer before the cursor
+        // moved.
         let (entry, _length) = entry_codec::decode(&self.window[start..self.payload.end])
-            .expect("it decoded a moment ago");
+            .expect("the same bytes decoded above");
         Ok(Some(entry))
     }
 
@@ -194,7 +209,7 @@ impl LogReader {
         Ok(Some((entry, length)))
     }
 
-    /// Makes the next block the current one; false at the end of the log.
+    /// Makes the next block the current one. Returns false at the end of the log.
     fn load_block(&mut self) -> Result<bool, LogError> {
         if self.torn {
             return Ok(false);
@@ -225,7 +240,8 @@ impl LogReader {
         }
     }
 
-    /// The last `count` entries up to and including the one [`LogReader::peek`] gives, as lines.
+    /// Returns the last `count` entries up to and including the one that [`LogReader::peek`] returns, one
+    /// line each.
     pub fn recent(&self, count: usize) -> Vec<String> {
         let next = match entry_codec::decode(&self.window[self.unread..self.payload.end]) {
             Ok((_entry, length)) => self.unread + length,

@@ -1,4 +1,4 @@
-//! Record and replay: one loop, two event sources, one door.
+//! Record and replay: one vCPU loop on several implementations of one nondeterminism boundary.
 
 pub mod boundary;
 pub mod deadline;

@@ -1,5 +1,5 @@
-//! The recording side of the door: whatever passes through the source it wraps is appended to a
-//! log, in order, before the guest or the world sees it.
+//! The recording boundary: it wraps another boundary and appends to a log whatever passes through it, in
+//! order, before the guest or the world sees it.
 
 use super::boundary::{
     Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Position, Region, StopAction,
@@ -12,40 +12,45 @@ use crate::mem::layout::PAGE;
 use logchan::entry::{Entry, REGISTERS, RegisterDelta};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Where log entries go.
+/// A destination for log entries.
 pub trait LogSink {
     /// Appends one entry.
+    ///
+    /// # Errors
+    ///
+    /// The log cannot be written.
     fn append(&mut self, entry: &Entry<'_>) -> Result<(), LogError>;
-    /// The guest is about to wait: a good moment to hand on what was collected.
+    /// Notes that the guest is about to wait, which is a good moment to write the collected entries.
     fn idle(&mut self) -> Result<(), LogError>;
-    /// Nothing follows: hand on everything.
+    /// Writes everything that was collected. No entry follows.
     fn finish(&mut self) -> Result<(), LogError>;
 }
 
-/// An event source that also logs.
-pub struct Recorder<S, L> {
-    source: S,
+/// A boundary that also writes a log.
+pub struct Recorder<B, L> {
+    boundary: B,
     log: L,
     /// Guest time of the last `Clock` entry, nanoseconds.
     clock_ns: u64,
     /// Registers at the last exit logged.
     registers: [u64; REGISTERS],
-    /// What checkpoints are told against; there is one from the first on, which is full.
+    /// The delta cache against which checkpoints are encoded. The first checkpoint, which is full,
+    /// creates it.
     cache: Option<DeltaCache>,
 }
 
-impl<S: Boundary, L: LogSink> Recorder<S, L> {
-    /// Records what passes through `source` into `log`.
-    pub fn new(source: S, log: L) -> Recorder<S, L> {
-        Recorder { source, log, clock_ns: 0, registers: [0; REGISTERS], cache: None }
+impl<B: Boundary, L: LogSink> Recorder<B, L> {
+    /// Creates a recorder that logs what passes through `boundary` to `log`.
+    pub fn new(boundary: B, log: L) -> Recorder<B, L> {
+        Recorder { boundary, log, clock_ns: 0, registers: [0; REGISTERS], cache: None }
     }
 
-    /// The source behind, for its statistics.
-    pub fn source(&self) -> &S {
-        &self.source
+    /// Returns the wrapped boundary, for its statistics.
+    pub fn boundary(&self) -> &B {
+        &self.boundary
     }
 
-    /// The log, for its statistics.
+    /// Returns the log, for its statistics.
     pub fn log(&self) -> &L {
         &self.log
     }
@@ -61,49 +66,49 @@ impl<S: Boundary, L: LogSink> Recorder<S, L> {
     }
 }
 
-/// The `Clock` entry that brings `clock_ns` to `now_ns`.
+/// Returns the `Clock` entry that advances `clock_ns` to `now_ns`, and updates `clock_ns`.
 fn clock_entry(clock_ns: &mut u64, now_ns: u64) -> Entry<'static> {
     let advance_ns = now_ns.checked_sub(*clock_ns).expect("guest time never goes back");
     *clock_ns = now_ns;
     Entry::Clock { advance_ns }
 }
 
-impl<S: Boundary, L: LogSink> DeviceBoundary for Recorder<S, L> {
+impl<B: Boundary, L: LogSink> DeviceBoundary for Recorder<B, L> {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
-        let now_ns = self.source.clock_ns()?;
+        let now_ns = self.boundary.clock_ns()?;
         self.log.append(&clock_entry(&mut self.clock_ns, now_ns))?;
         Ok(now_ns)
     }
 
     fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
-        let unix_ns = self.source.wall_clock_ns()?;
+        let unix_ns = self.boundary.wall_clock_ns()?;
         self.log.append(&Entry::WallClock { unix_ns })?;
         Ok(unix_ns)
     }
 
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        self.source.entropy(bytes)?;
+        self.boundary.entropy(bytes)?;
         Ok(self.log.append(&Entry::Entropy(bytes))?)
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
         let length = u32::try_from(frame.len()).expect("a frame is short");
         self.log.append(&Entry::Output { length, digest: xxh3_64(frame) })?;
-        self.source.output(frame)
+        self.boundary.output(frame)
     }
 
     fn console_output(&mut self, byte: u8) {
-        self.source.console_output(byte);
+        self.boundary.console_output(byte);
     }
 
     fn interrupt_served(&mut self) {
-        self.source.interrupt_served();
+        self.boundary.interrupt_served();
     }
 }
 
-impl<S: Boundary, L: LogSink> Boundary for Recorder<S, L> {
+impl<B: Boundary, L: LogSink> Boundary for Recorder<B, L> {
     fn next_region(&mut self) -> Result<Region, SourceError> {
-        self.source.next_region()
+        self.boundary.next_region()
     }
 
     fn reached(
@@ -120,15 +125,15 @@ impl<S: Boundary, L: LogSink> Boundary for Recorder<S, L> {
             Position::UserWindow => Entry::UserWindow { digest },
         };
         self.log.append(&entry)?;
-        self.source.reached(position, vcpu, exit)
+        self.boundary.reached(position, vcpu, exit)
     }
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
-        self.source.exit_handled()
+        self.boundary.exit_handled()
     }
 
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
-        let input = self.source.next_input(capacity)?;
+        let input = self.boundary.next_input(capacity)?;
         if let Some(input) = &input {
             let entry = match *input {
                 Input::Clock { now_ns } => clock_entry(&mut self.clock_ns, now_ns),
@@ -142,12 +147,12 @@ impl<S: Boundary, L: LogSink> Boundary for Recorder<S, L> {
 
     fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
         self.log.idle()?;
-        self.source.wait(capacity)
+        self.boundary.wait(capacity)
     }
 
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {
         self.log.append(&Entry::Interrupt { vector })?;
-        self.source.interrupt(vector)
+        self.boundary.interrupt(vector)
     }
 
     fn interrupted(
@@ -155,11 +160,11 @@ impl<S: Boundary, L: LogSink> Boundary for Recorder<S, L> {
         capacity: &DeviceCapacity,
         window: bool,
     ) -> Result<StopAction, SourceError> {
-        self.source.interrupted(capacity, window)
+        self.boundary.interrupted(capacity, window)
     }
 
     fn window_at_cpl0(&mut self) -> StopAction {
-        self.source.window_at_cpl0()
+        self.boundary.window_at_cpl0()
     }
 
     fn fatal(
@@ -167,7 +172,7 @@ impl<S: Boundary, L: LogSink> Boundary for Recorder<S, L> {
         registers: &[u64; REGISTERS],
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
-        self.source.fatal(registers, exit)
+        self.boundary.fatal(registers, exit)
     }
 
     fn keeps_checkpoints(&self) -> bool {
@@ -195,19 +200,19 @@ impl<S: Boundary, L: LogSink> Boundary for Recorder<S, L> {
             self.log.append(&Entry::Page { number, bytes: cache.encode(number, page) })
         })?;
         self.log.append(&Entry::CheckpointEnd { digest: digest.finish() })?;
-        self.source.checkpoint(image)
+        self.boundary.checkpoint(image)
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
-        self.source.take_checkpoint()
+        self.boundary.take_checkpoint()
     }
 
     fn keepalive(&mut self) -> Result<(), SourceError> {
-        self.source.keepalive()
+        self.boundary.keepalive()
     }
 
     fn end(&mut self, end: &EndState) -> Result<(), SourceError> {
-        self.source.end(end)?;
+        self.boundary.end(end)?;
         let &EndState { natural_exits, interrupts, memory_digest, state_digest } = end;
         self.log.append(&Entry::End { natural_exits, interrupts, memory_digest, state_digest })?;
         Ok(self.log.finish()?)

@@ -1,5 +1,5 @@
-//! The replaying side of the door: everything comes from a log, and everything the machine does is
-//! compared with it.
+//! The replaying boundary: everything the machine learns comes from a log, and everything the machine
+//! does is compared with that log.
 
 use super::boundary::{
     Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Position, Region, StopAction,
@@ -16,17 +16,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Log entries shown in front of a divergence.
-const RECENT: usize = 24;
+/// Log entries in the report of a divergence.
+const RECENT_ENTRIES: usize = 24;
 
-/// The event source that is a log.
+/// A boundary that reads a log.
 pub struct Replayer {
     log: LogReader,
     /// Guest time of the last `Clock` entry, nanoseconds.
     clock_ns: u64,
-    /// Registers as recorded at the last exit; `None` once an exit did not log them.
+    /// Registers as recorded at the last exit; `None` after an exit without logged registers.
     registers: Option<[u64; REGISTERS]>,
-    /// What checkpoints are told against.
+    /// The delta cache against which checkpoints are decoded.
     cache: DeltaCache,
     natural_exits: u64,
     stop: Arc<AtomicBool>,
@@ -34,7 +34,8 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// Replays `log` until `stop`; `on_progress` is told the offset in the file from time to time.
+    /// Creates a replayer for `log`. It stops when `stop` is set. `on_progress` is called from time to
+    /// time with the offset in the file.
     pub fn new(
         log: LogReader,
         stop: Arc<AtomicBool>,
@@ -52,17 +53,17 @@ impl Replayer {
         }
     }
 
-    /// Bytes of the log consumed so far.
+    /// Returns how many bytes of the log have been consumed.
     pub fn log_bytes(&self) -> u64 {
         self.log.offset()
     }
 
-    /// Natural exits compared so far.
+    /// Returns how many natural exits have been compared.
     pub fn natural_exits(&self) -> u64 {
         self.natural_exits
     }
 
-    /// Being told to stop is no position: the log knows nothing of it.
+    /// A requested stop is an error, because it is not a position: the log does not contain it.
     fn check_stop(&self) -> Result<(), SourceError> {
         match self.stop.load(Ordering::Relaxed) {
             true => Err(SourceError::Stopped),
@@ -74,7 +75,8 @@ impl Replayer {
         LogError::Truncated { offset: self.log.offset(), natural_exits: self.natural_exits }
     }
 
-    /// The log says `expected` (its next entry, if not given), the replay did `found`.
+    /// Returns the error for a divergence: the log expects `expected` (its next entry if `None`), and the
+    /// replay did `found`.
     fn diverged(
         &mut self,
         expected: Option<String>,
@@ -94,11 +96,11 @@ impl Replayer {
             expected,
             found,
             registers,
-            recent: self.log.recent(RECENT),
+            recent: self.log.recent(RECENT_ENTRIES),
         }))
     }
 
-    /// Takes the `Clock` entry that was peeked.
+    /// Consumes the `Clock` entry that was peeked and returns the new guest time.
     fn advance_clock(&mut self, advance_ns: u64) -> Result<u64, SourceError> {
         let offset = self.log.offset();
         let now_ns = self.clock_ns.checked_add(advance_ns);
@@ -164,7 +166,7 @@ impl DeviceBoundary for Replayer {
         }
     }
 
-    /// The console was read when it was recorded.
+    /// Discards the byte: console output was shown when it was recorded.
     fn console_output(&mut self, _byte: u8) {}
 }
 
@@ -184,7 +186,7 @@ impl Boundary for Replayer {
             | Entry::Console(_)
             | Entry::Interrupt { .. }
             | Entry::Output { .. } => {
-                Err(self.diverged(None, String::from("had nothing left to do here"), None))
+                Err(self.diverged(None, String::from("was ready to enter the guest"), None))
             }
         }
     }
@@ -269,7 +271,7 @@ impl Boundary for Replayer {
         }
     }
 
-    /// Other kicks mean nothing here: the region ends where the log says.
+    /// Resumes after any kick that is not a requested stop: the region ends where the log says.
     fn interrupted(
         &mut self,
         _capacity: &DeviceCapacity,
@@ -279,12 +281,12 @@ impl Boundary for Replayer {
         Ok(StopAction::Resume)
     }
 
-    /// The log says that this region ends in an exit or in a window at CPL3.
+    /// Resumes: the log says that this region ends in an exit or in a window at CPL3.
     fn window_at_cpl0(&mut self) -> StopAction {
         StopAction::Resume
     }
 
-    /// The log has the guest going on, or there would be nothing to run.
+    /// Always a divergence: the log has the guest continue, or there would have been nothing to run.
     fn fatal(
         &mut self,
         registers: &[u64; REGISTERS],
@@ -298,33 +300,33 @@ impl Boundary for Replayer {
     }
 
     fn checkpoint(&mut self, _image: &ImageView<'_>) -> Result<(), SourceError> {
-        unreachable!("a replay takes no checkpoints")
+        unreachable!("a replay keeps no checkpoints")
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
         let truncated = self.truncated();
         let offset = self.log.offset();
-        let unlike = |source| LogError::DeltaBase { offset, source };
+        let wrong_base = |source| LogError::DeltaBase { offset, source };
         let Self { log, cache, .. } = self;
         let (mut image, pages) = match log.consume()? {
             Some(Entry::CheckpointBegin { full, pages, vcpu, devices }) => {
                 cache.begin(full);
-                let vcpu = cache.vcpu.decode(&vcpu).map_err(unlike)?.to_vec();
-                let devices = cache.devices.decode(&devices).map_err(unlike)?.to_vec();
+                let vcpu = cache.vcpu.decode(&vcpu).map_err(wrong_base)?.to_vec();
+                let devices = cache.devices.decode(&devices).map_err(wrong_base)?.to_vec();
                 (Image { full, vcpu, devices, pages: Vec::new() }, pages)
             }
-            entry => unreachable!("{entry:?} was peeked as a checkpoint"),
+            entry => unreachable!("{entry:?}: next_region peeked a checkpoint here"),
         };
         let mut digest = ImageDigest::new(image.full, &image.vcpu, &image.devices);
         for _page in 0..pages {
             match log.consume()? {
                 Some(Entry::Page { number, bytes }) => {
-                    let page = cache.decode(number, &bytes).map_err(unlike)?;
+                    let page = cache.decode(number, &bytes).map_err(wrong_base)?;
                     digest.page(number, page.unwrap_or(&[0; PAGE_BYTES]));
                     image.pages.push(PageImage { number, bytes: page.map(|page| Box::new(*page)) });
                 }
                 None => return Err(truncated.into()),
-                entry => unreachable!("{entry:?}: the sequence checker wants a page here"),
+                entry => unreachable!("{entry:?}: the sequence checker requires a page here"),
             }
         }
         match log.consume()? {

@@ -1,7 +1,7 @@
-//! A source that lets its machine run up to a point and hands out a whole checkpoint there.
+//! A boundary that runs its machine up to a point and captures a full checkpoint there.
 //!
-//! The point is the first time that the guest waits, with nothing pending, after it has printed a
-//! text on its console; or, without such a text, where the source behind says that the machine ends.
+//! The point is the first time that the guest waits, with no interrupt pending, after it has printed a
+//! given text on its console. Without such a text the point is where the wrapped boundary ends the run.
 
 use super::boundary::{
     Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
@@ -11,93 +11,95 @@ use super::error::SourceError;
 use crate::checkpoint::{Image, ImageView};
 use logchan::entry::REGISTERS;
 
-/// What is done with the machine at the point.
-pub type Keep<'a> = Box<dyn FnMut(&ImageView<'_>) -> Result<(), SourceError> + Send + 'a>;
+/// Called with the checkpoint at the point.
+pub type OnCheckpoint<'a> = Box<dyn FnMut(&ImageView<'_>) -> Result<(), SourceError> + Send + 'a>;
 
-/// How far it is.
+/// Progress towards the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The text was not printed yet.
-    Watching,
-    /// It was: the next wait is the point.
-    Waiting,
-    /// This is the point.
-    Taking,
-    /// It is past.
+    /// The guest has not printed the text yet.
+    AwaitingText,
+    /// The guest has printed the text; its next wait is the point.
+    AwaitingHalt,
+    /// The machine is at the point; the checkpoint is next.
+    Capturing,
+    /// The checkpoint was taken; the run ends.
     Done,
 }
 
-/// The source.
-pub struct Snapshotter<'a, S> {
-    source: S,
-    /// The text, and how much of it the console's last bytes are.
+/// The boundary that captures one checkpoint.
+pub struct Snapshotter<'a, B> {
+    boundary: B,
+    /// The text to wait for.
     text: Option<Vec<u8>>,
-    printed: Vec<u8>,
+    /// The console's last bytes, at most as many as the text has.
+    last_printed: Vec<u8>,
     stage: Stage,
-    keep: Keep<'a>,
+    on_checkpoint: OnCheckpoint<'a>,
 }
 
-impl<'a, S: Boundary> Snapshotter<'a, S> {
-    /// Runs on `source` and gives the machine to `keep` at the point.
-    pub fn new(source: S, text: Option<String>, keep: Keep<'a>) -> Self {
+impl<'a, B: Boundary> Snapshotter<'a, B> {
+    /// Wraps `boundary`. `on_checkpoint` receives the checkpoint that is taken once `text` has been
+    /// printed.
+    pub fn new(boundary: B, text: Option<String>, on_checkpoint: OnCheckpoint<'a>) -> Self {
         let text = text.map(String::into_bytes).filter(|text| !text.is_empty());
-        Self { source, text, printed: Vec::new(), stage: Stage::Watching, keep }
+        Self { boundary, text, last_printed: Vec::new(), stage: Stage::AwaitingText, on_checkpoint }
     }
 
-    /// Whether the point was reached.
+    /// Whether the checkpoint has been taken.
     pub fn is_done(&self) -> bool {
         self.stage == Stage::Done
     }
 
-    fn watch(&mut self, byte: u8) {
-        let Some(text) = self.text.as_ref().filter(|_| self.stage == Stage::Watching) else {
+    fn match_text(&mut self, byte: u8) {
+        let Some(text) = self.text.as_ref().filter(|_| self.stage == Stage::AwaitingText) else {
             return;
         };
-        if self.printed.len() == text.len() {
-            self.printed.remove(0);
+        if self.last_printed.len() == text.len() {
+            self.last_printed.remove(0);
         }
-        self.printed.push(byte);
-        if self.printed == *text {
-            self.stage = Stage::Waiting;
+        self.last_printed.push(byte);
+        if self.last_printed == *text {
+            self.stage = Stage::AwaitingHalt;
         }
     }
 }
 
-impl<S: Boundary> DeviceBoundary for Snapshotter<'_, S> {
+impl<B: Boundary> DeviceBoundary for Snapshotter<'_, B> {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
-        self.source.clock_ns()
+        self.boundary.clock_ns()
     }
 
     fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
-        self.source.wall_clock_ns()
+        self.boundary.wall_clock_ns()
     }
 
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        self.source.entropy(bytes)
+        self.boundary.entropy(bytes)
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
-        self.source.output(frame)
+        self.boundary.output(frame)
     }
 
     fn console_output(&mut self, byte: u8) {
-        self.watch(byte);
-        self.source.console_output(byte);
+        self.match_text(byte);
+        self.boundary.console_output(byte);
     }
 }
 
-impl<S: Boundary> Boundary for Snapshotter<'_, S> {
+impl<B: Boundary> Boundary for Snapshotter<'_, B> {
     fn poll_memory(&mut self, memory: &mut dyn Memory) -> Result<(), SourceError> {
-        self.source.poll_memory(memory)
+        self.boundary.poll_memory(memory)
     }
 
     fn next_region(&mut self) -> Result<Region, SourceError> {
         match self.stage {
-            Stage::Taking => Ok(Region::Capture),
+            Stage::Capturing => Ok(Region::Capture),
             Stage::Done => Ok(Region::End),
-            Stage::Watching | Stage::Waiting => match self.source.next_region()? {
+            Stage::AwaitingText | Stage::AwaitingHalt => match self.boundary.next_region()? {
                 Region::End if self.text.is_none() => {
-                    self.stage = Stage::Taking;
+                    self.stage = Stage::Capturing;
                     Ok(Region::Capture)
                 }
                 region => Ok(region),
@@ -111,27 +113,27 @@ impl<S: Boundary> Boundary for Snapshotter<'_, S> {
         vcpu: &VcpuDigest,
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
-        self.source.reached(position, vcpu, exit)
+        self.boundary.reached(position, vcpu, exit)
     }
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
-        self.source.exit_handled()
+        self.boundary.exit_handled()
     }
 
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
-        self.source.next_input(capacity)
+        self.boundary.next_input(capacity)
     }
 
     fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
-        if self.stage == Stage::Waiting {
-            self.stage = Stage::Taking;
+        if self.stage == Stage::AwaitingHalt {
+            self.stage = Stage::Capturing;
             return Ok(Waited::End);
         }
-        self.source.wait(capacity)
+        self.boundary.wait(capacity)
     }
 
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {
-        self.source.interrupt(vector)
+        self.boundary.interrupt(vector)
     }
 
     fn interrupted(
@@ -139,11 +141,11 @@ impl<S: Boundary> Boundary for Snapshotter<'_, S> {
         capacity: &DeviceCapacity,
         window: bool,
     ) -> Result<StopAction, SourceError> {
-        self.source.interrupted(capacity, window)
+        self.boundary.interrupted(capacity, window)
     }
 
     fn window_at_cpl0(&mut self) -> StopAction {
-        self.source.window_at_cpl0()
+        self.boundary.window_at_cpl0()
     }
 
     fn fatal(
@@ -151,24 +153,24 @@ impl<S: Boundary> Boundary for Snapshotter<'_, S> {
         registers: &[u64; REGISTERS],
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
-        self.source.fatal(registers, exit)
+        self.boundary.fatal(registers, exit)
     }
 
-    /// Only the one that is asked for.
+    /// Only the one checkpoint at the point is captured.
     fn keeps_checkpoints(&self) -> bool {
-        self.stage == Stage::Taking
+        self.stage == Stage::Capturing
     }
 
     fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
         self.stage = Stage::Done;
-        (self.keep)(image)
+        (self.on_checkpoint)(image)
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
-        self.source.take_checkpoint()
+        self.boundary.take_checkpoint()
     }
 
     fn end(&mut self, end: &EndState) -> Result<(), SourceError> {
-        self.source.end(end)
+        self.boundary.end(end)
     }
 }

@@ -1,4 +1,4 @@
-//! The live side of the door: host clocks, the VM's network port, the console, entropy.
+//! The live boundary: host clocks, the VM's network port, the console, entropy.
 
 use super::boundary::{
     Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Position, Region, StopAction,
@@ -19,62 +19,66 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A halted guest's wait ends at least this often to look at the stop flag: a kick that comes
-/// between that look and the wait is noticed this much later and never lost.
+/// Longest wait of a halted guest between two checks of the stop flag. A kick that comes between a check
+/// and the wait is noticed this much later, but never lost.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
-/// Console output is written out at a line's end, or when a line is this long.
+/// Longest console line, bytes. Output is written at the end of a line, or when a line is this long.
 const CONSOLE_LINE_MAX: usize = 256;
 
-/// Frames that a tap may have collected while nobody read it: its queue, and a ring's buffers.
+/// Most frames that a tap can have queued while nobody read it: its queue and a ring's buffers.
 const STALE_FRAMES_MAX: usize = 4096;
 
-/// What the world is made of.
+/// The parts of a live boundary.
 pub struct WorldConfig<P> {
-    /// The VM's NIC.
+    /// The network port behind the VM's NIC.
     pub port: P,
-    /// Where the serial console's output goes.
+    /// Destination of the serial console's output.
     pub console_output: Box<dyn Write + Send>,
-    /// Bytes typed at the console, if anybody types. Kick the vCPU after sending.
+    /// Bytes typed at the console, if there is console input. Kick the vCPU after sending.
     pub console_input: Option<Receiver<Vec<u8>>>,
-    /// Set it, and kick the vCPU, to stop the machine.
+    /// Set this flag and kick the vCPU to stop the machine.
     pub stop: Arc<AtomicBool>,
-    /// How long a guest without exits may keep an input waiting.
+    /// How long a guest that makes no exit may delay an input.
     pub deadline: Duration,
     /// The guest's clock.
     pub clock: GuestClock,
-    /// What is measured of frames.
+    /// Latency measurements of frames.
     pub stages: Stages,
 }
 
-/// The live event source. Made on the thread that runs the vCPU.
+/// The live boundary. Create it on the thread that runs the vCPU: its timer kicks the calling thread.
 pub struct World<P> {
     port: P,
     console_output: Box<dyn Write + Send>,
     console_line: Vec<u8>,
     console_input: Option<Receiver<Vec<u8>>>,
-    /// Typed, but not yet taken by the UART.
-    typed: Vec<u8>,
+    /// Bytes that were typed and that the UART has not accepted yet.
+    console_pending: Vec<u8>,
     stop: Arc<AtomicBool>,
     deadline: Deadline,
     clock: GuestClock,
     /// Positions reached.
     positions: u64,
-    /// Frames wait in the port for `flush`.
+    /// The port holds frames that wait for `flush`.
     unflushed: bool,
     stages: Stages,
     frame: Box<[u8; FRAME_MAX]>,
 }
 
 impl<P: FramePort> World<P> {
-    /// The world, from now on.
+    /// Creates the live boundary.
+    ///
+    /// # Errors
+    ///
+    /// The timer of the deadline cannot be created.
     pub fn new(config: WorldConfig<P>) -> Result<World<P>, SourceError> {
         Ok(World {
             port: config.port,
             console_output: config.console_output,
             console_line: Vec::with_capacity(CONSOLE_LINE_MAX),
             console_input: config.console_input,
-            typed: Vec::new(),
+            console_pending: Vec::new(),
             stop: config.stop,
             deadline: Deadline::new(config.deadline)?,
             clock: config.clock,
@@ -85,49 +89,53 @@ impl<P: FramePort> World<P> {
         })
     }
 
-    /// The VM's network port, for its statistics.
+    /// Returns the VM's network port, for its statistics.
     pub fn port(&self) -> &P {
         &self.port
     }
 
-    /// The VM's network port.
+    /// Returns the VM's network port.
     pub(crate) fn port_mut(&mut self) -> &mut P {
         &mut self.port
     }
 
-    /// What was measured of frames.
+    /// Returns the latency measurements of frames.
     pub fn stages(&self) -> &Stages {
         &self.stages
     }
 
-    /// What is measured of frames, to tell it of what happens elsewhere.
+    /// Returns the latency measurements of frames, to record stages that happen elsewhere.
     pub(crate) fn stages_mut(&mut self) -> &mut Stages {
         &mut self.stages
     }
 
-    /// A region is about to be entered: from here on a guest without exits is kicked.
+    /// Starts the deadline: a guest that makes no exit from here on is kicked. Call it before a region is
+    /// entered.
     pub(crate) fn entering(&mut self) -> Result<(), SourceError> {
         Ok(self.deadline.entering(self.positions)?)
     }
 
-    /// The guest waits: no kick until the next region, and a prompt is shown.
+    /// Stops the deadline until the next region and shows an unfinished console line. Call it when the
+    /// guest waits.
     pub(crate) fn idle(&mut self) -> Result<(), SourceError> {
         self.deadline.idle()?;
         if !self.console_line.is_empty() {
-            // A prompt: the guest waits for the answer.
+            // The unfinished line is probably a prompt.
             self.write_console_line();
         }
         Ok(())
     }
 
-    /// How long a wait may take before the guest's next timer is due or the stop flag must be seen.
+    /// Returns how long a wait may take, so that the guest's next timer and the stop flag are noticed in
+    /// time.
     pub(crate) fn wait_max(&mut self, capacity: &DeviceCapacity) -> Duration {
-        let until_timer =
-            capacity.timer_ns.map_or(WAIT_MAX, |due| self.clock.until(due, monotonic_ns()));
+        let until_timer = capacity
+            .timer_ns
+            .map_or(WAIT_MAX, |due| self.clock.host_wait_until(due, monotonic_ns()));
         until_timer.min(WAIT_MAX)
     }
 
-    /// Somebody asked for the machine to stop.
+    /// Whether the machine was asked to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping()
     }
@@ -140,19 +148,19 @@ impl<P: FramePort> World<P> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn poll_typed(&mut self) -> bool {
-        if self.typed.is_empty()
+    fn poll_console(&mut self) -> bool {
+        if self.console_pending.is_empty()
             && let Some(input) = &self.console_input
             && let Ok(bytes) = input.try_recv()
         {
-            self.typed = bytes;
+            self.console_pending = bytes;
         }
-        !self.typed.is_empty()
+        !self.console_pending.is_empty()
     }
 
-    /// Is there a frame or typed text for a guest that wants this?
+    /// Whether there is a frame or typed text that the devices can accept.
     fn data_pending(&mut self, capacity: &DeviceCapacity) -> bool {
-        capacity.frame && self.port.has_frame() || capacity.console_bytes > 0 && self.poll_typed()
+        capacity.frame && self.port.has_frame() || capacity.console_bytes > 0 && self.poll_console()
     }
 
     fn timer_pending(&mut self, capacity: &DeviceCapacity) -> bool {
@@ -160,7 +168,8 @@ impl<P: FramePort> World<P> {
     }
 
     fn write_console_line(&mut self) {
-        // A console that nobody can read any more (a closed pipe) must not stop the machine.
+        // An error is ignored: a console that nobody reads any more (a closed pipe) must not stop the
+        // machine.
         let _ = self.console_output.write_all(&self.console_line);
         let _ = self.console_output.flush();
         self.console_line.clear();
@@ -219,7 +228,7 @@ impl<P: FramePort> Boundary for World<P> {
     fn reached(
         &mut self,
         _position: Position,
-        _witnessed: &VcpuDigest,
+        _vcpu: &VcpuDigest,
         _exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
         self.positions += 1;
@@ -244,9 +253,9 @@ impl<P: FramePort> Boundary for World<P> {
             self.stages.taken(boottime_ns);
             return Ok(Some(Input::Frame(&self.frame[..length])));
         }
-        if capacity.console_bytes > 0 && self.poll_typed() {
-            let count = self.typed.len().min(capacity.console_bytes);
-            let taken = self.typed.drain(..count).collect::<Vec<_>>();
+        if capacity.console_bytes > 0 && self.poll_console() {
+            let count = self.console_pending.len().min(capacity.console_bytes);
+            let taken = self.console_pending.drain(..count).collect::<Vec<_>>();
             self.frame[..count].copy_from_slice(&taken);
             return Ok(Some(Input::Console(&self.frame[..count])));
         }
@@ -260,18 +269,18 @@ impl<P: FramePort> Boundary for World<P> {
         self.idle()?;
         if self.clock.is_slowed()
             && !self.data_pending(capacity)
-            && self.clock.skips_to(capacity.timer_ns)
+            && self.clock.skip_idle_to(capacity.timer_ns)
         {
-            return Ok(Waited::Look);
+            return Ok(Waited::Poll);
         }
         let timeout = self.wait_max(capacity);
         if capacity.frame {
             self.port.wait(Some(timeout))?;
         } else {
-            // The guest gave the NIC no buffer: frames stay in the port, only time passes.
+            // The guest gave the NIC no buffer: frames stay in the port, so only time can end this wait.
             crate::kvm::clock::sleep(timeout);
         }
-        Ok(Waited::Look)
+        Ok(Waited::Poll)
     }
 
     fn interrupt(&mut self, _vector: u8) -> Result<(), SourceError> {
@@ -288,10 +297,10 @@ impl<P: FramePort> Boundary for World<P> {
             return Ok(StopAction::Checkpoint);
         }
         let passed = self.deadline.passed(self.positions)?;
-        // With a window armed an interrupt already waits for the guest to allow it: a checkpoint
-        // would not bring in another one, but it would a frame for a guest that polls.
+        // With a window armed, an interrupt already waits until the guest allows it, and a checkpoint
+        // would not deliver another one. But a checkpoint would deliver a frame to a guest that polls.
         let pending = passed
-            && !capacity.holds_off
+            && !capacity.interrupts_blocked
             && (capacity.interrupt
                 || self.data_pending(capacity)
                 || !window && self.timer_pending(capacity));
@@ -319,7 +328,7 @@ impl<P: FramePort> Boundary for World<P> {
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
-        unreachable!("the world announces no checkpoint to apply")
+        unreachable!("a live boundary announces no checkpoint")
     }
 
     fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {
@@ -348,7 +357,8 @@ impl<P: FramePort> replica::World for World<P> {
 
     fn go_live(&mut self, clock_ns: u64) {
         self.clock = GuestClock::starting_at(clock_ns);
-        // What the LAN sent here while the VM lived elsewhere was not meant for it to act on twice.
+        // Discard the frames that the LAN sent to this host while the VM ran on the other one. The VM may
+        // have received them there.
         let mut discarded = 0;
         while discarded < STALE_FRAMES_MAX
             && matches!(self.port.receive(&mut self.frame[..]), Ok(Some(_)))
@@ -359,7 +369,7 @@ impl<P: FramePort> replica::World for World<P> {
 }
 
 impl<P> Drop for World<P> {
-    /// Whatever ended the machine, its last words are shown.
+    /// Shows the unfinished console line, whatever ended the machine.
     fn drop(&mut self) {
         let _ = self.console_output.write_all(&self.console_line);
         let _ = self.console_output.flush();

@@ -1,4 +1,5 @@
-//! What is compared at a position: one number over all that the run page says for free.
+//! The vCPU digest that is compared at a position: one hash of everything that the run page provides
+//! without an ioctl.
 
 use crate::kvm::{Direction, Vcpu, VmExit};
 use crate::replay::boundary::VcpuDigest;
@@ -6,10 +7,15 @@ use logchan::entry::REGISTERS;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::IntoBytes;
 
-/// `struct kvm_regs`, `kvm_sregs`, `kvm_vcpu_events`, two flags, the exit in at most 24 bytes.
+/// Most bytes that are hashed: `struct kvm_regs`, `kvm_sregs`, `kvm_vcpu_events`, two flags, and the exit
+/// in at most 24 bytes.
 const FIXED_MAX: usize = 144 + 312 + 64 + 2 + 24;
 
-/// Digest and registers at `exit`.
+/// Returns the digest and the general registers at `exit`.
+///
+/// # Panics
+///
+/// If `exit` is not a position.
 pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
     let mut buffer = [0u8; FIXED_MAX];
     let mut used = 0;
@@ -51,10 +57,10 @@ pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
     VcpuDigest { digest, registers: registers(vcpu) }
 }
 
-/// Index of RIP in the registers.
+/// Index of RIP in the array that [`registers`] returns.
 pub(super) const RIP: usize = 16;
 
-/// General registers at the last exit, in the order of `struct kvm_regs`.
+/// Returns the general registers at the last exit, in the order of `struct kvm_regs`.
 pub(super) fn registers(vcpu: &mut Vcpu) -> [u64; REGISTERS] {
     let mut registers = [0; REGISTERS];
     let bytes = vcpu.sync_regs().regs.as_bytes();

@@ -1,9 +1,10 @@
-//! Instructions that a KVM which emulates kernel code does not know, done in its place.
+//! Emulation of instructions that a KVM which emulates kernel code does not implement.
 //!
-//! Such a KVM ends the run with an internal error (api.rst 5, KVM_EXIT_INTERNAL_ERROR, suberror 1).
-//! Where it does not, nothing here is ever called: there is nothing to switch on. What is done is a
-//! function of the guest's state and takes no time of the guest's, so it is no position and in no log:
-//! recording and replay do the same, even if only one of them has to.
+//! Such a KVM ends the run with an internal error (api.rst 5, KVM_EXIT_INTERNAL_ERROR, suberror 1). A KVM
+//! that implements the instructions never causes a call here, so there is no option to enable this.
+//!
+//! The emulation is a function of the guest's state and advances no guest time. So it is not a position
+//! and is not logged: recording and replay behave the same, even if only one of them needs the emulation.
 
 use super::machine::Machine;
 use crate::kvm::KvmError;
@@ -23,20 +24,20 @@ const FSW_ES: u32 = 1 << 7;
 const BREAKPOINT: u8 = 3;
 const DEVICE_NOT_AVAILABLE: u8 = 7;
 
-/// How often what was done.
+/// How often each kind of instruction was emulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Fixups {
-    /// INT3: a breakpoint exception.
+    /// INT3, which raises a breakpoint exception.
     pub int3: u64,
     /// FWAIT.
     pub fwait: u64,
-    /// Instructions that change nothing that a guest here can see: fences, hints, CLAC and STAC without
+    /// Instructions with no effect that a guest can see here: fences, hints, and CLAC and STAC without
     /// SMAP.
     pub no_operation: u64,
 }
 
-/// The instruction that comes next, in 64-bit code; an invalid one if there is none.
-fn instruction(machine: &mut Machine) -> Instruction {
+/// Decodes the instruction at RIP as 64-bit code. The result is invalid if its memory is not mapped.
+fn current_instruction(machine: &mut Machine) -> Instruction {
     let sync = machine.vcpu.sync_regs();
     let (rip, cr3) = (sync.regs.rip, sync.sregs.cr3);
     let mut bytes = [0; INSTRUCTION_BYTES_MAX];
@@ -44,19 +45,19 @@ fn instruction(machine: &mut Machine) -> Instruction {
     Decoder::with_ip(64, &bytes[..there], rip, DecoderOptions::NONE).decode()
 }
 
-/// What it is called, for a message.
-pub(super) fn name_instruction(machine: &mut Machine) -> String {
-    format!("{:?}", instruction(machine).mnemonic()).to_lowercase()
+/// Returns the lower-case mnemonic of the instruction at RIP, for a message.
+pub(super) fn instruction_name(machine: &mut Machine) -> String {
+    format!("{:?}", current_instruction(machine).mnemonic()).to_lowercase()
 }
 
-/// Does the instruction that KVM could not, if it is one of those known here. False if not: the
-/// guest can't go on.
+/// Emulates the instruction at RIP that KVM could not emulate. Returns false if it is not one of those
+/// known here; the guest then cannot continue.
 pub(super) fn fix_up(machine: &mut Machine, suberror: u32) -> Result<bool, KvmError> {
     if suberror != NOT_EMULATED {
         return Ok(false);
     }
     let cr0 = machine.vcpu.sync_regs().sregs.cr0;
-    let instruction = instruction(machine);
+    let instruction = current_instruction(machine);
     let rip = instruction.ip();
     let count = match instruction.mnemonic() {
         Mnemonic::Int3 => {
@@ -66,7 +67,7 @@ pub(super) fn fix_up(machine: &mut Machine, suberror: u32) -> Result<bool, KvmEr
         Mnemonic::Wait => {
             let absent = cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS;
             if !absent && machine.vcpu.fpu_status()? & FSW_ES != 0 {
-                // A #MF, or IGNNE# and IRQ 13: nobody has met it.
+                // The guest would get #MF, or IGNNE# and IRQ 13. No guest has been seen to need this.
                 return Ok(false);
             }
             match absent {

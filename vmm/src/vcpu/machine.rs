@@ -12,32 +12,32 @@ use crate::replay::boundary::Memory;
 use crate::replay::error::SourceError;
 use logchan::limits::PAGE_BYTES;
 
-/// What a machine is made of; both hosts of a pair must agree on all of it.
+/// The configuration of a machine. Both hosts of a pair must agree on all of it.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
     /// Bytes of guest RAM.
     pub memory_bytes: u64,
     /// The CPU the guest sees.
     pub cpu_model: CpuModel,
-    /// The NIC and the rest.
+    /// Configuration of the devices.
     pub devices: DeviceConfig,
 }
 
-/// A machine that can't be built.
+/// A machine cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// No memory for it.
+    /// Guest memory cannot be allocated.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// No KVM for it.
+    /// KVM refused.
     #[error(transparent)]
     Kvm(#[from] KvmError),
 }
 
-/// How often what happened.
+/// Event counts since the machine was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Exits of the guest's own making.
+    /// Natural exits.
     pub natural_exits: u64,
     /// Interrupt windows at CPL3.
     pub windows: u64,
@@ -45,11 +45,11 @@ pub struct Counters {
     pub checkpoints: u64,
     /// Interrupts injected.
     pub interrupts: u64,
-    /// Runs that ended at no position: kicks, and windows at CPL0 that were passed over.
+    /// Runs that ended at no position: kicks, and windows at CPL0 after which the guest was re-entered.
     pub mid_region_stops: u64,
 }
 
-/// One vCPU, RAM and devices. All of it belongs to the thread that runs it.
+/// One vCPU, RAM and devices. All of it is owned by the thread that runs the vCPU.
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) vcpu: Vcpu,
@@ -57,20 +57,28 @@ pub struct Machine {
     pub(crate) devices: Devices,
     pub(crate) counters: Counters,
     pub(crate) fixups: Fixups,
-    /// The CPU the guest sees, for kernels that ask through a port.
+    /// The CPU model that the guest sees. It answers the port that replaces CPUID in a rewritten kernel.
     pub(crate) cpu_model: CpuModel,
-    /// Nothing was ever written to its memory.
+    /// Guest memory has never been written, so it is all zero.
     pub(crate) is_blank: bool,
 }
 
 impl Machine {
-    /// A machine with empty memory and a vCPU at reset.
+    /// Creates a machine with zeroed memory and a vCPU at reset.
+    ///
+    /// # Errors
+    ///
+    /// The memory cannot be allocated, or KVM refused.
     pub fn new(system: &System, config: &MachineConfig) -> Result<Machine, MachineError> {
         Machine::with_ram(system, config, &mem::allocate(config.memory_bytes)?, true)
     }
 
-    /// A machine with this memory, whatever is in it (nothing but zeros if `is_blank`), and a vCPU at
-    /// reset.
+    /// Creates a machine on the given memory and a vCPU at reset. `is_blank` says that the memory is all
+    /// zero.
+    ///
+    /// # Errors
+    ///
+    /// KVM refused.
     pub fn with_ram(
         system: &System,
         config: &MachineConfig,
@@ -91,7 +99,11 @@ impl Machine {
         })
     }
 
-    /// Puts the vCPU to the first instruction of a loaded guest.
+    /// Sets the vCPU to the first instruction of a loaded guest.
+    ///
+    /// # Errors
+    ///
+    /// KVM refused the registers.
     pub fn start_at(&mut self, initial: &InitialState) -> Result<(), KvmError> {
         self.is_blank = false;
         match initial.mode {
@@ -102,35 +114,41 @@ impl Machine {
         self.vcpu.start_at(initial)
     }
 
-    /// How often what happened so far.
+    /// Returns the event counts.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// What was done in KVM's place so far.
+    /// Returns how often each kind of instruction was emulated.
     pub fn fixups(&self) -> Fixups {
         self.fixups
     }
 
-    /// Whether interrupt windows are asked for; a machine does from the start. A guest whose kernel
-    /// KVM emulates goes without: a window at CPL0 is no exact position there, and each would cost a
-    /// checkpoint. Its interrupts wait for its next exit, or for the deadline.
+    /// Enables or disables interrupt windows; they are enabled in a new machine.
+    ///
+    /// They are disabled for a guest whose kernel KVM emulates: a window at CPL0 is not an exact position
+    /// there, and each one would cost a checkpoint. The guest's interrupts then wait for its next exit or
+    /// for the deadline.
     pub fn set_irq_windows(&mut self, windows: bool) {
         self.devices.set_irq_windows(windows);
     }
 
-    /// The devices, for their counters.
+    /// Returns the devices, for their counters.
     pub fn devices(&self) -> &Devices {
         &self.devices
     }
 
-    /// Guest RAM.
+    /// Returns guest RAM.
     pub fn ram(&self) -> &mem::GuestRam {
         self.vm.ram()
     }
 
-    /// Drains the vCPU and puts the machine into the state of `image`. `keepalive` is called again and
-    /// again while that takes long.
+    /// Drains the vCPU and restores the state in `image`. If that takes long, `keepalive` is called
+    /// repeatedly.
+    ///
+    /// # Errors
+    ///
+    /// The last instruction caused one more exit, the checkpoint is invalid, or KVM refused it.
     pub fn apply(
         &mut self,
         image: &Image,
@@ -147,9 +165,9 @@ impl Machine {
 }
 
 impl Memory for Machine {
-    fn begin_noting(&mut self) -> Result<(), SourceError> {
+    fn start_dirty_tracking(&mut self) -> Result<(), SourceError> {
         self.vm.take_dirty_log()?;
-        dirty::clear_own(self.vm.ram());
+        dirty::clear_vmm_written(self.vm.ram());
         Ok(())
     }
 

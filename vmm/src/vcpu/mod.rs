@@ -1,4 +1,4 @@
-//! The machine and the one loop that runs it.
+//! The machine and the vCPU loop, which is the same for every role.
 
 mod digest;
 mod fixups;

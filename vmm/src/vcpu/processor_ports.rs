@@ -1,13 +1,13 @@
-//! Ports that stand for instructions: what a rewritten kernel executes instead of RDTSC and CPUID
+//! Ports that replace instructions: a rewritten kernel accesses them instead of executing RDTSC and CPUID
 //! ([`crate::boot::linux`]), and instead of zeroing a page itself.
 //!
-//! | port, 32 bits | direction | does |
+//! | port, 32 bits | direction | effect |
 //! |---|---|---|
-//! | 0xE4 | IN | RDTSC: EDX:EAX are the guest's nanoseconds, a reading like any other |
-//! | 0xE5 | IN | CPUID: EAX, EBX, ECX, EDX are the CPU model's leaf EAX, index ECX |
+//! | 0xE4 | IN | RDTSC: EDX:EAX become the guest's nanoseconds, a logged clock reading |
+//! | 0xE5 | IN | CPUID: EAX, EBX, ECX, EDX become the CPU model's leaf EAX, index ECX |
 //! | 0xE6 | OUT | zeroes the page at virtual address RDI |
 //!
-//! They do more than a port can, so they are no devices: they change registers besides EAX.
+//! They are not devices because they change registers other than EAX.
 
 use super::machine::Machine;
 use crate::boot::linux::{IDENTIFICATION_PORT, TIME_STAMP_PORT, ZERO_PAGE_PORT};
@@ -22,17 +22,17 @@ const TIME_STAMP: u16 = TIME_STAMP_PORT as u16;
 const IDENTIFICATION: u16 = IDENTIFICATION_PORT as u16;
 const ZERO_PAGE: u16 = ZERO_PAGE_PORT as u16;
 
-/// Handles the exit if it is at one of these ports; false if not.
+/// Handles the exit if it is an access to one of these ports. Returns false if it is not.
 pub(super) fn handle(
     machine: &mut Machine,
-    source: &mut impl Boundary,
+    boundary: &mut impl Boundary,
     exit: &VmExit,
 ) -> Result<bool, SourceError> {
     let VmExit::Pio { direction, port, size: 4, count: 1 } = *exit else { return Ok(false) };
     match (port, direction) {
         (TIME_STAMP, Direction::In) => {
             let Machine { vm, vcpu, devices, .. } = machine;
-            let now_ns = devices.time_stamp(&mut Access { ram: vm.ram(), source })?;
+            let now_ns = devices.time_stamp(&mut Access { ram: vm.ram(), boundary })?;
             vcpu.answer_time_stamp(now_ns);
         }
         (IDENTIFICATION, Direction::In) => {
@@ -45,8 +45,8 @@ pub(super) fn handle(
             let sync = machine.vcpu.sync_regs();
             let (address, cr3) = (sync.regs.rdi, sync.sregs.cr3);
             let ram = machine.vm.ram();
-            // The instruction before has written to the page, so it is there; if not, nobody's page
-            // is zeroed.
+            // The instruction before this one wrote to the page, so the page is mapped. If it is not,
+            // nothing is zeroed.
             if let Some(at) = walk::translate(ram, cr3, address) {
                 let _ = ram.write_slice(&[0; PAGE as usize], GuestAddress(at & !(PAGE - 1)));
             }

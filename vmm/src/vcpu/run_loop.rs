@@ -1,17 +1,18 @@
-//! The vCPU loop: the same for standalone, recording, replaying and every role of a pair. What
-//! differs is the [`Boundary`] behind the door.
+//! The vCPU loop. It is the same for standalone, recording, replaying and every role of a pair; only the
+//! [`Boundary`] differs.
 //!
-//! One turn goes from a position to the next:
+//! One iteration goes from a position to the next:
 //!
 //! ```text
 //!   at a position --- inputs enter, at most one interrupt is injected
 //!        |
 //!        +-- Run ---> KVM_RUN --> natural exit ----------> devices handle it --> position
 //!        |               |------> window at CPL3 ------------------------------> position
-//!        |               |------> kick, or window at CPL0 --> passed over, or
+//!        |               |------> kick, or window at CPL0 --> re-entry, or
 //!        |               |                                    checkpoint ------> position
 //!        +-- Apply -> the log's checkpoint is applied -------------------------> position
 //!        +-- Capture -> a checkpoint is taken ---------------------------------> position
+//!        +-- Pending -> poll_memory, then next_region again
 //!        +-- End ---> the machine stops
 //! ```
 
@@ -29,8 +30,8 @@ use crate::replay::boundary::{
 };
 use crate::replay::error::SourceError;
 
-/// Inputs that may enter at one position; the rest waits for the next. It bounds a timer that is
-/// due again as soon as it has fired.
+/// Most inputs that enter at one position; the rest waits for the next position. This bounds a timer that
+/// is due again as soon as it has fired.
 const INPUTS_MAX: usize = 1024;
 
 /// Why a machine did not run to an orderly end.
@@ -39,29 +40,29 @@ pub enum RunError {
     /// KVM failed.
     #[error(transparent)]
     Kvm(#[from] KvmError),
-    /// The door failed, or found a divergence.
+    /// The boundary failed or found a divergence.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// A checkpoint could not be applied.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// The guest can't go on.
+    /// The guest cannot continue.
     #[error(
         "the guest stopped: {exit} at rip {rip:#x} ({instruction}), CPL{privilege_level}, after {natural_exits} exits"
     )]
     Guest {
-        /// What ended it.
+        /// The exit in which it stopped.
         exit: VmExit,
         /// Instruction pointer.
         rip: u64,
-        /// What is there.
+        /// Mnemonic of the instruction there.
         instruction: String,
         /// Privilege level.
         privilege_level: u8,
         /// Natural exits so far.
         natural_exits: u64,
     },
-    /// The guest halted with interrupts off: nothing can ever wake it.
+    /// The guest halted with interrupts disabled, so nothing can wake it.
     #[error(
         "the guest halted with interrupts disabled at rip {rip:#x}, after {natural_exits} exits"
     )]
@@ -71,8 +72,8 @@ pub enum RunError {
         /// Natural exits so far.
         natural_exits: u64,
     },
-    /// The guest asked for a reset; this machine stops instead.
-    #[error("the guest asked for a reset after {natural_exits} exits (see its console)")]
+    /// The guest requested a reset. The machine stops instead.
+    #[error("the guest requested a reset after {natural_exits} exits (see its console)")]
     Reset {
         /// Natural exits so far.
         natural_exits: u64,
@@ -80,9 +81,11 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether the guest itself has ended the VM: any other host would see the same. Otherwise this host
-    /// has failed. An exit that KVM can't explain counts as the host's: if the guest is behind it after
-    /// all, the next host ends in the same place.
+    /// Whether the guest itself has ended the VM, so that it would end the same way on any other host. If
+    /// not, this host has failed.
+    ///
+    /// An exit that KVM cannot explain counts as this host's failure. If the guest causes it after all,
+    /// the next host stops at the same place.
     pub fn is_guests_own_end(&self) -> bool {
         match self {
             RunError::Guest { exit, .. } => match exit {
@@ -103,7 +106,7 @@ impl RunError {
     }
 }
 
-/// Where a region ended.
+/// How a region ended.
 #[derive(Clone, Copy)]
 enum Reached {
     /// The guest executed HLT.
@@ -112,55 +115,61 @@ enum Reached {
     Running,
 }
 
-/// Runs `machine` until its source says that it ends. The calling thread becomes its owner.
+/// Runs `machine` until `boundary` ends the run. The calling thread becomes the machine's owner.
 ///
-/// A live source is first given a full checkpoint of where the machine starts, if it keeps any.
-pub fn run(machine: &mut Machine, source: &mut impl Boundary) -> Result<EndState, RunError> {
+/// A boundary that keeps checkpoints first receives a full one of the state in which the machine starts.
+///
+/// # Errors
+///
+/// See [`RunError`].
+pub fn run(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<EndState, RunError> {
     machine.vcpu.adopt();
-    let end = run_adopted(machine, source);
+    let end = run_adopted(machine, boundary);
     machine.vcpu.release();
     end
 }
 
-fn run_adopted(machine: &mut Machine, source: &mut impl Boundary) -> Result<EndState, RunError> {
-    if source.keeps_checkpoints() {
-        take_checkpoint(machine, source, true)?;
+fn run_adopted(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<EndState, RunError> {
+    if boundary.keeps_checkpoints() {
+        take_checkpoint(machine, boundary, true)?;
     }
     loop {
-        source.poll_memory(machine)?;
-        let reached = match source.next_region()? {
-            Region::Run => run_region(machine, source)?,
-            Region::Stay => continue,
+        boundary.poll_memory(machine)?;
+        let reached = match boundary.next_region()? {
+            Region::Run => run_region(machine, boundary)?,
+            Region::Pending => continue,
             Region::Apply => {
-                apply(machine, source)?;
+                apply(machine, boundary)?;
                 Reached::Running
             }
-            Region::Capture => match drain(machine, source)? {
+            Region::Capture => match drain(machine, boundary)? {
                 Some(reached) => reached,
                 None => {
-                    take_checkpoint(machine, source, false)?;
+                    take_checkpoint(machine, boundary, false)?;
                     Reached::Running
                 }
             },
-            Region::End => match drain(machine, source)? {
+            Region::End => match drain(machine, boundary)? {
                 Some(reached) => reached,
-                None => return end(machine, source),
+                None => return end(machine, boundary),
             },
         };
-        enter_inputs(machine, source, reached)?;
-        inject(machine, source)?;
+        enter_inputs(machine, boundary, reached)?;
+        inject(machine, boundary)?;
     }
 }
 
-/// Leaves nothing open in the vCPU. If completing the last instruction caused one more exit, that is
-/// handled, and what was to be done has to wait until after it.
-fn drain(machine: &mut Machine, source: &mut impl Boundary) -> Result<Option<Reached>, RunError> {
+/// Completes the vCPU's pending instruction. If that causes one more exit, this function handles it and
+/// returns how the region ended; the caller's task must then wait for the next position. Returns `None`
+/// if nothing is pending.
+fn drain(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<Option<Reached>, RunError> {
     loop {
         let exit = machine.vcpu.drain()?;
         return match exit.class() {
             ExitClass::Interrupted => Ok(None),
-            ExitClass::Natural => handle_exit(machine, source, exit).map(Some),
-            // As in mid-region; but the machine is about to be saved, with all that it holds.
+            ExitClass::Natural => handle_exit(machine, boundary, exit).map(Some),
+            // As in mid-region. But here the machine is about to be saved, and a checkpoint does not
+            // contain a soft exception that the vCPU holds, so that case is fatal.
             ExitClass::Fatal
                 if let VmExit::InternalError { suberror } = exit
                     && fixups::fix_up(machine, suberror)?
@@ -168,32 +177,32 @@ fn drain(machine: &mut Machine, source: &mut impl Boundary) -> Result<Option<Rea
             {
                 continue;
             }
-            ExitClass::Fatal => Err(fatal(machine, source, exit)),
+            ExitClass::Fatal => Err(fatal(machine, boundary, exit)),
             ExitClass::Window => unreachable!("no window was asked for"),
         };
     }
 }
 
-fn run_region(machine: &mut Machine, source: &mut impl Boundary) -> Result<Reached, RunError> {
-    // What is pending here could not be injected here; the window then opens at the first
-    // instruction of CPL3, an exact position. It is never armed in mid-region.
+fn run_region(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<Reached, RunError> {
+    // An interrupt that is pending here could not be injected here. The window then opens at the first
+    // instruction at CPL3, which is an exact position. It is never armed in mid-region.
     let window = machine.devices.interrupt_pending() && machine.devices.irq_windows();
     loop {
         let exit = machine.vcpu.run(window)?;
         let action = match exit.class() {
-            ExitClass::Natural => return handle_exit(machine, source, exit),
+            ExitClass::Natural => return handle_exit(machine, boundary, exit),
             ExitClass::Window if machine.vcpu.privilege_level() == 3 => {
                 machine.counters.windows += 1;
                 let vcpu = vcpu_digest(&mut machine.vcpu, &exit);
-                source.reached(Position::UserWindow, &vcpu, &exit)?;
+                boundary.reached(Position::UserWindow, &vcpu, &exit)?;
                 return Ok(Reached::Running);
             }
-            ExitClass::Window => source.window_at_cpl0(),
+            ExitClass::Window => boundary.window_at_cpl0(),
             ExitClass::Interrupted => {
                 tracing::trace!("kicked at {:#x}", registers(&mut machine.vcpu)[RIP]);
-                source.poll_memory(machine)?;
-                let capacity = capacity_in_region(machine);
-                source.interrupted(&capacity, window)?
+                boundary.poll_memory(machine)?;
+                let capacity = mid_region_capacity(machine);
+                boundary.interrupted(&capacity, window)?
             }
             ExitClass::Fatal
                 if let VmExit::InternalError { suberror } = exit
@@ -201,89 +210,91 @@ fn run_region(machine: &mut Machine, source: &mut impl Boundary) -> Result<Reach
             {
                 continue;
             }
-            ExitClass::Fatal => return Err(fatal(machine, source, exit)),
+            ExitClass::Fatal => return Err(fatal(machine, boundary, exit)),
         };
         match action {
-            // No checkpoint has what the vCPU holds; the next kick finds it delivered.
+            // A checkpoint does not contain the soft exception that the vCPU holds. By the next kick it
+            // has been delivered.
             StopAction::Checkpoint if machine.vcpu.holds_soft_exception() => {
                 machine.counters.mid_region_stops += 1;
             }
             StopAction::Resume => machine.counters.mid_region_stops += 1,
             StopAction::Checkpoint => {
-                take_checkpoint(machine, source, false)?;
+                take_checkpoint(machine, boundary, false)?;
                 return Ok(Reached::Running);
             }
         }
     }
 }
 
-/// What the devices want of a guest that is stopped in mid-region.
-fn capacity_in_region(machine: &Machine) -> DeviceCapacity {
+/// Returns the devices' capacity for a guest that is stopped in mid-region.
+fn mid_region_capacity(machine: &Machine) -> DeviceCapacity {
     let mut capacity = machine.devices.capacity(machine.vm.ram());
     if !machine.devices.irq_windows() {
         capacity.interrupt = machine.devices.interrupt_pending();
-        capacity.holds_off = !machine.vcpu.injectable();
+        capacity.interrupts_blocked = !machine.vcpu.injectable();
     }
     capacity
 }
 
-/// The guest can't go on; unless the log has it going on.
-fn fatal(machine: &mut Machine, source: &mut impl Boundary, exit: VmExit) -> RunError {
+/// Returns the error for a guest that cannot continue. It is a divergence if the log has the guest
+/// continue.
+fn fatal(machine: &mut Machine, boundary: &mut impl Boundary, exit: VmExit) -> RunError {
     let natural_exits = machine.counters.natural_exits;
     let privilege_level = machine.vcpu.privilege_level();
     let registers = registers(&mut machine.vcpu);
-    match source.fatal(&registers, &exit) {
+    match boundary.fatal(&registers, &exit) {
         Ok(()) => {
-            let (rip, instruction) = (registers[RIP], fixups::name_instruction(machine));
+            let (rip, instruction) = (registers[RIP], fixups::instruction_name(machine));
             RunError::Guest { exit, rip, instruction, privilege_level, natural_exits }
         }
         Err(error) => error.into(),
     }
 }
 
-fn apply(machine: &mut Machine, source: &mut impl Boundary) -> Result<(), RunError> {
-    let image = source.take_checkpoint()?;
-    let mut breathed = Ok(());
+fn apply(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<(), RunError> {
+    let image = boundary.take_checkpoint()?;
+    let mut keepalive_result = Ok(());
     machine.apply(&image, &mut || {
-        if breathed.is_ok() {
-            breathed = source.keepalive();
+        if keepalive_result.is_ok() {
+            keepalive_result = boundary.keepalive();
         }
     })?;
     machine.counters.checkpoints += 1;
-    breathed?;
-    Ok(source.applied()?)
+    keepalive_result?;
+    Ok(boundary.applied()?)
 }
 
 fn take_checkpoint(
     machine: &mut Machine,
-    source: &mut impl Boundary,
+    boundary: &mut impl Boundary,
     full: bool,
 ) -> Result<(), RunError> {
     machine.counters.checkpoints += 1;
-    if source.keeps_checkpoints() {
+    if boundary.keeps_checkpoints() {
         let captured = Captured::take(machine, full)?;
-        source.checkpoint(&captured.view(machine))?;
+        boundary.checkpoint(&captured.view(machine))?;
     }
     Ok(())
 }
 
 fn handle_exit(
     machine: &mut Machine,
-    source: &mut impl Boundary,
+    boundary: &mut impl Boundary,
     exit: VmExit,
 ) -> Result<Reached, RunError> {
     machine.counters.natural_exits += 1;
     let natural_exits = machine.counters.natural_exits;
     let vcpu = vcpu_digest(&mut machine.vcpu, &exit);
-    source.reached(Position::Exit, &vcpu, &exit)?;
+    boundary.reached(Position::Exit, &vcpu, &exit)?;
     match exit {
-        VmExit::Pio { .. } if processor_ports::handle(machine, source, &exit)? => {}
+        VmExit::Pio { .. } if processor_ports::handle(machine, boundary, &exit)? => {}
         VmExit::Pio { direction, port, size, .. } => {
-            port_access(machine, source, direction, port, usize::from(size))?;
+            port_access(machine, boundary, direction, port, usize::from(size))?;
         }
         VmExit::Mmio { direction, address, length, mut data } => {
             let Machine { vm, vcpu, devices, .. } = machine;
-            let mut access = Access { ram: vm.ram(), source };
+            let mut access = Access { ram: vm.ram(), boundary };
             let bytes = &mut data[..usize::from(length)];
             match direction {
                 Direction::In => {
@@ -299,7 +310,7 @@ fn handle_exit(
                 let rip = vcpu.registers[RIP];
                 return Err(RunError::HaltedForever { rip, natural_exits });
             }
-            source.exit_handled()?;
+            boundary.exit_handled()?;
             return Ok(Reached::Halt);
         }
         VmExit::IrqWindow
@@ -309,20 +320,20 @@ fn handle_exit(
         | VmExit::EntryFailed { .. }
         | VmExit::Unknown { .. } => unreachable!("{exit} is not a natural exit"),
     }
-    source.exit_handled()?;
+    boundary.exit_handled()?;
     Ok(Reached::Running)
 }
 
-/// A port exit: element by element, as a REP string instruction would.
+/// Handles a port exit, one element after the other, as a REP string instruction would.
 fn port_access(
     machine: &mut Machine,
-    source: &mut impl Boundary,
+    boundary: &mut impl Boundary,
     direction: Direction,
     port: u16,
     size: usize,
 ) -> Result<(), RunError> {
     let Machine { vm, vcpu, devices, counters, .. } = machine;
-    let mut access = Access { ram: vm.ram(), source };
+    let mut access = Access { ram: vm.ram(), boundary };
     for element in vcpu.pio_data().chunks_exact_mut(size) {
         match direction {
             Direction::In => devices.pio_in(port, element, &mut access)?,
@@ -337,48 +348,48 @@ fn port_access(
     Ok(())
 }
 
-/// Everything that enters at this position; a halted guest waits here for its next interrupt.
+/// Delivers the inputs of this position. A halted guest waits here for its next interrupt.
 fn enter_inputs(
     machine: &mut Machine,
-    source: &mut impl Boundary,
+    boundary: &mut impl Boundary,
     reached: Reached,
 ) -> Result<(), RunError> {
     loop {
         let Machine { vm, devices, .. } = machine;
         for _input in 0..INPUTS_MAX {
             let capacity = devices.capacity(vm.ram());
-            let Some(input) = source.next_input(&capacity)? else { break };
+            let Some(input) = boundary.next_input(&capacity)? else { break };
             devices.apply(input, vm.ram());
         }
         match reached {
             Reached::Running => return Ok(()),
             Reached::Halt if devices.interrupt_pending() => return Ok(()),
-            Reached::Halt => match source.wait(&devices.capacity(vm.ram()))? {
-                Waited::Look => source.poll_memory(machine)?,
+            Reached::Halt => match boundary.wait(&devices.capacity(vm.ram()))? {
+                Waited::Poll => boundary.poll_memory(machine)?,
                 Waited::End => return Ok(()),
             },
         }
     }
 }
 
-fn inject(machine: &mut Machine, source: &mut impl Boundary) -> Result<(), RunError> {
+fn inject(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<(), RunError> {
     if machine.devices.interrupt_pending() && machine.vcpu.injectable() {
         let vector =
-            machine.devices.acknowledge_interrupt().expect("an interrupt is pending at the PIC");
-        source.interrupt(vector)?;
+            machine.devices.acknowledge_interrupt().expect("the PIC reported a pending interrupt");
+        boundary.interrupt(vector)?;
         machine.vcpu.inject(vector)?;
         machine.counters.interrupts += 1;
     }
     Ok(())
 }
 
-fn end(machine: &mut Machine, source: &mut impl Boundary) -> Result<EndState, RunError> {
+fn end(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<EndState, RunError> {
     let end = EndState {
         natural_exits: machine.counters.natural_exits,
         interrupts: machine.counters.interrupts,
         memory_digest: memory_digest(machine.vm.ram()),
         state_digest: state_digest(machine)?,
     };
-    source.end(&end)?;
+    boundary.end(&end)?;
     Ok(end)
 }

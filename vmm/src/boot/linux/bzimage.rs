@@ -1,41 +1,41 @@
-//! The bzImage: a setup header, and somewhere in the file the kernel proper, compressed.
+//! The bzImage: a setup header and the compressed kernel.
 //!
-//! Source: Linux `Documentation/arch/x86/boot.rst` ("The Real-Mode Kernel Header"); fields are named
-//! as there. The file comes from outside: every offset is checked before it is followed.
+//! Source: Linux `Documentation/arch/x86/boot.rst` ("The Real-Mode Kernel Header"); fields have the names
+//! used there. The file is untrusted: every offset is checked before it is followed.
 
 use crate::boot::elf::{u16_at, u32_at};
 use crate::boot::image::ImageFault;
 use std::ops::Range;
 
-/// Where the setup header begins in the file and in the zero page.
+/// Offset of the setup header in the file and in the zero page.
 pub(super) const HEADER_START: usize = 0x1F1;
-/// End of the fixed part of the header; the byte at 0x201 may announce more, or less.
+/// End of the fixed part of the header. The byte at 0x201 gives its actual length.
 const HEADER_FIXED_END: usize = 0x268;
-/// The header ends before the zero page's next field.
+/// Latest end of the header: the next field of the zero page begins here.
 const HEADER_END_MAX: usize = 0x290;
-/// Least boot protocol with `payload_offset` and a 64-bit entry that is told of (2.12, Linux 3.8).
+/// Least boot protocol that has `payload_offset` and announces a 64-bit entry (2.12, Linux 3.8).
 const PROTOCOL_MIN: u16 = 0x020C;
 /// `xloadflags`: the kernel has the 64-bit entry.
 const XLF_KERNEL_64: u16 = 1 << 0;
-/// Bytes of a sector; `setup_sects` counts those before the protected-mode part, less one.
+/// Bytes of a sector. `setup_sects` is the number of sectors before the protected-mode part, less one.
 const SECTOR_BYTES: usize = 512;
 
-/// What of a bzImage is needed to boot it.
+/// The parts of a bzImage that are needed to boot it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bzimage {
-    /// The setup header, as it belongs at [`HEADER_START`] of the zero page.
+    /// The setup header, to be copied to [`HEADER_START`] of the zero page.
     pub(super) header: Vec<u8>,
     /// Most bytes of a command line, without its terminating zero.
     pub(super) command_line_max: usize,
     /// Highest address that the last byte of an initrd may have.
     pub(super) initrd_address_max: u64,
-    /// Bytes of memory that the kernel needs from its load address on, until it knows the memory map.
+    /// Bytes of memory that the kernel needs from its load address on before it has read the memory map.
     pub(super) init_bytes: u64,
-    /// The compressed kernel in the file.
+    /// Range of the compressed kernel in the file.
     pub(super) payload: Range<usize>,
 }
 
-/// True for a file that says it is one: "HdrS" at 0x202 (Documentation/arch/x86/boot.rst).
+/// Whether `bytes` is a bzImage: it has "HdrS" at 0x202 (Documentation/arch/x86/boot.rst).
 pub(crate) fn is_bzimage(bytes: &[u8]) -> bool {
     bytes.get(0x202..0x206) == Some(b"HdrS")
 }

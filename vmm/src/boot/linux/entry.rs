@@ -1,9 +1,9 @@
-//! The 64-bit boot protocol: what lies in guest memory and in the registers at a kernel's first
+//! The 64-bit boot protocol: the contents of guest memory and of the registers at a kernel's first
 //! instruction.
 //!
-//! Source: Linux `Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol", and `zero-page.rst`.
-//! The kernel's ELF file is loaded where it is linked, so its decompressor never runs; `startup_64`
-//! is entered with RSI at the zero page, on an identity mapping of the first GiB.
+//! Source: Linux `Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol", and `zero-page.rst`. The
+//! kernel's ELF file is loaded at its link address, so its decompressor never runs. `startup_64` is
+//! entered with RSI at the zero page and an identity mapping of the first GiB.
 
 use super::bzimage::HEADER_START;
 use super::kernel::LinuxKernel;
@@ -15,11 +15,11 @@ use kvm_bindings::{kvm_dtable, kvm_regs, kvm_sregs};
 use linux_loader::loader::bootparam::boot_e820_entry;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-/// Bytes of the random seed that a kernel is given.
+/// Bytes of the random seed for the kernel.
 pub const SEED_BYTES: usize = 32;
-/// `SETUP_RNG_SEED` (arch/x86/include/uapi/asm/bootparam.h, since Linux 6.0; others ignore it).
+/// `SETUP_RNG_SEED` (arch/x86/include/uapi/asm/bootparam.h, since Linux 6.0; older kernels ignore it).
 const SETUP_RNG_SEED: u32 = 9;
-/// `type_of_loader` of a loader that has no number.
+/// `type_of_loader` of a loader without an assigned number.
 const LOADER_OTHER: u8 = 0xFF;
 /// e820 types.
 const E820_RAM: u32 = 1;
@@ -34,55 +34,62 @@ const CMD_LINE_PTR: usize = 0x228;
 const SETUP_DATA: usize = 0x250;
 const E820_TABLE: usize = 0x2D0;
 
-/// Page-table entry: present, writable; and the size bit of a 2 MiB page (SDM vol. 3, 4.5.4).
+/// Page-table entry: present and writable; and the same with the size bit of a 2 MiB page (SDM vol. 3,
+/// 4.5.4).
 const TABLE: u64 = 0x3;
 const LARGE_PAGE: u64 = 0x83;
-/// `__BOOT_CS` and `__BOOT_DS`, "must be" so (boot.rst).
+/// `__BOOT_CS` and `__BOOT_DS`, which the protocol prescribes (boot.rst).
 const BOOT_CS: u16 = 0x10;
 const BOOT_DS: u16 = 0x18;
-/// Nobody's demand; the GDT has no descriptor of it.
+/// Selector of the task register. The protocol does not specify it, and the GDT has no descriptor for it.
 const TASK_SELECTOR: u16 = 0x20;
-/// Flat 64-bit code and flat data, in the descriptor format.
+/// Descriptors of flat 64-bit code and flat data.
 const CODE_DESCRIPTOR: u64 = 0x00AF_9B00_0000_FFFF;
 const DATA_DESCRIPTOR: u64 = 0x00CF_9300_0000_FFFF;
 const CR0_PE_MP_ET_NE_WP_AM_PG: u64 = 0x8005_0033;
 const CR4_PAE: u64 = 1 << 5;
 const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
 const RFLAGS_FIXED: u64 = 1 << 1;
-/// A small stack below the zero page, which `startup_64` leaves at once.
+/// Top of a small stack below the zero page, which `startup_64` replaces at once.
 const STACK_TOP: u64 = 0x6000;
 
-/// Parameters that every kernel needs on this machine; what the user gives follows them.
+/// Parameters that every kernel needs on this machine. The user's parameters follow them.
 ///
-/// No interrupt controller but the 8259 pair, no ACPI, PCI by mechanism #1; the ACPI PM timer as the
-/// only clock, where ACPI can't tell of it; no calibration of delays against a clock; no page-table
-/// isolation, since the hooks run before a kernel leaves the user's page tables; the seed counts as
-/// entropy, it comes from the host. A reset stops the machine.
+/// They mean: no interrupt controller but the 8259 pair; no ACPI; PCI by mechanism #1; the ACPI PM timer
+/// as the only clock, at a port that is given here because ACPI cannot report it; no calibration of
+/// delays against a clock; no page-table isolation, because the hooks run before a kernel leaves the
+/// user's page tables; the seed counts as entropy, because it comes from the host; a reset stops the
+/// machine.
 ///
-/// Without XSAVE, which no machine here has, a kernel keeps SSE registers for its processes and not the
-/// upper halves of AVX ones. A KVM that runs CPL3 natively lets processes see and use AVX all the same:
-/// where two do, one finds the other's halves in its registers. The last parameter, which a kernel puts
-/// into the environment of its first process, keeps glibc, whose `memcpy` is that of nearly every
-/// program, from choosing AVX.
+/// This machine has no XSAVE. Without it a kernel saves the SSE registers of its processes but not the
+/// upper halves of the AVX registers. A KVM that runs CPL3 natively nevertheless lets processes see and
+/// use AVX. If two of them do, one finds the other's upper halves in its registers. The last parameter,
+/// which a kernel puts into the environment of its first process, prevents glibc from selecting AVX.
+/// Nearly every program uses glibc's `memcpy`.
 pub const MACHINE_PARAMETERS: &str = "nolapic noapic acpi=off pci=conf1 nosmp noxsave nopti \
     no_timer_check lpj=10000 pmtmr=0x608 clocksource=acpi_pm reboot=t panic=-1 nokaslr \
     random.trust_cpu=off random.trust_bootloader=on i8042.noaux i8042.nokbd \
     GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-FMA,-FMA4,\
     -AVX_Fast_Unaligned_Load";
 
-/// What a user gives a kernel.
+/// Boot data that the user provides for a kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct KernelInfo<'a> {
-    /// Added to [`MACHINE_PARAMETERS`].
+    /// Parameters that are appended to [`MACHINE_PARAMETERS`].
     pub command_line: &'a str,
-    /// Initial RAM file system, at the end of guest memory.
+    /// Initial RAM file system, loaded at the end of guest memory.
     pub initrd: Option<&'a [u8]>,
-    /// Fresh entropy: an input, like any other. It is in the checkpoint that every log begins with.
+    /// Fresh entropy. It is an input like any other, and is in the checkpoint with which every log
+    /// begins.
     pub seed: [u8; SEED_BYTES],
 }
 
 impl LinuxKernel {
-    /// Loads the kernel into `ram` with all that it is told.
+    /// Loads the kernel and its boot data into `ram`.
+    ///
+    /// # Errors
+    ///
+    /// Guest memory is too small, or the boot data does not fit.
     pub fn load(&self, ram: &GuestRam, info: &KernelInfo<'_>) -> Result<(), PvhError> {
         let memory_bytes = ram.last_addr().0.saturating_add(1);
         let load =
@@ -141,7 +148,8 @@ impl LinuxKernel {
         Ok(line)
     }
 
-    /// As high as it may be: what is below, the kernel unpacks it into.
+    /// Returns the highest address at which the initrd may start. The kernel unpacks it into the memory
+    /// below.
     fn initrd_start(&self, bytes: u64, memory_bytes: u64) -> Result<u64, PvhError> {
         let end = memory_bytes.min(self.setup().initrd_address_max.saturating_add(1));
         let first = self.memory_bytes_min();
@@ -165,7 +173,7 @@ fn memory_map(memory_bytes: u64) -> [boot_e820_entry; 3] {
     ]
 }
 
-/// GDT and page tables: the first GiB, identity-mapped in 2 MiB pages.
+/// Writes the GDT and page tables that identity-map the first GiB in 2 MiB pages.
 fn write_tables(ram: &GuestRam) -> Result<(), PvhError> {
     let mut gdt = [0; 32];
     gdt[usize::from(BOOT_CS)..][..8].copy_from_slice(&CODE_DESCRIPTOR.to_le_bytes());
@@ -188,7 +196,7 @@ fn put32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// General registers at the first instruction of a kernel whose ELF entry is `entry`.
+/// Returns the general registers at the first instruction of a kernel whose ELF entry is `entry`.
 pub(crate) fn registers(entry: u64) -> kvm_regs {
     kvm_regs {
         rip: entry,
@@ -199,7 +207,7 @@ pub(crate) fn registers(entry: u64) -> kvm_regs {
     }
 }
 
-/// Long mode on the tables that [`LinuxKernel::load`] wrote; leaves the APIC base alone.
+/// Sets long mode on the tables that [`LinuxKernel::load`] wrote. The APIC base is not changed.
 pub(crate) fn apply(sregs: &mut kvm_sregs) {
     FlatSegments {
         code: BOOT_CS,

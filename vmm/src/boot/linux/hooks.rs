@@ -1,8 +1,8 @@
-//! Code of ours in a kernel: at most a screen of instructions, in the padding between its functions.
+//! Hooks: small pieces of code that the pass installs in a kernel, in the padding between its functions.
 //!
-//! Both hooks stand at the same place of an exception entry (`arch/x86/entry/entry_64.S`,
-//! `idtentry_body`): at `cld; call error_entry`, with the frame that the processor pushed on top of
-//! the stack and every register as the interrupted code had it.
+//! Both hooks are entered at the same point of an exception entry (`arch/x86/entry/entry_64.S`,
+//! `idtentry_body`): at `cld; call error_entry`. The frame that the processor pushed is on top of the
+//! stack, and every register has the value of the interrupted code.
 //!
 //! ```text
 //!   RSP -> error code, RIP, CS, RFLAGS, RSP, SS
@@ -13,49 +13,50 @@ use crate::boot::linux::pass::TIME_STAMP_PORT;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use serde::Serialize;
 
-/// A place where code of ours was put, or an instruction changed.
+/// A place where the pass installed its own code or changed an instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hook {
-    /// What for, a few words.
+    /// A short description of the purpose.
     pub what: &'static str,
-    /// Symbol of the place.
+    /// Symbol at the place.
     pub symbol: &'static str,
     /// Virtual address of the place.
     pub address: u64,
-    /// Virtual address of the code that it leads to, if there is any.
+    /// Virtual address of the hook's code, if there is any.
     pub code: Option<u64>,
 }
 
-/// Padding between functions.
+/// The byte with which functions are padded.
 const PADDING: u8 = 0xCC;
-/// Padding left before and behind a hook's code.
+/// Bytes of padding that remain before and after a hook's code.
 const MARGIN: usize = 16;
-/// How far into an exception entry `cld; call error_entry` may be.
+/// Most bytes from the start of an exception entry to `cld; call error_entry`.
 const ENTRY_BYTES_MAX: usize = 32;
-/// How far from a kernel's first instruction CR4 is first set.
+/// Most bytes from a kernel's first instruction to its first setting of CR4.
 const HEAD_BYTES_MAX: usize = 4096;
-/// How far into a function an instruction of interest may be.
+/// Most bytes of a function that are searched for an instruction.
 const FUNCTION_BYTES_MAX: usize = 512;
-/// CR4 bits: time-stamp counter disabled at CPL3, and what a kernel sets first.
+/// CR4 bits: time-stamp counter disabled at CPL3 (TSD), and physical-address extension (PAE), which a
+/// kernel sets first.
 const CR4_TSD: u32 = 1 << 2;
 const CR4_PAE: u32 = 1 << 5;
 /// `jmp rel32` and `call rel32`.
 const JMP: u8 = 0xE9;
 const CALL: u8 = 0xE8;
-/// Bytes of each.
+/// Bytes of each of the two.
 const BRANCH_BYTES: usize = 5;
 const CLD: u8 = 0xFC;
 const NOP: u8 = 0x90;
 const RET: u8 = 0xC3;
 const ENDBR64: [u8; 4] = [0xF3, 0x0F, 0x1E, 0xFA];
-/// Selectors of flat user code, 64 and 32 bits wide (`__USER_CS`, `__USER32_CS`).
+/// Selectors of flat 64-bit and 32-bit user code (`__USER_CS`, `__USER32_CS`).
 const USER_CS: u8 = 0x33;
 const USER32_CS: u8 = 0x23;
 /// User addresses are below this power of two.
 const USER_ADDRESS_BITS: u8 = 47;
 
-/// Bytes that are to stand elsewhere than they did, by their offset in the file. They are written only
-/// once all of them are known: a trap is done whole or not at all.
+/// Bytes to write, by their offset in the file. They are written only when all of them are known, so that
+/// a trap is installed completely or not at all.
 #[derive(Default)]
 struct Edits(Vec<(usize, Vec<u8>)>);
 
@@ -71,15 +72,15 @@ impl Edits {
     }
 }
 
-/// User RDTSC and RDTSCP fault, and the fault is answered from the log: CR4.TSD from the first
-/// instructions on, left alone by the kernel, and a hook in the #GP entry.
+/// Makes RDTSC and RDTSCP at CPL3 fault and answers the fault from the log: CR4.TSD is set in the first
+/// instructions, the kernel no longer clears it, and a hook is installed in the #GP entry.
 ///
-/// A process may ask for RDTSC to be refused (`PR_SET_TSC`), and seccomp does. The kernel then toggles
-/// CR4.TSD where tasks differ in that wish, so nobody may have one: the answer is -EINVAL, as on a
-/// machine without a time-stamp counter.
+/// A process may request that RDTSC be refused (`PR_SET_TSC`), and seccomp does. The kernel then toggles
+/// CR4.TSD on a switch between tasks whose settings differ. So no task may change the setting: the answer
+/// to the request is -EINVAL, as on a machine without a time-stamp counter.
 pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 5], &'static str> {
     let mut edits = Edits::default();
-    let gp = place(bytes, elf, &mut edits, "asm_exc_general_protection", user_tsc())?;
+    let gp = install(bytes, elf, &mut edits, "asm_exc_general_protection", user_tsc())?;
     let cr4 = set_tsd(bytes, elf, &mut edits)?;
     let kept = keep_tsd(bytes, elf, &mut edits)?;
     // mov eax, -EINVAL; ret
@@ -90,17 +91,20 @@ pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 5], &'
     ];
     edits.write(bytes);
     let [set_mode, disable] =
-        modes.map(|hook| Hook { what: "CR4.TSD not changed for a process", ..hook });
+        modes.map(|hook| Hook { what: "no process can change CR4.TSD", ..hook });
     let gp = Hook { what: "user rdtsc and rdtscp answered from the log", ..gp };
     Ok([cr4, kept, set_mode, disable, gp])
 }
 
-/// The answer to a #GP that is a user's RDTSC or RDTSCP. What is at RIP is read in the user's address
-/// space, where a fault here would be the end: RIP is an address that a user can have, its first byte
-/// was fetched, and one byte more was for each that says so. Code of a segment with a base is left out.
+/// Returns the hook code that answers a #GP caused by a user's RDTSC or RDTSCP.
+///
+/// It reads the instruction at RIP in the user's address space, where a page fault would be fatal. So it
+/// reads only bytes that are known to be mapped: RIP must be an address that a user can have; the first
+/// byte was fetched; and each byte that is read shows whether another one was fetched. Code in a segment
+/// with a base is not supported.
 fn user_tsc() -> Code {
     let mut code = Code::default();
-    // Anything else is the kernel's own business.
+    // Everything else is handled by the kernel itself.
     code.put(&[0x66, 0x83, 0x7C, 0x24, 0x10, USER_CS]); // cmp word [rsp+0x10], __USER_CS
     let wide = code.short(0x74); // je on
     code.put(&[0x66, 0x83, 0x7C, 0x24, 0x10, USER32_CS]); // cmp word [rsp+0x10], __USER32_CS
@@ -109,7 +113,7 @@ fn user_tsc() -> Code {
     code.put(&[0x50]); // push rax
     code.put(&[0x48, 0x8B, 0x44, 0x24, 0x10]); // mov rax, [rsp+0x10]
     code.put(&[0x48, 0xC1, 0xE8, USER_ADDRESS_BITS]); // shr rax, 47
-    let nowhere = code.short(0x75); // jnz not_ours
+    let not_user_address = code.short(0x75); // jnz not_ours
     code.put(&[0x48, 0x8B, 0x44, 0x24, 0x10]); // mov rax, [rsp+0x10]
     code.put(&[0x80, 0x38, 0x0F]); // cmp byte [rax], 0x0F: a second byte follows
     let single = code.short(0x75); // jne not_ours
@@ -126,7 +130,7 @@ fn user_tsc() -> Code {
     code.put(&[0xE5, TIME_STAMP_PORT]); // in eax, port: EAX and EDX
     code.put(&[0x48, 0x83, 0xC4, 0x10]); // add rsp, 16: rax and the error code
     code.put(&[0x48, 0xCF]); // iretq
-    for not_ours in [nowhere, single, other, another] {
+    for not_ours in [not_user_address, single, other, another] {
         code.land(not_ours);
     }
     code.put(&[0x58]); // pop rax
@@ -134,13 +138,16 @@ fn user_tsc() -> Code {
     code
 }
 
-/// SYSCALL that left the processor at CPL3: the fetch of the handler's first instruction faults, and
-/// the #PF entry, at CPL0, goes on where the handler would have begun. A user can get there by a jump as
-/// well, with RFLAGS of its own making in R11, which SYSRET takes over: IOPL is 0 and IF is 1, as at
-/// every SYSCALL.
+/// Installs the hook for a SYSCALL that left the processor at CPL3. The fetch of the handler's first
+/// instruction then faults, and the hook in the #PF entry, which runs at CPL0, continues where the
+/// handler would have begun.
+///
+/// A user can reach it by a jump as well, with arbitrary RFLAGS in R11, which SYSRET loads. So the hook
+/// sets IOPL to 0 and IF to 1, as they are at every SYSCALL.
 pub(super) fn syscall_from_cpl3(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
     const HANDLER: &str = "entry_SYSCALL_64";
-    let handler = elf.code.address_of(bytes, HANDLER).ok_or("it has no symbol entry_SYSCALL_64")?;
+    let handler =
+        elf.code.address_of(bytes, HANDLER).ok_or("the kernel has no symbol entry_SYSCALL_64")?;
     let mut code = Code::default();
     code.put(&[0x48, 0x81, 0x7C, 0x24, 0x08]); // cmp qword [rsp+8], handler
     code.put(&(handler as u32).to_le_bytes());
@@ -153,13 +160,14 @@ pub(super) fn syscall_from_cpl3(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'s
     code.jump(JMP, handler);
     code.land(other);
     let mut edits = Edits::default();
-    let hook = place(bytes, elf, &mut edits, "asm_exc_page_fault", code)?;
+    let hook = install(bytes, elf, &mut edits, "asm_exc_page_fault", code)?;
     edits.write(bytes);
-    Ok(Hook { what: "SYSCALL that arrives at CPL3 goes on at CPL0", ..hook })
+    Ok(Hook { what: "SYSCALL that arrives at CPL3 continues at CPL0", ..hook })
 }
 
-/// Puts `code`, followed by what it displaces, into padding and has the entry `symbol` jump there.
-fn place(
+/// Writes `code`, followed by the instructions that it displaces, into padding, and makes the entry
+/// `symbol` jump there.
+fn install(
     bytes: &[u8],
     elf: &Elf,
     edits: &mut Edits,
@@ -170,7 +178,7 @@ fn place(
     let start = elf.code.file_offset(entry).ok_or("an exception entry is not in code")?;
     let (at, target) = error_entry_call(bytes, start, entry)?;
     let address = entry.wrapping_add((at - start) as u64);
-    // As displaced: cld; call error_entry; and back behind it.
+    // The displaced instructions: cld; call error_entry; then the jump back.
     code.put(&[CLD]);
     code.jump(CALL, target);
     code.jump(JMP, address.wrapping_add(6));
@@ -181,7 +189,7 @@ fn place(
     Ok(Hook { what: "", symbol, address, code: Some(room_address) })
 }
 
-/// Finds `cld; call rel32` behind ENDBR, CLAC or NOPs: its offset, and the call's target.
+/// Finds `cld; call rel32` after ENDBR, CLAC or NOPs. Returns its offset and the call's target.
 fn error_entry_call(bytes: &[u8], start: usize, entry: u64) -> Result<(usize, u64), &'static str> {
     let window = &bytes[start..bytes.len().min(start + ENTRY_BYTES_MAX)];
     let mut decoder = Decoder::with_ip(64, window, entry, DecoderOptions::NONE);
@@ -204,7 +212,7 @@ fn error_entry_call(bytes: &[u8], start: usize, entry: u64) -> Result<(usize, u6
     Err("an exception entry is not as expected")
 }
 
-/// Room for `length` bytes in padding: offset in the file and virtual address.
+/// Finds `length` bytes of padding. Returns their offset in the file and their virtual address.
 fn padding(bytes: &[u8], elf: &Elf, length: usize) -> Result<(usize, u64), &'static str> {
     let wanted = (length + 2 * MARGIN).next_multiple_of(16);
     for piece in &elf.code.pieces {
@@ -217,19 +225,19 @@ fn padding(bytes: &[u8], elf: &Elf, length: usize) -> Result<(usize, u64), &'sta
             return Ok((piece.file.start + at, piece.address + at as u64));
         }
     }
-    Err("it has no padding for a hook's code")
+    Err("the kernel has no padding for a hook's code")
 }
 
-/// Has the kernel's first setting of CR4 include TSD: `or reg, PAE|...` soon before `mov cr4, reg`.
+/// Adds TSD to the kernel's first setting of CR4: `or reg, PAE|...` shortly before `mov cr4, reg`.
 fn set_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static str> {
-    const LOST: &str = "its first setting of CR4 is not as expected";
+    const UNEXPECTED: &str = "the kernel's first setting of CR4 is not as expected";
     let segment = elf.segments.iter().find(|s| (s.physical..s.end()).contains(&elf.entry));
-    let segment = segment.ok_or(LOST)?;
+    let segment = segment.ok_or(UNEXPECTED)?;
     let offset = elf.entry - segment.physical;
     let start = segment.file.start + offset as usize;
     let virtual_start = segment.address.wrapping_add(offset);
     let end = segment.file.end.min(start.saturating_add(HEAD_BYTES_MAX));
-    let head = bytes.get(start..end).ok_or(LOST)?;
+    let head = bytes.get(start..end).ok_or(UNEXPECTED)?;
     let mut decoder = Decoder::with_ip(64, head, virtual_start, DecoderOptions::NONE);
     let mut candidate: Option<(usize, Instruction)> = None;
     while decoder.can_decode() {
@@ -240,9 +248,9 @@ fn set_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static 
         } else if instruction.mnemonic() == Mnemonic::Mov
             && instruction.op0_register() == Register::CR4
         {
-            let (at, or) = candidate.ok_or(LOST)?;
+            let (at, or) = candidate.ok_or(UNEXPECTED)?;
             if or.op0_register().full_register() != instruction.op1_register().full_register() {
-                return Err(LOST);
+                return Err(UNEXPECTED);
             }
             // The immediate is the instruction's last four bytes.
             let immediate = start + at + or.len() - 4;
@@ -252,16 +260,17 @@ fn set_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static 
             return Ok(Hook { what, symbol: "startup_64", address: or.ip(), code: None });
         }
     }
-    Err(LOST)
+    Err(UNEXPECTED)
 }
 
-/// `cpu_init` clears what a boot loader may have left in CR4 (VME, PVI, TSD, DE): has it leave TSD.
+/// Keeps TSD set in `cpu_init`, which clears the CR4 bits that a boot loader may have left (VME, PVI,
+/// TSD, DE).
 fn keep_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static str> {
     const CLEARED: u32 = 0b1111;
-    const LOST: &str = "its clearing of CR4 bits in cpu_init is not as expected";
+    const UNEXPECTED: &str = "cpu_init's clearing of CR4 bits is not as expected";
     let symbol = "cpu_init";
-    let entry = elf.code.address_of(bytes, symbol).ok_or("it has no symbol cpu_init")?;
-    let start = elf.code.file_offset(entry).ok_or(LOST)?;
+    let entry = elf.code.address_of(bytes, symbol).ok_or("the kernel has no symbol cpu_init")?;
+    let start = elf.code.file_offset(entry).ok_or(UNEXPECTED)?;
     let window = &bytes[start..bytes.len().min(start + FUNCTION_BYTES_MAX)];
     let mut decoder = Decoder::with_ip(64, window, entry, DecoderOptions::NONE);
     while decoder.can_decode() {
@@ -274,14 +283,15 @@ fn keep_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static
         if is_mask {
             let immediate = start + at + instruction.len() - 4;
             edits.put(immediate, &(CLEARED & !CR4_TSD).to_le_bytes());
-            let what = "CR4.TSD not cleared with other bits";
+            let what = "CR4.TSD not cleared with the other bits";
             return Ok(Hook { what, symbol, address: instruction.ip(), code: None });
         }
     }
-    Err(LOST)
+    Err(UNEXPECTED)
 }
 
-/// Has the function `symbol` do nothing but `code`, behind what a kernel may look for at its start.
+/// Replaces the body of the function `symbol` by `code`, after the instructions that a kernel may expect
+/// at its start.
 fn replace_body(
     bytes: &[u8],
     elf: &Elf,
@@ -289,11 +299,11 @@ fn replace_body(
     symbol: &'static str,
     code: &[u8],
 ) -> Result<Hook, &'static str> {
-    const LOST: &str = "set_tsc_mode or disable_TSC is not as expected";
+    const UNEXPECTED: &str = "set_tsc_mode or disable_TSC is not as expected";
     let entry = elf.code.address_of(bytes, symbol);
-    let entry = entry.ok_or("it has no symbol set_tsc_mode or disable_TSC")?;
-    let start = elf.code.file_offset(entry).ok_or(LOST)?;
-    // No further than to the next function.
+    let entry = entry.ok_or("the kernel has no symbol set_tsc_mode or disable_TSC")?;
+    let start = elf.code.file_offset(entry).ok_or(UNEXPECTED)?;
+    // The body ends at the next function at the latest.
     let end = entry.saturating_add(FUNCTION_BYTES_MAX as u64);
     let next = elf.code.symbols_in(entry.saturating_add(1)..end).first();
     let length = next.map_or(end, |symbol| symbol.address) - entry;
@@ -302,7 +312,7 @@ fn replace_body(
     if bytes[body..file_end].starts_with(&ENDBR64) {
         body += ENDBR64.len();
     }
-    // A call for function tracing, or the no-operation that holds its place.
+    // Skip a call for function tracing, or the no-operation that reserves its place.
     let ip = entry.wrapping_add((body - start) as u64);
     let code_there = &bytes[body..file_end];
     let first = Decoder::with_ip(64, code_there, ip, DecoderOptions::NONE).decode();
@@ -317,7 +327,7 @@ fn replace_body(
         body += BRANCH_BYTES;
     }
     if body + code.len() > file_end {
-        return Err(LOST);
+        return Err(UNEXPECTED);
     }
     edits.put(body, code);
     let address = entry.wrapping_add((body - start) as u64);
@@ -331,20 +341,20 @@ fn is_or_of_pae(instruction: &Instruction) -> bool {
         && instruction.immediate32() & (CR4_PAE | 0xFFFF_FF00) == CR4_PAE
 }
 
-/// The bytes of a jump or call to `to` that ends at `from`.
+/// Returns the displacement of a jump or call to `to` whose instruction ends at `from`.
 pub(super) fn relative(from: u64, to: u64) -> [u8; 4] {
     (to.wrapping_sub(from) as u32).to_le_bytes()
 }
 
-/// Code being put together, with jumps out of it that depend on where it will be.
+/// Machine code under construction. Jumps out of it depend on the address at which it will run.
 #[derive(Default)]
 struct Code {
     bytes: Vec<u8>,
-    /// Offset of a `rel32` and what it leads to.
+    /// Offset of a `rel32` and its target.
     far: Vec<(usize, u64)>,
 }
 
-/// A short jump within the code that does not know its target yet.
+/// A short jump within the code whose target is not known yet.
 struct Short(usize);
 
 impl Code {
@@ -357,7 +367,7 @@ impl Code {
         Short(self.bytes.len() - 1)
     }
 
-    /// `from` leads here.
+    /// Makes `from` jump to the current end of the code.
     #[expect(clippy::needless_pass_by_value, reason = "a jump lands once")]
     fn land(&mut self, from: Short) {
         let distance = self.bytes.len() - from.0 - 1;

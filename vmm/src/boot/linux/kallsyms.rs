@@ -1,34 +1,35 @@
-//! The symbols inside a kernel: Linux carries its own table, compressed, for its own messages.
+//! The symbols of a kernel: Linux carries its own compressed symbol table for its messages.
 //!
-//! A distribution's kernel is stripped, and its `System.map` is a stub; what is left is `kallsyms`
-//! (`kernel/kallsyms.c`, written by `scripts/kallsyms.c`): tables in read-only data that only other
-//! tables point to. They are found by what they must look like, each confirmed by the next:
+//! A distribution's kernel is stripped, and its `System.map` is a stub. What remains is `kallsyms`
+//! (`kernel/kallsyms.c`, written by `scripts/kallsyms.c`): tables in read-only data that no header
+//! describes. They are found by their structure, and each table confirms another one:
 //!
 //! ```text
 //! token_table   256 strings, of which "0".."9" stand at their own codes
-//! token_index   256 offsets of these strings, right behind     -- confirms token_table
-//! markers       offsets of every 256th name, before that; some kernels have three bytes for each
-//!               name in between (`seqs_of_names`)
-//! names         length and tokens of every name, before that   -- must fall on every marker
-//! num_syms      their number, before that
-//! offsets       one address each: before their number until Linux 6.3, behind token_index since
+//! token_index   256 offsets of these strings, directly after it  -- confirms token_table
+//! markers       offsets of every 256th name, before token_table; some kernels have three bytes for
+//!               each name in between (`seqs_of_names`)
+//! names         length and tokens of every name, before markers  -- must match every marker
+//! num_syms      the number of names, before names
+//! offsets       one address each: before num_syms until Linux 6.3, after token_index since
 //! ```
 //!
-//! Whatever does not fit makes the search go on; a kernel without the tables has no symbols here.
+//! If anything does not match, the search continues. A kernel without the tables has no symbols here.
 
 use crate::boot::elf::{u16_at, u32_at, u64_at};
 
-/// Names between two markers.
+/// Number of names between two markers.
 const MARKED: usize = 256;
-/// Symbols believed; a distribution's kernel has about two hundred thousand.
+/// Least and greatest plausible number of symbols. A distribution's kernel has about two hundred
+/// thousand.
 const SYMBOLS_MIN: u64 = 256;
 const SYMBOLS_MAX: u64 = 1 << 20;
 /// Most bytes between the number of names and the token table.
 const TABLES_BYTES_MAX: usize = 32 << 20;
 /// Most bytes of a name (KSYM_NAME_LEN is 512).
 const NAME_BYTES_MAX: usize = 512;
-/// Most token tables believed in one file, and bytes of all names in one of them (a distribution's
-/// kernel has about five million).
+/// Most token tables that are examined in one file, and most bytes of all names that one of them may
+/// give. The names of a distribution's kernel have about five million bytes.
 const TABLES_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 32 << 20;
 /// Most steps of the search in one file.
@@ -36,7 +37,7 @@ const STEPS_MAX: usize = 1 << 26;
 /// Lowest address of the kernel's image (`__START_KERNEL_map`).
 const KERNEL_MIN: u64 = 0xFFFF_FFFF_8000_0000;
 
-/// A symbol: its address, its kind as nm(1) letters it, its name.
+/// A symbol: its address, its kind as a letter of nm(1), its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kallsym {
     pub(super) address: u64,
@@ -44,31 +45,32 @@ pub(super) struct Kallsym {
     pub(super) name: String,
 }
 
-/// All symbols of a kernel's ELF file, in its order; empty if its tables are not found.
+/// Returns all symbols of a kernel's ELF file in the order of its tables, or none if the tables are not
+/// found.
 pub(super) fn find(bytes: &[u8]) -> Vec<Kallsym> {
-    search(bytes, &mut Effort { steps: STEPS_MAX }).unwrap_or_default()
+    search(bytes, &mut Budget { steps: STEPS_MAX }).unwrap_or_default()
 }
 
-/// What may still be spent on the search. Names of a kernel are worth much, but not any time.
-struct Effort {
+/// The remaining budget of the search. It bounds the time that a crafted file can take.
+struct Budget {
     steps: usize,
 }
 
-impl Effort {
-    /// `None` when it is spent.
+impl Budget {
+    /// Subtracts `steps`. Returns `None` if the budget is exhausted.
     fn spend(&mut self, steps: usize) -> Option<()> {
         self.steps = self.steps.checked_sub(steps)?;
         Some(())
     }
 }
 
-fn search(bytes: &[u8], effort: &mut Effort) -> Option<Vec<Kallsym>> {
+fn search(bytes: &[u8], budget: &mut Budget) -> Option<Vec<Kallsym>> {
     let digits: Vec<u8> = (b'0'..=b'9').flat_map(|digit| [digit, 0]).collect();
     let mut from = 0;
     let mut tables = 0;
     while let Some(at) = find_bytes(&bytes[from..], &digits).map(|at| at + from) {
-        if let Some(tokens) = Tokens::around(bytes, at, effort) {
-            if let Some(symbols) = tokens.symbols(bytes, effort) {
+        if let Some(tokens) = Tokens::around(bytes, at, budget) {
+            if let Some(symbols) = tokens.symbols(bytes, budget) {
                 return Some(symbols);
             }
             tables += 1;
@@ -76,7 +78,7 @@ fn search(bytes: &[u8], effort: &mut Effort) -> Option<Vec<Kallsym>> {
                 return None;
             }
         }
-        effort.spend(1)?;
+        budget.spend(1)?;
         from = at + 1;
     }
     None
@@ -93,14 +95,14 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// The table that has the string "0" at `zero`.
-    fn around(bytes: &[u8], zero: usize, effort: &mut Effort) -> Option<Self> {
+    /// Returns the table that has the string "0" at offset `zero`, if it is one.
+    fn around(bytes: &[u8], zero: usize, budget: &mut Budget) -> Option<Self> {
         let mut table = zero;
         for _token in 0..b'0' {
             let end = table.checked_sub(1)?;
             let earliest = end.saturating_sub(NAME_BYTES_MAX);
             let before = bytes[earliest..end].iter().rposition(|&byte| byte == 0);
-            effort.spend(end - before.map_or(earliest, |at| earliest + at))?;
+            budget.spend(end - before.map_or(earliest, |at| earliest + at))?;
             table = earliest + before? + 1;
         }
         let mut at = table;
@@ -109,7 +111,7 @@ impl Tokens {
             *offset = at - table;
             let token = &bytes[at..bytes.len().min(at + NAME_BYTES_MAX)];
             let length = token.iter().position(|&byte| byte == 0);
-            effort.spend(length.unwrap_or(token.len()) + 1)?;
+            budget.spend(length.unwrap_or(token.len()) + 1)?;
             at += length? + 1;
         }
         let index = at.next_multiple_of(8);
@@ -124,8 +126,8 @@ impl Tokens {
         &bytes[start..start + end]
     }
 
-    fn symbols(&self, bytes: &[u8], effort: &mut Effort) -> Option<Vec<Kallsym>> {
-        let names = Names::before(bytes, self.table, effort)?;
+    fn symbols(&self, bytes: &[u8], budget: &mut Budget) -> Option<Vec<Kallsym>> {
+        let names = Names::before(bytes, self.table, budget)?;
         let addresses = addresses(bytes, self, &names)?;
         let mut symbols = Vec::with_capacity(names.count);
         let mut at = names.start;
@@ -151,21 +153,22 @@ impl Tokens {
     }
 }
 
-/// The names, and how many there are.
+/// The table of names and their number.
 struct Names {
-    /// Where their number stands.
+    /// Offset of the number of names.
     count_at: usize,
     count: usize,
     start: usize,
 }
 
 impl Names {
-    /// The names whose markers end before the token table: tried are all numbers that stand before it.
-    fn before(bytes: &[u8], table: usize, effort: &mut Effort) -> Option<Self> {
+    /// Returns the names whose markers end before the token table. Every number before the token table is
+    /// tried as their count.
+    fn before(bytes: &[u8], table: usize, budget: &mut Budget) -> Option<Self> {
         let latest = table.checked_sub(8)? & !7;
         let earliest = latest.saturating_sub(TABLES_BYTES_MAX);
         for count_at in (earliest..=latest).rev().step_by(8) {
-            effort.spend(1)?;
+            budget.spend(1)?;
             let count = u64_at(bytes, count_at);
             if !(SYMBOLS_MIN..=SYMBOLS_MAX).contains(&count) {
                 continue;
@@ -176,7 +179,7 @@ impl Names {
             let markers_bytes = (4 * count.div_ceil(MARKED)).next_multiple_of(8);
             for between in [0, sequences] {
                 let markers = table.checked_sub(between + markers_bytes);
-                if markers.is_some_and(|markers| names.falls_on(bytes, markers, effort)) {
+                if markers.is_some_and(|markers| names.matches_markers(bytes, markers, budget)) {
                     return Some(names);
                 }
             }
@@ -184,15 +187,15 @@ impl Names {
         None
     }
 
-    /// Whether every 256th name begins where the table at `markers` says.
-    fn falls_on(&self, bytes: &[u8], markers: usize, effort: &mut Effort) -> bool {
+    /// Returns whether every 256th name begins where the table at `markers` says.
+    fn matches_markers(&self, bytes: &[u8], markers: usize, budget: &mut Budget) -> bool {
         let mut at = self.start;
         if markers <= at || u32_at(bytes, markers) != 0 {
             return false;
         }
         for number in 0..self.count {
             let marker = markers + 4 * (number / MARKED);
-            if effort.spend(1).is_none() {
+            if budget.spend(1).is_none() {
                 return false;
             }
             if number % MARKED == 0 && at - self.start != u32_at(bytes, marker) as usize {
@@ -209,8 +212,8 @@ impl Names {
     }
 }
 
-/// The length of the name at `at` and where its tokens begin. Since Linux 6.1 a length of 128 and
-/// more takes two bytes.
+/// Returns the length of the name at `at` and the offset of its tokens. Since Linux 6.1 a length of 128
+/// or more takes two bytes.
 fn name_length(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     match *bytes.get(at)? {
         length if length & 0x80 == 0 => Some((usize::from(length), at + 1)),
@@ -221,7 +224,7 @@ fn name_length(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     }
 }
 
-/// One address for each name.
+/// Returns one address for each name.
 fn addresses(bytes: &[u8], tokens: &Tokens, names: &Names) -> Option<Vec<u64>> {
     let table_bytes = (4 * names.count).next_multiple_of(8);
     let before = names.count_at.checked_sub(8).map(|base| (base.checked_sub(table_bytes), base));
@@ -234,7 +237,7 @@ fn addresses(bytes: &[u8], tokens: &Tokens, names: &Names) -> Option<Vec<u64>> {
             return None;
         }
         let offsets = || offsets.chunks_exact(4).map(|word| u32_at(word, 0).cast_signed());
-        // With CONFIG_KALLSYMS_ABSOLUTE_PERCPU what is not negative is an address by itself.
+        // With CONFIG_KALLSYMS_ABSOLUTE_PERCPU an offset that is not negative is an absolute address.
         let absolute = offsets().any(|offset| offset < 0);
         let address = |offset: i32| match (absolute, offset) {
             (true, 0..) => u64::from(offset.cast_unsigned()),
@@ -250,8 +253,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn search_ends_where_every_table_looks_sound_and_none_is() {
-        // Token tables with their index, each a kernel's own, with nothing but counts before.
+    fn search_with_only_plausible_tables_is_bounded() {
+        // Token tables with a valid index, preceded only by plausible counts.
         let mut table = Vec::new();
         let mut offsets = Vec::new();
         for code in 0..=255u8 {
@@ -265,22 +268,26 @@ mod tests {
             bytes.extend(&counts);
             bytes.extend(&table);
         }
-        let mut effort = Effort { steps: STEPS_MAX };
-        assert_eq!(search(&bytes, &mut effort), None);
+        let mut budget = Budget { steps: STEPS_MAX };
+        assert_eq!(search(&bytes, &mut budget), None);
         // The tables after the sixteenth were not tried.
         let before: usize =
             (1..=TABLES_MAX).map(|tables| tables * (counts.len() + table.len())).sum();
-        let spent = STEPS_MAX - effort.steps;
+        let spent = STEPS_MAX - budget.steps;
         assert!(spent <= before / 8 * 4, "{spent} steps");
-        assert_eq!(search(&bytes, &mut Effort { steps: 1000 }), None);
+        assert_eq!(search(&bytes, &mut Budget { steps: 1000 }), None);
     }
 
     #[test]
-    fn search_of_nothing_but_marks_is_bounded() {
+    fn search_with_only_digit_marks_is_bounded() {
         let digits: Vec<u8> = (b'0'..=b'9').flat_map(|digit| [digit, 0]).collect();
         let bytes = digits.repeat(1 << 18);
-        let mut effort = Effort { steps: 1 << 20 };
-        assert_eq!(search(&bytes, &mut effort), None);
-        assert!(effort.steps < 1000, "all of it was used: {} are left", effort.steps);
+        let mut budget = Budget { steps: 1 << 20 };
+        assert_eq!(search(&bytes, &mut budget), None);
+        assert!(
+            budget.steps < 1000,
+            "the budget must be used up, but {} steps are left",
+            budget.steps
+        );
     }
 }

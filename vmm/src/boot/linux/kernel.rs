@@ -1,4 +1,4 @@
-//! A Linux kernel: unpacked, made repeatable, ready to be loaded.
+//! A Linux kernel: decompressed, made deterministic, ready to be loaded.
 
 use super::bzimage::Bzimage;
 use super::pass::{self, PassOptions, PassReport};
@@ -7,13 +7,13 @@ use crate::boot::elf::Elf;
 use crate::boot::image::{ImageError, ImageFault};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// A kernel that passed every check that does not depend on the size of guest memory, with its
-/// instructions rewritten.
+/// A kernel whose instructions have been rewritten and that passed every check that does not depend on
+/// the size of guest memory.
 #[derive(Debug, Clone)]
 pub struct LinuxKernel {
     name: String,
     setup: Bzimage,
-    /// The ELF file, as it is loaded.
+    /// The rewritten ELF file, as it is loaded.
     bytes: Vec<u8>,
     elf: Elf,
     digest: u64,
@@ -21,8 +21,13 @@ pub struct LinuxKernel {
 }
 
 impl LinuxKernel {
-    /// Unpacks `file`, a bzImage known to the user as `name`, and makes it repeatable. Accepts any
-    /// bytes without panic.
+    /// Decompresses `file`, a bzImage known to the user as `name`, and makes it deterministic. Arbitrary
+    /// bytes never cause a panic.
+    ///
+    /// # Errors
+    ///
+    /// The file is not a kernel that can be booted here, or cannot be made deterministic; see
+    /// [`ImageFault`].
     pub fn from_bytes(name: &str, file: &[u8], options: &PassOptions) -> Result<Self, ImageError> {
         let name = name.escape_debug().to_string();
         Self::read(&name, file, options).map_err(|fault| ImageError { name, fault })
@@ -33,7 +38,7 @@ impl LinuxKernel {
         let mut bytes = payload::unpack(&file[setup.payload.clone()])?;
         let mut elf = Elf::parse(&bytes)?;
         if !elf.is_in_file(elf.entry) {
-            return Err(ImageFault::Malformed { what: "the entry is in no segment" });
+            return Err(ImageFault::Malformed { what: "the entry is outside every segment" });
         }
         let symbols = kallsyms::find(&bytes);
         let code = symbols.iter().filter(|symbol| matches!(symbol.kind, b't' | b'T' | b'w' | b'W'));
@@ -43,28 +48,28 @@ impl LinuxKernel {
         Ok(Self { name: name.to_owned(), setup, bytes, elf, digest: xxh3_64(file), report })
     }
 
-    /// The name given to [`Self::from_bytes`], escaped for one line of output.
+    /// Returns the name given to [`Self::from_bytes`], escaped for one line of output.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// XXH3-64 of the bzImage: it names this kernel.
+    /// Returns the XXH3-64 of the bzImage, which identifies the kernel.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// What was found and done.
+    /// Returns the report of the determinism pass.
     pub fn report(&self) -> &PassReport {
         &self.report
     }
 
-    /// Physical address of the first instruction, in 64-bit mode.
+    /// Returns the physical address of the first instruction, which runs in 64-bit mode.
     pub fn entry(&self) -> u64 {
         self.elf.entry
     }
 
-    /// Least guest memory in bytes that holds the kernel and what it needs before it knows how much
-    /// there is.
+    /// Returns the least guest memory that the kernel needs, bytes: for itself, and for its start-up
+    /// before it has read the memory map.
     pub fn memory_bytes_min(&self) -> u64 {
         let first = self.elf.segments.first().map_or(0, |segment| segment.physical);
         let last = self.elf.segments.last().map_or(0, |segment| segment.end());

@@ -1,16 +1,16 @@
-//! Linux kernels, as distributions ship them.
+//! Linux kernels as distributions ship them.
 //!
 //! ```text
-//! bzImage --> bzimage (setup header) --> payload (unpacked ELF) --> kallsyms (its own symbols)
+//! bzImage --> bzimage (setup header) --> payload (decompressed ELF) --> kallsyms (its own symbols)
 //!                                                    |
-//!          pass: rdtsc, cpuid rewritten; hooks; shortcuts where asked for; a report of it all
+//!          pass: rdtsc, cpuid rewritten; hooks; shortcuts if requested; a report of all of it
 //!                                                    |
 //! command line, initrd, seed --> entry (zero page, memory map, tables, registers) --> GuestRam
 //! ```
 //!
-//! Nothing here asks the host anything: what it makes necessary comes in [`PassOptions`], from
-//! [`probe`](crate::kvm::probe). Nothing here knows a distribution or a kernel version; what is looked
-//! for in a kernel and not found is told of.
+//! This folder does not query the host: what the host requires is passed in [`PassOptions`], which
+//! [`probe`](crate::kvm::probe) determines. It depends on no distribution and no kernel version. If
+//! something that it looks for is not in a kernel, the report says so.
 
 mod bzimage;
 mod entry;

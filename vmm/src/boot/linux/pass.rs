@@ -1,16 +1,16 @@
-//! The determinism pass: every instruction of a kernel whose result would be a fact of the host is
-//! rewritten, hooked, or told of.
+//! The determinism pass: every instruction of a kernel whose result would be a property of the host is
+//! rewritten, hooked or reported.
 //!
-//! | instruction | what becomes of it |
+//! | instruction | treatment |
 //! |---|---|
-//! | `rdtsc` in the kernel | `in eax, 0xE4`: two bytes as before, answered from the log |
-//! | `cpuid` in the kernel | `in eax, 0xE5`: two bytes as before, answered from the CPU model |
-//! | `rdtsc`, `rdtscp` at CPL3 | fault, since CR4.TSD is set in the kernel's first instructions and never cleared; a hook in its #GP handler answers ([`super::hooks`]) |
-//! | `syscall` at CPL3 | where the host's KVM leaves it at CPL3: a hook in the #PF handler |
-//! | RDRAND and its kin | told of: a kernel uses them only if CPUID, which is ours, offers them |
+//! | `rdtsc` in the kernel | `in eax, 0xE4`: also two bytes, answered from the log |
+//! | `cpuid` in the kernel | `in eax, 0xE5`: also two bytes, answered from the CPU model |
+//! | `rdtsc`, `rdtscp` at CPL3 | fault, because CR4.TSD is set in the kernel's first instructions and never cleared; a hook in its #GP handler answers ([`super::hooks`]) |
+//! | `syscall` at CPL3 | if the host's KVM leaves it at CPL3: a hook in the #PF handler |
+//! | RDRAND and similar instructions | reported: a kernel uses them only if CPUID offers them, and the CPU model does not |
 //!
-//! Code is decoded as [`sweep`] does it, in step with the kernel's own symbols. A
-//! byte pattern inside another instruction is not taken for one.
+//! Code is decoded as in [`sweep`], aligned by the kernel's own symbols. A byte pattern inside another
+//! instruction is not taken for an instruction.
 
 use super::hooks::{self, Hook};
 use super::shortcuts::{self, Shortcut};
@@ -30,14 +30,14 @@ const REWRITTEN_MAX: usize = 1 << 16;
 /// `in eax, imm8`.
 const IN_EAX_IMM8: u8 = 0xE5;
 
-/// What this host makes necessary, and what the user asks for.
+/// What the host requires and the user requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PassOptions {
-    /// SYSCALL arrives at its handler still at CPL3 here.
+    /// On this host, SYSCALL reaches its handler at CPL3.
     pub syscall_stays_at_cpl3: bool,
-    /// Leave out work of the kernel's start-up that does not matter in a VM.
+    /// Leave out start-up work of the kernel that does not matter in a VM.
     pub shortcuts: bool,
-    /// Go on where an instruction can't be rewritten or user RDTSC can't be made to fault.
+    /// Continue if an instruction cannot be rewritten or user RDTSC cannot be made to fault.
     pub tolerate: bool,
 }
 
@@ -52,20 +52,20 @@ pub struct Rewritten {
     pub symbol: Option<String>,
 }
 
-/// What the pass found and did.
+/// The report of the pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PassReport {
-    /// Symbols that the kernel has of itself.
+    /// Number of symbols in the kernel's own table.
     pub symbols: u64,
-    /// By address.
+    /// Rewritten instructions, in the order of their addresses.
     pub rewritten: Vec<Rewritten>,
-    /// Places where code of ours was put.
+    /// Places where the pass installed its own code or changed an instruction.
     pub hooks: Vec<Hook>,
-    /// What could not be done, a line each; empty unless tolerated.
+    /// What could not be done, one line each. Empty unless tolerated.
     pub lacking: Vec<String>,
-    /// Start-up work left out, empty unless asked for.
+    /// Start-up work that is left out. Empty unless requested.
     pub shortcuts: Vec<Shortcut>,
-    /// What else replay has to know of.
+    /// Other instructions that matter for replay.
     pub sweep: SweepReport,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn rewrite(
     elf: &Elf,
     options: &PassOptions,
 ) -> Result<PassReport, ImageFault> {
-    let mut report = PassReport { sweep: judge(bytes, elf), ..PassReport::default() };
+    let mut report = PassReport { sweep: sweep_kernel(bytes, elf), ..PassReport::default() };
     let mut lacking = |what: String| match options.tolerate {
         true => {
             report.lacking.push(what);
@@ -95,7 +95,7 @@ pub(super) fn rewrite(
     if options.syscall_stays_at_cpl3 {
         match hooks::syscall_from_cpl3(bytes, elf) {
             Ok(hook) => report.hooks.push(hook),
-            Err(what) => lacking(format!("this host's KVM needs a hook for SYSCALL, and {what}"))?,
+            Err(what) => lacking(format!("this host's KVM needs a hook for SYSCALL, but {what}"))?,
         }
     }
     if options.shortcuts {
@@ -104,7 +104,7 @@ pub(super) fn rewrite(
     Ok(report)
 }
 
-/// An offset in the file and the port that is read there.
+/// Offset in the file of an instruction to rewrite, and the port that replaces it.
 type Patch = (usize, u8);
 
 fn find_patches(
@@ -146,22 +146,22 @@ fn find_patches(
     Ok((patches, rewritten))
 }
 
-/// What of a kernel's code replay has to know of besides what is rewritten.
-fn judge(bytes: &[u8], elf: &Elf) -> SweepReport {
+/// Sweeps a kernel's code for instructions that matter for replay and are not rewritten.
+fn sweep_kernel(bytes: &[u8], elf: &Elf) -> SweepReport {
     sweep::sweep_with(bytes, &elf.code, rule_for_kernel)
 }
 
-/// A kernel asks CPUID before it uses an instruction that not every processor has, and CPUID is
-/// answered from the CPU model.
-const HIDDEN: Rule = Rule {
+/// The rule for instructions that are forbidden in other guests. A kernel asks CPUID before it uses an
+/// instruction that not every processor has, and CPUID is answered from the CPU model.
+const HIDDEN_BY_CPU_MODEL: Rule = Rule {
     verdict: Verdict::Warned,
-    why: "a kernel uses it only if CPUID offers it, and the CPU model does not",
+    why: "a kernel uses it only if CPUID offers it, which the CPU model does not",
 };
 
 fn rule_for_kernel(instruction: &Instruction) -> Option<Rule> {
     match (instruction.mnemonic(), rules::rule_for(instruction)?) {
         (Mnemonic::Rdtsc | Mnemonic::Cpuid, _) => None,
-        (_, rule) if rule.verdict == Verdict::Forbidden => Some(HIDDEN),
+        (_, rule) if rule.verdict == Verdict::Forbidden => Some(HIDDEN_BY_CPU_MODEL),
         (_, rule) => Some(rule),
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of the pass on small crafted kernels, and bounded fuzzing of everything that reads one.
+//! Tests of the pass on small crafted kernels, and bounded fuzzing of all code that reads a kernel.
 
 use super::*;
 use crate::boot::fixture::{ElfFixture, Random, put16, put32, put64};
@@ -12,10 +12,10 @@ const HEAD: [u8; 9] = [0x81, 0xC9, 0xA0, 0, 0, 0, 0x0F, 0x22, 0xE1];
 const MASK: [u8; 5] = [0xBF, 0x0F, 0, 0, 0];
 const PADDING: [u8; 192] = [0xCC; 192];
 
-/// An exception entry: `clac; cld; call rel32`, and the call's target behind it.
+/// An exception entry: `clac; cld; call rel32`, with the call's target after it.
 const EXCEPTION_ENTRY: [u8; 9] = [0x0F, 0x01, 0xCA, 0xFC, 0xE8, 0, 0, 0, 0];
 
-/// `set_tsc_mode`: `endbr64; call __fentry__`, then what it does; the call's target follows it.
+/// `set_tsc_mode`: `endbr64; call __fentry__`, then its body. The call's target follows it.
 const SET_MODE: [u8; 19] = [
     0xF3, 0x0F, 0x1E, 0xFA, 0xE8, 10, 0, 0, 0, 0x83, 0xFF, 0x02, 0x74, 1, 0x90, 0x31, 0xC0, 0xC3,
     0x90,
@@ -29,12 +29,12 @@ struct Crafted {
     text: u64,
 }
 
-/// A kernel of a head, two exception entries, a system call entry, `code`, and padding.
+/// Builds a kernel of a head, two exception entries, a system call entry, `code`, and padding.
 fn craft(code: &[u8]) -> Crafted {
     craft_without("", code)
 }
 
-/// Such a kernel without the symbol `lacking`.
+/// Builds such a kernel without the symbol `lacking`.
 fn craft_without(lacking: &str, code: &[u8]) -> Crafted {
     let mut text = HEAD.to_vec();
     let mut functions = vec![("startup_64", 0)];
@@ -88,7 +88,7 @@ fn rdtsc_and_cpuid_become_port_reads_of_the_same_size() {
 }
 
 #[test]
-fn bytes_of_an_operand_are_no_instruction() {
+fn instruction_bytes_inside_an_operand_are_not_rewritten() {
     // mov eax, 0xA20F310F; jmp +0x310F
     let code = [0xB8, 0x0F, 0x31, 0x0F, 0xA2, 0xE9, 0x0F, 0x31, 0, 0];
     let crafted = craft(&code);
@@ -98,7 +98,7 @@ fn bytes_of_an_operand_are_no_instruction() {
 }
 
 #[test]
-fn rdtsc_with_a_prefix_is_refused_or_told_of() {
+fn rdtsc_with_a_prefix_is_refused_or_reported() {
     let crafted = craft(&[0x66, 0x0F, 0x31, 0xC3]);
     let (_, report) = run(&crafted, &PassOptions::default());
     let text = report.unwrap_err().to_string();
@@ -109,7 +109,7 @@ fn rdtsc_with_a_prefix_is_refused_or_told_of() {
 }
 
 #[test]
-fn random_numbers_of_a_kernel_are_doubtful_and_not_refused() {
+fn rdrand_of_a_kernel_is_a_warning_and_not_refused() {
     let crafted = craft(&[0x48, 0x0F, 0xC7, 0xF0, 0xC3]); // rdrand rax
     let (_, report) = run(&crafted, &PassOptions::default());
     let sweep = report.unwrap().sweep;
@@ -131,7 +131,7 @@ fn first_setting_of_cr4_gets_tsd_and_cpu_init_keeps_it() {
 }
 
 #[test]
-fn hooks_lead_from_the_entry_into_padding_and_back() {
+fn hooks_jump_from_the_entry_into_padding_and_back() {
     let crafted = craft(&[0xC3]);
     let options = PassOptions { syscall_stays_at_cpl3: true, ..PassOptions::default() };
     let (bytes, report) = run(&crafted, &options);
@@ -140,12 +140,12 @@ fn hooks_lead_from_the_entry_into_padding_and_back() {
     let elf = Elf::parse(&crafted.file).unwrap();
     for hook in &hooks[4..] {
         let at = elf.code.file_offset(hook.address).unwrap();
-        assert_eq!(crafted.file[at..at + 2], [0xFC, 0xE8], "where cld and call were");
+        assert_eq!(crafted.file[at..at + 2], [0xFC, 0xE8], "cld and call were here");
         assert_eq!((bytes[at], bytes[at + 5]), (0xE9, 0x90), "a jump and a no-operation");
         let code = hook.code.unwrap();
         let distance = i32::from_le_bytes(bytes[at + 1..at + 5].try_into().unwrap());
         assert_eq!((hook.address + 5).wrapping_add_signed(distance.into()), code);
-        // It was padding before, and its last instruction jumps back behind the entry's call.
+        // It was padding before, and its last instruction jumps back to after the entry's call.
         let at = elf.code.file_offset(code).unwrap();
         let length = bytes[at..].iter().rposition(|&byte| byte != 0xCC).unwrap().min(PADDING.len());
         assert!(crafted.file[at..at + 16].iter().all(|&byte| byte == 0xCC));
@@ -159,7 +159,7 @@ fn hooks_lead_from_the_entry_into_padding_and_back() {
     }
 }
 
-/// The instructions of the code that `hook` leads to.
+/// Returns the instructions of the hook's code.
 fn hooked(bytes: &[u8], crafted: &Crafted, hook: &Hook) -> Vec<Instruction> {
     let elf = Elf::parse(&crafted.file).unwrap();
     let code = hook.code.unwrap();
@@ -169,7 +169,7 @@ fn hooked(bytes: &[u8], crafted: &Crafted, hook: &Hook) -> Vec<Instruction> {
 }
 
 #[test]
-fn user_code_is_read_byte_by_byte_and_only_where_users_have_addresses() {
+fn tsc_hook_reads_user_code_byte_by_byte_at_user_addresses_only() {
     use iced_x86::{MemorySize, Register};
     let crafted = craft(&[0xC3]);
     let (bytes, report) = run(&crafted, &PassOptions::default());
@@ -178,14 +178,14 @@ fn user_code_is_read_byte_by_byte_and_only_where_users_have_addresses() {
     let places: Vec<_> = reads.iter().map(|i| i.memory_displacement64()).collect();
     assert_eq!(places, [0, 1, 1, 2]);
     assert!(reads.iter().all(|i| i.memory_size() == MemorySize::UInt8), "{reads:?}");
-    // Each byte is read only behind the one that says that it was fetched.
+    // Each byte is read only after the one that shows that it was fetched.
     let first = code.iter().position(|i| i.memory_base() == Register::RAX).unwrap();
     assert_eq!(code[first].immediate8(), 0x0F);
     assert_eq!(code[first + 1].mnemonic(), Mnemonic::Jne);
     let shift = code.iter().position(|i| i.mnemonic() == Mnemonic::Shr).unwrap();
     assert!(shift < first && code[shift + 1].mnemonic() == Mnemonic::Jne);
     assert_eq!(code[shift].immediate8(), 47);
-    // Every way on restores RAX, but for that of a frame that is not a user's.
+    // Every other path restores RAX, except the one for a frame that is not a user's.
     let original = code.iter().position(|i| i.mnemonic() == Mnemonic::Cld).unwrap();
     assert_eq!(code[original - 1].mnemonic(), Mnemonic::Pop);
     let not_ours = code[original - 1].ip();
@@ -197,7 +197,7 @@ fn user_code_is_read_byte_by_byte_and_only_where_users_have_addresses() {
 }
 
 #[test]
-fn flags_that_a_user_may_not_have_do_not_come_in_with_a_system_call() {
+fn syscall_hook_sanitizes_the_flags_in_r11() {
     use iced_x86::Register;
     let crafted = craft(&[0xC3]);
     let options = PassOptions { syscall_stays_at_cpl3: true, ..PassOptions::default() };
@@ -212,7 +212,7 @@ fn flags_that_a_user_may_not_have_do_not_come_in_with_a_system_call() {
 }
 
 #[test]
-fn no_process_changes_tsd() {
+fn process_requests_cannot_change_tsd() {
     let crafted = craft(&[0xC3]);
     let (bytes, report) = run(&crafted, &PassOptions::default());
     let hooks = report.unwrap().hooks;
@@ -220,7 +220,11 @@ fn no_process_changes_tsd() {
     assert_eq!((hooks[2].symbol, hooks[3].symbol), ("set_tsc_mode", "disable_TSC"));
     let at = elf.code.file_offset(hooks[2].address).unwrap();
     let start = at - SET_MODE_BODY;
-    assert_eq!(bytes[start..at], SET_MODE[..SET_MODE_BODY], "what tracing looks for");
+    assert_eq!(
+        bytes[start..at],
+        SET_MODE[..SET_MODE_BODY],
+        "the start that tracing expects is unchanged"
+    );
     assert_eq!(bytes[at..at + 6], [0xB8, 0xEA, 0xFF, 0xFF, 0xFF, 0xC3]);
     assert_eq!(bytes[at + 6..start + SET_MODE.len()], SET_MODE[SET_MODE_BODY + 6..]);
     let at = elf.code.file_offset(hooks[3].address).unwrap();
@@ -229,7 +233,7 @@ fn no_process_changes_tsd() {
 }
 
 #[test]
-fn trap_is_done_whole_or_not_at_all() {
+fn tsc_trap_is_installed_completely_or_not_at_all() {
     let places = ["asm_exc_general_protection", "cpu_init", "set_tsc_mode", "disable_TSC"];
     for lacking in places {
         let crafted = craft_without(lacking, &[0xC3]);
@@ -255,8 +259,8 @@ fn too_many_instructions_to_rewrite_are_refused() {
     }
 }
 
-/// Moves the text section of a crafted kernel, with its symbols, to where it ends `room` bytes before
-/// the end of the address space.
+/// Moves the text section of a crafted kernel, with its symbols, so that it ends `room` bytes before the
+/// end of the address space.
 fn at_the_end(crafted: &Crafted, room: u64) -> Vec<u8> {
     use crate::boot::elf::u64_at;
     let mut file = crafted.file.clone();
@@ -274,7 +278,7 @@ fn at_the_end(crafted: &Crafted, room: u64) -> Vec<u8> {
 }
 
 #[test]
-fn code_at_the_end_of_the_address_space_is_refused_and_below_it_is_rewritten() {
+fn code_at_the_end_of_the_address_space_is_refused_and_code_below_is_rewritten() {
     let crafted = craft(&[0xC3]);
     for room in 0..16 {
         assert!(Elf::parse(&at_the_end(&crafted, room)).is_err(), "{room}");
@@ -289,18 +293,18 @@ fn code_at_the_end_of_the_address_space_is_refused_and_below_it_is_rewritten() {
 }
 
 #[test]
-fn kernel_without_the_places_is_refused_where_they_are_needed() {
+fn kernel_without_the_hooked_symbols_is_refused_unless_tolerated() {
     let fixture = ElfFixture::with_functions(&[0x90; 64], &[("startup_64", 0)]);
     let crafted = Crafted { file: fixture.build(), text: fixture.address };
     let (_, report) = run(&crafted, &PassOptions::default());
     assert!(report.unwrap_err().to_string().contains("user rdtsc is not trapped"));
     let tolerant = PassOptions { tolerate: true, ..PassOptions::default() };
     assert_eq!(run(&crafted, &tolerant).1.unwrap().lacking.len(), 1);
-    let needy = PassOptions { syscall_stays_at_cpl3: true, ..tolerant };
-    assert_eq!(run(&crafted, &needy).1.unwrap().lacking.len(), 2);
+    let with_syscall_hook = PassOptions { syscall_stays_at_cpl3: true, ..tolerant };
+    assert_eq!(run(&crafted, &with_syscall_hook).1.unwrap().lacking.len(), 2);
 }
 
-/// A bzImage around `kernel`, gzipped.
+/// Builds a bzImage with `kernel` compressed by gzip.
 fn bzimage(kernel: &[u8]) -> Vec<u8> {
     use std::io::Read;
     let mut packed = Vec::new();
@@ -322,7 +326,7 @@ fn bzimage(kernel: &[u8]) -> Vec<u8> {
 #[test]
 fn bzimage_is_unpacked_and_rewritten() {
     let crafted = craft(&[&RDTSC[..], &[0xC3]].concat());
-    // It has no kallsyms, so the hooks have no places.
+    // It has no kallsyms, so the hooks cannot be installed.
     let options = PassOptions { tolerate: true, ..PassOptions::default() };
     let kernel = LinuxKernel::from_bytes("k", &bzimage(&crafted.file), &options).unwrap();
     assert_eq!(kernel.report().rewritten.len(), 1);
@@ -330,7 +334,7 @@ fn bzimage_is_unpacked_and_rewritten() {
 }
 
 #[test]
-fn what_is_no_bzimage_is_refused_in_one_line() {
+fn invalid_bzimage_is_refused_in_one_line() {
     let good = bzimage(&craft(&[0xC3]).file);
     let refused = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut file = good.clone();
@@ -353,7 +357,7 @@ fn what_is_no_bzimage_is_refused_in_one_line() {
 }
 
 #[test]
-fn kernel_that_needs_more_memory_than_there_is_is_refused_without_an_initrd_too() {
+fn kernel_that_needs_more_memory_is_refused_even_without_an_initrd() {
     use crate::boot::linux::KernelInfo;
     const INIT_BYTES: u32 = 20 << 20;
     let mut file = bzimage(&craft(&[0xC3]).file);
@@ -375,7 +379,7 @@ fn damaged_kernels_never_panic() {
         let mut random = Random(seed);
         let mut file = good.clone();
         for _ in 0..=random.below(4) {
-            // The header is where the decisions are.
+            // Damage the header often, because it decides most.
             let at = [random.below(file.len()), 0x1F1 + random.below(0x90)][random.below(2)];
             file[at] = random.next() as u8;
         }
@@ -398,7 +402,7 @@ fn damaged_kernels_never_panic() {
 }
 
 #[test]
-fn noise_around_the_marks_of_kallsyms_and_payloads_never_panics() {
+fn noise_around_kallsyms_and_payload_marks_never_panics() {
     let digits: Vec<u8> = (b'0'..=b'9').flat_map(|digit| [digit, 0]).collect();
     for seed in 1..=300 {
         let mut random = Random(seed);

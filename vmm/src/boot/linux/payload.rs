@@ -1,20 +1,20 @@
-//! Unpacking the kernel in a bzImage: by maintained crates, within a bound.
+//! Decompression of the kernel in a bzImage, by maintained crates and within a limit.
 //!
 //! The kernel's build compresses with one of seven programs (`Kconfig`, "Kernel compression mode") and
-//! appends the unpacked size as four bytes (`scripts/Makefile.lib`, `size_append`; gzip has it in its
-//! own trailer). Debian and others use LZ4 in its "legacy" frame, zstd, xz or gzip; LZMA, bzip2 and LZO
+//! appends the decompressed size as four bytes (`scripts/Makefile.lib`, `size_append`; gzip has it in its
+//! own trailer). Debian and others use LZ4 in its "legacy" frame, zstd, xz or gzip. LZMA, bzip2 and LZO
 //! are refused by name.
 
 use crate::boot::image::ImageFault;
 use std::io::Read;
 
-/// Most bytes a kernel may unpack to; as many as an image file may have.
+/// Most bytes of a decompressed kernel, the same as of an image file.
 const UNPACKED_BYTES_MAX: usize = crate::boot::elf::FILE_BYTES_MAX;
-/// Most bytes of a block of an LZ4 legacy frame when unpacked (lz4_Frame_format.md, "Legacy frame").
+/// Most decompressed bytes of a block of an LZ4 legacy frame (lz4_Frame_format.md, "Legacy frame").
 const LZ4_BLOCK_BYTES: usize = 8 << 20;
 const LZ4_LEGACY_MAGIC: [u8; 4] = [0x02, 0x21, 0x4C, 0x18];
 
-/// A compression, known by its first bytes.
+/// A compression format, identified by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Gzip,
@@ -23,7 +23,8 @@ enum Kind {
     Lz4Legacy,
 }
 
-/// First bytes and what they mean: those unpacked here, then those only named.
+/// First bytes of the formats that are supported (`KNOWN`) and of those that are only named in an error
+/// (`REFUSED`).
 const KNOWN: [(&[u8], Kind); 4] = [
     (&[0x1F, 0x8B], Kind::Gzip),
     (&[0xFD, b'7', b'z', b'X', b'Z', 0], Kind::Xz),
@@ -33,7 +34,7 @@ const KNOWN: [(&[u8], Kind); 4] = [
 const REFUSED: [(&[u8], &str); 3] =
     [(b"BZh", "bzip2"), (&[0x5D, 0, 0], "LZMA"), (&[0x89, b'L', b'Z', b'O'], "LZO")];
 
-/// The kernel's ELF file.
+/// Decompresses `payload` and returns the kernel's ELF file.
 pub(super) fn unpack(payload: &[u8]) -> Result<Vec<u8>, ImageFault> {
     let known = KNOWN.iter().find(|(magic, _)| payload.starts_with(magic));
     match known {
@@ -61,7 +62,7 @@ fn too_large() -> ImageFault {
     ImageFault::TooLarge { bytes: UNPACKED_BYTES_MAX + 1, bytes_max: UNPACKED_BYTES_MAX }
 }
 
-/// What follows the compressed stream (the size that the kernel's build appends) is not looked at.
+/// Decompresses a stream. The bytes after it (the size that the kernel's build appends) are ignored.
 fn read_all(kind: &'static str, reader: impl Read) -> Result<Vec<u8>, ImageFault> {
     let mut bytes = Vec::new();
     reader
@@ -74,8 +75,8 @@ fn read_all(kind: &'static str, reader: impl Read) -> Result<Vec<u8>, ImageFault
     Ok(bytes)
 }
 
-/// A legacy frame: magic, then blocks, each a length and that many bytes. It has no end mark: a
-/// block that is not full is the last, and so is one that ends where four bytes or nothing follow.
+/// Decompresses a legacy frame: a magic number, then blocks, each a length and that many bytes. It has no
+/// end mark. The last block is one that is not full, or one that only four bytes or nothing follow.
 fn lz4_legacy(payload: &[u8]) -> Result<Vec<u8>, ImageFault> {
     const KIND: &str = "LZ4";
     let mut bytes = Vec::new();

@@ -1,12 +1,13 @@
-//! Start-up work of a kernel that is left out where it takes minutes: on hosts whose KVM emulates
-//! kernel code one instruction at a time (a few hundred nanoseconds each). Asked for with
-//! `--kernel-shortcuts`, off by default, of no use elsewhere.
+//! Kernel shortcuts: start-up work of a kernel that is left out where it takes minutes, which is on hosts
+//! whose KVM emulates kernel code one instruction at a time (a few hundred nanoseconds each). They are
+//! enabled with `--kernel-shortcuts`, are off by default, and have no benefit on other hosts.
 //!
-//! None of it changes what the kernel computes afterwards, with these exceptions, which are the price:
-//! function tracing and its events do not work, there are no stack traces by the ORC unwinder and no
-//! BTF, and the mitigations that a kernel patches into itself (retpolines, return thunks) are off.
+//! They do not change what the kernel computes afterwards, with these exceptions: function tracing and
+//! its events do not work; there are no stack traces by the ORC unwinder and no BTF; the mitigations that
+//! a kernel patches into itself (retpolines, return thunks) are off.
 //!
-//! A part that is not as expected in a kernel is left as it is, and told of with a count of 0.
+//! If a part of the kernel is not as expected it is left unchanged, and the report lists it with a count
+//! of 0.
 
 use super::hooks::relative;
 use crate::boot::elf::{Elf, u32_at};
@@ -14,13 +15,13 @@ use crate::boot::elf_code;
 use iced_x86::Mnemonic;
 use serde::Serialize;
 
-/// Port through which a kernel has a page zeroed: RDI has its virtual address.
+/// Port at which a kernel requests that the VMM zeroes a page: RDI has its virtual address.
 pub const ZERO_PAGE_PORT: u8 = 0xE6;
 
-/// Something left out, and at how many places.
+/// Work that is left out, and the number of places that were changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shortcut {
-    /// A few words.
+    /// A short description.
     pub what: &'static str,
     /// Places changed.
     pub places: u64,
@@ -34,12 +35,13 @@ const CALL: u8 = 0xE8;
 const JMP: u8 = 0xE9;
 /// Bytes of `call rel32` and `jmp rel32`.
 const BRANCH_BYTES: usize = 5;
-/// Most calls of function tracing believed; a distribution's kernel has about fifty thousand.
+/// Most calls of function tracing; a distribution's kernel has about fifty thousand.
 const TRACING_CALLS_MAX: usize = 1 << 20;
 /// Bytes between the retpolines of two registers (`__x86_indirect_thunk_array`, 32-byte aligned).
 const THUNK_BYTES: u64 = 32;
 
-/// Functions that only prepare what is left out, or what fresh memory is already (zero).
+/// Functions that return at once: they only prepare what is left out, or zero memory that is zero
+/// already.
 const RETURN_AT_ONCE: [&str; 7] = [
     "apply_returns",
     "apply_retpolines",
@@ -51,11 +53,11 @@ const RETURN_AT_ONCE: [&str; 7] = [
 ];
 /// Functions that zero the page at RDI.
 const ZERO_PAGE: [&str; 2] = ["clear_page_rep", "clear_page_orig"];
-/// `mov byte [rdi], 0` (faults as the function would, and marks the page dirty); `xor eax, eax`;
-/// `out port, eax`; `ret`.
+/// `mov byte [rdi], 0` (faults as the function would, and marks the page dirty); `xor eax, eax`; `out
+/// port, eax`; `ret`.
 const ZERO_PAGE_CODE: [u8; 8] = [0xC6, 0x07, 0x00, 0x31, 0xC0, 0xE7, ZERO_PAGE_PORT, RET];
 
-/// Changes the kernel in `bytes`, whose headers are `elf`.
+/// Applies the shortcuts to the kernel in `bytes`, whose headers are `elf`.
 pub(super) fn apply(bytes: &mut [u8], elf: &Elf) -> Vec<Shortcut> {
     vec![
         Shortcut { what: "return thunks", places: return_thunks(bytes, elf) },
@@ -86,7 +88,7 @@ fn replace_starts(bytes: &mut [u8], elf: &Elf, names: &[&str], code: &[u8]) -> u
     places
 }
 
-/// The sites that a table of self-relative 32-bit offsets names: offset in the file and address.
+/// Returns the sites in a table of self-relative 32-bit offsets: offset in the file and address of each.
 fn sites(bytes: &[u8], elf: &Elf, table: &str) -> Vec<(usize, u64)> {
     let Some((range, address)) = elf_code::section(bytes, table) else { return Vec::new() };
     let words = bytes[range].chunks_exact(4).zip((0u64..).step_by(4));
@@ -100,13 +102,13 @@ fn sites(bytes: &[u8], elf: &Elf, table: &str) -> Vec<(usize, u64)> {
         .collect()
 }
 
-/// Where the branch at `at`, which runs at `address`, leads.
+/// Returns the target of the branch at file offset `at`, which runs at `address`.
 fn branch_target(bytes: &[u8], at: usize, address: u64) -> u64 {
     let distance = i64::from(u32_at(bytes, at + 1).cast_signed());
     address.wrapping_add(BRANCH_BYTES as u64).wrapping_add_signed(distance)
 }
 
-/// `jmp __x86_return_thunk` becomes `ret`, as the kernel itself does where it can.
+/// Replaces `jmp __x86_return_thunk` by `ret`, as the kernel itself does where the mitigation is off.
 fn return_thunks(bytes: &mut [u8], elf: &Elf) -> u64 {
     let Some(thunk) = elf.code.address_of(bytes, "__x86_return_thunk") else { return 0 };
     let mut places = 0;
@@ -119,7 +121,7 @@ fn return_thunks(bytes: &mut [u8], elf: &Elf) -> u64 {
     places
 }
 
-/// A call or jump through a retpoline becomes one through the register.
+/// Replaces a call or jump through a retpoline by one through the register.
 fn retpolines(bytes: &mut [u8], elf: &Elf) -> u64 {
     let Some(array) = elf.code.address_of(bytes, "__x86_indirect_thunk_array") else { return 0 };
     let mut places = 0;
@@ -153,7 +155,7 @@ fn retpolines(bytes: &mut [u8], elf: &Elf) -> u64 {
     places
 }
 
-/// `call __fentry__` at the start of functions becomes a no-operation, as `ftrace_init` would do.
+/// Replaces `call __fentry__` at the start of functions by a no-operation, as `ftrace_init` would.
 fn tracing_calls(bytes: &mut [u8], elf: &Elf) -> u64 {
     let Some(fentry) = elf.code.address_of(bytes, "__fentry__") else { return 0 };
     let mut calls = Vec::new();
@@ -179,7 +181,7 @@ fn tracing_calls(bytes: &mut [u8], elf: &Elf) -> u64 {
     calls.len() as u64
 }
 
-/// A BTF section without its magic number is one that the kernel does not parse.
+/// Clears the magic number of the BTF section, so that the kernel does not parse it.
 fn type_information(bytes: &mut [u8]) -> u64 {
     match elf_code::section(bytes, ".BTF") {
         Some((range, _)) if !range.is_empty() => {

@@ -1,4 +1,4 @@
-//! Configuration space of one function: a type 0 header (PCI 3.0, section 6.1) with at most one
+//! The configuration space of one function: a type 0 header (PCI 3.0, section 6.1) with at most one
 //! 32-bit memory window in BAR0, INTA, and a constant list of capabilities.
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ const BAR0: u8 = 0x10;
 const SUBSYSTEM: u8 = 0x2C;
 const CAPABILITIES_POINTER: u8 = 0x34;
 const INTERRUPT: u8 = 0x3C;
-/// Where the capability list starts.
+/// Offset at which the capability list starts.
 pub(crate) const CAPABILITIES: u8 = 0x40;
 
 /// Command register (section 6.2.2).
@@ -28,7 +28,7 @@ const PIN_A: u32 = 1;
 /// Bytes of a function's memory window.
 pub(crate) const WINDOW_BYTES: u32 = 0x4000;
 
-/// What never changes in a function.
+/// The constant properties of a function.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) vendor: u16,
@@ -38,28 +38,28 @@ pub(crate) struct Identity {
     pub(crate) class: u16,
     /// Subsystem and subsystem vendor.
     pub(crate) subsystem: u32,
-    /// Initial interrupt line; `None` has no interrupt pin.
+    /// Initial interrupt line; `None` if the function has no interrupt pin.
     pub(crate) interrupt_line: Option<u8>,
-    /// Where BAR0 is until the guest moves it; `None` has no BAR.
+    /// Initial address in BAR0; `None` if the function has no BAR.
     pub(crate) window: Option<u32>,
-    /// Words from [`CAPABILITIES`] on.
+    /// Configuration words from [`CAPABILITIES`] on.
     pub(crate) capabilities: &'static [u32],
 }
 
-/// What the guest can write.
+/// The registers that the guest can write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionState {
     /// Command register.
     pub command: u16,
-    /// Cache line size; kept, means nothing.
+    /// Cache line size. It is stored and has no effect.
     pub cache_line: u8,
     /// BAR0.
     pub window: u32,
-    /// Interrupt line; kept, the wiring does not follow it.
+    /// Interrupt line. It is stored and does not change the wiring.
     pub interrupt_line: u8,
 }
 
-/// One function.
+/// One PCI function.
 #[derive(Debug)]
 pub(crate) struct Function {
     identity: &'static Identity,
@@ -67,7 +67,8 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// After reset: addresses assigned as firmware would, decoding off until the guest enables it.
+    /// Returns the function after reset: addresses are assigned as firmware would, and decoding is off
+    /// until the guest enables it.
     pub(crate) fn new(identity: &'static Identity) -> Self {
         let state = FunctionState {
             command: 0,
@@ -78,18 +79,18 @@ impl Function {
         Self { identity, state }
     }
 
-    /// Address of the memory window, while the guest has it enabled.
+    /// Returns the address of the memory window while the guest has it enabled.
     pub(crate) fn window(&self) -> Option<u64> {
         let enabled = self.state.command & COMMAND_MEMORY != 0;
         self.identity.window.filter(|_| enabled).map(|_| u64::from(self.state.window))
     }
 
-    /// May the function drive INTA?
+    /// Whether the function may drive INTA.
     pub(crate) fn intx_enabled(&self) -> bool {
         self.state.command & COMMAND_INTX_DISABLE == 0
     }
 
-    /// Reads from byte `register` on; `interrupt` is the function's pending interrupt.
+    /// Reads from byte `register` on. `interrupt` says whether the function has a pending interrupt.
     pub(crate) fn read(&self, register: u8, data: &mut [u8], interrupt: bool) {
         for (register, byte) in (usize::from(register)..).zip(data) {
             let word = register as u8 & !3;
@@ -125,7 +126,7 @@ impl Function {
 
     fn status(&self, interrupt: bool) -> u16 {
         let list = if self.identity.capabilities.is_empty() { 0 } else { STATUS_CAPABILITIES };
-        // The bit tells of the interrupt whether or not INTA may show it.
+        // The bit shows the interrupt even while INTA is disabled.
         list | if interrupt { STATUS_INTERRUPT } else { 0 }
     }
 
@@ -146,7 +147,7 @@ impl Function {
             }
             (CACHE_LINE, 0) => s.cache_line = value,
             (BAR0, _) if self.identity.window.is_some() => {
-                // The bits below the size are zero: that is how the guest learns it.
+                // The bits below the window's size read as zero, which is how the guest learns the size.
                 let merged = s.window & !(0xFF << lane) | u32::from(value) << lane;
                 s.window = merged & !(WINDOW_BYTES - 1);
             }
@@ -159,7 +160,7 @@ impl Function {
         self.state.clone()
     }
 
-    /// `None` if the function cannot be in that state.
+    /// Returns the function in a saved state, or `None` if it cannot be in that state.
     pub(crate) fn restore(identity: &'static Identity, state: FunctionState) -> Option<Self> {
         let possible = state.command & !COMMAND_WRITABLE == 0
             && state.window & (WINDOW_BYTES - 1) == 0

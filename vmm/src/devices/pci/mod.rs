@@ -1,5 +1,5 @@
-//! PCI configuration mechanism #1 (PCI 3.0, section 3.2.2.3.2): which function and register an
-//! access to ports 0xCF8 and 0xCFC..=0xCFF means, and the host bridge.
+//! PCI configuration mechanism #1 (PCI 3.0, section 3.2.2.3.2): the function and register that an access
+//! to ports 0xCF8 and 0xCFC..=0xCFF selects. Also the host bridge.
 
 mod function;
 #[cfg(test)]
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 /// CONFIG_ADDRESS: configuration cycles are enabled.
 const ENABLE: u32 = 1 << 31;
-/// CONFIG_ADDRESS: bits that keep what is written.
+/// CONFIG_ADDRESS: writable bits.
 const ADDRESS_MASK: u32 = ENABLE | 0x00FF_FFFC;
 
-/// Intel 82441FX, the host bridge every PC guest knows; it has no window and no interrupt.
+/// Intel 82441FX, a host bridge that every PC guest knows. It has no window and no interrupt.
 pub(crate) const HOST_BRIDGE: Identity = Identity {
     vendor: 0x8086,
     device: 0x1237,
@@ -27,7 +27,7 @@ pub(crate) const HOST_BRIDGE: Identity = Identity {
     capabilities: &[],
 };
 
-/// The functions of this machine, all on bus 0, function 0 of their device.
+/// The PCI functions of this machine, all on bus 0 and function 0 of their device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
     /// 00:00.0
@@ -38,14 +38,14 @@ pub(crate) enum Slot {
     Rng,
 }
 
-/// CONFIG_ADDRESS.
+/// State of CONFIG_ADDRESS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigPortState {
-    /// What the guest wrote to port 0xCF8.
+    /// The value that the guest wrote to port 0xCF8.
     pub address: u32,
 }
 
-/// The port pair.
+/// The ports of the configuration mechanism.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigPort {
     state: ConfigPortState,
@@ -60,8 +60,8 @@ impl ConfigPort {
         self.state.address = address & ADDRESS_MASK;
     }
 
-    /// The function selected and the register at byte `lane` of CONFIG_DATA. `None` is a master
-    /// abort: reads give all ones, writes go nowhere.
+    /// Returns the selected function and the register at byte `lane` of CONFIG_DATA. `None` is a master
+    /// abort: reads return all ones, writes have no effect.
     pub(crate) fn target(&self, lane: u8) -> Option<(Slot, u8)> {
         let address = self.state.address;
         if address & ENABLE == 0 {

@@ -52,14 +52,14 @@ fn narrow_accesses_reach_their_bytes() {
     m.out8(0xCFC, 9);
     m.out8(0xCFD, 0xFF);
     assert_eq!(m.config_read(NET_DEVICE, 0x3C), 0x0109, "line is kept, pin is fixed");
-    // Across the end of the data port there is nothing.
+    // An access across the end of the data port reaches no register.
     let mut wide = [0; 4];
     m.read_port(0xCFD, &mut wide);
     assert_eq!(wide, [0xFF; 4]);
 }
 
 #[test]
-fn window_is_sized_and_moved() {
+fn window_reports_its_size_and_can_be_moved() {
     let mut m = TestMachine::new();
     let old = u64::from(m.config_read(NET_DEVICE, 0x10));
     assert_eq!(old, layout::PCI_WINDOW);
@@ -131,7 +131,7 @@ fn capability_list_names_each_structure_once() {
 }
 
 #[test]
-fn interrupt_disable_holds_the_line_and_status_tells_anyway() {
+fn interrupt_disable_keeps_the_line_low_but_status_shows_the_interrupt() {
     let mut m = TestMachine::new();
     m.init_pics();
     let mut driver = Driver::start(&mut m, NET_DEVICE, VERSION_1, 2, 8);

@@ -1,13 +1,13 @@
 //! One counter of the 8254 (Intel 8254 datasheet, order number 231164-005).
 //!
-//! Nothing counts here: the counter is the distance between the tick of now and the tick of its
-//! start. Approximations, none of which Linux or the reference guest can see: a count written to a
-//! running counter in modes 1, 2, 3 and 5 takes effect at once and not at the end of the period,
-//! and in modes 2 and 3 a count of 1, which the datasheet forbids, counts as 2.
+//! Nothing is decremented: the counter's value is computed from the distance between the current tick and
+//! the tick of its start. There are two approximations, neither of which Linux or the reference guest can
+//! see. A count that is written to a running counter in modes 1, 2, 3 and 5 takes effect at once and not
+//! at the end of the period. In modes 2 and 3 a count of 1, which the datasheet forbids, counts as 2.
 
 use super::state::{Bytes, ChannelState, Mode};
 
-/// Elapsed ticks of a counter that waits for its trigger: long past its terminal count.
+/// Elapsed ticks of a counter that waits for its trigger: far beyond its terminal count.
 const UNTRIGGERED: u64 = u64::MAX;
 
 /// Status byte bits (datasheet, figure 12).
@@ -15,7 +15,7 @@ const STATUS_OUT: u8 = 1 << 7;
 const STATUS_NULL_COUNT: u8 = 1 << 6;
 
 impl Mode {
-    /// Bits M2, M1, M0 of a control word; 6 and 7 mean 2 and 3.
+    /// Returns the mode of bits M2, M1, M0 of a control word; 6 and 7 mean 2 and 3.
     pub(super) fn from_bits(bits: u8) -> Self {
         match bits & 7 {
             0 => Self::TerminalCount,
@@ -38,14 +38,15 @@ impl Mode {
         }
     }
 
-    /// Ticks from the start of counting to the first rising edge of OUT, and between edges.
+    /// Returns the ticks from the start of counting to the first rising edge of OUT, and the ticks
+    /// between edges.
     fn edges(self, count: u64) -> Option<(u64, Option<u64>)> {
         match self {
             Self::TerminalCount => Some((count, None)),
             Self::Rate | Self::Square => Some((count, Some(count))),
             // OUT is low for the one tick after the terminal count.
             Self::SoftwareStrobe => Some((count + 1, None)),
-            // They wait for a rising gate; the gate of counter 0 is tied high.
+            // These modes wait for a rising gate, and the gate of counter 0 is tied high.
             Self::OneShot | Self::HardwareStrobe => None,
         }
     }
@@ -83,12 +84,12 @@ impl ChannelState {
         (1..=0x1_0000).contains(&self.count)
     }
 
-    /// A control word for this counter: it stops and waits for a count.
+    /// Applies a control word to this counter, which stops and waits for a count.
     pub(super) fn set_mode(&mut self, mode: Mode, bytes: Bytes, bcd: bool) {
         *self = Self { mode, bytes, bcd, ..Self::power_on(self.gate) };
     }
 
-    /// Does writing one more byte start the counter?
+    /// Whether writing one more byte starts the counter.
     pub(super) fn write_loads(&self) -> bool {
         match self.bytes {
             Bytes::Low | Bytes::High => true,
@@ -96,7 +97,7 @@ impl ChannelState {
         }
     }
 
-    /// A byte of the count. True when it completed it.
+    /// Writes a byte of the count. Returns true if it completed the count.
     pub(super) fn write(&mut self, value: u8, tick: u64) -> bool {
         let raw = match (self.bytes, self.write_low.take()) {
             (Bytes::Low, _) => u16::from(value),
@@ -123,7 +124,7 @@ impl ChannelState {
         };
         self.count = if count == 0 { self.modulus() } else { count.max(least) };
         self.loaded = true;
-        // The count reaches the counting element on the next clock pulse.
+        // The count is loaded into the counting element on the next clock pulse.
         self.start_tick = tick + 1;
         self.held = match self.mode {
             Mode::OneShot | Mode::HardwareStrobe => Some(UNTRIGGERED),
@@ -137,7 +138,7 @@ impl ChannelState {
         if self.bcd { 10_000 } else { 0x1_0000 }
     }
 
-    /// Drives GATE (datasheet, figure 21).
+    /// Sets GATE (datasheet, figure 21).
     pub(super) fn set_gate(&mut self, gate: bool, tick: u64) {
         if gate == self.gate {
             return;
@@ -166,7 +167,7 @@ impl ChannelState {
         self.held.unwrap_or_else(|| tick.saturating_sub(self.start_tick))
     }
 
-    /// OUT.
+    /// Returns the level of OUT.
     pub(super) fn output(&self, tick: u64) -> bool {
         if !self.loaded {
             return self.mode != Mode::TerminalCount;
@@ -181,15 +182,15 @@ impl ChannelState {
         }
     }
 
-    /// The counting element, as two bytes in the counter's number format.
+    /// Returns the value of the counting element, as two bytes in the counter's number format.
     fn value(&self, tick: u64) -> u16 {
         let count = u64::from(self.count);
         let elapsed = self.elapsed(tick);
         let value = match self.mode {
             Mode::Rate => count - elapsed % count,
-            // Counts down by two, twice per period.
+            // The counter counts down by two, twice per period.
             Mode::Square => count - (elapsed % count * 2) % count,
-            // Goes on below zero, modulo the number format.
+            // The counter continues below zero, modulo the number format.
             Mode::TerminalCount | Mode::OneShot | Mode::SoftwareStrobe | Mode::HardwareStrobe => {
                 let modulus = u64::from(self.modulus());
                 (count + modulus - elapsed % modulus) % modulus
@@ -198,12 +199,12 @@ impl ChannelState {
         if self.bcd { to_bcd(value % 10_000) } else { value as u16 }
     }
 
-    /// Does a read answer from a latch, without looking at the counter?
+    /// Whether a read returns a latched value, so that the time is not needed.
     pub(super) fn read_is_latched(&self) -> bool {
         self.latched_status.is_some() || self.latched_count.is_some()
     }
 
-    /// A read of the counter's port.
+    /// Reads the counter's port.
     pub(super) fn read(&mut self, tick: u64) -> u8 {
         if let Some(status) = self.latched_status.take() {
             return status;
@@ -224,14 +225,14 @@ impl ChannelState {
         byte
     }
 
-    /// Counter latch command; a second one before the read changes nothing.
+    /// Executes the counter latch command. A second one before the read has no effect.
     pub(super) fn latch_count(&mut self, tick: u64) {
         if self.latched_count.is_none() {
             self.latched_count = Some(self.value(tick));
         }
     }
 
-    /// Status half of the read-back command.
+    /// Executes the status half of the read-back command.
     pub(super) fn latch_status(&mut self, tick: u64) {
         if self.latched_status.is_some() {
             return;
@@ -242,7 +243,8 @@ impl ChannelState {
         self.latched_status = Some(out | null | mode);
     }
 
-    /// Tick of the first rising edge of OUT after `tick`, while the counter runs freely.
+    /// Returns the tick of the first rising edge of OUT after `tick`, or `None` if the counter is
+    /// stopped.
     pub(super) fn edge_after(&self, tick: u64) -> Option<u64> {
         if !self.loaded || self.held.is_some() {
             return None;

@@ -1,9 +1,9 @@
-//! 8254 interval timer at ports 0x40..=0x43, and port 0x61 beside it (speaker, counter 2's gate
-//! and output, refresh toggle).
+//! The 8254 interval timer at ports 0x40..=0x43, and port 0x61 beside it (speaker, counter 2's gate and
+//! output, refresh toggle).
 //!
-//! It has no clock: it is told the time and says when it wants to be told again. Edges of counter 0
-//! that fell between two times coalesce into one, as they would on a PC with interrupts off for
-//! longer than a period; how many is counted.
+//! The timer has no clock of its own: every call passes the time, and [`Pit::next_expiry_ns`] returns
+//! when the next call is needed. Edges of counter 0 between two calls coalesce into one, as on a PC whose
+//! interrupts are disabled for longer than a period. The number of coalesced edges is counted.
 
 mod channel;
 mod state;
@@ -17,12 +17,12 @@ use serde::Serialize;
 use crate::devices::error::RestoreError;
 use crate::devices::ticks::{ns_of_tick, ticks_at};
 
-/// Input clock (a third of the NTSC colour clock of the first PC), 1/s.
+/// Input clock, 1/s (a third of the NTSC colour clock of the first PC).
 const HZ: u64 = 1_193_182;
 
-/// Control word: which counter, 3 is the read-back command.
+/// Control word: value of the counter selection that marks the read-back command.
 const CONTROL_READ_BACK: u8 = 3;
-/// Read-back command, active low: latch the counts, latch the status.
+/// Read-back command: bits that, if set, suppress latching of the counts and of the status.
 const READ_BACK_NO_COUNT: u8 = 1 << 5;
 const READ_BACK_NO_STATUS: u8 = 1 << 4;
 
@@ -34,7 +34,7 @@ const PORT61_OUT2: u8 = 1 << 5;
 /// The refresh bit toggles with each DRAM refresh request of counter 1: 18 ticks.
 const REFRESH_TICKS: u64 = 18;
 
-/// Which register.
+/// A register of the timer or port 0x61.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PitRegister {
     /// Ports 0x40, 0x41, 0x42.
@@ -45,7 +45,7 @@ pub enum PitRegister {
     Port61,
 }
 
-/// Which counter.
+/// A counter of the timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterIndex {
     /// Drives IRQ 0.
@@ -56,12 +56,12 @@ pub enum CounterIndex {
     Two,
 }
 
-/// What happened, for people.
+/// Event counters, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PitCounters {
     /// Edges raised on IRQ 0.
     pub edges: u64,
-    /// Edges of counter 0 that were folded into one of those.
+    /// Edges of counter 0 that were coalesced into one of those.
     pub coalesced: u64,
 }
 
@@ -79,7 +79,7 @@ impl Default for Pit {
 }
 
 impl Pit {
-    /// After power-on: no counter runs.
+    /// Returns the timer after power-on: no counter runs.
     pub fn new() -> Self {
         Self {
             state: PitState {
@@ -95,7 +95,7 @@ impl Pit {
         }
     }
 
-    /// Must the caller know the time before it reads `register`?
+    /// Whether the caller must read the guest clock before it reads `register`.
     pub fn read_needs_time(&self, register: PitRegister) -> bool {
         match register {
             PitRegister::Counter(index) => !self.channel(index).read_is_latched(),
@@ -104,7 +104,7 @@ impl Pit {
         }
     }
 
-    /// Must the caller know the time before it writes `value` to `register`?
+    /// Whether the caller must read the guest clock before it writes `value` to `register`.
     pub fn write_needs_time(&self, register: PitRegister, value: u8) -> bool {
         match register {
             PitRegister::Counter(index) => self.channel(index).write_loads(),
@@ -177,7 +177,7 @@ impl Pit {
         }
     }
 
-    /// Moves the timer on to `now_ns`; true when IRQ 0 rises.
+    /// Advances the timer to `now_ns`. Returns true if IRQ 0 rises.
     pub fn advance(&mut self, now_ns: u64) -> bool {
         let tick = ticks_at(now_ns, HZ);
         let Some(due) = self.state.next_edge.filter(|due| *due <= tick) else {
@@ -192,7 +192,7 @@ impl Pit {
         true
     }
 
-    /// Guest time of the next edge on IRQ 0.
+    /// Returns the guest time of the next edge on IRQ 0.
     pub fn next_expiry_ns(&self) -> Option<u64> {
         self.state.next_edge.map(|tick| ns_of_tick(tick, HZ))
     }
@@ -205,17 +205,21 @@ impl Pit {
         &mut self.state.channels[index as usize]
     }
 
-    /// What happened since the device was made.
+    /// Returns the event counts since the device was created or restored.
     pub fn counters(&self) -> PitCounters {
         self.counters
     }
 
-    /// Everything that decides future behaviour.
+    /// Returns the complete state.
     pub fn save(&self) -> PitState {
         self.state.clone()
     }
 
-    /// The timer in a saved state.
+    /// Returns the timer in a saved state.
+    ///
+    /// # Errors
+    ///
+    /// The state is not one that the timer can be in.
     pub fn restore(state: PitState) -> Result<Self, RestoreError> {
         let possible = state.channels.iter().all(ChannelState::is_possible)
             && state.port61 & !PORT61_WRITABLE == 0;

@@ -19,7 +19,7 @@ pub enum Mode {
     HardwareStrobe,
 }
 
-/// Which bytes of a count a port access moves (control word bits RW1, RW0).
+/// The bytes of a count that a port access transfers (control word bits RW1, RW0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bytes {
     /// Least significant only.
@@ -30,22 +30,22 @@ pub enum Bytes {
     Both,
 }
 
-/// One counter.
+/// State of one counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelState {
     /// Counting mode.
     pub mode: Mode,
     /// Bytes per access.
     pub bytes: Bytes,
-    /// Counts in four decimal digits.
+    /// The counter counts in four decimal digits.
     pub bcd: bool,
     /// Initial count in ticks, 1..=65536.
     pub count: u32,
-    /// A count was written since the control word; false reads back as "null count".
+    /// A count was written since the control word. If false, the status reads as "null count".
     pub loaded: bool,
     /// The tick at which the counter held its initial count.
     pub start_tick: u64,
-    /// Ticks counted when the gate stopped the counter, while it is stopped.
+    /// Ticks that were counted when the gate stopped the counter; `None` while it runs.
     pub held: Option<u64>,
     /// GATE input.
     pub gate: bool,
@@ -59,7 +59,7 @@ pub struct ChannelState {
     pub latched_status: Option<u8>,
 }
 
-/// The three counters and the port beside them.
+/// State of the three counters and of the port beside them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PitState {
     /// Counters 0, 1, 2.

@@ -43,7 +43,7 @@ fn rate_generator_does_not_drift_in_a_day() {
 }
 
 #[test]
-fn edges_missed_coalesce_into_one_and_the_phase_is_kept() {
+fn missed_edges_coalesce_into_one_and_keep_the_phase() {
     let mut pit = Pit::new();
     program(&mut pit, 0, 2, 1000, 0);
     assert!(pit.advance(tick_ns(5_500)));
@@ -53,16 +53,16 @@ fn edges_missed_coalesce_into_one_and_the_phase_is_kept() {
 }
 
 #[test]
-fn terminal_count_comes_once_one_tick_after_the_count() {
+fn terminal_count_edge_comes_once_one_tick_after_the_count() {
     let mut pit = Pit::new();
     program(&mut pit, 0, 0, 100, tick_ns(50));
     assert_eq!(pit.next_expiry_ns(), Some(tick_ns(151)));
     assert!(pit.advance(tick_ns(10_000)));
     assert_eq!(pit.next_expiry_ns(), None);
     assert_eq!(pit.counters().coalesced, 0);
-    // A new count arms it again without a control word.
+    // A new count restarts the counter without a control word.
     pit.write(PitRegister::Counter(CounterIndex::Zero), 10, tick_ns(10_000));
-    assert_eq!(pit.next_expiry_ns(), None, "half a count counts nothing");
+    assert_eq!(pit.next_expiry_ns(), None, "half a count does not start the counter");
     pit.write(PitRegister::Counter(CounterIndex::Zero), 0, tick_ns(10_000));
     assert_eq!(pit.next_expiry_ns(), Some(tick_ns(10_011)));
     pit.write(PitRegister::Counter(CounterIndex::Zero), 20, tick_ns(10_000));
@@ -171,11 +171,11 @@ fn odd_square_wave_is_high_for_the_longer_half() {
 }
 
 #[test]
-fn gate_of_counter_2_holds_and_out_2_shows_in_port_61() {
+fn gate_of_counter_2_stops_it_and_port_61_shows_out_2() {
     let mut pit = Pit::new();
     let port = PitRegister::Port61;
     program(&mut pit, 2, 0, 100, 0);
-    assert_eq!(pit.read(port, tick_ns(1000)) & 0x2F, 0, "gate low: it does not count");
+    assert_eq!(pit.read(port, tick_ns(1000)) & 0x2F, 0, "gate low: the counter is stopped");
     pit.write(port, 1, tick_ns(1000));
     assert_eq!(pit.read(port, tick_ns(1040)) & 0x2F, 1);
     pit.write(port, 0, tick_ns(1040));
@@ -193,18 +193,18 @@ fn gate_of_counter_2_holds_and_out_2_shows_in_port_61() {
 }
 
 #[test]
-fn calibration_of_linux_sees_50_ms() {
+fn linux_calibration_measures_50_ms() {
     // pit_calibrate_tsc: gate on, mode 0, wait for OUT 2 in port 0x61.
     let mut m = TestMachine::new();
-    m.door.step_ns = 1000;
+    m.boundary.step_ns = 1000;
     let port61 = m.in8(0x61);
     m.out8(0x61, port61 & !2 | 1);
     m.out8(0x43, 0xB0);
     m.out8(0x42, (59_659 & 0xFF) as u8);
     m.out8(0x42, (59_659 >> 8) as u8);
-    let start = m.door.now_ns;
+    let start = m.boundary.now_ns;
     while m.in8(0x61) & 0x20 == 0 {}
-    let waited = m.door.now_ns - start;
+    let waited = m.boundary.now_ns - start;
     assert!((50_000_000..50_003_000).contains(&waited), "{waited}");
 }
 
@@ -217,7 +217,7 @@ fn refresh_bit_toggles_with_guest_time() {
 }
 
 #[test]
-fn saved_timer_goes_on_where_it_was() {
+fn restored_timer_continues_from_the_saved_state() {
     let mut pit = Pit::new();
     program(&mut pit, 0, 2, 1000, 0);
     program(&mut pit, 2, 0, 50, tick_ns(10));

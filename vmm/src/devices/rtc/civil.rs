@@ -1,4 +1,4 @@
-//! Seconds since 1970 to a calendar date, proleptic Gregorian, UTC.
+//! Conversion of seconds since 1970 to a calendar date (proleptic Gregorian, UTC).
 
 const SECONDS_PER_DAY: u64 = 86_400;
 /// Days from 0000-03-01 to 1970-01-01.
@@ -24,9 +24,9 @@ pub(super) struct Civil {
 }
 
 impl Civil {
-    /// The date of `seconds` after 1970-01-01T00:00Z.
+    /// Returns the date and time `seconds` after 1970-01-01T00:00Z.
     ///
-    /// Years are counted from March, so that the leap day is the last of its year and every month
+    /// Years are counted from March, so that the leap day is the last day of its year and every month
     /// before it starts at a fixed day: month m (0 is March) starts at day (153 m + 2) / 5.
     pub(super) fn from_unix(seconds: u64) -> Self {
         let (days, second_of_day) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY);
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn known_moments() {
+    fn from_unix_known_moments() {
         assert_eq!(date(0), (1970, 1, 1, 5));
         // Leap day of a year divisible by 400.
         assert_eq!(date(951_782_400), (2000, 2, 29, 3));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn every_day_for_600_years_follows_the_one_before() {
+    fn every_day_of_600_years_follows_the_previous_day() {
         let leap =
             |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
         let length = |y, m| match m {

@@ -1,10 +1,12 @@
-//! CMOS real-time clock at ports 0x70 and 0x71 (Motorola MC146818A; century byte as in the PIIX).
+//! The CMOS real-time clock at ports 0x70 and 0x71 (Motorola MC146818A; century byte as in the PIIX).
 //!
-//! The wall clock is an input like any other: it is read when a guest starts to read the time (the
-//! seconds, or status A to see whether an update runs) and the other time registers answer from
-//! that reading, so a guest never sees half of two times, and status A never says "update in
-//! progress". Setting the clock, alarms and interrupts are not offered: writes to time registers
-//! change nothing, status C is always 0, IRQ 8 is silent.
+//! The wall clock is an input like any other. It is read when a guest starts to read the time: when it
+//! reads the seconds, or status A to see whether an update is in progress. The other time registers
+//! answer from that reading. So a guest never sees parts of two different times, and status A never
+//! reports an update in progress.
+//!
+//! Setting the clock, alarms and interrupts are not supported: writes to time registers have no effect,
+//! status C is always 0, and IRQ 8 is never raised.
 
 mod civil;
 mod state;
@@ -38,12 +40,12 @@ const B_BINARY: u8 = 1 << 2;
 const B_24_HOURS: u8 = 1 << 1;
 /// Status D: RAM and time are valid.
 const D_VALID: u8 = 1 << 7;
-/// In 12-hour mode, the afternoon.
+/// Hours register in 12-hour mode: the afternoon.
 const PM: u8 = 1 << 7;
-/// The index port's top bit masks NMI and is no part of the index.
+/// Index bits of the index port. Its top bit masks NMI.
 const INDEX_MASK: u8 = 0x7F;
 
-/// The clock.
+/// The real-time clock.
 #[derive(Debug)]
 pub struct Rtc {
     state: RtcState,
@@ -56,7 +58,7 @@ impl Default for Rtc {
 }
 
 impl Rtc {
-    /// After power-on: BCD, 24 hours.
+    /// Returns the clock after power-on: BCD, 24 hours.
     pub fn new() -> Self {
         let mut memory = vec![0; CMOS_BYTES];
         memory[usize::from(STATUS_A)] = A_DEFAULT;
@@ -64,12 +66,12 @@ impl Rtc {
         Self { state: RtcState { index: 0, memory, latched_s: None } }
     }
 
-    /// Port 0x70.
+    /// Writes port 0x70, the index.
     pub fn select(&mut self, value: u8) {
         self.state.index = value & INDEX_MASK;
     }
 
-    /// Must the wall clock be latched before port 0x71 is read?
+    /// Whether the wall clock must be latched before port 0x71 is read.
     pub fn read_needs_wall_clock(&self) -> bool {
         match self.state.index {
             SECONDS | STATUS_A => true,
@@ -80,12 +82,12 @@ impl Rtc {
         }
     }
 
-    /// Takes a reading of the wall clock for the time registers.
+    /// Latches a reading of the wall clock for the time registers.
     pub fn latch(&mut self, wall_clock_ns: u64) {
         self.state.latched_s = Some(wall_clock_ns / 1_000_000_000);
     }
 
-    /// Port 0x71.
+    /// Reads port 0x71.
     pub fn read(&self) -> u8 {
         let now = Civil::from_unix(self.state.latched_s.unwrap_or(0));
         match self.state.index {
@@ -103,7 +105,7 @@ impl Rtc {
         }
     }
 
-    /// Port 0x71.
+    /// Writes port 0x71.
     pub fn write(&mut self, value: u8) {
         let stored = match self.state.index {
             SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY => return,
@@ -122,7 +124,7 @@ impl Rtc {
         self.encode((hour + 11) % 12 + 1) | afternoon
     }
 
-    /// `value` below 100 in the data mode of status B.
+    /// Returns `value`, which is below 100, in the data mode of status B.
     fn encode(&self, value: u8) -> u8 {
         if self.status_b() & B_BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
     }
@@ -131,12 +133,16 @@ impl Rtc {
         self.state.memory[usize::from(STATUS_B)]
     }
 
-    /// Everything that decides future behaviour.
+    /// Returns the complete state.
     pub fn save(&self) -> RtcState {
         self.state.clone()
     }
 
-    /// The clock in a saved state.
+    /// Returns the clock in a saved state.
+    ///
+    /// # Errors
+    ///
+    /// The state is not one that the clock can be in.
     pub fn restore(state: RtcState) -> Result<Self, RestoreError> {
         if state.memory.len() != CMOS_BYTES || state.index > INDEX_MASK {
             return Err(RestoreError::Impossible("rtc"));

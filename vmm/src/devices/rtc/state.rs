@@ -2,16 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of battery-backed memory, the clock's own registers among them.
+/// Bytes of battery-backed memory, including the clock's own registers.
 pub(super) const CMOS_BYTES: usize = 128;
 
-/// Registers and memory.
+/// State of the registers and the memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RtcState {
-    /// Register that port 0x71 reads and writes, 0..=127.
+    /// Index of the register that port 0x71 accesses, 0..=127.
     pub index: u8,
-    /// What the guest wrote; the time registers of it are never read.
+    /// Memory as the guest wrote it. Its time registers are never read.
     pub memory: Vec<u8>,
-    /// The wall clock the time registers answer from, seconds since 1970.
+    /// The wall-clock reading from which the time registers answer, seconds since 1970.
     pub latched_s: Option<u64>,
 }

@@ -16,7 +16,7 @@ fn set_register(m: &mut TestMachine, index: u8, value: u8) {
 
 fn at(wall_ns: u64) -> TestMachine {
     let mut m = TestMachine::new();
-    m.door.wall_ns = wall_ns;
+    m.boundary.wall_ns = wall_ns;
     m
 }
 
@@ -37,7 +37,7 @@ fn status_b_switches_to_binary_and_12_hours() {
     assert_eq!(register(&mut m, HOURS), 5 | PM);
     set_register(&mut m, STATUS_B, 0);
     for (hour, expected) in [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (23, 0x91)] {
-        m.door.wall_ns = hour * 3_600_000_000_000;
+        m.boundary.wall_ns = hour * 3_600_000_000_000;
         register(&mut m, SECONDS);
         assert_eq!(register(&mut m, HOURS), expected, "hour {hour}");
     }
@@ -48,15 +48,15 @@ fn one_reading_serves_all_registers_until_the_seconds_are_read_again() {
     // One nanosecond before midnight of a new year.
     let mut m = at(1_798_761_600_000_000_000 - 1);
     assert_eq!(register(&mut m, STATUS_A) & A_UPDATE, 0);
-    m.door.wall_ns += 1;
+    m.boundary.wall_ns += 1;
     let read = [MINUTES, HOURS, DAY, MONTH, YEAR].map(|index| register(&mut m, index));
     assert_eq!(read, [0x59, 0x23, 0x31, 0x12, 0x26]);
-    assert_eq!(m.door.wall_readings, 1);
+    assert_eq!(m.boundary.wall_readings, 1);
     assert_eq!(register(&mut m, SECONDS), 0);
     assert_eq!(register(&mut m, YEAR), 0x27);
-    assert_eq!(m.door.wall_readings, 2);
-    // Status A starts a reading as well.
-    m.door.wall_ns += 60_000_000_000;
+    assert_eq!(m.boundary.wall_readings, 2);
+    // A read of status A latches the clock as well.
+    m.boundary.wall_ns += 60_000_000_000;
     register(&mut m, STATUS_A);
     assert_eq!(register(&mut m, MINUTES), 0x01);
 }
@@ -74,17 +74,17 @@ fn first_and_last_moment_of_the_wall_clock_are_dates() {
 }
 
 #[test]
-fn any_time_register_latches_if_nothing_did_and_memory_never_does() {
+fn first_read_of_any_time_register_latches_and_memory_never_does() {
     let mut m = at(MOMENT_NS);
     register(&mut m, 0x40);
     register(&mut m, STATUS_B);
-    assert_eq!(m.door.wall_readings, 0);
+    assert_eq!(m.boundary.wall_readings, 0);
     assert_eq!(register(&mut m, DAY), 0x23);
-    assert_eq!(m.door.wall_readings, 1);
+    assert_eq!(m.boundary.wall_readings, 1);
 }
 
 #[test]
-fn time_cannot_be_set_and_memory_can() {
+fn time_cannot_be_set_but_memory_can() {
     let mut m = at(MOMENT_NS);
     for index in [SECONDS, MINUTES, HOURS, WEEKDAY, DAY, MONTH, YEAR, CENTURY] {
         set_register(&mut m, index, 0x01);
@@ -101,7 +101,7 @@ fn time_cannot_be_set_and_memory_can() {
 }
 
 #[test]
-fn saved_clock_answers_from_the_same_reading() {
+fn restored_clock_answers_from_the_same_reading() {
     let mut m = at(MOMENT_NS);
     register(&mut m, SECONDS);
     m.out8(0x70, MONTH);

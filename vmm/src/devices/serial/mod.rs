@@ -1,5 +1,5 @@
-//! 16550 UART at ports 0x3F8..=0x3FF, IRQ 4: vm-superio's model with its wires cut short. What it
-//! would trigger and write is kept until the call returns, then handed on.
+//! The 16550 UART at ports 0x3F8..=0x3FF, IRQ 4. It wraps the model of vm-superio: the interrupts and
+//! bytes that the model produces are stored until the call returns and are then returned to the caller.
 
 mod state;
 #[cfg(test)]
@@ -17,7 +17,8 @@ use vm_superio::{SerialState, Trigger};
 
 use crate::devices::error::RestoreError;
 
-/// MCR, and its loopback bit: while it is set the receiver is off the line (16550D, section 8.6.7).
+/// MCR and its loopback bit. While the bit is set the receiver is disconnected from the line (16550D,
+/// section 8.6.7).
 const MODEM_CONTROL: u8 = 4;
 const LOOPBACK: u8 = 1 << 4;
 
@@ -34,7 +35,7 @@ impl Trigger for Interrupt {
     }
 }
 
-/// The model's transmitter: one byte, taken before the next is written.
+/// The model's transmitter. It holds one byte, which is taken before the next one is written.
 #[derive(Debug, Default)]
 struct Transmitted(Option<u8>);
 
@@ -49,7 +50,7 @@ impl io::Write for Transmitted {
     }
 }
 
-/// What one access to the UART led to.
+/// The effects of one access to the UART.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UartEffect {
     /// IRQ 4 has a rising edge.
@@ -58,14 +59,14 @@ pub struct UartEffect {
     pub output: Option<u8>,
 }
 
-/// What happened, for people.
+/// Event counters, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct UartCounters {
     /// Bytes the guest sent.
     pub sent: u64,
     /// Bytes put into the receive FIFO.
     pub received: u64,
-    /// Bytes that found no room there.
+    /// Bytes that were lost because the receive FIFO was full.
     pub overrun: u64,
 }
 
@@ -73,7 +74,7 @@ pub struct UartCounters {
 #[derive(Debug)]
 pub struct Uart {
     model: Serial<Interrupt, NoEvents, Transmitted>,
-    /// MCR's loopback bit, beside the model because the model does not show it.
+    /// MCR's loopback bit. It is kept here because the model does not expose it.
     loopback: bool,
     counters: UartCounters,
 }
@@ -85,7 +86,7 @@ impl Default for Uart {
 }
 
 impl Uart {
-    /// After power-on.
+    /// Returns the UART after power-on.
     pub fn new() -> Self {
         Self {
             model: Serial::new(Interrupt::default(), Transmitted::default()),
@@ -111,16 +112,17 @@ impl Uart {
         UartEffect { interrupt: self.take_interrupt(), output }
     }
 
-    /// Receives `bytes`; those beyond the FIFO's room are lost. True when IRQ 4 has an edge.
+    /// Receives `bytes`; those that do not fit into the FIFO are lost. Returns true if IRQ 4 has a rising
+    /// edge.
     pub fn receive(&mut self, bytes: &[u8]) -> bool {
-        // A full FIFO is the one error, and it took nothing.
+        // The only possible error is a full FIFO, and then no byte was accepted.
         let taken = self.model.enqueue_raw_bytes(bytes).unwrap_or(0);
         self.counters.received += taken as u64;
         self.counters.overrun += (bytes.len() - taken) as u64;
         self.take_interrupt()
     }
 
-    /// Bytes [`Uart::receive`] would take now.
+    /// Returns how many bytes [`Uart::receive`] would accept now.
     pub fn room(&self) -> usize {
         if self.loopback { 0 } else { self.model.fifo_capacity() }
     }
@@ -129,17 +131,21 @@ impl Uart {
         self.model.interrupt_evt().0.take()
     }
 
-    /// What happened since the device was made.
+    /// Returns the event counts since the device was created or restored.
     pub fn counters(&self) -> UartCounters {
         self.counters
     }
 
-    /// Everything that decides future behaviour.
+    /// Returns the complete state.
     pub fn save(&self) -> UartState {
         self.model.state().into()
     }
 
-    /// The UART in a saved state.
+    /// Returns the UART in a saved state.
+    ///
+    /// # Errors
+    ///
+    /// The receive FIFO holds more bytes than it can.
     pub fn restore(state: UartState) -> Result<Self, RestoreError> {
         let state = SerialState::from(state);
         let loopback = state.modem_control & LOOPBACK != 0;
@@ -147,7 +153,8 @@ impl Uart {
             Serial::from_state(&state, Interrupt::default(), NoEvents, Transmitted::default())
                 .map_err(|_full| RestoreError::Impossible("serial"))?;
         let uart = Self { model, loopback, counters: UartCounters::default() };
-        // The model triggers anew what was pending; the PIC's own state already has that edge.
+        // The model raises a pending interrupt again. The PIC's saved state already contains that edge,
+        // so this one is dropped.
         uart.take_interrupt();
         Ok(uart)
     }

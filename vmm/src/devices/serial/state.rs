@@ -1,4 +1,4 @@
-//! State of the UART: vm-superio's, in a form that can be written down.
+//! State of the UART: that of vm-superio's model, in a serializable form.
 
 use serde::{Deserialize, Serialize};
 use vm_superio::SerialState;
@@ -24,7 +24,7 @@ pub struct UartState {
     pub modem_status: u8,
     /// SCR.
     pub scratch: u8,
-    /// Bytes received and not read, oldest first.
+    /// Bytes that were received but not read, oldest first.
     pub received: Vec<u8>,
 }
 

@@ -7,13 +7,13 @@ const IIR: u8 = 2;
 const LSR: u8 = 5;
 
 #[test]
-fn bytes_written_come_out_at_the_door_in_order() {
+fn written_bytes_reach_the_boundary_in_order() {
     let mut m = TestMachine::new();
     for byte in b"ok\n" {
         m.out8(0x3F8, *byte);
     }
-    assert_eq!(m.door.console, b"ok\n");
-    assert_eq!(m.in8(0x3FD) & 0x60, 0x60, "ready for the next");
+    assert_eq!(m.boundary.console, b"ok\n");
+    assert_eq!(m.in8(0x3FD) & 0x60, 0x60, "ready for the next byte");
     assert!(!m.devices.interrupt_pending());
 }
 
@@ -22,7 +22,7 @@ fn divisor_latch_is_not_output() {
     let mut m = TestMachine::new();
     m.out8(0x3FB, 0x83);
     m.out8(0x3F8, 1);
-    assert!(m.door.console.is_empty());
+    assert!(m.boundary.console.is_empty());
     assert_eq!(m.in8(0x3F8), 1);
 }
 
@@ -39,7 +39,7 @@ fn received_bytes_interrupt_on_irq_4_and_are_read_in_order() {
 }
 
 #[test]
-fn receiver_takes_what_fits_and_counts_the_rest() {
+fn receiver_accepts_what_fits_and_counts_the_rest() {
     let mut uart = Uart::new();
     let room = uart.room();
     assert!(room > 0);
@@ -52,7 +52,7 @@ fn receiver_takes_what_fits_and_counts_the_rest() {
 }
 
 #[test]
-fn receiver_is_off_the_line_in_loopback() {
+fn receiver_has_no_capacity_in_loopback() {
     let mut uart = Uart::new();
     uart.write(MODEM_CONTROL, LOOPBACK);
     assert_eq!(uart.room(), 0);
@@ -67,13 +67,13 @@ fn receiver_is_off_the_line_in_loopback() {
 #[test]
 fn transmitter_interrupts_when_enabled() {
     let mut uart = Uart::new();
-    assert!(uart.write(IER, 2).interrupt, "it is empty now");
+    assert!(uart.write(IER, 2).interrupt, "the transmitter is empty");
     assert_eq!(uart.read(IIR) & 0x0F, 2);
     assert_eq!(uart.write(0, b'a'), UartEffect { interrupt: true, output: Some(b'a') });
 }
 
 #[test]
-fn saved_uart_goes_on_where_it_was_without_a_second_edge() {
+fn restored_uart_continues_without_a_second_edge() {
     let mut uart = Uart::new();
     uart.write(IER, 3);
     uart.write(7, 0x5A);

@@ -1,5 +1,5 @@
-//! The common configuration structure (virtio 1.2, section 4.1.4.3): its registers, and what they
-//! say about the life of the device (section 2.1).
+//! The common configuration structure (virtio 1.2, section 4.1.4.3): its registers and the device status
+//! (section 2.1).
 
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_config::{
@@ -10,7 +10,7 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 use super::queue::{QueueArea, VirtQueue};
 
-/// Bytes of the structure up to and with `queue_device`; the later fields belong to features that
+/// Bytes of the structure up to and including `queue_device`. The later fields belong to features that
 /// are not offered.
 pub(super) const COMMON_BYTES: usize = 56;
 /// VIRTIO_MSI_NO_VECTOR: there is no MSI-X.
@@ -38,33 +38,33 @@ const QUEUE_DESC: usize = 0x20;
 const QUEUE_DRIVER: usize = 0x28;
 const QUEUE_DEVICE: usize = 0x30;
 
-/// Registers that belong to no queue.
+/// State of the registers that do not belong to a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommonState {
-    /// Half of the device features that is shown.
+    /// Index of the half of the device features that can be read.
     pub device_feature_select: u32,
-    /// Half of the driver features that is written.
+    /// Index of the half of the driver features that can be written.
     pub driver_feature_select: u32,
-    /// Features the driver accepted.
+    /// Features that the driver accepted.
     pub driver_features: u64,
     /// Device status.
     pub status: u8,
-    /// Queue that the queue registers show.
+    /// Index of the queue to which the queue registers refer.
     pub queue_select: u16,
 }
 
-/// What the transport has to do about a write.
+/// What the transport must do after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommonWrite {
     /// Nothing more.
     Done,
-    /// Nothing; the driver should not have written this.
-    Odd,
-    /// The features were not acceptable.
+    /// Nothing. The write is invalid, so it is only counted.
+    Invalid,
+    /// Nothing. The features were refused, which is counted.
     RefusedFeatures,
-    /// Status 0: reset everything.
+    /// Status 0 was written: reset the device.
     Reset,
-    /// The driver is ready.
+    /// DRIVER_OK was set: start the device.
     Start,
     /// Enable this queue.
     Enable(usize),
@@ -75,18 +75,18 @@ impl CommonState {
         self.driver_features >> VIRTIO_RING_F_EVENT_IDX & 1 == 1
     }
 
-    /// May the device use its queues?
+    /// Whether the device may use its queues.
     pub(super) fn is_running(&self) -> bool {
         self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
     }
 
-    /// Sets DEVICE_NEEDS_RESET; true if the driver is to be told by an interrupt.
+    /// Sets DEVICE_NEEDS_RESET. Returns true if the driver must be notified by an interrupt.
     pub(super) fn fail(&mut self) -> bool {
         self.status |= NEEDS_RESET;
         self.status & DRIVER_OK != 0
     }
 
-    /// The whole structure as the driver would read it now.
+    /// Returns the whole structure as the driver would read it now.
     pub(super) fn image(&self, features: u64, queues: &[VirtQueue]) -> [u8; COMMON_BYTES] {
         let mut image = [0; COMMON_BYTES];
         let mut put = |offset: usize, field: &[u8]| {
@@ -115,7 +115,7 @@ impl CommonState {
         image
     }
 
-    /// A write of one whole field, or of one half of a 64-bit field.
+    /// Writes one whole field, or one half of a 64-bit field.
     pub(super) fn write(
         &mut self,
         offset: usize,
@@ -130,35 +130,36 @@ impl CommonState {
             (DRIVER_FEATURE, 4) => return self.accept_features(value as u32),
             (DEVICE_STATUS, 1) => return self.set_status(value as u8, offered),
             (QUEUE_SELECT, 2) => self.queue_select = value as u16,
-            // Without MSI-X every vector is refused, which reads back as NO_VECTOR.
+            // Without MSI-X every vector is refused: it reads back as NO_VECTOR.
             (CONFIG_MSIX_VECTOR | QUEUE_MSIX_VECTOR, 2) => {}
             (QUEUE_SIZE..COMMON_BYTES, _) => {
                 let index = usize::from(self.queue_select);
-                return queues.get_mut(index).map_or(CommonWrite::Odd, |queue| {
+                return queues.get_mut(index).map_or(CommonWrite::Invalid, |queue| {
                     write_queue(queue, index, offset, data.len(), value)
                 });
             }
-            _ => return CommonWrite::Odd,
+            _ => return CommonWrite::Invalid,
         }
         CommonWrite::Done
     }
 
     fn accept_features(&mut self, value: u32) -> CommonWrite {
         if self.status & FEATURES_OK != 0 {
-            return CommonWrite::Odd;
+            return CommonWrite::Invalid;
         }
         match self.driver_feature_select {
             0 => self.driver_features = with_half(self.driver_features, false, value),
             1 => self.driver_features = with_half(self.driver_features, true, value),
-            // There are no features above bit 63: accepting none of them is right.
+            // There are no features above bit 63, so a driver that accepts none of them is right.
             _ if value == 0 => {}
-            _ => return CommonWrite::Odd,
+            _ => return CommonWrite::Invalid,
         }
         CommonWrite::Done
     }
 
-    /// Section 3.1.1: FEATURES_OK sticks only if the features are a subset of those offered, with
-    /// VERSION_1; DRIVER_OK comes after it. Bits once set stay until a reset.
+    /// Sets status bits (section 3.1.1). FEATURES_OK stays set only if the features are a subset of those
+    /// offered and include VERSION_1; DRIVER_OK must come after it. A bit that is set stays set until a
+    /// reset.
     fn set_status(&mut self, value: u8, offered: u64) -> CommonWrite {
         if value == 0 {
             return CommonWrite::Reset;
@@ -176,7 +177,7 @@ impl CommonState {
             return CommonWrite::Done;
         }
         if self.status & FEATURES_OK == 0 {
-            return CommonWrite::Odd;
+            return CommonWrite::Invalid;
         }
         self.status |= DRIVER_OK;
         CommonWrite::Start
@@ -207,10 +208,10 @@ fn write_queue(
         }
         _ => false,
     };
-    if accepted { CommonWrite::Done } else { CommonWrite::Odd }
+    if accepted { CommonWrite::Done } else { CommonWrite::Invalid }
 }
 
-/// The low (0) or high (1) half; there is nothing above.
+/// Returns the low (0) or high (1) half; other halves are zero.
 fn half(value: u64, select: u32) -> u32 {
     match select {
         0 => value as u32,

@@ -18,18 +18,18 @@ use crate::mem::GuestRam;
 use crate::replay::error::SourceError;
 use queue::{QueueError, VirtQueue};
 
-/// Why handling a kick ended early.
+/// Why the handling of a kick ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The door failed: the machine stops.
-    Source(SourceError),
-    /// The driver broke its queue: the device needs a reset.
+    /// The boundary failed: the machine stops.
+    Boundary(SourceError),
+    /// The driver made its queue invalid: the device needs a reset.
     Queue(QueueError),
 }
 
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
-        Self::Source(error)
+        Self::Boundary(error)
     }
 }
 
@@ -39,9 +39,9 @@ impl From<QueueError> for Failure {
     }
 }
 
-/// What is special about one device type; the transport does the rest.
+/// The part of a virtio device that depends on its type. The transport does the rest.
 pub(crate) trait VirtioDevice {
-    /// For messages.
+    /// Name for messages.
     const NAME: &'static str;
     /// PCI header.
     const IDENTITY: &'static Identity;
@@ -50,13 +50,13 @@ pub(crate) trait VirtioDevice {
     /// Largest size of each queue.
     const QUEUE_SIZES: &'static [u16];
 
-    /// The device configuration structure.
+    /// Returns the device configuration structure.
     fn config(&self) -> &[u8];
 
-    /// The driver set DRIVER_OK.
+    /// Starts the device, because the driver set DRIVER_OK.
     fn start(&mut self, queues: &mut [VirtQueue], ram: &GuestRam) -> Result<(), QueueError>;
 
-    /// The driver kicked queue `index`, which exists. True if it wants an interrupt.
+    /// Handles a kick of queue `index`, which exists. Returns true if the driver must be interrupted.
     fn kick(
         &mut self,
         index: usize,
@@ -65,22 +65,23 @@ pub(crate) trait VirtioDevice {
     ) -> Result<bool, Failure>;
 }
 
-/// What happened at the transport of one device, for people.
+/// Event counters of one device's transport, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TransportCounters {
-    /// Accesses that name no register, or one that was not to be touched now.
+    /// Accesses to no register, or to a register that must not be accessed in the current state.
     pub odd_accesses: u64,
     /// Kicks handled.
     pub kicks: u64,
-    /// Times the interrupt was raised from rest.
+    /// Times the interrupt was raised while it was not asserted.
     pub interrupts: u64,
     /// Feature sets refused.
     pub refused_features: u64,
-    /// Times a ring whose indices, size or addresses make no sense made the device need a reset.
+    /// Times the device needed a reset because of a ring with invalid indices, size or addresses.
     pub broken_rings: u64,
-    /// The same for a descriptor chain without end.
+    /// Times the device needed a reset because of a descriptor chain with a loop, no end or too many
+    /// descriptors.
     pub broken_chains: u64,
-    /// The same for a ring or buffer that is not in RAM.
+    /// Times the device needed a reset because of a ring or buffer outside RAM.
     pub bad_addresses: u64,
     /// Resets by the driver.
     pub resets: u64,

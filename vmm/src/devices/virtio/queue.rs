@@ -1,6 +1,6 @@
-//! A virtqueue: the registers through which a driver sets it up, and virtio-queue's ring once it
-//! is enabled. Whatever a driver puts into its memory ends here in a typed error; every walk has a
-//! bound.
+//! A virtqueue: the registers with which a driver sets it up, and virtio-queue's ring once it is enabled.
+//! Invalid values in the driver's memory become a typed error, and every walk over that memory is
+//! bounded.
 
 use std::sync::atomic::Ordering;
 
@@ -12,26 +12,27 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::mem::GuestRam;
 
-/// Bytes of `struct virtq_avail` before its ring (virtio 1.2, section 2.7.6), of an entry, and the
-/// same of `struct virtq_used` (section 2.7.8).
+/// Bytes of the header of `struct virtq_avail` (virtio 1.2, section 2.7.6), and of the header and an
+/// element of `struct virtq_used` (section 2.7.8).
 const AVAIL_HEADER_BYTES: u64 = 4;
 const USED_HEADER_BYTES: u64 = 4;
 const USED_ELEMENT_BYTES: u64 = 8;
 const _: () = assert!(AVAIL_HEADER_BYTES == USED_HEADER_BYTES);
-/// An avail_event this far ahead of the driver is not reached before it is moved on.
+/// Distance of avail_event from the driver's index that suppresses kicks: avail_event is advanced before
+/// the driver reaches it.
 const NO_KICK_DISTANCE: u16 = 0x7FFF;
 
 /// A descriptor chain in guest memory.
 pub(crate) type Chain<'m> = DescriptorChain<&'m GuestRam>;
 
-/// What a driver did wrong with a queue. The device then needs a reset.
+/// A queue that a driver made invalid. The device then needs a reset.
 #[derive(Debug, Error)]
 pub(crate) enum QueueError {
     #[error("ring: {0}")]
     Ring(#[from] virtio_queue::Error),
     #[error("ring memory is not RAM")]
     NotRam,
-    #[error("descriptor chain has a loop, no end or too many parts")]
+    #[error("descriptor chain has a loop, no end or too many descriptors")]
     BrokenChain,
     #[error("buffer: {0}")]
     Buffer(#[from] GuestMemoryError),
@@ -45,12 +46,12 @@ pub(crate) enum QueueArea {
     Device,
 }
 
-/// Registers and position of a queue.
+/// State of a queue: registers and positions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtQueueState {
     /// Entries.
     pub size: u16,
-    /// The driver enabled it.
+    /// The driver enabled the queue.
     pub enabled: bool,
     /// Guest physical address of the descriptor table.
     pub descriptors: u64,
@@ -58,11 +59,11 @@ pub struct VirtQueueState {
     pub driver: u64,
     /// Guest physical address of the device area (used ring).
     pub device: u64,
-    /// Next available entry to take.
+    /// Index of the next available entry to take.
     pub next_avail: u16,
-    /// Next used entry to write.
+    /// Index of the next used entry to write.
     pub next_used: u16,
-    /// VIRTIO_F_EVENT_IDX is in force.
+    /// VIRTIO_F_EVENT_IDX was negotiated.
     pub event_idx: bool,
 }
 
@@ -99,14 +100,15 @@ impl VirtQueueState {
 #[derive(Debug)]
 pub(crate) struct VirtQueue {
     max_size: u16,
-    /// Registers. The positions in it are those of the ring only in a saved copy.
+    /// Registers. Their positions are up to date only in a saved copy; while the queue is enabled the
+    /// ring has them.
     registers: VirtQueueState,
-    /// Present while enabled.
+    /// The ring; present while the queue is enabled.
     ring: Option<Queue>,
 }
 
 impl VirtQueue {
-    /// `max_size` is a power of two.
+    /// Creates a queue of at most `max_size` entries, a power of two.
     pub(crate) fn new(max_size: u16) -> Self {
         Self { max_size, registers: VirtQueueState::new(max_size), ring: None }
     }
@@ -131,7 +133,7 @@ impl VirtQueue {
         }
     }
 
-    /// Sets the size; false if the queue is enabled or the size is not one it can have.
+    /// Sets the size. Returns false if the queue is enabled or the size is not allowed.
     pub(crate) fn set_size(&mut self, size: u16) -> bool {
         let fits = !self.enabled() && size.is_power_of_two() && size <= self.max_size;
         if fits {
@@ -140,7 +142,7 @@ impl VirtQueue {
         fits
     }
 
-    /// Sets an address; false if the queue is enabled.
+    /// Sets an address. Returns false if the queue is enabled.
     pub(crate) fn set_area(&mut self, area: QueueArea, address: u64) -> bool {
         if self.enabled() {
             return false;
@@ -153,19 +155,20 @@ impl VirtQueue {
         true
     }
 
-    /// Takes the registers into use.
+    /// Enables the queue with its current registers.
     pub(crate) fn enable(&mut self, ram: &GuestRam, event_idx: bool) -> Result<(), QueueError> {
-        let wanted = VirtQueueState { enabled: true, event_idx, ..self.registers.clone() };
-        let ring = Queue::try_from(wanted.ring_state(self.max_size))?;
+        let registers = VirtQueueState { enabled: true, event_idx, ..self.registers.clone() };
+        let ring = Queue::try_from(registers.ring_state(self.max_size))?;
         if !ring.is_valid(ram) {
             return Err(QueueError::NotRam);
         }
-        self.registers = wanted;
+        self.registers = registers;
         self.ring = Some(ring);
         Ok(())
     }
 
-    /// Is there a buffer to take? True too when the ring is broken: taking then says how.
+    /// Whether there is a buffer to take. It is also true for an invalid ring; taking a buffer then
+    /// returns the error.
     pub(crate) fn has_available(&self, ram: &GuestRam) -> bool {
         self.ring.as_ref().is_some_and(|ring| {
             ring.avail_idx(ram, Ordering::Acquire)
@@ -179,14 +182,14 @@ impl VirtQueue {
         Ok(ring.iter(ram)?.next())
     }
 
-    /// Gives back the buffer taken last, as if it had not been.
+    /// Returns the buffer that was taken last to the ring, as if it had not been taken.
     pub(crate) fn unpop(&mut self) {
         if let Some(ring) = &mut self.ring {
             ring.go_to_previous_position();
         }
     }
 
-    /// Returns a buffer to the driver with `written` bytes in it.
+    /// Returns a buffer, with `written` bytes in it, to the driver.
     pub(crate) fn push(
         &mut self,
         ram: &GuestRam,
@@ -199,8 +202,8 @@ impl VirtQueue {
         Ok(())
     }
 
-    /// Does the driver want an interrupt for what was pushed since the last call? To be called in
-    /// the same exit as the pushes: the count of them is not part of the state.
+    /// Returns whether the driver must be interrupted for what was pushed since the last call. It must be
+    /// called in the same exit as the pushes, because their number is not part of the saved state.
     pub(crate) fn needs_interrupt(&mut self, ram: &GuestRam) -> Result<bool, QueueError> {
         let Some(ring) = &mut self.ring else { return Ok(false) };
         if !ring.event_idx_enabled() {
@@ -210,16 +213,21 @@ impl VirtQueue {
         Ok(ring.needs_notification(ram)?)
     }
 
-    /// Asks the driver to kick, or not to kick, when it adds the next buffer.
-    pub(crate) fn want_kick(&mut self, ram: &GuestRam, wanted: bool) -> Result<(), QueueError> {
+    /// Requests or suppresses the driver's kick when it adds the next buffer.
+    pub(crate) fn set_kicks_enabled(
+        &mut self,
+        ram: &GuestRam,
+        enabled: bool,
+    ) -> Result<(), QueueError> {
         let Some(ring) = &mut self.ring else { return Ok(()) };
-        if wanted {
+        if enabled {
             ring.enable_notification(ram)?;
         } else if ring.event_idx_enabled() {
-            // virtio 1.2, section 2.7.10: avail_event lies behind the used ring.
+            // avail_event is located after the used ring (virtio 1.2, section 2.7.10).
             let offset = USED_HEADER_BYTES + USED_ELEMENT_BYTES * u64::from(ring.size());
             let event = ring.next_avail().wrapping_add(NO_KICK_DISTANCE);
-            // Enabling checked that the ring lies in RAM; a restored ring comes unchecked.
+            // `enable` checked that the ring is in RAM, but the addresses of a restored ring are
+            // unchecked.
             let address = ring.used_ring().checked_add(offset).ok_or(QueueError::NotRam)?;
             let address = GuestAddress(address);
             ram.store(event.to_le(), address, Ordering::Relaxed)?;
@@ -255,8 +263,8 @@ impl VirtQueue {
     }
 }
 
-/// Copies the parts a driver wrote in `chain` into `buffer`, one after the other, and returns how
-/// many bytes they have in all, which may be more than fit.
+/// Copies the device-readable parts of `chain` into `buffer`, one after the other. Returns their total
+/// length in bytes, which may be more than fits.
 pub(crate) fn gather(
     ram: &GuestRam,
     chain: Chain<'_>,
@@ -277,7 +285,7 @@ pub(crate) fn gather(
     Ok(total)
 }
 
-/// Room in the parts of `chain` that the device may write, bytes.
+/// Returns the total length of the device-writable parts of `chain`, bytes.
 pub(crate) fn room(chain: Chain<'_>, parts_max: u16) -> Result<u64, QueueError> {
     let mut total = 0u64;
     walk(chain, parts_max, |_, bytes, for_device_to_write| {
@@ -287,7 +295,7 @@ pub(crate) fn room(chain: Chain<'_>, parts_max: u16) -> Result<u64, QueueError> 
     Ok(total)
 }
 
-/// Writes `bytes` into the parts of `chain` that the device may write; what does not fit is cut.
+/// Writes `bytes` into the device-writable parts of `chain`. What does not fit is cut off.
 pub(crate) fn scatter(
     ram: &GuestRam,
     chain: Chain<'_>,
@@ -304,15 +312,19 @@ pub(crate) fn scatter(
     })
 }
 
-/// Visits the parts of a chain: address, bytes, and whether the device is to write them. A chain
-/// that loops, runs out of its table or has more than `parts_max` parts is an error.
+/// Calls `visit` for each part of a chain with its address, its length and whether the device writes it.
+///
+/// # Errors
+///
+/// The chain has a loop, leaves its table or has more than `parts_max` parts.
 fn walk(
     chain: Chain<'_>,
     parts_max: u16,
     mut visit: impl FnMut(GuestAddress, u32, bool) -> Result<(), QueueError>,
 ) -> Result<(), QueueError> {
     let mut parts = 0;
-    // The iterator ends in silence at a bad index; the part before it then still says "next".
+    // The iterator ends without an error at an invalid index. The last part that it returned then still
+    // has a "next" flag.
     let mut open = true;
     for part in chain {
         parts += 1;

@@ -1,4 +1,4 @@
-//! A virtio driver by hand, as far as the device tests need one.
+//! A minimal virtio driver for the device tests.
 
 use crate::devices::test_machine::TestMachine;
 
@@ -15,7 +15,7 @@ pub(crate) const WRITE: u16 = 2;
 pub(crate) const RUNNING: u8 = 15;
 pub(crate) const NEEDS_RESET: u8 = 0x40;
 
-/// Where a queue's rings lie.
+/// Addresses of a queue's rings.
 const fn descriptors(queue: u16) -> u64 {
     0x1_0000 + 0x1_0000 * queue as u64
 }
@@ -26,7 +26,7 @@ pub(crate) const fn used(queue: u16) -> u64 {
     descriptors(queue) + 0x8000
 }
 
-/// One device's driver.
+/// The driver of one device.
 pub(crate) struct Driver {
     pub(crate) window: u64,
     pub(crate) size: u16,
@@ -52,7 +52,7 @@ impl Driver {
         this
     }
 
-    /// Takes a device with `queues` queues of `size` entries into use.
+    /// Initializes a device with `queues` queues of `size` entries.
     pub(crate) fn start(
         m: &mut TestMachine,
         device: u32,
@@ -126,7 +126,7 @@ impl Driver {
         m.write_ram(avail(queue) + 2, &added.to_le_bytes());
     }
 
-    /// Makes a chain of `parts` (address, bytes, WRITE or 0) available; its head.
+    /// Makes a chain of `parts` (address, bytes, WRITE or 0) available and returns its head.
     pub(crate) fn add(&mut self, m: &TestMachine, queue: u16, parts: &[(u64, u32, u16)]) -> u16 {
         let head = self.next_descriptor[usize::from(queue)] % self.size;
         for (i, (address, bytes, flags)) in parts.iter().enumerate() {
@@ -140,7 +140,7 @@ impl Driver {
         head
     }
 
-    /// Used entries since the last call: head and bytes written.
+    /// Returns the used entries since the last call: head and bytes written.
     pub(crate) fn take_used(&mut self, m: &TestMachine, queue: u16) -> Vec<(u32, u32)> {
         let index = u16::from_le_bytes(m.read_ram(used(queue) + 2));
         let seen = &mut self.seen[usize::from(queue)];
@@ -157,17 +157,17 @@ impl Driver {
         entries
     }
 
-    /// used_event: interrupt when the used index passes this.
+    /// Sets used_event: the device interrupts when the used index passes it.
     pub(crate) fn set_used_event(&self, m: &TestMachine, queue: u16, event: u16) {
         m.write_ram(avail(queue) + 4 + 2 * u64::from(self.size), &event.to_le_bytes());
     }
 
-    /// avail_event: the device wants a kick when the available index passes this.
+    /// Returns avail_event: the device requests a kick when the available index passes it.
     pub(crate) fn avail_event(&self, m: &TestMachine, queue: u16) -> u16 {
         u16::from_le_bytes(m.read_ram(used(queue) + 4 + 8 * u64::from(self.size)))
     }
 
-    /// Would a driver that adds one buffer now kick (virtio 1.2, section 2.7.10)?
+    /// Whether a driver that adds one buffer now would kick (virtio 1.2, section 2.7.10).
     pub(crate) fn would_kick(&self, m: &TestMachine, queue: u16) -> bool {
         let old = self.added[usize::from(queue)];
         let new = old.wrapping_add(1);

@@ -1,13 +1,13 @@
 //! virtio over PCI (virtio 1.2, section 4.1), with one memory window and INTA, without MSI-X.
 //!
-//! The window holds the four structures a driver finds through the capability list:
+//! The window holds the four structures that a driver finds through the capability list:
 //!
 //! | offset | structure |
 //! |---|---|
 //! | 0x0000 | common configuration |
-//! | 0x1000 | ISR status: reading it clears it and drops INTA |
+//! | 0x1000 | ISR status: a read clears it and deasserts INTA |
 //! | 0x2000 | device configuration |
-//! | 0x3000 | notification, 4 bytes per queue: the address tells the queue, the data nothing |
+//! | 0x3000 | notification, 4 bytes per queue: the address selects the queue, the data is ignored |
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +41,7 @@ pub(crate) const fn capability_list(device_bytes: u32, queues: u32) -> [u32; 17]
         0,
         0,
         COMMON_BYTES as u32,
-        // A device without configuration has no such structure: drivers refuse an empty one.
+        // A device without configuration omits this structure, because drivers refuse an empty one.
         head(if device_bytes == 0 { 0x70 } else { 0x60 }, 16, 3),
         0,
         ISR as u32,
@@ -58,7 +58,7 @@ pub(crate) const fn capability_list(device_bytes: u32, queues: u32) -> [u32; 17]
     ]
 }
 
-/// A virtio function without its device's own state.
+/// State of a virtio function without the state of its device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransportState {
     /// PCI configuration.
@@ -67,7 +67,7 @@ pub struct TransportState {
     pub common: CommonState,
     /// ISR status.
     pub isr: u8,
-    /// Queues in order.
+    /// Queues, by index.
     pub queues: Vec<VirtQueueState>,
 }
 
@@ -94,12 +94,12 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Address of the memory window, while enabled.
+    /// Returns the address of the memory window while it is enabled.
     pub(crate) fn window(&self) -> Option<u64> {
         self.function.window()
     }
 
-    /// Is INTA asserted?
+    /// Whether INTA is asserted.
     pub(crate) fn line(&self) -> bool {
         self.isr != 0 && self.function.intx_enabled()
     }
@@ -112,7 +112,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.function.write(register, data);
     }
 
-    /// A read at `offset` of the window. What no structure covers reads as zero.
+    /// Reads at `offset` of the window. Bytes outside the structures read as zero.
     pub(crate) fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         match offset {
@@ -127,7 +127,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// A write at `offset` of the window.
+    /// Writes at `offset` of the window.
     pub(crate) fn write(
         &mut self,
         offset: u64,
@@ -139,7 +139,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
                 let queues = &mut self.queues;
                 match self.common.write(offset as usize, data, D::FEATURES, queues) {
                     CommonWrite::Done => {}
-                    CommonWrite::Odd => self.counters.odd_accesses += 1,
+                    CommonWrite::Invalid => self.counters.odd_accesses += 1,
                     CommonWrite::RefusedFeatures => self.counters.refused_features += 1,
                     CommonWrite::Reset => self.reset(),
                     CommonWrite::Start => {
@@ -176,12 +176,13 @@ impl<D: VirtioDevice> VirtioPci<D> {
             Ok(true) => self.interrupt(ISR_QUEUE),
             Ok(false) => {}
             Err(Failure::Queue(broken)) => self.fail(&broken),
-            Err(Failure::Source(error)) => return Err(error),
+            Err(Failure::Boundary(error)) => return Err(error),
         }
         Ok(())
     }
 
-    /// Lets the device act on its queues at an input; false if they may not be used now.
+    /// Runs `act` on the device and its queues for an input. Returns false if the queues may not be used
+    /// now.
     pub(crate) fn at_input(
         &mut self,
         act: impl FnOnce(&mut D, &mut [VirtQueue]) -> Result<bool, QueueError>,
@@ -197,7 +198,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         true
     }
 
-    /// Has queue `index` a buffer that the device may take?
+    /// Whether queue `index` has a buffer that the device may take.
     pub(crate) fn has_buffer(&self, index: usize, ram: &GuestRam) -> bool {
         self.common.is_running() && self.queues[index].has_available(ram)
     }
@@ -207,7 +208,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.isr |= cause;
     }
 
-    /// The device needs a reset; until then it touches no queue.
+    /// Marks the device as needing a reset. Until the reset it does not access any queue.
     fn fail(&mut self, error: &QueueError) {
         match error {
             QueueError::Ring(_) => self.counters.broken_rings += 1,
@@ -276,7 +277,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
 
 const _: () = assert!(NOTIFY + SECTION_BYTES == crate::devices::pci::WINDOW_BYTES as u64);
 
-/// Copies what `structure` has at `offset`; the rest of `data` keeps its zeros.
+/// Copies the bytes of `structure` from `offset` on. The rest of `data` keeps its zeros.
 fn copy_from(structure: &[u8], offset: u64, data: &mut [u8]) {
     let rest = structure.get(offset as usize..).unwrap_or(&[]);
     let bytes = rest.len().min(data.len());

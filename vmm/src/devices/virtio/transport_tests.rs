@@ -16,7 +16,7 @@ fn field32(m: &mut TestMachine, driver: &Driver, offset: u64) -> u32 {
 }
 
 #[test]
-fn features_are_shown_in_halves_and_nothing_above() {
+fn features_read_in_halves_and_zero_above() {
     let mut m = TestMachine::new();
     let driver = Driver::negotiate(&mut m, NET_DEVICE, VERSION_1);
     for (select, expected) in [(0u32, EVENT_IDX as u32 | 1 << 5 | 1 << 16), (1, 1), (2, 0)] {
@@ -76,7 +76,7 @@ fn queue_registers_belong_to_the_selected_queue() {
 }
 
 #[test]
-fn queue_sizes_that_are_no_power_of_two_or_too_large_are_ignored() {
+fn queue_size_that_is_not_a_power_of_two_or_too_large_is_ignored() {
     let mut m = TestMachine::new();
     let driver = Driver::negotiate(&mut m, NET_DEVICE, VERSION_1);
     for size in [0u16, 3, 512, 0xFFFF] {
@@ -87,7 +87,7 @@ fn queue_sizes_that_are_no_power_of_two_or_too_large_are_ignored() {
 }
 
 #[test]
-fn enabled_queue_does_not_move() {
+fn enabled_queue_ignores_address_writes() {
     let mut m = TestMachine::new();
     let driver = Driver::negotiate(&mut m, NET_DEVICE, VERSION_1);
     driver.set_up_queue(&mut m, 0);
@@ -110,7 +110,7 @@ fn queue_that_is_misaligned_or_outside_ram_needs_a_reset() {
         m.write_memory(driver.window + offset, &address.to_le_bytes());
         m.write_memory(driver.window + 0x1C, &1u16.to_le_bytes());
         assert_eq!(driver.status(&mut m), 11 | NEEDS_RESET, "{offset:#x} {address:#x}");
-        assert_eq!(driver.isr(&mut m), 0, "no driver to tell before DRIVER_OK");
+        assert_eq!(driver.isr(&mut m), 0, "no interrupt before DRIVER_OK");
     }
 }
 
@@ -127,7 +127,7 @@ fn status_zero_resets_everything_but_pci() {
 }
 
 #[test]
-fn status_bits_are_not_taken_back_by_the_driver() {
+fn status_bits_cannot_be_cleared_by_the_driver() {
     let mut m = TestMachine::new();
     let driver = Driver::start(&mut m, NET_DEVICE, VERSION_1, 2, 8);
     driver.set_status(&mut m, 1);
@@ -145,7 +145,7 @@ fn kicks_of_no_queue_or_before_driver_ok_do_nothing() {
     driver.kick(&mut m, 2);
     m.write_memory(driver.window + 0x3002, &[0, 0]);
     assert_eq!(m.devices.counters().net_transport.odd_accesses, 3);
-    // Enabled by nobody: a kick finds no ring.
+    // The queue was never enabled, so a kick finds no ring.
     driver.kick(&mut m, 1);
     assert_eq!(driver.status(&mut m), RUNNING);
 }
@@ -161,7 +161,7 @@ fn reads_of_every_width_see_the_same_registers() {
         m.read_memory(address, &mut byte);
         assert_eq!(byte, [expected]);
     }
-    // Past the structure: zeros.
+    // Beyond the structure: zeros.
     let mut past = [0xAA; 8];
     m.read_memory(driver.window + 0x34, &mut past);
     assert_eq!(past, [0; 8]);

@@ -1,12 +1,12 @@
 //! One 8259A (Intel 8259A datasheet, order number 231468-003).
 //!
-//! Differences from silicon, all harmless to drivers: ICW1.LTIM is ignored in favour of ELCR, as in
-//! the PIIX; the 8080 modes are absent; an edge, once latched, stays until it is acknowledged or
-//! ICW1 comes, even when its line drops (a pulse is enough).
+//! Differences from the hardware, none of which matters to drivers: ICW1.LTIM is ignored in favour of
+//! ELCR, as in the PIIX; the 8080 modes are absent; an edge, once latched, stays until it is acknowledged
+//! or ICW1 is written, even if its line drops (a pulse is enough).
 
 use super::state::{ChipState, InitStep};
 
-/// ICW1 and OCWs share the even address: bit 4 marks ICW1, bit 3 marks OCW3.
+/// ICW1 and the OCWs share the even address: bit 4 marks ICW1, bit 3 marks OCW3.
 const ICW1: u8 = 1 << 4;
 const ICW1_SINGLE: u8 = 1 << 1;
 const ICW1_IC4: u8 = 1 << 0;
@@ -18,9 +18,9 @@ const OCW3_SMM: u8 = 1 << 5;
 const OCW3_POLL: u8 = 1 << 2;
 const OCW3_READ: u8 = 1 << 1;
 const OCW3_READ_ISR: u8 = 1 << 0;
-/// Poll answer: an interrupt was pending, its input is in the low bits.
+/// Bit in the answer to a poll: an interrupt was pending, and its input is in the low bits.
 const POLL_INTERRUPT: u8 = 1 << 7;
-/// The input the slave is wired to, and the input that a spurious acknowledge reports.
+/// The input that the slave is wired to, and the input that a spurious acknowledge reports.
 pub(super) const CASCADE: u8 = 2;
 pub(super) const SPURIOUS: u8 = 7;
 
@@ -45,23 +45,24 @@ impl Chip {
         }
     }
 
-    /// IRR.
+    /// Returns the interrupt request register (IRR).
     fn requests(&self) -> u8 {
         let s = &self.state;
         (s.latched & !s.level) | (s.lines & s.level)
     }
 
-    /// Rank of the first set bit in priority order, 0 the highest; 8 when no bit is set.
+    /// Returns the rank of the first set bit in priority order: 0 is the highest, 8 means that no bit is
+    /// set.
     fn rank(&self, bits: u8) -> u32 {
         bits.rotate_right(u32::from((self.state.lowest + 1) & 7)).trailing_zeros()
     }
 
     fn input_of_rank(&self, rank: u32) -> u8 {
-        // rank < 8 wherever this is called, so the sum fits.
+        // All callers pass a rank below 8, so the sum does not overflow.
         (rank as u8 + self.state.lowest + 1) & 7
     }
 
-    /// The input that drives INT, if INT is high.
+    /// Returns the input that drives INT, if INT is high.
     pub(super) fn pending(&self) -> Option<u8> {
         let s = &self.state;
         let request = self.rank(self.requests() & !s.mask);
@@ -75,7 +76,7 @@ impl Chip {
         (request < self.rank(in_service)).then(|| self.input_of_rank(request))
     }
 
-    /// One INTA sequence: the input it takes, or `None` for a spurious one.
+    /// Performs one INTA sequence. Returns the acknowledged input, or `None` for a spurious interrupt.
     pub(super) fn acknowledge(&mut self) -> Option<u8> {
         let ir = self.pending()?;
         let s = &mut self.state;
@@ -88,7 +89,7 @@ impl Chip {
         Some(ir)
     }
 
-    /// Vector of input `ir`.
+    /// Returns the vector of input `ir`.
     pub(super) fn vector(&self, ir: u8) -> u8 {
         self.state.base | ir
     }
@@ -133,7 +134,7 @@ impl Chip {
                     (true, false) => InitStep::Ready,
                 }
             }
-            // The wiring is fixed: what the guest says about it changes nothing.
+            // The wiring is fixed, so the value that the guest writes has no effect.
             InitStep::Icw3 if s.icw4 => InitStep::Icw4,
             InitStep::Icw3 => InitStep::Ready,
             InitStep::Icw4 => {
@@ -144,7 +145,7 @@ impl Chip {
         };
     }
 
-    /// Datasheet, "Initialization Command Words 1 and 2": what ICW1 resets.
+    /// Resets what ICW1 resets (datasheet, "Initialization Command Words 1 and 2").
     fn icw1(&mut self, value: u8) {
         let s = &mut self.state;
         *s = ChipState {
@@ -158,7 +159,8 @@ impl Chip {
         };
     }
 
-    /// Datasheet, "Operation Command Word 2": R, SL, EOI in bits 7..5, the level in bits 2..0.
+    /// Executes OCW2 (datasheet, "Operation Command Word 2"): R, SL and EOI in bits 7..5, the level in
+    /// bits 2..0.
     fn ocw2(&mut self, value: u8) {
         let level = value & 7;
         match value >> 5 {
@@ -183,7 +185,7 @@ impl Chip {
         }
     }
 
-    /// Non-specific EOI. In special mask mode a masked ISR bit is not cleared by it.
+    /// Executes a non-specific EOI. In special mask mode it does not clear the ISR bit of a masked input.
     fn end_highest(&mut self) -> Option<u8> {
         let s = &self.state;
         let candidates = if s.special_mask { s.in_service & !s.mask } else { s.in_service };

@@ -1,7 +1,7 @@
-//! The 8259A pair of a PC: master on IRQ 0..=7, slave on IRQ 8..=15 through the master's input 2,
+//! The 8259A pair of a PC: the master on IRQ 0..=7, the slave on IRQ 8..=15 through the master's input 2,
 //! and the edge/level control registers of the PIIX (ELCR, ports 0x4D0 and 0x4D1).
 //!
-//! Every function of it is a few byte operations: no allocation, no loop.
+//! Every function here is a few byte operations, without allocation or loop.
 
 mod chip;
 mod state;
@@ -14,11 +14,12 @@ use crate::devices::error::RestoreError;
 use crate::irq::Line;
 use chip::{CASCADE, Chip, SPURIOUS};
 
-/// ELCR bits a guest may set: IRQ 0, 1, 2, 8 and 13 are always edges (82371AB, section 4.2.6).
+/// ELCR bits that a guest may set: IRQ 0, 1, 2, 8 and 13 are always edge triggered (82371AB, section
+/// 4.2.6).
 const ELCR_MASTER: u8 = 0xF8;
 const ELCR_SLAVE: u8 = 0xDE;
 
-/// Which register of the pair.
+/// A register of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PicRegister {
     /// Ports 0x20 (even) and 0x21 (odd).
@@ -37,7 +38,7 @@ pub enum PicRegister {
     SlaveElcr,
 }
 
-/// The pair.
+/// The pair of interrupt controllers.
 #[derive(Debug)]
 pub struct Pic {
     master: Chip,
@@ -51,7 +52,8 @@ impl Default for Pic {
 }
 
 impl Pic {
-    /// After power-on: all masked, the PCI lines level triggered as firmware would leave them.
+    /// Returns the pair after power-on: all inputs masked, the PCI lines level triggered as firmware
+    /// would leave them.
     pub fn new() -> Self {
         let net = 1 << Line::Net.number();
         let rng = 1 << (Line::Rng.number() - 8);
@@ -61,7 +63,7 @@ impl Pic {
         }
     }
 
-    /// Drives an input.
+    /// Sets the level of an input.
     pub fn set_line(&mut self, line: Line, high: bool) {
         let irq = line.number();
         if irq < 8 {
@@ -72,21 +74,21 @@ impl Pic {
         }
     }
 
-    /// One rising edge on an input, whatever its level was.
+    /// Produces one rising edge on an input, whatever its level was.
     pub fn pulse(&mut self, line: Line) {
         self.set_line(line, false);
         self.set_line(line, true);
     }
 
-    /// Is INT to the processor high?
+    /// Whether INT to the processor is high.
     pub fn interrupt_pending(&self) -> bool {
         self.master.pending().is_some()
     }
 
-    /// INTA cycle: the vector, or `None` while INT is low.
+    /// Performs an INTA cycle. Returns the vector, or `None` while INT is low.
     ///
-    /// A request that the slave took back in the meantime answers with the slave's spurious
-    /// vector (IRQ 15), and the master has IR2 in service as on hardware.
+    /// If the slave has withdrawn its request in the meantime, the vector is the slave's spurious one
+    /// (IRQ 15), and the master has IR2 in service, as on hardware.
     pub fn acknowledge(&mut self) -> Option<u8> {
         let ir = self.master.acknowledge()?;
         if ir != CASCADE {
@@ -125,23 +127,28 @@ impl Pic {
         self.cascade();
     }
 
-    /// The slave's INT is the master's input 2.
+    /// Connects the slave's INT to the master's input 2.
     fn cascade(&mut self) {
         self.master.set_line(CASCADE, self.slave.pending().is_some());
     }
 
-    /// The slave's INT falls while it is acknowledged; if it has more, that is a new edge.
+    /// Drops the slave's INT during its acknowledge and raises it again if the slave has another request,
+    /// which is a new edge.
     fn reassert_cascade(&mut self) {
         self.master.set_line(CASCADE, false);
         self.cascade();
     }
 
-    /// Everything that decides future behaviour.
+    /// Returns the complete state.
     pub fn save(&self) -> PicState {
         PicState { master: self.master.state.clone(), slave: self.slave.state.clone() }
     }
 
-    /// The pair in a saved state.
+    /// Returns the pair in a saved state.
+    ///
+    /// # Errors
+    ///
+    /// The state is not one that the pair can be in.
     pub fn restore(state: PicState) -> Result<Self, RestoreError> {
         if !state.master.is_possible() || !state.slave.is_possible() {
             return Err(RestoreError::Impossible("pic"));

@@ -1,8 +1,8 @@
-//! State of the two 8259A.
+//! State of the 8259A pair.
 
 use serde::{Deserialize, Serialize};
 
-/// Which initialization command word a chip expects next (8259A datasheet, figure 6).
+/// The initialization command word that a chip expects next (8259A datasheet, figure 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InitStep {
     /// None: writes to the odd address are OCW1.
@@ -15,22 +15,22 @@ pub enum InitStep {
     Icw4,
 }
 
-/// One 8259A.
+/// State of one 8259A.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChipState {
-    /// Rising edges not yet acknowledged. A level request is not here: it is its line.
+    /// Rising edges that were not acknowledged yet. A level-triggered request is in `lines` only.
     pub latched: u8,
-    /// What the inputs are now.
+    /// Current levels of the inputs.
     pub lines: u8,
-    /// ISR.
+    /// Interrupts in service (ISR).
     pub in_service: u8,
-    /// IMR.
+    /// Interrupt mask (IMR).
     pub mask: u8,
     /// ELCR: inputs that are level triggered.
     pub level: u8,
     /// Vector of input 0.
     pub base: u8,
-    /// Input with the lowest priority, 0..=7; the one after it has the highest.
+    /// Input with the lowest priority, 0..=7. The next input has the highest.
     pub lowest: u8,
     /// Position in the initialization sequence.
     pub init: InitStep,
@@ -53,7 +53,7 @@ pub struct ChipState {
 }
 
 impl ChipState {
-    /// A chip after power-on, before its first ICW1: everything masked.
+    /// Returns the state after power-on, before the first ICW1: all inputs masked.
     pub(super) fn power_on(level: u8) -> Self {
         Self {
             latched: 0,
@@ -75,13 +75,13 @@ impl ChipState {
         }
     }
 
-    /// Could a chip be in this state?
+    /// Whether a chip can be in this state.
     pub(super) fn is_possible(&self) -> bool {
         self.lowest <= 7 && self.base & 7 == 0
     }
 }
 
-/// Master and slave.
+/// State of master and slave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PicState {
     /// IRQ 0..=7.

@@ -10,7 +10,8 @@ const SPECIAL_NESTED: u8 = 0x10;
 const READ_IRR: u8 = 0x0A;
 const READ_ISR: u8 = 0x0B;
 
-/// Both chips initialized, unmasked, vectors 0x20 and 0x28; `icw4` ORed into both ICW4.
+/// Returns a pair with both chips initialized and unmasked, vectors 0x20 and 0x28. `icw4` is ORed into
+/// both ICW4.
 fn pic(icw4: u8) -> Pic {
     let mut pic = Pic::new();
     init(&mut pic, icw4);
@@ -43,7 +44,7 @@ fn power_on_masks_everything() {
 }
 
 #[test]
-fn an_edge_is_delivered_once() {
+fn edge_is_delivered_once() {
     let mut pic = pic(0);
     pic.set_line(Line::Timer, true);
     assert_eq!(pic.acknowledge(), Some(0x20));
@@ -56,7 +57,7 @@ fn an_edge_is_delivered_once() {
 }
 
 #[test]
-fn a_pulse_stays_latched_and_masked_until_unmasked() {
+fn pulse_stays_latched_until_unmasked() {
     let mut pic = pic(0);
     pic.write(MASTER_ODD, 1);
     pic.set_line(Line::Timer, true);
@@ -78,7 +79,7 @@ fn higher_priority_preempts_and_lower_waits_for_eoi() {
     pic.pulse(Line::Timer);
     assert_eq!(pic.acknowledge(), Some(0x20));
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 0x11);
-    // Non-specific EOI ends the highest first.
+    // A non-specific EOI ends the interrupt with the highest priority first.
     pic.write(MASTER, EOI);
     assert_eq!(pic.read(MASTER), 0x10);
     assert!(!pic.interrupt_pending());
@@ -87,7 +88,7 @@ fn higher_priority_preempts_and_lower_waits_for_eoi() {
 }
 
 #[test]
-fn a_level_asks_again_until_it_drops() {
+fn level_request_repeats_until_the_line_drops() {
     let mut pic = pic(0);
     pic.set_line(Line::Net, true);
     for _ in 0..3 {
@@ -118,7 +119,7 @@ fn slave_interrupt_is_in_service_on_both_chips() {
 }
 
 #[test]
-fn slave_level_that_stays_asserts_the_cascade_again() {
+fn slave_level_that_stays_high_asserts_the_cascade_again() {
     let mut pic = pic(0);
     pic.set_line(Line::Rng, true);
     for _ in 0..3 {
@@ -131,7 +132,7 @@ fn slave_level_that_stays_asserts_the_cascade_again() {
 }
 
 #[test]
-fn auto_eoi_slave_with_a_held_level_asks_again() {
+fn auto_eoi_slave_with_a_held_level_requests_again() {
     let mut pic = pic(AUTO_EOI);
     pic.set_line(Line::Rng, true);
     assert_eq!(pic.acknowledge(), Some(0x2B));
@@ -149,7 +150,7 @@ fn request_withdrawn_by_the_slave_is_a_spurious_irq_15() {
     pic.write(SLAVE_ODD, 0xFF);
     assert_eq!(pic.acknowledge(), Some(0x2F));
     assert_eq!(read_command(&mut pic, SLAVE, READ_ISR), 0, "IRQ 15 is not in service");
-    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 2, "the cascade is");
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 2, "the cascade input is in service");
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn auto_eoi_leaves_nothing_in_service() {
 }
 
 #[test]
-fn specific_eoi_ends_the_one_it_names() {
+fn specific_eoi_ends_the_named_input() {
     let mut pic = pic(0);
     pic.pulse(Line::Serial);
     pic.acknowledge();
@@ -196,7 +197,7 @@ fn rotation_puts_the_ended_input_last() {
 }
 
 #[test]
-fn rotation_in_auto_eoi_mode_is_switched_by_its_command() {
+fn rotation_in_auto_eoi_mode_follows_its_command() {
     let mut pic = pic(AUTO_EOI);
     pic.write(MASTER, 0x80);
     pic.pulse(Line::Timer);
@@ -229,7 +230,7 @@ fn special_mask_mode_lets_lower_priorities_through() {
 }
 
 #[test]
-fn special_fully_nested_master_takes_the_slave_while_serving_it() {
+fn special_fully_nested_master_accepts_the_slave_while_serving_it() {
     for (icw4, nested) in [(0, false), (SPECIAL_NESTED, true)] {
         let mut pic = pic(icw4);
         pic.set_line(Line::Rng, true);
@@ -259,7 +260,7 @@ fn poll_acknowledges_like_inta() {
 }
 
 #[test]
-fn poll_of_an_auto_eoi_slave_with_a_held_level_asks_again() {
+fn poll_of_an_auto_eoi_slave_with_a_held_level_requests_again() {
     let mut pic = pic(AUTO_EOI);
     pic.set_line(Line::Rng, true);
     for _ in 0..2 {
@@ -284,11 +285,11 @@ fn icw1_resets_edges_mask_service_and_modes() {
     pic.set_line(Line::Net, true);
     assert_eq!(pic.read(MASTER), 1 << 5, "reads IRR again");
     assert_eq!(pic.acknowledge(), Some(0x25));
-    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 5, "no automatic EOI");
+    assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 5, "automatic EOI is off");
 }
 
 #[test]
-fn short_initializations_end_where_icw1_says() {
+fn short_initializations_end_after_the_words_that_icw1_announces() {
     let mut pic = Pic::new();
     // No ICW4: the third write is ICW3, the fourth is OCW1.
     pic.write(MASTER, 0x10);
@@ -303,7 +304,7 @@ fn short_initializations_end_where_icw1_says() {
     pic.write(MASTER_ODD, 0xFE);
     assert_eq!(pic.read(MASTER_ODD), 0xFE);
     pic.pulse(Line::Timer);
-    assert_eq!(pic.acknowledge(), Some(0x40), "the low bits of ICW2 are not the guest's");
+    assert_eq!(pic.acknowledge(), Some(0x40), "the guest cannot set the low bits of ICW2");
     // Single without ICW4.
     pic.write(MASTER, 0x12);
     pic.write(MASTER_ODD, 0x50);
@@ -323,7 +324,7 @@ fn trigger_mode_of_the_fixed_lines_cannot_be_changed() {
 }
 
 #[test]
-fn saved_pair_goes_on_where_it_was() {
+fn restored_pair_continues_from_the_saved_state() {
     let mut pic = pic(0);
     pic.pulse(Line::Serial);
     pic.acknowledge();

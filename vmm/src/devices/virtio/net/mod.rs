@@ -1,12 +1,13 @@
 //! virtio-net (virtio 1.2, section 5.1): one receive and one transmit queue, no offloads.
 //!
-//! Transmit queue: a kick is handled to its end, each frame is gathered into one buffer and handed
-//! to the door, and the used ring is complete before the guest runs again. Receive queue: a frame
-//! enters when an input says so. The driver need not kick it when it adds buffers, because whoever
-//! has a frame looks into the queue; only once it has run empty is a kick asked for.
+//! Transmit queue: a kick is handled completely before the guest runs again. Each frame is gathered into
+//! one buffer and passed to the boundary, and the used ring is updated.
 //!
-//! The count of frames that one kick sends is bounded by the queue size, their bytes by
-//! [`FRAME_MAX`].
+//! Receive queue: a frame enters when an input delivers it. The driver need not kick when it adds
+//! buffers, because the queue is examined whenever a frame is available. A kick is requested only after
+//! the queue has run empty.
+//!
+//! One kick sends at most as many frames as the queue has entries, each of at most [`FRAME_MAX`] bytes.
 
 mod state;
 #[cfg(test)]
@@ -28,13 +29,14 @@ use crate::devices::pci::Identity;
 use crate::irq::Line;
 use crate::mem::{GuestRam, layout};
 
-/// Longest Ethernet frame without check sequence: 1500 bytes, header, one VLAN tag.
+/// Longest Ethernet frame without check sequence: 1500 bytes, the header, one VLAN tag.
 pub const FRAME_MAX: usize = 1518;
-/// Shortest: a header.
+/// Shortest Ethernet frame: a header.
 const FRAME_MIN: usize = 14;
-/// `struct virtio_net_hdr` with `num_buffers` (section 5.1.6), always so with VERSION_1.
+/// Bytes of `struct virtio_net_hdr` with `num_buffers` (section 5.1.6), which VERSION_1 always includes.
 const HEADER_BYTES: usize = 12;
-/// Offset of `num_buffers` in it; without VIRTIO_NET_F_MRG_RXBUF it is 1 (section 5.1.6.4.1).
+/// Offset of `num_buffers` in the header. Without VIRTIO_NET_F_MRG_RXBUF the field is 1 (section
+/// 5.1.6.4.1).
 const NUM_BUFFERS: usize = 10;
 const QUEUE_SIZE: u16 = 256;
 /// Queue indices (section 5.1.2).
@@ -56,29 +58,29 @@ static IDENTITY: Identity = Identity {
     capabilities: &CAPABILITIES,
 };
 
-/// What happened, for people.
+/// Event counters, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NetCounters {
     /// Frames put into the receive queue.
     pub received: u64,
-    /// Frames that found no buffer, or no running driver.
+    /// Received frames that were dropped because there was no buffer or no running driver.
     pub no_buffer: u64,
-    /// Frames that were longer than the buffer they found.
+    /// Received frames that were dropped because they were longer than the next buffer.
     pub short_buffer: u64,
     /// Frames sent.
     pub sent: u64,
-    /// Frames the guest sent that are no Ethernet frames: too short or too long.
+    /// Frames that the guest sent and that are too short or too long for Ethernet.
     pub bad_size: u64,
 }
 
-/// The device.
+/// The network device.
 #[derive(Debug)]
 pub(crate) struct Net {
     /// `struct virtio_net_config` (section 5.1.4): MAC, then the link status.
     config: [u8; CONFIG_BYTES],
-    /// One header and frame on their way out.
+    /// Buffer for the header and the frame that are being sent.
     outgoing: Box<[u8; HEADER_BYTES + FRAME_MAX]>,
-    /// One header and frame on their way in.
+    /// Buffer for the header and the frame that are being received.
     incoming: Box<[u8; HEADER_BYTES + FRAME_MAX]>,
     counters: NetCounters,
 }
@@ -102,7 +104,8 @@ impl Net {
         std::array::from_fn(|i| self.config[i])
     }
 
-    /// Sends what the driver made available. Bounded: what appears during it waits for a kick.
+    /// Sends the frames that the driver made available. The loop is bounded; frames that the driver adds
+    /// meanwhile wait for a kick.
     fn transmit(
         &mut self,
         queue: &mut VirtQueue,
@@ -114,14 +117,14 @@ impl Net {
             let bytes = gather(access.ram, chain, queue.size(), &mut self.outgoing[..])?;
             match usize::try_from(bytes).ok().and_then(|end| self.outgoing.get(..end)) {
                 Some(packet) if packet.len() >= HEADER_BYTES + FRAME_MIN => {
-                    access.source.output(&packet[HEADER_BYTES..])?;
+                    access.boundary.output(&packet[HEADER_BYTES..])?;
                     self.counters.sent += 1;
                 }
                 Some(_) | None => self.counters.bad_size += 1,
             }
             queue.push(access.ram, head, 0)?;
         }
-        queue.want_kick(access.ram, true)?;
+        queue.set_kicks_enabled(access.ram, true)?;
         Ok(queue.needs_interrupt(access.ram)?)
     }
 
@@ -144,7 +147,7 @@ impl Net {
         };
         let head = chain.head_index();
         if room(chain.clone(), queue.size())? < end as u64 {
-            // The buffer stays for a frame that fits; the driver broke section 5.1.6.3.1.
+            // The buffer stays available for a frame that fits. The driver violated section 5.1.6.3.1.
             queue.unpop();
             self.counters.short_buffer += 1;
             return Ok(false);
@@ -153,7 +156,7 @@ impl Net {
         queue.push(ram, head, end as u32)?;
         self.counters.received += 1;
         let empty = !queue.has_available(ram);
-        queue.want_kick(ram, empty)?;
+        queue.set_kicks_enabled(ram, empty)?;
         queue.needs_interrupt(ram)
     }
 }
@@ -173,8 +176,8 @@ impl VirtioDevice for Net {
 
     fn start(&mut self, queues: &mut [VirtQueue], ram: &GuestRam) -> Result<(), QueueError> {
         let empty = !queues[RECEIVE].has_available(ram);
-        queues[RECEIVE].want_kick(ram, empty)?;
-        queues[TRANSMIT].want_kick(ram, true)
+        queues[RECEIVE].set_kicks_enabled(ram, empty)?;
+        queues[TRANSMIT].set_kicks_enabled(ram, true)
     }
 
     fn kick(
@@ -186,9 +189,9 @@ impl VirtioDevice for Net {
         if index == TRANSMIT {
             return self.transmit(&mut queues[TRANSMIT], access);
         }
-        // There are buffers now: no kick is needed until they are used up.
+        // There are buffers now, so no kick is needed until they are used up.
         let empty = !queues[RECEIVE].has_available(access.ram);
-        queues[RECEIVE].want_kick(access.ram, empty)?;
+        queues[RECEIVE].set_kicks_enabled(access.ram, empty)?;
         Ok(false)
     }
 }
@@ -198,7 +201,7 @@ impl VirtioPci<Net> {
         Self::new(Net::new(mac))
     }
 
-    /// A frame arrives; it is dropped if there is no driver or no buffer for it.
+    /// Receives a frame. It is dropped if there is no driver or no buffer for it.
     pub(crate) fn receive(&mut self, frame: &[u8], ram: &GuestRam) {
         let running =
             self.at_input(|device, queues| device.receive(frame, &mut queues[RECEIVE], ram));

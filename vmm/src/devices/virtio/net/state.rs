@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::devices::virtio::transport_pci::TransportState;
 
-/// The function and the device's identity on the LAN.
+/// State of the PCI function and the device's MAC address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetState {
     /// Transport and queues.

@@ -17,7 +17,7 @@ fn started(features: u64) -> (TestMachine, Driver) {
     (m, driver)
 }
 
-/// A header of zeros and `frame` at `address`.
+/// Writes a header of zeros and `frame` to `address`.
 fn put_packet(m: &TestMachine, address: u64, frame: &[u8]) -> u32 {
     m.write_ram(address, &[0; HEADER_BYTES]);
     m.write_ram(address + HEADER_BYTES as u64, frame);
@@ -31,7 +31,7 @@ fn transmitted_frame_leaves_without_its_header_and_the_buffer_returns() {
     let bytes = put_packet(&m, BUFFER, &frame);
     let head = driver.add(&m, TX, &[(BUFFER, bytes, 0)]);
     driver.kick(&mut m, TX);
-    assert_eq!(m.door.frames, [frame]);
+    assert_eq!(m.boundary.frames, [frame]);
     assert_eq!(driver.take_used(&m, TX), [(u32::from(head), 0)]);
     assert!(m.devices.interrupt_pending());
     assert_eq!(m.devices.acknowledge_interrupt(), Some(0x30 + NET.number()));
@@ -47,7 +47,7 @@ fn frame_in_parts_is_gathered_in_order() {
     let parts = [(BUFFER, 12, 0), (BUFFER, 0, 0), (BUFFER + 12, 33, 0), (BUFFER + 45, 67, 0)];
     driver.add(&m, TX, &parts);
     driver.kick(&mut m, TX);
-    assert_eq!(m.door.frames, [frame]);
+    assert_eq!(m.boundary.frames, [frame]);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn longest_frame_is_sent_and_one_byte_more_is_dropped() {
         driver.add(&m, TX, &[(BUFFER, bytes, 0)]);
     }
     driver.kick(&mut m, TX);
-    let sent: Vec<usize> = m.door.frames.iter().map(Vec::len).collect();
+    let sent: Vec<usize> = m.boundary.frames.iter().map(Vec::len).collect();
     assert_eq!(sent, [FRAME_MAX, FRAME_MIN]);
     assert_eq!(driver.take_used(&m, TX).len(), 4);
     assert_eq!(m.devices.counters().net.bad_size, 2);
@@ -81,7 +81,7 @@ fn received_frame_has_a_header_with_one_buffer_and_raises_the_line() {
 }
 
 #[test]
-fn reading_isr_drops_the_line_and_a_level_line_stays_until_then() {
+fn interrupt_line_stays_high_until_isr_is_read() {
     let (mut m, mut driver) = started(0);
     driver.add(&m, RX, &[(BUFFER, 2048, WRITE)]);
     m.frame(&[7; 60]);
@@ -117,7 +117,7 @@ fn frame_that_does_not_fit_leaves_the_buffer_for_one_that_does() {
 }
 
 #[test]
-fn parts_the_device_must_not_write_are_left_alone() {
+fn device_readable_parts_are_not_written() {
     let (mut m, mut driver) = started(0);
     m.write_ram(BUFFER, &[0xEE; 64]);
     driver.add(&m, RX, &[(BUFFER, 64, 0), (BUFFER + 0x1000, 2048, WRITE)]);
@@ -145,7 +145,7 @@ fn event_idx_interrupts_only_when_used_event_is_passed() {
         driver.kick(&mut m, TX);
         assert_eq!(driver.isr(&mut m), expected);
     }
-    // A batch that passes the event counts as one.
+    // A batch that passes used_event causes one interrupt.
     driver.set_used_event(&m, TX, 5);
     for _ in 0..4 {
         driver.add(&m, TX, &[(BUFFER, 100, 0)]);
@@ -155,7 +155,7 @@ fn event_idx_interrupts_only_when_used_event_is_passed() {
 }
 
 #[test]
-fn event_idx_asks_for_transmit_kicks_always_and_receive_kicks_only_when_empty() {
+fn event_idx_requests_transmit_kicks_always_and_receive_kicks_only_when_empty() {
     let (mut m, mut driver) = started(EVENT_IDX);
     assert!(driver.would_kick(&m, TX));
     assert!(driver.would_kick(&m, RX), "the queue is empty");
@@ -212,9 +212,9 @@ fn configuration_is_mac_and_link_up_and_cannot_be_written() {
 }
 
 #[test]
-fn broken_chains_need_a_reset_and_the_driver_is_told() {
-    // (descriptor 0, descriptor 1): a loop; a next beyond the table; memory that is not there;
-    // lengths that add up to more than 4 GiB.
+fn broken_chains_need_a_reset_and_interrupt_the_driver() {
+    // (descriptor 0, descriptor 1): a loop; a "next" beyond the table; memory outside RAM; lengths that
+    // add up to more than 4 GiB.
     let outside = RAM_BYTES as u64;
     let cases = [
         [(BUFFER, 64, NEXT, 1), (BUFFER, 64, NEXT, 0)],
@@ -231,8 +231,8 @@ fn broken_chains_need_a_reset_and_the_driver_is_told() {
         driver.kick(&mut m, TX);
         assert_eq!(driver.status(&mut m), RUNNING | NEEDS_RESET, "case {case}");
         assert_eq!(driver.isr(&mut m), 2, "case {case}");
-        assert!(m.door.frames.is_empty(), "case {case}");
-        // It touches nothing until the reset, and works after it.
+        assert!(m.boundary.frames.is_empty(), "case {case}");
+        // The device accesses no queue until the reset, and works after it.
         driver.kick(&mut m, TX);
         m.frame(&[1; 60]);
         assert_eq!(driver.isr(&mut m), 0, "case {case}");
@@ -240,13 +240,13 @@ fn broken_chains_need_a_reset_and_the_driver_is_told() {
         let mut driver = Driver::start(&mut m, NET_DEVICE, VERSION_1, 2, 8);
         driver.add(&m, TX, &[(BUFFER, 100, 0)]);
         driver.kick(&mut m, TX);
-        assert_eq!(m.door.frames.len(), 1, "case {case}");
+        assert_eq!(m.boundary.frames.len(), 1, "case {case}");
     }
 }
 
 #[test]
 fn chain_with_more_parts_than_the_queue_has_entries_is_broken() {
-    // Only an indirect table, which was not negotiated, can be that long.
+    // Only an indirect table can be that long, and it was not negotiated.
     const INDIRECT: u16 = 4;
     for (parts, status) in [(8u16, RUNNING), (9, RUNNING | NEEDS_RESET)] {
         let (mut m, mut driver) = started(0);
@@ -274,7 +274,7 @@ fn ring_indices_out_of_range_need_a_reset() {
     driver.kick(&mut m, TX);
     assert_eq!(driver.status(&mut m), RUNNING | NEEDS_RESET);
     assert_eq!(m.devices.counters().net_transport.broken_rings, 1);
-    // A head beyond the table, met by a frame.
+    // A head beyond the table, which a received frame uses.
     let (mut m, mut driver) = started(0);
     driver.make_available(&m, RX, 8);
     m.frame(&[1; 60]);
@@ -283,7 +283,7 @@ fn ring_indices_out_of_range_need_a_reset() {
 }
 
 #[test]
-fn used_ring_over_the_available_ring_ends_anyway() {
+fn used_ring_over_the_available_ring_terminates() {
     let mut m = TestMachine::new();
     let mut driver = Driver::negotiate(&mut m, NET_DEVICE, VERSION_1);
     driver.set_up_queue(&mut m, RX);
@@ -296,11 +296,11 @@ fn used_ring_over_the_available_ring_ends_anyway() {
     driver.set_status(&mut m, RUNNING);
     driver.add(&m, TX, &[(BUFFER, 100, 0)]);
     driver.kick(&mut m, TX);
-    assert!(m.door.frames.len() <= 8);
+    assert!(m.boundary.frames.len() <= 8);
 }
 
 #[test]
-fn saved_device_goes_on_where_it_was() {
+fn restored_device_continues_from_the_saved_state() {
     let (mut m, mut driver) = started(EVENT_IDX);
     for _ in 0..3 {
         driver.add(&m, RX, &[(BUFFER, 2048, WRITE)]);
@@ -318,7 +318,7 @@ fn saved_device_goes_on_where_it_was() {
     driver.kick(&mut m, TX);
     assert_eq!(driver.take_used(&m, RX).len(), 1);
     assert_eq!(driver.take_used(&m, TX).len(), 4);
-    assert_eq!(m.door.frames.len(), 4);
+    assert_eq!(m.boundary.frames.len(), 4);
     assert_eq!(driver.isr(&mut m), 1);
     let mut mac = [0; 4];
     m.read_memory(driver.window + 0x2000, &mut mac);

@@ -1,8 +1,8 @@
-//! virtio-rng (virtio 1.2, section 5.4): entropy is logged input, so it comes through the door.
+//! virtio-rng (virtio 1.2, section 5.4). Entropy is a logged input, so it comes from the boundary.
 //!
-//! One kick draws at most [`KICK_BYTES_MAX`] bytes: the queue has few entries, and of each request
-//! at most [`REQUEST_BYTES_MAX`] bytes are filled ("it MAY use less than the entire buffer length",
-//! section 5.4.6.1).
+//! One kick reads at most [`KICK_BYTES_MAX`] bytes: the queue has few entries, and at most
+//! [`REQUEST_BYTES_MAX`] bytes of each request are filled ("it MAY use less than the entire buffer
+//! length", section 5.4.6.1).
 
 mod state;
 #[cfg(test)]
@@ -23,9 +23,9 @@ use crate::devices::pci::{Identity, WINDOW_BYTES};
 use crate::irq::Line;
 use crate::mem::{GuestRam, layout};
 
-/// Most bytes of one request.
+/// Most bytes filled per request.
 pub const REQUEST_BYTES_MAX: usize = 512;
-/// Most bytes of one kick.
+/// Most bytes filled per kick.
 pub const KICK_BYTES_MAX: usize = 4096;
 const QUEUE_SIZE: u16 = 8;
 const _: () = assert!(QUEUE_SIZE as usize * REQUEST_BYTES_MAX <= KICK_BYTES_MAX);
@@ -36,7 +36,7 @@ static IDENTITY: Identity = Identity {
     vendor: 0x1AF4,
     device: 0x1044,
     revision: 1,
-    // No class fits; the value that QEMU gives this device (PCI_CLASS_OTHERS).
+    // No class fits. This is the value that QEMU gives this device (PCI_CLASS_OTHERS).
     class: 0x00FF,
     subsystem: 0x1044_1AF4,
     interrupt_line: Some(Line::Rng.number()),
@@ -44,16 +44,16 @@ static IDENTITY: Identity = Identity {
     capabilities: &CAPABILITIES,
 };
 
-/// What happened, for people.
+/// Event counters, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RngCounters {
     /// Requests answered.
     pub requests: u64,
-    /// Bytes drawn.
+    /// Bytes of entropy delivered.
     pub bytes: u64,
 }
 
-/// The device.
+/// The entropy device.
 #[derive(Debug, Default)]
 pub(crate) struct Rng {
     counters: RngCounters,
@@ -70,7 +70,7 @@ impl VirtioDevice for Rng {
     }
 
     fn start(&mut self, queues: &mut [VirtQueue], ram: &GuestRam) -> Result<(), QueueError> {
-        queues[0].want_kick(ram, true)
+        queues[0].set_kicks_enabled(ram, true)
     }
 
     fn kick(
@@ -88,14 +88,14 @@ impl VirtioDevice for Rng {
             let bytes = usize::try_from(room).unwrap_or(usize::MAX).min(REQUEST_BYTES_MAX);
             let drawn = &mut drawn[..bytes];
             if !drawn.is_empty() {
-                access.source.entropy(drawn)?;
+                access.boundary.entropy(drawn)?;
             }
             scatter(access.ram, chain, queue.size(), drawn)?;
             queue.push(access.ram, head, bytes as u32)?;
             self.counters.requests += 1;
             self.counters.bytes += bytes as u64;
         }
-        queue.want_kick(access.ram, true)?;
+        queue.set_kicks_enabled(access.ram, true)?;
         Ok(queue.needs_interrupt(access.ram)?)
     }
 }

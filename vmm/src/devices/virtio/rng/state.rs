@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::devices::virtio::transport_pci::TransportState;
 
-/// The function; the device itself remembers nothing.
+/// State of the PCI function; the device itself has no state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RngState {
     /// Transport and queue.

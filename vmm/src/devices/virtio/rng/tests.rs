@@ -21,7 +21,7 @@ fn request_is_filled_and_interrupts_through_the_slave() {
     assert_eq!(driver.take_used(&m, 0), [(u32::from(head), 8)]);
     assert_eq!(m.read_ram::<5>(BUFFER), [1, 2, 3, 4, 5]);
     assert_eq!(m.read_ram::<4>(BUFFER + 0x100), [6, 7, 8, 0]);
-    assert_eq!(m.door.entropy, [8]);
+    assert_eq!(m.boundary.entropy, [8]);
     assert_eq!(m.devices.acknowledge_interrupt(), Some(0x38 + 3));
     assert_eq!(driver.isr(&mut m), 1);
     m.out8(0xA0, 0x20);
@@ -30,7 +30,7 @@ fn request_is_filled_and_interrupts_through_the_slave() {
 }
 
 #[test]
-fn one_kick_draws_no_more_than_its_bound() {
+fn kick_reads_no_more_entropy_than_its_bound() {
     let (mut m, mut driver) = started();
     for _ in 0..QUEUE_SIZE {
         driver.add(&m, 0, &[(BUFFER, 0x1_0000, WRITE)]);
@@ -39,32 +39,32 @@ fn one_kick_draws_no_more_than_its_bound() {
     let used = driver.take_used(&m, 0);
     assert_eq!(used.len(), usize::from(QUEUE_SIZE));
     assert!(used.iter().all(|(_, bytes)| *bytes == REQUEST_BYTES_MAX as u32));
-    assert!(m.door.entropy.iter().sum::<usize>() <= KICK_BYTES_MAX);
+    assert!(m.boundary.entropy.iter().sum::<usize>() <= KICK_BYTES_MAX);
 }
 
 #[test]
-fn request_without_room_draws_nothing() {
+fn request_without_writable_bytes_reads_no_entropy() {
     let (mut m, mut driver) = started();
     driver.add(&m, 0, &[(BUFFER, 64, 0)]);
     driver.kick(&mut m, 0);
-    assert!(m.door.entropy.is_empty());
+    assert!(m.boundary.entropy.is_empty());
     assert_eq!(driver.take_used(&m, 0), [(0, 0)]);
 }
 
 #[test]
-fn broken_chain_draws_nothing_and_needs_a_reset() {
+fn broken_chain_reads_no_entropy_and_needs_a_reset() {
     let (mut m, mut driver) = started();
     driver.write_descriptor(&m, 0, 0, (BUFFER, 64, WRITE | NEXT, 0));
     driver.make_available(&m, 0, 0);
     driver.kick(&mut m, 0);
-    assert!(m.door.entropy.is_empty());
+    assert!(m.boundary.entropy.is_empty());
     assert_eq!(driver.status(&mut m), RUNNING | NEEDS_RESET);
 }
 
 #[test]
-fn door_that_fails_fails_the_exit() {
+fn boundary_error_fails_the_exit() {
     let (mut m, mut driver) = started();
     driver.add(&m, 0, &[(BUFFER, 64, WRITE)]);
-    m.door.entropy_fails = true;
+    m.boundary.entropy_fails = true;
     assert!(m.try_write_memory(driver.window + 0x3000, &[0, 0]).is_err());
 }
