@@ -49,17 +49,17 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `config`, `role`, `event`, `step`, `stats` | configuration, states, events, answers to the machine, counters |
+//! | `config`, `role`, `event`, `step`, `stats` | configuration, states, events, answers, counters |
 //! | `engine` | the [`Replica`]: frames, timeouts and channel events |
 //! | `primary` | a backup attaches, receives the memory, is lost |
 //! | `backup` | a primary is met, its memory arrives, it is lost |
 //! | `takeover` | answers of the witness; going live |
 //! | `commit` | output commit: which frame may leave now |
-//! | `segment` | deterministic segments: the log position that releases an output; replay-out after a takeover |
+//! | `segment` | deterministic segments: an output's `release_at`; replay-out after a takeover |
 //! | `boundary` | the machine's questions, each answered from the world or from the log |
 //! | `recording`, `following` | the answers on a primary and on a backup |
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
-//! | `claim`, `guard`, `mutant` | a claim in progress; reasons for ignoring an input; planted bugs for tests |
+//! | `claim`, `guard`, `mutant` | a claim in progress; reasons to ignore an input; planted bugs |
 
 mod backup;
 mod boundary;

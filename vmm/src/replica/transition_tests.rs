@@ -331,7 +331,7 @@ fn page_delta_on_wrong_base_is_divergence() {
         pair.write(page);
         assert_eq!(pair.hosts[1].next_region(pair.now), Step::Ready(NextRegion::Apply));
         assert_eq!(pair.hosts[1].take_checkpoint().pages[0].bytes.as_deref(), Some(&page));
-        // The backup's base of the next delta differs in one bit, outside of the bytes that the delta changes.
+        // The backup's base of the next delta differs in one bit, outside of the bytes that change.
         let mut base = page;
         base[4000] ^= u8::from(is_wrong);
         let _not_sent = pair.hosts[1].cache.encode(0, &base);
