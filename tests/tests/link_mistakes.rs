@@ -202,7 +202,7 @@ fn ends_with_other_keys_do_not_meet() {
     let [ours, theirs] = ["key", "other"].map(|name| wire.path(name).to_str().unwrap().to_string());
     key_file::create(Path::new(&theirs)).unwrap();
     for finished in strangers(&wire, [&["--key", &ours], &["--key", &theirs]]) {
-        finished.failure(12, "somebody there has another key: compare the key files");
+        finished.failure(12, "the peer uses another key: compare the key files");
     }
 }
 

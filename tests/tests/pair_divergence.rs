@@ -38,5 +38,5 @@ fn broken_memory_of_a_backup_is_noticed_and_healed() {
     backup.wait_for_role("following");
     assert_eq!(primary.state().term, 1, "nobody had to be asked");
     let words = backup.words().join("\n");
-    assert!(words.contains("this VM is not what the primary's is"), "{words}");
+    assert!(words.contains("this VM diverged from the primary's"), "{words}");
 }

@@ -41,7 +41,7 @@ fn thawed_primary_says_nothing_more_and_ends() {
         let ended = primary.end();
         assert_eq!(ended.code, Some(14), "{ended:?}");
         let last = ended.words.last().expect("it says why");
-        assert!(last.contains("the other host went on with the VM in term 2"), "{ended:?}");
+        assert!(last.contains("the other host took over the VM in term 2"), "{ended:?}");
         clients.are_served();
         assert_eq!(rig.vm_port().as_deref(), Some(Host::B.port()));
     });

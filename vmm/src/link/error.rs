@@ -1,23 +1,25 @@
-//! What can be wrong with a logging channel before its first frame.
+//! Errors of opening a logging channel.
 
 use super::key_file::KeyFileError;
 use logchan::channel::ConfigError;
 use netpath::PortError;
 
-/// Why a link was not opened.
+/// Why a link could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The interface, or the right to use it.
+    /// The interface can't be used, or this process may not use it.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// The key.
+    /// The key file can't be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// Values that do not go together.
+    /// The configuration is invalid.
     #[error("logging channel: {0}")]
     Config(#[from] ConfigError),
-    /// The peer's address is the interface's own.
-    #[error("{mac} is the address of {interface} itself: give the MAC address of the other host's")]
+    /// The peer's address is the interface's own address.
+    #[error(
+        "{mac} is the address of {interface} itself: give the MAC address of the other host's interface"
+    )]
     OwnAddress {
         /// The interface.
         interface: String,

@@ -1,4 +1,4 @@
-//! The pre-shared key on disk: 64 hex digits in a file that nobody else can read.
+//! The pre-shared key on disk: 64 hex digits in a file that only its owner can read.
 
 use crate::kvm::entropy;
 use logchan::handshake::{KeyError, PresharedKey};
@@ -9,80 +9,85 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// A key file is two digits for each byte and perhaps a line feed; what is longer than this is none.
+/// Largest file that is read, bytes. A key file has two digits for each byte and perhaps a line feed.
 const FILE_BYTES_MAX: usize = 256;
 
 /// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// Why a file is not a usable key. No message shows any of the key.
+/// Why a key file can't be used. No message contains any part of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// No such file.
+    /// The file does not exist.
     #[error("key file {0} does not exist: make it with 'understudy key {0}' and copy it to the other host", path.display())]
     Missing {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
-    /// There is one already.
+    /// The file to create exists already.
     #[error("{} exists: a key is not overwritten, choose another name or remove it", path.display())]
     Exists {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
-    /// Others may read or change it.
+    /// Other users may read or change the file.
     #[error("key file {0} has mode {mode:04o}, so others can use it: 'chmod 600 {0}'", path.display())]
     Mode {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody else's.
+    /// The file belongs to another user.
     #[error("key file {0} belongs to user {owner}: 'chown {user} {0}'", path.display())]
     Owner {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner's user ID.
         owner: u32,
-        /// Who we are.
+        /// This process's user ID.
         user: u32,
     },
-    /// Not a file, or far too long for one.
-    #[error("{} is not a key file: it holds something else than 64 hex digits", path.display())]
+    /// Not a regular file, not text, or far too long.
+    #[error("{} is not a key file: it must contain 64 hex digits", path.display())]
     NotAKey {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
-    /// The text in it.
+    /// The text is not a key.
     #[error("key file {}: {source}", path.display())]
     Text {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the text.
         source: KeyError,
     },
-    /// What the kernel said.
+    /// The file can't be read or written.
     #[error("key file {}: {source}", path.display())]
     Io {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// The error.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Reads the key in `path`: a regular file of this process's user (or of root), which nobody else may read or write.
+/// Reads the key in `path`. It must be a regular file that belongs to this process's user or to root, and
+/// that no other user may read or write.
+///
+/// # Errors
+///
+/// Returns an error if the file can't be read, its owner or mode is wrong, or its text is not a key.
 pub fn read(path: &Path) -> Result<PresharedKey, KeyFileError> {
     let path = || path.to_path_buf();
     let io = |source| KeyFileError::Io { path: path(), source };
-    // Non-blocking, so that a FIFO is refused and not waited for.
+    // Non-blocking: opening a FIFO must not wait for a writer. It is refused below.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path());
     let mut file = file.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => KeyFileError::Missing { path: path() },
         _ => io(source),
     })?;
-    // Of the file that is open, not of the name, which may come to name another.
+    // Checks the open file, not the path: the path could be replaced after the check.
     let metadata = file.metadata().map_err(io)?;
     if !metadata.is_file() {
         return Err(KeyFileError::NotAKey { path: path() });
@@ -105,7 +110,11 @@ pub fn read(path: &Path) -> Result<PresharedKey, KeyFileError> {
     PresharedKey::from_hex(text).map_err(|source| KeyFileError::Text { path: path(), source })
 }
 
-/// Makes a new key in `path`, with mode 0600.
+/// Creates a key file with a new random key at `path`, with mode 0600.
+///
+/// # Errors
+///
+/// Returns an error if the file exists or can't be written.
 pub fn create(path: &Path) -> Result<(), KeyFileError> {
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_path_buf() },
@@ -121,13 +130,13 @@ pub fn create(path: &Path) -> Result<(), KeyFileError> {
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
     file.write_all(&text[..]).and_then(|()| file.sync_all()).map_err(|error| {
-        // Half a key is none, and would be in the way of the next attempt.
+        // A partly written file is not a key, and would make the next attempt fail.
         let _ = std::fs::remove_file(path);
         io(error)
     })
 }
 
-/// Reads until the end or until `bytes` is full.
+/// Reads until the end of the file or until `bytes` is full, and returns the number of bytes.
 fn read_up_to(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while length < bytes.len() {
@@ -154,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn made_key_is_private_read_back_and_never_overwritten() {
+    fn create_makes_private_key_that_reads_back_and_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         assert!(message(&path).contains("understudy key"));
@@ -170,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_others_can_use_is_refused() {
+    fn read_key_with_wrong_mode_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         create(&path).unwrap();
@@ -184,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_hold_no_key_are_named_without_what_they_hold() {
+    fn read_invalid_file_error_names_file_but_not_its_contents() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         let zeros = "0".repeat(64);

@@ -9,33 +9,36 @@ use logchan::handshake::{LinkStats, Security};
 use logchan::time::Time;
 use netpath::{LinkState, MacAddr, PacketPort, PacketStats, PortError, Wake};
 
-/// What was counted since the link was opened, but for the channel's own numbers
-/// ([`Channel::stats`]).
+/// Counters since the link was opened, without the channel's own counters ([`Channel::stats`]).
 #[derive(Clone, Copy, Debug)]
 pub struct LinkReport {
-    /// The port.
+    /// Counters of the port.
     pub port: PacketStats,
-    /// Handshakes and seals.
+    /// Counters of handshakes and seals.
     pub link: LinkStats,
-    /// Frames to us from other stations than the peer.
+    /// Frames to this host from other stations than the peer.
     pub other_senders: u64,
-    /// No frame passes, as far as this host can tell.
+    /// The interface is not up, so no frame can pass.
     pub is_down: bool,
 }
 
-/// One host's end of the logging channel on its wire, with nothing on top of it. One thread owns it.
+/// One host's end of the logging channel: an endpoint on a wire, without a replica. One thread owns it.
 ///
-/// A driver's turn: [`receive`](Self::receive), [`poll_event`](Self::poll_event) until `None`, what
-/// the channel received, what is to be appended, [`transmit`](Self::transmit),
-/// [`wait`](Self::wait).
+/// The driver repeats these steps: call [`receive`](Self::receive); call
+/// [`poll_event`](Self::poll_event) until `None`; read what the channel received, and append what is to be
+/// sent; call [`transmit`](Self::transmit); call [`wait`](Self::wait).
 pub struct LogLink {
     wire: Wire,
     endpoint: Endpoint,
 }
 
 impl LogLink {
-    /// Opens the interface and begins to ask for the peer. Frames are as long as its MTU allows,
-    /// whatever the settings say.
+    /// Opens the interface and starts the handshake with the peer. The frame size is the interface's MTU,
+    /// whatever `settings` says.
+    ///
+    /// # Errors
+    ///
+    /// The interface can't be used, or the settings are invalid.
     pub fn open(
         options: &LinkOptions,
         mut settings: Settings,
@@ -47,74 +50,98 @@ impl LogLink {
         Ok(LogLink { wire, endpoint })
     }
 
-    /// As [`Wire::receive`].
+    /// See [`Wire::receive`].
+    ///
+    /// # Errors
+    ///
+    /// Errors of the port.
     pub fn receive(&mut self) -> Result<bool, PortError> {
         self.wire.receive(&mut self.endpoint)
     }
 
-    /// As [`Wire::transmit`].
+    /// See [`Wire::transmit`].
+    ///
+    /// # Errors
+    ///
+    /// Errors of the port.
     pub fn transmit(&mut self) -> Result<bool, PortError> {
         self.wire.transmit(&mut self.endpoint)
     }
 
-    /// As [`Wire::transmit_at`].
+    /// See [`Wire::transmit_at`].
+    ///
+    /// # Errors
+    ///
+    /// Errors of the port.
     pub fn transmit_at(&mut self, now: Time) -> Result<bool, PortError> {
         self.wire.transmit_at(&mut self.endpoint, now)
     }
 
-    /// As [`Wire::wait`].
+    /// See [`Wire::wait`].
+    ///
+    /// # Errors
+    ///
+    /// Errors of the port.
     pub fn wait(&mut self, until: Option<Time>) -> Result<Wake, PortError> {
         self.wire.wait(&mut self.endpoint, until)
     }
 
-    /// The next thing that happened.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<EndpointEvent> {
         self.endpoint.poll_event()
     }
 
-    /// The channel to the peer that was met; it may be over.
+    /// Returns the channel to the peer that was met. It may be closed.
     pub fn channel(&self) -> Option<&Channel> {
         self.endpoint.channel()
     }
 
-    /// The channel, to append to and to read from.
+    /// Returns the channel, to append to it and to read from it.
     pub fn channel_mut(&mut self) -> Option<&mut Channel> {
         self.endpoint.channel_mut()
     }
 
-    /// The endpoint, to ask it.
+    /// Returns the endpoint, for queries.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Gives up the channel and asks for a peer anew: [`Endpoint::renew`].
+    /// Drops the channel and starts a new handshake: [`Endpoint::renew`].
+    ///
+    /// # Errors
+    ///
+    /// The settings are invalid.
     pub fn renew(&mut self, mut settings: Settings) -> Result<(), LinkError> {
         settings.frame_bytes_max = self.endpoint.settings().frame_bytes_max;
         Ok(self.endpoint.renew(now(), settings)?)
     }
 
-    /// The address of the other host's interface.
+    /// Returns the MAC address of the other host's interface.
     pub fn peer(&self) -> MacAddr {
         self.wire.peer()
     }
 
-    /// What was counted. A system call or two.
+    /// Returns the counters. Costs one or two system calls.
     pub fn report(&mut self) -> LinkReport {
         self.wire.report(self.endpoint.link_stats())
     }
 
-    /// The port, to ask it.
+    /// Returns the port, for queries.
     pub fn port(&self) -> &PacketPort {
         self.wire.port()
     }
 
-    /// The next change of the interface's state.
+    /// Returns the next change of the interface's state.
     pub fn next_link_event(&mut self) -> Option<LinkState> {
         self.wire.port_mut().next_link_event()
     }
 }
 
-/// The system's randomness, for handshakes.
+/// Fills `bytes` with the kernel's randomness, for handshakes.
+///
+/// # Panics
+///
+/// Panics if getrandom(2) fails.
 pub fn system_entropy(bytes: &mut [u8]) {
     entropy::fill(bytes).expect("getrandom gives bytes once the system has booted");
 }

@@ -1,12 +1,12 @@
 //! The logging channel on a wire: the pure [`Endpoint`](logchan::endpoint::Endpoint) with a packet
 //! port, a clock and the system's randomness.
 //!
-//! - `wire`: [`Wire`], frames of one peer
-//! - `log_link`: [`LogLink`], an endpoint on a wire and nothing else
+//! - `wire`: [`Wire`], a packet port to one peer
+//! - `log_link`: [`LogLink`], an endpoint on a wire, without a replica
 //! - [`key_file`]: the pre-shared key on disk
-//! - [`timing`]: all times of a channel, from its silence timeout
-//! - [`diagnosis`]: why nobody was met, in words
-//! - [`error`]: what can be wrong before the first frame
+//! - [`timing`]: all times of a channel, derived from its silence timeout
+//! - [`diagnosis`]: the likeliest reason why no peer was met
+//! - [`error`]: errors of opening a link
 
 pub mod diagnosis;
 pub mod error;

@@ -1,28 +1,28 @@
-//! The times of a channel, from the one that a user chooses.
+//! The times of a channel, derived from the silence timeout that the user chooses.
 
 use logchan::channel::Timing;
 use logchan::time::Duration;
 
-/// The shortest silence timeout in milliseconds: a heartbeat is then one millisecond, which a
-/// blocked thread on a virtual host, tens of microseconds late, can still keep.
+/// Shortest silence timeout, milliseconds. The heartbeat interval is then one millisecond. A blocked thread
+/// on a virtual host wakes tens of microseconds late, and still keeps that interval.
 pub const SILENCE_MS_MIN: u64 = 10;
 
-/// The longest.
+/// Longest silence timeout, milliseconds.
 pub const SILENCE_MS_MAX: u64 = 60_000;
 
-/// The default of both ends.
+/// Default silence timeout, milliseconds.
 pub const SILENCE_MS_DEFAULT: u64 = 100;
 
-/// Longest pause until something is sent again: a link that comes back is used at once, however
-/// patient the ends are with each other.
+/// Longest retransmission timeout. With a long silence timeout it still lets a link that comes back be used
+/// at once.
 const RETRANSMIT_MAX: Duration = Duration::from_millis(100);
 
-/// The times that go with a silence timeout: ten heartbeats, a lease of eight tenths, a margin of
-/// one. Both ends must be given the same timeout.
+/// Returns the times for a silence timeout: a heartbeat every tenth of it, a lease of eight tenths and a
+/// lease margin of one tenth. Both hosts must use the same timeout.
 ///
 /// # Panics
 ///
-/// When `silence_ms` is not between [`SILENCE_MS_MIN`] and [`SILENCE_MS_MAX`].
+/// Panics if `silence_ms` is not between [`SILENCE_MS_MIN`] and [`SILENCE_MS_MAX`].
 pub fn timing(silence_ms: u64) -> Timing {
     assert!((SILENCE_MS_MIN..=SILENCE_MS_MAX).contains(&silence_ms), "{silence_ms} ms");
     let tenth = Duration::from_micros(silence_ms * 100);
@@ -34,7 +34,7 @@ pub fn timing(silence_ms: u64) -> Timing {
         retransmit_max: (tenth * 2).min(RETRANSMIT_MAX),
         ..Timing::DEFAULT
     };
-    timing.check().expect("fixed shares of any timeout go together");
+    timing.check().expect("fixed fractions of any silence timeout are consistent");
     timing
 }
 
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_of_every_timeout_go_together_and_the_default_is_the_channel_s() {
+    fn timing_of_every_timeout_is_consistent_and_default_is_the_channels() {
         for silence_ms in SILENCE_MS_MIN..=SILENCE_MS_MAX {
             let timing = timing(silence_ms);
             assert_eq!(timing.silence, Duration::from_millis(silence_ms));
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn different_timeouts_have_different_fingerprints() {
+    fn fingerprint_of_different_timeouts_differs() {
         assert_ne!(timing(100).fingerprint(), timing(101).fingerprint());
     }
 }

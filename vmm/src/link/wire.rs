@@ -1,4 +1,4 @@
-//! [`Wire`]: frames between a packet port and whoever makes and takes them.
+//! [`Wire`]: moves frames between a packet port and a [`Transport`].
 
 use super::LinkReport;
 use super::error::LinkError;
@@ -17,59 +17,60 @@ use netpath::{
 };
 use std::time::Duration;
 
-// A peer that does not run for a while loses nothing, with room for frames that carry no lane.
+// The receive ring holds all frames that can be in flight, plus 32 that carry no lane. So a peer that is
+// stopped for a while loses no frame.
 const _: () = assert!(IN_FLIGHT_FRAMES_BOTH + 32 <= netpath::RECEIVE_FRAMES);
 
-/// Bytes of an Ethernet header.
+/// Size of an Ethernet header, bytes.
 const HEADER_BYTES: usize = FRAME_MIN;
 
-/// Where the source address is in it.
+/// Position of the source address in the Ethernet header.
 const SOURCE: std::ops::Range<usize> = 6..12;
 
-/// Frames taken in before something is sent: a flood must not keep us from answering.
-const FRAMES_PER_TURN: usize = 64;
+/// Frames received before this host sends again: a flood must not keep it from answering.
+const FRAMES_PER_RECEIVE: usize = 64;
 
-/// Bulk frames handed to the kernel in one go. More of them save system calls (each costs about as
-/// much as half a frame); all of them are in front of whatever is appended meanwhile.
-const BULK_FRAMES_PER_TURN: u64 = 4;
+/// Bulk frames given to the kernel per transmit. More of them would save system calls (each costs about as
+/// much as half a frame), but every one of them is queued in front of log that is appended meanwhile.
+const BULK_FRAMES_PER_TRANSMIT: u64 = 4;
 
-/// Bytes below us, as the kernel accounts for them, from which on no bulk is added: five full frames, and
-/// there may be a turn's more. A log entry waits for them, some 100 us on a link of 1 Gbit/s. Fewer would
-/// let a NIC run dry that reports what it has sent only now and then.
+/// Unsent bytes in the kernel, by its own accounting, from which on no bulk frames are added: five full
+/// frames. The bulk frames of one transmit may come on top. A log entry waits for these bytes, some 100 us
+/// on a link of 1 Gbit/s. With fewer, a NIC that reports completions only now and then could run idle.
 pub const UNSENT_BYTES_MAX: u32 = 12 << 10;
 
-/// How soon a wait should end to look whether the queue below has run low: within the time in which
-/// 1 Gbit/s sends two full frames.
-const UNSENT_LOOK_EVERY: time::Duration = time::Duration::from_micros(20);
+/// Interval at which a wait ends to check the kernel's queue while bulk frames are held back: the time in
+/// which 1 Gbit/s sends two full frames.
+const UNSENT_POLL_INTERVAL: time::Duration = time::Duration::from_micros(20);
 
-/// Which wire, and who is at its other end.
+/// Options of a wire.
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
-    /// The interface.
+    /// Name of the interface.
     pub interface: String,
-    /// The address of the other host's interface.
+    /// MAC address of the other host's interface.
     pub peer: MacAddr,
     /// How to wait for frames.
     pub wait: WaitPolicy,
-    /// How to receive.
+    /// How to receive frames.
     pub receive: ReceivePath,
 }
 
-/// Who sends and receives over a wire.
+/// Sends and receives frames over a wire.
 pub trait Transport {
-    /// Takes in a frame, its Ethernet header removed; whether it was a sign of the peer's life.
+    /// Handles a frame without its Ethernet header. Returns whether it proves that the peer is alive.
     fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> bool;
-    /// The signs of life that were handled before were there at `now`: [`Channel::heard_by`].
+    /// The frames that were handled before had arrived by `now`: [`Channel::heard_by`].
     fn heard_by(&mut self, now: Time);
-    /// Does what is due.
+    /// Handles everything that is due at `now`.
     fn handle_timeout(&mut self, now: Time);
-    /// When something is due next.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) must be called next.
     fn poll_timeout(&self) -> Option<Time>;
-    /// Writes the next frame to the front of `out`; its length.
+    /// Writes the next frame to the front of `out` and returns its length.
     fn poll_transmit(&mut self, now: Time, out: &mut [u8]) -> Option<usize>;
-    /// The same without bulk.
+    /// Does the same as [`poll_transmit`](Self::poll_transmit), but writes no bulk frames.
     fn poll_transmit_log(&mut self, now: Time, out: &mut [u8]) -> Option<usize>;
-    /// The channel, which knows what kind of frames it sent.
+    /// Returns the channel, which knows the kinds of the frames that it sent.
     fn channel(&self) -> Option<&Channel>;
 }
 
@@ -138,18 +139,23 @@ pub struct Wire {
     port: PacketPort,
     peer: MacAddr,
     other_senders: u64,
-    /// A time just before the last wait saw a frame, if nobody had to read the clock for it.
+    /// A time shortly before the last wait saw a frame. Known without reading the clock, if the wait was
+    /// spinning when it saw the frame.
     seen_at: Option<Time>,
-    /// Frames were handled with such a time.
+    /// Frames were handled with such a time, and [`Transport::heard_by`] was not called since.
     unconfirmed: bool,
-    /// There is bulk to send, and too much of it below us already.
+    /// Bulk frames are held back because the kernel has too many unsent bytes.
     bulk_held: bool,
-    /// A frame is made here: its Ethernet header stays in front.
+    /// Buffer for an outgoing frame, with its Ethernet header in front.
     frame: Box<[u8; FRAME_MAX]>,
 }
 
 impl Wire {
     /// Opens the interface.
+    ///
+    /// # Errors
+    ///
+    /// The interface can't be used, or the peer's address is its own.
     pub fn open(options: &LinkOptions) -> Result<Wire, LinkError> {
         let LinkOptions { interface, peer, wait, receive } = options.clone();
         let port = PacketPort::open(&PacketConfig { interface, receive, wait })?;
@@ -168,31 +174,38 @@ impl Wire {
         })
     }
 
-    /// Bytes that a frame may have behind its Ethernet header.
+    /// Returns the largest payload of an Ethernet frame, bytes.
     pub fn frame_bytes_max(&self) -> usize {
         (self.port.mtu_bytes() as usize).min(FRAME_MAX - HEADER_BYTES)
     }
 
-    /// Takes in what arrived and does what is due. Log that arrived is acknowledged at once: the peer
-    /// holds an output for that, and the caller may have long work to do. Whether more frames are there:
-    /// then come again, and nothing is called late before they were seen.
+    /// Handles the frames that have arrived, and then timeouts that are due. Returns whether more frames are
+    /// there. In that case call again: timeouts are handled only after all frames were seen.
     ///
-    /// After a [wait](Self::wait) that saw a frame while it looked, this reads no clock: see `confirm`.
+    /// Received log is acknowledged at once, because the peer holds outputs until then, and the caller may
+    /// have long work to do.
+    ///
+    /// After a [wait](Self::wait) that saw a frame while it was spinning, this reads no clock: see
+    /// `confirm_heard`.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the port.
     pub fn receive(&mut self, transport: &mut impl Transport) -> Result<bool, PortError> {
-        let arrived = self.port.arrived(FRAMES_PER_TURN)?;
+        let arrived = self.port.arrived(FRAMES_PER_RECEIVE)?;
         let time = transport.channel().map_or(Time::default(), Channel::time);
         let seen_at = self.seen_at.take().filter(|seen_at| *seen_at >= time);
-        // Read when the frames are there: none of them seems to have come before it was sent.
+        // The clock is read after the frames have arrived: no frame may seem to arrive before it was sent.
         let now = seen_at.unwrap_or_else(now);
         if seen_at.is_none() {
-            self.confirm(transport, now);
+            self.confirm_heard(transport, now);
         }
         if let Some(mark) = arrived {
             self.handle_frames(transport, now, mark)?;
         }
         self.unconfirmed &= seen_at.is_some();
         let more = arrived.is_some() && self.port.has_frame();
-        // After the frames: a host that slept finds that the peer lives first.
+        // Timeouts come after the frames: a host that was stopped must first see that the peer is alive.
         if !more && transport.poll_timeout().is_some_and(|timeout| timeout <= now) {
             transport.handle_timeout(now);
         }
@@ -224,35 +237,44 @@ impl Wire {
         }
     }
 
-    /// What was received with a reading of the clock from before the frames were seen, was there at
-    /// `now`, which is one of this moment. From then on the backup's patience counts: from an earlier
-    /// time it might end too early for the primary's lease, which begins when the frame is sent. Nothing
-    /// asks for the patience between `receive` and here.
-    fn confirm(&mut self, transport: &mut impl Transport, now: Time) {
+    /// Confirms that frames which were handled with an earlier clock reading had arrived by `now`, a fresh
+    /// reading. The backup's silence timeout runs from `now`: run from the earlier time, it could end
+    /// before the primary's lease, which begins when the frame is sent. Nothing checks the silence timeout
+    /// between `receive` and this call.
+    fn confirm_heard(&mut self, transport: &mut impl Transport, now: Time) {
         if std::mem::take(&mut self.unconfirmed) {
             transport.heard_by(now);
         }
     }
 
-    /// Hands to the kernel what there is to send: all of the log, and a few frames of bulk at most.
-    /// Whether bulk is left that could be sent.
+    /// Gives the kernel all of the log to send, and a few bulk frames at most. Returns whether bulk frames
+    /// are left that could be sent.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the port.
     pub fn transmit(&mut self, transport: &mut impl Transport) -> Result<bool, PortError> {
         let now = now();
-        self.confirm(transport, now);
+        self.confirm_heard(transport, now);
         self.transmit_at(transport, now)
     }
 
-    /// The same with a reading of the clock that the caller has taken, not before anything that the
-    /// channel was told. An old one does no harm but to the lease, which is then the shorter.
+    /// Does the same as [`transmit`](Self::transmit), with the caller's clock reading. It must not be earlier
+    /// than any time that the channel was given. An old reading only shortens the lease.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the port.
     pub fn transmit_at(
         &mut self,
         transport: &mut impl Transport,
         now: Time,
     ) -> Result<bool, PortError> {
-        self.bulk_held = wants_bulk(transport) && self.port.unsent_bytes()? >= UNSENT_BYTES_MAX;
+        self.bulk_held =
+            has_bulk_to_send(transport) && self.port.unsent_bytes()? >= UNSENT_BYTES_MAX;
         let bulk_until = match self.bulk_held {
             true => bulk_frames(transport),
-            false => bulk_frames(transport) + BULK_FRAMES_PER_TURN,
+            false => bulk_frames(transport) + BULK_FRAMES_PER_TRANSMIT,
         };
         loop {
             let out = &mut self.frame[HEADER_BYTES..];
@@ -266,24 +288,27 @@ impl Wire {
             self.port.send(&self.frame[..HEADER_BYTES + length])?;
         }
         self.port.flush()?;
-        Ok(wants_bulk(transport) && !self.bulk_held)
+        Ok(has_bulk_to_send(transport) && !self.bulk_held)
     }
 
-    /// When a wait must end for the sake of this wire or of `transport`. `now` is a reading of the clock
-    /// that the caller has taken.
+    /// Returns when a wait must end for this wire or for `transport`. `now` is the caller's clock reading.
     pub fn due(&self, transport: &impl Transport, now: Time) -> Option<Time> {
-        let queue_look = self.bulk_held.then(|| now + UNSENT_LOOK_EVERY);
-        transport.poll_timeout().into_iter().chain(queue_look).min()
+        let queue_poll = self.bulk_held.then(|| now + UNSENT_POLL_INTERVAL);
+        transport.poll_timeout().into_iter().chain(queue_poll).min()
     }
 
-    /// Waits until a frame is there, `transport` has something to do, a signal came, or it is `until`.
+    /// Waits until a frame arrives, `transport` has a timeout, a signal arrives, or `until` has come.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the port.
     pub fn wait(
         &mut self,
         transport: &mut impl Transport,
         until: Option<Time>,
     ) -> Result<Wake, PortError> {
         let now = now();
-        self.confirm(transport, now);
+        self.confirm_heard(transport, now);
         let due = self.due(transport, now).into_iter().chain(until).min();
         let wake =
             self.port.wait(due.map(|due| Duration::from_nanos(due.since(now).as_nanos())))?;
@@ -292,17 +317,18 @@ impl Wire {
         Ok(wake)
     }
 
-    /// The address of the other host's interface.
+    /// Returns the MAC address of the other host's interface.
     pub fn peer(&self) -> MacAddr {
         self.peer
     }
 
-    /// Frames to us from other stations than the peer.
+    /// Returns the number of frames to this host from other stations than the peer.
     pub fn other_senders(&self) -> u64 {
         self.other_senders
     }
 
-    /// What was counted, with `link`'s part of whoever is behind the wire. A system call or two.
+    /// Returns the counters of this wire, together with `link`, the transport's counters. Costs one or two
+    /// system calls.
     pub fn report(&mut self, link: LinkStats) -> LinkReport {
         LinkReport {
             port: self.port.stats(),
@@ -312,27 +338,29 @@ impl Wire {
         }
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> &PacketPort {
         &self.port
     }
 
-    /// The port, to wait on it and to ask it.
+    /// Returns the port, to wait on it and to read its counters.
     pub fn port_mut(&mut self) -> &mut PacketPort {
         &mut self.port
     }
 }
 
-fn wants_bulk(transport: &impl Transport) -> bool {
+/// Returns whether the channel has bulk to send.
+fn has_bulk_to_send(transport: &impl Transport) -> bool {
     transport.channel().is_some_and(|channel| channel.wants_to_send(Lane::Bulk))
 }
 
-/// Bulk frames sent so far.
+/// Returns the number of bulk frames sent so far.
 fn bulk_frames(transport: &impl Transport) -> u64 {
     transport.channel().map_or(0, |channel| channel.stats().sent(FrameKind::Bulk))
 }
 
-/// The channel's clock. It runs while the host is suspended: a lease must end then, too.
+/// Reads the channel's clock, CLOCK_BOOTTIME. It runs while the host is suspended: the lease must end during
+/// that time, too.
 pub fn now() -> Time {
     Time::from_nanos(clock::boottime_ns())
 }

@@ -1,10 +1,10 @@
-//! How long checkpoints take on either host, and how many pages they have. The checkpoints that close a
-//! sync are not among them: they have the sync's pause for themselves.
+//! Durations and page counts of checkpoints, on either host. The closing checkpoint of a sync is not
+//! included: its pause is reported separately.
 //!
 //! ```text
-//! primary:  kick -> stopped, state and page list read -> pages in the channel -> the guest runs on
+//! primary:  kick -> stopped, state and page list read -> pages in the channel -> the guest continues
 //!                  |------------- capture -----------|
-//!                  |-------------------------- still --------------------------|
+//!                  |-------------------------- pause --------------------------|
 //! backup:   fetched -> pages, vCPU and devices as in the checkpoint
 //!           |------------------------ apply -----------------------|
 //! ```
@@ -12,53 +12,53 @@
 use hdrhistogram::Histogram;
 use logchan::time::{Duration, Time};
 
-/// Longest time that is told apart from longer ones, nanoseconds: a minute.
+/// Largest time that a histogram records, nanoseconds: one minute. Longer times are recorded as this.
 const LONGEST_NS: u64 = 60_000_000_000;
-/// More pages than a guest can have.
+/// Upper bound of a checkpoint's page count; no guest has so many pages.
 const PAGES_MAX: u64 = 1 << 32;
-/// Decimal digits that a value keeps.
+/// Significant decimal digits of a recorded value.
 const DIGITS: u8 = 2;
 
-/// Histograms since the process began.
+/// Histograms since the process started.
 #[derive(Debug)]
 pub(super) struct CheckpointTimes {
-    /// Until vCPU, devices and the list of changed pages were read, nanoseconds.
+    /// From the vCPU's stop until vCPU state, device state and dirty page list were read, nanoseconds.
     pub(super) capture_ns: Histogram<u64>,
-    /// Until all of it was in the channel, for which the guest stood still, nanoseconds.
-    pub(super) still_ns: Histogram<u64>,
-    /// Pages in each that was sent.
+    /// From the vCPU's stop until the whole checkpoint was in the channel, nanoseconds: the guest's pause.
+    pub(super) pause_ns: Histogram<u64>,
+    /// Pages in each checkpoint sent.
     pub(super) pages: Histogram<u64>,
-    /// Until the machine was in the state of one that came, nanoseconds.
+    /// From fetching a received checkpoint until the machine was in its state, nanoseconds.
     pub(super) apply_ns: Histogram<u64>,
     applying_since: Option<Time>,
 }
 
 impl CheckpointTimes {
-    /// None yet.
+    /// Creates empty histograms.
     pub(super) fn new() -> CheckpointTimes {
         let of = |longest| Histogram::new_with_bounds(1, longest, DIGITS).expect("sound bounds");
         CheckpointTimes {
             capture_ns: of(LONGEST_NS),
-            still_ns: of(LONGEST_NS),
+            pause_ns: of(LONGEST_NS),
             pages: of(PAGES_MAX),
             apply_ns: of(LONGEST_NS),
             applying_since: None,
         }
     }
 
-    /// One with `pages` pages was sent.
-    pub(super) fn sent(&mut self, capture: Duration, still: Duration, pages: u64) {
+    /// Records a checkpoint of `pages` pages that was sent.
+    pub(super) fn sent(&mut self, capture: Duration, pause: Duration, pages: u64) {
         self.capture_ns.saturating_record(capture.as_nanos());
-        self.still_ns.saturating_record(still.as_nanos());
+        self.pause_ns.saturating_record(pause.as_nanos());
         self.pages.saturating_record(pages);
     }
 
-    /// One is being applied from `now` on.
+    /// A received checkpoint was fetched; the machine now applies it.
     pub(super) fn fetched(&mut self, now: Time) {
         self.applying_since = Some(now);
     }
 
-    /// It is applied.
+    /// The fetched checkpoint was applied.
     pub(super) fn applied(&mut self, now: Time) {
         if let Some(since) = self.applying_since.take() {
             self.apply_ns.saturating_record(now.since(since).as_nanos());
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn applied_counts_only_what_was_fetched() {
+    fn applied_without_fetched_is_not_recorded() {
         let mut times = CheckpointTimes::new();
         times.applied(Time::from_nanos(50));
         times.fetched(Time::from_nanos(1000));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_without_pages_counts() {
+    fn sent_checkpoint_without_pages_is_recorded() {
         let mut times = CheckpointTimes::new();
         times.sent(Duration::from_micros(80), Duration::from_micros(90), 0);
         times.sent(Duration::from_micros(80), Duration::from_micros(90), 7);

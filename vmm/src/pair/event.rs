@@ -1,63 +1,64 @@
-//! The account that a process of a pair gives: what happened, when, and in which term, for people's
-//! tools and for the demonstration.
+//! The event log of a process of a pair: what happened, when, and in which term. It is read by users' tools
+//! and by the demonstration.
 //!
-//! One JSON object per line: `{"t_ns":...,"term":...,"event":"...",...}`. `t_ns` is CLOCK_BOOTTIME, so
-//! that the accounts of processes on one machine can be compared. The first is [`PairEvent::Started`];
-//! the last one of a process that stops in good order is [`PairEvent::Ended`].
+//! It consists of one JSON object per line: `{"t_ns":...,"term":...,"event":"...",...}`. `t_ns` is
+//! CLOCK_BOOTTIME, so that event logs of processes on one machine can be compared. The first record is
+//! [`PairEvent::Started`]. The last record of a process that stops in an orderly way is
+//! [`PairEvent::Ended`].
 
 use crate::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName};
 use hdrhistogram::Histogram;
 use logchan::time::{Duration, Time};
 use serde::{Deserialize, Serialize};
 
-/// Something that happened to a VM of a pair, as the source behind its machine tells it.
+/// A change that [`PairSource`](super::PairSource) reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Told by the engine.
+    /// An event of the engine.
     Replica {
-        /// What.
+        /// The event.
         event: ReplicaEvent,
-        /// When this host last gave the LAN a frame.
+        /// When this host last sent a frame to the LAN.
         spoke_at: Option<Time>,
     },
-    /// The closing checkpoint of a sync is on its way, and the guest runs again.
+    /// The closing checkpoint of a sync was sent, and the guest continues.
     SyncClosed {
-        /// How long the guest stood still for it.
+        /// How long the guest was paused for it.
         pause: Duration,
         /// Pages of the checkpoint.
         pages: u64,
     },
-    /// A peer is looked for, and nobody comes.
+    /// This host waits for a peer and has met none.
     NobodyMet {
-        /// Who is not there, and why, as far as this host can tell.
+        /// What this host waits for, and the likeliest reason why it meets no peer.
         why: String,
     },
 }
 
-/// One line of an account.
+/// One line of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairRecord {
-    /// When it was told, CLOCK_BOOTTIME in nanoseconds.
+    /// When it was written, CLOCK_BOOTTIME in nanoseconds.
     pub t_ns: u64,
-    /// The term that the process spoke in, or knew of, then.
+    /// The term at that time: the primary's, or the newest that a backup knew of.
     pub term: u64,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub event: PairEvent,
 }
 
-/// What happened.
+/// An event, with its fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum PairEvent {
-    /// The process is ready for its part.
+    /// The process is ready.
     Started {
-        /// What it is: a role's name.
+        /// Name of its role.
         role: String,
     },
     /// See [`ReplicaEvent::PeerMet`].
     PeerMet {
-        /// Names this meeting, at both ends.
+        /// Identifies the session; equal on both hosts.
         session: u64,
     },
     /// See [`Notice::NobodyMet`].
@@ -67,32 +68,32 @@ pub enum PairEvent {
     },
     /// See [`ReplicaEvent::PeerRefused`].
     PeerRefused {
-        /// Why.
+        /// The difference.
         reason: String,
     },
-    /// See [`ReplicaEvent::TermWon`]; the term is the one won.
+    /// See [`ReplicaEvent::TermWon`]; the record's term is the one won.
     TermWon,
-    /// See [`ReplicaEvent::WitnessUnreachable`]; the term is the one asked for.
+    /// See [`ReplicaEvent::WitnessUnreachable`]; the record's term is the one claimed.
     WitnessUnreachable,
     /// See [`ReplicaEvent::SyncBegun`].
     SyncBegun,
     /// See [`Notice::SyncClosed`].
     SyncClosed {
-        /// How long the guest stood still, nanoseconds.
+        /// How long the guest was paused, nanoseconds.
         pause_ns: u64,
         /// Pages of the closing checkpoint.
         pages: u64,
     },
     /// See [`ReplicaEvent::Protected`].
     Protected {
-        /// Pages copied beside running guests, over all syncs of this process.
+        /// Pages copied while guests ran (precopy), over all syncs of this process.
         pages_copied: u64,
     },
     /// See [`ReplicaEvent::BackupSilent`].
     BackupSilent {
         /// When it was last heard.
         heard_ns: u64,
-        /// When the LAN was last given a frame: the lease may have ended long before this is told.
+        /// When this host last sent a frame to the LAN. The lease may have ended long before this record.
         spoke_ns: Option<u64>,
     },
     /// See [`ReplicaEvent::BackupLeft`].
@@ -103,12 +104,12 @@ pub enum PairEvent {
     PrimarySilent {
         /// When it was last heard.
         heard_ns: u64,
-        /// Whether the whole VM is here.
+        /// This backup holds the whole VM.
         whole: bool,
     },
     /// See [`ReplicaEvent::LogFinished`].
     LogFinished,
-    /// See [`ReplicaEvent::WentLive`]; the term is the new one.
+    /// See [`ReplicaEvent::WentLive`]; the record's term is the new one.
     WentLive {
         /// Outputs that the dead primary may not have released, and that are sent again.
         sent_again: u64,
@@ -117,21 +118,21 @@ pub enum PairEvent {
     Diverged,
     /// See [`ReplicaEvent::Halted`].
     Halted {
-        /// Why.
+        /// The reason.
         why: Why,
-        /// When the LAN was last given a frame.
+        /// When this host last sent a frame to the LAN.
         spoke_ns: Option<u64>,
     },
-    /// The process ends in good order.
+    /// The process ends in an orderly way.
     Ended {
-        /// What it counted.
+        /// Its counters.
         stats: Box<ReplicaStats>,
         /// How long outputs were held.
         hold: Spread,
     },
 }
 
-/// Why it is over: [`Halt`] without its terms.
+/// Why a host's part is over: [`Halt`] without its terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
@@ -147,39 +148,39 @@ pub enum Why {
     Diverged,
 }
 
-/// A histogram in short, nanoseconds.
+/// Summary of a histogram of times, nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Values.
+    /// Number of values.
     pub count: u64,
-    /// Half of them are below.
+    /// Median.
     pub p50_ns: u64,
-    /// 99 in 100 are below.
+    /// 99th percentile.
     pub p99_ns: u64,
-    /// The largest.
+    /// Largest value.
     pub max_ns: u64,
 }
 
 impl PairRecord {
-    /// What a process ready to be `role` says first.
+    /// Returns the first record of a process that starts as `role`.
     pub fn started(now: Time, role: RoleName) -> PairRecord {
         let event = PairEvent::Started { role: role.as_str().into() };
         PairRecord { t_ns: now.as_nanos(), term: 0, event }
     }
 
-    /// `notice`, told at `now` by a process in `term` that counted `stats` so far.
+    /// Returns the record of `notice`, reported at `now` by a process in `term` with counters `stats`.
     pub fn of(now: Time, term: u64, stats: &ReplicaStats, notice: &Notice) -> PairRecord {
         let (term_named, event) = match notice {
             &Notice::SyncClosed { pause, pages } => {
                 (None, PairEvent::SyncClosed { pause_ns: pause.as_nanos(), pages })
             }
             Notice::NobodyMet { why } => (None, PairEvent::NobodyMet { why: why.clone() }),
-            &Notice::Replica { event, spoke_at } => named(&event, stats, spoke_at),
+            &Notice::Replica { event, spoke_at } => term_and_event(&event, stats, spoke_at),
         };
         PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event }
     }
 
-    /// What a process in `term` says last.
+    /// Returns the last record of a process in `term`.
     pub fn ended(
         now: Time,
         term: u64,
@@ -197,8 +198,9 @@ impl PairRecord {
     }
 }
 
-/// An event of the engine, with the term that it is about, if that is another one than the engine's.
-fn named(
+/// Converts an event of the engine. Returns the term that the event names as well; `None` if the record shall
+/// have the engine's current term.
+fn term_and_event(
     event: &ReplicaEvent,
     stats: &ReplicaStats,
     spoke_at: Option<Time>,
@@ -263,16 +265,16 @@ mod tests {
     use logchan::ids::Term;
 
     #[test]
-    fn lines_name_the_event_and_come_back_equal() {
+    fn record_serialized_names_event_and_parses_back_equal() {
         let stats = ReplicaStats { sent_again: 3, ..ReplicaStats::default() };
         let now = Time::from_nanos(12_345);
         let mut hold_ns = Histogram::new(3).unwrap();
         hold_ns.record(7).unwrap();
         let spoke_at = Some(Time::from_nanos(77));
-        let told = |event| Notice::Replica { event, spoke_at };
-        let live = told(ReplicaEvent::WentLive { term: Term(4) });
+        let notice = |event| Notice::Replica { event, spoke_at };
+        let live = notice(ReplicaEvent::WentLive { term: Term(4) });
         let closed = Notice::SyncClosed { pause: Duration::from_micros(5), pages: 9 };
-        let halted = told(ReplicaEvent::Halted(Halt::Replaced { term: Term(5) }));
+        let halted = notice(ReplicaEvent::Halted(Halt::Replaced { term: Term(5) }));
         let lines = [
             (PairRecord::started(now, RoleName::Seeking), r#""event":"started","role":"seeking""#),
             (

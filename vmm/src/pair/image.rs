@@ -1,11 +1,11 @@
-//! A checkpoint just taken, as the engine wants it.
+//! A captured checkpoint in the form that the engine sends.
 
 use crate::checkpoint::ImageView;
 use crate::mem::guest::read_page;
 use crate::replica::CheckpointImage;
 use logchan::limits::PAGE_BYTES;
 
-/// An image whose pages are still in guest RAM.
+/// A checkpoint image whose pages are read from guest RAM.
 pub(super) struct InRam<'a, 'v>(pub(super) &'a ImageView<'v>);
 
 impl CheckpointImage for InRam<'_, '_> {

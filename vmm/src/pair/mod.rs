@@ -1,10 +1,11 @@
-//! A VM of a pair: the pure [engine](crate::replica) with a real machine, wire, tap and witness.
+//! A VM of a pair: connects the pure [engine](crate::replica) with a real machine, wire, tap and witness.
 //!
-//! - `source`: [`PairSource`], the event source behind the vCPU loop of a primary and of a backup
-//! - `status`, `status_server`: what it says about itself, and to whom
-//! - `image`: a checkpoint as the engine wants it
-//! - `absence_alarm`: whether it is time to say that nobody is met
-//! - [`event`]: what a process of a pair tells of itself, for programs
+//! - `source`: [`PairSource`], the nondeterminism boundary of a primary and of a backup
+//! - `status`, `status_server`: the status of a host, and the socket that serves it
+//! - `checkpoint_times`: durations and page counts of checkpoints
+//! - `image`: a captured checkpoint in the form that the engine sends
+//! - `peer_absence`: decides when to report that no peer is met
+//! - [`event`]: the event log, for programs
 
 mod checkpoint_times;
 pub mod event;

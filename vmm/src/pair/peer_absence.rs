@@ -1,42 +1,42 @@
-//! What is told, and how often, of a peer that is not met.
+//! Decides when to report that no peer is met, or that a peer does not match.
 
 use logchan::handshake::Mismatch;
 use logchan::time::{Duration, Time};
 
-/// A peer that is there is met sooner.
-const AFTER: Duration = Duration::from_millis(1000);
+/// Absence after which the alarm is due. A peer that is running is met sooner.
+const ALARM_AFTER: Duration = Duration::from_millis(1000);
 
-/// Looks out for a peer; says once per absence that none comes, and once why one does not fit.
+/// Reports the absence of a peer once per absence, and each mismatch of a peer once.
 #[derive(Debug, Default)]
 pub(super) struct PeerAbsenceAlarm {
-    /// Since when nobody is there.
+    /// When the absence began.
     since: Option<Time>,
     reported: bool,
-    /// Why the last one did not fit.
+    /// The mismatch that was reported last.
     refused: Option<Mismatch>,
 }
 
 impl PeerAbsenceAlarm {
-    /// Somebody came who does not fit, and will come again: whether that is news. It is told instead
-    /// of that nobody comes.
+    /// A peer was refused, and will try again. Returns whether its mismatch was not reported before. The
+    /// mismatch is reported instead of the absence.
     pub(super) fn refused(&mut self, mismatch: Mismatch) -> bool {
         self.reported = true;
         self.refused.replace(mismatch) != Some(mismatch)
     }
 
-    /// Somebody came who fits.
+    /// A peer was met.
     pub(super) fn met(&mut self) {
         *self = PeerAbsenceAlarm::default();
     }
 
-    /// Whether it is to be told now. `lacks_peer`: a peer is looked for.
+    /// Returns whether the absence must be reported now. `lacks_peer`: this host waits for a peer.
     pub(super) fn is_due(&mut self, now: Time, lacks_peer: bool) -> bool {
         if !lacks_peer {
             (self.since, self.reported) = (None, false);
             return false;
         }
         let since = *self.since.get_or_insert(now);
-        let due = !self.reported && now.since(since) >= AFTER;
+        let due = !self.reported && now.since(since) >= ALARM_AFTER;
         self.reported |= due;
         due
     }
@@ -48,7 +48,7 @@ mod tests {
     use logchan::ids::VmId;
 
     #[test]
-    fn absence_is_told_once_and_again_after_somebody_was_there() {
+    fn absence_is_reported_once_and_again_after_peer_returned() {
         let mut absence_alarm = PeerAbsenceAlarm::default();
         let mut at = |ms: u64, lacks_peer| {
             absence_alarm.is_due(Time::from_nanos(ms * 1_000_000), lacks_peer)
@@ -61,14 +61,14 @@ mod tests {
     }
 
     #[test]
-    fn absence_of_one_who_does_not_fit_is_not_told_twice() {
+    fn mismatch_is_reported_once_instead_of_absence() {
         let mut absence_alarm = PeerAbsenceAlarm::default();
         assert!(!absence_alarm.is_due(Time::from_nanos(0), true));
         assert!(absence_alarm.refused(Mismatch::Timing));
-        assert!(!absence_alarm.refused(Mismatch::Timing), "it comes again and again");
+        assert!(!absence_alarm.refused(Mismatch::Timing), "the same peer tries again");
         assert!(absence_alarm.refused(Mismatch::Vm { ours: VmId(1), theirs: VmId(2) }));
         assert!(!absence_alarm.is_due(Time::from_nanos(2_000_000_000), true));
         absence_alarm.met();
-        assert!(absence_alarm.refused(Mismatch::Timing), "it was another one meanwhile");
+        assert!(absence_alarm.refused(Mismatch::Timing), "another peer was met meanwhile");
     }
 }

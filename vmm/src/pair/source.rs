@@ -1,8 +1,9 @@
-//! [`PairSource`]: the door of a machine that has a counterpart on another host.
+//! [`PairSource`]: the nondeterminism boundary of a machine that is one of a pair.
 //!
-//! Everything happens on the vCPU's thread: the engine is asked at every step, and where it says
-//! "not yet" the thread drives the wire until it says something else. In between, a turn of the
-//! wire is taken at every position and at every kick, of which there is one a deadline at least.
+//! Everything runs on the vCPU thread. The thread asks the engine at every step. While the answer is
+//! `Pending`, it drives the wire: it receives, sends and releases frames until the engine has an answer. The
+//! wire is also driven when a frame has arrived at a position, and at every kick of the vCPU; there is at
+//! least one kick per deadline.
 
 use super::checkpoint_times::CheckpointTimes;
 use super::event::Notice;
@@ -33,27 +34,28 @@ use netpath::wait::spin;
 use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
 use std::time::{Duration, Instant};
 
-/// Longest wait on the wire: the stop flag is seen this late when a kick gets lost in a gap.
+/// Longest wait on the wire. A kick that arrives just before the wait begins is lost, so the stop flag may be
+/// seen this late.
 const WAIT_MAX: Span = Span::from_millis(50);
 
-/// Longest wait while the witness is asked: the kick that comes with its answer may get lost in the
-/// gap, too, and for this answer everybody waits.
+/// Longest wait on the wire while a claim is outstanding. The kick that announces the witness's answer can
+/// be lost in the same way, and the whole VM waits for that answer.
 const WITNESS_WAIT_MAX: Span = Span::from_micros(500);
 
-/// How often a turn takes in as many frames as a wire gives at a time.
-const RECEIVES_PER_TURN: usize = 4;
+/// Receive calls per drive of the wire, each of which takes a bounded number of frames.
+const RECEIVES_PER_DRIVE: usize = 4;
 
-/// How long memory is copied at a time; the guest stands still for it.
+/// Longest time for which memory is copied in one go; the guest is paused meanwhile.
 const COPY_MAX: Span = Span::from_micros(300);
 
-/// Log that may wait for the next output or for the guest to be idle. More than this is sent at the
-/// next position: about a frame's worth.
+/// Bytes of log that may wait for the next output or for the guest to become idle: about one frame. More
+/// than this is sent at the next position.
 const UNSENT_BYTES_MAX: u64 = 1200;
 
-/// Is told what happens to a replica.
+/// Receives the notices about a replica.
 pub type Observer = Box<dyn FnMut(&Replica, Notice) + Send>;
 
-/// What a source is made of.
+/// Components of a [`PairSource`].
 pub struct PairParts<P> {
     /// The engine.
     pub replica: Replica,
@@ -61,99 +63,99 @@ pub struct PairParts<P> {
     pub wire: Wire,
     /// The tap, the clocks, the console.
     pub world: World<P>,
-    /// Who decides who may speak.
+    /// The client of the witness.
     pub witness: WitnessClient,
-    /// How to wait, for the wire and for the tap.
+    /// How to wait for frames, on the wire and on the tap.
     pub wait: WaitPolicy,
-    /// How long to look for an acknowledgement before the guest that made an output runs on.
+    /// How long to spin for the acknowledgement of an output before the guest continues.
     pub ack_wait: Span,
-    /// Is told what happens.
+    /// Receives the notices.
     pub observer: Observer,
-    /// Shows how this host is.
+    /// Where the status is published.
     pub board: StatusBoard,
 }
 
-/// The event source of a primary and of a backup. Made on the thread that runs the vCPU.
+/// The nondeterminism boundary of a primary and of a backup. Must be created on the vCPU thread.
 pub struct PairSource<P> {
     parts: PairParts<P>,
-    /// Outputs made while the current exit is handled.
+    /// The exit that is being handled has made an output.
     made_output: bool,
-    /// A frame has entered the guest, and the log of it was not sent.
-    took_frame: bool,
-    /// How much of the log was sent.
+    /// A frame has entered the guest, and its log entry was not sent.
+    frame_entered: bool,
+    /// Log position up to which the log was sent.
     sent: u64,
-    /// From output made to output on the tap, nanoseconds.
+    /// Time from an output's creation until it was given to the tap, nanoseconds.
     hold_ns: Histogram<u64>,
-    /// When the LAN was last given a frame.
+    /// When this host last sent a frame to the LAN.
     spoke_at: Option<Time>,
     is_stopping: bool,
-    /// Since when the guest stands still for a checkpoint.
-    still_since: Option<Time>,
-    /// The machine is void, and was not told.
+    /// When the guest was paused for the current checkpoint.
+    paused_since: Option<Time>,
+    /// The machine's state is no longer valid, and the machine has not been told.
     invalidated: bool,
     /// The VM's last pause for the closing checkpoint of a sync.
     last_sync_pause: Option<Span>,
     checkpoint_times: CheckpointTimes,
     publisher: Option<Publisher>,
     absence_alarm: PeerAbsenceAlarm,
-    /// The term whose claim got no answer; that was told.
-    unanswered: Option<Term>,
+    /// The term whose unanswered claim was reported last.
+    unanswered_claim: Option<Term>,
 }
 
 impl<P: FramePort> PairSource<P> {
-    /// The door of a machine of a pair.
+    /// Creates the boundary of a machine of a pair.
     pub fn new(parts: PairParts<P>) -> PairSource<P> {
         let hold_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("sound bounds");
         let publisher = Some(Publisher::new(parts.board.clone()));
         PairSource {
             parts,
             made_output: false,
-            took_frame: false,
+            frame_entered: false,
             sent: 0,
             hold_ns,
             spoke_at: None,
             is_stopping: false,
-            still_since: None,
+            paused_since: None,
             invalidated: false,
             last_sync_pause: None,
             checkpoint_times: CheckpointTimes::new(),
             publisher,
             absence_alarm: PeerAbsenceAlarm::default(),
-            unanswered: None,
+            unanswered_claim: None,
         }
     }
 
-    /// The engine, to ask it.
+    /// Returns the engine, for queries.
     pub fn replica(&self) -> &Replica {
         &self.parts.replica
     }
 
-    /// The engine, which must be told of what only the machine's owner knows.
+    /// Returns the engine, to report what only the owner of the machine knows.
     pub fn replica_mut(&mut self) -> &mut Replica {
         &mut self.parts.replica
     }
 
-    /// The wire, to ask it.
+    /// Returns the wire, for queries.
     pub fn wire_mut(&mut self) -> &mut Wire {
         &mut self.parts.wire
     }
 
-    /// From output made to output on the tap, nanoseconds.
+    /// Returns the times from an output's creation until it was given to the tap, nanoseconds.
     pub fn hold_ns(&self) -> &Histogram<u64> {
         &self.hold_ns
     }
 
-    /// What was measured of frames.
+    /// Returns the stage latencies of sampled frames.
     pub fn stages(&self) -> &Stages {
         self.parts.world.stages()
     }
 
-    /// The VM's last pause for the closing checkpoint of a sync.
+    /// Returns the VM's last pause for the closing checkpoint of a sync.
     pub fn last_sync_pause(&self) -> Option<Span> {
         self.last_sync_pause
     }
 
-    /// How long checkpoints took.
+    /// Returns how long checkpoints took.
     pub(super) fn checkpoint_times(&self) -> &CheckpointTimes {
         &self.checkpoint_times
     }
@@ -170,7 +172,7 @@ impl<P: FramePort> PairSource<P> {
         self.publisher = Some(publisher);
     }
 
-    /// Whether an empty machine is what is wanted.
+    /// Returns whether this host is a backup, which needs an empty machine.
     pub fn is_backup(&self) -> bool {
         match self.parts.replica.role() {
             RoleName::Seeking
@@ -190,8 +192,13 @@ impl<P: FramePort> PairSource<P> {
         }
     }
 
-    /// Says goodbye, and stays for as long as that takes.
-    pub fn farewell(&mut self) -> Result<Option<Halt>, SourceError> {
+    /// Sends Bye and drives the wire until the peer has confirmed it, for at most two silence timeouts.
+    /// Returns why this host's part is over; `None` if the peer did not confirm in time.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the wire and of the tap.
+    pub fn shut_down(&mut self) -> Result<Option<Halt>, SourceError> {
         let silence = self.parts.replica.endpoint().map(|end| end.settings().timing.silence);
         let limit = now() + silence.unwrap_or_default() * 2;
         self.parts.replica.stop(now());
@@ -203,9 +210,9 @@ impl<P: FramePort> PairSource<P> {
         Ok(self.parts.replica.halted())
     }
 
-    /// Takes in what arrived, and sends and releases what may leave.
+    /// Handles everything that has arrived, sends the log, and releases the outputs that may leave.
     fn drive(&mut self) -> Result<(), SourceError> {
-        self.take_in()?;
+        self.receive()?;
         self.transmit()?;
         self.release()?;
         let now = now();
@@ -214,10 +221,10 @@ impl<P: FramePort> PairSource<P> {
         Ok(())
     }
 
-    /// Tells, once, that nobody is met.
+    /// Reports that no peer is met, once per absence.
     fn check_absence(&mut self, now: Time) {
         let PairParts { replica, wire, observer, .. } = &mut self.parts;
-        let looks_for = match replica.role() {
+        let state = match replica.role() {
             RoleName::Seeking => Some("waiting for the primary"),
             RoleName::Alone => Some("unprotected"),
             RoleName::Standalone
@@ -233,20 +240,20 @@ impl<P: FramePort> PairSource<P> {
             | RoleName::Leaving
             | RoleName::Halted => None,
         };
-        if self.absence_alarm.is_due(now, looks_for.is_some())
-            && let (Some(looks_for), Some(endpoint)) = (looks_for, replica.endpoint())
+        if self.absence_alarm.is_due(now, state.is_some())
+            && let (Some(state), Some(endpoint)) = (state, replica.endpoint())
         {
             let report = wire.report(endpoint.link_stats());
             let why = why_nobody(&report, wire.port(), wire.peer());
-            observer(replica, Notice::NobodyMet { why: format!("{looks_for}: {why}") });
+            observer(replica, Notice::NobodyMet { why: format!("{state}: {why}") });
         }
     }
 
-    fn take_in(&mut self) -> Result<(), SourceError> {
+    /// Handles received frames, a stop request and the witness's answer, and reports the events that follow.
+    fn receive(&mut self) -> Result<(), SourceError> {
         let PairParts { replica, wire, world, witness, observer, .. } = &mut self.parts;
-        // What is still there after this much comes in the next turn: a flood must not keep the guest
-        // from running.
-        for _ in 0..RECEIVES_PER_TURN {
+        // The rest is handled by the next drive: a flood of frames must not keep the guest from running.
+        for _ in 0..RECEIVES_PER_DRIVE {
             if !wire.receive(replica)? {
                 break;
             }
@@ -258,7 +265,7 @@ impl<P: FramePort> PairSource<P> {
         if let Some((term, answer)) = witness.poll() {
             replica.handle_witness(now(), term, answer);
         }
-        pass_on(replica, witness);
+        forward_claim(replica, witness);
         while let Some(event) = replica.poll_event() {
             let is_news = match event {
                 ReplicaEvent::PeerRefused { mismatch, proven: _ } => {
@@ -268,9 +275,9 @@ impl<P: FramePort> PairSource<P> {
                     self.absence_alarm.met();
                     true
                 }
-                // It is asked again and again.
+                // The claim is repeated until it is answered; report the first attempt only.
                 ReplicaEvent::WitnessUnreachable { term } => {
-                    self.unanswered.replace(term) != Some(term)
+                    self.unanswered_claim.replace(term) != Some(term)
                 }
                 ReplicaEvent::TermWon { .. }
                 | ReplicaEvent::SyncBegun
@@ -291,31 +298,33 @@ impl<P: FramePort> PairSource<P> {
         Ok(())
     }
 
+    /// Sends all of the log.
     fn transmit(&mut self) -> Result<(), SourceError> {
         let PairParts { replica, wire, .. } = &mut self.parts;
         wire.transmit(replica)?;
         self.sent = self.appended();
-        self.note_sent();
+        self.stamp_log_sent();
         Ok(())
     }
 
-    /// All of the log that an output may wait for is on its way.
-    fn note_sent(&mut self) {
+    /// Records the time: all of the log that an output may wait for was sent.
+    fn stamp_log_sent(&mut self) {
         if self.parts.replica.role() == RoleName::Protected {
             self.parts.world.stages_mut().sent(|| now().as_nanos());
         }
     }
 
+    /// Returns the log position behind the newest entry.
     fn appended(&self) -> u64 {
         self.parts.replica.channel().map_or(0, |channel| channel.appended(Lane::Latency).0)
     }
 
-    /// Gives the tap what may leave now.
+    /// Sends the outputs and announcements that may leave now to the tap.
     fn release(&mut self) -> Result<(), SourceError> {
         let PairParts { replica, world, .. } = &mut self.parts;
         let mut any = false;
         loop {
-            // Read anew for each frame: the lease is checked against it.
+            // The clock is read for each frame: the lease is checked against it.
             let now = now();
             let Some(frame) = replica.poll_tap(now) else { break };
             world.port_mut().send(frame.bytes)?;
@@ -336,10 +345,10 @@ impl<P: FramePort> PairSource<P> {
         Ok(())
     }
 
-    /// Waits for the wire alone.
+    /// Waits for the wire only, not for the tap.
     fn wait_on_wire(&mut self) -> Result<(), SourceError> {
-        // The machine's last question may have been answered by one to the witness.
-        pass_on(&mut self.parts.replica, &mut self.parts.witness);
+        // The machine's last question may have made the engine begin a claim.
+        forward_claim(&mut self.parts.replica, &mut self.parts.witness);
         let wait_max = self.wait_max();
         let PairParts { replica, wire, .. } = &mut self.parts;
         wire.wait(replica, Some(now() + wait_max))?;
@@ -357,8 +366,8 @@ impl<P: FramePort> PairSource<P> {
         }
     }
 
-    /// Asks until the engine has an answer, driving the wire meanwhile.
-    fn until<T>(
+    /// Repeats a question until the engine has an answer, and drives the wire meanwhile.
+    fn ask_until_ready<T>(
         &mut self,
         mut ask: impl FnMut(&mut PairParts<P>, Time) -> Result<Step<T>, SourceError>,
     ) -> Result<T, SourceError> {
@@ -379,30 +388,30 @@ impl<P: FramePort> PairSource<P> {
         }
     }
 
-    /// An output was made and its log sent: looks for the acknowledgement for a moment, because a
-    /// guest that runs on would keep us from seeing it.
-    fn look_for_ack(&mut self) -> Result<(), SourceError> {
+    /// Spins for the acknowledgement of an output whose log was sent, for at most `ack_wait`. While the
+    /// guest runs, this thread cannot see the acknowledgement.
+    fn spin_for_ack(&mut self) -> Result<(), SourceError> {
         if self.parts.replica.hold().is_empty() {
             return Ok(());
         }
-        // Without yielding: the answer is nearer than any other thread's turn. And with few readings of
-        // the clock, each of which is a system call on a vCPU's thread here.
+        // It does not yield: the acknowledgement arrives sooner than another thread would give the CPU
+        // back. It reads the clock rarely, because each reading can be a system call on a vCPU thread.
         let span = Duration::from_nanos(self.parts.ack_wait.as_nanos());
-        let look = WaitPolicy { spin: span, yield_after: span, wake_signal: None };
+        let policy = WaitPolicy { spin: span, yield_after: span, wake_signal: None };
         let mut now = Instant::now();
         let until = now + span;
         while !self.parts.replica.hold().is_empty()
-            && spin(&look, &mut now, Some(until), || self.parts.wire.port().has_frame())
+            && spin(&policy, &mut now, Some(until), || self.parts.wire.port().has_frame())
         {
-            self.take_in()?;
+            self.receive()?;
             self.release()?;
         }
         Ok(())
     }
 }
 
-/// Asks whomever the engine wants to be asked.
-fn pass_on(replica: &mut Replica, witness: &mut WitnessClient) {
+/// Passes the engine's claim to the witness, if one is due.
+fn forward_claim(replica: &mut Replica, witness: &mut WitnessClient) {
     if let Some(Command::Claim { term, previous }) = replica.poll_command() {
         witness.ask(term, previous);
     }
@@ -410,20 +419,20 @@ fn pass_on(replica: &mut Replica, witness: &mut WitnessClient) {
 
 impl<P: FramePort> DeviceBoundary for PairSource<P> {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
-        self.until(|parts, now| parts.replica.clock_ns(now, &mut parts.world))
+        self.ask_until_ready(|parts, now| parts.replica.clock_ns(now, &mut parts.world))
     }
 
     fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
-        self.until(|parts, now| parts.replica.wall_clock_ns(now, &mut parts.world))
+        self.ask_until_ready(|parts, now| parts.replica.wall_clock_ns(now, &mut parts.world))
     }
 
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        self.until(|parts, now| parts.replica.entropy(now, &mut parts.world, bytes))
+        self.ask_until_ready(|parts, now| parts.replica.entropy(now, &mut parts.world, bytes))
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
         self.made_output = true;
-        self.until(|parts, now| {
+        self.ask_until_ready(|parts, now| {
             let step = parts.replica.output(now, frame);
             if let Step::Ready(()) = step {
                 parts.world.stages_mut().made(|| now.as_nanos());
@@ -436,7 +445,7 @@ impl<P: FramePort> DeviceBoundary for PairSource<P> {
         self.parts.world.stages_mut().served(|| now().as_nanos());
     }
 
-    /// A backup's console was read when the primary wrote it.
+    /// Prints the byte, except on a backup: the primary has printed it already.
     fn console_output(&mut self, byte: u8) {
         if !self.is_backup() {
             self.parts.world.console_output(byte);
@@ -472,12 +481,12 @@ impl<P: FramePort> Boundary for PairSource<P> {
     fn next_region(&mut self) -> Result<Region, SourceError> {
         self.check_invalidated()?;
         let unsent = self.appended().saturating_sub(self.sent);
-        // The answer to a frame needs the log of it, which the backup may acknowledge while the guest is
-        // at work on the answer.
-        if unsent > UNSENT_BYTES_MAX || self.took_frame && unsent > 0 {
+        // The guest's answer to a frame needs the frame's log entry. Sent now, it can be acknowledged while
+        // the guest computes the answer.
+        if unsent > UNSENT_BYTES_MAX || self.frame_entered && unsent > 0 {
             self.transmit()?;
         }
-        self.took_frame = false;
+        self.frame_entered = false;
         if self.parts.wire.port().has_frame() || self.parts.world.is_stopping() {
             self.drive()?;
         }
@@ -492,9 +501,9 @@ impl<P: FramePort> Boundary for PairSource<P> {
                     return Ok(Region::Apply);
                 }
                 Step::Ready(NextRegion::Capture) => {
-                    // Stopping the vCPU may swallow the timer's only kick.
+                    // Stopping the vCPU may consume the timer's only kick.
                     self.parts.world.idle()?;
-                    self.still_since = Some(now());
+                    self.paused_since = Some(now());
                     return Ok(Region::Capture);
                 }
                 Step::Ready(NextRegion::End) => return Ok(Region::End),
@@ -520,36 +529,37 @@ impl<P: FramePort> Boundary for PairSource<P> {
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
         self.parts.world.reached(position, vcpu, exit)?;
-        self.until(|parts, now| Ok(parts.replica.reached(now, position, vcpu.digest)))
+        self.ask_until_ready(|parts, now| Ok(parts.replica.reached(now, position, vcpu.digest)))
     }
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
         if std::mem::take(&mut self.made_output) {
             if self.parts.replica.is_releasable_by(self.sent) {
-                self.note_sent();
+                self.stamp_log_sent();
             } else {
                 self.transmit()?;
             }
             if self.parts.wire.port().has_frame() {
-                self.take_in()?;
+                self.receive()?;
             }
             self.release()?;
-            self.look_for_ack()?;
+            self.spin_for_ack()?;
         }
         Ok(())
     }
 
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
-        // One reading for both: on this thread each is a system call where RDTSC is a fault.
-        let asked = self.until(|parts, now| Ok(parts.replica.input_ready(now).map(|()| now)))?;
+        // Both questions use one clock reading: where RDTSC faults on this thread, each is a system call.
+        let asked =
+            self.ask_until_ready(|parts, now| Ok(parts.replica.input_ready(now).map(|()| now)))?;
         let PairParts { replica, world, .. } = &mut self.parts;
         match replica.next_input(asked, world, capacity)? {
             Step::Ready(input) => {
-                self.took_frame |= matches!(input, Some(Input::Frame(_)));
+                self.frame_entered |= matches!(input, Some(Input::Frame(_)));
                 Ok(input)
             }
             Step::Invalidated => Err(SourceError::Invalidated),
-            Step::Pending => unreachable!("the engine said that it has an answer"),
+            Step::Pending => unreachable!("input_ready returned Ready"),
         }
     }
 
@@ -559,12 +569,12 @@ impl<P: FramePort> Boundary for PairSource<P> {
         if self.is_stopping {
             return Ok(Waited::End);
         }
-        let waits = self.until(|parts, now| Ok(parts.replica.halted_guest(now)));
+        let waits = self.ask_until_ready(|parts, now| Ok(parts.replica.halted_guest(now)));
         match waits {
             Ok(Halted::Look) => return Ok(Waited::Poll),
             Ok(Halted::World) => {}
-            // The guest leaves its halt without an interrupt, here and on the backup, which begins
-            // with the state behind it.
+            // The guest leaves its halt without an interrupt, here and on the backup: the backup starts
+            // from the state after the halt.
             Ok(Halted::Capture) => return Ok(Waited::End),
             Err(SourceError::Invalidated) if self.is_stopping => return Ok(Waited::End),
             Err(error) => return Err(error),
@@ -582,7 +592,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
         if capacity.frame {
             wait_any(&mut [world.port_mut(), wire.port_mut()], wait, Some(timeout))?;
         } else {
-            // The guest gave the NIC no buffer: frames stay in the port.
+            // The NIC's receive queue has no buffer: frames stay in the port.
             wire.port_mut().wait(Some(timeout))?;
         }
         if wire.port().has_frame() || due.is_some_and(|due| due <= now()) {
@@ -592,7 +602,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
     }
 
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {
-        self.until(|parts, now| Ok(parts.replica.interrupt(now, vector)))?;
+        self.ask_until_ready(|parts, now| Ok(parts.replica.interrupt(now, vector)))?;
         self.parts.world.stages_mut().injected(|| now().as_nanos());
         Ok(())
     }
@@ -603,15 +613,16 @@ impl<P: FramePort> Boundary for PairSource<P> {
         window: bool,
     ) -> Result<StopAction, SourceError> {
         self.drive()?;
-        // Whatever comes of it, the timer is armed again if it was it that kicked.
+        // This must be called whatever the engine's advice is: it re-arms the timer if the timer kicked.
         let as_needed = self.parts.world.interrupted(capacity, window)?;
-        let action = match self.until(|parts, now| Ok(parts.replica.mid_region_stop(now)))? {
-            StopAdvice::Resume => StopAction::Resume,
-            StopAdvice::Checkpoint => StopAction::Checkpoint,
-            StopAdvice::AsNeeded => as_needed,
-        };
+        let action =
+            match self.ask_until_ready(|parts, now| Ok(parts.replica.mid_region_stop(now)))? {
+                StopAdvice::Resume => StopAction::Resume,
+                StopAdvice::Checkpoint => StopAction::Checkpoint,
+                StopAdvice::AsNeeded => as_needed,
+            };
         if action == StopAction::Checkpoint {
-            self.still_since = Some(now());
+            self.paused_since = Some(now());
         }
         Ok(action)
     }
@@ -619,12 +630,12 @@ impl<P: FramePort> Boundary for PairSource<P> {
     fn window_at_cpl0(&mut self) -> StopAction {
         match self.parts.replica.mid_region_stop(now()) {
             Step::Ready(StopAdvice::Checkpoint | StopAdvice::AsNeeded) => {
-                self.still_since = Some(now());
+                self.paused_since = Some(now());
                 StopAction::Checkpoint
             }
             Step::Ready(StopAdvice::Resume) | Step::Pending => StopAction::Resume,
             Step::Invalidated => {
-                // There is no way to say it here; the next question's answer is this.
+                // This function cannot return an error; the next question returns it.
                 self.invalidated = true;
                 StopAction::Resume
             }
@@ -636,7 +647,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
         _registers: &[u64; REGISTERS],
         _exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
-        self.until(|parts, now| Ok(parts.replica.fatal(now)))
+        self.ask_until_ready(|parts, now| Ok(parts.replica.fatal(now)))
     }
 
     fn keeps_checkpoints(&self) -> bool {
@@ -644,13 +655,13 @@ impl<P: FramePort> Boundary for PairSource<P> {
     }
 
     fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
-        let since = self.still_since.take();
+        let since = self.paused_since.take();
         let captured_at = now();
         let was_copying = self.parts.replica.role() == RoleName::Copying;
         let pages = image.pages.len() as u64;
         let image = InRam(image);
-        self.until(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))?;
-        // As when a vCPU is stopped: a kick that came meanwhile may be lost.
+        self.ask_until_ready(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))?;
+        // As after stopping the vCPU: a kick that arrived meanwhile may be lost.
         self.parts.world.idle()?;
         let PairParts { replica, observer, .. } = &mut self.parts;
         if let Some(since) = since
@@ -680,8 +691,8 @@ impl<P: FramePort> Boundary for PairSource<P> {
         Ok(())
     }
 
-    /// The other host waits for an acknowledgement, or for output, and not for longer than its silence
-    /// timeout.
+    /// Drives the wire during a long operation: the other host waits for acknowledgements, and takes this
+    /// host for dead after its silence timeout.
     fn keepalive(&mut self) -> Result<(), SourceError> {
         self.drive()
     }

@@ -1,4 +1,4 @@
-//! What a host of a pair says about itself when it is asked.
+//! Status of a host of a pair, as `understudy status` shows it.
 
 use super::source::PairSource;
 use crate::link::now;
@@ -16,28 +16,29 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// How often it is brought up to date.
-pub(super) const INTERVAL: Span = Span::from_millis(100);
+/// Interval between updates.
+const UPDATE_INTERVAL: Span = Span::from_millis(100);
 
-/// The time over which rates are computed, at least.
-const RATES_OVER: Span = Span::from_millis(1000);
+/// Shortest interval over which rates are computed.
+const RATE_INTERVAL_MIN: Span = Span::from_millis(1000);
 
-/// A host's status. Times are in the unit of a name's last word; rates are of the last second or so.
+/// Status of a host. The last word of a name is the unit; rates cover about the last second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
-    /// What this host is for the VM: a state of [`crate::replica`].
+    /// Role of this host: a state of [`crate::replica`].
     pub role: &'static str,
-    /// The term it speaks in; of a backup, the newest it knows of.
+    /// The primary's term; on a backup, the newest term that it knows of.
     pub term: u64,
-    /// Since the process began.
+    /// Time since the process started.
     pub uptime_s: f64,
     /// The other host, while there is a channel to it.
     pub peer: Option<PeerStatus>,
-    /// Log that was made and not executed by the backup; on a backup, that is here and not executed.
+    /// On a primary, log that the backup has not executed; on a backup, log that arrived and was not
+    /// executed.
     pub lag_bytes: u64,
-    /// Frames of the VM from made to given to the LAN.
+    /// Hold times of outputs.
     pub hold: HoldStatus,
-    /// Stages of frames that were followed through the machine, as long as the VM lives here.
+    /// Stage latencies of sampled frames, while the VM runs live on this host.
     pub stages: BTreeMap<&'static str, TimeStatus>,
     /// The log of this session.
     pub log: LogStatus,
@@ -47,115 +48,115 @@ pub struct Status {
     pub takeovers: u64,
     /// Backups lost.
     pub backups_lost: u64,
-    /// Differences from the primary that were found.
+    /// Divergences from the primary that were found.
     pub divergences: u64,
     /// Lines for standard output or standard error that could not be written.
     pub messages_dropped: u64,
 }
 
-/// The other host.
+/// Status of the other host, and of the channel to it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PeerStatus {
-    /// Its address on the log link.
+    /// Its MAC address on the log link.
     pub mac: String,
-    /// What it is: "primary" or "backup".
+    /// Its role: "primary" or "backup".
     pub role: &'static str,
-    /// Since it was last heard.
+    /// Time since it was last heard.
     pub heard_ms_ago: f64,
-    /// Smoothed time from a frame to its acknowledgement.
+    /// Smoothed time from sending a frame to its acknowledgement.
     pub round_trip_us: Option<f64>,
-    /// Frames sent again.
+    /// Frames retransmitted.
     pub resent: u64,
-    /// Frames of it that did not arrive in order or at all, as far as seen, or were not its own.
+    /// Received frames that were not accepted: duplicates, frames of other sessions or terms, invalid frames.
     pub not_accepted: u64,
 }
 
-/// Output that waits.
+/// Hold times of outputs, from an output's creation until it was given to the LAN.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HoldStatus {
     /// Frames released so far.
     pub released: u64,
-    /// Frames that wait now.
+    /// Frames held now.
     pub waiting: usize,
-    /// Median of the wait.
+    /// Median hold time.
     pub p50_us: f64,
-    /// 99th percentile.
+    /// 99th percentile of the hold time.
     pub p99_us: f64,
-    /// Longest.
+    /// Longest hold time.
     pub max_us: f64,
 }
 
-/// The log.
+/// Rates and sizes of the log.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LogStatus {
-    /// Entries a second.
+    /// Entries per second.
     pub entries_per_s: f64,
-    /// Log as it is encoded, all kinds.
+    /// Encoded log, all entry kinds.
     pub mbit_per_s: f64,
-    /// By kind, those that occurred.
+    /// Encoded log by entry kind; kinds that did not occur are left out.
     pub mbit_per_s_by_kind: BTreeMap<&'static str, f64>,
-    /// Bytes of this session so far, by kind, those that occurred.
+    /// Bytes of this session so far, by entry kind; kinds that did not occur are left out.
     pub bytes_by_kind: BTreeMap<&'static str, u64>,
-    /// Everything this host sends on the log link, Ethernet headers included.
+    /// All frames that this host sends on the log link, Ethernet headers included.
     pub wire_mbit_per_s: f64,
-    /// Frames this host sends on the log link.
+    /// Frames that this host sends on the log link.
     pub wire_frames_per_s: f64,
 }
 
 /// Checkpoints of a primary and of a backup.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CheckpointStatus {
-    /// Backups that were given the whole memory.
+    /// Syncs completed.
     pub syncs: u64,
-    /// Sent, those that closed a sync included.
+    /// Checkpoints sent, closing checkpoints of syncs included.
     pub sent: u64,
-    /// Pages in those.
+    /// Pages in the checkpoints sent.
     pub pages: u64,
-    /// What they took of the log, that of syncs included.
+    /// Bytes of log that checkpoints and syncs occupied.
     pub bytes: u64,
-    /// Applied.
+    /// Checkpoints applied.
     pub applied: u64,
     /// The VM's last pause for the closing checkpoint of a sync.
     pub last_sync_pause_ms: Option<f64>,
-    /// Pages of each that was sent, those of syncs left out here and below.
+    /// Pages per checkpoint sent. Closing checkpoints of syncs are left out here and below.
     pub pages_each: PagesStatus,
-    /// Sent: until the state of the machine and the list of its changed pages were read.
+    /// Sent checkpoints: from the vCPU's stop until machine state and dirty page list were read.
     pub capture: TimeStatus,
-    /// Sent: until the guest ran on.
+    /// Sent checkpoints: the guest's pause.
     pub still: TimeStatus,
-    /// Applied: until the machine was in its state.
+    /// Applied checkpoints: time until the machine was in the checkpoint's state.
     pub apply: TimeStatus,
 }
 
-/// Numbers of pages since the process began.
+/// Page counts since the process started.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PagesStatus {
     /// Median.
     pub p50: u64,
     /// 99th percentile.
     pub p99: u64,
-    /// Most.
+    /// Largest count.
     pub max: u64,
 }
 
-/// Where a status can be read by others.
+/// The published status, shared with the status server.
 pub type StatusBoard = Arc<Mutex<Status>>;
 
-/// Numbers at the beginning of the interval that rates are computed over.
+/// Counters at the start of the interval that rates are computed over.
 #[derive(Debug)]
-struct Mark {
+struct RateBaseline {
     at: Time,
     entries: EntryStatsTable,
     wire_frames: u64,
     wire_bytes: u64,
 }
 
-/// Keeps a board up to date.
+/// Updates a status board periodically.
 pub(super) struct Publisher {
     board: StatusBoard,
     started: Time,
     next: Time,
-    mark: Mark,
+    baseline: RateBaseline,
     log: LogStatus,
 }
 
@@ -163,27 +164,28 @@ impl Publisher {
     pub(super) fn new(board: StatusBoard) -> Publisher {
         let now = now();
         let entries = EntryStatsTable::default();
-        let mark = Mark { at: now, entries, wire_frames: 0, wire_bytes: 0 };
-        Publisher { board, started: now, next: now, mark, log: LogStatus::default() }
+        let baseline = RateBaseline { at: now, entries, wire_frames: 0, wire_bytes: 0 };
+        Publisher { board, started: now, next: now, baseline, log: LogStatus::default() }
     }
 
-    /// Whether it is time.
+    /// Returns whether an update is due.
     pub(super) fn is_due(&self, now: Time) -> bool {
         now >= self.next
     }
 
-    fn rates(&mut self, now: Time, replica: &Replica, wire: (u64, u64)) {
-        let over = now.since(self.mark.at);
-        if over < RATES_OVER {
+    /// Recomputes the rates if the interval is over. `wire`: frames and bytes sent on the log link so far.
+    fn update_rates(&mut self, now: Time, replica: &Replica, wire: (u64, u64)) {
+        let interval = now.since(self.baseline.at);
+        if interval < RATE_INTERVAL_MIN {
             return;
         }
-        let seconds = over.as_nanos() as f64 / 1e9;
+        let seconds = interval.as_nanos() as f64 / 1e9;
         let entries = *replica.log_stats();
         let mbit = |bytes: u64| bytes as f64 * 8.0 / 1e6 / seconds;
         let (mut count, mut bytes) = (0, 0);
         let mut by_kind = BTreeMap::new();
         for (kind, stats) in entries.iter() {
-            let before = self.mark.entries.get(kind);
+            let before = self.baseline.entries.get(kind);
             let added = stats.bytes - before.bytes;
             count += stats.count - before.count;
             bytes += added;
@@ -196,20 +198,21 @@ impl Publisher {
             mbit_per_s: mbit(bytes),
             mbit_per_s_by_kind: by_kind,
             bytes_by_kind: BTreeMap::new(),
-            wire_mbit_per_s: mbit(wire.1 - self.mark.wire_bytes),
-            wire_frames_per_s: (wire.0 - self.mark.wire_frames) as f64 / seconds,
+            wire_mbit_per_s: mbit(wire.1 - self.baseline.wire_bytes),
+            wire_frames_per_s: (wire.0 - self.baseline.wire_frames) as f64 / seconds,
         };
-        self.mark = Mark { at: now, entries, wire_frames: wire.0, wire_bytes: wire.1 };
+        self.baseline = RateBaseline { at: now, entries, wire_frames: wire.0, wire_bytes: wire.1 };
     }
 }
 
 impl<P: FramePort> PairSource<P> {
-    /// Brings the board up to date, if it is time and nobody is reading it.
+    /// Updates the board if an update is due. Skips the update while the board is being read, because the
+    /// vCPU thread must not wait.
     pub(super) fn publish(&mut self, now: Time) {
         let Some(mut publisher) = self.take_publisher(now) else { return };
-        publisher.next = now + INTERVAL;
+        publisher.next = now + UPDATE_INTERVAL;
         let port = self.wire_mut().port_mut().stats();
-        publisher.rates(now, self.replica(), (port.tx_frames, port.tx_bytes));
+        publisher.update_rates(now, self.replica(), (port.tx_frames, port.tx_bytes));
         if let Ok(mut status) = publisher.board.try_lock() {
             let uptime_s = now.since(publisher.started).as_nanos() as f64 / 1e9;
             *status = self.status(now, uptime_s, publisher.log.clone());
@@ -271,7 +274,7 @@ impl<P: FramePort> PairSource<P> {
                 max: times.pages.max(),
             },
             capture: TimeStatus::of(&times.capture_ns),
-            still: TimeStatus::of(&times.still_ns),
+            still: TimeStatus::of(&times.pause_ns),
             apply: TimeStatus::of(&times.apply_ns),
         }
     }

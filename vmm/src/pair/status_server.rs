@@ -1,4 +1,4 @@
-//! A board read over a unix socket: whoever connects is given one line of JSON.
+//! Serves the status over a Unix socket: each connection receives one line of JSON.
 
 use super::status::StatusBoard;
 use std::fs;
@@ -8,22 +8,22 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Time that a reader may take.
+/// Longest time that writing to a client may take.
 const WRITE_MAX: Duration = Duration::from_secs(1);
 
-/// Answers until it is dropped; its socket is then removed.
+/// The status socket. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct StatusServer {
     path: PathBuf,
 }
 
 impl StatusServer {
-    /// Listens at `path`, on a thread of its own that ends with the process. A socket that a dead
-    /// process left there is replaced.
+    /// Listens at `path` on a thread of its own, which ends with the process. A socket that a dead process
+    /// left there is replaced.
     ///
     /// # Errors
     ///
-    /// `AddrInUse` when somebody answers there already; whatever else the kernel says.
+    /// `AddrInUse` if a process already listens there, and any error of the kernel.
     pub fn start(path: &Path, board: StatusBoard) -> io::Result<StatusServer> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -39,7 +39,7 @@ impl StatusServer {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         std::thread::Builder::new().name("status".into()).spawn(move || {
             for stream in listener.incoming() {
-                // Whoever goes away does not need an answer.
+                // An error means that the client has disconnected or is too slow.
                 let _ = stream.and_then(|stream| answer(stream, &board));
             }
         })?;
@@ -55,7 +55,7 @@ impl Drop for StatusServer {
 
 fn answer(mut stream: UnixStream, board: &StatusBoard) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_MAX))?;
-    let status = board.lock().map_err(|_| io::Error::other("the vCPU's thread panicked"))?.clone();
+    let status = board.lock().map_err(|_| io::Error::other("the vCPU thread panicked"))?.clone();
     let mut line = serde_json::to_vec(&status)?;
     line.push(b'\n');
     stream.write_all(&line)

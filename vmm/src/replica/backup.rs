@@ -1,6 +1,8 @@
-//! A backup's primaries: they come, their memory arrives, and they go.
+//! A backup's sessions: a primary is met, its memory arrives, and it is lost.
 
-use super::checkpoint_receive::{CheckpointReceive, ReceiveError, no_other, whole};
+use super::checkpoint_receive::{
+    CheckpointReceive, ReceiveError, decode_complete, expect_incomplete,
+};
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::following::Front;
@@ -12,8 +14,8 @@ use logchan::ids::Lane;
 use logchan::time::Time;
 
 impl Replica {
-    /// A primary was met.
-    pub(super) fn begin_syncing(&mut self) {
+    /// Begins to receive the memory of a primary that was met.
+    pub(super) fn start_syncing(&mut self) {
         let endpoint = self.endpoint.as_ref().expect("a primary was met");
         self.term = endpoint.term().unwrap_or(self.term);
         self.term_owner = endpoint.peer().map_or(self.term_owner, |peer| peer.identity.claimant);
@@ -24,9 +26,10 @@ impl Replica {
         self.role = Role::Backup(Backup::Syncing);
     }
 
-    /// Takes in memory that arrived. The VM is whole as soon as all of it is here, whether or not the
-    /// machine has come to it: the primary may rely on that from the acknowledgement on.
-    pub(super) fn take_in(&mut self, now: Time) {
+    /// Takes received memory out of the channel, and completes the sync once all of it is here. The sync
+    /// is complete when the last byte has *arrived*, whether or not the machine has applied it: the
+    /// primary relies on that as soon as it sees the acknowledgement.
+    pub(super) fn receive_sync(&mut self, now: Time) {
         if !matches!(self.role, Role::Backup(Backup::Syncing)) {
             return;
         }
@@ -41,7 +44,8 @@ impl Replica {
         }
     }
 
-    /// Moves pages from the bulk lane into the receive area until there are `up_to`, or no more.
+    /// Moves pages from the bulk lane into [`CheckpointReceive`], until it holds `up_to` pages or the lane
+    /// is empty.
     pub(super) fn receive_pages(&mut self, up_to: u32) -> Result<(), ReceiveError> {
         let memory_pages = self.config.memory_pages;
         let Self { receive, endpoint, cache, config, .. } = self;
@@ -50,14 +54,14 @@ impl Replica {
         };
         let mut length = 0;
         let bytes = channel.received(Lane::Bulk);
-        while receive.pages() < up_to {
-            let Some((entry, took)) = whole(&bytes[length..])? else { break };
+        while receive.arrived() < up_to {
+            let Some((entry, took)) = decode_complete(&bytes[length..])? else { break };
             match entry {
                 Entry::Page { number, bytes } if number < memory_pages => {
                     receive.page(number, &bytes, cache, config.mutants)?;
                     length += took;
                 }
-                // Nothing but pages of this memory is ever in that lane.
+                // The bulk lane carries pages of guest memory, and nothing else.
                 _other => return Err(ReceiveError),
             }
         }
@@ -65,18 +69,18 @@ impl Replica {
         Ok(())
     }
 
-    /// The log of a session begins with the guest's time and the closing checkpoint of the sync.
-    /// Takes them if they are here, with all pages; whether that is so.
+    /// Takes the guest time and the closing checkpoint of the sync, with which a session's log begins.
+    /// Returns whether they and all pages have arrived.
     fn finish_sync(&mut self) -> Result<bool, ReceiveError> {
         let Self { receive, endpoint, cache, .. } = self;
         let Some(channel) = endpoint.as_ref().and_then(Endpoint::channel) else { return Ok(false) };
         let log = channel.received(Lane::Latency);
-        let Some((Entry::Clock { advance_ns }, clock_bytes)) = whole(log)? else {
-            return no_other(log);
+        let Some((Entry::Clock { advance_ns }, clock_bytes)) = decode_complete(log)? else {
+            return expect_incomplete(log);
         };
         let Some(taken) = receive.take(&log[clock_bytes..], true, cache)? else { return Ok(false) };
         let addresses = receive.split_addresses()?;
-        // What follows is told against this.
+        // The deltas that follow are relative to this state.
         cache.begin(false);
         self.addresses = addresses;
         self.clock_ns = advance_ns;
@@ -84,8 +88,8 @@ impl Replica {
         Ok(true)
     }
 
-    /// Takes the incremental checkpoint at the front of the log, if all of it is here; whether that
-    /// is so. Once it was taken, [`take_checkpoint`](Self::take_checkpoint) has it.
+    /// Takes the incremental checkpoint at the front of the log if all of it has arrived, and returns
+    /// whether it did. [`take_checkpoint`](Self::take_checkpoint) then returns it.
     pub(super) fn take_incremental(&mut self) -> Result<bool, ReceiveError> {
         let Front::Entry(Entry::CheckpointBegin { pages, .. }, _) = self.front() else {
             return Ok(false);
@@ -103,7 +107,7 @@ impl Replica {
         Ok(true)
     }
 
-    /// The primary is not heard.
+    /// Handles the silence of the primary.
     pub(super) fn primary_silent(&mut self, now: Time, heard_at: Time) {
         let Role::Backup(backup) = &self.role else { return };
         match backup {
@@ -120,20 +124,20 @@ impl Replica {
         }
     }
 
-    /// The primary said goodbye: the VM is over.
+    /// Handles the primary's Bye: the VM has stopped.
     pub(super) fn primary_stopped(&mut self, now: Time) {
         let Role::Backup(backup) = &self.role else { return };
         match backup {
             Backup::Syncing | Backup::Following | Backup::Leaving => {
                 self.halt(Halt::PrimaryStopped);
-                // Until then it may ask whether its goodbye was heard.
+                // Keep the endpoint until then: the primary may repeat its Bye, to have it confirmed.
                 self.renew_at = Some(now + self.config.timing.silence);
             }
             Backup::Seeking | Backup::Finishing | Backup::Claiming(_) => {}
         }
     }
 
-    /// Drops everything, and looks for a primary.
+    /// Drops the VM's state and waits for a primary.
     pub(super) fn seek(&mut self, now: Time) {
         self.role = Role::Backup(Backup::Seeking);
         self.invalidated = true;
@@ -142,14 +146,14 @@ impl Replica {
         self.renew(now);
     }
 
-    /// What is here is not what the primary is: it must give us the memory again. It is told
-    /// goodbye, so that it knows that we will not take over.
+    /// Leaves the session because this host's VM diverged from the primary's. Sends Bye, so that the
+    /// primary knows that this host will not take over; a new session syncs the memory again.
     pub(super) fn leave(&mut self, now: Time) {
         self.stats.divergences += 1;
         self.emit(ReplicaEvent::Diverged);
         if !self.channel().is_some_and(Channel::is_open) {
-            // The primary is gone, and nobody has the VM as it was.
-            return self.over(Halt::Diverged);
+            // The primary is dead, and no host holds the VM's true state.
+            return self.halt_without_bye(Halt::Diverged);
         }
         self.role = Role::Backup(Backup::Leaving);
         self.invalidated = true;

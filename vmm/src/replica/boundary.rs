@@ -1,7 +1,7 @@
-//! What a machine asks, from one position to the next, in the order of
-//! [`Boundary`](crate::replay::boundary::Boundary). Every question goes to the world and into
-//! the log, or to the log and nowhere else; a machine cannot tell which, and is live from one
-//! question to the next when its host takes over.
+//! The nondeterminism boundary of a pair: the questions that a machine asks from one position to the next,
+//! in the order of [`Boundary`](crate::replay::boundary::Boundary). Each question is either answered by the
+//! world, and the answer is logged, or it is answered from the log alone. The machine cannot tell which.
+//! When its host takes over, it is live from one question to the next.
 
 use super::config::OnBackupLoss;
 use super::engine::Replica;
@@ -14,16 +14,16 @@ use logchan::channel::Channel;
 use logchan::ids::Lane;
 use logchan::time::Time;
 
-/// Who answers.
+/// Where the answers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// The world; what it says is logged if there is a backup.
+    /// From the world. Its answers are logged if there is a backup.
     Live,
-    /// The log.
+    /// From the log.
     Replaying,
-    /// Nobody yet.
+    /// There is no answer yet: the machine must wait.
     Blocked,
-    /// Nobody any more.
+    /// The machine's state is no longer valid.
     Invalidated,
 }
 
@@ -46,7 +46,7 @@ impl Replica {
         }
     }
 
-    /// The world, which knows that the machine is live.
+    /// Returns the world, after telling it that the machine has gone live if it does not know yet.
     pub(super) fn live<'w, W: World>(&mut self, world: &'w mut W) -> &'w mut W {
         if std::mem::take(&mut self.must_resume_clock) {
             let starts_over = self.planted(Mutant::ClockStartsOver);
@@ -55,7 +55,7 @@ impl Replica {
         world
     }
 
-    /// How does the next region end? Asked at a position, before entering.
+    /// Returns how the next region ends. To be called at a position, before the vCPU enters.
     pub fn next_region(&mut self, now: Time) -> Step<NextRegion> {
         if let Role::Halted(_) = self.role {
             self.invalidated = false;
@@ -79,7 +79,7 @@ impl Replica {
         };
         let run = Step::Ready(NextRegion::Run);
         match &self.role {
-            Role::Primary(Primary::Copying(precopy)) if precopy.is_through() => {
+            Role::Primary(Primary::Copying(precopy)) if precopy.is_complete() => {
                 Step::Ready(NextRegion::Capture)
             }
             Role::Primary(Primary::Alone | Primary::Copying(_) | Primary::Losing(_)) if blocks => {
@@ -95,7 +95,7 @@ impl Replica {
         }
     }
 
-    /// Bytes of log that the backup has not executed.
+    /// Returns the number of bytes of log that the backup has not executed.
     pub fn lag_bytes(&self) -> u64 {
         match (&self.role, self.channel()) {
             (Role::Primary(Primary::Protected(_)), Some(channel)) => {
@@ -108,7 +108,7 @@ impl Replica {
         }
     }
 
-    /// The region ended at `position`; `digest` covers the vCPU there.
+    /// The region ended at `position`; `digest` covers the vCPU's state there.
     pub fn reached(&mut self, now: Time, position: Position, digest: u64) -> Step<()> {
         match self.mode() {
             Mode::Live => {
@@ -121,11 +121,11 @@ impl Replica {
         }
     }
 
-    /// Guest time: nanoseconds since the guest started.
+    /// Returns guest time: nanoseconds since the guest started.
     ///
     /// # Errors
     ///
-    /// The world's.
+    /// Errors of the world.
     pub fn clock_ns<W: World>(&mut self, now: Time, world: &mut W) -> Result<Step<u64>, W::Error> {
         match self.mode() {
             Mode::Live => {
@@ -139,11 +139,11 @@ impl Replica {
         }
     }
 
-    /// Wall clock: nanoseconds since 1970-01-01T00:00Z.
+    /// Returns the wall clock: nanoseconds since 1970-01-01T00:00Z.
     ///
     /// # Errors
     ///
-    /// The world's.
+    /// Errors of the world.
     pub fn wall_clock_ns<W: World>(
         &mut self,
         now: Time,
@@ -165,7 +165,7 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// The world's.
+    /// Errors of the world.
     pub fn entropy<W: World>(
         &mut self,
         now: Time,
@@ -184,7 +184,7 @@ impl Replica {
         }
     }
 
-    /// A frame the guest sends, of a length that a port carries.
+    /// The guest sends `frame`, whose length is within the limits of a port.
     pub fn output(&mut self, now: Time, frame: &[u8]) -> Step<()> {
         match self.mode() {
             Mode::Live => self.record_output(now, frame),
@@ -194,8 +194,8 @@ impl Replica {
         }
     }
 
-    /// Whether [`next_input`](Self::next_input) has an answer now. For drivers that wait: an input
-    /// borrows from the engine, so it cannot be asked for in a loop.
+    /// Returns `Ready` if [`next_input`](Self::next_input) has an answer now. For drivers that wait: an
+    /// input borrows from the engine, so `next_input` cannot be called in a loop.
     pub fn input_ready(&mut self, now: Time) -> Step<()> {
         match self.mode() {
             Mode::Live if self.is_replaying_out() => Step::Ready(()),
@@ -206,11 +206,11 @@ impl Replica {
         }
     }
 
-    /// The next input for this position, if there is one.
+    /// Returns the next input for this position, if there is one.
     ///
     /// # Errors
     ///
-    /// The world's.
+    /// Errors of the world.
     pub fn next_input<W: World>(
         &mut self,
         now: Time,
@@ -229,17 +229,17 @@ impl Replica {
         }
     }
 
-    /// The guest halted, and nothing is pending: what to wait for.
+    /// The guest halted and no interrupt is pending. Returns what the machine waits for.
     pub fn halted_guest(&mut self, now: Time) -> Step<Halted> {
         match self.mode() {
-            // The world is asked first of all.
+            // The halt ends the replay-out. Inputs that were refused meanwhile may be waiting.
             Mode::Live if self.is_replaying_out() => {
                 self.end_replay_out();
                 Step::Ready(Halted::Look)
             }
             Mode::Live => match &self.role {
                 Role::Primary(Primary::Copying(precopy))
-                    if precopy.is_through() && !self.planted(Mutant::SyncAwaitsInput) =>
+                    if precopy.is_complete() && !self.planted(Mutant::SyncAwaitsInput) =>
                 {
                     Step::Ready(Halted::Capture)
                 }
@@ -253,7 +253,7 @@ impl Replica {
         }
     }
 
-    /// `vector` is injected at this position.
+    /// The machine injects `vector` at this position.
     pub fn interrupt(&mut self, now: Time, vector: u8) -> Step<()> {
         match self.mode() {
             Mode::Live => self.record_interrupt(now, vector),
@@ -263,14 +263,15 @@ impl Replica {
         }
     }
 
-    /// A run ended at no position: `KVM_RUN` was interrupted, or a window opened at CPL0.
+    /// A run ended at no position: `KVM_RUN` was interrupted, or an interrupt window opened at CPL0.
+    /// Returns what to do about it.
     pub fn mid_region_stop(&mut self, now: Time) -> Step<StopAdvice> {
         match self.mode() {
             Mode::Live => {
                 self.run_ended(now);
                 Step::Ready(match &self.role {
                     _ if self.is_replaying_out() => StopAdvice::Resume,
-                    Role::Primary(Primary::Copying(precopy)) if precopy.is_through() => {
+                    Role::Primary(Primary::Copying(precopy)) if precopy.is_complete() => {
                         StopAdvice::Checkpoint
                     }
                     Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
@@ -278,18 +279,19 @@ impl Replica {
                     }
                 })
             }
-            // The region ends where the log says.
+            // The log determines where the region ends.
             Mode::Replaying => Step::Ready(StopAdvice::Resume),
             Mode::Blocked => Step::Pending,
             Mode::Invalidated => Step::Invalidated,
         }
     }
 
-    /// The guest can't go on. `Ready` if that is how it is.
+    /// The guest cannot continue (a triple fault, for example). Returns `Ready` if that is true of the VM,
+    /// and not only of a backup that diverged.
     pub fn fatal(&mut self, now: Time) -> Step<()> {
         match self.mode() {
             Mode::Live => Step::Ready(()),
-            // The log has the guest going on, or there would be nothing to run.
+            // This region is run because the log has its end, so the guest continued on the primary.
             Mode::Replaying => {
                 self.diverged(now);
                 Step::Invalidated
@@ -299,34 +301,34 @@ impl Replica {
         }
     }
 
-    /// The machine cannot do what the log says.
+    /// The machine cannot do what the log says: treats this backup as diverged.
     pub fn diverged(&mut self, now: Time) {
         if let Role::Backup(Backup::Following | Backup::Finishing) = self.role {
             self.leave(now);
         }
     }
 
-    /// Does anybody want the images given to [`checkpoint`](Self::checkpoint)?
+    /// Returns whether a backup needs the images that are passed to [`checkpoint`](Self::checkpoint).
     pub fn keeps_checkpoints(&self) -> bool {
         match &self.role {
             Role::Primary(Primary::Protected(_)) => true,
-            Role::Primary(Primary::Copying(precopy)) => precopy.is_through(),
+            Role::Primary(Primary::Copying(precopy)) => precopy.is_complete(),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => false,
         }
     }
 
-    /// The checkpoint that [`NextRegion::Apply`] announced. Pages that a full one does not list are
-    /// zero.
+    /// Returns the checkpoint that [`NextRegion::Apply`] announced. Pages that a full checkpoint does not
+    /// list are zero.
     ///
     /// # Panics
     ///
-    /// When none was announced.
+    /// Panics if no checkpoint was announced.
     pub fn take_checkpoint(&mut self) -> Image {
         self.stats.checkpoints_applied += 1;
         self.receive.fetch().expect("a checkpoint was announced")
     }
 
-    /// Whether the channel to the other host still takes and gives log.
+    /// Returns whether the channel to the other host is open for log.
     pub fn is_connected(&self) -> bool {
         self.channel().is_some_and(Channel::is_open)
     }

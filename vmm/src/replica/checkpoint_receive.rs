@@ -1,5 +1,5 @@
-//! A checkpoint as it arrives: pages first, into a place of their own, because half a checkpoint is
-//! none.
+//! A checkpoint as it arrives. Its pages are collected apart from guest memory: a checkpoint is applied as
+//! a whole or not at all.
 
 use super::digest::CheckpointDigest;
 use super::mutant::{Mutant, Mutants};
@@ -11,27 +11,30 @@ use logchan::limits::PAGE_BYTES;
 use netpath::announce::GuestAddresses;
 use std::collections::BTreeMap;
 
-/// Bytes from an authentic peer that make no sense as a checkpoint.
+/// Bytes from an authenticated peer that are not a valid checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceiveError;
 
-/// Pages by number; the newest of each counts. No more than guest memory has.
+/// A checkpoint that is being received.
 #[derive(Debug, Default)]
 pub(super) struct CheckpointReceive {
+    /// The newest contents of each page that arrived, by page number; `None` for a page of zeros. At most the
+    /// pages of guest memory.
     pages: BTreeMap<u64, Option<Box<[u8; PAGE_BYTES]>>>,
-    /// Pages that arrived, repetitions included.
+    /// Number of pages that arrived; a page that arrived twice counts twice.
     arrived: u32,
     digest: CheckpointDigest,
-    /// Whole, and not fetched yet.
+    /// A complete checkpoint that was not fetched yet.
     ready: Option<Image>,
 }
 
 impl CheckpointReceive {
-    /// Pages that arrived.
-    pub(super) fn pages(&self) -> u32 {
+    /// Returns the number of pages that arrived; a page that arrived twice counts twice.
+    pub(super) fn arrived(&self) -> u32 {
         self.arrived
     }
 
+    /// Decodes a page and keeps it.
     pub(super) fn page(
         &mut self,
         number: u64,
@@ -50,15 +53,15 @@ impl CheckpointReceive {
         Ok(())
     }
 
-    /// Takes the checkpoint that `log` begins with, if all of it is there: how many bytes of the log
-    /// that was. It is then ready.
+    /// Takes the checkpoint at the front of `log` if all of it has arrived, and returns how many bytes of
+    /// the log it occupies. `sync`: it must be a full checkpoint, that is, the closing one of a sync.
     pub(super) fn take(
         &mut self,
         log: &[u8],
         sync: bool,
         cache: &mut DeltaCache,
     ) -> Result<Option<usize>, ReceiveError> {
-        let Some((begin, begin_bytes)) = whole(log)? else { return Ok(None) };
+        let Some((begin, begin_bytes)) = decode_complete(log)? else { return Ok(None) };
         let Entry::CheckpointBegin { full, pages, vcpu, devices } = begin else {
             return Err(ReceiveError);
         };
@@ -66,8 +69,8 @@ impl CheckpointReceive {
             return Err(ReceiveError);
         }
         let rest = &log[begin_bytes..];
-        let Some((Entry::CheckpointEnd { digest }, end_bytes)) = whole(rest)? else {
-            return no_other(rest).map(|_| None);
+        let Some((Entry::CheckpointEnd { digest }, end_bytes)) = decode_complete(rest)? else {
+            return expect_incomplete(rest).map(|_| None);
         };
         if self.arrived < pages {
             return Ok(None);
@@ -79,8 +82,8 @@ impl CheckpointReceive {
         Ok(Some(begin_bytes + end_bytes))
     }
 
-    /// What arrived so far, with the states of the `begin` that it belongs to; if all of it is to be there,
-    /// it must have this digest.
+    /// Makes the received pages and the states from the entry `CheckpointBegin` an image, which is then
+    /// ready. `digest` is the expected digest; `None` skips the comparison (planted bug only).
     pub(super) fn make_ready(
         &mut self,
         full: bool,
@@ -103,15 +106,17 @@ impl CheckpointReceive {
         Ok(())
     }
 
+    /// Returns whether a complete checkpoint can be fetched.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.is_some()
     }
 
+    /// Returns the complete checkpoint, once.
     pub(super) fn fetch(&mut self) -> Option<Image> {
         self.ready.take()
     }
 
-    /// Takes the guest's addresses off the front of the device state of a sync.
+    /// Removes the guest's addresses from the front of the device state of a sync, and returns them.
     pub(super) fn split_addresses(&mut self) -> Result<GuestAddresses, ReceiveError> {
         let image = self.ready.as_mut().ok_or(ReceiveError)?;
         let (&length, rest) = image.devices.split_first_chunk().ok_or(ReceiveError)?;
@@ -123,8 +128,9 @@ impl CheckpointReceive {
     }
 }
 
-/// The entry at the front of `log`, once it is all there.
-pub(super) fn whole(log: &[u8]) -> Result<Option<(Entry<'_>, usize)>, ReceiveError> {
+/// Decodes the entry at the front of `log`, and returns it with its length in bytes; `None` if it has not
+/// arrived completely.
+pub(super) fn decode_complete(log: &[u8]) -> Result<Option<(Entry<'_>, usize)>, ReceiveError> {
     match decode(log) {
         Ok(entry) => Ok(Some(entry)),
         Err(DecodeError::Truncated) => Ok(None),
@@ -132,9 +138,10 @@ pub(super) fn whole(log: &[u8]) -> Result<Option<(Entry<'_>, usize)>, ReceiveErr
     }
 }
 
-/// An entry is not there yet; another one in its place would be wrong.
-pub(super) fn no_other(log: &[u8]) -> Result<bool, ReceiveError> {
-    match whole(log)? {
+/// Returns `Ok(false)` if no complete entry has arrived at the front of `log`. To be called when the front
+/// is not the required entry: a complete entry there is another one, which is an error.
+pub(super) fn expect_incomplete(log: &[u8]) -> Result<bool, ReceiveError> {
+    match decode_complete(log)? {
         None => Ok(false),
         Some(_) => Err(ReceiveError),
     }

@@ -1,4 +1,4 @@
-//! A primary's checkpoint on its way into the channel, as far as there is room.
+//! Sends a primary's checkpoint into the channel, as far as there is room.
 
 use super::digest::CheckpointDigest;
 use super::engine::Replica;
@@ -16,25 +16,27 @@ use logchan::limits::PAGE_BYTES;
 use logchan::time::Time;
 use netpath::announce::ADDRESSES_BYTES_MAX;
 
-/// Bytes that the smaller entries take at most.
+/// Largest clock entry, bytes: kind, length, varint.
 pub(super) const CLOCK_ENTRY_BYTES_MAX: usize = 1 + 1 + 10;
+/// Size of the entry that ends a checkpoint, bytes: kind, length, digest.
 const END_ENTRY_BYTES: usize = 1 + 1 + 8;
 
-/// What was sent of a checkpoint.
+/// Progress of a checkpoint that is being sent.
 #[derive(Debug)]
 pub(super) struct CheckpointSend {
-    /// Pages of the image that are on their way.
+    /// Pages of the image that were appended to the channel.
     pages: usize,
     digest: CheckpointDigest,
 }
 
 impl Replica {
-    /// Takes a checkpoint of the machine where it stands, at the position that this makes. Asked again
-    /// with the same image until it is all on its way.
+    /// Sends a checkpoint of the stopped machine to the backup. The checkpoint makes this point of the
+    /// execution a position. While the answer is `Pending`, call again with the same image: the rest is
+    /// sent when the channel has room.
     ///
     /// # Errors
     ///
-    /// What the world says when it is asked for the time.
+    /// Errors of the world, which is asked for the time.
     pub fn checkpoint<W: World>(
         &mut self,
         now: Time,
@@ -42,10 +44,11 @@ impl Replica {
         image: &impl CheckpointImage,
     ) -> Result<Step<()>, W::Error> {
         let (full, copied) = match &self.role {
-            Role::Primary(Primary::Copying(precopy)) if precopy.is_through() => {
+            Role::Primary(Primary::Copying(precopy)) if precopy.is_complete() => {
                 (true, precopy.pages)
             }
-            // Until it is whole, a backup takes all pages for the sync's: these must not reach it before.
+            // Before its sync is complete, a backup takes every page for a page of the sync. So pages of the
+            // next checkpoint must wait.
             Role::Primary(Primary::Protected(Protected { is_confirmed: false, .. }))
                 if !self.planted(Mutant::PagesBeforeWhole) =>
             {
@@ -55,7 +58,7 @@ impl Replica {
             Role::Halted(_) => return Ok(Step::Invalidated),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) => {
                 self.sending = None;
-                self.ignore(Ignored::CheckpointOfNoSync);
+                self.ignore(Ignored::CheckpointWithoutSync);
                 return Ok(Step::Ready(()));
             }
         };
@@ -81,7 +84,7 @@ impl Replica {
                     return Ok(Step::Pending);
                 }
                 if full {
-                    // The first entry of the session's log: all of guest time so far.
+                    // The first entry of the session's log advances the clock from 0 to the guest time.
                     let world = match self.planted(Mutant::SyncBeforeWake) {
                         true => world,
                         false => self.live(world),
@@ -117,7 +120,7 @@ impl Replica {
             image.read_page(number, &mut page);
             sending.digest.page(number, &page);
             if self.planted(Mutant::BaseAfterRegion) {
-                let _untold = self.cache.encode(number, &page);
+                let _discarded = self.cache.encode(number, &page);
             }
             let entry = Entry::Page { number, bytes: self.cache.encode(number, &page) };
             encode(&entry, &mut self.log_stats, &mut self.scratch);
@@ -128,7 +131,7 @@ impl Replica {
             self.sending = Some(sending);
             return Ok(Step::Pending);
         }
-        // Acknowledged, this entry means that every page is.
+        // The acknowledgement of the next entry must cover every page.
         if let Some(channel) = self.channel_mut() {
             channel.require_bulk();
         }
@@ -137,15 +140,15 @@ impl Replica {
         self.stats.checkpoints_sent += 1;
         self.stats.checkpoint_pages += pages.len() as u64;
         if full {
-            // What follows is told against this.
+            // The deltas that follow are relative to this state.
             self.cache.begin(false);
             self.sync_sent();
         }
         Ok(Step::Ready(()))
     }
 
-    /// Device state with the guest's addresses in front: a backup knows only those of frames that it
-    /// saw, and must announce them all.
+    /// Returns `devices` with the guest's addresses in front. A backup learns addresses only from the
+    /// frames that its own machine sends, but must announce all of them when it takes over.
     fn with_addresses(&self, devices: &[u8]) -> Vec<u8> {
         let mut addresses = [0; ADDRESSES_BYTES_MAX];
         let length = self.addresses.encode(&mut addresses);
@@ -153,7 +156,8 @@ impl Replica {
         [&prefix, &addresses[..length], devices].concat()
     }
 
-    /// Whether `bytes` can be appended to a lane, if there is anybody to append them for.
+    /// Returns whether `bytes` bytes can be appended to `lane`. Always true without a backup, because then
+    /// nothing is appended.
     pub(super) fn has_room(&self, lane: Lane, bytes: usize) -> bool {
         match &self.role {
             Role::Primary(Primary::Copying(_) | Primary::Protected(_)) => {
@@ -163,7 +167,7 @@ impl Replica {
         }
     }
 
-    /// Appends an entry that there is [room](Self::has_room) for.
+    /// Encodes `entry` and appends it to `lane`, which must [have room](Self::has_room).
     pub(super) fn append(&mut self, now: Time, lane: Lane, entry: &Entry<'_>) {
         encode(entry, &mut self.log_stats, &mut self.scratch);
         self.append_encoded(now, lane);
@@ -172,17 +176,17 @@ impl Replica {
         }
     }
 
-    /// Appends what was [encoded](encode).
+    /// Appends the entry that [`encode`] wrote to the scratch buffer.
     fn append_encoded(&mut self, now: Time, lane: Lane) {
         let Self { endpoint, scratch, .. } = self;
         let channel = endpoint.as_mut().and_then(|endpoint| endpoint.channel_mut());
         let channel = channel.filter(|channel| channel.is_open());
-        let channel: &mut Channel = channel.expect("a peer that is given the log is there");
+        let channel: &mut Channel = channel.expect("the log is appended to an open channel");
         channel.append(now, lane, scratch).expect("there was room");
     }
 }
 
-/// An entry that is about to be appended, counted and as bytes.
+/// Encodes `entry` into `scratch`, and counts it as sent.
 fn encode(entry: &Entry<'_>, stats: &mut EntryStatsTable, scratch: &mut Vec<u8>) {
     stats.record(entry);
     scratch.clear();

@@ -1,50 +1,51 @@
-//! Asking the witness, until it answers.
+//! A claim in progress: asked, repeated until the witness answers.
 
 use logchan::ids::{Claimant, Term};
 use logchan::time::{Duration, Time};
 
-/// What the witness says about a claim.
+/// The witness's answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The term is ours, now or since an earlier claim of ours.
+    /// This process owns the term, by this claim or by an earlier one.
     Won,
-    /// The term is somebody else's.
+    /// Another process owns the term.
     Lost,
-    /// No answer: the claim may have been made or not.
+    /// No answer. The claim may or may not have been made.
     Unreachable,
 }
 
-/// A claim under way.
+/// A claim in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) term: Term,
-    /// Who must own the term before, or the witness is not the one that gave it; `None`: the VM is booted.
+    /// The required owner of the term before: any other owner means that this is not the witness that granted
+    /// that term. `None` for the term in which the VM is booted.
     pub(super) previous: Option<Claimant>,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// To be asked.
+    /// The witness must be asked now.
     Due,
-    /// Asked; the answer is to come.
+    /// The witness was asked and has not answered.
     Asked,
-    /// Not answered; to be asked again then.
-    Again(Time),
+    /// The witness did not answer; ask again at this time.
+    RetryAt(Time),
 }
 
 impl Claim {
-    /// The claim of the term in which a VM is booted.
+    /// Creates the claim of the term in which a VM is booted.
     pub(super) fn first(term: Term) -> Claim {
         Claim { term, previous: None, state: State::Due }
     }
 
-    /// The claim of the term after `term`, which is `owner`'s.
+    /// Creates the claim of the term after `term`, which `owner` holds.
     pub(super) fn after(term: Term, owner: Claimant) -> Claim {
         Claim { term: Term(term.0 + 1), previous: Some(owner), state: State::Due }
     }
 
-    /// Whether the witness is to be asked now; from now on it counts as asked.
+    /// Returns whether the witness must be asked now, and marks the claim as asked if so.
     pub(super) fn take_due(&mut self) -> bool {
         let due = self.state == State::Due;
         if due {
@@ -53,26 +54,26 @@ impl Claim {
         due
     }
 
-    /// Whether an answer is waited for.
+    /// Returns whether an answer is outstanding.
     pub(super) fn is_asked(&self) -> bool {
         self.state == State::Asked
     }
 
-    /// There was no answer.
-    pub(super) fn unanswered(&mut self, now: Time, retry: Duration) {
-        self.state = State::Again(now + retry);
+    /// Schedules the next attempt, after an attempt without an answer.
+    pub(super) fn retry_later(&mut self, now: Time, retry: Duration) {
+        self.state = State::RetryAt(now + retry);
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
         match self.state {
-            State::Again(at) if at <= now => self.state = State::Due,
-            State::Again(_) | State::Due | State::Asked => {}
+            State::RetryAt(at) if at <= now => self.state = State::Due,
+            State::RetryAt(_) | State::Due | State::Asked => {}
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         match self.state {
-            State::Again(at) => Some(at),
+            State::RetryAt(at) => Some(at),
             State::Due | State::Asked => None,
         }
     }

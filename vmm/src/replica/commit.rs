@@ -1,11 +1,11 @@
-//! Output commit: which frame may leave now.
+//! Output commit: decides which frame may leave for the LAN now.
 //!
-//! | this host is | a frame leaves |
+//! | role of this host | when a frame leaves |
 //! |---|---|
 //! | standalone | at once |
-//! | a primary that holds the claim of its term, and no backup that could take over | at once, unless it is told to `Block` |
-//! | a primary with such a backup | once the backup holds the whole VM and all of the log that [led to](super::stretch) the frame, while the lease is held |
-//! | a primary that asks for a claim; a backup; over | never |
+//! | primary that holds the claim of its term, while no backup can take over | at once, except with [`OnBackupLoss::Block`] |
+//! | primary whose backup may be able to take over | when the backup has acknowledged the whole VM and the log up to the frame's [`release_at`](super::segment), while the lease is held |
+//! | primary that is making a claim; backup; halted | never |
 
 use super::config::OnBackupLoss;
 use super::engine::Replica;
@@ -18,17 +18,18 @@ use logchan::time::Time;
 pub struct TapFrame<'a> {
     /// The frame.
     pub bytes: &'a [u8],
-    /// When the VM made it; `None` for an announcement of ours.
+    /// When the VM sent it; `None` for an announcement, which this host makes.
     pub made_at: Option<Time>,
 }
 
 impl Replica {
-    /// The next frame that may leave for the LAN at `now`: a reading of the clock that is as fresh as
-    /// can be, because the lease is checked against it. It stays until [`pop_tap`](Self::pop_tap).
+    /// Returns the next frame that may leave for the LAN at `now`. Read the clock immediately before each
+    /// call: the lease is checked against `now`. The frame stays in the queue until
+    /// [`pop_tap`](Self::pop_tap).
     pub fn poll_tap(&mut self, now: Time) -> Option<TapFrame<'_>> {
         self.announce_pending = !self.may_announce(now);
         if self.announce_pending {
-            // Announcements are made for the moment; a later round repeats them.
+            // An announcement is not kept for later: the next round repeats it.
             self.announcement_bytes = 0;
         } else if self.announcement_bytes == 0 {
             let made = self.announcer.poll_transmit(now.as_nanos(), &mut self.announcement);
@@ -39,14 +40,18 @@ impl Replica {
             return Some(TapFrame { bytes, made_at: None });
         }
         let release_at = self.hold.front()?.release_at;
-        if !self.may_leave(now, release_at) {
+        if !self.may_release(now, release_at) {
             return None;
         }
         let held = self.hold.front()?;
         Some(TapFrame { bytes: held.frame, made_at: Some(Time::from_nanos(held.made_at_ns)) })
     }
 
-    /// The frame that [`poll_tap`](Self::poll_tap) showed was given to the LAN's port.
+    /// Removes the frame that [`poll_tap`](Self::poll_tap) returned, after it was given to the tap port.
+    ///
+    /// # Panics
+    ///
+    /// Panics if [`poll_tap`](Self::poll_tap) returned no frame.
     pub fn pop_tap(&mut self) {
         if self.announcement_bytes > 0 {
             self.announcement_bytes = 0;
@@ -65,19 +70,20 @@ impl Replica {
         self.stats.released += 1;
     }
 
-    /// The port has sent what it was given: the backup need not keep those outputs any more.
+    /// The tap port has sent the frames that it was given. Reports this to the backup, which then drops
+    /// its copies of those outputs.
     pub fn tap_flushed(&mut self) {
-        let Some(handed) = self.unflushed_output.take() else { return };
+        let Some(flushed) = self.unflushed_output.take() else { return };
         let Role::Primary(Primary::Protected(_)) = self.role else { return };
-        // Frames of before this session are nobody's to keep.
-        let released = handed.saturating_sub(self.log_base);
+        // The backup of this session does not keep outputs of earlier sessions.
+        let released = flushed.saturating_sub(self.log_base);
         if let Some(channel) = self.channel_mut() {
             channel.set_executed(released);
         }
     }
 
-    /// Whether the LAN may be told at `now` that the VM lives here. That needs the right to speak, but
-    /// nobody's acknowledgement: it reveals nothing of the VM's state.
+    /// Returns whether this host may announce the VM on the LAN at `now`. An announcement needs the claim
+    /// of the term and the lease, but no acknowledgement: it reveals nothing of the VM's state.
     fn may_announce(&self, now: Time) -> bool {
         match &self.role {
             Role::Primary(_) if self.planted(Mutant::AnnounceWithoutRight) => true,
@@ -92,7 +98,8 @@ impl Replica {
         }
     }
 
-    fn may_leave(&self, now: Time, release_at: u64) -> bool {
+    /// Returns whether an output with this `release_at` may leave at `now`.
+    fn may_release(&self, now: Time, release_at: u64) -> bool {
         match &self.role {
             Role::Standalone => true,
             Role::Primary(primary) => match primary {
@@ -120,7 +127,7 @@ impl Replica {
         }
     }
 
-    /// Whether this VM must do nothing that shows before a backup has it.
+    /// Returns whether the VM must not run or send output until a backup holds it ([`OnBackupLoss::Block`]).
     pub(super) fn is_blocked(&self) -> bool {
         let may_go_on = match self.config.on_backup_loss {
             OnBackupLoss::Continue => true,
@@ -129,9 +136,9 @@ impl Replica {
         !may_go_on && matches!(self.role, Role::Primary(Primary::Alone | Primary::Copying(_)))
     }
 
-    /// What the other host says of its progress.
+    /// Handles the progress that the other host reported.
     pub(super) fn peer_executed(&mut self, up_to: u64) {
-        // A primary's progress is what it released: that much need not be kept here.
+        // A primary reports the position up to which it has released outputs; those need not be kept.
         if let Role::Backup(Backup::Following) = self.role {
             self.hold.drop_up_to(self.log_base + up_to);
         }

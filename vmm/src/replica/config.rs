@@ -1,4 +1,4 @@
-//! What a replica is told.
+//! Configuration of a replica.
 
 use super::mutant::Mutants;
 use super::segment::EARLY_RELEASE_WINDOW;
@@ -10,19 +10,19 @@ use logchan::time::Duration;
 use netpath::MacAddr;
 use netpath::hold::HoldLimits;
 
-/// What a primary does when it has lost its backup, and has won the right to go on alone.
+/// What a primary does after it has lost its backup and won the claim to continue alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBackupLoss {
-    /// The VM runs on, unprotected, and its output leaves at once.
+    /// The VM continues unprotected, and its output leaves at once.
     Continue,
-    /// The VM stands still until a new backup has attached: no output is ever unprotected.
+    /// The VM is paused until a new backup has attached: no output is ever unprotected.
     Block,
 }
 
-/// Which part a host begins with.
+/// The role that a host starts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Nobody else has anything to do with this VM.
+    /// No other host takes part.
     Standalone,
     /// Boots the VM.
     Primary,
@@ -30,63 +30,65 @@ pub enum Start {
     Backup,
 }
 
-/// What a replica is told. But for start and claimant, the two hosts must be told the same.
+/// Configuration of a replica. All values except `claimant` must be equal on the two hosts.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
     /// The VM.
     pub vm: VmId,
-    /// xxh3-64 of the CPU model, as the vCPU sees it; for a Linux kernel, with how this host runs it.
+    /// xxh3-64 of the CPU model that the vCPU sees; for a Linux kernel also of how this host runs it.
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
-    /// The witness that is asked.
+    /// Identity of the witness.
     pub witness: WitnessId,
-    /// The name that this process makes its claims under; the one value that must differ.
+    /// Name under which this process makes its claims; the one value that must differ.
     pub claimant: Claimant,
-    /// The address of the VM's NIC.
+    /// MAC address of the VM's NIC.
     pub mac: MacAddr,
     /// Pages of guest memory.
     pub memory_pages: u64,
-    /// Pages of which both hosts keep what the log told last; never 0.
+    /// Capacity of the delta cache, pages; never 0.
     pub delta_cache_pages_max: usize,
-    /// Bytes that a frame on the logging channel may have: the interface's MTU.
+    /// Largest frame on the logging channel, bytes: the interface's MTU.
     pub frame_bytes_max: usize,
-    /// Bytes of log and of pages that may be on their way: [`logchan::channel::Config::window_bytes`].
+    /// Send window of each lane, bytes: [`logchan::channel::Config::window_bytes`].
     pub window_bytes: [usize; Lane::ALL.len()],
-    /// Bytes of log that the backup may be behind in executing before the primary waits for it.
+    /// Bytes of log that the backup may have left to execute before the primary waits for it.
     pub lag_bytes_max: u64,
-    /// Silence, lease, heartbeat.
+    /// Silence timeout, lease and heartbeat of the channel.
     pub timing: Timing,
-    /// Output that may wait.
+    /// Limits of the hold queue.
     pub hold: HoldLimits,
-    /// How far into a stretch (see `stretch.rs`) outputs leave without an acknowledgement of their own.
+    /// How long after the start of a deterministic segment (see `segment.rs`) its outputs leave without an
+    /// acknowledgement of their own entries.
     pub early_release_window: Duration,
-    /// What to do without a backup.
+    /// What a primary does without a backup.
     pub on_backup_loss: OnBackupLoss,
-    /// How long after an answer that was none the witness is asked again.
+    /// Delay before a claim that got no answer is repeated.
     pub witness_retry: Duration,
-    /// Bugs planted on purpose; none in what ships.
+    /// Planted bugs for tests; none in a release build.
     pub mutants: Mutants,
 }
 
-/// Why a replica cannot be made.
+/// Why a configuration was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplicaConfigError {
-    /// The channel's part.
+    /// The values for the channel.
     #[error(transparent)]
     Channel(#[from] ConfigError),
-    /// No memory, or more than a checkpoint can carry.
-    #[error("{0} pages of guest memory, not 1 to {CHECKPOINT_PAGES_MAX}")]
+    /// No memory, or more pages than a checkpoint can carry.
+    #[error("guest memory of {0} pages: use 1 to {CHECKPOINT_PAGES_MAX} pages")]
     Memory(u64),
-    /// A primary that waits for its backup to execute what does not fill a position.
+    /// A lag limit above the log's window, or below one entry. With the latter, the primary could wait for
+    /// the backup to execute log that does not reach a position.
     #[error(
-        "a lag of {0} bytes: at least {ENTRY_BYTES_MAX} are needed, and no more than the log's window"
+        "lag limit of {0} bytes: use at least {ENTRY_BYTES_MAX} bytes and at most the log's window"
     )]
     Lag(u64),
 }
 
 impl ReplicaConfig {
-    /// A configuration with the defaults.
+    /// Returns a configuration with the defaults.
     pub fn new(vm: VmId, mac: MacAddr, memory_pages: u64) -> ReplicaConfig {
         let settings = Settings::new(End::Primary, vm, Term(0));
         ReplicaConfig {
@@ -110,7 +112,7 @@ impl ReplicaConfig {
         }
     }
 
-    /// Whether the values are within their bounds and go together.
+    /// Checks the values against their bounds and against each other.
     ///
     /// # Errors
     ///
@@ -127,7 +129,7 @@ impl ReplicaConfig {
         Ok(())
     }
 
-    /// What the endpoint of this host is told while it is `role` in `term`.
+    /// Returns the endpoint's settings for a host that is `role` in `term`.
     pub(super) fn settings(&self, role: End, term: Term) -> Settings {
         Settings {
             role,

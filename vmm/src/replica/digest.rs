@@ -1,10 +1,10 @@
-//! What both ends of a checkpoint compute over it.
+//! Digest of a checkpoint, computed by both hosts and compared by the backup.
 
 use logchan::limits::PAGE_BYTES;
 use xxhash_rust::xxh3::Xxh3;
 
-/// xxh3-64 over the pages in the order sent, then the states: what they are, however they are told. Pages
-/// come first because some are on their way before the states exist.
+/// xxh3-64 over the pages in the order sent, followed by the vCPU and device states. It covers the contents,
+/// not their encoding. Pages come first because some of them are sent before the states exist.
 #[derive(Clone, Default)]
 pub(super) struct CheckpointDigest(Box<Xxh3>);
 

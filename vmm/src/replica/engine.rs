@@ -1,4 +1,4 @@
-//! [`Replica`]: what comes in, and where it goes.
+//! [`Replica`]: the state of the engine, and where each input is handled.
 
 use super::checkpoint_receive::CheckpointReceive;
 use super::checkpoint_send::CheckpointSend;
@@ -22,88 +22,88 @@ use netpath::announce::{Announcer, GuestAddresses};
 use netpath::hold::HoldQueue;
 use netpath::limits::ANNOUNCEMENT_BYTES_MAX;
 
-/// The term in which a VM is booted.
+/// Term in which a VM is booted.
 const FIRST_TERM: Term = Term(1);
 
-/// Bytes of the largest input.
+/// Size of the largest input, bytes.
 pub(super) const INPUT_BYTES_MAX: usize =
     if FRAME_BYTES_MAX > CONSOLE_BYTES_MAX { FRAME_BYTES_MAX } else { CONSOLE_BYTES_MAX };
 
-/// One host's part in a pair. See the [module](super).
+/// One host's half of a pair. See the [module](super).
 ///
-/// A driver's turn, again and again:
+/// The driver repeats these steps:
 ///
-/// 1. inputs: [`handle_frame`](Self::handle_frame) for every frame that there is,
+/// 1. Inputs: [`handle_frame`](Self::handle_frame) for every frame that has arrived,
 ///    [`handle_witness`](Self::handle_witness), and only then
-///    [`handle_timeout`](Self::handle_timeout);
-/// 2. the machine, which asks at every step of its run and is told
-///    [what to do](super::step::Step); [`poll_copy`](Self::poll_copy) while it stands still;
-/// 3. what came of both: [`poll_event`](Self::poll_event), [`poll_command`](Self::poll_command),
-///    until `None`;
-/// 4. outputs: [`poll_transmit`](Self::poll_transmit) to the log link;
-///    [`poll_tap`](Self::poll_tap) and [`pop_tap`](Self::pop_tap) to the LAN, and then
-///    [`tap_flushed`](Self::tap_flushed). If something left for the LAN, the machine may have waited
-///    for room: again from 2 on;
-/// 5. [`poll_timeout`](Self::poll_timeout): sleep until then, or until something comes.
+///    [`handle_timeout`](Self::handle_timeout).
+/// 2. The machine runs. It asks the engine at every step, and the answer is a
+///    [`Step`](super::step::Step). While the machine is paused, [`poll_copy`](Self::poll_copy).
+/// 3. Results: [`poll_event`](Self::poll_event) and [`poll_command`](Self::poll_command) until `None`.
+/// 4. Outputs: [`poll_transmit`](Self::poll_transmit) to the log link;
+///    [`poll_tap`](Self::poll_tap) and [`pop_tap`](Self::pop_tap) to the LAN, followed by
+///    [`tap_flushed`](Self::tap_flushed). If a frame left for the LAN, repeat from step 2: the machine
+///    may have been waiting for room in the hold queue.
+/// 5. Sleep until [`poll_timeout`](Self::poll_timeout), or until an input arrives.
 ///
-/// `now` must not go back. One thread owns a replica; nothing is allocated for a frame or an entry,
-/// but for the pages of a checkpoint that a backup takes in, and for the copy of a page that is told of for
-/// the first time.
+/// `now` must not go back. One thread owns a replica. Frames and entries are handled without allocation,
+/// with two exceptions: the pages of a checkpoint that a backup receives, and the first copy of a page in
+/// the delta cache.
 pub struct Replica {
     pub(super) config: ReplicaConfig,
     pub(super) role: Role,
-    /// The term that this host speaks in; of a backup, the newest that it knows of.
+    /// On a primary, the term that it runs the VM in; on a backup, the newest term that it knows of.
     pub(super) term: Term,
-    /// Of a backup: who owns [`term`](Self::term), as the primary of this session said.
+    /// On a backup: the owner of [`term`](Self::term), as the primary of this session reported it.
     pub(super) term_owner: Claimant,
-    /// `None`: standalone, or over.
+    /// `None` on a standalone host, and after this host's part is over.
     pub(super) endpoint: Option<Endpoint>,
-    /// When to be ready for another peer.
+    /// When to reset the endpoint for another peer.
     pub(super) renew_at: Option<Time>,
-    /// Outputs that may not leave yet; of a backup, those that may not have left.
+    /// On a primary, outputs that may not leave yet; on a backup, outputs that the primary may not have
+    /// released.
     pub(super) hold: HoldQueue,
-    /// Position of the newest output, over all sessions.
+    /// Log position behind the newest output's entry, counted over all sessions.
     pub(super) watermark: u64,
-    /// Where the log of this session begins in those positions.
+    /// Position at which the log of this session begins, in the same count.
     pub(super) log_base: u64,
-    /// What the VM does by itself just now.
+    /// The deterministic segment that the VM is in.
     pub(super) segment: Segment,
-    /// What a machine that went live owes to a stretch before.
+    /// Replay-out in progress, after this host has gone live.
     pub(super) replay_out: Option<ReplayOut>,
-    /// The newest output that was given away, until that is known to have worked.
+    /// Watermark of the newest output that was given to the tap port and has not been flushed.
     pub(super) unflushed_output: Option<u64>,
     pub(super) addresses: GuestAddresses,
     pub(super) announcer: Announcer,
     pub(super) announcement: [u8; ANNOUNCEMENT_BYTES_MAX],
     pub(super) announcement_bytes: usize,
-    /// Nothing could be announced when [`poll_tap`](Self::poll_tap) was asked last.
+    /// This host was not allowed to announce at the last [`poll_tap`](Self::poll_tap).
     pub(super) announce_pending: bool,
     /// Guest time as last logged.
     pub(super) clock_ns: u64,
-    /// The world must be told that the machine is live.
+    /// The world's guest clock must be set before the world is asked again: the machine has gone live.
     pub(super) must_resume_clock: bool,
-    /// The machine must be told that it is void.
+    /// The machine's state is invalid; its next question is answered with `Step::Invalidated`.
     pub(super) invalidated: bool,
     pub(super) sending: Option<CheckpointSend>,
     pub(super) receive: CheckpointReceive,
-    /// What checkpoints of this session are told against, in either direction.
+    /// Bases of this session's page and state deltas, in either direction.
     pub(super) cache: DeltaCache,
-    /// Entries sent, or executed from the log.
+    /// On a primary, entries sent; on a backup, entries executed.
     pub(super) log_stats: EntryStatsTable,
-    /// One entry, encoded.
+    /// Buffer for one encoded entry.
     pub(super) scratch: Vec<u8>,
-    /// The input that the machine is looking at.
+    /// The input that the machine borrows.
     pub(super) input: Box<[u8; INPUT_BYTES_MAX]>,
     pub(super) events: Events,
     pub(super) stats: ReplicaStats,
 }
 
 impl Replica {
-    /// One host's part from `now` on.
+    /// Creates the engine of one host; its time starts at `now`.
     ///
     /// # Errors
     ///
-    /// Values of `config` that do not go together.
+    /// The first bound that a value of `config` violates.
     pub fn new(
         config: ReplicaConfig,
         start: Start,
@@ -160,15 +160,15 @@ impl Replica {
         })
     }
 
-    /// Takes in a frame from the log link, its Ethernet header removed; it is opened in place.
-    /// `None`: nobody listens here any more.
+    /// Handles a frame from the log link, without its Ethernet header. The frame is decrypted in place.
+    /// Returns `None` if this host has no endpoint (any more).
     pub fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> Option<EndpointVerdict> {
         let verdict = self.endpoint.as_mut()?.handle_frame(now, frame);
         self.process(now);
         Some(verdict)
     }
 
-    /// Does what is due by `now`.
+    /// Handles everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         if let Some(endpoint) = &mut self.endpoint {
             endpoint.handle_timeout(now);
@@ -182,10 +182,10 @@ impl Replica {
         self.process(now);
     }
 
-    /// Stops in good order: the other host is told, and does not take over.
+    /// Stops this host's part in an orderly way: sends Bye, so that the other host does not take over.
     pub fn stop(&mut self, now: Time) {
         if let Role::Halted(_) = self.role {
-            return self.ignore(Ignored::StoppedAlready);
+            return self.ignore(Ignored::AlreadyStopped);
         }
         self.halt(Halt::Stopped);
         match self.endpoint.as_mut().and_then(Endpoint::channel_mut) {
@@ -194,12 +194,12 @@ impl Replica {
         }
     }
 
-    /// The next thing to tell.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<ReplicaEvent> {
         self.events.take()
     }
 
-    /// Whom to ask, if anybody.
+    /// Returns the next request to the witness, if one is due.
     pub fn poll_command(&mut self) -> Option<Command> {
         let claim = self.claim_mut()?;
         let Claim { term, previous, .. } = *claim;
@@ -210,12 +210,12 @@ impl Replica {
     ///
     /// # Panics
     ///
-    /// When `out` is shorter than the frames that were configured.
+    /// Panics if `out` is shorter than the configured frame size.
     pub fn poll_transmit(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
         self.endpoint.as_mut()?.poll_transmit(now, out)
     }
 
-    /// The same without pages.
+    /// Does the same as [`poll_transmit`](Self::poll_transmit), but sends no pages.
     ///
     /// # Panics
     ///
@@ -231,8 +231,8 @@ impl Replica {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) must be called, and [`poll_tap`](Self::poll_tap)
-    /// asked, if nothing else happens before.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) and [`poll_tap`](Self::poll_tap) must be
+    /// called next, if no other input arrives before.
     pub fn poll_timeout(&self) -> Option<Time> {
         let endpoint = self.endpoint.as_ref().and_then(Endpoint::poll_timeout);
         let claim = match &self.role {
@@ -245,12 +245,12 @@ impl Replica {
         [endpoint, claim, announcer, self.renew_at].into_iter().flatten().min()
     }
 
-    /// What this host is now.
+    /// Returns the current role.
     pub fn role(&self) -> RoleName {
         self.role.name()
     }
 
-    /// Why it is over, and that nothing is left to be said to the other host.
+    /// Returns why this host's part is over, once nothing is left to send to the other host.
     pub fn halted(&self) -> Option<Halt> {
         match self.role {
             Role::Halted(halt) if self.endpoint.is_none() => Some(halt),
@@ -258,32 +258,32 @@ impl Replica {
         }
     }
 
-    /// The term that this host speaks in; of a backup, the newest that it knows of.
+    /// Returns the term that a primary runs the VM in; on a backup, the newest term that it knows of.
     pub fn term(&self) -> Term {
         self.term
     }
 
-    /// The channel to the other host, to ask it.
+    /// Returns the channel to the other host, for queries.
     pub fn channel(&self) -> Option<&Channel> {
         self.endpoint.as_ref()?.channel()
     }
 
-    /// The endpoint of the log link, to ask it.
+    /// Returns the endpoint of the log link, for queries.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_ref()
     }
 
-    /// Output that waits, to ask it.
+    /// Returns the hold queue, for queries.
     pub fn hold(&self) -> &HoldQueue {
         &self.hold
     }
 
-    /// The counters.
+    /// Returns the counters.
     pub fn stats(&self) -> &ReplicaStats {
         &self.stats
     }
 
-    /// Entries sent, of a primary; executed, of a backup. Pages included.
+    /// Returns statistics of the entries that a primary sent or a backup executed, pages included.
     pub fn log_stats(&self) -> &EntryStatsTable {
         &self.log_stats
     }
@@ -304,7 +304,7 @@ impl Replica {
         self.events.push(event);
     }
 
-    /// Nothing leaves this host any more, and its machine stops.
+    /// Ends this host's part: it sends no more output, and its machine stops.
     pub(super) fn halt(&mut self, halt: Halt) {
         self.role = Role::Halted(halt);
         self.hold.clear();
@@ -317,10 +317,11 @@ impl Replica {
         self.emit(ReplicaEvent::Halted(halt));
     }
 
-    /// Draws the consequences of what came in.
+    /// Handles the events of the endpoint, and the role changes that follow from them.
     pub(super) fn process(&mut self, now: Time) {
-        // Memory that arrived with a primary's last frames counts before its silence does.
-        self.take_in(now);
+        // Memory that arrived in the primary's last frames is taken before its silence is handled: it may
+        // complete the sync.
+        self.receive_sync(now);
         while let Some(event) = self.endpoint.as_mut().and_then(Endpoint::poll_event) {
             match event {
                 EndpointEvent::Met { peer, term } => {
@@ -347,7 +348,7 @@ impl Replica {
             Event::PeerBye => match self.role {
                 Role::Primary(_) => self.backup_left(now),
                 Role::Backup(_) => self.primary_stopped(now),
-                // Both stop at once; the Bye of ours is on its way.
+                // Both hosts stop at the same time; our own Bye has been sent.
                 Role::Halted(_) | Role::Standalone => {}
             },
             Event::Left { confirmed: _ } => match self.role {
@@ -357,9 +358,9 @@ impl Replica {
             },
             Event::PeerExecuted { up_to } => self.peer_executed(up_to),
             Event::PeerTermNewer { term: _ } => self.ignore(Ignored::NewerTerm),
-            // Roles are compared when the two meet; a session's frames have one role each way.
+            // The handshake compares the roles, and they do not change within a session.
             Event::PeerSameRole
-            // Asked for where they are needed.
+            // The channel is queried where these matter.
             | Event::LeaseHeld
             | Event::LeaseLost
             | Event::Acked { .. }
@@ -367,17 +368,17 @@ impl Replica {
         }
     }
 
-    /// A peer that was met is given, or gives, the memory.
+    /// Begins the sync with a peer that was met.
     fn attach(&mut self) {
         let is_open = self.channel().is_some_and(Channel::is_open);
         match self.role {
-            Role::Primary(Primary::Alone) if is_open => self.begin_sync(),
-            Role::Backup(Backup::Seeking) if is_open => self.begin_syncing(),
+            Role::Primary(Primary::Alone) if is_open => self.start_precopy(),
+            Role::Backup(Backup::Seeking) if is_open => self.start_syncing(),
             Role::Primary(_) | Role::Backup(_) | Role::Standalone | Role::Halted(_) => {}
         }
     }
 
-    /// Forgets the peer, and is ready for another one.
+    /// Drops the session with the peer and waits for a new handshake.
     pub(super) fn renew(&mut self, now: Time) {
         self.renew_at = None;
         let end = match self.role {

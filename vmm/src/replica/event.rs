@@ -1,4 +1,4 @@
-//! What a replica tells people, and whom it has to ask.
+//! Events that the engine reports, and requests that its driver must carry out.
 
 use super::role::Halt;
 use logchan::handshake::{Mismatch, Peer};
@@ -6,48 +6,48 @@ use logchan::ids::{Claimant, Term};
 use logchan::time::Time;
 use std::collections::VecDeque;
 
-/// Somebody outside of the pair has to be asked.
+/// A request to the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Ask the witness whether `term` can be ours:
+    /// Claim `term` at the witness, and pass the answer to
     /// [`Replica::handle_witness`](super::Replica::handle_witness).
     Claim {
-        /// The term.
+        /// The term to claim.
         term: Term,
-        /// Who must own the term before; otherwise the answer is
-        /// [`Answer::Unreachable`](super::Answer::Unreachable). `None`: there is none before.
+        /// The required owner of the term before; with any other owner the answer is
+        /// [`Answer::Unreachable`](super::Answer::Unreachable). `None` for the first term.
         previous: Option<Claimant>,
     },
 }
 
-/// Something that the owner of a VM would like to know.
+/// A change that the VM's operator should know of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaEvent {
-    /// The other host was met.
+    /// The handshake with the other host is complete.
     PeerMet {
-        /// Which.
+        /// The other host.
         peer: Peer,
         /// The term of the session.
         term: Term,
     },
-    /// The other host does not fit.
+    /// The other host's configuration does not match.
     PeerRefused {
-        /// Why.
+        /// The difference.
         mismatch: Mismatch,
-        /// Whether it says so now; otherwise it may be a recording.
+        /// The peer proved that it is there now; otherwise the message may be a replayed recording.
         proven: bool,
     },
-    /// The witness gave us a term: we are the only one to speak for the VM in it.
+    /// The witness granted a term: in it, only this host may send output for the VM.
     TermWon {
         /// The term.
         term: Term,
     },
-    /// The witness can't be reached: nothing changes before it can.
+    /// The witness can't be reached. The claim is repeated, and the role does not change until it answers.
     WitnessUnreachable {
-        /// The term that we asked for.
+        /// The claimed term.
         term: Term,
     },
-    /// A backup is being given the memory.
+    /// A backup attached, and its sync has begun.
     SyncBegun,
     /// The backup holds the whole VM.
     Protected,
@@ -56,34 +56,34 @@ pub enum ReplicaEvent {
         /// When it was last heard.
         heard_at: Time,
     },
-    /// The backup said goodbye.
+    /// The backup sent Bye.
     BackupLeft,
-    /// The whole VM is here: we follow.
+    /// This backup holds the whole VM and executes the log.
     Following,
     /// The primary fell silent.
     PrimarySilent {
         /// When it was last heard.
         heard_at: Time,
-        /// Whether the whole VM is here.
+        /// This backup holds the whole VM.
         whole: bool,
     },
     /// The last entry of the dead primary's log was executed.
     LogFinished,
-    /// The VM lives here.
+    /// This backup went live: it has become the primary.
     WentLive {
-        /// In this term.
+        /// The new term.
         term: Term,
     },
-    /// This host's VM differs from the primary's, or the log makes no sense.
+    /// This host's VM diverged from the primary's, or the log is malformed.
     Diverged,
-    /// It is over.
+    /// This host's part is over.
     Halted(Halt),
 }
 
-/// Events that were not fetched; beyond this many the oldest gives way.
+/// Largest number of queued events. When the queue is full, a new event displaces the oldest.
 const EVENTS_MAX: usize = 64;
 
-/// Events in order.
+/// Queue of events, oldest first.
 #[derive(Debug)]
 pub(super) struct Events(VecDeque<ReplicaEvent>);
 

@@ -1,6 +1,7 @@
-//! A backup's answers: the log's, and everything that the machine does is compared with it.
+//! The answers on a backup: each comes from the log, and everything that the machine does is compared with
+//! the log.
 
-use super::checkpoint_receive::{ReceiveError, whole};
+use super::checkpoint_receive::{ReceiveError, decode_complete};
 use super::engine::Replica;
 use super::mutant::Mutant;
 use super::role::{Backup, Role};
@@ -13,22 +14,22 @@ use logchan::ids::Lane;
 use logchan::time::Time;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What the log has next.
+/// The front of the log that was received and not executed.
 pub(super) enum Front<'a> {
-    /// This entry, of so many bytes.
+    /// A complete entry, and its length in bytes.
     Entry(Entry<'a>, usize),
-    /// Nothing that is all there.
-    Nothing,
-    /// No entry.
-    Senseless,
+    /// No complete entry has arrived.
+    Incomplete,
+    /// Bytes that are not a valid entry.
+    Malformed,
 }
 
 fn front_of(endpoint: Option<&Endpoint>) -> Front<'_> {
-    let Some(channel) = endpoint.and_then(Endpoint::channel) else { return Front::Nothing };
-    match whole(channel.received(Lane::Latency)) {
+    let Some(channel) = endpoint.and_then(Endpoint::channel) else { return Front::Incomplete };
+    match decode_complete(channel.received(Lane::Latency)) {
         Ok(Some((entry, length))) => Front::Entry(entry, length),
-        Ok(None) => Front::Nothing,
-        Err(ReceiveError) => Front::Senseless,
+        Ok(None) => Front::Incomplete,
+        Err(ReceiveError) => Front::Malformed,
     }
 }
 
@@ -37,14 +38,14 @@ impl Replica {
         front_of(self.endpoint.as_ref())
     }
 
-    /// The entry at the front is about to be consumed.
+    /// Counts the entry at the front, which is about to be consumed.
     fn count_front(&mut self) {
         if let Front::Entry(entry, _) = front_of(self.endpoint.as_ref()) {
             self.log_stats.record(&entry);
         }
     }
 
-    /// `length` bytes of the log are executed.
+    /// Removes `length` bytes from the log and reports them to the primary as executed.
     pub(super) fn consume(&mut self, length: usize) {
         if let Some(channel) = self.channel_mut() {
             channel.consume(Lane::Latency, length);
@@ -53,28 +54,30 @@ impl Replica {
         }
     }
 
-    /// The machine asks for what the log does not have yet, or will never have.
-    fn nothing_left<T>(&mut self, now: Time) -> Step<T> {
+    /// Answers a question for which the log has no entry yet. If the primary is dead, there will be none:
+    /// the log is executed to its end.
+    fn log_exhausted<T>(&mut self, now: Time) -> Step<T> {
         if let Role::Backup(Backup::Finishing) = self.role {
-            self.log_over(now);
+            self.log_finished(now);
         }
         Step::Pending
     }
 
-    fn differs<T>(&mut self, now: Time) -> Step<T> {
+    /// Leaves the session as diverged, and tells the machine at once that its state is invalid.
+    fn diverge<T>(&mut self, now: Time) -> Step<T> {
         self.leave(now);
-        // `leave` has noted it, and it is being told.
+        // The machine learns it from this answer, so the next one must not repeat it.
         self.invalidated = false;
         Step::Invalidated
     }
 
-    /// Takes the next entry if `take` makes something of it; if not, the machine did what the log
-    /// does not have.
+    /// Consumes the next entry if `take` returns a value for it. Otherwise the machine has diverged: it did
+    /// something else than the log says.
     fn follow<T>(&mut self, now: Time, take: impl FnOnce(&Entry<'_>) -> Option<T>) -> Step<T> {
         let (taken, length) = match self.front() {
             Front::Entry(entry, length) => (take(&entry), length),
-            Front::Nothing => return self.nothing_left(now),
-            Front::Senseless => return self.differs(now),
+            Front::Incomplete => return self.log_exhausted(now),
+            Front::Malformed => return self.diverge(now),
         };
         match taken {
             Some(value) => {
@@ -82,7 +85,7 @@ impl Replica {
                 self.consume(length);
                 Step::Ready(value)
             }
-            None => self.differs(now),
+            None => self.diverge(now),
         }
     }
 
@@ -96,10 +99,10 @@ impl Replica {
             }
             Front::Entry(Entry::CheckpointBegin { .. }, _) => match self.take_incremental() {
                 Ok(true) => Step::Ready(NextRegion::Apply),
-                Ok(false) if self.applies_half() => Step::Ready(NextRegion::Apply),
-                // Half a checkpoint is none: the log ends before it.
-                Ok(false) => self.nothing_left(now),
-                Err(ReceiveError) => self.differs(now),
+                Ok(false) if self.apply_half_checkpoint() => Step::Ready(NextRegion::Apply),
+                // An incomplete checkpoint is never applied: the log ends before it.
+                Ok(false) => self.log_exhausted(now),
+                Err(ReceiveError) => self.diverge(now),
             },
             Front::Entry(
                 Entry::Page { .. }
@@ -114,19 +117,19 @@ impl Replica {
                 | Entry::End { .. },
                 _,
             )
-            | Front::Senseless => self.differs(now),
-            Front::Nothing
+            | Front::Malformed => self.diverge(now),
+            Front::Incomplete
                 if matches!(self.role, Role::Backup(Backup::Following))
                     && self.planted(Mutant::RunPastHorizon) =>
             {
                 Step::Ready(NextRegion::Run)
             }
-            Front::Nothing => self.nothing_left(now),
+            Front::Incomplete => self.log_exhausted(now),
         }
     }
 
-    /// The bug of [`Mutant::ApplyHalfCheckpoint`].
-    fn applies_half(&mut self) -> bool {
+    /// Implements the planted bug [`Mutant::ApplyHalfCheckpoint`]; returns whether it applies.
+    fn apply_half_checkpoint(&mut self) -> bool {
         if !self.planted(Mutant::ApplyHalfCheckpoint)
             || !matches!(self.role, Role::Backup(Backup::Finishing))
         {
@@ -148,14 +151,14 @@ impl Replica {
         position: Position,
         digest: u64,
     ) -> Step<()> {
-        let passes_over = self.planted(Mutant::IgnoreDivergence);
+        let ignores_divergence = self.planted(Mutant::IgnoreDivergence);
         self.follow(now, |entry| {
             let logged = match *entry {
                 Entry::Exit { digest, .. } => (Position::Exit, digest),
                 Entry::UserWindow { digest } => (Position::UserWindow, digest),
                 _other => return None,
             };
-            (logged == (position, digest) || passes_over).then_some(())
+            (logged == (position, digest) || ignores_divergence).then_some(())
         })
     }
 
@@ -190,10 +193,10 @@ impl Replica {
 
     pub(super) fn follow_output(&mut self, now: Time, frame: &[u8]) -> Step<()> {
         let made = (frame.len(), xxh3_64(frame));
-        let passes_over = self.planted(Mutant::IgnoreDivergence);
+        let ignores_divergence = self.planted(Mutant::IgnoreDivergence);
         let step = self.follow(now, |entry| match *entry {
             Entry::Output { length, digest } => {
-                ((length as usize, digest) == made || passes_over).then_some(())
+                ((length as usize, digest) == made || ignores_divergence).then_some(())
             }
             _other => None,
         });
@@ -202,22 +205,22 @@ impl Replica {
         }
         if self.planted(Mutant::SkipLastOutput)
             && matches!(self.role, Role::Backup(Backup::Finishing))
-            && matches!(self.front(), Front::Nothing)
+            && matches!(self.front(), Front::Incomplete)
         {
             return step;
         }
         if let Some(channel) = self.channel() {
             self.watermark = self.log_base + channel.consumed(Lane::Latency).0;
         }
-        // A primary holds back no more than this host can keep, and reports what it released in
-        // every frame; one that does not is no primary of ours.
+        // The primary holds back no more outputs than this host has room for, and reports in every frame
+        // what it released. So a full queue means that the peer violates the protocol.
         let released = self.log_base + self.channel().map_or(0, Channel::peer_executed);
         self.hold.drop_up_to(released);
         if !self.hold.room_for(frame.len()) {
-            return self.differs(now);
+            return self.diverge(now);
         }
         if self.watermark > released {
-            self.keep_output(now, self.watermark, frame);
+            self.hold_output(now, self.watermark, frame);
         } else {
             self.addresses.learn(frame);
         }
@@ -226,8 +229,8 @@ impl Replica {
 
     pub(super) fn can_follow_input(&mut self, now: Time) -> Step<()> {
         match self.front() {
-            Front::Entry(..) | Front::Senseless => Step::Ready(()),
-            Front::Nothing => self.nothing_left(now),
+            Front::Entry(..) | Front::Malformed => Step::Ready(()),
+            Front::Incomplete => self.log_exhausted(now),
         }
     }
 
@@ -257,8 +260,8 @@ impl Replica {
                 | Entry::End { .. },
                 _,
             ) => return Step::Ready(None),
-            Front::Nothing => return self.nothing_left(now),
-            Front::Senseless => return self.differs(now),
+            Front::Incomplete => return self.log_exhausted(now),
+            Front::Malformed => return self.diverge(now),
         };
         self.count_front();
         self.consume(took);
@@ -271,8 +274,8 @@ impl Replica {
             Front::Entry(Entry::Clock { .. } | Entry::Frame(_) | Entry::Console(_), _) => {
                 Step::Ready(Halted::Look)
             }
-            Front::Nothing => self.nothing_left(now),
-            Front::Entry(..) | Front::Senseless => self.differs(now),
+            Front::Incomplete => self.log_exhausted(now),
+            Front::Entry(..) | Front::Malformed => self.diverge(now),
         }
     }
 

@@ -1,34 +1,34 @@
-//! Why something that was said to a replica changes nothing.
+//! Reasons for which the engine ignores an input.
 
-/// A reason.
+/// Why an input changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ignored {
-    /// An answer of the witness to a question that is not open.
-    AnswerToNoClaim,
-    /// An answer of the witness about another term than the one asked for.
-    AnswerOfOtherTerm,
-    /// A page of a copy that was broken off meanwhile.
-    CopyOfNoSync,
-    /// A checkpoint that nobody waits for any more.
-    CheckpointOfNoSync,
-    /// A frame of the channel by somebody with a newer term: the witness knows more.
+    /// An answer of the witness while no claim was outstanding.
+    AnswerWithoutClaim,
+    /// An answer of the witness for another term than the one claimed.
+    AnswerForOtherTerm,
+    /// A page for a sync that was aborted meanwhile.
+    CopyWithoutSync,
+    /// A checkpoint that no backup needs any more.
+    CheckpointWithoutSync,
+    /// A frame with a newer term. Only the witness decides which term is valid.
     NewerTerm,
-    /// Asked to stop when it is over.
-    StoppedAlready,
+    /// A stop request after this host's part was over.
+    AlreadyStopped,
 }
 
 impl Ignored {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 6] = [
-        Self::AnswerToNoClaim,
-        Self::AnswerOfOtherTerm,
-        Self::CopyOfNoSync,
-        Self::CheckpointOfNoSync,
+        Self::AnswerWithoutClaim,
+        Self::AnswerForOtherTerm,
+        Self::CopyWithoutSync,
+        Self::CheckpointWithoutSync,
         Self::NewerTerm,
-        Self::StoppedAlready,
+        Self::AlreadyStopped,
     ];
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// Returns the index in [`ALL`](Self::ALL).
     pub const fn index(self) -> usize {
         self as usize
     }

@@ -1,20 +1,22 @@
-//! Who may speak for the VM, what may leave, and when to take over.
+//! The replication engine: which host may send output for the VM, which outputs may leave, and when to
+//! take over.
 //!
-//! One [`Replica`] is one host's part. It is pure: frames, answers of the witness and the time come in,
-//! frames and questions come out, and a machine asks it at every step what to do. The driver that
-//! runs a real VM and the simulator that runs thousands of toy pairs use the same code.
+//! A [`Replica`] is one host's half of a pair. It is a pure state machine: received frames, answers of
+//! the witness and the current time go in; frames to send and claims to make come out. The machine (the
+//! vCPU loop and its devices) asks the engine at every step what to do. The driver of a real VM and the
+//! simulator, which runs thousands of pairs of toy machines, use the same code.
 //!
 //! ```text
-//!          claim won        a backup       the closing checkpoint
+//!          claim won      backup met   closing checkpoint sent
 //! Starting ---------> Alone --------> Copying -----------> Protected        the VM runs here
 //!    |               ^ ^  ^ <-------- silence, Bye            |  |
 //!    | claim lost    | |  +----------------- Bye -------------+  | silence
 //!    v               | | claim won                              v
 //!  Halted <----------|-+-------------------------------------- Losing
 //!    ^    claim lost |
-//!    |               +-------------------------------------------------+ claim won: the VM is live
+//!    |               +-------------------------------------------------+ claim won: go live
 //!    |                                                                 |
-//!    |  a primary          whole             silence           log's end
+//!    |    primary met       synced           silence           log ends
 //! Seeking --------> Syncing -----> Following -------> Finishing -----> Claiming
 //!    ^  ^             |             |    |                |               |
 //!    |  +-- silence --+    diverged |    | Bye            | diverged      | claim lost
@@ -23,39 +25,41 @@
 //!    +------------------------------------------------------- ------------+
 //! ```
 //!
-//! `stop` leads to `Halted` from everywhere; the primary's Bye does from `Syncing` and `Leaving`, too.
-//! `Standalone` has no arrows.
+//! `stop` leads to `Halted` from every state. The primary's Bye leads to `Halted` from `Syncing` and
+//! `Leaving`, too. `Standalone` has no transitions.
 //!
-//! # Who may speak
+//! # Who may send output
 //!
-//! A primary of term *t* holds the witness's claim of *t*. That alone lets it speak as long as no
-//! backup can take over. A backup can from the moment it holds the whole VM, and the primary cannot
-//! know that moment: so from the *sending* of the closing checkpoint on, not from its
-//! acknowledgement, an output leaves only when it is acknowledged and the lease is held. When such a
-//! backup falls silent, it and the primary ask for the claim of *t + 1*; whoever wins it is the
-//! primary of *t + 1*. A backup that said goodbye never asks, so after a Bye *t* is good again.
+//! The primary of term *t* holds the witness's claim of *t*. While no backup can take over, that claim
+//! alone entitles it to release output. A backup can take over as soon as it holds the whole VM, and the
+//! primary cannot observe that moment. So from the moment at which the primary *sends* the closing
+//! checkpoint of the sync, not from its acknowledgement, it releases an output only when the backup has
+//! acknowledged the log that the output needs, and while the lease is held. When the two hosts no longer
+//! hear each other, both claim term *t + 1* at the witness; the winner is the primary of *t + 1*. A backup
+//! that has sent Bye never makes a claim, so after a Bye the claim of *t* is sufficient again.
 //!
-//! # What may be lost
+//! # What a takeover may lose
 //!
-//! Nothing that left. An output leaves after all that led to it is in the backup's memory
-//! (`stretch`: all that does not follow from what is before it). The backup executes all it has before
-//! it asks for the claim, and when it has gone live takes nothing in before it has made what may have left
-//! beyond that. It makes the same outputs and keeps each until the primary reports that it has left; what
-//! is kept at takeover is sent again.
+//! No output that has left. An output leaves only after the log that determines it is in the backup's
+//! memory: the log up to the last nondeterministic entry before the output (see `segment`). The backup
+//! executes all of the log that it has before it makes its claim. After it has gone live, it accepts no
+//! input before it has reproduced the outputs that the dead primary may have released beyond that log
+//! (replay-out). The backup produces the same outputs as the primary and keeps each of them until the
+//! primary reports that it was released; those that it still keeps at takeover are sent again.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `config`, `role`, `event`, `step`, `stats` | what a replica is told, is, tells and counts |
-//! | `engine` | frames, timeouts, events of the channel |
-//! | `primary` | a backup comes, is given the memory, goes |
-//! | `backup` | a primary comes, its memory arrives, it goes |
-//! | `takeover` | the claim, and what follows from its answer |
-//! | `commit` | which frame may leave now |
-//! | `stretch` | what an output needs, and what a machine that goes live owes |
-//! | `door` | what a machine asks: each question goes to the world or to the log |
-//! | `recording`, `following` | the answers of a primary and of a backup |
-//! | `copying`, `sending`, `staging`, `digest` | checkpoints on their way |
-//! | `claim`, `guard`, `mutant` | asking the witness; why something is ignored; bugs to test with |
+//! | `config`, `role`, `event`, `step`, `stats` | configuration, states, events, answers, counters |
+//! | `engine` | the [`Replica`]: frames, timeouts and channel events |
+//! | `primary` | a backup attaches, receives the memory, is lost |
+//! | `backup` | a primary is met, its memory arrives, it is lost |
+//! | `takeover` | answers of the witness; going live |
+//! | `commit` | output commit: which frame may leave now |
+//! | `segment` | deterministic segments: an output's `release_at`; replay-out after a takeover |
+//! | `boundary` | the machine's questions, each answered from the world or from the log |
+//! | `recording`, `following` | the answers on a primary and on a backup |
+//! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
+//! | `claim`, `guard`, `mutant` | a claim in progress; reasons to ignore an input; planted bugs |
 
 mod backup;
 mod boundary;
@@ -93,6 +97,6 @@ pub use stats::ReplicaStats;
 pub use step::{CheckpointImage, CopyRequest, Halted, NextRegion, Step, StopAdvice, World};
 
 #[cfg(test)]
-mod arrows_tests;
-#[cfg(test)]
 mod purity_tests;
+#[cfg(test)]
+mod transition_tests;

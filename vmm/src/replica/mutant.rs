@@ -1,11 +1,11 @@
-//! Bugs that can be switched on, one at a time, to see that the simulator finds them. Without the
-//! feature `mutants` there are none, and asking costs nothing.
+//! Planted bugs. They can be switched on one at a time, to show that the simulator finds each of them.
+//! Without the feature `mutants` there are none, and the checks cost nothing.
 
 use logchan::channel::Mutants as ChannelMutants;
 
 macro_rules! mutants {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// A bug of the engine.
+        /// A planted bug of the engine.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[cfg_attr(
             not(any(test, feature = "mutants")),
@@ -16,7 +16,7 @@ macro_rules! mutants {
         }
 
         impl Mutant {
-            /// All of them.
+            /// All planted bugs of the engine.
             #[cfg(any(test, feature = "mutants"))]
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
         }
@@ -24,61 +24,61 @@ macro_rules! mutants {
 }
 
 mutants! {
-    /// Output leaves before the backup has its log.
+    /// Output leaves before the backup has acknowledged its log.
     ReleaseBeforeAck,
-    /// Output leaves whether or not the lease is held.
+    /// Output leaves without the lease.
     ReleaseWithoutLease,
-    /// Output leaves while the right to go on alone is still being claimed.
+    /// Output leaves while a primary that lost its backup still claims the next term.
     ReleaseWhileClaiming,
-    /// A primary whose new backup could already take over goes on as if it were alone, until that
-    /// backup has acknowledged.
+    /// After the closing checkpoint was sent, output leaves without an acknowledgement until the backup has
+    /// acknowledged the sync. The backup may already be able to take over.
     FreeUntilProtected,
-    /// A backup takes over without asking the witness.
+    /// A backup takes over without a claim at the witness.
     LiveWithoutWitness,
-    /// The tap of a backup opens when the primary falls silent.
+    /// The tap of a backup opens when the primary falls silent, before the claim is won.
     TapBeforeClaim,
-    /// Who lost the claim goes on nevertheless.
+    /// A host that lost the claim continues.
     IgnoreLostClaim,
-    /// The last output in the log is not made again at takeover.
+    /// The last output in the log is not kept at takeover.
     SkipLastOutput,
-    /// What the dead primary may not have released is not sent again.
+    /// The outputs that the dead primary may not have released are not sent again.
     ForgetKeptOutput,
-    /// A backup runs into a region before it knows how the region ends.
+    /// A backup enters a region before it knows how the region ends.
     RunPastHorizon,
-    /// A checkpoint of which a part is there is applied at takeover.
+    /// A checkpoint that arrived only in part is applied at takeover.
     ApplyHalfCheckpoint,
-    /// The closing checkpoint of a sync lacks the pages that changed while the others were copied.
+    /// The closing checkpoint of a sync lacks the pages that were written during the precopy.
     MovingTarget,
-    /// A difference between primary and backup is passed over.
+    /// A difference between primary and backup is ignored.
     IgnoreDivergence,
-    /// Guest time begins anew at takeover.
+    /// Guest time restarts from 0 at takeover.
     ClockStartsOver,
-    /// A backup that took over stays in its old term.
+    /// A backup that took over keeps its old term.
     KeepTerm,
-    /// Announcements go on while the right to go on alone is still being claimed, or without a lease.
+    /// Announcements are sent during a claim, or without the lease.
     AnnounceWithoutRight,
-    /// The pages of the next checkpoint follow those of a sync at once.
+    /// Pages of the next checkpoint are sent before the backup has completed the sync.
     PagesBeforeWhole,
-    /// The closing checkpoint asks a world that was not told that the machine is live.
+    /// The closing checkpoint reads the world's clock before the clock was set at takeover.
     SyncBeforeWake,
-    /// A halted guest is given to a backup only when something has woken it.
+    /// The sync of a halted guest is completed only after an input has woken the guest.
     SyncAwaitsInput,
-    /// A VM that has to stand still waits for room for its output.
+    /// A blocked VM waits for room in the hold queue.
     WaitWhileBlocked,
-    /// A page that is as it was told last is not put back, though the machine has executed since.
+    /// A page whose delta is empty is not restored, although the backup's machine has written it since.
     SkipUnchanged,
-    /// The base of a page's changes is what it is after the region that could not be replayed.
+    /// The base of a page delta is the page's contents after the region that could not be replayed.
     BaseAfterRegion,
-    /// A VM that has to stand still speaks.
+    /// A blocked VM releases output.
     SpeakWhileBlocked,
-    /// A machine that goes live takes in what there is before it has made what was said.
+    /// A machine that goes live accepts inputs before its replay-out is over.
     InputsBeforeReplayOut,
-    /// An output does not need what the guest read of the clock before it.
+    /// A clock reading is treated as deterministic: an output does not wait for its acknowledgement.
     AssumeTimeDeterministic,
 }
 
-/// The bugs of one replica: at most one of the engine and one of its channel, and none without the
-/// feature `mutants`.
+/// The planted bugs of one replica: at most one of the engine or of its channel; none without the feature
+/// `mutants`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mutants {
     #[cfg(any(test, feature = "mutants"))]
@@ -87,13 +87,13 @@ pub struct Mutants {
 }
 
 impl Mutants {
-    /// This one bug of the engine.
+    /// Plants one bug of the engine.
     #[cfg(any(test, feature = "mutants"))]
     pub fn plant(mutant: Mutant) -> Self {
         Self { planted: Some(mutant), channel: ChannelMutants::default() }
     }
 
-    /// These bugs of the channel.
+    /// Plants bugs of the channel.
     #[cfg(any(test, feature = "mutants"))]
     pub fn of_channel(channel: ChannelMutants) -> Self {
         Self { planted: None, channel }

@@ -1,24 +1,24 @@
-//! Giving a backup the memory beside the running VM.
+//! Precopy: sends guest memory to a backup while the VM runs.
 //!
 //! ```text
-//!  begin: note writes   page 0, 1, 2, ... as they are now      stop: what was written since begin
+//!  begin: track writes   send page 0, 1, 2, ... as it is now      stop: send the pages written since begin
 //!  --------|------------------------------------------------------|-----> protected
 //!                        the VM runs                               a pause
 //! ```
 //!
-//! Pages that are copied early may be of different moments; what makes them one state is that every
-//! page written since the beginning is in the closing checkpoint again.
+//! The pages are copied at different times. They become one consistent state because the closing checkpoint
+//! contains every page that was written since the beginning.
 
 use super::digest::CheckpointDigest;
 use super::step::CopyRequest;
 
-/// How far the copy is.
+/// Progress of a precopy.
 #[derive(Debug)]
 pub(super) struct Precopy {
-    /// The next page; `None` before writes are noted.
+    /// Number of the next page to copy; `None` before writes are tracked.
     next: Option<u64>,
     memory_pages: u64,
-    /// Pages sent.
+    /// Pages sent; pages of zeros are not.
     pub(super) pages: u32,
     pub(super) digest: CheckpointDigest,
 }
@@ -28,7 +28,7 @@ impl Precopy {
         Precopy { next: None, memory_pages, pages: 0, digest: CheckpointDigest::default() }
     }
 
-    /// What is wanted next; `None` when every page was copied.
+    /// Returns the next request to the machine; `None` when every page was copied.
     pub(super) fn request(&self) -> Option<CopyRequest> {
         match self.next {
             None => Some(CopyRequest::Begin),
@@ -36,21 +36,23 @@ impl Precopy {
         }
     }
 
-    /// Every page was copied: the closing checkpoint can be taken.
-    pub(super) fn is_through(&self) -> bool {
+    /// Returns whether every page was copied, so that the closing checkpoint can be taken.
+    pub(super) fn is_complete(&self) -> bool {
         self.request().is_none()
     }
 
+    /// Writes are tracked from here on.
     pub(super) fn begin(&mut self) {
         assert_eq!(self.next, None, "the copy was begun twice");
         self.next = Some(0);
     }
 
-    /// The next page, which has this number.
+    /// Returns the number of the next page to copy.
     pub(super) fn page(&self) -> u64 {
         self.next.expect("the copy was begun")
     }
 
+    /// Moves on to the next page. `sent`: the current one was not a page of zeros.
     pub(super) fn advance(&mut self, sent: bool) {
         self.next = Some(self.page() + 1);
         self.pages += u32::from(sent);

@@ -1,4 +1,4 @@
-//! A primary's backups: they come, are given the memory, and go.
+//! A primary's sessions: a backup attaches, receives the memory, and is lost.
 
 use super::claim::Claim;
 use super::engine::Replica;
@@ -14,43 +14,43 @@ use logchan::ids::Lane;
 use logchan::limits::PAGE_BYTES;
 use logchan::time::Time;
 
-/// Bytes that a page takes in the bulk lane at most: kind, length, number, form, contents.
+/// Largest page entry in the bulk lane, bytes: kind, length, number, form, contents.
 pub(super) const PAGE_ENTRY_BYTES_MAX: usize = 1 + 3 + 10 + 1 + PAGE_BYTES;
 
 impl Replica {
-    /// A backup was met.
-    pub(super) fn begin_sync(&mut self) {
+    /// Begins the sync of a backup that was met.
+    pub(super) fn start_precopy(&mut self) {
         self.log_base = self.watermark;
         self.cache.begin(true);
         self.role = Role::Primary(Primary::Copying(Precopy::new(self.config.memory_pages)));
         self.emit(ReplicaEvent::SyncBegun);
     }
 
-    /// What is wanted of guest memory now; the machine stands still while it answers. `None` too
-    /// while the link is busy.
+    /// Returns what the engine needs of guest memory now. The machine must be paused while it answers.
+    /// Returns `None` as well while the bulk lane has no room.
     pub fn poll_copy(&self) -> Option<CopyRequest> {
         let Role::Primary(Primary::Copying(precopy)) = &self.role else { return None };
         let room = self.channel().map_or(0, |channel| channel.room(Lane::Bulk));
         precopy.request().filter(|_| room >= PAGE_ENTRY_BYTES_MAX)
     }
 
-    /// Answers [`CopyRequest::Begin`]: from here on writes are noted.
+    /// Answers [`CopyRequest::Begin`]: from here on, written pages are tracked.
     pub fn copy_begun(&mut self) {
         match &mut self.role {
             Role::Primary(Primary::Copying(precopy)) => precopy.begin(),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
-                self.ignore(Ignored::CopyOfNoSync);
+                self.ignore(Ignored::CopyWithoutSync);
             }
         }
     }
 
-    /// Answers [`CopyRequest::Page`].
+    /// Answers [`CopyRequest::Page`] with the page's contents.
     pub fn copied(&mut self, now: Time, page: &[u8; PAGE_BYTES]) {
         let Role::Primary(Primary::Copying(precopy)) = &mut self.role else {
-            return self.ignore(Ignored::CopyOfNoSync);
+            return self.ignore(Ignored::CopyWithoutSync);
         };
         let (number, bytes) = (precopy.page(), delta_cache::whole(page));
-        // The backup's memory is empty.
+        // The backup's memory starts as zeros, so a page of zeros need not be sent.
         let sent = bytes != PageBytes::Zero;
         if sent {
             precopy.digest.page(number, page);
@@ -62,12 +62,13 @@ impl Replica {
         }
     }
 
-    /// The closing checkpoint is on its way: from here on the backup may be able to take over.
+    /// The closing checkpoint was given to the channel: from here on, the backup may be able to take over.
     pub(super) fn sync_sent(&mut self) {
         let sync_end = self.channel().expect("a sync has a channel").appended(Lane::Latency);
         self.role = Role::Primary(Primary::Protected(Protected { sync_end, is_confirmed: false }));
     }
 
+    /// Emits [`ReplicaEvent::Protected`] when the backup has acknowledged the end of the sync.
     pub(super) fn emit_protected(&mut self) {
         let acked = self.channel().map(Channel::acked);
         if let Role::Primary(Primary::Protected(protected)) = &mut self.role
@@ -80,13 +81,13 @@ impl Replica {
         }
     }
 
-    /// The backup is not heard.
+    /// Handles the silence of the backup.
     pub(super) fn backup_silent(&mut self, now: Time, heard_at: Time) {
         let Role::Primary(primary) = &self.role else { return };
         match primary {
-            // It was not given the whole VM, so it cannot take over.
+            // The backup does not hold the whole VM, so it cannot take over.
             Primary::Copying(_) => {
-                self.break_off_sync();
+                self.abort_sync();
                 self.renew(now);
             }
             Primary::Protected(_) => {
@@ -96,17 +97,17 @@ impl Replica {
                 self.stats.backups_lost += 1;
                 self.emit(ReplicaEvent::BackupSilent { heard_at });
             }
-            // Met, and lost before there was a use for it.
+            // The backup was lost before its sync began.
             Primary::Starting(_) | Primary::Alone => self.renew(now),
             Primary::Losing(_) => {}
         }
     }
 
-    /// The backup said goodbye, and will not take over.
+    /// Handles the backup's Bye: it will not take over.
     pub(super) fn backup_left(&mut self, now: Time) {
         let Role::Primary(primary) = &self.role else { return };
         match primary {
-            Primary::Copying(_) => self.break_off_sync(),
+            Primary::Copying(_) => self.abort_sync(),
             Primary::Protected(_) => {
                 self.role = Role::Primary(Primary::Alone);
                 self.sending = None;
@@ -114,11 +115,11 @@ impl Replica {
             }
             Primary::Starting(_) | Primary::Alone | Primary::Losing(_) => {}
         }
-        // Until then it may ask whether its goodbye was heard.
+        // Keep the session until then: the backup may repeat its Bye, to have it confirmed.
         self.renew_at = Some(now + self.config.timing.silence);
     }
 
-    fn break_off_sync(&mut self) {
+    fn abort_sync(&mut self) {
         self.role = Role::Primary(Primary::Alone);
         self.sending = None;
         self.stats.syncs_broken += 1;

@@ -1,10 +1,11 @@
-//! The engine takes the time as an argument and touches nothing: what its files name is on a short list.
+//! The engine is pure: time is an argument, and it performs no I/O. These tests check that its files name
+//! only paths on a short list.
 
 use std::fs;
 use std::path::Path;
 
-/// Paths that code here may begin with. None of them leads to a clock, a thread, a file, a socket or
-/// the kernel.
+/// Prefixes of the paths that the engine may name. None of them leads to a clock, a thread, a file, a socket
+/// or the kernel.
 const ALLOWED: &[&str] = &[
     "super::",
     "self::",
@@ -22,7 +23,7 @@ const ALLOWED: &[&str] = &[
     "std::mem::",
 ];
 
-/// Crates by which code leaves its process, and ours that may do so.
+/// Crates that can reach outside of the process, and our own crates that use them.
 const ROOTS: &[&str] = &[
     "std",
     "core",
@@ -36,8 +37,8 @@ const ROOTS: &[&str] = &[
     "fastrand",
 ];
 
-/// The names in a line of code that do not belong here.
-fn strangers(line: &str) -> Vec<String> {
+/// Returns the names in a line of code that the engine must not use.
+fn forbidden_names(line: &str) -> Vec<String> {
     let code = line.split("//").next().unwrap_or_default();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -59,7 +60,7 @@ fn strangers(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn engine_names_nothing_that_acts() {
+fn engine_files_use_only_allowed_names() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/replica");
     let mut files = 0;
     for entry in fs::read_dir(folder).unwrap() {
@@ -70,16 +71,16 @@ fn engine_names_nothing_that_acts() {
         }
         files += 1;
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-            // Lifetimes are no variables of the program.
-            let found = strangers(&line.replace("'static", ""));
-            assert!(found.is_empty(), "{name}:{}: {found:?} is not for the engine", number + 1);
+            // The lifetime 'static is not a static variable.
+            let found = forbidden_names(&line.replace("'static", ""));
+            assert!(found.is_empty(), "{name}:{}: the engine must not use {found:?}", number + 1);
         }
     }
     assert!(files >= 20, "only {files} files were read");
 }
 
 #[test]
-fn what_acts_is_noticed() {
+fn forbidden_names_are_found() {
     for line in [
         "let now = std::time::Instant::now();",
         "use std::{fs, time};",
@@ -90,11 +91,11 @@ fn what_acts_is_noticed() {
         "    unsafe { read() }",
         "println!(\"{x}\");",
     ] {
-        assert!(!strangers(line).is_empty(), "{line}");
+        assert!(!forbidden_names(line).is_empty(), "{line}");
     }
     for line in
         ["use std::collections::BTreeMap;", "use super::engine::Replica;", "// std::fs::read"]
     {
-        assert!(strangers(line).is_empty(), "{line}");
+        assert!(forbidden_names(line).is_empty(), "{line}");
     }
 }

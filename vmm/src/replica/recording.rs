@@ -1,5 +1,5 @@
-//! A primary's answers: the world's, appended to the log while there is a backup, before the guest
-//! or the LAN sees them.
+//! The answers on a primary: each comes from the world. While there is a backup, it is appended to the log
+//! before the guest or the LAN sees it.
 
 use super::checkpoint_send::CLOCK_ENTRY_BYTES_MAX;
 use super::engine::Replica;
@@ -13,15 +13,15 @@ use logchan::limits::{CONSOLE_BYTES_MAX, FRAME_BYTES_MAX};
 use logchan::time::Time;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Bytes that entries without a body of variable length take at most.
+/// Upper bound for an entry without a body of variable length, bytes.
 const SMALL_ENTRY_BYTES_MAX: usize = 32;
 
-/// Bytes that an input's entry takes at most.
+/// Largest entry of an input, bytes.
 const INPUT_ENTRY_BYTES_MAX: usize =
     1 + 3 + if FRAME_BYTES_MAX > CONSOLE_BYTES_MAX { FRAME_BYTES_MAX } else { CONSOLE_BYTES_MAX };
 
 impl Replica {
-    /// Whether what happens is logged.
+    /// Returns whether entries are logged: there is a backup.
     fn is_logging(&self) -> bool {
         match &self.role {
             Role::Primary(Primary::Protected(_)) => true,
@@ -29,18 +29,19 @@ impl Replica {
         }
     }
 
-    /// Whether an entry of `bytes` bytes could be logged, if anything is.
+    /// Returns whether an entry of `bytes` bytes can be logged now; true if nothing is logged.
     fn can_log(&self, bytes: usize) -> bool {
         !self.is_logging() || self.has_room(Lane::Latency, bytes)
     }
 
+    /// Logs `entry` if there is a backup.
     fn log(&mut self, now: Time, entry: &Entry<'_>) {
         if self.is_logging() {
             self.append(now, Lane::Latency, entry);
         }
     }
 
-    /// The entry that brings the log's clock to `now_ns`.
+    /// Returns the entry that advances the log's clock to `now_ns`.
     fn clock_entry(&mut self, now_ns: u64) -> Entry<'static> {
         let advance_ns = match self.is_logging() {
             true => now_ns.checked_sub(self.clock_ns).expect("guest time never goes back"),
@@ -111,8 +112,9 @@ impl Replica {
     pub(super) fn record_output(&mut self, now: Time, frame: &[u8]) -> Step<()> {
         if !self.hold.room_for(frame.len()) {
             if self.is_blocked() && !self.planted(Mutant::WaitWhileBlocked) {
-                // What is held leaves when a backup has the VM, and that is given it at a position:
-                // an exit that waited for room would never come to one. To the LAN, it is lost.
+                // The held outputs leave when a backup holds the VM, and its sync is completed at a position.
+                // An exit that waited here for room would never reach that position, so the frame is dropped.
+                // To the LAN, it is a lost frame.
                 self.stats.outputs_dropped += 1;
                 self.addresses.learn(frame);
                 return Step::Ready(());
@@ -131,12 +133,12 @@ impl Replica {
             self.watermark = self.log_base + channel.appended(Lane::Latency).0;
         }
         let release_at = if self.is_logging() { self.release_at(now) } else { self.watermark };
-        self.keep_output(now, release_at, frame);
+        self.hold_output(now, release_at, frame);
         Step::Ready(())
     }
 
-    /// Holds a frame that there is room for.
-    pub(super) fn keep_output(&mut self, now: Time, release_at: u64, frame: &[u8]) {
+    /// Puts `frame` into the hold queue, which must have room for it.
+    pub(super) fn hold_output(&mut self, now: Time, release_at: u64, frame: &[u8]) {
         self.addresses.learn(frame);
         self.hold.push(release_at, self.watermark, now.as_nanos(), frame).expect("there was room");
     }

@@ -1,119 +1,120 @@
-//! The states of a replica. The diagram is at the head of [`super`].
+//! The states of a replica. [`super`] has the state diagram.
 
 use super::claim::Claim;
 use super::precopy::Precopy;
 use logchan::ids::{LogSeq, Term};
 
-/// What this host is for the VM.
+/// The state of this host.
 #[derive(Debug)]
 pub(super) enum Role {
     /// There is no other host.
     Standalone,
     /// Runs the VM.
     Primary(Primary),
-    /// Follows the VM.
+    /// Receives or executes the primary's log.
     Backup(Backup),
-    /// Over. The VM does not run here any more.
+    /// This host's part is over. The VM does not run here any more.
     Halted(Halt),
 }
 
 /// The states of a primary.
 #[derive(Debug)]
 pub(super) enum Primary {
-    /// Asks the witness whether this VM may be booted.
+    /// Claims the first term: may this VM be booted?
     Starting(Claim),
-    /// Holds the witness for its term, and nobody else can take over.
+    /// Holds the claim of its term, and no other host can take over.
     Alone,
-    /// As `Alone`; a backup that attached is being given the memory beside the running VM.
+    /// As `Alone`, while the memory is sent to a backup and the VM runs (precopy).
     Copying(Precopy),
-    /// The backup can take over, as far as this host knows: output needs its acknowledgement.
+    /// The backup may be able to take over: output needs its acknowledgement and the lease.
     Protected(Protected),
-    /// The backup is lost, and may take over at any time: who may go on, the witness says.
+    /// The backup fell silent and may take over at any time. This host claims the next term, and the
+    /// witness decides which host continues.
     Losing(Claim),
 }
 
-/// A primary with a backup.
+/// State of a primary with a backup.
 #[derive(Debug)]
 pub(super) struct Protected {
-    /// The backup holds the whole VM when the log is acknowledged up to here.
+    /// Log position of the closing checkpoint's end: once it is acknowledged, the backup holds the whole VM.
     pub(super) sync_end: LogSeq,
-    /// That was told.
+    /// That acknowledgement has arrived, and the event was emitted.
     pub(super) is_confirmed: bool,
 }
 
 /// The states of a backup.
 #[derive(Debug)]
 pub(super) enum Backup {
-    /// No primary was met.
+    /// Has not met a primary.
     Seeking,
     /// Memory is arriving.
     Syncing,
-    /// Holds the whole VM, and executes the log.
+    /// Holds the whole VM and executes the log.
     Following,
-    /// The primary is silent: executes what is left of the log.
+    /// The primary fell silent: executes the rest of the log.
     Finishing,
-    /// The log is over: who may go on, the witness says.
+    /// The log is executed to its end. This host claims the next term, and the witness decides.
     Claiming(Claim),
-    /// Differs from the primary, and says goodbye to be given the memory again.
+    /// Diverged from the primary, and sends Bye in order to receive the memory again.
     Leaving,
 }
 
-/// Why a replica is over.
+/// Why a host's part is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
-    /// The VM was started before: this term has a speaker.
+    /// The VM was booted before: another process owns this term.
     AlreadyStarted {
         /// The term.
         term: Term,
     },
-    /// The other host went on with the VM.
+    /// The other host won the claim and runs the VM.
     Replaced {
-        /// In this term.
+        /// The term that the other host won.
         term: Term,
     },
-    /// Somebody asked for it.
+    /// [`Replica::stop`](super::Replica::stop) was called.
     Stopped,
-    /// The primary stopped in good order, and the VM with it.
+    /// The primary stopped in an orderly way, and the VM with it.
     PrimaryStopped,
-    /// The primary is gone, and what is here is not what it was.
+    /// The primary is dead, and the VM on this host had diverged from it.
     Diverged,
 }
 
-/// A role's name, as a status shows it.
+/// Name of a state, as the status shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RoleName {
     /// There is no other host.
     Standalone,
-    /// A primary that asks whether it may boot.
+    /// A primary that claims the first term, to boot the VM.
     Starting,
     /// A primary without a backup.
     Alone,
-    /// A primary that copies memory to a backup.
+    /// A primary that copies memory to a backup while the VM runs.
     Copying,
-    /// A primary whose backup does not hold the whole VM yet, but is about to.
+    /// A primary that has sent the closing checkpoint; the backup has not acknowledged it.
     Closing,
-    /// A primary with a backup.
+    /// A primary whose backup holds the whole VM.
     Protected,
-    /// A primary that asks whether it may go on alone.
+    /// A primary that lost its backup and claims the next term, to continue alone.
     Losing,
     /// A backup without a primary.
     Seeking,
-    /// A backup that is given the memory.
+    /// A backup that receives the memory.
     Syncing,
     /// A backup that could take over.
     Following,
-    /// A backup that executes the last of the log.
+    /// A backup whose primary fell silent, and that executes the rest of the log.
     Finishing,
-    /// A backup that asks whether it may take over.
+    /// A backup that claims the next term, to take over.
     Claiming,
-    /// A backup that has to begin anew.
+    /// A backup that diverged, and leaves the session in order to sync again.
     Leaving,
-    /// Over.
+    /// This host's part is over.
     Halted,
 }
 
 impl RoleName {
-    /// All of them.
+    /// All names.
     pub const ALL: [Self; 14] = [
         Self::Standalone,
         Self::Starting,
@@ -131,7 +132,7 @@ impl RoleName {
         Self::Halted,
     ];
 
-    /// In lower case.
+    /// Returns the name in lower case.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Standalone => "standalone",

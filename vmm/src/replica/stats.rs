@@ -1,31 +1,31 @@
-//! What a replica counted.
+//! Counters of a replica.
 
 use super::guard::Ignored;
 use serde::{Deserialize, Serialize};
 
-/// Counters since the replica was made. A plain copy.
+/// Counters since the replica was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStats {
-    /// Backups that were given the memory, to the end.
+    /// Syncs completed.
     pub syncs: u64,
-    /// Syncs that were broken off.
+    /// Syncs aborted.
     pub syncs_broken: u64,
-    /// Pages copied beside the running VM.
+    /// Pages copied while the VM ran (precopy).
     pub pages_copied: u64,
-    /// Checkpoints sent, closing ones included.
+    /// Checkpoints sent, closing checkpoints of syncs included.
     pub checkpoints_sent: u64,
-    /// Pages of those.
+    /// Pages in the checkpoints sent.
     pub checkpoint_pages: u64,
     /// Checkpoints applied.
     pub checkpoints_applied: u64,
-    /// Outputs that left.
+    /// Outputs released.
     pub released: u64,
-    /// Those that left before the backup had their own entry: it would have made them by itself.
+    /// Outputs released before the backup acknowledged their own entries: the backup would have
+    /// reproduced them.
     pub released_early: u64,
-    /// Outputs of a backup sent again when it went live.
+    /// Outputs that a backup sent again when it went live.
     pub sent_again: u64,
-    /// Outputs that a VM without a backup made when it had to stand still and nothing more could be
-    /// held.
+    /// Outputs dropped because the hold queue was full while the VM was blocked without a backup.
     pub outputs_dropped: u64,
     /// Times this host went live.
     pub takeovers: u64,
@@ -33,10 +33,10 @@ pub struct ReplicaStats {
     pub backups_lost: u64,
     /// Divergences found.
     pub divergences: u64,
-    /// Times the machine waited because the backup was too far behind.
+    /// Times the machine waited because the backup's lag was above its limit.
     pub lag_waits: u64,
-    /// Times the machine waited because its output had to.
+    /// Times the machine waited because the hold queue was full.
     pub hold_waits: u64,
-    /// What was ignored, by [`Ignored::index`].
+    /// Ignored inputs, indexed by [`Ignored::index`].
     pub ignored: [u64; Ignored::ALL.len()],
 }

@@ -1,24 +1,24 @@
-//! What passes between the machine and the engine.
+//! What the machine and the engine exchange: answers, requests, and the traits that each side implements.
 
 use logchan::limits::PAGE_BYTES;
 
 use crate::replay::boundary::{DeviceCapacity, Input};
 
-/// The answer to a machine that asks.
+/// The engine's answer to a question of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Step<T> {
-    /// Here it is: go on.
+    /// The answer: continue.
     Ready(T),
-    /// Not yet: ask the same again when something has happened.
+    /// No answer yet: ask the same question again after the engine has handled an input.
     Pending,
-    /// What this machine is, is of no use any more. Make an empty one, and begin where a region
-    /// begins.
+    /// The machine's state is no longer valid. Replace the machine by an empty one, and continue at the
+    /// beginning of a region.
     Invalidated,
 }
 
 impl<T> Step<T> {
-    /// PageDelta what is ready.
+    /// Applies `change` to the value of [`Ready`](Self::Ready).
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Step<U> {
         match self {
             Step::Ready(value) => Step::Ready(change(value)),
@@ -28,83 +28,85 @@ impl<T> Step<T> {
     }
 }
 
-/// How the next region ends, or what comes instead of one.
+/// How the next region ends, or what the machine does instead of entering it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextRegion {
-    /// In an exit of the guest's own making, or wherever the primary stops it: run.
+    /// Run: the region ends in a natural exit or a user window. On a live machine it may also end where
+    /// the vCPU is stopped for a checkpoint.
     Run,
-    /// In a checkpoint: do not run, apply [`Replica::take_checkpoint`](super::Replica::take_checkpoint).
+    /// Do not run: the region ends in a checkpoint. Apply
+    /// [`Replica::take_checkpoint`](super::Replica::take_checkpoint).
     Apply,
-    /// A backup is to be given the state here: stop the vCPU, and give it to
-    /// [`Replica::checkpoint`](super::Replica::checkpoint).
+    /// Stop the vCPU here, and pass the machine's state to
+    /// [`Replica::checkpoint`](super::Replica::checkpoint): a backup needs it.
     Capture,
     /// The machine stops here.
     End,
 }
 
-/// What to do about a run that ended at no position.
+/// What to do after a mid-region stop, that is, when a run ended at no position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopAdvice {
     /// Re-enter with the same window request.
     Resume,
-    /// Make it a position: take a checkpoint here.
+    /// Take a checkpoint here, which makes this point a position.
     Checkpoint,
-    /// As the world wants it: a checkpoint if an input has waited for too long.
+    /// The world decides: take a checkpoint if an input has waited for too long.
     AsNeeded,
 }
 
-/// What a machine whose guest has halted waits for.
+/// What a machine waits for while its guest is halted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halted {
     /// An input from the world.
     World,
-    /// Nothing: one is in the log.
+    /// Nothing: an input may be available. Call [`Replica::next_input`](super::Replica::next_input).
     Look,
-    /// Nothing: a backup is to be given the state. The guest leaves its halt without an interrupt,
-    /// here and there, and [`NextRegion::Capture`] follows; if it has nothing to do it halts again.
+    /// Nothing: a backup needs the state. The guest leaves its halt without an interrupt, on both hosts,
+    /// and [`NextRegion::Capture`] follows; if it has nothing to do, it halts again.
     Capture,
 }
 
-/// What the engine wants of guest memory while it copies it to a backup beside the running VM.
+/// What the engine needs of guest memory while it copies memory to a backup and the VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyRequest {
-    /// From here on note which pages are written:
+    /// Start to track written pages, then call
     /// [`Replica::copy_begun`](super::Replica::copy_begun).
     Begin,
-    /// The contents of this page now: [`Replica::copied`](super::Replica::copied).
+    /// Pass the current contents of this page to [`Replica::copied`](super::Replica::copied).
     Page(u64),
 }
 
-/// Where a live machine's readings and inputs come from.
+/// Source of a live machine's clock readings, entropy and inputs.
 pub trait World {
-    /// What can go wrong with it.
+    /// Error of the world.
     type Error;
 
-    /// Guest time: nanoseconds since the guest started, never going back.
+    /// Returns guest time: nanoseconds since the guest started. It never goes back.
     fn clock_ns(&mut self) -> Result<u64, Self::Error>;
 
-    /// Wall clock: nanoseconds since 1970-01-01T00:00Z.
+    /// Returns the wall clock: nanoseconds since 1970-01-01T00:00Z.
     fn wall_clock_ns(&mut self) -> Result<u64, Self::Error>;
 
     /// Fills `bytes` with entropy.
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error>;
 
-    /// The next input, if there is one that the devices could take.
+    /// Returns the next input that the devices have capacity for, if there is one.
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, Self::Error>;
 
-    /// The machine was a backup's and is live now: guest time goes on from `clock_ns`.
+    /// The machine of a backup has gone live: guest time continues from `clock_ns`.
     fn go_live(&mut self, clock_ns: u64);
 }
 
-/// A machine's state where it stands, as a checkpoint carries it.
+/// State of a stopped machine, as a checkpoint carries it.
 pub trait CheckpointImage {
-    /// vCPU state.
+    /// Returns the vCPU state.
     fn vcpu(&self) -> &[u8];
-    /// Device state.
+    /// Returns the device state.
     fn devices(&self) -> &[u8];
-    /// Numbers of the pages written since [`CopyRequest::Begin`] or since the last checkpoint,
-    /// whichever was later; ascending.
+    /// Returns the numbers of the pages written since [`CopyRequest::Begin`] or since the last checkpoint,
+    /// whichever was later, in ascending order.
     fn pages(&self) -> &[u64];
-    /// Copies the contents of one of them.
+    /// Copies the contents of page `number` to `page`.
     fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]);
 }

@@ -1,4 +1,4 @@
-//! The claim, and what follows from its answer.
+//! Takeover: the claim of the next term, and the role changes that follow from its answer.
 
 use super::claim::{Answer, Claim};
 use super::engine::Replica;
@@ -10,36 +10,36 @@ use logchan::ids::Term;
 use logchan::time::Time;
 
 impl Replica {
-    /// What the witness says of the claim of `term`. An answer that is long in coming is
-    /// [`Answer::Unreachable`]; whoever asks for us decides how long that is.
+    /// Handles the witness's answer to the claim of `term`. The driver limits how long an answer may take,
+    /// and passes [`Answer::Unreachable`] after that.
     pub fn handle_witness(&mut self, now: Time, term: Term, answer: Answer) {
         let retry = self.config.witness_retry;
         let claim = match &mut self.role {
             Role::Primary(Primary::Starting(claim) | Primary::Losing(claim))
             | Role::Backup(Backup::Claiming(claim)) => claim,
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
-                return self.ignore(Ignored::AnswerToNoClaim);
+                return self.ignore(Ignored::AnswerWithoutClaim);
             }
         };
         if !claim.is_asked() {
-            return self.ignore(Ignored::AnswerToNoClaim);
+            return self.ignore(Ignored::AnswerWithoutClaim);
         }
         if claim.term != term {
-            return self.ignore(Ignored::AnswerOfOtherTerm);
+            return self.ignore(Ignored::AnswerForOtherTerm);
         }
         match answer {
             Answer::Unreachable => {
-                claim.unanswered(now, retry);
+                claim.retry_later(now, retry);
                 self.emit(ReplicaEvent::WitnessUnreachable { term });
             }
-            Answer::Won => self.won(now, term),
-            Answer::Lost if self.planted(Mutant::IgnoreLostClaim) => self.won(now, term),
-            Answer::Lost => self.lost(now, term),
+            Answer::Won => self.claim_won(now, term),
+            Answer::Lost if self.planted(Mutant::IgnoreLostClaim) => self.claim_won(now, term),
+            Answer::Lost => self.claim_lost(now, term),
         }
         self.process(now);
     }
 
-    fn won(&mut self, now: Time, term: Term) {
+    fn claim_won(&mut self, now: Time, term: Term) {
         self.emit(ReplicaEvent::TermWon { term });
         match &self.role {
             Role::Primary(Primary::Starting(_)) => {
@@ -53,34 +53,36 @@ impl Replica {
             }
             Role::Backup(Backup::Claiming(_)) => self.go_live(now, term),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
-                unreachable!("an answer to no claim was sorted out")
+                unreachable!("handle_witness ignores answers without a claim")
             }
         }
     }
 
-    fn lost(&mut self, now: Time, term: Term) {
+    fn claim_lost(&mut self, now: Time, term: Term) {
         match &self.role {
-            Role::Primary(Primary::Starting(_)) => self.over(Halt::AlreadyStarted { term }),
-            Role::Primary(Primary::Losing(_)) => self.over(Halt::Replaced { term }),
+            Role::Primary(Primary::Starting(_)) => {
+                self.halt_without_bye(Halt::AlreadyStarted { term })
+            }
+            Role::Primary(Primary::Losing(_)) => self.halt_without_bye(Halt::Replaced { term }),
             Role::Backup(Backup::Claiming(_)) => {
-                // The primary lives, in this term.
+                // The primary won this term and continues in it.
                 self.term = term;
                 self.seek(now);
             }
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
-                unreachable!("an answer to no claim was sorted out")
+                unreachable!("handle_witness ignores answers without a claim")
             }
         }
     }
 
-    /// Over, and nobody is there who should be told.
-    pub(super) fn over(&mut self, halt: Halt) {
+    /// Ends this host's part without a Bye: there is no peer to send it to.
+    pub(super) fn halt_without_bye(&mut self, halt: Halt) {
         self.halt(halt);
         self.endpoint = None;
     }
 
-    /// The machine has executed all there is of the dead primary's log.
-    pub(super) fn log_over(&mut self, now: Time) {
+    /// Claims the next term, after the machine has executed the dead primary's log to its end.
+    pub(super) fn log_finished(&mut self, now: Time) {
         self.receive = super::checkpoint_receive::CheckpointReceive::default();
         self.emit(ReplicaEvent::LogFinished);
         let claim = Claim::after(self.term, self.term_owner);
@@ -90,9 +92,10 @@ impl Replica {
         self.role = Role::Backup(Backup::Claiming(claim));
     }
 
-    /// The VM lives here: in this order, the term is ours, the tap opens, the LAN is told, and what
-    /// the dead primary may have kept back is sent again. What it may have said beyond its log the machine
-    /// makes before anything enters it: [`stretch`](super::stretch).
+    /// Goes live: this host becomes the primary of `term`, which it owns. The order is: the term changes, the
+    /// tap opens, the VM is announced on the LAN, and the outputs that the dead primary may not have released
+    /// are sent again. Before it accepts any input, the machine reproduces the outputs that the dead primary
+    /// may have released beyond its log: see [`segment`](super::segment).
     fn go_live(&mut self, now: Time, term: Term) {
         if !self.planted(Mutant::KeepTerm) {
             self.term = term;

@@ -1,11 +1,12 @@
-//! What a live VM measures of itself, always: how long a frame takes through each stage of the machine.
+//! Stage latencies: how long a frame takes through each stage of the machine. A live VM always measures them.
 //!
-//! - `passage`: the stages, and the times of one frame that was followed
-//! - `stages`: follows frames, one at a time, and keeps a histogram of each stage
-//! - `time_status`: a histogram of times in a few numbers
-//! - `trace`: the same, frame by frame, for a benchmark that asks for it
+//! - `passage`: the stages, and the timestamps of one sampled frame
+//! - `stages`: samples frames, one at a time, and keeps a histogram for each stage
+//! - `time_status`: summary of a histogram of times
+//! - `trace`: the timestamps of every sampled frame, for benchmarks
 //!
-//! Only live event sources take these times. None of them reaches the guest or the log.
+//! Only the live side of the nondeterminism boundary takes these times. None of them reaches the guest or the
+//! log.
 
 pub mod passage;
 pub mod stages;

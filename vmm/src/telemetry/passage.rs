@@ -1,30 +1,30 @@
-//! The stages that a frame passes, and when one of them did.
+//! The stages that a frame passes, and the timestamps of one frame.
 
 use serde::{Deserialize, Serialize};
 
-/// A stage: from one moment of a [`Passage`] to the next that it has.
+/// A stage: the time between two timestamps of a [`Passage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Taken from the tap until the interrupt for it was injected.
+    /// From reading the frame off the tap until its interrupt was injected.
     Inject,
-    /// Injected until the guest's interrupt handler acknowledged it at the NIC.
+    /// Until the guest's interrupt handler acknowledged the interrupt at the NIC.
     Handler,
-    /// Acknowledged until the guest handed the NIC a frame of its own.
+    /// From that until the guest gave the NIC its answer.
     Guest,
-    /// That frame made until the log behind it was with the kernel, on its way to the backup.
+    /// From the answer until its log was given to the kernel, to be sent to the backup.
     Send,
-    /// Log sent until the backup's acknowledgement was seen.
+    /// From that until the backup's acknowledgement was seen.
     Ack,
-    /// Acknowledgement seen (standalone: frame made) until the frame was on the tap.
+    /// From the acknowledgement (standalone: from the answer) until the answer was on the tap.
     Leave,
-    /// Frame made until it might leave: the output hold.
+    /// From the answer until it was allowed to leave: the output hold.
     Hold,
-    /// Frame taken from the tap until the guest's was on it.
+    /// From reading the frame off the tap until the answer was on the tap.
     Whole,
 }
 
 impl Stage {
-    /// All of them; the last two are sums of those before.
+    /// All stages. The last two are sums of others.
     pub const ALL: [Stage; 8] = [
         Stage::Inject,
         Stage::Handler,
@@ -36,7 +36,7 @@ impl Stage {
         Stage::Whole,
     ];
 
-    /// As it is called in results.
+    /// Returns the name that results use.
     pub const fn name(self) -> &'static str {
         match self {
             Stage::Inject => "inject",
@@ -51,28 +51,28 @@ impl Stage {
     }
 }
 
-/// When a frame that was followed passed each point, nanoseconds of the clock of
-/// [`link::now`](crate::link::now); 0 where it did not.
+/// Timestamps of one sampled frame and of the guest's answer to it, nanoseconds of the clock of
+/// [`link::now`](crate::link::now); 0 where the frame did not pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
-    /// The VMM took it from the tap.
+    /// The VMM read the frame from the tap.
     pub taken: u64,
     /// The interrupt that the guest then acknowledged was injected.
     pub injected: u64,
-    /// The guest's handler acknowledged it.
+    /// The guest's interrupt handler acknowledged it.
     pub served: u64,
-    /// The guest handed the NIC a frame.
+    /// The guest gave the NIC its answer.
     pub made: u64,
-    /// The log behind that frame was sent. Not of a VM without a backup.
+    /// The log that the answer needs was sent. 0 without a backup.
     pub sent: u64,
-    /// The acknowledgement for it was seen. Not of a VM without a backup.
+    /// The acknowledgement of that log was seen. 0 without a backup.
     pub acked: u64,
-    /// The guest's frame was on the tap.
+    /// The answer was on the tap.
     pub left: u64,
 }
 
 impl Passage {
-    /// How long `stage` took; nothing if the frame did not pass both of its ends.
+    /// Returns how long `stage` took, nanoseconds; `None` if the frame did not pass both of its ends.
     pub fn span_ns(&self, stage: Stage) -> Option<u64> {
         let acked = if self.acked == 0 { self.made } else { self.acked };
         let (from, to) = match stage {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_of_a_protected_frame_add_up_to_the_whole() {
+    fn span_of_protected_frame_stages_sum_to_whole() {
         let passage = Passage {
             taken: 100,
             injected: 110,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn standalone_frame_has_no_log() {
+    fn span_of_standalone_frame_has_no_log_stages() {
         let passage =
             Passage { taken: 1, injected: 2, served: 4, made: 8, left: 16, ..Passage::default() };
         let spans = Stage::ALL.map(|stage| passage.span_ns(stage));

@@ -6,121 +6,122 @@ use super::trace::Trace;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
-/// A minute: longer is not told apart.
+/// Largest time that a histogram records, nanoseconds: one minute. Longer times are recorded as this.
 const LONGEST_NS: u64 = 60_000_000_000;
 
-/// From one frame that is followed to the next, at least, unless a trace of all of them is wanted: so that
-/// a busy machine's time is its guest's.
-const GAP_NS: u64 = 1_000_000;
+/// Shortest interval between two sampled frames, unless a trace is recorded: the measurement must not cost
+/// a busy guest's time.
+const SAMPLE_INTERVAL_NS: u64 = 1_000_000;
 
-/// Decimal digits that are kept of a time: the vCPU's thread goes through all of these histograms every
-/// 100 ms for its status, in 6 us (33 with three digits). A trace has every time as it was.
+/// Significant decimal digits of a recorded time. The vCPU thread reads all of these histograms every 100 ms
+/// for its status, which takes 6 us (33 us with three digits). A trace has the exact times.
 const DIGITS: u8 = 2;
 
-/// Follows frames through the machine, one at a time and one in a millisecond: under load that is a
-/// sample. The guest's first frame after the interrupt is taken for the answer. Nothing here allocates after [`new`](Self::new).
+/// Samples frames on their way through the machine: one at a time, and at most one per millisecond. The
+/// guest's first frame after the interrupt is taken for the answer. Nothing here allocates after
+/// [`new`](Self::new).
 ///
-/// Call order for a frame that is followed to its end: `taken`, `injected`, `served`, `made`, `sent`,
-/// `acked`, `left`. An interrupt that was acknowledged counts even if no answer follows, or if the
-/// answer to an earlier one is still awaited.
+/// Call order for a frame that is answered: `taken`, `injected`, `served`, `made`, `sent`, `acked`, `left`.
+/// An acknowledged interrupt is recorded even if no answer follows, or while the answer to an earlier frame
+/// is outstanding.
 pub struct Stages {
     is_on: bool,
-    /// When the last one that was followed was taken from the tap.
+    /// When the last sampled frame was read from the tap.
     last_taken: u64,
-    /// A frame on its way to the guest.
-    coming: Passage,
-    /// A frame that reached the guest, on its way back.
-    going: Passage,
+    /// The sampled frame on its way to the guest.
+    inbound: Passage,
+    /// The sampled frame that reached the guest, whose answer is outstanding.
+    outbound: Passage,
     spans_ns: Vec<Histogram<u64>>,
     trace: Option<Trace>,
 }
 
 impl Stages {
-    /// Nothing followed yet. Off, it follows nothing and its calls return at once: for the one who
-    /// wants to know what it costs.
+    /// Creates empty histograms. If `is_on` is false, nothing is sampled and all calls return at once: to
+    /// measure what the sampling costs.
     pub fn new(is_on: bool, trace: Option<Trace>) -> Stages {
         let histogram = || Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("sound bounds");
         Stages {
             is_on,
             last_taken: 0,
-            coming: Passage::default(),
-            going: Passage::default(),
+            inbound: Passage::default(),
+            outbound: Passage::default(),
             spans_ns: Stage::ALL.iter().map(|_| histogram()).collect(),
             trace,
         }
     }
 
-    /// A frame was taken from the tap.
+    /// A frame was read from the tap.
     pub fn taken(&mut self, now: impl FnOnce() -> u64) {
-        if self.is_on && self.coming.taken == 0 {
+        if self.is_on && self.inbound.taken == 0 {
             let now = now();
-            if self.trace.is_some() || now >= self.last_taken + GAP_NS {
+            if self.trace.is_some() || now >= self.last_taken + SAMPLE_INTERVAL_NS {
                 self.last_taken = now;
-                self.coming.taken = now;
+                self.inbound.taken = now;
             }
         }
     }
 
-    /// An interrupt was injected. The last one before the guest acknowledges is the NIC's.
+    /// An interrupt was injected. The last one before the guest's acknowledgement is taken for the NIC's.
     pub fn injected(&mut self, now: impl FnOnce() -> u64) {
-        if self.coming.taken != 0 {
-            self.coming.injected = now();
+        if self.inbound.taken != 0 {
+            self.inbound.injected = now();
         }
     }
 
     /// The guest's handler acknowledged the NIC's interrupt.
     pub fn served(&mut self, now: impl FnOnce() -> u64) {
-        if self.coming.injected == 0 {
+        if self.inbound.injected == 0 {
             return;
         }
-        let mut coming = std::mem::take(&mut self.coming);
-        coming.served = now();
-        self.record(&coming, &[Stage::Inject, Stage::Handler]);
+        let mut inbound = std::mem::take(&mut self.inbound);
+        inbound.served = now();
+        self.record(&inbound, &[Stage::Inject, Stage::Handler]);
         if let Some(trace) = &mut self.trace {
-            trace.delivered(&coming);
+            trace.delivered(&inbound);
         }
-        if self.going.taken == 0 {
-            self.going = coming;
+        if self.outbound.taken == 0 {
+            self.outbound = inbound;
         }
     }
 
-    /// The guest handed the NIC a frame.
+    /// The guest gave the NIC a frame.
     pub fn made(&mut self, now: impl FnOnce() -> u64) {
-        if self.going.taken != 0 && self.going.made == 0 {
-            self.going.made = now();
+        if self.outbound.taken != 0 && self.outbound.made == 0 {
+            self.outbound.made = now();
         }
-        // A guest that polls took it without an interrupt.
-        self.coming = Passage::default();
+        // A guest that polls took the frame without an interrupt: drop the sample.
+        self.inbound = Passage::default();
     }
 
-    /// Everything logged so far is with the kernel.
+    /// Everything logged so far was given to the kernel.
     pub fn sent(&mut self, now: impl FnOnce() -> u64) {
-        if self.going.made != 0 && self.going.sent == 0 {
-            self.going.sent = now();
+        if self.outbound.made != 0 && self.outbound.sent == 0 {
+            self.outbound.sent = now();
         }
     }
 
-    /// The frame that was made at `made` may leave: its acknowledgement was seen, at `now`.
+    /// The frame that was made at `made` may leave: its acknowledgement was seen at `now`.
     pub fn acked(&mut self, made: u64, now: u64) {
-        if self.going.made == made && self.going.sent != 0 {
-            self.going.acked = now;
+        if self.outbound.made == made && self.outbound.sent != 0 {
+            self.outbound.acked = now;
         }
     }
 
-    /// Every frame that might leave is on the tap. `all` are those of a VM without a backup, where none
-    /// waits for anything.
+    /// All frames that were allowed to leave are on the tap. `all`: the VM has no backup, so that no frame
+    /// waits for an acknowledgement.
     pub fn left(&mut self, all: bool, now: impl FnOnce() -> u64) {
-        if self.going.made == 0 || !(all || self.going.acked != 0) {
+        if self.outbound.made == 0 || !(all || self.outbound.acked != 0) {
             return;
         }
-        let mut going = std::mem::take(&mut self.going);
-        going.left = now();
+        let mut outbound = std::mem::take(&mut self.outbound);
+        outbound.left = now();
         self.record(
-            &going,
+            &outbound,
             &[Stage::Guest, Stage::Send, Stage::Ack, Stage::Leave, Stage::Hold, Stage::Whole],
         );
         if let Some(trace) = &mut self.trace {
-            trace.answered(&going);
+            trace.answered(&outbound);
         }
     }
 
@@ -132,7 +133,7 @@ impl Stages {
         }
     }
 
-    /// Each stage that was passed, by name.
+    /// Returns a summary of each stage that was recorded, by name.
     pub fn status(&self) -> BTreeMap<&'static str, TimeStatus> {
         let passed = |stage: &Stage| {
             let ns = &self.spans_ns[*stage as usize];
@@ -141,7 +142,7 @@ impl Stages {
         Stage::ALL.iter().filter_map(passed).collect()
     }
 
-    /// What was followed, for who asked for it.
+    /// Returns the trace, if one is recorded.
     pub fn trace(&self) -> Option<&Trace> {
         self.trace.as_ref()
     }
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn protected_answer_is_followed_to_the_tap() {
+    fn protected_answer_is_recorded_in_all_stages() {
         let mut stages = Stages::new(true, Some(Trace::new(8)));
         delivered(&mut stages, 100);
         stages.made(at(110));
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn interrupts_count_while_an_answer_is_awaited_and_the_first_one_is_followed() {
+    fn interrupt_while_answer_is_outstanding_is_recorded_and_first_frame_is_answered() {
         let mut stages = Stages::new(true, Some(Trace::new(8)));
         delivered(&mut stages, 100);
         delivered(&mut stages, 200);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn frame_that_the_guest_took_without_an_interrupt_is_not_followed() {
+    fn frame_taken_without_interrupt_is_not_recorded() {
         let mut stages = Stages::new(true, Some(Trace::new(8)));
         stages.taken(at(100));
         stages.made(at(110));
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn last_interrupt_before_the_acknowledgement_is_the_one() {
+    fn last_interrupt_before_acknowledgement_is_recorded() {
         let mut stages = Stages::new(true, Some(Trace::new(8)));
         stages.taken(at(100));
         stages.injected(at(110));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_trace_one_frame_in_a_millisecond_is_followed() {
+    fn without_trace_one_frame_per_millisecond_is_sampled() {
         let mut stages = Stages::new(true, None);
         for from in [5_000_000, 5_100_000, 5_999_999, 6_000_000, 6_500_000, 7_000_001] {
             delivered(&mut stages, from);

@@ -3,10 +3,10 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Times since the process began, in microseconds.
+/// Summary of times since the process started, microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TimeStatus {
-    /// How many.
+    /// Number of times.
     pub count: u64,
     /// Median.
     pub p50_us: f64,
@@ -17,7 +17,7 @@ pub struct TimeStatus {
 }
 
 impl TimeStatus {
-    /// What `times_ns`, in nanoseconds, come to.
+    /// Summarizes `times_ns`, which are in nanoseconds.
     pub fn of(times_ns: &Histogram<u64>) -> TimeStatus {
         let us = |quantile: f64| times_ns.value_at_quantile(quantile) as f64 / 1e3;
         TimeStatus {

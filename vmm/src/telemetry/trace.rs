@@ -1,12 +1,12 @@
-//! [`Trace`]: every passage one by one, for a benchmark that compares them with its own times.
+//! [`Trace`]: the timestamps of every sampled frame, for benchmarks that compare them with their own.
 
 use super::passage::Passage;
 use std::io::{self, Write};
 
-/// Passages that are kept of each kind when a trace is asked for.
+/// Passages of each kind that a trace keeps.
 pub const TRACE_MAX: usize = 1 << 17;
 
-/// The first frames that were followed. Memory is taken at the beginning; what finds no room is counted.
+/// The first passages of each kind. Memory is allocated at the beginning; further passages are only counted.
 pub struct Trace {
     deliveries: Vec<Passage>,
     answers: Vec<Passage>,
@@ -14,33 +14,37 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Room for `max` of each kind.
+    /// Creates a trace with room for `max` passages of each kind.
     pub fn new(max: usize) -> Trace {
         Trace { deliveries: Vec::with_capacity(max), answers: Vec::with_capacity(max), not_kept: 0 }
     }
 
-    /// A frame's interrupt was acknowledged by the guest.
+    /// Records a frame whose interrupt the guest has acknowledged.
     pub(super) fn delivered(&mut self, passage: &Passage) {
         keep(&mut self.deliveries, passage, &mut self.not_kept);
     }
 
-    /// The answer to a frame left.
+    /// Records a frame whose answer has left.
     pub(super) fn answered(&mut self, passage: &Passage) {
         keep(&mut self.answers, passage, &mut self.not_kept);
     }
 
-    /// Frames that reached the guest: `taken`, `injected` and `served`.
+    /// Returns the frames that reached the guest, with `taken`, `injected` and `served`.
     pub fn deliveries(&self) -> &[Passage] {
         &self.deliveries
     }
 
-    /// Frames whose answer left.
+    /// Returns the frames whose answer has left.
     pub fn answers(&self) -> &[Passage] {
         &self.answers
     }
 
-    /// Writes it as JSON lines: `{"kind":"delivery","taken":..}`, `{"kind":"answer",..}`, and last
-    /// `{"kind":"end","not_kept":..}`, without which it is not whole.
+    /// Writes the trace as JSON lines: `{"kind":"delivery","taken":..}`, `{"kind":"answer",..}`, and last
+    /// `{"kind":"end","not_kept":..}`. A file without the last line is incomplete.
+    ///
+    /// # Errors
+    ///
+    /// Errors of `out`.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         for (kind, passages) in [("delivery", &self.deliveries), ("answer", &self.answers)] {
             for passage in passages {
@@ -53,7 +57,7 @@ impl Trace {
     }
 }
 
-/// Adds to a list if that needs no memory.
+/// Appends to `list` if that needs no allocation; otherwise counts the passage as not kept.
 fn keep(list: &mut Vec<Passage>, passage: &Passage, not_kept: &mut u64) {
     if list.len() < list.capacity() {
         list.push(*passage);
@@ -67,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_the_first_and_counts_the_others() {
+    fn trace_keeps_first_passages_and_counts_others() {
         let mut trace = Trace::new(2);
         for taken in 1..=5 {
             trace.delivered(&Passage { taken, ..Passage::default() });

@@ -1,5 +1,5 @@
-//! [`WitnessClient`]: asks a witness on a thread of its own, because storage may take its time or
-//! never answer, and whoever speaks for a VM cannot wait for it.
+//! [`WitnessClient`]: makes claims at a witness on a thread of its own. Storage may be slow or never answer,
+//! and the vCPU thread must not block.
 
 use super::file::{FileWitness, WitnessError};
 use crate::kvm::kick::Kicker;
@@ -8,63 +8,67 @@ use crossbeam::channel::{self, Receiver, Sender};
 use logchan::ids::{Claimant, Term};
 use std::time::{Duration, Instant};
 
-/// An answer that takes longer than this is none.
+/// Longest time to wait for an answer. After it, the witness counts as unreachable.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// One thread's way to a witness.
+/// Client of a witness, for one thread.
 #[derive(Debug)]
 pub struct WitnessClient {
-    questions: Sender<(Term, Option<Claimant>)>,
+    claims: Sender<(Term, Option<Claimant>)>,
     answers: Receiver<(Term, Result<bool, WitnessError>)>,
-    /// Asked and not answered, and since when.
-    open: Option<(Term, Instant)>,
-    /// The thread has a question, perhaps one that was given up.
+    /// The outstanding claim, and when it was made.
+    pending: Option<(Term, Instant)>,
+    /// The witness thread works on a claim. It may be one that timed out here.
     is_busy: bool,
-    /// Why there was no answer, as it was logged last: the same question is asked again and again.
+    /// The error that was logged last. A claim is repeated, and the same error is logged once.
     logged: Option<String>,
 }
 
 impl WitnessClient {
-    /// Asks `witness`; the calling thread is kicked when an answer is there. The thread behind it
-    /// ends with the client, or with the call that hangs.
+    /// Starts the thread that asks `witness`. It kicks the calling thread when an answer is there. It ends
+    /// when the client is dropped, or when a call that hangs returns after that.
+    ///
+    /// # Errors
+    ///
+    /// The thread can't be started.
     pub fn start(witness: FileWitness) -> std::io::Result<WitnessClient> {
         let kicker = Kicker::of_this_thread();
-        let (questions, asked) = channel::bounded::<(Term, Option<Claimant>)>(1);
-        let (answered, answers) = channel::bounded(1);
+        let (claims, claims_received) = channel::bounded::<(Term, Option<Claimant>)>(1);
+        let (answers_sent, answers) = channel::bounded(1);
         std::thread::Builder::new().name("witness".into()).spawn(move || {
-            while let Ok((term, previous)) = asked.recv() {
-                if answered.send((term, witness.claim(term, previous))).is_err() {
+            while let Ok((term, previous)) = claims_received.recv() {
+                if answers_sent.send((term, witness.claim(term, previous))).is_err() {
                     return;
                 }
                 kicker.kick();
             }
         })?;
-        Ok(WitnessClient { questions, answers, open: None, is_busy: false, logged: None })
+        Ok(WitnessClient { claims, answers, pending: None, is_busy: false, logged: None })
     }
 
-    /// Asks for `term`, the term before being `previous`'s. One question at a time.
+    /// Claims `term`; `previous` must own the term before. One claim at a time.
     ///
     /// # Panics
     ///
-    /// When one is open.
+    /// Panics if a claim is outstanding.
     pub fn ask(&mut self, term: Term, previous: Option<Claimant>) {
-        assert!(self.open.is_none(), "one question at a time");
-        self.open = Some((term, Instant::now()));
-        // While the thread hangs in an earlier question, this one is given up like that.
+        assert!(self.pending.is_none(), "one claim at a time");
+        self.pending = Some((term, Instant::now()));
+        // While the thread hangs in an earlier claim, this one is not passed on and times out.
         if !self.is_busy {
-            self.is_busy = self.questions.try_send((term, previous)).is_ok();
+            self.is_busy = self.claims.try_send((term, previous)).is_ok();
         }
     }
 
-    /// The answer to the open question, if it is there or has taken too long.
+    /// Returns the answer to the outstanding claim, once it is there or has taken too long.
     pub fn poll(&mut self) -> Option<(Term, Answer)> {
         if let Ok((term, answer)) = self.answers.try_recv() {
             self.is_busy = false;
             if answer.is_ok() {
                 self.logged = None;
             }
-            // A claim of the same term has the same answer, whenever it was made.
-            if self.open.take_if(|(open, _)| *open == term).is_some() {
+            // Every claim of a term has the same answer, so the answer to an earlier one is used as well.
+            if self.pending.take_if(|(pending, _)| *pending == term).is_some() {
                 return Some(match answer {
                     Ok(true) => (term, Answer::Won),
                     Ok(false) => (term, Answer::Lost),
@@ -75,25 +79,26 @@ impl WitnessClient {
                 });
             }
         }
-        let (term, _) = self.open.take_if(|(_, since)| since.elapsed() >= ANSWER_MAX)?;
-        self.log(format!("witness: no answer in {ANSWER_MAX:?}"));
+        let (term, _) = self.pending.take_if(|(_, since)| since.elapsed() >= ANSWER_MAX)?;
+        self.log(format!("witness: no answer in {ANSWER_MAX:?}: check the storage"));
         Some((term, Answer::Unreachable))
     }
 
-    fn log(&mut self, why: String) {
-        if self.logged.as_ref() != Some(&why) {
-            tracing::warn!("{why}");
-            self.logged = Some(why);
+    /// Logs `error` unless it was the last one logged.
+    fn log(&mut self, error: String) {
+        if self.logged.as_ref() != Some(&error) {
+            tracing::warn!("{error}");
+            self.logged = Some(error);
         }
     }
 
-    /// Whether an answer is waited for.
+    /// Returns whether an answer is outstanding.
     pub fn is_asked(&self) -> bool {
-        self.open.is_some()
+        self.pending.is_some()
     }
 
-    /// When [`poll`](Self::poll) has something to say at the latest.
+    /// Returns the latest time at which [`poll`](Self::poll) returns an answer.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.open.map(|(_, since)| since + ANSWER_MAX)
+        self.pending.map(|(_, since)| since + ANSWER_MAX)
     }
 }

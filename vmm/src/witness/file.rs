@@ -1,19 +1,19 @@
-//! Claims as files in a folder that both hosts reach (a shared file system, or anything else where a
-//! hard link is made by one host only).
+//! Claims as files in a folder that both hosts reach: on a shared file system, or on any other storage on
+//! which only one host succeeds in making a hard link.
 //!
-//! | file | what it says |
+//! | file | contents |
 //! |---|---|
-//! | `understudy-witness` | which witness this folder is: 64 random bits, in hexadecimal |
-//! | `vm-<id>.term-<n>` | term `n` of the VM was claimed: the claimant, and its host's name |
+//! | `understudy-witness` | identity of the witness: 64 random bits, in hexadecimal |
+//! | `vm-<id>.term-<n>` | owner of term `n` of the VM: the claimant, and its host's name |
 //!
-//! A file appears whole or not at all: its content is written to a file of the process's own and synced,
-//! and that file is then linked to the name, which fails if there is one already (link(2); also
-//! over NFS, where an exclusive create need not be).
+//! A file appears completely or not at all. Its content is written to a temporary file of the process and
+//! synced. The temporary file is then hard-linked to the final name, which fails if the name exists
+//! (link(2)). This is atomic over NFS as well, where an exclusive create need not be.
 //!
-//! A folder can be another one than the two hosts agreed upon: the empty mount point of storage that is
-//! not mounted, or storage that lost files. In such a folder both hosts could win the same term. So a
-//! claim is answered only in the folder that was opened at the start, which its identity tells, and only if
-//! the owner of the term before is the one that the pair knows. In every other case there is no answer.
+//! The folder can be a different one than the two hosts agreed on: the empty mount point of storage that is
+//! not mounted, or storage that lost files. In such a folder, both hosts could win the same term. So a claim
+//! is answered only if the folder has the identity that it had at the start, and only if the owner of the
+//! term before is the one that the pair knows. In every other case there is no answer.
 
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
 use std::fs::{self, File, OpenOptions};
@@ -24,66 +24,66 @@ use std::path::{Path, PathBuf};
 /// The file that holds the identity of a witness.
 const IDENTITY_FILE: &str = "understudy-witness";
 
-/// Bytes of a file that are read.
+/// Largest part of a file that is read, bytes.
 const FILE_BYTES_MAX: u64 = 256;
 
-/// A witness that is a folder.
+/// A witness in a folder.
 #[derive(Clone, Debug)]
 pub struct FileWitness {
     folder: PathBuf,
     id: WitnessId,
     vm: VmId,
-    /// Distinguishes this life of this process from every other one.
+    /// Identifies this run of this process; no other run and no other process has it.
     claimant: Claimant,
-    /// For people who read the folder.
+    /// Host name, for people who read the folder.
     host: String,
 }
 
-/// A witness that can't be used, or has no answer.
+/// Why a witness can't be used, or has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WitnessError {
-    /// The folder itself, at the start.
+    /// The folder can't be used at the start.
     #[error("witness {}: {source}: give a folder on storage that both hosts reach", folder.display())]
     Folder {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Reading or writing in the folder, later.
+    /// A file in the folder can't be read or written.
     #[error("witness {}: {source}", folder.display())]
     Io {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The identity file holds something else.
-    #[error("witness {}: {IDENTITY_FILE} does not hold an identity: restore it, or give a new folder to both hosts", folder.display())]
+    /// The identity file does not contain an identity.
+    #[error("witness {}: {IDENTITY_FILE} does not contain an identity: restore it, or give a new folder to both hosts", folder.display())]
     NoIdentity {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
     },
-    /// The folder is not the one of the start.
+    /// The folder has another identity than at the start.
     #[error(
         "witness {}: its identity was {ours} at the start and is {} now: mount the shared storage again",
         folder.display(), found.map_or_else(|| "gone".to_string(), |found| found.to_string())
     )]
     OtherFolder {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
         /// The identity at the start.
         ours: WitnessId,
         /// The identity now, if there is one.
         found: Option<WitnessId>,
     },
-    /// The claim of the term before is gone, or somebody else's.
+    /// The claim of the term before is missing, or has another owner.
     #[error(
-        "witness {}: term {term} of VM {vm} is not {expected}'s, as the pair knows it, but {}: restore the claim files",
-        folder.display(), found.map_or_else(|| "nobody's".to_string(), |found| format!("{found}'s"))
+        "witness {}: term {term} of VM {vm} has {}, but the pair knows {expected} as its owner: restore the claim files",
+        folder.display(), found.map_or_else(|| "no owner".to_string(), |found| format!("the owner {found}"))
     )]
     OtherOwner {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
         /// The VM.
         vm: VmId,
@@ -97,14 +97,14 @@ pub enum WitnessError {
 }
 
 impl FileWitness {
-    /// The witness in `folder` for `vm`. Gives the folder an identity if it has none.
+    /// Opens the witness in `folder` for `vm`. Gives the folder an identity if it has none.
     ///
-    /// `claimant` must be a name that no other process, and no other life of this one, ever has; `host`
-    /// says to people which host that is. `random` becomes the identity of a folder that has none.
+    /// `claimant` must identify this run of this process: no other process and no other run may ever have it.
+    /// `host` is the host's name, for people. `random` becomes the identity of a folder that has none.
     ///
     /// # Errors
     ///
-    /// A folder that is not there, can't be written, or has an identity that can't be read.
+    /// The folder does not exist, can't be written, or its identity can't be read.
     pub fn open(
         folder: &Path,
         vm: VmId,
@@ -119,35 +119,35 @@ impl FileWitness {
         let mut witness = FileWitness { folder, id: random, vm, claimant, host };
         let path = witness.folder.join(IDENTITY_FILE);
         if read(&path).map_err(error)?.is_none() {
-            // Whether it was there meanwhile or not, what is there now counts.
+            // Another process may have written it first. The file that is there afterwards is read below.
             witness.publish(&path, &format!("{random}\n")).map_err(error)?;
         }
         witness.id = witness.identity()?.ok_or_else(|| witness.no_identity())?;
         Ok(witness)
     }
 
-    /// Which witness this is.
+    /// Returns the identity of this witness.
     pub fn id(&self) -> WitnessId {
         self.id
     }
 
-    /// The name that claims are made under.
+    /// Returns the name under which this process makes its claims.
     pub fn claimant(&self) -> Claimant {
         self.claimant
     }
 
-    /// Claims `term` for this process: whether it is ours, now or since an earlier claim of ours.
-    /// `previous` must own the term before; `None` for the term in which the VM is booted. After an error
-    /// the claim may have been made or not; claim again.
+    /// Claims `term` for this process, and returns whether this process owns it, by this claim or by an
+    /// earlier one. `previous` must own the term before; `None` for the term in which the VM is booted.
+    /// After an error the claim may or may not have been made; claim again.
     ///
     /// # Errors
     ///
-    /// No answer: the folder can't be reached, is another one than at the start, or does not have the
-    /// claim of the term before.
+    /// There is no answer: the folder can't be reached, is a different one than at the start, or does not
+    /// have the required claim of the term before.
     pub fn claim(&self, term: Term, previous: Option<Claimant>) -> Result<bool, WitnessError> {
         self.check_identity()?;
         let error = |source| WitnessError::Io { folder: self.folder.clone(), source };
-        // A claim file may have been removed; a newer one shows that this term is over.
+        // The claim file of this term may have been removed. A newer claim shows that the term is over.
         if self.newest().map_err(error)? > Some(term) {
             return Ok(false);
         }
@@ -169,11 +169,11 @@ impl FileWitness {
         Ok(owner == self.claimant)
     }
 
-    /// The newest term that was claimed, if any.
+    /// Returns the newest term that was claimed, if any.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The folder can't be read.
     pub fn newest(&self) -> io::Result<Option<Term>> {
         let prefix = format!("vm-{}.term-", self.vm);
         let mut newest = None;
@@ -189,22 +189,22 @@ impl FileWitness {
         self.folder.join(format!("vm-{}.term-{term}", self.vm))
     }
 
-    /// Writes `content` to `path` unless there is something already.
+    /// Creates the file `path` with `content` unless it exists.
     fn publish(&self, path: &Path, content: &str) -> io::Result<()> {
-        let name = path.file_name().expect("a file of ours has a name").to_string_lossy();
+        let name = path.file_name().expect("the path of a file has a name").to_string_lossy();
         let own = self.folder.join(format!(".{}.{name}", self.claimant));
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&own)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
-        // Whatever it says (a server's answer may get lost and the call be repeated), what is there
-        // afterwards decides.
+        // The result of the call is not reliable: a server's reply may get lost, and the call be repeated. So
+        // the file that is there afterwards decides.
         let linked = fs::hard_link(&own, path);
         if read(path)?.is_none() {
             linked?;
         }
         File::open(&self.folder)?.sync_all()?;
-        // Only tidiness.
+        // The temporary file does no harm if it stays.
         let _ = fs::remove_file(&own);
         Ok(())
     }
@@ -229,7 +229,8 @@ impl FileWitness {
         Err(WitnessError::OtherFolder { folder: self.folder.clone(), ours, found })
     }
 
-    /// Who claimed `term`. A claim that does not name a claimant is somebody else's.
+    /// Returns the owner of `term`. A claim file that names no claimant belongs to claimant 0, which no
+    /// process is.
     fn owner(&self, term: Term) -> io::Result<Option<Claimant>> {
         let Some(content) = read(&self.path(term))? else { return Ok(None) };
         let name = content.split_whitespace().next().unwrap_or_default();
@@ -237,7 +238,7 @@ impl FileWitness {
     }
 }
 
-/// What is in the small file at `path`, if it is there.
+/// Reads the small file at `path`; `None` if it does not exist.
 fn read(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -268,24 +269,24 @@ mod tests {
     }
 
     #[test]
-    fn claim_is_won_once_and_stays_won() {
+    fn claim_of_owned_term_is_lost_and_of_own_term_stays_won() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b] = pair(folder.path());
         assert_eq!(a.newest().unwrap(), None);
         assert!(a.claim(Term(1), None).unwrap());
         assert!(!b.claim(Term(1), None).unwrap());
-        assert!(a.claim(Term(1), None).unwrap(), "asked again after an answer that was lost");
+        assert!(a.claim(Term(1), None).unwrap(), "repeated after a lost answer");
         assert!(b.claim(Term(2), A).unwrap());
         assert!(!a.claim(Term(2), A).unwrap());
         assert!(open(folder.path(), 8, 0xb).claim(Term(1), None).unwrap(), "another VM's term");
         assert_eq!(a.newest().unwrap(), Some(Term(2)));
-        // A life that ended between its two steps leaves nothing that counts.
+        // The temporary file of a process that died before it linked the file is no claim.
         fs::write(folder.path().join(".000000000000000d.vm-7.term-3"), "d").unwrap();
         assert!(a.claim(Term(3), B).unwrap());
     }
 
     #[test]
-    fn of_many_that_claim_at_once_one_wins() {
+    fn claim_by_many_at_once_is_won_by_one() {
         let folder = tempfile::tempdir().unwrap();
         for term in 1..=50 {
             let start = Barrier::new(4);
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_is_given_once_and_kept() {
+    fn open_by_many_at_once_gives_one_identity() {
         let folder = tempfile::tempdir().unwrap();
         let start = Barrier::new(4);
         let ids = std::thread::scope(|scope| {
@@ -327,9 +328,9 @@ mod tests {
         assert_ne!(open(elsewhere.path(), 7, 5).id(), ids[0]);
     }
 
-    /// The shared storage is unmounted: the empty mount point, or another host's, is in its place.
+    /// The shared storage is unmounted. In its place is the empty mount point, or other storage.
     #[test]
-    fn folder_that_is_not_the_one_of_the_start_has_no_answer() {
+    fn claim_in_other_folder_has_no_answer() {
         let mount_point = tempfile::tempdir().unwrap();
         let [a, b] = pair(mount_point.path());
         assert!(a.claim(Term(1), None).unwrap());
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn claim_without_the_right_owner_of_the_term_before_has_no_answer() {
+    fn claim_with_wrong_owner_of_term_before_has_no_answer() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b] = pair(folder.path());
         assert!(a.claim(Term(1), None).unwrap());
@@ -366,21 +367,21 @@ mod tests {
         assert_eq!(a.newest().unwrap(), None, "nothing was claimed");
     }
 
-    /// Something removes old files, and somebody boots the VM as if for the first time.
+    /// Old claim files were removed, and a host boots the VM as if for the first time.
     #[test]
-    fn old_term_whose_file_is_gone_is_lost_while_a_newer_one_is_there() {
+    fn claim_of_removed_old_term_is_lost_while_newer_one_exists() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b] = pair(folder.path());
         assert!(a.claim(Term(1), None).unwrap());
         assert!(b.claim(Term(2), A).unwrap());
         fs::remove_file(folder.path().join("vm-7.term-1")).unwrap();
         assert!(!open(folder.path(), 7, 0xc).claim(Term(1), None).unwrap());
-        assert!(b.claim(Term(2), A).unwrap(), "an answer that was lost");
+        assert!(b.claim(Term(2), A).unwrap(), "repeated after a lost answer");
         assert!(!a.claim(Term(2), A).unwrap());
     }
 
     #[test]
-    fn folder_that_is_gone_is_an_error_and_no_answer() {
+    fn claim_in_missing_folder_is_error() {
         let folder = tempfile::tempdir().unwrap();
         let [a, _] = pair(folder.path());
         let path = folder.path().to_path_buf();
@@ -392,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_that_is_something_else_is_refused() {
+    fn open_with_invalid_identity_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(IDENTITY_FILE), "\u{1f600} not hexadecimal").unwrap();
         let name = (Claimant(1), String::new());

@@ -1,7 +1,7 @@
-//! The witness: who may speak for a VM in a term, decided once and for all.
+//! The witness: an atomic test-and-set that grants each term of a VM to exactly one process.
 //!
 //! - [`mod@file`]: claims as files on storage that both hosts reach
-//! - [`client`]: asking without waiting
+//! - [`client`]: makes claims without blocking the calling thread
 
 pub mod client;
 pub mod file;

@@ -1,4 +1,4 @@
-//! What happens to a VM of a pair: in words on standard error, as records on standard output.
+//! The event log of a VM of a pair: messages on standard error, and JSON records on standard output.
 
 use super::PairArgs;
 use crate::link::now;
@@ -9,32 +9,33 @@ use crate::stdio;
 use logchan::handshake::Mismatch;
 use logchan::time::Time;
 
-/// Tells notices on standard error, with the time since the start: all of them, or, if told to be
-/// quiet, those that a user must not miss. If told to, tells all of them as records, too.
+/// Returns an observer that prints each notice on standard error, with the time since the start. With
+/// `--quiet` it prints warnings only. With `--json` it also prints every notice as a record.
 pub(super) fn observer(args: &PairArgs) -> Observer {
     let quiet = args.is_quiet();
     let start = now();
-    let records = args.wants_records();
+    let prints_records = args.prints_records();
     Box::new(move |replica: &Replica, notice: Notice| {
-        if records {
-            record(&PairRecord::of(now(), replica.term().0, replica.stats(), &notice));
+        if prints_records {
+            print_record(&PairRecord::of(now(), replica.term().0, replica.stats(), &notice));
         }
-        if quiet && !is_alarming(&notice) {
+        if quiet && !is_warning(&notice) {
             return;
         }
         let seconds = now().since(start).as_nanos() as f64 / 1e9;
-        stdio::message(format_args!("understudy: {seconds:9.3} s  {}", words(replica, &notice)));
+        stdio::message(format_args!("understudy: {seconds:9.3} s  {}", message(replica, &notice)));
     })
 }
 
-/// Prints a line of the account.
-pub(super) fn record(record: &PairRecord) {
+/// Prints a record on standard output. One that can't be written is dropped and counted: it must not stop
+/// the VM.
+pub(super) fn print_record(record: &PairRecord) {
     let line = serde_json::to_string(record).expect("a record has no maps with strange keys");
     stdio::record(line);
 }
 
-/// What to do about a peer that does not fit.
-fn advice(mismatch: &Mismatch) -> String {
+/// Returns the mismatch with the option to check.
+fn mismatch_message(mismatch: &Mismatch) -> String {
     match mismatch {
         Mismatch::Vm { .. } => format!("{mismatch} (--vm-id)"),
         Mismatch::Witness { .. } => format!("{mismatch} (--witness)"),
@@ -48,7 +49,8 @@ fn advice(mismatch: &Mismatch) -> String {
     }
 }
 
-fn is_alarming(notice: &Notice) -> bool {
+/// Returns whether a notice is printed even with `--quiet`.
+fn is_warning(notice: &Notice) -> bool {
     let event = match notice {
         Notice::Replica { event, spoke_at: _ } => event,
         Notice::SyncClosed { .. } => return false,
@@ -75,65 +77,78 @@ fn is_alarming(notice: &Notice) -> bool {
     }
 }
 
-fn words(replica: &Replica, notice: &Notice) -> String {
+/// Returns the message that a user sees.
+fn message(replica: &Replica, notice: &Notice) -> String {
     let event = match notice {
         Notice::Replica { event, spoke_at: _ } => event,
         Notice::SyncClosed { pause, pages } => {
             let ms = pause.as_nanos() as f64 / 1e6;
-            return format!("the VM stood still for {ms:.1} ms, for the last {pages} pages");
+            return format!("the VM was paused for {ms:.1} ms to send the last {pages} pages");
         }
         Notice::NobodyMet { why } => {
             return why.clone();
         }
     };
-    let ago = |heard_at: Time| now().since(heard_at).as_nanos() / 1_000_000;
+    let ms_since = |heard_at: Time| now().since(heard_at).as_nanos() / 1_000_000;
     match *event {
-        ReplicaEvent::PeerMet { term, .. } => format!("met the other host, term {term}"),
-        ReplicaEvent::PeerRefused { mismatch, proven: true } => advice(&mismatch),
+        ReplicaEvent::PeerMet { term, .. } => format!("connected to the other host in term {term}"),
+        ReplicaEvent::PeerRefused { mismatch, proven: true } => mismatch_message(&mismatch),
         ReplicaEvent::PeerRefused { mismatch, proven: false } => {
-            format!("{}; unless somebody plays back what it once said", advice(&mismatch))
+            format!("{} (not proven: it may be a replayed recording)", mismatch_message(&mismatch))
         }
-        ReplicaEvent::TermWon { term } => format!("term {term} is ours"),
-        ReplicaEvent::WitnessUnreachable { term } => {
-            format!("the witness can't be reached: nobody goes on in term {term} before it can")
-        }
-        ReplicaEvent::SyncBegun => "a backup attached: copying memory beside the running VM".into(),
+        ReplicaEvent::TermWon { term } => format!("the witness granted term {term} to this host"),
+        ReplicaEvent::WitnessUnreachable { term } => format!(
+            "the witness can't be reached: the claim of term {term} is repeated until it answers"
+        ),
+        ReplicaEvent::SyncBegun => "a backup attached: copying memory while the VM runs".into(),
         ReplicaEvent::Protected => {
             let stats = replica.stats();
             format!(
-                "protected: {} pages copied, {} in checkpoints so far",
+                "protected: the backup can take over ({} pages copied, {} in checkpoints so far)",
                 stats.pages_copied, stats.checkpoint_pages
             )
         }
         ReplicaEvent::BackupSilent { heard_at } => {
-            format!("the backup was not heard for {} ms", ago(heard_at))
+            format!(
+                "no frame from the backup for {} ms: claiming the next term",
+                ms_since(heard_at)
+            )
         }
-        ReplicaEvent::BackupLeft => "the backup said goodbye: going on alone".into(),
-        ReplicaEvent::Following => "the whole VM is here: following".into(),
+        ReplicaEvent::BackupLeft => "the backup left: the VM is unprotected".into(),
+        ReplicaEvent::Following => "sync complete: this backup can take over".into(),
         ReplicaEvent::PrimarySilent { heard_at, whole } => {
-            let what = if whole { "finishing its log" } else { "dropping what came of its memory" };
-            format!("the primary was not heard for {} ms: {what}", ago(heard_at))
+            let what = match whole {
+                true => "executing the rest of its log",
+                false => "dropping the incomplete copy of its memory",
+            };
+            format!("no frame from the primary for {} ms: {what}", ms_since(heard_at))
         }
-        ReplicaEvent::LogFinished => "the log is executed to its last entry".into(),
+        ReplicaEvent::LogFinished => {
+            "the log is executed to its end: claiming the next term".into()
+        }
         ReplicaEvent::WentLive { term } => {
             let again = replica.stats().sent_again;
-            format!("LIVE in term {term}; {again} frames that may not have left are sent again")
+            format!(
+                "LIVE in term {term}: sending {again} frames again that the primary may not have \
+                 released"
+            )
         }
         ReplicaEvent::Diverged => {
-            "this VM is not what the primary's is: asking for its memory again".into()
+            "this VM diverged from the primary's: discarding its state".into()
         }
         ReplicaEvent::Halted(halt) => match halt {
             Halt::AlreadyStarted { term } => format!(
-                "this VM was booted before (the witness has term {term}): start as the backup; if it \
-                 runs nowhere any more, remove the witness's files of it"
+                "this VM was booted before (the witness has term {term}): start this host as the \
+                 backup; if no host runs the VM any more, remove the witness's files of this VM"
             ),
             Halt::Replaced { term } => {
-                format!("the other host went on with the VM in term {term}: it stops here")
+                format!("the other host took over the VM in term {term}: it stops on this host")
             }
             Halt::Stopped => "stopped".into(),
             Halt::PrimaryStopped => "the primary stopped the VM".into(),
             Halt::Diverged => {
-                "the primary is gone, and this VM is not what it was: nobody can go on".into()
+                "the primary is dead, and this VM had diverged from it: no host can continue it"
+                    .into()
             }
         },
     }

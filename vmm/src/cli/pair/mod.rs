@@ -36,7 +36,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let blueprint = Blueprint::new(&args.vm)?;
     let witness = args.witness()?;
     let wire = Wire::open(&args.link_options())?;
-    args.say(|| wire.port().describe());
+    args.print_info(|| wire.port().describe());
     let port = session::open_port(&args.vm)?;
     let mut config = args.replica_config(&blueprint, &witness);
     config.frame_bytes_max = wire.frame_bytes_max();
@@ -65,13 +65,13 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     match end {
         Halt::Stopped | Halt::PrimaryStopped => Ok(()),
         Halt::AlreadyStarted { .. } | Halt::Replaced { .. } | Halt::Diverged => {
-            // The account of events has said why.
+            // The event log has reported the reason.
             Err(CliError::Silent(Code::Halted))
         }
     }
 }
 
-/// Runs machines until this host's part is over; why it is.
+/// Runs machines until this host's part is over, and returns why it is.
 fn run<P: FramePort>(
     args: &PairArgs,
     blueprint: &Blueprint,
@@ -82,31 +82,36 @@ fn run<P: FramePort>(
         Start::Primary | Start::Standalone => blueprint.booted()?,
         Start::Backup => blueprint.empty()?,
     };
-    if args.wants_records() {
-        event_log::record(&PairRecord::started(now(), source.replica().role()));
+    if args.prints_records() {
+        event_log::print_record(&PairRecord::started(now(), source.replica().role()));
     }
     loop {
         let end = vcpu::run(&mut machine, &mut source);
         match end {
             Err(RunError::Source(SourceError::Invalidated)) => {}
-            // The machine could not become what the log says.
+            // The machine could not apply a checkpoint from the log.
             Err(RunError::Restore(error)) => {
                 tracing::warn!("{error}");
                 source.replica_mut().diverged(now());
             }
             Ok(_) => {
-                let halt = source.farewell()?.unwrap_or(Halt::Stopped);
-                if args.wants_records() {
+                let halt = source.shut_down()?.unwrap_or(Halt::Stopped);
+                if args.prints_records() {
                     let replica = source.replica();
                     let (term, stats) = (replica.term().0, replica.stats());
-                    event_log::record(&PairRecord::ended(now(), term, stats, source.hold_ns()));
+                    event_log::print_record(&PairRecord::ended(
+                        now(),
+                        term,
+                        stats,
+                        source.hold_ns(),
+                    ));
                 }
                 session::write_trace(&args.vm, source.stages())?;
                 return Ok(halt);
             }
             Err(error) => return Err(fail(args, source, error.into())),
         }
-        // Before the next one is made: there may not be memory for two.
+        // Dropped before the next machine is created: the host may not have memory for two.
         drop(machine);
         machine = match blueprint.empty() {
             Ok(machine) => machine,
@@ -115,21 +120,20 @@ fn run<P: FramePort>(
     }
 }
 
-/// This host's part ends with `error`, which is returned.
+/// Ends this host's part after `error`, and returns `error`.
 ///
-/// The other host is told Bye if the VM is over, because the guest itself has ended it, and if this is the
-/// backup, which then never takes over. A primary whose host has failed ends without a word: the VM is not
-/// over, and to the backup this host is dead.
+/// Sends Bye in two cases: when the guest itself ended the VM, and on a backup, which then never takes over.
+/// A primary whose host failed ends without a Bye: the VM is not over, and to the backup this host is dead.
 fn fail<P: FramePort>(args: &PairArgs, mut source: PairSource<P>, error: CliError) -> CliError {
-    let is_guests_own = matches!(&error, CliError::Run(error) if error.is_guests_own_end());
-    if is_guests_own || source.is_backup() {
-        // The first error is the one to report; a Bye that can't be sent looks like this host's death.
-        if let Err(second) = source.farewell() {
-            tracing::warn!("the other host was not told: {second}");
+    let guest_ended_vm = matches!(&error, CliError::Run(error) if error.is_guests_own_end());
+    if guest_ended_vm || source.is_backup() {
+        // The first error is the one to report. Without a Bye, the other host takes this one for dead.
+        if let Err(second) = source.shut_down() {
+            tracing::warn!("could not send Bye to the other host: {second}");
         }
     } else if source.replica().role() == RoleName::Protected {
-        args.say(|| {
-            "understudy: this host has failed: it goes silent, and the backup takes over".into()
+        args.print_info(|| {
+            "understudy: this host failed: it goes silent, and the backup takes over".into()
         });
     }
     error

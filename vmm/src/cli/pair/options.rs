@@ -18,26 +18,25 @@ use netpath::{MacAddr, ReceivePath, WaitPolicy};
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
-One of each, on two hosts, with the same key, VM options and witness folder:
+Run one of each on two hosts, with the same key, VM options and witness folder:
   understudy key /etc/understudy.key           # once; copy it to the other host
   understudy primary --tap tap0 --interface eth1 --peer 52:54:00:00:00:0b \\
       --key /etc/understudy.key --witness /mnt/shared/understudy
   understudy backup --tap tap0 --interface eth1 --peer 52:54:00:00:00:0a \\
       --key /etc/understudy.key --witness /mnt/shared/understudy
 
-The primary boots the VM; the backup follows it, and goes live when the primary falls silent. A new
-backup can be started at any time. Ctrl-C ends either side in good order.
+The primary boots the VM. The backup executes the primary's log, and takes over when the primary
+falls silent. A new backup can be started at any time. Ctrl-C stops either side in an orderly way.
 
 Exit codes:
-  0   stopped in good order
+  0   stopped in an orderly way
   2   wrong usage
   3   KVM or the host can't run the VM
   4   the tap or the interface can't be used
   12  key file
-  14  the VM goes on elsewhere, or cannot go on";
+  14  the VM runs on the other host, or cannot continue";
 
-const JSON_HELP: &str =
-    "Print what happens as JSON on standard output: one object per line and event, as it happens";
+const JSON_HELP: &str = "Print events as JSON on standard output, one object per line";
 
 /// Options of a VM of a pair.
 #[derive(Args, Clone, Debug)]
@@ -45,7 +44,7 @@ const JSON_HELP: &str =
 pub struct PairArgs {
     #[command(flatten)]
     pub(super) vm: VmOptions,
-    /// TOML file with any of these options; those on the command line win
+    /// TOML file with any of these options; the command line overrides it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Network interface of the logging channel
@@ -57,26 +56,26 @@ pub struct PairArgs {
     /// File with the pre-shared key, made by 'understudy key'
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Neither encrypt nor authenticate the log: for a network that is yours alone
+    /// Do not encrypt or authenticate the log: for a private network only
     #[arg(long)]
     insecure: bool,
-    /// Folder on storage that both hosts reach: who may go on alone is decided there
+    /// Folder on storage that both hosts reach; decides which host continues when they lose contact
     #[arg(long, value_name = "DIR")]
     witness: PathBuf,
-    /// Number of the VM, as on the other host
+    /// Number of the VM; the same on both hosts
     #[arg(long, value_name = "N", default_value_t = 0)]
     vm_id: u64,
-    /// Take the peer for dead when it was not heard for this long, milliseconds; as on the other host
+    /// Take the peer for dead after this many milliseconds of silence; the same on both hosts
     #[arg(long, value_name = "N", default_value_t = SILENCE_MS_DEFAULT,
           value_parser = clap::value_parser!(u64).range(SILENCE_MS_MIN..=SILENCE_MS_MAX))]
     silence_ms: u64,
     /// What to do when the backup is lost
     #[arg(long, value_name = "POLICY", default_value = "continue")]
     on_backup_loss: LossPolicy,
-    /// Socket at which 'understudy status' is answered [default: /run/understudy/vm-N.sock]
+    /// Socket that 'understudy status' reads [default: /run/understudy/vm-N.sock]
     #[arg(long, value_name = "PATH")]
     status: Option<PathBuf>,
-    /// How long to look for the backup's acknowledgement before the guest runs on, microseconds
+    /// How long to wait for an output's acknowledgement before the guest continues, microseconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     ack_wait_us: u64,
 }
@@ -84,13 +83,13 @@ pub struct PairArgs {
 /// A policy on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LossPolicy {
-    /// The VM runs on, unprotected until a new backup attaches
+    /// The VM continues unprotected until a new backup attaches
     Continue,
-    /// The VM stands still until a new backup attaches
+    /// The VM is paused until a new backup attaches
     Block,
 }
 
-/// A random number other than 0, which stands for none.
+/// Returns a random number other than 0, which means "none".
 fn random() -> Result<u64, CliError> {
     let mut bytes = [0; 8];
     crate::kvm::entropy::fill(&mut bytes)
@@ -99,26 +98,26 @@ fn random() -> Result<u64, CliError> {
 }
 
 impl PairArgs {
-    /// Checks what clap can't.
+    /// Checks what clap can't check.
     pub(super) fn check(&self) -> Result<(), CliError> {
         self.vm.check()
     }
 
-    /// Reads the key, if there shall be one.
+    /// Reads the key, or warns that there is none.
     pub(super) fn security(&self) -> Result<Security, CliError> {
         match &self.key {
             Some(path) => Ok(Security::Sealed(key_file::read(path)?)),
             None => {
                 stdio::message(
                     "understudy: WARNING: --insecure: the log is neither encrypted nor \
-                     authenticated; whoever is on that network can read and change the VM",
+                     authenticated; everyone on that network can read and change the VM",
                 );
                 Ok(Security::Insecure)
             }
         }
     }
 
-    /// The witness, under a name that no other life of any process has.
+    /// Opens the witness, with a claimant name that no other run of any process has.
     pub(super) fn witness(&self) -> Result<FileWitness, CliError> {
         let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         let claimant = (Claimant(random()?), host);
@@ -164,14 +163,15 @@ impl PairArgs {
         }
     }
 
-    /// Begins to answer `understudy status`. That it can't is no reason not to run.
+    /// Starts to serve `understudy status`. Without it, the VM runs all the same.
     pub(super) fn serve_status(&self, board: &StatusBoard) -> Option<StatusServer> {
         let path = self.status.clone().unwrap_or_else(|| default_socket(self.vm_id));
         match StatusServer::start(&path, board.clone()) {
             Ok(server) => Some(server),
             Err(error) => {
                 stdio::message(format_args!(
-                    "understudy: no status at {}: {error}; choose another socket with --status",
+                    "understudy: can't serve the status at {}: {error}: choose another socket with \
+                     --status",
                     path.display()
                 ));
                 None
@@ -179,18 +179,18 @@ impl PairArgs {
         }
     }
 
-    /// Whether to say nothing but results and errors.
+    /// Returns whether to print results, warnings and errors only.
     pub(super) fn is_quiet(&self) -> bool {
         self.vm.quiet
     }
 
-    /// Whether to print what happens for programs.
-    pub(super) fn wants_records(&self) -> bool {
+    /// Returns whether to print events as JSON records.
+    pub(super) fn prints_records(&self) -> bool {
         self.vm.json
     }
 
-    /// Says something on standard error, unless told to be quiet.
-    pub(super) fn say(&self, text: impl FnOnce() -> String) {
+    /// Prints `text` on standard error, except with `--quiet`.
+    pub(super) fn print_info(&self, text: impl FnOnce() -> String) {
         if !self.is_quiet() {
             stdio::message(text());
         }

@@ -1,5 +1,5 @@
-//! Every arrow of the diagram at the head of [`super`], with two engines, one page of memory and a link
-//! that does what it is told.
+//! Every transition of the state diagram in [`super`], with two engines, one page of memory and a link that
+//! the test controls.
 
 use std::convert::Infallible;
 
@@ -11,10 +11,10 @@ use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration, Time};
 use netpath::MacAddr;
 
-const CARD: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
+const NIC: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
 const MS: Duration = Duration::from_millis(1);
 
-/// A world in which guest time is what the test says.
+/// A world whose guest time the test sets.
 struct Clock(u64);
 
 impl World for Clock {
@@ -41,10 +41,10 @@ impl World for Clock {
     }
 }
 
-/// A machine without any state but its page, which was not written.
-struct Still;
+/// An image of a machine whose page was not written.
+struct CleanImage;
 
-impl CheckpointImage for Still {
+impl CheckpointImage for CleanImage {
     fn vcpu(&self) -> &[u8] {
         b"vcpu"
     }
@@ -62,16 +62,16 @@ impl CheckpointImage for Still {
     }
 }
 
-/// The same after its page was written.
-struct Written([u8; PAGE_BYTES]);
+/// An image of a machine whose page was written.
+struct DirtyImage([u8; PAGE_BYTES]);
 
-impl CheckpointImage for Written {
+impl CheckpointImage for DirtyImage {
     fn vcpu(&self) -> &[u8] {
-        Still.vcpu()
+        CleanImage.vcpu()
     }
 
     fn devices(&self) -> &[u8] {
-        Still.devices()
+        CleanImage.devices()
     }
 
     fn pages(&self) -> &[u64] {
@@ -83,11 +83,11 @@ impl CheckpointImage for Written {
     }
 }
 
-/// A primary, which is number 0, and a backup.
+/// A primary, host 0, and a backup, host 1.
 struct Pair {
     hosts: [Replica; 2],
     now: Time,
-    /// What host 0 and host 1 send is lost.
+    /// Whether the frames that host 0 and host 1 send are lost.
     cut: [bool; 2],
 }
 
@@ -103,18 +103,20 @@ impl Pair {
                 }
             };
             let claimant = Claimant(0xc0 + start as u64);
-            let config = ReplicaConfig { claimant, ..ReplicaConfig::new(VmId(1), CARD, 1) };
+            let config = ReplicaConfig { claimant, ..ReplicaConfig::new(VmId(1), NIC, 1) };
             Replica::new(config, start, Security::Insecure, Box::new(entropy), now).unwrap()
         });
         Pair { hosts, now, cut: [false; 2] }
     }
 
+    /// A pair whose primary has won the first term.
     fn alone() -> Pair {
         let mut pair = Pair::new();
         pair.answer(0, Answer::Won);
         pair
     }
 
+    /// A pair whose sync is complete.
     fn protected() -> Pair {
         let mut pair = Pair::alone();
         pair.pass(50);
@@ -129,7 +131,7 @@ impl Pair {
         assert_eq!(self.hosts.each_ref().map(Replica::role), roles);
     }
 
-    /// What is sent at this moment arrives at this moment.
+    /// Delivers all frames that the hosts send now, without delay.
     fn exchange(&mut self) {
         let mut frame = [0; 2048];
         for _ in 0..4 {
@@ -143,6 +145,7 @@ impl Pair {
         }
     }
 
+    /// Lets `ms` milliseconds pass.
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms {
             self.now = self.now + MS;
@@ -151,15 +154,15 @@ impl Pair {
         }
     }
 
-    /// The witness is asked, and says this.
+    /// Answers the claim that `host` makes.
     fn answer(&mut self, host: usize, answer: Answer) {
         let Some(Command::Claim { term, .. }) = self.hosts[host].poll_command() else {
-            panic!("host {host} as {} asks nothing", self.hosts[host].role());
+            panic!("host {host} as {} makes no claim", self.hosts[host].role());
         };
         self.hosts[host].handle_witness(self.now, term, answer);
     }
 
-    /// Memory is copied, to the last page.
+    /// Completes the precopy.
     fn copy(&mut self) {
         self.expect([RoleName::Copying, RoleName::Syncing]);
         assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Begin));
@@ -170,13 +173,13 @@ impl Pair {
         assert_eq!(self.hosts[0].next_region(self.now), Step::Ready(NextRegion::Capture));
     }
 
-    /// The closing checkpoint is sent.
+    /// Sends the closing checkpoint.
     fn close(&mut self) {
-        let step = self.hosts[0].checkpoint(self.now, &mut Clock(5), &Still).unwrap();
+        let step = self.hosts[0].checkpoint(self.now, &mut Clock(5), &CleanImage).unwrap();
         assert_eq!(step, Step::Ready(()));
     }
 
-    /// The backup's machine is where the primary's was.
+    /// Applies the closing checkpoint on the backup.
     fn apply(&mut self) {
         let step = self.hosts[1].next_region(self.now);
         assert_eq!(step, Step::Ready(NextRegion::Apply));
@@ -184,34 +187,35 @@ impl Pair {
         assert_eq!((image.full, image.pages.len()), (true, 1));
     }
 
-    /// The page was written, and the primary is stopped in mid-region.
+    /// Sends a checkpoint from the middle of a region in which the page was written.
     fn write(&mut self, page: [u8; PAGE_BYTES]) {
-        let step = self.hosts[0].checkpoint(self.now, &mut Clock(5), &Written(page)).unwrap();
+        let step = self.hosts[0].checkpoint(self.now, &mut Clock(5), &DirtyImage(page)).unwrap();
         assert_eq!(step, Step::Ready(()));
         self.exchange();
     }
 
-    /// Both machines reach an exit, one of them another one than the other.
-    fn diverge(&mut self) {
+    /// The primary reaches an exit, and the backup runs towards it.
+    fn run_to_exit(&mut self) {
         self.apply();
         assert_eq!(self.hosts[0].reached(self.now, Position::Exit, 1), Step::Ready(()));
         self.exchange();
         assert_eq!(self.hosts[1].next_region(self.now), Step::Ready(NextRegion::Run));
     }
 
-    fn reach_another(&mut self) {
+    /// The backup reaches the exit with another digest than the primary.
+    fn reach_exit_diverged(&mut self) {
         assert_eq!(self.hosts[1].reached(self.now, Position::Exit, 2), Step::Invalidated);
     }
 
-    /// The log link is dead until both have noticed.
-    fn part(&mut self) {
+    /// Cuts the log link for longer than the silence timeout.
+    fn partition(&mut self) {
         self.cut = [true; 2];
         self.pass(110);
     }
 
-    /// The primary is silent, and the backup has come to the end of its log.
+    /// Cuts the log link and lets the backup execute its log to the end.
     fn claim(&mut self) {
-        self.part();
+        self.partition();
         self.expect([RoleName::Losing, RoleName::Finishing]);
         self.apply();
         assert_eq!(self.hosts[1].next_region(self.now), Step::Pending);
@@ -219,12 +223,12 @@ impl Pair {
     }
 
     fn halted(&self, host: usize) -> Halt {
-        self.hosts[host].halted().expect("over")
+        self.hosts[host].halted().expect("the host has halted")
     }
 }
 
 #[test]
-fn starting_ends_as_the_witness_says() {
+fn starting_claim_answered_becomes_alone_or_halts() {
     let mut pair = Pair::new();
     pair.answer(0, Answer::Unreachable);
     pair.expect([RoleName::Starting, RoleName::Seeking]);
@@ -237,11 +241,11 @@ fn starting_ends_as_the_witness_says() {
 }
 
 #[test]
-fn copying_is_broken_off_by_silence_and_by_a_goodbye() {
+fn copying_backup_silent_or_bye_returns_to_alone() {
     let mut pair = Pair::alone();
     pair.pass(50);
     pair.copy();
-    pair.part();
+    pair.partition();
     pair.expect([RoleName::Alone, RoleName::Seeking]);
     pair.cut = [false; 2];
     pair.pass(1100);
@@ -253,7 +257,7 @@ fn copying_is_broken_off_by_silence_and_by_a_goodbye() {
 }
 
 #[test]
-fn protected_vm_is_its_primary_s_again_when_the_backup_says_goodbye() {
+fn protected_backup_bye_returns_to_alone_in_same_term() {
     let mut pair = Pair::protected();
     pair.hosts[1].stop(pair.now);
     pair.pass(1);
@@ -261,26 +265,26 @@ fn protected_vm_is_its_primary_s_again_when_the_backup_says_goodbye() {
 }
 
 #[test]
-fn losing_ends_as_the_witness_says() {
+fn losing_claim_answered_becomes_alone_or_halts() {
     let mut pair = Pair::protected();
-    pair.part();
+    pair.partition();
     pair.answer(0, Answer::Won);
     assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
     let mut pair = Pair::protected();
-    pair.part();
+    pair.partition();
     pair.answer(0, Answer::Lost);
     assert_eq!(pair.halted(0), Halt::Replaced { term: Term(2) });
 }
 
 #[test]
-fn claiming_ends_as_the_witness_says() {
+fn claiming_claim_answered_goes_live_or_seeks() {
     let mut pair = Pair::protected();
     pair.claim();
     pair.answer(1, Answer::Won);
     assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Alone, Term(2)));
     let mut world = Clock(0);
     let step = pair.hosts[1].clock_ns(pair.now, &mut world);
-    assert_eq!(step, Ok(Step::Ready(5)), "guest time goes on from the log's");
+    assert_eq!(step, Ok(Step::Ready(5)), "guest time continues from the log's");
     let mut pair = Pair::protected();
     pair.claim();
     pair.answer(1, Answer::Lost);
@@ -288,26 +292,26 @@ fn claiming_ends_as_the_witness_says() {
     assert_eq!(pair.hosts[1].next_region(pair.now), Step::Invalidated);
 }
 
-/// A witness that does not have that owner is another one than the pair's, or has lost files.
+/// A witness with another owner of the term before is not the pair's witness, or has lost files.
 #[test]
-fn claim_names_the_owner_of_the_term_before() {
+fn claim_names_owner_of_term_before() {
     let primary = Claimant(0xc0 + Start::Primary as u64);
     let command = Pair::new().hosts[0].poll_command();
     assert_eq!(command, Some(Command::Claim { term: Term(1), previous: None }));
     let next = Some(Command::Claim { term: Term(2), previous: Some(primary) });
     let mut pair = Pair::protected();
-    pair.part();
-    assert_eq!(pair.hosts[0].poll_command(), next, "of a primary that lost its backup");
+    pair.partition();
+    assert_eq!(pair.hosts[0].poll_command(), next, "claim of a primary that lost its backup");
     let mut pair = Pair::protected();
     pair.claim();
-    assert_eq!(pair.hosts[1].poll_command(), next, "of a backup whose primary is silent");
+    assert_eq!(pair.hosts[1].poll_command(), next, "claim of a backup whose primary is silent");
 }
 
 #[test]
-fn backup_that_diverged_says_goodbye_and_is_given_the_memory_again() {
+fn following_diverged_sends_bye_and_syncs_again() {
     let mut pair = Pair::protected();
-    pair.diverge();
-    pair.reach_another();
+    pair.run_to_exit();
+    pair.reach_exit_diverged();
     pair.expect([RoleName::Protected, RoleName::Leaving]);
     pair.pass(1);
     pair.expect([RoleName::Alone, RoleName::Seeking]);
@@ -319,7 +323,7 @@ fn backup_that_diverged_says_goodbye_and_is_given_the_memory_again() {
 }
 
 #[test]
-fn changes_of_what_the_backup_was_not_told_are_a_divergence() {
+fn page_delta_on_wrong_base_is_divergence() {
     let mut page = [7; PAGE_BYTES];
     for is_wrong in [false, true] {
         let mut pair = Pair::protected();
@@ -327,7 +331,7 @@ fn changes_of_what_the_backup_was_not_told_are_a_divergence() {
         pair.write(page);
         assert_eq!(pair.hosts[1].next_region(pair.now), Step::Ready(NextRegion::Apply));
         assert_eq!(pair.hosts[1].take_checkpoint().pages[0].bytes.as_deref(), Some(&page));
-        // The base of what comes next has one other bit, and not where that changes something.
+        // The backup's base of the next delta differs in one bit, outside of the bytes that change.
         let mut base = page;
         base[4000] ^= u8::from(is_wrong);
         let _not_sent = pair.hosts[1].cache.encode(0, &base);
@@ -346,24 +350,24 @@ fn changes_of_what_the_backup_was_not_told_are_a_divergence() {
 }
 
 #[test]
-fn backup_that_diverged_from_a_dead_primary_is_over() {
+fn finishing_diverged_halts() {
     let mut pair = Pair::protected();
-    pair.diverge();
-    pair.part();
-    pair.reach_another();
+    pair.run_to_exit();
+    pair.partition();
+    pair.reach_exit_diverged();
     assert_eq!(pair.halted(1), Halt::Diverged);
 }
 
 #[test]
-fn backup_in_any_state_ends_with_its_primary_s_goodbye() {
+fn backup_primary_bye_halts_in_every_state() {
     let mut pair = Pair::alone();
     pair.pass(50);
     pair.copy();
     let mut others = [pair, Pair::protected(), Pair::protected()];
-    others[2].diverge();
-    // Its own goodbye is lost, so that it is there to hear the other one.
+    others[2].run_to_exit();
+    // Its own Bye is lost, so that its session still exists when the primary's Bye arrives.
     others[2].cut = [false, true];
-    others[2].reach_another();
+    others[2].reach_exit_diverged();
     let roles = [RoleName::Syncing, RoleName::Following, RoleName::Leaving];
     for (mut pair, role) in others.into_iter().zip(roles) {
         assert_eq!(pair.hosts[1].role(), role);
@@ -376,13 +380,13 @@ fn backup_in_any_state_ends_with_its_primary_s_goodbye() {
 }
 
 #[test]
-fn stop_is_the_end_whatever_a_host_is() {
+fn stop_halts_in_every_state() {
     let starting = Pair::new();
     let mut copying = Pair::alone();
     copying.pass(50);
     copying.copy();
     let mut losing = Pair::protected();
-    losing.part();
+    losing.partition();
     let mut claiming = Pair::protected();
     claiming.claim();
     for mut pair in [starting, copying, losing, claiming, Pair::protected()] {
@@ -396,8 +400,8 @@ fn stop_is_the_end_whatever_a_host_is() {
 }
 
 #[test]
-fn standalone_speaks_at_once_and_has_no_arrows() {
-    let config = ReplicaConfig::new(VmId(1), CARD, 1);
+fn standalone_releases_output_at_once_and_has_no_timeouts() {
+    let config = ReplicaConfig::new(VmId(1), NIC, 1);
     let entropy = Box::new(|_: &mut [u8]| {});
     let now = Time::from_nanos(1);
     let mut replica =
@@ -408,8 +412,8 @@ fn standalone_speaks_at_once_and_has_no_arrows() {
     assert_eq!((replica.poll_command(), replica.poll_timeout()), (None, None));
 }
 
-/// A primary that has just read the clock, and the backup has that.
-fn with_a_stretch_begun() -> Pair {
+/// A pair whose primary has just read the clock, and whose backup has acknowledged that.
+fn with_new_segment() -> Pair {
     let mut pair = Pair::protected();
     pair.apply();
     let step = pair.hosts[0].clock_ns(pair.now, &mut Clock(9));
@@ -419,13 +423,13 @@ fn with_a_stretch_begun() -> Pair {
 }
 
 #[test]
-fn output_early_in_a_stretch_needs_its_beginning_and_a_late_one_its_own_entry() {
-    let mut pair = with_a_stretch_begun();
+fn output_in_early_release_window_needs_segment_start_and_later_one_its_own_entry() {
+    let mut pair = with_new_segment();
     let early_release_window = pair.hosts[0].config.early_release_window;
     let begun = pair.now;
     pair.now = begun + early_release_window;
     assert_eq!(pair.hosts[0].output(pair.now, &[1; 60]), Step::Ready(()));
-    assert!(pair.hosts[0].poll_tap(pair.now).is_some(), "its own entry was not even sent");
+    assert!(pair.hosts[0].poll_tap(pair.now).is_some(), "although its own entry was not sent");
     pair.hosts[0].pop_tap();
     assert_eq!(pair.hosts[0].stats().released_early, 1);
     pair.now = pair.now + Duration::from_nanos(1);
@@ -434,7 +438,7 @@ fn output_early_in_a_stretch_needs_its_beginning_and_a_late_one_its_own_entry() 
     pair.exchange();
     assert!(pair.hosts[0].poll_tap(pair.now).is_some());
     pair.hosts[0].pop_tap();
-    // And one that follows a reading which the backup does not have waits for that.
+    // An output after a clock reading that the backup has not acknowledged waits for it.
     let step = pair.hosts[0].clock_ns(pair.now, &mut Clock(10));
     assert_eq!(step, Ok(Step::Ready(10)));
     assert_eq!(pair.hosts[0].output(pair.now, &[3; 60]), Step::Ready(()));
@@ -443,7 +447,7 @@ fn output_early_in_a_stretch_needs_its_beginning_and_a_late_one_its_own_entry() 
     assert!(pair.hosts[0].poll_tap(pair.now).is_some());
 }
 
-/// A world in which there is always something typed.
+/// A world that always has console input.
 struct Typing;
 
 impl World for Typing {
@@ -468,7 +472,7 @@ impl World for Typing {
     fn go_live(&mut self, _: u64) {}
 }
 
-/// A backup that has gone live where its log ends: at a position.
+/// A backup that has gone live at the position at which its log ends.
 fn gone_live() -> Replica {
     let mut pair = Pair::protected();
     pair.claim();
@@ -477,18 +481,18 @@ fn gone_live() -> Replica {
     host
 }
 
-/// Whether an input enters at `now`.
+/// Returns whether the machine gets an input at `now`.
 fn takes_input(host: &mut Replica, now: Time) -> bool {
     assert_eq!(host.input_ready(now), Step::Ready(()));
     let Ok(Step::Ready(input)) = host.next_input(now, &mut Typing, &DeviceCapacity::default())
     else {
-        panic!("it was ready");
+        panic!("input_ready was Ready");
     };
     input.is_some()
 }
 
 #[test]
-fn whoever_goes_live_takes_nothing_in_before_the_guest_reads_or_halts() {
+fn replay_out_takes_no_input_until_guest_reads_clock_or_halts() {
     let now = Time::from_nanos(1 << 40);
     let mut host = gone_live();
     assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
@@ -506,13 +510,13 @@ fn whoever_goes_live_takes_nothing_in_before_the_guest_reads_or_halts() {
 }
 
 #[test]
-fn whoever_goes_live_with_a_guest_that_only_computes_ends_that_when_it_has_run_long_enough() {
+fn replay_out_of_computing_guest_ends_after_its_run_time() {
     let mut host = gone_live();
     let mut now = Time::from_nanos(1 << 40);
     assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
     let mut runs = 0;
     loop {
-        // Standing still is not running: a run counts for a millisecond at most.
+        // The host may have been stopped during a run: a run counts for a millisecond at most.
         now = now + Duration::from_millis(if runs == 3 { 500 } else { 2 });
         runs += 1;
         match host.mid_region_stop(now) {
