@@ -74,8 +74,12 @@ pub trait DeviceBoundary {
 /// How the region after a position ends, as far as it must be known before entering it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
-    /// In an exit of the guest's own making: run it. (A live source says so always.)
+    /// In an exit of the guest's own making, or in a window at CPL3: run it. (A live source says so
+    /// always.)
     Run,
+    /// In an exit, says the log: run it, and ask for no window. One at CPL0 that the recording did not
+    /// meet would open again at every entry, where KVM opens it before the next instruction.
+    RunToExit,
     /// In a checkpoint: do not run it, apply [`Boundary::take_checkpoint`].
     Apply,
     /// A checkpoint is wanted here, before anything runs.

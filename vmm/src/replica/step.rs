@@ -31,8 +31,10 @@ impl<T> Step<T> {
 /// How the next region ends, or what comes instead of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextRegion {
-    /// In an exit of the guest's own making, or wherever the primary stops it: run.
+    /// In an exit of the guest's own making, a window at CPL3, or wherever the primary stops it: run.
     Run,
+    /// In an exit, says the log: run, and ask for no window.
+    RunToExit,
     /// In a checkpoint: do not run, apply [`Replica::take_checkpoint`](super::Replica::take_checkpoint).
     Apply,
     /// A backup is to be given the state here: stop the vCPU, and give it to

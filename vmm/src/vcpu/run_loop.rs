@@ -129,7 +129,13 @@ fn run_adopted(machine: &mut Machine, source: &mut impl Boundary) -> Result<EndS
     loop {
         source.poll_memory(machine)?;
         let reached = match source.next_region()? {
-            Region::Run => run_region(machine, source)?,
+            Region::Run => {
+                // What is pending here could not be injected here; the window then opens at the first
+                // instruction of CPL3, an exact position. It is never armed in mid-region.
+                let pending = machine.devices.interrupt_pending();
+                run_region(machine, source, pending && machine.devices.irq_windows())?
+            }
+            Region::RunToExit => run_region(machine, source, false)?,
             Region::Stay => continue,
             Region::Apply => {
                 apply(machine, source)?;
@@ -174,10 +180,12 @@ fn drain(machine: &mut Machine, source: &mut impl Boundary) -> Result<Option<Rea
     }
 }
 
-fn run_region(machine: &mut Machine, source: &mut impl Boundary) -> Result<Reached, RunError> {
-    // What is pending here could not be injected here; the window then opens at the first
-    // instruction of CPL3, an exact position. It is never armed in mid-region.
-    let window = machine.devices.interrupt_pending() && machine.devices.irq_windows();
+/// Runs to the next position; asks for an interrupt window on the way if `window`.
+fn run_region(
+    machine: &mut Machine,
+    source: &mut impl Boundary,
+    window: bool,
+) -> Result<Reached, RunError> {
     loop {
         let exit = machine.vcpu.run(window)?;
         let action = match exit.class() {
