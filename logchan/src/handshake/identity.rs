@@ -15,7 +15,7 @@ use crate::limits::{SEALED_FRAME_BYTES_MAX, SEALED_FRAME_BYTES_MIN};
 use crate::wire::Reader;
 
 /// Version of all that two endpoints say to each other: moves with [`crate::frame::FRAME_VERSION`],
-/// with the log's entries, and with the layout of an identity.
+/// with the log's entries and what their digests cover, and with the layout of an identity.
 pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Bytes of an identity.

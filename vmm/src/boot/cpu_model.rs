@@ -11,7 +11,11 @@
 //!   processors track as they like;
 //! - no SSE4.2, POPCNT, CMPXCHG16B, AES, ERMS, SMAP, FSGSBASE: deterministic, but kernels then use
 //!   them at CPL0, where a KVM that emulates guest kernels knows them not or only slowly;
-//! - one processor: APIC id 0, no core and thread topology; no 1 GiB pages, no PCID.
+//! - one processor: APIC id 0, no core and thread topology; no 1 GiB pages, no PCID;
+//! - nothing that versions of KVM, or its parameters, answer differently: L1 caches and TLBs of AMD's
+//!   leaf 0x8000_0005 (zero on Linux 6.1, filled on 6.12), reserved bits of 0x8000_0006, address
+//!   widths of 0x8000_0008 (by memory encryption, nested paging and GuestPhysAddrSize), stateful flags of
+//!   leaf 2. Of the leaves that the model takes, all versions pass on the rest as the processor has it.
 //!
 //! **Best effort where KVM lies:** some KVMs put host features back into leaves 1, 7 and 0xD. The
 //! highest basic leaf is therefore 4, so that software which asks for the range first (Linux, the
@@ -37,8 +41,13 @@ const LEAF1_EBX: u32 = (8 << 8) | (1 << 16);
 /// Cache type and level, self-initialising, fully associative (leaf 4 EAX 9:0); the sharing counts
 /// above are zero for one processor.
 const LEAF4_EAX: u32 = 0x3FF;
-/// Physical and linear address bits (leaf 0x8000_0008 EAX 15:0).
-const ADDRESS_WIDTHS: u32 = 0xFFFF;
+/// Physical address bits: the fewest of a processor that runs VMs, and enough for a machine that has
+/// nothing beyond 4 GiB.
+const PHYSICAL_BITS: u32 = 36;
+/// Linear address bits; more would need LA57, which is not offered.
+const LINEAR_BITS: u32 = 48;
+/// Reserved bits of leaf 0x8000_0006 EDX, between the associativity and the size of the L3 cache.
+const LEAF6_EDX_RESERVED: u32 = 3 << 16;
 
 /// An output register of CPUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +183,7 @@ impl CpuModel {
 /// What the guest sees of one entry, or `None` if it does not see that leaf.
 fn canonical(offered: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
     let (leaf, index) = (offered.function, offered.index);
-    let mut e = kvm_cpuid_entry2 { padding: [0; 3], ..*offered };
+    let mut e = kvm_cpuid_entry2 { flags: 0, padding: [0; 3], ..*offered };
     match (leaf, index) {
         (0x0, 0) => e.eax = e.eax.min(BASIC_LEAF_MAX),
         (0x1, 0) => e.ebx = LEAF1_EBX,
@@ -195,10 +204,11 @@ fn canonical(offered: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
         (0x8000_0001, 0) => e.ebx = 0,
         (0x8000_0008, 0) => {
             e.ebx &= offered_mask(leaf, Register::Ebx);
-            (e.eax, e.ecx, e.edx) = (e.eax & ADDRESS_WIDTHS, 0, 0);
+            (e.eax, e.ecx, e.edx) = ((LINEAR_BITS << 8) | PHYSICAL_BITS.min(e.eax & 0xFF), 0, 0);
         }
-        // Cache descriptors, brand string, older cache leaves: constants of the processor.
-        (0x2 | 0x8000_0002..=0x8000_0006, 0) => {}
+        (0x8000_0006, 0) => e.edx &= !LEAF6_EDX_RESERVED,
+        // Cache descriptors, brand string: constants of the processor.
+        (0x2 | 0x8000_0002..=0x8000_0004, 0) => {}
         _ => return None,
     }
     if let 0x1 | 0x7 | 0x8000_0001 = leaf {

@@ -34,7 +34,7 @@ fn model_offers_only_what_is_listed() {
     let model = CpuModel::from_supported(&everything());
     let leaves: Vec<_> = model.entries().iter().map(|e| (e.function, e.index)).collect();
     let basic = [(0, 0), (1, 0), (2, 0), (4, 0), (4, 1), (4, 2), (7, 0), (0xB, 0), (0xB, 1)];
-    let extended: Vec<_> = [0, 1, 2, 3, 4, 5, 6, 8].map(|leaf| (0x8000_0000 + leaf, 0)).into();
+    let extended: Vec<_> = [0, 1, 2, 3, 4, 6, 8].map(|leaf| (0x8000_0000 + leaf, 0)).into();
     assert_eq!(leaves, [&basic[..], &extended].concat());
 
     let e = |leaf, index| *model.entry(leaf, index).unwrap();
@@ -51,7 +51,7 @@ fn model_offers_only_what_is_listed() {
     assert_eq!([e(0xB, 1).eax, e(0xB, 1).ebx, e(0xB, 1).ecx, e(0xB, 1).edx], [0, 0, 1, 0]);
     assert_eq!(e(0x8000_0000, 0).eax, 0x8000_0008);
     assert_eq!((e(0x8000_0001, 0).ecx, e(0x8000_0001, 0).edx), (1, 0x2010_0800));
-    assert_eq!((e(0x8000_0008, 0).eax, e(0x8000_0008, 0).ebx), (0xFFFF, 4));
+    assert_eq!((e(0x8000_0008, 0).eax, e(0x8000_0008, 0).ebx), (0x3024, 4));
     assert!(model.entries().iter().all(|e| e.padding == [0; 3]));
 }
 
@@ -86,6 +86,44 @@ fn model_does_not_depend_on_order_apic_id_or_news() {
     let other = CpuModel::from_supported(&other);
     assert_eq!(model.digest(), other.digest());
     assert_eq!(diff(&model, &other), Vec::<String>::new());
+}
+
+#[test]
+fn model_does_not_depend_on_what_versions_of_kvm_answer_differently() {
+    // An AMD processor of family 25.
+    let [l1, l2] = [
+        [0xFF48_FF40, 0xFF48_FF40, 0x2008_0140, 0x2008_0140],
+        [0x5C00_2200, 0x6C00_4200, 0x0200_6140, 0x0200_9140],
+    ];
+    let with = |changes: &[kvm_cpuid_entry2]| {
+        let mut table = vec![
+            entry(2, 0, [1, 0, 0, 0]),
+            entry(0x8000_0005, 0, l1),
+            entry(0x8000_0006, 0, l2),
+            entry(0x8000_0007, 0, [0, 0, 0, 0x100]),
+            entry(0x8000_0008, 0, [0x0030_3030, 4, 0, 0]),
+        ];
+        for change in changes {
+            let found = table.iter_mut().find(|entry| entry.function == change.function);
+            *found.unwrap() = *change;
+        }
+        CpuModel::from_supported(&table)
+    };
+    let stateful = kvm_cpuid_entry2 { flags: 6, ..entry(2, 0, [1, 0, 0, 0]) };
+    for change in [
+        stateful,
+        entry(0x8000_0005, 0, [0; 4]),
+        entry(0x8000_0006, 0, [l2[0], l2[1], l2[2], l2[3] | 3 << 16]),
+        entry(0x8000_0007, 0, [0; 4]),
+        // Memory encryption, five levels of paging, no GuestPhysAddrSize.
+        entry(0x8000_0008, 0, [0x302B, 4, 0, 0]),
+        entry(0x8000_0008, 0, [0x3934, 4, 0xF, 0]),
+    ] {
+        assert_eq!(diff(&with(&[]), &with(&[change])), Vec::<String>::new());
+        assert_eq!(with(&[]), with(&[change]));
+    }
+    let poor = with(&[entry(0x8000_0008, 0, [0x3020, 4, 0, 0])]);
+    assert_eq!(poor.answer(0x8000_0008, 0)[0], 0x3020, "no more than the host has");
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! 3. Which member of `kvm_run`'s exit union is valid is decided by `exit_reason` alone
 //!    (Documentation/virt/kvm/api.rst, section 5).
 
+mod canonical;
 pub mod caps;
 pub mod clock;
 pub mod entropy;

@@ -24,7 +24,7 @@ pub(super) const GUEST_MSRS: &[u32] = &[
     0xc000_0103, // IA32_TSC_AUX
 ];
 
-/// Everything that `KVM_RUN` starts from.
+/// Everything that `KVM_RUN` starts from, in canonical form.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct VcpuState {
     /// General registers.

@@ -1,5 +1,6 @@
 //! The vCPU: running it, what the run page says, and its whole state.
 
+use super::canonical;
 use super::caps::SYNC_REGS_ALL;
 use super::error::KvmError;
 use super::exit::{Direction, ExitClass, VmExit};
@@ -30,7 +31,8 @@ nix::ioctl_write_ptr!(
     kvm_interrupt
 );
 
-/// The registers that the run page carries at every exit, for free (`KVM_CAP_SYNC_REGS`).
+/// The registers that the run page carries at every exit, for free (`KVM_CAP_SYNC_REGS`), in canonical
+/// form.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncRegs<'a> {
     /// General registers.
@@ -49,6 +51,8 @@ pub struct Vcpu {
     fd: VcpuFd,
     /// Those of `GUEST_MSRS` that can be read here.
     msrs: Vec<u32>,
+    /// See [`canonical::msrs`].
+    sysenter_mask: u64,
     /// From the run page at the last exit, or from the state last set.
     if_flag: bool,
     ready: bool,
@@ -71,6 +75,7 @@ impl Vcpu {
             aim: None,
             fd,
             msrs: Vec::new(),
+            sysenter_mask: u64::MAX,
             if_flag: false,
             ready: false,
             undelivered: None,
@@ -81,7 +86,21 @@ impl Vcpu {
                 vcpu.msrs.push(index);
             }
         }
+        vcpu.sysenter_mask = vcpu.settable_sysenter_bits()?;
         Ok(vcpu)
+    }
+
+    /// The bits that stay when all are set in the first of the two MSRs, which is put back.
+    fn settable_sysenter_bits(&self) -> Result<u64, KvmError> {
+        let [index, _eip] = canonical::SYSENTER_ADDRESSES;
+        if !self.msrs.contains(&index) {
+            return Ok(u64::MAX);
+        }
+        let before = self.read_msrs(&[index])?;
+        self.write_msrs(&[kvm_msr_entry { data: u64::MAX, ..before[0] }])?;
+        let bits = self.read_msrs(&[index])?[0].data;
+        self.write_msrs(&before)?;
+        Ok(bits)
     }
 
     /// Makes the calling thread the one that runs this vCPU: kicks of it reach the guest, until
@@ -103,14 +122,16 @@ impl Vcpu {
     pub fn run(&mut self, window: bool) -> Result<VmExit, KvmError> {
         let run = self.fd.get_kvm_run();
         run.request_interrupt_window = u8::from(window);
-        // KVM ORs into the bitmap and never clears it.
-        run.s.regs.sregs.interrupt_bitmap = [0; 4];
         let result = self.fd.run().map(|_exit| ());
         let run = self.fd.get_kvm_run();
         self.if_flag = run.if_flag != 0;
         self.ready = run.ready_for_interrupt_injection != 0;
-        // SAFETY: as in `sync_regs`.
-        let rip = unsafe { run.s.regs.regs.rip };
+        // SAFETY: as in `sync_regs`. KVM takes back only what `kvm_dirty_regs` names, which is never
+        // these two.
+        let sync = unsafe { &mut run.s.regs };
+        canonical::sregs(&mut sync.sregs);
+        canonical::events(&mut sync.events);
+        let rip = sync.regs.rip;
         if self.undelivered != Some(rip) {
             self.undelivered = None;
         }
@@ -322,23 +343,40 @@ impl Vcpu {
         Ok(msrs.as_slice().to_vec())
     }
 
-    /// The whole state. Valid only where nothing is left open: after an EINTR, or after
+    fn write_msrs(&self, entries: &[kvm_msr_entry]) -> Result<(), KvmError> {
+        let msrs = Msrs::from_entries(entries).map_err(|_| KvmError::State {
+            what: format!("{} MSRs are too many", entries.len()),
+        })?;
+        let set = self.fd.set_msrs(&msrs).map_err(KvmError::call("KVM_SET_MSRS"))?;
+        match entries.get(set) {
+            Some(msr) => {
+                Err(KvmError::State { what: format!("MSR {:#x} can't be set", msr.index) })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The whole state, in canonical form. Valid only where nothing is left open: after an EINTR, or after
     /// [`Vcpu::drain`] returned one, or before the first run; and not while
     /// [`Vcpu::holds_soft_exception`].
     pub fn save(&mut self) -> Result<VcpuState, KvmError> {
-        let mut sregs = self.fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
-        sregs.interrupt_bitmap = [0; 4];
-        Ok(VcpuState {
-            regs: self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?,
-            sregs,
-            events: self.fd.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?,
-            xcrs: self.fd.get_xcrs().map_err(KvmError::call("KVM_GET_XCRS"))?,
-            xsave: self.fd.get_xsave().map_err(KvmError::call("KVM_GET_XSAVE"))?,
-            debugregs: self.fd.get_debug_regs().map_err(KvmError::call("KVM_GET_DEBUGREGS"))?,
+        let fd = &self.fd;
+        let mut state = VcpuState {
+            regs: fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?,
+            sregs: fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?,
+            events: fd.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?,
+            xcrs: fd.get_xcrs().map_err(KvmError::call("KVM_GET_XCRS"))?,
+            xsave: fd.get_xsave().map_err(KvmError::call("KVM_GET_XSAVE"))?,
+            debugregs: fd.get_debug_regs().map_err(KvmError::call("KVM_GET_DEBUGREGS"))?,
             msrs: self.read_msrs(&self.msrs)?,
             if_flag: self.if_flag,
             ready_for_injection: self.ready,
-        })
+        };
+        canonical::sregs(&mut state.sregs);
+        canonical::events(&mut state.events);
+        canonical::xsave(&mut state.xsave);
+        canonical::msrs(&mut state.msrs, self.sysenter_mask);
+        Ok(state)
     }
 
     /// Puts the vCPU into `state`. Nothing may be left open (see [`Vcpu::save`]). Events come last:
@@ -358,14 +396,7 @@ impl Vcpu {
         // the area is the 4096 bytes of kvm_xsave (api.rst 4.43).
         unsafe { fd.set_xsave(&state.xsave) }.map_err(KvmError::call("KVM_SET_XSAVE"))?;
         fd.set_debug_regs(&state.debugregs).map_err(KvmError::call("KVM_SET_DEBUGREGS"))?;
-        let msrs = Msrs::from_entries(&state.msrs).map_err(|_| KvmError::State {
-            what: format!("{} MSRs are too many", state.msrs.len()),
-        })?;
-        let set = fd.set_msrs(&msrs).map_err(KvmError::call("KVM_SET_MSRS"))?;
-        if set != state.msrs.len() {
-            let index = state.msrs[set].index;
-            return Err(KvmError::State { what: format!("MSR {index:#x} can't be set") });
-        }
+        self.write_msrs(&state.msrs)?;
         fd.set_vcpu_events(&state.events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?;
         // Without a local APIC in the kernel, KVM_RUN loads CR8 from here (api.rst 5, `cr8`).
         self.fd.get_kvm_run().cr8 = state.sregs.cr8;

@@ -496,6 +496,10 @@ impl<P: FramePort> Boundary for PairSource<P> {
                     self.parts.world.entering()?;
                     return Ok(Region::Run);
                 }
+                Step::Ready(NextRegion::RunToExit) => {
+                    self.parts.world.entering()?;
+                    return Ok(Region::RunToExit);
+                }
                 Step::Ready(NextRegion::Apply) => {
                     self.parts.world.idle()?;
                     return Ok(Region::Apply);

@@ -80,8 +80,13 @@ pub trait DeviceBoundary {
 /// How the region after a position ends, as far as this must be known before the vCPU enters it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
-    /// It ends in a natural exit, or this is a live boundary, which always says so: run it.
+    /// It ends in a natural exit or in a window at CPL3, or this is a live boundary, which always says so:
+    /// run it.
     Run,
+    /// It ends in a natural exit, as the log says: run it without asking for an interrupt window. A window
+    /// at CPL0 that the recording did not meet would open again at every entry on a KVM that opens it
+    /// before the next instruction.
+    RunToExit,
     /// It ends in a checkpoint: do not run it, apply [`Boundary::take_checkpoint`] instead.
     Apply,
     /// Take a checkpoint here, before anything runs.

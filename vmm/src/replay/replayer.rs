@@ -174,7 +174,8 @@ impl Boundary for Replayer {
     fn next_region(&mut self) -> Result<Region, SourceError> {
         self.check_stop()?;
         match self.peek()? {
-            Entry::Exit { .. } | Entry::UserWindow { .. } => Ok(Region::Run),
+            Entry::Exit { .. } => Ok(Region::RunToExit),
+            Entry::UserWindow { .. } => Ok(Region::Run),
             Entry::CheckpointBegin { .. } => Ok(Region::Apply),
             Entry::End { .. } => Ok(Region::End),
             Entry::Page { .. }
@@ -281,7 +282,7 @@ impl Boundary for Replayer {
         Ok(StopAction::Resume)
     }
 
-    /// Resumes: the log says that this region ends in an exit or in a window at CPL3.
+    /// Resumes: the log says that this region ends in a window at CPL3.
     fn window_at_cpl0(&mut self) -> StopAction {
         StopAction::Resume
     }

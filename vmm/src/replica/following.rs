@@ -94,9 +94,8 @@ impl Replica {
             return Step::Ready(NextRegion::Apply);
         }
         match self.front() {
-            Front::Entry(Entry::Exit { .. } | Entry::UserWindow { .. }, _) => {
-                Step::Ready(NextRegion::Run)
-            }
+            Front::Entry(Entry::Exit { .. }, _) => Step::Ready(NextRegion::RunToExit),
+            Front::Entry(Entry::UserWindow { .. }, _) => Step::Ready(NextRegion::Run),
             Front::Entry(Entry::CheckpointBegin { .. }, _) => match self.take_incremental() {
                 Ok(true) => Step::Ready(NextRegion::Apply),
                 Ok(false) if self.apply_half_checkpoint() => Step::Ready(NextRegion::Apply),

@@ -34,6 +34,8 @@ pub enum NextRegion {
     /// Run: the region ends in a natural exit or a user window. On a live machine it may also end where
     /// the vCPU is stopped for a checkpoint.
     Run,
+    /// Run without asking for an interrupt window: the region ends in a natural exit, as the log says.
+    RunToExit,
     /// Do not run: the region ends in a checkpoint. Apply
     /// [`Replica::take_checkpoint`](super::Replica::take_checkpoint).
     Apply,

@@ -199,7 +199,7 @@ impl Pair {
         self.apply();
         assert_eq!(self.hosts[0].reached(self.now, Position::Exit, 1), Step::Ready(()));
         self.exchange();
-        assert_eq!(self.hosts[1].next_region(self.now), Step::Ready(NextRegion::Run));
+        assert_eq!(self.hosts[1].next_region(self.now), Step::Ready(NextRegion::RunToExit));
     }
 
     /// The backup reaches the exit with another digest than the primary.
@@ -489,6 +489,23 @@ fn takes_input(host: &mut Replica, now: Time) -> bool {
         panic!("input_ready was Ready");
     };
     input.is_some()
+}
+
+#[test]
+fn backup_asks_for_a_window_only_where_the_log_has_one() {
+    let mut pair = Pair::protected();
+    pair.apply();
+    let positions = [
+        (Position::Exit, NextRegion::RunToExit),
+        (Position::UserWindow, NextRegion::Run),
+        (Position::Exit, NextRegion::RunToExit),
+    ];
+    for (position, region) in positions {
+        assert_eq!(pair.hosts[0].reached(pair.now, position, 7), Step::Ready(()));
+        pair.exchange();
+        assert_eq!(pair.hosts[1].next_region(pair.now), Step::Ready(region), "{position:?}");
+        assert_eq!(pair.hosts[1].reached(pair.now, position, 7), Step::Ready(()));
+    }
 }
 
 #[test]

@@ -136,7 +136,14 @@ fn run_adopted(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<En
     loop {
         boundary.poll_memory(machine)?;
         let reached = match boundary.next_region()? {
-            Region::Run => run_region(machine, boundary)?,
+            Region::Run => {
+                // An interrupt that is pending here could not be injected here. The window then opens at
+                // the first instruction at CPL3, which is an exact position. It is never armed in
+                // mid-region.
+                let pending = machine.devices.interrupt_pending();
+                run_region(machine, boundary, pending && machine.devices.irq_windows())?
+            }
+            Region::RunToExit => run_region(machine, boundary, false)?,
             Region::Pending => continue,
             Region::Apply => {
                 apply(machine, boundary)?;
@@ -183,10 +190,12 @@ fn drain(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<Option<R
     }
 }
 
-fn run_region(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<Reached, RunError> {
-    // An interrupt that is pending here could not be injected here. The window then opens at the first
-    // instruction at CPL3, which is an exact position. It is never armed in mid-region.
-    let window = machine.devices.interrupt_pending() && machine.devices.irq_windows();
+/// Runs to the next position, and asks for an interrupt window on the way if `window` is set.
+fn run_region(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary,
+    window: bool,
+) -> Result<Reached, RunError> {
     loop {
         let exit = machine.vcpu.run(window)?;
         let action = match exit.class() {

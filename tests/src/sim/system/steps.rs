@@ -259,11 +259,11 @@ impl Pair<'_> {
         };
         let machine = &mut process.machine;
         match next {
-            NextRegion::Run => {
+            NextRegion::Run | NextRegion::RunToExit => {
                 self.check_lag(host)?;
                 self.counts.count(Count::Regions);
                 let Some(process) = &mut self.hosts[host].process else { return Ok(Did::Waits) };
-                let window = process.machine.devices.interrupt_pending();
+                let window = next == NextRegion::Run && process.machine.devices.interrupt_pending();
                 let ahead = process.machine.enter(window);
                 self.begin_run(host, ahead, window);
             }

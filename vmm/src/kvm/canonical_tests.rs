@@ -1,0 +1,201 @@
+use super::*;
+use crate::kvm::system::{DEV_KVM, System};
+use crate::kvm::{VcpuState, VmExit};
+use kvm_bindings::kvm_cpuid_entry2;
+
+/// A segment whose every field says something.
+fn full(unusable: u8) -> kvm_segment {
+    kvm_segment {
+        base: 0x1000,
+        limit: 0xF_FFFF,
+        selector: 3,
+        type_: 0xB,
+        present: 1 - unusable,
+        dpl: 3,
+        db: 1,
+        s: 1,
+        l: 1,
+        g: 1,
+        avl: 1,
+        unusable,
+        padding: 0,
+    }
+}
+
+fn all(segment: kvm_segment) -> kvm_sregs {
+    kvm_sregs {
+        cs: segment,
+        ds: segment,
+        es: segment,
+        fs: segment,
+        gs: segment,
+        ss: segment,
+        tr: segment,
+        ldt: segment,
+        ..kvm_sregs::default()
+    }
+}
+
+#[test]
+fn unusable_segment_keeps_what_is_defined() {
+    let mut state = all(full(1));
+    sregs(&mut state);
+    let kept =
+        |base, dpl| kvm_segment { base, dpl, selector: 3, unusable: 1, ..kvm_segment::default() };
+    assert_eq!([state.ds, state.es, state.ldt], [kept(0, 0); 3]);
+    assert_eq!([state.fs, state.gs], [kept(0x1000, 0); 2]);
+    assert_eq!(state.ss, kept(0, 3));
+    assert_eq!([state.cs, state.tr], [full(1); 2], "which a VM entry checks");
+}
+
+#[test]
+fn usable_segments_are_as_they_are() {
+    let mut state = all(full(0));
+    sregs(&mut state);
+    assert_eq!(state, all(full(0)));
+}
+
+#[test]
+fn interrupt_bitmap_is_zero() {
+    let mut state = kvm_sregs { interrupt_bitmap: [1; 4], ..kvm_sregs::default() };
+    sregs(&mut state);
+    assert_eq!(state, kvm_sregs::default());
+}
+
+/// Events with a value in every field that KVM may leave behind.
+fn stale() -> kvm_vcpu_events {
+    let mut stale = kvm_vcpu_events { flags: 0xD, ..kvm_vcpu_events::default() };
+    (stale.exception.nr, stale.exception.has_error_code, stale.exception.error_code) = (14, 1, 6);
+    (stale.exception_has_payload, stale.exception_payload) = (1, 0x1000);
+    (stale.interrupt.nr, stale.interrupt.soft, stale.interrupt.shadow) = (0x24, 1, 1);
+    stale
+}
+
+#[test]
+fn events_that_are_over_leave_nothing() {
+    let mut state = stale();
+    events(&mut state);
+    let mut expected = kvm_vcpu_events { flags: 0xD, ..kvm_vcpu_events::default() };
+    expected.interrupt.shadow = 1;
+    assert_eq!(state, expected);
+}
+
+#[test]
+fn events_to_come_are_as_they_are() {
+    let mut pending = stale();
+    (pending.exception.pending, pending.interrupt.injected) = (1, 1);
+    let mut state = pending;
+    events(&mut state);
+    assert_eq!(state, pending);
+}
+
+#[test]
+fn injected_exception_has_no_payload() {
+    let mut state = stale();
+    state.exception.injected = 1;
+    events(&mut state);
+    assert_eq!((state.exception.nr, state.exception.error_code), (14, 6));
+    assert_eq!((state.exception_has_payload, state.exception_payload), (0, 0));
+}
+
+#[test]
+fn error_code_and_payload_that_an_exception_lacks_are_zero() {
+    let mut state = stale();
+    (state.exception.pending, state.exception.nr) = (1, 6);
+    (state.exception.has_error_code, state.exception_has_payload) = (0, 0);
+    events(&mut state);
+    assert_eq!((state.exception.nr, state.exception.error_code), (6, 0));
+    assert_eq!(state.exception_payload, 0);
+}
+
+/// x87 and SSE state with initial values, and 7 in every other word.
+fn initial(xstate_bv: u32) -> kvm_xsave {
+    let mut area = kvm_xsave::default();
+    area.region.fill(7);
+    area.region[X87_CONTROL].copy_from_slice(&[0x37F, 0, 0, 0, 0, 0]);
+    area.region[X87_REGISTERS].fill(0);
+    area.region[XMM_REGISTERS].fill(0);
+    (area.region[MXCSR], area.region[XSTATE_BV]) = (0x1F80, xstate_bv);
+    area
+}
+
+#[test]
+fn part_with_initial_values_is_not_in_use() {
+    // AVX is another part.
+    for others in [0, 4] {
+        for in_use in 0..4 {
+            let mut state = initial(others | in_use);
+            xsave(&mut state);
+            assert_eq!(state.region[XSTATE_BV], others);
+        }
+        for (word, bit) in [(0, 1), (5, 1), (8, 1), (39, 1), (6, 2), (40, 2), (103, 2)] {
+            let mut state = initial(others | bit);
+            state.region[word] = 0x1F;
+            xsave(&mut state);
+            assert_eq!((state.region[XSTATE_BV], state.region[word]), (others | bit, 0x1F));
+        }
+    }
+}
+
+#[test]
+fn part_that_is_not_in_use_has_initial_values() {
+    let mut state = initial(4);
+    state.region[X87_CONTROL].fill(7);
+    state.region[X87_REGISTERS].fill(7);
+    state.region[XMM_REGISTERS].fill(7);
+    xsave(&mut state);
+    let mut expected = initial(4);
+    expected.region[MXCSR_MASK] = 0;
+    expected.region[SOFTWARE].fill(0);
+    assert_eq!(state.region, expected.region);
+}
+
+#[test]
+fn sysenter_msrs_have_the_bits_that_kvm_sets() {
+    let msr = |index| kvm_msr_entry { index, data: u64::MAX, ..Default::default() };
+    for mask in [u64::MAX, 0xFFFF_FFFF] {
+        let mut state = [0x174, 0x175, 0x176, 0x277].map(msr);
+        msrs(&mut state, mask);
+        assert_eq!(state.map(|msr| msr.data), [u64::MAX, mask, mask, u64::MAX]);
+    }
+}
+
+fn is_svm() -> bool {
+    std::path::Path::new("/sys/module/kvm_amd").exists()
+}
+
+#[test]
+fn run_page_and_saved_state_are_canonical_whatever_was_restored() {
+    let system = System::open(DEV_KVM).unwrap();
+    let ram = crate::mem::guest::allocate(16 << 20).unwrap();
+    let vm = system.create_vm(&ram).unwrap();
+    let [ebx, edx, ecx] = [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
+    let vendor = kvm_cpuid_entry2 { eax: 1, ebx, ecx, edx, ..Default::default() };
+    let mut vcpu = vm.create_vcpu(&[vendor]).unwrap();
+    let mut state = vcpu.save().unwrap();
+    state.events.exception.nr = 14;
+    state.events.exception.error_code = 6;
+    state.events.interrupt.nr = 0x24;
+    (state.sregs.gs.unusable, state.sregs.gs.present) = (1, 0);
+    state.xsave.region[XSTATE_BV] |= 3;
+    for msr in state.msrs.iter_mut().filter(|msr| SYSENTER_ADDRESSES.contains(&msr.index)) {
+        assert_eq!(msr.data, 0, "as at reset, though KVM was asked for its bits");
+        msr.data = 0xFFFF_8000_0000_1000;
+    }
+    vcpu.restore(&state).unwrap();
+    assert_eq!(vcpu.drain().unwrap(), VmExit::Interrupted);
+
+    let saved = vcpu.save().unwrap();
+    let flags = saved.events.flags;
+    assert_eq!(saved.events, kvm_vcpu_events { flags, ..kvm_vcpu_events::default() });
+    assert_eq!((saved.sregs.gs.limit, saved.sregs.gs.unusable), (0, 1));
+    assert_eq!(saved.xsave.region[XSTATE_BV] & 3, 0);
+    let sysenter = |state: &VcpuState| {
+        SYSENTER_ADDRESSES
+            .map(|index| state.msrs.iter().find(|msr| msr.index == index).map(|msr| msr.data))
+    };
+    let kept = if is_svm() { 0x1000 } else { 0xFFFF_8000_0000_1000 };
+    assert_eq!(sysenter(&saved), [Some(kept); 2], "a guest can read what KVM keeps");
+    let sync = vcpu.sync_regs();
+    assert_eq!((sync.sregs, sync.events), (&saved.sregs, &saved.events));
+}
