@@ -2,7 +2,6 @@
 //! input is printed.
 //!
 //! | variable | meaning | default |
-//! | variable | meaning | default |
 //! |---|---|---|
 //! | `LOGCHAN_FUZZ_INPUTS` | number of inputs of each run | 100 000 |
 //! | `LOGCHAN_FUZZ_SEED` | the seed | from the clock |
