@@ -1,16 +1,16 @@
-//! An entry as one readable line.
+//! An entry as one line of text.
 //!
-//! The kind, padded to [`EntryKind::NAME_WIDTH`], then `key=value` fields in the order of
-//! [`Entry`]'s, separated by one space. No value contains a space, so a line splits into words.
+//! A line is the kind, padded to [`EntryKind::NAME_WIDTH`], and `key=value` fields in the order of the
+//! fields of [`Entry`], separated by one space. No value contains a space, so a line splits into words.
 //!
 //! | value | printed as |
 //! |---|---|
 //! | digest | 16 hex digits |
 //! | page number, vector | `0x` and hex digits |
-//! | other number | decimal; the unit ends the key |
-//! | registers | `rax^1f,rip^2`: those changed, old ^ new in hex; `-` when none did; no field when the entry has none |
-//! | changes | `changes=`, or the state's name with `_changes=`, bytes that tell what changed |
-//! | bytes | `length=` in bytes, and `head=` the first 16 of them in hex, `-` when there are none, `zero` for a page of zeros |
+//! | other number | decimal; the key ends in the unit |
+//! | registers | `rax^1f,rip^2`: the registers that changed, old ^ new in hex; `-` if none changed; no field if the entry has no registers |
+//! | page or state delta | `changes=`, or the state's name and `_changes=`: length of the delta in bytes |
+//! | bytes | `length=` in bytes, and `head=` the first 16 bytes in hex, `-` if there are none, `zero` for a page of zeros |
 
 use core::fmt;
 
@@ -23,10 +23,10 @@ pub const REGISTER_NAMES: [&str; REGISTERS] = [
     "r14", "r15", "rip", "rflags",
 ];
 
-/// Bytes that `head=` shows: an Ethernet header and the first two of what it carries.
+/// Number of bytes that `head=` shows: an Ethernet header and the first two bytes of its payload.
 const HEAD_BYTES: usize = 16;
 
-/// Displays an entry as one line, without a line break.
+/// Displays an entry as one line without a line break.
 #[derive(Clone, Copy, Debug)]
 pub struct Dump<'a>(pub &'a Entry<'a>);
 

@@ -1,24 +1,24 @@
-//! One host's end of the logging channel, whole: sealed frames in, sealed frames out.
+//! One host's end of the logging channel: sealed frames in, sealed frames out.
 //!
-//! An [`Endpoint`] is a [`SecureLink`] and, once a peer was met, a [`Channel`] on top of it. It holds
-//! what must fit between the two:
+//! An [`Endpoint`] is a [`SecureLink`] and, once there is a session with a peer, a [`Channel`] on top of
+//! it. It keeps the two consistent:
 //!
 //! ```text
-//!   Asking ---- a session with a peer that fits ----> Bound to that peer, with a channel
+//!   Asking ---- a session with a compatible peer ----> Bound to that peer, with a channel
 //!     ^                                                 |
 //!     |                                                 | the channel ends: silence, Bye
 //!     +--------------------- renew() -------------------+   (no way back into it)
 //! ```
 //!
-//! - A channel begins with the session that it runs on, at both ends: the term is the primary's, a
-//!   frame is as long as the smaller of the two MTUs allows, the times were compared.
-//! - While there is a channel, over or not, a peer with another incarnation is not answered. So
-//!   neither end begins a channel that the other one does not want yet, and what a dead primary
-//!   sent last stays readable until the owner is done with it.
-//! - Nothing survives [`renew`](Endpoint::renew): the endpoint is a new incarnation, and frames of
-//!   before are sealed with keys that nobody has any more.
+//! - A channel begins with the session that it uses, at both ends. Its term is the primary's, its frames
+//!   are as long as the smaller of the two MTUs allows, and the times were compared.
+//! - While there is a channel, ended or not, a peer with another incarnation is not answered. So neither
+//!   end begins a channel that the other one does not want yet, and the last data from a dead primary
+//!   stay readable until the owner is done with them.
+//! - Nothing survives [`renew`](Endpoint::renew): the endpoint becomes a new incarnation, and nobody has
+//!   the keys that earlier frames were sealed with.
 //!
-//! The order of use is that of a [`Channel`].
+//! The order of calls is that of a [`Channel`].
 
 mod report;
 mod settings;
@@ -35,22 +35,22 @@ use crate::ids::Term;
 use crate::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SEAL_TAG_BYTES};
 use crate::time::Time;
 
-/// See the [module](self). Pure: whoever drives it brings frames, the time and randomness. One thread
-/// owns it. Nothing is allocated for a frame of a channel.
+/// One end of the logging channel; see the [module](self). Pure: the caller passes frames, the time and
+/// randomness in. One thread owns it. Nothing is allocated for a frame of a channel.
 pub struct Endpoint {
     settings: Settings,
     link: SecureLink,
     channel: Option<Channel>,
-    /// The peer of the channel, until that was told.
-    met: Option<Peer>,
+    /// The peer of the channel, until that was reported.
+    unreported_peer: Option<Peer>,
 }
 
 impl Endpoint {
-    /// An endpoint that asks for a peer from `now` on, and answers one that asks.
+    /// Creates an endpoint that starts a handshake at `now` and answers handshakes of a peer.
     ///
     /// # Errors
     ///
-    /// Settings that do not go together.
+    /// Settings that are out of their limits or incompatible.
     pub fn new(
         settings: Settings,
         security: Security,
@@ -61,10 +61,10 @@ impl Endpoint {
         let mut link = SecureLink::new(security, settings.identity(), entropy);
         link.plant(settings.mutants);
         link.start(now);
-        Ok(Endpoint { settings, link, channel: None, met: None })
+        Ok(Endpoint { settings, link, channel: None, unreported_peer: None })
     }
 
-    /// Replaces the keys after `frames` sealed, instead of
+    /// Replaces the keys after `frames` frames were sealed, instead of
     /// [`REKEY_AFTER_FRAMES`](crate::seal::REKEY_AFTER_FRAMES).
     #[must_use]
     pub fn with_rekey_after(mut self, frames: u64) -> Endpoint {
@@ -72,33 +72,33 @@ impl Endpoint {
         self
     }
 
-    /// Gives up the channel, if there is one, and asks for a peer anew: as another incarnation, with
-    /// settings that may be others.
+    /// Gives up the channel, if there is one, and starts a new handshake, as another incarnation and
+    /// with settings that may differ.
     ///
     /// # Errors
     ///
-    /// Settings that do not go together; nothing has changed then.
+    /// Settings that are out of their limits or incompatible. Nothing has changed then.
     pub fn renew(&mut self, now: Time, settings: Settings) -> Result<(), ConfigError> {
         settings.check()?;
-        (self.channel, self.met) = (None, None);
+        (self.channel, self.unreported_peer) = (None, None);
         self.link.plant(settings.mutants);
         self.link.renew(now, settings.identity());
         self.settings = settings;
         Ok(())
     }
 
-    /// Takes in a frame from the wire, its Ethernet header removed; it is opened in place. Whatever the
-    /// bytes are, this does not panic, and does work bounded by the window.
+    /// Handles a frame from the wire without its Ethernet header, and opens it in place. Whatever the
+    /// bytes are, this does not panic and does work bounded by the window.
     pub fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> EndpointVerdict {
         match self.link.handle_frame(now, frame) {
             Received::Data(bytes) => {
-                // The frame itself may be what proves the session.
-                self.meet(now);
-                let channel = self.channel.as_mut().expect("a session that was met has a channel");
+                // This frame may be the one that establishes the session.
+                self.open_channel(now);
+                let channel = self.channel.as_mut().expect("a session has a channel");
                 EndpointVerdict::Channel(channel.handle_frame(now, bytes))
             }
             Received::Handshake => {
-                self.meet(now);
+                self.open_channel(now);
                 EndpointVerdict::Handshake
             }
             Received::Dropped(error) => EndpointVerdict::Dropped(error),
@@ -112,8 +112,8 @@ impl Endpoint {
         }
     }
 
-    /// Begins a channel if there is a session for one.
-    fn meet(&mut self, now: Time) {
+    /// Creates the channel if there is a session and no channel yet.
+    fn open_channel(&mut self, now: Time) {
         if self.channel.is_some() {
             return;
         }
@@ -121,8 +121,9 @@ impl Endpoint {
         self.link.bind();
         let config = self.settings.config(&peer);
         let channel = Channel::new(config, self.settings.role, now);
-        self.channel = Some(channel.expect("sound settings and a peer that fits"));
-        self.met = Some(peer);
+        self.channel =
+            Some(channel.expect("the settings were checked, and the peer is compatible"));
+        self.unreported_peer = Some(peer);
     }
 
     /// Does what is due by `now`.
@@ -133,26 +134,26 @@ impl Endpoint {
         }
     }
 
-    /// The next thing that happened.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<EndpointEvent> {
         while let Some(event) = self.link.poll_event() {
             match event {
-                // Told below, once; later sessions with the same peer only replace the keys.
+                // Reported below, once. Later sessions with the same peer only replace the keys.
                 LinkEvent::Established(_) => {}
                 LinkEvent::Refused { mismatch, proven } => {
                     return Some(EndpointEvent::Refused { mismatch, proven });
                 }
             }
         }
-        if let Some(peer) = self.met.take() {
+        if let Some(peer) = self.unreported_peer.take() {
             let term = self.settings.identity().session_term(&peer.identity);
             return Some(EndpointEvent::Met { peer, term });
         }
         self.channel.as_mut()?.poll_event().map(EndpointEvent::Channel)
     }
 
-    /// Writes the next frame, sealed, to the front of `out` and returns its length; `None` when there
-    /// is nothing to send now.
+    /// Writes the next frame, sealed, to the front of `out` and returns its length. Returns `None` if
+    /// there is nothing to send.
     ///
     /// # Panics
     ///
@@ -161,7 +162,8 @@ impl Endpoint {
         self.poll_transmit_by(Channel::poll_transmit, now, out)
     }
 
-    /// The same without bulk: [`Channel::poll_transmit_log`].
+    /// Like [`poll_transmit`](Self::poll_transmit), but sends no bulk; see
+    /// [`Channel::poll_transmit_log`].
     ///
     /// # Panics
     ///
@@ -187,38 +189,39 @@ impl Endpoint {
         Some(length)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) must be called, if nothing else is called before.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) must be called at the latest.
     pub fn poll_timeout(&self) -> Option<Time> {
         let channel = self.channel.as_ref().and_then(Channel::poll_timeout);
         self.link.poll_timeout().into_iter().chain(channel).min()
     }
 
-    /// The channel to the peer that was met; it may be over.
+    /// Returns the channel to the current peer, which may have ended.
     pub fn channel(&self) -> Option<&Channel> {
         self.channel.as_ref()
     }
 
-    /// The channel, to append to and to read from. Frames, time and events go through the endpoint.
+    /// Returns the channel, to append to it and to read from it. Frames, time and events go through the
+    /// endpoint.
     pub fn channel_mut(&mut self) -> Option<&mut Channel> {
         self.channel.as_mut()
     }
 
-    /// The peer of the current session.
+    /// Returns the peer of the current session.
     pub fn peer(&self) -> Option<Peer> {
         self.link.peer()
     }
 
-    /// The term of the channel.
+    /// Returns the term of the channel.
     pub fn term(&self) -> Option<Term> {
         self.channel.as_ref().map(|channel| channel.config().term)
     }
 
-    /// What it was told.
+    /// Returns the settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What the link counted since the endpoint was made.
+    /// Returns the counters of the link since the endpoint was created.
     pub fn link_stats(&self) -> LinkStats {
         self.link.stats()
     }
@@ -226,7 +229,7 @@ impl Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Endpoint { settings, link, channel, met: _ } = self;
+        let Endpoint { settings, link, channel, unreported_peer: _ } = self;
         let mut debug = f.debug_struct("Endpoint");
         debug.field("role", &settings.role).field("link", link).field("channel", channel);
         debug.finish_non_exhaustive()

@@ -1,58 +1,61 @@
-//! What happened to the machine: one [`Entry`] for every thing that is not a function of the
-//! guest's own state, and one for every position at which such things happen.
+//! Log entries. There is one [`Entry`] for every nondeterministic input or reading, that is, for
+//! everything that is not a function of the guest's own state, and one for every position at which such
+//! things happen.
 //!
 //! A log is a sequence of entries. A *position* entry ([`Entry::Exit`], [`Entry::UserWindow`],
-//! [`Entry::CheckpointBegin`] up to its [`Entry::CheckpointEnd`], [`Entry::End`]) says how one
-//! region of guest execution ended; what follows it, up to the next position, happened *at* it:
-//! readings made while the exit was handled, then inputs, then at most one interrupt.
+//! [`Entry::CheckpointBegin`] up to its [`Entry::CheckpointEnd`], [`Entry::End`]) says how one region of
+//! guest execution ended. The entries that follow it, up to the next position, happened *at* that
+//! position: readings and outputs made while the exit was handled, then inputs, then at most one
+//! interrupt.
 
 use crate::page_delta::PageDelta;
 
-/// Number of registers in a [`RegisterDelta`]: RAX RBX RCX RDX RSI RDI RSP RBP R8-R15 RIP RFLAGS,
-/// the order of KVM's `struct kvm_regs`.
+/// Number of registers in a [`RegisterDelta`]: RAX RBX RCX RDX RSI RDI RSP RBP R8-R15 RIP RFLAGS, in the
+/// order of KVM's `struct kvm_regs`.
 pub const REGISTERS: usize = 18;
 
-/// The general registers at an exit, as the difference to those at the exit before: bit `i` of
-/// `changed` is set when register `i` differs, and `xor[i]` is then old ^ new (else 0).
+/// The difference between the general registers at an exit and those at the exit before: bit `i` of
+/// `changed` is set if register `i` differs, and `xor[i]` is then old ^ new (else 0).
 ///
-/// Only there to print a register diff when a replay diverges; the digest is what is compared.
+/// It serves only to print a register diff when a replay diverges; the digest is what is compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegisterDelta {
-    /// Bit `i` set: register `i` changed. Bits from [`REGISTERS`] up are zero.
+    /// Bit `i`: register `i` changed. Bits from [`REGISTERS`] up are zero.
     pub changed: u32,
-    /// Old value ^ new value; zero where the bit is clear.
+    /// Old value ^ new value, or zero if the bit is clear.
     pub xor: [u64; REGISTERS],
 }
 
-/// One page of guest memory in a checkpoint.
+/// Contents of one page of guest memory in a checkpoint.
 ///
-/// Writer and reader keep copies of pages as the log told of them
-/// ([`delta_cache_pages_max`](crate::limits::delta_cache_pages_max)), by the same rule, so each knows which ones the
-/// other has. These are the base of changes, and not what a reader's memory holds: the guest may have run
-/// since, and must have, to the beginning of the region that the checkpoint ends.
+/// Writer and reader keep copies of pages as the log last carried them, in a delta cache of
+/// [`delta_cache_pages_max`](crate::limits::delta_cache_pages_max) pages. Both manage it by the same
+/// rule, so each knows which pages the other has. The base of a page delta is the copy in this cache,
+/// not the reader's guest memory: the reader's guest has run since then, up to the beginning of the
+/// region that the checkpoint ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageBytes<'a> {
     /// All 4096 bytes are zero.
     Zero,
-    /// The page's 4096 bytes.
+    /// All 4096 bytes of the page.
     Raw(&'a [u8]),
-    /// What changed since the log told of the page last, or from zeros if no copy is kept of it:
-    /// [`crate::changes`], for fewer than 4096 bytes. Never in a full checkpoint.
+    /// The difference to the copy in the delta cache, or to a page of zeros if the cache has no copy, in
+    /// fewer than 4096 bytes. Never used in a full checkpoint.
     Delta(PageDelta<'a>),
 }
 
-/// A state in a checkpoint.
+/// The state of the vCPU or of the devices in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateBytes<'a> {
-    /// All of it.
+    /// The whole state.
     Whole(&'a [u8]),
-    /// What changed since the checkpoint before, where it was as many bytes: [`crate::changes`]. Never in
-    /// a full checkpoint.
+    /// The difference to the same state in the checkpoint before, which had the same length. Never used
+    /// in a full checkpoint.
     Delta(PageDelta<'a>),
 }
 
 impl<'a> StateBytes<'a> {
-    /// What is there of it.
+    /// Returns the encoded bytes, whole or delta.
     pub const fn bytes(self) -> &'a [u8] {
         match self {
             Self::Whole(bytes) => bytes,
@@ -61,15 +64,15 @@ impl<'a> StateBytes<'a> {
     }
 }
 
-/// One log entry. Byte slices borrow from the buffer that was decoded, or from whoever encodes.
+/// One log entry. Byte slices borrow from the buffer that was decoded, or from the caller that encodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry<'a> {
-    /// Position: the next natural exit (PIO, MMIO, HLT, ...). `digest` covers registers, system
-    /// registers, pending events and the exit's own data.
+    /// Position: the next natural exit (PIO, MMIO, HLT, ...). `digest` covers the registers, the system
+    /// registers, the pending events and the data of the exit itself.
     Exit {
         /// xxh3-64 of the vCPU state and the exit.
         digest: u64,
-        /// Registers for the diff; absent where bytes are dear.
+        /// Registers for the diff; absent where log space is scarce.
         registers: Option<RegisterDelta>,
     },
     /// Position: the first interrupt window at CPL3 after the last position.
@@ -77,32 +80,34 @@ pub enum Entry<'a> {
         /// As in `Exit`.
         digest: u64,
     },
-    /// Position: the primary stopped the vCPU anywhere and sends the state itself. Followed by
-    /// `pages` [`Entry::Page`]s and one [`Entry::CheckpointEnd`].
+    /// Position: the primary stopped the vCPU, possibly in mid-region, and sends the state itself.
+    /// Followed by `pages` [`Entry::Page`]s and one [`Entry::CheckpointEnd`].
     CheckpointBegin {
-        /// Every page that is not zero is there (a first sync), not only the changed ones.
+        /// Whether the checkpoint has every page that is not zero, not only those written since the
+        /// checkpoint before. The first checkpoint of a log is full.
         full: bool,
         /// Number of `Page` entries that follow.
         pages: u32,
-        /// vCPU state, opaque here.
+        /// vCPU state, opaque to this crate.
         vcpu: StateBytes<'a>,
-        /// Device state, opaque here.
+        /// Device state, opaque to this crate.
         devices: StateBytes<'a>,
     },
-    /// One page of the checkpoint under way.
+    /// One page of the current checkpoint.
     Page {
         /// Guest page number (guest physical address / 4096).
         number: u64,
-        /// Its contents.
+        /// Contents of the page.
         bytes: PageBytes<'a>,
     },
-    /// The checkpoint is whole.
+    /// End of the current checkpoint.
     CheckpointEnd {
-        /// xxh3-64 over vCPU state, device state and pages, in the order sent: over what they are, however
-        /// they were told. PageDelta of something else than the writer's copy do not come to it.
+        /// xxh3-64 over vCPU state, device state and pages, in the order sent. It covers the decoded
+        /// contents, however they were encoded, so a delta that was applied to a wrong base fails the
+        /// comparison.
         digest: u64,
     },
-    /// Reading or input: guest time moved on by this many nanoseconds.
+    /// Reading or input: guest time advanced by this many nanoseconds.
     Clock {
         /// Nanoseconds since the last `Clock` entry.
         advance_ns: u64,
@@ -112,29 +117,29 @@ pub enum Entry<'a> {
         /// Unix time in nanoseconds.
         unix_ns: u64,
     },
-    /// Reading: bytes of entropy handed to the guest.
+    /// Reading: entropy given to the guest.
     Entropy(&'a [u8]),
-    /// Input: a frame received for the VM's NIC, put into its receive queue here.
+    /// Input: a frame received for the VM's NIC, placed in its receive queue at this position.
     Frame(&'a [u8]),
     /// Input: bytes typed at the serial console.
     Console(&'a [u8]),
     /// The interrupt injected at this position.
     Interrupt {
-        /// Vector given to the vCPU.
+        /// Vector injected into the vCPU.
         vector: u8,
     },
-    /// Output the VM made while the last exit was handled; replay must make the same.
+    /// Output that the VM made while the last exit was handled. A replay must make the same.
     Output {
-        /// Bytes of the frame.
+        /// Length of the frame in bytes.
         length: u32,
         /// xxh3-64 of the frame.
         digest: u64,
     },
-    /// Position: the recording ends here, at this state.
+    /// Position: the recording ends here, in this state.
     End {
-        /// Natural exits in the whole log.
+        /// Number of natural exits in the whole log.
         natural_exits: u64,
-        /// Interrupts in the whole log.
+        /// Number of interrupts in the whole log.
         interrupts: u64,
         /// xxh3-64 of all guest memory.
         memory_digest: u64,

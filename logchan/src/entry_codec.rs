@@ -1,4 +1,4 @@
-//! An [`Entry`] as bytes, both directions.
+//! Encoding and decoding of an [`Entry`].
 //!
 //! ```text
 //! entry = kind u8 | body length LEB128 | body
@@ -6,10 +6,10 @@
 //!
 //! | kind | body |
 //! |---|---|
-//! | exit | flags u8 (bit 0: registers present), digest u64, then if present: changed LEB128, for each set bit from the lowest up: old ^ new, LEB128, not 0 |
+//! | exit | flags u8 (bit 0: registers present), digest u64, then if present: changed LEB128, and for each set bit from the lowest up: old ^ new, LEB128, not 0 |
 //! | user-window | flags u8 (no bit has a meaning), digest u64 |
-//! | checkpoint-begin | flags u8 (bit 0: full, bit 1: vcpu is changes, bit 2: devices is changes), pages LEB128, vcpu length LEB128, vcpu, devices length LEB128, devices |
-//! | page | number LEB128, form u8 (1: all zero, 2: raw, 3: changed), then if raw: 4096 bytes; if changed: changes |
+//! | checkpoint-begin | flags u8 (bit 0: full, bit 1: vcpu is a delta, bit 2: devices is a delta), pages LEB128, vcpu length LEB128, vcpu, devices length LEB128, devices |
+//! | page | number LEB128, form u8 (1: all zero, 2: raw, 3: delta), then if raw: 4096 bytes; if delta: a [page delta](crate::page_delta) |
 //! | checkpoint-end | digest u64 |
 //! | clock | advance_ns LEB128 |
 //! | wall-clock | unix_ns LEB128 |
@@ -18,11 +18,11 @@
 //! | output | length LEB128, digest u64 |
 //! | end | natural_exits LEB128, interrupts LEB128, memory_digest u64, state_digest u64 |
 //!
-//! Digests are little-endian and of fixed width. LEB128 numbers must be in their shortest form, a
-//! body must be consumed to its last byte and bits without a meaning must be zero: an entry has one
-//! encoding, and bytes that decode encode to the same bytes again.
+//! Digests are little-endian and of fixed width. LEB128 numbers must be in their shortest form, a body
+//! must be consumed to its last byte, and bits without a meaning must be zero. So every entry has
+//! exactly one encoding, and bytes that decode encode to the same bytes again.
 //!
-//! Everything here that changes moves [`crate::log_header::LOG_VERSION`].
+//! Any change of this format moves [`crate::log_header::LOG_VERSION`].
 
 use alloc::vec::Vec;
 
@@ -39,21 +39,21 @@ use crate::wire::{ByteCount, Put, Reader, bounded, leb128_length};
 
 const EXIT_REGISTERS: u8 = 1 << 0;
 const CHECKPOINT_FULL: u8 = 1 << 0;
-const CHECKPOINT_VCPU_CHANGES: u8 = 1 << 1;
-const CHECKPOINT_DEVICES_CHANGES: u8 = 1 << 2;
+const CHECKPOINT_VCPU_DELTA: u8 = 1 << 1;
+const CHECKPOINT_DEVICES_DELTA: u8 = 1 << 2;
 const PAGE_ZERO: u8 = 1;
 const PAGE_RAW: u8 = 2;
-const PAGE_CHANGED: u8 = 3;
+const PAGE_DELTA: u8 = 3;
 
 /// Appends `entry` to `out`. Allocates nothing while `out` has [`encoded_length`] bytes to spare.
 ///
 /// # Panics
 ///
-/// When [`check`] refuses the entry: whoever makes entries keeps within the limits.
+/// When [`check`] refuses the entry. The code that makes entries must keep within the limits.
 pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     let kind = EntryKind::of(entry);
     if let Err(error) = check(entry) {
-        panic!("an entry out of its limits: {kind}: {error}");
+        panic!("an entry outside of its limits: {kind}: {error}");
     }
     let length = body_length(entry);
     assert!(length <= ENTRY_BODY_MAX, "{kind}: a body of {length} bytes");
@@ -62,19 +62,19 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     put_body(entry, out);
 }
 
-/// Bytes that [`encode`] appends for `entry`.
+/// Returns the number of bytes that [`encode`] appends for `entry`.
 pub fn encoded_length(entry: &Entry<'_>) -> usize {
     let length = body_length(entry);
     1 + leb128_length(length as u64) + length
 }
 
-/// Reads one entry off the front of `bytes`: the entry, which borrows from `bytes`, and how many
-/// bytes it took.
+/// Decodes one entry at the front of `bytes`. Returns the entry, which borrows from `bytes`, and its
+/// length in bytes.
 ///
 /// # Errors
 ///
-/// [`DecodeError::Truncated`] when `bytes` is a proper prefix of an entry, as far as can be seen;
-/// another [`DecodeError`] when no bytes that follow could make it one.
+/// [`DecodeError::Truncated`] when `bytes` is a proper prefix of an entry, as far as can be seen.
+/// Another [`DecodeError`] when no bytes that follow could make it an entry.
 pub fn decode(bytes: &[u8]) -> Result<(Entry<'_>, usize), DecodeError> {
     let (&number, rest) = bytes.split_first().ok_or(DecodeError::Truncated)?;
     if number == 0 {
@@ -96,11 +96,11 @@ pub fn decode(bytes: &[u8]) -> Result<(Entry<'_>, usize), DecodeError> {
     Ok((entry, bytes.len() - reader.rest().len()))
 }
 
-/// Whether every field of `entry` is within [`crate::limits`]: what [`encode`] requires.
+/// Checks that every field of `entry` is within [`crate::limits`], as [`encode`] requires.
 ///
 /// # Errors
 ///
-/// The first field that is not.
+/// The first field that is out of its limits.
 pub fn check(entry: &Entry<'_>) -> Result<(), FieldError> {
     match *entry {
         Entry::Exit { digest: _, registers } => registers.as_ref().map_or(Ok(()), check_registers),
@@ -173,8 +173,8 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
                 StateBytes::Delta(_) => flag,
             };
             let full = if full { CHECKPOINT_FULL } else { 0 };
-            let vcpu_flag = flag(vcpu, CHECKPOINT_VCPU_CHANGES);
-            out.put(&[full | vcpu_flag | flag(devices, CHECKPOINT_DEVICES_CHANGES)]);
+            let vcpu_flag = flag(vcpu, CHECKPOINT_VCPU_DELTA);
+            out.put(&[full | vcpu_flag | flag(devices, CHECKPOINT_DEVICES_DELTA)]);
             out.put_leb128(u64::from(pages));
             for state in [vcpu.bytes(), devices.bytes()] {
                 out.put_leb128(state.len() as u64);
@@ -190,7 +190,7 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
                     out.put(raw);
                 }
                 PageBytes::Delta(delta) => {
-                    out.put(&[PAGE_CHANGED]);
+                    out.put(&[PAGE_DELTA]);
                     out.put(delta.bytes());
                 }
             }
@@ -228,32 +228,31 @@ fn read_body(kind: EntryKind, body: &[u8]) -> Result<Entry<'_>, FieldError> {
             Entry::UserWindow { digest: reader.u64("digest")? }
         }
         EntryKind::CheckpointBegin => {
-            const KNOWN: u8 =
-                CHECKPOINT_FULL | CHECKPOINT_VCPU_CHANGES | CHECKPOINT_DEVICES_CHANGES;
+            const KNOWN: u8 = CHECKPOINT_FULL | CHECKPOINT_VCPU_DELTA | CHECKPOINT_DEVICES_DELTA;
             let flags = read_flags(&mut reader, KNOWN)?;
             let pages = reader.leb128_u32("pages")?;
             let mut state = |field, flag| {
                 let bytes = read_sized(&mut reader, field)?;
                 Ok(match flags & flag {
                     0 => StateBytes::Whole(bytes),
-                    _changes => StateBytes::Delta(PageDelta::new(bytes)?),
+                    _delta => StateBytes::Delta(PageDelta::new(bytes)?),
                 })
             };
             Entry::CheckpointBegin {
                 full: flags & CHECKPOINT_FULL != 0,
                 pages,
-                vcpu: state("vcpu", CHECKPOINT_VCPU_CHANGES)?,
-                devices: state("devices", CHECKPOINT_DEVICES_CHANGES)?,
+                vcpu: state("vcpu", CHECKPOINT_VCPU_DELTA)?,
+                devices: state("devices", CHECKPOINT_DEVICES_DELTA)?,
             }
         }
         EntryKind::Page => {
             let number = reader.leb128_u64("number")?;
             let form = reader.u8("form")?;
-            bounded("form", u64::from(form), u64::from(PAGE_ZERO), u64::from(PAGE_CHANGED))?;
+            bounded("form", u64::from(form), u64::from(PAGE_ZERO), u64::from(PAGE_DELTA))?;
             let bytes = match form {
                 PAGE_ZERO => PageBytes::Zero,
                 PAGE_RAW => PageBytes::Raw(reader.take_rest()),
-                _changed => PageBytes::Delta(PageDelta::new(reader.take_rest())?),
+                _delta => PageBytes::Delta(PageDelta::new(reader.take_rest())?),
             };
             Entry::Page { number, bytes }
         }
@@ -288,7 +287,7 @@ fn put_registers(delta: &RegisterDelta, out: &mut impl Put) {
     }
 }
 
-/// Bits beyond the last register have no value here; [`check`] refuses them afterwards.
+/// Does not read values for bits beyond the last register. [`check`] refuses such bits afterwards.
 fn read_registers(reader: &mut Reader<'_>) -> Result<RegisterDelta, FieldError> {
     let mut delta = RegisterDelta { changed: reader.leb128_u32("changed")?, xor: [0; REGISTERS] };
     for (index, xor) in delta.xor.iter_mut().enumerate() {

@@ -1,14 +1,14 @@
-//! [`EntryKind`]: an entry without its contents.
+//! [`EntryKind`]: the kind of an entry, without its contents.
 
 use core::fmt;
 
 use crate::entry::Entry;
 
-/// What kind of entry it is. The discriminant is the kind's number in files and on the wire.
+/// The kind of an entry. The discriminant is the kind's number in files and on the wire.
 ///
-/// Rule: a number once given is never given again and never changed. A new kind takes the next
-/// number; a kind no longer written keeps its number and its name, so that old logs stay readable.
-/// Number 0 is no kind: a stretch of zeros is not a log.
+/// Rule: a number, once assigned, is never changed or reused. A new kind takes the next number. A kind
+/// that is no longer written keeps its number and its name, so that old logs stay readable. Number 0 is
+/// invalid, so a run of zero bytes is not a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum EntryKind {
@@ -58,26 +58,26 @@ impl EntryKind {
         Self::End,
     ];
 
-    /// Characters of the longest [`name`](Self::name): the width of a column of names.
+    /// Length of the longest [`name`](Self::name): the width of a column of names.
     pub const NAME_WIDTH: usize = "checkpoint-begin".len();
 
-    /// The kind's number in files and on the wire.
+    /// Returns the kind's number in files and on the wire.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The kind with this number, if there is one.
+    /// Returns the kind with this number, if there is one.
     pub fn from_number(number: u8) -> Option<Self> {
         let index = usize::from(number).checked_sub(1)?;
         Self::ALL.get(index).copied()
     }
 
-    /// The kind's place in [`ALL`](Self::ALL), for tables by kind.
+    /// Returns the kind's index in [`ALL`](Self::ALL), for tables by kind.
     pub const fn index(self) -> usize {
         self.number() as usize - 1
     }
 
-    /// Its name where people read it, and in `--kind` options.
+    /// Returns the kind's name in output for people and in `--kind` options.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Exit => "exit",
@@ -96,7 +96,7 @@ impl EntryKind {
         }
     }
 
-    /// The kind of `entry`.
+    /// Returns the kind of `entry`.
     pub const fn of(entry: &Entry<'_>) -> Self {
         match entry {
             Entry::Exit { .. } => Self::Exit,
@@ -116,7 +116,7 @@ impl EntryKind {
     }
 }
 
-// The table is ordered by number, without a gap, and the column is as wide as its widest name.
+// The table is ordered by number without gaps, and the column is as wide as the longest name.
 const _: () = {
     let mut index = 0;
     let mut widest = 0;

@@ -1,4 +1,4 @@
-//! Entries and bytes by kind: where a log's size comes from.
+//! Number and bytes of entries by kind: what a log's size is made of.
 
 use core::fmt;
 
@@ -6,12 +6,12 @@ use crate::entry::Entry;
 use crate::entry_codec;
 use crate::entry_kind::EntryKind;
 
-/// How many entries, and how many bytes they take encoded.
+/// Number of entries, and the bytes that they take encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EntryStats {
     /// Number of entries.
     pub count: u64,
-    /// Their bytes: kind, body length and body.
+    /// Encoded bytes of these entries: kind, body length and body.
     pub bytes: u64,
 }
 
@@ -22,7 +22,7 @@ impl EntryStats {
     }
 }
 
-/// [`EntryStats`] of every kind. Displays as a table of the kinds that occur, with a line of sums:
+/// [`EntryStats`] of every kind. Displays as a table of the kinds that occur, with a total:
 ///
 /// ```text
 /// kind                    count          bytes   share
@@ -34,23 +34,23 @@ pub struct EntryStatsTable {
 }
 
 impl EntryStatsTable {
-    /// Counts `entry`.
+    /// Adds `entry` to the counters of its kind.
     pub fn record(&mut self, entry: &Entry<'_>) {
         let bytes = entry_codec::encoded_length(entry) as u64;
         self.by_kind[EntryKind::of(entry).index()].add(EntryStats { count: 1, bytes });
     }
 
-    /// The numbers of one kind.
+    /// Returns the counters of one kind.
     pub fn get(&self, kind: EntryKind) -> EntryStats {
         self.by_kind[kind.index()]
     }
 
-    /// Every kind with its numbers, by kind number.
+    /// Iterates over all kinds in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (EntryKind, EntryStats)> {
         EntryKind::ALL.into_iter().zip(self.by_kind)
     }
 
-    /// The sums over all kinds.
+    /// Returns the sum over all kinds.
     pub fn total(&self) -> EntryStats {
         let mut total = EntryStats::default();
         for stats in self.by_kind {

@@ -1,12 +1,12 @@
-//! What can be wrong with bytes that claim to be a log, or with the order of its entries.
+//! Errors in bytes that should be a log or a frame, and in the order of log entries.
 //!
-//! The caller decides what each means: a torn block at the end of a file is a recorder that was
-//! killed; the same bytes in a frame from a peer are a reason to count and drop it.
+//! The caller decides what an error means. A torn block at the end of a file comes from a recorder that
+//! was killed; the same bytes in a frame from a peer are counted and dropped.
 
 use crate::entry_kind::EntryKind;
 use crate::frame::FrameKind;
 
-/// What is wrong with one field of an entry's body or of a header. `field` is its name as in
+/// What is wrong with one field of an entry's body or of a header. `field` is the name of the field in
 /// [`crate::entry::Entry`] or [`crate::log_header::LogHeader`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
@@ -16,57 +16,57 @@ pub enum FieldError {
         /// The field.
         field: &'static str,
     },
-    /// The last field ends before the bytes do.
+    /// Bytes follow the last field.
     #[error("{count} bytes follow the last field")]
     Trailing {
-        /// Bytes left over.
+        /// Number of bytes left over.
         count: usize,
     },
-    /// A LEB128 number with needless zero groups.
+    /// A LEB128 number with superfluous zero groups.
     #[error("`{field}` is not in its shortest form")]
     NotShortest {
         /// The field.
         field: &'static str,
     },
-    /// A LEB128 number of more bits than its type has.
+    /// A LEB128 number with more bits than its type has.
     #[error("`{field}` does not fit {bits} bits")]
     TooWide {
         /// The field.
         field: &'static str,
-        /// Bits of its type.
+        /// Bits of the field's type.
         bits: u32,
     },
-    /// A number, or the length of a byte string, outside of its bounds.
+    /// A number, or the length of a byte string, outside of its limits.
     #[error("`{field}` is {value}, not in {min}..={max}")]
     OutOfBounds {
         /// The field.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         value: u64,
-        /// The least it may be.
+        /// Smallest value allowed.
         min: u64,
-        /// The most it may be.
+        /// Largest value allowed.
         max: u64,
     },
-    /// Memory that is not a whole number of pages.
+    /// A memory size that is not a whole number of pages.
     #[error("`{field}` is {value}, not a multiple of {unit}")]
     NotAMultiple {
         /// The field.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         value: u64,
-        /// What it must be a multiple of.
+        /// The unit that it must be a multiple of.
         unit: u64,
     },
-    /// Bits without a meaning are set.
+    /// Bits that have no meaning are set.
     #[error("`{field}` has unknown bits {bits:#x}")]
     UnknownBits {
         /// The field.
         field: &'static str,
-        /// The bits without a meaning.
+        /// The unknown bits.
         bits: u32,
     },
-    /// A name that is not UTF-8, or has control characters (it is printed to terminals).
+    /// A name that is not UTF-8 or has control characters. Names are printed to terminals.
     #[error("`{field}` is not printable UTF-8")]
     NotText {
         /// The field.
@@ -77,16 +77,16 @@ pub enum FieldError {
 /// Why bytes are not an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The bytes end before the entry does; with more of them it may be one.
+    /// The bytes end before the entry does. With more bytes it may be an entry.
     #[error("the bytes end before the entry does")]
     Truncated,
-    /// Kind 0, which no entry has: the bytes were never written.
+    /// Kind 0, which is invalid. The bytes were probably never written.
     #[error("entry kind 0")]
     InvalidKind,
     /// A kind that this build does not know.
     #[error("unknown entry kind {0}")]
     UnknownKind(u8),
-    /// The length of the body is no number, or too large.
+    /// The length of the body is malformed or too large.
     #[error("{kind}: {error}")]
     Length {
         /// The entry's kind.
@@ -94,7 +94,7 @@ pub enum DecodeError {
         /// What is wrong with the length.
         error: FieldError,
     },
-    /// The body is not one of this kind.
+    /// The body is not a valid body of this kind.
     #[error("{kind}: {error}")]
     Body {
         /// The entry's kind.
@@ -107,10 +107,10 @@ pub enum DecodeError {
 /// Why bytes are not the header of a log of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// Something else, not a log.
+    /// The bytes do not begin with the magic of a log.
     #[error("not a log: the file does not begin with USTDYLOG")]
     NotALog,
-    /// A log, but of another format.
+    /// A log of another format version.
     #[error("log format version {found}, this build reads version {expected}")]
     OtherVersion {
         /// The log's version.
@@ -118,12 +118,12 @@ pub enum HeaderError {
         /// [`crate::log_header::LOG_VERSION`].
         expected: u16,
     },
-    /// The file ends inside its header.
+    /// The file ends inside the header.
     #[error("the log header is cut off: {have} of at least {need} bytes")]
     Truncated {
-        /// Bytes there are.
+        /// Bytes available.
         have: usize,
-        /// Bytes there must be at least.
+        /// Bytes needed, at least.
         need: usize,
     },
     /// The CRC does not match.
@@ -134,7 +134,7 @@ pub enum HeaderError {
         /// The CRC of the header's bytes.
         computed: u32,
     },
-    /// A field is outside of its bounds.
+    /// A field is outside of its limits.
     #[error("log header: {0}")]
     Field(FieldError),
 }
@@ -142,21 +142,21 @@ pub enum HeaderError {
 /// Why bytes are not the next block of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// The bytes end inside the block: what a killed recorder leaves at the end of its file.
+    /// The bytes end inside the block, as a killed recorder leaves the end of its file.
     #[error("torn block: {have} of at least {need} bytes")]
     Torn {
-        /// Bytes there are.
+        /// Bytes available.
         have: usize,
-        /// Bytes there must be at least.
+        /// Bytes needed, at least.
         need: usize,
     },
-    /// No block begins here.
+    /// The bytes do not begin with the block marker.
     #[error("corrupt block: it begins with {found:08x}, not with the block marker")]
     Marker {
-        /// What stands in the marker's place.
+        /// The four bytes in the marker's place.
         found: u32,
     },
-    /// A payload length that no block has.
+    /// A payload length outside of its limits.
     #[error("corrupt block: {0}")]
     Length(FieldError),
     /// The CRC does not match.
@@ -167,72 +167,72 @@ pub enum BlockError {
         /// The CRC of the block's bytes.
         computed: u32,
     },
-    /// A whole block, but not the next one: blocks are missing, doubled or exchanged.
-    #[error("block {found} stands where block {expected} belongs")]
+    /// A whole block, but not the next one: blocks are missing, duplicated or swapped.
+    #[error("found block {found} where block {expected} was expected")]
     Sequence {
-        /// Its sequence number.
+        /// The block's sequence number.
         found: u64,
-        /// The number of the next block.
+        /// The sequence number expected.
         expected: u64,
     },
 }
 
-/// Why an entry may not follow those before it. See [`crate::sequence`] for what may.
+/// Why an entry must not follow those before it. [`crate::sequence`] has the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SequenceError {
-    /// The first entry is not the beginning of a full checkpoint.
+    /// The first entry does not begin a full checkpoint.
     #[error("the log begins with {found}, not with a full checkpoint")]
     NoFullCheckpoint {
         /// The first entry's kind.
         found: EntryKind,
     },
-    /// The entry does not belong into a checkpoint.
-    #[error("{found} inside a checkpoint with {pages_left} pages to come")]
+    /// The entry is not allowed inside a checkpoint.
+    #[error("{found} inside a checkpoint with {pages_left} pages left")]
     InsideCheckpoint {
         /// The entry's kind.
         found: EntryKind,
-        /// `Page` entries still to come.
+        /// `Page` entries still missing.
         pages_left: u32,
     },
-    /// The entry belongs into a checkpoint, and none is under way.
+    /// The entry is allowed only inside a checkpoint, and none was begun.
     #[error("{found} outside of a checkpoint")]
     OutsideCheckpoint {
         /// The entry's kind.
         found: EntryKind,
     },
-    /// More pages than the checkpoint announced.
+    /// The checkpoint has more pages than it announced.
     #[error("page {number:#x} after the checkpoint's last page")]
     SurplusPage {
-        /// Its page number.
+        /// The page's number.
         number: u64,
     },
     /// The checkpoint ends before its last page.
-    #[error("the checkpoint ends with {pages_left} pages to come")]
+    #[error("the checkpoint ends with {pages_left} pages left")]
     MissingPages {
-        /// `Page` entries that are missing.
+        /// `Page` entries still missing.
         pages_left: u32,
     },
-    /// A checkpoint's page numbers do not increase.
+    /// The page numbers of a checkpoint do not increase.
     #[error("page {number:#x} after page {previous:#x}")]
     PageOrder {
-        /// The page before.
+        /// Number of the page before.
         previous: u64,
-        /// This page.
+        /// Number of this page.
         number: u64,
     },
-    /// The interrupt is the last thing at a position; only a position may follow.
+    /// The interrupt is the last entry at a position. Only a position may follow it.
     #[error("{found} after the interrupt of the same position")]
     AfterInterrupt {
         /// The entry's kind.
         found: EntryKind,
     },
-    /// The recording had ended.
+    /// An entry follows `End`.
     #[error("{found} after the end")]
     AfterEnd {
         /// The entry's kind.
         found: EntryKind,
     },
-    /// `End` states another number than the log has.
+    /// `End` states another count than the log has.
     #[error("the end states {stated} {what}, the log has {counted}")]
     Count {
         /// What is counted.
@@ -244,46 +244,46 @@ pub enum SequenceError {
     },
 }
 
-/// Why bytes are not a frame of a channel, or not one that its peer can have sent.
+/// Why bytes are not a frame of a channel, or not one that the peer can have sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Something else on the same wire.
+    /// The bytes do not begin with the magic of a frame.
     #[error("not a frame of a channel: it does not begin with UCHN")]
     NotAFrame,
-    /// A frame of another format.
+    /// A frame of another format version.
     #[error("frame format version {0}")]
     OtherVersion(u8),
     /// The bytes end before the frame does.
     #[error("the bytes end before the frame does")]
     Truncated,
-    /// A kind that no frame has.
+    /// An unknown frame kind.
     #[error("unknown frame kind {0}")]
     UnknownKind(u8),
-    /// A role that no end has.
+    /// An unknown role.
     #[error("unknown role {0}")]
     UnknownRole(u8),
-    /// Flags without a meaning are set.
+    /// Flags that have no meaning are set.
     #[error("unknown flags {0:#x}")]
     UnknownFlags(u8),
-    /// A payload where the kind has none, or none where it has one.
-    #[error("{0:?} with the payload of another kind")]
+    /// A payload in a frame whose kind has none, or none in a frame whose kind has one.
+    #[error("the payload does not match frame kind {0:?}")]
     PayloadOfKind(FrameKind),
-    /// Frame number 0.
-    #[error("a frame without a number")]
+    /// Frame number 0, which is invalid.
+    #[error("frame number 0")]
     NoNumber,
-    /// A position at the end of all numbers.
-    #[error("a position that overflows")]
+    /// A position or a frame number at the end of its range.
+    #[error("a position or frame number that overflows")]
     Overflow,
-    /// Acknowledges what was never sent.
-    #[error("acknowledges what was never sent")]
+    /// The frame acknowledges frames or bytes that were never sent.
+    #[error("acknowledges frames or bytes that were never sent")]
     AckOfUnsent,
 }
 
 impl FrameError {
-    /// The number of [`index`](Self::index)es.
+    /// Number of values of [`index`](Self::index).
     pub const COUNT: usize = 10;
 
-    /// The error's place in a table of counters.
+    /// Returns the error's index in a table of counters.
     pub const fn index(self) -> usize {
         match self {
             Self::NotAFrame => 0,

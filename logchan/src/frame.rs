@@ -1,23 +1,22 @@
-//! One frame of a channel as bytes, both directions. What an Ethernet frame carries behind its
-//! EtherType is this, sealed ([`crate::seal`]): the seal vouches for every bit of it, there is no
-//! second check here.
+//! Encoding and decoding of one frame of a channel. [Sealed](crate::seal), it is the payload of an
+//! Ethernet frame. The seal covers every bit of it, so the frame has no checksum of its own.
 //!
 //! ```text
 //!   0  magic "UCHN"          4
 //!   4  version               1   FRAME_VERSION
-//!   5  kind                  1   FrameKind; 0 is none
-//!   6  role of the sender    1   Role; 0 is none
+//!   5  kind                  1   FrameKind; 0 is invalid
+//!   6  role of the sender    1   Role; 0 is invalid
 //!   7  flags                 1   bit 0: acknowledge at once; the others are zero
-//!   8  payload length        2   NICs pad short frames, so the length of a frame tells nothing
+//!   8  payload length        2   explicit, because NICs pad short frames
 //!  10  VM                    8
 //!  18  session               8
 //!  26  term                  8
 //!  34  frame number          8   1, 2, 3, ...
-//!  42  newest frame heard    8   0: none yet
-//!  50  frames before it      8   bit i: frame (newest - 1 - i) arrived and was kept
-//!  58  held for              4   ns from the newest frame's arrival to this frame, saturated
-//!  62  latency received      8   bytes of the peer's latency lane that are here without a gap
-//!  70  latency window        4   bytes beyond those that it may send
+//!  42  newest frame received 8   0: none yet
+//!  50  frames before it      8   bit i: frame (newest - 1 - i) was received and kept
+//!  58  acknowledgement delay 4   ns from the newest frame's arrival to this frame, saturated
+//!  62  latency received      8   bytes of the peer's latency lane received without a gap
+//!  70  latency window        4   bytes that the peer may send beyond those
 //!  74  bulk received         8
 //!  82  bulk window           4
 //!  86  executed              8   how far the sender has executed, in units of its caller's choice
@@ -25,14 +24,14 @@
 //! 102  payload
 //! ```
 //!
-//! Numbers are little-endian. The payload is a stretch of a lane: entries back to back, of which
-//! the first and the last may be there in part.
+//! Numbers are little-endian. The payload is a part of a lane: entries back to back, of which the first
+//! and the last may be incomplete.
 //!
-//! There is no time stamp on purpose: when a frame was sent, its sender remembers. The lease hangs
-//! on that time, and what a lease hangs on is not taken from the peer.
+//! There is deliberately no time stamp. The sender of a frame remembers when it sent it. The lease
+//! depends on that time, and what the lease depends on is not taken from the peer.
 //!
-//! Rule: what changes a byte of this changes [`FRAME_VERSION`]. Both ends run the same version; an
-//! end that hears another one counts it and says nothing.
+//! Rule: any change of this format moves [`FRAME_VERSION`]. Both ends run the same version; frames of
+//! another version are counted and not answered.
 
 use crate::error::{FieldError, FrameError};
 use crate::ids::{FrameNumber, Lane, Role, SessionId, Term, VmId};
@@ -42,24 +41,24 @@ use crate::wire::Reader;
 /// The first four bytes of every frame.
 pub const FRAME_MAGIC: [u8; 4] = *b"UCHN";
 
-/// The version of the format.
+/// Version of the frame format.
 pub const FRAME_VERSION: u8 = 1;
 
 const FLAG_ACK_NOW: u8 = 1 << 0;
 
-/// What a frame is for. The discriminant is its number on the wire.
+/// The kind of a frame. The discriminant is its number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// A stretch of the latency lane.
+    /// A part of the latency lane.
     Latency = 1,
-    /// A stretch of the bulk lane.
+    /// A part of the bulk lane.
     Bulk = 2,
-    /// Nothing but what every frame says: what arrived here. Not itself acknowledged.
+    /// The header only, with its acknowledgements. An `Ack` is not itself acknowledged.
     Ack = 3,
-    /// As `Ack`, and asks for one.
+    /// The same, but asks for an acknowledgement.
     Heartbeat = 4,
-    /// The sender stops in good order.
+    /// The sender leaves in good order.
     Bye = 5,
 }
 
@@ -67,22 +66,22 @@ impl FrameKind {
     /// Every kind, by number: kind `n` is at `n - 1`.
     pub const ALL: [Self; 5] = [Self::Latency, Self::Bulk, Self::Ack, Self::Heartbeat, Self::Bye];
 
-    /// The kind's number on the wire.
+    /// Returns the kind's number on the wire.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The kind with this number, if there is one.
+    /// Returns the kind with this number, if there is one.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
 
-    /// The kind's place in [`ALL`](Self::ALL), for tables by kind.
+    /// Returns the kind's index in [`ALL`](Self::ALL), for tables by kind.
     pub const fn index(self) -> usize {
         self.number() as usize - 1
     }
 
-    /// The lane whose bytes it carries.
+    /// Returns the lane whose bytes the kind carries.
     pub const fn lane(self) -> Option<Lane> {
         match self {
             Self::Latency => Some(Lane::Latency),
@@ -91,7 +90,7 @@ impl FrameKind {
         }
     }
 
-    /// The kind that carries bytes of `lane`.
+    /// Returns the kind that carries bytes of `lane`.
     pub const fn of_lane(lane: Lane) -> Self {
         match lane {
             Lane::Latency => Self::Latency,
@@ -99,7 +98,7 @@ impl FrameKind {
         }
     }
 
-    /// Whether its receiver owes an acknowledgement.
+    /// Returns whether the receiver must acknowledge the frame.
     pub const fn wants_ack(self) -> bool {
         match self {
             Self::Latency | Self::Bulk | Self::Heartbeat | Self::Bye => true,
@@ -108,19 +107,20 @@ impl FrameKind {
     }
 }
 
-/// Which frames of the peer arrived.
+/// Which frames of the peer were received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameAck {
-    /// The frame with the highest number.
+    /// The highest frame number received.
     pub newest: FrameNumber,
-    /// Bit `i`: the frame with number `newest - 1 - i`, too.
+    /// Bit `i`: frame `newest - 1 - i` was received, too.
     pub before: u64,
-    /// Nanoseconds from the newest frame's arrival to this acknowledgement; all ones means longer.
+    /// Acknowledgement delay: nanoseconds from the newest frame's arrival to this frame. `u32::MAX`
+    /// means at least that long.
     pub held_ns: u32,
 }
 
 impl FrameAck {
-    /// Whether it says of frame `number` that it arrived.
+    /// Returns whether frame `number` is reported as received.
     pub const fn covers(&self, number: FrameNumber) -> bool {
         if number.0 >= self.newest.0 {
             return number.0 == self.newest.0;
@@ -130,55 +130,56 @@ impl FrameAck {
     }
 }
 
-/// How much of one of the peer's lanes arrived.
+/// How much of one of the peer's lanes was received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneAck {
-    /// Bytes that are here, in order and without a gap.
+    /// Bytes received in order and without a gap.
     pub received: u64,
-    /// Bytes beyond those that the peer may send.
+    /// Bytes that the peer may send beyond those.
     pub window: u32,
 }
 
-/// The head of a frame.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What the frame is for.
+    /// Kind of the frame.
     pub kind: FrameKind,
-    /// Which end sent it.
+    /// Role of the sender.
     pub role: Role,
-    /// The sender waits for the acknowledgement.
+    /// The receiver must acknowledge at once, because the sender waits for it.
     pub ack_now: bool,
-    /// The VM it is about.
+    /// The VM that the channel serves.
     pub vm: VmId,
-    /// The session it belongs to.
+    /// The session that the frame belongs to.
     pub session: SessionId,
-    /// The term its sender is in.
+    /// The sender's term.
     pub term: Term,
-    /// Its own number.
+    /// Number of this frame.
     pub number: FrameNumber,
-    /// Which of the peer's frames arrived.
+    /// Which of the peer's frames were received.
     pub ack: FrameAck,
-    /// How much of the peer's lanes arrived, by [`Lane::index`].
+    /// How much of the peer's lanes was received, by [`Lane::index`].
     pub lanes: [LaneAck; Lane::ALL.len()],
     /// How far the sender has executed.
     pub executed: u64,
-    /// Where in its lane the payload begins.
+    /// Offset of the payload in its lane.
     pub offset: u64,
 }
 
 impl FrameHeader {
-    /// Writes the header in front of the payload that `frame` holds from [`FRAME_HEADER_BYTES`] on
-    /// to its end.
+    /// Encodes the header into the first [`FRAME_HEADER_BYTES`] bytes of `frame`. The payload is the
+    /// rest of `frame`.
     ///
     /// # Panics
     ///
-    /// When `frame` has no room for a header, is longer than a frame may be, or has a payload
-    /// where its kind has none.
+    /// When `frame` has no room for a header, is longer than [`CHANNEL_FRAME_BYTES_MAX`], or has a
+    /// payload although its kind has none, or none although its kind has one.
     pub fn encode(&self, frame: &mut [u8]) {
-        let length = frame.len().checked_sub(FRAME_HEADER_BYTES).expect("room for a header");
+        let length =
+            frame.len().checked_sub(FRAME_HEADER_BYTES).expect("a frame has room for its header");
         assert!(frame.len() <= CHANNEL_FRAME_BYTES_MAX, "a frame of {} bytes", frame.len());
         assert_eq!(self.kind.lane().is_some(), length > 0, "{:?} of {length} bytes", self.kind);
-        assert!(self.kind.lane().is_some() || self.offset == 0, "an offset of no payload");
+        assert!(self.kind.lane().is_some() || self.offset == 0, "an offset without a payload");
 
         let head = frame.first_chunk_mut().expect("checked above");
         let mut put = Fields { head, at: 0 };
@@ -202,11 +203,11 @@ impl FrameHeader {
         assert_eq!(put.at, FRAME_HEADER_BYTES);
     }
 
-    /// Reads a frame: its header and its payload. Bytes after the payload are padding.
+    /// Decodes a frame into its header and payload. Bytes behind the payload are padding.
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong with it.
+    /// The first thing that is wrong with the frame.
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), FrameError> {
         match bytes.first_chunk::<FRAME_HEADER_BYTES>() {
             Some(head) => Self::decode_head(head, bytes),
@@ -214,8 +215,8 @@ impl FrameHeader {
         }
     }
 
-    /// Reads a frame whose header is in `head`. Inlined for a whole header, whose length is known when
-    /// this is compiled, and for a part of one.
+    /// Decodes a frame whose header is in `head`. Inlined into both callers, because for a whole header
+    /// the length is known at compile time.
     #[inline(always)]
     fn decode_head<'b>(head: &[u8], bytes: &'b [u8]) -> Result<(Self, &'b [u8]), FrameError> {
         let mut reader = Reader::new(head);
@@ -246,9 +247,9 @@ impl FrameHeader {
             term: Term(reader.u64("term")?),
             number: FrameNumber(reader.u64("frame number")?),
             ack: FrameAck {
-                newest: FrameNumber(reader.u64("newest frame heard")?),
+                newest: FrameNumber(reader.u64("newest frame received")?),
                 before: reader.u64("frames before it")?,
-                held_ns: reader.u32("held for")?,
+                held_ns: reader.u32("acknowledgement delay")?,
             },
             lanes: [read_lane(&mut reader)?, read_lane(&mut reader)?],
             executed: reader.u64("executed")?,
@@ -258,7 +259,7 @@ impl FrameHeader {
         Ok((header, &frame[FRAME_HEADER_BYTES..]))
     }
 
-    /// What a frame can contradict within itself.
+    /// Checks the header's fields against each other.
     fn check(&self, length: usize) -> Result<(), FrameError> {
         let carries = self.kind.lane().is_some();
         if carries != (length > 0) || (!carries && self.offset != 0) {
@@ -266,7 +267,7 @@ impl FrameHeader {
         }
         let overflows = |start: u64, length: u64| start.checked_add(length).is_none();
         let lanes_overflow = self.lanes.iter().any(|l| overflows(l.received, l.window.into()));
-        // The last number is not used, so that there always is a next one.
+        // The last number is reserved, so that there always is a next one.
         if lanes_overflow || overflows(self.offset, length as u64) || self.number.0 == u64::MAX {
             return Err(FrameError::Overflow);
         }
@@ -278,7 +279,7 @@ impl FrameHeader {
 }
 
 impl From<FieldError> for FrameError {
-    /// A header has no field that can be wrong by itself, but all of them may be missing.
+    /// No single field of a header can be invalid here, but the bytes may end before any of them.
     fn from(_: FieldError) -> Self {
         Self::Truncated
     }
@@ -288,7 +289,8 @@ fn read_lane(reader: &mut Reader<'_>) -> Result<LaneAck, FieldError> {
     Ok(LaneAck { received: reader.u64("received")?, window: reader.u32("window")? })
 }
 
-/// Writes one field after the other. An array, and inlined: each place is known when this is compiled.
+/// Writes one field after the other. It works on an array and is inlined, so that each offset is known
+/// at compile time.
 struct Fields<'a> {
     head: &'a mut [u8; FRAME_HEADER_BYTES],
     at: usize,

@@ -1,39 +1,47 @@
-//! [`SecureLink`]: from a shared secret to a session, and from one session to the next.
+//! [`SecureLink`]: establishes sessions from a pre-shared key, and replaces their keys.
 //!
 //! ```text
 //!  initiator                              responder
 //!  start                                  (any state; a live session goes on)
-//!    |  -- Initiation(e, identity) -->      authentic? fits? -> answer, keep the new session pending
+//!    |  -- Initiation(e, identity) -->      authentic and compatible? -> answer; new session is pending
 //!    |  <-- Response(e, identity) ---
 //!  established                              |
-//!    |  -- Confirm, or any frame ---->      established: the pending session is the current one
+//!    |  -- Confirm, or any frame ---->      established: the pending session becomes the current one
 //! ```
 //!
 //! An initiation can be a recording, so it changes nothing but the list of pending sessions. A response
-//! answers the ephemeral key of our own attempt and the first frame of a pending session answers the one
-//! of our response, so both prove a living peer with the key.
+//! answers the ephemeral key of our own attempt, and the first frame of a pending session answers the
+//! ephemeral key of our response. So each of the two proves that a peer with the key is there now.
 //!
-//! - **Both may start.** Either end answers at any time. If both have attempts under way, the end with
-//!   the greater incarnation does not answer but repeats its own initiation, which the other answers.
-//! - **Loss.** Only the initiator has a timer: it repeats the same initiation. The responder answers a
-//!   repeated one with the same response. A lost confirmation is made good by the next frame.
-//! - **Restart.** An endpoint draws a random incarnation when it is made. A peer with a new incarnation
-//!   has forgotten everything: the session of the old one is dropped.
-//! - **Rekeying.** A new handshake with the same incarnation replaces the keys without a gap: what was
-//!   sealed with those before is still opened. A link begins one by itself when its keys have sealed
-//!   [`REKEY_AFTER_FRAMES`](crate::seal::REKEY_AFTER_FRAMES) frames and the peer is heard.
+//! - **Both may start.** Either end answers at any time. If both have attempts in progress, the end with
+//!   the greater incarnation does not answer but retransmits its own initiation, which the other end
+//!   answers.
+//! - **Loss.** Only the initiator has a timer: it retransmits the same initiation. The responder answers
+//!   a retransmitted initiation with the same response. If a confirmation is lost, the next frame takes
+//!   its place.
+//! - **Restart.** An endpoint draws a random incarnation when it is created. A peer with a new
+//!   incarnation has no memory of earlier sessions, so the session of the old incarnation is dropped.
+//! - **Rekeying.** A new handshake with the same incarnation replaces the keys without a gap: frames
+//!   sealed with the previous keys are still opened. A link starts such a handshake by itself when its
+//!   keys have sealed [`REKEY_AFTER_FRAMES`](crate::seal::REKEY_AFTER_FRAMES) frames and frames of the
+//!   peer arrive.
+//! - **No way back.** A pending session becomes current only if no other session did since it was
+//!   answered. A frame that was held back shows that the peer had its keys once, not that it still has
+//!   them. Such a frame is opened, but nothing is sealed with its keys. If the peer has become another
+//!   incarnation, the frame is not opened.
+//! - **One peer at a time.** While a channel is bound to a session ([`SecureLink::bind`]), a peer with
+//!   another incarnation gets no answer; it goes on asking. When the channel has ended, the link
+//!   [renews](SecureLink::renew) itself: it becomes another incarnation, too, and everything sealed
+//!   before is invalid.
+//! - **Cost of a flood.** The rate limit ([`ANSWER_BURST`], [`ANSWER_EACH`]) bounds the work for
+//!   authentic initiations, which may be recordings. Forged messages are counted but not rate-limited,
+//!   and their cost falls on the thread that owns the link. A forged initiation costs an allocation,
+//!   random bytes for an ephemeral key, and the BLAKE2s hashes up to the tag that fails. A forged
+//!   response to our own attempt also costs one operation on Curve25519.
 //!
-//! - **No way back.** A pending session is taken up only if none was since it was answered. A frame that
-//!   was held back shows that the peer had its keys, not that it still has them; so it is opened, and
-//!   nothing is sealed with them. Of a peer that has become another incarnation, nothing is opened.
-//! - **One peer at a time.** While something is built upon a session ([`SecureLink::bind`]), a peer with
-//!   another incarnation gets no answer; it goes on asking. When what was built is over, a link
-//!   [renews](SecureLink::renew) itself: it is another incarnation, too, and whatever was sealed before
-//!   is void.
-//!
-//! The order of use: [`handle_frame`](SecureLink::handle_frame) for each frame,
+//! The order of calls: [`handle_frame`](SecureLink::handle_frame) for each frame,
 //! [`handle_timeout`](SecureLink::handle_timeout), [`poll_event`](SecureLink::poll_event) until `None`
-//! before the frame's payload is used, [`poll_transmit`](SecureLink::poll_transmit) until `None`,
+//! and before the frame's payload is used, [`poll_transmit`](SecureLink::poll_transmit) until `None`,
 //! [`poll_timeout`](SecureLink::poll_timeout).
 
 mod identity;
@@ -54,33 +62,33 @@ use crate::time::Duration;
 use identity::IDENTITY_BYTES;
 use noise::MESSAGE_OVERHEAD_BYTES;
 
-/// Bytes of a handshake's message.
+/// Length of a handshake message in bytes.
 const MESSAGE_BYTES: usize = IDENTITY_BYTES + MESSAGE_OVERHEAD_BYTES;
 
-/// Bytes that [`SecureLink::poll_transmit`] writes at most.
+/// Length in bytes of the longest frame that [`SecureLink::poll_transmit`] writes.
 pub const HANDSHAKE_FRAME_BYTES: usize = SEAL_HEADER_BYTES + MESSAGE_BYTES;
 
-/// Time after which an initiation is first repeated: many round trips on any LAN, and short
-/// against the time that a VM needs to boot.
+/// Time after which an initiation is first retransmitted: many round trips on any LAN, and short against
+/// the time that a VM needs to boot.
 pub const RETRY_FIRST: Duration = Duration::from_millis(20);
 
-/// Time between repetitions in the end; it doubles up to here.
+/// Longest time between retransmissions. The time doubles up to this.
 pub const RETRY_MAX: Duration = Duration::from_millis(1000);
 
-/// Sessions that wait for their initiator's first frame. So many more than [`ANSWER_BURST`] that
-/// whoever plays back all the recordings that are answered does not displace a true one for 400 ms:
-/// a peer that is not heard for so long is dead anyway.
+/// Most sessions that wait for their initiator's first frame. It exceeds [`ANSWER_BURST`] by so much
+/// that an attacker who replays recorded initiations as fast as they are answered does not displace a
+/// genuine pending session for 400 ms. A peer that is silent for so long is declared dead anyway.
 pub const PENDING_MAX: usize = 16;
 
-/// Time that a session may be pending. Longer than an initiator's retry time, after which it asks
-/// again anyway.
+/// Longest time that a session may be pending. It is longer than an initiator's retransmission time,
+/// after which the initiator asks again anyway.
 pub const PENDING_MAX_TIME: Duration = Duration::from_millis(3000);
 
-/// Answers that may be given at once. Each costs two operations on Curve25519, some 100 us, and
-/// whoever has recorded initiations can ask for them.
+/// Most responses in one burst. Each costs two operations on Curve25519, some 100 us, and an attacker
+/// can cause them with recorded initiations.
 pub const ANSWER_BURST: u32 = 8;
 
-/// Time after which one more answer may be given: 2 parts in 1000 of a core at most.
+/// Time after which one more response may be given. This bounds responses to 2 parts in 1000 of a core.
 pub const ANSWER_EACH: Duration = Duration::from_millis(50);
 
 const _: () = assert!(RETRY_FIRST.as_nanos() < RETRY_MAX.as_nanos());

@@ -1,31 +1,33 @@
-//! What happened to the machine, as bytes, and the channel that takes those to the other host.
+//! The log of a VM, its encoding, and the logging channel that carries it to the other host.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`entry`] | what can happen to a machine: the log entries |
-//! | [`entry_kind`] | an entry's kind: its number on the wire and its name |
-//! | [`entry_codec`] | an entry as bytes, both directions |
-//! | [`changes`] | what changed in a page or in a state since it was told of |
-//! | [`sequence`] | which entries may follow which |
-//! | [`log_header`] | the head of a log file: what was recorded, where, and in which format |
-//! | [`log_block`] | the rest of a log file: blocks of entries, each with its CRC |
-//! | [`dump`] | an entry as one readable line |
-//! | [`entry_stats`] | entries and bytes by kind |
-//! | [`seal`] | frames that nobody else can read, change, invent or repeat |
-//! | [`handshake`] | from a shared secret to the keys of a session |
-//! | [`channel`] | both ends of the logging channel: the log, whole and in order, over a lossy link |
-//! | [`endpoint`] | handshake, seal and channel as one: what a host runs |
-//! | [`frame`] | one frame of the channel as bytes |
-//! | [`liveness`] | whether the peer lives, and how long the primary may speak |
-//! | [`stats`] | what a channel counted |
-//! | [`ids`], [`time`] | names and times |
-//! | [`limits`] | every bound, and how the bounds relate |
-//! | [`error`] | what can be wrong with bytes or with a sequence of entries |
+//! | [`entry`] | log entries |
+//! | [`entry_kind`] | the kind of an entry: its number on the wire and its name |
+//! | [`entry_codec`] | encoding and decoding of entries |
+//! | [`page_delta`] | page deltas: the bytes of a page or a state that changed since the log last carried it |
+//! | [`sequence`] | the grammar of a log: which entry may follow which |
+//! | [`log_header`] | the header of a log file: what was recorded, on which machine, in which format |
+//! | [`log_block`] | the body of a log file: blocks of entries, each with a CRC |
+//! | [`dump`] | an entry as one line of text |
+//! | [`entry_stats`] | number and bytes of entries by kind |
+//! | [`seal`] | authenticated encryption of frames, and replay protection |
+//! | [`handshake`] | from a pre-shared key to the keys of a session |
+//! | [`channel`] | both ends of the logging channel: reliable, ordered delivery over a link that loses frames |
+//! | [`endpoint`] | handshake, seal and channel combined: what a host runs |
+//! | [`frame`] | encoding and decoding of one frame of the channel |
+//! | [`liveness`] | the failure detector and the primary's lease |
+//! | [`stats`] | counters of a channel |
+//! | [`ids`], [`time`] | identifiers, times and durations |
+//! | [`limits`] | every limit, and const assertions on how the limits relate |
+//! | [`error`] | errors in received bytes and in the order of entries |
 //!
-//! The crate is pure: it opens no file or socket, reads no clock and draws no random number. Whoever
-//! calls it brings the bytes and takes them away. Two kinds of failure are kept apart: bytes that are wrong come back as an
-//! error of [`error`], whatever they are, and never panic; an entry that the caller built outside
-//! of [`limits`] is a bug of ours and panics, in release builds too.
+//! The crate is pure: it opens no file or socket, reads no clock and draws no random number. The caller
+//! passes bytes, times and randomness in, and takes bytes out.
+//!
+//! Two kinds of failure are kept apart. Bytes that are wrong, whatever they are, are reported as an
+//! error of [`error`] and never cause a panic. An entry that the caller built outside of [`limits`] is a
+//! bug of this program and panics, in release builds too.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;

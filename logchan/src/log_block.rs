@@ -8,13 +8,13 @@
 //! 20  payload               whole entries, back to back
 //! ```
 //!
-//! Numbers are little-endian. A recorder appends whole blocks; killed in the middle of one, it
-//! leaves a torn one, and everything before that is good. Damage elsewhere shows as a wrong marker,
-//! length, CRC or sequence number. One case stays open: a torn block's length cannot be verified,
-//! so damage that makes the length of one of the last blocks larger reads as torn, too.
+//! Numbers are little-endian. A recorder appends whole blocks. If it is killed while it writes one, that
+//! block is torn and everything before it is intact. Damage elsewhere shows as a wrong marker, length,
+//! CRC or sequence number. One case remains: the length of a torn block cannot be verified, so damage
+//! that enlarges the length of one of the last blocks also reads as torn.
 //!
-//! A log that was written to its end closes with an [`Entry::End`], so a reader that needs to know
-//! whether something is missing at the end need not trust the blocks for it.
+//! A complete log closes with an [`Entry::End`], so a reader that must know whether the end of a log is
+//! missing does not depend on the blocks for it.
 
 use alloc::vec::Vec;
 
@@ -31,16 +31,16 @@ const SEQUENCE_AT: usize = 4;
 const LENGTH_AT: usize = 12;
 const CRC_AT: usize = 16;
 
-/// Collects entries into blocks, in one buffer that it allocates once.
+/// Collects entries into blocks, in one buffer that is allocated once.
 ///
-/// State: *filling* (entries pushed are in the buffer) after [`push`](Self::push), *taken* (the
-/// buffer holds a finished block that was handed out) after [`take_block`](Self::take_block). The
-/// next push begins the next block.
+/// States: *filling* after [`push`](Self::push): the buffer holds the entries pushed so far. *Taken*
+/// after [`take_block`](Self::take_block): the buffer holds the finished block that was handed out, and
+/// the next push begins the next block.
 #[derive(Debug)]
 pub struct BlockWriter {
-    /// The header's space, then the payload.
+    /// Space for the header, then the payload.
     buffer: Vec<u8>,
-    /// Sequence number of the block that is filling, or of the next.
+    /// Sequence number of the current block, or of the next one if the last was taken.
     sequence: u64,
     taken: bool,
 }
@@ -52,19 +52,19 @@ impl Default for BlockWriter {
 }
 
 impl BlockWriter {
-    /// A writer whose first block has sequence number 0.
+    /// Returns a writer whose first block has sequence number 0.
     pub fn new() -> Self {
         let mut buffer = Vec::with_capacity(BLOCK_BYTES_MAX);
         buffer.resize(BLOCK_HEADER_BYTES, 0);
         Self { buffer, sequence: 0, taken: false }
     }
 
-    /// Adds an entry to the block that is filling.
+    /// Adds an entry to the current block.
     ///
     /// # Panics
     ///
-    /// When [`needs_flush`](Self::needs_flush) was true and the entry does not fit, or when the
-    /// entry is out of its limits.
+    /// When the entry is outside of its limits, or when it does not fit because the caller ignored
+    /// [`needs_flush`](Self::needs_flush).
     pub fn push(&mut self, entry: &Entry<'_>) {
         if self.taken {
             self.buffer.truncate(BLOCK_HEADER_BYTES);
@@ -74,23 +74,25 @@ impl BlockWriter {
         assert!(self.payload_length() <= BLOCK_PAYLOAD_MAX, "a block was filled beyond its bound");
     }
 
-    /// The largest entry might not fit any more: take the block before the next push.
+    /// Returns whether the block must be taken before the next push, because the largest entry might not
+    /// fit any more.
     pub fn needs_flush(&self) -> bool {
         !self.taken && self.payload_length() > BLOCK_PAYLOAD_MAX - ENTRY_BYTES_MAX
     }
 
-    /// Nothing was pushed since the last block was taken.
+    /// Returns whether nothing was pushed since the last block was taken.
     pub fn is_empty(&self) -> bool {
         self.taken || self.payload_length() == 0
     }
 
-    /// Sequence number that the next block to be taken will have: the number of blocks so far.
+    /// Returns the sequence number of the next block to be taken, which is the number of blocks taken so
+    /// far.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Finishes the block that is filling and hands out its bytes, header included, to be appended
-    /// to the file. Empty when nothing was pushed; no sequence number is used then.
+    /// Finishes the current block and returns its bytes, header included, for the caller to append to
+    /// the file. Returns an empty slice, and uses no sequence number, if nothing was pushed.
     pub fn take_block(&mut self) -> &[u8] {
         if self.is_empty() {
             return &[];
@@ -112,36 +114,37 @@ impl BlockWriter {
     }
 }
 
-/// One block, found whole: its CRC matches and it is the next in sequence.
+/// A block that was read whole: its CRC matches, and it is the next in sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block<'a> {
     /// Its sequence number.
     pub sequence: u64,
-    /// Its entries, back to back.
+    /// Entries of the block, back to back.
     pub payload: &'a [u8],
 }
 
 impl<'a> Block<'a> {
-    /// Bytes of the whole block, header included: where the next one begins.
+    /// Returns the length of the whole block in bytes, header included: the next block begins there.
     pub fn encoded_length(&self) -> usize {
         BLOCK_HEADER_BYTES + self.payload.len()
     }
 
-    /// Its entries, in order.
+    /// Iterates over the entries of the block in order.
     pub fn entries(&self) -> Entries<'a> {
         Entries { payload: self.payload, offset: 0, failed: false }
     }
 }
 
-/// Reads one block off the front of `bytes`; `Ok(None)` when there are none: the clean end.
+/// Reads one block at the front of `bytes`. Returns `Ok(None)` if `bytes` is empty, which is the clean
+/// end of a log.
 ///
-/// `bytes` must reach to the end of the file, or be [`BLOCK_BYTES_MAX`] long: anything less would
-/// make a whole block look torn.
+/// `bytes` must reach to the end of the file or be at least [`BLOCK_BYTES_MAX`] long. With less, a whole
+/// block could look torn.
 ///
 /// # Errors
 ///
-/// [`BlockError::Torn`] when `bytes` is a proper prefix of a block, as far as can be seen; another
-/// [`BlockError`] when the block is damaged, or not number `expected_sequence`.
+/// [`BlockError::Torn`] when `bytes` is a proper prefix of a block, as far as can be seen. Another
+/// [`BlockError`] when the block is damaged or is not number `expected_sequence`.
 pub fn next_block(bytes: &[u8], expected_sequence: u64) -> Result<Option<Block<'_>>, BlockError> {
     if bytes.is_empty() {
         return Ok(None);
@@ -163,7 +166,7 @@ pub fn next_block(bytes: &[u8], expected_sequence: u64) -> Result<Option<Block<'
     let length = length as usize;
     let payload = rest.get(..length).ok_or(torn(BLOCK_HEADER_BYTES + length))?;
 
-    // Before the sequence number is believed, and blamed.
+    // Check the CRC first: only then can a wrong sequence number be reported as such.
     let computed = block_crc(&header[SEQUENCE_AT..CRC_AT], payload);
     if stored != computed {
         return Err(BlockError::Crc { stored, computed });
@@ -174,7 +177,7 @@ pub fn next_block(bytes: &[u8], expected_sequence: u64) -> Result<Option<Block<'
     Ok(Some(Block { sequence, payload }))
 }
 
-/// Sequence, payload length and CRC.
+/// Reads sequence number, payload length and CRC.
 fn read_header(bytes: &[u8]) -> Result<(u64, u32, u32), FieldError> {
     let mut reader = Reader::new(bytes);
     Ok((reader.u64("sequence")?, reader.u32("payload length")?, reader.u32("CRC")?))
@@ -187,10 +190,11 @@ fn block_crc(numbers: &[u8], payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// The entries of a block's payload. After an error it is at its end.
+/// Iterator over the entries of a block's payload. It ends after the first error.
 ///
-/// A whole block's entries decode, so an error here means a writer that is not ours, or damage that
-/// the CRC missed. [`DecodeError::Truncated`] is one of them: a block holds whole entries.
+/// The entries of a block whose CRC matches should decode. An error here means that another program
+/// wrote the block, or that the CRC missed some damage. [`DecodeError::Truncated`] is such an error too,
+/// because a block holds whole entries only.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
     payload: &'a [u8],
@@ -199,7 +203,8 @@ pub struct Entries<'a> {
 }
 
 impl Entries<'_> {
-    /// Byte in the payload where the next entry begins; after an error, where the bad one does.
+    /// Returns the offset in the payload at which the next entry begins, or, after an error, at which
+    /// the bad entry begins.
     pub fn offset(&self) -> usize {
         self.offset
     }

@@ -1,4 +1,4 @@
-//! The head of a log file: what was recorded, on what machine, and in which format.
+//! The header of a log file: what was recorded, on which machine, and in which format.
 //!
 //! ```text
 //!  0  magic "USTDYLOG"          8
@@ -16,17 +16,17 @@
 //!     CRC32 of all the above    4
 //! ```
 //!
-//! Numbers are little-endian. Magic, version and header length keep their places in every version,
-//! so that any build can name the version of any log.
+//! Numbers are little-endian. Magic, version and header length keep their places in every version, so
+//! any build can report the version of any log.
 //!
 //! # When the version moves
 //!
-//! [`LOG_VERSION`] grows by one with every change after which a build of the version before would
-//! refuse or misread a log, or this build one of the version before: a field added, removed or
-//! moved in this header or in a block's; an entry's body; an entry kind added; what a number counts
-//! or what a digest covers; a bound of [`crate::limits`]. The fixtures are then written anew, in the
-//! same change. What is inside the `vcpu` and `devices` bytes is not ours: `machine_schema` moves
-//! with those.
+//! [`LOG_VERSION`] grows by one with every change after which a build of the version before would refuse
+//! or misread a log, or this build a log of the version before. Such changes are: a field added, removed
+//! or moved in this header or in a block's; another layout of an entry's body; an entry kind added;
+//! another meaning of a counter or another coverage of a digest; another limit in [`crate::limits`]. The
+//! same change then also rewrites the fixtures. The contents of the `vcpu` and `devices` bytes do not
+//! belong to this crate: `machine_schema` moves with those.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -48,12 +48,12 @@ pub const LOG_VERSION: u16 = 3;
 const PREFIX_BYTES: usize = LOG_MAGIC.len() + 2 + 2;
 const CRC_BYTES: usize = 4;
 
-/// What stands at the head of a log.
+/// The fields of a log header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogHeader {
-    /// When the recording began, in seconds since 1970-01-01T00:00Z.
+    /// Time at which the recording began, in seconds since 1970-01-01T00:00Z.
     pub recorded_at_unix_s: u64,
-    /// Guest memory in bytes, whole pages.
+    /// Guest memory in bytes, a whole number of pages.
     pub memory_bytes: u64,
     /// Number of vCPUs.
     pub vcpus: u16,
@@ -65,19 +65,19 @@ pub struct LogHeader {
     pub guest_digest: u64,
     /// xxh3-64 of the CPU model, as the vCPU sees it.
     pub cpu_digest: u64,
-    /// Name of the guest image, for people. At most 255 bytes, without control characters.
+    /// Name of the guest image, for display. At most 255 bytes, no control characters.
     pub guest_name: String,
-    /// Name of the CPU model, for people. As `guest_name`.
+    /// Name of the CPU model, for display. Same limits as `guest_name`.
     pub cpu_name: String,
 }
 
 impl LogHeader {
-    /// Whether every field is within its bounds: what [`encode`](Self::encode) requires. The names
-    /// may come from a user; a recorder asks this first.
+    /// Checks that every field is within its limits, as [`encode`](Self::encode) requires. The names may
+    /// come from a user, so a recorder calls this first.
     ///
     /// # Errors
     ///
-    /// The first field that is not.
+    /// The first field that is out of its limits.
     pub fn check(&self) -> Result<(), FieldError> {
         let page = PAGE_BYTES as u64;
         bounded("memory_bytes", self.memory_bytes, page, MEMORY_BYTES_MAX)?;
@@ -100,7 +100,7 @@ impl LogHeader {
     /// When [`check`](Self::check) refuses it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         if let Err(error) = self.check() {
-            panic!("a log header out of its limits: {error}");
+            panic!("a log header outside of its limits: {error}");
         }
         let length = LOG_HEADER_BYTES_MIN + self.guest_name.len() + self.cpu_name.len();
         let start = out.len();
@@ -120,17 +120,18 @@ impl LogHeader {
         }
         let crc = crc32fast::hash(&out[start..]);
         out.extend_from_slice(&crc.to_le_bytes());
-        assert_eq!(out.len() - start, length, "the header's length is stated wrong");
+        assert_eq!(out.len() - start, length, "the header states a wrong length");
     }
 
-    /// Reads the header off the front of `bytes`: the header, and how many bytes it took.
-    /// [`LOG_HEADER_BYTES_MAX`] bytes of a file, or all it has, always suffice.
+    /// Decodes the header at the front of `bytes`. Returns the header and its length in bytes.
+    /// [`LOG_HEADER_BYTES_MAX`] bytes of a file, or the whole file if it is shorter, always suffice.
     ///
     /// # Errors
     ///
-    /// In this order: [`HeaderError::NotALog`], [`HeaderError::OtherVersion`],
-    /// [`HeaderError::Truncated`], [`HeaderError::Corrupt`], [`HeaderError::Field`]. Each of them is
-    /// certain only because those before it were ruled out.
+    /// The first that applies, in this order: [`HeaderError::NotALog`], [`HeaderError::OtherVersion`],
+    /// [`HeaderError::Truncated`], [`HeaderError::Corrupt`], [`HeaderError::Field`]. Each diagnosis is
+    /// certain only because those before it were ruled out. One `Field` error precedes `Corrupt`: with a
+    /// header length out of its limits, the CRC cannot be located.
     pub fn decode(bytes: &[u8]) -> Result<(Self, usize), HeaderError> {
         let shared = bytes.len().min(LOG_MAGIC.len());
         if bytes[..shared] != LOG_MAGIC[..shared] {
@@ -166,7 +167,7 @@ impl LogHeader {
 
 fn read_fields(bytes: &[u8]) -> Result<LogHeader, FieldError> {
     let mut reader = Reader::new(bytes);
-    // The order of the fields here is their order in the file.
+    // The fields are read in the order in which they are in the file.
     let header = LogHeader {
         recorded_at_unix_s: reader.u64("recorded_at_unix_s")?,
         memory_bytes: reader.u64("memory_bytes")?,

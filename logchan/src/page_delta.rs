@@ -1,25 +1,26 @@
-//! What changed in some bytes, as bytes: three levels of masks, and what the bytes are XORed with.
+//! [`PageDelta`]: the difference between two versions of a page or a state, as three levels of masks and
+//! the XOR of the bytes that changed (cf. QEMU's XBZRLE).
 //!
 //! ```text
-//! changes = piece*                       one for every PIECE_BYTES, or the rest, of what is changed
-//! piece   = lines u64    line*           bit i: of its 64 lines of 64 bytes, line i changes
-//! line    = words u8     word*           bit i: of its 8 words of 8 bytes, word i changes; not 0
-//! word    = bytes u8     xor*            bit i: byte i changes; not 0
-//! xor     = u8                           old ^ new; not 0
+//! delta = piece*                         one for every PIECE_BYTES, or the rest, of the bytes compared
+//! piece = lines u64    line*             bit i: of its 64 lines of 64 bytes, line i changes
+//! line  = words u8     word*             bit i: of its 8 words of 8 bytes, word i changes; not 0
+//! word  = bytes u8     xor*              bit i: byte i changes; not 0
+//! xor   = u8                             old ^ new; not 0
 //! ```
 //!
-//! A counter that moved on takes some 4 bytes, a word that was written anew 9. Numbers are little-endian;
-//! bits stand for what follows from the lowest up. What changes has one encoding: equal changes are equal
-//! bytes, whatever they are made to.
+//! A counter that advanced takes some 4 bytes, a rewritten word 9 or 10. Numbers are little-endian. What
+//! follows a mask is in the order of its bits, from the lowest up. A difference has exactly one
+//! encoding: equal differences are equal bytes, whatever the base.
 //!
-//! Reading is total: any bytes are [`PageDelta`] or are refused, and changes that are made to bytes of another
-//! length than those they are of are refused, too.
+//! Decoding is total: any bytes are either a [`PageDelta`] or refused. Applying a delta to bytes that have
+//! another number of pieces, or that end before a byte that changes, is refused too.
 
 use crate::error::FieldError;
 use crate::limits::PIECE_BYTES;
 use crate::wire::bounded;
 
-/// Bytes of a line, of which a piece has as many as a word has bits.
+/// Bytes of a line. A piece has as many lines as a `u64` has bits.
 const LINE_BYTES: usize = 64;
 const WORD_BYTES: usize = 8;
 const LINE_WORDS: usize = LINE_BYTES / WORD_BYTES;
@@ -29,7 +30,7 @@ type Line = [u8; LINE_BYTES];
 const _: () = assert!(PIECE_BYTES == LINE_BYTES * u64::BITS as usize);
 const _: () = assert!(LINE_BYTES == WORD_BYTES * u8::BITS as usize);
 
-/// What changed, as bytes that were checked or made here.
+/// A delta that was checked or encoded here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageDelta<'a> {
     bytes: &'a [u8],
@@ -37,28 +38,30 @@ pub struct PageDelta<'a> {
 }
 
 impl<'a> PageDelta<'a> {
-    /// `bytes`, if they are the changes of something.
+    /// Checks that `bytes` are a delta.
     ///
     /// # Errors
     ///
-    /// The first mask or byte that is none.
+    /// The first mask or byte that is invalid.
     pub fn new(bytes: &'a [u8]) -> Result<Self, FieldError> {
         let (mut rest, mut pieces) = (bytes, 0);
         while !rest.is_empty() {
-            walk_piece(&mut rest, |_place, _xor| Ok(()))?;
+            for_each_word(&mut rest, |_offset, _xor| Ok(()))?;
             pieces += 1;
         }
         Ok(Self { bytes, pieces })
     }
 
-    /// Makes `new` of `old`, which are of one length: the changes that this took, at the front of `out`;
-    /// `None` if there is no room for them and a word more. Of what is the same nothing is written.
+    /// Encodes the difference between `old` and `new` to the front of `out`, and makes `old` equal to
+    /// `new`. Returns `None` if `out` is too short for the delta; encoding needs room for up to 9 bytes
+    /// at its last word, even if that word takes fewer. `old` is equal to `new` then, too. Bytes that
+    /// are equal are not written.
     ///
     /// # Panics
     ///
-    /// When the two are of different lengths.
+    /// When `old` and `new` have different lengths.
     pub fn make(old: &mut [u8], new: &[u8], out: &'a mut [u8]) -> Option<Self> {
-        assert_eq!(old.len(), new.len(), "changes are of bytes that stay as many");
+        assert_eq!(old.len(), new.len(), "a delta compares bytes of equal length");
         let made = encode(old, new, out);
         if made.is_none() {
             old.copy_from_slice(new);
@@ -67,30 +70,31 @@ impl<'a> PageDelta<'a> {
         Some(Self { bytes: &out[..length], pieces: old.len().div_ceil(PIECE_BYTES) })
     }
 
-    /// As bytes.
+    /// Returns the encoded delta.
     pub const fn bytes(self) -> &'a [u8] {
         self.bytes
     }
 
-    /// How many pieces that is of which something may have changed.
+    /// Returns the number of pieces that the delta covers, whether they change or not.
     pub const fn pieces(self) -> usize {
         self.pieces
     }
 
-    /// Nothing changed.
-    pub fn is_none(self) -> bool {
+    /// Returns whether nothing changes.
+    pub fn is_unchanged(self) -> bool {
         self.bytes.iter().all(|&byte| byte == 0)
     }
 
-    /// Makes them to `bytes`.
+    /// Applies the delta to `bytes`.
     ///
     /// # Errors
     ///
-    /// They are not of bytes of that length; `bytes` are then partly changed.
+    /// `bytes` have another number of pieces than the delta, or end before a byte that changes. They are then
+    /// partly changed.
     pub fn apply(self, bytes: &mut [u8]) -> Result<(), FieldError> {
         let mut rest = self.bytes;
         for piece in bytes.chunks_mut(PIECE_BYTES) {
-            walk_piece(&mut rest, |place, xor| change_word(piece, place, xor))?;
+            for_each_word(&mut rest, |offset, xor| xor_word(piece, offset, xor))?;
         }
         match rest.len() {
             0 => Ok(()),
@@ -113,15 +117,15 @@ fn encode_piece(old: &mut [u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
     let ((old, old_rest), (new, new_rest)) = (old.as_chunks_mut(), new.as_chunks());
     for index in 0..old.len() {
         let xors = xors(&old[index], &new[index]);
-        if any(&xors) {
+        if any_change(&xors) {
             lines |= 1 << index;
             length += encode_line(&xors, body.get_mut(length..)?)?;
             old[index] = new[index];
         }
     }
-    // What is no whole line is filled up with zeros.
-    let xors = xors(&filled_up(old_rest), &filled_up(new_rest));
-    if any(&xors) {
+    // The rest that is shorter than a line is compared as if padded with zeros.
+    let xors = xors(&zero_padded(old_rest), &zero_padded(new_rest));
+    if any_change(&xors) {
         lines |= 1 << old.len();
         length += encode_line(&xors, body.get_mut(length..)?)?;
         old_rest.copy_from_slice(new_rest);
@@ -130,14 +134,14 @@ fn encode_piece(old: &mut [u8], new: &[u8], out: &mut [u8]) -> Option<usize> {
     Some(head.len() + length)
 }
 
-fn filled_up(bytes: &[u8]) -> Line {
+fn zero_padded(bytes: &[u8]) -> Line {
     let mut line = [0; LINE_BYTES];
     line[..bytes.len()].copy_from_slice(bytes);
     line
 }
 
-/// What the words of a line are XORed with. Loops over numbers here and below: iterators in step are calls
-/// where a build inlines little, and this is what a checkpoint takes its time for.
+/// Returns the XOR of the words of two lines. The loops here and below use indices: in builds that
+/// inline little, zipped iterators become calls, and a checkpoint spends its time here.
 fn xors(old: &Line, new: &Line) -> [u64; LINE_WORDS] {
     let mut xors = [0; LINE_WORDS];
     for (index, xor) in xors.iter_mut().enumerate() {
@@ -146,8 +150,8 @@ fn xors(old: &Line, new: &Line) -> [u64; LINE_WORDS] {
     xors
 }
 
-/// Whether a word changes. A comparison of arrays is a call as well.
-fn any(xors: &[u64; LINE_WORDS]) -> bool {
+/// Returns whether any word changes. In such builds, a comparison of arrays is a call, too.
+fn any_change(xors: &[u64; LINE_WORDS]) -> bool {
     let mut any = 0;
     for xor in xors {
         any |= xor;
@@ -157,7 +161,7 @@ fn any(xors: &[u64; LINE_WORDS]) -> bool {
 
 fn word(line: &Line, index: usize) -> u64 {
     let bytes = line[index * WORD_BYTES..].first_chunk();
-    u64::from_le_bytes(*bytes.expect("a line has so many words"))
+    u64::from_le_bytes(*bytes.expect("the index is below the number of words in a line"))
 }
 
 fn encode_line(xors: &[u64; LINE_WORDS], out: &mut [u8]) -> Option<usize> {
@@ -192,14 +196,14 @@ fn encode_word(xor: u64, out: &mut [u8]) -> Option<usize> {
     Some(length)
 }
 
-/// Whether a byte of the word is zero (Mycroft's test).
+/// Returns whether a byte of the word is zero (Mycroft's test).
 const fn has_zero(word: u64) -> bool {
     const ONES: u64 = u64::MAX / 255;
     word.wrapping_sub(ONES) & !word & ONES << 7 != 0
 }
 
-/// Calls `each` with the place in the piece of every word that changes, and what it is XORed with.
-fn walk_piece(
+/// Calls `each` for every word that changes, with the word's offset in the piece and its XOR.
+fn for_each_word(
     rest: &mut &[u8],
     mut each: impl FnMut(usize, u64) -> Result<(), FieldError>,
 ) -> Result<(), FieldError> {
@@ -231,18 +235,18 @@ fn read_word(rest: &mut &[u8]) -> Result<u64, FieldError> {
     Ok(xor)
 }
 
-/// XORs the word at `place` of `piece`, which may end within it.
-fn change_word(piece: &mut [u8], place: usize, xor: u64) -> Result<(), FieldError> {
+/// XORs the word at `offset` of `piece`, which may end within the word.
+fn xor_word(piece: &mut [u8], offset: usize, xor: u64) -> Result<(), FieldError> {
     let max = piece.len() as u64 - 1;
-    let rest = piece.get_mut(place..).unwrap_or_default();
+    let rest = piece.get_mut(offset..).unwrap_or_default();
     if let Some(word) = rest.first_chunk_mut() {
         *word = (u64::from_le_bytes(*word) ^ xor).to_le_bytes();
         return Ok(());
     }
     let length = (u64::BITS - xor.leading_zeros()).div_ceil(u8::BITS) as usize;
     if length > rest.len() {
-        let value = (place + length) as u64 - 1;
-        return Err(FieldError::OutOfBounds { field: "place", value, min: 0, max });
+        let value = (offset + length) as u64 - 1;
+        return Err(FieldError::OutOfBounds { field: "offset", value, min: 0, max });
     }
     rest.iter_mut().zip(xor.to_le_bytes()).for_each(|(byte, xor)| *byte ^= xor);
     Ok(())
@@ -267,21 +271,21 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
 
-    fn apply(changes: &[u8], bytes: &mut [u8]) -> Result<(), FieldError> {
-        PageDelta::new(changes).and_then(|changes| changes.apply(bytes))
+    fn apply(delta: &[u8], bytes: &mut [u8]) -> Result<(), FieldError> {
+        PageDelta::new(delta).and_then(|delta| delta.apply(bytes))
     }
 
-    fn changes(old: &[u8], new: &[u8]) -> Vec<u8> {
+    fn delta(old: &[u8], new: &[u8]) -> Vec<u8> {
         let mut out = vec![0; 2 * old.len() + 64];
-        let mut made = old.to_vec();
-        let changes = PageDelta::make(&mut made, new, &mut out).expect("there is room");
-        assert_eq!((changes.is_none(), &made[..]), (old == new, new));
-        assert_eq!(changes.pieces(), old.len().div_ceil(PIECE_BYTES));
-        changes.bytes().to_vec()
+        let mut base = old.to_vec();
+        let delta = PageDelta::make(&mut base, new, &mut out).expect("there is room");
+        assert_eq!((delta.is_unchanged(), &base[..]), (old == new, new));
+        assert_eq!(delta.pieces(), old.len().div_ceil(PIECE_BYTES));
+        delta.bytes().to_vec()
     }
 
     fn round_trip(old: &[u8], new: &[u8]) -> Vec<u8> {
-        let made = changes(old, new);
+        let made = delta(old, new);
         let mut bytes = old.to_vec();
         assert_eq!(apply(&made, &mut bytes), Ok(()));
         assert_eq!(bytes, new);
@@ -289,10 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_told_byte_by_byte() {
+    fn delta_of_single_bytes_encodes_only_those() {
         let old = [7; PIECE_BYTES];
         let mut new = old;
-        assert_eq!(round_trip(&old, &new), [0; 8], "nothing");
+        assert_eq!(round_trip(&old, &new), [0; 8], "nothing changes");
         new[64 + 9] = 6;
         new[64 + 15] = 0;
         new[4095] = 8;
@@ -301,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_any_length_change() {
+    fn delta_of_bytes_of_any_length_round_trips() {
         for length in [0usize, 1, 7, 8, 9, 63, 65, 4095, 4096, 4097, 5000, 8192, 8193] {
             let old: Vec<u8> = (0..length).map(|at| at as u8).collect();
             let same = round_trip(&old, &old);
@@ -312,10 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn changes_do_not_fit_bytes_of_another_length() {
-        let made = changes(&[0; 100], &[1; 100]);
+    fn delta_applied_to_bytes_that_do_not_fit_is_refused() {
+        let made = delta(&[0; 100], &[1; 100]);
         assert_eq!(apply(&made, &mut [0; 101]), Ok(()), "the last word is the same");
-        let beyond = FieldError::OutOfBounds { field: "place", value: 99, min: 0, max: 98 };
+        let beyond = FieldError::OutOfBounds { field: "offset", value: 99, min: 0, max: 98 };
         assert_eq!(apply(&made, &mut [0; 99]), Err(beyond));
         let ends = FieldError::Ends { field: "lines" };
         assert_eq!(apply(&made, &mut [0; PIECE_BYTES + 1]), Err(ends));
@@ -325,9 +329,9 @@ mod tests {
     }
 
     #[test]
-    fn changes_that_are_longer_than_their_room_are_none() {
+    fn delta_longer_than_its_room_is_not_made() {
         let new = [1; PIECE_BYTES];
-        let made = changes(&[0; PIECE_BYTES], &new);
+        let made = delta(&[0; PIECE_BYTES], &new);
         assert_eq!(made.len(), 8 + 64 + 512 + 4096);
         for room in [0, 7, 8, 9, 17, made.len() - 1] {
             let mut out = vec![0; room];
@@ -340,11 +344,10 @@ mod tests {
     }
 
     #[test]
-    fn masks_and_bytes_of_zero_are_refused() {
+    fn delta_with_masks_or_bytes_of_zero_is_refused() {
         let line = [1, 0, 0, 0, 0, 0, 0, 0];
-        let refused = |rest: &[u8]| {
-            PageDelta::new(&[&line, rest].concat()).expect_err("it was to be refused")
-        };
+        let refused =
+            |rest: &[u8]| PageDelta::new(&[&line, rest].concat()).expect_err("an invalid delta");
         let zero = |field| FieldError::OutOfBounds { field, value: 0, min: 1, max: 255 };
         assert_eq!(refused(&[0]), zero("words"));
         assert_eq!(refused(&[1, 0]), zero("bytes"));

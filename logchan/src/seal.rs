@@ -1,32 +1,32 @@
-//! Frames that nobody else can read, change, invent or repeat.
+//! Seal of a frame: encryption, authentication, and protection against replay.
 //!
-//! What travels behind the Ethernet header, all numbers little-endian:
+//! Layout behind the Ethernet header, all numbers little-endian:
 //!
 //! ```text
 //!  0        1        2          4            8             16                     16+n     32+n
 //!  +--------+--------+----------+------------+-------------+----------------------+--------+----
 //!  |version | kind   | n: u16   | key id u32 | sequence u64| n bytes: the         | tag    | padding,
-//!  |   1    | | 0x80 |          |            |             | channel's whole frame| 16     | ignored
+//!  |   2    | | 0x80 |          |            |             | channel's whole frame| 16     | ignored
 //!  +--------+--------+----------+------------+-------------+----------------------+--------+----
 //!  |<------------- associated data --------------------->|<----- encrypted ---->|
 //! ```
 //!
-//! The header stays in the clear, because the receiver needs it to open the rest; the tag covers it.
-//! The length is explicit because NICs pad short frames to 60 bytes (IEEE 802.3 clause 3.2.8).
+//! The header is not encrypted, because the receiver needs it to open the rest; the tag covers it. The
+//! length is explicit because NICs pad short frames to 60 bytes (IEEE 802.3 clause 3.2.8).
 //!
 //! **Cipher.** AEGIS-128L (draft-irtf-cfrg-aegis-aead) with tags of 128 bits. The nonce is eight zero
-//! bytes and the sequence number, big-endian; each direction of each session has a key of its own, so no
-//! nonce meets a key twice. Four such operations are in each round trip, which is why it is not GCM:
-//! decision 5 has the figures.
+//! bytes and the sequence number, big-endian. Each direction of each session has a key of its own, so no
+//! nonce is used twice with a key. Each round trip has four of these operations, which is why the cipher
+//! is not GCM; decision 5 has the figures.
 //!
-//! **Replay.** The receiver accepts a sequence number once, and none that is more than
-//! [`WINDOW_FRAMES`] behind the highest (RFC 6479).
+//! **Replay.** The receiver accepts a sequence number once, and none that is more than [`WINDOW_FRAMES`]
+//! behind the highest (RFC 6479).
 //!
-//! **Insecure.** With [`Protection::Insecure`] the payload is in the clear and the tag is a 64-bit XXH3
-//! of all before it, then zeros: it finds damage, not intent. Bit 7 of the kind says so, and an endpoint
-//! accepts its own protection only.
+//! **Insecure.** With [`Protection::Insecure`] the payload is not encrypted, and the tag is a 64-bit
+//! XXH3 of everything before it, then zeros. It detects damage, not forgery. Bit 7 of the kind marks
+//! such a frame, and an endpoint accepts only frames with its own protection.
 //!
-//! [`VERSION`] moves when any of this does.
+//! [`VERSION`] moves with any change of this.
 
 mod cipher;
 mod header;
@@ -39,7 +39,7 @@ pub use replay_window::{Replay, ReplayWindow, WINDOW_FRAMES};
 /// Bytes before the payload.
 pub const SEAL_HEADER_BYTES: usize = 16;
 
-/// Bytes behind the payload.
+/// Bytes of the tag behind the payload.
 pub const SEAL_TAG_BYTES: usize = 16;
 
 /// Bytes that sealing adds to a frame of the channel.

@@ -1,4 +1,4 @@
-//! Which entries may follow which.
+//! The grammar of a log: which entry may follow which.
 //!
 //! ```text
 //! log        = checkpoint(full) here* ( position here* )* [ End ]
@@ -18,18 +18,19 @@
 //!                                                      Ended
 //! ```
 //!
-//! Readings, outputs and inputs at one position come in whatever order the devices made them: a
-//! device may read the clock, send a frame and read the clock again in one exit. The interrupt
-//! closes the position: after it the guest runs.
+//! Readings, outputs and inputs at one position come in whatever order the devices made them: in one
+//! exit, a device may read the clock, send a frame and read the clock again. The interrupt is the last
+//! entry at a position, because the guest runs after it.
 //!
-//! Not checked here, because it takes the machine: digests, and whether a page number is memory.
+//! Digests, and whether a page number is within guest memory, are not checked here, because that
+//! requires the machine.
 
 use crate::entry::Entry;
 use crate::entry_kind::EntryKind;
 use crate::error::SequenceError;
 
-/// Is shown every entry of a log, in order, and refuses those that the grammar does not allow.
-/// Takes the same few bytes however long the log is.
+/// Checks the order of the entries of one log. [`check`](Self::check) takes every entry, in order. The
+/// checker has a fixed size, however long the log is.
 #[derive(Clone, Debug)]
 pub struct SequenceChecker {
     state: State,
@@ -45,15 +46,15 @@ enum State {
     Ended,
 }
 
-/// Where a log stops, seen from its last entry.
+/// How a log ends, as far as its last entry shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogEnding {
-    /// No entry at all: there is nothing to replay.
+    /// There is no entry, so there is nothing to replay.
     Empty,
-    /// Inside a checkpoint: the log is good up to the position before it. When that checkpoint is
-    /// the log's first, there is nothing to replay.
+    /// Inside a checkpoint. The log is usable up to the position before that checkpoint; if it is the
+    /// log's first checkpoint, there is nothing to replay.
     InsideCheckpoint,
-    /// After a position, but without an `End`: the recorder was stopped.
+    /// After a position but without an `End`: the recorder was stopped.
     Open,
     /// With an `End`.
     Complete,
@@ -66,16 +67,16 @@ impl Default for SequenceChecker {
 }
 
 impl SequenceChecker {
-    /// A checker at the beginning of a log.
+    /// Returns a checker at the beginning of a log.
     pub fn new() -> Self {
         Self { state: State::Empty, natural_exits: 0, interrupts: 0 }
     }
 
-    /// Takes the next entry.
+    /// Checks the next entry.
     ///
     /// # Errors
     ///
-    /// The entry may not stand here. The checker is then where it was before it.
+    /// The entry must not stand here. The checker is then unchanged.
     pub fn check(&mut self, entry: &Entry<'_>) -> Result<(), SequenceError> {
         let kind = EntryKind::of(entry);
         match *entry {
@@ -124,7 +125,7 @@ impl SequenceChecker {
         Ok(())
     }
 
-    /// Where the log stops if no entry follows.
+    /// Returns how the log ends if no entry follows.
     pub fn ending(&self) -> LogEnding {
         match self.state {
             State::Empty => LogEnding::Empty,
@@ -134,12 +135,12 @@ impl SequenceChecker {
         }
     }
 
-    /// `Exit` entries so far.
+    /// Number of `Exit` entries so far.
     pub fn natural_exits(&self) -> u64 {
         self.natural_exits
     }
 
-    /// `Interrupt` entries so far.
+    /// Number of `Interrupt` entries so far.
     pub fn interrupts(&self) -> u64 {
         self.interrupts
     }
@@ -156,7 +157,8 @@ impl SequenceChecker {
         Ok(())
     }
 
-    /// `found` belongs into a checkpoint: its pages to come, and its last page so far.
+    /// Returns the number of pages left in the current checkpoint and the number of its last page.
+    /// `found` is allowed only inside a checkpoint.
     fn expect_checkpoint(&self, found: EntryKind) -> Result<(u32, Option<u64>), SequenceError> {
         match self.state {
             State::Empty => Err(SequenceError::NoFullCheckpoint { found }),
@@ -166,7 +168,8 @@ impl SequenceChecker {
         }
     }
 
-    /// `found` belongs after a position: whether that one's interrupt was there already.
+    /// Returns whether the current position already has its interrupt. `found` is allowed only outside
+    /// of a checkpoint.
     fn expect_position(&self, found: EntryKind) -> Result<bool, SequenceError> {
         match self.state {
             State::Empty => Err(SequenceError::NoFullCheckpoint { found }),

@@ -1,46 +1,47 @@
-//! What a channel counted.
+//! Counters of a channel.
 
 use crate::channel::FrameVerdict;
 use crate::error::FrameError;
 use crate::frame::FrameKind;
 
-/// Counters of one end, since it began or since [`crate::channel::Channel::take_stats`].
+/// Counters of one end of a channel, from its creation or from the last
+/// [`crate::channel::Channel::take_stats`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Frames sent, by [`FrameKind::index`].
     pub sent: [u64; FrameKind::ALL.len()],
-    /// Bytes of those frames, headers included.
+    /// Bytes of the frames sent, headers included.
     pub sent_bytes: u64,
-    /// Frames that arrived, by [`FrameVerdict::index`].
+    /// Frames received, by [`FrameVerdict::index`].
     pub verdicts: [u64; FrameVerdict::COUNT],
-    /// Those that were malformed, by [`FrameError::index`].
+    /// Malformed frames received, by [`FrameError::index`].
     pub malformed: [u64; FrameError::COUNT],
-    /// Bytes of the frames that arrived.
+    /// Bytes of the frames received.
     pub received_bytes: u64,
-    /// Segments taken for lost because later frames had arrived.
+    /// Segments declared lost because later frames were acknowledged.
     pub lost_overtaken: u64,
-    /// Segments taken for lost because nothing was heard for the retransmission timeout.
+    /// Segments declared lost because no acknowledgement came within the retransmission timeout.
     pub lost_timeout: u64,
-    /// Segments sent again.
+    /// Segments retransmitted.
     pub resent: u64,
-    /// Appends refused for want of room.
+    /// Appends refused because the window was full.
     pub appends_refused: u64,
-    /// Times that the lease ran out.
+    /// Number of times that the lease expired.
     pub leases_lost: u64,
 }
 
 impl Stats {
-    /// Frames sent of `kind`.
+    /// Returns the number of frames sent of `kind`.
     pub fn sent(&self, kind: FrameKind) -> u64 {
         self.sent[kind.index()]
     }
 
-    /// Frames that arrived and came to `verdict`.
+    /// Returns the number of frames received with `verdict`.
     pub fn received(&self, verdict: FrameVerdict) -> u64 {
         self.verdicts[verdict.index()]
     }
 
-    /// A frame of `bytes` bytes arrived and came to `verdict`.
+    /// Counts a received frame of `bytes` bytes.
     pub(crate) fn count(&mut self, verdict: FrameVerdict, bytes: usize) {
         self.verdicts[verdict.index()] += 1;
         if let FrameVerdict::Malformed(error) = verdict {
@@ -49,7 +50,7 @@ impl Stats {
         self.received_bytes += bytes as u64;
     }
 
-    /// Adds the numbers of `other`: of several channels, or of one in several intervals.
+    /// Adds the counters of `other`: of another channel, or of the same one in another interval.
     pub fn add(&mut self, other: &Self) {
         let sums = self.sent.iter_mut().zip(other.sent);
         let sums = sums.chain(self.verdicts.iter_mut().zip(other.verdicts));

@@ -1,24 +1,24 @@
-//! Numbers as bytes, both directions: fixed-width little-endian, and LEB128.
+//! Encoding and decoding of numbers: fixed-width little-endian, and LEB128.
 //!
-//! LEB128: seven bits a byte, lowest first, bit 7 set in every byte but the last (DWARF 5, section
-//! 7.6). A number has exactly one encoding here, the shortest; a reader refuses the others, so that
-//! equal entries are equal bytes.
+//! LEB128 has seven bits in a byte, lowest first, with bit 7 set in every byte but the last (DWARF 5,
+//! section 7.6). Here, a number has exactly one encoding, the shortest; the reader refuses others, so
+//! that equal entries are equal bytes.
 
 use alloc::vec::Vec;
 
 use crate::error::FieldError;
 
-/// Bytes that `value` takes as LEB128.
+/// Length of `value` as LEB128, in bytes.
 pub(crate) const fn leb128_length(value: u64) -> usize {
-    // Zero has one significant bit, too: it takes a byte.
+    // Zero takes one byte, too.
     let bits = 64 - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }
 
-/// Takes bytes, one field after the other.
+/// A sink for encoded fields.
 ///
-/// Two things do: a `Vec`, which keeps them, and [`ByteCount`], which does not. One function that
-/// writes a body thereby also tells its length, which stands before it.
+/// There are two: a `Vec`, which keeps the bytes, and [`ByteCount`], which counts them. So one function
+/// both writes a body and computes its length, which precedes it.
 pub(crate) trait Put {
     fn put(&mut self, bytes: &[u8]);
 
@@ -38,7 +38,7 @@ impl Put for Vec<u8> {
     }
 }
 
-/// Counts the bytes put.
+/// Counts the bytes put into it.
 #[derive(Default)]
 pub(crate) struct ByteCount(pub(crate) usize);
 
@@ -52,7 +52,7 @@ impl Put for ByteCount {
     }
 }
 
-/// Reads fields off the front of a byte slice. `field` names the field in the error.
+/// Reads fields from the front of a byte slice. `field` is the field's name in the error.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// The bytes not yet read.
+    /// Returns the bytes not yet read.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Everything that is left.
+    /// Takes all remaining bytes.
     pub(crate) fn take_rest(&mut self) -> &'a [u8] {
         core::mem::take(&mut self.rest)
     }
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
         self.leb128(field, u64::BITS)
     }
 
-    /// A number below 2^`bits`.
+    /// Reads a number below 2^`bits`.
     fn leb128(&mut self, field: &'static str, bits: u32) -> Result<u64, FieldError> {
         let mut value = 0;
         let mut shift = 0;
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
             }
             value |= group << shift;
             if byte & 0x80 == 0 {
-                // A last byte of zero adds nothing: the number had a shorter form.
+                // A zero as the last byte adds nothing: the number has a shorter form.
                 return if byte == 0 && shift > 0 {
                     Err(FieldError::NotShortest { field })
                 } else {
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The last field was read: nothing may be left.
+    /// Checks that no bytes follow the last field.
     pub(crate) fn finish(self) -> Result<(), FieldError> {
         if self.rest.is_empty() {
             Ok(())

@@ -1,10 +1,10 @@
-//! A channel allocates when it is made, and never again.
+//! A channel allocates when it is created, and never again.
 //!
-//! A program of its own: the allocator that counts is the whole program's, so there is one test in
-//! it, and nothing else runs beside.
+//! This is a program of its own, because the counting allocator is that of the whole program: it has one
+//! test, and nothing else runs in it.
 //!
-//! The only unsafe code of this crate's tests: `GlobalAlloc` cannot be implemented without. It hands
-//! every request to the system's allocator as it is.
+//! It has the only unsafe code of this crate's tests besides `sealed_allocation.rs`: `GlobalAlloc`
+//! cannot be implemented without. Every request is passed to the system's allocator unchanged.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -16,8 +16,8 @@ use logchan::time::{Duration, Time};
 struct Counting;
 
 thread_local! {
-    /// Of this thread: the test harness allocates on its own while a test runs. Constant and without a
-    /// destructor, so that counting allocates nothing itself.
+    /// Allocations of this thread; the test harness allocates on its own threads while a test runs. The
+    /// variable is constant-initialized and has no destructor, so that counting does not allocate.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -25,11 +25,11 @@ fn count() {
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
 }
 
-// SAFETY: every call is passed on to `System`, which keeps the contract; counting allocates nothing.
+// SAFETY: every call is passed on to `System`, which fulfils the contract; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller keeps the contract of this function, which is that of `System`'s.
+        // SAFETY: the caller fulfils the contract of this function, which is the one of `System::alloc`.
         unsafe { System.alloc(layout) }
     }
 
@@ -40,7 +40,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: as for `dealloc`, and the caller keeps the contract for `size`.
+        // SAFETY: as for `dealloc`, and the caller fulfils the contract for `size`.
         unsafe { System.realloc(memory, layout, size) }
     }
 }
@@ -48,7 +48,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Frames on their way in one direction, in memory that was there before.
+/// Frames in flight in one direction, in memory allocated in advance.
 struct Wire {
     frames: Vec<[u8; 1500]>,
     lengths: Vec<usize>,
@@ -73,7 +73,8 @@ impl Wire {
         }
     }
 
-    /// Delivers the frames, every fifth one lost, the others backwards in groups of seven.
+    /// Delivers the frames: every fifth one is lost, and the others arrive in groups of seven, each in
+    /// reverse order.
     fn deliver(&mut self, channel: &mut Channel, now: Time) {
         let count = self.lengths.len();
         for group in 0..count.div_ceil(7) {
@@ -93,7 +94,7 @@ fn channel_with_losses_and_full_windows_allocates_nothing_after_new() {
     let config = Config::new(VmId(1), SessionId(1), Term(1));
     let mut now = Time::from_nanos(1);
     let mut ends = [Role::Primary, Role::Backup]
-        .map(|role| Channel::new(config.clone(), role, now).expect("a good configuration"));
+        .map(|role| Channel::new(config.clone(), role, now).expect("the configuration is valid"));
     let mut wires = [Wire::new(), Wire::new()];
     let entry = [0x5a; 700];
 
@@ -119,7 +120,7 @@ fn channel_with_losses_and_full_windows_allocates_nothing_after_new() {
     }
     let allocations = ALLOCATIONS.get() - before;
     let resent = ends[0].stats().resent;
-    println!("{received} bytes received, {resent} frames sent again, {allocations} allocations");
-    assert!(received > 10_000_000 && resent > 1000, "nothing much happened");
+    println!("{received} bytes received, {resent} frames retransmitted, {allocations} allocations");
+    assert!(received > 10_000_000 && resent > 1000, "too little was transferred or retransmitted");
     assert_eq!(allocations, 0);
 }

@@ -1,10 +1,10 @@
-//! Frames of a session are sealed, opened and refused without an allocation.
+//! Sealing, opening and refusing frames of a session does not allocate.
 //!
-//! A program of its own: the allocator that counts is the whole program's, so there is one test in
-//! it, and nothing else runs beside.
+//! This is a program of its own, because the counting allocator is that of the whole program: it has one
+//! test, and nothing else runs in it.
 //!
-//! The only unsafe code here: `GlobalAlloc` cannot be implemented without. It hands every request to
-//! the system's allocator as it is.
+//! It has unsafe code because `GlobalAlloc` cannot be implemented without. Every request is passed to
+//! the system's allocator unchanged.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -18,8 +18,8 @@ use logchan::time::Time;
 struct Counting;
 
 thread_local! {
-    /// Of this thread: the test harness allocates on its own while a test runs. Constant and without a
-    /// destructor, so that counting allocates nothing itself.
+    /// Allocations of this thread; the test harness allocates on its own threads while a test runs. The
+    /// variable is constant-initialized and has no destructor, so that counting does not allocate.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -27,11 +27,11 @@ fn count() {
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
 }
 
-// SAFETY: every call is passed on to `System`, which keeps the contract; counting allocates nothing.
+// SAFETY: every call is passed on to `System`, which fulfils the contract; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller keeps the contract of this function, which is that of `System`'s.
+        // SAFETY: the caller fulfils the contract of this function, which is the one of `System::alloc`.
         unsafe { System.alloc(layout) }
     }
 
@@ -71,7 +71,7 @@ fn endpoint(role: Role, byte: u8) -> SecureLink {
     SecureLink::new(key, identity, Box::new(entropy))
 }
 
-/// Sends what `from` wants to send; whether it was anything.
+/// Delivers the next frame that `from` sends. Returns whether there was one.
 fn deliver(from: &mut SecureLink, to: &mut SecureLink) -> bool {
     let mut buffer = [0; 256];
     let Some(length) = from.poll_transmit(&mut buffer) else { return false };
@@ -95,7 +95,7 @@ fn frames_of_a_session_allocate_nothing() {
         let mut copy = [0; 1500];
         let copy = &mut copy[..frame.len()];
         copy.copy_from_slice(frame);
-        // As it is, then repeated, then damaged.
+        // The frame as it is, then a duplicate, then a damaged one.
         opened += usize::from(matches!(b.handle_frame(NOW, frame), Received::Data(_)));
         assert!(matches!(b.handle_frame(NOW, copy), Received::Dropped(_)));
         copy[9 + n % 7] ^= 1;

@@ -1,31 +1,32 @@
-//! Which frames of the peer arrived, and when to say so.
+//! Which frames of the peer were received, and when to acknowledge them.
 
 use crate::frame::FrameAck;
 use crate::ids::FrameNumber;
 use crate::limits::REPLAY_BITS;
 use crate::time::{Duration, Time};
 
-/// Longest that an acknowledgement is put off when nobody waits for it.
+/// Longest delay of an acknowledgement that the peer does not wait for.
 pub(super) const ACK_DELAY_MAX: Duration = Duration::from_micros(100);
 
-/// Frames that may arrive before one of them is acknowledged, when nobody waits for it.
+/// Number of frames after which an acknowledgement is sent at once, although the peer does not wait for
+/// it.
 const ACK_EVERY: u32 = 8;
 
-/// Whether a frame was there before.
+/// Whether a frame was received before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Novelty {
     New,
-    Repeated,
-    /// So far behind the newest frame that nobody remembers. Dropped; if it mattered, its sender
-    /// does not hear of it and sends the bytes again.
+    Duplicate,
+    /// So far behind the newest frame that this is not known. The frame is dropped. If it was new, the
+    /// sender gets no acknowledgement and retransmits the bytes.
     TooOld,
 }
 
-/// The frames that arrived: the newest number and the [`REPLAY_BITS`] before it.
+/// The frames received: the newest number and the [`REPLAY_BITS`] before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Arrivals {
     newest: FrameNumber,
-    /// Bit `i`: frame `newest - 1 - i`.
+    /// Bit `i`: frame `newest - 1 - i` was received.
     before: u128,
     newest_at: Time,
 }
@@ -36,18 +37,18 @@ impl Arrivals {
             return Novelty::New;
         }
         let Some(bit) = (self.newest.0 - number.0).checked_sub(1) else {
-            return Novelty::Repeated;
+            return Novelty::Duplicate;
         };
         if bit >= u64::from(REPLAY_BITS) {
             Novelty::TooOld
         } else if self.before >> bit & 1 != 0 {
-            Novelty::Repeated
+            Novelty::Duplicate
         } else {
             Novelty::New
         }
     }
 
-    /// Frame `number`, which is new, is here to stay.
+    /// Records frame `number`, which must be new, as received.
     pub(super) fn record(&mut self, now: Time, number: FrameNumber) {
         assert_eq!(self.novelty(number), Novelty::New);
         if let Some(back) = self.newest.0.checked_sub(number.0) {
@@ -55,7 +56,8 @@ impl Arrivals {
             return;
         }
         let ahead = number.0 - self.newest.0;
-        // Bit `ahead - 1` is the frame that was the newest; before the first there was none.
+        // Bit `ahead - 1` stands for the frame that was the newest. Before the first frame there was
+        // none.
         let shift = u32::try_from(ahead).unwrap_or(u32::MAX);
         let seen = self.before.checked_shl(shift).unwrap_or(0);
         let was_newest = if self.newest == FrameNumber::NONE { 0 } else { 1 };
@@ -64,12 +66,12 @@ impl Arrivals {
         self.newest_at = now;
     }
 
-    /// `number` is the one after the newest.
+    /// Returns whether `number` follows the newest frame directly.
     pub(super) fn is_next(&self, number: FrameNumber) -> bool {
         number == self.newest.next()
     }
 
-    /// What every frame says about them.
+    /// Returns the acknowledgement that every outgoing frame carries.
     pub(super) fn ack(&self, now: Time) -> FrameAck {
         let held_ns = match self.newest {
             FrameNumber::NONE => 0,
@@ -83,36 +85,36 @@ impl Arrivals {
     }
 }
 
-/// What is owed to the peer.
+/// The acknowledgement that this end owes to the peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct AckDebt {
-    /// Frames since the last acknowledgement that want one.
+pub(super) struct PendingAck {
+    /// Frames received since the last acknowledgement that ask for one.
     frames: u32,
     due: bool,
-    /// One of them carried log.
+    /// At least one of them carried log.
     log: bool,
 }
 
-impl AckDebt {
-    /// A frame arrived that wants an acknowledgement. Whether it may be put off by
-    /// [`ACK_DELAY_MAX`].
+impl PendingAck {
+    /// Records a frame that asks for an acknowledgement. Returns whether the acknowledgement may be
+    /// delayed by [`ACK_DELAY_MAX`].
     pub(super) fn add(&mut self, at_once: bool) -> bool {
         self.frames += 1;
         self.due |= at_once || self.frames >= ACK_EVERY;
         !self.due
     }
 
-    /// The frame carried log.
+    /// Records that the frame carried log.
     pub(super) fn add_log(&mut self) {
         self.log = true;
     }
 
-    /// Whether log is to be acknowledged.
-    pub(super) fn is_of_log(&self) -> bool {
+    /// Returns whether log was received that is not acknowledged yet.
+    pub(super) fn has_log(&self) -> bool {
         self.log
     }
 
-    pub(super) fn fall_due(&mut self) {
+    pub(super) fn set_due(&mut self) {
         self.due = true;
     }
 
@@ -120,8 +122,8 @@ impl AckDebt {
         self.due
     }
 
-    /// A frame is on its way, and every frame acknowledges.
-    pub(super) fn pay(&mut self) {
+    /// Clears the pending acknowledgement: a frame was sent, and every frame acknowledges.
+    pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 }
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_out_of_order_are_told_one_by_one() {
+    fn arrivals_out_of_order_are_reported_one_by_one() {
         let ack = arrivals(&[3, 1, 7, 6]).ack(Time::default());
         let covered: Vec<u64> = (1..10).filter(|&n| ack.covers(FrameNumber(n))).collect();
         assert_eq!(covered, [1, 3, 6, 7]);
@@ -152,12 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_know_repetitions_within_their_memory_and_old_frames_beyond() {
+    fn arrivals_recognize_duplicates_within_the_window_and_old_frames_beyond() {
         for newest in [2, 127, 128, 129, 130, 500, u64::MAX - 1] {
             let arrivals = arrivals(&[1, newest]);
-            let expected = if newest > 129 { Novelty::TooOld } else { Novelty::Repeated };
+            let expected = if newest > 129 { Novelty::TooOld } else { Novelty::Duplicate };
             assert_eq!(arrivals.novelty(FrameNumber(1)), expected, "after {newest}");
-            assert_eq!(arrivals.novelty(FrameNumber(newest)), Novelty::Repeated);
+            assert_eq!(arrivals.novelty(FrameNumber(newest)), Novelty::Duplicate);
             assert_eq!(arrivals.novelty(FrameNumber(newest + 1)), Novelty::New);
         }
     }

@@ -1,21 +1,21 @@
-//! Up to where the log is safe at the backup, both lanes considered.
+//! The commit position: up to where the backup holds the log, both lanes considered.
 
 use alloc::collections::VecDeque;
 
 use crate::limits::BULK_BARRIERS_MAX;
 
-/// What stands in the latency lane from `at` on needs the bulk lane up to `bulk`.
+/// What follows `at` in the latency lane requires the bulk lane up to `bulk`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Barrier {
     at: u64,
     bulk: u64,
 }
 
-/// The commit position and the barriers before which it stops.
+/// The commit position, and the barriers that it must not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Commit {
     position: u64,
-    /// Not met yet; both numbers strictly increasing.
+    /// Barriers not reached yet, both numbers strictly increasing.
     barriers: VecDeque<Barrier>,
 }
 
@@ -28,20 +28,20 @@ impl Commit {
         self.position
     }
 
-    /// Nothing from `at` on is committed before the bulk lane is acknowledged up to `bulk`; neither
-    /// number is less than in any call before.
+    /// Adds a barrier: nothing from `at` on is committed before the bulk lane is acknowledged up to
+    /// `bulk`. Neither number may be less than in an earlier call.
     pub(super) fn require(&mut self, at: u64, bulk: u64) {
         let is_full = self.barriers.len() == BULK_BARRIERS_MAX;
         match self.barriers.back_mut() {
             Some(last) if last.bulk == bulk => {}
-            // Too many to keep them apart: some bytes wait for more than they need to. The last
-            // barrier is not met, so nothing behind it was committed yet.
+            // The barriers are merged if there are too many, so some bytes wait for more bulk than they
+            // need. The last barrier is not reached yet, so nothing behind it was committed.
             Some(last) if last.at == at || is_full => last.bulk = bulk,
             Some(_) | None => self.barriers.push_back(Barrier { at, bulk }),
         }
     }
 
-    /// The lanes are acknowledged up to here. Whether more is committed than before.
+    /// Advances to what the lanes acknowledged. Returns whether the commit position grew.
     pub(super) fn advance(&mut self, latency: u64, bulk: u64) -> bool {
         while self.barriers.front().is_some_and(|barrier| barrier.bulk <= bulk) {
             self.barriers.pop_front();
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commit_stops_at_the_first_barrier_that_is_not_met() {
+    fn commit_stops_at_the_first_barrier_not_reached() {
         let mut commit = Commit::new();
         commit.require(100, 1000);
         commit.require(200, 2000);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn commit_with_too_many_barriers_waits_for_more_never_for_less() {
+    fn commit_with_too_many_barriers_waits_for_more_bulk_never_for_less() {
         let mut commit = Commit::new();
         for number in 1..=3 * BULK_BARRIERS_MAX as u64 {
             commit.require(10 * number, 100 * number);

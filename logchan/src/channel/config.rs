@@ -1,4 +1,4 @@
-//! What a channel must be told, and which values go together.
+//! Configuration of a channel, and which values are compatible.
 
 use super::mutant::Mutants;
 use crate::ids::{Lane, SessionId, Term, VmId};
@@ -8,61 +8,61 @@ use crate::limits::{
 use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::time::Duration;
 
-/// Parts in a million.
+/// Parts per million.
 const MILLION: u64 = 1_000_000;
 
-/// Longest that any setting may be: an hour. Sums and products of such stay far from overflow.
+/// Longest value of any setting: an hour. Sums and products of such values stay far from overflow.
 const TIMEOUT_MAX: Duration = Duration::from_millis(3_600_000);
 
-/// What one end of a channel is told. The times must be those of the other end: whoever opens a
-/// session compares [`Timing::fingerprint`] first.
+/// Configuration of one end of a channel. The timing must be that of the other end, so
+/// [`Timing::fingerprint`] is compared before a session is established.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The VM.
+    /// The VM that the channel serves.
     pub vm: VmId,
     /// The session that both ends agreed on.
     pub session: SessionId,
-    /// The term that this end is in.
+    /// The term of this end.
     pub term: Term,
-    /// Bytes that a frame may have, from [`crate::frame::FRAME_MAGIC`] to its last byte of payload:
-    /// the MTU, less what a seal adds.
+    /// Longest frame in bytes, from [`crate::frame::FRAME_MAGIC`] to the last byte of the payload: the
+    /// MTU minus what the seal adds.
     pub frame_bytes_max: usize,
-    /// Bytes of each lane that may be sent and not acknowledged, and that may be received and not
-    /// consumed; by [`Lane::index`]. What a peer may send is told in every frame, so the two ends
-    /// may differ.
+    /// Size of each lane's windows in bytes, by [`Lane::index`]: most bytes sent and not acknowledged,
+    /// and most bytes received and not consumed. Every frame carries the receiver's window, so the two
+    /// ends may differ.
     pub window_bytes: [usize; Lane::ALL.len()],
-    /// When to send, and when to give up.
+    /// The times of the channel.
     pub timing: Timing,
-    /// Bugs planted on purpose; none in what ships.
+    /// Planted bugs, for tests of the simulator; none in production.
     pub mutants: Mutants,
 }
 
 /// The times of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// The primary sends at least this often. The backup answers, and sends by itself when it was
-    /// silent for twice as long.
+    /// The primary sends at least this often. The backup answers, and sends on its own if it has sent
+    /// nothing for twice as long.
     pub heartbeat: Duration,
-    /// A peer that was not heard for this long is taken for dead.
+    /// Silence timeout: a peer that sent no sign of life for this long is declared dead.
     pub silence: Duration,
-    /// The primary may release output for this long after it sent the newest frame that the backup
+    /// The primary may release output for this long after it sent the newest frame that the backup has
     /// acknowledged.
     pub lease: Duration,
-    /// Between the end of the lease and the end of the backup's patience there is at least this
-    /// much true time: for what was found releasable in the last instant and takes a while to
-    /// leave the host.
+    /// Least true time between the end of the primary's lease and the end of the backup's silence
+    /// timeout. It covers an output that was found releasable in the last instant of the lease and takes
+    /// a while to leave the host.
     pub lease_margin: Duration,
-    /// Parts in a million by which either clock may run too fast or too slow.
+    /// Parts per million by which either clock may run too fast or too slow.
     pub clock_drift_ppm: u32,
-    /// Least timeout until something is sent again. A blocked wake-up on a virtual host takes
-    /// tens of microseconds, on both ends.
+    /// Shortest retransmission timeout. A blocked thread on a virtual host takes tens of microseconds to
+    /// wake up, at both ends.
     pub retransmit_min: Duration,
-    /// Largest such timeout.
+    /// Longest retransmission timeout.
     pub retransmit_max: Duration,
 }
 
 impl Timing {
-    /// What [`Config::new`] takes: silence after 100 ms, ten heartbeats in that time.
+    /// The default of [`Config::new`]: a silence timeout of 100 ms and ten heartbeats in that time.
     pub const DEFAULT: Self = Self {
         heartbeat: Duration::from_millis(10),
         silence: Duration::from_millis(100),
@@ -73,12 +73,12 @@ impl Timing {
         retransmit_max: Duration::from_millis(20),
     };
 
-    /// Whether the times go together.
+    /// Checks that the times are compatible.
     ///
-    /// The lease: it begins when the primary sends a frame, the backup's patience begins anew when
-    /// it receives that frame, which is later. So the lease ends first if, by true time, it is the
-    /// shorter of the two, also when the primary's clock is slow (its lease then lasts
-    /// `lease / (1 - d)`) and the backup's is fast (its patience lasts `silence / (1 + d)`).
+    /// The lease begins when the primary sends a frame. The backup's silence timeout restarts when it
+    /// receives that frame, which is later. So the lease expires first if it is the shorter of the two
+    /// in true time, even if the primary's clock is slow (its lease then lasts `lease / (1 - d)`) and
+    /// the backup's is fast (its timeout then lasts `silence / (1 + d)`).
     ///
     /// # Errors
     ///
@@ -105,15 +105,15 @@ impl Timing {
             return Err(ConfigError::Heartbeat);
         }
         let (min, max) = (self.retransmit_min.as_nanos(), self.retransmit_max.as_nanos());
-        // An acknowledgement that is put off must not look like a loss.
+        // A delayed acknowledgement must not look like a loss.
         if min < 2 * super::ack::ACK_DELAY_MAX.as_nanos() || max < min || max > silence {
             return Err(ConfigError::Retransmit);
         }
         Ok(())
     }
 
-    /// A CRC-32 of all of them: what the ends of a session compare, because the lease of one means
-    /// nothing against the silence of another.
+    /// Returns a CRC-32 of all the times, for the handshake to compare: the lease of one end is only
+    /// safe together with the silence timeout of the other.
     pub fn fingerprint(&self) -> u32 {
         let Self {
             heartbeat,
@@ -136,8 +136,8 @@ impl Timing {
 const _: () = assert!(Timing::DEFAULT.check().is_ok());
 
 impl Config {
-    /// A configuration with the defaults: an MTU of 1500 bytes, windows of 256 KiB for the log and
-    /// 1 MiB for bulk, [`Timing::DEFAULT`].
+    /// Returns a configuration with the defaults: an MTU of 1500 bytes, windows of 256 KiB for the log
+    /// and 1 MiB for bulk, [`Timing::DEFAULT`].
     pub fn new(vm: VmId, session: SessionId, term: Term) -> Self {
         Self {
             vm,
@@ -150,7 +150,7 @@ impl Config {
         }
     }
 
-    /// Whether the values are within their bounds and go together.
+    /// Checks that the values are within their limits and compatible.
     ///
     /// # Errors
     ///
@@ -168,29 +168,31 @@ impl Config {
     }
 }
 
-/// Why a channel cannot be made.
+/// Why a channel cannot be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Frames too small to be worth their header, or larger than Ethernet's.
+    /// A frame length that is too small to be worth its header, or too large for Ethernet.
     #[error(
-        "frames of {0} bytes, not of {CHANNEL_FRAME_BYTES_MIN} to {CHANNEL_FRAME_BYTES_MAX} bytes"
+        "a frame length of {0} bytes is not in {CHANNEL_FRAME_BYTES_MIN} to {CHANNEL_FRAME_BYTES_MAX} bytes"
     )]
     FrameBytes(usize),
-    /// A window that might not hold an entry, or that its field does not hold.
-    #[error("a window of {0} bytes, not of {WINDOW_BYTES_MIN} to {WINDOW_BYTES_MAX} bytes")]
+    /// A window that might not hold a whole entry, or whose size does not fit its field.
+    #[error("a window of {0} bytes is not in {WINDOW_BYTES_MIN} to {WINDOW_BYTES_MAX} bytes")]
     WindowBytes(usize),
     /// The lease might still be held when the backup takes over.
-    #[error("the lease and its margin must end before the silence timeout, whatever the clocks do")]
+    #[error(
+        "the lease and its margin must end before the silence timeout, whatever the clocks' drift"
+    )]
     Lease,
-    /// Clocks that drift by a tenth are none.
-    #[error("a clock drift of 10 % or more")]
+    /// The clocks drift too much.
+    #[error("the clock drift must be below 10 %")]
     Drift,
     /// Too few heartbeats in a lease.
     #[error("the lease must be at least three heartbeats long")]
     Heartbeat,
-    /// Timeouts in the wrong order.
+    /// The timeouts are in the wrong order.
     #[error(
-        "the retransmission timeouts must be in order: put-off acknowledgement, least, largest, silence"
+        "retransmission timeouts must be in order: 2 x delayed acknowledgement, minimum, maximum, silence timeout"
     )]
     Retransmit,
 }

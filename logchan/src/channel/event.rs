@@ -1,56 +1,57 @@
-//! What a channel has to tell.
+//! Events of a channel.
 
 use crate::ids::{Lane, LogSeq, Term};
 use crate::time::Time;
 
-/// What happened. See [`poll_event`](super::Channel::poll_event).
+/// What happened in a channel. See [`poll_event`](super::Channel::poll_event).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A frame of a newer term arrived: somebody else speaks for the VM. Told once for each term
-    /// that is newer than all before.
+    /// A frame of a newer term arrived, so another host speaks for the VM. Reported once for each term
+    /// newer than all before.
     PeerTermNewer {
-        /// Its term.
+        /// The newer term.
         term: Term,
     },
-    /// The other end has the role of this one: a mistake in its configuration. Told once.
+    /// The other end has the same role as this one, which is a configuration error. Reported once.
     PeerSameRole,
-    /// The peer was not heard for the silence timeout. The channel is over: it hears and sends
-    /// nothing more, so that no acknowledgement can extend a lease from here on.
+    /// No sign of life came from the peer within the silence timeout. The channel has ended: it accepts
+    /// and sends no more frames, so that no acknowledgement can extend a lease from here on.
     PeerSilent {
-        /// When it was last heard.
+        /// Time of the peer's last sign of life.
         heard_at: Time,
     },
-    /// The peer stops in good order. The channel is over but for acknowledging that.
+    /// The peer leaves in good order. The channel has ended, except that it acknowledges the peer's
+    /// `Bye` frames.
     PeerBye,
     /// This end has left, after [`bye`](super::Channel::bye).
     Left {
-        /// The peer acknowledged it; otherwise it may take the silence for death.
+        /// Whether the peer acknowledged it. If not, the peer may declare this end dead.
         confirmed: bool,
     },
-    /// The primary has a lease that it had not before.
+    /// The primary has obtained a lease.
     LeaseHeld,
-    /// The primary has no lease any more: nothing may be released.
+    /// The primary has lost its lease and must not release output.
     LeaseLost,
-    /// The peer holds everything of the latency lane before `up_to`, and what that needs of the
-    /// bulk lane ([`require_bulk`](super::Channel::require_bulk)).
+    /// The peer holds the latency lane up to here, and all of the bulk lane that this requires
+    /// ([`require_bulk`](super::Channel::require_bulk)).
     Acked {
-        /// The position.
+        /// End of what the peer holds.
         up_to: LogSeq,
     },
-    /// The peer has executed up to here: what it said with
+    /// The peer has executed up to here, as it reported with
     /// [`set_executed`](super::Channel::set_executed).
     PeerExecuted {
-        /// The position, in the units of whoever set it.
+        /// The position, in the units of the peer's caller.
         up_to: u64,
     },
-    /// An append that was refused has room now.
+    /// There is room now for an append that was refused.
     Room {
-        /// In this lane.
+        /// Lane of the append.
         lane: Lane,
     },
 }
 
-/// Events that were not polled yet. Of each kind only the newest counts, so this never grows.
+/// Events not polled yet. Only the newest of each kind is kept, so this has a fixed size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PendingEvents {
     pub(super) newer_term: Option<Term>,
@@ -58,7 +59,7 @@ pub(super) struct PendingEvents {
     pub(super) silent: Option<Time>,
     pub(super) bye: bool,
     pub(super) left: Option<bool>,
-    /// The lease as it is now, if that is not what was told last.
+    /// The current state of the lease, if it is not the one reported last.
     pub(super) lease: Option<bool>,
     pub(super) acked: Option<LogSeq>,
     pub(super) executed: Option<u64>,
@@ -66,7 +67,7 @@ pub(super) struct PendingEvents {
 }
 
 impl PendingEvents {
-    /// The next one: what ends a channel before what it did.
+    /// Takes the next event. Events that end the channel come before the others.
     pub(super) fn take(&mut self) -> Option<Event> {
         if let Some(term) = self.newer_term.take() {
             return Some(Event::PeerTermNewer { term });

@@ -1,4 +1,4 @@
-//! What comes in: frames, and the passing of time.
+//! Inputs of a channel: frames, and the passing of time.
 
 use super::ack::Novelty;
 use super::recv_window::Insertion;
@@ -10,13 +10,14 @@ use crate::ids::{FrameNumber, Lane, LogSeq, Role};
 use crate::time::{Duration, Time};
 
 impl Channel {
-    /// Takes a frame from the wire, its seal opened; padding behind it does not matter. Whatever the
-    /// bytes are, this does not panic, takes no more memory, and does work bounded by the window.
+    /// Handles a frame from the wire whose seal was opened. Padding behind the frame is ignored.
+    /// Whatever the bytes are, this does not panic, does not allocate, and does work bounded by the
+    /// window.
     pub fn handle_frame(&mut self, now: Time, bytes: &[u8]) -> FrameVerdict {
         self.advance(now);
         let verdict = match FrameHeader::decode(bytes) {
             Ok((header, payload)) => {
-                self.ignore(&header).unwrap_or_else(|| self.take(now, &header, payload))
+                self.reject(&header).unwrap_or_else(|| self.accept(now, &header, payload))
             }
             Err(error) => FrameVerdict::Malformed(error),
         };
@@ -24,21 +25,21 @@ impl Channel {
         verdict
     }
 
-    /// The frames handled so far had arrived by `now`; [`heard_by`](Self::heard_by) is to be called before
-    /// the next timeout if the time that they were handled with may be one before their arrival.
+    /// Confirms that the frames handled so far had arrived by `now`. The caller may handle frames with a
+    /// time from before their arrival; it must then call this before the next timeout.
     pub fn heard_by(&mut self, now: Time) {
         self.advance(now);
-        self.hear(now);
+        self.record_sign_of_life(now);
     }
 
-    fn hear(&mut self, now: Time) {
+    fn record_sign_of_life(&mut self, now: Time) {
         self.liveness.heard(now);
         if self.timers.is_set(Timer::Silence) {
             self.timers.set(Timer::Silence, self.liveness.silence_at());
         }
     }
 
-    /// Does what has become due. To be called when [`poll_timeout`](Self::poll_timeout) is in the
+    /// Does what has become due. Must be called when [`poll_timeout`](Self::poll_timeout) is in the
     /// past; harmless at other times.
     pub fn handle_timeout(&mut self, now: Time) {
         self.advance(now);
@@ -55,19 +56,19 @@ impl Channel {
             self.detect_losses(now);
         }
         if self.timers.take_expired(Timer::Ack, now) {
-            self.debt.fall_due();
+            self.pending_ack.set_due();
         }
         if self.timers.take_expired(Timer::Heartbeat, now) {
-            self.beat_due = !self.planted(Mutant::ForgetHeartbeat);
+            self.heartbeat_due = !self.planted(Mutant::ForgetHeartbeat);
             if self.planted(Mutant::BusyTimer) {
                 self.timers.set(Timer::Heartbeat, now);
             }
         }
     }
 
-    /// Why a frame is not for this channel, or not for it any more. Nothing is changed but what the
-    /// verdict says.
-    fn ignore(&mut self, header: &FrameHeader) -> Option<FrameVerdict> {
+    /// Returns a verdict if the frame is not for this channel, or no longer. Changes nothing but what
+    /// the verdict says.
+    fn reject(&mut self, header: &FrameHeader) -> Option<FrameVerdict> {
         if header.vm != self.config.vm {
             return Some(FrameVerdict::WrongVm);
         }
@@ -85,34 +86,34 @@ impl Channel {
             return Some(FrameVerdict::WrongSession);
         }
         if header.role == self.role {
-            self.events.same_role |= !self.same_role_told;
-            self.same_role_told = true;
+            self.events.same_role |= !self.same_role_reported;
+            self.same_role_reported = true;
             return Some(FrameVerdict::SameRole);
         }
         match self.state {
             State::Left | State::Silent => return Some(FrameVerdict::Closed),
             State::Open | State::Leaving { .. } | State::PeerLeft => {}
         }
-        let unsent_bytes =
+        let acks_unsent_bytes =
             self.send.iter().zip(header.lanes).any(|(send, ack)| ack.received > send.sent());
-        if unsent_bytes || header.ack.newest >= self.next_number {
+        if acks_unsent_bytes || header.ack.newest >= self.next_number {
             return Some(FrameVerdict::Malformed(FrameError::AckOfUnsent));
         }
         match self.arrivals.novelty(header.number) {
             Novelty::New => None,
-            Novelty::Repeated if self.planted(Mutant::TakeRepeated) => None,
-            Novelty::Repeated => Some(FrameVerdict::Duplicate),
+            Novelty::Duplicate if self.planted(Mutant::TakeRepeated) => None,
+            Novelty::Duplicate => Some(FrameVerdict::Duplicate),
             Novelty::TooOld => Some(FrameVerdict::TooOld),
         }
     }
 
-    /// Takes a frame that the peer sent in this session and that was not here before.
-    fn take(&mut self, now: Time, header: &FrameHeader, payload: &[u8]) -> FrameVerdict {
-        self.hear(now);
+    /// Accepts a frame that the peer sent in this session and that was not received before.
+    fn accept(&mut self, now: Time, header: &FrameHeader, payload: &[u8]) -> FrameVerdict {
+        self.record_sign_of_life(now);
         self.handle_acks(now, header);
 
         let verdict = match header.kind.lane() {
-            Some(lane) => self.take_payload(lane, header.offset, payload),
+            Some(lane) => self.accept_payload(lane, header.offset, payload),
             None => FrameVerdict::Accepted,
         };
         if verdict == FrameVerdict::NotKept {
@@ -122,22 +123,25 @@ impl Channel {
             || verdict == FrameVerdict::PayloadRepeated
             || !self.arrivals.is_next(header.number);
         let repeated = self.planted(Mutant::TakeRepeated)
-            && self.arrivals.novelty(header.number) == Novelty::Repeated;
+            && self.arrivals.novelty(header.number) == Novelty::Duplicate;
         if !repeated {
             self.arrivals.record(now, header.number);
         }
         match header.kind {
             FrameKind::Bye => self.handle_bye(),
-            FrameKind::Latency => self.debt.add_log(),
+            FrameKind::Latency => self.pending_ack.add_log(),
             FrameKind::Bulk | FrameKind::Ack | FrameKind::Heartbeat => {}
         }
-        if header.kind.wants_ack() && self.debt.add(at_once) && !self.timers.is_set(Timer::Ack) {
+        if header.kind.wants_ack()
+            && self.pending_ack.add(at_once)
+            && !self.timers.is_set(Timer::Ack)
+        {
             self.timers.set(Timer::Ack, now + super::ack::ACK_DELAY_MAX);
         }
         verdict
     }
 
-    fn take_payload(&mut self, lane: Lane, offset: u64, payload: &[u8]) -> FrameVerdict {
+    fn accept_payload(&mut self, lane: Lane, offset: u64, payload: &[u8]) -> FrameVerdict {
         if self.state != State::Open {
             return FrameVerdict::NotKept;
         }
@@ -146,11 +150,11 @@ impl Channel {
         match recv.insert(offset, payload) {
             Insertion::Kept { in_order } => {
                 if !in_order {
-                    self.debt.fall_due();
+                    self.pending_ack.set_due();
                 }
                 FrameVerdict::Accepted
             }
-            Insertion::Repeated => {
+            Insertion::Duplicate => {
                 if deliver_twice {
                     recv.insert(recv.received(), payload);
                 }
@@ -160,13 +164,13 @@ impl Channel {
         }
     }
 
-    /// What every frame says of ours.
+    /// Handles the acknowledgements in a frame.
     fn handle_acks(&mut self, now: Time, header: &FrameHeader) {
         if header.ack.newest > self.newest_acked {
             self.newest_acked = header.ack.newest;
             self.handle_newest_ack(now, header);
         }
-        // To an end that leaves, or was left, it does not matter what of its log arrived.
+        // An end that is leaving, or was left, does not care what of its log arrived.
         if self.state != State::Open {
             return;
         }
@@ -174,11 +178,11 @@ impl Channel {
         let ignore_window = self.planted(Mutant::IgnoreWindow);
         for lane in Lane::ALL {
             let send = &mut self.send[lane.index()];
-            let mut told = header.lanes[lane.index()];
+            let mut lane_ack = header.lanes[lane.index()];
             if ignore_window {
-                told.window = u32::MAX;
+                lane_ack.window = u32::MAX;
             }
-            arrived += send.handle_ack(told, header.ack);
+            arrived += send.handle_ack(lane_ack, header.ack);
             let wanted = &mut self.wants_room[lane.index()];
             if wanted.is_some_and(|bytes| send.room() >= bytes) {
                 *wanted = None;
@@ -209,7 +213,7 @@ impl Channel {
         }
     }
 
-    /// The peer has heard a newer frame of ours than it had before.
+    /// Handles the acknowledgement of a frame of ours that is newer than all acknowledged before.
     fn handle_newest_ack(&mut self, now: Time, header: &FrameHeader) {
         if let State::Leaving { first } = self.state
             && header.ack.newest >= first
@@ -225,20 +229,20 @@ impl Channel {
             return;
         }
         let from = if self.planted(Mutant::LeaseFromArrival) { now } else { sent.at };
-        if self.liveness.acknowledged(from)
+        if self.liveness.extend_lease(from)
             && let Some(until) = self.liveness.lease_until()
         {
             self.timers.set(Timer::Lease, until);
-            // An acknowledgement can be so late that the lease it gives is over.
+            // An acknowledgement can be so late that its lease is already over.
             if now < until {
-                self.tell_lease(true);
+                self.report_lease(true);
             }
         }
     }
 
     fn detect_losses(&mut self, now: Time) {
         self.timers.stop(Timer::Loss);
-        if !self.send.iter().any(super::SendWindow::is_waiting) {
+        if !self.send.iter().any(super::SendWindow::has_unacked) {
             return;
         }
         let reordering_max = self.rtt.reordering_max();
@@ -267,14 +271,14 @@ impl Channel {
                 }
                 self.restart_retransmit(now);
             }
-            State::Leaving { .. } => self.beat_due = true,
+            State::Leaving { .. } => self.heartbeat_due = true,
             State::Left | State::PeerLeft | State::Silent => {}
         }
     }
 
-    /// Counts the time until something is sent again from `now`, if there is something.
+    /// Restarts the retransmission timer at `now`, or stops it if nothing is in flight.
     pub(super) fn restart_retransmit(&mut self, now: Time) {
-        if self.send.iter().any(super::SendWindow::is_waiting) {
+        if self.send.iter().any(super::SendWindow::has_unacked) {
             self.timers.set(Timer::Retransmit, self.rtt.retransmit_at(now));
         } else {
             self.timers.stop(Timer::Retransmit);
@@ -301,7 +305,7 @@ impl Channel {
     fn handle_bye(&mut self) {
         match self.state {
             State::Open => {}
-            // Both leave at once: the peer will not take our silence for death.
+            // Both ends leave at once, so the peer will not take our silence for death.
             State::Leaving { .. } => self.events.left = Some(true),
             State::Left | State::PeerLeft | State::Silent => return,
         }
@@ -320,5 +324,5 @@ impl Channel {
     }
 }
 
-/// The first frame's number is 1, so an acknowledgement of nothing is never one of a frame.
+// The first frame's number is 1, so an acknowledgement of no frame is never one of a frame.
 const _: () = assert!(FrameNumber::NONE.next().0 == 1);

@@ -1,10 +1,10 @@
-//! The logging channel: the log, whole and in order, over a link that loses frames; and whether the
-//! other end lives.
+//! The logging channel: delivers the log whole and in order over a link that loses frames, and detects
+//! whether the other end is alive.
 //!
-//! Two [`Channel`]s, a primary's and a backup's, exchange [frames](crate::frame). Each carries two
-//! [lanes](crate::ids::Lane) of bytes in each direction. What one end appends to a lane, the other
-//! reads from it, from the first byte on; there is no other start, so both ends begin together, in
-//! a session of their own.
+//! Two [`Channel`]s, a primary's and a backup's, exchange [frames](crate::frame). A channel carries two
+//! [lanes](crate::ids::Lane), which are byte streams, in each direction. The other end reads a lane from
+//! its first byte on; there is no other starting point, so both ends begin together, in a session of
+//! their own.
 //!
 //! ```text
 //!          bye()                 acknowledged, or silence
@@ -12,28 +12,28 @@
 //!    |  \               |
 //!    |   \ Bye          | Bye
 //!    |    v             v
-//!    |    PeerLeft <----+          answers what the peer says goodbye with
+//!    |    PeerLeft <----+          acknowledges the peer's Bye frames
 //!    |
-//!    +------------> Silent         hears and says nothing more
+//!    +------------> Silent         accepts and sends nothing more
 //!      silence
 //! ```
 //!
-//! Only `Open` takes and gives bytes of log. No state leads back: to go on after `Silent`, open a
+//! Bytes of log are sent and accepted in `Open` only. No state leads back to it: after `Silent`, open a
 //! new session.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `config` | what a channel is told, and which values go together |
-//! | `input` | frames and timeouts |
+//! | `config` | configuration, and which values are compatible |
+//! | `input` | handling of frames and timeouts |
 //! | `output` | which frame to send next |
-//! | `query` | what can be asked without changing anything |
-//! | `send_window`, `recv_window` | one lane's bytes, outgoing and incoming |
-//! | `ack` | which frames arrived, and when to say so |
-//! | `commit` | up to where both lanes are safe at the backup |
-//! | `rtt`, `timer` | how long to wait, and for what |
+//! | `query` | queries, which change nothing |
+//! | `send_window`, `recv_window` | bytes of one lane, outgoing and incoming |
+//! | `ack` | which frames were received, and when to acknowledge them |
+//! | `commit` | up to where the backup holds both lanes |
+//! | `rtt`, `timer` | round-trip time and timeouts; deadlines |
 //! | `sent_times` | when each frame was sent |
-//! | `verdict`, `event` | what became of a frame; what there is to tell |
-//! | `mutant` | bugs to test the simulator with |
+//! | `verdict`, `event` | what became of a frame; events for the owner |
+//! | `mutant` | bugs that can be planted, to test the simulator |
 
 mod ack;
 mod commit;
@@ -61,7 +61,7 @@ pub use verdict::FrameVerdict;
 
 use core::ops::Range;
 
-use self::ack::{AckDebt, Arrivals};
+use self::ack::{Arrivals, PendingAck};
 use self::commit::Commit;
 use self::event::PendingEvents;
 use self::recv_window::RecvWindow;
@@ -75,11 +75,11 @@ use crate::liveness::Liveness;
 use crate::stats::Stats;
 use crate::time::Time;
 
-/// See the state diagram at the module's head.
+/// State of a channel; the diagram is at the head of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// `first`: the number of the first `Bye` frame. Only such are sent from then on.
+    /// `first`: number of the first `Bye` frame. From then on, only `Bye` frames are sent.
     Leaving {
         first: FrameNumber,
     },
@@ -88,30 +88,30 @@ enum State {
     Silent,
 }
 
-/// One end of a logging channel. Pure: whoever drives it brings frames and the time, and takes
-/// frames away. One thread owns it. Nothing is allocated after [`new`](Self::new).
+/// One end of a logging channel. Pure: the caller passes frames and the time in, and takes frames out.
+/// One thread owns it. Nothing is allocated after [`new`](Self::new).
 ///
-/// Methods are of four kinds, and a driver calls them in this order, again and again:
+/// The methods are of four kinds. The driver calls them in this order, again and again:
 ///
-/// 1. inputs: [`handle_frame`](Self::handle_frame) for every frame that there is, and only then
-///    [`handle_timeout`](Self::handle_timeout): a host that slept finds the frames of a living peer
-///    before it finds that time has passed;
-/// 2. what came of it: [`poll_event`](Self::poll_event) until `None`, and
-///    [`received`](Self::received) with [`consume`](Self::consume) for each lane;
-/// 3. commands: [`append`](Self::append), [`set_executed`](Self::set_executed),
-///    [`require_bulk`](Self::require_bulk), [`bye`](Self::bye);
-/// 4. outputs: [`poll_transmit`](Self::poll_transmit) until `None` or until the link takes no more,
-///    then [`poll_timeout`](Self::poll_timeout): sleep until then, or until a frame arrives.
+/// 1. Inputs: [`handle_frame`](Self::handle_frame) for every frame available, and only then
+///    [`handle_timeout`](Self::handle_timeout). A host that did not run for a while then finds the
+///    frames of a living peer before it finds that time has passed.
+/// 2. Results: [`poll_event`](Self::poll_event) until `None`, and [`received`](Self::received) with
+///    [`consume`](Self::consume) for each lane.
+/// 3. Commands: [`append`](Self::append), [`set_executed`](Self::set_executed),
+///    [`require_bulk`](Self::require_bulk), [`bye`](Self::bye).
+/// 4. Outputs: [`poll_transmit`](Self::poll_transmit) until `None` or until the link accepts no more,
+///    then [`poll_timeout`](Self::poll_timeout). The driver sleeps until then or until a frame arrives.
 ///
-/// A link that queues frames should be given the next one only when it is about to send: the choice
-/// between latency and bulk is made by `poll_transmit`, and a frame once given away stays in its
-/// place. The rest are queries, which change nothing.
+/// A link that queues frames should take the next one only when it is about to send it: `poll_transmit`
+/// chooses between latency and bulk, and a frame once taken keeps its place in the queue. The other
+/// methods are queries, which change nothing.
 ///
-/// `now` must not go back from call to call, and is read from one clock (see [`crate::time`]).
+/// `now` must not go back from call to call and must come from one clock (see [`crate::time`]).
 ///
 /// # Panics
 ///
-/// Every method that takes `now`, when it is before that of an earlier call.
+/// Every method that takes `now` panics when it is before that of an earlier call.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Channel {
     config: Config,
@@ -121,24 +121,24 @@ pub struct Channel {
     send: [SendWindow; Lane::ALL.len()],
     recv: [RecvWindow; Lane::ALL.len()],
     commit: Commit,
-    /// Our frames: the next one's number, when each was sent, the newest that the peer heard.
+    /// Our frames: number of the next one, when each was sent, the newest that the peer acknowledged.
     next_number: FrameNumber,
     sent_times: SentTimes,
     newest_acked: FrameNumber,
-    /// The peer's frames, and whether it waits to hear of them.
+    /// The peer's frames, and the acknowledgement that is due for them.
     arrivals: Arrivals,
-    debt: AckDebt,
+    pending_ack: PendingAck,
     rtt: RttEstimator,
     liveness: Liveness,
     timers: TimerTable,
-    /// A heartbeat is to be sent, or a `Bye` again.
-    beat_due: bool,
+    /// A heartbeat is due, or, while leaving, a `Bye`.
+    heartbeat_due: bool,
     executed: u64,
     peer_executed: u64,
     newest_term: Term,
-    same_role_told: bool,
-    lease_told: bool,
-    /// An append was refused; its caller waits for as many bytes of room.
+    same_role_reported: bool,
+    lease_reported: bool,
+    /// Bytes of the last append that was refused; its caller waits for that much room.
     wants_room: [Option<usize>; Lane::ALL.len()],
     events: PendingEvents,
     stats: Stats,
@@ -147,23 +147,23 @@ pub struct Channel {
 /// Why [`Channel::append`] took nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The window is full. [`Event::Room`] comes when the peer has acknowledged more.
+    /// The window is full. [`Event::Room`] follows when the peer has acknowledged enough.
     #[error("no room in the window: {room} bytes are free")]
     Full {
-        /// Bytes that are free.
+        /// Free bytes in the window.
         room: usize,
     },
-    /// One of the ends left, or the peer is silent.
-    #[error("the channel is over")]
+    /// One of the ends has left, or the peer is silent.
+    #[error("the channel has ended")]
     Over,
 }
 
 impl Channel {
-    /// One end of a session that begins at `now`: the peer was there just then.
+    /// Creates one end of a session that begins at `now`, a time at which the peer was present.
     ///
     /// # Errors
     ///
-    /// Values of `config` that do not go together.
+    /// Values in `config` that are out of their limits or incompatible.
     pub fn new(config: Config, role: Role, now: Time) -> Result<Self, ConfigError> {
         config.check()?;
         let timing = config.timing;
@@ -183,7 +183,7 @@ impl Channel {
             sent_times: SentTimes::new(),
             newest_acked: FrameNumber::NONE,
             arrivals: Arrivals::default(),
-            debt: AckDebt::default(),
+            pending_ack: PendingAck::default(),
             rtt: RttEstimator::new(
                 timing.heartbeat.min(timing.retransmit_max),
                 timing.retransmit_min,
@@ -192,12 +192,12 @@ impl Channel {
             liveness: Liveness::new(now, timing.silence, lease),
             timers: TimerTable::default(),
             // The first frame tells the peer how much it may send.
-            beat_due: true,
+            heartbeat_due: true,
             executed: 0,
             peer_executed: 0,
             newest_term: config.term,
-            same_role_told: false,
-            lease_told: false,
+            same_role_reported: false,
+            lease_reported: false,
             wants_room: [None; Lane::ALL.len()],
             events: PendingEvents::default(),
             stats: Stats::default(),
@@ -207,15 +207,15 @@ impl Channel {
         Ok(channel)
     }
 
-    /// Takes all of `bytes` into `lane`, or nothing. Returns where they are in it.
+    /// Appends all of `bytes` to `lane`, or nothing. Returns their range of positions in the lane.
     ///
     /// # Errors
     ///
-    /// The window is full, or the channel is over.
+    /// The window is full, or the channel has ended.
     ///
     /// # Panics
     ///
-    /// When `bytes` are more than the window would hold empty.
+    /// When `bytes` are longer than the whole window.
     pub fn append(
         &mut self,
         now: Time,
@@ -228,7 +228,11 @@ impl Channel {
         }
         let index = lane.index();
         let capacity = self.config.window_bytes[index];
-        assert!(bytes.len() <= capacity, "{} bytes for a window of {capacity}", bytes.len());
+        assert!(
+            bytes.len() <= capacity,
+            "appended {} bytes to a window of {capacity}",
+            bytes.len()
+        );
         let room = self.send[index].room();
         if bytes.len() > room {
             self.wants_room[index] = Some(bytes.len());
@@ -240,27 +244,31 @@ impl Channel {
         Ok(start..LogSeq(self.send[index].end()))
     }
 
-    /// What is appended to the latency lane from here on means something only together with all
-    /// that was appended to the bulk lane so far: [`acked`](Self::acked) does not pass this point
-    /// before the peer holds both. It delays nothing but that.
+    /// Makes what is appended to the latency lane from here on depend on everything appended to the bulk
+    /// lane so far: [`acked`](Self::acked) does not pass this point before the peer holds both. Nothing
+    /// else is delayed.
     pub fn require_bulk(&mut self) {
         let [latency, bulk] = &self.send;
         self.commit.require(latency.end(), bulk.end());
     }
 
-    /// Tells the peer, in every frame from here on, how far this end has executed.
+    /// Reports to the peer, in every frame from here on, how far this end has executed.
     ///
     /// # Panics
     ///
-    /// When `executed` is less than before.
+    /// When `executed` is less than in an earlier call.
     pub fn set_executed(&mut self, executed: u64) {
-        assert!(executed >= self.executed, "executed back from {} to {executed}", self.executed);
+        assert!(
+            executed >= self.executed,
+            "executed went back from {} to {executed}",
+            self.executed
+        );
         self.executed = executed;
     }
 
-    /// Leaves in good order: the peer must not take the silence that follows for death. What was
-    /// appended and not acknowledged is lost; whoever minds waits for [`Event::Acked`] first.
-    /// [`Event::Left`] says when it is done. To a peer that waits to hear of a `Bye` of its own,
+    /// Leaves in good order, so that the peer does not take the silence that follows for death. Bytes
+    /// that were appended and not acknowledged are lost; to avoid that, wait for [`Event::Acked`] first.
+    /// [`Event::Left`] reports the end. To a peer that waits for the acknowledgement of its own `Bye`,
     /// stay reachable for the silence timeout.
     pub fn bye(&mut self, now: Time) {
         self.advance(now);
@@ -271,48 +279,48 @@ impl Channel {
             }
             self.timers.stop_all();
             self.timers.set(Timer::Silence, self.liveness.silence_at());
-            self.beat_due = true;
+            self.heartbeat_due = true;
         }
     }
 
-    /// The next event. Any input may raise some.
+    /// Returns the next event. Any input may raise events.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.take()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) must be called, if nothing else is called
-    /// before. Any other method may change it.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) must be called at the latest. Any other
+    /// method may change this.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.timers.next()
     }
 
-    /// The bytes of `lane` that arrived in order and were not consumed, as one slice. The first
-    /// byte is number [`consumed`](Self::consumed) of the lane. They stay readable when the channel
-    /// is over.
+    /// Returns the bytes of `lane` that arrived in order and were not consumed, as one slice. Its first
+    /// byte is number [`consumed`](Self::consumed) of the lane. The bytes stay readable when the channel
+    /// has ended.
     pub fn received(&self, lane: Lane) -> &[u8] {
         self.recv[lane.index()].readable()
     }
 
-    /// The first `length` bytes of [`received`](Self::received) are done with; the peer may send as
-    /// many more.
+    /// Discards the first `length` bytes of [`received`](Self::received). The peer may then send as many
+    /// more.
     ///
     /// # Panics
     ///
-    /// When there are not as many.
+    /// When fewer bytes were received.
     pub fn consume(&mut self, lane: Lane, length: usize) {
         let recv = &mut self.recv[lane.index()];
         recv.consume(length);
-        if self.state == State::Open && recv.owes_window() {
-            self.debt.fall_due();
+        if self.state == State::Open && recv.needs_window_update() {
+            self.pending_ack.set_due();
         }
     }
 
-    /// The counters, which begin at zero again.
+    /// Returns the counters and resets them to zero.
     pub fn take_stats(&mut self) -> Stats {
         core::mem::take(&mut self.stats)
     }
 
-    /// Bytes of a lane that a frame takes.
+    /// Longest payload of a frame in bytes.
     fn payload_max(&self) -> usize {
         self.config.frame_bytes_max - FRAME_HEADER_BYTES
     }
@@ -329,21 +337,21 @@ impl Channel {
     fn end_lease(&mut self) {
         self.liveness.end_lease();
         self.timers.stop(Timer::Lease);
-        self.tell_lease(false);
+        self.report_lease(false);
     }
 
-    fn tell_lease(&mut self, held: bool) {
-        if held != self.lease_told {
-            self.lease_told = held;
-            // What was not polled yet is undone: the owner knows it as it is now again.
-            let is_untold = self.events.lease.take().is_some();
-            self.events.lease = (!is_untold).then_some(held);
+    fn report_lease(&mut self, held: bool) {
+        if held != self.lease_reported {
+            self.lease_reported = held;
+            // An event that was not polled yet is cancelled: the owner's knowledge is correct again.
+            let was_pending = self.events.lease.take().is_some();
+            self.events.lease = (!was_pending).then_some(held);
         }
     }
 
-    /// The lease, if there is one, is over and nobody gave it up.
+    /// The lease, if there was one, has expired and was not given up.
     fn lose_lease(&mut self) {
-        self.stats.leases_lost += u64::from(self.lease_told);
-        self.tell_lease(false);
+        self.stats.leases_lost += u64::from(self.lease_reported);
+        self.report_lease(false);
     }
 }

@@ -1,66 +1,67 @@
-//! Bugs that can be switched on, one at a time, to see that the simulator finds them: in the channel,
-//! and in the link that it runs on. Without the feature `mutants` there are none, and asking costs
+//! Bugs that a test can plant, one at a time, to see that the simulator finds them: in the channel, and
+//! in the link that it runs on. Without the feature `mutants` there are none, and the checks cost
 //! nothing.
 
-/// A bug.
+/// A bug that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(any(test, feature = "mutants")),
     expect(unreachable_pub, reason = "public with the feature")
 )]
 pub enum Mutant {
-    /// Acknowledges the end of what arrived, gaps or not.
+    /// Acknowledges up to the end of what was received, in spite of gaps.
     AckGap,
-    /// The lease lasts as long as the backup's patience.
+    /// The lease lasts as long as the backup's silence timeout.
     NoLeaseMargin,
     /// The lease runs from the arrival of an acknowledgement.
     LeaseFromArrival,
     /// Bytes that arrive again are delivered again.
     DeliverTwice,
-    /// A primary that was replaced finds a backup that follows it.
+    /// A primary that was replaced gets a backup.
     FollowOldTerm,
-    /// The last frame of a lane is never sent again.
+    /// The last frame of a lane is never retransmitted.
     ForgetLastFrame,
-    /// Bulk goes before latency.
+    /// The bulk lane goes before the latency lane.
     BulkFirst,
-    /// Acknowledges also after the peer was declared dead.
+    /// Acknowledges frames even after the peer was declared dead.
     AckAfterSilence,
-    /// What waits for bulk is committed without it.
+    /// Log that requires bulk is committed without it.
     CommitWithoutBulk,
-    /// An end that said goodbye is declared dead later.
+    /// A peer that left with a `Bye` is declared dead later.
     ByeIsSilence,
-    /// The lease goes on after goodbye.
+    /// The lease goes on after a `Bye`.
     LeaseAfterBye,
-    /// A frame that is repeated counts as another one, for the seal and for the channel.
+    /// A duplicate frame is accepted as a new one, by the seal and by the channel.
     TakeRepeated,
-    /// Sends whatever the peer's window is.
+    /// Sends beyond the peer's window.
     IgnoreWindow,
-    /// The timeout is not doubled when nothing comes back.
+    /// The retransmission timeout is not doubled when nothing comes back.
     NoBackOff,
-    /// The newest that was heard of the peer's execution is what came last.
+    /// The last report of the peer's progress counts, not the largest.
     ExecutedGoesBack,
-    /// An append that was refused is not told of the room that there is now.
+    /// The caller of a refused append is not notified when there is room.
     RoomNeverTold,
-    /// Says nothing by itself.
+    /// Sends no heartbeats.
     ForgetHeartbeat,
-    /// A timer that ran out stays set.
+    /// A timer that expired stays set.
     BusyTimer,
-    /// An initiation is not repeated.
+    /// An initiation is not retransmitted.
     AskOnce,
-    /// Whoever has the key is answered, also while there is a channel with somebody else.
+    /// Any peer with the key is answered, even while there is a channel with another one.
     AnswerStrangers,
-    /// An initiation alone makes a session, and it may be a recording.
+    /// An initiation alone establishes a session, although it may be a recording.
     TrustRecordings,
-    /// Every initiation is answered, however many there are.
+    /// Every initiation is answered, without a rate limit.
     AnswerAll,
-    /// New keys end what was sealed with the old ones.
+    /// New keys invalidate frames sealed with the old ones.
     DropOldKeys,
-    /// A session that was answered is taken up whenever its first frame comes, and whoever sent it.
+    /// The first frame of a pending session always makes that session the current one, even if it was
+    /// superseded or is of another incarnation.
     ReviveSessions,
 }
 
 impl Mutant {
-    /// All of them.
+    /// All bugs.
     #[cfg(any(test, feature = "mutants"))]
     pub const ALL: [Self; 24] = [
         Self::AckGap,
@@ -90,7 +91,7 @@ impl Mutant {
     ];
 }
 
-/// The bugs of one channel: at most one, and none without the feature `mutants`.
+/// The planted bug of one channel: at most one, and none without the feature `mutants`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mutants {
     #[cfg(any(test, feature = "mutants"))]
@@ -98,7 +99,7 @@ pub struct Mutants {
 }
 
 impl Mutants {
-    /// This one bug.
+    /// Plants one bug.
     #[cfg(any(test, feature = "mutants"))]
     pub const fn plant(mutant: Mutant) -> Self {
         Self { planted: Some(mutant) }

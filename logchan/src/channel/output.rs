@@ -1,14 +1,14 @@
-//! What goes out: which frame is sent next.
+//! Outputs of a channel: which frame to send next.
 //!
-//! | order | frame | because |
+//! | order | frame | reason |
 //! |---|---|---|
 //! | 1 | lost bytes of the latency lane | the log behind them waits for them |
 //! | 2 | new bytes of the latency lane | an output may wait for them |
 //! | 3 | lost, then new bytes of the bulk lane | acknowledges as well as an `Ack` would |
-//! | 4 | `Heartbeat` if one is due, else `Ack` if one is due | nothing else said it |
+//! | 4 | `Heartbeat` if one is due, else `Ack` if one is due | no other frame carries the acknowledgement |
 //!
-//! The choice is made anew for every frame, so what is appended to the latency lane waits for one
-//! bulk frame at most: the one that is being sent.
+//! The choice is made anew for every frame, so bytes appended to the latency lane wait for at most one
+//! bulk frame: the one that is being sent.
 
 use super::timer::Timer;
 use super::{Channel, Mutant, State};
@@ -18,8 +18,8 @@ use crate::limits::FRAME_HEADER_BYTES;
 use crate::time::Time;
 
 impl Channel {
-    /// Writes the next frame to the front of `out` and returns its length; `None` when there is
-    /// nothing to send now. It is taken to leave at `now`: when the link is busy, ask later.
+    /// Writes the next frame to the front of `out` and returns its length. Returns `None` if there is
+    /// nothing to send. The frame counts as sent at `now`, so when the link is busy, call this later.
     ///
     /// # Panics
     ///
@@ -28,7 +28,8 @@ impl Channel {
         self.poll_transmit_of(now, &Lane::ALL, out)
     }
 
-    /// The same for a link that has enough bulk in its queue: it gets none for now.
+    /// Like [`poll_transmit`](Self::poll_transmit), but sends no bulk: for a link that has enough bulk
+    /// queued.
     ///
     /// # Panics
     ///
@@ -39,7 +40,7 @@ impl Channel {
 
     fn poll_transmit_of(&mut self, now: Time, lanes: &[Lane], out: &mut [u8]) -> Option<usize> {
         self.advance(now);
-        assert!(out.len() >= self.config.frame_bytes_max, "no room for a frame");
+        assert!(out.len() >= self.config.frame_bytes_max, "the buffer has no room for a frame");
         let kind = self.next_kind(lanes)?;
         let number = self.next_number;
         self.next_number = number.next();
@@ -50,12 +51,12 @@ impl Channel {
         if let Some(lane) = kind.lane() {
             let payload_max = self.payload_max();
             let send = &mut self.send[lane.index()];
-            let cut = send.cut(now, number, payload_max);
-            length += cut.length;
-            offset = cut.offset;
-            send.copy(cut, &mut out[FRAME_HEADER_BYTES..length]);
-            self.stats.resent += u64::from(cut.is_repeated);
-            // Of bulk, only the last frame for now is one that somebody waits for.
+            let segment = send.next_segment(now, number, payload_max);
+            length += segment.length;
+            offset = segment.offset;
+            send.copy(segment, &mut out[FRAME_HEADER_BYTES..length]);
+            self.stats.resent += u64::from(segment.is_retransmission);
+            // The peer must acknowledge a bulk frame at once only if it is the last one for now.
             ack_now = lane == Lane::Latency || !send.wants_to_send(payload_max);
         }
         let header = FrameHeader {
@@ -67,7 +68,7 @@ impl Channel {
             term: self.config.term,
             number,
             ack: self.arrivals.ack(now),
-            lanes: self.tell_lanes(),
+            lanes: self.lane_acks(),
             executed: self.executed,
             offset,
         };
@@ -76,13 +77,13 @@ impl Channel {
         self.sent_times.record(number, now, ack_now);
         self.stats.sent[kind.index()] += 1;
         self.stats.sent_bytes += length as u64;
-        self.debt.pay();
+        self.pending_ack.clear();
         self.timers.stop(Timer::Ack);
         self.restart_timers(now, kind);
         Some(length)
     }
 
-    /// Bytes of `lane` could be sent now.
+    /// Returns whether bytes of `lane` could be sent now.
     pub fn wants_to_send(&self, lane: Lane) -> bool {
         self.state == State::Open && self.send[lane.index()].wants_to_send(self.payload_max())
     }
@@ -97,22 +98,22 @@ impl Channel {
                 };
                 if let Some(lane) = lane {
                     Some(FrameKind::of_lane(*lane))
-                } else if self.beat_due {
+                } else if self.heartbeat_due {
                     Some(FrameKind::Heartbeat)
                 } else {
-                    self.debt.is_due().then_some(FrameKind::Ack)
+                    self.pending_ack.is_due().then_some(FrameKind::Ack)
                 }
             }
-            State::Leaving { .. } => self.beat_due.then_some(FrameKind::Bye),
-            State::PeerLeft => self.debt.is_due().then_some(FrameKind::Ack),
+            State::Leaving { .. } => self.heartbeat_due.then_some(FrameKind::Bye),
+            State::PeerLeft => self.pending_ack.is_due().then_some(FrameKind::Ack),
             State::Left | State::Silent => None,
         }
     }
 
-    fn tell_lanes(&mut self) -> [LaneAck; Lane::ALL.len()] {
+    fn lane_acks(&mut self) -> [LaneAck; Lane::ALL.len()] {
         let ack_gap = self.planted(Mutant::AckGap);
         self.recv.each_mut().map(|recv| {
-            let window = recv.tell_window();
+            let window = recv.advertise_window();
             if ack_gap {
                 return LaneAck { received: recv.highest(), window };
             }
@@ -120,19 +121,19 @@ impl Channel {
         })
     }
 
-    /// A frame of `kind` is on its way.
+    /// Restarts the timers after a frame of `kind` was sent.
     fn restart_timers(&mut self, now: Time, kind: FrameKind) {
         let heartbeat = self.config.timing.heartbeat;
         match self.state {
             State::Open => {
-                // The primary's lease needs frames that are answered. The backup answers; it only
-                // needs to say something by itself when it was asked nothing.
+                // The primary's lease requires frames that are answered. The backup answers anyway, and
+                // only needs to send on its own if it was asked nothing.
                 let (counts, after) = match self.role {
                     Role::Primary => (kind.wants_ack(), heartbeat),
                     Role::Backup => (true, heartbeat * 2),
                 };
                 if counts {
-                    self.beat_due = false;
+                    self.heartbeat_due = false;
                     self.timers.set(Timer::Heartbeat, now + after);
                 }
                 if kind.lane().is_some() && !self.timers.is_set(Timer::Retransmit) {
@@ -140,7 +141,7 @@ impl Channel {
                 }
             }
             State::Leaving { .. } => {
-                self.beat_due = false;
+                self.heartbeat_due = false;
                 self.timers.set(Timer::Retransmit, self.rtt.retransmit_at(now));
             }
             State::PeerLeft | State::Left | State::Silent => {}

@@ -1,4 +1,4 @@
-//! What a channel can be asked. Nothing here changes anything.
+//! Queries of a channel, which change nothing.
 
 use core::fmt;
 
@@ -10,89 +10,92 @@ use crate::stats::Stats;
 use crate::time::{Duration, Time};
 
 impl Channel {
-    /// How much of `lane` was consumed.
+    /// Returns how much of `lane` was consumed.
     pub fn consumed(&self, lane: Lane) -> LogSeq {
         LogSeq(self.recv[lane.index()].consumed())
     }
 
-    /// The end of what was appended to `lane`.
+    /// Returns the end of what was appended to `lane`.
     pub fn appended(&self, lane: Lane) -> LogSeq {
         LogSeq(self.send[lane.index()].end())
     }
 
-    /// The peer holds the latency lane up to here, and what that needs of the bulk lane.
+    /// Returns the position up to which the peer holds the latency lane, and all of the bulk lane that
+    /// this requires.
     pub fn acked(&self) -> LogSeq {
         LogSeq(self.commit.position())
     }
 
-    /// The peer holds `lane` up to here.
+    /// Returns the position up to which the peer holds `lane`.
     pub fn lane_acked(&self, lane: Lane) -> LogSeq {
         LogSeq(self.send[lane.index()].acked())
     }
 
-    /// Bytes that may be appended to `lane` now.
+    /// Returns the number of bytes that may be appended to `lane` now.
     pub fn room(&self, lane: Lane) -> usize {
         self.send[lane.index()].room()
     }
 
-    /// How far the peer has executed.
+    /// Returns how far the peer has executed.
     pub fn peer_executed(&self) -> u64 {
         self.peer_executed
     }
 
-    /// Whether output may be released at `now`: ask immediately before every release, with a
-    /// reading of the clock that is as fresh. A backup never has a lease.
+    /// Returns whether output may be released at `now`. Ask immediately before every release, with a
+    /// clock reading that is as fresh. A backup never has a lease.
     pub fn lease_held(&self, now: Time) -> bool {
         self.lease_until().is_some_and(|until| now < until)
     }
 
-    /// The end of the lease.
+    /// Returns the end of the lease.
     pub fn lease_until(&self) -> Option<Time> {
         self.liveness.lease_until()
     }
 
-    /// The latest time that it was told: an earlier one must not follow.
+    /// Returns the latest time that was passed in; an earlier one must not follow.
     pub fn time(&self) -> Time {
         self.now
     }
 
-    /// Log arrived that nothing sent since acknowledges: an output may wait for it at the peer.
+    /// Returns whether log was received that no frame sent since acknowledges. The peer may hold an
+    /// output until it is acknowledged.
     pub fn owes_log_ack(&self) -> bool {
-        self.debt.is_of_log()
+        self.pending_ack.has_log()
     }
 
-    /// When the peer was last heard.
+    /// Returns the time of the peer's last sign of life.
     pub fn heard_at(&self) -> Time {
         self.liveness.heard_at()
     }
 
-    /// Bytes of log may still come and go.
+    /// Returns whether bytes of log can still be sent and received.
     pub fn is_open(&self) -> bool {
         self.state == State::Open
     }
 
-    /// Which end this is.
+    /// Returns the role of this end.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// What it was told.
+    /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Smoothed time from sending a frame to its acknowledgement, less what the peer held it for.
+    /// Returns the smoothed round-trip time: from sending a frame to its acknowledgement, less the delay
+    /// at the peer.
     pub fn round_trip(&self) -> Option<Duration> {
         self.rtt.smoothed()
     }
 
-    /// The counters.
+    /// Returns the counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 }
 
-/// Without the bytes that it holds.
+/// Omits the bytes that the channel holds.
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")

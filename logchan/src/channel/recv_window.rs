@@ -1,47 +1,47 @@
-//! One lane's bytes as they arrive.
+//! Received bytes of one lane.
 //!
 //! ```text
 //!   consumed        received       gap                          consumed + window
 //!  ----|---------------|..........[======]......[===]..................|
-//!      | the reader's  | missing   early         early                 | refused
+//!      | readable      | missing   out of order, with gaps             | refused
 //! ```
 //!
-//! Bytes are put where they belong when they arrive and not moved until they are read, but for the
-//! rare moment when the buffer's end is near: it is twice the window, so that what is readable is
-//! one slice always.
+//! Bytes are written to their place in the buffer when they arrive, and not moved until they are read.
+//! The exception is the rare moment when the end of the buffer is near. The buffer is twice the window,
+//! so that the readable bytes are always one slice.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::limits::GAPS_MAX;
 
-/// What became of a stretch of bytes.
+/// What became of a range of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Insertion {
-    /// Kept. `in_order`: it closed no gap and opened none.
+    /// Kept. `in_order`: the range closed no gap and opened none.
     Kept { in_order: bool },
-    /// It was all there already.
-    Repeated,
-    /// Not kept: behind the end of the window, which the peer was told.
+    /// All of it was received before.
+    Duplicate,
+    /// Not kept: it exceeds the window that was advertised.
     OutOfWindow,
     /// Not kept: too many gaps.
     TooManyGaps,
 }
 
-/// One lane's bytes that arrived and were not consumed. What is allocated is allocated by `new`.
+/// Bytes of one lane that were received and not consumed. Everything is allocated by `new`.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct RecvWindow {
     /// The byte at offset `o` of the lane is at `o - base`.
     buffer: Vec<u8>,
     base: u64,
     consumed: u64,
-    /// All bytes below are here.
+    /// All bytes below are received.
     received: u64,
-    /// What arrived beyond, by offset: start and end of stretches with gaps between them.
-    early: Vec<(u64, u64)>,
+    /// Ranges received beyond that, as start and end offsets, with gaps between them.
+    out_of_order: Vec<(u64, u64)>,
     window: usize,
-    /// The end of the window as the peer was last told.
-    told: u64,
+    /// End of the window as last advertised to the peer.
+    advertised: u64,
 }
 
 impl RecvWindow {
@@ -51,9 +51,9 @@ impl RecvWindow {
             base: 0,
             consumed: 0,
             received: 0,
-            early: Vec::with_capacity(GAPS_MAX),
+            out_of_order: Vec::with_capacity(GAPS_MAX),
             window,
-            told: 0,
+            advertised: 0,
         }
     }
 
@@ -69,33 +69,34 @@ impl RecvWindow {
         self.consumed + self.window as u64
     }
 
-    /// What may be sent beyond what was received, as the peer is about to be told.
-    pub(super) fn tell_window(&mut self) -> u32 {
-        self.told = self.limit();
+    /// Returns the window to advertise: bytes that the peer may send beyond those received.
+    pub(super) fn advertise_window(&mut self) -> u32 {
+        self.advertised = self.limit();
         (self.limit() - self.received) as u32
     }
 
-    /// The window has opened so far since the peer was told that it must hear of it.
-    pub(super) fn owes_window(&self) -> bool {
-        self.limit() - self.told >= self.window as u64 / 2
+    /// Returns whether the window has opened so far since it was last advertised that the peer must be
+    /// told.
+    pub(super) fn needs_window_update(&self) -> bool {
+        self.limit() - self.advertised >= self.window as u64 / 2
     }
 
-    /// Puts `payload` where it belongs.
+    /// Inserts `payload`, whose first byte is at `offset` of the lane.
     pub(super) fn insert(&mut self, offset: u64, payload: &[u8]) -> Insertion {
         let end = offset + payload.len() as u64;
         if end <= self.received {
-            return Insertion::Repeated;
+            return Insertion::Duplicate;
         }
         if end > self.limit() {
             return Insertion::OutOfWindow;
         }
-        // What was acknowledged is not written again, whatever the peer claims to be there.
+        // Bytes that were acknowledged are not overwritten, whatever the peer sends for them.
         let start = offset.max(self.received);
-        let in_order = self.early.is_empty() && start == self.received;
+        let in_order = self.out_of_order.is_empty() && start == self.received;
         if start > self.received {
-            match self.insert_early(start, end) {
+            match self.insert_out_of_order(start, end) {
                 Insertion::Kept { .. } => {}
-                refused @ (Insertion::Repeated
+                refused @ (Insertion::Duplicate
                 | Insertion::OutOfWindow
                 | Insertion::TooManyGaps) => return refused,
             }
@@ -105,42 +106,43 @@ impl RecvWindow {
         let at = (start - self.base) as usize;
         let payload = &payload[(start - offset) as usize..];
         self.buffer[at..at + payload.len()].copy_from_slice(payload);
-        self.join_early();
+        self.merge_out_of_order();
         Insertion::Kept { in_order }
     }
 
-    /// Notes a stretch beyond the first gap, joined with those that it touches.
-    fn insert_early(&mut self, start: u64, end: u64) -> Insertion {
-        let first = self.early.partition_point(|&(_, early_end)| early_end < start);
-        let behind = self.early.partition_point(|&(early_start, _)| early_start <= end);
+    /// Adds a range beyond the first gap and merges it with those that it touches.
+    fn insert_out_of_order(&mut self, start: u64, end: u64) -> Insertion {
+        let first = self.out_of_order.partition_point(|&(_, range_end)| range_end < start);
+        let behind = self.out_of_order.partition_point(|&(range_start, _)| range_start <= end);
         if first == behind {
-            if self.early.len() == GAPS_MAX {
+            if self.out_of_order.len() == GAPS_MAX {
                 return Insertion::TooManyGaps;
             }
-            self.early.insert(first, (start, end));
+            self.out_of_order.insert(first, (start, end));
             return Insertion::Kept { in_order: false };
         }
-        let joined = (start.min(self.early[first].0), end.max(self.early[behind - 1].1));
-        if behind - first == 1 && joined == self.early[first] {
-            return Insertion::Repeated;
+        let joined =
+            (start.min(self.out_of_order[first].0), end.max(self.out_of_order[behind - 1].1));
+        if behind - first == 1 && joined == self.out_of_order[first] {
+            return Insertion::Duplicate;
         }
-        self.early[first] = joined;
-        self.early.drain(first + 1..behind);
+        self.out_of_order[first] = joined;
+        self.out_of_order.drain(first + 1..behind);
         Insertion::Kept { in_order: false }
     }
 
-    /// Takes into the contiguous part what has come to touch it.
-    fn join_early(&mut self) {
-        let joined = self.early.partition_point(|&(start, _)| start <= self.received);
+    /// Moves `received` past the ranges that have become contiguous with it.
+    fn merge_out_of_order(&mut self) {
+        let joined = self.out_of_order.partition_point(|&(start, _)| start <= self.received);
         if joined > 0 {
-            self.received = self.received.max(self.early[joined - 1].1);
-            self.early.drain(..joined);
+            self.received = self.received.max(self.out_of_order[joined - 1].1);
+            self.out_of_order.drain(..joined);
         }
     }
 
-    /// The end of everything that arrived.
+    /// Returns the end of everything received.
     pub(super) fn highest(&self) -> u64 {
-        self.early.last().map_or(self.received, |&(_, end)| end)
+        self.out_of_order.last().map_or(self.received, |&(_, end)| end)
     }
 
     pub(super) fn readable(&self) -> &[u8] {
@@ -148,9 +150,9 @@ impl RecvWindow {
         &self.buffer[at..at + (self.received - self.consumed) as usize]
     }
 
-    /// The reader is done with the first `length` readable bytes.
+    /// Discards the first `length` readable bytes.
     pub(super) fn consume(&mut self, length: usize) {
-        assert!(length as u64 <= self.received - self.consumed, "consumed more than there is");
+        assert!(length as u64 <= self.received - self.consumed, "consumed more than was received");
         self.consumed += length as u64;
         let highest = self.highest();
         let at = (self.consumed - self.base) as usize;

@@ -1,19 +1,18 @@
-//! How long an acknowledgement takes, and how long to wait for one.
+//! Round-trip time and retransmission timeout.
 
 use crate::time::{Duration, Time};
 
-/// A timer that is set for less than this is of no use: drivers wake later than that anyway. The
-/// `G` of RFC 6298.
+/// The `G` of RFC 6298. A shorter timer is useless, because drivers wake up later than that anyway.
 const GRANULARITY: Duration = Duration::from_micros(20);
 
-/// Doublings of the timeout after which it is not doubled again.
+/// Number of times that the timeout is doubled at most.
 const BACKOFF_MAX: u32 = 16;
 
-/// Smoothed round-trip time, its variation and the timeout: RFC 6298, section 2, but for the
-/// bounds, which are those of one Ethernet segment.
+/// Smoothed round-trip time, its variation, and the retransmission timeout as in RFC 6298, section 2.
+/// The bounds differ: they are those of one Ethernet segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RttEstimator {
-    /// Smoothed time and variation, from the first sample on.
+    /// Smoothed time and variation, once there is a sample.
     smoothed: Option<(Duration, Duration)>,
     latest: Duration,
     backoff: u32,
@@ -34,9 +33,9 @@ impl RttEstimator {
         }
     }
 
-    /// One measurement: from sending to the arrival of the acknowledgement, less what the peer
-    /// held it for. Every transmission has a number of its own, so no sample is ambiguous (the
-    /// problem that Karn's algorithm solves, RFC 6298 section 3, does not exist here).
+    /// Adds a sample: the time from sending a frame to the arrival of its acknowledgement, less the
+    /// delay at the peer. Every transmission has a number of its own, so no sample is ambiguous and
+    /// Karn's algorithm (RFC 6298, section 3) is not needed.
     pub(super) fn sample(&mut self, rtt: Duration) {
         self.latest = rtt;
         self.smoothed = Some(match self.smoothed {
@@ -55,7 +54,7 @@ impl RttEstimator {
         self.smoothed.map(|(srtt, _)| srtt)
     }
 
-    /// When something sent at `sent` is to be sent again.
+    /// Returns when something sent at `sent` must be retransmitted.
     pub(super) fn retransmit_at(&self, sent: Time) -> Time {
         let timeout = match self.smoothed {
             None => self.timeout_initial,
@@ -65,17 +64,17 @@ impl RttEstimator {
         sent + (timeout * (1 << self.backoff)).min(self.timeout_max)
     }
 
-    /// RFC 6298 (5.5): the timer ran out.
+    /// RFC 6298 (5.5): doubles the timeout after the timer expired.
     pub(super) fn back_off(&mut self) {
         self.backoff = (self.backoff + 1).min(BACKOFF_MAX);
     }
 
-    /// Something new was acknowledged.
+    /// Resets the timeout after something new was acknowledged.
     pub(super) fn reset_backoff(&mut self) {
         self.backoff = 0;
     }
 
-    /// How late an overtaken frame may be before it is taken for lost: 9/8 of a round trip, RFC
+    /// Returns how late an overtaken frame may be before it is declared lost: 9/8 of a round trip, RFC
     /// 9002 section 6.1.2.
     pub(super) fn reordering_max(&self) -> Duration {
         let srtt = self.smoothed.map_or(self.timeout_initial, |(srtt, _)| srtt);

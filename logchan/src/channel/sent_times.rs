@@ -1,4 +1,4 @@
-//! When each frame was sent.
+//! Sending times of frames.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,11 +12,11 @@ use crate::time::Time;
 pub(super) struct Sent {
     number: FrameNumber,
     pub(super) at: Time,
-    /// The peer answers it without being asked twice, so the answer measures the round trip.
+    /// The frame asked for an immediate acknowledgement, so that one is a round-trip sample.
     pub(super) wants_ack: bool,
 }
 
-/// The last [`SENT_TIMES`] frames.
+/// The last [`SENT_TIMES`] frames sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SentTimes {
     /// Frame `n` is at `n % SENT_TIMES`.
@@ -32,7 +32,7 @@ impl SentTimes {
         self.ring[Self::place(number)] = Sent { number, at, wants_ack };
     }
 
-    /// The frame, unless it is too long ago.
+    /// Returns the frame, unless it is too old to be remembered.
     pub(super) fn get(&self, number: FrameNumber) -> Option<Sent> {
         let sent = self.ring[Self::place(number)];
         (number != FrameNumber::NONE && sent.number == number).then_some(sent)

@@ -1,21 +1,21 @@
-//! When a channel must be woken.
+//! Timers of a channel.
 
 use crate::time::Time;
 
-/// What a channel waits for.
+/// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// Something must be sent, so that the peer does not take this end for dead.
+    /// A frame must be sent, so that the peer does not declare this end dead.
     Heartbeat,
-    /// The peer has been silent for too long.
+    /// The peer's silence timeout.
     Silence,
-    /// The lease ends.
+    /// The lease expires.
     Lease,
-    /// Nothing that is on its way was acknowledged in time.
+    /// Retransmission: nothing in flight was acknowledged in time.
     Retransmit,
-    /// A frame was overtaken, and is late enough to be taken for lost.
+    /// Loss detection: an overtaken frame is late enough to be declared lost.
     Loss,
-    /// An acknowledgement may not be put off any longer.
+    /// A delayed acknowledgement must be sent.
     Ack,
 }
 
@@ -47,7 +47,7 @@ impl TimerTable {
         self.deadlines[timer as usize].is_some()
     }
 
-    /// Whether `timer` has run out at `now`; it is stopped then.
+    /// Returns whether `timer` has expired at `now`, and stops it if so.
     pub(super) fn take_expired(&mut self, timer: Timer, now: Time) -> bool {
         let expired = self.deadlines[timer as usize].is_some_and(|deadline| deadline <= now);
         if expired {
@@ -56,7 +56,7 @@ impl TimerTable {
         expired
     }
 
-    /// The earliest deadline.
+    /// Returns the earliest deadline.
     pub(super) fn next(&self) -> Option<Time> {
         self.deadlines.iter().flatten().min().copied()
     }

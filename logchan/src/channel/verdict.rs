@@ -1,43 +1,45 @@
-//! What became of a frame.
+//! [`FrameVerdict`]: what became of a received frame.
 
 use crate::error::FrameError;
 
-/// What [`handle_frame`](super::Channel::handle_frame) made of a frame. Each verdict is counted.
-/// All but the first two change nothing but their counter, or raise the event they name.
+/// What [`handle_frame`](super::Channel::handle_frame) did with a frame. Each verdict is counted. All
+/// but `Accepted`, `PayloadRepeated` and `NotKept` change nothing else, except that they raise the event
+/// they name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameVerdict {
-    /// Taken: news of the peer, and what it carried was new or there was nothing to carry.
+    /// Accepted: a sign of life, and its payload was new or it had none.
     Accepted,
-    /// Taken as a sign of life and for what it acknowledges, but its payload was there already.
+    /// A sign of life, and its acknowledgements were used, but its payload had been received before.
     PayloadRepeated,
-    /// The same frame again. No sign of life: anything on the wire can repeat a frame.
+    /// A duplicate. It is no sign of life, because anything on the wire can repeat a frame.
     Duplicate,
-    /// So old that whether it was there before is not known.
+    /// Too old to know whether it was received before.
     TooOld,
-    /// Its payload is beyond the window, or would open one gap too many: the peer has been told
-    /// nothing and sends it again. What it acknowledges was taken.
+    /// A sign of life, and its acknowledgements were used, but its payload is beyond the window or would
+    /// open one gap too many. It is not acknowledged, so the peer retransmits it.
     NotKept,
-    /// Of an older term.
+    /// A frame of an older term.
     StaleTerm,
-    /// Of a newer term than ours: [`Event::PeerTermNewer`](super::Event::PeerTermNewer).
+    /// A frame of a newer term than ours. Raises [`Event::PeerTermNewer`](super::Event::PeerTermNewer).
     NewerTerm,
-    /// About another VM.
+    /// A frame of another VM.
     WrongVm,
-    /// Of another session.
+    /// A frame of another session.
     WrongSession,
-    /// From an end with our own role: [`Event::PeerSameRole`](super::Event::PeerSameRole).
+    /// From an end with the role of this one. Raises
+    /// [`Event::PeerSameRole`](super::Event::PeerSameRole).
     SameRole,
-    /// The channel is over.
+    /// The channel has ended.
     Closed,
-    /// No frame, or none that the peer can have sent.
+    /// Not a frame, or not one that the peer can have sent.
     Malformed(FrameError),
 }
 
 impl FrameVerdict {
-    /// The number of [`index`](Self::index)es.
+    /// Number of values of [`index`](Self::index).
     pub const COUNT: usize = 12;
 
-    /// The verdict's place in a table; what is malformed has one place.
+    /// Returns the verdict's index in a table; all malformed frames share one.
     pub const fn index(self) -> usize {
         match self {
             Self::Accepted => 0,
@@ -55,7 +57,7 @@ impl FrameVerdict {
         }
     }
 
-    /// The names, by [`index`](Self::index).
+    /// Names of the verdicts, by [`index`](Self::index).
     pub const NAMES: [&'static str; Self::COUNT] = [
         "accepted",
         "payload repeated",
@@ -71,7 +73,7 @@ impl FrameVerdict {
         "malformed",
     ];
 
-    /// Whether the peer was heard: it lives, and is the one we talk to.
+    /// Returns whether the frame shows that the peer of this channel is alive.
     pub const fn is_sign_of_life(self) -> bool {
         match self {
             Self::Accepted | Self::PayloadRepeated | Self::NotKept => true,

@@ -1,33 +1,33 @@
-//! What an endpoint tells its owner.
+//! What an endpoint reports to its owner.
 
 use crate::channel::{Event, FrameVerdict};
 use crate::handshake::{Mismatch, Peer};
 use crate::ids::Term;
 use crate::seal::OpenError;
 
-/// What happened at an endpoint.
+/// An event of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointEvent {
-    /// A peer that fits was met: there is a channel, empty in both directions.
+    /// There is a session with a compatible peer, and a channel that is empty in both directions.
     Met {
         /// The peer.
         peer: Peer,
         /// The term of the channel.
         term: Term,
     },
-    /// An authentic peer does not fit.
+    /// An authentic peer is incompatible.
     Refused {
         /// The difference.
         mismatch: Mismatch,
-        /// Whether the peer says so now; otherwise it may be a recording of what it said once.
+        /// Whether the peer is proven to say so now. If not, the message may be a recording.
         proven: bool,
     },
-    /// Something happened in the channel.
+    /// An event of the channel.
     Channel(Event),
 }
 
 impl EndpointVerdict {
-    /// Whether the peer of the channel was heard.
+    /// Returns whether the frame shows that the peer of the channel is alive.
     pub const fn is_sign_of_life(self) -> bool {
         match self {
             Self::Channel(verdict) => verdict.is_sign_of_life(),
@@ -36,14 +36,14 @@ impl EndpointVerdict {
     }
 }
 
-/// What became of a frame.
+/// What became of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointVerdict {
-    /// It was authentic, and this is what the channel made of it.
+    /// The frame was authentic, and the channel handled it with this verdict.
     Channel(FrameVerdict),
-    /// Something for the handshake, good or not.
+    /// A message of the handshake, valid or not.
     Handshake,
-    /// Not authentic, not of this session, or not for the first time. It is counted, and changed
-    /// nothing.
+    /// The frame is not authentic, not of this session, or was received before. It is counted and has no
+    /// other effect.
     Dropped(OpenError),
 }

@@ -1,40 +1,40 @@
-//! What an endpoint must be told.
+//! Settings of an endpoint.
 
 use crate::channel::{Config, ConfigError, Mutants, Timing};
 use crate::handshake::{Identity, PROTOCOL_VERSION, Peer};
 use crate::ids::{Claimant, Lane, Role, SessionId, Term, VmId, WitnessId};
 use crate::seal::SEAL_OVERHEAD_BYTES;
 
-/// What one host is told of the channel. The VM, the digests and the times must be those of the other
-/// host, the role must not; a difference is noticed when the two meet.
+/// Settings of one host's endpoint. The VM, the digests and the times must equal those of the other
+/// host, and the role must differ; the handshake compares them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Which end this is.
+    /// Role of this end.
     pub role: Role,
     /// The VM.
     pub vm: VmId,
-    /// The term that this host is in; of a backup, the newest that it knows of, 0 for none.
+    /// Term of this host; of a backup, the newest term that it knows, or 0 if it knows none.
     pub term: Term,
     /// xxh3-64 of the CPU model, as the vCPU sees it.
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
-    /// The witness of the VM; 0 where there is none.
+    /// The witness of the VM, or 0 if there is none.
     pub witness: WitnessId,
-    /// The name that this process makes its claims under; 0 where it makes none.
+    /// Name under which this process makes its claims, or 0 if it makes none.
     pub claimant: Claimant,
-    /// Bytes that a frame may have, its seal included: the interface's MTU.
+    /// Longest frame in bytes, its seal included: the MTU of the interface.
     pub frame_bytes_max: usize,
     /// See [`Config::window_bytes`].
     pub window_bytes: [usize; Lane::ALL.len()],
-    /// When to send, and when to give up.
+    /// The times of the channel.
     pub timing: Timing,
-    /// Bugs planted on purpose; none in what ships.
+    /// Planted bugs, for tests of the simulator; none in production.
     pub mutants: Mutants,
 }
 
 impl Settings {
-    /// Settings with the defaults of [`Config::new`]; the digests are zero, and there is no witness.
+    /// Returns settings with the defaults of [`Config::new`], digests of zero, and no witness.
     pub fn new(role: Role, vm: VmId, term: Term) -> Settings {
         let Config { frame_bytes_max, window_bytes, timing, mutants, .. } =
             Config::new(vm, SessionId(0), term);
@@ -53,7 +53,7 @@ impl Settings {
         }
     }
 
-    /// Whether the values are within their bounds and go together.
+    /// Checks that the values are within their limits and compatible.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl Settings {
         Config { vm, session, term, frame_bytes_max, window_bytes, timing, mutants }.check()
     }
 
-    /// What the peer is told. The settings are sound.
+    /// Returns the identity for the handshake. The settings must have been checked.
     pub(super) fn identity(&self) -> Identity {
         Identity {
             protocol_version: PROTOCOL_VERSION,
@@ -77,11 +77,12 @@ impl Settings {
             witness: self.witness,
             claimant: self.claimant,
             timing: self.timing.fingerprint(),
-            frame_bytes_max: u16::try_from(self.frame_bytes_max).expect("checked"),
+            frame_bytes_max: u16::try_from(self.frame_bytes_max)
+                .expect("the settings were checked"),
         }
     }
 
-    /// The configuration of a channel with a peer that fits.
+    /// Returns the configuration of a channel with a compatible peer.
     pub(super) fn config(&self, peer: &Peer) -> Config {
         let frame_bytes = self.frame_bytes_max.min(peer.identity.frame_bytes_max.into());
         Config {

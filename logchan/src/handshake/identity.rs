@@ -1,8 +1,9 @@
-//! What the two ends tell each other about themselves, and whether they fit together.
+//! [`Identity`]: what an endpoint states about itself in a handshake, and whether two endpoints are
+//! compatible.
 //!
-//! An identity travels inside the handshake's messages, encrypted and authenticated. All numbers are
-//! little-endian; the version comes first and stays there, so that two builds can always tell each
-//! other that they differ:
+//! An identity is part of the handshake's messages, encrypted and authenticated. All numbers are
+//! little-endian. The version comes first in every version of the format, so that two builds can always
+//! detect that they differ:
 //!
 //! ```text
 //! version u16 | role u8 | incarnation u64 | vm_id u64 | cpu_digest u64 | guest_digest u64 | term u64 |
@@ -14,44 +15,45 @@ use crate::ids::{Claimant, Role, Term, VmId, WitnessId};
 use crate::limits::{SEALED_FRAME_BYTES_MAX, SEALED_FRAME_BYTES_MIN};
 use crate::wire::Reader;
 
-/// Version of all that two endpoints say to each other: moves with [`crate::frame::FRAME_VERSION`],
-/// with the log's entries and what their digests cover, and with the layout of an identity.
+/// Version of everything that two endpoints exchange. It moves with [`crate::frame::FRAME_VERSION`],
+/// with the encoding of log entries and what their digests cover, and with the layout of an identity.
 pub const PROTOCOL_VERSION: u16 = 3;
 
-/// Bytes of an identity.
+/// Length of an encoded identity in bytes.
 pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 7 * 8 + 4 + 2;
 
-/// What an endpoint says about itself.
+/// What an endpoint states about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Version of the channel's frames and of everything in them.
     pub protocol_version: u16,
-    /// Which side it is. The two must differ.
+    /// Role of the endpoint. The two must differ.
     pub role: Role,
-    /// The VM, as both hosts' configurations name it.
+    /// The VM, as in the configurations of both hosts.
     pub vm_id: VmId,
     /// xxh3-64 of the CPU model, as the vCPU sees it.
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
-    /// The term that the endpoint is in; of a backup, the newest that it knows of, 0 for none.
+    /// Term of the endpoint; of a backup, the newest term that it knows, or 0 if it knows none.
     pub term: Term,
-    /// The witness that decides who may take the next term.
+    /// The witness, which decides who may take the next term.
     pub witness: WitnessId,
-    /// The name that the process makes its claims under. The backup needs the primary's: it claims the
-    /// next term only from a witness that has this one as the owner of the current term.
+    /// Name under which the process makes its claims at the witness. The backup needs the primary's: it
+    /// claims the next term only if the witness has this name as the owner of the current term.
     pub claimant: Claimant,
-    /// [`Timing::fingerprint`](crate::channel::Timing::fingerprint): the lease of one side means
-    /// nothing against the silence of another.
+    /// [`Timing::fingerprint`](crate::channel::Timing::fingerprint): the lease of one end is only safe
+    /// together with the silence timeout of the other.
     pub timing: u32,
-    /// Bytes that a sealed frame may have: the MTU of its interface.
+    /// Longest sealed frame in bytes: the MTU of the interface.
     pub frame_bytes_max: u16,
 }
 
-/// Why two endpoints with the same key must not work together. "Ours" is the one that says so.
+/// Why two endpoints with the same key are incompatible. "Ours" is the endpoint that reports the
+/// mismatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// Two builds.
+    /// Different builds.
     #[error("the peer speaks protocol version {theirs}, we speak {ours}: run the same build")]
     ProtocolVersion {
         /// Our version.
@@ -59,7 +61,7 @@ pub enum Mismatch {
         /// The peer's.
         theirs: u16,
     },
-    /// Two VMs under one key.
+    /// Different VMs with the same key.
     #[error("the peer serves VM {theirs}, we serve VM {ours}: compare the configurations")]
     Vm {
         /// Our VM.
@@ -67,13 +69,13 @@ pub enum Mismatch {
         /// The peer's.
         theirs: VmId,
     },
-    /// Both the same.
+    /// The same role.
     #[error("the peer is {}, and so are we: start one side as the other", role_name(*role))]
     Role {
-        /// What both are.
+        /// The role of both.
         role: Role,
     },
-    /// A vCPU that would behave differently.
+    /// Different CPU models: the VM would behave differently.
     #[error("the peer's CPU model is {theirs:016x}, ours {ours:016x}: configure the same one")]
     CpuModel {
         /// Our digest.
@@ -81,27 +83,27 @@ pub enum Mismatch {
         /// The peer's.
         theirs: u64,
     },
-    /// A primary that was replaced while it was away.
+    /// This primary was replaced while it was away.
     #[error(
         "the peer knows of term {theirs}, we are the primary of term {ours}: we were replaced, start as the backup"
     )]
     Replaced {
         /// Our term.
         ours: Term,
-        /// The newest that the peer knows of.
+        /// Newest term that the peer knows.
         theirs: Term,
     },
-    /// The same, seen from the backup.
+    /// The peer is a primary that was replaced while it was away.
     #[error(
         "the peer is the primary of term {theirs}, but term {ours} has begun: it was replaced, start it as the backup"
     )]
     OldPrimary {
-        /// The newest term that we know of.
+        /// Newest term that we know.
         ours: Term,
         /// The peer's.
         theirs: Term,
     },
-    /// Two witnesses: each host could win the next term at its own.
+    /// Different witnesses: each host could win the next term at its own.
     #[error(
         "the peer's witness is {theirs}, ours is {ours}: give both hosts the same witness (is the shared storage mounted on both?)"
     )]
@@ -111,10 +113,10 @@ pub enum Mismatch {
         /// The peer's.
         theirs: WitnessId,
     },
-    /// Other times.
+    /// Different times.
     #[error("the peer's silence, lease or heartbeat times are not ours: configure the same ones")]
     Timing,
-    /// Another guest.
+    /// Different guest images.
     #[error("the peer's guest image is {theirs:016x}, ours {ours:016x}: use the same file")]
     GuestImage {
         /// Our digest.
@@ -146,14 +148,18 @@ impl Identity {
         bytes
     }
 
-    /// Reads an identity and its incarnation and compares both with ours.
-    pub(super) fn meet(&self, our_incarnation: u64, bytes: &[u8]) -> Result<Met, FieldError> {
+    /// Decodes the peer's identity and incarnation and compares them with ours.
+    pub(super) fn check_peer(
+        &self,
+        our_incarnation: u64,
+        bytes: &[u8],
+    ) -> Result<IdentityCheck, FieldError> {
         let mut reader = Reader::new(bytes);
         let theirs = reader.u16("protocol_version")?;
         let ours = self.protocol_version;
         if theirs != ours {
-            // What follows may be anything.
-            return Ok(Met::Unfit(Mismatch::ProtocolVersion { ours, theirs }));
+            // Another version may have any layout from here on.
+            return Ok(IdentityCheck::Incompatible(Mismatch::ProtocolVersion { ours, theirs }));
         }
         let number = reader.u8("role")?;
         let (value, min, max) = (number.into(), 1, 2);
@@ -183,15 +189,15 @@ impl Identity {
             return Err(FieldError::OutOfBounds { field: "frame_bytes_max", value, min, max });
         }
         if incarnation == our_incarnation {
-            return Ok(Met::Ourselves);
+            return Ok(IdentityCheck::Reflected);
         }
         Ok(match self.mismatch(&peer) {
-            Some(mismatch) => Met::Unfit(mismatch),
-            None => Met::Fit { peer, incarnation },
+            Some(mismatch) => IdentityCheck::Incompatible(mismatch),
+            None => IdentityCheck::Compatible { peer, incarnation },
         })
     }
 
-    /// The first difference that matters, in the order in which a user would correct them.
+    /// Returns the first difference that matters, in the order in which a user would correct them.
     fn mismatch(&self, peer: &Identity) -> Option<Mismatch> {
         if self.vm_id != peer.vm_id {
             return Some(Mismatch::Vm { ours: self.vm_id, theirs: peer.vm_id });
@@ -221,7 +227,8 @@ impl Identity {
         }
     }
 
-    /// The term of a session between this endpoint and `peer`, which fit: the primary's.
+    /// Returns the term of a session between this endpoint and `peer`, which must be compatible: the
+    /// primary's.
     pub fn session_term(&self, peer: &Identity) -> Term {
         match self.role {
             Role::Primary => self.term,
@@ -237,16 +244,16 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// What came of comparing identities.
+/// Result of comparing an identity with ours.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Met {
-    Fit {
+pub(super) enum IdentityCheck {
+    Compatible {
         peer: Identity,
         incarnation: u64,
     },
-    Unfit(Mismatch),
-    /// Our own words, sent back.
-    Ourselves,
+    Incompatible(Mismatch),
+    /// Our own message, sent back.
+    Reflected,
 }
 
 #[cfg(test)]
@@ -281,10 +288,10 @@ mod tests {
     #[test]
     fn every_difference_is_named() {
         let peer = Identity { role: Role::Primary, ..OURS };
-        let meet = |peer: Identity| OURS.meet(8, &peer.encode(7)).unwrap();
-        assert_eq!(meet(peer), Met::Fit { peer, incarnation: 7 });
-        assert_eq!(OURS.meet(7, &OURS.encode(7)), Ok(Met::Ourselves));
-        let unfit = [
+        let check = |peer: Identity| OURS.check_peer(8, &peer.encode(7)).unwrap();
+        assert_eq!(check(peer), IdentityCheck::Compatible { peer, incarnation: 7 });
+        assert_eq!(OURS.check_peer(7, &OURS.encode(7)), Ok(IdentityCheck::Reflected));
+        let incompatible = [
             (Identity { protocol_version: 4, ..peer }, "version 4"),
             (Identity { vm_id: VmId(5), ..peer }, "VM 5"),
             (OURS, "is the backup"),
@@ -294,8 +301,10 @@ mod tests {
             (Identity { timing: 6, ..peer }, "times are not ours"),
             (Identity { term: Term(3), ..peer }, "term 4 has begun"),
         ];
-        for (peer, part) in unfit {
-            let Met::Unfit(mismatch) = meet(peer) else { panic!("{peer:?} fits") };
+        for (peer, part) in incompatible {
+            let IdentityCheck::Incompatible(mismatch) = check(peer) else {
+                panic!("{peer:?} is compatible")
+            };
             let text = mismatch.to_string();
             assert!(text.contains(part) && !text.contains('\n'), "{text}");
         }
@@ -323,18 +332,18 @@ mod tests {
     fn frame_size_that_no_channel_could_use_is_refused() {
         for frame_bytes_max in [0, 287, 9249, u16::MAX] {
             let bytes = Identity { frame_bytes_max, role: Role::Primary, ..OURS }.encode(7);
-            assert!(matches!(OURS.meet(8, &bytes), Err(FieldError::OutOfBounds { .. })));
+            assert!(matches!(OURS.check_peer(8, &bytes), Err(FieldError::OutOfBounds { .. })));
         }
     }
 
     #[test]
     fn identity_of_an_unknown_build_needs_its_version_only() {
         let mismatch = Mismatch::ProtocolVersion { ours: 3, theirs: 9 };
-        assert_eq!(OURS.meet(8, &[9, 0, 77]), Ok(Met::Unfit(mismatch)));
-        assert!(OURS.meet(8, &[3]).is_err());
+        assert_eq!(OURS.check_peer(8, &[9, 0, 77]), Ok(IdentityCheck::Incompatible(mismatch)));
+        assert!(OURS.check_peer(8, &[3]).is_err());
         let mut bytes = OURS.encode(0);
         bytes[2] = 0;
-        assert!(matches!(OURS.meet(8, &bytes), Err(FieldError::OutOfBounds { .. })));
-        assert!(OURS.meet(8, &bytes[..20]).is_err());
+        assert!(matches!(OURS.check_peer(8, &bytes), Err(FieldError::OutOfBounds { .. })));
+        assert!(OURS.check_peer(8, &bytes[..20]).is_err());
     }
 }

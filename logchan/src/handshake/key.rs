@@ -1,4 +1,4 @@
-//! The secret that both hosts share.
+//! The pre-shared key of the two hosts.
 
 use core::fmt;
 
@@ -6,31 +6,33 @@ use zeroize::Zeroize;
 
 use crate::seal::KEY_BYTES;
 
-/// Why a text is not a pre-shared key. None of the messages shows any of it.
+/// Why a text is not a pre-shared key. No message shows any part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not 64 characters.
-    #[error("a pre-shared key is 64 hex digits, not {found} characters: 'openssl rand -hex 32'")]
+    #[error(
+        "a pre-shared key is 64 hex digits, not {found} characters: make one with 'openssl rand -hex 32'"
+    )]
     Length {
-        /// Bytes of text there were, white space at both ends not counted.
+        /// Length of the text in bytes, without white space at both ends.
         found: usize,
     },
-    /// Something else than hexadecimal digits.
+    /// A character that is not a hexadecimal digit.
     #[error("character {position} of the pre-shared key is not a hex digit")]
     NotHex {
-        /// Which character, from 1.
+        /// Position of the character, from 1.
         position: usize,
     },
-    /// All zeros, which everybody knows.
+    /// All zeros, which is no secret.
     #[error("the pre-shared key is all zeros: make one with 'openssl rand -hex 32'")]
     Zero,
 }
 
-/// A secret of 256 bits. It is wiped when dropped, and `Debug` does not show it.
+/// A pre-shared key of 256 bits. It is wiped when dropped, and `Debug` does not show it.
 pub struct PresharedKey([u8; KEY_BYTES]);
 
 impl PresharedKey {
-    /// A key from random bytes. The caller wipes its own copy.
+    /// Creates a key from random bytes. The caller wipes its own copy.
     ///
     /// # Errors
     ///
@@ -39,7 +41,7 @@ impl PresharedKey {
         if *bytes == [0; KEY_BYTES] { Err(KeyError::Zero) } else { Ok(PresharedKey(*bytes)) }
     }
 
-    /// A key from 64 hexadecimal digits; white space around them is ignored.
+    /// Parses a key of 64 hexadecimal digits. White space around them is ignored.
     ///
     /// # Errors
     ///
@@ -84,7 +86,7 @@ mod tests {
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F";
 
     #[test]
-    fn hex_is_read_and_not_shown() {
+    fn key_from_hex_is_parsed_and_not_shown() {
         let key = PresharedKey::from_hex(&format!(" {HEX}\n")).unwrap();
         assert_eq!(*key.bytes(), core::array::from_fn(|i| i as u8));
         assert_eq!(format!("{key:?}"), "PresharedKey(..)");
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_texts_are_named_without_their_digits() {
+    fn key_from_wrong_text_is_refused_without_showing_it() {
         let error = |text: &str| PresharedKey::from_hex(text).unwrap_err();
         assert_eq!(error(""), KeyError::Length { found: 0 });
         assert_eq!(error(&HEX[1..]), KeyError::Length { found: 63 });

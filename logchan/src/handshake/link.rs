@@ -1,11 +1,11 @@
-//! The state machine of a [`SecureLink`].
+//! State machine of a [`SecureLink`].
 
 use alloc::boxed::Box;
 use core::fmt;
 
-use super::identity::{Identity, Met, Mismatch};
+use super::identity::{Identity, IdentityCheck, Mismatch};
 use super::noise::{EPHEMERAL_BYTES, Entropy, Noise, Security};
-use super::pending::{AnswerBudget, Pending, PendingList, Session, Standing};
+use super::pending::{AnswerBudget, Pending, PendingList, PendingState, Session};
 use super::report::{LinkEvent, LinkStats, NotEstablished, Peer, Received};
 use super::{HANDSHAKE_FRAME_BYTES, MESSAGE_BYTES, PENDING_MAX_TIME, RETRY_FIRST, RETRY_MAX};
 use crate::channel::{Mutant, Mutants};
@@ -15,20 +15,20 @@ use crate::seal::{
 };
 use crate::time::{Duration, Time};
 
-/// Our own handshake, from its start to the response.
+/// A handshake of our own, from its start to the response.
 struct Attempt {
     noise: Noise,
     frame: [u8; HANDSHAKE_FRAME_BYTES],
-    name: u32,
+    id: u32,
     due: bool,
-    next: Time,
+    retry_at: Time,
     interval: Duration,
 }
 
-/// One endpoint of a sealed link: its handshakes and its sessions. Sans I/O: frames in, frames out,
-/// the time as an argument. See the [module](super) for the protocol and the order of calls.
+/// One end of a sealed link, with its handshakes and sessions. Sans-I/O: frames in, frames out, the time
+/// as an argument. The [module](super) has the protocol and the order of calls.
 ///
-/// Nothing is allocated for a frame of a session, sealed or opened, right or wrong.
+/// Nothing is allocated for a frame of a session, whether it is sealed or opened, valid or not.
 pub struct SecureLink {
     security: Security,
     identity: Identity,
@@ -37,11 +37,12 @@ pub struct SecureLink {
     attempt: Option<Attempt>,
     pending: PendingList,
     current: Option<Session>,
-    /// The sessions before with the same incarnation, the newest first: frames may still be under way
-    /// in them. Two, because of two handshakes that crossed each end may take another one for the later
-    /// one: then it still seals with what is the older one for us when there is a third.
+    /// The previous sessions with the same incarnation, the newest first: frames sealed in them may
+    /// still be in flight. Two are kept because the ends may disagree on which of two crossed handshakes
+    /// was the later one. After a third handshake, the peer may then still seal with the session that we
+    /// consider the older of the two.
     previous: [Option<Session>; 2],
-    /// An answer for a peer that does not fit, so that it learns of it, too.
+    /// A response for a peer that is incompatible, so that it learns of the mismatch too.
     refusal: Option<[u8; HANDSHAKE_FRAME_BYTES]>,
     confirm_due: bool,
     budget: AnswerBudget,
@@ -55,14 +56,14 @@ pub struct SecureLink {
 }
 
 impl SecureLink {
-    /// An endpoint without a session. It answers, and does not begin anything before
+    /// Creates a link without a session. It answers, but starts no handshake before
     /// [`start`](Self::start).
     pub fn new(
         security: Security,
         identity: Identity,
         mut entropy: Box<dyn Entropy + Send>,
     ) -> SecureLink {
-        let incarnation = draw(&mut *entropy);
+        let incarnation = random_u64(&mut *entropy);
         SecureLink {
             security,
             identity,
@@ -84,35 +85,35 @@ impl SecureLink {
         }
     }
 
-    /// Begins a handshake, which goes on until there is a session. Does nothing while one is under
-    /// way. A live session stays in use until the new one is there.
+    /// Starts a handshake, which continues until there is a session. Does nothing while one is in
+    /// progress. A live session stays in use until the new one is established.
     pub fn start(&mut self, now: Time) {
         if self.attempt.is_none() {
             self.attempt = Some(self.new_attempt(now));
         }
     }
 
-    /// Gives up the handshake under way, if any.
+    /// Gives up the handshake in progress, if any.
     pub fn stop(&mut self) {
         self.attempt = None;
     }
 
-    /// Something is built upon the current session: from now on nobody but its peer, in this
-    /// incarnation, is answered. Later handshakes with it only replace the keys.
+    /// Binds the link to the current session: from now on only its peer, in this incarnation, is
+    /// answered. Later handshakes with it only replace the keys.
     ///
     /// # Panics
     ///
     /// When there is no session.
     pub fn bind(&mut self) {
-        let session = self.current.as_ref().expect("nothing is built upon no session");
+        let session = self.current.as_ref().expect("a link is bound only when it has a session");
         self.bound = Some(session.peer.incarnation);
     }
 
-    /// Begins anew, under an identity that may be another one (a backup that went live is a primary):
-    /// forgets all sessions, is no longer bound, and asks for a new session at once.
+    /// Starts over under an identity that may be another one (a backup that went live is a primary):
+    /// forgets all sessions, is no longer bound, and starts a new handshake at once.
     pub fn renew(&mut self, now: Time, identity: Identity) {
         self.identity = identity;
-        self.incarnation = draw(&mut *self.entropy);
+        self.incarnation = random_u64(&mut *self.entropy);
         self.pending = PendingList::default();
         (self.current, self.previous, self.bound) = (None, [None, None], None);
         (self.refusal, self.refused) = (None, None);
@@ -120,19 +121,20 @@ impl SecureLink {
         self.attempt = Some(self.new_attempt(now));
     }
 
-    /// The peer of the current session.
+    /// Returns the peer of the current session.
     pub fn peer(&self) -> Option<Peer> {
         self.current.as_ref().map(|session| session.peer)
     }
 
-    /// Replaces each session's keys after `frames` sealed, instead of [`REKEY_AFTER_FRAMES`].
+    /// Replaces each session's keys after `frames` frames were sealed, instead of
+    /// [`REKEY_AFTER_FRAMES`].
     #[must_use]
     pub fn with_rekey_after(mut self, frames: u64) -> SecureLink {
         self.rekey_after_frames = frames;
         self
     }
 
-    /// Bugs planted on purpose; none in what ships.
+    /// Plants bugs, for tests of the simulator.
     pub(crate) fn plant(&mut self, mutants: Mutants) {
         self.mutants = mutants;
     }
@@ -142,7 +144,7 @@ impl SecureLink {
         frames.is_some_and(|frames| frames >= self.rekey_after_frames)
     }
 
-    /// What was counted so far.
+    /// Returns the counters.
     pub fn stats(&self) -> LinkStats {
         self.stats
     }
@@ -151,18 +153,18 @@ impl SecureLink {
     ///
     /// # Errors
     ///
-    /// When there is no session; `frame` is then unchanged.
+    /// When there is no session. `frame` is then unchanged.
     pub fn seal(&mut self, frame: &mut [u8]) -> Result<u64, NotEstablished> {
         let session = self.current.as_mut().ok_or(NotEstablished)?;
         Ok(session.sealer.seal(frame))
     }
 
-    /// Takes in whatever came from the wire, and opens it in place.
+    /// Handles a frame from the wire and opens it in place.
     pub fn handle_frame<'f>(&mut self, now: Time, frame: &'f mut [u8]) -> Received<'f> {
         let header = match SealHeader::decode(frame) {
             Ok(header) if header.protection == self.security.protection() => header,
-            Ok(_) => return self.dropped(OpenError::OtherProtection),
-            Err(error) => return self.dropped(OpenError::Malformed(error)),
+            Ok(_) => return self.count_dropped(OpenError::OtherProtection),
+            Err(error) => return self.count_dropped(OpenError::Malformed(error)),
         };
         let whole = &frame[..header.frame_bytes()];
         match header.kind {
@@ -178,7 +180,7 @@ impl SecureLink {
         Received::Handshake
     }
 
-    fn dropped<'f>(&mut self, error: OpenError) -> Received<'f> {
+    fn count_dropped<'f>(&mut self, error: OpenError) -> Received<'f> {
         self.stats.open.record::<()>(&Err(error));
         Received::Dropped(error)
     }
@@ -196,7 +198,7 @@ impl SecureLink {
         } else if let Some(position) = self.pending.position(key_id) {
             let result = self.pending.session_mut(position).opener.open(frame);
             if result.is_ok() {
-                self.take_up(position);
+                self.activate(position);
             }
             result
         } else {
@@ -212,105 +214,113 @@ impl SecureLink {
         }
     }
 
-    fn handle_initiation(&mut self, now: Time, name: u32, frame: &[u8]) {
+    fn handle_initiation(&mut self, now: Time, id: u32, frame: &[u8]) {
         if let Some(pending) = self.pending.find(frame) {
             pending.due = true;
             return;
         }
         let message = &frame[SEAL_HEADER_BYTES..];
-        if message_name(message) != Some(name) {
+        if attempt_id(message) != Some(id) {
             self.stats.forged_handshakes += 1;
             return;
         }
         let mut noise = Noise::responder(&self.security, &mut *self.entropy);
-        let Some(met) = self.read(&mut noise, message) else { return };
-        if self.is_stranger(&met) {
+        let Some(check) = self.read(&mut noise, message) else { return };
+        if self.is_stranger(&check) {
             return;
         }
         if !self.budget.take(now) && !self.mutants.has(Mutant::AnswerAll) {
             self.stats.over_budget += 1;
             return;
         }
-        if let (Met::Fit { incarnation, .. }, Some(attempt)) = (&met, &mut self.attempt)
+        if let (IdentityCheck::Compatible { incarnation, .. }, Some(attempt)) =
+            (&check, &mut self.attempt)
             && self.incarnation > *incarnation
         {
             self.stats.crossed += 1;
             attempt.due = true;
             return;
         }
-        let response = self.message(&mut noise, SealKind::Response, Some(name));
-        match met {
-            Met::Fit { peer, incarnation } => {
-                let initiation = frame.try_into().expect("an identity of our version has its size");
+        let response = self.message(&mut noise, SealKind::Response, Some(id));
+        match check {
+            IdentityCheck::Compatible { peer, incarnation } => {
+                let initiation =
+                    frame.try_into().expect("an identity of our version has a fixed size");
                 let expires = now + PENDING_MAX_TIME;
                 let session = self.session(noise, peer, incarnation);
                 let (due, key_id) = (true, session.key_id);
-                let standing = Standing::Fresh;
-                let pending = Pending { session, initiation, response, due, standing, expires };
+                let state = PendingState::Fresh;
+                let pending = Pending { session, initiation, response, due, state, expires };
                 self.pending.push(pending);
                 if self.mutants.has(Mutant::TrustRecordings) {
                     self.refusal = self.pending.take_due().copied();
-                    self.take_up(self.pending.position(key_id).expect("just added"));
+                    self.activate(
+                        self.pending.position(key_id).expect("the session was just added"),
+                    );
                 }
             }
-            Met::Unfit(mismatch) => {
+            IdentityCheck::Incompatible(mismatch) => {
                 self.refusal = Some(response);
                 self.refuse(mismatch, false);
             }
-            Met::Ourselves => unreachable!("`read` sorts out our own words"),
+            IdentityCheck::Reflected => unreachable!("`read` drops our own messages"),
         }
     }
 
-    fn handle_response(&mut self, now: Time, name: u32, frame: &[u8]) {
-        let Some(mut attempt) = self.attempt.take_if(|attempt| attempt.name == name) else {
+    fn handle_response(&mut self, now: Time, id: u32, frame: &[u8]) {
+        let Some(mut attempt) = self.attempt.take_if(|attempt| attempt.id == id) else {
             self.stats.stale_responses += 1;
             return;
         };
         let message = &frame[SEAL_HEADER_BYTES..];
-        let Some(met) = self.read(&mut attempt.noise, message) else {
-            // Not the peer: go on waiting for it.
+        let Some(check) = self.read(&mut attempt.noise, message) else {
+            // Not from the peer: go on waiting for its response.
             self.attempt = Some(attempt);
             return;
         };
-        match met {
-            met if self.is_stranger(&met) => self.ask_again_later(now),
-            Met::Fit { peer, incarnation } => {
+        match check {
+            check if self.is_stranger(&check) => self.retry_later(now),
+            IdentityCheck::Compatible { peer, incarnation } => {
                 let session = self.session(attempt.noise, peer, incarnation);
                 self.pending.end_attempt(self.incarnation > incarnation);
                 self.establish(session);
                 self.confirm_due = true;
             }
-            Met::Unfit(mismatch) => {
+            IdentityCheck::Incompatible(mismatch) => {
                 self.refuse(mismatch, true);
-                // It may come back with another configuration.
-                self.ask_again_later(now);
+                // The peer may come back with another configuration.
+                self.retry_later(now);
             }
-            Met::Ourselves => unreachable!("`read` sorts out our own words"),
+            IdentityCheck::Reflected => unreachable!("`read` drops our own messages"),
         }
     }
 
-    fn ask_again_later(&mut self, now: Time) {
+    fn retry_later(&mut self, now: Time) {
         let mut attempt = self.new_attempt(now);
         attempt.due = false;
         attempt.interval = RETRY_MAX;
-        attempt.next = now + RETRY_MAX;
+        attempt.retry_at = now + RETRY_MAX;
         self.attempt = Some(attempt);
     }
 
-    /// Reads a handshake's message; `None` if it is not from a peer with our key.
-    fn read(&mut self, noise: &mut Noise, message: &[u8]) -> Option<Met> {
-        // Another build's identity may be longer; more than this it is not.
+    /// Reads a handshake message. Returns `None` if it is not from a peer with our key.
+    fn read(&mut self, noise: &mut Noise, message: &[u8]) -> Option<IdentityCheck> {
+        // The identity of another build may be longer than ours, but not longer than this.
         let mut payload = [0; 256];
-        let met = match noise.read(message, &mut payload) {
-            Ok(length) => self.ours().meet(self.incarnation, &payload[..length]).ok(),
+        let check = match noise.read(message, &mut payload) {
+            Ok(length) => {
+                self.local_identity().check_peer(self.incarnation, &payload[..length]).ok()
+            }
             Err(_) => None,
         };
-        match met {
-            Some(Met::Ourselves) => {
+        match check {
+            Some(IdentityCheck::Reflected) => {
                 self.stats.reflected += 1;
                 None
             }
-            Some(met @ (Met::Fit { .. } | Met::Unfit(_))) => Some(met),
+            Some(check @ (IdentityCheck::Compatible { .. } | IdentityCheck::Incompatible(_))) => {
+                Some(check)
+            }
             None => {
                 self.stats.forged_handshakes += 1;
                 None
@@ -318,8 +328,8 @@ impl SecureLink {
         }
     }
 
-    /// What the peer's identity is compared with: our own.
-    fn ours(&self) -> Identity {
+    /// Returns our identity, to compare the peer's with.
+    fn local_identity(&self) -> Identity {
         if !self.mutants.has(Mutant::FollowOldTerm) {
             return self.identity;
         }
@@ -329,12 +339,12 @@ impl SecureLink {
         }
     }
 
-    /// Whether somebody else than the one that we are bound to says this.
-    fn is_stranger(&mut self, met: &Met) -> bool {
-        let is_stranger = match (self.bound, met) {
+    /// Returns whether the message is from another peer than the one that we are bound to.
+    fn is_stranger(&mut self, check: &IdentityCheck) -> bool {
+        let is_stranger = match (self.bound, check) {
             _ if self.mutants.has(Mutant::AnswerStrangers) => false,
-            (Some(bound), Met::Fit { incarnation, .. }) => *incarnation != bound,
-            (Some(_), Met::Unfit(_) | Met::Ourselves) => true,
+            (Some(bound), IdentityCheck::Compatible { incarnation, .. }) => *incarnation != bound,
+            (Some(_), IdentityCheck::Incompatible(_) | IdentityCheck::Reflected) => true,
             (None, _) => false,
         };
         self.stats.strangers += u64::from(is_stranger);
@@ -343,29 +353,29 @@ impl SecureLink {
 
     fn session(&self, noise: Noise, identity: Identity, incarnation: u64) -> Session {
         let keys = noise.keys();
-        // Either one is fresh, so this is; and the order does not matter.
+        // Both incarnations are random, so their XOR is too, and it is the same at both ends.
         let session = SessionId(self.incarnation ^ incarnation);
         let peer = Peer { identity, incarnation, session };
         Session::new(self.security.protection(), &keys, peer)
     }
 
-    /// The peer has the keys of a pending session. Whoever held a frame back must not bring back keys
-    /// that the peer may have forgotten since.
-    fn take_up(&mut self, position: usize) {
+    /// Makes a pending session the current one: the peer has shown that it has the keys. A frame that
+    /// was held back must not bring back keys that the peer may have forgotten since.
+    fn activate(&mut self, position: usize) {
         if self.mutants.has(Mutant::ReviveSessions) {
             self.pending.revive();
         }
-        if let Some(session) = self.pending.take_up(position) {
+        if let Some(session) = self.pending.activate(position) {
             self.establish(session);
         }
     }
 
     fn establish(&mut self, session: Session) {
         let incarnation = session.peer.incarnation;
-        // Whoever is somebody else now has forgotten all sessions of before. Those that are pending
-        // could only be proven by frames that were long under way, or were held back.
+        // A peer with a new incarnation has forgotten all earlier sessions. Pending ones of the old
+        // incarnation could only be confirmed by frames that were long in flight or held back.
         if !self.mutants.has(Mutant::ReviveSessions) {
-            self.pending.keep_of(incarnation);
+            self.pending.retain_incarnation(incarnation);
         }
         let drop_old_keys = self.mutants.has(Mutant::DropOldKeys);
         let is_kept = |before: &Session| before.peer.incarnation == incarnation && !drop_old_keys;
@@ -380,10 +390,10 @@ impl SecureLink {
     fn refuse(&mut self, mismatch: Mismatch, proven: bool) {
         self.stats.refused += 1;
         if !proven && self.current.is_some() {
-            // Whoever plays a recording to a live session achieves nothing.
+            // A recording that is replayed to a live session must have no effect.
             return;
         }
-        // What is proven is not hidden by what is not.
+        // An unproven mismatch does not replace a proven one.
         if proven || !matches!(self.refused, Some((_, true))) {
             self.refused = Some((mismatch, proven));
         }
@@ -393,47 +403,49 @@ impl SecureLink {
         self.pending.begin_attempt();
         let mut noise = Noise::initiator(&self.security, &mut *self.entropy);
         let frame = self.message(&mut noise, SealKind::Initiation, None);
-        let name = message_name(&frame[SEAL_HEADER_BYTES..]).expect("a message begins with a key");
-        let next = now + RETRY_FIRST;
-        Attempt { noise, frame, name, due: true, next, interval: RETRY_FIRST }
+        let id = attempt_id(&frame[SEAL_HEADER_BYTES..])
+            .expect("a message begins with an ephemeral key");
+        let retry_at = now + RETRY_FIRST;
+        Attempt { noise, frame, id, due: true, retry_at, interval: RETRY_FIRST }
     }
 
-    /// Our message of a handshake, as a frame. An initiation names itself.
+    /// Returns our handshake message as a frame. Without an `id`, which an initiation does not have yet,
+    /// the ID is taken from the message.
     fn message(
         &self,
         noise: &mut Noise,
         kind: SealKind,
-        name: Option<u32>,
+        id: Option<u32>,
     ) -> [u8; HANDSHAKE_FRAME_BYTES] {
         let mut frame = [0; HANDSHAKE_FRAME_BYTES];
         let (head, message) = frame.split_at_mut(SEAL_HEADER_BYTES);
         let length = noise.write(&self.identity.encode(self.incarnation), message);
         assert_eq!(length, MESSAGE_BYTES);
-        let name = name.or(message_name(message)).expect("a message begins with a key");
+        let id = id.or(attempt_id(message)).expect("a message begins with an ephemeral key");
         let protection = self.security.protection();
         let length = length as u16;
-        let header = SealHeader { kind, protection, length, key_id: name, sequence: 0 };
+        let header = SealHeader { kind, protection, length, key_id: id, sequence: 0 };
         head.copy_from_slice(&header.encode());
         frame
     }
 
-    /// Does what is due by now.
+    /// Does what is due by `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         self.pending.expire(now);
-        if let Some(attempt) = self.attempt.as_mut().filter(|attempt| now >= attempt.next) {
+        if let Some(attempt) = self.attempt.as_mut().filter(|attempt| now >= attempt.retry_at) {
             attempt.due = !self.mutants.has(Mutant::AskOnce);
             attempt.interval = (attempt.interval * 2).min(RETRY_MAX);
-            attempt.next = now + attempt.interval;
+            attempt.retry_at = now + attempt.interval;
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is next needed.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) must be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let attempt = self.attempt.as_ref().map(|attempt| attempt.next);
+        let attempt = self.attempt.as_ref().map(|attempt| attempt.retry_at);
         attempt.into_iter().chain(self.pending.next_expiry()).min()
     }
 
-    /// The next thing that happened. A newer one of the same kind replaces one that was not fetched.
+    /// Returns the next event. A newer event replaces one of the same kind that was not polled yet.
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
         if core::mem::take(&mut self.established)
             && let Some(session) = &self.current
@@ -449,14 +461,14 @@ impl SecureLink {
         asks || self.confirm_due || self.refusal.is_some() || self.pending.is_due()
     }
 
-    /// Writes the next frame of the link's own to the front of `out` and returns its length.
+    /// Writes the next handshake frame to the front of `out` and returns its length.
     ///
     /// # Panics
     ///
     /// When `out` is shorter than [`HANDSHAKE_FRAME_BYTES`].
     pub fn poll_transmit(&mut self, out: &mut [u8]) -> Option<usize> {
-        assert!(out.len() >= HANDSHAKE_FRAME_BYTES, "no room for a frame of a handshake");
-        // Asked for every frame of the channel, and moving handshakes about takes time.
+        assert!(out.len() >= HANDSHAKE_FRAME_BYTES, "the buffer has no room for a handshake frame");
+        // This is called for every frame of the channel, and moving handshakes takes time.
         if !self.wants_to_send() {
             return None;
         }
@@ -479,16 +491,16 @@ impl SecureLink {
     }
 }
 
-fn draw(entropy: &mut dyn Entropy) -> u64 {
+fn random_u64(entropy: &mut dyn Entropy) -> u64 {
     let mut bytes = [0; 8];
     entropy.fill(&mut bytes);
     u64::from_le_bytes(bytes)
 }
 
-/// The name of an attempt: the first bytes of its ephemeral key.
-fn message_name(message: &[u8]) -> Option<u32> {
+/// Returns the ID of an attempt: the first bytes of its ephemeral key.
+fn attempt_id(message: &[u8]) -> Option<u32> {
     let ephemeral = message.get(..EPHEMERAL_BYTES)?;
-    ephemeral.first_chunk().map(|name| u32::from_le_bytes(*name))
+    ephemeral.first_chunk().map(|id| u32::from_le_bytes(*id))
 }
 
 impl fmt::Debug for SecureLink {

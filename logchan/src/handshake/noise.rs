@@ -1,21 +1,22 @@
-//! The cryptography of a handshake: `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s`.
+//! Cryptography of the handshake: `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s`.
 //!
 //! ```text
 //! -> psk, e          identity of the initiator
 //! <- e, ee           identity of the responder
 //! ```
 //!
-//! **Why NNpsk0.** The two hosts share one secret and nothing else, so a pattern with static keys (KK)
-//! would need two key pairs to be made, carried about and kept, and would tell nobody anything that the
-//! shared secret does not. `psk0` mixes the secret in before the first byte: a first message from
-//! somebody without it fails its tag before any Diffie-Hellman is computed. The ephemeral exchange gives
-//! each session keys that the shared secret alone does not reveal later.
+//! **Why NNpsk0.** The two hosts share one secret and nothing else. A pattern with static keys (KK)
+//! would need two key pairs to be generated, distributed and stored, and would authenticate no more than
+//! the shared secret does. `psk0` mixes the secret in before the first byte, so the tag of a first
+//! message from a sender without the secret fails before any Diffie-Hellman operation. The ephemeral
+//! exchange gives each session keys that do not follow from the shared secret alone, so its later
+//! disclosure does not reveal them.
 //!
-//! ChaChaPoly here and AEGIS for the frames: a handshake has two messages, and without ChaChaPoly
-//! snow 0.10 does not compile.
+//! ChaChaPoly is used here although AEGIS seals the frames: a handshake has only two messages, and snow
+//! 0.10 does not compile without ChaChaPoly.
 //!
-//! What the first message cannot show is freshness: it may be a recording. The responder therefore
-//! takes it for an occasion to answer and for nothing more, until the initiator shows the session's keys.
+//! The first message cannot show that it is fresh: it may be a recording. The responder therefore only
+//! answers it, and takes the session into use when the initiator shows that it has the session's keys.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -30,15 +31,15 @@ use crate::seal::{KEY_BYTES, Protection, VERSION};
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 
-/// Bytes of a public key of Curve25519.
+/// Bytes of a Curve25519 public key.
 pub(super) const EPHEMERAL_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
-/// Bytes that each of the two messages has beside its payload.
+/// Bytes of each of the two messages in addition to its payload.
 pub(super) const MESSAGE_OVERHEAD_BYTES: usize = EPHEMERAL_BYTES + TAG_BYTES;
 
-/// Where randomness comes from: the operating system in production, a seed in a simulation.
+/// Source of randomness: the operating system in production, a seeded generator in a simulation.
 pub trait Entropy {
-    /// Fills `bytes` with bytes that nobody can predict.
+    /// Fills `bytes` with unpredictable bytes.
     fn fill(&mut self, bytes: &mut [u8]);
 }
 
@@ -51,10 +52,10 @@ impl<F: FnMut(&mut [u8])> Entropy for F {
 /// How a link is protected.
 #[derive(Debug)]
 pub enum Security {
-    /// By a secret that both hosts share.
+    /// By a pre-shared key.
     Sealed(PresharedKey),
-    /// Not at all. The handshake is the same, under a key of zeros that everybody knows; so
-    /// mismatches are found, and everybody on the LAN can join and read.
+    /// Not protected. The handshake is the same, under a well-known key of zeros, so mismatches are
+    /// found, but anyone on the LAN can join and read.
     Insecure,
 }
 
@@ -67,9 +68,9 @@ impl Security {
     }
 }
 
-/// The keys of a new session. Wiped when dropped.
+/// The keys of a new session. They are wiped when dropped.
 pub(super) struct SessionKeys {
-    /// Their name, the same at both ends.
+    /// Identifies the keys; the same at both ends.
     pub(super) key_id: u32,
     pub(super) send: [u8; KEY_BYTES],
     pub(super) receive: [u8; KEY_BYTES],
@@ -82,20 +83,20 @@ impl Drop for SessionKeys {
     }
 }
 
-/// A message that is not one of a peer with our key, to us, at this point.
+/// A message that no peer with our key sent to us at this point of the handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Forged;
 
-/// One handshake under way.
+/// A handshake in progress.
 pub(super) struct Noise(HandshakeState);
 
 impl Noise {
-    /// The side that writes first.
+    /// Creates the side that sends the first message.
     pub(super) fn initiator(security: &Security, entropy: &mut dyn Entropy) -> Noise {
         Noise::new(security, entropy, |builder| builder.build_initiator())
     }
 
-    /// The side that reads first.
+    /// Creates the side that receives the first message.
     pub(super) fn responder(security: &Security, entropy: &mut dyn Entropy) -> Noise {
         Noise::new(security, entropy, |builder| builder.build_responder())
     }
@@ -110,34 +111,34 @@ impl Noise {
             Security::Insecure => (&[0; KEY_BYTES], b'i'),
         };
         let prologue = [b"understudy ".as_slice(), &[word, VERSION]].concat();
-        let params: NoiseParams = PATTERN.parse().expect("the pattern is one that snow knows");
+        let params: NoiseParams = PATTERN.parse().expect("snow supports the pattern");
         let mut seed = [0; EPHEMERAL_BYTES];
         entropy.fill(&mut seed);
         let builder = Builder::with_resolver(params, Box::new(Primitives { seed }));
         seed.zeroize();
         let state = builder.psk(0, psk).and_then(|b| b.prologue(&prologue)).and_then(build);
-        Noise(state.expect("the pattern needs a key and a prologue, and has both"))
+        Noise(state.expect("the key and the prologue are set"))
     }
 
-    /// Writes our message around `payload` and returns its length.
+    /// Writes our message around `payload` and returns the message's length.
     pub(super) fn write(&mut self, payload: &[u8], message: &mut [u8]) -> usize {
         self.0.write_message(payload, message).expect("it is our turn, and the buffer has room")
     }
 
-    /// Reads the peer's message and returns its payload's length. A message that is refused leaves
-    /// no trace: the true one may follow.
+    /// Reads the peer's message and returns the length of its payload. A message that is refused does
+    /// not change the state, so the genuine one may follow.
     pub(super) fn read(&mut self, message: &[u8], payload: &mut [u8]) -> Result<usize, Forged> {
         self.0.read_message(message, payload).map_err(|_| Forged)
     }
 
-    /// The session's keys, after both messages (Noise specification, section 5.2, `Split`).
+    /// Returns the session's keys after both messages (Noise specification, section 5.2, `Split`).
     pub(super) fn keys(mut self) -> SessionKeys {
         assert!(self.0.is_handshake_finished(), "no keys before both messages");
         let initiator = self.0.is_initiator();
         let hash = self.0.get_handshake_hash();
         let key_id = u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]);
-        // Sealing in place with a header as associated data needs the keys themselves: snow's
-        // own transport copies, and takes no associated data.
+        // Sealing in place with a header as associated data needs the raw keys: snow's own transport
+        // copies, and takes no associated data.
         let (mut first, mut second) = self.0.dangerously_get_raw_split();
         let (send, receive) = if initiator { (first, second) } else { (second, first) };
         first.zeroize();
@@ -152,7 +153,7 @@ impl fmt::Debug for Noise {
     }
 }
 
-/// What snow shall compute with: its own primitives, and one ephemeral key's worth of our randomness.
+/// Primitives for snow: its own, except that the randomness for one ephemeral key is ours.
 struct Primitives {
     seed: [u8; EPHEMERAL_BYTES],
 }
@@ -181,7 +182,7 @@ impl CryptoResolver for Primitives {
     }
 }
 
-/// Gives its bytes once: each side of a handshake makes one ephemeral key.
+/// Returns its bytes once: each side of a handshake generates one ephemeral key.
 struct OneSeed(Option<[u8; EPHEMERAL_BYTES]>);
 
 impl snow::types::Random for OneSeed {

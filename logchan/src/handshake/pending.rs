@@ -1,4 +1,4 @@
-//! Sessions: those in use, and those that wait for proof that somebody is at the other end.
+//! Sessions: those in use, and those that wait for proof of a living peer.
 
 use alloc::vec::Vec;
 
@@ -28,28 +28,28 @@ impl Session {
     }
 }
 
-/// Whether a session that we answered for may be taken up when its first frame comes.
+/// Whether a pending session may become current when its first frame arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Yes.
+pub(super) enum PendingState {
+    /// It may.
     Fresh,
-    /// Yes; but our own attempt, which is under way, began later.
+    /// It may, but our own attempt in progress began later.
     BeforeOurs,
-    /// No: a later session was. What was sealed in this one is opened.
+    /// It must not: a later session became current. Frames sealed in it are opened.
     Superseded,
 }
 
-/// A session that we answered for.
+/// A session that we answered with a response.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) session: Session,
-    /// The initiation, to know it again.
+    /// The initiation, to recognize a retransmission.
     pub(super) initiation: [u8; HANDSHAKE_FRAME_BYTES],
-    /// Our answer to it, to give it again.
+    /// Our response to it, to send it again.
     pub(super) response: [u8; HANDSHAKE_FRAME_BYTES],
-    /// The response is to be sent.
+    /// The response must be sent.
     pub(super) due: bool,
-    pub(super) standing: Standing,
+    pub(super) state: PendingState,
     pub(super) expires: Time,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Pending {
 pub(super) struct PendingList(Vec<Pending>);
 
 impl PendingList {
-    /// Adds one; the oldest gives way.
+    /// Adds a session. If the list is full, the oldest one is dropped.
     pub(super) fn push(&mut self, pending: Pending) {
         if self.0.len() == PENDING_MAX {
             self.0.remove(0);
@@ -66,23 +66,23 @@ impl PendingList {
         self.0.push(pending);
     }
 
-    /// A response is to be sent.
+    /// Returns whether a response must be sent.
     pub(super) fn is_due(&self) -> bool {
         self.0.iter().any(|pending| pending.due)
     }
 
-    /// The one that answers this initiation.
+    /// Returns the pending session that answers this initiation.
     pub(super) fn find(&mut self, initiation: &[u8]) -> Option<&mut Pending> {
         self.0.iter_mut().find(|pending| pending.initiation == initiation)
     }
 
-    /// The place of a session.
+    /// Returns the index of a session.
     pub(super) fn position(&self, key_id: u32) -> Option<usize> {
         self.0.iter().position(|pending| pending.session.key_id == key_id)
     }
 
-    /// Forgets those of other incarnations.
-    pub(super) fn keep_of(&mut self, incarnation: u64) {
+    /// Drops the sessions of other incarnations.
+    pub(super) fn retain_incarnation(&mut self, incarnation: u64) {
         self.0.retain(|pending| pending.session.peer.incarnation == incarnation);
     }
 
@@ -90,42 +90,43 @@ impl PendingList {
         &mut self.0[position].session
     }
 
-    /// The peer has the keys of this one. Takes it out to be taken up, unless it is superseded; those
-    /// before it are from now on.
-    pub(super) fn take_up(&mut self, position: usize) -> Option<Session> {
-        if self.0[position].standing == Standing::Superseded {
+    /// The peer has shown that it has the keys of this session. Removes and returns the session, to
+    /// become current, unless it is superseded. All earlier ones are superseded then.
+    pub(super) fn activate(&mut self, position: usize) -> Option<Session> {
+        if self.0[position].state == PendingState::Superseded {
             return None;
         }
         let older = &mut self.0[..position];
-        older.iter_mut().for_each(|older| older.standing = Standing::Superseded);
+        older.iter_mut().for_each(|older| older.state = PendingState::Superseded);
         Some(self.0.remove(position).session)
     }
 
-    /// An attempt of our own begins.
+    /// Notes that an attempt of our own begins.
     pub(super) fn begin_attempt(&mut self) {
         for pending in &mut self.0 {
-            if pending.standing == Standing::Fresh {
-                pending.standing = Standing::BeforeOurs;
+            if pending.state == PendingState::Fresh {
+                pending.state = PendingState::BeforeOurs;
             }
         }
     }
 
-    /// Our attempt has come to its end. Supersedes those before it, and if `ours_first` also those
-    /// that crossed it: both ends must keep the same one of two.
+    /// Notes that our attempt has ended with a session. Supersedes the pending sessions from before the
+    /// attempt, and, if `ours_first`, also those that crossed it: both ends must keep the same one of
+    /// two.
     pub(super) fn end_attempt(&mut self, ours_first: bool) {
         for pending in &mut self.0 {
-            if ours_first || pending.standing == Standing::BeforeOurs {
-                pending.standing = Standing::Superseded;
+            if ours_first || pending.state == PendingState::BeforeOurs {
+                pending.state = PendingState::Superseded;
             }
         }
     }
 
-    /// All may be taken up again: a bug, planted on purpose.
+    /// Lets all sessions become current again: a planted bug.
     pub(super) fn revive(&mut self) {
-        self.0.iter_mut().for_each(|pending| pending.standing = Standing::Fresh);
+        self.0.iter_mut().for_each(|pending| pending.state = PendingState::Fresh);
     }
 
-    /// The next response to be sent.
+    /// Takes the next response to be sent.
     pub(super) fn take_due(&mut self) -> Option<&[u8; HANDSHAKE_FRAME_BYTES]> {
         let pending = self.0.iter_mut().find(|pending| pending.due)?;
         pending.due = false;
@@ -141,7 +142,7 @@ impl PendingList {
     }
 }
 
-/// How many answers may be given: a token bucket.
+/// A token bucket that limits the rate of responses.
 #[derive(Debug)]
 pub(super) struct AnswerBudget {
     left: u32,
@@ -154,7 +155,7 @@ impl AnswerBudget {
         AnswerBudget { left: ANSWER_BURST, at: Time::default() }
     }
 
-    /// Takes one answer if there is one.
+    /// Takes a token. Returns whether there was one.
     pub(super) fn take(&mut self, now: Time) -> bool {
         let earned = now.since(self.at).as_nanos() / ANSWER_EACH.as_nanos();
         if earned >= u64::from(ANSWER_BURST - self.left) {
@@ -178,7 +179,7 @@ mod tests {
     use crate::time::Duration;
 
     #[test]
-    fn answers_are_spent_and_earned_again() {
+    fn answer_budget_is_spent_and_refilled_in_time() {
         let mut budget = AnswerBudget::new();
         let start = Time::default() + ANSWER_EACH * 7;
         let just_less = ANSWER_EACH.saturating_sub(Duration::from_nanos(1));
@@ -191,7 +192,7 @@ mod tests {
         assert!(!budget.take(start + ANSWER_EACH + just_less));
         let later = start + ANSWER_EACH * 100;
         assert_eq!((0..100).filter(|_| budget.take(later)).count(), ANSWER_BURST as usize);
-        // A clock that stands still or goes back earns nothing.
+        // A clock that stands still or goes back adds no tokens.
         assert!(!budget.take(start));
     }
 }

@@ -1,4 +1,4 @@
-//! What a link tells its owner.
+//! What a link reports to its owner.
 
 use super::identity::{Identity, Mismatch};
 use crate::ids::SessionId;
@@ -7,39 +7,40 @@ use crate::seal::{OpenError, OpenStats};
 /// The other end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// What it said about itself.
+    /// Identity of the peer, as it stated it.
     pub identity: Identity,
-    /// Drawn at random when it was made: another one is another process, with an empty memory.
+    /// Random number drawn when the peer's link was created or renewed. Another number means another
+    /// process or a renewed endpoint, which has no memory of earlier sessions.
     pub incarnation: u64,
-    /// Names what the two incarnations share, for the channel between them: the same at both ends, and
-    /// unchanged when a later handshake between the two replaces the keys.
+    /// Session for the channel between the two incarnations: the same at both ends, and unchanged when a
+    /// later handshake between the two replaces the keys.
     pub session: SessionId,
 }
 
-/// Something that the owner of a link should know.
+/// An event of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// A session began: frames can be sealed. If the peer's incarnation is not the one of the
-    /// session before, whatever was agreed upon with that one is void.
+    /// A session was established, so frames can be sealed. If the peer's incarnation is not that of the
+    /// session before, everything agreed upon in that session is invalid.
     Established(Peer),
-    /// An authentic peer does not fit.
+    /// An authentic peer is incompatible.
     Refused {
         /// The difference.
         mismatch: Mismatch,
-        /// Whether the peer says so now. If not, it may be a recording of what it said once, and is
-        /// told of only while there is no session.
+        /// Whether the peer is proven to say so now. If not, the message may be a recording; it is then
+        /// reported only while there is no session.
         proven: bool,
     },
 }
 
-/// What a frame was.
+/// What a received frame was.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'f> {
-    /// A frame of the channel, opened. It belongs to the peer of the current session.
+    /// A frame of the channel, opened. It is from the peer of the current session.
     Data(&'f mut [u8]),
-    /// Something for the link itself.
+    /// A message of the handshake.
     Handshake,
-    /// Nothing that may be used. It is counted.
+    /// Dropped and counted.
     Dropped(OpenError),
 }
 
@@ -48,26 +49,26 @@ pub enum Received<'f> {
 #[error("no session with the peer")]
 pub struct NotEstablished;
 
-/// What a link counted. A plain copy.
+/// Counters of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkStats {
-    /// Frames of sessions, opened and not.
+    /// Frames of sessions, opened and not opened.
     pub open: OpenStats,
-    /// Handshake messages of somebody without the key, or damaged.
+    /// Handshake messages that are damaged, or from a sender without the key.
     pub forged_handshakes: u64,
-    /// Our own initiations, sent back.
+    /// Our own initiations, sent back to us.
     pub reflected: u64,
-    /// Initiations not answered because ours goes first.
+    /// Initiations not answered because our own has precedence.
     pub crossed: u64,
-    /// Initiations and responses of another incarnation than the one that the link is bound to.
+    /// Handshake messages from another incarnation than the one that the link is bound to.
     pub strangers: u64,
-    /// Initiations not answered because too many were.
+    /// Initiations not answered because of the rate limit.
     pub over_budget: u64,
-    /// Responses to no attempt of ours.
+    /// Responses that answer no attempt of ours.
     pub stale_responses: u64,
-    /// Authentic peers that do not fit.
+    /// Authentic peers that are incompatible.
     pub refused: u64,
-    /// Initiations sent, repetitions included.
+    /// Initiations sent, retransmissions included.
     pub initiations: u64,
     /// Sessions established.
     pub sessions: u64,

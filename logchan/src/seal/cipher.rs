@@ -1,4 +1,4 @@
-//! Sealing and opening: one object for each direction of a session.
+//! Sealing and opening of frames, with one object for each direction of a session.
 
 use core::fmt;
 
@@ -10,19 +10,19 @@ use super::header::{HeaderError, Protection, SealHeader, SealKind};
 use super::replay_window::{Replay, ReplayWindow};
 use super::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SEAL_TAG_BYTES};
 
-/// Bytes of a shared secret, and of a session's key as the handshake gives it.
+/// Length in bytes of a pre-shared key, and of a session key as the handshake derives it.
 pub const KEY_BYTES: usize = 32;
 
-/// Bytes of a session's key that the cipher takes. A prefix of what HKDF gives is as good a key as all
-/// of it, and the handshake's curve promises 128 bits, too.
+/// Length in bytes of the session key that the cipher takes. A prefix of the output of HKDF is as good a
+/// key as the whole, and the curve of the handshake has a strength of 128 bits, too.
 const CIPHER_KEY_BYTES: usize = 16;
 
-/// Frames after which a session gets new keys.
+/// Number of frames after which a session gets new keys.
 ///
-/// No bound of the cipher asks for it: AEGIS under nonces that do not repeat has none that frames could
-/// reach (draft-irtf-cfrg-aegis-aead, "Usage Guidelines"). What does is the past: whoever reads a host's
-/// memory can open what was sealed with the keys there, so they do not live for ever. At 50,000 frames a
-/// second it takes an hour and a half to get there.
+/// The cipher does not require this: AEGIS with nonces that do not repeat has no limit that frames could
+/// reach (draft-irtf-cfrg-aegis-aead, "Usage Guidelines"). The reason is forward secrecy. An attacker
+/// who reads a host's memory can open what was sealed with the keys in it, so keys must not live
+/// forever. At 50,000 frames a second, this number is reached after an hour and a half.
 pub const REKEY_AFTER_FRAMES: u64 = 1 << 28;
 
 /// Bytes of the hash in the tag of an insecure frame.
@@ -31,25 +31,25 @@ const HASH_BYTES: usize = size_of::<u64>();
 /// Why a frame was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// Not a sealed frame.
+    /// The bytes are not a sealed frame.
     #[error("{0}")]
     Malformed(HeaderError),
-    /// Sealed where insecure frames are expected, or the other way round.
-    #[error("frame with another protection than this endpoint's")]
+    /// A sealed frame where insecure ones are expected, or the reverse.
+    #[error("the frame is not protected as on this endpoint (sealed or insecure)")]
     OtherProtection,
-    /// Of a session that is over, of another VM's, or of none.
+    /// A frame of a session that has ended, of another VM's session, or of none.
     #[error("frame of an unknown session, key {key_id:08x}")]
     StaleSession {
-        /// The name of the keys in the frame's header.
+        /// ID of the keys, from the frame's header.
         key_id: u32,
     },
-    /// Its number was seen before, or is too old to tell.
-    #[error("frame {sequence} repeated")]
+    /// The frame was received before, or is too old to know.
+    #[error("frame {sequence} was received before, or is too old to know")]
     Replayed {
         /// The sequence number in the frame's header.
         sequence: u64,
     },
-    /// Damaged, forged, or sealed with another key.
+    /// A frame that is damaged, forged, or sealed with another key.
     #[error("frame {sequence} does not match its tag")]
     BadTag {
         /// The sequence number in the frame's header.
@@ -57,7 +57,7 @@ pub enum OpenError {
     },
 }
 
-/// How many frames were opened, and how many were not, by [`OpenError`].
+/// Number of frames opened, and of frames refused by [`OpenError`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenStats {
     /// Frames opened.
@@ -92,8 +92,8 @@ enum Cipher {
     Sealed {
         key: Zeroizing<[u8; CIPHER_KEY_BYTES]>,
     },
-    /// The hash begins with a word of the key: each direction has another one, so a frame that comes
-    /// back to its sender is not taken for one of the peer's.
+    /// The hash is seeded with a word of the key. The two directions have different keys, so a frame
+    /// that is sent back to its sender is not accepted as one of the peer's.
     Insecure {
         seed: u64,
     },
@@ -122,14 +122,14 @@ impl Cipher {
     }
 }
 
-/// The cipher for frame `sequence`.
+/// Returns the cipher for frame `sequence`.
 fn aegis(key: &[u8; CIPHER_KEY_BYTES], sequence: u64) -> Aegis128L<SEAL_TAG_BYTES> {
     let mut nonce = [0; 16];
     nonce[8..].copy_from_slice(&sequence.to_be_bytes());
     Aegis128L::new(key, &nonce)
 }
 
-/// The tag of an insecure frame, given all that is before it.
+/// Returns the tag of an insecure frame, computed over everything before it.
 fn insecure_tag(seed: u64, covered: &[u8]) -> [u8; SEAL_TAG_BYTES] {
     let mut tag = [0; SEAL_TAG_BYTES];
     tag[..HASH_BYTES].copy_from_slice(&xxh3_64_with_seed(covered, seed).to_le_bytes());
@@ -144,24 +144,24 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// A sealer that begins with frame 0. `key` must not have been used by another one; with
-    /// [`Protection::Insecure`] it protects nothing, and only tells the two directions apart.
+    /// Creates a sealer that starts with frame 0. No other sealer may have used `key`. With
+    /// [`Protection::Insecure`] the key protects nothing and only distinguishes the two directions.
     pub fn new(protection: Protection, key: &[u8; KEY_BYTES], key_id: u32) -> Sealer {
         Sealer { cipher: Cipher::new(protection, key), key_id, next: 0 }
     }
 
-    /// Frames sealed so far, which is the number of the next one.
+    /// Returns the number of frames sealed so far, which is the sequence number of the next one.
     pub fn frames(&self) -> u64 {
         self.next
     }
 
-    /// Seals in place the payload that lies in `frame[SEAL_HEADER_BYTES..len - SEAL_TAG_BYTES]`;
-    /// header and tag are written around it. Returns the frame's sequence number. Allocates nothing.
+    /// Seals the payload in `frame[SEAL_HEADER_BYTES..len - SEAL_TAG_BYTES]` in place and writes header
+    /// and tag around it. Returns the frame's sequence number. Allocates nothing.
     ///
     /// # Panics
     ///
-    /// When `frame` has no room for header and tag, or its payload is longer than 65,535 bytes; and
-    /// when the session has used up its 2^64 - 1 numbers.
+    /// When `frame` has no room for header and tag, when its payload is longer than 65,535 bytes, or
+    /// when the session has used up its 2^64 - 1 sequence numbers.
     pub fn seal(&mut self, frame: &mut [u8]) -> u64 {
         self.seal_kind(SealKind::Data, frame)
     }
@@ -204,23 +204,23 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// The counterpart of [`Sealer::new`].
+    /// Creates the counterpart of [`Sealer::new`].
     pub fn new(protection: Protection, key: &[u8; KEY_BYTES], key_id: u32) -> Opener {
         Opener { cipher: Cipher::new(protection, key), key_id, window: ReplayWindow::new() }
     }
 
-    /// Forgets which frames were here: a bug, planted on purpose.
+    /// Forgets which frames were received: a planted bug.
     pub(crate) fn forget_seen(&mut self) {
         self.window = ReplayWindow::new();
     }
 
-    /// Opens a frame in place and returns its kind and payload. Padding behind the frame is
-    /// ignored. Allocates nothing.
+    /// Opens a frame in place and returns its kind and payload. Padding behind the frame is ignored.
+    /// Allocates nothing.
     ///
     /// # Errors
     ///
-    /// When the frame is not one of this session, intact, and for the first time here. This opener is
-    /// unchanged then. The frame is, too, unless its tag is wrong: the payload may be wiped.
+    /// When the frame is not of this session, is not intact, or was received before. The opener is then
+    /// unchanged. The frame is unchanged too, except that its payload may be wiped if the tag is wrong.
     pub fn open<'f>(&mut self, frame: &'f mut [u8]) -> Result<(SealKind, &'f mut [u8]), OpenError> {
         let header = SealHeader::decode(frame).map_err(OpenError::Malformed)?;
         let SealHeader { kind, protection, length, key_id, sequence } = header;
@@ -229,12 +229,12 @@ impl Opener {
         }
         match kind {
             SealKind::Confirm | SealKind::Data if key_id == self.key_id => {}
-            // A handshake's message is of no session.
+            // A handshake message belongs to no session.
             SealKind::Initiation | SealKind::Response | SealKind::Confirm | SealKind::Data => {
                 return Err(OpenError::StaleSession { key_id });
             }
         }
-        // A sealer never gets to the last number.
+        // A sealer never uses the last number.
         if sequence == u64::MAX {
             return Err(OpenError::BadTag { sequence });
         }

@@ -1,22 +1,22 @@
-//! The clear header of a sealed frame.
+//! The header of a sealed frame, which is not encrypted.
 
 use super::{SEAL_HEADER_BYTES, SEAL_TAG_BYTES};
 
-/// Version of the sealed frame's layout that this build writes and reads.
+/// Version of the layout of a sealed frame that this build writes and reads.
 pub const VERSION: u8 = 2;
 
-/// Bit of the kind byte that marks frames without protection.
+/// Bit of the kind byte that marks insecure frames.
 const INSECURE: u8 = 0x80;
 
-/// What a sealed frame carries. Numbers are part of the format; 0 is invalid.
+/// Kind of a sealed frame. The numbers are part of the format; 0 is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SealKind {
-    /// The first message of a handshake.
+    /// First message of a handshake.
     Initiation = 1,
-    /// The second message of a handshake.
+    /// Second message of a handshake.
     Response = 2,
-    /// Empty: shows the responder that the initiator has the session's keys.
+    /// Empty payload. Shows the responder that the initiator has the session's keys.
     Confirm = 3,
     /// A frame of the channel.
     Data = 4,
@@ -29,7 +29,7 @@ impl SealKind {
         ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 
-    /// Whether the frame ends in a tag of its own. The messages of a handshake contain theirs.
+    /// Returns whether the frame ends in a tag of its own. Handshake messages contain theirs.
     fn has_tag(self) -> bool {
         match self {
             SealKind::Initiation | SealKind::Response => false,
@@ -43,28 +43,28 @@ impl SealKind {
 pub enum Protection {
     /// Encrypted and authenticated.
     Sealed,
-    /// Neither: for measurements and for looking at the wire. Whoever is on the LAN can join.
+    /// Neither, for measurements and for inspecting the wire. Anyone on the LAN can join.
     Insecure,
 }
 
 /// Why bytes are not a sealed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// Fewer bytes than the header says, or than a header has.
+    /// The bytes end before the header or the frame does.
     #[error("sealed frame cut off: {have} of at least {need} bytes")]
     Truncated {
-        /// Bytes there are.
+        /// Bytes available.
         have: usize,
-        /// Bytes there must be at least.
+        /// Bytes needed, at least.
         need: usize,
     },
-    /// Another layout.
+    /// Another version of the layout.
     #[error("sealed frame of version {found}, this build reads version {VERSION}")]
     OtherVersion {
         /// The frame's version.
         found: u8,
     },
-    /// A kind without a meaning.
+    /// An unknown kind.
     #[error("sealed frame of unknown kind {found:#04x}")]
     UnknownKind {
         /// The kind byte.
@@ -72,24 +72,25 @@ pub enum HeaderError {
     },
 }
 
-/// The header's fields. None of them is trustworthy before the frame is opened.
+/// Fields of the header. None of them can be trusted before the frame is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SealHeader {
-    /// What the frame carries.
+    /// Kind of the frame.
     pub kind: SealKind,
-    /// Whether it is encrypted.
+    /// Whether the frame is encrypted.
     pub protection: Protection,
-    /// Bytes of the payload.
+    /// Length of the payload in bytes.
     pub length: u16,
-    /// `Confirm` and `Data`: names the session's keys. `Initiation` and `Response`: names the attempt,
-    /// chosen by the initiator, so that a response finds its question.
+    /// In `Confirm` and `Data`: identifies the session's keys. In `Initiation` and `Response`:
+    /// identifies the attempt, chosen by the initiator, so that it can match a response to its
+    /// initiation.
     pub key_id: u32,
-    /// Number of the frame among those sealed with its key; 0 in a handshake.
+    /// Sequence number of the frame among those sealed with its key; 0 in a handshake.
     pub sequence: u64,
 }
 
 impl SealHeader {
-    /// The header as bytes.
+    /// Encodes the header.
     pub fn encode(&self) -> [u8; SEAL_HEADER_BYTES] {
         let mut bytes = [0; SEAL_HEADER_BYTES];
         bytes[0] = VERSION;
@@ -104,8 +105,8 @@ impl SealHeader {
         bytes
     }
 
-    /// Reads the header off a frame, and makes sure that the frame is as long as it says. Bytes
-    /// beyond are padding.
+    /// Decodes the header of a frame and checks that the frame is at least as long as the header says.
+    /// Bytes behind the frame are padding.
     ///
     /// # Errors
     ///
@@ -133,7 +134,7 @@ impl SealHeader {
         if frame.len() < need { Err(truncated(need)) } else { Ok(header) }
     }
 
-    /// Bytes of the whole frame, without padding.
+    /// Returns the length of the whole frame in bytes, without padding.
     pub fn frame_bytes(&self) -> usize {
         let tag = if self.kind.has_tag() { SEAL_TAG_BYTES } else { 0 };
         SEAL_HEADER_BYTES + usize::from(self.length) + tag
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn header_of_another_version_or_kind_is_refused() {
+    fn header_of_another_version_or_unknown_kind_is_refused() {
         let mut frame = [0; 400];
         frame[..SEAL_HEADER_BYTES].copy_from_slice(&HEADER.encode());
         for kind in [0, 5, 0x7f, 0x80, 0x85] {

@@ -1,12 +1,13 @@
-//! Which sequence numbers were seen: a sliding window in a ring of words (RFC 6479).
+//! Replay protection: which sequence numbers were accepted, as a sliding window in a ring of words (RFC
+//! 6479).
 
-/// Bits of a word of the bitmap.
+/// Bits in a word of the bitmap.
 const WORD_BITS: u64 = u64::BITS as u64;
-/// Words of the bitmap; a power of two.
+/// Words in the bitmap; a power of two.
 const WORDS: usize = 16;
 
-/// How far behind the highest number seen a new one may be. One word less than the bitmap has: the
-/// word that the window moves into is cleared as a whole, so that nothing is ever shifted.
+/// How far behind the highest accepted number another number may be. The bitmap has one word more: the
+/// word that the window moves into is cleared as a whole, so nothing is ever shifted.
 pub const WINDOW_FRAMES: u64 = (WORDS as u64 - 1) * WORD_BITS;
 
 const _: () = assert!(WORDS.is_power_of_two());
@@ -16,11 +17,11 @@ const _: () = assert!(WORDS.is_power_of_two());
 pub enum Replay {
     /// It was accepted before.
     Seen,
-    /// It is more than [`WINDOW_FRAMES`] behind: nobody remembers.
+    /// It is more than [`WINDOW_FRAMES`] behind, so whether it was accepted is not known.
     TooOld,
 }
 
-/// The numbers accepted so far.
+/// The sequence numbers accepted so far.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayWindow {
     /// Bit `n % 64` of word `n / 64 % WORDS` stands for number `n`.
@@ -30,13 +31,13 @@ pub struct ReplayWindow {
 }
 
 impl ReplayWindow {
-    /// Nothing was accepted yet.
+    /// Returns a window in which no number was accepted.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether `sequence` (below `u64::MAX`) may be accepted. Ask this before the costly check of
-    /// the tag, and [`accept`](Self::accept) after it.
+    /// Checks whether `sequence` (below `u64::MAX`) may be accepted. Call this before the expensive
+    /// check of the tag, and [`accept`](Self::accept) after it.
     ///
     /// # Errors
     ///
@@ -57,12 +58,12 @@ impl ReplayWindow {
     ///
     /// # Panics
     ///
-    /// When [`check`](Self::check) refuses it.
+    /// When [`check`](Self::check) refuses the number.
     pub fn accept(&mut self, sequence: u64) {
-        assert_eq!(self.check(sequence), Ok(()), "sequence {sequence} is accepted twice");
+        assert_eq!(self.check(sequence), Ok(()), "sequence {sequence} must not be accepted");
         if sequence >= self.next {
-            // The word of the highest number so far stays; all words from there to the new one are
-            // of numbers not yet seen.
+            // Keep the word of the highest number so far. All words after it, up to the new number's,
+            // are for numbers not yet accepted.
             let highest_word = self.next.saturating_sub(1) / WORD_BITS;
             let skipped = sequence / WORD_BITS - highest_word;
             for step in 1..=skipped.min(WORDS as u64) {
@@ -124,9 +125,9 @@ mod tests {
         window.accept(u64::MAX - 2);
     }
 
-    /// The window says what a set of all accepted numbers says, whatever the order.
+    /// The window gives the same answers as a set of all accepted numbers, in any order of numbers.
     #[test]
-    fn window_agrees_with_a_set_of_everything_seen() {
+    fn window_agrees_with_a_set_of_all_accepted_numbers() {
         let mut state = 1_u64;
         let mut random = |below: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -1,4 +1,4 @@
-//! Frames of a channel: those that it sends, and those that an authentic peer which means ill might.
+//! Frames of a channel: those that it sends, and those that a malicious peer with the key might send.
 #![allow(dead_code)]
 
 use logchan::channel::Channel;
@@ -17,7 +17,7 @@ pub(crate) fn encoded(header: &FrameHeader, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The next frame of a channel.
+/// Returns the next frame of a channel.
 pub(crate) fn transmit(channel: &mut Channel, now: Time) -> Option<Vec<u8>> {
     let mut buffer = vec![0; channel.config().frame_bytes_max];
     let length = channel.poll_transmit(now, &mut buffer)?;
@@ -25,18 +25,18 @@ pub(crate) fn transmit(channel: &mut Channel, now: Time) -> Option<Vec<u8>> {
     Some(buffer)
 }
 
-/// What `channel` might send next, changed: fields that decode with values that mean something else,
-/// or bytes that were mutated.
-pub(crate) fn invented(channel: &mut Channel, now: Time, rng: &mut Rng) -> Vec<u8> {
+/// Returns a frame that `channel` might send next, changed: with fields that still decode but mean
+/// something else, or with mutated bytes.
+pub(crate) fn mutated_frame(channel: &mut Channel, now: Time, rng: &mut Rng) -> Vec<u8> {
     let lane = Lane::ALL[rng.below(2)];
     let length = 1 + rng.below(200);
     let bytes = rng.bytes(length);
-    // A full window is as good a state as any.
+    // The window may be full; that state is as good as any other.
     let _appended = channel.append(now, lane, &bytes);
     let Some(mut frame) = transmit(channel, now) else {
         return bytes;
     };
-    let (mut header, payload) = FrameHeader::decode(&frame).expect("channels send frames");
+    let (mut header, payload) = FrameHeader::decode(&frame).expect("a channel sends valid frames");
     let payload = payload.to_vec();
     let carries = header.kind.lane().is_some();
     match rng.below(16) {

@@ -1,4 +1,4 @@
-//! Bytes and texts that are kept in `fixtures/`: compared, or written when told to.
+//! Bytes and texts kept in `fixtures/`: compared, or written if `LOGCHAN_WRITE_FIXTURES` is set.
 #![allow(dead_code)]
 
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-/// Compares with the fixture, or writes it when told to.
+/// Compares `text` with the fixture, or writes the fixture.
 pub(crate) fn check_text(name: &str, text: &str) {
     let path = fixture(name);
     if env::var_os("LOGCHAN_WRITE_FIXTURES").is_some() {
@@ -19,7 +19,8 @@ pub(crate) fn check_text(name: &str, text: &str) {
     assert_eq!(text, golden, "{name} differs; see the head of it/golden.rs for what that means");
 }
 
-/// Hex, 32 bytes a line, under a comment that says what it is. Returns the fixture's bytes.
+/// Does the same for bytes: as hex, 32 bytes in a line, under a comment `what`. Returns the fixture's
+/// bytes.
 pub(crate) fn check_bytes(name: &str, what: &str, bytes: &[u8]) -> Vec<u8> {
     let mut text = format!("# {what}\n");
     for line in bytes.chunks(32) {

@@ -1,13 +1,13 @@
-//! Runs of fuzz bodies: from a seed that is new every time and printed when something fails, with the
-//! command that repeats the one input.
+//! Runs fuzz bodies with a new seed every time. If an input fails, the command that repeats this one
+//! input is printed.
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `LOGCHAN_FUZZ_INPUTS` | inputs of each run | 100 000 |
+//! | `LOGCHAN_FUZZ_INPUTS` | number of inputs of each run | 100 000 |
 //! | `LOGCHAN_FUZZ_SEED` | the seed | from the clock |
-//! | `LOGCHAN_FUZZ_FROM` | the first input's number | 0 |
+//! | `LOGCHAN_FUZZ_FROM` | number of the first input | 0 |
 //!
-//! A body that is more work than others gets a fixed share of the inputs.
+//! A body that takes more work than others gets a fixed share of the inputs.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the test harness takes it")]
 #![allow(dead_code)]
@@ -24,7 +24,7 @@ fn from_env(name: &str, default: impl FnOnce() -> u64) -> u64 {
     }
 }
 
-/// Says, when a panic passes by, how to repeat the input under way.
+/// Prints how to repeat the current input if it panics.
 struct Repeat {
     run: &'static str,
     seed: u64,
@@ -44,12 +44,12 @@ impl Drop for Repeat {
     }
 }
 
-/// Runs `input` with a generator that depends only on the seed and the input's number.
+/// Runs `input` with a generator that depends only on the seed and on the number of the input.
 pub(crate) fn run(name: &'static str, input: impl Fn(&mut Rng) -> usize) {
     run_one_in(1, name, input);
 }
 
-/// The same for inputs that are as much work as `share` others: as many fewer of them.
+/// Does the same for inputs that take as much work as `share` others, with as many fewer inputs.
 pub(crate) fn run_one_in(share: u64, name: &'static str, input: impl Fn(&mut Rng) -> usize) {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
     let seed = from_env("LOGCHAN_FUZZ_SEED", clock);
@@ -70,13 +70,14 @@ pub(crate) fn run_one_in(share: u64, name: &'static str, input: impl Fn(&mut Rng
     );
 }
 
-/// One to four changes: a bit, a byte, a length, a cut, or something inserted, removed or doubled.
+/// Applies one to four mutations: flips a bit, changes a byte or a length, truncates, inserts, removes
+/// or duplicates.
 pub(crate) fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
     for _ in 0..1 + rng.below(4) {
         if bytes.is_empty() {
             bytes.push(rng.next() as u8);
         }
-        // Kind, length and flags are at the front: half of all changes go there.
+        // Kind, length and flags are at the front, so half of the mutations go there.
         let reach = if rng.next() & 1 == 0 { bytes.len() } else { bytes.len().min(16) };
         let at = rng.below(reach);
         let end = at + rng.below((bytes.len() - at).min(32) + 1);

@@ -1,7 +1,7 @@
-//! Random numbers that a seed repeats.
+//! A random generator that a seed reproduces.
 #![allow(dead_code)]
 
-/// splitmix64 (Steele, Lea, Flood, 2014): a seed in, as many words as wanted out.
+/// splitmix64 (Steele, Lea, Flood, 2014): any number of words from one seed.
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
@@ -17,7 +17,7 @@ impl Rng {
         (self.next() % bound as u64) as usize
     }
 
-    /// A number of any width: LEB128 lengths are equally likely.
+    /// Returns a number of any bit width, so that all LEB128 lengths are about equally likely.
     pub(crate) fn number(&mut self) -> u64 {
         let shift = self.below(64);
         self.next() >> shift

@@ -1,4 +1,4 @@
-//! Blocks: written, read back, and bounded.
+//! Blocks are written, read back and bounded.
 
 use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::error::{BlockError, DecodeError, FieldError};
@@ -8,7 +8,7 @@ use logchan::log_block::{Block, BlockWriter, next_block};
 use crate::rng::Rng;
 use crate::samples::{encoded, samples, small_block};
 
-/// A block around `payload`, whatever that is.
+/// Returns a block around `payload`, whatever the payload is.
 pub(crate) fn sealed(sequence: u64, payload: &[u8]) -> Vec<u8> {
     let numbers = [&sequence.to_le_bytes()[..], &(payload.len() as u32).to_le_bytes()].concat();
     let crc = crc32fast::hash(&[&numbers[..], payload].concat());
@@ -33,11 +33,11 @@ fn block_writer_and_reader_agree_over_many_blocks() {
     let mut rest = &file[..];
     let mut sequence = 0;
     let mut expected = made.iter();
-    while let Some(block) = next_block(rest, sequence).expect("a whole block") {
+    while let Some(block) = next_block(rest, sequence).expect("the block is whole") {
         assert!(block.encoded_length() <= BLOCK_BYTES_MAX);
         let mut entries = block.entries();
         for entry in &mut entries {
-            let made = expected.next().expect("no more entries than were pushed");
+            let made = expected.next().expect("there are no more entries than were pushed");
             assert_eq!(entry, Ok(made.entry()));
         }
         assert_eq!(entries.offset(), block.payload.len());
@@ -49,7 +49,7 @@ fn block_writer_and_reader_agree_over_many_blocks() {
 }
 
 #[test]
-fn block_writer_with_nothing_pushed_gives_nothing() {
+fn block_writer_with_nothing_pushed_returns_no_block() {
     let mut writer = BlockWriter::new();
     assert!(writer.is_empty());
     assert!(writer.take_block().is_empty());
@@ -60,7 +60,7 @@ fn block_writer_with_nothing_pushed_gives_nothing() {
 }
 
 #[test]
-fn block_writer_takes_the_largest_entry_until_it_needs_a_flush_and_never_grows() {
+fn block_writer_accepts_the_largest_entry_until_it_needs_a_flush_and_never_grows() {
     let blob = [0xa5; VCPU_BYTES_MAX];
     let largest = Entry::CheckpointBegin {
         full: true,
@@ -69,21 +69,21 @@ fn block_writer_takes_the_largest_entry_until_it_needs_a_flush_and_never_grows()
         devices: StateBytes::Whole(&blob[..DEVICES_BYTES_MAX]),
     };
     let mut writer = BlockWriter::new();
-    let mut place = None;
+    let mut address = None;
     for _ in 0..3 {
         while !writer.needs_flush() {
             writer.push(&largest);
         }
         let block = writer.take_block();
         assert!(block.len() <= BLOCK_BYTES_MAX);
-        assert_eq!(*place.get_or_insert(block.as_ptr()), block.as_ptr(), "the buffer moved");
+        assert_eq!(*address.get_or_insert(block.as_ptr()), block.as_ptr(), "the buffer moved");
         assert!(!writer.needs_flush());
     }
 }
 
 #[test]
 #[should_panic(expected = "filled beyond its bound")]
-fn block_writer_pushed_on_past_its_bound_panics() {
+fn block_writer_pushed_beyond_its_bound_panics() {
     let page = [1; PAGE_BYTES];
     let mut writer = BlockWriter::new();
     loop {
@@ -108,7 +108,7 @@ fn block_out_of_sequence_is_refused() {
 }
 
 #[test]
-fn block_length_out_of_bounds_is_refused_before_the_payload_is_there() {
+fn block_length_out_of_bounds_is_refused_without_the_payload() {
     let max = BLOCK_PAYLOAD_MAX as u64;
     for length in [0, max + 1, u64::from(u32::MAX)] {
         let mut block = sealed(0, &[]);

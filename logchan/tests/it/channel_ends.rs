@@ -1,4 +1,4 @@
-//! The ends of a channel: who lives, who may speak, who leaves, and who is not meant.
+//! Leases, the failure detector, orderly leaving, and frames that are not for this channel.
 
 use logchan::channel::{AppendError, Config, Event, FrameVerdict};
 use logchan::error::FrameError;
@@ -12,7 +12,7 @@ use crate::pair::{BACKUP, LATENCY, PRIMARY, Pair, config};
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
-fn lease_runs_from_the_sending_of_the_newest_frame_acknowledged() {
+fn lease_runs_from_the_sending_time_of_the_newest_acked_frame() {
     let mut pair = Pair::new();
     let lease = config().timing.lease;
     let start = pair.now;
@@ -22,14 +22,14 @@ fn lease_runs_from_the_sending_of_the_newest_frame_acknowledged() {
     assert_eq!(pair.ends[PRIMARY].lease_until(), Some(start + lease));
     assert_eq!(pair.ends[BACKUP].lease_until(), None);
 
-    // An hour of heartbeats later, it is as fresh as the last of them.
+    // After 3.6 seconds of heartbeats, the lease is as fresh as the last heartbeat.
     pair.run(MS * 3_600);
     let until = pair.ends[PRIMARY].lease_until().expect("a lease");
     assert!(until + config().timing.heartbeat + LATENCY * 2 >= pair.now + lease);
 }
 
 #[test]
-fn lease_of_an_acknowledgement_that_is_late_is_over_when_it_arrives() {
+fn lease_from_a_late_acknowledgement_has_already_expired() {
     let mut pair = Pair::settled();
     let channel = &mut pair.ends[PRIMARY];
     let sent_at = pair.now;
@@ -48,7 +48,7 @@ fn lease_of_an_acknowledgement_that_is_late_is_over_when_it_arrives() {
 }
 
 #[test]
-fn primary_cut_off_loses_its_lease_before_the_backup_loses_its_patience() {
+fn primary_cut_off_loses_its_lease_before_the_backup_times_out() {
     let mut pair = Pair::settled();
     let Config { timing, .. } = config();
     pair.run_with(timing.lease + timing.heartbeat, |_| false);
@@ -63,10 +63,10 @@ fn primary_cut_off_loses_its_lease_before_the_backup_loses_its_patience() {
 }
 
 #[test]
-fn patience_counts_from_a_time_when_the_frames_were_there() {
+fn silence_timeout_runs_from_a_time_after_the_frames_arrived() {
     let mut pair = Pair::settled();
     let silence = config().timing.silence;
-    // The last clock reading before the frame was seen is of before it was sent.
+    // The clock was last read before the frame was sent.
     let before = pair.now;
     let sent_at = before + MS * 5;
     pair.ends[PRIMARY].append(sent_at, Lane::Latency, b"output").expect("room");
@@ -86,18 +86,20 @@ fn patience_counts_from_a_time_when_the_frames_were_there() {
 }
 
 #[test]
-fn silence_is_final_and_acknowledges_nothing() {
+fn silent_channel_is_final_and_acknowledges_nothing() {
     let mut pair = Pair::settled();
     pair.append(Lane::Latency, b"before");
     pair.run(MS);
-    // What the primary sends is lost until the backup has given it up.
+    // The primary's frames are lost until the backup has declared it dead.
     pair.run_with(config().timing.silence + MS, |frame| frame.from == BACKUP);
     assert!(!pair.ends[BACKUP].is_open());
     assert_eq!(pair.read(BACKUP, Lane::Latency), b"before", "what arrived stays readable");
 
     let now = pair.now;
     let primary = &mut pair.ends[PRIMARY];
-    primary.append(now, Lane::Latency, b"after").expect("the primary has not noticed yet");
+    primary
+        .append(now, Lane::Latency, b"after")
+        .expect("the primary has not noticed the silence yet");
     let frame = transmit(primary, now).expect("a frame");
     let backup = &mut pair.ends[BACKUP];
     assert_eq!(backup.handle_frame(now, &frame), FrameVerdict::Closed);
@@ -107,7 +109,7 @@ fn silence_is_final_and_acknowledges_nothing() {
 }
 
 #[test]
-fn frames_found_after_a_long_sleep_are_signs_of_life() {
+fn frames_found_after_a_long_pause_are_signs_of_life() {
     let mut pair = Pair::settled();
     let frame = transmit_heartbeat(&mut pair);
     let woken = pair.now + config().timing.silence * 3;
@@ -118,7 +120,7 @@ fn frames_found_after_a_long_sleep_are_signs_of_life() {
 }
 
 #[test]
-fn frame_that_is_repeated_is_no_sign_of_life() {
+fn duplicate_frame_is_no_sign_of_life() {
     let mut pair = Pair::settled();
     let frame = transmit_heartbeat(&mut pair);
     let backup = &mut pair.ends[BACKUP];
@@ -129,7 +131,7 @@ fn frame_that_is_repeated_is_no_sign_of_life() {
 }
 
 #[test]
-fn bye_is_repeated_until_it_is_confirmed_and_nobody_is_declared_dead() {
+fn bye_is_retransmitted_until_confirmed_and_no_end_is_declared_dead() {
     for leaver in [PRIMARY, BACKUP] {
         let mut pair = Pair::settled();
         pair.ends[leaver].bye(pair.now);
@@ -144,7 +146,11 @@ fn bye_is_repeated_until_it_is_confirmed_and_nobody_is_declared_dead() {
         for events in &pair.events {
             assert!(!events.iter().any(|event| matches!(event, Event::PeerSilent { .. })));
         }
-        assert_eq!(pair.ends[PRIMARY].stats().leases_lost, 0, "the lease was given up, not lost");
+        assert_eq!(
+            pair.ends[PRIMARY].stats().leases_lost,
+            0,
+            "the lease was given up and did not expire"
+        );
     }
 }
 
@@ -162,23 +168,23 @@ fn bye_of_both_ends_at_once_is_confirmed_to_both() {
 }
 
 #[test]
-fn lease_that_was_begun_and_ended_between_two_looks_is_not_told() {
+fn lease_begun_and_ended_between_two_polls_is_not_reported() {
     let mut pair = Pair::settled();
     pair.run_with(config().timing.lease + MS, |frame| frame.from == PRIMARY);
     assert_eq!(pair.events[PRIMARY], [Event::LeaseLost]);
-    // The goodbye acknowledges a frame that is young enough for a lease.
-    let beat = transmit_heartbeat(&mut pair);
+    // The `Bye` acknowledges a frame that is young enough for a lease.
+    let heartbeat = transmit_heartbeat(&mut pair);
     let now = pair.now;
-    pair.ends[BACKUP].handle_frame(now, &beat);
+    pair.ends[BACKUP].handle_frame(now, &heartbeat);
     pair.ends[BACKUP].bye(now);
-    let bye = transmit(&mut pair.ends[BACKUP], now).expect("a goodbye");
+    let bye = transmit(&mut pair.ends[BACKUP], now).expect("a Bye");
     pair.ends[PRIMARY].handle_frame(now, &bye);
     assert_eq!(pair.ends[PRIMARY].poll_event(), Some(Event::PeerBye));
     assert_eq!(pair.ends[PRIMARY].poll_event(), None);
 }
 
 #[test]
-fn bye_that_nobody_hears_ends_with_the_silence() {
+fn bye_without_confirmation_ends_with_the_silence_timeout() {
     let mut pair = Pair::settled();
     pair.ends[PRIMARY].bye(pair.now);
     pair.run_with(config().timing.silence * 2, |_| false);
@@ -186,7 +192,7 @@ fn bye_that_nobody_hears_ends_with_the_silence() {
 }
 
 #[test]
-fn frames_that_are_not_of_this_session_change_nothing() {
+fn frames_not_of_this_session_change_nothing() {
     type Change = fn(&mut FrameHeader);
     let mut pair = Pair::settled();
     let frame = transmit_heartbeat(&mut pair);
@@ -213,7 +219,7 @@ fn frames_that_are_not_of_this_session_change_nothing() {
         if let FrameVerdict::Malformed(error) = verdict {
             assert_eq!(stats.malformed[error.index()], 1, "{error}");
         }
-        // No frame at all, but time passes for it, too.
+        // An empty frame, which is malformed, so that time advances for the copy, too.
         before.handle_frame(pair.now, &[]);
         before.take_stats();
         assert!(pair.ends[BACKUP] == before, "{verdict:?}");
@@ -221,33 +227,33 @@ fn frames_that_are_not_of_this_session_change_nothing() {
 }
 
 #[test]
-fn newer_term_is_told_once_for_each() {
+fn newer_term_is_reported_once_for_each_term() {
     let mut pair = Pair::settled();
     let mut frame = transmit_heartbeat(&mut pair);
     let (mut header, _) = FrameHeader::decode(&frame).expect("a frame");
     let backup = &mut pair.ends[BACKUP];
-    for (term, told) in [(4, true), (4, false), (7, true), (5, false)] {
+    for (term, reported) in [(4, true), (4, false), (7, true), (5, false)] {
         header.term = Term(term);
         header.encode(&mut frame);
         assert_eq!(backup.handle_frame(pair.now, &frame), FrameVerdict::NewerTerm);
-        let event = told.then_some(Event::PeerTermNewer { term: Term(term) });
+        let event = reported.then_some(Event::PeerTermNewer { term: Term(term) });
         assert_eq!(backup.poll_event(), event);
     }
 }
 
 #[test]
-fn two_ends_of_one_role_tell_so_once() {
+fn peer_of_the_same_role_is_reported_once() {
     let mut pair = Pair::settled();
     let frame = transmit_heartbeat(&mut pair);
     let primary = &mut pair.ends[PRIMARY];
     assert_eq!(primary.role(), Role::Primary);
-    for told in [Some(Event::PeerSameRole), None] {
+    for event in [Some(Event::PeerSameRole), None] {
         assert_eq!(primary.handle_frame(pair.now, &frame), FrameVerdict::SameRole);
-        assert_eq!(primary.poll_event(), told);
+        assert_eq!(primary.poll_event(), event);
     }
 }
 
-/// A heartbeat of the primary, which is not put on the wire.
+/// Makes the primary send a heartbeat. Returns it without putting it on the wire.
 fn transmit_heartbeat(pair: &mut Pair) -> Vec<u8> {
     pair.now = pair.now + config().timing.heartbeat;
     let primary = &mut pair.ends[PRIMARY];

@@ -1,4 +1,4 @@
-//! The log through a channel: what arrives, what is sent again, what waits for what.
+//! Log through a channel: delivery, retransmission, and order between the lanes.
 
 use logchan::channel::{AppendError, Channel, Config, ConfigError, Event, FrameVerdict, Timing};
 use logchan::frame::{FrameHeader, FrameKind};
@@ -12,7 +12,7 @@ use crate::pair::{BACKUP, LATENCY, PRIMARY, Pair, config, pattern};
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
-fn log_of_any_size_arrives_whole_and_is_acked_in_a_round_trip() {
+fn log_of_any_size_is_delivered_and_acked_in_a_round_trip() {
     for length in [1, 13, 1366, 1367, ENTRY_BYTES_MAX] {
         let mut pair = Pair::settled();
         let bytes = pattern(length);
@@ -26,7 +26,7 @@ fn log_of_any_size_arrives_whole_and_is_acked_in_a_round_trip() {
 }
 
 #[test]
-fn log_appended_before_the_first_frame_waits_for_the_window_and_arrives() {
+fn log_appended_before_the_first_frame_waits_for_the_window_and_is_delivered() {
     let mut pair = Pair::new();
     pair.append(Lane::Latency, &pattern(5000));
     pair.run(MS);
@@ -46,7 +46,7 @@ fn entries_appended_together_share_a_frame() {
 }
 
 #[test]
-fn lost_last_frame_is_sent_again_after_the_least_timeout() {
+fn lost_last_frame_is_retransmitted_after_the_minimum_timeout() {
     let mut pair = Pair::settled();
     for number in 0..20 {
         pair.append(Lane::Latency, &[number; 30]);
@@ -60,12 +60,12 @@ fn lost_last_frame_is_sent_again_after_the_least_timeout() {
 }
 
 #[test]
-fn lost_frame_is_sent_again_when_three_later_ones_have_arrived() {
+fn lost_frame_is_retransmitted_when_three_later_ones_are_acked() {
     let mut pair = Pair::settled();
     let bytes = pattern(20_000);
     pair.append(Lane::Latency, &bytes);
     let mut number = 0;
-    // Lost, told of, sent again: a round trip and a half, no timeout.
+    // Loss, detection by acknowledgement, retransmission: a round trip and a half, without a timeout.
     pair.run_with(LATENCY * 3, |_| {
         number += 1;
         number != 2
@@ -76,7 +76,7 @@ fn lost_frame_is_sent_again_when_three_later_ones_have_arrived() {
 }
 
 #[test]
-fn frames_that_arrive_backwards_are_put_in_order() {
+fn frames_in_reverse_order_are_reassembled() {
     let mut pair = Pair::settled();
     let bytes = pattern(30_000);
     pair.append(Lane::Latency, &bytes);
@@ -103,7 +103,7 @@ fn latency_goes_before_bulk_that_was_appended_first() {
 }
 
 #[test]
-fn bulk_waits_for_a_link_that_takes_log_only() {
+fn bulk_waits_while_the_link_takes_log_only() {
     let mut pair = Pair::settled();
     pair.append(Lane::Bulk, &pattern(5000));
     let channel = &mut pair.ends[PRIMARY];
@@ -126,7 +126,7 @@ fn bulk_waits_for_a_link_that_takes_log_only() {
 }
 
 #[test]
-fn log_is_owed_an_acknowledgement_until_something_is_sent() {
+fn received_log_owes_an_acknowledgement_until_a_frame_is_sent() {
     let mut pair = Pair::settled();
     for (lane, owed) in [(Lane::Bulk, false), (Lane::Latency, true)] {
         pair.append(lane, b"bytes");
@@ -141,7 +141,7 @@ fn log_is_owed_an_acknowledgement_until_something_is_sent() {
 }
 
 #[test]
-fn small_pieces_share_frames_once_as_many_are_on_their_way_as_a_receiver_holds() {
+fn small_entries_share_frames_once_the_in_flight_limit_is_reached() {
     let mut pair = Pair::settled();
     let now = pair.now;
     let mut frames = Vec::new();
@@ -162,13 +162,13 @@ fn small_pieces_share_frames_once_as_many_are_on_their_way_as_a_receiver_holds()
 }
 
 #[test]
-fn log_that_needs_bulk_is_not_acked_before_it() {
+fn log_that_requires_bulk_is_not_acked_before_it() {
     let mut pair = Pair::settled();
     pair.append(Lane::Latency, b"free");
     pair.append(Lane::Bulk, &pattern(4096));
     pair.ends[PRIMARY].require_bulk();
     pair.append(Lane::Latency, b"needs");
-    // No bulk gets through.
+    // All bulk frames are lost.
     pair.run_with(MS * 5, |frame| frame.header().kind != FrameKind::Bulk);
     assert_eq!(pair.ends[PRIMARY].lane_acked(Lane::Latency), LogSeq(9));
     assert_eq!(pair.ends[PRIMARY].acked(), LogSeq(4));
@@ -177,10 +177,10 @@ fn log_that_needs_bulk_is_not_acked_before_it() {
 }
 
 #[test]
-fn full_window_refuses_until_the_reader_has_made_room() {
+fn append_to_a_full_window_is_refused_until_the_reader_consumes() {
     let mut pair = Pair::settled();
     let window = config().window_bytes[0];
-    // The reader takes nothing: one window is received, and one waits.
+    // The reader consumes nothing: one window is received, and the next one waits.
     pair.append(Lane::Latency, &pattern(window));
     pair.run(MS * 30);
     pair.append(Lane::Latency, &pattern(window));
@@ -218,11 +218,11 @@ fn payload_beyond_the_window_is_not_kept_and_not_acknowledged() {
     assert!(pair.ends[BACKUP].received(Lane::Latency).is_empty());
     let answer = transmit(&mut pair.ends[BACKUP], pair.now).expect("an acknowledgement");
     let (answer, _) = FrameHeader::decode(&answer).expect("a frame");
-    assert_eq!(answer.ack.newest, FrameNumber(header.number.0 - 2), "the one that was kept");
+    assert_eq!(answer.ack.newest, FrameNumber(header.number.0 - 2), "the frame that was kept");
 }
 
 #[test]
-fn executed_rides_on_the_next_frame() {
+fn executed_is_reported_with_the_next_frame() {
     let mut pair = Pair::settled();
     pair.ends[BACKUP].set_executed(17);
     pair.run(config().timing.heartbeat * 2);
@@ -231,19 +231,19 @@ fn executed_rides_on_the_next_frame() {
 }
 
 #[test]
-fn idle_channel_costs_little() {
+fn idle_channel_sends_few_frames() {
     let mut pair = Pair::settled();
     pair.run(MS * 1000);
     let frames = pair.sent.len();
     let bytes: usize = pair.sent.iter().map(|frame| frame.bytes.len()).sum();
-    // 14 bytes of Ethernet header, 4 of check sequence, and what the seal adds.
+    // 14 bytes of Ethernet header, 4 of frame check sequence, and the bytes that the seal adds.
     let on_the_wire = bytes + frames * (18 + logchan::seal::SEAL_OVERHEAD_BYTES);
     println!("idle: {frames} frames/s, {bytes} bytes/s of frames, {on_the_wire} on the wire");
-    assert!(frames <= 210, "one heartbeat and its answer every 10 ms: {frames} frames");
+    assert!(frames <= 210, "one heartbeat and its acknowledgement every 10 ms: {frames} frames");
 }
 
 #[test]
-fn configuration_with_values_that_do_not_go_together_is_refused() {
+fn configuration_with_incompatible_values_is_refused() {
     let with = |change: fn(&mut Config)| {
         let mut config = config();
         change(&mut config);
@@ -256,15 +256,15 @@ fn configuration_with_values_that_do_not_go_together_is_refused() {
     assert_eq!(with(|c| c.timing.heartbeat = MS * 27), Err(ConfigError::Heartbeat));
     assert_eq!(with(|c| c.timing.clock_drift_ppm = 100_000), Err(ConfigError::Drift));
     assert_eq!(with(|c| c.timing.retransmit_min = MS * 21), Err(ConfigError::Retransmit));
-    // lease / (1 - d) + margin <= silence / (1 + d), with d = 500 ppm: the largest whole
-    // microsecond that holds is 89905.
+    // lease / (1 - d) + margin <= silence / (1 + d), with d = 500 ppm: the largest lease in whole
+    // microseconds is 89905.
     let lease = |lease| Timing { lease, ..Timing::DEFAULT }.check();
     assert_eq!(lease(us(89_905)), Ok(()));
     assert_eq!(lease(us(89_906)), Err(ConfigError::Lease));
 }
 
 #[test]
-fn timing_that_differs_anywhere_has_another_fingerprint() {
+fn timing_with_any_difference_has_another_fingerprint() {
     let changes: [fn(&mut Timing); 7] = [
         |timing| timing.heartbeat = MS,
         |timing| timing.silence = MS,

@@ -1,4 +1,5 @@
-//! What a killed recorder or a failing disk leaves behind is told apart, wherever it strikes.
+//! A log that a killed recorder or a failing disk has left is diagnosed correctly, wherever the damage
+//! is.
 
 use logchan::error::{BlockError, HeaderError};
 use logchan::limits::BLOCK_HEADER_BYTES;
@@ -7,7 +8,7 @@ use logchan::log_header::LogHeader;
 
 use crate::samples::{header, small_block};
 
-/// Where reading a log stopped, and why.
+/// Where and why reading a log stopped.
 #[derive(Debug, PartialEq)]
 enum Stop {
     Header(HeaderError),
@@ -33,7 +34,7 @@ fn walk(log: &[u8]) -> Stop {
     }
 }
 
-/// A log of three blocks, and where its parts end: the header, then each block.
+/// Returns a log of three blocks, and the offsets at which its header and each block end.
 fn log() -> (Vec<u8>, Vec<usize>) {
     let mut bytes = Vec::new();
     header().encode(&mut bytes);
@@ -67,7 +68,8 @@ fn log_cut_anywhere_is_clean_at_block_boundaries_and_torn_elsewhere() {
     }
 }
 
-/// Flips every bit of the first of two blocks; `bytes` is what the reader gets of them.
+/// Flips every bit of the first block in `bytes`. The reader sees the first block alone, or followed by
+/// another one.
 fn flip_every_bit(first: usize, bytes: &[u8]) {
     assert!(next_block(bytes, 0).expect("a whole block").is_some());
     for bit in 0..first * 8 {
@@ -87,7 +89,7 @@ fn flip_every_bit(first: usize, bytes: &[u8]) {
 }
 
 #[test]
-fn block_any_bit_flipped_is_found_in_the_last_block_and_before_another() {
+fn block_with_any_bit_flipped_is_refused_as_the_last_block_and_before_another() {
     let mut writer = BlockWriter::new();
     let mut bytes = small_block(&mut writer);
     let first = bytes.len();
@@ -97,7 +99,7 @@ fn block_any_bit_flipped_is_found_in_the_last_block_and_before_another() {
 }
 
 #[test]
-fn log_blocks_lost_doubled_or_exchanged_are_found() {
+fn log_with_blocks_lost_duplicated_or_swapped_is_refused() {
     let (log, ends) = log();
     let block = |number: usize| &log[ends[number]..ends[number + 1]];
     let head = &log[..ends[0]];

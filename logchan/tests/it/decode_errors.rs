@@ -1,4 +1,4 @@
-//! Each way of being wrong has its name, on both sides: decoding reports it, encoding panics.
+//! Every way of being invalid has an error of its own: decoding returns it, encoding panics with it.
 
 use std::panic::catch_unwind;
 
@@ -21,7 +21,7 @@ fn leb128(mut value: u64) -> Vec<u8> {
     bytes
 }
 
-/// What is wrong with this body?
+/// Returns the error of a body of this kind.
 fn body_error(kind: EntryKind, body: &[&[u8]]) -> FieldError {
     let body = body.concat();
     let mut bytes = vec![kind.number()];
@@ -38,7 +38,7 @@ fn out_of_bounds(field: &'static str, value: u64, min: u64, max: u64) -> FieldEr
 }
 
 #[test]
-fn kind_zero_and_unknown_kinds_are_named() {
+fn kind_zero_or_unknown_is_refused() {
     assert_eq!(decode(&[]), Err(DecodeError::Truncated));
     assert_eq!(decode(&[0, 0, 0]), Err(DecodeError::InvalidKind));
     let unknown = EntryKind::ALL.len() as u8 + 1;
@@ -47,7 +47,7 @@ fn kind_zero_and_unknown_kinds_are_named() {
 }
 
 #[test]
-fn body_length_wrong_is_refused_before_the_body_is_there() {
+fn body_length_invalid_is_refused_without_the_body() {
     let kind = EntryKind::Frame;
     let length_error = |length: &[u8]| match decode(&[&[kind.number()], length].concat()) {
         Err(DecodeError::Length { kind: EntryKind::Frame, error }) => error,
@@ -82,7 +82,7 @@ fn body_too_short_or_too_long_is_refused() {
 }
 
 #[test]
-fn numbers_not_in_shortest_form_are_refused() {
+fn number_not_in_shortest_form_is_refused() {
     assert_eq!(
         body_error(EntryKind::Clock, &[&[0x81, 0x00]]),
         FieldError::NotShortest { field: "advance_ns" }
@@ -98,7 +98,7 @@ fn numbers_not_in_shortest_form_are_refused() {
 }
 
 #[test]
-fn flags_without_a_meaning_are_refused() {
+fn unknown_flags_are_refused() {
     let flags = |bits| FieldError::UnknownBits { field: "flags", bits };
     assert_eq!(body_error(EntryKind::Exit, &[&[0x02], &[0; 8]]), flags(2));
     assert_eq!(body_error(EntryKind::UserWindow, &[&[0x01], &[0; 8]]), flags(1));
@@ -122,7 +122,7 @@ fn register_delta_not_canonical_is_refused() {
 }
 
 #[test]
-fn page_forms_are_refused() {
+fn page_with_unknown_form_or_wrong_length_is_refused() {
     assert_eq!(body_error(EntryKind::Page, &[&[7, 0]]), out_of_bounds("form", 0, 1, 3));
     assert_eq!(body_error(EntryKind::Page, &[&[7, 4]]), out_of_bounds("form", 4, 1, 3));
     let short = PAGE_BYTES as u64 - 1;
@@ -133,24 +133,24 @@ fn page_forms_are_refused() {
 }
 
 #[test]
-fn changes_that_are_none_are_refused() {
-    let page = |changes: &[u8]| body_error(EntryKind::Page, &[&[7, 3], changes]);
+fn invalid_delta_is_refused() {
+    let page = |delta: &[u8]| body_error(EntryKind::Page, &[&[7, 3], delta]);
     assert_eq!(page(&[]), out_of_bounds("pieces", 0, 1, 1));
     assert_eq!(page(&[1, 0, 0, 0, 0, 0, 0, 0]), FieldError::Ends { field: "words" });
     assert_eq!(page(&[0; 9]), FieldError::Ends { field: "lines" });
     assert_eq!(page(&[0; 16]), out_of_bounds("pieces", 2, 1, 1));
-    let state = |changes: &[u8]| {
-        let length = [changes.len() as u8];
-        body_error(EntryKind::CheckpointBegin, &[&[2, 0], &length, changes, &[0]])
+    let state = |delta: &[u8]| {
+        let length = [delta.len() as u8];
+        body_error(EntryKind::CheckpointBegin, &[&[2, 0], &length, delta, &[0]])
     };
     assert_eq!(state(&[1, 0, 0, 0, 0, 0, 0, 0, 0]), out_of_bounds("words", 0, 1, 255));
     assert_eq!(state(&[0; 9]), FieldError::Ends { field: "lines" });
 }
 
-/// Every bound, one beyond it: the entry, and the field that is named.
+/// Entries that exceed one limit each by one, with the name of the field that the error must name.
 fn entries_out_of_limits(blob: &[u8]) -> Vec<(Entry<'_>, &'static str)> {
     let none = StateBytes::Whole(&[]);
-    let changes = PageDelta::new(&blob[..PAGE_BYTES]).expect("zeros change nothing");
+    let no_change = PageDelta::new(&blob[..PAGE_BYTES]).expect("zeros are a delta without changes");
     let vcpu = StateBytes::Whole(&blob[..VCPU_BYTES_MAX + 1]);
     let devices = StateBytes::Whole(&blob[..DEVICES_BYTES_MAX + 1]);
     let delta = |changed, first| {
@@ -177,7 +177,7 @@ fn entries_out_of_limits(blob: &[u8]) -> Vec<(Entry<'_>, &'static str)> {
         (Entry::Page { number: PAGE_NUMBER_MAX + 1, bytes: PageBytes::Zero }, "number"),
         (Entry::Page { number: 0, bytes: PageBytes::Raw(&blob[..PAGE_BYTES - 1]) }, "bytes"),
         (Entry::Page { number: 0, bytes: PageBytes::Raw(&blob[..PAGE_BYTES + 1]) }, "bytes"),
-        (Entry::Page { number: 0, bytes: PageBytes::Delta(changes) }, "changes"),
+        (Entry::Page { number: 0, bytes: PageBytes::Delta(no_change) }, "changes"),
         (Entry::Clock { advance_ns: CLOCK_ADVANCE_NS_MAX + 1 }, "advance_ns"),
         (Entry::Entropy(&blob[..ENTROPY_BYTES_MAX + 1]), "entropy"),
         (Entry::Frame(&blob[..FRAME_BYTES_MAX + 1]), "frame"),
@@ -199,7 +199,7 @@ fn encode_out_of_limits_panics_and_names_the_field() {
 }
 
 #[test]
-fn decode_out_of_limits_is_named() {
+fn decode_out_of_limits_names_the_field() {
     let blob = vec![0; ENTRY_BODY_MAX];
     let bytes = |max: usize| &blob[..max + 1];
     let cases: [(EntryKind, &[&[u8]], &str); 8] = [

@@ -1,4 +1,4 @@
-//! The readable form: one line per entry, and it stays as it is.
+//! The text form: one line per entry, and the format does not change by accident.
 
 use logchan::dump::{Dump, REGISTER_NAMES};
 use logchan::entry::{Entry, REGISTERS, RegisterDelta};
@@ -7,13 +7,13 @@ use crate::fixtures::check_text;
 use crate::samples::samples;
 
 #[test]
-fn dump_of_the_samples_is_as_in_the_fixture() {
+fn dump_of_the_samples_equals_the_fixture() {
     let lines: String = samples().iter().map(|(_, entry)| format!("{}\n", Dump(entry))).collect();
     check_text("dump.txt", &lines);
 }
 
 #[test]
-fn dump_of_registers_names_each_and_says_when_none_changed() {
+fn dump_of_registers_lists_those_changed_or_a_dash() {
     let mut delta = RegisterDelta::default();
     let line = |delta| Dump(&Entry::Exit { digest: 0, registers: Some(delta) }).to_string();
     assert!(line(delta).ends_with(" registers=-"));
@@ -22,13 +22,13 @@ fn dump_of_registers_names_each_and_says_when_none_changed() {
         delta.xor[index] = index as u64 + 1;
     }
     let line = line(delta);
-    let (_, registers) = line.split_once(" registers=").expect("the field");
+    let (_, registers) = line.split_once(" registers=").expect("the line has registers");
     let expected: Vec<_> =
         REGISTER_NAMES.iter().zip(1..).map(|(name, xor)| format!("{name}^{xor:x}")).collect();
     assert_eq!(registers, expected.join(","));
 }
 
 #[test]
-fn dump_of_no_bytes_says_so() {
+fn dump_of_no_bytes_shows_a_dash() {
     assert_eq!(Dump(&Entry::Console(&[])).to_string(), "console          length=0 head=-");
 }

@@ -1,5 +1,5 @@
-//! Frames of the channel, byte for byte. What a difference means is said in `golden`; here the
-//! version that moves is `FRAME_VERSION`.
+//! Frames of the channel byte for byte. `golden` says what a difference means; here, the version that
+//! moves is `FRAME_VERSION`.
 
 use logchan::error::FrameError;
 use logchan::frame::{FrameAck, FrameHeader, FrameKind, LaneAck};
@@ -9,7 +9,7 @@ use crate::channel_frames::encoded;
 use crate::fixtures::check_bytes;
 use crate::fuzz_run::{mutate, run};
 
-/// A frame whose every field has a value of its own.
+/// Returns a header in which every field has a value of its own.
 pub(crate) fn header(kind: FrameKind) -> FrameHeader {
     FrameHeader {
         kind,
@@ -49,7 +49,7 @@ fn golden_frames_of_every_kind() {
 }
 
 #[test]
-fn frame_with_padding_decodes_to_the_same() {
+fn frame_with_padding_decodes_to_the_same_frame() {
     for kind in FrameKind::ALL {
         let mut bytes = encoded(&header(kind), payload(kind));
         bytes.extend_from_slice(&[0xaa; 46]);
@@ -89,7 +89,7 @@ fn frame_with_a_wrong_field_is_refused_for_that_field() {
 }
 
 #[test]
-fn frame_with_positions_at_the_end_of_all_numbers_is_refused() {
+fn frame_with_positions_that_overflow_is_refused() {
     let changes: [fn(&mut FrameHeader); 4] = [
         |header| header.number = FrameNumber(u64::MAX),
         |header| header.offset = u64::MAX - 6,

@@ -1,7 +1,7 @@
-//! Bytes of any kind, and what must hold for all of them.
+//! Arbitrary bytes, and what must hold for all of them.
 //!
-//! The bodies, `fuzz_*`, are plain functions of bytes, for any fuzzer. The runs here feed them with
-//! random bytes and with valid encodings that were mutated; see `fuzz_run`.
+//! The bodies, `fuzz_*`, are plain functions of bytes, so any fuzzer can use them. The runs here feed
+//! them with random bytes and with mutated valid encodings; see `fuzz_run`.
 
 use logchan::dump::Dump;
 use logchan::entry_codec::{check, decode, encoded_length};
@@ -18,7 +18,7 @@ use crate::fuzz_run::{mutate, run};
 use crate::header::reseal;
 use crate::samples::{encoded, header};
 
-/// Bytes that decode are the one encoding of their entry; cut short, they are not enough.
+/// Bytes that decode are the one encoding of their entry, and every proper prefix is truncated.
 fn fuzz_entry(bytes: &[u8]) {
     let Ok((entry, length)) = decode(bytes) else { return };
     assert_eq!(check(&entry), Ok(()));
@@ -29,21 +29,22 @@ fn fuzz_entry(bytes: &[u8]) {
     assert!(!line.chars().any(char::is_control), "{line:?}");
 }
 
-/// Bytes are changes of what they are made to, and made twice leave no trace; or are refused.
-fn fuzz_changes(bytes: &[u8], base: &[u8]) {
-    let Ok(changes) = PageDelta::new(bytes) else { return };
+/// Bytes that are a delta are the one encoding of the difference that they make; applied twice, they
+/// restore the base. Other bytes are refused.
+fn fuzz_delta(bytes: &[u8], base: &[u8]) {
+    let Ok(delta) = PageDelta::new(bytes) else { return };
     let mut changed = base.to_vec();
-    if changes.apply(&mut changed).is_err() {
+    if delta.apply(&mut changed).is_err() {
         return;
     }
     let mut again = vec![0; bytes.len() + 16];
     let made = PageDelta::make(&mut base.to_vec(), &changed, &mut again);
-    assert_eq!(made, Some(changes), "another encoding of the same changes");
-    assert_eq!(changes.apply(&mut changed), Ok(()));
+    assert_eq!(made, Some(delta), "another encoding of the same delta");
+    assert_eq!(delta.apply(&mut changed), Ok(()));
     assert_eq!(changed, base);
 }
 
-/// A payload is consumed entry by entry, to its end or to the first bad one.
+/// A payload is consumed entry by entry, to its end or to the first bad entry.
 fn fuzz_payload(bytes: &[u8]) {
     let mut checker = SequenceChecker::new();
     let mut stats = EntryStatsTable::default();
@@ -53,7 +54,7 @@ fn fuzz_payload(bytes: &[u8]) {
         match entry {
             Ok(entry) => {
                 stats.record(&entry);
-                let _legal_or_not = checker.check(&entry);
+                let _legal_or_refused = checker.check(&entry);
             }
             Err(_) => failed = true,
         }
@@ -88,7 +89,7 @@ fn fuzz_random_bytes() {
     run("fuzz_random_bytes", |rng| {
         let length = rng.below(300);
         let mut bytes = rng.bytes(length);
-        // Without these, all but a few inputs would end at an unknown kind or a wrong marker.
+        // Without these prefixes, all but a few inputs would end at an unknown kind or a wrong marker.
         if length > 32 {
             match rng.below(4) {
                 0 => bytes[..8].copy_from_slice(b"USTDYLOG"),
@@ -105,19 +106,19 @@ fn fuzz_random_bytes() {
 }
 
 #[test]
-fn fuzz_random_and_mutated_changes() {
-    run("fuzz_random_and_mutated_changes", |rng| {
-        let mut bytes = rng.changes();
+fn fuzz_random_and_mutated_deltas() {
+    run("fuzz_random_and_mutated_deltas", |rng| {
+        let mut bytes = rng.delta();
         let length = [PAGE_BYTES, rng.below(PAGE_BYTES), PAGE_BYTES + rng.below(PAGE_BYTES)];
         let length = length[rng.below(length.len())];
         let base = rng.bytes(length);
         match rng.below(4) {
             0 => bytes = rng.bytes(bytes.len()),
-            1 => bytes.extend(rng.changes()),
+            1 => bytes.extend(rng.delta()),
             2 => mutate(&mut bytes, rng),
             _ => {}
         }
-        fuzz_changes(&bytes, &base);
+        fuzz_delta(&bytes, &base);
         bytes.len()
     });
 }
@@ -129,7 +130,7 @@ fn fuzz_mutated_entries() {
         mutate(&mut bytes, rng);
         fuzz_entry(&bytes);
         fuzz_payload(&bytes);
-        // The body under a length that fits again: the damage is then in its fields.
+        // The body under a length that fits again: the damage is then in the body's fields.
         let Some(&kind) = bytes.first() else { return 0 };
         let body = &bytes[bytes.len().min(2)..];
         let length = body.len();

@@ -1,18 +1,18 @@
-//! A channel that is shown anything: it does not panic, takes no more than a window, sends only
-//! frames, and wakes only finitely often.
+//! A channel that is given arbitrary frames does not panic, buffers no more than a window, sends only
+//! valid frames, and has only finitely many timeouts.
 
 use logchan::channel::{Channel, FrameVerdict};
 use logchan::ids::{Lane, Role};
 use logchan::limits::WINDOW_BYTES_MIN;
 use logchan::time::{Duration, Time};
 
-use crate::channel_frames::{invented, transmit};
+use crate::channel_frames::{mutated_frame, transmit};
 use crate::frame::fuzz_frame;
 use crate::fuzz_run::run_one_in;
 use crate::pair::config;
 use crate::rng::Rng;
 
-/// A channel in mid-session, its peer, and the time.
+/// A channel in an established session, its peer, and the time.
 struct Session {
     ends: [Channel; 2],
     now: Time,
@@ -23,13 +23,14 @@ impl Session {
         let mut config = config();
         config.window_bytes = [WINDOW_BYTES_MIN; 2];
         let now = Time::from_nanos(1 << 40);
-        let end = |role| Channel::new(config.clone(), role, now).expect("a good configuration");
+        let end =
+            |role| Channel::new(config.clone(), role, now).expect("the configuration is valid");
         let mut session = Self { ends: [end(Role::Primary), end(Role::Backup)], now };
         session.exchange();
         session
     }
 
-    /// Delivers what the ends have to send, and what they answer.
+    /// Delivers what the ends send, and what they answer.
     fn exchange(&mut self) {
         for _ in 0..4 {
             for end in [0, 1] {
@@ -41,7 +42,7 @@ impl Session {
     }
 }
 
-/// Shows `bytes` to a channel.
+/// Gives `bytes` to a channel and checks its invariants.
 fn fuzz_handle_frame(channel: &mut Channel, now: Time, bytes: &[u8]) -> FrameVerdict {
     let before = channel.stats().verdicts;
     let verdict = channel.handle_frame(now, bytes);
@@ -59,16 +60,16 @@ fn fuzz_handle_frame(channel: &mut Channel, now: Time, bytes: &[u8]) -> FrameVer
     while let Some(frame) = transmit(channel, now) {
         fuzz_frame(&frame);
         frames += 1;
-        assert!(frames < 10_000, "sends without end");
+        assert!(frames < 10_000, "the channel never stops sending");
     }
     verdict
 }
 
-/// One step of a session: an end is shown a frame, what arrived is read in part, time passes.
+/// One step of a session: one end gets a frame, part of what arrived is consumed, and time passes.
 fn fuzz_step(session: &mut Session, rng: &mut Rng) -> usize {
     session.now = session.now + Duration::from_nanos(rng.number() % 3_000_000);
     let end = rng.below(2);
-    let bytes = invented(&mut session.ends[end], session.now, rng);
+    let bytes = mutated_frame(&mut session.ends[end], session.now, rng);
     let channel = &mut session.ends[1 - end];
     fuzz_handle_frame(channel, session.now, &bytes);
     for lane in Lane::ALL {
@@ -79,7 +80,7 @@ fn fuzz_step(session: &mut Session, rng: &mut Rng) -> usize {
     while channel.poll_timeout().is_some_and(|timeout| timeout <= session.now) {
         channel.handle_timeout(session.now);
         wakes += 1;
-        assert!(wakes < 100, "due again and again");
+        assert!(wakes < 100, "the timeout never stops being due");
     }
     if rng.below(4) == 0 {
         session.exchange();

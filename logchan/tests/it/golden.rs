@@ -1,16 +1,16 @@
-//! The format, byte for byte: what this build writes is what `fixtures/` holds.
+//! The log format byte for byte: this build writes exactly what `fixtures/` holds.
 //!
-//! Rule: a fixture that differs is a format that changed. A change that was not meant is undone. A
-//! change that was meant moves `LOG_VERSION` (its rule is at the head of `log_header.rs`) and
-//! writes the fixtures anew in the same commit:
+//! Rule: a fixture that differs means that the format has changed. An unintended change must be undone.
+//! An intended change moves `LOG_VERSION` (the rule is at the head of `log_header.rs`) and rewrites the
+//! fixtures in the same commit:
 //!
 //! ```text
 //! LOGCHAN_WRITE_FIXTURES=1 cargo test -p logchan --test it -- golden dump
 //! ```
 //!
-//! then reads the difference as closely as the code. A fixture for a new entry kind is added the
-//! same way; nothing else may differ then. `dump.txt` is for people, not for programs that read
-//! logs: a change of it alone moves no version.
+//! Then review the difference as carefully as code. The fixture of a new entry kind is added in the same
+//! way; no other fixture may differ then. `dump.txt` is for people, not for programs that read logs, so
+//! a change of that file alone moves no version.
 
 use logchan::dump::Dump;
 use logchan::entry_codec::decode;

@@ -1,4 +1,4 @@
-//! The log header: what it carries, and each way of being wrong.
+//! The log header: what it contains, and every way of being invalid.
 
 use logchan::error::{FieldError, HeaderError};
 use logchan::limits::*;
@@ -12,7 +12,7 @@ fn encoded(header: &LogHeader) -> Vec<u8> {
     bytes
 }
 
-/// The sample with `bytes` in the place of what is at `at`, and a CRC that fits.
+/// Returns the sample header with `bytes` at offset `at`, and a CRC that matches.
 fn resealed(at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut header = encoded(&header());
     header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -20,7 +20,7 @@ fn resealed(at: usize, bytes: &[u8]) -> Vec<u8> {
     header
 }
 
-/// Makes the CRC fit the bytes before it.
+/// Makes the CRC match the bytes before it.
 pub(crate) fn reseal(header: &mut [u8]) {
     let covered = header.len() - 4;
     let crc = crc32fast::hash(&header[..covered]);
@@ -28,7 +28,7 @@ pub(crate) fn reseal(header: &mut [u8]) {
 }
 
 #[test]
-fn header_round_trips_and_says_its_length() {
+fn header_round_trips_and_states_its_length() {
     let longest = LogHeader {
         guest_name: "ä".repeat(127) + "x",
         cpu_name: "c".repeat(NAME_BYTES_MAX),
@@ -56,10 +56,10 @@ fn header_of_another_file_is_not_a_log() {
 }
 
 #[test]
-fn header_of_another_version_says_which() {
+fn header_of_another_version_is_reported_with_its_version() {
     let expected = LOG_VERSION;
     for found in [0, LOG_VERSION + 1, u16::MAX] {
-        // No more than magic and version: the rest may be anything in another version.
+        // Only magic and version: another version may have anything behind them.
         let bytes = [&LOG_MAGIC[..], &found.to_le_bytes()].concat();
         assert_eq!(LogHeader::decode(&bytes), Err(HeaderError::OtherVersion { found, expected }));
     }
@@ -75,7 +75,7 @@ fn header_cut_anywhere_is_truncated() {
 }
 
 #[test]
-fn header_any_bit_flipped_is_found() {
+fn header_with_any_bit_flipped_is_refused() {
     let good = encoded(&header());
     for bit in 0..good.len() * 8 {
         let mut bytes = good.clone();

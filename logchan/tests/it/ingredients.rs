@@ -1,4 +1,4 @@
-//! Any entry at all, made from plain values: those of proptest or of a seeded generator.
+//! Any possible entry, built from plain values of proptest or of a seeded generator.
 
 use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_kind::EntryKind;
@@ -7,7 +7,7 @@ use logchan::page_delta::PageDelta;
 
 use crate::rng::Rng;
 
-/// What an entry of `kind` is made of; each kind uses what it needs.
+/// The values that an entry of `kind` is built from; each kind uses those that it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Ingredients {
     pub(crate) kind: EntryKind,
@@ -18,12 +18,12 @@ pub(crate) struct Ingredients {
     pub(crate) first: Vec<u8>,
     pub(crate) second: Vec<u8>,
     pub(crate) page: Vec<u8>,
-    /// What changed in a page.
-    pub(crate) changes: Vec<u8>,
+    /// An encoded page delta.
+    pub(crate) delta: Vec<u8>,
 }
 
 impl Ingredients {
-    /// The entry, within its limits whatever the ingredients.
+    /// Returns the entry, which is within its limits whatever the values.
     pub(crate) fn entry(&self) -> Entry<'_> {
         let [a, b, c, d] = self.numbers;
         match self.kind {
@@ -37,7 +37,7 @@ impl Ingredients {
                 vcpu: StateBytes::Whole(head(&self.first, VCPU_BYTES_MAX)),
                 devices: match b % 2 {
                     0 => StateBytes::Whole(head(&self.second, DEVICES_BYTES_MAX)),
-                    _ => StateBytes::Delta(self.some_changes()),
+                    _ => StateBytes::Delta(self.page_delta()),
                 },
             },
             EntryKind::Page => Entry::Page {
@@ -45,7 +45,7 @@ impl Ingredients {
                 bytes: match b % 3 {
                     0 => PageBytes::Zero,
                     1 => PageBytes::Raw(&self.page),
-                    _ => PageBytes::Delta(self.some_changes()),
+                    _ => PageBytes::Delta(self.page_delta()),
                 },
             },
             EntryKind::CheckpointEnd => Entry::CheckpointEnd { digest: a },
@@ -64,8 +64,8 @@ impl Ingredients {
         }
     }
 
-    fn some_changes(&self) -> PageDelta<'_> {
-        PageDelta::new(&self.changes).expect("they are changes")
+    fn page_delta(&self) -> PageDelta<'_> {
+        PageDelta::new(&self.delta).expect("a valid delta")
     }
 
     fn registers(&self) -> RegisterDelta {
@@ -80,7 +80,7 @@ impl Ingredients {
     }
 }
 
-/// `value` if it is small enough, else something in `0..=max`.
+/// Returns `value` reduced to `0..=max`.
 fn up_to(value: u64, max: u64) -> u64 {
     value % (max + 1)
 }
@@ -90,19 +90,19 @@ fn head(bytes: &[u8], max: usize) -> &[u8] {
 }
 
 impl Rng {
-    /// What changed in a page: up to 200 of its bytes, here and there.
-    pub(crate) fn changes(&mut self) -> Vec<u8> {
+    /// Returns the delta of a page in which up to 200 scattered bytes change.
+    pub(crate) fn delta(&mut self) -> Vec<u8> {
         let mut old = [0x5a; PAGE_BYTES];
         let mut new = old;
         for _ in 0..self.below(200) {
             new[self.below(PAGE_BYTES)] = self.next() as u8;
         }
         let mut room = [0; PAGE_BYTES];
-        let changes = PageDelta::make(&mut old, &new, &mut room);
-        changes.expect("200 bytes are fewer than a page").bytes().to_vec()
+        let delta = PageDelta::make(&mut old, &new, &mut room);
+        delta.expect("a delta of 200 bytes is shorter than a page").bytes().to_vec()
     }
 
-    /// Ingredients with at most `blob_max` bytes in each byte string but the page.
+    /// Returns ingredients with at most `blob_max` bytes in each byte string except the page.
     pub(crate) fn ingredients(&mut self, blob_max: usize) -> Ingredients {
         let kind = EntryKind::ALL[self.below(EntryKind::ALL.len())];
         let first_length = self.below(blob_max + 1);
@@ -115,7 +115,7 @@ impl Rng {
             xor: core::array::from_fn(|_| self.number()),
             first: self.bytes(first_length),
             second: self.bytes(second_length),
-            changes: self.changes(),
+            delta: self.delta(),
             page: if kind == EntryKind::Page { self.bytes(PAGE_BYTES) } else { Vec::new() },
         }
     }

@@ -1,4 +1,4 @@
-//! The log as its users see it: the public API of `logchan`.
+//! Tests of the log and the channel through the public API of `logchan`.
 
 #[path = "../common/channel_frames.rs"]
 mod channel_frames;

@@ -1,5 +1,5 @@
-//! Two channels and a wire between them that delivers everything, except what a test takes away.
-//! Time is virtual and jumps to the next happening.
+//! Two channels, and a wire that delivers every frame that a test does not drop. Time is virtual and
+//! jumps to the next event.
 
 use logchan::channel::{Channel, Config, Event};
 use logchan::frame::{FrameHeader, FrameKind};
@@ -8,7 +8,7 @@ use logchan::time::{Duration, Time};
 
 use crate::channel_frames::transmit;
 
-/// One way.
+/// One-way latency of the wire.
 pub(crate) const LATENCY: Duration = Duration::from_micros(50);
 
 pub(crate) const PRIMARY: usize = 0;
@@ -18,7 +18,7 @@ pub(crate) fn config() -> Config {
     Config::new(VmId(1), SessionId(2), Term(3))
 }
 
-/// A frame on the wire, and what became of the journey.
+/// A frame on the wire.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub(crate) from: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) fn header(&self) -> FrameHeader {
-        FrameHeader::decode(&self.bytes).expect("channels send frames").0
+        FrameHeader::decode(&self.bytes).expect("a channel sends valid frames").0
     }
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Pair {
     pub(crate) ends: [Channel; 2],
     pub(crate) events: [Vec<Event>; 2],
     pub(crate) wire: Vec<Frame>,
-    /// Every frame that was sent, in order.
+    /// Every frame sent, in order.
     pub(crate) sent: Vec<Frame>,
 }
 
@@ -48,7 +48,8 @@ impl Pair {
 
     pub(crate) fn with(config: &Config) -> Self {
         let now = Time::from_nanos(1_000_000_000);
-        let end = |role| Channel::new(config.clone(), role, now).expect("a good configuration");
+        let end =
+            |role| Channel::new(config.clone(), role, now).expect("the configuration is valid");
         Self {
             now,
             ends: [end(Role::Primary), end(Role::Backup)],
@@ -58,7 +59,7 @@ impl Pair {
         }
     }
 
-    /// A pair that has told each other of their windows, with nothing left to do.
+    /// Returns a pair whose ends know each other's windows and have nothing left to do.
     pub(crate) fn settled() -> Self {
         let mut pair = Self::new();
         pair.run(Duration::from_millis(1));
@@ -71,7 +72,7 @@ impl Pair {
         self.ends[PRIMARY].append(self.now, lane, bytes).expect("room");
     }
 
-    /// Everything that `end` received and nobody read.
+    /// Reads everything that `end` received and did not consume.
     pub(crate) fn read(&mut self, end: usize, lane: Lane) -> Vec<u8> {
         let bytes = self.ends[end].received(lane).to_vec();
         self.ends[end].consume(lane, bytes.len());
@@ -82,8 +83,8 @@ impl Pair {
         self.run_with(duration, |_| true);
     }
 
-    /// Lets `duration` pass. `keeps` sees every frame when it is sent; those that it does not keep
-    /// are lost.
+    /// Lets `duration` pass. `keeps` is called for every frame when it is sent; if it returns false, the
+    /// frame is lost.
     pub(crate) fn run_with(&mut self, duration: Duration, mut keeps: impl FnMut(&Frame) -> bool) {
         let until = self.now + duration;
         loop {
@@ -125,13 +126,13 @@ impl Pair {
         }
     }
 
-    /// Kinds of the frames that `end` sent.
+    /// Returns the kinds of the frames that `end` sent.
     pub(crate) fn kinds(&self, end: usize) -> Vec<FrameKind> {
         self.sent.iter().filter(|f| f.from == end).map(|f| f.header().kind).collect()
     }
 }
 
-/// Bytes whose every one depends on its place.
+/// Returns bytes in which every one depends on its offset.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 + at / 251) as u8).collect()
 }

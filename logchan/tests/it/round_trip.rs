@@ -1,4 +1,4 @@
-//! What is encoded decodes to itself, for any entry.
+//! Every possible entry decodes to itself.
 
 use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_codec::{check, decode, encode, encoded_length};
@@ -16,8 +16,8 @@ fn number() -> impl Strategy<Value = u64> {
     (any::<u64>(), 0..64_u32).prop_map(|(word, shift)| word >> shift)
 }
 
-/// Mostly short, at times as long as they come. Contents from a seed: shrinking 32 KiB byte by byte
-/// teaches nothing.
+/// Mostly short byte strings, sometimes up to the maximum. The contents come from a seed, because
+/// shrinking 32 KiB byte by byte shows nothing.
 fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
     let length = prop_oneof![8 => 0..64_usize, 1 => 0..=max];
     (length, any::<u64>()).prop_map(|(length, seed)| Rng(seed).bytes(length))
@@ -40,11 +40,11 @@ fn ingredients() -> impl Strategy<Value = Ingredients> {
                 numbers,
                 flag,
                 changed,
-                xor: xor.try_into().expect("one number for each register"),
+                xor: xor.try_into().expect("there is one number for each register"),
                 first,
                 second,
                 page: Rng(page_seed).bytes(PAGE_BYTES),
-                changes: Rng(page_seed).changes(),
+                delta: Rng(page_seed).delta(),
             }
         })
 }
@@ -64,7 +64,7 @@ proptest! {
     }
 
     #[test]
-    fn entry_followed_by_anything_takes_only_its_own_bytes(made in ingredients(), tail in number()) {
+    fn entry_followed_by_other_bytes_consumes_only_its_own(made in ingredients(), tail in number()) {
         let entry = made.entry();
         let mut bytes = encoded(&entry);
         let length = bytes.len();
@@ -91,7 +91,7 @@ fn samples_cover_every_kind() {
 }
 
 #[test]
-fn entry_largest_of_each_field_round_trips() {
+fn entry_with_fields_at_their_limits_round_trips() {
     let blob = vec![0xa5; ENTRY_BODY_MAX];
     let registers = logchan::entry::RegisterDelta { changed: (1 << 18) - 1, xor: [u64::MAX; 18] };
     let largest = [
@@ -127,7 +127,7 @@ fn encode_into_capacity_does_not_allocate() {
 }
 
 #[test]
-fn stats_sum_up_what_was_encoded() {
+fn stats_equal_the_encoded_entries() {
     let mut table = EntryStatsTable::default();
     let mut bytes = 0;
     for (_, entry) in samples() {

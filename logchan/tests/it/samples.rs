@@ -6,7 +6,7 @@ use logchan::log_block::BlockWriter;
 use logchan::log_header::LogHeader;
 use logchan::page_delta::PageDelta;
 
-/// A page whose every byte depends on its place.
+/// A page in which every byte depends on its offset.
 static PAGE: [u8; PAGE_BYTES] = {
     let mut page = [0; PAGE_BYTES];
     let mut at = 0;
@@ -24,8 +24,9 @@ static FRAME: [u8; 42] = [
     0, 0, 0, 192, 0, 2, 1,
 ];
 
-/// Of line 1, word 0, byte 3: 0x05; of line 63, word 7: 0x0102, byte by byte.
-static CHANGES: [u8; 15] = [2, 0, 0, 0, 0, 0, 0, 0x80, 1, 8, 5, 0x80, 3, 2, 1];
+/// Delta: XORs byte 3 of word 0 of line 1 with 0x05, and bytes 0 and 1 of word 7 of line 63 with 0x02
+/// and 0x01.
+static DELTA: [u8; 15] = [2, 0, 0, 0, 0, 0, 0, 0x80, 1, 8, 5, 0x80, 3, 2, 1];
 
 const DIGEST: u64 = 0x0123_4567_89ab_cdef;
 
@@ -38,9 +39,9 @@ fn registers() -> RegisterDelta {
     RegisterDelta { changed: 1 << 0 | 1 << 6 | 1 << 16 | 1 << 17, xor }
 }
 
-/// Every sample with the name of its fixture, in the order of a legal log.
+/// Returns every sample with the name of its fixture, in the order of a legal log.
 pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
-    let changes = PageDelta::new(&CHANGES).expect("they are changes");
+    let delta = PageDelta::new(&DELTA).expect("a valid delta");
     vec![
         (
             "checkpoint_begin",
@@ -69,11 +70,11 @@ pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
             Entry::CheckpointBegin {
                 full: false,
                 pages: 1,
-                vcpu: StateBytes::Delta(changes),
+                vcpu: StateBytes::Delta(delta),
                 devices: StateBytes::Whole(b"devices"),
             },
         ),
-        ("page_changed", Entry::Page { number: 0x100, bytes: PageBytes::Delta(changes) }),
+        ("page_changed", Entry::Page { number: 0x100, bytes: PageBytes::Delta(delta) }),
         ("checkpoint_end_changes", Entry::CheckpointEnd { digest: !DIGEST }),
         (
             "end",
@@ -101,7 +102,7 @@ pub(crate) fn header() -> LogHeader {
     }
 }
 
-/// The samples but the page with contents, as a block of some 200 bytes.
+/// Returns a block of some 200 bytes with all samples except the raw page.
 pub(crate) fn small_block(writer: &mut BlockWriter) -> Vec<u8> {
     for (name, entry) in samples() {
         if name != "page_raw" {
@@ -111,7 +112,7 @@ pub(crate) fn small_block(writer: &mut BlockWriter) -> Vec<u8> {
     writer.take_block().to_vec()
 }
 
-/// Entry as bytes.
+/// Returns the encoded entry.
 pub(crate) fn encoded(entry: &Entry<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     logchan::entry_codec::encode(entry, &mut bytes);

@@ -1,4 +1,4 @@
-//! Which entries may follow which.
+//! The grammar of a log: which entry may follow which.
 
 use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_kind::EntryKind;
@@ -41,7 +41,7 @@ fn walk(entries: &[Entry<'_>]) -> Result<LogEnding, (usize, SequenceError)> {
     Ok(checker.ending())
 }
 
-/// Shows `entry` to a checker that has seen a full checkpoint and `before`.
+/// Checks `entry` after a full checkpoint and the entries `before`.
 fn after(before: &[Entry<'_>], entry: Entry<'_>) -> Result<LogEnding, SequenceError> {
     let start = [&[begin(true, 0), CHECKPOINT_END], before].concat();
     assert!(walk(&start).is_ok(), "the entries before are legal");
@@ -55,7 +55,7 @@ fn sequence_of_the_samples_is_a_complete_log() {
 }
 
 #[test]
-fn sequence_stopped_anywhere_says_where() {
+fn sequence_stopped_anywhere_reports_its_ending() {
     assert_eq!(walk(&[]), Ok(LogEnding::Empty));
     assert_eq!(walk(&[begin(true, 1)]), Ok(LogEnding::InsideCheckpoint));
     assert_eq!(walk(&[begin(true, 1), page(9)]), Ok(LogEnding::InsideCheckpoint));
@@ -78,7 +78,7 @@ fn sequence_without_a_full_checkpoint_first_is_refused() {
 }
 
 #[test]
-fn sequence_of_positions_is_free() {
+fn sequence_of_positions_may_have_any_order() {
     let positions: [&[Entry<'_>]; 3] = [&[EXIT], &[WINDOW], &[begin(false, 0), CHECKPOINT_END]];
     for first in positions {
         for second in positions {
@@ -93,7 +93,7 @@ fn sequence_of_positions_is_free() {
 }
 
 #[test]
-fn sequence_at_a_position_may_have_any_order_before_the_interrupt() {
+fn sequence_before_the_interrupt_of_a_position_may_have_any_order() {
     for first in HERE {
         for second in HERE {
             assert_eq!(after(&[EXIT, first, second], INTERRUPT), Ok(LogEnding::Open));
@@ -102,7 +102,7 @@ fn sequence_at_a_position_may_have_any_order_before_the_interrupt() {
 }
 
 #[test]
-fn sequence_goes_on_after_an_interrupt_only_with_a_position() {
+fn sequence_after_an_interrupt_requires_a_position() {
     for entry in HERE.into_iter().chain([INTERRUPT]) {
         let found = EntryKind::of(&entry);
         let error = SequenceError::AfterInterrupt { found };
@@ -115,7 +115,7 @@ fn sequence_goes_on_after_an_interrupt_only_with_a_position() {
 }
 
 #[test]
-fn sequence_inside_a_checkpoint_is_its_pages_and_its_end() {
+fn sequence_inside_a_checkpoint_has_only_pages_and_its_end() {
     for entry in HERE.into_iter().chain([EXIT, WINDOW, INTERRUPT, begin(true, 1), end(0, 0)]) {
         let found = EntryKind::of(&entry);
         for (pages, pages_left) in [(1, 1), (2, 2), (0, 0)] {
@@ -127,7 +127,7 @@ fn sequence_inside_a_checkpoint_is_its_pages_and_its_end() {
 }
 
 #[test]
-fn sequence_of_pages_is_as_many_as_announced_in_increasing_order() {
+fn sequence_of_pages_has_the_announced_count_in_increasing_order() {
     let checkpoint = [begin(false, 3), page(0), page(7)];
     assert_eq!(
         after(&checkpoint, CHECKPOINT_END),
@@ -145,12 +145,12 @@ fn sequence_of_pages_is_as_many_as_announced_in_increasing_order() {
     assert_eq!(
         after(&[&full[..], &[CHECKPOINT_END, begin(false, 1)]].concat(), page(0)),
         Ok(LogEnding::InsideCheckpoint),
-        "each checkpoint begins anew"
+        "the page order starts over in each checkpoint"
     );
 }
 
 #[test]
-fn sequence_of_pages_without_a_checkpoint_is_refused() {
+fn sequence_with_pages_outside_of_a_checkpoint_is_refused() {
     for entry in [page(1), CHECKPOINT_END] {
         let found = EntryKind::of(&entry);
         assert_eq!(after(&[EXIT], entry), Err(SequenceError::OutsideCheckpoint { found }));
@@ -167,7 +167,7 @@ fn sequence_after_the_end_is_refused() {
 }
 
 #[test]
-fn sequence_end_states_what_the_log_has() {
+fn sequence_end_with_other_counts_than_the_log_is_refused() {
     let before = [EXIT, WINDOW, INTERRUPT, EXIT, INTERRUPT, EXIT];
     assert_eq!(after(&before, end(3, 2)), Ok(LogEnding::Complete));
     let count = |what, stated, counted| Err(SequenceError::Count { what, stated, counted });
@@ -176,7 +176,7 @@ fn sequence_end_states_what_the_log_has() {
 }
 
 #[test]
-fn sequence_checker_is_where_it_was_after_an_error() {
+fn sequence_checker_is_unchanged_after_an_error() {
     let mut checker = SequenceChecker::new();
     let legal = [begin(true, 1), page(4), CHECKPOINT_END, EXIT, INTERRUPT, EXIT, end(2, 1)];
     for entry in legal {

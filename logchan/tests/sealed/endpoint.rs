@@ -1,4 +1,4 @@
-//! Two endpoints on a wire that a test may cut or thin out. Time is virtual.
+//! Two endpoints on a wire that a test may cut or make lossy. Time is virtual.
 
 use logchan::channel::Event;
 use logchan::endpoint::{Endpoint, EndpointEvent, EndpointVerdict, Settings};
@@ -37,16 +37,17 @@ impl Pair {
         Pair { ends: [first, second], events, now: Time::from_nanos(1), longest: 0 }
     }
 
-    /// Lets `duration` pass. `passes` sees the sender of every frame and says whether it arrives.
+    /// Lets `duration` pass. `passes` is called with the sender of every frame; if it returns false, the
+    /// frame is lost.
     fn run(&mut self, duration: Duration, mut passes: impl FnMut(usize) -> bool) {
         let until = self.now + duration;
         loop {
             let now = self.now;
-            let mut quiet = true;
+            let mut is_idle = true;
             for from in 0..2 {
                 let mut buffer = [0; 1500];
                 while let Some(length) = self.ends[from].poll_transmit(now, &mut buffer) {
-                    quiet = false;
+                    is_idle = false;
                     self.longest = self.longest.max(length);
                     if passes(from) {
                         self.ends[1 - from].handle_frame(now, &mut buffer[..length]);
@@ -57,12 +58,12 @@ impl Pair {
                 end.handle_timeout(now);
                 events.extend(std::iter::from_fn(|| end.poll_event()));
             }
-            if !quiet {
+            if !is_idle {
                 continue;
             }
             let next = self.ends.iter().filter_map(Endpoint::poll_timeout).min();
             match next.filter(|next| *next <= until) {
-                // What is due now and sends nothing must not hold the clock.
+                // A timeout that is due now and sends nothing must not stop the clock.
                 Some(next) => self.now = next.max(now + Duration::from_nanos(1)),
                 None => break,
             }
@@ -84,7 +85,7 @@ impl Pair {
         self.events[end].iter().any(silent)
     }
 
-    /// Whether what one end appends is read at the other.
+    /// Returns whether the other end reads what end `from` appends.
     fn carries(&mut self, from: usize, text: &[u8]) -> bool {
         let now = self.now;
         let Some(channel) = self.ends[from].channel_mut() else { return false };
@@ -102,13 +103,13 @@ impl Pair {
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
-fn endpoints_meet_through_any_loss_and_begin_one_channel() {
+fn endpoints_on_a_lossy_wire_open_one_channel() {
     for seed in 0..200 {
         let mut rng = Rng(seed);
         let mut pair = Pair::new(seed);
         pair.run(MS * 3000, |_| rng.below(3) == 0);
         pair.run(MS * 3000, |_| true);
-        // A third of the frames may be too few to stay together; then both notice.
+        // With two thirds of the frames lost, the ends may time out; then both report it.
         for end in 0..2 {
             assert_eq!(pair.met(end), [Term(3)], "seed {seed}, end {end}");
         }
@@ -118,7 +119,7 @@ fn endpoints_meet_through_any_loss_and_begin_one_channel() {
 }
 
 #[test]
-fn frames_fit_the_smaller_interface() {
+fn frames_fit_the_smaller_mtu() {
     let small = Settings { frame_bytes_max: 600, ..settings(Role::Backup, 0) };
     let mut pair = Pair::of(endpoint(settings(Role::Primary, 1), 1), endpoint(small, 2));
     pair.run(MS * 20, |_| true);
@@ -131,12 +132,12 @@ fn frames_fit_the_smaller_interface() {
 }
 
 #[test]
-fn restarted_peer_waits_until_the_survivor_is_done_with_the_old_channel() {
+fn restarted_peer_waits_until_the_survivor_renews() {
     for restarted in 0..2 {
         let survivor = 1 - restarted;
         let mut pair = Pair::new(5);
         pair.run(MS * 20, |_| true);
-        assert!(pair.carries(restarted, b"last words"), "not consumed");
+        assert!(pair.carries(restarted, b"last entry"), "the last entry must arrive");
         let now = pair.now;
         let last = pair.ends[restarted].channel_mut().unwrap();
         last.append(now, Lane::Latency, b"unread").unwrap();
@@ -145,7 +146,7 @@ fn restarted_peer_waits_until_the_survivor_is_done_with_the_old_channel() {
         let role = [Role::Primary, Role::Backup][restarted];
         pair.ends[restarted] = endpoint(settings(role, if restarted == 0 { 3 } else { 0 }), 99);
         pair.run(MS * 500, |_| true);
-        assert!(pair.saw_silence(survivor), "its silence was taken for life");
+        assert!(pair.saw_silence(survivor), "the survivor must report the silence");
         assert_eq!(pair.met(survivor).len(), 1);
         let channel = pair.ends[survivor].channel().unwrap();
         assert_eq!(channel.received(Lane::Latency), b"unread");
@@ -159,16 +160,16 @@ fn restarted_peer_waits_until_the_survivor_is_done_with_the_old_channel() {
 }
 
 #[test]
-fn false_alarm_costs_both_a_new_session_and_no_more() {
+fn false_alarm_costs_both_ends_a_new_session_only() {
     let mut pair = Pair::new(6);
     pair.run(MS * 20, |_| true);
     pair.run(MS * 200, |_| false);
     assert!(pair.saw_silence(0) && pair.saw_silence(1));
-    // They notice at different times, and one of them long before the other.
+    // The ends time out at different times, and one of them is renewed long before the other.
     let again = pair.ends[1].settings().clone();
     pair.ends[1].renew(pair.now, again).unwrap();
     pair.run(MS * 700, |_| true);
-    assert_eq!(pair.met(0).len(), 1, "nobody answers before it is done");
+    assert_eq!(pair.met(0).len(), 1, "an end must not answer before it is renewed");
     let again = pair.ends[0].settings().clone();
     pair.ends[0].renew(pair.now, again).unwrap();
     pair.run(MS * 20, |_| true);
@@ -177,12 +178,12 @@ fn false_alarm_costs_both_a_new_session_and_no_more() {
 }
 
 #[test]
-fn backup_that_went_live_is_met_as_the_primary_of_its_term() {
+fn backup_that_went_live_is_accepted_as_the_primary_of_its_term() {
     let mut pair = Pair::new(7);
     pair.run(MS * 20, |_| true);
     pair.run(MS * 200, |_| false);
     pair.ends[1].renew(pair.now, settings(Role::Primary, 4)).unwrap();
-    // The old primary does not know yet, and is told why it is not wanted.
+    // The old primary does not know yet that it was replaced. It is refused, with the reason.
     pair.ends[0].renew(pair.now, settings(Role::Primary, 3)).unwrap();
     pair.run(MS * 20, |_| true);
     let refused = |e: &EndpointEvent| matches!(e, EndpointEvent::Refused { .. });
@@ -195,7 +196,7 @@ fn backup_that_went_live_is_met_as_the_primary_of_its_term() {
 }
 
 #[test]
-fn unsound_settings_change_nothing() {
+fn renew_with_invalid_settings_changes_nothing() {
     let mut pair = Pair::new(8);
     pair.run(MS * 20, |_| true);
     let tiny = Settings { frame_bytes_max: 100, ..settings(Role::Primary, 4) };
@@ -204,7 +205,7 @@ fn unsound_settings_change_nothing() {
 }
 
 #[test]
-fn anything_but_the_peer_s_frames_is_dropped_and_counted() {
+fn frames_not_of_the_peer_are_dropped() {
     let mut pair = Pair::new(9);
     pair.run(MS * 20, |_| true);
     let mut rng = Rng(4);

@@ -23,7 +23,7 @@ fn sealed(sealer: &mut Sealer, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn payload_of_every_length_round_trips_and_is_hidden() {
+fn payload_of_every_length_round_trips_and_is_encrypted() {
     for protection in BOTH {
         let (mut sealer, mut opener) = ends(protection);
         let mut rng = Rng(1);
@@ -34,14 +34,15 @@ fn payload_of_every_length_round_trips_and_is_hidden() {
             assert_eq!(frame.len(), length + SEAL_OVERHEAD_BYTES);
             let shown = frame[SEAL_HEADER_BYTES..][..length] == payload[..];
             assert!(length < 8 || shown == (protection == Protection::Insecure));
-            // As from a NIC that pads.
+            // Padding, as from a NIC.
             frame.resize(frame.len().max(60) + length % 3, 0xee);
             assert_eq!(opener.open(&mut frame), Ok((SealKind::Data, &mut payload[..])));
         }
     }
 }
 
-/// Layout, nonce and associated data are what they were; checked against another implementation of AEGIS.
+/// Layout, nonce and associated data have not changed. The bytes were checked with another
+/// implementation of AEGIS.
 #[test]
 fn sealed_frame_golden_bytes() {
     let (mut sealer, _) = ends(Protection::Sealed);
@@ -58,7 +59,7 @@ const GOLDEN_FIRST: &str = "d13225e7d48140ee0a36ceb4055f841dd2e239fb272c53661657
 const GOLDEN_SECOND: &str = "ccb49d85b4e327dc656198f3f205b5cba78181c3691f7b0b1bf0";
 
 #[test]
-fn every_flipped_bit_is_refused_and_nothing_of_it_is_shown() {
+fn frame_with_any_bit_flipped_is_refused_and_its_payload_not_revealed() {
     for protection in BOTH {
         for payload in [&b""[..], b"x", &[7; 100]] {
             let (mut sealer, mut opener) = ends(protection);
@@ -107,7 +108,7 @@ fn frame_opens_once_in_any_order_within_the_window() {
     }
 }
 
-/// A forged number must not move the window past the true frames.
+/// A forged sequence number must not move the window past genuine frames.
 #[test]
 fn forged_sequence_number_does_not_move_the_window() {
     let (mut sealer, mut opener) = ends(Protection::Sealed);
@@ -121,7 +122,7 @@ fn forged_sequence_number_does_not_move_the_window() {
 }
 
 #[test]
-fn wrong_key_wrong_session_and_wrong_protection_are_told_apart() {
+fn wrong_key_wrong_session_and_wrong_protection_have_different_errors() {
     let (mut sealer, mut opener) = ends(Protection::Sealed);
     let frame = sealed(&mut sealer, b"entry");
     let mut stats = OpenStats::default();
@@ -140,11 +141,11 @@ fn wrong_key_wrong_session_and_wrong_protection_are_told_apart() {
     assert_eq!((stats.bad_tag, stats.stale_session, stats.other_protection), (1, 1, 1));
 
     let (mut insecure, _) = ends(Protection::Insecure);
-    let mut naked = sealed(&mut insecure, b"entry");
-    assert_eq!(opener.open(&mut naked), Err(OpenError::OtherProtection));
-    // The mark taken off, it is a frame with a wrong tag.
-    naked[1] &= 0x7f;
-    assert_eq!(opener.open(&mut naked), Err(OpenError::BadTag { sequence: 0 }));
+    let mut unprotected = sealed(&mut insecure, b"entry");
+    assert_eq!(opener.open(&mut unprotected), Err(OpenError::OtherProtection));
+    // With the insecure bit cleared, it is a frame with a wrong tag.
+    unprotected[1] &= 0x7f;
+    assert_eq!(opener.open(&mut unprotected), Err(OpenError::BadTag { sequence: 0 }));
 }
 
 #[test]

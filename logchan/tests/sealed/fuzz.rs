@@ -1,4 +1,5 @@
-//! Bytes of any kind for a link with a session. The body is a plain function of bytes, for any fuzzer.
+//! Arbitrary bytes for a link with a session. The body is a plain function of bytes, so any fuzzer can
+//! use it.
 
 use logchan::handshake::{HANDSHAKE_FRAME_BYTES, Received, SecureLink};
 use logchan::seal::{SealHeader, VERSION};
@@ -8,7 +9,7 @@ use crate::fuzz_run::run_one_in;
 use crate::pair::{Pair, around, assert_same_or_wiped, transmitted};
 use crate::rng::Rng;
 
-/// No bytes panic, or open, or take the session away; what is sent in answer is bounded.
+/// No bytes cause a panic, open, or end the session, and the number of frames sent in answer is bounded.
 fn fuzz_link(link: &mut SecureLink, now: Time, bytes: &[u8]) {
     if let Ok(header) = SealHeader::decode(bytes) {
         assert_eq!(header.encode(), bytes[..16], "another encoding of the same header");
@@ -24,9 +25,9 @@ fn fuzz_link(link: &mut SecureLink, now: Time, bytes: &[u8]) {
     assert!(transmitted(link).len() <= 1);
 }
 
-/// PageDelta a frame so that it is another one.
+/// Changes a frame so that it is another one.
 pub(crate) fn forge(frame: &mut Vec<u8>, rng: &mut Rng) {
-    // Never the frame itself, padded or not: that one is authentic.
+    // The result must not be the frame itself, padded or not, because that one is authentic.
     let original = frame.clone();
     while *frame == original || frame.starts_with(&original) {
         for _ in 0..1 + rng.below(3) {
@@ -41,7 +42,7 @@ pub(crate) fn forge(frame: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
-/// Random bytes behind a header that is often a good one.
+/// Returns random bytes behind a header that is often valid.
 pub(crate) fn random_frame(rng: &mut Rng) -> Vec<u8> {
     let length = rng.below(2 * HANDSHAKE_FRAME_BYTES);
     let mut bytes = rng.bytes(length);
@@ -69,9 +70,9 @@ fn fuzz_frames_of_a_link_with_a_session() {
             pair.ends[0].seal(&mut frame).unwrap();
             samples.push(frame);
         }
-        // Frames with an attempt under way are other frames: half of the inputs have one.
-        let asks = rng.below(2) == 0;
-        for end in pair.ends.iter_mut().filter(|_| asks) {
+        // With an attempt in progress, other frames are handled; half of the inputs have one.
+        let has_attempt = rng.below(2) == 0;
+        for end in pair.ends.iter_mut().filter(|_| has_attempt) {
             end.start(pair.now);
             let _initiation = transmitted(end);
         }
@@ -84,7 +85,7 @@ fn fuzz_frames_of_a_link_with_a_session() {
                 forge(&mut bytes, rng);
                 bytes
             };
-            // One of two ends, so that each sees frames of its own and of the other.
+            // One of the two ends at random, so that each gets frames of its own and of the other end.
             fuzz_link(&mut pair.ends[rng.below(2)], pair.now, &bytes);
             pair.now = pair.now + Duration::from_micros(10);
             total += bytes.len();

@@ -1,6 +1,6 @@
-//! An endpoint that is shown anything, by somebody without the key and by an authentic peer that means
-//! ill. It does not panic, takes no more than its windows, sends only frames, and wakes only finitely
-//! often.
+//! An endpoint that is given arbitrary frames, by an attacker without the key and by a malicious peer
+//! with it, does not panic, buffers no more than its windows, sends only valid frames, and has only
+//! finitely many timeouts.
 
 use logchan::channel::{Channel, Config, Timing};
 use logchan::endpoint::{Endpoint, EndpointVerdict, Settings};
@@ -10,7 +10,7 @@ use logchan::limits::WINDOW_BYTES_MIN;
 use logchan::seal::SealHeader;
 use logchan::time::{Duration, Time};
 
-use crate::channel_frames::{invented, transmit};
+use crate::channel_frames::{mutated_frame, transmit};
 use crate::fuzz::{forge, random_frame};
 use crate::fuzz_run::run_one_in;
 use crate::pair::{PRIMARY, around, assert_same_or_wiped, endpoint, shared_key, transmitted};
@@ -30,7 +30,7 @@ pub(crate) fn victim(role: Role, seed: u64, now: Time) -> Endpoint {
     Endpoint::new(settings(role), shared_key(), entropy, now).unwrap()
 }
 
-/// An attacker with the key, in the role that the victim expects.
+/// Returns an attacker with the key, in the role that the victim expects.
 fn attacker(role: Role, seed: u64) -> SecureLink {
     let Settings { vm, term, cpu_digest, guest_digest, .. } = settings(role);
     let timing = Timing::DEFAULT.fingerprint();
@@ -38,22 +38,22 @@ fn attacker(role: Role, seed: u64) -> SecureLink {
     endpoint(shared_key(), identity, seed)
 }
 
-/// All that the endpoint wants to send now.
+/// Returns all frames that the endpoint sends now.
 pub(crate) fn sent(endpoint: &mut Endpoint, now: Time) -> Vec<Vec<u8>> {
     let bytes_max = endpoint.settings().frame_bytes_max;
     let mut frames = Vec::new();
     let mut buffer = vec![0; bytes_max];
     while let Some(length) = endpoint.poll_transmit(now, &mut buffer) {
         let frame = buffer[..length].to_vec();
-        let header = SealHeader::decode(&frame).expect("endpoints send frames");
+        let header = SealHeader::decode(&frame).expect("an endpoint sends valid frames");
         assert_eq!(header.frame_bytes(), length);
         frames.push(frame);
-        assert!(frames.len() < 10_000, "sends without end");
+        assert!(frames.len() < 10_000, "the endpoint never stops sending");
     }
     frames
 }
 
-/// Shows `bytes` to an endpoint, and does what a driver does.
+/// Gives `bytes` to an endpoint, does what a driver does, and checks invariants.
 fn fuzz_endpoint(endpoint: &mut Endpoint, now: Time, bytes: &[u8]) -> EndpointVerdict {
     let before = endpoint.link_stats();
     let mut frame = bytes.to_vec();
@@ -72,12 +72,12 @@ fn fuzz_endpoint(endpoint: &mut Endpoint, now: Time, bytes: &[u8]) -> EndpointVe
     while endpoint.poll_timeout().is_some_and(|timeout| timeout <= now) {
         endpoint.handle_timeout(now);
         wakes += 1;
-        assert!(wakes < 100, "due again and again");
+        assert!(wakes < 100, "the timeout never stops being due");
     }
     let mut events = 0;
     while endpoint.poll_event().is_some() {
         events += 1;
-        assert!(events < 20, "one event of a kind at most");
+        assert!(events < 20, "there is at most one event of each kind");
     }
     if let Some(channel) = endpoint.channel() {
         for lane in Lane::ALL {
@@ -88,8 +88,8 @@ fn fuzz_endpoint(endpoint: &mut Endpoint, now: Time, bytes: &[u8]) -> EndpointVe
     verdict
 }
 
-/// A victim in mid-session with an attacker that has the key, and a channel of the attacker's that makes
-/// plausible frames.
+/// A victim in an established session with an attacker that has the key, and a channel of the attacker
+/// that makes plausible frames.
 struct Session {
     victim: Endpoint,
     link: SecureLink,
@@ -112,10 +112,11 @@ impl Session {
                 link.handle_frame(now, &mut frame);
             }
         }
-        assert!(victim.channel().is_some(), "the two did not meet");
+        assert!(victim.channel().is_some(), "the handshake must succeed");
         let peer = link.peer().expect("the attacker has a session");
         let settings = settings(ROLES[1 - role]);
-        let Config { frame_bytes_max, .. } = *victim.channel().expect("met").config();
+        let Config { frame_bytes_max, .. } =
+            *victim.channel().expect("the handshake succeeded").config();
         let config = Config {
             frame_bytes_max,
             window_bytes: settings.window_bytes,
@@ -125,8 +126,8 @@ impl Session {
         Session { victim, link, channel, now }
     }
 
-    /// Lets the attacker hear what the victim says, so that it stays plausible.
-    fn listen(&mut self) {
+    /// Lets the attacker receive the victim's frames, so that its own frames stay plausible.
+    fn receive(&mut self) {
         for mut frame in sent(&mut self.victim, self.now) {
             if let Received::Data(bytes) = self.link.handle_frame(self.now, &mut frame) {
                 self.channel.handle_frame(self.now, bytes);
@@ -143,7 +144,7 @@ impl Session {
         frame
     }
 
-    /// A frame that the victim finds authentic, whatever is in it.
+    /// Returns a frame that is authentic for the victim, with arbitrary contents.
     fn authentic(&mut self, rng: &mut Rng) -> Vec<u8> {
         let inner = match rng.below(16) {
             0 => {
@@ -152,7 +153,7 @@ impl Session {
             }
             1 => Vec::new(),
             2..=4 => transmit(&mut self.channel, self.now).unwrap_or_default(),
-            _ => invented(&mut self.channel, self.now, rng),
+            _ => mutated_frame(&mut self.channel, self.now, rng),
         };
         self.sealed(&inner)
     }
@@ -167,13 +168,13 @@ fn fuzz_endpoint_by_a_peer_with_the_key() {
         let mut bytes = 0;
         for _ in 0..STEPS {
             session.now = session.now + Duration::from_nanos(rng.number() % 3_000_000);
-            // The victim has something to say, too.
+            // The victim sends data, too.
             if rng.below(4) == 0 {
                 let lane = Lane::ALL[rng.below(2)];
-                let channel = session.victim.channel_mut().expect("met");
+                let channel = session.victim.channel_mut().expect("the handshake succeeded");
                 let _appended = channel.append(session.now, lane, &[7; 300]);
             }
-            // New keys, in the midst of it.
+            // New keys in the middle of the session.
             if rng.below(64) == 0 {
                 session.link.start(session.now);
             }
@@ -183,8 +184,8 @@ fn fuzz_endpoint_by_a_peer_with_the_key() {
             let frame = session.authentic(rng);
             let verdict = fuzz_endpoint(&mut session.victim, session.now, &frame);
             assert!(matches!(verdict, EndpointVerdict::Channel(_)), "{verdict:?}");
-            session.listen();
-            let channel = session.victim.channel_mut().expect("what is over stays readable");
+            session.receive();
+            let channel = session.victim.channel_mut().expect("an ended channel stays readable");
             for lane in Lane::ALL {
                 let length = rng.below(channel.received(lane).len() + 1);
                 channel.consume(lane, length);
@@ -196,8 +197,8 @@ fn fuzz_endpoint_by_a_peer_with_the_key() {
 }
 
 #[test]
-fn fuzz_endpoint_by_somebody_without_the_key() {
-    run_one_in(STEPS, "fuzz_endpoint_by_somebody_without_the_key", |rng| {
+fn fuzz_endpoint_by_an_attacker_without_the_key() {
+    run_one_in(STEPS, "fuzz_endpoint_by_an_attacker_without_the_key", |rng| {
         let mut session = Session::new(rng);
         let mut samples: Vec<_> = (0..8).map(|_| session.authentic(rng)).collect();
         samples.extend(sent(&mut session.victim, session.now));
@@ -206,9 +207,9 @@ fn fuzz_endpoint_by_somebody_without_the_key() {
             link.start(session.now);
             transmitted(&mut link).remove(0)
         }));
-        let asking = rng.below(2) == 0;
-        if asking {
-            // Nobody was met yet, and a handshake is under way.
+        let in_handshake = rng.below(2) == 0;
+        if in_handshake {
+            // There is no session yet, and a handshake is in progress.
             let again = session.victim.settings().clone();
             session.victim.renew(session.now, again).unwrap();
             samples.extend(sent(&mut session.victim, session.now));
@@ -228,7 +229,7 @@ fn fuzz_endpoint_by_somebody_without_the_key() {
             bytes += frame.len();
         }
         let channel = session.victim.channel();
-        assert_eq!(channel.is_some(), !asking, "a forged frame made or ended a channel");
+        assert_eq!(channel.is_some(), !in_handshake, "a forged frame made or ended a channel");
         assert_eq!(channel.map(|channel| channel.stats().clone()), untouched);
         bytes
     });

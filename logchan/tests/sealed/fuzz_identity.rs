@@ -1,4 +1,4 @@
-//! An endpoint whose peer has the key and says of itself what it likes.
+//! An endpoint whose peer has the key and sends an arbitrary identity.
 
 use logchan::channel::Timing;
 use logchan::endpoint::{EndpointEvent, EndpointVerdict, Settings};
@@ -12,7 +12,7 @@ use crate::fuzz_run::run_one_in;
 use crate::pair::PRIMARY;
 use crate::rng::Rng;
 
-/// What an identity says, as it stands in a message of a handshake.
+/// Returns an encoded identity with some fields wrong.
 fn identity_bytes(rng: &mut Rng, role: Role) -> Vec<u8> {
     let Settings { vm, term, .. } = settings(role);
     let fits = |rng: &mut Rng| rng.below(8) != 0;
@@ -37,7 +37,7 @@ fn identity_bytes(rng: &mut Rng, role: Role) -> Vec<u8> {
     bytes
 }
 
-/// A side of a handshake that says what it likes, under the true key.
+/// Returns a side of a handshake with the right key, whose payload is up to the caller.
 fn noise(rng: &mut Rng, initiator: bool) -> snow::HandshakeState {
     struct Seed([u8; 32]);
     impl snow::types::Random for Seed {
@@ -76,11 +76,11 @@ fn noise(rng: &mut Rng, initiator: bool) -> snow::HandshakeState {
     if initiator { builder.build_initiator() } else { builder.build_responder() }.unwrap()
 }
 
-/// `message` as a frame of kind `kind` (1: initiation, 2: response).
-fn handshake_frame(kind: u8, name: [u8; 4], message: &[u8]) -> Vec<u8> {
+/// Returns `message` as a frame of kind `kind` (1: initiation, 2: response).
+fn handshake_frame(kind: u8, id: [u8; 4], message: &[u8]) -> Vec<u8> {
     let mut frame = vec![VERSION, kind];
     frame.extend((message.len() as u16).to_le_bytes());
-    frame.extend(name);
+    frame.extend(id);
     frame.extend([0; 8]);
     frame.extend(message);
     frame
@@ -88,7 +88,8 @@ fn handshake_frame(kind: u8, name: [u8; 4], message: &[u8]) -> Vec<u8> {
 
 const HANDSHAKES: u64 = 16;
 
-/// Whatever an authentic peer says of itself, it is met, refused by name, or counted as forged.
+/// Whatever identity an authentic peer sends, it is accepted, refused with a mismatch, or counted as
+/// forged.
 #[test]
 fn fuzz_identity_of_a_peer_with_the_key() {
     run_one_in(8 * HANDSHAKES, "fuzz_identity_of_a_peer_with_the_key", |rng| {
@@ -99,22 +100,25 @@ fn fuzz_identity_of_a_peer_with_the_key() {
         for _ in 0..HANDSHAKES {
             now = now + Duration::from_millis(2_000);
             victim.handle_timeout(now);
-            let asks = sent(&mut victim, now);
+            let initiations = sent(&mut victim, now);
             let identity = identity_bytes(rng, ROLES[1 - role]);
             let mut message = [0; 400];
             let answers = rng.below(2) == 0;
             let mut frame = if answers {
-                let initiation = asks.iter().find(|frame| frame[1] == 1).expect("it asks");
+                let initiation = initiations
+                    .iter()
+                    .find(|frame| frame[1] == 1)
+                    .expect("the victim sends initiations");
                 assert_eq!(initiation.len(), HANDSHAKE_FRAME_BYTES);
                 let mut noise = noise(rng, false);
-                noise.read_message(&initiation[16..], &mut [0; 400]).expect("the true key");
+                noise.read_message(&initiation[16..], &mut [0; 400]).expect("the key is right");
                 let length = noise.write_message(&identity, &mut message).expect("room");
-                let name = *initiation[4..].first_chunk().expect("a header");
-                handshake_frame(2, name, &message[..length])
+                let id = *initiation[4..].first_chunk().expect("a header");
+                handshake_frame(2, id, &message[..length])
             } else {
                 let length = noise(rng, true).write_message(&identity, &mut message).expect("room");
-                let name = *message.first_chunk().expect("a message begins with a key");
-                handshake_frame(1, name, &message[..length])
+                let id = *message.first_chunk().expect("a message begins with an ephemeral key");
+                handshake_frame(1, id, &message[..length])
             };
             bytes += frame.len();
 
@@ -122,13 +126,14 @@ fn fuzz_identity_of_a_peer_with_the_key() {
             assert_eq!(victim.handle_frame(now, &mut frame), EndpointVerdict::Handshake);
             let after = victim.link_stats();
             let events: Vec<_> = std::iter::from_fn(|| victim.poll_event()).collect();
-            let told = |wanted: fn(&EndpointEvent) -> bool| events.iter().any(wanted);
-            let is_met = told(|event| matches!(event, EndpointEvent::Met { .. }));
-            let is_refused = told(|event| matches!(event, EndpointEvent::Refused { .. }));
+            let reported = |wanted: fn(&EndpointEvent) -> bool| events.iter().any(wanted);
+            let is_met = reported(|event| matches!(event, EndpointEvent::Met { .. }));
+            let is_refused = reported(|event| matches!(event, EndpointEvent::Refused { .. }));
             let is_forged = after.forged_handshakes > before.forged_handshakes;
             let is_crossed = after.crossed > before.crossed;
             let is_answered = sent(&mut victim, now).iter().any(|frame| frame[1] == 2);
-            // An initiation may be a recording: nobody is met by one, and what fits is answered.
+            // An initiation may be a recording, so it never establishes a session; a compatible one is
+            // answered.
             let outcomes = if answers {
                 [is_met, is_refused, is_forged].map(u32::from)
             } else {

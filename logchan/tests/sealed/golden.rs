@@ -1,6 +1,6 @@
-//! Sealed frames of every kind, byte for byte, with and without protection. What a difference means is
-//! said in `it/golden.rs`; here the version that moves is `seal::VERSION`, or `PROTOCOL_VERSION` for what
-//! an identity holds. To write them anew:
+//! Sealed frames of every kind byte for byte, with and without protection. `it/golden.rs` says what a
+//! difference means. Here, the version that moves is `seal::VERSION`, or `PROTOCOL_VERSION` for the
+//! contents of an identity. To rewrite the fixtures:
 //!
 //! ```text
 //! LOGCHAN_WRITE_FIXTURES=1 cargo test -p logchan --test sealed -- golden
@@ -16,7 +16,7 @@ use crate::pair::{BACKUP, PRIMARY, around, endpoint, shared_key, transmitted};
 const NOW: Time = Time::from_nanos(1);
 const PAYLOAD: &[u8] = b"a frame of the channel";
 
-/// The same two ends every time: their randomness is two seeds.
+/// Returns the same two ends every time: their randomness comes from two seeds.
 fn ends(protection: Protection) -> [SecureLink; 2] {
     let security = || match protection {
         Protection::Sealed => shared_key(),
@@ -25,8 +25,8 @@ fn ends(protection: Protection) -> [SecureLink; 2] {
     [endpoint(security(), PRIMARY, 1), endpoint(security(), BACKUP, 2)]
 }
 
-/// Compares `frame` with its fixture. Returns the fixture's bytes: what goes on from here is what was
-/// written once.
+/// Compares `frame` with its fixture. Returns the fixture's bytes, so that the test goes on with what
+/// was once written.
 fn golden(protection: Protection, kind: SealKind, frame: &[u8]) -> Vec<u8> {
     let name = format!("{protection:?}_{kind:?}").to_lowercase();
     let golden = check_bytes(&name, &format!("a frame: {protection:?}, {kind:?}"), frame);
@@ -36,7 +36,7 @@ fn golden(protection: Protection, kind: SealKind, frame: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn golden_frames_of_a_handshake_lead_to_a_session_and_its_frames_open() {
+fn golden_handshake_frames_establish_a_session_whose_frames_open() {
     for protection in [Protection::Sealed, Protection::Insecure] {
         let golden = |kind, frame: &[u8]| golden(protection, kind, frame);
         let [mut initiator, mut responder] = ends(protection);

@@ -1,4 +1,4 @@
-//! Two endpoints on a wire that loses, repeats, delays and forges.
+//! Two endpoints on a wire that loses, duplicates, delays and forges frames.
 
 use logchan::handshake::{
     ANSWER_BURST, Identity, LinkEvent, Mismatch, PresharedKey, RETRY_MAX, Received, SecureLink,
@@ -45,9 +45,9 @@ fn both_sides_start_at_once_and_agree() {
     }
 }
 
-/// Each of the first frames is lost in turn, with one and with two starters.
+/// Loses each of the first frames in turn, with one and with two starters.
 #[test]
-fn any_lost_message_is_made_good() {
+fn handshake_survives_the_loss_of_any_message() {
     for starters in 1..4 {
         for lost in 0..8 {
             let mut pair = Pair::new(lost);
@@ -58,7 +58,7 @@ fn any_lost_message_is_made_good() {
                     count += 1;
                     count - 1 != lost
                 });
-                // A lost confirmation is made good by the first frame of the initiator.
+                // The first frame of the initiator takes the place of a lost confirmation.
                 let _ = pair.works();
                 if pair.works() {
                     break;
@@ -71,10 +71,10 @@ fn any_lost_message_is_made_good() {
     }
 }
 
-/// Loss, repetition and delay at random, with starts and restarts; then the wire heals, and both must
-/// come to terms.
+/// Random loss, duplication and delay, with starts and restarts. Then the wire heals, and both ends must
+/// agree.
 #[test]
-fn endpoints_agree_once_a_bad_wire_heals() {
+fn endpoints_agree_after_a_faulty_wire_heals() {
     for seed in 0..200 {
         let mut rng = Rng(seed);
         let mut pair = Pair::new(seed + 1000);
@@ -111,7 +111,7 @@ fn endpoints_agree_once_a_bad_wire_heals() {
         let healed = pair.now;
         let mut tries = 0;
         while !(pair.works() && pair.works()) {
-            // Silence is noticed by the channel above, which starts anew.
+            // The channel above would detect the silence and start over.
             let now = pair.now;
             pair.ends.iter_mut().for_each(|end| end.start(now));
             pair.settle();
@@ -126,16 +126,16 @@ fn endpoints_agree_once_a_bad_wire_heals() {
 }
 
 #[test]
-fn restarted_peer_gets_a_new_session_and_the_old_one_is_void() {
+fn restarted_peer_gets_a_new_session_and_the_old_one_is_invalid() {
     for restarted in 0..2 {
         let mut pair = Pair::established(5);
         let before = pair.ends[1 - restarted].peer().unwrap();
-        let mut leftover = around(b"from a former life");
+        let mut leftover = around(b"from an earlier session");
         pair.ends[restarted].seal(&mut leftover).unwrap();
 
         let identity = [PRIMARY, BACKUP][restarted];
         pair.ends[restarted] = endpoint(shared_key(), identity, 77);
-        assert!(!pair.passes(1 - restarted, b"into the void"));
+        assert!(!pair.passes(1 - restarted, b"not opened"));
         pair.ends[restarted].start(pair.now);
         pair.settle();
         let survivor = &mut pair.ends[1 - restarted];
@@ -150,13 +150,13 @@ fn restarted_peer_gets_a_new_session_and_the_old_one_is_void() {
 }
 
 #[test]
-fn new_handshake_between_the_same_two_loses_no_frame() {
+fn rekeying_handshake_loses_no_frame() {
     let mut pair = Pair::established(6);
     let before = pair.ends[1].peer().unwrap();
     let mut under_way = around(b"sealed before");
     pair.ends[0].seal(&mut under_way).unwrap();
     pair.ends[0].start(pair.now);
-    assert!(pair.works(), "the live session goes on meanwhile");
+    assert!(pair.works(), "the live session stays in use");
     pair.settle();
     assert_eq!(pair.ends[1].peer(), Some(before), "the same session for the channel");
     let now = pair.now;
@@ -169,7 +169,7 @@ fn new_handshake_between_the_same_two_loses_no_frame() {
 }
 
 #[test]
-fn keys_are_replaced_in_time_and_no_frame_is_lost() {
+fn keys_are_replaced_after_enough_frames_and_no_frame_is_lost() {
     let first = endpoint(shared_key(), PRIMARY, 1).with_rekey_after(100);
     let mut pair = Pair::of(first, endpoint(shared_key(), BACKUP, 2));
     pair.ends[0].start(pair.now);
@@ -181,12 +181,12 @@ fn keys_are_replaced_in_time_and_no_frame_is_lost() {
         pair.sleep(Duration::from_millis(10));
     }
     assert_eq!(pair.ends[1].peer(), peer, "the same session for the channel");
-    assert_eq!(pair.ends[1].stats().sessions, 11, "the first and ten more");
+    assert_eq!(pair.ends[1].stats().sessions, 11, "the first session and ten more");
     assert_eq!(pair.ends[1].stats().open.replayed, 0);
 }
 
 #[test]
-fn mismatches_are_named_at_both_ends() {
+fn mismatch_is_reported_at_both_ends() {
     let cases = [
         (Identity { protocol_version: 99, ..BACKUP }, "protocol version"),
         (Identity { vm_id: VmId(8), ..BACKUP }, "serves VM"),
@@ -210,7 +210,7 @@ fn mismatches_are_named_at_both_ends() {
             assert_eq!(proven, expect_proven);
             assert_eq!(pair.ends[end].peer(), None);
         }
-        // The operator corrects the second one: the first is still trying.
+        // The operator corrects the second endpoint; the first one still tries.
         pair.ends[1] = endpoint(shared_key(), BACKUP, 3);
         pair.sleep(RETRY_MAX);
         pair.settle();
@@ -219,19 +219,19 @@ fn mismatches_are_named_at_both_ends() {
 }
 
 #[test]
-fn renewed_endpoint_is_another_one_with_another_identity() {
+fn renewed_endpoint_has_a_new_incarnation_and_identity() {
     let mut pair = Pair::established(8);
     let before = pair.ends[1].peer().unwrap();
-    let mut leftover = around(b"from a former life");
+    let mut leftover = around(b"from an earlier session");
     pair.ends[1].seal(&mut leftover).unwrap();
     let live = Identity { role: Role::Primary, term: Term(2), ..BACKUP };
     pair.ends[1].renew(pair.now, live);
-    assert!(!pair.passes(0, b"into the void"));
+    assert!(!pair.passes(0, b"not opened"));
     pair.settle();
     let refused =
         LinkEvent::Refused { mismatch: Mismatch::Role { role: Role::Primary }, proven: true };
     assert_eq!(events(&mut pair.ends[1]), [refused]);
-    // The one that was replaced comes back as what it may be.
+    // The replaced primary comes back as the backup.
     pair.ends[0].renew(pair.now, Identity { role: Role::Backup, ..PRIMARY });
     pair.settle();
     assert!(pair.works());
@@ -242,9 +242,10 @@ fn renewed_endpoint_is_another_one_with_another_identity() {
     assert!(matches!(late, Received::Dropped(OpenError::StaleSession { .. })), "{late:?}");
 }
 
-/// Who is bound answers its peer's later handshakes, and no other incarnation's, until it renews.
+/// A bound endpoint answers later handshakes of its peer, and none of another incarnation, until it is
+/// renewed.
 #[test]
-fn bound_endpoint_lets_strangers_ask() {
+fn bound_endpoint_does_not_answer_other_incarnations() {
     let mut pair = Pair::established(9);
     pair.ends[0].bind();
     let bound_to = pair.ends[0].peer();
@@ -256,7 +257,7 @@ fn bound_endpoint_lets_strangers_ask() {
     pair.ends[1] = endpoint(shared_key(), BACKUP, 77);
     for _ in 0..20 {
         pair.ends[1].start(pair.now);
-        // A bound end whose keys get old asks, and is answered by somebody else.
+        // A bound end whose keys are due for replacement starts a handshake, and another peer answers.
         pair.ends[0].start(pair.now);
         pair.settle();
         pair.sleep(RETRY_MAX);
@@ -269,7 +270,7 @@ fn bound_endpoint_lets_strangers_ask() {
 }
 
 #[test]
-fn wrong_key_is_counted_and_nothing_else() {
+fn peer_with_a_wrong_key_is_only_counted() {
     let other = Security::Sealed(PresharedKey::from_bytes(&[0x5b; 32]).unwrap());
     let first = endpoint(shared_key(), PRIMARY, 1);
     let mut pair = Pair::of(first, endpoint(other, BACKUP, 2));
@@ -285,7 +286,7 @@ fn wrong_key_is_counted_and_nothing_else() {
 }
 
 #[test]
-fn insecure_endpoints_meet_each_other_only() {
+fn insecure_endpoints_accept_only_each_other() {
     let insecure = |identity, seed| endpoint(Security::Insecure, identity, seed);
     let mut pair = Pair::of(insecure(PRIMARY, 1), insecure(BACKUP, 2));
     pair.ends[0].start(pair.now);
@@ -304,7 +305,7 @@ fn insecure_endpoints_meet_each_other_only() {
 
 /// What an attacker on the LAN can send: everything that was ever on the wire, damaged or not.
 #[test]
-fn recordings_and_forgeries_leave_a_live_session_alone() {
+fn recordings_and_forgeries_do_not_affect_a_live_session() {
     let mut recorded = Vec::new();
     for seed in 20..30 {
         let mut pair = Pair::new(seed);
@@ -345,7 +346,7 @@ fn recordings_and_forgeries_leave_a_live_session_alone() {
     assert_eq!((a.sessions, b.sessions), (1, 1));
     println!("{answers} answers (burst {ANSWER_BURST}): {a:?}");
 
-    // And the peer, restarted in the midst of it, is heard.
+    // The peer, restarted in the middle of this, still gets a session.
     pair.ends[0] = endpoint(shared_key(), PRIMARY, 99);
     pair.ends[0].start(pair.now);
     for _ in 0..20 {
@@ -355,7 +356,7 @@ fn recordings_and_forgeries_leave_a_live_session_alone() {
     assert!(pair.works());
 }
 
-/// A response that somebody forged must not spoil the attempt for the true one.
+/// A forged response must not spoil the attempt for the genuine one.
 #[test]
 fn forged_response_does_not_spoil_the_attempt() {
     let mut pair = Pair::new(40);
@@ -396,7 +397,7 @@ fn own_initiation_sent_back_is_counted() {
 }
 
 #[test]
-fn initiations_are_repeated_ever_more_slowly() {
+fn initiations_are_retransmitted_with_backoff() {
     let mut pair = Pair::new(42);
     pair.ends[0].start(pair.now);
     let start = pair.now;

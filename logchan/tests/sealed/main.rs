@@ -1,4 +1,4 @@
-//! Sealed frames and the handshake that leads to them: the public API of `seal` and `handshake`.
+//! Tests of the seal, the handshake and the endpoint through their public API.
 
 #[path = "../common/channel_frames.rs"]
 mod channel_frames;

@@ -1,4 +1,4 @@
-//! Two endpoints and the wire between them.
+//! Two links and the wire between them.
 
 use logchan::handshake::{
     HANDSHAKE_FRAME_BYTES, Identity, LinkEvent, PROTOCOL_VERSION, PresharedKey, Received,
@@ -33,27 +33,27 @@ pub(crate) fn endpoint(security: Security, identity: Identity, seed: u64) -> Sec
     SecureLink::new(security, identity, Box::new(move |bytes: &mut [u8]| rng.fill(bytes)))
 }
 
-/// A frame around `payload`, not sealed yet.
+/// Returns a frame around `payload` that is not sealed yet.
 pub(crate) fn around(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; payload.len() + SEAL_OVERHEAD_BYTES];
     frame[SEAL_HEADER_BYTES..][..payload.len()].copy_from_slice(payload);
     frame
 }
 
-/// A refused frame is as it was; of one that does not match its tag the payload may be wiped. So nothing
-/// of it can be taken for a payload.
+/// Checks that a refused frame is unchanged, except that its payload may be wiped if the tag is wrong.
+/// So no part of it can be mistaken for a payload.
 pub(crate) fn assert_same_or_wiped(before: &[u8], after: &[u8]) {
     if before == after {
         return;
     }
-    let header = SealHeader::decode(before).expect("what is wiped was a frame");
+    let header = SealHeader::decode(before).expect("only a frame is wiped");
     let payload = SEAL_HEADER_BYTES..SEAL_HEADER_BYTES + usize::from(header.length);
     let mut wiped = before.to_vec();
     wiped[payload].fill(0);
-    assert_eq!(after, wiped, "changed a frame that it refused");
+    assert_eq!(after, wiped, "a refused frame must be unchanged or wiped");
 }
 
-/// What the link wants to send now.
+/// Returns the frames that the link sends now.
 pub(crate) fn transmitted(link: &mut SecureLink) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let mut buffer = [0; HANDSHAKE_FRAME_BYTES];
@@ -67,7 +67,7 @@ pub(crate) fn events(link: &mut SecureLink) -> Vec<LinkEvent> {
     std::iter::from_fn(|| link.poll_event()).collect()
 }
 
-/// Two endpoints; `ends[0]` is the primary unless a test says otherwise.
+/// Two links; `ends[0]` is the primary unless a test says otherwise.
 pub(crate) struct Pair {
     pub(crate) ends: [SecureLink; 2],
     pub(crate) now: Time,
@@ -83,7 +83,7 @@ impl Pair {
         Pair { ends: [first, second], now: Time::from_nanos(1_000_000) }
     }
 
-    /// A pair with a session.
+    /// Returns a pair with a session.
     pub(crate) fn established(seed: u64) -> Pair {
         let mut pair = Pair::new(seed);
         pair.ends[0].start(pair.now);
@@ -94,32 +94,32 @@ impl Pair {
         pair
     }
 
-    /// Delivers what both send until neither sends anything. `pass` sees each frame with its
-    /// sender, may change it, and says whether it arrives.
+    /// Delivers the frames of both ends until neither sends any. `pass` is called for each frame with
+    /// its sender; it may change the frame, and returns whether the frame arrives.
     pub(crate) fn settle_with(&mut self, mut pass: impl FnMut(usize, &mut Vec<u8>) -> bool) {
         for _ in 0..100 {
-            let mut quiet = true;
+            let mut is_idle = true;
             for from in 0..2 {
                 for mut frame in transmitted(&mut self.ends[from]) {
-                    quiet = false;
+                    is_idle = false;
                     if pass(from, &mut frame) {
                         let received = self.ends[1 - from].handle_frame(self.now, &mut frame);
                         assert!(!matches!(received, Received::Data(_)));
                     }
                 }
             }
-            if quiet {
+            if is_idle {
                 return;
             }
         }
-        panic!("the two never stop talking");
+        panic!("the two links never stop sending");
     }
 
     pub(crate) fn settle(&mut self) {
         self.settle_with(|_, _| true);
     }
 
-    /// Lets time pass up to the next timer of either end, at most `limit`.
+    /// Lets time pass up to the next timeout of either end, at most for `limit`.
     pub(crate) fn sleep(&mut self, limit: Duration) {
         let next = self.ends.iter().filter_map(SecureLink::poll_timeout).min();
         let limit = self.now + limit;
@@ -128,7 +128,7 @@ impl Pair {
         self.ends.iter_mut().for_each(|end| end.handle_timeout(now));
     }
 
-    /// Sends one frame of the channel; whether it arrived.
+    /// Sends one frame of the channel. Returns whether it was opened.
     pub(crate) fn passes(&mut self, from: usize, payload: &[u8]) -> bool {
         let mut frame = around(payload);
         if self.ends[from].seal(&mut frame).is_err() {
@@ -143,7 +143,7 @@ impl Pair {
         }
     }
 
-    /// Both directions work.
+    /// Returns whether both directions work.
     pub(crate) fn works(&mut self) -> bool {
         self.passes(0, b"log entries") & self.passes(1, b"an acknowledgement")
     }

@@ -1,19 +1,19 @@
-//! Which session an endpoint seals with when several are known: frames held back, handshakes that
-//! cross, recordings that are played back.
+//! Which session an endpoint seals with if it knows several: frames held back, crossed handshakes,
+//! replayed recordings.
 
 use logchan::handshake::{ANSWER_BURST, ANSWER_EACH, Received, SecureLink, Security};
 use logchan::seal::OpenError;
 
 use crate::pair::{BACKUP, PRIMARY, Pair, around, endpoint, transmitted};
 
-/// A frame of `end`, which stays on the way for now.
+/// Returns a sealed frame of `end` that is not delivered yet.
 fn held_back(pair: &mut Pair, end: usize, text: &[u8]) -> Vec<u8> {
     let mut frame = around(text);
     pair.ends[end].seal(&mut frame).unwrap();
     frame
 }
 
-/// A handshake that `end` begins; what it sends once it has the keys does not arrive.
+/// Runs a handshake started by `end`, except that the frames which it sends with the new keys are lost.
 fn half_handshake(pair: &mut Pair, end: usize) {
     pair.ends[end].start(pair.now);
     deliver(pair, end);
@@ -21,7 +21,7 @@ fn half_handshake(pair: &mut Pair, end: usize) {
     transmitted(&mut pair.ends[end]);
 }
 
-/// What `end` has to send arrives.
+/// Delivers the frames that `end` sends.
 fn deliver(pair: &mut Pair, end: usize) {
     for mut frame in transmitted(&mut pair.ends[end]) {
         pair.ends[1 - end].handle_frame(pair.now, &mut frame);
@@ -29,26 +29,26 @@ fn deliver(pair: &mut Pair, end: usize) {
 }
 
 #[test]
-fn insecure_frame_that_comes_back_is_not_the_peer_s() {
+fn insecure_frame_sent_back_to_its_sender_is_refused() {
     let insecure = |identity, seed| endpoint(Security::Insecure, identity, seed);
     let mut pair = Pair::of(insecure(PRIMARY, 1), insecure(BACKUP, 2));
     pair.ends[0].start(pair.now);
     pair.settle();
     for _ in 0..10 {
-        let mut own = held_back(&mut pair, 0, b"comes back");
+        let mut own = held_back(&mut pair, 0, b"sent back");
         let back = pair.ends[0].handle_frame(pair.now, &mut own);
         assert!(matches!(back, Received::Dropped(OpenError::BadTag { .. })), "{back:?}");
-        assert!(pair.works(), "the peer's frame of the same number is taken");
+        assert!(pair.works(), "the peer's frame with the same number is accepted");
     }
 }
 
 #[test]
-fn frame_held_back_from_a_peer_that_is_no_more_is_not_opened() {
+fn frame_held_back_from_a_former_incarnation_is_not_opened() {
     for bound in [false, true] {
         let mut pair = Pair::new(21);
         half_handshake(&mut pair, 0);
-        let mut late = held_back(&mut pair, 0, b"from the grave");
-        // Its host starts another process, which meets the same peer.
+        let mut late = held_back(&mut pair, 0, b"from a former incarnation");
+        // The same host starts another process, which gets a session with the same peer.
         pair.ends[0] = endpoint(crate::pair::shared_key(), PRIMARY, 99);
         pair.ends[0].start(pair.now);
         pair.settle();
@@ -65,7 +65,7 @@ fn frame_held_back_from_a_peer_that_is_no_more_is_not_opened() {
 }
 
 #[test]
-fn frame_held_back_does_not_bring_back_keys_that_its_sender_has_forgotten() {
+fn frame_held_back_does_not_reactivate_keys_that_its_sender_has_dropped() {
     let mut pair = Pair::established(22);
     half_handshake(&mut pair, 0);
     let mut late = held_back(&mut pair, 0, b"late");
@@ -74,18 +74,18 @@ fn frame_held_back_does_not_bring_back_keys_that_its_sender_has_forgotten() {
         pair.settle();
         assert!(pair.works());
     }
-    // It is authentic, of this peer and there for the first time.
+    // The frame is authentic, from this peer, and received for the first time.
     let now = pair.now;
     assert!(matches!(pair.ends[1].handle_frame(now, &mut late), Received::Data(_)));
-    assert!(pair.works(), "and yet what is sealed with it could not be opened");
+    assert!(pair.works(), "but nothing may be sealed with its keys");
 }
 
-/// The name of the keys that `end` seals with.
+/// Returns the ID of the keys that `end` seals with.
 fn key(pair: &mut Pair, end: usize) -> Vec<u8> {
     held_back(pair, end, b"")[4..8].to_vec()
 }
 
-/// A pair whose first end has the greater incarnation.
+/// Returns a pair whose first end has the greater incarnation.
 fn first_is_greater() -> Pair {
     let incarnation = |pair: &Pair, end: usize| pair.ends[1 - end].peer().unwrap().incarnation;
     let is_so = |pair: &Pair| incarnation(pair, 0) > incarnation(pair, 1);
@@ -93,10 +93,10 @@ fn first_is_greater() -> Pair {
 }
 
 #[test]
-fn of_two_handshakes_that_cross_both_ends_keep_the_same_one() {
+fn crossed_handshakes_leave_both_ends_with_the_same_session() {
     let mut pair = first_is_greater();
     let now = pair.now;
-    // The first answers, then begins by itself, and its initiation overtakes its answer.
+    // The first end answers, then starts a handshake itself, and its initiation overtakes its response.
     pair.ends[1].start(now);
     deliver(&mut pair, 1);
     let mut answer = transmitted(&mut pair.ends[0]);
@@ -113,10 +113,10 @@ fn of_two_handshakes_that_cross_both_ends_keep_the_same_one() {
 }
 
 #[test]
-fn handshakes_that_leave_each_end_with_another_one_lose_no_frame_with_the_next() {
+fn handshakes_that_leave_the_ends_with_different_sessions_lose_no_frame_at_the_next() {
     let mut pair = first_is_greater();
     let now = pair.now;
-    // The second's initiation is late: the first answers when its own handshake is done.
+    // The second end's initiation is late: the first end answers it after its own handshake.
     pair.ends[1].start(now);
     let mut late = transmitted(&mut pair.ends[1]);
     half_handshake(&mut pair, 0);
@@ -141,7 +141,7 @@ fn handshakes_that_leave_each_end_with_another_one_lose_no_frame_with_the_next()
     assert!(pair.works());
 }
 
-/// Frames that were held back are opened, and displace no keys that are in use.
+/// Frames that were held back are opened and displace no keys in use.
 #[test]
 fn frames_held_back_from_many_handshakes_displace_no_keys_in_use() {
     let mut pair = Pair::established(24);
@@ -150,7 +150,7 @@ fn frames_held_back_from_many_handshakes_displace_no_keys_in_use() {
         half_handshake(&mut pair, 0);
         late.push(held_back(&mut pair, 0, b"late"));
     }
-    // The last of them is in use, and the other end has not heard of it.
+    // The keys of the last handshake are in use, and the other end does not know it yet.
     let mut under_way = held_back(&mut pair, 1, b"under way");
     let mut newest = late.pop().unwrap();
     let now = pair.now;
@@ -160,13 +160,13 @@ fn frames_held_back_from_many_handshakes_displace_no_keys_in_use() {
     }
     assert!(pair.works());
     assert_eq!(key(&mut pair, 0), key(&mut pair, 1));
-    // Four handshakes, none of which its sender had heard of.
+    // Its keys are four handshakes old, and its sender knew of none of them.
     let lost = pair.ends[0].handle_frame(now, &mut under_way);
     assert!(matches!(lost, Received::Dropped(OpenError::StaleSession { .. })), "{lost:?}");
 }
 
 #[test]
-fn recordings_played_back_do_not_displace_a_handshake_under_way() {
+fn replayed_recordings_do_not_displace_a_handshake_in_progress() {
     let mut pair = Pair::established(23);
     let mut recorded = Vec::new();
     for _ in 0..2 * ANSWER_BURST {
@@ -189,7 +189,7 @@ fn recordings_played_back_do_not_displace_a_handshake_under_way() {
         }
         pair.now = pair.now + ANSWER_EACH * 2;
     }
-    assert!(pair.ends[1].stats().over_budget > 0, "the budget was spent");
+    assert!(pair.ends[1].stats().over_budget > 0, "the rate limit must apply");
     assert!(pair.works());
     assert_eq!(pair.ends.each_ref().map(SecureLink::stats).map(|s| s.open.stale_session), [0, 0]);
 }
