@@ -193,7 +193,7 @@ fn a_wrong_entry_of_each_kind_is_found() {
 #[test]
 fn changes_of_another_page_than_was_told_are_found() {
     let (folder, log) = &*RECORDING;
-    let is_changed = |entry: &Entry<'_>| matches!(entry, Entry::Page { bytes: PageBytes::Delta(changes), .. } if !changes.is_none());
+    let is_changed = |entry: &Entry<'_>| matches!(entry, Entry::Page { bytes: PageBytes::Delta(delta), .. } if !delta.is_unchanged());
     let index = last_index(log, is_changed).expect("a page was told of more than once");
     let changed = folder.path().join("changed-page.ulog");
     rewrite(log, &changed, |at, entry, buffer| match entry {

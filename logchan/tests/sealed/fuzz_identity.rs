@@ -20,7 +20,7 @@ fn identity_bytes(rng: &mut Rng, role: Role) -> Vec<u8> {
     let mut bytes = (pick(rng, PRIMARY.protocol_version.into()) as u16).to_le_bytes().to_vec();
     bytes.push(pick(rng, role.number().into()) as u8);
     bytes.extend(rng.next().to_le_bytes());
-    for good in [vm.0, 0, 0, term.0] {
+    for good in [vm.0, 0, 0, term.0, 0, 0] {
         bytes.extend(pick(rng, good).to_le_bytes());
     }
     bytes.extend((pick(rng, Timing::DEFAULT.fingerprint().into()) as u32).to_le_bytes());

@@ -45,7 +45,7 @@ impl CheckpointReceive {
         let page = cache.decode(number, bytes).map_err(|_| ReceiveError)?;
         self.digest.page(number, page.unwrap_or(&[0; PAGE_BYTES]));
         self.arrived = self.arrived.saturating_add(1);
-        let is_unchanged = matches!(bytes, PageBytes::Delta(changes) if changes.is_none());
+        let is_unchanged = matches!(bytes, PageBytes::Delta(delta) if delta.is_unchanged());
         if is_unchanged && mutants.has(Mutant::SkipUnchanged) {
             return Ok(());
         }
