@@ -1,17 +1,17 @@
-//! [`PortError`]: what can be wrong with the environment of a port, one line each, with the remedy.
+//! [`PortError`]: what can be wrong in the environment of a port, each with a one-line message.
 
 use std::io;
 
 /// Why a port could not be opened or used. Every message is one line and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
-    /// The tun driver is not there.
+    /// The tun driver is missing.
     #[error("/dev/net/tun is missing: modprobe tun")]
     TunMissing,
-    /// The tun driver may not be opened by this user.
+    /// This user may not open the tun driver.
     #[error("no permission to open /dev/net/tun: run as root or with CAP_NET_ADMIN")]
     TunPermission,
-    /// The name cannot be that of an interface.
+    /// The name is not a valid interface name.
     #[error("'{name}' is not an interface name: {why}")]
     BadName {
         /// The name given.
@@ -19,13 +19,13 @@ pub enum PortError {
         /// The rule it breaks.
         why: &'static str,
     },
-    /// No interface has this name, and creating one was not asked for.
+    /// No interface has this name, and the configuration does not ask to create one.
     #[error("tap {name} does not exist: create it with 'ip tuntap add dev {name} mode tap'")]
     TapMissing {
         /// The name given.
         name: String,
     },
-    /// Another process is attached to the tap, and stayed so for the whole retry time.
+    /// Another process is attached to the tap, and stayed attached for the whole retry time.
     #[error("tap {name} is in use by another process")]
     TapBusy {
         /// The name given.
@@ -39,17 +39,17 @@ pub enum PortError {
         /// The name given.
         name: String,
     },
-    /// The interface exists, but is something else.
+    /// The interface exists, but is not a tap.
     #[error(
         "{name} is not a tap but a {kind} interface: choose another name, or create one with 'ip tuntap add dev NAME mode tap'"
     )]
     NotATap {
         /// The name given.
         name: String,
-        /// What it is instead: the driver's name from `ETHTOOL_GDRVINFO`, or "tun".
+        /// The kind of interface: the driver's name from `ETHTOOL_GDRVINFO`, or "kernel-internal".
         kind: String,
     },
-    /// The tap was created with `multi_queue`, which one reader cannot attach to.
+    /// The tap was created with `multi_queue`; a single-queue reader cannot attach to it.
     #[error(
         "tap {name} was created with multi_queue: delete it and create it with 'ip tuntap add dev {name} mode tap'"
     )]
@@ -57,7 +57,7 @@ pub enum PortError {
         /// The name given.
         name: String,
     },
-    /// The descriptor under a ring will never give a frame again.
+    /// The file descriptor of a ring will never deliver a frame again.
     #[error("{name} can no longer be read: it was deleted or shut down")]
     DescriptorDead {
         /// The name given at opening.
@@ -69,51 +69,51 @@ pub enum PortError {
         /// The name given.
         name: String,
     },
-    /// The interface has no Ethernet frames.
+    /// The interface does not carry Ethernet frames.
     #[error("{name} is not an Ethernet interface: choose one that 'ip link' shows as link/ether")]
     NotEthernet {
         /// The name given.
         name: String,
     },
-    /// Frames of the channel would not fit.
+    /// The MTU is too small for the frames of the logging channel.
     #[error(
         "the MTU of {name} is {mtu_bytes}, at least {min_bytes} are needed: 'ip link set {name} mtu 1500'"
     )]
     MtuTooSmall {
         /// The interface.
         name: String,
-        /// Its MTU.
+        /// Its MTU, in bytes.
         mtu_bytes: u32,
-        /// The least it must be.
+        /// The smallest MTU that is accepted, in bytes.
         min_bytes: u32,
     },
-    /// Packet sockets may not be opened by this user.
+    /// This user may not open packet sockets.
     #[error("no permission to open a packet socket: run as root or with CAP_NET_RAW")]
     PacketPermission,
-    /// The interface of a packet port vanished, or left the namespace, while it was in use.
+    /// The interface of a packet port was deleted, or left the network namespace, while it was in use.
     #[error("interface {name} was deleted while in use: create it again and reopen the port")]
     InterfaceGone {
         /// The name given at opening.
         name: String,
     },
-    /// The tap vanished while it was in use.
+    /// The tap was deleted while it was in use.
     #[error("tap {name} was deleted while in use: create it again and restart")]
     TapGone {
         /// The name given at opening.
         name: String,
     },
-    /// io_uring as a whole cannot be used.
+    /// io_uring cannot be used at all.
     #[error("io_uring is not available: {why}")]
     RingUnavailable {
         /// The reason, with the remedy.
         why: &'static str,
     },
-    /// io_uring is there, but too old.
+    /// The kernel's io_uring is too old.
     #[error("io_uring lacks {feature}: Linux {since} or newer is needed")]
     RingFeature {
         /// The missing feature, in the kernel's spelling.
         feature: &'static str,
-        /// The first kernel that has it.
+        /// The first kernel version that has it.
         since: &'static str,
     },
     /// A started port was used from a second thread.
@@ -125,9 +125,9 @@ pub enum PortError {
     /// A system call failed in a way that none of the above explains.
     #[error("{doing}: {source}")]
     System {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
 }

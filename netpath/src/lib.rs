@@ -1,23 +1,23 @@
-//! Getting Ethernet frames on and off a wire.
+//! Sends and receives Ethernet frames.
 //!
-//! One trait, [`FramePort`], and what implements it:
+//! One trait, [`FramePort`], and its implementations:
 //!
 //! - [`TapPort`]: a tap device, through io_uring; the VM's network.
 //! - [`PacketPort`]: raw frames of one EtherType on an interface; the logging channel.
 //! - [`NullPort`]: no network at all.
 //! - [`LoopbackPort`](testing::LoopbackPort): two ends in memory, for tests.
-//! - [`middleware`]: ports around ports: fault injection, packet capture, tracing.
+//! - [`middleware`]: ports that wrap another port: fault injection, packet capture, tracing.
 //!
-//! What a replicated VM needs between its device and its port, pure (time is an argument):
+//! Pure code (time is an argument) that a replicated VM needs between its network device and its port:
 //!
-//! - [`HoldQueue`]: frames that may not leave before a position of the log is acknowledged.
-//! - [`GuestAddresses`] and [`Announcer`]: whose frames they are, and how the LAN is told that the
-//!   VM is elsewhere now.
+//! - [`HoldQueue`]: output frames that wait until the backup has acknowledged a log position.
+//! - [`GuestAddresses`] and [`Announcer`]: learn the addresses that the guest uses, and announce them
+//!   to the LAN when the VM has moved to another host.
 //!
 //! The crate does not know what a frame means to the VM or to the logging channel.
 //!
-//! Unsafe code lives in `sys/` (system calls) and in `ring/` (memory shared with the kernel) and
-//! nowhere else; each file that holds some begins with the rules its blocks argue from.
+//! Unsafe code is confined to `sys/` (system calls) and `ring/` (memory shared with the kernel). Each
+//! file with unsafe code begins with the rules that its SAFETY comments refer to.
 
 pub mod announce;
 pub mod error;

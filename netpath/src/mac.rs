@@ -1,23 +1,29 @@
-//! Ethernet addresses: pnet's type, and a parser that says what is wrong.
+//! Ethernet addresses: pnet's type, and a strict parser.
 
 pub use pnet::util::MacAddr;
 
-/// Why a text is not a station's MAC address.
+/// Why a text is not the MAC address of a station.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
     /// Not six groups of two hexadecimal digits.
     #[error("'{0}' is not a MAC address: write six pairs of hex digits, as in 52:54:00:12:34:56")]
     Form(String),
     /// A group address, which no station may send from (IEEE 802.3 clause 3.2.3).
-    #[error("{0} is a multicast MAC address: a station's has an even first byte")]
+    #[error("{0} is a multicast MAC address: use a unicast address, whose first byte is even")]
     Multicast(MacAddr),
     /// All zeros, which stands for "none".
-    #[error("00:00:00:00:00:00 is not a station's MAC address")]
+    #[error(
+        "00:00:00:00:00:00 is not the MAC address of a station: use the interface's own address"
+    )]
     Zero,
 }
 
-/// Parses the address of a station: six pairs of hexadecimal digits between colons (or dashes).
-/// Stricter than `MacAddr::from_str`, which takes signs, single digits and group addresses.
+/// Parses the address of a station: six pairs of hexadecimal digits separated by colons or dashes.
+/// Stricter than `MacAddr::from_str`, which accepts signs, single digits and group addresses.
+///
+/// # Errors
+///
+/// [`MacError`] if the text has another form, or is a group address or all zeros.
 pub fn parse_station(text: &str) -> Result<MacAddr, MacError> {
     let form = || MacError::Form(text.to_string());
     let separator = if text.contains('-') { '-' } else { ':' };
@@ -56,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_forms_are_refused() {
+    fn malformed_and_group_addresses_are_refused() {
         for text in
             ["", "52:54:00:ab:cd", "52:54:00:ab:cd:0f:11", "52:54:0:ab:cd:0f", "+2:54:00:ab:cd:0f"]
         {

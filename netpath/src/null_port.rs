@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::port::{FramePort, PortError, Wake, assert_receive_buffer};
 use crate::sys::signal::{self, SignalMask};
 
-/// A port that never has a frame and swallows what is sent.
+/// A port that never receives a frame and discards the frames that are sent.
 #[derive(Debug, Default)]
 pub struct NullPort {
     wake_signal: Option<i32>,
@@ -42,7 +42,7 @@ impl FramePort for NullPort {
         Ok(())
     }
 
-    /// Sleeps; with `None` until a signal comes.
+    /// Sleeps; with `None` until a signal arrives.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
         let mask = match self.wake_signal {
             Some(signal) => Some(

@@ -1,4 +1,4 @@
-//! [`FramePort`]: what every way of sending and receiving Ethernet frames has in common.
+//! [`FramePort`]: the trait of everything that sends and receives Ethernet frames.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -8,57 +8,88 @@ pub use crate::error::PortError;
 /// Largest frame a port carries: 14 bytes of Ethernet header, 1500 of payload, 4 of VLAN tag.
 pub const FRAME_MAX: usize = 1518;
 
-/// Smallest frame a port carries: a bare Ethernet header. Taps do not pad to the 60 bytes that
-/// IEEE 802.3 asks of a wire, so shorter frames than that are ordinary here.
+/// Smallest frame a port carries: an Ethernet header without payload. Taps do not pad frames to the 60
+/// bytes that IEEE 802.3 requires on a wire, so shorter frames are normal here.
 pub const FRAME_MIN: usize = 14;
 
 /// Why a [`FramePort::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// A frame may be there.
+    /// A frame may be waiting.
     Frame,
-    /// The time given was up.
+    /// The timeout passed.
     Timeout,
     /// A signal interrupted the wait.
     Interrupted,
 }
 
-/// A port that Ethernet frames (without FCS) come out of and go into.
+/// A port that receives and sends Ethernet frames (without FCS).
 ///
-/// A port belongs to one thread; nothing in it is shared. Receiving never blocks; only
-/// [`wait`](FramePort::wait) does. The order of use in a loop: `has_frame`, `receive` until
+/// A port belongs to one thread and shares no state. Receiving never blocks; only
+/// [`wait`](FramePort::wait) does. A loop calls, in this order: `has_frame`, `receive` until it returns
 /// `None`, `send` any number of times, `flush` once, `wait`.
+///
+/// # Errors
+///
+/// All methods return [`PortError`] if the port can no longer be used: its interface is gone, it is used
+/// from a thread that does not own it, or a system call failed.
 pub trait FramePort {
-    /// Looks whether a frame may be waiting, without a system call: one load from memory shared
-    /// with the kernel. False positives are allowed, false negatives are not once the kernel has
+    /// Whether a frame may be waiting. Makes no system call: one load from memory shared with the
+    /// kernel. False positives are allowed. False negatives are not allowed once the kernel has
     /// announced the frame.
     fn has_frame(&self) -> bool;
 
-    /// Takes the next received frame and copies it to the front of `buffer`
-    /// (at least [`FRAME_MAX`] bytes); `None` when there is none. Never blocks.
+    /// Copies the next received frame to the front of `buffer` and returns its length in bytes, or
+    /// `None` if no frame is waiting. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] if the port can no longer receive.
+    ///
+    /// # Panics
+    ///
+    /// If `buffer` is shorter than [`FRAME_MAX`].
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, PortError>;
 
     /// Queues a frame for sending; it leaves at the next [`flush`](FramePort::flush), in order.
     ///
-    /// Frames outside [`FRAME_MIN`]..=[`FRAME_MAX`] are dropped and counted, not an error: their
-    /// length is a guest's choice, and a guest must not be able to stop its host.
+    /// Frames whose length is outside [`FRAME_MIN`]..=[`FRAME_MAX`] are dropped and counted, which is not
+    /// an error: the guest chooses the length, and must not be able to stop the VMM.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] if the port can no longer send. A frame that the interface refuses is dropped and
+    /// counted instead.
     fn send(&mut self, frame: &[u8]) -> Result<(), PortError>;
 
     /// Hands all queued frames to the kernel with one system call.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] if the port can no longer send.
     fn flush(&mut self) -> Result<(), PortError>;
 
-    /// What to poll for [`wait_any`](crate::wait_any::wait_any): readable once a frame is announced.
-    /// `None` if nothing can end a wait here.
+    /// The descriptor that [`wait_any`](crate::wait_any::wait_any) polls: readable once a frame is
+    /// announced. `None` if no event of this port can end a wait.
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Polling found something other than a frame: take note of it, so that it is not found again.
-    fn attend(&mut self) -> Result<(), PortError> {
+    /// Consumes an event other than a frame that polling reported, so that the next poll does not
+    /// report it again.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] if the port can no longer be used.
+    fn handle_poll_event(&mut self) -> Result<(), PortError> {
         Ok(())
     }
 
-    /// Blocks until a frame is there, a signal came or `timeout` passed (`None`: no limit).
+    /// Blocks until a frame is waiting, a signal arrives or `timeout` passes (`None`: no limit).
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] if nothing can end the wait any more, or a system call failed.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError>;
 }
 
@@ -83,8 +114,8 @@ impl<P: FramePort + ?Sized> FramePort for Box<P> {
         (**self).pollable()
     }
 
-    fn attend(&mut self) -> Result<(), PortError> {
-        (**self).attend()
+    fn handle_poll_event(&mut self) -> Result<(), PortError> {
+        (**self).handle_poll_event()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
@@ -92,12 +123,12 @@ impl<P: FramePort + ?Sized> FramePort for Box<P> {
     }
 }
 
-/// Whether a port may carry a frame of `length` bytes.
+/// Whether a port carries frames of `length` bytes.
 pub(crate) fn length_fits(length: usize) -> bool {
     (FRAME_MIN..=FRAME_MAX).contains(&length)
 }
 
-/// Checks the contract of [`FramePort::receive`]; a short buffer is a bug of the caller.
+/// Checks the contract of [`FramePort::receive`]: a short buffer is a bug of the caller.
 pub(crate) fn assert_receive_buffer(buffer: &[u8]) {
     assert!(
         buffer.len() >= FRAME_MAX,

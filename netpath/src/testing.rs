@@ -1,4 +1,4 @@
-//! [`LoopbackPort`]: two ports joined in memory, for tests of whatever sits on a [`FramePort`].
+//! [`LoopbackPort`]: two ports connected in memory, for tests of users of a [`FramePort`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 
 use crate::port::{FramePort, PortError, Wake, assert_receive_buffer, length_fits};
 
-/// Frames a direction holds before further ones are dropped, as the queue of a real link does.
+/// Maximum number of frames in a direction. Further frames are dropped, as in the queue of a real link.
 pub const QUEUE_FRAMES_MAX: usize = 1024;
 
 /// One direction of the link.
 #[derive(Default)]
 struct Line {
     queue: Mutex<VecDeque<Vec<u8>>>,
-    /// Length of `queue`, so that looking takes no lock.
+    /// Length of `queue`, so that `has_frame` takes no lock.
     length: AtomicUsize,
     arrived: Condvar,
 }
 
 impl Line {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
-        // A test thread that panicked leaves whole frames behind: the queue is still good.
+        // The queue holds only complete frames even if a test thread panicked, so poisoning is harmless.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One end of an in-memory link. What one end flushes, the other receives, in order. Frames beyond
-/// [`QUEUE_FRAMES_MAX`] are dropped and counted. Waiting is never interrupted by signals.
+/// One end of an in-memory link. The other end receives the frames that this end flushes, in order.
+/// Frames beyond [`QUEUE_FRAMES_MAX`] are dropped and counted. Signals do not interrupt a wait.
 pub struct LoopbackPort {
     incoming: Arc<Line>,
     outgoing: Arc<Line>,
@@ -35,7 +35,7 @@ pub struct LoopbackPort {
     dropped: u64,
 }
 
-/// Two ends of one link.
+/// Creates the two ends of a link.
 pub fn pair() -> (LoopbackPort, LoopbackPort) {
     let (a, b) = (Arc::new(Line::default()), Arc::new(Line::default()));
     let end = |incoming: &Arc<Line>, outgoing: &Arc<Line>| LoopbackPort {
@@ -48,7 +48,7 @@ pub fn pair() -> (LoopbackPort, LoopbackPort) {
 }
 
 impl LoopbackPort {
-    /// Frames this end sent that were dropped: bad length or a full queue.
+    /// Frames sent by this end that were dropped because of their length or a full queue.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_returns_for_a_frame_of_another_thread_and_for_time() {
+    fn wait_ends_for_a_frame_from_another_thread_and_at_its_timeout() {
         let (mut a, mut b) = pair();
         assert_eq!(b.wait(Some(Duration::from_millis(1))).unwrap(), Wake::Timeout);
         let sender = std::thread::spawn(move || {

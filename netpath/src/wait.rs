@@ -1,38 +1,39 @@
-//! [`WaitPolicy`]: how long a waiting port looks before it blocks.
+//! [`WaitPolicy`]: how long a waiting port polls before it blocks.
 //!
-//! The policy decides latency, not the system call: a blocked thread needs tens of microseconds to
-//! run again on a virtual host, a look a fraction of one. Looking without `sched_yield` is ruinous
-//! when the other side shares the core, so a look window yields after its first microseconds.
+//! The policy determines the latency, not the choice of system call: a blocked thread needs tens of
+//! microseconds to run again on a virtual host, a poll takes a fraction of one. Polling without
+//! `sched_yield` is ruinous when the other side shares the core, so the poll window yields after its
+//! first microseconds.
 
 use std::time::{Duration, Instant};
 
 use crate::error::PortError;
 use crate::port::Wake;
 
-/// How a port waits: look, then look and yield, then block.
+/// How a port waits: it polls, then polls and yields, then blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitPolicy {
-    /// How long to look before blocking; zero blocks at once.
+    /// How long to poll before blocking; zero blocks immediately.
     pub spin: Duration,
-    /// After how much of `spin` each look is followed by `sched_yield`.
+    /// After how much of `spin` each poll is followed by `sched_yield`.
     pub yield_after: Duration,
-    /// A signal that the owning thread keeps blocked and that is unblocked, atomically, only
-    /// while the port blocks in the kernel. Without it a signal that arrives between the caller's
-    /// last check and the system call is handled too early and the wait sleeps on (the race that
-    /// `ppoll(2)` describes); with it, `wait` returns [`Interrupted`](crate::port::Wake) for it,
-    /// after the look window at the latest.
+    /// A signal that the owning thread keeps blocked. It is unblocked, atomically, only while the port
+    /// blocks in the kernel. Without it, a signal that arrives between the caller's last check and the
+    /// system call is handled too early and the wait continues (the race that `ppoll(2)` describes).
+    /// With it, `wait` returns [`Interrupted`](crate::port::Wake) for the signal, after the poll window
+    /// at the latest.
     pub wake_signal: Option<i32>,
 }
 
 impl WaitPolicy {
-    /// Blocks at once: the least CPU, the most latency.
+    /// Blocks immediately: the lowest CPU use, the highest latency.
     pub const BLOCK: WaitPolicy =
         WaitPolicy { spin: Duration::ZERO, yield_after: Duration::ZERO, wake_signal: None };
 }
 
 impl Default for WaitPolicy {
-    /// 50 us of looking, yielding after 4: the window in which an answer from a neighbour on the
-    /// same LAN arrives.
+    /// Polls for 50 us, yielding after 4: the window in which an answer from a neighbour on the same
+    /// LAN arrives.
     fn default() -> Self {
         WaitPolicy {
             spin: Duration::from_micros(50),
@@ -42,16 +43,16 @@ impl Default for WaitPolicy {
     }
 }
 
-/// Least time between two readings of the clock while looking. Such a reading, and the yield that
-/// follows it, cost as much as many looks at shared memory: while they run, nobody looks.
+/// Minimum time between two clock readings while polling. A reading, and the yield that follows it, cost
+/// as much as many polls of shared memory, and no poll happens meanwhile.
 const CLOCK_EVERY: Duration = Duration::from_nanos(1000);
 
-/// Looks between two readings of the clock, at most.
-const LOOKS_MAX: u32 = 64;
+/// Maximum number of polls between two clock readings.
+const POLLS_MAX: u32 = 64;
 
-/// The look window of every port: looks until `seen` says yes or the window (cut short by `deadline`)
-/// is over; whether it was seen. `now` is a fresh reading of the clock, and the last one afterwards.
-/// Public so that what is compared with a port waits as it does.
+/// The poll window of every port: polls until `seen` returns true or the window, limited by `deadline`, is
+/// over. Returns whether `seen` returned true. `now` must be a fresh clock reading, and is replaced by the
+/// last one. Public so that measurements can compare a port with another receiver that waits alike.
 pub fn spin(
     policy: &WaitPolicy,
     now: &mut Instant,
@@ -60,10 +61,10 @@ pub fn spin(
 ) -> bool {
     let end = deadline.map_or(*now + policy.spin, |d| d.min(*now + policy.spin));
     let yield_from = *now + policy.yield_after;
-    // A look can be a load or a system call: how many of them fill the time is found out.
-    let mut looks = 1;
+    // A poll can be a load or a system call, so the number of polls that fill the time is found by doubling.
+    let mut polls = 1;
     while *now < end {
-        for _ in 0..looks {
+        for _ in 0..polls {
             if seen() {
                 return true;
             }
@@ -74,7 +75,7 @@ pub fn spin(
         }
         let before = std::mem::replace(now, Instant::now());
         if *now - before < CLOCK_EVERY {
-            looks = (looks * 2).min(LOOKS_MAX);
+            polls = (polls * 2).min(POLLS_MAX);
         }
     }
     false
@@ -82,26 +83,26 @@ pub fn spin(
 
 /// How a port's blocking system call ended.
 pub(crate) enum Blocked {
-    /// Something happened, or the time is up.
+    /// An event was announced, or the time limit passed.
     Ended,
-    /// A signal came.
+    /// A signal arrived.
     Interrupted,
 }
 
-/// What differs between ports that wait.
+/// The operations in which waiting ports differ.
 pub(crate) trait Waiter {
-    /// Fetches what was announced; whether there is a frame.
+    /// Fetches what was announced, and returns whether there is a frame.
     fn look(&mut self) -> Result<bool, PortError>;
 
-    /// Whether something was announced: loads only.
+    /// Whether something was announced.
     fn announced(&self) -> bool;
 
-    /// Blocks until something is announced, for `left` at most.
+    /// Blocks until something is announced, for at most `left`.
     fn block(&mut self, left: Option<Duration>) -> Result<Blocked, PortError>;
 }
 
-/// The wait of every port: look, look and yield, block. Beside how it ended, for how long it had looked
-/// when it last read the clock before it saw a frame; nothing if it has blocked, or saw none.
+/// The wait of every port: polls, polls and yields, then blocks. Returns how it ended, and the time from
+/// its beginning to the last clock reading before it saw a frame (`None` if it blocked or saw no frame).
 pub(crate) fn wait_on(
     waiter: &mut impl Waiter,
     policy: &WaitPolicy,
@@ -117,21 +118,21 @@ pub(crate) fn wait_on(
         }
         let mut now = Instant::now();
         let start = *start.get_or_insert(now);
-        // A deadline too far for the clock to name is none.
+        // A deadline that the clock cannot represent counts as none.
         let deadline = *deadline.get_or_insert_with(|| timeout.and_then(|t| now.checked_add(t)));
         if spin(&policy, &mut now, deadline, || waiter.announced()) {
             looked = looked.map(|_| now - start);
             continue;
         }
         looked = None;
-        // Only the first block has a look window before it.
+        // Only the first block is preceded by a poll window.
         policy.spin = Duration::ZERO;
         let left = deadline.map(|d| d.saturating_duration_since(now));
         if left.is_some_and(|left| left.is_zero()) {
             return Ok((Wake::Timeout, None));
         }
         match waiter.block(left)? {
-            // The next turn looks once more, then finds out whether the time is up.
+            // The next iteration polls once more, then checks whether the time is up.
             Blocked::Ended => {}
             Blocked::Interrupted => return Ok((Wake::Interrupted, None)),
         }
@@ -157,21 +158,21 @@ mod tests {
     }
 
     #[test]
-    fn spin_without_a_window_does_not_look() {
+    fn spin_without_a_window_does_not_poll() {
         let mut now = Instant::now();
-        assert!(!spin(&WaitPolicy::BLOCK, &mut now, None, || panic!("looked")));
+        assert!(!spin(&WaitPolicy::BLOCK, &mut now, None, || panic!("polled")));
     }
 
     #[test]
-    fn spin_reads_the_clock_at_least_as_often_as_looks_are_slow() {
+    fn spin_with_slow_polls_still_ends_on_time() {
         let policy = WaitPolicy { spin: Duration::from_millis(2), ..WaitPolicy::default() };
-        let mut looks = 0;
+        let mut polls = 0;
         let slow = || {
-            looks += 1;
+            polls += 1;
             std::thread::sleep(Duration::from_micros(100));
             false
         };
         assert!(!spin(&policy, &mut Instant::now(), None, slow));
-        assert!((1..=20).contains(&looks), "{looks} looks of 100 us in 2 ms");
+        assert!((1..=20).contains(&polls), "{polls} polls of 100 us in 2 ms");
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for several ports at once.
+//! [`wait_any`]: waits for several ports at once.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -8,10 +8,14 @@ use crate::port::{FramePort, Wake};
 use crate::sys::signal::{self, SignalMask};
 use crate::wait::{WaitPolicy, spin};
 
-/// Waits until one of `ports` has a frame, a signal came, or `timeout` passed, as each of them would
-/// alone under `policy`: look, look and yield, block. What was queued for sending leaves first.
+/// Waits until one of `ports` has a frame, a signal arrives or `timeout` passes, in the way each of them
+/// waits alone under `policy`: polls, polls and yields, then blocks. Flushes all ports first.
 ///
-/// A port that cannot be polled (there is nothing to wait for on it) ends the wait by nothing.
+/// A port whose [`pollable`](FramePort::pollable) is `None` cannot end the block.
+///
+/// # Errors
+///
+/// [`PortError`] if a port fails to flush or to handle a poll event, or a system call fails.
 pub fn wait_any<const N: usize>(
     ports: &mut [&mut dyn FramePort; N],
     policy: &WaitPolicy,
@@ -40,7 +44,7 @@ pub fn wait_any<const N: usize>(
         Ok(found) => {
             for (port, events) in ports.iter_mut().zip(found) {
                 if events & !libc::POLLIN != 0 {
-                    port.attend()?;
+                    port.handle_poll_event()?;
                 }
             }
             let frame = found.iter().any(|events| events & libc::POLLIN != 0);

@@ -3,37 +3,43 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::frames::Announcement;
-use super::learn::{Lesson, read};
+use super::learn::{Observation, parse};
 use super::table::{Evidence, Learned, Station, Table};
 use crate::limits::{
     GUEST_ADDRESS_AGE_FRAMES_MAX, GUEST_IPV4_MAX, GUEST_IPV6_MAX, GUEST_STATIONS_MAX,
 };
 use crate::mac::MacAddr;
 
-/// The addresses that a guest uses: those used last of each kind, as many as [`crate::limits`]
-/// says. A function of the guest's frames and of nothing else: shown the same frames, two of them
-/// are equal. Allocates nothing.
+/// The addresses that a guest uses: the most recently used ones of each kind, up to the limits in
+/// [`crate::limits`]. The state is a function of the guest's frames only: two instances that learned
+/// from the same frames are equal. Allocates nothing.
 ///
-/// Announcing an address that is another host's takes that host off the LAN; not announcing one of
-/// the guest's own costs little, as long as any other frame of its MAC address is sent. Hence:
+/// Announcing another host's address cuts that host off the LAN. Failing to announce one of the
+/// guest's own addresses costs little, as long as some frame with its MAC address is sent. Hence:
 ///
-/// - What the guest claims by ARP or Neighbour Discovery counts more than what it is seen to send
-///   from; the latter is announced only for stations that have claimed nothing of that kind.
-/// - An address that the guest asks its neighbours for is not its own: it is forgotten.
-/// - An address that it has not used for a million frames is not announced.
+/// - An address that the guest claims by ARP or Neighbour Discovery outranks one that merely appears
+///   as the source of its packets. The latter is announced only for a station that has claimed no
+///   address of that kind.
+/// - An address that the guest asks its neighbours for is not its own, and is removed.
+/// - An address that the guest has not used for about a million frames
+///   ([`GUEST_ADDRESS_AGE_FRAMES_MAX`]) is not announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestAddresses {
-    /// Frames that something was learned from.
+    /// Number of frames that something was learned from.
     pub(super) frames: u64,
-    /// The first of them is that of the last frame.
+    /// The first entry is the station of the last frame.
     pub(super) stations: Table<MacAddr, GUEST_STATIONS_MAX>,
     pub(super) ipv4: Table<Ipv4Addr, GUEST_IPV4_MAX>,
     pub(super) ipv6: Table<Ipv6Addr, GUEST_IPV6_MAX>,
 }
 
 impl GuestAddresses {
-    /// Knows the address of the guest's network card, so that a guest that never said a word can be
-    /// announced.
+    /// Starts with the MAC address of the guest's network card, so that a guest that has never sent a
+    /// frame can be announced.
+    ///
+    /// # Panics
+    ///
+    /// If `card` is a group address or all zeros.
     pub fn new(card: MacAddr) -> GuestAddresses {
         assert!(card.is_unicast() && !card.is_zero(), "{card} is no network card's address");
         let mut addresses = GuestAddresses {
@@ -46,12 +52,12 @@ impl GuestAddresses {
         addresses
     }
 
-    /// Learns from a frame that the guest sent. Frames that are malformed or cut short teach what
-    /// is sound in them, or nothing.
+    /// Learns from a frame that the guest sent. From a malformed or truncated frame it learns what the
+    /// valid part says, or nothing.
     pub fn learn(&mut self, frame: &[u8]) {
-        let Some(lesson) = read(frame) else { return };
+        let Some(observation) = parse(frame) else { return };
         self.frames += 1;
-        let Lesson { station, source, router, asks_for } = lesson;
+        let Observation { station, source, router, asks_for } = observation;
         self.note_station(station);
         match source {
             Some((IpAddr::V4(address), evidence)) => {
@@ -81,36 +87,36 @@ impl GuestAddresses {
         self.frames - entry.used <= GUEST_ADDRESS_AGE_FRAMES_MAX
     }
 
-    /// Those of a table that are announced.
+    /// The entries of a table that are announced.
     fn announced<'a, A: Copy + Eq, const N: usize>(
         &'a self,
         table: &'a Table<A, N>,
     ) -> impl Iterator<Item = &'a Learned<A>> {
         let fresh = move || table.iter().filter(|entry| self.is_fresh(entry));
         fresh().filter(move |entry| {
-            let rival = |other: &&Learned<A>| {
+            let outranks = |other: &&Learned<A>| {
                 other.station == entry.station && other.evidence > entry.evidence
             };
-            !fresh().any(|other| rival(&other))
+            !fresh().any(|other| outranks(&other))
         })
     }
 
-    /// Stations that are announced, the one that sent last first. There is always one.
+    /// Stations that are announced, most recent sender first. There is always at least one.
     pub fn stations(&self) -> impl Iterator<Item = &Learned<MacAddr>> {
         self.announced(&self.stations)
     }
 
-    /// IPv4 addresses that are announced, the one used last first.
+    /// IPv4 addresses that are announced, most recently used first.
     pub fn ipv4(&self) -> impl Iterator<Item = &Learned<Ipv4Addr>> {
         self.announced(&self.ipv4)
     }
 
-    /// IPv6 addresses that are announced, the one used last first.
+    /// IPv6 addresses that are announced, most recently used first.
     pub fn ipv6(&self) -> impl Iterator<Item = &Learned<Ipv6Addr>> {
         self.announced(&self.ipv6)
     }
 
-    /// What one round says: first what every switch understands.
+    /// The announcements of one round: RARP first, because every switch learns from it.
     pub fn announcements(&self) -> impl Iterator<Item = Announcement> {
         let rarp = |entry: &Learned<MacAddr>| Announcement::Rarp { station: entry.station };
         let arp = |entry: &Learned<Ipv4Addr>| {

@@ -53,7 +53,7 @@ fn send_ipv6(addresses: &mut GuestAddresses, source: Ipv6Addr) {
     addresses.learn(&frame);
 }
 
-/// The guest asks who has `target`.
+/// The guest sends an ARP request for `target`.
 fn ask(addresses: &mut GuestAddresses, station: Station, sender: Ipv4Addr, target: Ipv4Addr) {
     let mut buffer = [0; ANNOUNCEMENT_BYTES_MAX];
     let length = Announcement::ArpRequest { station, address: sender }.build(&mut buffer);
@@ -62,7 +62,7 @@ fn ask(addresses: &mut GuestAddresses, station: Station, sender: Ipv4Addr, targe
     addresses.learn(&buffer[..length]);
 }
 
-/// Last bytes of the addresses that would be announced.
+/// Last bytes of the IPv4 addresses that would be announced.
 fn announced(addresses: &GuestAddresses) -> Vec<u8> {
     addresses.ipv4().map(|entry| entry.address.octets()[3]).collect()
 }
@@ -83,7 +83,7 @@ fn silent_guest_is_announced_by_its_card() {
 }
 
 #[test]
-fn each_address_is_announced_in_its_way() {
+fn announcements_cover_each_kind_of_address() {
     let mut addresses = GuestAddresses::new(CARD);
     claim(&mut addresses, CARD_STATION, ipv4(2));
     claim_ipv6(&mut addresses, ipv6(2), true);
@@ -98,17 +98,17 @@ fn each_address_is_announced_in_its_way() {
 }
 
 #[test]
-fn claimed_addresses_silence_those_merely_seen() {
+fn claimed_address_outranks_seen_address_of_same_station() {
     let mut addresses = GuestAddresses::new(CARD);
     send(&mut addresses, CARD_STATION, ipv4(2));
     send(&mut addresses, CARD_STATION, ipv4(3));
     assert_eq!(announced(&addresses), [3, 2]);
     claim(&mut addresses, CARD_STATION, ipv4(4));
     assert_eq!(announced(&addresses), [4]);
-    // What is seen of another station stands for itself.
+    // A seen address of another station is announced: that station has claimed none.
     send(&mut addresses, station(1), ipv4(5));
     assert_eq!(announced(&addresses), [5, 4]);
-    // IPv6 is another matter.
+    // An IPv4 claim does not affect IPv6 addresses.
     send_ipv6(&mut addresses, ipv6(6));
     assert_eq!(announced_ipv6(&addresses), [6]);
     claim_ipv6(&mut addresses, ipv6(7), false);
@@ -118,7 +118,7 @@ fn claimed_addresses_silence_those_merely_seen() {
 }
 
 #[test]
-fn least_recently_used_address_gives_way() {
+fn full_table_evicts_least_recently_used_address() {
     let mut addresses = GuestAddresses::new(CARD);
     for number in 1..=8 {
         claim(&mut addresses, CARD_STATION, ipv4(number));
@@ -139,7 +139,7 @@ fn least_recently_used_address_gives_way() {
 }
 
 #[test]
-fn forged_sources_push_out_nothing_that_was_claimed() {
+fn forged_sources_do_not_evict_claimed_addresses() {
     let mut addresses = GuestAddresses::new(CARD);
     send(&mut addresses, CARD_STATION, ipv4(200));
     claim(&mut addresses, CARD_STATION, ipv4(2));
@@ -148,7 +148,7 @@ fn forged_sources_push_out_nothing_that_was_claimed() {
         send(&mut addresses, CARD_STATION, ipv4(number));
     }
     assert_eq!(announced(&addresses), [3, 2]);
-    // The newest of them are kept in what place is left, and claims take it from them.
+    // The newest forged addresses fill the free entries, and later claims evict them.
     let kept: Vec<u8> = addresses.ipv4.iter().map(|entry| entry.address.octets()[3]).collect();
     assert_eq!(kept, [199, 198, 197, 196, 195, 194, 3, 2]);
     for number in 4..=9 {
@@ -175,7 +175,7 @@ fn address_follows_the_station_that_claims_it() {
 }
 
 #[test]
-fn one_address_in_two_vlans_is_two() {
+fn address_in_two_vlans_has_two_entries() {
     let mut addresses = GuestAddresses::new(CARD);
     for vlan in [0, 5] {
         claim(&mut addresses, Station { mac: CARD, vlan }, ipv4(2));
@@ -189,7 +189,7 @@ fn one_address_in_two_vlans_is_two() {
 }
 
 #[test]
-fn address_that_the_guest_asks_for_is_not_its_own() {
+fn address_that_the_guest_resolves_is_removed() {
     let mut addresses = GuestAddresses::new(CARD);
     for number in 2..=4 {
         claim(&mut addresses, CARD_STATION, ipv4(number));
@@ -198,7 +198,7 @@ fn address_that_the_guest_asks_for_is_not_its_own() {
     assert_eq!(announced(&addresses), [4, 2]);
     ask(&mut addresses, CARD_STATION, Ipv4Addr::UNSPECIFIED, ipv4(2));
     assert_eq!(announced(&addresses), [4]);
-    // Two stations of one guest ask each other.
+    // A guest with two stations resolves an address of its other station: that one stays.
     claim(&mut addresses, station(1), ipv4(5));
     ask(&mut addresses, station(1), ipv4(5), ipv4(4));
     assert_eq!(announced(&addresses), [5, 4]);
@@ -215,7 +215,7 @@ fn address_that_the_guest_asks_for_is_not_its_own() {
 }
 
 #[test]
-fn router_stays_one_until_it_says_otherwise() {
+fn router_flag_is_kept_until_an_advert_clears_it() {
     let mut addresses = GuestAddresses::new(CARD);
     let router = |addresses: &GuestAddresses| addresses.ipv6().next().unwrap().router;
     claim_ipv6(&mut addresses, ipv6(2), true);
@@ -226,11 +226,11 @@ fn router_stays_one_until_it_says_otherwise() {
 }
 
 #[test]
-fn address_unused_for_long_is_not_announced_until_it_is_used_again() {
+fn aged_address_is_announced_only_after_it_is_used_again() {
     let mut addresses = GuestAddresses::new(CARD);
     claim(&mut addresses, CARD_STATION, ipv4(2));
     claim(&mut addresses, station(1), ipv4(3));
-    // What is seen here is not announced while the claim of (2) is fresh.
+    // The seen address 4 is not announced while the claim of 2 is fresh.
     send(&mut addresses, CARD_STATION, ipv4(4));
     for _ in 0..GUEST_ADDRESS_AGE_FRAMES_MAX - 2 {
         send(&mut addresses, CARD_STATION, ipv4(4));
@@ -247,7 +247,7 @@ fn address_unused_for_long_is_not_announced_until_it_is_used_again() {
 }
 
 #[test]
-fn same_frames_make_equal_addresses_and_others_do_not() {
+fn same_frames_give_equal_state_and_another_order_does_not() {
     let mut a = GuestAddresses::new(CARD);
     let mut b = GuestAddresses::new(CARD);
     for addresses in [&mut a, &mut b] {
@@ -255,7 +255,7 @@ fn same_frames_make_equal_addresses_and_others_do_not() {
         send_ipv6(addresses, ipv6(2));
     }
     assert_eq!(a, b);
-    // The same addresses, used in another order.
+    // The same addresses, but used in a different order.
     send(&mut a, CARD_STATION, ipv4(2));
     send_ipv6(&mut a, ipv6(2));
     send_ipv6(&mut b, ipv6(2));
@@ -265,6 +265,6 @@ fn same_frames_make_equal_addresses_and_others_do_not() {
 
 #[test]
 #[should_panic(expected = "ff:ff:ff:ff:ff:ff is no network card's address")]
-fn card_without_an_address_of_its_own_is_a_bug() {
+fn new_with_broadcast_address_panics() {
     GuestAddresses::new(MacAddr::broadcast());
 }

@@ -1,4 +1,4 @@
-//! [`Announcer`]: when the frames go out.
+//! [`Announcer`]: the schedule of the announcements.
 
 use super::addresses::GuestAddresses;
 use super::frames::Announcement;
@@ -6,16 +6,16 @@ use crate::limits::{ANNOUNCE_GAP_NS_MIN, ANNOUNCE_ROUNDS_NS, ANNOUNCEMENTS_MAX};
 
 const LAST_ROUND: usize = ANNOUNCE_ROUNDS_NS.len() - 1;
 
-/// What an announcer did since it was made. A plain copy.
+/// Counters of an announcer since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AnnounceStats {
-    /// Times it was started.
+    /// Calls of [`Announcer::start`].
     pub starts: u64,
     /// Rounds begun.
     pub rounds: u64,
-    /// Rounds left out because they were over before anybody polled.
+    /// Rounds skipped because a later round was already due when the caller polled.
     pub rounds_skipped: u64,
-    /// Frames made.
+    /// Frames built.
     pub frames: u64,
 }
 
@@ -26,20 +26,21 @@ enum State {
     Sending { round: usize, begun_ns: u64, frame: usize },
 }
 
-/// Announces a guest's addresses in rounds, 0, 50, 200, 450 and 800 ms after the start: one frame
-/// lost, or one switch that is not ready yet, must not cost the VM its clients.
+/// Announces a guest's addresses in rounds, 0, 50, 200, 450 and 800 ms after the start. The rounds
+/// repeat the same frames, because a lost frame or a switch that is not ready yet must not cut the VM
+/// off from its clients.
 ///
 /// ```text
 ///           start                    due                    last frame
 ///   Idle ----------> Waiting(round) -----> Sending(round) --+----------> Waiting(a later round)
 ///    ^                                                      |
-///    +------------------------------------------------------+  after the last round; stop
+///    +------------------------------------------------------+  after the last round, or stop
 /// ```
 ///
-/// The caller sends what [`poll_transmit`](Self::poll_transmit) makes until it makes nothing, and
-/// comes back at [`poll_timeout`](Self::poll_timeout). Late calls do not let rounds pile up: of
-/// those that are due together one is sent. The first and the last are sent always, and no two
-/// begin within 50 ms. Times are nanoseconds of the caller's monotonic clock.
+/// The caller sends the frames of [`poll_transmit`](Self::poll_transmit) until it returns `None`, and
+/// polls again at [`poll_timeout`](Self::poll_timeout). Late polls do not make rounds pile up: of the
+/// rounds that are due together only one is sent. The first and the last round are always sent, and
+/// rounds begin at least 50 ms apart. Times are nanoseconds of the caller's monotonic clock.
 #[derive(Clone, Debug)]
 pub struct Announcer {
     announcements: [Option<Announcement>; ANNOUNCEMENTS_MAX],
@@ -49,7 +50,7 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Says nothing until it is started.
+    /// Creates an idle announcer.
     pub fn new() -> Announcer {
         Announcer {
             announcements: [None; ANNOUNCEMENTS_MAX],
@@ -59,8 +60,9 @@ impl Announcer {
         }
     }
 
-    /// Begins with the first round, whatever it was doing: at go-live, or because the network has
-    /// only now become able to carry frames.
+    /// Begins with the first round and abandons any rounds in progress. The addresses are those known
+    /// now; later changes of `addresses` have no effect. To be called at go-live, and when the
+    /// network becomes able to carry frames after that.
     pub fn start(&mut self, now_ns: u64, addresses: &GuestAddresses) {
         self.announcements = [None; ANNOUNCEMENTS_MAX];
         for (place, announcement) in self.announcements.iter_mut().zip(addresses.announcements()) {
@@ -71,24 +73,27 @@ impl Announcer {
         self.stats.starts += 1;
     }
 
-    /// Says nothing any more.
+    /// Abandons the remaining rounds.
     pub fn stop(&mut self) {
         self.state = State::Idle;
     }
 
-    /// Whether there is nothing left to say.
+    /// Whether no frame is left to be sent.
     pub fn is_idle(&self) -> bool {
         self.state == State::Idle
     }
 
-    /// What was counted since it was made.
+    /// Counters since the announcer was created.
     pub fn stats(&self) -> AnnounceStats {
         self.stats
     }
 
-    /// Writes the next frame that is due to the front of `buffer` and returns its length; `None` when
-    /// none is. Panics if the buffer is shorter than
-    /// [`ANNOUNCEMENT_BYTES_MAX`](crate::limits::ANNOUNCEMENT_BYTES_MAX).
+    /// Writes the next frame that is due to the front of `buffer` and returns its length in bytes, or
+    /// `None` if no frame is due.
+    ///
+    /// # Panics
+    ///
+    /// If the buffer is shorter than [`ANNOUNCEMENT_BYTES_MAX`](crate::limits::ANNOUNCEMENT_BYTES_MAX).
     pub fn poll_transmit(&mut self, now_ns: u64, buffer: &mut [u8]) -> Option<usize> {
         let (round, begun_ns, frame) = match self.state {
             State::Idle => return None,
@@ -107,8 +112,8 @@ impl Announcer {
         Some(announcement.build(buffer))
     }
 
-    /// When to call [`poll_transmit`](Self::poll_transmit) again; a time in the past means at once,
-    /// `None` means not until the next start.
+    /// When to call [`poll_transmit`](Self::poll_transmit) again. A time in the past means
+    /// immediately; `None` means not before the next start.
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.state {
             State::Idle => None,
@@ -117,11 +122,12 @@ impl Announcer {
         }
     }
 
-    /// The round that begins when `round` is due: that one, or the last of those due by now.
+    /// Begins a round when `round` is due, and returns which: `round` itself, or the last one that is
+    /// due by now.
     fn begin(&mut self, round: usize, now_ns: u64) -> usize {
         let due = |later: &usize| self.started_ns + ANNOUNCE_ROUNDS_NS[*later] <= now_ns;
         let begins = match round {
-            // Whoever comes late to the first one sends another at the end.
+            // The first round is never skipped, so that a caller whose first poll is late still sends two rounds.
             0 => 0,
             _ => (round..=LAST_ROUND).rev().find(due).unwrap_or(round),
         };
@@ -130,7 +136,7 @@ impl Announcer {
         begins
     }
 
-    /// What follows a round.
+    /// Returns the state that follows the last frame of a round.
     fn after(&mut self, round: usize, begun_ns: u64) -> State {
         if round == LAST_ROUND {
             return State::Idle;

@@ -4,7 +4,7 @@ use crate::mac::MacAddr;
 
 const MS: u64 = 1_000_000;
 const CARD: MacAddr = MacAddr(0x52, 0x54, 0, 0x12, 0x34, 0x56);
-/// Any time but zero.
+/// An arbitrary start time other than zero.
 const START: u64 = 1 << 40;
 
 fn announcer() -> Announcer {
@@ -13,7 +13,7 @@ fn announcer() -> Announcer {
     announcer
 }
 
-/// Frames made at a time.
+/// Polls at `now_ns` until nothing is due, and returns the number of frames.
 fn poll(announcer: &mut Announcer, now_ns: u64) -> usize {
     let mut buffer = [0; ANNOUNCEMENT_BYTES_MAX];
     let mut frames = 0;
@@ -25,15 +25,16 @@ fn poll(announcer: &mut Announcer, now_ns: u64) -> usize {
     frames
 }
 
-/// When rounds begin, in ms from the start, if polls come at `polls` and otherwise on time.
+/// Returns when rounds begin, in ms from the start. The caller polls at the times `polls` (ms) first,
+/// and on time after that.
 fn rounds(polls: &[u64]) -> Vec<u64> {
     let mut announcer = announcer();
     let mut times = Vec::new();
     let mut polls = polls.iter().map(|at| START + at * MS);
-    let mut looks = 0;
+    let mut count = 0;
     while let Some(due) = announcer.poll_timeout() {
-        looks += 1;
-        assert!(looks < 1000, "rounds without end");
+        count += 1;
+        assert!(count < 1000, "rounds without end");
         let now = polls.next().unwrap_or(due);
         if poll(&mut announcer, now) > 0 {
             times.push((now - START) / MS);
@@ -49,12 +50,12 @@ fn rounds(polls: &[u64]) -> Vec<u64> {
 #[test]
 fn rounds_come_on_time() {
     assert_eq!(rounds(&[]), [0, 50, 200, 450, 800]);
-    // Polls that nobody needs change nothing.
+    // Additional polls change nothing.
     assert_eq!(rounds(&[0, 0, 49, 50, 51, 199, 200, 449, 450, 799]), [0, 50, 200, 450, 800]);
 }
 
 #[test]
-fn late_polls_let_no_rounds_pile_up_and_leave_out_neither_end() {
+fn late_polls_skip_rounds_but_never_the_first_or_last() {
     assert_eq!(rounds(&[50]), [50, 200, 450, 800]);
     assert_eq!(rounds(&[300]), [300, 450, 800]);
     assert_eq!(rounds(&[0, 300]), [0, 300, 450, 800]);
@@ -67,9 +68,10 @@ fn late_polls_let_no_rounds_pile_up_and_leave_out_neither_end() {
     assert_eq!(rounds(&[0, 50, 200, 800]), [0, 50, 200, 800]);
 }
 
-/// Whenever polls come: first and last are there, none piles up, none is early.
+/// For random poll times: the first and last round are sent, rounds are at least 50 ms apart, and no
+/// round is early.
 #[test]
-fn any_polls_keep_the_rules_of_rounds() {
+fn random_polls_keep_the_rules_of_rounds() {
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..10_000 {
         let (mut at, mut polls) = (0, Vec::new());
@@ -90,7 +92,7 @@ fn any_polls_keep_the_rules_of_rounds() {
 }
 
 #[test]
-fn round_says_everything_once_and_goes_on_where_it_was_left() {
+fn round_sends_each_announcement_once_and_resumes_after_a_pause() {
     let mut addresses = GuestAddresses::new(CARD);
     let mut buffer = [0; ANNOUNCEMENT_BYTES_MAX];
     for number in 1..=3 {
@@ -102,7 +104,7 @@ fn round_says_everything_once_and_goes_on_where_it_was_left() {
     let mut announcer = Announcer::new();
     assert_eq!((announcer.poll_timeout(), poll(&mut announcer, START)), (None, 0));
     announcer.start(START, &addresses);
-    // What the guest says later changes nothing: the start took what was known.
+    // `start` copied the addresses, so later changes have no effect.
     let expected: Vec<_> = addresses.announcements().collect();
     assert_eq!(expected.len(), 7);
     for round in ANNOUNCE_ROUNDS_NS {
@@ -111,7 +113,7 @@ fn round_says_everything_once_and_goes_on_where_it_was_left() {
         for (index, announcement) in expected.iter().enumerate() {
             let mut golden = [0; ANNOUNCEMENT_BYTES_MAX];
             let golden_length = announcement.build(&mut golden);
-            // The frames of a round may be asked for one by one, later and later.
+            // The caller may poll for the frames of a round one at a time, each later than the last.
             let now = due + index as u64 * MS;
             let length = announcer.poll_transmit(now, &mut buffer).unwrap();
             assert_eq!(buffer[..length], golden[..golden_length]);
@@ -127,7 +129,7 @@ fn round_says_everything_once_and_goes_on_where_it_was_left() {
 }
 
 #[test]
-fn stop_ends_and_start_begins_anew() {
+fn stop_ends_the_rounds_and_start_begins_them_again() {
     let mut announcer = announcer();
     assert_eq!(poll(&mut announcer, START), 1);
     assert!(!announcer.is_idle());

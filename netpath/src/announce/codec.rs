@@ -1,13 +1,14 @@
-//! [`GuestAddresses`] as bytes, for whatever carries them to the other host.
+//! The encoding of [`GuestAddresses`], which carries them to the other host.
 //!
 //! ```text
 //! version u8 | frames u64 | stations | IPv4 addresses | IPv6 addresses
-//! each of the three: count u8, then the entries, the one used last first:
+//! each of the three tables: count u8, then the entries, most recently used first:
 //!     flags u8 (1: claimed, 2: router) | VLAN u16 | MAC 6 bytes | used u64 | address 0, 4 or 16 bytes
 //! ```
 //!
-//! Numbers are little-endian, addresses as they stand in frames. There is one encoding for each
-//! state. [`ADDRESSES_VERSION`] moves whenever this changes, or what is learned from the same frames.
+//! Numbers are little-endian; addresses have the byte order of frames. Each state has exactly one
+//! encoding. [`ADDRESSES_VERSION`] changes whenever this format changes, and whenever other addresses
+//! are learned from the same frames.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -17,14 +18,14 @@ use super::table::{Evidence, Learned, Station, Table};
 use crate::limits::{GUEST_IPV4_MAX, GUEST_IPV6_MAX, GUEST_STATIONS_MAX};
 use crate::mac::MacAddr;
 
-/// First byte of encoded addresses; 0 is none.
+/// First byte of encoded addresses. 0 is invalid.
 pub const ADDRESSES_VERSION: u8 = 1;
 
 const FRAMES_BYTES: usize = 8;
 const COUNT_BYTES: usize = 1;
 const ENTRY_BYTES: usize = 1 + 2 + 6 + 8;
 
-/// Bytes that encoded addresses take at most.
+/// Size of the longest encoding, in bytes.
 pub const ADDRESSES_BYTES_MAX: usize = 1
     + FRAMES_BYTES
     + 3 * COUNT_BYTES
@@ -32,41 +33,42 @@ pub const ADDRESSES_BYTES_MAX: usize = 1
     + GUEST_IPV4_MAX * (ENTRY_BYTES + Ipv4Addr::BYTES)
     + GUEST_IPV6_MAX * (ENTRY_BYTES + Ipv6Addr::BYTES);
 
-/// Frames beyond which a count is not to be believed: it could not go on.
+/// Largest frame count that is accepted: a larger one could overflow later.
 const FRAMES_MAX: u64 = 1 << 62;
 
 const CLAIMED: u8 = 1;
 const ROUTER: u8 = 2;
 
-/// Why bytes are no guest addresses.
+/// Why bytes do not decode to guest addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressesError {
-    /// Of another build.
+    /// Encoded by another build.
     #[error(
         "guest addresses of version {0}, not {ADDRESSES_VERSION}: run the same build on both hosts"
     )]
     Version(u8),
-    /// Fewer or more bytes than they say.
-    #[error("guest addresses that are cut short or too long")]
+    /// Fewer or more bytes than the counts require.
+    #[error("guest addresses that are truncated or too long")]
     Length,
-    /// A state that no guest leads to.
+    /// A field with a value that no sequence of frames leads to.
     #[error("guest addresses with an impossible {0}")]
     Field(&'static str),
 }
 
-/// An address as bytes.
+/// An address that can be encoded in an entry.
 trait Address: Copy + Eq {
-    /// Bytes behind an entry's fixed part.
+    /// Size of the address after an entry's fixed part, in bytes.
     const BYTES: usize;
     /// Flags that entries may have.
     const FLAGS: u8;
-    /// `bytes` is [`Self::BYTES`] long.
+    /// Writes the address to `bytes`, which is [`Self::BYTES`] long.
     fn put(self, bytes: &mut [u8]);
-    /// The address in `bytes`, at the station `mac`; `None` if none can be that.
+    /// Reads the address of a station with MAC address `mac` from `bytes`; `None` if no host on a LAN
+    /// can have that address.
     fn get(mac: MacAddr, bytes: &[u8]) -> Option<Self>;
 }
 
-/// A station's address is its MAC, which stands in the fixed part.
+/// A station's address is its MAC address, which is in the fixed part of the entry.
 impl Address for MacAddr {
     const BYTES: usize = 0;
     const FLAGS: u8 = CLAIMED;
@@ -106,7 +108,7 @@ impl Address for Ipv6Addr {
     }
 }
 
-/// Writes fields into a buffer that is long enough for all there can be.
+/// Writes fields to a buffer that is long enough for the longest encoding.
 struct Writer<'a> {
     out: &'a mut [u8; ADDRESSES_BYTES_MAX],
     length: usize,
@@ -139,7 +141,7 @@ impl Writer<'_> {
     }
 }
 
-/// Takes fields off the front of bytes.
+/// Reads fields from the front of a slice.
 struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -198,7 +200,7 @@ impl<'a> Reader<'a> {
 }
 
 impl GuestAddresses {
-    /// Writes the addresses to the front of `out` and returns how many bytes that are.
+    /// Writes the addresses to the front of `out` and returns the number of bytes written.
     pub fn encode(&self, out: &mut [u8; ADDRESSES_BYTES_MAX]) -> usize {
         let mut writer = Writer { out, length: 0 };
         writer.put(&[ADDRESSES_VERSION]);
@@ -209,7 +211,12 @@ impl GuestAddresses {
         writer.length
     }
 
-    /// Reads what [`encode`](Self::encode) wrote: the whole of `bytes`.
+    /// Decodes all of `bytes`, which [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressesError`] if `bytes` has another version or length, or holds a state that no sequence
+    /// of frames leads to.
     pub fn decode(bytes: &[u8]) -> Result<GuestAddresses, AddressesError> {
         let mut reader = Reader { rest: bytes };
         let [version] = reader.array()?;
@@ -225,10 +232,10 @@ impl GuestAddresses {
         if !reader.rest.is_empty() {
             return Err(AddressesError::Length);
         }
-        // Stations are what everything was learned from.
-        let sound = |station: &Learned<MacAddr>| station.evidence == Evidence::Claimed;
+        // Every frame that is counted names its station, and a station is always claimed.
+        let is_claimed = |station: &Learned<MacAddr>| station.evidence == Evidence::Claimed;
         if stations.iter().next().is_none_or(|newest| newest.used != frames)
-            || !stations.iter().all(sound)
+            || !stations.iter().all(is_claimed)
         {
             return Err(AddressesError::Field("station"));
         }

@@ -3,7 +3,7 @@ use crate::limits::ANNOUNCEMENT_BYTES_MAX;
 
 const CARD: MacAddr = MacAddr(0x52, 0x54, 0, 0x12, 0x34, 0x56);
 
-/// Shows `addresses` the announcements of another that has these.
+/// Lets `addresses` learn IPv4 and IPv6 address number `number` from announcements.
 fn teach(addresses: &mut GuestAddresses, number: u8) {
     let station = Station { mac: CARD, vlan: u16::from(number % 2) * 0x123 };
     let mut buffer = [0; ANNOUNCEMENT_BYTES_MAX];
@@ -17,7 +17,7 @@ fn teach(addresses: &mut GuestAddresses, number: u8) {
     addresses.learn(&buffer[..length]);
 }
 
-/// Two stations, an address of each kind claimed, one seen, a router.
+/// Two stations; claimed addresses of each kind, one of them a router's; a seen IPv4 address.
 fn sample() -> GuestAddresses {
     let mut addresses = GuestAddresses::new(CARD);
     let mut seen = vec![0xff; 6];
@@ -36,7 +36,7 @@ fn encoded(addresses: &GuestAddresses) -> Vec<u8> {
     buffer[..length].to_vec()
 }
 
-/// A fixture that differs is a format that changed: a change that was meant moves
+/// A difference from the fixture means that the format changed. A deliberate change updates
 /// [`ADDRESSES_VERSION`] and the fixture in the same commit.
 #[test]
 fn encoding_is_golden() {
@@ -49,7 +49,7 @@ fn encoding_is_golden() {
 }
 
 #[test]
-fn decoded_addresses_are_equal_and_go_on_alike() {
+fn decoded_addresses_are_equal_and_learn_alike() {
     for count in 0..=20 {
         let mut addresses = GuestAddresses::new(CARD);
         (0..count).for_each(|number| teach(&mut addresses, number));
@@ -62,7 +62,7 @@ fn decoded_addresses_are_equal_and_go_on_alike() {
 }
 
 #[test]
-fn longest_encoding_is_as_long_as_said() {
+fn longest_encoding_has_the_documented_size() {
     let mut addresses = GuestAddresses::new(CARD);
     let mut buffer = [0; ANNOUNCEMENT_BYTES_MAX];
     for number in 0..20 {
@@ -75,7 +75,7 @@ fn longest_encoding_is_as_long_as_said() {
 }
 
 #[test]
-fn bytes_cut_short_and_too_long_are_refused() {
+fn decode_truncated_or_too_long_is_refused() {
     let bytes = encoded(&sample());
     for length in 0..bytes.len() {
         let error = GuestAddresses::decode(&bytes[..length]).unwrap_err();
@@ -85,7 +85,7 @@ fn bytes_cut_short_and_too_long_are_refused() {
     assert_eq!(GuestAddresses::decode(&long), Err(AddressesError::Length));
 }
 
-/// Where the fields of [`sample`] lie.
+/// Offsets of fields in the encoding of [`sample`].
 const FRAMES: usize = 1;
 const STATIONS: usize = 9;
 const STATION: usize = STATIONS + 1;
@@ -93,7 +93,7 @@ const IPV4: usize = STATIONS + 1 + 2 * 17;
 const IPV6: usize = IPV4 + 1 + 3 * 21;
 
 #[test]
-fn impossible_states_are_refused() {
+fn decode_impossible_state_is_refused() {
     let refused = |change: &dyn Fn(&mut Vec<u8>), expected| {
         let mut bytes = encoded(&sample());
         change(&mut bytes);
@@ -105,20 +105,20 @@ fn impossible_states_are_refused() {
     refused(&|bytes| bytes[FRAMES + 7] = 0x40, field("count of frames"));
     refused(&|bytes| bytes[FRAMES] += 1, field("station"));
     refused(&|bytes| bytes[FRAMES] -= 1, field("frame number"));
-    // A station that was only seen, a router without IPv6, a flag that is none.
+    // A station that is only seen, a router flag on other than IPv6, an undefined flag.
     refused(&|bytes| bytes[STATION] = 0, field("station"));
     refused(&|bytes| bytes[STATION] |= 2, field("flag"));
     refused(&|bytes| bytes[IPV4 + 1] |= 2, field("flag"));
     refused(&|bytes| bytes[IPV6 + 1] |= 4, field("flag"));
-    // VLAN 0xfff, a multicast MAC, no MAC.
+    // VLAN 0xfff, a multicast MAC address, an all-zero MAC address.
     refused(&|bytes| bytes[STATION + 1..][..2].fill(0xff), field("station"));
     refused(&|bytes| bytes[STATION + 3] |= 1, field("station"));
     refused(&|bytes| bytes[STATION + 3..][..6].fill(0), field("station"));
-    // Addresses that no host has.
+    // Addresses that no host can have.
     refused(&|bytes| bytes[IPV4 + 1 + 17] = 224, field("address"));
     refused(&|bytes| bytes[IPV6 + 1 + 17] = 0xff, field("address"));
     refused(&|bytes| bytes[IPV6 + 1 + 17..][..16].fill(0), field("address"));
-    // The same address twice, two of the same time, more than there is room for.
+    // The same address twice, two entries of the same frame number, more entries than fit.
     let order = field("order of addresses");
     refused(
         &|bytes| {
@@ -144,7 +144,7 @@ fn impossible_states_are_refused() {
 }
 
 #[test]
-fn addresses_without_a_station_are_refused() {
+fn decode_without_a_station_is_refused() {
     let bytes = [&[ADDRESSES_VERSION][..], &[0; 8], &[0, 0, 0]].concat();
     assert_eq!(GuestAddresses::decode(&bytes), Err(AddressesError::Field("station")));
 }

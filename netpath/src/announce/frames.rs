@@ -1,4 +1,4 @@
-//! The frames that say where an address is.
+//! [`Announcement`]: the frames that announce where an address is.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,8 +18,8 @@ use crate::limits::ANNOUNCEMENT_BYTES_MAX;
 use crate::mac::MacAddr;
 use crate::port::FRAME_MIN;
 
-/// Shortest frame on a wire, without its check sequence (IEEE 802.3 clause 3.2.8). Taps do not need
-/// it, what lies behind them may.
+/// Shortest frame on a wire, without its check sequence (IEEE 802.3 clause 3.2.8). Taps accept
+/// shorter frames, but a network behind a tap may not.
 const WIRE_BYTES_MIN: usize = 60;
 const TAG_BYTES: usize = 4;
 const ARP_BYTES: usize = 28;
@@ -30,17 +30,17 @@ const ADVERT_BYTES: usize = 24 + 8;
 /// "request reverse" (RFC 903).
 const RARP_REQUEST: ArpOperation = ArpOperation(3);
 
-/// All nodes of the link, and the MAC address of that group (RFC 2464 section 7).
+/// The all-nodes multicast address, and the MAC address of that group (RFC 2464 section 7).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: MacAddr = MacAddr(0x33, 0x33, 0, 0, 0, 1);
 
-/// One frame that is sent to everybody, in the guest's name.
+/// One broadcast or all-nodes multicast frame in the guest's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announcement {
-    /// A RARP request of a station for its own address, which nobody answers: it takes the station's
-    /// MAC address through every switch, and needs no IP address.
+    /// A RARP request of a station for its own address. Nobody answers it; it carries the station's
+    /// source MAC address through every switch, and needs no IP address.
     Rarp {
-        /// Who asks.
+        /// The sender.
         station: Station,
     },
     /// An ARP request for the sender's own address (RFC 5944 section 4.6, RFC 5227 section 2.3).
@@ -50,29 +50,33 @@ pub enum Announcement {
         /// The address.
         address: Ipv4Addr,
     },
-    /// An ARP reply that nobody asked for, from and to the same address (RFC 5944 section 4.6): some
-    /// hosts believe only one of the two.
+    /// An unsolicited ARP reply, from and to the same address (RFC 5944 section 4.6). Both this and the
+    /// request are sent, because some hosts update their cache from only one of them.
     ArpReply {
         /// Where the address is.
         station: Station,
         /// The address.
         address: Ipv4Addr,
     },
-    /// An unsolicited Neighbour Advertisement (RFC 4861 section 7.2.6) that overrides what the
-    /// neighbours have.
+    /// An unsolicited Neighbour Advertisement (RFC 4861 section 7.2.6) with the Override flag, so that
+    /// neighbours replace their cached entry.
     NeighbourAdvert {
         /// Where the address is.
         station: Station,
         /// The address.
         address: Ipv6Addr,
-        /// Whether it is a router's. Hosts drop a router that says it is none (section 7.2.5).
+        /// Whether the address is a router's. A host removes a router from its router list if an
+        /// advertisement lacks the Router flag (section 7.2.5).
         router: bool,
     },
 }
 
 impl Announcement {
-    /// Writes the frame to the front of `buffer` and returns its length. Panics if the buffer is
-    /// shorter than [`ANNOUNCEMENT_BYTES_MAX`].
+    /// Writes the frame to the front of `buffer` and returns its length in bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the buffer is shorter than [`ANNOUNCEMENT_BYTES_MAX`].
     pub fn build(&self, buffer: &mut [u8]) -> usize {
         assert!(
             buffer.len() >= ANNOUNCEMENT_BYTES_MAX,
@@ -105,10 +109,10 @@ impl Announcement {
     }
 }
 
-/// What differs between the frames of ARP's form.
+/// The fields in which frames of the ARP format differ.
 struct Arp {
     operation: ArpOperation,
-    /// Of sender and target.
+    /// Protocol address of both sender and target.
     address: Ipv4Addr,
     target: MacAddr,
 }
@@ -125,7 +129,7 @@ fn arp_frame(buffer: &mut [u8], station: Station, ethertype: EtherType, arp: &Ar
     packet.set_sender_proto_addr(arp.address);
     packet.set_target_hw_addr(arp.target);
     packet.set_target_proto_addr(arp.address);
-    // As long without its tag as a frame that never had one.
+    // A switch may remove the tag. The frame must then still have the minimum length.
     (start + ARP_BYTES).max(start - FRAME_MIN + WIRE_BYTES_MIN)
 }
 
@@ -161,7 +165,7 @@ fn advert_frame(buffer: &mut [u8], station: Station, address: Ipv6Addr, router: 
     end
 }
 
-/// Writes the Ethernet header, with a tag if the station has one, and returns its length.
+/// Writes the Ethernet header, with a VLAN tag if the station has one, and returns its length in bytes.
 fn header(
     buffer: &mut [u8],
     station: Station,

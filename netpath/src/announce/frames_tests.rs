@@ -11,7 +11,7 @@ const IPV4: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 2);
 const IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2);
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x5054, 0xff, 0xfe12, 0x3456);
 
-/// The frame of this name in the fixture.
+/// The frame with this name in the fixture, as hexadecimal digits.
 fn golden(name: &str) -> String {
     let fixture = include_str!("../../fixtures/announcements.hex");
     let mut lines = fixture.lines().skip_while(|line| *line != format!("# = {name}"));
@@ -19,7 +19,7 @@ fn golden(name: &str) -> String {
     lines.take_while(|line| !line.starts_with('#')).collect()
 }
 
-/// The frame, built into a buffer that was used before.
+/// Builds the frame into a buffer that is not zeroed.
 fn build(announcement: Announcement) -> Vec<u8> {
     let mut buffer = [0xee; ANNOUNCEMENT_BYTES_MAX + 10];
     let length = announcement.build(&mut buffer);
@@ -49,7 +49,7 @@ fn frames_are_golden() {
 
 /// The sum over pseudo-header and message, checksum included, is all ones (RFC 1071 section 1).
 #[test]
-fn checksum_of_any_advert_adds_up() {
+fn checksum_of_random_adverts_is_valid() {
     let mut rng = fastrand::Rng::with_seed(1);
     for _ in 0..1000 {
         let address = Ipv6Addr::from(rng.u128(..));
@@ -71,6 +71,6 @@ fn checksum_of_any_advert_adds_up() {
 
 #[test]
 #[should_panic(expected = "an announcement needs a buffer of 90 bytes, not 89")]
-fn short_buffer_is_a_bug() {
+fn build_into_short_buffer_panics() {
     Announcement::Rarp { station: UNTAGGED }.build(&mut [0; 89]);
 }

@@ -1,19 +1,20 @@
-//! What a host that went live tells the LAN, so that frames to the VM come to it.
+//! Takeover announcements: frames that redirect the VM's traffic to the host that went live.
 //!
-//! The VM's addresses do not change when it moves; the way to it does. Switches learn the way from
-//! any frame that the VM's MAC address sends, routers and some hosts from ARP and Neighbour
-//! Discovery. So the new host speaks in the VM's name at once, several times, and does not wait
-//! until the VM has something to say.
+//! The VM keeps its addresses when it moves, but its port on the LAN changes. Switches learn the new
+//! port from any frame with the VM's source MAC address; routers and some hosts need ARP or Neighbour
+//! Discovery. The new host therefore sends announcements in the VM's name immediately and repeats
+//! them, instead of waiting for the guest to send something.
 //!
 //! ```text
-//!   every frame of the guest            at go-live: start
+//!   every frame the guest sends         at go-live: start
 //!   ----> [ GuestAddresses ] --------------------------------> [ Announcer ] ----> the tap
 //!          learn, encode, decode                                poll_transmit, poll_timeout
 //! ```
 //!
-//! - [`GuestAddresses`] learns the addresses from what the guest sends, and from nothing else. Both
-//!   hosts see the same frames and know the same; a checkpoint carries the rest.
-//! - [`Announcer`] makes the frames, in rounds.
+//! - [`GuestAddresses`] learns the addresses from the frames that the guest sends, and from nothing
+//!   else. Both hosts see the same frames and so learn the same addresses; a checkpoint carries what
+//!   was learned before it.
+//! - [`Announcer`] builds the frames, in rounds.
 
 mod addresses;
 mod announcer;

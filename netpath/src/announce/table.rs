@@ -1,42 +1,42 @@
-//! [`Table`]: the addresses of one kind that a guest used last.
+//! [`Table`]: the most recently used addresses of one kind.
 
 use crate::mac::MacAddr;
 
-/// Where on the LAN a guest speaks from. Switches keep a way to each of these.
+/// A MAC address in a VLAN that a guest sends from. Switches learn a port for each station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Station {
     /// A unicast address.
     pub mac: MacAddr,
-    /// VLAN of the frames' own tag; 0 for those without (IEEE 802.1Q-2022, table 9-2: a tag of
-    /// VLAN 0 means the same as none).
+    /// VLAN of the tag in the frames; 0 for untagged frames (IEEE 802.1Q-2022, table 9-2: a tag with
+    /// VLAN 0 means the same as no tag).
     pub vlan: u16,
 }
 
-/// How sure it is that an address is the guest's own.
+/// How reliable it is that an address is the guest's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
-    /// It was the source of packets. A guest that routes sends those of others.
+    /// It was the source address of packets. A guest that routes also forwards packets of others.
     Seen,
-    /// The guest said so to its neighbours, by ARP or Neighbour Discovery.
+    /// The guest claimed it by ARP or Neighbour Discovery.
     Claimed,
 }
 
 /// An address that a guest uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learned<A> {
-    /// Where on the LAN.
+    /// The station that uses it.
     pub station: Station,
     /// The address: MAC, IPv4 or IPv6.
     pub address: A,
-    /// How sure that is.
+    /// How reliable that is.
     pub evidence: Evidence,
     /// Whether it is the address of an IPv6 router.
     pub router: bool,
-    /// Number of the guest's frame that used it last.
+    /// Number of the guest's last frame that used it.
     pub(super) used: u64,
 }
 
-/// At most `N` addresses, the one used last first.
+/// At most `N` addresses, most recently used first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table<A, const N: usize> {
     entries: [Option<Learned<A>>; N],
@@ -56,8 +56,8 @@ impl<A: Copy + Eq, const N: usize> Table<A, N> {
         self.iter().position(same)
     }
 
-    /// The guest used an address. What it claimed is neither changed nor displaced by what it was
-    /// merely seen to use: forwarded packets and forged sources must not push out what is its own.
+    /// Records that the guest used an address. A seen address neither changes nor displaces a claimed
+    /// one: forwarded packets and forged sources must not push out the guest's own addresses.
     pub(super) fn note(&mut self, mut new: Learned<A>, router: Option<bool>) {
         let index = match self.position(new.station.vlan, new.address) {
             Some(index) => {
@@ -70,7 +70,7 @@ impl<A: Copy + Eq, const N: usize> Table<A, N> {
                 index
             }
             None => {
-                let Some(index) = self.place(new.evidence) else { return };
+                let Some(index) = self.free_index(new.evidence) else { return };
                 new.router = router.unwrap_or(false);
                 index
             }
@@ -79,9 +79,9 @@ impl<A: Copy + Eq, const N: usize> Table<A, N> {
         self.entries[0] = Some(new);
     }
 
-    /// Where an address may go that is not in the table: the first free place, or that of the one
-    /// that gives way.
-    fn place(&self, evidence: Evidence) -> Option<usize> {
+    /// The index for an address that is not in the table: the first free one, or that of the entry to
+    /// evict.
+    fn free_index(&self, evidence: Evidence) -> Option<usize> {
         if let Some(free) = self.entries.iter().position(Option::is_none) {
             return Some(free);
         }
@@ -95,7 +95,7 @@ impl<A: Copy + Eq, const N: usize> Table<A, N> {
         }
     }
 
-    /// The address is not that of the guest's station.
+    /// Removes an address that turned out not to belong to `station`.
     pub(super) fn forget(&mut self, station: Station, address: A) {
         let Some(index) = self.position(station.vlan, address) else { return };
         if self.entries[index].is_some_and(|entry| entry.station == station) {
@@ -104,7 +104,8 @@ impl<A: Copy + Eq, const N: usize> Table<A, N> {
         }
     }
 
-    /// Puts an entry behind the others, as it is; false if that is not where it can have been.
+    /// Appends an entry unchanged while decoding. Returns false if the table is full, already has the
+    /// address, or would not be ordered by last use.
     pub(super) fn append(&mut self, entry: Learned<A>) -> bool {
         let Some(free) = self.entries.iter().position(Option::is_none) else { return false };
         let newer = free.checked_sub(1).and_then(|index| self.entries[index]);

@@ -1,18 +1,18 @@
-//! What a hold queue is told, and what it counts.
+//! Limits and counters of a hold queue.
 
 use crate::limits::{
     HOLD_BYTES_DEFAULT, HOLD_BYTES_MAX, HOLD_BYTES_MIN, HOLD_FRAMES_DEFAULT, HOLD_FRAMES_MAX,
     HOLD_FRAMES_MIN,
 };
 
-/// How much a hold queue takes.
+/// How many frames and bytes a hold queue accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldLimits {
     frames: usize,
     bytes: usize,
 }
 
-/// Why limits are none that a queue can be made with.
+/// Why limits are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HoldLimitsError {
     /// Too few or too many frames.
@@ -24,7 +24,11 @@ pub enum HoldLimitsError {
 }
 
 impl HoldLimits {
-    /// At most `frames` frames, of `bytes` bytes in all; within the bounds of [`crate::limits`].
+    /// Limits of `frames` frames and `bytes` bytes in total.
+    ///
+    /// # Errors
+    ///
+    /// [`HoldLimitsError`] if one of the two is outside the bounds in [`crate::limits`].
     pub fn new(frames: usize, bytes: usize) -> Result<HoldLimits, HoldLimitsError> {
         if !(HOLD_FRAMES_MIN..=HOLD_FRAMES_MAX).contains(&frames) {
             Err(HoldLimitsError::Frames(frames))
@@ -35,12 +39,12 @@ impl HoldLimits {
         }
     }
 
-    /// Frames held at most.
+    /// Maximum number of frames held.
     pub fn frames(&self) -> usize {
         self.frames
     }
 
-    /// Bytes of frames held at most.
+    /// Maximum number of bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -52,20 +56,19 @@ impl Default for HoldLimits {
     }
 }
 
-/// Counters of a hold queue since it was made. A plain copy. What was pushed and neither released
-/// nor dropped is still held.
+/// Counters of a hold queue since it was created. `pushed - released - dropped` frames are still held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HoldStats {
-    /// Frames taken.
+    /// Frames accepted.
     pub pushed: u64,
-    /// Frames that left by `pop`.
+    /// Frames removed by `pop`.
     pub released: u64,
-    /// Frames that left by `drop_up_to` or `clear`.
+    /// Frames removed by `drop_up_to` or `clear`.
     pub dropped: u64,
-    /// Pushes answered with [`Full`](super::Full).
+    /// Pushes refused with [`Full`](super::Full).
     pub refused: u64,
-    /// Most frames held at a time.
+    /// Largest number of frames held at a time.
     pub frames_high: usize,
-    /// Most bytes held at a time.
+    /// Largest number of bytes held at a time.
     pub bytes_high: usize,
 }

@@ -6,12 +6,12 @@ fn queue(frames: usize, bytes: usize) -> HoldQueue {
     HoldQueue::new(HoldLimits::new(frames, bytes).unwrap())
 }
 
-/// A frame that tells its number.
+/// A frame filled with its number.
 fn frame(number: u8, length: usize) -> Vec<u8> {
     vec![number; length]
 }
 
-/// Watermarks and first bytes of what is held, popped.
+/// Pops all frames and returns their watermarks and first bytes.
 fn drain(queue: &mut HoldQueue) -> Vec<(u64, u8)> {
     let mut out = Vec::new();
     while let Some(held) = queue.front() {
@@ -23,7 +23,7 @@ fn drain(queue: &mut HoldQueue) -> Vec<(u64, u8)> {
 }
 
 #[test]
-fn frame_leaves_when_its_watermark_is_acknowledged_and_not_before() {
+fn next_released_before_acknowledgement_is_none() {
     let mut queue = queue(8, 4096);
     queue.push(10, 10, 1000, &frame(1, 60)).unwrap();
     queue.push(10, 10, 1001, &frame(2, 61)).unwrap();
@@ -42,7 +42,7 @@ fn frame_leaves_when_its_watermark_is_acknowledged_and_not_before() {
 }
 
 #[test]
-fn frame_leaves_when_what_it_needs_is_acknowledged_and_is_dropped_by_its_own_position() {
+fn release_uses_release_at_and_drop_uses_watermark() {
     let mut queue = queue(8, 4096);
     queue.push(4, 10, 0, &frame(1, 60)).unwrap();
     queue.push(4, 12, 0, &frame(2, 60)).unwrap();
@@ -55,7 +55,7 @@ fn frame_leaves_when_what_it_needs_is_acknowledged_and_is_dropped_by_its_own_pos
 }
 
 #[test]
-fn full_queue_refuses_and_keeps_what_it_has() {
+fn push_to_full_queue_is_refused_and_changes_nothing() {
     let mut by_frames = queue(2, 4096);
     by_frames.push(1, 1, 0, &frame(1, 14)).unwrap();
     by_frames.push(2, 2, 0, &frame(2, 14)).unwrap();
@@ -74,13 +74,13 @@ fn full_queue_refuses_and_keeps_what_it_has() {
     assert_eq!(drain(&mut by_frames), [(1, 1), (2, 2)]);
     assert_eq!(drain(&mut by_bytes), [(1, 1), (2, 2)]);
     assert!(by_bytes.is_empty() && by_bytes.bytes() == 0);
-    // What was refused may come again.
+    // A refused frame may be pushed again.
     by_frames.push(3, 3, 0, &frame(3, 14)).unwrap();
     assert_eq!(drain(&mut by_frames), [(3, 3)]);
 }
 
 #[test]
-fn backup_drops_what_the_primary_released_and_has_the_rest() {
+fn drop_up_to_released_watermark_keeps_the_rest() {
     let mut queue = queue(8, 4096);
     for (number, watermark) in [(1, 5), (2, 5), (3, 7), (4, 9)] {
         queue.push(watermark, watermark, 0, &frame(number, 60)).unwrap();
@@ -95,7 +95,7 @@ fn backup_drops_what_the_primary_released_and_has_the_rest() {
 }
 
 #[test]
-fn clear_lets_a_new_log_begin() {
+fn clear_allows_positions_to_start_again() {
     let mut queue = queue(8, 4096);
     queue.push(u64::MAX, u64::MAX, 0, &frame(1, 60)).unwrap();
     queue.push(u64::MAX, u64::MAX, 0, &frame(2, 60)).unwrap();
@@ -105,10 +105,10 @@ fn clear_lets_a_new_log_begin() {
     assert_eq!(drain(&mut queue), [(1, 3)]);
 }
 
-/// The one case that needs the last byte of the ring: a longest frame that ends with it, because
-/// before the oldest frame there is a byte too little.
+/// The one case that needs the last byte of the ring: a frame of maximum length that ends there, because
+/// the space before the oldest frame is one byte too short.
 #[test]
-fn longest_frame_fits_the_worst_place() {
+fn longest_frame_fits_in_the_worst_case() {
     let mut queue = queue(100, 2 * FRAME_MAX);
     queue.push(1, 1, 0, &frame(1, FRAME_MAX - 1)).unwrap();
     queue.push(2, 2, 0, &frame(2, FRAME_MAX)).unwrap();
@@ -118,9 +118,9 @@ fn longest_frame_fits_the_worst_place() {
     assert_eq!(drain(&mut queue), [(2, 2), (3, 3)]);
 }
 
-/// The queue as full as its limit allows, around the ring with frames that seldom end where it does.
+/// Fills the queue to its limit all around the ring, with frames that seldom end where the ring ends.
 #[test]
-fn limit_on_bytes_is_exact_at_every_place_of_the_ring() {
+fn limit_on_bytes_is_exact_at_every_ring_offset() {
     for first in (FRAME_MIN..=FRAME_MAX).step_by(7) {
         let mut queue = queue(100, 2 * FRAME_MAX);
         for (number, length) in
@@ -132,7 +132,7 @@ fn limit_on_bytes_is_exact_at_every_place_of_the_ring() {
             queue.push(number as u64, number as u64, 0, &frame(number as u8, *length)).unwrap();
             let left = queue.limits().bytes() - queue.bytes();
             if left >= FRAME_MIN {
-                // Exactly what is left fits; one byte more does not.
+                // A frame of exactly the remaining size fits.
                 let left = left.min(FRAME_MAX);
                 queue.push(number as u64, number as u64, 0, &frame(number as u8, left)).unwrap();
             }
@@ -144,7 +144,7 @@ fn limit_on_bytes_is_exact_at_every_place_of_the_ring() {
 
 #[test]
 #[should_panic(expected = "watermark 4 after 5")]
-fn watermark_that_goes_back_is_a_bug_even_if_nothing_is_held() {
+fn push_with_decreasing_watermark_panics_even_when_empty() {
     let mut queue = queue(8, 4096);
     queue.push(5, 5, 0, &frame(1, 60)).unwrap();
     queue.pop();
@@ -153,18 +153,18 @@ fn watermark_that_goes_back_is_a_bug_even_if_nothing_is_held() {
 
 #[test]
 #[should_panic(expected = "a frame of 1519 bytes")]
-fn frame_that_no_port_carries_is_a_bug() {
+fn push_of_too_long_frame_panics() {
     let _ = queue(8, 4096).push(1, 1, 0, &frame(1, FRAME_MAX + 1));
 }
 
 #[test]
 #[should_panic(expected = "a frame at the front")]
-fn pop_of_nothing_is_a_bug() {
+fn pop_of_empty_queue_panics() {
     queue(8, 4096).pop();
 }
 
 #[test]
-fn limits_out_of_bounds_are_refused_in_one_line() {
+fn limits_out_of_bounds_are_refused() {
     let error = HoldLimits::new(0, 4096).unwrap_err();
     assert_eq!(error.to_string(), "a hold queue of 0 frames: choose 1 to 65536");
     let error = HoldLimits::new(8, FRAME_MAX - 1).unwrap_err();

@@ -1,8 +1,8 @@
-//! [`HoldQueue`]: frames of the VM that may not leave yet.
+//! [`HoldQueue`]: frames of the VM that must not leave yet (output rule).
 //!
-//! Each frame has a **watermark**, its own position in the log, and **needs** a position, at or before
-//! its own, that must be acknowledged before it may leave. To this crate a position is a number; neither
-//! of the two decreases from frame to frame.
+//! Each frame has two log positions: its **watermark**, which is its own position, and **release_at**, at
+//! or before its own, which must be acknowledged before the frame may leave. To this crate a position is
+//! a number. Neither of the two decreases from one frame to the next.
 //!
 //! ```text
 //!             push                    next_released(acknowledged), pop
@@ -12,9 +12,9 @@
 //!                                     at go-live: front, pop ----------> the tap
 //! ```
 //!
-//! The primary holds a frame until the backup has the log that led to it. The backup makes the same
-//! frames and keeps each until the primary says that it has left; at go-live it sends what is left,
-//! because those may have died with the primary.
+//! The primary holds a frame until the backup has the log that led to it. The backup produces the same
+//! frames and keeps each until the primary reports that it has released it. At go-live the backup sends
+//! the remaining frames, because the primary may have failed before it sent them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,43 +25,43 @@ mod config;
 
 pub use config::{HoldLimits, HoldLimitsError, HoldStats};
 
-/// There is no room for the frame. It was not taken: slow down whoever makes frames, and push it
+/// The queue has no room for the frame, and did not take it. Slow down the producer, and push the frame
 /// again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the hold queue is full")]
 pub struct Full;
 
-/// A frame that waits at the front of the queue.
+/// The frame at the front of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held<'a> {
-    /// Position that must be acknowledged before the frame may leave.
+    /// Log position that must be acknowledged before the frame may leave.
     pub release_at: u64,
-    /// Its own position.
+    /// The frame's own log position.
     pub watermark: u64,
-    /// When the VM made it, in nanoseconds of the caller's clock.
+    /// When the VM produced it, in nanoseconds of the caller's clock.
     pub made_at_ns: u64,
-    /// The frame, in one piece.
+    /// The frame, contiguous.
     pub frame: &'a [u8],
 }
 
-/// Frames in the order they were made, bounded in number and in bytes. Allocates when it is made and
-/// never again; takes each frame in one copy and hands it out in place.
+/// Frames in the order in which they were produced, bounded in number and in bytes. Allocates only in
+/// `new`; copies each frame once, on `push`, and lends it in place.
 ///
-/// The bytes lie in a ring. A frame that would cross its end begins at its start instead, so that it
-/// is one slice; the ring is longer than the bound on bytes by what that can waste, and the bound is
-/// therefore exact: a frame fits if, and only if, it is within both limits.
+/// The bytes are in a ring buffer. A frame that would cross the end of the ring is placed at its start
+/// instead, so that it is one slice. The ring is longer than the limit on bytes by the space that this
+/// can waste. The limit is therefore exact: a frame fits if and only if it is within both limits.
 pub struct HoldQueue {
     limits: HoldLimits,
     ring: Box<[u8]>,
     slots: VecDeque<Slot>,
     /// Bytes of the frames held.
     bytes: usize,
-    /// What the last push needed, and its watermark: no later ones may be less.
+    /// `release_at` and watermark of the last push, the minima for the next one.
     newest: (u64, u64),
     stats: HoldStats,
 }
 
-/// Where a frame lies.
+/// The place of a frame in the ring, and its positions.
 struct Slot {
     release_at: u64,
     watermark: u64,
@@ -81,11 +81,11 @@ impl Slot {
 }
 
 impl HoldQueue {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new(limits: HoldLimits) -> HoldQueue {
         HoldQueue {
             limits,
-            // Less than a whole frame is wasted, and only at one place: the end of the ring.
+            // Space is wasted only at the end of the ring, and less than one frame of it.
             ring: vec![0; limits.bytes() + FRAME_MAX - 1].into_boxed_slice(),
             slots: VecDeque::with_capacity(limits.frames()),
             bytes: 0,
@@ -94,16 +94,22 @@ impl HoldQueue {
         }
     }
 
-    /// The limits it was made with.
+    /// The limits it was created with.
     pub fn limits(&self) -> HoldLimits {
         self.limits
     }
 
-    /// Takes a copy of `frame` with the watermark `watermark`, to be held until `needs` is acknowledged;
-    /// or nothing, if it is [`Full`].
+    /// Appends a copy of `frame`, to be held until `release_at` is acknowledged.
     ///
-    /// Panics if one of the two is less than at the push before, if `needs` is beyond the watermark, or if
-    /// no port would carry the frame: the VM's device drops those of other lengths.
+    /// # Errors
+    ///
+    /// [`Full`] if the frame does not fit within the limits; the queue is unchanged.
+    ///
+    /// # Panics
+    ///
+    /// If `release_at` or `watermark` is less than at the previous push, if `release_at` is beyond
+    /// `watermark`, or if the frame's length is outside [`FRAME_MIN`](crate::port::FRAME_MIN) to
+    /// [`FRAME_MAX`]: the VM's device drops frames of other lengths.
     pub fn push(
         &mut self,
         release_at: u64,
@@ -115,7 +121,7 @@ impl HoldQueue {
         assert!(watermark >= watermark_min, "watermark {watermark} after {watermark_min}");
         assert!(
             (release_min..=watermark).contains(&release_at),
-            "a frame at {watermark} that leaves at {release_at}"
+            "a frame at {watermark} with release_at {release_at}"
         );
         assert!(length_fits(frame.len()), "a frame of {} bytes", frame.len());
         if !self.room_for(frame.len()) {
@@ -134,10 +140,10 @@ impl HoldQueue {
         Ok(())
     }
 
-    /// Where the next frame goes, if it is within the limits.
+    /// Returns the ring offset for the next frame, which must be within the limits.
     fn place(&self, length: usize) -> usize {
         let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) else {
-            // From the start again: the memory used last is the memory in the cache.
+            // Restart at offset 0 when empty: the most recently used memory is in the CPU cache.
             return 0;
         };
         let (head, tail) = (front.start(), back.end());
@@ -149,11 +155,11 @@ impl HoldQueue {
         } else {
             (0, head)
         };
-        assert!(start + length <= free_to, "within the limits, and no room: {self:?}");
+        assert!(start + length <= free_to, "no room for a frame within the limits: {self:?}");
         start
     }
 
-    /// Whether a frame of `length` bytes would be taken.
+    /// Whether a frame of `length` bytes would be accepted.
     pub fn room_for(&self, length: usize) -> bool {
         self.slots.len() < self.limits.frames() && self.bytes + length <= self.limits.bytes()
     }
@@ -172,7 +178,11 @@ impl HoldQueue {
         self.front().filter(|held| held.release_at <= up_to)
     }
 
-    /// Lets go of the oldest frame, which was released. Panics if there is none.
+    /// Removes the oldest frame, which the caller has released.
+    ///
+    /// # Panics
+    ///
+    /// If the queue is empty.
     pub fn pop(&mut self) {
         self.remove_front();
         self.stats.released += 1;
@@ -183,11 +193,11 @@ impl HoldQueue {
         self.bytes -= usize::from(slot.length);
     }
 
-    /// Drops the frames whose watermark is at most `watermark` and returns how many they were: on
-    /// the backup, those that the primary has released.
+    /// Drops the frames whose watermark is at most `watermark` and returns how many it dropped. The
+    /// backup calls this with the watermark that the primary reports as released.
     ///
-    /// Several frames may share a watermark. The primary must then report it only when the last of
-    /// them has left and no further one can come.
+    /// Several frames may share a watermark. The primary must report it only once it has released the
+    /// last of them and no further frame can get the same watermark.
     pub fn drop_up_to(&mut self, watermark: u64) -> usize {
         let before = self.slots.len();
         while self.front().is_some_and(|held| held.watermark <= watermark) {
@@ -198,19 +208,20 @@ impl HoldQueue {
         count
     }
 
-    /// Drops all frames and returns how many they were. Watermarks may begin anew: a new log does.
+    /// Drops all frames and returns how many it dropped. Positions may start from 0 again after this, as
+    /// they do in a new log.
     pub fn clear(&mut self) -> usize {
         let count = self.drop_up_to(u64::MAX);
         self.newest = (0, 0);
         count
     }
 
-    /// Frames held.
+    /// Number of frames held.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether nothing is held.
+    /// Whether no frame is held.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -220,17 +231,17 @@ impl HoldQueue {
         self.bytes
     }
 
-    /// What the newest frame held needs: once it is acknowledged, all may leave.
+    /// `release_at` of the newest frame held. Once that position is acknowledged, all frames may leave.
     pub fn newest_release_at(&self) -> Option<u64> {
         self.slots.back().map(|slot| slot.release_at)
     }
 
-    /// When the oldest frame held was made.
+    /// When the VM produced the oldest frame held, in nanoseconds of the caller's clock.
     pub fn oldest_made_at(&self) -> Option<u64> {
         self.slots.front().map(|slot| slot.made_at_ns)
     }
 
-    /// What was counted since the queue was made.
+    /// Counters since the queue was created.
     pub fn stats(&self) -> HoldStats {
         self.stats
     }

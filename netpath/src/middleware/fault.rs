@@ -1,8 +1,8 @@
-//! [`Fault`]: a line that loses, repeats, delays, reorders and damages frames, by a seed.
+//! [`Fault`]: a lossy link that drops, duplicates, delays, reorders and corrupts frames, by a seed.
 //!
 //! Each direction has its own random stream, and each frame takes the same number of draws from it
-//! whatever happens to it. So the faults of a direction are a function of the seed and of the
-//! position of the frame in that direction: the same seed and the same calls give the same faults.
+//! whatever happens to the frame. The faults of a direction are therefore a function of the seed and
+//! of the frame's position in that direction: the same seed and the same calls give the same faults.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -10,59 +10,60 @@ use std::time::Duration;
 
 use crate::port::{FRAME_MAX, FramePort, PortError, Wake, assert_receive_buffer, length_fits};
 
-/// Frames that a direction holds back at most; beyond it frames pass undelayed.
+/// Maximum number of frames that a direction holds back; further frames pass without delay.
 pub const HELD_FRAMES_MAX: usize = 64;
 
-/// How often each fault happens, in frames per 10,000.
+/// The probability of each fault, in frames per 10,000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultRates {
-    /// The frame vanishes.
+    /// The frame is lost.
     pub drop: u16,
-    /// The frame passes twice, one copy right behind the other (if the first is held back, the
-    /// second is not).
+    /// The frame passes twice, the copy directly after the original. If the original is held back, the
+    /// copy is not.
     pub duplicate: u16,
-    /// The frame passes behind the next one.
+    /// The frame passes after the next one.
     pub reorder: u16,
-    /// The frame passes after [`delay_frames`](Self::delay_frames) further ones. On an idle line
-    /// that is for ever: what comes last is lost if nothing follows.
+    /// The frame passes after [`delay_frames`](Self::delay_frames) further frames. On an idle link it
+    /// never passes: the last frame is lost if none follows.
     pub delay: u16,
     /// One bit of the frame is flipped.
     pub corrupt: u16,
-    /// How many frames overtake a delayed one.
+    /// Number of frames that overtake a delayed one.
     pub delay_frames: u16,
 }
 
-/// The faults of a line, for both directions.
+/// The faults of a link, for both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultConfig {
-    /// Decides which frames are hit.
+    /// Seed of the random streams, which decide which frames are hit.
     pub seed: u64,
-    /// Faults on what is received.
+    /// Faults of received frames.
     pub rx: FaultRates,
-    /// Faults on what is sent.
+    /// Faults of sent frames.
     pub tx: FaultRates,
 }
 
-/// What happened to the frames of one direction.
+/// Counters of the faults of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounts {
     /// Frames that entered.
     pub frames: u64,
-    /// Frames lost.
+    /// Frames dropped.
     pub dropped: u64,
-    /// Frames sent twice.
+    /// Frames duplicated.
     pub duplicated: u64,
-    /// Frames put behind the next.
+    /// Frames that passed after the next one.
     pub reordered: u64,
-    /// Frames held back for longer.
+    /// Frames that passed after `delay_frames` further ones.
     pub delayed: u64,
-    /// Frames with a bit flipped.
+    /// Frames with a flipped bit.
     pub corrupted: u64,
-    /// Frames that should have been held back while [`HELD_FRAMES_MAX`] were, and passed.
+    /// Frames that passed without the delay that they were to have, because [`HELD_FRAMES_MAX`] frames
+    /// were already held back.
     pub overflowed: u64,
 }
 
-/// A port with faults in front of it.
+/// A port whose received and sent frames are subject to faults.
 pub struct Fault<P> {
     port: P,
     rx: Line,
@@ -72,18 +73,18 @@ pub struct Fault<P> {
 impl<P: FramePort> Fault<P> {
     /// Wraps `port`.
     pub fn new(port: P, config: FaultConfig) -> Self {
-        // Any two different streams will do; the same for both would couple the directions.
+        // Any two different streams will do. With the same stream, both directions would have the same faults.
         let rx = Line::new(config.rx, config.seed);
         let tx = Line::new(config.tx, config.seed ^ 0x5851_f42d_4c95_7f2d);
         Fault { port, rx, tx }
     }
 
-    /// What happened to received frames.
+    /// Counters of received frames.
     pub fn rx_counts(&self) -> FaultCounts {
         self.rx.counts
     }
 
-    /// What happened to sent frames.
+    /// Counters of sent frames.
     pub fn tx_counts(&self) -> FaultCounts {
         self.tx.counts
     }
@@ -95,7 +96,7 @@ impl<P: FramePort> Fault<P> {
 }
 
 impl<P: FramePort> FramePort for Fault<P> {
-    /// True as well for a frame that the faults will take away.
+    /// May be true for a frame that is then dropped or held back.
     fn has_frame(&self) -> bool {
         !self.rx.ready.is_empty() || self.port.has_frame()
     }
@@ -111,7 +112,7 @@ impl<P: FramePort> FramePort for Fault<P> {
 
     fn send(&mut self, frame: &[u8]) -> Result<(), PortError> {
         if !length_fits(frame.len()) {
-            // The port below counts it.
+            // The wrapped port counts it.
             return self.port.send(frame);
         }
         self.tx.enter(frame);
@@ -127,15 +128,15 @@ impl<P: FramePort> FramePort for Fault<P> {
         self.port.flush()
     }
 
-    /// May return [`Wake::Frame`] for a frame that the faults then take away.
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
         self.port.pollable()
     }
 
-    fn attend(&mut self) -> Result<(), PortError> {
-        self.port.attend()
+    fn handle_poll_event(&mut self) -> Result<(), PortError> {
+        self.port.handle_poll_event()
     }
 
+    /// May return [`Wake::Frame`] for a frame that is then dropped or held back.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
         if !self.rx.ready.is_empty() {
             return Ok(Wake::Frame);
@@ -144,28 +145,28 @@ impl<P: FramePort> FramePort for Fault<P> {
     }
 }
 
-/// A copy of a frame; recycled, so that a running line does not allocate.
+/// A copy of a frame. Copies are reused, so that a line stops allocating once it has enough.
 #[derive(Clone)]
-struct Copied {
+struct FrameCopy {
     bytes: Box<[u8; FRAME_MAX]>,
     length: usize,
 }
 
-impl Copied {
+impl FrameCopy {
     fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
 
-/// One direction.
+/// One direction of the link.
 struct Line {
     rates: FaultRates,
     random: SplitMix,
     counts: FaultCounts,
     /// Frames held back, each with the number of frames that must still overtake it.
-    held: Vec<(u16, Copied)>,
-    ready: VecDeque<Copied>,
-    spare: Vec<Copied>,
+    held: Vec<(u16, FrameCopy)>,
+    ready: VecDeque<FrameCopy>,
+    spare: Vec<FrameCopy>,
 }
 
 impl Line {
@@ -180,21 +181,21 @@ impl Line {
         }
     }
 
-    fn copy(&mut self, frame: &[u8]) -> Copied {
+    fn copy(&mut self, frame: &[u8]) -> FrameCopy {
         let mut copy = self
             .spare
             .pop()
-            .unwrap_or_else(|| Copied { bytes: Box::new([0; FRAME_MAX]), length: 0 });
+            .unwrap_or_else(|| FrameCopy { bytes: Box::new([0; FRAME_MAX]), length: 0 });
         copy.bytes[..frame.len()].copy_from_slice(frame);
         copy.length = frame.len();
         copy
     }
 
-    /// Decides the fate of a frame; whatever may pass now is in `ready` afterwards.
+    /// Applies the faults to a frame, and moves the frames that may pass now to `ready`.
     fn enter(&mut self, frame: &[u8]) {
         self.counts.frames += 1;
         let rates = self.rates;
-        // Every frame draws the same number of values, in this order.
+        // Every frame draws the same number of values, in the same order.
         let [drop, duplicate, reorder, delay, corrupt] =
             [rates.drop, rates.duplicate, rates.reorder, rates.delay, rates.corrupt]
                 .map(|rate| self.random.happens(rate));
@@ -221,22 +222,23 @@ impl Line {
         } else if hold > 0 {
             self.counts.overflowed += 1;
         }
-        let twin = duplicate.then(|| self.copy(copy.bytes()));
+        let second = duplicate.then(|| self.copy(copy.bytes()));
         self.counts.duplicated += u64::from(duplicate);
 
         if hold > 0 && has_room {
-            // Entered after the count-down below has been made for this frame's predecessors.
-            self.count_down(twin);
+            // The frame is held only after the countdown, because it does not overtake itself.
+            self.count_down(second);
             self.held.push((hold, copy));
         } else {
             self.ready.push_back(copy);
-            self.count_down(twin);
+            self.count_down(second);
         }
     }
 
-    /// Puts the twin in its place, then lets the held frames go that have now been overtaken.
-    fn count_down(&mut self, twin: Option<Copied>) {
-        self.ready.extend(twin);
+    /// Passes the duplicate of a frame, if it has one, then the held frames that enough frames have
+    /// overtaken.
+    fn count_down(&mut self, duplicate: Option<FrameCopy>) {
+        self.ready.extend(duplicate);
         let ready = &mut self.ready;
         for (left, _) in &mut self.held {
             *left -= 1;
@@ -255,7 +257,7 @@ impl Line {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good for any seed.
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and usable with any seed.
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -267,7 +269,7 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    /// A value below `limit` by multiplication; its bias is far below one in 10,000.
+    /// A value below `limit`, by multiplication. Its bias is far below one in 10,000.
     fn below(&mut self, limit: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }

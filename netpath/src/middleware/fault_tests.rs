@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing;
 
-/// Sends `count` numbered frames through a line with `rates` and returns what came out.
+/// Sends `count` numbered frames through a link with faults `rates` and returns the frames that arrived.
 fn through(seed: u64, rates: FaultRates, count: u32) -> (Vec<Vec<u8>>, FaultCounts) {
     let (a, mut b) = testing::pair();
     let mut fault = Fault::new(a, FaultConfig { seed, rx: FaultRates::default(), tx: rates });
@@ -17,7 +17,7 @@ fn through(seed: u64, rates: FaultRates, count: u32) -> (Vec<Vec<u8>>, FaultCoun
     (out, fault.tx_counts())
 }
 
-/// The same, through the receiving direction.
+/// As [`through`], but with the faults in the receive direction.
 fn through_receive(seed: u64, rates: FaultRates, count: u32) -> (Vec<Vec<u8>>, FaultCounts) {
     let (a, mut b) = testing::pair();
     let mut fault = Fault::new(a, FaultConfig { seed, rx: rates, tx: FaultRates::default() });
@@ -54,7 +54,7 @@ const ALL: FaultRates = FaultRates {
 };
 
 #[test]
-fn no_faults_lose_and_change_nothing() {
+fn rates_of_zero_pass_every_frame_unchanged() {
     for run in [through, through_receive] {
         let (out, counts) = run(1, FaultRates::default(), 5000);
         assert_eq!(out, (0..5000).map(frame).collect::<Vec<_>>());
@@ -68,15 +68,15 @@ fn same_seed_gives_same_faults_and_another_seed_others() {
         assert_eq!(run(42, ALL, 3000), run(42, ALL, 3000));
         assert_ne!(run(42, ALL, 3000).0, run(43, ALL, 3000).0);
     }
-    // One seed must not hit both directions alike.
+    // One seed must not give both directions the same faults.
     assert_ne!(through(42, ALL, 3000).0, through_receive(42, ALL, 3000).0);
 }
 
 #[test]
-fn rates_are_kept() {
+fn faults_happen_at_the_configured_rates() {
     let (_, counts) = through(7, ALL, 100_000);
-    // 500 in 10,000 of 100,000: 5,000 expected, standard deviation 69; of what was not dropped
-    // 4,750; of what was not delayed either 4,512.
+    // 500 in 10,000 of 100,000 frames: 5,000 expected, standard deviation 69. Of the frames not
+    // dropped: 4,750. Of those not delayed either: 4,512.
     let near = |count: u64, expected: u64| count.abs_diff(expected) < 400;
     assert!(near(counts.dropped, 5000), "{counts:?}");
     assert!(near(counts.duplicated, 4750), "{counts:?}");
@@ -87,23 +87,22 @@ fn rates_are_kept() {
 }
 
 #[test]
-fn reorder_swaps_with_the_next_frame() {
+fn reordered_frame_passes_after_the_next() {
     let rates = FaultRates { reorder: 10_000, ..FaultRates::default() };
     let (out, _) = through(1, rates, 1);
     assert!(out.is_empty());
-    // When every frame is put behind its successor, each one is overtaken by none and follows.
     let (out, counts) = through(1, FaultRates { reorder: 1000, ..FaultRates::default() }, 10_000);
     let swaps = out.windows(2).filter(|pair| number(&pair[0]) > number(&pair[1])).count() as u64;
     assert!(swaps > 0 && swaps <= counts.reordered);
     for (position, frame) in out.iter().enumerate() {
-        // Frames behind each other that all swap move by one place each.
+        // A run of consecutive reordered frames moves each of them by one place.
         assert!((position as u32).abs_diff(number(frame)) <= 8);
     }
     assert!(out.len() >= 9_999);
 }
 
 #[test]
-fn delayed_frame_comes_after_as_many_as_configured() {
+fn delayed_frame_is_overtaken_by_the_configured_number() {
     let rates = FaultRates { delay: 100, delay_frames: 5, ..FaultRates::default() };
     let (out, counts) = through(3, rates, 2000);
     assert!(counts.delayed > 0);

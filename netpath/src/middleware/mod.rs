@@ -1,5 +1,6 @@
-//! Ports around ports. Each one wraps any [`FramePort`](crate::port::FramePort) and is one, so they
-//! stack: `Trace::new(Fault::new(tap, config))` logs what is left after the faults.
+//! Ports that wrap another port. Each one wraps any [`FramePort`](crate::port::FramePort) and
+//! implements it, so they stack: `Trace::new(Fault::new(tap, config))` logs received frames after the
+//! faults were applied.
 
 pub mod fault;
 pub mod pcap;

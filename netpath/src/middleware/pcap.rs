@@ -1,8 +1,8 @@
 //! [`Pcap`]: writes every frame to a capture file, in the classic pcap format.
 //!
-//! The format (draft-ietf-opsawg-pcap): a header of 24 bytes, then for each frame 16 bytes and the
-//! frame. Little-endian, nanosecond magic, link type 1 (Ethernet). Both directions go to the one
-//! file, in the order in which the port saw them; the format has no field for the direction.
+//! The format (draft-ietf-opsawg-pcap): a header of 24 bytes, then for each frame a header of 16 bytes
+//! and the frame. Little-endian, nanosecond magic, link type 1 (Ethernet). Both directions go to one
+//! file, in the order in which the port saw the frames; the format has no field for the direction.
 
 use std::io::{self, BufWriter, Write};
 use std::os::fd::BorrowedFd;
@@ -10,16 +10,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::port::{FRAME_MAX, FramePort, PortError, Wake};
 
-/// "Nanosecond-resolution" magic number; its byte order tells readers that of the file.
+/// "Nanosecond-resolution" magic number. Readers find the byte order of the file from its byte order.
 const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
 const VERSION: (u16, u16) = (2, 4);
 const LINKTYPE_ETHERNET: u32 = 1;
 
-/// A port whose frames are written to `W` as they are received and sent.
+/// A port that writes its frames to `W` as they are received and sent.
 ///
-/// Writing is buffered: call [`flush_file`](Self::flush_file) to have the file complete; dropping
-/// does the same. A failing write ends the capture, not the port: see
-/// [`error`](Self::error).
+/// Writes are buffered: [`flush_file`](Self::flush_file), or dropping the port, completes the file. A
+/// write error ends the capture, but not the port: see [`error`](Self::error).
 pub struct Pcap<P, W: Write> {
     port: P,
     file: BufWriter<W>,
@@ -43,11 +42,15 @@ impl<P: FramePort, W: Write> Pcap<P, W> {
     pub fn with_clock(port: P, file: W, clock: fn() -> Duration) -> Self {
         let mut pcap = Pcap { port, file: BufWriter::new(file), clock, error: None, frames: 0 };
         let result = pcap.file.write_all(&file_header());
-        pcap.note(result);
+        pcap.check_write(result);
         pcap
     }
 
-    /// Writes out what is buffered; reports the error that ended the capture, if one did.
+    /// Writes buffered frames to the file.
+    ///
+    /// # Errors
+    ///
+    /// The write error that ended the capture, now or earlier.
     pub fn flush_file(&mut self) -> io::Result<()> {
         if let Some(error) = &self.error {
             return Err(io::Error::new(error.kind(), error.to_string()));
@@ -55,7 +58,7 @@ impl<P: FramePort, W: Write> Pcap<P, W> {
         self.file.flush()
     }
 
-    /// The error that ended the capture.
+    /// The error that ended the capture, if one did.
     pub fn error(&self) -> Option<&io::Error> {
         self.error.as_ref()
     }
@@ -76,16 +79,17 @@ impl<P: FramePort, W: Write> Pcap<P, W> {
         }
         let header = record_header((self.clock)(), frame.len());
         let result = self.file.write_all(&header).and_then(|()| self.file.write_all(frame));
-        if self.note(result) {
+        if self.check_write(result) {
             self.frames += 1;
         }
     }
 
-    fn note(&mut self, result: io::Result<()>) -> bool {
+    /// Ends the capture if `result` is an error, and returns whether it is none.
+    fn check_write(&mut self, result: io::Result<()>) -> bool {
         match result {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(%error, "packet capture ended: cannot write its file");
+                tracing::warn!(%error, "packet capture ended: cannot write its file, check its disk");
                 self.error = Some(error);
                 false
             }
@@ -98,14 +102,14 @@ fn file_header() -> [u8; 24] {
     header[0..4].copy_from_slice(&MAGIC_NANOSECONDS.to_le_bytes());
     header[4..6].copy_from_slice(&VERSION.0.to_le_bytes());
     header[6..8].copy_from_slice(&VERSION.1.to_le_bytes());
-    // 8..16: time zone and accuracy, both always zero.
+    // Bytes 8 to 16: time zone and accuracy, both always zero.
     header[16..20].copy_from_slice(&(FRAME_MAX as u32).to_le_bytes());
     header[20..24].copy_from_slice(&LINKTYPE_ETHERNET.to_le_bytes());
     header
 }
 
 fn record_header(time: Duration, length: usize) -> [u8; 16] {
-    // 32 bits of seconds last until 2106; the format has no more.
+    // The format has 32 bits of seconds, which last until 2106.
     let fields = [time.as_secs() as u32, time.subsec_nanos(), length as u32, length as u32];
     let mut header = [0; 16];
     for (bytes, field) in header.chunks_exact_mut(4).zip(fields) {
@@ -127,7 +131,7 @@ impl<P: FramePort, W: Write> FramePort for Pcap<P, W> {
         Ok(received)
     }
 
-    /// The frame is captured when it is queued.
+    /// Captures the frame when it is queued, not when it leaves.
     fn send(&mut self, frame: &[u8]) -> Result<(), PortError> {
         self.port.send(frame)?;
         self.record(frame);
@@ -142,8 +146,8 @@ impl<P: FramePort, W: Write> FramePort for Pcap<P, W> {
         self.port.pollable()
     }
 
-    fn attend(&mut self) -> Result<(), PortError> {
-        self.port.attend()
+    fn handle_poll_event(&mut self) -> Result<(), PortError> {
+        self.port.handle_poll_event()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn full_disk_ends_the_capture_and_not_the_port() {
+    fn full_disk_ends_the_capture_but_not_the_port() {
         let (a, mut b) = testing::pair();
         // Room for the file header and nothing else.
         let mut disk = [0u8; 24];

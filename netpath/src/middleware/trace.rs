@@ -1,4 +1,4 @@
-//! [`Trace`]: one line per frame at debug level, through `tracing` (target `netpath::frame`).
+//! [`Trace`]: logs one line per frame at debug level, through `tracing` (target `netpath::frame`).
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -16,15 +16,15 @@ use pnet::packet::udp::UdpPacket;
 
 use crate::port::{FramePort, PortError, Wake};
 
-/// A port that logs each frame it receives and sends. Costs one check per frame while debug
-/// output is off.
+/// A port that logs each frame it receives and sends. While debug output is off it costs one check per
+/// frame.
 pub struct Trace<P> {
     port: P,
     label: String,
 }
 
 impl<P: FramePort> Trace<P> {
-    /// Wraps `port`; `label` tells its lines from those of other ports.
+    /// Wraps `port`. `label` starts its log lines, to distinguish them from those of other ports.
     pub fn new(port: P, label: impl Into<String>) -> Self {
         Trace { port, label: label.into() }
     }
@@ -62,8 +62,8 @@ impl<P: FramePort> FramePort for Trace<P> {
         self.port.pollable()
     }
 
-    fn attend(&mut self) -> Result<(), PortError> {
-        self.port.attend()
+    fn handle_poll_event(&mut self) -> Result<(), PortError> {
+        self.port.handle_poll_event()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
@@ -71,12 +71,12 @@ impl<P: FramePort> FramePort for Trace<P> {
     }
 }
 
-/// A frame in one line, for logs: `{}` prints, nothing is parsed before that.
+/// Returns a one-line summary of a frame for logs. The frame is parsed only when the summary is printed.
 pub fn describe(frame: &[u8]) -> FrameSummary<'_> {
     FrameSummary(frame)
 }
 
-/// Prints a frame in one line. Made by [`describe`].
+/// Displays a frame in one line; returned by [`describe`].
 #[derive(Clone, Copy)]
 pub struct FrameSummary<'a>(&'a [u8]);
 
@@ -96,12 +96,12 @@ impl fmt::Display for FrameSummary<'_> {
         };
         match parsed {
             Some(()) => Ok(()),
-            None => write!(f, "{} cut short", frame.get_ethertype()),
+            None => write!(f, "{} truncated", frame.get_ethertype()),
         }
     }
 }
 
-/// Written, or `None` if the bytes do not hold the header.
+/// `Some` if the line was written, `None` if the bytes do not hold the header.
 type Written = Result<Option<()>, fmt::Error>;
 
 fn arp(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> Written {
@@ -119,7 +119,7 @@ fn arp(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> Written {
 fn ipv4(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> Written {
     let Some(ip) = Ipv4Packet::new(bytes) else { return Ok(None) };
     let (source, destination) = (ip.get_source(), ip.get_destination());
-    // `payload` of pnet trusts the header's lengths, within the slice.
+    // pnet's `payload` trusts the header's lengths, but stays within the slice.
     let first = ip.get_fragment_offset() == 0;
     let payload = if first { ip.payload() } else { &[] };
     transport(f, &source, &destination, ip.get_next_level_protocol(), payload)?;

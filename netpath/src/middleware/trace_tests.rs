@@ -56,7 +56,7 @@ fn ip_lines() {
 }
 
 #[test]
-fn any_bytes_print_one_line_without_panic() {
+fn describe_of_any_bytes_is_one_line_without_panic() {
     let udp = ethernet(0x0800, &ipv4_packet(17, &[0; 12]));
     for length in 0..udp.len() {
         assert!(!describe(&udp[..length]).to_string().contains('\n'));

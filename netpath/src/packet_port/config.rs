@@ -1,51 +1,53 @@
-//! What a packet port is told, and what it counts.
+//! Configuration and counters of a packet port.
 
 use super::receive::ReceivePath;
 use crate::wait::WaitPolicy;
 
-/// Which interface to use and how.
+/// Which interface a packet port uses, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketConfig {
     /// Interface name, at most 15 bytes.
     pub interface: String,
-    /// How frames come in.
+    /// How the port receives.
     pub receive: ReceivePath,
     /// How [`wait`](crate::FramePort::wait) waits.
     pub wait: WaitPolicy,
 }
 
 impl PacketConfig {
-    /// An interface with the defaults for the rest.
+    /// A configuration for `interface` with the defaults for the rest.
     pub fn new(interface: impl Into<String>) -> Self {
         let (receive, wait) = (ReceivePath::default(), WaitPolicy::default());
         PacketConfig { interface: interface.into(), receive, wait }
     }
 }
 
-/// Counters of a packet port since it was opened. A plain copy.
+/// Counters of a packet port since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PacketStats {
     /// Frames handed to the caller.
     pub rx_frames: u64,
     /// Bytes of those frames, Ethernet header and padding included.
     pub rx_bytes: u64,
-    /// Frames that the kernel dropped because nobody had received those before them.
+    /// Frames that the kernel dropped because the port's receive buffer was full.
     pub rx_kernel_drops: u64,
-    /// Frames too long for a port, cut, or shorter than an Ethernet header.
+    /// Frames discarded because they were too long for a port, truncated, or shorter than an Ethernet
+    /// header.
     pub rx_bad_length: u64,
-    /// Frames to other stations or to groups.
+    /// Frames discarded because their destination was another station or a group.
     pub rx_foreign_mac: u64,
-    /// Frames of another EtherType.
+    /// Frames discarded because they had another EtherType.
     pub rx_foreign_ethertype: u64,
-    /// Frames of a VLAN.
+    /// Frames discarded because they belonged to a VLAN.
     pub rx_foreign_vlan: u64,
-    /// Frames the kernel accepted. Whether they reached anybody it does not say.
+    /// Frames the kernel accepted. This does not mean that they reached the peer.
     pub tx_frames: u64,
     /// Bytes of those frames.
     pub tx_bytes: u64,
     /// Frames the kernel refused: the interface is down or gone, or its queue is full.
     pub tx_dropped: u64,
-    /// Frames never offered to the kernel: shorter than a header, or longer than the MTU allows.
+    /// Frames never offered to the kernel because they were shorter than a header or longer than the MTU
+    /// allows.
     pub tx_bad_length: u64,
     /// How often the link stopped passing frames.
     pub link_downs: u64,

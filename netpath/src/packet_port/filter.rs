@@ -1,9 +1,9 @@
-//! Which of the frames that a packet socket delivers are for us.
+//! Selects the frames for this port from those that its packet socket delivers.
 //!
-//! The kernel selects by EtherType only. It also delivers frames to other stations (a bridge that
-//! floods, a NIC in promiscuous mode), multicast, and frames of every VLAN with the tag taken out. The
-//! last are known only by being marked as another host's although they have our address
-//! (`__netif_receive_skb_core`, at `check_vlan_id`).
+//! The kernel selects by EtherType only. It also delivers frames for other stations (from a bridge that
+//! floods, or a NIC in promiscuous mode), multicast frames, and frames of every VLAN with the tag
+//! removed. VLAN frames can be recognised only because the kernel marks them as another host's although
+//! they have our address (`__netif_receive_skb_core`, at `check_vlan_id`).
 
 use pnet::packet::ethernet::EthernetPacket;
 
@@ -12,20 +12,20 @@ use crate::mac::MacAddr;
 use crate::port::{FRAME_MAX, FRAME_MIN};
 use crate::sys::packet_socket::FrameInfo;
 
-/// What to do with a frame.
+/// Whether a frame is for this port, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Ours,
-    /// Longer than a port carries, cut to the slot, or shorter than an Ethernet header.
+    /// Longer than a port carries, truncated to the slot, or shorter than an Ethernet header.
     BadLength,
-    /// To another station, or to a group.
+    /// Its destination is another station or a group.
     ForeignMac,
     ForeignEtherType,
     ForeignVlan,
 }
 
-/// Judges a frame by the front of it (at least the Ethernet header, if the frame has one).
-pub(super) fn judge(front: &[u8], info: &FrameInfo, mac: MacAddr, ethertype: u16) -> Verdict {
+/// Classifies a frame by its first bytes (at least the Ethernet header, if the frame has one).
+pub(super) fn classify(front: &[u8], info: &FrameInfo, mac: MacAddr, ethertype: u16) -> Verdict {
     if info.wire_length > info.length || !(FRAME_MIN..=FRAME_MAX).contains(&info.length) {
         return Verdict::BadLength;
     }
@@ -42,7 +42,7 @@ pub(super) fn judge(front: &[u8], info: &FrameInfo, mac: MacAddr, ethertype: u16
 }
 
 impl Verdict {
-    /// Counts a frame that is not delivered.
+    /// Counts the frame if it is not delivered.
     pub(super) fn count(self, stats: &mut PacketStats) {
         match self {
             Verdict::Ours => {}
@@ -71,7 +71,7 @@ mod tests {
     fn verdict(frame: &[u8], info: FrameInfo) -> Verdict {
         let length = frame.len();
         let info = FrameInfo { length, wire_length: length.max(info.wire_length), ..info };
-        judge(frame, &info, OURS, 0x88b5)
+        classify(frame, &info, OURS, 0x88b5)
     }
 
     #[test]

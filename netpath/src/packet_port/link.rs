@@ -1,4 +1,4 @@
-//! The state of a packet port's interface, and how it changed.
+//! The state of a packet port's interface, and its changes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,30 +8,31 @@ use crate::error::PortError;
 use crate::mac::MacAddr;
 use crate::sys::ioctl::{self, InterfaceName};
 
-/// Changes that wait to be fetched; older ones give way.
+/// Maximum number of changes that wait to be fetched; the oldest is dropped for a new one.
 const EVENTS_MAX: usize = 16;
 
-/// What an interface is good for.
+/// The state of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
     /// Frames pass, as far as this host can tell.
     Up,
-    /// The interface is up, but the cable or the other end is not: frames are taken and lost.
+    /// The interface is up, but has no carrier: frames are accepted and lost.
     NoCarrier,
-    /// Frames are refused until somebody says `ip link set NAME up`.
+    /// The interface is administratively down: frames are refused until `ip link set NAME up`.
     Down,
-    /// The interface was deleted or left the namespace. Final: a new one of the same name is another.
+    /// The interface was deleted or left the network namespace. Final: a new interface of the same name
+    /// is a different one.
     Gone,
 }
 
-/// What the port knows of its interface.
+/// The port's knowledge of its interface.
 pub(super) struct Link {
-    /// For interface requests, in the namespace that the port was opened in.
+    /// Socket for interface requests, in the namespace that the port was opened in.
     control: OwnedFd,
     index: u32,
     state: LinkState,
     events: VecDeque<LinkState>,
-    /// How often frames stopped passing.
+    /// How often the state left [`LinkState::Up`].
     pub(super) downs: u64,
 }
 
@@ -52,8 +53,8 @@ impl Link {
         self.events.pop_front()
     }
 
-    /// Asks the kernel and notes what changed. After a `failure` the link was down for a moment at
-    /// least, whatever it is now.
+    /// Reads the state from the kernel and records a change. `failure` says that an operation failed
+    /// because the link was down: then a link that is up now went down and came up again.
     pub(super) fn refresh(&mut self, failure: bool) {
         if self.state == LinkState::Gone {
             return;
@@ -86,7 +87,7 @@ impl Link {
             Ok(flags) if flags & libc::IFF_RUNNING == 0 => LinkState::NoCarrier,
             Ok(_) => LinkState::Up,
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => LinkState::Gone,
-            // Nothing is known to have changed.
+            // Other errors say nothing about the link, so keep the last known state.
             Err(_) => self.state,
         }
     }
@@ -95,13 +96,13 @@ impl Link {
         ioctl::interface_name(&self.control, self.index)
     }
 
-    /// The interface's address now.
+    /// The interface's current MAC address.
     pub(super) fn mac(&self) -> Result<MacAddr, PortError> {
         let mac = self.name().and_then(|name| ioctl::interface_mac(&self.control, &name));
         mac.map_err(PortError::system("cannot read the interface's MAC address"))
     }
 
-    /// Bytes of payload behind the Ethernet header.
+    /// The interface's current MTU in bytes, which does not include the Ethernet header.
     pub(super) fn mtu(&self) -> Result<u32, PortError> {
         let mtu = self.name().and_then(|name| ioctl::interface_mtu(&self.control, &name));
         mtu.map_err(PortError::system("cannot read the interface's MTU"))
@@ -109,7 +110,7 @@ impl Link {
 
     pub(super) fn is_ethernet(&self) -> Result<bool, PortError> {
         let kind = self.name().and_then(|name| ioctl::interface_hardware(&self.control, &name));
-        let kind = kind.map_err(PortError::system("cannot read the interface's kind"))?;
+        let kind = kind.map_err(PortError::system("cannot read the interface's hardware type"))?;
         Ok(kind == libc::ARPHRD_ETHER)
     }
 }

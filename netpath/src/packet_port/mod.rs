@@ -1,9 +1,9 @@
 //! [`PacketPort`]: raw Ethernet frames of one EtherType on one interface.
 //!
-//! - `receive`: a ring shared with the kernel, or system calls
-//! - `filter`: which frames are for us
-//! - `link`: what became of the interface
-//! - `plain`: a packet socket and nothing else, to compare the port with
+//! - `receive`: receives through a ring shared with the kernel, or through system calls
+//! - `filter`: selects the frames that are for this port
+//! - `link`: the state of the interface
+//! - `plain`: a packet socket without a port, as a baseline for measurements
 
 mod config;
 mod filter;
@@ -39,40 +39,41 @@ use crate::wait::{self, Blocked, WaitPolicy, Waiter};
 /// The EtherType of the logging channel: Local Experimental EtherType 1 (IEEE 802, clause 9.2.4).
 pub const CHANNEL_ETHERTYPE: u16 = 0x88b5;
 
-/// The least MTU in bytes that a port accepts: what every IPv4 host must take in one piece (RFC 791,
-/// section 3.1), and twice what the channel needs for a sealed frame of its least size.
+/// The smallest MTU in bytes that a port accepts: the datagram size that every IPv4 host must accept
+/// (RFC 791, section 3.1), and twice what the channel needs for its smallest sealed frame.
 pub const MTU_BYTES_MIN: u32 = 576;
 
-/// Frames that wait in a port to be received, at most. The kernel drops and counts what comes beyond.
+/// Maximum number of received frames that wait in a port. The kernel drops and counts further frames.
 pub const RECEIVE_FRAMES: usize = SLOTS;
 
-/// A moment in the arrival of a port's frames: [`PacketPort::arrived`].
+/// A position in the sequence of a port's received frames, taken by [`PacketPort::arrived`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(u64);
 
 /// A port for frames of [`CHANNEL_ETHERTYPE`] between this interface and others on its LAN (Linux 6.1
 /// or newer, CAP_NET_RAW).
 ///
-/// Frames come and go with their Ethernet header; [`header_to`](Self::header_to) makes one. Delivered
-/// are frames to the interface's own address, of the EtherType, without a VLAN; all others are counted.
-/// Short frames are delivered as they come, which may be padded to 60 bytes.
+/// Frames include their Ethernet header; [`header_to`](Self::header_to) builds one. The port delivers
+/// untagged frames of the EtherType to the interface's own address, and counts all others. A short frame
+/// may have been padded to 60 bytes on its way, and is delivered with the padding.
 ///
-/// **Threads.** As with [`TapPort`](crate::TapPort): the thread that uses the port first owns it; another
-/// one cannot send.
+/// **Threads.** As with [`TapPort`](crate::TapPort), the thread that uses the port first owns it; another
+/// thread cannot send.
 ///
-/// **Bounds.** [`RECEIVE_FRAMES`] wait to be received. Up to 128 frames are queued by `send` before it flushes by itself. Memory: 0.8 MiB.
+/// **Bounds.** Up to [`RECEIVE_FRAMES`] received frames wait in the port. `send` queues up to 128 frames
+/// before it flushes by itself. Memory: 0.8 MiB.
 ///
-/// **The link.** Sending never blocks and never fails for the link's sake: frames for a link that is down
-/// are dropped and counted. What happened to the link is in [`link`](Self::link) and
-/// [`next_link_event`](Self::next_link_event), as far as the port came across it: by sending, receiving
-/// or blocking. [`check_link`](Self::check_link) asks. Only [`wait`](FramePort::wait) fails once
-/// the interface is gone, because nothing can end it any more.
+/// **The link.** Sending never blocks, and never fails because of the link: frames for a link that is down
+/// are dropped and counted. [`link`](Self::link) and [`next_link_event`](Self::next_link_event) report
+/// what the port noticed of the link while it sent, received or blocked.
+/// [`check_link`](Self::check_link) asks the kernel. Only [`wait`](FramePort::wait) fails once the
+/// interface is gone, because nothing could end the wait any more.
 pub struct PacketPort {
-    // Before `socket`: the ring lets go of the socket first.
+    // Before `socket`, because fields drop in this order and the ring must release the socket first.
     sender: SendRing,
     receiver: Receiver,
     socket: PacketSocket,
-    /// Ends a wait.
+    /// Limits the duration of a wait.
     timer: Timer,
     /// See [`looked`](Self::looked).
     looked: Option<Duration>,
@@ -85,7 +86,12 @@ pub struct PacketPort {
 
 impl PacketPort {
     /// Opens a port in the calling thread's network namespace and begins to receive. An interface that
-    /// is down is no error: see [`link`](Self::link) and [`down_hint`](Self::down_hint).
+    /// is down is not an error: see [`link`](Self::link) and [`down_hint`](Self::down_hint).
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] if the interface does not exist, is not Ethernet or has an MTU below
+    /// [`MTU_BYTES_MIN`], if the process lacks CAP_NET_RAW, or if io_uring or a system call fails.
     pub fn open(config: &PacketConfig) -> Result<PacketPort, PortError> {
         let name = config.interface.clone();
         InterfaceName::new(&name)?;
@@ -101,15 +107,15 @@ impl PacketPort {
         if mtu_bytes < MTU_BYTES_MIN {
             return Err(PortError::MtuTooSmall { name, mtu_bytes, min_bytes: MTU_BYTES_MIN });
         }
-        // The ring first: a frame must not come before there is a place for it.
+        // Before `bind`, because frames arrive from then on and must find the ring.
         let receiver = Receiver::new(&socket, config.receive)
-            .map_err(PortError::system("cannot prepare the packet socket for receiving"))?;
+            .map_err(PortError::system("cannot set up the packet socket for receiving"))?;
         socket
             .bind(index, CHANNEL_ETHERTYPE)
             .map_err(PortError::system("cannot bind the packet socket"))?;
         let sender = SendRing::new(socket.file(), &name, config.wait)?;
         let stats = PacketStats::default();
-        let timer = Timer::new().map_err(PortError::system("cannot make a timer"))?;
+        let timer = Timer::new().map_err(PortError::system("cannot create a timer"))?;
         let port = PacketPort {
             sender,
             receiver,
@@ -122,23 +128,27 @@ impl PacketPort {
             mtu_bytes,
             stats,
         };
-        // Binding to an interface that is down leaves an error behind; the state says it already.
+        // Binding to an interface that is down leaves an error on the socket. The link state has it already.
         port.take_error();
         Ok(port)
     }
 
-    /// Makes the calling thread the port's owner. Optional: the first use does the same.
+    /// Makes the calling thread the port's owner. Optional, because the first use does the same.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::WrongThread`] if another thread owns the port, or an error of io_uring.
     pub fn start(&mut self) -> Result<(), PortError> {
         self.sender.start()
     }
 
-    /// One line that says what was chosen, for a log.
+    /// One line for a log: the interface and how the port receives, sends and waits.
     pub fn describe(&self) -> String {
         let PacketPort { name, mac, mtu_bytes, receiver, .. } = self;
         let WaitPolicy { spin, yield_after, wake_signal: _ } = self.sender.policy();
         format!(
             "{name} ({mac}, MTU {mtu_bytes}, {:?}): receive by {receiver}; send by io_uring, completions \
-             for refusals only; wait {spin:?} looking (yielding after {yield_after:?}), then ppoll",
+             for failed sends only; wait by polling for {spin:?} (yielding after {yield_after:?}), then ppoll",
             self.link.state()
         )
     }
@@ -148,17 +158,17 @@ impl PacketPort {
         &self.name
     }
 
-    /// The interface's own address, read at opening and each time its link comes up.
+    /// The interface's own MAC address, read at opening and each time its link comes up.
     pub fn mac(&self) -> MacAddr {
         self.mac
     }
 
-    /// Bytes behind the Ethernet header, read at opening; a port uses 1500 of them at most.
+    /// The MTU in bytes, read at opening. A port uses at most 1500 of them.
     pub fn mtu_bytes(&self) -> u32 {
         self.mtu_bytes
     }
 
-    /// The Ethernet header of frames to `destination`.
+    /// Returns the Ethernet header for frames to `destination`.
     pub fn header_to(&self, destination: MacAddr) -> [u8; FRAME_MIN] {
         let mut header = [0; FRAME_MIN];
         let mut packet = MutableEthernetPacket::new(&mut header).expect("the size of a header");
@@ -168,49 +178,57 @@ impl PacketPort {
         header
     }
 
-    /// The link's state when the port last came across it: no system call.
+    /// The last known state of the link. Makes no system call.
     pub fn link(&self) -> LinkState {
         self.link.state()
     }
 
-    /// Asks the kernel for the link's state. It learns of a lost carrier with a delay of up to a
-    /// second (its link watch is rate-limited).
+    /// Reads the link's state from the kernel. The kernel itself notices a lost carrier with a delay of
+    /// up to a second, because its link watch is rate-limited.
     pub fn check_link(&mut self) -> LinkState {
         let failure = self.take_error();
         self.refresh(failure);
         self.link.state()
     }
 
-    /// The next change of the link's state that was not fetched yet; the last 16 are kept.
+    /// Fetches the oldest change of the link's state that was not fetched yet. The last 16 are kept.
     pub fn next_link_event(&mut self) -> Option<LinkState> {
         self.link.next_event()
     }
 
-    /// One line for a user whose interface is down.
+    /// The message for a user whose interface is down.
     pub fn down_hint(&self) -> String {
         let name = &self.name;
         format!("interface {name} is down: 'ip link set {name} up'")
     }
 
-    /// Bytes of frames that wait below this port: in the interface's queue, or in its driver's until that
-    /// reports them sent. As the kernel accounts for them, which is some 2300 bytes for a full frame. A
-    /// system call. Interfaces that let go of frames before they are sent (veth) say 0.
+    /// Bytes of frames that wait below this port: in the interface's queue, or in its driver's until the
+    /// driver reports them sent. The kernel's accounting applies: about 2300 bytes for a full frame. Makes
+    /// a system call. Interfaces that release frames before they are sent (veth) report 0.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::System`] if the system call fails.
     pub fn unsent_bytes(&self) -> Result<u32, PortError> {
         self.socket
             .unsent_bytes()
-            .map_err(PortError::system("cannot ask for the bytes not yet sent"))
+            .map_err(PortError::system("cannot read the number of unsent bytes"))
     }
 
-    /// What the port counted so far. A system call: the kernel counts its drops.
+    /// The port's counters. Makes a system call to read the kernel's drop counter.
     pub fn stats(&mut self) -> PacketStats {
-        // Reading resets the kernel's counter; on failure its count is there the next time.
+        // Reading resets the kernel's counter. If it fails, the next read includes the count.
         self.stats.rx_kernel_drops += self.socket.take_drops().map_or(0, u64::from);
         let (link_downs, enters) = (self.link.downs, self.sender.enters());
         PacketStats { link_downs, enters, ..self.stats }
     }
 
-    /// Takes the next received frame and lends it in place, to be read or decrypted there; `None` when
-    /// there is none. Never blocks.
+    /// Passes the next received frame to `with`, which may read or decrypt it in place, and then discards
+    /// it. Returns `None` if no frame is waiting. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](FramePort::receive).
     pub fn receive_with<R>(
         &mut self,
         with: impl FnOnce(&mut [u8]) -> R,
@@ -218,7 +236,12 @@ impl PacketPort {
         self.receive_until(Mark(u64::MAX), with)
     }
 
-    /// Notes which frames have arrived by now, `at_most` of them; `None` when there is none.
+    /// Marks the frames that have arrived by now, at most `at_most` of them. Returns `None` if there is
+    /// none. The frames are then received with [`receive_until`](Self::receive_until).
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](FramePort::receive).
     pub fn arrived(&mut self, at_most: usize) -> Result<Option<Mark>, PortError> {
         if !self.look()? {
             return Ok(None);
@@ -226,20 +249,25 @@ impl PacketPort {
         Ok(Some(Mark(self.receiver.arrived(at_most))))
     }
 
-    /// If the last wait saw a frame while it was looking: a time after its beginning and, by a microsecond
-    /// or two if the thread is not held up, before it saw the frame. Nobody has to read the clock for it.
+    /// If the last wait found a frame while it was polling: the time from its beginning to the last clock
+    /// reading before the frame was seen, which is a microsecond or two earlier unless the thread was
+    /// preempted. It spares the caller a clock reading. `None` if the wait blocked or found no frame.
     pub fn looked(&self) -> Option<Duration> {
         self.looked
     }
 
-    /// As [`receive_with`](Self::receive_with), but only a frame that had arrived when `mark` was taken:
-    /// a clock that was read since shows a time after its arrival.
+    /// As [`receive_with`](Self::receive_with), but only for a frame that had arrived when `mark` was
+    /// taken. A clock reading taken after the mark is therefore later than the frame's arrival.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](FramePort::receive).
     pub fn receive_until<R>(
         &mut self,
         mark: Mark,
         with: impl FnOnce(&mut [u8]) -> R,
     ) -> Result<Option<R>, PortError> {
-        // Both times: the frames on the way to the next of ours may go beyond the mark.
+        // Check again after `look`, which skips frames that are not ours and may pass the mark.
         let is_beyond = |port: &Self| port.receiver.position() >= mark.0;
         if is_beyond(self) || !self.look()? || is_beyond(self) {
             return Ok(None);
@@ -252,18 +280,18 @@ impl PacketPort {
         })))
     }
 
-    /// Goes on to the next frame that is ours; whether there is one.
+    /// Fetches the next frame that is for this port, and returns whether there is one.
     fn fetch(&mut self) -> io::Result<bool> {
         let PacketPort { receiver, socket, stats, mac, .. } = self;
         receiver.fetch(socket, |front, info| {
             let front = &front[..info.length.min(FRAME_MIN)];
-            let verdict = filter::judge(front, info, *mac, CHANNEL_ETHERTYPE);
+            let verdict = filter::classify(front, info, *mac, CHANNEL_ETHERTYPE);
             verdict.count(stats);
             verdict == Verdict::Ours
         })
     }
 
-    /// Clears the socket's error; whether the link was down.
+    /// Clears the socket's error, and returns whether it says that the link was down.
     fn take_error(&self) -> bool {
         matches!(self.socket.take_error(), Ok(Some(libc::ENETDOWN | libc::ENODEV)))
     }
@@ -277,7 +305,7 @@ impl PacketPort {
         }
     }
 
-    /// Sorts out an error that may be the link's.
+    /// Updates the link's state if `error` says that the link is down, and returns whether it does.
     fn link_failed(&mut self, error: &io::Error) -> bool {
         let down =
             matches!(error.raw_os_error(), Some(libc::ENETDOWN | libc::ENODEV | libc::ENXIO));
@@ -349,7 +377,7 @@ impl FramePort for PacketPort {
         self.stats.tx_dropped += sent.refused;
         match sent.error {
             Some(error) => {
-                // No room in a queue is the other reason, and says nothing of the link.
+                // The other reason is a full queue, which says nothing about the link.
                 self.link_failed(&io::Error::from_raw_os_error(error));
             }
             None if self.link.state() == LinkState::Down => self.refresh(false),
@@ -362,15 +390,17 @@ impl FramePort for PacketPort {
         (self.link.state() != LinkState::Gone).then(|| self.socket.file())
     }
 
-    fn attend(&mut self) -> Result<(), PortError> {
+    fn handle_poll_event(&mut self) -> Result<(), PortError> {
         let failure = self.take_error();
         self.refresh(failure);
         Ok(())
     }
 
-    /// Returns [`Wake::Frame`] only when `receive` will give a frame.
+    /// Returns [`Wake::Frame`] only if the next `receive` will return a frame.
     ///
-    /// Fails with [`PortError::InterfaceGone`] once the interface is.
+    /// # Errors
+    ///
+    /// [`PortError::InterfaceGone`] once the interface is gone.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, PortError> {
         self.flush()?;
         let policy = self.sender.policy();
@@ -384,7 +414,7 @@ impl Waiter for PacketPort {
     fn look(&mut self) -> Result<bool, PortError> {
         self.sender.start()?;
         let found = match self.fetch() {
-            // The error is spent, and does not hide the frames that came before it.
+            // The failed call cleared the error, and frames that arrived before it are still there.
             Err(error) if self.link_failed(&error) => self.fetch(),
             result => result,
         };
@@ -414,7 +444,7 @@ impl Waiter for PacketPort {
         let ended = timer.set(left).and_then(|()| self.socket.block(timer, self.sender.mask()));
         match ended {
             Ok(false) => Ok(Blocked::Ended),
-            Ok(true) => self.attend().map(|()| Blocked::Ended),
+            Ok(true) => self.handle_poll_event().map(|()| Blocked::Ended),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Blocked::Interrupted),
             Err(source) => Err(PortError::System { doing: "cannot wait in ppoll", source }),
         }

@@ -1,4 +1,4 @@
-//! A packet socket as it comes, without a port around it.
+//! A plain packet socket without a port, as a baseline for measurements.
 
 use std::os::fd::OwnedFd;
 
@@ -6,8 +6,12 @@ use super::{interface_index, open_socket};
 use crate::error::PortError;
 use crate::sys::ioctl::InterfaceName;
 
-/// A packet socket for whole frames of `ethertype` on `interface`, bound and non-blocking: for
-/// measurements, as what a [`PacketPort`](super::PacketPort) is compared with.
+/// Opens a packet socket for frames (with their Ethernet header) of `ethertype` on `interface`, bound and
+/// non-blocking. Measurements compare a [`PacketPort`](super::PacketPort) with it.
+///
+/// # Errors
+///
+/// [`PortError`] if the interface does not exist, the process lacks CAP_NET_RAW, or a system call fails.
 pub fn plain_socket(interface: &str, ethertype: u16) -> Result<OwnedFd, PortError> {
     InterfaceName::new(interface)?;
     let socket = open_socket()?;

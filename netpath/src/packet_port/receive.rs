@@ -1,4 +1,4 @@
-//! The two ways in which a packet port receives.
+//! The two ways in which a packet port receives: a ring shared with the kernel, or system calls.
 
 use std::fmt;
 use std::io;
@@ -7,33 +7,33 @@ use crate::port::FRAME_MIN;
 use crate::ring::packet_ring::{Head, PacketRing, SLOT_BYTES, SLOTS};
 use crate::sys::packet_socket::{FrameInfo, PacketSocket};
 
-/// How a port shall receive.
+/// How a port receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReceivePath {
-    /// The ring if the kernel gives one, calls if not.
+    /// The ring if the kernel provides one, otherwise system calls.
     #[default]
     Auto,
-    /// A ring shared with the kernel: no system call for a look or for a frame.
+    /// A ring shared with the kernel: neither polling nor receiving makes a system call.
     Ring,
-    /// One system call for each look and each frame.
+    /// One system call for each poll and each frame.
     Calls,
 }
 
-/// Receive buffer of the socket without a ring: bytes the kernel accounts, at some 768 for a small
-/// frame, 256 full ones.
+/// Receive buffer of a socket without a ring, in bytes as the kernel accounts for them: about 768 for a
+/// small frame. The buffer holds 256 frames of full length.
 const SOCKET_BUFFER_BYTES: i32 = 1 << 20;
 
-/// Frames on their way to us.
+/// The receive side of a port. At most one frame is fetched (`head`, `length`) before it is taken.
 pub(super) enum Receiver {
     Ring { ring: PacketRing, head: Option<Head> },
     Calls { buffer: Box<[u8; SLOT_BYTES]>, length: Option<usize>, taken: u64, why: String },
 }
 
-/// The front of a frame, enough to judge it by.
+/// The first bytes of a frame, as many as the filter needs.
 pub(super) type Front = [u8; FRAME_MIN];
 
 impl Receiver {
-    /// Prepares a socket that is not bound yet.
+    /// Sets up receiving on a socket that is not bound yet.
     pub(super) fn new(socket: &PacketSocket, path: ReceivePath) -> io::Result<Receiver> {
         let why = match path {
             ReceivePath::Auto => match PacketRing::new(socket) {
@@ -49,7 +49,8 @@ impl Receiver {
         Ok(Receiver::Calls { buffer: Box::new([0; SLOT_BYTES]), length: None, taken: 0, why })
     }
 
-    /// Whether a frame may be there: a load, or the truth that only a call could tell.
+    /// Whether a frame may be waiting: one load with a ring, always true without one, because only a
+    /// system call could tell.
     #[inline]
     pub(super) fn may_have_frame(&self) -> bool {
         match self {
@@ -58,7 +59,7 @@ impl Receiver {
         }
     }
 
-    /// The number of the frame that is lent next, or of one that nobody wanted before it.
+    /// The number of the next frame to take. Frames that the filter discards before it count too.
     pub(super) fn position(&self) -> u64 {
         match self {
             Receiver::Ring { ring, .. } => ring.taken(),
@@ -66,8 +67,8 @@ impl Receiver {
         }
     }
 
-    /// The number of the first frame that has not arrived yet, or of an earlier one: `at_most` behind
-    /// the next of a ring, or behind the one that was fetched.
+    /// A number below which all frames have arrived: with a ring, of the first frame that has not arrived,
+    /// but at most `at_most` after the next one; without a ring, of the frame after the fetched one.
     pub(super) fn arrived(&self, at_most: usize) -> u64 {
         match self {
             Receiver::Ring { ring, .. } => ring.arrived(at_most),
@@ -75,17 +76,17 @@ impl Receiver {
         }
     }
 
-    /// Whether a frame or an error is there.
+    /// Whether a frame or an error is waiting.
     pub(super) fn announced(&self, socket: &PacketSocket) -> bool {
         match self {
             Receiver::Ring { ring, .. } => ring.has_frame(),
-            // An error is something to see, too; whoever looks next gets it.
+            // An error counts as announced, so that the next fetch reports it.
             Receiver::Calls { .. } => socket.is_readable().unwrap_or(true),
         }
     }
 
-    /// Goes on to the next frame that `accept` takes; whether there is one. Frames that it does not
-    /// take are gone. At most a ring's worth of them at a time, so that a flood does not hold us.
+    /// Fetches the next frame that `accept` accepts and returns whether there is one. Discards the frames
+    /// that it does not accept, at most a ring's worth per call, so that a flood cannot keep the caller here.
     pub(super) fn fetch(
         &mut self,
         socket: &PacketSocket,
@@ -119,7 +120,11 @@ impl Receiver {
         Ok(false)
     }
 
-    /// Lends the frame fetched before, and is then done with it.
+    /// Passes the fetched frame to `with`, then discards it.
+    ///
+    /// # Panics
+    ///
+    /// If no frame was fetched.
     pub(super) fn take<R>(&mut self, with: impl FnOnce(&mut [u8]) -> R) -> R {
         match self {
             Receiver::Ring { ring, head } => {

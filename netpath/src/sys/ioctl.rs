@@ -55,7 +55,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A socket for interface requests, bound to the network namespace of the calling thread.
+/// Opens a socket for interface requests in the network namespace of the calling thread.
 pub(crate) fn control_socket() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
@@ -77,15 +77,15 @@ pub(crate) fn tun_attach(
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })
 }
 
-/// `TUNSETOFFLOAD 0`: the kernel computes checksums and cuts segments before it hands frames over.
-/// A persistent tap keeps what an earlier owner had set.
+/// `TUNSETOFFLOAD 0`: the kernel computes checksums and segments packets before it hands frames over.
+/// Needed because a persistent tap keeps the settings of an earlier owner.
 pub(crate) fn tun_disable_offload(tun: BorrowedFd<'_>) -> io::Result<()> {
     let none: libc::c_ulong = 0;
     // SAFETY: TUNSETOFFLOAD takes its argument by value.
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, none) })
 }
 
-/// `TUNGETFEATURES`: the flags that the driver knows for `TUNSETIFF`.
+/// `TUNGETFEATURES`: the flags that the driver supports in `TUNSETIFF`.
 pub(crate) fn tun_features(tun: BorrowedFd<'_>) -> io::Result<u32> {
     let mut features: libc::c_uint = 0;
     // SAFETY: TUNGETFEATURES takes a pointer to an unsigned int (rule 1).
@@ -116,7 +116,7 @@ pub(crate) fn interface_flags(socket: &OwnedFd, name: &InterfaceName) -> io::Res
     Ok(unsafe { request.ifr_ifru.ifru_flags }.into())
 }
 
-/// `SIOCGIFMTU`: bytes of payload behind the Ethernet header.
+/// `SIOCGIFMTU`: the MTU in bytes, without the Ethernet header.
 pub(crate) fn interface_mtu(socket: &OwnedFd, name: &InterfaceName) -> io::Result<u32> {
     let mut request = name.request();
     // SAFETY: SIOCGIFMTU takes a pointer to `ifreq` (rules 1 and 3).
@@ -137,7 +137,7 @@ pub(crate) fn interface_mac(socket: &OwnedFd, name: &InterfaceName) -> io::Resul
     Ok(octets.into())
 }
 
-/// `SIOCGIFHWADDR`: the kind of hardware, `ARPHRD_*`.
+/// `SIOCGIFHWADDR`: the hardware type, `ARPHRD_*`.
 pub(crate) fn interface_hardware(socket: &OwnedFd, name: &InterfaceName) -> io::Result<u16> {
     let mut request = name.request();
     // SAFETY: SIOCGIFHWADDR takes a pointer to `ifreq` (rules 1 and 3).
@@ -146,7 +146,7 @@ pub(crate) fn interface_hardware(socket: &OwnedFd, name: &InterfaceName) -> io::
     Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
 }
 
-/// `SIOCGIFNAME`: the present name of an interface, which may be renamed while in use.
+/// `SIOCGIFNAME`: the current name of an interface, which may be renamed while in use.
 pub(crate) fn interface_name(socket: &OwnedFd, index: u32) -> io::Result<InterfaceName> {
     const SIOCGIFNAME: libc::c_ulong = 0x8910;
     let mut request = InterfaceName([0; libc::IFNAMSIZ]).request();
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_the_kernels_rules() {
+    fn interface_names_follow_the_kernels_rules() {
         assert!(InterfaceName::new("tap0").is_ok());
         assert!(InterfaceName::new("fifteen-bytes-x").is_ok());
         for name in ["", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a:1", "tap%d", "a\n", "a\0"]

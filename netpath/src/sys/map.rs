@@ -3,18 +3,18 @@
 //! Rules for the unsafe code in this file:
 //! 1. A `Mapping` is the only owner of its pages from `mmap` to `munmap`; `base..base + length` is
 //!    mapped readable and writable for exactly that long, and never moves.
-//! 2. No Rust reference to the pages is made here: the kernel writes to them at times the compiler
-//!    cannot know. Bytes go in and out by copy. A user of [`Mapping::at`] that makes one argues from
-//!    a protocol with the kernel by which those bytes are its own for that time.
-//! 3. Copies are made only for ranges checked to lie inside, and the caller sees to it that the
-//!    kernel is not using the range at that time (a violation gives torn bytes, which are plain
-//!    `u8` and valid whatever they are).
+//! 2. This file creates no Rust reference to the pages, because the kernel writes to them at times that
+//!    the compiler cannot know. Bytes are copied in and out. A user of [`Mapping::at`] that creates a
+//!    reference must argue from a protocol with the kernel that gives it those bytes for that time.
+//! 3. Copies are made only for ranges that were checked to be inside the mapping. The caller ensures that
+//!    the kernel does not use the range at that time (a violation gives torn bytes, which are plain `u8`
+//!    and valid with any value).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{self, NonNull};
 
-/// Page-aligned memory, either anonymous (zeroed, populated as it is touched) or a file's.
+/// Page-aligned memory: anonymous (zeroed, populated when touched) or mapped from a file.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     length: usize,
@@ -29,8 +29,7 @@ impl Mapping {
         Mapping::map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
     }
 
-    /// Maps the first `length` bytes (more than zero) of `file`, shared with it, all of them present
-    /// from the start.
+    /// Maps the first `length` bytes (more than zero) of `file`, shared with it and populated at once.
     pub(crate) fn of_file(file: BorrowedFd<'_>, length: usize) -> io::Result<Mapping> {
         Mapping::map(length, libc::MAP_SHARED | libc::MAP_POPULATE, file.as_raw_fd())
     }
@@ -60,7 +59,11 @@ impl Mapping {
         unsafe { self.base.as_ptr().add(offset) }
     }
 
-    /// Copies bytes out; panics if the range is not inside.
+    /// Copies bytes out.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside the mapping.
     pub(crate) fn read(&self, offset: usize, into: &mut [u8]) {
         assert!(offset.checked_add(into.len()).is_some_and(|end| end <= self.length));
         // SAFETY: the source is inside the mapping by the check above (rule 1), `into` is a Rust
@@ -70,7 +73,11 @@ impl Mapping {
         }
     }
 
-    /// Copies bytes in; panics if the range is not inside.
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not inside the mapping.
     pub(crate) fn write(&mut self, offset: usize, from: &[u8]) {
         assert!(offset.checked_add(from.len()).is_some_and(|end| end <= self.length));
         // SAFETY: as in `read`, with the direction reversed; `&mut self` excludes other copies.
@@ -93,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_back() {
+    fn written_bytes_are_read_back() {
         let mut map = Mapping::new(8192).unwrap();
         map.write(8190, &[1, 2]);
         let mut out = [9; 3];

@@ -1,4 +1,4 @@
-//! System calls and raw memory. Everything here has a safe face.
+//! System calls and raw memory, behind safe functions.
 
 pub(crate) mod ioctl;
 pub(crate) mod map;

@@ -14,12 +14,12 @@ use super::map::Mapping;
 use super::signal::{self, SignalMask};
 use super::timer::Timer;
 
-/// What the kernel says about a frame beside its bytes.
+/// What the kernel reports about a frame in addition to its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameInfo {
-    /// Bytes that are here.
+    /// Bytes that were delivered.
     pub(crate) length: usize,
-    /// Bytes that the frame had.
+    /// Bytes that the frame had on the wire.
     pub(crate) wire_length: usize,
     /// `PACKET_HOST`, `PACKET_OTHERHOST` and so on.
     pub(crate) packet_type: u8,
@@ -44,8 +44,8 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 impl PacketSocket {
-    /// Opens a socket that receives nothing before it is [bound](Self::bind): protocol 0. With another
-    /// protocol it would receive from every interface until then.
+    /// Opens a socket that receives nothing before it is [bound](Self::bind), because its protocol is 0.
+    /// With another protocol it would receive from every interface until then.
     pub(crate) fn open() -> io::Result<PacketSocket> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: takes no pointers.
@@ -67,9 +67,11 @@ impl PacketSocket {
         check(result)
     }
 
+    /// Reads a socket option.
+    ///
     /// # Safety
     ///
-    /// All-zero bytes, and any that the option is documented to give, must be a valid `T`.
+    /// All-zero bytes, and any bytes that the option is documented to return, must be a valid `T`.
     unsafe fn get<T>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<T> {
         let mut length = size::<T>();
         // SAFETY: by the caller's promise.
@@ -94,7 +96,7 @@ impl PacketSocket {
         check(unsafe { libc::bind(self.0.as_raw_fd(), pointer, size::<libc::sockaddr_ll>()) })
     }
 
-    /// Makes a receive ring of version 2, in blocks of a page each.
+    /// Creates a TPACKET_V2 receive ring, in blocks of one page each.
     pub(crate) fn make_ring(&self, slots: usize, slot_bytes: usize) -> io::Result<()> {
         const BLOCK_BYTES: usize = 4096;
         self.set(
@@ -111,24 +113,24 @@ impl PacketSocket {
         self.set(libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
     }
 
-    /// Maps the ring made before.
+    /// Maps the ring that [`make_ring`](Self::make_ring) created.
     pub(crate) fn map_ring(&self, length: usize) -> io::Result<Mapping> {
         Mapping::of_file(self.file(), length)
     }
 
-    /// Asks for a receive buffer of `buffer_bytes`, or of what the system's limit allows.
+    /// Requests a receive buffer of `buffer_bytes`, or as much as the system's limit allows.
     pub(crate) fn set_receive_buffer(&self, buffer_bytes: i32) -> io::Result<()> {
-        // Needs CAP_NET_ADMIN, which a user of packet sockets need not have.
+        // SO_RCVBUFFORCE exceeds the limit, but needs CAP_NET_ADMIN, which a user of packet sockets may lack.
         self.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &buffer_bytes)
             .or_else(|_| self.set(libc::SOL_SOCKET, libc::SO_RCVBUF, &buffer_bytes))
     }
 
-    /// Receives a frame into `buffer` if there is one.
+    /// Receives a frame into `buffer`, if one is waiting.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<FrameInfo>> {
         // SAFETY: all-zero is a valid address (rule 2).
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut address_length = size::<libc::sockaddr_ll>();
-        // With MSG_TRUNC the result is the frame's length, whatever the buffer's.
+        // With MSG_TRUNC the result is the frame's length even if the buffer is shorter.
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         // SAFETY: buffer and address are live and of the sizes given (rule 1).
         let result = unsafe {
@@ -151,7 +153,7 @@ impl PacketSocket {
         Ok(Some(FrameInfo { length, wire_length, packet_type }))
     }
 
-    /// Frames that the kernel dropped since the last call: reading resets the counter.
+    /// Frames that the kernel dropped since the last call. Reading resets the counter.
     pub(crate) fn take_drops(&self) -> io::Result<u32> {
         // SAFETY: two integers.
         let stats: libc::tpacket_stats =
@@ -159,28 +161,29 @@ impl PacketSocket {
         Ok(stats.tp_drops)
     }
 
-    /// Bytes of frames sent that the driver has not let go of, as the kernel accounts for them.
+    /// Bytes of sent frames that the driver has not released yet, as the kernel accounts for them.
     pub(crate) fn unsent_bytes(&self) -> io::Result<u32> {
         let mut bytes: libc::c_int = 0;
-        // SAFETY: SIOCOUTQ, which TIOCOUTQ is the libc crate's name for (linux/sockios.h), takes a pointer
-        // to an integer (rule 1).
+        // SAFETY: SIOCOUTQ (linux/sockios.h; the libc crate calls it TIOCOUTQ) takes a pointer to an
+        // integer (rule 1).
         check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
         Ok(bytes.try_into().unwrap_or(0))
     }
 
-    /// The error pending on the socket, which this clears.
+    /// Returns the error that is pending on the socket, and clears it.
     pub(crate) fn take_error(&self) -> io::Result<Option<i32>> {
         // SAFETY: an integer.
         let error: i32 = unsafe { self.get(libc::SOL_SOCKET, libc::SO_ERROR)? };
         Ok((error != 0).then_some(error))
     }
 
-    /// Whether a frame or an error is there now.
+    /// Whether a frame or an error is waiting now.
     pub(crate) fn is_readable(&self) -> io::Result<bool> {
         Ok(signal::poll_readable([self.file()], Some(Duration::ZERO), None)? != [0])
     }
 
-    /// Blocks until a frame is there, the socket has an error or `timer` has run out; true for an error.
+    /// Blocks until a frame is waiting, the socket has an error or `timer` has expired. Returns whether
+    /// the socket has an error.
     pub(crate) fn block(&self, timer: &Timer, mask: Option<&SignalMask>) -> io::Result<bool> {
         let [found, _over] = signal::poll_readable([self.file(), timer.file()], None, mask)?;
         Ok(found & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0)

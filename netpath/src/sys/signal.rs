@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::time::Duration;
 
-/// A signal mask in both shapes: the C library's, and the 64 bits the kernel takes.
+/// A signal mask in two forms: the C library's, and the kernel's 64 bits.
 #[derive(Clone, Copy)]
 pub(crate) struct SignalMask {
     set: libc::sigset_t,
@@ -19,7 +19,7 @@ pub(crate) struct SignalMask {
 }
 
 impl SignalMask {
-    /// The calling thread's mask with `signal` taken out of it.
+    /// The calling thread's mask with `signal` removed.
     pub(crate) fn current_without(signal: i32) -> io::Result<SignalMask> {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: with a null new set the call only writes the current mask to `set` (rule 1).
@@ -50,9 +50,9 @@ impl SignalMask {
     }
 }
 
-/// Waits for `duration` (`None`: for ever) with `mask` in force until one of `files` can be read, by
-/// `ppoll(2)`; returns the events found at each, none if the time is up. A signal ends it with
-/// `ErrorKind::Interrupted`.
+/// Waits up to `duration` (`None`: without limit) with signal mask `mask` until one of `files` is readable,
+/// by `ppoll(2)`. Returns the events of each file; all are 0 if the time passed. A signal ends the wait
+/// with `ErrorKind::Interrupted`.
 pub(crate) fn poll_readable<const N: usize>(
     files: [BorrowedFd<'_>; N],
     duration: Option<Duration>,
@@ -61,14 +61,14 @@ pub(crate) fn poll_readable<const N: usize>(
     poll_any(files.map(Some), duration, mask)
 }
 
-/// As [`poll_readable`]; where there is no file, nothing is found.
+/// As [`poll_readable`]; the events of a missing file are always 0.
 pub(crate) fn poll_any<const N: usize>(
     files: [Option<BorrowedFd<'_>>; N],
     duration: Option<Duration>,
     mask: Option<&SignalMask>,
 ) -> io::Result<[libc::c_short; N]> {
     let time = duration.map(|d| libc::timespec {
-        // Longer than time_t can say is as good as the longest it can.
+        // A duration beyond time_t is replaced by the longest one, which is as good as no limit.
         tv_sec: libc::time_t::try_from(d.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: d.subsec_nanos().into(),
     });
@@ -86,7 +86,7 @@ pub(crate) fn poll_any<const N: usize>(
     }
 }
 
-/// Sleeps for `duration` (`None`: for ever) with `mask` in force. A signal ends it with
+/// Sleeps for `duration` (`None`: without limit) with signal mask `mask`. A signal ends the sleep with
 /// `ErrorKind::Interrupted`.
 pub(crate) fn sleep(duration: Option<Duration>, mask: Option<&SignalMask>) -> io::Result<()> {
     poll_readable([], duration, mask).map(drop)

@@ -1,5 +1,5 @@
-//! Opening a tap (Documentation/networking/tuntap.rst), with each way of failing told apart.
-//! The system calls themselves are in `ioctl.rs`; nothing here is unsafe.
+//! Opens a tap (Documentation/networking/tuntap.rst), with a distinct error for each kind of failure.
+//! The system calls are in `ioctl.rs`; this file has no unsafe code.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,21 +11,26 @@ use super::ioctl::{self, InterfaceName};
 use crate::error::PortError;
 use crate::mac::MacAddr;
 
-/// How long a busy tap is tried again. Closing an io_uring is asynchronous in the kernel and keeps
-/// the tap of its previous owner attached for some tens of milliseconds (28-63 measured).
+/// How long to retry when a tap is busy. The kernel closes an io_uring asynchronously, which keeps the
+/// tap attached to its previous owner for some tens of milliseconds (28-63 measured).
 pub(crate) const BUSY_RETRY_MAX: Duration = Duration::from_millis(500);
 const BUSY_RETRY_EVERY: Duration = Duration::from_millis(2);
 
 /// An attached tap: one frame per read and write, no packet information header.
 pub(crate) struct Tap {
     tun: File,
-    /// For interface requests, in the namespace that the tap was opened in.
+    /// Socket for interface requests, in the namespace that the tap was opened in.
     control: OwnedFd,
     name: InterfaceName,
     text: String,
 }
 
-/// Checks that the tun driver is there, may be opened and knows taps.
+/// Checks that the tun driver is present, may be opened and supports taps.
+///
+/// # Errors
+///
+/// [`PortError::TunMissing`], [`PortError::TunPermission`], or [`PortError::System`] if a system call
+/// fails.
 pub fn probe_tun() -> Result<(), PortError> {
     let tun = open_tun()?;
     let features = ioctl::tun_features(tun.as_fd())
@@ -40,7 +45,7 @@ fn open_tun() -> Result<File, PortError> {
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")
         .map_err(|e| match e.raw_os_error() {
-            // ENODEV and ENXIO: the device node is there, the module behind it is not.
+            // ENODEV and ENXIO: the device node exists, but the module is not loaded.
             Some(libc::ENOENT | libc::ENOTDIR | libc::ENODEV | libc::ENXIO) => {
                 PortError::TunMissing
             }
@@ -50,15 +55,15 @@ fn open_tun() -> Result<File, PortError> {
 }
 
 impl Tap {
-    /// Attaches to tap `name` in the calling thread's network namespace; with `create`, makes one
-    /// that lives until it is dropped if there is none.
+    /// Attaches to tap `name` in the calling thread's network namespace. With `create`, creates the tap if
+    /// it does not exist; such a tap vanishes when it is dropped.
     pub(crate) fn open(name: &str, create: bool) -> Result<Tap, PortError> {
         let text = name.to_string();
         let name = InterfaceName::new(name)?;
         let tun = open_tun()?;
         let control = ioctl::control_socket()
             .map_err(PortError::system("cannot open a socket for interface requests"))?;
-        // TUNSETIFF would create what does not exist.
+        // TUNSETIFF would create a missing tap.
         if !create
             && !ioctl::interface_exists(&control, &name)
                 .map_err(PortError::system("cannot look up the interface"))?
@@ -96,17 +101,16 @@ impl Tap {
         }
     }
 
-    /// Finds out what EINVAL from TUNSETIFF means: the interface is of another kind, or has
-    /// several queues.
+    /// Returns what EINVAL from TUNSETIFF means: the interface is of another kind, or has several queues.
     fn explain_refusal(&self, error: io::Error) -> PortError {
         let name = self.text.clone();
         match ioctl::interface_driver(&self.control, &self.name) {
             Ok((driver, bus)) if driver == "tun" && bus == "tap" => {
                 PortError::TapMultiQueue { name }
             }
-            // A tun device calls its driver "tun" as well.
+            // The driver of a tun device is called "tun" as well, but its bus is not "tap".
             Ok((driver, _)) => PortError::NotATap { name, kind: driver },
-            // The loopback device and a few others have no driver information.
+            // The loopback device and a few others provide no driver information.
             Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 PortError::NotATap { name, kind: "kernel-internal".to_string() }
             }

@@ -1,10 +1,10 @@
-//! A timer that stays armed (timerfd_create(2)), for waits that end before their time.
+//! A timer that stays armed when a wait ends early (timerfd_create(2)).
 //!
-//! A wait with a time limit of its own arms a timer of the kernel before it blocks, and takes it back
-//! when it is woken. If that timer is the next one of its core, both are writes to the core's timer
-//! hardware, which a virtual machine pays for with an exit to its host: some microseconds, the second
-//! time between the arrival of a frame and its reader. This timer is set anew before the next wait
-//! instead, while the peer is at work.
+//! A wait with its own time limit arms a kernel timer before it blocks, and cancels it when it wakes up.
+//! If that timer is the next one of its core, both operations write to the core's timer hardware. On a
+//! virtual host each write is an exit to the hypervisor that costs some microseconds, and the second one
+//! delays the reader of a frame that has arrived. This timer is instead left armed, and set again before
+//! the next wait, while the peer is at work.
 //!
 //! Rules for the unsafe code in this file:
 //! 1. Every pointer handed to the kernel points to a live local of the type that the call is documented
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
-/// Readable once its time is over, until it is set again.
+/// A descriptor that becomes readable when its time has passed, and stays readable until it is set again.
 pub(crate) struct Timer {
     fd: OwnedFd,
     is_set: bool,
@@ -26,7 +26,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 impl Timer {
-    /// A timer that is not set.
+    /// Creates a timer that is not set.
     pub(crate) fn new() -> io::Result<Timer> {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
         // SAFETY: takes no pointers.
@@ -40,18 +40,18 @@ impl Timer {
         self.fd.as_fd()
     }
 
-    /// Lets it run out `after` from now, or never; what it was set to before is void.
+    /// Sets the timer to expire `after` from now, or never. Replaces the earlier setting.
     pub(crate) fn set(&mut self, after: Option<Duration>) -> io::Result<()> {
         if after.is_none() && !self.is_set {
             return Ok(());
         }
         self.is_set = after.is_some();
-        // To the kernel, no time at all is never.
+        // A value of zero disarms the timer (timerfd_settime(2)).
         let after = after.map_or(Duration::ZERO, |after| after.max(Duration::from_nanos(1)));
         let time = libc::itimerspec {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: libc::timespec {
-                // Longer than time_t can say is as good as the longest it can.
+                // A duration beyond time_t is replaced by the longest one, which is as good as no limit.
                 tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
                 tv_nsec: after.subsec_nanos().into(),
             },
@@ -69,23 +69,23 @@ mod tests {
     use crate::sys::signal::poll_readable;
 
     /// Whether the timer is readable within `limit`.
-    fn runs_out(timer: &Timer, limit: Duration) -> bool {
+    fn expires(timer: &Timer, limit: Duration) -> bool {
         poll_readable([timer.file()], Some(limit), None).unwrap()[0] != 0
     }
 
     #[test]
-    fn timer_runs_out_once_set_and_stays_so_until_set_again() {
+    fn timer_expires_and_stays_readable_until_set_again() {
         let ms = Duration::from_millis;
         let mut timer = Timer::new().unwrap();
         timer.set(None).unwrap();
-        assert!(!runs_out(&timer, ms(1)));
+        assert!(!expires(&timer, ms(1)));
         timer.set(Some(Duration::ZERO)).unwrap();
-        assert!(runs_out(&timer, ms(5000)) && runs_out(&timer, ms(0)));
+        assert!(expires(&timer, ms(5000)) && expires(&timer, ms(0)));
         timer.set(Some(Duration::MAX)).unwrap();
-        assert!(!runs_out(&timer, ms(1)));
+        assert!(!expires(&timer, ms(1)));
         timer.set(Some(ms(1))).unwrap();
-        assert!(runs_out(&timer, ms(5000)));
+        assert!(expires(&timer, ms(5000)));
         timer.set(None).unwrap();
-        assert!(!runs_out(&timer, ms(3)));
+        assert!(!expires(&timer, ms(3)));
     }
 }

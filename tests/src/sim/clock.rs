@@ -1,50 +1,51 @@
-//! A host's clock: an origin of its own, and a rate that is wrong.
+//! A host's clock, with its own origin and a rate error.
 
 use logchan::time::Time;
 
-/// Parts that a rate is given in.
+/// Unit of a rate error: parts per billion.
 const BILLION: i128 = 1_000_000_000;
 
-/// From here on the clock runs with this rate.
+/// A period in which the clock runs at a constant rate, until the next segment begins.
 #[derive(Clone, Copy, Debug)]
-struct Stretch {
+struct Segment {
     since: u64,
-    /// What it shows then, in billionths of a nanosecond, so that a change of the rate loses nothing.
+    /// The reading at `since`, in billionths of a nanosecond, so that a change of the rate loses no
+    /// precision.
     shows: i128,
-    /// Billionths that it is too fast; negative: too slow.
+    /// Rate error in parts per billion; positive is fast.
     fast_ppb: i64,
 }
 
-/// A clock that drifts. It never goes back. It remembers how it ran, so that what it showed at any
-/// time can be asked later.
+/// A clock that drifts but never goes back. It keeps its history, so that its reading at any earlier time
+/// can be computed.
 #[derive(Clone, Debug)]
 pub struct DriftingClock {
-    stretches: Vec<Stretch>,
+    segments: Vec<Segment>,
 }
 
 impl DriftingClock {
-    /// A clock that shows `origin` at true time 0.
+    /// Creates a clock that shows `origin` at true time 0.
     pub fn new(origin: Time, fast_ppb: i64) -> Self {
         let shows = i128::from(origin.as_nanos()) * BILLION;
-        Self { stretches: vec![Stretch { since: 0, shows, fast_ppb }] }
+        Self { segments: vec![Segment { since: 0, shows, fast_ppb }] }
     }
 
-    /// Runs with another rate from `now` on.
+    /// Changes the rate error from `now` on.
     pub fn set_rate(&mut self, now: u64, fast_ppb: i64) {
         let last = self.newest();
-        assert!(now >= last.since, "the past is not changed");
-        self.stretches.push(Stretch { since: now, shows: last.exactly(now), fast_ppb });
+        assert!(now >= last.since, "a rate change in the past");
+        self.segments.push(Segment { since: now, shows: last.reading_at(now), fast_ppb });
     }
 
-    /// What it shows, or showed, at true time `at`.
+    /// The reading at true time `at`.
     pub fn shows(&self, at: u64) -> Time {
-        let stretch = self.stretches.iter().rev().find(|stretch| stretch.since <= at);
-        let exactly = stretch.expect("time begins at 0").exactly(at);
-        Time::from_nanos((exactly / BILLION) as u64)
+        let segment = self.segments.iter().rev().find(|segment| segment.since <= at);
+        let reading = segment.expect("the first segment begins at 0").reading_at(at);
+        Time::from_nanos((reading / BILLION) as u64)
     }
 
-    /// The first true time at which it shows `time` or more, if its rate does not change before and
-    /// that is not already past.
+    /// The first true time at which the clock shows `time` or more, if its rate does not change until then.
+    /// Not earlier than the last change of the rate.
     pub fn when(&self, time: Time) -> u64 {
         let last = self.newest();
         let rest = i128::from(time.as_nanos()) * BILLION - last.shows;
@@ -52,13 +53,14 @@ impl DriftingClock {
         last.since + (rest.max(0) + rate - 1).div_euclid(rate) as u64
     }
 
-    fn newest(&self) -> Stretch {
-        *self.stretches.last().expect("a clock has a rate")
+    fn newest(&self) -> Segment {
+        *self.segments.last().expect("a clock has a segment")
     }
 }
 
-impl Stretch {
-    fn exactly(&self, at: u64) -> i128 {
+impl Segment {
+    /// The reading at `at`, in billionths of a nanosecond.
+    fn reading_at(&self, at: u64) -> i128 {
         self.shows + i128::from(at - self.since) * (BILLION + i128::from(self.fast_ppb))
     }
 }
@@ -69,7 +71,7 @@ mod tests {
     use crate::sim::rng::Rng;
 
     #[test]
-    fn clock_keeps_within_its_drift_and_is_found_again_when_it_shows_a_time() {
+    fn clock_stays_within_its_drift_and_when_inverts_shows() {
         const DRIFT_PPB: i64 = 500_000;
         let mut rng = Rng::new(3);
         let origin = 1 << 50;
@@ -87,7 +89,11 @@ mod tests {
             assert!(when <= at && clock.shows(when) == shown);
             assert!(when == 0 || clock.shows(when - 1) < shown || when == now);
         }
-        assert_eq!(clock.shows(0), Time::from_nanos(origin), "the past is remembered");
-        assert_eq!(clock.when(Time::from_nanos(0)), now, "what is past is now");
+        assert_eq!(clock.shows(0), Time::from_nanos(origin), "the history is kept");
+        assert_eq!(
+            clock.when(Time::from_nanos(0)),
+            now,
+            "an earlier time gives the last rate change"
+        );
     }
 }

@@ -1,18 +1,18 @@
-//! What happened, counted: so that a reader sees that the scenarios that were meant took place.
+//! Counters of what happened in the runs. They show that the intended scenarios really took place.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-/// What is counted; made by the macro `counters`.
+/// An enum of counters, defined by the macro `counters`.
 pub trait Counter: Copy {
-    /// What each one is called, by its number.
+    /// The label of each counter, by its index.
     const LABELS: &'static [&'static str];
 
-    /// Its number.
+    /// The index of this counter.
     fn index(self) -> usize;
 }
 
-/// An enum of counters, each with the words that a table shows for it.
+/// Defines an enum of counters, each with its label in the table.
 macro_rules! counters {
     ($(#[$meta:meta])* $seen:vis enum $name:ident { $($counter:ident = $label:literal,)* }) => {
         $(#[$meta])*
@@ -30,7 +30,7 @@ macro_rules! counters {
 }
 pub(crate) use counters;
 
-/// A number for each counter of `K`.
+/// The value of each counter of `K`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts<K> {
     numbers: Vec<u64>,
@@ -44,27 +44,27 @@ impl<K: Counter> Default for Counts<K> {
 }
 
 impl<K: Counter> Counts<K> {
-    /// One more.
+    /// Adds one to a counter.
     pub fn count(&mut self, counter: K) {
         self.add(counter, 1);
     }
 
-    /// As many more.
+    /// Adds `number` to a counter.
     pub fn add(&mut self, counter: K, number: u64) {
         self.numbers[counter.index()] += number;
     }
 
-    /// How many there were.
+    /// The value of a counter.
     pub fn of(&self, counter: K) -> u64 {
         self.numbers[counter.index()]
     }
 
-    /// All of them, in the order of [`Counter::LABELS`].
+    /// All values, in the order of [`Counter::LABELS`].
     pub fn numbers(&self) -> &[u64] {
         &self.numbers
     }
 
-    /// Takes in those of another run; the order of runs does not matter.
+    /// Adds the counts of another run. The order of merges does not matter.
     pub fn merge(&mut self, other: &Self) {
         for (sum, number) in self.numbers.iter_mut().zip(&other.numbers) {
             *sum += number;
@@ -72,7 +72,7 @@ impl<K: Counter> Counts<K> {
     }
 }
 
-/// A table of two columns.
+/// Formats a table with a line for each counter.
 impl<K: Counter> fmt::Display for Counts<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (label, number) in K::LABELS.iter().zip(&self.numbers) {

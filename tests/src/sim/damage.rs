@@ -1,12 +1,12 @@
-//! What noise does to a frame.
+//! Padding and corruption of frames in transit.
 
 use super::rng::{Chance, Rng};
 
-/// Shortest frame that Ethernet carries, without its header and check sequence: IEEE 802.3 clause
-/// 3.2.8, less the 14 bytes that are not in front of us.
+/// Shortest Ethernet payload: the minimum frame of IEEE 802.3 clause 3.2.8 without the check sequence,
+/// less the header of 14 bytes, which simulated frames do not have.
 const PAYLOAD_BYTES_MIN: usize = 60 - 14;
 
-/// Fills up a short frame as a NIC does; some leave there what was in memory.
+/// Pads a short frame as a NIC does, with zeros or, as some do, with what was in memory.
 pub fn pad(frame: &mut Vec<u8>, rng: &mut Rng) {
     let byte = if rng.chance(Chance::percent(70)) { 0 } else { rng.word() as u8 };
     if frame.len() < PAYLOAD_BYTES_MIN {
@@ -14,7 +14,7 @@ pub fn pad(frame: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
-/// PageDelta, cuts or lengthens a frame.
+/// Corrupts, truncates or lengthens a frame.
 pub fn damage(frame: &mut Vec<u8>, rng: &mut Rng) {
     if frame.is_empty() {
         return;
@@ -27,7 +27,7 @@ pub fn damage(frame: &mut Vec<u8>, rng: &mut Rng) {
                 frame[at] ^= 1 << rng.below(8);
             }
         }
-        // Where what the receiver decides by stands.
+        // The first bytes of the header, by which the receiver classifies the frame.
         3 => {
             let at = rng.below(length.min(16)) as usize;
             frame[at] = rng.word() as u8;
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_is_the_same_for_a_seed_and_mostly_does_something() {
+    fn damage_is_deterministic_and_usually_changes_the_frame() {
         let original = vec![0x5a; 100];
         let damaged = |seed| {
             let mut frame = original.clone();

@@ -1,67 +1,68 @@
-//! One direction of a link, and everything that can happen to a frame on it.
+//! One direction of a link, with all faults that can happen to a frame.
 //!
 //! ```text
-//!  offer -> cut? -> burst of losses? -> lost? -> queue full? -> [repeated] -> delay -> damaged?
-//!             |            |              |           |                                   |
-//!             v            v              v           v                                   v
-//!                      gone, and nobody is told                                      a Delivery
+//!  offer -> cut? -> burst of losses? -> lost? -> queue full? -> [duplicated] -> delay -> damaged?
+//!             |            |              |           |                                     |
+//!             v            v              v           v                                     v
+//!                          silently dropped                                            a Delivery
 //! ```
 
 use super::rng::{Chance, Rng};
 use super::{MS, US};
 
-/// What a link does to frames. Which faults there are, and how many, is drawn for each run.
+/// The properties and faults of a link. They are drawn for each run.
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
-    /// What every frame takes.
+    /// Delay of every frame.
     pub delay_ns: u64,
-    /// What a frame may take in addition.
+    /// Maximum additional delay of a frame.
     pub jitter_ns: u64,
-    /// A frame is lost.
+    /// Probability that a frame is lost.
     pub loss: Chance,
-    /// All frames are lost from this one on, for a while.
+    /// Probability that a burst of losses begins with this frame.
     pub burst: Chance,
-    /// Longest such while.
+    /// Maximum duration of a burst.
     pub burst_ns_max: u64,
-    /// A frame arrives more than once.
-    pub repeat: Chance,
-    /// A frame is overtaken by later ones.
+    /// Probability that a frame arrives once more.
+    pub duplicate: Chance,
+    /// Probability that later frames overtake a frame.
     pub reorder: Chance,
-    /// What such a frame takes longer, at most.
+    /// Maximum additional delay of such a frame.
     pub reorder_ns_max: u64,
-    /// Nothing comes out for a while, then everything at once.
+    /// Probability that a stall begins with this frame: no frame arrives until the stall ends, then all do.
     pub stall: Chance,
-    /// Longest such while.
+    /// Maximum duration of a stall.
     pub stall_ns_max: u64,
-    /// A frame arrives other than it was sent.
+    /// Probability that a frame is damaged.
     pub damage: Chance,
-    /// Short frames are filled up.
+    /// Whether short frames are padded.
     pub pads: bool,
-    /// What fits through: bytes in a millisecond (125,000 are a gigabit in a second). `None`: all.
+    /// Bandwidth in bytes per millisecond (125,000 are 1 Gbit/s). `None`: unlimited.
     pub bytes_per_ms: Option<u64>,
-    /// Bytes that wait for their turn, at most. More are lost.
+    /// Maximum number of bytes in the transmit queue. Frames beyond it are lost.
     pub queue_bytes_max: u64,
 }
 
 impl LinkOptions {
-    /// The link of a run in which delays are short against `patience_ns`, or not so short.
-    pub fn draw(rng: &mut Rng, patience_ns: u64) -> Self {
+    /// Draws the options of a run. Delays are at most a twentieth of `timeout_ns`; bursts, stalls and
+    /// reordering last up to `timeout_ns`.
+    pub fn draw(rng: &mut Rng, timeout_ns: u64) -> Self {
         let half = Chance::percent(50);
         let slow = rng.chance(Chance::percent(30));
         let rate = rng.magnitude(500..=125_000);
         let rare_loss = rng.swarm(half, 100..=50_000);
         let heavy_loss = rng.swarm(half, 50_000..=500_000);
         Self {
-            delay_ns: rng.magnitude(2 * US..=patience_ns / 20),
-            jitter_ns: rng.magnitude(1..=patience_ns / 20),
+            delay_ns: rng.magnitude(2 * US..=timeout_ns / 20),
+            jitter_ns: rng.magnitude(1..=timeout_ns / 20),
             loss: rng.pick(&[rare_loss, heavy_loss]),
             burst: rng.swarm(half, 100..=20_000),
-            burst_ns_max: rng.magnitude(10 * US..=patience_ns),
-            repeat: rng.swarm(half, 100..=200_000),
+            burst_ns_max: rng.magnitude(10 * US..=timeout_ns),
+            duplicate: rng.swarm(half, 100..=200_000),
             reorder: rng.swarm(half, 100..=200_000),
-            reorder_ns_max: rng.magnitude(10 * US..=patience_ns),
+            reorder_ns_max: rng.magnitude(10 * US..=timeout_ns),
             stall: rng.swarm(Chance::percent(30), 100..=10_000),
-            stall_ns_max: rng.magnitude(10 * US..=patience_ns),
+            stall_ns_max: rng.magnitude(10 * US..=timeout_ns),
             damage: rng.swarm(half, 100..=100_000),
             pads: rng.chance(half),
             bytes_per_ms: slow.then_some(rate),
@@ -69,7 +70,7 @@ impl LinkOptions {
         }
     }
 
-    /// The same link without its faults, as a LAN should be.
+    /// The same link without faults and with the delays of a LAN.
     #[must_use]
     pub fn healthy(&self) -> Self {
         Self {
@@ -77,7 +78,7 @@ impl LinkOptions {
             jitter_ns: self.jitter_ns.min(MS / 10),
             loss: Chance::NEVER,
             burst: Chance::NEVER,
-            repeat: Chance::NEVER,
+            duplicate: Chance::NEVER,
             reorder: Chance::NEVER,
             stall: Chance::NEVER,
             damage: Chance::NEVER,
@@ -90,32 +91,32 @@ impl LinkOptions {
 /// A copy of a frame that arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// When.
+    /// When it arrives.
     pub at: u64,
-    /// Seed of what happened to it on the way.
+    /// Seed of its damage, if it is damaged.
     pub damage: Option<u64>,
-    /// Seed of what a short frame is filled up with.
+    /// Seed of its padding, if the link pads short frames.
     pub pad: Option<u64>,
 }
 
-/// What a link did. A plain copy.
+/// Counters of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounts {
-    /// Frames lost one by one.
+    /// Frames lost individually.
     pub lost: u64,
     /// Frames lost in bursts.
     pub lost_in_bursts: u64,
-    /// Frames sent into a partition.
+    /// Frames sent while the link was cut.
     pub cut: u64,
-    /// Frames for which the queue had no room.
+    /// Frames lost because the queue was full.
     pub overflowed: u64,
     /// Copies beyond the first.
-    pub repeated: u64,
-    /// Copies that a later frame overtook, or may have.
+    pub duplicated: u64,
+    /// Copies delayed so that later frames may overtake them.
     pub reordered: u64,
-    /// Times that nothing came out.
+    /// Stalls begun.
     pub stalls: u64,
-    /// Copies that were damaged.
+    /// Damaged copies.
     pub damaged: u64,
 }
 
@@ -125,18 +126,18 @@ pub struct Link {
     options: LinkOptions,
     rng: Rng,
     cut: bool,
-    /// The frame that was offered last has left by then.
+    /// When the last offered frame has left the queue.
     busy_until: u64,
     lossy_until: u64,
     stalled_until: u64,
-    /// When the latest frame in order arrives, and the latest of all.
+    /// When the latest frame that is not reordered arrives, and when the latest of all does.
     in_order_at: u64,
     latest_at: u64,
     counts: LinkCounts,
 }
 
 impl Link {
-    /// A link that is whole.
+    /// Creates a link that is not cut.
     pub fn new(options: LinkOptions, rng: Rng) -> Self {
         Self {
             options,
@@ -151,12 +152,12 @@ impl Link {
         }
     }
 
-    /// What it did.
+    /// The link's counters.
     pub fn counts(&self) -> LinkCounts {
         self.counts
     }
 
-    /// Cuts the link: whatever is sent from now on is lost. Or mends it.
+    /// Cuts the link, so that all frames offered from now on are lost, or restores it.
     pub fn set_cut(&mut self, cut: bool) {
         self.cut = cut;
     }
@@ -166,7 +167,7 @@ impl Link {
         self.cut
     }
 
-    /// No faults from now on. What is on its way arrives as it would have, and may be overtaken.
+    /// Ends all faults. Frames in transit arrive as planned, and later frames may overtake them.
     pub fn heal(&mut self) {
         self.options = self.options.healthy();
         self.cut = false;
@@ -174,19 +175,19 @@ impl Link {
         (self.busy_until, self.in_order_at) = (0, 0);
     }
 
-    /// When the last frame that is on its way arrives.
+    /// When the last frame in transit arrives.
     pub fn empty_at(&self) -> u64 {
         self.latest_at
     }
 
-    /// When it has at most `bytes` to send, if it is offered nothing more: a driver that asks waits
-    /// with its next frame until then.
+    /// When the queue has at most `bytes` left, if no more frames are offered. A driver that limits its
+    /// backlog waits until then before it sends its next frame.
     pub fn drained_at(&self, now: u64, bytes: u64) -> u64 {
         let Some(rate) = self.options.bytes_per_ms else { return now };
         self.busy_until.saturating_sub(bytes * MS / rate).max(now)
     }
 
-    /// Takes a frame of `bytes` bytes and adds what arrives of it to `deliveries`.
+    /// Sends a frame of `bytes` bytes, and adds the copies that will arrive to `deliveries`.
     pub fn offer(&mut self, now: u64, bytes: usize, deliveries: &mut Vec<Delivery>) {
         let options = &self.options;
         if self.cut {
@@ -219,8 +220,8 @@ impl Link {
             self.counts.stalls += 1;
         }
         self.deliver(leaves_at, deliveries);
-        while self.rng.chance(self.options.repeat) {
-            self.counts.repeated += 1;
+        while self.rng.chance(self.options.duplicate) {
+            self.counts.duplicated += 1;
             self.deliver(leaves_at, deliveries);
         }
     }
@@ -256,7 +257,7 @@ mod tests {
         LinkOptions { pads: false, ..LinkOptions::draw(&mut Rng::new(1), 100 * MS).healthy() }
     }
 
-    /// What arrives of 1000 frames, one each microsecond.
+    /// The deliveries of 1000 frames, sent one per microsecond.
     fn thousand(link: &mut Link) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
         (0..1000).for_each(|frame| link.offer(frame * US, 1000, &mut deliveries));
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_happens_when_it_is_asked_for() {
+    fn each_fault_happens_when_configured() {
         let often = Chance::percent(10);
         let faulty = |options| {
             let mut link = link(options);
@@ -285,8 +286,8 @@ mod tests {
         assert!((50..200).contains(&counts.lost) && arrived.len() + counts.lost as usize == 1000);
         let (arrived, counts) = faulty(LinkOptions { burst: often, ..sound() });
         assert!(counts.lost_in_bursts > 100, "{counts:?}, {} arrived", arrived.len());
-        let (arrived, counts) = faulty(LinkOptions { repeat: often, ..sound() });
-        assert!(counts.repeated > 50 && arrived.len() == 1000 + counts.repeated as usize);
+        let (arrived, counts) = faulty(LinkOptions { duplicate: often, ..sound() });
+        assert!(counts.duplicated > 50 && arrived.len() == 1000 + counts.duplicated as usize);
         let (arrived, counts) = faulty(LinkOptions { reorder: often, ..sound() });
         assert!(counts.reordered > 50 && !arrived.is_sorted_by_key(|delivery| delivery.at));
         let (_, counts) = faulty(LinkOptions { stall: often, ..sound() });
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_link_delays_then_loses_what_its_queue_does_not_hold() {
+    fn slow_link_queues_frames_then_drops_them() {
         let rate = Some(1000);
         let mut link = link(LinkOptions { bytes_per_ms: rate, queue_bytes_max: 20_000, ..sound() });
         let deliveries = thousand(&mut link);
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn link_that_is_cut_delivers_nothing_until_it_heals() {
+    fn cut_link_delivers_nothing_until_it_heals() {
         let mut link = link(LinkOptions { loss: Chance::percent(100), ..sound() });
         link.set_cut(true);
         assert!(thousand(&mut link).is_empty() && link.is_cut());

@@ -1,25 +1,25 @@
-//! The simulator: code that ships, on hosts and links that do not exist, in a time that does not
-//! pass. One seed decides everything, so whatever it finds it finds again.
+//! The simulator: runs the code that ships on simulated hosts and links, in virtual time. One seed
+//! determines everything, so every failure can be reproduced.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`rng`] | randomness from a seed, and how faults are drawn |
-//! | [`clock`] | hosts' clocks, which drift |
-//! | [`queue`] | what happens next |
+//! | [`rng`] | the seeded random generator, and how faults are drawn |
+//! | [`clock`] | drifting clocks of the hosts |
+//! | [`queue`] | the event queue |
 //! | [`link`](mod@link), [`damage`] | one direction of a link, with its faults |
-//! | [`frames`] | every frame that was ever sent |
-//! | [`counts`] | what happened, counted |
-//! | [`trace`] | one line for each event |
-//! | [`runner`] | seed after seed; what failed and how to repeat it |
-//! | [`channel`] | the logging channel: two endpoints on a bad link |
-//! | [`system`] | the pair: two engines, their VM, a LAN with clients, a witness |
+//! | [`frames`] | the store of all frames sent |
+//! | [`counts`] | counters of what happened |
+//! | [`trace`] | a text log with one line per event |
+//! | [`runner`] | runs many seeds; reports failures and how to reproduce them |
+//! | [`channel`] | scenario: the logging channel, two endpoints on a bad link |
+//! | [`system`] | scenario: the pair, two replication engines with their VM, a LAN with clients, a witness |
 //!
-//! A scenario has two phases. In the first there are faults, and whatever happens must be *safe*. Then
-//! everything is healed, and what was begun must be *finished*. What is checked is checked from
-//! outside: no checker believes what the code says about itself.
+//! A scenario has two phases. In the first phase faults happen, and the checkers require *safety*. Then
+//! everything heals, and the checkers require *progress*: what was begun must finish. The checkers stand
+//! outside the code under test and do not trust what it reports about itself.
 //!
-//! Times without a type are nanoseconds of the simulated world, the *true* time; a
-//! [`Time`](logchan::time::Time) is what some host's clock shows.
+//! Times of type `u64` are nanoseconds of virtual time, called *true* time. A
+//! [`Time`](logchan::time::Time) is a reading of a host's clock.
 
 pub mod channel;
 pub mod clock;
@@ -33,14 +33,14 @@ pub mod runner;
 pub mod system;
 pub mod trace;
 
-/// What a checker found.
+/// A violated requirement, found by a checker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation(pub String);
 
-/// What a checker returns.
+/// The result of a checker.
 pub type Checked<T = ()> = Result<T, Violation>;
 
-/// Ends the run if `$holds` is false.
+/// Ends the run with a [`Violation`] if `$holds` is false.
 macro_rules! require {
     ($holds:expr, $($what:tt)+) => {
         if !$holds {
@@ -50,8 +50,8 @@ macro_rules! require {
 }
 use require;
 
-/// Nanoseconds of a microsecond.
+/// Nanoseconds per microsecond.
 pub const US: u64 = 1_000;
 
-/// Nanoseconds of a millisecond.
+/// Nanoseconds per millisecond.
 pub const MS: u64 = 1_000_000;

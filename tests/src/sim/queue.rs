@@ -1,9 +1,9 @@
-//! What happens next.
+//! [`EventQueue`]: the events to come.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// Events in the order of their times; those of one time in the order in which they were added.
+/// Events ordered by time. Events of the same time keep the order in which they were added.
 #[derive(Debug)]
 pub struct EventQueue<E> {
     heap: BinaryHeap<Entry<E>>,
@@ -19,7 +19,7 @@ struct Entry<E> {
 }
 
 impl<E> Entry<E> {
-    /// The heap gives the greatest first.
+    /// The heap returns the greatest first, so both parts are reversed.
     fn rank(&self) -> (std::cmp::Reverse<u64>, std::cmp::Reverse<u64>) {
         (std::cmp::Reverse(self.at), std::cmp::Reverse(self.order))
     }
@@ -52,19 +52,23 @@ impl<E> Default for EventQueue<E> {
 }
 
 impl<E> EventQueue<E> {
-    /// The time of the event that was taken last.
+    /// The time of the event that was popped last.
     pub fn now(&self) -> u64 {
         self.now
     }
 
-    /// Adds an event, which is not in the past.
+    /// Adds an event.
+    ///
+    /// # Panics
+    ///
+    /// If `at` is in the past.
     pub fn push(&mut self, at: u64, event: E) {
         assert!(at >= self.now, "an event {} ns ago", self.now - at);
         self.heap.push(Entry { at, order: self.added, event });
         self.added += 1;
     }
 
-    /// Goes on to the next event.
+    /// Removes the next event and advances the time to it.
     pub fn pop(&mut self) -> Option<E> {
         let entry = self.heap.pop()?;
         self.now = entry.at;
@@ -77,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_come_by_time_then_in_the_order_of_adding() {
+    fn events_pop_by_time_then_by_insertion_order() {
         let mut queue = EventQueue::default();
         for (at, event) in [(30, 'd'), (10, 'a'), (20, 'b'), (20, 'c')] {
             queue.push(at, event);

@@ -1,7 +1,7 @@
-//! Randomness from a seed.
+//! The seeded random generator.
 //!
-//! A generator of our own, so that a seed means the same run for ever: the seeds of found bugs are
-//! kept in `tests/seeds`.
+//! It is implemented here and not taken from a crate, so that a seed gives the same numbers with every
+//! future version: `tests/seeds` keeps the seeds that found bugs.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,30 +10,30 @@ use std::ops::RangeInclusive;
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
-/// One word of the generator in state `state`.
+/// The generator's output for state `state`.
 pub const fn mix(state: u64) -> u64 {
     let word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
 }
 
-/// What the state of the generator grows by from word to word.
+/// The increment of the generator's state per word.
 pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// How likely something is, in parts in a million.
+/// A probability, in parts per million.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Chance(u32);
 
 impl Chance {
-    /// It never happens.
+    /// Probability 0.
     pub const NEVER: Self = Self(0);
 
-    /// `ppm` times in a million.
+    /// `ppm` in a million.
     pub const fn ppm(ppm: u32) -> Self {
         Self(ppm)
     }
 
-    /// `percent` times in a hundred.
+    /// `percent` in a hundred.
     pub const fn percent(percent: u32) -> Self {
         Self(percent * 10_000)
     }
@@ -46,36 +46,36 @@ impl fmt::Debug for Chance {
 }
 
 impl Rng {
-    /// The generator of `seed`. Neighbouring seeds have nothing in common.
+    /// Creates the generator of `seed`. Neighbouring seeds give unrelated numbers.
     pub fn new(seed: u64) -> Self {
         Self(mix(seed.wrapping_add(STEP)))
     }
 
-    /// Another generator: what is drawn from one changes nothing for the other.
+    /// Creates an independent generator: draws from one do not affect the other.
     pub fn fork(&mut self) -> Self {
         Self::new(self.word())
     }
 
-    /// Any word.
+    /// A uniformly distributed word.
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(STEP);
         mix(self.0)
     }
 
-    /// Any number below `bound`, which is not 0.
+    /// A uniformly distributed number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "no number is below 0");
         ((u128::from(self.word()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// Any number of `range`.
+    /// A uniformly distributed number in `range`.
     pub fn within(&mut self, range: RangeInclusive<u64>) -> u64 {
         let (first, last) = range.into_inner();
         first + self.below(last - first + 1)
     }
 
-    /// A number of `range` whose order of magnitude is as likely as any other: faults that are rare
-    /// and faults that are frequent are different worlds. The range does not begin with 0.
+    /// A number in `range` whose order of magnitude is uniformly distributed, because rare and frequent
+    /// faults exercise different behaviour. The range must not begin with 0.
     pub fn magnitude(&mut self, range: RangeInclusive<u64>) -> u64 {
         let (first, last) = range.into_inner();
         let octave = self.within(first.ilog2().into()..=last.ilog2().into());
@@ -83,27 +83,27 @@ impl Rng {
         self.within(floor..=last.min((1 << octave) + ((1 << octave) - 1)))
     }
 
-    /// Whether something happens.
+    /// Returns true with probability `chance`.
     pub fn chance(&mut self, chance: Chance) -> bool {
-        // Drawn whatever the chance is, so that a run with another one stays comparable.
+        // Always draws a number, so that runs with different probabilities stay comparable.
         self.below(1_000_000) < u64::from(chance.0)
     }
 
-    /// Any of them; there are some.
+    /// A uniformly chosen element of `of`, which must not be empty.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }
 
-    /// Fills `bytes`.
+    /// Fills `bytes` with random bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             chunk.copy_from_slice(&self.word().to_le_bytes()[..chunk.len()]);
         }
     }
 
-    /// The chance of a fault in this run: none at all in runs that are not `present`, else of any
-    /// magnitude in `ppm` (Groce et al., "Swarm testing", 2012: what is left out makes room for what
-    /// it would hide).
+    /// Draws the probability of a fault in this run: with probability `present` of any magnitude in `ppm`,
+    /// otherwise 0 (Groce et al., "Swarm testing", 2012: leaving out some faults uncovers bugs that they
+    /// would hide).
     pub fn swarm(&mut self, present: Chance, ppm: RangeInclusive<u32>) -> Chance {
         let (least, most) = ppm.into_inner();
         let drawn = Chance(self.magnitude(u64::from(least)..=u64::from(most)) as u32);
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_stay_in_their_range_and_reach_both_ends() {
+    fn magnitude_stays_in_range_and_reaches_both_ends() {
         let mut rng = Rng::new(1);
         for (first, last) in [(1, 1), (1, 2), (3, 5), (7, 8), (100, 1000), (1, u64::MAX)] {
             let drawn: Vec<u64> = (0..5000).map(|_| rng.magnitude(first..=last)).collect();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn chances_come_true_as_often_as_they_say() {
+    fn chance_happens_at_its_rate() {
         let mut rng = Rng::new(2);
         let hits = |rng: &mut Rng, chance| (0..100_000).filter(|_| rng.chance(chance)).count();
         assert_eq!(hits(&mut rng, Chance::NEVER), 0);
@@ -139,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn seed_means_the_same_for_ever() {
-        // The first two of the reference implementation (Vigna) with seed 0.
+    fn seed_gives_the_same_numbers_in_every_version() {
+        // The first two words of the reference implementation (Vigna) with seed 0.
         let reference = [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4];
         assert_eq!([mix(STEP), mix(STEP.wrapping_mul(2))], reference);
         let mut rng = Rng::new(0);

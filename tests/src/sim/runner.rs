@@ -1,7 +1,7 @@
-//! Seed after seed, on every core; what failed, and the one command that repeats it.
+//! Runs many seeds on all cores, and reports each failure with the command that reproduces it.
 //!
-//! Which thread runs which seed is left to chance, and nothing depends on it: a run knows its seed and
-//! nothing else, counts are added up, failures are sorted.
+//! Seeds are assigned to threads in no fixed order, and no result depends on the order: a run depends on
+//! its seed only, counts are added, and failures are sorted.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -17,16 +17,16 @@ use super::counts::{Counter, Counts};
 use super::trace::Trace;
 use super::{Checked, Violation};
 
-/// Something that a seed decides from beginning to end.
+/// A simulation that its seed determines completely.
 pub trait Scenario: Sync {
-    /// What it counts.
+    /// The counters of its runs.
     type Counter: Counter + Send;
 
-    /// Runs one seed. Counts what happened also when it fails.
+    /// Runs one seed. Also counts what happened if the run fails.
     ///
     /// # Errors
     ///
-    /// What a checker found. A panic is a failure, too.
+    /// A violation found by a checker. The runner treats a panic as a violation.
     fn run(&self, seed: u64, counts: &mut Counts<Self::Counter>, trace: &mut Trace) -> Checked;
 
     /// The command that runs this one seed again.
@@ -38,38 +38,38 @@ pub trait Scenario: Sync {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
-    /// What was violated, or where it panicked.
+    /// The violation, or the place and message of the panic.
     pub what: String,
-    /// The command that repeats it.
+    /// The command that reproduces it.
     pub command: String,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, what, command } = self;
-        write!(f, "FAILED seed {seed}: {what}\n  again: {command}")
+        write!(f, "FAILED seed {seed}: {what}\n  rerun: {command}")
     }
 }
 
-/// How a whole set of seeds went.
+/// The result of a set of seeds.
 #[derive(Debug)]
 pub struct Report<K> {
-    /// Seeds that ran.
+    /// Number of seeds that ran.
     pub seeds: u64,
-    /// The failures, by seed.
+    /// The failures, sorted by seed.
     pub failures: Vec<Failure>,
-    /// What happened in all runs.
+    /// The sum of the counts of all runs.
     pub counts: Counts<K>,
-    /// How long it took.
+    /// The elapsed time.
     pub took: Duration,
 }
 
 /// When to stop before the last seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// With the first seed that fails; all before it have run then.
+    /// At the first seed that fails. All seeds before it have run by then.
     AtFirstFailure,
-    /// When this many failed: more of them tell nothing new.
+    /// After this many failures: further ones add no information.
     After(usize),
 }
 
@@ -124,11 +124,11 @@ pub fn run<S: Scenario>(scenario: &S, first: u64, seeds: u64, stop: Stop) -> Rep
     report
 }
 
-/// Runs one seed; a panic is a violation like any other.
+/// Runs one seed, and turns a panic into a violation.
 ///
 /// # Errors
 ///
-/// What was found.
+/// The violation.
 pub fn run_one<S: Scenario>(
     scenario: &S,
     seed: u64,
@@ -136,25 +136,26 @@ pub fn run_one<S: Scenario>(
     trace: &mut Trace,
 ) -> Checked {
     silence_panics();
-    SIMULATES.set(true);
-    // What the run was about is thrown away: only counters and lines of text survive a panic.
+    IS_SIMULATING.set(true);
+    // Unwind safe: only counters and text survive a panic, the rest of the run's state is discarded.
     let result = panic::catch_unwind(AssertUnwindSafe(|| scenario.run(seed, counts, trace)));
-    SIMULATES.set(false);
-    result.unwrap_or_else(|payload| Err(Violation(panicked(&*payload))))
+    IS_SIMULATING.set(false);
+    result.unwrap_or_else(|payload| Err(Violation(panic_text(&*payload))))
 }
 
 thread_local! {
-    static SIMULATES: Cell<bool> = const { Cell::new(false) };
+    static IS_SIMULATING: Cell<bool> = const { Cell::new(false) };
     static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps the place of a panic in a run, instead of printing it from the midst of a thousand others.
+/// Installs a panic hook that stores the location of a panic in a run instead of printing it, because
+/// the output of many parallel runs would be interleaved.
 fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let print = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if SIMULATES.get() {
+            if IS_SIMULATING.get() {
                 let at = info.location().map_or_else(String::new, ToString::to_string);
                 PANICKED_AT.set(at);
             } else {
@@ -164,13 +165,13 @@ fn silence_panics() {
     });
 }
 
-fn panicked(payload: &(dyn Any + Send)) -> String {
+fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("?");
     format!("panic at {}: {text}", PANICKED_AT.take())
 }
 
-/// The commit that the working directory is at, if that can be found out.
+/// The commit of the working directory, or "unknown".
 pub fn commit() -> String {
     let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
     let output = output.ok().filter(|output| output.status.success());
@@ -184,11 +185,11 @@ mod tests {
     use crate::sim::counts::counters;
 
     counters! {
-        /// Of a scenario that does nothing.
+                /// Counters of a scenario that only counts its runs.
         enum Nothing { Runs = "runs", }
     }
 
-    /// Fails for every seed that can be divided by `bad`; panics for every second of those.
+    /// Fails for every seed that is a multiple of `bad`, and panics for every second of them.
     struct Divides {
         bad: u64,
     }
@@ -204,23 +205,23 @@ mod tests {
         }
 
         fn command(&self, seed: u64) -> String {
-            format!("again {seed}")
+            format!("run {seed}")
         }
     }
 
     #[test]
-    fn all_seeds_run_and_failures_are_told_with_their_seeds() {
+    fn run_reports_all_failures_with_their_seeds() {
         let report = run(&Divides { bad: 100 }, 1, 1000, Stop::After(1000));
         let seeds: Vec<u64> = report.failures.iter().map(|failure| failure.seed).collect();
         assert_eq!(seeds, [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]);
         assert_eq!((report.seeds, report.counts.of(Nothing::Runs)), (1000, 1000));
-        let told = [&report.failures[0], &report.failures[1]].map(ToString::to_string);
-        assert_eq!(told[0], "FAILED seed 100: an odd 100\n  again: again 100");
-        assert!(told[1].contains("panic at") && told[1].contains("an even 200"), "{}", told[1]);
+        let texts = [&report.failures[0], &report.failures[1]].map(ToString::to_string);
+        assert_eq!(texts[0], "FAILED seed 100: an odd 100\n  rerun: run 100");
+        assert!(texts[1].contains("panic at") && texts[1].contains("an even 200"), "{}", texts[1]);
     }
 
     #[test]
-    fn first_failure_is_the_first_whatever_the_threads_do() {
+    fn first_failure_is_independent_of_thread_scheduling() {
         for first in [1, 2, 77] {
             let report = run(&Divides { bad: 97 }, first, 100_000, Stop::AtFirstFailure);
             assert_eq!(report.failures[0].seed, 97);

@@ -1,31 +1,30 @@
-//! One line for each event, in columns of fixed width:
+//! The trace of a run: one line for each event, in columns of fixed width:
 //!
 //! ```text
 //!       true time, us  who  event       what
 //!         1234567.890    0  got         #000123 1234 bytes: Channel(Accepted)
 //!  |----------------|  |--|  |--------|  ...
-//!          18            3       10      as long as it is
+//!          18            3       10      any length
 //! ```
 //!
-//! *Who* is the host that it happened to, `-` the world around them. What the events of a scenario mean
-//! stands where they are.
+//! *Who* is the host of the event, or `-` if it has none. The module of each scenario lists its events.
 
 use std::fmt::{Arguments, Write as _};
 
-/// Where the lines go.
+/// The destination of the lines.
 #[derive(Debug, Default)]
 pub enum Trace {
-    /// Nowhere.
+    /// Discarded.
     #[default]
     Off,
-    /// To standard output, at once: a run that panics shows how far it came.
+    /// Printed to standard output immediately, so that a run that panics shows how far it came.
     Print,
-    /// Kept, to be compared.
+    /// Kept in memory, for comparison.
     Keep(String),
 }
 
 impl Trace {
-    /// One event; `who` is nobody for the world itself.
+    /// Writes the line of an event of host `who`, or of no host.
     pub fn line(&mut self, at: u64, who: Option<usize>, event: &str, what: Arguments<'_>) {
         if let Trace::Off = self {
             return;
@@ -35,7 +34,7 @@ impl Trace {
         self.text(format_args!("{us:>14}.{ns:03} {who:>4}  {event:<10}  {what}"));
     }
 
-    /// A line that is no event.
+    /// Writes a line that is not an event.
     pub fn text(&mut self, text: Arguments<'_>) {
         match self {
             Trace::Off => {}
@@ -50,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_where_they_should() {
+    fn lines_have_fixed_columns() {
         let mut trace = Trace::Keep(String::new());
         trace.line(1_234_567_890, Some(1), "got", format_args!("#{:06}", 12));
         trace.line(5, None, "heal", format_args!(""));

@@ -1,8 +1,8 @@
-//! A frame comes in: what it may do, and what it must not.
+//! The checker of received frames: what effect a frame may have.
 //!
-//! The world knows of each frame who sent it, in which session, and whether it was there before. Only
-//! one that comes from the other end of this very session, as it was sent, for the first time, may
-//! change anything.
+//! The simulator knows of each frame who sent it, in which session, and whether it was accepted before.
+//! Only an unmodified frame from the other end of the same session, received for the first time, may
+//! change the state of a channel.
 
 use logchan::channel::FrameVerdict;
 use logchan::endpoint::{Endpoint, EndpointVerdict};
@@ -13,19 +13,19 @@ use logchan::time::Time;
 
 use super::count::Count;
 use super::host::Arrival;
-use super::model::Over;
-use super::world::{Sent, World, known, other};
+use super::model::EndReason;
+use super::world::{Sent, World, other, require_some};
 use crate::sim::damage::{damage, pad};
 use crate::sim::frames::FrameId;
 use crate::sim::rng::Rng;
 use crate::sim::{Checked, Violation, require};
 
-/// Frames before the newest that a channel tells apart.
+/// Number of frames before the newest for which a channel detects duplicates.
 const REMEMBERED: u64 = logchan::limits::REPLAY_BITS as u64;
 
-/// All that can be asked of a channel.
+/// The observable state of a channel.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+struct ChannelSnapshot {
     session: u64,
     is_open: bool,
     acked: u64,
@@ -36,7 +36,7 @@ struct Seen {
     timeout: Option<Time>,
 }
 
-impl Seen {
+impl ChannelSnapshot {
     fn of(endpoint: &Endpoint) -> Option<Self> {
         let channel = endpoint.channel()?;
         let lane = |lane: Lane| {
@@ -58,8 +58,8 @@ impl Seen {
 }
 
 impl World<'_> {
-    /// The endpoint of `host` gets a frame; `bytes` is room for it.
-    pub(super) fn take_in_bytes(
+    /// The endpoint of `host` receives a frame. `bytes` is scratch space for it.
+    pub(super) fn handle_arrival_bytes(
         &mut self,
         host: usize,
         arrival: Arrival,
@@ -78,26 +78,30 @@ impl World<'_> {
         }
         let own = &mut self.hosts[host];
         let now = own.clock.shows(self.queue.now());
-        let before = Seen::of(&own.endpoint);
+        let before = ChannelSnapshot::of(&own.endpoint);
         let verdict = own.endpoint.handle_frame(now, bytes);
-        let after = Seen::of(&own.endpoint);
+        let after = ChannelSnapshot::of(&own.endpoint);
         let what = format_args!("#{:06} {} bytes: {verdict:?}", id.0, bytes.len());
         self.trace.line(self.queue.now(), Some(host), "got", what);
         if self.hosts[host].session.is_none() && after.is_some() {
-            self.meet(host)?;
+            self.check_new_session(host)?;
         }
 
-        let sent = *self.frames.known(id);
-        let is_true = is_intact
-            && !sent.taken
+        let sent = *self.frames.info(id);
+        let is_authentic = is_intact
+            && !sent.accepted
             && sent.from == Some(other(host))
             && sent.session.is_some()
             && sent.session == after.as_ref().map(|after| after.session);
         match verdict {
             EndpointVerdict::Channel(verdict) => {
-                require!(is_true, "host {host} took #{:06}, which is not for it: {sent:?}", id.0);
-                self.frames.known_mut(id).taken = true;
-                let session = known(self.hosts[host].session)?;
+                require!(
+                    is_authentic,
+                    "host {host} accepted #{:06}, which is not for it: {sent:?}",
+                    id.0
+                );
+                self.frames.info_mut(id).accepted = true;
+                let session = require_some(self.hosts[host].session)?;
                 let opened = &mut self.sessions[session].ends[host].newest_opened;
                 *opened = sent.number.max(*opened);
                 let is_same = before.is_some() && before == after;
@@ -109,7 +113,7 @@ impl World<'_> {
                     is_same,
                 )?;
                 if verdict.is_sign_of_life() {
-                    self.heard(host, id, &sent)?;
+                    self.note_sign_of_life(host, id, &sent)?;
                 }
             }
             EndpointVerdict::Handshake | EndpointVerdict::Dropped(_) => {
@@ -118,7 +122,7 @@ impl World<'_> {
                     "#{:06} changed the channel of host {host} from {before:?} to {after:?}",
                     id.0
                 );
-                if is_true {
+                if is_authentic {
                     self.check_drop(host, &sent, verdict)?;
                 }
             }
@@ -126,7 +130,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What a channel may make of a frame that is for it. `is_same`: it made nothing of it.
+    /// Checks the verdict of a channel on an authentic frame. `is_same` says that the frame did not change
+    /// the channel's state.
     fn check_verdict(
         &mut self,
         host: usize,
@@ -135,13 +140,14 @@ impl World<'_> {
         was_open: bool,
         is_same: bool,
     ) -> Checked {
-        let end = &self.sessions[known(self.hosts[host].session)?].ends[host];
-        let is_newest = sent.number > end.newest_taken;
+        let end = &self.sessions[require_some(self.hosts[host].session)?].ends[host];
+        let is_newest = sent.number > end.newest_accepted;
         let fits = match verdict {
             FrameVerdict::Accepted | FrameVerdict::PayloadRepeated | FrameVerdict::NotKept => true,
-            FrameVerdict::TooOld => is_same && sent.number + REMEMBERED < end.newest_taken,
-            FrameVerdict::Closed => is_same && !was_open && end.over != Some(Over::PeerBye),
-            // The link lets no such frame through; what the channel knows of it is a second fence.
+            FrameVerdict::TooOld => is_same && sent.number + REMEMBERED < end.newest_accepted,
+            FrameVerdict::Closed => is_same && !was_open && end.ended != Some(EndReason::PeerBye),
+            // The link drops such frames before the channel sees them; the channel's checks are a second
+            // line of defence.
             FrameVerdict::Duplicate
             | FrameVerdict::StaleTerm
             | FrameVerdict::NewerTerm
@@ -150,25 +156,29 @@ impl World<'_> {
             | FrameVerdict::SameRole
             | FrameVerdict::Malformed(_) => false,
         };
-        require!(fits, "host {host} made {verdict:?} of {sent:?}, newest {}", end.newest_taken);
+        require!(
+            fits,
+            "host {host}: verdict {verdict:?} on {sent:?}, newest {}",
+            end.newest_accepted
+        );
         let is_heard = verdict.is_sign_of_life() || !was_open || !is_newest;
-        require!(is_heard, "host {host} did not hear the newest frame: {verdict:?}");
-        // Who keeps to the window, and to its number of frames, finds room.
+        require!(is_heard, "host {host} took the newest frame for no sign of life: {verdict:?}");
+        // A peer that respects the window and its number of frames always finds room.
         let is_kept = !was_open || verdict != FrameVerdict::NotKept;
         require!(is_kept, "host {host} had no room for {sent:?}");
         Ok(())
     }
 
-    /// The peer of `host` was heard.
-    fn heard(&mut self, host: usize, id: FrameId, sent: &Sent) -> Checked {
+    /// Updates the model after `host` accepted a frame that is a sign of life of its peer.
+    fn note_sign_of_life(&mut self, host: usize, id: FrameId, sent: &Sent) -> Checked {
         let own = &self.hosts[host];
         let now = own.clock.shows(self.queue.now());
-        let session = &mut self.sessions[known(own.session)?];
+        let session = &mut self.sessions[require_some(own.session)?];
         let [first, second] = &mut session.ends;
         let (end, peer) = if host == 0 { (first, second) } else { (second, first) };
-        end.frames_taken += 1;
-        if sent.number > end.newest_taken {
-            end.newest_taken = sent.number;
+        end.frames_accepted += 1;
+        if sent.number > end.newest_accepted {
+            end.newest_accepted = sent.number;
             end.heard[0] = now;
         }
         end.heard[1] = now;
@@ -177,29 +187,33 @@ impl World<'_> {
         if !self.options.sealed {
             let frame = self.frames.bytes(id);
             let header = FrameHeader::decode(&frame[SEAL_HEADER_BYTES..]);
-            let (header, _) = header.map_err(|error| Violation(format!("{error} was taken")))?;
+            let (header, _) =
+                header.map_err(|error| Violation(format!("accepted a frame with {error}")))?;
             end.wire.heard(now, &header);
         }
         self.counts.count(Count::Delivered);
         Ok(())
     }
 
-    /// A link may not open every frame that is for it.
+    /// Checks that a link had a legitimate reason to drop an authentic frame.
     fn check_drop(&mut self, host: usize, sent: &Sent, verdict: EndpointVerdict) -> Checked {
         let own = &self.hosts[host];
-        let end = &self.sessions[known(own.session)?].ends[host];
+        let end = &self.sessions[require_some(own.session)?].ends[host];
         let handshakes = own.endpoint.link_stats().sessions - sent.handshakes;
         let (is_excused, counter) = match verdict {
-            // Confirmations have numbers, too.
+            // Confirmations have sequence numbers, too.
             EndpointVerdict::Dropped(OpenError::Replayed { .. }) => {
                 (sent.number + WINDOW_FRAMES <= end.newest_opened + 8, Count::TooOldForSeal)
             }
             EndpointVerdict::Dropped(OpenError::StaleSession { .. }) => {
-                // Two handshakes have taken place; or one, and the frame is late anyhow. Who hears of
-                // handshakes and of nothing else may be left behind by any number of keys, and leave
-                // the other one behind.
+                // Two handshakes completed since the frame was sent, or one did and the frame is late
+                // anyway. An end that receives only handshakes can be any number of keys behind, and
+                // so can its peer.
                 let is_late = handshakes >= 1 && sent.number < end.newest_opened;
-                let is_behind = handshakes >= 2 || is_late || sent.is_muted || self.is_muted(host);
+                let is_behind = handshakes >= 2
+                    || is_late
+                    || sent.is_data_withheld
+                    || self.is_data_withheld(host);
                 (self.options.rekey_after.is_some() && is_behind, Count::KeyGaps)
             }
             EndpointVerdict::Dropped(

@@ -1,43 +1,48 @@
-//! What must hold after every turn of a host, whatever has happened.
+//! The checker of invariants, which must hold after every driver iteration of a host.
 
 use logchan::channel::Timing;
 use logchan::ids::{Lane, Role};
 use logchan::time::Time;
 
 use super::count::Count;
-use super::host::{Life, Process};
+use super::host::{Incarnation, Process};
 use super::model::{End, Session};
-use super::world::{World, known, other};
+use super::world::{World, other, require_some};
 use crate::sim::{Checked, require};
 
-/// Wake-ups for nothing in the time of one silence timeout, beside one for each frame and each
-/// retransmission timeout: what was to be sent again may have to wait for the link.
+/// Maximum number of idle wake-ups in one silence timeout, in addition to one for each frame and each
+/// retransmission timeout (a retransmission may have to wait for the link).
 const IDLE_WAKES_MAX: u64 = 100;
 
 impl World<'_> {
-    /// `host` has a channel that it had not before.
-    pub(super) fn meet(&mut self, host: usize) -> Checked {
+    /// Checks a session that `host` has just established, and adds it to the model.
+    pub(super) fn check_new_session(&mut self, host: usize) -> Checked {
         let at = self.queue.now();
         let own = &self.hosts[host];
-        let channel = known(own.endpoint.channel())?;
-        let peer = known(own.endpoint.peer())?;
-        let life = own.life();
+        let channel = require_some(own.endpoint.channel())?;
+        let peer = require_some(own.endpoint.peer())?;
+        let current = own.incarnation();
         let (id, term) = (channel.config().session.0, channel.config().term.0);
-        // Both a response and the first frame of a session prove a peer that lives: one that it was
-        // at some time since we asked.
-        let is_he = |life: &&Life| life.incarnation == peer.incarnation;
-        let him = self.hosts[other(host)].lives.iter().find(is_he);
-        let is_alive = him.is_some_and(|him| him.until.is_none_or(|until| until >= life.since));
-        require!(is_alive, "host {host} met a peer that is no more: {peer:?}, {him:?}");
-        let him = known(him)?;
-        let is_himself = him.role == peer.identity.role && him.term == peer.identity.term.0;
-        require!(is_himself && him.role != life.role, "host {host} met {him:?} as {peer:?}");
-        let (primary, backup) = match life.role {
-            Role::Primary => (life.term, him.term),
-            Role::Backup => (him.term, life.term),
+        // Both a response and the first frame of a session prove a live peer: the incarnation existed at
+        // some time since this end began its handshake.
+        let is_peer = |incarnation: &&Incarnation| incarnation.id == peer.incarnation;
+        let actual = self.hosts[other(host)].incarnations.iter().find(is_peer);
+        let is_alive =
+            actual.is_some_and(|actual| actual.until.is_none_or(|until| until >= current.since));
+        require!(is_alive, "host {host} met a peer that has ended: {peer:?}, {actual:?}");
+        let actual = require_some(actual)?;
+        let matches_claim =
+            actual.role == peer.identity.role && actual.term == peer.identity.term.0;
+        require!(
+            matches_claim && actual.role != current.role,
+            "host {host} met {actual:?} as {peer:?}"
+        );
+        let (primary, backup) = match current.role {
+            Role::Primary => (current.term, actual.term),
+            Role::Backup => (actual.term, current.term),
         };
         require!(term == primary && backup <= primary, "{backup} met {primary}, in term {term}");
-        require!(id == life.incarnation ^ peer.incarnation, "session {id:016x} is not of the two");
+        require!(id == current.id ^ peer.incarnation, "session {id:016x} is not of these two ends");
 
         let now = own.clock.shows(at);
         let found = self.sessions.iter().position(|session| session.id == id);
@@ -49,12 +54,12 @@ impl World<'_> {
         let end = &mut session.ends[host];
         require!(end.met.is_none(), "host {host} met the same peer twice");
         require!(session.term == term, "a session of terms {} and {term}", session.term);
-        (end.met, end.met_at) = (Some(life.incarnation), now);
-        end.role = life.role;
+        (end.met, end.met_at) = (Some(current.id), now);
+        end.role = current.role;
         end.heard = [now; 2];
         end.wire.begin(now);
         let with = session.ends[other(host)].met;
-        require!(with.is_none_or(|with| with == peer.incarnation), "a session of three");
+        require!(with.is_none_or(|with| with == peer.incarnation), "a session of three ends");
         let own = &mut self.hosts[host];
         own.session = Some(index);
         own.term = own.term.max(term);
@@ -63,11 +68,11 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What `host` promises: to its program, and to the world.
-    pub(super) fn check_promises(&mut self, host: usize) -> Checked {
+    /// Checks what the channel of `host` reports to its program and to the peer.
+    pub(super) fn check_channel_state(&mut self, host: usize) -> Checked {
         let own = &self.hosts[host];
         let Some(channel) = own.endpoint.channel() else { return Ok(()) };
-        let session = &mut self.sessions[known(own.session)?];
+        let session = &mut self.sessions[require_some(own.session)?];
         let [first, second] = &mut session.ends;
         let (end, peer) = if host == 0 { (first, second) } else { (second, first) };
         let window_bytes = self.options.hosts[host].window_bytes;
@@ -78,8 +83,11 @@ impl World<'_> {
             let has = format_args!("host {host}, {lane:?}");
             require!(consumed == end.consumed[index], "{has}: {consumed} consumed");
             require!(readable <= window_bytes[index], "{has}: {readable} bytes kept");
-            require!(received >= end.received[index], "{has}: {received} received, and lost");
-            require!(received <= peer.appended[index], "{has}: {received} received, from nowhere");
+            require!(
+                received >= end.received[index],
+                "{has}: {received} received, fewer than before"
+            );
+            require!(received <= peer.appended[index], "{has}: {received} received, not appended");
             end.received[index] = received;
 
             let acked = channel.lane_acked(lane).0;
@@ -91,8 +99,8 @@ impl World<'_> {
             let room = channel.room(lane);
             require!(kept + room == window_bytes[index], "{has}: {kept} kept, room for {room}");
             if let Some(bytes) = own.refused[index] {
-                let untold = room >= bytes && channel.is_open();
-                require!(!untold, "{has}: room for {room} of {bytes} bytes, and nobody is told");
+                let is_missing = room >= bytes && channel.is_open();
+                require!(!is_missing, "{has}: room for {room} of {bytes} bytes, without an event");
             }
         }
         check_commit(host, end, peer, channel.acked().0)?;
@@ -105,20 +113,23 @@ impl World<'_> {
         end.peer_executed = executed;
         let now = own.clock.shows(self.queue.now());
         let quiet = now.since(end.heard[1]);
-        let is_late = end.over.is_none() && quiet >= self.options.timing.silence;
-        require!(!is_late, "host {host} heard nothing for {quiet} and was not told");
-        require!(!end.heard_bye || end.over.is_some(), "host {host} was not told of the goodbye");
-        require!(own.met_told, "host {host} was not told whom it met");
+        let is_late = end.ended.is_none() && quiet >= self.options.timing.silence;
+        require!(!is_late, "host {host} heard nothing for {quiet}, without an event");
         require!(
-            channel.is_open() == (end.over.is_none() && !end.said_bye),
-            "host {host} was told {:?}, open: {}",
-            end.over,
+            !end.heard_bye || end.ended.is_some(),
+            "host {host} got no event for the peer's Bye"
+        );
+        require!(own.met_reported, "host {host} got no event for its new peer");
+        require!(
+            channel.is_open() == (end.ended.is_none() && !end.said_bye),
+            "host {host}: end reported: {:?}, open: {}",
+            end.ended,
             channel.is_open()
         );
         Ok(())
     }
 
-    /// The lease of `host`, now and as it will be if nothing else happens.
+    /// Checks the lease of `host`, now and until its end if nothing else happens.
     pub(super) fn check_lease(&mut self, host: usize) -> Checked {
         let at = self.queue.now();
         let own = &self.hosts[host];
@@ -127,27 +138,28 @@ impl World<'_> {
         let until = channel.lease_until();
         let is_held = channel.lease_held(now);
         require!(is_held == until.is_some_and(|until| now < until), "a lease to {until:?}");
-        let session = known(own.session)?;
+        let session = require_some(own.session)?;
         let end = &mut self.sessions[session].ends[host];
         end.lease_until = until;
         let Some(until) = until else { return Ok(()) };
         require!(end.role == Role::Primary, "a backup has a lease");
-        require!(!end.said_bye && !end.heard_bye, "host {host} said goodbye and has a lease");
+        require!(!end.said_bye && !end.heard_bye, "host {host} has a lease after a Bye");
         let least = end.newest_heard_sent_at.map(|sent_at| sent_at + self.options.timing.lease);
         require!(
             Some(until) <= least,
-            "the lease of host {host} lasts to {until:?}, the peer heard nothing after {least:?}"
+            "the lease of host {host} lasts to {until:?}, the peer's frames allow {least:?}"
         );
         self.check_lease_and_silence(session, host)?;
-        let he = &self.hosts[other(host)];
-        let his = he.endpoint.channel().filter(|_| he.process != Process::Down);
-        let he_holds = his.is_some_and(|channel| channel.lease_held(he.clock.shows(at)));
-        require!(!(is_held && he_holds), "both hosts have a lease");
+        let peer_host = &self.hosts[other(host)];
+        let channel = peer_host.endpoint.channel().filter(|_| peer_host.process != Process::Down);
+        let peer_holds =
+            channel.is_some_and(|channel| channel.lease_held(peer_host.clock.shows(at)));
+        require!(!(is_held && peer_holds), "both hosts have a lease");
         Ok(())
     }
 
-    /// At the time when its backup was told that it is silent, the primary had no lease, and had had
-    /// none for as long as the margin is: in true time, whenever it is asked.
+    /// Checks that the primary had no lease when its backup declared it silent, and had had none for at least
+    /// the lease margin, in true time.
     pub(super) fn check_lease_and_silence(&self, session: usize, primary: usize) -> Checked {
         let ends = &self.sessions[session].ends;
         let (Some(until), Some(silent_at)) =
@@ -161,45 +173,49 @@ impl World<'_> {
             return Ok(());
         }
         let clock = &self.hosts[primary].clock;
-        // A clock shows whole nanoseconds, and so does the other one.
+        // Both clocks round to whole nanoseconds.
         let shows = clock.shows(end_by).as_nanos() + 2;
         require!(
             Time::from_nanos(shows) >= until,
-            "the lease of host {primary} ends {} ns late for the backup that goes live at {silent_at}",
+            "the lease of host {primary} ends {} ns too late for the backup that goes live at {silent_at}",
             until.as_nanos() - shows
         );
         Ok(())
     }
 
-    /// The endpoint does not ask to be woken for what is over.
+    /// Checks that the endpoint's timeout is not in the past.
     pub(super) fn check_timeout(&self, host: usize) -> Checked {
         let own = &self.hosts[host];
         let now = own.clock.shows(self.queue.now());
         let timeout = own.endpoint.poll_timeout();
         let is_past = timeout.is_some_and(|timeout| timeout <= now);
-        require!(!is_past, "host {host} is to be woken at {timeout:?}, and it is {now:?}");
+        require!(!is_past, "host {host} has a timeout at {timeout:?}, and it is {now:?}");
         Ok(())
     }
 
-    /// A host was woken; `for_something`: it had to do.
-    pub(super) fn check_wake(&mut self, host: usize, for_something: bool) -> Checked {
+    /// Counts a wake-up of a host, and checks the number of idle ones. `had_work` says whether it was not
+    /// idle.
+    pub(super) fn check_wake(&mut self, host: usize, had_work: bool) -> Checked {
         let now = self.queue.now();
         let own = &mut self.hosts[host];
-        if now - own.while_began > self.options.timing.silence.as_nanos() {
-            (own.while_began, own.idle_wakes, own.frames) = (now, 0, 0);
+        if now - own.window_began > self.options.timing.silence.as_nanos() {
+            (own.window_began, own.idle_wakes, own.frames) = (now, 0, 0);
         }
-        own.idle_wakes += u64::from(!for_something);
+        own.idle_wakes += u64::from(!had_work);
         let wakes = own.idle_wakes;
         let Timing { silence, retransmit_max, .. } = self.options.timing;
         let timeouts = silence.as_nanos() / retransmit_max.as_nanos();
         let most = IDLE_WAKES_MAX + own.frames + timeouts;
-        require!(wakes <= most, "host {host} was woken {wakes} times for nothing");
-        self.counts.add(Count::IdleWakes, u64::from(!for_something));
+        require!(
+            wakes <= most,
+            "host {host} had {wakes} idle wake-ups, at most {most} are allowed"
+        );
+        self.counts.add(Count::IdleWakes, u64::from(!had_work));
         Ok(())
     }
 }
 
-/// What is acknowledged is safe at the peer, and so is the bulk that it needs.
+/// Checks that the peer holds the log that is acknowledged as committed, and the bulk that it requires.
 fn check_commit(host: usize, end: &mut End, peer: &End, acked: u64) -> Checked {
     require!(acked >= end.acked, "host {host}: {acked} acknowledged, {} before", end.acked);
     end.acked = acked;
@@ -211,7 +227,7 @@ fn check_commit(host: usize, end: &mut End, peer: &End, acked: u64) -> Checked {
     if let Some(&(at, needs)) = end.barriers.front() {
         require!(
             acked <= at,
-            "host {host}: {acked} acknowledged, from {at} on it needs {needs} bytes of bulk, the peer holds {bulk}"
+            "host {host}: {acked} acknowledged; beyond {at} it requires {needs} bytes of bulk, the peer holds {bulk}"
         );
     }
     Ok(())

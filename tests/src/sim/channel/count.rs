@@ -1,4 +1,4 @@
-//! What is counted in the runs of this simulator.
+//! The counters of this simulator.
 
 use logchan::channel::FrameVerdict;
 use logchan::endpoint::Endpoint;
@@ -7,86 +7,94 @@ use crate::sim::counts::{Counts, counters};
 use crate::sim::link::LinkCounts;
 
 counters! {
-    /// What happened to two endpoints, their link and their owners.
+        /// Counters of two endpoints, their link and their owners.
     pub enum Count {
         VirtualMs = "virtual time, ms",
-        Turns = "turns of a host's thread",
-        IdleWakes = "turns with nothing to do",
-        HastyTurns = "turns that only sent",
+        DriverIterations = "driver iterations",
+        IdleWakes = "driver iterations with nothing to do",
+        SendOnlyIterations = "driver iterations that only sent",
         Frames = "frames sent",
         Bytes = "bytes sent",
-        Delivered = "frames taken in",
+        Delivered = "frames accepted",
         Lost = "frames lost",
         LostInBursts = "frames lost in bursts",
         Cut = "frames sent into a partition",
-        Overflowed = "frames lost to a full queue of the link",
-        Dropped = "frames lost to a full ring of a host",
-        Absent = "frames that found no process",
-        Repeated = "frames repeated",
-        Reordered = "frames held back, to be overtaken",
+        Overflowed = "frames lost to a full link queue",
+        Dropped = "frames lost to a full receive ring",
+        Absent = "frames to a host without a process",
+        Duplicated = "frames duplicated",
+        Reordered = "frames delayed to be overtaken",
         Damaged = "frames damaged",
         Stalls = "stalls of a link",
-        Forged = "frames forged or played back",
-        PlayedBack = "handshakes played back",
-        Holds = "times that a forger held frames back",
-        Held = "frames that a forger held back",
+        Forged = "frames forged or replayed",
+        HandshakesReplayed = "handshakes replayed",
+        Holds = "times that the attacker withheld frames",
+        Held = "frames that the attacker withheld",
         Partitions = "partitions",
-        OneWay = "partitions, of one direction only",
+        OneWay = "partitions of one direction only",
         Freezes = "freezes",
         FreezesBeyondSilence = "freezes longer than the silence timeout",
-        Restarts = "processes killed and started again",
+        Restarts = "processes killed and restarted",
         DriftChanges = "changes of a clock's rate",
-        Sessions = "sessions that both ends met in",
-        HalfSessions = "sessions that one end met in alone",
-        Handshakes = "handshakes done, by end",
-        Rekeys = "handshakes that replaced keys, by end",
-        Refusals = "peers refused, by end",
+        Sessions = "sessions established at both ends",
+        HalfSessions = "sessions established at one end only",
+        Handshakes = "handshakes completed, per end",
+        Rekeys = "handshakes that replaced keys, per end",
+        Refusals = "peers refused, per end",
         Strangers = "initiations of strangers not answered",
-        Replays = "frames that a seal knew already",
-        StaleFrames = "frames of sessions unknown to the link",
-        BadTags = "frames that did not match their tag",
-        TooOldForSeal = "frames too old for a seal",
-        KeyGaps = "frames lost because keys were replaced too often",
+        Replays = "frames rejected as replays",
+        StaleFrames = "frames of unknown sessions",
+        BadTags = "frames with a wrong tag",
+        TooOldForSeal = "frames too old for the replay window",
+        KeyGaps = "frames lost to frequent key changes",
         Silences = "peers declared silent",
         GoLives = "backups that went live",
-        Stubborn = "primaries that came back replaced",
-        Byes = "goodbyes said",
-        ByesHeard = "goodbyes heard",
-        ByesConfirmed = "goodbyes confirmed",
+        StalePrimaries = "replaced primaries that came back as primary",
+        Byes = "Byes sent",
+        ByesHeard = "Byes received",
+        ByesConfirmed = "Byes confirmed",
         LeasesHeld = "leases begun",
         LeasesLost = "leases lost",
-        ThawsWithoutLease = "frozen primaries that found no lease",
+        ThawsWithoutLease = "thawed primaries without a lease",
         Appends = "entries appended",
-        Refused = "entries refused for want of room",
-        RoomsTold = "entries told of room",
+        Refused = "entries refused for lack of room",
+        RoomEvents = "events that room is available again",
         BytesAppended = "bytes appended",
         BytesRead = "bytes read and compared",
-        Barriers = "points that required bulk",
+        Barriers = "positions that require bulk",
         BehindBulk = "log entries that overtook bulk",
-        Resent = "segments sent again",
-        Needless = "segments that were there already",
-        LostOvertaken = "segments taken for lost: overtaken",
-        LostTimeout = "segments taken for lost: timeout",
-        TooOld = "frames too old",
-        Calm = "runs that ended calm",
+        Resent = "segments retransmitted",
+        Needless = "segments received repeatedly",
+        LostOvertaken = "segments declared lost: overtaken",
+        LostTimeout = "segments declared lost: timeout",
+        TooOld = "frames too old for the channel",
+        Completed = "runs completed",
     }
 }
 
-/// Adds what a link did.
+/// Adds the counters of a link.
 pub(super) fn count_link(counts: &mut Counts<Count>, link: LinkCounts) {
-    let LinkCounts { lost, lost_in_bursts, cut, overflowed, repeated, reordered, stalls, damaged } =
-        link;
+    let LinkCounts {
+        lost,
+        lost_in_bursts,
+        cut,
+        overflowed,
+        duplicated,
+        reordered,
+        stalls,
+        damaged,
+    } = link;
     counts.add(Count::Lost, lost);
     counts.add(Count::LostInBursts, lost_in_bursts);
     counts.add(Count::Cut, cut);
     counts.add(Count::Overflowed, overflowed);
-    counts.add(Count::Repeated, repeated);
+    counts.add(Count::Duplicated, duplicated);
     counts.add(Count::Reordered, reordered);
     counts.add(Count::Stalls, stalls);
     counts.add(Count::Damaged, damaged);
 }
 
-/// Adds what the channel of an endpoint counted, which ends now.
+/// Adds the counters of the channel of `endpoint`, which ends now.
 pub(super) fn count_channel(counts: &mut Counts<Count>, endpoint: &Endpoint) {
     let Some(channel) = endpoint.channel() else { return };
     let stats = channel.stats();
@@ -97,8 +105,8 @@ pub(super) fn count_channel(counts: &mut Counts<Count>, endpoint: &Endpoint) {
     counts.add(Count::TooOld, stats.received(FrameVerdict::TooOld));
 }
 
-/// Adds what the link of an endpoint counted, whose process ends now. How many handshakes came to
-/// their end.
+/// Adds the counters of the link of `endpoint`, whose process ends now. Returns the number of completed
+/// handshakes.
 pub(super) fn count_endpoint(counts: &mut Counts<Count>, endpoint: &Endpoint) -> u64 {
     let stats = endpoint.link_stats();
     counts.add(Count::Handshakes, stats.sessions);

@@ -1,23 +1,23 @@
-//! What goes wrong with hosts and links, and how all of it ends.
+//! Faults of hosts and links, and how they heal.
 
 use super::count::Count;
+use super::drive::FRAMES_AT_ONCE_MAX;
 use super::host::Process;
 use super::options::ClockStyle;
-use super::progress::MEET_NS;
-use super::turn::FRAMES_AT_ONCE_MAX;
+use super::progress::CONNECT_NS;
 use super::world::{Event, Fault, Phase, World};
 use crate::sim::Checked;
 use crate::sim::link::Link;
 
 impl World<'_> {
-    /// The first of each kind of fault.
+    /// Schedules the first fault of each kind.
     pub(super) fn begin_faults(&mut self) {
         for fault in Fault::ALL {
             self.plan(fault);
         }
     }
 
-    /// The next fault of this kind, if there are any in this run.
+    /// Schedules the next fault of this kind, if this run has any.
     fn plan(&mut self, fault: Fault) {
         let faults = &self.options.faults;
         let every_ns = match fault {
@@ -34,15 +34,15 @@ impl World<'_> {
         }
     }
 
-    /// A fault happens.
+    /// Begins a fault, and schedules the next one of its kind.
     pub(super) fn begin_fault(&mut self, fault: Fault) -> Checked {
         let host = self.rng.below(2) as usize;
         if fault == Fault::Drift {
-            // Clocks err to the very end.
+            // Clocks drift until the end of the run, also after healing.
             self.change_rate(host);
             self.counts.count(Count::DriftChanges);
             if self.hosts[host].process == Process::Running {
-                self.turn(host, &[])?;
+                self.drive(host, &[])?;
             }
         } else if !self.is_faulty() {
             return Ok(());
@@ -98,7 +98,7 @@ impl World<'_> {
         self.queue.push(self.queue.now() + down_ns, Event::Boot { host });
     }
 
-    /// The clock of `host` gets another rate, within what both ends were told.
+    /// Changes the rate of the clock of `host`, within the configured drift.
     pub(super) fn change_rate(&mut self, host: usize) {
         let most_ppb = i64::from(self.options.timing.clock_drift_ppm) * 1000;
         let any_ppb = self.rng.within(0..=2 * most_ppb as u64) as i64 - most_ppb;
@@ -112,38 +112,38 @@ impl World<'_> {
         self.trace.line(now, Some(host), "rate", format_args!("{fast_ppb} ppb fast"));
     }
 
-    /// From here on everything works, and must come to a good end.
+    /// Ends all faults. From now on the run must make progress.
     pub(super) fn heal(&mut self) -> Checked {
         let now = self.queue.now();
         self.trace.line(now, None, "heal", format_args!(""));
         let silence_ns = self.options.timing.silence.as_nanos();
-        // Whoever takes the other for alive at the beginning, and should not, notices in this time:
-        // after the last frame that it sent when it lived.
+        // An end whose peer is already dead notices it within this time, counted from the arrival of the
+        // last frame that the peer sent.
         let empty_at = self.links.iter().map(Link::empty_at).fold(now, u64::max);
         let not_before = empty_at + silence_ns * 6 / 5;
         let renewals_ns = self.options.hosts.iter().map(|host| host.renew_ns.end()).sum::<u64>();
-        let by = not_before + renewals_ns + MEET_NS;
-        self.phase = Phase::Meet { not_before, by };
-        self.queue.push(not_before, Event::Look);
-        self.queue.push(by + 1, Event::Look);
+        let by = not_before + renewals_ns + CONNECT_NS;
+        self.phase = Phase::Connect { not_before, by };
+        self.queue.push(not_before, Event::CheckProgress);
+        self.queue.push(by + 1, Event::CheckProgress);
         for host in [0, 1] {
             self.links[host].heal();
             let own = &mut self.hosts[host];
-            own.load.calm();
+            own.load.read_all();
             own.reads_at = now;
             own.ring_frames_max = FRAMES_AT_ONCE_MAX;
             match own.process {
-                Process::Running => self.turn(host, &[])?,
+                Process::Running => self.drive(host, &[])?,
                 Process::Frozen => self.thaw(host)?,
                 Process::Down => {
                     self.boot(host);
-                    self.turn(host, &[])?;
+                    self.drive(host, &[])?;
                 }
             }
-            let over = self.session(host).is_some_and(|s| s.ends[host].over.is_some());
-            let mistaken = self.hosts[host].life().role != self.true_role(host);
-            if over || mistaken {
-                self.want_renewal(host);
+            let has_ended = self.session(host).is_some_and(|s| s.ends[host].ended.is_some());
+            let is_mistaken = self.hosts[host].incarnation().role != self.true_role(host);
+            if has_ended || is_mistaken {
+                self.schedule_renewal(host);
             }
         }
         Ok(())

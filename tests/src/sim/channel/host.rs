@@ -1,4 +1,4 @@
-//! One host: a clock, a ring of frames that arrived, and a process that may stand still or die.
+//! One host: a clock, a receive ring, and a process that may freeze or die.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use crate::sim::clock::DriftingClock;
 use crate::sim::frames::FrameId;
 use crate::sim::rng::Rng;
 
-/// The VM that all of this is about.
+/// The VM of both hosts.
 pub(super) const VM: VmId = VmId(7);
 
-/// What a host's process does.
+/// The state of a host's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Process {
-    /// It runs when it is woken.
+    /// Runs when it is woken.
     Running,
-    /// It stands still; what arrives waits in the ring.
+    /// Does not run; arriving frames wait in the ring.
     Frozen,
-    /// There is none; what arrives is lost.
+    /// Does not exist; arriving frames are lost.
     Down,
 }
 
-/// A frame that arrived, and what had happened to it.
+/// A frame that arrived, and its damage.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     /// The frame.
@@ -41,73 +41,74 @@ pub(super) struct Arrival {
     pub(super) pad: Option<u64>,
 }
 
-/// What an endpoint was from one beginning to the next.
+/// The identity of an endpoint from one start or renewal to the next.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Life {
-    /// What tells it apart from others.
-    pub(super) incarnation: u64,
-    /// What it says of itself.
+pub(super) struct Incarnation {
+    /// The random number that identifies it.
+    pub(super) id: u64,
+    /// The role that it claims.
     pub(super) role: Role,
-    /// What it says of itself.
+    /// The term that it claims.
     pub(super) term: u64,
-    /// From when on.
+    /// When it began.
     pub(super) since: u64,
-    /// Until when.
+    /// When it ended.
     pub(super) until: Option<u64>,
 }
 
 /// One host.
 pub(super) struct Host {
-    /// Its clock, which outlives every process.
+    /// The clock, which survives restarts of the process.
     pub(super) clock: DriftingClock,
-    /// What is under test. While the process is down, that of the one that died.
+    /// The code under test. While the process is down, the endpoint of the dead process.
     pub(super) endpoint: Endpoint,
-    /// What the process does.
+    /// The state of the process.
     pub(super) process: Process,
-    /// Frames that arrived and were not taken in.
+    /// Frames that arrived and were not received yet.
     pub(super) ring: VecDeque<Arrival>,
-    /// So many of them, at most.
+    /// Capacity of the ring.
     pub(super) ring_frames_max: usize,
     /// The session of the endpoint's channel.
     pub(super) session: Option<usize>,
     /// The program above the channel.
     pub(super) load: Load,
-    /// Appends that were refused, by lane.
+    /// Size of the refused append that waits for room, by lane.
     pub(super) refused: [Option<usize>; 2],
-    /// It reads nothing before.
+    /// The program reads nothing before this time.
     pub(super) reads_at: u64,
-    /// The lease as it was told.
-    pub(super) lease_told: bool,
-    /// It was told whom it met.
-    pub(super) met_told: bool,
-    /// When the thread is woken, and the only wake-up that counts.
+    /// Whether a lease is held, according to the events.
+    pub(super) lease_reported: bool,
+    /// Whether an event reported the peer of the current session.
+    pub(super) met_reported: bool,
+    /// When the thread is woken next.
     pub(super) wake_at: Option<u64>,
-    /// See `wake_at`.
+    /// Ticket of the valid wake-up; older ones are ignored.
     pub(super) wake_ticket: u64,
-    /// A new channel is wanted, and the only wish that counts.
-    pub(super) renew_wanted: bool,
-    /// See `renew_wanted`.
+    /// Whether the owner will renew the endpoint.
+    pub(super) renewal_scheduled: bool,
+    /// Ticket of the valid renewal; older ones are ignored.
     pub(super) renew_ticket: u64,
-    /// All lives so far.
-    pub(super) lives: Vec<Life>,
-    /// The newest term that it knows of.
+    /// All incarnations so far.
+    pub(super) incarnations: Vec<Incarnation>,
+    /// The newest term that the host knows.
     pub(super) term: u64,
-    /// Answers of this process to initiations, by their keys, and when it began by its own clock.
+    /// Keys of the distinct responses of this process to initiations.
     pub(super) answers: Vec<[u8; 32]>,
-    /// See `answers`.
+    /// When the process started, by its own clock.
     pub(super) booted_at: Time,
-    /// Wake-ups for nothing, and frames that came or went, since a while began.
+    /// Idle wake-ups since `window_began`.
     pub(super) idle_wakes: u64,
-    /// See `idle_wakes`.
+    /// Frames sent and received since `window_began`.
     pub(super) frames: u64,
-    /// See `idle_wakes`.
-    pub(super) while_began: u64,
-    incarnation: Arc<AtomicU64>,
+    /// Start of the time window in which idle wake-ups are counted.
+    pub(super) window_began: u64,
+    /// The incarnation number that the endpoint drew last.
+    drawn_id: Arc<AtomicU64>,
     rng: Rng,
 }
 
 impl Host {
-    /// A host whose first process starts now.
+    /// Creates a host whose first process starts at time 0.
     pub(super) fn new(
         options: &Options,
         index: usize,
@@ -120,17 +121,12 @@ impl Host {
         let mut rng = rng.fork();
         let load = Load::new(own.load.clone(), rng.fork());
         let clock = DriftingClock::new(Time::from_nanos(own.clock_origin_ns), 0);
-        let incarnation = Arc::new(AtomicU64::new(0));
+        let drawn_id = Arc::new(AtomicU64::new(0));
         let settings = settings(options, index, role, term, mutants);
         let now = clock.shows(0);
-        let endpoint = start(options, settings, &incarnation, &mut rng, now);
-        let life = Life {
-            incarnation: incarnation.load(Ordering::Relaxed),
-            role,
-            term,
-            since: 0,
-            until: None,
-        };
+        let endpoint = start(options, settings, &drawn_id, &mut rng, now);
+        let current =
+            Incarnation { id: drawn_id.load(Ordering::Relaxed), role, term, since: 0, until: None };
         Self {
             clock,
             endpoint,
@@ -141,30 +137,30 @@ impl Host {
             load,
             refused: [None; 2],
             reads_at: 0,
-            lease_told: false,
-            met_told: false,
+            lease_reported: false,
+            met_reported: false,
             wake_at: None,
             wake_ticket: 0,
-            renew_wanted: false,
+            renewal_scheduled: false,
             renew_ticket: 0,
-            lives: vec![life],
+            incarnations: vec![current],
             term,
             answers: Vec::new(),
             booted_at: now,
             idle_wakes: 0,
             frames: 0,
-            while_began: 0,
-            incarnation,
+            window_began: 0,
+            drawn_id,
             rng,
         }
     }
 
-    /// What it is.
-    pub(super) fn life(&self) -> &Life {
-        self.lives.last().expect("a host has lived")
+    /// The current incarnation, or the last one if the process is down.
+    pub(super) fn incarnation(&self) -> &Incarnation {
+        self.incarnations.last().expect("a host has an incarnation")
     }
 
-    /// Gives up the channel and asks for another one.
+    /// Gives up the channel and begins another handshake.
     pub(super) fn renew(
         &mut self,
         at: u64,
@@ -176,34 +172,34 @@ impl Host {
         let mutants = self.endpoint.settings().mutants;
         let settings = settings(options, index, role, term, mutants);
         let now = self.clock.shows(at);
-        self.endpoint.renew(now, settings).expect("sound settings");
-        self.begin_life(at, role, term);
+        self.endpoint.renew(now, settings).expect("valid settings");
+        self.begin_incarnation(at, role, term);
     }
 
-    /// Starts another process.
+    /// Starts a new process.
     pub(super) fn boot(&mut self, at: u64, options: &Options, index: usize, role: Role, term: u64) {
         let mutants = self.endpoint.settings().mutants;
         let settings = settings(options, index, role, term, mutants);
         let now = self.clock.shows(at);
-        self.endpoint = start(options, settings, &self.incarnation, &mut self.rng, now);
+        self.endpoint = start(options, settings, &self.drawn_id, &mut self.rng, now);
         self.process = Process::Running;
         self.answers.clear();
         self.booted_at = now;
-        self.begin_life(at, role, term);
+        self.begin_incarnation(at, role, term);
     }
 
-    fn begin_life(&mut self, at: u64, role: Role, term: u64) {
+    fn begin_incarnation(&mut self, at: u64, role: Role, term: u64) {
         self.session = None;
         self.refused = [None; 2];
-        (self.lease_told, self.met_told, self.renew_wanted) = (false, false, false);
+        (self.lease_reported, self.met_reported, self.renewal_scheduled) = (false, false, false);
         self.renew_ticket += 1;
-        self.lives.last_mut().expect("a host has lived").until.get_or_insert(at);
-        let incarnation = self.incarnation.load(Ordering::Relaxed);
-        self.lives.push(Life { incarnation, role, term, since: at, until: None });
+        self.incarnations.last_mut().expect("a host has an incarnation").until.get_or_insert(at);
+        let id = self.drawn_id.load(Ordering::Relaxed);
+        self.incarnations.push(Incarnation { id, role, term, since: at, until: None });
     }
 }
 
-/// What a host tells its endpoint.
+/// The settings of a host's endpoint.
 fn settings(options: &Options, index: usize, role: Role, term: u64, mutants: Mutants) -> Settings {
     let own = &options.hosts[index];
     Settings {
@@ -217,11 +213,11 @@ fn settings(options: &Options, index: usize, role: Role, term: u64, mutants: Mut
     }
 }
 
-/// The endpoint of a process that starts.
+/// Creates the endpoint of a process that starts.
 fn start(
     options: &Options,
     settings: Settings,
-    incarnation: &Arc<AtomicU64>,
+    drawn_id: &Arc<AtomicU64>,
     rng: &mut Rng,
     now: Time,
 ) -> Endpoint {
@@ -231,17 +227,17 @@ fn start(
         Security::Insecure
     };
     let mut entropy = rng.fork();
-    let incarnation = Arc::clone(incarnation);
+    let drawn_id = Arc::clone(drawn_id);
     let entropy = move |bytes: &mut [u8]| {
         entropy.fill(bytes);
-        // The only thing of this size that is drawn is a new incarnation: so the checkers know who
-        // is who without asking.
+        // The endpoint draws 8 bytes only for a new incarnation. Recording them gives the checkers its
+        // identity without asking the code under test.
         if let Ok(drawn) = <[u8; 8]>::try_from(&*bytes) {
-            incarnation.store(u64::from_le_bytes(drawn), Ordering::Relaxed);
+            drawn_id.store(u64::from_le_bytes(drawn), Ordering::Relaxed);
         }
     };
     let endpoint = Endpoint::new(settings, security, Box::new(entropy), now);
-    let endpoint = endpoint.expect("sound settings");
+    let endpoint = endpoint.expect("valid settings");
     match options.rekey_after {
         Some(frames) => endpoint.with_rekey_after(frames),
         None => endpoint,

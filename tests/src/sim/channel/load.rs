@@ -1,4 +1,4 @@
-//! What the programs above the channel do: drawn for a run, then step by step.
+//! The programs that use the channel: their options, drawn for a run, and their random actions.
 
 use logchan::ids::Lane;
 use logchan::limits::WINDOW_BYTES_MIN;
@@ -6,37 +6,37 @@ use logchan::limits::WINDOW_BYTES_MIN;
 use crate::sim::US;
 use crate::sim::rng::{Chance, Rng};
 
-/// What a program does with its end of a channel.
+/// How a program uses its end of a channel.
 #[derive(Clone, Debug)]
 pub(super) struct LoadOptions {
-    /// From one thing that it does to the next, on average.
+    /// Mean time between two sets of actions.
     pub(super) work_every_ns: u64,
-    /// Bytes that it appends in a run before it appends nothing but small entries.
+    /// Bytes appended in a run after which the program appends only small entries.
     pub(super) bytes_max: u64,
-    /// It appends to the latency lane.
+    /// Appends to the latency lane.
     pub(super) latency: Chance,
-    /// It appends to the bulk lane.
+    /// Appends to the bulk lane.
     pub(super) bulk: Chance,
-    /// Largest entries, by lane.
+    /// Size of the largest entries, by lane.
     pub(super) entry_bytes_max: [u64; 2],
-    /// It requires the bulk so far.
+    /// Makes later entries require the bulk appended so far.
     pub(super) barrier: Chance,
-    /// It tells how far it has executed.
+    /// Reports progress of execution.
     pub(super) execute: Chance,
-    /// It reads nothing for a while.
+    /// Stops reading for some time.
     pub(super) stop_reading: Chance,
-    /// Longest such while.
+    /// Maximum duration of such a stop.
     pub(super) stop_ns_max: u64,
-    /// It reads a part of what there is.
+    /// Reads only a part of the available bytes.
     pub(super) read_part: Chance,
-    /// It leaves.
+    /// Sends a Bye.
     pub(super) bye: Chance,
-    /// It sends what it has without looking at what has come.
-    pub(super) hasty: Chance,
+    /// Sends in this iteration without receiving what has arrived.
+    pub(super) send_only: Chance,
 }
 
 impl LoadOptions {
-    /// The load of a run of `faults_ns`.
+    /// Draws the load of a run whose faults last for `faults_ns`.
     pub(super) fn draw(rng: &mut Rng, silence_ns: u64, faults_ns: u64) -> Self {
         let half = Chance::percent(50);
         let largest = WINDOW_BYTES_MIN as u64;
@@ -52,23 +52,23 @@ impl LoadOptions {
             stop_ns_max: rng.magnitude(10 * US..=2 * silence_ns),
             read_part: rng.swarm(half, 10_000..=900_000),
             bye: rng.swarm(Chance::percent(30), 1_000..=30_000),
-            hasty: rng.swarm(half, 10_000..=900_000),
+            send_only: rng.swarm(half, 10_000..=900_000),
         }
     }
 }
 
-/// One thing to do.
+/// One action of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
-    /// Append so many bytes.
+pub(super) enum Action {
+    /// Append this many bytes.
     Append(Lane, usize),
-    /// What is appended from here on needs the bulk before.
+    /// Make later entries require the bulk appended so far.
     RequireBulk,
-    /// Tell how far it has executed.
+    /// Report progress of execution.
     Execute,
-    /// Read nothing for so long.
+    /// Read nothing for this many nanoseconds.
     StopReading(u64),
-    /// Leave.
+    /// Send a Bye.
     Bye,
 }
 
@@ -77,67 +77,67 @@ pub(super) enum Deed {
 pub(super) struct Load {
     options: LoadOptions,
     rng: Rng,
-    /// Bytes that were appended in this run.
+    /// Bytes appended in this run.
     appended: u64,
 }
 
 impl Load {
-    /// A program that has done nothing yet.
+    /// Creates a program that has done nothing yet.
     pub(super) fn new(options: LoadOptions, rng: Rng) -> Self {
         Self { options, rng, appended: 0 }
     }
 
-    /// What it does now.
-    pub(super) fn deeds(&mut self) -> Vec<Deed> {
+    /// Draws the next actions.
+    pub(super) fn actions(&mut self) -> Vec<Action> {
         let LoadOptions { latency, bulk, barrier, execute, stop_reading, bye, .. } = self.options;
-        let mut deeds = Vec::new();
+        let mut actions = Vec::new();
         if self.rng.chance(stop_reading) {
             let ns = self.rng.magnitude(1..=self.options.stop_ns_max);
-            deeds.push(Deed::StopReading(ns));
+            actions.push(Action::StopReading(ns));
         }
         for (lane, chance) in [(Lane::Bulk, bulk), (Lane::Latency, latency)] {
             if self.rng.chance(chance) {
                 for _ in 0..self.rng.magnitude(1..=6) {
-                    deeds.push(Deed::Append(lane, self.entry_bytes(lane)));
+                    actions.push(Action::Append(lane, self.entry_bytes(lane)));
                 }
             }
             if lane == Lane::Bulk && self.rng.chance(barrier) {
-                deeds.push(Deed::RequireBulk);
+                actions.push(Action::RequireBulk);
             }
         }
         if self.rng.chance(execute) {
-            deeds.push(Deed::Execute);
+            actions.push(Action::Execute);
         }
         if self.rng.chance(bye) {
-            deeds.push(Deed::Bye);
+            actions.push(Action::Bye);
         }
-        deeds
+        actions
     }
 
-    /// What it does when all is well again: something of everything.
-    pub(super) fn last_deeds(&mut self) -> Vec<Deed> {
-        let append = |load: &mut Self, lane| Deed::Append(lane, load.entry_bytes(lane));
+    /// The actions after healing: appends to both lanes, a bulk requirement and progress of execution.
+    pub(super) fn final_actions(&mut self) -> Vec<Action> {
+        let append = |load: &mut Self, lane| Action::Append(lane, load.entry_bytes(lane));
         vec![
             append(self, Lane::Latency),
             append(self, Lane::Bulk),
             append(self, Lane::Bulk),
-            Deed::RequireBulk,
+            Action::RequireBulk,
             append(self, Lane::Latency),
-            Deed::Execute,
+            Action::Execute,
         ]
     }
 
-    /// Whether it is in a hurry.
-    pub(super) fn is_hasty(&mut self) -> bool {
-        self.rng.chance(self.options.hasty)
+    /// Draws whether the next iteration only sends.
+    pub(super) fn is_send_only(&mut self) -> bool {
+        self.rng.chance(self.options.send_only)
     }
 
-    /// When it does something next.
+    /// Draws the time until the next actions.
     pub(super) fn pause_ns(&mut self) -> u64 {
         self.rng.within(0..=2 * self.options.work_every_ns)
     }
 
-    /// How many of `readable` bytes it reads.
+    /// Draws how many of `readable` bytes to read.
     pub(super) fn reads(&mut self, readable: usize) -> usize {
         if readable > 1 && self.rng.chance(self.options.read_part) {
             self.rng.within(1..=readable as u64) as usize
@@ -146,8 +146,8 @@ impl Load {
         }
     }
 
-    /// From now on it reads whatever it gets and does not stop.
-    pub(super) fn calm(&mut self) {
+    /// From now on the program reads all available bytes.
+    pub(super) fn read_all(&mut self) {
         self.options.read_part = Chance::NEVER;
     }
 

@@ -1,35 +1,37 @@
-//! The logging channel under simulation: two [`Endpoint`](logchan::endpoint::Endpoint)s as they ship,
-//! with handshake, seal and channel, on two hosts with their owners.
+//! The simulator of the logging channel: two [`Endpoint`](logchan::endpoint::Endpoint)s as they ship,
+//! with handshake, seal and channel, on two hosts. Each host has an *owner*, which decides its role.
 //!
 //! ```text
 //!   owner 0                                                               owner 1
 //!     |  renew, go live, restart              witness: newest term          |
 //!   program 0  append, read, execute, bye     and its primary     program 1 |
 //!     |                                                             |
-//!   Endpoint 0 <- ring of frames <---- link, forger <---- <- - - Endpoint 1
-//!              - - - - - - - - - - - > link, forger ----> ring ->
+//!   Endpoint 0 <- ring of frames <---- link, attacker <---- <- - - Endpoint 1
+//!              - - - - - - - - - - - > link, attacker ----> ring ->
 //!   clock 0 (drifts, freezes)                             clock 1
 //! ```
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | `options`, `load` | what a run is like, drawn from its seed |
-//! | `world`, `faults`, `forge` | what happens next; what goes wrong; who makes it go wrong |
-//! | `host`, `turn`, `owner` | a host, its driver's loop, its role |
-//! | `model` | what the checkers know |
-//! | `arrival`, `events`, `check`, `wire`, `progress` | the checkers: of what comes in, of what is told, of what holds always, of what goes out, of what must happen in the end |
-//! | `mutants` | whether planted bugs are found |
+//! | `options`, `load` | the options of a run, drawn from its seed; the programs' actions |
+//! | `world`, `faults`, `attacker` | the events of a run; host and link faults; the attacker on the link |
+//! | `host`, `drive`, `owner` | a host, its driver's loop, its role |
+//! | `model` | the state that the checkers keep |
+//! | `arrival`, `events`, `wire` | the checkers of received frames, of reported events, of sent frames |
+//! | `check`, `progress` | the checkers of invariants, of progress after healing |
+//! | `mutants` | searches for planted bugs |
 //!
-//! The events of a trace: `send`, `got` (a frame, and the verdict), `told` (an event of the endpoint),
-//! `append`, `full`, `bye`, `met`, `renew`, `kill`, `boot`, `freeze`, `thaw`, `rate` of a host; `cut`,
-//! `mend`, `hold`, `forged`, `heal`, `finish`, `calm`, `VIOLATION` of the world.
+//! The events of a trace: `send`, `got` (a frame, and the verdict), `event` (of the endpoint), `append`,
+//! `full`, `bye`, `met`, `renew`, `kill`, `boot`, `freeze`, `thaw`, `rate`, `hold`, `forged` of a host;
+//! `cut`, `mend`, `heal`, `drain`, `idle`, `VIOLATION` without a host.
 
 mod arrival;
+mod attacker;
 mod check;
 mod count;
+mod drive;
 mod events;
 mod faults;
-mod forge;
 mod host;
 mod load;
 mod model;
@@ -37,7 +39,6 @@ pub mod mutants;
 mod options;
 mod owner;
 mod progress;
-mod turn;
 mod wire;
 mod world;
 
@@ -51,10 +52,10 @@ use super::counts::Counts;
 use super::runner::Scenario;
 use super::trace::Trace;
 
-/// The channel, with a bug planted in it or without.
+/// The scenario of the logging channel, with or without a planted bug.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChannelScenario {
-    /// The bug.
+    /// The planted bug.
     pub mutant: Option<Mutant>,
 }
 

@@ -1,5 +1,5 @@
-//! What the checkers know: which bytes were appended, what arrived, what was promised. Written down
-//! when it happens, from what goes into the code and comes out of it.
+//! The checkers' model of the sessions: which bytes were appended, received, acknowledged and reported. It is
+//! updated from the inputs and outputs of the code under test.
 
 use std::collections::VecDeque;
 
@@ -9,13 +9,13 @@ use logchan::time::Time;
 use super::wire::WireModel;
 use crate::sim::rng::{STEP, mix};
 
-/// The bytes of one lane in one direction of one session: a function of where they stand, so that a
-/// byte that is anywhere else than where it was appended is wrong.
+/// The bytes of one lane in one direction of one session. Each byte is a function of its offset, so that a
+/// byte delivered at a wrong offset is detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Content(u64);
 
 impl Content {
-    /// The bytes that `host` appends to `lane` in `session`.
+    /// The content that `host` appends to `lane` in `session`.
     pub(super) fn new(session: u64, host: usize, lane: Lane) -> Self {
         Self(mix(mix(session ^ STEP) + (2 * host + lane.index()) as u64))
     }
@@ -24,7 +24,7 @@ impl Content {
         mix(self.0.wrapping_add(index.wrapping_mul(STEP)))
     }
 
-    /// Writes those from `offset` on.
+    /// Writes the bytes from `offset` on to `out`.
     pub(super) fn write(self, offset: u64, out: &mut [u8]) {
         let skipped = (offset % 8) as usize;
         let mut index = offset / 8;
@@ -36,7 +36,7 @@ impl Content {
         }
     }
 
-    /// Where `bytes` are not those from `offset` on.
+    /// The first offset at which `bytes` differ from the content from `offset` on.
     pub(super) fn differs_at(
         self,
         offset: u64,
@@ -53,70 +53,70 @@ impl Content {
     }
 }
 
-/// How an end of a channel ended, as it was told.
+/// Why an end of a channel ended, according to its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Over {
+pub(super) enum EndReason {
     /// The peer was silent.
     Silent,
-    /// The peer said goodbye.
+    /// The peer sent a Bye.
     PeerBye,
-    /// It left by itself.
+    /// It sent a Bye itself.
     Left,
 }
 
 /// One end of a session.
 #[derive(Debug)]
 pub(super) struct End {
-    /// Its incarnation, from when it met the other end.
+    /// Its incarnation, once it has established the session.
     pub(super) met: Option<u64>,
-    /// When it met it, by its own clock.
+    /// When it established the session, by its own clock.
     pub(super) met_at: Time,
-    /// Its role, which means something once it has met.
+    /// Its role, valid once it has established the session.
     pub(super) role: Role,
     /// Bytes that it appended, by lane.
     pub(super) appended: [u64; 2],
-    /// Where it required bulk, and how much: a position of each lane.
+    /// The positions at which it required bulk, as (latency lane, bulk lane).
     pub(super) barriers: VecDeque<(u64, u64)>,
-    /// How far it said that it has executed.
+    /// The progress of execution that it reported to the channel.
     pub(super) executed: u64,
-    /// Bytes that it read, and that it holds or read.
+    /// Bytes that it read, by lane.
     pub(super) consumed: [u64; 2],
-    /// See `consumed`.
+    /// Bytes that it read or has in memory, by lane.
     pub(super) received: [u64; 2],
-    /// How far it was told that the other end has executed.
+    /// The other end's progress of execution, as its channel knows it.
     pub(super) peer_executed: u64,
-    /// What it knows to be safe at the other end.
+    /// The log position that is acknowledged to it.
     pub(super) acked: u64,
-    /// What it was told last of either.
-    pub(super) told: (u64, u64),
-    /// What it was told of the end.
-    pub(super) over: Option<Over>,
-    /// The true time at which it was told that the peer is silent.
+    /// The last acknowledged position and peer progress in its events.
+    pub(super) reported: (u64, u64),
+    /// Why it ended, according to its events.
+    pub(super) ended: Option<EndReason>,
+    /// The true time of the event that the peer is silent.
     pub(super) silent_at: Option<u64>,
-    /// It said goodbye, and when, by its own clock.
+    /// Whether it sent a Bye.
     pub(super) said_bye: bool,
-    /// See `said_bye`.
+    /// When it sent a Bye, by its own clock.
     pub(super) said_bye_at: Time,
-    /// A goodbye of the other end reached it.
+    /// Whether it received a Bye.
     pub(super) heard_bye: bool,
-    /// Frames of the channel that it sent.
+    /// Number of channel frames that it sent.
     pub(super) frames_sent: u64,
-    /// Frames of the other end that it took in, and the highest of their numbers.
-    pub(super) frames_taken: u64,
-    /// See `frames_taken`.
-    pub(super) newest_taken: u64,
-    /// The highest number of those that its link opened, taken in or not.
+    /// Number of the other end's frames that it accepted.
+    pub(super) frames_accepted: u64,
+    /// Highest number of the frames that it accepted.
+    pub(super) newest_accepted: u64,
+    /// Highest number of the frames that its link opened, accepted or not.
     pub(super) newest_opened: u64,
-    /// By its own clock: when it took in the latest frame that is certainly a sign of life, and the
+    /// By its own clock: when it received the latest frame that is certainly a sign of life, and the
     /// latest that may be one.
     pub(super) heard: [Time; 2],
-    /// By its own clock: when it sent the newest frame that the other end took in.
+    /// By its own clock: when it sent the newest frame that the other end accepted.
     pub(super) newest_heard_sent_at: Option<Time>,
-    /// Its lease, and the true time at which nobody could ask for it any more.
+    /// When its lease ends, by its own clock.
     pub(super) lease_until: Option<Time>,
-    /// See `lease_until`.
+    /// The true time at which it gave up the session or its process died.
     pub(super) gone_at: Option<u64>,
-    /// What its frames said, where frames can be read.
+    /// The checker's model of its frames, in runs without sealing.
     pub(super) wire: WireModel,
 }
 
@@ -133,15 +133,15 @@ impl End {
             received: [0; 2],
             peer_executed: 0,
             acked: 0,
-            told: (0, 0),
-            over: None,
+            reported: (0, 0),
+            ended: None,
             silent_at: None,
             said_bye: false,
             said_bye_at: Time::default(),
             heard_bye: false,
             frames_sent: 0,
-            frames_taken: 0,
-            newest_taken: 0,
+            frames_accepted: 0,
+            newest_accepted: 0,
             newest_opened: 0,
             heard: [Time::default(); 2],
             newest_heard_sent_at: None,
@@ -152,19 +152,19 @@ impl End {
     }
 }
 
-/// What two incarnations share.
+/// A session between two incarnations.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// Its name on the wire.
+    /// Its identifier on the wire.
     pub(super) id: u64,
     /// The primary's term.
     pub(super) term: u64,
-    /// By host.
+    /// The two ends, by host.
     pub(super) ends: [End; 2],
 }
 
 impl Session {
-    /// A session that one end has met the other in.
+    /// Creates a session that neither end has established yet.
     pub(super) fn new(id: u64, term: u64) -> Self {
         Self { id, term, ends: [(); 2].map(|()| End::new()) }
     }
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_is_the_same_however_it_is_cut_and_differs_between_lanes() {
+    fn content_is_independent_of_slicing_and_differs_between_lanes() {
         let content = Content::new(7, 1, Lane::Bulk);
         let mut whole = [0; 100];
         content.write(1000, &mut whole);

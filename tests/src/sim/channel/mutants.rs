@@ -1,5 +1,5 @@
-//! Whether the simulator finds the bugs that are planted into the code under test. One that it does
-//! not find is a rule that nobody watches.
+//! Searches for the bugs that can be planted in the code under test. A planted bug that the simulator does
+//! not find shows a rule that no checker covers.
 
 use std::fmt;
 
@@ -13,18 +13,18 @@ pub fn by_name(name: &str) -> Option<Mutant> {
     Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
 }
 
-/// How a planted bug was found.
+/// The result of searching for a planted bug.
 #[derive(Clone, Debug)]
 pub struct Hunt {
     /// The bug.
     pub mutant: Mutant,
-    /// Seeds that ran until it was found, this one included; or all of them.
+    /// Number of seeds run until the bug was found, the last one included; all seeds if it was not.
     pub seeds: u64,
-    /// The first failure.
+    /// The first failure, if the bug was found.
     pub failure: Option<Failure>,
 }
 
-/// Looks for `mutant` in `seeds` seeds from `first` on.
+/// Runs up to `seeds` seeds from `first` on with `mutant` planted, until one fails.
 pub fn hunt(mutant: Mutant, first: u64, seeds: u64) -> Hunt {
     let scenario = ChannelScenario { mutant: Some(mutant) };
     let report = runner::run(&scenario, first, seeds, Stop::AtFirstFailure);
@@ -33,7 +33,7 @@ pub fn hunt(mutant: Mutant, first: u64, seeds: u64) -> Hunt {
     Hunt { mutant, seeds: needed, failure }
 }
 
-/// A line of the table of all bugs.
+/// Formats a line of the table of all bugs.
 impl fmt::Display for Hunt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = format!("{:?}", self.mutant);

@@ -1,4 +1,4 @@
-//! What a run is like. All of it is drawn from the seed, before anything happens.
+//! The options of a run. All of them are drawn from the seed before the first event.
 
 use std::ops::RangeInclusive;
 
@@ -11,94 +11,94 @@ use crate::sim::link::LinkOptions;
 use crate::sim::rng::{Chance, Rng};
 use crate::sim::{MS, US};
 
-/// Everything that is drawn for a run.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    /// Frames are sealed. Where they are not, checkers read them.
+    /// Whether frames are sealed. In other runs the checkers decode them.
     pub(super) sealed: bool,
-    /// The times, the same at both ends.
+    /// The channel's times, the same at both ends.
     pub(super) timing: Timing,
-    /// Frames after which the keys are replaced.
+    /// Number of frames after which the keys are replaced.
     pub(super) rekey_after: Option<u64>,
-    /// By sender.
+    /// The two directions of the link, by sender.
     pub(super) links: [LinkOptions; 2],
-    /// Each host.
+    /// The hosts.
     pub(super) hosts: [HostOptions; 2],
-    /// What happens to both.
+    /// The faults of hosts and links.
     pub(super) faults: FaultOptions,
-    /// How long there are faults.
+    /// Duration of the phase with faults.
     pub(super) faults_ns: u64,
 }
 
-/// What one host is like.
+/// The options of one host.
 #[derive(Clone, Debug)]
 pub(super) struct HostOptions {
     /// Bytes of the longest frame.
     pub(super) mtu: usize,
     /// Bytes of each lane's window.
     pub(super) window_bytes: [usize; 2],
-    /// Frames that wait to be taken in, at most; more of them are dropped.
+    /// Capacity of the receive ring; further frames are dropped.
     pub(super) ring_frames_max: usize,
-    /// From an interrupt to the thread that it wakes, at most.
+    /// Maximum latency from an interrupt to the thread that it wakes.
     pub(super) wake_ns_max: u64,
-    /// Bytes that the driver gives to the link before they leave. `None`: it never asks.
+    /// Maximum number of bytes that the driver queues at the link. `None`: unlimited.
     pub(super) backlog_bytes_max: Option<u64>,
-    /// What its clock shows when the world begins.
+    /// Reading of its clock at true time 0.
     pub(super) clock_origin_ns: u64,
-    /// How its clock errs.
+    /// How its clock drifts.
     pub(super) clock: ClockStyle,
-    /// From the end of a channel to the wish for another one.
+    /// Time from the end of a channel to its renewal.
     pub(super) renew_ns: RangeInclusive<u64>,
-    /// What it does.
+    /// The load of its program.
     pub(super) load: LoadOptions,
 }
 
-/// How a clock errs, within the drift that both ends were told of.
+/// How a clock drifts, within the configured maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClockStyle {
-    /// As fast as it may be.
+    /// At the maximum rate.
     Fastest,
-    /// As slow as it may be.
+    /// At the minimum rate.
     Slowest,
-    /// By any amount, which changes.
+    /// At a random rate, which changes.
     Wanders,
 }
 
-/// What happens to hosts and links; times are means. `None`: never in this run.
+/// The faults of hosts and links. Intervals are means; `None` means never in this run.
 #[derive(Clone, Debug)]
 pub(super) struct FaultOptions {
-    /// One direction is cut, or both.
+    /// One or both directions of the link are cut.
     pub(super) partition_every_ns: Option<u64>,
-    /// How long that lasts.
+    /// Duration of a partition.
     pub(super) partition_ns: RangeInclusive<u64>,
-    /// A host stands still.
+    /// A host freezes.
     pub(super) freeze_every_ns: Option<u64>,
-    /// How long it does.
+    /// Duration of a freeze.
     pub(super) freeze_ns: RangeInclusive<u64>,
-    /// A host's process dies, and another one is started.
+    /// A host's process dies and is restarted.
     pub(super) restart_every_ns: Option<u64>,
-    /// How long there is none.
+    /// Time from the death of a process to its restart.
     pub(super) down_ns: RangeInclusive<u64>,
-    /// Somebody sends what was recorded, or made up.
+    /// The attacker sends recorded or made-up frames.
     pub(super) forge_every_ns: Option<u64>,
-    /// He holds back what a host sends.
+    /// The attacker withholds the frames of a host.
     pub(super) hold_every_ns: Option<u64>,
-    /// How long he does.
+    /// How long it withholds them.
     pub(super) hold_ns: RangeInclusive<u64>,
-    /// He answers a handshake with all of them that he has recorded.
-    pub(super) echo: Chance,
+    /// The attacker answers a handshake by replaying recorded ones.
+    pub(super) replay_handshakes: Chance,
     /// A clock changes its rate.
     pub(super) drift_every_ns: u64,
     /// A backup whose primary is silent goes live.
     pub(super) go_live: Chance,
-    /// A primary that was replaced does not know.
-    pub(super) stubborn: Chance,
-    /// One that is refused gives way.
+    /// A replaced primary comes back as primary, because it does not know that it was replaced.
+    pub(super) stale_primary: Chance,
+    /// Whether a host in a wrong role renews when its peer refuses it.
     pub(super) yields: bool,
 }
 
 impl Options {
-    /// The options of a run.
+    /// Draws the options of a run.
     pub(super) fn draw(rng: &mut Rng) -> Self {
         let timing = draw_timing(rng);
         let silence_ns = timing.silence.as_nanos();
@@ -117,13 +117,13 @@ impl Options {
     }
 }
 
-/// Times that go together, often only just.
+/// Draws valid times, often at the limit of validity.
 fn draw_timing(rng: &mut Rng) -> Timing {
     const MILLION: u128 = 1_000_000;
     let silence_ns = rng.magnitude(20 * MS..=120 * MS);
     let drift_ppm = rng.pick(&[0, 100, 500, 5_000, 50_000]);
     let margin_ns = silence_ns * rng.within(0..=25) / 100;
-    // The longest lease that `Timing::check` lets pass.
+    // The longest lease that `Timing::check` accepts.
     let (fast, slow) = (MILLION + u128::from(drift_ppm), MILLION - u128::from(drift_ppm));
     let ends = u128::from(silence_ns) * MILLION * slow - u128::from(margin_ns) * fast * slow;
     let longest_ns = (ends / (MILLION * fast)) as u64;
@@ -139,13 +139,13 @@ fn draw_timing(rng: &mut Rng) -> Timing {
         retransmit_min: Duration::from_nanos(retransmit_min_ns),
         retransmit_max: Duration::from_nanos(rng.magnitude(retransmit_min_ns..=20 * MS)),
     };
-    timing.check().expect("times that were made to go together");
-    // What ships must be right at least.
+    timing.check().expect("valid times");
+    // Some runs use the default times.
     if rng.chance(Chance::percent(12)) { Timing::DEFAULT } else { timing }
 }
 
-/// How long something lasts: anything, or just about as long as anybody's patience.
-fn draw_while(rng: &mut Rng, silence_ns: u64) -> RangeInclusive<u64> {
+/// Draws a range of durations: of any magnitude, or close to the silence timeout.
+fn draw_duration(rng: &mut Rng, silence_ns: u64) -> RangeInclusive<u64> {
     let any = 1..=rng.magnitude(100 * US..=3 * silence_ns);
     let about = silence_ns * 9 / 10..=silence_ns * 3 / 2;
     if rng.chance(Chance::percent(40)) { about } else { any }
@@ -167,7 +167,7 @@ impl HostOptions {
             backlog_bytes_max: rng.chance(Chance::percent(60)).then_some(backlog_bytes_max),
             clock_origin_ns: rng.magnitude(1..=1 << 60),
             clock: rng.pick(&[ClockStyle::Fastest, ClockStyle::Slowest, ClockStyle::Wanders]),
-            renew_ns: draw_while(rng, silence_ns),
+            renew_ns: draw_duration(rng, silence_ns),
             load: LoadOptions::draw(rng, silence_ns, faults_ns),
         }
     }
@@ -176,8 +176,8 @@ impl HostOptions {
 impl FaultOptions {
     fn draw(rng: &mut Rng, silence_ns: u64, faults_ns: u64) -> Self {
         let [partition_ns, freeze_ns, down_ns, hold_ns] =
-            [(); 4].map(|()| draw_while(rng, silence_ns));
-        // So many of each in a run, if there are any.
+            [(); 4].map(|()| draw_duration(rng, silence_ns));
+        // Up to `times` faults of a kind in a run, if there are any.
         let mut every = |times| {
             let every_ns = faults_ns / rng.within(1..=times);
             rng.chance(Chance::percent(50)).then_some(every_ns)
@@ -194,10 +194,10 @@ impl FaultOptions {
             forge_every_ns,
             hold_every_ns,
             hold_ns,
-            echo: rng.swarm(Chance::percent(30), 10_000..=300_000),
+            replay_handshakes: rng.swarm(Chance::percent(30), 10_000..=300_000),
             drift_every_ns: faults_ns / rng.within(2..=20),
             go_live: Chance::percent(rng.within(0..=100) as u32),
-            stubborn: Chance::percent(rng.within(0..=70) as u32),
+            stale_primary: Chance::percent(rng.within(0..=70) as u32),
             yields: rng.chance(Chance::percent(50)),
         }
     }
@@ -210,7 +210,7 @@ mod tests {
     use logchan::ids::{Role, Term, VmId};
 
     #[test]
-    fn options_of_any_seed_are_sound() {
+    fn options_of_every_seed_are_valid() {
         let mut tight = 0;
         for seed in 0..20_000 {
             let Options { timing, hosts, .. } = Options::draw(&mut Rng::new(seed));
@@ -223,6 +223,6 @@ mod tests {
             let longer = Duration::from_nanos(timing.lease.as_nanos() + 2);
             tight += u64::from(Timing { lease: longer, ..timing }.check().is_err());
         }
-        assert!(tight > 5_000, "the lease is as long as it may be in {tight} of 20000 runs");
+        assert!(tight > 5_000, "the lease has its maximum in {tight} of 20000 runs");
     }
 }

@@ -1,51 +1,53 @@
-//! The owners: who is the primary, who goes live, who comes back.
+//! The owners of the hosts, which decide who is the primary, who goes live and in which role a host comes
+//! back.
 //!
-//! There is one truth, which an owner learns when it asks: the *witness* knows the newest term and who
-//! its primary is. A backup whose primary is silent may claim the next term, unless the primary has
-//! gone on alone before; the other one then has been replaced. In the real system the witness is a
-//! file that can be created once, here it is a word.
+//! The *witness* knows the newest term and its primary; an owner learns them when it asks. A backup whose
+//! primary is silent may claim the next term, unless the primary went on alone before; the old primary
+//! is then replaced. In the real system the witness is a file that can be created once, here it is a
+//! struct.
 
 use logchan::ids::Role;
 
 use super::count::{Count, count_channel, count_endpoint};
 use super::host::Process;
-use super::model::Over;
+use super::model::EndReason;
 use super::world::{Event, Phase, World, other};
 use crate::sim::Checked;
 use crate::sim::rng::Chance;
 
-/// Who speaks for the VM.
+/// The newest term and its owner.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Witness {
     /// The newest term.
     pub(super) term: u64,
-    /// Its primary.
+    /// The primary of that term.
     pub(super) primary: usize,
-    /// Sessions before this one no longer entitle a backup to go live.
-    pub(super) barred: usize,
+    /// Index of the first session whose backup may go live. The primary has gone on alone since the
+    /// earlier ones.
+    pub(super) first_valid_session: usize,
 }
 
 impl World<'_> {
-    /// What `host` should be.
+    /// The role that `host` has according to the witness.
     pub(super) fn true_role(&self, host: usize) -> Role {
         if self.witness.primary == host { Role::Primary } else { Role::Backup }
     }
 
-    /// `host` wants a new channel, after a while.
-    pub(super) fn want_renewal(&mut self, host: usize) {
-        let wish = &mut self.hosts[host];
-        if wish.renew_wanted || wish.process == Process::Down {
+    /// Schedules a renewal of the endpoint of `host`.
+    pub(super) fn schedule_renewal(&mut self, host: usize) {
+        let own = &mut self.hosts[host];
+        if own.renewal_scheduled || own.process == Process::Down {
             return;
         }
-        wish.renew_wanted = true;
-        wish.renew_ticket += 1;
-        let ticket = wish.renew_ticket;
+        own.renewal_scheduled = true;
+        own.renew_ticket += 1;
+        let ticket = own.renew_ticket;
         let after_ns = self.rng.within(self.options.hosts[host].renew_ns.clone());
         let at = self.queue.now() + after_ns;
         self.queue.push(at, Event::Renew { host, ticket });
     }
 
-    /// `host` begins anew, as what its owner thinks it is.
+    /// Renews the endpoint of `host` in the role that its owner decides.
     pub(super) fn renew(&mut self, host: usize) -> Checked {
         self.read_rest(host)?;
         let (role, term) = self.decide(host);
@@ -57,13 +59,13 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The process of `host` ends.
+    /// Kills the process of `host`.
     pub(super) fn kill(&mut self, host: usize) {
         self.leave_session(host);
         let now = self.queue.now();
         let own = &mut self.hosts[host];
         self.handshakes_done += count_endpoint(self.counts, &own.endpoint);
-        own.lives.last_mut().expect("a host has lived").until = Some(now);
+        own.incarnations.last_mut().expect("a host has an incarnation").until = Some(now);
         own.process = Process::Down;
         own.session = None;
         own.ring.clear();
@@ -71,7 +73,7 @@ impl World<'_> {
         self.trace.line(now, Some(host), "kill", format_args!(""));
     }
 
-    /// Another process is started on `host`.
+    /// Starts a new process on `host`.
     pub(super) fn boot(&mut self, host: usize) {
         let (role, term) = self.decide(host);
         let now = self.queue.now();
@@ -79,9 +81,9 @@ impl World<'_> {
         self.trace.line(now, Some(host), "boot", format_args!("as {role:?} of term {term}"));
     }
 
-    /// What the owner of `host` makes it, and of which term.
+    /// The owner's decision about the role and term of `host`.
     fn decide(&mut self, host: usize) -> (Role, u64) {
-        let life = *self.hosts[host].life();
+        let current = *self.hosts[host].incarnation();
         let is_faulty = self.is_faulty();
         if self.may_go_live(host) && self.rng.chance(self.options.faults.go_live) {
             self.witness.term += 1;
@@ -91,44 +93,46 @@ impl World<'_> {
         let known = self.hosts[host].term;
         let any_known = self.rng.pick(&[known, known, 0]);
         let loses = self.rng.chance(Chance::percent(30));
-        let is_stubborn = self.rng.chance(self.options.faults.stubborn);
+        let is_stale = self.rng.chance(self.options.faults.stale_primary);
         if self.witness.primary == host {
             if is_faulty && loses {
-                // Its VM is lost: it comes back as somebody else's backup.
+                // It has lost its VM, and comes back as a backup.
                 return (Role::Backup, any_known);
             }
-            // Goes on alone: no backup of before may replace it any more.
-            self.witness.barred = self.sessions.len();
+            // The primary goes on alone, so no earlier backup may replace it any more.
+            self.witness.first_valid_session = self.sessions.len();
             self.hosts[host].term = self.witness.term;
             (Role::Primary, self.witness.term)
-        } else if life.role == Role::Primary && is_faulty && is_stubborn {
-            self.counts.count(Count::Stubborn);
-            (Role::Primary, life.term)
+        } else if current.role == Role::Primary && is_faulty && is_stale {
+            self.counts.count(Count::StalePrimaries);
+            (Role::Primary, current.term)
         } else {
-            // What a backup knows is what it was told; a new one may know nothing.
+            // A backup knows only the terms that it was told; a new one may know none.
             (Role::Backup, any_known)
         }
     }
 
-    /// Whether the witness lets `host` go live: its primary is silent and has not gone on alone, or
-    /// has come back without the VM.
+    /// Whether the witness lets `host` go live: its primary is silent and has not gone on alone, or has come
+    /// back without the VM.
     fn may_go_live(&self, host: usize) -> bool {
-        let is_backup = self.hosts[host].life().role == Role::Backup;
+        let is_backup = self.hosts[host].incarnation().role == Role::Backup;
         if !is_backup || self.witness.primary == host || !self.is_faulty() {
             return false;
         }
-        let he = self.hosts[other(host)].life();
-        if he.role == Role::Backup {
+        let peer = self.hosts[other(host)].incarnation();
+        if peer.role == Role::Backup {
             return true;
         }
         self.hosts[host].session.is_some_and(|index| {
             let session = &self.sessions[index];
-            let is_silent = session.ends[host].over == Some(Over::Silent);
-            is_silent && index >= self.witness.barred && session.term == self.witness.term
+            let is_silent = session.ends[host].ended == Some(EndReason::Silent);
+            is_silent
+                && index >= self.witness.first_valid_session
+                && session.term == self.witness.term
         })
     }
 
-    /// Nobody can ask `host` about its session any more.
+    /// Ends the session of `host` in the model.
     pub(super) fn leave_session(&mut self, host: usize) {
         let own = &self.hosts[host];
         count_channel(self.counts, &own.endpoint);
@@ -138,7 +142,7 @@ impl World<'_> {
         }
     }
 
-    /// Whether there still are faults.
+    /// Whether the run is in the phase with faults.
     pub(super) fn is_faulty(&self) -> bool {
         self.phase == Phase::Faults
     }

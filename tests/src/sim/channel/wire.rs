@@ -1,8 +1,8 @@
-//! What leaves a host, where frames can be read: runs without sealing.
+//! The checker of sent frames, in runs without sealing.
 //!
-//! Every frame must say the truth about what arrived, carry the bytes that it says it carries, keep to
-//! what the peer allowed and to the order of precedence; and there must not be more of them than there
-//! are reasons for.
+//! Every frame must report correctly what was received, carry the bytes that it announces, respect the peer's
+//! window and the precedence of the lanes. There must not be more frames than there are reasons to send
+//! one.
 
 use std::collections::VecDeque;
 
@@ -16,36 +16,37 @@ use logchan::time::Time;
 
 use super::host::VM;
 use super::model::{Content, End};
-use super::world::{World, known};
+use super::world::{World, require_some};
 use crate::sim::{Checked, Violation, require};
 
-/// What the frames of one end said.
+/// The state of one end as its frames show it.
 #[derive(Debug, Default)]
 pub(super) struct WireModel {
     /// Bytes sent at least once, by lane.
     sent: [u64; 2],
-    /// What the peer allows.
+    /// End of the peer's window, by lane.
     limit: [u64; 2],
-    /// Stretches that were sent and are not known to have arrived.
+    /// Segments that were sent and not acknowledged, by lane.
     in_flight: [VecDeque<(u64, u64)>; 2],
-    /// When the peer was heard last, what was on its way then, and what was sent again since.
+    /// When a frame of the peer was received last, the number of segments in flight then, and the number
+    /// of retransmissions since.
     heard_at: Time,
     in_flight_then: u64,
     resent: u64,
     acks: u64,
-    beats: u64,
+    heartbeats: u64,
     byes: u64,
-    /// Times that the program read something: each may open the window.
+    /// Number of reads by the program, each of which may open the window.
     pub(super) reads: u64,
 }
 
 impl WireModel {
-    /// The channel begins.
+    /// The channel was established.
     pub(super) fn begin(&mut self, now: Time) {
         self.heard_at = now;
     }
 
-    /// A frame of the peer was taken in.
+    /// A frame of the peer was accepted.
     pub(super) fn heard(&mut self, now: Time, header: &FrameHeader) {
         for (limit, lane) in self.limit.iter_mut().zip(header.lanes) {
             *limit = (*limit).max(lane.received + u64::from(lane.window));
@@ -56,14 +57,15 @@ impl WireModel {
     }
 }
 
-/// Timeouts for a retransmission that can run out in `ns` when nothing is heard: they double.
+/// Maximum number of retransmission timeouts that expire in `ns` when nothing is received. Each is twice as
+/// long as the one before, up to the maximum.
 fn timeouts_max(timing: &Timing, ns: u64) -> u64 {
     let (min, max) = (timing.retransmit_min.as_nanos(), timing.retransmit_max.as_nanos());
     2 + u64::from((max / min).ilog2()) + 1 + ns / max
 }
 
-/// What is true of the end that sends, at the moment.
-struct Truth {
+/// The actual state of the sending end, with which its frames are compared.
+struct SenderState {
     now: Time,
     acked: [u64; 2],
     received: [u64; 2],
@@ -73,33 +75,33 @@ struct Truth {
 }
 
 impl World<'_> {
-    /// An answer to a handshake leaves `host`. Each that is not a repetition costs it dearly, so there
-    /// must not be many, whatever it is asked.
-    pub(super) fn check_answer(&mut self, host: usize, frame: &[u8]) -> Checked {
+    /// Checks a handshake response that `host` sends. Every response that is not a repetition is expensive to
+    /// compute, so their rate must be limited, whatever initiations arrive.
+    pub(super) fn check_response(&mut self, host: usize, frame: &[u8]) -> Checked {
         let at = self.queue.now();
         let own = &mut self.hosts[host];
         let key = frame[SEAL_HEADER_BYTES..].first_chunk();
-        let key = *key.ok_or_else(|| Violation(format!("host {host} answers without a key")))?;
+        let key = *key.ok_or_else(|| Violation(format!("host {host} responds without a key")))?;
         if !own.answers.contains(&key) {
             own.answers.push(key);
         }
         let lasts_ns = own.clock.shows(at).since(own.booted_at).as_nanos();
         let most = u64::from(ANSWER_BURST) + lasts_ns / ANSWER_EACH.as_nanos();
         let answers = own.answers.len() as u64;
-        require!(answers <= most, "host {host} gave {answers} answers in {lasts_ns} ns");
+        require!(answers <= most, "host {host} sent {answers} responses in {lasts_ns} ns");
         Ok(())
     }
 
-    /// A frame of a channel leaves `host`, readable.
+    /// Checks an unsealed channel frame that `host` sends.
     pub(super) fn check_sent(&mut self, host: usize, frame: &[u8]) -> Checked {
         let inside = &frame[SEAL_HEADER_BYTES..frame.len() - SEAL_TAG_BYTES];
         let decoded = FrameHeader::decode(inside);
-        let (header, payload) =
-            decoded.map_err(|error| Violation(format!("host {host} sends no frame: {error}")))?;
+        let (header, payload) = decoded
+            .map_err(|error| Violation(format!("host {host} sends a bad frame: {error}")))?;
         let own = &self.hosts[host];
-        let channel = known(own.endpoint.channel())?;
+        let channel = require_some(own.endpoint.channel())?;
         let mtu = self.options.hosts.iter().map(|host| host.mtu).min();
-        let truth = Truth {
+        let state = SenderState {
             now: own.clock.shows(self.queue.now()),
             acked: Lane::ALL.map(|lane| channel.lane_acked(lane).0),
             received: Lane::ALL
@@ -111,7 +113,7 @@ impl World<'_> {
                 - FRAME_HEADER_BYTES) as u64,
             timing: self.options.timing,
         };
-        let session = &mut self.sessions[known(own.session)?];
+        let session = &mut self.sessions[require_some(own.session)?];
         let (id, term) = (session.id, session.term);
         let end = &mut session.ends[host];
         require!(
@@ -123,56 +125,61 @@ impl World<'_> {
             "host {host} sends {header:?} as number {}",
             end.frames_sent
         );
-        check_words(host, end, &header, &truth)?;
+        check_header(host, end, &header, &state)?;
         match header.kind.lane() {
             Some(lane) => {
                 let content = Content::new(id, host, lane);
                 let differs = content.differs_at(header.offset, payload, &mut self.scratch);
-                require!(differs.is_none(), "host {host} sends another byte at {differs:?}");
-                check_stretch(host, end, lane, header.offset, payload.len() as u64, &truth)
+                require!(differs.is_none(), "host {host} sends a wrong byte at {differs:?}");
+                check_segment(host, end, lane, header.offset, payload.len() as u64, &state)
             }
-            None => check_reason(host, end, header.kind, &truth),
+            None => check_control_frame(host, end, header.kind, &state),
         }
     }
 }
 
-/// What a frame says of its sender.
-fn check_words(host: usize, end: &End, header: &FrameHeader, truth: &Truth) -> Checked {
+/// Checks what a frame's header reports about its sender.
+fn check_header(host: usize, end: &End, header: &FrameHeader, state: &SenderState) -> Checked {
     for lane in Lane::ALL {
         let index = lane.index();
         let said = header.lanes[index];
-        let received = truth.received[index];
+        let received = state.received[index];
         require!(
             said.received == received,
             "host {host} acknowledges {} bytes of {lane:?} and holds {received}",
             said.received
         );
-        let limit = end.consumed[index] + truth.window_bytes[index] as u64;
-        let told = said.received + u64::from(said.window);
-        require!(told == limit, "host {host} allows {told} bytes of {lane:?}, not {limit}");
+        let limit = end.consumed[index] + state.window_bytes[index] as u64;
+        let allowed = said.received + u64::from(said.window);
+        require!(allowed == limit, "host {host} allows {allowed} bytes of {lane:?}, not {limit}");
     }
     require!(
-        header.ack.newest.0 <= end.newest_taken,
+        header.ack.newest.0 <= end.newest_accepted,
         "host {host} acknowledges frame {} after {}",
         header.ack.newest,
-        end.newest_taken
+        end.newest_accepted
     );
-    require!(header.executed == end.executed, "host {host} executed {}", header.executed);
+    require!(
+        header.executed == end.executed,
+        "host {host} reports {} as executed, not {}",
+        header.executed,
+        end.executed
+    );
     Ok(())
 }
 
-/// A stretch of a lane, for the first time or again.
-fn check_stretch(
+/// Checks a segment of a lane that is sent for the first time or retransmitted.
+fn check_segment(
     host: usize,
     end: &mut End,
     lane: Lane,
     offset: u64,
     length: u64,
-    truth: &Truth,
+    state: &SenderState,
 ) -> Checked {
-    let Truth { acked, payload_max, .. } = *truth;
+    let SenderState { acked, payload_max, .. } = *state;
     let index = lane.index();
-    let stretch = (offset, offset + length);
+    let segment = (offset, offset + length);
     let wire = &mut end.wire;
     for (in_flight, acked) in wire.in_flight.iter_mut().zip(acked) {
         while in_flight.front().is_some_and(|&(_, end)| end <= acked) {
@@ -190,43 +197,48 @@ fn check_stretch(
         );
     }
     if offset < wire.sent[index] {
-        let place = wire.in_flight[index].binary_search(&stretch);
-        require!(place.is_ok(), "host {host} sends {stretch:?} of {lane:?} again, for no reason");
+        let place = wire.in_flight[index].binary_search(&segment);
+        require!(place.is_ok(), "host {host} retransmits {segment:?} of {lane:?} for no reason");
         wire.resent += 1;
-        let silent_ns = truth.now.since(wire.heard_at).as_nanos();
-        // Each timeout takes one stretch of each lane for lost.
-        let reasons = wire.in_flight_then + 2 * timeouts_max(&truth.timing, silent_ns);
+        let silent_ns = state.now.since(wire.heard_at).as_nanos();
+        // Each timeout declares one segment of each lane lost.
+        let reasons = wire.in_flight_then + 2 * timeouts_max(&state.timing, silent_ns);
         require!(
             wire.resent <= reasons,
-            "host {host} sent {} stretches again in {silent_ns} ns in which it heard nothing",
+            "host {host} retransmitted {} segments in {silent_ns} ns in which it received nothing",
             wire.resent
         );
         return Ok(());
     }
-    require!(offset == wire.sent[index], "host {host} leaves out bytes before {stretch:?}");
-    require!(stretch.1 <= end.appended[index], "host {host} sends what was not appended");
+    require!(offset == wire.sent[index], "host {host} skips bytes before {segment:?}");
+    require!(segment.1 <= end.appended[index], "host {host} sends what was not appended");
     require!(
-        stretch.1 <= wire.limit[index],
-        "host {host} sends {stretch:?} of {lane:?}, and {} is the end of the window",
+        segment.1 <= wire.limit[index],
+        "host {host} sends {segment:?} of {lane:?}, and {} is the end of the window",
         wire.limit[index]
     );
-    wire.sent[index] = stretch.1;
-    wire.in_flight[index].push_back(stretch);
+    wire.sent[index] = segment.1;
+    wire.in_flight[index].push_back(segment);
     let in_flight = wire.in_flight[index].len();
     let in_flight_max = IN_FLIGHT_FRAMES_MAX[index];
-    require!(in_flight <= in_flight_max, "{in_flight} frames of {lane:?} on their way");
+    require!(in_flight <= in_flight_max, "{in_flight} frames of {lane:?} in flight");
     Ok(())
 }
 
-/// A frame without payload is sent for a reason, and once for each.
-fn check_reason(host: usize, end: &mut End, kind: FrameKind, truth: &Truth) -> Checked {
-    let Truth { now, timing, .. } = truth;
+/// Checks that a frame without payload has a reason: each reason allows one frame.
+fn check_control_frame(
+    host: usize,
+    end: &mut End,
+    kind: FrameKind,
+    state: &SenderState,
+) -> Checked {
+    let SenderState { now, timing, .. } = state;
     let wire = &mut end.wire;
     let lasts_ns = now.since(end.met_at).as_nanos();
     let (sent, reasons) = match kind {
         FrameKind::Ack => {
             wire.acks += 1;
-            (wire.acks, end.frames_taken + wire.reads)
+            (wire.acks, end.frames_accepted + wire.reads)
         }
         FrameKind::Heartbeat => {
             let every_ns = timing.heartbeat.as_nanos()
@@ -234,8 +246,8 @@ fn check_reason(host: usize, end: &mut End, kind: FrameKind, truth: &Truth) -> C
                     Role::Primary => 1,
                     Role::Backup => 2,
                 };
-            wire.beats += 1;
-            (wire.beats, 1 + lasts_ns / every_ns)
+            wire.heartbeats += 1;
+            (wire.heartbeats, 1 + lasts_ns / every_ns)
         }
         FrameKind::Bye => {
             wire.byes += 1;

@@ -1,11 +1,11 @@
-//! The world: two hosts, the link between them, and what happens next.
+//! [`World`]: the state of a run (two hosts and the link between them) and its events.
 
 use logchan::channel::Mutants;
 use logchan::ids::Role;
 use logchan::time::Time;
 
+use super::attacker::Attacker;
 use super::count::{Count, count_channel, count_endpoint, count_link};
-use super::forge::Forger;
 use super::host::{Arrival, Host, Process};
 use super::model::Session;
 use super::options::Options;
@@ -18,7 +18,7 @@ use crate::sim::rng::Rng;
 use crate::sim::trace::Trace;
 use crate::sim::{Checked, MS, Violation};
 
-/// Events in a run, at most: more of them are a storm.
+/// Maximum number of events in a run. More of them indicate an endless loop.
 const EVENTS_MAX: u64 = 2_000_000;
 
 /// The host at the other end.
@@ -26,34 +26,34 @@ pub(super) const fn other(host: usize) -> usize {
     1 - host
 }
 
-/// What happens.
+/// An event of the simulation.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     /// A frame arrives.
     Arrive { to: usize, arrival: Arrival },
     /// A host's thread is woken.
     Wake { host: usize, ticket: u64 },
-    /// A host's program does something.
+    /// A host's program acts.
     Work { host: usize },
-    /// A host's owner wants a new channel.
+    /// A host's owner renews the endpoint.
     Renew { host: usize, ticket: u64 },
     /// A fault begins.
     Fault(Fault),
-    /// What was cut is whole.
+    /// A partition ends.
     Mend,
-    /// What was held back arrives.
+    /// Withheld frames arrive.
     Release { from: usize },
-    /// A host goes on.
+    /// A frozen host resumes.
     Thaw { host: usize },
     /// A host's process is started.
     Boot { host: usize },
-    /// No more faults.
+    /// All faults end.
     Heal,
-    /// Something should have happened by now.
-    Look,
+    /// A deadline of the progress checker has passed.
+    CheckProgress,
 }
 
-/// What goes wrong, from time to time: see `faults` and `forge`.
+/// A kind of fault: see `faults` and `attacker`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Partition,
@@ -69,45 +69,46 @@ impl Fault {
         [Self::Partition, Self::Freeze, Self::Restart, Self::Forge, Self::Hold, Self::Drift];
 }
 
-/// What is demanded now.
+/// What the checkers require now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// That nothing happens that must not.
+    /// Safety only.
     Faults,
-    /// That the two meet. They may look as if they had before this time, and have not.
-    Meet { not_before: u64, by: u64 },
-    /// That everything arrives and is known to have arrived.
-    Finish { by: u64 },
-    /// That nothing happens.
-    Calm { until: u64 },
-    /// Nothing more.
-    Over,
+    /// That the ends connect. Before `not_before` they may only seem to be connected, because an end has not
+    /// noticed yet that its peer is gone.
+    Connect { not_before: u64, by: u64 },
+    /// That everything is delivered and acknowledged.
+    Drain { by: u64 },
+    /// That the channel stays open and the lease is kept.
+    Idle { until: u64 },
+    /// Nothing: the run is complete.
+    Done,
 }
 
-/// What is known of a frame that was sent.
+/// The simulator's information about a frame that was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
-    /// Who sent it; nobody, if it was made up.
+    /// The sender; `None` if the attacker made it up.
     pub(super) from: Option<usize>,
-    /// Of a channel's frame: its session.
+    /// The session of a channel frame.
     pub(super) session: Option<u64>,
-    /// Its number there.
+    /// The number of a channel frame in its session.
     pub(super) number: u64,
-    /// What the sender's clock showed.
+    /// When it was sent, by the sender's clock.
     pub(super) at: Time,
-    /// It says goodbye.
+    /// Whether it is a Bye.
     pub(super) is_bye: bool,
-    /// Handshakes that its receiver had done when it was sent.
+    /// Number of handshakes that its receiver had completed when it was sent.
     pub(super) handshakes: u64,
-    /// One of the two heard only handshakes of the other: [`World::is_muted`].
-    pub(super) is_muted: bool,
-    /// A channel has taken it in.
-    pub(super) taken: bool,
+    /// Whether one of the hosts received only handshakes of the other then: [`World::is_data_withheld`].
+    pub(super) is_data_withheld: bool,
+    /// Whether a channel has accepted it.
+    pub(super) accepted: bool,
 }
 
 impl Sent {
-    /// A frame that was made up.
-    pub(super) fn by_nobody() -> Self {
+    /// Information about a frame that the attacker made up.
+    pub(super) fn made_up() -> Self {
         Self {
             from: None,
             session: None,
@@ -115,37 +116,37 @@ impl Sent {
             at: Time::default(),
             is_bye: false,
             handshakes: 0,
-            is_muted: false,
-            taken: false,
+            is_data_withheld: false,
+            accepted: false,
         }
     }
 }
 
-/// Everything there is.
+/// The complete state of a run.
 pub(super) struct World<'a> {
     pub(super) options: Options,
     pub(super) rng: Rng,
     pub(super) queue: EventQueue<Event>,
     pub(super) hosts: [Host; 2],
-    /// By sender.
+    /// The two directions of the link, by sender.
     pub(super) links: [Link; 2],
     pub(super) frames: FrameStore<Sent>,
-    pub(super) forger: Forger,
-    /// Handshakes that came to their end, counted at each end.
+    pub(super) attacker: Attacker,
+    /// Completed handshakes, counted at each end.
     pub(super) handshakes_done: u64,
     pub(super) sessions: Vec<Session>,
     pub(super) witness: Witness,
     pub(super) phase: Phase,
     pub(super) counts: &'a mut Counts<Count>,
     pub(super) trace: &'a mut Trace,
-    /// Room to work in.
+    /// Buffers, reused to avoid allocations.
     pub(super) scratch: Vec<u8>,
     pub(super) buffer: Vec<u8>,
     pub(super) deliveries: Vec<Delivery>,
 }
 
 impl<'a> World<'a> {
-    /// The world of a seed.
+    /// Creates the world of a seed.
     pub(super) fn new(
         seed: u64,
         mutants: Mutants,
@@ -165,10 +166,10 @@ impl<'a> World<'a> {
             hosts,
             links,
             frames: FrameStore::default(),
-            forger: Forger::default(),
+            attacker: Attacker::default(),
             handshakes_done: 0,
             sessions: Vec::new(),
-            witness: Witness { term: 1, primary: 0, barred: 0 },
+            witness: Witness { term: 1, primary: 0, first_valid_session: 0 },
             phase: Phase::Faults,
             counts,
             trace,
@@ -186,7 +187,7 @@ impl<'a> World<'a> {
         world
     }
 
-    /// Runs it to its end.
+    /// Runs the simulation to its end.
     pub(super) fn run(&mut self) -> Checked {
         let result = self.run_events();
         if let Err(Violation(what)) = &result {
@@ -199,15 +200,15 @@ impl<'a> World<'a> {
     fn run_events(&mut self) -> Checked {
         for _ in 0..EVENTS_MAX {
             let event = self.queue.pop();
-            let event = event.ok_or_else(|| Violation("nothing happens any more".into()))?;
+            let event = event.ok_or_else(|| Violation("no event is left".into()))?;
             self.handle(event)?;
-            self.look_at_progress()?;
-            if self.phase == Phase::Over {
+            self.check_progress()?;
+            if self.phase == Phase::Done {
                 return Ok(());
             }
         }
         let now = self.queue.now();
-        Err(Violation(format!("a storm: {EVENTS_MAX} events in {now} ns")))
+        Err(Violation(format!("too many events: {EVENTS_MAX} in {now} ns")))
     }
 
     fn handle(&mut self, event: Event) -> Checked {
@@ -216,9 +217,9 @@ impl<'a> World<'a> {
             Event::Arrive { to, arrival } => self.arrive(to, arrival),
             Event::Wake { host, ticket } => {
                 let own = &mut self.hosts[host];
-                // One that stands still looks at everything when it goes on.
+                // A frozen process is driven when it thaws.
                 if own.wake_ticket == ticket && own.process == Process::Running {
-                    self.turn(host, &[])?;
+                    self.drive(host, &[])?;
                 }
             }
             Event::Work { host } => {
@@ -228,21 +229,21 @@ impl<'a> World<'a> {
                 let own = &mut self.hosts[host];
                 let pause_ns = own.load.pause_ns();
                 if own.process == Process::Running {
-                    let deeds = own.load.deeds();
-                    if own.load.is_hasty() {
-                        self.hasty_turn(host, &deeds)?;
+                    let actions = own.load.actions();
+                    if own.load.is_send_only() {
+                        self.send_only_iteration(host, &actions)?;
                     } else {
-                        self.turn(host, &deeds)?;
+                        self.drive(host, &actions)?;
                     }
                 }
                 self.queue.push(now + pause_ns, Event::Work { host });
             }
             Event::Renew { host, ticket } => {
                 let own = &self.hosts[host];
-                // One that stands still does it when it goes on.
+                // A frozen process is renewed when it thaws.
                 if own.renew_ticket == ticket && own.process == Process::Running {
                     self.renew(host)?;
-                    self.turn(host, &[])?;
+                    self.drive(host, &[])?;
                 }
             }
             Event::Fault(fault) => self.begin_fault(fault)?,
@@ -255,16 +256,16 @@ impl<'a> World<'a> {
             Event::Boot { host } => {
                 if self.hosts[host].process == Process::Down {
                     self.boot(host);
-                    self.turn(host, &[])?;
+                    self.drive(host, &[])?;
                 }
             }
             Event::Heal => self.heal()?,
-            Event::Look => {}
+            Event::CheckProgress => {}
         }
         Ok(())
     }
 
-    /// A frame reaches the network interface of `to`.
+    /// Puts a frame into the receive ring of `to`.
     fn arrive(&mut self, to: usize, arrival: Arrival) {
         let own = &mut self.hosts[to];
         if own.process == Process::Down {
@@ -280,7 +281,7 @@ impl<'a> World<'a> {
         self.wake_at(to, self.queue.now() + after_ns);
     }
 
-    /// Wakes the thread of `host` at `at`, if nothing does so before.
+    /// Wakes the thread of `host` at `at`, unless it is woken earlier.
     pub(super) fn wake_at(&mut self, host: usize, at: u64) {
         let own = &mut self.hosts[host];
         if own.wake_at.is_some_and(|wake_at| wake_at <= at) {
@@ -292,7 +293,7 @@ impl<'a> World<'a> {
         self.queue.push(at, Event::Wake { host, ticket });
     }
 
-    /// A host that stood still goes on.
+    /// Resumes a frozen host.
     pub(super) fn thaw(&mut self, host: usize) -> Checked {
         let own = &mut self.hosts[host];
         if own.process != Process::Frozen {
@@ -303,15 +304,15 @@ impl<'a> World<'a> {
         self.trace.line(now, Some(host), "thaw", format_args!(""));
         let own = &self.hosts[host];
         if let Some(channel) = own.endpoint.channel()
-            && own.lease_told
+            && own.lease_reported
             && !channel.lease_held(own.clock.shows(now))
         {
             self.counts.count(Count::ThawsWithoutLease);
         }
-        self.turn(host, &[])?;
-        if self.hosts[host].renew_wanted {
+        self.drive(host, &[])?;
+        if self.hosts[host].renewal_scheduled {
             self.renew(host)?;
-            self.turn(host, &[])?;
+            self.drive(host, &[])?;
         }
         Ok(())
     }
@@ -328,20 +329,20 @@ impl<'a> World<'a> {
         for session in &self.sessions {
             let met = session.ends.iter().filter(|end| end.met.is_some()).count();
             self.counts.count(if met == 2 { Count::Sessions } else { Count::HalfSessions });
-            // All but the first handshake in a session replaced its keys.
+            // Every handshake in a session after the first replaced its keys.
             self.handshakes_done -= met as u64;
         }
         self.counts.add(Count::Rekeys, self.handshakes_done);
         self.counts.add(Count::VirtualMs, self.queue.now() / MS);
     }
 
-    /// The session of the channel of `host`.
+    /// The session of the current channel of `host`.
     pub(super) fn session(&self, host: usize) -> Option<&Session> {
         self.hosts[host].session.map(|session| &self.sessions[session])
     }
 }
 
-/// Ends the run if a host's bookkeeping and the world's differ: a mistake of the simulator.
-pub(super) fn known<T>(value: Option<T>) -> Checked<T> {
-    value.ok_or_else(|| Violation("the simulator has lost count".into()))
+/// Returns the value, or a violation if it is `None`, which would be a bug of the simulator.
+pub(super) fn require_some<T>(value: Option<T>) -> Checked<T> {
+    value.ok_or_else(|| Violation("bug in the simulator: its model is inconsistent".into()))
 }

@@ -1,5 +1,5 @@
-//! Questions that a machine asks of its own process alone: what an exit reads and writes, which input
-//! comes next, whether a checkpoint was taken.
+//! The machine's calls of the engine that concern only its own process: the reads and writes of an exit, the
+//! next input, a captured checkpoint.
 
 use logchan::time::Time;
 use vmm::replay::boundary::Input;
@@ -10,35 +10,39 @@ use super::machine::Machine;
 use super::machine::cpu::Exit;
 use super::machine::devices::{TO_SEND, to_send};
 use super::packet;
-use super::process::{Place, Process};
-use super::steps::Did;
+use super::process::{Process, VcpuState};
+use super::steps::Outcome;
 use crate::sim::{Checked, require};
 
-/// Inputs that enter at one position, at most.
+/// Maximum number of inputs at one position.
 const INPUTS_MAX: usize = 1024;
 
 impl Process {
-    /// Takes an answer, if it is one.
-    pub(crate) fn take<T>(&mut self, step: Step<T>, then: impl FnOnce(&mut Self, T) -> Did) -> Did {
+    /// Passes the value of a ready step to `then`, and turns any other step into its outcome.
+    pub(crate) fn when_ready<T>(
+        &mut self,
+        step: Step<T>,
+        then: impl FnOnce(&mut Self, T) -> Outcome,
+    ) -> Outcome {
         match step {
             Step::Ready(value) => then(self, value),
-            Step::Pending => Did::Waits,
-            Step::Invalidated => Did::Invalidated,
+            Step::Pending => Outcome::Pending,
+            Step::Invalidated => Outcome::Invalidated,
         }
     }
 
-    pub(crate) fn give_checkpoint(&mut self, clock: Time) -> Did {
-        let Self { replica, world, machine, place, .. } = self;
-        let Place::Capture(captured) = place else { return Did::Waits };
+    pub(crate) fn send_checkpoint(&mut self, clock: Time) -> Outcome {
+        let Self { replica, world, machine, vcpu_state, .. } = self;
+        let VcpuState::Capture(captured) = vcpu_state else { return Outcome::Pending };
         let Ok(step) = replica.checkpoint(clock, world, &captured.view(&machine.ram));
-        self.take(step, |process, ()| {
-            process.place = Place::Inputs { entered: 0 };
-            Did::Checkpoint
+        self.when_ready(step, |process, ()| {
+            process.vcpu_state = VcpuState::Inputs { entered: 0 };
+            Outcome::Checkpoint
         })
     }
 
-    /// The devices do the next thing that an exit asks for.
-    pub(crate) fn handle_exit(&mut self, clock: Time, exit: Exit, at: u64) -> Checked<Did> {
+    /// Performs the next device operation of an exit.
+    pub(crate) fn handle_exit(&mut self, clock: Time, exit: Exit, at: u64) -> Checked<Outcome> {
         let Self { replica, world, machine, .. } = self;
         let step = match exit {
             Exit::Nothing | Exit::Status | Exit::Halt => return Ok(self.finish_exit(exit)),
@@ -67,18 +71,18 @@ impl Process {
             Exit::Send => {
                 let frame = to_send(&machine.ram, at).to_vec();
                 let step = replica.output(clock, &frame);
-                return Ok(self.take(step, |process, ()| {
-                    process.place = Place::Exit { exit, at: at + 1 };
-                    Did::Output { number: packet::number(&frame).unwrap_or_default() }
+                return Ok(self.when_ready(step, |process, ()| {
+                    process.vcpu_state = VcpuState::Exit { exit, at: at + 1 };
+                    Outcome::Output { number: packet::number(&frame).unwrap_or_default() }
                 }));
             }
-            Exit::Return => unreachable!("a return is no exit"),
+            Exit::Return => unreachable!("a return is not an exit"),
         };
-        self.learned += u64::from(step == Step::Ready(()));
-        Ok(self.take(step, |process, ()| match exit {
+        self.inputs_taken += u64::from(step == Step::Ready(()));
+        Ok(self.when_ready(step, |process, ()| match exit {
             Exit::Clocks(_) => {
-                process.place = Place::Exit { exit, at: at + 1 };
-                Did::Went
+                process.vcpu_state = VcpuState::Exit { exit, at: at + 1 };
+                Outcome::Advanced
             }
             Exit::Clock | Exit::SetTimer(_) | Exit::WallClock | Exit::Entropy(_) => {
                 process.finish_exit(exit)
@@ -89,65 +93,65 @@ impl Process {
         }))
     }
 
-    fn finish_exit(&mut self, exit: Exit) -> Did {
+    fn finish_exit(&mut self, exit: Exit) -> Outcome {
         self.machine.finish_exit(exit);
-        self.place = Place::Inputs { entered: 0 };
-        Did::Went
+        self.vcpu_state = VcpuState::Inputs { entered: 0 };
+        Outcome::Advanced
     }
 
     pub(crate) fn take_input(
         &mut self,
         clock: Time,
         entered: usize,
-        asks_first: bool,
-    ) -> Checked<Did> {
+        polls_input_first: bool,
+    ) -> Checked<Outcome> {
         let Self { replica, world, machine, .. } = self;
         if entered < INPUTS_MAX {
-            if asks_first {
+            if polls_input_first {
                 match replica.input_ready(clock) {
                     Step::Ready(()) => {}
-                    Step::Pending => return Ok(Did::Waits),
-                    Step::Invalidated => return Ok(Did::Invalidated),
+                    Step::Pending => return Ok(Outcome::Pending),
+                    Step::Invalidated => return Ok(Outcome::Invalidated),
                 }
             }
             let capacity = machine.devices.capacity(&machine.ram);
             let Ok(step) = replica.next_input(clock, world, &capacity);
             require!(
-                !(asks_first && step == Step::Pending),
-                "an answer that is there is not given"
+                !(polls_input_first && step == Step::Pending),
+                "the engine reports a ready input and then has none"
             );
             match step {
                 Step::Ready(Some(input)) => {
-                    self.learned += 1;
+                    self.inputs_taken += 1;
                     if let Input::Clock { now_ns } = input {
                         check_clock(machine, now_ns)?;
                     }
                     let Machine { devices, ram, .. } = machine;
                     devices.apply(ram, &input);
-                    self.place = Place::Inputs { entered: entered + 1 };
-                    return Ok(Did::Went);
+                    self.vcpu_state = VcpuState::Inputs { entered: entered + 1 };
+                    return Ok(Outcome::Advanced);
                 }
                 Step::Ready(None) => {}
-                Step::Pending => return Ok(Did::Waits),
-                Step::Invalidated => return Ok(Did::Invalidated),
+                Step::Pending => return Ok(Outcome::Pending),
+                Step::Invalidated => return Ok(Outcome::Invalidated),
             }
         }
         let Machine { cpu, devices, .. } = machine;
-        self.place = if cpu.halted && !devices.interrupt_pending() {
-            Place::Halted
+        self.vcpu_state = if cpu.halted && !devices.interrupt_pending() {
+            VcpuState::Halted
         } else {
             cpu.halted = false;
             if devices.interrupt_pending() && cpu.injectable() {
-                Place::Inject(devices.acknowledge())
+                VcpuState::Inject(devices.acknowledge())
             } else {
-                Place::Entry
+                VcpuState::Entry
             }
         };
-        Ok(Did::Went)
+        Ok(Outcome::Advanced)
     }
 }
 
-/// Guest time never goes back, whoever's clock it comes from.
+/// Checks that guest time does not go back, whichever host's clock it comes from.
 fn check_clock(machine: &Machine, now_ns: u64) -> Checked {
     let before_ns = machine.devices.clock_ns;
     require!(now_ns >= before_ns, "guest time goes back from {before_ns} to {now_ns} ns");

@@ -1,4 +1,4 @@
-//! Clients on the LAN. They believe nothing: every answer is compared with all that were given.
+//! Clients on the LAN. They compare every answer with all earlier answers.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,51 +10,51 @@ use super::pair::{Event, Pair};
 use crate::sim::rng::Rng;
 use crate::sim::{Checked, MS, require};
 
-/// The first port of the switch that a client is at.
+/// The first port of the switch with a client.
 pub(crate) const FIRST_PORT: usize = 2;
 
-/// What the counter has given to whom.
+/// The numbers that the counter service has given.
 #[derive(Debug, Default)]
-pub(crate) struct Given {
-    /// Client and request, by number.
+pub(crate) struct CounterValues {
+    /// The client and request that got a number, by that number.
     numbers: BTreeMap<u64, (usize, u32)>,
 }
 
-impl Given {
+impl CounterValues {
     fn newest(&self) -> u64 {
         self.numbers.last_key_value().map_or(0, |(&number, _)| number)
     }
 }
 
-/// The request that a client waits for, or got an answer to last.
+/// The current request of a client, answered or not.
 #[derive(Clone, Debug)]
 struct Request {
     id: u32,
     data: Vec<u8>,
     /// When it was sent first.
     asked_at: u64,
-    /// The newest number that anybody had been given by then.
+    /// The newest number that any client had received by then.
     floor: u64,
     answered: bool,
 }
 
-/// One client. It has one request at a time, and repeats it until it is answered.
+/// A client. It has one request at a time, and retries it until it is answered.
 #[derive(Debug)]
 pub(crate) struct Client {
     options: ClientOptions,
     rng: Rng,
     request: Option<Request>,
-    /// Of its requests, by id: the number it was given.
+    /// The numbers that its requests got, by request id.
     values: Vec<u64>,
     retry_ns: u64,
-    /// The timer that counts.
+    /// Ticket of the valid timer; older ones are ignored.
     ticket: u64,
-    /// When its newest answered request was asked.
+    /// When its newest answered request was sent first.
     answered_since: Option<u64>,
 }
 
 impl Client {
-    /// A client that has not asked for anything.
+    /// Creates a client without a request.
     pub(crate) fn new(options: ClientOptions, rng: Rng) -> Self {
         let retry_ns = options.retry_ns;
         let values = vec![0];
@@ -62,7 +62,7 @@ impl Client {
         Self { options, rng, request, values, retry_ns, ticket: 0, answered_since }
     }
 
-    /// Whether no request that it made since then was answered yet.
+    /// Whether no request that it has made since `since` was answered yet.
     pub(crate) fn waits_since(&self, since: u64) -> bool {
         self.answered_since.is_none_or(|asked_at| asked_at < since)
     }
@@ -72,7 +72,7 @@ impl Client {
     }
 
     fn kind(&self) -> Kind {
-        if self.options.counts { Kind::Count } else { Kind::Echo }
+        if self.options.uses_counter { Kind::Count } else { Kind::Echo }
     }
 
     fn new_request(&mut self, now: u64, floor: u64) {
@@ -86,16 +86,16 @@ impl Client {
 }
 
 impl Pair<'_> {
-    /// A client does something: it asks anew, or again.
+    /// Sends a client's next request, or retries its current one.
     pub(crate) fn client_acts(&mut self, client: usize, ticket: u64) {
         let now = self.queue.now();
-        let floor = self.given.newest();
+        let floor = self.counter_values.newest();
         let own = &mut self.clients[client];
         if own.ticket != ticket {
             return;
         }
         if !own.is_waiting() {
-            if self.quiet {
+            if self.clients_paused {
                 return self.set_client_timer(client, now + MS);
             }
             own.new_request(now, floor);
@@ -112,7 +112,7 @@ impl Pair<'_> {
         self.send_to_switch(FIRST_PORT + client, &frame);
     }
 
-    /// Sets the timer of a client, which has one.
+    /// Sets the timer of a client. Replaces an earlier setting.
     pub(crate) fn set_client_timer(&mut self, client: usize, at: u64) {
         let own = &mut self.clients[client];
         own.ticket += 1;
@@ -120,7 +120,7 @@ impl Pair<'_> {
         self.queue.push(at, Event::Client { client, ticket });
     }
 
-    /// A client gets a frame.
+    /// Checks a frame that a client receives.
     pub(crate) fn client_gets(&mut self, client: usize, frame: &[u8]) -> Checked {
         let Some(answer) = packet::read_answer(frame) else { return Ok(()) };
         if usize::from(answer.client) != client {
@@ -130,37 +130,37 @@ impl Pair<'_> {
         let own = &mut self.clients[client];
         let Message { id, value, .. } = answer;
         let Some(request) = own.request.as_mut().filter(|request| id <= request.id) else {
-            require!(false, "client {client} is answered request {id}, which it never made");
+            require!(false, "client {client} gets an answer to request {id}, which it never made");
             return Ok(());
         };
         if id == request.id {
             require!(
                 answer.data == request.data,
-                "client {client}: request {id} comes back changed"
+                "client {client}: the answer to request {id} has different data"
             );
         }
-        if own.options.counts {
-            require!(answer.kind == Kind::Counted, "client {client} did not ask for an echo");
+        if own.options.uses_counter {
+            require!(answer.kind == Kind::Counted, "client {client} gets an echo for a number");
             if let Some(&before) = own.values.get(id as usize) {
                 require!(
                     before == value,
-                    "client {client}: request {id} is given {before}, and then {value}"
+                    "client {client}: request {id} gets {before}, and then {value}"
                 );
             } else {
                 require!(
                     value > request.floor,
-                    "client {client}: request {id} is given {value} when {} was given before",
+                    "client {client}: request {id} gets {value}, and {} was given before it was sent",
                     request.floor
                 );
-                let taken = self.given.numbers.insert(value, (client, id));
+                let taken = self.counter_values.numbers.insert(value, (client, id));
                 require!(
                     taken.is_none(),
-                    "client {client}: request {id} is given {value}, as {taken:?} was"
+                    "client {client}: request {id} gets {value}, which {taken:?} got before"
                 );
                 own.values.push(value);
             }
         } else {
-            require!(answer.kind == Kind::Echoed, "client {client} did not ask for a number");
+            require!(answer.kind == Kind::Echoed, "client {client} gets a number for an echo");
         }
         if id == request.id && !request.answered {
             request.answered = true;
@@ -178,14 +178,15 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// In the end, no number may be missing but those whose answers are still on their way.
-    pub(crate) fn check_given(&self) -> Checked {
-        let given = self.given.numbers.len() as u64;
-        let newest = self.given.newest();
-        let waiting = self.clients.iter().filter(|c| c.is_waiting() && c.options.counts).count();
+    /// Checks at the end of a run that no number is missing, except those whose answers are still in transit.
+    pub(crate) fn check_counter_values(&self) -> Checked {
+        let given = self.counter_values.numbers.len() as u64;
+        let newest = self.counter_values.newest();
+        let waiting =
+            self.clients.iter().filter(|c| c.is_waiting() && c.options.uses_counter).count();
         require!(
             newest - given <= waiting as u64,
-            "{given} numbers up to {newest} were given, and {waiting} clients wait for one"
+            "clients received {given} numbers up to {newest}, and {waiting} clients wait for one"
         );
         Ok(())
     }

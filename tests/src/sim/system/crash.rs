@@ -1,86 +1,90 @@
-//! Processes that die.
+//! Crashes of processes.
 
 use vmm::replica::RoleName;
 
-use super::check::{Gone, is_primary};
+use super::check::{EndCause, is_primary};
 use super::count::Count;
 use super::pair::Pair;
-use super::process::Place;
+use super::process::VcpuState;
 use crate::sim::rng::Chance;
 
-/// At what point a process dies that is to die at a certain point.
+/// The point at which a process is to crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trigger {
-    /// It has just logged an output.
+pub(crate) enum CrashPoint {
+    /// After it has logged an output.
     Output,
-    /// One has just left.
+    /// After it has released an output.
     Release,
-    /// It is about to send a checkpoint, or is sending one.
+    /// Before or while it sends a checkpoint.
     Checkpoint,
 }
 
-/// What has just left, and is not in the log that the backup has, is worth most.
-const TRIGGERS: [Trigger; 4] =
-    [Trigger::Output, Trigger::Release, Trigger::Release, Trigger::Checkpoint];
+/// The crash points to choose from. `Release` is twice as likely, because output that has just left and is not
+/// yet in the backup's log is the most valuable case.
+const CRASH_POINTS: [CrashPoint; 4] =
+    [CrashPoint::Output, CrashPoint::Release, CrashPoint::Release, CrashPoint::Checkpoint];
 
-/// The last copy of a VM is seldom destroyed: there is nothing to learn from what follows.
+/// Probability of not destroying the last copy of the VM, after which a run shows nothing more.
 pub(crate) const SPARES_LAST: Chance = Chance::percent(93);
 
 impl Pair<'_> {
+    /// The role of the process of `host`, if it has one.
     pub(crate) fn role(&self, host: usize) -> Option<RoleName> {
         self.hosts[host].process.as_ref().map(|process| process.replica.role())
     }
 
-    /// Whether the process of `host` has the only copy of the VM.
-    pub(crate) fn is_last(&self, host: usize) -> bool {
-        let has_it = self.hosts[host].process.as_ref().is_some_and(|p| self.has_the_vm(p));
+    /// Whether the process of `host` has the last copy of the VM.
+    pub(crate) fn has_last_copy(&self, host: usize) -> bool {
+        let has_it = self.hosts[host].process.as_ref().is_some_and(|p| self.has_vm_copy(p));
         has_it && self.holders() == 1
     }
 
-    /// A process dies, now or soon.
+    /// Crashes a process, now or at a crash point.
     pub(crate) fn crash(&mut self, host: usize) {
-        // The primary of a protected VM, if there is one: of that there is most to learn.
+        // Prefer the primary of a protected VM, the most interesting case.
         let protected = (0..2).find(|&host| self.role(host) == Some(RoleName::Protected));
         let host = protected.filter(|_| self.rng.chance(Chance::percent(60))).unwrap_or(host);
-        if self.hosts[host].process.is_none() || self.is_last(host) && self.rng.chance(SPARES_LAST)
+        if self.hosts[host].process.is_none()
+            || self.has_last_copy(host) && self.rng.chance(SPARES_LAST)
         {
             return;
         }
-        let trigger = self.rng.pick(&TRIGGERS);
+        let point = self.rng.pick(&CRASH_POINTS);
         if protected == Some(host) && self.rng.chance(Chance::percent(60)) {
-            self.hosts[host].trigger = Some(trigger);
+            self.hosts[host].crash_point = Some(point);
         } else {
-            self.die(host);
+            self.crash_now(host);
         }
     }
 
-    fn die(&mut self, host: usize) {
+    fn crash_now(&mut self, host: usize) {
         let primary = self.role(host).is_some_and(is_primary);
         self.counts.count(Count::Crashes);
         self.counts.add(Count::CrashesOfPrimary, primary.into());
-        self.bury(host, Gone::Crashed);
+        self.end_process(host, EndCause::Crashed);
     }
 
-    /// The process of `host` is at a point at which it may have to die: what it has sent is on its way.
-    pub(crate) fn pull_trigger(&mut self, host: usize, at: Trigger) {
-        if self.hosts[host].trigger == Some(at) {
-            self.hosts[host].trigger = None;
-            self.hosts[host].dies = self.is_faulty() && !self.is_last(host);
+    /// The process of `host` is at a crash point. If it is to crash there, it does so at the end of the driver
+    /// iteration; the frames that it has sent are in transit.
+    pub(crate) fn reach_crash_point(&mut self, host: usize, at: CrashPoint) {
+        if self.hosts[host].crash_point == Some(at) {
+            self.hosts[host].crash_point = None;
+            self.hosts[host].crash_pending = self.is_faulty() && !self.has_last_copy(host);
         }
     }
 
-    /// The turn is over in which the process of `host` had to die.
-    pub(crate) fn end_turn(&mut self, host: usize) {
-        if std::mem::take(&mut self.hosts[host].dies) {
-            self.die(host);
+    /// Crashes the process of `host` at the end of a driver iteration, if it has passed its crash point.
+    pub(crate) fn crash_if_pending(&mut self, host: usize) {
+        if std::mem::take(&mut self.hosts[host].crash_pending) {
+            self.crash_now(host);
         }
     }
 
-    /// Some processes die when they are at a certain point.
-    pub(crate) fn look_at_place(&mut self, host: usize) {
+    /// Handles the crash point of a captured checkpoint.
+    pub(crate) fn check_capture_crash_point(&mut self, host: usize) {
         let Some(process) = &self.hosts[host].process else { return };
-        if let Place::Capture(_) = process.place {
-            self.pull_trigger(host, Trigger::Checkpoint);
+        if let VcpuState::Capture(_) = process.vcpu_state {
+            self.reach_crash_point(host, CrashPoint::Checkpoint);
         }
     }
 }

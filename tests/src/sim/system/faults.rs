@@ -1,38 +1,38 @@
-//! What goes wrong, and how all of it ends.
+//! The faults of a run, and how they heal.
 
 use vmm::replica::RoleName;
 
-use super::check::{Gone, Phase, is_primary, is_whole};
+use super::check::{EndCause, Phase, is_primary, is_synced_backup};
 use super::count::Count;
 use super::crash::SPARES_LAST;
 use super::host::Arrival;
 use super::pair::{Event, Pair};
-use super::process::Place;
+use super::process::VcpuState;
 use crate::sim::frames::FrameId;
 use crate::sim::{Checked, MS, US};
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A process dies.
+    /// A process crashes.
     Crash,
-    /// A host stands still.
+    /// A host freezes.
     Freeze,
     /// The log link is cut.
     Partition,
     /// A port of the LAN is cut.
     LanCut,
-    /// The witness cannot be reached.
+    /// The witness is unreachable.
     Outage,
-    /// A backup is stopped in good order.
-    Leave,
+    /// A backup is stopped in an orderly way.
+    StopBackup,
     /// A bit of a backup's machine flips.
     Flip,
-    /// Somebody on the log link plays back frames.
+    /// An attacker on the log link replays frames.
     Replay,
-    /// The switch forgets.
+    /// The switch loses its address table.
     Forget,
-    /// A clock changes its rate, or the wall clock is set.
+    /// A clock changes its rate, and the wall clock is set.
     Drift,
 }
 
@@ -43,7 +43,7 @@ impl Fault {
         Self::Partition,
         Self::LanCut,
         Self::Outage,
-        Self::Leave,
+        Self::StopBackup,
         Self::Flip,
         Self::Replay,
         Self::Forget,
@@ -52,12 +52,12 @@ impl Fault {
 }
 
 impl Pair<'_> {
-    /// Whether there are faults.
+    /// Whether the run is in the phase with faults.
     pub(crate) fn is_faulty(&self) -> bool {
         self.phase == Phase::Faults
     }
 
-    /// The first of each kind.
+    /// Schedules the first fault of each kind.
     pub(crate) fn plan_faults(&mut self) {
         Fault::ALL.into_iter().for_each(|fault| self.plan(fault));
     }
@@ -70,7 +70,7 @@ impl Pair<'_> {
             Fault::Partition => faults.partition_every_ns,
             Fault::LanCut => faults.lan_cut_every_ns,
             Fault::Outage => faults.outage_every_ns,
-            Fault::Leave => faults.leave_every_ns,
+            Fault::StopBackup => faults.stop_backup_every_ns,
             Fault::Flip => faults.flip_every_ns,
             Fault::Replay => faults.replay_every_ns,
             Fault::Forget => faults.forget_every_ns,
@@ -82,7 +82,7 @@ impl Pair<'_> {
         }
     }
 
-    /// A fault happens, and the next one of its kind is planned.
+    /// Begins a fault, and schedules the next one of its kind.
     pub(crate) fn begin_fault(&mut self, fault: Fault) -> Checked {
         let host = self.rng.below(2) as usize;
         if !self.is_faulty() && fault != Fault::Drift {
@@ -94,7 +94,7 @@ impl Pair<'_> {
             Fault::Partition => self.partition(),
             Fault::LanCut => self.cut_lan(),
             Fault::Outage => self.cut_witness(),
-            Fault::Leave => self.stop_backup(host)?,
+            Fault::StopBackup => self.stop_backup(host)?,
             Fault::Flip => self.flip(host),
             Fault::Replay => self.replay(),
             Fault::Forget => self.lan.forget(),
@@ -113,7 +113,7 @@ impl Pair<'_> {
         own.frozen = true;
         own.thaw_ticket += 1;
         let ticket = own.thaw_ticket;
-        let lasts_ns = self.draw_while(self.options.faults.freeze_ns_max);
+        let lasts_ns = self.draw_duration(self.options.faults.freeze_ns_max);
         self.queue.push(now + lasts_ns, Event::Thaw { host, ticket });
         let beyond = lasts_ns > self.options.pair.timing.silence.as_nanos();
         self.counts.count(Count::Freezes);
@@ -121,7 +121,7 @@ impl Pair<'_> {
         self.trace.line(now, Some(host), "freeze", format_args!("for {lasts_ns} ns"));
     }
 
-    /// A host goes on.
+    /// Resumes a frozen host.
     pub(crate) fn thaw(&mut self, host: usize) {
         if std::mem::take(&mut self.hosts[host].frozen) {
             self.trace.line(self.queue.now(), Some(host), "thaw", format_args!(""));
@@ -139,14 +139,18 @@ impl Pair<'_> {
         }
         self.counts.count(Count::Partitions);
         self.counts.add(Count::OneWay, u64::from(cut != [true, true]));
-        self.lasts(Fault::Partition, self.options.faults.partition_ns_max, format_args!("{cut:?}"));
+        self.schedule_mend(
+            Fault::Partition,
+            self.options.faults.partition_ns_max,
+            format_args!("{cut:?}"),
+        );
     }
 
     fn cut_lan(&mut self) {
         let port = self.rng.below(self.lan.links.len() as u64) as usize;
         self.lan.set_cut(port, true);
         self.counts.count(Count::LanCuts);
-        self.lasts(
+        self.schedule_mend(
             Fault::LanCut,
             self.options.faults.partition_ns_max,
             format_args!("port {port}"),
@@ -159,12 +163,16 @@ impl Pair<'_> {
             host.witness_cut |= cut;
         }
         self.counts.count(Count::Outages);
-        self.lasts(Fault::Outage, self.options.faults.outage_ns_max, format_args!("{cut:?}"));
+        self.schedule_mend(
+            Fault::Outage,
+            self.options.faults.outage_ns_max,
+            format_args!("{cut:?}"),
+        );
     }
 
-    /// How long something lasts: any magnitude, any length, or just about as long as the other host is
-    /// patient.
-    fn draw_while(&mut self, ns_max: u64) -> u64 {
+    /// Draws a duration: of any magnitude up to `ns_max`, uniformly up to `ns_max`, or close to the silence
+    /// timeout.
+    fn draw_duration(&mut self, ns_max: u64) -> u64 {
         let silence_ns = self.options.pair.timing.silence.as_nanos();
         match self.rng.below(3) {
             0 => self.rng.magnitude(10 * US..=ns_max),
@@ -173,15 +181,15 @@ impl Pair<'_> {
         }
     }
 
-    /// A fault has begun, and will end.
-    fn lasts(&mut self, fault: Fault, ns_max: u64, what: std::fmt::Arguments<'_>) {
+    /// Schedules the end of a fault that has begun.
+    fn schedule_mend(&mut self, fault: Fault, ns_max: u64, what: std::fmt::Arguments<'_>) {
         let now = self.queue.now();
-        let lasts_ns = self.draw_while(ns_max);
+        let lasts_ns = self.draw_duration(ns_max);
         self.queue.push(now + lasts_ns, Event::Mend(fault));
         self.trace.line(now, None, "fault", format_args!("{fault:?} {what} for {lasts_ns} ns"));
     }
 
-    /// A fault that lasts is over.
+    /// Ends a fault that has a duration.
     pub(crate) fn mend(&mut self, fault: Fault) {
         match fault {
             Fault::Partition => self.links.iter_mut().for_each(|link| link.set_cut(false)),
@@ -189,7 +197,7 @@ impl Pair<'_> {
             Fault::Outage => self.hosts.iter_mut().for_each(|host| host.witness_cut = false),
             Fault::Crash
             | Fault::Freeze
-            | Fault::Leave
+            | Fault::StopBackup
             | Fault::Flip
             | Fault::Replay
             | Fault::Forget
@@ -200,44 +208,44 @@ impl Pair<'_> {
 
     fn stop_backup(&mut self, host: usize) -> Checked {
         let is_backup = self.role(host).is_some_and(|role| {
-            is_whole(role)
+            is_synced_backup(role)
                 || matches!(role, RoleName::Seeking | RoleName::Syncing | RoleName::Leaving)
         });
         if !is_backup
             || self.hosts[host].frozen
-            || self.is_last(host) && self.rng.chance(SPARES_LAST)
+            || self.has_last_copy(host) && self.rng.chance(SPARES_LAST)
         {
             return Ok(());
         }
-        self.counts.count(Count::Leaves);
+        self.counts.count(Count::BackupsStopped);
         self.stop(host)
     }
 
-    /// Somebody stops the process of `host`.
+    /// Stops the process of `host` in an orderly way.
     fn stop(&mut self, host: usize) -> Checked {
         let now = self.queue.now();
         let clock = self.read_clock(host);
         let Some(process) = &self.hosts[host].process else { return Ok(()) };
         self.trace.line(now, Some(host), "stop", format_args!("{:?}", process.id));
-        self.custody.gone.push((process.id, Gone::Stopped));
+        self.copies.gone.push((process.id, EndCause::Stopped));
         self.engine(host, |process| process.replica.stop(clock))?;
-        self.turn(host)
+        self.drive(host)
     }
 
     fn flip(&mut self, host: usize) {
         let bit = self.rng.below(64);
         let now = self.queue.now();
         let Some(process) = &mut self.hosts[host].process else { return };
-        // Where the processor is about to be compared, its digest was taken already.
-        let is_between = match process.place {
-            Place::Entry | Place::Running(_) | Place::Inputs { .. } => true,
-            Place::Stopped { .. }
-            | Place::Capture(_)
-            | Place::Position { .. }
-            | Place::Exit { .. }
-            | Place::Halted
-            | Place::Inject(_)
-            | Place::Ended => false,
+        // In the other states the digest to compare has already been computed.
+        let is_between = match process.vcpu_state {
+            VcpuState::Entry | VcpuState::Running(_) | VcpuState::Inputs { .. } => true,
+            VcpuState::Stopped { .. }
+            | VcpuState::Capture(_)
+            | VcpuState::Position { .. }
+            | VcpuState::Exit { .. }
+            | VcpuState::Halted
+            | VcpuState::Inject(_)
+            | VcpuState::Ended => false,
         };
         let follows = process.replica.role() == RoleName::Following && process.track.is_some();
         if !is_between || !follows || process.flipped {
@@ -245,12 +253,13 @@ impl Pair<'_> {
         }
         process.machine.cpu.hash ^= 1 << bit;
         process.flipped = true;
-        process.flips_due = 1;
+        process.undetected_flips = 1;
         self.counts.count(Count::Flips);
         self.trace.line(now, Some(host), "flip", format_args!("bit {bit}"));
     }
 
-    /// Frames of any session so far, of newer ones more often, to whom they were for or from.
+    /// Replays recorded frames of any session, to their receiver or back to their sender. Newer frames are more
+    /// likely.
     fn replay(&mut self) {
         let now = self.queue.now();
         let count = u64::from(self.frames.count());
@@ -279,11 +288,11 @@ impl Pair<'_> {
         if let Some(process) = &mut own.process {
             process.world.set_wall_clock();
         }
-        // Timers were set by the old rate.
+        // Its wake-ups were computed with the old rate.
         self.wake_soon(host);
     }
 
-    /// From here on everything works, and must come to a good end.
+    /// Ends all faults. From now on the run must recover.
     pub(crate) fn heal(&mut self) -> Checked {
         let now = self.queue.now();
         self.trace.line(now, None, "heal", format_args!(""));
@@ -302,7 +311,7 @@ impl Pair<'_> {
             && let Some(host) = primary
         {
             self.counts.count(Count::Stops);
-            self.custody.stopped = true;
+            self.copies.stopped = true;
             self.stop(host)?;
         }
         Ok(())

@@ -1,13 +1,13 @@
-//! One host: a clock, two network interfaces, and a process that may stand still or die.
+//! One host: a clock, two network interfaces, and a process that may freeze or die.
 
 use std::collections::VecDeque;
 
 use logchan::time::Time;
 use vmm::replica::Start;
 
-use super::check::Gone;
+use super::check::EndCause;
 use super::count::count_replica;
-use super::crash::Trigger;
+use super::crash::CrashPoint;
 use super::options::HostOptions;
 use super::pair::{Event, Pair};
 use super::process::{Process, ProcessId};
@@ -15,7 +15,7 @@ use crate::sim::clock::DriftingClock;
 use crate::sim::frames::FrameId;
 use crate::sim::rng::Rng;
 
-/// A frame of the log link that arrived, and what had happened to it.
+/// A frame of the log link that arrived, and its damage.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
     /// The frame.
@@ -28,38 +28,38 @@ pub(crate) struct Arrival {
 
 /// See the [module](self).
 pub(crate) struct Host {
-    /// Its clock, which outlives every process.
+    /// The clock, which survives restarts of the process.
     pub(crate) clock: DriftingClock,
     /// The process, if one runs.
     pub(crate) process: Option<Process>,
-    /// It stands still.
+    /// Whether the host is frozen.
     pub(crate) frozen: bool,
-    /// The true time that its thread is at: ahead of the world's while it takes a turn.
+    /// The true time of its thread, which is ahead of the event queue during a driver iteration.
     pub(crate) thread_at: u64,
-    /// What it read from its clock last.
+    /// The last reading of its clock.
     pub(crate) reading: Time,
-    /// Frames of the log link that were not taken in.
+    /// Frames of the log link that arrived and were not received yet.
     pub(crate) ring: VecDeque<Arrival>,
-    /// What it was given for the LAN has left by then.
+    /// When the last frame given to the tap leaves for the LAN.
     pub(crate) tap_busy_until: u64,
-    /// When its thread is woken, and the only wake-up that counts.
+    /// When the thread is woken next.
     pub(crate) wake_at: Option<u64>,
-    /// See `wake_at`.
+    /// Ticket of the valid wake-up; older ones are ignored.
     pub(crate) wake_ticket: u64,
-    /// The thaw that counts.
+    /// Ticket of the valid thaw; older ones are ignored.
     pub(crate) thaw_ticket: u64,
-    /// Its process dies at this point.
-    pub(crate) trigger: Option<Trigger>,
-    /// Its process dies at the end of the turn.
-    pub(crate) dies: bool,
-    /// It does not reach the witness.
+    /// The point at which its process is to crash.
+    pub(crate) crash_point: Option<CrashPoint>,
+    /// Whether its process crashes at the end of the driver iteration.
+    pub(crate) crash_pending: bool,
+    /// Whether it cannot reach the witness.
     pub(crate) witness_cut: bool,
-    /// Whatever is left to chance there.
+    /// The random generator of this host.
     pub(crate) rng: Rng,
 }
 
 impl Host {
-    /// A host without a process.
+    /// Creates a host without a process.
     pub(crate) fn new(options: &HostOptions, rng: Rng) -> Self {
         let origin = Time::from_nanos(options.clock_origin_ns);
         Self {
@@ -73,8 +73,8 @@ impl Host {
             wake_at: None,
             wake_ticket: 0,
             thaw_ticket: 0,
-            trigger: None,
-            dies: false,
+            crash_point: None,
+            crash_pending: false,
             witness_cut: false,
             rng,
         }
@@ -82,7 +82,7 @@ impl Host {
 }
 
 impl Pair<'_> {
-    /// Starts a process, if there is none.
+    /// Starts a process, unless one runs.
     pub(crate) fn boot(&mut self, host: usize, start: Start) {
         let now = self.queue.now();
         if self.hosts[host].process.is_some() {
@@ -100,34 +100,34 @@ impl Pair<'_> {
         self.wake_soon(host);
     }
 
-    /// The process of `host` is no more. Somebody starts another one.
-    pub(crate) fn bury(&mut self, host: usize, gone: Gone) {
+    /// Ends the process of `host`, and schedules the start of another one.
+    pub(crate) fn end_process(&mut self, host: usize, cause: EndCause) {
         let now = self.queue.now();
         let own = &mut self.hosts[host];
         let Some(process) = own.process.take() else { return };
         own.ring.clear();
-        (own.trigger, own.dies) = (None, false);
+        (own.crash_point, own.crash_pending) = (None, false);
         let role = process.replica.role();
-        self.trace.line(now, Some(host), "end", format_args!("{:?} {role}: {gone:?}", process.id));
+        self.trace.line(now, Some(host), "end", format_args!("{:?} {role}: {cause:?}", process.id));
         count_replica(self.counts, &process.replica);
-        self.custody.gone.push((process.id, gone));
+        self.copies.gone.push((process.id, cause));
         let after_ns = self.rng.magnitude(1..=self.options.hosts[host].restart_ns_max);
         self.queue.push(now + after_ns, Event::Boot { host });
     }
 
-    /// Shows where everybody is.
+    /// Writes the state of all processes to the trace.
     pub(crate) fn trace_hosts(&mut self) {
         let now = self.queue.now();
         for host in [0, 1] {
             if let Some(process) = &self.hosts[host].process {
-                let Process { id, replica, place, .. } = process;
-                let what = format_args!("{id:?} at {place:?}, {replica:#?}");
-                self.trace.line(now, Some(host), "is", what);
+                let Process { id, replica, vcpu_state, .. } = process;
+                let what = format_args!("{id:?} {vcpu_state:?}, {replica:#?}");
+                self.trace.line(now, Some(host), "state", what);
             }
         }
     }
 
-    /// The thread of `host` reads its clock. It does not go back, whatever happens to the clock's rate.
+    /// Reads the clock of `host` in its thread. The reading does not go back, whatever the clock's rate.
     pub(crate) fn read_clock(&mut self, host: usize) -> Time {
         let now = self.queue.now();
         let own = &mut self.hosts[host];
@@ -139,21 +139,21 @@ impl Pair<'_> {
         own.reading
     }
 
-    /// The thread of `host` takes its time, and reads its clock.
+    /// Advances the thread of `host` by a random time, then reads its clock.
     pub(crate) fn take_time(&mut self, host: usize) -> Time {
-        let takes_ns_max = self.options.hosts[host].turn_ns_max;
+        let takes_ns_max = self.options.hosts[host].step_delay_ns_max;
         let own = &mut self.hosts[host];
         own.thread_at += own.rng.below(takes_ns_max + 1);
         self.read_clock(host)
     }
 
-    /// Wakes the thread of `host`: something came.
+    /// Wakes the thread of `host` after its wake-up latency.
     pub(crate) fn wake_soon(&mut self, host: usize) {
         let after_ns = self.rng.below(self.options.hosts[host].wake_ns_max + 1);
         self.wake_at(host, self.queue.now() + after_ns);
     }
 
-    /// Wakes the thread of `host` at `at`, if nothing does so before.
+    /// Wakes the thread of `host` at `at`, unless it is woken earlier.
     pub(crate) fn wake_at(&mut self, host: usize, at: u64) {
         let own = &mut self.hosts[host];
         let at = at.max(own.thread_at);

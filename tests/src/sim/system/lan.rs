@@ -1,4 +1,4 @@
-//! The service LAN: a switch that learns, and a port for each host and each client.
+//! The service LAN: a learning switch with a port for each host and each client.
 
 use std::rc::Rc;
 
@@ -12,17 +12,17 @@ use super::process::ProcessId;
 use crate::sim::Checked;
 use crate::sim::link::Link;
 
-/// Direction of a port's link: to the switch.
-const UP: usize = 0;
-/// From the switch.
-const DOWN: usize = 1;
+/// Index of a port's link to the switch.
+const TO_SWITCH: usize = 0;
+/// Index of a port's link from the switch.
+const FROM_SWITCH: usize = 1;
 
-/// A frame that a host's port of the LAN was given.
+/// A frame that a process has given to its host's tap.
 #[derive(Clone, Debug)]
-pub(crate) struct Given {
-    /// Who gave it.
+pub(crate) struct TapFrame {
+    /// The process that gave it.
     pub(crate) speaker: ProcessId,
-    /// The host's own announcement, not a frame of the VM.
+    /// Whether it is a takeover announcement of the host, not a frame of the VM.
     pub(crate) announcement: bool,
     /// The frame.
     pub(crate) frame: Rc<[u8]>,
@@ -31,34 +31,34 @@ pub(crate) struct Given {
 /// The switch and its links.
 #[derive(Debug)]
 pub(crate) struct Lan {
-    /// By port: to the switch, and from it.
+    /// The links to and from the switch, by port.
     pub(crate) links: Vec<[Link; 2]>,
-    /// Which station is at which port.
+    /// The address table: the port of each learned station.
     table: Vec<(MacAddr, usize)>,
 }
 
 impl Lan {
-    /// A switch that knows nobody.
+    /// Creates a switch with an empty address table.
     pub(crate) fn new(links: Vec<[Link; 2]>) -> Self {
         Self { links, table: Vec::new() }
     }
 
-    /// It forgets all that it learned.
+    /// Clears the address table.
     pub(crate) fn forget(&mut self) {
         self.table.clear();
     }
 
-    /// Cuts a port, or mends it.
+    /// Cuts a port, or restores it.
     pub(crate) fn set_cut(&mut self, port: usize, cut: bool) {
         self.links[port].iter_mut().for_each(|link| link.set_cut(cut));
     }
 
-    /// Everything is whole.
+    /// Ends all faults of the links.
     pub(crate) fn heal(&mut self) {
         self.links.iter_mut().flatten().for_each(Link::heal);
     }
 
-    /// The ports that a frame from `port` goes to; learns where its sender is.
+    /// Learns the port of a frame's sender, and returns the ports that the frame is forwarded to.
     fn ports(&mut self, port: usize, frame: &[u8]) -> Vec<usize> {
         let Some((to, from)) = packet::stations(frame) else { return Vec::new() };
         match self.table.iter_mut().find(|(station, _)| *station == from) {
@@ -73,27 +73,27 @@ impl Lan {
 }
 
 impl Pair<'_> {
-    /// What a host's port was given leaves the host.
-    pub(crate) fn leave_host(&mut self, host: usize, given: Given) -> Checked {
-        let Given { speaker, announcement, frame } = given;
+    /// A frame leaves a host's tap for the LAN.
+    pub(crate) fn leave_host(&mut self, host: usize, tap_frame: TapFrame) -> Checked {
+        let TapFrame { speaker, announcement, frame } = tap_frame;
         let now = self.queue.now();
         self.check_speaker(host, speaker)?;
         if announcement {
             self.counts.count(Count::Announcements);
             self.trace.line(now, Some(host), "announce", format_args!("{} bytes", frame.len()));
         } else {
-            self.counts.count(Count::Said);
+            self.counts.count(Count::VmFrames);
             let number = packet::number(&frame);
-            self.trace.line(now, Some(host), "say", format_args!("{number:?}"));
-            self.check_said(host, speaker, &frame)?;
+            self.trace.line(now, Some(host), "output", format_args!("{number:?}"));
+            self.check_vm_frame(host, speaker, &frame)?;
         }
         self.send_to_switch(host, &frame);
         Ok(())
     }
 
-    /// A frame leaves a station for the switch.
+    /// Sends a frame from the station at `port` to the switch.
     pub(crate) fn send_to_switch(&mut self, port: usize, frame: &Rc<[u8]>) {
-        self.send_over(port, UP, frame);
+        self.send_over(port, TO_SWITCH, frame);
     }
 
     fn send_over(&mut self, port: usize, direction: usize, frame: &Rc<[u8]>) {
@@ -102,11 +102,11 @@ impl Pair<'_> {
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.lan.links[port][direction].offer(now, frame.len(), &mut deliveries);
         for delivery in deliveries.drain(..) {
-            // A frame whose check sequence is wrong goes no further (IEEE 802.3 clause 4.2.4.1).
+            // The receiver drops a frame with a wrong check sequence (IEEE 802.3 clause 4.2.4.1).
             if delivery.damage.is_none() {
                 let frame = Rc::clone(frame);
                 let event = match direction {
-                    UP => Event::AtSwitch { port, frame },
+                    TO_SWITCH => Event::AtSwitch { port, frame },
                     _ => Event::AtPort { port, frame },
                 };
                 self.queue.push(delivery.at, event);
@@ -115,14 +115,14 @@ impl Pair<'_> {
         self.deliveries = deliveries;
     }
 
-    /// A frame is at the switch.
+    /// Forwards a frame that has reached the switch.
     pub(crate) fn forward(&mut self, port: usize, frame: &Rc<[u8]>) {
         for to in self.lan.ports(port, frame) {
-            self.send_over(to, DOWN, frame);
+            self.send_over(to, FROM_SWITCH, frame);
         }
     }
 
-    /// A frame arrives at a station.
+    /// Delivers a frame to the station at `port`.
     pub(crate) fn arrive(&mut self, port: usize, frame: Rc<[u8]>) -> Checked {
         if port >= FIRST_PORT {
             return self.client_gets(port - FIRST_PORT, &frame);

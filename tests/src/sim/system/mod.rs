@@ -1,28 +1,29 @@
-//! The pair: the production replication engine with its channel, twice, under toy machines; a log link
-//! and a LAN between them, clients, a witness; and everything that goes wrong.
+//! The simulator of the pair: two production replication engines with their channels, each with a toy machine;
+//! a log link and a LAN between them, clients, a witness; and faults of all of these.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | `options` | what is drawn for a run |
-//! | `machine` | a deterministic machine, and the program in it |
-//! | `steps`, `door` | the machine's questions to the engine, in the order of the vCPU loop |
-//! | `turn` | a driver's turn |
-//! | `pair` | the world and its events |
-//! | `process`, `host`, `tap_world` | what runs where |
-//! | `lan`, `packet`, `client`, `witness` | what is around the pair |
-//! | `faults`, `crash` | what goes wrong |
-//! | `check` | what must hold |
-//! | [`mutants`] | bugs planted on purpose |
+//! | `options` | the options of a run, drawn from its seed |
+//! | `machine` | the toy machine: deterministic, with a guest program |
+//! | `steps`, `boundary` | the machine's calls of the engine, in the order of the vCPU loop |
+//! | `drive` | an iteration of a host's driver |
+//! | `pair` | the state of a run, and its events |
+//! | `process`, `host`, `tap_world` | a process, a host, the machine's live inputs |
+//! | `lan`, `packet`, `client`, `witness` | the environment of the pair |
+//! | `faults`, `crash` | the faults |
+//! | `check` | the checkers |
+//! | [`mutants`] | searches for planted bugs |
 //!
-//! Lines of a trace, beside what [`crate::sim::trace`] says: `send`, `got` (log frames by number), `role`,
-//! `event` (what the engine tells), `claim`, `witness`, `say` (number of a frame of the VM that is on
-//! the LAN), `announce`, `ask`, `answered` (clients), and faults by their names.
+//! The events of a trace: `send`, `got` (log frames, by number), `role`, `event` (of the engine), `claim`,
+//! `witness`, `output` (number of a frame of the VM that is on the LAN), `announce`, `ask`, `answered`
+//! (clients), `boot`, `end`, `lost`, `VIOLATION`, and the faults by their names.
 
 mod boundary;
 mod check;
 mod client;
 mod count;
 mod crash;
+mod drive;
 mod faults;
 mod host;
 mod lan;
@@ -34,7 +35,6 @@ mod pair;
 mod process;
 mod steps;
 mod tap_world;
-mod turn;
 mod witness;
 
 pub use count::Count;
@@ -46,10 +46,10 @@ use crate::sim::trace::Trace;
 use mutants::Planted;
 use pair::{Bugs, Pair};
 
-/// Runs pairs, sound or with a bug.
+/// The scenario of the pair, with or without a planted bug.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System {
-    /// The bug.
+    /// The planted bug.
     pub planted: Option<Planted>,
 }
 

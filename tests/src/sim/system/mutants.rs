@@ -1,4 +1,4 @@
-//! Bugs planted on purpose, and how many seeds it takes to find each.
+//! Searches for planted bugs, and reports how many seeds each takes to find.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::System;
 use super::pair::Bugs;
 use crate::sim::runner::{self, Failure, Stop};
 
-/// A bug.
+/// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     /// In the engine.
@@ -20,10 +20,10 @@ pub enum Planted {
     CountInterrupted,
 }
 
-/// Bugs of the channel that the pair must not survive either. Of the others, some cost time and
-/// hardly anything else, some need somebody on the wire who plays back recordings, and some are none
-/// here: a primary that was replaced is never ready for a backup, so there is no old term to follow, and
-/// what a channel does after a goodbye nobody asks any more. The simulator of the channel finds those.
+/// Bugs of the channel that this simulator must find, too. Of the others, some cost only time, some need an
+/// attacker who replays recorded frames, and some have no effect here: a replaced primary never accepts a
+/// backup, so there is no old term to follow, and the engine does not use a channel after a Bye. The
+/// simulator of the channel finds those.
 const CHANNEL: [ChannelMutant; 11] = [
     ChannelMutant::AckGap,
     ChannelMutant::NoLeaseMargin,
@@ -39,14 +39,14 @@ const CHANNEL: [ChannelMutant; 11] = [
 ];
 
 impl Planted {
-    /// All that must be found.
+    /// All bugs that must be found.
     pub fn all() -> Vec<Self> {
         let engine = Mutant::ALL.iter().copied().map(Self::Engine);
         let channel = CHANNEL.into_iter().map(Self::Channel);
         engine.chain(channel).chain([Self::CountInterrupted]).collect()
     }
 
-    /// The one of this name.
+    /// The bug with this name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::all().into_iter().find(|planted| planted.to_string() == name)
     }
@@ -72,18 +72,18 @@ impl fmt::Display for Planted {
     }
 }
 
-/// What became of looking for a bug.
+/// The result of searching for a planted bug.
 #[derive(Clone, Debug)]
 pub struct Hunt {
-    /// Which.
+    /// The bug.
     pub planted: Planted,
-    /// Seeds that it took, or that were not enough.
+    /// Number of seeds run until the bug was found; all seeds if it was not.
     pub seeds: u64,
-    /// How it was found, if it was.
+    /// The first failure, if the bug was found.
     pub failure: Option<Failure>,
 }
 
-/// Looks for a bug in the runs of `seeds` seeds from `first` on.
+/// Runs up to `seeds` seeds from `first` on with a planted bug, until one fails.
 pub fn hunt(planted: Planted, first: u64, seeds: u64) -> Hunt {
     let scenario = System { planted: Some(planted) };
     let report = runner::run(&scenario, first, seeds, Stop::AtFirstFailure);

@@ -1,4 +1,4 @@
-//! What a run is like. All of it is drawn from the seed, before anything happens.
+//! The options of a run. All of them are drawn from the seed before the first event.
 
 use logchan::channel::Timing;
 use logchan::limits::{ENTRY_BYTES_MAX, SEALED_FRAME_BYTES_MIN, WINDOW_BYTES_MIN};
@@ -10,18 +10,18 @@ use crate::sim::link::LinkOptions;
 use crate::sim::rng::{Chance, Rng};
 use crate::sim::{MS, US};
 
-/// Everything that is drawn for a run.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// Frames of the log link are sealed, not only checked for damage.
+    /// Whether frames of the log link are sealed, or only protected against damage.
     pub(crate) sealed: bool,
-    /// What both hosts are told.
+    /// The options that both hosts share.
     pub(crate) pair: PairOptions,
-    /// Each host.
+    /// The hosts.
     pub(crate) hosts: [HostOptions; 2],
-    /// The log link, by sender.
+    /// The two directions of the log link, by sender.
     pub(crate) links: [LinkOptions; 2],
-    /// The service LAN: to and from the switch, for each host, then for each client.
+    /// The links to and from the switch of the service LAN, for each host, then for each client.
     pub(crate) lan: Vec<[LinkOptions; 2]>,
     /// The clients.
     pub(crate) clients: Vec<ClientOptions>,
@@ -29,13 +29,13 @@ pub(crate) struct Options {
     pub(crate) witness: WitnessOptions,
     /// The guest.
     pub(crate) guest: GuestOptions,
-    /// What goes wrong.
+    /// The faults.
     pub(crate) faults: FaultOptions,
-    /// How long there are faults.
+    /// Duration of the phase with faults.
     pub(crate) faults_ns: u64,
 }
 
-/// What both hosts are told.
+/// The options that both hosts share.
 #[derive(Clone, Debug)]
 pub(crate) struct PairOptions {
     pub(crate) timing: Timing,
@@ -48,125 +48,124 @@ pub(crate) struct PairOptions {
     pub(crate) on_backup_loss: OnBackupLoss,
     pub(crate) witness_retry_ns: u64,
     pub(crate) memory_pages: u64,
-    /// Pages of which both hosts keep what the log told last.
+    /// Maximum number of pages in the delta cache of both hosts.
     pub(crate) delta_cache_pages_max: u64,
-    /// Bytes that a vCPU's state has beside what is in it.
+    /// Padding of the vCPU's state in a checkpoint.
     pub(crate) pad_bytes: usize,
 }
 
-/// What one host is like.
+/// The options of one host.
 #[derive(Clone, Debug)]
 pub(crate) struct HostOptions {
-    /// Frames of the log link that wait to be taken in, at most; more of them are dropped.
+    /// Capacity of the receive ring of the log link; further frames are dropped.
     pub(crate) ring_frames_max: usize,
-    /// Frames of the LAN that wait, at most.
+    /// Capacity of the tap's receive queue.
     pub(crate) tap_frames_max: usize,
-    /// From an interrupt to the thread that it wakes, at most.
+    /// Maximum latency from an interrupt to the thread that it wakes.
     pub(crate) wake_ns_max: u64,
-    /// How old a reading of the clock may be with which frames are taken in.
+    /// Maximum age of the clock reading with which frames are received.
     pub(crate) stale_ns_max: u64,
-    /// It asks whether there is an answer before it asks for an input.
-    pub(crate) asks_first: bool,
-    /// How often log that no output waits for stays where it is while the guest runs.
-    pub(crate) lazy: Chance,
-    /// What a turn of its thread takes from one thing to the next, at most.
-    pub(crate) turn_ns_max: u64,
-    /// From the port of the LAN to its wire, at most; no more than the lease leaves for it.
+    /// Whether the machine polls the engine for readiness before it asks for an input.
+    pub(crate) polls_input_first: bool,
+    /// Probability that log that no output waits for is not sent while the guest runs.
+    pub(crate) defer_transmit: Chance,
+    /// Maximum time between two steps of a driver iteration.
+    pub(crate) step_delay_ns_max: u64,
+    /// Maximum delay of a frame in the tap, at most the lease margin.
     pub(crate) tap_ns_max: u64,
-    /// Bytes that the driver gives to the log link before they leave; and up to where pages may be
-    /// among them.
+    /// Maximum number of bytes that the driver queues at the log link, for log and for bulk (pages).
     pub(crate) backlog_bytes_max: u64,
     pub(crate) bulk_bytes_max: u64,
-    /// What its clock shows when the world begins.
+    /// Reading of its clock at true time 0.
     pub(crate) clock_origin_ns: u64,
-    /// By how much it errs, in parts in a billion, and whether it changes its mind.
+    /// Rate error of its clock in parts per billion, and whether the error changes.
     pub(crate) drift_ppb: i64,
     pub(crate) clock_wanders: bool,
-    /// What a step of the guest takes, and an exit, at most.
+    /// Duration of a guest step, and maximum duration of an exit.
     pub(crate) step_ns: u64,
     pub(crate) exit_ns_max: u64,
-    /// Steps between two kicks of the vCPU, at most.
+    /// Maximum number of steps between two kicks of the vCPU.
     pub(crate) kick_steps_max: u64,
-    /// A run is interrupted for no reason, or a window opens at CPL0.
-    pub(crate) stray: Chance,
-    /// An interrupted run becomes a checkpoint although no input waits.
+    /// Probability that a run is interrupted earlier than by its regular kick.
+    pub(crate) spurious_stop: Chance,
+    /// Probability that a mid-region stop becomes a checkpoint although no input waits.
     pub(crate) checkpoint: Chance,
     /// How long an input waits for an exit before the vCPU is stopped for it.
-    pub(crate) patience_ns: u64,
-    /// Pages copied in one go, and the pause after that.
+    pub(crate) input_wait_ns_max: u64,
+    /// Number of pages that precopy copies at a time, and the pause after that.
     pub(crate) copy_pages: u64,
     pub(crate) copy_pause_ns: u64,
-    /// Somebody types at the console when the machine looks for input.
-    pub(crate) types: Chance,
-    /// From the end of a process to the start of the next one, at most.
+    /// Probability of console input when the machine polls for input.
+    pub(crate) console_input: Chance,
+    /// Maximum time from the end of a process to the start of the next one.
     pub(crate) restart_ns_max: u64,
 }
 
-/// What one client is like.
+/// The options of one client.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientOptions {
-    /// It counts, or it wants an echo.
-    pub(crate) counts: bool,
-    /// Bytes that it sends beside, at most.
+    /// Whether it uses the counter service, otherwise the echo service.
+    pub(crate) uses_counter: bool,
+    /// Maximum number of data bytes in a request.
     pub(crate) data_bytes_max: u64,
-    /// From an answer to the next request, at most.
+    /// Maximum time from an answer to the next request.
     pub(crate) think_ns_max: u64,
-    /// From a request to its repetition, the first time and at most.
+    /// Initial and maximum time from a request to its retry.
     pub(crate) retry_ns: u64,
     pub(crate) retry_ns_max: u64,
 }
 
-/// What the witness is like.
+/// The options of the witness.
 #[derive(Clone, Debug)]
 pub(crate) struct WitnessOptions {
-    /// One way, at most.
+    /// Maximum one-way delay.
     pub(crate) delay_ns_max: u64,
-    /// A question is lost, or an answer.
+    /// Probability that a claim or an answer is lost.
     pub(crate) loss: Chance,
-    /// One of them takes longer than a host waits.
+    /// Probability that a claim or an answer takes longer, possibly beyond the host's timeout.
     pub(crate) slow: Chance,
     /// How long a host waits for an answer.
-    pub(crate) patience_ns: u64,
-    /// A host is told answers that come later than that, too.
-    pub(crate) tells_late: bool,
+    pub(crate) timeout_ns: u64,
+    /// Whether answers after the timeout are delivered, too.
+    pub(crate) delivers_late: bool,
 }
 
-/// What happens; times are means. `None`: never in this run.
+/// The faults. Intervals are means; `None` means never in this run.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultOptions {
-    /// A process dies, most often the primary of a protected VM.
+    /// A process crashes, most often the primary of a protected VM.
     pub(crate) crash_every_ns: Option<u64>,
-    /// A host stands still, and how long at most.
+    /// A host freezes, and for how long at most.
     pub(crate) freeze_every_ns: Option<u64>,
     pub(crate) freeze_ns_max: u64,
-    /// The log link is cut, one way or both, and how long at most.
+    /// The log link is cut, in one or both directions, and for how long at most.
     pub(crate) partition_every_ns: Option<u64>,
     pub(crate) partition_ns_max: u64,
     /// A port of the LAN is cut.
     pub(crate) lan_cut_every_ns: Option<u64>,
-    /// The witness cannot be reached, by one host or both.
+    /// The witness is unreachable from one or both hosts, and for how long at most.
     pub(crate) outage_every_ns: Option<u64>,
     pub(crate) outage_ns_max: u64,
-    /// The backup is stopped in good order, and started again.
-    pub(crate) leave_every_ns: Option<u64>,
+    /// The backup is stopped in an orderly way and restarted.
+    pub(crate) stop_backup_every_ns: Option<u64>,
     /// A bit of the backup's machine flips.
     pub(crate) flip_every_ns: Option<u64>,
-    /// Somebody on the log link plays back what was sent before.
+    /// An attacker on the log link replays recorded frames.
     pub(crate) replay_every_ns: Option<u64>,
-    /// A host whose process ended is started as if the VM had to be booted.
-    pub(crate) boots_again: Chance,
-    /// The switch forgets where everybody is.
+    /// Probability that a process is restarted as if it had to boot the VM.
+    pub(crate) boots_wrongly: Chance,
+    /// The switch loses its address table.
     pub(crate) forget_every_ns: Option<u64>,
-    /// Clocks change their rates.
+    /// A clock changes its rate.
     pub(crate) drift_every_ns: u64,
-    /// The primary is stopped in good order when the faults are over.
+    /// Whether the primary is stopped in an orderly way after healing.
     pub(crate) stops_at_end: bool,
-    /// Clients ask for nothing new when the faults are over, until the VM is protected.
-    pub(crate) quiet_at_end: bool,
+    /// Whether clients make no new requests after healing until the VM is protected.
+    pub(crate) pause_clients_at_end: bool,
 }
 
 impl Options {
-    /// The options of a run.
+    /// Draws the options of a run.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let pair = PairOptions::draw(rng);
         let silence_ns = pair.timing.silence.as_nanos();
@@ -174,7 +173,7 @@ impl Options {
         let hosts = [(); 2].map(|()| HostOptions::draw(rng, &pair.timing));
         let clients: Vec<_> =
             (0..rng.within(1..=4)).map(|_| ClientOptions::draw(rng, silence_ns)).collect();
-        // The LAN is a LAN: its delays are short against a client's patience.
+        // The delays of the LAN are usually short compared with a client's retry time.
         let lan_ns = rng.pick(&[2 * MS, silence_ns]);
         let lan = (0..2 + clients.len())
             .map(|_| [(); 2].map(|()| LinkOptions::draw(rng, lan_ns)))
@@ -222,13 +221,13 @@ impl PairOptions {
     }
 }
 
-/// Times that go together, often only just.
+/// Draws valid times, often at the limit of validity.
 fn draw_timing(rng: &mut Rng) -> Timing {
     const MILLION: u128 = 1_000_000;
     let silence_ns = rng.magnitude(10 * MS..=60 * MS);
     let drift_ppm = rng.pick(&[0, 500, 5_000, 50_000, 50_000]);
     let margin_ns = silence_ns * rng.within(0..=20) / 100;
-    // The longest lease that `Timing::check` lets pass.
+    // The longest lease that `Timing::check` accepts.
     let (fast, slow) = (MILLION + u128::from(drift_ppm), MILLION - u128::from(drift_ppm));
     let ends = u128::from(silence_ns) * MILLION * slow - u128::from(margin_ns) * fast * slow;
     let longest_ns = (ends / (MILLION * fast)) as u64;
@@ -244,7 +243,7 @@ fn draw_timing(rng: &mut Rng) -> Timing {
         retransmit_min: Duration::from_nanos(retransmit_min_ns),
         retransmit_max: Duration::from_nanos(rng.magnitude(retransmit_min_ns..=10 * MS)),
     };
-    timing.check().expect("times that were made to go together");
+    timing.check().expect("valid times");
     timing
 }
 
@@ -261,9 +260,9 @@ impl HostOptions {
             tap_frames_max: rng.magnitude(2..=64) as usize,
             wake_ns_max: rng.magnitude(1..=200 * US),
             stale_ns_max: rng.pick(&[0, 5 * US, 50 * US]),
-            asks_first: rng.chance(Chance::percent(50)),
-            lazy: rng.swarm(Chance::percent(60), 300_000..=950_000),
-            turn_ns_max: rng.magnitude(1..=30 * US),
+            polls_input_first: rng.chance(Chance::percent(50)),
+            defer_transmit: rng.swarm(Chance::percent(60), 300_000..=950_000),
+            step_delay_ns_max: rng.magnitude(1..=30 * US),
             tap_ns_max: rng.pick(&[0, 20 * US, margin_ns]).min(margin_ns),
             backlog_bytes_max,
             bulk_bytes_max: rng.pick(&[backlog_bytes_max, backlog_bytes_max / 4]),
@@ -273,12 +272,12 @@ impl HostOptions {
             step_ns: rng.magnitude(200..=4 * US),
             exit_ns_max: rng.magnitude(5 * US..=100 * US),
             kick_steps_max: rng.magnitude(20..=1000),
-            stray: rng.swarm(Chance::percent(70), 1_000..=300_000),
+            spurious_stop: rng.swarm(Chance::percent(70), 1_000..=300_000),
             checkpoint: rng.swarm(Chance::percent(70), 1_000..=500_000),
-            patience_ns: rng.magnitude(100 * US..=5 * MS),
+            input_wait_ns_max: rng.magnitude(100 * US..=5 * MS),
             copy_pages: rng.magnitude(1..=16),
             copy_pause_ns: if slow_copy { 10 * pause_ns } else { pause_ns },
-            types: rng.swarm(Chance::percent(40), 1_000..=50_000),
+            console_input: rng.swarm(Chance::percent(40), 1_000..=50_000),
             restart_ns_max: rng.magnitude(MS..=2 * silence_ns),
         }
     }
@@ -288,7 +287,7 @@ impl ClientOptions {
     fn draw(rng: &mut Rng, silence_ns: u64) -> Self {
         let retry_ns = rng.magnitude(3 * MS..=15 * MS);
         Self {
-            counts: rng.chance(Chance::percent(70)),
+            uses_counter: rng.chance(Chance::percent(70)),
             data_bytes_max: rng.pick(&[0, 100, 1450]),
             think_ns_max: rng.magnitude(100 * US..=silence_ns / 2),
             retry_ns,
@@ -304,8 +303,8 @@ impl WitnessOptions {
             delay_ns_max,
             loss: rng.swarm(Chance::percent(40), 10_000..=300_000),
             slow: rng.swarm(Chance::percent(40), 10_000..=300_000),
-            patience_ns: 2 * delay_ns_max + rng.magnitude(100 * US..=10 * MS),
-            tells_late: rng.chance(Chance::percent(50)),
+            timeout_ns: 2 * delay_ns_max + rng.magnitude(100 * US..=10 * MS),
+            delivers_late: rng.chance(Chance::percent(50)),
         }
     }
 }
@@ -316,16 +315,16 @@ fn draw_guest(rng: &mut Rng) -> GuestOptions {
     GuestOptions {
         busy_percent: rng.pick(&[0, 5, 20, 50, 90]),
         compute_steps_max: rng.magnitude(50..=4000),
-        chatter_percent: rng.pick(&[0, 20, 50, 70]),
+        device_read_percent: rng.pick(&[0, 20, 50, 70]),
         entropy_bytes_max: rng.pick(&[16, 500, 4096]),
         timer_us_max: if has_timer { timer_us_max } else { 0 },
-        speak_percent: rng.pick(&[5, 20, 60]),
+        unsolicited_percent: rng.pick(&[5, 20, 60]),
     }
 }
 
 impl FaultOptions {
     fn draw(rng: &mut Rng, silence_ns: u64, faults_ns: u64) -> Self {
-        // So many of each in a run, if there are any.
+        // Up to `times` faults of a kind in a run, if there are any.
         let mut every = |percent: u32, times: u64| {
             let every_ns = faults_ns / rng.within(1..=times);
             rng.chance(Chance::percent(percent)).then_some(every_ns)
@@ -336,7 +335,7 @@ impl FaultOptions {
             partition_every_ns: every(40, 4),
             lan_cut_every_ns: every(20, 3),
             outage_every_ns: every(30, 4),
-            leave_every_ns: every(20, 3),
+            stop_backup_every_ns: every(20, 3),
             flip_every_ns: every(25, 4),
             replay_every_ns: every(25, 30),
             forget_every_ns: every(20, 3),
@@ -344,9 +343,9 @@ impl FaultOptions {
             freeze_ns_max: rng.magnitude(MS..=4 * silence_ns),
             partition_ns_max: rng.magnitude(MS..=4 * silence_ns),
             outage_ns_max: rng.magnitude(MS..=4 * silence_ns),
-            boots_again: rng.swarm(Chance::percent(20), 50_000..=300_000),
+            boots_wrongly: rng.swarm(Chance::percent(20), 50_000..=300_000),
             stops_at_end: rng.chance(Chance::percent(8)),
-            quiet_at_end: rng.chance(Chance::percent(40)),
+            pause_clients_at_end: rng.chance(Chance::percent(40)),
         }
     }
 }
@@ -358,7 +357,7 @@ mod tests {
     use netpath::hold::HoldLimits;
 
     #[test]
-    fn options_of_any_seed_are_sound() {
+    fn options_of_every_seed_are_valid() {
         for seed in 0..20_000 {
             let Options { pair, hosts, .. } = Options::draw(&mut Rng::new(seed));
             let config = super::super::process::config(

@@ -1,4 +1,4 @@
-//! Frames of the service LAN: requests of clients, and what the VM sends.
+//! The frames of the service LAN: requests of clients, and answers and announcements of the VM.
 //!
 //! ```text
 //!  Ethernet | IPv4 | kind u8, client u8, id u32, value u64, data ... | check u64      a client's
@@ -6,9 +6,9 @@
 //!  Ethernet | ARP                                                    | number u64, check u64  the VM's
 //! ```
 //!
-//! What follows an IPv4 packet or an ARP message in a frame is padding to everybody else. *Number*
-//! counts the frames that the VM has sent since it was booted, so no two of them are equal. *Check* is
-//! xxh3-64 of all before it. Numbers are little-endian.
+//! The bytes after an IPv4 packet or an ARP message look like padding to everybody else. *Number* counts the
+//! frames that the VM has sent since boot, so that no two of them are equal. *Check* is the xxh3-64 digest of
+//! all bytes before it. Numbers are little-endian.
 
 use std::net::Ipv4Addr;
 
@@ -21,32 +21,32 @@ const MESSAGE_BYTES: usize = 1 + 1 + 4 + 8;
 const CHECK_BYTES: usize = 8;
 const NUMBER_BYTES: usize = 8;
 
-/// Data of a message, at most: the frame then is as long as a port carries.
+/// Maximum length of a message's data, with which the frame has the maximum length that a port carries.
 pub(crate) const DATA_BYTES_MAX: usize =
     1514 - ETHERNET_BYTES - IPV4_BYTES - MESSAGE_BYTES - NUMBER_BYTES - CHECK_BYTES;
 
-/// The VM's addresses.
+/// The VM's MAC address.
 pub(crate) const VM_MAC: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
-/// See [`VM_MAC`].
+/// The VM's IPv4 address.
 pub(crate) const VM_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
-/// The addresses of a client.
+/// The MAC and IPv4 address of a client.
 pub(crate) fn client_addresses(client: u8) -> (MacAddr, Ipv4Addr) {
     (MacAddr(0x02, 0, 0, 0, 1, client), Ipv4Addr::new(10, 0, 0, 100 + client))
 }
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The next number, please.
+    /// A request for the next number.
     Count,
-    /// The same back, please.
+    /// A request for an echo.
     Echo,
-    /// Answers the first.
+    /// The answer to `Count`.
     Counted,
-    /// Answers the second.
+    /// The answer to `Echo`.
     Echoed,
-    /// The VM says that it is there.
+    /// An unsolicited broadcast of the VM.
     Beacon,
 }
 
@@ -54,22 +54,22 @@ impl Kind {
     const ALL: [Self; 5] = [Self::Count, Self::Echo, Self::Counted, Self::Echoed, Self::Beacon];
 }
 
-/// What an IPv4 packet here carries.
+/// The payload of an IPv4 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
-    /// What it is.
+    /// The kind of message.
     pub(crate) kind: Kind,
-    /// Which client asks, or is answered.
+    /// The client that asks or is answered.
     pub(crate) client: u8,
-    /// Which of its requests.
+    /// The id of the client's request.
     pub(crate) id: u32,
-    /// Of an answer: the number that was given.
+    /// The number given, in an answer.
     pub(crate) value: u64,
-    /// Anything.
+    /// Arbitrary data.
     pub(crate) data: &'a [u8],
 }
 
-/// A frame of a client to the VM.
+/// Builds a client's frame to the VM.
 pub(crate) fn request(message: &Message<'_>) -> Vec<u8> {
     let mut frame = Vec::with_capacity(1514);
     write_message(&mut frame, message, false);
@@ -77,7 +77,7 @@ pub(crate) fn request(message: &Message<'_>) -> Vec<u8> {
     frame
 }
 
-/// A frame of the VM, its `number`th, to the client.
+/// Builds the VM's frame number `number`, to a client.
 pub(crate) fn answer(message: &Message<'_>, number: u64) -> Vec<u8> {
     let mut frame = Vec::with_capacity(1514);
     write_message(&mut frame, message, true);
@@ -86,7 +86,7 @@ pub(crate) fn answer(message: &Message<'_>, number: u64) -> Vec<u8> {
     frame
 }
 
-/// A gratuitous ARP request of the VM (RFC 5227 section 3).
+/// Builds the VM's frame number `number`: a gratuitous ARP request (RFC 5227 section 3).
 pub(crate) fn arp_announcement(number: u64) -> Vec<u8> {
     let mut frame = Vec::with_capacity(64);
     ethernet(&mut frame, MacAddr::broadcast(), VM_MAC, 0x0806);
@@ -118,7 +118,7 @@ fn write_message(frame: &mut Vec<u8>, message: &Message<'_>, is_answer: bool) {
     }
     ethernet(frame, to.0, from.0, 0x0800);
     let total = (IPV4_BYTES + MESSAGE_BYTES + data.len()) as u16;
-    // Protocol 253: for experiments (RFC 3692). Nobody here looks at the header's checksum.
+    // Protocol 253 is for experiments (RFC 3692). The header's checksum is not checked here.
     frame.extend([0x45, 0]);
     frame.extend(total.to_be_bytes());
     frame.extend([0, 0, 0, 0, 64, 253, 0, 0]);
@@ -135,27 +135,27 @@ fn seal(frame: &mut Vec<u8>) {
     frame.extend(check.to_le_bytes());
 }
 
-/// A frame whose check is right, without it.
+/// Returns a frame without its check, or `None` if the check is wrong.
 fn unsealed(frame: &[u8]) -> Option<&[u8]> {
     let (rest, check) = frame.split_last_chunk()?;
     (xxh3_64(rest) == u64::from_le_bytes(*check)).then_some(rest)
 }
 
-/// Where a frame says that it goes to, and comes from.
+/// The destination and source MAC address of a frame.
 pub(crate) fn stations(frame: &[u8]) -> Option<(MacAddr, MacAddr)> {
     let to: [u8; 6] = frame.get(..6)?.try_into().ok()?;
     let from: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
     Some((to.into(), from.into()))
 }
 
-/// The number of a frame that the VM made; `None` if it is none, or not as the VM made it.
+/// The number of a frame of the VM; `None` if it is not one, or was changed.
 pub(crate) fn number(frame: &[u8]) -> Option<u64> {
     let (_, from) = stations(frame)?;
     let (_, number) = unsealed(frame)?.split_last_chunk()?;
     (from == VM_MAC).then_some(u64::from_le_bytes(*number))
 }
 
-/// Reads a client's request; `None` if it is none, or not as the client made it.
+/// Decodes a client's request; `None` if it is not one, or was changed.
 pub(crate) fn read_request(frame: &[u8]) -> Option<Message<'_>> {
     let (to, _) = stations(frame)?;
     let message = read_message(unsealed(frame)?)?;
@@ -166,7 +166,7 @@ pub(crate) fn read_request(frame: &[u8]) -> Option<Message<'_>> {
     (to == VM_MAC && is_request).then_some(message)
 }
 
-/// Reads an answer of the VM; `None` if it is none, or not as the VM made it.
+/// Decodes an answer of the VM; `None` if it is not one, or was changed.
 pub(crate) fn read_answer(frame: &[u8]) -> Option<Message<'_>> {
     number(frame)?;
     let (rest, _) = unsealed(frame)?.split_last_chunk::<NUMBER_BYTES>()?;
@@ -196,7 +196,7 @@ mod tests {
     use netpath::announce::{Evidence, GuestAddresses};
 
     #[test]
-    fn messages_are_read_as_they_were_written_or_not_at_all() {
+    fn messages_round_trip_and_changed_ones_are_rejected() {
         let data = [7; DATA_BYTES_MAX];
         let message = Message { kind: Kind::Count, client: 3, id: 9, value: 0, data: &data };
         let mut frame = request(&message);

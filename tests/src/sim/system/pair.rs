@@ -1,5 +1,5 @@
-//! The world: two hosts with a VM, the links between them, a LAN with clients, a witness; and what
-//! happens next.
+//! [`Pair`]: the state of a run (two hosts with a VM, the links between them, a LAN with clients, a witness) and
+//! its events.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use std::rc::Rc;
 use logchan::ids::{Claimant, Term};
 use vmm::replica::{Answer, Mutants, Start};
 
-use super::check::{Agreement, Bounds, Custody, OutputLedger, Phase};
+use super::check::{Agreement, Bounds, Copies, OutputLedger, Phase};
 use super::client::{self, Client};
 use super::count::{Count, count_replica};
 use super::faults::Fault;
@@ -24,7 +24,7 @@ use crate::sim::rng::Rng;
 use crate::sim::trace::Trace;
 use crate::sim::{Checked, MS, Violation};
 
-/// Events in a run, at most: more of them are a storm.
+/// Maximum number of events in a run. More of them indicate an endless loop.
 const EVENTS_MAX: u64 = 2_000_000;
 
 /// The host at the other end.
@@ -32,61 +32,61 @@ pub(crate) const fn other(host: usize) -> usize {
     1 - host
 }
 
-/// What happens.
+/// An event of the simulation.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A frame of the log link reaches a host.
     Arrive { to: usize, arrival: Arrival },
-    /// A frame leaves a host's port of the LAN.
-    Leave { host: usize, given: lan::Given },
+    /// A frame leaves a host's tap for the LAN.
+    Leave { host: usize, tap_frame: lan::TapFrame },
     /// A frame is at the switch.
     AtSwitch { port: usize, frame: Rc<[u8]> },
     /// A frame reaches a station of the LAN.
     AtPort { port: usize, frame: Rc<[u8]> },
     /// A host's thread is woken.
     Wake { host: usize, ticket: u64 },
-    /// A client's timer.
+    /// A client's timer expires.
     Client { client: usize, ticket: u64 },
     /// A claim reaches the witness.
     Claim { host: usize, claim: Claim },
-    /// Its answer reaches the host.
+    /// The witness's answer reaches the host.
     Answer { host: usize, claim: Claim, answer: Answer },
-    /// A host waits no longer for it.
+    /// A claim times out.
     ClaimOverdue { host: usize, claim: Claim },
     /// A fault begins.
     Fault(Fault),
     /// A fault ends.
     Mend(Fault),
-    /// A host goes on.
+    /// A frozen host resumes.
     Thaw { host: usize, ticket: u64 },
     /// A host's process is started.
     Boot { host: usize },
-    /// No more faults.
+    /// All faults end.
     Heal,
-    /// Something should have happened by now.
-    Look,
+    /// A deadline of the liveness checker has passed.
+    CheckProgress,
 }
 
-/// A claim on its way.
+/// A claim of a term at the witness.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim {
-    /// Which process made it.
+    /// The process that made it.
     pub(crate) process: ProcessId,
     pub(crate) term: Term,
-    /// Who must own the term before.
+    /// The claimant that must own the previous term.
     pub(crate) previous: Option<Claimant>,
-    /// Which of all claims it is.
+    /// The number of the claim in this run.
     pub(crate) number: u64,
 }
 
-/// Everything there is.
+/// The complete state of a run.
 pub(crate) struct Pair<'a> {
     pub(crate) options: Options,
     pub(crate) bugs: Bugs,
     pub(crate) rng: Rng,
     pub(crate) queue: EventQueue<Event>,
     pub(crate) hosts: [Host; 2],
-    /// Of the log, by sender.
+    /// The two directions of the log link, by sender.
     pub(crate) links: [Link; 2],
     pub(crate) frames: FrameStore<()>,
     pub(crate) lan: Lan,
@@ -94,44 +94,44 @@ pub(crate) struct Pair<'a> {
     pub(crate) witness: Witness,
     pub(crate) processes: u32,
     pub(crate) claims: u64,
-    /// Things that hosts did.
-    pub(crate) done: u64,
+    /// Counts the work of all hosts, to detect idle driver iterations.
+    pub(crate) work: u64,
 
     pub(crate) phase: Phase,
-    /// How much of a dead primary's log was executed when that was looked at last.
-    pub(crate) finished: u64,
-    /// Clients ask for nothing new.
-    pub(crate) quiet: bool,
+    /// Bytes of a dead primary's log that were executed at the last deadline.
+    pub(crate) executed_log: u64,
+    /// Whether clients make no new requests.
+    pub(crate) clients_paused: bool,
     pub(crate) output: OutputLedger,
-    /// By session: log up to where output has left.
+    /// The log position that released output depends on, by session.
     pub(crate) released: BTreeMap<u64, u64>,
-    /// By session: outputs that the VM had made at its beginning.
+    /// Number of outputs that the VM had made at the beginning of a session, by session.
     pub(crate) sync_outputs: BTreeMap<u64, u64>,
-    /// By process: the same of the session that it followed last.
-    pub(crate) bases: BTreeMap<ProcessId, u64>,
+    /// The same number for the session that a process followed last, by process.
+    pub(crate) base_outputs: BTreeMap<ProcessId, u64>,
     pub(crate) agreement: Agreement,
-    pub(crate) custody: Custody,
+    pub(crate) copies: Copies,
     pub(crate) bounds: [Bounds; 2],
-    pub(crate) given: client::Given,
+    pub(crate) counter_values: client::CounterValues,
 
     pub(crate) counts: &'a mut Counts<Count>,
     pub(crate) trace: &'a mut Trace,
-    /// Room to work in.
+    /// Buffers, reused to avoid allocations.
     pub(crate) buffer: Vec<u8>,
     pub(crate) deliveries: Vec<Delivery>,
 }
 
-/// Bugs planted on purpose.
+/// Planted bugs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bugs {
-    /// In the engine, or in its channel.
+    /// In the engine or in its channel.
     pub(crate) replica: Mutants,
     /// The machine takes an interrupted run for a natural exit.
     pub(crate) count_interrupted: bool,
 }
 
 impl<'a> Pair<'a> {
-    /// The world of a seed.
+    /// Creates the pair of a seed.
     pub(crate) fn new(
         seed: u64,
         bugs: Bugs,
@@ -161,18 +161,18 @@ impl<'a> Pair<'a> {
             witness: Witness::default(),
             processes: 0,
             claims: 0,
-            done: 0,
+            work: 0,
             phase: Phase::Faults,
-            finished: 0,
-            quiet: false,
+            executed_log: 0,
+            clients_paused: false,
             output: OutputLedger::default(),
             released: BTreeMap::new(),
             sync_outputs: BTreeMap::new(),
-            bases: BTreeMap::new(),
+            base_outputs: BTreeMap::new(),
             agreement: Agreement::default(),
-            custody: Custody::default(),
+            copies: Copies::default(),
             bounds: Default::default(),
-            given: client::Given::default(),
+            counter_values: client::CounterValues::default(),
             counts,
             trace,
             buffer: vec![0; 1 << 14],
@@ -196,7 +196,7 @@ impl<'a> Pair<'a> {
         self.queue.push(faults_ns, Event::Heal);
     }
 
-    /// Runs it to its end.
+    /// Runs the simulation to its end.
     pub(crate) fn run(&mut self) -> Checked {
         let result = self.run_events();
         if let Err(Violation(what)) = &result {
@@ -219,20 +219,20 @@ impl<'a> Pair<'a> {
     fn run_events(&mut self) -> Checked {
         for _ in 0..EVENTS_MAX {
             let event = self.queue.pop();
-            let event = event.ok_or_else(|| Violation("nothing happens any more".into()))?;
+            let event = event.ok_or_else(|| Violation("no event is left".into()))?;
             self.counts.count(Count::Events);
             self.handle(event)?;
-            self.check_custody()?;
+            self.check_copies()?;
             self.check_progress()?;
             if self.phase == Phase::Over {
-                return self.check_given();
+                return self.check_counter_values();
             }
-            if self.custody.lost {
+            if self.copies.lost {
                 return Ok(());
             }
         }
         let now = self.queue.now();
-        Err(Violation(format!("a storm: {EVENTS_MAX} events in {now} ns")))
+        Err(Violation(format!("too many events: {EVENTS_MAX} in {now} ns")))
     }
 
     fn handle(&mut self, event: Event) -> Checked {
@@ -246,7 +246,7 @@ impl<'a> Pair<'a> {
                 }
                 Ok(())
             }
-            Event::Leave { host, given } => self.leave_host(host, given),
+            Event::Leave { host, tap_frame } => self.leave_host(host, tap_frame),
             Event::AtSwitch { port, frame } => {
                 self.forward(port, &frame);
                 Ok(())
@@ -256,7 +256,7 @@ impl<'a> Pair<'a> {
                 let own = &mut self.hosts[host];
                 if own.wake_ticket == ticket {
                     own.wake_at = None;
-                    self.turn(host)?;
+                    self.drive(host)?;
                 }
                 Ok(())
             }
@@ -288,15 +288,15 @@ impl<'a> Pair<'a> {
                 Ok(())
             }
             Event::Boot { host } => {
-                // The first process is there from the beginning.
-                let mistaken = self.rng.chance(self.options.faults.boots_again);
+                // The first primary does not start by this event, so a start as primary is a mistake.
+                let mistaken = self.rng.chance(self.options.faults.boots_wrongly);
                 let mistaken = mistaken && self.is_faulty() && self.hosts[host].process.is_none();
-                self.counts.add(Count::BootedAgain, mistaken.into());
+                self.counts.add(Count::BootedWrongly, mistaken.into());
                 self.boot(host, if mistaken { Start::Primary } else { Start::Backup });
                 Ok(())
             }
             Event::Heal => self.heal(),
-            Event::Look => Ok(()),
+            Event::CheckProgress => Ok(()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One process on a host: the engine, a machine, and the world as it sees it.
+//! One process on a host: the engine, a machine, and the source of its live inputs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,141 +18,142 @@ use super::packet::VM_MAC;
 use super::tap_world::TapWorld;
 use crate::sim::rng::Rng;
 
-/// The VM that all of this is about.
+/// The VM of both hosts.
 const VM: VmId = VmId(7);
 
-/// Tells processes apart, also those of one host.
+/// Identifies a process. Successive processes of one host have different ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProcessId(pub u32);
 
 impl ProcessId {
-    /// The name that it makes its claims under.
+    /// The identity under which it claims terms.
     pub(crate) fn claimant(&self) -> Claimant {
         Claimant(self.0.into())
     }
 }
 
-/// Where a machine is between two questions. It asks the same again until it is answered.
+/// The state of the vCPU loop between two calls of the engine. A call is repeated until it is ready.
 #[derive(Debug)]
-pub(crate) enum Place {
-    /// At a position, about to be entered.
+pub(crate) enum VcpuState {
+    /// At a position, before the guest is entered.
     Entry,
     /// In a region.
     Running(Run),
-    /// In a region, stopped at no position.
+    /// Stopped in the middle of a region.
     Stopped {
-        /// Interrupts are wanted.
+        /// Whether an interrupt window is requested.
         window: bool,
     },
-    /// In a region or at a position, and a checkpoint of it is being taken.
+    /// A checkpoint was captured, in a region or at a position, and is to be sent.
     Capture(Captured),
     /// At the end of a region.
     Position {
-        /// How it ended.
+        /// The kind of position.
         position: Position,
-        /// Of the processor.
+        /// The digest of the processor.
         digest: u64,
-        /// The exit that is to be handled.
+        /// The exit to be handled, if the region ended in one.
         exit: Option<Exit>,
     },
     /// An exit is being handled.
     Exit {
-        /// Which.
+        /// The exit.
         exit: Exit,
-        /// What of it is done.
+        /// Number of its device operations that are complete.
         at: u64,
     },
-    /// At a position, where inputs enter.
+    /// At a position where inputs may enter.
     Inputs {
-        /// How many have.
+        /// Number of inputs that have entered here.
         entered: usize,
     },
-    /// Halted, and no interrupt is pending.
+    /// Halted without a pending interrupt.
     Halted,
-    /// At a position: this interrupt is to be injected.
+    /// At a position, with this interrupt to be injected.
     Inject(u8),
     /// The machine has stopped.
     Ended,
 }
 
-/// A region under way.
+/// A region that the guest is executing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// Until when, by true time.
+    /// The true time of its end.
     pub(crate) until: u64,
-    /// Steps until then.
+    /// Number of steps until then.
     pub(crate) steps: u64,
-    /// How it ends then.
-    pub(crate) ends: RunEnds,
-    /// Interrupts are wanted.
+    /// Why it ends.
+    pub(crate) ends: RunEnd,
+    /// Whether an interrupt window is requested.
     pub(crate) window: bool,
 }
 
 /// Why a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RunEnds {
+pub(crate) enum RunEnd {
     /// The guest exits.
     Exit,
-    /// Interrupts are wanted, and CPL3 was entered.
+    /// A requested interrupt window opened at CPL3.
     Window,
     /// The vCPU was kicked.
     Kick,
-    /// Interrupts are wanted, and a window opened at CPL0.
+    /// A requested interrupt window opened at CPL0.
     KernelWindow,
 }
 
-/// A machine in a session, for comparison with the other one.
+/// The position of a machine in a session's log, for comparison with the other machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Track {
     /// The session.
     pub(crate) session: u64,
-    /// Positions since its closing checkpoint.
+    /// Number of positions since the closing checkpoint of the sync.
     pub(crate) positions: usize,
 }
 
 /// See the [module](self).
 pub(crate) struct Process {
-    /// Its number.
+    /// Its id.
     pub(crate) id: ProcessId,
-    /// What is under test.
+    /// The engine, which is the code under test.
     pub(crate) replica: Replica,
-    /// What it runs.
+    /// The machine.
     pub(crate) machine: Machine,
-    /// Where that is.
-    pub(crate) place: Place,
-    /// Where inputs come from.
+    /// The state of the machine's vCPU loop.
+    pub(crate) vcpu_state: VcpuState,
+    /// The source of live inputs.
     pub(crate) world: TapWorld,
-    /// Answers of the witness that the process has not looked at.
+    /// Answers of the witness that the engine has not received yet.
     pub(crate) answers: VecDeque<(Term, Answer)>,
-    /// The claim that it waits for, and the number of that.
+    /// The term and number of the claim that it waits for.
     pub(crate) claim: Option<(Term, u64)>,
-    /// Where it is in the log.
+    /// The position of its machine in the log.
     pub(crate) track: Option<Track>,
-    /// The last thing in the log that does not follow from what is before it: session and position.
+    /// Session and log position after the last nondeterministic entry.
     pub(crate) nondeterministic: (u64, u64),
-    /// How much of its log was sent: session and position.
-    pub(crate) sent: (u64, u64),
-    /// What the last nondeterministic thing was when outputs were made that were not released, by number.
-    pub(crate) logged: BTreeMap<u64, (u64, u64)>,
-    /// What its machine has learned of the world.
-    pub(crate) learned: u64,
-    /// It has gone live, and its machine must make all that was said before it learns anything.
-    pub(crate) owes_said: bool,
+    /// Session and log position up to which its log was sent.
+    pub(crate) sent_up_to: (u64, u64),
+    /// For each output that is not released, by number: session and log position that it depends on, which is
+    /// after the last nondeterministic entry before it.
+    pub(crate) required_positions: BTreeMap<u64, (u64, u64)>,
+    /// Number of nondeterministic values and inputs that its machine has taken.
+    pub(crate) inputs_taken: u64,
+    /// Whether it has gone live, and its machine must reproduce all released output before its next input.
+    pub(crate) must_reproduce: bool,
     /// Outputs that it dropped, by number.
     pub(crate) dropped: BTreeSet<u64>,
-    /// Its machine differs from the primary's, on purpose.
+    /// Whether a flipped bit makes its machine differ from the primary's.
     pub(crate) flipped: bool,
-    /// It went live with such a machine: what the primary said beyond its log cannot be compared.
+    /// Whether it went live with a flipped bit: its output beyond the primary's log cannot be compared then.
     pub(crate) broken: bool,
-    /// Differences that were made on purpose and not found.
-    pub(crate) flips_due: u32,
-    /// The run that ended at no position did so in a window at CPL0.
+    /// Number of flipped bits that were not detected as a divergence.
+    pub(crate) undetected_flips: u32,
+    /// Whether the last mid-region stop was an interrupt window at CPL0.
     pub(crate) kernel_window: bool,
-    /// It pauses in copying memory until then.
-    pub(crate) copies_at: u64,
+    /// True time before which it copies no more memory.
+    pub(crate) next_copy_at: u64,
 }
 
-/// What an engine is told.
+/// The configuration of an engine.
 pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> ReplicaConfig {
     let hold = HoldLimits::new(options.hold_frames, options.hold_bytes);
     ReplicaConfig {
@@ -160,7 +161,7 @@ pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> 
         window_bytes: options.window_bytes,
         lag_bytes_max: options.lag_bytes_max,
         timing: options.timing,
-        hold: hold.expect("limits within their bounds"),
+        hold: hold.expect("valid hold limits"),
         early_release_window: Duration::from_nanos(options.early_release_ns),
         on_backup_loss: options.on_backup_loss,
         witness_retry: Duration::from_nanos(options.witness_retry_ns),
@@ -172,7 +173,7 @@ pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> 
 }
 
 impl Process {
-    /// A process that begins as `start`.
+    /// Creates a process that begins as `start`.
     pub(crate) fn new(
         id: ProcessId,
         options: &Options,
@@ -192,7 +193,7 @@ impl Process {
         let replica =
             Replica::new(config(id, &options.pair, mutants), start, security, entropy, now);
         let (pages, pad_bytes) = (options.pair.memory_pages, options.pair.pad_bytes);
-        let mut world = TapWorld::new(now, options.hosts[host].types, rng.fork());
+        let mut world = TapWorld::new(now, options.hosts[host].console_input, rng.fork());
         let machine = match start {
             Start::Standalone | Start::Primary => {
                 world.boot();
@@ -202,52 +203,52 @@ impl Process {
         };
         Self {
             id,
-            replica: replica.expect("values that go together"),
+            replica: replica.expect("a valid configuration"),
             machine,
-            place: Place::Entry,
+            vcpu_state: VcpuState::Entry,
             world,
             answers: VecDeque::new(),
             claim: None,
             track: None,
             nondeterministic: (0, 0),
-            sent: (0, 0),
-            logged: BTreeMap::new(),
-            learned: 0,
-            owes_said: false,
+            sent_up_to: (0, 0),
+            required_positions: BTreeMap::new(),
+            inputs_taken: 0,
+            must_reproduce: false,
             dropped: BTreeSet::new(),
             flipped: false,
             broken: false,
-            flips_due: 0,
+            undetected_flips: 0,
             kernel_window: false,
-            copies_at: 0,
+            next_copy_at: 0,
         }
     }
 
-    /// Outputs that its machine has made since the VM was booted.
+    /// Number of outputs that its machine has given to the engine since the VM was booted.
     pub(crate) fn outputs_made(&self) -> u64 {
-        let handed = match self.place {
-            Place::Exit { exit: Exit::Send, at } => at,
-            Place::Entry
-            | Place::Running(_)
-            | Place::Stopped { .. }
-            | Place::Capture(_)
-            | Place::Position { .. }
-            | Place::Exit { .. }
-            | Place::Inputs { .. }
-            | Place::Halted
-            | Place::Inject(_)
-            | Place::Ended => 0,
+        let given = match self.vcpu_state {
+            VcpuState::Exit { exit: Exit::Send, at } => at,
+            VcpuState::Entry
+            | VcpuState::Running(_)
+            | VcpuState::Stopped { .. }
+            | VcpuState::Capture(_)
+            | VcpuState::Position { .. }
+            | VcpuState::Exit { .. }
+            | VcpuState::Inputs { .. }
+            | VcpuState::Halted
+            | VcpuState::Inject(_)
+            | VcpuState::Ended => 0,
         };
-        self.machine.sent() - self.machine.ram.word(TO_SEND) + handed
+        self.machine.sent() - self.machine.ram.word(TO_SEND) + given
     }
 
-    /// Its log so far: session and position.
+    /// Session and end position of its log.
     pub(crate) fn logged_up_to(&self) -> (u64, u64) {
         let channel = self.replica.channel();
         channel.map_or((0, 0), |c| (c.config().session.0, c.appended(Lane::Latency).0))
     }
 
-    /// The session of its channel.
+    /// The session of its channel, if it has one.
     pub(crate) fn session(&self) -> Option<u64> {
         self.replica.channel().map(|channel| channel.config().session.0)
     }

@@ -1,4 +1,4 @@
-//! Where a live machine's readings and inputs come from: a host's clock, its tap, its console.
+//! [`TapWorld`]: the source of a live machine's clock readings and inputs: the host's clock, tap and console.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -11,60 +11,60 @@ use vmm::replica::World;
 
 use crate::sim::rng::{Chance, Rng};
 
-/// The world as one process sees it.
+/// The live inputs of one process.
 #[derive(Debug)]
 pub(crate) struct TapWorld {
-    /// What the host's clock shows.
+    /// The last reading of the host's clock.
     pub(crate) now: Time,
-    /// Frames that arrived from the LAN, and when.
+    /// Frames that arrived from the LAN, with their arrival times.
     pub(crate) frames: VecDeque<(Time, Rc<[u8]>)>,
-    /// When guest time was what.
+    /// A host time and the guest time at that moment; `None` while the machine is not live.
     guest_time: Option<(Time, u64)>,
-    /// What the wall clock shows beside.
+    /// Difference of the wall clock to the host's clock.
     wall_ns: u64,
-    types: Chance,
+    console_input: Chance,
     rng: Rng,
-    /// The input that the machine is looking at.
+    /// The input that was returned last.
     input: [u8; FRAME_BYTES_MAX],
 }
 
 impl TapWorld {
-    /// The world of a process that does not know what guest time is.
-    pub(crate) fn new(now: Time, types: Chance, mut rng: Rng) -> Self {
+    /// Creates the inputs of a process whose machine is not live.
+    pub(crate) fn new(now: Time, console_input: Chance, mut rng: Rng) -> Self {
         let wall_ns = rng.within(1 << 60..=1 << 61);
         Self {
             now,
             frames: VecDeque::new(),
             guest_time: None,
             wall_ns,
-            types,
+            console_input,
             rng,
             input: [0; FRAME_BYTES_MAX],
         }
     }
 
-    /// The guest is booted: its time begins.
+    /// Starts guest time at 0, because the guest boots.
     pub(crate) fn boot(&mut self) {
         self.guest_time = Some((self.now, 0));
     }
 
-    /// Whether the machine is live, as far as this world was told.
+    /// Whether the machine is live: it was booted here or has gone live.
     pub(crate) fn is_live(&self) -> bool {
         self.guest_time.is_some()
     }
 
-    /// The wall clock is set to another time: forward or back.
+    /// Sets the wall clock to a random time, forward or back.
     pub(crate) fn set_wall_clock(&mut self) {
         self.wall_ns = self.rng.within(1 << 60..=1 << 61);
     }
 
-    /// What the host's clock shows when guest time is `guest_ns`.
+    /// The reading of the host's clock when guest time is `guest_ns`; `None` if the machine is not live.
     pub(crate) fn when(&self, guest_ns: u64) -> Option<Time> {
         let (at, was_ns) = self.guest_time?;
         Some(Time::from_nanos(at.as_nanos() + guest_ns.saturating_sub(was_ns)))
     }
 
-    /// Since when an input has been waiting that the devices could take.
+    /// Since when an input waits that the devices can accept.
     pub(crate) fn waiting_since(&self, capacity: &DeviceCapacity) -> Option<Time> {
         let frame = self.frames.front().map(|(at, _)| *at).filter(|_| capacity.frame);
         let timer = capacity.timer_ns.and_then(|due_ns| self.when(due_ns));
@@ -73,7 +73,7 @@ impl TapWorld {
     }
 
     fn guest_ns(&self) -> u64 {
-        let (at, was_ns) = self.guest_time.expect("a machine that is not live asks for the time");
+        let (at, was_ns) = self.guest_time.expect("only a live machine reads guest time");
         was_ns + self.now.since(at).as_nanos()
     }
 }
@@ -106,7 +106,7 @@ impl World for TapWorld {
             input.copy_from_slice(&frame);
             return Ok(Some(Input::Frame(input)));
         }
-        if capacity.console_bytes > 0 && self.rng.chance(self.types) {
+        if capacity.console_bytes > 0 && self.rng.chance(self.console_input) {
             let length = self.rng.within(1..=capacity.console_bytes as u64) as usize;
             let input = &mut self.input[..length];
             self.rng.fill(input);

@@ -1,4 +1,4 @@
-//! Two machines at one position.
+//! Compares the two machines at each common position.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use crate::sim::system::pair::Pair;
 use crate::sim::system::process::Track;
 use crate::sim::{Checked, Violation, require};
 
-/// Digests of the primary's machine, by session and position.
+/// Digests of the primary's machine, by session and then position.
 #[derive(Debug, Default)]
 pub(crate) struct Agreement {
     sessions: BTreeMap<u64, Vec<u64>>,
 }
 
 impl Pair<'_> {
-    /// A primary has closed a sync: this is position 0 of the session's log.
+    /// Records position 0 of a session's log: the primary's machine at the closing checkpoint of a sync.
     pub(crate) fn note_sync(&mut self, host: usize) -> Checked {
         let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
         let Some(session) = process.session() else { return Ok(()) };
@@ -25,7 +25,7 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// A primary's machine is at a position that is in the log.
+    /// Records the primary's machine at a position that is in the log.
     pub(crate) fn note_position(&mut self, host: usize) -> Checked {
         let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
         let Some(track) = &mut process.track else {
@@ -43,20 +43,21 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// A backup's machine begins with a checkpoint of a whole VM, or is at its next position.
+    /// Compares a backup's machine with the primary's at its next position, or at position 0 if it `begins`
+    /// with a full checkpoint.
     pub(crate) fn check_position(&mut self, host: usize, begins: bool) -> Checked {
         let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
         if begins {
             let session = process.session().unwrap_or_default();
             process.track = Some(Track { session, positions: 0 });
             if let Some(&made) = self.sync_outputs.get(&session) {
-                self.bases.insert(process.id, made);
+                self.base_outputs.insert(process.id, made);
             }
         } else if let Some(track) = &mut process.track {
             track.positions += 1;
         }
         let Some(Track { session, positions }) = process.track else {
-            return Err(Violation(format!("host {host} follows nobody")));
+            return Err(Violation(format!("host {host} follows without a full checkpoint")));
         };
         let digests = self.agreement.sessions.get(&session);
         let primary = digests.and_then(|digests| digests.get(positions)).copied();

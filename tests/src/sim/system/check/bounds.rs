@@ -1,4 +1,4 @@
-//! What must stay small.
+//! Checks that queues, windows, lag, timeouts and wake-ups stay within their bounds.
 
 use logchan::ids::Lane;
 use logchan::limits::ENTRY_BYTES_MAX;
@@ -8,33 +8,33 @@ use vmm::replica::RoleName;
 use crate::sim::system::pair::Pair;
 use crate::sim::{Checked, MS, require};
 
-/// Turns of a host's thread in a while in which nothing is done, at most.
-const IDLE_TURNS_MAX: u64 = 1000;
+/// Maximum number of idle driver iterations in a time window.
+const IDLE_ITERATIONS_MAX: u64 = 1000;
 
-/// Such a while.
-const WHILE_NS: u64 = 20 * MS;
+/// Duration of the time window in which idle iterations are counted.
+const WINDOW_NS: u64 = 20 * MS;
 
-/// Turns of a thread for nothing, counted.
+/// Counts the idle driver iterations of a host in the current time window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Bounds {
-    while_began: u64,
-    idle_turns: u64,
+    window_began: u64,
+    idle_iterations: u64,
 }
 
 impl Pair<'_> {
-    /// After a turn of the thread of `host`, which began at `clock` and in which something was done or
-    /// not.
+    /// Checks the bounds after a driver iteration of `host`, which began at `clock`. `done` says whether it
+    /// did any work.
     pub(crate) fn check_bounds(&mut self, host: usize, clock: Time, done: bool) -> Checked {
         let now = self.queue.now();
         let bounds = &mut self.bounds[host];
-        if now >= bounds.while_began + WHILE_NS {
-            *bounds = Bounds { while_began: now, idle_turns: 0 };
+        if now >= bounds.window_began + WINDOW_NS {
+            *bounds = Bounds { window_began: now, idle_iterations: 0 };
         }
-        bounds.idle_turns += u64::from(!done);
-        let idle_turns = bounds.idle_turns;
+        bounds.idle_iterations += u64::from(!done);
+        let idle_iterations = bounds.idle_iterations;
         require!(
-            idle_turns <= IDLE_TURNS_MAX,
-            "host {host} is woken {idle_turns} times for nothing in {WHILE_NS} ns"
+            idle_iterations <= IDLE_ITERATIONS_MAX,
+            "host {host} has {idle_iterations} idle driver iterations in {WINDOW_NS} ns"
         );
 
         let Some(process) = &self.hosts[host].process else { return Ok(()) };
@@ -56,14 +56,14 @@ impl Pair<'_> {
         let timeout = replica.poll_timeout();
         require!(
             timeout.is_none_or(|at| at > clock),
-            "host {host} as {} wants to be woken {} ago",
+            "host {host} as {} has a timeout that is {} in the past",
             replica.role(),
             clock.since(timeout.unwrap_or(clock))
         );
         Ok(())
     }
 
-    /// A live machine of `host` is about to enter its guest.
+    /// Checks the lag of the backup before the live machine of `host` enters its guest.
     pub(crate) fn check_lag(&self, host: usize) -> Checked {
         let Some(process) = &self.hosts[host].process else { return Ok(()) };
         if process.replica.role() != RoleName::Protected {
@@ -74,7 +74,7 @@ impl Pair<'_> {
         let most = self.options.pair.lag_bytes_max;
         require!(
             lag <= most.max(ENTRY_BYTES_MAX as u64),
-            "host {host} goes on with a backup that is {lag} bytes behind, not {most}"
+            "host {host} runs its guest with a backup that is {lag} bytes behind; at most {most} are allowed"
         );
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What must come to pass when nothing goes wrong any more.
+//! Checks that the pair recovers after healing.
 
 use logchan::handshake::RETRY_MAX;
 use logchan::ids::Lane;
@@ -8,32 +8,33 @@ use crate::sim::system::count::Count;
 use crate::sim::system::pair::{Event, Pair};
 use crate::sim::{Checked, MS, require};
 
-/// What is demanded now.
+/// What the checkers require now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// That nothing happens that must not.
+    /// Safety only.
     Faults,
-    /// That the VM is protected, and every client answered that asked before.
+    /// That the VM gets protected and every client gets an answer to a new request.
     Recover {
-        /// Since when.
+        /// Start of the recovery.
         since: u64,
-        /// Until when.
+        /// Its deadline.
         by: u64,
     },
-    /// Nothing more.
+    /// Nothing: the run is complete.
     Over,
 }
 
 impl Pair<'_> {
-    /// Nothing goes wrong from now on.
+    /// Begins the recovery phase: there are no faults from now on.
     pub(crate) fn demand_recovery(&mut self) {
         let since = self.queue.now();
         let pair = &self.options.pair;
         let silence_ns = pair.timing.silence.as_nanos();
         let witness = &self.options.witness;
-        let claim_ns = pair.witness_retry_ns + witness.patience_ns + 2 * witness.delay_ns_max;
+        let claim_ns = pair.witness_retry_ns + witness.timeout_ns + 2 * witness.delay_ns_max;
         let restarts_ns = self.options.hosts.iter().map(|host| host.restart_ns_max).sum::<u64>();
-        // Each notices that the other is gone; one is given the term; they meet; memory is copied.
+        // Each host notices that the other is gone, one is granted the term, they connect, and memory is
+        // copied.
         let by = since
             + 6 * silence_ns
             + 4 * claim_ns
@@ -41,12 +42,12 @@ impl Pair<'_> {
             + 2 * RETRY_MAX.as_nanos()
             + 1000 * MS;
         self.phase = Phase::Recover { since, by };
-        self.quiet = self.options.faults.quiet_at_end;
-        self.queue.push(by + 1, Event::Look);
+        self.clients_paused = self.options.faults.pause_clients_at_end;
+        self.queue.push(by + 1, Event::CheckProgress);
     }
 
-    /// How much of a dead primary's log was executed.
-    fn finished_log(&self) -> u64 {
+    /// Number of bytes of a dead primary's log that were executed.
+    fn executed_log(&self) -> u64 {
         let finishing = self.hosts.iter().filter_map(|host| host.process.as_ref());
         let finishing = finishing.filter(|process| process.replica.role() == RoleName::Finishing);
         finishing
@@ -55,7 +56,7 @@ impl Pair<'_> {
             .sum()
     }
 
-    /// Whether what is demanded has come to pass, or is overdue.
+    /// Checks whether the pair has recovered, and its deadline.
     pub(crate) fn check_progress(&mut self) -> Checked {
         let Phase::Recover { since, by } = self.phase else { return Ok(()) };
         let now = self.queue.now();
@@ -63,22 +64,23 @@ impl Pair<'_> {
         let roles = [role(0), role(1)];
         let protected = roles.contains(&Some(RoleName::Protected))
             && roles.contains(&Some(RoleName::Following));
-        self.quiet &= !protected;
+        self.clients_paused &= !protected;
         let waiting = self.clients.iter().filter(|client| client.waits_since(since)).count();
         if protected && waiting == 0 {
             self.counts.count(Count::Recovered);
-            self.counts.add(Count::OutlivedStops, self.custody.stopped.into());
+            self.counts.add(Count::OutlivedStops, self.copies.stopped.into());
             self.counts.add(Count::RecoveryMs, (now - since) / MS);
             self.phase = Phase::Over;
             return Ok(());
         }
-        let finished = self.finished_log();
-        if now > by && finished > self.finished {
-            // A slow host may have much log left to execute, and does.
-            self.finished = finished;
+        let finished = self.executed_log();
+        if now > by && finished > self.executed_log {
+            // A slow host may have much log left to execute. As long as it makes progress, the deadline is
+            // extended.
+            self.executed_log = finished;
             let by = now + (by - since);
             self.phase = Phase::Recover { since, by };
-            self.queue.push(by + 1, Event::Look);
+            self.queue.push(by + 1, Event::CheckProgress);
             return Ok(());
         }
         if now > by {
@@ -86,7 +88,7 @@ impl Pair<'_> {
         }
         require!(
             now <= by,
-            "{} ms after the last fault hosts are {roles:?}, {waiting} clients wait",
+            "{} ms after the last fault the hosts are {roles:?} and {waiting} clients wait",
             (now - since) / MS
         );
         Ok(())

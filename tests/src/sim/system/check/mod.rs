@@ -1,27 +1,27 @@
-//! The checkers. They stand outside: they know which frames left which host when, what each machine
-//! did, what the witness gave to whom, and what clients were told; not why.
+//! The checkers. They stand outside the code under test: they know which frames left which host and when, what
+//! each machine executed, which terms the witness granted, and which answers clients received.
 //!
-//! | file | what must hold |
+//! | file | requirement |
 //! |---|---|
-//! | `output` | what is on the LAN can never be taken back: nothing leaves that a takeover would not make again, and nothing is left out |
-//! | `speaker` | one process speaks at a time, the one that the witness knows, and nobody after a newer one |
-//! | `agreement` | two machines at one position are equal, down to the last byte |
-//! | `custody` | the VM is lost only when both its copies are |
-//! | `bounds` | queues, windows, lag, timers and events stay within what they should |
-//! | `liveness` | when nothing goes wrong any more, the VM is protected again and everybody is answered |
+//! | `output` | the output rule: a takeover reproduces every frame that is on the LAN, and no frame is missing |
+//! | `speaker` | only the owner of the newest term sends for the VM, and no process sends after a newer one |
+//! | `agreement` | both machines are equal, in every byte, at each common position |
+//! | `copies` | the VM is lost only when both its copies are |
+//! | `bounds` | queues, windows, lag, timeouts and wake-ups stay within their bounds |
+//! | `liveness` | after healing, the VM is protected again and every client is answered |
 //!
-//! What clients check is in [`super::client`].
+//! The checks of the clients are in [`super::client`].
 
 mod agreement;
 mod bounds;
-mod custody;
+mod copies;
 mod liveness;
 mod output;
 mod speaker;
 
 pub(crate) use agreement::Agreement;
 pub(crate) use bounds::Bounds;
-pub(crate) use custody::{Custody, Gone};
+pub(crate) use copies::{Copies, EndCause};
 pub(crate) use liveness::Phase;
-pub(crate) use output::{OutputLedger, is_whole};
+pub(crate) use output::{OutputLedger, is_synced_backup};
 pub(crate) use speaker::is_primary;

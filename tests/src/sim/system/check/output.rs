@@ -1,4 +1,4 @@
-//! The output rule, seen from the LAN.
+//! Checks the output rule, from the frames on the LAN.
 
 use logchan::ids::Lane;
 use vmm::replica::{OnBackupLoss, RoleName};
@@ -9,25 +9,24 @@ use crate::sim::system::pair::{Pair, other};
 use crate::sim::system::process::{Process, ProcessId};
 use crate::sim::{Checked, require};
 
-/// What the VM has said, by number of the frame.
+/// The frames of the VM that are on the LAN, by their numbers.
 #[derive(Debug, Default)]
 pub(crate) struct OutputLedger {
-    /// A digest of each frame that is on the LAN; the next one to come has the number that is the
-    /// length of this.
-    said: Vec<Option<u64>>,
-    /// Who said the last one, and its number.
+    /// A digest of each frame on the LAN. The length is the number of the next frame.
+    digests: Vec<Option<u64>>,
+    /// The sender of the last frame, and its number.
     last: Option<(ProcessId, u64)>,
 }
 
 impl OutputLedger {
     /// One more than the number of the newest frame on the LAN.
     pub(crate) fn next(&self) -> u64 {
-        self.said.len() as u64
+        self.digests.len() as u64
     }
 }
 
-/// Whether a process holds the whole VM as a backup.
-pub(crate) fn is_whole(role: RoleName) -> bool {
+/// Whether a process in this role is a backup that holds the complete VM and could take over.
+pub(crate) fn is_synced_backup(role: RoleName) -> bool {
     match role {
         RoleName::Following | RoleName::Finishing | RoleName::Claiming => true,
         RoleName::Standalone
@@ -44,7 +43,7 @@ pub(crate) fn is_whole(role: RoleName) -> bool {
     }
 }
 
-/// Log that a process has in memory, executed or not.
+/// Number of bytes of log that a process has received, executed or not.
 fn holds(process: &Process) -> u64 {
     let channel = process.replica.channel();
     channel.map_or(0, |channel| {
@@ -53,19 +52,21 @@ fn holds(process: &Process) -> u64 {
 }
 
 impl Pair<'_> {
-    /// `host` is about to give a frame of the VM to its port.
+    /// Checks a frame of the VM that `host` is about to release to its tap.
     pub(crate) fn check_release(&mut self, host: usize, frame: &[u8]) -> Checked {
         let number = packet::number(frame);
-        require!(number.is_some(), "host {host} releases a frame that the VM did not make");
+        require!(number.is_some(), "host {host} releases a frame that the VM did not send");
         let number = number.unwrap_or_default();
         let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
         let role = process.replica.role();
         let unprotected = matches!(role, RoleName::Alone | RoleName::Copying);
         require!(
             !unprotected || self.options.pair.on_backup_loss == OnBackupLoss::Continue,
-            "host {host} releases output as {role}, and must not without a backup"
+            "host {host} releases output as {role}, although it must block without a backup"
         );
-        let Some((session, position)) = process.logged.remove(&number) else { return Ok(()) };
+        let Some((session, position)) = process.required_positions.remove(&number) else {
+            return Ok(());
+        };
         if process.session() != Some(session) {
             return Ok(());
         }
@@ -74,7 +75,7 @@ impl Pair<'_> {
         self.check_holds(other(host))
     }
 
-    /// What `host` could take over with is all that has left so far.
+    /// Checks that `host`, if it could take over, has all log that the released output depends on.
     pub(crate) fn check_holds(&self, host: usize) -> Checked {
         let Some(process) = &self.hosts[host].process else { return Ok(()) };
         let session = process.session();
@@ -83,14 +84,19 @@ impl Pair<'_> {
         };
         let held = holds(process);
         require!(
-            !is_whole(process.replica.role()) || held >= released,
-            "host {host} could take over with {held} bytes of a log of which {released} left as output"
+            !is_synced_backup(process.replica.role()) || held >= released,
+            "host {host} could take over with {held} bytes of log, and released output needs {released}"
         );
         Ok(())
     }
 
-    /// A frame of the VM is on the LAN.
-    pub(crate) fn check_said(&mut self, host: usize, speaker: ProcessId, frame: &[u8]) -> Checked {
+    /// Checks a frame of the VM that `speaker` has put on the LAN.
+    pub(crate) fn check_vm_frame(
+        &mut self,
+        host: usize,
+        speaker: ProcessId,
+        frame: &[u8],
+    ) -> Checked {
         let number = packet::number(frame).unwrap_or_default();
         let digest = xxh3_64(frame);
         let next = self.output.next();
@@ -101,40 +107,41 @@ impl Pair<'_> {
                 let dropped = |number| own.is_none_or(|own| own.dropped.contains(&number));
                 require!(
                     number > last && (last + 1..number).all(dropped),
-                    "host {host} says frame {number} of the VM after frame {last}"
+                    "host {host} sends frame {number} of the VM after frame {last}"
                 );
             }
             _ => {
-                // What the first speaker held back when it gave away the VM died with it.
-                let before = self.bases.get(&speaker).copied().unwrap_or(0);
+                // Frames that the old primary had not released when the VM was handed over may be
+                // missing: they died with it.
+                let before = self.base_outputs.get(&speaker).copied().unwrap_or(0);
                 require!(
                     number <= next.max(before),
-                    "host {host} begins with frame {number} of the VM: frame {next} is missing"
+                    "host {host} begins with frame {number} of the VM; frame {next} is missing"
                 );
             }
         }
-        if self.output.said.len() <= index {
-            self.output.said.resize(index + 1, None);
+        if self.output.digests.len() <= index {
+            self.output.digests.resize(index + 1, None);
         }
         let own = self.hosts[host].process.as_ref().filter(|own| own.id == speaker);
         let broken = own.is_none_or(|own| own.broken);
-        let said = self.output.said[index].get_or_insert(digest);
+        let said = self.output.digests[index].get_or_insert(digest);
         require!(
             *said == digest || broken,
-            "host {host} says another frame {number} of the VM than was said before"
+            "host {host} sends a frame {number} of the VM that differs from the one sent before"
         );
         self.output.last = Some((speaker, number));
         Ok(())
     }
 
-    /// The live machine of `host` has learned of the world what no other one has: before, it must have made
-    /// all that is on the LAN.
+    /// The live machine of `host` has taken its first nondeterministic input after a takeover. Checks that it
+    /// had reproduced all output on the LAN before.
     pub(crate) fn check_takeover(&self, host: usize) -> Checked {
         let Some(process) = &self.hosts[host].process else { return Ok(()) };
-        let (made, said) = (process.outputs_made(), self.output.next());
+        let (made, sent) = (process.outputs_made(), self.output.next());
         require!(
-            made >= said || process.broken,
-            "host {host} goes on with {made} frames made, and {said} are on the LAN"
+            made >= sent || process.broken,
+            "host {host} takes an input after {made} frames, and {sent} are on the LAN"
         );
         Ok(())
     }

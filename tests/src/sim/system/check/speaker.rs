@@ -1,4 +1,4 @@
-//! Who may speak for the VM.
+//! Checks who may send for the VM.
 
 use vmm::replica::RoleName;
 
@@ -6,7 +6,7 @@ use crate::sim::system::pair::{Pair, other};
 use crate::sim::system::process::{Process, ProcessId};
 use crate::sim::{Checked, require};
 
-/// Whether a process runs the VM.
+/// Whether a process in this role runs the VM as its primary.
 pub(crate) fn is_primary(role: RoleName) -> bool {
     match role {
         RoleName::Standalone
@@ -26,7 +26,7 @@ pub(crate) fn is_primary(role: RoleName) -> bool {
     }
 }
 
-/// Whether a process would let output go, if it had any, at true time `now`.
+/// Whether a process would release output, if it had any, when its clock shows `now`.
 fn may_speak(process: &Process, now: logchan::time::Time) -> bool {
     match process.replica.role() {
         RoleName::Standalone | RoleName::Alone | RoleName::Copying => true,
@@ -46,34 +46,36 @@ fn may_speak(process: &Process, now: logchan::time::Time) -> bool {
 }
 
 impl Pair<'_> {
-    /// `speaker` on `host`, which says that it is in `term`, lets go of a frame with the VM's address.
+    /// Checks that `speaker` on `host`, which releases a frame with the VM's address in `term`, owns the newest
+    /// term.
     pub(crate) fn check_right(&self, host: usize, speaker: ProcessId, term: u64) -> Checked {
         let newest = self.witness.newest();
         require!(
             newest == Some((term, speaker)),
-            "host {host} speaks as {speaker:?} in term {term}, and the witness knows {newest:?}"
+            "host {host} sends as {speaker:?} in term {term}, and the newest term is {newest:?}"
         );
         Ok(())
     }
 
-    /// A frame with the VM's address, which `speaker` let go of before, is on its way to the LAN.
+    /// Checks that `speaker` still owns the newest term when a frame that it released leaves the host.
     pub(crate) fn check_speaker(&self, host: usize, speaker: ProcessId) -> Checked {
         let newest = self.witness.newest();
         require!(
             newest.is_some_and(|(_, owner)| owner == speaker),
-            "a frame of {speaker:?} leaves host {host} when the witness knows {newest:?}"
+            "a frame of {speaker:?} leaves host {host} when the newest term is {newest:?}"
         );
         Ok(())
     }
 
-    /// `host` has just got the right to go on alone: nobody else has one, frozen or not.
+    /// `host` has just become live alone. Checks that the other host may not send any more, even if it is frozen
+    /// now.
     pub(crate) fn check_authority(&self, host: usize) -> Checked {
-        let rival = &self.hosts[other(host)];
-        let now = rival.clock.shows(self.queue.now());
-        if let Some(process) = &rival.process {
+        let peer = &self.hosts[other(host)];
+        let now = peer.clock.shows(self.queue.now());
+        if let Some(process) = &peer.process {
             require!(
                 !may_speak(process, now),
-                "host {host} is live, and host {} may still speak as {}",
+                "host {host} is live, and host {} may still send as {}",
                 other(host),
                 process.replica.role()
             );

@@ -1,112 +1,112 @@
-//! The toy machine's processor: it works through plans, step by step.
+//! The toy machine's processor, which executes plans step by step.
 //!
-//! A plan is what the guest does until it exits:
+//! A plan is what the guest does until its next exit:
 //!
 //! ```text
-//!   masked steps      kernel steps      user steps      deed      exit
+//!   masked steps      kernel steps      user steps      action      exit
 //!   |--------------|--------------|--------------|-------|---------->
 //!    IF=0, CPL0      IF=1, CPL0     IF=1, CPL3
 //! ```
 //!
-//! An interrupt puts the handler's plan before what is left of the current one; at its end the
-//! processor returns to that. Every step changes a register, so the number of steps between two
-//! positions shows in every digest.
+//! An interrupt suspends the current plan and starts the handler's; when that ends, the processor returns to
+//! the suspended plan. Every step changes a register, so that the number of steps between two positions is
+//! visible in every digest.
 
-/// Levels of a plan.
+/// Index of a plan's steps with IF=0 at CPL0.
 pub(crate) const MASKED: usize = 0;
-/// See [`MASKED`].
+/// Index of a plan's steps with IF=1 at CPL0.
 pub(crate) const KERNEL: usize = 1;
-/// See [`MASKED`].
+/// Index of a plan's steps with IF=1 at CPL3.
 pub(crate) const USER: usize = 2;
 
-/// What the guest does immediately before the exit.
+/// What the guest does at the end of a plan, immediately before the exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum GuestAction {
     /// Nothing.
     None,
-    /// Handles the oldest frame received, and may put an answer into the send ring.
+    /// Handles the oldest received frame, and may put an answer into the send ring.
     Receive,
-    /// Puts a frame of its own accord into the send ring.
-    Speak,
+    /// Puts an unsolicited frame into the send ring.
+    SendUnsolicited,
 }
 
 /// How a plan ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// A port that does nothing.
+    /// An access to a port without a function.
     Nothing,
     /// Reads guest time.
     Clock,
     /// Reads the wall clock.
     WallClock,
-    /// Reads so many bytes of entropy.
+    /// Reads this many bytes of entropy.
     Entropy(u16),
-    /// A string instruction: reads guest time so many times.
+    /// A string instruction that reads guest time this many times.
     Clocks(u8),
-    /// Reads guest time and sets the timer to so many microseconds later.
+    /// Reads guest time and sets the timer to this many microseconds later.
     SetTimer(u32),
-    /// Tells the network card of the frames in the send ring.
+    /// Kicks the network card to send the frames in the send ring.
     Send,
-    /// Asks which devices want something.
+    /// Reads and clears the devices' interrupt status.
     Status,
     /// Waits for an interrupt.
     Halt,
-    /// No exit: the interrupt handler returns.
+    /// Not an exit: the interrupt handler returns.
     Return,
 }
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Steps left, by level.
+    /// Steps left at each level ([`MASKED`], [`KERNEL`], [`USER`]).
     pub(crate) left: [u32; 3],
-    /// Before the exit.
-    pub(crate) deed: Deed,
-    /// The end.
+    /// The action before the exit.
+    pub(crate) action: GuestAction,
+    /// The exit at the end.
     pub(crate) exit: Exit,
-    /// An interrupt handler's: IF stays 0 until it returns.
+    /// Whether this is the plan of an interrupt handler: IF stays 0 until it returns.
     pub(crate) handler: bool,
 }
 
 impl Plan {
-    /// A plan of `steps` by level that ends in `exit`.
-    pub(crate) fn new(left: [u32; 3], deed: Deed, exit: Exit) -> Self {
-        Self { left, deed, exit, handler: false }
+    /// Creates a plan of `left` steps by level that ends in `exit`.
+    pub(crate) fn new(left: [u32; 3], action: GuestAction, exit: Exit) -> Self {
+        Self { left, action, exit, handler: false }
     }
 
-    /// The level of the next step, if one is left.
+    /// The level of the next step, if any is left.
     fn level(&self) -> Option<usize> {
         self.left.iter().position(|&steps| steps > 0)
     }
 }
 
-/// Registers, and what the processor is doing.
+/// The state of the processor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cpu {
-    /// Goes through everything that happens.
+    /// A register that everything that happens changes.
     pub(crate) hash: u64,
-    /// The guest's own choices.
+    /// State of the generator of the guest's choices.
     pub(crate) random: u64,
-    /// Steps since the machine was started.
+    /// Number of steps since the machine was started.
     pub(crate) steps: u64,
-    /// What it is at.
+    /// The current plan.
     pub(crate) plan: Plan,
-    /// What it returns to after the interrupt handler.
+    /// The plan to return to after the interrupt handler.
     pub(crate) interrupted: Option<Plan>,
-    /// A vector to be delivered when it is entered.
+    /// The interrupt vector to deliver at the next entry.
     pub(crate) injected: Option<u8>,
-    /// It waits for an interrupt.
+    /// Whether the processor waits for an interrupt.
     pub(crate) halted: bool,
 }
 
-/// What lies ahead of a processor that is entered.
+/// The region that lies ahead of a processor at entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ahead {
-    /// Steps until the region ends by itself.
+    /// Number of steps until the region ends by itself.
     pub(crate) steps: u64,
-    /// It ends because interrupts are wanted, and CPL3 is entered.
+    /// Whether it ends with an interrupt window at CPL3 instead of an exit.
     pub(crate) at_window: bool,
-    /// The first step, if any, at which IF is 1 at CPL0, and the first at which that is over.
+    /// The range of steps in which an interrupt window at CPL0 can open first, if one was requested.
     pub(crate) kernel: Option<(u64, u64)>,
 }
 
@@ -114,26 +114,26 @@ pub(crate) struct Ahead {
 const STEP: (u64, u64) = (6_364_136_223_846_793_005, 1_442_695_040_888_963_407);
 
 impl Cpu {
-    /// A processor that has done nothing, and would do nothing but exit.
+    /// Creates a processor in its initial state, with a plan that exits immediately.
     pub(crate) fn new() -> Self {
-        let plan = Plan::new([0; 3], Deed::None, Exit::Nothing);
+        let plan = Plan::new([0; 3], GuestAction::None, Exit::Nothing);
         let (hash, random, steps) = (0, 0, 0);
         Self { hash, random, steps, plan, interrupted: None, injected: None, halted: false }
     }
 
-    /// Something happens to the guest.
+    /// Mixes `what` into the hash register.
     pub(crate) fn note(&mut self, what: u64) {
         self.hash = (self.hash ^ what).wrapping_mul(STEP.0).rotate_left(29).wrapping_add(STEP.1);
     }
 
-    /// The guest's next choice: a number below `bound`. It depends on everything that happened.
+    /// The guest's next choice: a number below `bound` that depends on everything that has happened.
     pub(crate) fn choose(&mut self, bound: u64) -> u64 {
         self.random = self.random.wrapping_mul(STEP.0).wrapping_add(self.hash | 1);
         let word = self.random ^ (self.random >> 31);
         ((u128::from(word.wrapping_mul(STEP.0)) * u128::from(bound)) >> 64) as u64
     }
 
-    /// Whether an interrupt could be injected here.
+    /// Whether an interrupt can be injected now.
     pub(crate) fn injectable(&self) -> bool {
         self.injected.is_none() && !self.is_masked()
     }
@@ -142,8 +142,7 @@ impl Cpu {
         self.plan.handler || self.plan.left[MASKED] > 0 || self.plan.exit == Exit::Halt
     }
 
-    /// Enters the guest: what was injected is delivered. `steps` is what the handler takes before and
-    /// after it asks for the status.
+    /// Delivers an injected interrupt at entry: suspends the current plan and starts the handler's.
     pub(crate) fn deliver(&mut self) {
         let Some(vector) = self.injected.take() else { return };
         assert!(self.interrupted.is_none(), "an interrupt of an interrupt handler");
@@ -154,10 +153,12 @@ impl Cpu {
         self.note(address ^ (u64::from(vector) << 56));
         let steps = 1 + self.choose(6) as u32;
         self.interrupted = Some(self.plan);
-        self.plan = Plan { handler: true, ..Plan::new([steps, 0, 0], Deed::None, Exit::Status) };
+        self.plan =
+            Plan { handler: true, ..Plan::new([steps, 0, 0], GuestAction::None, Exit::Status) };
     }
 
-    /// What lies ahead, after [`deliver`](Self::deliver). `window`: interrupts are wanted.
+    /// The region that lies ahead after [`deliver`](Self::deliver). `window` says that an interrupt window is
+    /// requested.
     pub(crate) fn ahead(&self, window: bool) -> Ahead {
         let mut ahead = Ahead { steps: 0, at_window: false, kernel: None };
         let (mut plan, mut interrupted) = (self.plan, self.interrupted);
@@ -184,7 +185,7 @@ impl Cpu {
         }
     }
 
-    /// One step. A plan must have one left, or return.
+    /// Executes one step. The current plan must have one left, or be a handler that returns.
     pub(crate) fn step(&mut self) {
         loop {
             if let Some(level) = self.plan.level() {
@@ -197,7 +198,7 @@ impl Cpu {
         self.hash = self.hash.wrapping_mul(STEP.0).wrapping_add(STEP.1);
     }
 
-    /// Returns from a handler that has no steps left, so that what is next is what there is.
+    /// Returns from a handler without steps left, so that the current plan is the next one to execute.
     pub(crate) fn settle(&mut self) {
         if self.plan.exit == Exit::Return && self.plan.level().is_none() {
             self.finish_handler();
@@ -209,7 +210,7 @@ impl Cpu {
         self.plan = self.interrupted.take().expect("an interrupt handler returns to something");
     }
 
-    /// Whether the next thing is an exit.
+    /// Whether the region has reached its exit.
     pub(crate) fn is_at_exit(&self) -> bool {
         self.plan.exit != Exit::Return && self.plan.level().is_none()
     }
@@ -220,11 +221,11 @@ mod tests {
     use super::*;
 
     fn cpu(left: [u32; 3]) -> Cpu {
-        Cpu { plan: Plan::new(left, Deed::None, Exit::Clock), ..Cpu::new() }
+        Cpu { plan: Plan::new(left, GuestAction::None, Exit::Clock), ..Cpu::new() }
     }
 
     #[test]
-    fn window_opens_where_user_mode_begins_and_maybe_before() {
+    fn window_opens_at_user_mode_and_possibly_in_the_kernel() {
         let cpu = cpu([2, 3, 4]);
         assert!(!cpu.injectable());
         let ahead = cpu.ahead(true);
@@ -242,7 +243,7 @@ mod tests {
         assert!(steps > 0 && !at_window && kernel.is_none() && !cpu.injectable());
         (0..steps).for_each(|_| cpu.step());
         assert!(cpu.is_at_exit());
-        cpu.plan = Plan { handler: true, ..Plan::new([2, 0, 0], Deed::None, Exit::Return) };
+        cpu.plan = Plan { handler: true, ..Plan::new([2, 0, 0], GuestAction::None, Exit::Return) };
         assert_eq!(cpu.ahead(true), Ahead { steps: 2, at_window: true, kernel: None });
         (0..2).for_each(|_| cpu.step());
         cpu.settle();
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn another_step_is_another_state() {
+    fn every_step_changes_the_state() {
         let mut cpu = cpu([0, 0, 9]);
         cpu.step();
         let after_one = cpu.hash;

@@ -1,34 +1,33 @@
 //! The toy machine's devices: an interrupt controller, a timer, a network card, a console.
 //!
-//! Like those of the real machine they act at exits and at positions only, and their state is a plain
-//! struct.
+//! As in the real machine, they act only at exits and at positions, and their state is a plain struct.
 
 use vmm::replay::boundary::{DeviceCapacity, Input};
 
 use super::ram::Ram;
 
-/// Frames that a ring holds.
+/// Number of frames in a ring.
 pub(crate) const RING_SLOTS: u64 = 4;
-/// Bytes of a slot: a length, and a frame.
+/// Bytes of a slot: the length, then the frame.
 const SLOT_BYTES: usize = 2048;
-/// Where in a slot the frame is.
+/// Offset of the frame in a slot.
 const SLOT_FRAME: usize = 8;
-/// The receive ring: pages 1 and 2.
+/// Address of the receive ring: pages 1 and 2.
 const RECEIVE_RING: usize = 0x1000;
-/// The send ring: pages 3 and 4.
+/// Address of the send ring: pages 3 and 4.
 const SEND_RING: usize = 0x3000;
 
-/// Frames that the network card has put into the receive ring since the machine was started.
+/// Address of the number of frames put into the receive ring since boot.
 pub(crate) const RECEIVED: usize = 0x08;
-/// Frames that the guest has taken out of it.
+/// Address of the number of frames that the guest has taken out of it.
 pub(crate) const TAKEN: usize = 0x10;
-/// Frames in the send ring.
+/// Address of the number of frames in the send ring.
 pub(crate) const TO_SEND: usize = 0x18;
 
-/// Bytes typed that wait.
+/// Maximum number of console bytes that wait.
 const CONSOLE_BYTES_MAX: usize = 16;
 
-/// Who interrupts. The lower one goes first.
+/// The interrupt lines, in the order of priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// The timer.
@@ -46,32 +45,32 @@ impl Line {
         1 << self as u64
     }
 
-    /// Whether it is in what a status register says.
+    /// Whether the line's bit is set in `status`.
     pub(crate) fn is_in(self, status: u64) -> bool {
         status & self.bit() != 0
     }
 }
 
-/// Vector of the first line.
+/// Interrupt vector of the first line.
 const FIRST_VECTOR: u8 = 32;
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Devices {
-    /// Interrupts that wait to be injected, a bit for each line.
+    /// Interrupts that wait for injection, a bit for each line.
     pub(crate) pending: u64,
-    /// What happened since the status was read, a bit for each line.
+    /// Lines raised since the guest read the status, a bit for each line.
     pub(crate) status: u64,
     /// When the timer is due, in guest time.
     pub(crate) timer_ns: Option<u64>,
-    /// Guest time as the devices last knew it.
+    /// Guest time at the last input or reading that contained it.
     pub(crate) clock_ns: u64,
-    /// Bytes typed.
+    /// Console input that waits.
     pub(crate) console: Vec<u8>,
 }
 
 impl Devices {
-    /// What the devices could take.
+    /// The inputs that the devices can accept now.
     pub(crate) fn capacity(&self, ram: &Ram) -> DeviceCapacity {
         DeviceCapacity {
             frame: ram.word(RECEIVED) - ram.word(TAKEN) < RING_SLOTS,
@@ -81,7 +80,7 @@ impl Devices {
         }
     }
 
-    /// Something enters.
+    /// Applies an input.
     pub(crate) fn apply(&mut self, ram: &mut Ram, input: &Input<'_>) {
         match *input {
             Input::Clock { now_ns } => {
@@ -109,12 +108,16 @@ impl Devices {
         self.status |= line.bit();
     }
 
-    /// Whether an interrupt waits.
+    /// Whether an interrupt waits for injection.
     pub(crate) fn interrupt_pending(&self) -> bool {
         self.pending != 0
     }
 
-    /// The vector of the interrupt to be injected now, which does not wait any more.
+    /// Removes the pending interrupt of the highest priority, and returns its vector.
+    ///
+    /// # Panics
+    ///
+    /// If no interrupt is pending.
     pub(crate) fn acknowledge(&mut self) -> u8 {
         let line = Line::ALL.into_iter().find(|line| line.is_in(self.pending));
         let line = line.expect("an interrupt is pending");
@@ -123,7 +126,7 @@ impl Devices {
     }
 }
 
-/// Puts a frame into a ring.
+/// Writes a frame to its slot in a ring.
 fn write_slot(ram: &mut Ram, ring: usize, number: u64, frame: &[u8]) {
     let slot = ring + (number % RING_SLOTS) as usize * SLOT_BYTES;
     assert!(frame.len() <= SLOT_BYTES - SLOT_FRAME, "a frame of {} bytes", frame.len());
@@ -136,17 +139,21 @@ fn read_slot(ram: &Ram, ring: usize, number: u64) -> &[u8] {
     ram.bytes(slot + SLOT_FRAME, (ram.word(slot) as usize).min(SLOT_BYTES - SLOT_FRAME))
 }
 
-/// The `number`th frame received.
+/// The received frame number `number`.
 pub(crate) fn received(ram: &Ram, number: u64) -> &[u8] {
     read_slot(ram, RECEIVE_RING, number)
 }
 
-/// The `number`th frame in the send ring.
+/// The frame number `number` in the send ring.
 pub(crate) fn to_send(ram: &Ram, number: u64) -> &[u8] {
     read_slot(ram, SEND_RING, number)
 }
 
-/// The guest adds a frame to the send ring, which has room.
+/// Adds a frame of the guest to the send ring.
+///
+/// # Panics
+///
+/// If the ring is full.
 pub(crate) fn add_to_send(ram: &mut Ram, frame: &[u8]) {
     let number = ram.word(TO_SEND);
     assert!(number < RING_SLOTS, "the send ring is full");

@@ -1,15 +1,15 @@
-//! The toy machine's state as a checkpoint carries it: words, little-endian.
+//! The encoding of the toy machine's state in a checkpoint: little-endian words.
 
 use logchan::limits::PAGE_BYTES;
 use vmm::checkpoint::Image;
 use vmm::replica::CheckpointImage;
 
 use super::Machine;
-use super::cpu::{Cpu, Deed, Exit, Plan};
+use super::cpu::{Cpu, Exit, GuestAction, Plan};
 use super::devices::Devices;
 use super::ram::{PageContents, Ram};
 
-/// A checkpoint just taken; the pages are still in memory.
+/// A checkpoint that was just captured. Its pages are still in the machine's memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     vcpu: Vec<u8>,
@@ -18,7 +18,7 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
-    /// The same with the memory that it was taken of.
+    /// The checkpoint together with the memory that it was captured from.
     pub(crate) fn view<'a>(&'a self, ram: &'a Ram) -> View<'a> {
         View { captured: self, ram }
     }
@@ -49,7 +49,8 @@ impl CheckpointImage for View<'_> {
     }
 }
 
-const DEEDS: [Deed; 3] = [Deed::None, Deed::Receive, Deed::Speak];
+const ACTIONS: [GuestAction; 3] =
+    [GuestAction::None, GuestAction::Receive, GuestAction::SendUnsolicited];
 
 fn exit_words(exit: Exit) -> [u64; 2] {
     match exit {
@@ -78,7 +79,7 @@ fn exit_of([kind, value]: [u64; 2]) -> Exit {
         7 => Exit::Status,
         8 => Exit::Halt,
         9 => Exit::Return,
-        _ => panic!("no exit has the number {kind}"),
+        _ => panic!("{kind} is not the number of an exit"),
     }
 }
 
@@ -87,22 +88,22 @@ const PLAN_WORDS: usize = 7;
 fn plan_words(plan: &Plan) -> [u64; PLAN_WORDS] {
     let [masked, kernel, user] = plan.left.map(u64::from);
     let [kind, value] = exit_words(plan.exit);
-    [masked, kernel, user, plan.deed as u64, kind, value, plan.handler.into()]
+    [masked, kernel, user, plan.action as u64, kind, value, plan.handler.into()]
 }
 
 fn plan_of(words: &[u64]) -> Plan {
-    let &[masked, kernel, user, deed, kind, value, handler] = words else {
+    let &[masked, kernel, user, action, kind, value, handler] = words else {
         panic!("a plan of {} words", words.len());
     };
     Plan {
         left: [masked, kernel, user].map(|steps| steps as u32),
-        deed: DEEDS[deed as usize],
+        action: ACTIONS[action as usize],
         exit: exit_of([kind, value]),
         handler: handler != 0,
     }
 }
 
-/// `None` as 0, others one more than they are.
+/// Encodes `None` as 0 and a value as the value plus one.
 fn option_word(value: Option<u64>) -> u64 {
     value.map_or(0, |value| value + 1)
 }
@@ -113,7 +114,7 @@ fn to_bytes(words: &[u64]) -> Vec<u8> {
 
 fn to_words(bytes: &[u8]) -> Vec<u64> {
     let (chunks, rest) = bytes.as_chunks();
-    assert!(rest.is_empty(), "{} bytes are no words", bytes.len());
+    assert!(rest.is_empty(), "{} bytes are not whole words", bytes.len());
     chunks.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect()
 }
 
@@ -166,14 +167,18 @@ impl Machine {
         self.devices = Devices { pending, status, timer_ns, clock_ns, console };
     }
 
-    /// Takes a checkpoint of what changed since the last one.
+    /// Captures a checkpoint with the pages that changed since the last one.
     pub(crate) fn capture(&mut self) -> Captured {
         let mut vcpu = self.cpu_bytes();
         vcpu.resize(vcpu.len() + self.pad_bytes, 0xa5);
-        Captured { vcpu, devices: self.devices_bytes(), pages: self.ram.take_marked() }
+        Captured { vcpu, devices: self.devices_bytes(), pages: self.ram.take_dirty() }
     }
 
-    /// Applies a checkpoint. What is wrong with it, if something is.
+    /// Applies a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// A description of what is wrong with the checkpoint.
     pub(crate) fn restore(&mut self, image: &Image) -> Result<(), String> {
         if image.full {
             self.ram = Ram::new(self.ram.pages());
@@ -201,10 +206,10 @@ mod tests {
         GuestOptions {
             busy_percent: 30,
             compute_steps_max: 500,
-            chatter_percent: 50,
+            device_read_percent: 50,
             entropy_bytes_max: 64,
             timer_us_max: 1000,
-            speak_percent: 50,
+            unsolicited_percent: 50,
         }
     }
 
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn machine_goes_on_from_a_checkpoint_as_if_nothing_had_happened() {
+    fn machine_restored_from_a_checkpoint_continues_identically() {
         let mut machine = Machine::boot(PAGES_MIN + 3, 100, &options());
         let mut copy = Machine::empty(PAGES_MIN + 3, 100);
         for at in 0..2000 {

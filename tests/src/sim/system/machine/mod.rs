@@ -1,7 +1,7 @@
-//! A toy machine: deterministic, with everything that makes a real one hard to follow.
+//! The toy machine: deterministic, with everything that makes a real machine hard to replicate.
 //!
-//! What it does is a function of its own state and of what comes through the door. Everything that
-//! happens goes into registers and memory, so a difference between two of them spreads.
+//! Its behaviour is a function of its own state and of the inputs that cross the nondeterminism boundary.
+//! Everything that happens changes registers and memory, so that a difference between two machines spreads.
 
 pub(crate) mod cpu;
 pub(crate) mod devices;
@@ -16,7 +16,7 @@ use devices::Devices;
 use program::GuestOptions;
 use ram::Ram;
 
-/// Registers, devices, memory.
+/// The processor, the devices and the memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     /// The processor.
@@ -25,55 +25,55 @@ pub(crate) struct Machine {
     pub(crate) devices: Devices,
     /// Memory.
     pub(crate) ram: Ram,
-    /// Bytes that a checkpoint has beside the processor's state, as a real one's is longer.
+    /// Padding of the processor's state in a checkpoint, because a real one is longer.
     pad_bytes: usize,
 }
 
 impl Machine {
-    /// A machine that is to be given its state.
+    /// Creates a machine without state, to be restored from a checkpoint.
     pub(crate) fn empty(pages: u64, pad_bytes: usize) -> Self {
         let (cpu, devices) = (Cpu::new(), Devices::default());
         Self { cpu, devices, ram: Ram::new(pages), pad_bytes }
     }
 
-    /// A machine with the program in it.
+    /// Creates a machine with the guest program loaded.
     pub(crate) fn boot(pages: u64, pad_bytes: usize, options: &GuestOptions) -> Self {
         let mut machine = Self::empty(pages, pad_bytes);
         machine.load(options);
         machine
     }
 
-    /// Enters the guest; what lies ahead of it then.
+    /// Enters the guest: delivers an injected interrupt, and returns what lies ahead.
     pub(crate) fn enter(&mut self, window: bool) -> Ahead {
         self.cpu.deliver();
         self.cpu.ahead(window)
     }
 
-    /// Executes `steps` steps, no more than lie ahead.
+    /// Executes `steps` steps, at most as many as lie ahead.
     pub(crate) fn run(&mut self, steps: u64) {
         (0..steps).for_each(|_| self.step());
         self.cpu.settle();
     }
 
-    /// The region has ended in an exit, which is this one.
+    /// Completes a region that has ended in an exit, and returns the exit.
     pub(crate) fn reach_exit(&mut self) -> Exit {
         assert!(self.cpu.is_at_exit(), "an exit with steps to do");
-        self.do_deed();
+        self.do_action();
         self.cpu.plan.exit
     }
 
-    /// Something was read.
+    /// Gives the guest the value that it read.
     pub(crate) fn answer(&mut self, value: u64) {
         self.note(value);
     }
 
-    /// The clock was read.
+    /// Gives the guest the guest time that it read.
     pub(crate) fn answer_clock(&mut self, now_ns: u64) {
         self.devices.clock_ns = now_ns;
         self.note(now_ns);
     }
 
-    /// The exit's devices have done their work: the guest makes its next plan.
+    /// Completes an exit after its device operations: the guest chooses its next plan.
     pub(crate) fn finish_exit(&mut self, exit: Exit) {
         match exit {
             Exit::Status => {
@@ -94,22 +94,22 @@ impl Machine {
             | Exit::Entropy(_)
             | Exit::Clocks(_)
             | Exit::SetTimer(_) => self.choose_plan(),
-            Exit::Return => unreachable!("a return is no exit"),
+            Exit::Return => unreachable!("a return is not an exit"),
         }
     }
 
-    /// A digest of the processor: what hosts compare at each position.
+    /// A digest of the processor, which the hosts compare at each position.
     pub(crate) fn cpu_digest(&self) -> u64 {
         xxh3_64(&self.cpu_bytes())
     }
 
-    /// A digest of everything: what the simulator compares.
+    /// A digest of the complete state, which the simulator compares.
     pub(crate) fn digest(&mut self) -> u64 {
         let parts = [self.cpu_digest(), xxh3_64(&self.devices_bytes()), self.ram.digest()];
         xxh3_64(&parts.map(u64::to_le_bytes).concat())
     }
 
-    /// Frames that the guest has sent, those in the send ring included.
+    /// Number of frames that the guest has sent, including those in the send ring.
     pub(crate) fn sent(&self) -> u64 {
         self.ram.word(program::SENT)
     }

@@ -1,57 +1,57 @@
-//! What runs in the toy machine: an operating system of a few lines, a counter and an echo.
+//! The toy machine's guest program: a minimal operating system with a counter and an echo service.
 //!
-//! The counter gives each request of a client the next number. A request has a number of its own, so
-//! that one which comes again gets the same answer: what TCP does for a client, in miniature.
+//! The counter service gives each request of a client the next number. A request has an id, and a repeated
+//! request gets the same answer, as TCP would ensure for a client.
 
 use super::Machine;
-use super::cpu::{Deed, Exit, KERNEL, MASKED, Plan, USER};
+use super::cpu::{Exit, GuestAction, KERNEL, MASKED, Plan, USER};
 use super::devices::{self, Line, RECEIVED, RING_SLOTS, TAKEN, TO_SEND};
 use crate::sim::system::packet::{self, Kind, Message};
 
-/// Frames that the VM has sent since it was booted.
+/// Address of the number of frames that the VM has sent since boot.
 pub(crate) const SENT: usize = 0x00;
-/// The counter.
+/// Address of the counter.
 pub(crate) const COUNTER: usize = 0x20;
-/// Words noted.
+/// Address of the number of words written to the ring at [`NOTE_RING`].
 const NOTES: usize = 0x28;
-/// The timer is set.
+/// Address of the flag that the timer is set.
 const TIMER_SET: usize = 0x30;
-/// It has something to say of its own accord.
-const TO_SAY: usize = 0x38;
-/// [`GuestOptions`].
+/// Address of the flag that an unsolicited frame is to be sent.
+const UNSOLICITED_DUE: usize = 0x38;
+/// Address of the [`GuestOptions`].
 const OPTIONS: usize = 0x40;
 
-/// Number and value of each client's last request: page 5.
+/// Address of the id and value of each client's last request: page 5.
 const CLIENTS: usize = 0x5000;
-/// A ring of words, of what happened: page 6.
+/// Address of a ring of words that records what happened: page 6.
 const NOTE_RING: usize = 0x6000;
 const NOTE_WORDS: u64 = 512;
-/// A word that computing sets and resets, alone in page 7: a page that is often as it was before.
+/// Address of a word that computing toggles, alone in page 7: a page that often has its earlier content again.
 const TOGGLE: usize = 0x7000;
-/// What computing writes to: from page 8 on, but for the last page, which nobody writes to.
+/// First page that computing writes to; the last page of memory is never written.
 const SCRATCH_PAGE: u64 = 8;
 
-/// Pages that the program needs, at least.
+/// Minimum number of pages of the program.
 pub(crate) const PAGES_MIN: u64 = SCRATCH_PAGE + 2;
 
-/// Steps after which computing writes a word.
+/// Number of steps after which computing writes a word.
 const STEPS_PER_WORD: u64 = 64;
 
-/// What kind of guest it is. The image holds it, so both hosts have it from there.
+/// The behaviour of the guest. It is stored in guest memory, so that a backup gets it with the state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GuestOptions {
     /// How often it computes, in percent of its choices.
     pub(crate) busy_percent: u64,
-    /// Steps of one computation, at most.
+    /// Maximum number of steps of one computation.
     pub(crate) compute_steps_max: u64,
     /// How often it reads clocks and entropy, in percent of its choices.
-    pub(crate) chatter_percent: u64,
-    /// Bytes of entropy at a time, at most.
+    pub(crate) device_read_percent: u64,
+    /// Maximum number of bytes of entropy at a time.
     pub(crate) entropy_bytes_max: u64,
-    /// Microseconds that the timer is set to, at most; 0: there is no timer.
+    /// Maximum timer setting in microseconds; 0: there is no timer.
     pub(crate) timer_us_max: u64,
-    /// How often it speaks of its own accord, in percent of its timer's ticks.
-    pub(crate) speak_percent: u64,
+    /// How often it sends an unsolicited frame, in percent of its timer's ticks.
+    pub(crate) unsolicited_percent: u64,
 }
 
 impl GuestOptions {
@@ -59,30 +59,30 @@ impl GuestOptions {
         let Self {
             busy_percent,
             compute_steps_max,
-            chatter_percent,
+            device_read_percent,
             entropy_bytes_max,
             timer_us_max,
-            speak_percent,
+            unsolicited_percent,
         } = *self;
         [
             busy_percent,
             compute_steps_max,
-            chatter_percent,
+            device_read_percent,
             entropy_bytes_max,
             timer_us_max,
-            speak_percent,
+            unsolicited_percent,
         ]
     }
 }
 
 impl Machine {
-    /// Puts the program and its options into memory.
+    /// Loads the program and its options into memory.
     pub(crate) fn load(&mut self, options: &GuestOptions) {
         for (index, word) in options.words().into_iter().enumerate() {
             self.ram.set_word(OPTIONS + index * 8, word);
         }
-        // A guest says who it is when it comes up.
-        self.ram.set_word(TO_SAY, 1);
+        // A guest announces itself when it boots.
+        self.ram.set_word(UNSOLICITED_DUE, 1);
         self.choose_plan();
     }
 
@@ -90,7 +90,7 @@ impl Machine {
         self.ram.word(OPTIONS + index * 8)
     }
 
-    /// Something happens, and leaves its trace in registers and in memory.
+    /// Records an event in registers and in memory.
     pub(crate) fn note(&mut self, what: u64) {
         self.cpu.note(what);
         let notes = self.ram.word(NOTES);
@@ -98,7 +98,7 @@ impl Machine {
         self.ram.set_word(NOTES, notes + 1);
     }
 
-    /// One step of whatever the guest is at.
+    /// Executes one step of the guest.
     pub(crate) fn step(&mut self) {
         self.cpu.step();
         if self.cpu.steps.is_multiple_of(STEPS_PER_WORD) {
@@ -113,13 +113,13 @@ impl Machine {
         }
     }
 
-    /// What the guest does immediately before it exits.
-    pub(crate) fn do_deed(&mut self) {
-        match std::mem::replace(&mut self.cpu.plan.deed, Deed::None) {
-            Deed::None => {}
-            Deed::Receive => self.receive(),
-            Deed::Speak => {
-                self.ram.set_word(TO_SAY, 0);
+    /// Performs the action of the current plan.
+    pub(crate) fn do_action(&mut self) {
+        match std::mem::replace(&mut self.cpu.plan.action, GuestAction::None) {
+            GuestAction::None => {}
+            GuestAction::Receive => self.receive(),
+            GuestAction::SendUnsolicited => {
+                self.ram.set_word(UNSOLICITED_DUE, 0);
                 let number = self.ram.word(SENT);
                 let frame = if self.cpu.choose(2) == 0 {
                     packet::arp_announcement(number)
@@ -131,18 +131,19 @@ impl Machine {
                         number,
                     )
                 };
-                self.say(&frame);
+                self.queue_frame(&frame);
             }
         }
     }
 
-    fn say(&mut self, frame: &[u8]) {
+    /// Puts a frame into the send ring.
+    fn queue_frame(&mut self, frame: &[u8]) {
         let number = self.ram.word(SENT);
         self.ram.set_word(SENT, number + 1);
         devices::add_to_send(&mut self.ram, frame);
     }
 
-    /// Takes the oldest frame received, and answers it if it is a request.
+    /// Takes the oldest received frame, and answers it if it is a request.
     fn receive(&mut self) {
         let taken = self.ram.word(TAKEN);
         let frame = devices::received(&self.ram, taken).to_vec();
@@ -170,16 +171,16 @@ impl Machine {
             Kind::Counted | Kind::Echoed | Kind::Beacon => return,
         };
         let reply = packet::answer(&reply, number);
-        self.say(&reply);
+        self.queue_frame(&reply);
     }
 
-    /// The handler of interrupts has read what devices want.
+    /// Handles the interrupt status that the interrupt handler has read.
     pub(crate) fn handle_status(&mut self, status: u64) {
         self.note(status);
         if Line::Timer.is_in(status) {
             self.ram.set_word(TIMER_SET, 0);
             if self.cpu.choose(100) < self.option(5) {
-                self.ram.set_word(TO_SAY, 1);
+                self.ram.set_word(UNSOLICITED_DUE, 1);
             }
         }
         if Line::Console.is_in(status) {
@@ -188,34 +189,35 @@ impl Machine {
         }
         let steps = 1 + self.cpu.choose(4) as u32;
         self.cpu.plan =
-            Plan { handler: true, ..Plan::new([steps, 0, 0], Deed::None, Exit::Return) };
+            Plan { handler: true, ..Plan::new([steps, 0, 0], GuestAction::None, Exit::Return) };
     }
 
-    /// The guest chooses what to do next.
+    /// Chooses the guest's next plan.
     pub(crate) fn choose_plan(&mut self) {
         let roll = self.cpu.choose(100);
         let to_send = self.ram.word(TO_SEND);
         let full = to_send == RING_SLOTS;
-        let (deed, exit, computes) = if to_send > 0 && (full || roll < 80) {
-            (Deed::None, Exit::Send, false)
+        let (action, exit, computes) = if to_send > 0 && (full || roll < 80) {
+            (GuestAction::None, Exit::Send, false)
         } else if self.ram.word(RECEIVED) > self.ram.word(TAKEN) {
-            (Deed::Receive, Exit::Nothing, false)
-        } else if self.ram.word(TO_SAY) > 0 {
-            (Deed::Speak, Exit::Nothing, false)
+            (GuestAction::Receive, Exit::Nothing, false)
+        } else if self.ram.word(UNSOLICITED_DUE) > 0 {
+            (GuestAction::SendUnsolicited, Exit::Nothing, false)
         } else if roll < self.option(0) {
-            (Deed::None, Exit::Nothing, true)
+            (GuestAction::None, Exit::Nothing, true)
         } else if self.cpu.choose(100) < self.option(2) {
-            (Deed::None, self.chatter(), false)
+            (GuestAction::None, self.device_read_exit(), false)
         } else if self.ram.word(TIMER_SET) == 0 && self.option(4) > 0 {
             self.ram.set_word(TIMER_SET, 1);
             let us = 1 + self.cpu.choose(self.option(4));
-            (Deed::None, Exit::SetTimer(us as u32), false)
+            (GuestAction::None, Exit::SetTimer(us as u32), false)
         } else {
-            (Deed::None, Exit::Halt, false)
+            (GuestAction::None, Exit::Halt, false)
         };
         let mut left = [0; 3];
         if exit == Exit::Halt {
-            // It has looked, and sleeps only if nothing comes until it does: cli, look, sti, hlt.
+            // The guest has checked for work with interrupts masked, and halts only if none arrives until
+            // then: cli, check, sti, hlt.
             left[MASKED] = self.cpu.choose(6) as u32;
         } else {
             if self.cpu.choose(4) == 0 {
@@ -228,10 +230,10 @@ impl Machine {
             let level = if self.cpu.choose(3) == 0 { KERNEL } else { USER };
             left[level] = self.cpu.choose(self.option(1)) as u32;
         }
-        self.cpu.plan = Plan::new(left, deed, exit);
+        self.cpu.plan = Plan::new(left, action, exit);
     }
 
-    fn chatter(&mut self) -> Exit {
+    fn device_read_exit(&mut self) -> Exit {
         match self.cpu.choose(8) {
             0..=2 => Exit::Clock,
             3 => Exit::WallClock,
@@ -241,9 +243,9 @@ impl Machine {
         }
     }
 
-    /// The guest woke up: it looks around.
+    /// Sets the plan after a halt: the guest then checks for work.
     pub(crate) fn plan_after_halt(&mut self) {
         let steps = 1 + self.cpu.choose(4) as u32;
-        self.cpu.plan = Plan::new([0, steps, 0], Deed::None, Exit::Nothing);
+        self.cpu.plan = Plan::new([0, steps, 0], GuestAction::None, Exit::Nothing);
     }
 }

@@ -1,33 +1,33 @@
-//! Memory of the toy machine: pages, which of them were written, and a digest of them all.
+//! The toy machine's memory: pages, their dirty flags, and a digest of all pages.
 
 use logchan::limits::PAGE_BYTES;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Bytes of a page.
+/// The bytes of a page.
 pub(crate) type PageContents = [u8; PAGE_BYTES];
 
-/// Pages, from address 0 on. Whoever writes to them, guest or device, leaves a mark.
+/// Memory from address 0 on. Writes by the guest and by devices set a page's dirty flag.
 #[derive(Clone, Debug)]
 pub(crate) struct Ram {
     pages: Vec<Box<PageContents>>,
-    /// Written since the marks were removed.
-    marks: Vec<bool>,
-    /// The digest of each page that was not written since it was computed.
+    /// Whether each page was written since the dirty flags were cleared.
+    dirty: Vec<bool>,
+    /// The digest of each page, `None` if the page was written since it was computed.
     digests: Vec<Option<u64>>,
 }
 
 impl Ram {
-    /// So many pages of zeros.
+    /// Creates a memory of `pages` zeroed pages.
     pub(crate) fn new(pages: u64) -> Self {
         let pages = usize::try_from(pages).expect("memory fits memory");
         Self {
             pages: vec![Box::new([0; PAGE_BYTES]); pages],
-            marks: vec![false; pages],
+            dirty: vec![false; pages],
             digests: vec![None; pages],
         }
     }
 
-    /// How many pages there are.
+    /// The number of pages.
     pub(crate) fn pages(&self) -> u64 {
         self.pages.len() as u64
     }
@@ -46,7 +46,7 @@ impl Ram {
     pub(crate) fn write(&mut self, address: usize, bytes: &[u8]) {
         let page = address / PAGE_BYTES;
         self.pages[page][address % PAGE_BYTES..][..bytes.len()].copy_from_slice(bytes);
-        self.marks[page] = true;
+        self.dirty[page] = true;
         self.digests[page] = None;
     }
 
@@ -60,7 +60,7 @@ impl Ram {
         self.write(address, &word.to_le_bytes());
     }
 
-    /// Replaces a page as a checkpoint has it: that is no write, and what is `None` is zero.
+    /// Replaces a page with the contents of a checkpoint, `None` for zeros. Does not set the dirty flag.
     pub(crate) fn restore(&mut self, number: u64, contents: Option<&PageContents>) {
         let page = number as usize;
         match contents {
@@ -70,14 +70,15 @@ impl Ram {
         self.digests[page] = None;
     }
 
-    /// The pages with a mark, which is removed.
-    pub(crate) fn take_marked(&mut self) -> Vec<u64> {
-        let marked = self.marks.iter_mut().enumerate();
-        let marked = marked.filter_map(|(page, mark)| std::mem::take(mark).then_some(page as u64));
-        marked.collect()
+    /// Returns the dirty pages, and clears their flags.
+    pub(crate) fn take_dirty(&mut self) -> Vec<u64> {
+        let dirty_pages = self.dirty.iter_mut().enumerate();
+        let dirty_pages = dirty_pages
+            .filter_map(|(page, is_dirty)| std::mem::take(is_dirty).then_some(page as u64));
+        dirty_pages.collect()
     }
 
-    /// xxh3-64 of the pages' digests.
+    /// The xxh3-64 digest of the pages' digests.
     pub(crate) fn digest(&mut self) -> u64 {
         let mut digests = Vec::with_capacity(self.pages.len() * 8);
         for (page, digest) in self.pages.iter().zip(&mut self.digests) {
@@ -93,14 +94,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_are_marked_and_change_the_digest() {
+    fn writes_set_dirty_flags_and_change_the_digest() {
         let mut ram = Ram::new(3);
         let before = ram.digest();
         ram.set_word(PAGE_BYTES + 8, 5);
         assert_ne!(ram.digest(), before);
-        assert_eq!((ram.take_marked(), ram.take_marked()), (vec![1], vec![]));
+        assert_eq!((ram.take_dirty(), ram.take_dirty()), (vec![1], vec![]));
         ram.restore(1, None);
         assert_eq!((ram.digest(), ram.word(PAGE_BYTES + 8)), (before, 0));
-        assert_eq!(ram.take_marked(), [0; 0], "a checkpoint marks nothing");
+        assert_eq!(ram.take_dirty(), [0; 0], "a restored page is not dirty");
     }
 }

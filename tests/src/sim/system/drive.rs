@@ -1,5 +1,4 @@
-//! One turn of a host's thread: what a driver of an engine does, in the order that
-//! [`vmm::replica::Replica`] asks for.
+//! One iteration of a host's driver, in the order of calls that [`vmm::replica::Replica`] requires.
 
 use std::rc::Rc;
 
@@ -8,40 +7,40 @@ use logchan::ids::Term;
 use logchan::time::Time;
 use vmm::replica::{Answer, Command, ReplicaEvent, RoleName};
 
-use super::check::{Gone, is_whole};
+use super::check::{EndCause, is_synced_backup};
 use super::count::Count;
-use super::crash::Trigger;
+use super::crash::CrashPoint;
 use super::host::{Arrival, Host};
-use super::lan::Given;
+use super::lan::TapFrame;
 use super::options::HostOptions;
 use super::pair::{Event, Pair, other};
-use super::process::{Place, Process};
+use super::process::{Process, VcpuState};
 use crate::sim::damage::{damage, pad};
 use crate::sim::rng::Rng;
 use crate::sim::{Checked, Violation, require};
 
-/// Times that output leaves and the machine goes on in one turn, at most.
+/// Maximum number of passes (run the machine, then release output) in one iteration.
 const PASSES_MAX: usize = 256;
 
 impl Pair<'_> {
-    /// The thread of `host` runs.
-    pub(crate) fn turn(&mut self, host: usize) -> Checked {
+    /// Runs one iteration of the driver of `host`.
+    pub(crate) fn drive(&mut self, host: usize) -> Checked {
         let own = &self.hosts[host];
         if own.frozen || own.process.is_none() {
             return Ok(());
         }
-        // Frames are taken in with a reading of the clock that is at hand.
+        // The driver receives frames with an earlier clock reading, to avoid another one.
         let own = &mut self.hosts[host];
         let stale_ns = own.rng.below(self.options.hosts[host].stale_ns_max + 1);
         let before = own.reading;
         let clock = self.read_clock(host);
         let stale = Time::from_nanos(clock.as_nanos().saturating_sub(stale_ns)).max(before);
-        self.counts.count(Count::Turns);
-        let done_before = self.done;
+        self.counts.count(Count::DriverIterations);
+        let work_before = self.work;
 
         let mut heard = false;
         while let Some(arrival) = self.hosts[host].ring.pop_front() {
-            heard |= self.take_in(host, stale, arrival)?;
+            heard |= self.handle_arrival(host, stale, arrival)?;
         }
         if heard {
             self.engine(host, |process| process.replica.heard_by(clock))?;
@@ -52,7 +51,7 @@ impl Pair<'_> {
         self.engine(host, |process| process.replica.handle_timeout(clock))?;
 
         for pass in 0.. {
-            require!(pass < PASSES_MAX, "host {host} releases output without end");
+            require!(pass < PASSES_MAX, "host {host} releases output endlessly");
             self.take_time(host);
             self.run_machine(host)?;
             self.take_events(host)?;
@@ -61,29 +60,30 @@ impl Pair<'_> {
                 break;
             }
         }
-        self.check_bounds(host, clock, self.done > done_before)?;
-        self.end_turn(host);
+        self.check_bounds(host, clock, self.work > work_before)?;
+        self.crash_if_pending(host);
         self.sleep(host);
         Ok(())
     }
 
-    /// Something is done with the process of `host`, and looked at what became of its role.
+    /// Calls `act` on the process of `host`, and handles a change of its role.
     pub(crate) fn engine<T>(
         &mut self,
         host: usize,
         act: impl FnOnce(&mut Process) -> T,
     ) -> Checked<T> {
         let process = self.hosts[host].process.as_mut();
-        let process = process.ok_or_else(|| Violation("the simulator has lost count".into()))?;
+        let process =
+            process.ok_or_else(|| Violation("bug in the simulator: no process".into()))?;
         let before = process.replica.role();
         let result = act(process);
-        self.look_at_role(host, before)?;
+        self.handle_role_change(host, before)?;
         Ok(result)
     }
 
-    /// A frame from the log link is taken in; whether it was a sign of life.
-    fn take_in(&mut self, host: usize, clock: Time, arrival: Arrival) -> Checked<bool> {
-        self.done += 1;
+    /// Passes a frame of the log link to the engine, and returns whether it was a sign of life.
+    fn handle_arrival(&mut self, host: usize, clock: Time, arrival: Arrival) -> Checked<bool> {
+        self.work += 1;
         let Arrival { frame, damage: damaged, pad: padded } = arrival;
         let mut bytes = self.frames.bytes(frame).to_vec();
         if let Some(seed) = damaged {
@@ -101,12 +101,12 @@ impl Pair<'_> {
 
     fn next_answer(&mut self, host: usize) -> Option<(Term, Answer)> {
         let answer = self.hosts[host].process.as_mut()?.answers.pop_front();
-        self.done += u64::from(answer.is_some());
+        self.work += u64::from(answer.is_some());
         answer
     }
 
-    /// The role of `host` was `before`: what follows from what it is now.
-    pub(crate) fn look_at_role(&mut self, host: usize, before: RoleName) -> Checked {
+    /// Runs the checks of a role change of `host`, whose role was `before`.
+    pub(crate) fn handle_role_change(&mut self, host: usize, before: RoleName) -> Checked {
         let Some(process) = &self.hosts[host].process else { return Ok(()) };
         let after = process.replica.role();
         if before == after {
@@ -115,18 +115,18 @@ impl Pair<'_> {
         let now = self.queue.now();
         let term = process.replica.term();
         self.trace.line(now, Some(host), "role", format_args!("{before} -> {after}, term {term}"));
-        if is_whole(after) && !is_whole(before) {
+        if is_synced_backup(after) && !is_synced_backup(before) {
             self.check_holds(host)?;
         }
         if after != RoleName::Alone {
             return Ok(());
         }
-        if is_whole(before) {
+        if is_synced_backup(before) {
             let held = process.replica.hold().len();
             self.counts.count(Count::Takeovers);
             self.counts.add(Count::TakeoversWithHeld, u64::from(held > 0));
             if let Some(process) = &mut self.hosts[host].process {
-                process.owes_said = true;
+                process.must_reproduce = true;
                 process.broken |= process.flipped;
                 let owes = process.outputs_made() < self.output.next();
                 self.counts.add(Count::TakeoversBehind, owes.into());
@@ -134,11 +134,11 @@ impl Pair<'_> {
             self.end_flip(host);
         }
         let was_given_a_term =
-            is_whole(before) || matches!(before, RoleName::Starting | RoleName::Losing);
+            is_synced_backup(before) || matches!(before, RoleName::Starting | RoleName::Losing);
         if was_given_a_term { self.check_authority(host) } else { Ok(()) }
     }
 
-    /// What was flipped in the machine of `host` is not there any more, or is the truth now.
+    /// Ends the tracking of a flipped bit: it was overwritten, or the machine has gone live with it.
     pub(crate) fn end_flip(&mut self, host: usize) {
         if let Some(process) = &mut self.hosts[host].process
             && std::mem::take(&mut process.flipped)
@@ -153,12 +153,12 @@ impl Pair<'_> {
         while let Some(event) = process.replica.poll_event() {
             self.trace.line(now, Some(host), "event", format_args!("{event:?}"));
             if event == ReplicaEvent::Diverged {
-                let flips = std::mem::take(&mut process.flips_due);
-                require!(flips > 0, "host {host} has diverged by itself");
+                let flips = std::mem::take(&mut process.undetected_flips);
+                require!(flips > 0, "host {host} has diverged without a flipped bit");
             }
         }
         while let Some(Command::Claim { term, previous }) = self.next_command(host) {
-            self.ask_witness(host, term, previous);
+            self.send_claim(host, term, previous);
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Pair<'_> {
     }
 
     fn transmit(&mut self, host: usize) {
-        if self.may_wait(host) {
+        if self.may_defer_transmit(host) {
             return;
         }
         let clock = self.take_time(host);
@@ -187,14 +187,14 @@ impl Pair<'_> {
                 process.replica.poll_transmit(clock, &mut self.buffer)
             };
             let Some(length) = length else {
-                process.sent = process.logged_up_to();
+                process.sent_up_to = process.logged_up_to();
                 if bulk_at > now {
                     self.wake_at(host, bulk_at);
                 }
                 return;
             };
             let frame = self.frames.push(&self.buffer[..length], ());
-            self.done += 1;
+            self.work += 1;
             self.counts.count(Count::LogFrames);
             self.counts.add(Count::LogBytes, length as u64);
             self.trace.line(
@@ -213,26 +213,26 @@ impl Pair<'_> {
         }
     }
 
-    /// Whether what there is to send stays where it is until the guest stops: no output needs it, nor will
-    /// the next one.
-    fn may_wait(&mut self, host: usize) -> bool {
-        let lazy = self.options.hosts[host].lazy;
+    /// Draws whether to defer sending until the guest stops. This is allowed if neither held output nor the next
+    /// output depends on the unsent log.
+    fn may_defer_transmit(&mut self, host: usize) -> bool {
+        let defer_transmit = self.options.hosts[host].defer_transmit;
         let Host { process, rng, .. } = &mut self.hosts[host];
         let Some(process) = process else { return false };
-        let (session, position) = process.sent;
+        let (session, position) = process.sent_up_to;
         process.replica.role() == RoleName::Protected
-            && matches!(process.place, Place::Running(_))
+            && matches!(process.vcpu_state, VcpuState::Running(_))
             && process.session() == Some(session)
             && process.nondeterministic <= (session, position)
             && process.replica.is_releasable_by(position)
-            && rng.chance(lazy)
+            && rng.chance(defer_transmit)
     }
 
-    /// What may leave is given to the port of the LAN; how many frames of the VM that were.
+    /// Gives the frames that may leave to the tap, and returns how many of them are frames of the VM.
     fn release(&mut self, host: usize) -> Checked<usize> {
         let mut released = 0;
         loop {
-            // Read anew for each frame: the lease is checked against it.
+            // Read the clock for each frame, because the lease is checked against the reading.
             let clock = self.take_time(host);
             let Some(process) = &mut self.hosts[host].process else { break };
             let Some(tap) = process.replica.poll_tap(clock) else { break };
@@ -240,7 +240,7 @@ impl Pair<'_> {
             let announcement = tap.made_at.is_none();
             let waited = tap.made_at.is_some_and(|at| at < clock);
             let (speaker, term) = (process.id, process.replica.term().0);
-            self.done += 1;
+            self.work += 1;
             self.check_right(host, speaker, term)?;
             if !announcement {
                 released += 1;
@@ -249,49 +249,51 @@ impl Pair<'_> {
             }
             self.engine(host, |process| process.replica.pop_tap())?;
             if !announcement {
-                self.pull_trigger(host, Trigger::Release);
+                self.reach_crash_point(host, CrashPoint::Release);
             }
             let own = &mut self.hosts[host];
             let takes_ns = own.rng.below(self.options.hosts[host].tap_ns_max + 1);
             own.tap_busy_until = own.tap_busy_until.max(own.thread_at + takes_ns);
-            let given = Given { speaker, announcement, frame };
-            self.queue.push(own.tap_busy_until, Event::Leave { host, given });
+            let tap_frame = TapFrame { speaker, announcement, frame };
+            self.queue.push(own.tap_busy_until, Event::Leave { host, tap_frame });
         }
         self.engine(host, |process| process.replica.tap_flushed())?;
         Ok(released)
     }
 
-    /// The thread of `host` has nothing to do until something happens; or its process is over.
+    /// Schedules the next wake-up of `host`, or ends its process if the engine has halted.
     fn sleep(&mut self, host: usize) {
         let own = &self.hosts[host];
         let Some(process) = &own.process else { return };
-        if matches!(process.place, Place::Ended) && process.replica.halted().is_some() {
-            return self.bury(host, Gone::Ended);
+        if matches!(process.vcpu_state, VcpuState::Ended) && process.replica.halted().is_some() {
+            return self.end_process(host, EndCause::Exited);
         }
         let now = own.thread_at;
         let timeout = process.replica.poll_timeout();
         let mut wake = timeout.map(|at| own.clock.when(at));
         let mut also = |at: Option<u64>| wake = wake.into_iter().chain(at).min();
-        match &process.place {
-            Place::Running(run) => also(Some(run.until)),
-            Place::Inputs { .. } if process.world.is_live() => {
+        match &process.vcpu_state {
+            VcpuState::Running(run) => also(Some(run.until)),
+            VcpuState::Inputs { .. } if process.world.is_live() => {
                 let timer = process.machine.devices.timer_ns;
                 let timer = timer.and_then(|due_ns| process.world.when(due_ns));
-                // One that is due waits for something else.
+                // A timer that is due waits for something else.
                 also(timer.map(|at| own.clock.when(at)).filter(|&at| at > now));
             }
-            Place::Entry
-            | Place::Stopped { .. }
-            | Place::Capture(_)
-            | Place::Position { .. }
-            | Place::Exit { .. }
-            | Place::Inputs { .. }
-            | Place::Halted
-            | Place::Inject(_)
-            | Place::Ended => {}
+            VcpuState::Entry
+            | VcpuState::Stopped { .. }
+            | VcpuState::Capture(_)
+            | VcpuState::Position { .. }
+            | VcpuState::Exit { .. }
+            | VcpuState::Inputs { .. }
+            | VcpuState::Halted
+            | VcpuState::Inject(_)
+            | VcpuState::Ended => {}
         }
-        if process.replica.poll_copy().is_some() && !matches!(process.place, Place::Running(_)) {
-            also(Some(process.copies_at.max(now + 1)));
+        if process.replica.poll_copy().is_some()
+            && !matches!(process.vcpu_state, VcpuState::Running(_))
+        {
+            also(Some(process.next_copy_at.max(now + 1)));
         }
         if let Some(at) = wake {
             self.wake_at(host, at.max(now + 1));

@@ -1,5 +1,5 @@
-//! One turn of a host's thread: what a driver of an endpoint does, in the order that a
-//! [`Channel`](logchan::channel::Channel) asks for.
+//! One iteration of a host's driver, in the order of calls that a
+//! [`Channel`](logchan::channel::Channel) requires.
 
 use logchan::channel::AppendError;
 use logchan::ids::Lane;
@@ -8,53 +8,53 @@ use logchan::seal::{SealHeader, SealKind};
 
 use super::count::Count;
 use super::host::Arrival;
-use super::load::Deed;
+use super::load::Action;
 use super::model::Content;
-use super::world::{Event, Sent, World, known, other};
+use super::world::{Event, Sent, World, other, require_some};
 use crate::sim::{Checked, Violation, require};
 
-/// Frames that an endpoint has to send at one moment, at most: both lanes' windows, and what has no
-/// payload.
+/// Maximum number of frames that an endpoint has to send at one moment: both lanes' windows, and frames
+/// without payload.
 pub(super) const FRAMES_AT_ONCE_MAX: usize = IN_FLIGHT_FRAMES_BOTH + 16;
 
 impl World<'_> {
-    /// The thread of `host` runs.
-    pub(super) fn turn(&mut self, host: usize, deeds: &[Deed]) -> Checked {
-        self.counts.count(Count::Turns);
+    /// Runs one iteration of the driver of `host`.
+    pub(super) fn drive(&mut self, host: usize, actions: &[Action]) -> Checked {
+        self.counts.count(Count::DriverIterations);
         self.hosts[host].wake_at = None;
         let frames_before = self.hosts[host].frames;
-        // Whoever asks for the lease does not wait for the channel's thread.
+        // Another thread may ask for the lease before this one has run.
         self.check_lease(host)?;
         while let Some(arrival) = self.hosts[host].ring.pop_front() {
-            self.take_in(host, arrival)?;
+            self.handle_arrival(host, arrival)?;
         }
         let own = &mut self.hosts[host];
         let now = own.clock.shows(self.queue.now());
         own.endpoint.handle_timeout(now);
         self.check_timeout(host)?;
-        let told = self.take_events(host)?;
+        let has_events = self.take_events(host)?;
         self.read(host)?;
-        for deed in deeds {
-            self.act(host, *deed)?;
+        for action in actions {
+            self.act(host, *action)?;
         }
         self.transmit(host)?;
-        self.check_promises(host)?;
+        self.check_channel_state(host)?;
         self.check_lease(host)?;
         let frames = self.hosts[host].frames - frames_before;
-        let for_something = frames > 0 || told || !deeds.is_empty();
-        self.check_wake(host, for_something)?;
+        let had_work = frames > 0 || has_events || !actions.is_empty();
+        self.check_wake(host, had_work)?;
         self.check_timeout(host)?;
         self.sleep(host);
         Ok(())
     }
 
-    /// The program does something and sends it at once; what has come, and what is due, waits.
-    pub(super) fn hasty_turn(&mut self, host: usize, deeds: &[Deed]) -> Checked {
-        self.counts.count(Count::HastyTurns);
+    /// Runs an iteration that only acts and sends. Received frames and due timeouts wait.
+    pub(super) fn send_only_iteration(&mut self, host: usize, actions: &[Action]) -> Checked {
+        self.counts.count(Count::SendOnlyIterations);
         self.hosts[host].wake_at = None;
         self.check_lease(host)?;
-        for deed in deeds {
-            self.act(host, *deed)?;
+        for action in actions {
+            self.act(host, *action)?;
         }
         self.transmit(host)?;
         self.check_lease(host)?;
@@ -65,16 +65,16 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The endpoint gets a frame.
-    fn take_in(&mut self, host: usize, arrival: Arrival) -> Checked {
+    /// Passes a frame to the endpoint.
+    fn handle_arrival(&mut self, host: usize, arrival: Arrival) -> Checked {
         self.hosts[host].frames += 1;
         let mut bytes = std::mem::take(&mut self.scratch);
-        let result = self.take_in_bytes(host, arrival, &mut bytes);
+        let result = self.handle_arrival_bytes(host, arrival, &mut bytes);
         self.scratch = bytes;
         result
     }
 
-    /// The program reads.
+    /// The program reads what it draws to read.
     fn read(&mut self, host: usize) -> Checked {
         for lane in Lane::ALL {
             let own = &mut self.hosts[host];
@@ -88,7 +88,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What a channel that is over has left to read.
+    /// Reads everything that is left in a channel before it is given up.
     pub(super) fn read_rest(&mut self, host: usize) -> Checked {
         for lane in Lane::ALL {
             let Some(channel) = self.hosts[host].endpoint.channel() else { return Ok(()) };
@@ -98,19 +98,19 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Reads so many bytes, which must be those that the peer appended next.
+    /// Reads `bytes` bytes and checks that the peer appended them in this order.
     fn consume(&mut self, host: usize, lane: Lane, bytes: usize) -> Checked {
         let own = &mut self.hosts[host];
-        let session = &mut self.sessions[known(own.session)?];
+        let session = &mut self.sessions[require_some(own.session)?];
         let end = &mut session.ends[host];
-        let channel = known(own.endpoint.channel_mut())?;
+        let channel = require_some(own.endpoint.channel_mut())?;
         let at = end.consumed[lane.index()];
         let content = Content::new(session.id, other(host), lane);
         let read = &channel.received(lane)[..bytes];
         let differs = content.differs_at(at, read, &mut self.buffer);
         require!(
             differs.is_none(),
-            "host {host} reads byte {differs:?} of {lane:?}, session {:016x}, and it is another one",
+            "host {host} reads a wrong byte at {differs:?} of {lane:?}, session {:016x}",
             session.id
         );
         channel.consume(lane, bytes);
@@ -120,26 +120,26 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The program does something.
-    fn act(&mut self, host: usize, deed: Deed) -> Checked {
+    /// Performs an action of the program.
+    fn act(&mut self, host: usize, action: Action) -> Checked {
         let now = self.queue.now();
         let own = &mut self.hosts[host];
         let Some(channel) = own.endpoint.channel_mut() else { return Ok(()) };
-        let session = &mut self.sessions[known(own.session)?];
+        let session = &mut self.sessions[require_some(own.session)?];
         let end = &mut session.ends[host];
-        match deed {
-            Deed::Append(lane, bytes) => return self.append(host, lane, bytes),
-            Deed::RequireBulk => {
+        match action {
+            Action::Append(lane, bytes) => return self.append(host, lane, bytes),
+            Action::RequireBulk => {
                 channel.require_bulk();
                 end.barriers.push_back((end.appended[0], end.appended[1]));
                 self.counts.count(Count::Barriers);
             }
-            Deed::Execute => {
+            Action::Execute => {
                 end.executed += 1 + self.rng.below(1 << 20);
                 channel.set_executed(end.executed);
             }
-            Deed::StopReading(ns) => own.reads_at = own.reads_at.max(now + ns),
-            Deed::Bye => {
+            Action::StopReading(ns) => own.reads_at = own.reads_at.max(now + ns),
+            Action::Bye => {
                 if channel.is_open() {
                     end.said_bye = true;
                     end.said_bye_at = own.clock.shows(now);
@@ -152,14 +152,14 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The program appends; what is refused waits until there is room.
+    /// Appends `bytes` bytes to `lane`. A refused append waits until there is room.
     pub(super) fn append(&mut self, host: usize, lane: Lane, bytes: usize) -> Checked {
         let own = &mut self.hosts[host];
         if own.refused[lane.index()].is_some() {
             return Ok(());
         }
-        let channel = known(own.endpoint.channel_mut())?;
-        let session = &mut self.sessions[known(own.session)?];
+        let channel = require_some(own.endpoint.channel_mut())?;
+        let session = &mut self.sessions[require_some(own.session)?];
         let end = &mut session.ends[host];
         let start = end.appended[lane.index()];
         self.buffer.resize(bytes, 0);
@@ -168,31 +168,32 @@ impl World<'_> {
         let at = self.queue.now();
         match channel.append(own.clock.shows(at), lane, &self.buffer) {
             Ok(range) => {
-                let stretch = start..start + bytes as u64;
-                require!(was_open && room >= bytes, "taken without room");
-                require!((range.start.0..range.end.0) == stretch, "{range:?} is not {stretch:?}");
-                end.appended[lane.index()] = stretch.end;
+                let segment = start..start + bytes as u64;
+                require!(was_open && room >= bytes, "an append was accepted without room");
+                require!((range.start.0..range.end.0) == segment, "{range:?} is not {segment:?}");
+                end.appended[lane.index()] = segment.end;
                 let bulk_waits = channel.lane_acked(Lane::Bulk) < channel.appended(Lane::Bulk);
                 if lane == Lane::Latency && bulk_waits {
                     self.counts.count(Count::BehindBulk);
                 }
                 self.counts.count(Count::Appends);
                 self.counts.add(Count::BytesAppended, bytes as u64);
-                let what = format_args!("{lane:?} {}..{}", stretch.start, stretch.end);
+                let what = format_args!("{lane:?} {}..{}", segment.start, segment.end);
                 self.trace.line(at, Some(host), "append", what);
             }
-            Err(AppendError::Full { room: told }) => {
-                require!(was_open && told == room && room < bytes, "{told} of {room}: not full");
+            Err(AppendError::Full { room: reported }) => {
+                let is_right = was_open && reported == room && room < bytes;
+                require!(is_right, "full with room {reported} reported, {room} actual");
                 own.refused[lane.index()] = Some(bytes);
                 self.counts.count(Count::Refused);
                 self.trace.line(at, Some(host), "full", format_args!("{lane:?} {bytes}"));
             }
-            Err(AppendError::Over) => require!(!was_open, "over, and yet it is open"),
+            Err(AppendError::Over) => require!(!was_open, "an open channel refuses as ended"),
         }
         Ok(())
     }
 
-    /// Gives the link what it takes.
+    /// Sends frames until the endpoint has none or the driver's backlog is full.
     fn transmit(&mut self, host: usize) -> Checked {
         let at = self.queue.now();
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -221,7 +222,7 @@ impl World<'_> {
         result
     }
 
-    /// A frame leaves `host`.
+    /// Checks a frame that `host` sends, and gives it to the link.
     fn send(&mut self, host: usize, frame: &[u8]) -> Checked {
         let at = self.queue.now();
         let own = &mut self.hosts[host];
@@ -236,17 +237,17 @@ impl World<'_> {
             SealKind::Initiation | SealKind::Response => (false, true),
         };
         let handshakes = self.hosts[other(host)].endpoint.link_stats().sessions;
-        let is_muted = self.is_muted(host) || self.is_muted(other(host));
+        let is_data_withheld = self.is_data_withheld(host) || self.is_data_withheld(other(host));
         let mut sent =
-            Sent { from: Some(host), at: now, handshakes, is_muted, ..Sent::by_nobody() };
+            Sent { from: Some(host), at: now, handshakes, is_data_withheld, ..Sent::made_up() };
         if is_data {
             let own = &self.hosts[host];
-            let session = &mut self.sessions[known(own.session)?];
+            let session = &mut self.sessions[require_some(own.session)?];
             let end = &mut session.ends[host];
             end.frames_sent += 1;
             sent.session = Some(session.id);
             sent.number = end.frames_sent;
-            sent.is_bye = end.said_bye && end.over.is_none();
+            sent.is_bye = end.said_bye && end.ended.is_none();
             let mtus = self.options.hosts.each_ref().map(|host| host.mtu);
             let mtu = mtus[0].min(mtus[1]);
             require!(frame.len() <= mtu, "a frame of {} bytes for {mtu}", frame.len());
@@ -255,14 +256,14 @@ impl World<'_> {
             }
         }
         if kind == SealKind::Response {
-            self.check_answer(host, frame)?;
+            self.check_response(host, frame)?;
         }
         self.counts.count(Count::Frames);
         self.counts.add(Count::Bytes, frame.len() as u64);
         let id = self.frames.push(frame, sent);
         if !is_data {
-            self.forger.handshakes.push(id);
-            self.echo(host);
+            self.attacker.handshakes.push(id);
+            self.replay_handshakes(host);
         }
         let (key, number) = (header.key_id, sent.number);
         let what = format_args!("#{:06} {} bytes: {kind:?} {key:08x} {number}", id.0, frame.len());
@@ -281,7 +282,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Until the next timer, or until somebody wakes it.
+    /// Schedules the wake-up for the next timeout of the endpoint, and for reading.
     fn sleep(&mut self, host: usize) {
         let at = self.queue.now();
         let own = &mut self.hosts[host];
