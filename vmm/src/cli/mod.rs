@@ -49,7 +49,8 @@ Exit codes:
   5  guest image or kernel           12  logging channel: key, or no peer that fits
   6  log or snapshot can't be read,  13  logging channel: the peer fell silent
      is foreign or damaged          14  the VM goes on elsewhere, or can't go on
-                                    15  status: nobody answers";
+                                    15  status: nobody answers
+                                    16  demo: this host is too slow";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]
