@@ -125,7 +125,7 @@ save() {
   say "booting the guest up to 'guest: ready' (about two minutes where KVM emulates kernel code)"
   local start=$SECONDS
   "$understudy" save guest.snap --kernel vmlinuz --initrd initramfs.cpio --memory 256 \
-    --cmdline "$cmdline" --kernel-shortcuts --slow-clock 16 --deadline-us 20000 --for 600 \
+    --cmdline "$cmdline" --kernel-shortcuts --slow-clock 16 --deadline-us 20000 --for 7200 \
     --when 'guest: ready' --json > save.json
   say "saved $folder/guest.snap after $((SECONDS - start)) s"
 }

@@ -56,7 +56,7 @@ impl Asker {
         service: &'static CounterService,
         warm_up: u64,
     ) -> Result<Asker, BenchError> {
-        let mut counter = Counter::connect_to(service, GUEST_ADDRESS)?;
+        let mut counter = Counter::connect_to(service, GUEST_ADDRESS, crate::PATIENCE)?;
         let last = counter.ask()?;
         let mut asker = Asker { counter, last };
         (0..warm_up).try_for_each(|_| asker.ask())?;

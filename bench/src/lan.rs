@@ -6,9 +6,9 @@
 
 use crate::PATIENCE;
 use crate::error::BenchError;
+use crate::vms::pin;
 use netpath::MacAddr;
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns, unshare};
-use nix::unistd::Pid;
+use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -176,11 +176,7 @@ impl Lan {
     /// Puts the calling thread on a host for good.
     fn enter(&self, host: Host) -> Result<(), BenchError> {
         enter(&self.namespaces[host as usize])?;
-        let core = self.cores[host as usize];
-        let mut set = CpuSet::new();
-        set.set(core)
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-            .map_err(BenchError::os(format!("running on core {core}")))
+        pin(self.cores[host as usize])
     }
 }
 

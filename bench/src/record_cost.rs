@@ -5,7 +5,7 @@ use crate::asking::{Asked, Asker};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::{self, Outcome, OutputArgs};
-use crate::vms::{CORE_A, CORE_B, Standalone, pin};
+use crate::vms::{Standalone, core_a, core_b, pin};
 use serde_json::{Value, json};
 use vmm::outln;
 
@@ -34,14 +34,14 @@ struct Subject {
 
 impl Subject {
     fn start(name: &'static str, command: &[&str]) -> Result<Subject, BenchError> {
-        let vm = Standalone::start(name, CORE_B, command)?;
+        let vm = Standalone::start(name, core_b(), command)?;
         Ok(Subject { name, vm, asked: Asked::new() })
     }
 
     /// `requests` counter requests, one after the other.
     fn turn(&mut self, requests: u64) -> Result<(), BenchError> {
         let asked = self.vm.client(|| {
-            pin(CORE_A)?;
+            pin(core_a())?;
             Asker::connect(WARM_UP)?.run(requests, None)
         })?;
         self.asked.add(&asked);

@@ -2,7 +2,7 @@
 
 use crate::error::BenchError;
 use crate::series::Series;
-use crate::vms::{CORE_A, Pair, PairOptions, Standalone};
+use crate::vms::{Pair, PairOptions, Standalone, core_a};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(crate) fn followed<T: Send>(
     let result = match protection {
         Protection::Standalone => {
             let command = [&["run"][..], &trace, options].concat();
-            let vm = Standalone::start("traced", CORE_A, &command)?;
+            let vm = Standalone::start("traced", core_a(), &command)?;
             let result = vm.client(work)?;
             vm.stop()?;
             result

@@ -3,18 +3,18 @@
 //!
 //! Both are made of the program that ships, built into the same folder as this one.
 
+use crate::PATIENCE;
 use crate::error::BenchError;
 use crossbeam::channel::{self, Receiver};
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vmm::cli::status;
 use vmm::demo::DemoError;
-use vmm::demo::clients::first_ping_reply;
+use vmm::demo::clients::{Limit, first_ping_reply};
+use vmm::demo::cores;
 use vmm::demo::guest::Guest;
 use vmm::demo::lan::Namespace;
 use vmm::demo::pair::member::{Member, Message, Part, Said};
@@ -23,20 +23,19 @@ use vmm::demo::pair::scene::Scene;
 use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
 use vmm::demo::vm_process::VmProcess;
 
-/// A VM that has not answered by then will not.
-const BOOT_MAX: Duration = Duration::from_secs(10);
-
-/// From the backup's start to a protected VM, and from SIGTERM to a process's end.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// How old a host's status may be, and more.
 const STATUS_AGE_MAX: Duration = Duration::from_millis(300);
 
 /// Core of the client and of a primary, which seldom want to run at the same time: the one waits for
 /// the other.
-pub(crate) const CORE_A: usize = 0;
-/// Core of a backup, and of a standalone VM.
-pub(crate) const CORE_B: usize = 1;
+pub(crate) fn core_a() -> usize {
+    cores::nth(0)
+}
+
+/// Core of a backup, and of a standalone VM; the same where there is only one.
+pub(crate) fn core_b() -> usize {
+    cores::nth(1)
+}
 
 /// The program, built into the same folder.
 pub(crate) fn understudy() -> PathBuf {
@@ -45,9 +44,7 @@ pub(crate) fn understudy() -> PathBuf {
 
 /// Pins the calling thread.
 pub(crate) fn pin(core: usize) -> Result<(), BenchError> {
-    let mut set = CpuSet::new();
-    let pinned = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    pinned.map_err(BenchError::os(format!("running on core {core}")))
+    cores::pin(core).map_err(BenchError::os(format!("running on core {core}")))
 }
 
 /// A VM that nobody protects, with a client in the same namespace.
@@ -82,7 +79,7 @@ impl Standalone {
         let vm = namespace.enter(|| {
             let start = Instant::now();
             let mut vm = VmProcess::spawn(&understudy(), &args)?;
-            first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX)?;
+            first_ping_reply(&mut vm, GUEST_ADDRESS, start, &Limit::HANG)?;
             Ok(vm)
         })?;
         Ok(Standalone { namespace, vm })
@@ -136,10 +133,10 @@ impl Default for PairOptions {
             guest: Guest::Reference,
             sealed: true,
             // A busy host is no reason to lose the backup in the middle of a measurement.
-            silence_ms: 1000,
+            silence_ms: 10_000,
             options: Vec::new(),
             of_each: [Vec::new(), Vec::new()],
-            cores: [CORE_A, CORE_B],
+            cores: [core_a(), core_b()],
         }
     }
 }
@@ -174,7 +171,7 @@ impl Pair {
             members.push(Member::spawn(&setup, part, host, 0, &sender, &args)?);
         }
         let mut pair = Pair { members, messages, sockets, scene };
-        pair.listen("a protected VM", options.guest.patience(PATIENCE), |pair| {
+        pair.listen("a protected VM", |pair| {
             pair.members[0].state.protected.is_some().then_some(())
         })?;
         Ok(pair)
@@ -235,10 +232,9 @@ impl Pair {
     fn listen<T>(
         &mut self,
         what: &str,
-        limit: Duration,
         mut done: impl FnMut(&Pair) -> Option<T>,
     ) -> Result<T, BenchError> {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + PATIENCE;
         loop {
             if let Some(answer) = done(self) {
                 return Ok(answer);

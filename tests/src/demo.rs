@@ -1,5 +1,6 @@
 //! `understudy demo` and what must be true of each, whatever its guest.
 
+use crate::alone;
 use crate::program::{json, understudy};
 use serde_json::Value;
 use std::fs;
@@ -19,13 +20,14 @@ pub fn demo(folder: &Path, args: &[&str]) -> Command {
 pub struct Figures(Value);
 
 impl Figures {
-    /// Runs one with `args` to its end, and checks that nothing is left of it.
+    /// Runs one with `args` to its end, alone, and checks that nothing is left of it.
     ///
     /// # Panics
     ///
     /// When it does not succeed, or leaves something behind.
     #[expect(clippy::print_stdout, reason = "the test harness takes it")]
     pub fn of(args: &[&str]) -> Figures {
+        let _alone = alone();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let demo = demo(folder.path(), &[args, &["--json"]].concat())
             .stdout(Stdio::piped())
@@ -85,13 +87,16 @@ impl Figures {
             assert!(self.number(pointer) > 0.0, "{pointer}");
         }
         assert!(self.number("/lan/frames") > self.number("/tcp/requests"));
-        // Nobody notices a death before it is due, and no client could go on before that.
         for gap in ["/outage_ms", "/tcp_gap_ms"] {
             let [p50, p99, max] =
                 ["p50", "p99", "max"].map(|of| self.number(&format!("{gap}/{of}")));
             assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{gap}");
-            assert!(max >= self.number("/silence_ms") * 0.8, "{gap}");
         }
+        // What it was fitted to.
+        for figure in ["start_ms", "answer_ms", "answers", "slowness", "patience_s"] {
+            assert!(self.number(&format!("/pace/{figure}")) > 0.0, "{figure}");
+        }
+        assert_eq!(self.number("/pace/silence_ms"), self.number("/silence_ms"));
         for figure in ["/detect_ms/p99", "/golive_ms/p99", "/sync_pause_ms/max"] {
             assert!(self.number(figure) > 0.0, "{figure}");
         }

@@ -5,7 +5,7 @@ use crate::wire::Side;
 use netpath::packet_port::CHANNEL_ETHERTYPE;
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Bytes of an Ethernet header, and of a seal's behind it.
@@ -65,6 +65,9 @@ impl Attack {
     ];
 }
 
+/// Frames that were sent of each kind, in the order of [`Attack::ALL`].
+pub type Sent = [AtomicU64; Attack::ALL.len()];
+
 /// On one host, beside the endpoint there: what it sends comes to the other host as if it were that
 /// endpoint's.
 pub struct Intruder {
@@ -118,21 +121,20 @@ impl Intruder {
         &self.heard
     }
 
-    /// Sends a frame of every kind, over and over, until `stop`; how many of each kind. `old` are
-    /// frames of a session before.
-    pub fn attack(&mut self, old: &[Vec<u8>], stop: &AtomicBool) -> [u64; Attack::ALL.len()] {
-        let mut sent = [0; Attack::ALL.len()];
+    /// Sends a frame of every kind, over and over, until `stop`, and counts each. `old` are frames of a
+    /// session before.
+    pub fn attack(&mut self, old: &[Vec<u8>], sent: &Sent, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             self.listen();
             for _ in 0..BURST {
                 let index = self.random.usize(..sent.len());
                 let Some(frame) = self.frame(Attack::ALL[index], old) else { continue };
                 // Its queue may be full: then one frame less.
-                sent[index] += u64::from(matches!(self.sender.send_to(&frame, None), Some(Ok(()))));
+                let is_sent = matches!(self.sender.send_to(&frame, None), Some(Ok(())));
+                sent[index].fetch_add(u64::from(is_sent), Ordering::Relaxed);
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        sent
     }
 
     /// A frame with something wrong; none while there is nothing to make it of.

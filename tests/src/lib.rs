@@ -3,13 +3,17 @@
 //! Those need root, `/dev/kvm`, `/dev/net/tun` and the commands that `scripts/install.sh` installs;
 //! without them they fail, they never skip.
 
+pub mod alone;
 pub mod demo;
 pub mod guests;
 pub mod intruder;
 pub mod load;
 pub mod pair;
+pub mod patience;
 pub mod program;
 pub mod recording;
 pub mod sim;
 pub mod surgery;
 pub mod wire;
+
+pub use alone::alone;

@@ -1,13 +1,12 @@
 //! Load on a VM and on its host: clients that never stop, kicks, and busy cores.
 
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vmm::demo::clients::{self, Counter};
-use vmm::demo::{DemoError, lan};
+use vmm::demo::{DemoError, cores, lan};
 
 /// Tells every load to end.
 pub type Stop = AtomicBool;
@@ -81,26 +80,39 @@ fn handles_kicks(pid: u32) -> bool {
         .is_some_and(|mask| mask >> (Signal::SIGUSR1 as u32 - 1) & 1 == 1)
 }
 
-/// Pins the calling thread to `core`.
-pub fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .expect("the core exists");
-}
-
 /// Pins the calling thread to `core` and lets nothing else run there while it can run itself
 /// (SCHED_FIFO, by chrt(1) of util-linux): builds and tests beside it are not what is measured. Who is
 /// busy for 950 ms of a second is stopped for the other 50, whether anybody else wants to run or not.
 pub fn take_core(core: usize) {
-    pin(core);
+    cores::pin(core).expect("the core is one of ours");
     let thread = nix::unistd::gettid().to_string();
     lan::command("chrt", &["--fifo", "--pid", "10", &thread]).expect("root may");
 }
 
+/// Runs `work` while each core that we may use is busy half of the time; `work` is given what it sets when it is
+/// done.
+pub fn on_busy_cores<T>(seed: u64, stop: &Stop, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let _stop = StopOnDrop(stop);
+        for core in cores::usable() {
+            scope.spawn(move || hog(core, seed ^ core as u64, stop));
+        }
+        work()
+    })
+}
+
+/// Ends the load, whatever happens.
+struct StopOnDrop<'s>(&'s Stop);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Keeps `core` busy in random bursts, about half of the time, until `stop`.
-pub fn hog(core: usize, seed: u64, stop: &Stop) {
-    pin(core);
+fn hog(core: usize, seed: u64, stop: &Stop) {
+    cores::pin(core).expect("the core is one of ours");
     let mut random = fastrand::Rng::with_seed(seed);
     while !stopped(stop) {
         let burst = Duration::from_micros(random.u64(100..20_000));

@@ -9,13 +9,11 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use vmm::demo::DemoError;
+use vmm::demo::clients::{self, Limit};
 use vmm::demo::lan::Namespace;
 use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
 use vmm::demo::vm_process::VmProcess;
-use vmm::demo::{DemoError, clients};
-
-/// How long a VM may take to answer its first ping.
-const BOOT_MAX: Duration = Duration::from_secs(20);
 
 /// A VM in a namespace of its own, started with `command` (`run` or `record`) and `extra` options,
 /// that has answered a ping.
@@ -36,7 +34,7 @@ impl Rig {
         let vm = namespace.enter(|| {
             let start = Instant::now();
             let mut vm = VmProcess::spawn(&program, &args)?;
-            clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX)?;
+            clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, &Limit::HANG)?;
             Ok(vm)
         })?;
         Ok(Rig { namespace, vm })
@@ -64,7 +62,7 @@ pub struct Load {
 }
 
 /// Records the reference guest for `seconds` under everything at once: 1000 pings a second, the
-/// counter, burns, random kicks, and bursts of load on both cores. The recorder's result, and the
+/// counter, burns, random kicks, and bursts of load on every core. The recorder's result, and the
 /// clients'.
 pub fn record_under_load(
     log: &Path,
@@ -93,7 +91,7 @@ pub fn record_under_load(
     Ok((rig.stop()?, load))
 }
 
-/// Records the hard guest for `seconds` under random kicks and bursts of load on both cores. It
+/// Records the hard guest for `seconds` under random kicks and bursts of load on every core. It
 /// has no network and is its own load.
 pub fn record_hard_guest(
     log: &Path,
@@ -120,7 +118,7 @@ pub fn record_hard_guest(
 
 const JOIN: &str = "load threads do not panic";
 
-/// Runs `work` while process `pid` is kicked at random and both cores are busy half of the time;
+/// Runs `work` while process `pid` is kicked at random and every core is busy half of the time;
 /// adds the number of kicks to its result.
 fn on_a_busy_host(
     pid: u32,
@@ -129,15 +127,14 @@ fn on_a_busy_host(
 ) -> Result<Load, DemoError> {
     let stop = Stop::new(false);
     let stop = &stop;
-    std::thread::scope(|scope| {
-        let kicks = scope.spawn(move || load::kicks(pid, seed, stop));
-        for core in 0..2 {
-            scope.spawn(move || load::hog(core, seed ^ core as u64, stop));
-        }
-        let load = work(stop);
-        stop.store(true, Ordering::Relaxed);
-        let kicks = kicks.join().expect(JOIN);
-        Ok(Load { kicks, ..load? })
+    load::on_busy_cores(seed, stop, || {
+        std::thread::scope(|scope| {
+            let kicks = scope.spawn(move || load::kicks(pid, seed, stop));
+            let load = work(stop);
+            stop.store(true, Ordering::Relaxed);
+            let kicks = kicks.join().expect(JOIN);
+            Ok(Load { kicks, ..load? })
+        })
     })
 }
 

@@ -1,6 +1,7 @@
 //! Two hosts and the wire of the logging channel between them: namespaces `a` and `b`, joined by a veth
 //! pair; and `understudy link` in either.
 
+use crate::patience::Waiting;
 use crate::program::{json, understudy};
 use logchan::ids::Role;
 use nix::sys::signal::{Signal, kill};
@@ -8,7 +9,6 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 use vmm::demo::lan::{Namespace, command};
 use vmm::link::key_file;
 
@@ -85,18 +85,17 @@ impl Wire {
 
     /// Waits until both interfaces pass frames: the kernel is slow to tell of a carrier.
     fn wait_for_carrier(&self) {
-        let start = Instant::now();
+        let waiting = Waiting::default();
         for side in [Side::A, Side::B] {
             while !self.ip(side, &["link", "show", side.interface()]).contains("state UP") {
-                assert!(start.elapsed() < Duration::from_secs(10), "no carrier");
-                std::thread::sleep(Duration::from_millis(2));
+                waiting.goes_on(|| format!("the carrier of {}", side.interface()));
             }
         }
     }
 
     /// Waits until side B's interface has received `frames` more frames.
     pub fn wait_for_frames(&self, frames: u64) {
-        let start = Instant::now();
+        let waiting = Waiting::default();
         let received = || {
             let text = self.ip(Side::B, &["-j", "-s", "link", "show", Side::B.interface()]);
             let interfaces: Value = serde_json::from_str(&text).expect("ip speaks JSON");
@@ -104,8 +103,7 @@ impl Wire {
         };
         let until = received() + frames;
         while received() < until {
-            assert!(start.elapsed() < Duration::from_secs(20), "nothing moves on the wire");
-            std::thread::sleep(Duration::from_millis(5));
+            waiting.goes_on(|| format!("{frames} frames on the wire"));
         }
     }
 

@@ -21,7 +21,9 @@ use netpath::{ReceivePath, WaitPolicy};
 use std::collections::VecDeque;
 use tests::load::take_core;
 use tests::wire::{Side, Wire};
-use vmm::link::{LinkOptions, LogLink, key_file, now, timing::timing};
+use vmm::demo::cores;
+use vmm::link::timing::{SILENCE_MS_MAX, timing};
+use vmm::link::{LinkOptions, LogLink, key_file, now};
 
 const PAGES: u64 = (1 << 30) / PAGE_BYTES as u64;
 
@@ -43,6 +45,13 @@ const ATTEMPTS: usize = 3;
 /// Entries that a 99th percentile wants.
 const ENTRIES_MIN: u64 = 1000;
 
+/// Gives the calling thread the `n`th core; none, where there is only one for both ends.
+fn own_core(n: usize) {
+    if cores::usable().len() > 1 {
+        take_core(cores::nth(n));
+    }
+}
+
 fn open(wire: &Wire, side: Side, role: Role) -> LogLink {
     let options = LinkOptions {
         interface: side.interface().into(),
@@ -52,7 +61,8 @@ fn open(wire: &Wire, side: Side, role: Role) -> LogLink {
     };
     let term = Term(u64::from(role == Role::Primary));
     // Silence is not what this is about.
-    let settings = Settings { timing: timing(5_000), ..Settings::new(role, VmId(1), term) };
+    let settings =
+        Settings { timing: timing(SILENCE_MS_MAX), ..Settings::new(role, VmId(1), term) };
     let key = key_file::read(&wire.path("key")).unwrap();
     LogLink::open(&options, settings, Security::Sealed(key)).unwrap()
 }
@@ -152,7 +162,7 @@ impl Primary {
 /// What was measured, idle and with bulk, in all rounds together; how long the bulk took; and how many
 /// entries there were.
 fn primary(wire: &Wire) -> ([Histogram<u64>; 2], f64, u64) {
-    take_core(0);
+    own_core(0);
     let mut link = open(wire, Side::A, Role::Primary);
     meet(&mut link);
     let (page, encoded) = (vec![0; PAGE_BYTES], Vec::with_capacity(2 * PAGE_BYTES));
@@ -206,7 +216,7 @@ fn read(channel: &mut Channel, lane: Lane, mut each: impl FnMut(Entry<'_>)) {
 
 /// Entries and pages that arrived, each checked.
 fn backup(wire: &Wire) -> (u64, u64) {
-    take_core(1);
+    own_core(1);
     let mut link = open(wire, Side::B, Role::Backup);
     meet(&mut link);
     let mut expected = vec![0; PAGE_BYTES];
@@ -258,6 +268,10 @@ fn gibibyte_of_pages_arrives_whole_and_entries_do_not_wait_for_it() {
     // Whatever else runs on the host, and the hypervisor below it, takes a core away in one attempt and
     // not in the next; an entry that waits for pages does so in each. That everything arrives, counts in
     // each, too.
+    if cores::usable().len() == 1 {
+        println!("one core for both ends: with bulk, entries take {:.2} times as long", attempt());
+        return;
+    }
     let ratios: Vec<_> = (0..ATTEMPTS).map(|_| attempt()).take_while(|r| *r > RATIO_MAX).collect();
     assert!(ratios.len() < ATTEMPTS, "with bulk, entries take {ratios:?} times as long");
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use vmm::demo::cores;
 use vmm::demo::pair::{Watched, watch};
 
 /// Microseconds that a core is kept busy for, and left alone for, in turns.
@@ -54,13 +55,13 @@ impl Alarms {
         let (begin, stop) = (AtomicBool::new(false), AtomicBool::new(false));
         let trouble = Mutex::new(Ok(()));
         let cores = match load {
-            Load::Idle => 0,
-            Load::Loaded => std::thread::available_parallelism().map_or(1, usize::from),
+            Load::Idle => Vec::new(),
+            Load::Loaded => cores::usable(),
         };
         let interrupted = interrupt::flag()?;
         let seen = std::thread::scope(|scope| {
             let _stop = StopOnDrop(&stop);
-            for core in 0..cores {
+            for core in cores {
                 let (begin, stop, trouble) = (&begin, &stop, &trouble);
                 scope.spawn(move || {
                     if let Err(error) = hog(core, seed ^ core as u64, begin, stop) {

@@ -62,7 +62,8 @@ impl Kills {
         if kills == 0 || self.failure.is_some() {
             return Ok(());
         }
-        let plan = Plan { guest: Guest::Reference, kills, silence_ms, seed };
+        let silence = Some(silence_ms);
+        let plan = Plan { guest: Guest::Reference, kills, silence_ms: silence, seed };
         let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Nobody) {
             Ok(summary) => summary,
             // With too short a timeout the hosts may never be done with false alarms: a finding.

@@ -33,9 +33,6 @@ const IDLE_GAP_US: RangeInclusive<u64> = 5_000..=15_000;
 /// Counter requests between two burns of such a guest.
 const REQUESTS_BETWEEN: u64 = 50;
 
-/// A guest that does not answer for this long after it computed is taken for broken.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// What the guest does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GuestState {
@@ -107,9 +104,9 @@ impl Burning {
     fn begin(time: Duration) -> Result<Burning, BenchError> {
         let begin = || -> std::io::Result<TcpStream> {
             let target = SocketAddr::from((GUEST_ADDRESS, HTTP_PORT));
-            let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+            let mut stream = TcpStream::connect_timeout(&target, crate::PATIENCE)?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(time + PATIENCE))?;
+            stream.set_read_timeout(Some(time + crate::PATIENCE))?;
             let ms = time.as_millis();
             let request =
                 format!("GET /burn?ms={ms} HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n");

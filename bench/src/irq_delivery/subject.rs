@@ -7,7 +7,7 @@ use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::Outcome;
 use crate::stage_trace::{Protection, followed};
-use crate::vms::{CORE_B, pin};
+use crate::vms::{core_b, pin};
 use serde_json::{Value, json};
 
 /// Of frames that the guest could not be seen to acknowledge one by one, one in this many is too many: the
@@ -85,6 +85,6 @@ impl Subject {
 
 /// Sends `frames` in each state of the guest. Called where the client is.
 fn send(frames: u64, seed: u64) -> Result<Vec<Sent>, BenchError> {
-    pin(CORE_B)?;
+    pin(core_b())?;
     GuestState::ALL.iter().map(|state| state.send(frames, seed)).collect()
 }

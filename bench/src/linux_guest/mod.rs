@@ -8,7 +8,7 @@ mod subject;
 use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::outcome::{self, Outcome, OutputArgs};
-use crate::vms::CORE_A;
+use crate::vms::core_a;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use subject::{Kind, Subject};
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
     /// Core of the client; the VM or primary has core 0, the backup core 1
-    #[arg(long, default_value_t = CORE_A)]
+    #[arg(long, default_value_t = core_a())]
     client_core: usize,
     /// What the orders of turns are drawn from
     #[arg(long, default_value_t = 1)]

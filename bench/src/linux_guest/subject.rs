@@ -5,7 +5,7 @@ use crate::asking::{Asked, Asker};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::log_share::LogShare;
-use crate::vms::{CORE_A, Pair, PairOptions, Standalone, pin};
+use crate::vms::{Pair, PairOptions, Standalone, core_a, pin};
 use vmm::demo::guest::Guest;
 
 /// Requests at the beginning of a turn that are not measured: pages are touched first, and copied.
@@ -65,7 +65,7 @@ impl Subject {
         };
         match self.kind {
             Kind::Standalone => {
-                let vm = Standalone::start_guest("linux", CORE_A, guest, &["run"])?;
+                let vm = Standalone::start_guest("linux", core_a(), guest, &["run"])?;
                 self.asked.add(&vm.client(|| connect()?.run(requests, None))?);
                 vm.stop().map(drop)
             }

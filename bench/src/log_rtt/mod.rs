@@ -23,6 +23,7 @@ use crate::interleave::Rounds;
 use crate::lan::{Lan, Wire};
 use crate::outcome::{self, Outcome, OutputArgs};
 use crate::seal_cost;
+use crate::vms::{core_a, core_b};
 use clap::ValueEnum;
 use logchan::limits::PAGE_BYTES;
 use policy::Policy;
@@ -79,10 +80,10 @@ pub(crate) struct Args {
     #[arg(long)]
     rate: Option<String>,
     /// Core of the side that asks
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = core_a())]
     client_core: usize,
     /// Core of the side that answers
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = core_b())]
     server_core: usize,
     /// What the orders of turns are drawn from
     #[arg(long, default_value_t = 1)]

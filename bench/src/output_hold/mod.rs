@@ -18,7 +18,7 @@ use crate::lan::{Lan, Wire};
 use crate::log_rtt::RoundTrip;
 use crate::outcome::{self, Outcome, OutputArgs};
 use crate::series::ratio;
-use crate::vms::{CORE_A, CORE_B};
+use crate::vms::{core_a, core_b};
 use load::Load;
 use serde_json::{Map, Value, json};
 use subject::{Subject, Turn};
@@ -77,7 +77,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let rounds = Rounds { count: args.rounds, seed: args.seed };
     // As the log link of a pair is here.
-    let lan = Lan::new(Wire::Direct, [CORE_A, CORE_B])?;
+    let lan = Lan::new(Wire::Direct, [core_a(), core_b()])?;
     let mut all: Vec<Measured> = [
         RoundTrip::back_to_back(true, args.round_trips),
         RoundTrip::back_to_back(false, args.round_trips),

@@ -9,7 +9,7 @@ use crate::log_rtt::RoundTrip;
 use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
 use crate::stage_trace::{Protection, followed};
-use crate::vms::{CORE_A, pin};
+use crate::vms::{core_a, pin};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use vmm::link::now;
@@ -122,7 +122,7 @@ impl Subject {
 
 /// Asks under each load; what the client saw, and when that was.
 fn ask(turn: &Turn<'_>) -> Result<Vec<(Asked, Range<u64>)>, BenchError> {
-    pin(CORE_A)?;
+    pin(core_a())?;
     let mut ran = Vec::new();
     for load in Load::ALL {
         let requests = share(load.requests(turn.args), turn.rounds.count, turn.round);

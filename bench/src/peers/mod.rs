@@ -17,7 +17,7 @@ use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::{self, Outcome, OutputArgs};
 use crate::series::{Series, ratio};
-use crate::vms::{CORE_A, CORE_B, Standalone, pin};
+use crate::vms::{Standalone, core_a, core_b, pin};
 use ping::Pinger;
 use qemu::{Irqchip, Program, Qemu};
 use serde_json::{Map, Value, json};
@@ -102,7 +102,7 @@ impl Subject {
     }
 
     fn ours(name: &str, options: &[&str]) -> Result<Subject, BenchError> {
-        let vm = Standalone::start("ours", CORE_B, &[&["run"], options].concat())?;
+        let vm = Standalone::start("ours", core_b(), &[&["run"], options].concat())?;
         Ok(Subject::new(name, Vm::Ours(vm)))
     }
 
@@ -110,7 +110,7 @@ impl Subject {
     fn turn(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
         let gap = Duration::from_micros(args.gap_us);
         let (ping, asked) = self.vm.client(|| {
-            pin(CORE_A)?;
+            pin(core_a())?;
             let pings = share(args.pings, args.turns, round);
             let ping = Pinger::new(GUEST_ADDRESS, WARM_UP)?.run(pings, gap)?;
             let requests = share(args.requests, args.turns, round);
@@ -131,7 +131,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let mut reasons = Vec::new();
     for irqchip in [Irqchip::Off, Irqchip::Split, Irqchip::On] {
         let name = format!("qemu-irqchip-{}", irqchip.as_str());
-        match Qemu::start(&program, irqchip, CORE_B)? {
+        match Qemu::start(&program, irqchip, core_b())? {
             Ok(vm) => subjects.push(Subject::new(name, Vm::Qemu(vm))),
             Err(why) => {
                 reasons.push(format!("{name}: {why}"));

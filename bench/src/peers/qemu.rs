@@ -5,16 +5,13 @@ use crate::vms::{enter, pin};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vmm::cli::options::DEFAULT_MAC;
 use vmm::demo::DemoError;
-use vmm::demo::clients::first_ping_reply;
+use vmm::demo::clients::{Limit, first_ping_reply};
 use vmm::demo::lan::Namespace;
 use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
 use vmm::demo::vm_process::VmProcess;
-
-/// Firmware runs before the guest, and where KVM emulates CPL0 that takes seconds.
-const BOOT_MAX: Duration = Duration::from_secs(20);
 
 /// Bytes of a console or an error message that are kept as the reason why something did not boot.
 const REASON_BYTES_MAX: usize = 300;
@@ -131,7 +128,7 @@ impl Qemu {
             command.args(program.arguments(irqchip, &console)).stdout(Stdio::null()).stderr(log);
             let start = Instant::now();
             let mut vm = VmProcess::start(&mut command)?;
-            match first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX) {
+            match first_ping_reply(&mut vm, GUEST_ADDRESS, start, &Limit::HANG) {
                 Ok(_time) => Ok(Ok(vm)),
                 Err(DemoError::Wrong(why)) => Ok(Err(why)),
                 Err(error) => Err(error.into()),

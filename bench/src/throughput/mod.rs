@@ -16,7 +16,7 @@ mod work;
 use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::outcome::{self, Outcome, OutputArgs};
-use crate::vms::CORE_A;
+use crate::vms::core_a;
 use serde_json::{Map, Value, json};
 use subject::{Kind, Subject};
 use work::Work;
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 20)]
     echo_mib: u64,
     /// Core of the client; the VM or primary has core 0, the backup core 1
-    #[arg(long, default_value_t = CORE_A)]
+    #[arg(long, default_value_t = core_a())]
     client_core: usize,
     /// How long VMs and hosts look before they block, microseconds
     #[arg(long, default_value_t = 50)]

@@ -7,7 +7,7 @@ use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::log_share::LogShare;
 use crate::outcome::Outcome;
-use crate::vms::{CORE_A, Pair, PairOptions, Standalone};
+use crate::vms::{Pair, PairOptions, Standalone, core_a};
 use serde_json::{Map, Value, json};
 use vmm::demo::pair::network::Host;
 
@@ -108,7 +108,7 @@ impl Subject {
         if self.kind == Kind::NoStages {
             command.push("--no-stages");
         }
-        let vm = Standalone::start("cost", CORE_A, &command)?;
+        let vm = Standalone::start("cost", core_a(), &command)?;
         let pids = [vm.pid()];
         for work in Work::ALL {
             self.work(work, amount(work), &pids, |amount| {

@@ -9,7 +9,7 @@ use netpath::{
     FramePort, LinkState, MacAddr, PacketConfig, PacketPort, ReceivePath, WaitPolicy, Wake,
 };
 
-use super::{in_namespace, ip};
+use super::{HANG_MAX, in_namespace, ip, wait_until};
 
 pub const A_MAC: MacAddr = MacAddr(0x02, 0, 0, 0, 0, 0xa);
 pub const B_MAC: MacAddr = MacAddr(0x02, 0, 0, 0, 0, 0xb);
@@ -94,13 +94,7 @@ impl Lan {
 
 /// Asks until the link is in this state: the kernel is slow to tell of a carrier.
 pub fn wait_for_state(port: &mut PacketPort, state: LinkState) {
-    for _ in 0..3000 {
-        if port.check_link() == state {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    panic!("{port:?} is not {state:?} after 3 s");
+    wait_until(&format!("{state:?}"), || port.check_link() == state);
 }
 
 /// A frame of the channel to `to`.
@@ -116,7 +110,7 @@ pub fn send_now(port: &mut PacketPort, frame: &[u8]) {
 
 /// Waits for a frame that should be there already.
 pub fn expect_frame(port: &mut PacketPort) -> Vec<u8> {
-    let wake = port.wait(Some(std::time::Duration::from_secs(5))).unwrap();
+    let wake = port.wait(Some(HANG_MAX)).unwrap();
     assert_eq!(wake, Wake::Frame, "{port:?}");
     port.receive_with(|frame| frame.to_vec()).unwrap().expect("wait announced a frame")
 }

@@ -1,6 +1,6 @@
 //! A network namespace with one tap in it, and the host's side of that tap as a UDP socket.
 //!
-//! Each test binary uses its own part of this, hence the `allow`.
+//! Each test program uses its own part of this, hence the `allow`.
 //!
 //! Needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN), `ip` and `/dev/net/tun`; fails without them.
 #![allow(dead_code, unreachable_pub)]
@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::net::UdpSocket;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpath::{FRAME_MAX, FramePort, TapConfig, TapPort, WaitPolicy};
 use pnet::packet::Packet;
@@ -27,6 +27,33 @@ pub const GUEST_MAC: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 2);
 pub const HOST: [u8; 4] = [10, 9, 9, 1];
 pub const GUEST: [u8; 4] = [10, 9, 9, 2];
 pub const PORT: u16 = 7;
+
+/// How long what must happen is waited for, on however slow or busy a host: it ends a test that hangs, and no test
+/// asserts how fast anything is.
+pub const HANG_MAX: Duration = Duration::from_secs(120);
+
+/// Waits until `done`, with a look every millisecond.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < HANG_MAX, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Pins the calling thread to the `n`th core that it may use, or the last if there are not so many.
+pub fn pin(n: usize) {
+    // SAFETY: an all-zero set is valid, and both live through the calls.
+    unsafe {
+        let (mut usable, mut one): (libc::cpu_set_t, libc::cpu_set_t) = std::mem::zeroed();
+        let size = size_of::<libc::cpu_set_t>();
+        assert_eq!(libc::sched_getaffinity(0, size, &raw mut usable), 0);
+        let cores = (0..libc::CPU_SETSIZE as usize).filter(|&core| libc::CPU_ISSET(core, &usable));
+        let cores: Vec<usize> = cores.collect();
+        libc::CPU_SET(cores[n.min(cores.len() - 1)], &mut one);
+        assert_eq!(libc::sched_setaffinity(0, size, &raw const one), 0);
+    }
+}
 
 /// Runs `test` on a thread of its own in a fresh network namespace, which ends with the thread.
 pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
@@ -86,21 +113,17 @@ pub fn open_linked_tap() -> TapPort {
 
 /// Waits until tap0 has a carrier and passes frames.
 pub fn wait_for_link() {
-    for _ in 0..3000 {
+    wait_until("the carrier of tap0", || {
         let output = Command::new("ip").args(["-o", "link", "show", "tap0"]).output().unwrap();
-        if String::from_utf8_lossy(&output.stdout).contains(" state UP ") {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("tap0 has no carrier after 3 s");
+        String::from_utf8_lossy(&output.stdout).contains(" state UP ")
+    });
 }
 
 /// The host's socket: what it sends to the guest comes out of the port.
 pub fn host_socket() -> UdpSocket {
     let socket = UdpSocket::bind((std::net::Ipv4Addr::from(HOST), PORT)).unwrap();
     socket.connect((std::net::Ipv4Addr::from(GUEST), PORT)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(HANG_MAX)).unwrap();
     socket
 }
 
@@ -150,14 +173,14 @@ pub fn host_payload(frame: &[u8]) -> Vec<u8> {
 
 /// Receives one frame, waiting for it.
 pub fn receive_one(port: &mut impl FramePort) -> Vec<u8> {
-    let mut buffer = [0; FRAME_MAX];
-    for _ in 0..100 {
+    let (mut buffer, start) = ([0; FRAME_MAX], Instant::now());
+    loop {
         if let Some(length) = port.receive(&mut buffer).unwrap() {
             return buffer[..length].to_vec();
         }
+        assert!(start.elapsed() < HANG_MAX, "waited in vain for a frame");
         port.wait(Some(Duration::from_millis(100))).unwrap();
     }
-    panic!("no frame came in 10 s");
 }
 
 /// Receives what is there now.

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tests::pair::couple::Account;
 use tests::pair::{Clients, Couple, Process, Rig, RigOptions};
+use tests::patience::pace;
 use vmm::demo::DemoError;
 use vmm::demo::clients;
-use vmm::demo::guest::Guest;
 use vmm::demo::pair::traffic::Ping;
 use vmm::demo::standalone::GUEST_ADDRESS;
 use vmm::{outln, stdio};
@@ -70,9 +70,9 @@ fn figures(process: &Process) -> String {
 fn main() -> ExitCode {
     let args = Args::parse();
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    outln!("{} s, silence {} ms, seed {seed}", args.seconds, args.silence_ms);
     let mut random = fastrand::Rng::with_seed(seed);
     let rig = Rig::new(RigOptions { silence_ms: args.silence_ms, is_insecure: false });
+    outln!("{} s, silence {} ms, seed {seed}", args.seconds, rig.silence_ms());
     let mut couple = Couple::start(&rig);
     let (stop, burns) = (AtomicBool::new(false), AtomicU64::new(0));
     let client = rig.network.client();
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     let (ping, clients) = std::thread::scope(|scope| {
         let burning = scope.spawn(|| client.join().and_then(|()| burn(&stop, &burns)));
         let (ping, clients) = Clients::during(&rig, |clients| {
-            let ping = client.enter(|| Ping::start(&Guest::Reference)).expect("ping starts");
+            let ping = client.enter(|| Ping::start(&pace())).expect("ping starts");
             while start.elapsed() < Duration::from_secs(args.seconds) {
                 let lives_on = couple.protect();
                 if next_kill.is_some_and(|at| Instant::now() >= at) {

@@ -1,11 +1,11 @@
 //! [`Clients`].
 
-use super::PATIENCE;
 use super::rig::Rig;
+use crate::patience::{Waiting, pace, patience};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 use vmm::cli::options::DEFAULT_MAC;
 use vmm::demo::DemoError;
+use vmm::demo::guest::Guest;
 use vmm::demo::pair::counting::Counting;
 use vmm::demo::pair::network::Host;
 use vmm::demo::pair::sniffer::Sniffer;
@@ -14,7 +14,7 @@ use vmm::link::now;
 
 /// One connection to the counter all the time, TCP echo transfers, pages, and somebody who listens on
 /// the switch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Clients {
     /// The counter's client.
     pub counting: Counting,
@@ -30,6 +30,18 @@ struct StopOnDrop<'c>(&'c AtomicBool);
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Default for Clients {
+    fn default() -> Clients {
+        let (guest, pace) = (Guest::Reference, pace());
+        Clients {
+            counting: Counting::new(guest.clone(), pace),
+            traffic: Traffic::new(guest, pace),
+            sniffer: Sniffer::default(),
+            stop: AtomicBool::new(false),
+        }
     }
 }
 
@@ -51,7 +63,7 @@ impl Clients {
                 let is_ready = move || ready_sender.send(()).expect("we wait for it");
                 clients.sniffer.run(DEFAULT_MAC, stop, is_ready)
             });
-            ready.recv_timeout(PATIENCE).expect("the switch can be listened on");
+            ready.recv_timeout(patience()).expect("the switch can be listened on");
             let others = [
                 scope.spawn(|| {
                     network.client().join()?;
@@ -82,14 +94,13 @@ impl Clients {
 
     /// Waits until requests made from now on are answered.
     pub fn are_served(&self) {
-        let (begin, end) = (now().as_nanos(), Instant::now() + PATIENCE);
+        let (begin, waiting) = (now().as_nanos(), Waiting::default());
         let before = self.counting.tally().requests;
         // The second answer from here on is to a request made after this began.
         while self.counting.tally().requests < before + 2
             || self.counting.tally().times.last() < Some(begin)
         {
-            assert!(Instant::now() < end, "the counter's client is not answered any more");
-            std::thread::sleep(Duration::from_millis(2));
+            waiting.goes_on(|| String::from("an answer to the counter's client"));
         }
     }
 

@@ -1,11 +1,10 @@
 //! [`Couple`].
 
-use super::PATIENCE;
 use super::process::Process;
 use super::rig::Rig;
+use crate::patience::Waiting;
 use crate::wait_for;
 use nix::sys::signal::Signal;
-use std::time::{Duration, Instant};
 use vmm::demo::pair::member::Part;
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::{PairEvent, Why};
@@ -54,7 +53,7 @@ impl<'r> Couple<'r> {
     ///
     /// When a process ended in another way than because the other one had taken over.
     pub fn protect(&mut self) -> Host {
-        let end = Instant::now() + PATIENCE;
+        let waiting = Waiting::default();
         loop {
             for host in Host::ALL {
                 self.replace(host);
@@ -64,8 +63,7 @@ impl<'r> Couple<'r> {
             {
                 return speaker.host();
             }
-            assert!(Instant::now() < end, "the VM is not protected:\n{}", self.story());
-            std::thread::sleep(Duration::from_millis(5));
+            waiting.goes_on(|| format!("a protected VM:\n{}", self.story()));
         }
     }
 

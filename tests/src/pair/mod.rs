@@ -24,8 +24,3 @@ pub use clients::Clients;
 pub use couple::Couple;
 pub use process::{Ended, Process};
 pub use rig::{Rig, RigOptions};
-
-use std::time::Duration;
-
-/// For everything that must happen, on however busy a host: nothing is measured by it.
-pub const PATIENCE: Duration = Duration::from_secs(40);

@@ -134,7 +134,7 @@ impl Evidence {
             at += took;
             match entry {
                 Entry::Output { length, digest } => {
-                    logged.push(Logged { release_at, length, digest })
+                    logged.push(Logged { release_at, length, digest });
                 }
                 Entry::Exit { .. } => {}
                 _nondeterministic => release_at = at as u64,

@@ -1,19 +1,15 @@
 //! [`Process`].
 
-use super::PATIENCE;
+use crate::patience::{Waiting, patience};
 use crossbeam::channel::{self, Receiver};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 use vmm::cli::status;
 use vmm::demo::DemoError;
 use vmm::demo::pair::member::{Member, Message, Part, Said, Setup};
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::{PairEvent, PairRecord};
-
-/// From one look at a process to the next.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A running `understudy primary` or `backup`, and all that it said; killed on drop.
 pub struct Process {
@@ -111,7 +107,7 @@ impl Process {
     ///
     /// When it does not come.
     pub fn next(&mut self, what: &str, is_it: impl Fn(&PairEvent) -> bool) -> PairRecord {
-        let end = Instant::now() + PATIENCE;
+        let waiting = Waiting::default();
         loop {
             self.listen();
             let new = self.records[self.awaited..].iter().position(|record| is_it(&record.event));
@@ -119,8 +115,7 @@ impl Process {
                 self.awaited += position + 1;
                 return self.records[self.awaited - 1].clone();
             }
-            assert!(Instant::now() < end, "waited in vain for {what}: {}", self.story());
-            std::thread::sleep(LOOK_EVERY);
+            waiting.goes_on(|| format!("{what}: {}", self.story()));
         }
     }
 
@@ -142,7 +137,7 @@ impl Process {
 
     /// Waits for its end.
     pub fn end(&mut self) -> Ended {
-        let status = self.member.reap(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+        let status = self.member.reap(patience()).unwrap_or_else(|error| panic!("{error}"));
         self.listen();
         Ended { code: status.code(), words: self.words() }
     }
@@ -155,15 +150,28 @@ impl Process {
     }
 
     /// What `understudy status` reads of it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer.
     pub fn status(&self) -> Map<String, Value> {
-        let end = Instant::now() + PATIENCE;
+        let waiting = Waiting::default();
         loop {
             match status::ask(&self.socket) {
                 Ok(answer) => return answer,
-                Err(error) => assert!(Instant::now() < end, "{}: {error}", self.member),
+                Err(error) => {
+                    let process = format!("{}: {error}; {:?}", self.member, self.words());
+                    assert!(self.is_running(), "ended, so it has no status: {process}");
+                    waiting.goes_on(|| format!("a status: {process}"));
+                }
             }
-            std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Whether it has not ended; one that has, and was not waited for, is a zombie (proc_pid_stat(5)).
+    fn is_running(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim().starts_with('Z'))
     }
 
     /// Where it answers `understudy status`.
@@ -180,10 +188,9 @@ impl Process {
 
     /// Waits until it is `role`, by its status.
     pub fn wait_for_role(&self, role: &str) {
-        let end = Instant::now() + PATIENCE;
+        let waiting = Waiting::default();
         while self.status()["role"] != role {
-            assert!(Instant::now() < end, "{} is not {role}: {:?}", self.member, self.status());
-            std::thread::sleep(LOOK_EVERY);
+            waiting.goes_on(|| format!("{role}: {}: {:?}", self.member, self.status()));
         }
     }
 }

@@ -4,10 +4,11 @@
 //! what [`Fault`] lets pass. (Kernels may lack netem; this one needs nothing.)
 
 use super::rig::Rig;
+use crate::patience::Waiting;
 use netpath::middleware::fault::{Fault, FaultConfig, FaultCounts, FaultRates};
 use netpath::{FRAME_MAX, FramePort, PacketConfig, PacketPort, WaitPolicy, wait_any};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use vmm::demo::DemoError;
 use vmm::demo::lan::Namespace;
 use vmm::demo::pair::network::{Host, LOG_LINK};
@@ -52,11 +53,10 @@ impl Relay {
                 ip(place, format!("link set {interface} address {mac} addrgenmode none up"))?;
             }
         }
-        let start = Instant::now();
+        let waiting = Waiting::default();
         for host in Host::ALL {
             while !relay.middle.ip(&["-o", "link", "show", end(host)])?.contains(" state UP ") {
-                assert!(start.elapsed() < super::PATIENCE, "{} has no carrier", end(host));
-                std::thread::sleep(Duration::from_millis(2));
+                waiting.goes_on(|| format!("the carrier of {}", end(host)));
             }
         }
         Ok(relay)

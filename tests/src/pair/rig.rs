@@ -1,32 +1,39 @@
 //! [`Rig`].
 
 use super::process::Process;
+use crate::alone;
+use crate::patience;
 use crate::program::understudy;
 use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm::demo::guest::Guest;
 use vmm::demo::lan::command;
 use vmm::demo::pair::member::{Part, Setup};
 use vmm::demo::pair::network::{Host, Network};
 use vmm::link::key_file;
-
-/// Two VMs and their clients are as much as a small host can do at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+use vmm::link::timing::SILENCE_MS_MAX;
 
 /// What the two hosts of a rig are told.
 #[derive(Clone, Copy, Debug)]
 pub struct RigOptions {
-    /// After how long a silent peer is taken for dead.
+    /// After how long a silent peer is taken for dead, milliseconds, on a usual host.
     pub silence_ms: u64,
     /// The log is in the clear.
     pub is_insecure: bool,
 }
 
 impl Default for RigOptions {
-    /// Silence that no busy host makes by itself, as far as we know.
+    /// For hosts that are killed or frozen: silence that a busy host seldom makes by itself.
     fn default() -> RigOptions {
-        RigOptions { silence_ms: 500, is_insecure: false }
+        RigOptions { silence_ms: 1000, is_insecure: false }
+    }
+}
+
+impl RigOptions {
+    /// For hosts whose silence is not what is tested: no busy host makes so much.
+    pub fn patient() -> RigOptions {
+        RigOptions { silence_ms: 20_000, ..RigOptions::default() }
     }
 }
 
@@ -48,14 +55,18 @@ impl Default for Rig {
 }
 
 impl Rig {
+    /// One with [`RigOptions::patient`].
+    pub fn patient() -> Rig {
+        Rig::new(RigOptions::patient())
+    }
+
     /// Makes it.
     ///
     /// # Panics
     ///
     /// When that fails.
     pub fn new(options: RigOptions) -> Rig {
-        // Whoever failed before left nothing that could disturb.
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let network =
             Network::new().unwrap_or_else(|error| panic!("no LAN (run this as root): {error}"));
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -65,9 +76,9 @@ impl Rig {
         rig
     }
 
-    /// What the hosts are told.
-    pub fn options(&self) -> RigOptions {
-        self.options
+    /// After how long a silent peer is taken for dead here, milliseconds.
+    pub fn silence_ms(&self) -> u64 {
+        (self.options.silence_ms * patience::factor()).min(SILENCE_MS_MAX)
     }
 
     /// A file in a folder of the rig's own.
@@ -131,7 +142,7 @@ impl Rig {
             key,
             witness: &witness,
             sockets: self.folder.path(),
-            silence_ms: self.options.silence_ms,
+            silence_ms: self.silence_ms(),
         };
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         Process::spawn(&setup, part, host, life, options)

@@ -5,7 +5,7 @@ use super::{blueprint, output, signals};
 use crate::demo::guest::{self, Guest};
 use crate::demo::pair::{self, Audience, Plan};
 use crate::demo::{DemoError, standalone};
-use crate::link::timing::SILENCE_MS_MIN;
+use crate::link::timing::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::stdio;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,9 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-
-/// Clients have some patience, but not as much as two hosts can be told to have with each other.
-const SILENCE_MS_MAX: u64 = 2000;
 
 /// Kills that make a demonstration of hours.
 const KILLS_MAX: i64 = 10_000;
@@ -28,12 +25,16 @@ backup on the other, lets ping, curl, TCP and UDP clients talk to it, and kills 
 (kill -9 of its process) again and again. Everything is removed again. What happens is told on standard
 error, the figures are printed on standard output.
 
+Before that, a VM that nobody protects is asked how fast it answers on this host. How much the clients ask, how
+long anybody waits, and the silence timeout follow from that; the figures are told (\"pace\" with --json).
+
 With --guest linux the VM is a Debian kernel with redis and busybox's httpd, from the snapshot that
 scripts/linux-guest.sh saves; its clients are redis (INCR on one connection, each answer the next number;
 redis-cli and redis-benchmark if they are installed), curl and ping.
 
 Exit codes: 0 if nothing was lost, repeated, reset or different; 1 otherwise, and when the demonstration
-can't go on; 6 if there is no snapshot, or none that this version reads; 7 if it is of another CPU model.
+can't go on; 6 if there is no snapshot, or none that this version reads; 7 if it is of another CPU model;
+16 if this host is too slow to show anything.
 
 Examples:
   understudy demo
@@ -53,7 +54,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
     /// After how long a silent host is taken for dead, milliseconds
-    /// [default: 100, with a Linux guest 500]
+    /// [default: 100, with a Linux guest 500; more on a slow host]
     #[arg(long, value_name = "MS",
           value_parser = clap::value_parser!(u64).range(SILENCE_MS_MIN..=SILENCE_MS_MAX))]
     silence: Option<u64>,
@@ -123,7 +124,7 @@ fn run_pair(
     interrupted: &Arc<AtomicBool>,
 ) -> Result<(), CliError> {
     let guest = args.guest()?;
-    let silence_ms = args.silence.unwrap_or(guest.silence_ms());
+    let silence_ms = args.silence;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     let plan = Plan { guest, kills: args.kills, silence_ms, seed };
     let mut screen = Screen::new(args.kills);

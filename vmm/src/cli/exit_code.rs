@@ -49,6 +49,8 @@ pub enum Code {
     Halted = 14,
     /// Nobody answers who could tell a status.
     NoAnswer = 15,
+    /// The host is too slow for a demonstration.
+    TooSlow = 16,
 }
 
 impl From<Code> for std::process::ExitCode {
@@ -219,6 +221,7 @@ impl CliError {
             CliError::Snapshot { source, .. } => snapshot_code(source),
             CliError::NoSnapshot { .. } => Code::Log,
             CliError::NotSaved { .. } => Code::Guest,
+            CliError::Demo(DemoError::TooSlow(_)) => Code::TooSlow,
             CliError::File { .. }
             | CliError::Os { .. }
             | CliError::Output(_)

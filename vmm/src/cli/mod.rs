@@ -43,15 +43,17 @@ Examples:
   understudy link --help
 
 Exit codes:
-  0  success                          7  log or snapshot of another CPU model
-  1  unexpected failure, or standard  8  replay diverged from the recording
-     output can't be written          9  the guest stopped by itself
-  2  wrong usage                     10  log is truncated: replayed to where it ends
-  3  KVM or the host can't run a VM  11  replay was told to stop before the end
-  4  network port or interface       12  logging channel: key, or no peer that fits
-  5  guest image or kernel           13  logging channel: the peer fell silent
-  6  log or snapshot can't be read,  14  the VM goes on elsewhere, or can't go on
-     is foreign or damaged           15  status: nobody answers";
+  0  success                          8  replay diverged from the recording
+  1  unexpected failure, or standard  9  the guest stopped by itself
+     output can't be written         10  log is truncated: replayed to where it ends
+  2  wrong usage                     11  replay was told to stop before the end
+  3  KVM or the host can't run a VM  12  logging channel: key, or no peer that fits
+  4  network port or interface       13  logging channel: the peer fell silent
+  5  guest image or kernel           14  the VM goes on elsewhere, or can't go on
+  6  log or snapshot can't be read,  15  status: nobody answers
+     is foreign or damaged           16  demo: this host is too slow
+  7  log or snapshot of another CPU
+     model";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]

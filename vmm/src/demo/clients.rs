@@ -1,11 +1,13 @@
 //! Clients of a guest's services, those of the reference guest above all. They use the kernel's own TCP
 //! and ICMP, from inside the namespace they are called in ([`super::lan::Namespace::enter`]).
 
+use super::pace::HANG_MAX;
 use super::vm_process::VmProcess;
 use super::{DemoError, icmp, lan};
 use socket2::SockAddr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// TCP and UDP port of the echo service.
@@ -19,16 +21,11 @@ pub struct CounterService {
     pub(super) request: &'static [u8],
     /// What stands before the number.
     pub(super) answer_prefix: &'static str,
-    /// If it does not answer for this long, it is taken for dead.
-    pub(super) patience: Duration,
 }
 
 /// That of the reference guest.
 pub const REFERENCE_COUNTER: CounterService =
-    CounterService { port: 7000, request: b"next\n", answer_prefix: "", patience: PATIENCE };
-
-/// A server that does not answer for this long is taken for dead.
-const PATIENCE: Duration = Duration::from_secs(10);
+    CounterService { port: 7000, request: b"next\n", answer_prefix: "" };
 
 /// A connection to a server that is given up when it does not answer for `patience`.
 pub(super) fn connect(
@@ -56,15 +53,16 @@ pub struct Counter {
 impl Counter {
     /// Connects to that of the reference guest.
     pub fn connect(address: Ipv4Addr) -> Result<Counter, DemoError> {
-        Counter::connect_to(&REFERENCE_COUNTER, address)
+        Counter::connect_to(&REFERENCE_COUNTER, address, HANG_MAX)
     }
 
-    /// Connects.
+    /// Connects. A service that does not answer for `patience` is taken for dead.
     pub fn connect_to(
         service: &'static CounterService,
         address: Ipv4Addr,
+        patience: Duration,
     ) -> Result<Counter, DemoError> {
-        let stream = BufReader::new(connect(address, service.port, service.patience)?);
+        let stream = BufReader::new(connect(address, service.port, patience)?);
         Ok(Counter { service, stream, line: String::new() })
     }
 
@@ -106,7 +104,12 @@ pub fn count(address: Ipv4Addr, count: u64) -> Result<(u64, u64), DemoError> {
 
 /// Sends `bytes` to the echo service, half-closes, and compares what comes back.
 pub fn echo(address: Ipv4Addr, bytes: &[u8]) -> Result<(), DemoError> {
-    let mut stream = connect(address, ECHO_PORT, PATIENCE)?;
+    echo_within(address, bytes, HANG_MAX)
+}
+
+/// The same; a service that does not answer for `patience` is given up.
+pub fn echo_within(address: Ipv4Addr, bytes: &[u8], patience: Duration) -> Result<(), DemoError> {
+    let mut stream = connect(address, ECHO_PORT, patience)?;
     let failed = || DemoError::client("echo");
     let mut writer = stream.try_clone().map_err(failed())?;
     let mut back = Vec::with_capacity(bytes.len());
@@ -134,11 +137,13 @@ pub(super) fn compare_echo(bytes: &[u8], back: &[u8]) -> Result<(), DemoError> {
     }
 }
 
-/// `count` pings by ping(8), one every `interval_s`; how many were answered.
+/// Pings by ping(8), one every `interval_s`, until `count` are answered; how many were.
 pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, DemoError> {
+    // Without a deadline it would wait for the last answer no longer than twice the others took.
+    let deadline = HANG_MAX.as_secs().to_string();
     let text = lan::command(
         "ping",
-        &["-q", "-c", &count.to_string(), "-i", interval_s, "-W", "2", &address.to_string()],
+        &["-q", "-c", &count.to_string(), "-i", interval_s, "-w", &deadline, &address.to_string()],
     )?;
     // "20 packets transmitted, 20 received, 0% packet loss, time 3ms"
     let received = text
@@ -150,7 +155,7 @@ pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, Demo
 
 /// Fetches a page by curl(1).
 pub fn fetch(address: Ipv4Addr, path: &str) -> Result<String, DemoError> {
-    fetch_within(address, path, Duration::from_secs(30))
+    fetch_within(address, path, HANG_MAX)
 }
 
 /// Fetches a page by curl(1), which gives up after `time`.
@@ -159,22 +164,54 @@ pub fn fetch_within(address: Ipv4Addr, path: &str, time: Duration) -> Result<Str
     lan::command("curl", &["--silent", "--show-error", "--fail", "--max-time", &seconds, &url])
 }
 
-/// Sends an ICMP echo request every millisecond until one is answered, `vm` ends, or `give_up` has
-/// passed; the time that took, counted from `start`.
+/// When somebody who waits gives up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit<'a> {
+    /// After this long, counted from the beginning.
+    pub time: Duration,
+    /// When this is set.
+    pub interrupted: Option<&'a AtomicBool>,
+}
+
+impl Limit<'_> {
+    /// That of somebody who is not told otherwise: it ends a hang.
+    pub const HANG: Limit<'static> = Limit { time: HANG_MAX, interrupted: None };
+}
+
+/// Fails if `interrupted` is set.
+pub(super) fn go_on(interrupted: &AtomicBool) -> Result<(), DemoError> {
+    match interrupted.load(Ordering::Relaxed) {
+        true => Err(DemoError::Interrupted),
+        false => Ok(()),
+    }
+}
+
+/// From one ping to the next, at least.
+const PING_EVERY: Duration = Duration::from_millis(1);
+
+/// Pings in the time that they have taken until now: enough to know that time to some percent. A slow VM must not
+/// find thousands of them.
+const PINGS_AGAIN: u32 = 32;
+
+/// Sends ICMP echo requests until one is answered, `vm` ends, or `limit`; the time that took, counted from
+/// `start`.
 pub fn first_ping_reply(
     vm: &mut VmProcess,
     address: Ipv4Addr,
     start: Instant,
-    give_up: Duration,
+    limit: &Limit<'_>,
 ) -> Result<Duration, DemoError> {
     let failed = || DemoError::client(format!("ping {address}"));
     let socket = icmp::socket().map_err(failed())?;
-    socket.set_read_timeout(Some(Duration::from_millis(1))).map_err(failed())?;
     let target = SockAddr::from(SocketAddrV4::new(address, 0));
     for sequence in 0.. {
-        if start.elapsed() > give_up {
+        let passed = start.elapsed();
+        if passed > limit.time {
             break;
         }
+        limit.interrupted.map_or(Ok(()), go_on)?;
+        let pause = PING_EVERY.max(passed / PINGS_AGAIN);
+        socket.set_read_timeout(Some(pause)).map_err(failed())?;
         if vm.has_ended() {
             return Err(DemoError::Wrong(String::from("the VM ended before it answered a ping")));
         }
@@ -199,5 +236,5 @@ pub fn first_ping_reply(
             Err(error) => return Err(failed()(error)),
         }
     }
-    Err(DemoError::Wrong(format!("{address} did not answer ping within {give_up:?}")))
+    Err(DemoError::Wrong(format!("{address} did not answer ping within {:?}", limit.time)))
 }

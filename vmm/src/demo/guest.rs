@@ -1,5 +1,5 @@
 //! The guests that a demonstration can be of, and what differs between them: where they come from,
-//! which services they have, how long one waits for them.
+//! which services they have, how fast they usually are.
 
 use super::DemoError;
 use super::clients::{self, CounterService};
@@ -13,14 +13,6 @@ use std::time::Duration;
 
 /// Where `scripts/linux-guest.sh` leaves its snapshot, below the user's folder for caches.
 const SNAPSHOT: &str = "understudy/linux-guest/guest.snap";
-
-/// How much longer a Linux guest may take than the reference guest: where KVM emulates kernel code, an
-/// answer takes a hundred times as long, but what is waited for is made of few of them.
-const LINUX_PATIENCE: u32 = 4;
-
-/// How much longer clients of a Linux guest pause: it works as much longer for each request, and is to be
-/// idle now and then.
-const LINUX_PAUSE: u32 = 20;
 
 /// After how long a silent host is taken for dead when the VM is a Linux guest, milliseconds. A core that
 /// emulates kernel code is busy for long, and whatever else runs on it has to wait.
@@ -70,10 +62,16 @@ impl Guest {
     }
 
     /// Sends `bytes` on a connection of their own and compares what comes back.
-    pub fn echo(&self, address: Ipv4Addr, bytes: &[u8]) -> Result<(), DemoError> {
+    /// Whoever waits for an answer gives up after `patience`.
+    pub fn echo(
+        &self,
+        address: Ipv4Addr,
+        bytes: &[u8],
+        patience: Duration,
+    ) -> Result<(), DemoError> {
         match self {
-            Guest::Reference => clients::echo(address, bytes),
-            Guest::Linux(_) => redis::echo(address, bytes),
+            Guest::Reference => clients::echo_within(address, bytes, patience),
+            Guest::Linux(_) => redis::echo(address, bytes, patience),
         }
     }
 
@@ -93,28 +91,12 @@ impl Guest {
         }
     }
 
-    /// From one ping(8) to the next, seconds.
-    pub const fn ping_interval_s(&self) -> &'static str {
+    /// The round trip of a request to the service that counts, on a host that nothing else runs on, and whose KVM
+    /// emulates kernel code (kvm_pvm).
+    pub const fn answer_usual(&self) -> Duration {
         match self {
-            Guest::Reference => "0.05",
-            Guest::Linux(_) => "1",
-        }
-    }
-
-    /// How long a client pauses that pauses for `time` between its talks with the reference guest. One that
-    /// has no time for its own work shows nothing.
-    pub fn pause(&self, time: Duration) -> Duration {
-        match self {
-            Guest::Reference => time,
-            Guest::Linux(_) => time * LINUX_PAUSE,
-        }
-    }
-
-    /// How long to wait for what the reference guest has `time` for.
-    pub fn patience(&self, time: Duration) -> Duration {
-        match self {
-            Guest::Reference => time,
-            Guest::Linux(_) => time * LINUX_PATIENCE,
+            Guest::Reference => Duration::from_micros(250),
+            Guest::Linux(_) => Duration::from_millis(15),
         }
     }
 

@@ -3,13 +3,16 @@
 //! - [`pair`]: a VM on two hosts, which are killed again and again
 //! - [`standalone`]: a VM on its own
 //! - [`guest`]: what the VM may be
+//! - [`pace`]: how fast a guest is on this host, and what follows from that; [`cores`]: what it may run on
 //! - [`lan`], [`vm_process`], [`clients`], [`redis`], [`icmp`]: their parts, public because the end-to-end
 //!   tests use the same
 
 pub mod clients;
+pub mod cores;
 pub mod guest;
 pub mod icmp;
 pub mod lan;
+pub mod pace;
 pub mod pair;
 pub mod redis;
 pub mod standalone;
@@ -52,6 +55,9 @@ pub enum DemoError {
     /// Without root there are no namespaces.
     #[error("network namespaces, taps and /dev/kvm are needed: run it as root")]
     NotRoot,
+    /// The host is too slow to show anything.
+    #[error("this host is too slow to show anything: {0}")]
+    TooSlow(String),
     /// SIGINT, SIGTERM or SIGHUP.
     #[error("interrupted")]
     Interrupted,

@@ -9,21 +9,18 @@ use std::time::Duration;
 /// TCP port of the server.
 pub const PORT: u16 = 6379;
 
-/// A server that does not answer for this long is taken for dead.
-const PATIENCE: Duration = Duration::from_secs(40);
-
 /// A key that counts: `INCR` answers with the next number.
 pub const COUNTER: CounterService = CounterService {
     port: PORT,
     request: b"*2\r\n$4\r\nINCR\r\n$10\r\nunderstudy\r\n",
     answer_prefix: ":",
-    patience: PATIENCE,
 };
 
-/// Sends `bytes` with `ECHO`, on a connection of their own, and compares what comes back.
-pub fn echo(address: Ipv4Addr, bytes: &[u8]) -> Result<(), DemoError> {
+/// Sends `bytes` with `ECHO`, on a connection of their own, and compares what comes back. A server that does not
+/// answer for `patience` is given up.
+pub fn echo(address: Ipv4Addr, bytes: &[u8], patience: Duration) -> Result<(), DemoError> {
     let failed = || DemoError::client("redis ECHO");
-    let mut stream = BufReader::new(clients::connect(address, PORT, PATIENCE)?);
+    let mut stream = BufReader::new(clients::connect(address, PORT, patience)?);
     let length = format!("${}\r\n", bytes.len());
     let request = [b"*2\r\n$4\r\nECHO\r\n", length.as_bytes(), bytes, b"\r\n"].concat();
     stream.get_mut().write_all(&request).map_err(failed())?;

@@ -1,13 +1,16 @@
 //! The demonstration of one VM on its own.
 
+use super::DemoError;
+use super::clients::{self, Limit};
+use super::guest::Guest;
 use super::lan::Namespace;
+use super::pace::{HANG_MAX, Measured, Pace};
 use super::vm_process::VmProcess;
-use super::{DemoError, clients};
 use serde_json::{Map, Value, json};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// The VM's address.
@@ -18,10 +21,11 @@ pub const HOST_CIDR: &str = "10.77.0.1/24";
 pub const TAP: &str = "tap0";
 
 const PINGS: u32 = 20;
-const REQUESTS: u64 = 200;
 const ECHO_BYTES: usize = 64 << 10;
-/// A VM that has not answered by then will not.
-const BOOT_MAX: Duration = Duration::from_secs(10);
+
+/// Counter requests: as many as the guest answers in this time, between these bounds.
+const COUNTING: Duration = Duration::from_secs(5);
+const REQUESTS: [u64; 2] = [20, 200];
 
 /// Runs the demonstration with VM processes made of `program`; calls `say` with what happens.
 /// `interrupted` ends it early. Leaves nothing behind.
@@ -30,10 +34,7 @@ pub fn run(
     interrupted: &Arc<AtomicBool>,
     mut say: impl FnMut(&str) + Send,
 ) -> Result<Map<String, Value>, DemoError> {
-    let check = || match interrupted.load(Ordering::Relaxed) {
-        true => Err(DemoError::Interrupted),
-        false => Ok(()),
-    };
+    let check = || clients::go_on(interrupted);
     let namespace = Namespace::new("demo")?;
     namespace.add_tap(TAP, Some(HOST_CIDR))?;
     say(&format!("namespace {} with {TAP} ({HOST_CIDR})", namespace.name()));
@@ -42,13 +43,20 @@ pub fn run(
         let mut result = Map::new();
         let start = Instant::now();
         let mut vm = VmProcess::spawn(program, &["run", "--tap", TAP, "--quiet", "--json"])?;
-        let boot = clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, BOOT_MAX)?;
+        let limit = Limit { time: HANG_MAX, interrupted: Some(interrupted) };
+        let boot = clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, &limit)?;
         let boot_ms = boot.as_secs_f64() * 1e3;
         say(&format!("boot to first ping reply: {boot_ms:.1} ms (process start included)"));
         result.insert("boot_to_first_ping_reply_ms".into(), json!(boot_ms));
 
+        let measured = Measured::of_answers(boot, &Guest::Reference, interrupted)?;
+        let pace = Pace::new(&Guest::Reference, measured, None)?;
+        say(&pace.describe());
+        result.insert("pace".into(), pace.json());
+
         check()?;
-        let replies = clients::ping(GUEST_ADDRESS, PINGS, "0.05")?;
+        let interval = format!("{:.3}", pace.pause(Duration::from_millis(50), 2).as_secs_f64());
+        let replies = clients::ping(GUEST_ADDRESS, PINGS, &interval)?;
         say(&format!("ping: {replies} of {PINGS} answered"));
         result.insert("ping".into(), json!({ "sent": PINGS, "received": replies }));
 
@@ -59,9 +67,11 @@ pub fn run(
         result.insert("page_bytes".into(), page.len().into());
 
         check()?;
-        let (first, last) = clients::count(GUEST_ADDRESS, REQUESTS)?;
-        say(&format!("counter: {REQUESTS} requests on one connection, {first} to {last} in order"));
-        result.insert("counter_requests".into(), REQUESTS.into());
+        let requests = COUNTING.div_duration_f64(measured.answer) as u64;
+        let requests = requests.clamp(REQUESTS[0], REQUESTS[1]);
+        let (first, last) = clients::count(GUEST_ADDRESS, requests)?;
+        say(&format!("counter: {requests} requests on one connection, {first} to {last} in order"));
+        result.insert("counter_requests".into(), requests.into());
 
         check()?;
         let bytes: Vec<u8> =

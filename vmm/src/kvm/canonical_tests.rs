@@ -190,6 +190,7 @@ fn run_page_and_saved_state_are_canonical_whatever_was_restored() {
     assert_eq!(saved.events, kvm_vcpu_events { flags, ..kvm_vcpu_events::default() });
     assert_eq!((saved.sregs.gs.limit, saved.sregs.gs.unusable), (0, 1));
     assert_eq!(saved.xsave.region[XSTATE_BV] & 3, 0);
+    assert_eq!(saved.xsave.region[MXCSR_MASK], 0);
     let sysenter = |state: &VcpuState| {
         SYSENTER_ADDRESSES
             .map(|index| state.msrs.iter().find(|msr| msr.index == index).map(|msr| msr.data))

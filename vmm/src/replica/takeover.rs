@@ -61,7 +61,7 @@ impl Replica {
     fn claim_lost(&mut self, now: Time, term: Term) {
         match &self.role {
             Role::Primary(Primary::Starting(_)) => {
-                self.halt_without_bye(Halt::AlreadyStarted { term })
+                self.halt_without_bye(Halt::AlreadyStarted { term });
             }
             Role::Primary(Primary::Losing(_)) => self.halt_without_bye(Halt::Replaced { term }),
             Role::Backup(Backup::Claiming(_)) => {

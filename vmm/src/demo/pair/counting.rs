@@ -2,18 +2,20 @@
 //! one before it.
 
 use super::figures::Times;
+use super::traffic::rest;
 use crate::demo::DemoError;
 use crate::demo::clients::Counter;
 use crate::demo::guest::Guest;
 use crate::demo::lan::{Namespace, command};
+use crate::demo::pace::Pace;
 use crate::demo::standalone::GUEST_ADDRESS;
 use crate::kvm::clock::boottime_ns;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// From an answer to the next request.
-const PAUSE: Duration = Duration::from_millis(1);
+/// From an answer to the next request: the guest gets as long for its other clients as for this one.
+const PAUSE: (Duration, u32) = (Duration::from_millis(1), 1);
 
 /// What became of the requests.
 #[derive(Debug, Default)]
@@ -47,21 +49,24 @@ impl Tally {
 }
 
 /// The client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counting {
     guest: Guest,
+    pace: Pace,
     tally: Mutex<Tally>,
 }
 
 impl Counting {
-    /// Of a VM of this guest.
-    pub fn with(guest: Guest) -> Counting {
-        Counting { guest, tally: Mutex::default() }
+    /// Of a VM of this guest, at this pace.
+    pub fn new(guest: Guest, pace: Pace) -> Counting {
+        Counting { guest, pace, tally: Mutex::default() }
     }
 
     /// Asks until `stop`, in the namespace of the calling thread.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
-        let connect = || Counter::connect_to(self.guest.counter(), GUEST_ADDRESS);
+        let (service, patience) = (self.guest.counter(), self.pace.patience());
+        let connect = || Counter::connect_to(service, GUEST_ADDRESS, patience);
+        let (least, answers) = PAUSE;
         let mut counter = connect()?;
         while !stop.load(Ordering::Relaxed) {
             match counter.ask() {
@@ -74,7 +79,7 @@ impl Counting {
                     counter = connect()?;
                 }
             }
-            std::thread::sleep(PAUSE);
+            rest(self.pace.pause(least, answers), stop);
         }
         Ok(())
     }

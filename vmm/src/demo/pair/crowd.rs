@@ -11,6 +11,7 @@ use crate::cli::options::DEFAULT_MAC;
 use crate::demo::DemoError;
 use crate::demo::guest::Guest;
 use crate::demo::lan::Namespace;
+use crate::demo::pace::Pace;
 use crossbeam::channel::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
@@ -37,13 +38,13 @@ impl Drop for StopOnDrop<'_> {
 
 impl Crowd {
     /// Nobody has begun.
-    pub(super) fn new(guest: &Guest) -> Crowd {
+    pub(super) fn new(guest: &Guest, pace: Pace) -> Crowd {
         Crowd {
             stop: AtomicBool::new(false),
             is_listening: AtomicBool::new(false),
-            prober: Prober::with(guest.probe()),
-            counting: Counting::with(guest.clone()),
-            traffic: Traffic::with(guest.clone()),
+            prober: Prober::new(guest.probe(), &pace),
+            counting: Counting::new(guest.clone(), pace),
+            traffic: Traffic::new(guest.clone(), pace),
             sniffer: Sniffer::default(),
         }
     }

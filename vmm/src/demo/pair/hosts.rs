@@ -15,19 +15,9 @@ use std::time::{Duration, Instant};
 /// A signal is seen this late at most.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-// How long is waited for the reference guest: see `Guest::patience`.
-
-/// From a new backup's start to a VM that is protected.
-const PROTECTED_MAX: Duration = Duration::from_secs(20);
-
-/// From a kill to the other host's being live, beyond the silence.
-const TAKEOVER_MAX: Duration = Duration::from_secs(10);
-
-/// From asking a process to stop, or killing it, to its end.
-const END_MAX: Duration = Duration::from_secs(20);
-
-/// From the primary's end to its backup's, beyond the silence.
+/// From the primary's end to its backup's, beyond some silences: later it is told to stop by us.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
+const LEAVE_SILENCES: u32 = 2;
 
 /// What the processes counted, as far as they said so.
 #[derive(Debug, Default)]
@@ -60,6 +50,8 @@ pub(super) struct Takeover {
 /// The pair.
 pub(super) struct Hosts<'a> {
     setup: &'a Setup<'a>,
+    /// How long everything that must happen is waited for.
+    patience: Duration,
     interrupted: &'a Arc<AtomicBool>,
     members: [Option<Member>; 2],
     sender: Sender<Message>,
@@ -71,11 +63,16 @@ pub(super) struct Hosts<'a> {
 
 impl<'a> Hosts<'a> {
     /// No process yet.
-    pub(super) fn new(setup: &'a Setup<'a>, interrupted: &'a Arc<AtomicBool>) -> Hosts<'a> {
+    pub(super) fn new(
+        setup: &'a Setup<'a>,
+        patience: Duration,
+        interrupted: &'a Arc<AtomicBool>,
+    ) -> Hosts<'a> {
         let (sender, messages) = channel::unbounded();
         let (reigns, counts) = (Reigns::default(), Counts::default());
         Hosts {
             setup,
+            patience,
             interrupted,
             members: [None, None],
             sender,
@@ -122,7 +119,7 @@ impl<'a> Hosts<'a> {
         &mut self,
         mut started: impl FnMut(Host, u32),
     ) -> Result<Host, DemoError> {
-        let end = Instant::now() + self.setup.guest.patience(PROTECTED_MAX);
+        let end = Instant::now() + self.patience;
         loop {
             for host in Host::ALL {
                 if self.is_missing(host) {
@@ -131,7 +128,7 @@ impl<'a> Hosts<'a> {
                 }
             }
             let left = end.saturating_duration_since(Instant::now());
-            let protected = self.wait("a protected VM", left, |hosts| {
+            let protected = self.wait_for("a protected VM", left, |hosts| {
                 let protected = hosts.protected().map(|(host, _)| host);
                 (hosts.is_alone() || protected.is_some()).then_some(protected)
             })?;
@@ -158,15 +155,13 @@ impl<'a> Hosts<'a> {
         let mut killed = killed.expect("the speaker is one of them");
         let end_ns = boottime_ns();
         let survivor = dead.other().index();
-        let limit =
-            self.setup.guest.patience(TAKEOVER_MAX) + Duration::from_millis(self.setup.silence_ms);
-        let result = self.wait("the other host to go live", limit, |hosts| {
+        let result = self.wait("the other host to go live", |hosts| {
             let state = &hosts.members[survivor].as_ref()?.state;
             state.silent_ns.zip(state.live_ns)
         });
         let (silent_ns, live_ns) = result?;
         live();
-        killed.reap(END_MAX)?;
+        killed.reap(self.patience)?;
         if live_ns <= killed_ns {
             self.reigns.end(dead, live_ns);
             self.counts.unplanned += 1;
@@ -181,20 +176,20 @@ impl<'a> Hosts<'a> {
         let speaker = self.speaker().expect("a protected VM has a speaker");
         let last = speaker.host.index();
         speaker.signal(Signal::SIGTERM);
-        let hold = self.wait("the primary to end", END_MAX, |hosts| {
-            hosts.members[last].as_ref()?.state.hold
-        })?;
+        let hold =
+            self.wait("the primary to end", |hosts| hosts.members[last].as_ref()?.state.hold)?;
         // The backup ends with the primary, unless it has just lost it and waits for another one.
-        let patience = Instant::now() + LEAVE_MAX + Duration::from_millis(self.setup.silence_ms);
-        self.wait("the backup to end", END_MAX, |hosts| {
+        let silences = Duration::from_millis(self.setup.silence_ms) * LEAVE_SILENCES;
+        let leaves = Instant::now() + LEAVE_MAX + silences;
+        self.wait("the backup to end", |hosts| {
             let are_over = hosts.members.iter().flatten().all(|member| member.state.over.is_some());
-            (are_over || Instant::now() > patience).then_some(())
+            (are_over || Instant::now() > leaves).then_some(())
         })?;
         for member in self.members.iter_mut().filter_map(Option::as_mut) {
             if member.state.over.is_none() {
                 member.signal(Signal::SIGTERM);
             }
-            let status = member.reap(END_MAX)?;
+            let status = member.reap(self.patience)?;
             if !status.success() {
                 return Err(DemoError::Wrong(format!("{member} ended with {status}")));
             }
@@ -205,11 +200,20 @@ impl<'a> Hosts<'a> {
     /// Lets time pass.
     pub(super) fn pause(&mut self, time: Duration) -> Result<(), DemoError> {
         let end = Instant::now() + time;
-        self.wait("nothing", time * 2 + END_MAX, |_| (Instant::now() >= end).then_some(()))
+        self.wait_for("nothing", time + self.patience, |_| (Instant::now() >= end).then_some(()))
     }
 
-    /// Listens until `done` has an answer, for `limit` at most.
+    /// Listens until `done` has an answer, which comes if nothing is wrong.
     pub(super) fn wait<T>(
+        &mut self,
+        what: &str,
+        done: impl FnMut(&Hosts<'_>) -> Option<T>,
+    ) -> Result<T, DemoError> {
+        self.wait_for(what, self.patience, done)
+    }
+
+    /// The same for `limit` at most.
+    pub(super) fn wait_for<T>(
         &mut self,
         what: &str,
         limit: Duration,
@@ -224,8 +228,10 @@ impl<'a> Hosts<'a> {
                 return Ok(answer);
             }
             if Instant::now() > end {
-                let text = format!("waited in vain for {what}, {limit:?} long: {}", self.who());
-                return Err(DemoError::Wrong(text));
+                let seconds = limit.as_secs_f64();
+                let text =
+                    format!("waited in vain for {what}, {seconds:.0} s long: {}", self.who());
+                return Err(DemoError::Wrong(text + &self.false_alarms()));
             }
             match self.messages.recv_timeout(LOOK_EVERY) {
                 Ok(Message::Client(error)) => return Err(error),
@@ -233,6 +239,17 @@ impl<'a> Hosts<'a> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we have a sender ourselves"),
             }
+        }
+    }
+
+    /// What a user can do against hosts that take each other for dead, if they do; as a clause.
+    fn false_alarms(&self) -> String {
+        match self.counts.unplanned + self.counts.backups_lost {
+            0 => String::new(),
+            alarms => format!(
+                "; a living host was taken for dead {alarms} times: give a larger --silence than {}",
+                self.setup.silence_ms
+            ),
         }
     }
 
@@ -255,13 +272,13 @@ impl<'a> Hosts<'a> {
             }
             Said::End => match member.state.over {
                 Some(Why::Replaced) => {
-                    member.reap(END_MAX)?;
+                    member.reap(self.patience)?;
                     self.members[host.index()] = None;
                     self.counts.unplanned += 1;
                 }
                 Some(Why::Stopped | Why::PrimaryStopped) => {}
                 Some(Why::AlreadyStarted | Why::Diverged) | None => {
-                    let status = member.reap(END_MAX)?;
+                    let status = member.reap(self.patience)?;
                     let text = format!("a process ended by itself, with {status}: {member}");
                     return Err(DemoError::Wrong(text));
                 }

@@ -33,6 +33,7 @@ pub use watch::{Watched, watch};
 
 use super::DemoError;
 use super::guest::Guest;
+use crate::demo::pace::Pace;
 use crowd::{Crowd, StopOnDrop, Threads};
 use figures::ms;
 use hosts::{Hosts, Takeover};
@@ -46,20 +47,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use traffic::Ping;
 
-// How long is waited for the reference guest: see `Guest::patience`.
-
-/// A VM that has not answered by then will not.
-const BOOT_MAX: Duration = Duration::from_secs(10);
-
-/// From the other host's being live to every client's being served again: more than TCP's
-/// retransmission timer makes of any outage.
-const SERVED_MAX: Duration = Duration::from_secs(15);
-
-/// From being told to end to a client's end: longer than any of them waits for an answer.
-const CLIENTS_END_MAX: Duration = Duration::from_secs(40);
-
-/// All clients talk to a protected VM for at least this long before the first kill and after the last.
+/// All clients talk to a protected VM for at least this long before the first kill and after the last, and the
+/// counter's client is answered as often meanwhile.
 const UNDISTURBED: Duration = Duration::from_millis(500);
+const UNDISTURBED_ANSWERS: u64 = 3;
 
 /// A busy machine is mentioned from here on.
 const LATE_SAID_NS: u64 = 20_000_000;
@@ -74,8 +65,8 @@ pub struct Plan {
     pub guest: Guest,
     /// How often the primary is killed.
     pub kills: u32,
-    /// After how long a silent host is taken for dead, milliseconds.
-    pub silence_ms: u64,
+    /// After how long a silent host is taken for dead, milliseconds; as fits this host if it is not given.
+    pub silence_ms: Option<u64>,
     /// Of the moments of the kills.
     pub seed: u64,
 }
@@ -99,23 +90,29 @@ pub fn run(
     let scene = Scene::new()?;
     let network = &scene.network;
     audience.say("LAN: hosts A and B, a client, a switch; between A and B a link for the log");
-    let setup = scene.setup(program, &plan.guest, plan.silence_ms);
-    let crowd = Crowd::new(&plan.guest);
+    let pace = scene.pace(program, (&plan.guest, plan.silence_ms), interrupted)?;
+    audience.say(&pace.describe());
+    let setup = scene.setup(program, &plan.guest, pace.silence_ms());
+    let crowd = Crowd::new(&plan.guest, pace);
     // They go after the clients: whoever still waits for an answer gets it.
-    let mut hosts = Hosts::new(&setup, interrupted);
+    let mut hosts = Hosts::new(&setup, pace.patience(), interrupted);
     std::thread::scope(|scope| {
         let _stop = StopOnDrop(&crowd);
         let threads = Threads::new(scope, network, &crowd, hosts.sender());
-        Course { plan, network, crowd: &crowd, hosts: &mut hosts, audience }.run(threads)
+        let (crowd, hosts) = (&crowd, &mut hosts);
+        Course { plan, pace, network, crowd, hosts, tools: Vec::new(), audience }.run(threads)
     })
 }
 
 /// The demonstration under way.
 struct Course<'c, 'h> {
     plan: &'c Plan,
+    pace: Pace,
     network: &'c Network,
     crowd: &'c Crowd,
     hosts: &'c mut Hosts<'h>,
+    /// Programs of redis that run.
+    tools: Vec<Tool>,
     audience: &'c mut dyn Audience,
 }
 
@@ -133,12 +130,15 @@ impl Course<'_, '_> {
             });
             self.audience.kills_done(kill);
         }
-        self.undisturbed(self.patience(UNDISTURBED))?;
+        self.undisturbed(UNDISTURBED)?;
+        let (crowd, tools) = (self.crowd, &self.tools);
+        self.hosts.wait("each client to get to an end", |_| {
+            crowd.traffic.seen().is_whole(tools).then_some(())
+        })?;
         let (ping_sent, ping_received) = ping.stop()?;
-        self.crowd.stop();
+        crowd.stop();
         // Before the VM stops: whoever waits for an answer gets it.
-        let limit = self.patience(CLIENTS_END_MAX);
-        self.hosts.wait("the clients to end", limit, |_| threads.have_ended().then_some(()))?;
+        self.hosts.wait("the clients to end", |_| threads.have_ended().then_some(()))?;
         let hold = self.hosts.stop()?;
 
         let (tally, traffic) = (self.crowd.counting.tally(), self.crowd.traffic.seen());
@@ -148,7 +148,7 @@ impl Course<'_, '_> {
             guest: self.plan.guest.clone(),
             kills: self.plan.kills,
             seed: self.plan.seed,
-            silence_ms: self.plan.silence_ms,
+            pace: Some(self.pace),
             failovers,
             pauses_ns: counts.pauses_ns.clone(),
             requests: tally.requests,
@@ -178,42 +178,37 @@ impl Course<'_, '_> {
         })
     }
 
-    /// How long to wait for what the reference guest has `time` for.
-    fn patience(&self, time: Duration) -> Duration {
-        self.plan.guest.patience(time)
-    }
-
     /// Starts the VM on host A, protects it by host B, and starts the clients.
     fn begin(&mut self, threads: &mut Threads<'_, '_>) -> Result<Ping, DemoError> {
         let crowd = self.crowd;
         threads.start_sniffer()?;
-        self.hosts.wait("the sniffer", BOOT_MAX, |_| crowd.is_listening().then_some(()))?;
+        self.hosts.wait("the sniffer", |_| crowd.is_listening().then_some(()))?;
         let pid = self.hosts.start(Part::Primary, Host::A)?;
         threads.start_prober()?;
         let first_answer = |_: &Hosts<'_>| crowd.prober.seen().times.last();
-        let limit = self.patience(BOOT_MAX);
-        self.hosts.wait("the VM's first answer", limit, first_answer)?;
+        self.hosts.wait("the VM's first answer", first_answer)?;
         let how = match self.plan.guest {
             Guest::Reference => "the VM is booted and answers",
             Guest::Linux(_) => "the Linux VM goes on from its snapshot and answers",
         };
         self.audience.say(&format!("host A, primary (process {pid}): {how}"));
         threads.start_rest()?;
+        let period_ms = crowd.prober.period().as_secs_f64() * 1e3;
         let clients = match self.plan.guest {
-            Guest::Reference => String::from(
-                "ping, curl, TCP echo of 64 KiB, a UDP datagram every ms, and one TCP connection to \
-                 the counter for the whole time",
+            Guest::Reference => format!(
+                "ping, curl, TCP echo of 64 KiB, a UDP datagram every {period_ms:.3} ms, and one TCP \
+                 connection to the counter for the whole time"
             ),
             Guest::Linux(_) => format!(
-                "ping, curl, ECHO of 16 KiB by redis{}, an ICMP echo request every 100 ms, and one TCP \
-                 connection with INCR to redis for the whole time",
+                "ping, curl, ECHO of 16 KiB by redis{}, an ICMP echo request every {period_ms:.0} ms, and \
+                 one TCP connection with INCR to redis for the whole time",
                 self.start_redis_tools(threads)?
             ),
         };
-        let ping = self.network.client().enter(|| Ping::start(&self.plan.guest))?;
+        let ping = self.network.client().enter(|| Ping::start(&self.pace))?;
         self.audience.say(&format!("clients: {clients}"));
         self.protect()?;
-        self.undisturbed(self.patience(UNDISTURBED))?;
+        self.undisturbed(UNDISTURBED)?;
         self.audience.say(&format!(
             "now the primary is killed {} times (kill -9, at random moments of seed {})",
             self.plan.kills, self.plan.seed
@@ -229,6 +224,7 @@ impl Course<'_, '_> {
             if tool.is_installed() {
                 threads.start_redis_tool(tool)?;
                 started += &format!(", {name}");
+                self.tools.push(tool);
             } else {
                 self.audience.say(&format!("{name} is not installed (package redis-tools)"));
             }
@@ -250,9 +246,14 @@ impl Course<'_, '_> {
         Ok(())
     }
 
-    /// Lets `time` pass with a protected VM.
+    /// Lets `time` pass, and the counter's client be answered, with a protected VM.
     fn undisturbed(&mut self, time: Duration) -> Result<(), DemoError> {
+        let crowd = self.crowd;
+        let enough = crowd.counting.tally().requests + UNDISTURBED_ANSWERS;
         self.hosts.pause(time)?;
+        self.hosts.wait("answers to the counter's client", |_| {
+            (crowd.counting.tally().requests >= enough).then_some(())
+        })?;
         // It may have lost its backup, or moved, all by itself.
         self.protect()
     }
@@ -274,8 +275,7 @@ impl Course<'_, '_> {
             dead.other(),
             ms(golive_ns),
         ));
-        let served_max = self.patience(SERVED_MAX);
-        self.hosts.wait("every client to be served again", served_max, |_| {
+        self.hosts.wait("every client to be served again", |_| {
             let probe = crowd.prober.seen().times.last();
             let tcp = crowd.counting.tally().times.last();
             (probe.min(tcp) > Some(live_ns)).then_some(())
@@ -301,7 +301,7 @@ impl Course<'_, '_> {
         }
         self.protect()?;
         let protected_ns = self.hosts.protected().map_or(served_ns, |(_, since_ns)| since_ns);
-        self.hosts.wait("an answer to the prober", served_max, |_| {
+        self.hosts.wait("an answer to the prober", |_| {
             (crowd.prober.seen().times.last() > Some(protected_ns)).then_some(())
         })?;
         let sync_gap_ns = gap(crowd.prober.seen().times.longest_gap(served_ns, protected_ns))?;

@@ -2,6 +2,7 @@
 
 use crate::demo::clients::ECHO_PORT;
 use crate::demo::icmp;
+use crate::demo::pace::Pace;
 use crate::demo::standalone::GUEST_ADDRESS;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
@@ -11,11 +12,11 @@ use std::time::Duration;
 /// A way to knock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// A datagram to the UDP echo service every millisecond.
+    /// A datagram to the UDP echo service every millisecond, or as often as the guest answers requests.
     #[default]
     Udp,
-    /// An ICMP echo request every 100 ms: a Linux guest has it answered by its kernel, which takes
-    /// milliseconds where that is emulated.
+    /// An ICMP echo request every 100 ms, or an eighth as often as the guest answers requests: a Linux guest has it
+    /// answered by its kernel, which takes milliseconds where that is emulated.
     Icmp,
 }
 
@@ -29,10 +30,10 @@ impl Probe {
     }
 
     /// From one to the next.
-    pub(super) const fn period(self) -> Duration {
+    pub(super) fn period(self, pace: &Pace) -> Duration {
         match self {
-            Probe::Udp => Duration::from_millis(1),
-            Probe::Icmp => Duration::from_millis(100),
+            Probe::Udp => pace.pause(Duration::from_millis(1), 1),
+            Probe::Icmp => pace.pause(Duration::from_millis(100), 8),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::figures::Times;
 use super::probe::Probe;
 use crate::demo::DemoError;
+use crate::demo::pace::Pace;
 use crate::kvm::clock::boottime_ns;
 use socket2::Socket;
 use std::io::{self, Read};
@@ -25,9 +26,10 @@ const ANSWER_BYTES_MAX: usize = 128;
 const LATE_MIN: Duration = Duration::from_millis(3);
 
 /// What the prober saw.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Prober {
     probe: Probe,
+    period: Duration,
     sent: AtomicU64,
     seen: Mutex<Seen>,
     lates: Mutex<Lates>,
@@ -56,9 +58,15 @@ pub struct Seen {
 }
 
 impl Prober {
-    /// One that knocks in this way.
-    pub fn with(probe: Probe) -> Prober {
-        Prober { probe, ..Prober::default() }
+    /// One that knocks in this way, at this pace.
+    pub fn new(probe: Probe, pace: &Pace) -> Prober {
+        Prober {
+            probe,
+            period: probe.period(pace),
+            sent: AtomicU64::new(0),
+            seen: Mutex::default(),
+            lates: Mutex::default(),
+        }
     }
 
     /// Sends and listens until `stop`, in the namespace of the calling thread.
@@ -84,7 +92,7 @@ impl Prober {
             // Nobody there, or nobody yet: that is what is measured.
             let _ = socket.send(&self.probe.knock(number, &payload));
             // A sender that was kept from running goes on from there: no burst.
-            due = (due + self.probe.period()).max(Instant::now());
+            due = (due + self.period).max(Instant::now());
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let late = due.elapsed();
             if late >= LATE_MIN {
@@ -126,6 +134,11 @@ impl Prober {
         let Some((magic, number)) = payload.split_first_chunk::<8>() else { return false };
         let Ok(number) = number.try_into().map(u64::from_le_bytes) else { return false };
         *magic == MAGIC && number < self.sent.load(Ordering::Relaxed)
+    }
+
+    /// From one knock to the next.
+    pub fn period(&self) -> Duration {
+        self.period
     }
 
     /// Knocks so far.

@@ -2,17 +2,12 @@
 
 use crate::demo::DemoError;
 use crate::demo::lan;
+use crate::demo::pace::Pace;
 use crate::demo::standalone::GUEST_ADDRESS;
 use std::time::Duration;
 
-/// A program that takes longer than this has lost its server, seconds.
-const TOOL_MAX_S: &str = "120";
-
 /// Requests of one run of redis-benchmark, each of SET and GET.
 const BENCHMARK_REQUESTS: u64 = 5;
-
-const CLI_PAUSE: Duration = Duration::from_secs(3);
-const BENCHMARK_PAUSE: Duration = Duration::from_secs(10);
 
 /// One of the programs. Both are of the package redis-tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,17 +36,17 @@ impl Tool {
     }
 
     /// From the end of one run to the next.
-    pub(super) const fn pause(self) -> Duration {
+    pub(super) fn pause(self, pace: &Pace) -> Duration {
         match self {
-            Tool::Cli => CLI_PAUSE,
-            Tool::Benchmark => BENCHMARK_PAUSE,
+            Tool::Cli => pace.pause(Duration::from_secs(1), 200),
+            Tool::Benchmark => pace.pause(Duration::from_secs(3), 600),
         }
     }
 }
 
 /// The next number by redis-cli, which must be `due`.
-pub(super) fn count(due: u64) -> Result<(), DemoError> {
-    let answer = run(Tool::Cli, &["INCR", "redis-cli"])?;
+pub(super) fn count(due: u64, patience: Duration) -> Result<(), DemoError> {
+    let answer = run(Tool::Cli, &["INCR", "redis-cli"], patience)?;
     if answer.trim() == due.to_string() {
         return Ok(());
     }
@@ -59,9 +54,10 @@ pub(super) fn count(due: u64) -> Result<(), DemoError> {
 }
 
 /// A run of redis-benchmark.
-pub(super) fn benchmark() -> Result<(), DemoError> {
+pub(super) fn benchmark(patience: Duration) -> Result<(), DemoError> {
     let count = BENCHMARK_REQUESTS.to_string();
-    let text = run(Tool::Benchmark, &["-t", "set,get", "-c", "2", "-n", &count, "--csv"])?;
+    let args = ["-t", "set,get", "-c", "2", "-n", &count, "--csv"];
+    let text = run(Tool::Benchmark, &args, patience)?;
     // It ends well, too, when the server tells it of an error.
     if ["\"SET\",", "\"GET\","].iter().all(|test| text.contains(test)) {
         return Ok(());
@@ -70,8 +66,8 @@ pub(super) fn benchmark() -> Result<(), DemoError> {
 }
 
 /// Runs a tool on the VM's server. timeout(1), because neither has a patience of its own.
-fn run(tool: Tool, args: &[&str]) -> Result<String, DemoError> {
-    let address = GUEST_ADDRESS.to_string();
-    let words = [&[TOOL_MAX_S, tool.name(), "-h", &address], args].concat();
+fn run(tool: Tool, args: &[&str], patience: Duration) -> Result<String, DemoError> {
+    let (address, seconds) = (GUEST_ADDRESS.to_string(), patience.as_secs().to_string());
+    let words = [&[&seconds, tool.name(), "-h", &address], args].concat();
     lan::command("timeout", &words)
 }

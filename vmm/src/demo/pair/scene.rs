@@ -1,11 +1,13 @@
 //! What a pair needs before its first process: a LAN, a key, a witness, a place for sockets.
 
 use super::member::Setup;
-use super::network::Network;
+use super::network::{Host, Network};
 use crate::demo::DemoError;
 use crate::demo::guest::Guest;
+use crate::demo::pace::{Measured, Pace};
 use crate::link::key_file;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 /// All of it; removed on drop.
@@ -27,6 +29,19 @@ impl Scene {
         key_file::create(&key)
             .map_err(|error| DemoError::Wrong(format!("making a key: {error}")))?;
         Ok(Scene { network: Network::new()?, key, witness, folder })
+    }
+
+    /// How fast `guest` is here, with a VM made of `program` on host A that nobody protects. `silence_ms` is what
+    /// the user asked for. `interrupted` ends it early.
+    pub fn pace(
+        &self,
+        program: &Path,
+        (guest, silence_ms): (&Guest, Option<u64>),
+        interrupted: &AtomicBool,
+    ) -> Result<Pace, DemoError> {
+        let namespaces = [self.network.host(Host::A), self.network.client()];
+        let measured = Measured::on(program, guest, namespaces, interrupted)?;
+        Pace::new(guest, measured, silence_ms)
     }
 
     /// What processes made of `program` are told, for a sealed log link.

@@ -3,6 +3,7 @@
 use super::figures::{ms, percentile, spread_ms};
 use super::probe::Probe;
 use crate::demo::guest::Guest;
+use crate::demo::pace::Pace;
 use crate::pair::event::Spread;
 use serde_json::{Map, Value, json};
 
@@ -30,7 +31,8 @@ pub struct Summary {
     pub(super) guest: Guest,
     pub(super) kills: u32,
     pub(super) seed: u64,
-    pub(super) silence_ms: u64,
+    /// How fast the guest is on this host, and what followed from that.
+    pub(super) pace: Option<Pace>,
     /// What happened.
     /// Kills that were survived, in order.
     pub failovers: Vec<Failover>,
@@ -116,7 +118,8 @@ impl Summary {
             "unplanned_takeovers": self.unplanned,
             "backups_lost": self.backups_lost,
             "lan": { "frames": self.lan_frames, "missed": self.lan_missed },
-            "silence_ms": self.silence_ms,
+            "silence_ms": self.pace.map(|pace| pace.silence_ms()),
+            "pace": self.pace.map(|pace| pace.json()),
             "seed": self.seed,
         });
         match result {

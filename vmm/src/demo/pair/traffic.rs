@@ -5,6 +5,7 @@ use super::redis_tools::{self, Tool};
 use crate::demo::DemoError;
 use crate::demo::clients;
 use crate::demo::guest::Guest;
+use crate::demo::pace::Pace;
 use crate::demo::standalone::GUEST_ADDRESS;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,16 +19,17 @@ use std::time::{Duration, Instant};
 /// How long a pause lasts before the stop flag is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-const ECHO_PAUSE: Duration = Duration::from_millis(100);
-const PAGE_PAUSE: Duration = Duration::from_millis(250);
-
-/// A page that has not come from the reference guest by then will not.
-const PAGE_MAX: Duration = Duration::from_secs(10);
+// How long each of them pauses: so long at least, and so many answers of the guest. A Linux guest works as long
+// for an echo as for tens of requests, and as for a hundred for a page, for which it forks.
+const ECHO_PAUSE: (Duration, u32) = (Duration::from_millis(100), 130);
+const PAGE_PAUSE: (Duration, u32) = (Duration::from_millis(250), 330);
+const PING_PAUSE: (Duration, u32) = (Duration::from_millis(50), 66);
 
 /// What these clients do but ping.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traffic {
     guest: Guest,
+    pace: Pace,
     seen: Mutex<Seen>,
 }
 
@@ -48,10 +50,23 @@ pub struct Seen {
     pub first_failure: Option<String>,
 }
 
+impl Seen {
+    /// Whether each of these clients has come to an end of its work once, with those of `tools` that there are; or
+    /// one never will.
+    pub(super) fn is_whole(&self, tools: &[Tool]) -> bool {
+        let of = |tool| match tool {
+            Tool::Cli => self.redis_cli,
+            Tool::Benchmark => self.redis_benchmarks,
+        };
+        let are_through = tools.iter().all(|&tool| of(tool) > 0);
+        self.failed > 0 || (self.echoes > 0 && self.pages > 0 && are_through)
+    }
+}
+
 impl Traffic {
-    /// With a VM of this guest.
-    pub fn with(guest: Guest) -> Traffic {
-        Traffic { guest, seen: Mutex::default() }
+    /// With a VM of this guest, at this pace.
+    pub fn new(guest: Guest, pace: Pace) -> Traffic {
+        Traffic { guest, pace, seen: Mutex::default() }
     }
 
     /// TCP echo transfers until `stop`, in the namespace of the calling thread.
@@ -61,9 +76,10 @@ impl Traffic {
             turn += 1;
             let bytes =
                 (0..self.guest.echo_bytes()).map(|index| (index * 31 + index / 251 + turn) as u8);
-            let result = self.guest.echo(GUEST_ADDRESS, &bytes.collect::<Vec<u8>>());
+            let (bytes, patience) = (bytes.collect::<Vec<u8>>(), self.pace.patience());
+            let result = self.guest.echo(GUEST_ADDRESS, &bytes, patience);
             self.note(result, |seen| seen.echoes += 1);
-            rest(self.guest.pause(ECHO_PAUSE), stop);
+            self.pause(ECHO_PAUSE, stop);
         }
     }
 
@@ -71,28 +87,33 @@ impl Traffic {
     pub fn pages(&self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             for path in self.guest.pages() {
-                let within = self.guest.patience(PAGE_MAX);
-                let result = clients::fetch_within(GUEST_ADDRESS, path, within);
+                let result = clients::fetch_within(GUEST_ADDRESS, path, self.pace.patience());
                 self.note(result, |seen| seen.pages += 1);
-                rest(self.guest.pause(PAGE_PAUSE), stop);
+                self.pause(PAGE_PAUSE, stop);
             }
         }
     }
 
     /// Runs one of redis's programs again and again until `stop`, in the namespace of the calling thread.
     pub fn redis(&self, tool: Tool, stop: &AtomicBool) {
+        let patience = self.pace.patience();
         while !stop.load(Ordering::Relaxed) {
             match tool {
                 Tool::Cli => {
                     let due = self.seen().redis_cli + 1;
-                    self.note(redis_tools::count(due), |seen| seen.redis_cli = due);
+                    self.note(redis_tools::count(due, patience), |seen| seen.redis_cli = due);
                 }
                 Tool::Benchmark => {
-                    self.note(redis_tools::benchmark(), |seen| seen.redis_benchmarks += 1);
+                    let ended = redis_tools::benchmark(patience);
+                    self.note(ended, |seen| seen.redis_benchmarks += 1);
                 }
             }
-            rest(tool.pause(), stop);
+            rest(tool.pause(&self.pace), stop);
         }
+    }
+
+    fn pause(&self, (least, answers): (Duration, u32), stop: &AtomicBool) {
+        rest(self.pace.pause(least, answers), stop);
     }
 
     fn note<T>(&self, result: Result<T, DemoError>, count: impl FnOnce(&mut Seen)) {
@@ -113,7 +134,7 @@ impl Traffic {
 }
 
 /// Sleeps for `time`, or until `stop`.
-fn rest(time: Duration, stop: &AtomicBool) {
+pub(super) fn rest(time: Duration, stop: &AtomicBool) {
     let end = Instant::now() + time;
     while !stop.load(Ordering::Relaxed) {
         let left = end.saturating_duration_since(Instant::now());
@@ -130,9 +151,11 @@ pub struct Ping(Child);
 
 impl Ping {
     /// Starts it in the namespace of the calling thread.
-    pub fn start(guest: &Guest) -> Result<Ping, DemoError> {
+    pub fn start(pace: &Pace) -> Result<Ping, DemoError> {
+        let (least, answers) = PING_PAUSE;
+        let interval_s = format!("{:.3}", pace.pause(least, answers).as_secs_f64());
         let address = GUEST_ADDRESS.to_string();
-        let args = ["-n", "-q", "-i", guest.ping_interval_s(), &address];
+        let args = ["-n", "-q", "-i", &interval_s, &address];
         let mut command = Command::new("ping");
         // Ctrl-C is for us: we end it and read what it saw.
         command.args(args).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -11,12 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// From the start to the first protection. A pair that has not met by then will hardly ever.
-const FIRST_MAX: Duration = Duration::from_secs(20);
-
-/// More than it takes to notice that the time is over.
-const GRACE: Duration = Duration::from_secs(20);
-
 /// What happened to a pair while it was watched.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Watched {
@@ -46,13 +40,17 @@ pub fn watch(
     begin: impl FnOnce(),
 ) -> Result<Watched, DemoError> {
     let scene = Scene::new()?;
-    let setup = scene.setup(program, &Guest::Reference, silence_ms);
-    let mut hosts = Hosts::new(&setup, interrupted);
+    let guest = Guest::Reference;
+    let pace = scene.pace(program, (&guest, Some(silence_ms)), interrupted)?;
+    let setup = scene.setup(program, &guest, silence_ms);
+    let patience = pace.patience();
+    let mut hosts = Hosts::new(&setup, patience, interrupted);
     hosts.start(Part::Primary, Host::A)?;
-    let limit = Instant::now() + FIRST_MAX;
+    // A pair that has not met by then will hardly ever.
+    let limit = Instant::now() + patience;
     while hosts.protected().is_none() {
         start_missing(&mut hosts)?;
-        hosts.wait("the first protection", FIRST_MAX + GRACE, |hosts| {
+        hosts.wait("the first protection", |hosts| {
             let is_over = Instant::now() >= limit;
             (is_over || hosts.is_alone() || hosts.protected().is_some()).then_some(())
         })?;
@@ -69,7 +67,7 @@ pub fn watch(
     while begun.elapsed() < time {
         start_missing(&mut hosts)?;
         let (since, was_protected) = (Instant::now(), hosts.protected().is_some());
-        hosts.wait("nothing", time + GRACE, |hosts| {
+        hosts.wait_for("nothing", time + patience, |hosts| {
             let is_over = begun.elapsed() >= time;
             let changed = hosts.protected().is_some() != was_protected;
             watched.late = watched.late.max(seen.elapsed().saturating_sub(LOOK_EVERY));

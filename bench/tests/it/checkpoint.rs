@@ -1,0 +1,42 @@
+//! `bench checkpoint` with two short combinations: the shape of its result, and that a working set is seen
+//! in it. No times: this runs beside other tests.
+
+use crate::running::{measure, number};
+
+#[test]
+fn larger_working_set_makes_larger_checkpoints() {
+    let result = measure(&[
+        "checkpoint",
+        "--json",
+        "--deadlines-us=1000",
+        "--kib=0,256",
+        "--inputs=0",
+        "--seconds=1",
+    ]);
+    let points = result["points"].as_array().expect("points");
+    assert_eq!(points.len(), 2, "{result}");
+    for (point, kib) in points.iter().zip([0, 256]) {
+        assert_eq!((&point["deadline_us"], &point["kib"]), (&1000.into(), &kib.into()));
+        assert_eq!(point["inputs_per_s"], 0);
+        let of = |pointer| number(point, pointer);
+        // A tick is an input, and the guest computes: each takes a checkpoint.
+        assert!(of("/checkpoints") > 5.0, "{point}");
+        assert!(of("/rounds_per_ms") > 0.0, "{point}");
+        let whole = of("/pages_each/mean") * 4096.0;
+        assert!((100.0..whole / 10.0).contains(&of("/bytes_each")), "changes: {point}");
+        assert!(of("/pages_each/p50") <= of("/pages_each/p99"), "{point}");
+        for what in ["capture", "still", "apply"] {
+            let [p50, p99, max] = ["p50_ns", "p99_ns", "max_ns"]
+                .map(|name| number(point, &format!("/{what}/{name}")));
+            assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{point}");
+            assert!(number(point, &format!("/{what}/count")) > 5.0, "{point}");
+        }
+        assert!(of("/capture/p50_ns") <= of("/still/p50_ns"), "the one is part of the other");
+    }
+    let [small, large] = [&points[0], &points[1]].map(|point| number(point, "/pages_each/mean"));
+    // Some checkpoints fall between two burns.
+    assert!(large >= small + 16.0, "{small} and {large} pages");
+    let [small, large] = [&points[0], &points[1]].map(|point| number(point, "/bytes_each"));
+    // A page's number, its mask, a word.
+    assert!(large >= small + 16.0 * 20.0, "{small} and {large} bytes");
+}

@@ -1,0 +1,13 @@
+//! Ports on real taps and veth pairs, in network namespaces of each test's own: all need root.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod announce_lan;
+mod packet;
+mod packet_link;
+mod packet_time;
+mod tap;
+mod tap_open;
+mod wait_any;
+mod wait_signal;

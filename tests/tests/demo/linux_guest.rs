@@ -1,0 +1,43 @@
+//! A Debian kernel with redis, restored from the snapshot of `scripts/linux-guest.sh` and protected: its
+//! primary is killed, and no client sees more than a pause. (That script boots it; without its snapshot
+//! this fails. `scripts/test.sh` calls it before.)
+//!
+//! `LINUX_KILLS=10` makes it longer.
+
+use std::process::Output;
+use tests::demo::Figures;
+use tests::program::run;
+
+const KILLS: &str = "2";
+
+#[test]
+fn restored_linux_guest_survives_its_hosts_and_redis_counts_on() {
+    let kills = std::env::var("LINUX_KILLS").unwrap_or(KILLS.into());
+    let figures = Figures::of(&["--guest", "linux", "--kills", &kills]);
+    figures.check_failovers(kills.parse().expect("a number"), "icmp");
+    // Real clients of redis, which scripts/install.sh installs: each number was the next one.
+    assert!(figures.number("/redis/cli") > 0.0);
+    assert!(figures.number("/redis/benchmarks") > 0.0);
+    // The VM moved, and moved back: so did its frames on the LAN, which `double_live` is counted by.
+    assert!(figures.number("/sync_pause_ms/p50") > 0.0);
+    assert!(figures.has_none("/udp"), "it has no UDP echo");
+}
+
+#[test]
+fn linux_guest_without_a_snapshot_of_use_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.snap");
+    let file = path.to_str().unwrap();
+    let demo = || run(&["demo", "--guest", "linux", "--snapshot", file]);
+    refused(&demo(), 6, "scripts/linux-guest.sh");
+    std::fs::write(&path, "no snapshot").unwrap();
+    refused(&demo(), 6, "not a snapshot");
+    refused(&run(&["demo", "--snapshot", file]), 2, "--guest linux");
+}
+
+fn refused(output: &Output, code: i32, what: &str) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.starts_with("understudy: ") && errors.contains(what), "not {what:?}: {errors}");
+}

@@ -1,0 +1,49 @@
+//! The demonstration of a protected VM: two hosts, real clients, kill -9 of the primary.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use tests::demo::{Figures, demo, nothing_is_left};
+use tests::program::run;
+
+#[test]
+fn demo_with_two_kills_loses_nothing_and_leaves_nothing_behind() {
+    Figures::of(&["--kills", "2"]).check_failovers(2.0, "udp");
+}
+
+#[test]
+fn interrupted_demo_leaves_nothing_behind() {
+    let _alone = tests::alone();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut demo = demo(folder.path(), &["--kills", "100"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut account = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut said = Vec::new();
+        // In the middle of a failover: the primary is dead, the clients wait.
+        for line in account.by_ref() {
+            said.push(line);
+            if said.last().is_some_and(|line| line.contains("kill 1")) {
+                break;
+            }
+        }
+        kill(Pid::from_raw(demo.id().cast_signed()), signal).unwrap();
+        said.extend(account);
+        let status = demo.wait().unwrap();
+        assert_eq!(status.code(), Some(1), "{signal}: {said:#?}");
+        assert!(said.last().unwrap().ends_with("interrupted"), "{signal}: {said:#?}");
+        nothing_is_left(demo.id(), folder.path());
+    }
+}
+
+#[test]
+fn wrong_use_of_the_demo_is_refused() {
+    for args in [&["--kills", "0"][..], &["--silence", "1"], &["--standalone", "--kills", "1"]] {
+        let output = run(&[&["demo"], args].concat());
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+}

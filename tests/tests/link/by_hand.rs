@@ -1,0 +1,236 @@
+//! A logging channel's two ends on a veth pair, driven by hand: what a link does by itself.
+
+use logchan::channel::{Event, Timing};
+use logchan::endpoint::{EndpointEvent, Settings};
+use logchan::handshake::Security;
+use logchan::ids::{Lane, Role, Term, VmId};
+use logchan::time::{Duration, Time};
+use netpath::{MacAddr, ReceivePath, WaitPolicy};
+use std::sync::atomic::{AtomicU64, Ordering};
+use vmm::demo::DemoError;
+use vmm::demo::lan::{Namespace, command};
+use vmm::link::{LinkOptions, LogLink, UNSENT_BYTES_MAX, now};
+
+const MACS: [MacAddr; 2] = [MacAddr(2, 0, 0, 0, 0, 0xa), MacAddr(2, 0, 0, 0, 0, 0xb)];
+/// What the kernel accounts for a full frame, at most.
+const FULL_FRAME_BYTES: u32 = 2560;
+
+/// A machine that stands still for a moment must not end a channel here.
+const PATIENT: Timing = Timing {
+    silence: Duration::from_millis(20_000),
+    lease: Duration::from_millis(10_000),
+    ..Timing::DEFAULT
+};
+
+/// Drives a link until it has a peer.
+fn meet(link: &mut LogLink) {
+    while link.channel().is_none() {
+        link.transmit().unwrap();
+        link.wait(Some(now() + Duration::from_millis(1))).unwrap();
+        link.receive().unwrap();
+    }
+    link.transmit().unwrap();
+}
+
+/// Frames after which it is clear that none is handled with a time before it was sent. One in a hundred
+/// is.
+const ROUNDS_MAX: u64 = 20_000;
+
+/// The round after the last one.
+const OVER: u64 = u64::MAX;
+
+/// Ends the rounds, by a panic too.
+struct Over<'a>(&'a AtomicU64);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(OVER, Ordering::Release);
+    }
+}
+
+/// Two hosts and their links. The primary's comes first.
+struct Pair {
+    links: [LogLink; 2],
+    namespaces: [Namespace; 2],
+}
+
+impl Pair {
+    /// Two ends that have not met, and belong to no thread yet.
+    fn open(receive: ReceivePath, wait: WaitPolicy) -> Pair {
+        let namespaces = ["a", "b"].map(|role| Namespace::new(role).unwrap());
+        let [a, b] = &namespaces;
+        a.ip(&["link", "add", "lan0", "type", "veth", "peer", "name", "lan0", "netns", b.name()])
+            .unwrap();
+        for (namespace, mac) in namespaces.iter().zip(MACS) {
+            namespace.ip(&["link", "set", "lan0", "address", &mac.to_string(), "up"]).unwrap();
+        }
+        let open = |namespace: &Namespace, role, peer| {
+            let mut settings = Settings::new(role, VmId(1), Term(1));
+            settings.timing = PATIENT;
+            let options = LinkOptions { interface: "lan0".into(), peer, wait, receive };
+            let link = namespace.enter(|| {
+                let link = LogLink::open(&options, settings, Security::Insecure);
+                link.map_err(|error| DemoError::Wrong(error.to_string()))
+            });
+            link.unwrap()
+        };
+        let links = [open(a, Role::Primary, MACS[1]), open(b, Role::Backup, MACS[0])];
+        Pair { links, namespaces }
+    }
+
+    /// Two ends that have met.
+    fn met(receive: ReceivePath) -> Pair {
+        let mut pair = Pair::open(receive, WaitPolicy::BLOCK);
+        while pair.links.iter().any(|link| link.channel().is_none()) {
+            pair.turn();
+        }
+        // Each end learns of the other's window.
+        (0..3).for_each(|_| pair.turn());
+        for link in &mut pair.links {
+            while link.poll_event().is_some() {}
+        }
+        pair
+    }
+
+    /// Both ends send and receive what there is.
+    fn turn(&mut self) {
+        for link in &mut self.links {
+            link.transmit().unwrap();
+        }
+        for link in &mut self.links {
+            while link.receive().unwrap() {}
+        }
+    }
+
+    fn append(&mut self, lane: Lane, bytes: &[u8]) {
+        let channel = self.links[0].channel_mut().unwrap();
+        channel.append(now(), lane, bytes).unwrap();
+    }
+
+    /// Bytes that the backup has received and not consumed.
+    fn received(&self, lane: Lane) -> usize {
+        self.links[1].channel().unwrap().received(lane).len()
+    }
+}
+
+#[test]
+fn log_is_acknowledged_by_receiving_it_and_bulk_is_not() {
+    for path in [ReceivePath::Ring, ReceivePath::Calls] {
+        let mut pair = Pair::met(path);
+        for (lane, acknowledged) in [(Lane::Bulk, false), (Lane::Latency, true)] {
+            pair.append(lane, b"some bytes");
+            let end = pair.links[0].channel().unwrap().appended(lane);
+            let [primary, backup] = &mut pair.links;
+            primary.transmit().unwrap();
+            while backup.receive().unwrap() {}
+            while primary.receive().unwrap() {}
+            let acked = primary.channel().unwrap().lane_acked(lane) == end;
+            assert_eq!(acked, acknowledged, "{path:?} {lane:?}");
+            if lane == Lane::Latency {
+                let events: Vec<_> = std::iter::from_fn(|| primary.poll_event()).collect();
+                let acked = EndpointEvent::Channel(Event::Acked { up_to: end });
+                assert!(events.contains(&acked), "{path:?}: {events:?}");
+            }
+        }
+    }
+}
+
+/// A wait that saw a frame while it looked spares `receive` the clock. The time that the frame is then
+/// handled with may be one before it was sent, and must not stay the one that the backup's patience
+/// counts from.
+#[test]
+fn patience_never_counts_from_before_the_frame_was_sent() {
+    let looking = WaitPolicy { spin: std::time::Duration::from_secs(60), ..WaitPolicy::default() };
+    let Pair { links: [mut primary, mut backup], namespaces: _both } =
+        Pair::open(ReceivePath::Ring, looking);
+    let (round, sent_at) = (AtomicU64::new(0), AtomicU64::new(0));
+    let is_over = || round.load(Ordering::Acquire) == OVER;
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            meet(&mut primary);
+            for number in 1.. {
+                while round.load(Ordering::Acquire) < number {
+                    std::thread::yield_now();
+                }
+                if is_over() {
+                    break;
+                }
+                // By then the backup reads its clock as seldom as it ever does while it looks.
+                let settled = now() + Duration::from_micros(50);
+                while now() < settled {}
+                let now = now();
+                sent_at.store(now.as_nanos(), Ordering::Release);
+                let appended = primary.channel_mut().unwrap().append(now, Lane::Latency, b"output");
+                let end = appended.unwrap().end;
+                primary.transmit_at(now).unwrap();
+                while primary.channel().unwrap().acked() < end && !is_over() {
+                    primary.receive().unwrap();
+                    primary.transmit().unwrap();
+                }
+            }
+        });
+        let over = Over(&round);
+        meet(&mut backup);
+        let heard_at = |backup: &LogLink| backup.channel().unwrap().heard_at();
+        let (mut early, mut number) = (0, 0);
+        while early < 3 && number < ROUNDS_MAX {
+            number += 1;
+            round.store(number, Ordering::Release);
+            let length = loop {
+                match backup.channel().unwrap().received(Lane::Latency).len() {
+                    0 => assert!(!sender.is_finished(), "the primary has stopped"),
+                    length => break length,
+                }
+                backup.wait(Some(now() + Duration::from_millis(100))).unwrap();
+                backup.receive().unwrap();
+            };
+            let sent_at = Time::from_nanos(sent_at.load(Ordering::Acquire));
+            early += u32::from(heard_at(&backup) < sent_at);
+            backup.transmit().unwrap();
+            assert!(heard_at(&backup) >= sent_at, "round {number}");
+            backup.channel_mut().unwrap().consume(Lane::Latency, length);
+        }
+        drop(over);
+        println!("{early} of {number} frames were handled with a time before they were sent");
+        // Two threads of one core take turns: nothing comes while the other one looks.
+        let both_run = vmm::demo::cores::usable().len() > 1;
+        assert!(early > 0 || !both_run, "this test is about a time that is too early");
+    });
+}
+
+#[test]
+fn log_waits_for_few_frames_of_bulk_in_the_queue_of_a_slow_link() {
+    let mut pair = Pair::met(ReceivePath::Ring);
+    // More than a millisecond for a frame: the queue is longer than any turn of ours.
+    let arguments = "qdisc add dev lan0 root tbf rate 10mbit burst 1600 limit 1000000";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    command("tc", &[&["-n", pair.namespaces[0].name()], &arguments[..]].concat()).unwrap();
+
+    pair.append(Lane::Bulk, &[7; 400_000]);
+    let (mut most, mut at_append) = (0, None);
+    loop {
+        pair.turn();
+        most = most.max(pair.links[0].port().unsent_bytes().unwrap());
+        let bulk = pair.received(Lane::Bulk);
+        match at_append {
+            None if bulk >= 50_000 => {
+                pair.append(Lane::Latency, b"output");
+                at_append = Some(bulk);
+            }
+            Some(at_append) if pair.received(Lane::Latency) > 0 => {
+                let frames = (bulk - at_append).div_ceil(1300);
+                println!("the entry waited for {frames} frames, {most} bytes were unsent at most");
+                assert!(frames <= 12, "the entry waited for {frames} frames of bulk");
+                break;
+            }
+            None | Some(_) => {}
+        }
+    }
+    assert!(most > UNSENT_BYTES_MAX, "the queue never filled: {most} bytes");
+    assert!(most <= UNSENT_BYTES_MAX + 5 * FULL_FRAME_BYTES, "{most} bytes in the queue");
+    // Nothing is left behind for being held back.
+    while pair.received(Lane::Bulk) < 400_000 {
+        pair.links[0].wait(None).unwrap();
+        pair.turn();
+    }
+}

@@ -1,0 +1,72 @@
+//! A host that stands still for longer than the silence is dead to the other one. It must know that
+//! itself when it goes on.
+
+use nix::sys::signal::Signal;
+use std::time::Duration;
+use tests::pair::{Clients, Process, Rig};
+use tests::wait_for;
+use vmm::demo::pair::member::Part;
+use vmm::demo::pair::network::Host;
+use vmm::pair::event::{PairEvent, Why};
+
+/// A protected VM: primary on A, backup on B.
+fn protected(rig: &Rig) -> [Process; 2] {
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(primary, PairEvent::Protected { .. });
+    [primary, backup]
+}
+
+fn silence(rig: &Rig) -> Duration {
+    Duration::from_millis(rig.silence_ms())
+}
+
+#[test]
+fn thawed_primary_says_nothing_more_and_ends() {
+    let rig = Rig::default();
+    let [mut primary, mut backup] = protected(&rig);
+    let ((), clients) = Clients::during(&rig, |clients| {
+        assert_eq!(rig.vm_port().as_deref(), Some(Host::A.port()));
+        primary.signal(Signal::SIGSTOP);
+        wait_for!(backup, PairEvent::PrimarySilent { whole: true, .. });
+        let live = wait_for!(backup, PairEvent::WentLive { .. });
+        assert_eq!(live.term, 2);
+        clients.are_served();
+        assert_eq!(rig.vm_port().as_deref(), Some(Host::B.port()));
+        std::thread::sleep(silence(&rig));
+        // Inputs have waited for it meanwhile, in its tap and in its guest.
+        primary.signal(Signal::SIGCONT);
+        wait_for!(primary, PairEvent::Halted { why: Why::Replaced, .. });
+        let ended = primary.end();
+        assert_eq!(ended.code, Some(14), "{ended:?}");
+        let last = ended.words.last().expect("it says why");
+        assert!(last.contains("the other host took over the VM in term 2"), "{ended:?}");
+        clients.are_served();
+        assert_eq!(rig.vm_port().as_deref(), Some(Host::B.port()));
+    });
+    // To the old host and back would be a third turn.
+    assert_eq!(clients.turns(), [Host::A, Host::B], "no frame of the VM from A after B's first");
+}
+
+#[test]
+fn thawed_backup_is_refused_and_synced_again() {
+    let rig = Rig::default();
+    let [mut primary, mut backup] = protected(&rig);
+    let ((), clients) = Clients::during(&rig, |clients| {
+        backup.signal(Signal::SIGSTOP);
+        wait_for!(primary, PairEvent::BackupSilent { .. });
+        assert_eq!(wait_for!(primary, PairEvent::TermWon).term, 2);
+        clients.are_served();
+        wait_for!(backup, PairEvent::Following);
+        backup.signal(Signal::SIGCONT);
+        wait_for!(backup, PairEvent::Following);
+        wait_for!(primary, PairEvent::Protected { .. });
+        clients.are_served();
+    });
+    assert_eq!(clients.turns(), [Host::A]);
+    assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
+    assert_eq!(primary.state().term, 2);
+    backup.wait_for_role("following");
+    assert_eq!(backup.count(|event| matches!(event, PairEvent::Diverged)), 0);
+}

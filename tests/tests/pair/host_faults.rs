@@ -1,0 +1,101 @@
+//! Faults of one host that are neither the guest's end nor an order: the VM goes on, and never twice.
+
+use nix::sys::signal::Signal;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+use tests::pair::{Clients, Rig};
+use tests::program::understudy;
+use tests::wait_for;
+use vmm::demo::pair::member::Part;
+use vmm::demo::pair::network::{Host, LOG_LINK};
+use vmm::demo::standalone::TAP;
+use vmm::pair::event::PairEvent;
+
+#[test]
+fn tap_of_the_primary_deleted_backup_takes_over() {
+    let rig = Rig::default();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let mut backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(primary, PairEvent::Protected { .. });
+    let ((), _clients) = Clients::during(&rig, |clients| {
+        rig.ip(Host::A, &format!("link del {TAP}"));
+        wait_for!(backup, PairEvent::WentLive { .. });
+        clients.are_served();
+    });
+    primary.end().failure(4, TAP);
+    backup.signal(Signal::SIGTERM);
+    assert_eq!(backup.end().code, Some(0), "{}", backup.story());
+}
+
+/// Started by nohup(1), or by a terminal's shell that closes.
+#[test]
+fn hangup_that_the_parent_ignores_stays_ignored() {
+    let rig = Rig::default();
+    let program = rig.path("understudy-without-hangup");
+    let script = format!("#!/bin/sh\nexec env --ignore-signal=HUP,INT {:?} \"$@\"\n", understudy());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut primary = rig.start_program(&program, Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let mut backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(primary, PairEvent::Protected { .. });
+    let ((), _clients) = Clients::during(&rig, |clients| {
+        for signal in [Signal::SIGHUP, Signal::SIGINT] {
+            primary.signal(signal);
+            clients.are_served();
+            assert!(!primary.has_ended(), "{signal}: {}", primary.story());
+        }
+    });
+    assert_eq!(primary.state().term, 1);
+    primary.signal(Signal::SIGTERM);
+    assert_eq!(primary.end().code, Some(0), "{}", primary.story());
+    assert_eq!(backup.end().code, Some(0), "{}", backup.story());
+}
+
+/// The shared storage is not mounted on one host: an empty folder is in its place.
+#[test]
+fn witness_that_is_another_one_on_the_other_host_is_refused() {
+    let rig = Rig::default();
+    let other = rig.path("not-mounted");
+    fs::create_dir(&other).unwrap();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let options = ["--witness", other.to_str().unwrap()];
+    let mut backup = rig.start(Part::Backup, Host::B, &options);
+    for process in [&mut primary, &mut backup] {
+        let refused = wait_for!(process, PairEvent::PeerRefused { .. });
+        let PairEvent::PeerRefused { reason } = refused.event else { unreachable!("awaited") };
+        assert!(reason.contains("the peer's witness is"), "{reason}");
+    }
+    rig.ip(Host::A, &format!("link set {LOG_LINK} down"));
+    // Longer than any silence: whoever could take over would.
+    std::thread::sleep(Duration::from_millis(3 * rig.silence_ms()));
+    assert_eq!(primary.count(|event| matches!(event, PairEvent::Protected { .. })), 0);
+    assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
+    assert_eq!(
+        (primary.status()["role"].as_str(), backup.status()["role"].as_str()),
+        (Some("alone"), Some("seeking"))
+    );
+}
+
+/// The storage goes away while the pair runs, and then the primary dies: nobody goes on before it is back.
+#[test]
+fn witness_that_is_unmounted_later_gives_no_term_before_it_is_back() {
+    let rig = Rig::default();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let mut backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(primary, PairEvent::Protected { .. });
+    let (mount_point, away) = (rig.path("witness"), rig.path("away"));
+    fs::rename(&mount_point, &away).unwrap();
+    fs::create_dir(&mount_point).unwrap();
+    primary.signal(Signal::SIGKILL);
+    primary.end();
+    wait_for!(backup, PairEvent::WitnessUnreachable);
+    assert_eq!(fs::read_dir(&mount_point).unwrap().count(), 0, "nothing is claimed there");
+    fs::remove_dir(&mount_point).unwrap();
+    fs::rename(&away, &mount_point).unwrap();
+    wait_for!(backup, PairEvent::WentLive { .. });
+}

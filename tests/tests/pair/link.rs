@@ -1,0 +1,87 @@
+//! The log link fails, or is bad, and both hosts live.
+
+#![expect(clippy::print_stdout, reason = "the test harness takes it")]
+
+use netpath::middleware::fault::FaultRates;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tests::pair::relay::Relay;
+use tests::pair::{Clients, Couple, Rig, RigOptions};
+use tests::patience::Waiting;
+use vmm::demo::pair::network::{Host, LOG_LINK};
+
+/// The link goes down at `host`, with both hosts alive: one of them goes on.
+fn cut_at(host: Host) {
+    let rig = Rig::default();
+    let mut couple = Couple::start(&rig);
+    let ((), clients) = Clients::during(&rig, |clients| {
+        rig.ip(host, &format!("link set {LOG_LINK} down"));
+        let waiting = Waiting::default();
+        let speaks = |couple: &mut Couple<'_>, host| {
+            let state = couple.on(host).expect("it is there").state();
+            state.speaks && state.term == 2
+        };
+        let winner = loop {
+            let winners = Host::ALL.map(|host| speaks(&mut couple, host));
+            assert_ne!(winners, [true; 2], "term 2 is of one host");
+            if let Some(index) = winners.iter().position(|&wins| wins) {
+                break Host::ALL[index];
+            }
+            waiting.goes_on(|| String::from("somebody who goes on"));
+        };
+        clients.are_served();
+        println!("the link was cut at {host}; host {winner} went on");
+        let loser = couple.on(winner.other()).expect("it is there");
+        if winner == Host::A {
+            // The old backup lost its claim, and looks for a primary.
+            loser.wait_for_role("seeking");
+        } else {
+            let ended = loser.end();
+            assert_eq!(ended.code, Some(14), "{ended:?}");
+        }
+        rig.ip(host, &format!("link set {LOG_LINK} up"));
+        assert_eq!(couple.protect(), winner);
+        clients.are_served();
+    });
+    let turns = clients.turns();
+    assert!(turns == [Host::A] || turns == [Host::A, Host::B], "{turns:?}");
+    assert_eq!(couple.stop().divergences, 0);
+}
+
+#[test]
+fn link_cut_at_the_primary_leaves_one_host_live() {
+    cut_at(Host::A);
+}
+
+#[test]
+fn link_cut_at_the_backup_leaves_one_host_live() {
+    cut_at(Host::B);
+}
+
+#[test]
+fn lost_repeated_and_reordered_log_frames_are_nobody_s_trouble() {
+    const REQUESTS: u64 = 1500;
+    let rig = Rig::new(RigOptions { silence_ms: 100, ..RigOptions::default() });
+    let relay = Relay::new(&rig).unwrap();
+    let rates = FaultRates { drop: 500, duplicate: 200, reorder: 500, ..FaultRates::default() };
+    let seed = fastrand::u64(..);
+    let stop = AtomicBool::new(false);
+    let (counts, account) = std::thread::scope(|scope| {
+        let passing = scope.spawn(|| relay.run(rates, seed, &stop));
+        let mut couple = Couple::start(&rig);
+        let ((), clients) = Clients::during(&rig, |clients| {
+            while clients.counting.tally().requests < REQUESTS {
+                couple.protect();
+                clients.are_served();
+            }
+        });
+        println!("{} requests", clients.counting.tally().requests);
+        let account = couple.stop();
+        stop.store(true, Ordering::Relaxed);
+        (passing.join().unwrap().unwrap(), account)
+    });
+    println!("seed {seed}: {counts:?}; false alarms: {account:?}");
+    for count in counts {
+        assert!(count.dropped > 0 && count.duplicated > 0 && count.reordered > 0, "{count:?}");
+    }
+    assert_eq!(account.divergences, 0);
+}

@@ -1,0 +1,184 @@
+//! Mistakes with `understudy primary` and `understudy backup`: one clear line, a documented exit code.
+
+use nix::sys::signal::Signal;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+use tests::guests;
+use tests::pair::{Process, Rig};
+use tests::patience::Waiting;
+use tests::program::{run, understudy};
+use tests::wait_for;
+use vmm::demo::pair::member::Part;
+use vmm::demo::pair::network::{Host, LOG_LINK};
+use vmm::demo::standalone::TAP;
+use vmm::link::key_file;
+use vmm::pair::event::PairEvent;
+
+/// Starts either part on its host with `options`, which replace its own of the same name, and wants
+/// exit code `code` and one line with `text`.
+fn fails(rig: &Rig, options: &[&str], code: i32, text: &str) {
+    fails_with(run, rig, options, code, text);
+}
+
+/// The same, started by `start`.
+fn fails_with(
+    start: impl Fn(&[&str]) -> Output + Sync,
+    rig: &Rig,
+    options: &[&str],
+    code: i32,
+    text: &str,
+) {
+    for (part, host) in [("primary", Host::A), ("backup", Host::B)] {
+        let (key, witness, status) = (rig.path("key"), rig.path("witness"), rig.path("status"));
+        let [key, witness, status] =
+            [&key, &witness, &status].map(|path| path.to_str().expect("paths are UTF-8"));
+        let common = [
+            ("--tap", TAP),
+            ("--interface", LOG_LINK),
+            ("--peer", host.other().log_mac()),
+            ("--key", key),
+            ("--witness", witness),
+            ("--status", status),
+        ];
+        let mut args = vec![part, "--quiet"];
+        for (name, value) in common {
+            if !options.contains(&name) {
+                args.extend([name, value]);
+            }
+        }
+        args.extend(options);
+        let output = rig.network.host(host).enter(|| Ok(start(&args))).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{args:?}: {errors}");
+        assert!(errors.starts_with("understudy: ") && errors.contains(text), "{args:?}: {errors}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_in_one_line() {
+    let rig = Rig::patient();
+    fails(&rig, &["--tap", "tap9"], 4, "tap9");
+    fails(&rig, &["--interface", "eth9"], 4, "interface eth9 does not exist");
+    fails(&rig, &["--witness", "/no/such/folder"], 2, "witness /no/such/folder");
+    fails(
+        &rig,
+        &["--witness", "/proc/version"],
+        2,
+        "give a folder on storage that both hosts reach",
+    );
+    fails(&rig, &["--key", "/no/such/key"], 12, "/no/such/key");
+    fails(&rig, &["--guest", "/no/such/guest"], 5, "/no/such/guest");
+    fails(&rig, &["--guest", "/proc/version"], 5, "/proc/version");
+    fails(&rig, &["--memory", "1"], 2, "1 MiB of guest memory is too small");
+    fails(&rig, &["--memory", "4096"], 2, "too large");
+    fails(&rig, &["--vcpus", "2"], 2, "only one vCPU is supported");
+    fails(&rig, &["--kvm", "/no/such/kvm"], 3, "/no/such/kvm");
+}
+
+#[test]
+fn host_with_too_little_memory_is_told() {
+    let rig = Rig::patient();
+    let meminfo = rig.path("meminfo");
+    std::fs::write(&meminfo, "MemTotal: 65536 kB\nMemAvailable: 32768 kB\n").unwrap();
+    // A host as small as that: in a mount namespace of its own.
+    let on_small_host = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /proc/meminfo && exec \"$@\""]);
+        command.arg(&meminfo).arg(understudy()).args(args).output().unwrap()
+    };
+    let text = "64 MiB of guest memory, but the host has only 32 MiB available";
+    fails_with(on_small_host, &rig, &["--memory", "64"], 2, text);
+}
+
+#[test]
+fn vm_that_was_booted_before_is_not_booted_again() {
+    let rig = Rig::patient();
+    let mut first = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(first, PairEvent::TermWon);
+    let mut second = rig.start(Part::Primary, Host::B, &[]);
+    // It may have met the first one before the witness answered, and say that too.
+    let ended = second.end();
+    assert_eq!(ended.code, Some(14), "{ended:?}");
+    let last = ended.words.last().expect("it says why");
+    assert!(last.contains("this VM was booted before (the witness has term 1)"), "{ended:?}");
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.end().code, Some(0));
+    // What became of it, nobody but its owner knows.
+    let mut third = rig.start(Part::Primary, Host::A, &[]);
+    third.end().failure(14, "remove the witness's files");
+}
+
+/// Waits until a process has said a line with `text`.
+fn wait_for_words(process: &mut Process, text: &str) {
+    let waiting = Waiting::default();
+    while !process.words().iter().any(|line| line.contains(text)) {
+        assert!(!process.has_ended(), "it ended: {}", process.story());
+        waiting.goes_on(|| format!("{text:?}: {}", process.story()));
+    }
+}
+
+/// A backup that does not fit the primary is told so, once, and the VM runs on; both say `text`.
+fn misfit(rig: &Rig, key: Option<&PathBuf>, options: &[&str], text: [&str; 2]) {
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let mut backup = rig.start_with(Part::Backup, Host::B, key, options);
+    wait_for_words(&mut backup, text[1]);
+    wait_for_words(&mut primary, text[0]);
+    let said = |process: &mut Process, text: &str| {
+        process.words().iter().filter(|line| line.contains(text)).count()
+    };
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!((said(&mut primary, text[0]), said(&mut backup, text[1])), (1, 1), "said once");
+    assert_eq!(primary.status()["role"], "alone");
+    assert_eq!(backup.status()["role"], "seeking");
+    for process in [&mut primary, &mut backup] {
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.end().code, Some(0), "{}", process.story());
+    }
+}
+
+#[test]
+fn other_silence_is_told() {
+    let rig = Rig::patient();
+    let other = (rig.silence_ms() + 200).to_string();
+    misfit(&rig, Some(&rig.path("key")), &["--silence-ms", &other], ["(--silence-ms)"; 2]);
+}
+
+#[test]
+fn other_guest_image_is_told() {
+    let rig = Rig::patient();
+    let guest = rig.path("guest.elf");
+    std::fs::write(&guest, guests::HARD).unwrap();
+    let options = ["--guest", guest.to_str().unwrap()];
+    misfit(&rig, Some(&rig.path("key")), &options, ["(--guest)"; 2]);
+}
+
+#[test]
+fn other_key_is_told() {
+    let rig = Rig::patient();
+    let other = rig.path("other");
+    key_file::create(&other).unwrap();
+    misfit(&rig, Some(&other), &[], ["another key"; 2]);
+}
+
+#[test]
+fn one_side_without_protection_is_told() {
+    let rig = Rig::patient();
+    misfit(&rig, None, &[], ["one side runs with --insecure and the other one without"; 2]);
+}
+
+#[test]
+fn peer_that_never_comes_is_asked_for_once() {
+    let rig = Rig::patient();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for_words(&mut primary, "no frame came from");
+    primary.wait_for_role("alone");
+    drop(primary);
+    let mut backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for_words(&mut backup, "no frame came from");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(backup.words().len(), 1, "{}", backup.story());
+    assert_eq!(backup.status()["role"], "seeking");
+}

@@ -1,0 +1,93 @@
+//! A host of a pair whose standard streams can't be written: the VM does not depend on them.
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use tests::pair::{Clients, Process, Rig};
+use tests::wait_for;
+use vmm::demo::pair::member::Part;
+use vmm::demo::pair::network::Host;
+use vmm::pair::event::PairEvent;
+
+/// Kills the primary and wants the backup, started with `redirections`, to serve the VM's clients.
+fn backup_takes_over(redirections: &str) {
+    let rig = Rig::default();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let backup = rig.start_redirected(Part::Backup, Host::B, redirections);
+    wait_for!(primary, PairEvent::Protected { .. });
+    backup.wait_for_role("following");
+    let ((), clients) = Clients::during(&rig, |clients| {
+        primary.signal(Signal::SIGKILL);
+        clients.are_served();
+        backup.wait_for_role("alone");
+        counts_what_it_lost(&backup);
+    });
+    assert_eq!(clients.turns(), [Host::A, Host::B]);
+}
+
+/// What a process could not write is in its status, which is a little younger than what it says.
+fn counts_what_it_lost(process: &Process) {
+    let end = std::time::Instant::now() + tests::patience::patience();
+    while process.figure("messages_dropped") == 0.0 {
+        assert!(std::time::Instant::now() < end, "nothing dropped: {:?}", process.status());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn backup_whose_standard_error_is_full_takes_over() {
+    backup_takes_over("2>/dev/full");
+}
+
+#[test]
+fn backup_whose_standard_output_is_full_takes_over() {
+    backup_takes_over(">/dev/full");
+}
+
+#[test]
+fn backup_whose_standard_streams_are_full_takes_over() {
+    backup_takes_over(">/dev/full 2>&1");
+}
+
+#[test]
+fn backup_whose_standard_streams_are_closed_takes_over() {
+    let rig = Rig::default();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let backup = rig.start_redirected(Part::Backup, Host::B, "<&- >&- 2>&-");
+    wait_for!(primary, PairEvent::Protected { .. });
+    backup.wait_for_role("following");
+    Clients::during(&rig, |clients| {
+        primary.signal(Signal::SIGKILL);
+        clients.are_served();
+        backup.wait_for_role("alone");
+    });
+}
+
+#[test]
+fn primary_whose_reader_has_gone_outlives_the_backup() {
+    let rig = Rig::default();
+    let pipe = rig.path("pipe");
+    mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    // Opened by its reader first: who opens it to write would wait.
+    let no_wait = OFlag::O_NONBLOCK.bits();
+    let reader = OpenOptions::new().read(true).custom_flags(no_wait).open(&pipe).unwrap();
+    let redirections = format!("2>'{}'", pipe.display());
+    let mut primary = rig.start_redirected(Part::Primary, Host::A, &redirections);
+    wait_for!(primary, PairEvent::TermWon);
+    let backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(primary, PairEvent::Protected { .. });
+    let ((), clients) = Clients::during(&rig, |clients| {
+        drop(reader);
+        backup.signal(Signal::SIGKILL);
+        wait_for!(primary, PairEvent::BackupSilent { .. });
+        clients.are_served();
+        primary.wait_for_role("alone");
+        counts_what_it_lost(&primary);
+    });
+    assert_eq!(clients.turns(), [Host::A]);
+}

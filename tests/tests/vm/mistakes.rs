@@ -1,0 +1,168 @@
+//! Mistakes of a user and shortcomings of a host: one clear line, a documented exit code.
+
+use logchan::log_header::LogHeader;
+use std::fs;
+use tests::patience::wait_until;
+use tests::program::run;
+use vmm::boot::image::GuestImage;
+use vmm::boot::sweep::sweep;
+use vmm::demo::lan::{Namespace, command};
+
+/// Runs with `args`, wants exit code `code` and one line on standard error that contains `text`.
+fn fails(args: &[&str], code: i32, text: &str) {
+    let output = run(args);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
+    assert_eq!(errors.lines().count(), 1, "{args:?}: {errors}");
+    assert!(errors.contains(text), "{args:?}: {errors}");
+}
+
+#[test]
+fn kvm_missing_or_not_kvm_names_the_mend() {
+    fails(&["run", "--kvm", "/dev/no-kvm"], 3, "load KVM");
+    fails(&["run", "--kvm", "/dev/null"], 3, "can't be used as KVM");
+    let output = run(&["doctor", "--kvm", "/dev/no-kvm"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("FAIL"));
+}
+
+#[test]
+fn kvm_without_permission_names_the_mend() {
+    // A user without any right: root's are dropped by setpriv(1) of util-linux.
+    let folder = tempfile::tempdir().unwrap();
+    let node = folder.path().join("kvm");
+    fs::write(&node, b"").unwrap();
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o000);
+    fs::set_permissions(&node, permissions).unwrap();
+    let program = folder.path().join("understudy");
+    fs::copy(tests::program::understudy(), &program).unwrap();
+    let readable: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(folder.path(), readable.clone()).unwrap();
+    fs::set_permissions(&program, readable).unwrap();
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"])
+        .arg(&program)
+        .args(["run", "--kvm"])
+        .arg(&node)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(errors.contains("no permission to open"), "{errors}");
+}
+
+#[test]
+fn wrong_sizes_of_a_vm_are_usage_errors() {
+    fails(&["run", "--vcpus", "2"], 2, "not replayable");
+    fails(&["run", "--memory", "1"], 2, "too small");
+    fails(&["run", "--memory", "9999999"], 2, "too large");
+    fails(&["run", "--for=-1"], 2, "positive");
+}
+
+#[test]
+fn tap_missing_busy_or_no_tap_names_the_mend() {
+    fails(&["run", "--tap", "no-such-tap0"], 4, "ip tuntap add");
+    fails(&["run", "--tap", "lo"], 4, "not a tap");
+    let namespace = Namespace::new("busy").unwrap();
+    namespace.add_tap("tap0", None).unwrap();
+    namespace
+        .enter(|| {
+            let program = tests::program::understudy();
+            let first = vmm::demo::vm_process::VmProcess::spawn(
+                &program,
+                &["run", "--tap", "tap0", "--quiet"],
+            )?;
+            wait_until("the first VM's carrier", || {
+                let shown = command("ip", &["link", "show", "tap0"]).unwrap();
+                shown.contains("LOWER_UP")
+            });
+            fails(&["run", "--tap", "tap0"], 4, "in use by another process");
+            first.stop()
+        })
+        .unwrap();
+}
+
+#[test]
+fn files_that_are_no_guest_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest");
+    let path_text = path.to_str().unwrap();
+    fs::write(&path, b"#!/bin/sh\n").unwrap();
+    fails(&["run", "--guest", path_text], 5, "ELF");
+    let own = tests::program::understudy();
+    fails(&["run", "--guest", own.to_str().unwrap()], 5, "guest image");
+    fails(&["run", "--guest", "/no/such/file"], 5, "/no/such/file");
+}
+
+#[test]
+fn a_forbidden_instruction_is_refused_by_name_and_address() {
+    // RDRAND RAX planted over the reference guest's RDTSC.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.elf");
+    let mut image = vmm::cli::options::reference_guest().to_vec();
+    let report = sweep(&GuestImage::from_bytes("reference", image.clone()).unwrap());
+    let rdtsc = report.findings.iter().find(|found| found.mnemonic.eq_ignore_ascii_case("rdtsc"));
+    let rdtsc = rdtsc.expect("the reference guest has an RDTSC");
+    let at = rdtsc.file_offset as usize;
+    image[at..at + 4].copy_from_slice(&[0x48, 0x0F, 0xC7, 0xF0]);
+    fs::write(&path, &image).unwrap();
+    let output = run(&["run", "--guest", path.to_str().unwrap(), "--for", "0.1"]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{errors}");
+    let address = format!("{:#x}", rdtsc.address);
+    assert!(errors.contains("rdrand") && errors.contains(&address), "{errors}");
+    assert!(errors.contains("--forbidden warn"), "{errors}");
+}
+
+#[test]
+fn logs_that_are_not_ours_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("x.ulog");
+    let text = log.to_str().unwrap();
+    fails(&["replay", "/no/such.ulog"], 6, "/no/such.ulog");
+    fs::write(&log, b"this is no log at all, but long enough to be looked at as one").unwrap();
+    fails(&["replay", text], 6, text);
+    fails(&["log", "stat", text], 6, text);
+    fails(&["log", "dump", text], 6, text);
+    fs::write(&log, b"").unwrap();
+    fails(&["replay", text], 6, "");
+
+    fails_with_header(&log, |bytes| bytes[8] = 99, 6, "version");
+    fails_with_header(&log, |bytes| bytes[20] ^= 1, 6, "");
+    fails_with_header(&log, |bytes| bytes.truncate(30), 6, "");
+    fails(&["record", "--log", text, "--for", "0.1"], 6, "exists");
+}
+
+/// Writes the header of a short recording, edited, and replays it.
+fn fails_with_header(log: &std::path::Path, edit: impl Fn(&mut Vec<u8>), code: i32, text: &str) {
+    let mut bytes = Vec::new();
+    header().encode(&mut bytes);
+    edit(&mut bytes);
+    fs::write(log, bytes).unwrap();
+    fails(&["replay", log.to_str().unwrap()], code, text);
+}
+
+fn header() -> LogHeader {
+    LogHeader {
+        recorded_at_unix_s: 1,
+        memory_bytes: 64 << 20,
+        vcpus: 1,
+        machine_schema: vmm::checkpoint::MACHINE_SCHEMA,
+        nic_mac: [2, 0, 0, 0, 0, 1],
+        guest_digest: 1,
+        cpu_digest: 1,
+        guest_name: String::from("guest"),
+        cpu_name: String::from("Some Other CPU"),
+    }
+}
+
+#[test]
+fn a_log_of_another_cpu_model_or_schema_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("x.ulog");
+    fails_with_header(&log, |_bytes| (), 7, "Some Other CPU");
+    let mut bytes = Vec::new();
+    LogHeader { machine_schema: 999, ..header() }.encode(&mut bytes);
+    fs::write(&log, bytes).unwrap();
+    fails(&["replay", log.to_str().unwrap()], 6, "schema 999");
+}

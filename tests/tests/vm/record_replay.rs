@@ -1,0 +1,121 @@
+//! A recording replays to the same state, bit for bit.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use tests::patience::{factor, wait_until};
+use tests::program::{json, run, understudy};
+use tests::recording::{
+    Rig, difference, kill_hard, record_hard_guest, record_under_load, replay_under_kicks,
+};
+use vmm::demo::clients;
+use vmm::demo::standalone::GUEST_ADDRESS;
+
+#[test]
+fn replay_of_a_run_under_load_and_kicks_is_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("load.ulog");
+    let seed = fastrand::u64(..);
+    println!(
+        "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds 5 --seed {seed}"
+    );
+    let (recorded, load) = record_under_load(&log, 5 * factor(), seed, &[]).unwrap();
+    let (status, replayed) = replay_under_kicks(&log, seed ^ 1).unwrap();
+    println!("{load:?}\n{replayed}");
+    assert_eq!(difference(&recorded, &replayed), None);
+    assert!(status.success());
+    for key in
+        ["interrupts", "natural_exits", "windows", "checkpoints", "memory_digest", "log_bytes"]
+    {
+        assert!(!replayed[key].is_null(), "{key} is missing in {replayed}");
+    }
+    // The load did what it is for: every kind of position occurred.
+    for key in ["interrupts", "natural_exits", "windows", "checkpoints"] {
+        assert!(recorded[key].as_u64() > Some(1), "{key} in {recorded}");
+    }
+    assert!(load.counter > 0 && load.fetched > 0 && load.kicks > 100, "{load:?}");
+}
+
+#[test]
+fn replay_of_the_hard_guest_is_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("hard.ulog");
+    let seed = fastrand::u64(..);
+    println!(
+        "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds 4 --seed {seed} --guest hard"
+    );
+    let (recorded, load) = record_hard_guest(&log, 4 * factor(), seed, &[]).unwrap();
+    let (status, replayed) = replay_under_kicks(&log, seed ^ 1).unwrap();
+    println!("{load:?}\n{replayed}");
+    assert_eq!(difference(&recorded, &replayed), None);
+    assert!(status.success());
+    for key in ["interrupts", "natural_exits", "windows", "checkpoints"] {
+        assert!(recorded[key].as_u64() > Some(20), "{key} in {recorded}");
+    }
+}
+
+/// Entries of `kind` in a log that is being written; none while it has no header.
+fn count_of(log: &str, kind: &str) -> u64 {
+    let stat = run(&["log", "stat", log, "--json"]);
+    let text = String::from_utf8_lossy(&stat.stdout);
+    if text.is_empty() { 0 } else { json(&text)["kinds"][kind]["count"].as_u64().unwrap_or(0) }
+}
+
+#[test]
+fn log_of_a_killed_recorder_replays_to_its_last_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("killed.ulog");
+    let log = log.to_str().unwrap();
+    let rig = Rig::start("record", &["--log", log]).unwrap();
+    rig.namespace.enter(|| clients::count(GUEST_ADDRESS, 300)).unwrap();
+    // Each request is at least a frame in, a halt and a kick.
+    wait_until("600 exits in the log", || count_of(log, "exit") > 600);
+    let Rig { namespace, vm } = rig;
+    kill_hard(vm).unwrap();
+    drop(namespace);
+
+    let output = run(&["replay", log, "--json"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(10), "{error}");
+    assert!(error.contains("truncated"), "{error}");
+    let result = json(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(result["divergences"], 0);
+    assert_eq!(result["complete"], false);
+    assert!(result["natural_exits"].as_u64() > Some(600), "{result}");
+
+    // Cut in the middle of a block: the same, to the block before.
+    let file = OpenOptions::new().write(true).open(log).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - 5).unwrap();
+    let output = run(&["replay", log, "--json"]);
+    assert_eq!(output.status.code(), Some(10));
+    let cut = json(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(cut["divergences"], 0);
+    assert!(cut["natural_exits"].as_u64() <= result["natural_exits"].as_u64());
+}
+
+#[test]
+fn what_is_typed_at_the_console_is_logged_and_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("console.ulog");
+    let log = log.to_str().unwrap();
+    let mut recorder = Command::new(understudy())
+        .args(["record", "--stdin", "--quiet", "--log", log])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    recorder.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
+    wait_until("the line in the log", || count_of(log, "console") > 0);
+    kill(Pid::from_raw(recorder.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(recorder.wait().unwrap().success());
+
+    let stat = run(&["log", "stat", log, "--json"]);
+    let stat = json(&String::from_utf8_lossy(&stat.stdout));
+    assert_eq!(stat["kinds"]["console"]["count"], 1, "{stat}");
+    let output = run(&["replay", log, "--json"]);
+    assert!(output.status.success());
+    assert_eq!(json(&String::from_utf8_lossy(&output.stdout))["divergences"], 0);
+}

@@ -1,0 +1,129 @@
+//! One VM on its own, and real clients.
+
+use serde_json::Value;
+use std::fs;
+use tests::load::{self, Stop};
+use tests::program::{json, run};
+use tests::recording::Rig;
+use vmm::demo::clients;
+use vmm::demo::standalone::GUEST_ADDRESS;
+
+#[test]
+fn demo_runs_every_client_and_leaves_nothing_behind() {
+    let output = run(&["demo", "--standalone", "--json"]);
+    let account = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{account}");
+    let result = json(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(result["ping"]["received"], 20);
+    assert!(result["counter_requests"].as_u64() >= Some(20), "{result}");
+    assert_eq!(result["echo_bytes"], 65536);
+    let name = account.split_whitespace().nth(1).expect("the first line names the namespace");
+    assert!(name.starts_with("understudy-"), "{account}");
+    assert!(!fs::exists(format!("/run/netns/{name}")).unwrap(), "{name} is still there");
+}
+
+#[test]
+fn status_page_shows_what_enters_through_the_door() {
+    let rig = Rig::start("run", &[]).unwrap();
+    let pages = rig.namespace.enter(|| {
+        let first = clients::fetch(GUEST_ADDRESS, "/status")?;
+        let burn = clients::fetch(GUEST_ADDRESS, "/burn?ms=30")?;
+        Ok([first, burn, clients::fetch(GUEST_ADDRESS, "/status")?])
+    });
+    let [first, burn, second] = pages.unwrap().map(|page| json(page.trim()));
+    rig.stop().unwrap();
+    let number = |page: &Value, key: &str| page[key].as_u64().unwrap_or_else(|| panic!("{page}"));
+    assert_ne!(first["random"], second["random"]);
+    assert_eq!(first["random"].as_str().map(str::len), Some(16));
+    // RDTSC is answered in nanoseconds of guest time; the burn between the two took 30 ms.
+    assert!(number(&second, "tsc") >= number(&first, "tsc") + 30_000_000);
+    assert!(number(&second, "ticks") >= number(&first, "ticks") + 3);
+    assert!(number(&second, "requests") > number(&first, "requests"));
+    assert_eq!(number(&burn, "ms"), 30);
+    let clock = first["wall_clock"].as_str().unwrap();
+    assert!(clock.starts_with("20") && clock.ends_with('Z'), "{clock}");
+}
+
+/// The xorshift64 sequence that a burn computes, after `rounds` steps.
+fn burned(rounds: u64) -> String {
+    let step = |mut x: u64| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^ x << 17
+    };
+    format!("{:016x}", (0..rounds).fold(0x9e37_79b9_7f4a_7c15, |x, _| step(x)))
+}
+
+#[test]
+fn burn_computes_what_it_says_with_any_working_set_within_bounds() {
+    let rig = Rig::start("run", &[]).unwrap();
+    rig.namespace
+        .enter(|| {
+            for kib in ["0", "3", "256", "4096"] {
+                let page = clients::fetch(GUEST_ADDRESS, &format!("/burn?ms=20&kib={kib}"))?;
+                let burn = json(page.trim());
+                assert_eq!(burn["kib"].to_string(), kib);
+                let rounds = burn["rounds"].as_u64().unwrap();
+                assert!(rounds > 0, "{burn}");
+                assert_eq!(burn["result"], burned(rounds));
+            }
+            for query in ["ms=20&kib=4097", "ms=20&kib=", "ms=20&kib=-1", "kib=4", "ms=0"] {
+                clients::fetch(GUEST_ADDRESS, &format!("/burn?{query}")).unwrap_err();
+            }
+            // It still serves.
+            clients::count(GUEST_ADDRESS, 10)
+        })
+        .unwrap();
+    rig.stop().unwrap();
+}
+
+/// Memory of the process that is not guest RAM, from proc_pid_smaps(5), in KiB.
+fn resident_beyond_guest_kib(pid: u32, guest_bytes: u64) -> u64 {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let field = |line: &str, name: &str| -> Option<u64> {
+        line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok()
+    };
+    let (mut resident, mut size, mut guests) = (0, 0, 0);
+    for line in smaps.lines() {
+        size = field(line, "Size:").unwrap_or(size);
+        if let Some(rss) = field(line, "Rss:") {
+            if size == guest_bytes >> 10 {
+                guests += 1;
+            } else {
+                resident += rss;
+            }
+        }
+    }
+    assert_eq!(guests, 1, "one mapping is as large as guest RAM");
+    resident
+}
+
+#[test]
+fn resident_memory_beyond_guest_ram_is_at_most_24_mib() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.ulog");
+    let rig = Rig::start("record", &["--log", log.to_str().unwrap()]).unwrap();
+    rig.namespace
+        .enter(|| {
+            clients::count(GUEST_ADDRESS, 500)?;
+            clients::fetch(GUEST_ADDRESS, "/burn?ms=200")
+        })
+        .unwrap();
+    let kib = resident_beyond_guest_kib(rig.vm.pid(), 64 << 20);
+    rig.stop().unwrap();
+    println!("resident beyond guest RAM: {kib} KiB");
+    assert!(kib <= 24 << 10, "{kib} KiB");
+}
+
+#[test]
+fn a_guest_without_exits_gets_its_ticks_on_a_busy_host() {
+    // The burn ends when the guest has counted its ticks, each of which takes a kick by the
+    // deadline's timer: nobody else kicks here, and the guest does not halt.
+    let rig = Rig::start("run", &[]).unwrap();
+    let stop = Stop::new(false);
+    let fetch = || clients::fetch(GUEST_ADDRESS, "/burn?ms=2000");
+    let burn = load::on_busy_cores(1, &stop, || rig.namespace.enter(fetch));
+    assert_eq!(json(burn.unwrap().trim())["ms"], 2000);
+    let result = rig.stop().unwrap();
+    assert!(result["checkpoints"].as_u64() >= Some(200), "{result}");
+}
