@@ -165,6 +165,7 @@ fn is_svm() -> bool {
 }
 
 #[test]
+#[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
 fn run_page_and_saved_state_are_canonical_whatever_was_restored() {
     let system = System::open(DEV_KVM).unwrap();
     let ram = crate::mem::guest::allocate(16 << 20).unwrap();

@@ -192,6 +192,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
     fn probe_of_this_host_comes_to_a_result() {
         let system = System::open(super::super::system::DEV_KVM).unwrap();
         let model = CpuModel::from_supported(&system.supported_cpuid().unwrap());

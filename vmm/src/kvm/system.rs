@@ -96,6 +96,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
+    #[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
     fn breakpoint_that_the_guest_did_not_see_yet_is_told_of() {
         let system = System::open(DEV_KVM).unwrap();
         let ram = crate::mem::guest::allocate(16 << 20).unwrap();
@@ -118,6 +119,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
     fn vms_are_made_while_their_thread_is_kicked() {
         install().unwrap();
         let system = System::open(DEV_KVM).unwrap();
