@@ -63,6 +63,14 @@ pub enum PortError {
         /// The name given at opening.
         name: String,
     },
+    /// The kernel refuses to read frames from the descriptor under a ring.
+    #[error("frames of {name} can't be read: {source}")]
+    Unreadable {
+        /// The name given at opening.
+        name: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
     /// No interface has this name.
     #[error("interface {name} does not exist: 'ip link' lists those that do")]
     InterfaceMissing {
@@ -155,6 +163,13 @@ mod tests {
             (PortError::TapMultiQueue { name: name() }, "multi_queue"),
             (PortError::TapGone { name: name() }, "deleted while in use"),
             (PortError::DescriptorDead { name: name() }, "can no longer be read"),
+            (
+                PortError::Unreadable {
+                    name: name(),
+                    source: io::Error::from_raw_os_error(libc::EINVAL),
+                },
+                "frames of tap0 can't be read: Invalid argument",
+            ),
             (PortError::InterfaceMissing { name: name() }, "'ip link' lists"),
             (PortError::NotEthernet { name: name() }, "link/ether"),
             (
@@ -164,7 +179,7 @@ mod tests {
             (PortError::PacketPermission, "CAP_NET_RAW"),
             (PortError::InterfaceGone { name: name() }, "reopen the port"),
             (PortError::RingUnavailable { why: "sysctl kernel.io_uring_disabled=0" }, "sysctl"),
-            (PortError::RingFeature { feature: "READ_MULTISHOT", since: "6.7" }, "Linux 6.7"),
+            (PortError::RingFeature { feature: "DEFER_TASKRUN", since: "6.1" }, "Linux 6.1"),
             (PortError::WrongThread { name: name() }, "thread that used it first"),
         ];
         for (error, part) in cases {

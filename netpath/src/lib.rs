@@ -46,6 +46,7 @@ pub use packet_port::{
     RECEIVE_FRAMES, ReceivePath, plain_socket,
 };
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
+pub use ring::ReadPath;
 pub use stats::PortStats;
 pub use tap_port::{TapConfig, TapPort};
 pub use wait::WaitPolicy;

@@ -18,8 +18,8 @@ pub struct PortStats {
     pub tx_dropped: u64,
     /// Frames never offered to the kernel because they were shorter or longer than a port carries.
     pub tx_bad_length: u64,
-    /// How often the multishot read ended and was armed again. It ends after a burst of more frames
-    /// than there are receive buffers.
+    /// How often the read ended and was started again. A multishot read ends after a burst of more frames
+    /// than there are receive buffers, a single read after each frame.
     pub rearms: u64,
     /// `io_uring_enter` system calls.
     pub enters: u64,

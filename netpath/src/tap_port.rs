@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::mac::MacAddr;
 use crate::port::{FramePort, PortError, Wake};
-use crate::ring::FrameRing;
+use crate::ring::{FrameRing, ReadPath};
 use crate::stats::PortStats;
 use crate::sys::tap::Tap;
 use crate::wait::WaitPolicy;
@@ -20,16 +20,20 @@ pub struct TapConfig {
     pub create: bool,
     /// How [`wait`](FramePort::wait) waits.
     pub wait: WaitPolicy,
+    /// How frames come in.
+    pub read: ReadPath,
 }
 
 impl TapConfig {
-    /// An existing tap with the default wait policy.
+    /// An existing tap with the defaults for the rest.
     pub fn new(name: impl Into<String>) -> Self {
-        TapConfig { name: name.into(), create: false, wait: WaitPolicy::default() }
+        let (wait, read) = (WaitPolicy::default(), ReadPath::default());
+        TapConfig { name: name.into(), create: false, wait, read }
     }
 }
 
-/// A port on a tap, through an io_uring of its own (Linux 6.7 or newer).
+/// A port on a tap, through an io_uring of its own (Linux 6.1 or newer; before 6.7 a frame received
+/// costs a system call more).
 ///
 /// **Threads.** The port may be opened on one thread and moved to another: nothing is read before
 /// its first use or [`start`](Self::start), and the thread of that first use owns it from then on.
@@ -65,7 +69,7 @@ impl TapPort {
     /// for, up to 500 ms.
     pub fn open(config: &TapConfig) -> Result<TapPort, PortError> {
         let tap = Tap::open(&config.name, config.create)?;
-        let ring = FrameRing::new(tap.file(), tap.name(), config.wait)?;
+        let ring = FrameRing::new(tap.file(), tap.name(), config.wait, config.read)?;
         let (mac, mtu_bytes) = (tap.mac()?, tap.mtu()?);
         Ok(TapPort { ring, tap, mac, mtu_bytes })
     }

@@ -4,11 +4,12 @@
 //! `SendRing` is the outgoing half for sockets, and `PacketRing` the incoming one. What the rings have
 //! in common: `core` is the io_uring, `owner` is which thread may use it.
 //!
-//! One multishot read stays armed and puts each frame into a provided buffer; writes are collected
-//! and submitted with one system call. The ring belongs to the thread that starts it.
+//! One read stays armed and puts frames into provided buffers: each frame, where the kernel has multishot
+//! reads (Linux 6.7), or one, and is then armed again. Writes are collected and submitted with one system
+//! call. The ring belongs to the thread that starts it.
 //!
 //! ```text
-//! made (any thread) --start--> armed <--> ended (no buffer was free)     gone (file unusable)
+//! made (any thread) --start--> armed <--> ended                          failed (file unusable)
 //!                                 receive/wait re-arms once drained        every call fails
 //! ```
 
@@ -26,6 +27,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use self::buffers::{RX_BUFFERS, RxFrame, TX_SLOTS};
+pub use self::ops::ReadPath;
 use self::ops::{Completion, Ops};
 use self::owner::Owner;
 use crate::error::PortError;
@@ -36,12 +38,15 @@ use crate::wait::{self, Blocked, WaitPolicy, Waiter};
 /// Whether the kernel will put further frames into buffers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// Not yet started, or ended because every buffer was full.
+    /// Not yet started, or ended: with its one frame, or because every buffer was full.
     Stopped,
     Armed,
-    /// The file will never give a frame again.
-    Gone,
+    /// The file will not give a frame again: the kernel's error number.
+    Failed(i32),
 }
+
+/// Frames that single reads fetch at a time, at most: what one call of [`FrameRing::receive`] may cost.
+const SINGLE_READS_MAX: usize = 16;
 
 /// A ring on one descriptor. `Send` until it is started; after that it works on that thread only.
 pub(crate) struct FrameRing {
@@ -63,8 +68,9 @@ impl FrameRing {
         file: BorrowedFd<'_>,
         name: &str,
         policy: WaitPolicy,
+        read: ReadPath,
     ) -> Result<FrameRing, PortError> {
-        let ops = Ops::new(file).map_err(probe::explain_setup)?;
+        let ops = Ops::new(file, read).map_err(probe::explain_setup)?;
         Ok(FrameRing {
             ops,
             owner: Owner::new(name, policy),
@@ -81,6 +87,11 @@ impl FrameRing {
         if !self.owner.claim(self.ops.core())? {
             return Ok(());
         }
+        self.arm()
+    }
+
+    /// Starts the read; a frame that is there already comes with it.
+    fn arm(&mut self) -> Result<(), PortError> {
         self.ops.push_read();
         self.reading = Reading::Armed;
         self.submit()?;
@@ -161,7 +172,8 @@ impl FrameRing {
     }
 
     /// Brings announced frames into `frames`: takes completions, runs deferred work if the kernel
-    /// flagged some, and arms the read again if it has ended and nothing is left of it.
+    /// flagged some, and arms the read again if it has ended: a multishot read once nothing is left of
+    /// it, a single one until it finds no frame, so that the next one is announced.
     fn fetch(&mut self) -> Result<(), PortError> {
         self.start()?;
         self.reap();
@@ -169,17 +181,28 @@ impl FrameRing {
             self.enter(Ops::run_task_work)?;
             self.reap();
         }
-        if self.frames.is_empty() && self.reading == Reading::Stopped {
-            self.ops.push_read();
-            self.reading = Reading::Armed;
+        let frames_max = if self.ops.is_multishot() { 1 } else { SINGLE_READS_MAX };
+        for _ in 0..frames_max {
+            if self.reading != Reading::Stopped || self.frames.len() >= frames_max {
+                break;
+            }
             self.stats.rearms += 1;
-            self.submit()?;
-            self.reap();
+            self.arm()?;
         }
-        if self.frames.is_empty() && self.reading == Reading::Gone {
-            return Err(PortError::DescriptorDead { name: self.owner.name().to_string() });
+        match self.reading {
+            Reading::Failed(errno) if self.frames.is_empty() => Err(self.unreadable(errno)),
+            Reading::Stopped | Reading::Armed | Reading::Failed(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What the failure of a read means.
+    fn unreadable(&self, errno: i32) -> PortError {
+        let name = self.owner.name().to_string();
+        match errno {
+            // A tap that was deleted (`tun_chr_read_iter`).
+            libc::EBADFD => PortError::DescriptorDead { name },
+            _ => PortError::Unreadable { name, source: io::Error::from_raw_os_error(errno) },
+        }
     }
 
     fn submit(&mut self) -> Result<(), PortError> {
@@ -199,7 +222,7 @@ impl FrameRing {
                         // No free buffer, or nothing that a new read would not put right.
                         None
                         | Some(libc::ENOBUFS | libc::EAGAIN | libc::EINTR | libc::ECANCELED) => {}
-                        Some(_) => self.reading = Reading::Gone,
+                        Some(errno) => self.reading = Reading::Failed(errno),
                     }
                     match frame {
                         Some(frame) if error.is_none() && length_fits(frame.length) => {

@@ -10,12 +10,14 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::ptr;
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::buffers::{RX_BUFFERS, RxBuffers, RxFrame, TX_SLOTS, TxSlots};
+use super::buffers::{BUFFER_BYTES, RX_BUFFERS, RxBuffers, RxFrame, TX_SLOTS, TxSlots};
 use super::core::{Core, FILE};
+use super::probe;
 use crate::sys::signal::SignalMask;
 
 /// Entries of the submission queue: every slot, and the read.
@@ -29,13 +31,22 @@ const _: () = assert!(CQ_ENTRIES > RX_BUFFERS as u32 + TX_SLOTS as u32);
 /// The one group of provided buffers.
 const BUFFER_GROUP: u16 = 0;
 
-/// `user_data` of the multishot read; slot numbers are smaller.
+/// `user_data` of the read; slot numbers are smaller.
 const READ_TAG: u64 = 1 << 32;
+
+/// How a ring reads frames from its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadPath {
+    /// By multishot reads where the kernel has them (Linux 6.7), by single ones if not.
+    #[default]
+    Auto,
+    /// By reads that end with their first frame: a system call more for each frame.
+    Single,
+}
 
 /// What the kernel reports of an operation.
 pub(super) enum Completion {
-    /// The multishot read: perhaps with a frame, perhaps with an error, and `armed` says whether
-    /// it goes on.
+    /// The read: perhaps with a frame, perhaps with an error, and `armed` says whether it goes on.
     Read { frame: Option<RxFrame>, error: Option<i32>, armed: bool },
     /// A write: bytes taken, or the negative error number.
     Write { result: i32 },
@@ -46,13 +57,19 @@ pub(super) struct Ops {
     core: Core,
     rx: RxBuffers,
     tx: TxSlots,
+    /// One read gives many frames.
+    is_multishot: bool,
 }
 
 impl Ops {
     /// Makes the ring, disabled, with `file` as its only file.
-    pub(super) fn new(file: BorrowedFd<'_>) -> io::Result<Ops> {
+    pub(super) fn new(file: BorrowedFd<'_>, read: ReadPath) -> io::Result<Ops> {
         let core = Core::new(file, SQ_ENTRIES, CQ_ENTRIES)?;
-        let ops = Ops { core, rx: RxBuffers::new()?, tx: TxSlots::new()? };
+        let is_multishot = match read {
+            ReadPath::Auto => probe::has_multishot_read(&core.submitter()),
+            ReadPath::Single => false,
+        };
+        let ops = Ops { core, rx: RxBuffers::new()?, tx: TxSlots::new()?, is_multishot };
         // SAFETY: the ring of buffers is RX_BUFFERS entries at this address and outlives the
         // io_uring (rule 1).
         unsafe {
@@ -83,25 +100,36 @@ impl Ops {
         self.core.task_work_pending()
     }
 
-    /// Pushes the multishot read (io_uring_prep_read_multishot(3)).
+    /// Whether a read goes on after a frame, as long as there are buffers.
+    pub(super) fn is_multishot(&self) -> bool {
+        self.is_multishot
+    }
+
+    /// Pushes the read (io_uring_prep_read_multishot(3), or io_uring_prep_read(3) with a buffer of the
+    /// kernel's choice).
     pub(super) fn push_read(&mut self) {
+        let read = if self.is_multishot {
+            opcode::ReadMulti::new(FILE, 0, BUFFER_GROUP).build()
+        } else {
+            opcode::Read::new(FILE, ptr::null_mut(), BUFFER_BYTES as u32)
+                .buf_group(BUFFER_GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+        };
         // `ReadMulti::build` of io-uring 0.7.15 overwrites FIXED_FILE: set it after.
-        let read = opcode::ReadMulti::new(FILE, 0, BUFFER_GROUP)
-            .build()
-            .flags(squeue::Flags::FIXED_FILE)
-            .user_data(READ_TAG);
+        let read = read.flags(squeue::Flags::FIXED_FILE).user_data(READ_TAG);
         // SAFETY: a read into provided buffers names no memory; those live long enough (rule 1).
         unsafe { self.core.push(&read) };
     }
 
-    /// Copies `frame` into a free slot and pushes its write; false when no slot is free.
-    /// `RWF_NOWAIT` makes a file that cannot take the frame answer at once instead of later.
+    /// Copies `frame` into a free slot and pushes its write; false when no slot is free. The file takes
+    /// or refuses the frame within the submission: a tap opened with `O_NONBLOCK` never asks to be tried
+    /// again, because its socket has no limit (`tun_chr_open` sets `sk_sndbuf` to `INT_MAX`). `RWF_NOWAIT`
+    /// would say the same, but taps refuse it before Linux 6.4.
     pub(super) fn push_write(&mut self, frame: &[u8]) -> bool {
         let Some((slot, address)) = self.tx.fill(frame) else { return false };
-        let write = opcode::Write::new(FILE, address, frame.len() as u32)
-            .rw_flags(libc::RWF_NOWAIT)
-            .build()
-            .user_data(slot.into());
+        let write =
+            opcode::Write::new(FILE, address, frame.len() as u32).build().user_data(slot.into());
         // SAFETY: `frame.len()` bytes at `address` are the slot's, which stays untouched until
         // its completion and mapped until the ring is closed (rules 1 and 2).
         unsafe { self.core.push(&write) };

@@ -14,7 +14,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use netpath::{FRAME_MAX, FramePort, TapConfig, TapPort, WaitPolicy};
+use netpath::{FRAME_MAX, FramePort, ReadPath, TapConfig, TapPort, WaitPolicy};
 use pnet::packet::Packet;
 use pnet::packet::ethernet::{EtherTypes, EthernetPacket, MutableEthernetPacket};
 use pnet::packet::ip::IpNextHeaderProtocols;
@@ -99,14 +99,24 @@ pub fn configure_tap() {
 
 /// Opens tap0 with a wait policy that blocks at once.
 pub fn open_tap() -> TapPort {
-    let config = TapConfig { wait: WaitPolicy::BLOCK, ..TapConfig::new("tap0") };
+    open_tap_by(ReadPath::Auto)
+}
+
+/// The same with a way to read of its own.
+pub fn open_tap_by(read: ReadPath) -> TapPort {
+    let config = TapConfig { wait: WaitPolicy::BLOCK, read, ..TapConfig::new("tap0") };
     TapPort::open(&config).unwrap()
 }
 
 /// [`open_tap`], then waits until the host may send: a tap has no carrier while nobody is attached,
 /// and the kernel takes up to a second to notice that it is back, dropping frames until then.
 pub fn open_linked_tap() -> TapPort {
-    let port = open_tap();
+    open_linked_tap_by(ReadPath::Auto)
+}
+
+/// The same with a way to read of its own.
+pub fn open_linked_tap_by(read: ReadPath) -> TapPort {
+    let port = open_tap_by(read);
     wait_for_link();
     port
 }

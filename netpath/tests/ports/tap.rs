@@ -5,13 +5,20 @@
 use std::time::{Duration, Instant};
 
 use crate::common::*;
-use netpath::{FRAME_MAX, FramePort, PortError, TapConfig, TapPort, WaitPolicy, Wake};
+use netpath::{FRAME_MAX, FramePort, PortError, ReadPath, TapConfig, TapPort, WaitPolicy, Wake};
+
+/// Runs `test` in a namespace of its own for each way to read.
+fn on_each_path(test: fn(ReadPath)) {
+    for read in [ReadPath::Auto, ReadPath::Single] {
+        in_namespace(move || test(read));
+    }
+}
 
 #[test]
 fn ten_thousand_frames_each_way_in_order() {
-    in_namespace(|| {
+    on_each_path(|read| {
         make_tap();
-        let mut port = open_linked_tap();
+        let mut port = open_linked_tap_by(read);
         port.start().unwrap();
         let host = host_socket();
         let mut buffer = [0; 2048];
@@ -47,9 +54,9 @@ fn ten_thousand_frames_each_way_in_order() {
 
 #[test]
 fn burst_beyond_the_buffers_is_received_whole() {
-    in_namespace(|| {
+    on_each_path(|read| {
         make_tap();
-        let mut port = open_linked_tap();
+        let mut port = open_linked_tap_by(read);
         port.start().unwrap();
         let host = host_socket();
         for round in 0..20 {
@@ -73,9 +80,9 @@ fn burst_beyond_the_buffers_is_received_whole() {
 
 #[test]
 fn more_frames_than_slots_leave_without_a_flush_between() {
-    in_namespace(|| {
+    on_each_path(|read| {
         make_tap();
-        let mut port = open_linked_tap();
+        let mut port = open_linked_tap_by(read);
         let host = host_socket();
         for n in 0..300u32 {
             port.send(&guest_frame(&n.to_be_bytes())).unwrap();
@@ -94,9 +101,9 @@ fn more_frames_than_slots_leave_without_a_flush_between() {
 
 #[test]
 fn has_frame_is_false_when_idle_and_turns_true_without_a_system_call() {
-    in_namespace(|| {
+    on_each_path(|read| {
         make_tap();
-        let mut port = open_linked_tap();
+        let mut port = open_linked_tap_by(read);
         let host = host_socket();
         assert!(port.has_frame(), "before the first use there may always be a frame");
         assert!(receive_all(&mut port).is_empty());
@@ -126,10 +133,10 @@ fn has_frame_is_false_when_idle_and_turns_true_without_a_system_call() {
 
 #[test]
 fn wait_times_out_and_wakes() {
-    in_namespace(|| {
+    on_each_path(|read| {
         make_tap();
         for wait in [WaitPolicy::BLOCK, WaitPolicy::default()] {
-            let config = TapConfig { wait, ..TapConfig::new("tap0") };
+            let config = TapConfig { wait, read, ..TapConfig::new("tap0") };
             let mut port = TapPort::open(&config).unwrap();
             wait_for_link();
             for milliseconds in [0, 1, 30] {
@@ -157,9 +164,9 @@ fn wait_times_out_and_wakes() {
 
 #[test]
 fn frame_never_flushed_leaves_with_the_next_wait() {
-    in_namespace(|| {
+    on_each_path(|read| {
         make_tap();
-        let mut port = open_linked_tap();
+        let mut port = open_linked_tap_by(read);
         let host = host_socket();
         // Queued, never flushed by us: `wait` must not sleep on it.
         port.send(&guest_frame(b"question")).unwrap();
@@ -171,10 +178,10 @@ fn frame_never_flushed_leaves_with_the_next_wait() {
 
 #[test]
 fn port_moves_between_threads_before_its_first_use_only() {
-    in_namespace(|| {
+    on_each_path(|read| {
         make_tap();
         let host = host_socket();
-        let mut port: Box<dyn FramePort + Send> = Box::new(open_linked_tap());
+        let mut port: Box<dyn FramePort + Send> = Box::new(open_linked_tap_by(read));
         let owner = std::thread::spawn(move || {
             assert!(receive_all(&mut port).is_empty());
             host.send(&payload(1)).unwrap();
@@ -191,10 +198,10 @@ fn port_moves_between_threads_before_its_first_use_only() {
 
 #[test]
 fn frames_too_long_or_too_short_are_counted() {
-    in_namespace(|| {
+    on_each_path(|read| {
         make_tap();
         ip("link set tap0 mtu 9000");
-        let mut port = open_linked_tap();
+        let mut port = open_linked_tap_by(read);
         assert_eq!(port.mtu_bytes(), 9000);
         port.start().unwrap();
         let host = host_socket();

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::*;
-use netpath::{FramePort, PortError, TapConfig, TapPort, Wake};
+use netpath::{FramePort, PortError, ReadPath, TapConfig, TapPort, Wake};
 
 fn refusal(name: &str) -> String {
     TapPort::open(&TapConfig::new(name)).unwrap_err().to_string()
@@ -171,17 +171,18 @@ fn refusal_is_missing(name: &str) -> bool {
 
 #[test]
 fn tap_deleted_in_use_is_an_error_and_not_a_hang() {
-    in_namespace(|| {
-        make_tap();
-        let mut port = open_tap();
-        assert_eq!(port.wait(Some(Duration::ZERO)).unwrap(), Wake::Timeout);
-        ip("link delete tap0");
-        let error = port.wait(Some(HANG_MAX)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "tap tap0 was deleted while in use: create it again and restart"
-        );
-        assert!(port.has_frame(), "whoever looks must come to see the error");
-        assert!(matches!(port.is_up(), Err(PortError::TapGone { .. })));
-    });
+    for read in [ReadPath::Auto, ReadPath::Single] {
+        in_namespace(move || deleted_in_use(read));
+    }
+}
+
+fn deleted_in_use(read: ReadPath) {
+    make_tap();
+    let mut port = open_tap_by(read);
+    assert_eq!(port.wait(Some(Duration::ZERO)).unwrap(), Wake::Timeout);
+    ip("link delete tap0");
+    let error = port.wait(Some(HANG_MAX)).unwrap_err();
+    assert_eq!(error.to_string(), "tap tap0 was deleted while in use: create it again and restart");
+    assert!(port.has_frame(), "whoever looks must come to see the error");
+    assert!(matches!(port.is_up(), Err(PortError::TapGone { .. })));
 }

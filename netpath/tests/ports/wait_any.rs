@@ -4,18 +4,24 @@ use std::time::{Duration, Instant};
 
 use crate::common::lan::*;
 use crate::common::*;
-use netpath::{FramePort, LinkState, NullPort, ReceivePath, WaitPolicy, Wake, wait_any};
+use netpath::{FramePort, LinkState, NullPort, ReadPath, ReceivePath, WaitPolicy, Wake, wait_any};
 
 const LONG: Option<Duration> = Some(HANG_MAX);
 const SHORT: Option<Duration> = Some(Duration::from_millis(20));
 
 #[test]
 fn a_frame_at_either_port_ends_the_wait() {
-    for policy in [WaitPolicy::BLOCK, WaitPolicy::default()] {
+    let ways = [
+        (WaitPolicy::BLOCK, ReadPath::Auto),
+        (WaitPolicy::default(), ReadPath::Auto),
+        (WaitPolicy::BLOCK, ReadPath::Single),
+        (WaitPolicy::default(), ReadPath::Single),
+    ];
+    for (policy, read) in ways {
         on_a_lan(move |lan| {
             let (mut near, mut far) = lan.ports(ReceivePath::Ring);
             make_tap();
-            let mut tap = open_linked_tap();
+            let mut tap = open_linked_tap_by(read);
             let host = host_socket();
             let mut null = NullPort::new();
             while tap.receive(&mut [0; netpath::FRAME_MAX]).unwrap().is_some() {}
@@ -55,45 +61,50 @@ fn a_frame_at_either_port_ends_the_wait() {
 /// The frame comes while the thread is blocked, not before it waits.
 #[test]
 fn a_blocked_wait_is_ended_by_a_frame_at_either_port() {
-    on_a_lan(|lan| {
-        let (mut near, mut far) = lan.ports(ReceivePath::Ring);
-        make_tap();
-        let mut tap = open_linked_tap();
-        let host = host_socket();
-        let frame = frame_to(&far, near.mac(), b"late");
-        let mut buffer = [0; netpath::FRAME_MAX];
-        while tap.receive(&mut buffer).unwrap().is_some() {}
-        // The port is the other thread's from its first use on.
-        let (go, wait_for_go) = std::sync::mpsc::channel::<bool>();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                for to_the_tap in wait_for_go {
-                    std::thread::sleep(Duration::from_millis(20));
-                    if to_the_tap {
-                        host.send(b"late").unwrap();
-                    } else {
-                        send_now(&mut far, &frame);
+    for read in [ReadPath::Auto, ReadPath::Single] {
+        on_a_lan(move |lan| {
+            let (mut near, mut far) = lan.ports(ReceivePath::Ring);
+            make_tap();
+            let mut tap = open_linked_tap_by(read);
+            let host = host_socket();
+            let frame = frame_to(&far, near.mac(), b"late");
+            let mut buffer = [0; netpath::FRAME_MAX];
+            while tap.receive(&mut buffer).unwrap().is_some() {}
+            // The port is the other thread's from its first use on.
+            let (go, wait_for_go) = std::sync::mpsc::channel::<bool>();
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    for to_the_tap in wait_for_go {
+                        std::thread::sleep(Duration::from_millis(20));
+                        if to_the_tap {
+                            host.send(b"late").unwrap();
+                        } else {
+                            send_now(&mut far, &frame);
+                        }
+                    }
+                });
+                for turn in 0..10 {
+                    go.send(turn % 2 == 0).unwrap();
+                    let mut ports: [&mut dyn FramePort; 2] = [&mut tap, &mut near];
+                    let mut received = false;
+                    while !received {
+                        let start = Instant::now();
+                        let wake = wait_any(&mut ports, &WaitPolicy::BLOCK, LONG).unwrap();
+                        // When the time is up, a frame that woke nobody is found, too.
+                        let in_time = start.elapsed() < LONG.unwrap() / 2;
+                        assert!(
+                            wake == Wake::Frame && in_time,
+                            "turn {turn}: nothing ended the wait"
+                        );
+                        for port in &mut ports {
+                            received |= port.receive(&mut buffer).unwrap().is_some();
+                        }
                     }
                 }
+                drop(go);
             });
-            for turn in 0..10 {
-                go.send(turn % 2 == 0).unwrap();
-                let mut ports: [&mut dyn FramePort; 2] = [&mut tap, &mut near];
-                let mut received = false;
-                while !received {
-                    let start = Instant::now();
-                    let wake = wait_any(&mut ports, &WaitPolicy::BLOCK, LONG).unwrap();
-                    // When the time is up, a frame that woke nobody is found, too.
-                    let in_time = start.elapsed() < LONG.unwrap() / 2;
-                    assert!(wake == Wake::Frame && in_time, "turn {turn}: nothing ended the wait");
-                    for port in &mut ports {
-                        received |= port.receive(&mut buffer).unwrap().is_some();
-                    }
-                }
-            }
-            drop(go);
         });
-    });
+    }
 }
 
 #[test]

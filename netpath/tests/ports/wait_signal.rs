@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::common::lan::on_a_lan;
 use crate::common::*;
-use netpath::{FramePort, NullPort, ReceivePath, TapConfig, TapPort, WaitPolicy, Wake};
+use netpath::{FramePort, NullPort, ReadPath, ReceivePath, TapConfig, TapPort, WaitPolicy, Wake};
 
 /// The signal these tests send.
 const KICK: i32 = libc::SIGUSR1;
@@ -83,22 +83,27 @@ fn pending_signal_is_not_lost(port: &mut impl FramePort) {
 #[test]
 fn tap_wait_interrupted_by_a_signal() {
     handle_kick();
-    in_namespace(|| {
-        make_tap();
-        signal_interrupts(&mut open_tap());
-    });
+    for read in [ReadPath::Auto, ReadPath::Single] {
+        in_namespace(move || {
+            make_tap();
+            signal_interrupts(&mut open_tap_by(read));
+        });
+    }
 }
 
 #[test]
 fn tap_wait_with_a_wake_signal_loses_none() {
     handle_kick();
-    in_namespace(|| {
-        make_tap();
-        let wait = WaitPolicy { wake_signal: Some(KICK), ..WaitPolicy::default() };
-        let mut port = TapPort::open(&TapConfig { wait, ..TapConfig::new("tap0") }).unwrap();
-        pending_signal_is_not_lost(&mut port);
-        signal_interrupts(&mut port);
-    });
+    for read in [ReadPath::Auto, ReadPath::Single] {
+        in_namespace(move || {
+            make_tap();
+            let wait = WaitPolicy { wake_signal: Some(KICK), ..WaitPolicy::default() };
+            let config = TapConfig { wait, read, ..TapConfig::new("tap0") };
+            let mut port = TapPort::open(&config).unwrap();
+            pending_signal_is_not_lost(&mut port);
+            signal_interrupts(&mut port);
+        });
+    }
 }
 
 #[test]

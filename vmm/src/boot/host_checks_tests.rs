@@ -81,20 +81,6 @@ fn module_behind_kvm_is_named() {
 }
 
 #[test]
-fn old_kernels_are_told_apart() {
-    let status = |release: &str| {
-        Tree::new().file("proc/sys/kernel/osrelease", release).host().kernel().status
-    };
-    assert_eq!(status("5.15.0-100-generic\n"), Status::Fail);
-    assert_eq!(status("6.0.1\n"), Status::Fail);
-    assert_eq!(status("6.1.0-18-amd64\n"), Status::Warn);
-    assert_eq!(status("6.7-rc1\n"), Status::Ok);
-    assert_eq!(status("7.0.0\n"), Status::Ok);
-    assert_eq!(status("unknown\n"), Status::Warn);
-    assert_eq!(status(""), Status::Warn);
-}
-
-#[test]
 fn missing_capability_names_the_command() {
     let status = "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000002000\n";
     let host = Tree::new().file("proc/self/status", status);

@@ -89,14 +89,19 @@ fn kvm_checks(path: &str) -> Vec<Check> {
 fn ring_check() -> Check {
     let name = "io_uring";
     match probe() {
-        Ok(report) if report.is_complete() => {
-            check(name, Status::Ok, String::from("every feature needed"), None)
-        }
-        Ok(report) => {
-            let missing: Vec<_> = report.missing().map(|feature| feature.name).collect();
-            let mend = Some(String::from("use a newer kernel"));
-            check(name, Status::Fail, format!("lacks {}", missing.join(", ")), mend)
-        }
+        Ok(report) => match (report.check(), report.slower_without().last()) {
+            (Err(error), _) => {
+                let mend = Some(String::from("use a newer kernel"));
+                check(name, Status::Fail, error.to_string(), mend)
+            }
+            (Ok(()), Some(missing)) => {
+                let found = format!("works without {}, {}", missing.name, missing.purpose);
+                let mend =
+                    format!("nothing has to be done; Linux {} spares those calls", missing.since);
+                check(name, Status::Warn, found, Some(mend))
+            }
+            (Ok(()), None) => check(name, Status::Ok, String::from("every feature used"), None),
+        },
         Err(error) => check(name, Status::Fail, error.to_string(), None),
     }
 }
