@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 case ${1:-} in
     --fast) fast=1 ;;
     '') fast= ;;
+    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit ;;
     *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 if [[ $fast ]]; then source scripts/install.sh; else source scripts/install.sh --tests; fi
@@ -20,11 +21,36 @@ export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
 guests=(vmm/guest tests/guests/hard)
 features=(--features vmm/host-tests,netpath/host-tests,tests/host-tests,bench/host-tests)
-step() { printf '\n== %s\n' "$*"; }
+[[ ! $fast ]] || features=()
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+
+# The process group that makes the Linux guest's snapshot, and what it prints.
+snapshot='' snapshot_log=$(mktemp)
+clean_up() {
+    if [[ -n $snapshot ]]; then kill -- -"$snapshot" 2>/dev/null || true; fi
+    rm -f "$snapshot_log"
+}
+trap clean_up EXIT
 
 step "formatting"
 cargo fmt --all --check
 for guest in "${guests[@]}"; do cargo fmt --manifest-path "$guest/Cargo.toml" --check; done
+
+step "build"
+# With the tests: what they need besides the program changes some features of its dependencies, so a build
+# without them would compile everything twice.
+cargo build --release --locked --workspace --all-targets "${features[@]}"
+
+if [[ ! $fast ]]; then
+    # Boots Debian's kernel and saves it (minutes where KVM emulates kernel code), unless there is a snapshot
+    # that this version can use: the tests start from it. It runs beside the lints, because its one vCPU
+    # leaves the other cores idle.
+    understudy=$(realpath "${CARGO_TARGET_DIR:-target}/release/understudy")
+    set -m
+    UNDERSTUDY=$understudy scripts/linux-guest.sh save >"$snapshot_log" 2>&1 &
+    snapshot=$!
+    set +m
+fi
 
 step "lints"
 cargo clippy --release --locked --workspace --all-targets "${features[@]}" -- -D warnings
@@ -33,23 +59,18 @@ for guest in "${guests[@]}"; do
         --target-dir target/guests -- -D warnings
 done
 
-if [[ $fast ]]; then
-    step "tests without root and KVM"
-    cargo test --release --locked --workspace
-    exit
+if [[ ! $fast ]]; then
+    step "documentation"
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
+
+    step "Linux guest"
+    result=0
+    wait "$snapshot" || result=$?
+    snapshot=''
+    cat "$snapshot_log"
+    ((result == 0)) || exit "$result"
 fi
-
-step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
-
-step "build"
-cargo build --release --locked --workspace "${features[@]}"
-
-step "Linux guest"
-# Boots Debian's kernel and saves it (minutes where KVM emulates kernel code), unless there is a snapshot
-# that this version can use: the tests start from it.
-UNDERSTUDY=${CARGO_TARGET_DIR:-target}/release/understudy
-UNDERSTUDY=$(realpath "$UNDERSTUDY") scripts/linux-guest.sh save
 
 step "tests"
 cargo test --release --locked --workspace "${features[@]}"
+step "done"
