@@ -3,7 +3,7 @@
 use super::exit_code::CliError;
 use super::{blueprint, output, signals};
 use crate::demo::guest::{self, Guest};
-use crate::demo::pair::{self, Audience, Plan};
+use crate::demo::pair::{self, Plan, Progress};
 use crate::demo::{DemoError, standalone};
 use crate::link::timing::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::stdio;
@@ -164,8 +164,8 @@ impl Screen {
     }
 }
 
-impl Audience for Screen {
-    fn say(&mut self, line: &str) {
+impl Progress for Screen {
+    fn message(&mut self, line: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
         self.bar.suspend(|| stdio::message(format_args!("{seconds:7.2} s  {line}")));
     }
