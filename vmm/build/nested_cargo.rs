@@ -1,8 +1,8 @@
 //! Builds a guest with a nested cargo. Included by the build scripts of `vmm` and `tests`.
 //!
 //! A guest is a freestanding program with its own profile, lock file and linker script. It is built in a
-//! separate target directory, because the outer build holds the lock on its own target directory while a build
-//! script runs. The build needs no network if the registry cache has the crates of both lock files.
+//! separate target directory, because the outer build holds the lock on its own target directory while a
+//! build script runs. The build needs no network if the registry cache has the crates of both lock files.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -73,9 +73,9 @@ fn rustflags(guest: &Path, package: &str) -> Result<String, Box<dyn Error>> {
     Ok(flags.join("\x1f"))
 }
 
-/// Returns whether an environment variable of the outer build would change what the nested cargo builds: flags,
-/// wrappers such as those of clippy and coverage tools, profile overrides, and the description of the crate
-/// that this script belongs to.
+/// Returns whether an environment variable of the outer build would change what the nested cargo builds:
+/// flags, wrappers such as those of clippy and coverage tools, profile overrides, and the description of the
+/// crate that this script belongs to.
 fn shapes_the_build(name: &str) -> bool {
     const KEPT: [&str; 4] =
         ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_MAKEFLAGS", "CARGO_TERM_COLOR"];

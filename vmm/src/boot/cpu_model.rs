@@ -92,8 +92,8 @@ const OFFERED: &[Feature] = &[
     feature(0x8000_0001, Register::Edx, 11, "syscall"),
     feature(0x8000_0001, Register::Edx, 20, "nx"),
     feature(0x8000_0001, Register::Edx, 29, "lm"),
-    // AMD: FXRSTOR always restores the x87 error pointers. Without this bit, a kernel clears the pointers of the
-    // task before with x87 instructions, which a KVM that emulates kernels does not support.
+    // AMD: FXRSTOR always restores the x87 error pointers. Without this bit, a kernel clears the pointers of
+    // the task before with x87 instructions, which a KVM that emulates kernels does not support.
     feature(0x8000_0008, Register::Ebx, 2, "xsaveerptr"),
 ];
 
@@ -106,7 +106,8 @@ pub struct CpuModel {
 impl CpuModel {
     /// Derives the model from the result of `KVM_GET_SUPPORTED_CPUID` on this host.
     ///
-    /// Among entries with the same leaf and index, the first one is used. Otherwise the order does not matter.
+    /// Among entries with the same leaf and index, the first one is used. Otherwise the order does not
+    /// matter.
     pub fn from_supported(supported: &[kvm_cpuid_entry2]) -> Self {
         let mut entries = BTreeMap::new();
         for offered in supported {

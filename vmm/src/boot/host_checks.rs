@@ -1,7 +1,7 @@
 //! Checks of the host for `doctor` that need no KVM call.
 //!
-//! Everything is read below one root directory, which is `/` for the running host, so that a test can lay
-//! out its own host. The checks open `/dev/kvm` and `/dev/net/tun`, but issue no ioctl, so they change nothing.
+//! Everything is read below one root directory, which is `/` for the running host, so that a test can lay out
+//! its own host. The checks open `/dev/kvm` and `/dev/net/tun`, but issue no ioctl, so they change nothing.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// Maximum number of bytes read from a file in /proc. `/proc/cpuinfo` of a large host is longer, but the first
-/// processor is enough.
+/// Maximum number of bytes read from a file in /proc. `/proc/cpuinfo` of a large host is longer, but the
+/// first processor is enough.
 const READ_BYTES_MAX: u64 = 64 << 10;
 /// Bit of CAP_NET_ADMIN (linux/include/uapi/linux/capability.h): taps, interface set-up.
 const CAP_NET_ADMIN: u32 = 12;

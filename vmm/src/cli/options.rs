@@ -25,7 +25,8 @@ pub struct VmOptions {
     /// Guest memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub memory: u64,
-    /// Number of vCPUs; only 1 is supported, because the order of memory accesses of several is not replayable
+    /// Number of vCPUs; only 1 is supported, because the order of memory accesses of several is not
+    /// replayable
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u32,
     /// Guest image to boot, an ELF64 file with a PVH entry note [default: the built-in reference guest]
@@ -48,8 +49,8 @@ pub struct VmOptions {
     /// What to do if the image has instructions whose results a replay can't reproduce
     #[arg(long, value_name = "POLICY", default_value = "refuse")]
     pub forbidden: ForbiddenPolicy,
-    /// Boot command line; for a kernel it is appended to the parameters that this machine needs; the reference
-    /// guest reads ip= and gw= from it [default for the reference guest: ip=10.77.0.2/24]
+    /// Boot command line; for a kernel it is appended to the parameters that this machine needs; the
+    /// reference guest reads ip= and gw= from it [default for the reference guest: ip=10.77.0.2/24]
     #[arg(long, value_name = "TEXT", visible_alias = "cmdline")]
     pub command_line: Option<String>,
     /// Tap device to connect the VM's NIC to; without it the NIC is not connected

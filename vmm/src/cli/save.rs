@@ -36,9 +36,9 @@ pub struct SaveArgs {
     /// Save when the guest is idle after printing this text on its console
     #[arg(long, value_name = "TEXT")]
     when: Option<String>,
-    /// Run the guest's clock this many times slower than the host's, and skip the time in which the guest only
-    /// waits; useful where KVM emulates kernel code, because timer interrupts would otherwise take most of the
-    /// start-up
+    /// Run the guest's clock this many times slower than the host's, and skip the time in which the guest
+    /// only waits; useful where KVM emulates kernel code, because timer interrupts would otherwise take most
+    /// of the start-up
     #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN)]
     slow_clock: NonZeroU32,
 }

@@ -219,8 +219,8 @@ pub(super) fn pin(core: usize) -> Result<(), CliError> {
     })
 }
 
-/// Returns the configuration of the live nondeterminism boundary of a VM with the guest clock `clock`. Must be
-/// called on the vCPU thread, because standard input kicks the calling thread.
+/// Returns the configuration of the live nondeterminism boundary of a VM with the guest clock `clock`. Must
+/// be called on the vCPU thread, because standard input kicks the calling thread.
 ///
 /// # Errors
 ///

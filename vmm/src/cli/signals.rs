@@ -3,7 +3,8 @@
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Returns the signals to handle: SIGTERM always, SIGINT and SIGHUP unless the parent process set them to be
-/// ignored. nohup(1) does so with SIGHUP, and a shell without job control with SIGINT for background processes.
+/// ignored. nohup(1) does so with SIGHUP, and a shell without job control with SIGINT for background
+/// processes.
 pub fn ending() -> Vec<i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = ignored(&status);

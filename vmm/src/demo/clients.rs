@@ -1,5 +1,5 @@
-//! Clients of a guest's services, mainly those of the reference guest. They use the host kernel's TCP and ICMP,
-//! in the network namespace of the calling thread ([`super::lan::Namespace::enter`]).
+//! Clients of a guest's services, mainly those of the reference guest. They use the host kernel's TCP and
+//! ICMP, in the network namespace of the calling thread ([`super::lan::Namespace::enter`]).
 
 use super::pace::HANG_MAX;
 use super::vm_process::VmProcess;

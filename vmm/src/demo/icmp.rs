@@ -20,8 +20,8 @@ pub fn socket() -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))
 }
 
-/// Echo requests with this identifier, and their replies. The identifier distinguishes them from those of other
-/// processes on the host.
+/// Echo requests with this identifier, and their replies. The identifier distinguishes them from those of
+/// other processes on the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Echo(pub u16);
 

@@ -62,8 +62,8 @@ impl Namespace {
         command("ip", &[&["-n", &self.name], args].concat())
     }
 
-    /// Creates the tap device `tap` in the namespace, gives it the host's `address` (CIDR) if there is one, and
-    /// sets it up.
+    /// Creates the tap device `tap` in the namespace, gives it the host's `address` (CIDR) if there is one,
+    /// and sets it up.
     ///
     /// # Errors
     ///
@@ -79,7 +79,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// Runs `work` on a thread in the namespace, so that its sockets and child processes belong to the namespace.
+    /// Runs `work` on a thread in the namespace, so that its sockets and child processes belong to the
+    /// namespace.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
-//! How fast a guest answers on this host. The load of the clients and all time limits of a demonstration follow
-//! from this measurement. Hosts differ a lot: among hosts whose KVM emulates kernel code, one takes ten times as
-//! long as another, and a host that is itself emulated takes thirty times as long as a real one.
+//! How fast a guest answers on this host. The load of the clients and all time limits of a demonstration
+//! follow from this measurement. Hosts differ a lot: among hosts whose KVM emulates kernel code, one takes
+//! ten times as long as another, and a host that is itself emulated takes thirty times as long as a real one.
 
 use super::clients::{self, Counter, Limit};
 use super::guest::Guest;
@@ -21,8 +21,8 @@ pub const HANG_MAX: Duration = Duration::from_secs(600);
 /// Minimum time limit for everything that must happen. It grows with the slowness of the host.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Added to the time limit: the time of this many answers of the guest. Nothing that is waited for is more work
-/// for the guest.
+/// Added to the time limit: the time of this many answers of the guest. Nothing that is waited for is more
+/// work for the guest.
 const ANSWERS_MAX: u32 = 1000;
 
 /// Added to the time limit: this many silence timeouts. A takeover takes one, a client's TCP waits for two or
@@ -47,9 +47,9 @@ const START_USUAL: Duration = Duration::from_millis(60);
 /// Measurements of unprotected VMs without other clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
-    /// Time from the start of a VM with the reference guest to its first answer, which shows how fast the host
-    /// is. It is measured with the reference guest for every demonstration, because another guest may have much
-    /// to do before it answers.
+    /// Time from the start of a VM with the reference guest to its first answer, which shows how fast the
+    /// host is. It is measured with the reference guest for every demonstration, because another guest may
+    /// have much to do before it answers.
     pub start: Duration,
     /// Median round trip of a request to the guest's counter service.
     pub answer: Duration,
@@ -58,8 +58,8 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Starts VMs with `program` in namespace `host`, which has a tap for one VM, measures them from namespace
-    /// `client`, and stops them. `interrupted` ends that early.
+    /// Starts VMs with `program` in namespace `host`, which has a tap for one VM, measures them from
+    /// namespace `client`, and stops them. `interrupted` ends that early.
     ///
     /// # Errors
     ///
@@ -90,7 +90,8 @@ impl Measured {
         Ok(measured)
     }
 
-    /// Measures a running VM of `guest` from the calling thread's namespace. `start` is copied into the result.
+    /// Measures a running VM of `guest` from the calling thread's namespace. `start` is copied into the
+    /// result.
     ///
     /// # Errors
     ///
@@ -137,8 +138,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Creates the pace of `guest` on a host with these measurements. `silence_ms` is the user's choice; without
-    /// it the guest's default is used, increased on a slow host.
+    /// Creates the pace of `guest` on a host with these measurements. `silence_ms` is the user's choice;
+    /// without it the guest's default is used, increased on a slow host.
     ///
     /// # Errors
     ///
@@ -189,8 +190,8 @@ impl Pace {
             + Duration::from_millis(self.silence_ms) * SILENCES
     }
 
-    /// Returns how long a client pauses between two exchanges: the time in which the guest could give `answers`
-    /// answers, but at least `least`. This keeps the clients from saturating a slow guest.
+    /// Returns how long a client pauses between two exchanges: the time in which the guest could give
+    /// `answers` answers, but at least `least`. This keeps the clients from saturating a slow guest.
     pub fn pause(&self, least: Duration, answers: u32) -> Duration {
         least.max(self.measured.answer * answers)
     }
@@ -226,8 +227,8 @@ fn ratio(time: Duration, usual: Duration) -> f64 {
     time.as_secs_f64() / usual.as_secs_f64()
 }
 
-/// Returns the factor for silence timeouts on a host where a VM takes `slowness` times as long as usual to start:
-/// a power of two, and 1 on hosts that are merely busy.
+/// Returns the factor for silence timeouts on a host where a VM takes `slowness` times as long as usual to
+/// start: a power of two, and 1 on hosts that are merely busy.
 fn silence_factor(slowness: f64) -> u64 {
     if slowness < 2.0 { 1 } else { (slowness.ceil() as u64).next_power_of_two() }
 }

@@ -4,20 +4,20 @@
 //! faults of nested paging, on who set the state last, on what the processor left there. They are not part of
 //! the guest's state, and they differ between equal runs. The functions here set them to fixed values.
 //! [`Vcpu::run`](super::Vcpu::run) calls the functions for the state in the run page, and
-//! [`Vcpu::save`](super::Vcpu::save) calls all of them, so that digests, checkpoints and the end state contain
-//! only canonical state.
+//! [`Vcpu::save`](super::Vcpu::save) calls all of them, so that digests, checkpoints and the end state
+//! contain only canonical state.
 //!
-//! Rule: a field may be changed here only if the guest can't observe its value, neither in the running vCPU nor
-//! after a restore.
+//! Rule: a field may be changed here only if the guest can't observe its value, neither in the running vCPU
+//! nor after a restore.
 
 use kvm_bindings::{kvm_msr_entry, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xsave};
 
 /// Makes segments and control registers canonical.
 ///
-/// CS and TR are not changed: in a running guest they are always usable, and a VM entry checks most of CS even
-/// if it is marked unusable (SDM vol. 3, "Checks on Guest Segment Registers"). The interrupt bitmap is cleared:
-/// it duplicates the injected interrupt of the events, and KVM sets its bits in the run page but never clears
-/// them.
+/// CS and TR are not changed: in a running guest they are always usable, and a VM entry checks most of CS
+/// even if it is marked unusable (SDM vol. 3, "Checks on Guest Segment Registers"). The interrupt bitmap is
+/// cleared: it duplicates the injected interrupt of the events, and KVM sets its bits in the run page but
+/// never clears them.
 pub(super) fn sregs(sregs: &mut kvm_sregs) {
     // FS and GS have a base in 64-bit code, usable or not; SS.DPL is the privilege level.
     let (fs_base, gs_base, level) = (sregs.fs.base, sregs.gs.base, sregs.ss.dpl);
@@ -31,8 +31,8 @@ pub(super) fn sregs(sregs: &mut kvm_sregs) {
 }
 
 /// Clears an unusable segment except for its selector and the given `base` and `dpl`. The other fields are
-/// undefined after a VM exit (SDM vol. 3, "Saving Segment Registers"), `KVM_SET_SREGS` sets the accessed bit on
-/// VMX hosts, and KVM derives "present" from "unusable" or the other way round.
+/// undefined after a VM exit (SDM vol. 3, "Saving Segment Registers"), `KVM_SET_SREGS` sets the accessed bit
+/// on VMX hosts, and KVM derives "present" from "unusable" or the other way round.
 #[inline]
 fn unusable(segment: &mut kvm_segment, base: u64, dpl: u8) {
     if segment.unusable != 0 {
@@ -44,10 +44,10 @@ fn unusable(segment: &mut kvm_segment, base: u64, dpl: u8) {
 /// Makes pending and injected events canonical.
 ///
 /// KVM keeps the vector, error code and payload of a delivered exception, and the vector of a delivered
-/// interrupt. Because it queues an event again if a fault of nested paging interrupted the delivery, the values
-/// that are left depend on such faults. The other fields are always defined: the interrupt shadow is processor
-/// state; `flags` shows which capabilities are enabled; NMI, SMI, INIT, SIPI and the triple fault have no source
-/// in this machine.
+/// interrupt. Because it queues an event again if a fault of nested paging interrupted the delivery, the
+/// values that are left depend on such faults. The other fields are always defined: the interrupt shadow is
+/// processor state; `flags` shows which capabilities are enabled; NMI, SMI, INIT, SIPI and the triple fault
+/// have no source in this machine.
 pub(super) fn events(events: &mut kvm_vcpu_events) {
     let exception = &mut events.exception;
     if (exception.injected | exception.pending) == 0 {
@@ -85,10 +85,10 @@ const MXCSR_INIT: u32 = 0x1F80;
 
 /// Makes x87 and SSE state canonical.
 ///
-/// A processor may report a state component with initial values as "in use" or not (SDM vol. 1, 13.6), and the
-/// bytes of a component that is not in use are undefined. In canonical form, a component with initial values is
-/// not in use, and its bytes are the initial values. The MXCSR mask and the bytes for software are not state:
-/// the kernel writes constants of the host there.
+/// A processor may report a state component with initial values as "in use" or not (SDM vol. 1, 13.6), and
+/// the bytes of a component that is not in use are undefined. In canonical form, a component with initial
+/// values is not in use, and its bytes are the initial values. The MXCSR mask and the bytes for software are
+/// not state: the kernel writes constants of the host there.
 pub(super) fn xsave(xsave: &mut kvm_xsave) {
     let words = &mut xsave.region;
     if words[XSTATE_BV] & XSTATE_X87 == 0 {
@@ -116,8 +116,8 @@ pub(super) const SYSENTER_ADDRESSES: [u32; 2] = [0x175, 0x176];
 /// Makes MSRs canonical. `sysenter_mask` has the bits of [`SYSENTER_ADDRESSES`] that KVM sets.
 ///
 /// An AMD processor keeps 32 bits of these MSRs (APM vol. 2, 6.1.2), and KVM sets only 32 bits there, but it
-/// reports what the processor keeps. The mask comes from a test of KVM, not from the CPU model: where KVM keeps
-/// these MSRs itself, they have 64 bits also on an AMD processor, and a guest can read all of them.
+/// reports what the processor keeps. The mask comes from a test of KVM, not from the CPU model: where KVM
+/// keeps these MSRs itself, they have 64 bits also on an AMD processor, and a guest can read all of them.
 pub(super) fn msrs(msrs: &mut [kvm_msr_entry], sysenter_mask: u64) {
     for msr in msrs.iter_mut().filter(|msr| SYSENTER_ADDRESSES.contains(&msr.index)) {
         msr.data &= sysenter_mask;

@@ -3,8 +3,8 @@
 //! Where KVM runs CPL3 natively without VMX or SVM, guest RDTSC traps only if RDTSC is disabled for the *host
 //! thread*, too: `prctl(PR_SET_TSC, PR_TSC_SIGSEGV)`. The vDSO's `clock_gettime` executes RDTSC, so every
 //! `Instant::now()` of any library would raise SIGSEGV on that thread. This module therefore replaces
-//! `clock_gettime` for the whole process: it makes the system call on such a thread, and calls libc's function
-//! on every other thread.
+//! `clock_gettime` for the whole process: it makes the system call on such a thread, and calls libc's
+//! function on every other thread.
 
 use super::error::KvmError;
 use libc::{c_int, clockid_t, timespec};
@@ -129,8 +129,8 @@ fn nanoseconds(time: timespec) -> Result<u64, OutOfRange> {
     ns.ok_or(OutOfRange::After)
 }
 
-/// Converts the value of a clock that counts from the host's boot. The kernel counts its nanoseconds in 63 bits;
-/// the result is limited to that, so that adding a duration does not overflow.
+/// Converts the value of a clock that counts from the host's boot. The kernel counts its nanoseconds in 63
+/// bits; the result is limited to that, so that adding a duration does not overflow.
 fn nanoseconds_of_uptime(time: timespec) -> u64 {
     nanoseconds(time).unwrap_or_else(OutOfRange::nearest_ns).min(i64::MAX as u64)
 }
@@ -145,8 +145,8 @@ pub fn boottime_ns() -> u64 {
     nanoseconds_of_uptime(read(libc::CLOCK_BOOTTIME))
 }
 
-/// Returns the host's wall clock in nanoseconds since 1970-01-01T00:00Z. A time before 1970 is returned as 1970,
-/// a time after July 2554 as the latest time that fits; a process logs one warning about it.
+/// Returns the host's wall clock in nanoseconds since 1970-01-01T00:00Z. A time before 1970 is returned as
+/// 1970, a time after July 2554 as the latest time that fits; a process logs one warning about it.
 pub fn realtime_ns() -> u64 {
     static WARNED: Once = Once::new();
     nanoseconds(read(libc::CLOCK_REALTIME)).unwrap_or_else(|out_of_range| {

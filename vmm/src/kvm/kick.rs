@@ -2,8 +2,9 @@
 //! flags and the guest entry.
 //!
 //! The signal handler sets `immediate_exit` in the run page of the vCPU that its thread runs (rule 2 of this
-//! folder), so a signal before `KVM_RUN` makes the call return at once, and a signal during the call interrupts
-//! the guest. Kicks may be spurious: a kick means only that the run loop must check its flags again.
+//! folder), so a signal before `KVM_RUN` makes the call return at once, and a signal during the call
+//! interrupts the guest. Kicks may be spurious: a kick means only that the run loop must check its flags
+//! again.
 
 use super::error::KvmError;
 use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal};
@@ -31,7 +32,8 @@ extern "C" fn on_kick(_signal: libc::c_int) {
     }
 }
 
-/// Installs the signal handler of the process. SA_RESTART is not set, because a kick must also end a blocked wait.
+/// Installs the signal handler of the process. SA_RESTART is not set, because a kick must also end a blocked
+/// wait.
 ///
 /// # Errors
 ///

@@ -26,8 +26,8 @@ pub struct KernelTraits {
 }
 
 impl KernelTraits {
-    /// Combines the CPU model's `digest` with these traits, for a Linux kernel that is prepared for them. Hosts
-    /// with different traits get different digests.
+    /// Combines the CPU model's `digest` with these traits, for a Linux kernel that is prepared for them.
+    /// Hosts with different traits get different digests.
     pub fn mixed_into(self, digest: u64) -> u64 {
         let traits = [self.syscall_stays_at_cpl3, self.emulates_cpl0].map(u8::from);
         xxh3_64(&[&digest.to_le_bytes()[..], &traits].concat())
@@ -78,8 +78,8 @@ const CR4: u64 = 0x220;
 /// Maximum number of exits of the probe.
 const EXITS_MAX: usize = 16;
 
-/// Runs the probe. Returns `None` if it does not end as in the diagram above; then nothing is known about this
-/// host.
+/// Runs the probe. Returns `None` if it does not end as in the diagram above; then nothing is known about
+/// this host.
 ///
 /// # Errors
 ///

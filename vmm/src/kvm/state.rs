@@ -5,8 +5,8 @@ use kvm_bindings::{
 };
 use serde::{Deserialize, Serialize};
 
-/// MSRs that are guest state and not a clock. MSRs that a host does not list are skipped. MTRRs and machine-check
-/// banks are not in the list, because guests of this machine leave them at their reset values.
+/// MSRs that are guest state and not a clock. MSRs that a host does not list are skipped. MTRRs and
+/// machine-check banks are not in the list, because guests of this machine leave them at their reset values.
 ///
 /// Numbers and names are from SDM volume 4, table 2-2.
 pub(super) const GUEST_MSRS: &[u32] = &[

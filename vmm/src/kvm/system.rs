@@ -65,7 +65,8 @@ impl System {
         found > 0 && found & needed.bits == needed.bits
     }
 
-    /// Returns the result of `KVM_GET_SUPPORTED_CPUID`: everything that a guest's CPU model can have on this host.
+    /// Returns the result of `KVM_GET_SUPPORTED_CPUID`: everything that a guest's CPU model can have on this
+    /// host.
     ///
     /// # Errors
     ///
@@ -85,15 +86,15 @@ impl System {
         Ok(list.as_slice().to_vec())
     }
 
-    /// Creates a VM with the memory `ram` and dirty logging enabled. It has no irqchip, no PIT and no clock in the
-    /// kernel.
+    /// Creates a VM with the memory `ram` and dirty logging enabled. It has no irqchip, no PIT and no clock
+    /// in the kernel.
     ///
     /// # Errors
     ///
     /// If a KVM call fails.
     pub fn create_vm(&self, ram: &GuestRam) -> Result<Vm, KvmError> {
-        // A kick while the kernel takes its locks ends the call with EINTR. The kick is noticed anyway, so the
-        // call is repeated. (A backup creates its next machine while its thread may be kicked.)
+        // A kick while the kernel takes its locks ends the call with EINTR. The kick is noticed anyway, so
+        // the call is repeated. (A backup creates its next machine while its thread may be kicked.)
         let fd = loop {
             match self.kvm.create_vm() {
                 Err(errno) if errno.errno() == libc::EINTR => {}

@@ -31,8 +31,8 @@ nix::ioctl_write_ptr!(
     kvm_interrupt
 );
 
-/// The registers that the run page contains at every exit without an ioctl (`KVM_CAP_SYNC_REGS`), in canonical
-/// form.
+/// The registers that the run page contains at every exit without an ioctl (`KVM_CAP_SYNC_REGS`), in
+/// canonical form.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncRegs<'a> {
     /// General registers.
@@ -53,7 +53,8 @@ pub struct Vcpu {
     msrs: Vec<u32>,
     /// See [`canonical::msrs`].
     sysenter_mask: u64,
-    /// RFLAGS.IF and readiness for injection, from the run page at the last exit or from the last restored state.
+    /// RFLAGS.IF and readiness for injection, from the run page at the last exit or from the last restored
+    /// state.
     if_flag: bool,
     ready: bool,
     /// RIP after a software exception that KVM may not have delivered yet.
@@ -130,8 +131,8 @@ impl Vcpu {
         let run = self.fd.get_kvm_run();
         self.if_flag = run.if_flag != 0;
         self.ready = run.ready_for_interrupt_injection != 0;
-        // SAFETY: as in `sync_regs`. KVM reads back only the sets named in `kvm_dirty_regs`, which never include
-        // these two.
+        // SAFETY: as in `sync_regs`. KVM reads back only the sets named in `kvm_dirty_regs`, which never
+        // include these two.
         let sync = unsafe { &mut run.s.regs };
         canonical::sregs(&mut sync.sregs);
         canonical::events(&mut sync.events);
@@ -155,9 +156,9 @@ impl Vcpu {
         }
     }
 
-    /// Completes the instruction of the last exit (the result of an IN, an emulated instruction) without running
-    /// guest code after it. Usually returns [`VmExit::Interrupted`]. Completing an instruction may cause another
-    /// natural exit, which is returned and must be handled like any other.
+    /// Completes the instruction of the last exit (the result of an IN, an emulated instruction) without
+    /// running guest code after it. Usually returns [`VmExit::Interrupted`]. Completing an instruction may
+    /// cause another natural exit, which is returned and must be handled like any other.
     ///
     /// # Errors
     ///
@@ -211,8 +212,8 @@ impl Vcpu {
         }
     }
 
-    /// Returns the data of the last exit, which must be a [`VmExit::Pio`]: `size * count` bytes, to read for OUT
-    /// and to fill for IN.
+    /// Returns the data of the last exit, which must be a [`VmExit::Pio`]: `size * count` bytes, to read for
+    /// OUT and to fill for IN.
     ///
     /// # Panics
     ///
@@ -252,8 +253,9 @@ impl Vcpu {
         });
     }
 
-    /// Answers an IN and changes more registers than EAX. Some KVMs discard the data of an IN if registers are set
-    /// before it is completed, others use it. Therefore EAX is set both in the data and in the registers.
+    /// Answers an IN and changes more registers than EAX. Some KVMs discard the data of an IN if registers
+    /// are set before it is completed, others use it. Therefore EAX is set both in the data and in the
+    /// registers.
     fn answer_in(&mut self, eax: u32, others: impl FnOnce(&mut kvm_regs)) {
         self.pio_data().copy_from_slice(&eax.to_le_bytes());
         let run = self.fd.get_kvm_run();
@@ -288,9 +290,10 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Returns whether the vCPU may hold a breakpoint exception that was not delivered yet. A saved state would
-    /// lack it: KVM_GET_VCPU_EVENTS does not report software exceptions, and RIP is after the instruction
-    /// already. Also returns true if the guest has come back to the same RIP since, where it is not necessary.
+    /// Returns whether the vCPU may hold a breakpoint exception that was not delivered yet. A saved state
+    /// would lack it: KVM_GET_VCPU_EVENTS does not report software exceptions, and RIP is after the
+    /// instruction already. Also returns true if the guest has come back to the same RIP since, where it is
+    /// not necessary.
     pub fn holds_soft_exception(&self) -> bool {
         self.undelivered.is_some()
     }
@@ -392,9 +395,9 @@ impl Vcpu {
         }
     }
 
-    /// Returns the whole state in canonical form. The state is complete only if no instruction is left to complete:
-    /// before the first run, or after [`Vcpu::run`] or [`Vcpu::drain`] returned [`VmExit::Interrupted`]; and only
-    /// if [`Vcpu::holds_soft_exception`] is false.
+    /// Returns the whole state in canonical form. The state is complete only if no instruction is left to
+    /// complete: before the first run, or after [`Vcpu::run`] or [`Vcpu::drain`] returned
+    /// [`VmExit::Interrupted`]; and only if [`Vcpu::holds_soft_exception`] is false.
     ///
     /// # Errors
     ///
@@ -419,16 +422,16 @@ impl Vcpu {
         Ok(state)
     }
 
-    /// Sets the state of the vCPU. No instruction may be left to complete (see [`Vcpu::save`]). Events are set last,
-    /// because some of the other calls clear them.
+    /// Sets the state of the vCPU. No instruction may be left to complete (see [`Vcpu::save`]). Events are
+    /// set last, because some of the other calls clear them.
     ///
     /// # Errors
     ///
     /// If a KVM call fails, or an MSR can't be set on this host.
     pub fn restore(&mut self, state: &VcpuState) -> Result<(), KvmError> {
         let fd = &self.fd;
-        // The guest code before this checkpoint may have flushed the TLB (INVLPG, CR3). Setting CR3 to the value
-        // that it already has flushes nothing, but a change of CR4.PGE does (SDM vol. 3, 4.10.4.1).
+        // The guest code before this checkpoint may have flushed the TLB (INVLPG, CR3). Setting CR3 to the
+        // value that it already has flushes nothing, but a change of CR4.PGE does (SDM vol. 3, 4.10.4.1).
         let mut flushing = state.sregs;
         flushing.cr4 ^= CR4_PGE;
         fd.set_sregs(&flushing).map_err(KvmError::call("KVM_SET_SREGS"))?;

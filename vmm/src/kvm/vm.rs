@@ -73,8 +73,8 @@ impl Vm {
         self.ram_bytes
     }
 
-    /// Reads and clears KVM's dirty bitmap: bit `n % 64` of word `n / 64` is set if the guest wrote to page `n`
-    /// since the last call. Writes by this process are not included.
+    /// Reads and clears KVM's dirty bitmap: bit `n % 64` of word `n / 64` is set if the guest wrote to page
+    /// `n` since the last call. Writes by this process are not included.
     ///
     /// # Errors
     ///
@@ -83,8 +83,9 @@ impl Vm {
         self.fd.get_dirty_log(RAM_SLOT, self.ram_bytes).map_err(KvmError::call("KVM_GET_DIRTY_LOG"))
     }
 
-    /// Makes KVM drop all shadow page tables. This is needed after this process changed page tables in guest memory
-    /// without KVM's knowledge. Adding and deleting any slot has this effect on every KVM that was tested.
+    /// Makes KVM drop all shadow page tables. This is needed after this process changed page tables in guest
+    /// memory without KVM's knowledge. Adding and deleting any slot has this effect on every KVM that was
+    /// tested.
     ///
     /// # Errors
     ///

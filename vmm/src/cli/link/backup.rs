@@ -53,8 +53,8 @@ impl Received {
         }
     }
 
-    /// Reads the whole entries of the latency lane. The bulk lane is not read: `understudy link` sends nothing
-    /// on it, and the closed window stops a peer that does.
+    /// Reads the whole entries of the latency lane. The bulk lane is not read: `understudy link` sends
+    /// nothing on it, and the closed window stops a peer that does.
     fn read(&mut self, channel: &mut Channel) -> Result<(), End> {
         let bytes = channel.received(Lane::Latency);
         let mut length = 0;

@@ -75,8 +75,8 @@ pub struct LinkArgs {
     /// Primary: number of entries to send; 0: until Ctrl-C [default: 10000]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Primary: interval between entries, microseconds; 0: send each entry when the one before is acknowledged
-    /// [default: 1000]
+    /// Primary: interval between entries, microseconds; 0: send each entry when the one before is
+    /// acknowledged [default: 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=60_000_000))]
     interval_us: Option<u64>,
     /// Primary: size of an entry, 16 to 4096 [default: 64]

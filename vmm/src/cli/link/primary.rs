@@ -29,8 +29,8 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) entries: u64,
-    /// Nanoseconds from when an entry was due until its acknowledgement arrived. Delays of this process and of
-    /// a full window count, as they would for an output of a VM.
+    /// Nanoseconds from when an entry was due until its acknowledgement arrived. Delays of this process and
+    /// of a full window count, as they would for an output of a VM.
     pub(super) ack_ns: Histogram<u64>,
 }
 
@@ -45,8 +45,8 @@ struct Primary<'a> {
     has_left: bool,
 }
 
-/// Sends the planned entries, or sends until `stop`, then closes the channel. Returns the measurements even if
-/// the run ends with an error.
+/// Sends the planned entries, or sends until `stop`, then closes the channel. Returns the measurements even
+/// if the run ends with an error.
 pub(super) fn run(
     link: &mut LogLink,
     plan: &Plan,

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Pause between an answer and the next request, which gives the guest as much time for its other clients as for
-/// this one: a minimum, and a number of the guest's answers (see [`Pace::pause`]).
+/// Pause between an answer and the next request, which gives the guest as much time for its other clients as
+/// for this one: a minimum, and a number of the guest's answers (see [`Pace::pause`]).
 const PAUSE: (Duration, u32) = (Duration::from_millis(1), 1);
 
 /// Results of the requests.
@@ -99,8 +99,8 @@ impl Counting {
     }
 }
 
-/// Returns what ss(8) shows about the connection's timers: the retransmission timeout, a running timer, and the
-/// segments being retransmitted.
+/// Returns what ss(8) shows about the connection's timers: the retransmission timeout, a running timer, and
+/// the segments being retransmitted.
 ///
 /// # Errors
 ///

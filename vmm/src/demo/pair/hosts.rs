@@ -115,8 +115,8 @@ impl<'a> Hosts<'a> {
         candidates.max_by_key(|member| member.state.term)
     }
 
-    /// Starts a backup on each host without a process and waits until the VM is protected. Returns the host of the
-    /// primary.
+    /// Starts a backup on each host without a process and waits until the VM is protected. Returns the host
+    /// of the primary.
     pub(super) fn protect(
         &mut self,
         mut started: impl FnMut(Host, u32),
@@ -145,9 +145,9 @@ impl<'a> Hosts<'a> {
         self.leader().and_then(|member| Some((member.host, member.state.protected?)))
     }
 
-    /// Kills the primary, waits until the backup is live, and calls `live` immediately. When this returns, the
-    /// descriptors of the killed process are closed. Returns `None` if the backup was live before the kill, which
-    /// happens after this machine has stood still.
+    /// Kills the primary, waits until the backup is live, and calls `live` immediately. When this returns,
+    /// the descriptors of the killed process are closed. Returns `None` if the backup was live before the
+    /// kill, which happens after this machine has stood still.
     pub(super) fn kill(&mut self, live: impl FnOnce()) -> Result<Option<Takeover>, DemoError> {
         let leader = self.leader().expect("a protected VM has a leader");
         let dead = leader.host;
@@ -308,9 +308,10 @@ impl<'a> Hosts<'a> {
                 self.leadership.begin(host, term, t_ns);
                 self.counts.went_live += 1;
             }
-            // A host that stood still notices late that its lease expired long before; `spoke_ns` has the time.
+            // A host that stood still notices late that its lease expired long before; `spoke_ns` has the
+            // time.
             PairEvent::Halted { spoke_ns, .. } => {
-                self.leadership.end(host, spoke_ns.unwrap_or(t_ns))
+                self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
             }
             PairEvent::BackupSilent { spoke_ns, .. } => {
                 self.leadership.end(host, spoke_ns.unwrap_or(t_ns));

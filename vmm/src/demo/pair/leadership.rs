@@ -60,8 +60,8 @@ impl LeadershipIntervals {
         pairs.count() as u64
     }
 
-    /// Counts the changes on the LAN that the event logs do not explain. Each change must be to the host that goes
-    /// live next, and must not come before that host is live.
+    /// Counts the changes on the LAN that the event logs do not explain. Each change must be to the host that
+    /// goes live next, and must not come before that host is live.
     pub fn unexplained_changes(&self, changes: &[SourceChange]) -> u64 {
         let mut intervals = self.0.iter().peekable();
         let mut leader = None;

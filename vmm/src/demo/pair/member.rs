@@ -178,7 +178,8 @@ impl Member {
         command.arg("--witness").arg(setup.witness);
         command.arg("--status").arg(setup.socket(host, instance));
         command.args(setup.guest.options()).args(options);
-        // Its own process group, so that Ctrl-C reaches only this process, which then stops the others in order.
+        // Its own process group, so that Ctrl-C reaches only this process, which then stops the others in
+        // order.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespace = setup.network.host(host);
         let mut process = namespace.enter(|| VmProcess::start(&mut command))?;
@@ -250,7 +251,8 @@ impl Member {
         self.process.status()
     }
 
-    /// Waits at most `limit` for the process to end, and until all its output is read. Returns the exit status.
+    /// Waits at most `limit` for the process to end, and until all its output is read. Returns the exit
+    /// status.
     ///
     /// # Errors
     ///

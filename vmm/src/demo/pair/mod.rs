@@ -47,8 +47,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use traffic::Ping;
 
-/// Before the first kill and after the last one, the VM is protected and the clients run for at least this time,
-/// and the counter's client gets at least this many answers.
+/// Before the first kill and after the last one, the VM is protected and the clients run for at least this
+/// time, and the counter's client gets at least this many answers.
 const PROTECTED_TIME: Duration = Duration::from_millis(500);
 const PROTECTED_ANSWERS: u64 = 3;
 
@@ -79,8 +79,8 @@ pub trait Progress: Send {
     fn kills_done(&mut self, done: u32);
 }
 
-/// Runs the demonstration with the executable `program`. `interrupted` ends it early. Removes everything that it
-/// created.
+/// Runs the demonstration with the executable `program`. `interrupted` ends it early. Removes everything that
+/// it created.
 ///
 /// # Errors
 ///
@@ -263,8 +263,8 @@ impl DemoRun<'_, '_> {
         self.protect()
     }
 
-    /// Kills the primary and waits until the VM is protected again and every client is served. Returns `None` if
-    /// the VM had left the killed host before the kill.
+    /// Kills the primary and waits until the VM is protected again and every client is served. Returns `None`
+    /// if the VM had left the killed host before the kill.
     fn fail_over(&mut self, kill: u32) -> Result<Option<Failover>, DemoError> {
         let (load, client) = (self.load, self.network.client());
         let mut timers = Ok(String::new());

@@ -142,7 +142,8 @@ impl Network {
     }
 }
 
-/// Adds a bridge that works as a plain switch: no spanning tree, no snooping, no address, and no frames of its own.
+/// Adds a bridge that works as a plain switch: no spanning tree, no snooping, no address, and no frames of
+/// its own.
 fn add_bridge(namespace: &Namespace) -> Result<(), DemoError> {
     ip(namespace, "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0")?;
     ip(namespace, "link set br0 addrgenmode none up")

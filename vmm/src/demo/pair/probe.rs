@@ -12,12 +12,13 @@ use std::time::Duration;
 /// A kind of request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// A datagram to the UDP echo service, every millisecond or at the rate at which the guest answers requests,
-    /// whichever is slower.
+    /// A datagram to the UDP echo service, every millisecond or at the rate at which the guest answers
+    /// requests, whichever is slower.
     #[default]
     Udp,
-    /// An ICMP echo request, every 100 ms or at an eighth of the rate at which the guest answers requests, whichever
-    /// is slower. The kernel of a Linux guest answers it, which takes milliseconds where kernel code is emulated.
+    /// An ICMP echo request, every 100 ms or at an eighth of the rate at which the guest answers requests,
+    /// whichever is slower. The kernel of a Linux guest answers it, which takes milliseconds where kernel
+    /// code is emulated.
     Icmp,
 }
 

@@ -35,8 +35,8 @@ pub struct Prober {
     send_delays: Mutex<SendDelays>,
 }
 
-/// When the sender woke too late, and by how much, in nanoseconds. It shows how much of an outage may be due to
-/// this machine, on which all hosts and clients run together.
+/// When the sender woke too late, and by how much, in nanoseconds. It shows how much of an outage may be due
+/// to this machine, on which all hosts and clients run together.
 #[derive(Debug, Default)]
 pub struct SendDelays(Vec<(u64, u64)>);
 

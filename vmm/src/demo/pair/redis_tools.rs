@@ -65,7 +65,8 @@ pub(super) fn benchmark(patience: Duration) -> Result<(), DemoError> {
     Err(DemoError::Wrong(format!("redis-benchmark printed {text:?}")))
 }
 
-/// Runs a program against the VM's server, under timeout(1), because neither program has a timeout of its own.
+/// Runs a program against the VM's server, under timeout(1), because neither program has a timeout of its
+/// own.
 fn run(tool: Tool, args: &[&str], patience: Duration) -> Result<String, DemoError> {
     let (address, seconds) = (GUEST_ADDRESS.to_string(), patience.as_secs().to_string());
     let words = [&[&seconds, tool.name(), "-h", &address], args].concat();

@@ -35,8 +35,8 @@ impl Scene {
         Ok(Scene { network: Network::new()?, key, witness, folder })
     }
 
-    /// Measures how fast `guest` is, with an unprotected VM of `program` on host A. `silence_ms` is the user's
-    /// choice. `interrupted` ends the measurement early.
+    /// Measures how fast `guest` is, with an unprotected VM of `program` on host A. `silence_ms` is the
+    /// user's choice. `interrupted` ends the measurement early.
     ///
     /// # Errors
     ///

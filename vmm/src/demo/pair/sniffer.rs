@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Interval at which the socket is read. The kernel timestamps the frames, so a long interval costs no accuracy and
-/// leaves more of the machine to the processes that are observed.
+/// Interval at which the socket is read. The kernel timestamps the frames, so a long interval costs no
+/// accuracy and leaves more of the machine to the processes that are observed.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Size of the socket's receive buffer, enough for seconds of frames.
@@ -59,8 +59,8 @@ impl Seen {
 }
 
 impl Sniffer {
-    /// Records until `stop` every frame with source `vm` that enters the switch, in whose namespace the calling
-    /// thread must be. Calls `ready` when no frame can be missed any more.
+    /// Records until `stop` every frame with source `vm` that enters the switch, in whose namespace the
+    /// calling thread must be. Calls `ready` when no frame can be missed any more.
     ///
     /// # Errors
     ///

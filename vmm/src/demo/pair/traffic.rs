@@ -1,5 +1,5 @@
-//! The background clients, which run next to the measured ones: ping(8), curl(1), TCP echo, and redis's own programs
-//! if the guest has a redis server.
+//! The background clients, which run next to the measured ones: ping(8), curl(1), TCP echo, and redis's own
+//! programs if the guest has a redis server.
 
 use super::redis_tools::{self, Tool};
 use crate::demo::DemoError;
@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 /// Interval at which a pause checks the stop flag.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-// Pause of each client: a minimum, and a number of the guest's answers (see `Pace::pause`). For a Linux guest, an
-// echo is as much work as tens of counter requests, and a page, for which it forks, as much as a hundred.
+// Pause of each client: a minimum, and a number of the guest's answers (see `Pace::pause`). For a Linux
+// guest, an echo is as much work as tens of counter requests, and a page, for which it forks, as much as a
+// hundred.
 const ECHO_PAUSE: (Duration, u32) = (Duration::from_millis(100), 130);
 const PAGE_PAUSE: (Duration, u32) = (Duration::from_millis(250), 330);
 const PING_PAUSE: (Duration, u32) = (Duration::from_millis(50), 66);
@@ -166,8 +167,8 @@ impl Ping {
         let address = GUEST_ADDRESS.to_string();
         let args = ["-n", "-q", "-i", &interval_s, &address];
         let mut command = Command::new("ping");
-        // Its own process group, so that Ctrl-C reaches only this process, which then stops ping and reads its
-        // statistics.
+        // Its own process group, so that Ctrl-C reaches only this process, which then stops ping and reads
+        // its statistics.
         command.args(args).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().map_err(|source| DemoError::Spawn {
             command: format!("ping {}", args.join(" ")),

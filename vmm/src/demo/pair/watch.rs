@@ -24,14 +24,14 @@ pub struct Watched {
     pub takeovers: u64,
     /// How often the primary gave up its backup.
     pub backups_lost: u64,
-    /// The longest scheduling delay of the observing thread, which runs every 20 ms. It shows how many of the alarms
-    /// may be due to this machine, on which both hosts run together.
+    /// The longest scheduling delay of the observing thread, which runs every 20 ms. It shows how many of the
+    /// alarms may be due to this machine, on which both hosts run together.
     pub late: Duration,
 }
 
-/// Runs a pair of the executable `program` without clients. Calls `begin` when the VM is protected for the first time,
-/// and observes the pair for `time` from then on. Restarts a missing backup. `interrupted` ends it early. Removes
-/// everything that it created.
+/// Runs a pair of the executable `program` without clients. Calls `begin` when the VM is protected for the
+/// first time, and observes the pair for `time` from then on. Restarts a missing backup. `interrupted` ends
+/// it early. Removes everything that it created.
 ///
 /// # Errors
 ///
