@@ -331,7 +331,7 @@ pub fn check_cpu(
     })
 }
 
-/// Reads an image or a kernel of at most [`FILE_BYTES_MAX`] bytes.
+/// Reads an image or a kernel of at most `FILE_BYTES_MAX` bytes.
 ///
 /// # Errors
 ///
