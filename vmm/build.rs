@@ -1,6 +1,6 @@
-//! Builds the reference guest and hands it to the crate as `$OUT_DIR/guest.elf`.
+//! Builds the reference guest and copies it to `$OUT_DIR/guest.elf`, which the crate embeds.
 //!
-//! `UNDERSTUDY_GUEST_ELF` names a ready-made ELF to embed instead.
+//! If `UNDERSTUDY_GUEST_ELF` is set, it names an existing ELF file to embed instead.
 
 #[path = "build/nested_cargo.rs"]
 mod nested_cargo;
@@ -12,10 +12,10 @@ use std::{env, fs};
 
 const OVERRIDE: &str = "UNDERSTUDY_GUEST_ELF";
 
-#[expect(clippy::print_stderr, reason = "cargo shows it")]
+#[expect(clippy::print_stderr, reason = "cargo shows the output of a build script that fails")]
 fn main() {
     if let Err(error) = run() {
-        // Cargo prints what the script wrote, and this line last.
+        // Cargo prints the output of a failed build script; this is its last line.
         eprintln!("error: the reference guest was not built: {error}");
         std::process::exit(1);
     }

@@ -17,7 +17,7 @@ use vmm::demo::clients::{Limit, first_ping_reply};
 use vmm::demo::cores;
 use vmm::demo::guest::Guest;
 use vmm::demo::lan::Namespace;
-use vmm::demo::pair::member::{Member, Message, Part, Said};
+use vmm::demo::pair::member::{Member, MemberOutput, Message, Part};
 use vmm::demo::pair::network::Host;
 use vmm::demo::pair::scene::Scene;
 use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
@@ -253,11 +253,11 @@ impl Pair {
 
     fn hear(&mut self, message: Message) -> Result<(), BenchError> {
         match message {
-            Message::Process { host, life: _, said: Said::Record(record) } => {
-                self.members[host.index()].hear(record);
+            Message::Process { host, instance: _, output: MemberOutput::Record(record) } => {
+                self.members[host.index()].handle_record(record);
                 Ok(())
             }
-            Message::Process { host, life: _, said: Said::End } => {
+            Message::Process { host, instance: _, output: MemberOutput::End } => {
                 Err(BenchError::Wrong(format!("a process ended: {}", self.members[host.index()])))
             }
             Message::Client(error) => Err(error.into()),

@@ -1,8 +1,8 @@
-//! Builds a guest with a cargo of its own. Included by the build scripts of `vmm` and `tests`.
+//! Builds a guest with a nested cargo. Included by the build scripts of `vmm` and `tests`.
 //!
-//! A guest is a freestanding program with its own profile, lock file and link map, built in a target
-//! directory of its own: the outer build holds the lock on its target directory while a build script
-//! runs. It needs no network once the registry cache has the crates of both lock files.
+//! A guest is a freestanding program with its own profile, lock file and linker script. It is built in a
+//! separate target directory, because the outer build holds the lock on its own target directory while a
+//! build script runs. The build needs no network if the registry cache has the crates of both lock files.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-/// The host target, though a guest has no operating system: its standard library parts are the ones
-/// that every toolchain has installed.
+/// The host target, although a guest has no operating system: every toolchain has `core` and `alloc` for it
+/// installed.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the nested cargo on the package `package` in the folder `guest`, below the folder of the calling
@@ -32,14 +32,14 @@ pub(crate) fn build(guest: &str, package: &str) -> Result<PathBuf, Box<dyn Error
         .arg("--target-dir")
         .arg(&target_dir)
         .current_dir(&guest)
-        // Standard output of a build script is a protocol.
+        // Cargo parses the standard output of a build script.
         .stdout(Stdio::null());
     for (name, _) in env::vars_os() {
         if shapes_the_build(&name.to_string_lossy()) {
             cargo.env_remove(name);
         }
     }
-    // Even when empty, this one wins over every .cargo/config.toml above us.
+    // This variable overrides every .cargo/config.toml in the parent folders, even if it is empty.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", rustflags(&guest, package)?);
 
     let status = cargo.status().map_err(|e| format!("cannot start cargo: {e}"))?;
@@ -50,8 +50,8 @@ pub(crate) fn build(guest: &str, package: &str) -> Result<PathBuf, Box<dyn Error
     Ok(target_dir.join(TARGET).join("release").join(package))
 }
 
-/// A guest is the same bytes whoever builds it: code for the oldest x86-64, and no path of this machine
-/// in a panic message.
+/// Returns flags that make the build reproducible: the code is for the baseline x86-64, and panic messages
+/// contain no path of this machine.
 fn rustflags(guest: &Path, package: &str) -> Result<String, Box<dyn Error>> {
     let mut flags = vec!["-Crelocation-model=static".to_owned(), "-Ctarget-cpu=x86-64".to_owned()];
     let cargo_home = match env::var_os("CARGO_HOME") {
@@ -73,9 +73,9 @@ fn rustflags(guest: &Path, package: &str) -> Result<String, Box<dyn Error>> {
     Ok(flags.join("\x1f"))
 }
 
-/// Whether a variable that the outer build set for us (or the user for the outer build) would change what
-/// the nested cargo builds: flags, wrappers such as clippy's and coverage's, profile overrides, and the
-/// description of the crate this script belongs to.
+/// Returns whether an environment variable of the outer build would change what the nested cargo builds:
+/// flags, wrappers such as those of clippy and coverage tools, profile overrides, and the description of the
+/// crate that this script belongs to.
 fn shapes_the_build(name: &str) -> bool {
     const KEPT: [&str; 4] =
         ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_MAKEFLAGS", "CARGO_TERM_COLOR"];
@@ -102,7 +102,7 @@ fn shapes_the_build(name: &str) -> bool {
     cargo_setting || name.starts_with("SMOLTCP_") || DROPPED.contains(&name)
 }
 
-/// A variable that cargo sets for build scripts.
+/// Returns a variable that cargo sets for build scripts.
 pub(crate) fn variable(name: &str) -> Result<OsString, String> {
     env::var_os(name).ok_or_else(|| format!("{name} is not set"))
 }

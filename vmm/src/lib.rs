@@ -1,21 +1,22 @@
-//! understudy: a virtual machine monitor whose every input passes one door, so that a run can be
-//! recorded, replayed, and executed twice on two hosts.
+//! understudy: a virtual machine monitor in which every nondeterministic input passes one boundary, so that a
+//! run can be recorded, replayed, and followed by a backup on a second host.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
 //! | [`kvm`] | everything that talks to `/dev/kvm` |
 //! | [`mem`] | guest memory: layout, dirty pages, digest |
 //! | [`boot`] | guest images, PVH boot, the CPU model, the sweep for forbidden instructions |
-//! | [`bus`], [`irq`], [`devices`] | what the guest sees besides CPU and RAM |
-//! | [`vcpu`] | the machine and the one loop that runs it |
-//! | [`replay`] | the door: live, recording and replaying event sources |
-//! | [`replica`] | who may speak for the VM, what may leave, when to take over; pure |
-//! | [`checkpoint`] | the whole machine as data |
-//! | [`link`] | the logging channel on a wire |
-//! | [`witness`] | who may speak for a VM in a term |
+//! | [`bus`], [`irq`], [`devices`] | the port and MMIO bus, the interrupt controller, the devices |
+//! | [`vcpu`] | the machine and the run loop |
+//! | [`replay`] | the nondeterminism boundary: live, recording and replaying implementations |
+//! | [`replica`] | the replication engine: who may send output, which output may leave, when to take over; pure |
+//! | [`pair`] | connects the engine with a real machine, logging channel, tap and witness |
+//! | [`checkpoint`] | the whole machine state as data |
+//! | [`link`] | the logging channel over a network interface |
+//! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
 //! | [`stdio`] | standard output and standard error, which may fail at any time |
-//! | [`demo`] | namespaces, VM processes and clients: demonstrations, and parts for the tests |
+//! | [`demo`] | demonstrations, made of namespaces, VM processes and clients; also used by the tests |
 //! | [`cli`] | the program `understudy` |
 
 pub mod boot;

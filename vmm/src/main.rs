@@ -1,4 +1,4 @@
-//! The program; see [`vmm::cli`].
+//! The program `understudy`; see [`vmm::cli`].
 
 fn main() -> std::process::ExitCode {
     vmm::cli::main()

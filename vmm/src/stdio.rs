@@ -1,17 +1,17 @@
 //! Standard output and standard error. Each can be full, closed or without a reader at any time, and that
-//! must not end a VM: nothing here panics, and nothing else in the program writes to either stream.
+//! must not end a VM. Therefore nothing here panics, and nothing else in the program writes to either stream.
 //!
-//! | what | stream | when it can't be written |
+//! | kind | stream | if it can't be written |
 //! |---|---|---|
-//! | message: what happens, for people | standard error | dropped and counted |
-//! | record: what happens while a VM runs, for programs | standard output | dropped and counted |
-//! | result: what a command was asked for | standard output | the command fails, unless its reader has gone |
+//! | message: progress and failures, for people | standard error | dropped and counted |
+//! | record: an event of a running VM, for programs | standard output | dropped and counted |
+//! | result: the output of a command | standard output | the command fails, unless the reader has closed the pipe |
 //!
-//! The macros of the standard library panic when a write fails; the lints `print_stdout` and `print_stderr`
-//! keep them out. A stream that is closed when the process starts is `/dev/null` from then on: the standard
-//! library opens it before `main`, so that no file of ours gets its number.
+//! The macros of the standard library panic if a write fails. The lints `print_stdout` and `print_stderr`
+//! forbid them. If a stream is closed when the process starts, the standard library opens `/dev/null` in its
+//! place before `main`, so that no file of this program gets its descriptor number.
 //!
-//! Nothing is buffered here. A write waits for a reader that is slow, as long as the descriptor is blocking.
+//! Nothing is buffered here. If the descriptor is blocking, a write waits for a slow reader.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,16 +24,16 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 /// Messages and records that could not be written.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// The last write to standard output ended within its bytes. Read and written with the stream's lock held.
+/// Whether the last write to standard output was incomplete. Accessed only with the stream's lock held.
 static STDOUT_CUT: AtomicBool = AtomicBool::new(false);
 
-/// The same of standard error.
+/// Whether the last write to standard error was incomplete. Accessed only with the stream's lock held.
 static STDERR_CUT: AtomicBool = AtomicBool::new(false);
 
-/// The `errno` of the first line of [`outln`](crate::outln) that could not be written; 0 without one.
+/// The `errno` of the first [`outln`](crate::outln) that failed; 0 if none did.
 static RESULT_ERRNO: AtomicI32 = AtomicI32::new(0);
 
-/// Messages and records of this process that could not be written, a torn line included.
+/// Returns the number of messages and records that could not be written, including incomplete lines.
 pub fn messages_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
@@ -43,7 +43,7 @@ pub fn message(text: impl Display) {
     write_message(format!("{text}\n").as_bytes());
 }
 
-/// Writes `text` and a line break to standard output, where programs read what happens.
+/// Writes the record `text` and a line break to standard output.
 pub fn record(text: impl Display) {
     let line = format!("{text}\n");
     let stdout = io::stdout().lock();
@@ -54,7 +54,7 @@ pub fn record(text: impl Display) {
 ///
 /// # Errors
 ///
-/// What the kernel says. That nobody reads any more is no error.
+/// The error of the system call. A reader that has closed the pipe is not an error.
 pub fn result(text: &str) -> io::Result<()> {
     match Results.write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -62,14 +62,14 @@ pub fn result(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes a line of a result to standard output, from the arguments of `format!`. For programs that print
-/// many: they end with [`stdio::finish`](finish), which knows whether all were written.
+/// Writes a line of a result to standard output. Takes the arguments of `format!`. A program that uses it
+/// ends with [`stdio::finish`](finish), which reports whether all lines were written.
 #[macro_export]
 macro_rules! outln {
     ($($argument:tt)*) => { $crate::stdio::result_line(format_args!($($argument)*)) };
 }
 
-/// What [`outln`](crate::outln) does.
+/// Implements [`outln`](crate::outln): writes a line and remembers the first failure.
 pub fn result_line(text: impl Display) {
     if let Err(error) = result(&format!("{text}\n")) {
         let errno = error.raw_os_error().unwrap_or(Errno::EIO as i32);
@@ -77,8 +77,8 @@ pub fn result_line(text: impl Display) {
     }
 }
 
-/// The end of `program`, which did what it should: a failure if a line of [`outln`](crate::outln) could not
-/// be written.
+/// Returns the exit code of `program`, whose work succeeded: a failure if a line of [`outln`](crate::outln)
+/// could not be written, which is reported on standard error.
 pub fn finish(program: &str) -> ExitCode {
     match RESULT_ERRNO.load(Ordering::Relaxed) {
         0 => ExitCode::SUCCESS,
@@ -90,8 +90,8 @@ pub fn finish(program: &str) -> ExitCode {
     }
 }
 
-/// Standard error for those who want a [`Write`]. It never fails: what can't be written is dropped and
-/// counted, each call of `write` as one message.
+/// Standard error as a [`Write`]. It never fails: what can't be written is dropped and counted, each call of
+/// `write` as one message.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Messages;
 
@@ -106,7 +106,7 @@ impl Write for Messages {
     }
 }
 
-/// Standard output for those who want a [`Write`]. It fails as the kernel says, also with `BrokenPipe`.
+/// Standard output as a [`Write`]. It returns the errors of the system call, including `BrokenPipe`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Results;
 
@@ -132,14 +132,14 @@ fn count_dropped(result: Result<(), Errno>) {
     }
 }
 
-/// What to do when a descriptor that does not block takes nothing now.
+/// What to do when a non-blocking descriptor is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnFull {
     Fail,
     Wait,
 }
 
-/// Writes all of `bytes`, on a new line if what was written before it is not whole (`cut`).
+/// Writes all of `bytes`. Begins a new line first if the write before was incomplete (`cut`).
 fn write_line(
     stream: &impl AsFd,
     cut: &AtomicBool,
@@ -156,7 +156,7 @@ fn write_line(
     })
 }
 
-/// Writes all of `bytes`, or says how many were written before what failed.
+/// Writes all of `bytes`. The error has the number of bytes that were written before the failure.
 fn write_bytes(stream: &impl AsFd, bytes: &[u8], on_full: OnFull) -> Result<(), (usize, Errno)> {
     let mut written = 0;
     while written < bytes.len() {
@@ -184,7 +184,7 @@ mod tests {
     use std::fs::OpenOptions;
     use std::io::{PipeReader, PipeWriter, Read, pipe};
 
-    /// A pipe that takes nothing more and does not block.
+    /// Returns a full, non-blocking pipe and the number of bytes in it.
     fn full_pipe() -> (PipeReader, PipeWriter, usize) {
         let (reader, mut writer) = pipe().unwrap();
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
@@ -209,10 +209,10 @@ mod tests {
     }
 
     #[test]
-    fn line_after_a_cut_line_begins_anew() {
+    fn line_after_an_incomplete_line_starts_on_a_new_line() {
         let (mut reader, writer, filled) = full_pipe();
         let cut = AtomicBool::new(false);
-        // Pipes take a write in whole pages: with one page free a longer line is cut.
+        // Pipes store writes in whole pages: with one page free, a longer line is written incompletely.
         reader.read_exact(&mut [0; 4096]).unwrap();
         let long = [b'x'; 8192];
         assert_eq!(write_line(&writer, &cut, &long, OnFull::Fail), Err(Errno::EAGAIN));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn result_waits_for_room_in_a_pipe_that_does_not_block() {
+    fn result_waits_for_room_in_a_non_blocking_pipe() {
         let (mut reader, writer, filled) = full_pipe();
         let reading = std::thread::spawn(move || {
             let mut read = vec![0; filled + 5];

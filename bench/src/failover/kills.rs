@@ -8,7 +8,7 @@ use crate::vms::understudy;
 use serde_json::{Map, Value, json};
 use vmm::demo::DemoError;
 use vmm::demo::guest::Guest;
-use vmm::demo::pair::{self, Audience, Failover, Plan};
+use vmm::demo::pair::{self, Failover, Plan, Progress};
 
 /// The stages of a failover, and how each is read off one.
 type Stage = (&'static str, fn(&Failover) -> u64);
@@ -35,8 +35,8 @@ pub(super) struct Kills {
 /// Nobody.
 struct Nobody;
 
-impl Audience for Nobody {
-    fn say(&mut self, _line: &str) {}
+impl Progress for Nobody {
+    fn message(&mut self, _line: &str) {}
     fn kills_done(&mut self, _done: u32) {}
 }
 

@@ -108,7 +108,7 @@ impl Clients {
     pub fn turns(&self) -> Vec<Host> {
         let seen = self.sniffer.seen();
         assert_eq!(seen.missed, 0, "the kernel had no room for frames");
-        seen.turns.iter().map(|turn| turn.host).collect()
+        seen.source_changes.iter().map(|turn| turn.host).collect()
     }
 
     fn check(&self) {

@@ -74,7 +74,7 @@ impl<'r> Couple<'r> {
             && process.has_ended()
         {
             let ended = process.end();
-            let is_replaced = process.state().over == Some(Why::Replaced);
+            let is_replaced = process.state().halted == Some(Why::Replaced);
             assert!(ended.code == Some(14) && is_replaced, "{ended:?}: {}", process.story());
             self.account.unplanned += 1;
             self.account.add(process);
@@ -87,7 +87,7 @@ impl<'r> Couple<'r> {
     pub fn speaker(&mut self) -> Option<&mut Process> {
         let speakers = self.processes.iter_mut().flatten().filter_map(|process| {
             let state = process.state();
-            state.speaks.then_some(state.term).map(|term| (term, process))
+            state.holds_term.then_some(state.term).map(|term| (term, process))
         });
         // One that was replaced, and does not know it yet, has the older term.
         speakers.max_by_key(|&(term, _)| term).map(|(_, process)| process)
@@ -104,7 +104,7 @@ impl<'r> Couple<'r> {
         let survivor = self.processes[host.other().index()].as_mut().expect("there are two");
         killed.signal(Signal::SIGKILL);
         assert_eq!(killed.end().code, None, "a signal ends it");
-        if killed.state().speaks {
+        if killed.state().holds_term {
             wait_for!(survivor, PairEvent::WentLive { .. });
         } else {
             self.backups_killed += 1;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 use vmm::cli::status;
 use vmm::demo::DemoError;
-use vmm::demo::pair::member::{Member, Message, Part, Said, Setup};
+use vmm::demo::pair::member::{Member, MemberOutput, Message, Part, Setup};
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::{PairEvent, PairRecord};
 
@@ -89,12 +89,12 @@ impl Process {
     fn listen(&mut self) {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
-                Message::Process { said, .. } => match said {
-                    Said::Record(record) => {
-                        self.member.hear(record.clone());
+                Message::Process { output, .. } => match output {
+                    MemberOutput::Record(record) => {
+                        self.member.handle_record(record.clone());
                         self.records.push(record);
                     }
-                    Said::End => {}
+                    MemberOutput::End => {}
                 },
                 Message::Client(_) => unreachable!("no client has this sender"),
             }
@@ -127,7 +127,7 @@ impl Process {
 
     /// What it said in words.
     pub fn words(&self) -> Vec<String> {
-        self.member.words()
+        self.member.text_lines()
     }
 
     /// Whether it has ended.

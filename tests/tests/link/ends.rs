@@ -133,7 +133,7 @@ fn peer_killed_is_noticed_and_its_successor_is_met() {
             Side::B => (Role::Backup, &both[..]),
         };
         let successor = wire.start(killed, role, options);
-        let text = format!("the {name} was not heard for ");
+        let text = format!("received nothing from the {name} for ");
         let result = survivor.finish().failure(13, &text).expect("a result");
         assert_eq!(result["end"], "peer_silent");
         assert!(number(&result, "handshake", "strangers") > 0, "{result}");

@@ -132,7 +132,7 @@ fn peer_that_never_comes_is_diagnosed() {
             12,
             "no frame came from 02:00:00:00:00:0b: is the other",
         );
-        fails(&link("va", PEER, &key, &[]), 12, "no backup was met in 0.3 s");
+        fails(&link("va", PEER, &key, &[]), 12, "no backup found in 0.3 s");
     });
     wire.ip(Side::A, &["link", "set", "va", "down"]);
     wire.enter(Side::A, || {
@@ -341,7 +341,7 @@ fn backup_of_a_vm(digest: u64, bytes: &[u8]) -> Finished {
 #[test]
 fn link_is_no_backup_of_a_vm() {
     let finished = backup_of_a_vm(0x1234_5678, b"");
-    finished.failure(12, "the peer runs a VM and is no 'understudy link'");
+    finished.failure(12, "the peer runs a VM, not 'understudy link'");
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn entries_of_somebody_else_are_told() {
     encode(&Entry::Interrupt { vector: 32 }, &mut entry);
     for bytes in [&entry[..], b"\xffno entry at all"] {
         let finished = backup_of_a_vm(u64::from_be_bytes(*b"ulinkrtt"), bytes);
-        let result = finished.failure(13, "entry 0 is none that 'understudy link' sends");
+        let result = finished.failure(13, "entry 0 was not sent by 'understudy link'");
         assert_eq!(result.expect("a result")["end"], "foreign_entry");
     }
 }

@@ -18,7 +18,7 @@ fn cut_at(host: Host) {
         let waiting = Waiting::default();
         let speaks = |couple: &mut Couple<'_>, host| {
             let state = couple.on(host).expect("it is there").state();
-            state.speaks && state.term == 2
+            state.holds_term && state.term == 2
         };
         let winner = loop {
             let winners = Host::ALL.map(|host| speaks(&mut couple, host));

@@ -1,27 +1,26 @@
-//! The fixed processor that a guest sees: what CPUID answers, on every host of a pair.
+//! The CPU model: the fixed CPUID values that a guest sees on every host of a pair.
 //!
-//! The model is a list of what is offered, not of what is hidden: a feature that a newer host or
-//! KVM brings along stays invisible until it is added to `OFFERED`, so two hosts that differ only
-//! in news give the same model. It is the x86-64 baseline (psABI level "x86-64-v1"):
+//! The model lists the features that are offered, not those that are hidden. A feature that a newer host or
+//! KVM adds stays invisible until it is added to `OFFERED`, so that two hosts that differ only in newer
+//! features give the same model. The model is the x86-64 baseline (psABI level "x86-64-v1"), with:
 //!
-//! - no clock and no randomness that replay could not see: TSC, TSC-deadline, RDTSCP, RDPID,
+//! - no clock and no randomness that replay could not intercept: TSC, TSC-deadline, RDTSCP, RDPID,
 //!   RDRAND, RDSEED, MONITOR, performance counters, invariant TSC, TSC leaves 0x15 and 0x16, TSX;
-//! - no interrupt source of KVM's: no APIC, no x2APIC; no hypervisor bit, no KVM leaves;
-//! - no XSAVE, hence no AVX, AVX-512 or AMX: XSAVE shows which state parts are "in use", which
-//!   processors track as they like;
-//! - no SSE4.2, POPCNT, CMPXCHG16B, AES, ERMS, SMAP, FSGSBASE: deterministic, but kernels then use
-//!   them at CPL0, where a KVM that emulates guest kernels knows them not or only slowly;
+//! - no interrupt source in KVM: no APIC, no x2APIC; no hypervisor bit, no KVM leaves;
+//! - no XSAVE, and therefore no AVX, AVX-512 or AMX: XSAVE reveals which state components are "in use", and
+//!   processors are free in how they track that;
+//! - no SSE4.2, POPCNT, CMPXCHG16B, AES, ERMS, SMAP, FSGSBASE: these are deterministic, but kernels would use
+//!   them at CPL0, where a KVM that emulates guest kernels does not support them or is slow;
 //! - one processor: APIC id 0, no core and thread topology; no 1 GiB pages, no PCID;
-//! - nothing that versions of KVM, or its parameters, answer differently: L1 caches and TLBs of AMD's
-//!   leaf 0x8000_0005 (zero on Linux 6.1, filled on 6.12), reserved bits of 0x8000_0006, address
-//!   widths of 0x8000_0008 (by memory encryption, nested paging and GuestPhysAddrSize), stateful flags of
-//!   leaf 2. Of the leaves that the model takes, all versions pass on the rest as the processor has it.
+//! - no value that depends on the version or the parameters of KVM: L1 caches and TLBs of AMD's leaf
+//!   0x8000_0005 (zero on Linux 6.1, filled on 6.12), reserved bits of 0x8000_0006, address widths of
+//!   0x8000_0008 (which depend on memory encryption, nested paging and GuestPhysAddrSize), stateful flags of
+//!   leaf 2. In the leaves of the model, all versions pass on everything else as the processor reports it.
 //!
-//! **Best effort where KVM lies:** some KVMs put host features back into leaves 1, 7 and 0xD. The
-//! highest basic leaf is therefore 4, so that software which asks for the range first (Linux, the
-//! GNU C library) never reads 7 and 0xD. Leaf 7 stays in the table with UMIP alone: KVM lets a
-//! guest set CR4.UMIP only if it is there. What the guest really executes is judged by
-//! [`sweep`](crate::boot::sweep).
+//! **Limits:** some KVMs put host features back into leaves 1, 7 and 0xD. The highest basic leaf is
+//! therefore 4, so that software that queries the range first (Linux, the GNU C library) never reads 7 and
+//! 0xD. Leaf 7 stays in the table with UMIP alone, because KVM lets a guest set CR4.UMIP only if it is there.
+//! [`sweep`](crate::boot::sweep) checks which instructions the guest really contains.
 //!
 //! Leaf layouts: Intel SDM vol. 2A "CPUID" and AMD APM vol. 3 appendix E.
 
@@ -30,9 +29,9 @@ use std::collections::BTreeMap;
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Highest basic leaf told to the guest; see the module's head.
+/// Highest basic leaf reported to the guest; see the module documentation.
 pub const BASIC_LEAF_MAX: u32 = 4;
-/// Highest extended leaf told to the guest: the address widths.
+/// Highest extended leaf reported to the guest: the address widths.
 pub const EXTENDED_LEAF_MAX: u32 = 0x8000_0008;
 
 /// CLFLUSH line of 64 bytes in leaf 1 EBX bits 15:8 (in 8-byte units), one logical processor in
@@ -41,10 +40,10 @@ const LEAF1_EBX: u32 = (8 << 8) | (1 << 16);
 /// Cache type and level, self-initialising, fully associative (leaf 4 EAX 9:0); the sharing counts
 /// above are zero for one processor.
 const LEAF4_EAX: u32 = 0x3FF;
-/// Physical address bits: the fewest of a processor that runs VMs, and enough for a machine that has
-/// nothing beyond 4 GiB.
+/// Physical address bits: the minimum among processors that run VMs, and enough for a machine with nothing
+/// above 4 GiB.
 const PHYSICAL_BITS: u32 = 36;
-/// Linear address bits; more would need LA57, which is not offered.
+/// Linear address bits. More would need LA57, which is not offered.
 const LINEAR_BITS: u32 = 48;
 /// Reserved bits of leaf 0x8000_0006 EDX, between the associativity and the size of the L3 cache.
 const LEAF6_EDX_RESERVED: u32 = 3 << 16;
@@ -69,7 +68,7 @@ const fn feature(leaf: u32, register: Register, bit: u32, name: &'static str) ->
     Feature { leaf, register, bit, name }
 }
 
-/// Everything offered, index 0 of each leaf.
+/// All offered features; each is in index 0 of its leaf.
 const OFFERED: &[Feature] = &[
     feature(0x1, Register::Edx, 0, "fpu"),
     feature(0x1, Register::Edx, 1, "vme"),
@@ -93,21 +92,22 @@ const OFFERED: &[Feature] = &[
     feature(0x8000_0001, Register::Edx, 11, "syscall"),
     feature(0x8000_0001, Register::Edx, 20, "nx"),
     feature(0x8000_0001, Register::Edx, 29, "lm"),
-    // Of AMD's: FXRSTOR leaves no x87 error pointers of another task behind. Without it a kernel clears
-    // them with x87 instructions, which a KVM that emulates kernels does not know.
+    // AMD: FXRSTOR always restores the x87 error pointers. Without this bit, a kernel clears the pointers of
+    // the task before with x87 instructions, which a KVM that emulates kernels does not support.
     feature(0x8000_0008, Register::Ebx, 2, "xsaveerptr"),
 ];
 
-/// The fixed CPU model: canonical CPUID entries, by (leaf, index), each once.
+/// The fixed CPU model: canonical CPUID entries, unique and ordered by (leaf, index).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CpuModel {
     entries: Vec<kvm_cpuid_entry2>,
 }
 
 impl CpuModel {
-    /// Derives the model from what `KVM_GET_SUPPORTED_CPUID` says this host can give.
+    /// Derives the model from the result of `KVM_GET_SUPPORTED_CPUID` on this host.
     ///
-    /// Of entries with the same leaf and index, the first counts; order does not matter otherwise.
+    /// Among entries with the same leaf and index, the first one is used. Otherwise the order does not
+    /// matter.
     pub fn from_supported(supported: &[kvm_cpuid_entry2]) -> Self {
         let mut entries = BTreeMap::new();
         for offered in supported {
@@ -115,7 +115,7 @@ impl CpuModel {
                 entries.entry((entry.function, entry.index)).or_insert(entry);
             }
         }
-        // The terminating level of leaf 0xB says "no more levels" by type 0 (ECX 15:8).
+        // The terminating level of leaf 0xB has type 0 (ECX 15:8).
         if entries.contains_key(&(0xB, 0)) {
             let end = kvm_cpuid_entry2 { index: 1, ecx: 1, ..entries[&(0xB, 0)] };
             entries.insert((0xB, 1), kvm_cpuid_entry2 { ebx: 0, ..end });
@@ -123,12 +123,12 @@ impl CpuModel {
         Self { entries: entries.into_values().collect() }
     }
 
-    /// The entries, as `KVM_SET_CPUID2` takes them.
+    /// Returns the entries for `KVM_SET_CPUID2`.
     pub fn entries(&self) -> &[kvm_cpuid_entry2] {
         &self.entries
     }
 
-    /// XXH3-64 over the entries; equal for equal models, on every host.
+    /// Returns the XXH3-64 digest of the entries. Equal models have equal digests on every host.
     pub fn digest(&self) -> u64 {
         let mut hash = Xxh3::new();
         for e in &self.entries {
@@ -139,8 +139,8 @@ impl CpuModel {
         hash.digest()
     }
 
-    /// Brand, family, model and stepping, as in `Intel(R) Xeon(R) CPU (family 6 model 85
-    /// stepping 7)`; fit for one line of output.
+    /// Returns brand, family, model and stepping in one line, as in `Intel(R) Xeon(R) CPU (family 6 model 85
+    /// stepping 7)`.
     pub fn name(&self) -> String {
         let eax = self.entry(0x1, 0).map_or(0, |entry| entry.eax);
         let (family, model, stepping) = signature(eax);
@@ -148,12 +148,12 @@ impl CpuModel {
         format!("{brand} (family {family} model {model} stepping {stepping})")
     }
 
-    /// Whether the guest may set CR4.UMIP.
+    /// Returns whether the guest may set CR4.UMIP.
     pub fn has_umip(&self) -> bool {
         self.entry(0x7, 0).is_some_and(|entry| entry.ecx & (1 << 2) != 0)
     }
 
-    /// EAX, EBX, ECX and EDX of CPUID, as the processor would answer: zeros for what is not there.
+    /// Returns EAX, EBX, ECX and EDX of CPUID, with zeros for a leaf or index that the model does not have.
     pub fn answer(&self, leaf: u32, index: u32) -> [u32; 4] {
         let found = self.entries.iter().find(|e| {
             let indexed = e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
@@ -180,7 +180,7 @@ impl CpuModel {
     }
 }
 
-/// What the guest sees of one entry, or `None` if it does not see that leaf.
+/// Returns the model's version of a host entry, or `None` if the model does not have that leaf.
 fn canonical(offered: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
     let (leaf, index) = (offered.function, offered.index);
     let mut e = kvm_cpuid_entry2 { flags: 0, padding: [0; 3], ..*offered };
@@ -207,7 +207,7 @@ fn canonical(offered: &kvm_cpuid_entry2) -> Option<kvm_cpuid_entry2> {
             (e.eax, e.ecx, e.edx) = ((LINEAR_BITS << 8) | PHYSICAL_BITS.min(e.eax & 0xFF), 0, 0);
         }
         (0x8000_0006, 0) => e.edx &= !LEAF6_EDX_RESERVED,
-        // Cache descriptors, brand string: constants of the processor.
+        // Cache descriptors and brand string are constants of the processor.
         (0x2 | 0x8000_0002..=0x8000_0004, 0) => {}
         _ => return None,
     }
@@ -223,8 +223,8 @@ fn offered_mask(leaf: u32, register: Register) -> u32 {
     of_register.fold(0, |mask, feature| mask | 1 << feature.bit)
 }
 
-/// How two models differ, one line each, empty if they do not; "the first" and "the second" are
-/// the arguments in their order.
+/// Returns the differences between two models, one line each. "The first" and "the second" are the arguments
+/// in their order.
 pub fn diff(first: &CpuModel, second: &CpuModel) -> Vec<String> {
     let mut lines = Vec::new();
     let (a_name, b_name) = (first.name(), second.name());
@@ -247,7 +247,7 @@ pub fn diff(first: &CpuModel, second: &CpuModel) -> Vec<String> {
 
 fn diff_entry(lines: &mut Vec<String>, a: &kvm_cpuid_entry2, b: &kvm_cpuid_entry2) {
     let (leaf, index) = (a.function, a.index);
-    // The brand string is in the names already.
+    // The names, which are compared first, include the brand string.
     if (0x8000_0002..=0x8000_0004).contains(&leaf) {
         return;
     }
@@ -282,7 +282,7 @@ fn diff_entry(lines: &mut Vec<String>, a: &kvm_cpuid_entry2, b: &kvm_cpuid_entry
     }
 }
 
-/// Family, model and stepping of leaf 1 EAX (SDM vol. 2A, figure 3-6).
+/// Returns family, model and stepping from leaf 1 EAX (SDM vol. 2A, figure 3-6).
 fn signature(eax: u32) -> (u32, u32, u32) {
     let (base_family, base_model) = (eax >> 8 & 0xF, eax >> 4 & 0xF);
     let family = if base_family == 0xF { base_family + (eax >> 20 & 0xFF) } else { base_family };
@@ -291,7 +291,8 @@ fn signature(eax: u32) -> (u32, u32, u32) {
     (family, model, eax & 0xF)
 }
 
-/// Words as text in memory order: up to the first zero, printable ASCII only, spaces squeezed.
+/// Converts words to text in memory order: stops at the first zero byte, replaces what is not printable ASCII
+/// by spaces, and collapses spaces.
 fn text(words: impl IntoIterator<Item = u32>) -> String {
     let bytes = words.into_iter().flat_map(u32::to_le_bytes).take_while(|&byte| byte != 0);
     let text: String =

@@ -13,7 +13,7 @@ fn brand(text: &str) -> Vec<kvm_cpuid_entry2> {
         .collect()
 }
 
-/// A host that offers every bit of every leaf, as no host does.
+/// A host that supports every bit of every leaf, which no real host does.
 fn everything() -> Vec<kvm_cpuid_entry2> {
     let all = [u32::MAX; 4];
     let vendor = [0x20, 0x756E_6547, 0x6C65_746E, 0x4965_6E69];
@@ -56,7 +56,7 @@ fn model_offers_only_what_is_listed() {
 }
 
 #[test]
-fn model_invents_no_feature() {
+fn model_of_poor_host_has_no_feature_that_the_host_lacks() {
     let poor = [entry(0, 0, [2, 0, 0, 0]), entry(1, 0, [0x6F0, 0, 0, 1 << 25])];
     let model = CpuModel::from_supported(&poor);
     assert_eq!(model.entries().len(), 2);
@@ -70,7 +70,7 @@ fn model_invents_no_feature() {
 }
 
 #[test]
-fn model_does_not_depend_on_order_apic_id_or_news() {
+fn model_does_not_depend_on_order_apic_id_or_newer_features() {
     let model = CpuModel::from_supported(&everything());
     let mut other = everything();
     other.reverse();
@@ -89,7 +89,7 @@ fn model_does_not_depend_on_order_apic_id_or_news() {
 }
 
 #[test]
-fn model_does_not_depend_on_what_versions_of_kvm_answer_differently() {
+fn model_does_not_depend_on_kvm_version_or_parameters() {
     // An AMD processor of family 25.
     let [l1, l2] = [
         [0xFF48_FF40, 0xFF48_FF40, 0x2008_0140, 0x2008_0140],
@@ -123,11 +123,11 @@ fn model_does_not_depend_on_what_versions_of_kvm_answer_differently() {
         assert_eq!(with(&[]), with(&[change]));
     }
     let poor = with(&[entry(0x8000_0008, 0, [0x3020, 4, 0, 0])]);
-    assert_eq!(poor.answer(0x8000_0008, 0)[0], 0x3020, "no more than the host has");
+    assert_eq!(poor.answer(0x8000_0008, 0)[0], 0x3020, "no wider than the host's");
 }
 
 #[test]
-fn model_of_its_own_entries_is_itself() {
+fn model_of_its_own_entries_is_unchanged() {
     let model = CpuModel::from_supported(&everything());
     let again = CpuModel::from_supported(model.entries());
     assert_eq!(again, model);

@@ -1,8 +1,7 @@
-//! Checks of the host that need no KVM call: what `doctor` can say before a machine exists.
+//! Checks of the host for `doctor` that need no KVM call.
 //!
-//! Everything is read below one root directory, `/` for the running host, so that a test can lay
-//! out a host of its own. Opening `/dev/kvm` and `/dev/net/tun` changes nothing until an ioctl
-//! follows, and none does.
+//! Everything is read below one root directory, which is `/` for the running host, so that a test can lay out
+//! its own host. The checks open `/dev/kvm` and `/dev/net/tun`, but issue no ioctl, so they change nothing.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -10,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// Most bytes read of a file in /proc; `/proc/cpuinfo` of a large host has more, but its first
-/// processor comes first.
+/// Maximum number of bytes read from a file in /proc. `/proc/cpuinfo` of a large host is longer, but the
+/// first processor is enough.
 const READ_BYTES_MAX: u64 = 64 << 10;
 /// Bit of CAP_NET_ADMIN (linux/include/uapi/linux/capability.h): taps, interface set-up.
 const CAP_NET_ADMIN: u32 = 12;
@@ -22,9 +21,9 @@ const CAP_NET_RAW: u32 = 13;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// As it should be.
+    /// As required.
     Ok,
-    /// Works, with a loss.
+    /// Works with a limitation.
     Warn,
     /// Does not work.
     Fail,
@@ -33,13 +32,13 @@ pub enum Status {
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was checked, a few words.
+    /// What was checked, in a few words.
     pub name: &'static str,
     /// The verdict.
     pub status: Status,
-    /// What there is; one line.
+    /// What was found, in one line.
     pub found: String,
-    /// What to do about it; `None` if nothing needs to be or can be done.
+    /// What to do about it. `None` if nothing needs to be done or can be done.
     pub mend: Option<String>,
 }
 
@@ -64,12 +63,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// The host whose `/sys`, `/proc` and `/dev` lie below `root`.
+    /// Creates a host whose `/sys`, `/proc` and `/dev` are below `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// All checks, in the order in which one would mend them.
+    /// Runs all checks, in the order in which problems should be fixed.
     pub fn check_all(&self) -> Vec<Check> {
         vec![
             self.processor(),
@@ -83,20 +82,20 @@ impl Host {
         ]
     }
 
-    /// The processor's name, from `/proc/cpuinfo`.
+    /// Reports the processor's name from `/proc/cpuinfo`.
     pub fn processor(&self) -> Check {
         let name = "processor";
         match self.read("proc/cpuinfo") {
             Ok(text) => match field(&text, "model name") {
                 Some(model) => Check::ok(name, model),
-                None => Check::warn(name, "/proc/cpuinfo names none", "use an x86-64 host"),
+                None => Check::warn(name, "/proc/cpuinfo has no model name", "use an x86-64 host"),
             },
             Err(error) => unreadable(name, "/proc/cpuinfo", &error),
         }
     }
 
-    /// The kernel release, for reports: whether a kernel will do is tried, not read off its number
-    /// (the capabilities of KVM, the features of io_uring).
+    /// Returns the kernel release, for reports. Whether a kernel will do is found by trying the features of
+    /// KVM and io_uring, not by its number.
     pub fn kernel(&self) -> Check {
         let name = "kernel";
         match self.read("proc/sys/kernel/osrelease") {
@@ -105,7 +104,7 @@ impl Host {
         }
     }
 
-    /// Which module stands behind `/dev/kvm`; it decides what guest kernel code costs.
+    /// Reports which module provides `/dev/kvm`. It determines the cost of guest kernel code.
     pub fn kvm_module(&self) -> Check {
         let name = "kvm module";
         let loaded: Vec<&str> = ["kvm_intel", "kvm_amd", "kvm_pvm"]
@@ -118,7 +117,7 @@ impl Host {
             ["kvm_pvm"] => Check::warn(
                 name,
                 "kvm_pvm: guest user code runs natively, guest kernel code is emulated",
-                "nothing for correctness; for speed of guest kernels use a host with VMX or SVM",
+                "not a problem for correctness; for fast guest kernels use a host with VMX or SVM",
             ),
             [] if self.root.join("dev/kvm").exists() => Check::warn(
                 name,
@@ -128,27 +127,27 @@ impl Host {
             [] => Check::fail(
                 name,
                 "none loaded",
-                "load it (modprobe kvm_intel, or kvm_amd), with virtualization enabled in the firmware",
+                "load one (modprobe kvm_intel or kvm_amd), with virtualization enabled in the firmware",
             ),
             _ => Check::warn(
                 name,
                 format!("several: {}", loaded.join(", ")),
-                "unload all but one, so that both hosts of a pair surely use the same",
+                "unload all but one, so that both hosts of a pair use the same one",
             ),
         }
     }
 
-    /// Whether `/dev/kvm` opens for reading and writing.
+    /// Checks that `/dev/kvm` can be opened for reading and writing.
     pub fn kvm_device(&self) -> Check {
         self.device("/dev/kvm", "load a kvm module", "add the user to the group that owns /dev/kvm")
     }
 
-    /// Whether `/dev/net/tun` opens for reading and writing.
+    /// Checks that `/dev/net/tun` can be opened for reading and writing.
     pub fn tun_device(&self) -> Check {
         self.device("/dev/net/tun", "load the module (modprobe tun)", "run as root")
     }
 
-    /// The effective user.
+    /// Reports the effective user.
     pub fn user(&self) -> Check {
         let name = "user";
         let status = match self.read("proc/self/status") {
@@ -163,12 +162,12 @@ impl Host {
         }
     }
 
-    /// CAP_NET_ADMIN, needed to make taps.
+    /// Checks for CAP_NET_ADMIN, which is needed to create taps.
     pub fn net_admin(&self) -> Check {
         self.capability("CAP_NET_ADMIN", CAP_NET_ADMIN)
     }
 
-    /// CAP_NET_RAW, needed for the raw sockets of the logging channel.
+    /// Checks for CAP_NET_RAW, which is needed for the packet sockets of the logging channel.
     pub fn net_raw(&self) -> Check {
         self.capability("CAP_NET_RAW", CAP_NET_RAW)
     }
@@ -193,7 +192,7 @@ impl Host {
     fn device(&self, path: &'static str, absent: &str, denied: &str) -> Check {
         let real = self.root.join(path.trim_start_matches('/'));
         match OpenOptions::new().read(true).write(true).open(real) {
-            Ok(_) => Check::ok(path, "opens for reading and writing"),
+            Ok(_) => Check::ok(path, "can be opened for reading and writing"),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound => Check::fail(path, "does not exist", absent),
                 io::ErrorKind::PermissionDenied => Check::fail(path, "permission denied", denied),
@@ -213,7 +212,7 @@ fn unreadable(name: &'static str, path: &str, error: &io::Error) -> Check {
     Check::warn(name, format!("{path}: {}", line(&error.to_string())), "mount /proc")
 }
 
-/// The value of `key` in text of `key: value` lines.
+/// Returns the value of `key` in a text with lines of the form `key: value`.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -221,7 +220,7 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
-/// The first line, fit to be printed.
+/// Returns the first line of `text`, trimmed and escaped for printing.
 fn line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim().escape_debug().to_string()
 }

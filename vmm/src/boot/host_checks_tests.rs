@@ -1,7 +1,7 @@
 use super::*;
 use std::fs;
 
-/// A host laid out in a directory of its own.
+/// A host laid out in a temporary directory.
 struct Tree(tempfile::TempDir);
 
 impl Tree {
@@ -9,7 +9,7 @@ impl Tree {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// A host on which everything is well.
+    /// Creates a host that passes every check.
     fn good() -> Self {
         Self::new()
             .file("proc/cpuinfo", "processor\t: 0\nmodel name\t: Some(R) CPU @ 2GHz\n")
@@ -55,7 +55,7 @@ fn good_host_passes_every_check() {
 }
 
 #[test]
-fn empty_host_fails_without_panic_and_says_how_to_mend() {
+fn empty_host_fails_without_panic_and_says_how_to_fix_it() {
     let tree = Tree::new();
     for check in tree.host().check_all() {
         assert_ne!(check.status, Status::Ok, "{check:?}");
@@ -67,7 +67,7 @@ fn empty_host_fails_without_panic_and_says_how_to_mend() {
 }
 
 #[test]
-fn module_behind_kvm_is_named() {
+fn kvm_module_is_named() {
     let bare = || Tree::good().without("sys/module/kvm_intel");
     let status = |tree: Tree| tree.host().kvm_module().status;
     assert_eq!(status(bare().file("sys/module/kvm_amd/refcnt", "0")), Status::Ok);
@@ -92,7 +92,7 @@ fn missing_capability_names_the_command() {
 }
 
 #[test]
-fn check_serialises_for_machines() {
+fn check_is_serialized_as_json() {
     let check = Check::fail("x", "y", "z");
     let json = serde_json::to_string(&check).unwrap();
     assert_eq!(json, r#"{"name":"x","status":"fail","found":"y","mend":"z"}"#);

@@ -1,4 +1,5 @@
-//! What machines are built from, and what a guest of each kind is started with.
+//! The blueprint of a machine: the checked guest, the host's KVM and the configuration, from which machines
+//! are built.
 
 use super::exit_code::CliError;
 use super::options::{VmOptions, reference_guest};
@@ -21,21 +22,21 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Boot command line of a guest that is no Linux kernel.
+/// Default boot command line of a guest that is not a Linux kernel.
 const DEFAULT_COMMAND_LINE: &str = "ip=10.77.0.2/24";
 
-/// A guest, checked and ready to be started.
+/// A guest that was read and checked.
 #[derive(Debug)]
 enum Guest {
     /// An ELF image with a PVH entry.
     Image(Box<GuestImage>),
     /// A Linux kernel.
     Linux { kernel: Box<LinuxKernel>, initrd: Option<Vec<u8>>, traits: KernelTraits },
-    /// A machine saved earlier.
+    /// A machine that was saved by `understudy save`.
     Snapshot { path: PathBuf, snapshot: Snapshot },
 }
 
-/// What machines are built from: everything that two hosts of a pair must agree on.
+/// Everything that a machine is built from, and that the two hosts of a pair must agree on.
 #[derive(Debug)]
 pub struct Blueprint {
     system: System,
@@ -46,15 +47,19 @@ pub struct Blueprint {
     cpu_name: String,
 }
 
-/// A machine, booted and ready, and what of its making goes into a log's header.
+/// A machine that is ready to run, and the blueprint that the header of a log is filled from.
 pub struct Prepared {
     /// The machine before its first instruction.
     pub machine: Machine,
-    /// What it was made from.
+    /// The blueprint that the machine was built from.
     pub blueprint: Blueprint,
 }
 
 /// Builds the machine that `options` describe and loads its guest.
+///
+/// # Errors
+///
+/// If the options, the guest or the host do not fit, or if KVM fails.
 pub fn prepare(options: &VmOptions) -> Result<Prepared, CliError> {
     let blueprint = Blueprint::new(options)?;
     let machine = blueprint.booted()?;
@@ -62,7 +67,11 @@ pub fn prepare(options: &VmOptions) -> Result<Prepared, CliError> {
 }
 
 impl Blueprint {
-    /// Checks the guest and the host.
+    /// Reads and checks the guest, and checks the host.
+    ///
+    /// # Errors
+    ///
+    /// If an option is invalid, a file can't be read or used, or the host does not fit.
     pub fn new(options: &VmOptions) -> Result<Blueprint, CliError> {
         options.check()?;
         let mut config = MachineConfig {
@@ -70,14 +79,14 @@ impl Blueprint {
             cpu_model: CpuModel::from_supported(&[]),
             devices: DeviceConfig { mac: options.mac.octets() },
         };
-        // An image is looked at before the host is, so that what is wrong with it is told anywhere.
+        // The image is checked before the host, so that a bad image is reported on any host.
         let image = match (&options.kernel, &options.restore) {
             (None, None) => Some(checked_image(options)?),
             (Some(_), _) | (_, Some(_)) => None,
         };
         let snapshot = options.restore.as_deref().map(open_snapshot).transpose()?;
         let kernel_file = options.kernel.as_deref().map(read_image_file).transpose()?;
-        // What is larger than all of memory has no place in it.
+        // An initrd that is larger than guest memory can't be loaded.
         let initrd_bytes_max = config.memory_bytes.min(MEMORY_MAX);
         let read_initrd = |path| read_file(path, initrd_bytes_max);
         let initrd = options.initrd.as_deref().map(read_initrd).transpose()?;
@@ -114,12 +123,20 @@ impl Blueprint {
         Ok(Blueprint { system, config, guest, command_line, cpu_digest, cpu_name })
     }
 
-    /// A machine with empty memory, for a checkpoint to be applied to.
+    /// Creates a machine with empty memory, to which a checkpoint is then applied.
+    ///
+    /// # Errors
+    ///
+    /// If memory can't be allocated or KVM fails.
     pub fn empty(&self) -> Result<Machine, CliError> {
         Ok(Machine::new(&self.system, &self.config)?)
     }
 
-    /// A machine before its guest's first instruction, or where it was saved.
+    /// Creates a machine at its guest's first instruction, or in the state in which it was saved.
+    ///
+    /// # Errors
+    ///
+    /// If the guest can't be loaded or restored, or KVM fails.
     pub fn booted(&self) -> Result<Machine, CliError> {
         match &self.guest {
             Guest::Image(image) => {
@@ -138,7 +155,7 @@ impl Blueprint {
                 let (command_line, initrd) = (self.command_line.as_str(), initrd.as_deref());
                 kernel.load(machine.ram(), &KernelInfo { command_line, initrd, seed })?;
                 machine.start_at(&pvh::linux_state(kernel.entry()))?;
-                // Where CPL0 code is emulated, a window there is no exact position.
+                // Where KVM emulates CPL0 code, an interrupt window at CPL0 is not an exact position.
                 machine.set_irq_windows(!traits.emulates_cpl0);
                 Ok(machine)
             }
@@ -153,18 +170,19 @@ impl Blueprint {
         }
     }
 
-    /// One number for the CPU that the guest sees and, if it is a Linux kernel, for how this host runs
-    /// it: a kernel is prepared for that. Machines go on only where it is the same.
+    /// Returns the digest of the CPU model. For a Linux kernel it also covers how this host's KVM runs kernel
+    /// code, because the kernel was rewritten for that. A machine can continue only on a host with the same
+    /// digest.
     pub fn cpu_digest(&self) -> u64 {
         self.cpu_digest
     }
 
-    /// The same in words; fit for one line of output.
+    /// Returns a one-line description of what [`cpu_digest`](Self::cpu_digest) covers.
     pub fn cpu_name(&self) -> &str {
         &self.cpu_name
     }
 
-    /// xxh3-64 of what the guest is started from.
+    /// Returns the xxh3-64 digest of the image, of kernel, initrd and command line, or of the snapshot.
     pub fn image_digest(&self) -> u64 {
         match &self.guest {
             Guest::Image(image) => image.digest(),
@@ -178,7 +196,7 @@ impl Blueprint {
         }
     }
 
-    /// Its name.
+    /// Returns the guest's name.
     pub fn guest_name(&self) -> &str {
         match &self.guest {
             Guest::Image(image) => image.name(),
@@ -187,23 +205,23 @@ impl Blueprint {
         }
     }
 
-    /// MAC address of the NIC.
+    /// Returns the MAC address of the NIC.
     pub fn mac(&self) -> MacAddr {
         let [a, b, c, d, e, f] = self.config.devices.mac;
         MacAddr(a, b, c, d, e, f)
     }
 
-    /// Bytes of guest memory.
+    /// Returns the size of guest memory in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.config.memory_bytes
     }
 
-    /// Pages of guest memory.
+    /// Returns the number of pages of guest memory.
     pub fn memory_pages(&self) -> u64 {
         self.config.memory_bytes / PAGE
     }
 
-    /// Guest time at which it starts, nanoseconds.
+    /// Returns the guest time at which the guest starts, in nanoseconds.
     pub fn start_ns(&self) -> u64 {
         match &self.guest {
             Guest::Image(_) | Guest::Linux { .. } => 0,
@@ -212,7 +230,7 @@ impl Blueprint {
     }
 }
 
-/// The PVH image of `options`, swept for instructions that can't be replayed.
+/// Reads the PVH image of `options` and sweeps it for instructions that can't be replayed.
 fn checked_image(options: &VmOptions) -> Result<GuestImage, CliError> {
     let image = match &options.guest {
         None => GuestImage::from_bytes("reference guest", reference_guest())?,
@@ -221,11 +239,11 @@ fn checked_image(options: &VmOptions) -> Result<GuestImage, CliError> {
             GuestImage::from_bytes(&path.display().to_string(), bytes)?
         }
     };
-    tell(sweep::check(&sweep::sweep(&image), options.forbidden.into())?);
+    log_findings(sweep::check(&sweep::sweep(&image), options.forbidden.into())?);
     Ok(image)
 }
 
-/// The kernel in `file`, made repeatable for a host of these traits.
+/// Rewrites the kernel in `file` so that a replay reproduces it on hosts with these traits.
 fn kernel(
     path: &Path,
     file: &[u8],
@@ -242,22 +260,32 @@ fn kernel(
     for line in lacking {
         tracing::warn!("{line}");
     }
-    // A distribution's kernel has some of everything; `understudy inspect` lists it.
+    // Every distribution kernel has some of these; `understudy inspect` lists them.
     let (warned, noted) = (sweep.warned, sweep.noted);
-    tracing::info!("kernel: {warned} doubtful instructions, {noted} notes; see 'inspect'");
+    tracing::info!(
+        "kernel: {warned} doubtful instructions, {noted} notes; see 'understudy inspect'"
+    );
     Ok(kernel)
 }
 
-/// Asks this host's KVM how it runs kernel code.
+/// Probes how this host's KVM runs kernel code.
+///
+/// # Errors
+///
+/// If a KVM call fails. A probe without a result is not an error: the host is then taken for VMX or SVM.
 pub fn traits_of_host(system: &System, model: &CpuModel) -> Result<KernelTraits, CliError> {
     let found = kernel_traits(system, model)?;
     Ok(found.unwrap_or_else(|| {
-        tracing::warn!("the probe of this host's KVM came to no result: taking it for VMX or SVM");
+        tracing::warn!("the probe of this host's KVM was inconclusive: assuming VMX or SVM");
         KernelTraits { syscall_stays_at_cpl3: false, emulates_cpl0: false }
     }))
 }
 
-/// Whether machines can start from this snapshot on this host.
+/// Checks that machines can start from this snapshot on this host.
+///
+/// # Errors
+///
+/// If the snapshot can't be used, is of another CPU model, or KVM can't be opened.
 pub fn check_snapshot(path: &Path) -> Result<(), CliError> {
     let (path, snapshot) = open_snapshot(path)?;
     let system = System::open(DEV_KVM)?;
@@ -273,9 +301,13 @@ fn open_snapshot(path: &Path) -> Result<(PathBuf, Snapshot), CliError> {
     }
 }
 
-/// Whether this host is one for a machine that was made with the CPU of digest and name `theirs`, which
-/// stands in `file` (its kind and path): that digest, and a name for it. How KVM runs kernel code is
-/// found out only if it has to be.
+/// Checks that this host can run a machine whose CPU has the digest and name `theirs`, read from `file` (kind
+/// and path). Returns the digest and a name for it. Probes how KVM runs kernel code only if the plain digest
+/// does not match.
+///
+/// # Errors
+///
+/// [`CliError::CpuModel`] if this host has another CPU model; also if a KVM call fails.
 pub fn check_cpu(
     system: &System,
     model: &CpuModel,
@@ -299,12 +331,17 @@ pub fn check_cpu(
     })
 }
 
-/// Reads an image or a kernel.
+/// Reads an image or a kernel of at most `FILE_BYTES_MAX` bytes.
+///
+/// # Errors
+///
+/// If the file can't be read or is too large.
 pub fn read_image_file(path: &Path) -> Result<Vec<u8>, CliError> {
     read_file(path, FILE_BYTES_MAX as u64)
 }
 
-/// Reads a file of at most `bytes_max` bytes; of a longer one, or one without end, no more than that.
+/// Reads a file of at most `bytes_max` bytes. Fails on a longer file, or an endless device, without reading
+/// more than that.
 fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CliError> {
     let read = || {
         let file = File::open(path)?;
@@ -312,7 +349,7 @@ fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CliError> {
         let mut bytes = Vec::with_capacity(length as usize + 1);
         file.take(bytes_max + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > bytes_max {
-            let what = format!("it does not fit: there is room for {bytes_max} bytes");
+            let what = format!("does not fit: at most {bytes_max} bytes are supported");
             return Err(io::Error::other(what));
         }
         Ok(bytes)
@@ -320,7 +357,8 @@ fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CliError> {
     read().map_err(|source| CliError::ImageFile { path: path.to_owned(), source })
 }
 
-fn tell(lines: Vec<String>) {
+/// Logs the findings of a sweep: notes as information, everything else as warnings.
+fn log_findings(lines: Vec<String>) {
     for line in lines {
         if line.starts_with("note") {
             tracing::info!("{line}");

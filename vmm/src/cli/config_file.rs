@@ -1,17 +1,21 @@
-//! `--config FILE`: options from a TOML file, for `primary` and `backup`.
+//! `--config FILE`: reads options of `primary` and `backup` from a TOML file.
 //!
-//! Every option can stand there under its own name without the dashes: `silence-ms = 100`,
-//! `insecure = true`. What the command line says comes later and wins.
+//! The file can set every option under its name without the dashes: `silence-ms = 100`,
+//! `insecure = true`. The command line overrides the file.
 
 use super::exit_code::CliError;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The commands that take the option.
+/// The commands that accept `--config`.
 const COMMANDS: [&str; 2] = ["primary", "backup"];
 
-/// Puts the options of the file behind the command's name, if there is a command that takes a file and
-/// it was given one.
+/// Inserts the options of the file after the command's name, if the command accepts `--config` and it is
+/// given.
+///
+/// # Errors
+///
+/// If the file can't be read, or has a syntax error or a value that can't be an option.
 pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, CliError> {
     let is_pair = |name: &OsString| COMMANDS.iter().any(|command| name == command);
     if !arguments.get(1).is_some_and(is_pair) {
@@ -23,7 +27,7 @@ pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, CliError> {
     Ok([command, &options, rest].concat())
 }
 
-/// The file named by `--config FILE` or `--config=FILE`.
+/// Returns the file named by `--config FILE` or `--config=FILE`.
 fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -43,7 +47,7 @@ fn read(path: &Path) -> Result<Vec<OsString>, CliError> {
     options(&text).map_err(|what| CliError::Usage(format!("{}: {what}", path.display())))
 }
 
-/// The options in a file's text; what is wrong with it in one line.
+/// Converts a file's text to command line options. The error is one line that says what is wrong.
 fn options(text: &str) -> Result<Vec<OsString>, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
@@ -61,10 +65,10 @@ fn options(text: &str) -> Result<Vec<OsString>, String> {
             }
             toml::Value::Boolean(false) => continue,
             toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => {
-                return Err(format!("{name}: give a text, a number, true or false"));
+                return Err(format!("{name}: the value must be a string, a number, true or false"));
             }
         };
-        // In one piece, so that a value cannot be taken for an option.
+        // One argument, so that a value with leading dashes is not parsed as an option.
         options.push(format!("--{name}={value}").into());
     }
     Ok(options)
@@ -89,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_option_is_named_with_its_place() {
+    fn invalid_value_or_syntax_error_is_named() {
         assert_eq!(options("a = 1\nb = = 2").unwrap_err().split(':').next(), Some("line 2"));
         assert!(options("peers = [1]").unwrap_err().starts_with("peers: "));
         assert!(options("[log]\nx = 1").unwrap_err().starts_with("log: "));
     }
 
     #[test]
-    fn file_is_read_for_the_commands_that_take_one() {
+    fn file_is_read_only_for_commands_that_accept_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pair.toml");
         std::fs::write(&path, "tap = \"tap0\"").unwrap();

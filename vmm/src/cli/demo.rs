@@ -3,7 +3,7 @@
 use super::exit_code::CliError;
 use super::{blueprint, output, signals};
 use crate::demo::guest::{self, Guest};
-use crate::demo::pair::{self, Audience, Plan};
+use crate::demo::pair::{self, Plan, Progress};
 use crate::demo::{DemoError, standalone};
 use crate::link::timing::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::stdio;
@@ -14,27 +14,27 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Kills that make a demonstration of hours.
+/// Upper limit of `--kills`; that many kills take hours.
 const KILLS_MAX: i64 = 10_000;
 
 /// Options of `demo`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Needs root. Makes two hosts, a client and a LAN of network namespaces, boots a VM on one host with a
-backup on the other, lets ping, curl, TCP and UDP clients talk to it, and kills the host that it runs on
-(kill -9 of its process) again and again. Everything is removed again. What happens is told on standard
-error, the figures are printed on standard output.
+Needs root. Creates two hosts, a client and a LAN from network namespaces, boots a VM on one host with a
+backup on the other, runs ping, curl, TCP and UDP clients against it, and repeatedly kills the primary
+(kill -9 of its process). Removes everything at the end. Progress is printed on standard error, the results
+on standard output.
 
-Before that, a VM that nobody protects is asked how fast it answers on this host. How much the clients ask, how
-long anybody waits, and the silence timeout follow from that; the figures are told (\"pace\" with --json).
+First measures how fast an unprotected VM answers on this host. The load of the clients, all time limits and
+the default silence timeout follow from that measurement, which is reported (\"pace\" with --json).
 
 With --guest linux the VM is a Debian kernel with redis and busybox's httpd, from the snapshot that
-scripts/linux-guest.sh saves; its clients are redis (INCR on one connection, each answer the next number;
-redis-cli and redis-benchmark if they are installed), curl and ping.
+scripts/linux-guest.sh saves. Its clients are redis (INCR on one connection, each answer must be the next
+number; redis-cli and redis-benchmark if they are installed), curl and ping.
 
-Exit codes: 0 if nothing was lost, repeated, reset or different; 1 otherwise, and when the demonstration
-can't go on; 6 if there is no snapshot, or none that this version reads; 7 if it is of another CPU model;
-16 if this host is too slow to show anything.
+Exit codes: 0 if nothing was lost, repeated or reset and nothing diverged; 1 otherwise, and if the
+demonstration can't continue; 6 if the snapshot does not exist or this version can't read it; 7 if it was
+made with another CPU model; 16 if this host is too slow for the demonstration.
 
 Examples:
   understudy demo
@@ -42,26 +42,26 @@ Examples:
   understudy demo --guest linux --kills 10
   understudy demo --standalone")]
 pub struct DemoArgs {
-    /// How often to kill the primary
+    /// Number of times to kill the primary
     #[arg(long, value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u32).range(1..=KILLS_MAX))]
     kills: u32,
-    /// What the VM is
+    /// Guest to run
     #[arg(long, value_name = "GUEST", default_value = "reference")]
     guest: GuestName,
     /// Snapshot of the Linux guest
-    /// [default: ~/.cache/understudy/linux-guest/guest.snap, or the same below $XDG_CACHE_HOME]
+    /// [default: understudy/linux-guest/guest.snap below $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
-    /// After how long a silent host is taken for dead, milliseconds
+    /// Silence timeout: declare the peer dead after receiving nothing from it for this long, milliseconds
     /// [default: 100, with a Linux guest 500; more on a slow host]
     #[arg(long, value_name = "MS",
           value_parser = clap::value_parser!(u64).range(SILENCE_MS_MIN..=SILENCE_MS_MAX))]
     silence: Option<u64>,
-    /// Seed of the moments of the kills; a random one unless given
+    /// Seed for the random times of the kills [default: a random one]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Show a VM on its own instead, in one namespace
+    /// Run one unprotected VM in one namespace instead
     #[arg(long, conflicts_with_all = ["kills", "silence", "seed", "guest", "snapshot"])]
     standalone: bool,
     /// Print the result as one JSON object on standard output
@@ -72,23 +72,26 @@ pub struct DemoArgs {
 /// A guest on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum GuestName {
-    /// The one that is built with this program
+    /// The reference guest that is built into this program
     Reference,
-    /// A Debian kernel with redis and httpd, which goes on from a snapshot
+    /// A Debian kernel with redis and httpd, started from a snapshot
     Linux,
 }
 
 impl DemoArgs {
-    /// What the VM shall be: a snapshot that can't be used is told of before there is a LAN.
+    /// Returns the guest to run. Checks a snapshot here, before the LAN is created.
     fn guest(&self) -> Result<Guest, CliError> {
         match (self.guest, &self.snapshot) {
             (GuestName::Reference, None) => Ok(Guest::Reference),
             (GuestName::Reference, Some(_)) => {
-                Err(CliError::Usage("--snapshot is of a Linux guest: add --guest linux".into()))
+                Err(CliError::Usage("--snapshot needs a Linux guest: add --guest linux".into()))
             }
             (GuestName::Linux, named) => {
                 let path = named.clone().or_else(guest::default_snapshot).ok_or_else(|| {
-                    CliError::Usage("there is no home folder: name a snapshot by --snapshot".into())
+                    CliError::Usage(
+                        "neither HOME nor XDG_CACHE_HOME is set: name the snapshot with --snapshot"
+                            .into(),
+                    )
                 })?;
                 if !path.exists() {
                     return Err(CliError::NoSnapshot { path });
@@ -100,7 +103,11 @@ impl DemoArgs {
     }
 }
 
-/// Runs the demonstration.
+/// Runs `understudy demo`.
+///
+/// # Errors
+///
+/// If the demonstration can't run, or its result is not as it must be.
 pub fn main(args: &DemoArgs) -> Result<(), CliError> {
     let os = |source| CliError::Os { doing: "setting up the demonstration", source };
     if !nix::unistd::geteuid().is_root() {
@@ -139,7 +146,7 @@ fn run_pair(
     output::after_print(printed, fault)
 }
 
-/// Standard error: lines, and, on a terminal, a bar of the kills under them.
+/// Progress on standard error: lines and, on a terminal, a progress bar of the kills below them.
 struct Screen {
     bar: ProgressBar,
     start: Instant,
@@ -157,8 +164,8 @@ impl Screen {
     }
 }
 
-impl Audience for Screen {
-    fn say(&mut self, line: &str) {
+impl Progress for Screen {
+    fn message(&mut self, line: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
         self.bar.suspend(|| stdio::message(format_args!("{seconds:7.2} s  {line}")));
     }

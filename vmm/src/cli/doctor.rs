@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// Options of `doctor`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: understudy doctor\n\nExit code 3 when anything fails.")]
+#[command(after_help = "Example: understudy doctor\n\nExits with code 3 if a check fails.")]
 pub struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]
@@ -22,7 +22,11 @@ pub struct DoctorArgs {
     kvm: String,
 }
 
-/// Checks the host.
+/// Runs `understudy doctor`: checks the host and prints the result of each check.
+///
+/// # Errors
+///
+/// If a check fails, or standard output can't be written.
 pub fn main(args: &DoctorArgs) -> Result<(), CliError> {
     let mut checks = Host::new("/").check_all();
     checks.extend(kvm_checks(&args.kvm));
@@ -35,7 +39,7 @@ pub fn main(args: &DoctorArgs) -> Result<(), CliError> {
     output::after_print(printed, if healthy { Ok(()) } else { Err(CliError::Silent(Code::Host)) })
 }
 
-/// The checks for people.
+/// Formats the checks as a table.
 fn table(checks: &[Check]) -> String {
     let mut text = String::new();
     for check in checks {
@@ -97,7 +101,7 @@ fn ring_check() -> Check {
             (Ok(()), Some(missing)) => {
                 let found = format!("works without {}, {}", missing.name, missing.purpose);
                 let mend =
-                    format!("nothing has to be done; Linux {} spares those calls", missing.since);
+                    format!("optional: Linux {} saves these calls", missing.since);
                 check(name, Status::Warn, found, Some(mend))
             }
             (Ok(()), None) => check(name, Status::Ok, String::from("every feature used"), None),

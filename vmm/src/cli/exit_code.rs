@@ -1,4 +1,4 @@
-//! What can go wrong from a user's point of view, and the exit code of each.
+//! Every failure of a command, and its exit code.
 
 use super::link::LinkFailure;
 use crate::boot::{image::ImageError, pvh::PvhError, sweep::SweepError};
@@ -19,19 +19,19 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
-    /// Something nobody expected, or a result that can't be written.
+    /// An unexpected failure, or a result that can't be written.
     Unexpected = 1,
-    /// Wrong usage (clap's own code).
+    /// Wrong usage (clap exits with the same code).
     Usage = 2,
-    /// KVM or the host.
+    /// KVM or the host can't run a VM.
     Host = 3,
-    /// A network port: the VM's, or the logging channel's interface.
+    /// The VM's network port or the interface of the logging channel failed.
     Port = 4,
-    /// The guest image.
+    /// The guest image or kernel can't be used.
     Image = 5,
-    /// The log, or a snapshot.
+    /// A log or a snapshot can't be used.
     Log = 6,
-    /// The CPU model of a log or snapshot is not this host's.
+    /// The log or snapshot was made with another CPU model than this host's.
     CpuModel = 7,
     /// The replay diverged.
     Diverged = 8,
@@ -39,15 +39,15 @@ pub enum Code {
     Guest = 9,
     /// The log ends without an end entry.
     Truncated = 10,
-    /// A replay was told to stop before the log's end.
+    /// A replay was stopped before the end of the log.
     Stopped = 11,
-    /// The logging channel's key is of no use, or nobody was met who fits.
+    /// The key of the logging channel can't be used, or no matching peer was found.
     Link = 12,
-    /// The peer on the logging channel fell silent, or said what it must not.
+    /// The peer on the logging channel fell silent, or sent an unexpected entry.
     PeerLost = 13,
-    /// The VM of a pair goes on elsewhere, or cannot go on.
+    /// The VM of a pair continues on the other host, or can't continue.
     Halted = 14,
-    /// Nobody answers who could tell a status.
+    /// No process answers on the status socket.
     NoAnswer = 15,
     /// The host is too slow for a demonstration.
     TooSlow = 16,
@@ -59,10 +59,10 @@ impl From<Code> for std::process::ExitCode {
     }
 }
 
-/// Every failure of a command, one line each.
+/// A failure of a command. Displays as one line.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// An option's value, or a combination of them.
+    /// An option has an invalid value, or options do not go together.
     #[error("{0}")]
     Usage(String),
     /// Guest memory.
@@ -74,108 +74,108 @@ pub enum CliError {
     /// A network port.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// The pre-shared key of the logging channel.
+    /// The pre-shared key of the logging channel can't be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// The logging channel.
+    /// The logging channel failed.
     #[error(transparent)]
     Link(#[from] LinkFailure),
-    /// The guest image's file.
+    /// The file of a guest image, kernel or initrd can't be read.
     #[error("guest image {}: {source}", path.display())]
     ImageFile {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// A log whose machine needs memory that this host does not have.
+    /// The machine of a log needs more memory than this host can give.
     #[error("log {}: {source}", path.display())]
     LogMemory {
-        /// Which.
+        /// Path of the log.
         path: PathBuf,
-        /// What is lacking.
+        /// Why the memory is not available.
         source: MemoryError,
     },
-    /// The guest image.
+    /// The guest image is malformed.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A forbidden instruction in it.
+    /// The guest image has a forbidden instruction.
     #[error(transparent)]
     Sweep(#[from] SweepError),
-    /// Boot data.
+    /// The boot data can't be written.
     #[error(transparent)]
     Boot(#[from] PvhError),
-    /// A log file.
+    /// A log file can't be used.
     #[error("log {}: {source}", path.display())]
     Log {
-        /// Which.
+        /// Path of the log.
         path: PathBuf,
         /// What is wrong with it.
         source: LogError,
     },
-    /// A snapshot.
+    /// A snapshot can't be used.
     #[error("snapshot {}: {source}", path.display())]
     Snapshot {
-        /// Which.
+        /// Path of the snapshot.
         path: PathBuf,
         /// What is wrong with it.
         source: SnapshotError,
     },
-    /// A snapshot that nobody has made yet.
-    #[error("snapshot {} is not there: make it with scripts/linux-guest.sh", path.display())]
+    /// The snapshot of the Linux guest was not made yet.
+    #[error("snapshot {} does not exist: make it with scripts/linux-guest.sh", path.display())]
     NoSnapshot {
-        /// Where it would be.
+        /// Path at which it is expected.
         path: PathBuf,
     },
-    /// The VM ended before there was anything to save.
-    #[error("snapshot {}: not written: the VM ended{never}", path.display())]
+    /// The VM ended before it could be saved.
+    #[error("snapshot {} not written: the VM ended{never}", path.display())]
     NotSaved {
-        /// Which.
+        /// Path of the snapshot.
         path: PathBuf,
-        /// What it never did, as a clause; empty if nothing was waited for.
+        /// What the VM never did, as a clause; empty without `--when`.
         never: String,
     },
-    /// Another file.
+    /// Another file can't be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// A log from a host with another CPU.
-    #[error("{what} {} was made with CPU model {theirs}, this host offers {ours}: use it on a host of the same model", path.display())]
+    /// A log or snapshot from a host with another CPU model.
+    #[error("{what} {} was made with CPU model {theirs}, but this host offers {ours}: use it on a host of the same model", path.display())]
     CpuModel {
         /// "log" or "snapshot".
         what: &'static str,
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Name and digest in the log.
+        /// Name and digest in the file.
         theirs: String,
-        /// Name and digest here.
+        /// Name and digest of this host.
         ours: String,
     },
-    /// The run itself.
+    /// The run failed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// Setting up the run.
+    /// The nondeterminism boundary could not be set up.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Threads, signals.
+    /// Another system call failed, for example one for threads or signals.
     #[error("{doing}: {source}")]
     Os {
-        /// What was being done.
+        /// What the program was doing.
         doing: &'static str,
-        /// What the kernel said.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// The result, on standard output.
+    /// The result can't be written to standard output.
     #[error("can't write to standard output: {0}")]
     Output(io::Error),
-    /// The demonstration.
+    /// The demonstration failed.
     #[error("demo: {0}")]
     Demo(#[from] DemoError),
-    /// Everything was said already.
+    /// The failure was reported already; only the exit code is left.
     #[error("")]
     Silent(Code),
 }
@@ -202,7 +202,7 @@ impl From<LinkError> for CliError {
 }
 
 impl CliError {
-    /// The exit code of this failure.
+    /// Returns the exit code of this failure.
     pub fn code(&self) -> Code {
         match self {
             CliError::Usage(_) | CliError::Memory(_) => Code::Usage,
@@ -210,8 +210,10 @@ impl CliError {
             CliError::Port(_) => Code::Port,
             CliError::Key(_) => Code::Link,
             CliError::Link(failure) => match failure {
-                LinkFailure::NobodyMet { .. } | LinkFailure::Refused { .. } => Code::Link,
-                LinkFailure::PeerSilent { .. } | LinkFailure::Foreign { .. } => Code::PeerLost,
+                LinkFailure::NoPeer { .. } | LinkFailure::Refused { .. } => Code::Link,
+                LinkFailure::PeerSilent { .. } | LinkFailure::UnexpectedEntry { .. } => {
+                    Code::PeerLost
+                }
             },
             CliError::ImageFile { .. }
             | CliError::Image(_)

@@ -19,13 +19,14 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Example: understudy inspect /boot/vmlinuz
 
-Tells of a Linux kernel (bzImage) what this program rewrites and hooks in it on this host, and of any
-other guest image or ELF64 program what a replay can't reproduce. Nothing is run but a probe of KVM.")]
+For a Linux kernel (bzImage), lists what this program rewrites and hooks in it on this host. For any other
+guest image or ELF64 program, lists the instructions that a replay can't reproduce. Runs nothing except a
+probe of KVM.")]
 pub struct InspectArgs {
-    /// Kernel, guest image or program
+    /// Kernel, guest image or program to inspect
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Also tell what --kernel-shortcuts leaves out
+    /// Also list what --kernel-shortcuts leaves out
     #[arg(long)]
     kernel_shortcuts: bool,
     /// Print one JSON object
@@ -36,7 +37,11 @@ pub struct InspectArgs {
     kvm: String,
 }
 
-/// Prints the report.
+/// Runs `understudy inspect`.
+///
+/// # Errors
+///
+/// If the file can't be read or is not an image, or if KVM can't be opened for a kernel.
 pub fn main(args: &InspectArgs) -> Result<(), CliError> {
     let file = read_image_file(&args.file)?;
     let name = args.file.display().to_string();
@@ -98,7 +103,7 @@ fn findings(report: &SweepReport) -> String {
     let SweepReport { forbidden, warned, noted, bytes_swept, undecodable, .. } = report;
     let _ = writeln!(
         text,
-        "{bytes_swept} bytes of code, {undecodable} of them no instruction: {forbidden} forbidden, \
+        "{bytes_swept} bytes of code, {undecodable} of them undecodable: {forbidden} forbidden, \
          {warned} doubtful, {noted} notes"
     );
     text

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 /// Subcommands of `log`.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
-    /// What a log holds: its header, entries and bytes by kind
+    /// Show the header of a log, and its entries and bytes by kind
     #[command(after_help = "Example: understudy log stat run.ulog --json")]
     Stat(StatArgs),
-    /// Every entry as one line
+    /// Print each entry on one line
     #[command(after_help = "Example: understudy log dump run.ulog --skip 1000 --count 20")]
     Dump(DumpArgs),
 }
@@ -27,7 +27,7 @@ pub enum LogCommand {
 /// Options of `log stat`.
 #[derive(Args, Debug)]
 pub struct StatArgs {
-    /// The log
+    /// Log to read
     #[arg(value_name = "FILE")]
     log: PathBuf,
     /// Print one JSON object
@@ -38,18 +38,22 @@ pub struct StatArgs {
 /// Options of `log dump`.
 #[derive(Args, Debug)]
 pub struct DumpArgs {
-    /// The log
+    /// Log to read
     #[arg(value_name = "FILE")]
     log: PathBuf,
-    /// Entries to leave out at the front
+    /// Number of entries to skip at the start
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip: u64,
-    /// Entries to print at the most
+    /// Maximum number of entries to print
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     count: u64,
 }
 
-/// Runs a `log` subcommand.
+/// Runs a subcommand of `understudy log`.
+///
+/// # Errors
+///
+/// If the log can't be read or is truncated, or standard output can't be written.
 pub fn main(command: &LogCommand) -> Result<(), CliError> {
     match command {
         LogCommand::Stat(args) => stat(args),
@@ -57,7 +61,7 @@ pub fn main(command: &LogCommand) -> Result<(), CliError> {
     }
 }
 
-/// Names the log at `path` in what is wrong with it.
+/// Returns a function that adds the log's `path` to an error.
 fn of(path: &Path) -> impl Fn(LogError) -> CliError {
     move |source| CliError::Log { path: path.to_path_buf(), source }
 }
@@ -121,7 +125,7 @@ fn dump(args: &DumpArgs) -> Result<(), CliError> {
         natural_exits += u64::from(matches!(entry, logchan::entry::Entry::Exit { .. }));
         if index >= args.skip {
             match writeln!(out, "{index:>10} {}", Dump(&entry)) {
-                // Whoever read us has seen enough.
+                // The reader has closed the pipe and needs no more.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                 result => result.map_err(CliError::Output)?,
             }

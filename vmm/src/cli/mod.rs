@@ -1,4 +1,5 @@
-//! The command line: parse, dispatch, one line and a documented exit code for every failure.
+//! The command line: parses it and runs the command. Every failure is reported in one line and has a
+//! documented exit code.
 
 pub mod blueprint;
 pub mod config_file;
@@ -29,8 +30,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// What is said unless `UNDERSTUDY_LOG` asks for something else: warnings, and the frames that
-/// `--trace-frames` asks for.
+/// Log filter used unless `UNDERSTUDY_LOG` is set: warnings, and the frames of `--trace-frames`.
 const DEFAULT_LOG: &str = "warn,netpath::frame=debug";
 
 const AFTER_HELP: &str = "\
@@ -45,14 +45,14 @@ Examples:
 Exit codes:
   0  success                          8  replay diverged from the recording
   1  unexpected failure, or standard  9  the guest stopped by itself
-     output can't be written         10  log is truncated: replayed to where it ends
-  2  wrong usage                     11  replay was told to stop before the end
-  3  KVM or the host can't run a VM  12  logging channel: key, or no peer that fits
+     output can't be written         10  log is truncated; replayed up to its end
+  2  wrong usage                     11  replay was stopped before the end
+  3  KVM or the host can't run a VM  12  logging channel: bad key or no matching peer
   4  network port or interface       13  logging channel: the peer fell silent
-  5  guest image or kernel           14  the VM goes on elsewhere, or can't go on
-  6  log or snapshot can't be read,  15  status: nobody answers
-     is foreign or damaged           16  demo: this host is too slow
-  7  log or snapshot of another CPU
+  5  guest image or kernel           14  the VM continues on the other host, or can't
+  6  log or snapshot can't be read       continue
+     or is damaged                   15  status: no process answers
+  7  log or snapshot of another CPU  16  demo: this host is too slow
      model";
 
 /// A virtual machine that can be recorded, replayed and protected.
@@ -67,42 +67,42 @@ struct Cli {
 enum Command {
     /// Run a VM, unprotected and unrecorded
     Run(run::RunArgs),
-    /// Run a VM and write everything that happens to it into a log
+    /// Run a VM and record all its nondeterministic inputs in a log
     Record(record::RecordArgs),
-    /// Run a VM again from its log and compare it at every exit
+    /// Replay a VM from its log and compare it with the recording at every exit
     Replay(replay::ReplayArgs),
-    /// Run a VM up to a point and save it, to start from there with --restore
+    /// Run a VM up to a point and save a snapshot, from which --restore starts
     Save(save::SaveArgs),
-    /// List what of a kernel or image is rewritten, hooked or doubtful, with address and symbol
+    /// List the rewritten, hooked and doubtful instructions of a kernel or image
     Inspect(inspect::InspectArgs),
-    /// Look into a log
+    /// Show the contents of a log
     #[command(subcommand)]
     Log(log::LogCommand),
-    /// Show a VM at work: boot it in a namespace of its own and talk to it with real clients
+    /// Demonstrate failover: kill the primary of a VM repeatedly while real clients use it
     Demo(demo::DemoArgs),
-    /// Check whether this host can run VMs, and say what to mend
+    /// Check whether this host can run VMs, and say what to fix
     Doctor(doctor::DoctorArgs),
-    /// Run a VM that a backup on another host follows, so that it survives this one
+    /// Run a VM that a backup on another host protects against the failure of this host
     Primary(pair::PairArgs),
-    /// Follow the VM of a primary on another host, and go on with it when that one dies
+    /// Follow the VM of a primary on another host, and take over when that host fails
     Backup(pair::PairArgs),
-    /// How a primary or backup on this host is
+    /// Show the status of a primary or backup on this host
     Status(status::StatusArgs),
-    /// Make the key that protects the logging channel between two hosts
+    /// Create the key that protects the logging channel between two hosts
     Key(key::KeyArgs),
-    /// Meet the other host on the logging channel and measure it, as ping would
+    /// Connect to the other host over the logging channel and measure round trips
     Link(link::LinkArgs),
 }
 
-/// When the program began.
+/// When the program started.
 static STARTED: OnceLock<Instant> = OnceLock::new();
 
-/// When the program began, if it did by [`main`].
+/// Returns when the program started. `None` if it was not started by [`main`].
 fn started() -> Option<Instant> {
     STARTED.get().copied()
 }
 
-/// Runs the program with the process's arguments.
+/// Runs the program with the process's arguments, and returns its exit code.
 pub fn main() -> ExitCode {
     STARTED.get_or_init(Instant::now);
     let arguments = match config_file::expand(std::env::args_os().collect()) {
@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
     };
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error),
+        Err(error) => return print_clap_error(&error),
     };
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -149,11 +149,12 @@ fn fail(error: &CliError) -> ExitCode {
     error.code().into()
 }
 
-/// Help, the version, or what is wrong with the arguments: of a wrong value, in one line.
-fn refuse(error: &clap::Error) -> ExitCode {
+/// Prints what clap returned instead of a command: the help, the version, or an error. An invalid value is
+/// reported in one line.
+fn print_clap_error(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
-            // What comes behind the empty line is a hint at --help.
+            // The text after the empty line only refers to --help.
             let text = error.to_string();
             let lines: Vec<_> = text.lines().map(str::trim).take_while(|l| !l.is_empty()).collect();
             let line = lines.join(" ");

@@ -1,4 +1,4 @@
-//! Options that describe a VM and how it runs, shared by `run` and `record`.
+//! Options that describe a VM and how it runs, shared by `run`, `record`, `save`, `primary` and `backup`.
 
 use super::exit_code::CliError;
 use crate::boot::sweep::SweepPolicy;
@@ -8,72 +8,73 @@ use netpath::mac::MacAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The reference guest, built with this program.
+/// ELF file of the reference guest, which is built together with this program.
 const REFERENCE_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
 
-/// MAC address of a VM's NIC, unless another one is given.
+/// Default MAC address of a VM's NIC.
 pub const DEFAULT_MAC: MacAddr = MacAddr(0x52, 0x54, 0, 0x77, 0, 2);
 
-/// The reference guest's ELF file.
+/// Returns the ELF file of the reference guest.
 pub fn reference_guest() -> &'static [u8] {
     REFERENCE_GUEST
 }
 
-/// A VM and how it runs.
+/// Options of a VM.
 #[derive(Args, Clone, Debug)]
 pub struct VmOptions {
     /// Guest memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub memory: u64,
-    /// Number of vCPUs; one is all there is: the order in which cores touch memory is not replayable
+    /// Number of vCPUs; only 1 is supported, because the order of memory accesses of several is not
+    /// replayable
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u32,
-    /// Guest image, an ELF64 with a PVH entry note, instead of the built-in reference guest
+    /// Guest image to boot, an ELF64 file with a PVH entry note [default: the built-in reference guest]
     #[arg(long, value_name = "FILE")]
     pub guest: Option<PathBuf>,
-    /// Linux kernel (bzImage, a distribution's vmlinuz) to boot instead
+    /// Linux kernel to boot (bzImage, such as a distribution's vmlinuz)
     #[arg(long, value_name = "FILE", conflicts_with = "guest")]
     pub kernel: Option<PathBuf>,
-    /// Initial RAM file system of the kernel
+    /// Initial RAM file system for the kernel
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub initrd: Option<PathBuf>,
-    /// Leave out start-up work of the kernel (tracing, BTF, its own patching) that takes a minute where
-    /// KVM emulates kernel code; of no use on other hosts
+    /// Skip start-up work of the kernel (tracing, BTF, its own patching) that takes a minute where KVM
+    /// emulates kernel code; not useful on other hosts
     #[arg(long, requires = "kernel")]
     pub kernel_shortcuts: bool,
-    /// Snapshot to start from, made by 'understudy save'; it has its own memory size, MAC address and
-    /// command line
+    /// Snapshot to start from, made by 'understudy save'; it determines memory size, MAC address and command
+    /// line
     #[arg(long, value_name = "FILE", conflicts_with_all = ["guest", "kernel", "memory", "mac", "command_line", "forbidden"])]
     pub restore: Option<PathBuf>,
-    /// What to do about instructions in the image whose results a replay can't reproduce
+    /// What to do if the image has instructions whose results a replay can't reproduce
     #[arg(long, value_name = "POLICY", default_value = "refuse")]
     pub forbidden: ForbiddenPolicy,
-    /// Boot command line; a kernel's is added to what this machine needs, the reference guest reads
-    /// ip= and gw= from it [default for the latter: ip=10.77.0.2/24]
+    /// Boot command line; for a kernel it is appended to the parameters that this machine needs; the
+    /// reference guest reads ip= and gw= from it [default for the reference guest: ip=10.77.0.2/24]
     #[arg(long, value_name = "TEXT", visible_alias = "cmdline")]
     pub command_line: Option<String>,
-    /// Tap device that becomes the VM's network; without it the VM has a NIC nobody listens to
+    /// Tap device to connect the VM's NIC to; without it the NIC is not connected
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
     /// MAC address of the VM's NIC
     #[arg(long, value_name = "MAC", default_value_t = DEFAULT_MAC, value_parser = netpath::mac::parse_station)]
     pub mac: MacAddr,
-    /// Write every frame of the VM's NIC to this file (pcap)
+    /// Write every frame of the VM's NIC to this pcap file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
     /// Print a line for every frame of the VM's NIC
     #[arg(long)]
     pub trace_frames: bool,
-    /// When the VM stops, write the times of each frame that was followed to this file, as JSON lines
+    /// When the VM stops, write the times of each traced frame to this file, as JSON lines
     #[arg(long, value_name = "FILE", conflicts_with = "no_stages")]
     pub trace_stages: Option<PathBuf>,
-    /// Do not measure how long frames take through the machine
+    /// Do not measure how long frames take through each stage of the machine
     #[arg(long)]
     pub no_stages: bool,
-    /// How long a guest that makes no exit may keep an input waiting, microseconds
+    /// How long an input may wait for an exit of the guest before the guest is interrupted, microseconds
     #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     pub deadline_us: u64,
-    /// How long a halted VM looks for its next frame before it blocks, microseconds
+    /// How long a halted VM polls for its next frame before it blocks, microseconds
     #[arg(long, value_name = "US", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub spin_us: u64,
     /// Core to pin the vCPU to
@@ -82,10 +83,10 @@ pub struct VmOptions {
     /// Stop after this many seconds
     #[arg(long = "for", value_name = "SECONDS")]
     pub seconds: Option<f64>,
-    /// Give what is typed on standard input to the VM's serial console
+    /// Connect standard input to the VM's serial console
     #[arg(long)]
     pub stdin: bool,
-    /// Say nothing but results and errors; the VM's console is not shown
+    /// Print only results and errors; do not show the VM's console
     #[arg(long, short)]
     pub quiet: bool,
     /// Print the result as one JSON object on standard output
@@ -96,12 +97,12 @@ pub struct VmOptions {
     pub kvm: String,
 }
 
-/// What to do about forbidden instructions in a guest image.
+/// How to treat forbidden instructions in a guest image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ForbiddenPolicy {
     /// Do not run the image
     Refuse,
-    /// Run it, with a warning for each: a replay may diverge
+    /// Run the image and print a warning for each instruction; a replay may diverge
     Warn,
 }
 
@@ -115,7 +116,11 @@ impl From<ForbiddenPolicy> for SweepPolicy {
 }
 
 impl VmOptions {
-    /// Checks what clap can't.
+    /// Checks the options that clap can't check.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Usage`] if an option has an invalid value.
     pub fn check(&self) -> Result<(), CliError> {
         if self.vcpus != 1 {
             return Err(CliError::Usage(format!(
@@ -128,23 +133,23 @@ impl VmOptions {
         self.seconds.map_or(Ok(()), |seconds| check_seconds("--for", seconds))
     }
 
-    /// Guest memory in bytes; absurd sizes saturate and are refused later.
+    /// Returns the size of guest memory in bytes. A size that overflows saturates, and is refused later.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.saturating_mul(1 << 20)
     }
 
-    /// Room for the trace that is wanted.
+    /// Returns an empty trace if `--trace-stages` is given.
     pub(super) fn trace(&self) -> Option<Trace> {
         self.trace_stages.as_ref().map(|_| Trace::new(TRACE_MAX))
     }
 
-    /// The deadline of a pending input.
+    /// Returns how long an input may be pending before the guest is interrupted.
     pub fn deadline(&self) -> Duration {
         Duration::from_micros(self.deadline_us)
     }
 }
 
-/// Checks a number of seconds given with `option`.
+/// Checks the number of seconds that was given with `option`.
 pub(super) fn check_seconds(option: &str, seconds: f64) -> Result<(), CliError> {
     if seconds > 0.0 && seconds < 1e9 {
         return Ok(());
@@ -155,9 +160,9 @@ pub(super) fn check_seconds(option: &str, seconds: f64) -> Result<(), CliError> 
 /// Checks that this process may run on the core given with `--core`.
 pub(super) fn check_core(core: Option<usize>) -> Result<(), CliError> {
     match core {
-        Some(core) if !core_exists(core) => {
-            Err(CliError::Usage(format!("--core {core}: no such core to run on")))
-        }
+        Some(core) if !core_exists(core) => Err(CliError::Usage(format!(
+            "--core {core}: no such core, or this process may not run on it"
+        ))),
         Some(_) | None => Ok(()),
     }
 }

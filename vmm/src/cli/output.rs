@@ -1,4 +1,4 @@
-//! Results: a table for people, one JSON object for programs.
+//! Printing of results: as a table, or as one JSON object.
 
 use super::exit_code::CliError;
 use crate::stdio;
@@ -8,18 +8,19 @@ use serde_json::{Map, Value};
 ///
 /// # Errors
 ///
-/// When standard output can't be written; a reader that has gone is none.
+/// If standard output can't be written. A reader that has closed the pipe is not an error.
 pub fn print(result: &Map<String, Value>, json: bool) -> Result<(), CliError> {
     write(&text(result, json))
 }
 
-/// Writes to standard output; a reader that has gone is no error.
+/// Writes to standard output. A reader that has closed the pipe is not an error.
 pub(super) fn write(text: &str) -> Result<(), CliError> {
     stdio::result(text).map_err(CliError::Output)
 }
 
-/// What a command comes to whose result was `printed`, or not, and that then ends with `outcome`. A failure
-/// of the command itself is the one that its exit code tells.
+/// Combines the outcome of printing a result (`printed`) with the outcome of the command itself. If both
+/// failed, reports the printing failure on standard error and returns the failure of the command, which
+/// determines the exit code.
 pub(super) fn after_print(
     printed: Result<(), CliError>,
     outcome: Result<(), CliError>,
@@ -33,7 +34,7 @@ pub(super) fn after_print(
     }
 }
 
-/// `result` as `print` prints it.
+/// Formats `result` as [`print`] prints it.
 pub(super) fn text(result: &Map<String, Value>, json: bool) -> String {
     if json {
         return format!("{}\n", Value::Object(result.clone()));
@@ -41,7 +42,7 @@ pub(super) fn text(result: &Map<String, Value>, json: bool) -> String {
     table(result.iter())
 }
 
-/// Lines of `name value`.
+/// Formats rows as lines of `name value`, with aligned values.
 pub(super) fn table<'a>(rows: impl Iterator<Item = (&'a String, &'a Value)> + Clone) -> String {
     let mut lines = String::new();
     let width = rows.clone().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -58,7 +59,7 @@ pub(super) fn table<'a>(rows: impl Iterator<Item = (&'a String, &'a Value)> + Cl
     lines
 }
 
-/// A digest as results print it.
+/// Formats a digest for a result.
 pub fn hex(digest: u64) -> Value {
     Value::String(format!("{digest:016x}"))
 }

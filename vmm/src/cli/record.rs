@@ -24,22 +24,26 @@ use std::time::Duration;
 #[command(after_help = "\
 Example: understudy record --tap tap0 --log run.ulog --for 30
 
-The log is written as it grows: what a killed recorder had written so far replays.")]
+The log is written continuously: if the recorder is killed, what it has written so far can be replayed.")]
 pub struct RecordArgs {
     #[command(flatten)]
     vm: VmOptions,
-    /// File that the log is written to; it must not exist
+    /// Log file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
     /// Overwrite the file if it exists
     #[arg(long)]
     force: bool,
-    /// Do not trap RDTSC at CPL3, to see a replay differ
+    /// Do not trap RDTSC at CPL3, so that a replay diverges
     #[arg(long, hide = true)]
     leave_rdtsc: bool,
 }
 
-/// Runs a VM and logs it.
+/// Runs `understudy record`: runs a VM and records it in a log.
+///
+/// # Errors
+///
+/// If the VM can't be prepared or run, or the log or the result can't be written.
 pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
@@ -89,7 +93,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     output::print(&result, options.json)
 }
 
-/// A name as long as the header of a log or snapshot takes, cut between two characters.
+/// Shortens `name` to the length that the header of a log or snapshot allows, at a character boundary.
 pub(super) fn shortened(mut name: String) -> String {
     let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
     name.truncate(end.unwrap_or(0));

@@ -23,11 +23,11 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Example: understudy replay run.ulog --json
 
-Compares the vCPU with the recording at every exit, every frame sent, and all of memory at the end.
-At the first difference it stops, prints it, and writes the last log entries and the registers to a
-folder (exit code 8).")]
+Compares the vCPU state at every exit, every sent frame, and all of memory at the end with the recording.
+Stops at the first difference, prints it, and writes the last log entries and the registers to a folder
+(exit code 8).")]
 pub struct ReplayArgs {
-    /// The log
+    /// Log to replay
     #[arg(value_name = "FILE")]
     log: PathBuf,
     /// Folder for the report of a divergence [default: divergence-FILE]
@@ -44,7 +44,11 @@ pub struct ReplayArgs {
     kvm: String,
 }
 
-/// Replays a log.
+/// Runs `understudy replay`.
+///
+/// # Errors
+///
+/// If the log can't be read or is truncated, this host can't run its machine, or the replay diverges.
 pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     let log_error = |source| CliError::Log { path: args.log.clone(), source };
     let reader = LogReader::open(&args.log).map_err(log_error)?;
@@ -86,7 +90,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     }
 }
 
-/// The machine that the log was made with, if this host has its like.
+/// Creates a machine like the one that the log was recorded from, if this host can run it.
 fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError> {
     let unfit = |source| CliError::Log { path: args.log.clone(), source };
     if header.machine_schema != MACHINE_SCHEMA {
@@ -110,14 +114,14 @@ fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError
     })
 }
 
-/// A bar over the bytes of the log; indicatif hides it when stderr is no terminal.
+/// Returns a progress bar over the bytes of the log. It is hidden if standard error is not a terminal.
 fn progress(bytes: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("replay {wide_bar} {bytes}/{total_bytes} {eta}")
         .expect("the template is well-formed");
     ProgressBar::new(bytes).with_style(style)
 }
 
-/// Prints and writes the report of a divergence.
+/// Prints the report of a divergence and writes it to the report folder.
 fn report(args: &ReplayArgs, divergence: &Divergence) -> CliError {
     stdio::message(divergence.report().trim_end());
     let folder = args.report.clone().unwrap_or_else(|| {
@@ -125,8 +129,8 @@ fn report(args: &ReplayArgs, divergence: &Divergence) -> CliError {
         Path::new(&format!("divergence-{name}")).to_path_buf()
     });
     let report = match divergence.write_to(&folder) {
-        Ok(()) => format!("report in {}", folder.display()),
-        Err(error) => format!("no report in {}: {error}", folder.display()),
+        Ok(()) => format!("report written to {}", folder.display()),
+        Err(error) => format!("can't write a report to {}: {error}", folder.display()),
     };
     stdio::message(format_args!("understudy: {divergence}; {report}"));
     CliError::Silent(Code::Diverged)

@@ -19,7 +19,11 @@ pub struct RunArgs {
     vm: VmOptions,
 }
 
-/// Runs a VM until it is told to stop.
+/// Runs `understudy run`: runs a VM until the time limit or a signal.
+///
+/// # Errors
+///
+/// If the VM can't be prepared or run, or the result can't be written.
 pub fn main(args: &RunArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
@@ -40,7 +44,7 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
     output::print(&result, options.json)
 }
 
-/// What `run` and `record` both report.
+/// Returns the part of the result that `run`, `record`, `save` and `replay` have in common.
 pub(super) fn result<R>(outcome: &Outcome<R>) -> Map<String, Value> {
     let counters = &outcome.counters;
     let mut result = Map::new();

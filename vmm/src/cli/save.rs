@@ -23,27 +23,31 @@ use std::time::Duration;
 Example: understudy save debian.snap --kernel vmlinuz --initrd guest.cpio --memory 256 --when READY
          understudy run --restore debian.snap --tap tap0
 
-Runs the VM up to the first time that it waits after printing the text, or, without one, until it is
-told to stop, writes the whole machine to the file and ends. A snapshot starts on hosts with the same
-CPU model (see 'understudy doctor'), in milliseconds; one of a Linux kernel only where KVM also runs
-kernel code the same way.")]
+Runs the VM until it is idle (HLT) for the first time after printing TEXT, or, without --when, until the
+time limit or a signal. Then writes the whole machine to the file and ends. A snapshot starts in
+milliseconds, on hosts with the same CPU model (see 'understudy doctor'). A snapshot of a Linux kernel also
+needs a host whose KVM runs kernel code in the same way.")]
 pub struct SaveArgs {
-    /// Snapshot to write; one that exists is replaced when the new one is whole
+    /// Snapshot to write; an existing file is replaced when the new one is complete
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     vm: VmOptions,
-    /// Save when the guest waits after printing this on its console
+    /// Save when the guest is idle after printing this text on its console
     #[arg(long, value_name = "TEXT")]
     when: Option<String>,
-    /// Let the guest's clock run this many times slower than the host's meanwhile, and skip what it
-    /// only waits for: where KVM emulates kernel code, a start-up spends itself on timer interrupts
-    /// otherwise
+    /// Run the guest's clock this many times slower than the host's, and skip the time in which the guest
+    /// only waits; useful where KVM emulates kernel code, because timer interrupts would otherwise take most
+    /// of the start-up
     #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN)]
     slow_clock: NonZeroU32,
 }
 
-/// Runs a VM up to a point and saves it.
+/// Runs `understudy save`: runs a VM up to a point and saves it.
+///
+/// # Errors
+///
+/// If the VM can't be prepared or run, ends before it could be saved, or the file can't be written.
 pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
@@ -82,7 +86,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     })?;
     if !outcome.report {
         let text = args.when.as_ref();
-        let never = text.map(|text| format!(", and it never waited after printing {text:?}"));
+        let never = text.map(|text| format!(", and was never idle after printing {text:?}"));
         let never = never.unwrap_or_default();
         return Err(CliError::NotSaved { path: args.file.clone(), never });
     }

@@ -1,7 +1,7 @@
-//! One VM from start to stop: the vCPU's thread, and the supervision around it.
+//! Runs one VM from start to stop: starts the vCPU thread and supervises it.
 //!
-//! The main thread sleeps on a channel: signals, the time limit, the vCPU thread's result. The
-//! vCPU thread does everything else.
+//! The main thread waits for a signal, the time limit, or the vCPU thread's result. The vCPU thread does
+//! everything else.
 
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
@@ -29,10 +29,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A port of any make.
+/// A frame port of any type.
 pub type AnyPort = Box<dyn FramePort + Send>;
 
-/// Opens the VM's network.
+/// Opens the VM's network port, with the middleware that `options` ask for.
+///
+/// # Errors
+///
+/// If the tap can't be opened or the pcap file can't be created.
 pub fn open_port(options: &VmOptions) -> Result<AnyPort, CliError> {
     let port: AnyPort = match &options.tap {
         None => Box::new(NullPort::new()),
@@ -60,50 +64,58 @@ pub fn open_port(options: &VmOptions) -> Result<AnyPort, CliError> {
     }
 }
 
-/// How a run went, whatever its end.
+/// The outcome of a run, successful or not.
 #[derive(Debug)]
 pub struct Outcome<R> {
-    /// The final state, or why there is none.
+    /// The final state, or the failure that ended the run.
     pub end: Result<EndState, RunError>,
-    /// How often what happened.
+    /// Counts of exits, interrupts and other events.
     pub counters: Counters,
-    /// What was done in KVM's place.
+    /// Counts of the instructions that this program executed in place of KVM.
     pub fixups: Fixups,
-    /// From the process's start to the first entry.
+    /// Time from the start of the process to the first VM entry.
     pub ready: Duration,
-    /// From the first entry to the end.
+    /// Time from the first VM entry to the end.
     pub elapsed: Duration,
-    /// What the caller wanted to know of the event source.
+    /// What the caller's `report` returned.
     pub report: R,
 }
 
-/// Runs `machine` on a thread of its own until its source ends it, or until `limit` or a [signal](signals::ending)
-/// does. `make_source` and `report` run on that thread.
-pub fn supervise<S, R>(
+/// Runs `machine` on a thread of its own until the nondeterminism boundary ends the run, the time `limit`
+/// passes, or a [signal](signals::ending) arrives. `make_boundary` and `report` run on that thread.
+///
+/// # Errors
+///
+/// If threads or signals can't be set up, or `make_boundary` fails. A failed run is part of the outcome.
+pub fn supervise<B, R>(
     machine: Machine,
     core: Option<usize>,
     limit: Option<Duration>,
-    make_source: impl FnOnce(Arc<AtomicBool>) -> Result<S, CliError> + Send,
-    report: impl FnOnce(&S) -> R + Send,
+    make_boundary: impl FnOnce(Arc<AtomicBool>) -> Result<B, CliError> + Send,
+    report: impl FnOnce(&B) -> R + Send,
 ) -> Result<Outcome<R>, CliError>
 where
-    S: Boundary,
+    B: Boundary,
     R: Send,
 {
     on_vcpu_thread(core, limit, |stop| {
         let mut machine = machine;
-        let mut source = make_source(stop)?;
+        let mut boundary = make_boundary(stop)?;
         let start = Instant::now();
         let ready = super::started().map_or(Duration::ZERO, |at| start - at);
-        let end = vcpu::run(&mut machine, &mut source);
+        let end = vcpu::run(&mut machine, &mut boundary);
         let elapsed = start.elapsed();
         let (counters, fixups) = (machine.counters(), machine.fixups());
-        Ok(Outcome { end, counters, fixups, ready, elapsed, report: report(&source) })
+        Ok(Outcome { end, counters, fixups, ready, elapsed, report: report(&boundary) })
     })
 }
 
-/// Runs `body` on a thread that may run vCPUs, and sets the flag that it is given at `limit` or at a
-/// [signal](signals::ending). The thread is kicked when that happens.
+/// Runs `body` on a thread that is set up to run vCPUs. At the time `limit` or a [signal](signals::ending),
+/// sets the stop flag that `body` was given and kicks the thread.
+///
+/// # Errors
+///
+/// If threads or signals can't be set up, or `body` fails.
 pub fn on_vcpu_thread<T: Send>(
     core: Option<usize>,
     limit: Option<Duration>,
@@ -111,15 +123,15 @@ pub fn on_vcpu_thread<T: Send>(
 ) -> Result<T, CliError> {
     let os = |doing| move |source| CliError::Os { doing, source };
     kick::install()?;
-    // A kick sent to the process shall reach the vCPU: only its thread takes the signal.
+    // Only the vCPU thread unblocks the kick signal, so that a kick sent to the process reaches it.
     mask_kicks(SigmaskHow::SIG_BLOCK)?;
     let mut signals = Signals::new(signals::ending()).map_err(os("installing signals"))?;
     let signals_end = CloseOnDrop(signals.handle());
-    let (asked_sender, asked) = channel::bounded(1);
+    let (stop_request_sender, stop_requests) = channel::bounded(1);
     let (kicker_sender, kicker) = channel::bounded(1);
     let (done_sender, done) = channel::bounded(1);
     let stop = Arc::new(AtomicBool::new(false));
-    let stop_seen = Arc::clone(&stop);
+    let stop_flag = Arc::clone(&stop);
 
     let vcpu_thread = move || -> Result<T, CliError> {
         mask_kicks(SigmaskHow::SIG_UNBLOCK)?;
@@ -128,11 +140,11 @@ pub fn on_vcpu_thread<T: Send>(
         }
         clock::trap_tsc_on_this_thread()?;
         let _ = kicker_sender.send(kick::Kicker::of_this_thread());
-        body(stop_seen)
+        body(stop_flag)
     };
 
     std::thread::scope(|scope| {
-        // Whatever comes, the signal thread ends before the scope waits for it.
+        // Dropped on every path out of the scope, so that the signal thread ends before the scope joins it.
         let _signals_end = signals_end;
         std::thread::Builder::new()
             .name(String::from("vcpu0"))
@@ -145,21 +157,21 @@ pub fn on_vcpu_thread<T: Send>(
             .name(String::from("signals"))
             .spawn_scoped(scope, move || {
                 for (count, signal) in signals.forever().enumerate() {
-                    let _ = asked_sender.try_send(());
+                    let _ = stop_request_sender.try_send(());
                     if count > 0 {
-                        // Asked twice: something does not end, such as a write to a stalled pipe.
+                        // A second signal: something does not end, such as a write to a stalled pipe.
                         signal_hook::low_level::exit(128 + signal);
                     }
                 }
             })
             .map_err(os("starting the signal thread"))?;
-        wait_for_end(&done, &asked, limit, || {
+        wait_for_end(&done, &stop_requests, limit, || {
             stop.store(true, Ordering::Relaxed);
             if let Ok(kicker) = kicker.try_recv() {
                 kicker.kick();
             }
         })
-        // Nothing was sent: the vCPU thread panicked, and the scope passes the panic on.
+        // The vCPU thread sent nothing because it panicked; the scope propagates the panic.
         .unwrap_or(Err(CliError::Silent(Code::Unexpected)))
     })
 }
@@ -173,18 +185,18 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// Waits for the vCPU thread's outcome, telling it to stop when asked or at the limit. `None` if
-/// it ended without one.
+/// Waits for the vCPU thread's outcome. Calls `stop` at a stop request or at the time limit. Returns `None`
+/// if the thread ended without an outcome.
 fn wait_for_end<T>(
     done: &Receiver<T>,
-    asked: &Receiver<()>,
+    stop_requests: &Receiver<()>,
     limit: Option<Duration>,
     stop: impl Fn(),
 ) -> Option<T> {
     let limit = limit.map_or_else(channel::never, channel::after);
     crossbeam::select! {
         recv(done) -> outcome => return outcome.ok(),
-        recv(asked) -> _signal => {}
+        recv(stop_requests) -> _signal => {}
         recv(limit) -> _time => {}
     }
     stop();
@@ -202,11 +214,17 @@ fn mask_kicks(how: SigmaskHow) -> Result<(), CliError> {
 pub(super) fn pin(core: usize) -> Result<(), CliError> {
     let mut set = CpuSet::new();
     let result = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    result.map_err(|errno| CliError::Usage(format!("--core {core}: can't pin to it ({errno})")))
+    result.map_err(|errno| {
+        CliError::Usage(format!("--core {core}: can't pin a thread to it: {errno}"))
+    })
 }
 
-/// The world of a VM run from the command line, its guest's clock being `clock`. Called on the vCPU's
-/// thread.
+/// Returns the configuration of the live nondeterminism boundary of a VM with the guest clock `clock`. Must
+/// be called on the vCPU thread, because standard input kicks the calling thread.
+///
+/// # Errors
+///
+/// If the signal mask can't be set for `--stdin`.
 pub fn world_config(
     options: &VmOptions,
     port: AnyPort,
@@ -221,7 +239,11 @@ pub fn world_config(
     Ok(WorldConfig { port, console_output, console_input, stop, deadline, clock, stages })
 }
 
-/// Writes what was followed of `stages` to the file that `options` name, if they do.
+/// Writes the trace of `stages` to the file of `--trace-stages`, if it is given.
+///
+/// # Errors
+///
+/// If the file can't be written.
 pub fn write_trace(options: &VmOptions, stages: &Stages) -> Result<(), CliError> {
     let (Some(path), Some(trace)) = (&options.trace_stages, stages.trace()) else { return Ok(()) };
     let write = || {
@@ -232,14 +254,15 @@ pub fn write_trace(options: &VmOptions, stages: &Stages) -> Result<(), CliError>
     write().map_err(|source| CliError::File { path: path.clone(), source })
 }
 
-/// What is typed on standard input, in pieces, each followed by a kick of the calling thread.
+/// Starts a thread that reads standard input. Returns the channel on which it sends what it reads, in pieces.
+/// It kicks the calling thread after each piece.
 fn read_stdin() -> Result<Receiver<Vec<u8>>, CliError> {
     const PIECE_BYTES: usize = 256;
     let (sender, receiver) = channel::bounded(16);
     let kicker = kick::Kicker::of_this_thread();
-    // A thread inherits the mask: kicks of the process are for the vCPU's thread alone.
+    // The new thread inherits the signal mask; only the vCPU thread may receive kicks of the process.
     mask_kicks(SigmaskHow::SIG_BLOCK)?;
-    // Ends with the process: a blocked read of standard input can't be interrupted.
+    // The thread runs until the process ends, because a blocked read of standard input can't be interrupted.
     std::thread::spawn(move || {
         let mut piece = [0; PIECE_BYTES];
         while let Ok(count @ 1..) = std::io::stdin().read(&mut piece) {

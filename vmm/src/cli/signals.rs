@@ -1,9 +1,10 @@
-//! The signals that ask the program to end.
+//! The signals that end the program.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// SIGTERM always; SIGINT and SIGHUP unless whoever started the process set them to be ignored, as nohup(1)
-/// does with SIGHUP, and a shell without job control with the SIGINT of what it runs in the background.
+/// Returns the signals to handle: SIGTERM always, SIGINT and SIGHUP unless the parent process set them to be
+/// ignored. nohup(1) does so with SIGHUP, and a shell without job control with SIGINT for background
+/// processes.
 pub fn ending() -> Vec<i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = ignored(&status);
@@ -11,8 +12,8 @@ pub fn ending() -> Vec<i32> {
     [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_handled).collect()
 }
 
-/// The mask of ignored signals in `status`, the text of `/proc/PID/status` (proc_pid_status(5)): bit n - 1
-/// stands for signal n. Without such a line: none.
+/// Returns the mask of ignored signals in `status`, the text of `/proc/PID/status` (proc_pid_status(5)). Bit
+/// n - 1 stands for signal n. Returns 0 if the line is missing or malformed.
 fn ignored(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
@@ -23,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ignored_signals_are_read_from_the_status() {
+    fn ignored_signals_are_parsed_from_status() {
         let status = "Name:\tunderstudy\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
         assert_eq!(ignored(status), 1 << (SIGHUP - 1) | 1 << 12);
         assert_eq!(ignored("Name:\tunderstudy\n"), 0);

@@ -10,25 +10,27 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest that an answer may take.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for data of the answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes of the longest answer.
+/// Maximum size of an answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-/// Where a host of the pair of VM `vm` answers unless told otherwise.
+/// Returns the default path of the status socket of VM `vm`.
 pub fn default_socket(vm: u64) -> PathBuf {
     PathBuf::from(format!("/run/understudy/vm-{vm}.sock"))
 }
 
 /// Options of `status`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: understudy status --json\n\nExit code 15 when nobody answers.")]
+#[command(
+    after_help = "Example: understudy status --json\n\nExits with code 15 if no process answers."
+)]
 pub struct StatusArgs {
     /// Number of the VM
     #[arg(long, value_name = "N", default_value_t = 0)]
     vm_id: u64,
-    /// Socket that the process was given with --status
+    /// Status socket of the process, as given with its --status option
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print one JSON object
@@ -36,7 +38,11 @@ pub struct StatusArgs {
     json: bool,
 }
 
-/// Asks the process of a VM on this host how it is.
+/// Runs `understudy status`: queries the process of a VM on this host and prints its status.
+///
+/// # Errors
+///
+/// If no process answers, or standard output can't be written.
 pub fn main(args: &StatusArgs) -> Result<(), CliError> {
     let path = args.socket.clone().unwrap_or_else(|| default_socket(args.vm_id));
     match ask(&path) {
@@ -44,7 +50,7 @@ pub fn main(args: &StatusArgs) -> Result<(), CliError> {
         Ok(status) => output::print(&flat(&status), false),
         Err(error) => {
             stdio::message(format_args!(
-                "understudy: {}: {error}: is 'understudy primary' or 'backup' of this VM running here?",
+                "understudy: {}: {error}; check that 'understudy primary' or 'backup' of this VM runs here",
                 path.display()
             ));
             Err(CliError::Silent(Code::NoAnswer))
@@ -52,16 +58,20 @@ pub fn main(args: &StatusArgs) -> Result<(), CliError> {
     }
 }
 
-/// The status at `path`.
+/// Queries the status at the socket `path`.
+///
+/// # Errors
+///
+/// If the socket can't be connected or read, or the answer is not a JSON object.
 pub fn ask(path: &Path) -> std::io::Result<Map<String, Value>> {
     let stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let mut text = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text)?;
     Ok(serde_json::from_str(&text)?)
 }
 
-/// Nested objects as `outer.inner` rows, numbers rounded for people.
+/// Flattens nested objects into rows named `outer.inner`, and rounds floating-point numbers to three digits.
 fn flat(status: &Map<String, Value>) -> Map<String, Value> {
     let mut rows = Map::new();
     for (name, value) in status {

@@ -1,5 +1,5 @@
-//! Clients of a guest's services, those of the reference guest above all. They use the kernel's own TCP
-//! and ICMP, from inside the namespace they are called in ([`super::lan::Namespace::enter`]).
+//! Clients of a guest's services, mainly those of the reference guest. They use the host kernel's TCP and
+//! ICMP, in the network namespace of the calling thread ([`super::lan::Namespace::enter`]).
 
 use super::pace::HANG_MAX;
 use super::vm_process::VmProcess;
@@ -12,22 +12,22 @@ use std::time::{Duration, Instant};
 
 /// TCP and UDP port of the echo service.
 pub const ECHO_PORT: u16 = 7;
-/// A service that answers each request on a line of its own: with the next number, after a prefix.
+/// A service that counts requests: it answers each with a line that has a prefix and the next number.
 #[derive(Debug)]
 pub struct CounterService {
-    /// Its TCP port.
+    /// TCP port.
     pub port: u16,
-    /// What it is asked with.
+    /// Bytes of a request.
     pub(super) request: &'static [u8],
-    /// What stands before the number.
+    /// Text before the number.
     pub(super) answer_prefix: &'static str,
 }
 
-/// That of the reference guest.
+/// The counter service of the reference guest.
 pub const REFERENCE_COUNTER: CounterService =
     CounterService { port: 7000, request: b"next\n", answer_prefix: "" };
 
-/// A connection to a server that is given up when it does not answer for `patience`.
+/// Connects to a server. Connecting, reading and writing time out after `patience`.
 pub(super) fn connect(
     address: Ipv4Addr,
     port: u16,
@@ -51,12 +51,20 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Connects to that of the reference guest.
+    /// Connects to the counter service of the reference guest.
+    ///
+    /// # Errors
+    ///
+    /// If the connection can't be made.
     pub fn connect(address: Ipv4Addr) -> Result<Counter, DemoError> {
         Counter::connect_to(&REFERENCE_COUNTER, address, HANG_MAX)
     }
 
-    /// Connects. A service that does not answer for `patience` is taken for dead.
+    /// Connects to `service`. A request that is not answered within `patience` fails.
+    ///
+    /// # Errors
+    ///
+    /// If the connection can't be made.
     pub fn connect_to(
         service: &'static CounterService,
         address: Ipv4Addr,
@@ -66,7 +74,11 @@ impl Counter {
         Ok(Counter { service, stream, line: String::new() })
     }
 
-    /// One request; the number in the answer.
+    /// Sends one request and returns the number in the answer.
+    ///
+    /// # Errors
+    ///
+    /// If the connection ends or times out, or the answer is malformed.
     pub fn ask(&mut self) -> Result<u64, DemoError> {
         let mut exchange = || -> io::Result<usize> {
             self.stream.get_mut().write_all(self.service.request)?;
@@ -86,8 +98,12 @@ impl Counter {
     }
 }
 
-/// Makes `count` counter requests on one connection and checks that the numbers follow each other.
-/// Returns the first and the last.
+/// Sends `count` counter requests on one connection and checks that the numbers are consecutive. Returns the
+/// first and the last number.
+///
+/// # Errors
+///
+/// If a request fails or a number is not the next one.
 pub fn count(address: Ipv4Addr, count: u64) -> Result<(u64, u64), DemoError> {
     let mut counter = Counter::connect(address)?;
     let first = counter.ask()?;
@@ -102,12 +118,20 @@ pub fn count(address: Ipv4Addr, count: u64) -> Result<(u64, u64), DemoError> {
     Ok((first, last))
 }
 
-/// Sends `bytes` to the echo service, half-closes, and compares what comes back.
+/// Sends `bytes` to the echo service, half-closes the connection, and compares the answer.
+///
+/// # Errors
+///
+/// If the transfer fails or the answer differs.
 pub fn echo(address: Ipv4Addr, bytes: &[u8]) -> Result<(), DemoError> {
     echo_within(address, bytes, HANG_MAX)
 }
 
-/// The same; a service that does not answer for `patience` is given up.
+/// Like [`echo`], but times out after `patience` without progress.
+///
+/// # Errors
+///
+/// If the transfer fails or the answer differs.
 pub fn echo_within(address: Ipv4Addr, bytes: &[u8], patience: Duration) -> Result<(), DemoError> {
     let mut stream = connect(address, ECHO_PORT, patience)?;
     let failed = || DemoError::client("echo");
@@ -124,7 +148,7 @@ pub fn echo_within(address: Ipv4Addr, bytes: &[u8], patience: Duration) -> Resul
     compare_echo(bytes, &back)
 }
 
-/// Whether `back`, which was to be the same as `bytes`, is.
+/// Checks that the answer `back` equals `bytes`.
 pub(super) fn compare_echo(bytes: &[u8], back: &[u8]) -> Result<(), DemoError> {
     match back.iter().zip(bytes).position(|(got, sent)| got != sent) {
         Some(at) => Err(DemoError::Wrong(format!("the echo differs at byte {at}"))),
@@ -137,9 +161,14 @@ pub(super) fn compare_echo(bytes: &[u8], back: &[u8]) -> Result<(), DemoError> {
     }
 }
 
-/// Pings by ping(8), one every `interval_s`, until `count` are answered; how many were.
+/// Runs ping(8) with an interval of `interval_s` seconds until `count` pings are answered. Returns how many
+/// were answered.
+///
+/// # Errors
+///
+/// If ping fails or prints something unexpected.
 pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, DemoError> {
-    // Without a deadline it would wait for the last answer no longer than twice the others took.
+    // Without a deadline, ping waits for the last answer only twice as long as the others took.
     let deadline = HANG_MAX.as_secs().to_string();
     let text = lan::command(
         "ping",
@@ -153,48 +182,59 @@ pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, Demo
     received.ok_or_else(|| DemoError::Wrong(format!("ping printed {text:?}")))
 }
 
-/// Fetches a page by curl(1).
+/// Fetches a page with curl(1).
+///
+/// # Errors
+///
+/// If curl fails.
 pub fn fetch(address: Ipv4Addr, path: &str) -> Result<String, DemoError> {
     fetch_within(address, path, HANG_MAX)
 }
 
-/// Fetches a page by curl(1), which gives up after `time`.
+/// Fetches a page with curl(1), which gives up after `time`.
+///
+/// # Errors
+///
+/// If curl fails.
 pub fn fetch_within(address: Ipv4Addr, path: &str, time: Duration) -> Result<String, DemoError> {
     let (url, seconds) = (format!("http://{address}{path}"), time.as_secs().to_string());
     lan::command("curl", &["--silent", "--show-error", "--fail", "--max-time", &seconds, &url])
 }
 
-/// When somebody who waits gives up.
+/// When to give up waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit<'a> {
-    /// After this long, counted from the beginning.
+    /// Time after the start of the wait.
     pub time: Duration,
-    /// When this is set.
+    /// Flag that ends the wait when it is set.
     pub interrupted: Option<&'a AtomicBool>,
 }
 
 impl Limit<'_> {
-    /// That of somebody who is not told otherwise: it ends a hang.
+    /// The default limit, which only ends a hang.
     pub const HANG: Limit<'static> = Limit { time: HANG_MAX, interrupted: None };
 }
 
-/// Fails if `interrupted` is set.
-pub(super) fn go_on(interrupted: &AtomicBool) -> Result<(), DemoError> {
+/// Returns [`DemoError::Interrupted`] if `interrupted` is set.
+pub(super) fn check_interrupted(interrupted: &AtomicBool) -> Result<(), DemoError> {
     match interrupted.load(Ordering::Relaxed) {
         true => Err(DemoError::Interrupted),
         false => Ok(()),
     }
 }
 
-/// From one ping to the next, at least.
+/// Minimum interval between pings.
 const PING_EVERY: Duration = Duration::from_millis(1);
 
-/// Pings in the time that they have taken until now: enough to know that time to some percent. A slow VM must not
-/// find thousands of them.
-const PINGS_AGAIN: u32 = 32;
+/// The pause between pings is the time waited so far, divided by this. So the result is accurate to a few
+/// percent, and a slow VM does not have to answer thousands of pings once it is up.
+const PING_PAUSE_DIVISOR: u32 = 32;
 
-/// Sends ICMP echo requests until one is answered, `vm` ends, or `limit`; the time that took, counted from
-/// `start`.
+/// Sends ICMP echo requests until one is answered. Returns the time from `start` to the answer.
+///
+/// # Errors
+///
+/// If `vm` ends, `limit` is reached, or the socket fails.
 pub fn first_ping_reply(
     vm: &mut VmProcess,
     address: Ipv4Addr,
@@ -209,14 +249,14 @@ pub fn first_ping_reply(
         if passed > limit.time {
             break;
         }
-        limit.interrupted.map_or(Ok(()), go_on)?;
-        let pause = PING_EVERY.max(passed / PINGS_AGAIN);
+        limit.interrupted.map_or(Ok(()), check_interrupted)?;
+        let pause = PING_EVERY.max(passed / PING_PAUSE_DIVISOR);
         socket.set_read_timeout(Some(pause)).map_err(failed())?;
         if vm.has_ended() {
             return Err(DemoError::Wrong(String::from("the VM ended before it answered a ping")));
         }
         match socket.send_to(&icmp::CLIENTS.request(sequence, &[]), &target) {
-            // The tap exists but its VM does not answer ARP yet.
+            // The tap exists, but the VM does not answer ARP yet.
             Err(error) if error.kind() == io::ErrorKind::HostUnreachable => {}
             result => drop(result.map_err(failed())?),
         }

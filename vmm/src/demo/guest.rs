@@ -1,5 +1,5 @@
-//! The guests that a demonstration can be of, and what differs between them: where they come from,
-//! which services they have, how fast they usually are.
+//! The guests of a demonstration, and how they differ: where they come from, which services they have, how
+//! fast they usually are.
 
 use super::DemoError;
 use super::clients::{self, CounterService};
@@ -11,25 +11,25 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where `scripts/linux-guest.sh` leaves its snapshot, below the user's folder for caches.
+/// Path of the snapshot that `scripts/linux-guest.sh` makes, below the user's cache folder.
 const SNAPSHOT: &str = "understudy/linux-guest/guest.snap";
 
-/// After how long a silent host is taken for dead when the VM is a Linux guest, milliseconds. A core that
-/// emulates kernel code is busy for long, and whatever else runs on it has to wait.
+/// Default silence timeout with a Linux guest, in milliseconds. A core that emulates kernel code is busy for
+/// long periods, and everything else on that core has to wait.
 const LINUX_SILENCE_MS: u64 = 500;
 
 /// A guest.
 #[derive(Clone, Debug, Default)]
 pub enum Guest {
-    /// The one that is built with this program.
+    /// The reference guest that is built into this program.
     #[default]
     Reference,
-    /// A Linux kernel with redis and busybox's httpd, which goes on from this snapshot.
+    /// A Linux kernel with redis and busybox's httpd, started from this snapshot.
     Linux(PathBuf),
 }
 
 impl Guest {
-    /// As it is called on the command line and in results.
+    /// Returns the guest's name on the command line and in results.
     pub const fn name(&self) -> &'static str {
         match self {
             Guest::Reference => "reference",
@@ -37,7 +37,7 @@ impl Guest {
         }
     }
 
-    /// The options of `run`, `primary` and `backup` that make it.
+    /// Returns the options of `run`, `primary` and `backup` that select this guest.
     pub fn options(&self) -> Vec<OsString> {
         match self {
             Guest::Reference => Vec::new(),
@@ -45,7 +45,7 @@ impl Guest {
         }
     }
 
-    /// The service that counts.
+    /// Returns the guest's counter service.
     pub const fn counter(&self) -> &'static CounterService {
         match self {
             Guest::Reference => &clients::REFERENCE_COUNTER,
@@ -53,7 +53,7 @@ impl Guest {
         }
     }
 
-    /// Bytes of a client's echo.
+    /// Returns the size of an echo transfer in bytes.
     pub const fn echo_bytes(&self) -> usize {
         match self {
             Guest::Reference => 64 << 10,
@@ -61,8 +61,12 @@ impl Guest {
         }
     }
 
-    /// Sends `bytes` on a connection of their own and compares what comes back.
-    /// Whoever waits for an answer gives up after `patience`.
+    /// Sends `bytes` to the guest's echo service on a new connection and compares the answer. Times out after
+    /// `patience`.
+    ///
+    /// # Errors
+    ///
+    /// If the transfer fails or the answer differs.
     pub fn echo(
         &self,
         address: Ipv4Addr,
@@ -75,7 +79,7 @@ impl Guest {
         }
     }
 
-    /// How it is found out whether it answers.
+    /// Returns the kind of requests that the prober sends to this guest.
     pub const fn probe(&self) -> Probe {
         match self {
             Guest::Reference => Probe::Udp,
@@ -83,7 +87,7 @@ impl Guest {
         }
     }
 
-    /// Pages that it serves.
+    /// Returns the paths of the pages that the guest serves.
     pub const fn pages(&self) -> &'static [&'static str] {
         match self {
             Guest::Reference => &["/", "/status"],
@@ -91,8 +95,8 @@ impl Guest {
         }
     }
 
-    /// The round trip of a request to the service that counts, on a host that nothing else runs on, and whose KVM
-    /// emulates kernel code (kvm_pvm).
+    /// Returns the usual round trip of a request to the counter service: that of an otherwise idle host whose
+    /// KVM emulates kernel code (kvm_pvm).
     pub const fn answer_usual(&self) -> Duration {
         match self {
             Guest::Reference => Duration::from_micros(250),
@@ -100,7 +104,7 @@ impl Guest {
         }
     }
 
-    /// After how long a silent host is taken for dead unless told otherwise, milliseconds.
+    /// Returns the default silence timeout in milliseconds.
     pub const fn silence_ms(&self) -> u64 {
         match self {
             Guest::Reference => SILENCE_MS_DEFAULT,
@@ -109,8 +113,8 @@ impl Guest {
     }
 }
 
-/// Where `scripts/linux-guest.sh` puts its snapshot unless told otherwise; `None` for a user without a
-/// folder of their own.
+/// Returns the default path of the snapshot that `scripts/linux-guest.sh` makes. `None` if neither
+/// `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn default_snapshot() -> Option<PathBuf> {
     let of = |variable| std::env::var_os(variable).filter(|value| !value.is_empty());
     let caches = of("XDG_CACHE_HOME").map(PathBuf::from);

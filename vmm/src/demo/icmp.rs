@@ -11,29 +11,34 @@ use std::io;
 /// Bytes of an ICMP header.
 const HEADER_BYTES: usize = 8;
 
-/// A socket for both, which also gets what others are answered.
+/// Opens a raw ICMP socket. It also receives replies to the requests of other processes.
+///
+/// # Errors
+///
+/// If the socket can't be opened.
 pub fn socket() -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))
 }
 
-/// Echo requests with this identifier, and their replies. It tells them from those of others on the host.
+/// Echo requests with this identifier, and their replies. The identifier distinguishes them from those of
+/// other processes on the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Echo(pub u16);
 
-/// That of the clients here.
+/// The identifier of the clients in this crate.
 pub const CLIENTS: Echo = Echo(0x5553);
 
 /// A reply to an echo request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The request's number.
+    /// Sequence number of the request.
     pub sequence: u16,
-    /// What it carried.
+    /// Payload of the request.
     pub payload: Vec<u8>,
 }
 
 impl Echo {
-    /// A request.
+    /// Returns the ICMP message of a request.
     pub fn request(self, sequence: u16, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend(payload);
@@ -46,7 +51,7 @@ impl Echo {
         bytes
     }
 
-    /// The reply to one of these requests that an IPv4 packet holds.
+    /// Returns the reply to one of these requests that the IPv4 `packet` holds, if it holds one.
     pub fn reply(self, packet: &[u8]) -> Option<Reply> {
         let ip = Ipv4Packet::new(packet)?;
         let reply = EchoReplyPacket::new(ip.payload())?;
@@ -61,7 +66,7 @@ impl Echo {
 mod tests {
     use super::*;
 
-    /// The IPv4 packet around an ICMP message.
+    /// Wraps an ICMP message in an IPv4 packet.
     fn packet(message: &[u8]) -> Vec<u8> {
         let length = (20 + message.len()) as u8;
         let header = [0x45, 0, 0, length, 0, 0, 0, 0, 64, 1, 0, 0, 10, 77, 0, 2, 10, 77, 0, 1];
@@ -79,13 +84,13 @@ mod tests {
         let reply = Reply { sequence: 7, payload: b"payload".to_vec() };
         assert_eq!(CLIENTS.reply(&packet(&message)), Some(reply));
         message[4] ^= 1;
-        assert_eq!(CLIENTS.reply(&packet(&message)), None, "somebody else's");
+        assert_eq!(CLIENTS.reply(&packet(&message)), None, "another identifier");
         assert_eq!(CLIENTS.reply(&packet(&message[..4])), None, "cut short");
         assert_eq!(CLIENTS.reply(&[]), None);
     }
 
     #[test]
-    fn request_has_a_sound_checksum() {
+    fn request_has_a_valid_checksum() {
         let bytes = CLIENTS.request(0x1234, &[0; 56]);
         // The one's complement sum over everything, the checksum included, is all ones (RFC 1071).
         let words =

@@ -1,4 +1,4 @@
-//! Network namespaces: made, entered, and removed again whatever happens.
+//! Network namespaces. A namespace is removed when its value is dropped.
 
 use super::DemoError;
 use crate::stdio;
@@ -7,7 +7,11 @@ use std::fs::File;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Runs a command to its end; its standard output.
+/// Runs a command to its end and returns its standard output.
+///
+/// # Errors
+///
+/// If the command can't be started or fails.
 pub fn command(program: &str, args: &[&str]) -> Result<String, DemoError> {
     let line = || format!("{program} {}", args.join(" "));
     let output = Command::new(program)
@@ -22,14 +26,18 @@ pub fn command(program: &str, args: &[&str]) -> Result<String, DemoError> {
     Err(DemoError::Command { command: line(), output })
 }
 
-/// A network namespace with a name nobody else has; removed on drop.
+/// A network namespace with a unique name; removed on drop.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    /// Makes `understudy-<pid>-<n>-<role>`, with its loopback up.
+    /// Creates the namespace `understudy-<pid>-<n>-<role>` and sets its loopback interface up.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` fails.
     pub fn new(role: &str) -> Result<Namespace, DemoError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -40,20 +48,29 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name, for `ip netns exec`.
+    /// Returns the name, for `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs `ip` inside.
+    /// Runs `ip` in the namespace and returns its standard output.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` fails.
     pub fn ip(&self, args: &[&str]) -> Result<String, DemoError> {
         command("ip", &[&["-n", &self.name], args].concat())
     }
 
-    /// Makes tap `tap` inside, up, with the host's address `address` (CIDR) if given.
+    /// Creates the tap device `tap` in the namespace, gives it the host's `address` (CIDR) if there is one,
+    /// and sets it up.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` fails.
     pub fn add_tap(&self, tap: &str, address: Option<&str>) -> Result<(), DemoError> {
         self.ip(&["tuntap", "add", "dev", tap, "mode", "tap"])?;
-        // Otherwise the kernel's own router solicitations are the first frames the VM sees.
+        // Otherwise the host kernel's router solicitations are the first frames that the VM receives.
         self.ip(&["link", "set", tap, "addrgenmode", "none"])?;
         if let Some(address) = address {
             self.ip(&["addr", "add", address, "dev", tap])?;
@@ -62,7 +79,12 @@ impl Namespace {
         Ok(())
     }
 
-    /// Runs `work` on a thread inside: its sockets and child processes belong to this namespace.
+    /// Runs `work` on a thread in the namespace, so that its sockets and child processes belong to the
+    /// namespace.
+    ///
+    /// # Errors
+    ///
+    /// If the namespace can't be entered, or `work` fails.
     pub fn enter<T: Send>(
         &self,
         work: impl FnOnce() -> Result<T, DemoError> + Send,
@@ -73,7 +95,11 @@ impl Namespace {
         })
     }
 
-    /// Moves the calling thread inside, for good.
+    /// Moves the calling thread into the namespace permanently.
+    ///
+    /// # Errors
+    ///
+    /// If the namespace can't be entered.
     pub fn join(&self) -> Result<(), DemoError> {
         let path = format!("/run/netns/{}", self.name);
         let file = File::open(&path).map_err(DemoError::client(format!("open {path}")))?;

@@ -1,11 +1,12 @@
-//! Demonstrations on this host alone: network namespaces, VMs in them, real clients.
+//! Demonstrations on a single machine: network namespaces, VMs in them, and real clients.
 //!
-//! - [`pair`]: a VM on two hosts, which are killed again and again
-//! - [`standalone`]: a VM on its own
-//! - [`guest`]: what the VM may be
-//! - [`pace`]: how fast a guest is on this host, and what follows from that; [`cores`]: what it may run on
-//! - [`lan`], [`vm_process`], [`clients`], [`redis`], [`icmp`]: their parts, public because the end-to-end
-//!   tests use the same
+//! - [`pair`]: a protected VM on two hosts, whose primary is killed repeatedly
+//! - [`standalone`]: one unprotected VM
+//! - [`guest`]: the guests that the VM can run
+//! - [`pace`]: how fast a guest answers on this machine, and the load and time limits that follow from that;
+//!   [`cores`]: the cores that this process may run on
+//! - [`lan`], [`vm_process`], [`clients`], [`redis`], [`icmp`]: building blocks; public, because the end-to-end
+//!   tests and benchmarks use them, too
 
 pub mod clients;
 pub mod cores;
@@ -20,7 +21,7 @@ pub mod vm_process;
 
 use std::io;
 
-/// What went wrong in a demonstration.
+/// A failure of a demonstration.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// A command of the host failed.
@@ -28,43 +29,43 @@ pub enum DemoError {
     Command {
         /// The command line.
         command: String,
-        /// What it printed, in one line.
+        /// Its output, in one line.
         output: String,
     },
-    /// A command of the host is not there.
+    /// A command of the host could not be started.
     #[error(
         "can't start '{command}': {source} (scripts/install.sh installs ip, ss, ping and curl)"
     )]
     Spawn {
         /// The command line.
         command: String,
-        /// What the kernel said.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// A client could not talk to the VM.
+    /// A client could not communicate with the VM.
     #[error("{doing}: {source}")]
     Client {
         /// What the client was doing.
         doing: String,
-        /// What the kernel said.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// A client got an answer it should not have got.
+    /// Something happened that must not happen, such as a wrong answer to a client.
     #[error("{0}")]
     Wrong(String),
-    /// Without root there are no namespaces.
-    #[error("network namespaces, taps and /dev/kvm are needed: run it as root")]
+    /// The process does not run as root, which network namespaces need.
+    #[error("network namespaces, taps and /dev/kvm are needed: run as root")]
     NotRoot,
-    /// The host is too slow to show anything.
-    #[error("this host is too slow to show anything: {0}")]
+    /// The host is too slow for a demonstration.
+    #[error("this host is too slow for a demonstration: {0}")]
     TooSlow(String),
-    /// SIGINT, SIGTERM or SIGHUP.
+    /// SIGINT, SIGTERM or SIGHUP arrived.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl DemoError {
-    /// Names what a client was doing.
+    /// Returns a function that adds what a client was doing to an I/O error.
     pub fn client(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DemoError {
         let doing = doing.into();
         move |source| DemoError::Client { doing, source }

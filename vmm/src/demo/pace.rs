@@ -1,6 +1,6 @@
-//! How fast a guest answers on this host. Measured before a demonstration: what its clients ask, and how long
-//! anybody waits, follow from that. Hosts differ: where KVM emulates kernel code, one takes ten times as long as
-//! another, and a host that is itself emulated thirty times as long as a real one.
+//! How fast a guest answers on this host. The load of the clients and all time limits of a demonstration
+//! follow from this measurement. Hosts differ a lot: among hosts whose KVM emulates kernel code, one takes
+//! ten times as long as another, and a host that is itself emulated takes thirty times as long as a real one.
 
 use super::clients::{self, Counter, Limit};
 use super::guest::Guest;
@@ -15,53 +15,55 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// How long is waited for what nothing is known of: it ends a hang, and measures nothing.
+/// Time limit where nothing is known about the host's speed. It only ends a hang.
 pub const HANG_MAX: Duration = Duration::from_secs(600);
 
-/// How long everything that must happen is waited for, at least; as much longer as the host is slower than usual.
+/// Minimum time limit for everything that must happen. It grows with the slowness of the host.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Answers of the guest that are waited for besides: nothing that is waited for takes it more work.
+/// Added to the time limit: the time of this many answers of the guest. Nothing that is waited for is more
+/// work for the guest.
 const ANSWERS_MAX: u32 = 1000;
 
-/// Silence timeouts that are waited for besides. A takeover takes one, a client's TCP waits for two or four of
-/// them (its timer doubles), and hosts that take each other for dead begin anew.
+/// Added to the time limit: this many silence timeouts. A takeover takes one, a client's TCP waits for two or
+/// four of them (its timer doubles), and hosts that declared each other dead by mistake start over.
 const SILENCES: u32 = 20;
 
-/// A host on which a request takes longer shows nothing in any time that somebody would wait.
+/// Longest round trip of a request with which a demonstration ends in acceptable time.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Requests that are timed, and those before them that are not.
+/// Number of requests that are timed, and of those before them that are not.
 const ANSWERS: usize = 20;
 const WARM_UP: usize = 2;
 
-/// After this long, those that were timed must do; but there are some.
+/// The measurement ends early after this time if at least this many requests were timed.
 const MEASURE_MAX: Duration = Duration::from_secs(3);
 const ANSWERS_MIN: usize = 5;
 
-/// From the start of a VM with the reference guest to its first answer, on a host that nothing else runs on, of 2
-/// cores, without VMX and SVM (kvm_pvm).
+/// Usual time from the start of a VM with the reference guest to its first answer: that of an otherwise idle
+/// host with 2 cores, without VMX and SVM (kvm_pvm).
 const START_USUAL: Duration = Duration::from_millis(60);
 
-/// What was measured of VMs that nobody protects and nobody else asks.
+/// Measurements of unprotected VMs without other clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
-    /// From the start of a VM with the reference guest to its first answer: how fast the host is. Whatever the guest
-    /// of the demonstration is: that one may have much to do before it answers.
+    /// Time from the start of a VM with the reference guest to its first answer, which shows how fast the
+    /// host is. It is measured with the reference guest for every demonstration, because another guest may
+    /// have much to do before it answers.
     pub start: Duration,
-    /// The median round trip of a request to the guest's counter service.
+    /// Median round trip of a request to the guest's counter service.
     pub answer: Duration,
-    /// Of how many requests.
+    /// Number of requests in the median.
     pub answers: usize,
 }
 
 impl Measured {
-    /// Starts VMs with `program` in namespace `host`, which has a tap for one, asks them from namespace `client`, and
-    /// stops them. `interrupted` ends that early.
+    /// Starts VMs with `program` in namespace `host`, which has a tap for one VM, measures them from
+    /// namespace `client`, and stops them. `interrupted` ends that early.
     ///
     /// # Errors
     ///
-    /// What a VM or its client failed of.
+    /// If a VM or a client fails.
     pub fn on(
         program: &Path,
         guest: &Guest,
@@ -88,11 +90,12 @@ impl Measured {
         Ok(measured)
     }
 
-    /// Asks a running VM of `guest`, from the calling thread's namespace. `start` is as in the result.
+    /// Measures a running VM of `guest` from the calling thread's namespace. `start` is copied into the
+    /// result.
     ///
     /// # Errors
     ///
-    /// What the client failed of.
+    /// If the client fails.
     pub fn of_answers(
         start: Duration,
         guest: &Guest,
@@ -102,7 +105,7 @@ impl Measured {
         let begun = Instant::now();
         let mut times = Vec::with_capacity(ANSWERS);
         for number in 0..WARM_UP + ANSWERS {
-            clients::go_on(interrupted)?;
+            clients::check_interrupted(interrupted)?;
             let asked = Instant::now();
             counter.ask()?;
             if number >= WARM_UP {
@@ -125,22 +128,22 @@ fn stop(vm: VmProcess) -> Result<(), DemoError> {
     Err(DemoError::Wrong(format!("the VM ended with {status}")))
 }
 
-/// What a demonstration on this host is fitted to.
+/// The measured speed of this host, and the load and time limits that follow from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     measured: Measured,
-    /// Its round trip on a usual host.
+    /// Round trip on a usual host.
     answer_usual: Duration,
     silence_ms: u64,
 }
 
 impl Pace {
-    /// The pace of `guest` where this was `measured`. `silence_ms` is what the user asked for; without, it is the
-    /// guest's, and larger where the host as a whole is slow.
+    /// Creates the pace of `guest` on a host with these measurements. `silence_ms` is the user's choice;
+    /// without it the guest's default is used, increased on a slow host.
     ///
     /// # Errors
     ///
-    /// When there is nothing to be shown on such a host.
+    /// [`DemoError::TooSlow`] if the host is too slow for a demonstration.
     pub fn new(
         guest: &Guest,
         measured: Measured,
@@ -149,57 +152,56 @@ impl Pace {
         let Measured { start, answer, answers } = measured;
         if answer > ANSWER_MAX {
             return Err(DemoError::TooSlow(format!(
-                "a request to a VM that does nothing else takes {answer:.1?} (median of {answers}), more than \
+                "a request to an otherwise idle VM takes {answer:.1?} (median of {answers}), more than \
                  {ANSWER_MAX:?}"
             )));
         }
-        let fitted = guest.silence_ms() * host_factor(ratio(start, START_USUAL));
+        let fitted = guest.silence_ms() * silence_factor(ratio(start, START_USUAL));
         if silence_ms.is_none() && fitted > SILENCE_MS_MAX {
             return Err(DemoError::TooSlow(format!(
-                "a VM takes {start:.1?} until it answers, so that a silent host could be taken for dead \
-                 after {fitted} ms only, more than {SILENCE_MS_MAX}"
+                "a VM takes {start:.1?} until its first answer, which requires a silence timeout of {fitted} ms, \
+                 more than the maximum of {SILENCE_MS_MAX} ms"
             )));
         }
         let silence_ms = silence_ms.unwrap_or(fitted);
         Ok(Pace { measured, answer_usual: guest.answer_usual(), silence_ms })
     }
 
-    /// After how long a silent host is taken for dead, milliseconds.
+    /// Returns the silence timeout in milliseconds.
     pub fn silence_ms(&self) -> u64 {
         self.silence_ms
     }
 
-    /// How many times longer things take here than usual, at least 1.
+    /// Returns how many times slower than usual this host is, including the guest; at least 1.
     pub fn slowness(&self) -> f64 {
         let answer = ratio(self.measured.answer, self.answer_usual);
         self.host_slowness().max(answer)
     }
 
-    /// The same without the guest.
+    /// Returns how many times slower than usual this host is, without the guest; at least 1.
     fn host_slowness(&self) -> f64 {
         ratio(self.measured.start, START_USUAL).max(1.0)
     }
 
-    /// How long everything is waited for that must happen. It ends a hang, and measures nothing.
+    /// Returns the time limit for everything that must happen. It only ends a hang.
     pub fn patience(&self) -> Duration {
         PATIENCE.mul_f64(self.host_slowness())
             + self.measured.answer * ANSWERS_MAX
             + Duration::from_millis(self.silence_ms) * SILENCES
     }
 
-    /// How long a client pauses between two talks: the time in which the guest could give `answers` answers, and
-    /// `least` at least. A guest that has no time for its own work shows nothing.
+    /// Returns how long a client pauses between two exchanges: the time in which the guest could give
+    /// `answers` answers, but at least `least`. This keeps the clients from saturating a slow guest.
     pub fn pause(&self, least: Duration, answers: u32) -> Duration {
         least.max(self.measured.answer * answers)
     }
 
-    /// In one line, for people.
+    /// Describes the pace in one line.
     pub fn describe(&self) -> String {
         let Measured { start, answer, answers } = self.measured;
         format!(
-            "this host: a VM answers {:.0} ms after its start, and {answers} requests of one client in {:.2} ms each \
-             (median), {:.1} times as long as usual; so a silent host is dead after {} ms, and nobody waits longer \
-             than {:.0} s",
+            "this host: first answer {:.0} ms after the start of a VM, {:.2} ms for a request (median of {answers}), \
+             {:.1} times as long as usual; silence timeout {} ms, time limit {:.0} s",
             start.as_secs_f64() * 1e3,
             answer.as_secs_f64() * 1e3,
             self.slowness(),
@@ -208,7 +210,7 @@ impl Pace {
         )
     }
 
-    /// The same for programs.
+    /// Returns the pace as a JSON object.
     pub fn json(&self) -> Value {
         json!({
             "start_ms": ms(self.measured.start.as_nanos() as u64),
@@ -225,9 +227,9 @@ fn ratio(time: Duration, usual: Duration) -> f64 {
     time.as_secs_f64() / usual.as_secs_f64()
 }
 
-/// What silence timeouts are multiplied by where a VM takes `slowness` times as long as usual to start: a power of
-/// two, and 1 on hosts that are merely busy.
-fn host_factor(slowness: f64) -> u64 {
+/// Returns the factor for silence timeouts on a host where a VM takes `slowness` times as long as usual to
+/// start: a power of two, and 1 on hosts that are merely busy.
+fn silence_factor(slowness: f64) -> u64 {
     if slowness < 2.0 { 1 } else { (slowness.ceil() as u64).next_power_of_two() }
 }
 
@@ -237,7 +239,8 @@ mod tests {
 
     const GUEST: Guest = Guest::Reference;
 
-    /// A host on which a VM takes `start` times as long as usual until it answers, and a request `answer` times.
+    /// Measurements of a host on which the first answer takes `start` times as long as usual, and a request
+    /// `answer` times as long.
     fn measured(start: f64, answer: f64) -> Measured {
         Measured {
             start: START_USUAL.mul_f64(start),
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn fast_host_has_the_guest_s_silence_and_no_less_patience_than_a_usual_one() {
+    fn fast_host_has_default_silence_timeout_and_minimum_patience() {
         let (usual, fast) = (pace(1.0, 1.0), pace(0.1, 0.1));
         assert_eq!(usual.silence_ms(), GUEST.silence_ms());
         assert_eq!(fast.silence_ms(), usual.silence_ms());
@@ -262,27 +265,31 @@ mod tests {
     }
 
     #[test]
-    fn slow_guest_is_asked_less_often_and_waited_for_longer() {
+    fn slow_guest_gets_fewer_requests_and_more_patience() {
         let (usual, slow) = (pace(1.0, 1.0), pace(1.0, 1000.0));
-        assert_eq!(slow.silence_ms(), usual.silence_ms(), "its host keeps its heartbeats");
+        assert_eq!(slow.silence_ms(), usual.silence_ms(), "the host itself is not slow");
         let answer = GUEST.answer_usual();
         assert!(slow.patience() > usual.patience() + answer * 1000 * (ANSWERS_MAX - 10));
         assert_eq!(slow.pause(answer, 2), answer * 2000);
     }
 
     #[test]
-    fn slow_host_is_dead_after_longer_silence_unless_the_user_says_when() {
+    fn slow_host_has_longer_silence_timeout_unless_the_user_sets_one() {
         let slow = pace(20.0, 1.0);
         assert_eq!(slow.silence_ms(), 32 * GUEST.silence_ms());
         let silences = Duration::from_millis(slow.silence_ms()) * SILENCES;
         assert!(slow.patience() > PATIENCE * 20 + silences);
-        let told = Pace::new(&GUEST, measured(20.0, 1.0), Some(70)).unwrap();
-        assert_eq!(told.silence_ms(), 70);
-        assert_eq!(pace(1.9, 1.0).silence_ms(), GUEST.silence_ms(), "a busy host is no slow one");
+        let chosen = Pace::new(&GUEST, measured(20.0, 1.0), Some(70)).unwrap();
+        assert_eq!(chosen.silence_ms(), 70);
+        assert_eq!(
+            pace(1.9, 1.0).silence_ms(),
+            GUEST.silence_ms(),
+            "a busy host does not count as slow"
+        );
     }
 
     #[test]
-    fn host_that_can_show_nothing_is_told_from_one_that_can() {
+    fn host_that_is_too_slow_is_refused() {
         let answer = ANSWER_MAX.as_secs_f64() / GUEST.answer_usual().as_secs_f64();
         for (start, answer, is_fit) in [
             (1.0, answer * 0.9, true),
@@ -299,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_told_in_one_line_and_as_numbers() {
+    fn pace_is_described_in_one_line_and_as_json() {
         let pace = pace(3.0, 2.0);
         let line = pace.describe();
         assert!(

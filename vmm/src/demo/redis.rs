@@ -9,15 +9,18 @@ use std::time::Duration;
 /// TCP port of the server.
 pub const PORT: u16 = 6379;
 
-/// A key that counts: `INCR` answers with the next number.
+/// The counter service: `INCR` of a key answers with the next number.
 pub const COUNTER: CounterService = CounterService {
     port: PORT,
     request: b"*2\r\n$4\r\nINCR\r\n$10\r\nunderstudy\r\n",
     answer_prefix: ":",
 };
 
-/// Sends `bytes` with `ECHO`, on a connection of their own, and compares what comes back. A server that does not
-/// answer for `patience` is given up.
+/// Sends `bytes` with `ECHO` on a new connection and compares the answer. Times out after `patience`.
+///
+/// # Errors
+///
+/// If the transfer fails or the answer differs.
 pub fn echo(address: Ipv4Addr, bytes: &[u8], patience: Duration) -> Result<(), DemoError> {
     let failed = || DemoError::client("redis ECHO");
     let mut stream = BufReader::new(clients::connect(address, PORT, patience)?);

@@ -1,4 +1,4 @@
-//! The demonstration of one VM on its own.
+//! The demonstration of one unprotected VM.
 
 use super::DemoError;
 use super::clients::{self, Limit};
@@ -23,21 +23,25 @@ pub const TAP: &str = "tap0";
 const PINGS: u32 = 20;
 const ECHO_BYTES: usize = 64 << 10;
 
-/// Counter requests: as many as the guest answers in this time, between these bounds.
+/// Number of counter requests: as many as the guest answers in this time, within these bounds.
 const COUNTING: Duration = Duration::from_secs(5);
 const REQUESTS: [u64; 2] = [20, 200];
 
-/// Runs the demonstration with VM processes made of `program`; calls `say` with what happens.
-/// `interrupted` ends it early. Leaves nothing behind.
+/// Runs the demonstration with the executable `program`, and reports its progress to `message`. `interrupted`
+/// ends it early. Removes everything that it created.
+///
+/// # Errors
+///
+/// If the VM or a client fails, or gives a wrong answer.
 pub fn run(
     program: &Path,
     interrupted: &Arc<AtomicBool>,
-    mut say: impl FnMut(&str) + Send,
+    mut message: impl FnMut(&str) + Send,
 ) -> Result<Map<String, Value>, DemoError> {
-    let check = || clients::go_on(interrupted);
+    let check = || clients::check_interrupted(interrupted);
     let namespace = Namespace::new("demo")?;
     namespace.add_tap(TAP, Some(HOST_CIDR))?;
-    say(&format!("namespace {} with {TAP} ({HOST_CIDR})", namespace.name()));
+    message(&format!("namespace {} with {TAP} ({HOST_CIDR})", namespace.name()));
 
     namespace.enter(|| {
         let mut result = Map::new();
@@ -46,38 +50,40 @@ pub fn run(
         let limit = Limit { time: HANG_MAX, interrupted: Some(interrupted) };
         let boot = clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, &limit)?;
         let boot_ms = boot.as_secs_f64() * 1e3;
-        say(&format!("boot to first ping reply: {boot_ms:.1} ms (process start included)"));
+        message(&format!("boot to first ping reply: {boot_ms:.1} ms (process start included)"));
         result.insert("boot_to_first_ping_reply_ms".into(), json!(boot_ms));
 
         let measured = Measured::of_answers(boot, &Guest::Reference, interrupted)?;
         let pace = Pace::new(&Guest::Reference, measured, None)?;
-        say(&pace.describe());
+        message(&pace.describe());
         result.insert("pace".into(), pace.json());
 
         check()?;
         let interval = format!("{:.3}", pace.pause(Duration::from_millis(50), 2).as_secs_f64());
         let replies = clients::ping(GUEST_ADDRESS, PINGS, &interval)?;
-        say(&format!("ping: {replies} of {PINGS} answered"));
+        message(&format!("ping: {replies} of {PINGS} answered"));
         result.insert("ping".into(), json!({ "sent": PINGS, "received": replies }));
 
         check()?;
         let page = clients::fetch(GUEST_ADDRESS, "/")?;
         let status = clients::fetch(GUEST_ADDRESS, "/status")?;
-        say(&format!("curl /: {} bytes; /status: {}", page.len(), status.trim()));
+        message(&format!("curl /: {} bytes; /status: {}", page.len(), status.trim()));
         result.insert("page_bytes".into(), page.len().into());
 
         check()?;
         let requests = COUNTING.div_duration_f64(measured.answer) as u64;
         let requests = requests.clamp(REQUESTS[0], REQUESTS[1]);
         let (first, last) = clients::count(GUEST_ADDRESS, requests)?;
-        say(&format!("counter: {requests} requests on one connection, {first} to {last} in order"));
+        message(&format!(
+            "counter: {requests} requests on one connection, {first} to {last} in order"
+        ));
         result.insert("counter_requests".into(), requests.into());
 
         check()?;
         let bytes: Vec<u8> =
             (0..ECHO_BYTES).map(|index| (index * 31 + index / 251) as u8).collect();
         clients::echo(GUEST_ADDRESS, &bytes)?;
-        say(&format!("echo: {ECHO_BYTES} bytes came back equal"));
+        message(&format!("echo: {ECHO_BYTES} bytes came back equal"));
         result.insert("echo_bytes".into(), ECHO_BYTES.into());
 
         let (status, _result) = vm.stop()?;

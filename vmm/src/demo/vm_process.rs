@@ -1,4 +1,4 @@
-//! A VM as a child process: this program, started again.
+//! A VM in a child process.
 
 use super::DemoError;
 use nix::sys::signal::{Signal, kill};
@@ -15,13 +15,21 @@ pub struct VmProcess {
 }
 
 impl VmProcess {
-    /// Starts `program` with `args`, in the namespace of the calling thread.
+    /// Starts `program` with `args` in the namespace of the calling thread. Standard output is a pipe.
+    ///
+    /// # Errors
+    ///
+    /// If the process can't be started.
     pub fn spawn(program: &Path, args: &[impl AsRef<OsStr>]) -> Result<VmProcess, DemoError> {
         let mut command = Command::new(program);
         VmProcess::start(command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit()))
     }
 
-    /// Starts `command`, in the namespace of the calling thread.
+    /// Starts `command` in the namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// If the process can't be started.
     pub fn start(command: &mut Command) -> Result<VmProcess, DemoError> {
         let child = command.stdin(Stdio::null()).spawn().map_err(|source| {
             let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -31,33 +39,32 @@ impl VmProcess {
         Ok(VmProcess { child })
     }
 
-    /// What it writes, for somebody else to read: standard output and standard error, where they are
-    /// pipes.
+    /// Takes the process's standard output and standard error, where they are pipes.
     pub fn take_pipes(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
         (self.child.stdout.take(), self.child.stderr.take())
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal; nothing happens when it has ended.
+    /// Sends a signal. Does nothing if the process has ended.
     pub fn signal(&self, signal: Signal) {
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
     }
 
-    /// Has it ended?
+    /// Returns whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.status().is_some()
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status, if the process has ended.
     pub fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Ends it now.
+    /// Kills the process, unless it has ended, and waits for it.
     pub fn kill(&mut self) {
         if !self.has_ended() {
             let _ = self.child.kill();
@@ -65,7 +72,11 @@ impl VmProcess {
         }
     }
 
-    /// Waits for its end; exit status and what it printed on standard output.
+    /// Waits for the process to end. Returns its exit status and standard output.
+    ///
+    /// # Errors
+    ///
+    /// If its output can't be read, or waiting fails.
     pub fn wait(mut self) -> Result<(ExitStatus, String), DemoError> {
         let mut output = String::new();
         if let Some(stdout) = &mut self.child.stdout {
@@ -75,7 +86,11 @@ impl VmProcess {
         Ok((status, output))
     }
 
-    /// Tells it to stop and waits for its end.
+    /// Sends SIGTERM and waits for the process to end. Returns its exit status and standard output.
+    ///
+    /// # Errors
+    ///
+    /// If its output can't be read, or waiting fails.
     pub fn stop(self) -> Result<(ExitStatus, String), DemoError> {
         self.signal(Signal::SIGTERM);
         self.wait()

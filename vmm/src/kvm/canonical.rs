@@ -1,21 +1,23 @@
-//! The canonical form of vCPU state: what KVM reports, without what it leaves undefined.
+//! The canonical form of vCPU state: the state that KVM reports, with undefined fields set to fixed values.
 //!
-//! KVM reports some fields whether they mean something or not. What is in them depends on the host: on
-//! faults of nested paging, on who set the state last, on what the processor left there. They are no part
-//! of the guest's state, and two runs that are equal differ in them. Each function here gives them one
-//! value. [`Vcpu::run`](super::Vcpu::run) calls those for what the run page carries, and
-//! [`Vcpu::save`](super::Vcpu::save) all of them, so digest, checkpoint and end state see nothing else.
+//! KVM also reports fields that have no meaning in the current state. Their values depend on the host: on
+//! faults of nested paging, on who set the state last, on what the processor left there. They are not part of
+//! the guest's state, and they differ between equal runs. The functions here set them to fixed values.
+//! [`Vcpu::run`](super::Vcpu::run) calls the functions for the state in the run page, and
+//! [`Vcpu::save`](super::Vcpu::save) calls all of them, so that digests, checkpoints and the end state
+//! contain only canonical state.
 //!
-//! Rule: what is zeroed here can't reach the guest, neither from here on nor by a restore of it.
+//! Rule: a field may be changed here only if the guest can't observe its value, neither in the running vCPU
+//! nor after a restore.
 
 use kvm_bindings::{kvm_msr_entry, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xsave};
 
-/// Segments and control registers.
+/// Makes segments and control registers canonical.
 ///
-/// CS and TR stay as they are: in a guest that runs they are always usable, and a VM entry checks most of
-/// CS even if it is marked unusable (SDM vol. 3, "Checks on Guest Segment Registers"). The bitmap holds an
-/// injected interrupt, which is among the events, too; KVM sets bits of it in the run page and never clears
-/// one.
+/// CS and TR are not changed: in a running guest they are always usable, and a VM entry checks most of CS
+/// even if it is marked unusable (SDM vol. 3, "Checks on Guest Segment Registers"). The interrupt bitmap is
+/// cleared: it duplicates the injected interrupt of the events, and KVM sets its bits in the run page but
+/// never clears them.
 pub(super) fn sregs(sregs: &mut kvm_sregs) {
     // FS and GS have a base in 64-bit code, usable or not; SS.DPL is the privilege level.
     let (fs_base, gs_base, level) = (sregs.fs.base, sregs.gs.base, sregs.ss.dpl);
@@ -28,9 +30,9 @@ pub(super) fn sregs(sregs: &mut kvm_sregs) {
     sregs.interrupt_bitmap = [0; 4];
 }
 
-/// Leaves an unusable segment its selector, and what it is given. The rest is undefined after a VM exit
-/// (SDM vol. 3, "Saving Segment Registers"), `KVM_SET_SREGS` sets the accessed bit on VMX hosts, and
-/// "present" is what KVM makes of "unusable", or the other way round.
+/// Clears an unusable segment except for its selector and the given `base` and `dpl`. The other fields are
+/// undefined after a VM exit (SDM vol. 3, "Saving Segment Registers"), `KVM_SET_SREGS` sets the accessed bit
+/// on VMX hosts, and KVM derives "present" from "unusable" or the other way round.
 #[inline]
 fn unusable(segment: &mut kvm_segment, base: u64, dpl: u8) {
     if segment.unusable != 0 {
@@ -39,12 +41,13 @@ fn unusable(segment: &mut kvm_segment, base: u64, dpl: u8) {
     }
 }
 
-/// Pending and injected events.
+/// Makes pending and injected events canonical.
 ///
-/// KVM keeps vector, error code and payload of an exception, and the vector of an interrupt, that was
-/// delivered. It queues anew what a fault of nested paging interrupted, so whose they are depends on such
-/// faults. The other fields always mean something: the shadow is the processor's state; `flags` says which
-/// capabilities are on; NMI, SMI, INIT, SIPI and the triple fault have no source in this machine.
+/// KVM keeps the vector, error code and payload of a delivered exception, and the vector of a delivered
+/// interrupt. Because it queues an event again if a fault of nested paging interrupted the delivery, the
+/// values that are left depend on such faults. The other fields are always defined: the interrupt shadow is
+/// processor state; `flags` shows which capabilities are enabled; NMI, SMI, INIT, SIPI and the triple fault
+/// have no source in this machine.
 pub(super) fn events(events: &mut kvm_vcpu_events) {
     let exception = &mut events.exception;
     if (exception.injected | exception.pending) == 0 {
@@ -67,7 +70,7 @@ pub(super) fn events(events: &mut kvm_vcpu_events) {
     }
 }
 
-/// Places in the XSAVE area, in words of 32 bits, and initial values (SDM vol. 1, 13.4 and 13.6).
+// Offsets in the XSAVE area, in words of 32 bits, and initial values (SDM vol. 1, 13.4 and 13.6).
 const X87_CONTROL: std::ops::Range<usize> = 0..6;
 const MXCSR: usize = 6;
 const MXCSR_MASK: usize = 7;
@@ -80,11 +83,12 @@ const XSTATE_SSE: u32 = 1 << 1;
 const X87_CONTROL_INIT: [u32; 6] = [0x037F, 0, 0, 0, 0, 0];
 const MXCSR_INIT: u32 = 0x1F80;
 
-/// x87 and SSE state.
+/// Makes x87 and SSE state canonical.
 ///
-/// Whether a part with initial values counts as "in use" is the processor's choice (SDM vol. 1, 13.6), and
-/// the bytes of one that does not are undefined. Here one with initial values never is, and has them.
-/// MXCSR's mask and the bytes for software are no state: the kernel writes constants of the host there.
+/// A processor may report a state component with initial values as "in use" or not (SDM vol. 1, 13.6), and
+/// the bytes of a component that is not in use are undefined. In canonical form, a component with initial
+/// values is not in use, and its bytes are the initial values. The MXCSR mask and the bytes for software are
+/// not state: the kernel writes constants of the host there.
 pub(super) fn xsave(xsave: &mut kvm_xsave) {
     let words = &mut xsave.region;
     if words[XSTATE_BV] & XSTATE_X87 == 0 {
@@ -106,14 +110,14 @@ pub(super) fn xsave(xsave: &mut kvm_xsave) {
     words[SOFTWARE].fill(0);
 }
 
-/// IA32_SYSENTER_ESP and IA32_SYSENTER_EIP.
+/// The MSRs IA32_SYSENTER_ESP and IA32_SYSENTER_EIP.
 pub(super) const SYSENTER_ADDRESSES: [u32; 2] = [0x175, 0x176];
 
-/// MSRs; `sysenter_mask` has the bits that KVM sets of [`SYSENTER_ADDRESSES`].
+/// Makes MSRs canonical. `sysenter_mask` has the bits of [`SYSENTER_ADDRESSES`] that KVM sets.
 ///
-/// An AMD processor keeps 32 bits of the two (APM vol. 2, 6.1.2), and KVM sets as many there, but it reports
-/// of one what the processor keeps. It is KVM that is asked and not the model: where it keeps these MSRs
-/// itself, an AMD model has 64 bits of them, and a guest can read those.
+/// An AMD processor keeps 32 bits of these MSRs (APM vol. 2, 6.1.2), and KVM sets only 32 bits there, but it
+/// reports what the processor keeps. The mask comes from a test of KVM, not from the CPU model: where KVM
+/// keeps these MSRs itself, they have 64 bits also on an AMD processor, and a guest can read all of them.
 pub(super) fn msrs(msrs: &mut [kvm_msr_entry], sysenter_mask: u64) {
     for msr in msrs.iter_mut().filter(|msr| SYSENTER_ADDRESSES.contains(&msr.index)) {
         msr.data &= sysenter_mask;

@@ -3,7 +3,7 @@ use crate::kvm::system::{DEV_KVM, System};
 use crate::kvm::{VcpuState, VmExit};
 use kvm_bindings::kvm_cpuid_entry2;
 
-/// A segment whose every field says something.
+/// A segment with a nonzero value in every field.
 fn full(unusable: u8) -> kvm_segment {
     kvm_segment {
         base: 0x1000,
@@ -37,7 +37,7 @@ fn all(segment: kvm_segment) -> kvm_sregs {
 }
 
 #[test]
-fn unusable_segment_keeps_what_is_defined() {
+fn unusable_segment_keeps_only_defined_fields() {
     let mut state = all(full(1));
     sregs(&mut state);
     let kept =
@@ -45,11 +45,11 @@ fn unusable_segment_keeps_what_is_defined() {
     assert_eq!([state.ds, state.es, state.ldt], [kept(0, 0); 3]);
     assert_eq!([state.fs, state.gs], [kept(0x1000, 0); 2]);
     assert_eq!(state.ss, kept(0, 3));
-    assert_eq!([state.cs, state.tr], [full(1); 2], "which a VM entry checks");
+    assert_eq!([state.cs, state.tr], [full(1); 2], "a VM entry checks these");
 }
 
 #[test]
-fn usable_segments_are_as_they_are() {
+fn usable_segments_are_unchanged() {
     let mut state = all(full(0));
     sregs(&mut state);
     assert_eq!(state, all(full(0)));
@@ -62,7 +62,7 @@ fn interrupt_bitmap_is_zero() {
     assert_eq!(state, kvm_sregs::default());
 }
 
-/// Events with a value in every field that KVM may leave behind.
+/// Events with a value in every field that KVM may leave unchanged after delivery.
 fn stale() -> kvm_vcpu_events {
     let mut stale = kvm_vcpu_events { flags: 0xD, ..kvm_vcpu_events::default() };
     (stale.exception.nr, stale.exception.has_error_code, stale.exception.error_code) = (14, 1, 6);
@@ -72,7 +72,7 @@ fn stale() -> kvm_vcpu_events {
 }
 
 #[test]
-fn events_that_are_over_leave_nothing() {
+fn delivered_events_are_cleared() {
     let mut state = stale();
     events(&mut state);
     let mut expected = kvm_vcpu_events { flags: 0xD, ..kvm_vcpu_events::default() };
@@ -81,7 +81,7 @@ fn events_that_are_over_leave_nothing() {
 }
 
 #[test]
-fn events_to_come_are_as_they_are() {
+fn pending_events_are_unchanged() {
     let mut pending = stale();
     (pending.exception.pending, pending.interrupt.injected) = (1, 1);
     let mut state = pending;
@@ -99,7 +99,7 @@ fn injected_exception_has_no_payload() {
 }
 
 #[test]
-fn error_code_and_payload_that_an_exception_lacks_are_zero() {
+fn missing_error_code_and_payload_are_zero() {
     let mut state = stale();
     (state.exception.pending, state.exception.nr) = (1, 6);
     (state.exception.has_error_code, state.exception_has_payload) = (0, 0);
@@ -120,8 +120,8 @@ fn initial(xstate_bv: u32) -> kvm_xsave {
 }
 
 #[test]
-fn part_with_initial_values_is_not_in_use() {
-    // AVX is another part.
+fn component_with_initial_values_is_not_in_use() {
+    // Bit 2 is the AVX component.
     for others in [0, 4] {
         for in_use in 0..4 {
             let mut state = initial(others | in_use);
@@ -138,7 +138,7 @@ fn part_with_initial_values_is_not_in_use() {
 }
 
 #[test]
-fn part_that_is_not_in_use_has_initial_values() {
+fn component_not_in_use_has_initial_values() {
     let mut state = initial(4);
     state.region[X87_CONTROL].fill(7);
     state.region[X87_REGISTERS].fill(7);
@@ -151,7 +151,7 @@ fn part_that_is_not_in_use_has_initial_values() {
 }
 
 #[test]
-fn sysenter_msrs_have_the_bits_that_kvm_sets() {
+fn sysenter_msrs_are_masked() {
     let msr = |index| kvm_msr_entry { index, data: u64::MAX, ..Default::default() };
     for mask in [u64::MAX, 0xFFFF_FFFF] {
         let mut state = [0x174, 0x175, 0x176, 0x277].map(msr);
@@ -166,7 +166,7 @@ fn is_svm() -> bool {
 
 #[test]
 #[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
-fn run_page_and_saved_state_are_canonical_whatever_was_restored() {
+fn run_page_and_saved_state_are_canonical_after_any_restore() {
     let system = System::open(DEV_KVM).unwrap();
     let ram = crate::mem::guest::allocate(16 << 20).unwrap();
     let vm = system.create_vm(&ram).unwrap();
@@ -180,7 +180,7 @@ fn run_page_and_saved_state_are_canonical_whatever_was_restored() {
     (state.sregs.gs.unusable, state.sregs.gs.present) = (1, 0);
     state.xsave.region[XSTATE_BV] |= 3;
     for msr in state.msrs.iter_mut().filter(|msr| SYSENTER_ADDRESSES.contains(&msr.index)) {
-        assert_eq!(msr.data, 0, "as at reset, though KVM was asked for its bits");
+        assert_eq!(msr.data, 0, "the test for settable bits put back the reset value");
         msr.data = 0xFFFF_8000_0000_1000;
     }
     vcpu.restore(&state).unwrap();
@@ -197,7 +197,7 @@ fn run_page_and_saved_state_are_canonical_whatever_was_restored() {
             .map(|index| state.msrs.iter().find(|msr| msr.index == index).map(|msr| msr.data))
     };
     let kept = if is_svm() { 0x1000 } else { 0xFFFF_8000_0000_1000 };
-    assert_eq!(sysenter(&saved), [Some(kept); 2], "a guest can read what KVM keeps");
+    assert_eq!(sysenter(&saved), [Some(kept); 2], "a guest can read the bits that KVM keeps");
     let sync = vcpu.sync_regs();
     assert_eq!((sync.sregs, sync.events), (&saved.sregs, &saved.events));
 }

@@ -1,29 +1,29 @@
-//! What the kernel must offer, and what for.
+//! The KVM capabilities that this VMM requires, and the reason for each.
 
 use kvm_bindings as kvm;
 
-/// A capability and the reason this VMM asks for it.
+/// A required capability.
 #[derive(Clone, Copy, Debug)]
 pub struct Needed {
-    /// Its number.
+    /// Number of the capability.
     pub cap: u32,
-    /// The kernel's name for it.
+    /// Name of the constant in the kernel.
     pub name: &'static str,
-    /// What breaks without it.
+    /// Why it is required.
     pub why: &'static str,
-    /// Bits that `KVM_CHECK_EXTENSION` must return, at least; 1 where the answer is yes or no.
+    /// Bits that the result of `KVM_CHECK_EXTENSION` must include; 1 for a yes-or-no capability.
     pub bits: i32,
 }
 
 /// Registers, system registers and pending events in the shared page (api.rst 5, `kvm_valid_regs`).
 pub const SYNC_REGS_ALL: i32 = 7;
 
-/// All of them; `doctor` prints this list.
+/// All required capabilities; `doctor` checks this list.
 pub const NEEDED: &[Needed] = &[
     Needed {
         cap: kvm::KVM_CAP_USER_MEMORY,
         name: "KVM_CAP_USER_MEMORY",
-        why: "guest memory is ours",
+        why: "this process provides the guest's memory",
         bits: 1,
     },
     Needed {
@@ -35,19 +35,19 @@ pub const NEEDED: &[Needed] = &[
     Needed {
         cap: kvm::KVM_CAP_SET_TSS_ADDR,
         name: "KVM_CAP_SET_TSS_ADDR",
-        why: "VMX hosts need the three pages",
+        why: "VMX hosts without unrestricted guests need three pages for a TSS",
         bits: 1,
     },
     Needed {
         cap: kvm::KVM_CAP_SYNC_REGS,
         name: "KVM_CAP_SYNC_REGS",
-        why: "registers are compared at every exit and an ioctl each would double its cost",
+        why: "registers are compared at every exit, and ioctls would double the cost of an exit",
         bits: SYNC_REGS_ALL,
     },
     Needed {
         cap: kvm::KVM_CAP_IMMEDIATE_EXIT,
         name: "KVM_CAP_IMMEDIATE_EXIT",
-        why: "a kick must not get lost between user space and guest entry",
+        why: "a kick between user space and guest entry must not be lost",
         bits: 1,
     },
     Needed {

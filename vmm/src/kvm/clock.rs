@@ -1,10 +1,10 @@
-//! Time on a thread that may not execute RDTSC.
+//! Reading clocks on a thread on which RDTSC is trapped.
 //!
-//! Where KVM runs CPL3 natively without VMX or SVM, guest RDTSC traps only if the *host thread* is
-//! forbidden to execute it too: `prctl(PR_SET_TSC, PR_TSC_SIGSEGV)`. The vDSO's `clock_gettime`
-//! executes RDTSC, so on that thread every `Instant::now()` of any library would be a SIGSEGV.
-//! This module therefore replaces `clock_gettime` for the whole process: by the system call on such a
-//! thread, by what libc does on any other.
+//! Where KVM runs CPL3 natively without VMX or SVM, guest RDTSC traps only if RDTSC is disabled for the *host
+//! thread*, too: `prctl(PR_SET_TSC, PR_TSC_SIGSEGV)`. The vDSO's `clock_gettime` executes RDTSC, so every
+//! `Instant::now()` of any library would raise SIGSEGV on that thread. This module therefore replaces
+//! `clock_gettime` for the whole process: it makes the system call on such a thread, and calls libc's
+//! function on every other thread.
 
 use super::error::KvmError;
 use libc::{c_int, clockid_t, timespec};
@@ -14,24 +14,24 @@ use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// What this thread knows of itself.
+/// What is known about RDTSC on this thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tsc {
-    /// It has not asked.
+    /// Not queried yet.
     Unknown,
-    /// RDTSC is a fault.
+    /// RDTSC faults.
     Trapped,
-    /// RDTSC is an instruction.
+    /// RDTSC executes.
     Free,
 }
 
 thread_local! {
-    // Without a destructor and known to the compiler: good in a signal handler and at a thread's end.
+    // Constant and without a destructor, so it can be used in a signal handler and while a thread ends.
     static TSC: Cell<Tsc> = const { Cell::new(Tsc::Unknown) };
 }
 
-/// Asks the kernel: a thread inherits this from the one that started it.
-fn ask() -> Tsc {
+/// Queries the kernel, because a thread inherits the setting from the thread that started it.
+fn query() -> Tsc {
     let mut answer: c_int = 0;
     // SAFETY: the kernel writes the answer to a local variable.
     let result = unsafe { libc::prctl(libc::PR_GET_TSC, &raw mut answer) };
@@ -43,24 +43,26 @@ fn ask() -> Tsc {
 
 type ClockGettime = unsafe extern "C" fn(clockid_t, *mut timespec) -> c_int;
 
-/// libc's function; our own where there is none, null before anybody looked.
+/// libc's `clock_gettime`, or [`system_call`] if libc has none. Null before the first look-up.
 static LIBC: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-/// libc's `clock_gettime`, or one that makes the system call.
+/// Returns libc's `clock_gettime`, or [`system_call`] if libc has none.
 fn libc_function() -> ClockGettime {
     let mut address = LIBC.load(Ordering::Relaxed);
     if address.is_null() {
-        // SAFETY: the name is a C string. The next one after ours, which hides it, is libc's.
+        // SAFETY: the name is a C string. The next symbol after ours, which hides it, is libc's.
         address = unsafe { libc::dlsym(libc::RTLD_NEXT, c"clock_gettime".as_ptr()) };
         if address.is_null() {
             address = system_call as ClockGettime as *mut c_void;
         }
         LIBC.store(address, Ordering::Relaxed);
     }
-    // SAFETY: whoever stored the address had it of a function with this signature.
+    // SAFETY: only addresses of functions with this signature are stored.
     unsafe { std::mem::transmute::<*mut c_void, ClockGettime>(address) }
 }
 
+/// Makes the system call clock_gettime(2).
+///
 /// # Safety
 ///
 /// As clock_gettime(2): `time` must be valid for writing.
@@ -70,7 +72,7 @@ unsafe extern "C" fn system_call(clock: clockid_t, time: *mut timespec) -> c_int
     unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as c_int }
 }
 
-/// Replaces libc's: never the vDSO on a thread that may not execute RDTSC.
+/// Replaces libc's `clock_gettime`: does not use the vDSO on a thread on which RDTSC faults.
 ///
 /// # Safety
 ///
@@ -79,7 +81,7 @@ unsafe extern "C" fn system_call(clock: clockid_t, time: *mut timespec) -> c_int
 pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
     let tsc = TSC.with(|known| {
         if known.get() == Tsc::Unknown {
-            known.set(ask());
+            known.set(query());
         }
         known.get()
     });
@@ -99,7 +101,7 @@ fn read(clock: clockid_t) -> timespec {
     time
 }
 
-/// A clock's reading that is no number of nanoseconds in 64 bits.
+/// A clock value that can't be represented as nanoseconds in 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OutOfRange {
     /// Before the clock's origin.
@@ -109,7 +111,7 @@ enum OutOfRange {
 }
 
 impl OutOfRange {
-    /// The number of nanoseconds that is nearest to the reading.
+    /// Returns the nearest number of nanoseconds.
     fn nearest_ns(self) -> u64 {
         match self {
             Self::Before => 0,
@@ -118,40 +120,40 @@ impl OutOfRange {
     }
 }
 
-/// Nanoseconds from a clock's origin to `time`.
+/// Converts `time` to nanoseconds since the clock's origin.
 fn nanoseconds(time: timespec) -> Result<u64, OutOfRange> {
     let seconds = u64::try_from(time.tv_sec).map_err(|_negative| OutOfRange::Before)?;
-    // 0..1_000_000_000 on every side of the origin (timespec(3type)).
+    // 0..1_000_000_000 before and after the origin (timespec(3type)).
     let rest = time.tv_nsec as u64;
     let ns = seconds.checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(rest));
     ns.ok_or(OutOfRange::After)
 }
 
-/// The same of a clock that counts from the host's start. The kernel counts its nanoseconds in 63 bits;
-/// with no more of them a sum with a length of time never overflows.
+/// Converts the value of a clock that counts from the host's boot. The kernel counts its nanoseconds in 63
+/// bits; the result is limited to that, so that adding a duration does not overflow.
 fn nanoseconds_of_uptime(time: timespec) -> u64 {
     nanoseconds(time).unwrap_or_else(OutOfRange::nearest_ns).min(i64::MAX as u64)
 }
 
-/// The host's monotonic clock, nanoseconds.
+/// Returns the host's monotonic clock in nanoseconds.
 pub fn monotonic_ns() -> u64 {
     nanoseconds_of_uptime(read(libc::CLOCK_MONOTONIC))
 }
 
-/// The host's monotonic clock with the time that the host was suspended, nanoseconds.
+/// Returns the host's monotonic clock, including time in which the host was suspended, in nanoseconds.
 pub fn boottime_ns() -> u64 {
     nanoseconds_of_uptime(read(libc::CLOCK_BOOTTIME))
 }
 
-/// The host's wall clock, nanoseconds since 1970-01-01T00:00Z. One before 1970 reads as 1970, one after
-/// July 2554 as the last moment that fits; a process warns of that once.
+/// Returns the host's wall clock in nanoseconds since 1970-01-01T00:00Z. A time before 1970 is returned as
+/// 1970, a time after July 2554 as the latest time that fits; a process logs one warning about it.
 pub fn realtime_ns() -> u64 {
     static WARNED: Once = Once::new();
     nanoseconds(read(libc::CLOCK_REALTIME)).unwrap_or_else(|out_of_range| {
         WARNED.call_once(|| {
             let what = match out_of_range {
-                OutOfRange::Before => "before 1970: 1970-01-01 is taken for it",
-                OutOfRange::After => "after July 2554: 2554-07-21 is taken for it",
+                OutOfRange::Before => "before 1970: using 1970-01-01",
+                OutOfRange::After => "after July 2554: using 2554-07-21",
             };
             tracing::warn!("the wall clock of this host is {what}; set it (timedatectl set-time)");
         });
@@ -165,16 +167,21 @@ pub fn sleep(time: std::time::Duration) {
         tv_sec: time.as_secs() as libc::time_t,
         tv_nsec: libc::c_long::from(time.subsec_nanos() as i32),
     };
-    // SAFETY: `request` is a valid local; a null remainder is allowed. EINTR is as good as the end.
+    // SAFETY: `request` is a valid local; a null remainder is allowed. EINTR ends the sleep like its end.
     unsafe { libc::nanosleep(&raw const request, std::ptr::null_mut()) };
 }
 
-/// From here on RDTSC is a fault on this thread, in the guest too where CR4.TSD alone would not do.
+/// Makes RDTSC fault on this thread, and thereby in guest code that the thread runs, where CR4.TSD alone does
+/// not trap it.
+///
+/// # Errors
+///
+/// If `prctl` fails.
 pub fn trap_tsc_on_this_thread() -> Result<(), KvmError> {
-    // Before it is so: a signal handler may want to know the time.
+    // Set before the system call, because a signal handler may read a clock in between.
     TSC.set(Tsc::Trapped);
     // SAFETY: changes only how RDTSC behaves on the calling thread; all time on it comes through
-    // `clock_gettime` above, which knows.
+    // `clock_gettime` above, which does not execute RDTSC on this thread.
     let result = unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV) };
     if result == 0 {
         Ok(())
@@ -185,7 +192,11 @@ pub fn trap_tsc_on_this_thread() -> Result<(), KvmError> {
     }
 }
 
-/// Takes back [`trap_tsc_on_this_thread`]: for showing what happens without it.
+/// Reverts [`trap_tsc_on_this_thread`], to demonstrate the effect of a missing trap.
+///
+/// # Errors
+///
+/// If `prctl` fails.
 pub fn free_tsc_on_this_thread() -> Result<(), KvmError> {
     // SAFETY: changes only how RDTSC behaves on the calling thread.
     let result = unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_ENABLE) };
@@ -202,8 +213,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_goes_on_where_rdtsc_is_a_fault_and_where_that_is_inherited() {
-        let look = || {
+    fn clocks_work_where_rdtsc_faults_and_on_threads_that_inherit_it() {
+        let check = || {
             let start = std::time::Instant::now();
             std::thread::sleep(std::time::Duration::from_millis(1));
             assert!(start.elapsed().as_micros() >= 1000);
@@ -211,15 +222,15 @@ mod tests {
             TSC.get()
         };
         let trapped = move || {
-            let before = look();
+            let before = check();
             trap_tsc_on_this_thread().unwrap();
-            let after = look();
-            let child = std::thread::spawn(look).join().unwrap();
+            let after = check();
+            let child = std::thread::spawn(check).join().unwrap();
             [before, after, child]
         };
         let seen = std::thread::spawn(trapped).join().unwrap();
         assert!(seen == [Tsc::Free, Tsc::Trapped, Tsc::Trapped]);
-        assert!(look() == Tsc::Free);
+        assert!(check() == Tsc::Free);
     }
 
     fn at(tv_sec: i64, tv_nsec: i64) -> timespec {
@@ -227,19 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn reading_within_range_is_its_nanoseconds() {
+    fn time_within_range_is_converted_exactly() {
         assert_eq!(nanoseconds(at(0, 0)), Ok(0));
         assert_eq!(nanoseconds(at(0, 999_999_999)), Ok(999_999_999));
         assert_eq!(nanoseconds(at(1_795_453_689, 500_000_000)), Ok(1_795_453_689_500_000_000));
-        // 2^31 s, in 2038, and 2^32 s, in 2106, are numbers like any other.
+        // 2^31 s (2038) and 2^32 s (2106) are not special.
         assert_eq!(nanoseconds(at(1 << 31, 1)), Ok((1 << 31) * 1_000_000_000 + 1));
         assert_eq!(nanoseconds(at(1 << 32, 1)), Ok((1 << 32) * 1_000_000_000 + 1));
         assert_eq!(nanoseconds(at(18_446_744_073, 709_551_615)), Ok(u64::MAX));
     }
 
     #[test]
-    fn reading_out_of_range_is_the_nearest_one_within() {
-        // A moment before 1970 is a negative number of seconds and a positive rest.
+    fn time_out_of_range_is_the_nearest_within() {
+        // A time before 1970 has negative seconds and positive nanoseconds.
         for before in [at(-1, 999_999_999), at(-315_619_200, 0), at(i64::MIN, 0)] {
             assert_eq!(nanoseconds(before), Err(OutOfRange::Before), "{}", before.tv_sec);
             assert_eq!(nanoseconds_of_uptime(before), 0);
@@ -253,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn libc_and_the_system_call_tell_the_same_time() {
+    fn libc_and_system_call_return_the_same_time() {
         let ns = |function: ClockGettime| {
             let mut time = timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: `time` is a local variable.

@@ -1,8 +1,12 @@
-//! The kernel's entropy.
+//! Random bytes from the kernel.
 
 use std::io;
 
-/// Fills `bytes` by getrandom(2).
+/// Fills `bytes` with getrandom(2).
+///
+/// # Errors
+///
+/// If the system call fails with another error than EINTR.
 pub fn fill(bytes: &mut [u8]) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {

@@ -1,75 +1,75 @@
-//! Why KVM could not be used.
+//! Errors of the interface to KVM.
 
 use kvm_ioctls::Error as Errno;
 
-/// An environment that does not let us run a VM, or a KVM call that failed.
+/// This host can't run a VM, or a KVM call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
-    /// The device node is not there.
+    /// The device node does not exist.
     #[error("{path} does not exist: load KVM (modprobe kvm_intel, kvm_amd or kvm_pvm)")]
     Missing {
         /// Path that was tried.
         path: String,
     },
-    /// The device node may not be opened.
+    /// There is no permission to open the device node.
     #[error("no permission to open {path}: run as root or join the group that owns it (kvm)")]
     Permission {
         /// Path that was tried.
         path: String,
     },
-    /// The node opened but is not KVM, or fails to open for another reason.
+    /// The device node is not KVM, or can't be opened for another reason.
     #[error("{path} can't be used as KVM: {source}")]
     Unusable {
         /// Path that was tried.
         path: String,
-        /// What the kernel said.
+        /// Error of the system call.
         source: Errno,
     },
     /// The API version is not the stable one.
-    #[error("KVM API version {found}, but only 12 (the stable one) is supported")]
+    #[error("KVM API version {found} is not supported, only 12 (the stable version)")]
     Version {
-        /// Version the kernel reports.
+        /// Version that the kernel reports.
         found: i32,
     },
-    /// A capability this machine can't do without.
+    /// A required capability is missing.
     #[error("this kernel's KVM lacks {name}: {why}")]
     Capability {
         /// Name of the capability constant.
         name: &'static str,
-        /// What it is needed for.
+        /// Why it is required.
         why: &'static str,
     },
-    /// One KVM call failed.
+    /// A KVM ioctl failed.
     #[error("KVM call {call} failed: {source}")]
     Call {
         /// Name of the ioctl.
         call: &'static str,
-        /// What the kernel said.
+        /// Error of the system call.
         source: Errno,
     },
     /// Another system call that the vCPU thread needs failed.
     #[error("{call} failed: {source}")]
     Os {
-        /// What was called.
+        /// Name of the system call.
         call: &'static str,
-        /// What the kernel said.
+        /// Error of the system call.
         source: std::io::Error,
     },
     /// A saved state does not fit this host's KVM.
     #[error("the saved vCPU state does not fit this host: {what}")]
     State {
-        /// What did not fit.
+        /// What does not fit.
         what: String,
     },
 }
 
 impl KvmError {
-    /// Names the ioctl that failed.
+    /// Returns a function that adds the name of the ioctl to an error.
     pub(crate) fn call(call: &'static str) -> impl FnOnce(Errno) -> KvmError {
         move |source| KvmError::Call { call, source }
     }
 
-    /// Names another call that failed.
+    /// Returns a function that adds the name of another system call to an error.
     pub(crate) fn os(call: &'static str) -> impl FnOnce(nix::Error) -> KvmError {
         move |errno| KvmError::Os { call, source: errno.into() }
     }

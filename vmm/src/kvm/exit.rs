@@ -1,6 +1,6 @@
-//! Exits as data: why the vCPU stopped, owned, comparable, printable.
+//! VM exits as plain data: owned, comparable, printable.
 
-/// Which way port or memory data flows, from the guest's point of view.
+/// Direction of a port or memory access, from the guest's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// The guest reads.
@@ -13,7 +13,7 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmExit {
     /// Port I/O: `count` elements of `size` bytes (a REP string instruction has more than one).
-    /// The data lies in the run page: [`super::Vcpu::pio_data`].
+    /// The data is in the run page; see [`super::Vcpu::pio_data`].
     Pio {
         /// IN or OUT.
         direction: Direction,
@@ -21,10 +21,10 @@ pub enum VmExit {
         port: u16,
         /// 1, 2 or 4 bytes.
         size: u8,
-        /// Elements.
+        /// Number of elements.
         count: u32,
     },
-    /// An access to guest physical memory without RAM. An `In` is answered through
+    /// An access to a guest physical address without RAM. An `In` is answered with
     /// [`super::Vcpu::answer_mmio`].
     Mmio {
         /// Read or write.
@@ -33,52 +33,52 @@ pub enum VmExit {
         address: u64,
         /// 1 to 8 bytes.
         length: u8,
-        /// What is written; zeros for a read.
+        /// The written bytes; zeros for a read.
         data: [u8; 8],
     },
     /// HLT.
     Halt,
-    /// The guest lowered CR8. No device takes part; KVM on VMX and SVM reports it where there is no
-    /// local APIC in the kernel (api.rst 5, KVM_EXIT_SET_TPR).
+    /// The guest lowered CR8. No device is involved; KVM on VMX and SVM reports it if the local APIC is not
+    /// in the kernel (api.rst 5, KVM_EXIT_SET_TPR).
     SetTpr,
-    /// The window asked for is open: the guest can take an interrupt.
+    /// The requested interrupt window is open: the guest can take an interrupt.
     IrqWindow,
-    /// A signal or `immediate_exit` ended the run (EINTR): no position, never counted.
+    /// A signal or `immediate_exit` ended the run (EINTR). Not a position in the log, and never counted.
     Interrupted,
     /// Triple fault.
     Shutdown,
-    /// KVM's emulator met something it does not know.
+    /// KVM failed, for example because its emulator does not support an instruction.
     InternalError {
         /// `KVM_INTERNAL_ERROR_*`.
         suberror: u32,
     },
-    /// The hardware refused the guest state.
+    /// The VM entry failed because the hardware refused the guest state.
     EntryFailed {
         /// Hardware-specific reason.
         reason: u64,
     },
-    /// An exit this machine never asks for.
+    /// An exit that this machine does not expect.
     Unknown {
         /// `KVM_EXIT_*`.
         reason: u32,
     },
 }
 
-/// What an exit means to the run loop and to replay.
+/// The class of an exit, for the run loop and for replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitClass {
-    /// The guest's own instruction caused it: `Exit(k)`, an exact position.
+    /// A natural exit, caused by an instruction of the guest: an exact position, `Exit(k)`.
     Natural,
-    /// An interrupt window: exact at CPL3 only.
+    /// An interrupt window: an exact position at CPL3 only.
     Window,
     /// Not a position.
     Interrupted,
-    /// The guest can't go on.
+    /// The guest can't continue.
     Fatal,
 }
 
 impl VmExit {
-    /// Which of them this exit is.
+    /// Returns the class of this exit.
     pub fn class(&self) -> ExitClass {
         match self {
             VmExit::Pio { .. } | VmExit::Mmio { .. } | VmExit::Halt | VmExit::SetTpr => {

@@ -1,10 +1,10 @@
-//! Kicks: getting a vCPU out of the guest from outside, without losing one in the gap between the
-//! last look at user space's flags and guest entry.
+//! Kicks: signals that make a vCPU leave the guest. A kick is not lost between the last check of user space's
+//! flags and the guest entry.
 //!
-//! The signal's handler sets `immediate_exit` in the run page of the vCPU that its thread runs
-//! (rule 2 of this folder), so a signal before `KVM_RUN` makes the call return at once and a
-//! signal during it interrupts the guest. Kicks may be spurious: nothing is ever concluded from
-//! one but "look again".
+//! The signal handler sets `immediate_exit` in the run page of the vCPU that its thread runs (rule 2 of this
+//! folder), so a signal before `KVM_RUN` makes the call return at once, and a signal during the call
+//! interrupts the guest. Kicks may be spurious: a kick means only that the run loop must check its flags
+//! again.
 
 use super::error::KvmError;
 use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal};
@@ -15,11 +15,11 @@ use nix::unistd::{Pid, getpid, gettid};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// The signal that kicks; documented, so that a test may send it from outside.
+/// The kick signal. It is documented, because tests send it from outside.
 pub const KICK_SIGNAL: Signal = Signal::SIGUSR1;
 
 thread_local! {
-    /// `immediate_exit` of the vCPU this thread runs, or null.
+    /// `immediate_exit` of the vCPU that this thread runs, or null.
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
 }
 
@@ -32,7 +32,12 @@ extern "C" fn on_kick(_signal: libc::c_int) {
     }
 }
 
-/// Installs the handler, once for the process. Without SA_RESTART: a blocked wait must end too.
+/// Installs the signal handler of the process. SA_RESTART is not set, because a kick must also end a blocked
+/// wait.
+///
+/// # Errors
+///
+/// If sigaction(2) fails.
 pub fn install() -> Result<(), KvmError> {
     let action = SigAction::new(SigHandler::Handler(on_kick), SaFlags::empty(), SigSet::empty());
     // SAFETY: `on_kick` is async-signal-safe: it reads a thread-local without destructor and
@@ -42,18 +47,18 @@ pub fn install() -> Result<(), KvmError> {
         .map_err(KvmError::os("sigaction"))
 }
 
-/// While it lives, kicks of this thread reach the vCPU it was made for.
+/// Guard: while it exists, kicks of this thread reach the vCPU that it was created for.
 #[derive(Debug)]
 pub(super) struct Aim;
 
-/// Points this thread's kicks at `immediate_exit`.
+/// Makes kicks of this thread set `immediate_exit`.
 ///
 /// # Safety
 ///
 /// The byte must stay mapped until the returned guard is dropped, on this thread.
 pub(super) unsafe fn aim(immediate_exit: *mut u8) -> Aim {
     IMMEDIATE_EXIT.with(|cell| {
-        assert!(cell.get().is_null(), "one vCPU for each thread");
+        assert!(cell.get().is_null(), "a thread runs at most one vCPU");
         cell.set(immediate_exit);
     });
     Aim
@@ -65,7 +70,7 @@ impl Drop for Aim {
     }
 }
 
-/// Kicks one thread; may be sent to others.
+/// Kicks one thread. Can be sent to other threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Kicker {
     process: Pid,
@@ -73,14 +78,14 @@ pub struct Kicker {
 }
 
 impl Kicker {
-    /// A kicker of the calling thread.
+    /// Returns a kicker of the calling thread.
     pub fn of_this_thread() -> Kicker {
         Kicker { process: getpid(), thread: gettid() }
     }
 
-    /// Kicks; does nothing when the thread has ended.
+    /// Kicks the thread. Does nothing if the thread has ended.
     pub fn kick(&self) {
-        // SAFETY: tgkill(2) with plain integers; a thread that is gone gives ESRCH.
+        // SAFETY: tgkill(2) takes plain integers; for a thread that has ended it returns ESRCH.
         unsafe {
             libc::syscall(
                 libc::SYS_tgkill,
@@ -92,14 +97,18 @@ impl Kicker {
     }
 }
 
-/// A one-shot timer that kicks the thread it was made on.
+/// A one-shot timer that kicks the thread on which it was created.
 #[derive(Debug)]
 pub struct KickTimer {
     timer: Timer,
 }
 
 impl KickTimer {
-    /// A disarmed timer for the calling thread.
+    /// Creates a disarmed timer for the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// If timer_create(2) fails.
     pub fn new() -> Result<KickTimer, KvmError> {
         let notify = SigevNotify::SigevThreadId {
             signal: KICK_SIGNAL,
@@ -111,7 +120,11 @@ impl KickTimer {
         Ok(KickTimer { timer })
     }
 
-    /// Kicks once, `after` from now.
+    /// Arms the timer to kick once after the time `after`.
+    ///
+    /// # Errors
+    ///
+    /// If timer_settime(2) fails.
     pub fn arm(&mut self, after: Duration) -> Result<(), KvmError> {
         let after = after.max(Duration::from_nanos(1));
         self.timer
@@ -119,7 +132,11 @@ impl KickTimer {
             .map_err(KvmError::os("timer_settime"))
     }
 
-    /// Does not kick any more.
+    /// Disarms the timer.
+    ///
+    /// # Errors
+    ///
+    /// If timer_settime(2) fails.
     pub fn disarm(&mut self) -> Result<(), KvmError> {
         self.timer
             .set(

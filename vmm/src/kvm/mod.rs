@@ -1,14 +1,13 @@
-//! Everything that talks to KVM: the only importer of `kvm-ioctls`, and the only place in this crate
-//! with `unsafe` code.
+//! The interface to KVM: the only user of `kvm-ioctls`, and the only place in this crate with `unsafe` code.
 //!
-//! # Rules the unsafe blocks argue from
+//! # Rules that the unsafe blocks rely on
 //!
-//! 1. Guest memory handed to KVM stays mapped as long as the VM's file descriptor lives: [`vm::Vm`]
+//! 1. Guest memory given to KVM stays mapped as long as the VM's file descriptor is open: [`vm::Vm`]
 //!    owns a clone of the `GuestRam`, whose mapping is reference-counted.
 //! 2. The `kvm_run` page is read and written only by the thread that runs the vCPU, and only
-//!    between two `KVM_RUN` calls; the one exception is the byte `immediate_exit`, which a signal
+//!    between two `KVM_RUN` calls. The one exception is the byte `immediate_exit`, which a signal
 //!    handler *on the same thread* may set at any time.
-//! 3. Which member of `kvm_run`'s exit union is valid is decided by `exit_reason` alone
+//! 3. `exit_reason` alone determines which member of `kvm_run`'s exit union is valid
 //!    (Documentation/virt/kvm/api.rst, section 5).
 
 mod canonical;

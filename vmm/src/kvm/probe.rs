@@ -1,4 +1,4 @@
-//! What this host's KVM does with kernel code, found out by asking it: a guest of a few instructions.
+//! Probes how this host's KVM runs kernel code, with a guest of a few instructions.
 //!
 //! ```text
 //! CPL3: syscall --+-- at CPL0: IA32_LSTAR, "0" to the port --+
@@ -19,21 +19,21 @@ use xxhash_rust::xxh3::xxh3_64;
 /// How this host runs kernel code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelTraits {
-    /// SYSCALL from CPL3 arrives at its handler still at CPL3.
+    /// SYSCALL from CPL3 reaches its handler without changing to CPL0.
     pub syscall_stays_at_cpl3: bool,
-    /// KVM emulates CPL0 code, one instruction after the other, and knows not all of them.
+    /// KVM emulates CPL0 code instruction by instruction, and does not support all instructions.
     pub emulates_cpl0: bool,
 }
 
 impl KernelTraits {
-    /// The CPU model's `digest` for a Linux kernel, which is prepared for these traits: what hosts of
-    /// other ones must not take for theirs.
+    /// Combines the CPU model's `digest` with these traits, for a Linux kernel that is prepared for them.
+    /// Hosts with different traits get different digests.
     pub fn mixed_into(self, digest: u64) -> u64 {
         let traits = [self.syscall_stays_at_cpl3, self.emulates_cpl0].map(u8::from);
         xxh3_64(&[&digest.to_le_bytes()[..], &traits].concat())
     }
 
-    /// The CPU model's `name` with what is not as on most hosts.
+    /// Returns the CPU model's `name` with the traits that differ from VMX and SVM hosts.
     pub fn added_to(self, name: &str) -> String {
         let syscall = if self.syscall_stays_at_cpl3 { ", SYSCALL left at CPL3" } else { "" };
         let emulated = if self.emulates_cpl0 { ", kernel code emulated" } else { "" };
@@ -41,7 +41,7 @@ impl KernelTraits {
     }
 }
 
-/// Where the probe's parts lie; one page each, identity-mapped.
+/// Addresses of the parts of the probe. Each part has one page; all are identity-mapped.
 const TABLES: [u64; 4] = [0x1000, 0x2000, 0x3000, 0x4000];
 const GDT: u64 = 0x5000;
 const IDT: u64 = 0x6000;
@@ -75,10 +75,15 @@ const IA32_LSTAR: u32 = 0xC000_0082;
 const EFER: u64 = 0x501;
 const CR0: u64 = 0x8001_0033;
 const CR4: u64 = 0x220;
-/// Exits that the probe has at most.
+/// Maximum number of exits of the probe.
 const EXITS_MAX: usize = 16;
 
-/// Finds out. `None` if the probe did not go as drawn above: then nothing is known of this host.
+/// Runs the probe. Returns `None` if it does not end as in the diagram above; then nothing is known about
+/// this host.
+///
+/// # Errors
+///
+/// If a KVM call fails.
 pub fn kernel_traits(system: &System, model: &CpuModel) -> Result<Option<KernelTraits>, KvmError> {
     let Ok(ram) = crate::mem::allocate(MEMORY_MIN) else { return Ok(None) };
     if write(&ram).is_err() {
@@ -102,7 +107,7 @@ pub fn kernel_traits(system: &System, model: &CpuModel) -> Result<Option<KernelT
             VmExit::Interrupted => {}
             VmExit::Pio { direction: Direction::Out, size: 1, count: 1, .. } => {
                 match (vcpu.pio_data()[0], stays) {
-                    (said @ (0 | 1), None) => stays = Some(said == 1),
+                    (level @ (0 | 1), None) => stays = Some(level == 1),
                     (2, Some(syscall_stays_at_cpl3)) => {
                         return Ok(Some(KernelTraits {
                             syscall_stays_at_cpl3,
@@ -133,7 +138,7 @@ pub fn kernel_traits(system: &System, model: &CpuModel) -> Result<Option<KernelT
 
 fn write(ram: &GuestRam) -> Result<(), vm_memory::GuestMemoryError> {
     let put = |at: u64, bytes: &[u8]| ram.write_slice(bytes, GuestAddress(at));
-    // Present, writable, user at every level; the last one keeps the kernel's pages from users.
+    // Present, writable, user at every level; the last level makes the kernel's pages supervisor-only.
     for pair in TABLES.windows(2) {
         put(pair[0], &(pair[1] | 7).to_le_bytes())?;
     }
@@ -149,9 +154,9 @@ fn write(ram: &GuestRam) -> Result<(), vm_memory::GuestMemoryError> {
     put(IDT + PAGE_FAULT * 16, &gate.to_le_bytes())?;
     put(TASK + 4, &KERNEL_STACK_TOP.to_le_bytes())?;
     put(USER_CODE, &[0x0F, 0x05])?; // syscall
-    for (at, said) in [(0, 0), (FAULT_HANDLER, 1)] {
-        // mov al, said; out port, al; fwait; mov al, 2; out port, al
-        let code = [0xB0, said, 0xE6, PORT, 0x9B, 0xB0, 2, 0xE6, PORT];
+    for (at, level) in [(0, 0), (FAULT_HANDLER, 1)] {
+        // mov al, level; out port, al; fwait; mov al, 2; out port, al
+        let code = [0xB0, level, 0xE6, PORT, 0x9B, 0xB0, 2, 0xE6, PORT];
         put(KERNEL_CODE + at, &code)?;
     }
     Ok(())
@@ -177,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_combination_of_traits_is_another_host() {
+    fn every_combination_of_traits_has_its_own_digest_and_name() {
         let traits = [(false, false), (false, true), (true, false), (true, true)];
         let traits = traits.map(|(syscall_stays_at_cpl3, emulates_cpl0)| KernelTraits {
             syscall_stays_at_cpl3,
@@ -193,11 +198,11 @@ mod tests {
 
     #[test]
     #[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
-    fn probe_of_this_host_comes_to_a_result() {
+    fn probe_of_this_host_has_a_result() {
         let system = System::open(super::super::system::DEV_KVM).unwrap();
         let model = CpuModel::from_supported(&system.supported_cpuid().unwrap());
-        let traits = kernel_traits(&system, &model).unwrap().expect("the probe came to an end");
-        // Whoever leaves SYSCALL at CPL3 does so because CPL0 code does not run by itself.
+        let traits = kernel_traits(&system, &model).unwrap().expect("the probe has a result");
+        // A KVM leaves SYSCALL at CPL3 only because it can't run CPL0 code natively.
         assert!(traits.emulates_cpl0 || !traits.syscall_stays_at_cpl3, "{traits:?}");
     }
 }

@@ -1,14 +1,14 @@
-//! The whole state of a vCPU, as data that travels in a checkpoint.
+//! The whole state of a vCPU, as the data that a checkpoint contains.
 
 use kvm_bindings::{
     kvm_debugregs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use serde::{Deserialize, Serialize};
 
-/// MSRs that are guest state and not a clock. Those a host does not list are left out; MTRRs and
-/// machine-check banks keep their reset values under our guest contract.
+/// MSRs that are guest state and not a clock. MSRs that a host does not list are skipped. MTRRs and
+/// machine-check banks are not in the list, because guests of this machine leave them at their reset values.
 ///
-/// SDM volume 4, table 2-2; names as there.
+/// Numbers and names are from SDM volume 4, table 2-2.
 pub(super) const GUEST_MSRS: &[u32] = &[
     0x0000_0174, // IA32_SYSENTER_CS
     0x0000_0175, // IA32_SYSENTER_ESP
@@ -24,25 +24,25 @@ pub(super) const GUEST_MSRS: &[u32] = &[
     0xc000_0103, // IA32_TSC_AUX
 ];
 
-/// Everything that `KVM_RUN` starts from, in canonical form.
+/// The complete state with which `KVM_RUN` starts, in canonical form.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct VcpuState {
     /// General registers.
     pub regs: kvm_regs,
-    /// Segments, control registers, EFER. `interrupt_bitmap` is always zero here.
+    /// Segments, control registers, EFER. `interrupt_bitmap` is always zero.
     pub sregs: kvm_sregs,
-    /// Pending and injected exceptions, interrupts, the interrupt shadow.
+    /// Pending and injected exceptions and interrupts, and the interrupt shadow.
     pub events: kvm_vcpu_events,
     /// XCR0.
     pub xcrs: kvm_xcrs,
-    /// FPU, SSE (and AVX where a host leaks it).
+    /// x87 and SSE state (and AVX state on a host that exposes it despite the CPU model).
     pub xsave: kvm_xsave,
     /// DR0-3, DR6, DR7.
     pub debugregs: kvm_debugregs,
-    /// The MSRs of the list above that this host has.
+    /// Those of `GUEST_MSRS` that this host has.
     pub msrs: Vec<kvm_msr_entry>,
     /// RFLAGS.IF as the run page reported it.
     pub if_flag: bool,
-    /// Whether an interrupt could be injected here.
+    /// Whether KVM is ready for the injection of an interrupt.
     pub ready_for_injection: bool,
 }

@@ -1,4 +1,4 @@
-//! `/dev/kvm` itself: opening it, what it offers, making VMs.
+//! `/dev/kvm`: opening it, checking its capabilities, creating VMs.
 
 use super::caps::{NEEDED, Needed};
 use super::error::KvmError;
@@ -13,14 +13,18 @@ pub const DEV_KVM: &str = "/dev/kvm";
 /// The stable API version (api.rst 4.1).
 const API_VERSION: i32 = 12;
 
-/// An open `/dev/kvm` that has everything we need.
+/// An open `/dev/kvm` of the supported API version.
 #[derive(Debug)]
 pub struct System {
     kvm: Kvm,
 }
 
 impl System {
-    /// Opens `path` and checks version and capabilities.
+    /// Opens `path` and checks the API version and all required capabilities.
+    ///
+    /// # Errors
+    ///
+    /// If the device can't be opened or used, or a capability is missing.
     pub fn open(path: &str) -> Result<System, KvmError> {
         let system = System::open_unchecked(path)?;
         match NEEDED.iter().find(|needed| !system.has(needed)) {
@@ -29,7 +33,11 @@ impl System {
         }
     }
 
-    /// Opens `path` and checks the API version only: for `doctor`, which reports what is missing.
+    /// Opens `path` and checks only the API version, for `doctor`, which reports missing capabilities itself.
+    ///
+    /// # Errors
+    ///
+    /// If the device can't be opened or used, or has another API version.
     pub fn open_unchecked(path: &str) -> Result<System, KvmError> {
         let c_path = std::ffi::CString::new(path)
             .map_err(|_| KvmError::Missing { path: path.escape_default().to_string() })?;
@@ -51,13 +59,18 @@ impl System {
         }
     }
 
-    /// Does this kernel offer it?
+    /// Returns whether this kernel has the capability.
     pub fn has(&self, needed: &Needed) -> bool {
         let found = self.kvm.check_extension_raw(libc::c_ulong::from(needed.cap));
         found > 0 && found & needed.bits == needed.bits
     }
 
-    /// What `KVM_GET_SUPPORTED_CPUID` says: the most a guest's CPU model can have here.
+    /// Returns the result of `KVM_GET_SUPPORTED_CPUID`: everything that a guest's CPU model can have on this
+    /// host.
+    ///
+    /// # Errors
+    ///
+    /// If the ioctl fails.
     pub fn supported_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
         let cpuid = self
             .kvm
@@ -66,18 +79,22 @@ impl System {
         Ok(cpuid.as_slice().to_vec())
     }
 
-    /// MSRs this KVM can save and restore.
+    /// Returns the MSRs that this KVM can save and restore.
     pub(super) fn msr_indices(&self) -> Result<Vec<u32>, KvmError> {
         let list =
             self.kvm.get_msr_index_list().map_err(KvmError::call("KVM_GET_MSR_INDEX_LIST"))?;
         Ok(list.as_slice().to_vec())
     }
 
-    /// A VM over `ram`, with dirty logging on, and one vCPU's worth of nothing else: no irqchip, no
-    /// PIT, no clock from the kernel.
+    /// Creates a VM with the memory `ram` and dirty logging enabled. It has no irqchip, no PIT and no clock
+    /// in the kernel.
+    ///
+    /// # Errors
+    ///
+    /// If a KVM call fails.
     pub fn create_vm(&self, ram: &GuestRam) -> Result<Vm, KvmError> {
-        // A kick that comes while the kernel takes its locks ends the call; it was seen, and takes
-        // nothing back. (A backup makes its next machine while its thread may be kicked.)
+        // A kick while the kernel takes its locks ends the call with EINTR. The kick is noticed anyway, so
+        // the call is repeated. (A backup creates its next machine while its thread may be kicked.)
         let fd = loop {
             match self.kvm.create_vm() {
                 Err(errno) if errno.errno() == libc::EINTR => {}
@@ -97,7 +114,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
-    fn breakpoint_that_the_guest_did_not_see_yet_is_told_of() {
+    fn undelivered_breakpoint_is_reported() {
         let system = System::open(DEV_KVM).unwrap();
         let ram = crate::mem::guest::allocate(16 << 20).unwrap();
         let vm = system.create_vm(&ram).unwrap();
@@ -120,7 +137,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
-    fn vms_are_made_while_their_thread_is_kicked() {
+    fn vms_are_created_while_their_thread_is_kicked() {
         install().unwrap();
         let system = System::open(DEV_KVM).unwrap();
         let ram = crate::mem::guest::allocate(16 << 20).unwrap();

@@ -1,4 +1,4 @@
-//! The vCPU: running it, what the run page says, and its whole state.
+//! The vCPU: running it, reading the run page, saving and restoring its state.
 
 use super::canonical;
 use super::caps::SYNC_REGS_ALL;
@@ -16,7 +16,7 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use std::os::fd::AsRawFd;
 
-/// The exception of INT3, the only one here that is a software exception for KVM.
+/// Vector of #BP (INT3), the only exception used here that KVM treats as a software exception.
 const BREAKPOINT: u8 = 3;
 /// Global pages enabled (SDM vol. 3, 2.5).
 const CR4_PGE: u64 = 1 << 7;
@@ -31,8 +31,8 @@ nix::ioctl_write_ptr!(
     kvm_interrupt
 );
 
-/// The registers that the run page carries at every exit, for free (`KVM_CAP_SYNC_REGS`), in canonical
-/// form.
+/// The registers that the run page contains at every exit without an ioctl (`KVM_CAP_SYNC_REGS`), in
+/// canonical form.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncRegs<'a> {
     /// General registers.
@@ -43,20 +43,21 @@ pub struct SyncRegs<'a> {
     pub events: &'a kvm_vcpu_events,
 }
 
-/// A vCPU. While the run loop runs it, it belongs to that loop's thread.
+/// A vCPU. While the run loop runs it, only that loop's thread may use it.
 #[derive(Debug)]
 pub struct Vcpu {
-    // Declared before `fd`, dropped before it: the aim points into fd's mapping.
+    // Declared before `fd` and so dropped before it, because it points into the mapping of `fd`.
     aim: Option<kick::Aim>,
     fd: VcpuFd,
-    /// Those of `GUEST_MSRS` that can be read here.
+    /// Those of `GUEST_MSRS` that can be read on this host.
     msrs: Vec<u32>,
     /// See [`canonical::msrs`].
     sysenter_mask: u64,
-    /// From the run page at the last exit, or from the state last set.
+    /// RFLAGS.IF and readiness for injection, from the run page at the last exit or from the last restored
+    /// state.
     if_flag: bool,
     ready: bool,
-    /// Where the guest would go on behind a software exception that KVM may still hold.
+    /// RIP after a software exception that KVM may not have delivered yet.
     undelivered: Option<u64>,
 }
 
@@ -81,7 +82,7 @@ impl Vcpu {
             undelivered: None,
         };
         for &index in GUEST_MSRS.iter().filter(|index| supported_msrs.contains(index)) {
-            // Some listed MSRs can't be read on some hosts: KVM_GET_MSRS then returns 0 read.
+            // Some listed MSRs can't be read on some hosts; KVM_GET_MSRS then returns 0.
             if vcpu.read_msrs(&[index]).is_ok() {
                 vcpu.msrs.push(index);
             }
@@ -90,7 +91,7 @@ impl Vcpu {
         Ok(vcpu)
     }
 
-    /// The bits that stay when all are set in the first of the two MSRs, which is put back.
+    /// Returns the bits of SYSENTER_ESP that KVM keeps: sets all bits, reads the MSR, and restores it.
     fn settable_sysenter_bits(&self) -> Result<u64, KvmError> {
         let [index, _eip] = canonical::SYSENTER_ADDRESSES;
         if !self.msrs.contains(&index) {
@@ -103,8 +104,8 @@ impl Vcpu {
         Ok(bits)
     }
 
-    /// Makes the calling thread the one that runs this vCPU: kicks of it reach the guest, until
-    /// [`Vcpu::release`]. The vCPU must stay on this thread between the two.
+    /// Makes kicks of the calling thread reach this vCPU, until [`Vcpu::release`]. The vCPU must stay on this
+    /// thread between the two calls.
     pub(crate) fn adopt(&mut self) {
         let flag = &raw mut self.fd.get_kvm_run().immediate_exit;
         // SAFETY: the run page is mapped as long as `fd` lives; `aim` is declared before it and
@@ -113,12 +114,16 @@ impl Vcpu {
         self.aim = Some(unsafe { kick::aim(flag) });
     }
 
-    /// Ends what [`Vcpu::adopt`] began; on the same thread.
+    /// Reverts [`Vcpu::adopt`]. Must be called on the same thread.
     pub(crate) fn release(&mut self) {
         self.aim = None;
     }
 
-    /// Runs the guest until the next exit; asks for an interrupt window exit if `window`.
+    /// Runs the guest until the next exit. Requests an interrupt window exit if `window` is set.
+    ///
+    /// # Errors
+    ///
+    /// If `KVM_RUN` fails with another error than EINTR.
     pub fn run(&mut self, window: bool) -> Result<VmExit, KvmError> {
         let run = self.fd.get_kvm_run();
         run.request_interrupt_window = u8::from(window);
@@ -126,8 +131,8 @@ impl Vcpu {
         let run = self.fd.get_kvm_run();
         self.if_flag = run.if_flag != 0;
         self.ready = run.ready_for_interrupt_injection != 0;
-        // SAFETY: as in `sync_regs`. KVM takes back only what `kvm_dirty_regs` names, which is never
-        // these two.
+        // SAFETY: as in `sync_regs`. KVM reads back only the sets named in `kvm_dirty_regs`, which never
+        // include these two.
         let sync = unsafe { &mut run.s.regs };
         canonical::sregs(&mut sync.sregs);
         canonical::events(&mut sync.events);
@@ -151,9 +156,13 @@ impl Vcpu {
         }
     }
 
-    /// Completes what the last exit left open (an IN's result, an emulated instruction) without
-    /// running guest code beyond it. Usually [`VmExit::Interrupted`]; completing an instruction
-    /// may cause one more natural exit, which is then an exit like any other.
+    /// Completes the instruction of the last exit (the result of an IN, an emulated instruction) without
+    /// running guest code after it. Usually returns [`VmExit::Interrupted`]. Completing an instruction may
+    /// cause another natural exit, which is returned and must be handled like any other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vcpu::run`].
     pub fn drain(&mut self) -> Result<VmExit, KvmError> {
         self.fd.set_kvm_immediate_exit(1);
         let exit = self.run(false);
@@ -203,8 +212,12 @@ impl Vcpu {
         }
     }
 
-    /// The data of the [`VmExit::Pio`] just returned: `size * count` bytes, to read for OUT and to
-    /// fill for IN.
+    /// Returns the data of the last exit, which must be a [`VmExit::Pio`]: `size * count` bytes, to read for
+    /// OUT and to fill for IN.
+    ///
+    /// # Panics
+    ///
+    /// If the last exit was another one.
     pub fn pio_data(&mut self) -> &mut [u8] {
         let run = self.fd.get_kvm_run();
         assert_eq!(run.exit_reason, KVM_EXIT_IO, "port data exists at a port exit only");
@@ -217,27 +230,32 @@ impl Vcpu {
         unsafe { std::slice::from_raw_parts_mut(start.add(io.data_offset as usize), length) }
     }
 
-    /// Answers the [`VmExit::Mmio`] read just returned.
+    /// Answers the read of the last exit, which must be a [`VmExit::Mmio`].
+    ///
+    /// # Panics
+    ///
+    /// If the last exit was another one.
     pub fn answer_mmio(&mut self, data: [u8; 8]) {
         let run = self.fd.get_kvm_run();
         assert_eq!(run.exit_reason, KVM_EXIT_MMIO, "an MMIO answer follows an MMIO exit only");
         run.__bindgen_anon_1.mmio.data = data;
     }
 
-    /// Answers the 32-bit IN just returned as RDTSC would: EDX:EAX.
+    /// Answers a 32-bit IN, the last exit, with the result of RDTSC: sets EDX:EAX to `value`.
     pub fn answer_time_stamp(&mut self, value: u64) {
         self.answer_in(value as u32, |regs| regs.rdx = value >> 32);
     }
 
-    /// Answers the 32-bit IN just returned as CPUID would: EAX, EBX, ECX, EDX.
+    /// Answers a 32-bit IN, the last exit, with the result of CPUID: sets EAX, EBX, ECX and EDX.
     pub fn answer_identification(&mut self, [eax, ebx, ecx, edx]: [u32; 4]) {
         self.answer_in(eax, |regs| {
             (regs.rbx, regs.rcx, regs.rdx) = (ebx.into(), ecx.into(), edx.into());
         });
     }
 
-    /// The answer to an IN that changes more registers than EAX. Some KVMs drop the data of an IN when
-    /// registers are set before it is completed, others take it: RAX is given both ways.
+    /// Answers an IN and changes more registers than EAX. Some KVMs discard the data of an IN if registers
+    /// are set before it is completed, others use it. Therefore EAX is set both in the data and in the
+    /// registers.
     fn answer_in(&mut self, eax: u32, others: impl FnOnce(&mut kvm_regs)) {
         self.pio_data().copy_from_slice(&eax.to_le_bytes());
         let run = self.fd.get_kvm_run();
@@ -248,8 +266,12 @@ impl Vcpu {
         run.kvm_dirty_regs |= u64::from(KVM_SYNC_X86_REGS);
     }
 
-    /// Lets the guest go on at `rip` after an exit in which nothing is left open, with an exception
-    /// if `exception` is one (without error code).
+    /// Lets the guest continue at `rip`, and injects `exception` (without error code) if there is one. The
+    /// instruction of the last exit must be complete (see [`Vcpu::drain`]).
+    ///
+    /// # Errors
+    ///
+    /// If a KVM call fails.
     pub fn continue_at(&mut self, rip: u64, exception: Option<u8>) -> Result<(), KvmError> {
         let mut regs = *self.sync_regs().regs;
         regs.rip = rip;
@@ -268,20 +290,25 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Whether the vCPU may hold a breakpoint exception that the guest did not see yet. No saved state
-    /// has it: KVM_GET_VCPU_EVENTS does not report software exceptions, and RIP is behind the
-    /// instruction already. True without need where the guest came back to that place since.
+    /// Returns whether the vCPU may hold a breakpoint exception that was not delivered yet. A saved state
+    /// would lack it: KVM_GET_VCPU_EVENTS does not report software exceptions, and RIP is after the
+    /// instruction already. Also returns true if the guest has come back to the same RIP since, where it is
+    /// not necessary.
     pub fn holds_soft_exception(&self) -> bool {
         self.undelivered.is_some()
     }
 
-    /// The x87 status word.
+    /// Returns the x87 status word.
+    ///
+    /// # Errors
+    ///
+    /// If `KVM_GET_FPU` fails.
     pub fn fpu_status(&self) -> Result<u32, KvmError> {
         let fpu = self.fd.get_fpu().map_err(KvmError::call("KVM_GET_FPU"))?;
         Ok(fpu.fsw.into())
     }
 
-    /// Registers at the last exit.
+    /// Returns the registers at the last exit.
     pub fn sync_regs(&mut self) -> SyncRegs<'_> {
         // SAFETY: the sync area is plain data that KVM filled at the exit (kvm_valid_regs is set
         // from the start), and it is ours until the next run (rule 2).
@@ -289,27 +316,35 @@ impl Vcpu {
         SyncRegs { regs: &sync.regs, sregs: &sync.sregs, events: &sync.events }
     }
 
-    /// RFLAGS.IF and KVM's readiness at the last exit: both must hold to inject.
+    /// Returns whether an interrupt can be injected: RFLAGS.IF was set and KVM was ready at the last exit.
     pub fn injectable(&self) -> bool {
         self.if_flag && self.ready
     }
 
-    /// The two flags behind [`Vcpu::injectable`], for the digest.
+    /// Returns the two flags of [`Vcpu::injectable`], for the digest.
     pub fn injection_flags(&self) -> [bool; 2] {
         [self.if_flag, self.ready]
     }
 
-    /// RFLAGS.IF at the last exit.
+    /// Returns RFLAGS.IF at the last exit.
     pub fn interrupts_enabled(&self) -> bool {
         self.if_flag
     }
 
-    /// Privilege level at the last exit: SS.DPL (SDM vol. 3, 5.5).
+    /// Returns the privilege level at the last exit: SS.DPL (SDM vol. 3, 5.5).
     pub fn privilege_level(&mut self) -> u8 {
         self.sync_regs().sregs.ss.dpl
     }
 
-    /// Injects an external interrupt at the next entry. Only when [`Vcpu::injectable`].
+    /// Injects an external interrupt at the next entry.
+    ///
+    /// # Errors
+    ///
+    /// If `KVM_INTERRUPT` fails.
+    ///
+    /// # Panics
+    ///
+    /// If the vCPU is not [injectable](Vcpu::injectable).
     pub fn inject(&mut self, vector: u8) -> Result<(), KvmError> {
         assert!(self.injectable(), "injection outside an injection position");
         let interrupt = kvm_interrupt { irq: u32::from(vector) };
@@ -324,7 +359,11 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Sets the registers a guest starts with; everything else stays as after reset.
+    /// Sets the registers with which a guest starts. Everything else keeps its reset value.
+    ///
+    /// # Errors
+    ///
+    /// If a KVM call fails.
     pub fn start_at(&mut self, initial: &InitialState) -> Result<(), KvmError> {
         let mut sregs = self.fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
         initial.apply(&mut sregs);
@@ -356,9 +395,13 @@ impl Vcpu {
         }
     }
 
-    /// The whole state, in canonical form. Valid only where nothing is left open: after an EINTR, or after
-    /// [`Vcpu::drain`] returned one, or before the first run; and not while
-    /// [`Vcpu::holds_soft_exception`].
+    /// Returns the whole state in canonical form. The state is complete only if no instruction is left to
+    /// complete: before the first run, or after [`Vcpu::run`] or [`Vcpu::drain`] returned
+    /// [`VmExit::Interrupted`]; and only if [`Vcpu::holds_soft_exception`] is false.
+    ///
+    /// # Errors
+    ///
+    /// If a KVM call fails.
     pub fn save(&mut self) -> Result<VcpuState, KvmError> {
         let fd = &self.fd;
         let mut state = VcpuState {
@@ -379,13 +422,16 @@ impl Vcpu {
         Ok(state)
     }
 
-    /// Puts the vCPU into `state`. Nothing may be left open (see [`Vcpu::save`]). Events come last:
-    /// some of the other calls clear them.
+    /// Sets the state of the vCPU. No instruction may be left to complete (see [`Vcpu::save`]). Events are
+    /// set last, because some of the other calls clear them.
+    ///
+    /// # Errors
+    ///
+    /// If a KVM call fails, or an MSR can't be set on this host.
     pub fn restore(&mut self, state: &VcpuState) -> Result<(), KvmError> {
         let fd = &self.fd;
-        // The region that the checkpoint stands for may have flushed the TLB (INVLPG, CR3), and
-        // setting the CR3 that is already there flushes nothing; a change of CR4.PGE does
-        // (SDM vol. 3, 4.10.4.1).
+        // The guest code before this checkpoint may have flushed the TLB (INVLPG, CR3). Setting CR3 to the
+        // value that it already has flushes nothing, but a change of CR4.PGE does (SDM vol. 3, 4.10.4.1).
         let mut flushing = state.sregs;
         flushing.cr4 ^= CR4_PGE;
         fd.set_sregs(&flushing).map_err(KvmError::call("KVM_SET_SREGS"))?;
@@ -398,7 +444,7 @@ impl Vcpu {
         fd.set_debug_regs(&state.debugregs).map_err(KvmError::call("KVM_SET_DEBUGREGS"))?;
         self.write_msrs(&state.msrs)?;
         fd.set_vcpu_events(&state.events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?;
-        // Without a local APIC in the kernel, KVM_RUN loads CR8 from here (api.rst 5, `cr8`).
+        // Without a local APIC in the kernel, KVM_RUN loads CR8 from the run page (api.rst 5, `cr8`).
         self.fd.get_kvm_run().cr8 = state.sregs.cr8;
         self.if_flag = state.if_flag;
         self.ready = state.ready_for_injection;

@@ -1,4 +1,4 @@
-//! The VM: its memory slot, the dirty log, and making KVM forget what it cached of page tables.
+//! The VM: its memory slot, the dirty log, and invalidation of KVM's shadow page tables.
 
 use super::error::KvmError;
 use super::vcpu::Vcpu;
@@ -10,9 +10,9 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-/// Slot of guest RAM.
+/// Memory slot of guest RAM.
 const RAM_SLOT: u32 = 0;
-/// Slot that exists only to be added and deleted.
+/// Memory slot that is added and deleted to make KVM drop its shadow page tables.
 const SCRATCH_SLOT: u32 = 1;
 
 /// A KVM virtual machine with one region of RAM at guest physical address 0.
@@ -30,8 +30,8 @@ impl Vm {
     pub(super) fn new(fd: VmFd, ram: &GuestRam, msr_indices: Vec<u32>) -> Result<Vm, KvmError> {
         // VMX hosts without unrestricted guests keep a TSS here (api.rst 4.36).
         fd.set_tss_address(layout::KVM_TSS as usize).map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
-        // Without it KVM writes CR2/DR6 when an exception is queued, not when it is delivered, and
-        // a checkpoint in between differs (api.rst 7.21).
+        // Without this capability, KVM writes CR2 and DR6 when an exception is queued instead of when it is
+        // delivered, and a checkpoint in between would differ (api.rst 7.21).
         let payload = kvm_enable_cap {
             cap: KVM_CAP_EXCEPTION_PAYLOAD,
             args: [1, 0, 0, 0],
@@ -63,30 +63,43 @@ impl Vm {
             .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))
     }
 
-    /// Guest RAM.
+    /// Returns guest RAM.
     pub fn ram(&self) -> &GuestRam {
         &self.ram
     }
 
-    /// Bytes of guest RAM.
+    /// Returns the size of guest RAM in bytes.
     pub fn ram_bytes(&self) -> usize {
         self.ram_bytes
     }
 
-    /// Reads and clears KVM's dirty log: bit `n % 64` of word `n / 64` is set when the guest wrote
-    /// page `n` since the last call. Writes by this process are not in it.
+    /// Reads and clears KVM's dirty bitmap: bit `n % 64` of word `n / 64` is set if the guest wrote to page
+    /// `n` since the last call. Writes by this process are not included.
+    ///
+    /// # Errors
+    ///
+    /// If the ioctl fails.
     pub fn take_dirty_log(&self) -> Result<Vec<u64>, KvmError> {
         self.fd.get_dirty_log(RAM_SLOT, self.ram_bytes).map_err(KvmError::call("KVM_GET_DIRTY_LOG"))
     }
 
-    /// Makes KVM drop every shadow page table. Needed after page tables in guest memory were
-    /// changed behind its back; adding and deleting any slot does it on every KVM tried.
+    /// Makes KVM drop all shadow page tables. This is needed after this process changed page tables in guest
+    /// memory without KVM's knowledge. Adding and deleting any slot has this effect on every KVM that was
+    /// tested.
+    ///
+    /// # Errors
+    ///
+    /// If the ioctl fails.
     pub fn forget_page_tables(&self) -> Result<(), KvmError> {
         self.set_slot(SCRATCH_SLOT, layout::SCRATCH_SLOT, layout::PAGE, 0)?;
         self.set_slot(SCRATCH_SLOT, layout::SCRATCH_SLOT, 0, 0)
     }
 
-    /// The one vCPU, with the CPU model `cpuid`.
+    /// Creates the only vCPU, with the CPU model `cpuid`.
+    ///
+    /// # Errors
+    ///
+    /// If a KVM call fails.
     pub fn create_vcpu(&self, cpuid: &[kvm_cpuid_entry2]) -> Result<Vcpu, KvmError> {
         let fd = self.fd.create_vcpu(0).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
         Vcpu::new(fd, cpuid, &self.msr_indices)

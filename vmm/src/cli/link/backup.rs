@@ -1,6 +1,6 @@
-//! The backup: reads entries and says how far it is.
+//! The backup of `understudy link`: receives entries, checks them and reports how many it has executed.
 
-use super::drive::{End, see_off, take_in, wait_for_work};
+use super::drive::{End, linger, receive_events, wait_for_work};
 use super::entries::is_entry;
 use crate::link::{LogLink, now};
 use logchan::channel::Channel;
@@ -10,17 +10,17 @@ use logchan::ids::Lane;
 use netpath::PortError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What arrived.
+/// Counts of what the backup received.
 #[derive(Debug, Default)]
 pub(super) struct Received {
-    /// Entries, each whole and after the one before it.
+    /// Whole entries, received in order.
     pub(super) entries: u64,
-    /// Their bytes.
+    /// Bytes of these entries.
     pub(super) bytes: u64,
 }
 
-/// Reads until the primary leaves or falls silent, or until `stop`. What arrived is there in any
-/// case.
+/// Receives until the primary leaves or falls silent, or until `stop`. Returns the counts even if the run
+/// ends with an error.
 pub(super) fn run(link: &mut LogLink, stop: &AtomicBool) -> (Received, Result<End, PortError>) {
     let mut received = Received::default();
     let end = received.run(link, stop);
@@ -29,21 +29,21 @@ pub(super) fn run(link: &mut LogLink, stop: &AtomicBool) -> (Received, Result<En
 
 impl Received {
     fn run(&mut self, link: &mut LogLink, stop: &AtomicBool) -> Result<End, PortError> {
-        let (mut foreign, mut has_left) = (None, false);
+        let (mut unexpected, mut has_left) = (None, false);
         loop {
-            let end = take_in(link)?;
+            let end = receive_events(link)?;
             let channel = link.channel_mut().expect("a peer was met");
-            if foreign.is_none() {
-                // What arrived before the end is there all the same.
-                foreign = self.read(channel).err();
+            if unexpected.is_none() {
+                // Entries that arrived before the channel ended count, too.
+                unexpected = self.read(channel).err();
             }
             if let Some(end) = end {
                 if end == End::PeerLeft {
-                    see_off(link)?;
+                    linger(link)?;
                 }
-                return Ok(foreign.unwrap_or(end));
+                return Ok(unexpected.unwrap_or(end));
             }
-            if !has_left && (foreign.is_some() || stop.load(Ordering::Relaxed)) {
+            if !has_left && (unexpected.is_some() || stop.load(Ordering::Relaxed)) {
                 channel.bye(now());
                 has_left = true;
             }
@@ -53,8 +53,8 @@ impl Received {
         }
     }
 
-    /// Reads the entries that are whole. Bulk is not read: nobody sends any, and whoever does finds
-    /// the window closed.
+    /// Reads the whole entries of the latency lane. The bulk lane is not read: `understudy link` sends
+    /// nothing on it, and the closed window stops a peer that does.
     fn read(&mut self, channel: &mut Channel) -> Result<(), End> {
         let bytes = channel.received(Lane::Latency);
         let mut length = 0;
@@ -71,7 +71,7 @@ impl Received {
                     | DecodeError::UnknownKind(_)
                     | DecodeError::Length { .. }
                     | DecodeError::Body { .. },
-                ) => break Err(End::Foreign { entry: self.entries }),
+                ) => break Err(End::UnexpectedEntry { entry: self.entries }),
             }
         };
         self.bytes += length as u64;

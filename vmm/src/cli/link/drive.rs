@@ -1,4 +1,4 @@
-//! What both ends do in each turn, and how a channel ends.
+//! The steps that both ends repeat (receive, wait), and the ways in which a channel ends.
 
 use crate::link::{LogLink, now};
 use logchan::channel::Event;
@@ -6,36 +6,36 @@ use logchan::endpoint::EndpointEvent;
 use logchan::time::{Duration, Time};
 use netpath::PortError;
 
-/// Longest wait: a signal that comes between the look at its flag and the wait is not lost for
-/// longer.
-const STOP_WITHIN: Duration = Duration::from_millis(100);
+/// Longest wait. It limits the delay of a signal that arrives after its flag was checked and before the wait
+/// begins.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// How a channel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// We said Bye, and the peer heard it.
+    /// This side sent Bye, and the peer confirmed it.
     Left,
-    /// The peer said Bye.
+    /// The peer sent Bye.
     PeerLeft,
-    /// The peer was not heard for the silence timeout; or it did not answer our Bye.
+    /// Nothing was received from the peer for the silence timeout, or the peer did not confirm our Bye.
     Silent {
-        /// For how long.
+        /// Time since the last frame from the peer.
         heard_ago: Duration,
     },
-    /// The peer sent an entry that is none of ours.
-    Foreign {
-        /// Which one.
+    /// The peer sent an entry that `understudy link` does not send.
+    UnexpectedEntry {
+        /// Number of the entry.
         entry: u64,
     },
 }
 
-/// Takes in what arrived; how the channel ended, if it did.
-pub(super) fn take_in(link: &mut LogLink) -> Result<Option<End>, PortError> {
+/// Receives frames and handles the channel's events. Returns how the channel ended, if it did.
+pub(super) fn receive_events(link: &mut LogLink) -> Result<Option<End>, PortError> {
     link.receive()?;
     let mut end = None;
     while let Some(event) = link.poll_event() {
         let EndpointEvent::Channel(event) = event else {
-            // A channel is bound to the peer that was met: nobody else is answered.
+            // The channel is bound to its peer; handshakes of other peers are not answered.
             continue;
         };
         let ended = match event {
@@ -48,9 +48,9 @@ pub(super) fn take_in(link: &mut LogLink) -> Result<Option<End>, PortError> {
                 let heard_at = link.channel().map(|channel| channel.heard_at());
                 Some(End::Silent { heard_ago: now().since(heard_at.unwrap_or_default()) })
             }
-            // The handshake compared terms and roles; what contradicts it is counted.
+            // The handshake compared terms and roles. Frames that contradict it are counted.
             Event::PeerTermNewer { .. } | Event::PeerSameRole => None,
-            // Asked for where they matter.
+            // The primary and the backup query these states where they need them.
             Event::LeaseHeld
             | Event::LeaseLost
             | Event::Acked { .. }
@@ -62,15 +62,15 @@ pub(super) fn take_in(link: &mut LogLink) -> Result<Option<End>, PortError> {
     Ok(end)
 }
 
-/// Waits until there is something to do, `until` at most; never for long.
+/// Waits until there is work or until `until`, but no longer than [`WAIT_MAX`].
 pub(super) fn wait_for_work(link: &mut LogLink, until: Option<Time>) -> Result<(), PortError> {
-    let look_again = now() + STOP_WITHIN;
-    let until = until.map_or(look_again, |until| until.min(look_again));
+    let latest = now() + WAIT_MAX;
+    let until = until.map_or(latest, |until| until.min(latest));
     link.wait(Some(until)).map(drop)
 }
 
-/// Answers for a while: the peer said Bye, and says it again until it hears that it was heard.
-pub(super) fn see_off(link: &mut LogLink) -> Result<(), PortError> {
+/// Answers the peer for a while after its Bye: the peer repeats the Bye until it receives a confirmation.
+pub(super) fn linger(link: &mut LogLink) -> Result<(), PortError> {
     let timing = link.endpoint().settings().timing;
     let latest = now() + timing.silence;
     loop {

@@ -1,16 +1,17 @@
-//! The entries that are measured with: console input, which no other entry is like in length and
-//! content. Each begins with its number.
+//! The entries that the measurement sends: console input, the only kind of entry whose length and content can
+//! be chosen freely. Each begins with its number.
 
 use logchan::entry::Entry;
 use logchan::entry_codec::encode;
 
-/// What fills an entry behind its number, over and over. Plain to see in a capture, if it is there.
+/// Text that is repeated after the number to fill an entry. Easy to recognize in a capture of an unencrypted
+/// channel.
 const TEXT: &[u8] = b"understudy link measures the logging channel. ";
 
 /// Bytes of the number.
 const NUMBER_BYTES: usize = 8;
 
-/// Makes entries of one size. Allocates nothing after [`new`](Self::new).
+/// Encodes entries of one size. Allocates only in [`new`](Self::new).
 #[derive(Debug)]
 pub(super) struct EntryMaker {
     body: Vec<u8>,
@@ -18,7 +19,7 @@ pub(super) struct EntryMaker {
 }
 
 impl EntryMaker {
-    /// Entries of `bytes` bytes, their frame of two or three bytes not counted.
+    /// Creates an encoder for entries of `bytes` bytes, without their framing of two or three bytes.
     pub(super) fn new(bytes: usize) -> EntryMaker {
         let mut body = vec![0; NUMBER_BYTES];
         body.extend(TEXT.iter().cycle().take(bytes - NUMBER_BYTES));
@@ -27,7 +28,7 @@ impl EntryMaker {
         EntryMaker { body, encoded }
     }
 
-    /// Entry `number`, encoded.
+    /// Returns entry `number`, encoded.
     pub(super) fn make(&mut self, number: u64) -> &[u8] {
         self.body[..NUMBER_BYTES].copy_from_slice(&number.to_le_bytes());
         self.encoded.clear();
@@ -36,7 +37,7 @@ impl EntryMaker {
     }
 }
 
-/// Whether this is entry `number`, whole.
+/// Returns whether `entry` is entry `number`, undamaged.
 pub(super) fn is_entry(entry: &Entry<'_>, number: u64) -> bool {
     let Entry::Console(body) = entry else { return false };
     let Some((found, text)) = body.split_first_chunk::<NUMBER_BYTES>() else { return false };
@@ -50,7 +51,7 @@ mod tests {
     use logchan::entry_codec::decode;
 
     #[test]
-    fn entry_is_known_by_number_and_text() {
+    fn entry_with_another_number_or_text_is_rejected() {
         for bytes in [16, 64, 100, 4096] {
             let mut maker = EntryMaker::new(bytes);
             let encoded = maker.make(7).to_vec();

@@ -1,4 +1,4 @@
-//! What can go wrong on a channel, one line each.
+//! Failures of `understudy link`; each displays as one line.
 
 use super::options::LinkArgs;
 use crate::link::LogLink;
@@ -6,66 +6,67 @@ use crate::link::diagnosis::why_no_frame_passes;
 use logchan::handshake::Mismatch;
 use logchan::time::Duration;
 
-/// Why a measurement came to nothing, or to an early end.
+/// Why a measurement did not start, or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkFailure {
-    /// Nobody came who has the key.
-    #[error("no {peer} was met in {seconds:.1} s: {why}")]
-    NobodyMet {
-        /// What the peer would have been.
+    /// No peer with the key answered.
+    #[error("no {peer} found in {seconds:.1} s: {why}")]
+    NoPeer {
+        /// Role of the peer: "primary" or "backup".
         peer: &'static str,
-        /// How long it was waited for.
+        /// How long this side waited, in seconds.
         seconds: f64,
-        /// The likeliest reason.
+        /// The most likely reason.
         why: String,
     },
-    /// Somebody with the key came who does not fit.
+    /// A peer with the key answered, but its settings do not match.
     #[error("{why}")]
     Refused {
-        /// The difference.
+        /// The difference, and what to do about it.
         why: String,
     },
-    /// The peer was met, and is not heard any more.
-    #[error("the {peer} was not heard for {ms} ms: {why}")]
+    /// The peer stopped sending.
+    #[error("received nothing from the {peer} for {ms} ms: {why}")]
     PeerSilent {
-        /// What the peer was.
+        /// Role of the peer: "primary" or "backup".
         peer: &'static str,
-        /// For how long.
+        /// Time since the last frame from the peer, in milliseconds.
         ms: u64,
-        /// The likeliest reason.
+        /// The most likely reason.
         why: String,
     },
-    /// The primary is another program.
-    #[error("entry {entry} is none that 'understudy link' sends: run the same build on both hosts")]
-    Foreign {
-        /// Which entry.
+    /// The primary sent an entry that this program does not send.
+    #[error("entry {entry} was not sent by 'understudy link': run the same build on both hosts")]
+    UnexpectedEntry {
+        /// Number of the entry.
         entry: u64,
     },
 }
 
-/// The peer was heard last `heard_ago` ago.
+/// Returns the failure of a channel that received its last frame `heard_ago` ago.
 pub(super) fn silent(link: &LogLink, args: &LinkArgs, heard_ago: Duration) -> LinkFailure {
     let why = why_no_frame_passes(link.port()).unwrap_or_else(|| {
-        "it was killed or stopped, or the network between the hosts is cut".into()
+        "the process was killed or stopped, or the network between the hosts is down".into()
     });
     LinkFailure::PeerSilent { peer: args.peer_name(), ms: heard_ago.as_nanos() / 1_000_000, why }
 }
 
-/// What to do about a peer that does not fit.
+/// Describes a mismatch with the peer and names the option to change. If the peer has not proven that it
+/// has the key now (`proven` is false), the message may be a replay, and the text says so.
 pub(super) fn advice(mismatch: &Mismatch, proven: bool) -> String {
     let text = match mismatch {
         Mismatch::Vm { .. } => format!("{mismatch} (--vm-id)"),
         Mismatch::Role { .. } => format!("{mismatch} (--role)"),
         Mismatch::Timing => format!("{mismatch} (--silence-ms)"),
         Mismatch::CpuModel { .. } | Mismatch::GuestImage { .. } => {
-            "the peer runs a VM and is no 'understudy link'".into()
+            "the peer runs a VM, not 'understudy link'".into()
         }
         Mismatch::ProtocolVersion { .. }
         | Mismatch::Witness { .. }
         | Mismatch::Replaced { .. }
         | Mismatch::OldPrimary { .. } => mismatch.to_string(),
     };
-    if proven { text } else { format!("{text}; unless somebody plays back what it once said") }
+    if proven { text } else { format!("{text}; or someone replays an old message of the peer") }
 }
 
 #[cfg(test)]
@@ -74,10 +75,10 @@ mod tests {
     use logchan::ids::VmId;
 
     #[test]
-    fn advice_names_the_option_and_says_when_it_may_be_a_recording() {
+    fn advice_names_the_option_and_mentions_a_possible_replay() {
         let vm = Mismatch::Vm { ours: VmId(1), theirs: VmId(2) };
         assert!(advice(&vm, true).ends_with("(--vm-id)"));
-        assert!(advice(&vm, false).ends_with("plays back what it once said"));
+        assert!(advice(&vm, false).ends_with("replays an old message of the peer"));
         assert!(advice(&Mismatch::Timing, true).contains("--silence-ms"));
         let machine = Mismatch::CpuModel { ours: 1, theirs: 2 };
         assert!(advice(&machine, true).contains("runs a VM"));

@@ -1,4 +1,4 @@
-//! Waiting for the other end.
+//! Waiting for the handshake with the peer.
 
 use super::LinkFailure;
 use super::drive::wait_for_work;
@@ -14,19 +14,19 @@ use logchan::time::{Duration, Time};
 use netpath::LinkState;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A user who sees nothing happen for this long is told what is waited for.
+/// After this long without a peer, a message says what the program waits for.
 const NOTICE_AFTER: Duration = Duration::from_millis(2_000);
 
-/// The other end.
+/// The peer of a completed handshake.
 #[derive(Debug)]
 pub(super) struct Met {
     pub(super) peer: Peer,
     pub(super) term: Term,
-    /// How long that took.
+    /// How long the handshake took, including the wait for the peer.
     pub(super) after: Duration,
 }
 
-/// Asks for the peer until it is there, is shown not to fit, the time is up, or `stop`.
+/// Sends handshakes until the peer answers, proves not to match, `--wait` has passed, or `stop` is set.
 pub(super) fn meet(
     link: &mut LogLink,
     args: &LinkArgs,
@@ -34,14 +34,15 @@ pub(super) fn meet(
 ) -> Result<Met, CliError> {
     let start = now();
     let give_up = start + Duration::from_nanos((args.wait * 1e9) as u64);
-    // Nothing comes before somebody sets the interface up; a carrier may come by itself.
+    // An interface that is down needs the user, so the message comes at once. A missing carrier may appear
+    // by itself.
     let is_down = link.port().link() == LinkState::Down;
     let mut notice = Some(if is_down { start } else { start + NOTICE_AFTER });
     let mut unproven: Option<Mismatch> = None;
     loop {
         link.receive()?;
         let event = link.poll_event();
-        // In any case: the peer shall learn that it does not fit, too.
+        // Transmit before a refusal is returned, so that the peer learns about the mismatch, too.
         link.transmit()?;
         match event {
             Some(EndpointEvent::Met { peer, term }) => {
@@ -52,28 +53,30 @@ pub(super) fn meet(
             }
             Some(EndpointEvent::Refused { mismatch, proven: false }) => {
                 if unproven != Some(mismatch) {
-                    args.say(|| format!("waiting on: {}", advice(&mismatch, false)));
+                    args.message(|| format!("still waiting: {}", advice(&mismatch, false)));
                 }
                 (unproven, notice) = (Some(mismatch), None);
             }
-            // There is no channel before somebody was met.
+            // There are no channel events before the handshake completes.
             Some(EndpointEvent::Channel(_)) | None => {}
         }
         let now = now();
         if now >= give_up || stop.load(Ordering::Relaxed) {
-            return Err(nobody(link, args, unproven, now.since(start)).into());
+            return Err(no_peer(link, args, unproven, now.since(start)).into());
         }
         if notice.is_some_and(|at| now >= at) {
             notice = None;
             let why = why(link);
-            args.say(|| format!("waiting for the {} at {}: {why}", args.peer_name(), args.peer));
+            args.message(|| {
+                format!("waiting for the {} at {}: {why}", args.peer_name(), args.peer)
+            });
         }
         let until = notice.map_or(give_up, |at: Time| at.min(give_up));
         wait_for_work(link, Some(until))?;
     }
 }
 
-fn nobody(
+fn no_peer(
     link: &mut LogLink,
     args: &LinkArgs,
     unproven: Option<Mismatch>,
@@ -81,7 +84,7 @@ fn nobody(
 ) -> LinkFailure {
     match unproven {
         Some(mismatch) => LinkFailure::Refused { why: advice(&mismatch, false) },
-        None => LinkFailure::NobodyMet {
+        None => LinkFailure::NoPeer {
             peer: args.peer_name(),
             seconds: waited.as_nanos() as f64 / 1e9,
             why: why(link),

@@ -1,14 +1,14 @@
-//! `understudy link`: meets another `understudy link` on the logging channel and measures it.
+//! `understudy link`: connects to another `understudy link` over the logging channel and measures it.
 //!
-//! Everything that a VM's log will pass is in use: handshake, seal, channel, packet port. Only the
-//! entries are made up.
+//! The measurement uses every layer that a VM's log uses: handshake, seal, channel, packet port. Only the
+//! entries are artificial.
 //!
-//! - `options`: what a user may choose
-//! - `meet`: waiting for the other end
-//! - `primary`, `backup`: the two ends; `entries`: what passes between them
-//! - `turn`: what both do in each turn, and how a channel ends
-//! - `report`: what there is to say afterwards
-//! - `failure`: what can go wrong
+//! - `options`: the command line options
+//! - `meet`: waiting for the handshake with the peer
+//! - `primary`, `backup`: the two ends; `entries`: the entries between them
+//! - `drive`: the steps that both ends repeat, and the ways in which a channel ends
+//! - `report`: the result
+//! - `failure`: the failures
 
 mod backup;
 mod drive;
@@ -33,14 +33,19 @@ use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Meets the other end and measures.
+/// Runs `understudy link`: waits for the peer, measures, and prints the result.
+///
+/// # Errors
+///
+/// If an option or the key can't be used, the interface fails, no matching peer is found, or the peer falls
+/// silent.
 pub fn main(args: &LinkArgs) -> Result<(), CliError> {
     args.check()?;
     let security = args.security()?;
     if args.insecure {
         stdio::message(
-            "understudy: WARNING: --insecure: the channel is neither encrypted nor authenticated, \
-             everybody on this network can read it and pose as either host",
+            "understudy: WARNING: --insecure: the channel is neither encrypted nor authenticated; \
+             anyone on this network can read it and impersonate either host",
         );
     }
     let stop = stop_on_signals()?;
@@ -48,13 +53,13 @@ pub fn main(args: &LinkArgs) -> Result<(), CliError> {
         session::pin(core)?;
     }
     let mut link = LogLink::open(&args.link_options(), args.settings(), security)?;
-    args.say(|| link.port().describe());
-    args.say(|| args.describe());
+    args.message(|| link.port().describe());
+    args.message(|| args.describe());
 
     let met = meet::meet(&mut link, args, &stop)?;
-    args.say(|| {
+    args.message(|| {
         let (mac, ms) = (args.peer, met.after.as_nanos() / 1_000_000);
-        format!("met {mac} after {ms} ms; the session is {:016x}", met.peer.session.0)
+        format!("met {mac} after {ms} ms; session {:016x}", met.peer.session.0)
     });
     let start = now();
     let (measured, end) = match args.role() {
@@ -73,21 +78,21 @@ pub fn main(args: &LinkArgs) -> Result<(), CliError> {
     let outcome = match end {
         Ok(End::Left) => Ok(()),
         Ok(End::PeerLeft) => {
-            args.say(|| format!("the {} said Bye", args.peer_name()));
+            args.message(|| format!("the {} ended the measurement", args.peer_name()));
             Ok(())
         }
         Ok(End::Silent { heard_ago }) => Err(failure::silent(&link, args, heard_ago).into()),
-        Ok(End::Foreign { entry }) => Err(LinkFailure::Foreign { entry }.into()),
+        Ok(End::UnexpectedEntry { entry }) => Err(LinkFailure::UnexpectedEntry { entry }.into()),
         Err(error) => Err(error.into()),
     };
     output::after_print(printed, outcome)
 }
 
-/// A flag that the first [signal](signals::ending) sets; the second one ends the process.
+/// Returns a flag that the first [signal](signals::ending) sets. The second signal ends the process.
 fn stop_on_signals() -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in signals::ending() {
-        // In this order: the first signal finds the flag unset.
+        // The order matters: the conditional shutdown must run before the flag is set by the first signal.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
             .map_err(|source| CliError::Os { doing: "installing signals", source })?;

@@ -1,4 +1,4 @@
-//! Options of `link`.
+//! Command line options of `understudy link`.
 
 use super::primary::Plan;
 use crate::cli::exit_code::CliError;
@@ -21,18 +21,18 @@ Start one on each host, in any order, with the same key and the other host's MAC
   understudy link --interface eth1 --peer 52:54:00:00:00:0b --role primary --key /etc/understudy.key
   understudy link --interface eth1 --peer 52:54:00:00:00:0a --role backup --key /etc/understudy.key
 
-The primary sends entries and prints how long their acknowledgements took; then it says Bye, and the
-backup prints what it saw. Ctrl-C ends either side in good order; the other one is told.
+The primary sends entries and prints how long their acknowledgements took. Then it closes the channel, and
+the backup prints what it received. Ctrl-C ends either side cleanly and notifies the other one.
 
 Exit codes:
-  0   measured, or ended by a signal or by the peer's Bye
-  2   wrong usage; the peer's address is our own
+  0   measured, or ended by a signal or by the peer
+  2   wrong usage, or --peer is this host's own address
   4   the interface can't be used, or was deleted
-  12  key file, or nobody was met who fits
+  12  the key file can't be used, or no matching peer was found
   13  the peer fell silent, or sent something else";
 
-/// Tells a `link` from the primary or the backup of a VM, which must not take it for their peer. It
-/// stands where those have the digests of CPU model and guest: "ulinkrtt".
+/// Digest that `understudy link` sends in place of the digests of CPU model and guest: "ulinkrtt". It keeps
+/// the primary or the backup of a VM from accepting a `link` as their peer.
 pub(super) const NO_MACHINE: u64 = u64::from_be_bytes(*b"ulinkrtt");
 
 const COUNT: u64 = 10_000;
@@ -49,45 +49,46 @@ pub struct LinkArgs {
     /// MAC address of the other host's interface
     #[arg(long, value_name = "MAC", value_parser = netpath::mac::parse_station)]
     pub(super) peer: MacAddr,
-    /// Which end this is; the other host is the other one
+    /// Role of this side; the other host takes the other role
     #[arg(long)]
     role: RoleName,
     /// File with the pre-shared key, made by 'understudy key'
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Neither encrypt nor authenticate: for looking at the wire on a network that is yours alone
+    /// Do not encrypt or authenticate; for inspecting the traffic on a private network
     #[arg(long)]
     pub(super) insecure: bool,
-    /// Number of the VM, as on the other host
+    /// Number of the VM, the same on both hosts
     #[arg(long, value_name = "N", default_value_t = 0)]
     vm_id: u64,
-    /// Take the peer for dead when it was not heard for this long, milliseconds; as on the other host
+    /// Declare the peer dead after receiving nothing from it for this long, milliseconds; the same on both
+    /// hosts
     #[arg(long, value_name = "N", default_value_t = SILENCE_MS_DEFAULT,
           value_parser = clap::value_parser!(u64).range(SILENCE_MS_MIN..=SILENCE_MS_MAX))]
     pub(super) silence_ms: u64,
-    /// How long to look for the next frame before blocking, microseconds
+    /// How long to poll for the next frame before blocking, microseconds
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     spin_us: u64,
-    /// Core to run on
+    /// Core to pin this process to
     #[arg(long, value_name = "N")]
     pub(super) core: Option<usize>,
-    /// Primary: entries to send; 0 goes on until Ctrl-C [default: 10000]
+    /// Primary: number of entries to send; 0: until Ctrl-C [default: 10000]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Primary: from one entry to the next, microseconds; 0 sends the next when the one before is
+    /// Primary: interval between entries, microseconds; 0: send each entry when the one before is
     /// acknowledged [default: 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=60_000_000))]
     interval_us: Option<u64>,
-    /// Primary: bytes in an entry, 16 to 4096 [default: 64]
+    /// Primary: size of an entry, 16 to 4096 [default: 64]
     #[arg(long, value_name = "BYTES")]
     size: Option<usize>,
-    /// Wait this long for the other host
+    /// How long to wait for the other host
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     pub(super) wait: f64,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub(super) json: bool,
-    /// Say nothing but results and errors
+    /// Print only results and errors
     #[arg(long, short)]
     quiet: bool,
 }
@@ -102,7 +103,7 @@ enum RoleName {
 }
 
 impl LinkArgs {
-    /// Checks what clap can't.
+    /// Checks the options that clap can't check.
     pub(super) fn check(&self) -> Result<(), CliError> {
         check_core(self.core)?;
         check_seconds("--wait", self.wait)?;
@@ -114,7 +115,7 @@ impl LinkArgs {
         ];
         for (option, given) in for_the_primary {
             if given && self.role() == Role::Backup {
-                return usage(format!("{option} is the primary's: leave it away here"));
+                return usage(format!("{option} is the primary's option: remove it on the backup"));
             }
         }
         match self.size {
@@ -125,7 +126,7 @@ impl LinkArgs {
         }
     }
 
-    /// Reads the key, if there shall be one.
+    /// Reads the key, unless `--insecure` is given.
     pub(super) fn security(&self) -> Result<Security, CliError> {
         match &self.key {
             Some(path) => Ok(Security::Sealed(key_file::read(path)?)),
@@ -140,7 +141,7 @@ impl LinkArgs {
         }
     }
 
-    /// What the other end is called.
+    /// Returns the name of the peer's role.
     pub(super) fn peer_name(&self) -> &'static str {
         match self.role {
             RoleName::Primary => "backup",
@@ -168,7 +169,7 @@ impl LinkArgs {
 
     pub(super) fn settings(&self) -> Settings {
         let role = self.role();
-        // There is one term and nobody goes live.
+        // There is only one term, because no side goes live.
         let term = match role {
             Role::Primary => Term(1),
             Role::Backup => Term(0),
@@ -181,7 +182,7 @@ impl LinkArgs {
         }
     }
 
-    /// What the primary is to send.
+    /// Returns what the primary sends.
     pub(super) fn plan(&self) -> Plan {
         Plan {
             count: self.count.unwrap_or(COUNT),
@@ -190,7 +191,7 @@ impl LinkArgs {
         }
     }
 
-    /// One line that says what this end is.
+    /// Describes this side in one line.
     pub(super) fn describe(&self) -> String {
         let role = match self.role {
             RoleName::Primary => "primary",
@@ -207,8 +208,8 @@ impl LinkArgs {
         )
     }
 
-    /// Says something on standard error, unless told to be quiet.
-    pub(super) fn say(&self, text: impl FnOnce() -> String) {
+    /// Prints a message on standard error, unless `--quiet` is given.
+    pub(super) fn message(&self, text: impl FnOnce() -> String) {
         if !self.quiet {
             stdio::message(text());
         }

@@ -1,4 +1,4 @@
-//! What there is to say after a measurement. docs/logging-channel.md says what each number means.
+//! The result of a measurement. docs/logging-channel.md explains each number.
 
 use super::backup::Received;
 use super::drive::End;
@@ -19,7 +19,7 @@ use logchan::time::Duration;
 use netpath::{PacketStats, PortError};
 use serde_json::{Map, Value, json};
 
-/// What one end did.
+/// The counts of this side.
 #[derive(Debug)]
 pub(super) enum Measured {
     Sent(Sent),
@@ -32,12 +32,12 @@ pub(super) struct Report<'a> {
     pub(super) met: &'a Met,
     pub(super) measured: &'a Measured,
     pub(super) end: &'a Result<End, PortError>,
-    /// From the meeting to the end.
+    /// Time from the handshake to the end.
     pub(super) elapsed: Duration,
 }
 
 impl Report<'_> {
-    /// Prints it: all of it as JSON, or as a table without the counters that are zero.
+    /// Prints the whole result as JSON, or as a table without the counters that are zero.
     pub(super) fn print(&self, link: &mut LogLink) -> Result<(), CliError> {
         let result = self.result(link);
         let text = if self.args.json {
@@ -58,7 +58,7 @@ impl Report<'_> {
             Ok(End::Left) => "left",
             Ok(End::PeerLeft) => "peer_left",
             Ok(End::Silent { .. }) => "peer_silent",
-            Ok(End::Foreign { .. }) => "foreign_entry",
+            Ok(End::UnexpectedEntry { .. }) => "foreign_entry",
             Err(_) => "port_failed",
         };
         let mut result = Vec::new();
@@ -94,7 +94,7 @@ impl Report<'_> {
     }
 }
 
-/// Quantiles in microseconds; null when nothing was measured.
+/// Returns quantiles in microseconds, or null if nothing was measured.
 fn times(ns: &Histogram<u64>) -> Value {
     if ns.is_empty() {
         return Value::Null;
@@ -209,7 +209,7 @@ fn port(stats: &PacketStats, other_senders: u64) -> Value {
     })
 }
 
-/// The result flat, for people: counters that are zero are left out.
+/// Flattens the result into rows of a table, without the counters that are zero.
 fn flat(result: Vec<(String, Value)>) -> Vec<(String, Value)> {
     let mut rows = Vec::new();
     for (name, value) in result {
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_is_flat_and_leaves_out_counters_that_are_zero() {
+    fn table_omits_counters_that_are_zero() {
         let row = |name: &str, value| (name.to_string(), value);
         let port = json!({ "a": 0, "b": 3, "c": null });
         let result = vec![row("end", json!("left")), row("entries", json!(0)), row("port", port)];
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_nothing_are_null() {
+    fn times_without_values_are_null() {
         let mut ns = Histogram::new(3).unwrap();
         assert_eq!(times(&ns), Value::Null);
         ns.record(5_000).unwrap();

@@ -1,8 +1,8 @@
-//! One connection to the counter service for the whole demonstration: every number must follow the
-//! one before it.
+//! The client with one persistent connection to the counter service: each number must be the one after the
+//! number before.
 
 use super::figures::Times;
-use super::traffic::rest;
+use super::traffic::sleep_unless_stopped;
 use crate::demo::DemoError;
 use crate::demo::clients::Counter;
 use crate::demo::guest::Guest;
@@ -14,29 +14,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// From an answer to the next request: the guest gets as long for its other clients as for this one.
+/// Pause between an answer and the next request, which gives the guest as much time for its other clients as
+/// for this one: a minimum, and a number of the guest's answers (see [`Pace::pause`]).
 const PAUSE: (Duration, u32) = (Duration::from_millis(1), 1);
 
-/// What became of the requests.
+/// Results of the requests.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Answered.
+    /// Answered requests.
     pub requests: u64,
-    /// Numbers that were left out.
+    /// Numbers that were skipped.
     pub lost: u64,
-    /// Numbers that had been given before.
+    /// Numbers that were received before.
     pub repeated: u64,
-    /// Times the connection ended, and another one was made.
+    /// Number of times that the connection ended and was made again.
     pub resets: u64,
-    /// The largest number.
+    /// Largest number received.
     pub last: u64,
-    /// When the answers came.
+    /// Times of the answers.
     pub times: Times,
 }
 
 impl Tally {
-    /// An answer came. The counter counts the requests of nobody else.
-    fn answered(&mut self, number: u64, now_ns: u64) {
+    /// Records an answer. No other client uses the counter.
+    fn record_answer(&mut self, number: u64, now_ns: u64) {
         self.requests += 1;
         self.times.push(now_ns);
         if number <= self.last {
@@ -57,12 +58,16 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// Of a VM of this guest, at this pace.
+    /// Creates a client for a VM with this guest, with this pace.
     pub fn new(guest: Guest, pace: Pace) -> Counting {
         Counting { guest, pace, tally: Mutex::default() }
     }
 
-    /// Asks until `stop`, in the namespace of the calling thread.
+    /// Sends requests until `stop`, in the namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// If the connection can't be made.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
         let (service, patience) = (self.guest.counter(), self.pace.patience());
         let connect = || Counter::connect_to(service, GUEST_ADDRESS, patience);
@@ -70,8 +75,8 @@ impl Counting {
         let mut counter = connect()?;
         while !stop.load(Ordering::Relaxed) {
             match counter.ask() {
-                Ok(number) => self.tally().answered(number, boottime_ns()),
-                // The demonstration has failed already, and says why.
+                Ok(number) => self.tally().record_answer(number, boottime_ns()),
+                // Nothing to report: the demonstration is ending.
                 Err(_) if stop.load(Ordering::Relaxed) => break,
                 Err(error) => {
                     tracing::warn!("{error}");
@@ -79,24 +84,32 @@ impl Counting {
                     counter = connect()?;
                 }
             }
-            rest(self.pace.pause(least, answers), stop);
+            sleep_unless_stopped(self.pace.pause(least, answers), stop);
         }
         Ok(())
     }
 
-    /// What became of the requests so far.
+    /// Returns the results so far.
+    ///
+    /// # Panics
+    ///
+    /// If a thread panicked while it held the lock.
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().expect("nobody panics with it")
+        self.tally.lock().expect("no thread panics while it holds the lock")
     }
 }
 
-/// What ss(8) says of the connection's timers now: the retransmission timeout, a timer that runs, and
-/// what is being retransmitted.
+/// Returns what ss(8) shows about the connection's timers: the retransmission timeout, a running timer, and
+/// the segments being retransmitted.
+///
+/// # Errors
+///
+/// If ss fails.
 pub fn timers(client: &Namespace, guest: &Guest) -> Result<String, DemoError> {
     let target = format!("{GUEST_ADDRESS}:{}", guest.counter().port);
     let line = client.enter(|| command("ss", &["-tinoOH", "dst", &target]))?;
-    let told = ["timer:", "rto:", "backoff:", "unacked:", "retrans:"];
-    let words = line.split_whitespace().filter(|word| told.iter().any(|t| word.starts_with(t)));
+    let shown = ["timer:", "rto:", "backoff:", "unacked:", "retrans:"];
+    let words = line.split_whitespace().filter(|word| shown.iter().any(|t| word.starts_with(t)));
     Ok(words.collect::<Vec<_>>().join(" "))
 }
 
@@ -105,17 +118,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tally_tells_lost_from_repeated() {
+    fn tally_distinguishes_lost_and_repeated_numbers() {
         let mut tally = Tally::default();
         for number in [1, 2, 3] {
-            tally.answered(number, number);
+            tally.record_answer(number, number);
         }
         assert_eq!((tally.lost, tally.repeated), (0, 0));
-        tally.answered(6, 4);
+        tally.record_answer(6, 4);
         assert_eq!((tally.lost, tally.repeated), (2, 0));
-        tally.answered(5, 5);
-        tally.answered(6, 6);
-        tally.answered(7, 7);
+        tally.record_answer(5, 5);
+        tally.record_answer(6, 6);
+        tally.record_answer(7, 7);
         assert_eq!((tally.requests, tally.lost, tally.repeated, tally.last), (7, 2, 2, 7));
         assert_eq!(tally.times.count(), 7);
     }

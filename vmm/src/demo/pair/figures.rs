@@ -1,30 +1,30 @@
-//! Times of answers, and what is said of many values.
+//! Times of answers, and statistics of values.
 
 use serde_json::{Value, json};
 
-/// When answers came, nanoseconds, ascending.
+/// Times of answers in nanoseconds, ascending.
 #[derive(Debug, Default)]
 pub struct Times(Vec<u64>);
 
 impl Times {
-    /// An answer came.
+    /// Adds the time of an answer, which must not be before the last one.
     pub fn push(&mut self, t_ns: u64) {
         debug_assert!(self.last().is_none_or(|last| last <= t_ns), "time does not go back");
         self.0.push(t_ns);
     }
 
-    /// When the last came.
+    /// Returns the time of the last answer.
     pub fn last(&self) -> Option<u64> {
         self.0.last().copied()
     }
 
-    /// How many came.
+    /// Returns the number of answers.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The longest time between two answers that follow each other, among those that have any of
-    /// `from_ns..=to_ns` in them. `None`: there is none.
+    /// Returns the longest time between two consecutive answers, among those that overlap `from_ns..=to_ns`.
+    /// `None` if there are none.
     pub fn longest_gap(&self, from_ns: u64, to_ns: u64) -> Option<u64> {
         // The first answer at or after `from_ns` ends the first gap that reaches into the span.
         let first = self.0.partition_point(|&t| t < from_ns).max(1);
@@ -33,7 +33,7 @@ impl Times {
     }
 }
 
-/// The value that `percent` in a hundred do not exceed (the nearest rank). `None` of nothing.
+/// Returns a percentile by the nearest-rank method, or `None` if there are no values.
 pub fn percentile(values: &[u64], percent: usize) -> Option<u64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
@@ -41,12 +41,12 @@ pub fn percentile(values: &[u64], percent: usize) -> Option<u64> {
     sorted.get(rank - 1).copied()
 }
 
-/// Nanoseconds as milliseconds, for people's eyes: to the microsecond.
+/// Converts nanoseconds to milliseconds, rounded to a microsecond.
 pub fn ms(ns: u64) -> f64 {
     (ns as f64 / 1e3).round() / 1e3
 }
 
-/// An object of some percentiles and, under `max`, the 100th, in milliseconds.
+/// Returns an object with the given percentiles in milliseconds: `p50` and so on, and `max` for the 100th.
 pub fn spread_ms(values_ns: &[u64], percents: &[usize]) -> Value {
     let of = |percent| percentile(values_ns, percent).map(ms);
     let named = percents.iter().map(|&percent| match percent {

@@ -1,8 +1,8 @@
-//! The processes of the pair over the whole demonstration: started, listened to, killed, replaced.
+//! The processes of the pair over the whole demonstration: starts, follows, kills and replaces them.
 
-use super::member::{Member, Message, Part, Said, Setup};
+use super::leadership::LeadershipIntervals;
+use super::member::{Member, MemberOutput, Message, Part, Setup};
 use super::network::Host;
-use super::reigns::Reigns;
 use crate::demo::DemoError;
 use crate::kvm::clock::boottime_ns;
 use crate::pair::event::{PairEvent, PairRecord, Spread, Why};
@@ -12,64 +12,65 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A signal is seen this late at most.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Interval at which conditions and the interrupt flag are checked.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// From the primary's end to its backup's, beyond some silences: later it is told to stop by us.
+/// How long the backup may take to end after the primary: this time and some silence timeouts. After that it
+/// gets SIGTERM.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 const LEAVE_SILENCES: u32 = 2;
 
-/// What the processes counted, as far as they said so.
+/// Counts of events in the processes' event logs.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Divergences that they found.
+    /// Divergences.
     pub(super) divergences: u64,
-    /// Times a host went live without anybody's having been killed.
+    /// Takeovers without a kill.
     pub(super) unplanned: u64,
-    /// Times a backup went live, for whatever reason.
+    /// Takeovers, with and without a kill.
     pub(super) went_live: u64,
-    /// Times a primary lost a backup that nobody had killed.
+    /// Backups that a primary lost without a kill.
     pub(super) backups_lost: u64,
-    /// How long the guest stood still at each sync's end, nanoseconds.
+    /// How long the guest was paused at the end of each sync, in nanoseconds.
     pub(super) pauses_ns: Vec<u64>,
 }
 
-/// The primary died and the backup went live: when, by CLOCK_BOOTTIME in nanoseconds.
+/// A takeover. Times are of CLOCK_BOOTTIME, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Takeover {
-    /// Who died.
+    /// The host that was killed.
     pub(super) dead: Host,
-    /// Just before the signal was sent.
+    /// Time just before the signal was sent.
     pub(super) killed_ns: u64,
-    /// The other one noticed.
+    /// When the other host detected the silence.
     pub(super) silent_ns: u64,
-    /// The other one was live.
+    /// When the other host went live.
     pub(super) live_ns: u64,
 }
 
-/// The pair.
+/// The processes of the pair.
 pub(super) struct Hosts<'a> {
     setup: &'a Setup<'a>,
-    /// How long everything that must happen is waited for.
+    /// Time limit for everything that must happen.
     patience: Duration,
     interrupted: &'a Arc<AtomicBool>,
     members: [Option<Member>; 2],
     sender: Sender<Message>,
     messages: Receiver<Message>,
-    lives: u64,
-    pub(super) reigns: Reigns,
+    instances: u64,
+    pub(super) leadership: LeadershipIntervals,
     pub(super) counts: Counts,
 }
 
 impl<'a> Hosts<'a> {
-    /// No process yet.
+    /// Creates a pair without processes.
     pub(super) fn new(
         setup: &'a Setup<'a>,
         patience: Duration,
         interrupted: &'a Arc<AtomicBool>,
     ) -> Hosts<'a> {
         let (sender, messages) = channel::unbounded();
-        let (reigns, counts) = (Reigns::default(), Counts::default());
+        let (leadership, counts) = (LeadershipIntervals::default(), Counts::default());
         Hosts {
             setup,
             patience,
@@ -77,44 +78,45 @@ impl<'a> Hosts<'a> {
             members: [None, None],
             sender,
             messages,
-            lives: 0,
-            reigns,
+            instances: 0,
+            leadership,
             counts,
         }
     }
 
-    /// Where clients say that they cannot go on.
+    /// Returns the channel on which a client reports that it can't continue.
     pub(super) fn sender(&self) -> Sender<Message> {
         self.sender.clone()
     }
 
-    /// Starts a process where there is none; its process id.
+    /// Starts a process on a host without one. Returns its process id.
     pub(super) fn start(&mut self, part: Part, host: Host) -> Result<u32, DemoError> {
-        self.lives += 1;
-        let member = Member::spawn(self.setup, part, host, self.lives, &self.sender, &[])?;
+        self.instances += 1;
+        let member = Member::spawn(self.setup, part, host, self.instances, &self.sender, &[])?;
         let pid = member.pid();
         self.members[host.index()] = Some(member);
         Ok(pid)
     }
 
-    /// Whether there is no process on `host`.
+    /// Returns whether `host` has no process.
     pub(super) fn is_missing(&self, host: Host) -> bool {
         self.members[host.index()].is_none()
     }
 
-    /// Whether a host has no process.
-    pub(super) fn is_alone(&self) -> bool {
+    /// Returns whether any host has no process.
+    pub(super) fn lacks_member(&self) -> bool {
         self.members.iter().any(Option::is_none)
     }
 
-    /// The host that may speak for the VM, as far as is known.
-    pub(super) fn speaker(&self) -> Option<&Member> {
-        // One that was replaced, and does not know it yet, has the older term.
-        let speakers = self.members.iter().flatten().filter(|member| member.state.speaks);
-        speakers.max_by_key(|member| member.state.term)
+    /// Returns the process that holds the latest known term of the VM.
+    pub(super) fn leader(&self) -> Option<&Member> {
+        // A process that was replaced and does not know it yet has an older term.
+        let candidates = self.members.iter().flatten().filter(|member| member.state.holds_term);
+        candidates.max_by_key(|member| member.state.term)
     }
 
-    /// Waits until the VM is protected, with a new backup where there is none; which host it lives on.
+    /// Starts a backup on each host without a process and waits until the VM is protected. Returns the host
+    /// of the primary.
     pub(super) fn protect(
         &mut self,
         mut started: impl FnMut(Host, u32),
@@ -130,7 +132,7 @@ impl<'a> Hosts<'a> {
             let left = end.saturating_duration_since(Instant::now());
             let protected = self.wait_for("a protected VM", left, |hosts| {
                 let protected = hosts.protected().map(|(host, _)| host);
-                (hosts.is_alone() || protected.is_some()).then_some(protected)
+                (hosts.lacks_member() || protected.is_some()).then_some(protected)
             })?;
             if let Some(host) = protected {
                 return Ok(host);
@@ -138,21 +140,21 @@ impl<'a> Hosts<'a> {
         }
     }
 
-    /// Where the VM is protected, and since when.
+    /// Returns the host of the primary and the time since which the VM is protected, if it is.
     pub(super) fn protected(&self) -> Option<(Host, u64)> {
-        self.speaker().and_then(|member| Some((member.host, member.state.protected?)))
+        self.leader().and_then(|member| Some((member.host, member.state.protected?)))
     }
 
-    /// Kills the process that the VM lives in, and waits until the other one is live; calls `live` at
-    /// once then. The dead one's descriptors are closed when this returns. `None`: the other one was
-    /// live already, because the machine had stood still.
+    /// Kills the primary, waits until the backup is live, and calls `live` immediately. When this returns,
+    /// the descriptors of the killed process are closed. Returns `None` if the backup was live before the
+    /// kill, which happens after this machine has stood still.
     pub(super) fn kill(&mut self, live: impl FnOnce()) -> Result<Option<Takeover>, DemoError> {
-        let speaker = self.speaker().expect("a protected VM has a speaker");
-        let dead = speaker.host;
+        let leader = self.leader().expect("a protected VM has a leader");
+        let dead = leader.host;
         let killed_ns = boottime_ns();
-        speaker.signal(Signal::SIGKILL);
+        leader.signal(Signal::SIGKILL);
         let killed = self.members[dead.index()].take();
-        let mut killed = killed.expect("the speaker is one of them");
+        let mut killed = killed.expect("the leader is one of them");
         let end_ns = boottime_ns();
         let survivor = dead.other().index();
         let result = self.wait("the other host to go live", |hosts| {
@@ -163,30 +165,31 @@ impl<'a> Hosts<'a> {
         live();
         killed.reap(self.patience)?;
         if live_ns <= killed_ns {
-            self.reigns.end(dead, live_ns);
+            self.leadership.end(dead, live_ns);
             self.counts.unplanned += 1;
             return Ok(None);
         }
-        self.reigns.end(dead, end_ns);
+        self.leadership.end(dead, end_ns);
         Ok(Some(Takeover { dead, killed_ns, silent_ns, live_ns }))
     }
 
-    /// Ends the VM in good order, the primary first; how long that one held its outputs.
+    /// Stops the VM cleanly, the primary first. Returns how long the primary held its outputs.
     pub(super) fn stop(&mut self) -> Result<Spread, DemoError> {
-        let speaker = self.speaker().expect("a protected VM has a speaker");
-        let last = speaker.host.index();
-        speaker.signal(Signal::SIGTERM);
+        let leader = self.leader().expect("a protected VM has a leader");
+        let last = leader.host.index();
+        leader.signal(Signal::SIGTERM);
         let hold =
             self.wait("the primary to end", |hosts| hosts.members[last].as_ref()?.state.hold)?;
-        // The backup ends with the primary, unless it has just lost it and waits for another one.
+        // The backup ends with the primary, unless it has just lost it and waits for a new one.
         let silences = Duration::from_millis(self.setup.silence_ms) * LEAVE_SILENCES;
         let leaves = Instant::now() + LEAVE_MAX + silences;
         self.wait("the backup to end", |hosts| {
-            let are_over = hosts.members.iter().flatten().all(|member| member.state.over.is_some());
+            let are_over =
+                hosts.members.iter().flatten().all(|member| member.state.halted.is_some());
             (are_over || Instant::now() > leaves).then_some(())
         })?;
         for member in self.members.iter_mut().filter_map(Option::as_mut) {
-            if member.state.over.is_none() {
+            if member.state.halted.is_none() {
                 member.signal(Signal::SIGTERM);
             }
             let status = member.reap(self.patience)?;
@@ -197,13 +200,13 @@ impl<'a> Hosts<'a> {
         Ok(hold)
     }
 
-    /// Lets time pass.
+    /// Waits for `time` while handling the processes' output.
     pub(super) fn pause(&mut self, time: Duration) -> Result<(), DemoError> {
         let end = Instant::now() + time;
         self.wait_for("nothing", time + self.patience, |_| (Instant::now() >= end).then_some(()))
     }
 
-    /// Listens until `done` has an answer, which comes if nothing is wrong.
+    /// Handles the processes' output until `done` returns a value. Fails after the time limit.
     pub(super) fn wait<T>(
         &mut self,
         what: &str,
@@ -212,7 +215,7 @@ impl<'a> Hosts<'a> {
         self.wait_for(what, self.patience, done)
     }
 
-    /// The same for `limit` at most.
+    /// Like [`wait`](Self::wait), with a time limit of `limit`.
     pub(super) fn wait_for<T>(
         &mut self,
         what: &str,
@@ -229,48 +232,57 @@ impl<'a> Hosts<'a> {
             }
             if Instant::now() > end {
                 let seconds = limit.as_secs_f64();
-                let text =
-                    format!("waited in vain for {what}, {seconds:.0} s long: {}", self.who());
+                let text = format!(
+                    "timed out after {seconds:.0} s waiting for {what}: {}",
+                    self.describe_members()
+                );
                 return Err(DemoError::Wrong(text + &self.false_alarms()));
             }
-            match self.messages.recv_timeout(LOOK_EVERY) {
+            match self.messages.recv_timeout(POLL_INTERVAL) {
                 Ok(Message::Client(error)) => return Err(error),
-                Ok(Message::Process { host, life, said }) => self.hear(host, life, said)?,
+                Ok(Message::Process { host, instance, output }) => {
+                    self.handle_output(host, instance, output)?
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we have a sender ourselves"),
             }
         }
     }
 
-    /// What a user can do against hosts that take each other for dead, if they do; as a clause.
+    /// Returns a clause with advice if a living host was declared dead; otherwise an empty string.
     fn false_alarms(&self) -> String {
         match self.counts.unplanned + self.counts.backups_lost {
             0 => String::new(),
             alarms => format!(
-                "; a living host was taken for dead {alarms} times: give a larger --silence than {}",
+                "; a living host was declared dead {alarms} times: use a --silence of more than {}",
                 self.setup.silence_ms
             ),
         }
     }
 
-    /// The processes and their last words.
-    fn who(&self) -> String {
+    /// Describes the processes and their last messages.
+    fn describe_members(&self) -> String {
         let members: Vec<_> = self.members.iter().flatten().map(Member::to_string).collect();
-        if members.is_empty() { "no process is there".into() } else { members.join("; ") }
+        if members.is_empty() { "no process runs".into() } else { members.join("; ") }
     }
 
-    fn hear(&mut self, host: Host, life: u64, said: Said) -> Result<(), DemoError> {
-        // What a killed one still had to say was true when it said it, but is of no use any more.
-        let is_current = |member: &&mut Member| member.life == life;
+    fn handle_output(
+        &mut self,
+        host: Host,
+        instance: u64,
+        output: MemberOutput,
+    ) -> Result<(), DemoError> {
+        // Output of a process that was killed or replaced since is ignored.
+        let is_current = |member: &&mut Member| member.instance == instance;
         let member = self.members[host.index()].as_mut();
         let Some(member) = member.filter(is_current) else { return Ok(()) };
-        match said {
-            Said::Record(record) => {
+        match output {
+            MemberOutput::Record(record) => {
                 tracing::info!("{host}: {record:?}");
-                member.hear(record.clone());
-                self.note(host, &record);
+                member.handle_record(record.clone());
+                self.count_record(host, &record);
             }
-            Said::End => match member.state.over {
+            MemberOutput::End => match member.state.halted {
                 Some(Why::Replaced) => {
                     member.reap(self.patience)?;
                     self.members[host.index()] = None;
@@ -279,7 +291,7 @@ impl<'a> Hosts<'a> {
                 Some(Why::Stopped | Why::PrimaryStopped) => {}
                 Some(Why::AlreadyStarted | Why::Diverged) | None => {
                     let status = member.reap(self.patience)?;
-                    let text = format!("a process ended by itself, with {status}: {member}");
+                    let text = format!("a process ended unexpectedly with {status}: {member}");
                     return Err(DemoError::Wrong(text));
                 }
             },
@@ -287,19 +299,22 @@ impl<'a> Hosts<'a> {
         Ok(())
     }
 
-    /// Counts what a record says.
-    fn note(&mut self, host: Host, record: &PairRecord) {
+    /// Updates counts and leadership intervals from a record.
+    fn count_record(&mut self, host: Host, record: &PairRecord) {
         let PairRecord { t_ns, term, ref event } = *record;
         match *event {
-            PairEvent::TermWon => self.reigns.begin(host, term, t_ns),
+            PairEvent::TermWon => self.leadership.begin(host, term, t_ns),
             PairEvent::WentLive { .. } => {
-                self.reigns.begin(host, term, t_ns);
+                self.leadership.begin(host, term, t_ns);
                 self.counts.went_live += 1;
             }
-            // A host that stood still learns late that its lease was over long before.
-            PairEvent::Halted { spoke_ns, .. } => self.reigns.end(host, spoke_ns.unwrap_or(t_ns)),
+            // A host that stood still notices late that its lease expired long before; `spoke_ns` has the
+            // time.
+            PairEvent::Halted { spoke_ns, .. } => {
+                self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
+            }
             PairEvent::BackupSilent { spoke_ns, .. } => {
-                self.reigns.end(host, spoke_ns.unwrap_or(t_ns));
+                self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
                 self.counts.backups_lost += 1;
             }
             PairEvent::SyncClosed { pause_ns, .. } => self.counts.pauses_ns.push(pause_ns),

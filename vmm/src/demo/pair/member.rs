@@ -1,4 +1,4 @@
-//! One process of the pair, and what it says of itself.
+//! One process of the pair, and its event log.
 
 use super::network::{Host, LOG_LINK, Network};
 use crate::demo::DemoError;
@@ -17,107 +17,107 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Lines that are kept of what a process says in words.
-const WORDS_MAX: usize = 100;
+/// Number of lines kept of what a process prints besides its event log.
+const TEXT_LINES_MAX: usize = 100;
 
-/// What is the same for every process of a pair.
+/// Settings that all processes of a pair have in common.
 #[derive(Debug)]
 pub struct Setup<'a> {
-    /// This program.
+    /// Executable of this program.
     pub program: &'a Path,
-    /// What the VM is.
+    /// Guest of the VM.
     pub guest: &'a Guest,
-    /// Where it runs.
+    /// Network in which the processes run.
     pub network: &'a Network,
-    /// The key of the log link; without one the log is in the clear.
+    /// Key file of the log link. Without one the log is not encrypted.
     pub key: Option<&'a Path>,
-    /// The witness's folder.
+    /// Folder of the witness.
     pub witness: &'a Path,
-    /// Where the sockets are at which 'understudy status' is answered.
+    /// Folder of the status sockets.
     pub sockets: &'a Path,
-    /// After how long a silent peer is taken for dead.
+    /// Silence timeout in milliseconds.
     pub silence_ms: u64,
 }
 
 impl Setup<'_> {
-    /// Where the `life`th process, which runs on `host`, answers 'understudy status'.
-    pub fn socket(&self, host: Host, life: u64) -> PathBuf {
-        self.sockets.join(format!("{host}-{life}.sock"))
+    /// Returns the path of the status socket of process number `instance`, which runs on `host`.
+    pub fn socket(&self, host: Host, instance: u64) -> PathBuf {
+        self.sockets.join(format!("{host}-{instance}.sock"))
     }
 }
 
-/// What a process is started as.
+/// The command with which a process is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Boots the VM.
+    /// `understudy primary`: boots the VM.
     Primary,
-    /// Follows it.
+    /// `understudy backup`: follows the VM.
     Backup,
 }
 
-/// Something that one of the processes, or a client, wants to be known.
+/// A message from the reader of a process's output, or from a client.
 pub enum Message {
-    /// A process.
+    /// Output of a process.
     Process {
-        /// Where it runs.
+        /// Host of the process.
         host: Host,
-        /// Which of the processes on that host.
-        life: u64,
-        /// What it said.
-        said: Said,
+        /// Number of the process.
+        instance: u64,
+        /// The output.
+        output: MemberOutput,
     },
-    /// A client that cannot go on.
+    /// A client can't continue.
     Client(DemoError),
 }
 
-/// What a process said.
-pub enum Said {
-    /// A line of its account.
+/// Output of a process.
+pub enum MemberOutput {
+    /// A record of its event log.
     Record(PairRecord),
-    /// Nothing will follow.
+    /// The end of its output.
     End,
 }
 
-/// What is known of a process from its account.
+/// What is known about a process from its event log.
 #[derive(Debug, Default)]
 pub struct State {
-    /// Holds its term, and has not lost it since.
-    pub speaks: bool,
-    /// Of its last record.
+    /// It holds its term and has not lost it since.
+    pub holds_term: bool,
+    /// Term of its last record.
     pub term: u64,
-    /// A backup holds the whole VM.
+    /// Time since which a backup protects the VM, by CLOCK_BOOTTIME in nanoseconds.
     pub protected: Option<u64>,
-    /// When it found the primary silent.
+    /// When it detected the silence of the primary.
     pub silent_ns: Option<u64>,
     /// When it went live.
     pub live_ns: Option<u64>,
-    /// It is over.
-    pub over: Option<Why>,
-    /// How long it held outputs, which it says last.
+    /// Why it halted, if it has.
+    pub halted: Option<Why>,
+    /// How long it held outputs; part of its last record.
     pub hold: Option<Spread>,
 }
 
 impl State {
-    /// Draws the consequences of a record.
-    fn hear(&mut self, record: &PairRecord) {
+    /// Updates the state from a record.
+    fn handle_record(&mut self, record: &PairRecord) {
         self.term = record.term;
         match &record.event {
-            PairEvent::TermWon => self.speaks = true,
+            PairEvent::TermWon => self.holds_term = true,
             PairEvent::Protected { .. } => self.protected = Some(record.t_ns),
             PairEvent::SyncBegun | PairEvent::BackupLeft => self.protected = None,
             PairEvent::BackupSilent { .. } => {
-                self.speaks = false;
+                self.holds_term = false;
                 self.protected = None;
             }
             PairEvent::PrimarySilent { .. } => self.silent_ns = Some(record.t_ns),
             PairEvent::WentLive { .. } => {
-                self.speaks = true;
+                self.holds_term = true;
                 self.live_ns = Some(record.t_ns);
             }
             PairEvent::Halted { why, spoke_ns: _ } => {
-                self.speaks = false;
+                self.holds_term = false;
                 self.protected = None;
-                self.over = Some(*why);
+                self.halted = Some(*why);
             }
             PairEvent::Ended { hold, .. } => self.hold = Some(*hold),
             PairEvent::Started { .. }
@@ -139,24 +139,28 @@ pub struct Member {
     process: VmProcess,
     readers: Vec<JoinHandle<()>>,
     part: Part,
-    /// Where it runs.
+    /// Host on which it runs.
     pub host: Host,
-    /// Which of the processes it is.
-    pub life: u64,
-    /// What is known of it.
+    /// Number of the process.
+    pub instance: u64,
+    /// What is known about it.
     pub state: State,
     last_record: Option<PairRecord>,
-    /// Lines that are no records, the newest last.
-    words: Arc<Mutex<VecDeque<String>>>,
+    /// Lines that are not records, the newest last.
+    text: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Member {
-    /// Starts it on `host`, with more `options`; what it says goes to `sender`.
+    /// Starts a process on `host`, with additional `options`. Its output is sent to `sender`.
+    ///
+    /// # Errors
+    ///
+    /// If the process can't be started.
     pub fn spawn(
         setup: &Setup<'_>,
         part: Part,
         host: Host,
-        life: u64,
+        instance: u64,
         sender: &Sender<Message>,
         options: &[&str],
     ) -> Result<Member, DemoError> {
@@ -172,30 +176,31 @@ impl Member {
             None => command.arg("--insecure"),
         };
         command.arg("--witness").arg(setup.witness);
-        command.arg("--status").arg(setup.socket(host, life));
+        command.arg("--status").arg(setup.socket(host, instance));
         command.args(setup.guest.options()).args(options);
-        // Ctrl-C is for us: we end the others in order.
+        // Its own process group, so that Ctrl-C reaches only this process, which then stops the others in
+        // order.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespace = setup.network.host(host);
         let mut process = namespace.enter(|| VmProcess::start(&mut command))?;
         let (stdout, stderr) = process.take_pipes();
-        let all_words = Arc::new(Mutex::new(VecDeque::new()));
+        let all_text = Arc::new(Mutex::new(VecDeque::new()));
         let mut readers = Vec::new();
         if let Some(stdout) = stdout {
-            let (sender, words) = (sender.clone(), Arc::clone(&all_words));
-            // Nobody listens any more when the demonstration is over.
-            let tell = move |said| drop(sender.send(Message::Process { host, life, said }));
+            let (sender, text) = (sender.clone(), Arc::clone(&all_text));
+            // Sending fails if the receiver is gone, because the demonstration is over.
+            let send = move |output| drop(sender.send(Message::Process { host, instance, output }));
             readers.push(std::thread::spawn(move || {
                 read_lines(stdout, |line| match serde_json::from_str(&line) {
-                    Ok(record) => tell(Said::Record(record)),
-                    Err(_) => keep(host, &words, line),
+                    Ok(record) => send(MemberOutput::Record(record)),
+                    Err(_) => keep(host, &text, line),
                 });
-                tell(Said::End);
+                send(MemberOutput::End);
             }));
         }
         if let Some(stderr) = stderr {
-            let words = Arc::clone(&all_words);
-            let read = move || read_lines(stderr, |line| keep(host, &words, line));
+            let text = Arc::clone(&all_text);
+            let read = move || read_lines(stderr, |line| keep(host, &text, line));
             readers.push(std::thread::spawn(read));
         }
         let state = State::default();
@@ -204,40 +209,54 @@ impl Member {
             readers,
             part,
             host,
-            life,
+            instance,
             state,
             last_record: None,
-            words: all_words,
+            text: all_text,
         })
     }
 
-    /// Takes in a record of this process.
-    pub fn hear(&mut self, record: PairRecord) {
-        self.state.hear(&record);
+    /// Handles a record of this process's event log.
+    pub fn handle_record(&mut self, record: PairRecord) {
+        self.state.handle_record(&record);
         self.last_record = Some(record);
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// What it has said in words, the last hundred lines.
-    pub fn words(&self) -> Vec<String> {
-        self.words.lock().expect("nobody panics with it").iter().cloned().collect()
+    /// Returns the last hundred lines that the process printed besides its event log.
+    ///
+    /// # Panics
+    ///
+    /// If a reader thread panicked.
+    pub fn text_lines(&self) -> Vec<String> {
+        self.text
+            .lock()
+            .expect("no thread panics while it holds the lock")
+            .iter()
+            .cloned()
+            .collect()
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status, if the process has ended.
     pub fn try_reap(&mut self) -> Option<ExitStatus> {
         self.process.status()
     }
 
-    /// Waits for its end, for `limit` at most, and until all that it said was read.
+    /// Waits at most `limit` for the process to end, and until all its output is read. Returns the exit
+    /// status.
+    ///
+    /// # Errors
+    ///
+    /// If the process does not end in time.
     pub fn reap(&mut self, limit: Duration) -> Result<ExitStatus, DemoError> {
         let end = Instant::now() + limit;
         loop {
@@ -254,14 +273,14 @@ impl Member {
 
     fn join_readers(&mut self) {
         for reader in self.readers.drain(..) {
-            // Its pipe has no writer any more. That it panicked was said already.
+            // The reader ends because its pipe has no writer any more. A panic was reported already.
             let _ = reader.join();
         }
     }
 }
 
 impl std::fmt::Display for Member {
-    /// Who it is, and what it said last, in one line.
+    /// Describes the process, its last record and its last message in one line.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let part = match self.part {
             Part::Primary => "primary",
@@ -270,13 +289,13 @@ impl std::fmt::Display for Member {
         write!(f, "host {} (started as {part}, process {})", self.host, self.pid())?;
         match &self.last_record {
             Some(record) => match serde_json::to_string(record) {
-                Ok(line) => write!(f, ", which said last {line}")?,
-                Err(_) => write!(f, ", which said last {record:?}")?,
+                Ok(line) => write!(f, ", last record: {line}")?,
+                Err(_) => write!(f, ", last record: {record:?}")?,
             },
-            None => write!(f, ", which said nothing")?,
+            None => write!(f, ", no record")?,
         }
-        match self.words.lock().expect("nobody panics with it").back() {
-            Some(words) => write!(f, ", and {words:?}"),
+        match self.text.lock().expect("no thread panics while it holds the lock").back() {
+            Some(text) => write!(f, "; last message: {text:?}"),
             None => Ok(()),
         }
     }
@@ -289,16 +308,16 @@ impl Drop for Member {
     }
 }
 
-fn keep(host: Host, words: &Mutex<VecDeque<String>>, line: String) {
+fn keep(host: Host, text: &Mutex<VecDeque<String>>, line: String) {
     tracing::info!("{host}: {line}");
-    let mut words = words.lock().expect("nobody panics with it");
-    if words.len() == WORDS_MAX {
-        words.pop_front();
+    let mut text = text.lock().expect("no thread panics while it holds the lock");
+    if text.len() == TEXT_LINES_MAX {
+        text.pop_front();
     }
-    words.push_back(line);
+    text.push_back(line);
 }
 
-/// Calls `take` with every line, until there are no more.
+/// Calls `take` with every line until the end of the pipe.
 fn read_lines(pipe: impl Read, mut take: impl FnMut(String)) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();

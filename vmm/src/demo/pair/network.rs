@@ -1,5 +1,5 @@
 //! The LAN of the demonstration: two hosts and a client on a switch, and a link between the two
-//! hosts for the log. A network namespace each.
+//! hosts for the log. Each node is a network namespace.
 //!
 //! ```text
 //!   host A:  tap0 - br0 - eth0 ------ to-a \
@@ -14,26 +14,26 @@ use crate::demo::lan::Namespace;
 use crate::demo::standalone::{HOST_CIDR, TAP};
 use std::time::{Duration, Instant};
 
-/// The log link's interface on either host.
+/// Interface of the log link on both hosts.
 pub const LOG_LINK: &str = "log0";
 
-/// The kernel takes up to a second to notice that the other end of a wire is up.
+/// Time limit for a carrier. The kernel takes up to a second to notice that the other end of a veth is up.
 const CARRIER_MAX: Duration = Duration::from_secs(5);
 
 /// One of the two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// The one that is primary first.
+    /// The first primary.
     A,
-    /// The other one.
+    /// The first backup.
     B,
 }
 
 impl Host {
-    /// Both.
+    /// Both hosts.
     pub const ALL: [Host; 2] = [Host::A, Host::B];
 
-    /// The other one.
+    /// Returns the other host.
     pub const fn other(self) -> Host {
         match self {
             Host::A => Host::B,
@@ -41,12 +41,12 @@ impl Host {
         }
     }
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// Returns the index in [`ALL`](Self::ALL).
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// MAC address of its end of the log link.
+    /// Returns the MAC address of this host's end of the log link.
     pub const fn log_mac(self) -> &'static str {
         match self {
             Host::A => "02:00:00:00:00:0a",
@@ -54,7 +54,7 @@ impl Host {
         }
     }
 
-    /// The switch's port towards it.
+    /// Returns the switch's port towards this host.
     pub const fn port(self) -> &'static str {
         match self {
             Host::A => "to-a",
@@ -81,7 +81,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes it.
+    /// Creates the namespaces and links, and waits for the carriers.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` fails or an interface gets no carrier.
     pub fn new() -> Result<Network, DemoError> {
         let switch = Namespace::new("switch")?;
         let client = Namespace::new("client")?;
@@ -113,22 +117,22 @@ impl Network {
         Ok(network)
     }
 
-    /// A host.
+    /// Returns the namespace of a host.
     pub fn host(&self, host: Host) -> &Namespace {
         &self.hosts[host.index()]
     }
 
-    /// The client.
+    /// Returns the namespace of the client.
     pub fn client(&self) -> &Namespace {
         &self.client
     }
 
-    /// The switch.
+    /// Returns the namespace of the switch.
     pub fn switch(&self) -> &Namespace {
         &self.switch
     }
 
-    /// Joins `eth0` of a namespace to the switch's port `port`.
+    /// Connects `eth0` of a namespace to the switch's port `port`.
     fn plug_in(&self, port: &str, namespace: &Namespace) -> Result<(), DemoError> {
         let name = namespace.name();
         let switch = &self.switch;
@@ -138,7 +142,8 @@ impl Network {
     }
 }
 
-/// As a switch: no spanning tree, no snooping, no address and no words of its own.
+/// Adds a bridge that works as a plain switch: no spanning tree, no snooping, no address, and no frames of
+/// its own.
 fn add_bridge(namespace: &Namespace) -> Result<(), DemoError> {
     ip(namespace, "link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0")?;
     ip(namespace, "link set br0 addrgenmode none up")

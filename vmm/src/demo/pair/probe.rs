@@ -1,4 +1,4 @@
-//! How the prober knocks: what it sends, and what it takes for an answer.
+//! The requests of the prober, and their answers.
 
 use crate::demo::clients::ECHO_PORT;
 use crate::demo::icmp;
@@ -9,19 +9,21 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-/// A way to knock.
+/// A kind of request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// A datagram to the UDP echo service every millisecond, or as often as the guest answers requests.
+    /// A datagram to the UDP echo service, every millisecond or at the rate at which the guest answers
+    /// requests, whichever is slower.
     #[default]
     Udp,
-    /// An ICMP echo request every 100 ms, or an eighth as often as the guest answers requests: a Linux guest has it
-    /// answered by its kernel, which takes milliseconds where that is emulated.
+    /// An ICMP echo request, every 100 ms or at an eighth of the rate at which the guest answers requests,
+    /// whichever is slower. The kernel of a Linux guest answers it, which takes milliseconds where kernel
+    /// code is emulated.
     Icmp,
 }
 
 impl Probe {
-    /// The name in results.
+    /// Returns the name in results.
     pub const fn name(self) -> &'static str {
         match self {
             Probe::Udp => "UDP",
@@ -29,7 +31,7 @@ impl Probe {
         }
     }
 
-    /// From one to the next.
+    /// Returns the interval between requests.
     pub(super) fn period(self, pace: &Pace) -> Duration {
         match self {
             Probe::Udp => pace.pause(Duration::from_millis(1), 1),
@@ -37,7 +39,7 @@ impl Probe {
         }
     }
 
-    /// A socket that is connected to the VM.
+    /// Opens a socket that is connected to the VM.
     pub(super) fn connect(self) -> io::Result<Socket> {
         let (socket, port) = match self {
             Probe::Udp => (Socket::new(Domain::IPV4, Type::DGRAM, None)?, ECHO_PORT),
@@ -47,16 +49,16 @@ impl Probe {
         Ok(socket)
     }
 
-    /// What is sent to have `payload` come back.
-    pub(super) fn knock(self, number: u64, payload: &[u8]) -> Vec<u8> {
+    /// Returns the bytes to send so that the answer carries `payload`.
+    pub(super) fn request(self, number: u64, payload: &[u8]) -> Vec<u8> {
         match self {
             Probe::Udp => payload.to_vec(),
-            // The payload has the whole number.
+            // The sequence number has only 16 bits; the payload has the whole number.
             Probe::Icmp => icmp::CLIENTS.request(number as u16, payload),
         }
     }
 
-    /// The payload of an answer; `None` of something that is none to this prober.
+    /// Returns the payload of a received answer, or `None` if the packet is not an answer to this prober.
     pub(super) fn answer(self, received: &[u8]) -> Option<Vec<u8>> {
         match self {
             Probe::Udp => Some(received.to_vec()),

@@ -1,4 +1,4 @@
-//! The prober: a knock at the VM's door in every period, and when which answer came.
+//! The prober: sends a request to the VM in every period and records the times of the answers.
 
 use super::figures::Times;
 use super::probe::Probe;
@@ -11,69 +11,73 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// How long a wait for an answer lasts before the stop flag is seen.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Interval at which a wait for an answer checks the stop flag.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// In front of each knock's number.
+/// Precedes the number in each request's payload.
 const MAGIC: [u8; 8] = *b"probe\0\0\0";
 
 const PAYLOAD_BYTES: usize = 16;
 
-/// Longer than any answer with its headers.
+/// Buffer size for an answer with its headers.
 const ANSWER_BYTES_MAX: usize = 128;
 
-/// A sender that wakes this much too late was kept from running by more than the kernel's timers.
+/// A sender that wakes this much too late was delayed by more than the kernel's timer slack.
 const LATE_MIN: Duration = Duration::from_millis(3);
 
-/// What the prober saw.
+/// The prober and its results.
 #[derive(Debug)]
 pub struct Prober {
     probe: Probe,
     period: Duration,
     sent: AtomicU64,
     seen: Mutex<Seen>,
-    lates: Mutex<Lates>,
+    send_delays: Mutex<SendDelays>,
 }
 
-/// Times when the sender woke too late, and by how much, nanoseconds: what of an outage may be the
-/// machine's, on which everybody runs together.
+/// When the sender woke too late, and by how much, in nanoseconds. It shows how much of an outage may be due
+/// to this machine, on which all hosts and clients run together.
 #[derive(Debug, Default)]
-pub struct Lates(Vec<(u64, u64)>);
+pub struct SendDelays(Vec<(u64, u64)>);
 
-impl Lates {
-    /// By how much at most, among the wakes in `from_ns..=to_ns`.
-    pub fn most_in(&self, from_ns: u64, to_ns: u64) -> u64 {
+impl SendDelays {
+    /// Returns the largest delay in `from_ns..=to_ns`, in nanoseconds; 0 without one.
+    pub fn max_in(&self, from_ns: u64, to_ns: u64) -> u64 {
         let within = self.0.iter().filter(|(at_ns, _)| (from_ns..=to_ns).contains(at_ns));
         within.map(|&(_, late_ns)| late_ns).max().unwrap_or(0)
     }
 }
 
-/// Answers.
+/// The answers that the prober received.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// When each came.
+    /// Times of the correct answers.
     pub times: Times,
-    /// Those that were none of ours.
+    /// Answers with a wrong payload.
     pub wrong: u64,
 }
 
 impl Prober {
-    /// One that knocks in this way, at this pace.
+    /// Creates a prober with this kind of request and this pace.
     pub fn new(probe: Probe, pace: &Pace) -> Prober {
         Prober {
             probe,
             period: probe.period(pace),
             sent: AtomicU64::new(0),
             seen: Mutex::default(),
-            lates: Mutex::default(),
+            send_delays: Mutex::default(),
         }
     }
 
-    /// Sends and listens until `stop`, in the namespace of the calling thread.
+    /// Sends requests and receives answers until `stop`, in the namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// If the socket can't be opened or receiving fails.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
         let doing = || DemoError::client(format!("{} echo", self.probe.name()));
         let socket = self.probe.connect().map_err(doing())?;
-        socket.set_read_timeout(Some(LOOK_EVERY)).map_err(doing())?;
+        socket.set_read_timeout(Some(POLL_INTERVAL)).map_err(doing())?;
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| self.send(&socket, stop));
             let received = self.receive(&socket, stop);
@@ -89,14 +93,14 @@ impl Prober {
             let mut payload = [0; PAYLOAD_BYTES];
             payload[..8].copy_from_slice(&MAGIC);
             payload[8..].copy_from_slice(&number.to_le_bytes());
-            // Nobody there, or nobody yet: that is what is measured.
-            let _ = socket.send(&self.probe.knock(number, &payload));
-            // A sender that was kept from running goes on from there: no burst.
+            // Errors are expected while no host is live; the missing answer is what is measured.
+            let _ = socket.send(&self.probe.request(number, &payload));
+            // A sender that was delayed continues from now on, without a burst.
             due = (due + self.period).max(Instant::now());
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let late = due.elapsed();
             if late >= LATE_MIN {
-                self.lates().0.push((boottime_ns(), late.as_nanos() as u64));
+                self.send_delays().0.push((boottime_ns(), late.as_nanos() as u64));
             }
         }
     }
@@ -120,7 +124,7 @@ impl Prober {
                     io::ErrorKind::WouldBlock
                     | io::ErrorKind::TimedOut
                     | io::ErrorKind::Interrupted
-                    // ICMP errors of before the VM was there.
+                    // ICMP errors from before the VM was live.
                     | io::ErrorKind::ConnectionRefused
                     | io::ErrorKind::HostUnreachable => {}
                     _ => return Err(error),
@@ -136,23 +140,31 @@ impl Prober {
         *magic == MAGIC && number < self.sent.load(Ordering::Relaxed)
     }
 
-    /// From one knock to the next.
+    /// Returns the interval between requests.
     pub fn period(&self) -> Duration {
         self.period
     }
 
-    /// Knocks so far.
+    /// Returns the number of requests sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// When the sender woke too late.
-    pub fn lates(&self) -> MutexGuard<'_, Lates> {
-        self.lates.lock().expect("nobody panics with it")
+    /// Returns the delays of the sender.
+    ///
+    /// # Panics
+    ///
+    /// If a thread panicked while it held the lock.
+    pub fn send_delays(&self) -> MutexGuard<'_, SendDelays> {
+        self.send_delays.lock().expect("no thread panics while it holds the lock")
     }
 
-    /// The answers.
+    /// Returns the answers so far.
+    ///
+    /// # Panics
+    ///
+    /// If a thread panicked while it held the lock.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("nobody panics with it")
+        self.seen.lock().expect("no thread panics while it holds the lock")
     }
 }

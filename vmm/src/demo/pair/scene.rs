@@ -1,4 +1,4 @@
-//! What a pair needs before its first process: a LAN, a key, a witness, a place for sockets.
+//! What a pair needs before its first process starts: a LAN, a key, a witness, a folder for sockets.
 
 use super::member::Setup;
 use super::network::{Host, Network};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
-/// All of it; removed on drop.
+/// The environment of a pair; removed on drop.
 pub struct Scene {
     /// The LAN.
     pub network: Network,
@@ -20,7 +20,11 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes it.
+    /// Creates the environment.
+    ///
+    /// # Errors
+    ///
+    /// If the folder, the key or the LAN can't be created.
     pub fn new() -> Result<Scene, DemoError> {
         let folder = tempfile::Builder::new().prefix("understudy-demo-").tempdir();
         let folder = folder.map_err(DemoError::client("making a temporary folder"))?;
@@ -31,8 +35,12 @@ impl Scene {
         Ok(Scene { network: Network::new()?, key, witness, folder })
     }
 
-    /// How fast `guest` is here, with a VM made of `program` on host A that nobody protects. `silence_ms` is what
-    /// the user asked for. `interrupted` ends it early.
+    /// Measures how fast `guest` is, with an unprotected VM of `program` on host A. `silence_ms` is the
+    /// user's choice. `interrupted` ends the measurement early.
+    ///
+    /// # Errors
+    ///
+    /// If a VM or a client fails, or the host is too slow.
     pub fn pace(
         &self,
         program: &Path,
@@ -44,7 +52,7 @@ impl Scene {
         Pace::new(guest, measured, silence_ms)
     }
 
-    /// What processes made of `program` are told, for a sealed log link.
+    /// Returns the settings of processes of `program`, with a sealed log link.
     pub fn setup<'a>(&'a self, program: &'a Path, guest: &'a Guest, silence_ms: u64) -> Setup<'a> {
         Setup {
             program,

@@ -1,7 +1,7 @@
-//! Which host the VM's frames come from, as the switch sees it.
+//! The sniffer: records on the switch which host the VM's frames come from.
 
+use super::leadership::SourceChange;
 use super::network::Host;
-use super::reigns::Turn;
 use crate::demo::DemoError;
 use crate::kvm::clock::{boottime_ns, realtime_ns};
 use netpath::MacAddr;
@@ -14,53 +14,57 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// From one look at what has come to the next. The kernel stamps the frames, and the fewer looks, the
-/// more is left of the machine for those who are watched.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Interval at which the socket is read. The kernel timestamps the frames, so a long interval costs no
+/// accuracy and leaves more of the machine to the processes that are observed.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Frames that wait for us are in the kernel meanwhile: room for seconds of them.
+/// Size of the socket's receive buffer, enough for seconds of frames.
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// Bytes of a frame that we want: its Ethernet header.
+/// Bytes captured of each frame: its Ethernet header.
 const SNAP_BYTES: u32 = 14;
 
-/// What the sniffer saw.
+/// The sniffer and its results.
 #[derive(Debug, Default)]
 pub struct Sniffer(Mutex<Seen>);
 
-/// Frames of the VM.
+/// What the sniffer saw.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Frames of the VM.
     pub frames: u64,
-    /// Frames of whoever that the kernel had no room for.
+    /// Frames that the kernel dropped because the receive buffer was full.
     pub missed: u64,
-    /// From where they came, in turns.
-    pub turns: Vec<Turn>,
+    /// Changes of the host that the frames came from.
+    pub source_changes: Vec<SourceChange>,
 }
 
 /// A frame of the VM.
 struct Frame {
-    /// Where it came in.
+    /// Index of the interface that received it.
     port: usize,
     seen_ns: u64,
-    /// Frames that the kernel had no room for since the beginning.
+    /// Frames that the kernel has dropped so far.
     missed: Option<u32>,
 }
 
 impl Seen {
-    fn note(&mut self, host: Host, frame: &Frame) {
+    fn record_frame(&mut self, host: Host, frame: &Frame) {
         self.frames += 1;
         self.missed = frame.missed.map_or(self.missed, u64::from);
-        if self.turns.last().is_none_or(|turn| turn.host != host) {
-            self.turns.push(Turn { host, seen_ns: frame.seen_ns });
+        if self.source_changes.last().is_none_or(|change| change.host != host) {
+            self.source_changes.push(SourceChange { host, seen_ns: frame.seen_ns });
         }
     }
 }
 
 impl Sniffer {
-    /// Listens until `stop` to everything that enters the switch whose namespace the calling thread is
-    /// in, with `vm` as its source. Calls `ready` when nothing can be missed any more.
+    /// Records until `stop` every frame with source `vm` that enters the switch, in whose namespace the
+    /// calling thread must be. Calls `ready` when no frame can be missed any more.
+    ///
+    /// # Errors
+    ///
+    /// If the socket can't be opened or read.
     pub fn run(
         &self,
         vm: MacAddr,
@@ -75,19 +79,23 @@ impl Sniffer {
         let socket = open(vm).map_err(doing())?;
         ready();
         while !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(POLL_INTERVAL);
             while let Some(frame) = receive(&socket).map_err(doing())? {
                 let port = ports.iter().position(|&port| port as usize == frame.port);
                 let Some(host) = port.map(|index| Host::ALL[index]) else { continue };
-                self.seen().note(host, &frame);
+                self.seen().record_frame(host, &frame);
             }
         }
         Ok(())
     }
 
-    /// What was seen so far.
+    /// Returns what was seen so far.
+    ///
+    /// # Panics
+    ///
+    /// If a thread panicked while it held the lock.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no thread panics while it holds the lock")
     }
 }
 
@@ -102,7 +110,7 @@ fn open(vm: MacAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Frames that come in, from `vm` (classic BPF, linux/filter.h).
+/// Returns a filter for incoming frames from `vm` (classic BPF, linux/filter.h).
 fn filter(vm: MacAddr) -> [SockFilter; 8] {
     const PACKET_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
     let [m0, m1, m2, m3, m4, m5] = vm.octets();
@@ -126,7 +134,7 @@ fn filter(vm: MacAddr) -> [SockFilter; 8] {
     ]
 }
 
-/// The next frame, if there is one.
+/// Receives the next frame, if there is one.
 fn receive(socket: &Socket) -> io::Result<Option<Frame>> {
     let mut bytes = [0; SNAP_BYTES as usize];
     let mut pieces = [IoSliceMut::new(&mut bytes)];
@@ -143,7 +151,7 @@ fn receive(socket: &Socket) -> io::Result<Option<Frame>> {
         match part {
             ControlMessageOwned::RxqOvfl(count) => missed = Some(count),
             ControlMessageOwned::ScmTimestampns(stamp) => {
-                // The stamp is of the wall clock: how long ago is what counts.
+                // The timestamp is of the wall clock: convert its age to CLOCK_BOOTTIME.
                 let stamp_ns = Duration::from(stamp).as_nanos() as u64;
                 seen_ns -= realtime_ns().saturating_sub(stamp_ns).min(seen_ns);
             }

@@ -1,4 +1,4 @@
-//! What a demonstration came to.
+//! The results of a demonstration.
 
 use super::figures::{ms, percentile, spread_ms};
 use super::probe::Probe;
@@ -7,34 +7,32 @@ use crate::demo::pace::Pace;
 use crate::pair::event::Spread;
 use serde_json::{Map, Value, json};
 
-/// One failover, as everybody saw it. Times in nanoseconds.
+/// Times of one failover, in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Failover {
-    /// From the kill to the other host's noticing the silence, by that one's account.
+    /// From the kill until the other host detected the silence, by its event log.
     pub detect_ns: u64,
-    /// From there to its being live.
+    /// From then until the other host was live.
     pub golive_ns: u64,
     /// The longest time without an answer to the prober.
     pub outage_ns: u64,
     /// The longest time without an answer on the counter connection.
     pub tcp_gap_ns: u64,
-    /// The longest time without an answer to the prober while a new backup was given the memory.
+    /// The longest time without an answer to the prober while a new backup was synchronized.
     pub sync_gap_ns: u64,
-    /// How late the prober came to run meanwhile.
+    /// The longest scheduling delay of the prober during the outage.
     pub late_ns: u64,
 }
 
-/// All figures of a demonstration.
+/// All results of a demonstration.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// What was asked for.
     pub(super) guest: Guest,
     pub(super) kills: u32,
     pub(super) seed: u64,
-    /// How fast the guest is on this host, and what followed from that.
+    /// How fast the guest is on this host, and the limits that followed from that.
     pub(super) pace: Option<Pace>,
-    /// What happened.
-    /// Kills that were survived, in order.
+    /// Completed failovers, in order.
     pub failovers: Vec<Failover>,
     pub(super) pauses_ns: Vec<u64>,
     pub(super) requests: u64,
@@ -53,8 +51,8 @@ pub struct Summary {
     pub(super) failed: u64,
     pub(super) first_failure: Option<String>,
     pub(super) divergences: u64,
-    pub(super) doubles_by_account: u64,
-    pub(super) doubles_on_lan: u64,
+    pub(super) overlaps_in_event_logs: u64,
+    pub(super) unexplained_on_lan: u64,
     pub(super) lan_frames: u64,
     pub(super) lan_missed: u64,
     /// Takeovers without a kill.
@@ -72,7 +70,7 @@ impl Summary {
         self.failovers.iter().map(value).collect()
     }
 
-    /// The figures, for programs.
+    /// Returns the results as a JSON object.
     pub fn json(&self) -> Map<String, Value> {
         let outages = spread_ms(&self.all(|f| f.outage_ns), &[50, 99, 100]);
         let probe = self.guest.probe();
@@ -114,7 +112,7 @@ impl Summary {
             "redis": matches!(self.guest, Guest::Linux(_)).then_some(redis),
             "failed_clients": self.failed,
             "divergences": self.divergences,
-            "double_live": self.doubles_by_account + self.doubles_on_lan,
+            "double_live": self.overlaps_in_event_logs + self.unexplained_on_lan,
             "unplanned_takeovers": self.unplanned,
             "backups_lost": self.backups_lost,
             "lan": { "frames": self.lan_frames, "missed": self.lan_missed },
@@ -132,13 +130,13 @@ impl Summary {
         }
     }
 
-    /// The figures, for people.
+    /// Returns the results as a table.
     pub fn table(&self) -> String {
         let spread = |values: Vec<u64>| match percentile(&values, 50) {
             None => String::from("-"),
             Some(p50) => {
                 let most = percentile(&values, 100).unwrap_or(p50);
-                format!("{:.1} ms median, {:.1} ms at most", ms(p50), ms(most))
+                format!("{:.1} ms median, {:.1} ms maximum", ms(p50), ms(most))
             }
         };
         let probe = self.guest.probe().name();
@@ -146,21 +144,21 @@ impl Summary {
             Guest::Reference => "TCP echo, 64 KiB each",
             Guest::Linux(_) => "redis ECHO, 16 KiB each",
         };
-        let (without, probed) = (format!("without service ({probe})"), format!("{probe} echo"));
+        let (without, probed) = (format!("outage ({probe})"), format!("{probe} echo"));
         let mut rows = vec![
             ("failovers", format!("{} of {}", self.failovers.len(), self.kills)),
             (without.as_str(), spread(self.all(|f| f.outage_ns))),
-            ("  silence noticed after", spread(self.all(|f| f.detect_ns))),
-            ("  and live after another", spread(self.all(|f| f.golive_ns))),
-            ("without service (TCP)", spread(self.all(|f| f.tcp_gap_ns))),
-            ("VM stood still per sync", spread(self.pauses_ns.clone())),
-            ("one TCP connection", format!("{} requests", self.requests)),
+            ("  kill to silence detected", spread(self.all(|f| f.detect_ns))),
+            ("  silence detected to live", spread(self.all(|f| f.golive_ns))),
+            ("outage (TCP)", spread(self.all(|f| f.tcp_gap_ns))),
+            ("pause of the VM per sync", spread(self.pauses_ns.clone())),
+            ("counter connection (TCP)", format!("{} requests", self.requests)),
             (
                 "  lost, repeated, resets",
                 format!("{}, {}, {}", self.lost, self.repeated, self.resets),
             ),
-            (echo, format!("{} came back equal", self.echoes)),
-            ("pages by curl", format!("{}", self.pages)),
+            (echo, format!("{} correct", self.echoes)),
+            ("pages fetched with curl", format!("{}", self.pages)),
             ("ping", format!("{} of {} answered", self.ping_received, self.ping_sent)),
             (&probed, format!("{} of {} answered", self.probes_answered, self.probes_sent)),
         ];
@@ -169,24 +167,24 @@ impl Summary {
             rows.push(("redis-cli, redis-benchmark", runs));
         }
         rows.extend([
-            ("failed or wrong", format!("{}", self.failed)),
+            ("failed or wrong transfers", format!("{}", self.failed)),
             ("divergences", format!("{}", self.divergences)),
             (
                 "two hosts live at once",
                 format!(
-                    "{} by their accounts, {} by {} frames on the LAN",
-                    self.doubles_by_account, self.doubles_on_lan, self.lan_frames
+                    "{} by the event logs, {} by the {} frames on the LAN",
+                    self.overlaps_in_event_logs, self.unexplained_on_lan, self.lan_frames
                 ),
             ),
             ("takeovers without a kill", format!("{}", self.unplanned)),
-            ("client kept waiting for a core", format!("{:.1} ms at most", ms(self.late_ns))),
+            ("scheduling delay of the prober", format!("{:.1} ms maximum", ms(self.late_ns))),
             ("seed", format!("{}", self.seed)),
         ]);
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
     }
 
-    /// What is not as it must be, in one line. `None`: nothing.
+    /// Describes everything that is not as it must be in one line. `None` if everything is.
     pub fn fault(&self) -> Option<String> {
         let counts = [
             (self.lost, "numbers were lost on the counter connection"),
@@ -194,8 +192,11 @@ impl Summary {
             (self.resets, "times the counter connection was reset"),
             (self.probes_wrong, "answers to the prober were wrong"),
             (self.divergences, "divergences"),
-            (self.doubles_by_account, "times two hosts were live at once, by their accounts"),
-            (self.doubles_on_lan, "times the LAN heard a host that was not live"),
+            (self.overlaps_in_event_logs, "times two hosts were live at once, by the event logs"),
+            (
+                self.unexplained_on_lan,
+                "times frames of a host that was not live were seen on the LAN",
+            ),
             (self.failed, "transfers failed"),
         ];
         let wrong: Vec<_> = counts.iter().filter(|(count, _)| *count > 0).collect();
@@ -214,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_must_not_be_is_a_fault() {
+    fn every_count_that_must_be_zero_is_a_fault() {
         assert_eq!(Summary::default().fault(), None);
         let faults: [fn(&mut Summary) -> &mut u64; 8] = [
             |s| &mut s.lost,
@@ -222,8 +223,8 @@ mod tests {
             |s| &mut s.resets,
             |s| &mut s.probes_wrong,
             |s| &mut s.divergences,
-            |s| &mut s.doubles_by_account,
-            |s| &mut s.doubles_on_lan,
+            |s| &mut s.overlaps_in_event_logs,
+            |s| &mut s.unexplained_on_lan,
             |s| &mut s.failed,
         ];
         for (index, fault) in faults.into_iter().enumerate() {
@@ -234,10 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_a_demonstration_without_failovers_are_absent_not_zero() {
+    fn figures_without_failovers_are_null() {
         let json = Summary::default().json();
         assert_eq!(json["completed_failovers"], 0);
         assert_eq!(json["outage_ms"], json!({ "p50": null, "p99": null, "max": null }));
-        assert!(Summary::default().table().contains("without service (UDP)"));
+        assert!(Summary::default().table().contains("outage (UDP)"));
     }
 }

@@ -1,5 +1,5 @@
-//! The other clients, which run beside the measured ones all the time: ping(8), curl(1), TCP echo, and
-//! redis's own where there is a redis server.
+//! The background clients, which run next to the measured ones: ping(8), curl(1), TCP echo, and redis's own
+//! programs if the guest has a redis server.
 
 use super::redis_tools::{self, Tool};
 use crate::demo::DemoError;
@@ -16,16 +16,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// How long a pause lasts before the stop flag is seen.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Interval at which a pause checks the stop flag.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-// How long each of them pauses: so long at least, and so many answers of the guest. A Linux guest works as long
-// for an echo as for tens of requests, and as for a hundred for a page, for which it forks.
+// Pause of each client: a minimum, and a number of the guest's answers (see `Pace::pause`). For a Linux
+// guest, an echo is as much work as tens of counter requests, and a page, for which it forks, as much as a
+// hundred.
 const ECHO_PAUSE: (Duration, u32) = (Duration::from_millis(100), 130);
 const PAGE_PAUSE: (Duration, u32) = (Duration::from_millis(250), 330);
 const PING_PAUSE: (Duration, u32) = (Duration::from_millis(50), 66);
 
-/// What these clients do but ping.
+/// The background clients except ping, and their results.
 #[derive(Debug)]
 pub struct Traffic {
     guest: Guest,
@@ -33,10 +34,10 @@ pub struct Traffic {
     seen: Mutex<Seen>,
 }
 
-/// What became of them.
+/// Results of the clients.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Transfers that came back equal.
+    /// Echo transfers with a correct answer.
     pub echoes: u64,
     /// Pages fetched.
     pub pages: u64,
@@ -44,16 +45,15 @@ pub struct Seen {
     pub redis_cli: u64,
     /// Runs of redis-benchmark.
     pub redis_benchmarks: u64,
-    /// What failed, or came back wrong; the first of them in words.
+    /// Transfers that failed or had a wrong answer.
     pub failed: u64,
-    /// The first failure.
+    /// Description of the first failure.
     pub first_failure: Option<String>,
 }
 
 impl Seen {
-    /// Whether each of these clients has come to an end of its work once, with those of `tools` that there are; or
-    /// one never will.
-    pub(super) fn is_whole(&self, tools: &[Tool]) -> bool {
+    /// Returns whether each of these clients, including `tools`, has completed a transfer, or one has failed.
+    pub(super) fn all_completed(&self, tools: &[Tool]) -> bool {
         let of = |tool| match tool {
             Tool::Cli => self.redis_cli,
             Tool::Benchmark => self.redis_benchmarks,
@@ -64,59 +64,61 @@ impl Seen {
 }
 
 impl Traffic {
-    /// With a VM of this guest, at this pace.
+    /// Creates the clients for a VM with this guest, with this pace.
     pub fn new(guest: Guest, pace: Pace) -> Traffic {
         Traffic { guest, pace, seen: Mutex::default() }
     }
 
-    /// TCP echo transfers until `stop`, in the namespace of the calling thread.
+    /// Runs echo transfers until `stop`, in the namespace of the calling thread.
     pub fn echo(&self, stop: &AtomicBool) {
-        let mut turn: usize = 0;
+        let mut transfer: usize = 0;
         while !stop.load(Ordering::Relaxed) {
-            turn += 1;
-            let bytes =
-                (0..self.guest.echo_bytes()).map(|index| (index * 31 + index / 251 + turn) as u8);
+            transfer += 1;
+            let bytes = (0..self.guest.echo_bytes())
+                .map(|index| (index * 31 + index / 251 + transfer) as u8);
             let (bytes, patience) = (bytes.collect::<Vec<u8>>(), self.pace.patience());
             let result = self.guest.echo(GUEST_ADDRESS, &bytes, patience);
-            self.note(result, |seen| seen.echoes += 1);
+            self.record_result(result, |seen| seen.echoes += 1);
             self.pause(ECHO_PAUSE, stop);
         }
     }
 
-    /// Fetches the guest's pages in turn until `stop`, in the namespace of the calling thread.
+    /// Fetches the guest's pages repeatedly until `stop`, in the namespace of the calling thread.
     pub fn pages(&self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             for path in self.guest.pages() {
                 let result = clients::fetch_within(GUEST_ADDRESS, path, self.pace.patience());
-                self.note(result, |seen| seen.pages += 1);
+                self.record_result(result, |seen| seen.pages += 1);
                 self.pause(PAGE_PAUSE, stop);
             }
         }
     }
 
-    /// Runs one of redis's programs again and again until `stop`, in the namespace of the calling thread.
+    /// Runs one of redis's programs repeatedly until `stop`, in the namespace of the calling thread.
     pub fn redis(&self, tool: Tool, stop: &AtomicBool) {
         let patience = self.pace.patience();
         while !stop.load(Ordering::Relaxed) {
             match tool {
                 Tool::Cli => {
                     let due = self.seen().redis_cli + 1;
-                    self.note(redis_tools::count(due, patience), |seen| seen.redis_cli = due);
+                    self.record_result(redis_tools::count(due, patience), |seen| {
+                        seen.redis_cli = due
+                    });
                 }
                 Tool::Benchmark => {
                     let ended = redis_tools::benchmark(patience);
-                    self.note(ended, |seen| seen.redis_benchmarks += 1);
+                    self.record_result(ended, |seen| seen.redis_benchmarks += 1);
                 }
             }
-            rest(tool.pause(&self.pace), stop);
+            sleep_unless_stopped(tool.pause(&self.pace), stop);
         }
     }
 
     fn pause(&self, (least, answers): (Duration, u32), stop: &AtomicBool) {
-        rest(self.pace.pause(least, answers), stop);
+        sleep_unless_stopped(self.pace.pause(least, answers), stop);
     }
 
-    fn note<T>(&self, result: Result<T, DemoError>, count: impl FnOnce(&mut Seen)) {
+    fn record_result<T>(&self, result: Result<T, DemoError>, count: impl FnOnce(&mut Seen)) {
         let mut seen = self.seen();
         match result {
             Ok(_) => count(&mut seen),
@@ -127,21 +129,25 @@ impl Traffic {
         }
     }
 
-    /// What was seen so far.
+    /// Returns the results so far.
+    ///
+    /// # Panics
+    ///
+    /// If a thread panicked while it held the lock.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("nobody panics with it")
+        self.seen.lock().expect("no thread panics while it holds the lock")
     }
 }
 
 /// Sleeps for `time`, or until `stop`.
-pub(super) fn rest(time: Duration, stop: &AtomicBool) {
+pub(super) fn sleep_unless_stopped(time: Duration, stop: &AtomicBool) {
     let end = Instant::now() + time;
     while !stop.load(Ordering::Relaxed) {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
         }
-        std::thread::sleep(left.min(LOOK_EVERY));
+        std::thread::sleep(left.min(POLL_INTERVAL));
     }
 }
 
@@ -150,14 +156,19 @@ pub(super) fn rest(time: Duration, stop: &AtomicBool) {
 pub struct Ping(Child);
 
 impl Ping {
-    /// Starts it in the namespace of the calling thread.
+    /// Starts ping in the namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// If ping can't be started.
     pub fn start(pace: &Pace) -> Result<Ping, DemoError> {
         let (least, answers) = PING_PAUSE;
         let interval_s = format!("{:.3}", pace.pause(least, answers).as_secs_f64());
         let address = GUEST_ADDRESS.to_string();
         let args = ["-n", "-q", "-i", &interval_s, &address];
         let mut command = Command::new("ping");
-        // Ctrl-C is for us: we end it and read what it saw.
+        // Its own process group, so that Ctrl-C reaches only this process, which then stops ping and reads
+        // its statistics.
         command.args(args).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().map_err(|source| DemoError::Spawn {
             command: format!("ping {}", args.join(" ")),
@@ -166,7 +177,11 @@ impl Ping {
         Ok(Ping(child))
     }
 
-    /// Stops it; how many it sent, and how many of those were answered.
+    /// Stops ping. Returns the number of requests sent and answered.
+    ///
+    /// # Errors
+    ///
+    /// If ping can't be stopped, or prints something unexpected.
     pub fn stop(mut self) -> Result<(u64, u64), DemoError> {
         let pid = Pid::from_raw(self.0.id().cast_signed());
         kill(pid, Signal::SIGINT).map_err(|errno| DemoError::Client {
@@ -187,7 +202,7 @@ impl Drop for Ping {
     }
 }
 
-/// From "20 packets transmitted, 19 received, +1 duplicates, 5% packet loss, time 3ms".
+/// Parses "20 packets transmitted, 19 received, +1 duplicates, 5% packet loss, time 3ms".
 fn counts(text: &str) -> Option<(u64, u64)> {
     let line = text.lines().find(|line| line.contains(" packets transmitted"))?;
     let number = |what| line.split(", ").find_map(|part| part.strip_suffix(what)?.parse().ok());
@@ -199,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_of_ping_are_read_from_its_summary() {
+    fn counts_are_parsed_from_summary_of_ping() {
         let text = "PING 10.77.0.2\n\n--- statistics ---\n\
                     30 packets transmitted, 28 received, +1 duplicates, 6% packet loss, time 9ms\n";
         assert_eq!(counts(text), Some((30, 28)));

@@ -1,6 +1,6 @@
-//! A pair that nobody kills: how often it takes a living host for dead.
+//! A pair without kills: counts how often a living host is declared dead.
 
-use super::hosts::{Hosts, LOOK_EVERY};
+use super::hosts::{Hosts, POLL_INTERVAL};
 use super::member::Part;
 use super::network::Host;
 use super::scene::Scene;
@@ -11,27 +11,31 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// What happened to a pair while it was watched.
+/// What happened to a pair while it was observed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Watched {
-    /// How long it was watched, from its first protection on. Zero: it was never protected.
+    /// How long the pair was observed, from its first protection on. Zero if it was never protected.
     pub watched: Duration,
-    /// For how much of that the VM was protected.
+    /// For how much of that time the VM was protected.
     pub protected: Duration,
-    /// Times the protection ended.
+    /// How often the protection ended.
     pub alarms: u64,
-    /// Times the backup went live.
+    /// How often the backup went live.
     pub takeovers: u64,
-    /// Times the primary gave its backup up.
+    /// How often the primary gave up its backup.
     pub backups_lost: u64,
-    /// The longest that the watching thread, which wants to run every 20 ms, did not: what of the alarms
-    /// may be this machine's, on which everybody runs together.
+    /// The longest scheduling delay of the observing thread, which runs every 20 ms. It shows how many of the
+    /// alarms may be due to this machine, on which both hosts run together.
     pub late: Duration,
 }
 
-/// Runs a pair made of `program`, with no client, for `time` after the VM is protected first, and calls
-/// `begin` then. A backup that is missing is started again. `interrupted` ends it early. Leaves nothing
-/// behind.
+/// Runs a pair of the executable `program` without clients. Calls `begin` when the VM is protected for the
+/// first time, and observes the pair for `time` from then on. Restarts a missing backup. `interrupted` ends
+/// it early. Removes everything that it created.
+///
+/// # Errors
+///
+/// If a process fails, the host is too slow, or `interrupted` is set.
 pub fn watch(
     program: &Path,
     silence_ms: u64,
@@ -46,19 +50,19 @@ pub fn watch(
     let patience = pace.patience();
     let mut hosts = Hosts::new(&setup, patience, interrupted);
     hosts.start(Part::Primary, Host::A)?;
-    // A pair that has not met by then will hardly ever.
+    // A pair that is not protected by then is unlikely to be protected later.
     let limit = Instant::now() + patience;
     while hosts.protected().is_none() {
         start_missing(&mut hosts)?;
         hosts.wait("the first protection", |hosts| {
             let is_over = Instant::now() >= limit;
-            (is_over || hosts.is_alone() || hosts.protected().is_some()).then_some(())
+            (is_over || hosts.lacks_member() || hosts.protected().is_some()).then_some(())
         })?;
         if Instant::now() >= limit {
             return Ok(Watched::default());
         }
     }
-    // What it took until here is of the start.
+    // Takeovers and losses before this point belong to the start-up.
     let before = (hosts.counts.went_live, hosts.counts.backups_lost);
     begin();
     let begun = Instant::now();
@@ -70,9 +74,9 @@ pub fn watch(
         hosts.wait_for("nothing", time + patience, |hosts| {
             let is_over = begun.elapsed() >= time;
             let changed = hosts.protected().is_some() != was_protected;
-            watched.late = watched.late.max(seen.elapsed().saturating_sub(LOOK_EVERY));
+            watched.late = watched.late.max(seen.elapsed().saturating_sub(POLL_INTERVAL));
             seen = Instant::now();
-            (is_over || changed || hosts.is_alone()).then_some(())
+            (is_over || changed || hosts.lacks_member()).then_some(())
         })?;
         if was_protected {
             watched.protected += since.elapsed();
@@ -84,7 +88,7 @@ pub fn watch(
     Ok(watched)
 }
 
-/// Starts a backup where there is no process.
+/// Starts a backup on each host without a process.
 fn start_missing(hosts: &mut Hosts<'_>) -> Result<(), DemoError> {
     for host in Host::ALL {
         if hosts.is_missing(host) {

@@ -1,4 +1,4 @@
-//! Everybody who talks to the VM or listens, each on a thread of their own.
+//! The clients of the VM and the sniffer, each on a thread of its own.
 
 use super::counting::Counting;
 use super::member::Message;
@@ -16,9 +16,9 @@ use crossbeam::channel::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-/// What they see.
+/// State of the clients and the sniffer, shared with their threads.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct Load {
     stop: AtomicBool,
     is_listening: AtomicBool,
     pub(super) prober: Prober,
@@ -27,8 +27,8 @@ pub(super) struct Crowd {
     pub(super) sniffer: Sniffer,
 }
 
-/// Ends them, whatever happens.
-pub(super) struct StopOnDrop<'c>(pub(super) &'c Crowd);
+/// Stops the load when it is dropped, on every path.
+pub(super) struct StopOnDrop<'c>(pub(super) &'c Load);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
@@ -36,10 +36,10 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-impl Crowd {
-    /// Nobody has begun.
-    pub(super) fn new(guest: &Guest, pace: Pace) -> Crowd {
-        Crowd {
+impl Load {
+    /// Creates the load without starting it.
+    pub(super) fn new(guest: &Guest, pace: Pace) -> Load {
+        Load {
             stop: AtomicBool::new(false),
             is_listening: AtomicBool::new(false),
             prober: Prober::new(guest.probe(), &pace),
@@ -49,23 +49,23 @@ impl Crowd {
         }
     }
 
-    /// Tells everybody to end.
+    /// Sets the stop flag of all threads.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the sniffer misses nothing any more.
+    /// Returns whether the sniffer captures every frame from now on.
     pub(super) fn is_listening(&self) -> bool {
         self.is_listening.load(Ordering::Relaxed)
     }
 }
 
-/// Their threads.
+/// The threads of the clients and the sniffer.
 pub(super) struct Threads<'scope, 'c> {
     scope: &'scope Scope<'scope, 'c>,
     network: &'c Network,
-    crowd: &'c Crowd,
-    /// Where it is said that one cannot go on.
+    load: &'c Load,
+    /// Channel on which a thread reports that it can't continue.
     trouble: Sender<Message>,
     threads: Vec<ScopedJoinHandle<'scope, ()>>,
 }
@@ -74,51 +74,51 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
     pub(super) fn new(
         scope: &'scope Scope<'scope, 'c>,
         network: &'c Network,
-        crowd: &'c Crowd,
+        load: &'c Load,
         trouble: Sender<Message>,
     ) -> Threads<'scope, 'c> {
-        Threads { scope, network, crowd, trouble, threads: Vec::new() }
+        Threads { scope, network, load, trouble, threads: Vec::new() }
     }
 
-    /// Listens on the switch.
+    /// Starts the sniffer on the switch.
     pub(super) fn start_sniffer(&mut self) -> Result<(), DemoError> {
-        let crowd = self.crowd;
+        let load = self.load;
         self.start("sniffer", self.network.switch(), move || {
-            let ready = || crowd.is_listening.store(true, Ordering::Relaxed);
-            crowd.sniffer.run(DEFAULT_MAC, &crowd.stop, ready)
+            let ready = || load.is_listening.store(true, Ordering::Relaxed);
+            load.sniffer.run(DEFAULT_MAC, &load.stop, ready)
         })
     }
 
-    /// Starts to knock.
+    /// Starts the prober.
     pub(super) fn start_prober(&mut self) -> Result<(), DemoError> {
-        let crowd = self.crowd;
-        self.start("prober", self.network.client(), move || crowd.prober.run(&crowd.stop))
+        let load = self.load;
+        self.start("prober", self.network.client(), move || load.prober.run(&load.stop))
     }
 
     /// Starts one of redis's programs.
     pub(super) fn start_redis_tool(&mut self, tool: Tool) -> Result<(), DemoError> {
-        let crowd = self.crowd;
+        let load = self.load;
         self.start(tool.name(), self.network.client(), move || {
-            crowd.traffic.redis(tool, &crowd.stop);
+            load.traffic.redis(tool, &load.stop);
             Ok(())
         })
     }
 
-    /// Starts everybody else.
+    /// Starts the other clients.
     pub(super) fn start_rest(&mut self) -> Result<(), DemoError> {
-        let (crowd, client) = (self.crowd, self.network.client());
-        self.start("counter", client, move || crowd.counting.run(&crowd.stop))?;
+        let (load, client) = (self.load, self.network.client());
+        self.start("counter", client, move || load.counting.run(&load.stop))?;
         self.start("echo", client, move || {
-            crowd.traffic.echo(&crowd.stop);
+            load.traffic.echo(&load.stop);
             Ok(())
         })?;
         self.start("pages", client, move || {
-            crowd.traffic.pages(&crowd.stop);
+            load.traffic.pages(&load.stop);
             Ok(())
         })
     }
 
-    /// Whether all of them have ended.
+    /// Returns whether all threads have ended.
     pub(super) fn have_ended(&self) -> bool {
         self.threads.iter().all(ScopedJoinHandle::is_finished)
     }
@@ -132,7 +132,7 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
         let trouble = self.trouble.clone();
         let body = move || {
             if let Err(error) = namespace.join().and_then(|()| work()) {
-                // Nobody listens any more: the demonstration is over.
+                // Sending fails if the receiver is gone, because the demonstration is over.
                 let _ = trouble.send(Message::Client(error));
             }
         };
