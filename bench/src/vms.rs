@@ -171,7 +171,7 @@ impl Pair {
             members.push(Member::spawn(&setup, part, host, 0, &sender, &args)?);
         }
         let mut pair = Pair { members, messages, sockets, scene };
-        pair.listen("a protected VM", |pair| {
+        pair.wait_until("a protected VM", |pair| {
             pair.members[0].state.protected.is_some().then_some(())
         })?;
         Ok(pair)
@@ -205,7 +205,7 @@ impl Pair {
     /// Fails if it is no longer as it was at the start: a figure would be of something else.
     pub(crate) fn check(&mut self) -> Result<(), BenchError> {
         while let Ok(message) = self.messages.try_recv() {
-            self.hear(message)?;
+            self.handle(message)?;
         }
         match self.members[0].state.protected {
             Some(_) => Ok(()),
@@ -229,7 +229,7 @@ impl Pair {
         Ok(())
     }
 
-    fn listen<T>(
+    fn wait_until<T>(
         &mut self,
         what: &str,
         mut done: impl FnMut(&Pair) -> Option<T>,
@@ -241,7 +241,7 @@ impl Pair {
             }
             let left = end.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(left) {
-                Ok(message) => self.hear(message)?,
+                Ok(message) => self.handle(message)?,
                 Err(_nothing_came) => {
                     let who: Vec<_> = self.members.iter().map(Member::to_string).collect();
                     let who = who.join("; ");
@@ -251,7 +251,7 @@ impl Pair {
         }
     }
 
-    fn hear(&mut self, message: Message) -> Result<(), BenchError> {
+    fn handle(&mut self, message: Message) -> Result<(), BenchError> {
         match message {
             Message::Process { host, life: _, said: Said::Record(record) } => {
                 self.members[host.index()].hear(record);

@@ -45,7 +45,7 @@ pub(super) struct Alarms {
 
 impl Alarms {
     /// Watches a pair for `time`.
-    pub(super) fn turn(
+    pub(super) fn run_round(
         &mut self,
         silence_ms: u64,
         load: Load,

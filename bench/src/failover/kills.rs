@@ -32,10 +32,10 @@ pub(super) struct Kills {
     failure: Option<String>,
 }
 
-/// Nobody.
-struct Nobody;
+/// Quiet.
+struct Quiet;
 
-impl Audience for Nobody {
+impl Audience for Quiet {
     fn say(&mut self, _line: &str) {}
     fn kills_done(&mut self, _done: u32) {}
 }
@@ -53,7 +53,7 @@ impl Kills {
     }
 
     /// `kills` more of them: `understudy demo`, in a LAN of its own with all its clients.
-    pub(super) fn turn(
+    pub(super) fn run_round(
         &mut self,
         kills: u32,
         silence_ms: u64,
@@ -64,7 +64,7 @@ impl Kills {
         }
         let silence = Some(silence_ms);
         let plan = Plan { guest: Guest::Reference, kills, silence_ms: silence, seed };
-        let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Nobody) {
+        let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Quiet) {
             Ok(summary) => summary,
             // With too short a timeout the hosts may never be done with false alarms: a finding.
             Err(DemoError::Wrong(why)) => {

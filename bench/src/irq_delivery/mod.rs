@@ -79,7 +79,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
         .flat_map(|&protected| deadlines.iter().map(move |&us| Subject::new(protected, us)))
         .collect();
     rounds.run("interrupt delivery", &mut subjects, |round, subject| {
-        subject.turn(args, &rounds, round)
+        subject.run_round(args, &rounds, round)
     })?;
 
     let mut outcome = Outcome::new("irq-delivery");

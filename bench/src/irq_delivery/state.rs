@@ -4,7 +4,7 @@
 //! (virtio 1.2, 2.7.7.2: `used_event`). One that computes does not look: so a computation gets one frame.
 
 use super::prober::{self, Sent};
-use crate::asking::Asker;
+use crate::counter_client::CounterClient;
 use crate::error::BenchError;
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -88,9 +88,9 @@ impl GuestState {
 
 /// Lets the guest answer and compute in turns until `stop`.
 fn mix(stop: &AtomicBool) -> Result<(), BenchError> {
-    let mut asker = Asker::connect(0)?;
+    let mut client = CounterClient::connect(0)?;
     while !stop.load(Ordering::Relaxed) {
-        asker.run(REQUESTS_BETWEEN, None)?;
+        client.run(REQUESTS_BETWEEN, None)?;
         Burning::begin(BURN)?.end()?;
     }
     Ok(())

@@ -6,7 +6,7 @@ use super::state::GuestState;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::Outcome;
-use crate::stage_trace::{Protection, followed};
+use crate::stage_trace::{Protection, run_traced};
 use crate::vms::{core_b, pin};
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ impl Subject {
 
     /// One turn: starts the VM, sends a share of the frames in each state, stops it, and reads what it
     /// followed.
-    pub(super) fn turn(
+    pub(super) fn run_round(
         &mut self,
         args: &Args,
         rounds: &Rounds,
@@ -45,7 +45,7 @@ impl Subject {
         let (deadline, spin) = (self.deadline_us.to_string(), args.spin_us.to_string());
         let options = ["--deadline-us", &deadline, "--spin-us", &spin];
         let protection = if self.protected { Protection::Sealed } else { Protection::Standalone };
-        let (sent, trace) = followed(protection, &options, || send(frames, seed))?;
+        let (sent, trace) = run_traced(protection, &options, || send(frames, seed))?;
         for (all, sent) in self.delivered.iter_mut().zip(sent) {
             let Delivered { times, missing, shadowed } = sent.delivered(&trace);
             all.times.add(&times);

@@ -56,7 +56,7 @@ pub(super) fn subjects() -> Vec<Subject> {
 
 impl Subject {
     /// One turn: a share of `pages`.
-    pub(super) fn turn(
+    pub(super) fn run_round(
         &mut self,
         lan: &Lan,
         rounds: &Rounds,
@@ -108,7 +108,7 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
 /// The primary's side: nanoseconds, and frames sent again.
 fn send(protection: Protection, bytes: u64) -> Result<(u64, u64), BenchError> {
     let mut link = channel::open(Host::Client, protection, WaitPolicy::default())?;
-    channel::meet(&mut link)?;
+    channel::connect(&mut link)?;
     let page = [0x5a; PAGE_BYTES];
     let start = now();
     let mut left = bytes;
@@ -133,9 +133,9 @@ fn send(protection: Protection, bytes: u64) -> Result<(u64, u64), BenchError> {
 fn receive(protection: Protection, bytes: u64, ready: &dyn Fn()) -> Result<(), BenchError> {
     let mut link = channel::open(Host::Server, protection, WaitPolicy::default())?;
     ready();
-    channel::meet(&mut link)?;
+    channel::connect(&mut link)?;
     while channel(&mut link).consumed(Lane::Bulk).0 < bytes {
-        channel::turn(&mut link, now(), None)?;
+        channel::drive(&mut link, now(), None)?;
         while channel::next_event(&mut link)?.is_some() {}
         read_pages(&mut link);
     }

@@ -88,7 +88,7 @@ pub(super) fn read_entries(link: &mut LogLink, mut number: u64) -> Result<u64, B
 
 /// One turn of a driver up to the events, begun at `now`: sends, waits until something happens or it is
 /// `until`, receives.
-pub(super) fn turn(link: &mut LogLink, now: Time, until: Option<Time>) -> Result<(), BenchError> {
+pub(super) fn drive(link: &mut LogLink, now: Time, until: Option<Time>) -> Result<(), BenchError> {
     link.transmit_at(now)?;
     link.wait(until)?;
     link.receive()?;
@@ -126,7 +126,7 @@ pub(super) fn next_event(link: &mut LogLink) -> Result<Option<EndpointEvent>, Be
 }
 
 /// Drives a link until its peer was met.
-pub(super) fn meet(link: &mut LogLink) -> Result<(), BenchError> {
+pub(super) fn connect(link: &mut LogLink) -> Result<(), BenchError> {
     let until = patience();
     loop {
         while let Some(event) = next_event(link)? {
@@ -138,7 +138,7 @@ pub(super) fn meet(link: &mut LogLink) -> Result<(), BenchError> {
         if now > until {
             return Err(BenchError::no_answer("the other end of the channel"));
         }
-        turn(link, now, Some(until))?;
+        drive(link, now, Some(until))?;
     }
 }
 
@@ -154,7 +154,7 @@ impl ChannelClient {
     /// Opens it, and meets the backup.
     pub(super) fn open(protection: Protection, wait: WaitPolicy) -> Result<Self, BenchError> {
         let mut link = open(Host::Client, protection, wait)?;
-        meet(&mut link)?;
+        connect(&mut link)?;
         Ok(ChannelClient(link))
     }
 
@@ -164,7 +164,7 @@ impl ChannelClient {
         let mut begun = Some(begun);
         loop {
             let now = begun.take().unwrap_or_else(now);
-            turn(link, now, None)?;
+            drive(link, now, None)?;
             while let Some(event) = next_event(link)? {
                 if let EndpointEvent::Channel(Event::Acked { up_to }) = event
                     && up_to >= position
@@ -188,7 +188,7 @@ impl Client for ChannelClient {
             if now >= until {
                 return Ok(());
             }
-            turn(&mut self.0, now, Some(until))?;
+            drive(&mut self.0, now, Some(until))?;
             while next_event(&mut self.0)?.is_some() {}
         }
     }
@@ -207,10 +207,10 @@ impl ChannelServer {
 impl Server for ChannelServer {
     fn serve(&mut self, count: u64) -> Result<(), BenchError> {
         let link = &mut self.0;
-        meet(link)?;
+        connect(link)?;
         let mut number = 0;
         while number < count {
-            turn(link, now(), None)?;
+            drive(link, now(), None)?;
             while next_event(link)?.is_some() {}
             number = read_entries(link, number)?;
         }

@@ -147,7 +147,7 @@ fn measure_part(
         Part::RoundTrips => {
             let mut subjects = round_trips::subjects(args);
             rounds.run("round trips", &mut subjects, |round, subject| {
-                subject.turn(lan, &rounds, round)
+                subject.run_round(lan, &rounds, round)
             })?;
             outcome.put("round_trips", round_trips::json(&subjects));
             round_trips::keep(outcome, subjects);
@@ -156,14 +156,14 @@ fn measure_part(
             let pages = (args.bulk_mib << 20) / PAGE_BYTES as u64;
             let mut subjects = bulk::subjects();
             rounds.run("bulk", &mut subjects, |round, subject| {
-                subject.turn(lan, &rounds, round, pages)
+                subject.run_round(lan, &rounds, round, pages)
             })?;
             outcome.put("bulk", bulk::json(&subjects));
         }
         Part::UnderBulk => {
             let mut subjects = under_bulk::subjects();
             rounds.run("entries beside bulk", &mut subjects, |round, subject| {
-                subject.turn(lan, &rounds, round, args.entries)
+                subject.run_round(lan, &rounds, round, args.entries)
             })?;
             outcome.put("under_bulk", under_bulk::json(&subjects));
             under_bulk::keep(outcome, subjects);

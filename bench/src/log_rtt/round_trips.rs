@@ -57,7 +57,7 @@ impl RoundTrip {
     }
 
     /// One turn.
-    pub(crate) fn turn(
+    pub(crate) fn run_round(
         &mut self,
         lan: &Lan,
         rounds: &Rounds,
@@ -66,7 +66,7 @@ impl RoundTrip {
         let RoundTrip { variant, policy, requests, .. } = *self;
         let warm_up = if policy.pace().is_some() { WARM_UP_PACED } else { WARM_UP };
         let mut subject = Subject { variant, policy, times: Series::new(), requests, warm_up };
-        subject.turn(lan, rounds, round)?;
+        subject.run_round(lan, rounds, round)?;
         self.times.add(&subject.times);
         Ok(())
     }
@@ -92,7 +92,7 @@ pub(super) fn subjects(args: &Args) -> Vec<Subject> {
 
 impl Subject {
     /// One turn: opens both sides, warms up, measures, closes.
-    pub(super) fn turn(
+    pub(super) fn run_round(
         &mut self,
         lan: &Lan,
         rounds: &Rounds,

@@ -21,7 +21,7 @@ use crate::series::ratio;
 use crate::vms::{core_a, core_b};
 use load::Load;
 use serde_json::{Map, Value, json};
-use subject::{Subject, Turn};
+use subject::{RoundContext, Subject};
 use vmm::telemetry::Stage;
 
 /// Options of `output-hold`.
@@ -88,8 +88,8 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     .collect();
     all.extend(Subject::all().map(Measured::Vm));
     rounds.run("output hold", &mut all, |round, measured| match measured {
-        Measured::Channel(channel) => channel.turn(&lan, &rounds, round),
-        Measured::Vm(subject) => subject.turn(&Turn { args, rounds: &rounds, round }),
+        Measured::Channel(channel) => channel.run_round(&lan, &rounds, round),
+        Measured::Vm(subject) => subject.run_round(&RoundContext { args, rounds: &rounds, round }),
     })?;
 
     let mut outcome = Outcome::new("output-hold");

@@ -2,13 +2,13 @@
 
 use super::load::Load;
 use super::{Args, short};
-use crate::asking::{Asked, Asker};
+use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::log_rtt::RoundTrip;
 use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
-use crate::stage_trace::{Protection, followed};
+use crate::stage_trace::{Protection, run_traced};
 use crate::vms::{core_a, pin};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
@@ -19,8 +19,8 @@ use vmm::telemetry::Stage;
 const WARM_UP: u64 = 20;
 
 /// What was measured under one load.
-struct Under {
-    asked: Asked,
+struct LoadResult {
+    request_times: RequestTimes,
     stages: Vec<Series>,
 }
 
@@ -28,11 +28,11 @@ struct Under {
 /// would look for frames on a core that the others need.
 pub(super) struct Subject {
     protection: Protection,
-    loads: Vec<Under>,
+    loads: Vec<LoadResult>,
 }
 
 /// One turn.
-pub(super) struct Turn<'a> {
+pub(super) struct RoundContext<'a> {
     pub(super) args: &'a Args,
     pub(super) rounds: &'a Rounds,
     pub(super) round: u32,
@@ -46,8 +46,8 @@ impl Subject {
                 protection,
                 loads: Load::ALL
                     .iter()
-                    .map(|_| Under {
-                        asked: Asked::new(),
+                    .map(|_| LoadResult {
+                        request_times: RequestTimes::new(),
                         stages: Stage::ALL.iter().map(|_| Series::new()).collect(),
                     })
                     .collect(),
@@ -65,11 +65,11 @@ impl Subject {
     }
 
     /// Starts the VM, asks under each load, stops it, and reads what it followed.
-    pub(super) fn turn(&mut self, turn: &Turn<'_>) -> Result<(), BenchError> {
-        let spin = turn.args.spin_us.to_string();
-        let (ran, trace) = followed(self.protection, &["--spin-us", &spin], || ask(turn))?;
-        for (under, (asked, within)) in self.loads.iter_mut().zip(&ran) {
-            under.asked.add(asked);
+    pub(super) fn run_round(&mut self, context: &RoundContext<'_>) -> Result<(), BenchError> {
+        let spin = context.args.spin_us.to_string();
+        let (ran, trace) = run_traced(self.protection, &["--spin-us", &spin], || ask(context))?;
+        for (under, (request_times, within)) in self.loads.iter_mut().zip(&ran) {
+            under.request_times.add(request_times);
             for (all, stage) in under.stages.iter_mut().zip(Stage::ALL) {
                 all.add(&trace.spans(stage, within));
             }
@@ -90,7 +90,7 @@ impl Subject {
         outcome: &mut Outcome,
     ) -> Value {
         let under = &self.loads[load as usize];
-        if under.asked.service.len() == 0 {
+        if under.request_times.service.len() == 0 {
             return Value::Null;
         }
         let name = |what: &str| format!("{}.{}.{what}", self.name(), load.name());
@@ -109,10 +109,10 @@ impl Subject {
         };
         let to_rtt = bare.and_then(|bare| ratio(hold.quantile_ns(0.5), bare.quantile_ns(0.5)));
         json!({
-            "requests": under.asked.service.len(),
-            "requests_per_second": under.asked.rate(),
-            "service": outcome.keep(&name("service"), under.asked.service.clone()),
-            "response": outcome.keep(&name("response"), under.asked.response.clone()),
+            "requests": under.request_times.service.len(),
+            "requests_per_second": under.request_times.rate(),
+            "service": outcome.keep(&name("service"), under.request_times.service.clone()),
+            "response": outcome.keep(&name("response"), under.request_times.response.clone()),
             "stages": stages,
             "hold_ns": short(hold),
             "ratio_hold_p50_to_log_rtt": to_rtt,
@@ -121,19 +121,19 @@ impl Subject {
 }
 
 /// Asks under each load; what the client saw, and when that was.
-fn ask(turn: &Turn<'_>) -> Result<Vec<(Asked, Range<u64>)>, BenchError> {
+fn ask(context: &RoundContext<'_>) -> Result<Vec<(RequestTimes, Range<u64>)>, BenchError> {
     pin(core_a())?;
     let mut ran = Vec::new();
     for load in Load::ALL {
-        let requests = share(load.requests(turn.args), turn.rounds.count, turn.round);
+        let requests = share(load.requests(context.args), context.rounds.count, context.round);
         if requests == 0 {
-            ran.push((Asked::new(), 0..0));
+            ran.push((RequestTimes::new(), 0..0));
             continue;
         }
-        let mut asker = Asker::connect(WARM_UP)?;
+        let mut client = CounterClient::connect(WARM_UP)?;
         let begun = now().as_nanos();
-        let asked = asker.run(requests, load.pace())?;
-        ran.push((asked, begun..now().as_nanos()));
+        let request_times = client.run(requests, load.pace())?;
+        ran.push((request_times, begun..now().as_nanos()));
     }
     Ok(ran)
 }

@@ -67,7 +67,9 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let rounds = Rounds { count: args.rounds, seed: args.seed };
     let mut subjects: Vec<Subject> = Kind::ALL.into_iter().map(Subject::new).collect();
-    rounds.run("throughput", &mut subjects, |round, subject| subject.turn(args, &rounds, round))?;
+    rounds.run("throughput", &mut subjects, |round, subject| {
+        subject.run_round(args, &rounds, round)
+    })?;
 
     let mut outcome = Outcome::new("throughput");
     outcome.put("client_core", args.client_core);

@@ -2,7 +2,7 @@
 
 use super::work::Work;
 use super::{Args, cpu};
-use crate::asking::Asked;
+use crate::counter_client::RequestTimes;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::log_share::LogShare;
@@ -37,8 +37,8 @@ impl Kind {
 }
 
 /// What was measured of one kind of work.
-struct Done {
-    asked: Asked,
+struct WorkResult {
+    request_times: RequestTimes,
     /// Processor seconds of the VM's process, or of primary and backup.
     cpu_seconds: Vec<f64>,
     /// Log that the primary made.
@@ -49,7 +49,7 @@ struct Done {
     lag_bytes: u64,
 }
 
-impl Done {
+impl WorkResult {
     /// Adds what the primary said before and after some work.
     fn add_status(&mut self, before: &Map<String, Value>, after: &Map<String, Value>) {
         self.lag_bytes = self.lag_bytes.max(after["lag_bytes"].as_u64().unwrap_or(0));
@@ -61,15 +61,15 @@ impl Done {
 /// A VM, and what was measured on it. Each turn has processes of its own.
 pub(super) struct Subject {
     pub(super) kind: Kind,
-    done: Vec<Done>,
+    done: Vec<WorkResult>,
 }
 
 impl Subject {
     /// Nothing measured yet.
     pub(super) fn new(kind: Kind) -> Subject {
         let hosts = if kind == Kind::Protected { 2 } else { 1 };
-        let nothing = |_work: &Work| Done {
-            asked: Asked::new(),
+        let nothing = |_work: &Work| WorkResult {
+            request_times: RequestTimes::new(),
             cpu_seconds: vec![0.0; hosts],
             log: LogShare::default(),
             stages: Value::Null,
@@ -79,7 +79,7 @@ impl Subject {
     }
 
     /// One turn: starts the VM, lets it do a share of every work, stops it.
-    pub(super) fn turn(
+    pub(super) fn run_round(
         &mut self,
         args: &Args,
         rounds: &Rounds,
@@ -123,16 +123,16 @@ impl Subject {
         work: Work,
         amount: u64,
         pids: &[u32],
-        run: impl FnOnce(u64) -> Result<Asked, BenchError>,
+        run: impl FnOnce(u64) -> Result<RequestTimes, BenchError>,
     ) -> Result<(), BenchError> {
         if amount == 0 {
             return Ok(());
         }
         let before: Vec<f64> =
             pids.iter().map(|&pid| cpu::seconds(pid)).collect::<Result<_, _>>()?;
-        let asked = run(amount)?;
+        let request_times = run(amount)?;
         let done = &mut self.done[work as usize];
-        done.asked.add(&asked);
+        done.request_times.add(&request_times);
         for ((sum, before), &pid) in done.cpu_seconds.iter_mut().zip(before).zip(pids) {
             *sum += cpu::seconds(pid)? - before;
         }
@@ -141,13 +141,13 @@ impl Subject {
 
     /// Requests or echoes in a second.
     pub(super) fn rate(&self, work: Work) -> f64 {
-        self.done[work as usize].asked.rate()
+        self.done[work as usize].request_times.rate()
     }
 
     /// What is reported of `work`; its series goes to `outcome`.
     pub(super) fn figures(&self, work: Work, outcome: &mut Outcome) -> Value {
         let done = &self.done[work as usize];
-        let count = done.asked.service.len();
+        let count = done.request_times.service.len();
         if count == 0 {
             return Value::Null;
         }
@@ -158,11 +158,11 @@ impl Subject {
             "count": count,
             "per_second": self.rate(work),
             "bytes_per_second": work.bytes().map(|bytes| self.rate(work) * bytes as f64),
-            "latency": outcome.keep(&name, done.asked.service.clone()),
+            "latency": outcome.keep(&name, done.request_times.service.clone()),
             "cpu_us_each": us_each,
         });
         if self.kind == Kind::Protected {
-            let mbit = |bytes: u64| bytes as f64 * 8.0 / 1e6 / done.asked.seconds;
+            let mbit = |bytes: u64| bytes as f64 * 8.0 / 1e6 / done.request_times.seconds;
             let bytes = done.log.total();
             figures["log"] = json!({
                 "mbit_per_s": mbit(bytes),

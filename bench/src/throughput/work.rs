@@ -1,7 +1,7 @@
 //! What the client asks for.
 
 use super::Args;
-use crate::asking::{Asked, Asker};
+use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
 use crate::vms::pin;
 use std::time::Instant;
@@ -58,10 +58,10 @@ impl Work {
     }
 
     /// Does `amount` of it. Called where the client is.
-    pub(super) fn run(self, amount: u64, core: usize) -> Result<Asked, BenchError> {
+    pub(super) fn run(self, amount: u64, core: usize) -> Result<RequestTimes, BenchError> {
         pin(core)?;
         match self {
-            Work::CounterOne => Asker::connect(WARM_UP)?.run(amount, None),
+            Work::CounterOne => CounterClient::connect(WARM_UP)?.run(amount, None),
             Work::CounterMany => many(amount / CONNECTIONS),
             Work::Echo => echo(amount),
         }
@@ -69,36 +69,39 @@ impl Work {
 }
 
 /// `amount` requests on each of the connections, at once.
-fn many(amount: u64) -> Result<Asked, BenchError> {
-    let mut askers = Vec::new();
+fn many(amount: u64) -> Result<RequestTimes, BenchError> {
+    let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
-        askers.push(Asker::connect(WARM_UP)?);
+        clients.push(CounterClient::connect(WARM_UP)?);
     }
     let begun = Instant::now();
     let all = std::thread::scope(|scope| {
-        let running: Vec<_> =
-            askers.iter_mut().map(|asker| scope.spawn(move || asker.run(amount, None))).collect();
-        let mut all = Asked::new();
+        let running: Vec<_> = clients
+            .iter_mut()
+            .map(|client| scope.spawn(move || client.run(amount, None)))
+            .collect();
+        let mut all = RequestTimes::new();
         for thread in running {
-            let asked = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            all.add(&asked);
+            let request_times =
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            all.add(&request_times);
         }
         Ok::<_, BenchError>(all)
     })?;
-    Ok(Asked { seconds: begun.elapsed().as_secs_f64(), ..all })
+    Ok(RequestTimes { seconds: begun.elapsed().as_secs_f64(), ..all })
 }
 
-fn echo(amount: u64) -> Result<Asked, BenchError> {
+fn echo(amount: u64) -> Result<RequestTimes, BenchError> {
     let bytes: Vec<u8> = (0..ECHO_BYTES).map(|index| (index * 31 + index / 251) as u8).collect();
-    let mut asked = Asked::new();
+    let mut request_times = RequestTimes::new();
     let begun = Instant::now();
     for _ in 0..amount {
         let sent = Instant::now();
         clients::echo(GUEST_ADDRESS, &bytes)?;
         let time_ns = sent.elapsed().as_nanos() as u64;
-        asked.service.record(time_ns);
-        asked.response.record(time_ns);
+        request_times.service.record(time_ns);
+        request_times.response.record(time_ns);
     }
-    asked.seconds = begun.elapsed().as_secs_f64();
-    Ok(asked)
+    request_times.seconds = begun.elapsed().as_secs_f64();
+    Ok(request_times)
 }

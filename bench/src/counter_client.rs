@@ -10,7 +10,7 @@ use vmm::demo::guest::Guest;
 use vmm::demo::standalone::GUEST_ADDRESS;
 
 /// Times of requests.
-pub(crate) struct Asked {
+pub(crate) struct RequestTimes {
     /// From the request to its answer.
     pub(crate) service: Series,
     /// From when the request was due to its answer: a client that came late because of an earlier
@@ -20,14 +20,14 @@ pub(crate) struct Asked {
     pub(crate) seconds: f64,
 }
 
-impl Asked {
+impl RequestTimes {
     /// Nothing yet.
-    pub(crate) fn new() -> Asked {
-        Asked { service: Series::new(), response: Series::new(), seconds: 0.0 }
+    pub(crate) fn new() -> RequestTimes {
+        RequestTimes { service: Series::new(), response: Series::new(), seconds: 0.0 }
     }
 
     /// Adds those of another turn.
-    pub(crate) fn add(&mut self, other: &Asked) {
+    pub(crate) fn add(&mut self, other: &RequestTimes) {
         self.service.add(&other.service);
         self.response.add(&other.response);
         self.seconds += other.seconds;
@@ -40,27 +40,27 @@ impl Asked {
 }
 
 /// One connection.
-pub(crate) struct Asker {
+pub(crate) struct CounterClient {
     counter: Counter,
     last: u64,
 }
 
-impl Asker {
+impl CounterClient {
     /// Connects to the reference guest, and asks for `warm_up` numbers that are not measured.
-    pub(crate) fn connect(warm_up: u64) -> Result<Asker, BenchError> {
-        Asker::connect_to(Guest::Reference.counter(), warm_up)
+    pub(crate) fn connect(warm_up: u64) -> Result<CounterClient, BenchError> {
+        CounterClient::connect_to(Guest::Reference.counter(), warm_up)
     }
 
     /// The same with any guest's service that counts.
     pub(crate) fn connect_to(
         service: &'static CounterService,
         warm_up: u64,
-    ) -> Result<Asker, BenchError> {
+    ) -> Result<CounterClient, BenchError> {
         let mut counter = Counter::connect_to(service, GUEST_ADDRESS, crate::PATIENCE)?;
         let last = counter.ask()?;
-        let mut asker = Asker { counter, last };
-        (0..warm_up).try_for_each(|_| asker.ask())?;
-        Ok(asker)
+        let mut client = CounterClient { counter, last };
+        (0..warm_up).try_for_each(|_| client.ask())?;
+        Ok(client)
     }
 
     /// One request.
@@ -76,8 +76,12 @@ impl Asker {
     }
 
     /// `count` requests, one after the other, or one at each multiple of `pace`.
-    pub(crate) fn run(&mut self, count: u64, pace: Option<Duration>) -> Result<Asked, BenchError> {
-        let mut asked = Asked::new();
+    pub(crate) fn run(
+        &mut self,
+        count: u64,
+        pace: Option<Duration>,
+    ) -> Result<RequestTimes, BenchError> {
+        let mut request_times = RequestTimes::new();
         let begun = Instant::now();
         for number in 0..count {
             let due = pace.map(|pace| begun + pace * number as u32);
@@ -88,10 +92,10 @@ impl Asker {
             self.ask()?;
             let answered = Instant::now();
             let since = |start: Instant| (answered - start).as_nanos() as u64;
-            asked.service.record(since(sent));
-            asked.response.record(since(due.unwrap_or(sent)));
+            request_times.service.record(since(sent));
+            request_times.response.record(since(due.unwrap_or(sent)));
         }
-        asked.seconds = begun.elapsed().as_secs_f64();
-        Ok(asked)
+        request_times.seconds = begun.elapsed().as_secs_f64();
+        Ok(request_times)
     }
 }
