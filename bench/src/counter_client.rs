@@ -1,6 +1,6 @@
-//! A client of the counter that takes times.
+//! A client of the guest's counter service that measures request times.
 //!
-//! Each answer must be the next number: a figure taken from wrong answers is none.
+//! It checks that the numbers increase, because figures of wrong answers are invalid.
 
 use crate::error::BenchError;
 use crate::series::Series;
@@ -9,49 +9,50 @@ use vmm::demo::clients::{Counter, CounterService};
 use vmm::demo::guest::Guest;
 use vmm::demo::standalone::GUEST_ADDRESS;
 
-/// Times of requests.
+/// Times of counter requests.
 pub(crate) struct RequestTimes {
-    /// From the request to its answer.
+    /// From sending a request to its answer.
     pub(crate) service: Series,
-    /// From when the request was due to its answer: a client that came late because of an earlier
-    /// answer counts that too (no coordinated omission). The same as `service` where nothing was due.
+    /// From when the request was due to its answer. If an earlier answer delayed the client, this
+    /// includes the delay (it avoids coordinated omission). Equal to `service` for requests without a
+    /// pace.
     pub(crate) response: Series,
-    /// All of it.
+    /// Total duration, seconds.
     pub(crate) seconds: f64,
 }
 
 impl RequestTimes {
-    /// Nothing yet.
+    /// Creates an empty set.
     pub(crate) fn new() -> RequestTimes {
         RequestTimes { service: Series::new(), response: Series::new(), seconds: 0.0 }
     }
 
-    /// Adds those of another turn.
+    /// Adds the times of another round.
     pub(crate) fn add(&mut self, other: &RequestTimes) {
         self.service.add(&other.service);
         self.response.add(&other.response);
         self.seconds += other.seconds;
     }
 
-    /// Requests in a second.
+    /// Returns the requests per second.
     pub(crate) fn rate(&self) -> f64 {
         self.service.len() as f64 / self.seconds
     }
 }
 
-/// One connection.
+/// One connection to the counter service.
 pub(crate) struct CounterClient {
     counter: Counter,
     last: u64,
 }
 
 impl CounterClient {
-    /// Connects to the reference guest, and asks for `warm_up` numbers that are not measured.
+    /// Connects to the reference guest and sends `warm_up` requests that are not measured.
     pub(crate) fn connect(warm_up: u64) -> Result<CounterClient, BenchError> {
         CounterClient::connect_to(Guest::Reference.counter(), warm_up)
     }
 
-    /// The same with any guest's service that counts.
+    /// Like [`CounterClient::connect`], with the counter service of any guest.
     pub(crate) fn connect_to(
         service: &'static CounterService,
         warm_up: u64,
@@ -63,10 +64,10 @@ impl CounterClient {
         Ok(client)
     }
 
-    /// One request.
+    /// Sends one request and waits for its answer.
     pub(crate) fn ask(&mut self) -> Result<(), BenchError> {
         let number = self.counter.ask()?;
-        // Other connections count, too.
+        // Other connections also increment the counter, so numbers can be skipped.
         if number <= self.last {
             let last = self.last;
             return Err(BenchError::Wrong(format!("the counter went from {last} to {number}")));
@@ -75,7 +76,7 @@ impl CounterClient {
         Ok(())
     }
 
-    /// `count` requests, one after the other, or one at each multiple of `pace`.
+    /// Sends `count` requests, back to back or, with `pace`, one at each multiple of it.
     pub(crate) fn run(
         &mut self,
         count: u64,
