@@ -186,7 +186,7 @@ impl Pair {
     }
 
     /// Returns the status of both hosts, the primary first. Waits long enough that the status includes
-    /// everything that happened before the call.
+    /// everything that happened before the call. Fails as [`check`](Self::check) does.
     pub(crate) fn statuses(&mut self) -> Result<[Map<String, Value>; 2], BenchError> {
         std::thread::sleep(STATUS_AGE_MAX);
         self.check()?;

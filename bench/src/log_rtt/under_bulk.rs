@@ -1,9 +1,9 @@
-//! How long an output entry waits for its acknowledgement while pages flow through the bulk lane, and
-//! how long on the same link without them.
+//! Measures how long an output entry waits for its acknowledgement while pages are sent through the
+//! bulk lane, and on the same link without pages.
 //!
-//! One thread makes the entries, fills the bulk lane and drives the link, as the vCPU thread does.
-//! Entries are due by a timetable. Two times are taken of each: from its append, and from when it was
-//! due, which includes what the thread was busy with.
+//! One thread appends the entries, fills the bulk lane and drives the link, as the vCPU thread does.
+//! Entries follow a fixed schedule. Two times are measured for each: from its append, and from when it
+//! was due, which includes delays by the thread's other work.
 
 use super::bulk::read_pages;
 use super::channel::{self, channel};
@@ -27,10 +27,10 @@ use vmm::link::now;
 /// Time from one entry to the next.
 const PACE: Duration = Duration::from_millis(1);
 
-/// Entries at the beginning of a turn that are not counted.
+/// Warm-up entries per round, which are not recorded.
 const WARM_UP: u64 = 20;
 
-/// A link with or without pages on it, and what was measured.
+/// A link with or without a bulk transfer, and its measurements.
 pub(super) struct Subject {
     protection: Protection,
     bulk: bool,
@@ -38,7 +38,7 @@ pub(super) struct Subject {
     ns: u64,
 }
 
-/// What one turn gives.
+/// Measurements of one round, or the sum of all rounds.
 struct Totals {
     from_append: Series,
     from_due: Series,
@@ -53,7 +53,7 @@ impl Totals {
     }
 }
 
-/// With and without pages, encrypted and not.
+/// Returns the four subjects: with and without pages, encrypted and unencrypted.
 pub(super) fn subjects() -> Vec<Subject> {
     let both = [Protection::Sealed, Protection::Insecure];
     let subject = |protection, bulk| Subject { protection, bulk, totals: Totals::new(), ns: 0 };
@@ -63,7 +63,7 @@ pub(super) fn subjects() -> Vec<Subject> {
 }
 
 impl Subject {
-    /// One turn: a share of `entries`.
+    /// Runs one round: sends this round's share of `entries`.
     pub(super) fn run_round(
         &mut self,
         lan: &Lan,
@@ -79,7 +79,7 @@ impl Subject {
         let count = WARM_UP + entries;
         let (totals, ()) = lan
             .run(|| primary(protection, bulk, count), |ready| backup(protection, count, ready))
-            .map_err(|error| BenchError::Wrong(format!("entries beside bulk: {error}")))?;
+            .map_err(|error| BenchError::Wrong(format!("entries during bulk: {error}")))?;
         self.totals.from_append.add(&totals.from_append);
         self.totals.from_due.add(&totals.from_due);
         self.totals.bulk_bytes += totals.bulk_bytes;
@@ -93,7 +93,7 @@ impl Subject {
     }
 }
 
-/// An entry whose acknowledgement did not come yet.
+/// An entry that has not been acknowledged yet.
 struct Waiting {
     number: u64,
     end: LogSeq,
@@ -101,7 +101,7 @@ struct Waiting {
     appended: Time,
 }
 
-/// Makes `count` entries, one every [`PACE`], with pages beside them or without.
+/// Appends `count` entries, one every [`PACE`], with or without pages in between.
 fn primary(protection: Protection, bulk: bool, count: u64) -> Result<Totals, BenchError> {
     let mut link = channel::open(Host::Client, protection, WaitPolicy::default())?;
     channel::connect(&mut link)?;
@@ -145,7 +145,7 @@ fn primary(protection: Protection, bulk: bool, count: u64) -> Result<Totals, Ben
     }
 }
 
-/// Takes what comes, and makes sure that it is the `count` entries.
+/// Receives and verifies the `count` entries.
 fn backup(protection: Protection, count: u64, ready: &dyn Fn()) -> Result<(), BenchError> {
     let mut link = channel::open(Host::Server, protection, WaitPolicy::default())?;
     ready();
@@ -161,7 +161,7 @@ fn backup(protection: Protection, count: u64, ready: &dyn Fn()) -> Result<(), Be
     Ok(())
 }
 
-/// By protection: without pages, with them, and how the two compare.
+/// Returns the figures by protection: on the idle link, during bulk, and their ratios.
 pub(super) fn json(subjects: &[Subject]) -> Value {
     let mut protections: Map<String, Value> = Map::new();
     for subject in subjects {
@@ -189,7 +189,7 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
     protections.into()
 }
 
-/// Gives every series to `outcome`.
+/// Adds every series to `outcome`.
 pub(super) fn keep(outcome: &mut Outcome, subjects: Vec<Subject>) {
     for subject in subjects {
         let name = format!("{}-entries-{}", channel::name(subject.protection), subject.name());

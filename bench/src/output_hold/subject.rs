@@ -1,4 +1,4 @@
-//! A pair or a VM under all loads.
+//! A pair or a standalone VM under all loads.
 
 use super::load::Load;
 use super::{Args, short};
@@ -15,23 +15,23 @@ use std::ops::Range;
 use vmm::link::now;
 use vmm::telemetry::Stage;
 
-/// Requests at the beginning of a load that are not counted.
+/// Warm-up requests per load, which are not recorded.
 const WARM_UP: u64 = 20;
 
-/// What was measured under one load.
+/// Measurements under one load.
 struct LoadResult {
     request_times: RequestTimes,
     stages: Vec<Series>,
 }
 
-/// A VM and what was measured on it. Each turn has processes of its own: one that waits for its turn
-/// would look for frames on a core that the others need.
+/// A VM and its measurements. Every round starts new processes: a VM that waits for its next
+/// measurement would spin on a core that the other subjects need.
 pub(super) struct Subject {
     protection: Protection,
     loads: Vec<LoadResult>,
 }
 
-/// One turn.
+/// Parameters of one round.
 pub(super) struct RoundContext<'a> {
     pub(super) args: &'a Args,
     pub(super) rounds: &'a Rounds,
@@ -39,7 +39,8 @@ pub(super) struct RoundContext<'a> {
 }
 
 impl Subject {
-    /// Protected and sealed, protected and in the clear, and not protected.
+    /// Returns the three subjects: protected with a sealed link, protected with an insecure link,
+    /// unprotected.
     pub(super) fn all() -> impl Iterator<Item = Subject> {
         [Protection::Sealed, Protection::Insecure, Protection::Standalone].into_iter().map(
             |protection| Subject {
@@ -64,7 +65,8 @@ impl Subject {
         }
     }
 
-    /// Starts the VM, asks under each load, stops it, and reads what it followed.
+    /// Runs one round: starts the VM, sends requests under each load, stops the VM, and reads its
+    /// trace.
     pub(super) fn run_round(&mut self, context: &RoundContext<'_>) -> Result<(), BenchError> {
         let spin = context.args.spin_us.to_string();
         let (ran, trace) = run_traced(self.protection, &["--spin-us", &spin], || ask(context))?;
@@ -77,12 +79,12 @@ impl Subject {
         Ok(())
     }
 
-    /// The times of one stage under `load`.
+    /// Returns the times of one stage under `load`.
     pub(super) fn stage(&self, load: Load, stage: Stage) -> &Series {
         &self.loads[load as usize].stages[stage as usize]
     }
 
-    /// What is reported of `load`; its series go to `outcome`.
+    /// Returns the figures of `load` and adds its series to `outcome`.
     pub(super) fn figures(
         &self,
         load: Load,
@@ -120,7 +122,8 @@ impl Subject {
     }
 }
 
-/// Asks under each load; what the client saw, and when that was.
+/// Sends requests under each load. Returns the times that the client measured and the interval of each
+/// load.
 fn ask(context: &RoundContext<'_>) -> Result<Vec<(RequestTimes, Range<u64>)>, BenchError> {
     pin(core_a())?;
     let mut ran = Vec::new();

@@ -11,19 +11,19 @@ use crate::vms::{Pair, PairOptions, Standalone, core_a};
 use serde_json::{Map, Value, json};
 use vmm::demo::pair::network::Host;
 
-/// What the VM is.
+/// How the VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nobody protects it.
+    /// Without a backup.
     Standalone,
-    /// The same, and no stage timestamps are taken.
+    /// Without a backup and without stage timestamps.
     NoStages,
-    /// It has a backup, on a sealed link.
+    /// With a backup, on a sealed link.
     Protected,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub(super) const ALL: [Kind; 3] = [Kind::Standalone, Kind::NoStages, Kind::Protected];
 
     /// The name in reports.
@@ -36,21 +36,21 @@ impl Kind {
     }
 }
 
-/// What was measured of one kind of work.
+/// Measurements of one kind of work.
 struct WorkResult {
     request_times: RequestTimes,
-    /// Processor seconds of the VM's process, or of primary and backup.
+    /// CPU time of the VM's process, or of primary and backup, seconds.
     cpu_seconds: Vec<f64>,
-    /// Log that the primary made.
+    /// Log bytes that the primary wrote.
     log: LogShare,
-    /// The primary's stages at the work's end, in the last turn.
+    /// The primary's stage histograms at the end of the work in the last round.
     stages: Value,
-    /// Most log that the backup had yet to execute at a work's end, bytes.
+    /// Largest replay lag of the backup at the end of the work, bytes of log.
     lag_bytes: u64,
 }
 
 impl WorkResult {
-    /// Adds what the primary said before and after some work.
+    /// Adds the difference between the primary's status before and after the work.
     fn add_status(&mut self, before: &Map<String, Value>, after: &Map<String, Value>) {
         self.lag_bytes = self.lag_bytes.max(after["lag_bytes"].as_u64().unwrap_or(0));
         self.stages = after["stages"].clone();
@@ -58,14 +58,14 @@ impl WorkResult {
     }
 }
 
-/// A VM, and what was measured on it. Each turn has processes of its own.
+/// A VM and its measurements. Every round starts new processes.
 pub(super) struct Subject {
     pub(super) kind: Kind,
     done: Vec<WorkResult>,
 }
 
 impl Subject {
-    /// Nothing measured yet.
+    /// Creates a subject without measurements.
     pub(super) fn new(kind: Kind) -> Subject {
         let hosts = if kind == Kind::Protected { 2 } else { 1 };
         let nothing = |_work: &Work| WorkResult {
@@ -78,7 +78,7 @@ impl Subject {
         Subject { kind, done: Work::ALL.iter().map(nothing).collect() }
     }
 
-    /// One turn: starts the VM, lets it do a share of every work, stops it.
+    /// Runs one round: starts the VM, sends it this round's share of every kind of work, stops it.
     pub(super) fn run_round(
         &mut self,
         args: &Args,
@@ -139,12 +139,12 @@ impl Subject {
         Ok(())
     }
 
-    /// Requests or echoes in a second.
+    /// Returns the requests or echoes per second.
     pub(super) fn rate(&self, work: Work) -> f64 {
         self.done[work as usize].request_times.rate()
     }
 
-    /// What is reported of `work`; its series goes to `outcome`.
+    /// Returns the figures of `work` and adds its series to `outcome`.
     pub(super) fn figures(&self, work: Work, outcome: &mut Outcome) -> Value {
         let done = &self.done[work as usize];
         let count = done.request_times.service.len();

@@ -1,4 +1,4 @@
-//! What the client asks for.
+//! The kinds of work that the client requests.
 
 use super::Args;
 use crate::counter_client::{CounterClient, RequestTimes};
@@ -8,7 +8,7 @@ use std::time::Instant;
 use vmm::demo::clients;
 use vmm::demo::standalone::GUEST_ADDRESS;
 
-/// Requests at the beginning of a turn that are not counted, for each connection.
+/// Warm-up requests per round and connection, which are not recorded.
 const WARM_UP: u64 = 20;
 
 /// Connections of `CounterMany`.
@@ -20,16 +20,16 @@ const ECHO_BYTES: usize = 256 << 10;
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// Counter requests on one connection, one after the other.
+    /// Counter requests on one connection, back to back.
     CounterOne,
     /// The same on 16 connections.
     CounterMany,
-    /// Echoes of 256 KiB on connections of their own, one after the other.
+    /// Echoes of 256 KiB back to back, each on its own connection.
     Echo,
 }
 
 impl Work {
-    /// All of them.
+    /// All kinds of work.
     pub(super) const ALL: [Work; 3] = [Work::CounterOne, Work::CounterMany, Work::Echo];
 
     /// The name in reports.
@@ -41,7 +41,7 @@ impl Work {
         }
     }
 
-    /// How much of it each VM does: requests or echoes.
+    /// Returns the number of requests or echoes per VM.
     pub(super) const fn amount(self, args: &Args) -> u64 {
         match self {
             Work::CounterOne | Work::CounterMany => args.requests,
@@ -49,7 +49,7 @@ impl Work {
         }
     }
 
-    /// What one unit of it is, in bytes of payload that come back; nothing for what is counted.
+    /// Returns the payload bytes of one echo; `None` for counter requests.
     pub(super) const fn bytes(self) -> Option<u64> {
         match self {
             Work::CounterOne | Work::CounterMany => None,
@@ -57,7 +57,7 @@ impl Work {
         }
     }
 
-    /// Does `amount` of it. Called where the client is.
+    /// Sends `amount` requests or echoes. Must be called in the client's namespace.
     pub(super) fn run(self, amount: u64, core: usize) -> Result<RequestTimes, BenchError> {
         pin(core)?;
         match self {
@@ -68,7 +68,7 @@ impl Work {
     }
 }
 
-/// `amount` requests on each of the connections, at once.
+/// Sends `amount` requests on each connection, on all connections at the same time.
 fn many(amount: u64) -> Result<RequestTimes, BenchError> {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
