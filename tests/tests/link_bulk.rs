@@ -68,24 +68,24 @@ fn open(wire: &Wire, side: Side, role: Role) -> LogLink {
 }
 
 /// Takes in what arrived; whether the channel goes on.
-fn take_in(link: &mut LogLink) -> bool {
+fn receive_all(link: &mut LogLink) -> bool {
     link.receive().unwrap();
-    let mut goes_on = true;
+    let mut is_open = true;
     while let Some(event) = link.poll_event() {
         match event {
-            EndpointEvent::Channel(Event::PeerBye | Event::Left { .. }) => goes_on = false,
+            EndpointEvent::Channel(Event::PeerBye | Event::Left { .. }) => is_open = false,
             EndpointEvent::Channel(Event::PeerSilent { .. }) | EndpointEvent::Refused { .. } => {
                 panic!("{event:?}");
             }
             EndpointEvent::Met { .. } | EndpointEvent::Channel(_) => {}
         }
     }
-    goes_on
+    is_open
 }
 
-fn meet(link: &mut LogLink) {
+fn connect(link: &mut LogLink) {
     while link.channel().is_none() {
-        take_in(link);
+        receive_all(link);
         link.transmit().unwrap();
         link.wait(Some(now() + Duration::from_millis(10))).unwrap();
     }
@@ -128,7 +128,7 @@ impl Primary {
         let mut due = now();
         let mut ends = false;
         while !(ends && self.under_way.is_empty()) {
-            assert!(take_in(&mut self.link), "the backup left");
+            assert!(receive_all(&mut self.link), "the backup left");
             let channel = self.link.channel_mut().unwrap();
             let now = now();
             let acked = channel.acked();
@@ -164,7 +164,7 @@ impl Primary {
 fn primary(wire: &Wire) -> ([Histogram<u64>; 2], f64, u64) {
     own_core(0);
     let mut link = open(wire, Side::A, Role::Primary);
-    meet(&mut link);
+    connect(&mut link);
     let (page, encoded) = (vec![0; PAGE_BYTES], Vec::with_capacity(2 * PAGE_BYTES));
     let under_way = VecDeque::new();
     let mut primary = Primary { link, entries: 0, pages: 0, under_way, page, encoded };
@@ -182,13 +182,13 @@ fn primary(wire: &Wire) -> ([Histogram<u64>; 2], f64, u64) {
     let Primary { mut link, entries, .. } = primary;
     // The last pages may still be on their way.
     while link.channel().is_some_and(|c| c.lane_acked(Lane::Bulk) < c.appended(Lane::Bulk)) {
-        assert!(take_in(&mut link));
+        assert!(receive_all(&mut link));
         if !link.transmit().unwrap() {
             link.wait(None).unwrap();
         }
     }
     link.channel_mut().unwrap().bye(now());
-    while take_in(&mut link) {
+    while receive_all(&mut link) {
         link.transmit().unwrap();
         link.wait(None).unwrap();
     }
@@ -218,12 +218,12 @@ fn read(channel: &mut Channel, lane: Lane, mut each: impl FnMut(Entry<'_>)) {
 fn backup(wire: &Wire) -> (u64, u64) {
     own_core(1);
     let mut link = open(wire, Side::B, Role::Backup);
-    meet(&mut link);
+    connect(&mut link);
     let mut expected = vec![0; PAGE_BYTES];
     let (mut entries, mut pages) = (0, 0);
-    let mut goes_on = true;
-    while goes_on {
-        goes_on = take_in(&mut link);
+    let mut is_open = true;
+    while is_open {
+        is_open = receive_all(&mut link);
         let channel = link.channel_mut().unwrap();
         read(channel, Lane::Latency, |entry| {
             assert_eq!(entry, output(entries));
@@ -236,7 +236,7 @@ fn backup(wire: &Wire) -> (u64, u64) {
             assert!(entry == Entry::Page { number: pages, bytes }, "page {pages} is another one");
             pages += 1;
         });
-        if !link.transmit().unwrap() && goes_on {
+        if !link.transmit().unwrap() && is_open {
             link.wait(None).unwrap();
         }
     }

@@ -23,7 +23,7 @@ const PATIENT: Timing = Timing {
 };
 
 /// Drives a link until it has a peer.
-fn meet(link: &mut LogLink) {
+fn connect(link: &mut LogLink) {
     while link.channel().is_none() {
         link.transmit().unwrap();
         link.wait(Some(now() + Duration::from_millis(1))).unwrap();
@@ -82,10 +82,10 @@ impl Pair {
     fn met(receive: ReceivePath) -> Pair {
         let mut pair = Pair::open(receive, WaitPolicy::BLOCK);
         while pair.links.iter().any(|link| link.channel().is_none()) {
-            pair.turn();
+            pair.drive();
         }
         // Each end learns of the other's window.
-        (0..3).for_each(|_| pair.turn());
+        (0..3).for_each(|_| pair.drive());
         for link in &mut pair.links {
             while link.poll_event().is_some() {}
         }
@@ -93,7 +93,7 @@ impl Pair {
     }
 
     /// Both ends send and receive what there is.
-    fn turn(&mut self) {
+    fn drive(&mut self) {
         for link in &mut self.links {
             link.transmit().unwrap();
         }
@@ -147,7 +147,7 @@ fn patience_never_counts_from_before_the_frame_was_sent() {
     let is_over = || round.load(Ordering::Acquire) == OVER;
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            meet(&mut primary);
+            connect(&mut primary);
             for number in 1.. {
                 while round.load(Ordering::Acquire) < number {
                     std::thread::yield_now();
@@ -170,7 +170,7 @@ fn patience_never_counts_from_before_the_frame_was_sent() {
             }
         });
         let over = Over(&round);
-        meet(&mut backup);
+        connect(&mut backup);
         let heard_at = |backup: &LogLink| backup.channel().unwrap().heard_at();
         let (mut early, mut number) = (0, 0);
         while early < 3 && number < ROUNDS_MAX {
@@ -209,7 +209,7 @@ fn log_waits_for_few_frames_of_bulk_in_the_queue_of_a_slow_link() {
     pair.append(Lane::Bulk, &[7; 400_000]);
     let (mut most, mut at_append) = (0, None);
     loop {
-        pair.turn();
+        pair.drive();
         most = most.max(pair.links[0].port().unsent_bytes().unwrap());
         let bulk = pair.received(Lane::Bulk);
         match at_append {
@@ -231,6 +231,6 @@ fn log_waits_for_few_frames_of_bulk_in_the_queue_of_a_slow_link() {
     // Nothing is left behind for being held back.
     while pair.received(Lane::Bulk) < 400_000 {
         pair.links[0].wait(None).unwrap();
-        pair.turn();
+        pair.drive();
     }
 }

@@ -33,8 +33,8 @@ fn frames_of_a_session(wire: &Wire) -> [Vec<Vec<u8>>; 2] {
     wire.measure(&["--count", "300"], &SILENCE);
     intruders.iter_mut().for_each(Intruder::listen);
     intruders.map(|intruder| {
-        assert!(intruder.heard().len() >= 10, "an intruder that hears nothing");
-        intruder.heard().to_vec()
+        assert!(intruder.captured().len() >= 10, "an intruder that hears nothing");
+        intruder.captured().to_vec()
     })
 }
 

@@ -30,10 +30,10 @@ fn broken_memory_of_a_backup_is_noticed_and_healed() {
         wait_for!(backup, PairEvent::Following);
         let pages = clients.traffic.seen().pages;
         while clients.traffic.seen().pages < pages + 8 {
-            clients.are_served();
+            clients.wait_until_served();
         }
     });
-    assert_eq!(clients.turns(), [Host::A]);
+    assert_eq!(clients.host_sequence(), [Host::A]);
     assert_eq!(backup.figure("divergences"), 1.0);
     backup.wait_for_role("following");
     assert_eq!(primary.state().term, 1, "nobody had to be asked");

@@ -32,7 +32,7 @@ fn thawed_primary_says_nothing_more_and_ends() {
         wait_for!(backup, PairEvent::PrimarySilent { whole: true, .. });
         let live = wait_for!(backup, PairEvent::WentLive { .. });
         assert_eq!(live.term, 2);
-        clients.are_served();
+        clients.wait_until_served();
         assert_eq!(rig.vm_port().as_deref(), Some(Host::B.port()));
         std::thread::sleep(silence(&rig));
         // Inputs have waited for it meanwhile, in its tap and in its guest.
@@ -42,11 +42,15 @@ fn thawed_primary_says_nothing_more_and_ends() {
         assert_eq!(ended.code, Some(14), "{ended:?}");
         let last = ended.words.last().expect("it says why");
         assert!(last.contains("the other host took over the VM in term 2"), "{ended:?}");
-        clients.are_served();
+        clients.wait_until_served();
         assert_eq!(rig.vm_port().as_deref(), Some(Host::B.port()));
     });
     // To the old host and back would be a third turn.
-    assert_eq!(clients.turns(), [Host::A, Host::B], "no frame of the VM from A after B's first");
+    assert_eq!(
+        clients.host_sequence(),
+        [Host::A, Host::B],
+        "no frame of the VM from A after B's first"
+    );
 }
 
 #[test]
@@ -57,14 +61,14 @@ fn thawed_backup_is_refused_and_synced_again() {
         backup.signal(Signal::SIGSTOP);
         wait_for!(primary, PairEvent::BackupSilent { .. });
         assert_eq!(wait_for!(primary, PairEvent::TermWon).term, 2);
-        clients.are_served();
+        clients.wait_until_served();
         wait_for!(backup, PairEvent::Following);
         backup.signal(Signal::SIGCONT);
         wait_for!(backup, PairEvent::Following);
         wait_for!(primary, PairEvent::Protected { .. });
-        clients.are_served();
+        clients.wait_until_served();
     });
-    assert_eq!(clients.turns(), [Host::A]);
+    assert_eq!(clients.host_sequence(), [Host::A]);
     assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
     assert_eq!(primary.state().term, 2);
     backup.wait_for_role("following");

@@ -30,5 +30,5 @@ fn backup_gives_signs_of_life_while_it_lays_out_its_memory() {
     backup.wait_for_role("following");
     primary.wait_for_role("protected");
     let losses = primary.count(|event| matches!(event, PairEvent::BackupSilent { .. }));
-    assert_eq!(losses, 0, "{}", primary.story());
+    assert_eq!(losses, 0, "{}", primary.transcript());
 }

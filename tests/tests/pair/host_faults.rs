@@ -22,11 +22,11 @@ fn tap_of_the_primary_deleted_backup_takes_over() {
     let ((), _clients) = Clients::during(&rig, |clients| {
         rig.ip(Host::A, &format!("link del {TAP}"));
         wait_for!(backup, PairEvent::WentLive { .. });
-        clients.are_served();
+        clients.wait_until_served();
     });
     primary.end().failure(4, TAP);
     backup.signal(Signal::SIGTERM);
-    assert_eq!(backup.end().code, Some(0), "{}", backup.story());
+    assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
 }
 
 /// Started by nohup(1), or by a terminal's shell that closes.
@@ -44,14 +44,14 @@ fn hangup_that_the_parent_ignores_stays_ignored() {
     let ((), _clients) = Clients::during(&rig, |clients| {
         for signal in [Signal::SIGHUP, Signal::SIGINT] {
             primary.signal(signal);
-            clients.are_served();
-            assert!(!primary.has_ended(), "{signal}: {}", primary.story());
+            clients.wait_until_served();
+            assert!(!primary.has_ended(), "{signal}: {}", primary.transcript());
         }
     });
     assert_eq!(primary.state().term, 1);
     primary.signal(Signal::SIGTERM);
-    assert_eq!(primary.end().code, Some(0), "{}", primary.story());
-    assert_eq!(backup.end().code, Some(0), "{}", backup.story());
+    assert_eq!(primary.end().code, Some(0), "{}", primary.transcript());
+    assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
 }
 
 /// The shared storage is not mounted on one host: an empty folder is in its place.

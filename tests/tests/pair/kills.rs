@@ -39,14 +39,14 @@ fn killed_primaries_and_backups_are_replaced_and_no_client_notices() {
             let is_primary = if kill < 2 { kill == 0 } else { random.bool() };
             couple.kill(if is_primary { lives_on } else { lives_on.other() });
             couple.protect();
-            clients.are_served();
+            clients.wait_until_served();
         }
     });
     println!("{} requests on one connection", clients.counting.tally().requests);
     let account = couple.stop();
     println!("{kills} kills; {account:?}");
     assert_eq!(account.divergences, 0);
-    assert!(clients.turns().len() > 1, "the VM moved");
+    assert!(clients.host_sequence().len() > 1, "the VM moved");
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn guest_that_computes_without_exits_moves_and_finishes() {
         let waiting = Waiting::default();
         // One is not enough to know that it burns.
         while burns() && primary.figure("checkpoints.sent") < before + 20.0 {
-            waiting.goes_on(|| format!("checkpoints: {}", primary.story()));
+            waiting.pause(|| format!("checkpoints: {}", primary.transcript()));
         }
         if burns() {
             primary.signal(Signal::SIGKILL);
@@ -71,7 +71,7 @@ fn guest_that_computes_without_exits_moves_and_finishes() {
         }
         false
     });
-    assert!(backup.figure("checkpoints.applied") >= 20.0, "{}", backup.story());
+    assert!(backup.figure("checkpoints.applied") >= 20.0, "{}", backup.transcript());
     let answers = rig.network.client().enter(|| clients::count(GUEST_ADDRESS, 100));
     answers.unwrap();
     assert_eq!(backup.count(|event| matches!(event, PairEvent::Diverged)), 0);
@@ -100,7 +100,7 @@ fn backup_attaches_in_the_middle_of_a_computation_without_exits() {
 fn leave(primary: &mut Process, backups: &mut Vec<Process>) {
     for mut backup in backups.drain(..) {
         backup.signal(Signal::SIGTERM);
-        assert_eq!(backup.end().code, Some(0), "{}", backup.story());
+        assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
         wait_for!(primary, PairEvent::BackupLeft);
     }
 }
@@ -139,13 +139,13 @@ fn survivor_goes_on_when_the_witness_can_be_reached_again() {
         wait_for!(backup, PairEvent::WitnessUnreachable);
         // It asks again and again, and says nothing to the LAN meanwhile.
         std::thread::sleep(Duration::from_millis(500));
-        assert_eq!(clients.turns(), [Host::A]);
+        assert_eq!(clients.host_sequence(), [Host::A]);
         assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
         std::fs::rename(&away, &witness).unwrap();
         wait_for!(backup, PairEvent::WentLive { .. });
-        clients.are_served();
+        clients.wait_until_served();
     });
-    assert_eq!(clients.turns(), [Host::A, Host::B]);
+    assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
     let told = backup.words().iter().filter(|line| line.contains("can't be reached")).count();
-    assert_eq!(told, 1, "{}", backup.story());
+    assert_eq!(told, 1, "{}", backup.transcript());
 }

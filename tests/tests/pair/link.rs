@@ -26,9 +26,9 @@ fn cut_at(host: Host) {
             if let Some(index) = winners.iter().position(|&wins| wins) {
                 break Host::ALL[index];
             }
-            waiting.goes_on(|| String::from("somebody who goes on"));
+            waiting.pause(|| String::from("somebody who goes on"));
         };
-        clients.are_served();
+        clients.wait_until_served();
         println!("the link was cut at {host}; host {winner} went on");
         let loser = couple.on(winner.other()).expect("it is there");
         if winner == Host::A {
@@ -40,9 +40,9 @@ fn cut_at(host: Host) {
         }
         rig.ip(host, &format!("link set {LOG_LINK} up"));
         assert_eq!(couple.protect(), winner);
-        clients.are_served();
+        clients.wait_until_served();
     });
-    let turns = clients.turns();
+    let turns = clients.host_sequence();
     assert!(turns == [Host::A] || turns == [Host::A, Host::B], "{turns:?}");
     assert_eq!(couple.stop().divergences, 0);
 }
@@ -71,7 +71,7 @@ fn lost_repeated_and_reordered_log_frames_are_nobody_s_trouble() {
         let ((), clients) = Clients::during(&rig, |clients| {
             while clients.counting.tally().requests < REQUESTS {
                 couple.protect();
-                clients.are_served();
+                clients.wait_until_served();
             }
         });
         println!("{} requests", clients.counting.tally().requests);

@@ -114,8 +114,8 @@ fn vm_that_was_booted_before_is_not_booted_again() {
 fn wait_for_words(process: &mut Process, text: &str) {
     let waiting = Waiting::default();
     while !process.words().iter().any(|line| line.contains(text)) {
-        assert!(!process.has_ended(), "it ended: {}", process.story());
-        waiting.goes_on(|| format!("{text:?}: {}", process.story()));
+        assert!(!process.has_ended(), "it ended: {}", process.transcript());
+        waiting.pause(|| format!("{text:?}: {}", process.transcript()));
     }
 }
 
@@ -135,7 +135,7 @@ fn misfit(rig: &Rig, key: Option<&PathBuf>, options: &[&str], text: [&str; 2]) {
     assert_eq!(backup.status()["role"], "seeking");
     for process in [&mut primary, &mut backup] {
         process.signal(Signal::SIGTERM);
-        assert_eq!(process.end().code, Some(0), "{}", process.story());
+        assert_eq!(process.end().code, Some(0), "{}", process.transcript());
     }
 }
 
@@ -179,6 +179,6 @@ fn peer_that_never_comes_is_asked_for_once() {
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
     wait_for_words(&mut backup, "no frame came from");
     std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(backup.words().len(), 1, "{}", backup.story());
+    assert_eq!(backup.words().len(), 1, "{}", backup.transcript());
     assert_eq!(backup.status()["role"], "seeking");
 }

@@ -17,20 +17,20 @@ fn orderly_ends_are_no_failovers() {
     let ((), _clients) = Clients::during(&rig, |clients| {
         backup.signal(Signal::SIGTERM);
         wait_for!(primary, PairEvent::BackupLeft);
-        assert_eq!(backup.end().code, Some(0), "{}", backup.story());
-        clients.are_served();
+        assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
+        clients.wait_until_served();
         primary.wait_for_role("alone");
         assert_eq!(primary.state().term, 1, "nobody had to be asked");
         backup = rig.start(Part::Backup, Host::B, &[]);
         wait_for!(primary, PairEvent::Protected { .. });
-        clients.are_served();
+        clients.wait_until_served();
     });
     primary.signal(Signal::SIGTERM);
     for (process, why) in [(&mut primary, Why::Stopped), (&mut backup, Why::PrimaryStopped)] {
         let ended = process.end();
         // A host that waited for the other one to be started has said so.
         let complaints = ended.words.iter().filter(|line| !line.contains("no frame came from"));
-        assert_eq!((ended.code, complaints.count()), (Some(0), 0), "{}", process.story());
+        assert_eq!((ended.code, complaints.count()), (Some(0), 0), "{}", process.transcript());
         let halted = wait_for!(process, PairEvent::Halted { .. });
         let PairEvent::Halted { why: told, .. } = halted.event else { unreachable!("awaited") };
         assert_eq!((told, halted.term), (why, 1));

@@ -71,7 +71,7 @@ fn no_output_is_on_the_lan_before_its_log_is_acknowledged() {
 
     // A capture of a primary that breaks the rule is told from one of this primary.
     for n in [1, 2, OUTPUTS_MIN / 2] {
-        evidence.doctor(n);
+        evidence.backdate_frame(n);
     }
     let doctored = evidence.check();
     assert_eq!(doctored.early, 3, "{doctored:?}");

@@ -36,7 +36,7 @@ fn status_of_both_hosts_fits_what_they_do() {
         // Rates are of the last second or so.
         std::thread::sleep(Duration::from_millis(2500));
         wait_until("some outputs that were held", || primary.figure("hold.released") > 100.0);
-        clients.are_served();
+        clients.wait_until_served();
         let [a, b] = [&primary, &backup].map(status);
         assert_eq!((&a["role"], &b["role"]), (&"protected".into(), &"following".into()));
         for (status, role, mac) in

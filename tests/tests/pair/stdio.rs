@@ -22,11 +22,11 @@ fn backup_takes_over(redirections: &str) {
     backup.wait_for_role("following");
     let ((), clients) = Clients::during(&rig, |clients| {
         primary.signal(Signal::SIGKILL);
-        clients.are_served();
+        clients.wait_until_served();
         backup.wait_for_role("alone");
         counts_what_it_lost(&backup);
     });
-    assert_eq!(clients.turns(), [Host::A, Host::B]);
+    assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
 }
 
 /// What a process could not write is in its status, which is a little younger than what it says.
@@ -63,7 +63,7 @@ fn backup_whose_standard_streams_are_closed_takes_over() {
     backup.wait_for_role("following");
     Clients::during(&rig, |clients| {
         primary.signal(Signal::SIGKILL);
-        clients.are_served();
+        clients.wait_until_served();
         backup.wait_for_role("alone");
     });
 }
@@ -85,9 +85,9 @@ fn primary_whose_reader_has_gone_outlives_the_backup() {
         drop(reader);
         backup.signal(Signal::SIGKILL);
         wait_for!(primary, PairEvent::BackupSilent { .. });
-        clients.are_served();
+        clients.wait_until_served();
         primary.wait_for_role("alone");
         counts_what_it_lost(&primary);
     });
-    assert_eq!(clients.turns(), [Host::A]);
+    assert_eq!(clients.host_sequence(), [Host::A]);
 }
