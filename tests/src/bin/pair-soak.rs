@@ -119,13 +119,13 @@ fn main() -> ExitCode {
         burning.join().expect("no panic").expect("every burn is answered");
         (ping, clients)
     });
-    let host_changes = clients.host_sequence().len();
+    let intervals = clients.host_sequence().len();
     let PairCounts { unplanned, losses, divergences } = couple.stop();
     let (tally, seen) = (clients.counting.tally(), clients.traffic.seen());
     outln!(
         "{} s: {} requests on one connection, none lost, repeated or reset; {} echoes of 64 KiB, {} \
-         pages, {} burns; {} of {} pings answered; killed {} primaries and {} backups; the VM had {host_changes} \
-         hosts in turn; {unplanned} takeovers and {losses} backups lost without a kill; \
+         pages, {} burns; {} of {} pings answered; killed {} primaries and {} backups; the VM had {intervals} \
+         leadership intervals; {unplanned} takeovers and {losses} backups lost without a kill; \
          {divergences} divergences",
         args.seconds,
         tally.requests,
