@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Formatting, lints and all tests. Needs root, /dev/kvm and /dev/net/tun: without them the
-# end-to-end tests fail, they do not skip.
+# Runs formatting checks, lints and all tests. Needs root, /dev/kvm and /dev/net/tun: without them the
+# end-to-end tests fail; they do not skip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh --tests
 
-# There are many test programs, and each would be optimised as a whole: minutes for nothing. What ships
-# (scripts/demo.sh) is built with it.
+# LTO is off because there are many test programs and LTO would take minutes for each. Release builds
+# (scripts/demo.sh) use it.
 export CARGO_PROFILE_RELEASE_LTO=off
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
@@ -31,8 +31,8 @@ step "build"
 cargo build --release --locked --workspace
 
 step "Linux guest"
-# Boots Debian's kernel and saves it (minutes where KVM emulates kernel code), unless there is a snapshot
-# that this version can use: the tests start from it.
+# The tests start from this snapshot. Booting and saving Debian's kernel takes minutes where KVM
+# emulates kernel code, and is skipped if there is a snapshot that this version can restore.
 UNDERSTUDY=${CARGO_TARGET_DIR:-target}/release/understudy
 UNDERSTUDY=$(realpath "$UNDERSTUDY") scripts/linux-guest.sh save
 

@@ -167,7 +167,7 @@ fn wait() -> String {
     (3 * factor()).to_string()
 }
 
-/// Starts two mismatched ends in both orders and requires that each says why.
+/// Starts two mismatched ends and requires that each says why.
 fn require_mismatch(primary: &[&str], backup: &[&str], roles: [Role; 2], text: &str) {
     let wire = Wire::up();
     let wait = ["--wait", &wait()];
