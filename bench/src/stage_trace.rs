@@ -21,7 +21,7 @@ pub(crate) enum Protection {
 
 /// Starts a VM with `options`, runs `work` in the client's namespace and stops the VM. Returns the
 /// result of `work` and the trace. A primary runs on the core of a standalone VM.
-pub(crate) fn followed<T: Send>(
+pub(crate) fn run_traced<T: Send>(
     protection: Protection,
     options: &[&str],
     work: impl FnOnce() -> Result<T, BenchError> + Send,

@@ -34,7 +34,7 @@ fn text_of<S: Scenario>(scenario: &S, seed: u64) -> String {
     assert!(result.is_ok(), "{result:?}");
     match trace {
         Trace::Keep(text) => text,
-        Trace::Off | Trace::Print => unreachable!("it was told to keep the text"),
+        Trace::Off | Trace::Print => unreachable!("the trace was created to keep its text"),
     }
 }
 

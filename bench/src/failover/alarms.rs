@@ -65,7 +65,8 @@ impl Alarms {
                 let (begin, stop, trouble) = (&begin, &stop, &trouble);
                 scope.spawn(move || {
                     if let Err(error) = hog(core, seed ^ core as u64, begin, stop) {
-                        *trouble.lock().expect("nobody panics with it") = Err(error);
+                        *trouble.lock().expect("no thread panics while it holds the lock") =
+                            Err(error);
                     }
                 });
             }
@@ -73,7 +74,7 @@ impl Alarms {
             watch(&understudy(), silence_ms, time, &interrupted, begin)
         });
         // A rate measured without the complete load would be mislabelled.
-        trouble.into_inner().expect("nobody panics with it")?;
+        trouble.into_inner().expect("no thread panics while it holds the lock")?;
         self.add(&seen?);
         Ok(())
     }

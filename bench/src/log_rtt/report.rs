@@ -42,10 +42,10 @@ pub(super) fn print(result: &Value) {
         }
     }
     if let Some(ways) = result["bulk"].as_object() {
-        outln!("\n{:<17} {:>8} {:>14} {:>12}", "bulk", "MB/s", "MB/s ratio/tcp", "retransmits");
+        outln!("\n{:<17} {:>8} {:>10} {:>12}", "bulk", "MB/s", "MB/s / tcp", "retransmits");
         for (way, figures) in ways {
             outln!(
-                "{way:<17} {:>8.0} {:>14} {:>12}",
+                "{way:<17} {:>8.0} {:>10} {:>12}",
                 megabytes(&figures["bytes_per_second"]),
                 text(&figures["ratio_to_tcp"]),
                 figures["frames_resent"]
@@ -74,7 +74,7 @@ pub(super) fn print(result: &Value) {
             }
             let [p50, p99] =
                 ["ratio_p50_bulk_to_idle", "ratio_p99_bulk_to_idle"].map(|name| text(&both[name]));
-            outln!("{protection:<17} {:<10} {:>8} {p50:>9} {p99:>9}", "bulk / idle", "ratio");
+            outln!("{protection:<17} {:<10} {:>8} {p50:>9} {p99:>9}", "bulk/idle", "ratio");
         }
     }
     if result["sealing"].is_object() {

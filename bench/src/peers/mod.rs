@@ -106,7 +106,7 @@ impl Subject {
         Ok(Subject::new(name, Vm::Ours(vm)))
     }
 
-    /// Its share of everything for one turn.
+    /// Runs one round: sends this round's share of the pings and requests.
     fn run_round(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
         let gap = Duration::from_micros(args.gap_us);
         let (ping, request_times) = self.vm.client(|| {

@@ -147,6 +147,6 @@ fn survivor_takes_over_when_the_witness_is_reachable_again() {
         clients.wait_until_served();
     });
     assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
-    let told = backup.words().iter().filter(|line| line.contains("can't be reached")).count();
-    assert_eq!(told, 1, "{}", backup.transcript());
+    let reports = backup.words().iter().filter(|line| line.contains("can't be reached")).count();
+    assert_eq!(reports, 1, "{}", backup.transcript());
 }
