@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds understudy and shows it at work: a VM on two hosts (network namespaces of this machine), real
-# clients, and kill -9 of the host that the VM runs on, three times unless told otherwise. Options are
-# those of `understudy demo`.
+# Builds understudy and runs the demonstration: a VM on two hosts (network namespaces of this machine),
+# real clients, and kill -9 of the host that the VM runs on, three times by default. Options are those
+# of `understudy demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Prepares one of the two hosts of a pair, or takes that back. Idempotent; needs root.
+# Prepares one of the two hosts of a pair, or undoes that. Idempotent; needs root.
 #
 #   scripts/host.sh up --service NIC --log NIC [--tap NAME] [--bridge NAME] [--log-mac MAC]
 #   scripts/host.sh down [--tap NAME] [--bridge NAME]
 #
-# up    a bridge with the service NIC in it, which keeps its addresses (they move to the bridge), a tap for the
-#       VM in the same bridge, and the log NIC up, without addresses: nothing but the log is on it.
-# down  removes the tap, and the bridge if this script made it; the service NIC gets its addresses back.
+# up    creates a bridge, adds the service NIC (its addresses move to the bridge) and a tap for the VM, and
+#       brings the log NIC up without addresses: it carries only the log.
+# down  removes the tap and the bridge, if it exists; the service NIC gets its addresses back.
 set -euo pipefail
 
 usage() {
@@ -50,19 +50,19 @@ move_addresses() {
 
 up() {
     [[ -n $service && -n $log ]] || usage
-    exists "$service" || fail "no interface $service: 'ip link' lists those that there are"
-    exists "$log" || fail "no interface $log: 'ip link' lists those that there are"
-    [[ $service != "$log" ]] || fail "the log needs a NIC of its own"
+    exists "$service" || fail "interface $service does not exist: 'ip link' lists those that do"
+    exists "$log" || fail "interface $log does not exist: 'ip link' lists those that do"
+    [[ $service != "$log" ]] || fail "the log needs its own NIC: give different interfaces for --service and --log"
 
     exists "$bridge" || ip link add "$bridge" type bridge
-    # Ports forward at once: a VM that goes live must be heard at once.
+    # Ports forward without delay, so that the frames of a VM that goes live get through at once.
     ip link set "$bridge" type bridge stp_state 0 forward_delay 0
     ip link set "$bridge" up
     ip link set "$service" master "$bridge" up
     move_addresses "$service" "$bridge"
 
     exists "$tap" || ip tuntap add dev "$tap" mode tap
-    # The host says nothing of its own on the VM's wire.
+    # No IPv6 address: the host sends no traffic of its own on the VM's tap.
     ip link set "$tap" addrgenmode none
     ip link set "$tap" master "$bridge" up
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian machine lacks to build, run and test understudy. Idempotent.
-# Sourced or run by demo.sh and test.sh; needs root for apt-get only if something is missing.
+# Installs the packages that a fresh Debian machine lacks to build, run and test understudy. Idempotent.
+# Sourced or run by demo.sh and test.sh. Needs root for apt-get only if a package is missing.
 #
-#   scripts/install.sh [--tests]    with --tests also what only tests need
+#   scripts/install.sh [--tests]    with --tests, also the packages that only tests need
 set -euo pipefail
 
 declare -A package_of=(
@@ -10,9 +10,9 @@ declare -A package_of=(
     [chrt]=util-linux [tcpdump]=tcpdump
 )
 if [[ ${1:-} == --tests ]]; then
-    # A benchmark's peer; without recommended packages it brings no display and no sound.
+    # For bench peers. Without recommended packages it installs no display and no sound.
     package_of[qemu-system-x86_64]=qemu-system-x86
-    # Wall clocks that are wrong.
+    # For tests with wrong wall clocks.
     package_of[faketime]=faketime
     # Clients of a Linux guest.
     package_of[redis-cli]=redis-tools

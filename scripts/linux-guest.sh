@@ -1,15 +1,17 @@
 #!/bin/bash
-# Makes a Linux guest from Debian packages and, with 'save', boots it and saves it ready to serve:
+# Builds a Linux guest from Debian packages and, with 'save', boots it and saves a snapshot in which it
+# is ready to serve:
 #
 #   scripts/linux-guest.sh [build|save] [FOLDER]
 #
-# FOLDER (default: ~/.cache/understudy/linux-guest) gets vmlinuz, initramfs.cpio, versions.txt and, with
-# 'save', guest.snap. Nothing is installed: packages are downloaded with apt and unpacked there, and each
-# step is skipped when its result is there and newer than this script; guest.snap is made anew, too, when
-# the program can't start from it. UNDERSTUDY names the program (default: the release build).
+# FOLDER (default: ~/.cache/understudy/linux-guest) receives vmlinuz, initramfs.cpio, versions.txt and,
+# with 'save', guest.snap. Nothing is installed: packages are downloaded with apt and unpacked in
+# FOLDER. A step is skipped if its result exists and is newer than its inputs (initramfs.cpio: than this
+# script, too). guest.snap is also rebuilt if the program cannot start from it. UNDERSTUDY names the
+# program (default: the release build).
 #
-# The guest: busybox (shell on the serial console, httpd on port 80) and redis-server (port 6379) with
-# the libraries they need, unmodified, and the kernel's virtio modules. Its address is 10.77.0.2/24.
+# The guest runs unmodified busybox (shell on the serial console, httpd on port 80) and redis-server
+# (port 6379) with their libraries and the kernel's virtio modules. Its address is 10.77.0.2/24.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -19,7 +21,7 @@ understudy=${UNDERSTUDY:-${CARGO_TARGET_DIR:-$here/target}/release/understudy}
 
 packages="busybox-static redis-server redis-tools libc6 libatomic1 libjemalloc2 liblzf1 libssl3
   libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1 libstdc++6 libgcc-s1"
-# In this order: each needs those before it.
+# In load order: each module depends on the ones before it.
 modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
   virtio_net"
 programs="usr/bin/redis-server usr/bin/redis-cli"
@@ -43,7 +45,7 @@ download() {
   [ -n "$kernel" ] || fail "apt knows no linux-image-cloud-amd64: run 'apt-get update' on a Debian host"
   say "downloading $kernel and $(wc -w <<< "$packages") packages"
   rm -rf packages.part && mkdir packages.part
-  # Run by root, apt drops to a user who may not write here, and says so at length.
+  # As root, apt would drop to a user who may not write here, and print warnings about it.
   (cd packages.part && apt-get -qq -o APT::Sandbox::User=root download "$kernel" $packages)
   mv packages.part packages
 }
@@ -58,7 +60,7 @@ unpack() {
   done > versions.txt
 }
 
-# The program's libraries, as its own loader finds them in the unpacked packages.
+# Prints the program's libraries, as its own loader finds them in the unpacked packages.
 libraries() {
   local dirs=root/lib/x86_64-linux-gnu:root/usr/lib/x86_64-linux-gnu
   root/lib64/ld-linux-x86-64.so.2 --inhibit-cache --library-path "$dirs" --list "$1" |
@@ -70,14 +72,14 @@ initramfs() {
   local tree=tree.part program library
   rm -rf $tree && mkdir -p $tree/{bin,dev,proc,sys,tmp,www,modules,lib64,usr/bin} $tree/lib/x86_64-linux-gnu
   cp root/bin/busybox $tree/bin/
-  # Resolved by hand: the link is absolute and would lead out of the folder.
+  # Copied from the real path: the link is absolute and would lead out of the folder.
   cp -L root/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 $tree/lib64/
   for program in $programs; do
     cp -L "root/$program" $tree/usr/bin/
     for library in $(libraries "root/$program"); do
       case $library in
         root/*) cp -L "$library" $tree/lib/x86_64-linux-gnu/ ;;
-        *) fail "$program needs a library that no package here has: $library" ;;
+        *) fail "$program needs a library that none of the packages contains: $library" ;;
       esac
     done
   done
@@ -110,7 +112,7 @@ INIT
   cp root/boot/vmlinuz-* vmlinuz
 }
 
-# What runs at CPL3 and can't be made to fault is found by looking (docs/determinism.md).
+# Scans for instructions that run at CPL3 and cannot be made to fault (docs/determinism.md).
 sweep() {
   say "sweeping programs and modules"
   for file in root/bin/busybox root/usr/bin/redis-server root/usr/bin/redis-cli \
@@ -130,7 +132,7 @@ save() {
   say "saved $folder/guest.snap after $((SECONDS - start)) s"
 }
 
-# Of this version's format, sound, and of a host like this one.
+# Returns whether guest.snap is valid, of this version's format, and from a host like this one.
 is_usable() {
   "$understudy" run --restore guest.snap --for 0.1 --quiet > /dev/null 2>&1
 }
@@ -138,7 +140,7 @@ is_usable() {
 [ -d packages ] || download
 [ versions.txt -nt packages ] || unpack
 [ initramfs.cpio -nt versions.txt ] && [ initramfs.cpio -nt "$here/scripts/linux-guest.sh" ] || initramfs
-[ -x "$understudy" ] || fail "$understudy is not there: cargo build --release"
+[ -x "$understudy" ] || fail "$understudy does not exist: run 'cargo build --release'"
 [ sweep.txt -nt initramfs.cpio ] || sweep
 if [ "$what" = save ]; then
   { [ guest.snap -nt initramfs.cpio ] && is_usable; } || save

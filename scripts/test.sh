@@ -14,8 +14,8 @@ case ${1:-} in
 esac
 if [[ $fast ]]; then source scripts/install.sh; else source scripts/install.sh --tests; fi
 
-# There are many test programs, and each would be optimised as a whole: minutes for nothing. What ships
-# (scripts/demo.sh) is built with it.
+# LTO is off because there are many test programs and LTO would take minutes for each. Release builds
+# (scripts/demo.sh) use it.
 export CARGO_PROFILE_RELEASE_LTO=off
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 

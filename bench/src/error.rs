@@ -1,13 +1,13 @@
-//! What can go wrong with a measurement.
+//! The error type of the benchmarks.
 
 use std::io;
 use vmm::demo::DemoError;
 use vmm::link::LinkError;
 
-/// Why there is no figure.
+/// Reasons why a benchmark failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BenchError {
-    /// A command of the host, or a VM.
+    /// A host command or a VM failed.
     #[error(transparent)]
     Demo(#[from] DemoError),
     /// A logging channel could not be opened.
@@ -16,27 +16,28 @@ pub(crate) enum BenchError {
     /// A port failed.
     #[error(transparent)]
     Port(#[from] netpath::PortError),
-    /// The kernel refused something.
+    /// A system call failed.
     #[error("{doing}: {source}")]
     Os {
-        /// What was being done.
+        /// The operation that failed, as a gerund phrase.
         doing: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A peer did not do what was measured.
+    /// A peer did not behave as the benchmark requires, or an option is wrong.
     #[error("{0}")]
     Wrong(String),
 }
 
 impl BenchError {
-    /// Names what was being done.
+    /// Returns a function that turns an OS error into a [`BenchError`] which names the operation
+    /// `doing`.
     pub(crate) fn os<E: Into<io::Error>>(doing: impl Into<String>) -> impl FnOnce(E) -> BenchError {
         let doing = doing.into();
         move |source| BenchError::Os { doing, source: source.into() }
     }
 
-    /// Nobody answered for too long.
+    /// The error for a peer `of` that did not answer within [`crate::PATIENCE`].
     pub(crate) fn no_answer(of: &str) -> BenchError {
         BenchError::Wrong(format!("{of} did not answer for {:?}", crate::PATIENCE))
     }

@@ -1,28 +1,29 @@
-//! Measurements in turns: what disturbs a machine for a while disturbs every subject alike, so their
-//! ratios mean something when their times do not.
+//! Interleaved rounds. Every subject is measured once per round, so that a temporary disturbance of the
+//! machine affects all subjects alike. Ratios between subjects are then valid even where absolute times
+//! are not.
 
 use crate::error::BenchError;
 use crate::interrupt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
-/// Turns of several subjects.
+/// The rounds of a measurement of several subjects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rounds {
-    /// Turns of each subject.
+    /// Number of rounds.
     pub(crate) count: u32,
-    /// What the orders are drawn from.
+    /// Seed of the order of subjects in each round.
     pub(crate) seed: u64,
 }
 
 impl Rounds {
-    /// Gives each of `subjects` one turn in each round, in an order drawn anew for each. `turn` gets
-    /// the round and the subject. After Ctrl-C there is no further turn.
+    /// Calls `run_round` once per round for each of `subjects`, with the round and the subject, in an
+    /// order that is drawn anew for each round. Stops after Ctrl-C.
     pub(crate) fn run<S>(
         &self,
         title: &'static str,
         subjects: &mut [S],
-        mut turn: impl FnMut(u32, &mut S) -> Result<(), BenchError>,
+        mut run_round: impl FnMut(u32, &mut S) -> Result<(), BenchError>,
     ) -> Result<(), BenchError> {
         let mut random = fastrand::Rng::with_seed(self.seed);
         let mut order: Vec<usize> = (0..subjects.len()).collect();
@@ -31,7 +32,7 @@ impl Rounds {
             random.shuffle(&mut order);
             for &subject in &order {
                 interrupt::check()?;
-                turn(round, &mut subjects[subject])?;
+                run_round(round, &mut subjects[subject])?;
                 progress.inc(1);
             }
         }
@@ -40,20 +41,23 @@ impl Rounds {
     }
 }
 
-/// A bar on standard error if that is a terminal. It is drawn between turns only.
+/// Returns a progress bar on standard error, hidden unless that is a terminal. It is drawn only between
+/// measurements.
 fn progress(title: &'static str, turns: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::with_draw_target(Some(turns), ProgressDrawTarget::hidden());
     }
-    let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos}/{len} turns, {eta} left");
+    let style =
+        ProgressStyle::with_template("{msg:<24} {wide_bar} {pos}/{len} measurements, {eta} left");
     let style = style.expect("a template of known keys");
     ProgressBar::new(turns).with_style(style).with_message(title)
 }
 
-/// How many of `total` fall to turn `turn` of `turns`: all turns together make `total`.
-pub(crate) fn share(total: u64, turns: u32, turn: u32) -> u64 {
-    let until = |turn: u32| total * u64::from(turn) / u64::from(turns);
-    until(turn + 1) - until(turn)
+/// Returns the part of `total` that is measured in `round`. The parts of all `rounds` add up to
+/// `total`.
+pub(crate) fn share(total: u64, rounds: u32, round: u32) -> u64 {
+    let until = |round: u32| total * u64::from(round) / u64::from(rounds);
+    until(round + 1) - until(round)
 }
 
 #[cfg(test)]
@@ -61,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_subject_has_one_turn_in_each_round_in_changing_orders() {
+    fn run_measures_every_subject_once_per_round_in_changing_orders() {
         let mut subjects = [0_u32; 5];
         for (index, subject) in subjects.iter_mut().enumerate() {
             *subject = index as u32;
@@ -87,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_make_the_total() {
+    fn shares_of_all_rounds_add_up_to_the_total() {
         for (total, turns) in [(20_000, 20), (7, 3), (2, 5), (0, 4)] {
             let shares: Vec<u64> = (0..turns).map(|turn| share(total, turns, turn)).collect();
             assert_eq!(shares.iter().sum::<u64>(), total);

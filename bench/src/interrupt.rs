@@ -1,4 +1,4 @@
-//! Ctrl-C in a measurement with VMs and namespaces: the turn under way ends, and everything is taken down.
+//! Handles Ctrl-C during a measurement: the current round ends, and all VMs and namespaces are removed.
 
 use crate::error::BenchError;
 use signal_hook::flag::{register, register_conditional_shutdown};
@@ -9,14 +9,15 @@ use vmm::demo::DemoError;
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// What the first signal sets, once this was called. A second one ends the process at once.
+/// Returns the flag that the first signal sets; installs the handlers on the first call. A second
+/// signal ends the process at once.
 pub(crate) fn flag() -> Result<Arc<AtomicBool>, BenchError> {
     if let Some(flag) = INTERRUPTED.get() {
         return Ok(Arc::clone(flag));
     }
     let flag = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
     for signal in signals::ending() {
-        // In this order: the first signal finds the flag clear.
+        // The order matters: at the first signal the shutdown handler must find the flag still clear.
         register_conditional_shutdown(signal, 1, Arc::clone(&flag))
             .and_then(|_| register(signal, Arc::clone(&flag)))
             .map_err(BenchError::os("listening for signals"))?;
@@ -24,7 +25,7 @@ pub(crate) fn flag() -> Result<Arc<AtomicBool>, BenchError> {
     Ok(flag)
 }
 
-/// Fails after a signal.
+/// Returns [`DemoError::Interrupted`] after a signal.
 pub(crate) fn check() -> Result<(), BenchError> {
     match flag()?.load(Ordering::Relaxed) {
         true => Err(DemoError::Interrupted.into()),

@@ -1,8 +1,8 @@
-//! Two hosts on a LAN, on this machine: a network namespace each, joined by a bridge or by a plain
+//! A LAN of two hosts on this machine: one network namespace per host, joined by a bridge or by a plain
 //! veth pair.
 //!
-//! The namespaces have no name. They, and with them interfaces and bridge, end with the last thread
-//! inside and the last open file: nothing is left behind, however this process ends.
+//! The namespaces have no names. They, their interfaces and the bridge disappear with the last thread
+//! inside and the last open file, so nothing is left behind however this process ends.
 
 use crate::PATIENCE;
 use crate::error::BenchError;
@@ -17,41 +17,41 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 use vmm::demo::lan::command;
 
-/// Each host's interface.
+/// Name of each host's interface.
 pub(crate) const INTERFACE: &str = "lan0";
 
-/// What is between the two interfaces.
+/// What connects the two interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
     /// A bridge, as on a real LAN.
     Bridge,
-    /// Nothing: a veth pair.
+    /// A plain veth pair.
     Direct,
 }
 
-/// A host's place on the LAN.
+/// A host of the LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// Asks.
+    /// The host that sends requests.
     Client,
-    /// Answers.
+    /// The host that answers.
     Server,
 }
 
 impl Host {
     const ALL: [Host; 2] = [Host::Client, Host::Server];
 
-    /// The MAC address of its interface.
+    /// Returns the MAC address of the host's interface.
     pub(crate) const fn mac(self) -> MacAddr {
         MacAddr(2, 0, 0, 0, 0, self.number())
     }
 
-    /// Its IP address.
+    /// Returns the host's IP address.
     pub(crate) const fn ip(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 78, 0, self.number())
     }
 
-    /// The other one.
+    /// Returns the other host.
     pub(crate) const fn other(self) -> Host {
         match self {
             Host::Client => Host::Server,
@@ -66,7 +66,7 @@ impl Host {
         }
     }
 
-    /// The bridge's port towards it.
+    /// Returns the bridge's port towards this host.
     const fn bridge_port(self) -> &'static str {
         match self {
             Host::Client => "port1",
@@ -122,8 +122,8 @@ impl Lan {
         Ok(lan)
     }
 
-    /// Lets each host send no faster than `rate` (as tc(8) writes it), from a queue of as many frames as a
-    /// NIC's default one holds.
+    /// Limits each host's sending rate to `rate` (in tc(8) syntax), with a queue as long as a NIC's
+    /// default queue.
     pub(crate) fn shape(&self, rate: &str) -> Result<(), BenchError> {
         let tbf =
             format!("qdisc replace dev {INTERFACE} root tbf rate {rate} burst 16kb limit 1500kb");
@@ -134,7 +134,7 @@ impl Lan {
     }
 
     /// Runs `client` and `server` on threads of their own, each on its host and its core, until both
-    /// are done. The client begins when the server has called what it is given.
+    /// return. The client starts when the server calls the function that it is given.
     pub(crate) fn run<C: Send, S: Send>(
         &self,
         client: impl FnOnce() -> Result<C, BenchError> + Send,
@@ -144,19 +144,19 @@ impl Lan {
         let (client, server) = thread::scope(|scope| {
             let server = scope.spawn(move || {
                 self.enter(Host::Server)?;
-                // Nobody listens if the client could not enter.
+                // The receiver is gone if the client could not enter its namespace.
                 server(&|| _ = ready.send(()))
             });
             let client = scope.spawn(move || {
                 self.enter(Host::Client)?;
-                // A server that failed before says why itself.
+                // The server failed before it was ready; its own error is reported.
                 is_ready.recv().map_or(Ok(None), |()| client().map(Some))
             });
             (joined(client), joined(server))
         });
         match (client, server) {
             (Ok(Some(client)), Ok(server)) => Ok((client, server)),
-            (Ok(None), Ok(_)) => unreachable!("a server that did its work was ready"),
+            (Ok(None), Ok(_)) => unreachable!("a server that returns Ok has called ready"),
             (Err(client), Err(server)) => {
                 Err(BenchError::Wrong(format!("client: {client}; server: {server}")))
             }
@@ -164,7 +164,7 @@ impl Lan {
         }
     }
 
-    /// Runs `work` on a thread inside one host's namespace.
+    /// Runs `work` on a thread in one host's namespace.
     fn inside<T: Send>(
         &self,
         host: Host,
@@ -173,7 +173,7 @@ impl Lan {
         inside(&self.namespaces[host as usize], work)
     }
 
-    /// Puts the calling thread on a host for good.
+    /// Moves the calling thread to a host's namespace and core, permanently.
     fn enter(&self, host: Host) -> Result<(), BenchError> {
         enter(&self.namespaces[host as usize])?;
         pin(self.cores[host as usize])
@@ -181,10 +181,11 @@ impl Lan {
 }
 
 fn new_namespace() -> Result<File, BenchError> {
-    let doing = "making a network namespace (root is needed)";
+    let doing = "creating a network namespace (needs root)";
     on_a_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(BenchError::os(doing))?;
-        // The kernel's own chatter would be on the wire. No such file: no IPv6, and no chatter.
+        // Without this the kernel's IPv6 traffic would appear on the wire. If the file does not exist,
+        // the kernel has no IPv6.
         for which in ["all", "default"] {
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1");
         }
@@ -210,22 +211,24 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| joined(scope.spawn(work)))
 }
 
-/// What a thread returned; a panic goes on.
+/// Joins a thread and returns its result; propagates its panic.
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Gives the interface of `host` its addresses, and those of the other host. To be run inside.
+/// Sets the addresses of the interface of `host` and a static neighbour entry for the other host. Must
+/// run in the namespace of `host`.
 fn set_up(host: Host) -> Result<(), BenchError> {
     let other = host.other();
     ip(&format!("link set {INTERFACE} address {} up", host.mac()))?;
     ip(&format!("addr add {}/24 dev {INTERFACE}", host.ip()))?;
-    // Nobody asks by ARP in the middle of a measurement.
+    // A static entry: no ARP request during a measurement.
     let neighbour = format!("{} lladdr {} dev {INTERFACE}", other.ip(), other.mac());
     ip(&format!("neigh replace {neighbour} nud permanent"))
 }
 
-/// The kernel takes up to a second to notice that the other end is up. To be run inside.
+/// Waits for the carrier: the kernel takes up to a second to notice that the other end is up. Must run
+/// in the host's namespace.
 fn wait_for_carrier() -> Result<(), BenchError> {
     let end = Instant::now() + PATIENCE;
     while !command("ip", &["-o", "link", "show", INTERFACE])?.contains(" state UP ") {

@@ -1,15 +1,15 @@
-//! Bytes of log that some work made a primary write, by kind of entry: what its status says after it,
-//! less what it said before.
+//! Log bytes that a primary wrote during some work, by kind of entry: the difference between its status
+//! after and before the work.
 
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Bytes by kind.
+/// Bytes by kind of entry.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogShare(BTreeMap<String, u64>);
 
 impl LogShare {
-    /// Adds what was written between two statuses of a host.
+    /// Adds the bytes written between two statuses of a host.
     pub(crate) fn add(&mut self, before: &Map<String, Value>, after: &Map<String, Value>) {
         let bytes = |status: &Map<String, Value>, kind: &str| {
             status["log"]["bytes_by_kind"][kind].as_u64().unwrap_or(0)
@@ -22,12 +22,12 @@ impl LogShare {
         }
     }
 
-    /// All of it.
+    /// Returns the total number of bytes.
     pub(crate) fn total(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// What `figure` makes of the bytes of each kind.
+    /// Applies `figure` to the bytes of each kind.
     pub(crate) fn by_kind(&self, figure: impl Fn(u64) -> f64) -> Value {
         let figures = self.0.iter().map(|(kind, &bytes)| (kind.clone(), json!(figure(bytes))));
         Value::Object(figures.collect())
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_is_of_no_work() {
+    fn add_ignores_bytes_written_before() {
         let before = status(&json!({ "clock": 10, "page": 5 }));
         let after = status(&json!({ "clock": 14, "page": 5, "output": 3 }));
         let mut share = LogShare::default();

@@ -1,10 +1,10 @@
-//! Where and how a figure was measured: without that it is none.
+//! Describes where and how figures were measured.
 
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
 
-/// The machine, the command line and the commit, as every report carries them.
+/// Returns the machine, the command line and the commit, which every result contains.
 pub(crate) fn describe() -> Value {
     json!({
         "kernel": first_line("/proc/sys/kernel/osrelease"),
@@ -28,13 +28,13 @@ fn cpu_model() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_string())
 }
 
-/// The module behind `/dev/kvm`, if there is one.
+/// Returns the vendor module behind `/dev/kvm`, if one is loaded.
 fn kvm_module() -> Option<&'static str> {
     let is_loaded = |name: &&str| fs::exists(format!("/sys/module/{name}")).unwrap_or(false);
     ["kvm_intel", "kvm_amd", "kvm_pvm"].into_iter().find(is_loaded)
 }
 
-/// The commit that this was built from, marked if files were changed since.
+/// Returns the commit of the source tree, with a suffix if files were changed.
 fn commit() -> Option<String> {
     let git = Command::new("git")
         .args(["-C", env!("CARGO_MANIFEST_DIR")])

@@ -1,8 +1,8 @@
-//! Measurements. Every figure comes with its peer, measured in the same run, in turns, on the same
-//! cores; this host's absolute times mean little elsewhere.
+//! Benchmarks. Every figure is measured together with its reference, in the same run, in interleaved
+//! rounds and on the same cores, because this host's absolute times say little about other hosts.
 
-mod asking;
 mod checkpoint;
+mod counter_client;
 mod error;
 mod failover;
 mod interleave;
@@ -30,10 +30,10 @@ use std::time::Duration;
 use vmm::demo::pace::HANG_MAX;
 use vmm::stdio;
 
-/// Who does not answer for this long is taken for broken.
+/// Longest wait for an answer. A peer that takes longer is treated as broken.
 const PATIENCE: Duration = HANG_MAX;
 
-/// Measurements, each with the peers it is compared with.
+/// Benchmarks, each measured together with what it is compared with
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Cli {
@@ -43,27 +43,27 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Round trips of the logging channel, of UDP, TCP and packet sockets, in turns on one LAN
+    /// Round trips of the logging channel compared with UDP, TCP and packet sockets on one LAN
     LogRtt(log_rtt::Args),
-    /// What sealing a frame costs, by cipher and size
+    /// Time to seal and to open a frame, by cipher and frame size
     SealCost(seal_cost::Args),
-    /// How long a frame takes until the guest's interrupt handler has seen it
+    /// Time from sending a frame until the guest's interrupt handler acknowledges it
     IrqDelivery(irq_delivery::Args),
-    /// How long a protected VM's answers wait for the backup, by load
+    /// Time that a protected VM's outputs are held until the backup acknowledges the log, by load
     OutputHold(output_hold::Args),
-    /// What protection costs: requests a second, processor time, log
+    /// Cost of protection: requests per second, CPU time and log bytes, protected and unprotected
     Throughput(throughput::Args),
-    /// Everything that a reader wants, as one page with pictures
+    /// Runs the benchmarks and writes one HTML page with tables and plots
     Report(report::Args),
-    /// What recording costs: counter requests per second, recorded and not, in turns
+    /// Cost of recording: counter requests per second, recorded and not recorded
     RecordCost(record_cost::Args),
-    /// Round trips of the same guest under QEMU/KVM and under ours, in turns
+    /// Round trips of the same guest under QEMU/KVM and under understudy
     Peers(peers::Args),
-    /// Size and time of checkpoints by working set, deadline and rate of inputs
+    /// Size and duration of checkpoints, by working set, input deadline and input rate
     Checkpoint(checkpoint::Args),
-    /// What protection costs a Linux guest: redis INCR, protected and not, in turns
+    /// Cost of protecting a Linux guest: redis INCR, protected and unprotected
     LinuxGuest(linux_guest::Args),
-    /// Failovers stage by stage and false alarms, by silence timeout
+    /// Failover stages and false alarms, by silence timeout
     Failover(failover::Args),
 }
 

@@ -1,5 +1,5 @@
-//! What a measurement gives, the same for all of them: figures as one JSON object, and the series they
-//! are taken from.
+//! The result of a benchmark: its figures as one JSON object, and the series that they are computed
+//! from.
 
 use crate::error::BenchError;
 use crate::machine;
@@ -9,37 +9,37 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use vmm::outln;
 
-/// Options of every measurement: where its result goes.
+/// Output options that all benchmarks share.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct OutputArgs {
-    /// Print one JSON object as the last line
+    /// Print the result as one JSON object on the last line
     #[arg(long)]
     pub(crate) json: bool,
-    /// Save every series to this folder, as .hgrm and .hlog
+    /// Save every series to this folder as .hgrm and .hlog
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }
 
-/// A measurement's options as they are when none is given: what stands at each of them is the one place
-/// that says so.
+/// Returns a benchmark's default options. They are parsed from an empty command line, so that each
+/// default value is stated only in its `arg` attribute.
 pub(crate) fn defaults<A: clap::Args>() -> A {
     let command = A::augment_args(clap::Command::new("defaults").no_binary_name(true));
     let matches = command.try_get_matches_from(std::iter::empty::<&str>());
     matches.and_then(|matches| A::from_arg_matches(&matches)).expect("every option has a default")
 }
 
-/// A finished measurement.
+/// The result of a finished benchmark.
 pub(crate) struct Outcome {
-    /// What the command is called.
+    /// Name of the subcommand.
     pub(crate) name: &'static str,
-    /// The figures.
+    /// The figures, by name.
     pub(crate) figures: Map<String, Value>,
-    /// What they were taken from, by name: `irq-delivery.computing`.
+    /// The series behind the figures, by name, for example `irq-delivery.computing`.
     pub(crate) series: Vec<(String, Series)>,
 }
 
 impl Outcome {
-    /// An empty one.
+    /// Creates an empty result.
     pub(crate) fn new(name: &'static str) -> Outcome {
         Outcome { name, figures: Map::new(), series: Vec::new() }
     }
@@ -49,20 +49,20 @@ impl Outcome {
         self.figures.insert(name.into(), figure.into());
     }
 
-    /// Adds a series under the measurement's name and `name`; its percentiles.
+    /// Adds a series as `BENCHMARK.name` and returns its percentiles.
     pub(crate) fn keep(&mut self, name: &str, series: Series) -> Value {
         let figures = series.json();
         self.series.push((format!("{}.{name}", self.name), series));
         figures
     }
 
-    /// Saves every series into `folder`.
+    /// Saves every series to `folder`.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), BenchError> {
         make_folder(folder)?;
         self.series.iter().try_for_each(|(name, series)| series.save(folder, name))
     }
 
-    /// The figures as one object, with where they were measured.
+    /// Returns the figures as one object, with a description of the machine.
     pub(crate) fn object(&self) -> Value {
         let mut object = Map::new();
         object.insert("benchmark".into(), self.name.into());
@@ -72,8 +72,8 @@ impl Outcome {
     }
 }
 
-/// Measures, saves and prints as `args` want; for people by `table`. A folder that can't be made is told
-/// before anything is measured.
+/// Runs `measure`, saves the series and prints the result as `args` request: as JSON, or with `table`.
+/// Creates the output folder first, so that a wrong path fails before the measurement.
 pub(crate) fn run(
     args: &OutputArgs,
     measure: impl FnOnce() -> Result<Outcome, BenchError>,
@@ -94,8 +94,8 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Makes a folder for results, if it is not there.
+/// Creates a folder for results, unless it exists.
 pub(crate) fn make_folder(folder: &Path) -> Result<(), BenchError> {
-    let doing = format!("making the folder {}", folder.display());
+    let doing = format!("creating the folder {}", folder.display());
     fs::create_dir_all(folder).map_err(BenchError::os(doing))
 }

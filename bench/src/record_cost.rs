@@ -1,7 +1,9 @@
-//! Two VMs, one recorded and one not, each in a namespace of its own; the same client asks them in
-//! turns. Both vCPUs are pinned to one core and the client to the other.
+//! Measures the cost of recording: counter requests per second of a recorded and of an unrecorded VM.
+//!
+//! Each VM has its own network namespace. One client measures them in interleaved rounds. Both vCPUs
+//! are pinned to one core and the client to the other.
 
-use crate::asking::{Asked, Asker};
+use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::{self, Outcome, OutputArgs};
@@ -9,47 +11,47 @@ use crate::vms::{Standalone, core_a, core_b, pin};
 use serde_json::{Value, json};
 use vmm::outln;
 
-/// Requests at the beginning of each turn that are not counted.
+/// Warm-up requests per round, which are not recorded.
 const WARM_UP: u64 = 50;
 
 /// Options of `record-cost`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Turns for each VM
+    /// Rounds: how many times each VM is measured
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
-    /// Counter requests of each VM
+    /// Counter requests per VM, in total
     #[arg(long, default_value_t = 10_000)]
     requests: u64,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// One VM and what was measured on it.
+/// A VM and its measured times.
 struct Subject {
     name: &'static str,
     vm: Standalone,
-    asked: Asked,
+    request_times: RequestTimes,
 }
 
 impl Subject {
     fn start(name: &'static str, command: &[&str]) -> Result<Subject, BenchError> {
         let vm = Standalone::start(name, core_b(), command)?;
-        Ok(Subject { name, vm, asked: Asked::new() })
+        Ok(Subject { name, vm, request_times: RequestTimes::new() })
     }
 
-    /// `requests` counter requests, one after the other.
-    fn turn(&mut self, requests: u64) -> Result<(), BenchError> {
-        let asked = self.vm.client(|| {
+    /// Sends `requests` counter requests back to back.
+    fn run_round(&mut self, requests: u64) -> Result<(), BenchError> {
+        let request_times = self.vm.client(|| {
             pin(core_a())?;
-            Asker::connect(WARM_UP)?.run(requests, None)
+            CounterClient::connect(WARM_UP)?.run(requests, None)
         })?;
-        self.asked.add(&asked);
+        self.request_times.add(&request_times);
         Ok(())
     }
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), print)
 }
@@ -59,7 +61,7 @@ fn print(figures: &Value) {
         outln!("{name:<7} {}", figures[name]);
     }
     outln!(
-        "ratio record to run, requests per second: {:.3}",
+        "request rate ratio, recorded / not recorded: {:.3}",
         figures["ratio_record_to_run"].as_f64().unwrap_or(f64::NAN)
     );
 }
@@ -71,15 +73,15 @@ fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let mut subjects =
         [Subject::start("run", &["run"])?, Subject::start("record", &["record", "--log", log])?];
     let rounds = Rounds { count: args.turns, seed: 1 };
-    rounds.run("recorded and not", &mut subjects, |round, subject| {
-        subject.turn(share(args.requests, args.turns, round))
+    rounds.run("recorded, not recorded", &mut subjects, |round, subject| {
+        subject.run_round(share(args.requests, args.turns, round))
     })?;
     let mut outcome = Outcome::new("record-cost");
-    let [run, record] = subjects.each_ref().map(|subject| subject.asked.rate());
-    for Subject { name, vm, asked } in subjects {
+    let [run, record] = subjects.each_ref().map(|subject| subject.request_times.rate());
+    for Subject { name, vm, request_times } in subjects {
         vm.stop()?;
-        let rate = asked.rate();
-        let latency = outcome.keep(name, asked.service);
+        let rate = request_times.rate();
+        let latency = outcome.keep(name, request_times.service);
         outcome.put(name, json!({ "requests_per_second": rate, "latency": latency }));
     }
     outcome.put("ratio_record_to_run", record / run);

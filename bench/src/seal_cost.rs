@@ -1,7 +1,7 @@
-//! What sealing costs: nanoseconds for each frame, for the cipher in use, without one, and for the other
-//! candidate.
+//! Measures the cost of sealing: nanoseconds per frame for the cipher in use, without a cipher, and for
+//! AES-256-GCM, the alternative.
 //!
-//! Each figure is the least of several runs on one core; compare figures of one run only.
+//! Each figure is the minimum of several runs on one core. Compare only figures of one invocation.
 
 use crate::error::BenchError;
 use aes_gcm::aead::{AeadInOut, KeyInit};
@@ -14,16 +14,16 @@ use std::hint::black_box;
 use vmm::link::now;
 use vmm::outln;
 
-/// Frames in a run. Opening needs as many that differ.
+/// Frames per run. Opening needs this many different frames.
 const FRAMES: usize = 4096;
 const RUNS: usize = 9;
-/// Bytes of the frames' payload: an entry, and what an Ethernet frame holds.
+/// Payload sizes: a log entry and a full Ethernet frame, bytes.
 const PAYLOADS: [usize; 2] = [64, 1400];
 
 /// Options of `seal-cost`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Print one JSON object
+    /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -55,13 +55,13 @@ impl Cipher {
     }
 }
 
-/// Nanoseconds per frame.
+/// Cost per frame.
 struct Cost {
     seal_ns: f64,
     open_ns: f64,
 }
 
-/// Prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     let costs = measure();
     if args.json {
@@ -72,7 +72,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// By cipher and payload.
+/// Measures every cipher with every payload size.
 pub(crate) fn measure() -> Value {
     let mut ciphers = Map::new();
     for cipher in Cipher::ALL {
@@ -88,7 +88,7 @@ pub(crate) fn measure() -> Value {
     ciphers.into()
 }
 
-/// The table for people.
+/// Prints the table.
 pub(crate) fn print(costs: &Value) {
     outln!("{:<20} {:>8} {:>10} {:>10}", "cipher", "bytes", "seal ns", "open ns");
     for cipher in Cipher::ALL.map(Cipher::name) {
@@ -99,7 +99,7 @@ pub(crate) fn print(costs: &Value) {
     }
 }
 
-/// The time per frame of one run, in nanoseconds.
+/// Returns the time per frame of one run, nanoseconds.
 fn time(mut run: impl FnMut()) -> f64 {
     let start = now();
     run();
@@ -110,7 +110,7 @@ fn least(times: impl Iterator<Item = f64>) -> f64 {
     times.fold(f64::MAX, f64::min)
 }
 
-/// Sealing and opening as the product does it.
+/// Measures sealing and opening as the logging channel does them.
 fn ours(protection: Protection, payload_bytes: usize) -> Cost {
     let key = [7; KEY_BYTES];
     let mut sealer = Sealer::new(protection, &key, 1);
@@ -136,7 +136,7 @@ fn ours(protection: Protection, payload_bytes: usize) -> Cost {
     Cost { seal_ns, open_ns }
 }
 
-/// The same bytes through AES-256-GCM.
+/// Measures the same bytes with AES-256-GCM.
 fn aes_gcm(payload_bytes: usize) -> Cost {
     let cipher = Aes256Gcm::new(&[7; KEY_BYTES].into());
     let nonce = |n: usize| -> [u8; 12] {

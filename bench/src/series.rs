@@ -1,4 +1,4 @@
-//! A series of times and what is said of it.
+//! A series of times, its percentiles and its file formats.
 
 use crate::error::BenchError;
 use hdrhistogram::Histogram;
@@ -10,14 +10,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// Longest time that is told apart from longer ones: a minute.
+/// Upper bound of recorded times: one minute. Longer times are recorded as this value.
 const LONGEST_NS: u64 = 60_000_000_000;
-/// Decimal digits that a recorded time keeps.
+/// Significant decimal digits of a recorded time.
 const DIGITS: u8 = 3;
-/// Lines of a percentile distribution for each halving of the distance to 100 %.
+/// Lines of a percentile distribution per halving of the distance to 100 %.
 const TICKS_PER_HALF: u32 = 5;
 
-/// Times in nanoseconds, as an HDR histogram.
+/// An HDR histogram of times in nanoseconds.
 #[derive(Clone)]
 pub(crate) struct Series {
     times_ns: Histogram<u64>,
@@ -25,34 +25,34 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// An empty one, which begins now.
+    /// Creates an empty series that starts now.
     pub(crate) fn new() -> Series {
         let times_ns = Histogram::new_with_bounds(1, LONGEST_NS, DIGITS);
         Series { times_ns: times_ns.expect("the bounds are sound"), began: SystemTime::now() }
     }
 
-    /// Adds a time; one beyond the bounds counts as the bound.
+    /// Adds a time. A time outside the bounds is recorded as the bound.
     pub(crate) fn record(&mut self, time_ns: u64) {
         self.times_ns.saturating_record(time_ns);
     }
 
-    /// Adds those of another one.
+    /// Adds all times of `other`.
     pub(crate) fn add(&mut self, other: &Series) {
         self.times_ns.add(&other.times_ns).expect("all series have the same bounds");
     }
 
-    /// How many there are.
+    /// Returns the number of recorded times.
     pub(crate) fn len(&self) -> u64 {
         self.times_ns.len()
     }
 
-    /// The time that the fraction `quantile` of all are not above.
+    /// Returns the time that the fraction `quantile` of all times do not exceed, nanoseconds.
     pub(crate) fn quantile_ns(&self, quantile: f64) -> u64 {
         self.times_ns.value_at_quantile(quantile)
     }
 
-    /// Percentiles for a picture: `(quantile, nanoseconds)`, with steps that halve the distance to 1, and
-    /// nothing beyond what the series has values for.
+    /// Returns the points of a percentile plot, `(quantile, nanoseconds)`. The distance to 1 halves in
+    /// equal steps. Quantiles that rest on less than one value are omitted.
     pub(crate) fn curve(&self) -> Vec<(f64, u64)> {
         let steps = self.times_ns.iter_quantiles(TICKS_PER_HALF);
         let inside = |quantile: f64| (1.0 - quantile) * self.len() as f64 >= 1.0;
@@ -62,7 +62,7 @@ impl Series {
             .collect()
     }
 
-    /// What is reported of every series.
+    /// Returns the percentiles that are reported of every series.
     pub(crate) fn json(&self) -> Value {
         json!({
             "p50_ns": self.quantile_ns(0.5),
@@ -71,8 +71,8 @@ impl Series {
         })
     }
 
-    /// Saves all of it as `NAME.hgrm`, the percentile distribution that HdrHistogram's plotters read,
-    /// and `NAME.hlog`, its log format.
+    /// Saves the histogram as `NAME.hgrm`, the percentile distribution that HdrHistogram's plotters
+    /// read, and as `NAME.hlog`, the HdrHistogram log format.
     pub(crate) fn save(&self, folder: &Path, name: &str) -> Result<(), BenchError> {
         let save = |ending: &str, write: &dyn Fn(&mut Vec<u8>) -> io::Result<()>| {
             let path = folder.join(format!("{name}.{ending}"));
@@ -85,7 +85,8 @@ impl Series {
         save("hlog", &|out| self.write_log(out))
     }
 
-    /// Columns and footer are those of `outputPercentileDistribution` of the Java original.
+    /// Writes the percentile distribution. Columns and footer are those of
+    /// `outputPercentileDistribution` of the Java implementation.
     fn write_distribution(&self, out: &mut impl Write) -> io::Result<()> {
         let times = &self.times_ns;
         writeln!(
@@ -119,7 +120,7 @@ impl Series {
     }
 }
 
-/// `a` in relation to `b`; nothing when that means nothing.
+/// Returns `a / b` rounded to three decimals; `None` if `b` is zero.
 pub(crate) fn ratio(a: u64, b: u64) -> Option<f64> {
     (b > 0).then(|| (a as f64 / b as f64 * 1000.0).round() / 1000.0)
 }
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn saved_log_holds_one_interval_with_everything() {
+    fn saved_log_holds_one_interval_with_all_times() {
         let folder = tempfile::tempdir().unwrap();
         thousand().save(folder.path(), "x").unwrap();
         let bytes = fs::read(folder.path().join("x.hlog")).unwrap();
@@ -147,12 +148,12 @@ mod tests {
         };
         assert_eq!(*base, Duration::ZERO);
         assert_eq!(interval.max(), thousand().times_ns.max() as f64);
-        // A compressed V2 histogram begins with its cookie.
+        // The cookie of a compressed V2 histogram, base64-encoded.
         assert!(interval.encoded_histogram().starts_with("HISTFAA"), "{interval:?}");
     }
 
     #[test]
-    fn distribution_ends_with_everything() {
+    fn distribution_last_line_counts_all_times() {
         let mut text = Vec::new();
         thousand().write_distribution(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();

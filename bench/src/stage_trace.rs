@@ -1,4 +1,4 @@
-//! VMs that follow every frame (`--trace-stages`), and what they wrote.
+//! Runs VMs that trace every frame (`--trace-stages`) and reads their trace files.
 
 use crate::error::BenchError;
 use crate::series::Series;
@@ -11,17 +11,17 @@ use vmm::telemetry::{Passage, Stage};
 /// How a VM is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protection {
-    /// Not at all.
+    /// Without a backup.
     Standalone,
-    /// By a backup, on a sealed link.
+    /// By a backup, on a sealed log link.
     Sealed,
-    /// By a backup, on a link in the clear.
+    /// By a backup, on an insecure log link.
     Insecure,
 }
 
-/// Starts a VM with `options`, lets `work` run where its client is, and stops it: what `work` gave, and
-/// everything that was followed. A primary has the core of a standalone VM.
-pub(crate) fn followed<T: Send>(
+/// Starts a VM with `options`, runs `work` in the client's namespace and stops the VM. Returns the
+/// result of `work` and the trace. A primary runs on the core of a standalone VM.
+pub(crate) fn run_traced<T: Send>(
     protection: Protection,
     options: &[&str],
     work: impl FnOnce() -> Result<T, BenchError> + Send,
@@ -29,7 +29,10 @@ pub(crate) fn followed<T: Send>(
     let folder = tempfile::tempdir().map_err(BenchError::os("making a temporary folder"))?;
     let file = folder.path().join("stages");
     let path = file.to_str().ok_or_else(|| {
-        BenchError::Wrong(format!("{}: a temporary folder has to be UTF-8", file.display()))
+        BenchError::Wrong(format!(
+            "{}: the path of the temporary folder must be UTF-8",
+            file.display()
+        ))
     })?;
     let trace = ["--trace-stages", path];
     let result = match protection {
@@ -56,12 +59,12 @@ pub(crate) fn followed<T: Send>(
     Ok((result, StageTrace::read(&file)?))
 }
 
-/// Everything that was followed, in order.
+/// All traced frames, in order.
 #[derive(Debug, Default)]
 pub(crate) struct StageTrace {
     /// Frames whose interrupt the guest acknowledged.
     pub(crate) deliveries: Vec<Passage>,
-    /// Frames whose answer left.
+    /// Frames whose answer was written to the tap.
     pub(crate) answers: Vec<Passage>,
 }
 
@@ -74,7 +77,7 @@ enum Line {
 }
 
 impl StageTrace {
-    /// Reads a file that is whole.
+    /// Reads a trace file. Fails if it is incomplete.
     fn read(path: &Path) -> Result<StageTrace, BenchError> {
         let wrong = |what: String| BenchError::Wrong(format!("{}: {what}", path.display()));
         let text = std::fs::read_to_string(path)
@@ -87,15 +90,17 @@ impl StageTrace {
                 Line::Answer(passage) => trace.answers.push(passage),
                 Line::End { not_kept: 0 } => is_whole = true,
                 Line::End { not_kept } => {
-                    return Err(wrong(format!("{not_kept} frames found no room")));
+                    return Err(wrong(format!(
+                        "{not_kept} frames did not fit into the trace buffer"
+                    )));
                 }
             }
         }
-        if is_whole { Ok(trace) } else { Err(wrong("it has no end".into())) }
+        if is_whole { Ok(trace) } else { Err(wrong("it is incomplete".into())) }
     }
 
-    /// The times of `stage` of answers to frames that were taken `within`, by the clock of
-    /// `vmm::link::now`.
+    /// Returns the times of `stage` for answers to frames that were read from the tap `within` the
+    /// given interval, by the clock of `vmm::link::now`.
     pub(crate) fn spans(&self, stage: Stage, within: &Range<u64>) -> Series {
         let mut series = Series::new();
         let inside = self.answers.iter().filter(|passage| within.contains(&passage.taken));

@@ -1,7 +1,7 @@
-//! VMs to measure on: standalone ones, each in a namespace of its own, and a protected pair with a
-//! client on its LAN.
+//! VMs under test: standalone VMs, each in its own namespace, and a protected pair with a client on its
+//! LAN.
 //!
-//! Both are made of the program that ships, built into the same folder as this one.
+//! Both run the `understudy` program from the folder of this executable.
 
 use crate::PATIENCE;
 use crate::error::BenchError;
@@ -23,31 +23,31 @@ use vmm::demo::pair::scene::Scene;
 use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
 use vmm::demo::vm_process::VmProcess;
 
-/// How old a host's status may be, and more.
+/// Longer than the age that a host's status can have.
 const STATUS_AGE_MAX: Duration = Duration::from_millis(300);
 
-/// Core of the client and of a primary, which seldom want to run at the same time: the one waits for
-/// the other.
+/// Core of the client and of a primary. The two seldom run at the same time, because each waits for the
+/// other.
 pub(crate) fn core_a() -> usize {
     cores::nth(0)
 }
 
-/// Core of a backup, and of a standalone VM; the same where there is only one.
+/// Core of a backup and of a standalone VM. Equal to [`core_a`] on a machine with one core.
 pub(crate) fn core_b() -> usize {
     cores::nth(1)
 }
 
-/// The program, built into the same folder.
+/// Returns the path of the `understudy` program, next to this executable.
 pub(crate) fn understudy() -> PathBuf {
     std::env::current_exe().expect("a process has an executable").with_file_name("understudy")
 }
 
-/// Pins the calling thread.
+/// Pins the calling thread to `core`.
 pub(crate) fn pin(core: usize) -> Result<(), BenchError> {
     cores::pin(core).map_err(BenchError::os(format!("running on core {core}")))
 }
 
-/// A VM that nobody protects, with a client in the same namespace.
+/// An unprotected VM, with its client in the same namespace.
 pub(crate) struct Standalone {
     namespace: Namespace,
     vm: VmProcess,
@@ -63,7 +63,7 @@ impl Standalone {
         Standalone::start_guest(name, core, &Guest::Reference, command)
     }
 
-    /// The same with any guest.
+    /// Like [`Standalone::start`], with any guest.
     pub(crate) fn start_guest(
         name: &str,
         core: usize,
@@ -85,7 +85,7 @@ impl Standalone {
         Ok(Standalone { namespace, vm })
     }
 
-    /// Runs `work` where its client is.
+    /// Runs `work` on a thread in the client's namespace.
     pub(crate) fn client<T: Send>(
         &self,
         work: impl FnOnce() -> Result<T, BenchError> + Send,
@@ -93,16 +93,16 @@ impl Standalone {
         enter(&self.namespace, work)
     }
 
-    /// Its process id.
+    /// Returns the VM's process id.
     pub(crate) fn pid(&self) -> u32 {
         self.vm.pid()
     }
 
-    /// Stops it; what it printed at its end.
+    /// Stops the VM and returns the JSON object that it printed when it exited.
     pub(crate) fn stop(self) -> Result<Map<String, Value>, BenchError> {
         let (status, output) = self.vm.stop()?;
         if !status.success() {
-            return Err(BenchError::Wrong(format!("the VM ended with {status}")));
+            return Err(BenchError::Wrong(format!("the VM exited with {status}")));
         }
         let last = output.lines().last().unwrap_or_default();
         serde_json::from_str(last)
@@ -110,18 +110,18 @@ impl Standalone {
     }
 }
 
-/// What a pair is made with.
+/// Options of a pair.
 #[derive(Clone, Debug)]
 pub(crate) struct PairOptions {
-    /// What the VM is.
+    /// The guest.
     pub(crate) guest: Guest,
     /// Whether the log link is sealed.
     pub(crate) sealed: bool,
-    /// After how long a silent host is taken for dead, milliseconds.
+    /// Silence timeout, milliseconds.
     pub(crate) silence_ms: u64,
-    /// More options of both hosts.
+    /// Additional options of both hosts.
     pub(crate) options: Vec<String>,
-    /// More options of the primary and of the backup.
+    /// Additional options of the primary and of the backup.
     pub(crate) of_each: [Vec<String>; 2],
     /// Cores of the primary and of the backup.
     pub(crate) cores: [usize; 2],
@@ -132,7 +132,7 @@ impl Default for PairOptions {
         PairOptions {
             guest: Guest::Reference,
             sealed: true,
-            // A busy host is no reason to lose the backup in the middle of a measurement.
+            // Long enough that a busy host does not lose its backup during a measurement.
             silence_ms: 10_000,
             options: Vec::new(),
             of_each: [Vec::new(), Vec::new()],
@@ -143,16 +143,16 @@ impl Default for PairOptions {
 
 /// A protected VM: host A is the primary, host B the backup.
 pub(crate) struct Pair {
-    // Processes end before the namespaces they run in.
+    // Dropped first: the processes must end before the namespaces they run in.
     members: Vec<Member>,
     messages: Receiver<Message>,
-    /// Where they answer when asked how they are.
+    /// Control sockets, for status requests.
     sockets: [PathBuf; 2],
     scene: Scene,
 }
 
 impl Pair {
-    /// Starts both, and waits until the VM is protected.
+    /// Starts both hosts and waits until the VM is protected.
     pub(crate) fn start(options: &PairOptions) -> Result<Pair, BenchError> {
         let scene = Scene::new()?;
         let (sender, messages) = channel::unbounded();
@@ -171,13 +171,13 @@ impl Pair {
             members.push(Member::spawn(&setup, part, host, 0, &sender, &args)?);
         }
         let mut pair = Pair { members, messages, sockets, scene };
-        pair.listen("a protected VM", |pair| {
+        pair.wait_until("a protected VM", |pair| {
             pair.members[0].state.protected.is_some().then_some(())
         })?;
         Ok(pair)
     }
 
-    /// Runs `work` where the client is.
+    /// Runs `work` on a thread in the client's namespace.
     pub(crate) fn client<T: Send>(
         &self,
         work: impl FnOnce() -> Result<T, BenchError> + Send,
@@ -185,8 +185,8 @@ impl Pair {
         enter(self.scene.network.client(), work)
     }
 
-    /// What the hosts say of themselves, the primary first, once all that happened until now is in it.
-    /// Fails as [`check`](Self::check).
+    /// Returns the status of both hosts, the primary first. Waits long enough that the status includes
+    /// everything that happened before the call. Fails as [`check`](Self::check) does.
     pub(crate) fn statuses(&mut self) -> Result<[Map<String, Value>; 2], BenchError> {
         std::thread::sleep(STATUS_AGE_MAX);
         self.check()?;
@@ -197,15 +197,16 @@ impl Pair {
         Ok([ask(Host::A)?, ask(Host::B)?])
     }
 
-    /// The process id of a host.
+    /// Returns the process id of a host.
     pub(crate) fn pid(&self, host: Host) -> u32 {
         self.members[host.index()].pid()
     }
 
-    /// Fails if it is no longer as it was at the start: a figure would be of something else.
+    /// Returns an error unless the VM is still protected by the same pair. Figures of any other state
+    /// are invalid.
     pub(crate) fn check(&mut self) -> Result<(), BenchError> {
         while let Ok(message) = self.messages.try_recv() {
-            self.hear(message)?;
+            self.handle(message)?;
         }
         match self.members[0].state.protected {
             Some(_) => Ok(()),
@@ -216,20 +217,20 @@ impl Pair {
         }
     }
 
-    /// Ends both in good order.
+    /// Stops both hosts in an orderly way.
     pub(crate) fn stop(mut self) -> Result<(), BenchError> {
         self.check()?;
         self.members[0].signal(Signal::SIGTERM);
         for member in &mut self.members {
             let status = member.reap(PATIENCE)?;
             if !status.success() {
-                return Err(BenchError::Wrong(format!("{member} ended with {status}")));
+                return Err(BenchError::Wrong(format!("{member} exited with {status}")));
             }
         }
         Ok(())
     }
 
-    fn listen<T>(
+    fn wait_until<T>(
         &mut self,
         what: &str,
         mut done: impl FnMut(&Pair) -> Option<T>,
@@ -241,17 +242,17 @@ impl Pair {
             }
             let left = end.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(left) {
-                Ok(message) => self.hear(message)?,
+                Ok(message) => self.handle(message)?,
                 Err(_nothing_came) => {
                     let who: Vec<_> = self.members.iter().map(Member::to_string).collect();
                     let who = who.join("; ");
-                    return Err(BenchError::Wrong(format!("waited in vain for {what}: {who}")));
+                    return Err(BenchError::Wrong(format!("timed out waiting for {what}: {who}")));
                 }
             }
         }
     }
 
-    fn hear(&mut self, message: Message) -> Result<(), BenchError> {
+    fn handle(&mut self, message: Message) -> Result<(), BenchError> {
         match message {
             Message::Process { host, instance: _, output: MemberOutput::Record(record) } => {
                 self.members[host.index()].handle_record(record);
@@ -270,6 +271,6 @@ pub(crate) fn enter<T: Send>(
     namespace: &Namespace,
     work: impl FnOnce() -> Result<T, BenchError> + Send,
 ) -> Result<T, BenchError> {
-    // What fails in there is not always a demonstration's error.
+    // `work` fails with a BenchError, `Namespace::enter` with a DemoError: nest the results.
     namespace.enter(|| Ok::<_, DemoError>(work()))?
 }

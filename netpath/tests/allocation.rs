@@ -1,11 +1,11 @@
-//! The hold queue, the guest's addresses and the announcer allocate when they are made, and never
+//! The hold queue, the guest's addresses and the announcer allocate when they are created and never
 //! again.
 //!
-//! A program of its own: the allocator that counts is the whole program's, so there is one test in
-//! it, and nothing else runs beside.
+//! This is a separate test program with a single test, because the counting allocator applies to the
+//! whole program.
 //!
-//! `GlobalAlloc` cannot be implemented without unsafe code. It hands every request to the system's
-//! allocator as it is.
+//! `GlobalAlloc` cannot be implemented without unsafe code. The allocator passes every request to the
+//! system's allocator unchanged.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -42,7 +42,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Frames that a guest with many addresses sends.
+/// Returns the frames that a guest with many addresses sends.
 fn guest_frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let mut buffer = [0; ANNOUNCEMENT_BYTES_MAX];
@@ -57,7 +57,7 @@ fn guest_frames() -> Vec<Vec<u8>> {
         ] {
             let length = announcement.build(&mut buffer);
             frames.push(buffer[..length].to_vec());
-            // Longer, so that the queue goes round, and damaged.
+            // Longer, so that the queue wraps around, and damaged.
             frames.push([&buffer[..length], &[0; 900]].concat());
             buffer[12 + usize::from(number)] ^= 1;
             frames.push(buffer[..length].to_vec());

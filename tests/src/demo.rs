@@ -1,4 +1,4 @@
-//! `understudy demo` and what must be true of each, whatever its guest.
+//! Runs `understudy demo` and checks what must hold with every guest.
 
 use crate::alone;
 use crate::program::{json, understudy};
@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// `understudy demo` with temporary files in `folder`. It does not inherit that a signal is ignored, as
-/// whoever runs the tests in the background may have set it.
+/// Returns the command `understudy demo` with temporary files in `folder`. It resets the signals to
+/// their defaults, because tests that run in the background may inherit ignored ones.
 pub fn demo(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("env");
     command.arg("--default-signal=INT,HUP").arg(understudy());
@@ -16,15 +16,16 @@ pub fn demo(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// The figures of a demonstration.
+/// The JSON result of a demonstration.
 pub struct Figures(Value);
 
 impl Figures {
-    /// Runs one with `args` to its end, alone, and checks that nothing is left of it.
+    /// Runs a demonstration with `args` while no other test runs, and checks that it leaves nothing
+    /// behind.
     ///
     /// # Panics
     ///
-    /// When it does not succeed, or leaves something behind.
+    /// If it fails or leaves something behind.
     #[expect(clippy::print_stdout, reason = "the test harness takes it")]
     pub fn of(args: &[&str]) -> Figures {
         let _alone = alone();
@@ -36,35 +37,35 @@ impl Figures {
             .expect("understudy starts");
         let pid = demo.id();
         let output = demo.wait_with_output().expect("it ends");
-        let [account, stdout] =
+        let [progress, stdout] =
             [&output.stderr, &output.stdout].map(|bytes| String::from_utf8_lossy(bytes));
-        println!("{account}{stdout}");
+        println!("{progress}{stdout}");
         assert!(output.status.success(), "{}", output.status);
         nothing_is_left(pid, folder.path());
         Figures(json(&stdout))
     }
 
-    /// One of them.
+    /// Returns the number at a JSON pointer.
     ///
     /// # Panics
     ///
-    /// When there is no number.
+    /// If there is no number.
     pub fn number(&self, pointer: &str) -> f64 {
         let value = self.0.pointer(pointer).and_then(Value::as_f64);
-        value.unwrap_or_else(|| panic!("{pointer} is no number in {}", self.0))
+        value.unwrap_or_else(|| panic!("no number at {pointer} in {}", self.0))
     }
 
-    /// Whether there is nothing at `pointer`.
+    /// Returns whether nothing or null is at `pointer`.
     pub fn has_none(&self, pointer: &str) -> bool {
         self.0.pointer(pointer).is_none_or(Value::is_null)
     }
 
-    /// Checks that each of `kills` kills was survived by somebody else, and that no client saw more of it
-    /// than a pause. `probe` is the prober's name.
+    /// Checks that each of `kills` kills led to a completed failover, and that clients saw nothing
+    /// worse than a pause. `probe` is the section of the client that probes for outages.
     ///
     /// # Panics
     ///
-    /// When something is not as it must be.
+    /// If a check fails.
     pub fn check_failovers(&self, kills: f64, probe: &str) {
         assert_eq!(self.number("/kills"), kills);
         assert_eq!(self.number("/completed_failovers"), kills);
@@ -80,7 +81,7 @@ impl Figures {
         for pointer in never {
             assert_eq!(self.number(pointer), 0.0, "{pointer}");
         }
-        // Everybody was there.
+        // Every client was active.
         let probes = format!("/{probe}/sent");
         let some = ["/tcp/requests", &probes, "/ping/sent", "/echo/transfers", "/http/pages"];
         for pointer in some {
@@ -92,7 +93,7 @@ impl Figures {
                 ["p50", "p99", "max"].map(|of| self.number(&format!("{gap}/{of}")));
             assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{gap}");
         }
-        // What it was fitted to.
+        // The measured pace that timeouts are derived from.
         for figure in ["start_ms", "answer_ms", "answers", "slowness", "patience_s"] {
             assert!(self.number(&format!("/pace/{figure}")) > 0.0, "{figure}");
         }
@@ -104,11 +105,12 @@ impl Figures {
     }
 }
 
-/// Asserts that nothing is left of demonstration `pid`, whose temporary files were in `folder`.
+/// Checks that demonstration `pid`, whose temporary files were in `folder`, left no namespace, file or
+/// process behind.
 ///
 /// # Panics
 ///
-/// When something is.
+/// If something is left.
 pub fn nothing_is_left(pid: u32, folder: &Path) {
     let names = |path: &Path| -> Vec<String> {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -119,7 +121,8 @@ pub fn nothing_is_left(pid: u32, folder: &Path) {
     namespaces.retain(|name| name.starts_with(&prefix));
     assert_eq!(namespaces, [""; 0]);
     assert_eq!(names(folder), [""; 0]);
-    // Each process of the pair has the folder in its command line, ping the VM's address.
+    // The command line of each process of the pair contains the folder; ping's contains the VM's
+    // address.
     let folder = folder.to_string_lossy();
     for process in names(Path::new("/proc")).iter().filter(|name| name.parse::<u32>().is_ok()) {
         let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();

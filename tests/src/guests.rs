@@ -1,4 +1,4 @@
-//! Guests that exist for tests only.
+//! Guests for tests.
 
 /// The hard guest's ELF file: interrupts at CPL0, page tables that change, live SSE registers
 /// (`tests/guests/hard`).

@@ -1,5 +1,5 @@
-//! Somebody on the wire of the logging channel who hears everything, has no key, and sends what may do
-//! harm: one kind of frame for each way of being wrong.
+//! An attacker on the wire of the logging channel who reads everything but has no key, and sends
+//! harmful frames: one kind for each way in which a frame can be invalid.
 
 use crate::wire::Side;
 use netpath::packet_port::CHANNEL_ETHERTYPE;
@@ -8,40 +8,40 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bytes of an Ethernet header, and of a seal's behind it.
+/// Bytes of an Ethernet header, and of the seal header behind it.
 const ETHERNET_BYTES: usize = 14;
 const SEAL_BYTES: usize = 16;
 
-/// Frames of the endpoint that are remembered.
-const HEARD_MAX: usize = 256;
+/// Captured frames to keep.
+const CAPTURED_MAX: usize = 256;
 
-/// Frames sent before the intruder listens again and lets others run.
+/// Frames per burst. Between bursts the intruder captures frames and yields the core.
 const BURST: usize = 64;
 
-/// What is wrong with a frame.
+/// The way in which a frame is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
-    /// Nothing, but it was sent before.
+    /// A valid frame, sent again.
     Replayed,
-    /// A frame of a session that is over.
+    /// A valid frame of an earlier session.
     OldSession,
-    /// A frame of the session with a number to come, and nothing else right.
+    /// A frame of the current session with a future frame number and otherwise random contents.
     Forged,
-    /// The first or second message of a handshake, made up.
+    /// A forged first or second message of a handshake.
     ForgedHandshake,
-    /// Said to be without protection.
+    /// The header claims that the frame is not sealed.
     Unprotected,
-    /// One bit.
+    /// One bit is flipped.
     BitFlipped,
-    /// The end is missing.
+    /// The end is cut off.
     Truncated,
-    /// Longer than a port takes.
+    /// Longer than a port accepts.
     Oversized,
     /// From another station.
     ForeignSource,
     /// To another station, or to all.
     ForeignDestination,
-    /// Of a VLAN.
+    /// With a VLAN tag.
     ForeignVlan,
     /// Random bytes.
     Noise,
@@ -65,22 +65,22 @@ impl Attack {
     ];
 }
 
-/// Frames that were sent of each kind, in the order of [`Attack::ALL`].
+/// Number of frames sent of each kind, in the order of [`Attack::ALL`].
 pub type Sent = [AtomicU64; Attack::ALL.len()];
 
-/// On one host, beside the endpoint there: what it sends comes to the other host as if it were that
-/// endpoint's.
+/// An attacker on the host of one endpoint. The other host receives its frames as if they came from
+/// that endpoint.
 pub struct Intruder {
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
     own: [u8; 6],
-    /// Frames that the endpoint here sent, the newest last.
-    heard: Vec<Vec<u8>>,
+    /// Captured frames of this host's endpoint, the newest last.
+    captured: Vec<Vec<u8>>,
     random: fastrand::Rng,
 }
 
 impl Intruder {
-    /// Opens the wire on this side, in the namespace of the calling thread.
+    /// Opens the wire on `side`, in the namespace of the calling thread.
     pub fn open(side: Side, seed: u64) -> Intruder {
         let interfaces = datalink::interfaces();
         let interface = interfaces.iter().find(|found| found.name == side.interface());
@@ -94,42 +94,42 @@ impl Intruder {
             panic!("no raw socket on {}: run this as root", side.interface());
         };
         let own = interface.mac.expect("an Ethernet interface").octets();
-        let (heard, random) = (Vec::new(), fastrand::Rng::with_seed(seed));
-        Intruder { sender, receiver, own, heard, random }
+        let (captured, random) = (Vec::new(), fastrand::Rng::with_seed(seed));
+        Intruder { sender, receiver, own, captured, random }
     }
 
-    /// Takes in what was sent from here since the last call.
-    pub fn listen(&mut self) {
+    /// Captures the frames that this host sent since the last call.
+    pub fn capture(&mut self) {
         loop {
             match self.receiver.next() {
                 Ok(frame) => {
                     let is_channel = frame[12..14] == CHANNEL_ETHERTYPE.to_be_bytes();
                     if is_channel && frame[6..12] == self.own {
-                        self.heard.push(frame.to_vec());
+                        self.captured.push(frame.to_vec());
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => break,
-                Err(error) => panic!("the intruder hears nothing: {error}"),
+                Err(error) => panic!("the intruder cannot capture frames: {error}"),
             }
         }
-        let old = self.heard.len().saturating_sub(HEARD_MAX);
-        self.heard.drain(..old);
+        let old = self.captured.len().saturating_sub(CAPTURED_MAX);
+        self.captured.drain(..old);
     }
 
-    /// What was heard last.
-    pub fn heard(&self) -> &[Vec<u8>] {
-        &self.heard
+    /// Returns the frames captured last.
+    pub fn captured(&self) -> &[Vec<u8>] {
+        &self.captured
     }
 
-    /// Sends a frame of every kind, over and over, until `stop`, and counts each. `old` are frames of a
-    /// session before.
+    /// Sends random kinds of frames until `stop` is set and counts each kind in `sent`. `old` are
+    /// frames of an earlier session.
     pub fn attack(&mut self, old: &[Vec<u8>], sent: &Sent, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            self.listen();
+            self.capture();
             for _ in 0..BURST {
                 let index = self.random.usize(..sent.len());
                 let Some(frame) = self.frame(Attack::ALL[index], old) else { continue };
-                // Its queue may be full: then one frame less.
+                // The frame is not sent if the queue is full.
                 let is_sent = matches!(self.sender.send_to(&frame, None), Some(Ok(())));
                 sent[index].fetch_add(u64::from(is_sent), Ordering::Relaxed);
             }
@@ -137,10 +137,10 @@ impl Intruder {
         }
     }
 
-    /// A frame with something wrong; none while there is nothing to make it of.
+    /// Builds an invalid frame from a captured one; returns `None` if none was captured yet.
     fn frame(&mut self, attack: Attack, old: &[Vec<u8>]) -> Option<Vec<u8>> {
         let random = &mut self.random;
-        let heard = match attack {
+        let captured = match attack {
             Attack::OldSession => old,
             Attack::Replayed
             | Attack::Forged
@@ -152,19 +152,19 @@ impl Intruder {
             | Attack::ForeignSource
             | Attack::ForeignDestination
             | Attack::ForeignVlan
-            | Attack::Noise => &self.heard,
+            | Attack::Noise => &self.captured,
         };
-        let mut frame = heard.get(random.usize(..heard.len().max(1)))?.clone();
+        let mut frame = captured.get(random.usize(..captured.len().max(1)))?.clone();
         let seal = ETHERNET_BYTES;
         match attack {
             Attack::Replayed | Attack::OldSession => {}
             Attack::Forged => {
-                // Its number: bytes 8 to 16 of the seal's header.
+                // Changes the frame number: bytes 8 to 16 of the seal header.
                 frame[seal + 11] ^= 1 + random.u8(..255);
                 random.fill(&mut frame[seal + SEAL_BYTES..]);
             }
             Attack::ForgedHandshake => {
-                // Kind 1 or 2, and the name that an initiation's own key gives it.
+                // Kind 1 or 2, with the identifier that is derived from the key in the initiation.
                 frame.resize(seal + SEAL_BYTES + 97, 0);
                 frame[seal + 1] = random.u8(1..=2);
                 frame[seal + 2..seal + 4].copy_from_slice(&97_u16.to_le_bytes());

@@ -1,7 +1,7 @@
-//! The simulators ([`sim`]), which need nothing; and what the end-to-end tests share.
+//! The simulators ([`sim`]), which have no requirements, and shared code of the end-to-end tests.
 //!
-//! Those need root, `/dev/kvm`, `/dev/net/tun` and the commands that `scripts/install.sh` installs;
-//! without them they fail, they never skip.
+//! The end-to-end tests need root, `/dev/kvm`, `/dev/net/tun` and the commands that
+//! `scripts/install.sh` installs. Without them they fail; they never skip.
 
 pub mod alone;
 pub mod demo;

@@ -1,4 +1,4 @@
-//! Load on a VM and on its host: clients that never stop, kicks, and busy cores.
+//! Load on a VM and its host: continuous clients, kicks, and busy cores.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use vmm::demo::clients::{self, Counter};
 use vmm::demo::{DemoError, cores, lan};
 
-/// Tells every load to end.
+/// Flag that ends all load.
 pub type Stop = AtomicBool;
 
 fn stopped(stop: &Stop) -> bool {
     stop.load(Ordering::Relaxed)
 }
 
-/// Counter requests on one connection until `stop`; how many were answered. Every number must
-/// follow the one before.
+/// Sends counter requests on one connection until `stop` is set. Returns the number of answers. Each
+/// number must follow the previous one.
 pub fn counter(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
     let mut counter = Counter::connect(address)?;
     let mut last = counter.ask()?;
@@ -32,7 +32,8 @@ pub fn counter(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
     Ok(answered)
 }
 
-/// `GET /burn?ms=50` and the page, in turn, until `stop`; how many were fetched.
+/// Alternately fetches `/burn?ms=50` and `/status` until `stop` is set. Returns the number of pages
+/// fetched.
 pub fn burn(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
     let mut fetched = 0;
     while !stopped(stop) {
@@ -43,7 +44,7 @@ pub fn burn(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
     Ok(fetched)
 }
 
-/// ping(8), 1000 a second, for `seconds`; its summary line.
+/// Runs ping(8) with 1000 requests per second for `seconds` and returns its summary line.
 pub fn ping_flood(address: Ipv4Addr, seconds: u64) -> Result<String, DemoError> {
     let text = lan::command(
         "ping",
@@ -52,8 +53,8 @@ pub fn ping_flood(address: Ipv4Addr, seconds: u64) -> Result<String, DemoError> 
     Ok(text.lines().find(|line| line.contains("transmitted")).unwrap_or_default().to_string())
 }
 
-/// Sends the kick signal to process `pid` at random moments, 50 us to 3 ms apart, until `stop`;
-/// how many.
+/// Sends the kick signal to process `pid` at random intervals of 50 us to 3 ms until `stop` is set.
+/// Returns the number of signals sent.
 pub fn kicks(pid: u32, seed: u64, stop: &Stop) -> u64 {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut sent = 0;
@@ -70,8 +71,8 @@ pub fn kicks(pid: u32, seed: u64, stop: &Stop) -> u64 {
     sent
 }
 
-/// Has the process installed its handler? Before that the signal would end it. (proc_pid_status(5):
-/// bit n-1 of `SigCgt` is signal n.)
+/// Returns whether the process has installed its signal handler; before that, the signal would end it.
+/// (proc_pid_status(5): bit n-1 of `SigCgt` is signal n.)
 fn handles_kicks(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -80,17 +81,19 @@ fn handles_kicks(pid: u32) -> bool {
         .is_some_and(|mask| mask >> (Signal::SIGUSR1 as u32 - 1) & 1 == 1)
 }
 
-/// Pins the calling thread to `core` and lets nothing else run there while it can run itself
-/// (SCHED_FIFO, by chrt(1) of util-linux): builds and tests beside it are not what is measured. Who is
-/// busy for 950 ms of a second is stopped for the other 50, whether anybody else wants to run or not.
+/// Pins the calling thread to `core` and gives it real-time priority there (SCHED_FIFO, with chrt(1) of
+/// util-linux), so that builds and other tests do not disturb a measurement. The kernel stops a
+/// real-time thread that was busy for 950 ms of a second for the remaining 50 ms, even if no other
+/// thread wants to run.
 pub fn take_core(core: usize) {
     cores::pin(core).expect("the core is one of ours");
     let thread = nix::unistd::gettid().to_string();
-    lan::command("chrt", &["--fifo", "--pid", "10", &thread]).expect("root may");
+    lan::command("chrt", &["--fifo", "--pid", "10", &thread])
+        .expect("root may set real-time priority");
 }
 
-/// Runs `work` while each core that we may use is busy half of the time; `work` is given what it sets when it is
-/// done.
+/// Runs `work` while each core that this process may use is busy half of the time. Sets `stop` when
+/// `work` returns.
 pub fn on_busy_cores<T>(seed: u64, stop: &Stop, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let _stop = StopOnDrop(stop);
@@ -101,7 +104,7 @@ pub fn on_busy_cores<T>(seed: u64, stop: &Stop, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Ends the load, whatever happens.
+/// Ends the load on drop, on every path.
 struct StopOnDrop<'s>(&'s Stop);
 
 impl Drop for StopOnDrop<'_> {
@@ -110,7 +113,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Keeps `core` busy in random bursts, about half of the time, until `stop`.
+/// Keeps `core` busy about half of the time, in random bursts, until `stop` is set.
 fn hog(core: usize, seed: u64, stop: &Stop) {
     cores::pin(core).expect("the core is one of ours");
     let mut random = fastrand::Rng::with_seed(seed);

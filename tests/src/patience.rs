@@ -1,5 +1,6 @@
-//! How long a test waits. Limits only end one that hangs: no test asserts how fast anything is. All of them, and the
-//! silence timeouts of hosts that nobody kills, follow from how fast the reference guest answers on this host.
+//! Timeouts of tests. A timeout only ends a test that hangs; no test asserts an absolute speed. All
+//! timeouts, and the silence timeouts of hosts that are not killed, are derived from how fast the
+//! reference guest answers on this host.
 
 use crate::program::understudy;
 use std::sync::OnceLock;
@@ -12,14 +13,14 @@ use vmm::demo::pace::{Measured, Pace};
 use vmm::demo::standalone::{HOST_CIDR, TAP};
 use vmm::outln;
 
-/// From one look at what is waited for to the next.
+/// Polling interval.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// The pace of the reference guest on this host, which is measured once in a process.
+/// Returns the pace of the reference guest on this host, measured once per process.
 ///
 /// # Panics
 ///
-/// When no VM runs here.
+/// If no VM can run on this host.
 pub fn pace() -> Pace {
     static PACE: OnceLock<Pace> = OnceLock::new();
     let measure = || {
@@ -37,49 +38,49 @@ pub fn pace() -> Pace {
     })
 }
 
-/// How long what must happen is waited for.
+/// Returns the timeout for events that must happen.
 pub fn patience() -> Duration {
     pace().patience()
 }
 
-/// How many times longer than on a usual host something may be silent without being dead.
+/// Returns the factor by which silence timeouts are longer than on a host of usual speed.
 pub fn factor() -> u64 {
     pace().silence_ms() / Guest::Reference.silence_ms()
 }
 
-/// Somebody who waits.
+/// A polling loop's timeout.
 #[derive(Debug)]
 pub struct Waiting {
     until: Instant,
 }
 
 impl Default for Waiting {
-    /// From now on.
+    /// Starts the timeout now.
     fn default() -> Waiting {
         Waiting { until: Instant::now() + patience() }
     }
 }
 
 impl Waiting {
-    /// Lets some time pass until the next look.
+    /// Sleeps until the next poll.
     ///
     /// # Panics
     ///
-    /// When it was waited long enough: with "waited in vain for" and what `what` says.
-    pub fn goes_on(&self, what: impl FnOnce() -> String) {
-        assert!(Instant::now() < self.until, "waited in vain for {}", what());
+    /// If the timeout has expired. `what` describes the awaited event.
+    pub fn pause(&self, what: impl FnOnce() -> String) {
+        assert!(Instant::now() < self.until, "timed out waiting for {}", what());
         std::thread::sleep(LOOK_EVERY);
     }
 }
 
-/// Waits until `done`.
+/// Polls until `done` returns true.
 ///
 /// # Panics
 ///
-/// When it was waited long enough.
+/// If the timeout expires.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let waiting = Waiting::default();
     while !done() {
-        waiting.goes_on(|| what.into());
+        waiting.pause(|| what.into());
     }
 }

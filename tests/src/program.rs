@@ -1,14 +1,14 @@
-//! The program under test, and what it prints.
+//! The program under test and its output.
 
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// `understudy` of the profile that this code was built in.
+/// Returns the path of `understudy`, built in the same profile as this code.
 ///
 /// # Panics
 ///
-/// When it was not built.
+/// If it was not built.
 pub fn understudy() -> PathBuf {
     let own = std::env::current_exe().expect("a process has an executable");
     let mut folder = own.parent().expect("an executable lies in a folder");
@@ -24,16 +24,16 @@ pub fn understudy() -> PathBuf {
     program
 }
 
-/// Runs it to its end.
+/// Runs `understudy` with `args` and waits until it exits.
 pub fn run(args: &[&str]) -> Output {
     Command::new(understudy()).args(args).output().expect("understudy starts")
 }
 
-/// The JSON object on the last line of `output`.
+/// Parses the JSON object on the last line of `output`.
 ///
 /// # Panics
 ///
-/// When there is none.
+/// If there is none.
 pub fn json(output: &str) -> Value {
     let line = output.lines().last().unwrap_or_default();
     serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {output:?}"))

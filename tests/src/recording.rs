@@ -1,4 +1,4 @@
-//! Making recordings of a VM under load, and replaying them.
+//! Records VMs under load and replays the recordings.
 
 use crate::guests;
 use crate::load::{self, Stop};
@@ -15,17 +15,17 @@ use vmm::demo::lan::Namespace;
 use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
 use vmm::demo::vm_process::VmProcess;
 
-/// A VM in a namespace of its own, started with `command` (`run` or `record`) and `extra` options,
-/// that has answered a ping.
+/// A VM in its own namespace, started with `command` (`run` or `record`) and `extra` options, which has
+/// answered a ping.
 pub struct Rig {
-    /// Where its clients live.
+    /// The namespace of the VM and its clients.
     pub namespace: Namespace,
-    /// Its process.
+    /// The VM's process.
     pub vm: VmProcess,
 }
 
 impl Rig {
-    /// Starts it.
+    /// Starts the VM and waits for its first answer.
     pub fn start(command: &str, extra: &[&str]) -> Result<Rig, DemoError> {
         let namespace = Namespace::new("test")?;
         namespace.add_tap(TAP, Some(HOST_CIDR))?;
@@ -40,7 +40,7 @@ impl Rig {
         Ok(Rig { namespace, vm })
     }
 
-    /// Stops the VM; its result object.
+    /// Stops the VM and returns its JSON result.
     pub fn stop(self) -> Result<Value, DemoError> {
         let (status, output) = self.vm.stop()?;
         assert!(status.success(), "the VM ended with {status}");
@@ -48,22 +48,22 @@ impl Rig {
     }
 }
 
-/// What the load on a recording did and saw.
+/// Results of the load during a recording.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// Counter requests answered.
+    /// Answered counter requests.
     pub counter: u64,
-    /// Pages and burns fetched.
+    /// Fetched pages and burns.
     pub fetched: u64,
-    /// ping's summary.
+    /// Summary line of ping.
     pub ping: String,
-    /// Kicks sent to the recorder.
+    /// Kicks sent to the recording process.
     pub kicks: u64,
 }
 
-/// Records the reference guest for `seconds` under everything at once: 1000 pings a second, the
-/// counter, burns, random kicks, and bursts of load on every core. The recorder's result, and the
-/// clients'.
+/// Records the reference guest for `seconds` under all loads at once: 1000 pings per second, the
+/// counter, burns, random kicks, and bursts of load on every core. Returns the recording's result and
+/// the clients'.
 pub fn record_under_load(
     log: &Path,
     seconds: u64,
@@ -91,8 +91,8 @@ pub fn record_under_load(
     Ok((rig.stop()?, load))
 }
 
-/// Records the hard guest for `seconds` under random kicks and bursts of load on every core. It
-/// has no network and is its own load.
+/// Records the hard guest for `seconds` under random kicks and bursts of load on every core. The hard
+/// guest has no network and generates its own load.
 pub fn record_hard_guest(
     log: &Path,
     seconds: u64,
@@ -110,7 +110,7 @@ pub fn record_hard_guest(
     let (status, output) = vm.stop()?;
     if !status.success() {
         return Err(DemoError::Wrong(format!(
-            "the recorder of the hard guest ended with {status}"
+            "the recording of the hard guest exited with {status}"
         )));
     }
     Ok((json(&output), load))
@@ -118,8 +118,8 @@ pub fn record_hard_guest(
 
 const JOIN: &str = "load threads do not panic";
 
-/// Runs `work` while process `pid` is kicked at random and every core is busy half of the time;
-/// adds the number of kicks to its result.
+/// Runs `work` while process `pid` is kicked at random and every core is busy half of the time. Adds
+/// the number of kicks to the result.
 fn on_a_busy_host(
     pid: u32,
     seed: u64,
@@ -142,7 +142,7 @@ fn utf8(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
 }
 
-/// Replays `log` while it is kicked at random; exit status and result object.
+/// Replays `log` under random kicks. Returns the exit status and the JSON result.
 pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), DemoError> {
     let log = utf8(log);
     let report = format!("{log}.divergence");
@@ -155,13 +155,15 @@ pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), 
         stop.store(true, Ordering::Relaxed);
         let (status, output) = result?;
         if output.is_empty() {
-            return Err(DemoError::Wrong(format!("the replay ended with {status} and no result")));
+            return Err(DemoError::Wrong(format!(
+                "the replay exited with {status} and without a result"
+            )));
         }
         Ok((status, json(&output)))
     })
 }
 
-/// Compares the recorder's result with the replay's; what differs, if anything.
+/// Compares the results of recording and replay. Returns a description of the first difference.
 pub fn difference(recorded: &Value, replayed: &Value) -> Option<String> {
     const EQUAL: [&str; 6] =
         ["interrupts", "natural_exits", "windows", "checkpoints", "memory_digest", "state_digest"];
@@ -174,7 +176,7 @@ pub fn difference(recorded: &Value, replayed: &Value) -> Option<String> {
         .map(|key| format!("{key}: recorded {}, replayed {}", recorded[key], replayed[key]))
 }
 
-/// Ends a process the hard way.
+/// Kills a process with SIGKILL.
 pub fn kill_hard(vm: VmProcess) -> Result<(), DemoError> {
     vm.signal(Signal::SIGKILL);
     vm.wait().map(|_ended| ())

@@ -1,12 +1,12 @@
-//! Rewriting logs: what a replay must notice, planted in a file whose CRCs are right.
+//! Rewrites logs: plants errors that a replay must detect in a file whose CRCs are correct.
 
 use logchan::entry::Entry;
 use std::path::Path;
 use vmm::replay::log_file::{LogFile, LogReader};
 use vmm::replay::recorder::LogSink;
 
-/// Copies the log `from` to `to`, each entry as `edit` returns it. `edit` is given the entry, its
-/// index, and a buffer that the entry it returns may borrow from.
+/// Copies the log `from` to `to` and replaces each entry by the result of `edit`. `edit` receives the
+/// entry, its index, and a buffer that the returned entry may borrow from.
 pub fn rewrite(
     from: &Path,
     to: &Path,
@@ -23,7 +23,7 @@ pub fn rewrite(
     writer.finish().expect("the log is written");
 }
 
-/// Index of the last entry that `wanted` accepts.
+/// Returns the index of the last entry that `wanted` accepts.
 pub fn last_index(log: &Path, wanted: impl Fn(&Entry<'_>) -> bool) -> Option<u64> {
     let mut reader = LogReader::open(log).expect("the log opens");
     let mut found = None;
@@ -37,7 +37,7 @@ pub fn last_index(log: &Path, wanted: impl Fn(&Entry<'_>) -> bool) -> Option<u64
     found
 }
 
-/// `bytes` in `buffer`, with bit 0 of byte `at` flipped.
+/// Copies `bytes` to `buffer` and flips bit 0 of byte `at`.
 pub fn flipped<'a>(bytes: &[u8], at: usize, buffer: &'a mut Vec<u8>) -> &'a [u8] {
     buffer.extend_from_slice(bytes);
     buffer[at] ^= 1;

@@ -1,5 +1,5 @@
-//! Two hosts and the wire of the logging channel between them: namespaces `a` and `b`, joined by a veth
-//! pair; and `understudy link` in either.
+//! Two hosts and the wire of the logging channel: namespaces `a` and `b`, joined by a veth pair, with
+//! `understudy link` in either.
 
 use crate::patience::Waiting;
 use crate::program::{json, understudy};
@@ -15,14 +15,14 @@ use vmm::link::key_file;
 /// One end of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The primary's, by custom.
+    /// The primary's end, by convention.
     A,
-    /// The backup's.
+    /// The backup's end, by convention.
     B,
 }
 
 impl Side {
-    /// The other end.
+    /// Returns the other end.
     pub fn other(self) -> Side {
         match self {
             Side::A => Side::B,
@@ -30,7 +30,7 @@ impl Side {
         }
     }
 
-    /// Its interface.
+    /// Returns the name of this end's interface.
     pub fn interface(self) -> &'static str {
         match self {
             Side::A => "va",
@@ -38,7 +38,7 @@ impl Side {
         }
     }
 
-    /// The interface's address.
+    /// Returns the interface's MAC address.
     pub fn mac(self) -> &'static str {
         match self {
             Side::A => "02:00:00:00:00:0a",
@@ -47,7 +47,7 @@ impl Side {
     }
 }
 
-/// Both hosts, with a key that they share.
+/// Both hosts, with a shared key.
 pub struct Wire {
     a: Namespace,
     b: Namespace,
@@ -55,7 +55,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Makes them, with both interfaces up and a carrier.
+    /// Creates both hosts, with both interfaces up and a carrier.
     pub fn up() -> Wire {
         let made = || {
             let (a, b) = (Namespace::new("a")?, Namespace::new("b")?);
@@ -67,7 +67,7 @@ impl Wire {
         made().unwrap_or_else(|error| panic!("no wire (run this as root): {error}"))
     }
 
-    /// Makes the veth pair.
+    /// Creates the veth pair.
     fn join(&self) -> Result<(), vmm::demo::DemoError> {
         let (a, b) = (Side::A, Side::B);
         let peer = ["peer", "name", b.interface(), "netns", self.b.name()];
@@ -75,7 +75,7 @@ impl Wire {
         for side in [a, b] {
             let namespace = self.namespace(side);
             let name = side.interface();
-            // No router solicitations: what is on this wire is ours.
+            // No router solicitations: this wire carries only the tests' frames.
             namespace.ip(&["link", "set", name, "addrgenmode", "none"])?;
             namespace.ip(&["link", "set", name, "address", side.mac(), "up"])?;
         }
@@ -83,12 +83,12 @@ impl Wire {
         Ok(())
     }
 
-    /// Waits until both interfaces pass frames: the kernel is slow to tell of a carrier.
+    /// Waits until both interfaces pass frames. The kernel reports a carrier late.
     fn wait_for_carrier(&self) {
         let waiting = Waiting::default();
         for side in [Side::A, Side::B] {
             while !self.ip(side, &["link", "show", side.interface()]).contains("state UP") {
-                waiting.goes_on(|| format!("the carrier of {}", side.interface()));
+                waiting.pause(|| format!("the carrier of {}", side.interface()));
             }
         }
     }
@@ -103,11 +103,11 @@ impl Wire {
         };
         let until = received() + frames;
         while received() < until {
-            waiting.goes_on(|| format!("{frames} frames on the wire"));
+            waiting.pause(|| format!("{frames} frames on the wire"));
         }
     }
 
-    /// The host at one end.
+    /// Returns the namespace of one end.
     pub fn namespace(&self, side: Side) -> &Namespace {
         match side {
             Side::A => &self.a,
@@ -115,27 +115,27 @@ impl Wire {
         }
     }
 
-    /// Runs `ip` there.
+    /// Runs `ip` at one end.
     pub fn ip(&self, side: Side, args: &[&str]) -> String {
         self.namespace(side).ip(args).expect("ip works")
     }
 
-    /// Runs `work` on a thread there.
+    /// Runs `work` on a thread in the namespace of one end.
     pub fn enter<T: Send>(&self, side: Side, work: impl FnOnce() -> T + Send) -> T {
         self.namespace(side).enter(|| Ok(work())).expect("the namespace can be entered")
     }
 
-    /// A file in a folder that both share.
+    /// Returns the path of a file in the folder that both hosts share.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The file with the key.
+    /// Returns the path of the key file.
     pub fn key(&self) -> String {
         utf8(&self.path("key")).to_string()
     }
 
-    /// The options that say where one end is and who is at the other, and its role.
+    /// Returns the `link` options of one end: its interface, its peer and its role.
     pub fn options(&self, side: Side, role: Role) -> Vec<String> {
         let role = match role {
             Role::Primary => "primary",
@@ -145,21 +145,21 @@ impl Wire {
         ["link", "--interface", name, "--peer", peer, "--role", role].map(String::from).to_vec()
     }
 
-    /// Starts `understudy link` at one end, sealed, quiet, with JSON to come, and `extra` options.
+    /// Starts `understudy link` at one end, sealed, quiet, with JSON output and `extra` options.
     pub fn start(&self, side: Side, role: Role, extra: &[&str]) -> LinkProcess {
         let key = self.key();
         let common = ["--key", &key, "--json", "--quiet"];
         self.start_with(side, role, &[&common, extra].concat())
     }
 
-    /// The same with no options of its own.
+    /// Like [`Wire::start`], with `options` only.
     pub fn start_with(&self, side: Side, role: Role, options: &[&str]) -> LinkProcess {
         let mut args = self.options(side, role);
         args.extend(options.iter().map(|option| option.to_string()));
         self.enter(side, || LinkProcess::start(&args))
     }
 
-    /// A measurement with both ends: their results, if both end well.
+    /// Runs a measurement with both ends and returns their results. Both must succeed.
     pub fn measure(&self, primary: &[&str], both: &[&str]) -> [Value; 2] {
         let backup = self.start(Side::B, Role::Backup, both);
         let primary = self.start(Side::A, Role::Primary, &[primary, both].concat());
@@ -188,13 +188,13 @@ impl LinkProcess {
         LinkProcess { child: Some(child) }
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it runs");
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub fn finish(mut self) -> Finished {
         let output = self.child.take().expect("it runs").wait_with_output().expect("it ends");
         Finished {
@@ -214,26 +214,26 @@ impl Drop for LinkProcess {
     }
 }
 
-/// What a process left.
+/// Exit code and output of a process.
 #[derive(Debug)]
 pub struct Finished {
-    /// Its exit code; none if a signal ended it.
+    /// Exit code; `None` if a signal ended the process.
     pub code: Option<i32>,
-    /// What it printed.
+    /// Standard output.
     pub stdout: String,
-    /// What it said.
+    /// Standard error.
     pub stderr: String,
 }
 
 impl Finished {
-    /// Its result, of a success that had nothing to complain about.
+    /// Checks that the process succeeded without a message, and returns its JSON result.
     pub fn success(&self) -> Value {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
         json(&self.stdout)
     }
 
-    /// Checks that it failed with `code` and one line that contains `text`; its result, if there is
-    /// one.
+    /// Checks that the process failed with `code` and one line that contains `text`. Returns its JSON
+    /// result, if any.
     pub fn failure(&self, code: i32, text: &str) -> Option<Value> {
         assert_eq!(self.code, Some(code), "{self:?}");
         assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
@@ -242,12 +242,12 @@ impl Finished {
     }
 }
 
-/// A number in a result.
+/// Returns a number in a result.
 pub fn number(result: &Value, section: &str, name: &str) -> u64 {
     result[section][name].as_u64().unwrap_or_else(|| panic!("no {section}.{name}: {result}"))
 }
 
-/// Runs a command of the host to its end.
+/// Runs a host command and returns its output.
 pub fn run_command(program: &str, args: &[&str]) -> String {
     command(program, args).unwrap_or_else(|error| panic!("{error}"))
 }

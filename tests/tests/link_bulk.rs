@@ -1,9 +1,9 @@
-//! A gibibyte of pages and a thousand output entries a second on one channel: all of it arrives, whole
-//! and in order, and the entries hardly notice the pages.
+//! Transfers a gibibyte of pages and 1000 output entries per second on one channel: all data arrives
+//! complete and in order, and the pages hardly delay the entries.
 //!
-//! Production code on both ends ([`LogLink`]), each on a core of its own that nothing else gets. Idle is a
-//! channel with the same entries and no bulk, both ends with the wait policy that ships: they sleep
-//! between entries, which the ends of a busy channel do not.
+//! Both ends run production code ([`LogLink`]), each on its own core that no other thread gets. The
+//! idle reference is a channel with the same entries and no bulk, with the default wait policy at both
+//! ends. Its ends sleep between entries, which the ends of a busy channel do not.
 
 #![expect(clippy::print_stdout, reason = "the test harness takes it")]
 
@@ -27,25 +27,25 @@ use vmm::link::{LinkOptions, LogLink, key_file, now};
 
 const PAGES: u64 = (1 << 30) / PAGE_BYTES as u64;
 
-/// Idle and loaded in turns, so that both see the same weather, and short ones: the ends are real-time
-/// threads, which the kernel stops for 50 ms where they were busy for 950 of 1000 ms (`sched(7)`,
-/// sched_rt_runtime_us). A round is busy for less than that, and idle for the rest.
+/// Idle and loaded phases alternate, so that a disturbance affects both. Rounds are short because the
+/// ends are real-time threads, which the kernel stops for 50 ms if they were busy for 950 of 1000 ms
+/// (`sched(7)`, sched_rt_runtime_us). A round is busy for less than that and idle for the rest.
 const ROUNDS: u64 = 8;
 
-/// Of the idle part of a round.
+/// Duration of the idle part of a round.
 const IDLE: Duration = Duration::from_millis(500);
 
 const INTERVAL: Duration = Duration::from_micros(1_000);
 
-/// How much longer an entry may take at the 99th percentile with bulk than without.
+/// Largest p99 ratio of entry latency, with bulk / without bulk.
 const RATIO_MAX: f64 = 3.0;
 
 const ATTEMPTS: usize = 3;
 
-/// Entries that a 99th percentile wants.
+/// Fewest entries for a meaningful 99th percentile.
 const ENTRIES_MIN: u64 = 1000;
 
-/// Gives the calling thread the `n`th core; none, where there is only one for both ends.
+/// Gives the calling thread exclusive use of the `n`th core; does nothing if both ends share one core.
 fn own_core(n: usize) {
     if cores::usable().len() > 1 {
         take_core(cores::nth(n));
@@ -60,38 +60,38 @@ fn open(wire: &Wire, side: Side, role: Role) -> LogLink {
         receive: ReceivePath::Auto,
     };
     let term = Term(u64::from(role == Role::Primary));
-    // Silence is not what this is about.
+    // This test is not about silence.
     let settings =
         Settings { timing: timing(SILENCE_MS_MAX), ..Settings::new(role, VmId(1), term) };
     let key = key_file::read(&wire.path("key")).unwrap();
     LogLink::open(&options, settings, Security::Sealed(key)).unwrap()
 }
 
-/// Takes in what arrived; whether the channel goes on.
-fn take_in(link: &mut LogLink) -> bool {
+/// Receives what arrived. Returns whether the channel is still open.
+fn receive_all(link: &mut LogLink) -> bool {
     link.receive().unwrap();
-    let mut goes_on = true;
+    let mut is_open = true;
     while let Some(event) = link.poll_event() {
         match event {
-            EndpointEvent::Channel(Event::PeerBye | Event::Left { .. }) => goes_on = false,
+            EndpointEvent::Channel(Event::PeerBye | Event::Left { .. }) => is_open = false,
             EndpointEvent::Channel(Event::PeerSilent { .. }) | EndpointEvent::Refused { .. } => {
                 panic!("{event:?}");
             }
             EndpointEvent::Met { .. } | EndpointEvent::Channel(_) => {}
         }
     }
-    goes_on
+    is_open
 }
 
-fn meet(link: &mut LogLink) {
+fn connect(link: &mut LogLink) {
     while link.channel().is_none() {
-        take_in(link);
+        receive_all(link);
         link.transmit().unwrap();
         link.wait(Some(now() + Duration::from_millis(10))).unwrap();
     }
 }
 
-/// Every word of every page is another one.
+/// Fills a page so that every word of every page is different.
 fn fill(page: &mut [u8], number: u64) {
     let first = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for (index, word) in page.chunks_exact_mut(8).enumerate() {
@@ -115,20 +115,20 @@ struct Primary {
     link: LogLink,
     entries: u64,
     pages: u64,
-    /// Where each unacknowledged entry ends, and when it was due.
+    /// End and due time of each unacknowledged entry.
     under_way: VecDeque<(LogSeq, Time)>,
     page: Vec<u8>,
     encoded: Vec<u8>,
 }
 
 impl Primary {
-    /// Sends an entry each millisecond until `until` and until there are `pages` pages, and takes the
+    /// Sends an entry every millisecond until `until` and until `pages` pages were sent. Records the
     /// time from when each was due to its acknowledgement.
     fn phase(&mut self, until: Time, pages: u64, ack_ns: &mut Histogram<u64>) {
         let mut due = now();
         let mut ends = false;
         while !(ends && self.under_way.is_empty()) {
-            assert!(take_in(&mut self.link), "the backup left");
+            assert!(receive_all(&mut self.link), "the backup left the channel");
             let channel = self.link.channel_mut().unwrap();
             let now = now();
             let acked = channel.acked();
@@ -159,16 +159,16 @@ impl Primary {
     }
 }
 
-/// What was measured, idle and with bulk, in all rounds together; how long the bulk took; and how many
-/// entries there were.
+/// Returns the latencies without and with bulk over all rounds, the duration of the bulk transfer, and
+/// the number of entries.
 fn primary(wire: &Wire) -> ([Histogram<u64>; 2], f64, u64) {
     own_core(0);
     let mut link = open(wire, Side::A, Role::Primary);
-    meet(&mut link);
+    connect(&mut link);
     let (page, encoded) = (vec![0; PAGE_BYTES], Vec::with_capacity(2 * PAGE_BYTES));
     let under_way = VecDeque::new();
     let mut primary = Primary { link, entries: 0, pages: 0, under_way, page, encoded };
-    // Not measured: caches, the first time of everything.
+    // Warm-up, not measured: cold caches, first uses.
     primary.phase(now() + IDLE, 0, &mut histogram());
     let mut times = [histogram(), histogram()];
     let mut seconds = 0.0;
@@ -180,15 +180,15 @@ fn primary(wire: &Wire) -> ([Histogram<u64>; 2], f64, u64) {
         seconds += now().since(start).as_nanos() as f64 / 1e9;
     }
     let Primary { mut link, entries, .. } = primary;
-    // The last pages may still be on their way.
+    // The last pages may still be in flight.
     while link.channel().is_some_and(|c| c.lane_acked(Lane::Bulk) < c.appended(Lane::Bulk)) {
-        assert!(take_in(&mut link));
+        assert!(receive_all(&mut link));
         if !link.transmit().unwrap() {
             link.wait(None).unwrap();
         }
     }
     link.channel_mut().unwrap().bye(now());
-    while take_in(&mut link) {
+    while receive_all(&mut link) {
         link.transmit().unwrap();
         link.wait(None).unwrap();
     }
@@ -197,7 +197,7 @@ fn primary(wire: &Wire) -> ([Histogram<u64>; 2], f64, u64) {
     (times, seconds, entries)
 }
 
-/// Reads what is whole in `lane` and gives it to `each`.
+/// Decodes the complete entries in `lane` and passes each to `each`.
 fn read(channel: &mut Channel, lane: Lane, mut each: impl FnMut(Entry<'_>)) {
     let bytes = channel.received(lane);
     let mut length = 0;
@@ -214,16 +214,16 @@ fn read(channel: &mut Channel, lane: Lane, mut each: impl FnMut(Entry<'_>)) {
     channel.consume(lane, length);
 }
 
-/// Entries and pages that arrived, each checked.
+/// Receives and checks all entries and pages. Returns their numbers.
 fn backup(wire: &Wire) -> (u64, u64) {
     own_core(1);
     let mut link = open(wire, Side::B, Role::Backup);
-    meet(&mut link);
+    connect(&mut link);
     let mut expected = vec![0; PAGE_BYTES];
     let (mut entries, mut pages) = (0, 0);
-    let mut goes_on = true;
-    while goes_on {
-        goes_on = take_in(&mut link);
+    let mut is_open = true;
+    while is_open {
+        is_open = receive_all(&mut link);
         let channel = link.channel_mut().unwrap();
         read(channel, Lane::Latency, |entry| {
             assert_eq!(entry, output(entries));
@@ -232,11 +232,14 @@ fn backup(wire: &Wire) -> (u64, u64) {
         read(channel, Lane::Bulk, |entry| {
             fill(&mut expected, pages);
             let bytes = PageBytes::Raw(&expected);
-            // Not assert_eq: a page is a long thing to print.
-            assert!(entry == Entry::Page { number: pages, bytes }, "page {pages} is another one");
+            // Not assert_eq, which would print the whole page.
+            assert!(
+                entry == Entry::Page { number: pages, bytes },
+                "page {pages} has wrong contents"
+            );
             pages += 1;
         });
-        if !link.transmit().unwrap() && goes_on {
+        if !link.transmit().unwrap() && is_open {
             link.wait(None).unwrap();
         }
     }
@@ -244,7 +247,7 @@ fn backup(wire: &Wire) -> (u64, u64) {
     (entries, pages)
 }
 
-/// One run of everything; the ratio of the 99th percentiles.
+/// Runs one attempt and returns the p99 ratio, with bulk / without bulk.
 fn attempt() -> f64 {
     let wire = &Wire::up();
     let ((times, seconds, entries), arrived) = std::thread::scope(|scope| {
@@ -254,7 +257,7 @@ fn attempt() -> f64 {
     });
     assert_eq!(arrived, (entries, PAGES));
     let [idle, loaded] = times.map(|ns| {
-        assert!(ns.len() >= ENTRIES_MIN, "{} are too few for a 99th percentile", ns.len());
+        assert!(ns.len() >= ENTRIES_MIN, "{} entries are too few for a 99th percentile", ns.len());
         ns.value_at_quantile(0.99) as f64 / 1000.0
     });
     let ratio = loaded / idle;
@@ -264,14 +267,17 @@ fn attempt() -> f64 {
 }
 
 #[test]
-fn gibibyte_of_pages_arrives_whole_and_entries_do_not_wait_for_it() {
-    // Whatever else runs on the host, and the hypervisor below it, takes a core away in one attempt and
-    // not in the next; an entry that waits for pages does so in each. That everything arrives, counts in
-    // each, too.
+fn gibibyte_of_bulk_arrives_complete_and_does_not_delay_entries() {
+    // Other work on the host, and the hypervisor below it, takes a core away in one attempt and not in
+    // the next. An entry that waits for pages does so in every attempt. The completeness checks apply
+    // to every attempt.
     if cores::usable().len() == 1 {
         println!("one core for both ends: with bulk, entries take {:.2} times as long", attempt());
         return;
     }
     let ratios: Vec<_> = (0..ATTEMPTS).map(|_| attempt()).take_while(|r| *r > RATIO_MAX).collect();
-    assert!(ratios.len() < ATTEMPTS, "with bulk, entries take {ratios:?} times as long");
+    assert!(
+        ratios.len() < ATTEMPTS,
+        "p99 latency ratio of entries, with / without bulk: {ratios:?}"
+    );
 }

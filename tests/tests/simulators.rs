@@ -1,5 +1,5 @@
-//! The simulators with a few seeds of each kind: clean runs, the seeds that once failed, the planted
-//! bugs, and the same seed twice.
+//! Runs the simulators: clean runs with some seeds, the seeds that once failed, the planted bugs, and
+//! one seed twice.
 
 #![expect(clippy::print_stdout, reason = "the test harness takes it")]
 
@@ -19,7 +19,7 @@ fn clean<S: Scenario>(scenario: &S, first: u64, seeds: u64) -> Counts<S::Counter
     report.counts
 }
 
-/// The numbers in a file of seeds, one a line; what follows a number says what it found.
+/// Parses a file of seeds, one number per line. Text after a number says what the seed found.
 fn regressions(text: &str) -> impl Iterator<Item = u64> {
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| {
@@ -34,24 +34,24 @@ fn text_of<S: Scenario>(scenario: &S, seed: u64) -> String {
     assert!(result.is_ok(), "{result:?}");
     match trace {
         Trace::Keep(text) => text,
-        Trace::Off | Trace::Print => unreachable!("it was told to keep the text"),
+        Trace::Off | Trace::Print => unreachable!("the trace was created to keep its text"),
     }
 }
 
 #[test]
-fn channel_is_clean_on_fifteen_hundred_seeds_in_which_everything_happens() {
+fn channel_1500_seeds_pass_and_every_event_occurs() {
     const SEEDS: u64 = 1500;
     let counts = clean(&ChannelScenario { mutant: None }, 1_000_000, SEEDS);
     for (label, number) in ChannelCount::LABELS.iter().zip(counts.numbers()) {
-        assert!(*number > 0, "no {label}: what does not happen any more finds nothing any more");
+        assert!(*number > 0, "{label} never occurred: events that do not occur test nothing");
     }
 }
 
 #[test]
-fn system_is_clean_on_six_hundred_seeds_in_which_everything_happens() {
+fn system_600_seeds_pass_and_every_fault_occurs() {
     const SEEDS: u64 = 600;
     let counts = clean(&System { planted: None }, 1_000_000, SEEDS);
-    // A fault that does not happen any more finds nothing any more.
+    // Faults that do not occur test nothing.
     let often = [
         (Count::Takeovers, SEEDS / 2),
         (Count::Syncs, SEEDS),
@@ -78,13 +78,13 @@ fn system_is_clean_on_six_hundred_seeds_in_which_everything_happens() {
         let number = counts.of(count);
         assert!(number >= least, "{count:?}: {number} in {SEEDS} seeds, not {least}");
     }
-    // The VM may be lost with both its copies, but that is not what this is about.
+    // The VM may be lost if both copies are lost, but runs like that test little.
     let lost = counts.of(Count::LostVms);
     assert!(lost <= SEEDS / 10, "{lost} of {SEEDS} VMs were lost");
 }
 
 #[test]
-fn seeds_that_once_failed_are_clean() {
+fn regression_seeds_pass() {
     for seed in regressions(include_str!("../seeds/channel.txt")) {
         clean(&ChannelScenario { mutant: None }, seed, 1);
     }
@@ -94,7 +94,7 @@ fn seeds_that_once_failed_are_clean() {
 }
 
 #[test]
-fn every_bug_of_the_channel_is_found() {
+fn channel_planted_bugs_are_all_found() {
     let hunts: Vec<_> =
         Mutant::ALL.into_iter().map(|mutant| channel_mutants::hunt(mutant, 1, 1000)).collect();
     for hunt in &hunts {
@@ -104,7 +104,7 @@ fn every_bug_of_the_channel_is_found() {
 }
 
 #[test]
-fn every_bug_of_the_pair_is_found() {
+fn system_planted_bugs_are_all_found() {
     let hunts: Vec<_> =
         Planted::all().into_iter().map(|planted| system_mutants::hunt(planted, 1, 2000)).collect();
     for hunt in &hunts {
@@ -114,7 +114,7 @@ fn every_bug_of_the_pair_is_found() {
 }
 
 #[test]
-fn the_same_seed_twice_is_the_same_run() {
+fn same_seed_gives_the_same_run() {
     for seed in 1..4 {
         let channel = ChannelScenario { mutant: None };
         assert!(text_of(&channel, seed) == text_of(&channel, seed), "channel, seed {seed}");

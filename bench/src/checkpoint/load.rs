@@ -1,4 +1,5 @@
-//! A guest that computes without an exit, and inputs that do not wait for it: what checkpoints are for.
+//! Makes the guest compute without an exit while inputs arrive, the situation that checkpoints exist
+//! for.
 
 use crate::error::BenchError;
 use serde_json::Value;
@@ -9,28 +10,28 @@ use std::time::{Duration, Instant};
 use vmm::demo::clients::ECHO_PORT;
 use vmm::demo::standalone::GUEST_ADDRESS;
 
-/// How long the guest computes at a time, milliseconds. It takes no frame meanwhile, and has buffers for
-/// 32: in longer burns inputs would come to an end.
+/// Length of one computation, milliseconds. The guest receives no frame meanwhile and has buffers for
+/// 32 frames, so inputs would stop in a longer one.
 const BURN_MS: u64 = 10;
 
-/// Bytes of a datagram that is an input.
+/// Payload of a datagram that serves as an input.
 const DATAGRAM: [u8; 16] = *b"understudy-input";
 
-/// How much the guest computed.
+/// Amount of computation done by the guest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Burned {
-    /// Milliseconds that it was told to compute.
+    /// Requested computation time, milliseconds.
     pub(super) ms: u64,
-    /// Rounds that it made in those.
+    /// Rounds completed in that time.
     pub(super) rounds: u64,
 }
 
-/// Lets the guest compute for about `time`, writing to `kib` of memory, while it is sent `inputs_per_s`
-/// datagrams. In the namespace of the calling thread.
+/// Makes the guest compute for about `time`, writing to `kib` KiB of memory, and sends it
+/// `inputs_per_s` datagrams per second meanwhile. Must be called in the client's namespace.
 pub(super) fn run(time: Duration, kib: u64, inputs_per_s: u32) -> Result<Burned, BenchError> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // In the same namespace: a new thread is where its parent is.
+        // A new thread inherits the namespace of its parent.
         let sending = scope.spawn(|| send(inputs_per_s, &stop));
         let burned = burn(time, kib);
         stop.store(true, Ordering::Relaxed);
@@ -40,7 +41,7 @@ pub(super) fn run(time: Duration, kib: u64, inputs_per_s: u32) -> Result<Burned,
 }
 
 fn burn(time: Duration, kib: u64) -> Result<Burned, BenchError> {
-    let doing = || BenchError::os("asking the guest to compute");
+    let doing = || BenchError::os("requesting a computation from the guest");
     let target = SocketAddr::from((GUEST_ADDRESS, 80));
     let stream = TcpStream::connect_timeout(&target, crate::PATIENCE).map_err(doing())?;
     stream.set_nodelay(true).map_err(doing())?;
@@ -54,7 +55,9 @@ fn burn(time: Duration, kib: u64) -> Result<Burned, BenchError> {
         let object: Value = serde_json::from_slice(&page).unwrap_or_default();
         let (Some(rounds), true) = (object["rounds"].as_u64(), object["kib"] == kib) else {
             let page = String::from_utf8_lossy(&page);
-            return Err(BenchError::Wrong(format!("the guest computed {page:?}")));
+            return Err(BenchError::Wrong(format!(
+                "unexpected answer to a computation request: {page:?}"
+            )));
         };
         burned.ms += BURN_MS;
         burned.rounds += rounds;
@@ -62,7 +65,7 @@ fn burn(time: Duration, kib: u64) -> Result<Burned, BenchError> {
     Ok(burned)
 }
 
-/// The body of the next response, whose length its header tells.
+/// Reads the next response and returns its body, whose length is in the `Content-Length` header.
 fn response(stream: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
     let (mut line, mut length) = (String::new(), 0);
     while stream.read_line(&mut line)? > 2 {
@@ -76,7 +79,7 @@ fn response(stream: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Sends until `stop`; its answers are of no interest.
+/// Sends datagrams until `stop` is set. The guest's answers are ignored.
 fn send(per_s: u32, stop: &AtomicBool) -> Result<(), BenchError> {
     if per_s == 0 {
         return Ok(());
@@ -87,7 +90,7 @@ fn send(per_s: u32, stop: &AtomicBool) -> Result<(), BenchError> {
     let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         socket.send_to(&DATAGRAM, (GUEST_ADDRESS, ECHO_PORT)).map_err(doing())?;
-        // Whoever came late goes on from there: no burst.
+        // After a delay, continue from the present: no burst of late datagrams.
         due = (due + pause).max(Instant::now());
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }

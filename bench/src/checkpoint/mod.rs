@@ -1,11 +1,10 @@
-//! Checkpoints of a protected VM whose guest computes: how large, how often, and for how long the guest
-//! stands still, by the guest's working set, the deadline of inputs and the rate of inputs.
+//! Measures the checkpoints of a protected VM whose guest computes: their size, their rate and how long
+//! the guest is stopped, by the guest's working set, the input deadline and the input rate.
 //!
-//! Each combination is a pair of its own, in an order drawn from a seed: what the two hosts say of
-//! themselves (`understudy status`) is then of this combination alone. Checkpoints that close a sync are
-//! left out.
+//! Each combination has its own pair, and a seed decides the order, so the two hosts' counters
+//! (`understudy status`) cover this combination alone. Checkpoints that complete a sync are left out.
 //!
-//! `load` is what the guest is asked to do.
+//! `load` makes the guest compute and sends the inputs.
 
 mod load;
 
@@ -19,19 +18,19 @@ use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 use vmm::outln;
 
-/// The working set's limit is the guest's.
+/// Largest working set that the guest supports, KiB.
 const KIB_MAX: u64 = 4096;
 
-/// Not counted: pages that are written for the first time, caches.
+/// Duration of the warm-up, which is not recorded: first writes to pages, cold caches.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// Pairs that are tried for a combination.
+/// Attempts for each combination.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Options of `checkpoint`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Deadlines of inputs (the VM's --deadline-us), microseconds
+    /// Input deadlines (the VM's --deadline-us), microseconds
     #[arg(long, value_delimiter = ',', default_values_t = [500, 1000, 5000],
           value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     deadlines_us: Vec<u64>,
@@ -39,13 +38,13 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = [0, 64, 256, 1024],
           value_parser = clap::value_parser!(u64).range(0..=KIB_MAX))]
     kib: Vec<u64>,
-    /// Inputs per second, beside the guest's 100 timer ticks
+    /// Inputs per second, in addition to the guest's 100 timer ticks
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1000])]
     inputs: Vec<u32>,
-    /// Seconds that each combination is measured for
+    /// Seconds to measure each combination
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// What the order is drawn from
+    /// Seed of the order of combinations
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -53,7 +52,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// For a report in minutes: less than 20 seconds.
+    /// Options for `report --quick`: takes less than 20 seconds.
     pub(crate) fn quick() -> Args {
         Args {
             deadlines_us: vec![500, 2000],
@@ -64,23 +63,23 @@ impl Args {
         }
     }
 
-    /// For figures that are kept.
+    /// Options for `report --full`.
     pub(crate) fn full() -> Args {
         outcome::defaults()
     }
 }
 
-/// A combination, and what was seen of it.
+/// A combination and its figures.
 struct Subject {
     deadline_us: u64,
     kib: u64,
     inputs: u32,
-    /// Attempts that came to nothing.
+    /// Attempts that failed.
     failed: u32,
     figures: Value,
 }
 
-/// What both hosts said at one moment.
+/// The status of both hosts at one moment.
 struct Statuses {
     primary: Map<String, Value>,
     backup: Map<String, Value>,
@@ -92,18 +91,19 @@ impl Statuses {
         Ok(Statuses { primary, backup })
     }
 
-    /// One of the primary's counters of checkpoints.
+    /// Returns one of the primary's checkpoint counters.
     fn count(&self, name: &str) -> u64 {
         self.primary["checkpoints"][name].as_u64().unwrap_or(0)
     }
 }
 
 impl Subject {
-    /// Measures it, once more when a machine that stood still has cost a pair its protection.
+    /// Measures the combination. Tries again if the pair lost its protection, which happens when the
+    /// machine stalls.
     fn measure(&mut self, seconds: f64) -> Result<(), BenchError> {
         for attempt in 1.. {
             interrupt::check()?;
-            match self.turn(seconds) {
+            match self.run_round(seconds) {
                 Err(_) if attempt < ATTEMPTS_MAX => self.failed += 1,
                 result => return result,
             }
@@ -111,11 +111,11 @@ impl Subject {
         unreachable!("the last attempt's result is returned")
     }
 
-    fn turn(&mut self, seconds: f64) -> Result<(), BenchError> {
+    fn run_round(&mut self, seconds: f64) -> Result<(), BenchError> {
         let deadline_us = self.deadline_us.to_string();
         let options = vec!["--deadline-us".into(), deadline_us];
         let mut pair = Pair::start(&PairOptions { options, ..PairOptions::default() })?;
-        // The client is not pinned: both cores have a guest that computes.
+        // The client is not pinned: both cores run a guest that computes.
         let run = |pair: &Pair, time| pair.client(|| load::run(time, self.kib, self.inputs));
         run(&pair, WARM_UP)?;
         let before = Statuses::ask(&mut pair)?;
@@ -155,7 +155,7 @@ impl Subject {
     }
 }
 
-/// One of a host's histograms, in nanoseconds.
+/// One histogram of a host's status, converted to nanoseconds.
 fn times(status: &Map<String, Value>, name: &str) -> Value {
     let times = &status["checkpoints"][name];
     let ns = |name: &str| times[name].as_f64().map(|us| (us * 1e3).round() as u64);
@@ -167,7 +167,7 @@ fn times(status: &Map<String, Value>, name: &str) -> Value {
     })
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let mut subjects = Vec::new();
     for &deadline_us in &args.deadlines_us {
@@ -186,13 +186,15 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     Ok(outcome)
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), table)
 }
 
 fn table(figures: &Value) {
-    outln!("the guest computes; times in us, median and 99th percentile");
+    outln!(
+        "checkpoints of a guest that computes without an exit; deadline and times in us (p50, p99); pages: mean"
+    );
     outln!(
         "{:>8} {:>6} {:>8} | {:>7} {:>6} {:>8} {:>7} | {:>6} {:>7} | {:>6} {:>7} | {:>6} {:>7} | {:>9}",
         "deadline",

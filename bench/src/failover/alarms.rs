@@ -1,4 +1,4 @@
-//! False alarms: how often a pair that nobody kills takes a living host for dead.
+//! Measures false alarms: how often a pair without kills declares a living host dead.
 
 use crate::error::BenchError;
 use crate::interrupt;
@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 use vmm::demo::cores;
 use vmm::demo::pair::{Watched, watch};
 
-/// Microseconds that a core is kept busy for, and left alone for, in turns.
+/// Length of the alternating busy and idle intervals of a loaded core, microseconds.
 const BURST_US: std::ops::Range<u64> = 100..20_000;
 
-/// Whether something else runs on the hosts.
+/// Whether other work runs on the hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Load {
-    /// Nothing.
+    /// No other work.
     Idle,
-    /// On each core a thread that is busy in random bursts, about half of the time.
+    /// A thread on each core is busy about half of the time, in random bursts.
     Loaded,
 }
 
 impl Load {
-    /// Both.
+    /// Both loads.
     pub(super) const ALL: [Load; 2] = [Load::Idle, Load::Loaded];
 
-    /// As figures are named.
+    /// The name in the figures.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Load::Idle => "idle",
@@ -35,17 +35,17 @@ impl Load {
     }
 }
 
-/// What was seen of one silence timeout under one load.
+/// Results for one silence timeout under one load.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Alarms {
     seen: Watched,
-    /// Times a pair was started that did not get protected at all.
+    /// Number of started pairs that never became protected.
     never_protected: u32,
 }
 
 impl Alarms {
-    /// Watches a pair for `time`.
-    pub(super) fn turn(
+    /// Watches a new pair for `time`.
+    pub(super) fn run_round(
         &mut self,
         silence_ms: u64,
         load: Load,
@@ -65,15 +65,16 @@ impl Alarms {
                 let (begin, stop, trouble) = (&begin, &stop, &trouble);
                 scope.spawn(move || {
                     if let Err(error) = hog(core, seed ^ core as u64, begin, stop) {
-                        *trouble.lock().expect("nobody panics with it") = Err(error);
+                        *trouble.lock().expect("no thread panics while it holds the lock") =
+                            Err(error);
                     }
                 });
             }
             let begin = || begin.store(true, Ordering::Relaxed);
             watch(&understudy(), silence_ms, time, &interrupted, begin)
         });
-        // Without all of its load a rate is not what it is called.
-        trouble.into_inner().expect("nobody panics with it")?;
+        // A rate measured without the complete load would be mislabelled.
+        trouble.into_inner().expect("no thread panics while it holds the lock")?;
         self.add(&seen?);
         Ok(())
     }
@@ -105,7 +106,7 @@ impl Alarms {
     }
 }
 
-/// Ends the load, whatever happens: it is waited for.
+/// Stops the load threads on drop, so that the scope that joins them ends on every path.
 struct StopOnDrop<'s>(&'s AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -114,7 +115,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Keeps `core` busy in random bursts from `begin` until `stop`.
+/// Keeps `core` busy in random bursts, from when `begin` is set until `stop` is set.
 fn hog(core: usize, seed: u64, begin: &AtomicBool, stop: &AtomicBool) -> Result<(), BenchError> {
     pin(core)?;
     let mut random = fastrand::Rng::with_seed(seed);
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rate_is_of_the_protected_time_and_absent_without_any() {
+    fn alarm_rate_uses_protected_time_and_is_null_without_any() {
         let mut alarms = Alarms::default();
         alarms.add(&Watched::default());
         assert_eq!(alarms.figures()["never_protected"], 1);

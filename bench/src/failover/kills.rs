@@ -1,4 +1,4 @@
-//! Kills: what a failover is made of.
+//! Measures the stages of failovers by killing the primary.
 
 use crate::error::BenchError;
 use crate::interrupt;
@@ -10,7 +10,7 @@ use vmm::demo::DemoError;
 use vmm::demo::guest::Guest;
 use vmm::demo::pair::{self, Failover, Plan, Progress};
 
-/// The stages of a failover, and how each is read off one.
+/// A stage of a failover: its name and its value in nanoseconds.
 type Stage = (&'static str, fn(&Failover) -> u64);
 const STAGES: [Stage; 4] = [
     ("detect", |failover| failover.detect_ns),
@@ -19,23 +19,23 @@ const STAGES: [Stage; 4] = [
     ("tcp_gap", |failover| failover.tcp_gap_ns),
 ];
 
-/// What came of the kills with one silence timeout.
+/// Results of the kills with one silence timeout.
 pub(super) struct Kills {
     series: [Series; STAGES.len()],
     completed: u64,
     unplanned: u64,
     backups_lost: u64,
-    /// The longest that a client, which wanted to run every millisecond, had to wait for a core around a
-    /// failover, nanoseconds.
+    /// Longest scheduling delay around a failover of a client that wakes up every millisecond,
+    /// nanoseconds.
     late_ns: u64,
-    /// Why a demonstration could not go on.
+    /// Why a demonstration failed.
     failure: Option<String>,
 }
 
-/// Nobody.
-struct Nobody;
+/// Quiet.
+struct Quiet;
 
-impl Progress for Nobody {
+impl Progress for Quiet {
     fn message(&mut self, _line: &str) {}
     fn kills_done(&mut self, _done: u32) {}
 }
@@ -52,8 +52,8 @@ impl Kills {
         }
     }
 
-    /// `kills` more of them: `understudy demo`, in a LAN of its own with all its clients.
-    pub(super) fn turn(
+    /// Runs `understudy demo` with `kills` kills, on its own LAN with all its clients.
+    pub(super) fn run_round(
         &mut self,
         kills: u32,
         silence_ms: u64,
@@ -64,9 +64,10 @@ impl Kills {
         }
         let silence = Some(silence_ms);
         let plan = Plan { guest: Guest::Reference, kills, silence_ms: silence, seed };
-        let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Nobody) {
+        let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Quiet) {
             Ok(summary) => summary,
-            // With too short a timeout the hosts may never be done with false alarms: a finding.
+            // With too short a timeout, false alarms can prevent the demonstration from completing.
+            // That is a result.
             Err(DemoError::Wrong(why)) => {
                 self.failure = Some(why);
                 return Ok(());
@@ -90,7 +91,7 @@ impl Kills {
         Ok(())
     }
 
-    /// The figures; the series go to `outcome` with `name` in front.
+    /// Returns the figures and adds the series to `outcome`, with `name` as a prefix.
     pub(super) fn figures(self, outcome: &mut Outcome, name: &str) -> Map<String, Value> {
         let mut figures = Map::new();
         figures.insert("kills".into(), self.completed.into());

@@ -1,11 +1,11 @@
-//! What a silence timeout costs: how long a failover takes with it, stage by stage, and how often it
-//! takes a living host for dead.
+//! Measures the trade-off of the silence timeout: how long each stage of a failover takes, and how
+//! often a living host is declared dead.
 //!
-//! - `kills`: the demonstration (`understudy demo`) with all its clients, whose primary is killed
-//! - `alarms`: a pair without clients that nobody kills, on idle hosts and on loaded ones
+//! - `kills`: the demonstration (`understudy demo`) with all its clients; the primary is killed
+//! - `alarms`: a pair without clients and without kills, on idle and on loaded hosts
 //!
-//! Both hosts of a pair and everything else run on this machine's cores: two hosts that have their own
-//! have fewer false alarms.
+//! Both hosts of the pair, the clients and the load share this machine's cores. Two physical hosts have
+//! fewer false alarms.
 
 mod alarms;
 mod kills;
@@ -21,26 +21,26 @@ use std::time::Duration;
 use vmm::link::timing::SILENCE_MS_MIN;
 use vmm::outln;
 
-/// Clients of the demonstration are not patient enough for more.
+/// Longest silence timeout: with a longer one the clients of the demonstration give up.
 const SILENCE_MS_MAX: u64 = 2000;
 
 /// Options of `failover`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Kills with each timeout
+    /// Kills for each timeout
     #[arg(long, default_value_t = 10)]
     kills: u32,
-    /// Timeouts: after how long a silent host is taken for dead, milliseconds
+    /// Silence timeouts: time after which a silent host is declared dead, milliseconds
     #[arg(long, value_delimiter = ',', default_values_t = [10, 20, 50, 100, 200, 500],
           value_parser = clap::value_parser!(u64).range(SILENCE_MS_MIN..=SILENCE_MS_MAX))]
     silences: Vec<u64>,
-    /// Seconds that a pair that nobody kills is watched for, on idle and again on loaded hosts
+    /// Seconds to watch a pair without kills for false alarms, on idle hosts and again on loaded hosts
     #[arg(long, default_value_t = 20.0)]
     watch_s: f64,
-    /// Turns that all of this is divided into
+    /// Rounds that the kills and the watching are divided into
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Of the moments of kills, of load, and of the order of timeouts
+    /// Seed of the moments of kills, of the load, and of the order of timeouts
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -48,18 +48,18 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// For a report in minutes: less than 45 seconds.
+    /// Options for `report --quick`: takes less than 45 seconds.
     pub(crate) fn quick() -> Args {
         Args { kills: 3, silences: vec![20, 100, 500], watch_s: 2.5, rounds: 1, ..Args::full() }
     }
 
-    /// For figures that are kept.
+    /// Options for `report --full`.
     pub(crate) fn full() -> Args {
         outcome::defaults()
     }
 }
 
-/// A timeout, and what was seen of it.
+/// A silence timeout and its measurements.
 struct Subject {
     silence_ms: u64,
     kills: Kills,
@@ -68,22 +68,22 @@ struct Subject {
 }
 
 impl Subject {
-    fn turn(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
+    fn run_round(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
         let seed = args.seed + u64::from(round);
         let kills = share(u64::from(args.kills), args.rounds, round);
-        self.kills.turn(kills as u32, self.silence_ms, seed)?;
+        self.kills.run_round(kills as u32, self.silence_ms, seed)?;
         let time = Duration::from_secs_f64(args.watch_s / f64::from(args.rounds));
         for (alarms, load) in self.alarms.iter_mut().zip(Load::ALL) {
             if !time.is_zero() {
                 interrupt::check()?;
-                alarms.turn(self.silence_ms, load, time, seed)?;
+                alarms.run_round(self.silence_ms, load, time, seed)?;
             }
         }
         Ok(())
     }
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let mut subjects: Vec<Subject> = args
         .silences
@@ -91,7 +91,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
         .map(|&silence_ms| Subject { silence_ms, kills: Kills::new(), alarms: Default::default() })
         .collect();
     let rounds = Rounds { count: args.rounds, seed: args.seed };
-    rounds.run("failovers", &mut subjects, |round, subject| subject.turn(args, round))?;
+    rounds.run("failovers", &mut subjects, |round, subject| subject.run_round(args, round))?;
     let mut outcome = Outcome::new("failover");
     outcome.put("seed", args.seed);
     let mut silences = Vec::new();
@@ -107,29 +107,32 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     Ok(outcome)
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     if !(0.0..1e6).contains(&args.watch_s) {
-        return Err(BenchError::Wrong(format!("--watch-s {}: give some seconds", args.watch_s)));
+        return Err(BenchError::Wrong(format!(
+            "--watch-s {}: give a number of seconds from 0 to 1e6",
+            args.watch_s
+        )));
     }
     outcome::run(&args.output, || measure(args), table)
 }
 
 fn table(figures: &Value) {
     outln!(
-        "a failover, ms, median and longest; false alarms per minute of protected time, and how long at \
-         most\nthis machine kept somebody waiting for a core meanwhile, ms"
+        "failover stages: p50 and max, ms\nfalse alarms: alarms per minute of protected time (alarms in \
+                 protected seconds; longest scheduling delay of the watching thread, ms)"
     );
     outln!(
         "{:>7} {:>5} | {:>15} | {:>13} | {:>15} | {:>15} | {:>26} | {:>26}",
         "silence",
         "kills",
-        "noticed after",
-        "live after",
-        "outage, UDP",
-        "gap, TCP",
-        "hosts idle",
-        "hosts loaded"
+        "detection",
+        "go live",
+        "UDP outage",
+        "TCP gap",
+        "alarms, idle hosts",
+        "alarms, loaded hosts"
     );
     for silence in figures["silences"].as_array().into_iter().flatten() {
         let number = |pointer: &str| silence.pointer(pointer).and_then(Value::as_f64);
@@ -163,7 +166,7 @@ fn table(figures: &Value) {
             alarms("loaded"),
         );
         if let Some(why) = silence["failure"].as_str() {
-            outln!("        the kills could not go on: {why}");
+            outln!("        the kills could not be completed: {why}");
         }
     }
 }

@@ -1,15 +1,15 @@
-//! How long a frame takes to become an interrupt that the guest's handler has seen: from just before the
-//! client hands it to its kernel to the handler's acknowledgement at the NIC. The guest is idle, computes
-//! at CPL3 without an exit, or does both in turns; it is protected or not; the deadline of a pending
+//! Measures interrupt delivery: the time from just before the client passes a frame to its kernel until
+//! the guest's handler acknowledges the interrupt at the NIC. The guest is idle, computes at CPL3
+//! without an exit, or alternates between both; the VM is protected or not; the deadline of a pending
 //! input is swept.
 //!
-//! - `state`: what the guest does meanwhile
-//! - `prober`: who sends the frames, and when
+//! - `state`: what the guest does while frames arrive
+//! - `prober`: sends the frames and finds their deliveries
 //! - `subject`: one VM under one deadline
 //! - `report`: the table
 //!
-//! The VM (of a pair: the primary) has one core, the client the other; a backup has the client's, and
-//! seldom wants it.
+//! The VM, or the primary of a pair, has one core and the client the other. A backup shares the
+//! client's core, which it seldom needs.
 
 mod prober;
 mod report;
@@ -23,26 +23,26 @@ use serde_json::{Map, json};
 use state::GuestState;
 use subject::Subject;
 
-/// The deadline that ships.
+/// The product's default deadline, microseconds.
 const DEADLINE_US: u64 = 1000;
 
 /// Options of `irq-delivery`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
-    /// Turns of each VM and deadline
+    /// Rounds: how many times each combination of VM and deadline is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Frames for each VM, deadline and state of its guest
+    /// Frames per VM, deadline and guest state, in total
     #[arg(long, default_value_t = 300)]
     frames: u64,
-    /// Deadlines of a pending input, microseconds; the default one is always measured
+    /// Deadlines of a pending input, microseconds; the product's default is always measured as well
     #[arg(long, value_delimiter = ',', default_values_t = [250, 500, 2000, 4000],
           value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     deadlines_us: Vec<u64>,
-    /// How long an idle VM looks before it blocks, microseconds
+    /// How long an idle VM spins before it blocks, microseconds
     #[arg(long, default_value_t = 50)]
     spin_us: u64,
-    /// What the orders of turns and the times between frames are drawn from
+    /// Seed of the order of subjects in each round and of the times between frames
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -50,23 +50,23 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// For a report in minutes: half a minute.
+    /// Options for `report --quick`: takes half a minute.
     pub(crate) fn quick() -> Args {
         Args { rounds: 1, frames: 150, deadlines_us: vec![250], ..Args::full() }
     }
 
-    /// For figures that are kept.
+    /// Options for `report --full`.
     pub(crate) fn full() -> Args {
         Args { frames: 900, ..outcome::defaults() }
     }
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), report::print)
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let rounds = Rounds { count: args.rounds, seed: args.seed };
     let mut deadlines = args.deadlines_us.clone();
@@ -79,7 +79,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
         .flat_map(|&protected| deadlines.iter().map(move |&us| Subject::new(protected, us)))
         .collect();
     rounds.run("interrupt delivery", &mut subjects, |round, subject| {
-        subject.turn(args, &rounds, round)
+        subject.run_round(args, &rounds, round)
     })?;
 
     let mut outcome = Outcome::new("irq-delivery");
@@ -90,7 +90,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
         let mut states = Map::new();
         for state in GuestState::ALL {
             let figures = subject.figures(state, &mut outcome);
-            // The shipped deadline without protection is the measurement's head.
+            // The figures of the standalone VM with the default deadline are also at the top level.
             if subject.deadline_us == DEADLINE_US && !subject.protected {
                 outcome.put(state.name(), figures.clone());
             }

@@ -1,4 +1,4 @@
-//! Sends frames at random moments, and finds out when each was delivered.
+//! Sends frames at random moments and determines when each was delivered.
 
 use crate::error::BenchError;
 use crate::series::Series;
@@ -10,35 +10,36 @@ use vmm::demo::clients::ECHO_PORT;
 use vmm::demo::standalone::GUEST_ADDRESS;
 use vmm::link::now;
 
-/// From when a guest was told to compute until it does: frames that come later find it at work.
+/// Time that a guest needs to start computing after the request, nanoseconds. Frames sent later arrive
+/// during the computation.
 const BEGINS_NS: u64 = 500_000;
 
-/// A frame that was sent, by the clock of `vmm::link::now`.
+/// A frame that was sent. Times are of the clock of `vmm::link::now`, nanoseconds.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
-    /// From then on no other frame should have come.
+    /// Start of the interval in which no other frame should arrive before this one.
     alone_from: u64,
     sent: u64,
 }
 
-/// Frames that were sent, and when.
+/// The frames that were sent.
 pub(super) struct Sent(Vec<Frame>);
 
-/// What became of frames.
+/// Deliveries of frames.
 pub(super) struct Delivered {
-    /// From a frame's sending to the guest's acknowledgement of the first interrupt that was injected after
-    /// it.
+    /// Time from sending a frame until the guest acknowledged the first interrupt injected after it.
     pub(super) times: Series,
-    /// Frames that had none before the next was sent.
+    /// Frames without such an interrupt before the next frame was sent.
     pub(super) missing: u64,
-    /// Frames that came to a computation which had had its one interrupt, for a frame that nobody here sent
-    /// (the client's kernel says something on a connection, now and then).
+    /// Frames that arrived during a computation whose one interrupt another frame had taken. Such a
+    /// frame comes from the client's kernel, which now and then sends a packet on a connection.
     pub(super) shadowed: u64,
 }
 
-/// Sends `count` datagrams to the guest's echo service, each so many microseconds (at random) after
-/// `before` returned, which says whether it has the guest compute; then `after` is called. Answers are not waited for: a guest that computes gives
-/// none before it is done. Called where the client is.
+/// Sends `count` datagrams to the guest's echo service. For each, calls `before`, waits for a random
+/// time in `gap_us` (microseconds), sends the datagram and calls `after`. `before` returns whether it
+/// made the guest compute. Answers are not awaited, because a guest that computes answers only when it
+/// is done. Must be called in the client's namespace.
 pub(super) fn send(
     count: u64,
     gap_us: RangeInclusive<u64>,
@@ -65,14 +66,14 @@ pub(super) fn send(
 }
 
 impl Delivered {
-    /// Of none.
+    /// Creates an empty set.
     pub(super) fn new() -> Delivered {
         Delivered { times: Series::new(), missing: 0, shadowed: 0 }
     }
 }
 
 impl Sent {
-    /// What became of each, by what the VM followed.
+    /// Finds the delivery of each frame in the VM's trace.
     pub(super) fn delivered(&self, trace: &StageTrace) -> Delivered {
         let mut delivered = Delivered::new();
         let mut deliveries = trace.deliveries.iter().peekable();
@@ -100,7 +101,7 @@ mod tests {
     use vmm::telemetry::Passage;
 
     #[test]
-    fn frame_is_delivered_by_the_first_interrupt_after_it() {
+    fn frame_delivery_is_the_first_interrupt_after_it() {
         let delivery = |taken, injected| Passage {
             taken,
             injected,
@@ -108,7 +109,7 @@ mod tests {
             ..Passage::default()
         };
         let trace = StageTrace {
-            // The second was of a frame that the guest had taken without an interrupt.
+            // The second belongs to a frame that the guest had received without an interrupt.
             deliveries: vec![
                 delivery(90, 95),
                 delivery(80, 120),
@@ -123,7 +124,7 @@ mod tests {
         let Delivered { times, missing, shadowed } = Sent(frames(0)).delivered(&trace);
         assert_eq!((times.len(), missing, shadowed), (3, 1, 0));
         assert_eq!([0.0, 0.5, 1.0].map(|quantile| times.quantile_ns(quantile)), [25, 35, 105]);
-        // The first one came in the time before the first frame in which that should have been alone.
+        // With this interval the first delivery shadows the first frame.
         let Delivered { times, missing, shadowed } = Sent(frames(10)).delivered(&trace);
         assert_eq!((times.len(), missing, shadowed), (2, 1, 1));
     }

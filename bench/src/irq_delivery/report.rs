@@ -1,10 +1,10 @@
-//! The table for people, made of the same values as the JSON.
+//! Prints the interrupt delivery table from the values of the JSON object.
 
 use super::state::GuestState;
 use serde_json::Value;
 use vmm::outln;
 
-/// Prints what was measured.
+/// Prints the table.
 pub(super) fn print(figures: &Value) {
     outln!(
         "{:<11} {:>11} {:<10} {:>7} {:>9} {:>9} {:>9}",

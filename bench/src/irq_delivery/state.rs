@@ -1,10 +1,11 @@
-//! What the guest does while frames come.
+//! The states of the guest while frames arrive.
 //!
-//! A guest is interrupted for the first frame that it has not looked at, and for no other before it has
-//! (virtio 1.2, 2.7.7.2: `used_event`). One that computes does not look: so a computation gets one frame.
+//! The device interrupts a guest for the first frame that the guest has not read from its queue, and
+//! not again before the guest reads it (virtio 1.2, 2.7.7.2: `used_event`). A guest that computes does
+//! not read its queue, so each computation gets one frame.
 
 use super::prober::{self, Sent};
-use crate::asking::Asker;
+use crate::counter_client::CounterClient;
 use crate::error::BenchError;
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -20,32 +21,32 @@ const HTTP_PORT: u16 = 80;
 /// Length of one computation.
 const BURN: Duration = Duration::from_millis(20);
 
-/// Microseconds from the beginning of a computation to its frame: never a multiple of a tick, and long
-/// enough for the guest to have begun.
+/// Time from the start of a computation to its frame, microseconds: long enough for the computation to
+/// have begun, and never a multiple of a tick.
 const INTO_BURN_US: RangeInclusive<u64> = 2_000..=13_000;
 
-/// Microseconds from one frame to the next where nothing else says when.
+/// Time between frames in state [`GuestState::Mix`], microseconds.
 const GAP_US: RangeInclusive<u64> = 25_000..=45_000;
 
-/// Of an idle guest.
+/// Time between frames to an idle guest, microseconds.
 const IDLE_GAP_US: RangeInclusive<u64> = 5_000..=15_000;
 
-/// Counter requests between two burns of such a guest.
+/// Counter requests between two burns in state [`GuestState::Mix`].
 const REQUESTS_BETWEEN: u64 = 50;
 
-/// What the guest does.
+/// What the guest does while frames arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GuestState {
-    /// Nothing: it halts.
+    /// Halts.
     Idle,
     /// Computes at CPL3, without an exit.
     Computing,
-    /// Answers 50 requests, computes for 20 ms, and so on.
+    /// Alternately answers 50 requests and computes for 20 ms.
     Mix,
 }
 
 impl GuestState {
-    /// All of them.
+    /// All states.
     pub(super) const ALL: [GuestState; 3] =
         [GuestState::Idle, GuestState::Computing, GuestState::Mix];
 
@@ -58,7 +59,8 @@ impl GuestState {
         }
     }
 
-    /// Brings the guest into this state and sends it `frames`. Called where the client is.
+    /// Brings the guest into this state and sends it `frames` frames. Must be called in the client's
+    /// namespace.
     pub(super) fn send(self, frames: u64, seed: u64) -> Result<Sent, BenchError> {
         let (nothing, idle) = (|| Ok(()), || Ok(false));
         match self {
@@ -86,21 +88,21 @@ impl GuestState {
     }
 }
 
-/// Lets the guest answer and compute in turns until `stop`.
+/// Makes the guest answer and compute alternately until `stop` is set.
 fn mix(stop: &AtomicBool) -> Result<(), BenchError> {
-    let mut asker = Asker::connect(0)?;
+    let mut client = CounterClient::connect(0)?;
     while !stop.load(Ordering::Relaxed) {
-        asker.run(REQUESTS_BETWEEN, None)?;
+        client.run(REQUESTS_BETWEEN, None)?;
         Burning::begin(BURN)?.end()?;
     }
     Ok(())
 }
 
-/// A guest that computes, on a connection of its own.
+/// A computation in progress, requested on its own connection.
 struct Burning(TcpStream);
 
 impl Burning {
-    /// Tells it to compute for `time`.
+    /// Requests a computation of length `time`.
     fn begin(time: Duration) -> Result<Burning, BenchError> {
         let begin = || -> std::io::Result<TcpStream> {
             let target = SocketAddr::from((GUEST_ADDRESS, HTTP_PORT));
@@ -113,19 +115,21 @@ impl Burning {
             stream.write_all(request.as_bytes())?;
             Ok(stream)
         };
-        begin().map(Burning).map_err(BenchError::os("telling the guest to compute"))
+        begin().map(Burning).map_err(BenchError::os("requesting a computation from the guest"))
     }
 
-    /// Waits until it is done.
+    /// Waits until the computation is done.
     fn end(mut self) -> Result<(), BenchError> {
         let mut answer = String::new();
         let read = self.0.read_to_string(&mut answer);
-        read.map_err(BenchError::os("waiting for a guest that computes"))?;
+        read.map_err(BenchError::os("waiting for the guest's computation to end"))?;
         match answer.starts_with("HTTP/1.1 200 ") {
             true => Ok(()),
             false => {
                 let line = answer.lines().next().unwrap_or_default();
-                Err(BenchError::Wrong(format!("told to compute, the guest answered {line:?}")))
+                Err(BenchError::Wrong(format!(
+                    "the guest answered a computation request with {line:?}"
+                )))
             }
         }
     }

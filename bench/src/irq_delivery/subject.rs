@@ -1,4 +1,4 @@
-//! One VM under one deadline, in every state of its guest.
+//! One VM with one deadline, in every guest state.
 
 use super::Args;
 use super::prober::{Delivered, Sent};
@@ -6,32 +6,32 @@ use super::state::GuestState;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::Outcome;
-use crate::stage_trace::{Protection, followed};
+use crate::stage_trace::{Protection, run_traced};
 use crate::vms::{core_b, pin};
 use serde_json::{Value, json};
 
-/// Of frames that the guest could not be seen to acknowledge one by one, one in this many is too many: the
-/// figures would be those of the others.
+/// The benchmark fails if more than one frame in this many was not seen to be delivered, because the
+/// figures would then represent only the other frames.
 const MISSING_MAX: u64 = 4;
 
-/// A VM, and what was measured on it.
+/// A VM and its measurements.
 pub(super) struct Subject {
     pub(super) protected: bool,
     pub(super) deadline_us: u64,
-    /// By state of the guest.
+    /// Deliveries by guest state.
     delivered: Vec<Delivered>,
 }
 
 impl Subject {
-    /// Nothing measured yet.
+    /// Creates a subject without measurements.
     pub(super) fn new(protected: bool, deadline_us: u64) -> Subject {
         let delivered = GuestState::ALL.iter().map(|_| Delivered::new()).collect();
         Subject { protected, deadline_us, delivered }
     }
 
-    /// One turn: starts the VM, sends a share of the frames in each state, stops it, and reads what it
-    /// followed.
-    pub(super) fn turn(
+    /// Runs one round: starts the VM, sends this round's share of the frames in each guest state, stops
+    /// the VM, and reads its trace.
+    pub(super) fn run_round(
         &mut self,
         args: &Args,
         rounds: &Rounds,
@@ -45,7 +45,7 @@ impl Subject {
         let (deadline, spin) = (self.deadline_us.to_string(), args.spin_us.to_string());
         let options = ["--deadline-us", &deadline, "--spin-us", &spin];
         let protection = if self.protected { Protection::Sealed } else { Protection::Standalone };
-        let (sent, trace) = followed(protection, &options, || send(frames, seed))?;
+        let (sent, trace) = run_traced(protection, &options, || send(frames, seed))?;
         for (all, sent) in self.delivered.iter_mut().zip(sent) {
             let Delivered { times, missing, shadowed } = sent.delivered(&trace);
             all.times.add(&times);
@@ -61,7 +61,7 @@ impl Subject {
             let seen = delivered.times.len();
             if missing * MISSING_MAX > seen + missing {
                 return Err(BenchError::Wrong(format!(
-                    "in a guest that is {}, {missing} frames of {} were not seen to be delivered",
+                    "guest state {}: the delivery of {missing} of {} frames was not seen",
                     state.name(),
                     seen + missing
                 )));
@@ -70,7 +70,7 @@ impl Subject {
         Ok(())
     }
 
-    /// What is reported of `state`; its series goes to `outcome`.
+    /// Returns the figures of `state` and adds its series to `outcome`.
     pub(super) fn figures(&self, state: GuestState, outcome: &mut Outcome) -> Value {
         let kind = if self.protected { "protected" } else { "standalone" };
         let name = format!("{kind}.{}.{}us", state.name(), self.deadline_us);
@@ -83,7 +83,7 @@ impl Subject {
     }
 }
 
-/// Sends `frames` in each state of the guest. Called where the client is.
+/// Sends `frames` frames in each guest state. Must be called in the client's namespace.
 fn send(frames: u64, seed: u64) -> Result<Vec<Sent>, BenchError> {
     pin(core_b())?;
     GuestState::ALL.iter().map(|state| state.send(frames, seed)).collect()

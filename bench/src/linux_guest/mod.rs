@@ -1,7 +1,7 @@
-//! What protection costs a Linux guest: redis INCR on one connection of a VM that is protected and of one
-//! that is not, in turns, and the log that a request takes.
+//! Measures what protection costs a Linux guest: redis INCR on one connection, protected and
+//! unprotected, in interleaved rounds, and the log bytes per request.
 //!
-//! Both start from the same snapshot, anew for each turn.
+//! Every round starts both VMs from the same snapshot.
 
 mod subject;
 
@@ -18,26 +18,26 @@ use vmm::outln;
 /// Options of `linux-guest`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
-    /// Turns of each VM
+    /// Rounds: how many times each VM is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Requests of each VM
+    /// Requests per VM, in total
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     requests: u64,
-    /// Snapshot that scripts/linux-guest.sh made [default: where it puts it]
+    /// Snapshot made by scripts/linux-guest.sh [default: the path that the script writes to]
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
-    /// Core of the client; the VM or primary has core 0, the backup core 1
+    /// Core of the client; the VM or primary runs on core 0, the backup on core 1
     #[arg(long, default_value_t = core_a())]
     client_core: usize,
-    /// What the orders of turns are drawn from
+    /// Seed of the order in which subjects run in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), print)
 }
@@ -45,26 +45,28 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
 fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let snapshot = args.snapshot.clone().or_else(guest::default_snapshot);
     let snapshot = snapshot.filter(|path| path.exists()).ok_or_else(|| {
-        BenchError::Wrong("there is no snapshot: make it with scripts/linux-guest.sh".into())
+        BenchError::Wrong(
+            "there is no snapshot of a Linux guest: create one with scripts/linux-guest.sh".into(),
+        )
     })?;
     let guest = Guest::Linux(snapshot);
     let rounds = Rounds { count: args.rounds, seed: args.seed };
     let mut subjects = Kind::ALL.map(Subject::new);
     rounds.run("linux-guest", &mut subjects, |round, subject| {
-        subject.turn(&guest, args, &rounds, round)
+        subject.run_round(&guest, args, &rounds, round)
     })?;
 
     let mut outcome = Outcome::new("linux-guest");
     outcome.put("client_core", args.client_core);
     let [standalone, protected] =
-        Kind::ALL.map(|kind| subjects[kind as usize].asked.service.quantile_ns(0.5) as f64);
+        Kind::ALL.map(|kind| subjects[kind as usize].request_times.service.quantile_ns(0.5) as f64);
     outcome.put("ratio_protected_to_standalone_p50", protected / standalone);
-    for Subject { kind, asked, log } in subjects {
-        let count = asked.service.len();
+    for Subject { kind, request_times, log } in subjects {
+        let count = request_times.service.len();
         let mut figures = json!({
             "count": count,
-            "per_second": asked.rate(),
-            "latency": outcome.keep(kind.name(), asked.service),
+            "per_second": request_times.rate(),
+            "latency": outcome.keep(kind.name(), request_times.service),
         });
         if kind == Kind::Protected {
             let each = |bytes: u64| bytes as f64 / count as f64;
@@ -87,9 +89,9 @@ fn print(figures: &Value) {
         outln!("{:<11} {} INCR, p50 {p50:.2} ms, p99 {p99:.2} ms", kind.name(), of["count"]);
     }
     let ratio = number(&figures["ratio_protected_to_standalone_p50"]);
-    outln!("p50 protected to standalone: {ratio:.3}");
+    outln!("p50 latency ratio, protected / standalone: {ratio:.3}");
     let log = &figures[Kind::Protected.name()]["log"];
-    outln!("log: {:.0} bytes for each INCR, of which", number(&log["bytes_each"]));
+    outln!("log: {:.0} bytes per INCR, by entry kind:", number(&log["bytes_each"]));
     for (kind, bytes) in log["bytes_each_by_kind"].as_object().into_iter().flatten() {
         outln!("  {kind:<12} {:.1}", number(bytes));
     }

@@ -1,30 +1,31 @@
-//! One VM that is asked to count.
+//! The VMs under test and one round of INCR requests.
 
 use super::Args;
-use crate::asking::{Asked, Asker};
+use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::log_share::LogShare;
 use crate::vms::{Pair, PairOptions, Standalone, core_a, pin};
 use vmm::demo::guest::Guest;
 
-/// Requests at the beginning of a turn that are not measured: pages are touched first, and copied.
+/// Warm-up requests per round, which are not recorded: the first accesses fault in and copy pages.
 const WARM_UP: u64 = 10;
 
-/// Hosts that emulate kernel code on busy cores are late now and then, and nobody is killed here.
+/// Silence timeout. Hosts that emulate kernel code on busy cores are late now and then, and this
+/// benchmark kills no host.
 const SILENCE_MS: u64 = 10_000;
 
-/// What the VM is.
+/// How the VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nobody protects it.
+    /// Without a backup.
     Standalone,
-    /// It has a backup, on a sealed link.
+    /// With a backup, on a sealed link.
     Protected,
 }
 
 impl Kind {
-    /// Both.
+    /// Both kinds.
     pub(super) const ALL: [Kind; 2] = [Kind::Standalone, Kind::Protected];
 
     /// The name in reports.
@@ -36,22 +37,22 @@ impl Kind {
     }
 }
 
-/// A VM, and what was measured on it.
+/// A VM and its measured times.
 pub(super) struct Subject {
     pub(super) kind: Kind,
-    pub(super) asked: Asked,
-    /// What the primary wrote meanwhile.
+    pub(super) request_times: RequestTimes,
+    /// Log bytes that the primary wrote during the requests.
     pub(super) log: LogShare,
 }
 
 impl Subject {
-    /// Nothing measured yet.
+    /// Creates a subject without measurements.
     pub(super) fn new(kind: Kind) -> Subject {
-        Subject { kind, asked: Asked::new(), log: LogShare::default() }
+        Subject { kind, request_times: RequestTimes::new(), log: LogShare::default() }
     }
 
-    /// One turn: starts the VM, makes a share of the requests, stops it.
-    pub(super) fn turn(
+    /// Runs one round: starts the VM, sends this round's share of the requests, stops the VM.
+    pub(super) fn run_round(
         &mut self,
         guest: &Guest,
         args: &Args,
@@ -61,12 +62,12 @@ impl Subject {
         let requests = share(args.requests, rounds.count, round);
         let connect = || {
             pin(args.client_core)?;
-            Asker::connect_to(guest.counter(), WARM_UP)
+            CounterClient::connect_to(guest.counter(), WARM_UP)
         };
         match self.kind {
             Kind::Standalone => {
                 let vm = Standalone::start_guest("linux", core_a(), guest, &["run"])?;
-                self.asked.add(&vm.client(|| connect()?.run(requests, None))?);
+                self.request_times.add(&vm.client(|| connect()?.run(requests, None))?);
                 vm.stop().map(drop)
             }
             Kind::Protected => {
@@ -76,9 +77,9 @@ impl Subject {
                     ..PairOptions::default()
                 };
                 let mut pair = Pair::start(&options)?;
-                let mut asker = pair.client(connect)?;
+                let mut client = pair.client(connect)?;
                 let [before, _backup] = pair.statuses()?;
-                self.asked.add(&pair.client(|| asker.run(requests, None))?);
+                self.request_times.add(&pair.client(|| client.run(requests, None))?);
                 let [after, _backup] = pair.statuses()?;
                 self.log.add(&before, &after);
                 pair.stop()

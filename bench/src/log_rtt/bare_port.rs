@@ -1,5 +1,5 @@
-//! The channel's port without the channel: receive ring and io_uring, frames echoed as they come. What
-//! the channel adds to it is ours, the rest the kernel's.
+//! The channel's port without the channel: receive ring and io_uring; frames are echoed as they arrive.
+//! The difference to the channel is the channel's own cost; the rest is the kernel's.
 
 use super::variant::{Client, PAYLOAD_BYTES, Server, check, request};
 use crate::PATIENCE;
@@ -17,7 +17,7 @@ pub(super) struct BarePort {
 }
 
 impl BarePort {
-    /// Opens it, on its host.
+    /// Opens the port. Must be called on its host.
     pub(super) fn open(host: Host, wait: WaitPolicy) -> Result<BarePort, BenchError> {
         let port = PacketPort::open(&PacketConfig { wait, ..PacketConfig::new(INTERFACE) })?;
         let header = port.header_to(host.other().mac());
@@ -32,7 +32,7 @@ impl BarePort {
         Ok(self.port.flush()?)
     }
 
-    /// The next message, which is number `number`.
+    /// Receives the next message, which must be `number`.
     fn receive(&mut self, number: u64) -> Result<(), BenchError> {
         loop {
             if let Some(length) = self.port.receive(&mut self.frame[..])? {

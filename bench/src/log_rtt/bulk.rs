@@ -1,6 +1,7 @@
-//! One way, as fast as it goes: pages through the bulk lane, and the same bytes through TCP.
+//! Measures one-way throughput: pages through the channel's bulk lane, and the same number of bytes
+//! through TCP.
 //!
-//! The clock runs from the first byte handed over until it is known that the last one arrived.
+//! The time runs from handing over the first byte until the sender knows that the last one arrived.
 
 use super::channel::{self, channel};
 use crate::PATIENCE;
@@ -16,12 +17,12 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use vmm::link::{LogLink, now};
 
-/// TCP's port.
+/// TCP port of the receiver.
 const PORT: u16 = 7002;
-/// What is handed to TCP at a time.
+/// Bytes per write to TCP.
 const TCP_CHUNK_BYTES: usize = 64 << 10;
 
-/// What is compared.
+/// A compared transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Channel(Protection),
@@ -40,23 +41,23 @@ impl Way {
     }
 }
 
-/// A way, and what was measured.
+/// A transport and its measurements.
 pub(super) struct Subject {
     way: Way,
     bytes: u64,
     ns: u64,
-    /// Frames of the channel that were sent again.
+    /// Frames that the channel retransmitted.
     resent: u64,
 }
 
-/// One for each way.
+/// Returns one subject per transport.
 pub(super) fn subjects() -> Vec<Subject> {
     Way::ALL.into_iter().map(|way| Subject { way, bytes: 0, ns: 0, resent: 0 }).collect()
 }
 
 impl Subject {
-    /// One turn: a share of `pages`.
-    pub(super) fn turn(
+    /// Runs one round: transfers this round's share of `pages`.
+    pub(super) fn run_round(
         &mut self,
         lan: &Lan,
         rounds: &Rounds,
@@ -87,7 +88,7 @@ impl Subject {
     }
 }
 
-/// By way.
+/// Returns the figures by transport.
 pub(super) fn json(subjects: &[Subject]) -> Value {
     let tcp = subjects.iter().find(|subject| subject.way == Way::Tcp);
     let mut ways = Map::new();
@@ -105,10 +106,10 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
     ways.into()
 }
 
-/// The primary's side: nanoseconds, and frames sent again.
+/// The primary's side. Returns the duration in nanoseconds and the number of retransmitted frames.
 fn send(protection: Protection, bytes: u64) -> Result<(u64, u64), BenchError> {
     let mut link = channel::open(Host::Client, protection, WaitPolicy::default())?;
-    channel::meet(&mut link)?;
+    channel::connect(&mut link)?;
     let page = [0x5a; PAGE_BYTES];
     let start = now();
     let mut left = bytes;
@@ -133,9 +134,9 @@ fn send(protection: Protection, bytes: u64) -> Result<(u64, u64), BenchError> {
 fn receive(protection: Protection, bytes: u64, ready: &dyn Fn()) -> Result<(), BenchError> {
     let mut link = channel::open(Host::Server, protection, WaitPolicy::default())?;
     ready();
-    channel::meet(&mut link)?;
+    channel::connect(&mut link)?;
     while channel(&mut link).consumed(Lane::Bulk).0 < bytes {
-        channel::turn(&mut link, now(), None)?;
+        channel::drive(&mut link, now(), None)?;
         while channel::next_event(&mut link)?.is_some() {}
         read_pages(&mut link);
     }
@@ -143,7 +144,7 @@ fn receive(protection: Protection, bytes: u64, ready: &dyn Fn()) -> Result<(), B
     Ok(())
 }
 
-/// Takes whole pages off the bulk lane.
+/// Consumes whole pages from the bulk lane.
 pub(super) fn read_pages(link: &mut LogLink) {
     let channel = channel(link);
     let length = channel.received(Lane::Bulk).len() / PAGE_BYTES * PAGE_BYTES;
@@ -177,7 +178,9 @@ fn receive_tcp(bytes: u64, ready: &dyn Fn()) -> Result<(), BenchError> {
     while left > 0 {
         let length = stream.read(&mut chunk).map_err(failed())?;
         if length == 0 {
-            return Err(BenchError::Wrong(format!("the sender closed with {left} bytes to come")));
+            return Err(BenchError::Wrong(format!(
+                "the sender closed the connection {left} bytes too early"
+            )));
         }
         left -= length as u64;
     }

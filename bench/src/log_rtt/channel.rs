@@ -1,4 +1,4 @@
-//! The logging channel: the whole path that the product has, from `append` to the acknowledgement.
+//! The logging channel as the product uses it, from `append` to the acknowledgement.
 
 use super::variant::{Client, PAYLOAD_BYTES, Server, check, request};
 use crate::PATIENCE;
@@ -14,8 +14,8 @@ use netpath::{ReceivePath, WaitPolicy};
 use std::ops::Range;
 use vmm::link::{LinkOptions, LogLink, now};
 
-/// The times that ships, but for patience: a machine that stands still for a moment must not end a
-/// measurement. Frames and heartbeats are the same.
+/// The product's timing with a longer silence timeout and lease: a machine that stalls for a moment
+/// must not end a measurement. Frames and keepalives are the same.
 const TIMING: Timing = Timing {
     silence: time::Duration::from_millis(PATIENCE.as_millis() as u64),
     lease: time::Duration::from_millis(PATIENCE.as_millis() as u64 / 2),
@@ -32,7 +32,7 @@ pub(super) const fn name(protection: Protection) -> &'static str {
     }
 }
 
-/// Opens one end of a channel, on its host.
+/// Opens one end of a channel. Must be called on its host.
 pub(super) fn open(
     host: Host,
     protection: Protection,
@@ -56,12 +56,12 @@ pub(super) fn open(
     Ok(LogLink::open(&options, settings, security)?)
 }
 
-/// The channel of a link whose peer was met.
+/// Returns the channel of a link whose handshake is complete.
 pub(super) fn channel(link: &mut LogLink) -> &mut Channel {
-    link.channel_mut().expect("the peer was met")
+    link.channel_mut().expect("the handshake is complete")
 }
 
-/// Appends, where there is room.
+/// Appends `bytes` to `lane`; returns an error if there is no room.
 pub(super) fn append(
     link: &mut LogLink,
     now: Time,
@@ -72,8 +72,8 @@ pub(super) fn append(
     appended.map_err(|error| BenchError::Wrong(error.to_string()))
 }
 
-/// Takes whole entries off the latency lane, which are those from `number` on; returns the number of
-/// the next.
+/// Consumes whole entries from the latency lane, which must be those from `number` on. Returns the
+/// number of the next entry.
 pub(super) fn read_entries(link: &mut LogLink, mut number: u64) -> Result<u64, BenchError> {
     let received = channel(link).received(Lane::Latency);
     let (entries, _part) = received.as_chunks::<PAYLOAD_BYTES>();
@@ -86,16 +86,16 @@ pub(super) fn read_entries(link: &mut LogLink, mut number: u64) -> Result<u64, B
     Ok(number)
 }
 
-/// One turn of a driver up to the events, begun at `now`: sends, waits until something happens or it is
+/// One iteration of a driver without the events, starting at `now`: sends, waits for a wake-up or until
 /// `until`, receives.
-pub(super) fn turn(link: &mut LogLink, now: Time, until: Option<Time>) -> Result<(), BenchError> {
+pub(super) fn drive(link: &mut LogLink, now: Time, until: Option<Time>) -> Result<(), BenchError> {
     link.transmit_at(now)?;
     link.wait(until)?;
     link.receive()?;
     Ok(())
 }
 
-/// The next event of a link; what ends a channel is an error.
+/// Returns the next event of a link. An event that ends the channel is an error.
 pub(super) fn next_event(link: &mut LogLink) -> Result<Option<EndpointEvent>, BenchError> {
     let event = link.poll_event();
     match event {
@@ -110,7 +110,7 @@ pub(super) fn next_event(link: &mut LogLink) -> Result<Option<EndpointEvent>, Be
                 | Event::PeerBye
                 | Event::Left { .. },
             ),
-        ) => Err(BenchError::Wrong(format!("the channel told of {event:?}"))),
+        ) => Err(BenchError::Wrong(format!("the channel reported {event:?}"))),
         Some(
             EndpointEvent::Met { .. }
             | EndpointEvent::Channel(
@@ -125,8 +125,8 @@ pub(super) fn next_event(link: &mut LogLink) -> Result<Option<EndpointEvent>, Be
     }
 }
 
-/// Drives a link until its peer was met.
-pub(super) fn meet(link: &mut LogLink) -> Result<(), BenchError> {
+/// Drives a link until the handshake is complete.
+pub(super) fn connect(link: &mut LogLink) -> Result<(), BenchError> {
     let until = patience();
     loop {
         while let Some(event) = next_event(link)? {
@@ -138,11 +138,11 @@ pub(super) fn meet(link: &mut LogLink) -> Result<(), BenchError> {
         if now > until {
             return Err(BenchError::no_answer("the other end of the channel"));
         }
-        turn(link, now, Some(until))?;
+        drive(link, now, Some(until))?;
     }
 }
 
-/// When to give up, from now on.
+/// Returns when to give up waiting, counted from now.
 pub(super) fn patience() -> Time {
     now() + TIMING.silence
 }
@@ -151,20 +151,20 @@ pub(super) fn patience() -> Time {
 pub(super) struct ChannelClient(LogLink);
 
 impl ChannelClient {
-    /// Opens it, and meets the backup.
+    /// Opens the primary's end and completes the handshake.
     pub(super) fn open(protection: Protection, wait: WaitPolicy) -> Result<Self, BenchError> {
         let mut link = open(Host::Client, protection, wait)?;
-        meet(&mut link)?;
+        connect(&mut link)?;
         Ok(ChannelClient(link))
     }
 
-    /// Drives the link from `begun` until everything before `position` is acknowledged.
+    /// Drives the link, starting at `begun`, until everything before `position` is acknowledged.
     fn wait_for_ack(&mut self, begun: Time, position: LogSeq) -> Result<(), BenchError> {
         let link = &mut self.0;
         let mut begun = Some(begun);
         loop {
             let now = begun.take().unwrap_or_else(now);
-            turn(link, now, None)?;
+            drive(link, now, None)?;
             while let Some(event) = next_event(link)? {
                 if let EndpointEvent::Channel(Event::Acked { up_to }) = event
                     && up_to >= position
@@ -188,7 +188,7 @@ impl Client for ChannelClient {
             if now >= until {
                 return Ok(());
             }
-            turn(&mut self.0, now, Some(until))?;
+            drive(&mut self.0, now, Some(until))?;
             while next_event(&mut self.0)?.is_some() {}
         }
     }
@@ -198,7 +198,7 @@ impl Client for ChannelClient {
 pub(super) struct ChannelServer(LogLink);
 
 impl ChannelServer {
-    /// Opens it. The primary is met at the first use.
+    /// Opens the backup's end. `serve` completes the handshake.
     pub(super) fn open(protection: Protection, wait: WaitPolicy) -> Result<Self, BenchError> {
         Ok(ChannelServer(open(Host::Server, protection, wait)?))
     }
@@ -207,14 +207,14 @@ impl ChannelServer {
 impl Server for ChannelServer {
     fn serve(&mut self, count: u64) -> Result<(), BenchError> {
         let link = &mut self.0;
-        meet(link)?;
+        connect(link)?;
         let mut number = 0;
         while number < count {
-            turn(link, now(), None)?;
+            drive(link, now(), None)?;
             while next_event(link)?.is_some() {}
             number = read_entries(link, number)?;
         }
-        // The last acknowledgement.
+        // Send the last acknowledgement.
         link.transmit()?;
         Ok(())
     }

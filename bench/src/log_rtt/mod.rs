@@ -1,8 +1,8 @@
-//! The logging channel and what else there is, in turns on one LAN: round trips, bulk, log entries
-//! beside bulk, and what sealing is of it.
+//! Compares the logging channel with plain sockets, in interleaved rounds on one LAN: round trips, bulk
+//! transfers, log entries during a bulk transfer, and the cost of sealing.
 //!
-//! - `variant`: what makes round trips; `channel`, `bare_port` and `socket` are how
-//! - `policy`: how all of them wait
+//! - `variant`: the compared transports, implemented in `channel`, `bare_port` and `socket`
+//! - `policy`: the wait policies of all variants
 //! - `round_trips`, `bulk`, `under_bulk`: the measurements
 //! - `report`: the tables
 
@@ -30,62 +30,62 @@ use policy::Policy;
 use serde_json::json;
 use variant::Variant;
 
-/// What is measured.
+/// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// Round trips of 64 bytes
     RoundTrips,
-    /// Bytes per second in one direction
+    /// Bulk throughput in one direction
     Bulk,
-    /// Acknowledgements of log entries while bulk flows
+    /// Acknowledgement latency of log entries during a bulk transfer
     UnderBulk,
-    /// Nanoseconds for each frame
+    /// Time to seal and to open a frame
     Sealing,
 }
 
 /// Options of `log-rtt`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to measure
+    /// Parts to measure
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::value_variants().to_vec())]
     parts: Vec<Part>,
-    /// What makes round trips
+    /// Variants whose round trips are measured
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Variant::value_variants().to_vec())]
     variants: Vec<Variant>,
-    /// How both sides wait
+    /// Wait policies of both sides
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Policy::USUAL.to_vec())]
     policies: Vec<Policy>,
-    /// Round trips of each variant and policy, one after the other
+    /// Round trips per variant and policy, back to back
     #[arg(long, default_value_t = 20_000)]
     requests: u64,
-    /// Round trips where there is one every 10 ms
+    /// Round trips per variant of policies with one request every 10 ms
     #[arg(long, default_value_t = 2_000)]
     idle_requests: u64,
-    /// Round trips at the beginning of each turn that are not counted
+    /// Warm-up round trips per round, which are not recorded
     #[arg(long, default_value_t = round_trips::WARM_UP)]
     warm_up: u64,
-    /// MiB that each way of bulk carries
+    /// MiB that each bulk variant transfers
     #[arg(long, default_value_t = 512)]
     bulk_mib: u64,
-    /// Log entries with and without bulk, 1000 per second
+    /// Log entries on the idle link and again during a bulk transfer, 1000 per second
     #[arg(long, default_value_t = 5_000)]
     entries: u64,
-    /// Turns that all of this is divided into
+    /// Rounds that all of this is divided into
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// A plain veth pair instead of a bridge between two
+    /// Connect the hosts by a plain veth pair instead of a bridge
     #[arg(long)]
     direct: bool,
-    /// Let no host send faster than this, as tc(8) writes it: 1gbit
+    /// Limit each host's sending rate, in tc(8) syntax, for example 1gbit
     #[arg(long)]
     rate: Option<String>,
-    /// Core of the side that asks
+    /// Core of the side that sends requests
     #[arg(long, default_value_t = core_a())]
     client_core: usize,
     /// Core of the side that answers
     #[arg(long, default_value_t = core_b())]
     server_core: usize,
-    /// What the orders of turns are drawn from
+    /// Seed of the order of variants in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -93,7 +93,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// For a report in minutes: half a minute.
+    /// Options for `report --quick`: takes half a minute.
     pub(crate) fn quick() -> Args {
         Args {
             requests: 10_000,
@@ -105,18 +105,18 @@ impl Args {
         }
     }
 
-    /// For figures that are kept.
+    /// Options for `report --full`.
     pub(crate) fn full() -> Args {
         outcome::defaults()
     }
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), report::print)
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let mut outcome = Outcome::new("log-rtt");
     outcome.put("wire", if args.direct { "veth" } else { "bridge" });
@@ -135,7 +135,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     Ok(outcome)
 }
 
-/// Adds what one part gives.
+/// Measures one part and adds its figures to `outcome`.
 fn measure_part(
     part: Part,
     args: &Args,
@@ -147,7 +147,7 @@ fn measure_part(
         Part::RoundTrips => {
             let mut subjects = round_trips::subjects(args);
             rounds.run("round trips", &mut subjects, |round, subject| {
-                subject.turn(lan, &rounds, round)
+                subject.run_round(lan, &rounds, round)
             })?;
             outcome.put("round_trips", round_trips::json(&subjects));
             round_trips::keep(outcome, subjects);
@@ -156,14 +156,14 @@ fn measure_part(
             let pages = (args.bulk_mib << 20) / PAGE_BYTES as u64;
             let mut subjects = bulk::subjects();
             rounds.run("bulk", &mut subjects, |round, subject| {
-                subject.turn(lan, &rounds, round, pages)
+                subject.run_round(lan, &rounds, round, pages)
             })?;
             outcome.put("bulk", bulk::json(&subjects));
         }
         Part::UnderBulk => {
             let mut subjects = under_bulk::subjects();
-            rounds.run("entries beside bulk", &mut subjects, |round, subject| {
-                subject.turn(lan, &rounds, round, args.entries)
+            rounds.run("entries during bulk", &mut subjects, |round, subject| {
+                subject.run_round(lan, &rounds, round, args.entries)
             })?;
             outcome.put("under_bulk", under_bulk::json(&subjects));
             under_bulk::keep(outcome, subjects);

@@ -1,36 +1,36 @@
-//! How the two sides wait, and how often the client asks.
+//! Wait policies of the two sides and request rates of the client.
 
 use logchan::time::Duration;
 use netpath::WaitPolicy;
 
-/// Time between two requests of an idle line.
+/// Time between two requests on an idle link.
 const PACE: Duration = Duration::from_millis(10);
 
-/// How long a side of an idle line looks: for longer than the other one needs to be woken, so that a
-/// round trip has one wake in it and not two.
+/// Spin time on an idle link: longer than the wake-up of the other side, so that a round trip contains
+/// one wake-up and not two.
 const IDLE_LOOK: std::time::Duration = std::time::Duration::from_micros(200);
 
-/// How long a side looks that never blocks: longer than the pace.
+/// Spin time of a side that never blocks: longer than the pace.
 const POLL_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// How both sides of a variant wait for each other. The same for every variant, by the same code
+/// How both sides of a variant wait for each other. All variants use the same code
 /// ([`netpath::wait::spin`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Policy {
-    /// Block at once, one request after the other
+    /// Block at once; requests back to back
     Block,
-    /// Look for 50 us, yielding after 4, then block; one request after the other
+    /// Spin for 50 us, yielding after 4 us, then block; requests back to back
     Spin,
-    /// Look for 200 us, yielding after 4, then block; one request every 10 ms
+    /// Spin for 200 us, yielding after 4 us, then block; one request every 10 ms
     Idle,
-    /// As block, with one request every 10 ms
+    /// Block at once; one request every 10 ms
     IdleBlock,
-    /// Look until something comes, yielding after 4 us; one request every 10 ms
+    /// Spin until something arrives, yielding after 4 us; one request every 10 ms
     Poll,
 }
 
 impl Policy {
-    /// Those of `log-rtt` unless told otherwise: without polling, which takes both cores for all of its
+    /// Default policies of `log-rtt`. Polling is not included, because it occupies both cores all the
     /// time.
     pub(crate) const USUAL: [Policy; 4] =
         [Policy::Block, Policy::Spin, Policy::Idle, Policy::IdleBlock];
@@ -46,7 +46,7 @@ impl Policy {
         }
     }
 
-    /// How a side waits.
+    /// Returns the wait policy of each side.
     pub(crate) fn wait(self) -> WaitPolicy {
         match self {
             Policy::Block | Policy::IdleBlock => WaitPolicy::BLOCK,
@@ -56,7 +56,7 @@ impl Policy {
         }
     }
 
-    /// Time from one request to the next; `None`: at once.
+    /// Returns the time from one request to the next; `None` for back to back.
     pub(crate) const fn pace(self) -> Option<Duration> {
         match self {
             Policy::Block | Policy::Spin => None,

@@ -1,4 +1,4 @@
-//! The tables for people, made of the same values as the JSON.
+//! Prints the tables from the values of the JSON object.
 
 use super::policy::Policy;
 use super::variant::Variant;
@@ -7,10 +7,13 @@ use clap::ValueEnum;
 use serde_json::Value;
 use vmm::outln;
 
-/// Prints what was measured.
+/// Prints one table for each part that was measured.
 pub(super) fn print(result: &Value) {
     let variants = &result["round_trips"];
     if variants.is_object() {
+        outln!(
+            "p50 latency ratios: variant / UDP, variant / TCP, variant / UDP with policy idle-block"
+        );
         outln!(
             "{:<10} {:<17} {:>8} {TIMES} {:>6} {:>6} {:>10}",
             "policy",
@@ -39,10 +42,10 @@ pub(super) fn print(result: &Value) {
         }
     }
     if let Some(ways) = result["bulk"].as_object() {
-        outln!("\n{:<17} {:>8} {:>6} {:>7}", "bulk", "MB/s", "/tcp", "resent");
+        outln!("\n{:<17} {:>8} {:>10} {:>12}", "bulk", "MB/s", "MB/s / tcp", "retransmits");
         for (way, figures) in ways {
             outln!(
-                "{way:<17} {:>8.0} {:>6} {:>7}",
+                "{way:<17} {:>8.0} {:>10} {:>12}",
                 megabytes(&figures["bytes_per_second"]),
                 text(&figures["ratio_to_tcp"]),
                 figures["frames_resent"]
@@ -51,18 +54,18 @@ pub(super) fn print(result: &Value) {
     }
     if let Some(protections) = result["under_bulk"].as_object() {
         outln!(
-            "\n{:<17} {:<10} {:>8} {TIMES} {:>10} {:>7}",
+            "\n{:<17} {:<10} {:>8} {TIMES} {:>10} {:>12}",
             "entries",
             "link",
             "entries",
             "bulk MB/s",
-            "resent"
+            "retransmits"
         );
         for (protection, both) in protections {
             for link in ["idle", "bulk"] {
                 let figures = &both[link];
                 outln!(
-                    "{protection:<17} {link:<10} {:>8} {} {:>10.0} {:>7}",
+                    "{protection:<17} {link:<10} {:>8} {} {:>10.0} {:>12}",
                     figures["entries"],
                     times(&figures["ack"]),
                     megabytes(&figures["bulk_bytes_per_second"]),
@@ -71,7 +74,7 @@ pub(super) fn print(result: &Value) {
             }
             let [p50, p99] =
                 ["ratio_p50_bulk_to_idle", "ratio_p99_bulk_to_idle"].map(|name| text(&both[name]));
-            outln!("{protection:<17} {:<10} {:>8} {p50:>9} {p99:>9}", "bulk/idle", "");
+            outln!("{protection:<17} {:<10} {:>8} {p50:>9} {p99:>9}", "bulk/idle", "ratio");
         }
     }
     if result["sealing"].is_object() {
@@ -80,7 +83,7 @@ pub(super) fn print(result: &Value) {
     }
 }
 
-/// The head of what [`times`] gives.
+/// Column heads of [`times`].
 const TIMES: &str = "   p50 us    p99 us  p99.9 us";
 
 fn times(figures: &Value) -> String {
@@ -92,7 +95,7 @@ fn megabytes(bytes: &Value) -> f64 {
     bytes.as_f64().unwrap_or(f64::NAN) / 1e6
 }
 
-/// A ratio, or that there is none.
+/// Formats a ratio; `-` if there is none.
 fn text(ratio: &Value) -> String {
     ratio.as_f64().map_or(String::from("-"), |ratio| format!("{ratio:.2}"))
 }

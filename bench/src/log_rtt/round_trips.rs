@@ -1,4 +1,5 @@
-//! Round trips, each timed from before the request is handed over until its answer is known.
+//! Measures round trips, each from before the request is handed over until its acknowledgement or reply
+//! is known.
 
 use super::policy::Policy;
 use super::variant::Variant;
@@ -11,13 +12,13 @@ use crate::series::{Series, ratio};
 use serde_json::{Map, Value, json};
 use vmm::link::now;
 
-/// Round trips that are not counted at the beginning of a turn, unless told otherwise.
+/// Default number of warm-up round trips per round, which are not recorded.
 pub(super) const WARM_UP: u64 = 200;
 
-/// Round trips that are not counted at the beginning of a turn that has a pace.
+/// Warm-up round trips per round of a paced policy.
 const WARM_UP_PACED: u64 = 3;
 
-/// A variant under a policy, and what was measured.
+/// A variant under a policy, and its measurements.
 pub(super) struct Subject {
     variant: Variant,
     policy: Policy,
@@ -26,22 +27,23 @@ pub(super) struct Subject {
     warm_up: u64,
 }
 
-/// The logging channel's round trip while nobody blocks, for a measurement whose unit it is.
+/// The logging channel's round trip with spinning threads, for benchmarks that compare other times with
+/// it.
 pub(crate) struct RoundTrip {
     variant: Variant,
     policy: Policy,
     requests: u64,
-    /// What was measured.
+    /// The round-trip times.
     pub(crate) times: Series,
 }
 
 impl RoundTrip {
-    /// `requests` round trips, one after the other.
+    /// Measures `requests` round trips back to back.
     pub(crate) fn back_to_back(sealed: bool, requests: u64) -> RoundTrip {
         RoundTrip::new(sealed, Policy::Spin, requests)
     }
 
-    /// `requests` round trips, 100 a second.
+    /// Measures `requests` round trips, 100 per second.
     pub(crate) fn paced(sealed: bool, requests: u64) -> RoundTrip {
         RoundTrip::new(sealed, Policy::Poll, requests)
     }
@@ -56,8 +58,8 @@ impl RoundTrip {
         format!("{}-{}", self.variant.name(), self.policy.name())
     }
 
-    /// One turn.
-    pub(crate) fn turn(
+    /// Runs one round.
+    pub(crate) fn run_round(
         &mut self,
         lan: &Lan,
         rounds: &Rounds,
@@ -66,13 +68,14 @@ impl RoundTrip {
         let RoundTrip { variant, policy, requests, .. } = *self;
         let warm_up = if policy.pace().is_some() { WARM_UP_PACED } else { WARM_UP };
         let mut subject = Subject { variant, policy, times: Series::new(), requests, warm_up };
-        subject.turn(lan, rounds, round)?;
+        subject.run_round(lan, rounds, round)?;
         self.times.add(&subject.times);
         Ok(())
     }
 }
 
-/// What the options ask for. An idle line that blocks is there for UDP to be compared with.
+/// Returns the subjects that the options select. Policy `idle-block` is measured for UDP only, as a
+/// reference.
 pub(super) fn subjects(args: &Args) -> Vec<Subject> {
     let mut subjects = Vec::new();
     for &policy in &args.policies {
@@ -91,8 +94,8 @@ pub(super) fn subjects(args: &Args) -> Vec<Subject> {
 }
 
 impl Subject {
-    /// One turn: opens both sides, warms up, measures, closes.
-    pub(super) fn turn(
+    /// Runs one round: opens both sides, warms up, measures, closes.
+    pub(super) fn run_round(
         &mut self,
         lan: &Lan,
         rounds: &Rounds,
@@ -122,7 +125,7 @@ impl Subject {
     }
 }
 
-/// The asking side of a turn.
+/// The requesting side of a round.
 fn ask(
     client: &mut dyn variant::Client,
     policy: Policy,
@@ -133,7 +136,7 @@ fn ask(
     let start = now();
     for number in 0..warm_up + requests {
         if let Some(pace) = policy.pace() {
-            // By a timetable: a slow answer does not move the requests that follow.
+            // Requests follow a fixed schedule: a slow answer does not delay later requests.
             client.rest(start + pace * number)?;
         }
         let asked = now();
@@ -146,11 +149,11 @@ fn ask(
     Ok(times)
 }
 
-/// Medians of a variant in relation to those of others under comparable policies.
+/// Ratios of a subject's p50 to those of reference variants.
 struct Ratios {
     to_udp: Option<f64>,
     to_tcp: Option<f64>,
-    /// Of an idle line, to UDP that blocks at the same pace.
+    /// For policy `idle`: the ratio to UDP that blocks at the same pace.
     to_udp_block: Option<f64>,
 }
 
@@ -169,7 +172,7 @@ impl Ratios {
     }
 }
 
-/// By variant and policy.
+/// Returns the figures by variant and policy.
 pub(super) fn json(subjects: &[Subject]) -> Value {
     let mut variants: Map<String, Value> = Map::new();
     for subject in subjects {
@@ -187,7 +190,7 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
     variants.into()
 }
 
-/// Gives every series to `outcome`.
+/// Adds every series to `outcome`.
 pub(super) fn keep(outcome: &mut Outcome, subjects: Vec<Subject>) {
     for subject in subjects {
         let name = format!("{}-{}", subject.variant.name(), subject.policy.name());

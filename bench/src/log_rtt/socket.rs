@@ -1,4 +1,4 @@
-//! UDP, TCP and packet sockets, with a plain system call for each message.
+//! UDP, TCP and packet sockets, with one system call per message.
 
 use super::variant::{Client, PAYLOAD_BYTES, Server, check, request};
 use crate::PATIENCE;
@@ -13,14 +13,14 @@ use std::net::SocketAddrV4;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-/// UDP's and TCP's port, at both ends.
+/// UDP and TCP port at both ends.
 const PORT: u16 = 7001;
-/// Local Experimental EtherType 2 (IEEE 802, clause 9.2.4): the first one is the channel's.
+/// Local Experimental EtherType 2 (IEEE 802, clause 9.2.4). The channel uses the first one.
 const ETHERTYPE: u16 = 0x88b6;
-/// Room for the longest message.
+/// Size of the longest message.
 const BUFFER_BYTES: usize = FRAME_MIN + PAYLOAD_BYTES;
 
-/// Which kind of socket.
+/// The kind of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SocketKind {
     Udp,
@@ -33,17 +33,17 @@ pub(super) struct SocketPeer {
     kind: SocketKind,
     socket: Socket,
     wait: WaitPolicy,
-    /// What stands before each payload.
+    /// Header before each payload; empty except for packet sockets.
     header: Vec<u8>,
 }
 
 impl SocketPeer {
-    /// The side that answers. TCP waits for its client at the first use.
+    /// Opens the side that answers. TCP accepts its client in `serve`.
     pub(super) fn server(kind: SocketKind, wait: WaitPolicy) -> Result<SocketPeer, BenchError> {
         SocketPeer::open(kind, wait, Host::Server)
     }
 
-    /// The side that asks.
+    /// Opens the side that sends requests.
     pub(super) fn client(kind: SocketKind, wait: WaitPolicy) -> Result<SocketPeer, BenchError> {
         SocketPeer::open(kind, wait, Host::Client)
     }
@@ -79,7 +79,7 @@ impl SocketPeer {
         Ok(())
     }
 
-    /// The next message, which is number `number`.
+    /// Receives the next message, which must be `number`.
     fn receive(&self, number: u64) -> Result<(), BenchError> {
         let mut buffer = [0; BUFFER_BYTES];
         let whole = self.header.len() + PAYLOAD_BYTES;
@@ -87,7 +87,11 @@ impl SocketPeer {
         // TCP may deliver a message in pieces.
         while have < whole {
             have += match self.receive_some(&mut buffer[have..whole]) {
-                Ok(0) => return Err(BenchError::Wrong(String::from("the other side has closed"))),
+                Ok(0) => {
+                    return Err(BenchError::Wrong(String::from(
+                        "the other side closed the connection",
+                    )));
+                }
                 Ok(length) => length,
                 Err(Errno::EAGAIN) => return Err(BenchError::no_answer("the other side")),
                 Err(errno) => return Err(BenchError::os("receiving")(errno)),
@@ -121,7 +125,7 @@ fn open_udp(host: Host) -> std::io::Result<Socket> {
 
 fn open_tcp(host: Host) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    // Connections of turns before linger.
+    // Connections of earlier rounds are still in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     match host {

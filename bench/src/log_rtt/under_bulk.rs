@@ -1,9 +1,9 @@
-//! How long an output entry waits for its acknowledgement while pages flow through the bulk lane, and
-//! how long on the same link without them.
+//! Measures how long an output entry waits for its acknowledgement while pages are sent through the
+//! bulk lane, and on the same link without pages.
 //!
-//! One thread makes the entries, fills the bulk lane and drives the link, as the vCPU thread does.
-//! Entries are due by a timetable. Two times are taken of each: from its append, and from when it was
-//! due, which includes what the thread was busy with.
+//! One thread appends the entries, fills the bulk lane and drives the link, as the vCPU thread does.
+//! Entries follow a fixed schedule. Two times are measured for each: from its append, and from when it
+//! was due, which includes delays by the thread's other work.
 
 use super::bulk::read_pages;
 use super::channel::{self, channel};
@@ -27,44 +27,44 @@ use vmm::link::now;
 /// Time from one entry to the next.
 const PACE: Duration = Duration::from_millis(1);
 
-/// Entries at the beginning of a turn that are not counted.
+/// Warm-up entries per round, which are not recorded.
 const WARM_UP: u64 = 20;
 
-/// A link with or without pages on it, and what was measured.
+/// A link with or without a bulk transfer, and its measurements.
 pub(super) struct Subject {
     protection: Protection,
     bulk: bool,
-    turn: Turn,
+    totals: Totals,
     ns: u64,
 }
 
-/// What one turn gives.
-struct Turn {
+/// Measurements of one round, or the sum of all rounds.
+struct Totals {
     from_append: Series,
     from_due: Series,
     bulk_bytes: u64,
     resent: u64,
 }
 
-impl Turn {
-    fn new() -> Turn {
+impl Totals {
+    fn new() -> Totals {
         let (from_append, from_due) = (Series::new(), Series::new());
-        Turn { from_append, from_due, bulk_bytes: 0, resent: 0 }
+        Totals { from_append, from_due, bulk_bytes: 0, resent: 0 }
     }
 }
 
-/// With and without pages, encrypted and not.
+/// Returns the four subjects: with and without pages, encrypted and unencrypted.
 pub(super) fn subjects() -> Vec<Subject> {
     let both = [Protection::Sealed, Protection::Insecure];
-    let subject = |protection, bulk| Subject { protection, bulk, turn: Turn::new(), ns: 0 };
+    let subject = |protection, bulk| Subject { protection, bulk, totals: Totals::new(), ns: 0 };
     both.into_iter()
         .flat_map(|protection| [false, true].map(|bulk| subject(protection, bulk)))
         .collect()
 }
 
 impl Subject {
-    /// One turn: a share of `entries`.
-    pub(super) fn turn(
+    /// Runs one round: sends this round's share of `entries`.
+    pub(super) fn run_round(
         &mut self,
         lan: &Lan,
         rounds: &Rounds,
@@ -77,13 +77,13 @@ impl Subject {
         }
         let (protection, bulk) = (self.protection, self.bulk);
         let count = WARM_UP + entries;
-        let (turn, ()) = lan
+        let (totals, ()) = lan
             .run(|| primary(protection, bulk, count), |ready| backup(protection, count, ready))
-            .map_err(|error| BenchError::Wrong(format!("entries beside bulk: {error}")))?;
-        self.turn.from_append.add(&turn.from_append);
-        self.turn.from_due.add(&turn.from_due);
-        self.turn.bulk_bytes += turn.bulk_bytes;
-        self.turn.resent += turn.resent;
+            .map_err(|error| BenchError::Wrong(format!("entries during bulk: {error}")))?;
+        self.totals.from_append.add(&totals.from_append);
+        self.totals.from_due.add(&totals.from_due);
+        self.totals.bulk_bytes += totals.bulk_bytes;
+        self.totals.resent += totals.resent;
         self.ns += (PACE * count).as_nanos();
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Subject {
     }
 }
 
-/// An entry whose acknowledgement did not come yet.
+/// An entry that has not been acknowledged yet.
 struct Waiting {
     number: u64,
     end: LogSeq,
@@ -101,12 +101,12 @@ struct Waiting {
     appended: Time,
 }
 
-/// Makes `count` entries, one every [`PACE`], with pages beside them or without.
-fn primary(protection: Protection, bulk: bool, count: u64) -> Result<Turn, BenchError> {
+/// Appends `count` entries, one every [`PACE`], with or without pages in between.
+fn primary(protection: Protection, bulk: bool, count: u64) -> Result<Totals, BenchError> {
     let mut link = channel::open(Host::Client, protection, WaitPolicy::default())?;
-    channel::meet(&mut link)?;
+    channel::connect(&mut link)?;
     let page = [0x5a; PAGE_BYTES];
-    let mut turn = Turn::new();
+    let mut totals = Totals::new();
     let mut waiting = VecDeque::new();
     let start = now();
     let due = |number| start + PACE * number;
@@ -131,28 +131,28 @@ fn primary(protection: Protection, bulk: bool, count: u64) -> Result<Turn, Bench
                 let acked = now();
                 while let Some(entry) = waiting.pop_front_if(|entry| entry.end <= up_to) {
                     if entry.number >= WARM_UP {
-                        turn.from_append.record(acked.since(entry.appended).as_nanos());
-                        turn.from_due.record(acked.since(entry.due).as_nanos());
+                        totals.from_append.record(acked.since(entry.appended).as_nanos());
+                        totals.from_due.record(acked.since(entry.due).as_nanos());
                     }
                 }
             }
         }
         if number == count && waiting.is_empty() {
-            turn.bulk_bytes = channel(&mut link).lane_acked(Lane::Bulk).0;
-            turn.resent = channel(&mut link).stats().resent;
-            return Ok(turn);
+            totals.bulk_bytes = channel(&mut link).lane_acked(Lane::Bulk).0;
+            totals.resent = channel(&mut link).stats().resent;
+            return Ok(totals);
         }
     }
 }
 
-/// Takes what comes, and makes sure that it is the `count` entries.
+/// Receives and verifies the `count` entries.
 fn backup(protection: Protection, count: u64, ready: &dyn Fn()) -> Result<(), BenchError> {
     let mut link = channel::open(Host::Server, protection, WaitPolicy::default())?;
     ready();
-    channel::meet(&mut link)?;
+    channel::connect(&mut link)?;
     let mut number = 0;
     while number < count {
-        channel::turn(&mut link, now(), None)?;
+        channel::drive(&mut link, now(), None)?;
         while channel::next_event(&mut link)?.is_some() {}
         number = channel::read_entries(&mut link, number)?;
         read_pages(&mut link);
@@ -161,13 +161,13 @@ fn backup(protection: Protection, count: u64, ready: &dyn Fn()) -> Result<(), Be
     Ok(())
 }
 
-/// By protection: without pages, with them, and how the two compare.
+/// Returns the figures by protection: on the idle link, during bulk, and their ratios.
 pub(super) fn json(subjects: &[Subject]) -> Value {
     let mut protections: Map<String, Value> = Map::new();
     for subject in subjects {
         let name = channel::name(subject.protection);
         let both = protections.entry(name).or_insert_with(|| json!({}));
-        let Turn { from_append, from_due, bulk_bytes, resent } = &subject.turn;
+        let Totals { from_append, from_due, bulk_bytes, resent } = &subject.totals;
         both[subject.name()] = json!({
             "entries": from_append.len(),
             "ack": from_append.json(),
@@ -179,7 +179,7 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
         if let Some(idle) = idle.filter(|_| subject.bulk) {
             let ratio_at = |quantile| {
                 let [bulk, idle] =
-                    [subject, idle].map(|s| s.turn.from_append.quantile_ns(quantile));
+                    [subject, idle].map(|s| s.totals.from_append.quantile_ns(quantile));
                 ratio(bulk, idle)
             };
             both["ratio_p50_bulk_to_idle"] = json!(ratio_at(0.5));
@@ -189,10 +189,10 @@ pub(super) fn json(subjects: &[Subject]) -> Value {
     protections.into()
 }
 
-/// Gives every series to `outcome`.
+/// Adds every series to `outcome`.
 pub(super) fn keep(outcome: &mut Outcome, subjects: Vec<Subject>) {
     for subject in subjects {
         let name = format!("{}-entries-{}", channel::name(subject.protection), subject.name());
-        outcome.keep(&name, subject.turn.from_append);
+        outcome.keep(&name, subject.totals.from_append);
     }
 }

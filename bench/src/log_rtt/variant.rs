@@ -1,4 +1,4 @@
-//! What is compared: the logging channel, and the ways that are there already.
+//! The compared transports: the logging channel and the kernel's sockets.
 
 use super::bare_port::BarePort;
 use super::channel::{self, ChannelClient, ChannelServer};
@@ -12,17 +12,17 @@ use std::thread;
 use std::time::Duration;
 use vmm::link::now;
 
-/// Bytes of a request, and of a reply where a variant has one.
+/// Bytes of a request, and of a reply if the variant has one.
 pub(crate) const PAYLOAD_BYTES: usize = 64;
 
-/// A way to send 64 bytes and learn that they arrived.
+/// A way to send 64 bytes and to learn that they arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Variant {
     /// The logging channel, encrypted
     Channel,
     /// The logging channel with --insecure
     ChannelInsecure,
-    /// The channel's port alone: receive ring and io_uring, echoed
+    /// The channel's port without the channel: receive ring and io_uring, echoed
     Port,
     /// UDP, echoed
     Udp,
@@ -46,7 +46,7 @@ impl Variant {
         }
     }
 
-    /// Opens the side that answers. To be called on its host.
+    /// Opens the side that answers. Must be called on its host.
     pub(crate) fn server(self, policy: Policy) -> Result<Box<dyn Server>, BenchError> {
         let socket = |kind| SocketPeer::server(kind, policy.wait());
         Ok(match self {
@@ -61,7 +61,7 @@ impl Variant {
         })
     }
 
-    /// Opens the side that asks. To be called on its host, when the server is there.
+    /// Opens the side that sends requests. Must be called on its host after the server is open.
     pub(crate) fn client(self, policy: Policy) -> Result<Box<dyn Client>, BenchError> {
         let socket = |kind| SocketPeer::client(kind, policy.wait());
         Ok(match self {
@@ -77,13 +77,14 @@ impl Variant {
     }
 }
 
-/// The side that asks.
+/// The side that sends requests.
 pub(crate) trait Client {
-    /// Sends request `number` and waits until it is known to have arrived. `now` is a reading of the
-    /// clock that was taken just before.
+    /// Sends request `number` and waits until it is known to have arrived. `now` is the clock reading
+    /// taken just before the call.
     fn exchange(&mut self, now: Time, number: u64) -> Result<(), BenchError>;
 
-    /// Lets time pass, as this variant does between two requests: it sleeps, if it has nothing else to do.
+    /// Waits until `until`. By default it sleeps; a variant that has other work between two requests
+    /// does that work.
     fn rest(&mut self, until: Time) -> Result<(), BenchError> {
         thread::sleep(Duration::from_nanos(until.since(now()).as_nanos()));
         Ok(())
@@ -92,25 +93,25 @@ pub(crate) trait Client {
 
 /// The side that answers.
 pub(crate) trait Server {
-    /// Answers requests `0..count`, and makes sure that it was these.
+    /// Answers requests `0..count` and verifies their contents.
     fn serve(&mut self, count: u64) -> Result<(), BenchError>;
 }
 
-/// Request `number`: no two are alike.
+/// Returns the bytes of request `number`. No two requests are equal.
 pub(crate) fn request(number: u64) -> [u8; PAYLOAD_BYTES] {
     let mut bytes = [number as u8; PAYLOAD_BYTES];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
     bytes
 }
 
-/// Makes sure that `bytes` are request `number`.
+/// Returns an error unless `bytes` are those of request `number`.
 pub(crate) fn check(bytes: &[u8], number: u64) -> Result<(), BenchError> {
     if *bytes == request(number) {
         return Ok(());
     }
     let head = &bytes[..bytes.len().min(8)];
     Err(BenchError::Wrong(format!(
-        "instead of message {number} came {} bytes that begin with {head:02x?}",
+        "expected message {number}, received {} bytes that begin with {head:02x?}",
         bytes.len()
     )))
 }

@@ -1,26 +1,26 @@
-//! What the client asks for.
+//! The client's request rates.
 
 use super::Args;
 use std::time::Duration;
 
-/// How often a request is made.
+/// The rate of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Load {
-    /// One a second.
+    /// One per second.
     One,
-    /// 100 a second.
+    /// 100 per second.
     Hundred,
-    /// 1000 a second.
+    /// 1000 per second.
     Thousand,
-    /// As fast as they are answered, on one connection.
+    /// Back to back on one connection.
     Saturating,
 }
 
 impl Load {
-    /// All of them.
+    /// All loads.
     pub(super) const ALL: [Load; 4] = [Load::One, Load::Hundred, Load::Thousand, Load::Saturating];
 
-    /// The name in reports: requests a second.
+    /// The name in reports: requests per second.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Load::One => "1",
@@ -30,7 +30,7 @@ impl Load {
         }
     }
 
-    /// Time from one request to the next.
+    /// Returns the time from one request to the next; `None` for back to back.
     pub(super) const fn pace(self) -> Option<Duration> {
         match self {
             Load::One => Some(Duration::from_secs(1)),
@@ -40,7 +40,7 @@ impl Load {
         }
     }
 
-    /// Requests of each VM.
+    /// Returns the number of requests per VM.
     pub(super) const fn requests(self, args: &Args) -> u64 {
         match self {
             Load::One => args.slow_requests,

@@ -1,12 +1,13 @@
-//! How long a protected VM's answers wait for their acknowledgement, by load; beside it, in turns, the
-//! bare channel's round trip, of which the hold is a multiple, and a VM that nobody protects.
+//! Measures how long a protected VM's outputs are held until their log is acknowledged, by load. The
+//! same rounds measure the bare channel's round trip, to which the hold is compared, and an unprotected
+//! VM.
 //!
-//! - `load`: what the client does
-//! - `subject`: a pair or a VM under all loads, and the stages that its frames passed
+//! - `load`: the client's request rates
+//! - `subject`: a pair or a standalone VM under all loads, and the stages of its frames
 //! - `report`: the table
 //!
-//! The primary has the client's core: the client waits for what the primary makes. The backup has the
-//! other one for itself, as an end of the bare channel has.
+//! The primary shares the client's core, because the client waits for the primary's answers. The backup
+//! has the other core to itself, as one end of the bare channel has.
 
 mod load;
 mod report;
@@ -21,29 +22,30 @@ use crate::series::ratio;
 use crate::vms::{core_a, core_b};
 use load::Load;
 use serde_json::{Map, Value, json};
-use subject::{Subject, Turn};
+use subject::{RoundContext, Subject};
 use vmm::telemetry::Stage;
 
 /// Options of `output-hold`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Turns of each VM and of the bare channel
+    /// Rounds: how many times each VM and the bare channel are measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Requests of each VM at 100 and at 1000 a second, and as fast as they are answered
+    /// Requests per VM at 100 per second, at 1000 per second, and back to back
     #[arg(long, default_value_t = 2_000)]
     requests: u64,
-    /// Requests of each VM at one a second
+    /// Requests per VM at one per second
     #[arg(long, default_value_t = 10)]
     slow_requests: u64,
     /// Round trips of the bare channel
     #[arg(long, default_value_t = 20_000)]
     round_trips: u64,
-    /// How long both hosts look before they block, microseconds; the default is longer than the time
-    /// between two of 100 requests a second, so that nobody blocks, as in `log-rtt` under `spin`
+    /// How long both hosts spin before they block, microseconds; the default is longer than the
+    /// interval of 100 requests per second, so that no thread blocks, as in `log-rtt` with policy
+    /// `spin`
     #[arg(long, default_value_t = 20_000)]
     spin_us: u64,
-    /// What the orders of turns are drawn from
+    /// Seed of the order of subjects in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -51,32 +53,32 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// For a report in minutes: half a minute.
+    /// Options for `report --quick`: takes half a minute.
     pub(crate) fn quick() -> Args {
         Args { rounds: 2, requests: 500, slow_requests: 2, round_trips: 5_000, ..Args::full() }
     }
 
-    /// For figures that are kept.
+    /// Options for `report --full`.
     pub(crate) fn full() -> Args {
         outcome::defaults()
     }
 }
 
-/// What takes turns.
+/// A subject of the interleaved rounds.
 enum Measured {
     Channel(RoundTrip),
     Vm(Subject),
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), report::print)
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let rounds = Rounds { count: args.rounds, seed: args.seed };
-    // As the log link of a pair is here.
+    // The log link of a pair is a plain veth pair, too.
     let lan = Lan::new(Wire::Direct, [core_a(), core_b()])?;
     let mut all: Vec<Measured> = [
         RoundTrip::back_to_back(true, args.round_trips),
@@ -88,8 +90,8 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     .collect();
     all.extend(Subject::all().map(Measured::Vm));
     rounds.run("output hold", &mut all, |round, measured| match measured {
-        Measured::Channel(channel) => channel.turn(&lan, &rounds, round),
-        Measured::Vm(subject) => subject.turn(&Turn { args, rounds: &rounds, round }),
+        Measured::Channel(channel) => channel.run_round(&lan, &rounds, round),
+        Measured::Vm(subject) => subject.run_round(&RoundContext { args, rounds: &rounds, round }),
     })?;
 
     let mut outcome = Outcome::new("output-hold");
@@ -117,13 +119,14 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
         }
         outcome.put(subject.name(), loads);
     }
-    // The figures that the others explain: sealed, 100 a second, of the VM's answers and of the bare
-    // channel's entries alike.
+    // The main figures: sealed, 100 per second, for the VM's outputs as well as for the bare channel's
+    // entries.
     let hold = subjects[0].stage(Load::Hundred, Stage::Hold);
     outcome.put("hold_ns", short(hold));
     outcome.put("log_rtt_ns", short(paced));
     outcome.put("ratio_p50", json!(ratio(hold.quantile_ns(0.5), paced.quantile_ns(0.5))));
-    // Back to back everything is in the caches, as it never is for a hold that follows a guest's run.
+    // Back-to-back round trips find everything in the caches. A hold, which follows a run of the guest,
+    // never does.
     let hot = ratio(hold.quantile_ns(0.5), base.quantile_ns(0.5));
     outcome.put("log_rtt_back_to_back_ns", short(base));
     outcome.put("ratio_p50_back_to_back", json!(hot));

@@ -1,11 +1,11 @@
-//! The table for people, made of the same values as the JSON.
+//! Prints the output hold table from the values of the JSON object.
 
 use super::load::Load;
 use serde_json::Value;
 use vmm::outln;
 use vmm::telemetry::Stage;
 
-/// Prints what was measured.
+/// Prints the table and the ratios.
 pub(super) fn print(figures: &Value) {
     let stages: String = Stage::ALL.map(|stage| format!(" {:>8}", stage.name())).concat();
     outln!(
@@ -35,7 +35,7 @@ pub(super) fn print(figures: &Value) {
             );
         }
     }
-    outln!("\nstages: medians in us. The bare channel:");
+    outln!("\nStage columns are medians in us. Round trip of the bare channel:");
     if let Some(channels) = figures["channel"].as_object() {
         for (name, times) in channels {
             outln!("  {name:<21} p50 {} us, p99 {} us", us(&times["p50_ns"]), us(&times["p99_ns"]));
@@ -43,7 +43,7 @@ pub(super) fn print(figures: &Value) {
     }
     let ratio = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN);
     outln!(
-        "hold at 100 requests/s to the bare channel's round trip: {:.2} at the same pace, {:.2} back to back",
+        "p50 ratio at 100 requests/s, output hold / bare channel round trip: {:.2} (round trips at the same pace), {:.2} (back to back)",
         ratio("ratio_p50"),
         ratio("ratio_p50_back_to_back")
     );

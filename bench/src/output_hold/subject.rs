@@ -1,53 +1,54 @@
-//! A pair or a VM under all loads.
+//! A pair or a standalone VM under all loads.
 
 use super::load::Load;
 use super::{Args, short};
-use crate::asking::{Asked, Asker};
+use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::log_rtt::RoundTrip;
 use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
-use crate::stage_trace::{Protection, followed};
+use crate::stage_trace::{Protection, run_traced};
 use crate::vms::{core_a, pin};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use vmm::link::now;
 use vmm::telemetry::Stage;
 
-/// Requests at the beginning of a load that are not counted.
+/// Warm-up requests per load, which are not recorded.
 const WARM_UP: u64 = 20;
 
-/// What was measured under one load.
-struct Under {
-    asked: Asked,
+/// Measurements under one load.
+struct LoadResult {
+    request_times: RequestTimes,
     stages: Vec<Series>,
 }
 
-/// A VM and what was measured on it. Each turn has processes of its own: one that waits for its turn
-/// would look for frames on a core that the others need.
+/// A VM and its measurements. Every round starts new processes: a VM that waits for its next
+/// measurement would spin on a core that the other subjects need.
 pub(super) struct Subject {
     protection: Protection,
-    loads: Vec<Under>,
+    loads: Vec<LoadResult>,
 }
 
-/// One turn.
-pub(super) struct Turn<'a> {
+/// Parameters of one round.
+pub(super) struct RoundContext<'a> {
     pub(super) args: &'a Args,
     pub(super) rounds: &'a Rounds,
     pub(super) round: u32,
 }
 
 impl Subject {
-    /// Protected and sealed, protected and in the clear, and not protected.
+    /// Returns the three subjects: protected with a sealed link, protected with an insecure link,
+    /// unprotected.
     pub(super) fn all() -> impl Iterator<Item = Subject> {
         [Protection::Sealed, Protection::Insecure, Protection::Standalone].into_iter().map(
             |protection| Subject {
                 protection,
                 loads: Load::ALL
                     .iter()
-                    .map(|_| Under {
-                        asked: Asked::new(),
+                    .map(|_| LoadResult {
+                        request_times: RequestTimes::new(),
                         stages: Stage::ALL.iter().map(|_| Series::new()).collect(),
                     })
                     .collect(),
@@ -64,12 +65,13 @@ impl Subject {
         }
     }
 
-    /// Starts the VM, asks under each load, stops it, and reads what it followed.
-    pub(super) fn turn(&mut self, turn: &Turn<'_>) -> Result<(), BenchError> {
-        let spin = turn.args.spin_us.to_string();
-        let (ran, trace) = followed(self.protection, &["--spin-us", &spin], || ask(turn))?;
-        for (under, (asked, within)) in self.loads.iter_mut().zip(&ran) {
-            under.asked.add(asked);
+    /// Runs one round: starts the VM, sends requests under each load, stops the VM, and reads its
+    /// trace.
+    pub(super) fn run_round(&mut self, context: &RoundContext<'_>) -> Result<(), BenchError> {
+        let spin = context.args.spin_us.to_string();
+        let (ran, trace) = run_traced(self.protection, &["--spin-us", &spin], || ask(context))?;
+        for (under, (request_times, within)) in self.loads.iter_mut().zip(&ran) {
+            under.request_times.add(request_times);
             for (all, stage) in under.stages.iter_mut().zip(Stage::ALL) {
                 all.add(&trace.spans(stage, within));
             }
@@ -77,12 +79,12 @@ impl Subject {
         Ok(())
     }
 
-    /// The times of one stage under `load`.
+    /// Returns the times of one stage under `load`.
     pub(super) fn stage(&self, load: Load, stage: Stage) -> &Series {
         &self.loads[load as usize].stages[stage as usize]
     }
 
-    /// What is reported of `load`; its series go to `outcome`.
+    /// Returns the figures of `load` and adds its series to `outcome`.
     pub(super) fn figures(
         &self,
         load: Load,
@@ -90,7 +92,7 @@ impl Subject {
         outcome: &mut Outcome,
     ) -> Value {
         let under = &self.loads[load as usize];
-        if under.asked.service.len() == 0 {
+        if under.request_times.service.len() == 0 {
             return Value::Null;
         }
         let name = |what: &str| format!("{}.{}.{what}", self.name(), load.name());
@@ -109,10 +111,10 @@ impl Subject {
         };
         let to_rtt = bare.and_then(|bare| ratio(hold.quantile_ns(0.5), bare.quantile_ns(0.5)));
         json!({
-            "requests": under.asked.service.len(),
-            "requests_per_second": under.asked.rate(),
-            "service": outcome.keep(&name("service"), under.asked.service.clone()),
-            "response": outcome.keep(&name("response"), under.asked.response.clone()),
+            "requests": under.request_times.service.len(),
+            "requests_per_second": under.request_times.rate(),
+            "service": outcome.keep(&name("service"), under.request_times.service.clone()),
+            "response": outcome.keep(&name("response"), under.request_times.response.clone()),
             "stages": stages,
             "hold_ns": short(hold),
             "ratio_hold_p50_to_log_rtt": to_rtt,
@@ -120,20 +122,21 @@ impl Subject {
     }
 }
 
-/// Asks under each load; what the client saw, and when that was.
-fn ask(turn: &Turn<'_>) -> Result<Vec<(Asked, Range<u64>)>, BenchError> {
+/// Sends requests under each load. Returns the times that the client measured and the interval of each
+/// load.
+fn ask(context: &RoundContext<'_>) -> Result<Vec<(RequestTimes, Range<u64>)>, BenchError> {
     pin(core_a())?;
     let mut ran = Vec::new();
     for load in Load::ALL {
-        let requests = share(load.requests(turn.args), turn.rounds.count, turn.round);
+        let requests = share(load.requests(context.args), context.rounds.count, context.round);
         if requests == 0 {
-            ran.push((Asked::new(), 0..0));
+            ran.push((RequestTimes::new(), 0..0));
             continue;
         }
-        let mut asker = Asker::connect(WARM_UP)?;
+        let mut client = CounterClient::connect(WARM_UP)?;
         let begun = now().as_nanos();
-        let asked = asker.run(requests, load.pace())?;
-        ran.push((asked, begun..now().as_nanos()));
+        let request_times = client.run(requests, load.pace())?;
+        ran.push((request_times, begun..now().as_nanos()));
     }
     Ok(ran)
 }

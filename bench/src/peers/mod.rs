@@ -1,18 +1,18 @@
-//! The same guest image under our VMM and under QEMU/KVM, nobody protected: the round trips that a client
-//! sees.
+//! Compares the round trips that a client sees with the same guest image under our VMM and under
+//! QEMU/KVM. No VM is protected.
 //!
-//! All VMs run at once, each in a namespace of its own with a tap of its own, all on one core; the client
-//! runs on the other core and asks them in turns. QEMU blocks when its guest is idle. Ours does, too, with
-//! `--spin-us 0`: that is the fair peer, and the ratios are its. With its default our VMM first looks for
-//! 50 us; those ratios are told apart.
+//! All VMs run at once on one core, each in its own network namespace with its own tap. The client runs
+//! on the other core and measures the VMs in interleaved rounds. QEMU blocks when its guest is idle.
+//! Our VMM does the same with `--spin-us 0`, so that variant is compared with QEMU. By default our VMM
+//! first spins for 50 us; those ratios are reported separately (`_spinning`).
 //!
-//! - `ping`: ICMP echo by a raw socket
-//! - `qemu`: QEMU's variants, by who emulates the interrupt controllers
+//! - `ping`: ICMP echo through a raw socket
+//! - `qemu`: QEMU's variants, which differ in who emulates the interrupt controllers
 
 mod ping;
 mod qemu;
 
-use crate::asking::Asker;
+use crate::counter_client::CounterClient;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::{self, Outcome, OutputArgs};
@@ -26,32 +26,32 @@ use std::time::Duration;
 use vmm::demo::standalone::GUEST_ADDRESS;
 use vmm::outln;
 
-/// Requests at the beginning of each turn that are not counted.
+/// Warm-up requests per round, which are not recorded.
 const WARM_UP: u64 = 20;
 
-/// Our VMM as it waits in QEMU's way, and as it is.
+/// Names of our VMM: blocking at once when idle, as QEMU does, and with its default wait policy.
 const OURS_BLOCKING: &str = "understudy-blocking";
 const OURS: &str = "understudy";
 
 /// Options of `peers`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Pings to each VM
+    /// Pings per VM, in total
     #[arg(long, default_value_t = 10_000)]
     pings: u64,
-    /// From an answer to the next ping, microseconds
+    /// Time from a reply to the next ping, microseconds
     #[arg(long, default_value_t = 1000)]
     gap_us: u64,
-    /// Counter requests to each VM, one after the other
+    /// Counter requests per VM, in total, sent back to back
     #[arg(long, default_value_t = 10_000)]
     requests: u64,
-    /// Turns of each VM that all of this is divided into
+    /// Rounds that the pings and requests are divided into
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
-    /// What the orders of turns are drawn from
+    /// Seed of the order in which VMs are measured in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// QEMU's program
+    /// Name or path of the QEMU program
     #[arg(long, default_value = "qemu-system-x86_64")]
     qemu: PathBuf,
     #[command(flatten)]
@@ -59,12 +59,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// For a report in minutes: less than half a minute.
+    /// Options for `report --quick`: takes less than half a minute.
     pub(crate) fn quick() -> Args {
         Args { pings: 1500, requests: 3000, turns: 6, ..Args::full() }
     }
 
-    /// For figures that are kept.
+    /// Options for `report --full`.
     pub(crate) fn full() -> Args {
         outcome::defaults()
     }
@@ -106,23 +106,23 @@ impl Subject {
         Ok(Subject::new(name, Vm::Ours(vm)))
     }
 
-    /// Its share of everything for one turn.
-    fn turn(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
+    /// Runs one round: sends this round's share of the pings and requests.
+    fn run_round(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
         let gap = Duration::from_micros(args.gap_us);
-        let (ping, asked) = self.vm.client(|| {
+        let (ping, request_times) = self.vm.client(|| {
             pin(core_a())?;
             let pings = share(args.pings, args.turns, round);
             let ping = Pinger::new(GUEST_ADDRESS, WARM_UP)?.run(pings, gap)?;
             let requests = share(args.requests, args.turns, round);
-            Ok((ping, Asker::connect(WARM_UP)?.run(requests, None)?))
+            Ok((ping, CounterClient::connect(WARM_UP)?.run(requests, None)?))
         })?;
         self.ping.add(&ping);
-        self.counter.add(&asked.service);
+        self.counter.add(&request_times.service);
         Ok(())
     }
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let program = Program::new(&args.qemu)?;
     let mut subjects =
@@ -141,10 +141,14 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     }
     if subjects.iter().all(|subject| matches!(subject.vm, Vm::Ours(_))) {
         let reasons = reasons.join("; ");
-        return Err(BenchError::Wrong(format!("the guest boots under no QEMU here: {reasons}")));
+        return Err(BenchError::Wrong(format!(
+            "the guest boots under none of the QEMU variants: {reasons}"
+        )));
     }
     let rounds = Rounds { count: args.turns, seed: args.seed };
-    rounds.run("ours and QEMU", &mut subjects, |round, subject| subject.turn(args, round))?;
+    rounds.run("understudy and QEMU", &mut subjects, |round, subject| {
+        subject.run_round(args, round)
+    })?;
 
     let mut outcome = Outcome::new("peers");
     outcome.put("qemu", program.version.as_str());
@@ -165,7 +169,7 @@ pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     Ok(outcome)
 }
 
-/// Adds how ours stand to the quickest QEMU there is, in one of the series.
+/// Adds the ratios of our VMM's p50 to the lowest p50 of all QEMU variants, for one of the series.
 fn compare(
     outcome: &mut Outcome,
     subjects: &[Subject],
@@ -183,7 +187,7 @@ fn compare(
     }
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), table)
 }
@@ -226,7 +230,7 @@ fn table(figures: &Value) {
             figures[&format!("ratio_{what}_p50_to_qemu{suffix}")].as_f64().unwrap_or(f64::NAN)
         };
         outln!(
-            "{what}: median to the quickest QEMU's ({}): {:.3} blocking like it, {:.3} as it is",
+            "{what} p50 latency ratio, understudy / fastest QEMU ({}): {:.3} (both block when idle), {:.3} (understudy spins first)",
             text(&format!("best_qemu_{what}")),
             ratio(""),
             ratio("_spinning"),

@@ -1,4 +1,4 @@
-//! ICMP echo with times: a raw socket of our own, because ping(8) prints microseconds and paces itself.
+//! Measures ICMP echo times through a raw socket, because ping(8) prints microseconds and paces itself.
 
 use crate::error::BenchError;
 use crate::series::Series;
@@ -8,16 +8,17 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 use vmm::demo::icmp::{self, Echo};
 
-/// What ping(8) sends unless told otherwise.
+/// Payload of the same size as the default of ping(8).
 const PAYLOAD: [u8; 56] = [0; 56];
 
-/// IPv4 header, which has no options here, but may; ICMP header; what was sent.
+/// Largest reply: an IPv4 header with options, the ICMP header and the payload. The header has no
+/// options here, but could have.
 const REPLY_BYTES_MAX: usize = 60 + 8 + PAYLOAD.len();
 
-/// Other requests than those that waited for the VM's boot.
+/// Identifier of these requests, different from that of the requests that wait for the VM to boot.
 const ECHO: Echo = Echo(0x7065);
 
-/// Somebody who pings one address, blocking until each answer.
+/// Sends pings to one address and blocks until each reply.
 pub(super) struct Pinger {
     socket: Socket,
     target: SockAddr,
@@ -25,8 +26,8 @@ pub(super) struct Pinger {
 }
 
 impl Pinger {
-    /// Opens the socket in the namespace of the calling thread; sends `warm_up` requests that are not
-    /// measured.
+    /// Opens the socket in the namespace of the calling thread and sends `warm_up` requests that are
+    /// not measured.
     pub(super) fn new(address: Ipv4Addr, warm_up: u64) -> Result<Pinger, BenchError> {
         let doing = || BenchError::os("opening a raw ICMP socket");
         let socket = icmp::socket().map_err(doing())?;
@@ -39,8 +40,7 @@ impl Pinger {
         Ok(pinger)
     }
 
-    /// `count` requests, one after the other, each `gap` after the answer before; nanoseconds from the
-    /// request to its answer.
+    /// Sends `count` requests, each `gap` after the previous reply, and returns their round-trip times.
     pub(super) fn run(&mut self, count: u64, gap: Duration) -> Result<Series, BenchError> {
         let mut series = Series::new();
         for _request in 0..count {
@@ -52,7 +52,7 @@ impl Pinger {
         Ok(series)
     }
 
-    /// One request; how long its answer took.
+    /// Sends one request and returns its round-trip time.
     fn ask(&mut self) -> Result<Duration, BenchError> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = ECHO.request(self.sequence, &PAYLOAD);
@@ -64,7 +64,7 @@ impl Pinger {
                 Ok(length) if is_reply(&reply[..length], self.sequence) => {
                     return Ok(sent.elapsed());
                 }
-                // Some other ICMP message.
+                // Not the expected reply.
                 Ok(_length) if sent.elapsed() < crate::PATIENCE => {}
                 Ok(_length) => return Err(BenchError::no_answer("the VM")),
                 Err(error) => match error.kind() {
@@ -79,7 +79,7 @@ impl Pinger {
     }
 }
 
-/// Is this IPv4 packet the answer to our request `sequence`?
+/// Returns whether this IPv4 packet is the reply to request `sequence`.
 fn is_reply(packet: &[u8], sequence: u16) -> bool {
     ECHO.reply(packet).is_some_and(|reply| reply.sequence == sequence)
 }
@@ -88,7 +88,8 @@ fn is_reply(packet: &[u8], sequence: u16) -> bool {
 mod tests {
     use super::*;
 
-    /// What the kernel would give us for an ICMP message of `kind` with our identifier.
+    /// Returns an IPv4 packet, as the kernel delivers it, with an ICMP message of type `kind` and our
+    /// identifier.
     fn packet(kind: u8, sequence: u16) -> Vec<u8> {
         let mut message = ECHO.request(sequence, &PAYLOAD);
         message[0] = kind;
@@ -98,11 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_answer_to_this_request_is_a_reply() {
+    fn is_reply_accepts_only_the_reply_to_this_request() {
         assert!(is_reply(&packet(0, 7), 7));
-        assert!(!is_reply(&packet(0, 6), 7), "the answer to another one");
+        assert!(!is_reply(&packet(0, 6), 7), "the reply to another request");
         assert!(!is_reply(&packet(8, 7), 7), "a request");
-        assert!(!is_reply(&packet(3, 7), 7), "unreachable");
-        assert!(!is_reply(&packet(0, 7)[..24], 7), "cut short");
+        assert!(!is_reply(&packet(3, 7), 7), "destination unreachable");
+        assert!(!is_reply(&packet(0, 7)[..24], 7), "truncated");
     }
 }

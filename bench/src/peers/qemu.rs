@@ -1,4 +1,4 @@
-//! The reference guest under QEMU/KVM, in a namespace with the same tap and addresses as ours.
+//! Runs the reference guest under QEMU/KVM, in a namespace with the same tap and addresses as our VM.
 
 use crate::error::BenchError;
 use crate::vms::{enter, pin};
@@ -13,22 +13,22 @@ use vmm::demo::lan::Namespace;
 use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
 use vmm::demo::vm_process::VmProcess;
 
-/// Bytes of a console or an error message that are kept as the reason why something did not boot.
+/// Bytes of console output or error messages to keep as the reason of a failed boot.
 const REASON_BYTES_MAX: usize = 300;
 
-/// Who has the 8259 pair, the PIT and the local APIC.
+/// Who emulates the 8259 pair, the PIT and the local APIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Irqchip {
-    /// QEMU has all of it, as our VMM does.
+    /// QEMU emulates all of them, as our VMM does.
     Off,
-    /// KVM has the local APIC, QEMU the rest.
+    /// KVM emulates the local APIC, QEMU the rest.
     Split,
-    /// KVM has all of it.
+    /// KVM emulates all of them.
     On,
 }
 
 impl Irqchip {
-    /// As QEMU writes it.
+    /// The value of QEMU's `kernel-irqchip` option.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Irqchip::Off => "off",
@@ -38,16 +38,16 @@ impl Irqchip {
     }
 }
 
-/// The program and what it runs.
+/// The QEMU program and the guest image it boots.
 pub(super) struct Program {
     path: PathBuf,
-    /// Its first line about itself.
+    /// First line of the output of `--version`.
     pub(super) version: String,
     folder: tempfile::TempDir,
 }
 
 impl Program {
-    /// Finds QEMU at `path`, and writes the guest image to where QEMU can read it.
+    /// Finds QEMU at `path` and writes the guest image to a temporary folder.
     pub(super) fn new(path: &Path) -> Result<Program, BenchError> {
         let output = Command::new(path).arg("--version").output().map_err(|error| {
             BenchError::Wrong(format!(
@@ -65,7 +65,7 @@ impl Program {
         Ok(Program { path: path.into(), version, folder })
     }
 
-    /// All of a variant's command line, but for the program.
+    /// Returns a variant's command line without the program.
     fn arguments(&self, irqchip: Irqchip, console: &Path) -> Vec<String> {
         let image = self.folder.path().join("guest.elf");
         [
@@ -76,8 +76,8 @@ impl Program {
             "none",
             "-M",
             &format!("pc,accel=kvm,kernel-irqchip={}", irqchip.as_str()),
-            // Without KVM's signature, as in our VMM. IA32_ARCH_CAPABILITIES is left out because some hosts
-            // (kvm_pvm) announce a value that they refuse to take back.
+            // Without KVM's signature, as in our VMM. IA32_ARCH_CAPABILITIES is left out because some
+            // hosts (kvm_pvm) report a value that they then refuse.
             "-cpu",
             "host,kvm=off,arch-capabilities=off",
             "-m",
@@ -102,14 +102,14 @@ impl Program {
 
 /// A running QEMU; killed on drop.
 pub(super) struct Qemu {
-    // The process ends before the namespace it runs in.
+    // Dropped first: the process must end before the namespace it runs in.
     _vm: VmProcess,
     namespace: Namespace,
 }
 
 impl Qemu {
-    /// Starts it with all its threads on `core`, and waits for the guest's first answer. The inner
-    /// error is why the guest does not boot there.
+    /// Starts QEMU with all its threads on `core` and waits for the guest's first answer. The inner
+    /// error says why the guest does not boot.
     pub(super) fn start(
         program: &Program,
         irqchip: Irqchip,
@@ -118,11 +118,11 @@ impl Qemu {
         let file = |name: &str| program.folder.path().join(format!("{name}-{}", irqchip.as_str()));
         let (console, errors) = (file("console"), file("errors"));
         let log =
-            File::create(&errors).map_err(BenchError::os("making a file for QEMU's errors"))?;
+            File::create(&errors).map_err(BenchError::os("creating a file for QEMU's errors"))?;
         let namespace = Namespace::new("qemu")?;
         namespace.add_tap(TAP, Some(HOST_CIDR))?;
         let started = enter(&namespace, || {
-            // A new process runs where its parent does.
+            // A new process inherits its parent's affinity.
             pin(core)?;
             let mut command = Command::new(&program.path);
             command.args(program.arguments(irqchip, &console)).stdout(Stdio::null()).stderr(log);
@@ -144,7 +144,7 @@ impl Qemu {
         })
     }
 
-    /// Runs `work` where its client is.
+    /// Runs `work` on a thread in the client's namespace.
     pub(super) fn client<T: Send>(
         &self,
         work: impl FnOnce() -> Result<T, BenchError> + Send,
@@ -153,7 +153,7 @@ impl Qemu {
     }
 }
 
-/// The end of a text file, in one line; nothing if it can't be read.
+/// Returns the end of a text file as one line; empty if the file cannot be read.
 fn tail(path: &Path) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text[text.len().saturating_sub(REASON_BYTES_MAX)..]);

@@ -1,10 +1,11 @@
-//! Figures as the text of a cell, and series by name.
+//! Formats figures as table cells and finds series by name.
 
 use crate::outcome::Outcome;
 use crate::series::Series;
 use serde_json::Value;
 
-/// The outcome's series whose name, without the measurement's, is `names`' second half; under their first.
+/// Returns the series named by the second element of each pair, with the first element as its label.
+/// Names are without the benchmark's own name in front; missing series are skipped.
 pub(super) fn curves<'a>(
     outcome: &'a Outcome,
     names: &[(&'a str, &str)],
@@ -16,7 +17,7 @@ pub(super) fn curves<'a>(
     names.iter().filter_map(|(label, name)| Some((*label, find(name)?))).collect()
 }
 
-/// Nanoseconds as microseconds.
+/// Formats nanoseconds as microseconds.
 pub(super) fn us(value: &Value) -> String {
     value.as_f64().map_or("-".into(), |ns| {
         let us = ns / 1e3;
@@ -24,7 +25,7 @@ pub(super) fn us(value: &Value) -> String {
     })
 }
 
-/// Nanoseconds as milliseconds.
+/// Formats nanoseconds as milliseconds.
 pub(super) fn ms(value: &Value) -> String {
     value.as_f64().map_or("-".into(), |ns| format!("{:.1}", ns / 1e6))
 }
@@ -33,7 +34,7 @@ pub(super) fn number(value: &Value, digits: usize) -> String {
     value.as_f64().map_or("-".into(), |number| format!("{number:.digits$}"))
 }
 
-/// p50, p99 and p99.9 of a series' figures, in microseconds.
+/// Formats p50, p99 and p99.9 of a series' figures in microseconds.
 pub(super) fn times(figures: &Value) -> [String; 3] {
     ["p50_ns", "p99_ns", "p999_ns"].map(|name| us(&figures[name]))
 }

@@ -1,4 +1,4 @@
-//! The page: text, tables and pictures, with nothing that has to be fetched.
+//! Builds the HTML page from text, tables and plots. The page is self-contained: it fetches nothing.
 
 use super::plot::{self, COLOURS, Row};
 use super::{Topic, sections};
@@ -27,16 +27,16 @@ th { border-bottom: 2px solid #999; font-weight: 600; }
 .scroll { overflow-x: auto; } .words td { text-align: left; }
 ";
 
-const WHAT_IT_IS: &str = "Every figure was measured on one machine that ran client, primary and backup \
-at once, each subject in turns with the ones it is compared with, so that what disturbed one disturbed \
-all. <strong>Read the ratios.</strong> Where the KVM module below is <code>kvm_pvm</code>, the host is a \
-virtual machine itself, its exits cost tens of microseconds, and absolute times say little about other \
-hosts. Latencies are HDR histograms; a curve ends where a percentile would rest on less than one value. \
-Coordinated omission: closed-loop figures (one request after the other) are times of single requests, not \
-of a service under an open load; where requests have a pace, <em>response</em> is counted from when a \
-request was due, <em>service</em> from when it was sent.";
+const METHOD: &str = "Every figure was measured on one machine that ran client, primary and backup at \
+once. Subjects that are compared were measured in interleaved rounds, so that a disturbance affected all \
+of them alike. <strong>Compare ratios, not absolute times.</strong> Where the KVM module below is \
+<code>kvm_pvm</code>, the host is itself a virtual machine, its exits cost tens of microseconds, and absolute \
+times say little about other hosts. Latencies are HDR histograms; a curve ends where a percentile would \
+rest on less than one value. Coordinated omission: closed-loop figures (one request after the other) are \
+latencies of single requests, not of a service under an open load; where requests are paced, \
+<em>response</em> is measured from when a request was due, <em>service</em> from when it was sent.";
 
-/// The page of all `outcomes`.
+/// Returns the page for all `outcomes`.
 pub(super) fn page(machine: &Value, setting: &str, outcomes: &[(Topic, Outcome)]) -> String {
     let mut page = Page { text: String::new() };
     page.raw("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
@@ -44,7 +44,7 @@ pub(super) fn page(machine: &Value, setting: &str, outcomes: &[(Topic, Outcome)]
     page.raw(&format!("<title>understudy: measurements</title><style>{STYLE}</style>"));
     page.raw("<h1>understudy: measurements</h1>");
     page.note(setting);
-    page.raw(&format!("<p>{WHAT_IT_IS}</p>"));
+    page.raw(&format!("<p>{METHOD}</p>"));
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".into(),
@@ -60,7 +60,7 @@ pub(super) fn page(machine: &Value, setting: &str, outcomes: &[(Topic, Outcome)]
     page.text
 }
 
-/// A page that is being written.
+/// A page under construction.
 pub(super) struct Page {
     text: String,
 }
@@ -71,22 +71,22 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// The head of a measurement.
+    /// Adds the heading of a benchmark.
     pub(super) fn title(&mut self, title: &str) {
         self.raw(&format!("<h2>{}</h2>", escaped(title)));
     }
 
-    /// The head of a part of one.
+    /// Adds the heading of a part of a benchmark.
     pub(super) fn part(&mut self, title: &str) {
         self.raw(&format!("<h3>{}</h3>", escaped(title)));
     }
 
-    /// A paragraph.
+    /// Adds a paragraph.
     pub(super) fn note(&mut self, text: &str) {
         self.raw(&format!("<p class=\"note\">{}</p>", escaped(text)));
     }
 
-    /// A table of numbers, made text by the caller; what is in the first column is a name.
+    /// Adds a table of numbers, which the caller has formatted. The first column holds names.
     pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
         self.table_of("numbers", head, rows);
     }
@@ -107,13 +107,13 @@ impl Page {
         self.raw("</table></div>");
     }
 
-    /// Latency by percentile.
+    /// Adds a plot of latency by percentile.
     pub(super) fn percentiles(&mut self, curves: &[(&str, &Series)]) {
         self.raw(&plot::percentiles(curves));
         self.legend(curves.iter().map(|(name, _)| *name));
     }
 
-    /// Parts that follow each other.
+    /// Adds a waterfall chart: bars made of consecutive parts.
     pub(super) fn waterfall(&mut self, parts: &[&str], rows: &[Row]) {
         self.raw(&plot::waterfall(rows));
         self.legend(parts.iter().copied());
@@ -131,7 +131,7 @@ impl Page {
     }
 }
 
-/// Text as it is written in HTML.
+/// Escapes text for HTML.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_outside_is_text_on_the_page() {
+    fn page_external_text_is_escaped() {
         let machine = serde_json::json!({ "command": "bench <script>&\"", "cores": 2 });
         let page = page(&machine, "a & b", &[]);
         assert!(page.contains("bench &lt;script&gt;&amp;&quot;") && page.contains("a &amp; b"));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn page_needs_nothing_from_elsewhere() {
+    fn page_references_no_external_resource() {
         let page = page(&Value::Null, "", &[]);
         for reference in ["src=", "href=", "@import", "url("] {
             assert!(!page.contains(reference), "{reference}");

@@ -1,10 +1,10 @@
-//! Every measurement that a reader wants, in one run: the series as .hgrm and .hlog, all figures as
-//! `report.json`, and `report.html`, a page that needs nothing but itself.
+//! Runs the benchmarks and writes the series as .hgrm and .hlog, all figures as `report.json`, and
+//! `report.html`, a self-contained page.
 //!
-//! - `plot`: pictures, as SVG
-//! - `html`: text, tables and pictures put together
-//! - `sections`: what the page says of each measurement
-//! - `figures`: figures as text
+//! - `plot`: plots as SVG
+//! - `html`: the page of text, tables and plots
+//! - `sections`: the page's section for each benchmark
+//! - `figures`: formatting of figures
 
 mod figures;
 mod html;
@@ -21,47 +21,47 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use vmm::{outln, stdio};
 
-/// What is measured.
+/// A benchmark that the report can include.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Topic {
-    /// The logging channel against sockets
+    /// Round trips of the logging channel and of sockets
     LogRtt,
-    /// Interrupts
+    /// Interrupt delivery
     IrqDelivery,
-    /// The output hold
+    /// Output hold
     OutputHold,
-    /// What protection costs
+    /// Cost of protection
     Throughput,
     /// Failovers and false alarms
     Failover,
     /// Checkpoints
     Checkpoint,
-    /// QEMU
+    /// The same guest under QEMU/KVM
     Peers,
 }
 
 /// Options of `report`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder for the page, the figures and the series
+    /// Folder to write the page, the figures and the series to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// About three minutes: enough to see how things are, not for figures that are kept
+    /// Take about three minutes: enough for an overview, not for published figures
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// About half an hour
+    /// Take about half an hour
     #[arg(long, required_unless_present = "quick")]
     full: bool,
-    /// What to measure
+    /// Benchmarks to run
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Topic::value_variants().to_vec())]
     only: Vec<Topic>,
 }
 
-/// Measures and writes.
+/// Runs the benchmarks and writes the report.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     make_folder(&args.out)?;
     let begun = Instant::now();
-    // Of the moment before: afterwards the load is ours.
+    // Described before the benchmarks run: afterwards the load average is their own.
     let machine = machine::describe();
     let mut outcomes = Vec::new();
     for (number, topic) in args.only.iter().enumerate() {
@@ -84,7 +84,7 @@ pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     let figures = object(&machine, took, &outcomes);
     write(args, "report.json", &format!("{figures:#}\n"))?;
     outln!(
-        "{}: report.html, report.json and {} series, after {:.0} s",
+        "{}: wrote report.html, report.json and {} series after {:.0} s",
         args.out.display(),
         outcomes.iter().map(|(_, outcome)| outcome.series.len()).sum::<usize>(),
         took.as_secs_f64()
@@ -110,7 +110,11 @@ fn measure(topic: Topic, quick: bool) -> Result<Outcome, BenchError> {
 }
 
 fn setting(args: &Args, took: Duration) -> String {
-    let length = if args.quick { "A quick run: its tails are of few values" } else { "A full run" };
+    let length = if args.quick {
+        "A quick run: its tail percentiles rest on few values"
+    } else {
+        "A full run"
+    };
     format!("{length}; it took {:.0} s.", took.as_secs_f64())
 }
 
@@ -138,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_topic_has_options_when_none_is_given() {
+    fn every_topic_has_default_options() {
         macro_rules! made {
             ($($module:ident),*) => {
                 [$(std::mem::size_of_val(&($module::Args::full(), $module::Args::quick()))),*]

@@ -1,15 +1,14 @@
-//! Pictures, as SVG that is part of the page. Their legends are the page's own text, so that no label can
-//! lie on a curve.
+//! Plots as inline SVG. Legends are HTML text of the page, so that no label can cover a curve.
 
 use crate::series::Series;
 use plotters::coord::ranged1d::{KeyPointHint, Ranged};
 use plotters::prelude::*;
 use std::ops::Range;
 
-/// Of every picture, in the units of its own coordinates; a page scales it.
+/// Size of every plot in SVG user units; the page scales it.
 const SIZE: (u32, u32) = (880, 360);
 
-/// Eight colours that people with any kind of colour vision can tell apart (Okabe and Ito, 2008), black
+/// Eight colours that are distinguishable with any kind of colour vision (Okabe and Ito, 2008), black
 /// last.
 pub(super) const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
@@ -22,7 +21,7 @@ pub(super) const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 0, 0),
 ];
 
-/// The distance of a percentile to 100 %, by its logarithm, with a tick for each nine.
+/// An axis for percentiles: the logarithm of the distance to 100 %, with a tick for each nine.
 struct Nines(f64);
 
 impl Ranged for Nines {
@@ -51,8 +50,8 @@ impl plotters::coord::ranged1d::ValueFormatter<f64> for Nines {
     }
 }
 
-/// Curves of latency by percentile: how long the fraction on the horizontal axis took at most. Both axes
-/// are logarithmic.
+/// Plots latency by percentile: the horizontal axis is the fraction of values, the vertical axis the
+/// latency that the fraction did not exceed. Both axes are logarithmic.
 pub(super) fn percentiles(curves: &[(&str, &Series)]) -> String {
     let curves: Vec<Vec<(f64, f64)>> = curves
         .iter()
@@ -93,13 +92,13 @@ pub(super) fn percentiles(curves: &[(&str, &Series)]) -> String {
     })
 }
 
-/// A row of a waterfall: its name, and each part's length, in microseconds.
+/// A row of a waterfall chart: its name and the length of each part, in microseconds.
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) parts_us: Vec<f64>,
 }
 
-/// Rows of parts that follow each other, on one scale; part `n` has colour `n`.
+/// Draws rows of consecutive parts on one scale; part `n` has colour `n`.
 pub(super) fn waterfall(rows: &[Row]) -> String {
     const ROW: i32 = 26;
     const LEFT: i32 = 210;
@@ -132,19 +131,19 @@ pub(super) fn waterfall(rows: &[Row]) -> String {
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 type Root<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// A picture in memory: nothing that could fail for a reason outside.
+/// Draws an SVG into memory, which cannot fail for an external reason.
 fn draw(size: (u32, u32), paint: impl FnOnce(&Root<'_>) -> Drawn) -> String {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         let painted = paint(&root).and_then(|()| root.present());
-        painted.expect("a picture in memory is drawn");
+        painted.expect("drawing into memory does not fail");
     }
-    // The page says how wide it is.
+    // The page decides the width.
     svg.replacen("<svg ", "<svg role=\"img\" style=\"width:100%;height:auto\" ", 1)
 }
 
-/// A time on an axis: three digits are enough.
+/// Formats a time for an axis label.
 fn short(us: f64) -> String {
     match us {
         0.0..1.0 => format!("{us:.2}"),
@@ -159,13 +158,13 @@ mod tests {
     use plotters::coord::ranged1d::ValueFormatter;
 
     #[test]
-    fn percentiles_are_written_with_as_many_nines_as_they_have() {
+    fn percentile_labels_have_as_many_nines_as_the_percentile() {
         let texts = [0.0, std::f64::consts::LOG10_2, 1.0, 2.0, 3.0, 4.0].map(|x| Nines::format(&x));
         assert_eq!(texts, ["0 %", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"]);
     }
 
     #[test]
-    fn picture_has_a_line_for_each_series_and_none_for_an_empty_one() {
+    fn plot_draws_one_line_per_series_and_none_for_an_empty_one() {
         let mut series = Series::new();
         (1..=10_000).for_each(|n| series.record(n * 100));
         let svg = percentiles(&[("a", &series), ("b", &series)]);
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn waterfall_is_as_long_as_its_parts_are_together() {
+    fn waterfall_bar_length_is_the_sum_of_its_parts() {
         let row = |name: &str, parts: &[f64]| Row { name: name.into(), parts_us: parts.to_vec() };
         let svg = waterfall(&[row("one", &[10.0, 20.0]), row("two", &[60.0])]);
         assert_eq!(svg.matches("<rect").count(), 3, "{svg}");

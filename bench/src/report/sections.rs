@@ -1,4 +1,5 @@
-//! What the page says of each measurement: what it is, the figures that matter, and pictures of them.
+//! Writes the page's section for each benchmark: its description, its most important figures, and
+//! plots.
 
 use super::Topic;
 use super::figures::{curves, ms, number, times, us};
@@ -7,7 +8,7 @@ use super::plot::Row;
 use crate::outcome::Outcome;
 use crate::series::Series;
 
-/// Adds the section of `outcome`, which is of `topic`.
+/// Adds the section of `outcome`, which was measured for `topic`.
 pub(super) fn write(page: &mut Page, topic: Topic, outcome: &Outcome) {
     match topic {
         Topic::LogRtt => log_rtt(page, outcome),
@@ -23,9 +24,10 @@ pub(super) fn write(page: &mut Page, topic: Topic, outcome: &Outcome) {
 fn log_rtt(page: &mut Page, outcome: &Outcome) {
     page.title("The logging channel: round trips");
     page.note(
-        "From handing over 64 bytes to knowing that the other host has them: the whole channel (sealed, \
-         retransmitting, acknowledged) against the port it uses (a receive ring and io_uring) and plain sockets, which echo. All wait in the same way: block; \
-         or look for 50 us before they do (spin); or, with one request every 10 ms, for 200 us (idle).",
+        "Time from handing over 64 bytes until the sender knows that the other host has them. The whole channel \
+        (sealing, retransmission, acknowledgement) is compared with the port it uses (a receive ring and \
+        io_uring) and with plain sockets, which echo. All variants use the same wait policy: block at once \
+        (block); spin for 50 us, then block (spin); or, with one request every 10 ms, spin for 200 us, then block (idle).",
     );
     let round_trips = &outcome.figures["round_trips"];
     let mut rows = Vec::new();
@@ -49,24 +51,35 @@ fn log_rtt(page: &mut Page, outcome: &Outcome) {
             }
         }
     }
-    page.table(&["", "p50 us", "p99 us", "p99.9 us", "to UDP", "to TCP", "to blocking UDP"], &rows);
-    page.part("Nobody blocks (spin)");
+    page.table(
+        &[
+            "policy: variant",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
+            "p50 / UDP",
+            "p50 / TCP",
+            "p50 / blocking UDP",
+        ],
+        &rows,
+    );
+    page.part("Latency with policy spin: neither side blocks");
     let names = ["channel", "channel-insecure", "port", "udp", "tcp", "af_packet"];
     let series = names.map(|name| format!("{name}-spin"));
     let named: Vec<(&str, &str)> =
         names.into_iter().zip(series.iter().map(String::as_str)).collect();
     page.percentiles(&curves(outcome, &named));
-    page.part("Log entries beside bulk");
+    page.part("Acknowledgement latency of log entries during a bulk transfer");
     page.note(
-        "1000 entries a second, on a link with nothing else and on one full of checkpoint pages.",
+        "1000 entries per second, on an otherwise idle link and on a link saturated with checkpoint pages.",
     );
     page.percentiles(&curves(
         outcome,
         &[
             ("sealed, idle link", "channel-entries-idle"),
-            ("sealed, beside bulk", "channel-entries-bulk"),
+            ("sealed, during bulk", "channel-entries-bulk"),
             ("insecure, idle link", "channel-insecure-entries-idle"),
-            ("insecure, beside bulk", "channel-insecure-entries-bulk"),
+            ("insecure, during bulk", "channel-insecure-entries-bulk"),
         ],
     ));
     let bulk = &outcome.figures["bulk"];
@@ -81,15 +94,15 @@ fn log_rtt(page: &mut Page, outcome: &Outcome) {
             ]
         })
         .collect();
-    page.table(&["bulk, one way", "MB/s", "to TCP"], &rows);
+    page.table(&["bulk, one way", "MB/s", "MB/s / TCP"], &rows);
 }
 
 fn irq_delivery(page: &mut Page, outcome: &Outcome) {
     page.title("Interrupt delivery");
     page.note(
-        "From just before the client hands a frame to its kernel until the guest's interrupt handler has \
-         acknowledged it at the NIC. A guest that makes no exit is stopped for a waiting frame after the \
-         deadline: that, and not the machine, is what a computing guest's figure is made of.",
+        "Time from just before the client hands a frame to its kernel until the guest's interrupt handler \
+        acknowledges it at the NIC. A guest that makes no exit is stopped for a pending frame only after the \
+        deadline, so the deadline dominates the figures of a computing guest.",
     );
     let mut rows = Vec::new();
     for kind in ["standalone", "protected"] {
@@ -113,7 +126,7 @@ fn irq_delivery(page: &mut Page, outcome: &Outcome) {
     }
     page.table(&["VM, guest", "deadline us", "frames", "p50 us", "p99 us", "p99.9 us"], &rows);
     let deadline = &outcome.figures["deadline_us"];
-    page.part(&format!("Deadline {deadline} us"));
+    page.part(&format!("Delivery latency with a deadline of {deadline} us"));
     let names = [
         ("standalone, idle", "standalone.idle"),
         ("standalone, computing", "standalone.computing"),
@@ -128,23 +141,23 @@ fn irq_delivery(page: &mut Page, outcome: &Outcome) {
     page.percentiles(&curves(outcome, &named));
 }
 
-/// The stages of an answer, in the order in which they follow each other.
+/// The stages of an answer, in order.
 const STAGES: [&str; 6] = ["inject", "handler", "guest", "send", "ack", "leave"];
 
 fn output_hold(page: &mut Page, outcome: &Outcome) {
     page.title("Output hold");
     page.note(
-        "A protected VM's answer waits until the backup holds the log behind it. The hold is from the \
-         answer's making to the acknowledgement (send and ack below); a VM that nobody protects has \
-         none. The bars are medians of each stage: taken from the tap until injected; until the guest's \
-         handler has seen it; until the guest's answer is made; until its log is sent; until the \
-         acknowledgement; until it is on the tap.",
+        "A protected VM's output is held until the backup has acknowledged the log that the output depends on. \
+        The hold lasts from the guest's transmission of the output to the acknowledgement (send and ack below); \
+        an unprotected VM has none. The bars show the median of each stage: inject (from the tap to the \
+        interrupt), handler (until the guest's handler acknowledges it), guest (until the guest transmits its \
+        answer), send (until the log is sent), ack (until the acknowledgement), leave (until the answer is on the tap).",
     );
     let figures = &outcome.figures;
     page.note(&format!(
-        "At 100 requests a second, sealed: the hold's median is {} us, {} times the bare channel's round \
-         trip at the same pace ({} us), {} times that of round trips back to back ({} us), where \
-         everything is in the caches.",
+        "At 100 requests per second, sealed: hold p50 {} us. p50 ratio, hold / bare channel round trip at the \
+        same pace: {} (round trip {} us). p50 ratio, hold / bare channel round trip back to back, with warm caches: \
+        {} (round trip {} us).",
         us(&figures["hold_ns"]["p50"]),
         number(&figures["ratio_p50"], 2),
         us(&figures["log_rtt_ns"]["p50"]),
@@ -174,9 +187,9 @@ fn output_hold(page: &mut Page, outcome: &Outcome) {
         &["VM, load", "request p50 us", "p99", "p99.9", "hold p50 us", "p99", "p99.9"],
         &rows,
     );
-    page.part("Where the time goes");
+    page.part("Median of each stage");
     page.waterfall(&STAGES, &bars);
-    page.part("Hold at 100 requests a second, and the bare channel");
+    page.part("Output hold at 100 requests per second, and round trip of the bare channel");
     page.percentiles(&curves(
         outcome,
         &[
@@ -186,7 +199,7 @@ fn output_hold(page: &mut Page, outcome: &Outcome) {
             ("channel, back to back", "channel-spin"),
         ],
     ));
-    page.part("What a client sees at 1000 requests a second");
+    page.part("Request latency at the client, 1000 requests per second");
     page.percentiles(&curves(
         outcome,
         &[
@@ -201,8 +214,8 @@ fn output_hold(page: &mut Page, outcome: &Outcome) {
 fn throughput(page: &mut Page, outcome: &Outcome) {
     page.title("What protection costs");
     page.note(
-        "Requests a second of the same VM with and without a backup, and without stage timestamps. \
-         Client, primary and backup share the machine's cores here; on two hosts they would not.",
+        "Requests per second of the same VM with a backup, without a backup, and without stage timestamps. \
+        Client, primary and backup share this machine's cores; on two physical hosts they would not.",
     );
     let mut rows = Vec::new();
     for work in ["counter-1", "counter-16", "echo"] {
@@ -219,7 +232,7 @@ fn throughput(page: &mut Page, outcome: &Outcome) {
             rows.push(vec![format!("{work}: {kind}"), rate, p50, p99, cpu.join(" + ")]);
         }
     }
-    page.table(&["work: VM", "per second", "p50 us", "p99 us", "CPU us each"], &rows);
+    page.table(&["work: VM", "per second", "p50 us", "p99 us", "CPU us per request"], &rows);
     let rows: Vec<Vec<String>> = ["counter-1", "counter-16", "echo"]
         .iter()
         .map(|work| {
@@ -231,8 +244,11 @@ fn throughput(page: &mut Page, outcome: &Outcome) {
             ]
         })
         .collect();
-    page.table(&["work", "protected to standalone", "with timestamps to without"], &rows);
-    page.part("Counter, one connection");
+    page.table(
+        &["request rate ratio", "protected / standalone", "with / without stage timestamps"],
+        &rows,
+    );
+    page.part("Request latency, counter, one connection");
     page.percentiles(&curves(
         outcome,
         &[("standalone", "standalone.counter-1"), ("protected", "protected.counter-1")],
@@ -242,11 +258,11 @@ fn throughput(page: &mut Page, outcome: &Outcome) {
 fn failover(page: &mut Page, outcome: &Outcome) {
     page.title("Failover");
     page.note(
-        "The primary is killed (SIGKILL) under traffic. Detect: until the backup finds it silent; go \
-         live: until the VM speaks there; outage: between two answers to a prober that asks every \
-         millisecond by UDP; TCP gap: between two answers on one connection, which its sender's \
-         retransmission timer (200 ms and more) decides. False alarms: takeovers and lost backups without \
-         a kill, for each minute of protected time.",
+        "The primary is killed (SIGKILL) under traffic. Detect: from the kill until the backup declares the \
+        primary dead. Go live: from there until the backup releases the VM's outputs. Outage: the longest gap \
+        between two answers to a client that sends a UDP request every millisecond. TCP gap: the same on one TCP \
+        connection, where the sender's retransmission timer (200 ms and more) dominates. False alarms: takeovers \
+        and lost backups without a kill, per minute of protected time.",
     );
     let (mut rows, empty) = (Vec::new(), Vec::new());
     for point in outcome.figures["silences"].as_array().unwrap_or(&empty) {
@@ -261,14 +277,14 @@ fn failover(page: &mut Page, outcome: &Outcome) {
     }
     page.table(
         &[
-            "silence",
+            "silence timeout",
             "kills",
             "detect ms, p50 / max",
-            "go live",
-            "outage",
-            "TCP gap",
-            "alarms/min, idle",
-            "loaded",
+            "go live ms",
+            "UDP outage ms",
+            "TCP gap ms",
+            "false alarms/min, idle hosts",
+            "false alarms/min, loaded hosts",
         ],
         &rows,
     );
@@ -277,8 +293,9 @@ fn failover(page: &mut Page, outcome: &Outcome) {
 fn checkpoint(page: &mut Page, outcome: &Outcome) {
     page.title("Checkpoints");
     page.note(
-        "A guest that computes without exits is kept in step by checkpoints: one for each input that waits \
-         for longer than the deadline. Size and time against the memory that the guest keeps writing.",
+        "A guest that computes without exits is kept identical on both hosts by checkpoints: one for each input \
+        that is pending for longer than the deadline. Size and duration by working set, the memory that the guest \
+        keeps writing.",
     );
     let (mut rows, empty) = (Vec::new(), Vec::new());
     for point in outcome.figures["points"].as_array().unwrap_or(&empty) {
@@ -296,14 +313,14 @@ fn checkpoint(page: &mut Page, outcome: &Outcome) {
     }
     page.table(
         &[
-            "written, inputs",
+            "working set, inputs",
             "deadline us",
-            "a second",
-            "pages each",
+            "checkpoints/s",
+            "pages, mean",
             "Mbit/s",
-            "guest stands still us, p50",
+            "guest stopped us, p50",
             "p99",
-            "applying us, p50",
+            "apply us, p50",
             "p99",
         ],
         &rows,
@@ -313,8 +330,9 @@ fn checkpoint(page: &mut Page, outcome: &Outcome) {
 fn peers(page: &mut Page, outcome: &Outcome) {
     page.title("The same guest under QEMU/KVM");
     page.note(&format!(
-        "All VMs at once on one core, the client on the other, in turns; none protected. {}. It blocks \
-         when its guest is idle: understudy-blocking waits like it, understudy looks for a moment first.",
+        "All VMs run at once on one core, unprotected; the client runs on the other core and measures them in \
+        interleaved rounds. {}. QEMU blocks when its guest is idle. understudy-blocking does the same; understudy \
+        spins for a moment first.",
         outcome.figures["qemu"].as_str().unwrap_or("QEMU")
     ));
     let mut rows = Vec::new();
@@ -328,7 +346,7 @@ fn peers(page: &mut Page, outcome: &Outcome) {
     }
     page.table(&["VM", "ping p50 us", "p99", "p99.9", "counter p50 us", "p99", "p99.9"], &rows);
     page.note(&format!(
-        "Medians to the quickest QEMU's, waiting like it: ping {}, counter {}.",
+        "p50 latency ratio, understudy-blocking / fastest QEMU: ping {}, counter {}.",
         number(&outcome.figures["ratio_ping_p50_to_qemu"], 3),
         number(&outcome.figures["ratio_counter_p50_to_qemu"], 3)
     ));
@@ -338,6 +356,6 @@ fn peers(page: &mut Page, outcome: &Outcome) {
         .filter(|(name, _)| name.contains("ping"))
         .map(|(name, series)| (name.trim_start_matches("peers."), series))
         .collect();
-    page.part("Ping");
+    page.part("Ping latency");
     page.percentiles(&all);
 }

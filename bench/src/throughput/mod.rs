@@ -1,12 +1,12 @@
-//! What protection costs: requests of a VM that is protected and of one that is not, in turns, with the
-//! processor time that every process took, and what the log consisted of.
+//! Measures the cost of protection: requests of a protected and of an unprotected VM in interleaved
+//! rounds, the CPU time of every process, and the log bytes by kind of entry.
 //!
-//! - `work`: what the client asks for
+//! - `work`: the client's requests
 //! - `subject`: one VM under every kind of work
-//! - `cpu`: processor time of a process
+//! - `cpu`: CPU time of a process
 //! - `report`: the table
 //!
-//! A second standalone VM takes no stage timestamps: the price of measuring.
+//! A second standalone VM takes no stage timestamps, to measure the cost of the timestamps.
 
 mod cpu;
 mod report;
@@ -24,22 +24,22 @@ use work::Work;
 /// Options of `throughput`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
-    /// Turns of each VM
+    /// Rounds: how many times each VM is measured
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Counter requests of each VM, for 1 connection and for 16
+    /// Counter requests per VM on 1 connection, and again on 16 connections
     #[arg(long, default_value_t = 20_000)]
     requests: u64,
-    /// MiB that each VM echoes
+    /// MiB that each VM echoes, in total
     #[arg(long, default_value_t = 20)]
     echo_mib: u64,
-    /// Core of the client; the VM or primary has core 0, the backup core 1
+    /// Core of the client; the VM or primary runs on core 0, the backup on core 1
     #[arg(long, default_value_t = core_a())]
     client_core: usize,
-    /// How long VMs and hosts look before they block, microseconds
+    /// How long VMs and hosts spin before they block, microseconds
     #[arg(long, default_value_t = 50)]
     spin_us: u64,
-    /// What the orders of turns are drawn from
+    /// Seed of the order in which VMs are measured in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -47,27 +47,29 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// For a report in minutes: a quarter of one.
+    /// Options for `report --quick`: takes a quarter of a minute.
     pub(crate) fn quick() -> Args {
         Args { rounds: 3, requests: 6_000, echo_mib: 6, ..Args::full() }
     }
 
-    /// For figures that are kept.
+    /// Options for `report --full`.
     pub(crate) fn full() -> Args {
         outcome::defaults()
     }
 }
 
-/// Measures and prints.
+/// Measures and prints the result.
 pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
     outcome::run(&args.output, || measure(args), report::print)
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let rounds = Rounds { count: args.rounds, seed: args.seed };
     let mut subjects: Vec<Subject> = Kind::ALL.into_iter().map(Subject::new).collect();
-    rounds.run("throughput", &mut subjects, |round, subject| subject.turn(args, &rounds, round))?;
+    rounds.run("throughput", &mut subjects, |round, subject| {
+        subject.run_round(args, &rounds, round)
+    })?;
 
     let mut outcome = Outcome::new("throughput");
     outcome.put("client_core", args.client_core);

@@ -1,14 +1,14 @@
-//! The table for people, made of the same values as the JSON.
+//! Prints the throughput table from the values of the JSON object.
 
 use super::subject::Kind;
 use super::work::Work;
 use serde_json::Value;
 use vmm::outln;
 
-/// Prints what was measured.
+/// Prints the table and the ratios.
 pub(super) fn print(figures: &Value) {
     outln!(
-        "{:<11} {:<11} {:>8} {:>10} {:>9} {:>9}  CPU us each",
+        "{:<11} {:<11} {:>8} {:>10} {:>9} {:>9}  CPU us per request",
         "work",
         "VM",
         "count",
@@ -43,7 +43,7 @@ pub(super) fn print(figures: &Value) {
         }
         let ratio = |name: &str| by_kind[name].as_f64().unwrap_or(f64::NAN);
         outln!(
-            "{:<11} protected to standalone {:.3}, with stage timestamps to without {:.3}",
+            "{:<11} request rate ratio, protected / standalone: {:.3}; with / without stage timestamps: {:.3}",
             work.name(),
             ratio("ratio_protected_to_standalone"),
             ratio("ratio_measured_to_not_measured")
@@ -55,7 +55,11 @@ pub(super) fn print(figures: &Value) {
             let kinds: Vec<String> =
                 kinds.iter().map(|(name, mbit)| format!("{name} {mbit:.2}")).collect();
             let each = by_kind["protected"]["log"]["bytes_each"].as_f64().unwrap_or(f64::NAN);
-            outln!("{:<11} log, Mbit/s: {}; {each:.0} bytes each", "", kinds.join(", "));
+            outln!(
+                "{:<11} log, Mbit/s by entry kind: {}; {each:.0} bytes per request",
+                "",
+                kinds.join(", ")
+            );
         }
     }
 }

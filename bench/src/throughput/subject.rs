@@ -2,7 +2,7 @@
 
 use super::work::Work;
 use super::{Args, cpu};
-use crate::asking::Asked;
+use crate::counter_client::RequestTimes;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::log_share::LogShare;
@@ -11,19 +11,19 @@ use crate::vms::{Pair, PairOptions, Standalone, core_a};
 use serde_json::{Map, Value, json};
 use vmm::demo::pair::network::Host;
 
-/// What the VM is.
+/// How the VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nobody protects it.
+    /// Without a backup.
     Standalone,
-    /// The same, and no stage timestamps are taken.
+    /// Without a backup and without stage timestamps.
     NoStages,
-    /// It has a backup, on a sealed link.
+    /// With a backup, on a sealed link.
     Protected,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub(super) const ALL: [Kind; 3] = [Kind::Standalone, Kind::NoStages, Kind::Protected];
 
     /// The name in reports.
@@ -36,21 +36,21 @@ impl Kind {
     }
 }
 
-/// What was measured of one kind of work.
-struct Done {
-    asked: Asked,
-    /// Processor seconds of the VM's process, or of primary and backup.
+/// Measurements of one kind of work.
+struct WorkResult {
+    request_times: RequestTimes,
+    /// CPU time of the VM's process, or of primary and backup, seconds.
     cpu_seconds: Vec<f64>,
-    /// Log that the primary made.
+    /// Log bytes that the primary wrote.
     log: LogShare,
-    /// The primary's stages at the work's end, in the last turn.
+    /// The primary's stage histograms at the end of the work in the last round.
     stages: Value,
-    /// Most log that the backup had yet to execute at a work's end, bytes.
+    /// Largest replay lag of the backup at the end of the work, bytes of log.
     lag_bytes: u64,
 }
 
-impl Done {
-    /// Adds what the primary said before and after some work.
+impl WorkResult {
+    /// Adds the difference between the primary's status before and after the work.
     fn add_status(&mut self, before: &Map<String, Value>, after: &Map<String, Value>) {
         self.lag_bytes = self.lag_bytes.max(after["lag_bytes"].as_u64().unwrap_or(0));
         self.stages = after["stages"].clone();
@@ -58,18 +58,18 @@ impl Done {
     }
 }
 
-/// A VM, and what was measured on it. Each turn has processes of its own.
+/// A VM and its measurements. Every round starts new processes.
 pub(super) struct Subject {
     pub(super) kind: Kind,
-    done: Vec<Done>,
+    done: Vec<WorkResult>,
 }
 
 impl Subject {
-    /// Nothing measured yet.
+    /// Creates a subject without measurements.
     pub(super) fn new(kind: Kind) -> Subject {
         let hosts = if kind == Kind::Protected { 2 } else { 1 };
-        let nothing = |_work: &Work| Done {
-            asked: Asked::new(),
+        let nothing = |_work: &Work| WorkResult {
+            request_times: RequestTimes::new(),
             cpu_seconds: vec![0.0; hosts],
             log: LogShare::default(),
             stages: Value::Null,
@@ -78,8 +78,8 @@ impl Subject {
         Subject { kind, done: Work::ALL.iter().map(nothing).collect() }
     }
 
-    /// One turn: starts the VM, lets it do a share of every work, stops it.
-    pub(super) fn turn(
+    /// Runs one round: starts the VM, sends it this round's share of every kind of work, stops it.
+    pub(super) fn run_round(
         &mut self,
         args: &Args,
         rounds: &Rounds,
@@ -123,31 +123,31 @@ impl Subject {
         work: Work,
         amount: u64,
         pids: &[u32],
-        run: impl FnOnce(u64) -> Result<Asked, BenchError>,
+        run: impl FnOnce(u64) -> Result<RequestTimes, BenchError>,
     ) -> Result<(), BenchError> {
         if amount == 0 {
             return Ok(());
         }
         let before: Vec<f64> =
             pids.iter().map(|&pid| cpu::seconds(pid)).collect::<Result<_, _>>()?;
-        let asked = run(amount)?;
+        let request_times = run(amount)?;
         let done = &mut self.done[work as usize];
-        done.asked.add(&asked);
+        done.request_times.add(&request_times);
         for ((sum, before), &pid) in done.cpu_seconds.iter_mut().zip(before).zip(pids) {
             *sum += cpu::seconds(pid)? - before;
         }
         Ok(())
     }
 
-    /// Requests or echoes in a second.
+    /// Returns the requests or echoes per second.
     pub(super) fn rate(&self, work: Work) -> f64 {
-        self.done[work as usize].asked.rate()
+        self.done[work as usize].request_times.rate()
     }
 
-    /// What is reported of `work`; its series goes to `outcome`.
+    /// Returns the figures of `work` and adds its series to `outcome`.
     pub(super) fn figures(&self, work: Work, outcome: &mut Outcome) -> Value {
         let done = &self.done[work as usize];
-        let count = done.asked.service.len();
+        let count = done.request_times.service.len();
         if count == 0 {
             return Value::Null;
         }
@@ -158,11 +158,11 @@ impl Subject {
             "count": count,
             "per_second": self.rate(work),
             "bytes_per_second": work.bytes().map(|bytes| self.rate(work) * bytes as f64),
-            "latency": outcome.keep(&name, done.asked.service.clone()),
+            "latency": outcome.keep(&name, done.request_times.service.clone()),
             "cpu_us_each": us_each,
         });
         if self.kind == Kind::Protected {
-            let mbit = |bytes: u64| bytes as f64 * 8.0 / 1e6 / done.asked.seconds;
+            let mbit = |bytes: u64| bytes as f64 * 8.0 / 1e6 / done.request_times.seconds;
             let bytes = done.log.total();
             figures["log"] = json!({
                 "mbit_per_s": mbit(bytes),

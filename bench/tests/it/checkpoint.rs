@@ -1,10 +1,10 @@
-//! `bench checkpoint` with two short combinations: the shape of its result, and that a working set is seen
-//! in it. No times: this runs beside other tests.
+//! `bench checkpoint` with two short combinations: the structure of its result, and that it shows the
+//! working set. No times are checked, because other tests run at the same time.
 
 use crate::running::{measure, number};
 
 #[test]
-fn larger_working_set_makes_larger_checkpoints() {
+fn checkpoint_with_larger_working_set_is_larger() {
     let result = measure(&[
         "checkpoint",
         "--json",
@@ -19,11 +19,11 @@ fn larger_working_set_makes_larger_checkpoints() {
         assert_eq!((&point["deadline_us"], &point["kib"]), (&1000.into(), &kib.into()));
         assert_eq!(point["inputs_per_s"], 0);
         let of = |pointer| number(point, pointer);
-        // A tick is an input, and the guest computes: each takes a checkpoint.
+        // Each tick is an input to a computing guest, so it takes a checkpoint.
         assert!(of("/checkpoints") > 5.0, "{point}");
         assert!(of("/rounds_per_ms") > 0.0, "{point}");
         let whole = of("/pages_each/mean") * 4096.0;
-        assert!((100.0..whole / 10.0).contains(&of("/bytes_each")), "changes: {point}");
+        assert!((100.0..whole / 10.0).contains(&of("/bytes_each")), "page deltas: {point}");
         assert!(of("/pages_each/p50") <= of("/pages_each/p99"), "{point}");
         for what in ["capture", "still", "apply"] {
             let [p50, p99, max] = ["p50_ns", "p99_ns", "max_ns"]
@@ -31,12 +31,15 @@ fn larger_working_set_makes_larger_checkpoints() {
             assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{point}");
             assert!(number(point, &format!("/{what}/count")) > 5.0, "{point}");
         }
-        assert!(of("/capture/p50_ns") <= of("/still/p50_ns"), "the one is part of the other");
+        assert!(
+            of("/capture/p50_ns") <= of("/still/p50_ns"),
+            "the capture is part of the time stopped"
+        );
     }
     let [small, large] = [&points[0], &points[1]].map(|point| number(point, "/pages_each/mean"));
-    // Some checkpoints fall between two burns.
+    // Some checkpoints happen between two burns.
     assert!(large >= small + 16.0, "{small} and {large} pages");
     let [small, large] = [&points[0], &points[1]].map(|point| number(point, "/bytes_each"));
-    // A page's number, its mask, a word.
+    // A page's number, its delta mask and one word.
     assert!(large >= small + 16.0 * 20.0, "{small} and {large} bytes");
 }

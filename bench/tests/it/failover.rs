@@ -1,5 +1,5 @@
-//! `bench failover` with one kill and a short watch: the shape of its result, and what follows from the
-//! order of events. Nothing of how long they take: this runs beside other tests.
+//! `bench failover` with one kill and a short watch: the structure of its result, and what follows from
+//! the order of events. No durations are checked, because other tests run at the same time.
 
 use crate::running::{measure, number};
 use std::fs;
@@ -11,7 +11,7 @@ use vmm::demo::pace::HANG_MAX;
 const SILENCE_MS: u64 = 1000;
 
 #[test]
-fn kill_has_its_stages_and_a_watched_pair_its_rate() {
+fn failover_reports_stages_of_a_kill_and_a_false_alarm_rate() {
     let folder = tempfile::tempdir().unwrap();
     let result = measure(&[
         "failover",
@@ -46,7 +46,7 @@ fn kill_has_its_stages_and_a_watched_pair_its_rate() {
 }
 
 #[test]
-fn interrupted_in_the_middle_it_leaves_no_namespace_and_no_process() {
+fn failover_interrupted_leaves_no_namespace_and_no_process() {
     let child = Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(["failover", "--kills=0", "--silences=1000", "--watch-s=60", "--rounds=1"])
         .stdout(Stdio::null())
@@ -73,7 +73,7 @@ fn interrupted_in_the_middle_it_leaves_no_namespace_and_no_process() {
     }
 }
 
-/// The children of process `parent`, by proc_pid_task_children(5) of each of its threads.
+/// Returns the children of process `parent`, from proc_pid_task_children(5) of each of its threads.
 fn processes(parent: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());

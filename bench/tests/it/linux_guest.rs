@@ -1,10 +1,10 @@
-//! `bench linux-guest` with few requests: the shape of its result, and that it measured what it says.
-//! Needs the snapshot of `scripts/linux-guest.sh`, and fails without it.
+//! `bench linux-guest` with few requests: the structure of its result, and that it measured what it
+//! claims. Needs the snapshot of `scripts/linux-guest.sh`, and fails without it.
 
 use crate::running::{bench, measure, number};
 
 #[test]
-fn both_kinds_are_measured_and_only_the_protected_one_has_a_log() {
+fn linux_guest_measures_both_vms_and_only_the_protected_one_has_a_log() {
     let result = measure(&["linux-guest", "--json", "--rounds=1", "--requests=20"]);
     for kind in ["standalone", "protected"] {
         let of = |what: &str| number(&result, &format!("/{kind}/{what}"));
@@ -18,7 +18,7 @@ fn both_kinds_are_measured_and_only_the_protected_one_has_a_log() {
     let kinds = result["protected"]["log"]["bytes_each_by_kind"].as_object().expect("kinds");
     let sum: f64 = kinds.values().filter_map(serde_json::Value::as_f64).sum();
     assert!(bytes > 0.0 && (sum - bytes).abs() < 1.0, "{result}");
-    // A request comes in a frame, and its answer is an output.
+    // A request arrives in a frame, and its answer is an output.
     for kind in ["frame", "output", "interrupt"] {
         assert!(number(&result, &format!("/protected/log/bytes_each_by_kind/{kind}")) > 0.0);
     }
@@ -26,7 +26,7 @@ fn both_kinds_are_measured_and_only_the_protected_one_has_a_log() {
 }
 
 #[test]
-fn without_a_snapshot_there_is_no_figure_but_a_line() {
+fn linux_guest_without_a_snapshot_fails_with_one_line() {
     let output = bench(&["linux-guest", "--snapshot=/nonexistent"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());

@@ -1,5 +1,5 @@
-//! `bench log-rtt` with small counts: the shape of its result, and that everything was really
-//! exchanged. No times: this runs beside other tests.
+//! `bench log-rtt` with small counts: the structure of its result, and that all data was exchanged. No
+//! times are checked, because other tests run at the same time.
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -18,17 +18,17 @@ fn bench() -> Command {
     Command::new(env!("CARGO_BIN_EXE_bench"))
 }
 
-/// Runs the benchmark with `arguments`; the object on its last line.
+/// Runs the benchmark with `arguments` and parses the JSON object on its last line.
 fn run(arguments: &[&str]) -> Value {
     let output = bench().arg("log-rtt").args(arguments).output().expect("bench starts");
     let [text, errors] =
         [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(output.status.success(), "{text}{errors}");
-    assert_eq!(errors, "", "no terminal, no progress");
+    assert_eq!(errors, "", "without a terminal there is no progress bar");
     serde_json::from_str(text.lines().last().expect("a result")).expect("JSON")
 }
 
-/// A number of the result.
+/// Returns a value of the result as a number.
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("no number: {value}"))
 }
@@ -93,7 +93,7 @@ fn check_machine(result: &Value) {
 }
 
 #[test]
-fn everything_is_exchanged_and_reported() {
+fn log_rtt_exchanges_and_reports_everything() {
     let folder = tempfile::tempdir().unwrap();
     let series = folder.path().join("series");
     let result = run(&[
@@ -120,13 +120,14 @@ fn everything_is_exchanged_and_reported() {
     check_series(&series);
 }
 
-/// Every series is there in both formats, with as many values as were reported.
+/// Checks that every series exists in both formats, with as many values as were reported.
 fn check_series(folder: &Path) {
     let names: BTreeSet<String> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    // Each variant with three policies, UDP with a fourth, entries with and without bulk twice.
+    // Each variant with three policies, UDP with a fourth one, and two series of entries for each
+    // protection.
     assert_eq!(names.len(), 2 * (VARIANTS.len() * 3 + 1 + 4), "{names:?}");
     for name in names.iter().filter(|name| name.ends_with(".hgrm")) {
         assert!(names.contains(&name.replace(".hgrm", ".hlog")), "{names:?}");
@@ -141,7 +142,7 @@ fn check_series(folder: &Path) {
 }
 
 #[test]
-fn wire_rate_and_choice_are_as_asked_for() {
+fn log_rtt_honours_wire_rate_and_selection_options() {
     let result = run(&[
         "--json",
         "--direct",
@@ -159,7 +160,7 @@ fn wire_rate_and_choice_are_as_asked_for() {
 }
 
 #[test]
-fn mistakes_are_one_line() {
+fn log_rtt_with_wrong_options_fails_with_one_line() {
     for (arguments, part) in [
         (["--server-core=1000", "--requests=1"], "core 1000"),
         (["--rate=fast", "--requests=1"], "tc "),
@@ -172,7 +173,7 @@ fn mistakes_are_one_line() {
     }
 }
 
-/// The network namespaces that process `id` is in, by their numbers.
+/// Returns the network namespaces of the threads of process `id`.
 fn namespaces(id: &str) -> BTreeSet<String> {
     let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     let links = tasks.filter_map(|task| fs::read_link(task.path().join("ns/net")).ok());
@@ -180,7 +181,7 @@ fn namespaces(id: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn interrupted_in_the_middle_it_leaves_no_namespace() {
+fn log_rtt_interrupted_leaves_no_namespace() {
     let mut child = bench()
         .args(["log-rtt", "--parts=round-trips", "--policies=idle"])
         .stdout(Stdio::null())
@@ -188,13 +189,13 @@ fn interrupted_in_the_middle_it_leaves_no_namespace() {
         .unwrap();
     let id = child.id().to_string();
     let own = namespaces("self");
-    // Until both sides are on their hosts.
+    // Wait until both sides have entered their namespaces.
     let inside = loop {
         let inside: BTreeSet<String> = namespaces(&id).difference(&own).cloned().collect();
         if inside.len() >= 2 {
             break inside;
         }
-        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        assert!(child.try_wait().unwrap().is_none(), "it exited before the signal");
         std::thread::sleep(Duration::from_millis(1));
     };
     let kill = Command::new("kill").args(["-INT", &id]).status().unwrap();
@@ -206,7 +207,7 @@ fn interrupted_in_the_middle_it_leaves_no_namespace() {
             assert!(namespaces(&name).is_disjoint(&inside), "process {name} is still inside");
         }
     }
-    // Nor one with a name, which would need no process.
+    // Nor a named namespace, which can exist without a process.
     let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let names: Vec<_> = names.map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert!(!names.iter().any(|name| name.contains(&id)), "{names:?}");

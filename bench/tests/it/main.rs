@@ -1,5 +1,5 @@
-//! Each measurement with small counts: the shape of its result, and that it measured what it says. No times: they
-//! run beside each other.
+//! Each benchmark with small counts: the structure of its result, and that it measured what it claims.
+//! No times are checked, because the tests run at the same time.
 
 mod checkpoint;
 mod failover;

@@ -1,5 +1,5 @@
-//! `bench peers` with small counts: that everybody answered, and the shape of its result. No times: this
-//! runs beside other tests.
+//! `bench peers` with small counts: every VM answered, and the structure of the result. No times are
+//! checked, because other tests run at the same time.
 
 use crate::running::{bench, measure, number};
 use serde_json::Value;
@@ -14,7 +14,7 @@ fn check_times(subject: &Value) {
 }
 
 #[test]
-fn guest_answers_under_every_vmm_and_ratios_are_those_of_the_medians() {
+fn peers_all_answer_and_ratios_are_those_of_the_medians() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
     let counts = ["--pings", "41", "--requests", "53", "--turns", "2", "--gap-us", "100"];
@@ -33,7 +33,8 @@ fn guest_answers_under_every_vmm_and_ratios_are_those_of_the_medians() {
     let booted: Vec<&str> = subjects
         .iter()
         .filter(|(_, subject)| match subject["does_not_boot"].as_str() {
-            // Some KVM may not have what a variant needs; it must say so, and one must boot.
+            // A KVM may lack what a variant needs. The result must say so, and at least one variant
+            // must boot.
             Some(why) => {
                 assert!(!why.is_empty());
                 false
@@ -64,7 +65,7 @@ fn guest_answers_under_every_vmm_and_ratios_are_those_of_the_medians() {
 }
 
 #[test]
-fn missing_qemu_is_one_line_that_names_its_package() {
+fn peers_without_qemu_fails_with_one_line_that_names_the_package() {
     let output = bench(&["peers", "--json", "--qemu", "/nowhere/qemu-system-x86_64"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());

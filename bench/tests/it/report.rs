@@ -1,4 +1,4 @@
-//! `bench report` on its quickest topic: a page that shows it, figures, series; and mistakes.
+//! `bench report` with its fastest topic: the page, the figures and the series; and wrong options.
 
 use serde_json::Value;
 use std::fs;
@@ -9,7 +9,7 @@ fn bench(command: &[&str]) -> Output {
 }
 
 #[test]
-fn page_has_the_figures_the_pictures_and_nothing_from_elsewhere() {
+fn report_page_is_self_contained_and_shows_figures_and_plots() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("new/folder");
     let output = bench(&["report", "--quick", "--only=throughput", "--out", out.to_str().unwrap()]);
@@ -17,7 +17,7 @@ fn page_has_the_figures_the_pictures_and_nothing_from_elsewhere() {
     assert!(output.status.success(), "{errors}");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("What protection costs") && page.ends_with("</html>\n"));
-    assert_eq!(page.matches("<svg ").count(), 1, "one picture");
+    assert_eq!(page.matches("<svg ").count(), 1, "one plot");
     for reference in ["src=", "href=", "@import", "url("] {
         assert!(!page.contains(reference), "{reference}");
     }
@@ -32,7 +32,7 @@ fn page_has_the_figures_the_pictures_and_nothing_from_elsewhere() {
 }
 
 #[test]
-fn mistakes_are_one_line() {
+fn report_with_wrong_options_fails_with_one_line() {
     let output = bench(&["report", "--quick", "--out", "/proc/nowhere"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && errors.contains("/proc/nowhere"), "{errors}");

@@ -1,4 +1,4 @@
-//! Running the benchmark program, and what every result of it must be.
+//! Runs the benchmark program and checks what every result must contain.
 
 use serde_json::Value;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ pub(crate) fn bench(command: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bench")).args(command).output().expect("bench starts")
 }
 
-/// Runs `bench COMMAND`, which must succeed; the object on its last line.
+/// Runs `bench COMMAND`, which must succeed, and parses the JSON object on its last line.
 pub(crate) fn measure(command: &[&str]) -> Value {
     let output = bench(command);
     let [text, errors] =
@@ -20,7 +20,7 @@ pub(crate) fn measure(command: &[&str]) -> Value {
     result
 }
 
-/// A number of the result.
+/// Returns a number of the result.
 pub(crate) fn number(value: &Value, pointer: &str) -> f64 {
     let number = value.pointer(pointer).and_then(Value::as_f64);
     number.unwrap_or_else(|| panic!("no number at {pointer}: {value}"))

@@ -1,5 +1,5 @@
-//! The measurements of a frame's way through the machine, with small counts: that everything was answered
-//! and followed, and the shape of the results. No times: this runs beside other tests.
+//! The benchmarks of a frame's stages, with small counts: all requests were answered and traced, and
+//! the structure of the results. No times are checked, because other tests run at the same time.
 
 use crate::running::{measure, number};
 use serde_json::Value;
@@ -11,7 +11,7 @@ fn check_times(times: &Value) {
 }
 
 #[test]
-fn every_frame_sent_into_a_guest_is_seen_to_be_delivered() {
+fn irq_delivery_accounts_for_every_frame_sent() {
     let result =
         measure(&["irq-delivery", "--json", "--rounds=1", "--frames=20", "--deadlines-us=3000"]);
     assert_eq!(result["deadline_us"], 1000);
@@ -34,7 +34,7 @@ fn every_frame_sent_into_a_guest_is_seen_to_be_delivered() {
 }
 
 #[test]
-fn hold_is_made_of_sending_and_acknowledgement_and_a_vm_without_a_backup_has_none() {
+fn output_hold_covers_send_and_ack_and_is_absent_without_a_backup() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
     let result = measure(&[
@@ -70,7 +70,7 @@ fn hold_is_made_of_sending_and_acknowledgement_and_a_vm_without_a_backup_has_non
 }
 
 #[test]
-fn throughput_counts_what_each_vm_did() {
+fn throughput_counts_the_work_of_each_vm() {
     let result = measure(&["throughput", "--json", "--rounds=1", "--requests=160", "--echo-mib=1"]);
     let bytes = number(&result["work"]["counter-1"]["protected"], "/log/bytes_each");
     assert!((20.0..2000.0).contains(&bytes), "{bytes} bytes of log for each request");
@@ -83,7 +83,7 @@ fn throughput_counts_what_each_vm_did() {
         let rate = |kind: &str| number(&by_kind[kind], "/per_second");
         let ratio = number(by_kind, "/ratio_protected_to_standalone");
         assert!((ratio - rate("protected") / rate("standalone")).abs() < 0.001);
-        // A primary and a backup.
+        // One value for the primary and one for the backup.
         assert_eq!(by_kind["protected"]["cpu_us_each"].as_array().map(Vec::len), Some(2));
     }
     for connections in ["/1", "/16"] {

@@ -1,4 +1,4 @@
-//! Two network namespaces joined by a veth pair, a packet port in each.
+//! Two network namespaces joined by a veth pair, with a packet port in each.
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs::{self, File};
@@ -14,25 +14,26 @@ use super::{HANG_MAX, in_namespace, ip, wait_until};
 pub const A_MAC: MacAddr = MacAddr(0x02, 0, 0, 0, 0, 0xa);
 pub const B_MAC: MacAddr = MacAddr(0x02, 0, 0, 0, 0, 0xb);
 
-/// Interface `va` in one namespace, `vb` in the other. Both end with the test's thread and the files.
+/// Interface `va` in one namespace, `vb` in the other. Both disappear with the test's thread and the
+/// open files.
 pub struct Lan {
     a: File,
     b: File,
 }
 
-/// The calling thread's namespace.
+/// Opens the calling thread's namespace.
 fn namespace() -> File {
     File::open("/proc/thread-self/ns/net").unwrap()
 }
 
-/// Puts the calling thread into a namespace.
+/// Moves the calling thread to a namespace.
 fn enter(namespace: &File) {
     // SAFETY: takes no pointers; it affects this thread only.
     let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
     assert_eq!(result, 0, "setns: {}", io::Error::last_os_error());
 }
 
-/// Runs `test` with a fresh LAN, in namespace a.
+/// Runs `test` with a new LAN, in namespace a.
 pub fn on_a_lan(test: impl FnOnce(&Lan) + Send + 'static) {
     in_namespace(move || {
         let a = namespace();
@@ -47,7 +48,7 @@ pub fn on_a_lan(test: impl FnOnce(&Lan) + Send + 'static) {
 }
 
 impl Lan {
-    /// Makes the veth pair, both ends up.
+    /// Creates the veth pair and brings both ends up.
     pub fn join(&self) {
         let there = format!("/proc/{}/fd/{}", std::process::id(), self.a.as_raw_fd());
         self.in_b(|| {
@@ -63,7 +64,7 @@ impl Lan {
         run()
     }
 
-    /// Runs in namespace b, then goes back to a.
+    /// Runs `run` in namespace b, then returns to a.
     pub fn in_b<R>(&self, run: impl FnOnce() -> R) -> R {
         enter(&self.b);
         let result = run();
@@ -81,7 +82,7 @@ impl Lan {
         self.in_b(|| PacketPort::open(&config).unwrap())
     }
 
-    /// A port at each end that blocks at once, with a link between.
+    /// Opens a port at each end that blocks at once, and waits for the link.
     pub fn ports(&self, receive: ReceivePath) -> (PacketPort, PacketPort) {
         let mut ports =
             (self.open_a(receive, WaitPolicy::BLOCK), self.open_b(receive, WaitPolicy::BLOCK));
@@ -92,23 +93,23 @@ impl Lan {
     }
 }
 
-/// Asks until the link is in this state: the kernel is slow to tell of a carrier.
+/// Polls until the link is in `state`: the kernel reports a carrier late.
 pub fn wait_for_state(port: &mut PacketPort, state: LinkState) {
     wait_until(&format!("{state:?}"), || port.check_link() == state);
 }
 
-/// A frame of the channel to `to`.
+/// Returns a channel frame to `to`.
 pub fn frame_to(port: &PacketPort, to: MacAddr, payload: &[u8]) -> Vec<u8> {
     [&port.header_to(to)[..], payload].concat()
 }
 
-/// Sends one frame at once.
+/// Sends and flushes one frame.
 pub fn send_now(port: &mut PacketPort, frame: &[u8]) {
     port.send(frame).unwrap();
     port.flush().unwrap();
 }
 
-/// Waits for a frame that should be there already.
+/// Receives a frame that should have arrived already.
 pub fn expect_frame(port: &mut PacketPort) -> Vec<u8> {
     let wake = port.wait(Some(HANG_MAX)).unwrap();
     assert_eq!(wake, Wake::Frame, "{port:?}");

@@ -1,6 +1,6 @@
-//! A network namespace with one tap in it, and the host's side of that tap as a UDP socket.
+//! A network namespace with one tap, and a UDP socket as the host's side of the tap.
 //!
-//! Each test program uses its own part of this, hence the `allow`.
+//! Each test program uses only a part of this, hence the `allow`.
 //!
 //! Needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN), `ip` and `/dev/net/tun`; fails without them.
 #![allow(dead_code, unreachable_pub)]
@@ -28,20 +28,20 @@ pub const HOST: [u8; 4] = [10, 9, 9, 1];
 pub const GUEST: [u8; 4] = [10, 9, 9, 2];
 pub const PORT: u16 = 7;
 
-/// How long what must happen is waited for, on however slow or busy a host: it ends a test that hangs, and no test
-/// asserts how fast anything is.
+/// Timeout for events that must happen, on any slow or busy host. It only ends a test that hangs; no
+/// test asserts an absolute speed.
 pub const HANG_MAX: Duration = Duration::from_secs(120);
 
-/// Waits until `done`, with a look every millisecond.
+/// Polls every millisecond until `done` returns true.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < HANG_MAX, "waited in vain for {what}");
+        assert!(start.elapsed() < HANG_MAX, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Pins the calling thread to the `n`th core that it may use, or the last if there are not so many.
+/// Pins the calling thread to the `n`th core that it may use, or to the last one if there are fewer.
 pub fn pin(n: usize) {
     // SAFETY: an all-zero set is valid, and both live through the calls.
     unsafe {
@@ -55,7 +55,7 @@ pub fn pin(n: usize) {
     }
 }
 
-/// Runs `test` on a thread of its own in a fresh network namespace, which ends with the thread.
+/// Runs `test` on a new thread in a new network namespace, which disappears with the thread.
 pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let run = move || {
         // SAFETY: takes no pointers; it affects this thread, which has done nothing yet.
@@ -66,7 +66,8 @@ pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
             "cannot make a network namespace ({}): run this test as root",
             io::Error::last_os_error()
         );
-        // Keep the kernel's own IPv6 chatter off the tap. No such file: no IPv6, none needed.
+        // Keeps the kernel's IPv6 traffic off the tap. If the file does not exist, the kernel has no
+        // IPv6.
         let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
         test();
     };
@@ -76,22 +77,22 @@ pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Runs `ip` with these arguments in the calling thread's namespace.
+/// Runs `ip` with `arguments` in the calling thread's namespace.
 pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("cannot run 'ip'");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Makes tap0, with addresses, up, and the guest's address known without ARP.
+/// Creates tap0, up, with addresses and a static neighbour entry for the guest.
 pub fn make_tap() {
-    // With an owner: where the device node is open to all (0666), a tap without one is, too.
+    // With an owner: if the device node is open to all users (0666), so is a tap without an owner.
     ip("tuntap add dev tap0 mode tap user 0");
     ip(&format!("link set tap0 address {HOST_MAC}"));
     ip("link set tap0 up");
     configure_tap();
 }
 
-/// Gives an existing tap0 that is up its addresses.
+/// Sets the addresses of an existing tap0 that is up.
 pub fn configure_tap() {
     ip("addr add 10.9.9.1/24 dev tap0");
     ip(&format!("neigh replace 10.9.9.2 lladdr {GUEST_MAC} dev tap0"));
@@ -108,8 +109,9 @@ pub fn open_tap_by(read: ReadPath) -> TapPort {
     TapPort::open(&config).unwrap()
 }
 
-/// [`open_tap`], then waits until the host may send: a tap has no carrier while nobody is attached,
-/// and the kernel takes up to a second to notice that it is back, dropping frames until then.
+/// Opens tap0 as [`open_tap`] does and waits until the host can send. A tap has no carrier while no
+/// process is attached, and the kernel takes up to a second to notice that it is back and drops frames
+/// until then.
 pub fn open_linked_tap() -> TapPort {
     open_linked_tap_by(ReadPath::Auto)
 }
@@ -129,7 +131,7 @@ pub fn wait_for_link() {
     });
 }
 
-/// The host's socket: what it sends to the guest comes out of the port.
+/// Opens the host's socket. What it sends to the guest arrives at the port.
 pub fn host_socket() -> UdpSocket {
     let socket = UdpSocket::bind((std::net::Ipv4Addr::from(HOST), PORT)).unwrap();
     socket.connect((std::net::Ipv4Addr::from(GUEST), PORT)).unwrap();
@@ -137,7 +139,7 @@ pub fn host_socket() -> UdpSocket {
     socket
 }
 
-/// A payload that tells number `n` and nothing else, of a length that depends on it (8..=1472).
+/// Returns a payload that encodes number `n` and has a length that depends on it (8..=1472).
 pub fn payload(n: u32) -> Vec<u8> {
     let length = 8 + (n as usize * 37) % 1465;
     let mut bytes: Vec<u8> = (0..length).map(|i| (i as u32 ^ n) as u8).collect();
@@ -145,7 +147,7 @@ pub fn payload(n: u32) -> Vec<u8> {
     bytes
 }
 
-/// The frame with which the guest sends `payload` to the host's socket.
+/// Returns the frame with which the guest sends `payload` to the host's socket.
 pub fn guest_frame(payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 14 + 20 + 8 + payload.len()];
     let mut ethernet = MutableEthernetPacket::new(&mut bytes).unwrap();
@@ -172,7 +174,7 @@ pub fn guest_frame(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The UDP payload of a frame to the guest; panics on anything else.
+/// Returns the UDP payload of a frame to the guest; panics on any other frame.
 pub fn host_payload(frame: &[u8]) -> Vec<u8> {
     let ethernet = EthernetPacket::new(frame).unwrap();
     assert_eq!(ethernet.get_ethertype(), EtherTypes::Ipv4);
@@ -181,19 +183,19 @@ pub fn host_payload(frame: &[u8]) -> Vec<u8> {
     UdpPacket::new(ip.payload()).unwrap().payload().to_vec()
 }
 
-/// Receives one frame, waiting for it.
+/// Waits for one frame and receives it.
 pub fn receive_one(port: &mut impl FramePort) -> Vec<u8> {
     let (mut buffer, start) = ([0; FRAME_MAX], Instant::now());
     loop {
         if let Some(length) = port.receive(&mut buffer).unwrap() {
             return buffer[..length].to_vec();
         }
-        assert!(start.elapsed() < HANG_MAX, "waited in vain for a frame");
+        assert!(start.elapsed() < HANG_MAX, "timed out waiting for a frame");
         port.wait(Some(Duration::from_millis(100))).unwrap();
     }
 }
 
-/// Receives what is there now.
+/// Receives all frames that have arrived.
 pub fn receive_all(port: &mut impl FramePort) -> Vec<Vec<u8>> {
     let mut buffer = [0; FRAME_MAX];
     let mut frames = Vec::new();

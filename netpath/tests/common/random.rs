@@ -1,11 +1,10 @@
-//! Inputs made from a seed that is new every time and printed, with the command that repeats a
-//! failure.
+//! Random inputs. The seed is new in every run and printed, with the command that reproduces a failure.
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `NETPATH_FUZZ_INPUTS` | inputs of each run | 20 000 |
+//! | `NETPATH_FUZZ_INPUTS` | number of inputs per test | 20 000 |
 //! | `NETPATH_FUZZ_SEED` | the seed | from the clock |
-//! | `NETPATH_FUZZ_FROM` | the first input's number | 0 |
+//! | `NETPATH_FUZZ_FROM` | number of the first input | 0 |
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the test harness takes it")]
 
@@ -21,7 +20,7 @@ fn from_env(name: &str, default: impl FnOnce() -> u64) -> u64 {
     }
 }
 
-/// Says, when a panic passes by, how to repeat the input under way.
+/// Prints, on a panic, the command that reproduces the current input.
 struct Repeat {
     run: &'static str,
     seed: u64,
@@ -34,7 +33,7 @@ impl Drop for Repeat {
             let Self { run, seed, input } = self;
             let (program, test) = run.split_once("::").expect("program::test");
             eprintln!(
-                "input {input} of seed {seed}; repeat: NETPATH_FUZZ_SEED={seed} \
+                "input {input} of seed {seed}; reproduce with: NETPATH_FUZZ_SEED={seed} \
                  NETPATH_FUZZ_FROM={input} NETPATH_FUZZ_INPUTS=1 \
                  cargo test --release -p netpath --test {program} {test}"
             );
@@ -48,7 +47,8 @@ pub fn run(run: &'static str, mut input: impl FnMut(&mut Rng)) {
     run_one_in(1, run, &mut input);
 }
 
-/// The same for inputs that are as much work as `share` others: as many fewer of them.
+/// Like [`run`], for inputs that each take `share` times as much work: runs fewer of them by that
+/// factor.
 pub fn run_one_in(share: u64, run: &'static str, mut input: impl FnMut(&mut Rng)) {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
     let seed = from_env("NETPATH_FUZZ_SEED", clock);
@@ -57,14 +57,15 @@ pub fn run_one_in(share: u64, run: &'static str, mut input: impl FnMut(&mut Rng)
     let mut repeat = Repeat { run, seed, input: from };
     for number in from..from + inputs {
         repeat.input = number;
-        // Through a generator of its own: neighbouring seeds give unlike streams.
+        // Seeds each input's generator from another generator: neighbouring seeds give unrelated
+        // streams.
         let stream = Rng::with_seed(seed ^ number.rotate_left(32)).u64(..);
         input(&mut Rng::with_seed(stream));
     }
     println!("{run}: seed {seed}, {inputs} inputs");
 }
 
-/// Damages bytes: flips, overwrites, cuts, repeats, as a fuzzer does.
+/// Damages bytes as a fuzzer does: flips, overwrites, cuts, repeats.
 pub fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
     for _ in 0..rng.usize(1..4) {
         if bytes.is_empty() {

@@ -1,5 +1,5 @@
-//! Announcements against the kernel: a bridge that must learn the way to the VM's new host, and a
-//! client behind it whose neighbour tables must believe what is said.
+//! Tests announcements with the kernel: a bridge that must learn the port of the VM's new host, and a
+//! client behind it whose neighbour tables must accept the announcements.
 //!
 //! ```text
 //!   the VM's old host          the VM's new host
@@ -23,7 +23,7 @@ use netpath::{
 const STATION: Station = Station { mac: GUEST_MAC, vlan: 0 };
 const IPV4: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 2);
 const IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2);
-/// What the client believes before.
+/// The VM's MAC address in the client's neighbour table before the announcement.
 const STALE: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 0xee);
 
 const RARP: Announcement = Announcement::Rarp { station: STATION };
@@ -38,7 +38,7 @@ fn output(program: &str, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Opens a tap that is a port of the bridge, and waits until it forwards.
+/// Opens a tap, adds it to the bridge and waits until it forwards.
 fn open_bridged(name: &str) -> TapPort {
     ip(&format!("tuntap add dev {name} mode tap"));
     ip(&format!("link set {name} master br0 up"));
@@ -51,7 +51,7 @@ fn open_bridged(name: &str) -> TapPort {
     port
 }
 
-/// The bridge with the taps of both hosts, and the client's addresses.
+/// Runs `test` with the bridge, the taps of both hosts and the client's addresses.
 fn on_a_bridge(test: impl FnOnce(&Lan, [TapPort; 2]) + Send + 'static) {
     on_a_lan(|lan| {
         lan.in_b(|| {
@@ -78,14 +78,14 @@ fn send(port: &mut TapPort, announcement: Announcement) {
     assert_eq!(port.stats().tx_dropped, 0);
 }
 
-/// Port of the bridge on which it knows the VM's MAC to be.
+/// Returns the bridge port on which the VM's MAC address was learned.
 fn bridge_port() -> Option<String> {
     let table = output("bridge", "fdb show br br0");
     let line = table.lines().find(|line| line.starts_with(&GUEST_MAC.to_string()))?;
     line.split(' ').skip_while(|word| *word != "dev").nth(1).map(str::to_string)
 }
 
-/// The client's entry for the VM's address: its MAC.
+/// Returns the MAC address in the client's neighbour entry for the VM's `address`.
 fn neighbour(lan: &Lan, address: &str) -> Option<String> {
     let table = lan.in_b(|| output("ip", &format!("neigh show {address} dev vb")));
     table.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).map(str::to_string)
@@ -100,7 +100,7 @@ fn is_to_guest(frame: &[u8]) -> bool {
     frame[..6] == GUEST_MAC.octets()
 }
 
-/// The next frame to the VM, among what the client's kernel sends to everybody.
+/// Receives the next frame to the VM, ignoring broadcasts of the client's kernel.
 fn receive_for_guest(port: &mut TapPort) -> Vec<u8> {
     loop {
         let frame = receive_one(port);
@@ -111,7 +111,7 @@ fn receive_for_guest(port: &mut TapPort) -> Vec<u8> {
 }
 
 #[test]
-fn each_kind_of_frame_moves_the_mac_to_the_new_port_of_a_bridge() {
+fn announcement_of_each_kind_moves_the_mac_to_the_new_bridge_port() {
     on_a_bridge(|_, [mut old, mut new]| {
         for announcement in [RARP, ARP_REQUEST, ARP_REPLY, ADVERT] {
             send(&mut old, announcement);
@@ -123,7 +123,7 @@ fn each_kind_of_frame_moves_the_mac_to_the_new_port_of_a_bridge() {
 }
 
 #[test]
-fn neighbour_with_a_stale_entry_takes_the_mac_that_is_announced() {
+fn stale_neighbour_entry_takes_the_announced_mac() {
     on_a_bridge(|lan, [_old, mut new]| {
         for announcement in [ARP_REQUEST, ARP_REPLY] {
             make_stale(lan, "10.9.9.2");
@@ -144,9 +144,10 @@ fn neighbour_with_a_stale_entry_takes_the_mac_that_is_announced() {
     });
 }
 
-/// What it is for: the client goes on sending to the address it knows, and the new host gets it.
+/// The purpose of announcements: the client keeps sending to the address it knows, and the new host
+/// receives the frames.
 #[test]
-fn clients_frames_go_where_the_announcer_speaks() {
+fn client_frames_go_to_the_announcing_host() {
     on_a_bridge(|lan, [mut old, mut new]| {
         let client = lan.in_b(|| {
             ip(&format!("neigh replace 10.9.9.2 lladdr {GUEST_MAC} nud permanent dev vb"));
@@ -179,6 +180,9 @@ fn clients_frames_go_where_the_announcer_speaks() {
         client.send(b"after").unwrap();
         assert!(receive_for_guest(&mut new).ends_with(b"after"));
         let left = receive_all(&mut old);
-        assert!(!left.iter().any(|frame| is_to_guest(frame)), "the old host still gets them");
+        assert!(
+            !left.iter().any(|frame| is_to_guest(frame)),
+            "the old host still receives client frames"
+        );
     });
 }

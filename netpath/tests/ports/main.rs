@@ -1,4 +1,4 @@
-//! Ports on real taps and veth pairs, in network namespaces of each test's own: all need root.
+//! Ports on real taps and veth pairs. Each test has its own network namespaces; all need root.
 
 #[path = "../common/mod.rs"]
 mod common;

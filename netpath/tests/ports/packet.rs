@@ -1,7 +1,7 @@
-//! [`PacketPort`](netpath::PacketPort) over a veth pair between two namespaces: traffic, and which of it
-//! is ours. Every test of traffic runs with the ring and with calls.
+//! [`PacketPort`](netpath::PacketPort) over a veth pair between two namespaces: traffic, and the
+//! selection of the channel's frames. Every traffic test runs with the ring and with system calls.
 //!
-//! Each test has namespaces of its own; all need root.
+//! Each test has its own namespaces; all need root.
 
 use std::time::{Duration, Instant};
 
@@ -72,20 +72,20 @@ fn foreign_frames_are_counted_and_not_delivered() {
                 assert_eq!(b.receive(&mut [0; FRAME_MAX]).unwrap(), None);
             }
             let stats = b.stats();
-            // The kernel holds back other EtherTypes itself; the port's check stands behind it.
+            // The kernel filters other EtherTypes; the port's own check comes after that.
             assert_eq!((stats.rx_foreign_mac, stats.rx_foreign_ethertype), (3, 0));
             assert_eq!((stats.rx_foreign_vlan, stats.rx_frames), (1, 0));
-            // A tag without a VLAN is a priority: the frame is ours.
+            // A tag with VLAN ID 0 carries only a priority: the port must accept the frame.
             send_now(&mut a, &tagged(0xe000));
             assert_eq!(expect_frame(&mut b), ours);
-            // Our own frames do not come back to us.
+            // A port does not receive its own frames.
             assert_eq!(a.receive(&mut [0; FRAME_MAX]).unwrap(), None);
         });
     }
 }
 
 #[test]
-fn flood_of_foreign_frames_hides_none_of_ours() {
+fn flood_of_foreign_frames_loses_no_channel_frame() {
     on_a_lan(|lan| {
         let (mut a, mut b) = lan.ports(ReceivePath::Ring);
         for n in 0..1000_u32 {
@@ -109,7 +109,7 @@ fn frames_of_every_length_pass_up_to_the_mtu() {
         on_a_lan(move |lan| {
             let (mut a, mut b) = lan.ports(path);
             for length in (0..200).chain(1400..=1500) {
-                // Also what a NIC that pads to 60 bytes makes of a short frame.
+                // Includes short frames that a NIC pads to 60 bytes.
                 let mut frame = frame_to(&a, B_MAC, &vec![length as u8; length]);
                 send_now(&mut a, &frame);
                 assert_eq!(expect_frame(&mut b), frame);
@@ -173,7 +173,7 @@ fn frames_beyond_the_ring_are_dropped_and_counted() {
             assert_eq!(b.stats().rx_kernel_drops, round * 344);
             assert_eq!(b.stats().rx_kernel_drops, round * 344, "reading must not reset it");
         }
-        // Five flushes a round: 128 frames each.
+        // Five flushes per round, of 128 frames each.
         assert!(a.stats().enters <= 3 * 5 + 1, "{:?}", a.stats());
     });
 }
@@ -241,7 +241,7 @@ fn port_sends_on_the_thread_of_its_first_use_only() {
 }
 
 #[test]
-fn description_says_what_was_chosen() {
+fn description_names_the_chosen_receive_path() {
     on_a_lan(|lan| {
         let (a, b) = (lan.ports(ReceivePath::Auto).0, lan.ports(ReceivePath::Calls).1);
         let (a, b) = (a.describe(), b.describe());
@@ -251,7 +251,7 @@ fn description_says_what_was_chosen() {
     });
 }
 
-/// Printed, not judged: what a round trip costs when both ends look before they block.
+/// Prints, without asserting it, the round-trip time when both ends spin before they block.
 #[test]
 fn round_trip_times() {
     const ROUNDS: usize = 20_000;
@@ -295,7 +295,7 @@ fn round_trip_times() {
     }
 }
 
-/// Printed, not judged: what it costs to take a frame that is there, copied out or lent in place.
+/// Prints, without asserting it, the time to receive a frame that has arrived, copied and in place.
 #[test]
 fn receive_costs() {
     const BURST: usize = 100;

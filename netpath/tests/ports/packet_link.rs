@@ -1,7 +1,6 @@
-//! [`PacketPort`](netpath::PacketPort) and what can be wrong with its interface, before and while it is
-//! used.
+//! [`PacketPort`](netpath::PacketPort) and faults of its interface, before and during use.
 //!
-//! Each test has namespaces of its own; all need root.
+//! Each test has its own namespaces; all need root.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ fn refusal(name: &str) -> String {
     PacketPort::open(&PacketConfig::new(name)).unwrap_err().to_string()
 }
 
-/// The changes of the link's state since the last call.
+/// Returns the changes of the link's state since the last call.
 fn events(port: &mut PacketPort) -> Vec<LinkState> {
     std::iter::from_fn(|| port.next_link_event()).collect()
 }
@@ -79,19 +78,22 @@ fn interface_that_is_down_opens_and_works_once_it_is_up() {
 }
 
 #[test]
-fn link_that_goes_down_and_up_again_is_told_of_and_passes_frames() {
+fn link_down_and_up_again_is_reported_and_passes_frames() {
     for path in PATHS {
         on_a_lan(move |lan| {
             let (mut a, mut b) = lan.ports(path);
             let (to_b, to_a) = (frame_to(&a, B_MAC, b"to b"), frame_to(&b, A_MAC, b"to a"));
             for round in 1..=3 {
                 ip("link set va down");
-                // Found out by blocking in one round, by sending in the next.
+                // The loss is detected by blocking in one round and by sending in the next.
                 if round % 2 == 1 {
                     let start = Instant::now();
                     let wake = a.wait(Some(Duration::from_millis(30))).unwrap();
                     assert_eq!(wake, Wake::Timeout);
-                    assert!(start.elapsed() >= Duration::from_millis(30), "the time is waited out");
+                    assert!(
+                        start.elapsed() >= Duration::from_millis(30),
+                        "the wait lasts until its timeout"
+                    );
                 } else {
                     send_now(&mut a, &to_b);
                 }
@@ -100,7 +102,7 @@ fn link_that_goes_down_and_up_again_is_told_of_and_passes_frames() {
                 let dropped = a.stats().tx_dropped;
                 send_now(&mut a, &to_b);
                 assert_eq!(a.stats().tx_dropped, dropped + 1);
-                // A dead peer's link takes frames and loses them.
+                // The link of a dead peer accepts frames and loses them.
                 wait_for_state(&mut b, LinkState::NoCarrier);
                 send_now(&mut b, &to_a);
 
@@ -129,7 +131,7 @@ fn link_found_up_again_by_a_frame_alone() {
         assert_eq!(a.check_link(), LinkState::Down);
         ip("link set va up");
         wait_for_state(&mut b, LinkState::Up);
-        assert_eq!(a.link(), LinkState::Down, "nobody looked");
+        assert_eq!(a.link(), LinkState::Down, "the state was not polled");
         let frame = frame_to(&b, A_MAC, b"anybody there?");
         wait_until("the link to be up", || {
             send_now(&mut b, &frame);
@@ -138,9 +140,10 @@ fn link_found_up_again_by_a_frame_alone() {
     });
 }
 
-/// Down and up again while nobody looked: the first frame may be refused, which is a flap.
+/// The link goes down and up again without being polled. The first frame may be refused, which reveals
+/// the flap.
 #[test]
-fn flap_that_nobody_saw_is_noticed() {
+fn unobserved_link_flap_is_detected() {
     on_a_lan(|lan| {
         let (mut a, mut b) = lan.ports(ReceivePath::Ring);
         ip("link set va down");
@@ -154,14 +157,14 @@ fn flap_that_nobody_saw_is_noticed() {
         let stats = a.stats();
         assert_eq!((stats.tx_dropped, stats.tx_frames, stats.link_downs), (1, 2, 1));
         wait_for_state(&mut a, LinkState::Up);
-        // It may be up again already, and have no carrier yet.
+        // The link may already be up again without a carrier.
         let first = events(&mut a).first().copied();
         assert!(matches!(first, Some(LinkState::Down | LinkState::NoCarrier)), "{first:?}");
     });
 }
 
 #[test]
-fn interface_deleted_in_use_is_gone_for_good_and_never_a_hang() {
+fn interface_deleted_in_use_is_gone_permanently_and_does_not_hang() {
     for path in PATHS {
         on_a_lan(move |lan| {
             let (mut a, mut b) = lan.ports(path);
@@ -169,7 +172,7 @@ fn interface_deleted_in_use_is_gone_for_good_and_never_a_hang() {
             let words = frame_to(&b, A_MAC, b"last words");
             send_now(&mut b, &words);
             ip("link delete va");
-            // What had arrived before can still be had.
+            // Frames that had arrived before can still be received.
             let last = a.receive_with(|frame| frame[14..].to_vec()).unwrap();
             assert!(last.is_none_or(|frame| frame == b"last words"));
             let error = a.wait(Some(HANG_MAX)).unwrap_err();
@@ -185,11 +188,11 @@ fn interface_deleted_in_use_is_gone_for_good_and_never_a_hang() {
             assert_eq!(a.receive(&mut [0; FRAME_MAX]).unwrap(), None);
             assert_eq!((a.stats().tx_dropped, a.stats().link_downs), (200, 1));
             assert!(matches!(a.wait(None), Err(PortError::InterfaceGone { .. })));
-            // The other end went with it.
+            // The other end of the pair was deleted with it.
             send_now(&mut b, &frame);
             assert_eq!(b.link(), LinkState::Gone);
 
-            // A new interface of the same name is another one; a new port takes it.
+            // A new interface with the same name is a different one: only a new port uses it.
             lan.join();
             assert_eq!(a.check_link(), LinkState::Gone);
             let (mut a, mut b) = lan.ports(path);

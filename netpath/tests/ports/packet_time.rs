@@ -1,6 +1,6 @@
-//! Which frames were there when, how long a wait looked for one, and what waits to be sent.
+//! Arrival marks, the spin time of waits, and the bytes that wait to be sent.
 //!
-//! Each test has namespaces of its own; all need root.
+//! Each test has its own namespaces; all need root.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,7 +26,7 @@ fn mark_covers_frames_that_had_arrived_and_no_later_one() {
             let foreign = frame_to(&a, MacAddr::broadcast(), b"x");
             let send = |a: &mut PacketPort, number: u8| {
                 let frame = frame_to(a, B_MAC, &[number]);
-                // The mark counts foreign frames, too.
+                // The mark also counts foreign frames.
                 send_now(a, &foreign);
                 send_now(a, &frame);
             };
@@ -59,7 +59,7 @@ fn mark_covers_no_more_than_asked_for() {
     });
 }
 
-/// Sleeps until thread `id` of this process does.
+/// Waits until thread `id` of this process sleeps.
 fn wait_until_asleep(id: u32) {
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/stat")).unwrap();
@@ -71,7 +71,7 @@ fn wait_until_asleep(id: u32) {
 }
 
 #[test]
-fn wait_that_looked_says_for_how_long_and_one_that_blocked_says_nothing() {
+fn wait_that_spun_reports_its_spin_time_and_one_that_blocked_does_not() {
     on_a_lan(|lan| {
         let looking = WaitPolicy { spin: Duration::from_secs(60), ..WaitPolicy::default() };
         for policy in [looking, WaitPolicy::BLOCK] {
@@ -103,7 +103,7 @@ fn wait_that_looked_says_for_how_long_and_one_that_blocked_says_nothing() {
                     None => assert_eq!(policy, WaitPolicy::BLOCK),
                 }
             });
-            // A frame that is there is seen without a look at the clock.
+            // A frame that has arrived is seen without reading the clock.
             assert_eq!(b.wait(None).unwrap(), Wake::Frame);
             assert_eq!(b.looked(), Some(Duration::ZERO));
             assert_eq!(expect_frame(&mut b)[14..], *b"hello");
@@ -120,8 +120,8 @@ fn frames_in_the_queue_below_are_unsent() {
         let (mut a, _b) = lan.ports(ReceivePath::Ring);
         let frame = frame_to(&a, B_MAC, &[0; 1400]);
         (0..10).for_each(|_| send_now(&mut a, &frame));
-        assert_eq!(a.unsent_bytes().unwrap(), 0, "veth has them delivered");
-        // Two seconds and more for each frame.
+        assert_eq!(a.unsent_bytes().unwrap(), 0, "veth has delivered the frames");
+        // At this rate each frame takes more than two seconds.
         let tbf = "qdisc add dev va root tbf rate 5kbit burst 1600 limit 100000";
         assert!(Command::new("tc").args(tbf.split(' ')).status().unwrap().success());
         (0..10).for_each(|_| send_now(&mut a, &frame));

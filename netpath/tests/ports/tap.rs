@@ -1,6 +1,6 @@
-//! [`TapPort`] on a real tap: traffic, looking and waiting.
+//! [`TapPort`] on a real tap: traffic, polling and waiting.
 //!
-//! Each test has a network namespace of its own; all need root.
+//! Each test has its own network namespace; all need root.
 
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ fn burst_beyond_the_buffers_is_received_whole() {
         port.start().unwrap();
         let host = host_socket();
         for round in 0..20 {
-            // More than the port's 256 buffers, as many as the tap's own queue (txqueuelen) takes.
+            // More than the port's 256 buffers, and as many as the tap's own queue (txqueuelen) holds.
             for n in 0..1000 {
                 host.send(&payload(n)).unwrap();
             }
@@ -93,7 +93,7 @@ fn more_frames_than_slots_leave_without_a_flush_between() {
             let length = host.recv(&mut buffer).unwrap();
             assert_eq!(buffer[..length], n.to_be_bytes());
         }
-        // Three flushes of up to 128 frames; the first starts the port.
+        // Three flushes of up to 128 frames. The first one also starts the port.
         assert_eq!(port.stats().tx_frames, 300);
         assert!(port.stats().enters <= 3, "{:?}", port.stats());
     });
@@ -105,26 +105,26 @@ fn has_frame_is_false_when_idle_and_turns_true_without_a_system_call() {
         make_tap();
         let mut port = open_linked_tap_by(read);
         let host = host_socket();
-        assert!(port.has_frame(), "before the first use there may always be a frame");
+        assert!(port.has_frame(), "before its first use a port always reports a possible frame");
         assert!(receive_all(&mut port).is_empty());
 
         for n in 0..1000 {
             for _ in 0..100 {
-                assert!(!port.has_frame(), "idle, yet a frame is announced ({n})");
+                assert!(!port.has_frame(), "a frame is reported on an idle port ({n})");
             }
             let enters = port.stats().enters;
             host.send(&payload(n)).unwrap();
-            // On this kernel the frame is announced before `send` returns; allow for others.
+            // On this kernel the frame is visible before `send` returns; other kernels may take longer.
             let start = Instant::now();
             while !port.has_frame() {
-                assert!(start.elapsed() < HANG_MAX, "frame {n} is not announced");
+                assert!(start.elapsed() < HANG_MAX, "frame {n} is not reported");
             }
             assert_eq!(port.stats().enters, enters);
             let frames = receive_all(&mut port);
             assert_eq!(frames.len(), 1);
             assert_eq!(host_payload(&frames[0]), payload(n));
         }
-        // Sending must not look like a frame either.
+        // Sending must not be reported as a received frame.
         port.send(&guest_frame(b"x")).unwrap();
         port.flush().unwrap();
         assert!(!port.has_frame());

@@ -1,6 +1,6 @@
-//! Opening a tap: what each trouble is called, and a tap's life around a port.
+//! Opening a tap: the error message of each failure, and the lifetime of a tap.
 //!
-//! Each test has a network namespace of its own; all need root.
+//! Each test has its own network namespace; all need root.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ fn missing_privilege_is_named() {
         netpath::sys::tap::probe_tun().unwrap();
         // SAFETY: takes no pointers. The raw system call changes this thread's user only.
         assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) }, 0);
-        // Which of the two depends on the mode of the device node, 0600 or 0666.
+        // The error depends on the mode of the device node, 0600 or 0666.
         match TapPort::open(&TapConfig::new("tap0")).unwrap_err() {
             PortError::TunPermission => {
                 assert!(matches!(netpath::sys::tap::probe_tun(), Err(PortError::TunPermission)));
@@ -76,30 +76,30 @@ fn dropped_port_frees_its_tap() {
             let start = Instant::now();
             let mut port = open_tap();
             let opened = start.elapsed();
-            // Left unfinished when the port goes: a frame received, one not fetched, one queued.
+            // State when the port is dropped: a received frame, one not fetched, one queued.
             send_until_received(&host, &mut port);
             let passed = start.elapsed();
             host.send(&payload(n)).unwrap();
             port.send(&guest_frame(b"never flushed")).unwrap();
-            // What its own thread drops is free within milliseconds.
+            // A tap dropped by its owner thread is free within milliseconds.
             println!("opened in {opened:?}, first frame after {passed:?}");
         }
-        // Dropped by a thread that is not its owner: the kernel takes longer, `open` waits.
+        // Dropped by another thread, the kernel takes longer to free it; `open` waits.
         let mut port = open_tap();
         port.start().unwrap();
         std::thread::spawn(move || drop(port)).join().unwrap();
         let start = Instant::now();
         drop(open_tap());
         println!("after a drop elsewhere: opened in {:?}", start.elapsed());
-        // Dropped unused.
+        // Dropped without use.
         let start = Instant::now();
         let _port = open_tap();
         println!("after a drop unused: opened in {:?}", start.elapsed());
     });
 }
 
-/// Sends until a frame passes: a tap has no carrier while nobody is attached, and the kernel takes
-/// up to a second to notice that it is back.
+/// Sends until a frame is received. A tap has no carrier while no process is attached, and the kernel
+/// takes up to a second to notice that it is back.
 fn send_until_received(host: &std::net::UdpSocket, port: &mut TapPort) {
     let start = Instant::now();
     for n in 0.. {
@@ -108,7 +108,7 @@ fn send_until_received(host: &std::net::UdpSocket, port: &mut TapPort) {
             assert_eq!(host_payload(&receive_one(port)), payload(n));
             return;
         }
-        assert!(start.elapsed() < HANG_MAX, "waited in vain for a frame to pass");
+        assert!(start.elapsed() < HANG_MAX, "timed out waiting for a frame to pass");
     }
 }
 
@@ -158,7 +158,7 @@ fn created_tap_lives_as_long_as_the_port() {
     in_namespace(|| {
         let config = TapConfig { create: true, ..TapConfig::new("tap0") };
         let port = TapPort::open(&config).unwrap();
-        assert!(!port.is_up().unwrap(), "opening must bring nothing up");
+        assert!(!port.is_up().unwrap(), "opening must not bring the interface up");
         ip("link show tap0");
         drop(port);
         wait_until("the end of tap0", || refusal_is_missing("tap0"));
@@ -183,6 +183,6 @@ fn deleted_in_use(read: ReadPath) {
     ip("link delete tap0");
     let error = port.wait(Some(HANG_MAX)).unwrap_err();
     assert_eq!(error.to_string(), "tap tap0 was deleted while in use: create it again and restart");
-    assert!(port.has_frame(), "whoever looks must come to see the error");
+    assert!(port.has_frame(), "a polling caller must get to see the error");
     assert!(matches!(port.is_up(), Err(PortError::TapGone { .. })));
 }

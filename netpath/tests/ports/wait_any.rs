@@ -1,4 +1,4 @@
-//! [`wait_any`](netpath::wait_any) on a packet port and a tap at once.
+//! [`wait_any`](netpath::wait_any) on a packet port and a tap at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ const LONG: Option<Duration> = Some(HANG_MAX);
 const SHORT: Option<Duration> = Some(Duration::from_millis(20));
 
 #[test]
-fn a_frame_at_either_port_ends_the_wait() {
+fn frame_at_either_port_ends_the_wait() {
     let ways = [
         (WaitPolicy::BLOCK, ReadPath::Auto),
         (WaitPolicy::default(), ReadPath::Auto),
@@ -29,9 +29,9 @@ fn a_frame_at_either_port_ends_the_wait() {
                 wait_any(&mut [&mut tap, &mut near], &policy, SHORT).unwrap(),
                 Wake::Timeout
             );
-            for turn in 0..100 {
-                let sent = payload(turn);
-                if turn % 2 == 0 {
+            for round in 0..100 {
+                let sent = payload(round);
+                if round % 2 == 0 {
                     let frame = frame_to(&far, near.mac(), &sent);
                     send_now(&mut far, &frame);
                 } else {
@@ -41,7 +41,7 @@ fn a_frame_at_either_port_ends_the_wait() {
                 let mut received = None;
                 while received.is_none() {
                     let wake = wait_any(&mut ports, &policy, LONG);
-                    assert_eq!(wake.unwrap(), Wake::Frame, "turn {turn}");
+                    assert_eq!(wake.unwrap(), Wake::Frame, "round {round}");
                     for port in &mut ports {
                         let mut buffer = [0; netpath::FRAME_MAX];
                         if let Some(length) = port.receive(&mut buffer).unwrap() {
@@ -51,16 +51,16 @@ fn a_frame_at_either_port_ends_the_wait() {
                 }
                 let received = received.unwrap();
                 let got =
-                    if turn % 2 == 0 { received[14..].to_vec() } else { host_payload(&received) };
-                assert_eq!(got, sent, "turn {turn}");
+                    if round % 2 == 0 { received[14..].to_vec() } else { host_payload(&received) };
+                assert_eq!(got, sent, "round {round}");
             }
         });
     }
 }
 
-/// The frame comes while the thread is blocked, not before it waits.
+/// The frame arrives while the thread is blocked, not before it waits.
 #[test]
-fn a_blocked_wait_is_ended_by_a_frame_at_either_port() {
+fn blocked_wait_is_ended_by_a_frame_at_either_port() {
     for read in [ReadPath::Auto, ReadPath::Single] {
         on_a_lan(move |lan| {
             let (mut near, mut far) = lan.ports(ReceivePath::Ring);
@@ -83,18 +83,18 @@ fn a_blocked_wait_is_ended_by_a_frame_at_either_port() {
                         }
                     }
                 });
-                for turn in 0..10 {
-                    go.send(turn % 2 == 0).unwrap();
+                for round in 0..10 {
+                    go.send(round % 2 == 0).unwrap();
                     let mut ports: [&mut dyn FramePort; 2] = [&mut tap, &mut near];
                     let mut received = false;
                     while !received {
                         let start = Instant::now();
                         let wake = wait_any(&mut ports, &WaitPolicy::BLOCK, LONG).unwrap();
-                        // When the time is up, a frame that woke nobody is found, too.
+                        // At the timeout, a frame that did not end the wait is found as well.
                         let in_time = start.elapsed() < LONG.unwrap() / 2;
                         assert!(
                             wake == Wake::Frame && in_time,
-                            "turn {turn}: nothing ended the wait"
+                            "round {round}: nothing ended the wait"
                         );
                         for port in &mut ports {
                             received |= port.receive(&mut buffer).unwrap().is_some();
@@ -108,7 +108,7 @@ fn a_blocked_wait_is_ended_by_a_frame_at_either_port() {
 }
 
 #[test]
-fn a_link_that_goes_down_does_not_keep_the_wait_busy() {
+fn link_that_goes_down_does_not_keep_the_wait_busy() {
     on_a_lan(|lan| {
         let (mut near, _far) = lan.ports(ReceivePath::Ring);
         let mut null = NullPort::new();
@@ -116,9 +116,9 @@ fn a_link_that_goes_down_does_not_keep_the_wait_busy() {
         let start = Instant::now();
         while near.link() == LinkState::Up {
             let _wake = wait_any(&mut [&mut near, &mut null], &WaitPolicy::BLOCK, SHORT).unwrap();
-            assert!(start.elapsed() < HANG_MAX, "the link is still thought to be up");
+            assert!(start.elapsed() < HANG_MAX, "the link is still reported as up");
         }
-        // The error is spent: from here on waits take their time.
+        // The error was reported once: from here on waits last until their timeout.
         for _ in 0..3 {
             let wake = wait_any(&mut [&mut near, &mut null], &WaitPolicy::BLOCK, SHORT).unwrap();
             assert_eq!(wake, Wake::Timeout);

@@ -10,13 +10,13 @@ use crate::common::lan::on_a_lan;
 use crate::common::*;
 use netpath::{FramePort, NullPort, ReadPath, ReceivePath, TapConfig, TapPort, WaitPolicy, Wake};
 
-/// The signal these tests send.
+/// The signal that these tests send.
 const KICK: i32 = libc::SIGUSR1;
 
 extern "C" fn ignore_kick(_: libc::c_int) {}
 
-/// Installs a handler that does nothing, so that the signal interrupts and does not kill. With
-/// `SA_RESTART`: a wait must end even for handlers that restart what can be restarted.
+/// Installs a handler that does nothing, so that the signal interrupts and does not kill. `SA_RESTART`
+/// is set, because a wait must end even for handlers that restart system calls.
 fn handle_kick() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -56,7 +56,7 @@ fn signal_interrupts(port: &mut impl FramePort) {
     let is_over = AtomicBool::new(false);
     let target = myself();
     std::thread::scope(|scope| {
-        // Again and again: one that comes before the wait begins is lost.
+        // Repeatedly: a signal that arrives before the wait begins is lost.
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(30));
@@ -69,7 +69,7 @@ fn signal_interrupts(port: &mut impl FramePort) {
     });
 }
 
-/// A signal that is already there when the wait begins must end it.
+/// A signal that is pending when the wait begins must end it.
 fn pending_signal_is_not_lost(port: &mut impl FramePort) {
     block_kick();
     for _ in 0..100 {
@@ -123,7 +123,7 @@ fn packet_wait_interrupted_by_a_signal_and_loses_none() {
 #[test]
 fn null_wait_interrupted_by_a_signal_and_loses_none() {
     handle_kick();
-    // A thread of its own: the mask that the second half sets must not outlive the test.
+    // On a separate thread: the signal mask that the second half sets must not outlive the test.
     let thread = std::thread::spawn(|| {
         signal_interrupts(&mut NullPort::new());
         let mut port = NullPort::with_wake_signal(KICK);

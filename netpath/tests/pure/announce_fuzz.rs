@@ -1,5 +1,5 @@
-//! Any bytes at all, shown to what learns a guest's addresses and to what decodes them. The bodies,
-//! `fuzz_*`, are plain functions of bytes, for any fuzzer.
+//! Feeds arbitrary bytes to the code that learns a guest's addresses and to its decoder. The bodies,
+//! `fuzz_*`, are plain functions of bytes, usable by any fuzzer.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ fn built(announcement: &Announcement) -> Vec<u8> {
     buffer[..length].to_vec()
 }
 
-/// A state can be carried, and announced in frames that say what it knows.
+/// Checks that a state survives encoding, and that its announcements carry what it knows.
 fn check(addresses: &GuestAddresses) {
     assert_eq!(GuestAddresses::decode(&encoded(addresses)).as_ref(), Ok(addresses));
     let all: Vec<Announcement> = addresses.announcements().collect();
@@ -30,7 +30,7 @@ fn check(addresses: &GuestAddresses) {
         let mut other = GuestAddresses::new(MacAddr(2, 0, 0, 0, 0, 9));
         other.learn(&built(announcement));
         let known = |station: &Station| other.stations().any(|entry| entry.station == *station);
-        let (station, heard) = match announcement {
+        let (station, learned) = match announcement {
             Announcement::Rarp { station } => (station, true),
             Announcement::ArpRequest { station, address }
             | Announcement::ArpReply { station, address } => {
@@ -41,12 +41,12 @@ fn check(addresses: &GuestAddresses) {
                 (station, other.ipv6().any(same))
             }
         };
-        assert!(heard && known(station), "{announcement:?}: {other:?}");
+        assert!(learned && known(station), "{announcement:?}: {other:?}");
     }
 }
 
-/// Whatever a frame holds: what is announced after it stood in a frame of this `history`, and both
-/// hosts learn the same.
+/// Feeds any frame to two copies of a state. Checks that learned addresses occurred in a frame of
+/// `history` and that both copies learn the same.
 fn fuzz_learn(addresses: &mut GuestAddresses, history: &mut Vec<Vec<u8>>, frame: &[u8]) {
     let before = addresses.clone();
     let mut other = GuestAddresses::decode(&encoded(addresses)).expect("it was encoded");
@@ -70,7 +70,7 @@ fn fuzz_learn(addresses: &mut GuestAddresses, history: &mut Vec<Vec<u8>>, frame:
     }
 }
 
-/// Bytes that decode are the one encoding of a state that can go on.
+/// Checks that bytes that decode are the only encoding of a valid state.
 fn fuzz_decode(bytes: &[u8], frame: &[u8]) {
     if let Ok(mut addresses) = GuestAddresses::decode(bytes) {
         assert_eq!(encoded(&addresses), bytes);
@@ -79,7 +79,7 @@ fn fuzz_decode(bytes: &[u8], frame: &[u8]) {
     }
 }
 
-/// A frame that a guest might send.
+/// Returns a frame that a guest might send.
 fn frame(rng: &mut Rng) -> Vec<u8> {
     let mac = MacAddr(0x52, 0x54, 0, 0, 0, rng.u8(..6));
     let station = Station { mac, vlan: [0, 0, 5, 0xffe][rng.usize(..4)] };
@@ -89,7 +89,7 @@ fn frame(rng: &mut Rng) -> Vec<u8> {
         0 => built(&Announcement::Rarp { station }),
         1 => built(&Announcement::ArpReply { station, address: ipv4 }),
         2 => {
-            // Who has another address.
+            // An ARP request for another address.
             let mut frame = built(&Announcement::ArpRequest { station, address: ipv4 });
             let at = if station.vlan == 0 { 41 } else { 45 };
             frame[at] = rng.u8(..12);
@@ -97,7 +97,7 @@ fn frame(rng: &mut Rng) -> Vec<u8> {
         }
         3 => built(&Announcement::NeighbourAdvert { station, address: ipv6, router: rng.bool() }),
         4 => {
-            // As a solicitation of another address, or forwarded.
+            // A solicitation for another address, or a forwarded packet.
             let router = rng.bool();
             let advert = Announcement::NeighbourAdvert { station, address: ipv6, router };
             let mut frame = built(&advert);

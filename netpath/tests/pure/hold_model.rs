@@ -1,4 +1,4 @@
-//! The hold queue against a model that cannot be wrong: a `VecDeque` of frames, and two limits.
+//! Compares the hold queue with a trivially correct model: a `VecDeque` of frames and two limits.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use netpath::limits::{HOLD_BYTES_MIN, HOLD_FRAMES_MIN};
 use netpath::{FRAME_MAX, FRAME_MIN, Full, Held, HoldLimits, HoldQueue, HoldStats};
 
 struct Model {
-    /// What each release_at, its watermark, when it was made, the frame.
+    /// Each frame's `release_at`, its watermark, its creation time and its bytes.
     frames: VecDeque<(u64, u64, u64, Vec<u8>)>,
     bytes: usize,
     limits: HoldLimits,
@@ -55,7 +55,7 @@ impl Model {
     }
 }
 
-/// Lengths as traffic has them, and the two that a limit is made of.
+/// Returns frame lengths as in real traffic, and the two lengths that the limits are defined by.
 fn length(rng: &mut Rng) -> usize {
     match rng.u32(..6) {
         0 => FRAME_MIN,
@@ -140,6 +140,6 @@ fn hold_like_the_model(rng: &mut Rng) {
 }
 
 #[test]
-fn hold_queue_does_what_the_model_does() {
+fn hold_queue_behaves_like_the_model() {
     run_one_in(4, "pure::hold_model::hold_queue_does_what_the_model_does", hold_like_the_model);
 }

@@ -1,4 +1,4 @@
-//! What needs nothing of the host, against models and with random bytes.
+//! Tests without host requirements: comparisons with models, and random bytes.
 
 #[path = "../common/mod.rs"]
 mod common;

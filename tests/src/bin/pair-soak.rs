@@ -1,4 +1,4 @@
-//! A protected VM under mixed load for a long time, its hosts killed meanwhile if asked to.
+//! Runs a protected VM under mixed load for a long time and, if requested, kills its hosts meanwhile.
 //!
 //! `cargo run --release -p tests --bin pair-soak -- --seconds 600 [--kill-every 20]`
 
@@ -6,7 +6,7 @@ use clap::Parser;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tests::pair::couple::Account;
+use tests::pair::couple::PairCounts;
 use tests::pair::{Clients, Couple, Process, Rig, RigOptions};
 use tests::patience::pace;
 use vmm::demo::DemoError;
@@ -15,30 +15,30 @@ use vmm::demo::pair::traffic::Ping;
 use vmm::demo::standalone::GUEST_ADDRESS;
 use vmm::{outln, stdio};
 
-/// From one burn's end to the next.
+/// Pause between two burns.
 const BURN_PAUSE: Duration = Duration::from_millis(800);
 
-/// From one line of the account to the next.
+/// Interval of progress lines.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// A protected VM under mixed load for a long time
+/// Run a protected VM under mixed load for a long time
 #[derive(Parser)]
 struct Args {
-    /// How long
+    /// Duration of the run, seconds
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Kill a host, either one, about this often, in seconds; never unless given
+    /// Kill one of the hosts about every this many seconds; never by default
     #[arg(long)]
     kill_every: Option<f64>,
-    /// Take a host for dead after this long, milliseconds
+    /// Silence timeout: time after which a silent host is declared dead, milliseconds
     #[arg(long, default_value_t = 100)]
     silence_ms: u64,
-    /// Seed of who is killed, and when
+    /// Seed of the kills' moments
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// Computes without exits now and then; how often.
+/// Makes the guest compute without exits at intervals and counts the computations.
 fn burn(stop: &AtomicBool, burns: &AtomicU64) -> Result<(), DemoError> {
     while !stop.load(Ordering::Relaxed) {
         clients::fetch(GUEST_ADDRESS, "/burn?ms=100")?;
@@ -48,7 +48,7 @@ fn burn(stop: &AtomicBool, burns: &AtomicU64) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// What a process says of itself, in a line.
+/// Formats a process's status as one line.
 fn figures(process: &Process) -> String {
     let status = serde_json::Value::Object(process.status());
     format!(
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let mut random = fastrand::Rng::with_seed(seed);
     let rig = Rig::new(RigOptions { silence_ms: args.silence_ms, is_insecure: false });
-    outln!("{} s, silence {} ms, seed {seed}", args.seconds, rig.silence_ms());
+    outln!("{} s, silence timeout {} ms, seed {seed}", args.seconds, rig.silence_ms());
     let mut couple = Couple::start(&rig);
     let (stop, burns) = (AtomicBool::new(false), AtomicU64::new(0));
     let client = rig.network.client();
@@ -112,20 +112,20 @@ fn main() -> ExitCode {
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
-            clients.are_served();
+            clients.wait_until_served();
             stop.store(true, Ordering::Relaxed);
             ping.stop().expect("ping stops")
         });
         burning.join().expect("no panic").expect("every burn is answered");
         (ping, clients)
     });
-    let turns = clients.turns().len();
-    let Account { unplanned, losses, divergences } = couple.stop();
+    let intervals = clients.host_sequence().len();
+    let PairCounts { unplanned, losses, divergences } = couple.stop();
     let (tally, seen) = (clients.counting.tally(), clients.traffic.seen());
     outln!(
         "{} s: {} requests on one connection, none lost, repeated or reset; {} echoes of 64 KiB, {} \
-         pages, {} burns; {} of {} pings answered; killed {} primaries and {} backups; the VM had {turns} \
-         hosts in turn; {unplanned} takeovers and {losses} backups lost without a kill; \
+         pages, {} burns; {} of {} pings answered; killed {} primaries and {} backups; the VM had {intervals} \
+         leadership intervals; {unplanned} takeovers and {losses} backups lost without a kill; \
          {divergences} divergences",
         args.seconds,
         tally.requests,

@@ -1,4 +1,4 @@
-//! The simulators: code that ships, in a world that is decided by one seed.
+//! The simulators: production code in a simulated environment that one seed determines.
 //!
 //! `cargo run --release -p tests --bin sim -- channel|system --seeds 20000 [--seed S] [--trace] [--mutant NAME]`
 
@@ -15,10 +15,10 @@ use tests::sim::trace::Trace;
 use tests::sim::{channel::mutants as channel_mutants, system::mutants as system_mutants};
 use vmm::{outln, stdio};
 
-/// Failures that are shown.
+/// Largest number of failures to print.
 const FAILURES_MAX: usize = 10;
 
-/// Runs seed after seed of a simulated world; a failure can be repeated by its seed
+/// Run a simulator with consecutive seeds; a failure can be reproduced by its seed
 #[derive(Parser)]
 #[command(name = "sim")]
 struct Cli {
@@ -28,7 +28,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The logging channel: two endpoints on a bad link
+    /// The logging channel: two endpoints on a faulty link
     Channel(Args),
     /// The pair: two engines with their VM, a LAN with clients, a witness
     System(Args),
@@ -36,16 +36,16 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Args {
-    /// How many seeds
+    /// Number of seeds to run
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// The first one
+    /// First seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Print a line for each event
     #[arg(long)]
     trace: bool,
-    /// Plant this bug, which must be found; `all`: each in turn
+    /// Enable this planted bug, which must be found; `all` tries each one
     #[arg(long)]
     mutant: Option<String>,
 }
@@ -88,11 +88,11 @@ fn system(args: &Args) -> ExitCode {
 }
 
 fn unknown(name: &str, known: &str) -> ExitCode {
-    stdio::message(format_args!("sim: no bug is called {name}: one of {known}"));
+    stdio::message(format_args!("sim: no planted bug is named {name}: give one of {known}"));
     ExitCode::from(2)
 }
 
-/// Each bug in turn; a failure is one that is not found.
+/// Prints the result for each planted bug. Fails if one is not found.
 fn all_mutants(hunts: impl ExactSizeIterator<Item = (bool, impl Display)>) -> ExitCode {
     let (planted, mut missed) = (hunts.len(), 0);
     for (found, hunt) in hunts {
@@ -107,7 +107,7 @@ fn run<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
     if args.trace { traced(scenario, args) } else { counted(scenario, args) }
 }
 
-/// One seed after the other, on one core, with all that happens.
+/// Runs the seeds in order on one core and prints a line for each event.
 fn traced<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
     let mut counts = Counts::default();
     for index in 0..args.seeds {
@@ -130,7 +130,7 @@ fn counted<S: Scenario>(scenario: &S, args: &Args) -> ExitCode {
     }
     let seconds = report.took.as_secs_f64();
     outln!(
-        "{} seeds from {} in {seconds:.1} s ({:.0} a second), {} failed",
+        "{} seeds from {} in {seconds:.1} s ({:.0} per second), {} failed",
         report.seeds,
         args.seed,
         report.seeds as f64 / seconds,

@@ -1,4 +1,5 @@
-//! Records a VM under load, kicked at random on a busy host, replays it, compares, and again.
+//! Repeatedly records a VM under load and random kicks on a busy host, replays the log and compares the
+//! results.
 //!
 //! `cargo run --release -p tests --bin soak -- --runs 10 --seconds 30 [--guest hard]`
 
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 use tests::recording::{difference, record_hard_guest, record_under_load, replay_under_kicks};
 use vmm::{outln, stdio};
 
-/// Which guest is recorded.
+/// The guest to record.
 #[derive(Clone, Copy, ValueEnum)]
 enum Guest {
     /// The reference guest, with clients on its network
@@ -16,22 +17,22 @@ enum Guest {
     Hard,
 }
 
-/// Record and replay under load, again and again.
+/// Record and replay under load, repeatedly
 #[derive(Parser)]
 struct Args {
-    /// How many recordings
+    /// Number of recordings
     #[arg(long, default_value_t = 10)]
     runs: u64,
-    /// How long each
+    /// Duration of each recording, seconds
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Seed of the kicks and the load; each run adds its number
+    /// Seed of the kicks and the load; the run's number is added to it
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Which guest is recorded
+    /// Guest to record
     #[arg(long, default_value = "reference")]
     guest: Guest,
-    /// More options for `understudy record`
+    /// Additional options of `understudy record`
     #[arg(last = true)]
     record_options: Vec<String>,
 }
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
                 Guest::Hard => " --guest hard",
             };
             outln!(
-                "again: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}{guest}",
+                "reproduce with: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}{guest}",
                 args.seconds
             );
             return ExitCode::FAILURE;

@@ -1,4 +1,4 @@
-//! [`Capture`]: whole frames of some interfaces, with the kernel's time stamps.
+//! [`Capture`]: whole frames of some interfaces, with kernel timestamps.
 
 use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
@@ -8,29 +8,29 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Frames that wait for us are in the kernel meanwhile.
+/// Size of the kernel's buffer for frames that were not read yet.
 const BUFFER_BYTES: usize = 64 << 20;
 
-/// From one look at what has come to the next: those who are watched need the machine.
+/// Polling interval; long enough to leave the machine to the processes under test.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Bytes of the longest frame.
+/// Longest frame, bytes.
 const FRAME_BYTES_MAX: usize = 1600;
 
-/// A frame as it passed an interface.
+/// A captured frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Captured {
-    /// Which of the interfaces, by its place among those asked for.
+    /// Index of the interface in the list passed to [`Capture::open`].
     pub interface: usize,
-    /// It was sent by this host; otherwise it came in.
+    /// Whether this host sent the frame; otherwise it received it.
     pub is_outgoing: bool,
-    /// When the kernel was given it, by the wall clock.
+    /// Wall-clock time when the kernel was given the frame.
     pub t_ns: u64,
     /// The frame.
     pub bytes: Vec<u8>,
 }
 
-/// A socket that hears everything on some interfaces of one namespace.
+/// A socket that captures all frames on some interfaces of one namespace.
 pub struct Capture {
     socket: Socket,
     indexes: Vec<u32>,
@@ -38,7 +38,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Listens to `interfaces` in the namespace of the calling thread. Nothing is missed from here on.
+    /// Starts capturing on `interfaces` in the namespace of the calling thread. No frame is missed
+    /// after it returns.
     pub fn open(interfaces: [&str; 2]) -> io::Result<Capture> {
         let index = |name: &str| nix::net::if_::if_nametoindex(name).map_err(io::Error::from);
         let indexes = [index(interfaces[0])?, index(interfaces[1])?];
@@ -52,18 +53,18 @@ impl Capture {
         Ok(Capture { socket, indexes: indexes.to_vec(), missed: 0 })
     }
 
-    /// Gives `take` every frame until `stop`, and what has come by then.
+    /// Passes every frame to `take` until `stop` is set, including those that arrived before.
     ///
     /// # Panics
     ///
-    /// When the kernel had no room for a frame: what is concluded from a capture needs all of it.
+    /// If the kernel dropped a frame: conclusions from a capture are valid only if it is complete.
     pub fn run(mut self, stop: &AtomicBool, mut take: impl FnMut(Captured)) -> io::Result<()> {
         loop {
             let is_last = stop.load(Ordering::Relaxed);
             while let Some(frame) = self.receive()? {
                 take(frame);
             }
-            assert_eq!(self.missed, 0, "the kernel had no room for frames");
+            assert_eq!(self.missed, 0, "the kernel dropped frames");
             if is_last {
                 return Ok(());
             }
@@ -104,7 +105,7 @@ impl Capture {
     }
 }
 
-/// Whole frames of two interfaces (classic BPF, linux/filter.h).
+/// Returns a filter that passes whole frames of two interfaces (classic BPF, linux/filter.h).
 fn filter(indexes: [u32; 2]) -> [SockFilter; 5] {
     const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX).cast_unsigned();
     let equal = |value: u32, yes: u8, no: u8| {

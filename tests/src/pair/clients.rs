@@ -12,15 +12,15 @@ use vmm::demo::pair::sniffer::Sniffer;
 use vmm::demo::pair::traffic::Traffic;
 use vmm::link::now;
 
-/// One connection to the counter all the time, TCP echo transfers, pages, and somebody who listens on
-/// the switch.
+/// Clients of the VM: one connection to the counter for the whole time, TCP echo transfers, web pages,
+/// and a listener on the switch.
 #[derive(Debug)]
 pub struct Clients {
     /// The counter's client.
     pub counting: Counting,
-    /// The others.
+    /// The other clients.
     pub traffic: Traffic,
-    /// The listener.
+    /// The listener on the switch.
     pub sniffer: Sniffer,
     stop: AtomicBool,
 }
@@ -46,12 +46,12 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// Runs `work` while clients talk to the VM of `rig`, which is there. Afterwards no client may have
-    /// seen anything wrong; what they saw.
+    /// Runs `work` while clients use the VM of `rig`, which must be running. Checks afterwards that no
+    /// client saw an error, and returns the clients.
     ///
     /// # Panics
     ///
-    /// When one has: a number lost, repeated, a connection reset, a transfer that differs.
+    /// If a client saw an error: a number lost or repeated, a connection reset, a corrupted transfer.
     pub fn during<T>(rig: &Rig, work: impl FnOnce(&Clients) -> T) -> (T, Clients) {
         let clients = Clients::default();
         let result = std::thread::scope(|scope| {
@@ -60,7 +60,7 @@ impl Clients {
             let (ready_sender, ready) = std::sync::mpsc::channel();
             let listener = scope.spawn(|| {
                 network.switch().join()?;
-                let is_ready = move || ready_sender.send(()).expect("we wait for it");
+                let is_ready = move || ready_sender.send(()).expect("the receiver waits");
                 clients.sniffer.run(DEFAULT_MAC, stop, is_ready)
             });
             ready.recv_timeout(patience()).expect("the switch can be listened on");
@@ -80,7 +80,7 @@ impl Clients {
                     Ok(())
                 }),
             ];
-            clients.are_served();
+            clients.wait_until_served();
             let result = work(&clients);
             stop.store(true, Ordering::Relaxed);
             for thread in others.into_iter().chain([listener]) {
@@ -92,23 +92,23 @@ impl Clients {
         (result, clients)
     }
 
-    /// Waits until requests made from now on are answered.
-    pub fn are_served(&self) {
+    /// Waits until a request made after this call is answered.
+    pub fn wait_until_served(&self) {
         let (begin, waiting) = (now().as_nanos(), Waiting::default());
         let before = self.counting.tally().requests;
-        // The second answer from here on is to a request made after this began.
+        // The second answer from here on belongs to a request made after this call began.
         while self.counting.tally().requests < before + 2
             || self.counting.tally().times.last() < Some(begin)
         {
-            waiting.goes_on(|| String::from("an answer to the counter's client"));
+            waiting.pause(|| String::from("an answer to the counter's client"));
         }
     }
 
-    /// The hosts that the VM's frames came from, in turns, as the switch saw it.
-    pub fn turns(&self) -> Vec<Host> {
+    /// Returns the sequence of hosts that the VM's frames came from, as seen by the switch.
+    pub fn host_sequence(&self) -> Vec<Host> {
         let seen = self.sniffer.seen();
-        assert_eq!(seen.missed, 0, "the kernel had no room for frames");
-        seen.source_changes.iter().map(|turn| turn.host).collect()
+        assert_eq!(seen.missed, 0, "the kernel dropped frames");
+        seen.source_changes.iter().map(|change| change.host).collect()
     }
 
     fn check(&self) {
@@ -120,6 +120,6 @@ impl Clients {
             "numbers lost, repeated, connections reset, transfers failed: {:?}",
             traffic.first_failure
         );
-        assert!(traffic.echoes > 0, "no echo transfer came to its end");
+        assert!(traffic.echoes > 0, "no echo transfer completed");
     }
 }

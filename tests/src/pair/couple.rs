@@ -9,49 +9,50 @@ use vmm::demo::pair::member::Part;
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::{PairEvent, Why};
 
-/// What the processes of a couple told, all of them together.
+/// Sums over all processes of a couple.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// Times the VM moved and nobody had killed its host.
+pub struct PairCounts {
+    /// Takeovers without a kill of the primary.
     pub unplanned: usize,
-    /// Times a backup was taken for dead and nobody had killed it.
+    /// Backups declared dead without a kill.
     pub losses: usize,
-    /// Differences that they found.
+    /// Detected divergences.
     pub divergences: usize,
 }
 
-impl Account {
+impl PairCounts {
     fn add(&mut self, process: &mut Process) {
         self.losses += process.count(|event| matches!(event, PairEvent::BackupSilent { .. }));
         self.divergences += process.count(|event| matches!(event, PairEvent::Diverged));
     }
 }
 
-/// A process on either host, and a new backup wherever one has ended.
+/// A process on either host. Each process that ends is replaced by a new backup.
 pub struct Couple<'r> {
     rig: &'r Rig,
     processes: [Option<Process>; 2],
     backups_killed: usize,
-    /// Of those that are gone.
-    account: Account,
+    /// Counts of the processes that have ended.
+    counts: PairCounts,
 }
 
 impl<'r> Couple<'r> {
-    /// Boots the VM on host A, and protects it by host B.
+    /// Boots the VM on host A and starts a backup on host B.
     pub fn start(rig: &'r Rig) -> Couple<'r> {
         let mut primary = rig.start(Part::Primary, Host::A, &[]);
         wait_for!(primary, PairEvent::TermWon);
         let processes = [Some(primary), None];
-        let mut couple = Couple { rig, processes, backups_killed: 0, account: Account::default() };
+        let mut couple =
+            Couple { rig, processes, backups_killed: 0, counts: PairCounts::default() };
         couple.protect();
         couple
     }
 
-    /// Waits until the VM is protected, with new backups; where it lives.
+    /// Waits until the VM is protected, starting new backups as needed. Returns the primary's host.
     ///
     /// # Panics
     ///
-    /// When a process ended in another way than because the other one had taken over.
+    /// If a process ended for another reason than a takeover by the other host.
     pub fn protect(&mut self) -> Host {
         let waiting = Waiting::default();
         loop {
@@ -63,11 +64,11 @@ impl<'r> Couple<'r> {
             {
                 return speaker.host();
             }
-            waiting.goes_on(|| format!("a protected VM:\n{}", self.story()));
+            waiting.pause(|| format!("a protected VM:\n{}", self.transcript()));
         }
     }
 
-    /// Starts a backup on `host` if there is no process, or none any more.
+    /// Starts a backup on `host` if no process runs there.
     fn replace(&mut self, host: Host) {
         let place = &mut self.processes[host.index()];
         if let Some(process) = place
@@ -75,30 +76,31 @@ impl<'r> Couple<'r> {
         {
             let ended = process.end();
             let is_replaced = process.state().halted == Some(Why::Replaced);
-            assert!(ended.code == Some(14) && is_replaced, "{ended:?}: {}", process.story());
-            self.account.unplanned += 1;
-            self.account.add(process);
+            assert!(ended.code == Some(14) && is_replaced, "{ended:?}: {}", process.transcript());
+            self.counts.unplanned += 1;
+            self.counts.add(process);
             *place = None;
         }
         place.get_or_insert_with(|| self.rig.start(Part::Backup, host, &[]));
     }
 
-    /// The one that may speak for the VM, as far as is known.
+    /// Returns the process that may transmit for the VM, as far as is known.
     pub fn speaker(&mut self) -> Option<&mut Process> {
         let speakers = self.processes.iter_mut().flatten().filter_map(|process| {
             let state = process.state();
             state.holds_term.then_some(state.term).map(|term| (term, process))
         });
-        // One that was replaced, and does not know it yet, has the older term.
+        // A process that was replaced and does not know it yet has the older term.
         speakers.max_by_key(|&(term, _)| term).map(|(_, process)| process)
     }
 
-    /// The process on `host`, if there is one.
+    /// Returns the process on `host`, if there is one.
     pub fn on(&mut self, host: Host) -> Option<&mut Process> {
         self.processes[host.index()].as_mut()
     }
 
-    /// Ends the process on `host` with SIGKILL, and waits until the other one is alone in charge.
+    /// Kills the process on `host` with SIGKILL and waits until the other one has taken over or given
+    /// up its backup.
     pub fn kill(&mut self, host: Host) {
         let mut killed = self.processes[host.index()].take().expect("there is a process");
         let survivor = self.processes[host.other().index()].as_mut().expect("there are two");
@@ -111,24 +113,25 @@ impl<'r> Couple<'r> {
             wait_for!(survivor, PairEvent::BackupSilent { .. });
             wait_for!(survivor, PairEvent::TermWon);
         }
-        self.account.add(&mut killed);
+        self.counts.add(&mut killed);
     }
 
-    /// Stops the VM in good order: the primary first, which takes its backup with it.
-    pub fn stop(mut self) -> Account {
+    /// Stops the VM in an orderly way: the primary, when signalled, also stops its backup.
+    pub fn stop(mut self) -> PairCounts {
         let host = self.protect();
         self.on(host).expect("it is protected").signal(Signal::SIGTERM);
         for process in self.processes.iter_mut().flatten() {
             let ended = process.end();
-            assert_eq!(ended.code, Some(0), "{}", process.story());
-            self.account.add(process);
+            assert_eq!(ended.code, Some(0), "{}", process.transcript());
+            self.counts.add(process);
         }
-        self.account.losses -= self.backups_killed;
-        self.account
+        self.counts.losses -= self.backups_killed;
+        self.counts
     }
 
-    fn story(&mut self) -> String {
-        let stories: Vec<_> = self.processes.iter_mut().flatten().map(Process::story).collect();
+    fn transcript(&mut self) -> String {
+        let stories: Vec<_> =
+            self.processes.iter_mut().flatten().map(Process::transcript).collect();
         stories.join("\n")
     }
 }

@@ -1,10 +1,10 @@
-//! Guest RAM of a running process, from outside: what a broken memory cell would do to it.
+//! Access to the guest RAM of a running process from outside, to simulate memory errors.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-/// The mapping that guest RAM of `bytes` bytes is in, in the address space of process `pid`
-/// (proc_pid_maps(5)): the kernel may have joined it with a neighbour.
+/// Returns the mapping that contains the `bytes` bytes of guest RAM in the address space of process
+/// `pid` (proc_pid_maps(5)). The kernel may have merged it with a neighbouring mapping.
 fn guest_ram(pid: u32, bytes: u64) -> (u64, u64) {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process is there");
     let ranges = maps.lines().filter_map(|line| {
@@ -13,23 +13,23 @@ fn guest_ram(pid: u32, bytes: u64) -> (u64, u64) {
         Some((address(from)?, address(to)?))
     });
     let mut found = ranges.filter(|(from, to)| to - from >= bytes);
-    let range = found.next().unwrap_or_else(|| panic!("no mapping is as large: {maps}"));
-    assert_eq!(found.next(), None, "only one is: {maps}");
+    let range = found.next().unwrap_or_else(|| panic!("no mapping is large enough: {maps}"));
+    assert_eq!(found.next(), None, "more than one mapping is large enough: {maps}");
     range
 }
 
-/// The address space of process `pid`.
+/// Opens the address space of process `pid`.
 fn memory(pid: u32) -> File {
     let file = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
-    file.expect("root may look into other processes")
+    file.expect("root may access other processes' memory")
 }
 
-/// Makes every page of the guest RAM of process `pid` one of its own kind, but for `margin` bytes at
-/// either end. The guest must not use them.
+/// Writes different contents to every page of the guest RAM of process `pid`, except `margin` bytes at
+/// either end. The guest must not use the written pages.
 ///
 /// # Panics
 ///
-/// When that memory can't be written.
+/// If the memory cannot be written.
 pub fn fill(pid: u32, ram_bytes: u64, margin: u64) {
     let (start, end) = guest_ram(pid, ram_bytes);
     assert!(end - start - ram_bytes < margin, "a neighbour is as large as the margin");
@@ -43,12 +43,12 @@ pub fn fill(pid: u32, ram_bytes: u64, margin: u64) {
     }
 }
 
-/// Flips the lowest bit of the first byte of each `text` in the guest RAM of process `pid`; how many
-/// there were.
+/// Flips the lowest bit of the first byte of each occurrence of `text` in the guest RAM of process
+/// `pid`. Returns the number of occurrences.
 ///
 /// # Panics
 ///
-/// When that memory can't be read or written.
+/// If the memory cannot be read or written.
 pub fn flip_bits(pid: u32, ram_bytes: u64, text: &[u8]) -> usize {
     let (start, end) = guest_ram(pid, ram_bytes);
     let file = memory(pid);

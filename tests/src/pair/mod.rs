@@ -1,15 +1,15 @@
-//! A VM on two hosts, for tests: real namespaces, real KVM, the program that ships.
+//! A VM on two hosts, for tests: real namespaces, real KVM, the release program.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `rig` | the LAN, a key, a witness, and where processes are started |
-//! | `process` | one process of a pair: what it said, how it is, how it ended |
-//! | `couple` | two processes of which one may die at any time |
-//! | `clients` | who talks to the VM meanwhile, and what they saw |
-//! | `relay` | a log link that loses, repeats and reorders frames |
-//! | `capture` | frames with the kernel's time stamps |
-//! | `output_rule` | no output before its acknowledgement, checked on a capture |
-//! | `memory` | guest RAM of a running process, from outside |
+//! | `rig` | the LAN, a key and a witness; starts processes |
+//! | `process` | one process of a pair: its events, status and exit |
+//! | `couple` | two processes, either of which may die at any time |
+//! | `clients` | clients of the VM and what they observed |
+//! | `relay` | a log link that loses, duplicates and reorders frames |
+//! | `capture` | captures frames with kernel timestamps |
+//! | `output_rule` | checks the output rule on a capture |
+//! | `memory` | access to the guest RAM of a running process |
 
 pub mod capture;
 pub mod clients;

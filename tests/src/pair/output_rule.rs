@@ -1,10 +1,12 @@
-//! The output rule, checked from outside: no frame of the VM on the LAN before the backup has
-//! acknowledged what led to it: all of the log before it that does not follow from what is before that.
+//! Checks the output rule from outside: no frame of the VM is on the LAN before the backup has
+//! acknowledged the log that the frame depends on, which is the log up to the last nondeterministic
+//! entry before it.
 //!
-//! All time stamps are taken on the primary's host: of log frames as they leave, of acknowledgements as
-//! they come in, of the VM's frames as the tap gives them to the host. Each acknowledgement is stamped
-//! before the primary can see it, each output after the primary has let it go: whatever the machine's
-//! load, a primary that keeps the rule cannot seem to break it.
+//! All timestamps are taken on the primary's host: of log frames when they are sent, of
+//! acknowledgements when they are received, of the VM's frames when the tap passes them to the host.
+//! Each acknowledgement is stamped before the primary can see it, and each output after the primary has
+//! released it. A primary that keeps the rule therefore never appears to break it, whatever the
+//! machine's load.
 
 use super::capture::Captured;
 use logchan::entry::Entry;
@@ -20,23 +22,23 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Bytes of an Ethernet header.
 const ETHERNET_BYTES: usize = 14;
 
-/// Something that happened to the latency lane: from `t_ns` on, it is so far.
+/// Progress of the latency lane: from `t_ns` on, it has reached `bytes`.
 #[derive(Clone, Copy, Debug)]
 struct Reached {
     t_ns: u64,
     bytes: u64,
 }
 
-/// An output as the log has it.
+/// An output entry of the log.
 #[derive(Clone, Copy, Debug)]
 struct Logged {
-    /// Where the last entry before it ends that nobody could have foreseen.
+    /// End of the last nondeterministic entry before the output.
     release_at: u64,
     length: u32,
     digest: u64,
 }
 
-/// A frame of the VM on its host's LAN.
+/// A frame of the VM, captured on its host's LAN.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     t_ns: u64,
@@ -44,7 +46,7 @@ struct Seen {
     digest: u64,
 }
 
-/// What a capture of one session holds, in order.
+/// The relevant contents of a capture of one session, in order.
 #[derive(Debug, Default)]
 pub struct Evidence {
     session: Option<SessionId>,
@@ -54,23 +56,23 @@ pub struct Evidence {
     seen: Vec<Seen>,
 }
 
-/// The outcome of a check.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Outputs of the log whose frame was seen.
+    /// Outputs of the log whose frame was captured.
     pub outputs: usize,
-    /// Those that were seen before their acknowledgement.
+    /// Outputs whose frame was captured before their acknowledgement.
     pub early: usize,
-    /// Those whose acknowledgement came before their log was sent.
+    /// Outputs whose acknowledgement was captured before their log was sent.
     pub unfounded: usize,
-    /// From the acknowledgement to the frame, nanoseconds, the smallest.
+    /// Shortest time from the acknowledgement to the frame, nanoseconds.
     pub slack_min_ns: u64,
-    /// From the last byte sent of what it needs to the frame, nanoseconds, in the middle.
+    /// Median time from sending the last log byte that the output depends on to the frame, nanoseconds.
     pub sent_to_frame_p50_ns: u64,
 }
 
 impl Evidence {
-    /// Sorts a captured frame in: interface 0 is the log link, interface 1 the VM's tap.
+    /// Adds a captured frame: interface 0 is the log link, interface 1 the VM's tap.
     pub fn take(&mut self, vm: MacAddr, frame: &Captured) {
         if frame.interface == 0 {
             self.take_log(frame);
@@ -86,13 +88,13 @@ impl Evidence {
             return;
         }
         let bytes = &bytes[ETHERNET_BYTES..];
-        let seal = SealHeader::decode(bytes).expect("both ends send sound frames");
+        let seal = SealHeader::decode(bytes).expect("both ends send valid frames");
         assert_eq!(seal.protection, Protection::Insecure, "a sealed log cannot be read");
         if seal.kind != SealKind::Data {
             return;
         }
         let frame = &bytes[SEAL_HEADER_BYTES..][..usize::from(seal.length)];
-        let (header, payload) = FrameHeader::decode(frame).expect("both ends send sound frames");
+        let (header, payload) = FrameHeader::decode(frame).expect("both ends send valid frames");
         assert_eq!(*self.session.get_or_insert(header.session), header.session, "one session");
         match (header.role, is_outgoing) {
             (Role::Primary, true) if header.kind == FrameKind::Latency => {
@@ -107,29 +109,33 @@ impl Evidence {
         }
     }
 
-    /// New log is sent in order; what lies before its end is a repetition.
+    /// Adds log bytes. New log is sent in order; bytes before its end are a retransmission.
     fn take_payload(&mut self, t_ns: u64, offset: u64, payload: &[u8]) {
         let (have, offset) = (self.log.len(), usize::try_from(offset).expect("it fits"));
-        assert!(offset <= have, "log from {offset} on was sent, and not all before it");
+        assert!(offset <= have, "log from {offset} on was sent before earlier log");
         let known = (have - offset).min(payload.len());
-        assert_eq!(payload[..known], self.log[offset..offset + known], "a repetition differs");
+        assert_eq!(
+            payload[..known],
+            self.log[offset..offset + known],
+            "a retransmission differs from the original"
+        );
         self.log.extend_from_slice(&payload[known..]);
         self.sent.push(Reached { t_ns, bytes: self.log.len() as u64 });
     }
 
-    /// Frames of the VM seen so far.
+    /// Returns the number of VM frames captured so far.
     pub fn frames(&self) -> usize {
         self.seen.len()
     }
 
-    /// The outputs in the log.
+    /// Decodes the outputs in the log.
     fn logged(&self) -> Vec<Logged> {
         let (mut at, mut release_at, mut logged) = (0, 0, Vec::new());
         loop {
             let (entry, took) = match decode(&self.log[at..]) {
                 Ok(decoded) => decoded,
                 Err(DecodeError::Truncated) => return logged,
-                Err(error) => panic!("no entry at {at}: {error}"),
+                Err(error) => panic!("invalid entry at {at}: {error}"),
             };
             at += took;
             match entry {
@@ -142,12 +148,12 @@ impl Evidence {
         }
     }
 
-    /// Checks every output of the log. Frames seen before the first of them are of before the session;
-    /// behind it, each frame must be the next output of the log.
+    /// Checks every output of the log. Frames captured before the first output precede the session.
+    /// After it, each frame must be the next output of the log.
     ///
     /// # Panics
     ///
-    /// When a frame was seen that the log does not have, or there is nothing to check.
+    /// If a captured frame is not in the log, or there is nothing to check.
     pub fn check(&self) -> Checked {
         let logged = self.logged();
         let of_session = self.align(&logged);
@@ -169,7 +175,8 @@ impl Evidence {
         checked
     }
 
-    /// How many of the frames seen, counted from the end, are the log's first outputs in order.
+    /// Returns how many of the captured frames, counted from the end, are the log's first outputs in
+    /// order.
     fn align(&self, logged: &[Logged]) -> usize {
         let is_same =
             |(o, f): (&Logged, &Seen)| (o.length as usize, o.digest) == (f.length, f.digest);
@@ -181,15 +188,16 @@ impl Evidence {
         count.expect("the VM's frames on the LAN are the log's outputs, in order")
     }
 
-    /// Moves the `n`th last frame of the VM to before its log was sent: what a primary that breaks the
-    /// rule looks like.
-    pub fn doctor(&mut self, n: usize) {
+    /// Changes the timestamp of the `n`th last VM frame to before its log was sent, as if the primary
+    /// had broken the rule.
+    pub fn backdate_frame(&mut self, n: usize) {
         let index = self.seen.len() - n;
         self.seen[index].t_ns -= 1_000_000_000;
     }
 }
 
-/// When the lane first was at `bytes`; never, if it was not. Is called with ascending `bytes`.
+/// Returns when the lane first reached `bytes`; `u64::MAX` if it did not. Must be called with ascending
+/// `bytes`.
 fn first_at(reached: &[Reached], from: &mut usize, bytes: u64) -> u64 {
     while reached.get(*from).is_some_and(|r| r.bytes < bytes) {
         *from += 1;

@@ -11,28 +11,27 @@ use vmm::demo::pair::member::{Member, MemberOutput, Message, Part, Setup};
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::{PairEvent, PairRecord};
 
-/// A running `understudy primary` or `backup`, and all that it said; killed on drop.
+/// A running `understudy primary` or `backup` and its output; killed on drop.
 pub struct Process {
     member: Member,
     inbox: Receiver<Message>,
     records: Vec<PairRecord>,
-    /// Records that a test has waited for, and those before them.
+    /// Number of records up to the last one that a test has waited for.
     awaited: usize,
     socket: PathBuf,
 }
 
-/// How a process ended.
+/// Exit code and output of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Its exit code; none if a signal ended it.
+    /// Exit code; `None` if a signal ended the process.
     pub code: Option<i32>,
-    /// What it said on standard error, and on standard output beside its account.
+    /// Lines on standard error, and lines on standard output that are not event records.
     pub words: Vec<String>,
 }
 
 impl Ended {
-    /// Checks that it ended with `code` and one line that contains `text`, after as many warnings as
-    /// there may be.
+    /// Checks that the process exited with `code` and one line that contains `text`, ignoring warnings.
     pub fn failure(&self, code: i32, text: &str) {
         let lines = self.words.iter().filter(|line| !line.contains("WARNING"));
         let lines: Vec<&String> = lines.collect();
@@ -42,7 +41,7 @@ impl Ended {
     }
 }
 
-/// Waits until a process tells an event that matches; its record.
+/// Waits until a process reports an event that matches the pattern. Returns its record.
 #[macro_export]
 macro_rules! wait_for {
     ($process:expr, $event:pat) => {
@@ -64,29 +63,29 @@ impl Process {
         Ok(Process { member, inbox, records: Vec::new(), awaited: 0, socket })
     }
 
-    /// Where it runs.
+    /// Returns the host that the process runs on.
     pub fn host(&self) -> Host {
         self.member.host
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.member.pid()
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         self.member.signal(signal);
     }
 
-    /// What is known of it now.
+    /// Returns the state that follows from the records received so far.
     pub fn state(&mut self) -> &vmm::demo::pair::member::State {
-        self.listen();
+        self.receive_records();
         &self.member.state
     }
 
-    /// Takes in what it said since the last time.
-    fn listen(&mut self) {
+    /// Receives the records that the process has written since the last call.
+    fn receive_records(&mut self) {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::Process { output, .. } => match output {
@@ -101,59 +100,59 @@ impl Process {
         }
     }
 
-    /// Waits for the next event that `is_it`, after those waited for before.
+    /// Waits for the next event that `matches` accepts, after the last one that was waited for.
     ///
     /// # Panics
     ///
-    /// When it does not come.
-    pub fn next(&mut self, what: &str, is_it: impl Fn(&PairEvent) -> bool) -> PairRecord {
+    /// If it is not reported in time.
+    pub fn next(&mut self, what: &str, matches: impl Fn(&PairEvent) -> bool) -> PairRecord {
         let waiting = Waiting::default();
         loop {
-            self.listen();
-            let new = self.records[self.awaited..].iter().position(|record| is_it(&record.event));
+            self.receive_records();
+            let new = self.records[self.awaited..].iter().position(|record| matches(&record.event));
             if let Some(position) = new {
                 self.awaited += position + 1;
                 return self.records[self.awaited - 1].clone();
             }
-            waiting.goes_on(|| format!("{what}: {}", self.story()));
+            waiting.pause(|| format!("{what}: {}", self.transcript()));
         }
     }
 
-    /// How often it has told an event that `is_it`.
-    pub fn count(&mut self, is_it: impl Fn(&PairEvent) -> bool) -> usize {
-        self.listen();
-        self.records.iter().filter(|record| is_it(&record.event)).count()
+    /// Returns how many reported events `matches` accepts.
+    pub fn count(&mut self, matches: impl Fn(&PairEvent) -> bool) -> usize {
+        self.receive_records();
+        self.records.iter().filter(|record| matches(&record.event)).count()
     }
 
-    /// What it said in words.
+    /// Returns the lines that are not event records.
     pub fn words(&self) -> Vec<String> {
         self.member.text_lines()
     }
 
-    /// Whether it has ended.
+    /// Returns whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.member.try_reap().is_some()
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub fn end(&mut self) -> Ended {
         let status = self.member.reap(patience()).unwrap_or_else(|error| panic!("{error}"));
-        self.listen();
+        self.receive_records();
         Ended { code: status.code(), words: self.words() }
     }
 
-    /// Everything it said, for a failure's text.
-    pub fn story(&mut self) -> String {
-        self.listen();
+    /// Returns all of the process's output, for failure messages.
+    pub fn transcript(&mut self) -> String {
+        self.receive_records();
         let records: Vec<_> = self.records.iter().map(|r| format!("{r:?}")).collect();
         format!("{}\n  {}\n  {:?}", self.member, records.join("\n  "), self.words())
     }
 
-    /// What `understudy status` reads of it.
+    /// Returns the status that `understudy status` reads.
     ///
     /// # Panics
     ///
-    /// When it does not answer.
+    /// If it does not answer in time.
     pub fn status(&self) -> Map<String, Value> {
         let waiting = Waiting::default();
         loop {
@@ -161,36 +160,40 @@ impl Process {
                 Ok(answer) => return answer,
                 Err(error) => {
                     let process = format!("{}: {error}; {:?}", self.member, self.words());
-                    assert!(self.is_running(), "ended, so it has no status: {process}");
-                    waiting.goes_on(|| format!("a status: {process}"));
+                    assert!(
+                        self.is_running(),
+                        "the process has ended and has no status: {process}"
+                    );
+                    waiting.pause(|| format!("a status: {process}"));
                 }
             }
         }
     }
 
-    /// Whether it has not ended; one that has, and was not waited for, is a zombie (proc_pid_stat(5)).
+    /// Returns whether the process runs. A process that has ended and was not reaped is a zombie
+    /// (proc_pid_stat(5)).
     fn is_running(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
         stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim().starts_with('Z'))
     }
 
-    /// Where it answers `understudy status`.
+    /// Returns the path of the control socket for `understudy status`.
     pub fn socket(&self) -> &str {
         self.socket.to_str().expect("paths of tests are UTF-8")
     }
 
-    /// A number of its status: `section.name`, or a name alone.
+    /// Returns a number of its status, named `section.name` or `name`.
     pub fn figure(&self, name: &str) -> f64 {
         let status = Value::Object(self.status());
         let value = name.split('.').fold(&status, |value, part| &value[part]);
         value.as_f64().unwrap_or_else(|| panic!("no {name}: {status}"))
     }
 
-    /// Waits until it is `role`, by its status.
+    /// Waits until its status reports `role`.
     pub fn wait_for_role(&self, role: &str) {
         let waiting = Waiting::default();
         while self.status()["role"] != role {
-            waiting.goes_on(|| format!("{role}: {}: {:?}", self.member, self.status()));
+            waiting.pause(|| format!("{role}: {}: {:?}", self.member, self.status()));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! [`Relay`]: a log link that loses, repeats and reorders frames.
+//! [`Relay`]: a log link that loses, duplicates and reorders frames.
 //!
-//! The direct wire between the two hosts is replaced by two, with a thread in between that passes on
-//! what [`Fault`] lets pass. (Kernels may lack netem; this one needs nothing.)
+//! The direct wire between the two hosts is replaced by two wires, with a thread in between that
+//! forwards the frames that [`Fault`] passes. (Kernels may lack netem; this has no requirements.)
 
 use super::rig::Rig;
 use crate::patience::Waiting;
@@ -13,15 +13,15 @@ use vmm::demo::DemoError;
 use vmm::demo::lan::Namespace;
 use vmm::demo::pair::network::{Host, LOG_LINK};
 
-/// From one look at the stop flag to the next, on an idle link.
+/// Polling interval of the stop flag on an idle link.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The place between two hosts; its wires go with it.
+/// The namespace between two hosts. Its wires are removed with it.
 pub struct Relay {
     middle: Namespace,
 }
 
-/// The end of a host's wire in the middle.
+/// Returns the name of the relay's end of a host's wire.
 fn end(host: Host) -> &'static str {
     match host {
         Host::A => "from-a",
@@ -30,10 +30,10 @@ fn end(host: Host) -> &'static str {
 }
 
 impl Relay {
-    /// Puts it between the hosts of `rig`, which have no process yet.
+    /// Inserts a relay between the hosts of `rig`, which must have no processes yet.
     pub fn new(rig: &Rig) -> Result<Relay, DemoError> {
         let relay = Relay { middle: Namespace::new("middle")? };
-        // Both ends of it.
+        // Deletes both ends.
         rig.ip(Host::A, &format!("link del {LOG_LINK}"));
         for host in Host::ALL {
             let namespace = rig.network.host(host);
@@ -45,7 +45,7 @@ impl Relay {
                 &relay.middle,
                 format!("link add {middle} type veth peer name {LOG_LINK} netns {name}"),
             )?;
-            // In the middle, each end stands for the host that is not there.
+            // Each end at the relay has the MAC address of the opposite host.
             for (place, interface, mac) in [
                 (namespace, LOG_LINK, host.log_mac()),
                 (&relay.middle, middle, host.other().log_mac()),
@@ -56,14 +56,14 @@ impl Relay {
         let waiting = Waiting::default();
         for host in Host::ALL {
             while !relay.middle.ip(&["-o", "link", "show", end(host)])?.contains(" state UP ") {
-                waiting.goes_on(|| format!("the carrier of {}", end(host)));
+                waiting.pause(|| format!("the carrier of {}", end(host)));
             }
         }
         Ok(relay)
     }
 
-    /// Passes frames on until `stop`, with faults in either direction; what became of those that came
-    /// from A, and of those from B.
+    /// Forwards frames until `stop` is set, with faults in both directions. Returns the fault counts of
+    /// the frames from A and of those from B.
     pub fn run(
         &self,
         rates: FaultRates,

@@ -14,31 +14,31 @@ use vmm::demo::pair::network::{Host, Network};
 use vmm::link::key_file;
 use vmm::link::timing::SILENCE_MS_MAX;
 
-/// What the two hosts of a rig are told.
+/// Options of the two hosts of a rig.
 #[derive(Clone, Copy, Debug)]
 pub struct RigOptions {
-    /// After how long a silent peer is taken for dead, milliseconds, on a usual host.
+    /// Silence timeout on a host of usual speed, milliseconds.
     pub silence_ms: u64,
-    /// The log is in the clear.
+    /// Whether the log is sent unsealed.
     pub is_insecure: bool,
 }
 
 impl Default for RigOptions {
-    /// For hosts that are killed or frozen: silence that a busy host seldom makes by itself.
+    /// For hosts that are killed or frozen: a busy host seldom is silent for this long.
     fn default() -> RigOptions {
         RigOptions { silence_ms: 1000, is_insecure: false }
     }
 }
 
 impl RigOptions {
-    /// For hosts whose silence is not what is tested: no busy host makes so much.
+    /// For tests that do not test silence: no busy host is silent for this long.
     pub fn patient() -> RigOptions {
         RigOptions { silence_ms: 20_000, ..RigOptions::default() }
     }
 }
 
-/// Two hosts, a client, a switch and a log link. There is one at a time in a process; what is left of
-/// it goes with it.
+/// Two hosts, a client, a switch and a log link. A process has one rig at a time; everything in it is
+/// removed on drop.
 pub struct Rig {
     /// The LAN.
     pub network: Network,
@@ -55,16 +55,16 @@ impl Default for Rig {
 }
 
 impl Rig {
-    /// One with [`RigOptions::patient`].
+    /// Creates a rig with [`RigOptions::patient`].
     pub fn patient() -> Rig {
         Rig::new(RigOptions::patient())
     }
 
-    /// Makes it.
+    /// Creates a rig.
     ///
     /// # Panics
     ///
-    /// When that fails.
+    /// If that fails.
     pub fn new(options: RigOptions) -> Rig {
         let alone = alone();
         let network =
@@ -76,12 +76,12 @@ impl Rig {
         rig
     }
 
-    /// After how long a silent peer is taken for dead here, milliseconds.
+    /// Returns the silence timeout on this host, milliseconds.
     pub fn silence_ms(&self) -> u64 {
         (self.options.silence_ms * patience::factor()).min(SILENCE_MS_MAX)
     }
 
-    /// A file in a folder of the rig's own.
+    /// Returns the path of a file in the rig's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -92,7 +92,7 @@ impl Rig {
         self.start_with(part, host, (!self.options.is_insecure).then_some(&key), options)
     }
 
-    /// Starts a process of `program`, which ends as understudy.
+    /// Starts a process of `program`, which executes understudy.
     pub fn start_program(
         &self,
         program: &Path,
@@ -104,7 +104,7 @@ impl Rig {
         self.spawn(program, part, host, key.as_deref(), options)
     }
 
-    /// The same with a key of its own, or none.
+    /// Like [`Rig::start`], with another key or none.
     pub fn start_with(
         &self,
         part: Part,
@@ -115,7 +115,8 @@ impl Rig {
         self.spawn(&understudy(), part, host, key.map(PathBuf::as_path), options)
     }
 
-    /// Starts a process whose standard streams are redirected as the shell does it: `2>/dev/full`.
+    /// Starts a process whose standard streams are redirected in shell syntax, for example
+    /// `2>/dev/full`.
     pub fn start_redirected(&self, part: Part, host: Host, redirections: &str) -> Process {
         let script = self.path(&format!("redirected-{}.sh", self.lives.load(Ordering::Relaxed)));
         let program = understudy();
@@ -155,7 +156,8 @@ impl Rig {
         self.network.host(host).ip(&arguments).expect("ip works")
     }
 
-    /// The switch's port that it takes for the VM's, by the name that bridge(8) gives.
+    /// Returns the switch port on which the switch has learned the VM's MAC address, by the name in
+    /// bridge(8).
     pub fn vm_port(&self) -> Option<String> {
         let switch = self.network.switch().name();
         let table = command("bridge", &["-n", switch, "fdb", "show", "br", "br0"]);

@@ -1,8 +1,8 @@
-//! A Debian kernel with redis, restored from the snapshot of `scripts/linux-guest.sh` and protected: its
-//! primary is killed, and no client sees more than a pause. (That script boots it; without its snapshot
-//! this fails. `scripts/test.sh` calls it before.)
+//! A Debian kernel with redis, restored from the snapshot of `scripts/linux-guest.sh` and protected:
+//! its primary is killed, and clients see nothing worse than a pause. The test fails without the
+//! snapshot; `scripts/test.sh` calls that script first.
 //!
-//! `LINUX_KILLS=10` makes it longer.
+//! `LINUX_KILLS=10` makes the test longer.
 
 use std::process::Output;
 use tests::demo::Figures;
@@ -11,20 +11,21 @@ use tests::program::run;
 const KILLS: &str = "2";
 
 #[test]
-fn restored_linux_guest_survives_its_hosts_and_redis_counts_on() {
+fn restored_linux_guest_survives_kills_and_redis_keeps_counting() {
     let kills = std::env::var("LINUX_KILLS").unwrap_or(KILLS.into());
     let figures = Figures::of(&["--guest", "linux", "--kills", &kills]);
     figures.check_failovers(kills.parse().expect("a number"), "icmp");
-    // Real clients of redis, which scripts/install.sh installs: each number was the next one.
+    // Real redis clients, which scripts/install.sh installs, saw consecutive numbers.
     assert!(figures.number("/redis/cli") > 0.0);
     assert!(figures.number("/redis/benchmarks") > 0.0);
-    // The VM moved, and moved back: so did its frames on the LAN, which `double_live` is counted by.
+    // The VM moved and moved back, and so did its frames on the LAN, which `double_live` is computed
+    // from.
     assert!(figures.number("/sync_pause_ms/p50") > 0.0);
-    assert!(figures.has_none("/udp"), "it has no UDP echo");
+    assert!(figures.has_none("/udp"), "the Linux guest has no UDP echo");
 }
 
 #[test]
-fn linux_guest_without_a_snapshot_of_use_is_refused_in_one_line() {
+fn linux_guest_without_usable_snapshot_is_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guest.snap");
     let file = path.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! The demonstration of a protected VM: two hosts, real clients, kill -9 of the primary.
+//! The demonstration of a protected VM: two hosts, real clients, and kill -9 of the primary.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,7 +24,7 @@ fn interrupted_demo_leaves_nothing_behind() {
             .unwrap();
         let mut account = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
         let mut said = Vec::new();
-        // In the middle of a failover: the primary is dead, the clients wait.
+        // During a failover: the primary is dead and the clients wait.
         for line in account.by_ref() {
             said.push(line);
             if said.last().is_some_and(|line| line.contains("kill 1")) {
@@ -41,7 +41,7 @@ fn interrupted_demo_leaves_nothing_behind() {
 }
 
 #[test]
-fn wrong_use_of_the_demo_is_refused() {
+fn demo_with_wrong_options_is_refused() {
     for args in [&["--kills", "0"][..], &["--silence", "1"], &["--standalone", "--kills", "1"]] {
         let output = run(&[&["demo"], args].concat());
         assert_eq!(output.status.code(), Some(2), "{args:?}");

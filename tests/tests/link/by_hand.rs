@@ -1,4 +1,4 @@
-//! A logging channel's two ends on a veth pair, driven by hand: what a link does by itself.
+//! Both ends of a logging channel on a veth pair, driven by the test instead of by `understudy link`.
 
 use logchan::channel::{Event, Timing};
 use logchan::endpoint::{EndpointEvent, Settings};
@@ -12,18 +12,18 @@ use vmm::demo::lan::{Namespace, command};
 use vmm::link::{LinkOptions, LogLink, UNSENT_BYTES_MAX, now};
 
 const MACS: [MacAddr; 2] = [MacAddr(2, 0, 0, 0, 0, 0xa), MacAddr(2, 0, 0, 0, 0, 0xb)];
-/// What the kernel accounts for a full frame, at most.
+/// Upper bound of the bytes that the kernel accounts for a full frame.
 const FULL_FRAME_BYTES: u32 = 2560;
 
-/// A machine that stands still for a moment must not end a channel here.
+/// Long enough that a machine that stalls for a moment does not end a channel.
 const PATIENT: Timing = Timing {
     silence: Duration::from_millis(20_000),
     lease: Duration::from_millis(10_000),
     ..Timing::DEFAULT
 };
 
-/// Drives a link until it has a peer.
-fn meet(link: &mut LogLink) {
+/// Drives a link until the handshake is complete.
+fn connect(link: &mut LogLink) {
     while link.channel().is_none() {
         link.transmit().unwrap();
         link.wait(Some(now() + Duration::from_millis(1))).unwrap();
@@ -36,10 +36,10 @@ fn meet(link: &mut LogLink) {
 /// is.
 const ROUNDS_MAX: u64 = 20_000;
 
-/// The round after the last one.
+/// Number that marks the end of the rounds.
 const OVER: u64 = u64::MAX;
 
-/// Ends the rounds, by a panic too.
+/// Ends the rounds on drop, also after a panic.
 struct Over<'a>(&'a AtomicU64);
 
 impl Drop for Over<'_> {
@@ -48,14 +48,14 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Two hosts and their links. The primary's comes first.
+/// Two hosts and their links, the primary's first.
 struct Pair {
     links: [LogLink; 2],
     namespaces: [Namespace; 2],
 }
 
 impl Pair {
-    /// Two ends that have not met, and belong to no thread yet.
+    /// Opens two ends before the handshake; they belong to no thread yet.
     fn open(receive: ReceivePath, wait: WaitPolicy) -> Pair {
         let namespaces = ["a", "b"].map(|role| Namespace::new(role).unwrap());
         let [a, b] = &namespaces;
@@ -78,22 +78,22 @@ impl Pair {
         Pair { links, namespaces }
     }
 
-    /// Two ends that have met.
+    /// Opens two ends and completes the handshake.
     fn met(receive: ReceivePath) -> Pair {
         let mut pair = Pair::open(receive, WaitPolicy::BLOCK);
         while pair.links.iter().any(|link| link.channel().is_none()) {
-            pair.turn();
+            pair.drive();
         }
-        // Each end learns of the other's window.
-        (0..3).for_each(|_| pair.turn());
+        // Each end learns the other's window.
+        (0..3).for_each(|_| pair.drive());
         for link in &mut pair.links {
             while link.poll_event().is_some() {}
         }
         pair
     }
 
-    /// Both ends send and receive what there is.
-    fn turn(&mut self) {
+    /// Makes both ends send and receive once.
+    fn drive(&mut self) {
         for link in &mut self.links {
             link.transmit().unwrap();
         }
@@ -107,14 +107,14 @@ impl Pair {
         channel.append(now(), lane, bytes).unwrap();
     }
 
-    /// Bytes that the backup has received and not consumed.
+    /// Returns the number of bytes that the backup has received and not consumed.
     fn received(&self, lane: Lane) -> usize {
         self.links[1].channel().unwrap().received(lane).len()
     }
 }
 
 #[test]
-fn log_is_acknowledged_by_receiving_it_and_bulk_is_not() {
+fn log_is_acknowledged_when_received_and_bulk_when_consumed() {
     for path in [ReceivePath::Ring, ReceivePath::Calls] {
         let mut pair = Pair::met(path);
         for (lane, acknowledged) in [(Lane::Bulk, false), (Lane::Latency, true)] {
@@ -135,11 +135,11 @@ fn log_is_acknowledged_by_receiving_it_and_bulk_is_not() {
     }
 }
 
-/// A wait that saw a frame while it looked spares `receive` the clock. The time that the frame is then
-/// handled with may be one before it was sent, and must not stay the one that the backup's patience
-/// counts from.
+/// A wait that saw a frame while spinning lets `receive` reuse its clock reading, which may be older
+/// than the frame's sending time. Such a reading must not become the start of the backup's silence
+/// timeout.
 #[test]
-fn patience_never_counts_from_before_the_frame_was_sent() {
+fn silence_timeout_never_starts_before_the_frame_was_sent() {
     let looking = WaitPolicy { spin: std::time::Duration::from_secs(60), ..WaitPolicy::default() };
     let Pair { links: [mut primary, mut backup], namespaces: _both } =
         Pair::open(ReceivePath::Ring, looking);
@@ -147,7 +147,7 @@ fn patience_never_counts_from_before_the_frame_was_sent() {
     let is_over = || round.load(Ordering::Acquire) == OVER;
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            meet(&mut primary);
+            connect(&mut primary);
             for number in 1.. {
                 while round.load(Ordering::Acquire) < number {
                     std::thread::yield_now();
@@ -155,7 +155,7 @@ fn patience_never_counts_from_before_the_frame_was_sent() {
                 if is_over() {
                     break;
                 }
-                // By then the backup reads its clock as seldom as it ever does while it looks.
+                // By then the backup, which spins, reads its clock as seldom as it ever does.
                 let settled = now() + Duration::from_micros(50);
                 while now() < settled {}
                 let now = now();
@@ -170,7 +170,7 @@ fn patience_never_counts_from_before_the_frame_was_sent() {
             }
         });
         let over = Over(&round);
-        meet(&mut backup);
+        connect(&mut backup);
         let heard_at = |backup: &LogLink| backup.channel().unwrap().heard_at();
         let (mut early, mut number) = (0, 0);
         while early < 3 && number < ROUNDS_MAX {
@@ -192,16 +192,16 @@ fn patience_never_counts_from_before_the_frame_was_sent() {
         }
         drop(over);
         println!("{early} of {number} frames were handled with a time before they were sent");
-        // Two threads of one core take turns: nothing comes while the other one looks.
+        // Two threads on one core alternate: no frame arrives while the other one spins.
         let both_run = vmm::demo::cores::usable().len() > 1;
-        assert!(early > 0 || !both_run, "this test is about a time that is too early");
+        assert!(early > 0 || !both_run, "no reading was early, so the test tested nothing");
     });
 }
 
 #[test]
-fn log_waits_for_few_frames_of_bulk_in_the_queue_of_a_slow_link() {
+fn log_entry_on_a_slow_link_waits_for_few_bulk_frames() {
     let mut pair = Pair::met(ReceivePath::Ring);
-    // More than a millisecond for a frame: the queue is longer than any turn of ours.
+    // A frame takes more than a millisecond, so the queue outlasts any iteration of the test.
     let arguments = "qdisc add dev lan0 root tbf rate 10mbit burst 1600 limit 1000000";
     let arguments: Vec<&str> = arguments.split(' ').collect();
     command("tc", &[&["-n", pair.namespaces[0].name()], &arguments[..]].concat()).unwrap();
@@ -209,7 +209,7 @@ fn log_waits_for_few_frames_of_bulk_in_the_queue_of_a_slow_link() {
     pair.append(Lane::Bulk, &[7; 400_000]);
     let (mut most, mut at_append) = (0, None);
     loop {
-        pair.turn();
+        pair.drive();
         most = most.max(pair.links[0].port().unsent_bytes().unwrap());
         let bulk = pair.received(Lane::Bulk);
         match at_append {
@@ -228,9 +228,9 @@ fn log_waits_for_few_frames_of_bulk_in_the_queue_of_a_slow_link() {
     }
     assert!(most > UNSENT_BYTES_MAX, "the queue never filled: {most} bytes");
     assert!(most <= UNSENT_BYTES_MAX + 5 * FULL_FRAME_BYTES, "{most} bytes in the queue");
-    // Nothing is left behind for being held back.
+    // Nothing that was held back is lost.
     while pair.received(Lane::Bulk) < 400_000 {
         pair.links[0].wait(None).unwrap();
-        pair.turn();
+        pair.drive();
     }
 }

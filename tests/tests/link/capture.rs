@@ -1,4 +1,4 @@
-//! The logging channel seen from outside, by tcpdump(8): its EtherType, and no plaintext.
+//! The logging channel as captured by tcpdump(8): it has its EtherType and contains no plaintext.
 
 use logchan::ids::Role;
 use nix::sys::signal::{Signal, kill};
@@ -9,25 +9,26 @@ use std::process::{Command, Stdio};
 use tests::program::json;
 use tests::wire::{Side, Wire, number, run_command};
 
-/// What `understudy link` fills its entries with.
+/// Contents of the entries of `understudy link`.
 const PLAINTEXT: &[u8] = b"understudy link measures the logging channel";
 
-/// What only a frame of the channel holds: the magic of its header.
+/// The magic number in the header of a channel frame.
 const FRAME_MAGIC: &[u8] = b"UCHN";
 
 struct Captured {
     file: Vec<u8>,
-    /// What tcpdump makes of each frame, a line each.
+    /// tcpdump's line for each frame.
     lines: Vec<String>,
-    /// Frames that the primary's port sent and received.
+    /// Number of frames that the primary's port sent and received.
     frames: u64,
 }
 
-/// Captures a measurement with `protection` on both ends.
+/// Captures a measurement with the options `protection` at both ends.
 fn capture(protection: &[&str]) -> Captured {
     let wire = Wire::up();
     let path = wire.path("channel.pcap").to_str().unwrap().to_string();
-    // As root, so that it may write into the folder; each frame at once, or the last ones are missing.
+    // Run as root, so that tcpdump may write into the folder; unbuffered, so that the last frames are
+    // not missing.
     let args = ["-i", "va", "-Z", "root", "--immediate-mode", "-U", "-w", &path];
     let args = [&args[..], &["ether proto 0x88b5"]].concat();
     let mut tcpdump = wire.enter(Side::A, || {
@@ -36,7 +37,7 @@ fn capture(protection: &[&str]) -> Captured {
     let mut account = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
     let started =
         account.find(|line| line.as_ref().is_ok_and(|line| line.contains("listening on")));
-    assert!(started.is_some(), "tcpdump did not begin");
+    assert!(started.is_some(), "tcpdump did not start");
 
     let both = [protection, &["--silence-ms", "60000", "--json", "--quiet"]].concat();
     let backup = wire.start_with(Side::B, Role::Backup, &both);
@@ -52,7 +53,7 @@ fn capture(protection: &[&str]) -> Captured {
     assert!(tcpdump.wait().unwrap().success(), "{account:?}");
     assert!(account.iter().any(|line| line == "0 packets dropped by kernel"), "{account:?}");
     let text = run_command("tcpdump", &["-r", &path, "-e", "-n"]);
-    // What it cannot read any further, it shows in hexadecimal, on lines with an indent.
+    // tcpdump prints undecoded bytes in hexadecimal on indented lines.
     let lines = text.lines().filter(|line| !line.starts_with('\t')).map(String::from).collect();
     Captured { file: fs::read(path).unwrap(), lines, frames }
 }
@@ -61,10 +62,10 @@ fn holds(file: &[u8], text: &[u8]) -> bool {
     file.windows(text.len()).any(|window| window == text)
 }
 
-/// Every frame is there, between the two, of our EtherType.
+/// Checks that every frame was captured, is between the two hosts and has the channel's EtherType.
 fn check_frames(captured: &Captured) {
     let Captured { lines, frames, .. } = captured;
-    // The last answers of the backup come when the primary has gone.
+    // The backup's last answers arrive after the primary has exited.
     let count = lines.len() as u64;
     assert!(count >= *frames && count <= frames + 10, "{count} captured, {frames} counted");
     let (a, b) = (Side::A.mac(), Side::B.mac());
@@ -87,7 +88,7 @@ fn capture_of_a_sealed_channel_shows_frames_and_no_plaintext() {
     }
 }
 
-/// The same without the seal: what the test above looks for is found if it is there.
+/// The control for the test above: without the seal, the searched plaintext is found.
 #[test]
 fn capture_of_an_insecure_channel_shows_the_plaintext() {
     let captured = capture(&["--insecure"]);

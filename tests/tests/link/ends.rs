@@ -1,7 +1,6 @@
 //! `understudy link` end to end: two processes in two namespaces, a veth pair between them.
 //!
-//! The silence timeout is long wherever silence is not what is tested: the hosts of these tests are
-//! busy.
+//! The silence timeout is long in tests that do not test silence, because the hosts are busy.
 
 use logchan::ids::Role;
 use nix::sys::signal::Signal;
@@ -9,11 +8,11 @@ use std::time::Duration;
 use tests::patience::factor;
 use tests::wire::{Side, Wire, number};
 
-/// As long as it may be.
+/// The longest allowed silence timeout.
 const PATIENT: [&str; 2] = ["--silence-ms", "60000"];
 
 #[test]
-fn measurement_of_both_ends_agrees() {
+fn measurement_results_of_both_ends_agree() {
     let wire = Wire::up();
     for options in [
         &["--count", "2000", "--interval-us", "200"][..],
@@ -34,7 +33,7 @@ fn measurement_of_both_ends_agrees() {
         assert_eq!(primary["acknowledged"], count);
         let times = ["p50", "p99", "p99.9", "max"].map(|name| primary["ack_us"][name].as_f64());
         assert!(times.is_sorted() && times[0] > Some(0.0), "{times:?}");
-        // Each end's frames are those that the other one saw, but for the last ones of a handshake.
+        // Each end received the frames that the other one sent, except the last ones of a handshake.
         for (sender, receiver) in [(&primary, &backup), (&backup, &primary)] {
             let sent = number(sender, "port", "tx_frames");
             let seen =
@@ -45,7 +44,7 @@ fn measurement_of_both_ends_agrees() {
 }
 
 #[test]
-fn start_says_what_was_chosen_and_the_table_leaves_out_zeros() {
+fn start_prints_the_configuration_and_the_table_omits_zeros() {
     let wire = Wire::up();
     let key = wire.key();
     let backup = wire.start(Side::B, Role::Backup, &PATIENT);
@@ -53,7 +52,7 @@ fn start_says_what_was_chosen_and_the_table_leaves_out_zeros() {
     let primary = wire.start_with(Side::A, Role::Primary, &options).finish();
     backup.finish().success();
     assert_eq!(primary.code, Some(0), "{primary:?}");
-    // Whoever waits for a while says so.
+    // A process that waits for a while prints a line about it.
     let lines = primary.stderr.lines().filter(|line| !line.starts_with("waiting for the backup"));
     let lines: Vec<_> = lines.collect();
     assert!(lines[0].starts_with("va (02:00:00:00:00:0a, MTU 1500, Up): receive by TPACKET_V2"));
@@ -66,7 +65,7 @@ fn start_says_what_was_chosen_and_the_table_leaves_out_zeros() {
 }
 
 #[test]
-fn insecure_is_warned_of_even_when_quiet_and_works() {
+fn insecure_prints_a_warning_even_when_quiet_and_works() {
     let wire = Wire::up();
     let options = [&["--insecure", "--json", "--quiet"], &PATIENT[..]].concat();
     let backup = wire.start_with(Side::B, Role::Backup, &options);
@@ -83,7 +82,7 @@ fn insecure_is_warned_of_even_when_quiet_and_works() {
 }
 
 #[test]
-fn signal_at_either_end_ends_both_in_good_order() {
+fn signal_at_either_end_stops_both_in_an_orderly_way() {
     for stopped in [Side::A, Side::B] {
         let wire = Wire::up();
         let backup = wire.start(Side::B, Role::Backup, &PATIENT);
@@ -100,7 +99,7 @@ fn signal_at_either_end_ends_both_in_good_order() {
             Side::B => ["peer_left", "left"],
         };
         assert_eq!([&primary["end"], &backup["end"]], ends);
-        // What was acknowledged, arrived.
+        // Acknowledged entries have arrived.
         let acknowledged = primary["acknowledged"].as_u64().unwrap();
         assert!(acknowledged > 100, "{primary}");
         assert!(backup["entries"].as_u64().unwrap() >= acknowledged, "{primary} {backup}");
@@ -111,9 +110,9 @@ fn signal_at_either_end_ends_both_in_good_order() {
 }
 
 #[test]
-fn peer_killed_is_noticed_and_its_successor_is_met() {
+fn killed_peer_is_detected_and_its_successor_connects() {
     let wire = Wire::up();
-    // A second, on both sides: long for a busy host, short for a test.
+    // One second at both ends: long for a busy host, short for a test.
     let silence_ms = (1000 * factor()).to_string();
     let both = ["--silence-ms", &silence_ms];
     let endless = [&["--count", "0"], &both[..]].concat();
@@ -127,7 +126,7 @@ fn peer_killed_is_noticed_and_its_successor_is_met() {
         };
         victim.signal(Signal::SIGKILL);
         assert_eq!(victim.finish().code, None);
-        // Started again while the survivor does not know yet, it waits until that one is gone.
+        // Restarted before the survivor has detected the loss, it waits until the survivor has exited.
         let (role, options) = match killed {
             Side::A => (Role::Primary, &["--silence-ms", &silence_ms, "--count", "50"][..]),
             Side::B => (Role::Backup, &both[..]),
@@ -150,7 +149,7 @@ fn peer_killed_is_noticed_and_its_successor_is_met() {
 }
 
 #[test]
-fn link_down_for_a_while_loses_nothing() {
+fn link_down_temporarily_loses_nothing() {
     let wire = Wire::up();
     let backup = wire.start(Side::B, Role::Backup, &PATIENT);
     let options = [&["--count", "2000"], &PATIENT[..]].concat();
@@ -166,14 +165,14 @@ fn link_down_for_a_while_loses_nothing() {
     assert!(number(&primary, "port", "link_downs") >= 1, "{primary}");
     assert!(number(&primary, "port", "tx_dropped") >= 1, "{primary}");
     assert!(number(&primary, "channel", "resent") >= 1, "{primary}");
-    // What was due while the link was down was acknowledged when it was up.
+    // Entries that were due while the link was down were acknowledged when it was up again.
     assert!(primary["ack_us"]["max"].as_f64() >= Some(100_000.0), "{primary}");
 }
 
 #[test]
-fn link_down_for_good_is_told_by_both_ends() {
+fn link_down_permanently_is_reported_by_both_ends() {
     let wire = Wire::up();
-    // Longer than the kernel takes to tell of a lost carrier, which is a second.
+    // Longer than the second that the kernel takes to report a lost carrier.
     let silence_ms = (2000 * factor()).to_string();
     let both = ["--silence-ms", &silence_ms];
     let backup = wire.start(Side::B, Role::Backup, &both);
@@ -194,9 +193,8 @@ fn interface_deleted_in_use_ends_both_at_once() {
     let primary = wire.start(Side::A, Role::Primary, &endless);
     wire.wait_for_frames(300);
     wire.ip(Side::A, &["link", "delete", "va"]);
-    let [primary, backup] = [primary, backup].map(|process| {
-        process.finish().failure(4, "was deleted while in use").expect("what was measured")
-    });
+    let [primary, backup] = [primary, backup]
+        .map(|process| process.finish().failure(4, "was deleted while in use").expect("a result"));
     assert_eq!([&primary["end"], &backup["end"]], ["port_failed"; 2]);
     assert!(primary["entries"].as_u64() > Some(100), "{primary}");
 }

@@ -1,4 +1,4 @@
-//! A flood of wrong frames while entries flow: nothing changes but the counters.
+//! A flood of invalid frames during a measurement changes nothing but counters.
 
 use logchan::ids::Role;
 use nix::sys::signal::Signal;
@@ -8,13 +8,13 @@ use tests::intruder::{Attack, Intruder, Sent};
 use tests::patience::wait_until;
 use tests::wire::{Side, Wire, number};
 
-/// Wrong frames of each kind that each end is sent at least.
+/// Fewest invalid frames of each kind to send to each end.
 const FLOOD: u64 = 2500;
 
-/// Longer than a busy host keeps anybody waiting.
+/// Longer than any scheduling delay on a busy host.
 const SILENCE: [&str; 2] = ["--silence-ms", "60000"];
 
-/// Ends the attacks, whatever happens.
+/// Ends the attacks on drop, on every path.
 struct StopOnDrop<'s>(&'s AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -27,18 +27,18 @@ fn number_of(sent: &AtomicU64) -> u64 {
     sent.load(Ordering::Relaxed)
 }
 
-/// What `side` says in a session.
+/// Captures the frames that each side sends in a session.
 fn frames_of_a_session(wire: &Wire) -> [Vec<Vec<u8>>; 2] {
     let mut intruders = [Side::A, Side::B].map(|side| wire.enter(side, || Intruder::open(side, 0)));
     wire.measure(&["--count", "300"], &SILENCE);
     intruders.iter_mut().for_each(Intruder::listen);
     intruders.map(|intruder| {
-        assert!(intruder.heard().len() >= 10, "an intruder that hears nothing");
-        intruder.heard().to_vec()
+        assert!(intruder.captured().len() >= 10, "the intruder captured too few frames");
+        intruder.captured().to_vec()
     })
 }
 
-/// The counters that each kind of frame must move at whoever it is sent to.
+/// Returns the counters that a kind of invalid frame must increment at its receiver.
 fn counters_of(attack: Attack) -> &'static [(&'static str, &'static str)] {
     match attack {
         Attack::Replayed => &[("seal", "replayed")],
@@ -54,16 +54,20 @@ fn counters_of(attack: Attack) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// The end that `result` is of was attacked and knows it, and its channel does not.
+/// Checks that the end with this `result` counted all attacks and that its channel was not affected.
 fn withstood(result: &Value) {
     for attack in Attack::ALL {
         for (section, name) in counters_of(attack) {
-            assert!(number(result, section, name) > 0, "{attack:?} moved no {name}: {result}");
+            assert!(
+                number(result, section, name) > 0,
+                "{attack:?} did not increment {name}: {result}"
+            );
         }
     }
-    // Both may begin at once, which can take two; the intruder has no part in it.
+    // Both ends may initiate at the same time, which can take two sessions; the intruder cannot cause
+    // more.
     assert!(number(result, "handshake", "sessions") <= 3, "{result}");
-    // Not `too_old`: a frame that the kernel dropped is new when the intruder sends it late.
+    // Except `too_old`: a frame that the kernel dropped is new when the intruder replays it later.
     let never = ["duplicate", "stale_term", "newer_term", "wrong_vm", "wrong_session", "same_role"];
     for verdict in never.iter().chain(&["malformed", "closed"]) {
         assert_eq!(number(result, "channel", &format!("received_{verdict}")), 0, "{result}");
@@ -71,9 +75,9 @@ fn withstood(result: &Value) {
 }
 
 #[test]
-fn flood_of_wrong_frames_changes_nothing_but_counters() {
+fn flood_of_invalid_frames_changes_only_counters() {
     let wire = Wire::up();
-    // So that there are frames longer than a port takes.
+    // Allows frames that are longer than a port accepts.
     for side in [Side::A, Side::B] {
         wire.ip(side, &["link", "set", side.interface(), "mtu", "9000"]);
     }
@@ -103,7 +107,7 @@ fn flood_of_wrong_frames_changes_nothing_but_counters() {
     let entries = results[0]["entries"].as_u64().expect("a number");
     assert!(entries > 0, "{}", results[0]);
     assert_eq!(results[0]["acknowledged"], entries);
-    // In order and whole, or the backup would have said so.
+    // The backup would have reported missing or damaged entries.
     assert_eq!(results[1]["entries"], entries);
     for result in &results {
         println!("{} {} {}", result["seal"], result["handshake"], result["port"]);
@@ -112,9 +116,9 @@ fn flood_of_wrong_frames_changes_nothing_but_counters() {
     println!("ack us {}, channel {}", results[0]["ack_us"], results[0]["channel"]);
 }
 
-/// The same intruder against two ends that wait: it keeps nobody from meeting.
+/// The same intruder cannot prevent two waiting ends from completing the handshake.
 #[test]
-fn flood_while_nobody_was_met_keeps_nobody_from_meeting() {
+fn flood_before_the_handshake_does_not_prevent_it() {
     let wire = Wire::up();
     let old = frames_of_a_session(&wire);
     let stop = AtomicBool::new(false);

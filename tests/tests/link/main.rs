@@ -1,5 +1,5 @@
-//! The logging channel on a real wire, two hosts in namespaces: `understudy link` from outside, and both ends
-//! driven by hand.
+//! The logging channel on a real wire, with two hosts in namespaces: `understudy link` from outside,
+//! and both ends driven by the tests.
 
 mod by_hand;
 mod capture;

@@ -1,4 +1,4 @@
-//! Mistakes with `understudy key` and `understudy link`: one clear line, a documented exit code.
+//! Mistakes with `understudy key` and `understudy link`: a one-line error message and a documented exit code.
 
 use logchan::channel::Timing;
 use logchan::endpoint::Settings;
@@ -19,7 +19,8 @@ use tests::program::run;
 use tests::wire::{Finished, LinkProcess, Side, Wire};
 use vmm::link::{LinkOptions, LogLink, key_file, now};
 
-/// Runs with `args`, wants exit code `code` and one line on standard error that contains `text`.
+/// Runs `understudy` with `args` and requires exit code `code` and one line on standard error that
+/// contains `text`.
 fn fails(args: &[&str], code: i32, text: &str) {
     let output = run(args);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -30,7 +31,7 @@ fn fails(args: &[&str], code: i32, text: &str) {
 
 const PEER: &str = "02:00:00:00:00:0b";
 
-/// `link` as the primary, with the key in `key`, told not to wait long.
+/// Returns the arguments of `link` as the primary with key file `key` and a short wait.
 fn link<'a>(interface: &'a str, peer: &'a str, key: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["link", "--interface", interface, "--peer", peer, "--key", key];
     args.extend(["--role", "primary", "--wait", "0.3", "--quiet"]);
@@ -39,7 +40,7 @@ fn link<'a>(interface: &'a str, peer: &'a str, key: &'a str, extra: &[&'a str]) 
 }
 
 #[test]
-fn key_is_made_once_and_says_what_to_do_with_it() {
+fn key_is_created_once_and_prints_what_to_do_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
     let text = path.to_str().unwrap();
@@ -57,7 +58,7 @@ fn key_is_made_once_and_says_what_to_do_with_it() {
 }
 
 #[test]
-fn key_files_of_no_use_are_refused_before_anything_is_opened() {
+fn unusable_key_files_are_refused_before_anything_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
     let text = path.to_str().unwrap();
@@ -96,7 +97,7 @@ fn wrong_values_are_usage_errors() {
     fails(&with(["--role", "witness", "--wait", "1"]), "[possible values: primary, backup]");
     fails(&with(["--role", "primary", "--wait", "0"]), "positive");
     fails(&with(["--role", "backup", "--count", "7"]), "--count is the primary's");
-    // With the key and without: which one is meant? clap says it in its own way.
+    // Options that contradict each other: the error message is clap's own.
     for wrong in
         [&link("va", PEER, key, &["--insecure"])[..], &with(["--role", "backup", "-q", "-h"])[..7]]
     {
@@ -105,7 +106,7 @@ fn wrong_values_are_usage_errors() {
 }
 
 #[test]
-fn interfaces_of_no_use_name_the_mend() {
+fn unusable_interfaces_name_the_remedy() {
     let wire = Wire::up();
     let key = wire.key();
     wire.ip(Side::A, &["link", "add", "small", "mtu", "575", "type", "veth", "peer", "name", "x"]);
@@ -141,7 +142,7 @@ fn peer_that_never_comes_is_diagnosed() {
 }
 
 #[test]
-fn user_who_waits_is_told_once_what_for() {
+fn waiting_link_says_once_what_it_waits_for() {
     let wire = Wire::up();
     let key = wire.key();
     let options = ["--key", &key, "--wait", "2.8"];
@@ -160,13 +161,14 @@ fn signal_while_waiting_ends_with_the_diagnosis() {
     process.finish().failure(12, "no frame came from");
 }
 
-/// How long ends that do not fit wait for each other, as an option's value: long enough for both to have come.
+/// How long mismatched ends wait for each other, as an option's value: long enough for both to have
+/// started.
 fn wait() -> String {
     (3 * factor()).to_string()
 }
 
-/// Two ends that do not fit: each says why, whoever came first.
-fn misfits(primary: &[&str], backup: &[&str], roles: [Role; 2], text: &str) {
+/// Starts two mismatched ends and requires that each says why.
+fn require_mismatch(primary: &[&str], backup: &[&str], roles: [Role; 2], text: &str) {
     let wire = Wire::up();
     let wait = ["--wait", &wait()];
     let first = wire.start(Side::B, roles[1], &[backup, &wait].concat());
@@ -179,22 +181,27 @@ fn misfits(primary: &[&str], backup: &[&str], roles: [Role; 2], text: &str) {
 const BOTH: [Role; 2] = [Role::Primary, Role::Backup];
 
 #[test]
-fn ends_of_other_vms_are_told_apart() {
-    misfits(&["--vm-id", "1"], &["--vm-id", "2"], BOTH, "compare the configurations (--vm-id)");
+fn ends_of_different_vms_report_the_mismatch() {
+    require_mismatch(
+        &["--vm-id", "1"],
+        &["--vm-id", "2"],
+        BOTH,
+        "compare the configurations (--vm-id)",
+    );
 }
 
 #[test]
-fn ends_of_one_role_are_told() {
-    misfits(&[], &[], [Role::Primary; 2], "the peer is the primary, and so are we");
-    misfits(&[], &[], [Role::Backup; 2], "the peer is the backup, and so are we");
+fn ends_with_the_same_role_report_the_mismatch() {
+    require_mismatch(&[], &[], [Role::Primary; 2], "the peer is the primary, and so are we");
+    require_mismatch(&[], &[], [Role::Backup; 2], "the peer is the backup, and so are we");
 }
 
 #[test]
-fn ends_with_other_silence_timeouts_are_told() {
-    misfits(&["--silence-ms", "200"], &["--silence-ms", "100"], BOTH, "(--silence-ms)");
+fn ends_with_different_silence_timeouts_report_the_mismatch() {
+    require_mismatch(&["--silence-ms", "200"], &["--silence-ms", "100"], BOTH, "(--silence-ms)");
 }
 
-/// Both ends of `options`, neither of which meets the other.
+/// Runs both ends with `options`, which prevent a handshake.
 fn strangers(wire: &Wire, options: [&[&str]; 2]) -> [Finished; 2] {
     let wait = wait();
     let [primary, backup] =
@@ -205,7 +212,7 @@ fn strangers(wire: &Wire, options: [&[&str]; 2]) -> [Finished; 2] {
 }
 
 #[test]
-fn ends_with_other_keys_do_not_meet() {
+fn ends_with_different_keys_do_not_connect() {
     let wire = Wire::up();
     let [ours, theirs] = ["key", "other"].map(|name| wire.path(name).to_str().unwrap().to_string());
     key_file::create(Path::new(&theirs)).unwrap();
@@ -215,7 +222,7 @@ fn ends_with_other_keys_do_not_meet() {
 }
 
 #[test]
-fn one_end_without_protection_is_not_met() {
+fn sealed_and_insecure_ends_do_not_connect() {
     let wire = Wire::up();
     let [primary, backup] = strangers(&wire, [&["--key", &wire.key()], &["--insecure"]]);
     let text = "one side runs with --insecure and the other one without";
@@ -226,7 +233,8 @@ fn one_end_without_protection_is_not_met() {
     assert!(lines[1].contains(text), "{lines:?}");
 }
 
-/// Starts the primary while somebody on side B sends what `next` gives: it ends with code 12 and `text`.
+/// Starts the primary while side B sends the frames that `next` returns. Requires that the primary
+/// exits with code 12 and `text`.
 fn fails_against(wire: &Wire, mut next: impl FnMut(Time) -> Option<Vec<u8>> + Send, text: &str) {
     let ended = AtomicBool::new(false);
     let send = || {
@@ -249,9 +257,9 @@ fn fails_against(wire: &Wire, mut next: impl FnMut(Time) -> Option<Vec<u8>> + Se
     finished.failure(12, text);
 }
 
-/// Another build at the other end: its frames have another version, which nobody can read.
+/// Another build at the other end, whose frames have another version and cannot be read.
 #[test]
-fn frames_of_another_version_are_told() {
+fn frames_of_another_version_are_reported() {
     let mut frame = vec![0; 100];
     frame[0] = seal::VERSION + 1;
     let mut count = 0;
@@ -266,7 +274,7 @@ fn frames_of_another_version_are_told() {
 
 /// Another build at the other end, whose handshake can still be read.
 #[test]
-fn protocol_of_another_version_is_told() {
+fn handshake_of_another_protocol_version_is_reported() {
     let wire = Wire::up();
     let key = key_file::read(&wire.path("key")).unwrap();
     let identity = Identity {
@@ -289,7 +297,7 @@ fn protocol_of_another_version_is_told() {
         let mut frame = [0; FRAME_MAX];
         peer.poll_transmit(&mut frame).map(|length| frame[..length].to_vec())
     };
-    // It does not answer, so it may be a recording, and is waited for to the end.
+    // The frames may be a recording, because the peer does not answer. So the primary waits to the end.
     let (theirs, ours) = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION);
     let told = format!(
         "the peer speaks protocol version {theirs}, we speak {ours}: run the same build; unless somebody"
@@ -297,8 +305,8 @@ fn protocol_of_another_version_is_told() {
     fails_against(&wire, next, &told);
 }
 
-/// A VM's primary, as far as anybody on the wire can tell: it meets who fits, and sends `bytes`. Until
-/// `ended`.
+/// Acts as a VM's primary: completes the handshake with a matching peer and sends `bytes`, until
+/// `ended` is set.
 fn primary_of_a_vm(wire: &Wire, digest: u64, bytes: &[u8], ended: &AtomicBool) {
     let options = LinkOptions {
         interface: Side::B.interface().into(),
@@ -326,7 +334,7 @@ fn primary_of_a_vm(wire: &Wire, digest: u64, bytes: &[u8], ended: &AtomicBool) {
     }
 }
 
-/// A backup that `understudy link` is, at the other end of the primary of a VM.
+/// Runs `understudy link` as the backup of a VM's primary.
 fn backup_of_a_vm(digest: u64, bytes: &[u8]) -> Finished {
     let wire = Wire::up();
     let ended = AtomicBool::new(false);
@@ -339,13 +347,13 @@ fn backup_of_a_vm(digest: u64, bytes: &[u8]) -> Finished {
 }
 
 #[test]
-fn link_is_no_backup_of_a_vm() {
+fn link_as_backup_of_a_vm_is_refused() {
     let finished = backup_of_a_vm(0x1234_5678, b"");
     finished.failure(12, "the peer runs a VM, not 'understudy link'");
 }
 
 #[test]
-fn entries_of_somebody_else_are_told() {
+fn foreign_entries_are_reported() {
     let mut entry = Vec::new();
     encode(&Entry::Interrupt { vector: 32 }, &mut entry);
     for bytes in [&entry[..], b"\xffno entry at all"] {

@@ -1,4 +1,4 @@
-//! Memory of the backup breaks: that is noticed, healed, and no client's business.
+//! Corrupted memory of the backup is detected and repaired, and clients do not notice.
 
 use tests::pair::memory::flip_bits;
 use tests::pair::{Clients, Rig};
@@ -7,14 +7,14 @@ use vmm::demo::pair::member::Part;
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::PairEvent;
 
-/// Part of every page's header, as the guest has it among its constants.
+/// A constant of the guest: part of every web page's header.
 const CONSTANT: &[u8] = b"Cache-Control";
 
-/// Guest memory of a pair unless told otherwise.
+/// Default guest memory of a pair, bytes.
 const RAM_BYTES: u64 = 64 << 20;
 
 #[test]
-fn broken_memory_of_a_backup_is_noticed_and_healed() {
+fn corrupted_backup_memory_is_detected_and_repaired() {
     let rig = Rig::patient();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
@@ -22,21 +22,24 @@ fn broken_memory_of_a_backup_is_noticed_and_healed() {
     wait_for!(primary, PairEvent::Protected { .. });
     let ((), clients) = Clients::during(&rig, |clients| {
         wait_for!(backup, PairEvent::Following);
-        // The next page that the guest there makes has one letter that is wrong.
-        assert!(flip_bits(backup.pid(), RAM_BYTES, CONSTANT) > 0, "the guest has changed");
+        // The next page that the backup's guest generates has one wrong letter.
+        assert!(
+            flip_bits(backup.pid(), RAM_BYTES, CONSTANT) > 0,
+            "the guest does not contain the constant any more"
+        );
         wait_for!(backup, PairEvent::Diverged);
         wait_for!(primary, PairEvent::BackupLeft);
         wait_for!(primary, PairEvent::Protected { .. });
         wait_for!(backup, PairEvent::Following);
         let pages = clients.traffic.seen().pages;
         while clients.traffic.seen().pages < pages + 8 {
-            clients.are_served();
+            clients.wait_until_served();
         }
     });
-    assert_eq!(clients.turns(), [Host::A]);
+    assert_eq!(clients.host_sequence(), [Host::A]);
     assert_eq!(backup.figure("divergences"), 1.0);
     backup.wait_for_role("following");
-    assert_eq!(primary.state().term, 1, "nobody had to be asked");
+    assert_eq!(primary.state().term, 1, "no new term was needed");
     let words = backup.words().join("\n");
     assert!(words.contains("this VM diverged from the primary's"), "{words}");
 }

@@ -1,5 +1,5 @@
-//! A host that stands still for longer than the silence is dead to the other one. It must know that
-//! itself when it goes on.
+//! A host that is frozen for longer than the silence timeout is declared dead by the other host. It
+//! must detect that itself when it thaws.
 
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use vmm::demo::pair::member::Part;
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::{PairEvent, Why};
 
-/// A protected VM: primary on A, backup on B.
+/// Starts a protected VM: primary on A, backup on B.
 fn protected(rig: &Rig) -> [Process; 2] {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
@@ -23,7 +23,7 @@ fn silence(rig: &Rig) -> Duration {
 }
 
 #[test]
-fn thawed_primary_says_nothing_more_and_ends() {
+fn thawed_primary_sends_nothing_and_exits() {
     let rig = Rig::default();
     let [mut primary, mut backup] = protected(&rig);
     let ((), clients) = Clients::during(&rig, |clients| {
@@ -32,21 +32,25 @@ fn thawed_primary_says_nothing_more_and_ends() {
         wait_for!(backup, PairEvent::PrimarySilent { whole: true, .. });
         let live = wait_for!(backup, PairEvent::WentLive { .. });
         assert_eq!(live.term, 2);
-        clients.are_served();
+        clients.wait_until_served();
         assert_eq!(rig.vm_port().as_deref(), Some(Host::B.port()));
         std::thread::sleep(silence(&rig));
-        // Inputs have waited for it meanwhile, in its tap and in its guest.
+        // Inputs are pending in its tap and in its guest.
         primary.signal(Signal::SIGCONT);
         wait_for!(primary, PairEvent::Halted { why: Why::Replaced, .. });
         let ended = primary.end();
         assert_eq!(ended.code, Some(14), "{ended:?}");
         let last = ended.words.last().expect("it says why");
         assert!(last.contains("the other host took over the VM in term 2"), "{ended:?}");
-        clients.are_served();
+        clients.wait_until_served();
         assert_eq!(rig.vm_port().as_deref(), Some(Host::B.port()));
     });
-    // To the old host and back would be a third turn.
-    assert_eq!(clients.turns(), [Host::A, Host::B], "no frame of the VM from A after B's first");
+    // A frame from the old host would add a third interval.
+    assert_eq!(
+        clients.host_sequence(),
+        [Host::A, Host::B],
+        "no frame of the VM from A after B's first"
+    );
 }
 
 #[test]
@@ -57,14 +61,14 @@ fn thawed_backup_is_refused_and_synced_again() {
         backup.signal(Signal::SIGSTOP);
         wait_for!(primary, PairEvent::BackupSilent { .. });
         assert_eq!(wait_for!(primary, PairEvent::TermWon).term, 2);
-        clients.are_served();
+        clients.wait_until_served();
         wait_for!(backup, PairEvent::Following);
         backup.signal(Signal::SIGCONT);
         wait_for!(backup, PairEvent::Following);
         wait_for!(primary, PairEvent::Protected { .. });
-        clients.are_served();
+        clients.wait_until_served();
     });
-    assert_eq!(clients.turns(), [Host::A]);
+    assert_eq!(clients.host_sequence(), [Host::A]);
     assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
     assert_eq!(primary.state().term, 2);
     backup.wait_for_role("following");

@@ -1,4 +1,5 @@
-//! Faults of one host that are neither the guest's end nor an order: the VM goes on, and never twice.
+//! Faults of one host other than a guest exit or a stop request: the VM continues, and never on both
+//! hosts.
 
 use nix::sys::signal::Signal;
 use std::fs;
@@ -22,16 +23,16 @@ fn tap_of_the_primary_deleted_backup_takes_over() {
     let ((), _clients) = Clients::during(&rig, |clients| {
         rig.ip(Host::A, &format!("link del {TAP}"));
         wait_for!(backup, PairEvent::WentLive { .. });
-        clients.are_served();
+        clients.wait_until_served();
     });
     primary.end().failure(4, TAP);
     backup.signal(Signal::SIGTERM);
-    assert_eq!(backup.end().code, Some(0), "{}", backup.story());
+    assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
 }
 
-/// Started by nohup(1), or by a terminal's shell that closes.
+/// As under nohup(1) or a terminal that closes.
 #[test]
-fn hangup_that_the_parent_ignores_stays_ignored() {
+fn inherited_ignored_hangup_stays_ignored() {
     let rig = Rig::default();
     let program = rig.path("understudy-without-hangup");
     let script = format!("#!/bin/sh\nexec env --ignore-signal=HUP,INT {:?} \"$@\"\n", understudy());
@@ -44,19 +45,19 @@ fn hangup_that_the_parent_ignores_stays_ignored() {
     let ((), _clients) = Clients::during(&rig, |clients| {
         for signal in [Signal::SIGHUP, Signal::SIGINT] {
             primary.signal(signal);
-            clients.are_served();
-            assert!(!primary.has_ended(), "{signal}: {}", primary.story());
+            clients.wait_until_served();
+            assert!(!primary.has_ended(), "{signal}: {}", primary.transcript());
         }
     });
     assert_eq!(primary.state().term, 1);
     primary.signal(Signal::SIGTERM);
-    assert_eq!(primary.end().code, Some(0), "{}", primary.story());
-    assert_eq!(backup.end().code, Some(0), "{}", backup.story());
+    assert_eq!(primary.end().code, Some(0), "{}", primary.transcript());
+    assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
 }
 
-/// The shared storage is not mounted on one host: an empty folder is in its place.
+/// The shared storage is not mounted on one host, which sees an empty folder in its place.
 #[test]
-fn witness_that_is_another_one_on_the_other_host_is_refused() {
+fn different_witness_on_the_other_host_is_refused() {
     let rig = Rig::default();
     let other = rig.path("not-mounted");
     fs::create_dir(&other).unwrap();
@@ -70,7 +71,7 @@ fn witness_that_is_another_one_on_the_other_host_is_refused() {
         assert!(reason.contains("the peer's witness is"), "{reason}");
     }
     rig.ip(Host::A, &format!("link set {LOG_LINK} down"));
-    // Longer than any silence: whoever could take over would.
+    // Longer than the silence timeout: a host that could take over would do so.
     std::thread::sleep(Duration::from_millis(3 * rig.silence_ms()));
     assert_eq!(primary.count(|event| matches!(event, PairEvent::Protected { .. })), 0);
     assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
@@ -80,9 +81,10 @@ fn witness_that_is_another_one_on_the_other_host_is_refused() {
     );
 }
 
-/// The storage goes away while the pair runs, and then the primary dies: nobody goes on before it is back.
+/// The storage is unmounted while the pair runs, and then the primary dies: the backup does not
+/// continue before the storage is back.
 #[test]
-fn witness_that_is_unmounted_later_gives_no_term_before_it_is_back() {
+fn unmounted_witness_grants_no_term_before_it_is_back() {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
@@ -94,7 +96,11 @@ fn witness_that_is_unmounted_later_gives_no_term_before_it_is_back() {
     primary.signal(Signal::SIGKILL);
     primary.end();
     wait_for!(backup, PairEvent::WitnessUnreachable);
-    assert_eq!(fs::read_dir(&mount_point).unwrap().count(), 0, "nothing is claimed there");
+    assert_eq!(
+        fs::read_dir(&mount_point).unwrap().count(),
+        0,
+        "no term was claimed in the empty folder"
+    );
     fs::remove_dir(&mount_point).unwrap();
     fs::rename(&away, &mount_point).unwrap();
     wait_for!(backup, PairEvent::WentLive { .. });

@@ -1,6 +1,6 @@
-//! Hosts of a pair die at random moments, and no client notices.
+//! Hosts of a pair are killed at random moments, and no client notices.
 //!
-//! `PAIR_KILLS=50` makes it longer, `PAIR_SEED=N` repeats a run's moments.
+//! `PAIR_KILLS=50` makes the test longer, `PAIR_SEED=N` reproduces a run's moments.
 
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use vmm::demo::pair::network::Host;
 use vmm::demo::standalone::GUEST_ADDRESS;
 use vmm::pair::event::PairEvent;
 
-/// A kill comes so many milliseconds after the VM was protected.
+/// Delay from when the VM is protected to a kill, milliseconds.
 const KILL_AFTER_MS: std::ops::Range<u64> = 0..700;
 
 fn variable(name: &str, default: u64) -> u64 {
@@ -26,7 +26,7 @@ fn killed_primaries_and_backups_are_replaced_and_no_client_notices() {
     let kills = variable("PAIR_KILLS", 6);
     let seed = variable("PAIR_SEED", fastrand::u64(..1 << 32));
     println!(
-        "again: PAIR_KILLS={kills} PAIR_SEED={seed} cargo test --release -p tests --test pair kills::killed_"
+        "reproduce with: PAIR_KILLS={kills} PAIR_SEED={seed} cargo test --release -p tests --test pair kills::killed_"
     );
     let mut random = fastrand::Rng::with_seed(seed);
     let rig = Rig::default();
@@ -35,34 +35,34 @@ fn killed_primaries_and_backups_are_replaced_and_no_client_notices() {
         for kill in 0..kills {
             std::thread::sleep(Duration::from_millis(random.u64(KILL_AFTER_MS)));
             let lives_on = couple.protect();
-            // Both kinds, whatever the seed.
+            // Kill primaries and backups, whatever the seed.
             let is_primary = if kill < 2 { kill == 0 } else { random.bool() };
             couple.kill(if is_primary { lives_on } else { lives_on.other() });
             couple.protect();
-            clients.are_served();
+            clients.wait_until_served();
         }
     });
     println!("{} requests on one connection", clients.counting.tally().requests);
     let account = couple.stop();
     println!("{kills} kills; {account:?}");
     assert_eq!(account.divergences, 0);
-    assert!(clients.turns().len() > 1, "the VM moved");
+    assert!(clients.host_sequence().len() > 1, "the VM moved");
 }
 
 #[test]
-fn guest_that_computes_without_exits_moves_and_finishes() {
+fn computation_without_exits_survives_a_takeover_and_finishes() {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
     wait_for!(primary, PairEvent::Protected { .. });
-    // Its end is counted in ticks, each of which takes a kick.
+    // The guest counts ticks until the end of the computation; each tick takes a kick.
     during_burn(&rig, |burns| {
         let before = primary.figure("checkpoints.sent");
         let waiting = Waiting::default();
-        // One is not enough to know that it burns.
+        // One checkpoint does not prove that the computation has begun.
         while burns() && primary.figure("checkpoints.sent") < before + 20.0 {
-            waiting.goes_on(|| format!("checkpoints: {}", primary.story()));
+            waiting.pause(|| format!("checkpoints: {}", primary.transcript()));
         }
         if burns() {
             primary.signal(Signal::SIGKILL);
@@ -71,14 +71,14 @@ fn guest_that_computes_without_exits_moves_and_finishes() {
         }
         false
     });
-    assert!(backup.figure("checkpoints.applied") >= 20.0, "{}", backup.story());
+    assert!(backup.figure("checkpoints.applied") >= 20.0, "{}", backup.transcript());
     let answers = rig.network.client().enter(|| clients::count(GUEST_ADDRESS, 100));
     answers.unwrap();
     assert_eq!(backup.count(|event| matches!(event, PairEvent::Diverged)), 0);
 }
 
 #[test]
-fn backup_attaches_in_the_middle_of_a_computation_without_exits() {
+fn backup_attaches_during_a_computation_without_exits() {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
@@ -87,7 +87,7 @@ fn backup_attaches_in_the_middle_of_a_computation_without_exits() {
     let mut backups = Vec::new();
     during_burn(&rig, |burns| {
         std::thread::sleep(Duration::from_millis(500));
-        // Those of a computation that was too short have left.
+        // The backups of a computation that was too short have left.
         leave(&mut primary, &mut backups);
         backups.push(rig.start(Part::Backup, Host::B, &[]));
         wait_for!(primary, PairEvent::Protected { .. });
@@ -96,17 +96,18 @@ fn backup_attaches_in_the_middle_of_a_computation_without_exits() {
     assert_eq!(primary.count(|event| matches!(event, PairEvent::BackupSilent { .. })), 0);
 }
 
-/// Has the backups leave.
+/// Stops the backups.
 fn leave(primary: &mut Process, backups: &mut Vec<Process>) {
     for mut backup in backups.drain(..) {
         backup.signal(Signal::SIGTERM);
-        assert_eq!(backup.end().code, Some(0), "{}", backup.story());
+        assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
         wait_for!(primary, PairEvent::BackupLeft);
     }
 }
 
-/// Runs `work` while the guest computes without exits, which ends well. `work` is given whether it still does, and
-/// says whether that was long enough; if not, there is a longer computation.
+/// Runs `work` while the guest computes without exits, and checks that the computation succeeds. `work`
+/// can query whether the guest still computes, and returns whether the computation lasted long enough.
+/// If not, it is run again with a longer computation.
 fn during_burn(rig: &Rig, mut work: impl FnMut(&dyn Fn() -> bool) -> bool) {
     for seconds in [4, 10, 10, 10] {
         let path = format!("/burn?ms={seconds}000");
@@ -122,11 +123,11 @@ fn during_burn(rig: &Rig, mut work: impl FnMut(&dyn Fn() -> bool) -> bool) {
             return;
         }
     }
-    panic!("no computation lasts long enough");
+    panic!("no computation lasted long enough");
 }
 
 #[test]
-fn survivor_goes_on_when_the_witness_can_be_reached_again() {
+fn survivor_takes_over_when_the_witness_is_reachable_again() {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
@@ -137,15 +138,15 @@ fn survivor_goes_on_when_the_witness_can_be_reached_again() {
         std::fs::rename(&witness, &away).unwrap();
         primary.signal(Signal::SIGKILL);
         wait_for!(backup, PairEvent::WitnessUnreachable);
-        // It asks again and again, and says nothing to the LAN meanwhile.
+        // It retries and sends nothing to the LAN meanwhile.
         std::thread::sleep(Duration::from_millis(500));
-        assert_eq!(clients.turns(), [Host::A]);
+        assert_eq!(clients.host_sequence(), [Host::A]);
         assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
         std::fs::rename(&away, &witness).unwrap();
         wait_for!(backup, PairEvent::WentLive { .. });
-        clients.are_served();
+        clients.wait_until_served();
     });
-    assert_eq!(clients.turns(), [Host::A, Host::B]);
-    let told = backup.words().iter().filter(|line| line.contains("can't be reached")).count();
-    assert_eq!(told, 1, "{}", backup.story());
+    assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
+    let reports = backup.words().iter().filter(|line| line.contains("can't be reached")).count();
+    assert_eq!(reports, 1, "{}", backup.transcript());
 }

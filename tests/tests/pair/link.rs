@@ -1,4 +1,4 @@
-//! The log link fails, or is bad, and both hosts live.
+//! The log link fails or is faulty while both hosts are alive.
 
 #![expect(clippy::print_stdout, reason = "the test harness takes it")]
 
@@ -9,7 +9,7 @@ use tests::pair::{Clients, Couple, Rig, RigOptions};
 use tests::patience::Waiting;
 use vmm::demo::pair::network::{Host, LOG_LINK};
 
-/// The link goes down at `host`, with both hosts alive: one of them goes on.
+/// Cuts the link at `host` while both hosts are alive, and checks that exactly one of them continues.
 fn cut_at(host: Host) {
     let rig = Rig::default();
     let mut couple = Couple::start(&rig);
@@ -22,17 +22,17 @@ fn cut_at(host: Host) {
         };
         let winner = loop {
             let winners = Host::ALL.map(|host| speaks(&mut couple, host));
-            assert_ne!(winners, [true; 2], "term 2 is of one host");
+            assert_ne!(winners, [true; 2], "only one host may get term 2");
             if let Some(index) = winners.iter().position(|&wins| wins) {
                 break Host::ALL[index];
             }
-            waiting.goes_on(|| String::from("somebody who goes on"));
+            waiting.pause(|| String::from("somebody who goes on"));
         };
-        clients.are_served();
+        clients.wait_until_served();
         println!("the link was cut at {host}; host {winner} went on");
         let loser = couple.on(winner.other()).expect("it is there");
         if winner == Host::A {
-            // The old backup lost its claim, and looks for a primary.
+            // The old backup did not get the term and looks for a primary.
             loser.wait_for_role("seeking");
         } else {
             let ended = loser.end();
@@ -40,9 +40,9 @@ fn cut_at(host: Host) {
         }
         rig.ip(host, &format!("link set {LOG_LINK} up"));
         assert_eq!(couple.protect(), winner);
-        clients.are_served();
+        clients.wait_until_served();
     });
-    let turns = clients.turns();
+    let turns = clients.host_sequence();
     assert!(turns == [Host::A] || turns == [Host::A, Host::B], "{turns:?}");
     assert_eq!(couple.stop().divergences, 0);
 }
@@ -58,7 +58,7 @@ fn link_cut_at_the_backup_leaves_one_host_live() {
 }
 
 #[test]
-fn lost_repeated_and_reordered_log_frames_are_nobody_s_trouble() {
+fn lost_duplicated_and_reordered_log_frames_have_no_effect() {
     const REQUESTS: u64 = 1500;
     let rig = Rig::new(RigOptions { silence_ms: 100, ..RigOptions::default() });
     let relay = Relay::new(&rig).unwrap();
@@ -71,7 +71,7 @@ fn lost_repeated_and_reordered_log_frames_are_nobody_s_trouble() {
         let ((), clients) = Clients::during(&rig, |clients| {
             while clients.counting.tally().requests < REQUESTS {
                 couple.protect();
-                clients.are_served();
+                clients.wait_until_served();
             }
         });
         println!("{} requests", clients.counting.tally().requests);

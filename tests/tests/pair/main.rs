@@ -1,4 +1,4 @@
-//! A VM on two hosts, each of them a namespace, as the program that ships runs it. There is one such pair at a
+//! A VM on two hosts, each in its own namespace, run by the release program. One such pair runs at a
 //! time ([`tests::alone`]).
 
 mod divergence;

@@ -1,4 +1,4 @@
-//! Mistakes with `understudy primary` and `understudy backup`: one clear line, a documented exit code.
+//! Mistakes with `understudy primary` and `understudy backup`: a one-line error message and a documented exit code.
 
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
@@ -15,13 +15,13 @@ use vmm::demo::standalone::TAP;
 use vmm::link::key_file;
 use vmm::pair::event::PairEvent;
 
-/// Starts either part on its host with `options`, which replace its own of the same name, and wants
-/// exit code `code` and one line with `text`.
+/// Starts primary and backup, each on its host, with `options`, which replace the default ones of the
+/// same name. Requires exit code `code` and one line with `text`.
 fn fails(rig: &Rig, options: &[&str], code: i32, text: &str) {
     fails_with(run, rig, options, code, text);
 }
 
-/// The same, started by `start`.
+/// Like [`fails`], with a process started by `start`.
 fn fails_with(
     start: impl Fn(&[&str]) -> Output + Sync,
     rig: &Rig,
@@ -57,7 +57,7 @@ fn fails_with(
 }
 
 #[test]
-fn what_is_missing_is_named_in_one_line() {
+fn missing_option_is_named_in_one_line() {
     let rig = Rig::patient();
     fails(&rig, &["--tap", "tap9"], 4, "tap9");
     fails(&rig, &["--interface", "eth9"], 4, "interface eth9 does not exist");
@@ -78,11 +78,11 @@ fn what_is_missing_is_named_in_one_line() {
 }
 
 #[test]
-fn host_with_too_little_memory_is_told() {
+fn host_with_too_little_memory_is_reported() {
     let rig = Rig::patient();
     let meminfo = rig.path("meminfo");
     std::fs::write(&meminfo, "MemTotal: 65536 kB\nMemAvailable: 32768 kB\n").unwrap();
-    // A host as small as that: in a mount namespace of its own.
+    // Simulates a small host in its own mount namespace.
     let on_small_host = |args: &[&str]| {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /proc/meminfo && exec \"$@\""]);
@@ -93,34 +93,36 @@ fn host_with_too_little_memory_is_told() {
 }
 
 #[test]
-fn vm_that_was_booted_before_is_not_booted_again() {
+fn vm_that_was_booted_before_is_refused() {
     let rig = Rig::patient();
     let mut first = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(first, PairEvent::TermWon);
     let mut second = rig.start(Part::Primary, Host::B, &[]);
-    // It may have met the first one before the witness answered, and say that too.
+    // It may have connected to the first primary before the witness answered, and have reported that
+    // too.
     let ended = second.end();
     assert_eq!(ended.code, Some(14), "{ended:?}");
     let last = ended.words.last().expect("it says why");
     assert!(last.contains("this VM was booted before (the witness has term 1)"), "{ended:?}");
     first.signal(Signal::SIGTERM);
     assert_eq!(first.end().code, Some(0));
-    // What became of it, nobody but its owner knows.
+    // Only the owner knows what happened to the VM.
     let mut third = rig.start(Part::Primary, Host::A, &[]);
     third.end().failure(14, "remove the witness's files");
 }
 
-/// Waits until a process has said a line with `text`.
+/// Waits until a process has printed a line with `text`.
 fn wait_for_words(process: &mut Process, text: &str) {
     let waiting = Waiting::default();
     while !process.words().iter().any(|line| line.contains(text)) {
-        assert!(!process.has_ended(), "it ended: {}", process.story());
-        waiting.goes_on(|| format!("{text:?}: {}", process.story()));
+        assert!(!process.has_ended(), "the process ended: {}", process.transcript());
+        waiting.pause(|| format!("{text:?}: {}", process.transcript()));
     }
 }
 
-/// A backup that does not fit the primary is told so, once, and the VM runs on; both say `text`.
-fn misfit(rig: &Rig, key: Option<&PathBuf>, options: &[&str], text: [&str; 2]) {
+/// Starts a backup that does not match the primary and checks that both report it once, with `text`,
+/// and that the VM continues.
+fn require_mismatch(rig: &Rig, key: Option<&PathBuf>, options: &[&str], text: [&str; 2]) {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start_with(Part::Backup, Host::B, key, options);
@@ -135,42 +137,52 @@ fn misfit(rig: &Rig, key: Option<&PathBuf>, options: &[&str], text: [&str; 2]) {
     assert_eq!(backup.status()["role"], "seeking");
     for process in [&mut primary, &mut backup] {
         process.signal(Signal::SIGTERM);
-        assert_eq!(process.end().code, Some(0), "{}", process.story());
+        assert_eq!(process.end().code, Some(0), "{}", process.transcript());
     }
 }
 
 #[test]
-fn other_silence_is_told() {
+fn different_silence_timeout_is_reported() {
     let rig = Rig::patient();
     let other = (rig.silence_ms() + 200).to_string();
-    misfit(&rig, Some(&rig.path("key")), &["--silence-ms", &other], ["(--silence-ms)"; 2]);
+    require_mismatch(
+        &rig,
+        Some(&rig.path("key")),
+        &["--silence-ms", &other],
+        ["(--silence-ms)"; 2],
+    );
 }
 
 #[test]
-fn other_guest_image_is_told() {
+fn different_guest_image_is_reported() {
     let rig = Rig::patient();
     let guest = rig.path("guest.elf");
     std::fs::write(&guest, guests::HARD).unwrap();
     let options = ["--guest", guest.to_str().unwrap()];
-    misfit(&rig, Some(&rig.path("key")), &options, ["(--guest)"; 2]);
+    require_mismatch(&rig, Some(&rig.path("key")), &options, ["(--guest)"; 2]);
 }
 
 #[test]
-fn other_key_is_told() {
+fn different_key_is_reported() {
     let rig = Rig::patient();
     let other = rig.path("other");
     key_file::create(&other).unwrap();
-    misfit(&rig, Some(&other), &[], ["another key"; 2]);
+    require_mismatch(&rig, Some(&other), &[], ["another key"; 2]);
 }
 
 #[test]
-fn one_side_without_protection_is_told() {
+fn one_insecure_side_is_reported() {
     let rig = Rig::patient();
-    misfit(&rig, None, &[], ["one side runs with --insecure and the other one without"; 2]);
+    require_mismatch(
+        &rig,
+        None,
+        &[],
+        ["one side runs with --insecure and the other one without"; 2],
+    );
 }
 
 #[test]
-fn peer_that_never_comes_is_asked_for_once() {
+fn absent_peer_is_reported_once() {
     let rig = Rig::patient();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for_words(&mut primary, "no frame came from");
@@ -179,6 +191,6 @@ fn peer_that_never_comes_is_asked_for_once() {
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
     wait_for_words(&mut backup, "no frame came from");
     std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(backup.words().len(), 1, "{}", backup.story());
+    assert_eq!(backup.words().len(), 1, "{}", backup.transcript());
     assert_eq!(backup.status()["role"], "seeking");
 }

@@ -1,4 +1,4 @@
-//! Either side ends in good order, and nobody takes that for a failure.
+//! An orderly stop of either host is not treated as a failure.
 
 use nix::sys::signal::Signal;
 use tests::pair::{Clients, Rig};
@@ -8,7 +8,7 @@ use vmm::demo::pair::network::Host;
 use vmm::pair::event::{PairEvent, Why};
 
 #[test]
-fn orderly_ends_are_no_failovers() {
+fn orderly_stop_causes_no_failover() {
     let rig = Rig::patient();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
@@ -17,20 +17,20 @@ fn orderly_ends_are_no_failovers() {
     let ((), _clients) = Clients::during(&rig, |clients| {
         backup.signal(Signal::SIGTERM);
         wait_for!(primary, PairEvent::BackupLeft);
-        assert_eq!(backup.end().code, Some(0), "{}", backup.story());
-        clients.are_served();
+        assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
+        clients.wait_until_served();
         primary.wait_for_role("alone");
-        assert_eq!(primary.state().term, 1, "nobody had to be asked");
+        assert_eq!(primary.state().term, 1, "no new term was needed");
         backup = rig.start(Part::Backup, Host::B, &[]);
         wait_for!(primary, PairEvent::Protected { .. });
-        clients.are_served();
+        clients.wait_until_served();
     });
     primary.signal(Signal::SIGTERM);
     for (process, why) in [(&mut primary, Why::Stopped), (&mut backup, Why::PrimaryStopped)] {
         let ended = process.end();
-        // A host that waited for the other one to be started has said so.
+        // A host that waited for the other one to start has printed a line about it.
         let complaints = ended.words.iter().filter(|line| !line.contains("no frame came from"));
-        assert_eq!((ended.code, complaints.count()), (Some(0), 0), "{}", process.story());
+        assert_eq!((ended.code, complaints.count()), (Some(0), 0), "{}", process.transcript());
         let halted = wait_for!(process, PairEvent::Halted { .. });
         let PairEvent::Halted { why: told, .. } = halted.event else { unreachable!("awaited") };
         assert_eq!((told, halted.term), (why, 1));

@@ -1,5 +1,5 @@
-//! Output rule, seen from outside: no frame of the VM on the LAN before the backup has acknowledged
-//! the log that led to it.
+//! The output rule, checked from outside: no frame of the VM is on the LAN before the backup has
+//! acknowledged the log that it depends on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use vmm::demo::pair::network::{Host, LOG_LINK};
 use vmm::demo::standalone::{GUEST_ADDRESS, TAP};
 use vmm::pair::event::PairEvent;
 
-/// Outputs to look at, at least.
+/// Fewest outputs to check.
 const OUTPUTS_MIN: usize = 10_000;
 
 #[test]
@@ -55,7 +55,7 @@ fn no_output_is_on_the_lan_before_its_log_is_acknowledged() {
         stop_load.store(true, Ordering::Relaxed);
         counter.join().unwrap().unwrap();
         echo.join().unwrap().unwrap();
-        // What was made has left, and the last acknowledgements have come.
+        // All outputs have been released and the last acknowledgements have arrived.
         std::thread::sleep(Duration::from_millis(300));
         stop.store(true, Ordering::Relaxed);
         capturing.join().unwrap();
@@ -69,10 +69,10 @@ fn no_output_is_on_the_lan_before_its_log_is_acknowledged() {
     assert!(checked.outputs >= OUTPUTS_MIN, "{checked:?}");
     assert_eq!((checked.early, checked.unfounded), (0, 0), "{checked:?}");
 
-    // A capture of a primary that breaks the rule is told from one of this primary.
+    // The check detects a primary that breaks the rule.
     for n in [1, 2, OUTPUTS_MIN / 2] {
-        evidence.doctor(n);
+        evidence.backdate_frame(n);
     }
-    let doctored = evidence.check();
-    assert_eq!(doctored.early, 3, "{doctored:?}");
+    let broken = evidence.check();
+    assert_eq!(broken.early, 3, "{broken:?}");
 }

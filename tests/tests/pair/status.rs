@@ -10,7 +10,7 @@ use vmm::demo::pair::member::Part;
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::PairEvent;
 
-/// What `understudy status --json` prints.
+/// Runs `understudy status --json` and parses its output.
 fn status(process: &Process) -> Value {
     let output = run(&["status", "--socket", process.socket(), "--json"]);
     assert!(output.status.success(), "{output:?}");
@@ -23,7 +23,7 @@ fn number(status: &Value, pointer: &str) -> f64 {
 }
 
 #[test]
-fn status_of_both_hosts_fits_what_they_do() {
+fn status_of_both_hosts_matches_their_activity() {
     let rig = Rig::patient();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
@@ -33,10 +33,10 @@ fn status_of_both_hosts_fits_what_they_do() {
     wait_for!(primary, PairEvent::Protected { .. });
     wait_for!(backup, PairEvent::Following);
     let ((), clients) = Clients::during(&rig, |clients| {
-        // Rates are of the last second or so.
+        // Rates cover about the last second.
         std::thread::sleep(Duration::from_millis(2500));
         wait_until("some outputs that were held", || primary.figure("hold.released") > 100.0);
-        clients.are_served();
+        clients.wait_until_served();
         let [a, b] = [&primary, &backup].map(status);
         assert_eq!((&a["role"], &b["role"]), (&"protected".into(), &"following".into()));
         for (status, role, mac) in
@@ -55,7 +55,7 @@ fn status_of_both_hosts_fits_what_they_do() {
         assert_eq!((&a["checkpoints"]["syncs"], &a["backups_lost"]), (&1.into(), &0.into()));
         assert!(number(&a, "/checkpoints/last_sync_pause_ms") > 0.0, "{a}");
         assert!(number(&b, "/checkpoints/applied") >= 1.0, "{b}");
-        // The sync's are in the bytes, and not among the times.
+        // The sync's checkpoints count in the bytes, but not in the times.
         assert!(number(&a, "/checkpoints/bytes") >= 1000.0, "{a}");
         for (status, name, count) in [(&a, "still", "sent"), (&b, "apply", "applied")] {
             let timed = number(status, &format!("/checkpoints/{name}/count"));
@@ -67,12 +67,12 @@ fn status_of_both_hosts_fits_what_they_do() {
         for kind in ["exit", "frame", "output"] {
             assert!(number(&a, &format!("/log/mbit_per_s_by_kind/{kind}")) > 0.0, "{a}");
         }
-        // What is on the wire is the log and more.
+        // The wire carries the log and more.
         assert!(number(&a, "/log/wire_mbit_per_s") > number(&a, "/log/mbit_per_s"), "{a}");
         println!("under load: {}", a["log"]);
     });
     drop(clients);
-    // Nobody talks to the VM; what is left is its clock.
+    // Without clients, only the VM's clock makes entries.
     std::thread::sleep(Duration::from_millis(3500));
     let [a, b] = [&primary, &backup].map(status);
     println!("idle, primary: {} Mbit/s on the wire; {}", a["log"]["wire_mbit_per_s"], a["log"]);

@@ -1,4 +1,4 @@
-//! A host of a pair whose standard streams can't be written: the VM does not depend on them.
+//! Hosts of a pair whose standard streams cannot be written: the VM does not depend on them.
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -12,7 +12,8 @@ use vmm::demo::pair::member::Part;
 use vmm::demo::pair::network::Host;
 use vmm::pair::event::PairEvent;
 
-/// Kills the primary and wants the backup, started with `redirections`, to serve the VM's clients.
+/// Kills the primary and requires that the backup, started with `redirections`, takes over and serves
+/// the VM's clients.
 fn backup_takes_over(redirections: &str) {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
@@ -22,14 +23,15 @@ fn backup_takes_over(redirections: &str) {
     backup.wait_for_role("following");
     let ((), clients) = Clients::during(&rig, |clients| {
         primary.signal(Signal::SIGKILL);
-        clients.are_served();
+        clients.wait_until_served();
         backup.wait_for_role("alone");
         counts_what_it_lost(&backup);
     });
-    assert_eq!(clients.turns(), [Host::A, Host::B]);
+    assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
 }
 
-/// What a process could not write is in its status, which is a little younger than what it says.
+/// Waits until a process's status counts the output that it could not write. The status is updated
+/// slightly later than the output.
 fn counts_what_it_lost(process: &Process) {
     let end = std::time::Instant::now() + tests::patience::patience();
     while process.figure("messages_dropped") == 0.0 {
@@ -63,17 +65,17 @@ fn backup_whose_standard_streams_are_closed_takes_over() {
     backup.wait_for_role("following");
     Clients::during(&rig, |clients| {
         primary.signal(Signal::SIGKILL);
-        clients.are_served();
+        clients.wait_until_served();
         backup.wait_for_role("alone");
     });
 }
 
 #[test]
-fn primary_whose_reader_has_gone_outlives_the_backup() {
+fn primary_with_closed_output_pipe_outlives_the_backup() {
     let rig = Rig::default();
     let pipe = rig.path("pipe");
     mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    // Opened by its reader first: who opens it to write would wait.
+    // The reader opens the pipe first, because opening it for writing blocks until then.
     let no_wait = OFlag::O_NONBLOCK.bits();
     let reader = OpenOptions::new().read(true).custom_flags(no_wait).open(&pipe).unwrap();
     let redirections = format!("2>'{}'", pipe.display());
@@ -85,9 +87,9 @@ fn primary_whose_reader_has_gone_outlives_the_backup() {
         drop(reader);
         backup.signal(Signal::SIGKILL);
         wait_for!(primary, PairEvent::BackupSilent { .. });
-        clients.are_served();
+        clients.wait_until_served();
         primary.wait_for_role("alone");
         counts_what_it_lost(&primary);
     });
-    assert_eq!(clients.turns(), [Host::A]);
+    assert_eq!(clients.host_sequence(), [Host::A]);
 }

@@ -1,4 +1,4 @@
-//! A kernel of a few instructions, in a bzImage: booted, rewritten, saved, restored, recorded and
+//! A bzImage whose kernel is a few instructions long: booted, patched, saved, restored, recorded and
 //! replayed. (A distribution's kernel takes minutes where KVM emulates it: scripts/linux-guest.sh.)
 
 use std::fs;
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tests::patience::{factor, patience};
 use tests::program::{json, run};
 
-/// Where it is linked, loaded and entered.
+/// Address at which the kernel is linked, loaded and entered.
 const ADDRESS: u64 = 0x10_0000;
 const HEADERS_BYTES: usize = 64 + 56;
 
-/// Prints `text` on the serial port.
+/// Appends code that prints `text` on the serial port.
 fn print(code: &mut Vec<u8>, text: &str) {
     code.extend([0xBA, 0xF8, 0x03, 0, 0]); // mov edx, 0x3F8
     for byte in text.bytes() {
@@ -21,8 +21,8 @@ fn print(code: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Checks what RDTSC and CPUID say, prints, halts; when it goes on after that, does the same a
-/// thousand times and halts for good.
+/// Returns the kernel's code: it checks the results of RDTSC and CPUID, prints, and halts. When it
+/// continues after the halt, it repeats this a thousand times and then halts for good.
 fn code() -> Vec<u8> {
     let mut code = Vec::new();
     let check = [
@@ -105,7 +105,7 @@ impl Rig {
     fn save(&self) -> Output {
         let (kernel, snapshot) = (self.path("kernel"), self.path("snapshot"));
         let limit_s = patience().as_secs().to_string();
-        // It has no exception entries, so nothing can be hooked in it.
+        // The kernel has no exception entries, so no hook can be placed in it.
         let options = ["--forbidden", "warn", "--when", "checked", "--for", &limit_s, "--json"];
         run(&[&["save", &snapshot, "--kernel", &kernel][..], &options].concat())
     }
@@ -138,10 +138,11 @@ fn kernel_is_booted_saved_restored_recorded_and_replayed() {
     assert!(recorded.status.success(), "{errors}");
     assert!(errors.contains("again"), "{errors}");
     let recorded = json(&text(&recorded.stdout));
-    // A thousand of each, and what is printed.
+    // A thousand of each, plus the printing.
     assert!(recorded["natural_exits"].as_u64() > Some(2000), "{recorded}");
 
-    // What it was recorded on is more than the processor: a kernel is prepared for its host.
+    // The host of a recording is identified by more than its processor, because a kernel is prepared
+    // for its host.
     let other = rig.path("other");
     assert!(run(&["record", "--log", &other, "--for", "0.2", "-q"]).status.success());
     let digest = |log: &str| {
@@ -159,13 +160,13 @@ fn kernel_is_booted_saved_restored_recorded_and_replayed() {
 }
 
 #[test]
-fn kernel_where_hooks_have_no_place_is_refused() {
+fn kernel_without_a_place_for_hooks_is_refused() {
     let rig = Rig::new();
     fails(&["run", "--kernel", &rig.path("kernel")], 5, "--forbidden warn");
 }
 
 #[test]
-fn kernel_and_initrd_of_no_use_are_one_line() {
+fn unusable_kernel_or_initrd_is_refused_in_one_line() {
     let rig = Rig::new();
     let kernel = rig.path("kernel");
     let write = |name: &str, bytes: &[u8]| {
@@ -193,7 +194,7 @@ fn kernel_and_initrd_of_no_use_are_one_line() {
 }
 
 #[test]
-fn snapshots_of_no_use_are_one_line() {
+fn unusable_snapshot_is_refused_in_one_line() {
     let rig = Rig::new();
     assert!(rig.save().status.success());
     let good = fs::read(rig.path("snapshot")).unwrap();
@@ -215,7 +216,7 @@ fn snapshots_of_no_use_are_one_line() {
     let mut head = good.clone();
     head[60] ^= 0xFF;
     refused(&head, "checksum");
-    // Told before the guest runs, not after.
+    // Reported before the guest runs.
     let (start, runs) = (Instant::now(), patience());
     let runs_s = runs.as_secs().to_string();
     fails(&["save", "/no/such/folder/s", "--for", &runs_s, "-q"], 6, "No such file");
@@ -223,7 +224,7 @@ fn snapshots_of_no_use_are_one_line() {
 }
 
 #[test]
-fn options_that_a_snapshot_has_itself_are_refused() {
+fn options_stored_in_the_snapshot_are_refused() {
     let mac = "52:54:00:00:00:09";
     for option in [["--memory", "64"], ["--mac", mac], ["--cmdline", "x"], ["--forbidden", "warn"]]
     {

@@ -1,5 +1,5 @@
-//! Damage to a log is found: a flipped bit by the block's CRC, a wrong entry in a sound block by
-//! the replay that it leads astray.
+//! Damage to a log is detected: a flipped bit by the block's CRC, a wrong entry in a valid block by the
+//! replay that diverges from it.
 
 use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_kind::EntryKind;
@@ -14,13 +14,13 @@ use tests::surgery::{flipped, last_index, rewrite};
 use vmm::demo::standalone::GUEST_ADDRESS;
 use vmm::demo::{DemoError, clients};
 
-/// Damaged log and diverged replay, as `--help` lists them.
+/// Exit codes of a damaged log and of a diverged replay, as listed by `--help`.
 const LOG_DAMAGED: i32 = 6;
 const DIVERGED: i32 = 8;
 const TRUNCATED: i32 = 10;
 
-/// A short recording in which every kind of entry occurs but `Console`. An interrupt window at CPL3
-/// takes two interrupts close together, which a short run may lack: then it is made again.
+/// Makes a short recording with every kind of entry except `Console`. A mid-region stop at CPL3 takes
+/// two interrupts close together, which a short recording may lack; then it is made again.
 static RECORDING: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("all-kinds.ulog");
@@ -41,7 +41,7 @@ static RECORDING: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
             return (folder, log);
         }
     }
-    panic!("20 recordings without an interrupt window at CPL3");
+    panic!("none of 20 recordings has a mid-region stop at CPL3");
 });
 
 fn ping() -> Result<u32, DemoError> {
@@ -58,13 +58,15 @@ fn replay(log: &Path) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Replays the recording with its last entry of `kind` changed by `change`; exit code and errors.
+/// Replays the recording after changing its last entry of `kind` with `change`. Returns the exit code
+/// and standard error.
 fn replay_with(
     kind: EntryKind,
     change: impl for<'a> Fn(Entry<'a>, &'a mut Vec<u8>) -> Entry<'a>,
 ) -> (Option<i32>, String) {
     let (folder, log) = &*RECORDING;
-    let target = last_index(log, kind_is(kind)).unwrap_or_else(|| panic!("no {kind} recorded"));
+    let target = last_index(log, kind_is(kind))
+        .unwrap_or_else(|| panic!("the recording has no {kind} entry"));
     let changed = folder.path().join(format!("changed-{}.ulog", kind.name()));
     rewrite(
         log,
@@ -77,7 +79,7 @@ fn replay_with(
 }
 
 #[test]
-fn a_wrong_entry_of_each_kind_is_found() {
+fn wrong_entry_of_each_kind_is_detected() {
     let (_folder, log) = &*RECORDING;
     assert_eq!(replay(log).0, Some(0), "the recording itself replays");
     for kind in EntryKind::ALL {
@@ -191,14 +193,14 @@ fn a_wrong_entry_of_each_kind_is_found() {
 }
 
 #[test]
-fn changes_of_another_page_than_was_told_are_found() {
+fn page_delta_with_a_wrong_value_is_detected() {
     let (folder, log) = &*RECORDING;
     let is_changed = |entry: &Entry<'_>| matches!(entry, Entry::Page { bytes: PageBytes::Delta(delta), .. } if !delta.is_unchanged());
-    let index = last_index(log, is_changed).expect("a page was told of more than once");
+    let index = last_index(log, is_changed).expect("a page was sent more than once");
     let changed = folder.path().join("changed-page.ulog");
     rewrite(log, &changed, |at, entry, buffer| match entry {
         Entry::Page { number, bytes: PageBytes::Delta(changes) } if at == index => {
-            // The last byte of the last word: another value for the same place, or the one before.
+            // Change the last byte of the last word: another value at the same place.
             buffer.extend_from_slice(changes.bytes());
             let last = buffer.last_mut().expect("something changed");
             *last = if *last == 1 { 2 } else { 1 };
@@ -213,8 +215,8 @@ fn changes_of_another_page_than_was_told_are_found() {
 }
 
 #[test]
-fn console_input_that_was_not_typed_is_found() {
-    // Nobody types at the reference guest, so an entry is put behind the last halt.
+fn forged_console_input_is_detected() {
+    // The reference guest gets no console input, so an entry is inserted after the last halt.
     let (folder, log) = &*RECORDING;
     let last = last_index(log, kind_is(EntryKind::Clock)).unwrap();
     let changed = folder.path().join("changed-console.ulog");
@@ -229,7 +231,7 @@ fn console_input_that_was_not_typed_is_found() {
 }
 
 #[test]
-fn a_divergence_is_reported_with_registers_and_last_entries() {
+fn divergence_report_has_registers_and_last_entries() {
     let (code, errors) = replay_with(EntryKind::Exit, |entry, _| match entry {
         Entry::Exit { digest, mut registers } => {
             let delta = registers.as_mut().expect("recordings carry registers");
@@ -253,7 +255,7 @@ fn a_divergence_is_reported_with_registers_and_last_entries() {
 }
 
 #[test]
-fn a_flipped_bit_anywhere_in_the_file_is_found() {
+fn flipped_bit_anywhere_in_the_file_is_detected() {
     let (folder, log) = &*RECORDING;
     let bytes = fs::read(log).unwrap();
     let seed = fastrand::u64(..);

@@ -1,4 +1,4 @@
-//! One VM: run, recorded, replayed, saved and restored, and what can be wrong with that.
+//! One VM: run, recorded, replayed, saved and restored, and the errors of each.
 
 mod linux_kernel;
 mod log_damage;

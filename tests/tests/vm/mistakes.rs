@@ -1,4 +1,4 @@
-//! Mistakes of a user and shortcomings of a host: one clear line, a documented exit code.
+//! Wrong options and unsuitable hosts: a one-line error message and a documented exit code.
 
 use logchan::log_header::LogHeader;
 use std::fs;
@@ -8,7 +8,8 @@ use vmm::boot::image::GuestImage;
 use vmm::boot::sweep::sweep;
 use vmm::demo::lan::{Namespace, command};
 
-/// Runs with `args`, wants exit code `code` and one line on standard error that contains `text`.
+/// Runs `understudy` with `args` and requires exit code `code` and one line on standard error that
+/// contains `text`.
 fn fails(args: &[&str], code: i32, text: &str) {
     let output = run(args);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -18,7 +19,7 @@ fn fails(args: &[&str], code: i32, text: &str) {
 }
 
 #[test]
-fn kvm_missing_or_not_kvm_names_the_mend() {
+fn missing_or_wrong_kvm_device_names_the_remedy() {
     fails(&["run", "--kvm", "/dev/no-kvm"], 3, "load KVM");
     fails(&["run", "--kvm", "/dev/null"], 3, "can't be used as KVM");
     let output = run(&["doctor", "--kvm", "/dev/no-kvm"]);
@@ -27,8 +28,8 @@ fn kvm_missing_or_not_kvm_names_the_mend() {
 }
 
 #[test]
-fn kvm_without_permission_names_the_mend() {
-    // A user without any right: root's are dropped by setpriv(1) of util-linux.
+fn kvm_without_permission_names_the_remedy() {
+    // Run without privileges: setpriv(1) of util-linux drops root's.
     let folder = tempfile::tempdir().unwrap();
     let node = folder.path().join("kvm");
     fs::write(&node, b"").unwrap();
@@ -52,7 +53,7 @@ fn kvm_without_permission_names_the_mend() {
 }
 
 #[test]
-fn wrong_sizes_of_a_vm_are_usage_errors() {
+fn invalid_vm_sizes_are_usage_errors() {
     fails(&["run", "--vcpus", "2"], 2, "not replayable");
     fails(&["run", "--memory", "1"], 2, "too small");
     fails(&["run", "--memory", "9999999"], 2, "too large");
@@ -60,7 +61,7 @@ fn wrong_sizes_of_a_vm_are_usage_errors() {
 }
 
 #[test]
-fn tap_missing_busy_or_no_tap_names_the_mend() {
+fn missing_busy_or_wrong_tap_names_the_remedy() {
     fails(&["run", "--tap", "no-such-tap0"], 4, "ip tuntap add");
     fails(&["run", "--tap", "lo"], 4, "not a tap");
     let namespace = Namespace::new("busy").unwrap();
@@ -83,7 +84,7 @@ fn tap_missing_busy_or_no_tap_names_the_mend() {
 }
 
 #[test]
-fn files_that_are_no_guest_are_refused() {
+fn files_that_are_not_guests_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guest");
     let path_text = path.to_str().unwrap();
@@ -95,8 +96,8 @@ fn files_that_are_no_guest_are_refused() {
 }
 
 #[test]
-fn a_forbidden_instruction_is_refused_by_name_and_address() {
-    // RDRAND RAX planted over the reference guest's RDTSC.
+fn forbidden_instruction_is_refused_with_name_and_address() {
+    // Replaces the reference guest's RDTSC by RDRAND RAX.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guest.elf");
     let mut image = vmm::cli::options::reference_guest().to_vec();
@@ -115,7 +116,7 @@ fn a_forbidden_instruction_is_refused_by_name_and_address() {
 }
 
 #[test]
-fn logs_that_are_not_ours_are_refused() {
+fn files_that_are_not_logs_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("x.ulog");
     let text = log.to_str().unwrap();
@@ -133,7 +134,8 @@ fn logs_that_are_not_ours_are_refused() {
     fails(&["record", "--log", text, "--for", "0.1"], 6, "exists");
 }
 
-/// Writes the header of a short recording, edited, and replays it.
+/// Edits the header of a short recording with `edit`, replays it and requires exit code `code` and
+/// `text`.
 fn fails_with_header(log: &std::path::Path, edit: impl Fn(&mut Vec<u8>), code: i32, text: &str) {
     let mut bytes = Vec::new();
     header().encode(&mut bytes);
@@ -157,7 +159,7 @@ fn header() -> LogHeader {
 }
 
 #[test]
-fn a_log_of_another_cpu_model_or_schema_is_refused() {
+fn log_of_another_cpu_model_or_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("x.ulog");
     fails_with_header(&log, |_bytes| (), 7, "Some Other CPU");

@@ -31,7 +31,7 @@ fn replay_of_a_run_under_load_and_kicks_is_equal() {
     {
         assert!(!replayed[key].is_null(), "{key} is missing in {replayed}");
     }
-    // The load did what it is for: every kind of position occurred.
+    // The load had its effect: every kind of log position occurred.
     for key in ["interrupts", "natural_exits", "windows", "checkpoints"] {
         assert!(recorded[key].as_u64() > Some(1), "{key} in {recorded}");
     }
@@ -56,7 +56,7 @@ fn replay_of_the_hard_guest_is_equal() {
     }
 }
 
-/// Entries of `kind` in a log that is being written; none while it has no header.
+/// Returns the number of entries of `kind` in a log that is being written; 0 if it has no header yet.
 fn count_of(log: &str, kind: &str) -> u64 {
     let stat = run(&["log", "stat", log, "--json"]);
     let text = String::from_utf8_lossy(&stat.stdout);
@@ -64,13 +64,13 @@ fn count_of(log: &str, kind: &str) -> u64 {
 }
 
 #[test]
-fn log_of_a_killed_recorder_replays_to_its_last_flush() {
+fn log_of_a_killed_recording_replays_to_its_last_flush() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("killed.ulog");
     let log = log.to_str().unwrap();
     let rig = Rig::start("record", &["--log", log]).unwrap();
     rig.namespace.enter(|| clients::count(GUEST_ADDRESS, 300)).unwrap();
-    // Each request is at least a frame in, a halt and a kick.
+    // Each request takes at least an input frame, a halt and a kick.
     wait_until("600 exits in the log", || count_of(log, "exit") > 600);
     let Rig { namespace, vm } = rig;
     kill_hard(vm).unwrap();
@@ -85,7 +85,7 @@ fn log_of_a_killed_recorder_replays_to_its_last_flush() {
     assert_eq!(result["complete"], false);
     assert!(result["natural_exits"].as_u64() > Some(600), "{result}");
 
-    // Cut in the middle of a block: the same, to the block before.
+    // A log cut in the middle of a block replays to the end of the previous block.
     let file = OpenOptions::new().write(true).open(log).unwrap();
     let length = file.metadata().unwrap().len();
     file.set_len(length - 5).unwrap();
@@ -97,7 +97,7 @@ fn log_of_a_killed_recorder_replays_to_its_last_flush() {
 }
 
 #[test]
-fn what_is_typed_at_the_console_is_logged_and_replayed() {
+fn console_input_is_logged_and_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("console.ulog");
     let log = log.to_str().unwrap();

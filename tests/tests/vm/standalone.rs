@@ -1,4 +1,4 @@
-//! One VM on its own, and real clients.
+//! A standalone VM with real clients.
 
 use serde_json::Value;
 use std::fs;
@@ -23,7 +23,7 @@ fn demo_runs_every_client_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn status_page_shows_what_enters_through_the_door() {
+fn status_page_shows_the_nondeterministic_inputs() {
     let rig = Rig::start("run", &[]).unwrap();
     let pages = rig.namespace.enter(|| {
         let first = clients::fetch(GUEST_ADDRESS, "/status")?;
@@ -35,7 +35,7 @@ fn status_page_shows_what_enters_through_the_door() {
     let number = |page: &Value, key: &str| page[key].as_u64().unwrap_or_else(|| panic!("{page}"));
     assert_ne!(first["random"], second["random"]);
     assert_eq!(first["random"].as_str().map(str::len), Some(16));
-    // RDTSC is answered in nanoseconds of guest time; the burn between the two took 30 ms.
+    // RDTSC returns nanoseconds of guest time; the burn between the two pages took 30 ms.
     assert!(number(&second, "tsc") >= number(&first, "tsc") + 30_000_000);
     assert!(number(&second, "ticks") >= number(&first, "ticks") + 3);
     assert!(number(&second, "requests") > number(&first, "requests"));
@@ -55,7 +55,7 @@ fn burned(rounds: u64) -> String {
 }
 
 #[test]
-fn burn_computes_what_it_says_with_any_working_set_within_bounds() {
+fn burn_result_is_correct_with_any_allowed_working_set() {
     let rig = Rig::start("run", &[]).unwrap();
     rig.namespace
         .enter(|| {
@@ -70,14 +70,14 @@ fn burn_computes_what_it_says_with_any_working_set_within_bounds() {
             for query in ["ms=20&kib=4097", "ms=20&kib=", "ms=20&kib=-1", "kib=4", "ms=0"] {
                 clients::fetch(GUEST_ADDRESS, &format!("/burn?{query}")).unwrap_err();
             }
-            // It still serves.
+            // The guest still serves requests.
             clients::count(GUEST_ADDRESS, 10)
         })
         .unwrap();
     rig.stop().unwrap();
 }
 
-/// Memory of the process that is not guest RAM, from proc_pid_smaps(5), in KiB.
+/// Returns the resident memory of the process beyond guest RAM, from proc_pid_smaps(5), in KiB.
 fn resident_beyond_guest_kib(pid: u32, guest_bytes: u64) -> u64 {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
     let field = |line: &str, name: &str| -> Option<u64> {
@@ -94,7 +94,7 @@ fn resident_beyond_guest_kib(pid: u32, guest_bytes: u64) -> u64 {
             }
         }
     }
-    assert_eq!(guests, 1, "one mapping is as large as guest RAM");
+    assert_eq!(guests, 1, "exactly one mapping has the size of guest RAM");
     resident
 }
 
@@ -116,9 +116,9 @@ fn resident_memory_beyond_guest_ram_is_at_most_24_mib() {
 }
 
 #[test]
-fn a_guest_without_exits_gets_its_ticks_on_a_busy_host() {
-    // The burn ends when the guest has counted its ticks, each of which takes a kick by the
-    // deadline's timer: nobody else kicks here, and the guest does not halt.
+fn guest_without_exits_gets_its_ticks_on_a_busy_host() {
+    // The burn ends when the guest has counted its ticks. Each tick takes a kick by the deadline timer:
+    // there are no other kicks here, and the guest does not halt.
     let rig = Rig::start("run", &[]).unwrap();
     let stop = Stop::new(false);
     let fetch = || clients::fetch(GUEST_ADDRESS, "/burn?ms=2000");

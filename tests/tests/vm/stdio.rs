@@ -1,4 +1,4 @@
-//! Commands whose standard streams can't be written: no panic, a documented exit code.
+//! Commands whose standard streams cannot be written: no panic, and a documented exit code.
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::io::{Read, pipe};
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tests::program::{json, run, understudy};
 use vmm::demo::lan::Namespace;
 
-/// Runs the program with its streams redirected as the shell does it: `>/dev/full`.
+/// Runs the program with its streams redirected in shell syntax, for example `>/dev/full`.
 fn redirected(args: &[&str], redirections: &str) -> Output {
     let script = format!("exec \"$0\" \"$@\" {redirections}");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(understudy()).args(args).output().unwrap()
 }
 
-/// A short recording at `log`.
+/// Makes a short recording at `log`.
 fn record(log: &Path) {
     let output = run(&["record", "--log", text(log), "--for", "0.3", "--quiet"]);
     assert!(output.status.success(), "{output:?}");
@@ -29,8 +29,8 @@ fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// One of each command that prints a result and then ends; files of theirs are in `folder`, a log of a VM
-/// at `log`.
+/// Returns one of each command that prints a result and exits. Its files are in `folder`; `log` is a
+/// VM's log.
 fn commands(folder: &Path, log: &Path) -> Vec<Vec<String>> {
     let (log, made) = (text(log), folder.join("made"));
     let made = text(&made);
@@ -56,7 +56,7 @@ fn commands(folder: &Path, log: &Path) -> Vec<Vec<String>> {
     lines.map(|line| line.split(' ').map(String::from).collect()).into()
 }
 
-/// Runs each of [`commands`] by `start`; `check` is given its exit code with nothing in the way, too.
+/// Runs each of [`commands`] with `start`. `check` also receives the exit code of an undisturbed run.
 fn each_command(start: impl Fn(&[&str]) -> Output, check: impl Fn(&[&str], Option<i32>, &Output)) {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("run.ulog");
@@ -78,7 +78,8 @@ fn full_standard_output_fails_in_one_line() {
     each_command(
         |command| redirected(command, ">/dev/full"),
         |command, usual, output| {
-            // What the command found out is what its exit code tells: `doctor` of a poor host.
+            // The exit code of the command's own result takes precedence: `doctor` on an unsuitable
+            // host.
             let code = if usual == Some(0) { Some(1) } else { usual };
             assert_eq!((output.status.code(), &*errors(output)), (code, line), "{command:?}");
         },
@@ -86,7 +87,7 @@ fn full_standard_output_fails_in_one_line() {
 }
 
 #[test]
-fn reader_that_has_gone_is_no_error() {
+fn closed_output_pipe_is_no_error() {
     let without_reader = |command: &[&str]| {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
@@ -104,7 +105,7 @@ fn reader_that_has_gone_is_no_error() {
 }
 
 #[test]
-fn pipe_that_does_not_block_is_waited_for() {
+fn nonblocking_output_pipe_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("run.ulog");
     record(&log);
@@ -116,7 +117,7 @@ fn pipe_that_does_not_block_is_waited_for() {
         whole.len() > 2 * pipe_bytes as usize,
         "the log fits into a pipe of {pipe_bytes} bytes"
     );
-    // The command goes at once, and our end to write with it.
+    // Drop the command at once, and with it our writing end of the pipe.
     let mut dump = Command::new(understudy())
         .args(["log", "dump", text(&log)])
         .stdout(writer)
@@ -130,7 +131,7 @@ fn pipe_that_does_not_block_is_waited_for() {
 }
 
 #[test]
-fn full_standard_error_leaves_the_exit_code() {
+fn full_standard_error_does_not_change_the_exit_code() {
     let wrong: [(&[&str], i32); 7] = [
         (&["run", "--memory", "x"], 2),
         (&["run", "--vcpus", "2"], 2),
@@ -148,9 +149,9 @@ fn full_standard_error_leaves_the_exit_code() {
 }
 
 #[test]
-fn vm_runs_when_its_console_and_its_warnings_cant_be_written() {
+fn vm_runs_when_console_and_warnings_cannot_be_written() {
     let namespace = Namespace::new("full").unwrap();
-    // A tap that is down is warned of.
+    // A tap that is down causes a warning.
     namespace.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"]).unwrap();
     let args = ["run", "--tap", "tap0", "--for", "0.5", "--json"];
     let [normal, full] = ["", "2>/dev/full"]
@@ -162,12 +163,12 @@ fn vm_runs_when_its_console_and_its_warnings_cant_be_written() {
 }
 
 #[test]
-fn streams_closed_at_the_start_are_not_mistaken_for_files() {
+fn streams_closed_at_the_start_are_not_reused_for_files() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("run.ulog");
     let output = redirected(&["record", "--log", text(&log), "--for", "0.3"], "<&- >&- 2>&-");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    // Had the log's file a number of a standard stream, the guest's console were in it.
+    // If the log's file had a standard stream's descriptor, the guest's console output would be in it.
     let output = run(&["replay", text(&log), "--json"]);
     assert!(output.status.success(), "{output:?}");
     let replayed = json(&String::from_utf8_lossy(&output.stdout));

@@ -1,22 +1,24 @@
-//! Hosts whose wall clock is wrong, by faketime(1): a VM runs there, and is told what is nearest to it.
+//! Hosts with a wrong wall clock, simulated with faketime(1): a VM runs there with the nearest valid
+//! time.
 
 use std::path::Path;
 use std::process::{Command, Output};
 use tests::program::{json, run, understudy};
 
-/// The last second that 64 bits of nanoseconds reach, in July 2554.
+/// The last second that 64 bits of nanoseconds can represent, in July 2554.
 const LAST_UNIX_S: u64 = u64::MAX / 1_000_000_000;
 
-/// Runs the program at `date`.
+/// Runs the program with the wall clock at `date`.
 fn run_at(date: &str, args: &[&str]) -> Output {
     let mut command = Command::new("faketime");
-    // Only the wall clock is wrong. The versions of faketime know one name each for this.
+    // Fake only the wall clock. The variable's name depends on the version of faketime, so both are
+    // set.
     command.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     command.arg(date).arg(understudy()).args(args).env("TZ", "UTC");
     command.output().expect("faketime is there: scripts/install.sh --tests installs it")
 }
 
-/// What a VM is recorded to a log at `date`; its standard error, and what `log stat` says of the log.
+/// Records a VM to `log` at `date`. Returns its standard error and the output of `log stat`.
 fn record_at(date: &str, log: &Path) -> (String, serde_json::Value) {
     let log = log.to_str().expect("paths of tests are UTF-8");
     let output = run_at(date, &["record", "--log", log, "--force", "--for", "0.3", "--quiet"]);
@@ -29,7 +31,7 @@ fn record_at(date: &str, log: &Path) -> (String, serde_json::Value) {
 }
 
 #[test]
-fn wall_clock_out_of_range_is_told_once_and_stops_nothing() {
+fn wall_clock_out_of_range_causes_one_warning() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("run.ulog");
     for (date, text, unix_s) in
@@ -42,10 +44,10 @@ fn wall_clock_out_of_range_is_told_once_and_stops_nothing() {
 }
 
 #[test]
-fn wall_clock_of_another_century_is_taken_as_it_is() {
+fn wall_clock_of_another_century_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("run.ulog");
-    // The second of 2038 that 31 bits do not hold, and a year beyond the 32 bits of 2106.
+    // The first second that 31 bits do not hold (2038), and a year beyond the 32 bits (2106).
     for (date, unix_s) in [("2038-01-19 03:14:08", 1 << 31), ("2300-01-01", 10_413_792_000_u64)] {
         let (errors, stat) = record_at(date, &log);
         assert_eq!(errors, "", "{date}");
