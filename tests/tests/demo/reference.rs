@@ -22,20 +22,20 @@ fn interrupted_demo_leaves_nothing_behind() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut account = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let mut said = Vec::new();
+        let mut progress = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut printed = Vec::new();
         // During a failover: the primary is dead and the clients wait.
-        for line in account.by_ref() {
-            said.push(line);
-            if said.last().is_some_and(|line| line.contains("kill 1")) {
+        for line in progress.by_ref() {
+            printed.push(line);
+            if printed.last().is_some_and(|line| line.contains("kill 1")) {
                 break;
             }
         }
         kill(Pid::from_raw(demo.id().cast_signed()), signal).unwrap();
-        said.extend(account);
+        printed.extend(progress);
         let status = demo.wait().unwrap();
-        assert_eq!(status.code(), Some(1), "{signal}: {said:#?}");
-        assert!(said.last().unwrap().ends_with("interrupted"), "{signal}: {said:#?}");
+        assert_eq!(status.code(), Some(1), "{signal}: {printed:#?}");
+        assert!(printed.last().unwrap().ends_with("interrupted"), "{signal}: {printed:#?}");
         nothing_is_left(demo.id(), folder.path());
     }
 }

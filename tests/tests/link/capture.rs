@@ -34,9 +34,9 @@ fn capture(protection: &[&str]) -> Captured {
     let mut tcpdump = wire.enter(Side::A, || {
         Command::new("tcpdump").args(args).stderr(Stdio::piped()).spawn().expect("tcpdump is there")
     });
-    let mut account = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
+    let mut summary = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
     let started =
-        account.find(|line| line.as_ref().is_ok_and(|line| line.contains("listening on")));
+        summary.find(|line| line.as_ref().is_ok_and(|line| line.contains("listening on")));
     assert!(started.is_some(), "tcpdump did not start");
 
     let both = [protection, &["--silence-ms", "60000", "--json", "--quiet"]].concat();
@@ -49,9 +49,9 @@ fn capture(protection: &[&str]) -> Captured {
     let frames = number(&result, "port", "tx_frames") + number(&result, "port", "rx_frames");
 
     kill(Pid::from_raw(tcpdump.id().cast_signed()), Signal::SIGTERM).unwrap();
-    let account: Vec<_> = account.map(|line| line.unwrap()).collect();
-    assert!(tcpdump.wait().unwrap().success(), "{account:?}");
-    assert!(account.iter().any(|line| line == "0 packets dropped by kernel"), "{account:?}");
+    let summary: Vec<_> = summary.map(|line| line.unwrap()).collect();
+    assert!(tcpdump.wait().unwrap().success(), "{summary:?}");
+    assert!(summary.iter().any(|line| line == "0 packets dropped by kernel"), "{summary:?}");
     let text = run_command("tcpdump", &["-r", &path, "-e", "-n"]);
     // tcpdump prints undecoded bytes in hexadecimal on indented lines.
     let lines = text.lines().filter(|line| !line.starts_with('\t')).map(String::from).collect();

@@ -26,10 +26,10 @@ fn cut_at(host: Host) {
             if let Some(index) = winners.iter().position(|&wins| wins) {
                 break Host::ALL[index];
             }
-            waiting.pause(|| String::from("somebody who goes on"));
+            waiting.pause(|| String::from("a host that speaks in term 2"));
         };
         clients.wait_until_served();
-        println!("the link was cut at {host}; host {winner} went on");
+        println!("the link was cut at {host}; host {winner} continued");
         let loser = couple.on(winner.other()).expect("it is there");
         if winner == Host::A {
             // The old backup did not get the term and looks for a primary.

@@ -32,8 +32,8 @@ fn orderly_stop_causes_no_failover() {
         let complaints = ended.words.iter().filter(|line| !line.contains("no frame came from"));
         assert_eq!((ended.code, complaints.count()), (Some(0), 0), "{}", process.transcript());
         let halted = wait_for!(process, PairEvent::Halted { .. });
-        let PairEvent::Halted { why: told, .. } = halted.event else { unreachable!("awaited") };
-        assert_eq!((told, halted.term), (why, 1));
+        let PairEvent::Halted { why: reported, .. } = halted.event else { unreachable!("awaited") };
+        assert_eq!((reported, halted.term), (why, 1));
         wait_for!(process, PairEvent::Ended { .. });
         assert_eq!(process.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
     }

@@ -11,14 +11,14 @@ use vmm::demo::standalone::GUEST_ADDRESS;
 #[test]
 fn demo_runs_every_client_and_leaves_nothing_behind() {
     let output = run(&["demo", "--standalone", "--json"]);
-    let account = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{account}");
+    let progress = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{progress}");
     let result = json(&String::from_utf8_lossy(&output.stdout));
     assert_eq!(result["ping"]["received"], 20);
     assert!(result["counter_requests"].as_u64() >= Some(20), "{result}");
     assert_eq!(result["echo_bytes"], 65536);
-    let name = account.split_whitespace().nth(1).expect("the first line names the namespace");
-    assert!(name.starts_with("understudy-"), "{account}");
+    let name = progress.split_whitespace().nth(1).expect("the first line names the namespace");
+    assert!(name.starts_with("understudy-"), "{progress}");
     assert!(!fs::exists(format!("/run/netns/{name}")).unwrap(), "{name} is still there");
 }
 
