@@ -31,7 +31,7 @@ fn number_of(sent: &AtomicU64) -> u64 {
 fn frames_of_a_session(wire: &Wire) -> [Vec<Vec<u8>>; 2] {
     let mut intruders = [Side::A, Side::B].map(|side| wire.enter(side, || Intruder::open(side, 0)));
     wire.measure(&["--count", "300"], &SILENCE);
-    intruders.iter_mut().for_each(Intruder::listen);
+    intruders.iter_mut().for_each(Intruder::capture);
     intruders.map(|intruder| {
         assert!(intruder.captured().len() >= 10, "the intruder captured too few frames");
         intruder.captured().to_vec()

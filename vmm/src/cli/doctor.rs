@@ -100,8 +100,7 @@ fn ring_check() -> Check {
             }
             (Ok(()), Some(missing)) => {
                 let found = format!("works without {}, {}", missing.name, missing.purpose);
-                let mend =
-                    format!("optional: Linux {} saves these calls", missing.since);
+                let mend = format!("optional: Linux {} saves these calls", missing.since);
                 check(name, Status::Warn, found, Some(mend))
             }
             (Ok(()), None) => check(name, Status::Ok, String::from("every feature used"), None),

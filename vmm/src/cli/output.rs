@@ -34,7 +34,7 @@ pub(super) fn after_print(
     }
 }
 
-/// Formats `result` as [`print`] prints it.
+/// Formats `result` as [`print()`] prints it.
 pub(super) fn text(result: &Map<String, Value>, json: bool) -> String {
     if json {
         return format!("{}\n", Value::Object(result.clone()));

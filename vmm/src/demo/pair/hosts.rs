@@ -241,7 +241,7 @@ impl<'a> Hosts<'a> {
             match self.messages.recv_timeout(POLL_INTERVAL) {
                 Ok(Message::Client(error)) => return Err(error),
                 Ok(Message::Process { host, instance, output }) => {
-                    self.handle_output(host, instance, output)?
+                    self.handle_output(host, instance, output)?;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we have a sender ourselves"),

@@ -102,7 +102,7 @@ impl Traffic {
                 Tool::Cli => {
                     let due = self.seen().redis_cli + 1;
                     self.record_result(redis_tools::count(due, patience), |seen| {
-                        seen.redis_cli = due
+                        seen.redis_cli = due;
                     });
                 }
                 Tool::Benchmark => {
