@@ -33,7 +33,7 @@ impl Default for RigOptions {
 impl RigOptions {
     /// For tests that do not test silence: no busy host is silent for this long.
     pub fn patient() -> RigOptions {
-        RigOptions { silence_ms: 20_000, ..RigOptions::default() }
+        RigOptions { silence_ms: 3000, ..RigOptions::default() }
     }
 }
 

@@ -27,7 +27,7 @@ fn backup_sends_keepalives_while_it_allocates_its_memory() {
     wait_for!(backup, PairEvent::Following);
     backup.wait_for_role("following");
     // The backup announces the allocation, which takes longer than the primary's silence timeout.
-    std::thread::sleep(Duration::from_millis(10 * rig.silence_ms()));
+    std::thread::sleep(Duration::from_millis(5 * rig.silence_ms()));
     backup.wait_for_role("following");
     primary.wait_for_role("protected");
     let losses = primary.count(|event| matches!(event, PairEvent::BackupSilent { .. }));

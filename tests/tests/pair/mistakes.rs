@@ -144,7 +144,7 @@ fn require_mismatch(rig: &Rig, key: Option<&PathBuf>, options: &[&str], text: [&
 #[test]
 fn different_silence_timeout_is_reported() {
     let rig = Rig::patient();
-    let other = (rig.silence_ms() + 200).to_string();
+    let other = (rig.silence_ms() - 200).to_string();
     require_mismatch(
         &rig,
         Some(&rig.path("key")),

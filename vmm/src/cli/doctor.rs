@@ -98,9 +98,10 @@ fn ring_check() -> Check {
                 let mend = Some(String::from("use a newer kernel"));
                 check(name, Status::Fail, error.to_string(), mend)
             }
-            (Ok(()), Some(missing)) => {
-                let found = format!("works without {}, {}", missing.name, missing.purpose);
-                let mend = format!("optional: Linux {} saves these calls", missing.since);
+            (Ok(()), Some((missing, cost))) => {
+                let found = format!("lacks {}: {cost}", missing.name);
+                let since = missing.since;
+                let mend = format!("nothing for correctness; for speed use Linux {since} or newer");
                 check(name, Status::Warn, found, Some(mend))
             }
             (Ok(()), None) => check(name, Status::Ok, String::from("every feature used"), None),

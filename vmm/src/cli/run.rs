@@ -53,7 +53,7 @@ pub(super) fn result<R>(outcome: &Outcome<R>) -> Map<String, Value> {
     result.insert("natural_exits".into(), counters.natural_exits.into());
     result.insert("windows".into(), counters.windows.into());
     result.insert("checkpoints".into(), counters.checkpoints.into());
-    result.insert("strays".into(), counters.mid_region_stops.into());
+    result.insert("mid_region_stops".into(), counters.mid_region_stops.into());
     result.insert("ready_ms".into(), json!(outcome.ready.as_secs_f64() * 1e3));
     result.insert("fixups".into(), json!(outcome.fixups));
     if let Ok(end) = &outcome.end {
