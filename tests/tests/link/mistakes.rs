@@ -83,7 +83,7 @@ fn wrong_values_are_usage_errors() {
     let fails = |args: &[&str], text| fails(args, 2, text);
     fails(&link("va", "01:00:5e:00:00:01", key, &[]), "multicast");
     fails(&link("va", "ff:ff:ff:ff:ff:ff", key, &[]), "multicast");
-    fails(&link("va", "00:00:00:00:00:00", key, &[]), "not a station's");
+    fails(&link("va", "00:00:00:00:00:00", key, &[]), "not the MAC address of a station");
     fails(&link("va", "02:00:00:00:00", key, &[]), "six pairs of hex digits");
     fails(&link("va", PEER, key, &["--silence-ms", "5"]), "10..=60000");
     fails(&link("va", PEER, key, &["--silence-ms", "soon"]), "invalid digit");
@@ -300,7 +300,7 @@ fn handshake_of_another_protocol_version_is_reported() {
     // The frames may be a recording, because the peer does not answer. So the primary waits to the end.
     let (theirs, ours) = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION);
     let told = format!(
-        "the peer speaks protocol version {theirs}, we speak {ours}: run the same build; unless somebody"
+        "the peer speaks protocol version {theirs}, we speak {ours}: run the same build; or someone replays"
     );
     fails_against(&wire, next, &told);
 }
