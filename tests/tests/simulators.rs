@@ -68,7 +68,8 @@ fn system_600_seeds_pass_and_every_fault_occurs() {
         (Count::WokenForSync, SEEDS / 4),
         (Count::SentAgain, SEEDS / 4),
         (Count::OutputsDropped, SEEDS / 60),
-        (Count::LagWaits, SEEDS),
+        // A few runs have most of them: 231 to 2,698 in each of six sets of 600 seeds.
+        (Count::LagWaits, SEEDS / 4),
         (Count::HoldWaits, SEEDS),
         (Count::CheckpointsApplied, SEEDS),
         (Count::UserWindows, SEEDS),
