@@ -70,6 +70,19 @@ pub(super) fn events(events: &mut kvm_vcpu_events) {
     }
 }
 
+/// Returns `events`, which are canonical, as they are compared at a position: without the interrupt shadow of
+/// STI and MOV SS.
+///
+/// The shadow lasts for one instruction. At a natural exit that is the instruction of the exit, so no guest
+/// can observe it any more; an interrupt window has none. In a checkpoint, which can stand anywhere, the
+/// shadow is kept.
+#[inline]
+pub(crate) fn events_at_position(events: &kvm_vcpu_events) -> kvm_vcpu_events {
+    let mut events = *events;
+    events.interrupt.shadow = 0;
+    events
+}
+
 // Offsets in the XSAVE area, in words of 32 bits, and initial values (SDM vol. 1, 13.4 and 13.6).
 const X87_CONTROL: std::ops::Range<usize> = 0..6;
 const MXCSR: usize = 6;

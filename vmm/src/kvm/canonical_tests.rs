@@ -160,6 +160,19 @@ fn sysenter_msrs_are_masked() {
     }
 }
 
+#[test]
+fn events_at_position_lack_the_interrupt_shadow_only() {
+    let mut pending = kvm_vcpu_events::default();
+    pending.exception.pending = 1;
+    pending.exception.nr = 13;
+    pending.interrupt.injected = 1;
+    pending.interrupt.nr = 0x20;
+    let mut shadowed = pending;
+    shadowed.interrupt.shadow = 1;
+    assert_eq!(events_at_position(&shadowed), pending);
+    assert_eq!(events_at_position(&pending), pending);
+}
+
 fn is_svm() -> bool {
     std::path::Path::new("/sys/module/kvm_amd").exists()
 }

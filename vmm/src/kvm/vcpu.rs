@@ -321,11 +321,6 @@ impl Vcpu {
         self.if_flag && self.ready
     }
 
-    /// Returns the two flags of [`Vcpu::injectable`], for the digest.
-    pub fn injection_flags(&self) -> [bool; 2] {
-        [self.if_flag, self.ready]
-    }
-
     /// Returns RFLAGS.IF at the last exit.
     pub fn interrupts_enabled(&self) -> bool {
         self.if_flag

@@ -1,15 +1,16 @@
 //! The vCPU digest that is compared at a position: one hash of everything that the run page provides
 //! without an ioctl.
 
+use crate::kvm::canonical::events_at_position;
 use crate::kvm::{Direction, Vcpu, VmExit};
 use crate::replay::boundary::VcpuDigest;
 use logchan::entry::REGISTERS;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::IntoBytes;
 
-/// Most bytes that are hashed: `struct kvm_regs`, `kvm_sregs`, `kvm_vcpu_events`, two flags, and the exit
+/// Most bytes that are hashed: `struct kvm_regs`, `kvm_sregs`, `kvm_vcpu_events`, one flag, and the exit
 /// in at most 24 bytes.
-const FIXED_MAX: usize = 144 + 312 + 64 + 2 + 24;
+const FIXED_MAX: usize = 144 + 312 + 64 + 1 + 24;
 
 /// Returns the digest and the general registers at `exit`.
 ///
@@ -23,8 +24,8 @@ pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
         buffer[used..used + bytes.len()].copy_from_slice(bytes);
         used += bytes.len();
     };
-    let flags = vcpu.injection_flags();
-    put(&[u8::from(flags[0]), u8::from(flags[1])]);
+    // KVM's readiness to inject is not compared: it follows from the other state and the interrupt shadow.
+    put(&[u8::from(vcpu.interrupts_enabled())]);
     match *exit {
         VmExit::Pio { direction, port, size, count } => {
             put(&[1, direction as u8, size]);
@@ -52,7 +53,7 @@ pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
     let sync = vcpu.sync_regs();
     put(sync.regs.as_bytes());
     put(sync.sregs.as_bytes());
-    put(sync.events.as_bytes());
+    put(events_at_position(sync.events).as_bytes());
     let digest = xxh3_64_with_seed(&buffer[..used], seed);
     VcpuDigest { digest, registers: registers(vcpu) }
 }
