@@ -72,7 +72,7 @@ pub enum Entry<'a> {
     Exit {
         /// xxh3-64 of the vCPU state and the exit.
         digest: u64,
-        /// Registers for the diff; absent where log space is scarce.
+        /// Registers, for the report of a divergence; absent in logs that do not have them.
         registers: Option<RegisterDelta>,
     },
     /// Position: the first interrupt window at CPL3 after the last position.
@@ -102,9 +102,9 @@ pub enum Entry<'a> {
     },
     /// End of the current checkpoint.
     CheckpointEnd {
-        /// xxh3-64 over vCPU state, device state and pages, in the order sent. It covers the decoded
-        /// contents, however they were encoded, so a delta that was applied to a wrong base fails the
-        /// comparison.
+        /// xxh3-64 over the pages in the order written (for a sync, those of the precopy first), followed by
+        /// the vCPU state and the device state. It covers the decoded contents, however they were encoded,
+        /// so a delta that was applied to a wrong base fails the comparison.
         digest: u64,
     },
     /// Reading or input: guest time advanced by this many nanoseconds.

@@ -8,21 +8,12 @@
 //! - [`LoopbackPort`](testing::LoopbackPort): two ends in memory, for tests.
 //! - [`middleware`]: ports that wrap another port: fault injection, packet capture, tracing.
 //!
-//! Pure code (time is an argument) that a replicated VM needs between its network device and its port:
-//!
-//! - [`HoldQueue`]: output frames that wait until the backup has acknowledged a log position.
-//! - [`GuestAddresses`] and [`Announcer`]: learn the addresses that the guest uses, and announce them
-//!   to the LAN when the VM has moved to another host.
-//!
 //! The crate does not know what a frame means to the VM or to the logging channel.
 //!
 //! Unsafe code is confined to `sys/` (system calls) and `ring/` (memory shared with the kernel). Each
 //! file with unsafe code begins with the rules that its SAFETY comments refer to.
 
-pub mod announce;
 pub mod error;
-pub mod hold;
-pub mod limits;
 pub mod mac;
 pub mod middleware;
 pub mod null_port;
@@ -36,9 +27,7 @@ pub mod testing;
 pub mod wait;
 pub mod wait_any;
 
-pub use announce::{AddressesError, AnnounceStats, Announcement, Announcer, GuestAddresses};
 pub use error::PortError;
-pub use hold::{Full, Held, HoldLimits, HoldLimitsError, HoldQueue, HoldStats};
 pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{

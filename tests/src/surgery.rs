@@ -1,9 +1,10 @@
 //! Rewrites logs: plants errors that a replay must detect in a file whose CRCs are correct.
 
 use logchan::entry::Entry;
+use replication::log_writer::LogSink;
 use std::path::Path;
 use vmm::replay::log_file::{LogFile, LogReader};
-use vmm::replay::recorder::LogSink;
+use vmm::replay::recorder::LogDestination;
 
 /// Copies the log `from` to `to` and replaces each entry by the result of `edit`. `edit` receives the
 /// entry, its index, and a buffer that the returned entry may borrow from.
@@ -15,7 +16,7 @@ pub fn rewrite(
     let mut reader = LogReader::open(from).expect("the log opens");
     let mut writer = LogFile::create(to, &reader.header().clone(), true).expect("a log is made");
     let mut index = 0;
-    while let Some(entry) = reader.consume().expect("the log reads") {
+    while let Some(entry) = reader.consume_entry().expect("the log reads") {
         let mut buffer = Vec::new();
         writer.append(&edit(index, entry, &mut buffer)).expect("the log is written");
         index += 1;
@@ -28,7 +29,7 @@ pub fn last_index(log: &Path, wanted: impl Fn(&Entry<'_>) -> bool) -> Option<u64
     let mut reader = LogReader::open(log).expect("the log opens");
     let mut found = None;
     let mut index = 0;
-    while let Some(entry) = reader.consume().expect("the log reads") {
+    while let Some(entry) = reader.consume_entry().expect("the log reads") {
         if wanted(&entry) {
             found = Some(index);
         }

@@ -31,7 +31,6 @@ pub mod link;
 pub mod mem;
 pub mod pair;
 pub mod replay;
-pub mod replica;
 pub mod stdio;
 pub mod telemetry;
 pub mod vcpu;

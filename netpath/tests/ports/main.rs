@@ -3,7 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod announce_lan;
 mod packet;
 mod packet_link;
 mod packet_time;

@@ -23,7 +23,7 @@ pub struct PairCounts {
 impl PairCounts {
     fn add(&mut self, process: &mut Process) {
         self.losses += process.count(|event| matches!(event, PairEvent::BackupSilent { .. }));
-        self.divergences += process.count(|event| matches!(event, PairEvent::Diverged));
+        self.divergences += process.count(|event| matches!(event, PairEvent::Diverged(_)));
     }
 }
 

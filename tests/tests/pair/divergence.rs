@@ -20,14 +20,14 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
     wait_for!(primary, PairEvent::Protected { .. });
-    let ((), clients) = Clients::during(&rig, |clients| {
+    let (record, clients) = Clients::during(&rig, |clients| {
         wait_for!(backup, PairEvent::Following);
         // The next page that the backup's guest generates has one wrong letter.
         assert!(
             flip_bits(backup.pid(), RAM_BYTES, CONSTANT) > 0,
             "the guest does not contain the constant any more"
         );
-        wait_for!(backup, PairEvent::Diverged);
+        let diverged = backup.next("a divergence", |event| matches!(event, PairEvent::Diverged(_)));
         wait_for!(primary, PairEvent::BackupLeft);
         wait_for!(primary, PairEvent::Protected { .. });
         wait_for!(backup, PairEvent::Following);
@@ -35,11 +35,23 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
         while clients.traffic.seen().pages < pages + 8 {
             clients.wait_until_served();
         }
+        let PairEvent::Diverged(divergence) = diverged.event else { unreachable!("matched above") };
+        divergence
     });
     assert_eq!(clients.host_sequence(), [Host::A]);
     assert_eq!(backup.figure("divergences"), 1.0);
     backup.wait_for_role("following");
     assert_eq!(primary.state().term, 1, "no new term was needed");
+    // The status, the event log and the message all say what was expected and what was found.
+    let status = backup.status();
+    let divergence = &status["last_divergence"];
+    let expected = divergence["expected"].as_str().expect("what the log has");
+    let found = divergence["found"].as_str().expect("what the machine did");
+    assert!(expected.starts_with("output") || expected.starts_with("exit"), "{divergence}");
+    assert!(divergence["log_position"].as_u64() > Some(0), "{divergence}");
+    assert!(divergence["natural_exits"].as_u64() > Some(0), "{divergence}");
+    assert_eq!((record.expected.as_str(), record.found.as_str()), (expected, found));
     let words = backup.words().join("\n");
     assert!(words.contains("this VM diverged from the primary's"), "{words}");
+    assert!(words.contains(expected) && words.contains(found), "{words}");
 }

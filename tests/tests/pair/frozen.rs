@@ -72,5 +72,5 @@ fn thawed_backup_is_refused_and_synced_again() {
     assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
     assert_eq!(primary.state().term, 2);
     backup.wait_for_role("following");
-    assert_eq!(backup.count(|event| matches!(event, PairEvent::Diverged)), 0);
+    assert_eq!(backup.count(|event| matches!(event, PairEvent::Diverged(_))), 0);
 }

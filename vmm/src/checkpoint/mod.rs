@@ -1,14 +1,12 @@
 //! Checkpoints: the state of the whole machine at a position, either in full or as the pages that changed
 //! since the previous checkpoint.
 
-pub mod delta_cache;
 pub mod image;
 pub mod restore;
 pub mod save;
 pub mod schema;
 pub mod snapshot;
 
-pub use delta_cache::DeltaCache;
-pub use image::{Image, ImageDigest, ImageView, PageImage};
+pub use image::ImageView;
 pub use schema::{CheckpointError, MACHINE_SCHEMA};
 pub use snapshot::{Snapshot, SnapshotError, SnapshotIdentity};

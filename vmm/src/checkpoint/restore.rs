@@ -1,12 +1,12 @@
 //! Applying a checkpoint to the machine.
 
-use super::image::Image;
 use super::schema::{CheckpointError, decode};
 use crate::devices::{Devices, DevicesState};
 use crate::kvm::{KvmError, VcpuState, VmExit};
 use crate::mem::guest::read_page;
 use crate::mem::layout::PAGE;
 use crate::vcpu::Machine;
+use replication::checkpoint::Image;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Why a checkpoint was not applied. If KVM refused it, the machine's state is undefined.

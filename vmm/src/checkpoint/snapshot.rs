@@ -14,18 +14,17 @@
 //! `VERSION` changes with the layout or `Head`. The states inside are of schema [`MACHINE_SCHEMA`], as in
 //! a log.
 
-use super::image::ImageView;
 use super::restore::RestoreError;
 use super::schema::{CheckpointError, MACHINE_SCHEMA, decode};
 use crate::devices::{Devices, DevicesState};
 use crate::kvm::VcpuState;
-use crate::mem::guest::read_page;
 use crate::mem::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
-use crate::mem::{GuestRam, MemoryError, dirty, guest};
+use crate::mem::{GuestRam, MemoryError, guest};
 use crate::vcpu::Machine;
 use logchan::limits::NAME_BYTES_MAX;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
+use replication::checkpoint::CheckpointImage;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -178,33 +177,36 @@ impl Drop for Draft {
 pub fn save(
     draft: &mut Draft,
     identity: &SnapshotIdentity,
-    image: &ImageView<'_>,
+    image: &dyn CheckpointImage,
 ) -> Result<u64, SnapshotError> {
-    let devices: DevicesState = decode("device", image.devices).expect("this program encoded it");
-    let pages = dirty::nonzero(image.ram);
+    let devices: DevicesState = decode("device", image.devices()).expect("this program encoded it");
+    let mut pages = Vec::new();
     let mut digest = Xxh3::new();
     let mut bytes = [0; PAGE as usize];
-    for &number in &pages {
-        read_page(image.ram, number, &mut bytes);
-        add_page(&mut digest, number, &bytes);
+    for number in 0..image.memory_pages() {
+        image.read_page(number, &mut bytes);
+        if bytes != [0; PAGE as usize] {
+            add_page(&mut digest, number, &bytes);
+            pages.push(number);
+        }
     }
     let mut head = Head {
         schema: MACHINE_SCHEMA,
         identity: identity.clone(),
         now_ns: devices.now_ns,
-        memory_bytes: guest::bytes(image.ram),
+        memory_bytes: image.memory_pages() * PAGE,
         memory_at: 0,
         runs: runs(&pages),
         memory_digest: digest.digest(),
-        vcpu: image.vcpu.to_vec(),
-        devices: image.devices.to_vec(),
+        vcpu: image.vcpu().to_vec(),
+        devices: image.devices().to_vec(),
     };
     // `memory_at` is still 0 here. Its encoding grows by at most nine bytes when it gets its value.
     let length = encode(&head).len() as u64 + 9;
     head.memory_at = (PREFIX_BYTES as u64 + length).next_multiple_of(PAGE);
     let encoded = encode(&head);
 
-    write_file(&mut draft.file, &head, &encoded, &pages, image.ram)?;
+    write_file(&mut draft.file, &head, &encoded, &pages, image)?;
     draft.finish()?;
     Ok(pages.len() as u64)
 }
@@ -214,7 +216,7 @@ fn write_file(
     head: &Head,
     encoded: &[u8],
     pages: &[u64],
-    ram: &GuestRam,
+    image: &dyn CheckpointImage,
 ) -> io::Result<()> {
     file.set_len(head.memory_at + head.memory_bytes)?;
     let mut prefix = Vec::with_capacity(PREFIX_BYTES);
@@ -227,7 +229,7 @@ fn write_file(
     file.write_all(encoded)?;
     let mut bytes = [0; PAGE as usize];
     for &number in pages {
-        read_page(ram, number, &mut bytes);
+        image.read_page(number, &mut bytes);
         file.write_all_at(&bytes, head.memory_at + number * PAGE)?;
     }
     file.sync_all()

@@ -1,4 +1,6 @@
+use super::super::image::ImageView;
 use super::*;
+use crate::mem::dirty;
 use vm_memory::{Bytes, GuestAddress};
 
 const MEMORY_BYTES: u64 = 16 << 20;

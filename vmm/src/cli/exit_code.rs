@@ -9,7 +9,7 @@ use crate::kvm::KvmError;
 use crate::link::LinkError;
 use crate::link::key_file::KeyFileError;
 use crate::mem::MemoryError;
-use crate::replay::error::{LogError, SourceError};
+use crate::replay::error::{HostError, LogError, SourceError};
 use crate::vcpu::{MachineError, RunError};
 use netpath::port::PortError;
 use std::io;
@@ -245,14 +245,16 @@ impl CliError {
 
 fn source_code(error: &SourceError) -> Code {
     match error {
-        SourceError::Port(_) => Code::Port,
-        SourceError::Kvm(_) => Code::Host,
-        SourceError::Log(error) => log_code(error),
+        SourceError::Host(error) => match error {
+            HostError::Port(_) => Code::Port,
+            HostError::Kvm(_) => Code::Host,
+            HostError::Log(error) => log_code(error),
+            HostError::Snapshot(error) => snapshot_code(error),
+            HostError::Entropy(_) => Code::Unexpected,
+        },
         SourceError::Diverged(_) => Code::Diverged,
         SourceError::Stopped => Code::Stopped,
-        SourceError::Snapshot(error) => snapshot_code(error),
         SourceError::Invalidated => Code::Unexpected,
-        SourceError::Entropy(_) => Code::Unexpected,
     }
 }
 

@@ -72,7 +72,7 @@ fn stat(args: &StatArgs) -> Result<(), CliError> {
     let mut table = EntryStatsTable::default();
     let mut natural_exits = 0;
     let mut ended = false;
-    while let Some(entry) = reader.consume().map_err(&of)? {
+    while let Some(entry) = reader.consume_entry().map_err(&of)? {
         natural_exits += u64::from(matches!(entry, logchan::entry::Entry::Exit { .. }));
         ended = matches!(entry, logchan::entry::Entry::End { .. });
         table.record(&entry);
@@ -119,7 +119,7 @@ fn dump(args: &DumpArgs) -> Result<(), CliError> {
     let mut ended = false;
     let mut natural_exits = 0;
     while index < last
-        && let Some(entry) = reader.consume().map_err(&of)?
+        && let Some(entry) = reader.consume_entry().map_err(&of)?
     {
         ended = matches!(entry, logchan::entry::Entry::End { .. });
         natural_exits += u64::from(matches!(entry, logchan::entry::Entry::Exit { .. }));

@@ -7,13 +7,13 @@ use super::run::result;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::kvm::clock::{self, realtime_ns};
-use crate::replay::error::SourceError;
+use crate::replay::error::{HostError, SourceError};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::log_file::LogFile;
 use crate::replay::{Recorder, World};
 use crate::vcpu::RunError;
 use clap::Args;
-use logchan::limits::NAME_BYTES_MAX;
+use logchan::limits::{NAME_BYTES_MAX, PAGE_BYTES, delta_cache_pages_max};
 use logchan::log_header::LogHeader;
 use serde_json::json;
 use std::path::PathBuf;
@@ -71,7 +71,8 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
                 clock::free_tsc_on_this_thread()?;
             }
             let world = World::new(session::world_config(options, port, guest_clock, stop)?)?;
-            Ok(Recorder::new(world, log))
+            let memory_pages = blueprint.memory_bytes() / PAGE_BYTES as u64;
+            Ok(Recorder::new(world, log, delta_cache_pages_max(memory_pages)))
         },
         |recorder| {
             let stages = recorder.boundary().stages();
@@ -84,7 +85,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     result.insert("log_bytes".into(), log_bytes.into());
     result.insert("stages".into(), json!(stages));
     outcome.end.map_err(|error| match error {
-        RunError::Source(SourceError::Log(source)) => {
+        RunError::Source(SourceError::Host(HostError::Log(source))) => {
             CliError::Log { path: args.log.clone(), source }
         }
         error => error.into(),

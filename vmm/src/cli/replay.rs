@@ -8,14 +8,15 @@ use crate::boot::cpu_model::CpuModel;
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::devices::DeviceConfig;
 use crate::kvm::System;
-use crate::replay::error::{LogError, SourceError};
+use crate::replay::Replayer;
+use crate::replay::error::{HostError, LogError, SourceError};
 use crate::replay::log_file::LogReader;
-use crate::replay::{Divergence, Replayer};
 use crate::stdio;
 use crate::vcpu::{Machine, MachineConfig, MachineError, RunError};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use logchan::log_header::LogHeader;
+use replication::Divergence;
 use std::path::{Path, PathBuf};
 
 /// Options of `replay`.
@@ -81,7 +82,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
             let printed = ended(1, false);
             output::after_print(printed, Err(report(args, &divergence)))
         }
-        Err(RunError::Source(SourceError::Log(error))) => {
+        Err(RunError::Source(SourceError::Host(HostError::Log(error)))) => {
             let is_truncated = matches!(error, LogError::Truncated { .. });
             let printed = if is_truncated { ended(0, false) } else { Ok(()) };
             output::after_print(printed, Err(log_error(error)))
@@ -128,7 +129,9 @@ fn report(args: &ReplayArgs, divergence: &Divergence) -> CliError {
         let name = args.log.file_name().unwrap_or_default().to_string_lossy();
         Path::new(&format!("divergence-{name}")).to_path_buf()
     });
-    let report = match divergence.write_to(&folder) {
+    let written = std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(folder.join("report.txt"), divergence.report()));
+    let report = match written {
         Ok(()) => format!("report written to {}", folder.display()),
         Err(error) => format!("can't write a report to {}: {error}", folder.display()),
     };

@@ -6,13 +6,14 @@ use super::options::VmOptions;
 use super::record::shortened;
 use super::run::result;
 use super::{output, session};
+use crate::checkpoint::SnapshotIdentity;
 use crate::checkpoint::snapshot::{self, Draft};
-use crate::checkpoint::{ImageView, SnapshotIdentity};
-use crate::replay::error::SourceError;
+use crate::replay::error::{HostError, SourceError};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Snapshotter, World};
 use crate::vcpu::RunError;
 use clap::Args;
+use replication::checkpoint::CheckpointImage;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,8 +70,8 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         options.seconds.map(Duration::from_secs_f64),
         |stop| {
             let world = World::new(session::world_config(options, port, clock, stop)?)?;
-            let keep = Box::new(|image: &ImageView<'_>| {
-                pages = snapshot::save(&mut draft, &identity, image)?;
+            let keep = Box::new(|image: &dyn CheckpointImage| {
+                pages = snapshot::save(&mut draft, &identity, image).map_err(HostError::from)?;
                 Ok(())
             });
             Ok(Snapshotter::new(world, args.when.clone(), keep))
@@ -79,7 +80,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     )?;
     let mut result = result(&outcome);
     outcome.end.map_err(|error| match error {
-        RunError::Source(SourceError::Snapshot(source)) => {
+        RunError::Source(SourceError::Host(HostError::Snapshot(source))) => {
             CliError::Snapshot { path: args.file.clone(), source }
         }
         error => error.into(),

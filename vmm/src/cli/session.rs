@@ -7,7 +7,7 @@ use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use super::signals;
 use crate::kvm::{clock, kick};
-use crate::replay::boundary::{Boundary, EndState};
+use crate::replay::SourceError;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::world::WorldConfig;
 use crate::stdio;
@@ -23,6 +23,7 @@ use netpath::wait::WaitPolicy;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
+use replication::boundary::{Boundary, EndState};
 use signal_hook::iterator::Signals;
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -95,7 +96,7 @@ pub fn supervise<B, R>(
     report: impl FnOnce(&B) -> R + Send,
 ) -> Result<Outcome<R>, CliError>
 where
-    B: Boundary,
+    B: Boundary<Error = SourceError>,
     R: Send,
 {
     on_vcpu_thread(core, limit, |stop| {

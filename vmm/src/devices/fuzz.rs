@@ -13,7 +13,7 @@ use super::test_machine::{Dice, RAM_BYTES, TestMachine};
 use super::virtio::test_driver::{Driver, EVENT_IDX, NET_DEVICE, RNG_DEVICE, VERSION_1, avail};
 use super::{DeviceCounters, Devices, DevicesState};
 use crate::mem::layout;
-use crate::replay::boundary::Input;
+use replication::boundary::Input;
 
 /// Ports of devices and their neighbours.
 const PORTS: [u16; 37] = [

@@ -38,11 +38,11 @@ use crate::bus::mmio::{MmioTarget, Windows};
 use crate::irq::Line;
 use crate::irq::pic::Pic;
 use crate::mem::GuestRam;
-use crate::replay::boundary::{DeviceBoundary, DeviceCapacity, Input};
 use crate::replay::error::SourceError;
 use clockport::ClockPort;
 use pci::{ConfigPort, Function, HOST_BRIDGE};
 use pit::{CounterIndex, Pit, PitRegister};
+use replication::boundary::{DeviceBoundary, DeviceCapacity, Input};
 use reset::ResetPorts;
 use rtc::Rtc;
 use serial::Uart;
@@ -62,7 +62,7 @@ pub struct Access<'a> {
     /// Guest memory.
     pub ram: &'a GuestRam,
     /// The nondeterminism boundary.
-    pub boundary: &'a mut dyn DeviceBoundary,
+    pub boundary: &'a mut (dyn DeviceBoundary<Error = SourceError> + 'a),
 }
 
 /// What the machine must do after an access.

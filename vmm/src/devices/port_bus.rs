@@ -5,12 +5,12 @@ use super::pci::Slot;
 use super::{Access, Devices, Effect, pmtimer};
 use crate::bus::pio::{ByteTarget, PioTarget, WideTarget, decode};
 use crate::irq::Line;
-use crate::replay::boundary::DeviceBoundary;
 use crate::replay::error::SourceError;
+use replication::boundary::DeviceBoundary;
 
 /// The context of one access: the boundary, and whether the guest clock has been read for it.
 struct Exit<'a> {
-    boundary: &'a mut dyn DeviceBoundary,
+    boundary: &'a mut (dyn DeviceBoundary<Error = SourceError> + 'a),
     clock_was_read: bool,
 }
 

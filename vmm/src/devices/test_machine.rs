@@ -4,8 +4,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::{Access, DeviceConfig, Devices, Effect};
 use crate::mem::GuestRam;
-use crate::replay::boundary::{DeviceBoundary, Input};
-use crate::replay::error::SourceError;
+use crate::replay::error::{HostError, SourceError};
+use replication::boundary::{DeviceBoundary, Input};
 
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 pub(crate) const RAM_BYTES: usize = 1 << 20;
@@ -27,6 +27,8 @@ pub(crate) struct TestBoundary {
 }
 
 impl DeviceBoundary for TestBoundary {
+    type Error = SourceError;
+
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         self.clock_readings += 1;
         self.now_ns += self.step_ns;
@@ -40,7 +42,7 @@ impl DeviceBoundary for TestBoundary {
 
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
         if self.entropy_fails {
-            return Err(SourceError::Entropy(std::io::Error::other("none left")));
+            return Err(HostError::Entropy(std::io::Error::other("none left")).into());
         }
         self.entropy.push(bytes.len());
         for (value, byte) in (1..).zip(bytes) {
@@ -57,6 +59,8 @@ impl DeviceBoundary for TestBoundary {
     fn console_output(&mut self, byte: u8) {
         self.console.push(byte);
     }
+
+    fn interrupt_served(&mut self) {}
 }
 
 /// A machine without a vCPU: the test makes its exits.

@@ -3,7 +3,6 @@
 use super::LinkReport;
 use super::error::LinkError;
 use crate::kvm::clock;
-use crate::replica::Replica;
 use logchan::channel::Channel;
 use logchan::endpoint::{Endpoint, EndpointVerdict};
 use logchan::frame::FrameKind;
@@ -15,6 +14,7 @@ use netpath::{
     FRAME_MAX, FRAME_MIN, FramePort, LinkState, MacAddr, Mark, PacketConfig, PacketPort, PortError,
     ReceivePath, WaitPolicy, Wake,
 };
+use replication::replica::Replica;
 use std::time::Duration;
 
 // The receive ring holds all frames that can be in flight, plus 32 that carry no lane. So a peer that is

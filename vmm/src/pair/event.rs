@@ -6,9 +6,10 @@
 //! [`PairEvent::Started`]. The last record of a process that stops in an orderly way is
 //! [`PairEvent::Ended`].
 
-use crate::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName};
 use hdrhistogram::Histogram;
 use logchan::time::{Duration, Time};
+use replication::Divergence;
+use replication::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName};
 use serde::{Deserialize, Serialize};
 
 /// A change that [`PairSource`](super::PairSource) reports.
@@ -21,6 +22,8 @@ pub enum Notice {
         /// When this host last sent a frame to the LAN.
         spoke_at: Option<Time>,
     },
+    /// This host's VM diverged from the primary's. Takes the place of [`ReplicaEvent::Diverged`].
+    Diverged(Box<Divergence>),
     /// The closing checkpoint of a sync was sent, and the guest continues.
     SyncClosed {
         /// How long the guest was paused for it.
@@ -115,7 +118,7 @@ pub enum PairEvent {
         sent_again: u64,
     },
     /// See [`ReplicaEvent::Diverged`].
-    Diverged,
+    Diverged(Box<Divergence>),
     /// See [`ReplicaEvent::Halted`].
     Halted {
         /// The reason.
@@ -174,8 +177,9 @@ impl PairRecord {
             &Notice::SyncClosed { pause, pages } => {
                 (None, PairEvent::SyncClosed { pause_ns: pause.as_nanos(), pages })
             }
+            Notice::Diverged(divergence) => (None, PairEvent::Diverged(divergence.clone())),
             Notice::NobodyMet { why } => (None, PairEvent::NobodyMet { why: why.clone() }),
-            &Notice::Replica { event, spoke_at } => term_and_event(&event, stats, spoke_at),
+            &Notice::Replica { event, spoke_at } => named(event, stats, spoke_at),
         };
         PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event }
     }
@@ -200,63 +204,49 @@ impl PairRecord {
 
 /// Converts an event of the engine. Returns the term that the event names as well; `None` if the record shall
 /// have the engine's current term.
-fn term_and_event(
-    event: &ReplicaEvent,
+fn named(
+    event: ReplicaEvent,
     stats: &ReplicaStats,
     spoke_at: Option<Time>,
 ) -> (Option<u64>, PairEvent) {
     let spoke_ns = spoke_at.map(Time::as_nanos);
-    let term = match *event {
-        ReplicaEvent::PeerMet { term, .. }
-        | ReplicaEvent::TermWon { term }
-        | ReplicaEvent::WitnessUnreachable { term }
-        | ReplicaEvent::WentLive { term }
-        | ReplicaEvent::Halted(Halt::AlreadyStarted { term } | Halt::Replaced { term }) => {
-            Some(term.0)
+    match event {
+        ReplicaEvent::PeerMet { peer, term } => {
+            (Some(term.0), PairEvent::PeerMet { session: peer.session.0 })
         }
-        ReplicaEvent::PeerRefused { .. }
-        | ReplicaEvent::SyncBegun
-        | ReplicaEvent::Protected
-        | ReplicaEvent::BackupSilent { .. }
-        | ReplicaEvent::BackupLeft
-        | ReplicaEvent::Following
-        | ReplicaEvent::PrimarySilent { .. }
-        | ReplicaEvent::LogFinished
-        | ReplicaEvent::Diverged
-        | ReplicaEvent::Halted(Halt::Stopped | Halt::PrimaryStopped | Halt::Diverged) => None,
-    };
-    let event = match *event {
-        ReplicaEvent::PeerMet { peer, term: _ } => PairEvent::PeerMet { session: peer.session.0 },
         ReplicaEvent::PeerRefused { mismatch, proven: _ } => {
-            PairEvent::PeerRefused { reason: mismatch.to_string() }
+            (None, PairEvent::PeerRefused { reason: mismatch.to_string() })
         }
-        ReplicaEvent::TermWon { term: _ } => PairEvent::TermWon,
-        ReplicaEvent::WitnessUnreachable { term: _ } => PairEvent::WitnessUnreachable,
-        ReplicaEvent::SyncBegun => PairEvent::SyncBegun,
-        ReplicaEvent::Protected => PairEvent::Protected { pages_copied: stats.pages_copied },
+        ReplicaEvent::TermWon { term } => (Some(term.0), PairEvent::TermWon),
+        ReplicaEvent::WitnessUnreachable { term } => (Some(term.0), PairEvent::WitnessUnreachable),
+        ReplicaEvent::SyncBegun => (None, PairEvent::SyncBegun),
+        ReplicaEvent::Protected => {
+            (None, PairEvent::Protected { pages_copied: stats.pages_copied })
+        }
         ReplicaEvent::BackupSilent { heard_at } => {
-            PairEvent::BackupSilent { heard_ns: heard_at.as_nanos(), spoke_ns }
+            (None, PairEvent::BackupSilent { heard_ns: heard_at.as_nanos(), spoke_ns })
         }
-        ReplicaEvent::BackupLeft => PairEvent::BackupLeft,
-        ReplicaEvent::Following => PairEvent::Following,
+        ReplicaEvent::BackupLeft => (None, PairEvent::BackupLeft),
+        ReplicaEvent::Following => (None, PairEvent::Following),
         ReplicaEvent::PrimarySilent { heard_at, whole } => {
-            PairEvent::PrimarySilent { heard_ns: heard_at.as_nanos(), whole }
+            (None, PairEvent::PrimarySilent { heard_ns: heard_at.as_nanos(), whole })
         }
-        ReplicaEvent::LogFinished => PairEvent::LogFinished,
-        ReplicaEvent::WentLive { term: _ } => PairEvent::WentLive { sent_again: stats.sent_again },
-        ReplicaEvent::Diverged => PairEvent::Diverged,
-        ReplicaEvent::Halted(halt) => PairEvent::Halted {
-            why: match halt {
-                Halt::AlreadyStarted { .. } => Why::AlreadyStarted,
-                Halt::Replaced { .. } => Why::Replaced,
-                Halt::Stopped => Why::Stopped,
-                Halt::PrimaryStopped => Why::PrimaryStopped,
-                Halt::Diverged => Why::Diverged,
-            },
-            spoke_ns,
-        },
-    };
-    (term, event)
+        ReplicaEvent::LogFinished => (None, PairEvent::LogFinished),
+        ReplicaEvent::WentLive { term } => {
+            (Some(term.0), PairEvent::WentLive { sent_again: stats.sent_again })
+        }
+        ReplicaEvent::Diverged => unreachable!("reported as Notice::Diverged"),
+        ReplicaEvent::Halted(halt) => {
+            let (term, why) = match halt {
+                Halt::AlreadyStarted { term } => (Some(term.0), Why::AlreadyStarted),
+                Halt::Replaced { term } => (Some(term.0), Why::Replaced),
+                Halt::Stopped => (None, Why::Stopped),
+                Halt::PrimaryStopped => (None, Why::PrimaryStopped),
+                Halt::Diverged => (None, Why::Diverged),
+            };
+            (term, PairEvent::Halted { why, spoke_ns })
+        }
+    }
 }
 
 #[cfg(test)]

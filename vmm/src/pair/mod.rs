@@ -1,4 +1,4 @@
-//! A VM of a pair: connects the pure [engine](crate::replica) with a real machine, wire, tap and witness.
+//! A VM of a pair: connects the pure [engine](replication::replica) with a real machine, wire, tap and witness.
 //!
 //! - `source`: [`PairSource`], the nondeterminism boundary of a primary and of a backup
 //! - `status`, `status_server`: the status of a host, and the socket that serves it
@@ -9,7 +9,6 @@
 
 mod checkpoint_times;
 pub mod event;
-mod image;
 mod peer_absence;
 mod source;
 mod status;

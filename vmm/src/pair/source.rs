@@ -7,22 +7,12 @@
 
 use super::checkpoint_times::CheckpointTimes;
 use super::event::Notice;
-use super::image::InRam;
 use super::peer_absence::PeerAbsenceAlarm;
 use super::status::{Publisher, StatusBoard};
-use crate::checkpoint::{Image, ImageView};
 use crate::link::diagnosis::why_nobody;
 use crate::link::{Wire, now};
-use crate::replay::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
-    StopAction, VcpuDigest, Waited,
-};
-use crate::replay::error::SourceError;
+use crate::replay::error::{HostError, SourceError};
 use crate::replay::world::World;
-use crate::replica::{
-    Command, CopyRequest, Halt, Halted, NextRegion, Replica, ReplicaEvent, RoleName, Step,
-    StopAdvice,
-};
 use crate::telemetry::Stages;
 use crate::witness::WitnessClient;
 use hdrhistogram::Histogram;
@@ -32,6 +22,15 @@ use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration as Span, Time};
 use netpath::wait::spin;
 use netpath::{FramePort, MacAddr, WaitPolicy, wait_any};
+use replication::boundary::{
+    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
+    StopAction, VcpuDigest, Waited,
+};
+use replication::checkpoint::{CheckpointImage, Image};
+use replication::replica::{
+    Command, CopyRequest, Halt, Halted, NextRegion, Replica, ReplicaEvent, RoleName, Step,
+    StopAdvice,
+};
 use std::time::{Duration, Instant};
 
 /// Longest wait on the wire. A kick that arrives just before the wait begins is lost, so the stop flag may be
@@ -91,8 +90,6 @@ pub struct PairSource<P> {
     is_stopping: bool,
     /// When the guest was paused for the current checkpoint.
     paused_since: Option<Time>,
-    /// The machine's state is no longer valid, and the machine has not been told.
-    invalidated: bool,
     /// The VM's last pause for the closing checkpoint of a sync.
     last_sync_pause: Option<Span>,
     checkpoint_times: CheckpointTimes,
@@ -116,7 +113,6 @@ impl<P: FramePort> PairSource<P> {
             spoke_at: None,
             is_stopping: false,
             paused_since: None,
-            invalidated: false,
             last_sync_pause: None,
             checkpoint_times: CheckpointTimes::new(),
             publisher,
@@ -254,7 +250,7 @@ impl<P: FramePort> PairSource<P> {
         let PairParts { replica, wire, world, witness, observer, .. } = &mut self.parts;
         // The rest is handled by the next drive: a flood of frames must not keep the guest from running.
         for _ in 0..RECEIVES_PER_DRIVE {
-            if !wire.receive(replica)? {
+            if !wire.receive(replica).map_err(HostError::from)? {
                 break;
             }
         }
@@ -292,7 +288,13 @@ impl<P: FramePort> PairSource<P> {
                 | ReplicaEvent::Halted(_) => true,
             };
             if is_news {
-                observer(replica, Notice::Replica { event, spoke_at: self.spoke_at });
+                let notice = match (event, replica.divergence()) {
+                    (ReplicaEvent::Diverged, Some(divergence)) => {
+                        Notice::Diverged(Box::new(divergence.clone()))
+                    }
+                    (event, _) => Notice::Replica { event, spoke_at: self.spoke_at },
+                };
+                observer(replica, notice);
             }
         }
         Ok(())
@@ -301,7 +303,7 @@ impl<P: FramePort> PairSource<P> {
     /// Sends all of the log.
     fn transmit(&mut self) -> Result<(), SourceError> {
         let PairParts { replica, wire, .. } = &mut self.parts;
-        wire.transmit(replica)?;
+        wire.transmit(replica).map_err(HostError::from)?;
         self.sent = self.appended();
         self.stamp_log_sent();
         Ok(())
@@ -327,7 +329,7 @@ impl<P: FramePort> PairSource<P> {
             // The clock is read for each frame: the lease is checked against it.
             let now = now();
             let Some(frame) = replica.poll_tap(now) else { break };
-            world.port_mut().send(frame.bytes)?;
+            world.port_mut().send(frame.bytes).map_err(HostError::from)?;
             if let Some(made_at) = frame.made_at {
                 self.hold_ns.saturating_record(now.since(made_at).as_nanos());
                 world.stages_mut().acked(made_at.as_nanos(), now.as_nanos());
@@ -337,7 +339,7 @@ impl<P: FramePort> PairSource<P> {
             any = true;
         }
         if any {
-            world.port_mut().flush()?;
+            world.port_mut().flush().map_err(HostError::from)?;
             replica.tap_flushed();
             let is_protected = replica.role() == RoleName::Protected;
             world.stages_mut().left(!is_protected, || self::now().as_nanos());
@@ -351,7 +353,7 @@ impl<P: FramePort> PairSource<P> {
         forward_claim(&mut self.parts.replica, &mut self.parts.witness);
         let wait_max = self.wait_max();
         let PairParts { replica, wire, .. } = &mut self.parts;
-        wire.wait(replica, Some(now() + wait_max))?;
+        wire.wait(replica, Some(now() + wait_max)).map_err(HostError::from)?;
         Ok(())
     }
 
@@ -359,19 +361,11 @@ impl<P: FramePort> PairSource<P> {
         if self.parts.witness.is_asked() { WITNESS_WAIT_MAX } else { WAIT_MAX }
     }
 
-    fn check_invalidated(&mut self) -> Result<(), SourceError> {
-        match std::mem::take(&mut self.invalidated) {
-            true => Err(SourceError::Invalidated),
-            false => Ok(()),
-        }
-    }
-
     /// Repeats a question until the engine has an answer, and drives the wire meanwhile.
     fn ask_until_ready<T>(
         &mut self,
         mut ask: impl FnMut(&mut PairParts<P>, Time) -> Result<Step<T>, SourceError>,
     ) -> Result<T, SourceError> {
-        self.check_invalidated()?;
         loop {
             match ask(&mut self.parts, now())? {
                 Step::Ready(value) => return Ok(value),
@@ -418,6 +412,8 @@ fn forward_claim(replica: &mut Replica, witness: &mut WitnessClient) {
 }
 
 impl<P: FramePort> DeviceBoundary for PairSource<P> {
+    type Error = SourceError;
+
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         self.ask_until_ready(|parts, now| parts.replica.clock_ns(now, &mut parts.world))
     }
@@ -454,7 +450,10 @@ impl<P: FramePort> DeviceBoundary for PairSource<P> {
 }
 
 impl<P: FramePort> Boundary for PairSource<P> {
-    fn poll_memory(&mut self, memory: &mut dyn Memory) -> Result<(), SourceError> {
+    fn poll_memory(
+        &mut self,
+        memory: &mut dyn Memory<Error = SourceError>,
+    ) -> Result<(), SourceError> {
         if self.parts.replica.poll_copy().is_none() {
             return Ok(());
         }
@@ -479,7 +478,6 @@ impl<P: FramePort> Boundary for PairSource<P> {
     }
 
     fn next_region(&mut self) -> Result<Region, SourceError> {
-        self.check_invalidated()?;
         let unsent = self.appended().saturating_sub(self.sent);
         // The guest's answer to a frame needs the frame's log entry. Sent now, it can be acknowledged while
         // the guest computes the answer.
@@ -533,7 +531,7 @@ impl<P: FramePort> Boundary for PairSource<P> {
         exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
         self.parts.world.reached(position, vcpu, exit)?;
-        self.ask_until_ready(|parts, now| Ok(parts.replica.reached(now, position, vcpu.digest)))
+        self.ask_until_ready(|parts, now| Ok(parts.replica.reached(now, position, vcpu, exit)))
     }
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
@@ -594,10 +592,11 @@ impl<P: FramePort> Boundary for PairSource<P> {
             timeout = timeout.min(Duration::from_nanos(due.since(now()).as_nanos()));
         }
         if capacity.frame {
-            wait_any(&mut [world.port_mut(), wire.port_mut()], wait, Some(timeout))?;
+            wait_any(&mut [world.port_mut(), wire.port_mut()], wait, Some(timeout))
+                .map_err(HostError::from)?;
         } else {
             // The NIC's receive queue has no buffer: frames stay in the port.
-            wire.port_mut().wait(Some(timeout))?;
+            wire.port_mut().wait(Some(timeout)).map_err(HostError::from)?;
         }
         if wire.port().has_frame() || due.is_some_and(|due| due <= now()) {
             self.drive()?;
@@ -631,40 +630,35 @@ impl<P: FramePort> Boundary for PairSource<P> {
         Ok(action)
     }
 
-    fn window_at_cpl0(&mut self) -> StopAction {
+    fn window_at_cpl0(&mut self) -> Result<StopAction, SourceError> {
         match self.parts.replica.mid_region_stop(now()) {
             Step::Ready(StopAdvice::Checkpoint | StopAdvice::AsNeeded) => {
                 self.paused_since = Some(now());
-                StopAction::Checkpoint
+                Ok(StopAction::Checkpoint)
             }
-            Step::Ready(StopAdvice::Resume) | Step::Pending => StopAction::Resume,
-            Step::Invalidated => {
-                // This function cannot return an error; the next question returns it.
-                self.invalidated = true;
-                StopAction::Resume
-            }
+            Step::Ready(StopAdvice::Resume) | Step::Pending => Ok(StopAction::Resume),
+            Step::Invalidated => Err(SourceError::Invalidated),
         }
     }
 
     fn fatal(
         &mut self,
-        _registers: &[u64; REGISTERS],
-        _exit: &dyn std::fmt::Display,
+        registers: &[u64; REGISTERS],
+        exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
-        self.ask_until_ready(|parts, now| Ok(parts.replica.fatal(now)))
+        self.ask_until_ready(|parts, now| Ok(parts.replica.fatal(now, registers, exit)))
     }
 
     fn keeps_checkpoints(&self) -> bool {
         self.parts.replica.keeps_checkpoints()
     }
 
-    fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
+    fn checkpoint(&mut self, image: &dyn CheckpointImage) -> Result<(), SourceError> {
         let since = self.paused_since.take();
         let captured_at = now();
         let was_copying = self.parts.replica.role() == RoleName::Copying;
-        let pages = image.pages.len() as u64;
-        let image = InRam(image);
-        self.ask_until_ready(|parts, now| parts.replica.checkpoint(now, &mut parts.world, &image))?;
+        let pages = image.pages().len() as u64;
+        self.ask_until_ready(|parts, now| parts.replica.checkpoint(now, &mut parts.world, image))?;
         // As after stopping the vCPU: a kick that arrived meanwhile may be lost.
         self.parts.world.idle()?;
         let PairParts { replica, observer, .. } = &mut self.parts;

@@ -2,7 +2,6 @@
 
 use super::source::PairSource;
 use crate::link::now;
-use crate::replica::Replica;
 use crate::stdio;
 use crate::telemetry::TimeStatus;
 use hdrhistogram::Histogram;
@@ -12,6 +11,8 @@ use logchan::entry_stats::EntryStatsTable;
 use logchan::ids::Role as End;
 use logchan::time::{Duration as Span, Time};
 use netpath::FramePort;
+use replication::Divergence;
+use replication::replica::Replica;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,7 +26,7 @@ const RATE_INTERVAL_MIN: Span = Span::from_millis(1000);
 /// Status of a host. The last word of a name is the unit; rates cover about the last second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
-    /// Role of this host: a state of [`crate::replica`].
+    /// Role of this host: a state of [`replication::replica`].
     pub role: &'static str,
     /// The primary's term; on a backup, the newest term that it knows of.
     pub term: u64,
@@ -50,6 +51,8 @@ pub struct Status {
     pub backups_lost: u64,
     /// Divergences from the primary that were found.
     pub divergences: u64,
+    /// The last of these: what was expected and what was found.
+    pub last_divergence: Option<Divergence>,
     /// Lines for standard output or standard error that could not be written.
     pub messages_dropped: u64,
 }
@@ -251,6 +254,7 @@ impl<P: FramePort> PairSource<P> {
             takeovers: stats.takeovers,
             backups_lost: stats.backups_lost,
             divergences: stats.divergences,
+            last_divergence: replica.divergence().cloned(),
             messages_dropped: stdio::messages_dropped(),
         }
     }

@@ -1,15 +1,18 @@
-//! Errors of the nondeterminism boundary and of the log.
+//! Errors of a host that runs a VM, and of a log file.
 
-use super::divergence::Divergence;
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::kvm::KvmError;
 use logchan::error::{BlockError, DecodeError, FieldError, HeaderError, SequenceError};
 use netpath::port::PortError;
+use replication::BoundaryError;
 use std::io;
 
-/// An error of the nondeterminism boundary, or a divergence from the log.
+/// Why a question to the nondeterminism boundary got no answer on this host.
+pub type SourceError = BoundaryError<HostError>;
+
+/// The host failed while it ran a VM.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub enum HostError {
     /// The VM's network port failed.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -19,15 +22,6 @@ pub enum SourceError {
     /// The log cannot be written or read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The replay diverged from the recording.
-    #[error(transparent)]
-    Diverged(Box<Divergence>),
-    /// A stop was requested where the replay cannot end in order.
-    #[error("stopped before the end of the log")]
-    Stopped,
-    /// The machine's state was invalidated; another machine takes its place.
-    #[error("the machine's state was invalidated")]
-    Invalidated,
     /// A snapshot could not be written.
     #[error("the snapshot could not be written: {0}")]
     Snapshot(#[from] crate::checkpoint::SnapshotError),

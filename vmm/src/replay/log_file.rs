@@ -1,16 +1,19 @@
 //! A log in a file: written and read block by block.
 
 use super::error::LogError;
-use super::recorder::LogSink;
+use super::recorder::LogDestination;
 use crate::kvm::clock::monotonic_ns;
 use logchan::dump::Dump;
 use logchan::entry::Entry;
 use logchan::entry_codec;
 use logchan::error::BlockError;
+use logchan::ids::Lane;
 use logchan::limits::{BLOCK_BYTES_MAX, LOG_HEADER_BYTES_MAX};
 use logchan::log_block::{BlockWriter, next_block};
 use logchan::log_header::LogHeader;
 use logchan::sequence::SequenceChecker;
+use replication::log_writer::LogSink;
+use replication::verifier::LogCursor;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -70,6 +73,13 @@ impl LogFile {
 }
 
 impl LogSink for LogFile {
+    type Error = LogError;
+
+    /// Always true: a file has no bound.
+    fn has_room(&self, _lane: Lane, _bytes: usize) -> bool {
+        true
+    }
+
     fn append(&mut self, entry: &Entry<'_>) -> Result<(), LogError> {
         if self.block.needs_flush() {
             self.flush()?;
@@ -77,7 +87,9 @@ impl LogSink for LogFile {
         self.block.push(entry);
         Ok(())
     }
+}
 
+impl LogDestination for LogFile {
     fn idle(&mut self) -> Result<(), LogError> {
         let now = monotonic_ns();
         if now.saturating_sub(self.flushed_ns) >= FLUSH_NS {
@@ -111,6 +123,8 @@ pub struct LogReader {
     /// The current block's payload in `window`, and the start of its unread part.
     payload: Range<usize>,
     unread: usize,
+    /// Length of the entry that was decoded last, bytes.
+    length: usize,
     sequence: u64,
     checker: SequenceChecker,
     /// The current entry has been checked. `peek` may be called several times for one entry, but the
@@ -143,6 +157,7 @@ impl LogReader {
             window_offset: length as u64,
             payload: 0..0,
             unread: 0,
+            length: 0,
             sequence: 0,
             checker: SequenceChecker::new(),
             checked: false,
@@ -182,7 +197,7 @@ impl LogReader {
     }
 
     /// Returns the next entry and consumes it. The errors are those of [`LogReader::peek`].
-    pub fn consume(&mut self) -> Result<Option<Entry<'_>>, LogError> {
+    pub fn consume_entry(&mut self) -> Result<Option<Entry<'_>>, LogError> {
         let Some((_entry, length)) = self.decode()? else { return Ok(None) };
         let start = self.unread;
         self.unread += length;
@@ -206,6 +221,7 @@ impl LogReader {
             result.map_err(|source| LogError::Sequence { offset, source })?;
             self.checked = true;
         }
+        self.length = length;
         Ok(Some((entry, length)))
     }
 
@@ -255,5 +271,29 @@ impl LogReader {
             }
         }
         lines.split_off(lines.len().saturating_sub(count))
+    }
+}
+
+/// Entries in the report of a divergence.
+const RECENT_ENTRIES: usize = 24;
+
+impl LogCursor for LogReader {
+    type Error = LogError;
+
+    fn front(&mut self) -> Result<Option<Entry<'_>>, LogError> {
+        self.peek()
+    }
+
+    fn consume(&mut self) {
+        self.unread += std::mem::take(&mut self.length);
+        self.checked = false;
+    }
+
+    fn position(&self) -> u64 {
+        self.offset()
+    }
+
+    fn recent(&self) -> Vec<String> {
+        LogReader::recent(self, RECENT_ENTRIES)
     }
 }

@@ -1,8 +1,6 @@
 //! Record and replay: one vCPU loop on several implementations of one nondeterminism boundary.
 
-pub mod boundary;
 pub mod deadline;
-pub mod divergence;
 pub mod error;
 pub mod guest_clock;
 pub mod log_file;
@@ -11,8 +9,7 @@ pub mod replayer;
 pub mod snapshotter;
 pub mod world;
 
-pub use divergence::Divergence;
-pub use error::{LogError, SourceError};
+pub use error::{HostError, LogError, SourceError};
 pub use recorder::Recorder;
 pub use replayer::Replayer;
 pub use snapshotter::Snapshotter;

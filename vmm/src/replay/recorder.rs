@@ -1,28 +1,32 @@
 //! The recording boundary: it wraps another boundary and appends to a log whatever passes through it, in
 //! order, before the guest or the world sees it.
 
-use super::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Position, Region, StopAction,
-    VcpuDigest, Waited,
+use super::error::{HostError, LogError, SourceError};
+use logchan::entry::{Entry, REGISTERS};
+use replication::Mutants;
+use replication::boundary::{
+    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
+    StopAction, VcpuDigest, Waited,
 };
-use super::error::{LogError, SourceError};
-use crate::checkpoint::{DeltaCache, Image, ImageDigest, ImageView};
-use crate::mem;
-use crate::mem::layout::PAGE;
-use logchan::entry::{Entry, REGISTERS, RegisterDelta};
-use xxhash_rust::xxh3::xxh3_64;
+use replication::checkpoint::{CheckpointImage, Image};
+use replication::log_writer::{
+    self, CheckpointParts, CheckpointWriter, LogSink, LogWriter, Progress,
+};
+use std::fmt::Display;
 
-/// A destination for log entries.
-pub trait LogSink {
-    /// Appends one entry.
+/// A log file, as a recorder uses it.
+pub trait LogDestination: LogSink<Error = LogError> {
+    /// Notes that the guest is about to wait, which is a good moment to write the collected entries.
     ///
     /// # Errors
     ///
     /// The log cannot be written.
-    fn append(&mut self, entry: &Entry<'_>) -> Result<(), LogError>;
-    /// Notes that the guest is about to wait, which is a good moment to write the collected entries.
     fn idle(&mut self) -> Result<(), LogError>;
     /// Writes everything that was collected. No entry follows.
+    ///
+    /// # Errors
+    ///
+    /// The log cannot be written.
     fn finish(&mut self) -> Result<(), LogError>;
 }
 
@@ -30,19 +34,18 @@ pub trait LogSink {
 pub struct Recorder<B, L> {
     boundary: B,
     log: L,
-    /// Guest time of the last `Clock` entry, nanoseconds.
-    clock_ns: u64,
-    /// Registers at the last exit logged.
-    registers: [u64; REGISTERS],
-    /// The delta cache against which checkpoints are encoded. The first checkpoint, which is full,
-    /// creates it.
-    cache: Option<DeltaCache>,
+    writer: LogWriter,
 }
 
-impl<B: Boundary, L: LogSink> Recorder<B, L> {
-    /// Creates a recorder that logs what passes through `boundary` to `log`.
-    pub fn new(boundary: B, log: L) -> Recorder<B, L> {
-        Recorder { boundary, log, clock_ns: 0, registers: [0; REGISTERS], cache: None }
+impl<B: Boundary<Error = SourceError>, L: LogDestination> Recorder<B, L> {
+    /// Creates a recorder that logs what passes through `boundary` to `log`, whose reader has a delta cache
+    /// of `delta_cache_pages_max` pages.
+    pub fn new(boundary: B, log: L, delta_cache_pages_max: usize) -> Recorder<B, L> {
+        Recorder {
+            boundary,
+            log,
+            writer: LogWriter::new(delta_cache_pages_max, Mutants::default()),
+        }
     }
 
     /// Returns the wrapped boundary, for its statistics.
@@ -55,45 +58,34 @@ impl<B: Boundary, L: LogSink> Recorder<B, L> {
         &self.log
     }
 
-    fn register_delta(&mut self, now: &[u64; REGISTERS]) -> RegisterDelta {
-        let mut delta = RegisterDelta::default();
-        for (index, (old, new)) in self.registers.iter().zip(now).enumerate() {
-            delta.xor[index] = old ^ new;
-            delta.changed |= u32::from(old != new) << index;
-        }
-        self.registers = *now;
-        delta
+    fn append(&mut self, entry: &Entry<'_>) -> Result<(), SourceError> {
+        Ok(self.log.append(entry).map_err(HostError::from)?)
     }
 }
 
-/// Returns the `Clock` entry that advances `clock_ns` to `now_ns`, and updates `clock_ns`.
-fn clock_entry(clock_ns: &mut u64, now_ns: u64) -> Entry<'static> {
-    let advance_ns = now_ns.checked_sub(*clock_ns).expect("guest time never goes back");
-    *clock_ns = now_ns;
-    Entry::Clock { advance_ns }
-}
+impl<B: Boundary<Error = SourceError>, L: LogDestination> DeviceBoundary for Recorder<B, L> {
+    type Error = SourceError;
 
-impl<B: Boundary, L: LogSink> DeviceBoundary for Recorder<B, L> {
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         let now_ns = self.boundary.clock_ns()?;
-        self.log.append(&clock_entry(&mut self.clock_ns, now_ns))?;
+        let entry = self.writer.clock(now_ns);
+        self.append(&entry)?;
         Ok(now_ns)
     }
 
     fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
         let unix_ns = self.boundary.wall_clock_ns()?;
-        self.log.append(&Entry::WallClock { unix_ns })?;
+        self.append(&Entry::WallClock { unix_ns })?;
         Ok(unix_ns)
     }
 
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
         self.boundary.entropy(bytes)?;
-        Ok(self.log.append(&Entry::Entropy(bytes))?)
+        self.append(&Entry::Entropy(bytes))
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
-        let length = u32::try_from(frame.len()).expect("a frame is short");
-        self.log.append(&Entry::Output { length, digest: xxh3_64(frame) })?;
+        self.append(&log_writer::output(frame))?;
         self.boundary.output(frame)
     }
 
@@ -106,7 +98,14 @@ impl<B: Boundary, L: LogSink> DeviceBoundary for Recorder<B, L> {
     }
 }
 
-impl<B: Boundary, L: LogSink> Boundary for Recorder<B, L> {
+impl<B: Boundary<Error = SourceError>, L: LogDestination> Boundary for Recorder<B, L> {
+    fn poll_memory(
+        &mut self,
+        memory: &mut dyn Memory<Error = SourceError>,
+    ) -> Result<(), SourceError> {
+        self.boundary.poll_memory(memory)
+    }
+
     fn next_region(&mut self) -> Result<Region, SourceError> {
         self.boundary.next_region()
     }
@@ -115,16 +114,10 @@ impl<B: Boundary, L: LogSink> Boundary for Recorder<B, L> {
         &mut self,
         position: Position,
         vcpu: &VcpuDigest,
-        exit: &dyn std::fmt::Display,
+        exit: &dyn Display,
     ) -> Result<(), SourceError> {
-        let digest = vcpu.digest;
-        let entry = match position {
-            Position::Exit => {
-                Entry::Exit { digest, registers: Some(self.register_delta(&vcpu.registers)) }
-            }
-            Position::UserWindow => Entry::UserWindow { digest },
-        };
-        self.log.append(&entry)?;
+        let entry = self.writer.position(position, vcpu);
+        self.append(&entry)?;
         self.boundary.reached(position, vcpu, exit)
     }
 
@@ -135,23 +128,18 @@ impl<B: Boundary, L: LogSink> Boundary for Recorder<B, L> {
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
         let input = self.boundary.next_input(capacity)?;
         if let Some(input) = &input {
-            let entry = match *input {
-                Input::Clock { now_ns } => clock_entry(&mut self.clock_ns, now_ns),
-                Input::Frame(frame) => Entry::Frame(frame),
-                Input::Console(bytes) => Entry::Console(bytes),
-            };
-            self.log.append(&entry)?;
+            self.log.append(&self.writer.input(input)).map_err(HostError::from)?;
         }
         Ok(input)
     }
 
     fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
-        self.log.idle()?;
+        self.log.idle().map_err(HostError::from)?;
         self.boundary.wait(capacity)
     }
 
     fn interrupt(&mut self, vector: u8) -> Result<(), SourceError> {
-        self.log.append(&Entry::Interrupt { vector })?;
+        self.append(&Entry::Interrupt { vector })?;
         self.boundary.interrupt(vector)
     }
 
@@ -163,14 +151,14 @@ impl<B: Boundary, L: LogSink> Boundary for Recorder<B, L> {
         self.boundary.interrupted(capacity, window)
     }
 
-    fn window_at_cpl0(&mut self) -> StopAction {
+    fn window_at_cpl0(&mut self) -> Result<StopAction, SourceError> {
         self.boundary.window_at_cpl0()
     }
 
     fn fatal(
         &mut self,
         registers: &[u64; REGISTERS],
-        exit: &dyn std::fmt::Display,
+        exit: &dyn Display,
     ) -> Result<(), SourceError> {
         self.boundary.fatal(registers, exit)
     }
@@ -179,32 +167,21 @@ impl<B: Boundary, L: LogSink> Boundary for Recorder<B, L> {
         true
     }
 
-    fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
-        let &ImageView { full, vcpu, devices, pages, .. } = image;
-        let count = u32::try_from(pages.len()).expect("a guest has fewer than 2^32 pages");
-        let cache =
-            self.cache.get_or_insert_with(|| DeltaCache::new(mem::guest::bytes(image.ram) / PAGE));
-        cache.begin(full);
-        let (encoded_vcpu, encoded_devices) =
-            (cache.vcpu.encode(vcpu), cache.devices.encode(devices));
-        let begin = Entry::CheckpointBegin {
-            full,
-            pages: count,
-            vcpu: encoded_vcpu,
-            devices: encoded_devices,
-        };
-        self.log.append(&begin)?;
-        let mut digest = ImageDigest::new(full, vcpu, devices);
-        image.for_each_page(|number, page| {
-            digest.page(number, page);
-            self.log.append(&Entry::Page { number, bytes: cache.encode(number, page) })
-        })?;
-        self.log.append(&Entry::CheckpointEnd { digest: digest.finish() })?;
+    fn checkpoint(&mut self, image: &dyn CheckpointImage) -> Result<(), SourceError> {
+        let parts = CheckpointParts::of(image);
+        let progress = CheckpointWriter::new()
+            .write(&mut self.writer, &parts, &mut self.log)
+            .map_err(HostError::from)?;
+        assert_eq!(progress, Progress::Done, "a file has room");
         self.boundary.checkpoint(image)
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
         self.boundary.take_checkpoint()
+    }
+
+    fn applied(&mut self) -> Result<(), SourceError> {
+        self.boundary.applied()
     }
 
     fn keepalive(&mut self) -> Result<(), SourceError> {
@@ -213,8 +190,7 @@ impl<B: Boundary, L: LogSink> Boundary for Recorder<B, L> {
 
     fn end(&mut self, end: &EndState) -> Result<(), SourceError> {
         self.boundary.end(end)?;
-        let &EndState { natural_exits, interrupts, memory_digest, state_digest } = end;
-        self.log.append(&Entry::End { natural_exits, interrupts, memory_digest, state_digest })?;
-        Ok(self.log.finish()?)
+        self.append(&log_writer::end(end))?;
+        Ok(self.log.finish().map_err(HostError::from)?)
     }
 }

@@ -3,16 +3,17 @@
 //! The point is the first time that the guest waits, with no interrupt pending, after it has printed a
 //! given text on its console. Without such a text the point is where the wrapped boundary ends the run.
 
-use super::boundary::{
+use super::error::SourceError;
+use logchan::entry::REGISTERS;
+use replication::boundary::{
     Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
     StopAction, VcpuDigest, Waited,
 };
-use super::error::SourceError;
-use crate::checkpoint::{Image, ImageView};
-use logchan::entry::REGISTERS;
+use replication::checkpoint::{CheckpointImage, Image};
 
 /// Called with the checkpoint at the point.
-pub type OnCheckpoint<'a> = Box<dyn FnMut(&ImageView<'_>) -> Result<(), SourceError> + Send + 'a>;
+pub type OnCheckpoint<'a> =
+    Box<dyn FnMut(&dyn CheckpointImage) -> Result<(), SourceError> + Send + 'a>;
 
 /// Progress towards the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct Snapshotter<'a, B> {
     on_checkpoint: OnCheckpoint<'a>,
 }
 
-impl<'a, B: Boundary> Snapshotter<'a, B> {
+impl<'a, B: Boundary<Error = SourceError>> Snapshotter<'a, B> {
     /// Wraps `boundary`. `on_checkpoint` receives the checkpoint that is taken once `text` has been
     /// printed.
     pub fn new(boundary: B, text: Option<String>, on_checkpoint: OnCheckpoint<'a>) -> Self {
@@ -65,7 +66,9 @@ impl<'a, B: Boundary> Snapshotter<'a, B> {
     }
 }
 
-impl<B: Boundary> DeviceBoundary for Snapshotter<'_, B> {
+impl<B: Boundary<Error = SourceError>> DeviceBoundary for Snapshotter<'_, B> {
+    type Error = SourceError;
+
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         self.boundary.clock_ns()
     }
@@ -86,10 +89,17 @@ impl<B: Boundary> DeviceBoundary for Snapshotter<'_, B> {
         self.match_text(byte);
         self.boundary.console_output(byte);
     }
+
+    fn interrupt_served(&mut self) {
+        self.boundary.interrupt_served();
+    }
 }
 
-impl<B: Boundary> Boundary for Snapshotter<'_, B> {
-    fn poll_memory(&mut self, memory: &mut dyn Memory) -> Result<(), SourceError> {
+impl<B: Boundary<Error = SourceError>> Boundary for Snapshotter<'_, B> {
+    fn poll_memory(
+        &mut self,
+        memory: &mut dyn Memory<Error = SourceError>,
+    ) -> Result<(), SourceError> {
         self.boundary.poll_memory(memory)
     }
 
@@ -144,7 +154,7 @@ impl<B: Boundary> Boundary for Snapshotter<'_, B> {
         self.boundary.interrupted(capacity, window)
     }
 
-    fn window_at_cpl0(&mut self) -> StopAction {
+    fn window_at_cpl0(&mut self) -> Result<StopAction, SourceError> {
         self.boundary.window_at_cpl0()
     }
 
@@ -161,13 +171,21 @@ impl<B: Boundary> Boundary for Snapshotter<'_, B> {
         self.stage == Stage::Capturing
     }
 
-    fn checkpoint(&mut self, image: &ImageView<'_>) -> Result<(), SourceError> {
+    fn checkpoint(&mut self, image: &dyn CheckpointImage) -> Result<(), SourceError> {
         self.stage = Stage::Done;
         (self.on_checkpoint)(image)
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
         self.boundary.take_checkpoint()
+    }
+
+    fn keepalive(&mut self) -> Result<(), SourceError> {
+        self.boundary.keepalive()
+    }
+
+    fn applied(&mut self) -> Result<(), SourceError> {
+        self.boundary.applied()
     }
 
     fn end(&mut self, end: &EndState) -> Result<(), SourceError> {

@@ -1,19 +1,19 @@
 //! The live boundary: host clocks, the VM's network port, the console, entropy.
 
-use super::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Position, Region, StopAction,
-    VcpuDigest, Waited,
-};
 use super::deadline::Deadline;
-use super::error::SourceError;
+use super::error::{HostError, SourceError};
 use super::guest_clock::GuestClock;
-use crate::checkpoint::{Image, ImageView};
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
-use crate::replica;
 use crate::telemetry::Stages;
 use crossbeam::channel::Receiver;
 use logchan::entry::REGISTERS;
 use netpath::port::{FRAME_MAX, FramePort};
+use replication::boundary::{
+    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
+    StopAction, VcpuDigest, Waited,
+};
+use replication::checkpoint::{CheckpointImage, Image};
+use replication::replica;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +80,7 @@ impl<P: FramePort> World<P> {
             console_input: config.console_input,
             console_pending: Vec::new(),
             stop: config.stop,
-            deadline: Deadline::new(config.deadline)?,
+            deadline: Deadline::new(config.deadline).map_err(HostError::from)?,
             clock: config.clock,
             positions: 0,
             unflushed: false,
@@ -112,13 +112,13 @@ impl<P: FramePort> World<P> {
     /// Starts the deadline: a guest that makes no exit from here on is kicked. Call it before a region is
     /// entered.
     pub(crate) fn entering(&mut self) -> Result<(), SourceError> {
-        Ok(self.deadline.entering(self.positions)?)
+        Ok(self.deadline.entering(self.positions).map_err(HostError::from)?)
     }
 
     /// Stops the deadline until the next region and shows an unfinished console line. Call it when the
     /// guest waits.
     pub(crate) fn idle(&mut self) -> Result<(), SourceError> {
-        self.deadline.idle()?;
+        self.deadline.idle().map_err(HostError::from)?;
         if !self.console_line.is_empty() {
             // The unfinished line is probably a prompt.
             self.write_console_line();
@@ -177,7 +177,7 @@ impl<P: FramePort> World<P> {
 
     fn flush(&mut self) -> Result<(), SourceError> {
         if std::mem::take(&mut self.unflushed) {
-            self.port.flush()?;
+            self.port.flush().map_err(HostError::from)?;
             self.stages.left(true, boottime_ns);
         }
         Ok(())
@@ -185,6 +185,8 @@ impl<P: FramePort> World<P> {
 }
 
 impl<P: FramePort> DeviceBoundary for World<P> {
+    type Error = SourceError;
+
     fn clock_ns(&mut self) -> Result<u64, SourceError> {
         Ok(self.now())
     }
@@ -194,12 +196,12 @@ impl<P: FramePort> DeviceBoundary for World<P> {
     }
 
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        crate::kvm::entropy::fill(bytes).map_err(SourceError::Entropy)
+        crate::kvm::entropy::fill(bytes).map_err(|error| HostError::Entropy(error).into())
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
         self.stages.made(boottime_ns);
-        self.port.send(frame)?;
+        self.port.send(frame).map_err(HostError::from)?;
         self.unflushed = true;
         Ok(())
     }
@@ -217,6 +219,14 @@ impl<P: FramePort> DeviceBoundary for World<P> {
 }
 
 impl<P: FramePort> Boundary for World<P> {
+    /// Does nothing: no other host needs the memory.
+    fn poll_memory(
+        &mut self,
+        _memory: &mut dyn Memory<Error = SourceError>,
+    ) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     fn next_region(&mut self) -> Result<Region, SourceError> {
         if self.stopping() {
             return Ok(Region::End);
@@ -248,7 +258,7 @@ impl<P: FramePort> Boundary for World<P> {
         }
         if capacity.frame
             && self.port.has_frame()
-            && let Some(length) = self.port.receive(&mut self.frame[..])?
+            && let Some(length) = self.port.receive(&mut self.frame[..]).map_err(HostError::from)?
         {
             self.stages.taken(boottime_ns);
             return Ok(Some(Input::Frame(&self.frame[..length])));
@@ -275,7 +285,7 @@ impl<P: FramePort> Boundary for World<P> {
         }
         let timeout = self.wait_max(capacity);
         if capacity.frame {
-            self.port.wait(Some(timeout))?;
+            self.port.wait(Some(timeout)).map_err(HostError::from)?;
         } else {
             // The guest gave the NIC no buffer: frames stay in the port, so only time can end this wait.
             crate::kvm::clock::sleep(timeout);
@@ -296,7 +306,7 @@ impl<P: FramePort> Boundary for World<P> {
         if self.stopping() {
             return Ok(StopAction::Checkpoint);
         }
-        let passed = self.deadline.passed(self.positions)?;
+        let passed = self.deadline.passed(self.positions).map_err(HostError::from)?;
         // With a window armed, an interrupt already waits until the guest allows it, and a checkpoint
         // would not deliver another one. But a checkpoint would deliver a frame to a guest that polls.
         let pending = passed
@@ -307,8 +317,8 @@ impl<P: FramePort> Boundary for World<P> {
         Ok(if pending { StopAction::Checkpoint } else { StopAction::Resume })
     }
 
-    fn window_at_cpl0(&mut self) -> StopAction {
-        StopAction::Checkpoint
+    fn window_at_cpl0(&mut self) -> Result<StopAction, SourceError> {
+        Ok(StopAction::Checkpoint)
     }
 
     fn fatal(
@@ -323,12 +333,22 @@ impl<P: FramePort> Boundary for World<P> {
         false
     }
 
-    fn checkpoint(&mut self, _image: &ImageView<'_>) -> Result<(), SourceError> {
+    fn checkpoint(&mut self, _image: &dyn CheckpointImage) -> Result<(), SourceError> {
         Ok(())
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
         unreachable!("a live boundary announces no checkpoint")
+    }
+
+    /// Does nothing: there is no peer.
+    fn keepalive(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// Does nothing: no checkpoint is applied.
+    fn applied(&mut self) -> Result<(), SourceError> {
+        Ok(())
     }
 
     fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {

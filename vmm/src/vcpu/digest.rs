@@ -3,8 +3,8 @@
 
 use crate::kvm::canonical::events_at_position;
 use crate::kvm::{Direction, Vcpu, VmExit};
-use crate::replay::boundary::VcpuDigest;
 use logchan::entry::REGISTERS;
+use replication::boundary::VcpuDigest;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::IntoBytes;
 

@@ -3,14 +3,15 @@
 use super::fixups::{self, Fixups};
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::pvh::{EntryMode, InitialState};
+use crate::checkpoint::restore;
 use crate::checkpoint::restore::RestoreError;
-use crate::checkpoint::{Image, restore};
 use crate::devices::{DeviceConfig, Devices};
 use crate::kvm::{KvmError, System, Vcpu, Vm, VmExit};
 use crate::mem::{self, MemoryError, dirty, guest};
-use crate::replay::boundary::Memory;
-use crate::replay::error::SourceError;
+use crate::replay::error::{HostError, SourceError};
 use logchan::limits::PAGE_BYTES;
+use replication::boundary::Memory;
+use replication::checkpoint::Image;
 
 /// The configuration of a machine. Both hosts of a pair must agree on all of it.
 #[derive(Clone, Debug)]
@@ -165,8 +166,10 @@ impl Machine {
 }
 
 impl Memory for Machine {
+    type Error = SourceError;
+
     fn start_dirty_tracking(&mut self) -> Result<(), SourceError> {
-        self.vm.take_dirty_log()?;
+        self.vm.take_dirty_log().map_err(HostError::from)?;
         dirty::clear_vmm_written(self.vm.ram());
         Ok(())
     }

@@ -14,8 +14,8 @@ use crate::boot::linux::{IDENTIFICATION_PORT, TIME_STAMP_PORT, ZERO_PAGE_PORT};
 use crate::devices::Access;
 use crate::kvm::{Direction, VmExit};
 use crate::mem::{layout::PAGE, walk};
-use crate::replay::boundary::Boundary;
 use crate::replay::error::SourceError;
+use replication::boundary::Boundary;
 use vm_memory::{Bytes, GuestAddress};
 
 const TIME_STAMP: u16 = TIME_STAMP_PORT as u16;
@@ -25,7 +25,7 @@ const ZERO_PAGE: u16 = ZERO_PAGE_PORT as u16;
 /// Handles the exit if it is an access to one of these ports. Returns false if it is not.
 pub(super) fn handle(
     machine: &mut Machine,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl Boundary<Error = SourceError>,
     exit: &VmExit,
 ) -> Result<bool, SourceError> {
     let VmExit::Pio { direction, port, size: 4, count: 1 } = *exit else { return Ok(false) };

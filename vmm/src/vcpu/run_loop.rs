@@ -25,10 +25,10 @@ use crate::devices::{Access, Effect};
 use crate::kvm::exit::ExitClass;
 use crate::kvm::{Direction, KvmError, VmExit};
 use crate::mem::digest::memory_digest;
-use crate::replay::boundary::{
+use crate::replay::error::SourceError;
+use replication::boundary::{
     Boundary, DeviceCapacity, EndState, Position, Region, StopAction, Waited,
 };
-use crate::replay::error::SourceError;
 
 /// Most inputs that enter at one position; the rest waits for the next position. This bounds a timer that
 /// is due again as soon as it has fired.
@@ -122,14 +122,20 @@ enum Reached {
 /// # Errors
 ///
 /// See [`RunError`].
-pub fn run(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<EndState, RunError> {
+pub fn run(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary<Error = SourceError>,
+) -> Result<EndState, RunError> {
     machine.vcpu.adopt();
     let end = run_adopted(machine, boundary);
     machine.vcpu.release();
     end
 }
 
-fn run_adopted(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<EndState, RunError> {
+fn run_adopted(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary<Error = SourceError>,
+) -> Result<EndState, RunError> {
     if boundary.keeps_checkpoints() {
         take_checkpoint(machine, boundary, true)?;
     }
@@ -169,7 +175,10 @@ fn run_adopted(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<En
 /// Completes the vCPU's pending instruction. If that causes one more exit, this function handles it and
 /// returns how the region ended; the caller's task must then wait for the next position. Returns `None`
 /// if nothing is pending.
-fn drain(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<Option<Reached>, RunError> {
+fn drain(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary<Error = SourceError>,
+) -> Result<Option<Reached>, RunError> {
     loop {
         let exit = machine.vcpu.drain()?;
         return match exit.class() {
@@ -193,7 +202,7 @@ fn drain(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<Option<R
 /// Runs to the next position, and asks for an interrupt window on the way if `window` is set.
 fn run_region(
     machine: &mut Machine,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl Boundary<Error = SourceError>,
     window: bool,
 ) -> Result<Reached, RunError> {
     loop {
@@ -206,7 +215,7 @@ fn run_region(
                 boundary.reached(Position::UserWindow, &vcpu, &exit)?;
                 return Ok(Reached::Running);
             }
-            ExitClass::Window => boundary.window_at_cpl0(),
+            ExitClass::Window => boundary.window_at_cpl0()?,
             ExitClass::Interrupted => {
                 tracing::trace!("kicked at {:#x}", registers(&mut machine.vcpu)[RIP]);
                 boundary.poll_memory(machine)?;
@@ -248,7 +257,11 @@ fn mid_region_capacity(machine: &Machine) -> DeviceCapacity {
 
 /// Returns the error for a guest that cannot continue. It is a divergence if the log has the guest
 /// continue.
-fn fatal(machine: &mut Machine, boundary: &mut impl Boundary, exit: VmExit) -> RunError {
+fn fatal(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary<Error = SourceError>,
+    exit: VmExit,
+) -> RunError {
     let natural_exits = machine.counters.natural_exits;
     let privilege_level = machine.vcpu.privilege_level();
     let registers = registers(&mut machine.vcpu);
@@ -261,7 +274,10 @@ fn fatal(machine: &mut Machine, boundary: &mut impl Boundary, exit: VmExit) -> R
     }
 }
 
-fn apply(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<(), RunError> {
+fn apply(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary<Error = SourceError>,
+) -> Result<(), RunError> {
     let image = boundary.take_checkpoint()?;
     let mut keepalive_result = Ok(());
     machine.apply(&image, &mut || {
@@ -276,7 +292,7 @@ fn apply(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<(), RunE
 
 fn take_checkpoint(
     machine: &mut Machine,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl Boundary<Error = SourceError>,
     full: bool,
 ) -> Result<(), RunError> {
     machine.counters.checkpoints += 1;
@@ -289,7 +305,7 @@ fn take_checkpoint(
 
 fn handle_exit(
     machine: &mut Machine,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl Boundary<Error = SourceError>,
     exit: VmExit,
 ) -> Result<Reached, RunError> {
     machine.counters.natural_exits += 1;
@@ -336,7 +352,7 @@ fn handle_exit(
 /// Handles a port exit, one element after the other, as a REP string instruction would.
 fn port_access(
     machine: &mut Machine,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl Boundary<Error = SourceError>,
     direction: Direction,
     port: u16,
     size: usize,
@@ -360,7 +376,7 @@ fn port_access(
 /// Delivers the inputs of this position. A halted guest waits here for its next interrupt.
 fn enter_inputs(
     machine: &mut Machine,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl Boundary<Error = SourceError>,
     reached: Reached,
 ) -> Result<(), RunError> {
     loop {
@@ -381,7 +397,10 @@ fn enter_inputs(
     }
 }
 
-fn inject(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<(), RunError> {
+fn inject(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary<Error = SourceError>,
+) -> Result<(), RunError> {
     if machine.devices.interrupt_pending() && machine.vcpu.injectable() {
         let vector =
             machine.devices.acknowledge_interrupt().expect("the PIC reported a pending interrupt");
@@ -392,7 +411,10 @@ fn inject(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<(), Run
     Ok(())
 }
 
-fn end(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<EndState, RunError> {
+fn end(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary<Error = SourceError>,
+) -> Result<EndState, RunError> {
     let end = EndState {
         natural_exits: machine.counters.natural_exits,
         interrupts: machine.counters.interrupts,

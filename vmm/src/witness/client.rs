@@ -3,9 +3,9 @@
 
 use super::file::{FileWitness, WitnessError};
 use crate::kvm::kick::Kicker;
-use crate::replica::Answer;
 use crossbeam::channel::{self, Receiver, Sender};
 use logchan::ids::{Claimant, Term};
+use replication::replica::Answer;
 use std::time::{Duration, Instant};
 
 /// Longest time to wait for an answer. After it, the witness counts as unreachable.

@@ -2,8 +2,8 @@
 //! next input, a captured checkpoint.
 
 use logchan::time::Time;
-use vmm::replay::boundary::Input;
-use vmm::replica::Step;
+use replication::boundary::Input;
+use replication::replica::Step;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::machine::Machine;

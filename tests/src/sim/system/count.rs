@@ -1,6 +1,6 @@
 //! The counters of this simulator.
 
-use vmm::replica::{Replica, ReplicaStats};
+use replication::replica::{Replica, ReplicaStats};
 
 use crate::sim::counts::{Counts, counters};
 
@@ -89,6 +89,8 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
         divergences,
         lag_waits,
         hold_waits,
+        // The driver fetches the events in every iteration.
+        events_dropped: _,
         ignored: _,
     } = *replica.stats();
     counts.add(Count::Syncs, syncs);

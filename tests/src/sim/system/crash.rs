@@ -1,6 +1,6 @@
 //! Crashes of processes.
 
-use vmm::replica::RoleName;
+use replication::replica::RoleName;
 
 use super::check::{EndCause, is_primary};
 use super::count::Count;

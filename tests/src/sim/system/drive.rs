@@ -1,11 +1,11 @@
-//! One iteration of a host's driver, in the order of calls that [`vmm::replica::Replica`] requires.
+//! One iteration of a host's driver, in the order of calls that [`replication::replica::Replica`] requires.
 
 use std::rc::Rc;
 
 use logchan::endpoint::EndpointVerdict;
 use logchan::ids::Term;
 use logchan::time::Time;
-use vmm::replica::{Answer, Command, ReplicaEvent, RoleName};
+use replication::replica::{Answer, Command, ReplicaEvent, RoleName};
 
 use super::check::{EndCause, is_synced_backup};
 use super::count::Count;

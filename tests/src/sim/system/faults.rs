@@ -1,6 +1,6 @@
 //! The faults of a run, and how they heal.
 
-use vmm::replica::RoleName;
+use replication::replica::RoleName;
 
 use super::check::{EndCause, Phase, is_primary, is_synced_backup};
 use super::count::Count;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use logchan::time::Time;
-use vmm::replica::Start;
+use replication::replica::Start;
 
 use super::check::EndCause;
 use super::count::count_replica;

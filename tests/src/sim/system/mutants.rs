@@ -3,7 +3,7 @@
 use std::fmt;
 
 use logchan::channel::{Mutant as ChannelMutant, Mutants as ChannelMutants};
-use vmm::replica::{Mutant, Mutants};
+use replication::{Mutant, Mutants};
 
 use super::System;
 use super::pair::Bugs;

@@ -3,7 +3,7 @@
 use logchan::channel::Timing;
 use logchan::limits::{ENTRY_BYTES_MAX, SEALED_FRAME_BYTES_MIN, WINDOW_BYTES_MIN};
 use logchan::time::Duration;
-use vmm::replica::OnBackupLoss;
+use replication::replica::OnBackupLoss;
 
 use super::machine::program::{GuestOptions, PAGES_MIN};
 use crate::sim::link::LinkOptions;
@@ -354,17 +354,14 @@ impl FaultOptions {
 mod tests {
     use super::super::process::ProcessId;
     use super::*;
-    use netpath::hold::HoldLimits;
+    use replication::hold::HoldLimits;
 
     #[test]
     fn options_of_every_seed_are_valid() {
         for seed in 0..20_000 {
             let Options { pair, hosts, .. } = Options::draw(&mut Rng::new(seed));
-            let config = super::super::process::config(
-                ProcessId(1),
-                &pair,
-                vmm::replica::Mutants::default(),
-            );
+            let config =
+                super::super::process::config(ProcessId(1), &pair, replication::Mutants::default());
             assert_eq!(config.check(), Ok(()), "seed {seed}");
             assert!(HoldLimits::new(pair.hold_frames, pair.hold_bytes).is_ok());
             let margin_ns = pair.timing.lease_margin.as_nanos();

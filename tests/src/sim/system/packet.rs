@@ -193,7 +193,7 @@ fn read_message(frame: &[u8]) -> Option<Message<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netpath::announce::{Evidence, GuestAddresses};
+    use replication::announce::{Evidence, GuestAddresses};
 
     #[test]
     fn messages_round_trip_and_changed_ones_are_rejected() {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use logchan::ids::{Claimant, Term};
-use vmm::replica::{Answer, Mutants, Start};
+use replication::Mutants;
+use replication::replica::{Answer, Start};
 
 use super::check::{Agreement, Bounds, Copies, OutputLedger, Phase};
 use super::client::{self, Client};

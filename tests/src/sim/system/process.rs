@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use logchan::handshake::{PresharedKey, Security};
 use logchan::ids::{Claimant, Lane, Term, VmId};
 use logchan::time::{Duration, Time};
-use netpath::hold::HoldLimits;
-use vmm::replay::boundary::Position;
-use vmm::replica::{Answer, Mutants, Replica, ReplicaConfig, Start};
+use replication::Mutants;
+use replication::boundary::Position;
+use replication::hold::HoldLimits;
+use replication::replica::{Answer, Replica, ReplicaConfig, Start};
 
 use super::machine::Machine;
 use super::machine::cpu::Exit;

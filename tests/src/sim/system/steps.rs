@@ -11,14 +11,17 @@
 //! Durations, the places where a run is interrupted, and which mid-region stops become checkpoints are random.
 //! None of this may change what the other machine does.
 
-use vmm::replay::boundary::Position;
-use vmm::replica::{CopyRequest, Halted, NextRegion, OnBackupLoss, RoleName, Step, StopAdvice};
+use logchan::entry::REGISTERS;
+use replication::boundary::{Position, VcpuDigest};
+use replication::replica::{
+    CopyRequest, Halted, NextRegion, OnBackupLoss, RoleName, Step, StopAdvice,
+};
 
 use super::count::Count;
 use super::crash::CrashPoint;
 use super::host::Host;
 use super::machine::Machine;
-use super::machine::cpu::Ahead;
+use super::machine::cpu::{Ahead, Exit};
 use super::pair::Pair;
 use super::process::{Run, RunEnd, VcpuState};
 use crate::sim::rng::Chance;
@@ -43,6 +46,17 @@ pub(crate) enum Outcome {
     WokenForSync,
     /// The machine's state is invalid and must be replaced.
     Invalidated,
+}
+
+/// Returns the vCPU state with this digest, as the engine sees it. Some registers are made up from the digest,
+/// so that they differ where it does.
+fn vcpu_digest(digest: u64) -> VcpuDigest {
+    let registers = std::array::from_fn(|index| if index % 3 == 0 { digest << index } else { 0 });
+    VcpuDigest { digest, registers }
+}
+
+fn exit_name(exit: Option<Exit>) -> String {
+    exit.map_or_else(|| String::from("a user window"), |exit| format!("{exit:?}"))
 }
 
 /// Whether a machine in this role is logged.
@@ -194,9 +208,10 @@ impl Pair<'_> {
                 // A guest with a flipped register bit may not even reach its next exit.
                 let breaks = rng.chance(Chance::percent(30)) && process.flipped;
                 let step = if breaks {
-                    process.replica.fatal(clock)
+                    process.replica.fatal(clock, &[0; REGISTERS], &"a fault")
                 } else {
-                    process.replica.reached(clock, position, digest)
+                    let vcpu = vcpu_digest(digest);
+                    process.replica.reached(clock, position, &vcpu, &exit_name(exit))
                 };
                 let is_window = position == Position::UserWindow;
                 self.counts

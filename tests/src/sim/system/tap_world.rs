@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use logchan::limits::FRAME_BYTES_MAX;
 use logchan::time::Time;
-use vmm::replay::boundary::{DeviceCapacity, Input};
-use vmm::replica::World;
+use replication::boundary::{DeviceCapacity, Input};
+use replication::replica::World;
 
 use crate::sim::rng::{Chance, Rng};
 

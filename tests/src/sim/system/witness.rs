@@ -1,7 +1,7 @@
 //! The witness: an atomic test-and-set for each term, reached over a lossy path.
 
 use logchan::ids::{Claimant, Term};
-use vmm::replica::Answer;
+use replication::replica::Answer;
 
 use super::count::Count;
 use super::pair::{Claim, Event, Pair};

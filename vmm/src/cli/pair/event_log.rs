@@ -4,10 +4,11 @@ use super::PairArgs;
 use crate::link::now;
 use crate::pair::Observer;
 use crate::pair::event::{Notice, PairRecord};
-use crate::replica::{Halt, Replica, ReplicaEvent};
 use crate::stdio;
 use logchan::handshake::Mismatch;
 use logchan::time::Time;
+use replication::Divergence;
+use replication::replica::{Halt, Replica, ReplicaEvent};
 
 /// Returns an observer that prints each notice on standard error, with the time since the start. With
 /// `--quiet` it prints warnings only. With `--json` it also prints every notice as a record.
@@ -54,7 +55,7 @@ fn is_warning(notice: &Notice) -> bool {
     let event = match notice {
         Notice::Replica { event, spoke_at: _ } => event,
         Notice::SyncClosed { .. } => return false,
-        Notice::NobodyMet { .. } => return true,
+        Notice::NobodyMet { .. } | Notice::Diverged(_) => return true,
     };
     match event {
         ReplicaEvent::PeerRefused { .. }
@@ -77,6 +78,19 @@ fn is_warning(notice: &Notice) -> bool {
     }
 }
 
+/// Returns the message about a backup that diverged: what was expected and what was found.
+fn divergence_message(divergence: &Divergence) -> String {
+    let Divergence { natural_exits, log_position, expected, found, .. } = divergence;
+    let registers = match divergence.differing_registers() {
+        text if text.is_empty() => text,
+        text => format!(" ({text})"),
+    };
+    format!(
+        "this VM diverged from the primary's after {natural_exits} exits, at byte {log_position} of \
+         the log: the log says {expected}, this VM {found}{registers}; discarding its state"
+    )
+}
+
 /// Returns the message that a user sees.
 fn message(replica: &Replica, notice: &Notice) -> String {
     let event = match notice {
@@ -85,9 +99,8 @@ fn message(replica: &Replica, notice: &Notice) -> String {
             let ms = pause.as_nanos() as f64 / 1e6;
             return format!("the VM was paused for {ms:.1} ms to send the last {pages} pages");
         }
-        Notice::NobodyMet { why } => {
-            return why.clone();
-        }
+        Notice::NobodyMet { why } => return why.clone(),
+        Notice::Diverged(divergence) => return divergence_message(divergence),
     };
     let ms_since = |heard_at: Time| now().since(heard_at).as_nanos() / 1_000_000;
     match *event {
@@ -133,9 +146,7 @@ fn message(replica: &Replica, notice: &Notice) -> String {
                  released"
             )
         }
-        ReplicaEvent::Diverged => {
-            "this VM diverged from the primary's: discarding its state".into()
-        }
+        ReplicaEvent::Diverged => unreachable!("reported as Notice::Diverged"),
         ReplicaEvent::Halted(halt) => match halt {
             Halt::AlreadyStarted { term } => format!(
                 "this VM was booted before (the witness has term {term}): start this host as the \

@@ -14,10 +14,10 @@ use crate::pair::{PairParts, PairSource, StatusBoard};
 use crate::replay::World;
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
-use crate::replica::{Halt, Replica, RoleName, Start};
 use crate::vcpu::{self, RunError};
 use crate::witness::WitnessClient;
 use netpath::FramePort;
+use replication::replica::{Halt, Replica, RoleName, Start};
 use std::time::Duration;
 
 /// Runs `understudy primary`.
@@ -92,7 +92,7 @@ fn run<P: FramePort>(
             // The machine could not apply a checkpoint from the log.
             Err(RunError::Restore(error)) => {
                 tracing::warn!("{error}");
-                source.replica_mut().diverged(now());
+                source.replica_mut().diverged(now(), &error);
             }
             Ok(_) => {
                 let halt = source.shut_down()?.unwrap_or(Halt::Stopped);

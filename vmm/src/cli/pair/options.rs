@@ -7,7 +7,6 @@ use crate::cli::status::default_socket;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
 use crate::link::{LinkOptions, key_file};
 use crate::pair::{StatusBoard, StatusServer};
-use crate::replica::{OnBackupLoss, ReplicaConfig};
 use crate::stdio;
 use crate::witness::FileWitness;
 use clap::{ArgGroup, Args, ValueEnum};
@@ -15,6 +14,7 @@ use logchan::handshake::Security;
 use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
 use netpath::{MacAddr, ReceivePath, WaitPolicy};
+use replication::replica::{OnBackupLoss, ReplicaConfig};
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\

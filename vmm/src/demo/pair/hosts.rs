@@ -318,7 +318,7 @@ impl<'a> Hosts<'a> {
                 self.counts.backups_lost += 1;
             }
             PairEvent::SyncClosed { pause_ns, .. } => self.counts.pauses_ns.push(pause_ns),
-            PairEvent::Diverged => self.counts.divergences += 1,
+            PairEvent::Diverged(_) => self.counts.divergences += 1,
             PairEvent::Started { .. }
             | PairEvent::PeerMet { .. }
             | PairEvent::NobodyMet { .. }

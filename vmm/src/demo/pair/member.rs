@@ -128,7 +128,7 @@ impl State {
             | PairEvent::SyncClosed { .. }
             | PairEvent::Following
             | PairEvent::LogFinished
-            | PairEvent::Diverged => {}
+            | PairEvent::Diverged(_) => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::devices::test_machine::TestMachine;
-use crate::replay::boundary::Input;
+use replication::boundary::Input;
 
 const IER: u8 = 1;
 const IIR: u8 = 2;

@@ -3,7 +3,7 @@
 use logchan::ids::Lane;
 use logchan::limits::ENTRY_BYTES_MAX;
 use logchan::time::Time;
-use vmm::replica::RoleName;
+use replication::replica::RoleName;
 
 use crate::sim::system::pair::Pair;
 use crate::sim::{Checked, MS, require};

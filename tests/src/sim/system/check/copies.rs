@@ -1,6 +1,6 @@
 //! Tracks which processes have a copy of the VM, and checks that it is lost only with all its copies.
 
-use vmm::replica::RoleName;
+use replication::replica::RoleName;
 
 use super::output::is_synced_backup;
 use super::speaker::is_primary;

@@ -2,7 +2,7 @@
 
 use logchan::handshake::RETRY_MAX;
 use logchan::ids::Lane;
-use vmm::replica::RoleName;
+use replication::replica::RoleName;
 
 use crate::sim::system::count::Count;
 use crate::sim::system::pair::{Event, Pair};

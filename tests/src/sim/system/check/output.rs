@@ -1,7 +1,7 @@
 //! Checks the output rule, from the frames on the LAN.
 
 use logchan::ids::Lane;
-use vmm::replica::{OnBackupLoss, RoleName};
+use replication::replica::{OnBackupLoss, RoleName};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::sim::system::packet;

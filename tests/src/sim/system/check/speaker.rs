@@ -1,6 +1,6 @@
 //! Checks who may send for the VM.
 
-use vmm::replica::RoleName;
+use replication::replica::RoleName;
 
 use crate::sim::system::pair::{Pair, other};
 use crate::sim::system::process::{Process, ProcessId};

@@ -2,7 +2,7 @@
 //!
 //! As in the real machine, they act only at exits and at positions, and their state is a plain struct.
 
-use vmm::replay::boundary::{DeviceCapacity, Input};
+use replication::boundary::{DeviceCapacity, Input};
 
 use super::ram::Ram;
 

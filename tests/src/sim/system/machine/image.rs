@@ -1,8 +1,7 @@
 //! The encoding of the toy machine's state in a checkpoint: little-endian words.
 
 use logchan::limits::PAGE_BYTES;
-use vmm::checkpoint::Image;
-use vmm::replica::CheckpointImage;
+use replication::checkpoint::{CheckpointImage, Image};
 
 use super::Machine;
 use super::cpu::{Cpu, Exit, GuestAction, Plan};
@@ -42,6 +41,14 @@ impl CheckpointImage for View<'_> {
 
     fn pages(&self) -> &[u64] {
         &self.captured.pages
+    }
+
+    fn full(&self) -> bool {
+        false
+    }
+
+    fn memory_pages(&self) -> u64 {
+        self.ram.pages()
     }
 
     fn read_page(&self, number: u64, page: &mut PageContents) {
@@ -200,7 +207,7 @@ impl Machine {
 mod tests {
     use super::*;
     use crate::sim::system::machine::program::{GuestOptions, PAGES_MIN};
-    use vmm::checkpoint::PageImage;
+    use replication::checkpoint::PageImage;
 
     fn options() -> GuestOptions {
         GuestOptions {

@@ -1,7 +1,0 @@
-//! Tests without host requirements: comparisons with models, and random bytes.
-
-#[path = "../common/mod.rs"]
-mod common;
-
-mod announce_fuzz;
-mod hold_model;

@@ -1,0 +1,242 @@
+//! The nondeterminism boundary between the machine and the world.
+//!
+//! Everything that the guest learns and that is not a function of its own state enters through
+//! [`Boundary`]; everything that the guest sends to the world leaves through it. One implementation reads
+//! the world, one wraps another and appends what passes to a log, one reads a log, and one is a host of a
+//! pair. The vCPU loop and the devices are the same code for all of them.
+//!
+//! Order of calls, from one position to the next:
+//!
+//! ```text
+//! poll_memory -> next_region -> Run     -> [interrupted | window_at_cpl0]* -> reached | checkpoint
+//!                        -> Apply   -> take_checkpoint
+//!                        -> Capture -> checkpoint
+//!                        -> Pending -> poll_memory ...
+//!                        -> End     -> end
+//! at a natural exit:  (readings and outputs of the exit)*  exit_handled
+//! at any position:    next_input* [wait poll_memory next_input*]* [interrupt]
+//! ```
+
+use crate::checkpoint::{CheckpointImage, Image};
+use logchan::entry::REGISTERS;
+use logchan::limits::PAGE_BYTES;
+
+/// An input from outside that enters the guest at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// Sets guest time, in nanoseconds since the guest started. Timers that are due fire.
+    Clock {
+        /// Guest time in nanoseconds, never less than an earlier clock value.
+        now_ns: u64,
+    },
+    /// A frame for the guest's NIC, without the virtio-net header.
+    Frame(&'a [u8]),
+    /// Bytes typed at the serial console.
+    Console(&'a [u8]),
+}
+
+/// Which inputs the devices can accept now. It is a function of guest and device state alone.
+///
+/// Only a live boundary uses it: it decides which inputs to deliver, and the log records the decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCapacity {
+    /// The NIC's receive queue has a buffer.
+    pub frame: bool,
+    /// Free bytes in the UART's receive FIFO.
+    pub console_bytes: usize,
+    /// Guest time at which the next timer is due, nanoseconds.
+    pub timer_ns: Option<u64>,
+    /// Set only when the vCPU is stopped in mid-region and interrupt windows are off: an interrupt is
+    /// pending and needs a position to be injected at.
+    pub interrupt: bool,
+    /// Set only when the vCPU is stopped in mid-region and interrupt windows are off: the guest cannot
+    /// take an interrupt here, so a position here would be of no use.
+    pub interrupts_blocked: bool,
+}
+
+/// What devices may read and send while an exit is handled.
+///
+/// # Errors
+///
+/// A method fails if the world or the log fails, or if the replay diverged.
+pub trait DeviceBoundary {
+    /// Error of the world, of the log or of the comparison with a log.
+    type Error;
+
+    /// Returns guest time: nanoseconds since the guest started. It never goes back.
+    fn clock_ns(&mut self) -> Result<u64, Self::Error>;
+    /// Returns the wall clock: nanoseconds since 1970-01-01T00:00Z.
+    fn wall_clock_ns(&mut self) -> Result<u64, Self::Error>;
+    /// Fills `bytes` with entropy.
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error>;
+    /// Sends a frame that the guest transmitted, without the virtio-net header.
+    fn output(&mut self, frame: &[u8]) -> Result<(), Self::Error>;
+    /// Outputs a byte that the guest wrote to its serial console.
+    fn console_output(&mut self, byte: u8);
+    /// Notes that the guest's interrupt handler has acknowledged the NIC's interrupt. Only the statistics
+    /// of a live boundary use it.
+    fn interrupt_served(&mut self);
+}
+
+/// How the region after a position ends, as far as this must be known before the vCPU enters it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Region {
+    /// It ends in a natural exit or in a window at CPL3, or this is a live boundary, which always says so:
+    /// run it.
+    Run,
+    /// It ends in a natural exit, as the log says: run it without asking for an interrupt window. A window
+    /// at CPL0 that the recording did not meet would open again at every entry on a KVM that opens it
+    /// before the next instruction.
+    RunToExit,
+    /// It ends in a checkpoint: do not run it, apply [`Boundary::take_checkpoint`] instead.
+    Apply,
+    /// Take a checkpoint here, before anything runs.
+    Capture,
+    /// The next entry is not known yet, so nothing may run. Call [`Boundary::poll_memory`] and ask again.
+    Pending,
+    /// The machine stops here.
+    End,
+}
+
+/// Guest memory, for a boundary that copies it while the guest runs (precopy). It is accessed only while
+/// the vCPU is stopped.
+pub trait Memory {
+    /// Error of the machine.
+    type Error;
+
+    /// Starts a new set of dirty pages: the next checkpoint contains the pages that are written from here
+    /// on.
+    fn start_dirty_tracking(&mut self) -> Result<(), Self::Error>;
+    /// Copies the contents of page `number` into `page`.
+    fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]);
+}
+
+/// A position that the vCPU reached by running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// A natural exit.
+    Exit,
+    /// The first interrupt window at CPL3 since the last position.
+    UserWindow,
+}
+
+/// The vCPU's state at a position, for comparison between recording and replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuDigest {
+    /// xxh3-64 of registers, system registers, pending events and the exit's own data.
+    pub digest: u64,
+    /// General registers in the order of `struct kvm_regs`.
+    pub registers: [u64; REGISTERS],
+}
+
+/// What to do after a mid-region stop, which is a `KVM_RUN` that ended at no position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopAction {
+    /// Re-enter the guest with the same interrupt-window request.
+    Resume,
+    /// Take a checkpoint here, which makes it a position.
+    Checkpoint,
+}
+
+/// Why [`Boundary::wait`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Ask for inputs again: one may have arrived.
+    Poll,
+    /// Stop waiting: [`Boundary::next_region`] says what follows.
+    End,
+}
+
+/// The machine's state where it stopped, for comparison between recording and replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndState {
+    /// Natural exits since the start.
+    pub natural_exits: u64,
+    /// Interrupts injected since the start.
+    pub interrupts: u64,
+    /// xxh3-64 of guest memory.
+    pub memory_digest: u64,
+    /// xxh3-64 of vCPU and device state.
+    pub state_digest: u64,
+}
+
+/// The nondeterminism boundary. The module documentation gives the order of calls.
+///
+/// # Errors
+///
+/// A method fails if the world or the log fails, if the replay diverged, or if the machine's state was
+/// invalidated.
+pub trait Boundary: DeviceBoundary {
+    /// Gives a boundary that copies guest memory the opportunity to copy some of it. It is called while
+    /// the vCPU is stopped: at every position, after every wait, and after a kick.
+    fn poll_memory(
+        &mut self,
+        memory: &mut dyn Memory<Error = Self::Error>,
+    ) -> Result<(), Self::Error>;
+
+    /// Returns how the next region ends. It is called at a position, before the guest is entered.
+    fn next_region(&mut self) -> Result<Region, Self::Error>;
+
+    /// Reports that the region ended at `position` with the vCPU state `vcpu`. `exit` names the kind of
+    /// exit.
+    fn reached(
+        &mut self,
+        position: Position,
+        vcpu: &VcpuDigest,
+        exit: &dyn core::fmt::Display,
+    ) -> Result<(), Self::Error>;
+
+    /// Reports that the devices have handled the exit, so that its outputs may be sent.
+    fn exit_handled(&mut self) -> Result<(), Self::Error>;
+
+    /// Returns the next input for this position, if there is one.
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, Self::Error>;
+
+    /// Waits for an input. The guest has executed HLT and no interrupt is pending.
+    fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, Self::Error>;
+
+    /// Reports that `vector` is injected at this position.
+    fn interrupt(&mut self, vector: u8) -> Result<(), Self::Error>;
+
+    /// Decides what to do after `KVM_RUN` was interrupted in mid-region. `window` says whether an
+    /// interrupt window is armed.
+    fn interrupted(
+        &mut self,
+        capacity: &DeviceCapacity,
+        window: bool,
+    ) -> Result<StopAction, Self::Error>;
+
+    /// Decides what to do about an interrupt window at CPL0, which is not an exact position on every KVM.
+    fn window_at_cpl0(&mut self) -> Result<StopAction, Self::Error>;
+
+    /// Reports that the guest cannot continue (a triple fault, or an instruction that KVM does not
+    /// emulate). `exit` and `registers` describe where it stopped.
+    ///
+    /// # Errors
+    ///
+    /// A divergence, if the log has the guest continue here.
+    fn fatal(
+        &mut self,
+        registers: &[u64; REGISTERS],
+        exit: &dyn core::fmt::Display,
+    ) -> Result<(), Self::Error>;
+
+    /// Whether the images passed to [`Boundary::checkpoint`] are used. If not, none is captured.
+    fn keeps_checkpoints(&self) -> bool;
+
+    /// Records the checkpoint that was taken at this position.
+    fn checkpoint(&mut self, image: &dyn CheckpointImage) -> Result<(), Self::Error>;
+
+    /// Returns the checkpoint that [`Region::Apply`] announced.
+    fn take_checkpoint(&mut self) -> Result<Image, Self::Error>;
+
+    /// Keeps the connection to a peer alive while a long checkpoint is being applied. It is called about
+    /// every millisecond.
+    fn keepalive(&mut self) -> Result<(), Self::Error>;
+
+    /// Reports that the checkpoint from [`Boundary::take_checkpoint`] has been applied.
+    fn applied(&mut self) -> Result<(), Self::Error>;
+
+    /// Reports the state in which the machine stopped after [`Region::End`].
+    fn end(&mut self, end: &EndState) -> Result<(), Self::Error>;
+}

@@ -1,0 +1,78 @@
+//! Limits of the hold queue and of the announcements, and the const asserts that relate them.
+
+use logchan::limits::FRAME_BYTES_MAX;
+
+/// Largest frame of the VM's network: 14 bytes of Ethernet header, 1500 of payload, 4 of VLAN tag.
+pub const FRAME_MAX: usize = FRAME_BYTES_MAX;
+
+/// Smallest frame of the VM's network: an Ethernet header without payload. A tap does not pad frames.
+pub const FRAME_MIN: usize = 14;
+
+/// Smallest frame limit of a hold queue.
+pub const HOLD_FRAMES_MIN: usize = 1;
+
+/// Largest frame limit of a hold queue.
+pub const HOLD_FRAMES_MAX: usize = 1 << 16;
+
+/// Smallest byte limit of a hold queue: any frame fits an empty queue.
+pub const HOLD_BYTES_MIN: usize = FRAME_MAX;
+
+/// Largest byte limit of a hold queue.
+pub const HOLD_BYTES_MAX: usize = 1 << 28;
+
+/// Default frame limit of a hold queue.
+pub const HOLD_FRAMES_DEFAULT: usize = 4096;
+
+/// Default byte limit of a hold queue: what a 1 Gbit/s link sends in 33 ms, hundreds of times as long
+/// as an acknowledgement takes.
+pub const HOLD_BYTES_DEFAULT: usize = 4 << 20;
+
+/// Stations (a MAC address in a VLAN) of a guest that are remembered. An ordinary guest has one.
+pub const GUEST_STATIONS_MAX: usize = 4;
+
+/// IPv4 addresses of a guest that are remembered.
+pub const GUEST_IPV4_MAX: usize = 8;
+
+/// IPv6 addresses of a guest that are remembered: a link-local one, a global one, and successive
+/// temporary ones (RFC 8981).
+pub const GUEST_IPV6_MAX: usize = 8;
+
+/// Number of the guest's frames after which an address that it has not used is no longer announced. At
+/// 100,000 frames per second this is 10 s, in which a guest uses every address that it still has. A
+/// guest whose address changed sends this many frames long before another host gets the old address.
+pub const GUEST_ADDRESS_AGE_FRAMES_MAX: u64 = 1 << 20;
+
+/// When the rounds of announcements are due, in nanoseconds from the start.
+pub const ANNOUNCE_ROUNDS_NS: [u64; 5] = [0, 50_000_000, 200_000_000, 450_000_000, 800_000_000];
+
+/// Minimum time between the beginnings of two rounds, however late the first one was, in nanoseconds.
+pub const ANNOUNCE_GAP_NS_MIN: u64 = 50_000_000;
+
+/// Maximum number of frames in one round: one for each station, two for each IPv4 address, one for each
+/// IPv6 address.
+pub const ANNOUNCEMENTS_MAX: usize = GUEST_STATIONS_MAX + 2 * GUEST_IPV4_MAX + GUEST_IPV6_MAX;
+
+/// Size of the longest announcement, a Neighbour Advertisement with a VLAN tag, in bytes.
+pub const ANNOUNCEMENT_BYTES_MAX: usize = FRAME_MIN + 4 + 40 + 32;
+
+const _: () = assert!(HOLD_FRAMES_MIN <= HOLD_FRAMES_DEFAULT);
+const _: () = assert!(HOLD_FRAMES_DEFAULT <= HOLD_FRAMES_MAX);
+const _: () = assert!(HOLD_BYTES_MIN <= HOLD_BYTES_DEFAULT);
+const _: () = assert!(HOLD_BYTES_DEFAULT <= HOLD_BYTES_MAX);
+// Offsets in the queue's ring fit a u32, and lengths of frames a u16.
+const _: () = assert!(HOLD_BYTES_MAX + FRAME_MAX <= u32::MAX as usize);
+const _: () = assert!(FRAME_MAX <= u16::MAX as usize);
+// Counts of addresses fit the one byte that they have in the encoding.
+const _: () = assert!(GUEST_STATIONS_MAX <= u8::MAX as usize);
+const _: () = assert!(GUEST_IPV4_MAX <= u8::MAX as usize);
+const _: () = assert!(GUEST_IPV6_MAX <= u8::MAX as usize);
+// The first round is due immediately, and rounds are at least the gap apart.
+const _: () = assert!(ANNOUNCE_ROUNDS_NS[0] == 0);
+const _: () = {
+    let mut round = 1;
+    while round < ANNOUNCE_ROUNDS_NS.len() {
+        assert!(ANNOUNCE_ROUNDS_NS[round] >= ANNOUNCE_ROUNDS_NS[round - 1] + ANNOUNCE_GAP_NS_MIN);
+        round += 1;
+    }
+};
+const _: () = assert!(ANNOUNCEMENT_BYTES_MAX <= FRAME_MAX);

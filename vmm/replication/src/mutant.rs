@@ -1,0 +1,115 @@
+//! Planted bugs. They can be switched on one at a time, to show that the simulator finds each of them.
+//! Without the feature `mutants` there are none, and the checks cost nothing.
+
+use logchan::channel::Mutants as ChannelMutants;
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A planted bug of the engine.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(
+            not(any(test, feature = "mutants")),
+            expect(unreachable_pub, reason = "public with the feature")
+        )]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Mutant {
+            /// All planted bugs of the engine.
+            #[cfg(any(test, feature = "mutants"))]
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+mutants! {
+    /// Output leaves before the backup has acknowledged its log.
+    ReleaseBeforeAck,
+    /// Output leaves without the lease.
+    ReleaseWithoutLease,
+    /// Output leaves while a primary that lost its backup still claims the next term.
+    ReleaseWhileClaiming,
+    /// After the closing checkpoint was sent, output leaves without an acknowledgement until the backup has
+    /// acknowledged the sync. The backup may already be able to take over.
+    FreeUntilProtected,
+    /// A backup takes over without a claim at the witness.
+    LiveWithoutWitness,
+    /// The tap of a backup opens when the primary falls silent, before the claim is won.
+    TapBeforeClaim,
+    /// A host that lost the claim continues.
+    IgnoreLostClaim,
+    /// The last output in the log is not kept at takeover.
+    SkipLastOutput,
+    /// The outputs that the dead primary may not have released are not sent again.
+    ForgetKeptOutput,
+    /// A backup enters a region before it knows how the region ends.
+    RunPastHorizon,
+    /// A checkpoint that arrived only in part is applied at takeover.
+    ApplyHalfCheckpoint,
+    /// The closing checkpoint of a sync lacks the pages that were written during the precopy.
+    MovingTarget,
+    /// A difference between primary and backup is ignored.
+    IgnoreDivergence,
+    /// Guest time restarts from 0 at takeover.
+    ClockStartsOver,
+    /// A backup that took over keeps its old term.
+    KeepTerm,
+    /// Announcements are sent during a claim, or without the lease.
+    AnnounceWithoutRight,
+    /// Pages of the next checkpoint are sent before the backup has completed the sync.
+    PagesBeforeWhole,
+    /// The closing checkpoint reads the world's clock before the clock was set at takeover.
+    SyncBeforeWake,
+    /// The sync of a halted guest is completed only after an input has woken the guest.
+    SyncAwaitsInput,
+    /// A blocked VM waits for room in the hold queue.
+    WaitWhileBlocked,
+    /// A page whose delta is empty is not restored, although the backup's machine has written it since.
+    SkipUnchanged,
+    /// The base of a page delta is the page's contents after the region that could not be replayed.
+    BaseAfterRegion,
+    /// A blocked VM releases output.
+    SpeakWhileBlocked,
+    /// A machine that goes live accepts inputs before its replay-out is over.
+    InputsBeforeReplayOut,
+    /// A clock reading is treated as deterministic: an output does not wait for its acknowledgement.
+    AssumeTimeDeterministic,
+}
+
+/// The planted bugs of one replica: at most one of the engine or of its channel; none without the feature
+/// `mutants`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mutants {
+    #[cfg(any(test, feature = "mutants"))]
+    planted: Option<Mutant>,
+    channel: ChannelMutants,
+}
+
+impl Mutants {
+    /// Plants one bug of the engine.
+    #[cfg(any(test, feature = "mutants"))]
+    pub fn plant(mutant: Mutant) -> Self {
+        Self { planted: Some(mutant), channel: ChannelMutants::default() }
+    }
+
+    /// Plants bugs of the channel.
+    #[cfg(any(test, feature = "mutants"))]
+    pub fn of_channel(channel: ChannelMutants) -> Self {
+        Self { planted: None, channel }
+    }
+
+    pub(crate) fn channel(self) -> ChannelMutants {
+        self.channel
+    }
+
+    #[cfg(any(test, feature = "mutants"))]
+    pub(crate) fn has(self, mutant: Mutant) -> bool {
+        self.planted == Some(mutant)
+    }
+
+    #[cfg(not(any(test, feature = "mutants")))]
+    pub(crate) const fn has(self, _: Mutant) -> bool {
+        false
+    }
+}

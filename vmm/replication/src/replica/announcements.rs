@@ -1,0 +1,99 @@
+//! Announcements of the VM on the LAN after a takeover.
+
+use crate::announce::{ADDRESSES_BYTES_MAX, AddressesError, Announcer, GuestAddresses};
+use crate::limits::ANNOUNCEMENT_BYTES_MAX;
+use alloc::vec::Vec;
+use logchan::time::Time;
+
+/// The guest's addresses, and the announcement that may leave next.
+#[derive(Debug)]
+pub(super) struct Announcements {
+    addresses: GuestAddresses,
+    announcer: Announcer,
+    frame: [u8; ANNOUNCEMENT_BYTES_MAX],
+    /// Length of the announcement in `frame`; 0 without one.
+    length: usize,
+    /// This host was not allowed to announce at the last [`poll`](Self::poll).
+    is_forbidden: bool,
+}
+
+impl Announcements {
+    pub(super) fn new(addresses: GuestAddresses) -> Announcements {
+        Announcements {
+            addresses,
+            announcer: Announcer::new(),
+            frame: [0; ANNOUNCEMENT_BYTES_MAX],
+            length: 0,
+            is_forbidden: true,
+        }
+    }
+
+    /// Learns the addresses in a frame that the guest has sent.
+    pub(super) fn learn(&mut self, frame: &[u8]) {
+        self.addresses.learn(frame);
+    }
+
+    /// Begins to announce the addresses.
+    pub(super) fn start(&mut self, now: Time) {
+        self.announcer.start(now.as_nanos(), &self.addresses);
+    }
+
+    /// Ends all announcements.
+    pub(super) fn stop(&mut self) {
+        self.announcer.stop();
+        self.length = 0;
+    }
+
+    /// Makes the next announcement if one is due and `is_allowed`. Returns whether there is one.
+    pub(super) fn poll(&mut self, now: Time, is_allowed: bool) -> bool {
+        self.is_forbidden = !is_allowed;
+        if self.is_forbidden {
+            // An announcement is not kept for later: the next round repeats it.
+            self.length = 0;
+        } else if self.length == 0 {
+            self.length =
+                self.announcer.poll_transmit(now.as_nanos(), &mut self.frame).unwrap_or(0);
+        }
+        self.length > 0
+    }
+
+    /// Returns the announcement that [`poll`](Self::poll) made.
+    pub(super) fn frame(&self) -> &[u8] {
+        &self.frame[..self.length]
+    }
+
+    /// Removes the announcement, if there is one; returns whether there was.
+    pub(super) fn pop(&mut self) -> bool {
+        core::mem::take(&mut self.length) > 0
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.announcer.poll_timeout().filter(|_| !self.is_forbidden).map(Time::from_nanos)
+    }
+
+    /// Returns `devices` with the guest's addresses in front. A backup learns addresses only from the
+    /// frames that its own machine sends, but must announce all of them when it takes over.
+    pub(super) fn with_addresses(&self, devices: &[u8]) -> Vec<u8> {
+        let mut addresses = [0; ADDRESSES_BYTES_MAX];
+        let length = self.addresses.encode(&mut addresses);
+        let prefix = u16::try_from(length).expect("a few addresses").to_le_bytes();
+        [&prefix, &addresses[..length], devices].concat()
+    }
+
+    /// Removes the guest's addresses from the front of the device state of a sync, and takes them over.
+    ///
+    /// # Errors
+    ///
+    /// There are no valid addresses; `None` if they are cut off.
+    pub(super) fn split_addresses(
+        &mut self,
+        devices: &mut Vec<u8>,
+    ) -> Result<(), Option<AddressesError>> {
+        let (&length, rest) = devices.split_first_chunk().ok_or(None)?;
+        let length = usize::from(u16::from_le_bytes(length));
+        let addresses = rest.get(..length).ok_or(None)?;
+        self.addresses = GuestAddresses::decode(addresses).map_err(Some)?;
+        devices.drain(..2 + length);
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Configuration of a replica.
+
+use super::segment::EARLY_RELEASE_WINDOW;
+use crate::MacAddr;
+use crate::hold::HoldLimits;
+use crate::mutant::Mutants;
+use logchan::channel::{ConfigError, Timing};
+use logchan::endpoint::Settings;
+use logchan::ids::{Claimant, Lane, Role as End, Term, VmId, WitnessId};
+use logchan::limits::{CHECKPOINT_PAGES_MAX, ENTRY_BYTES_MAX, delta_cache_pages_max};
+use logchan::time::Duration;
+
+/// What a primary does after it has lost its backup and won the claim to continue alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBackupLoss {
+    /// The VM continues unprotected, and its output leaves at once.
+    Continue,
+    /// The VM is paused until a new backup has attached: no output is ever unprotected.
+    Block,
+}
+
+/// The role that a host starts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// No other host takes part.
+    Standalone,
+    /// Boots the VM.
+    Primary,
+    /// Waits for a primary.
+    Backup,
+}
+
+/// Configuration of a replica. All values except `claimant` must be equal on the two hosts.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// The VM.
+    pub vm: VmId,
+    /// xxh3-64 of the CPU model that the vCPU sees; for a Linux kernel also of how this host runs it.
+    pub cpu_digest: u64,
+    /// xxh3-64 of the guest image.
+    pub guest_digest: u64,
+    /// Identity of the witness.
+    pub witness: WitnessId,
+    /// Name under which this process makes its claims; the one value that must differ.
+    pub claimant: Claimant,
+    /// MAC address of the VM's NIC.
+    pub mac: MacAddr,
+    /// Pages of guest memory.
+    pub memory_pages: u64,
+    /// Capacity of the delta cache, pages; never 0.
+    pub delta_cache_pages_max: usize,
+    /// Largest frame on the logging channel, bytes: the interface's MTU.
+    pub frame_bytes_max: usize,
+    /// Send window of each lane, bytes: [`logchan::channel::Config::window_bytes`].
+    pub window_bytes: [usize; Lane::ALL.len()],
+    /// Bytes of log that the backup may have left to execute before the primary waits for it.
+    pub lag_bytes_max: u64,
+    /// Silence timeout, lease and heartbeat of the channel.
+    pub timing: Timing,
+    /// Limits of the hold queue.
+    pub hold: HoldLimits,
+    /// How long after the start of a deterministic segment (see `segment.rs`) its outputs leave without an
+    /// acknowledgement of their own entries.
+    pub early_release_window: Duration,
+    /// What a primary does without a backup.
+    pub on_backup_loss: OnBackupLoss,
+    /// Delay before a claim that got no answer is repeated.
+    pub witness_retry: Duration,
+    /// Planted bugs for tests; none in a release build.
+    pub mutants: Mutants,
+}
+
+/// Why a configuration was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaConfigError {
+    /// The values for the channel.
+    #[error(transparent)]
+    Channel(#[from] ConfigError),
+    /// No memory, or more pages than a checkpoint can carry.
+    #[error("guest memory of {0} pages: use 1 to {CHECKPOINT_PAGES_MAX} pages")]
+    Memory(u64),
+    /// A lag limit above the log's window, or below one entry. With the latter, the primary could wait for
+    /// the backup to execute log that does not reach a position.
+    #[error(
+        "lag limit of {0} bytes: use at least {ENTRY_BYTES_MAX} bytes and at most the log's window"
+    )]
+    Lag(u64),
+}
+
+impl ReplicaConfig {
+    /// Returns a configuration with the defaults.
+    pub fn new(vm: VmId, mac: MacAddr, memory_pages: u64) -> ReplicaConfig {
+        let settings = Settings::new(End::Primary, vm, Term(0));
+        ReplicaConfig {
+            vm,
+            cpu_digest: 0,
+            guest_digest: 0,
+            witness: WitnessId::default(),
+            claimant: Claimant::default(),
+            mac,
+            memory_pages,
+            delta_cache_pages_max: delta_cache_pages_max(memory_pages),
+            frame_bytes_max: settings.frame_bytes_max,
+            window_bytes: settings.window_bytes,
+            lag_bytes_max: 128 << 10,
+            timing: settings.timing,
+            hold: HoldLimits::default(),
+            early_release_window: EARLY_RELEASE_WINDOW,
+            on_backup_loss: OnBackupLoss::Continue,
+            witness_retry: Duration::from_millis(50),
+            mutants: Mutants::default(),
+        }
+    }
+
+    /// Checks the values against their bounds and against each other.
+    ///
+    /// # Errors
+    ///
+    /// The first condition that does not hold.
+    pub fn check(&self) -> Result<(), ReplicaConfigError> {
+        self.settings(End::Primary, Term(0)).check()?;
+        if !(1..=u64::from(CHECKPOINT_PAGES_MAX)).contains(&self.memory_pages) {
+            return Err(ReplicaConfigError::Memory(self.memory_pages));
+        }
+        let lag = ENTRY_BYTES_MAX as u64..=self.window_bytes[Lane::Latency.index()] as u64;
+        if !lag.contains(&self.lag_bytes_max) {
+            return Err(ReplicaConfigError::Lag(self.lag_bytes_max));
+        }
+        Ok(())
+    }
+
+    /// Returns the endpoint's settings for a host that is `role` in `term`.
+    pub(super) fn settings(&self, role: End, term: Term) -> Settings {
+        Settings {
+            role,
+            vm: self.vm,
+            term,
+            cpu_digest: self.cpu_digest,
+            guest_digest: self.guest_digest,
+            witness: self.witness,
+            claimant: self.claimant,
+            frame_bytes_max: self.frame_bytes_max,
+            window_bytes: self.window_bytes,
+            timing: self.timing,
+            mutants: self.mutants.channel(),
+        }
+    }
+}

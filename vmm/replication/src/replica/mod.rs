@@ -1,0 +1,96 @@
+//! The replication engine: which host may send output for the VM, which outputs may leave, and when to
+//! take over.
+//!
+//! A [`Replica`] is one host's half of a pair. It is a pure state machine: received frames, answers of
+//! the witness and the current time go in; frames to send and claims to make come out. The machine (the
+//! vCPU loop and its devices) asks the engine at every step what to do. The driver of a real VM and the
+//! simulator, which runs thousands of pairs of toy machines, use the same code.
+//!
+//! ```text
+//!          claim won      backup met   closing checkpoint sent
+//! Starting ---------> Alone --------> Copying -----------> Protected        the VM runs here
+//!    |               ^ ^  ^ <-------- silence, Bye            |  |
+//!    | claim lost    | |  +----------------- Bye -------------+  | silence
+//!    v               | | claim won                              v
+//!  Halted <----------|-+-------------------------------------- Losing
+//!    ^    claim lost |
+//!    |               +-------------------------------------------------+ claim won: go live
+//!    |                                                                 |
+//!    |    primary met       synced           silence           log ends
+//! Seeking --------> Syncing -----> Following -------> Finishing -----> Claiming
+//!    ^  ^             |             |    |                |               |
+//!    |  +-- silence --+    diverged |    | Bye            | diverged      | claim lost
+//!    |  +--------- Leaving <--------+    v                v               |
+//!    +---(empty machine)--------------  Halted          Halted            |
+//!    +------------------------------------------------------- ------------+
+//! ```
+//!
+//! `stop` leads to `Halted` from every state. The primary's Bye leads to `Halted` from `Syncing` and
+//! `Leaving`, too. `Standalone` has no transitions.
+//!
+//! # Who may send output
+//!
+//! The primary of term *t* holds the witness's claim of *t*. While no backup can take over, that claim
+//! alone entitles it to release output. A backup can take over as soon as it holds the whole VM, and the
+//! primary cannot observe that moment. So from the moment at which the primary *sends* the closing
+//! checkpoint of the sync, not from its acknowledgement, it releases an output only when the backup has
+//! acknowledged the log that the output needs, and while the lease is held. When the two hosts no longer
+//! hear each other, both claim term *t + 1* at the witness; the winner is the primary of *t + 1*. A backup
+//! that has sent Bye never makes a claim, so after a Bye the claim of *t* is sufficient again.
+//!
+//! # What a takeover may lose
+//!
+//! No output that has left. An output leaves only after the log that determines it is in the backup's
+//! memory: the log up to the last nondeterministic entry before the output (see `segment`). The backup
+//! executes all of the log that it has before it makes its claim. After it has gone live, it accepts no
+//! input before it has reproduced the outputs that the dead primary may have released beyond that log
+//! (replay-out). The backup produces the same outputs as the primary and keeps each of them until the
+//! primary reports that it was released; those that it still keeps at takeover are sent again.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `config`, `role`, `event`, `step`, `stats` | configuration, states, events, answers, counters |
+//! | `engine` | the [`Replica`]: frames, timeouts and channel events |
+//! | `primary` | a backup attaches, receives the memory, is lost |
+//! | `backup` | a primary is met, its memory arrives, it is lost |
+//! | `takeover` | answers of the witness; going live |
+//! | `commit` | output commit: which frame may leave now |
+//! | `segment` | deterministic segments: an output's `release_at`; replay-out after a takeover |
+//! | `boundary` | the machine's questions, each answered from the world or from the log |
+//! | `recording`, `following` | the answers on a primary and on a backup |
+//! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
+//! | `claim`, `guard`, `mutant` | a claim in progress; reasons to ignore an input; planted bugs |
+
+mod announcements;
+mod backup;
+mod boundary;
+mod checkpoint_send;
+mod claim;
+mod commit;
+mod config;
+mod engine;
+mod event;
+mod following;
+mod guard;
+mod precopy;
+mod primary;
+mod recording;
+mod role;
+mod segment;
+mod session;
+mod stats;
+mod step;
+mod takeover;
+
+pub use claim::Answer;
+pub use commit::TapFrame;
+pub use config::{OnBackupLoss, ReplicaConfig, ReplicaConfigError, Start};
+pub use engine::Replica;
+pub use event::{Command, ReplicaEvent};
+pub use guard::Ignored;
+pub use role::{Halt, RoleName};
+pub use stats::ReplicaStats;
+pub use step::{CopyRequest, Halted, NextRegion, Step, StopAdvice, World};
+
+#[cfg(test)]
+mod transition_tests;

@@ -1,0 +1,125 @@
+//! A primary's sessions: a backup attaches, receives the memory, and is lost.
+
+use super::claim::Claim;
+use super::engine::Replica;
+use super::event::ReplicaEvent;
+use super::guard::Ignored;
+use super::precopy::Precopy;
+use super::role::{Primary, Protected, Role};
+use super::step::CopyRequest;
+use crate::checkpoint::delta_cache;
+use crate::log_writer::{LogSink, PAGE_ENTRY_BYTES_MAX};
+use logchan::channel::Channel;
+use logchan::entry::{Entry, PageBytes};
+use logchan::ids::Lane;
+use logchan::limits::PAGE_BYTES;
+use logchan::time::Time;
+
+impl Replica {
+    /// Begins the sync of a backup that was met.
+    pub(super) fn start_precopy(&mut self) {
+        self.session.begin_log(self.commit.watermark());
+        self.writer.restart();
+        self.role = Role::Primary(Primary::Copying(Precopy::new(self.config.memory_pages)));
+        self.emit(ReplicaEvent::SyncBegun);
+    }
+
+    /// Returns what the engine needs of guest memory now. The machine must be paused while it answers.
+    /// Returns `None` as well while the bulk lane has no room.
+    pub fn poll_copy(&self) -> Option<CopyRequest> {
+        let Role::Primary(Primary::Copying(precopy)) = &self.role else { return None };
+        precopy.request().filter(|_| self.session.room(Lane::Bulk) >= PAGE_ENTRY_BYTES_MAX)
+    }
+
+    /// Answers [`CopyRequest::Begin`]: from here on, written pages are tracked.
+    pub fn copy_begun(&mut self) {
+        match &mut self.role {
+            Role::Primary(Primary::Copying(precopy)) => precopy.begin(),
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
+                self.ignore(Ignored::CopyWithoutSync);
+            }
+        }
+    }
+
+    /// Answers [`CopyRequest::Page`] with the page's contents.
+    pub fn copied(&mut self, now: Time, page: &[u8; PAGE_BYTES]) {
+        let Role::Primary(Primary::Copying(precopy)) = &mut self.role else {
+            return self.ignore(Ignored::CopyWithoutSync);
+        };
+        let (number, bytes) = (precopy.page(), delta_cache::whole(page));
+        // The backup's memory starts as zeros, so a page of zeros need not be sent.
+        let sent = bytes != PageBytes::Zero;
+        if sent {
+            precopy.digest.page(number, page);
+        }
+        precopy.advance(sent);
+        if sent {
+            let (_writer, mut log) = self.log(now);
+            let Ok(()) = log.append(&Entry::Page { number, bytes });
+            self.stats.pages_copied += 1;
+        }
+    }
+
+    /// The closing checkpoint was given to the channel: from here on, the backup may be able to take over.
+    pub(super) fn sync_sent(&mut self) {
+        let sync_end = self.session.appended();
+        self.role = Role::Primary(Primary::Protected(Protected { sync_end, is_confirmed: false }));
+    }
+
+    /// Emits [`ReplicaEvent::Protected`] when the backup has acknowledged the end of the sync.
+    pub(super) fn emit_protected(&mut self) {
+        let acked = self.session.channel().map(Channel::acked);
+        if let Role::Primary(Primary::Protected(protected)) = &mut self.role
+            && !protected.is_confirmed
+            && acked >= Some(protected.sync_end)
+        {
+            protected.is_confirmed = true;
+            self.stats.syncs += 1;
+            self.emit(ReplicaEvent::Protected);
+        }
+    }
+
+    /// Handles the silence of the backup.
+    pub(super) fn backup_silent(&mut self, now: Time, heard_at: Time) {
+        let Role::Primary(primary) = &self.role else { return };
+        match primary {
+            // The backup does not hold the whole VM, so it cannot take over.
+            Primary::Copying(_) => {
+                self.abort_sync();
+                self.renew(now);
+            }
+            Primary::Protected(_) => {
+                let claim = Claim::after(self.term, self.config.claimant);
+                self.role = Role::Primary(Primary::Losing(claim));
+                self.sending = None;
+                self.stats.backups_lost += 1;
+                self.emit(ReplicaEvent::BackupSilent { heard_at });
+            }
+            // The backup was lost before its sync began.
+            Primary::Starting(_) | Primary::Alone => self.renew(now),
+            Primary::Losing(_) => {}
+        }
+    }
+
+    /// Handles the backup's Bye: it will not take over.
+    pub(super) fn backup_left(&mut self, now: Time) {
+        let Role::Primary(primary) = &self.role else { return };
+        match primary {
+            Primary::Copying(_) => self.abort_sync(),
+            Primary::Protected(_) => {
+                self.role = Role::Primary(Primary::Alone);
+                self.sending = None;
+                self.emit(ReplicaEvent::BackupLeft);
+            }
+            Primary::Starting(_) | Primary::Alone | Primary::Losing(_) => {}
+        }
+        // Keep the session until then: the backup may repeat its Bye, to have it confirmed.
+        self.session.renew_at(now + self.config.timing.silence);
+    }
+
+    fn abort_sync(&mut self) {
+        self.role = Role::Primary(Primary::Alone);
+        self.sending = None;
+        self.stats.syncs_broken += 1;
+    }
+}

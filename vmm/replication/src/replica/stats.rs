@@ -1,0 +1,44 @@
+//! Counters of a replica.
+
+use super::guard::Ignored;
+use serde::{Deserialize, Serialize};
+
+/// Counters since the replica was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStats {
+    /// Syncs completed.
+    pub syncs: u64,
+    /// Syncs aborted.
+    pub syncs_broken: u64,
+    /// Pages copied while the VM ran (precopy).
+    pub pages_copied: u64,
+    /// Checkpoints sent, closing checkpoints of syncs included.
+    pub checkpoints_sent: u64,
+    /// Pages in the checkpoints sent.
+    pub checkpoint_pages: u64,
+    /// Checkpoints applied.
+    pub checkpoints_applied: u64,
+    /// Outputs released.
+    pub released: u64,
+    /// Outputs released before the backup acknowledged their own entries: the backup would have
+    /// reproduced them.
+    pub released_early: u64,
+    /// Outputs that a backup sent again when it went live.
+    pub sent_again: u64,
+    /// Outputs dropped because the hold queue was full while the VM was blocked without a backup.
+    pub outputs_dropped: u64,
+    /// Times this host went live.
+    pub takeovers: u64,
+    /// Backups lost.
+    pub backups_lost: u64,
+    /// Divergences found.
+    pub divergences: u64,
+    /// Times the machine waited because the backup's lag was above its limit.
+    pub lag_waits: u64,
+    /// Times the machine waited because the hold queue was full.
+    pub hold_waits: u64,
+    /// Events that were dropped because nobody fetched them in time.
+    pub events_dropped: u64,
+    /// Ignored inputs, indexed by [`Ignored::index`].
+    pub ignored: [u64; Ignored::ALL.len()],
+}

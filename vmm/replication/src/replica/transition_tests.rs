@@ -1,0 +1,593 @@
+//! Every transition of the state diagram in [`super`], with two engines, one page of memory and a link that
+//! the test controls.
+
+use std::convert::Infallible;
+
+use super::*;
+use crate::MacAddr;
+use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
+use crate::checkpoint::CheckpointImage;
+use crate::divergence::Registers;
+use logchan::entry::REGISTERS;
+use logchan::handshake::Security;
+use logchan::ids::{Claimant, Lane, Term, VmId};
+use logchan::limits::PAGE_BYTES;
+use logchan::time::{Duration, Time};
+
+const NIC: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
+const MS: Duration = Duration::from_millis(1);
+
+/// A world whose guest time the test sets.
+struct Clock(u64);
+
+impl World for Clock {
+    type Error = Infallible;
+
+    fn clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(self.0)
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn entropy(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn next_input(&mut self, _: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {
+        Ok(None)
+    }
+
+    fn go_live(&mut self, clock_ns: u64) {
+        self.0 = clock_ns;
+    }
+}
+
+/// A vCPU state with this digest, which is also its first register.
+fn vcpu(digest: u64) -> VcpuDigest {
+    let mut registers = [0; REGISTERS];
+    registers[0] = digest;
+    VcpuDigest { digest, registers }
+}
+
+/// An image of a machine whose page was not written.
+struct CleanImage;
+
+impl CheckpointImage for CleanImage {
+    fn vcpu(&self) -> &[u8] {
+        b"vcpu"
+    }
+
+    fn devices(&self) -> &[u8] {
+        b"devices"
+    }
+
+    fn pages(&self) -> &[u64] {
+        &[]
+    }
+
+    fn full(&self) -> bool {
+        false
+    }
+
+    fn memory_pages(&self) -> u64 {
+        1
+    }
+
+    fn read_page(&self, _: u64, _: &mut [u8; PAGE_BYTES]) {
+        unreachable!("no page was written");
+    }
+}
+
+/// An image of a machine whose page was written.
+struct DirtyImage([u8; PAGE_BYTES]);
+
+impl CheckpointImage for DirtyImage {
+    fn vcpu(&self) -> &[u8] {
+        CleanImage.vcpu()
+    }
+
+    fn devices(&self) -> &[u8] {
+        CleanImage.devices()
+    }
+
+    fn pages(&self) -> &[u64] {
+        &[0]
+    }
+
+    fn full(&self) -> bool {
+        false
+    }
+
+    fn memory_pages(&self) -> u64 {
+        1
+    }
+
+    fn read_page(&self, _: u64, page: &mut [u8; PAGE_BYTES]) {
+        *page = self.0;
+    }
+}
+
+/// A primary, host 0, and a backup, host 1.
+struct Pair {
+    hosts: [Replica; 2],
+    now: Time,
+    /// Whether the frames that host 0 and host 1 send are lost.
+    cut: [bool; 2],
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let now = Time::from_nanos(1);
+        let hosts = [Start::Primary, Start::Backup].map(|start| {
+            let mut word = 1 + start as u64;
+            let entropy = move |bytes: &mut [u8]| {
+                for byte in bytes {
+                    word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    *byte = (word >> 56) as u8;
+                }
+            };
+            let claimant = Claimant(0xc0 + start as u64);
+            let config = ReplicaConfig { claimant, ..ReplicaConfig::new(VmId(1), NIC, 1) };
+            Replica::new(config, start, Security::Insecure, Box::new(entropy), now).unwrap()
+        });
+        Pair { hosts, now, cut: [false; 2] }
+    }
+
+    /// A pair whose primary has won the first term.
+    fn alone() -> Pair {
+        let mut pair = Pair::new();
+        pair.answer(0, Answer::Won);
+        pair
+    }
+
+    /// A pair whose sync is complete.
+    fn protected() -> Pair {
+        let mut pair = Pair::alone();
+        pair.pass(50);
+        pair.copy();
+        pair.close();
+        pair.pass(5);
+        pair.expect([RoleName::Protected, RoleName::Following]);
+        pair
+    }
+
+    fn expect(&self, roles: [RoleName; 2]) {
+        assert_eq!(self.hosts.each_ref().map(Replica::role), roles);
+    }
+
+    /// Delivers all frames that the hosts send now, without delay.
+    fn exchange(&mut self) {
+        let mut frame = [0; 2048];
+        for _ in 0..4 {
+            for from in [0, 1] {
+                while let Some(length) = self.hosts[from].poll_transmit(self.now, &mut frame) {
+                    if !self.cut[from] {
+                        self.hosts[1 - from].handle_frame(self.now, &mut frame[..length]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets `ms` milliseconds pass.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now = self.now + MS;
+            self.hosts.iter_mut().for_each(|host| host.handle_timeout(self.now));
+            self.exchange();
+        }
+    }
+
+    /// Answers the claim that `host` makes.
+    fn answer(&mut self, host: usize, answer: Answer) {
+        let Some(Command::Claim { term, .. }) = self.hosts[host].poll_command() else {
+            panic!("host {host} as {} makes no claim", self.hosts[host].role());
+        };
+        self.hosts[host].handle_witness(self.now, term, answer);
+    }
+
+    /// Completes the precopy.
+    fn copy(&mut self) {
+        self.expect([RoleName::Copying, RoleName::Syncing]);
+        assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Begin));
+        self.hosts[0].copy_begun();
+        assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Page(0)));
+        self.hosts[0].copied(self.now, &[7; PAGE_BYTES]);
+        assert_eq!(self.hosts[0].poll_copy(), None);
+        assert_eq!(self.hosts[0].next_region(self.now), Step::Ready(NextRegion::Capture));
+    }
+
+    /// Sends the closing checkpoint.
+    fn close(&mut self) {
+        let step = self.hosts[0].checkpoint(self.now, &mut Clock(5), &CleanImage).unwrap();
+        assert_eq!(step, Step::Ready(()));
+    }
+
+    /// Applies the closing checkpoint on the backup.
+    fn apply(&mut self) {
+        let step = self.hosts[1].next_region(self.now);
+        assert_eq!(step, Step::Ready(NextRegion::Apply));
+        let image = self.hosts[1].take_checkpoint();
+        assert_eq!((image.full, image.pages.len()), (true, 1));
+    }
+
+    /// Sends a checkpoint from the middle of a region in which the page was written.
+    fn write(&mut self, page: [u8; PAGE_BYTES]) {
+        let step = self.hosts[0].checkpoint(self.now, &mut Clock(5), &DirtyImage(page)).unwrap();
+        assert_eq!(step, Step::Ready(()));
+        self.exchange();
+    }
+
+    /// The primary reaches an exit, and the backup runs towards it.
+    fn run_to_exit(&mut self) {
+        self.apply();
+        assert_eq!(
+            self.hosts[0].reached(self.now, Position::Exit, &vcpu(1), &"an exit"),
+            Step::Ready(())
+        );
+        self.exchange();
+        assert_eq!(self.hosts[1].next_region(self.now), Step::Ready(NextRegion::RunToExit));
+    }
+
+    /// The backup reaches the exit with another digest than the primary, and reports what was expected.
+    fn reach_exit_diverged(&mut self) {
+        let host = &mut self.hosts[1];
+        let log_position = host.channel().unwrap().consumed(Lane::Latency).0;
+        let step = host.reached(self.now, Position::Exit, &vcpu(2), &"an exit");
+        assert_eq!(step, Step::Invalidated);
+        let divergence = host.divergence().expect("a divergence was found");
+        assert_eq!((divergence.natural_exits, divergence.log_position), (1, log_position));
+        assert!(divergence.expected.contains("0000000000000001"), "{divergence}");
+        assert_eq!(divergence.found, "reached an exit with digest 0000000000000002");
+        let (expected, found) = (Some(vcpu(1).registers), vcpu(2).registers);
+        assert_eq!(divergence.registers, Some(Registers { expected, found }));
+    }
+
+    /// Cuts the log link for longer than the silence timeout.
+    fn partition(&mut self) {
+        self.cut = [true; 2];
+        self.pass(110);
+    }
+
+    /// Cuts the log link and lets the backup execute its log to the end.
+    fn claim(&mut self) {
+        self.partition();
+        self.expect([RoleName::Losing, RoleName::Finishing]);
+        self.apply();
+        assert_eq!(self.hosts[1].next_region(self.now), Step::Pending);
+        self.expect([RoleName::Losing, RoleName::Claiming]);
+    }
+
+    fn halted(&self, host: usize) -> Halt {
+        self.hosts[host].halted().expect("the host has halted")
+    }
+}
+
+#[test]
+fn starting_claim_answered_becomes_alone_or_halts() {
+    let mut pair = Pair::new();
+    pair.answer(0, Answer::Unreachable);
+    pair.expect([RoleName::Starting, RoleName::Seeking]);
+    pair.pass(60);
+    pair.answer(0, Answer::Won);
+    assert_ne!(pair.hosts[0].role(), RoleName::Starting);
+    let mut pair = Pair::new();
+    pair.answer(0, Answer::Lost);
+    assert_eq!(pair.halted(0), Halt::AlreadyStarted { term: Term(1) });
+}
+
+#[test]
+fn copying_backup_silent_or_bye_returns_to_alone() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.copy();
+    pair.partition();
+    pair.expect([RoleName::Alone, RoleName::Seeking]);
+    pair.cut = [false; 2];
+    pair.pass(1100);
+    pair.copy();
+    pair.hosts[1].stop(pair.now);
+    pair.pass(1);
+    assert_eq!(pair.hosts[0].role(), RoleName::Alone);
+    assert_eq!(pair.halted(1), Halt::Stopped);
+}
+
+#[test]
+fn protected_backup_bye_returns_to_alone_in_same_term() {
+    let mut pair = Pair::protected();
+    pair.hosts[1].stop(pair.now);
+    pair.pass(1);
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(1)));
+}
+
+#[test]
+fn losing_claim_answered_becomes_alone_or_halts() {
+    let mut pair = Pair::protected();
+    pair.partition();
+    pair.answer(0, Answer::Won);
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
+    let mut pair = Pair::protected();
+    pair.partition();
+    pair.answer(0, Answer::Lost);
+    assert_eq!(pair.halted(0), Halt::Replaced { term: Term(2) });
+}
+
+#[test]
+fn claiming_claim_answered_goes_live_or_seeks() {
+    let mut pair = Pair::protected();
+    pair.claim();
+    pair.answer(1, Answer::Won);
+    assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Alone, Term(2)));
+    let mut world = Clock(0);
+    let step = pair.hosts[1].clock_ns(pair.now, &mut world);
+    assert_eq!(step, Ok(Step::Ready(5)), "guest time continues from the log's");
+    let mut pair = Pair::protected();
+    pair.claim();
+    pair.answer(1, Answer::Lost);
+    assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Seeking, Term(2)));
+    assert_eq!(pair.hosts[1].next_region(pair.now), Step::Invalidated);
+}
+
+/// A witness with another owner of the term before is not the pair's witness, or has lost files.
+#[test]
+fn claim_names_owner_of_term_before() {
+    let primary = Claimant(0xc0 + Start::Primary as u64);
+    let command = Pair::new().hosts[0].poll_command();
+    assert_eq!(command, Some(Command::Claim { term: Term(1), previous: None }));
+    let next = Some(Command::Claim { term: Term(2), previous: Some(primary) });
+    let mut pair = Pair::protected();
+    pair.partition();
+    assert_eq!(pair.hosts[0].poll_command(), next, "claim of a primary that lost its backup");
+    let mut pair = Pair::protected();
+    pair.claim();
+    assert_eq!(pair.hosts[1].poll_command(), next, "claim of a backup whose primary is silent");
+}
+
+#[test]
+fn following_diverged_sends_bye_and_syncs_again() {
+    let mut pair = Pair::protected();
+    pair.run_to_exit();
+    pair.reach_exit_diverged();
+    pair.expect([RoleName::Protected, RoleName::Leaving]);
+    pair.pass(1);
+    pair.expect([RoleName::Alone, RoleName::Seeking]);
+    pair.pass(300);
+    pair.copy();
+    pair.close();
+    pair.pass(5);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+}
+
+#[test]
+fn page_delta_on_wrong_base_is_divergence() {
+    let mut page = [7; PAGE_BYTES];
+    for is_wrong in [false, true] {
+        let mut pair = Pair::protected();
+        pair.apply();
+        pair.write(page);
+        assert_eq!(pair.hosts[1].next_region(pair.now), Step::Ready(NextRegion::Apply));
+        assert_eq!(pair.hosts[1].take_checkpoint().pages[0].bytes.as_deref(), Some(&page));
+        // The backup's base of the next delta differs in one bit, outside of the bytes that change.
+        let mut base = page;
+        base[4000] ^= u8::from(is_wrong);
+        let _not_sent = pair.hosts[1].verifier.cache_mut().encode(0, &base);
+        page[8] += 1;
+        pair.write(page);
+        let step = pair.hosts[1].next_region(pair.now);
+        if is_wrong {
+            assert_eq!(step, Step::Invalidated);
+            assert_eq!(pair.hosts[1].stats().divergences, 1);
+            pair.expect([RoleName::Protected, RoleName::Leaving]);
+        } else {
+            assert_eq!(step, Step::Ready(NextRegion::Apply));
+            assert_eq!(pair.hosts[1].take_checkpoint().pages[0].bytes.as_deref(), Some(&page));
+        }
+    }
+}
+
+#[test]
+fn finishing_diverged_halts() {
+    let mut pair = Pair::protected();
+    pair.run_to_exit();
+    pair.partition();
+    pair.reach_exit_diverged();
+    assert_eq!(pair.halted(1), Halt::Diverged);
+}
+
+#[test]
+fn backup_primary_bye_halts_in_every_state() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.copy();
+    let mut others = [pair, Pair::protected(), Pair::protected()];
+    others[2].run_to_exit();
+    // Its own Bye is lost, so that its session still exists when the primary's Bye arrives.
+    others[2].cut = [false, true];
+    others[2].reach_exit_diverged();
+    let roles = [RoleName::Syncing, RoleName::Following, RoleName::Leaving];
+    for (mut pair, role) in others.into_iter().zip(roles) {
+        assert_eq!(pair.hosts[1].role(), role);
+        pair.hosts[0].stop(pair.now);
+        pair.pass(2);
+        assert_eq!(pair.hosts[1].role(), RoleName::Halted);
+        pair.pass(300);
+        assert_eq!((pair.halted(0), pair.halted(1)), (Halt::Stopped, Halt::PrimaryStopped));
+    }
+}
+
+#[test]
+fn stop_halts_in_every_state() {
+    let starting = Pair::new();
+    let mut copying = Pair::alone();
+    copying.pass(50);
+    copying.copy();
+    let mut losing = Pair::protected();
+    losing.partition();
+    let mut claiming = Pair::protected();
+    claiming.claim();
+    for mut pair in [starting, copying, losing, claiming, Pair::protected()] {
+        for host in [0, 1] {
+            pair.hosts[host].stop(pair.now);
+        }
+        pair.pass(300);
+        assert_eq!((pair.halted(0), pair.halted(1)), (Halt::Stopped, Halt::Stopped));
+        assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::End));
+    }
+}
+
+#[test]
+fn standalone_releases_output_at_once_and_has_no_timeouts() {
+    let config = ReplicaConfig::new(VmId(1), NIC, 1);
+    let entropy = Box::new(|_: &mut [u8]| {});
+    let now = Time::from_nanos(1);
+    let mut replica =
+        Replica::new(config, Start::Standalone, Security::Insecure, entropy, now).unwrap();
+    assert_eq!(replica.next_region(now), Step::Ready(NextRegion::Run));
+    assert_eq!(replica.output(now, &[0; 60]), Step::Ready(()));
+    assert!(replica.poll_tap(now).is_some_and(|tap| tap.bytes == [0; 60]));
+    assert_eq!((replica.poll_command(), replica.poll_timeout()), (None, None));
+}
+
+/// A pair whose primary has just read the clock, and whose backup has acknowledged that.
+fn with_new_segment() -> Pair {
+    let mut pair = Pair::protected();
+    pair.apply();
+    let step = pair.hosts[0].clock_ns(pair.now, &mut Clock(9));
+    assert_eq!(step, Ok(Step::Ready(9)));
+    pair.exchange();
+    pair
+}
+
+#[test]
+fn output_in_early_release_window_needs_segment_start_and_later_one_its_own_entry() {
+    let mut pair = with_new_segment();
+    let early_release_window = pair.hosts[0].config.early_release_window;
+    let begun = pair.now;
+    pair.now = begun + early_release_window;
+    assert_eq!(pair.hosts[0].output(pair.now, &[1; 60]), Step::Ready(()));
+    assert!(pair.hosts[0].poll_tap(pair.now).is_some(), "although its own entry was not sent");
+    pair.hosts[0].pop_tap();
+    assert_eq!(pair.hosts[0].stats().released_early, 1);
+    pair.now = pair.now + Duration::from_nanos(1);
+    assert_eq!(pair.hosts[0].output(pair.now, &[2; 60]), Step::Ready(()));
+    assert_eq!(pair.hosts[0].poll_tap(pair.now), None);
+    pair.exchange();
+    assert!(pair.hosts[0].poll_tap(pair.now).is_some());
+    pair.hosts[0].pop_tap();
+    // An output after a clock reading that the backup has not acknowledged waits for it.
+    let step = pair.hosts[0].clock_ns(pair.now, &mut Clock(10));
+    assert_eq!(step, Ok(Step::Ready(10)));
+    assert_eq!(pair.hosts[0].output(pair.now, &[3; 60]), Step::Ready(()));
+    assert_eq!(pair.hosts[0].poll_tap(pair.now), None);
+    pair.exchange();
+    assert!(pair.hosts[0].poll_tap(pair.now).is_some());
+}
+
+/// A world that always has console input.
+struct Typing;
+
+impl World for Typing {
+    type Error = Infallible;
+
+    fn clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(20)
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn entropy(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn next_input(&mut self, _: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {
+        Ok(Some(Input::Console(b"x")))
+    }
+
+    fn go_live(&mut self, _: u64) {}
+}
+
+/// A backup that has gone live at the position at which its log ends.
+fn gone_live() -> Replica {
+    let mut pair = Pair::protected();
+    pair.claim();
+    pair.answer(1, Answer::Won);
+    let [_, host] = pair.hosts;
+    host
+}
+
+/// Returns whether the machine gets an input at `now`.
+fn takes_input(host: &mut Replica, now: Time) -> bool {
+    assert_eq!(host.input_ready(now), Step::Ready(()));
+    let mut world = Typing;
+    let Ok(Step::Ready(input)) = host.next_input(now, &mut world, &DeviceCapacity::default())
+    else {
+        panic!("input_ready was Ready");
+    };
+    input.is_some()
+}
+
+#[test]
+fn backup_asks_for_a_window_only_where_the_log_has_one() {
+    let mut pair = Pair::protected();
+    pair.apply();
+    let positions = [
+        (Position::Exit, NextRegion::RunToExit),
+        (Position::UserWindow, NextRegion::Run),
+        (Position::Exit, NextRegion::RunToExit),
+    ];
+    for (position, region) in positions {
+        assert_eq!(
+            pair.hosts[0].reached(pair.now, position, &vcpu(7), &"an exit"),
+            Step::Ready(())
+        );
+        pair.exchange();
+        assert_eq!(pair.hosts[1].next_region(pair.now), Step::Ready(region), "{position:?}");
+        assert_eq!(
+            pair.hosts[1].reached(pair.now, position, &vcpu(7), &"an exit"),
+            Step::Ready(())
+        );
+    }
+}
+
+#[test]
+fn replay_out_takes_no_input_until_guest_reads_clock_or_halts() {
+    let now = Time::from_nanos(1 << 40);
+    let mut host = gone_live();
+    assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
+    assert_eq!(host.mid_region_stop(now), Step::Ready(StopAdvice::Resume));
+    assert_eq!(host.reached(now, Position::Exit, &vcpu(1), &"an exit"), Step::Ready(()));
+    assert!(!takes_input(&mut host, now));
+    assert_eq!(host.output(now, &[1; 60]), Step::Ready(()));
+    assert!(!takes_input(&mut host, now));
+    assert_eq!(host.halted_guest(now), Step::Ready(Halted::Look));
+    assert!(takes_input(&mut host, now));
+
+    let mut host = gone_live();
+    assert_eq!(host.clock_ns(now, &mut Typing), Ok(Step::Ready(20)));
+    assert!(takes_input(&mut host, now));
+}
+
+#[test]
+fn replay_out_of_computing_guest_ends_after_its_run_time() {
+    let mut host = gone_live();
+    let mut now = Time::from_nanos(1 << 40);
+    assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
+    let mut runs = 0;
+    loop {
+        // The host may have been stopped during a run: a run counts for a millisecond at most.
+        now = now + Duration::from_millis(if runs == 3 { 500 } else { 2 });
+        runs += 1;
+        match host.mid_region_stop(now) {
+            Step::Ready(StopAdvice::Resume) => assert!(!takes_input(&mut host, now)),
+            Step::Ready(StopAdvice::AsNeeded) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let run_for = Duration::from_millis(1) * runs;
+    assert_eq!(run_for, host.config.early_release_window * 100);
+    assert!(takes_input(&mut host, now));
+}
