@@ -1,10 +1,13 @@
 //! Commands whose standard streams cannot be written: no panic, and a documented exit code.
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::fs::OpenOptions;
 use std::io::{Read, pipe};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use tests::fifo::Fifo;
+use tests::patience::Waiting;
 use tests::program::{json, run, understudy};
 use vmm::demo::lan::Namespace;
 
@@ -173,4 +176,36 @@ fn streams_closed_at_the_start_are_not_reused_for_files() {
     assert!(output.status.success(), "{output:?}");
     let replayed = json(&String::from_utf8_lossy(&output.stdout));
     assert_eq!((&replayed["complete"], &replayed["divergences"]), (&true.into(), &0.into()));
+}
+
+/// Runs the program, which must end, with standard error redirected to `errors`.
+fn ends(args: &[&str], errors: Stdio) -> Output {
+    let mut command = Command::new(understudy());
+    let mut child = command.args(args).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
+    let waiting = Waiting::default();
+    while child.try_wait().unwrap().is_none() {
+        if waiting.is_over() {
+            child.kill().unwrap();
+            panic!("{args:?} does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn vm_whose_standard_error_stalls_runs_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = Fifo::new(folder.path().join("pipe"));
+    pipe.fill();
+    let log = folder.path().join("run.ulog");
+    for command in [&["run"][..], &["record", "--log", text(&log)]] {
+        let args = [command, &["--for", "0.5", "--json"]].concat();
+        let errors = OpenOptions::new().write(true).open(pipe.path()).unwrap();
+        let output = ends(&args, errors.into());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let result = json(&String::from_utf8_lossy(&output.stdout));
+        assert!(result["natural_exits"].as_f64().is_some_and(|exits| exits > 0.0), "{result}");
+    }
+    assert!(run(&["replay", text(&log)]).status.success());
 }

@@ -104,6 +104,12 @@ fn started() -> Option<Instant> {
 
 /// Runs the program with the process's arguments, and returns its exit code.
 pub fn main() -> ExitCode {
+    let code = run_command();
+    stdio::flush();
+    code
+}
+
+fn run_command() -> ExitCode {
     STARTED.get_or_init(Instant::now);
     let arguments = match config_file::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,

@@ -45,6 +45,7 @@ pub struct RecordArgs {
 ///
 /// If the VM can't be prepared or run, or the log or the result can't be written.
 pub fn main(args: &RecordArgs) -> Result<(), CliError> {
+    session::start_writer_threads()?;
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let guest_clock = GuestClock::starting_at(blueprint.start_ns());
