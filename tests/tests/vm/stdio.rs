@@ -3,8 +3,10 @@
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::OpenOptions;
 use std::io::{Read, pipe};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 use tests::fifo::Fifo;
 use tests::patience::Waiting;
@@ -208,4 +210,29 @@ fn vm_whose_standard_error_stalls_runs_to_its_end() {
         assert!(result["natural_exits"].as_f64().is_some_and(|exits| exits > 0.0), "{result}");
     }
     assert!(run(&["replay", text(&log)]).status.success());
+}
+
+#[test]
+fn vm_whose_pcap_file_stalls_runs_to_its_end() {
+    let namespace = Namespace::new("pcap").unwrap();
+    namespace.add_tap("tap0", Some("10.77.0.1/24")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = Fifo::new(folder.path().join("pipe"));
+    pipe.fill();
+    let args = ["run", "--tap", "tap0", "--pcap", pipe.path(), "--for", "1", "--quiet"];
+    let client = namespace.enter(|| Ok(UdpSocket::bind("10.77.0.1:0").unwrap())).unwrap();
+    // Frames for the capture, until this test ends.
+    let (_test, test_ends) = mpsc::channel::<()>();
+    let pause = Duration::from_millis(20);
+    std::thread::spawn(move || {
+        while test_ends.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            // An error means that the VM has no network.
+            let _ = client.send_to(b"echo", "10.77.0.2:7");
+        }
+    });
+    let output = namespace.enter(|| Ok(ends(&args, Stdio::piped()))).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let errors = errors(&output);
+    assert!(errors.contains("frames are missing in"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
 }

@@ -2,6 +2,7 @@
 //! documented exit code.
 
 pub mod blueprint;
+mod capture_file;
 pub mod config_file;
 pub mod demo;
 pub mod doctor;

@@ -3,6 +3,7 @@
 //! The main thread waits for a signal, the time limit, or the vCPU thread's result. The vCPU thread does
 //! everything else.
 
+use super::capture_file::CaptureFile;
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use super::signals;
@@ -68,7 +69,7 @@ pub fn open_port(options: &VmOptions) -> Result<AnyPort, CliError> {
     match &options.pcap {
         None => Ok(port),
         Some(path) => {
-            let file = std::fs::File::create(path)
+            let file = CaptureFile::create(path)
                 .map_err(|source| CliError::File { path: path.clone(), source })?;
             Ok(Box::new(Pcap::new(port, file)))
         }
