@@ -24,7 +24,8 @@ use std::time::Duration;
 #[command(after_help = "\
 Example: understudy record --tap tap0 --log run.ulog --for 30
 
-The log is written continuously: if the recorder is killed, what it has written so far can be replayed.")]
+The log is written continuously: if the recorder is killed, what it has written so far can be replayed. A
+recording is complete or it fails: if the disk is too slow for the log, the guest waits for it.")]
 pub struct RecordArgs {
     #[command(flatten)]
     vm: VmOptions,

@@ -6,6 +6,7 @@ pub mod divergence;
 pub mod error;
 pub mod guest_clock;
 pub mod log_file;
+mod log_writer_thread;
 pub mod recorder;
 pub mod replayer;
 pub mod snapshotter;
