@@ -5,6 +5,7 @@
 
 pub mod alone;
 pub mod demo;
+pub mod fifo;
 pub mod guests;
 pub mod intruder;
 pub mod load;

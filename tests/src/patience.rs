@@ -62,13 +62,18 @@ impl Default for Waiting {
 }
 
 impl Waiting {
+    /// Returns whether the timeout has expired.
+    pub fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
     /// Sleeps until the next poll.
     ///
     /// # Panics
     ///
     /// If the timeout has expired. `what` describes the awaited event.
     pub fn pause(&self, what: impl FnOnce() -> String) {
-        assert!(Instant::now() < self.until, "timed out waiting for {}", what());
+        assert!(!self.is_over(), "timed out waiting for {}", what());
         std::thread::sleep(LOOK_EVERY);
     }
 }

@@ -15,7 +15,8 @@
 //! | [`link`] | the logging channel over a network interface |
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
-//! | [`stdio`] | standard output and standard error, which may fail at any time |
+//! | [`stdio`] | standard output and standard error, which may fail or stall at any time |
+//! | [`write_queue`] | bounded queues to threads that write, so that the vCPU thread does not wait for a reader |
 //! | [`demo`] | demonstrations, made of namespaces, VM processes and clients; also used by the tests |
 //! | [`cli`] | the program `understudy` |
 
@@ -35,3 +36,4 @@ pub mod stdio;
 pub mod telemetry;
 pub mod vcpu;
 pub mod witness;
+pub mod write_queue;

@@ -11,15 +11,24 @@
 //! forbid them. If a stream is closed when the process starts, the standard library opens `/dev/null` in its
 //! place before `main`, so that no file of this program gets its descriptor number.
 //!
-//! Nothing is buffered here. If the descriptor is blocking, a write waits for a slow reader.
+//! In a process that runs a live VM, a reader that stalls (a pipe that nobody reads, a stopped terminal) must
+//! not stop the VM. After [`start_writer_threads`], messages and records therefore go through a bounded queue
+//! for each stream to a thread for each stream, and a full queue drops them. A message on standard error says
+//! where and how many. [`flush`] writes the rest at the end of the process. Results do not go through the queue,
+//! because the command waits for their reader.
+//!
+//! In every other process nothing is buffered. If the descriptor is blocking, a write waits for a slow reader.
 
+use crate::write_queue::{Destination, FLUSH_MAX, WriteQueue};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// Messages and records that could not be written.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -33,6 +42,38 @@ static STDERR_CUT: AtomicBool = AtomicBool::new(false);
 /// The `errno` of the first [`outln`](crate::outln) that failed; 0 if none did.
 static RESULT_ERRNO: AtomicI32 = AtomicI32::new(0);
 
+/// The queues of the two streams, in a process that runs a live VM.
+static QUEUES: OnceLock<Queues> = OnceLock::new();
+
+struct Queues {
+    output: WriteQueue,
+    error: WriteQueue,
+}
+
+/// Starts a writer thread for each stream. From here on [`message`] and [`record`] never wait.
+///
+/// # Errors
+///
+/// A thread can't be started.
+pub fn start_writer_threads() -> io::Result<()> {
+    let output = WriteQueue::start("stdout", Stream::Output)?;
+    let error = WriteQueue::start("stderr", Stream::Error)?;
+    assert!(
+        QUEUES.set(Queues { output, error }).is_ok(),
+        "a process starts its writer threads once"
+    );
+    Ok(())
+}
+
+/// Writes what is queued. Gives up after [`FLUSH_MAX`], because a reader may have stalled.
+pub fn flush() {
+    if let Some(Queues { output, error }) = QUEUES.get() {
+        let until = Instant::now() + FLUSH_MAX;
+        output.flush(until);
+        error.flush(until);
+    }
+}
+
 /// Returns the number of messages and records that could not be written, including incomplete lines.
 pub fn messages_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
@@ -40,22 +81,21 @@ pub fn messages_dropped() -> u64 {
 
 /// Writes `text` and a line break to standard error.
 pub fn message(text: impl Display) {
-    write_message(format!("{text}\n").as_bytes());
+    Stream::Error.put(format!("{text}\n"));
 }
 
 /// Writes the record `text` and a line break to standard output.
 pub fn record(text: impl Display) {
-    let line = format!("{text}\n");
-    let stdout = io::stdout().lock();
-    count_dropped(write_line(&stdout, &STDOUT_CUT, line.as_bytes(), OnFull::Fail));
+    Stream::Output.put(format!("{text}\n"));
 }
 
-/// Writes `text` to standard output.
+/// Writes `text` to standard output, after everything that is queued.
 ///
 /// # Errors
 ///
 /// The error of the system call. A reader that has closed the pipe is not an error.
 pub fn result(text: &str) -> io::Result<()> {
+    flush();
     match Results.write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
@@ -90,14 +130,14 @@ pub fn finish(program: &str) -> ExitCode {
     }
 }
 
-/// Standard error as a [`Write`]. It never fails: what can't be written is dropped and counted, each call of
-/// `write` as one message.
+/// Standard error as a [`Write`]. It never fails: what can't be queued or written is dropped and counted, each
+/// call of `write` as one message.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Messages;
 
 impl Write for Messages {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write_message(bytes);
+        Stream::Error.put(bytes);
         Ok(bytes.len())
     }
 
@@ -112,7 +152,7 @@ pub struct Results;
 
 impl Write for Results {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write_line(&io::stdout().lock(), &STDOUT_CUT, bytes, OnFull::Wait)?;
+        Stream::Output.write_line(bytes, OnFull::Wait)?;
         Ok(bytes.len())
     }
 
@@ -121,13 +161,52 @@ impl Write for Results {
     }
 }
 
-fn write_message(bytes: &[u8]) {
-    let stderr = io::stderr().lock();
-    count_dropped(write_line(&stderr, &STDERR_CUT, bytes, OnFull::Fail));
+#[derive(Clone, Copy, Debug)]
+enum Stream {
+    Output,
+    Error,
 }
 
-fn count_dropped(result: Result<(), Errno>) {
-    if result.is_err() {
+impl Stream {
+    /// Queues `bytes`, or writes them if the stream has no queue. What can't be queued or written is counted.
+    fn put(self, bytes: impl AsRef<[u8]> + Into<Vec<u8>>) {
+        let is_done = match (QUEUES.get(), self) {
+            (None, _) => self.write_line(bytes.as_ref(), OnFull::Fail).is_ok(),
+            (Some(queues), Stream::Output) => queues.output.push(bytes.into()),
+            (Some(queues), Stream::Error) => queues.error.push(bytes.into()),
+        };
+        count_unless(is_done);
+    }
+
+    fn write_line(self, bytes: &[u8], on_full: OnFull) -> Result<(), Errno> {
+        match self {
+            Stream::Output => write_line(&io::stdout().lock(), &STDOUT_CUT, bytes, on_full),
+            Stream::Error => write_line(&io::stderr().lock(), &STDERR_CUT, bytes, on_full),
+        }
+    }
+}
+
+/// The streams' use on their writer threads.
+impl Destination for Stream {
+    fn write(&mut self, bytes: &[u8]) {
+        count_unless(self.write_line(bytes, OnFull::Wait).is_ok());
+    }
+
+    fn report_lost(&mut self, count: u64) {
+        match self {
+            Stream::Output => message(format_args!(
+                "understudy: {count} lines for standard output were lost: it was not read in time"
+            )),
+            Stream::Error => {
+                let text = "lines were lost here: standard error was not read in time";
+                self.write(format!("understudy: {count} {text}\n").as_bytes());
+            }
+        }
+    }
+}
+
+fn count_unless(is_written: bool) {
+    if !is_written {
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -4,7 +4,7 @@
 //! and the frame. Little-endian, nanosecond magic, link type 1 (Ethernet). Both directions go to one
 //! file, in the order in which the port saw the frames; the format has no field for the direction.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,14 +14,18 @@ use crate::port::{FRAME_MAX, FramePort, PortError, Wake};
 const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
 const VERSION: (u16, u16) = (2, 4);
 const LINKTYPE_ETHERNET: u32 = 1;
+const RECORD_HEADER_BYTES: usize = 16;
 
 /// A port that writes its frames to `W` as they are received and sent.
 ///
-/// Writes are buffered: [`flush_file`](Self::flush_file), or dropping the port, completes the file. A
-/// write error ends the capture, but not the port: see [`error`](Self::error).
+/// The header of the file and each frame with its header are one `write` each, so that a `W` that does not
+/// wait for its disk can drop whole frames. A write error ends the capture, but not the port: see
+/// [`error`](Self::error).
 pub struct Pcap<P, W: Write> {
     port: P,
-    file: BufWriter<W>,
+    file: W,
+    /// The bytes of one write.
+    record: Vec<u8>,
     /// Time since the Unix epoch.
     clock: fn() -> Duration,
     error: Option<io::Error>,
@@ -40,13 +44,14 @@ impl<P: FramePort, W: Write> Pcap<P, W> {
 
     /// Starts a capture whose timestamps come from `clock` (time since the Unix epoch).
     pub fn with_clock(port: P, file: W, clock: fn() -> Duration) -> Self {
-        let mut pcap = Pcap { port, file: BufWriter::new(file), clock, error: None, frames: 0 };
+        let record = Vec::with_capacity(RECORD_HEADER_BYTES + FRAME_MAX);
+        let mut pcap = Pcap { port, file, record, clock, error: None, frames: 0 };
         let result = pcap.file.write_all(&file_header());
         pcap.check_write(result);
         pcap
     }
 
-    /// Writes buffered frames to the file.
+    /// Flushes the file.
     ///
     /// # Errors
     ///
@@ -77,8 +82,10 @@ impl<P: FramePort, W: Write> Pcap<P, W> {
         if self.error.is_some() {
             return;
         }
-        let header = record_header((self.clock)(), frame.len());
-        let result = self.file.write_all(&header).and_then(|()| self.file.write_all(frame));
+        self.record.clear();
+        self.record.extend_from_slice(&record_header((self.clock)(), frame.len()));
+        self.record.extend_from_slice(frame);
+        let result = self.file.write_all(&self.record);
         if self.check_write(result) {
             self.frames += 1;
         }
@@ -108,10 +115,10 @@ fn file_header() -> [u8; 24] {
     header
 }
 
-fn record_header(time: Duration, length: usize) -> [u8; 16] {
+fn record_header(time: Duration, length: usize) -> [u8; RECORD_HEADER_BYTES] {
     // The format has 32 bits of seconds, which last until 2106.
     let fields = [time.as_secs() as u32, time.subsec_nanos(), length as u32, length as u32];
-    let mut header = [0; 16];
+    let mut header = [0; RECORD_HEADER_BYTES];
     for (bytes, field) in header.chunks_exact_mut(4).zip(fields) {
         bytes.copy_from_slice(&field.to_le_bytes());
     }

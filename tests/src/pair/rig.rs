@@ -117,14 +117,20 @@ impl Rig {
 
     /// Starts a process whose standard streams are redirected in shell syntax, for example
     /// `2>/dev/full`.
-    pub fn start_redirected(&self, part: Part, host: Host, redirections: &str) -> Process {
+    pub fn start_redirected(
+        &self,
+        part: Part,
+        host: Host,
+        options: &[&str],
+        redirections: &str,
+    ) -> Process {
         let script = self.path(&format!("redirected-{}.sh", self.lives.load(Ordering::Relaxed)));
         let program = understudy();
         let text = format!("#!/bin/sh\nexec '{}' \"$@\" {redirections}\n", program.display());
         std::fs::write(&script, text).expect("a script can be written");
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&script, executable).expect("it can be made executable");
-        self.start_program(&script, part, host, &[])
+        self.start_program(&script, part, host, options)
     }
 
     fn spawn(

@@ -1,11 +1,7 @@
 //! Hosts of a pair whose standard streams cannot be written: the VM does not depend on them.
 
-use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use tests::fifo::Fifo;
 use tests::pair::{Clients, Process, Rig};
 use tests::wait_for;
 use vmm::demo::pair::member::Part;
@@ -18,7 +14,7 @@ fn backup_takes_over(redirections: &str) {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
-    let backup = rig.start_redirected(Part::Backup, Host::B, redirections);
+    let backup = rig.start_redirected(Part::Backup, Host::B, &[], redirections);
     wait_for!(primary, PairEvent::Protected { .. });
     backup.wait_for_role("following");
     let ((), clients) = Clients::during(&rig, |clients| {
@@ -60,7 +56,7 @@ fn backup_whose_standard_streams_are_closed_takes_over() {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
-    let backup = rig.start_redirected(Part::Backup, Host::B, "<&- >&- 2>&-");
+    let backup = rig.start_redirected(Part::Backup, Host::B, &[], "<&- >&- 2>&-");
     wait_for!(primary, PairEvent::Protected { .. });
     backup.wait_for_role("following");
     Clients::during(&rig, |clients| {
@@ -73,18 +69,14 @@ fn backup_whose_standard_streams_are_closed_takes_over() {
 #[test]
 fn primary_with_closed_output_pipe_outlives_the_backup() {
     let rig = Rig::default();
-    let pipe = rig.path("pipe");
-    mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    // The reader opens the pipe first, because opening it for writing blocks until then.
-    let no_wait = OFlag::O_NONBLOCK.bits();
-    let reader = OpenOptions::new().read(true).custom_flags(no_wait).open(&pipe).unwrap();
-    let redirections = format!("2>'{}'", pipe.display());
-    let mut primary = rig.start_redirected(Part::Primary, Host::A, &redirections);
+    let pipe = Fifo::new(rig.path("pipe"));
+    let redirections = format!("2>'{}'", pipe.path());
+    let mut primary = rig.start_redirected(Part::Primary, Host::A, &[], &redirections);
     wait_for!(primary, PairEvent::TermWon);
     let backup = rig.start(Part::Backup, Host::B, &[]);
     wait_for!(primary, PairEvent::Protected { .. });
     let ((), clients) = Clients::during(&rig, |clients| {
-        drop(reader);
+        drop(pipe);
         backup.signal(Signal::SIGKILL);
         wait_for!(primary, PairEvent::BackupSilent { .. });
         clients.wait_until_served();
@@ -92,4 +84,30 @@ fn primary_with_closed_output_pipe_outlives_the_backup() {
         counts_what_it_lost(&primary);
     });
     assert_eq!(clients.host_sequence(), [Host::A]);
+}
+
+#[test]
+fn primary_whose_standard_streams_stall_stays_protected() {
+    let rig = Rig::default();
+    let pipe = Fifo::new(rig.path("pipe"));
+    pipe.fill();
+    let redirections = format!(">'{}' 2>&1", pipe.path());
+    // The lines of the frames fill the queue of standard error.
+    let options = ["--trace-frames"];
+    let mut primary = rig.start_redirected(Part::Primary, Host::A, &options, &redirections);
+    primary.wait_for_role("alone");
+    let mut backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(backup, PairEvent::Following);
+    primary.wait_for_role("protected");
+    let ((), clients) = Clients::during(&rig, |clients| {
+        counts_what_it_lost(&primary);
+        clients.wait_until_served();
+    });
+    assert_eq!(clients.host_sequence(), [Host::A]);
+    primary.wait_for_role("protected");
+    assert_eq!(backup.status()["role"], "following");
+    // Still nobody reads the pipe.
+    primary.signal(Signal::SIGTERM);
+    assert_eq!(primary.end().code, Some(0));
+    drop(pipe);
 }

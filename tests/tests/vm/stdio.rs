@@ -1,10 +1,15 @@
 //! Commands whose standard streams cannot be written: no panic, and a documented exit code.
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::fs::OpenOptions;
 use std::io::{Read, pipe};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
+use tests::fifo::Fifo;
+use tests::patience::Waiting;
 use tests::program::{json, run, understudy};
 use vmm::demo::lan::Namespace;
 
@@ -173,4 +178,61 @@ fn streams_closed_at_the_start_are_not_reused_for_files() {
     assert!(output.status.success(), "{output:?}");
     let replayed = json(&String::from_utf8_lossy(&output.stdout));
     assert_eq!((&replayed["complete"], &replayed["divergences"]), (&true.into(), &0.into()));
+}
+
+/// Runs the program, which must end, with standard error redirected to `errors`.
+fn ends(args: &[&str], errors: Stdio) -> Output {
+    let mut command = Command::new(understudy());
+    let mut child = command.args(args).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
+    let waiting = Waiting::default();
+    while child.try_wait().unwrap().is_none() {
+        if waiting.is_over() {
+            child.kill().unwrap();
+            panic!("{args:?} does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn vm_whose_standard_error_stalls_runs_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = Fifo::new(folder.path().join("pipe"));
+    pipe.fill();
+    let log = folder.path().join("run.ulog");
+    for command in [&["run"][..], &["record", "--log", text(&log)]] {
+        let args = [command, &["--for", "0.5", "--json"]].concat();
+        let errors = OpenOptions::new().write(true).open(pipe.path()).unwrap();
+        let output = ends(&args, errors.into());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let result = json(&String::from_utf8_lossy(&output.stdout));
+        assert!(result["natural_exits"].as_f64().is_some_and(|exits| exits > 0.0), "{result}");
+    }
+    assert!(run(&["replay", text(&log)]).status.success());
+}
+
+#[test]
+fn vm_whose_pcap_file_stalls_runs_to_its_end() {
+    let namespace = Namespace::new("pcap").unwrap();
+    namespace.add_tap("tap0", Some("10.77.0.1/24")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = Fifo::new(folder.path().join("pipe"));
+    pipe.fill();
+    let args = ["run", "--tap", "tap0", "--pcap", pipe.path(), "--for", "1", "--quiet"];
+    let client = namespace.enter(|| Ok(UdpSocket::bind("10.77.0.1:0").unwrap())).unwrap();
+    // Frames for the capture, until this test ends.
+    let (_test, test_ends) = mpsc::channel::<()>();
+    let pause = Duration::from_millis(20);
+    std::thread::spawn(move || {
+        while test_ends.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            // An error means that the VM has no network.
+            let _ = client.send_to(b"echo", "10.77.0.2:7");
+        }
+    });
+    let output = namespace.enter(|| Ok(ends(&args, Stdio::piped()))).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let errors = errors(&output);
+    assert!(errors.contains("frames are missing in"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
 }

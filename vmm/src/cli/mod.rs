@@ -2,6 +2,7 @@
 //! documented exit code.
 
 pub mod blueprint;
+mod capture_file;
 pub mod config_file;
 pub mod demo;
 pub mod doctor;
@@ -104,6 +105,12 @@ fn started() -> Option<Instant> {
 
 /// Runs the program with the process's arguments, and returns its exit code.
 pub fn main() -> ExitCode {
+    let code = run_command();
+    stdio::flush();
+    code
+}
+
+fn run_command() -> ExitCode {
     STARTED.get_or_init(Instant::now);
     let arguments = match config_file::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,

@@ -24,7 +24,8 @@ use std::time::Duration;
 #[command(after_help = "\
 Example: understudy record --tap tap0 --log run.ulog --for 30
 
-The log is written continuously: if the recorder is killed, what it has written so far can be replayed.")]
+The log is written continuously: if the recorder is killed, what it has written so far can be replayed. A
+recording is complete or it fails: if the disk is too slow for the log, the guest waits for it.")]
 pub struct RecordArgs {
     #[command(flatten)]
     vm: VmOptions,
@@ -45,6 +46,7 @@ pub struct RecordArgs {
 ///
 /// If the VM can't be prepared or run, or the log or the result can't be written.
 pub fn main(args: &RecordArgs) -> Result<(), CliError> {
+    session::start_writer_threads()?;
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let guest_clock = GuestClock::starting_at(blueprint.start_ns());

@@ -25,6 +25,7 @@ pub struct RunArgs {
 ///
 /// If the VM can't be prepared or run, or the result can't be written.
 pub fn main(args: &RunArgs) -> Result<(), CliError> {
+    session::start_writer_threads()?;
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let clock = GuestClock::starting_at(blueprint.start_ns());

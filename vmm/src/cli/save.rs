@@ -50,6 +50,7 @@ pub struct SaveArgs {
 ///
 /// If the VM can't be prepared or run, ends before it could be saved, or the file can't be written.
 pub fn main(args: &SaveArgs) -> Result<(), CliError> {
+    session::start_writer_threads()?;
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let port = session::open_port(options)?;

@@ -3,6 +3,7 @@
 //! The main thread waits for a signal, the time limit, or the vCPU thread's result. The vCPU thread does
 //! everything else.
 
+use super::capture_file::CaptureFile;
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use super::signals;
@@ -33,6 +34,17 @@ use std::time::{Duration, Instant};
 /// A frame port of any type.
 pub type AnyPort = Box<dyn FramePort + Send>;
 
+/// Makes this process write standard output and standard error on threads of their own. A command that runs a
+/// live VM calls this first, on the main thread: the vCPU thread must not wait for the readers.
+///
+/// # Errors
+///
+/// If a thread can't be started.
+pub fn start_writer_threads() -> Result<(), CliError> {
+    stdio::start_writer_threads()
+        .map_err(|source| CliError::Os { doing: "starting the writer threads", source })
+}
+
 /// Opens the VM's network port, with the middleware that `options` ask for.
 ///
 /// # Errors
@@ -58,7 +70,7 @@ pub fn open_port(options: &VmOptions) -> Result<AnyPort, CliError> {
     match &options.pcap {
         None => Ok(port),
         Some(path) => {
-            let file = std::fs::File::create(path)
+            let file = CaptureFile::create(path)
                 .map_err(|source| CliError::File { path: path.clone(), source })?;
             Ok(Box::new(Pcap::new(port, file)))
         }
@@ -160,7 +172,7 @@ pub fn on_vcpu_thread<T: Send>(
                 for (count, signal) in signals.forever().enumerate() {
                     let _ = stop_request_sender.try_send(());
                     if count > 0 {
-                        // A second signal: something does not end, such as a write to a stalled pipe.
+                        // A second signal: something does not end, such as a write to a disk that hangs.
                         signal_hook::low_level::exit(128 + signal);
                     }
                 }
@@ -225,7 +237,7 @@ pub(super) fn pin(core: usize) -> Result<(), CliError> {
 ///
 /// # Errors
 ///
-/// If the signal mask can't be set for `--stdin`.
+/// If the thread of `--stdin` can't be started.
 pub fn world_config(
     options: &VmOptions,
     port: AnyPort,
@@ -261,10 +273,8 @@ fn read_stdin() -> Result<Receiver<Vec<u8>>, CliError> {
     const PIECE_BYTES: usize = 256;
     let (sender, receiver) = channel::bounded(16);
     let kicker = kick::Kicker::of_this_thread();
-    // The new thread inherits the signal mask; only the vCPU thread may receive kicks of the process.
-    mask_kicks(SigmaskHow::SIG_BLOCK)?;
     // The thread runs until the process ends, because a blocked read of standard input can't be interrupted.
-    std::thread::spawn(move || {
+    let read = move || {
         let mut piece = [0; PIECE_BYTES];
         while let Ok(count @ 1..) = std::io::stdin().read(&mut piece) {
             if sender.send(piece[..count].to_vec()).is_err() {
@@ -272,7 +282,10 @@ fn read_stdin() -> Result<Receiver<Vec<u8>>, CliError> {
             }
             kicker.kick();
         }
-    });
-    mask_kicks(SigmaskHow::SIG_UNBLOCK)?;
+    };
+    kick::spawn_unkicked("stdin", read).map_err(|source| CliError::Os {
+        doing: "starting the thread of standard input",
+        source,
+    })?;
     Ok(receiver)
 }

@@ -7,12 +7,16 @@
 //! again.
 
 use super::error::KvmError;
-use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, SigmaskHow, Signal,
+};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::{Pid, getpid, gettid};
 use std::cell::Cell;
+use std::io;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The kick signal. It is documented, because tests send it from outside.
@@ -45,6 +49,24 @@ pub fn install() -> Result<(), KvmError> {
     unsafe { nix::sys::signal::sigaction(KICK_SIGNAL, &action) }
         .map(|_previous| ())
         .map_err(KvmError::os("sigaction"))
+}
+
+/// Starts a thread that receives no kicks, not even one that is sent to the process.
+///
+/// # Errors
+///
+/// If the thread can't be started.
+pub fn spawn_unkicked<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let mut kicks = SigSet::empty();
+    kicks.add(KICK_SIGNAL);
+    // A new thread inherits the signal mask.
+    let mask = kicks.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let thread = std::thread::Builder::new().name(name.into()).spawn(body);
+    mask.thread_set_mask()?;
+    thread
 }
 
 /// Guard: while it exists, kicks of this thread reach the vCPU that it was created for.

@@ -1,6 +1,7 @@
 //! A log in a file: written and read block by block.
 
 use super::error::LogError;
+use super::log_writer_thread::LogWriterThread;
 use super::recorder::LogDestination;
 use crate::kvm::clock::monotonic_ns;
 use logchan::dump::Dump;
@@ -20,13 +21,17 @@ use std::ops::Range;
 use std::path::Path;
 
 /// At a halt of the guest, collected entries are written if the last such write was at least this long
-/// ago, nanoseconds. A recorder that is killed loses at most the entries of this time, or one block.
+/// ago, nanoseconds. A recorder that is killed loses at most the entries of this time, or one block, and the
+/// blocks that wait for the disk.
 const FLUSH_NS: u64 = 5_000_000;
 
-/// A log file that is being written.
+/// A log file that is being written, on a thread of its own.
+///
+/// The recording is complete or it fails: if the disk is slower than the guest makes entries, the guest waits
+/// for it. A write error is returned by a later append, or by [`finish`](LogDestination::finish).
 #[derive(Debug)]
 pub struct LogFile {
-    file: File,
+    writer: LogWriterThread,
     block: BlockWriter,
     bytes: u64,
     flushed_ns: u64,
@@ -52,22 +57,24 @@ impl LogFile {
         let mut file = options.open(path)?;
         file.write_all(&bytes)?;
         Ok(LogFile {
-            file,
+            writer: LogWriterThread::start(file)?,
             block: BlockWriter::new(),
             bytes: bytes.len() as u64,
             flushed_ns: monotonic_ns(),
         })
     }
 
-    /// Returns the length of the file in bytes.
+    /// Returns the length in bytes that the file has when everything is written.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
         let block = self.block.take_block();
-        self.file.write_all(block)?;
-        self.bytes += block.len() as u64;
+        if !block.is_empty() {
+            self.writer.append(block)?;
+            self.bytes += block.len() as u64;
+        }
         Ok(())
     }
 }
@@ -92,7 +99,8 @@ impl LogSink for LogFile {
 impl LogDestination for LogFile {
     fn idle(&mut self) -> Result<(), LogError> {
         let now = monotonic_ns();
-        if now.saturating_sub(self.flushed_ns) >= FLUSH_NS {
+        // A guest that halts waits for a frame, and need not wait for the disk as well.
+        if now.saturating_sub(self.flushed_ns) >= FLUSH_NS && self.writer.has_room() {
             self.flushed_ns = now;
             self.flush()?;
         }
@@ -100,14 +108,15 @@ impl LogDestination for LogFile {
     }
 
     fn finish(&mut self) -> Result<(), LogError> {
-        self.flush()
+        self.flush()?;
+        Ok(self.writer.finish()?)
     }
 }
 
 impl Drop for LogFile {
     /// Writes what was collected: a run that ends in an error leaves a log up to that error.
     fn drop(&mut self) {
-        let _ = self.flush();
+        let _ = self.finish();
     }
 }
 
@@ -295,5 +304,54 @@ impl LogCursor for LogReader {
 
     fn recent(&self) -> Vec<String> {
         LogReader::recent(self, RECENT_ENTRIES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> LogHeader {
+        LogHeader {
+            recorded_at_unix_s: 1,
+            memory_bytes: 64 << 20,
+            vcpus: 1,
+            machine_schema: 1,
+            nic_mac: [2, 0, 0, 0, 0, 1],
+            guest_digest: 1,
+            cpu_digest: 1,
+            guest_name: String::from("guest"),
+            cpu_name: String::from("CPU"),
+        }
+    }
+
+    #[test]
+    fn file_has_the_bytes_of_a_direct_write_however_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let frame = [7; 1500];
+        let entries = || (60..1060).map(|length| Entry::Frame(&frame[..length]));
+        let mut direct = Vec::new();
+        header().encode(&mut direct);
+        let mut block = BlockWriter::new();
+        for entry in entries() {
+            if block.needs_flush() {
+                direct.extend_from_slice(block.take_block());
+            }
+            block.push(&entry);
+        }
+        direct.extend_from_slice(block.take_block());
+        for finishes in [true, false] {
+            let path = folder.path().join("x.ulog");
+            let mut log = LogFile::create(&path, &header(), true).unwrap();
+            for entry in entries() {
+                log.append(&entry).unwrap();
+            }
+            if finishes {
+                log.finish().unwrap();
+                assert_eq!(log.bytes(), direct.len() as u64);
+            }
+            drop(log);
+            assert!(std::fs::read(&path).unwrap() == direct, "finishes: {finishes}");
+        }
     }
 }

@@ -4,6 +4,7 @@ pub mod deadline;
 pub mod error;
 pub mod guest_clock;
 pub mod log_file;
+mod log_writer_thread;
 pub mod recorder;
 pub mod replayer;
 pub mod snapshotter;

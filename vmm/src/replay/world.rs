@@ -33,7 +33,7 @@ const STALE_FRAMES_MAX: usize = 4096;
 pub struct WorldConfig<P> {
     /// The network port behind the VM's NIC.
     pub port: P,
-    /// Destination of the serial console's output.
+    /// Destination of the serial console's output. Its writes must not wait.
     pub console_output: Box<dyn Write + Send>,
     /// Bytes typed at the console, if there is console input. Kick the vCPU after sending.
     pub console_input: Option<Receiver<Vec<u8>>>,

@@ -31,6 +31,7 @@ pub fn backup(args: &PairArgs) -> Result<(), CliError> {
 }
 
 fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
+    session::start_writer_threads()?;
     args.check()?;
     let security = args.security()?;
     let blueprint = Blueprint::new(&args.vm)?;
