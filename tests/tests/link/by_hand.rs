@@ -6,10 +6,11 @@ use logchan::handshake::Security;
 use logchan::ids::{Lane, Role, Term, VmId};
 use logchan::time::{Duration, Time};
 use netpath::{MacAddr, ReceivePath, WaitPolicy};
+use replication::driver::BULK_BACKLOG_BYTES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vmm::demo::DemoError;
 use vmm::demo::lan::{Namespace, command};
-use vmm::link::{LinkOptions, LogLink, UNSENT_BYTES_MAX, now};
+use vmm::link::{LinkOptions, LogLink, now};
 
 const MACS: [MacAddr; 2] = [MacAddr(2, 0, 0, 0, 0, 0xa), MacAddr(2, 0, 0, 0, 0, 0xb)];
 /// Upper bound of the bytes that the kernel accounts for a full frame.
@@ -226,8 +227,8 @@ fn log_entry_on_a_slow_link_waits_for_few_bulk_frames() {
             None | Some(_) => {}
         }
     }
-    assert!(most > UNSENT_BYTES_MAX, "the queue never filled: {most} bytes");
-    assert!(most <= UNSENT_BYTES_MAX + 5 * FULL_FRAME_BYTES, "{most} bytes in the queue");
+    assert!(most > BULK_BACKLOG_BYTES_MAX, "the queue never filled: {most} bytes");
+    assert!(most <= BULK_BACKLOG_BYTES_MAX + 5 * FULL_FRAME_BYTES, "{most} bytes in the queue");
     // Nothing that was held back is lost.
     while pair.received(Lane::Bulk) < 400_000 {
         pair.links[0].wait(None).unwrap();

@@ -7,6 +7,7 @@
 //! | [`divergence`] | the first difference between a log and the execution that follows it |
 //! | [`log_writer`], [`verifier`] | what a live machine does as log entries; comparison of an execution with them |
 //! | [`replica`] | the engine of one host of a pair: who may send output, and when to take over |
+//! | [`driver`] | the loop that runs a host of a pair, over what a host provides |
 //! | [`hold`] | outputs that wait until the backup has acknowledged the log that they need |
 //! | [`announce`] | the guest's addresses, and their announcement at a takeover |
 //! | [`limits`] | limits of the hold queue and of the announcements |
@@ -24,6 +25,7 @@ pub mod announce;
 pub mod boundary;
 pub mod checkpoint;
 pub mod divergence;
+pub mod driver;
 pub mod error;
 pub mod hold;
 pub mod limits;
@@ -36,7 +38,7 @@ pub use announce::{AddressesError, AnnounceStats, Announcement, Announcer, Guest
 pub use divergence::Divergence;
 pub use error::BoundaryError;
 pub use hold::{Full, Held, HoldLimits, HoldLimitsError, HoldQueue, HoldStats};
-#[cfg(any(test, feature = "mutants"))]
-pub use mutant::Mutant;
 pub use mutant::Mutants;
+#[cfg(any(test, feature = "mutants"))]
+pub use mutant::{DriverMutant, Mutant};
 pub use pnet::util::MacAddr;

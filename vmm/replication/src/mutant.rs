@@ -4,19 +4,19 @@
 use logchan::channel::Mutants as ChannelMutants;
 
 macro_rules! mutants {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// A planted bug of the engine.
+    ($(#[$of:meta])* $enum:ident: $($(#[$doc:meta])* $name:ident,)*) => {
+        $(#[$of])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[cfg_attr(
             not(any(test, feature = "mutants")),
             expect(unreachable_pub, reason = "public with the feature")
         )]
-        pub enum Mutant {
+        pub enum $enum {
             $($(#[$doc])* $name,)*
         }
 
-        impl Mutant {
-            /// All planted bugs of the engine.
+        impl $enum {
+            /// All of them.
             #[cfg(any(test, feature = "mutants"))]
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
         }
@@ -24,6 +24,8 @@ macro_rules! mutants {
 }
 
 mutants! {
+    /// A planted bug of the engine.
+    Mutant:
     /// Output leaves before the backup has acknowledged its log.
     ReleaseBeforeAck,
     /// Output leaves without the lease.
@@ -77,12 +79,36 @@ mutants! {
     AssumeTimeDeterministic,
 }
 
-/// The planted bugs of one replica: at most one of the engine or of its channel; none without the feature
-/// `mutants`.
+mutants! {
+    /// A planted bug of the driver.
+    DriverMutant:
+    /// Outputs are released before the log is sent, and the backup's acknowledgement is not waited for.
+    SendLogAfterOutput,
+    /// The lease is checked against a clock reading from before the frames of this round were sent.
+    ReleaseByStaleClock,
+    /// The operator's messages are written on the vCPU thread, which waits for a slow reader. (In the
+    /// simulated host.)
+    BlockingEvents,
+    /// Nothing is sent while the machine applies a long checkpoint.
+    ForgetKeepalive,
+    /// The witness's answer to an earlier claim counts for the current one.
+    TakeOlderAnswer,
+    /// An error of the tap is ignored: the host goes on, and its outputs are lost.
+    SwallowTapError,
+    /// After the machine was replaced, the driver believes that all log was sent.
+    RebuildForgetsSession,
+    /// Bulk frames are sent although the network has a backlog, in front of the log.
+    BulkBeforeLatency,
+}
+
+/// The planted bugs of one host: at most one of the engine, of the driver or of the channel; none without the
+/// feature `mutants`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mutants {
     #[cfg(any(test, feature = "mutants"))]
     planted: Option<Mutant>,
+    #[cfg(any(test, feature = "mutants"))]
+    driver: Option<DriverMutant>,
     channel: ChannelMutants,
 }
 
@@ -90,13 +116,19 @@ impl Mutants {
     /// Plants one bug of the engine.
     #[cfg(any(test, feature = "mutants"))]
     pub fn plant(mutant: Mutant) -> Self {
-        Self { planted: Some(mutant), channel: ChannelMutants::default() }
+        Self { planted: Some(mutant), ..Self::default() }
+    }
+
+    /// Plants one bug of the driver.
+    #[cfg(any(test, feature = "mutants"))]
+    pub fn of_driver(mutant: DriverMutant) -> Self {
+        Self { driver: Some(mutant), ..Self::default() }
     }
 
     /// Plants bugs of the channel.
     #[cfg(any(test, feature = "mutants"))]
     pub fn of_channel(channel: ChannelMutants) -> Self {
-        Self { planted: None, channel }
+        Self { channel, ..Self::default() }
     }
 
     pub(crate) fn channel(self) -> ChannelMutants {
@@ -110,6 +142,21 @@ impl Mutants {
 
     #[cfg(not(any(test, feature = "mutants")))]
     pub(crate) const fn has(self, _: Mutant) -> bool {
+        false
+    }
+
+    /// Returns whether the simulated host must have the planted bug [`DriverMutant::BlockingEvents`].
+    pub fn blocks_on_events(self) -> bool {
+        self.has_driver(DriverMutant::BlockingEvents)
+    }
+
+    #[cfg(any(test, feature = "mutants"))]
+    pub(crate) fn has_driver(self, mutant: DriverMutant) -> bool {
+        self.driver == Some(mutant)
+    }
+
+    #[cfg(not(any(test, feature = "mutants")))]
+    pub(crate) const fn has_driver(self, _: DriverMutant) -> bool {
         false
     }
 }

@@ -201,6 +201,12 @@ impl From<LinkError> for CliError {
     }
 }
 
+impl From<HostError> for CliError {
+    fn from(error: HostError) -> CliError {
+        CliError::Source(error.into())
+    }
+}
+
 impl CliError {
     /// Returns the exit code of this failure.
     pub fn code(&self) -> Code {

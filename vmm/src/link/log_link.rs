@@ -1,13 +1,14 @@
 //! [`LogLink`].
 
 use super::error::LinkError;
-use super::wire::{LinkOptions, Wire, now};
+use super::ethernet::{BootClock, EthernetLink, LinkOptions, now};
 use crate::kvm::entropy;
 use logchan::channel::Channel;
 use logchan::endpoint::{Endpoint, EndpointEvent, Settings};
 use logchan::handshake::{LinkStats, Security};
 use logchan::time::Time;
-use netpath::{LinkState, MacAddr, PacketPort, PacketStats, PortError, Wake};
+use netpath::{LinkState, MacAddr, PacketPort, PacketStats, PortError};
+use replication::driver::Wire;
 
 /// Counters since the link was opened, without the channel's own counters ([`Channel::stats`]).
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,7 @@ pub struct LinkReport {
 /// [`poll_event`](Self::poll_event) until `None`; read what the channel received, and append what is to be
 /// sent; call [`transmit`](Self::transmit); call [`wait`](Self::wait).
 pub struct LogLink {
-    wire: Wire,
+    wire: Wire<EthernetLink>,
     endpoint: Endpoint,
 }
 
@@ -44,10 +45,10 @@ impl LogLink {
         mut settings: Settings,
         security: Security,
     ) -> Result<LogLink, LinkError> {
-        let wire = Wire::open(options)?;
-        settings.frame_bytes_max = wire.frame_bytes_max();
+        let link = EthernetLink::open(options)?;
+        settings.frame_bytes_max = link.frame_bytes_max();
         let endpoint = Endpoint::new(settings, security, Box::new(system_entropy), now())?;
-        Ok(LogLink { wire, endpoint })
+        Ok(LogLink { wire: link.into_wire(), endpoint })
     }
 
     /// See [`Wire::receive`].
@@ -56,7 +57,7 @@ impl LogLink {
     ///
     /// Errors of the port.
     pub fn receive(&mut self) -> Result<bool, PortError> {
-        self.wire.receive(&mut self.endpoint)
+        self.wire.receive(&BootClock, &mut self.endpoint)
     }
 
     /// See [`Wire::transmit`].
@@ -65,7 +66,7 @@ impl LogLink {
     ///
     /// Errors of the port.
     pub fn transmit(&mut self) -> Result<bool, PortError> {
-        self.wire.transmit(&mut self.endpoint)
+        self.wire.transmit(&BootClock, &mut self.endpoint)
     }
 
     /// See [`Wire::transmit_at`].
@@ -82,8 +83,8 @@ impl LogLink {
     /// # Errors
     ///
     /// Errors of the port.
-    pub fn wait(&mut self, until: Option<Time>) -> Result<Wake, PortError> {
-        self.wire.wait(&mut self.endpoint, until)
+    pub fn wait(&mut self, until: Option<Time>) -> Result<(), PortError> {
+        self.wire.wait(&BootClock, &mut self.endpoint, until)
     }
 
     /// Returns the next event.
@@ -118,22 +119,22 @@ impl LogLink {
 
     /// Returns the MAC address of the other host's interface.
     pub fn peer(&self) -> MacAddr {
-        self.wire.peer()
+        self.wire.port().peer()
     }
 
     /// Returns the counters. Costs one or two system calls.
     pub fn report(&mut self) -> LinkReport {
-        self.wire.report(self.endpoint.link_stats())
+        self.wire.port_mut().report(self.endpoint.link_stats())
     }
 
     /// Returns the port, for queries.
     pub fn port(&self) -> &PacketPort {
-        self.wire.port()
+        self.wire.port().port()
     }
 
     /// Returns the next change of the interface's state.
     pub fn next_link_event(&mut self) -> Option<LinkState> {
-        self.wire.port_mut().next_link_event()
+        self.wire.port_mut().port_mut().next_link_event()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The logging channel on a wire: the pure [`Endpoint`](logchan::endpoint::Endpoint) with a packet
 //! port, a clock and the system's randomness.
 //!
-//! - `wire`: [`Wire`], a packet port to one peer
+//! - `ethernet`: [`EthernetLink`], a packet port to one peer
 //! - `log_link`: [`LogLink`], an endpoint on a wire, without a replica
 //! - [`key_file`]: the pre-shared key on disk
 //! - [`timing`]: all times of a channel, derived from its silence timeout
@@ -10,11 +10,11 @@
 
 pub mod diagnosis;
 pub mod error;
+mod ethernet;
 pub mod key_file;
 mod log_link;
 pub mod timing;
-mod wire;
 
 pub use error::LinkError;
+pub use ethernet::{BootClock, EthernetLink, LinkOptions, now};
 pub use log_link::{LinkReport, LogLink, system_entropy};
-pub use wire::{LinkOptions, Transport, UNSENT_BYTES_MAX, Wire, now};

@@ -7,36 +7,11 @@
 //! [`PairEvent::Ended`].
 
 use hdrhistogram::Histogram;
-use logchan::time::{Duration, Time};
+use logchan::time::Time;
 use replication::Divergence;
+use replication::driver::Notice;
 use replication::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName};
 use serde::{Deserialize, Serialize};
-
-/// A change that [`PairSource`](super::PairSource) reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// An event of the engine.
-    Replica {
-        /// The event.
-        event: ReplicaEvent,
-        /// When this host last sent a frame to the LAN.
-        spoke_at: Option<Time>,
-    },
-    /// This host's VM diverged from the primary's. Takes the place of [`ReplicaEvent::Diverged`].
-    Diverged(Box<Divergence>),
-    /// The closing checkpoint of a sync was sent, and the guest continues.
-    SyncClosed {
-        /// How long the guest was paused for it.
-        pause: Duration,
-        /// Pages of the checkpoint.
-        pages: u64,
-    },
-    /// This host waits for a peer and has met none.
-    NobodyMet {
-        /// What this host waits for, and the likeliest reason why it meets no peer.
-        why: String,
-    },
-}
 
 /// One line of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -171,8 +146,9 @@ impl PairRecord {
         PairRecord { t_ns: now.as_nanos(), term: 0, event }
     }
 
-    /// Returns the record of `notice`, reported at `now` by a process in `term` with counters `stats`.
-    pub fn of(now: Time, term: u64, stats: &ReplicaStats, notice: &Notice) -> PairRecord {
+    /// Returns the record of `notice`, reported at `now` by a process in `term` with counters `stats`; `None`
+    /// for what only the log for people has.
+    pub fn of(now: Time, term: u64, stats: &ReplicaStats, notice: &Notice) -> Option<PairRecord> {
         let (term_named, event) = match notice {
             &Notice::SyncClosed { pause, pages } => {
                 (None, PairEvent::SyncClosed { pause_ns: pause.as_nanos(), pages })
@@ -180,8 +156,9 @@ impl PairRecord {
             Notice::Diverged(divergence) => (None, PairEvent::Diverged(divergence.clone())),
             Notice::NobodyMet { why } => (None, PairEvent::NobodyMet { why: why.clone() }),
             &Notice::Replica { event, spoke_at } => named(event, stats, spoke_at),
+            Notice::WitnessFailed { .. } | Notice::GoesSilent => return None,
         };
-        PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event }
+        Some(PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event })
     }
 
     /// Returns the last record of a process in `term`.
@@ -253,6 +230,7 @@ fn named(
 mod tests {
     use super::*;
     use logchan::ids::Term;
+    use logchan::time::Duration;
 
     #[test]
     fn record_serialized_names_event_and_parses_back_equal() {
@@ -268,15 +246,15 @@ mod tests {
         let lines = [
             (PairRecord::started(now, RoleName::Seeking), r#""event":"started","role":"seeking""#),
             (
-                PairRecord::of(now, 3, &stats, &live),
+                PairRecord::of(now, 3, &stats, &live).unwrap(),
                 r#""term":4,"event":"went_live","sent_again":3"#,
             ),
             (
-                PairRecord::of(now, 3, &stats, &closed),
+                PairRecord::of(now, 3, &stats, &closed).unwrap(),
                 r#""term":3,"event":"sync_closed","pause_ns":5000,"pages":9"#,
             ),
             (
-                PairRecord::of(now, 3, &stats, &halted),
+                PairRecord::of(now, 3, &stats, &halted).unwrap(),
                 r#""term":5,"event":"halted","why":"replaced","spoke_ns":77"#,
             ),
             (PairRecord::ended(now, 4, &stats, &hold_ns), r#""hold":{"count":1,"p50_ns":7"#),

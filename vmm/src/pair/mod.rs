@@ -1,19 +1,19 @@
-//! A VM of a pair: connects the pure [engine](replication::replica) with a real machine, wire, tap and witness.
+//! A host of a pair: what it provides to the [driver](replication::driver), and what its operator sees.
 //!
-//! - `source`: [`PairSource`], the nondeterminism boundary of a primary and of a backup
+//! - `host`: [`PairHost`], the parts of a real host
+//! - `observer`: [`PairObserver`], notices and measurements
 //! - `status`, `status_server`: the status of a host, and the socket that serves it
 //! - `checkpoint_times`: durations and page counts of checkpoints
-//! - `image`: a captured checkpoint in the form that the engine sends
-//! - `peer_absence`: decides when to report that no peer is met
 //! - [`event`]: the event log, for programs
 
 mod checkpoint_times;
 pub mod event;
-mod peer_absence;
-mod source;
+mod host;
+mod observer;
 mod status;
 mod status_server;
 
-pub use source::{Observer, PairParts, PairSource};
+pub use host::{PairDriver, PairHost};
+pub use observer::{OnNotice, PairObserver};
 pub use status::{Status, StatusBoard};
 pub use status_server::StatusServer;

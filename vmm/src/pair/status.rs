@@ -1,6 +1,7 @@
 //! Status of a host of a pair, as `understudy status` shows it.
 
-use super::source::PairSource;
+use super::host::PairHost;
+use super::observer::PairObserver;
 use crate::link::now;
 use crate::stdio;
 use crate::telemetry::TimeStatus;
@@ -10,8 +11,9 @@ use logchan::entry_kind::EntryKind;
 use logchan::entry_stats::EntryStatsTable;
 use logchan::ids::Role as End;
 use logchan::time::{Duration as Span, Time};
-use netpath::FramePort;
+use netpath::{FramePort, MacAddr};
 use replication::Divergence;
+use replication::driver::DriverView;
 use replication::replica::Replica;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -208,29 +210,37 @@ impl Publisher {
     }
 }
 
-impl<P: FramePort> PairSource<P> {
+impl PairObserver {
     /// Updates the board if an update is due. Skips the update while the board is being read, because the
     /// vCPU thread must not wait.
-    pub(super) fn publish(&mut self, now: Time) {
-        let Some(mut publisher) = self.take_publisher(now) else { return };
-        publisher.next = now + UPDATE_INTERVAL;
-        let port = self.wire_mut().port_mut().stats();
-        publisher.update_rates(now, self.replica(), (port.tx_frames, port.tx_bytes));
-        if let Ok(mut status) = publisher.board.try_lock() {
-            let uptime_s = now.since(publisher.started).as_nanos() as f64 / 1e9;
-            *status = self.status(now, uptime_s, publisher.log.clone());
+    pub(super) fn publish<P: FramePort>(&mut self, now: Time, driver: DriverView<'_, PairHost<P>>) {
+        let publisher = self.publisher_mut();
+        if !publisher.is_due(now) {
+            return;
         }
-        self.put_publisher(publisher);
+        let DriverView { replica, link, world } = driver;
+        publisher.next = now + UPDATE_INTERVAL;
+        let port = link.port_mut().stats();
+        publisher.update_rates(now, replica, (port.tx_frames, port.tx_bytes));
+        let (board, log) = (Arc::clone(&publisher.board), publisher.log.clone());
+        let uptime_s = now.since(publisher.started).as_nanos() as f64 / 1e9;
+        if let Ok(mut status) = board.try_lock() {
+            *status = Status {
+                uptime_s,
+                stages: world.stages().status(),
+                log: LogStatus { bytes_by_kind: bytes_by_kind(replica.log_stats()), ..log },
+                ..self.status(now, replica, link.peer())
+            };
+        }
     }
 
-    fn status(&self, now: Time, uptime_s: f64, log: LogStatus) -> Status {
-        let replica = self.replica();
+    fn status(&self, now: Time, replica: &Replica, peer: MacAddr) -> Status {
         let stats = replica.stats();
         let peer = replica.channel().map(|channel| {
             let counted = channel.stats();
             let accepted = counted.received(FrameVerdict::Accepted);
             PeerStatus {
-                mac: self.peer_mac().to_string(),
+                mac: peer.to_string(),
                 role: match channel.role() {
                     End::Primary => "backup",
                     End::Backup => "primary",
@@ -244,26 +254,22 @@ impl<P: FramePort> PairSource<P> {
         Status {
             role: replica.role().as_str(),
             term: replica.term().0,
-            uptime_s,
             peer,
             lag_bytes: replica.lag_bytes(),
             hold: hold_status(self.hold_ns(), replica.hold().len()),
-            stages: self.stages().status(),
-            log: LogStatus { bytes_by_kind: bytes_by_kind(replica.log_stats()), ..log },
-            checkpoints: self.checkpoint_status(),
+            checkpoints: self.checkpoint_status(replica),
             takeovers: stats.takeovers,
             backups_lost: stats.backups_lost,
             divergences: stats.divergences,
             last_divergence: replica.divergence().cloned(),
             messages_dropped: stdio::messages_dropped(),
+            ..Status::default()
         }
     }
-}
 
-impl<P: FramePort> PairSource<P> {
-    fn checkpoint_status(&self) -> CheckpointStatus {
-        let (stats, times) = (self.replica().stats(), self.checkpoint_times());
-        let log = self.replica().log_stats();
+    fn checkpoint_status(&self, replica: &Replica) -> CheckpointStatus {
+        let (stats, times) = (replica.stats(), self.checkpoint_times());
+        let log = replica.log_stats();
         let kinds = [EntryKind::CheckpointBegin, EntryKind::Page, EntryKind::CheckpointEnd];
         CheckpointStatus {
             syncs: stats.syncs,

@@ -7,12 +7,14 @@ use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
 use crate::telemetry::Stages;
 use crossbeam::channel::Receiver;
 use logchan::entry::REGISTERS;
+use logchan::time::Duration as Span;
 use netpath::port::{FRAME_MAX, FramePort};
 use replication::boundary::{
     Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
     StopAction, VcpuDigest, Waited,
 };
 use replication::checkpoint::{CheckpointImage, Image};
+use replication::driver::LiveWorld;
 use replication::replica;
 use std::io::Write;
 use std::sync::Arc;
@@ -111,14 +113,14 @@ impl<P: FramePort> World<P> {
 
     /// Starts the deadline: a guest that makes no exit from here on is kicked. Call it before a region is
     /// entered.
-    pub(crate) fn entering(&mut self) -> Result<(), SourceError> {
-        Ok(self.deadline.entering(self.positions).map_err(HostError::from)?)
+    fn entering(&mut self) -> Result<(), HostError> {
+        Ok(self.deadline.entering(self.positions)?)
     }
 
     /// Stops the deadline until the next region and shows an unfinished console line. Call it when the
     /// guest waits.
-    pub(crate) fn idle(&mut self) -> Result<(), SourceError> {
-        self.deadline.idle().map_err(HostError::from)?;
+    fn idle(&mut self) -> Result<(), HostError> {
+        self.deadline.idle()?;
         if !self.console_line.is_empty() {
             // The unfinished line is probably a prompt.
             self.write_console_line();
@@ -128,16 +130,11 @@ impl<P: FramePort> World<P> {
 
     /// Returns how long a wait may take, so that the guest's next timer and the stop flag are noticed in
     /// time.
-    pub(crate) fn wait_max(&mut self, capacity: &DeviceCapacity) -> Duration {
+    fn longest_wait(&mut self, capacity: &DeviceCapacity) -> Duration {
         let until_timer = capacity
             .timer_ns
             .map_or(WAIT_MAX, |due| self.clock.host_wait_until(due, monotonic_ns()));
         until_timer.min(WAIT_MAX)
-    }
-
-    /// Whether the machine was asked to stop.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping()
     }
 
     fn now(&mut self) -> u64 {
@@ -175,12 +172,56 @@ impl<P: FramePort> World<P> {
         self.console_line.clear();
     }
 
-    fn flush(&mut self) -> Result<(), SourceError> {
+    fn flush(&mut self) -> Result<(), HostError> {
         if std::mem::take(&mut self.unflushed) {
-            self.port.flush().map_err(HostError::from)?;
+            self.port.flush()?;
             self.stages.left(true, boottime_ns);
         }
         Ok(())
+    }
+
+    /// Returns the next input that the devices have capacity for, if there is one.
+    fn take_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, HostError> {
+        if let Some(due) = capacity.timer_ns {
+            let now_ns = self.now();
+            if now_ns >= due {
+                return Ok(Some(Input::Clock { now_ns }));
+            }
+        }
+        if capacity.frame
+            && self.port.has_frame()
+            && let Some(length) = self.port.receive(&mut self.frame[..])?
+        {
+            self.stages.taken(boottime_ns);
+            return Ok(Some(Input::Frame(&self.frame[..length])));
+        }
+        if capacity.console_bytes > 0 && self.poll_console() {
+            let count = self.console_pending.len().min(capacity.console_bytes);
+            let taken = self.console_pending.drain(..count).collect::<Vec<_>>();
+            self.frame[..count].copy_from_slice(&taken);
+            return Ok(Some(Input::Console(&self.frame[..count])));
+        }
+        Ok(None)
+    }
+
+    /// Decides whether a guest that was kicked in mid-region must stop there for an input.
+    fn stop_action(
+        &mut self,
+        capacity: &DeviceCapacity,
+        window: bool,
+    ) -> Result<StopAction, HostError> {
+        if self.stopping() {
+            return Ok(StopAction::Checkpoint);
+        }
+        let passed = self.deadline.passed(self.positions)?;
+        // With a window armed, an interrupt already waits until the guest allows it, and a checkpoint
+        // would not deliver another one. But a checkpoint would deliver a frame to a guest that polls.
+        let pending = passed
+            && !capacity.interrupts_blocked
+            && (capacity.interrupt
+                || self.data_pending(capacity)
+                || !window && self.timer_pending(capacity));
+        Ok(if pending { StopAction::Checkpoint } else { StopAction::Resume })
     }
 }
 
@@ -196,7 +237,7 @@ impl<P: FramePort> DeviceBoundary for World<P> {
     }
 
     fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        crate::kvm::entropy::fill(bytes).map_err(|error| HostError::Entropy(error).into())
+        Ok(crate::kvm::entropy::fill(bytes).map_err(HostError::Entropy)?)
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
@@ -246,30 +287,11 @@ impl<P: FramePort> Boundary for World<P> {
     }
 
     fn exit_handled(&mut self) -> Result<(), SourceError> {
-        self.flush()
+        Ok(self.flush()?)
     }
 
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
-        if let Some(due) = capacity.timer_ns {
-            let now_ns = self.now();
-            if now_ns >= due {
-                return Ok(Some(Input::Clock { now_ns }));
-            }
-        }
-        if capacity.frame
-            && self.port.has_frame()
-            && let Some(length) = self.port.receive(&mut self.frame[..]).map_err(HostError::from)?
-        {
-            self.stages.taken(boottime_ns);
-            return Ok(Some(Input::Frame(&self.frame[..length])));
-        }
-        if capacity.console_bytes > 0 && self.poll_console() {
-            let count = self.console_pending.len().min(capacity.console_bytes);
-            let taken = self.console_pending.drain(..count).collect::<Vec<_>>();
-            self.frame[..count].copy_from_slice(&taken);
-            return Ok(Some(Input::Console(&self.frame[..count])));
-        }
-        Ok(None)
+        Ok(self.take_input(capacity)?)
     }
 
     fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, SourceError> {
@@ -283,7 +305,7 @@ impl<P: FramePort> Boundary for World<P> {
         {
             return Ok(Waited::Poll);
         }
-        let timeout = self.wait_max(capacity);
+        let timeout = self.longest_wait(capacity);
         if capacity.frame {
             self.port.wait(Some(timeout)).map_err(HostError::from)?;
         } else {
@@ -303,18 +325,7 @@ impl<P: FramePort> Boundary for World<P> {
         capacity: &DeviceCapacity,
         window: bool,
     ) -> Result<StopAction, SourceError> {
-        if self.stopping() {
-            return Ok(StopAction::Checkpoint);
-        }
-        let passed = self.deadline.passed(self.positions).map_err(HostError::from)?;
-        // With a window armed, an interrupt already waits until the guest allows it, and a checkpoint
-        // would not deliver another one. But a checkpoint would deliver a frame to a guest that polls.
-        let pending = passed
-            && !capacity.interrupts_blocked
-            && (capacity.interrupt
-                || self.data_pending(capacity)
-                || !window && self.timer_pending(capacity));
-        Ok(if pending { StopAction::Checkpoint } else { StopAction::Resume })
+        Ok(self.stop_action(capacity, window)?)
     }
 
     fn window_at_cpl0(&mut self) -> Result<StopAction, SourceError> {
@@ -352,27 +363,27 @@ impl<P: FramePort> Boundary for World<P> {
     }
 
     fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {
-        self.flush()
+        Ok(self.flush()?)
     }
 }
 
 impl<P: FramePort> replica::World for World<P> {
-    type Error = SourceError;
+    type Error = HostError;
 
-    fn clock_ns(&mut self) -> Result<u64, SourceError> {
-        DeviceBoundary::clock_ns(self)
+    fn clock_ns(&mut self) -> Result<u64, HostError> {
+        Ok(self.now())
     }
 
-    fn wall_clock_ns(&mut self) -> Result<u64, SourceError> {
-        DeviceBoundary::wall_clock_ns(self)
+    fn wall_clock_ns(&mut self) -> Result<u64, HostError> {
+        Ok(realtime_ns())
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        DeviceBoundary::entropy(self, bytes)
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), HostError> {
+        crate::kvm::entropy::fill(bytes).map_err(HostError::Entropy)
     }
 
-    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
-        Boundary::next_input(self, capacity)
+    fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, HostError> {
+        self.take_input(capacity)
     }
 
     fn go_live(&mut self, clock_ns: u64) {
@@ -385,6 +396,48 @@ impl<P: FramePort> replica::World for World<P> {
         {
             discarded += 1;
         }
+    }
+}
+
+impl<P: FramePort> LiveWorld for World<P> {
+    fn is_stopping(&self) -> bool {
+        self.stopping()
+    }
+
+    fn entering(&mut self) -> Result<(), HostError> {
+        World::entering(self)
+    }
+
+    fn idle(&mut self) -> Result<(), HostError> {
+        World::idle(self)
+    }
+
+    fn reached(&mut self) {
+        self.positions += 1;
+    }
+
+    fn interrupted(
+        &mut self,
+        capacity: &DeviceCapacity,
+        window: bool,
+    ) -> Result<StopAction, HostError> {
+        self.stop_action(capacity, window)
+    }
+
+    fn wait_max(&mut self, capacity: &DeviceCapacity) -> Span {
+        Span::from_nanos(self.longest_wait(capacity).as_nanos() as u64)
+    }
+
+    fn console_output(&mut self, byte: u8) {
+        DeviceBoundary::console_output(self, byte);
+    }
+
+    fn send(&mut self, frame: &[u8]) -> Result<(), HostError> {
+        Ok(self.port.send(frame)?)
+    }
+
+    fn flush(&mut self) -> Result<(), HostError> {
+        Ok(self.port.flush()?)
     }
 }
 

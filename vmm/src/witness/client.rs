@@ -1,37 +1,30 @@
-//! [`WitnessClient`]: makes claims at a witness on a thread of its own. Storage may be slow or never answer,
-//! and the vCPU thread must not block.
+//! [`WitnessThread`]: asks the witness on a thread of its own. Storage may be slow or never answer, and the vCPU
+//! thread must not block.
 
 use super::file::{FileWitness, WitnessError};
 use crate::kvm::kick::Kicker;
 use crossbeam::channel::{self, Receiver, Sender};
 use logchan::ids::{Claimant, Term};
+use replication::driver::WitnessPort;
 use replication::replica::Answer;
-use std::time::{Duration, Instant};
 
-/// Longest time to wait for an answer. After it, the witness counts as unreachable.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
-
-/// Client of a witness, for one thread.
+/// The witness's thread, as the vCPU thread uses it.
 #[derive(Debug)]
-pub struct WitnessClient {
+pub struct WitnessThread {
     claims: Sender<(Term, Option<Claimant>)>,
     answers: Receiver<(Term, Result<bool, WitnessError>)>,
-    /// The outstanding claim, and when it was made.
-    pending: Option<(Term, Instant)>,
-    /// The witness thread works on a claim. It may be one that timed out here.
+    /// The thread works on a claim.
     is_busy: bool,
-    /// The error that was logged last. A claim is repeated, and the same error is logged once.
-    logged: Option<String>,
 }
 
-impl WitnessClient {
+impl WitnessThread {
     /// Starts the thread that asks `witness`. It kicks the calling thread when an answer is there. It ends
-    /// when the client is dropped, or when a call that hangs returns after that.
+    /// when this value is dropped, or when a call that hangs returns after that.
     ///
     /// # Errors
     ///
     /// The thread can't be started.
-    pub fn start(witness: FileWitness) -> std::io::Result<WitnessClient> {
+    pub fn start(witness: FileWitness) -> std::io::Result<WitnessThread> {
         let kicker = Kicker::of_this_thread();
         let (claims, claims_received) = channel::bounded::<(Term, Option<Claimant>)>(1);
         let (answers_sent, answers) = channel::bounded(1);
@@ -43,62 +36,26 @@ impl WitnessClient {
                 kicker.kick();
             }
         })?;
-        Ok(WitnessClient { claims, answers, pending: None, is_busy: false, logged: None })
+        Ok(WitnessThread { claims, answers, is_busy: false })
     }
+}
 
-    /// Claims `term`; `previous` must own the term before. One claim at a time.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a claim is outstanding.
-    pub fn ask(&mut self, term: Term, previous: Option<Claimant>) {
-        assert!(self.pending.is_none(), "one claim at a time");
-        self.pending = Some((term, Instant::now()));
-        // While the thread hangs in an earlier claim, this one is not passed on and times out.
-        if !self.is_busy {
-            self.is_busy = self.claims.try_send((term, previous)).is_ok();
+impl WitnessPort for WitnessThread {
+    fn try_ask(&mut self, term: Term, previous: Option<Claimant>) -> bool {
+        if self.is_busy {
+            return false;
         }
+        self.is_busy = self.claims.try_send((term, previous)).is_ok();
+        self.is_busy
     }
 
-    /// Returns the answer to the outstanding claim, once it is there or has taken too long.
-    pub fn poll(&mut self) -> Option<(Term, Answer)> {
-        if let Ok((term, answer)) = self.answers.try_recv() {
-            self.is_busy = false;
-            if answer.is_ok() {
-                self.logged = None;
-            }
-            // Every claim of a term has the same answer, so the answer to an earlier one is used as well.
-            if self.pending.take_if(|(pending, _)| *pending == term).is_some() {
-                return Some(match answer {
-                    Ok(true) => (term, Answer::Won),
-                    Ok(false) => (term, Answer::Lost),
-                    Err(error) => {
-                        self.log(error.to_string());
-                        (term, Answer::Unreachable)
-                    }
-                });
-            }
-        }
-        let (term, _) = self.pending.take_if(|(_, since)| since.elapsed() >= ANSWER_MAX)?;
-        self.log(format!("witness: no answer in {ANSWER_MAX:?}: check the storage"));
-        Some((term, Answer::Unreachable))
-    }
-
-    /// Logs `error` unless it was the last one logged.
-    fn log(&mut self, error: String) {
-        if self.logged.as_ref() != Some(&error) {
-            tracing::warn!("{error}");
-            self.logged = Some(error);
-        }
-    }
-
-    /// Returns whether an answer is outstanding.
-    pub fn is_asked(&self) -> bool {
-        self.pending.is_some()
-    }
-
-    /// Returns the latest time at which [`poll`](Self::poll) returns an answer.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.pending.map(|(_, since)| since + ANSWER_MAX)
+    fn try_answer(&mut self) -> Option<(Term, Answer, Option<String>)> {
+        let (term, answer) = self.answers.try_recv().ok()?;
+        self.is_busy = false;
+        Some(match answer {
+            Ok(true) => (term, Answer::Won, None),
+            Ok(false) => (term, Answer::Lost, None),
+            Err(error) => (term, Answer::Unreachable, Some(error.to_string())),
+        })
     }
 }

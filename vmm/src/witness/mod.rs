@@ -6,5 +6,5 @@
 pub mod client;
 pub mod file;
 
-pub use client::WitnessClient;
+pub use client::WitnessThread;
 pub use file::FileWitness;

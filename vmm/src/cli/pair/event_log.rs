@@ -2,23 +2,29 @@
 
 use super::PairArgs;
 use crate::link::now;
-use crate::pair::Observer;
-use crate::pair::event::{Notice, PairRecord};
+use crate::pair::OnNotice;
+use crate::pair::event::PairRecord;
 use crate::stdio;
 use logchan::handshake::Mismatch;
 use logchan::time::Time;
 use replication::Divergence;
+use replication::driver::Notice;
 use replication::replica::{Halt, Replica, ReplicaEvent};
 
-/// Returns an observer that prints each notice on standard error, with the time since the start. With
+/// Returns a function that prints each notice on standard error, with the time since the start. With
 /// `--quiet` it prints warnings only. With `--json` it also prints every notice as a record.
-pub(super) fn observer(args: &PairArgs) -> Observer {
+pub(super) fn on_notice(args: &PairArgs) -> OnNotice {
     let quiet = args.is_quiet();
     let start = now();
     let prints_records = args.prints_records();
     Box::new(move |replica: &Replica, notice: Notice| {
-        if prints_records {
-            print_record(&PairRecord::of(now(), replica.term().0, replica.stats(), &notice));
+        if prints_records
+            && let Some(record) = PairRecord::of(now(), replica.term().0, replica.stats(), &notice)
+        {
+            print_record(&record);
+        }
+        if let Notice::WitnessFailed { error } = &notice {
+            return tracing::warn!("{error}");
         }
         if quiet && !is_warning(&notice) {
             return;
@@ -54,7 +60,8 @@ fn mismatch_message(mismatch: &Mismatch) -> String {
 fn is_warning(notice: &Notice) -> bool {
     let event = match notice {
         Notice::Replica { event, spoke_at: _ } => event,
-        Notice::SyncClosed { .. } => return false,
+        Notice::SyncClosed { .. } | Notice::GoesSilent => return false,
+        Notice::WitnessFailed { .. } => return true,
         Notice::NobodyMet { .. } | Notice::Diverged(_) => return true,
     };
     match event {
@@ -100,6 +107,10 @@ fn message(replica: &Replica, notice: &Notice) -> String {
             return format!("the VM was paused for {ms:.1} ms to send the last {pages} pages");
         }
         Notice::NobodyMet { why } => return why.clone(),
+        Notice::WitnessFailed { error } => return error.clone(),
+        Notice::GoesSilent => {
+            return "this host failed: it goes silent, and the backup takes over".into();
+        }
         Notice::Diverged(divergence) => return divergence_message(divergence),
     };
     let ms_since = |heard_at: Time| now().since(heard_at).as_nanos() / 1_000_000;

@@ -8,16 +8,18 @@ pub use options::PairArgs;
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
 use super::session;
-use crate::link::{Wire, now, system_entropy};
+use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
-use crate::pair::{PairParts, PairSource, StatusBoard};
+use crate::pair::{PairDriver, PairObserver, StatusBoard};
 use crate::replay::World;
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
-use crate::vcpu::{self, RunError};
-use crate::witness::WitnessClient;
+use crate::vcpu::{self, Machine, RunError};
+use crate::witness::WitnessThread;
 use netpath::FramePort;
-use replication::replica::{Halt, Replica, RoleName, Start};
+use replication::Mutants;
+use replication::driver::{self, DriverParts, MachineEnd, PairEnd, WitnessClient};
+use replication::replica::{Halt, Replica, Start};
 use std::time::Duration;
 
 /// Runs `understudy primary`.
@@ -36,11 +38,11 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let security = args.security()?;
     let blueprint = Blueprint::new(&args.vm)?;
     let witness = args.witness()?;
-    let wire = Wire::open(&args.link_options())?;
-    args.print_info(|| wire.port().describe());
+    let link = EthernetLink::open(&args.link_options())?;
+    args.print_info(|| link.port().describe());
     let port = session::open_port(&args.vm)?;
     let mut config = args.replica_config(&blueprint, &witness);
-    config.frame_bytes_max = wire.frame_bytes_max();
+    config.frame_bytes_max = link.frame_bytes_max();
     let board = StatusBoard::default();
     let _status = args.serve_status(&board);
     let limit = args.vm.seconds.map(Duration::from_secs_f64);
@@ -49,19 +51,20 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
         let world = World::new(session::world_config(&args.vm, port, clock, stop)?)?;
         let replica = Replica::new(config, start, security, Box::new(system_entropy), now())
             .map_err(|error| CliError::Usage(error.to_string()))?;
-        let witness = WitnessClient::start(witness)
+        let witness = WitnessThread::start(witness)
             .map_err(|source| CliError::Os { doing: "starting the witness's thread", source })?;
-        let source = PairSource::new(PairParts {
+        let mutants = Mutants::default();
+        let driver = PairDriver::new(DriverParts {
             replica,
-            wire,
+            clock: BootClock,
+            wire: link.into_wire(),
             world,
-            witness,
-            wait: args.wait_policy(),
+            witness: WitnessClient::new(witness, mutants),
+            observer: PairObserver::new(event_log::on_notice(args), board),
             ack_wait: args.ack_wait(),
-            observer: event_log::observer(args),
-            board,
+            mutants,
         });
-        run(args, &blueprint, source, start)
+        run(args, &blueprint, driver, start)
     })?;
     match end {
         Halt::Stopped | Halt::PrimaryStopped => Ok(()),
@@ -76,66 +79,45 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
 fn run<P: FramePort>(
     args: &PairArgs,
     blueprint: &Blueprint,
-    mut source: PairSource<P>,
+    mut driver: PairDriver<P>,
     start: Start,
 ) -> Result<Halt, CliError> {
-    let mut machine = match start {
+    let machine = match start {
         Start::Primary | Start::Standalone => blueprint.booted()?,
         Start::Backup => blueprint.empty()?,
     };
     if args.prints_records() {
-        event_log::print_record(&PairRecord::started(now(), source.replica().role()));
+        let role = driver.parts().replica.role();
+        event_log::print_record(&PairRecord::started(now(), role));
     }
-    loop {
-        let end = vcpu::run(&mut machine, &mut source);
-        match end {
-            Err(RunError::Source(SourceError::Invalidated)) => {}
-            // The machine could not apply a checkpoint from the log.
-            Err(RunError::Restore(error)) => {
-                tracing::warn!("{error}");
-                source.replica_mut().diverged(now(), &error);
-            }
-            Ok(_) => {
-                let halt = source.shut_down()?.unwrap_or(Halt::Stopped);
-                if args.prints_records() {
-                    let replica = source.replica();
-                    let (term, stats) = (replica.term().0, replica.stats());
-                    event_log::print_record(&PairRecord::ended(
-                        now(),
-                        term,
-                        stats,
-                        source.hold_ns(),
-                    ));
-                }
-                session::write_trace(&args.vm, source.stages())?;
-                return Ok(halt);
-            }
-            Err(error) => return Err(fail(args, source, error.into())),
-        }
-        // Dropped before the next machine is created: the host may not have memory for two.
-        drop(machine);
-        machine = match blueprint.empty() {
-            Ok(machine) => machine,
-            Err(error) => return Err(fail(args, source, error)),
-        };
+    let end = driver::run(&mut driver, machine, || blueprint.empty(), run_machine);
+    let DriverParts { replica, observer, world, .. } = driver.parts();
+    let halt = match end {
+        PairEnd::Halted(halt) => halt,
+        PairEnd::Failed(error) => return Err(error),
+    };
+    if args.prints_records() {
+        let (term, stats) = (replica.term().0, replica.stats());
+        event_log::print_record(&PairRecord::ended(now(), term, stats, observer.hold_ns()));
     }
+    session::write_trace(&args.vm, world.stages())?;
+    Ok(halt)
 }
 
-/// Ends this host's part after `error`, and returns `error`.
-///
-/// Sends Bye in two cases: when the guest itself ended the VM, and on a backup, which then never takes over.
-/// A primary whose host failed ends without a Bye: the VM is not over, and to the backup this host is dead.
-fn fail<P: FramePort>(args: &PairArgs, mut source: PairSource<P>, error: CliError) -> CliError {
-    let guest_ended_vm = matches!(&error, CliError::Run(error) if error.is_guests_own_end());
-    if guest_ended_vm || source.is_backup() {
-        // The first error is the one to report. Without a Bye, the other host takes this one for dead.
-        if let Err(second) = source.shut_down() {
-            tracing::warn!("could not send Bye to the other host: {second}");
+/// Runs one machine.
+fn run_machine<P: FramePort>(
+    machine: &mut Machine,
+    driver: &mut PairDriver<P>,
+) -> MachineEnd<CliError> {
+    match vcpu::run(machine, driver) {
+        Ok(_) => MachineEnd::Stopped,
+        Err(RunError::Source(SourceError::Invalidated)) => MachineEnd::Invalidated,
+        Err(RunError::Restore(error)) => {
+            tracing::warn!("{error}");
+            MachineEnd::CannotApply { why: error.to_string() }
         }
-    } else if source.replica().role() == RoleName::Protected {
-        args.print_info(|| {
-            "understudy: this host failed: it goes silent, and the backup takes over".into()
-        });
+        Err(error) => {
+            MachineEnd::Failed { is_guests_own_end: error.is_guests_own_end(), error: error.into() }
+        }
     }
-    error
 }

@@ -1,0 +1,367 @@
+//! [`Driver`]: its state, and one round of its work.
+
+use super::Notice;
+use super::host::{Clock, DriverView, Host, LinkPort, LiveWorld, Moment, Observer};
+use super::peer_absence::PeerAbsenceAlarm;
+use super::wire::Wire;
+use super::witness::WitnessClient;
+use crate::error::BoundaryError;
+use crate::mutant::{DriverMutant, Mutants};
+use crate::replica::{Command, Halt, Replica, ReplicaEvent, RoleName, Step};
+use alloc::boxed::Box;
+use alloc::format;
+use logchan::ids::{Lane, Term};
+use logchan::time::{Duration, Time};
+
+/// Longest wait on the wire. A kick that arrives just before the wait begins is lost, so the stop flag may be
+/// seen this late.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+
+/// Longest wait on the wire while a claim is outstanding. The kick that announces the witness's answer can
+/// be lost in the same way, and the whole VM waits for that answer.
+const WITNESS_WAIT_MAX: Duration = Duration::from_micros(500);
+
+/// Receive calls per drive of the wire, each of which takes a bounded number of frames.
+const RECEIVES_PER_DRIVE: usize = 4;
+
+/// Components of a [`Driver`].
+pub struct DriverParts<H: Host> {
+    /// The engine.
+    pub replica: Replica,
+    /// The clock of the channel.
+    pub clock: H::Clock,
+    /// The log link.
+    pub wire: Wire<H::Link>,
+    /// The tap, the clocks, the console.
+    pub world: H::World,
+    /// The client of the witness.
+    pub witness: WitnessClient<H::Witness>,
+    /// Receives notices and measurements.
+    pub observer: H::Observer,
+    /// How long to spin for the acknowledgement of an output before the guest continues.
+    pub ack_wait: Duration,
+    /// Planted bugs for tests; none in a release build.
+    pub mutants: Mutants,
+}
+
+/// The nondeterminism boundary of a primary and of a backup. One thread owns it, the one that runs the vCPU.
+pub struct Driver<H: Host> {
+    pub(super) parts: DriverParts<H>,
+    /// The exit that is being handled has made an output.
+    pub(super) made_output: bool,
+    /// A frame has entered the guest, and its log entry was not sent.
+    pub(super) frame_entered: bool,
+    /// Log position up to which the log was sent.
+    pub(super) sent: u64,
+    /// When this host last sent a frame to the LAN.
+    spoke_at: Option<Time>,
+    pub(super) is_stopping: bool,
+    /// When the guest was paused for the current checkpoint.
+    pub(super) paused_since: Option<Time>,
+    absence_alarm: PeerAbsenceAlarm,
+    /// The term whose unanswered claim was reported last.
+    unanswered_claim: Option<Term>,
+}
+
+impl<H: Host> Driver<H> {
+    /// Creates the driver of a host.
+    pub fn new(parts: DriverParts<H>) -> Driver<H> {
+        Driver {
+            parts,
+            made_output: false,
+            frame_entered: false,
+            sent: 0,
+            spoke_at: None,
+            is_stopping: false,
+            paused_since: None,
+            absence_alarm: PeerAbsenceAlarm::default(),
+            unanswered_claim: None,
+        }
+    }
+
+    /// Returns the components.
+    pub fn parts(&self) -> &DriverParts<H> {
+        &self.parts
+    }
+
+    /// Returns the components, for their counters.
+    pub fn parts_mut(&mut self) -> &mut DriverParts<H> {
+        &mut self.parts
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.parts.clock.now()
+    }
+
+    pub(super) fn has(&self, mutant: DriverMutant) -> bool {
+        self.parts.mutants.has_driver(mutant)
+    }
+
+    /// Returns whether this host is a backup, which needs an empty machine.
+    pub fn is_backup(&self) -> bool {
+        match self.parts.replica.role() {
+            RoleName::Seeking
+            | RoleName::Syncing
+            | RoleName::Following
+            | RoleName::Finishing
+            | RoleName::Claiming
+            | RoleName::Leaving => true,
+            RoleName::Standalone
+            | RoleName::Starting
+            | RoleName::Alone
+            | RoleName::Copying
+            | RoleName::Closing
+            | RoleName::Protected
+            | RoleName::Losing
+            | RoleName::Halted => false,
+        }
+    }
+
+    /// Sends Bye and drives the wire until the peer has confirmed it, for at most two silence timeouts.
+    /// Returns why this host's part is over; `None` if the peer did not confirm in time.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the wire and of the tap.
+    pub fn shut_down(&mut self) -> Result<Option<Halt>, H::Error> {
+        let silence = self.parts.replica.endpoint().map(|end| end.settings().timing.silence);
+        let now = self.now();
+        let limit = now + silence.unwrap_or_default() * 2;
+        self.parts.replica.stop(now);
+        while self.parts.replica.halted().is_none() && self.now() < limit {
+            self.drive()?;
+            self.wait_on_wire()?;
+        }
+        self.drive()?;
+        Ok(self.parts.replica.halted())
+    }
+
+    /// Handles everything that has arrived, sends the log, and releases the outputs that may leave.
+    pub(super) fn drive(&mut self) -> Result<(), H::Error> {
+        self.receive()?;
+        if self.has(DriverMutant::SendLogAfterOutput) {
+            self.release()?;
+        }
+        self.transmit()?;
+        self.release()?;
+        let now = self.now();
+        self.check_absence(now);
+        let DriverParts { replica, wire, world, observer, .. } = &mut self.parts;
+        observer.driven(now, DriverView { replica, link: wire.port_mut(), world });
+        Ok(())
+    }
+
+    /// Reports that no peer is met, once per absence.
+    fn check_absence(&mut self, now: Time) {
+        let DriverParts { replica, wire, observer, .. } = &mut self.parts;
+        let state = match replica.role() {
+            RoleName::Seeking => Some("waiting for the primary"),
+            RoleName::Alone => Some("unprotected"),
+            RoleName::Standalone
+            | RoleName::Starting
+            | RoleName::Copying
+            | RoleName::Closing
+            | RoleName::Protected
+            | RoleName::Losing
+            | RoleName::Syncing
+            | RoleName::Following
+            | RoleName::Finishing
+            | RoleName::Claiming
+            | RoleName::Leaving
+            | RoleName::Halted => None,
+        };
+        if self.absence_alarm.is_due(now, state.is_some())
+            && let Some(state) = state
+            && replica.endpoint().is_some()
+        {
+            let why = observer.why_nobody(wire.port_mut(), replica);
+            observer.notice(replica, Notice::NobodyMet { why: format!("{state}: {why}") });
+        }
+    }
+
+    /// Handles received frames, a stop request and the witness's answer, and reports the events that follow.
+    pub(super) fn receive(&mut self) -> Result<(), H::Error> {
+        let DriverParts { replica, wire, world, witness, observer, clock, .. } = &mut self.parts;
+        // The rest is handled by the next drive: a flood of frames must not keep the guest from running.
+        for _ in 0..RECEIVES_PER_DRIVE {
+            if !wire.receive(clock, replica)? {
+                break;
+            }
+        }
+        if world.is_stopping() && !self.is_stopping {
+            self.is_stopping = true;
+            replica.stop(clock.now());
+        }
+        if witness.is_asked() {
+            let now = clock.now();
+            if let Some(answered) = witness.poll(now) {
+                if let Some(error) = answered.error {
+                    observer.notice(replica, Notice::WitnessFailed { error });
+                }
+                replica.handle_witness(now, answered.term, answered.answer);
+            }
+        }
+        self.forward_claim();
+        while let Some(event) = self.parts.replica.poll_event() {
+            self.report(event);
+        }
+        Ok(())
+    }
+
+    /// Passes the engine's claim to the witness, if one is due.
+    fn forward_claim(&mut self) {
+        let DriverParts { replica, witness, clock, .. } = &mut self.parts;
+        if let Some(Command::Claim { term, previous }) = replica.poll_command() {
+            witness.ask(clock.now(), term, previous);
+        }
+    }
+
+    fn report(&mut self, event: ReplicaEvent) {
+        let is_news = match event {
+            ReplicaEvent::PeerRefused { mismatch, proven: _ } => {
+                self.absence_alarm.refused(mismatch)
+            }
+            ReplicaEvent::PeerMet { .. } => {
+                self.absence_alarm.met();
+                true
+            }
+            // The claim is repeated until it is answered; report the first attempt only.
+            ReplicaEvent::WitnessUnreachable { term } => {
+                self.unanswered_claim.replace(term) != Some(term)
+            }
+            ReplicaEvent::TermWon { .. }
+            | ReplicaEvent::SyncBegun
+            | ReplicaEvent::Protected
+            | ReplicaEvent::BackupSilent { .. }
+            | ReplicaEvent::BackupLeft
+            | ReplicaEvent::Following
+            | ReplicaEvent::PrimarySilent { .. }
+            | ReplicaEvent::LogFinished
+            | ReplicaEvent::WentLive { .. }
+            | ReplicaEvent::Diverged
+            | ReplicaEvent::Halted(_) => true,
+        };
+        if !is_news {
+            return;
+        }
+        let DriverParts { replica, observer, .. } = &mut self.parts;
+        let notice = match (event, replica.divergence()) {
+            (ReplicaEvent::Diverged, Some(divergence)) => {
+                Notice::Diverged(Box::new(divergence.clone()))
+            }
+            (event, _) => Notice::Replica { event, spoke_at: self.spoke_at },
+        };
+        observer.notice(replica, notice);
+    }
+
+    /// Sends all of the log.
+    pub(super) fn transmit(&mut self) -> Result<(), H::Error> {
+        let DriverParts { replica, wire, clock, .. } = &mut self.parts;
+        wire.transmit(clock, replica)?;
+        self.sent = self.appended();
+        self.log_sent();
+        Ok(())
+    }
+
+    /// Records the time: all of the log that an output may wait for was sent.
+    pub(super) fn log_sent(&mut self) {
+        if self.parts.replica.role() == RoleName::Protected {
+            self.frame_passes(Moment::LogSent);
+        }
+    }
+
+    pub(super) fn frame_passes(&mut self, moment: Moment) {
+        let DriverParts { observer, world, clock, .. } = &mut self.parts;
+        observer.frame(world, moment, || clock.now());
+    }
+
+    /// Returns the log position behind the newest entry.
+    pub(super) fn appended(&self) -> u64 {
+        self.parts.replica.channel().map_or(0, |channel| channel.appended(Lane::Latency).0)
+    }
+
+    /// Sends the outputs and announcements that may leave now to the tap.
+    pub(super) fn release(&mut self) -> Result<(), H::Error> {
+        let before = self.now();
+        let is_stale = self.has(DriverMutant::ReleaseByStaleClock);
+        let DriverParts { replica, world, clock, observer, mutants, .. } = &mut self.parts;
+        let mut any = false;
+        loop {
+            // The clock is read for each frame: the lease is checked against it.
+            let now = if is_stale { before } else { clock.now() };
+            let Some(frame) = replica.poll_tap(now) else { break };
+            let sent = world.send(frame.bytes);
+            if !mutants.has_driver(DriverMutant::SwallowTapError) {
+                sent?;
+            }
+            if let Some(made_at) = frame.made_at {
+                observer.held(now.since(made_at));
+                observer.frame(world, Moment::MayLeave { made_at }, || now);
+            }
+            replica.pop_tap();
+            self.spoke_at = Some(now);
+            any = true;
+        }
+        if any {
+            let flushed = world.flush();
+            if !mutants.has_driver(DriverMutant::SwallowTapError) {
+                flushed?;
+            }
+            replica.tap_flushed();
+            let all = replica.role() != RoleName::Protected;
+            observer.frame(world, Moment::Left { all }, || clock.now());
+        }
+        Ok(())
+    }
+
+    /// Waits for the wire only, not for the tap.
+    pub(super) fn wait_on_wire(&mut self) -> Result<(), H::Error> {
+        // The machine's last question may have made the engine begin a claim.
+        self.forward_claim();
+        let wait_max = self.wait_max();
+        let DriverParts { replica, wire, clock, .. } = &mut self.parts;
+        let until = clock.now() + wait_max;
+        Ok(wire.wait(clock, replica, Some(until))?)
+    }
+
+    pub(super) fn wait_max(&self) -> Duration {
+        if self.parts.witness.is_asked() { WITNESS_WAIT_MAX } else { WAIT_MAX }
+    }
+
+    /// Repeats a question until the engine has an answer, and drives the wire meanwhile.
+    pub(super) fn ask_until_ready<T>(
+        &mut self,
+        mut ask: impl FnMut(&mut DriverParts<H>, Time) -> Result<Step<T>, H::Error>,
+    ) -> Result<T, BoundaryError<H::Error>> {
+        loop {
+            let now = self.now();
+            match ask(&mut self.parts, now)? {
+                Step::Ready(value) => return Ok(value),
+                Step::Invalidated => return Err(BoundaryError::Invalidated),
+                Step::Pending => {}
+            }
+            self.drive()?;
+            let now = self.now();
+            match ask(&mut self.parts, now)? {
+                Step::Ready(value) => return Ok(value),
+                Step::Invalidated => return Err(BoundaryError::Invalidated),
+                Step::Pending => self.wait_on_wire()?,
+            }
+            self.drive()?;
+        }
+    }
+
+    /// Spins for the acknowledgement of an output whose log was sent, for at most `ack_wait`. While the
+    /// guest runs, this thread cannot see the acknowledgement.
+    pub(super) fn spin_for_ack(&mut self) -> Result<(), H::Error> {
+        if self.parts.replica.hold().is_empty() {
+            return Ok(());
+        }
+        let mut spin = self.parts.wire.port().begin_spin(self.parts.ack_wait);
+        while !self.parts.replica.hold().is_empty() && self.parts.wire.port_mut().spin(&mut spin) {
+            self.receive()?;
+            self.release()?;
+        }
+        Ok(())
+    }
+}
