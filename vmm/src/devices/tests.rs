@@ -1,4 +1,5 @@
 use super::test_machine::TestMachine;
+use super::virtio::test_driver::{Driver, EVENT_IDX, NET_DEVICE, RNG_DEVICE, VERSION_1, WRITE};
 use super::*;
 
 #[test]
@@ -112,4 +113,55 @@ fn fresh_state_survives_a_round_trip() {
     let back: DevicesState = postcard::from_bytes(&bytes).unwrap();
     assert_eq!(back, saved);
     assert_eq!(Devices::restore(back).unwrap().save(), saved);
+}
+
+/// Returns devices of which every part has a state of its own.
+fn busy_machine() -> TestMachine {
+    let mut m = TestMachine::new();
+    m.init_pics();
+    m.boundary.now_ns = 0x5_0000_0007;
+    m.boundary.wall_ns = 1_795_453_689_500_000_000;
+    for (port, value) in [
+        (0x21, 0x40),
+        (0x4D0, 0x28),
+        (0x43, 0x34),
+        (0x40, 100),
+        (0x40, 1),
+        (0x43, 0x00),
+        (0x61, 1),
+        (0x3FB, 3),
+        (0x3F9, 1),
+        (0x70, 0x40),
+        (0x71, 0x77),
+        (0xCF9, 2),
+    ] {
+        m.out8(port, value);
+    }
+    m.devices.apply(Input::Console(b"hi"), &m.ram);
+    m.out8(0x70, 0);
+    m.in8(0x71);
+    m.in32(0xE8);
+    let mut net = Driver::start(&mut m, NET_DEVICE, VERSION_1 | EVENT_IDX, 2, 8);
+    net.add(&m, 0, &[(0x8_0000, 2048, WRITE)]);
+    m.frame(&[7; 60]);
+    let mut rng = Driver::start(&mut m, RNG_DEVICE, VERSION_1, 1, 4);
+    rng.add(&m, 0, &[(0x8_1000, 64, WRITE)]);
+    rng.kick(&mut m, 0);
+    m.config_write(0, 4, 0x2);
+    m.devices.set_irq_windows(false);
+    m
+}
+
+#[test]
+fn encoded_state_equals_its_fixture() {
+    let encoded: String = [TestMachine::new(), busy_machine()]
+        .iter()
+        .map(|m| postcard::to_allocvec(&m.devices.save()).unwrap())
+        .map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+        .collect();
+    assert_eq!(
+        encoded,
+        include_str!("../../fixtures/devices_state.hex"),
+        "a change of the encoding needs a new MACHINE_SCHEMA and this fixture"
+    );
 }
