@@ -1,4 +1,4 @@
-use super::test_machine::TestMachine;
+use super::test_machine::{TestMachine, claimants};
 use super::virtio::test_driver::{Driver, EVENT_IDX, NET_DEVICE, RNG_DEVICE, VERSION_1, WRITE};
 use super::*;
 
@@ -26,27 +26,6 @@ fn time_never_goes_back() {
     m.clock(400);
     assert_eq!(m.devices.now_ns(), 500);
     assert_eq!(m.in32(0xE8), 500);
-}
-
-#[test]
-fn clock_ports_return_one_reading_in_two_halves() {
-    let mut m = TestMachine::new();
-    m.boundary.now_ns = 0x5_0000_0007;
-    assert_eq!(m.in32(0xE8), 7);
-    m.boundary.now_ns = 0x6_0000_0000;
-    assert_eq!(m.in32(0xEC), 5);
-    assert_eq!(m.boundary.clock_readings, 1);
-}
-
-#[test]
-fn pm_timer_reads_in_parts() {
-    let mut m = TestMachine::new();
-    m.boundary.now_ns = 1_000_000_000;
-    let whole = m.in32(0x608);
-    assert_eq!(whole, 3_579_545);
-    let mut high = [0; 2];
-    m.read_port(0x60A, &mut high);
-    assert_eq!(u32::from(u16::from_le_bytes(high)), whole >> 16);
 }
 
 #[test]
@@ -98,12 +77,41 @@ fn wide_access_to_byte_ports_is_split_upwards() {
 }
 
 #[test]
-fn reset_is_reported_from_any_byte_of_an_access() {
+fn no_two_devices_claim_one_access() {
+    let mut claimed = 0;
+    for port in 0..=u16::MAX {
+        for bytes in 1..=4 {
+            let claimants = claimants(port, bytes);
+            assert!(claimants.len() <= 1, "{port:#x}, {bytes} bytes: {claimants:?}");
+            claimed += claimants.len();
+        }
+    }
+    assert!(claimed > 0);
+}
+
+#[test]
+fn neighbours_of_every_port_block_are_unclaimed() {
+    for port in [0x1F, 0x22, 0x3F, 0x44, 0x62, 0x63, 0x72, 0x9F, 0xA2, 0x3F7, 0x400, 0x60C] {
+        assert!(claimants(port, 1).is_empty(), "{port:#x}");
+    }
+}
+
+#[test]
+fn first_function_wins_where_windows_overlap() {
     let mut m = TestMachine::new();
-    assert_eq!(m.out8(0x64, 0xFE), Effect::Reset);
-    assert_eq!(m.write_port(0x63, &[0, 0xFE, 0]), Effect::Reset);
-    assert_eq!(m.out8(0xCF9, 6), Effect::Reset);
-    assert_eq!(m.out8(0xCF9, 2), Effect::None);
+    let queues = |m: &mut TestMachine| {
+        let mut data = [0; 2];
+        m.read_memory(0xFEB0_0012, &mut data);
+        u16::from_le_bytes(data)
+    };
+    for device in [NET_DEVICE, RNG_DEVICE] {
+        m.config_write(device, 0x10, 0xFEB0_0000);
+    }
+    assert_eq!(queues(&mut m), 0xFFFF);
+    m.config_write(RNG_DEVICE, 4, 2);
+    assert_eq!(queues(&mut m), 1);
+    m.config_write(NET_DEVICE, 4, 2);
+    assert_eq!(queues(&mut m), 2);
 }
 
 #[test]

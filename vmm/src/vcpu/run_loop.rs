@@ -307,7 +307,7 @@ fn handle_exit(
             let bytes = &mut data[..usize::from(length)];
             match direction {
                 Direction::In => {
-                    devices.mmio_read(address, bytes, &mut access)?;
+                    devices.mmio_read(address, bytes, &mut access);
                     vcpu.answer_mmio(data);
                 }
                 Direction::Out => devices.mmio_write(address, bytes, &mut access)?,
