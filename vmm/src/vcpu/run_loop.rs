@@ -123,13 +123,7 @@ enum Reached {
 ///
 /// See [`RunError`].
 pub fn run(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<EndState, RunError> {
-    machine.vcpu.adopt();
-    let end = run_adopted(machine, boundary);
-    machine.vcpu.release();
-    end
-}
-
-fn run_adopted(machine: &mut Machine, boundary: &mut impl Boundary) -> Result<EndState, RunError> {
+    let _aim = machine.vcpu.adopt()?;
     if boundary.keeps_checkpoints() {
         take_checkpoint(machine, boundary, true)?;
     }
