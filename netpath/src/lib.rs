@@ -19,6 +19,8 @@
 //! Unsafe code is confined to `sys/` (system calls) and `ring/` (memory shared with the kernel). Each
 //! file with unsafe code begins with the rules that its SAFETY comments refer to.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod announce;
 pub mod error;
 pub mod hold;
