@@ -30,6 +30,7 @@
 //! bug of this program and panics, in release builds too.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::missing_errors_doc)]
 extern crate alloc;
 
 pub mod channel;

@@ -13,6 +13,8 @@
 //! Unsafe code is confined to `sys/` (system calls) and `ring/` (memory shared with the kernel). Each
 //! file with unsafe code begins with the rules that its SAFETY comments refer to.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod error;
 pub mod mac;
 pub mod middleware;

@@ -67,6 +67,10 @@ impl TapPort {
     /// Attaches to the tap in the calling thread's network namespace. The interface is left as it
     /// is: check [`is_up`](Self::is_up). A tap that another owner has only just closed is waited
     /// for, up to 500 ms.
+    ///
+    /// # Errors
+    ///
+    /// If the tap can't be opened or its properties can't be read, or io_uring is unavailable.
     pub fn open(config: &TapConfig) -> Result<TapPort, PortError> {
         let tap = Tap::open(&config.name, config.create)?;
         let ring = FrameRing::new(tap.file(), tap.name(), config.wait, config.read)?;
@@ -76,6 +80,10 @@ impl TapPort {
 
     /// Makes the calling thread the port's owner and begins to receive. Optional: the first use
     /// does the same; call it to have its cost and its errors at a time of your choice.
+    ///
+    /// # Errors
+    ///
+    /// If the ring can't be made this thread's, or the tap is gone.
     pub fn start(&mut self) -> Result<(), PortError> {
         self.ring.start().map_err(tap_gone)
     }
@@ -98,6 +106,10 @@ impl TapPort {
 
     /// Whether the interface is up now (a system call). While it is down no frame passes; the
     /// remedy is [`down_hint`](Self::down_hint).
+    ///
+    /// # Errors
+    ///
+    /// If the system call fails.
     pub fn is_up(&self) -> Result<bool, PortError> {
         self.tap.is_up()
     }

@@ -6,7 +6,7 @@
 //! | [`kvm`] | everything that talks to `/dev/kvm` |
 //! | [`mem`] | guest memory: layout, dirty pages, digest |
 //! | [`boot`] | guest images, PVH boot, the CPU model, the sweep for forbidden instructions |
-//! | [`bus`], [`irq`], [`devices`] | the port and MMIO bus, the interrupt controller, the devices |
+//! | [`devices`] | the devices, with the port bus and the memory bus |
 //! | [`vcpu`] | the machine and the run loop |
 //! | [`replay`] | the nondeterminism boundary: live, recording and replaying implementations |
 //! | [`replica`] | the replication engine: who may send output, which output may leave, when to take over; pure |
@@ -21,12 +21,11 @@
 //! | [`cli`] | the program `understudy` |
 
 pub mod boot;
-pub mod bus;
+mod bus;
 pub mod checkpoint;
 pub mod cli;
 pub mod demo;
 pub mod devices;
-pub mod irq;
 pub mod kvm;
 pub mod link;
 pub mod mem;

@@ -88,8 +88,11 @@ impl fmt::Display for ProbeReport {
     }
 }
 
-/// Tries out the features on throw-away rings. An error means that io_uring as a whole is
-/// unavailable; single missing features are in the report.
+/// Tries out the features on throw-away rings. Single missing features are in the report.
+///
+/// # Errors
+///
+/// If io_uring as a whole is unavailable.
 pub fn probe() -> Result<ProbeReport, PortError> {
     let plain = IoUring::new(2).map_err(explain_unavailable)?;
     let knows = |code| knows_opcode(&plain.submitter(), code);

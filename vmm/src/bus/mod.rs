@@ -1,4 +1,5 @@
-//! The port bus and the memory bus: decoding of an address into a device target, as data.
+//! The port bus and the memory bus: how an access is split and where it lies in a window. The devices use
+//! these functions; nothing here knows a device.
 
-pub mod mmio;
-pub mod pio;
+pub(crate) mod mmio;
+pub(crate) mod pio;

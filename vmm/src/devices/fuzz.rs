@@ -3,32 +3,44 @@
 //! Every step runs on two machines; the second one is saved, serialized and restored from time to time.
 //! Both must stay equal in state, memory, answers and outputs, and nothing may panic or run long. To
 //! repeat a failure, call the test's body with the seed that it prints.
+//! The targets of the accesses follow from the list of devices.
 
 use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::pci::WINDOW_BYTES;
-use super::test_machine::{Dice, RAM_BYTES, TestMachine};
-use super::virtio::test_driver::{Driver, EVENT_IDX, NET_DEVICE, RNG_DEVICE, VERSION_1, avail};
-use super::{DeviceCounters, Devices, DevicesState};
-use crate::mem::layout;
+use super::test_machine::{Dice, RAM_BYTES, TestMachine, claimants};
+use super::virtio::test_driver::{Driver, EVENT_IDX, VERSION_1, avail};
+use super::{DeviceCounters, Devices, DevicesState, FUNCTIONS};
 use replication::boundary::Input;
 
-/// Ports of devices and their neighbours.
-const PORTS: [u16; 37] = [
-    0x20, 0x21, 0x40, 0x41, 0x42, 0x43, 0x5F, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0xA0, 0xA1, 0xE8,
-    0xEC, 0x1F0, 0x3F7, 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0x4D0, 0x4D1, 0x607, 0x608,
-    0x60A, 0xCF7, 0xCF8, 0xCF9, 0xCFC, 0xCFD, 0xCFF, 0xFFFF,
-];
 const COMMON_OFFSETS: [u64; 16] = [
     0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x16, 0x18, 0x1A, 0x1C, 0x1E, 0x20, 0x28, 0x2C, 0x30, 0x3A,
 ];
-const NET_WINDOW: u64 = layout::PCI_WINDOW;
-const RNG_WINDOW: u64 = layout::PCI_WINDOW + WINDOW_BYTES as u64;
+/// PCI vendor of virtio devices.
+const VIRTIO: u16 = 0x1AF4;
 /// Longest time allowed for a step, seconds. It is far above any bound that the devices document, even in
 /// an unoptimized build.
 const STEP_S_MAX: u64 = 5;
+
+/// What the random accesses are aimed at.
+struct Targets {
+    /// The ports of all devices, their neighbours, and two without any device.
+    ports: Vec<u16>,
+    /// The initial windows of all functions.
+    windows: Vec<u64>,
+}
+
+impl Targets {
+    fn new() -> Self {
+        let is_claimed = |port| (1..=4).any(|bytes| !claimants(port, bytes).is_empty());
+        let is_near =
+            |port: &u16| [port.wrapping_sub(1), *port, port + 1].map(is_claimed).contains(&true);
+        let ports = (1..0xFFFF).filter(is_near).chain([0x1F0, 0xFFFF]).collect();
+        let windows = FUNCTIONS.iter().filter_map(|identity| identity.window).map(u64::from);
+        Self { ports, windows: windows.collect() }
+    }
+}
 
 /// One action of the guest or the world.
 #[derive(Clone, Debug)]
@@ -55,8 +67,8 @@ fn value(dice: &mut Dice, width: usize) -> Vec<u8> {
     value.to_le_bytes()[..width].to_vec()
 }
 
-fn memory_address(dice: &mut Dice) -> u64 {
-    let window = dice.pick(&[NET_WINDOW, RNG_WINDOW]);
+fn memory_address(dice: &mut Dice, targets: &Targets) -> u64 {
+    let window = dice.pick(&targets.windows);
     match dice.below(8) {
         0 => dice.roll(),
         1 => window + 0x1000,
@@ -96,15 +108,15 @@ fn ring_write(dice: &mut Dice) -> Step {
     }
 }
 
-fn step(dice: &mut Dice, now_ns: u64) -> Step {
+fn step(dice: &mut Dice, targets: &Targets, now_ns: u64) -> Step {
     let width = dice.pick(&[1, 2, 4]);
     match dice.below(20) {
-        0..=2 => Step::PortRead(dice.pick(&PORTS), width),
-        3..=5 => Step::PortWrite(dice.pick(&PORTS), value(dice, width)),
-        6 => Step::MemoryRead(memory_address(dice), dice.pick(&[1, 2, 4, 8])),
+        0..=2 => Step::PortRead(dice.pick(&targets.ports), width),
+        3..=5 => Step::PortWrite(dice.pick(&targets.ports), value(dice, width)),
+        6 => Step::MemoryRead(memory_address(dice, targets), dice.pick(&[1, 2, 4, 8])),
         7..=9 => {
             let width = dice.pick(&[1, 2, 4, 8]);
-            Step::MemoryWrite(memory_address(dice), value(dice, width))
+            Step::MemoryWrite(memory_address(dice, targets), value(dice, width))
         }
         10..=14 => ring_write(dice),
         15 => Step::Clock(now_ns + dice.below(50_000_000)),
@@ -170,22 +182,28 @@ fn pass_through_bytes(m: &mut TestMachine) -> DevicesState {
     saved
 }
 
-/// Initializes both devices as a correct driver does, whatever was done to them before, so that the
+/// Initializes the virtio devices as a correct driver does, whatever was done to them before, so that the
 /// following steps act on running devices.
 fn set_up(m: &mut TestMachine, features: u64) {
     m.init_pics();
     for queue in 0..2 {
         m.write_ram(avail(queue), &[0; 4]);
     }
-    for (device, window) in [(NET_DEVICE, NET_WINDOW), (RNG_DEVICE, RNG_WINDOW)] {
-        m.config_write(device, 0x10, window as u32);
+    for identity in FUNCTIONS {
+        let Some(window) = identity.window else { continue };
+        m.config_write(u32::from(identity.slot), 0x10, window);
     }
-    Driver::start(m, NET_DEVICE, VERSION_1 | features, 2, 8);
-    Driver::start(m, RNG_DEVICE, VERSION_1 | features, 1, 8);
+    for identity in FUNCTIONS.iter().filter(|identity| identity.vendor == VIRTIO) {
+        let device = u32::from(identity.slot);
+        let driver = Driver::negotiate(m, device, VERSION_1 | features);
+        let mut queues = [0; 2];
+        m.read_memory(driver.window + 0x12, &mut queues);
+        Driver::start(m, device, VERSION_1 | features, u16::from_le_bytes(queues), 8);
+    }
 }
 
 /// Runs `steps` random steps from `seed`. Returns the event counts.
-fn random_guest(seed: u64, steps: u32) -> DeviceCounters {
+fn random_guest(targets: &Targets, seed: u64, steps: u32) -> DeviceCounters {
     let mut dice = Dice::new(seed);
     let (mut a, mut b) = (TestMachine::new(), TestMachine::new());
     let features = dice.pick(&[0, EVENT_IDX]);
@@ -198,7 +216,7 @@ fn random_guest(seed: u64, steps: u32) -> DeviceCounters {
             set_up(&mut a, features);
             set_up(&mut b, features);
         }
-        let step = step(&mut dice, a.devices.now_ns());
+        let step = step(&mut dice, targets, a.devices.now_ns());
         let begin = Instant::now();
         let seen = perform(&mut a, &step);
         let took = begin.elapsed();
@@ -228,7 +246,7 @@ fn memory(m: &TestMachine) -> Vec<u8> {
 }
 
 /// Changes one byte of a saved state: the result is refused, or is a state on which a machine can run.
-fn damaged_state(seed: u64) {
+fn damaged_state(targets: &Targets, seed: u64) {
     let mut dice = Dice::new(seed);
     let mut m = TestMachine::new();
     set_up(&mut m, EVENT_IDX);
@@ -239,26 +257,27 @@ fn damaged_state(seed: u64) {
     let Ok(devices) = Devices::restore(state) else { return };
     m.devices = devices;
     for _ in 0..200 {
-        let step = step(&mut dice, m.devices.now_ns() & !(3 << 62));
+        let step = step(&mut dice, targets, m.devices.now_ns() & !(3 << 62));
         perform(&mut m, &step);
     }
 }
 
 #[test]
 fn random_guests_never_panic_and_restored_devices_behave_the_same() {
+    let targets = Targets::new();
     let mut reached = [0; 11];
     for seed in 0..60 {
         println!("seed {seed}");
-        let c = random_guest(seed, 3000);
+        let c = random_guest(&targets, seed, 3000);
         let seen = [
             c.net.sent,
             c.net.received,
             c.net.bad_size,
             c.net.short_buffer,
-            c.net_transport.broken_rings,
-            c.net_transport.broken_chains,
-            c.net_transport.bad_addresses,
-            c.net_transport.interrupts,
+            c.net.transport.broken_rings,
+            c.net.transport.broken_chains,
+            c.net.transport.bad_addresses,
+            c.net.transport.interrupts,
             c.rng.bytes,
             c.pit.edges,
             c.uart.received,
@@ -271,18 +290,20 @@ fn random_guests_never_panic_and_restored_devices_behave_the_same() {
 
 #[test]
 fn damaged_state_never_panics() {
+    let targets = Targets::new();
     for seed in 0..3000 {
         println!("seed {seed}");
-        damaged_state(seed);
+        damaged_state(&targets, seed);
     }
 }
 
 #[test]
 #[ignore = "slow: a hundred times the seeds of the fast test"]
 fn many_random_guests() {
+    let targets = Targets::new();
     for seed in 1000..7000 {
         println!("seed {seed}");
-        random_guest(seed, 3000);
-        damaged_state(seed);
+        random_guest(&targets, seed, 3000);
+        damaged_state(&targets, seed);
     }
 }

@@ -2,12 +2,14 @@
 
 use vm_memory::{Bytes, GuestAddress};
 
+use super::pci::ConfigPort;
 use super::{Access, DeviceConfig, Devices, Effect};
 use crate::mem::GuestRam;
 use crate::replay::error::{HostError, SourceError};
 use replication::boundary::{DeviceBoundary, Input};
 
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
+pub(crate) const CONFIG: DeviceConfig = DeviceConfig { mac: MAC };
 pub(crate) const RAM_BYTES: usize = 1 << 20;
 
 /// A boundary whose answers the test sets.
@@ -73,7 +75,7 @@ pub(crate) struct TestMachine {
 impl TestMachine {
     pub(crate) fn new() -> Self {
         Self {
-            devices: Devices::new(&DeviceConfig { mac: MAC }),
+            devices: Devices::new(&CONFIG),
             ram: GuestRam::from_ranges(&[(GuestAddress(0), RAM_BYTES)]).unwrap(),
             boundary: TestBoundary::default(),
         }
@@ -124,7 +126,7 @@ impl TestMachine {
 
     pub(crate) fn read_memory(&mut self, address: u64, data: &mut [u8]) {
         let mut access = Access { ram: &self.ram, boundary: &mut self.boundary };
-        self.devices.mmio_read(address, data, &mut access).unwrap();
+        self.devices.mmio_read(address, data, &mut access);
     }
 
     /// Advances guest time, as a clock input does.
@@ -167,6 +169,12 @@ impl TestMachine {
     pub(crate) fn write_ram(&self, address: u64, data: &[u8]) {
         self.ram.write_slice(data, GuestAddress(address)).unwrap();
     }
+}
+
+/// Returns the names of the devices that claim an access of `bytes` bytes at `port`.
+pub(crate) fn claimants(port: u16, bytes: usize) -> Vec<&'static str> {
+    let data = ConfigPort::data_lane(port).map(|_| "PCI configuration data");
+    Devices::claimants(port, bytes).into_iter().chain(data).collect()
 }
 
 /// A small generator of test inputs (xorshift64*), so that a seed is enough to repeat a test.

@@ -4,12 +4,14 @@
 const NS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Returns how many ticks of an `hz` clock are complete at `now_ns`.
+#[inline]
 pub(crate) fn ticks_at(now_ns: u64, hz: u64) -> u64 {
     // The result is below 2^64 for every hz below 10^9.
     (u128::from(now_ns) * u128::from(hz) / NS_PER_SECOND) as u64
 }
 
 /// Returns the first nanosecond at which `tick` ticks are complete.
+#[inline]
 pub(crate) fn ns_of_tick(tick: u64, hz: u64) -> u64 {
     let ns = (u128::from(tick) * NS_PER_SECOND).div_ceil(u128::from(hz));
     u64::try_from(ns).unwrap_or(u64::MAX)

@@ -2,9 +2,10 @@
 //!
 //! Where KVM runs CPL3 natively without VMX or SVM, guest RDTSC traps only if RDTSC is disabled for the *host
 //! thread*, too: `prctl(PR_SET_TSC, PR_TSC_SIGSEGV)`. The vDSO's `clock_gettime` executes RDTSC, so every
-//! `Instant::now()` of any library would raise SIGSEGV on that thread. This module therefore replaces
-//! `clock_gettime` for the whole process: it makes the system call on such a thread, and calls libc's
-//! function on every other thread.
+//! `Instant::now()` of any library would raise SIGSEGV on that thread. A program that runs a VM therefore
+//! replaces `clock_gettime` for its whole process by [`replace_clock_gettime!`](crate::replace_clock_gettime):
+//! the replacement makes the system call on such a thread, and calls libc's function on every other thread.
+//! [`trap_tsc_on_this_thread`] checks that the program does.
 
 use super::error::KvmError;
 use libc::{c_int, clockid_t, timespec};
@@ -72,13 +73,33 @@ unsafe extern "C" fn system_call(clock: clockid_t, time: *mut timespec) -> c_int
     unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as c_int }
 }
 
-/// Replaces libc's `clock_gettime`: does not use the vDSO on a thread on which RDTSC faults.
+/// Replaces libc's `clock_gettime` by [`clock_gettime`] in the program at whose root it is invoked. Other
+/// programs that link this library keep libc's function.
+#[macro_export]
+macro_rules! replace_clock_gettime {
+    () => {
+        /// Replaces libc's function.
+        ///
+        /// # Safety
+        ///
+        /// As clock_gettime(2): `time` must be valid for writing.
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn clock_gettime(
+            clock: ::libc::clockid_t,
+            time: *mut ::libc::timespec,
+        ) -> ::libc::c_int {
+            // SAFETY: as the caller promises.
+            unsafe { $crate::kvm::clock::clock_gettime(clock, time) }
+        }
+    };
+}
+
+/// Reads a clock, on a thread on which RDTSC faults without the vDSO.
 ///
 /// # Safety
 ///
 /// As clock_gettime(2): `time` must be valid for writing.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
+pub unsafe fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
     let tsc = TSC.with(|known| {
         if known.get() == Tsc::Unknown {
             known.set(query());
@@ -171,17 +192,32 @@ pub fn sleep(time: std::time::Duration) {
     unsafe { libc::nanosleep(&raw const request, std::ptr::null_mut()) };
 }
 
+/// Whether a call to libc's `clock_gettime` arrives at [`clock_gettime`], which leaves its mark in [`TSC`].
+fn is_replaced() -> bool {
+    TSC.set(Tsc::Unknown);
+    let mut time = timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a local variable, valid for writing.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    TSC.get() != Tsc::Unknown
+}
+
 /// Makes RDTSC fault on this thread, and thereby in guest code that the thread runs, where CR4.TSD alone does
 /// not trap it.
 ///
 /// # Errors
 ///
 /// If `prctl` fails.
+///
+/// # Panics
+///
+/// If the program does not invoke [`replace_clock_gettime!`](crate::replace_clock_gettime): the next reading of
+/// a clock on this thread would end the process.
 pub fn trap_tsc_on_this_thread() -> Result<(), KvmError> {
+    assert!(is_replaced(), "a program that runs a VM invokes vmm::replace_clock_gettime!");
     // Set before the system call, because a signal handler may read a clock in between.
     TSC.set(Tsc::Trapped);
     // SAFETY: changes only how RDTSC behaves on the calling thread; all time on it comes through
-    // `clock_gettime` above, which does not execute RDTSC on this thread.
+    // `clock_gettime` above, as was checked, which does not execute RDTSC on this thread.
     let result = unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV) };
     if result == 0 {
         Ok(())
@@ -211,6 +247,8 @@ pub fn free_tsc_on_this_thread() -> Result<(), KvmError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    crate::replace_clock_gettime!();
 
     #[test]
     fn clocks_work_where_rdtsc_faults_and_on_threads_that_inherit_it() {

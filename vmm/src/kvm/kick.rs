@@ -1,12 +1,14 @@
 //! Kicks: signals that make a vCPU leave the guest. A kick is not lost between the last check of user space's
 //! flags and the guest entry.
 //!
-//! The signal handler sets `immediate_exit` in the run page of the vCPU that its thread runs (rule 2 of this
-//! folder), so a signal before `KVM_RUN` makes the call return at once, and a signal during the call
+//! The signal handler sets `immediate_exit` in the run page of the vCPU that its thread runs, so a signal before `KVM_RUN` makes the call return at once, and a signal during the call
 //! interrupts the guest. Kicks may be spurious: a kick means only that the run loop must check its flags
 //! again.
 
 use super::error::KvmError;
+use crate::mem::layout::PAGE;
+use kvm_bindings::kvm_run;
+use kvm_ioctls::VcpuFd;
 use nix::sys::signal::{
     SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, SigmaskHow, Signal,
 };
@@ -15,7 +17,10 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::{Pid, getpid, gettid};
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::io;
+use std::mem::offset_of;
+use std::os::fd::AsRawFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,10 +33,9 @@ thread_local! {
 }
 
 extern "C" fn on_kick(_signal: libc::c_int) {
-    let flag = IMMEDIATE_EXIT.with(Cell::get);
+    let flag = IMMEDIATE_EXIT.get();
     if !flag.is_null() {
-        // SAFETY: non-null only between `aim` and the drop of its guard, while the run page is
-        // mapped; the handler runs on the thread that owns the page (rule 2).
+        // SAFETY: non-null only while an `Aim` of this thread exists, whose mapping contains the byte.
         unsafe { flag.write_volatile(1) };
     }
 }
@@ -70,25 +74,43 @@ pub fn spawn_unkicked<T: Send + 'static>(
 }
 
 /// Guard: while it exists, kicks of this thread reach the vCPU that it was created for.
+///
+/// It has a mapping of the run page of its own, so it does not depend on the life of the vCPU. It cannot be
+/// sent to another thread (a pointer is not `Send`), so it clears the flag of the thread that set it.
 #[derive(Debug)]
-pub(super) struct Aim;
+pub(crate) struct Aim {
+    run_page: *mut c_void,
+}
 
-/// Makes kicks of this thread set `immediate_exit`.
-///
-/// # Safety
-///
-/// The byte must stay mapped until the returned guard is dropped, on this thread.
-pub(super) unsafe fn aim(immediate_exit: *mut u8) -> Aim {
-    IMMEDIATE_EXIT.with(|cell| {
-        assert!(cell.get().is_null(), "a thread runs at most one vCPU");
-        cell.set(immediate_exit);
-    });
-    Aim
+impl Aim {
+    /// Makes kicks of this thread set `immediate_exit` of `vcpu`.
+    ///
+    /// # Errors
+    ///
+    /// If mmap(2) fails.
+    pub(super) fn new(vcpu: &VcpuFd) -> Result<Aim, KvmError> {
+        const { assert!(offset_of!(kvm_run, immediate_exit) < PAGE as usize) };
+        assert!(IMMEDIATE_EXIT.get().is_null(), "a thread runs at most one vCPU");
+        let (access, fd) = (libc::PROT_READ | libc::PROT_WRITE, vcpu.as_raw_fd());
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let run_page = unsafe {
+            libc::mmap(std::ptr::null_mut(), PAGE as usize, access, libc::MAP_SHARED, fd, 0)
+        };
+        if run_page == libc::MAP_FAILED {
+            let source = std::io::Error::last_os_error();
+            return Err(KvmError::Os { call: "mmap of the vCPU", source });
+        }
+        let flag = run_page.cast::<u8>().wrapping_add(offset_of!(kvm_run, immediate_exit));
+        IMMEDIATE_EXIT.set(flag);
+        Ok(Aim { run_page })
+    }
 }
 
 impl Drop for Aim {
     fn drop(&mut self) {
-        IMMEDIATE_EXIT.with(|cell| cell.set(std::ptr::null_mut()));
+        IMMEDIATE_EXIT.set(std::ptr::null_mut());
+        // SAFETY: `new` made this mapping, and the handler, which alone used it, no longer has its address.
+        unsafe { libc::munmap(self.run_page, PAGE as usize) };
     }
 }
 

@@ -5,8 +5,8 @@
 //! 1. Guest memory given to KVM stays mapped as long as the VM's file descriptor is open: [`vm::Vm`]
 //!    owns a clone of the `GuestRam`, whose mapping is reference-counted.
 //! 2. The `kvm_run` page is read and written only by the thread that runs the vCPU, and only
-//!    between two `KVM_RUN` calls. The one exception is the byte `immediate_exit`, which a signal
-//!    handler *on the same thread* may set at any time.
+//!    between two `KVM_RUN` calls. The one exception is the byte `immediate_exit`: a signal handler
+//!    may set it at any time, through a mapping of its own (`kick::Aim`).
 //! 3. `exit_reason` alone determines which member of `kvm_run`'s exit union is valid
 //!    (Documentation/virt/kvm/api.rst, section 5).
 

@@ -46,8 +46,6 @@ pub struct SyncRegs<'a> {
 /// A vCPU. While the run loop runs it, only that loop's thread may use it.
 #[derive(Debug)]
 pub struct Vcpu {
-    // Declared before `fd` and so dropped before it, because it points into the mapping of `fd`.
-    aim: Option<kick::Aim>,
     fd: VcpuFd,
     /// Those of `GUEST_MSRS` that can be read on this host.
     msrs: Vec<u32>,
@@ -73,7 +71,6 @@ impl Vcpu {
         fd.set_cpuid2(&table).map_err(KvmError::call("KVM_SET_CPUID2"))?;
         fd.get_kvm_run().kvm_valid_regs = SYNC_REGS_ALL as u64;
         let mut vcpu = Vcpu {
-            aim: None,
             fd,
             msrs: Vec::new(),
             sysenter_mask: u64::MAX,
@@ -104,19 +101,13 @@ impl Vcpu {
         Ok(bits)
     }
 
-    /// Makes kicks of the calling thread reach this vCPU, until [`Vcpu::release`]. The vCPU must stay on this
-    /// thread between the two calls.
-    pub(crate) fn adopt(&mut self) {
-        let flag = &raw mut self.fd.get_kvm_run().immediate_exit;
-        // SAFETY: the run page is mapped as long as `fd` lives; `aim` is declared before it and
-        // so dropped first. It is dropped on this thread: the one caller is the run loop, which
-        // holds the vCPU by a mutable borrow until `release`, or unwinds and drops it here.
-        self.aim = Some(unsafe { kick::aim(flag) });
-    }
-
-    /// Reverts [`Vcpu::adopt`]. Must be called on the same thread.
-    pub(crate) fn release(&mut self) {
-        self.aim = None;
+    /// Makes kicks of the calling thread reach this vCPU, until the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the run page cannot be mapped.
+    pub(crate) fn adopt(&self) -> Result<kick::Aim, KvmError> {
+        kick::Aim::new(&self.fd)
     }
 
     /// Runs the guest until the next exit. Requests an interrupt window exit if `window` is set.

@@ -26,8 +26,12 @@ pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
     };
     // KVM's readiness to inject is not compared: it follows from the other state and the interrupt shadow.
     put(&[u8::from(vcpu.interrupts_enabled())]);
+    let mut seed = 0;
     match *exit {
         VmExit::Pio { direction, port, size, count } => {
+            if direction == Direction::Out {
+                seed = xxh3_64(vcpu.pio_data());
+            }
             put(&[1, direction as u8, size]);
             put(&port.to_le_bytes());
             put(&count.to_le_bytes());
@@ -46,10 +50,6 @@ pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
         | VmExit::EntryFailed { .. }
         | VmExit::Unknown { .. } => unreachable!("{exit} is no position"),
     }
-    let seed = match *exit {
-        VmExit::Pio { direction: Direction::Out, .. } => xxh3_64(vcpu.pio_data()),
-        _no_data => 0,
-    };
     let sync = vcpu.sync_regs();
     put(sync.regs.as_bytes());
     put(sync.sregs.as_bytes());

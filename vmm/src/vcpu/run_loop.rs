@@ -126,16 +126,7 @@ pub fn run(
     machine: &mut Machine,
     boundary: &mut impl Boundary<Error = SourceError>,
 ) -> Result<EndState, RunError> {
-    machine.vcpu.adopt();
-    let end = run_adopted(machine, boundary);
-    machine.vcpu.release();
-    end
-}
-
-fn run_adopted(
-    machine: &mut Machine,
-    boundary: &mut impl Boundary<Error = SourceError>,
-) -> Result<EndState, RunError> {
+    let _aim = machine.vcpu.adopt()?;
     if boundary.keeps_checkpoints() {
         take_checkpoint(machine, boundary, true)?;
     }
@@ -323,7 +314,7 @@ fn handle_exit(
             let bytes = &mut data[..usize::from(length)];
             match direction {
                 Direction::In => {
-                    devices.mmio_read(address, bytes, &mut access)?;
+                    devices.mmio_read(address, bytes, &mut access);
                     vcpu.answer_mmio(data);
                 }
                 Direction::Out => devices.mmio_write(address, bytes, &mut access)?,

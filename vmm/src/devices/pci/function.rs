@@ -3,6 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bus::mmio::Window;
+use crate::devices::device::Line;
+use crate::mem::layout;
+
 /// Header registers, as offsets of their 32-bit words.
 const ID: u8 = 0x00;
 const COMMAND_STATUS: u8 = 0x04;
@@ -28,9 +32,18 @@ const PIN_A: u32 = 1;
 /// Bytes of a function's memory window.
 pub(crate) const WINDOW_BYTES: u32 = 0x4000;
 
+/// Returns the initial address of the memory window of the function in `slot`, which is not 0.
+pub(crate) const fn window_of_slot(slot: u8) -> u32 {
+    let offset = (slot as u32 - 1) * WINDOW_BYTES;
+    assert!((offset + WINDOW_BYTES) as u64 <= layout::PCI_WINDOW_BYTES);
+    layout::PCI_WINDOW as u32 + offset
+}
+
 /// The constant properties of a function.
 #[derive(Debug)]
 pub(crate) struct Identity {
+    /// Device number on bus 0, 0..=31. The function number is 0.
+    pub(crate) slot: u8,
     pub(crate) vendor: u16,
     pub(crate) device: u16,
     pub(crate) revision: u8,
@@ -38,8 +51,8 @@ pub(crate) struct Identity {
     pub(crate) class: u16,
     /// Subsystem and subsystem vendor.
     pub(crate) subsystem: u32,
-    /// Initial interrupt line; `None` if the function has no interrupt pin.
-    pub(crate) interrupt_line: Option<u8>,
+    /// The line that INTA is wired to; `None` if the function has no interrupt pin.
+    pub(crate) interrupt: Option<Line>,
     /// Initial address in BAR0; `None` if the function has no BAR.
     pub(crate) window: Option<u32>,
     /// Configuration words from [`CAPABILITIES`] on.
@@ -48,15 +61,15 @@ pub(crate) struct Identity {
 
 /// The registers that the guest can write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FunctionState {
+pub(crate) struct FunctionState {
     /// Command register.
-    pub command: u16,
+    pub(crate) command: u16,
     /// Cache line size. It is stored and has no effect.
-    pub cache_line: u8,
+    pub(crate) cache_line: u8,
     /// BAR0.
-    pub window: u32,
+    pub(crate) window: u32,
     /// Interrupt line. It is stored and does not change the wiring.
-    pub interrupt_line: u8,
+    pub(crate) interrupt_line: u8,
 }
 
 /// One PCI function.
@@ -74,15 +87,16 @@ impl Function {
             command: 0,
             cache_line: 0,
             window: identity.window.unwrap_or(0),
-            interrupt_line: identity.interrupt_line.unwrap_or(0),
+            interrupt_line: identity.interrupt.map_or(0, Line::number),
         };
         Self { identity, state }
     }
 
-    /// Returns the address of the memory window while the guest has it enabled.
-    pub(crate) fn window(&self) -> Option<u64> {
-        let enabled = self.state.command & COMMAND_MEMORY != 0;
-        self.identity.window.filter(|_| enabled).map(|_| u64::from(self.state.window))
+    /// Returns the memory window while the guest has it enabled.
+    pub(crate) fn window(&self) -> Option<Window> {
+        let enabled = self.state.command & COMMAND_MEMORY != 0 && self.identity.window.is_some();
+        let (start, bytes) = (u64::from(self.state.window), u64::from(WINDOW_BYTES));
+        enabled.then_some(Window { start, bytes })
     }
 
     /// Whether the function may drive INTA.
@@ -113,7 +127,7 @@ impl Function {
             SUBSYSTEM => id.subsystem,
             CAPABILITIES_POINTER if !id.capabilities.is_empty() => u32::from(CAPABILITIES),
             INTERRUPT => {
-                let pin = if id.interrupt_line.is_some() { PIN_A } else { 0 };
+                let pin = if id.interrupt.is_some() { PIN_A } else { 0 };
                 pin << 8 | u32::from(s.interrupt_line)
             }
             CAPABILITIES.. => {

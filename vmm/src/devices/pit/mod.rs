@@ -1,21 +1,27 @@
 //! The 8254 interval timer at ports 0x40..=0x43, and port 0x61 beside it (speaker, counter 2's gate and
 //! output, refresh toggle).
 //!
-//! The timer has no clock of its own: every call passes the time, and [`Pit::next_expiry_ns`] returns
+//! The timer has no clock of its own: every call passes the time, and [`Device::next_timer_ns`] returns
 //! when the next call is needed. Edges of counter 0 between two calls coalesce into one, as on a PC whose
 //! interrupts are disabled for longer than a period. The number of coalesced edges is counted.
 
 mod channel;
+mod config;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::{Bytes, ChannelState, Mode, PitState};
+pub(crate) use state::PitState;
 
 use serde::Serialize;
 
-use crate::devices::error::RestoreError;
-use crate::devices::ticks::{ns_of_tick, ticks_at};
+use super::DeviceConfig;
+use super::device::{Device, Line, PortContext, PortDevice, PortEffect, Signal};
+use super::error::RestoreError;
+use super::ticks::{ns_of_tick, ticks_at};
+use crate::replay::error::SourceError;
+use config::{CounterIndex, PitRegister};
+use state::{Bytes, ChannelState, Mode};
 
 /// Input clock, 1/s (a third of the NTSC colour clock of the first PC).
 const HZ: u64 = 1_193_182;
@@ -34,28 +40,6 @@ const PORT61_OUT2: u8 = 1 << 5;
 /// The refresh bit toggles with each DRAM refresh request of counter 1: 18 ticks.
 const REFRESH_TICKS: u64 = 18;
 
-/// A register of the timer or port 0x61.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PitRegister {
-    /// Ports 0x40, 0x41, 0x42.
-    Counter(CounterIndex),
-    /// Port 0x43.
-    Control,
-    /// Port 0x61.
-    Port61,
-}
-
-/// A counter of the timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CounterIndex {
-    /// Drives IRQ 0.
-    Zero,
-    /// DRAM refresh, unused.
-    One,
-    /// Speaker.
-    Two,
-}
-
 /// Event counters, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PitCounters {
@@ -67,20 +51,14 @@ pub struct PitCounters {
 
 /// The timer.
 #[derive(Debug)]
-pub struct Pit {
+pub(crate) struct Pit {
     state: PitState,
     counters: PitCounters,
 }
 
-impl Default for Pit {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Pit {
     /// Returns the timer after power-on: no counter runs.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: PitState {
                 channels: [
@@ -95,26 +73,8 @@ impl Pit {
         }
     }
 
-    /// Whether the caller must read the guest clock before it reads `register`.
-    pub fn read_needs_time(&self, register: PitRegister) -> bool {
-        match register {
-            PitRegister::Counter(index) => !self.channel(index).read_is_latched(),
-            PitRegister::Control => false,
-            PitRegister::Port61 => true,
-        }
-    }
-
-    /// Whether the caller must read the guest clock before it writes `value` to `register`.
-    pub fn write_needs_time(&self, register: PitRegister, value: u8) -> bool {
-        match register {
-            PitRegister::Counter(index) => self.channel(index).write_loads(),
-            PitRegister::Control => value >> 6 == CONTROL_READ_BACK || value >> 4 & 3 == 0,
-            PitRegister::Port61 => (value ^ self.state.port61) & PORT61_GATE2 != 0,
-        }
-    }
-
     /// Reads a register at `now_ns`.
-    pub fn read(&mut self, register: PitRegister, now_ns: u64) -> u8 {
+    pub(crate) fn read(&mut self, register: PitRegister, now_ns: u64) -> u8 {
         let tick = ticks_at(now_ns, HZ);
         match register {
             PitRegister::Counter(index) => self.channel_mut(index).read(tick),
@@ -131,7 +91,7 @@ impl Pit {
     }
 
     /// Writes a register at `now_ns`.
-    pub fn write(&mut self, register: PitRegister, value: u8, now_ns: u64) {
+    pub(crate) fn write(&mut self, register: PitRegister, value: u8, now_ns: u64) {
         let tick = ticks_at(now_ns, HZ);
         match register {
             PitRegister::Counter(index) => {
@@ -177,26 +137,6 @@ impl Pit {
         }
     }
 
-    /// Advances the timer to `now_ns`. Returns true if IRQ 0 rises.
-    pub fn advance(&mut self, now_ns: u64) -> bool {
-        let tick = ticks_at(now_ns, HZ);
-        let Some(due) = self.state.next_edge.filter(|due| *due <= tick) else {
-            return false;
-        };
-        let channel = &self.state.channels[0];
-        self.state.next_edge = channel.edge_after(tick);
-        self.counters.edges += 1;
-        if self.state.next_edge.is_some() {
-            self.counters.coalesced += (tick - due) / u64::from(channel.count);
-        }
-        true
-    }
-
-    /// Returns the guest time of the next edge on IRQ 0.
-    pub fn next_expiry_ns(&self) -> Option<u64> {
-        self.state.next_edge.map(|tick| ns_of_tick(tick, HZ))
-    }
-
     fn channel(&self, index: CounterIndex) -> &ChannelState {
         &self.state.channels[index as usize]
     }
@@ -206,26 +146,103 @@ impl Pit {
     }
 
     /// Returns the event counts since the device was created or restored.
-    pub fn counters(&self) -> PitCounters {
+    pub(crate) fn counters(&self) -> PitCounters {
         self.counters
     }
+}
 
-    /// Returns the complete state.
-    pub fn save(&self) -> PitState {
+impl Device for Pit {
+    const NAME: &'static str = "pit";
+    const LINE: Option<Line> = Some(config::LINE);
+    type State = PitState;
+
+    fn power_on(_config: &DeviceConfig) -> Self {
+        Self::new()
+    }
+
+    /// Timer 0 counts its full range as a square wave. The firmware leaves its interrupt masked.
+    fn act_as_firmware(&mut self, now_ns: u64) {
+        /// Counter 0, low byte then high byte, mode 3, binary.
+        const CONTROL: u8 = 0x36;
+        self.write(PitRegister::Control, CONTROL, now_ns);
+        for byte in [0, 0] {
+            self.write(PitRegister::Counter(CounterIndex::Zero), byte, now_ns);
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, now_ns: u64) -> Signal {
+        let tick = ticks_at(now_ns, HZ);
+        let Some(due) = self.state.next_edge.filter(|due| *due <= tick) else {
+            return Signal::Keep;
+        };
+        let channel = &self.state.channels[0];
+        self.state.next_edge = channel.edge_after(tick);
+        self.counters.edges += 1;
+        if self.state.next_edge.is_some() {
+            self.counters.coalesced += (tick - due) / u64::from(channel.count);
+        }
+        Signal::Edge
+    }
+
+    #[inline]
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.state.next_edge.map(|tick| ns_of_tick(tick, HZ))
+    }
+
+    fn save(&self) -> PitState {
         self.state.clone()
     }
 
-    /// Returns the timer in a saved state.
-    ///
-    /// # Errors
-    ///
-    /// The state is not one that the timer can be in.
-    pub fn restore(state: PitState) -> Result<Self, RestoreError> {
+    fn restore(state: PitState) -> Result<Self, RestoreError> {
         let possible = state.channels.iter().all(ChannelState::is_possible)
             && state.port61 & !PORT61_WRITABLE == 0;
         if !possible {
-            return Err(RestoreError::Impossible("pit"));
+            return Err(RestoreError::Impossible(Self::NAME));
         }
         Ok(Self { state, counters: PitCounters::default() })
+    }
+}
+
+impl PortDevice for Pit {
+    type Register = PitRegister;
+
+    fn decode(port: u16, _bytes: usize) -> Option<PitRegister> {
+        PitRegister::at(port)
+    }
+
+    fn read_needs_time(&self, register: PitRegister) -> bool {
+        match register {
+            PitRegister::Counter(index) => !self.channel(index).read_is_latched(),
+            PitRegister::Control => false,
+            PitRegister::Port61 => true,
+        }
+    }
+
+    fn write_needs_time(&self, register: PitRegister, value: u32) -> bool {
+        let value = value as u8;
+        match register {
+            PitRegister::Counter(index) => self.channel(index).write_loads(),
+            PitRegister::Control => value >> 6 == CONTROL_READ_BACK || value >> 4 & 3 == 0,
+            PitRegister::Port61 => (value ^ self.state.port61) & PORT61_GATE2 != 0,
+        }
+    }
+
+    fn read_port(
+        &mut self,
+        register: PitRegister,
+        context: &mut PortContext<'_>,
+    ) -> Result<u32, SourceError> {
+        Ok(u32::from(self.read(register, context.now_ns)))
+    }
+
+    fn write_port(
+        &mut self,
+        register: PitRegister,
+        value: u32,
+        context: &mut PortContext<'_>,
+    ) -> PortEffect {
+        self.write(register, value as u8, context.now_ns);
+        PortEffect::None
     }
 }

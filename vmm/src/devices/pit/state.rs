@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Counting mode (8254 datasheet, "Mode Definitions").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// 0: interrupt on terminal count.
     TerminalCount,
     /// 1: hardware retriggerable one-shot.
@@ -21,7 +21,7 @@ pub enum Mode {
 
 /// The bytes of a count that a port access transfers (control word bits RW1, RW0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Bytes {
+pub(crate) enum Bytes {
     /// Least significant only.
     Low,
     /// Most significant only.
@@ -32,40 +32,40 @@ pub enum Bytes {
 
 /// State of one counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChannelState {
+pub(crate) struct ChannelState {
     /// Counting mode.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// Bytes per access.
-    pub bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// The counter counts in four decimal digits.
-    pub bcd: bool,
+    pub(crate) bcd: bool,
     /// Initial count in ticks, 1..=65536.
-    pub count: u32,
+    pub(crate) count: u32,
     /// A count was written since the control word. If false, the status reads as "null count".
-    pub loaded: bool,
+    pub(crate) loaded: bool,
     /// The tick at which the counter held its initial count.
-    pub start_tick: u64,
+    pub(crate) start_tick: u64,
     /// Ticks that were counted when the gate stopped the counter; `None` while it runs.
-    pub held: Option<u64>,
+    pub(crate) held: Option<u64>,
     /// GATE input.
-    pub gate: bool,
+    pub(crate) gate: bool,
     /// First byte of a two-byte write.
-    pub write_low: Option<u8>,
+    pub(crate) write_low: Option<u8>,
     /// The next byte of a two-byte read is the most significant.
-    pub read_high: bool,
+    pub(crate) read_high: bool,
     /// Latched count, until it is read.
-    pub latched_count: Option<u16>,
+    pub(crate) latched_count: Option<u16>,
     /// Latched status, until it is read.
-    pub latched_status: Option<u8>,
+    pub(crate) latched_status: Option<u8>,
 }
 
 /// State of the three counters and of the port beside them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PitState {
+pub(crate) struct PitState {
     /// Counters 0, 1, 2.
-    pub channels: [ChannelState; 3],
+    pub(crate) channels: [ChannelState; 3],
     /// Writable bits of port 0x61.
-    pub port61: u8,
+    pub(crate) port61: u8,
     /// Tick of the next rising edge of counter 0.
-    pub next_edge: Option<u64>,
+    pub(crate) next_edge: Option<u64>,
 }

@@ -23,8 +23,8 @@ fn read_count(pit: &mut Pit, index: CounterIndex, now_ns: u64) -> u16 {
 #[test]
 fn nothing_runs_after_power_on() {
     let mut pit = Pit::new();
-    assert_eq!(pit.next_expiry_ns(), None);
-    assert!(!pit.advance(u64::MAX));
+    assert_eq!(pit.next_timer_ns(), None);
+    assert_eq!(pit.advance(u64::MAX), Signal::Keep);
 }
 
 #[test]
@@ -32,9 +32,9 @@ fn rate_generator_does_not_drift_in_a_day() {
     let mut pit = Pit::new();
     program(&mut pit, 0, 2, 11_932, 0);
     let mut edges = 0;
-    while let Some(due) = pit.next_expiry_ns().filter(|due| *due <= 86_400 * SECOND) {
-        assert!(!pit.advance(due - 1));
-        assert!(pit.advance(due));
+    while let Some(due) = pit.next_timer_ns().filter(|due| *due <= 86_400 * SECOND) {
+        assert_eq!(pit.advance(due - 1), Signal::Keep);
+        assert_eq!(pit.advance(due), Signal::Edge);
         edges += 1;
         assert_eq!(due, tick_ns(1 + edges * 11_932));
     }
@@ -46,27 +46,27 @@ fn rate_generator_does_not_drift_in_a_day() {
 fn missed_edges_coalesce_into_one_and_keep_the_phase() {
     let mut pit = Pit::new();
     program(&mut pit, 0, 2, 1000, 0);
-    assert!(pit.advance(tick_ns(5_500)));
-    assert!(!pit.advance(tick_ns(5_501)));
+    assert_eq!(pit.advance(tick_ns(5_500)), Signal::Edge);
+    assert_eq!(pit.advance(tick_ns(5_501)), Signal::Keep);
     assert_eq!(pit.counters(), PitCounters { edges: 1, coalesced: 4 });
-    assert_eq!(pit.next_expiry_ns(), Some(tick_ns(6_001)));
+    assert_eq!(pit.next_timer_ns(), Some(tick_ns(6_001)));
 }
 
 #[test]
 fn terminal_count_edge_comes_once_one_tick_after_the_count() {
     let mut pit = Pit::new();
     program(&mut pit, 0, 0, 100, tick_ns(50));
-    assert_eq!(pit.next_expiry_ns(), Some(tick_ns(151)));
-    assert!(pit.advance(tick_ns(10_000)));
-    assert_eq!(pit.next_expiry_ns(), None);
+    assert_eq!(pit.next_timer_ns(), Some(tick_ns(151)));
+    assert_eq!(pit.advance(tick_ns(10_000)), Signal::Edge);
+    assert_eq!(pit.next_timer_ns(), None);
     assert_eq!(pit.counters().coalesced, 0);
     // A new count restarts the counter without a control word.
     pit.write(PitRegister::Counter(CounterIndex::Zero), 10, tick_ns(10_000));
-    assert_eq!(pit.next_expiry_ns(), None, "half a count does not start the counter");
+    assert_eq!(pit.next_timer_ns(), None, "half a count does not start the counter");
     pit.write(PitRegister::Counter(CounterIndex::Zero), 0, tick_ns(10_000));
-    assert_eq!(pit.next_expiry_ns(), Some(tick_ns(10_011)));
+    assert_eq!(pit.next_timer_ns(), Some(tick_ns(10_011)));
     pit.write(PitRegister::Counter(CounterIndex::Zero), 20, tick_ns(10_000));
-    assert_eq!(pit.next_expiry_ns(), None, "the first byte of a new count stops the old one");
+    assert_eq!(pit.next_timer_ns(), None, "the first byte of a new count stops the old one");
 }
 
 #[test]
@@ -74,20 +74,20 @@ fn control_word_stops_the_counter() {
     let mut pit = Pit::new();
     program(&mut pit, 0, 2, 1000, 0);
     pit.write(PitRegister::Control, 0x30, 0);
-    assert_eq!(pit.next_expiry_ns(), None);
-    assert!(!pit.advance(SECOND));
+    assert_eq!(pit.next_timer_ns(), None);
+    assert_eq!(pit.advance(SECOND), Signal::Keep);
 }
 
 #[test]
 fn count_of_zero_is_65536_and_strobe_and_one_shot_edges_are_as_documented() {
     let mut pit = Pit::new();
     program(&mut pit, 0, 3, 0, 0);
-    assert_eq!(pit.next_expiry_ns(), Some(tick_ns(65_537)));
+    assert_eq!(pit.next_timer_ns(), Some(tick_ns(65_537)));
     program(&mut pit, 0, 4, 10, 0);
-    assert_eq!(pit.next_expiry_ns(), Some(tick_ns(12)));
+    assert_eq!(pit.next_timer_ns(), Some(tick_ns(12)));
     for waits_for_gate in [1, 5] {
         program(&mut pit, 0, waits_for_gate, 10, 0);
-        assert_eq!(pit.next_expiry_ns(), None);
+        assert_eq!(pit.next_timer_ns(), None);
     }
 }
 
@@ -114,7 +114,7 @@ fn bcd_counts_in_decimal_digits() {
     for byte in 0x1234u16.to_le_bytes() {
         pit.write(PitRegister::Counter(CounterIndex::Zero), byte, 0);
     }
-    assert_eq!(pit.next_expiry_ns(), Some(tick_ns(1235)));
+    assert_eq!(pit.next_timer_ns(), Some(tick_ns(1235)));
     assert_eq!(read_count(&mut pit, CounterIndex::Zero, tick_ns(6)), 0x1229);
     assert_eq!(read_count(&mut pit, CounterIndex::Zero, tick_ns(1236)), 0x9999);
 }
@@ -125,11 +125,11 @@ fn single_byte_access_modes_move_one_byte() {
     let zero = PitRegister::Counter(CounterIndex::Zero);
     pit.write(PitRegister::Control, 0x14, 0);
     pit.write(zero, 200, 0);
-    assert_eq!(pit.next_expiry_ns(), Some(tick_ns(201)));
+    assert_eq!(pit.next_timer_ns(), Some(tick_ns(201)));
     assert_eq!(pit.read(zero, tick_ns(101)), 100);
     pit.write(PitRegister::Control, 0x24, 0);
     pit.write(zero, 2, 0);
-    assert_eq!(pit.next_expiry_ns(), Some(tick_ns(513)));
+    assert_eq!(pit.next_timer_ns(), Some(tick_ns(513)));
     assert_eq!(pit.read(zero, tick_ns(2)), 1);
 }
 
@@ -233,7 +233,7 @@ fn restored_timer_continues_from_the_saved_state() {
         pit.advance(tick_ns(1234));
     }
     assert_eq!(restored.save(), pit.save());
-    assert_eq!(restored.next_expiry_ns(), pit.next_expiry_ns());
+    assert_eq!(restored.next_timer_ns(), pit.next_timer_ns());
 }
 
 #[test]

@@ -9,14 +9,19 @@
 //! status C is always 0, and IRQ 8 is never raised.
 
 mod civil;
+mod config;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::RtcState;
+pub(crate) use state::RtcState;
 
-use crate::devices::error::RestoreError;
+use super::DeviceConfig;
+use super::device::{Device, PortContext, PortDevice, PortEffect};
+use super::error::RestoreError;
+use crate::replay::error::SourceError;
 use civil::Civil;
+use config::RtcRegister;
 use state::CMOS_BYTES;
 
 const SECONDS: u8 = 0x00;
@@ -47,19 +52,13 @@ const INDEX_MASK: u8 = 0x7F;
 
 /// The real-time clock.
 #[derive(Debug)]
-pub struct Rtc {
+pub(crate) struct Rtc {
     state: RtcState,
-}
-
-impl Default for Rtc {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Rtc {
     /// Returns the clock after power-on: BCD, 24 hours.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut memory = vec![0; CMOS_BYTES];
         memory[usize::from(STATUS_A)] = A_DEFAULT;
         memory[usize::from(STATUS_B)] = B_24_HOURS;
@@ -67,12 +66,12 @@ impl Rtc {
     }
 
     /// Writes port 0x70, the index.
-    pub fn select(&mut self, value: u8) {
+    pub(crate) fn select(&mut self, value: u8) {
         self.state.index = value & INDEX_MASK;
     }
 
     /// Whether the wall clock must be latched before port 0x71 is read.
-    pub fn read_needs_wall_clock(&self) -> bool {
+    pub(crate) fn read_needs_wall_clock(&self) -> bool {
         match self.state.index {
             SECONDS | STATUS_A => true,
             MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY => {
@@ -83,12 +82,12 @@ impl Rtc {
     }
 
     /// Latches a reading of the wall clock for the time registers.
-    pub fn latch(&mut self, wall_clock_ns: u64) {
+    pub(crate) fn latch(&mut self, wall_clock_ns: u64) {
         self.state.latched_s = Some(wall_clock_ns / 1_000_000_000);
     }
 
     /// Reads port 0x71.
-    pub fn read(&self) -> u8 {
+    pub(crate) fn read(&self) -> u8 {
         let now = Civil::from_unix(self.state.latched_s.unwrap_or(0));
         match self.state.index {
             SECONDS => self.encode(now.second),
@@ -106,7 +105,7 @@ impl Rtc {
     }
 
     /// Writes port 0x71.
-    pub fn write(&mut self, value: u8) {
+    pub(crate) fn write(&mut self, value: u8) {
         let stored = match self.state.index {
             SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY => return,
             STATUS_C | STATUS_D => return,
@@ -132,21 +131,62 @@ impl Rtc {
     fn status_b(&self) -> u8 {
         self.state.memory[usize::from(STATUS_B)]
     }
+}
 
-    /// Returns the complete state.
-    pub fn save(&self) -> RtcState {
+impl Device for Rtc {
+    const NAME: &'static str = "rtc";
+    type State = RtcState;
+
+    fn power_on(_config: &DeviceConfig) -> Self {
+        Self::new()
+    }
+
+    fn save(&self) -> RtcState {
         self.state.clone()
     }
 
-    /// Returns the clock in a saved state.
-    ///
-    /// # Errors
-    ///
-    /// The state is not one that the clock can be in.
-    pub fn restore(state: RtcState) -> Result<Self, RestoreError> {
+    fn restore(state: RtcState) -> Result<Self, RestoreError> {
         if state.memory.len() != CMOS_BYTES || state.index > INDEX_MASK {
-            return Err(RestoreError::Impossible("rtc"));
+            return Err(RestoreError::Impossible(Self::NAME));
         }
         Ok(Self { state })
+    }
+}
+
+impl PortDevice for Rtc {
+    type Register = RtcRegister;
+
+    fn decode(port: u16, _bytes: usize) -> Option<RtcRegister> {
+        RtcRegister::at(port)
+    }
+
+    fn read_port(
+        &mut self,
+        register: RtcRegister,
+        context: &mut PortContext<'_>,
+    ) -> Result<u32, SourceError> {
+        match register {
+            // It is write-only, and no device drives the bus.
+            RtcRegister::Index => Ok(0xFF),
+            RtcRegister::Data => {
+                if self.read_needs_wall_clock() {
+                    self.latch(context.boundary.wall_clock_ns()?);
+                }
+                Ok(u32::from(self.read()))
+            }
+        }
+    }
+
+    fn write_port(
+        &mut self,
+        register: RtcRegister,
+        value: u32,
+        _context: &mut PortContext<'_>,
+    ) -> PortEffect {
+        match register {
+            RtcRegister::Index => self.select(value as u8),
+            RtcRegister::Data => self.write(value as u8),
+        }
+        PortEffect::None
     }
 }

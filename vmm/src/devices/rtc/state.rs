@@ -7,11 +7,11 @@ pub(super) const CMOS_BYTES: usize = 128;
 
 /// State of the registers and the memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RtcState {
+pub(crate) struct RtcState {
     /// Index of the register that port 0x71 accesses, 0..=127.
-    pub index: u8,
+    pub(crate) index: u8,
     /// Memory as the guest wrote it. Its time registers are never read.
-    pub memory: Vec<u8>,
+    pub(crate) memory: Vec<u8>,
     /// The wall-clock reading from which the time registers answer, seconds since 1970.
-    pub latched_s: Option<u64>,
+    pub(crate) latched_s: Option<u64>,
 }

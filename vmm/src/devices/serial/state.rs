@@ -5,27 +5,27 @@ use vm_superio::SerialState;
 
 /// Registers and receive FIFO of the 16550.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UartState {
+pub(crate) struct UartState {
     /// DLL.
-    pub divisor_low: u8,
+    pub(crate) divisor_low: u8,
     /// DLM.
-    pub divisor_high: u8,
+    pub(crate) divisor_high: u8,
     /// IER.
-    pub interrupt_enable: u8,
+    pub(crate) interrupt_enable: u8,
     /// IIR.
-    pub interrupt_identification: u8,
+    pub(crate) interrupt_identification: u8,
     /// LCR.
-    pub line_control: u8,
+    pub(crate) line_control: u8,
     /// LSR.
-    pub line_status: u8,
+    pub(crate) line_status: u8,
     /// MCR.
-    pub modem_control: u8,
+    pub(crate) modem_control: u8,
     /// MSR.
-    pub modem_status: u8,
+    pub(crate) modem_status: u8,
     /// SCR.
-    pub scratch: u8,
+    pub(crate) scratch: u8,
     /// Bytes that were received but not read, oldest first.
-    pub received: Vec<u8>,
+    pub(crate) received: Vec<u8>,
 }
 
 impl From<SerialState> for UartState {

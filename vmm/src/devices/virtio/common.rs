@@ -40,17 +40,17 @@ const QUEUE_DEVICE: usize = 0x30;
 
 /// State of the registers that do not belong to a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommonState {
+pub(crate) struct CommonState {
     /// Index of the half of the device features that can be read.
-    pub device_feature_select: u32,
+    pub(crate) device_feature_select: u32,
     /// Index of the half of the driver features that can be written.
-    pub driver_feature_select: u32,
+    pub(crate) driver_feature_select: u32,
     /// Features that the driver accepted.
-    pub driver_features: u64,
+    pub(crate) driver_features: u64,
     /// Device status.
-    pub status: u8,
+    pub(crate) status: u8,
     /// Index of the queue to which the queue registers refer.
-    pub queue_select: u16,
+    pub(crate) queue_select: u16,
 }
 
 /// What the transport must do after a write.

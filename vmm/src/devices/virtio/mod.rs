@@ -1,22 +1,26 @@
 //! virtio devices (virtio 1.2) on PCI.
 
 mod common;
-pub mod net;
-pub mod queue;
-pub mod rng;
+pub(crate) mod net;
+mod queue;
+pub(crate) mod rng;
 #[cfg(test)]
 pub(crate) mod test_driver;
-pub mod transport_pci;
+mod transport_pci;
 #[cfg(test)]
 mod transport_tests;
 
+pub(crate) use transport_pci::VirtioPci;
+
 use serde::Serialize;
 
-use super::Access;
 use super::pci::Identity;
+use super::{Access, DeviceConfig};
 use crate::mem::GuestRam;
 use crate::replay::error::SourceError;
 use queue::{QueueError, VirtQueue};
+use replication::boundary::{DeviceBoundary, DeviceCapacity, Input};
+use transport_pci::TransportState;
 
 /// Why the handling of a kick ended early.
 #[derive(Debug)]
@@ -39,16 +43,24 @@ impl From<QueueError> for Failure {
     }
 }
 
-/// The part of a virtio device that depends on its type. The transport does the rest.
-pub(crate) trait VirtioDevice {
+/// The part of a virtio device that depends on its type. The transport does the rest: with it, the device
+/// is a [`Device`](super::device::Device) on PCI.
+pub(crate) trait VirtioDevice: Sized {
     /// Name for messages.
     const NAME: &'static str;
-    /// PCI header.
+    /// PCI identity.
     const IDENTITY: &'static Identity;
     /// Offered feature bits.
     const FEATURES: u64;
     /// Largest size of each queue.
     const QUEUE_SIZES: &'static [u16];
+    /// State of the device with that of its transport.
+    type State;
+    /// Event counters of the device with those of its transport.
+    type Counters;
+
+    /// Returns the device after power-on.
+    fn power_on(config: &DeviceConfig) -> Self;
 
     /// Returns the device configuration structure.
     fn config(&self) -> &[u8];
@@ -63,6 +75,29 @@ pub(crate) trait VirtioDevice {
         queues: &mut [VirtQueue],
         access: &mut Access<'_>,
     ) -> Result<bool, Failure>;
+
+    /// Takes an input. Returns false if it is for another device.
+    #[inline]
+    fn accept(_function: &mut VirtioPci<Self>, _input: Input<'_>, _ram: &GuestRam) -> bool {
+        false
+    }
+
+    /// Sets the fields of `capacity` for the inputs that this device accepts.
+    #[inline]
+    fn add_capacity(_function: &VirtioPci<Self>, _capacity: &mut DeviceCapacity, _ram: &GuestRam) {}
+
+    /// Notes that the driver's read of ISR status has deasserted INTA.
+    #[inline]
+    fn interrupt_served(_boundary: &mut dyn DeviceBoundary<Error = SourceError>) {}
+
+    /// Returns the state, of which `transport` is a part.
+    fn save(&self, transport: TransportState) -> Self::State;
+
+    /// Returns the device in a saved state, and the state of its transport.
+    fn restore(state: Self::State) -> (Self, TransportState);
+
+    /// Returns the event counts, of which `transport` is a part.
+    fn counters(&self, transport: TransportCounters) -> Self::Counters;
 }
 
 /// Event counters of one device's transport, for diagnosis.

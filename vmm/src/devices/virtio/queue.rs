@@ -48,23 +48,23 @@ pub(crate) enum QueueArea {
 
 /// State of a queue: registers and positions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VirtQueueState {
+pub(crate) struct VirtQueueState {
     /// Entries.
-    pub size: u16,
+    pub(crate) size: u16,
     /// The driver enabled the queue.
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// Guest physical address of the descriptor table.
-    pub descriptors: u64,
+    pub(crate) descriptors: u64,
     /// Guest physical address of the driver area (available ring).
-    pub driver: u64,
+    pub(crate) driver: u64,
     /// Guest physical address of the device area (used ring).
-    pub device: u64,
+    pub(crate) device: u64,
     /// Index of the next available entry to take.
-    pub next_avail: u16,
+    pub(crate) next_avail: u16,
     /// Index of the next used entry to write.
-    pub next_used: u16,
+    pub(crate) next_used: u16,
     /// VIRTIO_F_EVENT_IDX was negotiated.
-    pub event_idx: bool,
+    pub(crate) event_idx: bool,
 }
 
 impl VirtQueueState {

@@ -14,11 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::common::{COMMON_BYTES, CommonState, CommonWrite};
 use super::queue::{QueueError, VirtQueue, VirtQueueState};
 use super::{Failure, TransportCounters, VirtioDevice};
-use crate::devices::Access;
+use crate::bus::mmio::Window;
+use crate::devices::device::{Device, Line, PciDevice, Signal};
 use crate::devices::error::RestoreError;
-use crate::devices::pci::{Function, FunctionState};
+use crate::devices::pci::{Function, FunctionState, Identity, WINDOW_BYTES};
+use crate::devices::{Access, DeviceConfig};
 use crate::mem::GuestRam;
 use crate::replay::error::SourceError;
+use replication::boundary::{DeviceCapacity, Input};
 
 const ISR: u64 = 0x1000;
 const DEVICE: u64 = 0x2000;
@@ -60,15 +63,15 @@ pub(crate) const fn capability_list(device_bytes: u32, queues: u32) -> [u32; 17]
 
 /// State of a virtio function without the state of its device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TransportState {
+pub(crate) struct TransportState {
     /// PCI configuration.
-    pub function: FunctionState,
+    pub(crate) function: FunctionState,
     /// Common configuration.
-    pub common: CommonState,
+    pub(crate) common: CommonState,
     /// ISR status.
-    pub isr: u8,
+    pub(crate) isr: u8,
     /// Queues, by index.
-    pub queues: Vec<VirtQueueState>,
+    pub(crate) queues: Vec<VirtQueueState>,
 }
 
 /// A virtio device as a PCI function.
@@ -83,80 +86,6 @@ pub(crate) struct VirtioPci<D> {
 }
 
 impl<D: VirtioDevice> VirtioPci<D> {
-    pub(crate) fn new(device: D) -> Self {
-        Self {
-            function: Function::new(D::IDENTITY),
-            common: CommonState::default(),
-            isr: 0,
-            queues: D::QUEUE_SIZES.iter().map(|size| VirtQueue::new(*size)).collect(),
-            device,
-            counters: TransportCounters::default(),
-        }
-    }
-
-    /// Returns the address of the memory window while it is enabled.
-    pub(crate) fn window(&self) -> Option<u64> {
-        self.function.window()
-    }
-
-    /// Whether INTA is asserted.
-    pub(crate) fn line(&self) -> bool {
-        self.isr != 0 && self.function.intx_enabled()
-    }
-
-    pub(crate) fn config_read(&self, register: u8, data: &mut [u8]) {
-        self.function.read(register, data, self.isr != 0);
-    }
-
-    pub(crate) fn config_write(&mut self, register: u8, data: &[u8]) {
-        self.function.write(register, data);
-    }
-
-    /// Reads at `offset` of the window. Bytes outside the structures read as zero.
-    pub(crate) fn read(&mut self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        match offset {
-            0..ISR => copy_from(&self.common.image(D::FEATURES, &self.queues), offset, data),
-            ISR => {
-                if let Some(first) = data.first_mut() {
-                    *first = std::mem::take(&mut self.isr);
-                }
-            }
-            DEVICE..NOTIFY => copy_from(self.device.config(), offset - DEVICE, data),
-            _ => self.counters.odd_accesses += 1,
-        }
-    }
-
-    /// Writes at `offset` of the window.
-    pub(crate) fn write(
-        &mut self,
-        offset: u64,
-        data: &[u8],
-        access: &mut Access<'_>,
-    ) -> Result<(), SourceError> {
-        match offset {
-            0..ISR => {
-                let queues = &mut self.queues;
-                match self.common.write(offset as usize, data, D::FEATURES, queues) {
-                    CommonWrite::Done => {}
-                    CommonWrite::Invalid => self.counters.odd_accesses += 1,
-                    CommonWrite::RefusedFeatures => self.counters.refused_features += 1,
-                    CommonWrite::Reset => self.reset(),
-                    CommonWrite::Start => {
-                        if let Err(broken) = self.device.start(&mut self.queues, access.ram) {
-                            self.fail(&broken);
-                        }
-                    }
-                    CommonWrite::Enable(index) => self.enable(index, access.ram),
-                }
-            }
-            NOTIFY.. => return self.kick(offset - NOTIFY, access),
-            // ISR and device configuration are read-only.
-            _ => self.counters.odd_accesses += 1,
-        }
-        Ok(())
-    }
-
     fn enable(&mut self, index: usize, ram: &GuestRam) {
         let event_idx = self.common.event_idx();
         if let Err(broken) = self.queues[index].enable(ram, event_idx) {
@@ -227,28 +156,51 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.queues.iter_mut().for_each(VirtQueue::reset);
     }
 
-    pub(crate) fn device(&self) -> &D {
-        &self.device
-    }
-
     pub(crate) fn device_mut(&mut self) -> &mut D {
         &mut self.device
     }
 
-    pub(crate) fn counters(&self) -> TransportCounters {
-        self.counters
+    /// Returns the event counts since the device was created or restored.
+    pub(crate) fn counters(&self) -> D::Counters {
+        self.device.counters(self.counters)
+    }
+}
+
+impl<D: VirtioDevice> Device for VirtioPci<D> {
+    const NAME: &'static str = D::NAME;
+    const LINE: Option<Line> = D::IDENTITY.interrupt;
+    type State = D::State;
+
+    fn power_on(config: &DeviceConfig) -> Self {
+        Self {
+            function: Function::new(D::IDENTITY),
+            common: CommonState::default(),
+            isr: 0,
+            queues: D::QUEUE_SIZES.iter().map(|size| VirtQueue::new(*size)).collect(),
+            device: D::power_on(config),
+            counters: TransportCounters::default(),
+        }
     }
 
-    pub(crate) fn save(&self) -> TransportState {
-        TransportState {
+    fn accept(&mut self, input: Input<'_>, ram: &GuestRam) -> Option<Signal> {
+        D::accept(self, input, ram).then(|| Signal::Level(self.inta()))
+    }
+
+    fn add_capacity(&self, capacity: &mut DeviceCapacity, ram: &GuestRam) {
+        D::add_capacity(self, capacity, ram);
+    }
+
+    fn save(&self) -> D::State {
+        self.device.save(TransportState {
             function: self.function.save(),
             common: self.common.clone(),
             isr: self.isr,
             queues: self.queues.iter().map(VirtQueue::save).collect(),
-        }
+        })
     }
 
-    pub(crate) fn restore(device: D, state: TransportState) -> Result<Self, RestoreError> {
+    fn restore(state: D::State) -> Result<Self, RestoreError> {
+        let (device, state) = D::restore(state);
         let function = Function::restore(D::IDENTITY, state.function)
             .filter(|_| state.queues.len() == D::QUEUE_SIZES.len())
             .ok_or(RestoreError::Impossible(D::NAME))?;
@@ -275,7 +227,75 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 }
 
-const _: () = assert!(NOTIFY + SECTION_BYTES == crate::devices::pci::WINDOW_BYTES as u64);
+impl<D: VirtioDevice> PciDevice for VirtioPci<D> {
+    const IDENTITY: &'static Identity = D::IDENTITY;
+
+    fn config_read(&self, register: u8, data: &mut [u8]) {
+        self.function.read(register, data, self.isr != 0);
+    }
+
+    fn config_write(&mut self, register: u8, data: &[u8]) {
+        self.function.write(register, data);
+    }
+
+    fn inta(&self) -> bool {
+        self.isr != 0 && self.function.intx_enabled()
+    }
+
+    fn window(&self) -> Option<Window> {
+        self.function.window()
+    }
+
+    /// Bytes outside the structures read as zero.
+    fn read_window(&mut self, offset: u64, data: &mut [u8], access: &mut Access<'_>) {
+        let was_asserted = self.inta();
+        data.fill(0);
+        match offset {
+            0..ISR => copy_from(&self.common.image(D::FEATURES, &self.queues), offset, data),
+            ISR => {
+                if let Some(first) = data.first_mut() {
+                    *first = std::mem::take(&mut self.isr);
+                }
+            }
+            DEVICE..NOTIFY => copy_from(self.device.config(), offset - DEVICE, data),
+            _ => self.counters.odd_accesses += 1,
+        }
+        if was_asserted && !self.inta() {
+            D::interrupt_served(access.boundary);
+        }
+    }
+
+    fn write_window(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        access: &mut Access<'_>,
+    ) -> Result<(), SourceError> {
+        match offset {
+            0..ISR => {
+                let queues = &mut self.queues;
+                match self.common.write(offset as usize, data, D::FEATURES, queues) {
+                    CommonWrite::Done => {}
+                    CommonWrite::Invalid => self.counters.odd_accesses += 1,
+                    CommonWrite::RefusedFeatures => self.counters.refused_features += 1,
+                    CommonWrite::Reset => self.reset(),
+                    CommonWrite::Start => {
+                        if let Err(broken) = self.device.start(&mut self.queues, access.ram) {
+                            self.fail(&broken);
+                        }
+                    }
+                    CommonWrite::Enable(index) => self.enable(index, access.ram),
+                }
+            }
+            NOTIFY.. => return self.kick(offset - NOTIFY, access),
+            // ISR and device configuration are read-only.
+            _ => self.counters.odd_accesses += 1,
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(NOTIFY + SECTION_BYTES == WINDOW_BYTES as u64);
 
 /// Copies the bytes of `structure` from `offset` on. The rest of `data` keeps its zeros.
 fn copy_from(structure: &[u8], offset: u64, data: &mut [u8]) {

@@ -42,7 +42,7 @@ fn features_ok_needs_version_1_and_only_offered_bits() {
             assert_eq!(driver.status(&mut m) & 4, 0, "DRIVER_OK without FEATURES_OK");
         }
     }
-    assert_eq!(m.devices.counters().rng_transport.refused_features, 6);
+    assert_eq!(m.devices.counters().rng.transport.refused_features, 6);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn queue_size_that_is_not_a_power_of_two_or_too_large_is_ignored() {
         m.write_memory(driver.window + 0x18, &size.to_le_bytes());
         assert_eq!(field16(&mut m, &driver, 0x18), 256);
     }
-    assert_eq!(m.devices.counters().net_transport.odd_accesses, 4);
+    assert_eq!(m.devices.counters().net.transport.odd_accesses, 4);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn kicks_of_no_queue_or_before_driver_ok_do_nothing() {
     driver.set_status(&mut m, RUNNING);
     driver.kick(&mut m, 2);
     m.write_memory(driver.window + 0x3002, &[0, 0]);
-    assert_eq!(m.devices.counters().net_transport.odd_accesses, 3);
+    assert_eq!(m.devices.counters().net.transport.odd_accesses, 3);
     // The queue was never enabled, so a kick finds no ring.
     driver.kick(&mut m, 1);
     assert_eq!(driver.status(&mut m), RUNNING);

@@ -9,11 +9,12 @@
 //!
 //! One kick sends at most as many frames as the queue has entries, each of at most [`FRAME_MAX`] bytes.
 
+mod config;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::NetState;
+pub(crate) use state::NetState;
 
 use serde::Serialize;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -21,16 +22,17 @@ use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 use super::queue::{QueueError, VirtQueue, gather, room, scatter};
-use super::transport_pci::{VirtioPci, capability_list};
-use super::{Failure, VirtioDevice};
-use crate::devices::Access;
-use crate::devices::error::RestoreError;
+use super::transport_pci::TransportState;
+use super::{Failure, TransportCounters, VirtioDevice, VirtioPci};
 use crate::devices::pci::Identity;
-use crate::irq::Line;
-use crate::mem::{GuestRam, layout};
+use crate::devices::{Access, DeviceConfig};
+use crate::mem::GuestRam;
+use crate::replay::error::SourceError;
+use config::{CONFIG_BYTES, IDENTITY, QUEUE_SIZE};
+use replication::boundary::{DeviceBoundary, DeviceCapacity, Input};
 
 /// Longest Ethernet frame without check sequence: 1500 bytes, the header, one VLAN tag.
-pub const FRAME_MAX: usize = 1518;
+const FRAME_MAX: usize = 1518;
 /// Shortest Ethernet frame: a header.
 const FRAME_MIN: usize = 14;
 /// Bytes of `struct virtio_net_hdr` with `num_buffers` (section 5.1.6), which VERSION_1 always includes.
@@ -38,29 +40,15 @@ const HEADER_BYTES: usize = 12;
 /// Offset of `num_buffers` in the header. Without VIRTIO_NET_F_MRG_RXBUF the field is 1 (section
 /// 5.1.6.4.1).
 const NUM_BUFFERS: usize = 10;
-const QUEUE_SIZE: u16 = 256;
 /// Queue indices (section 5.1.2).
-pub(crate) const RECEIVE: usize = 0;
+const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
-
-const CONFIG_BYTES: usize = 8;
-static CAPABILITIES: [u32; 17] = capability_list(CONFIG_BYTES as u32, 2);
-static IDENTITY: Identity = Identity {
-    // Section 4.1.2: 0x1040 plus the device ID (network: 1), revision 1 and up for virtio 1.x.
-    vendor: 0x1AF4,
-    device: 0x1041,
-    revision: 1,
-    // Ethernet controller.
-    class: 0x0200,
-    subsystem: 0x1041_1AF4,
-    interrupt_line: Some(Line::Net.number()),
-    window: Some(layout::PCI_WINDOW as u32),
-    capabilities: &CAPABILITIES,
-};
 
 /// Event counters, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NetCounters {
+    /// Transport and queues.
+    pub transport: TransportCounters,
     /// Frames put into the receive queue.
     pub received: u64,
     /// Received frames that were dropped because there was no buffer or no running driver.
@@ -86,7 +74,7 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn new(mac: [u8; 6]) -> Self {
+    fn new(mac: [u8; 6]) -> Self {
         let mut config = [0; CONFIG_BYTES];
         config[..6].copy_from_slice(&mac);
         config[6..].copy_from_slice(&(VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
@@ -163,12 +151,18 @@ impl Net {
 
 impl VirtioDevice for Net {
     const NAME: &'static str = "virtio-net";
-    const IDENTITY: &'static Identity = &IDENTITY;
+    const IDENTITY: &'static Identity = IDENTITY;
     const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
         | 1 << VIRTIO_RING_F_EVENT_IDX
         | 1 << VIRTIO_NET_F_MAC
         | 1 << VIRTIO_NET_F_STATUS;
     const QUEUE_SIZES: &'static [u16] = &[QUEUE_SIZE, QUEUE_SIZE];
+    type State = NetState;
+    type Counters = NetCounters;
+
+    fn power_on(config: &DeviceConfig) -> Self {
+        Self::new(config.mac)
+    }
 
     fn config(&self) -> &[u8] {
         &self.config
@@ -194,31 +188,39 @@ impl VirtioDevice for Net {
         queues[RECEIVE].set_kicks_enabled(access.ram, empty)?;
         Ok(false)
     }
-}
-
-impl VirtioPci<Net> {
-    pub(crate) fn with_mac(mac: [u8; 6]) -> Self {
-        Self::new(Net::new(mac))
-    }
 
     /// Receives a frame. It is dropped if there is no driver or no buffer for it.
-    pub(crate) fn receive(&mut self, frame: &[u8], ram: &GuestRam) {
-        let running =
-            self.at_input(|device, queues| device.receive(frame, &mut queues[RECEIVE], ram));
-        if !running {
-            self.device_mut().counters.no_buffer += 1;
+    fn accept(function: &mut VirtioPci<Self>, input: Input<'_>, ram: &GuestRam) -> bool {
+        match input {
+            Input::Frame(frame) => {
+                let running = function
+                    .at_input(|device, queues| device.receive(frame, &mut queues[RECEIVE], ram));
+                if !running {
+                    function.device_mut().counters.no_buffer += 1;
+                }
+                true
+            }
+            Input::Clock { .. } | Input::Console(_) => false,
         }
     }
 
-    pub(crate) fn frame_counters(&self) -> NetCounters {
-        self.device().counters
+    fn add_capacity(function: &VirtioPci<Self>, capacity: &mut DeviceCapacity, ram: &GuestRam) {
+        capacity.frame = function.has_buffer(RECEIVE, ram);
     }
 
-    pub(crate) fn save_net(&self) -> NetState {
-        NetState { transport: self.save(), mac: self.device().mac() }
+    fn interrupt_served(boundary: &mut dyn DeviceBoundary<Error = SourceError>) {
+        boundary.interrupt_served();
     }
 
-    pub(crate) fn restore_net(state: NetState) -> Result<Self, RestoreError> {
-        Self::restore(Net::new(state.mac), state.transport)
+    fn save(&self, transport: TransportState) -> NetState {
+        NetState { transport, mac: self.mac() }
+    }
+
+    fn restore(state: NetState) -> (Self, TransportState) {
+        (Self::new(state.mac), state.transport)
+    }
+
+    fn counters(&self, transport: TransportCounters) -> NetCounters {
+        NetCounters { transport, ..self.counters }
     }
 }

@@ -6,9 +6,9 @@ use crate::devices::virtio::transport_pci::TransportState;
 
 /// State of the PCI function and the device's MAC address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetState {
+pub(crate) struct NetState {
     /// Transport and queues.
-    pub transport: TransportState,
+    pub(crate) transport: TransportState,
     /// MAC address.
-    pub mac: [u8; 6],
+    pub(crate) mac: [u8; 6],
 }

@@ -4,49 +4,36 @@
 //! [`REQUEST_BYTES_MAX`] bytes of each request are filled ("it MAY use less than the entire buffer
 //! length", section 5.4.6.1).
 
+mod config;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::RngState;
+pub(crate) use state::RngState;
 
 use serde::Serialize;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 use super::queue::{QueueError, VirtQueue, room, scatter};
-use super::transport_pci::{VirtioPci, capability_list};
-use super::{Failure, VirtioDevice};
-use crate::devices::Access;
-use crate::devices::error::RestoreError;
-use crate::devices::pci::{Identity, WINDOW_BYTES};
-use crate::irq::Line;
-use crate::mem::{GuestRam, layout};
+use super::transport_pci::TransportState;
+use super::{Failure, TransportCounters, VirtioDevice};
+use crate::devices::pci::Identity;
+use crate::devices::{Access, DeviceConfig};
+use crate::mem::GuestRam;
+use config::{IDENTITY, QUEUE_SIZE};
 
 /// Most bytes filled per request.
-pub const REQUEST_BYTES_MAX: usize = 512;
+const REQUEST_BYTES_MAX: usize = 512;
 /// Most bytes filled per kick.
-pub const KICK_BYTES_MAX: usize = 4096;
-const QUEUE_SIZE: u16 = 8;
+const KICK_BYTES_MAX: usize = 4096;
 const _: () = assert!(QUEUE_SIZE as usize * REQUEST_BYTES_MAX <= KICK_BYTES_MAX);
-
-static CAPABILITIES: [u32; 17] = capability_list(0, 1);
-static IDENTITY: Identity = Identity {
-    // Section 4.1.2: 0x1040 plus the device ID (entropy source: 4).
-    vendor: 0x1AF4,
-    device: 0x1044,
-    revision: 1,
-    // No class fits. This is the value that QEMU gives this device (PCI_CLASS_OTHERS).
-    class: 0x00FF,
-    subsystem: 0x1044_1AF4,
-    interrupt_line: Some(Line::Rng.number()),
-    window: Some(layout::PCI_WINDOW as u32 + WINDOW_BYTES),
-    capabilities: &CAPABILITIES,
-};
 
 /// Event counters, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RngCounters {
+    /// Transport and queue.
+    pub transport: TransportCounters,
     /// Requests answered.
     pub requests: u64,
     /// Bytes of entropy delivered.
@@ -61,9 +48,15 @@ pub(crate) struct Rng {
 
 impl VirtioDevice for Rng {
     const NAME: &'static str = "virtio-rng";
-    const IDENTITY: &'static Identity = &IDENTITY;
+    const IDENTITY: &'static Identity = IDENTITY;
     const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX;
     const QUEUE_SIZES: &'static [u16] = &[QUEUE_SIZE];
+    type State = RngState;
+    type Counters = RngCounters;
+
+    fn power_on(_config: &DeviceConfig) -> Self {
+        Self::default()
+    }
 
     fn config(&self) -> &[u8] {
         &[]
@@ -98,18 +91,16 @@ impl VirtioDevice for Rng {
         queue.set_kicks_enabled(access.ram, true)?;
         Ok(queue.needs_interrupt(access.ram)?)
     }
-}
 
-impl VirtioPci<Rng> {
-    pub(crate) fn entropy_counters(&self) -> RngCounters {
-        self.device().counters
+    fn save(&self, transport: TransportState) -> RngState {
+        RngState { transport }
     }
 
-    pub(crate) fn save_rng(&self) -> RngState {
-        RngState { transport: self.save() }
+    fn restore(state: RngState) -> (Self, TransportState) {
+        (Self::default(), state.transport)
     }
 
-    pub(crate) fn restore_rng(state: RngState) -> Result<Self, RestoreError> {
-        Self::restore(Rng::default(), state.transport)
+    fn counters(&self, transport: TransportCounters) -> RngCounters {
+        RngCounters { transport, ..self.counters }
     }
 }

@@ -6,7 +6,7 @@ use crate::devices::virtio::transport_pci::TransportState;
 
 /// State of the PCI function; the device itself has no state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RngState {
+pub(crate) struct RngState {
     /// Transport and queue.
-    pub transport: TransportState,
+    pub(crate) transport: TransportState,
 }

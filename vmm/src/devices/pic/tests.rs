@@ -1,5 +1,10 @@
 use super::*;
 
+const TIMER: Line = Line::new(0);
+const SERIAL: Line = Line::new(4);
+const NET: Line = Line::new(5);
+const RNG: Line = Line::new(11);
+
 const MASTER: PicRegister = PicRegister::Master { odd: false };
 const MASTER_ODD: PicRegister = PicRegister::Master { odd: true };
 const SLAVE: PicRegister = PicRegister::Slave { odd: false };
@@ -10,10 +15,18 @@ const SPECIAL_NESTED: u8 = 0x10;
 const READ_IRR: u8 = 0x0A;
 const READ_ISR: u8 = 0x0B;
 
+/// Returns a pair whose inputs `NET` and `RNG` are level triggered.
+fn powered_on() -> Pic {
+    let mut pic = Pic::new();
+    pic.set_level_triggered(NET);
+    pic.set_level_triggered(RNG);
+    pic
+}
+
 /// Returns a pair with both chips initialized and unmasked, vectors 0x20 and 0x28. `icw4` is ORed into
 /// both ICW4.
 fn pic(icw4: u8) -> Pic {
-    let mut pic = Pic::new();
+    let mut pic = powered_on();
     init(&mut pic, icw4);
     pic
 }
@@ -35,8 +48,8 @@ fn read_command(pic: &mut Pic, chip: PicRegister, command: u8) -> u8 {
 
 #[test]
 fn power_on_masks_everything() {
-    let mut pic = Pic::new();
-    for line in [Line::Timer, Line::Serial, Line::Net, Line::Rng] {
+    let mut pic = powered_on();
+    for line in [TIMER, SERIAL, NET, RNG] {
         pic.set_line(line, true);
     }
     assert!(!pic.interrupt_pending());
@@ -46,13 +59,13 @@ fn power_on_masks_everything() {
 #[test]
 fn edge_is_delivered_once() {
     let mut pic = pic(0);
-    pic.set_line(Line::Timer, true);
+    pic.set_line(TIMER, true);
     assert_eq!(pic.acknowledge(), Some(0x20));
     assert_eq!(pic.acknowledge(), None);
     pic.write(MASTER, EOI);
-    pic.set_line(Line::Timer, true);
+    pic.set_line(TIMER, true);
     assert!(!pic.interrupt_pending(), "the line is still high, but there was no new edge");
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     assert_eq!(pic.acknowledge(), Some(0x20));
 }
 
@@ -60,8 +73,8 @@ fn edge_is_delivered_once() {
 fn pulse_stays_latched_until_unmasked() {
     let mut pic = pic(0);
     pic.write(MASTER_ODD, 1);
-    pic.set_line(Line::Timer, true);
-    pic.set_line(Line::Timer, false);
+    pic.set_line(TIMER, true);
+    pic.set_line(TIMER, false);
     assert!(!pic.interrupt_pending());
     assert_eq!(read_command(&mut pic, MASTER, READ_IRR), 1);
     assert_eq!(pic.read(MASTER_ODD), 1);
@@ -72,11 +85,11 @@ fn pulse_stays_latched_until_unmasked() {
 #[test]
 fn higher_priority_preempts_and_lower_waits_for_eoi() {
     let mut pic = pic(0);
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     assert_eq!(pic.acknowledge(), Some(0x24));
-    pic.set_line(Line::Net, true);
+    pic.set_line(NET, true);
     assert!(!pic.interrupt_pending());
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     assert_eq!(pic.acknowledge(), Some(0x20));
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 0x11);
     // A non-specific EOI ends the interrupt with the highest priority first.
@@ -90,14 +103,14 @@ fn higher_priority_preempts_and_lower_waits_for_eoi() {
 #[test]
 fn level_request_repeats_until_the_line_drops() {
     let mut pic = pic(0);
-    pic.set_line(Line::Net, true);
+    pic.set_line(NET, true);
     for _ in 0..3 {
         assert_eq!(pic.acknowledge(), Some(0x25));
         assert!(!pic.interrupt_pending());
         pic.write(MASTER, EOI);
         assert!(pic.interrupt_pending());
     }
-    pic.set_line(Line::Net, false);
+    pic.set_line(NET, false);
     assert!(!pic.interrupt_pending());
     assert_eq!(read_command(&mut pic, MASTER, READ_IRR), 0);
 }
@@ -105,14 +118,14 @@ fn level_request_repeats_until_the_line_drops() {
 #[test]
 fn slave_interrupt_is_in_service_on_both_chips() {
     let mut pic = pic(0);
-    pic.set_line(Line::Rng, true);
+    pic.set_line(RNG, true);
     assert_eq!(pic.acknowledge(), Some(0x2B));
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 2);
     assert_eq!(read_command(&mut pic, SLAVE, READ_ISR), 1 << 3);
     // IR2 outranks IR4 and IR5 while it is served.
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     assert!(!pic.interrupt_pending());
-    pic.set_line(Line::Rng, false);
+    pic.set_line(RNG, false);
     pic.write(SLAVE, EOI);
     pic.write(MASTER, EOI);
     assert_eq!(pic.acknowledge(), Some(0x24));
@@ -121,7 +134,7 @@ fn slave_interrupt_is_in_service_on_both_chips() {
 #[test]
 fn slave_level_that_stays_high_asserts_the_cascade_again() {
     let mut pic = pic(0);
-    pic.set_line(Line::Rng, true);
+    pic.set_line(RNG, true);
     for _ in 0..3 {
         assert_eq!(pic.acknowledge(), Some(0x2B));
         pic.write(MASTER, EOI);
@@ -134,10 +147,10 @@ fn slave_level_that_stays_high_asserts_the_cascade_again() {
 #[test]
 fn auto_eoi_slave_with_a_held_level_requests_again() {
     let mut pic = pic(AUTO_EOI);
-    pic.set_line(Line::Rng, true);
+    pic.set_line(RNG, true);
     assert_eq!(pic.acknowledge(), Some(0x2B));
     assert_eq!(pic.acknowledge(), Some(0x2B));
-    pic.set_line(Line::Rng, false);
+    pic.set_line(RNG, false);
     // The master latched the slave's last edge: a spurious IRQ 15, as on hardware.
     assert_eq!(pic.acknowledge(), Some(0x2F));
     assert_eq!(pic.acknowledge(), None);
@@ -146,7 +159,7 @@ fn auto_eoi_slave_with_a_held_level_requests_again() {
 #[test]
 fn request_withdrawn_by_the_slave_is_a_spurious_irq_15() {
     let mut pic = pic(0);
-    pic.set_line(Line::Rng, true);
+    pic.set_line(RNG, true);
     pic.write(SLAVE_ODD, 0xFF);
     assert_eq!(pic.acknowledge(), Some(0x2F));
     assert_eq!(read_command(&mut pic, SLAVE, READ_ISR), 0, "IRQ 15 is not in service");
@@ -156,19 +169,19 @@ fn request_withdrawn_by_the_slave_is_a_spurious_irq_15() {
 #[test]
 fn auto_eoi_leaves_nothing_in_service() {
     let mut pic = pic(AUTO_EOI);
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     assert_eq!(pic.acknowledge(), Some(0x24));
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 0);
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     assert_eq!(pic.acknowledge(), Some(0x24));
 }
 
 #[test]
 fn specific_eoi_ends_the_named_input() {
     let mut pic = pic(0);
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     pic.acknowledge();
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     pic.acknowledge();
     pic.write(MASTER, 0x60 | 4);
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1);
@@ -177,22 +190,22 @@ fn specific_eoi_ends_the_named_input() {
 #[test]
 fn rotation_puts_the_ended_input_last() {
     let mut pic = pic(0);
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     pic.acknowledge();
     // Rotate on non-specific EOI: IR0 is lowest now, IR1 highest.
     pic.write(MASTER, 0xA0);
-    pic.pulse(Line::Timer);
-    pic.pulse(Line::Serial);
+    pic.pulse(TIMER);
+    pic.pulse(SERIAL);
     assert_eq!(pic.acknowledge(), Some(0x24));
     assert!(!pic.interrupt_pending());
     // Rotate on specific EOI of IR4: IR5 is highest, IR0 above IR4.
     pic.write(MASTER, 0xE4);
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     assert_eq!(pic.acknowledge(), Some(0x20));
     pic.write(MASTER, EOI);
     // Set priority: IR3 lowest, IR4 highest.
     pic.write(MASTER, 0xC3);
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     assert_eq!(pic.acknowledge(), Some(0x24));
 }
 
@@ -200,23 +213,23 @@ fn rotation_puts_the_ended_input_last() {
 fn rotation_in_auto_eoi_mode_follows_its_command() {
     let mut pic = pic(AUTO_EOI);
     pic.write(MASTER, 0x80);
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     assert_eq!(pic.acknowledge(), Some(0x20));
-    pic.pulse(Line::Timer);
-    pic.pulse(Line::Serial);
+    pic.pulse(TIMER);
+    pic.pulse(SERIAL);
     assert_eq!(pic.acknowledge(), Some(0x24));
     pic.write(MASTER, 0);
     assert_eq!(pic.acknowledge(), Some(0x20));
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     assert_eq!(pic.acknowledge(), Some(0x20));
 }
 
 #[test]
 fn special_mask_mode_lets_lower_priorities_through() {
     let mut pic = pic(0);
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     pic.acknowledge();
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     pic.write(MASTER_ODD, 1);
     assert!(!pic.interrupt_pending());
     pic.write(MASTER, 0x68);
@@ -225,7 +238,7 @@ fn special_mask_mode_lets_lower_priorities_through() {
     pic.write(MASTER, EOI);
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1);
     pic.write(MASTER, 0x48);
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     assert!(!pic.interrupt_pending());
 }
 
@@ -233,11 +246,11 @@ fn special_mask_mode_lets_lower_priorities_through() {
 fn special_fully_nested_master_accepts_the_slave_while_serving_it() {
     for (icw4, nested) in [(0, false), (SPECIAL_NESTED, true)] {
         let mut pic = pic(icw4);
-        pic.set_line(Line::Rng, true);
+        pic.set_line(RNG, true);
         pic.acknowledge();
-        pic.set_line(Line::Rng, false);
+        pic.set_line(RNG, false);
         pic.write(SLAVE, EOI);
-        pic.set_line(Line::Rng, true);
+        pic.set_line(RNG, true);
         assert_eq!(pic.interrupt_pending(), nested);
     }
 }
@@ -245,11 +258,11 @@ fn special_fully_nested_master_accepts_the_slave_while_serving_it() {
 #[test]
 fn poll_acknowledges_like_inta() {
     let mut pic = pic(0);
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0x84);
     assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0);
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 4);
-    pic.set_line(Line::Rng, true);
+    pic.set_line(RNG, true);
     pic.write(MASTER, EOI);
     assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0x82);
     assert_eq!(read_command(&mut pic, SLAVE, 0x0C), 0x83);
@@ -262,7 +275,7 @@ fn poll_acknowledges_like_inta() {
 #[test]
 fn poll_of_an_auto_eoi_slave_with_a_held_level_requests_again() {
     let mut pic = pic(AUTO_EOI);
-    pic.set_line(Line::Rng, true);
+    pic.set_line(RNG, true);
     for _ in 0..2 {
         assert_eq!(read_command(&mut pic, MASTER, 0x0C), 0x82);
         assert!(!pic.interrupt_pending());
@@ -274,7 +287,7 @@ fn poll_of_an_auto_eoi_slave_with_a_held_level_requests_again() {
 #[test]
 fn icw1_resets_edges_mask_service_and_modes() {
     let mut pic = pic(AUTO_EOI);
-    pic.set_line(Line::Timer, true);
+    pic.set_line(TIMER, true);
     pic.write(MASTER_ODD, 0xFF);
     pic.write(MASTER, 0x68);
     pic.write(MASTER, READ_ISR);
@@ -282,7 +295,7 @@ fn icw1_resets_edges_mask_service_and_modes() {
     init(&mut pic, 0);
     assert!(!pic.interrupt_pending(), "the old edge is gone, and a high line is no edge");
     assert_eq!(pic.read(MASTER_ODD), 0);
-    pic.set_line(Line::Net, true);
+    pic.set_line(NET, true);
     assert_eq!(pic.read(MASTER), 1 << 5, "reads IRR again");
     assert_eq!(pic.acknowledge(), Some(0x25));
     assert_eq!(read_command(&mut pic, MASTER, READ_ISR), 1 << 5, "automatic EOI is off");
@@ -290,7 +303,7 @@ fn icw1_resets_edges_mask_service_and_modes() {
 
 #[test]
 fn short_initializations_end_after_the_words_that_icw1_announces() {
-    let mut pic = Pic::new();
+    let mut pic = powered_on();
     // No ICW4: the third write is ICW3, the fourth is OCW1.
     pic.write(MASTER, 0x10);
     pic.write(MASTER_ODD, 0x47);
@@ -303,7 +316,7 @@ fn short_initializations_end_after_the_words_that_icw1_announces() {
     pic.write(MASTER_ODD, 1 | AUTO_EOI);
     pic.write(MASTER_ODD, 0xFE);
     assert_eq!(pic.read(MASTER_ODD), 0xFE);
-    pic.pulse(Line::Timer);
+    pic.pulse(TIMER);
     assert_eq!(pic.acknowledge(), Some(0x40), "the guest cannot set the low bits of ICW2");
     // Single without ICW4.
     pic.write(MASTER, 0x12);
@@ -314,7 +327,7 @@ fn short_initializations_end_after_the_words_that_icw1_announces() {
 
 #[test]
 fn trigger_mode_of_the_fixed_lines_cannot_be_changed() {
-    let mut pic = Pic::new();
+    let mut pic = powered_on();
     assert_eq!(pic.read(PicRegister::MasterElcr), 1 << 5);
     assert_eq!(pic.read(PicRegister::SlaveElcr), 1 << 3);
     pic.write(PicRegister::MasterElcr, 0xFF);
@@ -326,10 +339,10 @@ fn trigger_mode_of_the_fixed_lines_cannot_be_changed() {
 #[test]
 fn restored_pair_continues_from_the_saved_state() {
     let mut pic = pic(0);
-    pic.pulse(Line::Serial);
+    pic.pulse(SERIAL);
     pic.acknowledge();
-    pic.set_line(Line::Net, true);
-    pic.set_line(Line::Rng, true);
+    pic.set_line(NET, true);
+    pic.set_line(RNG, true);
     pic.write(MASTER, 0x11);
     pic.write(MASTER_ODD, 0x60);
     let saved = pic.save();
@@ -347,7 +360,7 @@ fn restored_pair_continues_from_the_saved_state() {
 
 #[test]
 fn impossible_state_is_refused() {
-    let good = Pic::new().save();
+    let good = powered_on().save();
     let mut bad = good.clone();
     bad.slave.lowest = 8;
     assert!(Pic::restore(bad).is_err());

@@ -4,67 +4,65 @@
 //! Every function here is a few byte operations, without allocation or loop.
 
 mod chip;
+mod config;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::{ChipState, InitStep, PicState};
+pub(crate) use state::PicState;
 
-use crate::devices::error::RestoreError;
-use crate::irq::Line;
+use super::DeviceConfig;
+use super::device::{Device, Line, PortContext, PortDevice, PortEffect, Signal};
+use super::error::RestoreError;
+use crate::replay::error::SourceError;
 use chip::{CASCADE, Chip, SPURIOUS};
+use config::PicRegister;
+use state::ChipState;
 
 /// ELCR bits that a guest may set: IRQ 0, 1, 2, 8 and 13 are always edge triggered (82371AB, section
 /// 4.2.6).
 const ELCR_MASTER: u8 = 0xF8;
 const ELCR_SLAVE: u8 = 0xDE;
 
-/// A register of the pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PicRegister {
-    /// Ports 0x20 (even) and 0x21 (odd).
-    Master {
-        /// The odd address (A0 high).
-        odd: bool,
-    },
-    /// Ports 0xA0 (even) and 0xA1 (odd).
-    Slave {
-        /// The odd address (A0 high).
-        odd: bool,
-    },
-    /// Port 0x4D0.
-    MasterElcr,
-    /// Port 0x4D1.
-    SlaveElcr,
-}
-
 /// The pair of interrupt controllers.
 #[derive(Debug)]
-pub struct Pic {
+pub(crate) struct Pic {
     master: Chip,
     slave: Chip,
 }
 
-impl Default for Pic {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Pic {
-    /// Returns the pair after power-on: all inputs masked, the PCI lines level triggered as firmware
-    /// would leave them.
-    pub fn new() -> Self {
-        let net = 1 << Line::Net.number();
-        let rng = 1 << (Line::Rng.number() - 8);
+    /// Returns the pair after power-on: all inputs masked and edge triggered.
+    pub(crate) fn new() -> Self {
         Self {
-            master: Chip { state: ChipState::power_on(net) },
-            slave: Chip { state: ChipState::power_on(rng) },
+            master: Chip { state: ChipState::power_on(0) },
+            slave: Chip { state: ChipState::power_on(0) },
+        }
+    }
+
+    /// Makes an input level triggered, as firmware does through ELCR.
+    pub(crate) fn set_level_triggered(&mut self, line: Line) {
+        let irq = line.number();
+        if irq < 8 {
+            self.master.state.level |= 1 << irq;
+        } else {
+            self.slave.state.level |= 1 << (irq - 8);
+        }
+    }
+
+    /// Does to an input what the device at its other end does.
+    #[inline]
+    pub(crate) fn drive(&mut self, line: Option<Line>, signal: Signal) {
+        let Some(line) = line else { return };
+        match signal {
+            Signal::Keep => {}
+            Signal::Level(high) => self.set_line(line, high),
+            Signal::Edge => self.pulse(line),
         }
     }
 
     /// Sets the level of an input.
-    pub fn set_line(&mut self, line: Line, high: bool) {
+    pub(crate) fn set_line(&mut self, line: Line, high: bool) {
         let irq = line.number();
         if irq < 8 {
             self.master.set_line(irq, high);
@@ -75,13 +73,13 @@ impl Pic {
     }
 
     /// Produces one rising edge on an input, whatever its level was.
-    pub fn pulse(&mut self, line: Line) {
+    pub(crate) fn pulse(&mut self, line: Line) {
         self.set_line(line, false);
         self.set_line(line, true);
     }
 
     /// Whether INT to the processor is high.
-    pub fn interrupt_pending(&self) -> bool {
+    pub(crate) fn interrupt_pending(&self) -> bool {
         self.master.pending().is_some()
     }
 
@@ -89,7 +87,7 @@ impl Pic {
     ///
     /// If the slave has withdrawn its request in the meantime, the vector is the slave's spurious one
     /// (IRQ 15), and the master has IR2 in service, as on hardware.
-    pub fn acknowledge(&mut self) -> Option<u8> {
+    pub(crate) fn acknowledge(&mut self) -> Option<u8> {
         let ir = self.master.acknowledge()?;
         if ir != CASCADE {
             return Some(self.master.vector(ir));
@@ -100,7 +98,7 @@ impl Pic {
     }
 
     /// Reads a register.
-    pub fn read(&mut self, register: PicRegister) -> u8 {
+    pub(crate) fn read(&mut self, register: PicRegister) -> u8 {
         match register {
             PicRegister::Master { odd } => self.master.read(odd),
             PicRegister::Slave { odd } => {
@@ -117,7 +115,7 @@ impl Pic {
     }
 
     /// Writes a register.
-    pub fn write(&mut self, register: PicRegister, value: u8) {
+    pub(crate) fn write(&mut self, register: PicRegister, value: u8) {
         match register {
             PicRegister::Master { odd } => self.master.write(odd, value),
             PicRegister::Slave { odd } => self.slave.write(odd, value),
@@ -138,21 +136,50 @@ impl Pic {
         self.master.set_line(CASCADE, false);
         self.cascade();
     }
+}
 
-    /// Returns the complete state.
-    pub fn save(&self) -> PicState {
+impl Device for Pic {
+    const NAME: &'static str = "pic";
+    type State = PicState;
+
+    fn power_on(_config: &DeviceConfig) -> Self {
+        Self::new()
+    }
+
+    fn save(&self) -> PicState {
         PicState { master: self.master.state.clone(), slave: self.slave.state.clone() }
     }
 
-    /// Returns the pair in a saved state.
-    ///
-    /// # Errors
-    ///
-    /// The state is not one that the pair can be in.
-    pub fn restore(state: PicState) -> Result<Self, RestoreError> {
+    fn restore(state: PicState) -> Result<Self, RestoreError> {
         if !state.master.is_possible() || !state.slave.is_possible() {
-            return Err(RestoreError::Impossible("pic"));
+            return Err(RestoreError::Impossible(Self::NAME));
         }
         Ok(Self { master: Chip { state: state.master }, slave: Chip { state: state.slave } })
+    }
+}
+
+impl PortDevice for Pic {
+    type Register = PicRegister;
+
+    fn decode(port: u16, _bytes: usize) -> Option<PicRegister> {
+        PicRegister::at(port)
+    }
+
+    fn read_port(
+        &mut self,
+        register: PicRegister,
+        _context: &mut PortContext<'_>,
+    ) -> Result<u32, SourceError> {
+        Ok(u32::from(self.read(register)))
+    }
+
+    fn write_port(
+        &mut self,
+        register: PicRegister,
+        value: u32,
+        _context: &mut PortContext<'_>,
+    ) -> PortEffect {
+        self.write(register, value as u8);
+        PortEffect::None
     }
 }

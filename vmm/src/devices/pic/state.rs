@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The initialization command word that a chip expects next (8259A datasheet, figure 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum InitStep {
+pub(crate) enum InitStep {
     /// None: writes to the odd address are OCW1.
     Ready,
     /// ICW2, the vector base.
@@ -17,39 +17,39 @@ pub enum InitStep {
 
 /// State of one 8259A.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChipState {
+pub(crate) struct ChipState {
     /// Rising edges that were not acknowledged yet. A level-triggered request is in `lines` only.
-    pub latched: u8,
+    pub(crate) latched: u8,
     /// Current levels of the inputs.
-    pub lines: u8,
+    pub(crate) lines: u8,
     /// Interrupts in service (ISR).
-    pub in_service: u8,
+    pub(crate) in_service: u8,
     /// Interrupt mask (IMR).
-    pub mask: u8,
+    pub(crate) mask: u8,
     /// ELCR: inputs that are level triggered.
-    pub level: u8,
+    pub(crate) level: u8,
     /// Vector of input 0.
-    pub base: u8,
+    pub(crate) base: u8,
     /// Input with the lowest priority, 0..=7. The next input has the highest.
-    pub lowest: u8,
+    pub(crate) lowest: u8,
     /// Position in the initialization sequence.
-    pub init: InitStep,
+    pub(crate) init: InitStep,
     /// ICW1 SNGL: no ICW3 follows.
-    pub single: bool,
+    pub(crate) single: bool,
     /// ICW1 IC4: an ICW4 follows.
-    pub icw4: bool,
+    pub(crate) icw4: bool,
     /// ICW4 AEOI.
-    pub auto_eoi: bool,
+    pub(crate) auto_eoi: bool,
     /// ICW4 SFNM.
-    pub special_nested: bool,
+    pub(crate) special_nested: bool,
     /// OCW2 rotate in automatic EOI mode.
-    pub rotate_on_auto_eoi: bool,
+    pub(crate) rotate_on_auto_eoi: bool,
     /// OCW3 special mask mode.
-    pub special_mask: bool,
+    pub(crate) special_mask: bool,
     /// OCW3: the even address reads ISR, not IRR.
-    pub read_in_service: bool,
+    pub(crate) read_in_service: bool,
     /// OCW3: the next read is a poll.
-    pub poll: bool,
+    pub(crate) poll: bool,
 }
 
 impl ChipState {
@@ -83,9 +83,9 @@ impl ChipState {
 
 /// State of master and slave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PicState {
+pub(crate) struct PicState {
     /// IRQ 0..=7.
-    pub master: ChipState,
+    pub(crate) master: ChipState,
     /// IRQ 8..=15, cascaded on the master's input 2.
-    pub slave: ChipState,
+    pub(crate) slave: ChipState,
 }

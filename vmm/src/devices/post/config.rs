@@ -1,0 +1,3 @@
+//! Port of the POST codes.
+
+pub(super) const PORT: u16 = 0x80;
