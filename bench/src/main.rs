@@ -27,7 +27,7 @@ mod vms;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
-use vmm::demo::pace::HANG_MAX;
+use testbed::pace::HANG_MAX;
 use vmm::stdio;
 
 /// Longest wait for an answer. A peer that takes longer is treated as broken.

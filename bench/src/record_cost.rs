@@ -7,8 +7,9 @@ use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::{self, Outcome, OutputArgs};
-use crate::vms::{Standalone, core_a, core_b, pin};
+use crate::vms::{core_a, core_b, pin, standalone};
 use serde_json::{Value, json};
+use testbed::{Guest, Standalone};
 use vmm::outln;
 
 /// Warm-up requests per round, which are not recorded.
@@ -36,13 +37,13 @@ struct Subject {
 
 impl Subject {
     fn start(name: &'static str, command: &[&str]) -> Result<Subject, BenchError> {
-        let vm = Standalone::start(name, core_b(), command)?;
+        let vm = standalone(name, core_b(), &Guest::Reference, command)?;
         Ok(Subject { name, vm, request_times: RequestTimes::new() })
     }
 
     /// Sends `requests` counter requests back to back.
     fn run_round(&mut self, requests: u64) -> Result<(), BenchError> {
-        let request_times = self.vm.client(|| {
+        let request_times = self.vm.namespace.enter(|| {
             pin(core_a())?;
             CounterClient::connect(WARM_UP)?.run(requests, None)
         })?;

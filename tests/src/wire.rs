@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use vmm::demo::lan::{Namespace, command};
+use testbed::{Namespace, TestbedError, command};
 use vmm::link::key_file;
 
 /// One end of the wire.
@@ -62,42 +62,27 @@ impl Wire {
             let wire = Wire { a, b, folder: tempfile::tempdir().expect("a folder") };
             key_file::create(&wire.path("key")).expect("a key");
             wire.join()?;
-            Ok::<_, vmm::demo::DemoError>(wire)
+            Ok::<_, TestbedError>(wire)
         };
         made().unwrap_or_else(|error| panic!("no wire (run this as root): {error}"))
     }
 
-    /// Creates the veth pair.
-    fn join(&self) -> Result<(), vmm::demo::DemoError> {
-        let (a, b) = (Side::A, Side::B);
-        let peer = ["peer", "name", b.interface(), "netns", self.b.name()];
-        self.a.ip(&[&["link", "add", a.interface(), "type", "veth"][..], &peer].concat())?;
-        for side in [a, b] {
-            let namespace = self.namespace(side);
-            let name = side.interface();
-            // No router solicitations: this wire carries only the tests' frames.
-            namespace.ip(&["link", "set", name, "addrgenmode", "none"])?;
-            namespace.ip(&["link", "set", name, "address", side.mac(), "up"])?;
-        }
-        self.wait_for_carrier();
-        Ok(())
-    }
-
-    /// Waits until both interfaces pass frames. The kernel reports a carrier late.
-    fn wait_for_carrier(&self) {
-        let waiting = Waiting::default();
+    /// Connects the hosts.
+    fn join(&self) -> Result<(), TestbedError> {
+        self.a.add_cable(Side::A.interface(), &self.b, Side::B.interface())?;
         for side in [Side::A, Side::B] {
-            while !self.ip(side, &["link", "show", side.interface()]).contains("state UP") {
-                waiting.pause(|| format!("the carrier of {}", side.interface()));
-            }
+            self.namespace(side).set_up(side.interface(), &format!("address {}", side.mac()))?;
         }
+        [Side::A, Side::B]
+            .into_iter()
+            .try_for_each(|side| self.namespace(side).wait_for_carrier(side.interface()))
     }
 
     /// Waits until side B's interface has received `frames` more frames.
     pub fn wait_for_frames(&self, frames: u64) {
         let waiting = Waiting::default();
         let received = || {
-            let text = self.ip(Side::B, &["-j", "-s", "link", "show", Side::B.interface()]);
+            let text = self.ip(Side::B, &format!("-j -s link show {}", Side::B.interface()));
             let interfaces: Value = serde_json::from_str(&text).expect("ip speaks JSON");
             interfaces[0]["stats64"]["rx"]["packets"].as_u64().expect("ip counts")
         };
@@ -116,13 +101,15 @@ impl Wire {
     }
 
     /// Runs `ip` at one end.
-    pub fn ip(&self, side: Side, args: &[&str]) -> String {
-        self.namespace(side).ip(args).expect("ip works")
+    pub fn ip(&self, side: Side, arguments: &str) -> String {
+        self.namespace(side).ip(arguments).expect("ip works")
     }
 
     /// Runs `work` on a thread in the namespace of one end.
     pub fn enter<T: Send>(&self, side: Side, work: impl FnOnce() -> T + Send) -> T {
-        self.namespace(side).enter(|| Ok(work())).expect("the namespace can be entered")
+        self.namespace(side)
+            .enter(|| Ok::<T, TestbedError>(work()))
+            .expect("the namespace can be entered")
     }
 
     /// Returns the path of a file in the folder that both hosts share.

@@ -16,7 +16,7 @@
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
 //! | [`stdio`] | standard output and standard error, which may fail at any time |
-//! | [`demo`] | demonstrations, made of namespaces, VM processes and clients; also used by the tests |
+//! | [`demo`] | demonstrations with the hosts, VM processes and clients of the crate `testbed` |
 //! | [`cli`] | the program `understudy` |
 
 pub mod boot;

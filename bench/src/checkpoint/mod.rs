@@ -12,7 +12,7 @@ use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::interrupt;
 use crate::outcome::{self, Outcome, OutputArgs};
-use crate::vms::{Pair, PairOptions};
+use crate::vms::{Pair, Protection, VmOptions};
 use load::Burned;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
@@ -113,8 +113,8 @@ impl Subject {
 
     fn run_round(&mut self, seconds: f64) -> Result<(), BenchError> {
         let deadline_us = self.deadline_us.to_string();
-        let options = vec!["--deadline-us".into(), deadline_us];
-        let mut pair = Pair::start(&PairOptions { options, ..PairOptions::default() })?;
+        let options = VmOptions::new(&["--deadline-us", &deadline_us]);
+        let mut pair = Pair::start(Protection::Sealed, &options)?;
         // The client is not pinned: both cores run a guest that computes.
         let run = |pair: &Pair, time| pair.client(|| load::run(time, self.kib, self.inputs));
         run(&pair, WARM_UP)?;

@@ -6,8 +6,7 @@ use crate::outcome::Outcome;
 use crate::series::Series;
 use crate::vms::understudy;
 use serde_json::{Map, Value, json};
-use vmm::demo::DemoError;
-use vmm::demo::guest::Guest;
+use testbed::{Guest, TestbedError};
 use vmm::demo::pair::{self, Failover, Plan, Progress};
 
 /// A stage of a failover: its name and its value in nanoseconds.
@@ -68,7 +67,7 @@ impl Kills {
             Ok(summary) => summary,
             // With too short a timeout, false alarms can prevent the demonstration from completing.
             // That is a result.
-            Err(DemoError::Wrong(why)) => {
+            Err(TestbedError::Wrong(why)) => {
                 self.failure = Some(why);
                 return Ok(());
             }

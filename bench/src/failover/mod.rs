@@ -2,13 +2,14 @@
 //! often a living host is declared dead.
 //!
 //! - `kills`: the demonstration (`understudy demo`) with all its clients; the primary is killed
-//! - `alarms`: a pair without clients and without kills, on idle and on loaded hosts
+//! - `alarms`, `watch`: a pair without clients and without kills, on idle and on loaded hosts
 //!
 //! Both hosts of the pair, the clients and the load share this machine's cores. Two physical hosts have
 //! fewer false alarms.
 
 mod alarms;
 mod kills;
+mod watch;
 
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};

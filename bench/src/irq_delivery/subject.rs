@@ -6,8 +6,8 @@ use super::state::GuestState;
 use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::Outcome;
-use crate::stage_trace::{Protection, run_traced};
-use crate::vms::{core_b, pin};
+use crate::stage_trace::run_traced;
+use crate::vms::{Protection, core_b, pin};
 use serde_json::{Value, json};
 
 /// The benchmark fails if more than one frame in this many was not seen to be delivered, because the

@@ -12,7 +12,7 @@ use crate::vms::core_a;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use subject::{Kind, Subject};
-use vmm::demo::guest::{self, Guest};
+use testbed::guest::{self, Guest};
 use vmm::outln;
 
 /// Options of `linux-guest`.

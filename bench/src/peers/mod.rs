@@ -17,13 +17,13 @@ use crate::error::BenchError;
 use crate::interleave::{Rounds, share};
 use crate::outcome::{self, Outcome, OutputArgs};
 use crate::series::{Series, ratio};
-use crate::vms::{Standalone, core_a, core_b, pin};
+use crate::vms::{core_a, core_b, pin, standalone};
 use ping::Pinger;
 use qemu::{Irqchip, Program, Qemu};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
-use vmm::demo::standalone::GUEST_ADDRESS;
+use testbed::{GUEST_ADDRESS, Guest, Namespace, Standalone};
 use vmm::outln;
 
 /// Warm-up requests per round, which are not recorded.
@@ -77,13 +77,10 @@ enum Vm {
 }
 
 impl Vm {
-    fn client<T: Send>(
-        &self,
-        work: impl FnOnce() -> Result<T, BenchError> + Send,
-    ) -> Result<T, BenchError> {
+    fn namespace(&self) -> &Namespace {
         match self {
-            Vm::Ours(vm) => vm.client(work),
-            Vm::Qemu(vm) => vm.client(work),
+            Vm::Ours(vm) => &vm.namespace,
+            Vm::Qemu(vm) => &vm.namespace,
         }
     }
 }
@@ -102,19 +99,19 @@ impl Subject {
     }
 
     fn ours(name: &str, options: &[&str]) -> Result<Subject, BenchError> {
-        let vm = Standalone::start("ours", core_b(), &[&["run"], options].concat())?;
+        let vm = standalone("ours", core_b(), &Guest::Reference, &[&["run"], options].concat())?;
         Ok(Subject::new(name, Vm::Ours(vm)))
     }
 
     /// Runs one round: sends this round's share of the pings and requests.
     fn run_round(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
         let gap = Duration::from_micros(args.gap_us);
-        let (ping, request_times) = self.vm.client(|| {
+        let (ping, request_times) = self.vm.namespace().enter(|| {
             pin(core_a())?;
             let pings = share(args.pings, args.turns, round);
             let ping = Pinger::new(GUEST_ADDRESS, WARM_UP)?.run(pings, gap)?;
             let requests = share(args.requests, args.turns, round);
-            Ok((ping, CounterClient::connect(WARM_UP)?.run(requests, None)?))
+            Ok::<_, BenchError>((ping, CounterClient::connect(WARM_UP)?.run(requests, None)?))
         })?;
         self.ping.add(&ping);
         self.counter.add(&request_times.service);

@@ -3,13 +3,13 @@
 use super::rig::Rig;
 use crate::patience::{Waiting, pace, patience};
 use std::sync::atomic::{AtomicBool, Ordering};
+use testbed::capture::sniffer::Sniffer;
+use testbed::clients::StopOnDrop;
+use testbed::clients::counting::Counting;
+use testbed::clients::traffic::Traffic;
+use testbed::pair::Host;
+use testbed::{Guest, TestbedError};
 use vmm::cli::options::DEFAULT_MAC;
-use vmm::demo::DemoError;
-use vmm::demo::guest::Guest;
-use vmm::demo::pair::counting::Counting;
-use vmm::demo::pair::network::Host;
-use vmm::demo::pair::sniffer::Sniffer;
-use vmm::demo::pair::traffic::Traffic;
 use vmm::link::now;
 
 /// Clients of the VM: one connection to the counter for the whole time, TCP echo transfers, web pages,
@@ -23,14 +23,6 @@ pub struct Clients {
     /// The listener on the switch.
     pub sniffer: Sniffer,
     stop: AtomicBool,
-}
-
-struct StopOnDrop<'c>(&'c AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Default for Clients {
@@ -56,7 +48,7 @@ impl Clients {
         let clients = Clients::default();
         let result = std::thread::scope(|scope| {
             let _stop = StopOnDrop(&clients.stop);
-            let (stop, network) = (&clients.stop, &rig.network);
+            let (stop, network) = (&clients.stop, &rig.scene.network);
             let (ready_sender, ready) = std::sync::mpsc::channel();
             let listener = scope.spawn(|| {
                 network.switch().join()?;
@@ -72,7 +64,7 @@ impl Clients {
                 scope.spawn(|| {
                     network.client().join()?;
                     clients.traffic.echo(stop);
-                    Ok::<(), DemoError>(())
+                    Ok::<(), TestbedError>(())
                 }),
                 scope.spawn(|| {
                     network.client().join()?;

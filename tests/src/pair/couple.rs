@@ -5,9 +5,7 @@ use super::rig::Rig;
 use crate::patience::Waiting;
 use crate::wait_for;
 use nix::sys::signal::Signal;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::{PairEvent, Why};
+use testbed::pair::{Host, PairEvent, Part, Why};
 
 /// Sums over all processes of a couple.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

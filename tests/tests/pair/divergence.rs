@@ -1,11 +1,9 @@
 //! Corrupted memory of the backup is detected and repaired, and clients do not notice.
 
+use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::memory::flip_bits;
 use tests::pair::{Clients, Rig};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::PairEvent;
 
 /// A constant of the guest: part of every web page's header.
 const CONSTANT: &[u8] = b"Cache-Control";

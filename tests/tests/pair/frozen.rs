@@ -3,11 +3,9 @@
 
 use nix::sys::signal::Signal;
 use std::time::Duration;
+use testbed::pair::{Host, PairEvent, Part, Why};
 use tests::pair::{Clients, Process, Rig};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::{PairEvent, Why};
 
 /// Starts a protected VM: primary on A, backup on B.
 fn protected(rig: &Rig) -> [Process; 2] {

@@ -5,13 +5,11 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
+use testbed::TAP;
+use testbed::pair::{Host, LOG_LINK, PairEvent, Part};
 use tests::pair::{Clients, Rig};
 use tests::program::understudy;
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::{Host, LOG_LINK};
-use vmm::demo::standalone::TAP;
-use vmm::pair::event::PairEvent;
 
 #[test]
 fn tap_of_the_primary_deleted_backup_takes_over() {

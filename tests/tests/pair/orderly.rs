@@ -1,11 +1,9 @@
 //! An orderly stop of either host is not treated as a failure.
 
 use nix::sys::signal::Signal;
+use testbed::pair::{Host, PairEvent, Part, Why};
 use tests::pair::{Clients, Rig};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::{PairEvent, Why};
 
 #[test]
 fn orderly_stop_causes_no_failover() {

@@ -2,13 +2,11 @@
 
 use serde_json::Value;
 use std::time::Duration;
+use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::{Clients, Process, Rig};
 use tests::patience::wait_until;
 use tests::program::{json, run};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::PairEvent;
 
 /// Runs `understudy status --json` and parses its output.
 fn status(process: &Process) -> Value {

@@ -6,11 +6,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::{Clients, Process, Rig};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::PairEvent;
 
 /// Kills the primary and requires that the backup, started with `redirections`, takes over and serves
 /// the VM's clients.

@@ -5,8 +5,8 @@ use std::io::{Read, pipe};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use testbed::{Namespace, TestbedError};
 use tests::program::{json, run, understudy};
-use vmm::demo::lan::Namespace;
 
 /// Runs the program with its streams redirected in shell syntax, for example `>/dev/full`.
 fn redirected(args: &[&str], redirections: &str) -> Output {
@@ -152,10 +152,11 @@ fn full_standard_error_does_not_change_the_exit_code() {
 fn vm_runs_when_console_and_warnings_cannot_be_written() {
     let namespace = Namespace::new("full").unwrap();
     // A tap that is down causes a warning.
-    namespace.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"]).unwrap();
+    namespace.ip("tuntap add dev tap0 mode tap").unwrap();
     let args = ["run", "--tap", "tap0", "--for", "0.5", "--json"];
-    let [normal, full] = ["", "2>/dev/full"]
-        .map(|redirections| namespace.enter(|| Ok(redirected(&args, redirections))).unwrap());
+    let [normal, full] = ["", "2>/dev/full"].map(|redirections| {
+        namespace.enter(|| Ok::<_, TestbedError>(redirected(&args, redirections))).unwrap()
+    });
     assert!(errors(&normal).contains("tap0") && errors(&normal).lines().count() > 1, "{normal:?}");
     assert_eq!(full.status.code(), Some(0), "{full:?}");
     let result = json(&String::from_utf8_lossy(&full.stdout));

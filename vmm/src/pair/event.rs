@@ -9,7 +9,7 @@
 use crate::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName};
 use hdrhistogram::Histogram;
 use logchan::time::{Duration, Time};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// A change that [`PairSource`](super::PairSource) reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Notice {
 }
 
 /// One line of the event log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairRecord {
     /// When it was written, CLOCK_BOOTTIME in nanoseconds.
     pub t_ns: u64,
@@ -48,7 +48,7 @@ pub struct PairRecord {
 }
 
 /// An event, with its fields.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum PairEvent {
     /// The process is ready.
@@ -133,7 +133,7 @@ pub enum PairEvent {
 }
 
 /// Why a host's part is over: [`Halt`] without its terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
     /// See [`Halt::AlreadyStarted`].
@@ -149,7 +149,7 @@ pub enum Why {
 }
 
 /// Summary of a histogram of times, nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Spread {
     /// Number of values.
     pub count: u64,
@@ -263,9 +263,10 @@ fn term_and_event(
 mod tests {
     use super::*;
     use logchan::ids::Term;
+    use testbed::pair as read;
 
     #[test]
-    fn record_serialized_names_event_and_parses_back_equal() {
+    fn record_serialized_names_event_and_is_read_by_the_testbed() {
         let stats = ReplicaStats { sent_again: 3, ..ReplicaStats::default() };
         let now = Time::from_nanos(12_345);
         let mut hold_ns = Histogram::new(3).unwrap();
@@ -275,26 +276,39 @@ mod tests {
         let live = notice(ReplicaEvent::WentLive { term: Term(4) });
         let closed = Notice::SyncClosed { pause: Duration::from_micros(5), pages: 9 };
         let halted = notice(ReplicaEvent::Halted(Halt::Replaced { term: Term(5) }));
+        let hold = read::Spread { count: 1, p50_ns: 7, p99_ns: 7, max_ns: 7 };
         let lines = [
-            (PairRecord::started(now, RoleName::Seeking), r#""event":"started","role":"seeking""#),
+            (
+                PairRecord::started(now, RoleName::Seeking),
+                r#""event":"started","role":"seeking""#,
+                read::PairEvent::Started,
+            ),
             (
                 PairRecord::of(now, 3, &stats, &live),
                 r#""term":4,"event":"went_live","sent_again":3"#,
+                read::PairEvent::WentLive,
             ),
             (
                 PairRecord::of(now, 3, &stats, &closed),
                 r#""term":3,"event":"sync_closed","pause_ns":5000,"pages":9"#,
+                read::PairEvent::SyncClosed { pause_ns: 5000 },
             ),
             (
                 PairRecord::of(now, 3, &stats, &halted),
                 r#""term":5,"event":"halted","why":"replaced","spoke_ns":77"#,
+                read::PairEvent::Halted { why: read::Why::Replaced, spoke_ns: Some(77) },
             ),
-            (PairRecord::ended(now, 4, &stats, &hold_ns), r#""hold":{"count":1,"p50_ns":7"#),
+            (
+                PairRecord::ended(now, 4, &stats, &hold_ns),
+                r#""hold":{"count":1,"p50_ns":7"#,
+                read::PairEvent::Ended { hold },
+            ),
         ];
-        for (record, part) in lines {
+        for (record, part, event) in lines {
             let line = serde_json::to_string(&record).unwrap();
             assert!(line.contains(part) && line.contains(r#""t_ns":12345"#), "{line}");
-            assert_eq!(serde_json::from_str::<PairRecord>(&line).unwrap(), record);
+            let read = serde_json::from_str::<read::PairRecord>(&line).unwrap();
+            assert_eq!(read, read::PairRecord { t_ns: 12_345, term: record.term, event });
         }
     }
 }

@@ -1,39 +1,27 @@
 //! The clients of the VM and the sniffer, each on a thread of its own.
 
-use super::counting::Counting;
-use super::member::Message;
-use super::network::Network;
-use super::prober::Prober;
-use super::redis_tools::Tool;
-use super::sniffer::Sniffer;
-use super::traffic::Traffic;
 use crate::cli::options::DEFAULT_MAC;
-use crate::demo::DemoError;
-use crate::demo::guest::Guest;
-use crate::demo::lan::Namespace;
-use crate::demo::pace::Pace;
 use crossbeam::channel::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
+use testbed::capture::sniffer::Sniffer;
+use testbed::clients::counting::Counting;
+use testbed::clients::prober::Prober;
+use testbed::clients::redis_tools::Tool;
+use testbed::clients::traffic::Traffic;
+use testbed::pace::Pace;
+use testbed::pair::{Message, Network};
+use testbed::{Guest, Namespace, TestbedError};
 
 /// State of the clients and the sniffer, shared with their threads.
 #[derive(Debug)]
 pub(super) struct Load {
-    stop: AtomicBool,
+    pub(super) stop: AtomicBool,
     is_listening: AtomicBool,
     pub(super) prober: Prober,
     pub(super) counting: Counting,
     pub(super) traffic: Traffic,
     pub(super) sniffer: Sniffer,
-}
-
-/// Stops the load when it is dropped, on every path.
-pub(super) struct StopOnDrop<'c>(pub(super) &'c Load);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
 }
 
 impl Load {
@@ -81,7 +69,7 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
     }
 
     /// Starts the sniffer on the switch.
-    pub(super) fn start_sniffer(&mut self) -> Result<(), DemoError> {
+    pub(super) fn start_sniffer(&mut self) -> Result<(), TestbedError> {
         let load = self.load;
         self.start("sniffer", self.network.switch(), move || {
             let ready = || load.is_listening.store(true, Ordering::Relaxed);
@@ -90,13 +78,13 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
     }
 
     /// Starts the prober.
-    pub(super) fn start_prober(&mut self) -> Result<(), DemoError> {
+    pub(super) fn start_prober(&mut self) -> Result<(), TestbedError> {
         let load = self.load;
         self.start("prober", self.network.client(), move || load.prober.run(&load.stop))
     }
 
     /// Starts one of redis's programs.
-    pub(super) fn start_redis_tool(&mut self, tool: Tool) -> Result<(), DemoError> {
+    pub(super) fn start_redis_tool(&mut self, tool: Tool) -> Result<(), TestbedError> {
         let load = self.load;
         self.start(tool.name(), self.network.client(), move || {
             load.traffic.redis(tool, &load.stop);
@@ -105,7 +93,7 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
     }
 
     /// Starts the other clients.
-    pub(super) fn start_rest(&mut self) -> Result<(), DemoError> {
+    pub(super) fn start_rest(&mut self) -> Result<(), TestbedError> {
         let (load, client) = (self.load, self.network.client());
         self.start("counter", client, move || load.counting.run(&load.stop))?;
         self.start("echo", client, move || {
@@ -127,8 +115,8 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
         &mut self,
         name: &str,
         namespace: &'c Namespace,
-        work: impl FnOnce() -> Result<(), DemoError> + Send + 'c,
-    ) -> Result<(), DemoError> {
+        work: impl FnOnce() -> Result<(), TestbedError> + Send + 'c,
+    ) -> Result<(), TestbedError> {
         let trouble = self.trouble.clone();
         let body = move || {
             if let Err(error) = namespace.join().and_then(|()| work()) {
@@ -137,7 +125,7 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
             }
         };
         let thread = Builder::new().name(name.into()).spawn_scoped(self.scope, body);
-        self.threads.push(thread.map_err(DemoError::client("starting a thread"))?);
+        self.threads.push(thread.map_err(TestbedError::client("starting a thread"))?);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! A VM in a child process.
 
-use super::DemoError;
+use crate::TestbedError;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ impl VmProcess {
     /// # Errors
     ///
     /// If the process can't be started.
-    pub fn spawn(program: &Path, args: &[impl AsRef<OsStr>]) -> Result<VmProcess, DemoError> {
+    pub fn spawn(program: &Path, args: &[impl AsRef<OsStr>]) -> Result<VmProcess, TestbedError> {
         let mut command = Command::new(program);
         VmProcess::start(command.args(args).stdout(Stdio::piped()).stderr(Stdio::inherit()))
     }
@@ -30,11 +30,11 @@ impl VmProcess {
     /// # Errors
     ///
     /// If the process can't be started.
-    pub fn start(command: &mut Command) -> Result<VmProcess, DemoError> {
+    pub fn start(command: &mut Command) -> Result<VmProcess, TestbedError> {
         let child = command.stdin(Stdio::null()).spawn().map_err(|source| {
             let words = std::iter::once(command.get_program()).chain(command.get_args());
             let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-            DemoError::Spawn { command: words.join(" "), source }
+            TestbedError::Spawn { command: words.join(" "), source }
         })?;
         Ok(VmProcess { child })
     }
@@ -77,23 +77,29 @@ impl VmProcess {
     /// # Errors
     ///
     /// If its output can't be read, or waiting fails.
-    pub fn wait(mut self) -> Result<(ExitStatus, String), DemoError> {
+    pub fn wait(mut self) -> Result<(ExitStatus, String), TestbedError> {
         let mut output = String::new();
         if let Some(stdout) = &mut self.child.stdout {
-            stdout.read_to_string(&mut output).map_err(DemoError::client("reading the result"))?;
+            stdout
+                .read_to_string(&mut output)
+                .map_err(TestbedError::client("reading the result"))?;
         }
-        let status = self.child.wait().map_err(DemoError::client("waiting for the VM"))?;
+        let status = self.child.wait().map_err(TestbedError::client("waiting for the VM"))?;
         Ok((status, output))
     }
 
-    /// Sends SIGTERM and waits for the process to end. Returns its exit status and standard output.
+    /// Sends SIGTERM and waits for the process to end. Returns its standard output.
     ///
     /// # Errors
     ///
-    /// If its output can't be read, or waiting fails.
-    pub fn stop(self) -> Result<(ExitStatus, String), DemoError> {
+    /// If it ends with a failure, its output can't be read, or waiting fails.
+    pub fn finish(self) -> Result<String, TestbedError> {
         self.signal(Signal::SIGTERM);
-        self.wait()
+        let (status, output) = self.wait()?;
+        if status.success() {
+            return Ok(output);
+        }
+        Err(TestbedError::Wrong(format!("the VM ended with {status}")))
     }
 }
 
