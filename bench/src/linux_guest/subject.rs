@@ -3,7 +3,7 @@
 use super::Args;
 use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::log_share::LogShare;
 use crate::vms::{Protection, Vm, VmOptions, pin};
 use testbed::Guest;
@@ -52,10 +52,9 @@ impl Subject {
         &mut self,
         guest: &Guest,
         args: &Args,
-        rounds: &Rounds,
-        round: u32,
+        round: Round,
     ) -> Result<(), BenchError> {
-        let requests = share(args.requests, rounds.count, round);
+        let requests = round.share(args.requests);
         let protection = match self.kind {
             Kind::Standalone => Protection::Standalone,
             Kind::Protected => Protection::Sealed,

@@ -4,7 +4,7 @@ use super::work::Work;
 use super::{Args, cpu};
 use crate::counter_client::RequestTimes;
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::log_share::LogShare;
 use crate::outcome::Outcome;
 use crate::vms::{Protection, Vm, VmOptions};
@@ -85,12 +85,7 @@ impl Subject {
     }
 
     /// Runs one round: starts the VM, sends it this round's share of every kind of work, stops it.
-    pub(super) fn run_round(
-        &mut self,
-        args: &Args,
-        rounds: &Rounds,
-        round: u32,
-    ) -> Result<(), BenchError> {
+    pub(super) fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
         let spin = args.spin_us.to_string();
         let mut options = VmOptions::new(&["--spin-us", &spin]);
         if self.kind == Kind::NoStages {
@@ -100,7 +95,7 @@ impl Subject {
         let pids = vm.pids();
         let mut before = vm.status()?;
         for work in Work::ALL {
-            let amount = share(work.amount(args), rounds.count, round);
+            let amount = round.share(work.amount(args));
             self.work(work, amount, &pids, |amount| {
                 vm.client(|| work.run(amount, args.client_core))
             })?;
