@@ -6,11 +6,11 @@
 use crate::error::BenchError;
 use crate::{PATIENCE, interrupt};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
 use std::time::Duration;
 use testbed::clients::Limit;
 use testbed::pair::{Host, Hosts, Part, Scene, Setup};
 use testbed::standalone::Launch;
+use testbed::vm_process::understudy;
 use testbed::{Guest, Namespace, Standalone, cores};
 use vmm::cli::status;
 
@@ -28,11 +28,6 @@ pub(crate) fn core_b() -> usize {
     cores::nth(1)
 }
 
-/// Returns the path of the `understudy` program, next to this executable.
-pub(crate) fn understudy() -> PathBuf {
-    std::env::current_exe().expect("a process has an executable").with_file_name("understudy")
-}
-
 /// Pins the calling thread to `core`.
 pub(crate) fn pin(core: usize) -> Result<(), BenchError> {
     cores::pin(core).map_err(BenchError::os(format!("running on core {core}")))
@@ -48,7 +43,7 @@ pub(crate) fn standalone(
 ) -> Result<Standalone, BenchError> {
     let core = core.to_string();
     let command = &[command, &["--core", &core]].concat();
-    let launch = Launch { program: &understudy(), guest, command };
+    let launch = Launch { program: &understudy()?, guest, command };
     Ok(Standalone::start(Namespace::with_tap(role)?, &launch, &Limit::HANG)?)
 }
 
@@ -85,14 +80,14 @@ impl VmOptions {
 /// A VM, on the core of the client, and its backup, if it has one, on the other core.
 pub(crate) enum Vm {
     Standalone(Standalone),
-    Pair(Pair),
+    Pair(Box<Pair>),
 }
 
 impl Vm {
     /// Starts the VM and waits for its first answer, or until it is protected.
     pub(crate) fn start(protection: Protection, options: &VmOptions) -> Result<Vm, BenchError> {
         if protection != Protection::Standalone {
-            return Pair::start(protection, options).map(Vm::Pair);
+            return Pair::start(protection, options).map(|pair| Vm::Pair(Box::new(pair)));
         }
         let words = options.options.iter().chain(&options.of_first).map(String::as_str);
         let command: Vec<&str> = std::iter::once("run").chain(words).collect();
@@ -147,7 +142,7 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts both hosts and waits until the VM is protected.
     pub(crate) fn start(protection: Protection, options: &VmOptions) -> Result<Pair, BenchError> {
-        let setup = Scene::new(&understudy())?.setup(SILENCE_MS);
+        let setup = Scene::new(&understudy()?)?.setup(SILENCE_MS);
         let options_of = |core: usize, additional: &[String]| {
             let core = ["--core".into(), core.to_string()];
             [&core[..], &options.options, additional].concat()

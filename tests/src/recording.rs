@@ -6,7 +6,7 @@ use crate::program::{json, understudy};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use testbed::busy::on_busy_cores;
@@ -120,13 +120,13 @@ pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), 
         scope.spawn(|| load::kicks(pid, seed, &stop));
         let result = vm.wait();
         stop.store(true, Ordering::Relaxed);
-        let (status, output) = result?;
-        if output.is_empty() {
+        let Output { status, stdout, .. } = result?;
+        if stdout.is_empty() {
             return Err(TestbedError::Wrong(format!(
                 "the replay exited with {status} and without a result"
             )));
         }
-        Ok((status, json(&output)))
+        Ok((status, json(&String::from_utf8_lossy(&stdout))))
     })
 }
 

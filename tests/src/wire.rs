@@ -4,12 +4,11 @@
 use crate::patience::Waiting;
 use crate::program::{json, understudy};
 use logchan::ids::Role;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use testbed::{Namespace, TestbedError, command};
+use std::process::{Command, Stdio};
+use testbed::{Namespace, TestbedError, VmProcess, command};
 use vmm::link::key_file;
 
 /// One end of the wire.
@@ -159,44 +158,27 @@ fn utf8(path: &Path) -> &str {
 }
 
 /// A running `understudy link`; killed on drop.
-pub struct LinkProcess {
-    child: Option<Child>,
-}
+pub struct LinkProcess(VmProcess);
 
 impl LinkProcess {
     fn start(args: &[String]) -> LinkProcess {
-        let child = Command::new(understudy())
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("understudy starts");
-        LinkProcess { child: Some(child) }
+        let mut command = Command::new(understudy());
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        LinkProcess(VmProcess::start(&mut command).expect("understudy starts"))
     }
 
     /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it runs");
-        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it runs");
+        self.0.signal(signal);
     }
 
     /// Waits until the process exits.
-    pub fn finish(mut self) -> Finished {
-        let output = self.child.take().expect("it runs").wait_with_output().expect("it ends");
+    pub fn finish(self) -> Finished {
+        let output = self.0.wait().expect("it ends");
         Finished {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).expect("UTF-8"),
             stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-        }
-    }
-}
-
-impl Drop for LinkProcess {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }

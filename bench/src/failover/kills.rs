@@ -4,8 +4,8 @@ use crate::error::BenchError;
 use crate::interrupt;
 use crate::outcome::Outcome;
 use crate::series::Series;
-use crate::vms::understudy;
 use serde_json::{Map, Value, json};
+use testbed::vm_process::understudy;
 use testbed::{Guest, TestbedError};
 use vmm::demo::pair::{self, Failover, Plan, Progress};
 
@@ -63,7 +63,7 @@ impl Kills {
         }
         let silence = Some(silence_ms);
         let plan = Plan { guest: Guest::Reference, kills, silence_ms: silence, seed };
-        let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Quiet) {
+        let summary = match pair::run(&understudy()?, &plan, &interrupt::flag()?, &mut Quiet) {
             Ok(summary) => summary,
             // With too short a timeout, false alarms can prevent the demonstration from completing.
             // That is a result.

@@ -2,10 +2,10 @@
 
 use crate::error::BenchError;
 use crate::interrupt;
-use crate::vms::understudy;
 use std::time::{Duration, Instant};
 use testbed::Guest;
 use testbed::pair::{Host, Hosts, POLL_INTERVAL, Part, Scene};
+use testbed::vm_process::understudy;
 
 /// What happened to a pair while it was observed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,7 +32,7 @@ pub(super) fn watch(
     time: Duration,
     begin: impl FnOnce(),
 ) -> Result<Watched, BenchError> {
-    let (scene, interrupted) = (Scene::new(&understudy())?, interrupt::flag()?);
+    let (scene, interrupted) = (Scene::new(&understudy()?)?, interrupt::flag()?);
     let pace = scene.pace(&Guest::Reference, Some(silence_ms), &interrupted)?;
     let patience = pace.patience();
     let mut hosts = Hosts::new(scene.setup(silence_ms), patience, &interrupted);

@@ -105,7 +105,7 @@ impl<'r> Couple<'r> {
         killed.signal(Signal::SIGKILL);
         assert_eq!(killed.end().code, None, "a signal ends it");
         if killed.state().holds_term {
-            wait_for!(survivor, PairEvent::WentLive { .. });
+            wait_for!(survivor, PairEvent::WentLive);
         } else {
             self.backups_killed += 1;
             wait_for!(survivor, PairEvent::BackupSilent { .. });

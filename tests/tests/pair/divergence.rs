@@ -17,7 +17,7 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     let ((), clients) = Clients::during(&rig, |clients| {
         wait_for!(backup, PairEvent::Following);
         // The next page that the backup's guest generates has one wrong letter.
@@ -27,7 +27,7 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
         );
         wait_for!(backup, PairEvent::Diverged);
         wait_for!(primary, PairEvent::BackupLeft);
-        wait_for!(primary, PairEvent::Protected { .. });
+        wait_for!(primary, PairEvent::Protected);
         wait_for!(backup, PairEvent::Following);
         let pages = clients.traffic.seen().pages;
         while clients.traffic.seen().pages < pages + 8 {

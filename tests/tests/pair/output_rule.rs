@@ -35,7 +35,7 @@ fn no_output_is_on_the_lan_before_its_log_is_acknowledged() {
         let mut primary = rig.start(Part::Primary, Host::A, &[]);
         wait_for!(primary, PairEvent::TermWon);
         let _backup = rig.start(Part::Backup, Host::B, &[]);
-        wait_for!(primary, PairEvent::Protected { .. });
+        wait_for!(primary, PairEvent::Protected);
         let client = rig.scene.network.client();
         let counter =
             scope.spawn(|| client.join().and_then(|()| load::counter(GUEST_ADDRESS, &stop_load)));

@@ -28,7 +28,7 @@ fn status_of_both_hosts_matches_their_activity() {
     primary.wait_for_role("alone");
     assert!(status(&primary)["peer"].is_null());
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     wait_for!(backup, PairEvent::Following);
     let ((), clients) = Clients::during(&rig, |clients| {
         // Rates cover about the last second.

@@ -17,7 +17,7 @@ fn backup_takes_over(redirections: &str) {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let backup = rig.start_redirected(Part::Backup, Host::B, redirections);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     backup.wait_for_role("following");
     let ((), clients) = Clients::during(&rig, |clients| {
         primary.signal(Signal::SIGKILL);
@@ -59,7 +59,7 @@ fn backup_whose_standard_streams_are_closed_takes_over() {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let backup = rig.start_redirected(Part::Backup, Host::B, "<&- >&- 2>&-");
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     backup.wait_for_role("following");
     Clients::during(&rig, |clients| {
         primary.signal(Signal::SIGKILL);
@@ -80,7 +80,7 @@ fn primary_with_closed_output_pipe_outlives_the_backup() {
     let mut primary = rig.start_redirected(Part::Primary, Host::A, &redirections);
     wait_for!(primary, PairEvent::TermWon);
     let backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     let ((), clients) = Clients::during(&rig, |clients| {
         drop(reader);
         backup.signal(Signal::SIGKILL);

@@ -265,8 +265,52 @@ mod tests {
     use logchan::ids::Term;
     use testbed::pair as read;
 
+    /// Returns what the testbed reads of `event`. Every event has to be added there, too.
+    fn as_read(event: &PairEvent) -> read::PairEvent {
+        match event.clone() {
+            PairEvent::Started { .. } => read::PairEvent::Started,
+            PairEvent::PeerMet { .. } => read::PairEvent::PeerMet,
+            PairEvent::NobodyMet { .. } => read::PairEvent::NobodyMet,
+            PairEvent::PeerRefused { reason } => read::PairEvent::PeerRefused { reason },
+            PairEvent::TermWon => read::PairEvent::TermWon,
+            PairEvent::WitnessUnreachable => read::PairEvent::WitnessUnreachable,
+            PairEvent::SyncBegun => read::PairEvent::SyncBegun,
+            PairEvent::SyncClosed { pause_ns, .. } => read::PairEvent::SyncClosed { pause_ns },
+            PairEvent::Protected { .. } => read::PairEvent::Protected,
+            PairEvent::BackupSilent { spoke_ns, .. } => read::PairEvent::BackupSilent { spoke_ns },
+            PairEvent::BackupLeft => read::PairEvent::BackupLeft,
+            PairEvent::Following => read::PairEvent::Following,
+            PairEvent::PrimarySilent { whole, .. } => read::PairEvent::PrimarySilent { whole },
+            PairEvent::LogFinished => read::PairEvent::LogFinished,
+            PairEvent::WentLive { .. } => read::PairEvent::WentLive,
+            PairEvent::Diverged => read::PairEvent::Diverged,
+            PairEvent::Halted { why, spoke_ns } => {
+                let why = match why {
+                    Why::AlreadyStarted => read::Why::AlreadyStarted,
+                    Why::Replaced => read::Why::Replaced,
+                    Why::Stopped => read::Why::Stopped,
+                    Why::PrimaryStopped => read::Why::PrimaryStopped,
+                    Why::Diverged => read::Why::Diverged,
+                };
+                read::PairEvent::Halted { why, spoke_ns }
+            }
+            PairEvent::Ended { hold: Spread { count, p50_ns, p99_ns, max_ns }, .. } => {
+                read::PairEvent::Ended { hold: read::Spread { count, p50_ns, p99_ns, max_ns } }
+            }
+        }
+    }
+
+    /// Serializes a record, checks that the testbed reads it, and returns the line.
+    fn line(record: &PairRecord) -> String {
+        let line = serde_json::to_string(record).unwrap();
+        let &PairRecord { t_ns, term, ref event } = record;
+        let expected = read::PairRecord { t_ns, term, event: as_read(event) };
+        assert_eq!(serde_json::from_str::<read::PairRecord>(&line).unwrap(), expected);
+        line
+    }
+
     #[test]
-    fn record_serialized_names_event_and_is_read_by_the_testbed() {
+    fn record_serialized_names_event_and_fields() {
         let stats = ReplicaStats { sent_again: 3, ..ReplicaStats::default() };
         let now = Time::from_nanos(12_345);
         let mut hold_ns = Histogram::new(3).unwrap();
@@ -276,39 +320,49 @@ mod tests {
         let live = notice(ReplicaEvent::WentLive { term: Term(4) });
         let closed = Notice::SyncClosed { pause: Duration::from_micros(5), pages: 9 };
         let halted = notice(ReplicaEvent::Halted(Halt::Replaced { term: Term(5) }));
-        let hold = read::Spread { count: 1, p50_ns: 7, p99_ns: 7, max_ns: 7 };
         let lines = [
-            (
-                PairRecord::started(now, RoleName::Seeking),
-                r#""event":"started","role":"seeking""#,
-                read::PairEvent::Started,
-            ),
+            (PairRecord::started(now, RoleName::Seeking), r#""event":"started","role":"seeking""#),
             (
                 PairRecord::of(now, 3, &stats, &live),
                 r#""term":4,"event":"went_live","sent_again":3"#,
-                read::PairEvent::WentLive,
             ),
             (
                 PairRecord::of(now, 3, &stats, &closed),
                 r#""term":3,"event":"sync_closed","pause_ns":5000,"pages":9"#,
-                read::PairEvent::SyncClosed { pause_ns: 5000 },
             ),
             (
                 PairRecord::of(now, 3, &stats, &halted),
                 r#""term":5,"event":"halted","why":"replaced","spoke_ns":77"#,
-                read::PairEvent::Halted { why: read::Why::Replaced, spoke_ns: Some(77) },
             ),
-            (
-                PairRecord::ended(now, 4, &stats, &hold_ns),
-                r#""hold":{"count":1,"p50_ns":7"#,
-                read::PairEvent::Ended { hold },
-            ),
+            (PairRecord::ended(now, 4, &stats, &hold_ns), r#""hold":{"count":1,"p50_ns":7"#),
         ];
-        for (record, part, event) in lines {
-            let line = serde_json::to_string(&record).unwrap();
+        for (record, part) in lines {
+            let line = line(&record);
             assert!(line.contains(part) && line.contains(r#""t_ns":12345"#), "{line}");
-            let read = serde_json::from_str::<read::PairRecord>(&line).unwrap();
-            assert_eq!(read, read::PairRecord { t_ns: 12_345, term: record.term, event });
+        }
+    }
+
+    #[test]
+    fn other_records_are_read_by_the_testbed() {
+        let whys = [Why::AlreadyStarted, Why::Stopped, Why::PrimaryStopped, Why::Diverged];
+        let halts = whys.map(|why| PairEvent::Halted { why, spoke_ns: None });
+        let others = [
+            PairEvent::PeerMet { session: 1 },
+            PairEvent::NobodyMet { why: "nobody".into() },
+            PairEvent::PeerRefused { reason: "another".into() },
+            PairEvent::TermWon,
+            PairEvent::WitnessUnreachable,
+            PairEvent::SyncBegun,
+            PairEvent::Protected { pages_copied: 2 },
+            PairEvent::BackupSilent { heard_ns: 3, spoke_ns: Some(4) },
+            PairEvent::BackupLeft,
+            PairEvent::Following,
+            PairEvent::PrimarySilent { heard_ns: 5, whole: true },
+            PairEvent::LogFinished,
+            PairEvent::Diverged,
+        ];
+        for event in others.into_iter().chain(halts) {
+            line(&PairRecord { t_ns: 6, term: 7, event });
         }
     }
 }

@@ -5,8 +5,28 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::io::Read;
-use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
+
+/// Returns the path of `understudy`, built in the same profile as this executable.
+///
+/// # Errors
+///
+/// If it was not built.
+pub fn understudy() -> Result<PathBuf, TestbedError> {
+    let own = std::env::current_exe().map_err(TestbedError::client("finding this program"))?;
+    // Cargo puts test programs into a folder of their own.
+    let folders = own.ancestors().skip(1);
+    let mut folders = folders.skip_while(|folder| folder.ends_with("deps"));
+    let program = folders.next().unwrap_or(&own).join("understudy");
+    if program.exists() {
+        return Ok(program);
+    }
+    Err(TestbedError::Wrong(format!(
+        "{} is missing: run 'cargo build --workspace' in the same profile first",
+        program.display()
+    )))
+}
 
 /// A running process with a VM; killed on drop.
 #[derive(Debug)]
@@ -72,20 +92,22 @@ impl VmProcess {
         }
     }
 
-    /// Waits for the process to end. Returns its exit status and standard output.
+    /// Waits for the process to end. Returns its exit status and what it wrote to its pipes. Standard error
+    /// is read after the end of standard output, so only as much of it can be piped as a pipe holds.
     ///
     /// # Errors
     ///
     /// If its output can't be read, or waiting fails.
-    pub fn wait(mut self) -> Result<(ExitStatus, String), TestbedError> {
-        let mut output = String::new();
-        if let Some(stdout) = &mut self.child.stdout {
-            stdout
-                .read_to_string(&mut output)
-                .map_err(TestbedError::client("reading the result"))?;
-        }
-        let status = self.child.wait().map_err(TestbedError::client("waiting for the VM"))?;
-        Ok((status, output))
+    pub fn wait(mut self) -> Result<Output, TestbedError> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let pipes = self.take_pipes();
+        let wait = || {
+            pipes.0.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut stdout))?;
+            pipes.1.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut stderr))?;
+            self.child.wait()
+        };
+        let status = wait().map_err(TestbedError::client("waiting for the VM"))?;
+        Ok(Output { status, stdout, stderr })
     }
 
     /// Sends SIGTERM and waits for the process to end. Returns its standard output.
@@ -95,9 +117,9 @@ impl VmProcess {
     /// If it ends with a failure, its output can't be read, or waiting fails.
     pub fn finish(self) -> Result<String, TestbedError> {
         self.signal(Signal::SIGTERM);
-        let (status, output) = self.wait()?;
+        let Output { status, stdout, .. } = self.wait()?;
         if status.success() {
-            return Ok(output);
+            return Ok(String::from_utf8_lossy(&stdout).into_owned());
         }
         Err(TestbedError::Wrong(format!("the VM ended with {status}")))
     }

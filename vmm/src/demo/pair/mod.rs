@@ -1,20 +1,16 @@
 //! The demonstration of a protected VM: its primary is killed repeatedly while clients use the VM.
-//!
-//! | file | contents |
-//! |---|---|
-//! | `load` | the threads of the clients and the sniffer |
-//! | `summary` | the results |
+//! `summary` has the results.
 
-mod load;
 mod summary;
 
 pub use summary::{Failover, Summary};
 
-use load::{Load, Threads};
+use crate::cli::options::DEFAULT_MAC;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use testbed::clients::load::{Load, Threads};
 use testbed::clients::redis_tools::Tool;
 use testbed::clients::traffic::Ping;
 use testbed::clients::{StopOnDrop, counting};
@@ -161,7 +157,7 @@ impl DemoRun<'_> {
     /// Starts the VM on host A, a backup on host B, and the clients.
     fn begin(&mut self, threads: &mut Threads<'_, '_>) -> Result<Ping, TestbedError> {
         let load = self.load;
-        threads.start_sniffer()?;
+        threads.start_sniffer(DEFAULT_MAC)?;
         self.hosts.wait("the sniffer", |_| load.is_listening().then_some(()))?;
         let pid = self.hosts.start(Part::Primary, Host::A)?;
         threads.start_prober()?;

@@ -4,10 +4,12 @@
 //! - this file: single requests, mainly to the services of the reference guest
 //! - [`redis`], [`redis_tools`]: a redis server's protocol; redis's own programs as clients
 //! - [`counting`], [`traffic`], [`prober`]: clients that run for a long time and record what they see
+//! - [`load`]: all of these and the sniffer, each on a thread of its own
 //! - [`probe`], [`icmp`]: the prober's kinds of requests
 
 pub mod counting;
 pub mod icmp;
+pub mod load;
 pub mod probe;
 pub mod prober;
 pub mod redis;
