@@ -5,9 +5,8 @@
 use crate::error::BenchError;
 use crate::series::Series;
 use std::time::{Duration, Instant};
-use vmm::demo::clients::{Counter, CounterService};
-use vmm::demo::guest::Guest;
-use vmm::demo::standalone::GUEST_ADDRESS;
+use testbed::clients::{Counter, CounterService};
+use testbed::{GUEST_ADDRESS, Guest};
 
 /// Times of counter requests.
 pub(crate) struct RequestTimes {

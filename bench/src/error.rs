@@ -1,7 +1,7 @@
 //! The error type of the benchmarks.
 
 use std::io;
-use vmm::demo::DemoError;
+use testbed::TestbedError;
 use vmm::link::LinkError;
 
 /// Reasons why a benchmark failed.
@@ -9,7 +9,7 @@ use vmm::link::LinkError;
 pub(crate) enum BenchError {
     /// A host command or a VM failed.
     #[error(transparent)]
-    Demo(#[from] DemoError),
+    Testbed(#[from] TestbedError),
     /// A logging channel could not be opened.
     #[error(transparent)]
     Link(#[from] LinkError),

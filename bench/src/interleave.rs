@@ -16,23 +16,45 @@ pub(crate) struct Rounds {
     pub(crate) seed: u64,
 }
 
+/// One of the rounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    number: u32,
+    count: u32,
+    /// A seed for this round.
+    pub(crate) seed: u64,
+}
+
+impl Round {
+    /// Returns the part of `total` that is measured in this round. The parts of all rounds add up to
+    /// `total`.
+    pub(crate) fn share(&self, total: u64) -> u64 {
+        let until = |number: u32| total * u64::from(number) / u64::from(self.count);
+        until(self.number + 1) - until(self.number)
+    }
+}
+
 impl Rounds {
+    fn round(&self, number: u32) -> Round {
+        Round { number, count: self.count, seed: self.seed.wrapping_add(u64::from(number)) }
+    }
+
     /// Calls `run_round` once per round for each of `subjects`, with the round and the subject, in an
     /// order that is drawn anew for each round. Stops after Ctrl-C.
     pub(crate) fn run<S>(
         &self,
         title: &'static str,
         subjects: &mut [S],
-        mut run_round: impl FnMut(u32, &mut S) -> Result<(), BenchError>,
+        mut run_round: impl FnMut(Round, &mut S) -> Result<(), BenchError>,
     ) -> Result<(), BenchError> {
         let mut random = fastrand::Rng::with_seed(self.seed);
         let mut order: Vec<usize> = (0..subjects.len()).collect();
         let progress = progress(title, u64::from(self.count) * subjects.len() as u64);
-        for round in 0..self.count {
+        for number in 0..self.count {
             random.shuffle(&mut order);
             for &subject in &order {
                 interrupt::check()?;
-                run_round(round, &mut subjects[subject])?;
+                run_round(self.round(number), &mut subjects[subject])?;
                 progress.inc(1);
             }
         }
@@ -53,13 +75,6 @@ fn progress(title: &'static str, turns: u64) -> ProgressBar {
     ProgressBar::new(turns).with_style(style).with_message(title)
 }
 
-/// Returns the part of `total` that is measured in `round`. The parts of all `rounds` add up to
-/// `total`.
-pub(crate) fn share(total: u64, rounds: u32, round: u32) -> u64 {
-    let until = |round: u32| total * u64::from(round) / u64::from(rounds);
-    until(round + 1) - until(round)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +88,7 @@ mod tests {
         let mut turns = Vec::new();
         let rounds = Rounds { count: 40, seed: 1 };
         let run = rounds.run("test", &mut subjects, |round, subject| {
-            turns.push((round, *subject));
+            turns.push((round.number, *subject));
             Ok(())
         });
         run.unwrap();
@@ -92,8 +107,10 @@ mod tests {
 
     #[test]
     fn shares_of_all_rounds_add_up_to_the_total() {
-        for (total, turns) in [(20_000, 20), (7, 3), (2, 5), (0, 4)] {
-            let shares: Vec<u64> = (0..turns).map(|turn| share(total, turns, turn)).collect();
+        for (total, count) in [(20_000, 20), (7, 3), (2, 5), (0, 4)] {
+            let rounds = Rounds { count, seed: 1 };
+            let shares: Vec<u64> =
+                (0..count).map(|number| rounds.round(number).share(total)).collect();
             assert_eq!(shares.iter().sum::<u64>(), total);
             assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
         }

@@ -4,8 +4,8 @@ use crate::error::BenchError;
 use signal_hook::flag::{register, register_conditional_shutdown};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use testbed::TestbedError;
 use vmm::cli::signals;
-use vmm::demo::DemoError;
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -25,10 +25,10 @@ pub(crate) fn flag() -> Result<Arc<AtomicBool>, BenchError> {
     Ok(flag)
 }
 
-/// Returns [`DemoError::Interrupted`] after a signal.
+/// Returns [`TestbedError::Interrupted`] after a signal.
 pub(crate) fn check() -> Result<(), BenchError> {
     match flag()?.load(Ordering::Relaxed) {
-        true => Err(DemoError::Interrupted.into()),
+        true => Err(TestbedError::Interrupted.into()),
         false => Ok(()),
     }
 }

@@ -25,9 +25,10 @@ mod throughput;
 mod vms;
 
 use clap::{Parser, Subcommand};
+use outcome::Run;
 use std::process::ExitCode;
 use std::time::Duration;
-use vmm::demo::pace::HANG_MAX;
+use testbed::pace::HANG_MAX;
 use vmm::stdio;
 
 /// Longest wait for an answer. A peer that takes longer is treated as broken.
@@ -44,42 +45,42 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Round trips of the logging channel compared with UDP, TCP and packet sockets on one LAN
-    LogRtt(log_rtt::Args),
+    LogRtt(Run<log_rtt::Args>),
     /// Time to seal and to open a frame, by cipher and frame size
     SealCost(seal_cost::Args),
     /// Time from sending a frame until the guest's interrupt handler acknowledges it
-    IrqDelivery(irq_delivery::Args),
+    IrqDelivery(Run<irq_delivery::Args>),
     /// Time that a protected VM's outputs are held until the backup acknowledges the log, by load
-    OutputHold(output_hold::Args),
+    OutputHold(Run<output_hold::Args>),
     /// Cost of protection: requests per second, CPU time and log bytes, protected and unprotected
-    Throughput(throughput::Args),
+    Throughput(Run<throughput::Args>),
     /// Runs the benchmarks and writes one HTML page with tables and plots
     Report(report::Args),
     /// Cost of recording: counter requests per second, recorded and not recorded
-    RecordCost(record_cost::Args),
+    RecordCost(Run<record_cost::Args>),
     /// Round trips of the same guest under QEMU/KVM and under understudy
-    Peers(peers::Args),
+    Peers(Run<peers::Args>),
     /// Size and duration of checkpoints, by working set, input deadline and input rate
-    Checkpoint(checkpoint::Args),
+    Checkpoint(Run<checkpoint::Args>),
     /// Cost of protecting a Linux guest: redis INCR, protected and unprotected
-    LinuxGuest(linux_guest::Args),
+    LinuxGuest(Run<linux_guest::Args>),
     /// Failover stages and false alarms, by silence timeout
-    Failover(failover::Args),
+    Failover(Run<failover::Args>),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::LogRtt(args) => log_rtt::main(&args),
+        Command::LogRtt(run) => run.main(),
         Command::SealCost(args) => seal_cost::main(&args),
-        Command::IrqDelivery(args) => irq_delivery::main(&args),
-        Command::OutputHold(args) => output_hold::main(&args),
-        Command::Throughput(args) => throughput::main(&args),
+        Command::IrqDelivery(run) => run.main(),
+        Command::OutputHold(run) => run.main(),
+        Command::Throughput(run) => run.main(),
         Command::Report(args) => report::main(&args),
-        Command::RecordCost(args) => record_cost::main(&args),
-        Command::Peers(args) => peers::main(&args),
-        Command::Checkpoint(args) => checkpoint::main(&args),
-        Command::LinuxGuest(args) => linux_guest::main(&args),
-        Command::Failover(args) => failover::main(&args),
+        Command::RecordCost(run) => run.main(),
+        Command::Peers(run) => run.main(),
+        Command::Checkpoint(run) => run.main(),
+        Command::LinuxGuest(run) => run.main(),
+        Command::Failover(run) => run.main(),
     };
     match result {
         Ok(()) => stdio::finish("bench"),

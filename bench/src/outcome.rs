@@ -1,5 +1,5 @@
-//! The result of a benchmark: its figures as one JSON object, and the series that they are computed
-//! from.
+//! What all benchmarks have in common: their output options, how they run, and their result: figures as
+//! one JSON object, and the series that these are computed from.
 
 use crate::error::BenchError;
 use crate::machine;
@@ -9,15 +9,32 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use vmm::outln;
 
-/// Output options that all benchmarks share.
-#[derive(clap::Args, Clone, Debug, Default)]
-pub(crate) struct OutputArgs {
-    /// Print the result as one JSON object on the last line
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Save every series to this folder as .hgrm and .hlog
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+/// A benchmark. The value has its options.
+pub(crate) trait Measurement: clap::Args {
+    /// Name of the subcommand.
+    const NAME: &'static str;
+    /// Prints the figures as a table.
+    const PRINT: fn(&Value);
+
+    /// Measures, and adds figures and series to `outcome`.
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError>;
+
+    /// Returns the options for `report --full`.
+    fn full() -> Self {
+        defaults()
+    }
+
+    /// Returns the options for `report --quick`.
+    fn quick() -> Self {
+        Self::full()
+    }
+
+    /// Measures and returns the result.
+    fn outcome(&self) -> Result<Outcome, BenchError> {
+        let mut outcome = Outcome { name: Self::NAME, figures: Map::new(), series: Vec::new() };
+        self.measure(&mut outcome)?;
+        Ok(outcome)
+    }
 }
 
 /// Returns a benchmark's default options. They are parsed from an empty command line, so that each
@@ -26,6 +43,44 @@ pub(crate) fn defaults<A: clap::Args>() -> A {
     let command = A::augment_args(clap::Command::new("defaults").no_binary_name(true));
     let matches = command.try_get_matches_from(std::iter::empty::<&str>());
     matches.and_then(|matches| A::from_arg_matches(&matches)).expect("every option has a default")
+}
+
+/// The command line of a benchmark.
+#[derive(clap::Args)]
+pub(crate) struct Run<M: Measurement> {
+    #[command(flatten)]
+    measurement: M,
+    /// Print the result as one JSON object on the last line
+    #[arg(long)]
+    json: bool,
+    /// Save every series to this folder as .hgrm and .hlog
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl<M: Measurement> Run<M> {
+    /// Measures, saves the series and prints the result as the options request. Creates the output folder
+    /// first, so that a wrong path fails before the measurement.
+    pub(crate) fn main(&self) -> Result<(), BenchError> {
+        if let Some(folder) = &self.out {
+            make_folder(folder)?;
+        }
+        let outcome = self.measurement.outcome()?;
+        if let Some(folder) = &self.out {
+            outcome.save(folder)?;
+        }
+        if self.json {
+            outln!("{}", outcome.object());
+        } else {
+            M::PRINT(&outcome.figures.into());
+        }
+        Ok(())
+    }
+}
+
+/// Returns a figure as a number, for a table; NaN if there is none.
+pub(crate) fn number(figure: &Value) -> f64 {
+    figure.as_f64().unwrap_or(f64::NAN)
 }
 
 /// The result of a finished benchmark.
@@ -39,11 +94,6 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Creates an empty result.
-    pub(crate) fn new(name: &'static str) -> Outcome {
-        Outcome { name, figures: Map::new(), series: Vec::new() }
-    }
-
     /// Adds a figure.
     pub(crate) fn put(&mut self, name: &str, figure: impl Into<Value>) {
         self.figures.insert(name.into(), figure.into());
@@ -70,28 +120,6 @@ impl Outcome {
         object.extend(self.figures.clone());
         object.into()
     }
-}
-
-/// Runs `measure`, saves the series and prints the result as `args` request: as JSON, or with `table`.
-/// Creates the output folder first, so that a wrong path fails before the measurement.
-pub(crate) fn run(
-    args: &OutputArgs,
-    measure: impl FnOnce() -> Result<Outcome, BenchError>,
-    table: impl FnOnce(&Value),
-) -> Result<(), BenchError> {
-    if let Some(folder) = &args.out {
-        make_folder(folder)?;
-    }
-    let outcome = measure()?;
-    if let Some(folder) = &args.out {
-        outcome.save(folder)?;
-    }
-    if args.json {
-        outln!("{}", outcome.object());
-    } else {
-        table(&outcome.figures.into());
-    }
-    Ok(())
 }
 
 /// Creates a folder for results, unless it exists.

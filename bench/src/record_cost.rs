@@ -5,10 +5,11 @@
 
 use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
-use crate::outcome::{self, Outcome, OutputArgs};
-use crate::vms::{Standalone, core_a, core_b, pin};
+use crate::interleave::Rounds;
+use crate::outcome::{Measurement, Outcome, number};
+use crate::vms::{core_a, core_b, pin, standalone};
 use serde_json::{Value, json};
+use testbed::{Guest, Standalone};
 use vmm::outln;
 
 /// Warm-up requests per round, which are not recorded.
@@ -23,8 +24,6 @@ pub(crate) struct Args {
     /// Counter requests per VM, in total
     #[arg(long, default_value_t = 10_000)]
     requests: u64,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 /// A VM and its measured times.
@@ -36,13 +35,13 @@ struct Subject {
 
 impl Subject {
     fn start(name: &'static str, command: &[&str]) -> Result<Subject, BenchError> {
-        let vm = Standalone::start(name, core_b(), command)?;
+        let vm = standalone(name, core_b(), &Guest::Reference, command)?;
         Ok(Subject { name, vm, request_times: RequestTimes::new() })
     }
 
     /// Sends `requests` counter requests back to back.
     fn run_round(&mut self, requests: u64) -> Result<(), BenchError> {
-        let request_times = self.vm.client(|| {
+        let request_times = self.vm.namespace.enter(|| {
             pin(core_a())?;
             CounterClient::connect(WARM_UP)?.run(requests, None)
         })?;
@@ -51,39 +50,40 @@ impl Subject {
     }
 }
 
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    outcome::run(&args.output, || measure(args), print)
-}
-
 fn print(figures: &Value) {
     for name in ["run", "record"] {
         outln!("{name:<7} {}", figures[name]);
     }
     outln!(
         "request rate ratio, recorded / not recorded: {:.3}",
-        figures["ratio_record_to_run"].as_f64().unwrap_or(f64::NAN)
+        number(&figures["ratio_record_to_run"])
     );
 }
 
-fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let folder = tempfile::tempdir().map_err(BenchError::os("making a temporary folder"))?;
-    let log = folder.path().join("cost.ulog");
-    let log = log.to_str().expect("temporary folders are UTF-8");
-    let mut subjects =
-        [Subject::start("run", &["run"])?, Subject::start("record", &["record", "--log", log])?];
-    let rounds = Rounds { count: args.turns, seed: 1 };
-    rounds.run("recorded, not recorded", &mut subjects, |round, subject| {
-        subject.run_round(share(args.requests, args.turns, round))
-    })?;
-    let mut outcome = Outcome::new("record-cost");
-    let [run, record] = subjects.each_ref().map(|subject| subject.request_times.rate());
-    for Subject { name, vm, request_times } in subjects {
-        vm.stop()?;
-        let rate = request_times.rate();
-        let latency = outcome.keep(name, request_times.service);
-        outcome.put(name, json!({ "requests_per_second": rate, "latency": latency }));
+impl Measurement for Args {
+    const NAME: &'static str = "record-cost";
+    const PRINT: fn(&Value) = print;
+
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        let folder = tempfile::tempdir().map_err(BenchError::os("making a temporary folder"))?;
+        let log = folder.path().join("cost.ulog");
+        let log = log.to_str().expect("temporary folders are UTF-8");
+        let mut subjects = [
+            Subject::start("run", &["run"])?,
+            Subject::start("record", &["record", "--log", log])?,
+        ];
+        let rounds = Rounds { count: self.turns, seed: 1 };
+        rounds.run("recorded, not recorded", &mut subjects, |round, subject| {
+            subject.run_round(round.share(self.requests))
+        })?;
+        let [run, record] = subjects.each_ref().map(|subject| subject.request_times.rate());
+        for Subject { name, vm, request_times } in subjects {
+            vm.stop()?;
+            let rate = request_times.rate();
+            let latency = outcome.keep(name, request_times.service);
+            outcome.put(name, json!({ "requests_per_second": rate, "latency": latency }));
+        }
+        outcome.put("ratio_record_to_run", record / run);
+        Ok(())
     }
-    outcome.put("ratio_record_to_run", record / run);
-    Ok(outcome)
 }

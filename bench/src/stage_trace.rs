@@ -2,22 +2,11 @@
 
 use crate::error::BenchError;
 use crate::series::Series;
-use crate::vms::{Pair, PairOptions, Standalone, core_a};
+use crate::vms::{Protection, Vm, VmOptions};
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
 use vmm::telemetry::{Passage, Stage};
-
-/// How a VM is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protection {
-    /// Without a backup.
-    Standalone,
-    /// By a backup, on a sealed log link.
-    Sealed,
-    /// By a backup, on an insecure log link.
-    Insecure,
-}
 
 /// Starts a VM with `options`, runs `work` in the client's namespace and stops the VM. Returns the
 /// result of `work` and the trace. A primary runs on the core of a standalone VM.
@@ -34,28 +23,10 @@ pub(crate) fn run_traced<T: Send>(
             file.display()
         ))
     })?;
-    let trace = ["--trace-stages", path];
-    let result = match protection {
-        Protection::Standalone => {
-            let command = [&["run"][..], &trace, options].concat();
-            let vm = Standalone::start("traced", core_a(), &command)?;
-            let result = vm.client(work)?;
-            vm.stop()?;
-            result
-        }
-        Protection::Sealed | Protection::Insecure => {
-            let owned = |words: &[&str]| words.iter().copied().map(String::from).collect();
-            let pair = Pair::start(&PairOptions {
-                sealed: protection == Protection::Sealed,
-                options: owned(options),
-                of_each: [owned(&trace), Vec::new()],
-                ..PairOptions::default()
-            })?;
-            let result = pair.client(work)?;
-            pair.stop()?;
-            result
-        }
-    };
+    let of_first = ["--trace-stages", path].map(String::from).to_vec();
+    let vm = Vm::start(protection, &VmOptions { of_first, ..VmOptions::new(options) })?;
+    let result = vm.client(work)?;
+    vm.stop()?;
     Ok((result, StageTrace::read(&file)?))
 }
 

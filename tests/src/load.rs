@@ -4,9 +4,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use vmm::demo::clients::{self, Counter};
-use vmm::demo::{DemoError, cores, lan};
+use std::time::Duration;
+use testbed::clients::{self, Counter};
+use testbed::{TestbedError, command, cores};
 
 /// Flag that ends all load.
 pub type Stop = AtomicBool;
@@ -17,14 +17,14 @@ fn stopped(stop: &Stop) -> bool {
 
 /// Sends counter requests on one connection until `stop` is set. Returns the number of answers. Each
 /// number must follow the previous one.
-pub fn counter(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
+pub fn counter(address: Ipv4Addr, stop: &Stop) -> Result<u64, TestbedError> {
     let mut counter = Counter::connect(address)?;
     let mut last = counter.ask()?;
     let mut answered = 1;
     while !stopped(stop) {
         let number = counter.ask()?;
         if number != last + 1 {
-            return Err(DemoError::Wrong(format!("the counter went from {last} to {number}")));
+            return Err(TestbedError::Wrong(format!("the counter went from {last} to {number}")));
         }
         last = number;
         answered += 1;
@@ -34,7 +34,7 @@ pub fn counter(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
 
 /// Alternately fetches `/burn?ms=50` and `/status` until `stop` is set. Returns the number of pages
 /// fetched.
-pub fn burn(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
+pub fn burn(address: Ipv4Addr, stop: &Stop) -> Result<u64, TestbedError> {
     let mut fetched = 0;
     while !stopped(stop) {
         clients::fetch(address, "/burn?ms=50")?;
@@ -45,11 +45,9 @@ pub fn burn(address: Ipv4Addr, stop: &Stop) -> Result<u64, DemoError> {
 }
 
 /// Runs ping(8) with 1000 requests per second for `seconds` and returns its summary line.
-pub fn ping_flood(address: Ipv4Addr, seconds: u64) -> Result<String, DemoError> {
-    let text = lan::command(
-        "ping",
-        &["-q", "-i", "0.001", "-w", &seconds.to_string(), &address.to_string()],
-    )?;
+pub fn ping_flood(address: Ipv4Addr, seconds: u64) -> Result<String, TestbedError> {
+    let text =
+        command("ping", &["-q", "-i", "0.001", "-w", &seconds.to_string(), &address.to_string()])?;
     Ok(text.lines().find(|line| line.contains("transmitted")).unwrap_or_default().to_string())
 }
 
@@ -88,41 +86,5 @@ fn handles_kicks(pid: u32) -> bool {
 pub fn take_core(core: usize) {
     cores::pin(core).expect("the core is one of ours");
     let thread = nix::unistd::gettid().to_string();
-    lan::command("chrt", &["--fifo", "--pid", "10", &thread])
-        .expect("root may set real-time priority");
-}
-
-/// Runs `work` while each core that this process may use is busy half of the time. Sets `stop` when
-/// `work` returns.
-pub fn on_busy_cores<T>(seed: u64, stop: &Stop, work: impl FnOnce() -> T) -> T {
-    std::thread::scope(|scope| {
-        let _stop = StopOnDrop(stop);
-        for core in cores::usable() {
-            scope.spawn(move || hog(core, seed ^ core as u64, stop));
-        }
-        work()
-    })
-}
-
-/// Ends the load on drop, on every path.
-struct StopOnDrop<'s>(&'s Stop);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Keeps `core` busy about half of the time, in random bursts, until `stop` is set.
-fn hog(core: usize, seed: u64, stop: &Stop) {
-    cores::pin(core).expect("the core is one of ours");
-    let mut random = fastrand::Rng::with_seed(seed);
-    while !stopped(stop) {
-        let burst = Duration::from_micros(random.u64(100..20_000));
-        let start = Instant::now();
-        while start.elapsed() < burst {
-            std::hint::spin_loop();
-        }
-        std::thread::sleep(Duration::from_micros(random.u64(100..20_000)));
-    }
+    command("chrt", &["--fifo", "--pid", "10", &thread]).expect("root may set real-time priority");
 }

@@ -6,11 +6,8 @@ use crate::program::understudy;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-use vmm::demo::DemoError;
-use vmm::demo::guest::Guest;
-use vmm::demo::lan::Namespace;
-use vmm::demo::pace::{Measured, Pace};
-use vmm::demo::standalone::{HOST_CIDR, TAP};
+use testbed::pace::{Measured, Pace};
+use testbed::{Guest, Namespace, TestbedError};
 use vmm::outln;
 
 /// Polling interval.
@@ -24,15 +21,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub fn pace() -> Pace {
     static PACE: OnceLock<Pace> = OnceLock::new();
     let measure = || {
-        let namespace = Namespace::new("pace")?;
-        namespace.add_tap(TAP, Some(HOST_CIDR))?;
+        let namespace = Namespace::with_tap("pace")?;
         let guest = Guest::Reference;
         let namespaces = [&namespace, &namespace];
         let measured = Measured::on(&understudy(), &guest, namespaces, &AtomicBool::new(false))?;
         Pace::new(&guest, measured, None)
     };
     *PACE.get_or_init(|| {
-        let pace = measure().unwrap_or_else(|error: DemoError| panic!("{error}"));
+        let pace = measure().unwrap_or_else(|error: TestbedError| panic!("{error}"));
         outln!("{}", pace.describe());
         pace
     })

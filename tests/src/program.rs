@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use testbed::vm_process;
 
 /// Returns the path of `understudy`, built in the same profile as this code.
 ///
@@ -10,18 +11,7 @@ use std::process::{Command, Output};
 ///
 /// If it was not built.
 pub fn understudy() -> PathBuf {
-    let own = std::env::current_exe().expect("a process has an executable");
-    let mut folder = own.parent().expect("an executable lies in a folder");
-    if folder.ends_with("deps") {
-        folder = folder.parent().expect("deps lies in the profile's folder");
-    }
-    let program = folder.join("understudy");
-    assert!(
-        program.exists(),
-        "{} is missing: run 'cargo build --workspace' in the same profile first",
-        program.display()
-    );
-    program
+    vm_process::understudy().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Runs `understudy` with `args` and waits until it exits.

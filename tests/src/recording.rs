@@ -6,46 +6,19 @@ use crate::program::{json, understudy};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::Path;
-use std::process::ExitStatus;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-use vmm::demo::DemoError;
-use vmm::demo::clients::{self, Limit};
-use vmm::demo::lan::Namespace;
-use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
-use vmm::demo::vm_process::VmProcess;
+use std::process::{ExitStatus, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use testbed::busy::on_busy_cores;
+use testbed::clients::Limit;
+use testbed::standalone::Launch;
+use testbed::{GUEST_ADDRESS, Guest, Namespace, Standalone, TestbedError, VmProcess};
 
-/// A VM in its own namespace, started with `command` (`run` or `record`) and `extra` options, which has
-/// answered a ping.
-pub struct Rig {
-    /// The namespace of the VM and its clients.
-    pub namespace: Namespace,
-    /// The VM's process.
-    pub vm: VmProcess,
-}
-
-impl Rig {
-    /// Starts the VM and waits for its first answer.
-    pub fn start(command: &str, extra: &[&str]) -> Result<Rig, DemoError> {
-        let namespace = Namespace::new("test")?;
-        namespace.add_tap(TAP, Some(HOST_CIDR))?;
-        let program = understudy();
-        let args = [&[command, "--tap", TAP, "--quiet", "--json"], extra].concat();
-        let vm = namespace.enter(|| {
-            let start = Instant::now();
-            let mut vm = VmProcess::spawn(&program, &args)?;
-            clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, &Limit::HANG)?;
-            Ok(vm)
-        })?;
-        Ok(Rig { namespace, vm })
-    }
-
-    /// Stops the VM and returns its JSON result.
-    pub fn stop(self) -> Result<Value, DemoError> {
-        let (status, output) = self.vm.stop()?;
-        assert!(status.success(), "the VM ended with {status}");
-        Ok(json(&output))
-    }
+/// Starts a VM with the reference guest in its own namespace, with `command` (`run` or `record`) and its
+/// options, and waits for its first answer.
+pub fn start_vm(command: &[&str]) -> Result<Standalone, TestbedError> {
+    let launch = Launch { program: &understudy(), guest: &Guest::Reference, command };
+    Standalone::start(Namespace::with_tap("test")?, &launch, &Limit::HANG)
 }
 
 /// Results of the load during a recording.
@@ -69,10 +42,10 @@ pub fn record_under_load(
     seconds: u64,
     seed: u64,
     extra: &[&str],
-) -> Result<(Value, Load), DemoError> {
-    let rig = Rig::start("record", &[&["--log", utf8(log)], extra].concat())?;
-    let pid = rig.vm.pid();
-    let load = rig.namespace.enter(|| {
+) -> Result<(Value, Load), TestbedError> {
+    let vm = start_vm(&[&["record", "--log", utf8(log)], extra].concat())?;
+    let pid = vm.vm.pid();
+    let load = vm.namespace.enter(|| {
         on_a_busy_host(pid, seed, |stop| {
             std::thread::scope(|scope| {
                 let counter = scope.spawn(|| load::counter(GUEST_ADDRESS, stop));
@@ -88,7 +61,7 @@ pub fn record_under_load(
             })
         })
     })?;
-    Ok((rig.stop()?, load))
+    Ok((vm.stop()?, load))
 }
 
 /// Records the hard guest for `seconds` under random kicks and bursts of load on every core. The hard
@@ -98,22 +71,16 @@ pub fn record_hard_guest(
     seconds: u64,
     seed: u64,
     extra: &[&str],
-) -> Result<(Value, Load), DemoError> {
+) -> Result<(Value, Load), TestbedError> {
     let image = log.with_extension("elf");
-    std::fs::write(&image, guests::HARD).map_err(DemoError::client("writing the hard guest"))?;
+    std::fs::write(&image, guests::HARD).map_err(TestbedError::client("writing the hard guest"))?;
     let options = ["record", "--guest", utf8(&image), "--log", utf8(log), "--quiet", "--json"];
     let vm = VmProcess::spawn(&understudy(), &[&options, extra].concat())?;
     let load = on_a_busy_host(vm.pid(), seed, |_stop| {
         std::thread::sleep(Duration::from_secs(seconds));
         Ok(Load::default())
     })?;
-    let (status, output) = vm.stop()?;
-    if !status.success() {
-        return Err(DemoError::Wrong(format!(
-            "the recording of the hard guest exited with {status}"
-        )));
-    }
-    Ok((json(&output), load))
+    Ok((json(&vm.finish()?), load))
 }
 
 const JOIN: &str = "load threads do not panic";
@@ -123,11 +90,11 @@ const JOIN: &str = "load threads do not panic";
 fn on_a_busy_host(
     pid: u32,
     seed: u64,
-    work: impl FnOnce(&Stop) -> Result<Load, DemoError>,
-) -> Result<Load, DemoError> {
+    work: impl FnOnce(&Stop) -> Result<Load, TestbedError>,
+) -> Result<Load, TestbedError> {
     let stop = Stop::new(false);
     let stop = &stop;
-    load::on_busy_cores(seed, stop, || {
+    on_busy_cores(seed, &AtomicBool::new(true), stop, || {
         std::thread::scope(|scope| {
             let kicks = scope.spawn(move || load::kicks(pid, seed, stop));
             let load = work(stop);
@@ -135,7 +102,7 @@ fn on_a_busy_host(
             let kicks = kicks.join().expect(JOIN);
             Ok(Load { kicks, ..load? })
         })
-    })
+    })?
 }
 
 fn utf8(path: &Path) -> &str {
@@ -143,7 +110,7 @@ fn utf8(path: &Path) -> &str {
 }
 
 /// Replays `log` under random kicks. Returns the exit status and the JSON result.
-pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), DemoError> {
+pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), TestbedError> {
     let log = utf8(log);
     let report = format!("{log}.divergence");
     let vm = VmProcess::spawn(&understudy(), &["replay", log, "--json", "--report", &report])?;
@@ -153,13 +120,13 @@ pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), 
         scope.spawn(|| load::kicks(pid, seed, &stop));
         let result = vm.wait();
         stop.store(true, Ordering::Relaxed);
-        let (status, output) = result?;
-        if output.is_empty() {
-            return Err(DemoError::Wrong(format!(
+        let Output { status, stdout, .. } = result?;
+        if stdout.is_empty() {
+            return Err(TestbedError::Wrong(format!(
                 "the replay exited with {status} and without a result"
             )));
         }
-        Ok((status, json(&output)))
+        Ok((status, json(&String::from_utf8_lossy(&stdout))))
     })
 }
 
@@ -177,7 +144,7 @@ pub fn difference(recorded: &Value, replayed: &Value) -> Option<String> {
 }
 
 /// Kills a process with SIGKILL.
-pub fn kill_hard(vm: VmProcess) -> Result<(), DemoError> {
+pub fn kill_hard(vm: VmProcess) -> Result<(), TestbedError> {
     vm.signal(Signal::SIGKILL);
     vm.wait().map(|_ended| ())
 }

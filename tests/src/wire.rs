@@ -4,12 +4,11 @@
 use crate::patience::Waiting;
 use crate::program::{json, understudy};
 use logchan::ids::Role;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use vmm::demo::lan::{Namespace, command};
+use std::process::{Command, Stdio};
+use testbed::{Namespace, TestbedError, VmProcess, command};
 use vmm::link::key_file;
 
 /// One end of the wire.
@@ -62,42 +61,27 @@ impl Wire {
             let wire = Wire { a, b, folder: tempfile::tempdir().expect("a folder") };
             key_file::create(&wire.path("key")).expect("a key");
             wire.join()?;
-            Ok::<_, vmm::demo::DemoError>(wire)
+            Ok::<_, TestbedError>(wire)
         };
         made().unwrap_or_else(|error| panic!("no wire (run this as root): {error}"))
     }
 
-    /// Creates the veth pair.
-    fn join(&self) -> Result<(), vmm::demo::DemoError> {
-        let (a, b) = (Side::A, Side::B);
-        let peer = ["peer", "name", b.interface(), "netns", self.b.name()];
-        self.a.ip(&[&["link", "add", a.interface(), "type", "veth"][..], &peer].concat())?;
-        for side in [a, b] {
-            let namespace = self.namespace(side);
-            let name = side.interface();
-            // No router solicitations: this wire carries only the tests' frames.
-            namespace.ip(&["link", "set", name, "addrgenmode", "none"])?;
-            namespace.ip(&["link", "set", name, "address", side.mac(), "up"])?;
-        }
-        self.wait_for_carrier();
-        Ok(())
-    }
-
-    /// Waits until both interfaces pass frames. The kernel reports a carrier late.
-    fn wait_for_carrier(&self) {
-        let waiting = Waiting::default();
+    /// Connects the hosts.
+    fn join(&self) -> Result<(), TestbedError> {
+        self.a.add_cable(Side::A.interface(), &self.b, Side::B.interface())?;
         for side in [Side::A, Side::B] {
-            while !self.ip(side, &["link", "show", side.interface()]).contains("state UP") {
-                waiting.pause(|| format!("the carrier of {}", side.interface()));
-            }
+            self.namespace(side).set_up(side.interface(), &format!("address {}", side.mac()))?;
         }
+        [Side::A, Side::B]
+            .into_iter()
+            .try_for_each(|side| self.namespace(side).wait_for_carrier(side.interface()))
     }
 
     /// Waits until side B's interface has received `frames` more frames.
     pub fn wait_for_frames(&self, frames: u64) {
         let waiting = Waiting::default();
         let received = || {
-            let text = self.ip(Side::B, &["-j", "-s", "link", "show", Side::B.interface()]);
+            let text = self.ip(Side::B, &format!("-j -s link show {}", Side::B.interface()));
             let interfaces: Value = serde_json::from_str(&text).expect("ip speaks JSON");
             interfaces[0]["stats64"]["rx"]["packets"].as_u64().expect("ip counts")
         };
@@ -116,13 +100,15 @@ impl Wire {
     }
 
     /// Runs `ip` at one end.
-    pub fn ip(&self, side: Side, args: &[&str]) -> String {
-        self.namespace(side).ip(args).expect("ip works")
+    pub fn ip(&self, side: Side, arguments: &str) -> String {
+        self.namespace(side).ip(arguments).expect("ip works")
     }
 
     /// Runs `work` on a thread in the namespace of one end.
     pub fn enter<T: Send>(&self, side: Side, work: impl FnOnce() -> T + Send) -> T {
-        self.namespace(side).enter(|| Ok(work())).expect("the namespace can be entered")
+        self.namespace(side)
+            .enter(|| Ok::<T, TestbedError>(work()))
+            .expect("the namespace can be entered")
     }
 
     /// Returns the path of a file in the folder that both hosts share.
@@ -172,44 +158,27 @@ fn utf8(path: &Path) -> &str {
 }
 
 /// A running `understudy link`; killed on drop.
-pub struct LinkProcess {
-    child: Option<Child>,
-}
+pub struct LinkProcess(VmProcess);
 
 impl LinkProcess {
     fn start(args: &[String]) -> LinkProcess {
-        let child = Command::new(understudy())
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("understudy starts");
-        LinkProcess { child: Some(child) }
+        let mut command = Command::new(understudy());
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        LinkProcess(VmProcess::start(&mut command).expect("understudy starts"))
     }
 
     /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it runs");
-        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it runs");
+        self.0.signal(signal);
     }
 
     /// Waits until the process exits.
-    pub fn finish(mut self) -> Finished {
-        let output = self.child.take().expect("it runs").wait_with_output().expect("it ends");
+    pub fn finish(self) -> Finished {
+        let output = self.0.wait().expect("it ends");
         Finished {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).expect("UTF-8"),
             stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-        }
-    }
-}
-
-impl Drop for LinkProcess {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }

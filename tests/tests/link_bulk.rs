@@ -19,9 +19,9 @@ use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration, Time};
 use netpath::{ReceivePath, WaitPolicy};
 use std::collections::VecDeque;
+use testbed::cores;
 use tests::load::take_core;
 use tests::wire::{Side, Wire};
-use vmm::demo::cores;
 use vmm::link::timing::{SILENCE_MS_MAX, timing};
 use vmm::link::{LinkOptions, LogLink, key_file, now};
 

@@ -9,15 +9,14 @@
 //! | [`devices`] | the devices, with the port bus and the memory bus |
 //! | [`vcpu`] | the machine and the run loop |
 //! | [`replay`] | the nondeterminism boundary: live, recording and replaying implementations |
-//! | [`replica`] | the replication engine: who may send output, which output may leave, when to take over; pure |
-//! | [`pair`] | connects the engine with a real machine, logging channel, tap and witness |
+//! | [`pair`] | a host of a pair: what it provides to the driver in the crate `replication`, and its status |
 //! | [`checkpoint`] | the whole machine state as data |
 //! | [`link`] | the logging channel over a network interface |
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
 //! | [`stdio`] | standard output and standard error, which may fail or stall at any time |
 //! | [`write_queue`] | bounded queues to threads that write, so that the vCPU thread does not wait for a reader |
-//! | [`demo`] | demonstrations, made of namespaces, VM processes and clients; also used by the tests |
+//! | [`demo`] | demonstrations with the hosts, VM processes and clients of the crate `testbed` |
 //! | [`cli`] | the program `understudy` |
 
 pub mod boot;

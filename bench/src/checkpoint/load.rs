@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use vmm::demo::clients::ECHO_PORT;
-use vmm::demo::standalone::GUEST_ADDRESS;
+use testbed::GUEST_ADDRESS;
+use testbed::clients::ECHO_PORT;
 
 /// Length of one computation, milliseconds. The guest receives no frame meanwhile and has buffers for
 /// 32 frames, so inputs would stop in a longer one.

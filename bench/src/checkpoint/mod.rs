@@ -11,8 +11,8 @@ mod load;
 use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::interrupt;
-use crate::outcome::{self, Outcome, OutputArgs};
-use crate::vms::{Pair, PairOptions};
+use crate::outcome::{Measurement, Outcome};
+use crate::vms::{Pair, Protection, VmOptions};
 use load::Burned;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
@@ -47,26 +47,6 @@ pub(crate) struct Args {
     /// Seed of the order of combinations
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-impl Args {
-    /// Options for `report --quick`: takes less than 20 seconds.
-    pub(crate) fn quick() -> Args {
-        Args {
-            deadlines_us: vec![500, 2000],
-            kib: vec![0, 64, 512],
-            inputs: vec![1000],
-            seconds: 0.7,
-            ..Args::full()
-        }
-    }
-
-    /// Options for `report --full`.
-    pub(crate) fn full() -> Args {
-        outcome::defaults()
-    }
 }
 
 /// A combination and its figures.
@@ -113,8 +93,8 @@ impl Subject {
 
     fn run_round(&mut self, seconds: f64) -> Result<(), BenchError> {
         let deadline_us = self.deadline_us.to_string();
-        let options = vec!["--deadline-us".into(), deadline_us];
-        let mut pair = Pair::start(&PairOptions { options, ..PairOptions::default() })?;
+        let options = VmOptions::new(&["--deadline-us", &deadline_us]);
+        let mut pair = Pair::start(Protection::Sealed, &options)?;
         // The client is not pinned: both cores run a guest that computes.
         let run = |pair: &Pair, time| pair.client(|| load::run(time, self.kib, self.inputs));
         run(&pair, WARM_UP)?;
@@ -167,28 +147,38 @@ fn times(status: &Map<String, Value>, name: &str) -> Value {
     })
 }
 
-/// Runs the measurement.
-pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let mut subjects = Vec::new();
-    for &deadline_us in &args.deadlines_us {
-        for &kib in &args.kib {
-            for &inputs in &args.inputs {
-                let figures = Value::Null;
-                subjects.push(Subject { deadline_us, kib, inputs, failed: 0, figures });
+impl Measurement for Args {
+    const NAME: &'static str = "checkpoint";
+    const PRINT: fn(&Value) = table;
+
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        let mut subjects = Vec::new();
+        for &deadline_us in &self.deadlines_us {
+            for &kib in &self.kib {
+                for &inputs in &self.inputs {
+                    let figures = Value::Null;
+                    subjects.push(Subject { deadline_us, kib, inputs, failed: 0, figures });
+                }
             }
         }
+        let rounds = Rounds { count: 1, seed: self.seed };
+        rounds
+            .run("checkpoints", &mut subjects, |_round, subject| subject.measure(self.seconds))?;
+        let points: Vec<Value> = subjects.into_iter().map(|subject| subject.figures).collect();
+        outcome.put("points", points);
+        Ok(())
     }
-    let rounds = Rounds { count: 1, seed: args.seed };
-    rounds.run("checkpoints", &mut subjects, |_round, subject| subject.measure(args.seconds))?;
-    let mut outcome = Outcome::new("checkpoint");
-    let points: Vec<Value> = subjects.into_iter().map(|subject| subject.figures).collect();
-    outcome.put("points", points);
-    Ok(outcome)
-}
 
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    outcome::run(&args.output, || measure(args), table)
+    /// Options for `report --quick`: takes less than 20 seconds.
+    fn quick() -> Args {
+        Args {
+            deadlines_us: vec![500, 2000],
+            kib: vec![0, 64, 512],
+            inputs: vec![1000],
+            seconds: 0.7,
+            ..Args::full()
+        }
+    }
 }
 
 fn table(figures: &Value) {

@@ -1,17 +1,11 @@
 //! Measures false alarms: how often a pair without kills declares a living host dead.
 
+use super::watch::{Watched, watch};
 use crate::error::BenchError;
-use crate::interrupt;
-use crate::vms::{pin, understudy};
 use serde_json::{Value, json};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use vmm::demo::cores;
-use vmm::demo::pair::{Watched, watch};
-
-/// Length of the alternating busy and idle intervals of a loaded core, microseconds.
-const BURST_US: std::ops::Range<u64> = 100..20_000;
+use std::time::Duration;
+use testbed::busy::on_busy_cores;
 
 /// Whether other work runs on the hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,28 +47,12 @@ impl Alarms {
         seed: u64,
     ) -> Result<(), BenchError> {
         let (begin, stop) = (AtomicBool::new(false), AtomicBool::new(false));
-        let trouble = Mutex::new(Ok(()));
-        let cores = match load {
-            Load::Idle => Vec::new(),
-            Load::Loaded => cores::usable(),
+        let watch = || watch(silence_ms, time, || begin.store(true, Ordering::Relaxed));
+        let seen = match load {
+            Load::Idle => watch(),
+            // A rate measured without the complete load would be mislabelled: then this fails.
+            Load::Loaded => on_busy_cores(seed, &begin, &stop, watch)?,
         };
-        let interrupted = interrupt::flag()?;
-        let seen = std::thread::scope(|scope| {
-            let _stop = StopOnDrop(&stop);
-            for core in cores {
-                let (begin, stop, trouble) = (&begin, &stop, &trouble);
-                scope.spawn(move || {
-                    if let Err(error) = hog(core, seed ^ core as u64, begin, stop) {
-                        *trouble.lock().expect("no thread panics while it holds the lock") =
-                            Err(error);
-                    }
-                });
-            }
-            let begin = || begin.store(true, Ordering::Relaxed);
-            watch(&understudy(), silence_ms, time, &interrupted, begin)
-        });
-        // A rate measured without the complete load would be mislabelled.
-        trouble.into_inner().expect("no thread panics while it holds the lock")?;
         self.add(&seen?);
         Ok(())
     }
@@ -104,32 +82,6 @@ impl Alarms {
                 (minutes > 0.0).then(|| self.seen.alarms as f64 / minutes),
         })
     }
-}
-
-/// Stops the load threads on drop, so that the scope that joins them ends on every path.
-struct StopOnDrop<'s>(&'s AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Keeps `core` busy in random bursts, from when `begin` is set until `stop` is set.
-fn hog(core: usize, seed: u64, begin: &AtomicBool, stop: &AtomicBool) -> Result<(), BenchError> {
-    pin(core)?;
-    let mut random = fastrand::Rng::with_seed(seed);
-    while !stop.load(Ordering::Relaxed) {
-        if begin.load(Ordering::Relaxed) {
-            let burst = Duration::from_micros(random.u64(BURST_US));
-            let start = Instant::now();
-            while start.elapsed() < burst {
-                std::hint::spin_loop();
-            }
-        }
-        std::thread::sleep(Duration::from_micros(random.u64(BURST_US)));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,10 +4,9 @@ use crate::error::BenchError;
 use crate::interrupt;
 use crate::outcome::Outcome;
 use crate::series::Series;
-use crate::vms::understudy;
 use serde_json::{Map, Value, json};
-use vmm::demo::DemoError;
-use vmm::demo::guest::Guest;
+use testbed::vm_process::understudy;
+use testbed::{Guest, TestbedError};
 use vmm::demo::pair::{self, Failover, Plan, Progress};
 
 /// A stage of a failover: its name and its value in nanoseconds.
@@ -64,11 +63,11 @@ impl Kills {
         }
         let silence = Some(silence_ms);
         let plan = Plan { guest: Guest::Reference, kills, silence_ms: silence, seed };
-        let summary = match pair::run(&understudy(), &plan, &interrupt::flag()?, &mut Quiet) {
+        let summary = match pair::run(&understudy()?, &plan, &interrupt::flag()?, &mut Quiet) {
             Ok(summary) => summary,
             // With too short a timeout, false alarms can prevent the demonstration from completing.
             // That is a result.
-            Err(DemoError::Wrong(why)) => {
+            Err(TestbedError::Wrong(why)) => {
                 self.failure = Some(why);
                 return Ok(());
             }

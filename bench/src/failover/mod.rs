@@ -2,18 +2,19 @@
 //! often a living host is declared dead.
 //!
 //! - `kills`: the demonstration (`understudy demo`) with all its clients; the primary is killed
-//! - `alarms`: a pair without clients and without kills, on idle and on loaded hosts
+//! - `alarms`, `watch`: a pair without clients and without kills, on idle and on loaded hosts
 //!
 //! Both hosts of the pair, the clients and the load share this machine's cores. Two physical hosts have
 //! fewer false alarms.
 
 mod alarms;
 mod kills;
+mod watch;
 
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::{Round, Rounds};
 use crate::interrupt;
-use crate::outcome::{self, Outcome, OutputArgs};
+use crate::outcome::{Measurement, Outcome};
 use alarms::{Alarms, Load};
 use kills::Kills;
 use serde_json::{Value, json};
@@ -43,20 +44,6 @@ pub(crate) struct Args {
     /// Seed of the moments of kills, of the load, and of the order of timeouts
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-impl Args {
-    /// Options for `report --quick`: takes less than 45 seconds.
-    pub(crate) fn quick() -> Args {
-        Args { kills: 3, silences: vec![20, 100, 500], watch_s: 2.5, rounds: 1, ..Args::full() }
-    }
-
-    /// Options for `report --full`.
-    pub(crate) fn full() -> Args {
-        outcome::defaults()
-    }
 }
 
 /// A silence timeout and its measurements.
@@ -68,54 +55,60 @@ struct Subject {
 }
 
 impl Subject {
-    fn run_round(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
-        let seed = args.seed + u64::from(round);
-        let kills = share(u64::from(args.kills), args.rounds, round);
-        self.kills.run_round(kills as u32, self.silence_ms, seed)?;
+    fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
+        let kills = round.share(u64::from(args.kills)) as u32;
+        self.kills.run_round(kills, self.silence_ms, round.seed)?;
         let time = Duration::from_secs_f64(args.watch_s / f64::from(args.rounds));
         for (alarms, load) in self.alarms.iter_mut().zip(Load::ALL) {
             if !time.is_zero() {
                 interrupt::check()?;
-                alarms.run_round(self.silence_ms, load, time, seed)?;
+                alarms.run_round(self.silence_ms, load, time, round.seed)?;
             }
         }
         Ok(())
     }
 }
 
-/// Runs the measurement.
-pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let mut subjects: Vec<Subject> = args
-        .silences
-        .iter()
-        .map(|&silence_ms| Subject { silence_ms, kills: Kills::new(), alarms: Default::default() })
-        .collect();
-    let rounds = Rounds { count: args.rounds, seed: args.seed };
-    rounds.run("failovers", &mut subjects, |round, subject| subject.run_round(args, round))?;
-    let mut outcome = Outcome::new("failover");
-    outcome.put("seed", args.seed);
-    let mut silences = Vec::new();
-    for Subject { silence_ms, kills, alarms } in subjects {
-        let mut figures = kills.figures(&mut outcome, &format!("silence-{silence_ms}"));
-        figures.insert("silence_ms".into(), silence_ms.into());
-        let alarms = Load::ALL.iter().zip(&alarms);
-        let alarms = alarms.map(|(load, alarms)| (load.as_str().to_string(), alarms.figures()));
-        figures.insert("false_alarms".into(), Value::Object(alarms.collect()));
-        silences.push(json!(figures));
-    }
-    outcome.put("silences", silences);
-    Ok(outcome)
-}
+impl Measurement for Args {
+    const NAME: &'static str = "failover";
+    const PRINT: fn(&Value) = table;
 
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    if !(0.0..1e6).contains(&args.watch_s) {
-        return Err(BenchError::Wrong(format!(
-            "--watch-s {}: give a number of seconds from 0 to 1e6",
-            args.watch_s
-        )));
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        if !(0.0..1e6).contains(&self.watch_s) {
+            return Err(BenchError::Wrong(format!(
+                "--watch-s {}: give a number of seconds from 0 to 1e6",
+                self.watch_s
+            )));
+        }
+        let mut subjects: Vec<Subject> = self
+            .silences
+            .iter()
+            .map(|&silence_ms| Subject {
+                silence_ms,
+                kills: Kills::new(),
+                alarms: Default::default(),
+            })
+            .collect();
+        let rounds = Rounds { count: self.rounds, seed: self.seed };
+        rounds.run("failovers", &mut subjects, |round, subject| subject.run_round(self, round))?;
+        outcome.put("seed", self.seed);
+        let mut silences = Vec::new();
+        for Subject { silence_ms, kills, alarms } in subjects {
+            let mut figures = kills.figures(outcome, &format!("silence-{silence_ms}"));
+            figures.insert("silence_ms".into(), silence_ms.into());
+            let alarms = Load::ALL.iter().zip(&alarms);
+            let alarms = alarms.map(|(load, alarms)| (load.as_str().to_string(), alarms.figures()));
+            figures.insert("false_alarms".into(), Value::Object(alarms.collect()));
+            silences.push(json!(figures));
+        }
+        outcome.put("silences", silences);
+        Ok(())
     }
-    outcome::run(&args.output, || measure(args), table)
+
+    /// Options for `report --quick`: takes less than 45 seconds.
+    fn quick() -> Args {
+        Args { kills: 3, silences: vec![20, 100, 500], watch_s: 2.5, rounds: 1, ..Args::full() }
+    }
 }
 
 fn table(figures: &Value) {

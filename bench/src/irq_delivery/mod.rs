@@ -18,8 +18,8 @@ mod subject;
 
 use crate::error::BenchError;
 use crate::interleave::Rounds;
-use crate::outcome::{self, Outcome, OutputArgs};
-use serde_json::{Map, json};
+use crate::outcome::{self, Measurement, Outcome};
+use serde_json::{Map, Value, json};
 use state::GuestState;
 use subject::Subject;
 
@@ -45,61 +45,55 @@ pub(crate) struct Args {
     /// Seed of the order of subjects in each round and of the times between frames
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
-impl Args {
+impl Measurement for Args {
+    const NAME: &'static str = "irq-delivery";
+    const PRINT: fn(&Value) = report::print;
+
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        let rounds = Rounds { count: self.rounds, seed: self.seed };
+        let mut deadlines = self.deadlines_us.clone();
+        deadlines.push(DEADLINE_US);
+        deadlines.sort_unstable();
+        deadlines.dedup();
+        let kinds = [false, true];
+        let mut subjects: Vec<Subject> = kinds
+            .iter()
+            .flat_map(|&protected| deadlines.iter().map(move |&us| Subject::new(protected, us)))
+            .collect();
+        rounds.run("interrupt delivery", &mut subjects, |round, subject| {
+            subject.run_round(self, round)
+        })?;
+
+        outcome.put("deadline_us", DEADLINE_US);
+        outcome.put("spin_us", self.spin_us);
+        let mut sweeps = [Map::new(), Map::new()];
+        for subject in &subjects {
+            let mut states = Map::new();
+            for state in GuestState::ALL {
+                let figures = subject.figures(state, outcome);
+                // The figures of the standalone VM with the default deadline are also at the top level.
+                if subject.deadline_us == DEADLINE_US && !subject.protected {
+                    outcome.put(state.name(), figures.clone());
+                }
+                states.insert(state.name().into(), figures);
+            }
+            let sweep = &mut sweeps[usize::from(subject.protected)];
+            sweep.insert(subject.deadline_us.to_string(), states.into());
+        }
+        let [standalone, protected] = sweeps;
+        outcome.put("by_deadline_us", json!({ "standalone": standalone, "protected": protected }));
+        Ok(())
+    }
+
     /// Options for `report --quick`: takes half a minute.
-    pub(crate) fn quick() -> Args {
+    fn quick() -> Args {
         Args { rounds: 1, frames: 150, deadlines_us: vec![250], ..Args::full() }
     }
 
     /// Options for `report --full`.
-    pub(crate) fn full() -> Args {
+    fn full() -> Args {
         Args { frames: 900, ..outcome::defaults() }
     }
-}
-
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    outcome::run(&args.output, || measure(args), report::print)
-}
-
-/// Runs the measurement.
-pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let rounds = Rounds { count: args.rounds, seed: args.seed };
-    let mut deadlines = args.deadlines_us.clone();
-    deadlines.push(DEADLINE_US);
-    deadlines.sort_unstable();
-    deadlines.dedup();
-    let kinds = [false, true];
-    let mut subjects: Vec<Subject> = kinds
-        .iter()
-        .flat_map(|&protected| deadlines.iter().map(move |&us| Subject::new(protected, us)))
-        .collect();
-    rounds.run("interrupt delivery", &mut subjects, |round, subject| {
-        subject.run_round(args, &rounds, round)
-    })?;
-
-    let mut outcome = Outcome::new("irq-delivery");
-    outcome.put("deadline_us", DEADLINE_US);
-    outcome.put("spin_us", args.spin_us);
-    let mut sweeps = [Map::new(), Map::new()];
-    for subject in &subjects {
-        let mut states = Map::new();
-        for state in GuestState::ALL {
-            let figures = subject.figures(state, &mut outcome);
-            // The figures of the standalone VM with the default deadline are also at the top level.
-            if subject.deadline_us == DEADLINE_US && !subject.protected {
-                outcome.put(state.name(), figures.clone());
-            }
-            states.insert(state.name().into(), figures);
-        }
-        let sweep = &mut sweeps[usize::from(subject.protected)];
-        sweep.insert(subject.deadline_us.to_string(), states.into());
-    }
-    let [standalone, protected] = sweeps;
-    outcome.put("by_deadline_us", json!({ "standalone": standalone, "protected": protected }));
-    Ok(outcome)
 }

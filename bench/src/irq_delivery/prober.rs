@@ -6,8 +6,8 @@ use crate::stage_trace::StageTrace;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::time::Duration;
-use vmm::demo::clients::ECHO_PORT;
-use vmm::demo::standalone::GUEST_ADDRESS;
+use testbed::GUEST_ADDRESS;
+use testbed::clients::ECHO_PORT;
 use vmm::link::now;
 
 /// Time that a guest needs to start computing after the request, nanoseconds. Frames sent later arrive

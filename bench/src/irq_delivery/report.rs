@@ -1,6 +1,7 @@
 //! Prints the interrupt delivery table from the values of the JSON object.
 
 use super::state::GuestState;
+use crate::outcome::number;
 use serde_json::Value;
 use vmm::outln;
 
@@ -23,7 +24,7 @@ pub(super) fn print(figures: &Value) {
         for (deadline, states) in deadlines {
             for state in GuestState::ALL {
                 let times = &states[state.name()];
-                let us = |name: &str| times[name].as_f64().unwrap_or(f64::NAN) / 1e3;
+                let us = |name: &str| number(&times[name]) / 1e3;
                 outln!(
                     "{kind:<11} {deadline:>11} {:<10} {:>7} {:>9.1} {:>9.1} {:>9.1}",
                     state.name(),

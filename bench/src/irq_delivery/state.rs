@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use vmm::demo::standalone::GUEST_ADDRESS;
+use testbed::GUEST_ADDRESS;
 
 /// TCP port of the guest's web server.
 const HTTP_PORT: u16 = 80;

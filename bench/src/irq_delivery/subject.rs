@@ -4,10 +4,10 @@ use super::Args;
 use super::prober::{Delivered, Sent};
 use super::state::GuestState;
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::outcome::Outcome;
-use crate::stage_trace::{Protection, run_traced};
-use crate::vms::{core_b, pin};
+use crate::stage_trace::run_traced;
+use crate::vms::{Protection, core_b, pin};
 use serde_json::{Value, json};
 
 /// The benchmark fails if more than one frame in this many was not seen to be delivered, because the
@@ -31,21 +31,15 @@ impl Subject {
 
     /// Runs one round: starts the VM, sends this round's share of the frames in each guest state, stops
     /// the VM, and reads its trace.
-    pub(super) fn run_round(
-        &mut self,
-        args: &Args,
-        rounds: &Rounds,
-        round: u32,
-    ) -> Result<(), BenchError> {
-        let frames = share(args.frames, rounds.count, round);
+    pub(super) fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
+        let frames = round.share(args.frames);
         if frames == 0 {
             return Ok(());
         }
-        let seed = args.seed.wrapping_add(u64::from(round));
         let (deadline, spin) = (self.deadline_us.to_string(), args.spin_us.to_string());
         let options = ["--deadline-us", &deadline, "--spin-us", &spin];
         let protection = if self.protected { Protection::Sealed } else { Protection::Standalone };
-        let (sent, trace) = run_traced(protection, &options, || send(frames, seed))?;
+        let (sent, trace) = run_traced(protection, &options, || send(frames, round.seed))?;
         for (all, sent) in self.delivered.iter_mut().zip(sent) {
             let Delivered { times, missing, shadowed } = sent.delivered(&trace);
             all.times.add(&times);

@@ -7,12 +7,12 @@ mod subject;
 
 use crate::error::BenchError;
 use crate::interleave::Rounds;
-use crate::outcome::{self, Outcome, OutputArgs};
+use crate::outcome::{Measurement, Outcome, number};
 use crate::vms::core_a;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use subject::{Kind, Subject};
-use vmm::demo::guest::{self, Guest};
+use testbed::guest::{self, Guest};
 use vmm::outln;
 
 /// Options of `linux-guest`.
@@ -33,55 +33,52 @@ pub(crate) struct Args {
     /// Seed of the order in which subjects run in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    outcome::run(&args.output, || measure(args), print)
-}
+impl Measurement for Args {
+    const NAME: &'static str = "linux-guest";
+    const PRINT: fn(&Value) = print;
 
-fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let snapshot = args.snapshot.clone().or_else(guest::default_snapshot);
-    let snapshot = snapshot.filter(|path| path.exists()).ok_or_else(|| {
-        BenchError::Wrong(
-            "there is no snapshot of a Linux guest: create one with scripts/linux-guest.sh".into(),
-        )
-    })?;
-    let guest = Guest::Linux(snapshot);
-    let rounds = Rounds { count: args.rounds, seed: args.seed };
-    let mut subjects = Kind::ALL.map(Subject::new);
-    rounds.run("linux-guest", &mut subjects, |round, subject| {
-        subject.run_round(&guest, args, &rounds, round)
-    })?;
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        let snapshot = self.snapshot.clone().or_else(guest::default_snapshot);
+        let snapshot = snapshot.filter(|path| path.exists()).ok_or_else(|| {
+            BenchError::Wrong(
+                "there is no snapshot of a Linux guest: create one with scripts/linux-guest.sh"
+                    .into(),
+            )
+        })?;
+        let guest = Guest::Linux(snapshot);
+        let rounds = Rounds { count: self.rounds, seed: self.seed };
+        let mut subjects = Kind::ALL.map(Subject::new);
+        rounds.run("linux-guest", &mut subjects, |round, subject| {
+            subject.run_round(&guest, self, round)
+        })?;
 
-    let mut outcome = Outcome::new("linux-guest");
-    outcome.put("client_core", args.client_core);
-    let [standalone, protected] =
-        Kind::ALL.map(|kind| subjects[kind as usize].request_times.service.quantile_ns(0.5) as f64);
-    outcome.put("ratio_protected_to_standalone_p50", protected / standalone);
-    for Subject { kind, request_times, log } in subjects {
-        let count = request_times.service.len();
-        let mut figures = json!({
-            "count": count,
-            "per_second": request_times.rate(),
-            "latency": outcome.keep(kind.name(), request_times.service),
-        });
-        if kind == Kind::Protected {
-            let each = |bytes: u64| bytes as f64 / count as f64;
-            figures["log"] = json!({
-                "bytes_each": each(log.total()),
-                "bytes_each_by_kind": log.by_kind(each),
+        outcome.put("client_core", self.client_core);
+        let [standalone, protected] = Kind::ALL
+            .map(|kind| subjects[kind as usize].request_times.service.quantile_ns(0.5) as f64);
+        outcome.put("ratio_protected_to_standalone_p50", protected / standalone);
+        for Subject { kind, request_times, log } in subjects {
+            let count = request_times.service.len();
+            let mut figures = json!({
+                "count": count,
+                "per_second": request_times.rate(),
+                "latency": outcome.keep(kind.name(), request_times.service),
             });
+            if kind == Kind::Protected {
+                let each = |bytes: u64| bytes as f64 / count as f64;
+                figures["log"] = json!({
+                    "bytes_each": each(log.total()),
+                    "bytes_each_by_kind": log.by_kind(each),
+                });
+            }
+            outcome.put(kind.name(), figures);
         }
-        outcome.put(kind.name(), figures);
+        Ok(())
     }
-    Ok(outcome)
 }
 
 fn print(figures: &Value) {
-    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     for kind in Kind::ALL {
         let of = &figures[kind.name()];
         let ms = |name: &str| number(&of["latency"][name]) / 1e6;

@@ -3,17 +3,13 @@
 use super::Args;
 use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::log_share::LogShare;
-use crate::vms::{Pair, PairOptions, Standalone, core_a, pin};
-use vmm::demo::guest::Guest;
+use crate::vms::{Protection, Vm, VmOptions, pin};
+use testbed::Guest;
 
 /// Warm-up requests per round, which are not recorded: the first accesses fault in and copy pages.
 const WARM_UP: u64 = 10;
-
-/// Silence timeout. Hosts that emulate kernel code on busy cores are late now and then, and this
-/// benchmark kills no host.
-const SILENCE_MS: u64 = 10_000;
 
 /// How the VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,34 +52,25 @@ impl Subject {
         &mut self,
         guest: &Guest,
         args: &Args,
-        rounds: &Rounds,
-        round: u32,
+        round: Round,
     ) -> Result<(), BenchError> {
-        let requests = share(args.requests, rounds.count, round);
-        let connect = || {
-            pin(args.client_core)?;
-            CounterClient::connect_to(guest.counter(), WARM_UP)
+        let requests = round.share(args.requests);
+        let protection = match self.kind {
+            Kind::Standalone => Protection::Standalone,
+            Kind::Protected => Protection::Sealed,
         };
-        match self.kind {
-            Kind::Standalone => {
-                let vm = Standalone::start_guest("linux", core_a(), guest, &["run"])?;
-                self.request_times.add(&vm.client(|| connect()?.run(requests, None))?);
-                vm.stop().map(drop)
-            }
-            Kind::Protected => {
-                let options = PairOptions {
-                    guest: guest.clone(),
-                    silence_ms: SILENCE_MS,
-                    ..PairOptions::default()
-                };
-                let mut pair = Pair::start(&options)?;
-                let mut client = pair.client(connect)?;
-                let [before, _backup] = pair.statuses()?;
-                self.request_times.add(&pair.client(|| client.run(requests, None))?);
-                let [after, _backup] = pair.statuses()?;
-                self.log.add(&before, &after);
-                pair.stop()
-            }
+        let options = VmOptions { guest: guest.clone(), ..VmOptions::new(&[]) };
+        let mut vm = Vm::start(protection, &options)?;
+        let mut client = vm.client(|| CounterClient::connect_to(guest.counter(), WARM_UP))?;
+        let before = vm.status()?;
+        let request_times = vm.client(|| {
+            pin(args.client_core)?;
+            client.run(requests, None)
+        })?;
+        self.request_times.add(&request_times);
+        if let Some((before, after)) = before.zip(vm.status()?) {
+            self.log.add(&before, &after);
         }
+        vm.stop()
     }
 }

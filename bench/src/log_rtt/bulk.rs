@@ -6,7 +6,7 @@
 use super::channel::{self, channel};
 use crate::PATIENCE;
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::lan::{Host, Lan};
 use logchan::ids::Lane;
 use logchan::limits::PAGE_BYTES;
@@ -60,11 +60,10 @@ impl Subject {
     pub(super) fn run_round(
         &mut self,
         lan: &Lan,
-        rounds: &Rounds,
-        round: u32,
+        round: Round,
         pages: u64,
     ) -> Result<(), BenchError> {
-        let bytes = share(pages, rounds.count, round) * PAGE_BYTES as u64;
+        let bytes = round.share(pages) * PAGE_BYTES as u64;
         let failed =
             |error| BenchError::Wrong(format!("bulk through {}: {error}", self.way.name()));
         let (ns, resent) = match self.way {

@@ -21,13 +21,13 @@ pub(crate) use round_trips::RoundTrip;
 use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::lan::{Lan, Wire};
-use crate::outcome::{self, Outcome, OutputArgs};
+use crate::outcome::{Measurement, Outcome};
 use crate::seal_cost;
 use crate::vms::{core_a, core_b};
 use clap::ValueEnum;
 use logchan::limits::PAGE_BYTES;
 use policy::Policy;
-use serde_json::json;
+use serde_json::{Value, json};
 use variant::Variant;
 
 /// A part of the benchmark.
@@ -88,13 +88,31 @@ pub(crate) struct Args {
     /// Seed of the order of variants in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
-impl Args {
+impl Measurement for Args {
+    const NAME: &'static str = "log-rtt";
+    const PRINT: fn(&Value) = report::print;
+
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        outcome.put("wire", if self.direct { "veth" } else { "bridge" });
+        outcome.put("rate", json!(self.rate));
+        outcome.put("cores", json!([self.client_core, self.server_core]));
+        outcome.put("rounds", self.rounds);
+        outcome.put("seed", self.seed);
+        let wire = if self.direct { Wire::Direct } else { Wire::Bridge };
+        let lan = Lan::new(wire, [self.client_core, self.server_core])?;
+        if let Some(rate) = &self.rate {
+            lan.shape(rate)?;
+        }
+        for part in &self.parts {
+            measure_part(*part, self, &lan, outcome)?;
+        }
+        Ok(())
+    }
+
     /// Options for `report --quick`: takes half a minute.
-    pub(crate) fn quick() -> Args {
+    fn quick() -> Args {
         Args {
             requests: 10_000,
             idle_requests: 200,
@@ -104,35 +122,6 @@ impl Args {
             ..Args::full()
         }
     }
-
-    /// Options for `report --full`.
-    pub(crate) fn full() -> Args {
-        outcome::defaults()
-    }
-}
-
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    outcome::run(&args.output, || measure(args), report::print)
-}
-
-/// Runs the measurement.
-pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let mut outcome = Outcome::new("log-rtt");
-    outcome.put("wire", if args.direct { "veth" } else { "bridge" });
-    outcome.put("rate", json!(args.rate));
-    outcome.put("cores", json!([args.client_core, args.server_core]));
-    outcome.put("rounds", args.rounds);
-    outcome.put("seed", args.seed);
-    let wire = if args.direct { Wire::Direct } else { Wire::Bridge };
-    let lan = Lan::new(wire, [args.client_core, args.server_core])?;
-    if let Some(rate) = &args.rate {
-        lan.shape(rate)?;
-    }
-    for part in &args.parts {
-        measure_part(*part, args, &lan, &mut outcome)?;
-    }
-    Ok(outcome)
 }
 
 /// Measures one part and adds its figures to `outcome`.
@@ -147,7 +136,7 @@ fn measure_part(
         Part::RoundTrips => {
             let mut subjects = round_trips::subjects(args);
             rounds.run("round trips", &mut subjects, |round, subject| {
-                subject.run_round(lan, &rounds, round)
+                subject.run_round(lan, round)
             })?;
             outcome.put("round_trips", round_trips::json(&subjects));
             round_trips::keep(outcome, subjects);
@@ -156,14 +145,14 @@ fn measure_part(
             let pages = (args.bulk_mib << 20) / PAGE_BYTES as u64;
             let mut subjects = bulk::subjects();
             rounds.run("bulk", &mut subjects, |round, subject| {
-                subject.run_round(lan, &rounds, round, pages)
+                subject.run_round(lan, round, pages)
             })?;
             outcome.put("bulk", bulk::json(&subjects));
         }
         Part::UnderBulk => {
             let mut subjects = under_bulk::subjects();
             rounds.run("entries during bulk", &mut subjects, |round, subject| {
-                subject.run_round(lan, &rounds, round, args.entries)
+                subject.run_round(lan, round, args.entries)
             })?;
             outcome.put("under_bulk", under_bulk::json(&subjects));
             under_bulk::keep(outcome, subjects);

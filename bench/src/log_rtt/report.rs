@@ -2,6 +2,7 @@
 
 use super::policy::Policy;
 use super::variant::Variant;
+use crate::outcome::number;
 use crate::seal_cost;
 use clap::ValueEnum;
 use serde_json::Value;
@@ -87,12 +88,12 @@ pub(super) fn print(result: &Value) {
 const TIMES: &str = "   p50 us    p99 us  p99.9 us";
 
 fn times(figures: &Value) -> String {
-    let us = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN) / 1000.0;
+    let us = |name: &str| number(&figures[name]) / 1000.0;
     format!("{:>9.2} {:>9.2} {:>9.2}", us("p50_ns"), us("p99_ns"), us("p999_ns"))
 }
 
 fn megabytes(bytes: &Value) -> f64 {
-    bytes.as_f64().unwrap_or(f64::NAN) / 1e6
+    number(bytes) / 1e6
 }
 
 /// Formats a ratio; `-` if there is none.

@@ -5,7 +5,7 @@ use super::policy::Policy;
 use super::variant::Variant;
 use super::{Args, variant};
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::lan::Lan;
 use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
@@ -59,16 +59,11 @@ impl RoundTrip {
     }
 
     /// Runs one round.
-    pub(crate) fn run_round(
-        &mut self,
-        lan: &Lan,
-        rounds: &Rounds,
-        round: u32,
-    ) -> Result<(), BenchError> {
+    pub(crate) fn run_round(&mut self, lan: &Lan, round: Round) -> Result<(), BenchError> {
         let RoundTrip { variant, policy, requests, .. } = *self;
         let warm_up = if policy.pace().is_some() { WARM_UP_PACED } else { WARM_UP };
         let mut subject = Subject { variant, policy, times: Series::new(), requests, warm_up };
-        subject.run_round(lan, rounds, round)?;
+        subject.run_round(lan, round)?;
         self.times.add(&subject.times);
         Ok(())
     }
@@ -95,15 +90,10 @@ pub(super) fn subjects(args: &Args) -> Vec<Subject> {
 
 impl Subject {
     /// Runs one round: opens both sides, warms up, measures, closes.
-    pub(super) fn run_round(
-        &mut self,
-        lan: &Lan,
-        rounds: &Rounds,
-        round: u32,
-    ) -> Result<(), BenchError> {
+    pub(super) fn run_round(&mut self, lan: &Lan, round: Round) -> Result<(), BenchError> {
         let Subject { variant, policy, times, requests, warm_up } = self;
         let (variant, policy, warm_up) = (*variant, *policy, *warm_up);
-        let requests = share(*requests, rounds.count, round);
+        let requests = round.share(*requests);
         if requests == 0 {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use super::bulk::read_pages;
 use super::channel::{self, channel};
 use super::variant::request;
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::lan::{Host, Lan};
 use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
@@ -67,11 +67,10 @@ impl Subject {
     pub(super) fn run_round(
         &mut self,
         lan: &Lan,
-        rounds: &Rounds,
-        round: u32,
+        round: Round,
         entries: u64,
     ) -> Result<(), BenchError> {
-        let entries = share(entries, rounds.count, round);
+        let entries = round.share(entries);
         if entries == 0 {
             return Ok(());
         }

@@ -17,12 +17,12 @@ use crate::error::BenchError;
 use crate::interleave::Rounds;
 use crate::lan::{Lan, Wire};
 use crate::log_rtt::RoundTrip;
-use crate::outcome::{self, Outcome, OutputArgs};
+use crate::outcome::{Measurement, Outcome};
 use crate::series::ratio;
 use crate::vms::{core_a, core_b};
 use load::Load;
 use serde_json::{Map, Value, json};
-use subject::{RoundContext, Subject};
+use subject::Subject;
 use vmm::telemetry::Stage;
 
 /// Options of `output-hold`.
@@ -48,20 +48,6 @@ pub(crate) struct Args {
     /// Seed of the order of subjects in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-impl Args {
-    /// Options for `report --quick`: takes half a minute.
-    pub(crate) fn quick() -> Args {
-        Args { rounds: 2, requests: 500, slow_requests: 2, round_trips: 5_000, ..Args::full() }
-    }
-
-    /// Options for `report --full`.
-    pub(crate) fn full() -> Args {
-        outcome::defaults()
-    }
 }
 
 /// A subject of the interleaved rounds.
@@ -70,69 +56,72 @@ enum Measured {
     Vm(Subject),
 }
 
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    outcome::run(&args.output, || measure(args), report::print)
-}
+impl Measurement for Args {
+    const NAME: &'static str = "output-hold";
+    const PRINT: fn(&Value) = report::print;
 
-/// Runs the measurement.
-pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let rounds = Rounds { count: args.rounds, seed: args.seed };
-    // The log link of a pair is a plain veth pair, too.
-    let lan = Lan::new(Wire::Direct, [core_a(), core_b()])?;
-    let mut all: Vec<Measured> = [
-        RoundTrip::back_to_back(true, args.round_trips),
-        RoundTrip::back_to_back(false, args.round_trips),
-        RoundTrip::paced(true, args.requests),
-    ]
-    .into_iter()
-    .map(Measured::Channel)
-    .collect();
-    all.extend(Subject::all().map(Measured::Vm));
-    rounds.run("output hold", &mut all, |round, measured| match measured {
-        Measured::Channel(channel) => channel.run_round(&lan, &rounds, round),
-        Measured::Vm(subject) => subject.run_round(&RoundContext { args, rounds: &rounds, round }),
-    })?;
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        let rounds = Rounds { count: self.rounds, seed: self.seed };
+        // The log link of a pair is a plain veth pair, too.
+        let lan = Lan::new(Wire::Direct, [core_a(), core_b()])?;
+        let mut all: Vec<Measured> = [
+            RoundTrip::back_to_back(true, self.round_trips),
+            RoundTrip::back_to_back(false, self.round_trips),
+            RoundTrip::paced(true, self.requests),
+        ]
+        .into_iter()
+        .map(Measured::Channel)
+        .collect();
+        all.extend(Subject::all().map(Measured::Vm));
+        rounds.run("output hold", &mut all, |round, measured| match measured {
+            Measured::Channel(channel) => channel.run_round(&lan, round),
+            Measured::Vm(subject) => subject.run_round(self, round),
+        })?;
 
-    let mut outcome = Outcome::new("output-hold");
-    let (mut channels, mut subjects) = (Vec::new(), Vec::new());
-    for measured in all {
-        match measured {
-            Measured::Channel(channel) => channels.push(channel),
-            Measured::Vm(subject) => subjects.push(subject),
-        }
-    }
-    let mut bare = Map::new();
-    for channel in &channels {
-        let name = channel.name();
-        let figures = outcome.keep(&name, channel.times.clone());
-        bare.insert(name, figures);
-    }
-    let (base, paced) = (&channels[0].times, &channels[2].times);
-    for subject in &mut subjects {
-        let mut loads = Map::new();
-        for load in Load::ALL {
-            let figures = subject.figures(load, &channels, &mut outcome);
-            if !figures.is_null() {
-                loads.insert(load.name().into(), figures);
+        let (mut channels, mut subjects) = (Vec::new(), Vec::new());
+        for measured in all {
+            match measured {
+                Measured::Channel(channel) => channels.push(channel),
+                Measured::Vm(subject) => subjects.push(subject),
             }
         }
-        outcome.put(subject.name(), loads);
+        let mut bare = Map::new();
+        for channel in &channels {
+            let name = channel.name();
+            let figures = outcome.keep(&name, channel.times.clone());
+            bare.insert(name, figures);
+        }
+        let (base, paced) = (&channels[0].times, &channels[2].times);
+        for subject in &mut subjects {
+            let mut loads = Map::new();
+            for load in Load::ALL {
+                let figures = subject.figures(load, &channels, outcome);
+                if !figures.is_null() {
+                    loads.insert(load.name().into(), figures);
+                }
+            }
+            outcome.put(subject.name(), loads);
+        }
+        // The main figures: sealed, 100 per second, for the VM's outputs as well as for the bare channel's
+        // entries.
+        let hold = subjects[0].stage(Load::Hundred, Stage::Hold);
+        outcome.put("hold_ns", short(hold));
+        outcome.put("log_rtt_ns", short(paced));
+        outcome.put("ratio_p50", json!(ratio(hold.quantile_ns(0.5), paced.quantile_ns(0.5))));
+        // Back-to-back round trips find everything in the caches. A hold, which follows a run of the guest,
+        // never does.
+        let hot = ratio(hold.quantile_ns(0.5), base.quantile_ns(0.5));
+        outcome.put("log_rtt_back_to_back_ns", short(base));
+        outcome.put("ratio_p50_back_to_back", json!(hot));
+        outcome.put("channel", bare);
+        outcome.put("spin_us", self.spin_us);
+        Ok(())
     }
-    // The main figures: sealed, 100 per second, for the VM's outputs as well as for the bare channel's
-    // entries.
-    let hold = subjects[0].stage(Load::Hundred, Stage::Hold);
-    outcome.put("hold_ns", short(hold));
-    outcome.put("log_rtt_ns", short(paced));
-    outcome.put("ratio_p50", json!(ratio(hold.quantile_ns(0.5), paced.quantile_ns(0.5))));
-    // Back-to-back round trips find everything in the caches. A hold, which follows a run of the guest,
-    // never does.
-    let hot = ratio(hold.quantile_ns(0.5), base.quantile_ns(0.5));
-    outcome.put("log_rtt_back_to_back_ns", short(base));
-    outcome.put("ratio_p50_back_to_back", json!(hot));
-    outcome.put("channel", bare);
-    outcome.put("spin_us", args.spin_us);
-    Ok(outcome)
+
+    /// Options for `report --quick`: takes half a minute.
+    fn quick() -> Args {
+        Args { rounds: 2, requests: 500, slow_requests: 2, round_trips: 5_000, ..Args::full() }
+    }
 }
 
 fn short(series: &crate::series::Series) -> Value {

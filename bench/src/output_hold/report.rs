@@ -1,6 +1,7 @@
 //! Prints the output hold table from the values of the JSON object.
 
 use super::load::Load;
+use crate::outcome::number;
 use serde_json::Value;
 use vmm::outln;
 use vmm::telemetry::Stage;
@@ -41,7 +42,7 @@ pub(super) fn print(figures: &Value) {
             outln!("  {name:<21} p50 {} us, p99 {} us", us(&times["p50_ns"]), us(&times["p99_ns"]));
         }
     }
-    let ratio = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN);
+    let ratio = |name: &str| number(&figures[name]);
     outln!(
         "p50 ratio at 100 requests/s, output hold / bare channel round trip: {:.2} (round trips at the same pace), {:.2} (back to back)",
         ratio("ratio_p50"),

@@ -4,12 +4,12 @@ use super::load::Load;
 use super::{Args, short};
 use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::log_rtt::RoundTrip;
 use crate::outcome::Outcome;
 use crate::series::{Series, ratio};
-use crate::stage_trace::{Protection, run_traced};
-use crate::vms::{core_a, pin};
+use crate::stage_trace::run_traced;
+use crate::vms::{Protection, core_a, pin};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 use vmm::link::now;
@@ -29,13 +29,6 @@ struct LoadResult {
 pub(super) struct Subject {
     protection: Protection,
     loads: Vec<LoadResult>,
-}
-
-/// Parameters of one round.
-pub(super) struct RoundContext<'a> {
-    pub(super) args: &'a Args,
-    pub(super) rounds: &'a Rounds,
-    pub(super) round: u32,
 }
 
 impl Subject {
@@ -67,9 +60,9 @@ impl Subject {
 
     /// Runs one round: starts the VM, sends requests under each load, stops the VM, and reads its
     /// trace.
-    pub(super) fn run_round(&mut self, context: &RoundContext<'_>) -> Result<(), BenchError> {
-        let spin = context.args.spin_us.to_string();
-        let (ran, trace) = run_traced(self.protection, &["--spin-us", &spin], || ask(context))?;
+    pub(super) fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
+        let spin = args.spin_us.to_string();
+        let (ran, trace) = run_traced(self.protection, &["--spin-us", &spin], || ask(args, round))?;
         for (under, (request_times, within)) in self.loads.iter_mut().zip(&ran) {
             under.request_times.add(request_times);
             for (all, stage) in under.stages.iter_mut().zip(Stage::ALL) {
@@ -124,11 +117,11 @@ impl Subject {
 
 /// Sends requests under each load. Returns the times that the client measured and the interval of each
 /// load.
-fn ask(context: &RoundContext<'_>) -> Result<Vec<(RequestTimes, Range<u64>)>, BenchError> {
+fn ask(args: &Args, round: Round) -> Result<Vec<(RequestTimes, Range<u64>)>, BenchError> {
     pin(core_a())?;
     let mut ran = Vec::new();
     for load in Load::ALL {
-        let requests = share(load.requests(context.args), context.rounds.count, context.round);
+        let requests = round.share(load.requests(args));
         if requests == 0 {
             ran.push((RequestTimes::new(), 0..0));
             continue;

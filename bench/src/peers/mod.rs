@@ -14,16 +14,16 @@ mod qemu;
 
 use crate::counter_client::CounterClient;
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
-use crate::outcome::{self, Outcome, OutputArgs};
+use crate::interleave::{Round, Rounds};
+use crate::outcome::{Measurement, Outcome, number};
 use crate::series::{Series, ratio};
-use crate::vms::{Standalone, core_a, core_b, pin};
+use crate::vms::{core_a, core_b, pin, standalone};
 use ping::Pinger;
 use qemu::{Irqchip, Program, Qemu};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
-use vmm::demo::standalone::GUEST_ADDRESS;
+use testbed::{GUEST_ADDRESS, Guest, Namespace, Standalone};
 use vmm::outln;
 
 /// Warm-up requests per round, which are not recorded.
@@ -54,20 +54,6 @@ pub(crate) struct Args {
     /// Name or path of the QEMU program
     #[arg(long, default_value = "qemu-system-x86_64")]
     qemu: PathBuf,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-impl Args {
-    /// Options for `report --quick`: takes less than half a minute.
-    pub(crate) fn quick() -> Args {
-        Args { pings: 1500, requests: 3000, turns: 6, ..Args::full() }
-    }
-
-    /// Options for `report --full`.
-    pub(crate) fn full() -> Args {
-        outcome::defaults()
-    }
 }
 
 /// Whose VM it is.
@@ -77,13 +63,10 @@ enum Vm {
 }
 
 impl Vm {
-    fn client<T: Send>(
-        &self,
-        work: impl FnOnce() -> Result<T, BenchError> + Send,
-    ) -> Result<T, BenchError> {
+    fn namespace(&self) -> &Namespace {
         match self {
-            Vm::Ours(vm) => vm.client(work),
-            Vm::Qemu(vm) => vm.client(work),
+            Vm::Ours(vm) => &vm.namespace,
+            Vm::Qemu(vm) => &vm.namespace,
         }
     }
 }
@@ -102,19 +85,19 @@ impl Subject {
     }
 
     fn ours(name: &str, options: &[&str]) -> Result<Subject, BenchError> {
-        let vm = Standalone::start("ours", core_b(), &[&["run"], options].concat())?;
+        let vm = standalone("ours", core_b(), &Guest::Reference, &[&["run"], options].concat())?;
         Ok(Subject::new(name, Vm::Ours(vm)))
     }
 
     /// Runs one round: sends this round's share of the pings and requests.
-    fn run_round(&mut self, args: &Args, round: u32) -> Result<(), BenchError> {
+    fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
         let gap = Duration::from_micros(args.gap_us);
-        let (ping, request_times) = self.vm.client(|| {
+        let (ping, request_times) = self.vm.namespace().enter(|| {
             pin(core_a())?;
-            let pings = share(args.pings, args.turns, round);
+            let pings = round.share(args.pings);
             let ping = Pinger::new(GUEST_ADDRESS, WARM_UP)?.run(pings, gap)?;
-            let requests = share(args.requests, args.turns, round);
-            Ok((ping, CounterClient::connect(WARM_UP)?.run(requests, None)?))
+            let requests = round.share(args.requests);
+            Ok::<_, BenchError>((ping, CounterClient::connect(WARM_UP)?.run(requests, None)?))
         })?;
         self.ping.add(&ping);
         self.counter.add(&request_times.service);
@@ -122,51 +105,59 @@ impl Subject {
     }
 }
 
-/// Runs the measurement.
-pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let program = Program::new(&args.qemu)?;
-    let mut subjects =
-        vec![Subject::ours(OURS_BLOCKING, &["--spin-us", "0"])?, Subject::ours(OURS, &[])?];
-    let mut figures = Map::new();
-    let mut reasons = Vec::new();
-    for irqchip in [Irqchip::Off, Irqchip::Split, Irqchip::On] {
-        let name = format!("qemu-irqchip-{}", irqchip.as_str());
-        match Qemu::start(&program, irqchip, core_b())? {
-            Ok(vm) => subjects.push(Subject::new(name, Vm::Qemu(vm))),
-            Err(why) => {
-                reasons.push(format!("{name}: {why}"));
-                figures.insert(name, json!({ "does_not_boot": why }));
+impl Measurement for Args {
+    const NAME: &'static str = "peers";
+    const PRINT: fn(&Value) = table;
+
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        let program = Program::new(&self.qemu)?;
+        let mut subjects =
+            vec![Subject::ours(OURS_BLOCKING, &["--spin-us", "0"])?, Subject::ours(OURS, &[])?];
+        let mut figures = Map::new();
+        let mut reasons = Vec::new();
+        for irqchip in [Irqchip::Off, Irqchip::Split, Irqchip::On] {
+            let name = format!("qemu-irqchip-{}", irqchip.as_str());
+            match Qemu::start(&program, irqchip, core_b())? {
+                Ok(vm) => subjects.push(Subject::new(name, Vm::Qemu(vm))),
+                Err(why) => {
+                    reasons.push(format!("{name}: {why}"));
+                    figures.insert(name, json!({ "does_not_boot": why }));
+                }
             }
         }
-    }
-    if subjects.iter().all(|subject| matches!(subject.vm, Vm::Ours(_))) {
-        let reasons = reasons.join("; ");
-        return Err(BenchError::Wrong(format!(
-            "the guest boots under none of the QEMU variants: {reasons}"
-        )));
-    }
-    let rounds = Rounds { count: args.turns, seed: args.seed };
-    rounds.run("understudy and QEMU", &mut subjects, |round, subject| {
-        subject.run_round(args, round)
-    })?;
-
-    let mut outcome = Outcome::new("peers");
-    outcome.put("qemu", program.version.as_str());
-    outcome.put("pings", args.pings);
-    outcome.put("gap_us", args.gap_us);
-    outcome.put("requests", args.requests);
-    compare(&mut outcome, &subjects, "ping", |subject| &subject.ping);
-    compare(&mut outcome, &subjects, "counter", |subject| &subject.counter);
-    for Subject { name, vm, ping, counter } in subjects {
-        if let Vm::Ours(vm) = vm {
-            vm.stop()?;
+        if subjects.iter().all(|subject| matches!(subject.vm, Vm::Ours(_))) {
+            let reasons = reasons.join("; ");
+            return Err(BenchError::Wrong(format!(
+                "the guest boots under none of the QEMU variants: {reasons}"
+            )));
         }
-        let ping = outcome.keep(&format!("{name}.ping"), ping);
-        let counter = outcome.keep(&format!("{name}.counter"), counter);
-        figures.insert(name, json!({ "ping": ping, "counter": counter }));
+        let rounds = Rounds { count: self.turns, seed: self.seed };
+        rounds.run("understudy and QEMU", &mut subjects, |round, subject| {
+            subject.run_round(self, round)
+        })?;
+
+        outcome.put("qemu", program.version.as_str());
+        outcome.put("pings", self.pings);
+        outcome.put("gap_us", self.gap_us);
+        outcome.put("requests", self.requests);
+        compare(outcome, &subjects, "ping", |subject| &subject.ping);
+        compare(outcome, &subjects, "counter", |subject| &subject.counter);
+        for Subject { name, vm, ping, counter } in subjects {
+            if let Vm::Ours(vm) = vm {
+                vm.stop()?;
+            }
+            let ping = outcome.keep(&format!("{name}.ping"), ping);
+            let counter = outcome.keep(&format!("{name}.counter"), counter);
+            figures.insert(name, json!({ "ping": ping, "counter": counter }));
+        }
+        outcome.put("subjects", figures);
+        Ok(())
     }
-    outcome.put("subjects", figures);
-    Ok(outcome)
+
+    /// Options for `report --quick`: takes less than half a minute.
+    fn quick() -> Args {
+        Args { pings: 1500, requests: 3000, turns: 6, ..Args::full() }
+    }
 }
 
 /// Adds the ratios of our VMM's p50 to the lowest p50 of all QEMU variants, for one of the series.
@@ -185,11 +176,6 @@ fn compare(
         let to_qemu = ours.and_then(|ours| ratio(p50_ns(ours), p50_ns(best)));
         outcome.put(&format!("ratio_{what}_p50_to_qemu{suffix}"), to_qemu);
     }
-}
-
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    outcome::run(&args.output, || measure(args), table)
 }
 
 fn table(figures: &Value) {
@@ -226,9 +212,7 @@ fn table(figures: &Value) {
         );
     }
     for what in ["ping", "counter"] {
-        let ratio = |suffix: &str| {
-            figures[&format!("ratio_{what}_p50_to_qemu{suffix}")].as_f64().unwrap_or(f64::NAN)
-        };
+        let ratio = |suffix: &str| number(&figures[&format!("ratio_{what}_p50_to_qemu{suffix}")]);
         outln!(
             "{what} p50 latency ratio, understudy / fastest QEMU ({}): {:.3} (both block when idle), {:.3} (understudy spins first)",
             text(&format!("best_qemu_{what}")),

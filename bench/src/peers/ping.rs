@@ -6,7 +6,7 @@ use socket2::{SockAddr, Socket};
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
-use vmm::demo::icmp::{self, Echo};
+use testbed::clients::icmp::{self, Echo};
 
 /// Payload of the same size as the default of ping(8).
 const PAYLOAD: [u8; 56] = [0; 56];

@@ -1,17 +1,14 @@
 //! Runs the reference guest under QEMU/KVM, in a namespace with the same tap and addresses as our VM.
 
 use crate::error::BenchError;
-use crate::vms::{enter, pin};
+use crate::vms::pin;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
+use testbed::clients::{Limit, first_ping_reply};
+use testbed::{GUEST_ADDRESS, Namespace, TAP, TestbedError, VmProcess};
 use vmm::cli::options::DEFAULT_MAC;
-use vmm::demo::DemoError;
-use vmm::demo::clients::{Limit, first_ping_reply};
-use vmm::demo::lan::Namespace;
-use vmm::demo::standalone::{GUEST_ADDRESS, HOST_CIDR, TAP};
-use vmm::demo::vm_process::VmProcess;
 
 /// Bytes of console output or error messages to keep as the reason of a failed boot.
 const REASON_BYTES_MAX: usize = 300;
@@ -104,7 +101,7 @@ impl Program {
 pub(super) struct Qemu {
     // Dropped first: the process must end before the namespace it runs in.
     _vm: VmProcess,
-    namespace: Namespace,
+    pub(super) namespace: Namespace,
 }
 
 impl Qemu {
@@ -119,9 +116,8 @@ impl Qemu {
         let (console, errors) = (file("console"), file("errors"));
         let log =
             File::create(&errors).map_err(BenchError::os("creating a file for QEMU's errors"))?;
-        let namespace = Namespace::new("qemu")?;
-        namespace.add_tap(TAP, Some(HOST_CIDR))?;
-        let started = enter(&namespace, || {
+        let namespace = Namespace::with_tap("qemu")?;
+        let started = namespace.enter(|| {
             // A new process inherits its parent's affinity.
             pin(core)?;
             let mut command = Command::new(&program.path);
@@ -130,8 +126,8 @@ impl Qemu {
             let mut vm = VmProcess::start(&mut command)?;
             match first_ping_reply(&mut vm, GUEST_ADDRESS, start, &Limit::HANG) {
                 Ok(_time) => Ok(Ok(vm)),
-                Err(DemoError::Wrong(why)) => Ok(Err(why)),
-                Err(error) => Err(error.into()),
+                Err(TestbedError::Wrong(why)) => Ok(Err(why)),
+                Err(error) => Err(BenchError::from(error)),
             }
         })?;
         Ok(match started {
@@ -142,14 +138,6 @@ impl Qemu {
                 .collect::<Vec<_>>()
                 .join("; ")),
         })
-    }
-
-    /// Runs `work` on a thread in the client's namespace.
-    pub(super) fn client<T: Send>(
-        &self,
-        work: impl FnOnce() -> Result<T, BenchError> + Send,
-    ) -> Result<T, BenchError> {
-        enter(&self.namespace, work)
     }
 }
 

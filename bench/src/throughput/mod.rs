@@ -15,7 +15,7 @@ mod work;
 
 use crate::error::BenchError;
 use crate::interleave::Rounds;
-use crate::outcome::{self, Outcome, OutputArgs};
+use crate::outcome::{Measurement, Outcome};
 use crate::vms::core_a;
 use serde_json::{Map, Value, json};
 use subject::{Kind, Subject};
@@ -42,59 +42,47 @@ pub(crate) struct Args {
     /// Seed of the order in which VMs are measured in each round
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
-impl Args {
+impl Measurement for Args {
+    const NAME: &'static str = "throughput";
+    const PRINT: fn(&Value) = report::print;
+
+    fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
+        let rounds = Rounds { count: self.rounds, seed: self.seed };
+        let mut subjects: Vec<Subject> = Kind::ALL.into_iter().map(Subject::new).collect();
+        rounds.run("throughput", &mut subjects, |round, subject| subject.run_round(self, round))?;
+
+        outcome.put("client_core", self.client_core);
+        outcome.put("spin_us", self.spin_us);
+        let mut by_work: Map<String, Value> = Map::new();
+        for work in Work::ALL {
+            let rate = |kind: Kind| subjects[kind as usize].rate(work);
+            let ratio = |a: Kind, b: Kind| (rate(b) > 0.0).then(|| rate(a) / rate(b));
+            by_work.insert(
+                work.name().into(),
+                json!({
+                    "ratio_protected_to_standalone": ratio(Kind::Protected, Kind::Standalone),
+                    "ratio_measured_to_not_measured": ratio(Kind::Standalone, Kind::NoStages),
+                }),
+            );
+        }
+        for subject in &subjects {
+            for work in Work::ALL {
+                let figures = subject.figures(work, outcome);
+                by_work[work.name()][subject.kind.name()] = figures;
+            }
+        }
+        let protected = |work: Work| by_work[work.name()]["ratio_protected_to_standalone"].clone();
+        let ratios =
+            json!({ "1": protected(Work::CounterOne), "16": protected(Work::CounterMany) });
+        outcome.put("ratio_protected_to_standalone", ratios);
+        outcome.put("work", by_work);
+        Ok(())
+    }
+
     /// Options for `report --quick`: takes a quarter of a minute.
-    pub(crate) fn quick() -> Args {
+    fn quick() -> Args {
         Args { rounds: 3, requests: 6_000, echo_mib: 6, ..Args::full() }
     }
-
-    /// Options for `report --full`.
-    pub(crate) fn full() -> Args {
-        outcome::defaults()
-    }
-}
-
-/// Measures and prints the result.
-pub(crate) fn main(args: &Args) -> Result<(), BenchError> {
-    outcome::run(&args.output, || measure(args), report::print)
-}
-
-/// Runs the measurement.
-pub(crate) fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let rounds = Rounds { count: args.rounds, seed: args.seed };
-    let mut subjects: Vec<Subject> = Kind::ALL.into_iter().map(Subject::new).collect();
-    rounds.run("throughput", &mut subjects, |round, subject| {
-        subject.run_round(args, &rounds, round)
-    })?;
-
-    let mut outcome = Outcome::new("throughput");
-    outcome.put("client_core", args.client_core);
-    outcome.put("spin_us", args.spin_us);
-    let mut by_work: Map<String, Value> = Map::new();
-    for work in Work::ALL {
-        let rate = |kind: Kind| subjects[kind as usize].rate(work);
-        let ratio = |a: Kind, b: Kind| (rate(b) > 0.0).then(|| rate(a) / rate(b));
-        by_work.insert(
-            work.name().into(),
-            json!({
-                "ratio_protected_to_standalone": ratio(Kind::Protected, Kind::Standalone),
-                "ratio_measured_to_not_measured": ratio(Kind::Standalone, Kind::NoStages),
-            }),
-        );
-    }
-    for subject in &subjects {
-        for work in Work::ALL {
-            let figures = subject.figures(work, &mut outcome);
-            by_work[work.name()][subject.kind.name()] = figures;
-        }
-    }
-    let protected = |work: Work| by_work[work.name()]["ratio_protected_to_standalone"].clone();
-    let ratios = json!({ "1": protected(Work::CounterOne), "16": protected(Work::CounterMany) });
-    outcome.put("ratio_protected_to_standalone", ratios);
-    outcome.put("work", by_work);
-    Ok(outcome)
 }

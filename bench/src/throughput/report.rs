@@ -2,6 +2,7 @@
 
 use super::subject::Kind;
 use super::work::Work;
+use crate::outcome::number;
 use serde_json::Value;
 use vmm::outln;
 
@@ -23,25 +24,25 @@ pub(super) fn print(figures: &Value) {
             if of.is_null() {
                 continue;
             }
-            let us = |name: &str| of["latency"][name].as_f64().unwrap_or(f64::NAN) / 1e3;
+            let us = |name: &str| number(&of["latency"][name]) / 1e3;
             let cpu: Vec<String> = of["cpu_us_each"]
                 .as_array()
                 .into_iter()
                 .flatten()
-                .map(|us| format!("{:.0}", us.as_f64().unwrap_or(f64::NAN)))
+                .map(|us| format!("{:.0}", number(us)))
                 .collect();
             outln!(
                 "{:<11} {:<11} {:>8} {:>10.0} {:>9.1} {:>9.1}  {}",
                 work.name(),
                 kind.name(),
                 of["count"],
-                of["per_second"].as_f64().unwrap_or(f64::NAN),
+                number(&of["per_second"]),
                 us("p50_ns"),
                 us("p99_ns"),
                 cpu.join(" + ")
             );
         }
-        let ratio = |name: &str| by_kind[name].as_f64().unwrap_or(f64::NAN);
+        let ratio = |name: &str| number(&by_kind[name]);
         outln!(
             "{:<11} request rate ratio, protected / standalone: {:.3}; with / without stage timestamps: {:.3}",
             work.name(),
@@ -54,7 +55,7 @@ pub(super) fn print(figures: &Value) {
             kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
             let kinds: Vec<String> =
                 kinds.iter().map(|(name, mbit)| format!("{name} {mbit:.2}")).collect();
-            let each = by_kind["protected"]["log"]["bytes_each"].as_f64().unwrap_or(f64::NAN);
+            let each = number(&by_kind["protected"]["log"]["bytes_each"]);
             outln!(
                 "{:<11} log, Mbit/s by entry kind: {}; {each:.0} bytes per request",
                 "",

@@ -4,12 +4,11 @@ use super::work::Work;
 use super::{Args, cpu};
 use crate::counter_client::RequestTimes;
 use crate::error::BenchError;
-use crate::interleave::{Rounds, share};
+use crate::interleave::Round;
 use crate::log_share::LogShare;
 use crate::outcome::Outcome;
-use crate::vms::{Pair, PairOptions, Standalone, core_a};
+use crate::vms::{Protection, Vm, VmOptions};
 use serde_json::{Map, Value, json};
-use vmm::demo::pair::network::Host;
 
 /// How the VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +31,13 @@ impl Kind {
             Kind::Standalone => "standalone",
             Kind::NoStages => "no-stages",
             Kind::Protected => "protected",
+        }
+    }
+
+    const fn protection(self) -> Protection {
+        match self {
+            Kind::Standalone | Kind::NoStages => Protection::Standalone,
+            Kind::Protected => Protection::Sealed,
         }
     }
 }
@@ -79,43 +85,27 @@ impl Subject {
     }
 
     /// Runs one round: starts the VM, sends it this round's share of every kind of work, stops it.
-    pub(super) fn run_round(
-        &mut self,
-        args: &Args,
-        rounds: &Rounds,
-        round: u32,
-    ) -> Result<(), BenchError> {
+    pub(super) fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
         let spin = args.spin_us.to_string();
-        let amount = |work: Work| share(work.amount(args), rounds.count, round);
-        if self.kind == Kind::Protected {
-            let mut pair = Pair::start(&PairOptions {
-                options: ["--spin-us", &spin].map(String::from).to_vec(),
-                ..PairOptions::default()
-            })?;
-            let pids = Host::ALL.map(|host| pair.pid(host));
-            let [mut before, _backup] = pair.statuses()?;
-            for work in Work::ALL {
-                self.work(work, amount(work), &pids, |amount| {
-                    pair.client(|| work.run(amount, args.client_core))
-                })?;
-                let [after, _backup] = pair.statuses()?;
-                self.done[work as usize].add_status(&before, &after);
-                before = after;
-            }
-            return pair.stop();
-        }
-        let mut command = vec!["run", "--spin-us", &spin];
+        let mut options = VmOptions::new(&["--spin-us", &spin]);
         if self.kind == Kind::NoStages {
-            command.push("--no-stages");
+            options.options.push("--no-stages".into());
         }
-        let vm = Standalone::start("cost", core_a(), &command)?;
-        let pids = [vm.pid()];
+        let mut vm = Vm::start(self.kind.protection(), &options)?;
+        let pids = vm.pids();
+        let mut before = vm.status()?;
         for work in Work::ALL {
-            self.work(work, amount(work), &pids, |amount| {
+            let amount = round.share(work.amount(args));
+            self.work(work, amount, &pids, |amount| {
                 vm.client(|| work.run(amount, args.client_core))
             })?;
+            let after = vm.status()?;
+            if let Some((before, after)) = before.as_ref().zip(after.as_ref()) {
+                self.done[work as usize].add_status(before, after);
+            }
+            before = after;
         }
-        vm.stop().map(drop)
+        vm.stop()
     }
 
     fn work(

@@ -5,8 +5,7 @@ use crate::counter_client::{CounterClient, RequestTimes};
 use crate::error::BenchError;
 use crate::vms::pin;
 use std::time::Instant;
-use vmm::demo::clients;
-use vmm::demo::standalone::GUEST_ADDRESS;
+use testbed::{GUEST_ADDRESS, clients};
 
 /// Warm-up requests per round and connection, which are not recorded.
 const WARM_UP: u64 = 20;

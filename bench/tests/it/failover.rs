@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use vmm::demo::pace::HANG_MAX;
+use testbed::pace::HANG_MAX;
 
 const SILENCE_MS: u64 = 1000;
 

@@ -6,13 +6,11 @@ use clap::Parser;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use testbed::clients::traffic::Ping;
+use testbed::{GUEST_ADDRESS, TestbedError, clients};
 use tests::pair::couple::PairCounts;
 use tests::pair::{Clients, Couple, Process, Rig, RigOptions};
 use tests::patience::pace;
-use vmm::demo::DemoError;
-use vmm::demo::clients;
-use vmm::demo::pair::traffic::Ping;
-use vmm::demo::standalone::GUEST_ADDRESS;
 use vmm::{outln, stdio};
 
 /// Pause between two burns.
@@ -39,7 +37,7 @@ struct Args {
 }
 
 /// Makes the guest compute without exits at intervals and counts the computations.
-fn burn(stop: &AtomicBool, burns: &AtomicU64) -> Result<(), DemoError> {
+fn burn(stop: &AtomicBool, burns: &AtomicU64) -> Result<(), TestbedError> {
     while !stop.load(Ordering::Relaxed) {
         clients::fetch(GUEST_ADDRESS, "/burn?ms=100")?;
         burns.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +73,7 @@ fn main() -> ExitCode {
     outln!("{} s, silence timeout {} ms, seed {seed}", args.seconds, rig.silence_ms());
     let mut couple = Couple::start(&rig);
     let (stop, burns) = (AtomicBool::new(false), AtomicU64::new(0));
-    let client = rig.network.client();
+    let client = rig.scene.network.client();
     let start = Instant::now();
     let mut next_line = start + LINE_EVERY;
     let mut kill_in = || args.kill_every.map(|every| every * (0.5 + random.f64()));

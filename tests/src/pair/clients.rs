@@ -1,47 +1,26 @@
 //! [`Clients`].
 
 use super::rig::Rig;
-use crate::patience::{Waiting, pace, patience};
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::patience::{Waiting, pace, wait_until};
+use crossbeam::channel;
+use std::ops::Deref;
+use testbed::Guest;
+use testbed::clients::StopOnDrop;
+use testbed::clients::load::{Load, Threads};
+use testbed::pair::{Host, Message};
 use vmm::cli::options::DEFAULT_MAC;
-use vmm::demo::DemoError;
-use vmm::demo::guest::Guest;
-use vmm::demo::pair::counting::Counting;
-use vmm::demo::pair::network::Host;
-use vmm::demo::pair::sniffer::Sniffer;
-use vmm::demo::pair::traffic::Traffic;
 use vmm::link::now;
 
 /// Clients of the VM: one connection to the counter for the whole time, TCP echo transfers, web pages,
 /// and a listener on the switch.
 #[derive(Debug)]
-pub struct Clients {
-    /// The counter's client.
-    pub counting: Counting,
-    /// The other clients.
-    pub traffic: Traffic,
-    /// The listener on the switch.
-    pub sniffer: Sniffer,
-    stop: AtomicBool,
-}
+pub struct Clients(Load);
 
-struct StopOnDrop<'c>(&'c AtomicBool);
+impl Deref for Clients {
+    type Target = Load;
 
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Default for Clients {
-    fn default() -> Clients {
-        let (guest, pace) = (Guest::Reference, pace());
-        Clients {
-            counting: Counting::new(guest.clone(), pace),
-            traffic: Traffic::new(guest, pace),
-            sniffer: Sniffer::default(),
-            stop: AtomicBool::new(false),
-        }
+    fn deref(&self) -> &Load {
+        &self.0
     }
 }
 
@@ -53,41 +32,20 @@ impl Clients {
     ///
     /// If a client saw an error: a number lost or repeated, a connection reset, a corrupted transfer.
     pub fn during<T>(rig: &Rig, work: impl FnOnce(&Clients) -> T) -> (T, Clients) {
-        let clients = Clients::default();
+        let clients = Clients(Load::new(&Guest::Reference, pace()));
+        let (trouble, troubles) = channel::unbounded();
         let result = std::thread::scope(|scope| {
             let _stop = StopOnDrop(&clients.stop);
-            let (stop, network) = (&clients.stop, &rig.network);
-            let (ready_sender, ready) = std::sync::mpsc::channel();
-            let listener = scope.spawn(|| {
-                network.switch().join()?;
-                let is_ready = move || ready_sender.send(()).expect("the receiver waits");
-                clients.sniffer.run(DEFAULT_MAC, stop, is_ready)
-            });
-            ready.recv_timeout(patience()).expect("the switch can be listened on");
-            let others = [
-                scope.spawn(|| {
-                    network.client().join()?;
-                    clients.counting.run(stop)
-                }),
-                scope.spawn(|| {
-                    network.client().join()?;
-                    clients.traffic.echo(stop);
-                    Ok::<(), DemoError>(())
-                }),
-                scope.spawn(|| {
-                    network.client().join()?;
-                    clients.traffic.pages(stop);
-                    Ok(())
-                }),
-            ];
+            let mut threads = Threads::new(scope, &rig.scene.network, &clients, trouble);
+            threads.start_sniffer(DEFAULT_MAC).expect("a thread can be started");
+            wait_until("the sniffer", || clients.is_listening() || !troubles.is_empty());
+            threads.start_rest().expect("a thread can be started");
             clients.wait_until_served();
-            let result = work(&clients);
-            stop.store(true, Ordering::Relaxed);
-            for thread in others.into_iter().chain([listener]) {
-                thread.join().expect("no client panics").unwrap_or_else(|error| panic!("{error}"));
-            }
-            result
+            work(&clients)
         });
+        if let Ok(Message::Client(error)) = troubles.try_recv() {
+            panic!("{error}");
+        }
         clients.check();
         (result, clients)
     }

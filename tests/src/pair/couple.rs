@@ -5,9 +5,7 @@ use super::rig::Rig;
 use crate::patience::Waiting;
 use crate::wait_for;
 use nix::sys::signal::Signal;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::{PairEvent, Why};
+use testbed::pair::{Host, PairEvent, Part, Why};
 
 /// Sums over all processes of a couple.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +21,7 @@ pub struct PairCounts {
 impl PairCounts {
     fn add(&mut self, process: &mut Process) {
         self.losses += process.count(|event| matches!(event, PairEvent::BackupSilent { .. }));
-        self.divergences += process.count(|event| matches!(event, PairEvent::Diverged(_)));
+        self.divergences += process.count(|event| matches!(event, PairEvent::Diverged { .. }));
     }
 }
 
@@ -107,7 +105,7 @@ impl<'r> Couple<'r> {
         killed.signal(Signal::SIGKILL);
         assert_eq!(killed.end().code, None, "a signal ends it");
         if killed.state().holds_term {
-            wait_for!(survivor, PairEvent::WentLive { .. });
+            wait_for!(survivor, PairEvent::WentLive);
         } else {
             self.backups_killed += 1;
             wait_for!(survivor, PairEvent::BackupSilent { .. });

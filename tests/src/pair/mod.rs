@@ -7,11 +7,9 @@
 //! | `couple` | two processes, either of which may die at any time |
 //! | `clients` | clients of the VM and what they observed |
 //! | `relay` | a log link that loses, duplicates and reorders frames |
-//! | `capture` | captures frames with kernel timestamps |
 //! | `output_rule` | checks the output rule on a capture |
 //! | `memory` | access to the guest RAM of a running process |
 
-pub mod capture;
 pub mod clients;
 pub mod couple;
 pub mod memory;

@@ -8,7 +8,6 @@
 //! released it. A primary that keeps the rule therefore never appears to break it, whatever the
 //! machine's load.
 
-use super::capture::Captured;
 use logchan::entry::Entry;
 use logchan::entry_codec::decode;
 use logchan::error::DecodeError;
@@ -17,6 +16,7 @@ use logchan::ids::{Lane, Role, SessionId};
 use logchan::seal::{Protection, SEAL_HEADER_BYTES, SealHeader, SealKind};
 use netpath::MacAddr;
 use netpath::packet_port::CHANNEL_ETHERTYPE;
+use testbed::capture::Captured;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes of an Ethernet header.

@@ -4,12 +4,11 @@ use crate::patience::{Waiting, patience};
 use crossbeam::channel::{self, Receiver};
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use testbed::TestbedError;
+use testbed::pair::{
+    Host, Member, MemberOutput, Message, PairEvent, PairRecord, Part, Setup, State,
+};
 use vmm::cli::status;
-use vmm::demo::DemoError;
-use vmm::demo::pair::member::{Member, MemberOutput, Message, Part, Setup};
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::{PairEvent, PairRecord};
 
 /// A running `understudy primary` or `backup` and its output; killed on drop.
 pub struct Process {
@@ -18,7 +17,6 @@ pub struct Process {
     records: Vec<PairRecord>,
     /// Number of records up to the last one that a test has waited for.
     awaited: usize,
-    socket: PathBuf,
 }
 
 /// Exit code and output of a process.
@@ -51,16 +49,14 @@ macro_rules! wait_for {
 
 impl Process {
     pub(super) fn spawn(
-        setup: &Setup<'_>,
+        setup: &Setup,
         part: Part,
         host: Host,
         life: u64,
-        options: &[&str],
-    ) -> Result<Process, DemoError> {
+    ) -> Result<Process, TestbedError> {
         let (sender, inbox) = channel::unbounded();
-        let member = Member::spawn(setup, part, host, life, &sender, options)?;
-        let socket = setup.socket(host, life);
-        Ok(Process { member, inbox, records: Vec::new(), awaited: 0, socket })
+        let member = Member::spawn(setup, part, (host, life), &sender)?;
+        Ok(Process { member, inbox, records: Vec::new(), awaited: 0 })
     }
 
     /// Returns the host that the process runs on.
@@ -79,7 +75,7 @@ impl Process {
     }
 
     /// Returns the state that follows from the records received so far.
-    pub fn state(&mut self) -> &vmm::demo::pair::member::State {
+    pub fn state(&mut self) -> &State {
         self.receive_records();
         &self.member.state
     }
@@ -89,8 +85,8 @@ impl Process {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::Process { output, .. } => match output {
-                    MemberOutput::Record(record) => {
-                        self.member.handle_record(record.clone());
+                    MemberOutput::Record { record, line } => {
+                        self.member.handle_record(&record, line);
                         self.records.push(record);
                     }
                     MemberOutput::End => {}
@@ -156,7 +152,7 @@ impl Process {
     pub fn status(&self) -> Map<String, Value> {
         let waiting = Waiting::default();
         loop {
-            match status::ask(&self.socket) {
+            match status::ask(&self.member.socket) {
                 Ok(answer) => return answer,
                 Err(error) => {
                     let process = format!("{}: {error}; {:?}", self.member, self.words());
@@ -179,7 +175,7 @@ impl Process {
 
     /// Returns the path of the control socket for `understudy status`.
     pub fn socket(&self) -> &str {
-        self.socket.to_str().expect("paths of tests are UTF-8")
+        self.member.socket.to_str().expect("paths of tests are UTF-8")
     }
 
     /// Returns a number of its status, named `section.name` or `name`.

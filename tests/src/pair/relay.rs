@@ -4,14 +4,12 @@
 //! forwards the frames that [`Fault`] passes. (Kernels may lack netem; this has no requirements.)
 
 use super::rig::Rig;
-use crate::patience::Waiting;
 use netpath::middleware::fault::{Fault, FaultConfig, FaultCounts, FaultRates};
 use netpath::{FRAME_MAX, FramePort, PacketConfig, PacketPort, WaitPolicy, wait_any};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use vmm::demo::DemoError;
-use vmm::demo::lan::Namespace;
-use vmm::demo::pair::network::{Host, LOG_LINK};
+use testbed::pair::{Host, LOG_LINK};
+use testbed::{Namespace, TestbedError};
 
 /// Polling interval of the stop flag on an idle link.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -31,33 +29,19 @@ fn end(host: Host) -> &'static str {
 
 impl Relay {
     /// Inserts a relay between the hosts of `rig`, which must have no processes yet.
-    pub fn new(rig: &Rig) -> Result<Relay, DemoError> {
+    pub fn new(rig: &Rig) -> Result<Relay, TestbedError> {
         let relay = Relay { middle: Namespace::new("middle")? };
         // Deletes both ends.
         rig.ip(Host::A, &format!("link del {LOG_LINK}"));
         for host in Host::ALL {
-            let namespace = rig.network.host(host);
-            let (name, middle) = (namespace.name(), end(host));
-            let ip = |namespace: &Namespace, text: String| {
-                namespace.ip(&text.split(' ').collect::<Vec<_>>()).map(drop)
-            };
-            ip(
-                &relay.middle,
-                format!("link add {middle} type veth peer name {LOG_LINK} netns {name}"),
-            )?;
+            let (namespace, end) = (rig.scene.network.host(host), end(host));
+            relay.middle.add_cable(end, namespace, LOG_LINK)?;
             // Each end at the relay has the MAC address of the opposite host.
-            for (place, interface, mac) in [
-                (namespace, LOG_LINK, host.log_mac()),
-                (&relay.middle, middle, host.other().log_mac()),
-            ] {
-                ip(place, format!("link set {interface} address {mac} addrgenmode none up"))?;
-            }
+            namespace.set_up(LOG_LINK, &format!("address {}", host.log_mac()))?;
+            relay.middle.set_up(end, &format!("address {}", host.other().log_mac()))?;
         }
-        let waiting = Waiting::default();
         for host in Host::ALL {
-            while !relay.middle.ip(&["-o", "link", "show", end(host)])?.contains(" state UP ") {
-                waiting.pause(|| format!("the carrier of {}", end(host)));
-            }
+            relay.middle.wait_for_carrier(end(host))?;
         }
         Ok(relay)
     }
@@ -69,13 +53,13 @@ impl Relay {
         rates: FaultRates,
         seed: u64,
         stop: &AtomicBool,
-    ) -> Result<[FaultCounts; 2], DemoError> {
+    ) -> Result<[FaultCounts; 2], TestbedError> {
         self.middle.join()?;
-        let failed = |error| DemoError::Wrong(format!("relay: {error}"));
+        let failed = |error| TestbedError::Wrong(format!("relay: {error}"));
         let open = |host, seed| {
             let port = PacketPort::open(&PacketConfig::new(end(host))).map_err(failed)?;
             let config = FaultConfig { seed, rx: rates, tx: FaultRates::default() };
-            Ok::<_, DemoError>(Fault::new(port, config))
+            Ok::<_, TestbedError>(Fault::new(port, config))
         };
         let (mut a, mut b) = (open(Host::A, seed)?, open(Host::B, !seed)?);
         let mut frame = [0; FRAME_MAX];

@@ -5,13 +5,10 @@ use crate::alone;
 use crate::patience;
 use crate::program::understudy;
 use std::path::{Path, PathBuf};
-use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vmm::demo::guest::Guest;
-use vmm::demo::lan::command;
-use vmm::demo::pair::member::{Part, Setup};
-use vmm::demo::pair::network::{Host, Network};
-use vmm::link::key_file;
+use std::sync::{Arc, MutexGuard};
+use testbed::command;
+use testbed::pair::{Host, Part, Scene, Setup};
 use vmm::link::timing::SILENCE_MS_MAX;
 
 /// Options of the two hosts of a rig.
@@ -40,10 +37,9 @@ impl RigOptions {
 /// Two hosts, a client, a switch and a log link. A process has one rig at a time; everything in it is
 /// removed on drop.
 pub struct Rig {
-    /// The LAN.
-    pub network: Network,
+    /// The LAN, the key, the witness.
+    pub scene: Arc<Scene>,
     options: RigOptions,
-    folder: tempfile::TempDir,
     lives: AtomicU64,
     _alone: MutexGuard<'static, ()>,
 }
@@ -67,13 +63,9 @@ impl Rig {
     /// If that fails.
     pub fn new(options: RigOptions) -> Rig {
         let alone = alone();
-        let network =
-            Network::new().unwrap_or_else(|error| panic!("no LAN (run this as root): {error}"));
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let rig = Rig { network, options, folder, lives: AtomicU64::new(0), _alone: alone };
-        key_file::create(&rig.path("key")).expect("a key can be made");
-        std::fs::create_dir(rig.path("witness")).expect("a folder can be made");
-        rig
+        let scene = Scene::new(&understudy())
+            .unwrap_or_else(|error| panic!("no LAN (run this as root): {error}"));
+        Rig { scene, options, lives: AtomicU64::new(0), _alone: alone }
     }
 
     /// Returns the silence timeout on this host, milliseconds.
@@ -81,15 +73,14 @@ impl Rig {
         (self.options.silence_ms * patience::factor()).min(SILENCE_MS_MAX)
     }
 
-    /// Returns the path of a file in the rig's folder.
+    /// Returns the path of a file in the scene's folder.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.scene.path(name)
     }
 
     /// Starts a process.
     pub fn start(&self, part: Part, host: Host, options: &[&str]) -> Process {
-        let key = self.path("key");
-        self.start_with(part, host, (!self.options.is_insecure).then_some(&key), options)
+        self.spawn(self.setup(), part, host, options)
     }
 
     /// Starts a process of `program`, which executes understudy.
@@ -100,8 +91,7 @@ impl Rig {
         host: Host,
         options: &[&str],
     ) -> Process {
-        let key = (!self.options.is_insecure).then(|| self.path("key"));
-        self.spawn(program, part, host, key.as_deref(), options)
+        self.spawn(Setup { program: program.into(), ..self.setup() }, part, host, options)
     }
 
     /// Like [`Rig::start`], with another key or none.
@@ -112,7 +102,7 @@ impl Rig {
         key: Option<&PathBuf>,
         options: &[&str],
     ) -> Process {
-        self.spawn(&understudy(), part, host, key.map(PathBuf::as_path), options)
+        self.spawn(Setup { key: key.cloned(), ..self.setup() }, part, host, options)
     }
 
     /// Starts a process whose standard streams are redirected in shell syntax, for example
@@ -133,39 +123,28 @@ impl Rig {
         self.start_program(&script, part, host, options)
     }
 
-    fn spawn(
-        &self,
-        program: &Path,
-        part: Part,
-        host: Host,
-        key: Option<&Path>,
-        options: &[&str],
-    ) -> Process {
-        let witness = self.path("witness");
-        let setup = Setup {
-            program,
-            guest: &Guest::Reference,
-            network: &self.network,
-            key,
-            witness: &witness,
-            sockets: self.folder.path(),
-            silence_ms: self.silence_ms(),
-        };
+    fn setup(&self) -> Setup {
+        let mut setup = self.scene.setup(self.silence_ms());
+        setup.key = setup.key.filter(|_| !self.options.is_insecure);
+        setup
+    }
+
+    fn spawn(&self, mut setup: Setup, part: Part, host: Host, options: &[&str]) -> Process {
+        setup.options[host.index()] = options.iter().copied().map(String::from).collect();
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
-        Process::spawn(&setup, part, host, life, options)
+        Process::spawn(&setup, part, host, life)
             .unwrap_or_else(|error| panic!("no process: {error}"))
     }
 
     /// Runs `ip` on a host.
     pub fn ip(&self, host: Host, arguments: &str) -> String {
-        let arguments: Vec<&str> = arguments.split(' ').collect();
-        self.network.host(host).ip(&arguments).expect("ip works")
+        self.scene.network.host(host).ip(arguments).expect("ip works")
     }
 
     /// Returns the switch port on which the switch has learned the VM's MAC address, by the name in
     /// bridge(8).
     pub fn vm_port(&self) -> Option<String> {
-        let switch = self.network.switch().name();
+        let switch = self.scene.network.switch().name();
         let table = command("bridge", &["-n", switch, "fdb", "show", "br", "br0"]);
         let table = table.expect("bridge works");
         let vm = vmm::cli::options::DEFAULT_MAC.to_string();

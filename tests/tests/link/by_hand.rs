@@ -8,8 +8,7 @@ use logchan::time::{Duration, Time};
 use netpath::{MacAddr, ReceivePath, WaitPolicy};
 use replication::driver::BULK_BACKLOG_BYTES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vmm::demo::DemoError;
-use vmm::demo::lan::{Namespace, command};
+use testbed::{Namespace, TestbedError, command};
 use vmm::link::{LinkOptions, LogLink, now};
 
 const MACS: [MacAddr; 2] = [MacAddr(2, 0, 0, 0, 0, 0xa), MacAddr(2, 0, 0, 0, 0, 0xb)];
@@ -60,10 +59,9 @@ impl Pair {
     fn open(receive: ReceivePath, wait: WaitPolicy) -> Pair {
         let namespaces = ["a", "b"].map(|role| Namespace::new(role).unwrap());
         let [a, b] = &namespaces;
-        a.ip(&["link", "add", "lan0", "type", "veth", "peer", "name", "lan0", "netns", b.name()])
-            .unwrap();
+        a.ip(&format!("link add lan0 type veth peer name lan0 netns {}", b.name())).unwrap();
         for (namespace, mac) in namespaces.iter().zip(MACS) {
-            namespace.ip(&["link", "set", "lan0", "address", &mac.to_string(), "up"]).unwrap();
+            namespace.ip(&format!("link set lan0 address {} up", &mac.to_string())).unwrap();
         }
         let open = |namespace: &Namespace, role, peer| {
             let mut settings = Settings::new(role, VmId(1), Term(1));
@@ -71,7 +69,7 @@ impl Pair {
             let options = LinkOptions { interface: "lan0".into(), peer, wait, receive };
             let link = namespace.enter(|| {
                 let link = LogLink::open(&options, settings, Security::Insecure);
-                link.map_err(|error| DemoError::Wrong(error.to_string()))
+                link.map_err(|error| TestbedError::Wrong(error.to_string()))
             });
             link.unwrap()
         };
@@ -194,7 +192,7 @@ fn silence_timeout_never_starts_before_the_frame_was_sent() {
         drop(over);
         println!("{early} of {number} frames were handled with a time before they were sent");
         // Two threads on one core alternate: no frame arrives while the other one spins.
-        let both_run = vmm::demo::cores::usable().len() > 1;
+        let both_run = testbed::cores::usable().len() > 1;
         assert!(early > 0 || !both_run, "no reading was early, so the test tested nothing");
     });
 }

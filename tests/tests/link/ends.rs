@@ -155,9 +155,9 @@ fn link_down_temporarily_loses_nothing() {
     let options = [&["--count", "2000"], &PATIENT[..]].concat();
     let primary = wire.start(Side::A, Role::Primary, &options);
     wire.wait_for_frames(300);
-    wire.ip(Side::A, &["link", "set", "va", "down"]);
+    wire.ip(Side::A, "link set va down");
     std::thread::sleep(Duration::from_millis(300));
-    wire.ip(Side::A, &["link", "set", "va", "up"]);
+    wire.ip(Side::A, "link set va up");
     let [primary, backup] = [primary.finish().success(), backup.finish().success()];
     for result in [&primary, &backup] {
         assert_eq!(result["entries"], 2000);
@@ -179,7 +179,7 @@ fn link_down_permanently_is_reported_by_both_ends() {
     let primary =
         wire.start(Side::A, Role::Primary, &["--silence-ms", &silence_ms, "--count", "0"]);
     wire.wait_for_frames(300);
-    wire.ip(Side::A, &["link", "set", "va", "down"]);
+    wire.ip(Side::A, "link set va down");
     let (primary, backup) = (primary.finish(), backup.finish());
     primary.failure(13, "interface va is down: 'ip link set va up'");
     backup.failure(13, "interface vb has no carrier");
@@ -192,7 +192,7 @@ fn interface_deleted_in_use_ends_both_at_once() {
     let endless = [&["--count", "0"], &PATIENT[..]].concat();
     let primary = wire.start(Side::A, Role::Primary, &endless);
     wire.wait_for_frames(300);
-    wire.ip(Side::A, &["link", "delete", "va"]);
+    wire.ip(Side::A, "link delete va");
     let [primary, backup] = [primary, backup]
         .map(|process| process.finish().failure(4, "was deleted while in use").expect("a result"));
     assert_eq!([&primary["end"], &backup["end"]], ["port_failed"; 2]);

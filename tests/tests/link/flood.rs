@@ -79,7 +79,7 @@ fn flood_of_invalid_frames_changes_only_counters() {
     let wire = Wire::up();
     // Allows frames that are longer than a port accepts.
     for side in [Side::A, Side::B] {
-        wire.ip(side, &["link", "set", side.interface(), "mtu", "9000"]);
+        wire.ip(side, &format!("link set {} mtu 9000", side.interface()));
     }
     let old = frames_of_a_session(&wire);
     let stop = AtomicBool::new(false);

@@ -109,8 +109,8 @@ fn wrong_values_are_usage_errors() {
 fn unusable_interfaces_name_the_remedy() {
     let wire = Wire::up();
     let key = wire.key();
-    wire.ip(Side::A, &["link", "add", "small", "mtu", "575", "type", "veth", "peer", "name", "x"]);
-    wire.ip(Side::A, &["tuntap", "add", "dev", "tun0", "mode", "tun"]);
+    wire.ip(Side::A, "link add small mtu 575 type veth peer name x");
+    wire.ip(Side::A, "tuntap add dev tun0 mode tun");
     wire.enter(Side::A, || {
         let fails =
             |interface, peer, code, text| fails(&link(interface, peer, &key, &[]), code, text);
@@ -135,7 +135,7 @@ fn peer_that_never_comes_is_diagnosed() {
         );
         fails(&link("va", PEER, &key, &[]), 12, "no backup found in 0.3 s");
     });
-    wire.ip(Side::A, &["link", "set", "va", "down"]);
+    wire.ip(Side::A, "link set va down");
     wire.enter(Side::A, || {
         fails(&link("va", PEER, &key, &[]), 12, "interface va is down: 'ip link set va up'");
     });

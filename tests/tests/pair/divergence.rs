@@ -1,11 +1,9 @@
 //! Corrupted memory of the backup is detected and repaired, and clients do not notice.
 
+use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::memory::flip_bits;
 use tests::pair::{Clients, Rig};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::PairEvent;
 
 /// A constant of the guest: part of every web page's header.
 const CONSTANT: &[u8] = b"Cache-Control";
@@ -19,7 +17,7 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     let (record, clients) = Clients::during(&rig, |clients| {
         wait_for!(backup, PairEvent::Following);
         // The next page that the backup's guest generates has one wrong letter.
@@ -27,16 +25,16 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
             flip_bits(backup.pid(), RAM_BYTES, CONSTANT) > 0,
             "the guest does not contain the constant any more"
         );
-        let diverged = backup.next("a divergence", |event| matches!(event, PairEvent::Diverged(_)));
+        let diverged =
+            backup.next("a divergence", |event| matches!(event, PairEvent::Diverged { .. }));
         wait_for!(primary, PairEvent::BackupLeft);
-        wait_for!(primary, PairEvent::Protected { .. });
+        wait_for!(primary, PairEvent::Protected);
         wait_for!(backup, PairEvent::Following);
         let pages = clients.traffic.seen().pages;
         while clients.traffic.seen().pages < pages + 8 {
             clients.wait_until_served();
         }
-        let PairEvent::Diverged(divergence) = diverged.event else { unreachable!("matched above") };
-        divergence
+        diverged.event
     });
     assert_eq!(clients.host_sequence(), [Host::A]);
     assert_eq!(backup.figure("divergences"), 1.0);
@@ -50,7 +48,8 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
     assert!(expected.starts_with("output") || expected.starts_with("exit"), "{divergence}");
     assert!(divergence["log_position"].as_u64() > Some(0), "{divergence}");
     assert!(divergence["natural_exits"].as_u64() > Some(0), "{divergence}");
-    assert_eq!((record.expected.as_str(), record.found.as_str()), (expected, found));
+    let as_text = (expected.to_owned(), found.to_owned());
+    assert_eq!(record, PairEvent::Diverged { expected: as_text.0, found: as_text.1 });
     let words = backup.words().join("\n");
     assert!(words.contains("this VM diverged from the primary's"), "{words}");
     assert!(words.contains(expected) && words.contains(found), "{words}");

@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
+use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::Rig;
 use tests::pair::memory::fill;
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::PairEvent;
 
 const RAM_MIB: &str = "1536";
 const RAM_BYTES: u64 = 1536 << 20;

@@ -5,13 +5,11 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
+use testbed::TAP;
+use testbed::pair::{Host, LOG_LINK, PairEvent, Part};
 use tests::pair::{Clients, Rig};
 use tests::program::understudy;
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::{Host, LOG_LINK};
-use vmm::demo::standalone::TAP;
-use vmm::pair::event::PairEvent;
 
 #[test]
 fn tap_of_the_primary_deleted_backup_takes_over() {
@@ -19,10 +17,10 @@ fn tap_of_the_primary_deleted_backup_takes_over() {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     let ((), _clients) = Clients::during(&rig, |clients| {
         rig.ip(Host::A, &format!("link del {TAP}"));
-        wait_for!(backup, PairEvent::WentLive { .. });
+        wait_for!(backup, PairEvent::WentLive);
         clients.wait_until_served();
     });
     primary.end().failure(4, TAP);
@@ -41,7 +39,7 @@ fn inherited_ignored_hangup_stays_ignored() {
     let mut primary = rig.start_program(&program, Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     let ((), _clients) = Clients::during(&rig, |clients| {
         for signal in [Signal::SIGHUP, Signal::SIGINT] {
             primary.signal(signal);
@@ -73,8 +71,8 @@ fn different_witness_on_the_other_host_is_refused() {
     rig.ip(Host::A, &format!("link set {LOG_LINK} down"));
     // Longer than the silence timeout: a host that could take over would do so.
     std::thread::sleep(Duration::from_millis(3 * rig.silence_ms()));
-    assert_eq!(primary.count(|event| matches!(event, PairEvent::Protected { .. })), 0);
-    assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive { .. })), 0);
+    assert_eq!(primary.count(|event| matches!(event, PairEvent::Protected)), 0);
+    assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive)), 0);
     assert_eq!(
         (primary.status()["role"].as_str(), backup.status()["role"].as_str()),
         (Some("alone"), Some("seeking"))
@@ -89,7 +87,7 @@ fn unmounted_witness_grants_no_term_before_it_is_back() {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     let (mount_point, away) = (rig.path("witness"), rig.path("away"));
     fs::rename(&mount_point, &away).unwrap();
     fs::create_dir(&mount_point).unwrap();
@@ -103,5 +101,5 @@ fn unmounted_witness_grants_no_term_before_it_is_back() {
     );
     fs::remove_dir(&mount_point).unwrap();
     fs::rename(&away, &mount_point).unwrap();
-    wait_for!(backup, PairEvent::WentLive { .. });
+    wait_for!(backup, PairEvent::WentLive);
 }

@@ -4,10 +4,10 @@
 
 use netpath::middleware::fault::FaultRates;
 use std::sync::atomic::{AtomicBool, Ordering};
+use testbed::pair::{Host, LOG_LINK};
 use tests::pair::relay::Relay;
 use tests::pair::{Clients, Couple, Rig, RigOptions};
 use tests::patience::Waiting;
-use vmm::demo::pair::network::{Host, LOG_LINK};
 
 /// Cuts the link at `host` while both hosts are alive, and checks that exactly one of them continues.
 fn cut_at(host: Host) {

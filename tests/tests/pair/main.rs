@@ -10,5 +10,6 @@ mod link;
 mod mistakes;
 mod orderly;
 mod output_rule;
+mod panics;
 mod status;
 mod stdio;

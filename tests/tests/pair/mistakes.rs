@@ -4,16 +4,14 @@ use nix::sys::signal::Signal;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
+use testbed::pair::{Host, LOG_LINK, PairEvent, Part};
+use testbed::{TAP, TestbedError};
 use tests::guests;
 use tests::pair::{Process, Rig};
 use tests::patience::Waiting;
 use tests::program::{run, understudy};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::{Host, LOG_LINK};
-use vmm::demo::standalone::TAP;
 use vmm::link::key_file;
-use vmm::pair::event::PairEvent;
 
 /// Starts primary and backup, each on its host, with `options`, which replace the default ones of the
 /// same name. Requires exit code `code` and one line with `text`.
@@ -48,7 +46,8 @@ fn fails_with(
             }
         }
         args.extend(options);
-        let output = rig.network.host(host).enter(|| Ok(start(&args))).unwrap();
+        let output =
+            rig.scene.network.host(host).enter(|| Ok::<_, TestbedError>(start(&args))).unwrap();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
         assert_eq!(errors.lines().count(), 1, "{args:?}: {errors}");

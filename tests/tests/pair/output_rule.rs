@@ -3,18 +3,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use testbed::capture::Capture;
+use testbed::pair::{Host, LOG_LINK, PairEvent, Part};
+use testbed::{GUEST_ADDRESS, TAP, clients};
 use tests::load;
-use tests::pair::capture::Capture;
 use tests::pair::output_rule::Evidence;
 use tests::pair::{Rig, RigOptions};
 use tests::patience::patience;
 use tests::wait_for;
 use vmm::cli::options::DEFAULT_MAC;
-use vmm::demo::clients;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::{Host, LOG_LINK};
-use vmm::demo::standalone::{GUEST_ADDRESS, TAP};
-use vmm::pair::event::PairEvent;
 
 /// Fewest outputs to check.
 const OUTPUTS_MIN: usize = 10_000;
@@ -28,7 +25,7 @@ fn no_output_is_on_the_lan_before_its_log_is_acknowledged() {
     let mut evidence = Evidence::default();
     std::thread::scope(|scope| {
         let capturing = scope.spawn(|| {
-            rig.network.host(Host::A).join().unwrap();
+            rig.scene.network.host(Host::A).join().unwrap();
             let capture = Capture::open([LOG_LINK, TAP]).unwrap();
             ready_sender.send(()).unwrap();
             capture.run(&stop, |frame| frames_sender.send(frame).unwrap()).unwrap();
@@ -38,8 +35,8 @@ fn no_output_is_on_the_lan_before_its_log_is_acknowledged() {
         let mut primary = rig.start(Part::Primary, Host::A, &[]);
         wait_for!(primary, PairEvent::TermWon);
         let _backup = rig.start(Part::Backup, Host::B, &[]);
-        wait_for!(primary, PairEvent::Protected { .. });
-        let client = rig.network.client();
+        wait_for!(primary, PairEvent::Protected);
+        let client = rig.scene.network.client();
         let counter =
             scope.spawn(|| client.join().and_then(|()| load::counter(GUEST_ADDRESS, &stop_load)));
         let echo = scope.spawn(|| {
@@ -47,7 +44,7 @@ fn no_output_is_on_the_lan_before_its_log_is_acknowledged() {
             while !stop_load.load(Ordering::Relaxed) {
                 clients::echo(GUEST_ADDRESS, &[7; 64 << 10])?;
             }
-            Ok::<(), vmm::demo::DemoError>(())
+            Ok::<(), testbed::TestbedError>(())
         });
         while evidence.frames() < OUTPUTS_MIN + OUTPUTS_MIN / 10 {
             evidence.take(DEFAULT_MAC, &frames.recv_timeout(patience()).unwrap());

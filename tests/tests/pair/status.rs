@@ -2,13 +2,11 @@
 
 use serde_json::Value;
 use std::time::Duration;
+use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::{Clients, Process, Rig};
 use tests::patience::wait_until;
 use tests::program::{json, run};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::PairEvent;
 
 /// Runs `understudy status --json` and parses its output.
 fn status(process: &Process) -> Value {
@@ -30,7 +28,7 @@ fn status_of_both_hosts_matches_their_activity() {
     primary.wait_for_role("alone");
     assert!(status(&primary)["peer"].is_null());
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     wait_for!(backup, PairEvent::Following);
     let ((), clients) = Clients::during(&rig, |clients| {
         // Rates cover about the last second.

@@ -1,12 +1,10 @@
 //! Hosts of a pair whose standard streams cannot be written: the VM does not depend on them.
 
 use nix::sys::signal::Signal;
+use testbed::pair::{Host, PairEvent, Part};
 use tests::fifo::Fifo;
 use tests::pair::{Clients, Process, Rig};
 use tests::wait_for;
-use vmm::demo::pair::member::Part;
-use vmm::demo::pair::network::Host;
-use vmm::pair::event::PairEvent;
 
 /// Kills the primary and requires that the backup, started with `redirections`, takes over and serves
 /// the VM's clients.
@@ -15,7 +13,7 @@ fn backup_takes_over(redirections: &str) {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let backup = rig.start_redirected(Part::Backup, Host::B, &[], redirections);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     backup.wait_for_role("following");
     let ((), clients) = Clients::during(&rig, |clients| {
         primary.signal(Signal::SIGKILL);
@@ -57,7 +55,7 @@ fn backup_whose_standard_streams_are_closed_takes_over() {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let backup = rig.start_redirected(Part::Backup, Host::B, &[], "<&- >&- 2>&-");
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     backup.wait_for_role("following");
     Clients::during(&rig, |clients| {
         primary.signal(Signal::SIGKILL);
@@ -74,7 +72,7 @@ fn primary_with_closed_output_pipe_outlives_the_backup() {
     let mut primary = rig.start_redirected(Part::Primary, Host::A, &[], &redirections);
     wait_for!(primary, PairEvent::TermWon);
     let backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for!(primary, PairEvent::Protected { .. });
+    wait_for!(primary, PairEvent::Protected);
     let ((), clients) = Clients::during(&rig, |clients| {
         drop(pipe);
         backup.signal(Signal::SIGKILL);

@@ -8,11 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tempfile::TempDir;
+use testbed::{GUEST_ADDRESS, TestbedError, clients};
 use tests::program::run;
-use tests::recording::Rig;
+use tests::recording::start_vm;
 use tests::surgery::{flipped, last_index, rewrite};
-use vmm::demo::standalone::GUEST_ADDRESS;
-use vmm::demo::{DemoError, clients};
 
 /// Exit codes of a damaged log and of a diverged replay, as listed by `--help`.
 const LOG_DAMAGED: i32 = 6;
@@ -25,8 +24,7 @@ static RECORDING: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("all-kinds.ulog");
     for _attempt in 0..20 {
-        let args = ["--force", "--log", log.to_str().unwrap()];
-        let rig = Rig::start("record", &args).unwrap();
+        let rig = start_vm(&["record", "--force", "--log", log.to_str().unwrap()]).unwrap();
         let clients = rig.namespace.enter(|| {
             std::thread::scope(|scope| {
                 let ping = scope.spawn(|| rig.namespace.enter(ping));
@@ -44,7 +42,7 @@ static RECORDING: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     panic!("none of 20 recordings has a mid-region stop at CPL3");
 });
 
-fn ping() -> Result<u32, DemoError> {
+fn ping() -> Result<u32, TestbedError> {
     clients::ping(GUEST_ADDRESS, 300, "0.001")
 }
 

@@ -2,11 +2,11 @@
 
 use logchan::log_header::LogHeader;
 use std::fs;
+use testbed::{Namespace, command};
 use tests::patience::wait_until;
 use tests::program::run;
 use vmm::boot::image::GuestImage;
 use vmm::boot::sweep::sweep;
-use vmm::demo::lan::{Namespace, command};
 
 /// Runs `understudy` with `args` and requires exit code `code` and one line on standard error that
 /// contains `text`.
@@ -69,16 +69,13 @@ fn missing_busy_or_wrong_tap_names_the_remedy() {
     namespace
         .enter(|| {
             let program = tests::program::understudy();
-            let first = vmm::demo::vm_process::VmProcess::spawn(
-                &program,
-                &["run", "--tap", "tap0", "--quiet"],
-            )?;
+            let first = testbed::VmProcess::spawn(&program, &["run", "--tap", "tap0", "--quiet"])?;
             wait_until("the first VM's carrier", || {
                 let shown = command("ip", &["link", "show", "tap0"]).unwrap();
                 shown.contains("LOWER_UP")
             });
             fails(&["run", "--tap", "tap0"], 4, "in use by another process");
-            first.stop()
+            first.finish()
         })
         .unwrap();
 }

@@ -5,13 +5,12 @@ use nix::unistd::Pid;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use testbed::{GUEST_ADDRESS, clients};
 use tests::patience::{factor, wait_until};
 use tests::program::{json, run, understudy};
 use tests::recording::{
-    Rig, difference, kill_hard, record_hard_guest, record_under_load, replay_under_kicks,
+    difference, kill_hard, record_hard_guest, record_under_load, replay_under_kicks, start_vm,
 };
-use vmm::demo::clients;
-use vmm::demo::standalone::GUEST_ADDRESS;
 
 #[test]
 fn replay_of_a_run_under_load_and_kicks_is_equal() {
@@ -68,13 +67,11 @@ fn log_of_a_killed_recording_replays_to_its_last_flush() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("killed.ulog");
     let log = log.to_str().unwrap();
-    let rig = Rig::start("record", &["--log", log]).unwrap();
+    let rig = start_vm(&["record", "--log", log]).unwrap();
     rig.namespace.enter(|| clients::count(GUEST_ADDRESS, 300)).unwrap();
     // Each request takes at least an input frame, a halt and a kick.
     wait_until("600 exits in the log", || count_of(log, "exit") > 600);
-    let Rig { namespace, vm } = rig;
-    kill_hard(vm).unwrap();
-    drop(namespace);
+    kill_hard(rig.vm).unwrap();
 
     let output = run(&["replay", log, "--json"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();

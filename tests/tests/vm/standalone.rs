@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 use std::fs;
-use tests::load::{self, Stop};
+use std::sync::atomic::AtomicBool;
+use testbed::busy::on_busy_cores;
+use testbed::{GUEST_ADDRESS, TestbedError, clients};
 use tests::program::{json, run};
-use tests::recording::Rig;
-use vmm::demo::clients;
-use vmm::demo::standalone::GUEST_ADDRESS;
+use tests::recording::start_vm;
 
 #[test]
 fn demo_runs_every_client_and_leaves_nothing_behind() {
@@ -24,11 +24,11 @@ fn demo_runs_every_client_and_leaves_nothing_behind() {
 
 #[test]
 fn status_page_shows_the_nondeterministic_inputs() {
-    let rig = Rig::start("run", &[]).unwrap();
+    let rig = start_vm(&["run"]).unwrap();
     let pages = rig.namespace.enter(|| {
         let first = clients::fetch(GUEST_ADDRESS, "/status")?;
         let burn = clients::fetch(GUEST_ADDRESS, "/burn?ms=30")?;
-        Ok([first, burn, clients::fetch(GUEST_ADDRESS, "/status")?])
+        Ok::<_, TestbedError>([first, burn, clients::fetch(GUEST_ADDRESS, "/status")?])
     });
     let [first, burn, second] = pages.unwrap().map(|page| json(page.trim()));
     rig.stop().unwrap();
@@ -56,7 +56,7 @@ fn burned(rounds: u64) -> String {
 
 #[test]
 fn burn_result_is_correct_with_any_allowed_working_set() {
-    let rig = Rig::start("run", &[]).unwrap();
+    let rig = start_vm(&["run"]).unwrap();
     rig.namespace
         .enter(|| {
             for kib in ["0", "3", "256", "4096"] {
@@ -102,7 +102,7 @@ fn resident_beyond_guest_kib(pid: u32, guest_bytes: u64) -> u64 {
 fn resident_memory_beyond_guest_ram_is_at_most_24_mib() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("run.ulog");
-    let rig = Rig::start("record", &["--log", log.to_str().unwrap()]).unwrap();
+    let rig = start_vm(&["record", "--log", log.to_str().unwrap()]).unwrap();
     rig.namespace
         .enter(|| {
             clients::count(GUEST_ADDRESS, 500)?;
@@ -119,10 +119,10 @@ fn resident_memory_beyond_guest_ram_is_at_most_24_mib() {
 fn guest_without_exits_gets_its_ticks_on_a_busy_host() {
     // The burn ends when the guest has counted its ticks. Each tick takes a kick by the deadline timer:
     // there are no other kicks here, and the guest does not halt.
-    let rig = Rig::start("run", &[]).unwrap();
-    let stop = Stop::new(false);
+    let rig = start_vm(&["run"]).unwrap();
+    let [begin, stop] = [true, false].map(AtomicBool::new);
     let fetch = || clients::fetch(GUEST_ADDRESS, "/burn?ms=2000");
-    let burn = load::on_busy_cores(1, &stop, || rig.namespace.enter(fetch));
+    let burn = on_busy_cores(1, &begin, &stop, || rig.namespace.enter(fetch)).unwrap();
     assert_eq!(json(burn.unwrap().trim())["ms"], 2000);
     let result = rig.stop().unwrap();
     assert!(result["checkpoints"].as_u64() >= Some(200), "{result}");

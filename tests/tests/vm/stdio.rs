@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
+use testbed::{Namespace, TestbedError};
 use tests::fifo::Fifo;
 use tests::patience::Waiting;
 use tests::program::{json, run, understudy};
-use vmm::demo::lan::Namespace;
 
 /// Runs the program with its streams redirected in shell syntax, for example `>/dev/full`.
 fn redirected(args: &[&str], redirections: &str) -> Output {
@@ -157,10 +157,11 @@ fn full_standard_error_does_not_change_the_exit_code() {
 fn vm_runs_when_console_and_warnings_cannot_be_written() {
     let namespace = Namespace::new("full").unwrap();
     // A tap that is down causes a warning.
-    namespace.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"]).unwrap();
+    namespace.ip("tuntap add dev tap0 mode tap").unwrap();
     let args = ["run", "--tap", "tap0", "--for", "0.5", "--json"];
-    let [normal, full] = ["", "2>/dev/full"]
-        .map(|redirections| namespace.enter(|| Ok(redirected(&args, redirections))).unwrap());
+    let [normal, full] = ["", "2>/dev/full"].map(|redirections| {
+        namespace.enter(|| Ok::<_, TestbedError>(redirected(&args, redirections))).unwrap()
+    });
     assert!(errors(&normal).contains("tap0") && errors(&normal).lines().count() > 1, "{normal:?}");
     assert_eq!(full.status.code(), Some(0), "{full:?}");
     let result = json(&String::from_utf8_lossy(&full.stdout));
@@ -220,7 +221,7 @@ fn vm_whose_pcap_file_stalls_runs_to_its_end() {
     let pipe = Fifo::new(folder.path().join("pipe"));
     pipe.fill();
     let args = ["run", "--tap", "tap0", "--pcap", pipe.path(), "--for", "1", "--quiet"];
-    let client = namespace.enter(|| Ok(UdpSocket::bind("10.77.0.1:0").unwrap())).unwrap();
+    let client = namespace.enter(|| Ok::<_, TestbedError>(UdpSocket::bind("10.77.0.1:0").unwrap())).unwrap();
     // Frames for the capture, until this test ends.
     let (_test, test_ends) = mpsc::channel::<()>();
     let pause = Duration::from_millis(20);
@@ -230,7 +231,7 @@ fn vm_whose_pcap_file_stalls_runs_to_its_end() {
             let _ = client.send_to(b"echo", "10.77.0.2:7");
         }
     });
-    let output = namespace.enter(|| Ok(ends(&args, Stdio::piped()))).unwrap();
+    let output = namespace.enter(|| Ok::<_, TestbedError>(ends(&args, Stdio::piped()))).unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let errors = errors(&output);
     assert!(errors.contains("frames are missing in"), "{errors}");

@@ -2,9 +2,8 @@
 
 use super::exit_code::CliError;
 use super::{blueprint, output, signals};
-use crate::demo::guest::{self, Guest};
 use crate::demo::pair::{self, Plan, Progress};
-use crate::demo::{DemoError, standalone};
+use crate::demo::standalone;
 use crate::link::timing::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::stdio;
 use clap::{Args, ValueEnum};
@@ -13,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use testbed::TestbedError;
+use testbed::guest::{self, Guest};
 
 /// Upper limit of `--kills`; that many kills take hours.
 const KILLS_MAX: i64 = 10_000;
@@ -111,7 +112,7 @@ impl DemoArgs {
 pub fn main(args: &DemoArgs) -> Result<(), CliError> {
     let os = |source| CliError::Os { doing: "setting up the demonstration", source };
     if !nix::unistd::geteuid().is_root() {
-        return Err(DemoError::NotRoot.into());
+        return Err(TestbedError::NotRoot.into());
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in signals::ending() {
@@ -142,7 +143,7 @@ fn run_pair(
         true => output::print(&summary.json(), true),
         false => output::write(&format!("\n{}", summary.table())),
     };
-    let fault = summary.fault().map_or(Ok(()), |fault| Err(DemoError::Wrong(fault).into()));
+    let fault = summary.fault().map_or(Ok(()), |fault| Err(TestbedError::Wrong(fault).into()));
     output::after_print(printed, fault)
 }
 

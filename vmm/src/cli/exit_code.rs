@@ -4,7 +4,6 @@ use super::link::LinkFailure;
 use crate::boot::{image::ImageError, pvh::PvhError, sweep::SweepError};
 use crate::checkpoint::SnapshotError;
 use crate::checkpoint::restore::RestoreError;
-use crate::demo::DemoError;
 use crate::kvm::KvmError;
 use crate::link::LinkError;
 use crate::link::key_file::KeyFileError;
@@ -14,6 +13,7 @@ use crate::vcpu::{MachineError, RunError};
 use netpath::port::PortError;
 use std::io;
 use std::path::PathBuf;
+use testbed::TestbedError;
 
 /// Exit codes, as `--help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ pub enum CliError {
     Output(io::Error),
     /// The demonstration failed.
     #[error("demo: {0}")]
-    Demo(#[from] DemoError),
+    Demo(#[from] TestbedError),
     /// The failure was reported already; only the exit code is left.
     #[error("")]
     Silent(Code),
@@ -229,7 +229,7 @@ impl CliError {
             CliError::Snapshot { source, .. } => snapshot_code(source),
             CliError::NoSnapshot { .. } => Code::Log,
             CliError::NotSaved { .. } => Code::Guest,
-            CliError::Demo(DemoError::TooSlow(_)) => Code::TooSlow,
+            CliError::Demo(TestbedError::TooSlow(_)) => Code::TooSlow,
             CliError::File { .. }
             | CliError::Os { .. }
             | CliError::Output(_)

@@ -1,24 +1,14 @@
 //! The demonstration of one unprotected VM.
 
-use super::DemoError;
-use super::clients::{self, Limit};
-use super::guest::Guest;
-use super::lan::Namespace;
-use super::pace::{HANG_MAX, Measured, Pace};
-use super::vm_process::VmProcess;
 use serde_json::{Map, Value, json};
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
-
-/// The VM's address.
-pub const GUEST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-/// The host's end of the tap.
-pub const HOST_CIDR: &str = "10.77.0.1/24";
-/// The tap in the namespace.
-pub const TAP: &str = "tap0";
+use std::time::Duration;
+use testbed::clients::{self, Limit};
+use testbed::pace::{HANG_MAX, Measured, Pace};
+use testbed::standalone::Launch;
+use testbed::{GUEST_ADDRESS, Guest, HOST_CIDR, Namespace, Standalone, TAP, TestbedError};
 
 const PINGS: u32 = 20;
 const ECHO_BYTES: usize = 64 << 10;
@@ -37,23 +27,20 @@ pub fn run(
     program: &Path,
     interrupted: &Arc<AtomicBool>,
     mut message: impl FnMut(&str) + Send,
-) -> Result<Map<String, Value>, DemoError> {
+) -> Result<Map<String, Value>, TestbedError> {
     let check = || clients::check_interrupted(interrupted);
-    let namespace = Namespace::new("demo")?;
-    namespace.add_tap(TAP, Some(HOST_CIDR))?;
+    let namespace = Namespace::with_tap("demo")?;
     message(&format!("namespace {} with {TAP} ({HOST_CIDR})", namespace.name()));
-
+    let launch = Launch { program, guest: &Guest::Reference, command: &["run"] };
+    let limit = Limit { time: HANG_MAX, interrupted: Some(interrupted) };
+    let Standalone { vm, namespace, first_answer } = Standalone::start(namespace, &launch, &limit)?;
+    let boot_ms = first_answer.as_secs_f64() * 1e3;
     namespace.enter(|| {
         let mut result = Map::new();
-        let start = Instant::now();
-        let mut vm = VmProcess::spawn(program, &["run", "--tap", TAP, "--quiet", "--json"])?;
-        let limit = Limit { time: HANG_MAX, interrupted: Some(interrupted) };
-        let boot = clients::first_ping_reply(&mut vm, GUEST_ADDRESS, start, &limit)?;
-        let boot_ms = boot.as_secs_f64() * 1e3;
         message(&format!("boot to first ping reply: {boot_ms:.1} ms (process start included)"));
         result.insert("boot_to_first_ping_reply_ms".into(), json!(boot_ms));
 
-        let measured = Measured::of_answers(boot, &Guest::Reference, interrupted)?;
+        let measured = Measured::of_answers(first_answer, &Guest::Reference, interrupted)?;
         let pace = Pace::new(&Guest::Reference, measured, None)?;
         message(&pace.describe());
         result.insert("pace".into(), pace.json());
@@ -86,12 +73,9 @@ pub fn run(
         message(&format!("echo: {ECHO_BYTES} bytes came back equal"));
         result.insert("echo_bytes".into(), ECHO_BYTES.into());
 
-        let (status, _result) = vm.stop()?;
-        if !status.success() {
-            return Err(DemoError::Wrong(format!("the VM ended with {status}")));
-        }
+        vm.finish()?;
         if replies != PINGS {
-            return Err(DemoError::Wrong(format!("only {replies} of {PINGS} pings answered")));
+            return Err(TestbedError::Wrong(format!("only {replies} of {PINGS} pings answered")));
         }
         Ok(result)
     })

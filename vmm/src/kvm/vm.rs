@@ -43,7 +43,12 @@ impl Vm {
         let ram_bytes = region.len() as usize;
         let host_address = region
             .get_host_address(vm_memory::MemoryRegionAddress(0))
-            .expect("guest RAM is mapped") as u64;
+            .expect("guest RAM is mapped");
+        // Guest memory holds what its clients sent, and would make a core dump huge. The flag also keeps the
+        // kernel from joining the mapping with a neighbour, so that smaps(5) shows it as one.
+        // SAFETY: the range is the whole mapping that `ram` keeps alive, and the advice changes no contents.
+        unsafe { libc::madvise(host_address.cast(), ram_bytes, libc::MADV_DONTDUMP) };
+        let host_address = host_address as u64;
         let vm = Vm { fd, ram: ram.clone(), ram_bytes, host_address, msr_indices };
         vm.set_slot(RAM_SLOT, 0, ram_bytes as u64, KVM_MEM_LOG_DIRTY_PAGES)?;
         Ok(vm)

@@ -11,10 +11,10 @@ use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
 use replication::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// One line of the event log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairRecord {
     /// When it was written, CLOCK_BOOTTIME in nanoseconds.
     pub t_ns: u64,
@@ -26,7 +26,7 @@ pub struct PairRecord {
 }
 
 /// An event, with its fields.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum PairEvent {
     /// The process is ready.
@@ -111,7 +111,7 @@ pub enum PairEvent {
 }
 
 /// Why a host's part is over: [`Halt`] without its terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
     /// See [`Halt::AlreadyStarted`].
@@ -127,7 +127,7 @@ pub enum Why {
 }
 
 /// Summary of a histogram of times, nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Spread {
     /// Number of values.
     pub count: u64,
@@ -231,9 +231,58 @@ mod tests {
     use super::*;
     use logchan::ids::Term;
     use logchan::time::Duration;
+    use replication::divergence::Registers;
+    use testbed::pair as read;
+
+    /// Returns what the testbed reads of `event`. Every event has to be added there, too.
+    fn as_read(event: &PairEvent) -> read::PairEvent {
+        match event.clone() {
+            PairEvent::Started { .. } => read::PairEvent::Started,
+            PairEvent::PeerMet { .. } => read::PairEvent::PeerMet,
+            PairEvent::NobodyMet { .. } => read::PairEvent::NobodyMet,
+            PairEvent::PeerRefused { reason } => read::PairEvent::PeerRefused { reason },
+            PairEvent::TermWon => read::PairEvent::TermWon,
+            PairEvent::WitnessUnreachable => read::PairEvent::WitnessUnreachable,
+            PairEvent::SyncBegun => read::PairEvent::SyncBegun,
+            PairEvent::SyncClosed { pause_ns, .. } => read::PairEvent::SyncClosed { pause_ns },
+            PairEvent::Protected { .. } => read::PairEvent::Protected,
+            PairEvent::BackupSilent { spoke_ns, .. } => read::PairEvent::BackupSilent { spoke_ns },
+            PairEvent::BackupLeft => read::PairEvent::BackupLeft,
+            PairEvent::Following => read::PairEvent::Following,
+            PairEvent::PrimarySilent { whole, .. } => read::PairEvent::PrimarySilent { whole },
+            PairEvent::LogFinished => read::PairEvent::LogFinished,
+            PairEvent::WentLive { .. } => read::PairEvent::WentLive,
+            PairEvent::Diverged(divergence) => {
+                let Divergence { expected, found, .. } = *divergence;
+                read::PairEvent::Diverged { expected, found }
+            }
+            PairEvent::Halted { why, spoke_ns } => {
+                let why = match why {
+                    Why::AlreadyStarted => read::Why::AlreadyStarted,
+                    Why::Replaced => read::Why::Replaced,
+                    Why::Stopped => read::Why::Stopped,
+                    Why::PrimaryStopped => read::Why::PrimaryStopped,
+                    Why::Diverged => read::Why::Diverged,
+                };
+                read::PairEvent::Halted { why, spoke_ns }
+            }
+            PairEvent::Ended { hold: Spread { count, p50_ns, p99_ns, max_ns }, .. } => {
+                read::PairEvent::Ended { hold: read::Spread { count, p50_ns, p99_ns, max_ns } }
+            }
+        }
+    }
+
+    /// Serializes a record, checks that the testbed reads it, and returns the line.
+    fn line(record: &PairRecord) -> String {
+        let line = serde_json::to_string(record).unwrap();
+        let &PairRecord { t_ns, term, ref event } = record;
+        let expected = read::PairRecord { t_ns, term, event: as_read(event) };
+        assert_eq!(serde_json::from_str::<read::PairRecord>(&line).unwrap(), expected);
+        line
+    }
 
     #[test]
-    fn record_serialized_names_event_and_parses_back_equal() {
+    fn record_serialized_names_event_and_fields() {
         let stats = ReplicaStats { sent_again: 3, ..ReplicaStats::default() };
         let now = Time::from_nanos(12_345);
         let mut hold_ns = Histogram::new(3).unwrap();
@@ -260,9 +309,39 @@ mod tests {
             (PairRecord::ended(now, 4, &stats, &hold_ns), r#""hold":{"count":1,"p50_ns":7"#),
         ];
         for (record, part) in lines {
-            let line = serde_json::to_string(&record).unwrap();
+            let line = line(&record);
             assert!(line.contains(part) && line.contains(r#""t_ns":12345"#), "{line}");
-            assert_eq!(serde_json::from_str::<PairRecord>(&line).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn other_records_are_read_by_the_testbed() {
+        let whys = [Why::AlreadyStarted, Why::Stopped, Why::PrimaryStopped, Why::Diverged];
+        let halts = whys.map(|why| PairEvent::Halted { why, spoke_ns: None });
+        let others = [
+            PairEvent::PeerMet { session: 1 },
+            PairEvent::NobodyMet { why: "nobody".into() },
+            PairEvent::PeerRefused { reason: "another".into() },
+            PairEvent::TermWon,
+            PairEvent::WitnessUnreachable,
+            PairEvent::SyncBegun,
+            PairEvent::Protected { pages_copied: 2 },
+            PairEvent::BackupSilent { heard_ns: 3, spoke_ns: Some(4) },
+            PairEvent::BackupLeft,
+            PairEvent::Following,
+            PairEvent::PrimarySilent { heard_ns: 5, whole: true },
+            PairEvent::LogFinished,
+            PairEvent::Diverged(Box::new(Divergence {
+                natural_exits: 8,
+                log_position: 9,
+                expected: "exit".into(),
+                found: "reached hlt".into(),
+                registers: Some(Registers { expected: Some([u64::MAX; 18]), found: [0; 18] }),
+                recent: Vec::new(),
+            })),
+        ];
+        for event in others.into_iter().chain(halts) {
+            line(&PairRecord { t_ns: 6, term: 7, event });
         }
     }
 }

@@ -1,51 +1,23 @@
 //! The demonstration of a protected VM: its primary is killed repeatedly while clients use the VM.
-//!
-//! | file | contents |
-//! |---|---|
-//! | `network` | namespaces: hosts A and B, a client, a switch, a log link |
-//! | `member`, `hosts` | the processes of the pair and their event logs |
-//! | `load` | the threads of the clients and the sniffer |
-//! | `prober`, `counting`, `traffic` | the clients |
-//! | `probe`, `redis_tools` | the prober's kinds of requests; redis's own programs as clients |
-//! | `sniffer`, `leadership` | which host is live: by the frames on the LAN, and by the event logs |
-//! | `figures`, `summary` | the results |
-//! | `scene` | what a pair needs before its first process starts |
-//! | `watch` | a pair without clients and kills, for counting false alarms |
+//! `summary` has the results.
 
-pub mod counting;
-pub mod figures;
-mod hosts;
-pub mod leadership;
-mod load;
-pub mod member;
-pub mod network;
-pub mod probe;
-pub mod prober;
-pub mod redis_tools;
-pub mod scene;
-pub mod sniffer;
 mod summary;
-pub mod traffic;
-mod watch;
 
 pub use summary::{Failover, Summary};
-pub use watch::{Watched, watch};
 
-use super::DemoError;
-use super::guest::Guest;
-use crate::demo::pace::Pace;
-use figures::ms;
-use hosts::{Hosts, Takeover};
-use load::{Load, StopOnDrop, Threads};
-use member::Part;
-use network::{Host, Network};
-use redis_tools::Tool;
-use scene::Scene;
+use crate::cli::options::DEFAULT_MAC;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use traffic::Ping;
+use testbed::clients::load::{Load, Threads};
+use testbed::clients::redis_tools::Tool;
+use testbed::clients::traffic::Ping;
+use testbed::clients::{StopOnDrop, counting};
+use testbed::figures::ms;
+use testbed::pace::Pace;
+use testbed::pair::{Host, Hosts, Network, Part, Scene, Setup, Takeover};
+use testbed::{Guest, TestbedError};
 
 /// Before the first kill and after the last one, the VM is protected and the clients run for at least this
 /// time, and the counter's client gets at least this many answers.
@@ -90,18 +62,18 @@ pub fn run(
     plan: &Plan,
     interrupted: &Arc<AtomicBool>,
     progress: &mut dyn Progress,
-) -> Result<Summary, DemoError> {
-    let scene = Scene::new()?;
+) -> Result<Summary, TestbedError> {
+    let scene = Scene::new(program)?;
     let network = &scene.network;
     progress.message("LAN: hosts A and B, a client, a switch; between A and B a link for the log");
-    let pace = scene.pace(program, (&plan.guest, plan.silence_ms), interrupted)?;
+    let pace = scene.pace(&plan.guest, plan.silence_ms, interrupted)?;
     progress.message(&pace.describe());
-    let setup = scene.setup(program, &plan.guest, pace.silence_ms());
+    let setup = Setup { guest: plan.guest.clone(), ..scene.setup(pace.silence_ms()) };
     let load = Load::new(&plan.guest, pace);
     // Dropped after the clients have ended, so that every client gets the answer that it waits for.
-    let mut hosts = Hosts::new(&setup, pace.patience(), interrupted);
+    let mut hosts = Hosts::new(setup, pace.patience(), interrupted);
     std::thread::scope(|scope| {
-        let _stop = StopOnDrop(&load);
+        let _stop = StopOnDrop(&load.stop);
         let threads = Threads::new(scope, network, &load, hosts.sender());
         let (load, hosts) = (&load, &mut hosts);
         DemoRun { plan, pace, network, load, hosts, tools: Vec::new(), progress }.run(threads)
@@ -109,19 +81,19 @@ pub fn run(
 }
 
 /// A running demonstration.
-struct DemoRun<'c, 'h> {
+struct DemoRun<'c> {
     plan: &'c Plan,
     pace: Pace,
     network: &'c Network,
     load: &'c Load,
-    hosts: &'c mut Hosts<'h>,
+    hosts: &'c mut Hosts,
     /// Programs of redis that run as clients.
     tools: Vec<Tool>,
     progress: &'c mut dyn Progress,
 }
 
-impl DemoRun<'_, '_> {
-    fn run(mut self, mut threads: Threads<'_, '_>) -> Result<Summary, DemoError> {
+impl DemoRun<'_> {
+    fn run(mut self, mut threads: Threads<'_, '_>) -> Result<Summary, TestbedError> {
         let ping = self.begin(&mut threads)?;
         let mut failovers = Vec::new();
         let mut random = fastrand::Rng::with_seed(self.plan.seed);
@@ -183,13 +155,13 @@ impl DemoRun<'_, '_> {
     }
 
     /// Starts the VM on host A, a backup on host B, and the clients.
-    fn begin(&mut self, threads: &mut Threads<'_, '_>) -> Result<Ping, DemoError> {
+    fn begin(&mut self, threads: &mut Threads<'_, '_>) -> Result<Ping, TestbedError> {
         let load = self.load;
-        threads.start_sniffer()?;
+        threads.start_sniffer(DEFAULT_MAC)?;
         self.hosts.wait("the sniffer", |_| load.is_listening().then_some(()))?;
         let pid = self.hosts.start(Part::Primary, Host::A)?;
         threads.start_prober()?;
-        let first_answer = |_: &Hosts<'_>| load.prober.seen().times.last();
+        let first_answer = |_: &Hosts| load.prober.seen().times.last();
         self.hosts.wait("the VM's first answer", first_answer)?;
         let how = match self.plan.guest {
             Guest::Reference => "the VM is booted and answers",
@@ -221,7 +193,7 @@ impl DemoRun<'_, '_> {
     }
 
     /// Starts those of redis's programs that are installed. Returns their names, each after a comma.
-    fn start_redis_tools(&mut self, threads: &mut Threads<'_, '_>) -> Result<String, DemoError> {
+    fn start_redis_tools(&mut self, threads: &mut Threads<'_, '_>) -> Result<String, TestbedError> {
         let mut started = String::new();
         for tool in Tool::ALL {
             let name = tool.name();
@@ -237,7 +209,7 @@ impl DemoRun<'_, '_> {
     }
 
     /// Starts missing backups and waits until the VM is protected.
-    fn protect(&mut self) -> Result<(), DemoError> {
+    fn protect(&mut self) -> Result<(), TestbedError> {
         let mut new = Vec::new();
         let live = self.hosts.protect(|host, pid| new.push((host, pid)))?;
         let pause = self.hosts.counts.pauses_ns.last().map_or(0.0, |&ns| ms(ns));
@@ -252,7 +224,7 @@ impl DemoRun<'_, '_> {
 
     /// Waits for `time` and for [`PROTECTED_ANSWERS`] answers to the counter's client, and restores the VM's
     /// protection if it was lost.
-    fn run_protected(&mut self, time: Duration) -> Result<(), DemoError> {
+    fn run_protected(&mut self, time: Duration) -> Result<(), TestbedError> {
         let load = self.load;
         let enough = load.counting.tally().requests + PROTECTED_ANSWERS;
         self.hosts.pause(time)?;
@@ -265,7 +237,7 @@ impl DemoRun<'_, '_> {
 
     /// Kills the primary and waits until the VM is protected again and every client is served. Returns `None`
     /// if the VM had left the killed host before the kill.
-    fn fail_over(&mut self, kill: u32) -> Result<Option<Failover>, DemoError> {
+    fn fail_over(&mut self, kill: u32) -> Result<Option<Failover>, TestbedError> {
         let (load, client) = (self.load, self.network.client());
         let mut timers = Ok(String::new());
         let takeover = self.hosts.kill(|| timers = counting::timers(client, &self.plan.guest))?;
@@ -316,6 +288,6 @@ impl DemoRun<'_, '_> {
     }
 }
 
-fn gap(gap_ns: Option<u64>) -> Result<u64, DemoError> {
-    gap_ns.ok_or_else(|| DemoError::Wrong("a client was answered only once".into()))
+fn gap(gap_ns: Option<u64>) -> Result<u64, TestbedError> {
+    gap_ns.ok_or_else(|| TestbedError::Wrong("a client was answered only once".into()))
 }

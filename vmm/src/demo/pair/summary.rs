@@ -1,11 +1,11 @@
 //! The results of a demonstration.
 
-use super::figures::{ms, percentile, spread_ms};
-use super::probe::Probe;
-use crate::demo::guest::Guest;
-use crate::demo::pace::Pace;
-use crate::pair::event::Spread;
 use serde_json::{Map, Value, json};
+use testbed::Guest;
+use testbed::clients::probe::Probe;
+use testbed::figures::{ms, percentile, spread_ms};
+use testbed::pace::Pace;
+use testbed::pair::Spread;
 
 /// Times of one failover, in nanoseconds.
 #[derive(Clone, Debug)]

@@ -1,44 +1,37 @@
-//! The clients of the VM and the sniffer, each on a thread of its own.
+//! The clients of a pair's VM and the sniffer, each on a thread of its own.
 
 use super::counting::Counting;
-use super::member::Message;
-use super::network::Network;
 use super::prober::Prober;
 use super::redis_tools::Tool;
-use super::sniffer::Sniffer;
 use super::traffic::Traffic;
-use crate::cli::options::DEFAULT_MAC;
-use crate::demo::DemoError;
-use crate::demo::guest::Guest;
-use crate::demo::lan::Namespace;
-use crate::demo::pace::Pace;
+use crate::capture::sniffer::Sniffer;
+use crate::pace::Pace;
+use crate::pair::{Message, Network};
+use crate::{Guest, Namespace, TestbedError};
 use crossbeam::channel::Sender;
+use pnet::util::MacAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 /// State of the clients and the sniffer, shared with their threads.
 #[derive(Debug)]
-pub(super) struct Load {
-    stop: AtomicBool,
+pub struct Load {
+    /// Ends all threads when it is set.
+    pub stop: AtomicBool,
     is_listening: AtomicBool,
-    pub(super) prober: Prober,
-    pub(super) counting: Counting,
-    pub(super) traffic: Traffic,
-    pub(super) sniffer: Sniffer,
-}
-
-/// Stops the load when it is dropped, on every path.
-pub(super) struct StopOnDrop<'c>(pub(super) &'c Load);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
+    /// The prober.
+    pub prober: Prober,
+    /// The counter's client.
+    pub counting: Counting,
+    /// The other clients.
+    pub traffic: Traffic,
+    /// The sniffer on the switch.
+    pub sniffer: Sniffer,
 }
 
 impl Load {
     /// Creates the load without starting it.
-    pub(super) fn new(guest: &Guest, pace: Pace) -> Load {
+    pub fn new(guest: &Guest, pace: Pace) -> Load {
         Load {
             stop: AtomicBool::new(false),
             is_listening: AtomicBool::new(false),
@@ -50,18 +43,18 @@ impl Load {
     }
 
     /// Sets the stop flag of all threads.
-    pub(super) fn stop(&self) {
+    pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether the sniffer captures every frame from now on.
-    pub(super) fn is_listening(&self) -> bool {
+    pub fn is_listening(&self) -> bool {
         self.is_listening.load(Ordering::Relaxed)
     }
 }
 
 /// The threads of the clients and the sniffer.
-pub(super) struct Threads<'scope, 'c> {
+pub struct Threads<'scope, 'c> {
     scope: &'scope Scope<'scope, 'c>,
     network: &'c Network,
     load: &'c Load,
@@ -71,7 +64,8 @@ pub(super) struct Threads<'scope, 'c> {
 }
 
 impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
-    pub(super) fn new(
+    /// Creates a set without threads. A thread that can't continue sends the reason to `trouble`.
+    pub fn new(
         scope: &'scope Scope<'scope, 'c>,
         network: &'c Network,
         load: &'c Load,
@@ -80,23 +74,35 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
         Threads { scope, network, load, trouble, threads: Vec::new() }
     }
 
-    /// Starts the sniffer on the switch.
-    pub(super) fn start_sniffer(&mut self) -> Result<(), DemoError> {
+    /// Starts the sniffer on the switch, for frames from `vm`.
+    ///
+    /// # Errors
+    ///
+    /// If the thread can't be started.
+    pub fn start_sniffer(&mut self, vm: MacAddr) -> Result<(), TestbedError> {
         let load = self.load;
         self.start("sniffer", self.network.switch(), move || {
             let ready = || load.is_listening.store(true, Ordering::Relaxed);
-            load.sniffer.run(DEFAULT_MAC, &load.stop, ready)
+            load.sniffer.run(vm, &load.stop, ready)
         })
     }
 
     /// Starts the prober.
-    pub(super) fn start_prober(&mut self) -> Result<(), DemoError> {
+    ///
+    /// # Errors
+    ///
+    /// If the thread can't be started.
+    pub fn start_prober(&mut self) -> Result<(), TestbedError> {
         let load = self.load;
         self.start("prober", self.network.client(), move || load.prober.run(&load.stop))
     }
 
     /// Starts one of redis's programs.
-    pub(super) fn start_redis_tool(&mut self, tool: Tool) -> Result<(), DemoError> {
+    ///
+    /// # Errors
+    ///
+    /// If the thread can't be started.
+    pub fn start_redis_tool(&mut self, tool: Tool) -> Result<(), TestbedError> {
         let load = self.load;
         self.start(tool.name(), self.network.client(), move || {
             load.traffic.redis(tool, &load.stop);
@@ -105,7 +111,11 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
     }
 
     /// Starts the other clients.
-    pub(super) fn start_rest(&mut self) -> Result<(), DemoError> {
+    ///
+    /// # Errors
+    ///
+    /// If the thread can't be started.
+    pub fn start_rest(&mut self) -> Result<(), TestbedError> {
         let (load, client) = (self.load, self.network.client());
         self.start("counter", client, move || load.counting.run(&load.stop))?;
         self.start("echo", client, move || {
@@ -119,7 +129,7 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
     }
 
     /// Returns whether all threads have ended.
-    pub(super) fn have_ended(&self) -> bool {
+    pub fn have_ended(&self) -> bool {
         self.threads.iter().all(ScopedJoinHandle::is_finished)
     }
 
@@ -127,17 +137,17 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
         &mut self,
         name: &str,
         namespace: &'c Namespace,
-        work: impl FnOnce() -> Result<(), DemoError> + Send + 'c,
-    ) -> Result<(), DemoError> {
+        work: impl FnOnce() -> Result<(), TestbedError> + Send + 'c,
+    ) -> Result<(), TestbedError> {
         let trouble = self.trouble.clone();
         let body = move || {
             if let Err(error) = namespace.join().and_then(|()| work()) {
-                // Sending fails if the receiver is gone, because the demonstration is over.
+                // Sending fails if the receiver is gone, because nobody is interested any more.
                 let _ = trouble.send(Message::Client(error));
             }
         };
         let thread = Builder::new().name(name.into()).spawn_scoped(self.scope, body);
-        self.threads.push(thread.map_err(DemoError::client("starting a thread"))?);
+        self.threads.push(thread.map_err(TestbedError::client("starting a thread"))?);
         Ok(())
     }
 }

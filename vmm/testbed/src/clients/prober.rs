@@ -1,10 +1,10 @@
 //! The prober: sends a request to the VM in every period and records the times of the answers.
 
-use super::figures::Times;
 use super::probe::Probe;
-use crate::demo::DemoError;
-use crate::demo::pace::Pace;
-use crate::kvm::clock::boottime_ns;
+use crate::TestbedError;
+use crate::clock::boottime_ns;
+use crate::figures::Times;
+use crate::pace::Pace;
 use socket2::Socket;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,8 +74,8 @@ impl Prober {
     /// # Errors
     ///
     /// If the socket can't be opened or receiving fails.
-    pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
-        let doing = || DemoError::client(format!("{} echo", self.probe.name()));
+    pub fn run(&self, stop: &AtomicBool) -> Result<(), TestbedError> {
+        let doing = || TestbedError::client(format!("{} echo", self.probe.name()));
         let socket = self.probe.connect().map_err(doing())?;
         socket.set_read_timeout(Some(POLL_INTERVAL)).map_err(doing())?;
         std::thread::scope(|scope| {

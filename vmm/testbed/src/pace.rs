@@ -2,21 +2,20 @@
 //! follow from this measurement. Hosts differ a lot: among hosts whose KVM emulates kernel code, one takes
 //! ten times as long as another, and a host that is itself emulated takes thirty times as long as a real one.
 
-use super::clients::{self, Counter, Limit};
-use super::guest::Guest;
-use super::lan::Namespace;
-use super::standalone::{GUEST_ADDRESS, TAP};
-use super::vm_process::VmProcess;
-use super::{DemoError, pair::figures::ms};
-use crate::link::timing::SILENCE_MS_MAX;
+use crate::clients::{self, Counter, Limit};
+use crate::figures::ms;
+use crate::standalone::Launch;
+use crate::{GUEST_ADDRESS, Guest, Namespace, TestbedError};
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Time limit where nothing is known about the host's speed. It only ends a hang.
 pub const HANG_MAX: Duration = Duration::from_secs(600);
+
+/// Longest silence timeout that the program accepts, in milliseconds.
+pub const SILENCE_MS_MAX: u64 = 60_000;
 
 /// Minimum time limit for everything that must happen. It grows with the slowness of the host.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -69,24 +68,18 @@ impl Measured {
         guest: &Guest,
         [host, client]: [&Namespace; 2],
         interrupted: &AtomicBool,
-    ) -> Result<Measured, DemoError> {
+    ) -> Result<Measured, TestbedError> {
+        let limit = Limit { time: HANG_MAX, interrupted: Some(interrupted) };
         let start = |guest: &Guest| {
-            let options = ["run", "--tap", TAP, "--quiet", "--json"].map(OsString::from);
-            let options = [&options[..], &guest.options()].concat();
-            let begun = Instant::now();
-            let mut vm = host.enter(|| VmProcess::spawn(program, &options))?;
-            let limit = Limit { time: HANG_MAX, interrupted: Some(interrupted) };
-            let reply = || clients::first_ping_reply(&mut vm, GUEST_ADDRESS, begun, &limit);
-            let first_answer = client.enter(reply)?;
-            Ok((vm, first_answer))
+            Launch { program, guest, command: &["run"] }.start([host, client], &limit)
         };
         let (mut vm, first_answer) = start(&Guest::Reference)?;
         if let Guest::Linux(_) = guest {
-            stop(vm)?;
+            vm.finish()?;
             (vm, _) = start(guest)?;
         }
         let measured = client.enter(|| Measured::of_answers(first_answer, guest, interrupted))?;
-        stop(vm)?;
+        vm.finish()?;
         Ok(measured)
     }
 
@@ -100,7 +93,7 @@ impl Measured {
         start: Duration,
         guest: &Guest,
         interrupted: &AtomicBool,
-    ) -> Result<Measured, DemoError> {
+    ) -> Result<Measured, TestbedError> {
         let mut counter = Counter::connect_to(guest.counter(), GUEST_ADDRESS, HANG_MAX)?;
         let begun = Instant::now();
         let mut times = Vec::with_capacity(ANSWERS);
@@ -120,14 +113,6 @@ impl Measured {
     }
 }
 
-fn stop(vm: VmProcess) -> Result<(), DemoError> {
-    let (status, _result) = vm.stop()?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(DemoError::Wrong(format!("the VM ended with {status}")))
-}
-
 /// The measured speed of this host, and the load and time limits that follow from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
@@ -143,22 +128,22 @@ impl Pace {
     ///
     /// # Errors
     ///
-    /// [`DemoError::TooSlow`] if the host is too slow for a demonstration.
+    /// [`TestbedError::TooSlow`] if the host is too slow for a demonstration.
     pub fn new(
         guest: &Guest,
         measured: Measured,
         silence_ms: Option<u64>,
-    ) -> Result<Pace, DemoError> {
+    ) -> Result<Pace, TestbedError> {
         let Measured { start, answer, answers } = measured;
         if answer > ANSWER_MAX {
-            return Err(DemoError::TooSlow(format!(
+            return Err(TestbedError::TooSlow(format!(
                 "a request to an otherwise idle VM takes {answer:.1?} (median of {answers}), more than \
                  {ANSWER_MAX:?}"
             )));
         }
         let fitted = guest.silence_ms() * silence_factor(ratio(start, START_USUAL));
         if silence_ms.is_none() && fitted > SILENCE_MS_MAX {
-            return Err(DemoError::TooSlow(format!(
+            return Err(TestbedError::TooSlow(format!(
                 "a VM takes {start:.1?} until its first answer, which requires a silence timeout of {fitted} ms, \
                  more than the maximum of {SILENCE_MS_MAX} ms"
             )));
@@ -299,7 +284,7 @@ mod tests {
         ] {
             match Pace::new(&GUEST, measured(start, answer), None) {
                 Ok(_) => assert!(is_fit, "{start} {answer}"),
-                Err(DemoError::TooSlow(why)) => assert!(!is_fit && !why.contains('\n'), "{why}"),
+                Err(TestbedError::TooSlow(why)) => assert!(!is_fit && !why.contains('\n'), "{why}"),
                 Err(other) => panic!("{other}"),
             }
         }

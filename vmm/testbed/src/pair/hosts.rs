@@ -1,11 +1,12 @@
-//! The processes of the pair over the whole demonstration: starts, follows, kills and replaces them.
+//! The processes of a pair over time: starts, follows, kills and replaces them.
 
+use super::event::{PairEvent, PairRecord, Spread, Why};
 use super::leadership::LeadershipIntervals;
-use super::member::{Member, MemberOutput, Message, Part, Setup};
-use super::network::Host;
-use crate::demo::DemoError;
-use crate::kvm::clock::boottime_ns;
-use crate::pair::event::{PairEvent, PairRecord, Spread, Why};
+use super::member::{Member, MemberOutput, Message, Part};
+use super::network::{Host, Network};
+use super::scene::Setup;
+use crate::TestbedError;
+use crate::clock::boottime_ns;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use nix::sys::signal::Signal;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Interval at which conditions and the interrupt flag are checked.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long the backup may take to end after the primary: this time and some silence timeouts. After that it
 /// gets SIGTERM.
@@ -22,105 +23,119 @@ const LEAVE_SILENCES: u32 = 2;
 
 /// Counts of events in the processes' event logs.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub struct Counts {
     /// Divergences.
-    pub(super) divergences: u64,
+    pub divergences: u64,
     /// Takeovers without a kill.
-    pub(super) unplanned: u64,
+    pub unplanned: u64,
     /// Takeovers, with and without a kill.
-    pub(super) went_live: u64,
+    pub went_live: u64,
     /// Backups that a primary lost without a kill.
-    pub(super) backups_lost: u64,
+    pub backups_lost: u64,
     /// How long the guest was paused at the end of each sync, in nanoseconds.
-    pub(super) pauses_ns: Vec<u64>,
+    pub pauses_ns: Vec<u64>,
 }
 
 /// A takeover. Times are of CLOCK_BOOTTIME, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Takeover {
+pub struct Takeover {
     /// The host that was killed.
-    pub(super) dead: Host,
+    pub dead: Host,
     /// Time just before the signal was sent.
-    pub(super) killed_ns: u64,
+    pub killed_ns: u64,
     /// When the other host detected the silence.
-    pub(super) silent_ns: u64,
+    pub silent_ns: u64,
     /// When the other host went live.
-    pub(super) live_ns: u64,
+    pub live_ns: u64,
 }
 
-/// The processes of the pair.
-pub(super) struct Hosts<'a> {
-    setup: &'a Setup<'a>,
+/// The processes of a pair; killed on drop.
+pub struct Hosts {
+    // Dropped first: the processes must end before the scene in which they run.
+    members: [Option<Member>; 2],
+    setup: Setup,
     /// Time limit for everything that must happen.
     patience: Duration,
-    interrupted: &'a Arc<AtomicBool>,
-    members: [Option<Member>; 2],
+    interrupted: Arc<AtomicBool>,
     sender: Sender<Message>,
     messages: Receiver<Message>,
     instances: u64,
-    pub(super) leadership: LeadershipIntervals,
-    pub(super) counts: Counts,
+    /// Which host was live when.
+    pub leadership: LeadershipIntervals,
+    /// Counts of events.
+    pub counts: Counts,
 }
 
-impl<'a> Hosts<'a> {
-    /// Creates a pair without processes.
-    pub(super) fn new(
-        setup: &'a Setup<'a>,
-        patience: Duration,
-        interrupted: &'a Arc<AtomicBool>,
-    ) -> Hosts<'a> {
+impl Hosts {
+    /// Creates a pair without processes. Everything that must happen must happen within `patience`.
+    /// `interrupted` ends every wait.
+    pub fn new(setup: Setup, patience: Duration, interrupted: &Arc<AtomicBool>) -> Hosts {
         let (sender, messages) = channel::unbounded();
-        let (leadership, counts) = (LeadershipIntervals::default(), Counts::default());
         Hosts {
+            members: [None, None],
             setup,
             patience,
-            interrupted,
-            members: [None, None],
+            interrupted: Arc::clone(interrupted),
             sender,
             messages,
             instances: 0,
-            leadership,
-            counts,
+            leadership: LeadershipIntervals::default(),
+            counts: Counts::default(),
         }
     }
 
     /// Returns the channel on which a client reports that it can't continue.
-    pub(super) fn sender(&self) -> Sender<Message> {
+    pub fn sender(&self) -> Sender<Message> {
         self.sender.clone()
     }
 
     /// Starts a process on a host without one. Returns its process id.
-    pub(super) fn start(&mut self, part: Part, host: Host) -> Result<u32, DemoError> {
+    ///
+    /// # Errors
+    ///
+    /// If the process can't be started.
+    pub fn start(&mut self, part: Part, host: Host) -> Result<u32, TestbedError> {
         self.instances += 1;
-        let member = Member::spawn(self.setup, part, host, self.instances, &self.sender, &[])?;
+        let member = Member::spawn(&self.setup, part, (host, self.instances), &self.sender)?;
         let pid = member.pid();
         self.members[host.index()] = Some(member);
         Ok(pid)
     }
 
+    /// Returns the LAN.
+    pub fn network(&self) -> &Network {
+        &self.setup.scene.network
+    }
+
+    /// Returns the running processes, that on host A first.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().flatten()
+    }
+
     /// Returns whether `host` has no process.
-    pub(super) fn is_missing(&self, host: Host) -> bool {
+    pub fn is_missing(&self, host: Host) -> bool {
         self.members[host.index()].is_none()
     }
 
     /// Returns whether any host has no process.
-    pub(super) fn lacks_member(&self) -> bool {
+    pub fn lacks_member(&self) -> bool {
         self.members.iter().any(Option::is_none)
     }
 
     /// Returns the process that holds the latest known term of the VM.
-    pub(super) fn leader(&self) -> Option<&Member> {
+    pub fn leader(&self) -> Option<&Member> {
         // A process that was replaced and does not know it yet has an older term.
-        let candidates = self.members.iter().flatten().filter(|member| member.state.holds_term);
+        let candidates = self.members().filter(|member| member.state.holds_term);
         candidates.max_by_key(|member| member.state.term)
     }
 
     /// Starts a backup on each host without a process and waits until the VM is protected. Returns the host
     /// of the primary.
-    pub(super) fn protect(
-        &mut self,
-        mut started: impl FnMut(Host, u32),
-    ) -> Result<Host, DemoError> {
+    ///
+    /// # Errors
+    ///
+    /// If a process or a client fails, or the VM is not protected in time.
+    pub fn protect(&mut self, mut started: impl FnMut(Host, u32)) -> Result<Host, TestbedError> {
         let end = Instant::now() + self.patience;
         loop {
             for host in Host::ALL {
@@ -141,14 +156,22 @@ impl<'a> Hosts<'a> {
     }
 
     /// Returns the host of the primary and the time since which the VM is protected, if it is.
-    pub(super) fn protected(&self) -> Option<(Host, u64)> {
+    pub fn protected(&self) -> Option<(Host, u64)> {
         self.leader().and_then(|member| Some((member.host, member.state.protected?)))
     }
 
     /// Kills the primary, waits until the backup is live, and calls `live` immediately. When this returns,
     /// the descriptors of the killed process are closed. Returns `None` if the backup was live before the
     /// kill, which happens after this machine has stood still.
-    pub(super) fn kill(&mut self, live: impl FnOnce()) -> Result<Option<Takeover>, DemoError> {
+    ///
+    /// # Errors
+    ///
+    /// If the other host does not go live in time, or a process or a client fails.
+    ///
+    /// # Panics
+    ///
+    /// If no process is known to hold the VM's term.
+    pub fn kill(&mut self, live: impl FnOnce()) -> Result<Option<Takeover>, TestbedError> {
         let leader = self.leader().expect("a protected VM has a leader");
         let dead = leader.host;
         let killed_ns = boottime_ns();
@@ -174,7 +197,15 @@ impl<'a> Hosts<'a> {
     }
 
     /// Stops the VM cleanly, the primary first. Returns how long the primary held its outputs.
-    pub(super) fn stop(&mut self) -> Result<Spread, DemoError> {
+    ///
+    /// # Errors
+    ///
+    /// If a process does not end in time or fails.
+    ///
+    /// # Panics
+    ///
+    /// If no process is known to hold the VM's term.
+    pub fn stop(&mut self) -> Result<Spread, TestbedError> {
         let leader = self.leader().expect("a protected VM has a leader");
         let last = leader.host.index();
         leader.signal(Signal::SIGTERM);
@@ -194,38 +225,62 @@ impl<'a> Hosts<'a> {
             }
             let status = member.reap(self.patience)?;
             if !status.success() {
-                return Err(DemoError::Wrong(format!("{member} ended with {status}")));
+                return Err(TestbedError::Wrong(format!("{member} ended with {status}")));
             }
         }
         Ok(hold)
     }
 
     /// Waits for `time` while handling the processes' output.
-    pub(super) fn pause(&mut self, time: Duration) -> Result<(), DemoError> {
+    ///
+    /// # Errors
+    ///
+    /// If a process or a client fails.
+    pub fn pause(&mut self, time: Duration) -> Result<(), TestbedError> {
         let end = Instant::now() + time;
         self.wait_for("nothing", time + self.patience, |_| (Instant::now() >= end).then_some(()))
     }
 
-    /// Handles the processes' output until `done` returns a value. Fails after the time limit.
-    pub(super) fn wait<T>(
+    /// Handles the output that the processes have written so far.
+    ///
+    /// # Errors
+    ///
+    /// If a process or a client has failed.
+    pub fn poll(&mut self) -> Result<(), TestbedError> {
+        while let Ok(message) = self.messages.try_recv() {
+            self.handle_message(message)?;
+        }
+        Ok(())
+    }
+
+    /// Handles the processes' output until `done` returns a value.
+    ///
+    /// # Errors
+    ///
+    /// If a process or a client fails, or the time limit is reached.
+    pub fn wait<T>(
         &mut self,
         what: &str,
-        done: impl FnMut(&Hosts<'_>) -> Option<T>,
-    ) -> Result<T, DemoError> {
+        done: impl FnMut(&Hosts) -> Option<T>,
+    ) -> Result<T, TestbedError> {
         self.wait_for(what, self.patience, done)
     }
 
     /// Like [`wait`](Self::wait), with a time limit of `limit`.
-    pub(super) fn wait_for<T>(
+    ///
+    /// # Errors
+    ///
+    /// See [`wait`](Self::wait).
+    pub fn wait_for<T>(
         &mut self,
         what: &str,
         limit: Duration,
-        mut done: impl FnMut(&Hosts<'_>) -> Option<T>,
-    ) -> Result<T, DemoError> {
+        mut done: impl FnMut(&Hosts) -> Option<T>,
+    ) -> Result<T, TestbedError> {
         let end = Instant::now() + limit;
         loop {
             if self.interrupted.load(Ordering::Relaxed) {
-                return Err(DemoError::Interrupted);
+                return Err(TestbedError::Interrupted);
             }
             if let Some(answer) = done(self) {
                 return Ok(answer);
@@ -236,13 +291,10 @@ impl<'a> Hosts<'a> {
                     "timed out after {seconds:.0} s waiting for {what}: {}",
                     self.describe_members()
                 );
-                return Err(DemoError::Wrong(text + &self.false_alarms()));
+                return Err(TestbedError::Wrong(text + &self.false_alarms()));
             }
             match self.messages.recv_timeout(POLL_INTERVAL) {
-                Ok(Message::Client(error)) => return Err(error),
-                Ok(Message::Process { host, instance, output }) => {
-                    self.handle_output(host, instance, output)?;
-                }
+                Ok(message) => self.handle_message(message)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we have a sender ourselves"),
             }
@@ -261,25 +313,24 @@ impl<'a> Hosts<'a> {
     }
 
     /// Describes the processes and their last messages.
-    fn describe_members(&self) -> String {
-        let members: Vec<_> = self.members.iter().flatten().map(Member::to_string).collect();
+    pub fn describe_members(&self) -> String {
+        let members: Vec<_> = self.members().map(Member::to_string).collect();
         if members.is_empty() { "no process runs".into() } else { members.join("; ") }
     }
 
-    fn handle_output(
-        &mut self,
-        host: Host,
-        instance: u64,
-        output: MemberOutput,
-    ) -> Result<(), DemoError> {
+    fn handle_message(&mut self, message: Message) -> Result<(), TestbedError> {
+        let (host, instance, output) = match message {
+            Message::Client(error) => return Err(error),
+            Message::Process { host, instance, output } => (host, instance, output),
+        };
         // Output of a process that was killed or replaced since is ignored.
         let is_current = |member: &&mut Member| member.instance == instance;
         let member = self.members[host.index()].as_mut();
         let Some(member) = member.filter(is_current) else { return Ok(()) };
         match output {
-            MemberOutput::Record(record) => {
-                tracing::info!("{host}: {record:?}");
-                member.handle_record(record.clone());
+            MemberOutput::Record { record, line } => {
+                tracing::info!("{host}: {line}");
+                member.handle_record(&record, line);
                 self.count_record(host, &record);
             }
             MemberOutput::End => match member.state.halted {
@@ -292,7 +343,7 @@ impl<'a> Hosts<'a> {
                 Some(Why::AlreadyStarted | Why::Diverged) | None => {
                     let status = member.reap(self.patience)?;
                     let text = format!("a process ended unexpectedly with {status}: {member}");
-                    return Err(DemoError::Wrong(text));
+                    return Err(TestbedError::Wrong(text));
                 }
             },
         }
@@ -304,7 +355,7 @@ impl<'a> Hosts<'a> {
         let PairRecord { t_ns, term, ref event } = *record;
         match *event {
             PairEvent::TermWon => self.leadership.begin(host, term, t_ns),
-            PairEvent::WentLive { .. } => {
+            PairEvent::WentLive => {
                 self.leadership.begin(host, term, t_ns);
                 self.counts.went_live += 1;
             }
@@ -313,19 +364,19 @@ impl<'a> Hosts<'a> {
             PairEvent::Halted { spoke_ns, .. } => {
                 self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
             }
-            PairEvent::BackupSilent { spoke_ns, .. } => {
+            PairEvent::BackupSilent { spoke_ns } => {
                 self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
                 self.counts.backups_lost += 1;
             }
-            PairEvent::SyncClosed { pause_ns, .. } => self.counts.pauses_ns.push(pause_ns),
-            PairEvent::Diverged(_) => self.counts.divergences += 1,
-            PairEvent::Started { .. }
-            | PairEvent::PeerMet { .. }
-            | PairEvent::NobodyMet { .. }
+            PairEvent::SyncClosed { pause_ns } => self.counts.pauses_ns.push(pause_ns),
+            PairEvent::Diverged { .. } => self.counts.divergences += 1,
+            PairEvent::Started
+            | PairEvent::PeerMet
+            | PairEvent::NobodyMet
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
             | PairEvent::SyncBegun
-            | PairEvent::Protected { .. }
+            | PairEvent::Protected
             | PairEvent::BackupLeft
             | PairEvent::Following
             | PairEvent::PrimarySilent { .. }

@@ -1,17 +1,15 @@
 //! One process of the pair, and its event log.
 
-use super::network::{Host, LOG_LINK, Network};
-use crate::demo::DemoError;
-use crate::demo::guest::Guest;
-use crate::demo::standalone::TAP;
-use crate::demo::vm_process::VmProcess;
-use crate::pair::event::{PairEvent, PairRecord, Spread, Why};
+use super::event::{PairEvent, PairRecord, Spread, Why};
+use super::network::{Host, LOG_LINK};
+use super::scene::Setup;
+use crate::{TAP, TestbedError, VmProcess};
 use crossbeam::channel::Sender;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -20,32 +18,6 @@ use std::time::{Duration, Instant};
 /// Number of lines kept of what a process prints besides its event log.
 const TEXT_LINES_MAX: usize = 100;
 
-/// Settings that all processes of a pair have in common.
-#[derive(Debug)]
-pub struct Setup<'a> {
-    /// Executable of this program.
-    pub program: &'a Path,
-    /// Guest of the VM.
-    pub guest: &'a Guest,
-    /// Network in which the processes run.
-    pub network: &'a Network,
-    /// Key file of the log link. Without one the log is not encrypted.
-    pub key: Option<&'a Path>,
-    /// Folder of the witness.
-    pub witness: &'a Path,
-    /// Folder of the status sockets.
-    pub sockets: &'a Path,
-    /// Silence timeout in milliseconds.
-    pub silence_ms: u64,
-}
-
-impl Setup<'_> {
-    /// Returns the path of the status socket of process number `instance`, which runs on `host`.
-    pub fn socket(&self, host: Host, instance: u64) -> PathBuf {
-        self.sockets.join(format!("{host}-{instance}.sock"))
-    }
-}
-
 /// The command with which a process is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -53,6 +25,15 @@ pub enum Part {
     Primary,
     /// `understudy backup`: follows the VM.
     Backup,
+}
+
+impl Part {
+    const fn name(self) -> &'static str {
+        match self {
+            Part::Primary => "primary",
+            Part::Backup => "backup",
+        }
+    }
 }
 
 /// A message from the reader of a process's output, or from a client.
@@ -67,13 +48,18 @@ pub enum Message {
         output: MemberOutput,
     },
     /// A client can't continue.
-    Client(DemoError),
+    Client(TestbedError),
 }
 
 /// Output of a process.
 pub enum MemberOutput {
     /// A record of its event log.
-    Record(PairRecord),
+    Record {
+        /// The record.
+        record: PairRecord,
+        /// Its line.
+        line: String,
+    },
     /// The end of its output.
     End,
 }
@@ -103,14 +89,14 @@ impl State {
         self.term = record.term;
         match &record.event {
             PairEvent::TermWon => self.holds_term = true,
-            PairEvent::Protected { .. } => self.protected = Some(record.t_ns),
+            PairEvent::Protected => self.protected = Some(record.t_ns),
             PairEvent::SyncBegun | PairEvent::BackupLeft => self.protected = None,
             PairEvent::BackupSilent { .. } => {
                 self.holds_term = false;
                 self.protected = None;
             }
             PairEvent::PrimarySilent { .. } => self.silent_ns = Some(record.t_ns),
-            PairEvent::WentLive { .. } => {
+            PairEvent::WentLive => {
                 self.holds_term = true;
                 self.live_ns = Some(record.t_ns);
             }
@@ -119,16 +105,16 @@ impl State {
                 self.protected = None;
                 self.halted = Some(*why);
             }
-            PairEvent::Ended { hold, .. } => self.hold = Some(*hold),
-            PairEvent::Started { .. }
-            | PairEvent::PeerMet { .. }
-            | PairEvent::NobodyMet { .. }
+            PairEvent::Ended { hold } => self.hold = Some(*hold),
+            PairEvent::Started
+            | PairEvent::PeerMet
+            | PairEvent::NobodyMet
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
             | PairEvent::SyncClosed { .. }
             | PairEvent::Following
             | PairEvent::LogFinished
-            | PairEvent::Diverged(_) => {}
+            | PairEvent::Diverged { .. } => {}
         }
     }
 }
@@ -145,54 +131,51 @@ pub struct Member {
     pub instance: u64,
     /// What is known about it.
     pub state: State,
-    last_record: Option<PairRecord>,
+    /// Its status socket.
+    pub socket: PathBuf,
+    last_line: Option<String>,
     /// Lines that are not records, the newest last.
     text: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Member {
-    /// Starts a process on `host`, with additional `options`. Its output is sent to `sender`.
+    /// Starts a process on `host`, the pair's number `instance`. Its output is sent to `sender`.
     ///
     /// # Errors
     ///
     /// If the process can't be started.
     pub fn spawn(
-        setup: &Setup<'_>,
+        setup: &Setup,
         part: Part,
-        host: Host,
-        instance: u64,
+        (host, instance): (Host, u64),
         sender: &Sender<Message>,
-        options: &[&str],
-    ) -> Result<Member, DemoError> {
-        let mut command = Command::new(setup.program);
-        command.arg(match part {
-            Part::Primary => "primary",
-            Part::Backup => "backup",
-        });
+    ) -> Result<Member, TestbedError> {
+        let socket = setup.scene.path(&format!("{host}-{instance}.sock"));
+        let mut command = Command::new(&setup.program);
+        command.arg(part.name());
         command.args(["--tap", TAP, "--interface", LOG_LINK, "--peer", host.other().log_mac()]);
         command.args(["--silence-ms", &setup.silence_ms.to_string(), "--json", "--quiet"]);
-        match setup.key {
+        match &setup.key {
             Some(key) => command.arg("--key").arg(key),
             None => command.arg("--insecure"),
         };
-        command.arg("--witness").arg(setup.witness);
-        command.arg("--status").arg(setup.socket(host, instance));
-        command.args(setup.guest.options()).args(options);
+        command.arg("--witness").arg(setup.scene.witness()).arg("--status").arg(&socket);
+        command.args(setup.guest.options()).args(&setup.options[host.index()]);
         // Its own process group, so that Ctrl-C reaches only this process, which then stops the others in
         // order.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let namespace = setup.network.host(host);
+        let namespace = setup.scene.network.host(host);
         let mut process = namespace.enter(|| VmProcess::start(&mut command))?;
         let (stdout, stderr) = process.take_pipes();
         let all_text = Arc::new(Mutex::new(VecDeque::new()));
         let mut readers = Vec::new();
         if let Some(stdout) = stdout {
             let (sender, text) = (sender.clone(), Arc::clone(&all_text));
-            // Sending fails if the receiver is gone, because the demonstration is over.
+            // Sending fails if the receiver is gone, because the pair is over.
             let send = move |output| drop(sender.send(Message::Process { host, instance, output }));
             readers.push(std::thread::spawn(move || {
                 read_lines(stdout, |line| match serde_json::from_str(&line) {
-                    Ok(record) => send(MemberOutput::Record(record)),
+                    Ok(record) => send(MemberOutput::Record { record, line }),
                     Err(_) => keep(host, &text, line),
                 });
                 send(MemberOutput::End);
@@ -203,23 +186,23 @@ impl Member {
             let read = move || read_lines(stderr, |line| keep(host, &text, line));
             readers.push(std::thread::spawn(read));
         }
-        let state = State::default();
         Ok(Member {
             process,
             readers,
             part,
             host,
             instance,
-            state,
-            last_record: None,
+            socket,
+            state: State::default(),
+            last_line: None,
             text: all_text,
         })
     }
 
-    /// Handles a record of this process's event log.
-    pub fn handle_record(&mut self, record: PairRecord) {
-        self.state.handle_record(&record);
-        self.last_record = Some(record);
+    /// Handles a record of this process's event log and its line.
+    pub fn handle_record(&mut self, record: &PairRecord, line: String) {
+        self.state.handle_record(record);
+        self.last_line = Some(line);
     }
 
     /// Returns the process id.
@@ -257,7 +240,7 @@ impl Member {
     /// # Errors
     ///
     /// If the process does not end in time.
-    pub fn reap(&mut self, limit: Duration) -> Result<ExitStatus, DemoError> {
+    pub fn reap(&mut self, limit: Duration) -> Result<ExitStatus, TestbedError> {
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.process.status() {
@@ -265,7 +248,7 @@ impl Member {
                 return Ok(status);
             }
             if Instant::now() > end {
-                return Err(DemoError::Wrong(format!("{self} did not end within {limit:?}")));
+                return Err(TestbedError::Wrong(format!("{self} did not end within {limit:?}")));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -282,16 +265,10 @@ impl Member {
 impl std::fmt::Display for Member {
     /// Describes the process, its last record and its last message in one line.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let part = match self.part {
-            Part::Primary => "primary",
-            Part::Backup => "backup",
-        };
+        let part = self.part.name();
         write!(f, "host {} (started as {part}, process {})", self.host, self.pid())?;
-        match &self.last_record {
-            Some(record) => match serde_json::to_string(record) {
-                Ok(line) => write!(f, ", last record: {line}")?,
-                Err(_) => write!(f, ", last record: {record:?}")?,
-            },
+        match &self.last_line {
+            Some(line) => write!(f, ", last record: {line}")?,
             None => write!(f, ", no record")?,
         }
         match self.text.lock().expect("no thread panics while it holds the lock").back() {

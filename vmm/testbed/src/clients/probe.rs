@@ -1,9 +1,9 @@
 //! The requests of the prober, and their answers.
 
-use crate::demo::clients::ECHO_PORT;
-use crate::demo::icmp;
-use crate::demo::pace::Pace;
-use crate::demo::standalone::GUEST_ADDRESS;
+use super::icmp;
+use crate::GUEST_ADDRESS;
+use crate::clients::ECHO_PORT;
+use crate::pace::Pace;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddrV4;

@@ -1,11 +1,9 @@
-//! The guests of a demonstration, and how they differ: where they come from, which services they have, how
+//! The guests, and how they differ: where they come from, which services they have, how
 //! fast they usually are.
 
-use super::DemoError;
-use super::clients::{self, CounterService};
-use super::pair::probe::Probe;
-use super::redis;
-use crate::link::timing::SILENCE_MS_DEFAULT;
+use crate::TestbedError;
+use crate::clients::probe::Probe;
+use crate::clients::{self, CounterService, redis};
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -13,6 +11,9 @@ use std::time::Duration;
 
 /// Path of the snapshot that `scripts/linux-guest.sh` makes, below the user's cache folder.
 const SNAPSHOT: &str = "understudy/linux-guest/guest.snap";
+
+/// The program's default silence timeout, in milliseconds.
+pub const REFERENCE_SILENCE_MS: u64 = 100;
 
 /// Default silence timeout with a Linux guest, in milliseconds. A core that emulates kernel code is busy for
 /// long periods, and everything else on that core has to wait.
@@ -72,7 +73,7 @@ impl Guest {
         address: Ipv4Addr,
         bytes: &[u8],
         patience: Duration,
-    ) -> Result<(), DemoError> {
+    ) -> Result<(), TestbedError> {
         match self {
             Guest::Reference => clients::echo_within(address, bytes, patience),
             Guest::Linux(_) => redis::echo(address, bytes, patience),
@@ -107,7 +108,7 @@ impl Guest {
     /// Returns the default silence timeout in milliseconds.
     pub const fn silence_ms(&self) -> u64 {
         match self {
-            Guest::Reference => SILENCE_MS_DEFAULT,
+            Guest::Reference => REFERENCE_SILENCE_MS,
             Guest::Linux(_) => LINUX_SILENCE_MS,
         }
     }

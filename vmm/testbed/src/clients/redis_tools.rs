@@ -1,9 +1,7 @@
 //! The programs of redis as clients: redis-cli(1) and redis-benchmark(1).
 
-use crate::demo::DemoError;
-use crate::demo::lan;
-use crate::demo::pace::Pace;
-use crate::demo::standalone::GUEST_ADDRESS;
+use crate::pace::Pace;
+use crate::{GUEST_ADDRESS, TestbedError, command};
 use std::time::Duration;
 
 /// Number of SET requests and of GET requests in one run of redis-benchmark.
@@ -32,7 +30,7 @@ impl Tool {
 
     /// Returns whether the program is installed.
     pub fn is_installed(self) -> bool {
-        lan::command(self.name(), &["--version"]).is_ok()
+        command(self.name(), &["--version"]).is_ok()
     }
 
     /// Returns the pause between two runs.
@@ -45,16 +43,16 @@ impl Tool {
 }
 
 /// Increments the counter with redis-cli and checks that the result is `due`.
-pub(super) fn count(due: u64, patience: Duration) -> Result<(), DemoError> {
+pub(super) fn count(due: u64, patience: Duration) -> Result<(), TestbedError> {
     let answer = run(Tool::Cli, &["INCR", "redis-cli"], patience)?;
     if answer.trim() == due.to_string() {
         return Ok(());
     }
-    Err(DemoError::Wrong(format!("redis-cli got {:?} instead of {due}", answer.trim())))
+    Err(TestbedError::Wrong(format!("redis-cli got {:?} instead of {due}", answer.trim())))
 }
 
 /// Runs redis-benchmark once.
-pub(super) fn benchmark(patience: Duration) -> Result<(), DemoError> {
+pub(super) fn benchmark(patience: Duration) -> Result<(), TestbedError> {
     let count = BENCHMARK_REQUESTS.to_string();
     let args = ["-t", "set,get", "-c", "2", "-n", &count, "--csv"];
     let text = run(Tool::Benchmark, &args, patience)?;
@@ -62,13 +60,13 @@ pub(super) fn benchmark(patience: Duration) -> Result<(), DemoError> {
     if ["\"SET\",", "\"GET\","].iter().all(|test| text.contains(test)) {
         return Ok(());
     }
-    Err(DemoError::Wrong(format!("redis-benchmark printed {text:?}")))
+    Err(TestbedError::Wrong(format!("redis-benchmark printed {text:?}")))
 }
 
 /// Runs a program against the VM's server, under timeout(1), because neither program has a timeout of its
 /// own.
-fn run(tool: Tool, args: &[&str], patience: Duration) -> Result<String, DemoError> {
+fn run(tool: Tool, args: &[&str], patience: Duration) -> Result<String, TestbedError> {
     let (address, seconds) = (GUEST_ADDRESS.to_string(), patience.as_secs().to_string());
     let words = [&[&seconds, tool.name(), "-h", &address], args].concat();
-    lan::command("timeout", &words)
+    command("timeout", &words)
 }

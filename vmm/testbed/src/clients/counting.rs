@@ -1,15 +1,12 @@
 //! The client with one persistent connection to the counter service: each number must be the one after the
 //! number before.
 
-use super::figures::Times;
 use super::traffic::sleep_unless_stopped;
-use crate::demo::DemoError;
-use crate::demo::clients::Counter;
-use crate::demo::guest::Guest;
-use crate::demo::lan::{Namespace, command};
-use crate::demo::pace::Pace;
-use crate::demo::standalone::GUEST_ADDRESS;
-use crate::kvm::clock::boottime_ns;
+use crate::clients::Counter;
+use crate::clock::boottime_ns;
+use crate::figures::Times;
+use crate::pace::Pace;
+use crate::{GUEST_ADDRESS, Guest, Namespace, TestbedError, command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -68,7 +65,7 @@ impl Counting {
     /// # Errors
     ///
     /// If the connection can't be made.
-    pub fn run(&self, stop: &AtomicBool) -> Result<(), DemoError> {
+    pub fn run(&self, stop: &AtomicBool) -> Result<(), TestbedError> {
         let (service, patience) = (self.guest.counter(), self.pace.patience());
         let connect = || Counter::connect_to(service, GUEST_ADDRESS, patience);
         let (least, answers) = PAUSE;
@@ -105,7 +102,7 @@ impl Counting {
 /// # Errors
 ///
 /// If ss fails.
-pub fn timers(client: &Namespace, guest: &Guest) -> Result<String, DemoError> {
+pub fn timers(client: &Namespace, guest: &Guest) -> Result<String, TestbedError> {
     let target = format!("{GUEST_ADDRESS}:{}", guest.counter().port);
     let line = client.enter(|| command("ss", &["-tinoOH", "dst", &target]))?;
     let shown = ["timer:", "rto:", "backoff:", "unacked:", "retrans:"];

@@ -2,11 +2,8 @@
 //! programs if the guest has a redis server.
 
 use super::redis_tools::{self, Tool};
-use crate::demo::DemoError;
-use crate::demo::clients;
-use crate::demo::guest::Guest;
-use crate::demo::pace::Pace;
-use crate::demo::standalone::GUEST_ADDRESS;
+use crate::pace::Pace;
+use crate::{GUEST_ADDRESS, Guest, TestbedError, clients};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Read;
@@ -53,7 +50,7 @@ pub struct Seen {
 
 impl Seen {
     /// Returns whether each of these clients, including `tools`, has completed a transfer, or one has failed.
-    pub(super) fn all_completed(&self, tools: &[Tool]) -> bool {
+    pub fn all_completed(&self, tools: &[Tool]) -> bool {
         let of = |tool| match tool {
             Tool::Cli => self.redis_cli,
             Tool::Benchmark => self.redis_benchmarks,
@@ -118,7 +115,7 @@ impl Traffic {
         sleep_unless_stopped(self.pace.pause(least, answers), stop);
     }
 
-    fn record_result<T>(&self, result: Result<T, DemoError>, count: impl FnOnce(&mut Seen)) {
+    fn record_result<T>(&self, result: Result<T, TestbedError>, count: impl FnOnce(&mut Seen)) {
         let mut seen = self.seen();
         match result {
             Ok(_) => count(&mut seen),
@@ -161,7 +158,7 @@ impl Ping {
     /// # Errors
     ///
     /// If ping can't be started.
-    pub fn start(pace: &Pace) -> Result<Ping, DemoError> {
+    pub fn start(pace: &Pace) -> Result<Ping, TestbedError> {
         let (least, answers) = PING_PAUSE;
         let interval_s = format!("{:.3}", pace.pause(least, answers).as_secs_f64());
         let address = GUEST_ADDRESS.to_string();
@@ -170,7 +167,7 @@ impl Ping {
         // Its own process group, so that Ctrl-C reaches only this process, which then stops ping and reads
         // its statistics.
         command.args(args).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = command.spawn().map_err(|source| DemoError::Spawn {
+        let child = command.spawn().map_err(|source| TestbedError::Spawn {
             command: format!("ping {}", args.join(" ")),
             source,
         })?;
@@ -182,16 +179,16 @@ impl Ping {
     /// # Errors
     ///
     /// If ping can't be stopped, or prints something unexpected.
-    pub fn stop(mut self) -> Result<(u64, u64), DemoError> {
+    pub fn stop(mut self) -> Result<(u64, u64), TestbedError> {
         let pid = Pid::from_raw(self.0.id().cast_signed());
-        kill(pid, Signal::SIGINT).map_err(|errno| DemoError::Client {
+        kill(pid, Signal::SIGINT).map_err(|errno| TestbedError::Client {
             doing: "stopping ping".into(),
             source: errno.into(),
         })?;
         let mut text = String::new();
         let mut output = self.0.stdout.take().expect("it is a pipe");
-        output.read_to_string(&mut text).map_err(DemoError::client("reading from ping"))?;
-        counts(&text).ok_or_else(|| DemoError::Wrong(format!("ping printed {text:?}")))
+        output.read_to_string(&mut text).map_err(TestbedError::client("reading from ping"))?;
+        counts(&text).ok_or_else(|| TestbedError::Wrong(format!("ping printed {text:?}")))
     }
 }
 

@@ -1,54 +1,41 @@
 //! A pair without kills: counts how often a living host is declared dead.
 
-use super::hosts::{Hosts, POLL_INTERVAL};
-use super::member::Part;
-use super::network::Host;
-use super::scene::Scene;
-use crate::demo::DemoError;
-use crate::demo::guest::Guest;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use crate::error::BenchError;
+use crate::interrupt;
 use std::time::{Duration, Instant};
+use testbed::Guest;
+use testbed::pair::{Host, Hosts, POLL_INTERVAL, Part, Scene};
+use testbed::vm_process::understudy;
 
 /// What happened to a pair while it was observed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Watched {
+pub(super) struct Watched {
     /// How long the pair was observed, from its first protection on. Zero if it was never protected.
-    pub watched: Duration,
+    pub(super) watched: Duration,
     /// For how much of that time the VM was protected.
-    pub protected: Duration,
+    pub(super) protected: Duration,
     /// How often the protection ended.
-    pub alarms: u64,
+    pub(super) alarms: u64,
     /// How often the backup went live.
-    pub takeovers: u64,
+    pub(super) takeovers: u64,
     /// How often the primary gave up its backup.
-    pub backups_lost: u64,
+    pub(super) backups_lost: u64,
     /// The longest scheduling delay of the observing thread, which runs every 20 ms. It shows how many of the
     /// alarms may be due to this machine, on which both hosts run together.
-    pub late: Duration,
+    pub(super) late: Duration,
 }
 
-/// Runs a pair of the executable `program` without clients. Calls `begin` when the VM is protected for the
-/// first time, and observes the pair for `time` from then on. Restarts a missing backup. `interrupted` ends
-/// it early. Removes everything that it created.
-///
-/// # Errors
-///
-/// If a process fails, the host is too slow, or `interrupted` is set.
-pub fn watch(
-    program: &Path,
+/// Runs a pair without clients. Calls `begin` when the VM is protected for the first time, and observes the
+/// pair for `time` from then on. Restarts a missing backup.
+pub(super) fn watch(
     silence_ms: u64,
     time: Duration,
-    interrupted: &Arc<AtomicBool>,
     begin: impl FnOnce(),
-) -> Result<Watched, DemoError> {
-    let scene = Scene::new()?;
-    let guest = Guest::Reference;
-    let pace = scene.pace(program, (&guest, Some(silence_ms)), interrupted)?;
-    let setup = scene.setup(program, &guest, silence_ms);
+) -> Result<Watched, BenchError> {
+    let (scene, interrupted) = (Scene::new(&understudy()?)?, interrupt::flag()?);
+    let pace = scene.pace(&Guest::Reference, Some(silence_ms), &interrupted)?;
     let patience = pace.patience();
-    let mut hosts = Hosts::new(&setup, patience, interrupted);
+    let mut hosts = Hosts::new(scene.setup(silence_ms), patience, &interrupted);
     hosts.start(Part::Primary, Host::A)?;
     // A pair that is not protected by then is unlikely to be protected later.
     let limit = Instant::now() + patience;
@@ -89,7 +76,7 @@ pub fn watch(
 }
 
 /// Starts a backup on each host without a process.
-fn start_missing(hosts: &mut Hosts<'_>) -> Result<(), DemoError> {
+fn start_missing(hosts: &mut Hosts) -> Result<(), BenchError> {
     for host in Host::ALL {
         if hosts.is_missing(host) {
             hosts.start(Part::Backup, host)?;

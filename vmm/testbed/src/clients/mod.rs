@@ -1,9 +1,23 @@
-//! Clients of a guest's services, mainly those of the reference guest. They use the host kernel's TCP and
-//! ICMP, in the network namespace of the calling thread ([`super::lan::Namespace::enter`]).
+//! Clients of a guest's services. They use the host kernel's TCP and ICMP, in the network namespace of the
+//! calling thread ([`Namespace::enter`](crate::Namespace::enter)).
+//!
+//! - this file: single requests, mainly to the services of the reference guest
+//! - [`redis`], [`redis_tools`]: a redis server's protocol; redis's own programs as clients
+//! - [`counting`], [`traffic`], [`prober`]: clients that run for a long time and record what they see
+//! - [`load`]: all of these and the sniffer, each on a thread of its own
+//! - [`probe`], [`icmp`]: the prober's kinds of requests
 
-use super::pace::HANG_MAX;
-use super::vm_process::VmProcess;
-use super::{DemoError, icmp, lan};
+pub mod counting;
+pub mod icmp;
+pub mod load;
+pub mod probe;
+pub mod prober;
+pub mod redis;
+pub mod redis_tools;
+pub mod traffic;
+
+use crate::pace::HANG_MAX;
+use crate::{TestbedError, VmProcess, command};
 use socket2::SockAddr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -18,9 +32,9 @@ pub struct CounterService {
     /// TCP port.
     pub port: u16,
     /// Bytes of a request.
-    pub(super) request: &'static [u8],
+    request: &'static [u8],
     /// Text before the number.
-    pub(super) answer_prefix: &'static str,
+    answer_prefix: &'static str,
 }
 
 /// The counter service of the reference guest.
@@ -28,13 +42,9 @@ pub const REFERENCE_COUNTER: CounterService =
     CounterService { port: 7000, request: b"next\n", answer_prefix: "" };
 
 /// Connects to a server. Connecting, reading and writing time out after `patience`.
-pub(super) fn connect(
-    address: Ipv4Addr,
-    port: u16,
-    patience: Duration,
-) -> Result<TcpStream, DemoError> {
+fn connect(address: Ipv4Addr, port: u16, patience: Duration) -> Result<TcpStream, TestbedError> {
     let target = SocketAddr::V4(SocketAddrV4::new(address, port));
-    let doing = || DemoError::client(format!("connecting to {target}"));
+    let doing = || TestbedError::client(format!("connecting to {target}"));
     let stream = TcpStream::connect_timeout(&target, patience).map_err(doing())?;
     stream.set_nodelay(true).map_err(doing())?;
     stream.set_read_timeout(Some(patience)).map_err(doing())?;
@@ -56,7 +66,7 @@ impl Counter {
     /// # Errors
     ///
     /// If the connection can't be made.
-    pub fn connect(address: Ipv4Addr) -> Result<Counter, DemoError> {
+    pub fn connect(address: Ipv4Addr) -> Result<Counter, TestbedError> {
         Counter::connect_to(&REFERENCE_COUNTER, address, HANG_MAX)
     }
 
@@ -69,7 +79,7 @@ impl Counter {
         service: &'static CounterService,
         address: Ipv4Addr,
         patience: Duration,
-    ) -> Result<Counter, DemoError> {
+    ) -> Result<Counter, TestbedError> {
         let stream = BufReader::new(connect(address, service.port, patience)?);
         Ok(Counter { service, stream, line: String::new() })
     }
@@ -79,19 +89,19 @@ impl Counter {
     /// # Errors
     ///
     /// If the connection ends or times out, or the answer is malformed.
-    pub fn ask(&mut self) -> Result<u64, DemoError> {
+    pub fn ask(&mut self) -> Result<u64, TestbedError> {
         let mut exchange = || -> io::Result<usize> {
             self.stream.get_mut().write_all(self.service.request)?;
             self.line.clear();
             self.stream.read_line(&mut self.line)
         };
-        match exchange().map_err(DemoError::client("counter request"))? {
-            0 => Err(DemoError::Wrong(String::from("the counter closed the connection"))),
+        match exchange().map_err(TestbedError::client("counter request"))? {
+            0 => Err(TestbedError::Wrong(String::from("the counter closed the connection"))),
             _bytes => {
                 let number = self.line.strip_prefix(self.service.answer_prefix);
                 let number = number.and_then(|number| number.trim_end().parse().ok());
                 number.ok_or_else(|| {
-                    DemoError::Wrong(format!("the counter answered {:?}", self.line))
+                    TestbedError::Wrong(format!("the counter answered {:?}", self.line))
                 })
             }
         }
@@ -104,14 +114,14 @@ impl Counter {
 /// # Errors
 ///
 /// If a request fails or a number is not the next one.
-pub fn count(address: Ipv4Addr, count: u64) -> Result<(u64, u64), DemoError> {
+pub fn count(address: Ipv4Addr, count: u64) -> Result<(u64, u64), TestbedError> {
     let mut counter = Counter::connect(address)?;
     let first = counter.ask()?;
     let mut last = first;
     for _request in 1..count {
         let number = counter.ask()?;
         if number != last + 1 {
-            return Err(DemoError::Wrong(format!("the counter went from {last} to {number}")));
+            return Err(TestbedError::Wrong(format!("the counter went from {last} to {number}")));
         }
         last = number;
     }
@@ -123,7 +133,7 @@ pub fn count(address: Ipv4Addr, count: u64) -> Result<(u64, u64), DemoError> {
 /// # Errors
 ///
 /// If the transfer fails or the answer differs.
-pub fn echo(address: Ipv4Addr, bytes: &[u8]) -> Result<(), DemoError> {
+pub fn echo(address: Ipv4Addr, bytes: &[u8]) -> Result<(), TestbedError> {
     echo_within(address, bytes, HANG_MAX)
 }
 
@@ -132,12 +142,16 @@ pub fn echo(address: Ipv4Addr, bytes: &[u8]) -> Result<(), DemoError> {
 /// # Errors
 ///
 /// If the transfer fails or the answer differs.
-pub fn echo_within(address: Ipv4Addr, bytes: &[u8], patience: Duration) -> Result<(), DemoError> {
+pub fn echo_within(
+    address: Ipv4Addr,
+    bytes: &[u8],
+    patience: Duration,
+) -> Result<(), TestbedError> {
     let mut stream = connect(address, ECHO_PORT, patience)?;
-    let failed = || DemoError::client("echo");
+    let failed = || TestbedError::client("echo");
     let mut writer = stream.try_clone().map_err(failed())?;
     let mut back = Vec::with_capacity(bytes.len());
-    std::thread::scope(|scope| -> Result<(), DemoError> {
+    std::thread::scope(|scope| -> Result<(), TestbedError> {
         let sending = scope.spawn(move || {
             writer.write_all(bytes)?;
             writer.shutdown(std::net::Shutdown::Write)
@@ -149,10 +163,10 @@ pub fn echo_within(address: Ipv4Addr, bytes: &[u8], patience: Duration) -> Resul
 }
 
 /// Checks that the answer `back` equals `bytes`.
-pub(super) fn compare_echo(bytes: &[u8], back: &[u8]) -> Result<(), DemoError> {
+fn compare_echo(bytes: &[u8], back: &[u8]) -> Result<(), TestbedError> {
     match back.iter().zip(bytes).position(|(got, sent)| got != sent) {
-        Some(at) => Err(DemoError::Wrong(format!("the echo differs at byte {at}"))),
-        None if back.len() != bytes.len() => Err(DemoError::Wrong(format!(
+        Some(at) => Err(TestbedError::Wrong(format!("the echo differs at byte {at}"))),
+        None if back.len() != bytes.len() => Err(TestbedError::Wrong(format!(
             "the echo returned {} of {} bytes",
             back.len(),
             bytes.len()
@@ -167,10 +181,10 @@ pub(super) fn compare_echo(bytes: &[u8], back: &[u8]) -> Result<(), DemoError> {
 /// # Errors
 ///
 /// If ping fails or prints something unexpected.
-pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, DemoError> {
+pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, TestbedError> {
     // Without a deadline, ping waits for the last answer only twice as long as the others took.
     let deadline = HANG_MAX.as_secs().to_string();
-    let text = lan::command(
+    let text = command(
         "ping",
         &["-q", "-c", &count.to_string(), "-i", interval_s, "-w", &deadline, &address.to_string()],
     )?;
@@ -179,7 +193,7 @@ pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, Demo
         .lines()
         .find_map(|line| line.split(", ").find_map(|part| part.strip_suffix(" received")))
         .and_then(|number| number.parse().ok());
-    received.ok_or_else(|| DemoError::Wrong(format!("ping printed {text:?}")))
+    received.ok_or_else(|| TestbedError::Wrong(format!("ping printed {text:?}")))
 }
 
 /// Fetches a page with curl(1).
@@ -187,7 +201,7 @@ pub fn ping(address: Ipv4Addr, count: u32, interval_s: &str) -> Result<u32, Demo
 /// # Errors
 ///
 /// If curl fails.
-pub fn fetch(address: Ipv4Addr, path: &str) -> Result<String, DemoError> {
+pub fn fetch(address: Ipv4Addr, path: &str) -> Result<String, TestbedError> {
     fetch_within(address, path, HANG_MAX)
 }
 
@@ -196,9 +210,9 @@ pub fn fetch(address: Ipv4Addr, path: &str) -> Result<String, DemoError> {
 /// # Errors
 ///
 /// If curl fails.
-pub fn fetch_within(address: Ipv4Addr, path: &str, time: Duration) -> Result<String, DemoError> {
+pub fn fetch_within(address: Ipv4Addr, path: &str, time: Duration) -> Result<String, TestbedError> {
     let (url, seconds) = (format!("http://{address}{path}"), time.as_secs().to_string());
-    lan::command("curl", &["--silent", "--show-error", "--fail", "--max-time", &seconds, &url])
+    command("curl", &["--silent", "--show-error", "--fail", "--max-time", &seconds, &url])
 }
 
 /// When to give up waiting.
@@ -215,11 +229,24 @@ impl Limit<'_> {
     pub const HANG: Limit<'static> = Limit { time: HANG_MAX, interrupted: None };
 }
 
-/// Returns [`DemoError::Interrupted`] if `interrupted` is set.
-pub(super) fn check_interrupted(interrupted: &AtomicBool) -> Result<(), DemoError> {
+/// Returns [`TestbedError::Interrupted`] if `interrupted` is set.
+///
+/// # Errors
+///
+/// Only that one.
+pub fn check_interrupted(interrupted: &AtomicBool) -> Result<(), TestbedError> {
     match interrupted.load(Ordering::Relaxed) {
-        true => Err(DemoError::Interrupted),
+        true => Err(TestbedError::Interrupted),
         false => Ok(()),
+    }
+}
+
+/// Sets a flag when it is dropped, so that threads that watch the flag end on every path.
+pub struct StopOnDrop<'s>(pub &'s AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -240,8 +267,8 @@ pub fn first_ping_reply(
     address: Ipv4Addr,
     start: Instant,
     limit: &Limit<'_>,
-) -> Result<Duration, DemoError> {
-    let failed = || DemoError::client(format!("ping {address}"));
+) -> Result<Duration, TestbedError> {
+    let failed = || TestbedError::client(format!("ping {address}"));
     let socket = icmp::socket().map_err(failed())?;
     let target = SockAddr::from(SocketAddrV4::new(address, 0));
     for sequence in 0.. {
@@ -253,7 +280,9 @@ pub fn first_ping_reply(
         let pause = PING_EVERY.max(passed / PING_PAUSE_DIVISOR);
         socket.set_read_timeout(Some(pause)).map_err(failed())?;
         if vm.has_ended() {
-            return Err(DemoError::Wrong(String::from("the VM ended before it answered a ping")));
+            return Err(TestbedError::Wrong(String::from(
+                "the VM ended before it answered a ping",
+            )));
         }
         match socket.send_to(&icmp::CLIENTS.request(sequence, &[]), &target) {
             // The tap exists, but the VM does not answer ARP yet.
@@ -276,5 +305,5 @@ pub fn first_ping_reply(
             Err(error) => return Err(failed()(error)),
         }
     }
-    Err(DemoError::Wrong(format!("{address} did not answer ping within {:?}", limit.time)))
+    Err(TestbedError::Wrong(format!("{address} did not answer ping within {:?}", limit.time)))
 }

@@ -1,0 +1,84 @@
+//! The event log of a process of a pair: one JSON object per line. `vmm/src/pair/event.rs` writes it and
+//! describes the events. This module has the fields that its users read.
+
+use serde::Deserialize;
+
+/// One line of the event log.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct PairRecord {
+    /// When it was written, CLOCK_BOOTTIME in nanoseconds.
+    pub t_ns: u64,
+    /// The term at that time.
+    pub term: u64,
+    /// The event.
+    #[serde(flatten)]
+    pub event: PairEvent,
+}
+
+/// An event.
+#[expect(missing_docs, reason = "the program's own type describes them")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum PairEvent {
+    Started,
+    PeerMet,
+    NobodyMet,
+    PeerRefused {
+        reason: String,
+    },
+    TermWon,
+    WitnessUnreachable,
+    SyncBegun,
+    SyncClosed {
+        pause_ns: u64,
+    },
+    Protected,
+    BackupSilent {
+        spoke_ns: Option<u64>,
+    },
+    BackupLeft,
+    Following,
+    PrimarySilent {
+        whole: bool,
+    },
+    LogFinished,
+    WentLive,
+    Diverged {
+        /// What the log expected.
+        expected: String,
+        /// What the machine did.
+        found: String,
+    },
+    Halted {
+        why: Why,
+        spoke_ns: Option<u64>,
+    },
+    Ended {
+        hold: Spread,
+    },
+}
+
+/// Why a process halted.
+#[expect(missing_docs, reason = "the program's own type describes them")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    AlreadyStarted,
+    Replaced,
+    Stopped,
+    PrimaryStopped,
+    Diverged,
+}
+
+/// Summary of how long outputs were held, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Spread {
+    /// Number of outputs.
+    pub count: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// Largest value.
+    pub max_ns: u64,
+}
