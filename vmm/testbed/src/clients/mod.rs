@@ -19,7 +19,7 @@ pub mod traffic;
 use crate::pace::HANG_MAX;
 use crate::{TestbedError, VmProcess, command};
 use socket2::SockAddr;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -45,7 +45,16 @@ pub const REFERENCE_COUNTER: CounterService =
 fn connect(address: Ipv4Addr, port: u16, patience: Duration) -> Result<TcpStream, TestbedError> {
     let target = SocketAddr::V4(SocketAddrV4::new(address, port));
     let doing = || TestbedError::client(format!("connecting to {target}"));
-    let stream = TcpStream::connect_timeout(&target, patience).map_err(doing())?;
+    let until = Instant::now() + patience;
+    let stream = loop {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(&target, left) {
+            // The kernel gives up after three ARP requests, in as many seconds, whatever the timeout is. A
+            // guest on a busy host may be slower.
+            Err(error) if error.kind() == ErrorKind::HostUnreachable && Instant::now() < until => {}
+            result => break result.map_err(doing())?,
+        }
+    };
     stream.set_nodelay(true).map_err(doing())?;
     stream.set_read_timeout(Some(patience)).map_err(doing())?;
     stream.set_write_timeout(Some(patience)).map_err(doing())?;
