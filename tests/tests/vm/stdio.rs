@@ -221,7 +221,8 @@ fn vm_whose_pcap_file_stalls_runs_to_its_end() {
     let pipe = Fifo::new(folder.path().join("pipe"));
     pipe.fill();
     let args = ["run", "--tap", "tap0", "--pcap", pipe.path(), "--for", "1", "--quiet"];
-    let client = namespace.enter(|| Ok::<_, TestbedError>(UdpSocket::bind("10.77.0.1:0").unwrap())).unwrap();
+    let client =
+        namespace.enter(|| Ok::<_, TestbedError>(UdpSocket::bind("10.77.0.1:0").unwrap())).unwrap();
     // Frames for the capture, until this test ends.
     let (_test, test_ends) = mpsc::channel::<()>();
     let pause = Duration::from_millis(20);

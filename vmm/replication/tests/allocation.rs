@@ -83,7 +83,7 @@ fn output_path_allocates_nothing_after_start_up() {
             addresses.learn(frame);
             while queue.push(watermark, watermark, now_ns, frame).is_err() {
                 let up_to = watermark.saturating_sub(20);
-                while queue.next_released(up_to).is_some() {
+                while queue.front().is_some_and(|held| held.release_at <= up_to) {
                     queue.pop();
                 }
                 queue.drop_up_to(up_to + 1);

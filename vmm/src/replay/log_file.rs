@@ -190,11 +190,6 @@ impl LogReader {
         self.window_offset + self.unread as u64
     }
 
-    /// Whether the log ends in the middle of a block.
-    pub fn is_torn(&self) -> bool {
-        self.torn
-    }
-
     /// Returns the next entry without consuming it, or `None` at the end of the log, whether the log is
     /// whole or torn.
     ///

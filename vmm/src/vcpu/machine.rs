@@ -134,11 +134,6 @@ impl Machine {
         self.devices.set_irq_windows(windows);
     }
 
-    /// Returns the devices, for their counters.
-    pub fn devices(&self) -> &Devices {
-        &self.devices
-    }
-
     /// Returns guest RAM.
     pub fn ram(&self) -> &mem::GuestRam {
         self.vm.ram()

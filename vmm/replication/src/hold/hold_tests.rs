@@ -22,21 +22,29 @@ fn drain(queue: &mut HoldQueue) -> Vec<(u64, u8)> {
     out
 }
 
+/// Returns the oldest frame, if it may leave once everything up to `acknowledged` is acknowledged.
+fn released(queue: &HoldQueue, acknowledged: u64) -> Option<Held<'_>> {
+    queue.front().filter(|held| held.release_at <= acknowledged)
+}
+
 #[test]
-fn next_released_before_acknowledgement_is_none() {
+fn frame_is_released_when_its_position_is_acknowledged() {
     let mut queue = queue(8, 4096);
     queue.push(10, 10, 1000, &frame(1, 60)).unwrap();
     queue.push(10, 10, 1001, &frame(2, 61)).unwrap();
     queue.push(12, 12, 1002, &frame(3, 62)).unwrap();
-    assert_eq!(queue.next_released(9), None);
+    assert_eq!(released(&queue, 9), None);
     let held = Held { release_at: 10, watermark: 10, made_at_ns: 1000, frame: &frame(1, 60) };
-    assert_eq!(queue.next_released(10), Some(held));
+    assert_eq!(released(&queue, 10), Some(held));
     assert_eq!(queue.front(), Some(held));
-    assert_eq!((queue.oldest_made_at(), queue.newest_release_at()), (Some(1000), Some(12)));
+    assert_eq!(
+        (queue.front().map(|held| held.made_at_ns), queue.newest_release_at()),
+        (Some(1000), Some(12))
+    );
     queue.pop();
     queue.pop();
-    assert_eq!(queue.next_released(11), None);
-    assert_eq!(queue.next_released(u64::MAX).unwrap().frame, frame(3, 62));
+    assert_eq!(released(&queue, 11), None);
+    assert_eq!(released(&queue, u64::MAX).unwrap().frame, frame(3, 62));
     assert_eq!((queue.len(), queue.bytes()), (1, 62));
     assert_eq!(queue.stats().released, 2);
 }
@@ -46,8 +54,8 @@ fn release_uses_release_at_and_drop_uses_watermark() {
     let mut queue = queue(8, 4096);
     queue.push(4, 10, 0, &frame(1, 60)).unwrap();
     queue.push(4, 12, 0, &frame(2, 60)).unwrap();
-    assert_eq!(queue.next_released(3), None);
-    assert_eq!(queue.next_released(4).unwrap().watermark, 10);
+    assert_eq!(released(&queue, 3), None);
+    assert_eq!(released(&queue, 4).unwrap().watermark, 10);
     assert_eq!(queue.drop_up_to(9), 0);
     assert_eq!(queue.drop_up_to(10), 1);
     assert_eq!(queue.newest_release_at(), Some(4));
@@ -91,7 +99,7 @@ fn drop_up_to_released_watermark_keeps_the_rest() {
     assert_eq!(queue.stats().dropped, 3);
     assert_eq!(drain(&mut queue), [(9, 4)]);
     assert_eq!(queue.drop_up_to(u64::MAX), 0);
-    assert_eq!((queue.newest_release_at(), queue.oldest_made_at()), (None, None));
+    assert_eq!((queue.newest_release_at(), queue.front()), (None, None));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! a number. Neither of the two decreases from one frame to the next.
 //!
 //! ```text
-//!             push                    next_released(acknowledged), pop
+//!             push                    front, pop: once acknowledged   
 //!   the VM ---------> [ HoldQueue ] -----------------------------------> the tap      primary
 //!   the VM ---------> [ HoldQueue ] -----------------------------------> nowhere      backup
 //!                                     drop_up_to(released by the primary)
@@ -174,12 +174,6 @@ impl HoldQueue {
         Some(Held { release_at, watermark, made_at_ns, frame })
     }
 
-    /// The oldest frame, if it may leave once everything up to and including `up_to` is
-    /// acknowledged.
-    pub fn next_released(&self, up_to: u64) -> Option<Held<'_>> {
-        self.front().filter(|held| held.release_at <= up_to)
-    }
-
     /// Removes the oldest frame, which the caller has released.
     ///
     /// # Panics
@@ -236,11 +230,6 @@ impl HoldQueue {
     /// `release_at` of the newest frame held. Once that position is acknowledged, all frames may leave.
     pub fn newest_release_at(&self) -> Option<u64> {
         self.slots.back().map(|slot| slot.release_at)
-    }
-
-    /// When the VM produced the oldest frame held, in nanoseconds of the caller's clock.
-    pub fn oldest_made_at(&self) -> Option<u64> {
-        self.slots.front().map(|slot| slot.made_at_ns)
     }
 
     /// Counters since the queue was created.
