@@ -26,6 +26,7 @@ pub mod cli;
 pub mod demo;
 pub mod devices;
 pub mod kvm;
+pub mod limits;
 pub mod link;
 pub mod mem;
 pub mod pair;

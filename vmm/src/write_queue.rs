@@ -2,15 +2,12 @@
 //! reader that stalls, or a disk that hangs, stops that thread and not the one that filled the queue.
 
 use crate::kvm::kick;
+use crate::limits::WRITES_WAITING_MAX;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, TrySendError};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// Most byte strings that wait in a queue: the boot messages of a Linux kernel, or what a frame trace prints
-/// in some milliseconds. A console line is at most 256 bytes, so that a queue of them takes 256 KiB.
-pub const WAITING_MAX: usize = 1024;
 
 /// Longest time to wait at the end of a process until a queue is written. A reader that is only busy needs
 /// milliseconds; one that has stalled must not keep the process from ending.
@@ -50,7 +47,7 @@ impl WriteQueue {
     ///
     /// The thread can't be started.
     pub fn start(name: &str, destination: impl Destination) -> io::Result<WriteQueue> {
-        let (items, waiting) = channel::bounded(WAITING_MAX);
+        let (items, waiting) = channel::bounded(WRITES_WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let lost_here = Arc::clone(&lost);
         kick::spawn_unkicked(name, move || write_all(&waiting, destination, &lost_here))?;
@@ -150,7 +147,7 @@ mod tests {
     fn fill(queue: &WriteQueue) -> usize {
         stall(queue);
         let end = (1..).find(|&number| !push(queue, number)).unwrap();
-        assert_eq!(end, WAITING_MAX + 1);
+        assert_eq!(end, WRITES_WAITING_MAX + 1);
         end
     }
 
@@ -168,8 +165,8 @@ mod tests {
         let (queue, permit, written) = gated();
         drop(permit);
         let mut accepted = Vec::new();
-        for number in 0..10 * WAITING_MAX {
-            if number % WAITING_MAX == 0 {
+        for number in 0..10 * WRITES_WAITING_MAX {
+            if number % WRITES_WAITING_MAX == 0 {
                 assert_eq!(queue.flush(long()), 0);
             }
             assert!(push(&queue, number));

@@ -6,7 +6,7 @@ use logchan::handshake::Security;
 use logchan::ids::{Lane, Role, Term, VmId};
 use logchan::time::{Duration, Time};
 use netpath::{MacAddr, ReceivePath, WaitPolicy};
-use replication::driver::BULK_BACKLOG_BYTES_MAX;
+use replication::limits::BULK_BACKLOG_BYTES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use testbed::{Namespace, TestbedError, command};
 use vmm::link::{LinkOptions, LogLink, now};

@@ -1,6 +1,7 @@
-//! Limits of the hold queue and of the announcements, and the const asserts that relate them.
+//! Every limit of the replication, and the const asserts that relate them.
 
-use logchan::limits::FRAME_BYTES_MAX;
+use logchan::entry::REGISTERS;
+use logchan::limits::{CONSOLE_BYTES_MAX, FRAME_BYTES_MAX, PAGE_BYTES};
 
 /// Largest frame of the VM's network: 14 bytes of Ethernet header, 1500 of payload, 4 of VLAN tag.
 pub const FRAME_MAX: usize = FRAME_BYTES_MAX;
@@ -54,6 +55,45 @@ pub const ANNOUNCEMENTS_MAX: usize = GUEST_STATIONS_MAX + 2 * GUEST_IPV4_MAX + G
 
 /// Size of the longest announcement, a Neighbour Advertisement with a VLAN tag, in bytes.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = FRAME_MIN + 4 + 40 + 32;
+
+/// Bytes of log that may wait for the next output or for the guest to become idle: about one frame. More
+/// than this is sent at the next position.
+pub const UNSENT_LOG_BYTES_MAX: u64 = 1200;
+
+/// Frames received before this host sends again: a flood must not keep it from answering.
+pub const FRAMES_PER_RECEIVE: usize = 64;
+
+/// Bulk frames given to the kernel per transmit. More of them would save system calls (each costs about as
+/// much as half a frame), but every one of them is queued in front of log that is appended meanwhile.
+pub const BULK_FRAMES_PER_TRANSMIT: u64 = 4;
+
+/// Unsent bytes in the kernel, by its own accounting, from which on no bulk frames are added: five full
+/// frames. The bulk frames of one transmit may come on top. A log entry waits for these bytes, some 100 us
+/// on a link of 1 Gbit/s. With fewer, a NIC that reports completions only now and then could run idle.
+pub const BULK_BACKLOG_BYTES_MAX: u32 = 12 << 10;
+
+/// Receive calls per drive of the wire, each of which takes a bounded number of frames.
+pub const RECEIVES_PER_DRIVE: usize = 4;
+
+/// Largest number of queued events. When the queue is full, a new event displaces the oldest.
+pub const EVENTS_MAX: usize = 64;
+
+/// Upper bound for an entry other than an exit, a frame, console bytes, entropy, a page and the beginning of
+/// a checkpoint, bytes.
+pub const SMALL_ENTRY_BYTES_MAX: usize = 32;
+
+/// Largest entry of an exit, bytes: kind, length, digest, mask of registers, registers.
+pub const EXIT_ENTRY_BYTES_MAX: usize = 1 + 3 + 8 + 5 + 10 * REGISTERS;
+
+/// Largest page entry, bytes: kind, length, number, form, contents.
+pub const PAGE_ENTRY_BYTES_MAX: usize = 1 + 3 + 10 + 1 + PAGE_BYTES;
+
+/// Size of the largest input, bytes.
+pub const INPUT_BYTES_MAX: usize =
+    if FRAME_BYTES_MAX > CONSOLE_BYTES_MAX { FRAME_BYTES_MAX } else { CONSOLE_BYTES_MAX };
+
+/// Largest entry of an input, bytes: kind, length, input.
+pub const INPUT_ENTRY_BYTES_MAX: usize = 1 + 3 + INPUT_BYTES_MAX;
 
 const _: () = assert!(HOLD_FRAMES_MIN <= HOLD_FRAMES_DEFAULT);
 const _: () = assert!(HOLD_FRAMES_DEFAULT <= HOLD_FRAMES_MAX);

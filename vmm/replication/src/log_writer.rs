@@ -3,22 +3,14 @@
 
 use crate::boundary::{EndState, Input, Position, VcpuDigest};
 use crate::checkpoint::{CheckpointDigest, CheckpointImage, DeltaCache};
+use crate::limits::PAGE_ENTRY_BYTES_MAX;
+use crate::limits::SMALL_ENTRY_BYTES_MAX;
 use crate::mutant::{Mutant, Mutants};
 use logchan::entry::{Entry, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_codec::encoded_length;
 use logchan::ids::Lane;
 use logchan::limits::PAGE_BYTES;
 use xxhash_rust::xxh3::xxh3_64;
-
-/// Upper bound for an entry other than an exit, a frame, console bytes, entropy, a page and the beginning of
-/// a checkpoint, bytes.
-pub const SMALL_ENTRY_BYTES_MAX: usize = 32;
-
-/// Largest entry of an exit, bytes: kind, length, digest, mask of registers, registers.
-pub const EXIT_ENTRY_BYTES_MAX: usize = 1 + 3 + 8 + 5 + 10 * REGISTERS;
-
-/// Largest page entry, bytes: kind, length, number, form, contents.
-pub const PAGE_ENTRY_BYTES_MAX: usize = 1 + 3 + 10 + 1 + PAGE_BYTES;
 
 /// A log that takes entries.
 pub trait LogSink {

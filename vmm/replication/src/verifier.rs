@@ -9,6 +9,7 @@ use crate::boundary::{EndState, Input, Position, Region, VcpuDigest};
 use crate::checkpoint::reader::{Begin, CheckpointReader};
 use crate::checkpoint::{CheckpointFault, DeltaCache, Image};
 use crate::divergence::{Divergence, Registers};
+use crate::limits::INPUT_BYTES_MAX;
 use crate::mutant::Mutants;
 use alloc::boxed::Box;
 use alloc::format;
@@ -17,12 +18,7 @@ use alloc::vec::Vec;
 use core::fmt::Display;
 use logchan::dump::Dump;
 use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta};
-use logchan::limits::{CONSOLE_BYTES_MAX, FRAME_BYTES_MAX};
 use xxhash_rust::xxh3::xxh3_64;
-
-/// Size of the largest input, bytes.
-const INPUT_BYTES_MAX: usize =
-    if FRAME_BYTES_MAX > CONSOLE_BYTES_MAX { FRAME_BYTES_MAX } else { CONSOLE_BYTES_MAX };
 
 /// A log that is read entry by entry.
 pub trait LogCursor {

@@ -18,6 +18,7 @@ use super::restore::RestoreError;
 use super::schema::{CheckpointError, MACHINE_SCHEMA, decode};
 use crate::devices::{Devices, DevicesState};
 use crate::kvm::VcpuState;
+use crate::limits::SNAPSHOT_HEAD_BYTES_MAX;
 use crate::mem::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
 use crate::mem::{GuestRam, MemoryError, guest};
 use crate::vcpu::Machine;
@@ -38,9 +39,6 @@ const VERSION: u16 = 1;
 const PREFIX_BYTES: usize = 32;
 /// Pages of memory that are checked at a time.
 const PIECE_PAGES: u64 = 64;
-/// Most bytes of a head: the states, and one run of pages for every second page of the largest guest.
-const HEAD_BYTES_MAX: u64 = 16 << 20;
-
 /// Identifies the machine that a snapshot contains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotIdentity {
@@ -287,7 +285,7 @@ impl Snapshot {
         }
         let (length, digest) = (word(16), word(24));
         let expected = length.saturating_add(PREFIX_BYTES as u64);
-        if expected > found || length > HEAD_BYTES_MAX {
+        if expected > found || length > SNAPSHOT_HEAD_BYTES_MAX {
             return Err(SnapshotError::Length { found, expected });
         }
         let mut bytes = vec![0; length as usize];

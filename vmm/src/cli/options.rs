@@ -2,7 +2,8 @@
 
 use super::exit_code::CliError;
 use crate::boot::sweep::SweepPolicy;
-use crate::telemetry::trace::{TRACE_MAX, Trace};
+use crate::limits::TRACE_MAX;
+use crate::telemetry::trace::Trace;
 use clap::Args;
 use netpath::mac::MacAddr;
 use std::path::PathBuf;

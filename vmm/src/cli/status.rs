@@ -2,6 +2,7 @@
 
 use super::exit_code::{CliError, Code};
 use super::output;
+use crate::limits::STATUS_BYTES_MAX;
 use crate::stdio;
 use clap::Args;
 use serde_json::{Map, Value};
@@ -12,9 +13,6 @@ use std::time::Duration;
 
 /// Longest wait for data of the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Maximum size of an answer, in bytes.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Returns the default path of the status socket of VM `vm`.
 pub fn default_socket(vm: u64) -> PathBuf {
@@ -67,7 +65,7 @@ pub fn ask(path: &Path) -> std::io::Result<Map<String, Value>> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let mut text = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text)?;
+    stream.take(STATUS_BYTES_MAX).read_to_string(&mut text)?;
     Ok(serde_json::from_str(&text)?)
 }
 

@@ -1,6 +1,7 @@
 //! The pre-shared key on disk: 64 hex digits in a file that only its owner can read.
 
 use crate::kvm::entropy;
+use crate::limits::KEY_FILE_BYTES_MAX;
 use logchan::handshake::{KeyError, PresharedKey};
 use logchan::seal::KEY_BYTES;
 use std::fs::{File, OpenOptions};
@@ -8,9 +9,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
-
-/// Largest file that is read, bytes. A key file has two digits for each byte and perhaps a line feed.
-const FILE_BYTES_MAX: usize = 256;
 
 /// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
@@ -100,9 +98,9 @@ pub fn read(path: &Path) -> Result<PresharedKey, KeyFileError> {
     if metadata.mode() & OTHERS != 0 {
         return Err(KeyFileError::Mode { path: path(), mode: metadata.mode() & 0o7777 });
     }
-    let mut bytes = Zeroizing::new([0; FILE_BYTES_MAX]);
+    let mut bytes = Zeroizing::new([0; KEY_FILE_BYTES_MAX]);
     let length = read_up_to(&mut file, &mut bytes[..]).map_err(io)?;
-    if length == FILE_BYTES_MAX {
+    if length == KEY_FILE_BYTES_MAX {
         return Err(KeyFileError::NotAKey { path: path() });
     }
     let text = std::str::from_utf8(&bytes[..length]);

@@ -1,14 +1,11 @@
 //! [`LogWriterThread`]: writes the blocks of a log file on a thread of its own.
 
 use crate::kvm::kick;
+use crate::limits::LOG_BLOCKS_WAITING_MAX;
 use crossbeam::channel::{self, Receiver, Sender};
 use logchan::limits::BLOCK_BYTES_MAX;
 use std::io::{self, Write};
 use std::thread::JoinHandle;
-
-/// Most blocks that wait for the thread, the one that it writes included: 1 MiB. At the rate of a busy guest,
-/// 2 MB/s, a disk may stall for half a second before the guest has to wait.
-const BLOCKS_MAX: usize = 8;
 
 /// A thread that appends blocks to a file, and the bounded queue to it.
 ///
@@ -33,9 +30,9 @@ impl LogWriterThread {
     ///
     /// The thread can't be started.
     pub(super) fn start(mut file: impl Write + Send + 'static) -> io::Result<LogWriterThread> {
-        let (blocks, waiting) = channel::bounded::<Vec<u8>>(BLOCKS_MAX);
-        let (written, empty) = channel::bounded(BLOCKS_MAX);
-        for _ in 0..BLOCKS_MAX {
+        let (blocks, waiting) = channel::bounded::<Vec<u8>>(LOG_BLOCKS_WAITING_MAX);
+        let (written, empty) = channel::bounded(LOG_BLOCKS_WAITING_MAX);
+        for _ in 0..LOG_BLOCKS_WAITING_MAX {
             written.send(Vec::with_capacity(BLOCK_BYTES_MAX)).expect("the receiver is here");
         }
         let write = move || {
@@ -126,21 +123,21 @@ mod tests {
         vec![number as u8; number * 1000 + 1]
     }
 
-    const COUNT: usize = 5 * BLOCKS_MAX;
+    const COUNT: usize = 5 * LOG_BLOCKS_WAITING_MAX;
 
     #[test]
     fn append_waits_only_while_the_queue_is_full_and_loses_nothing() {
         let (file, permit) = gated(usize::MAX);
         let mut thread = LogWriterThread::start(file.clone()).unwrap();
         // Without a permit nothing is written, and yet these return.
-        for number in 0..BLOCKS_MAX {
+        for number in 0..LOG_BLOCKS_WAITING_MAX {
             assert!(thread.has_room());
             thread.append(&block(number)).unwrap();
         }
         assert!(!thread.has_room() && file.written.lock().unwrap().is_empty());
         let (appended, count) = channel::unbounded();
         let appender = std::thread::spawn(move || {
-            for number in BLOCKS_MAX..COUNT {
+            for number in LOG_BLOCKS_WAITING_MAX..COUNT {
                 thread.append(&block(number)).unwrap();
                 appended.send(()).unwrap();
             }

@@ -4,6 +4,8 @@ use super::deadline::Deadline;
 use super::error::{HostError, SourceError};
 use super::guest_clock::GuestClock;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
+use crate::limits::CONSOLE_LINE_BYTES_MAX;
+use crate::limits::STALE_FRAMES_MAX;
 use crate::telemetry::Stages;
 use crossbeam::channel::Receiver;
 use logchan::entry::REGISTERS;
@@ -24,12 +26,6 @@ use std::time::Duration;
 /// Longest wait of a halted guest between two checks of the stop flag. A kick that comes between a check
 /// and the wait is noticed this much later, but never lost.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-
-/// Longest console line, bytes. Output is written at the end of a line, or when a line is this long.
-const CONSOLE_LINE_MAX: usize = 256;
-
-/// Most frames that a tap can have queued while nobody read it: its queue and a ring's buffers.
-const STALE_FRAMES_MAX: usize = 4096;
 
 /// The parts of a live boundary.
 pub struct WorldConfig<P> {
@@ -78,7 +74,7 @@ impl<P: FramePort> World<P> {
         Ok(World {
             port: config.port,
             console_output: config.console_output,
-            console_line: Vec::with_capacity(CONSOLE_LINE_MAX),
+            console_line: Vec::with_capacity(CONSOLE_LINE_BYTES_MAX),
             console_input: config.console_input,
             console_pending: Vec::new(),
             stop: config.stop,
@@ -253,7 +249,7 @@ impl<P: FramePort> DeviceBoundary for World<P> {
 
     fn console_output(&mut self, byte: u8) {
         self.console_line.push(byte);
-        if byte == b'\n' || self.console_line.len() == CONSOLE_LINE_MAX {
+        if byte == b'\n' || self.console_line.len() == CONSOLE_LINE_BYTES_MAX {
             self.write_console_line();
         }
     }

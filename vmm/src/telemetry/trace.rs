@@ -3,9 +3,6 @@
 use super::passage::Passage;
 use std::io::{self, Write};
 
-/// Passages of each kind that a trace keeps.
-pub const TRACE_MAX: usize = 1 << 17;
-
 /// The first passages of each kind. Memory is allocated at the beginning; further passages are only counted.
 pub struct Trace {
     deliveries: Vec<Passage>,

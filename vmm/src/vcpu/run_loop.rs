@@ -24,15 +24,12 @@ use crate::checkpoint::save::{Captured, state_digest};
 use crate::devices::{Access, Effect};
 use crate::kvm::exit::ExitClass;
 use crate::kvm::{Direction, KvmError, VmExit};
+use crate::limits::INPUTS_MAX;
 use crate::mem::digest::memory_digest;
 use crate::replay::error::SourceError;
 use replication::boundary::{
     Boundary, DeviceCapacity, EndState, Position, Region, StopAction, Waited,
 };
-
-/// Most inputs that enter at one position; the rest waits for the next position. This bounds a timer that
-/// is due again as soon as it has fired.
-const INPUTS_MAX: usize = 1024;
 
 /// Why a machine did not run to an orderly end.
 #[derive(Debug, thiserror::Error)]

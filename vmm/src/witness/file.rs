@@ -15,6 +15,7 @@
 //! is answered only if the folder has the identity that it had at the start, and only if the owner of the
 //! term before is the one that the pair knows. In every other case there is no answer.
 
+use crate::limits::WITNESS_FILE_BYTES_MAX;
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -23,9 +24,6 @@ use std::path::{Path, PathBuf};
 
 /// The file that holds the identity of a witness.
 const IDENTITY_FILE: &str = "understudy-witness";
-
-/// Largest part of a file that is read, bytes.
-const FILE_BYTES_MAX: u64 = 256;
 
 /// A witness in a folder.
 #[derive(Clone, Debug)]
@@ -246,7 +244,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
         Err(error) => return Err(error),
     };
     let mut content = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut content)?;
+    file.take(WITNESS_FILE_BYTES_MAX).read_to_end(&mut content)?;
     Ok(Some(String::from_utf8_lossy(&content).into_owned()))
 }
 

@@ -9,6 +9,7 @@ use crate::boundary::{
 };
 use crate::checkpoint::{CheckpointImage, Image};
 use crate::error::BoundaryError;
+use crate::limits::UNSENT_LOG_BYTES_MAX;
 use crate::mutant::DriverMutant;
 use crate::replica::{CopyRequest, Halted, NextRegion, RoleName, Step, StopAdvice};
 use core::fmt::Display;
@@ -18,10 +19,6 @@ use logchan::time::Duration;
 
 /// Longest time for which memory is copied in one go; the guest is paused meanwhile.
 const COPY_MAX: Duration = Duration::from_micros(300);
-
-/// Bytes of log that may wait for the next output or for the guest to become idle: about one frame. More
-/// than this is sent at the next position.
-const UNSENT_LOG_BYTES_MAX: u64 = 1200;
 
 impl<H: Host> DeviceBoundary for Driver<H> {
     type Error = BoundaryError<H::Error>;

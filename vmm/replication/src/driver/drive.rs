@@ -6,6 +6,7 @@ use super::peer_absence::PeerAbsenceAlarm;
 use super::wire::Wire;
 use super::witness::WitnessClient;
 use crate::error::BoundaryError;
+use crate::limits::RECEIVES_PER_DRIVE;
 use crate::mutant::{DriverMutant, Mutants};
 use crate::replica::{Command, Halt, Replica, ReplicaEvent, RoleName, Step};
 use alloc::boxed::Box;
@@ -20,9 +21,6 @@ const WAIT_MAX: Duration = Duration::from_millis(50);
 /// Longest wait on the wire while a claim is outstanding. The kick that announces the witness's answer can
 /// be lost in the same way, and the whole VM waits for that answer.
 const WITNESS_WAIT_MAX: Duration = Duration::from_micros(500);
-
-/// Receive calls per drive of the wire, each of which takes a bounded number of frames.
-const RECEIVES_PER_DRIVE: usize = 4;
 
 /// Components of a [`Driver`].
 pub struct DriverParts<H: Host> {

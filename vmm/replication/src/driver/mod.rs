@@ -33,7 +33,7 @@ pub use host::{
     Observer, WitnessPort,
 };
 pub use run::{MachineEnd, PairEnd, run};
-pub use wire::{BULK_BACKLOG_BYTES_MAX, Transport, Wire};
+pub use wire::{Transport, Wire};
 pub use witness::{ANSWER_MAX, Answered, WitnessClient};
 
 use crate::divergence::Divergence;

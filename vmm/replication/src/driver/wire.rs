@@ -1,7 +1,10 @@
 //! [`Wire`]: moves frames between a link port and a [`Transport`].
 
 use super::host::{Clock, LINK_HEADER_BYTES, LinkPort};
+use crate::limits::BULK_BACKLOG_BYTES_MAX;
+use crate::limits::BULK_FRAMES_PER_TRANSMIT;
 use crate::limits::FRAME_MAX;
+use crate::limits::FRAMES_PER_RECEIVE;
 use crate::mutant::{DriverMutant, Mutants};
 use crate::replica::Replica;
 use alloc::boxed::Box;
@@ -10,18 +13,6 @@ use logchan::endpoint::{Endpoint, EndpointVerdict};
 use logchan::frame::FrameKind;
 use logchan::ids::Lane;
 use logchan::time::{Duration, Time};
-
-/// Frames received before this host sends again: a flood must not keep it from answering.
-const FRAMES_PER_RECEIVE: usize = 64;
-
-/// Bulk frames given to the kernel per transmit. More of them would save system calls (each costs about as
-/// much as half a frame), but every one of them is queued in front of log that is appended meanwhile.
-const BULK_FRAMES_PER_TRANSMIT: u64 = 4;
-
-/// Unsent bytes in the kernel, by its own accounting, from which on no bulk frames are added: five full
-/// frames. The bulk frames of one transmit may come on top. A log entry waits for these bytes, some 100 us
-/// on a link of 1 Gbit/s. With fewer, a NIC that reports completions only now and then could run idle.
-pub const BULK_BACKLOG_BYTES_MAX: u32 = 12 << 10;
 
 /// Interval at which a wait ends to check the kernel's queue while bulk frames are held back: the time in
 /// which 1 Gbit/s sends two full frames.

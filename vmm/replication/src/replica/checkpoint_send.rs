@@ -5,9 +5,8 @@ use super::guard::Ignored;
 use super::role::{Primary, Protected, Role};
 use super::step::{Step, World};
 use crate::checkpoint::CheckpointImage;
-use crate::log_writer::{
-    CheckpointParts, CheckpointWriter, LogSink, Progress, SMALL_ENTRY_BYTES_MAX,
-};
+use crate::limits::SMALL_ENTRY_BYTES_MAX;
+use crate::log_writer::{CheckpointParts, CheckpointWriter, LogSink, Progress};
 use crate::mutant::Mutant;
 use alloc::vec::Vec;
 use logchan::ids::Lane;

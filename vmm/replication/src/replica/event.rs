@@ -1,6 +1,7 @@
 //! Events that the engine reports, and requests that its driver must carry out.
 
 use super::role::Halt;
+use crate::limits::EVENTS_MAX;
 use alloc::collections::VecDeque;
 use logchan::handshake::{Mismatch, Peer};
 use logchan::ids::{Claimant, Term};
@@ -79,9 +80,6 @@ pub enum ReplicaEvent {
     /// This host's part is over.
     Halted(Halt),
 }
-
-/// Largest number of queued events. When the queue is full, a new event displaces the oldest.
-const EVENTS_MAX: usize = 64;
 
 /// Queue of events, oldest first.
 #[derive(Debug)]

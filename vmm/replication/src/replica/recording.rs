@@ -5,16 +5,13 @@ use super::engine::Replica;
 use super::role::{Primary, Role};
 use super::step::{Step, World};
 use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
-use crate::log_writer::{self, EXIT_ENTRY_BYTES_MAX, LogSink, LogWriter, SMALL_ENTRY_BYTES_MAX};
+use crate::limits::INPUT_ENTRY_BYTES_MAX;
+use crate::limits::{EXIT_ENTRY_BYTES_MAX, SMALL_ENTRY_BYTES_MAX};
+use crate::log_writer::{self, LogSink, LogWriter};
 use crate::mutant::Mutant;
 use logchan::entry::Entry;
 use logchan::ids::Lane;
-use logchan::limits::{CONSOLE_BYTES_MAX, FRAME_BYTES_MAX};
 use logchan::time::Time;
-
-/// Largest entry of an input, bytes.
-const INPUT_ENTRY_BYTES_MAX: usize =
-    1 + 3 + if FRAME_BYTES_MAX > CONSOLE_BYTES_MAX { FRAME_BYTES_MAX } else { CONSOLE_BYTES_MAX };
 
 impl Replica {
     /// Returns whether entries are logged: there is a backup.

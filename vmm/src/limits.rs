@@ -1,0 +1,35 @@
+//! Limits of this crate's queues, buffers and files. Those of guest memory are in [`layout`](crate::mem::layout),
+//! and those of the log, the channel and the replication in `logchan::limits` and `replication::limits`.
+
+/// Passages of each kind that a trace keeps.
+pub const TRACE_MAX: usize = 1 << 17;
+
+/// Most byte strings that wait in a queue: the boot messages of a Linux kernel, or what a frame trace prints
+/// in some milliseconds. A console line is at most 256 bytes, so that a queue of them takes 256 KiB.
+pub const WRITES_WAITING_MAX: usize = 1024;
+
+/// Most inputs that enter at one position; the rest waits for the next position. This bounds a timer that
+/// is due again as soon as it has fired.
+pub const INPUTS_MAX: usize = 1024;
+
+/// Maximum size of an answer, in bytes.
+pub const STATUS_BYTES_MAX: u64 = 64 * 1024;
+
+/// Largest file that is read, bytes. A key file has two digits for each byte and perhaps a line feed.
+pub const KEY_FILE_BYTES_MAX: usize = 256;
+
+/// Longest console line, bytes. Output is written at the end of a line, or when a line is this long.
+pub const CONSOLE_LINE_BYTES_MAX: usize = 256;
+
+/// Most frames that a tap can have queued while nobody read it: its queue and a ring's buffers.
+pub const STALE_FRAMES_MAX: usize = 4096;
+
+/// Most blocks that wait for the thread, the one that it writes included: 1 MiB. At the rate of a busy guest,
+/// 2 MB/s, a disk may stall for half a second before the guest has to wait.
+pub const LOG_BLOCKS_WAITING_MAX: usize = 8;
+
+/// Most bytes of a head: the states, and one run of pages for every second page of the largest guest.
+pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 16 << 20;
+
+/// Largest part of a file that is read, bytes.
+pub const WITNESS_FILE_BYTES_MAX: u64 = 256;
