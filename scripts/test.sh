@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, lints and tests.
+# Formatting, dependencies, lints and tests.
 #
 #   scripts/test.sh          all tests. Needs root, /dev/kvm and /dev/net/tun: without them the end-to-end
 #                            tests fail, they do not skip
@@ -35,6 +35,9 @@ trap clean_up EXIT
 step "formatting"
 cargo fmt --all --check
 for guest in "${guests[@]}"; do cargo fmt --manifest-path "$guest/Cargo.toml" --check; done
+
+step "dependencies"
+scripts/deny.sh
 
 step "build"
 # With the tests: what they need besides the program changes some features of its dependencies, so a build
