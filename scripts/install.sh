@@ -31,7 +31,7 @@ fi
 
 if ! command -v cargo >/dev/null; then
     [[ -x $HOME/.cargo/bin/cargo ]] || {
-        echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)" >&2
+        echo "cargo is missing: install rustup, which installs the pinned Rust (https://rustup.rs)" >&2
         exit 1
     }
     export PATH=$HOME/.cargo/bin:$PATH
