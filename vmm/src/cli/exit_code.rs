@@ -255,7 +255,6 @@ fn source_code(error: &SourceError) -> Code {
             HostError::Port(_) => Code::Port,
             HostError::Kvm(_) => Code::Host,
             HostError::Log(error) => log_code(error),
-            HostError::Snapshot(error) => snapshot_code(error),
             HostError::Entropy(_) => Code::Unexpected,
         },
         SourceError::Diverged(_) => Code::Diverged,

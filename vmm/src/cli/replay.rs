@@ -95,7 +95,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
 fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError> {
     let unfit = |source| CliError::Log { path: args.log.clone(), source };
     if header.machine_schema != MACHINE_SCHEMA {
-        return Err(unfit(LogError::Schema { found: header.machine_schema }));
+        return Err(unfit(LogError::Schema { found: header.machine_schema, read: MACHINE_SCHEMA }));
     }
     if header.vcpus != 1 {
         return Err(unfit(LogError::Vcpus { found: header.vcpus }));

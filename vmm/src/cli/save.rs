@@ -8,10 +8,8 @@ use super::run::result;
 use super::{output, session};
 use crate::checkpoint::SnapshotIdentity;
 use crate::checkpoint::snapshot::{self, Draft};
-use crate::replay::error::{HostError, SourceError};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Snapshotter, World};
-use crate::vcpu::RunError;
 use clap::Args;
 use replication::checkpoint::CheckpointImage;
 use std::num::NonZeroU32;
@@ -64,7 +62,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     let mut draft = Draft::create(&args.file)
         .map_err(|error| CliError::Snapshot { path: args.file.clone(), source: error.into() })?;
     let clock = GuestClock::slowed(blueprint.start_ns(), args.slow_clock);
-    let mut pages = 0;
+    let mut saved = None;
     let outcome = session::supervise(
         machine,
         options.core,
@@ -72,26 +70,21 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         |stop| {
             let world = World::new(session::world_config(options, port, clock, stop)?)?;
             let keep = Box::new(|image: &dyn CheckpointImage| {
-                pages = snapshot::save(&mut draft, &identity, image).map_err(HostError::from)?;
-                Ok(())
+                saved = Some(snapshot::save(&mut draft, &identity, image));
             });
             Ok(Snapshotter::new(world, args.when.clone(), keep))
         },
-        |snapshotter| snapshotter.is_done(),
+        |_| (),
     )?;
     let mut result = result(&outcome);
-    outcome.end.map_err(|error| match error {
-        RunError::Source(SourceError::Host(HostError::Snapshot(source))) => {
-            CliError::Snapshot { path: args.file.clone(), source }
-        }
-        error => error.into(),
-    })?;
-    if !outcome.report {
+    outcome.end?;
+    let Some(saved) = saved else {
         let text = args.when.as_ref();
         let never = text.map(|text| format!(", and was never idle after printing {text:?}"));
         let never = never.unwrap_or_default();
         return Err(CliError::NotSaved { path: args.file.clone(), never });
-    }
+    };
+    let pages = saved.map_err(|source| CliError::Snapshot { path: args.file.clone(), source })?;
     result.insert("pages".into(), pages.into());
     output::print(&result, options.json)
 }

@@ -1,6 +1,5 @@
 //! Errors of a host that runs a VM, and of a log file.
 
-use crate::checkpoint::MACHINE_SCHEMA;
 use crate::kvm::KvmError;
 use logchan::error::{BlockError, DecodeError, FieldError, HeaderError, SequenceError};
 use netpath::port::PortError;
@@ -22,9 +21,6 @@ pub enum HostError {
     /// The log cannot be written or read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A snapshot could not be written.
-    #[error("the snapshot could not be written: {0}")]
-    Snapshot(#[from] crate::checkpoint::SnapshotError),
     /// The kernel gave no entropy.
     #[error("getrandom failed: {0}")]
     Entropy(io::Error),
@@ -65,11 +61,13 @@ pub enum LogError {
     },
     /// The machine state is encoded in another version of the schema.
     #[error(
-        "its machine state is of schema {found}, this program reads {MACHINE_SCHEMA}: replay it with the version that recorded it"
+        "its machine state is of schema {found}, this program reads {read}: replay it with the version that recorded it"
     )]
     Schema {
         /// The version in the log.
         found: u16,
+        /// The version that this program reads.
+        read: u16,
     },
     /// Guest time exceeds 64 bits of nanoseconds.
     #[error("the guest clock overflows at byte {offset}")]

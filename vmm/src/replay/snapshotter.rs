@@ -12,8 +12,7 @@ use replication::boundary::{
 use replication::checkpoint::{CheckpointImage, Image};
 
 /// Called with the checkpoint at the point.
-pub type OnCheckpoint<'a> =
-    Box<dyn FnMut(&dyn CheckpointImage) -> Result<(), SourceError> + Send + 'a>;
+pub type OnCheckpoint<'a> = Box<dyn FnMut(&dyn CheckpointImage) + Send + 'a>;
 
 /// Progress towards the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +44,6 @@ impl<'a, B: Boundary<Error = SourceError>> Snapshotter<'a, B> {
     pub fn new(boundary: B, text: Option<String>, on_checkpoint: OnCheckpoint<'a>) -> Self {
         let text = text.map(String::into_bytes).filter(|text| !text.is_empty());
         Self { boundary, text, last_printed: Vec::new(), stage: Stage::AwaitingText, on_checkpoint }
-    }
-
-    /// Whether the checkpoint has been taken.
-    pub fn is_done(&self) -> bool {
-        self.stage == Stage::Done
     }
 
     fn match_text(&mut self, byte: u8) {
@@ -173,7 +167,8 @@ impl<B: Boundary<Error = SourceError>> Boundary for Snapshotter<'_, B> {
 
     fn checkpoint(&mut self, image: &dyn CheckpointImage) -> Result<(), SourceError> {
         self.stage = Stage::Done;
-        (self.on_checkpoint)(image)
+        (self.on_checkpoint)(image);
+        Ok(())
     }
 
     fn take_checkpoint(&mut self) -> Result<Image, SourceError> {
