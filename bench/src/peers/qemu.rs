@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 use testbed::clients::{Limit, first_ping_reply};
 use testbed::{GUEST_ADDRESS, Namespace, TAP, TestbedError, VmProcess};
-use vmm::cli::options::DEFAULT_MAC;
+use vmm::devices::DEFAULT_MAC;
 
 /// Bytes of console output or error messages to keep as the reason of a failed boot.
 const REASON_BYTES_MAX: usize = 300;

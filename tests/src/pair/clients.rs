@@ -8,7 +8,7 @@ use testbed::Guest;
 use testbed::clients::StopOnDrop;
 use testbed::clients::load::{Load, Threads};
 use testbed::pair::{Host, Message};
-use vmm::cli::options::DEFAULT_MAC;
+use vmm::devices::DEFAULT_MAC;
 use vmm::link::now;
 
 /// Clients of the VM: one connection to the counter for the whole time, TCP echo transfers, web pages,

@@ -147,7 +147,7 @@ impl Rig {
         let switch = self.scene.network.switch().name();
         let table = command("bridge", &["-n", switch, "fdb", "show", "br", "br0"]);
         let table = table.expect("bridge works");
-        let vm = vmm::cli::options::DEFAULT_MAC.to_string();
+        let vm = vmm::devices::DEFAULT_MAC.to_string();
         let line = table.lines().find(|line| line.starts_with(&vm))?;
         line.split(' ').nth(2).map(String::from)
     }

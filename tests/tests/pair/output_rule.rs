@@ -11,7 +11,7 @@ use tests::pair::output_rule::Evidence;
 use tests::pair::{Rig, RigOptions};
 use tests::patience::patience;
 use tests::wait_for;
-use vmm::cli::options::DEFAULT_MAC;
+use vmm::devices::DEFAULT_MAC;
 
 /// Fewest outputs to check.
 const OUTPUTS_MIN: usize = 10_000;

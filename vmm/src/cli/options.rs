@@ -2,6 +2,7 @@
 
 use super::exit_code::CliError;
 use crate::boot::sweep::SweepPolicy;
+use crate::devices::DEFAULT_MAC;
 use crate::limits::TRACE_MAX;
 use crate::telemetry::trace::Trace;
 use clap::Args;
@@ -11,9 +12,6 @@ use std::time::Duration;
 
 /// ELF file of the reference guest, which is built together with this program.
 const REFERENCE_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.elf"));
-
-/// Default MAC address of a VM's NIC.
-pub const DEFAULT_MAC: MacAddr = MacAddr(0x52, 0x54, 0, 0x77, 0, 2);
 
 /// Returns the ELF file of the reference guest.
 pub fn reference_guest() -> &'static [u8] {

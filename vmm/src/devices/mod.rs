@@ -48,6 +48,7 @@ use serde::{Deserialize, Serialize};
 use crate::mem::GuestRam;
 use crate::replay::error::SourceError;
 use device::{Device, PciDevice, PortDevice, Signal};
+use netpath::mac::MacAddr;
 use pci::Identity;
 use port_bus::Exit;
 use replication::boundary::{DeviceBoundary, DeviceCapacity, Input};
@@ -83,6 +84,9 @@ registry::devices! {
         rng: virtio::VirtioPci<virtio::rng::Rng>, counters virtio::rng::RngCounters;
     }
 }
+
+/// MAC address of a VM's NIC, unless its configuration names another.
+pub const DEFAULT_MAC: MacAddr = MacAddr(0x52, 0x54, 0, 0x77, 0, 2);
 
 /// The configuration in which the devices of two machines differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ mod summary;
 
 pub use summary::{Failover, Summary};
 
-use crate::cli::options::DEFAULT_MAC;
+use crate::devices::DEFAULT_MAC;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
