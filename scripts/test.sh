@@ -20,7 +20,7 @@ export CARGO_PROFILE_RELEASE_LTO=off
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
 guests=(vmm/guest tests/guests/hard)
-features=(--features vmm/host-tests,netpath/host-tests,tests/host-tests,bench/host-tests)
+features=(--features vmm/host-tests,replication/host-tests,netpath/host-tests,tests/host-tests,bench/host-tests)
 [[ ! $fast ]] || features=()
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 

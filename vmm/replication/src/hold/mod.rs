@@ -110,7 +110,7 @@ impl HoldQueue {
     /// # Panics
     ///
     /// If `release_at` or `watermark` is less than at the previous push, if `release_at` is beyond
-    /// `watermark`, or if the frame's length is outside [`FRAME_MIN`](crate::limits::FRAME_MIN) to
+    /// `watermark`, or if the frame's length is outside [`FRAME_MIN`] to
     /// [`FRAME_MAX`]: the VM's device drops frames of other lengths.
     pub fn push(
         &mut self,
