@@ -20,6 +20,11 @@ impl Channel {
         LogSeq(self.send[lane.index()].end())
     }
 
+    /// Returns how much of `lane` was sent, at least once each.
+    pub fn sent(&self, lane: Lane) -> LogSeq {
+        LogSeq(self.send[lane.index()].sent())
+    }
+
     /// Returns the position up to which the peer holds the latency lane, and all of the bulk lane that
     /// this requires.
     pub fn acked(&self) -> LogSeq {

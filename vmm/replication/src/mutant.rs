@@ -82,7 +82,7 @@ mutants! {
 mutants! {
     /// A planted bug of the driver.
     DriverMutant:
-    /// Outputs are released before the log is sent, and the backup's acknowledgement is not waited for.
+    /// After an output, what may leave is released; the log is sent at the next opportunity.
     SendLogAfterOutput,
     /// The lease is checked against a clock reading from before the frames of this round were sent.
     ReleaseByStaleClock,

@@ -88,7 +88,7 @@ impl<H: Host> Boundary for Driver<H> {
     }
 
     fn next_region(&mut self) -> Result<Region, Self::Error> {
-        let unsent = self.appended().saturating_sub(self.sent);
+        let unsent = self.appended().saturating_sub(self.sent());
         // The guest's answer to a frame needs the frame's log entry. Sent now, it can be acknowledged while
         // the guest computes the answer.
         if unsent > UNSENT_LOG_BYTES_MAX || self.frame_entered && unsent > 0 {
@@ -148,7 +148,11 @@ impl<H: Host> Boundary for Driver<H> {
 
     fn exit_handled(&mut self) -> Result<(), Self::Error> {
         if core::mem::take(&mut self.made_output) {
-            if self.parts.replica.is_releasable_by(self.sent) {
+            if self.has(DriverMutant::SendLogAfterOutput) {
+                return Ok(self.release()?);
+            }
+            self.begin_round();
+            if self.parts.replica.is_releasable_by(self.sent()) {
                 self.log_sent();
             } else {
                 self.transmit()?;

@@ -49,8 +49,10 @@ pub struct Driver<H: Host> {
     pub(super) made_output: bool,
     /// A frame has entered the guest, and its log entry was not sent.
     pub(super) frame_entered: bool,
-    /// Log position up to which the log was sent.
-    pub(super) sent: u64,
+    /// The planted bug [`DriverMutant::RebuildForgetsSession`] has struck.
+    pub(super) has_forgotten_session: bool,
+    /// When this round of work began; for the planted bug [`DriverMutant::ReleaseByStaleClock`] only.
+    round_began: Time,
     /// When this host last sent a frame to the LAN.
     spoke_at: Option<Time>,
     pub(super) is_stopping: bool,
@@ -68,7 +70,8 @@ impl<H: Host> Driver<H> {
             parts,
             made_output: false,
             frame_entered: false,
-            sent: 0,
+            has_forgotten_session: false,
+            round_began: Time::default(),
             spoke_at: None,
             is_stopping: false,
             paused_since: None,
@@ -136,10 +139,8 @@ impl<H: Host> Driver<H> {
 
     /// Handles everything that has arrived, sends the log, and releases the outputs that may leave.
     pub(super) fn drive(&mut self) -> Result<(), H::Error> {
+        self.begin_round();
         self.receive()?;
-        if self.has(DriverMutant::SendLogAfterOutput) {
-            self.release()?;
-        }
         self.transmit()?;
         self.release()?;
         let now = self.now();
@@ -147,6 +148,13 @@ impl<H: Host> Driver<H> {
         let DriverParts { replica, wire, world, observer, .. } = &mut self.parts;
         observer.driven(now, DriverView { replica, link: wire.port_mut(), world });
         Ok(())
+    }
+
+    /// A round of work begins. Only a planted bug needs the time.
+    pub(super) fn begin_round(&mut self) {
+        if self.has(DriverMutant::ReleaseByStaleClock) {
+            self.round_began = self.now();
+        }
     }
 
     /// Reports that no peer is met, once per absence.
@@ -252,11 +260,10 @@ impl<H: Host> Driver<H> {
         observer.notice(replica, notice);
     }
 
-    /// Sends all of the log.
+    /// Sends all of the log that the peer's window has room for.
     pub(super) fn transmit(&mut self) -> Result<(), H::Error> {
         let DriverParts { replica, wire, clock, .. } = &mut self.parts;
         wire.transmit(clock, replica)?;
-        self.sent = self.appended();
         self.log_sent();
         Ok(())
     }
@@ -278,15 +285,24 @@ impl<H: Host> Driver<H> {
         self.parts.replica.channel().map_or(0, |channel| channel.appended(Lane::Latency).0)
     }
 
+    /// Returns the log position up to which the log was sent. It is behind [`appended`](Self::appended) after a
+    /// transmit, too, if the peer's window was closed.
+    pub(super) fn sent(&self) -> u64 {
+        if self.has_forgotten_session {
+            return u64::MAX / 2;
+        }
+        self.parts.replica.channel().map_or(0, |channel| channel.sent(Lane::Latency).0)
+    }
+
     /// Sends the outputs and announcements that may leave now to the tap.
     pub(super) fn release(&mut self) -> Result<(), H::Error> {
-        let before = self.now();
+        let round_began = self.round_began;
         let is_stale = self.has(DriverMutant::ReleaseByStaleClock);
         let DriverParts { replica, world, clock, observer, mutants, .. } = &mut self.parts;
         let mut any = false;
         loop {
             // The clock is read for each frame: the lease is checked against it.
-            let now = if is_stale { before } else { clock.now() };
+            let now = if is_stale { round_began } else { clock.now() };
             let Some(frame) = replica.poll_tap(now) else { break };
             let sent = world.send(frame.bytes);
             if !mutants.has_driver(DriverMutant::SwallowTapError) {

@@ -66,7 +66,7 @@ pub fn run<H: Host, M, E: From<H::Error>>(
         }
         drop(machine);
         if driver.has(DriverMutant::RebuildForgetsSession) {
-            driver.sent = u64::MAX;
+            driver.has_forgotten_session = true;
         }
         machine = match make_empty() {
             Ok(machine) => machine,
