@@ -187,6 +187,12 @@ impl Link {
         self.busy_until.saturating_sub(bytes * MS / rate).max(now)
     }
 
+    /// Number of bytes in the transmit queue.
+    pub fn unsent_bytes(&self, now: u64) -> u64 {
+        let rate = self.options.bytes_per_ms.unwrap_or(0);
+        self.busy_until.saturating_sub(now) * rate / MS
+    }
+
     /// Sends a frame of `bytes` bytes, and adds the copies that will arrive to `deliveries`.
     pub fn offer(&mut self, now: u64, bytes: usize, deliveries: &mut Vec<Delivery>) {
         let options = &self.options;

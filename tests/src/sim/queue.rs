@@ -68,6 +68,22 @@ impl<E> EventQueue<E> {
         self.added += 1;
     }
 
+    /// The time of the next event.
+    pub fn next_at(&self) -> Option<u64> {
+        self.heap.peek().map(|entry| entry.at)
+    }
+
+    /// Advances the time to `at` without an event.
+    ///
+    /// # Panics
+    ///
+    /// If `at` is in the past, or an event comes before it.
+    pub fn advance(&mut self, at: u64) {
+        assert!(at >= self.now, "time goes back by {} ns", self.now - at);
+        assert!(self.next_at().is_none_or(|next| next >= at), "an event is skipped");
+        self.now = at;
+    }
+
     /// Removes the next event and advances the time to it.
     pub fn pop(&mut self) -> Option<E> {
         let entry = self.heap.pop()?;

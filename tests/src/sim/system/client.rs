@@ -1,7 +1,6 @@
 //! Clients on the LAN. They compare every answer with all earlier answers.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use super::count::Count;
 use super::options::ClientOptions;
@@ -15,7 +14,7 @@ pub(crate) const FIRST_PORT: usize = 2;
 
 /// The numbers that the counter service has given.
 #[derive(Debug, Default)]
-pub(crate) struct CounterValues {
+struct CounterValues {
     /// The client and request that got a number, by that number.
     numbers: BTreeMap<u64, (usize, u32)>,
 }
@@ -63,7 +62,7 @@ impl Client {
     }
 
     /// Whether no request that it has made since `since` was answered yet.
-    pub(crate) fn waits_since(&self, since: u64) -> bool {
+    fn waits_since(&self, since: u64) -> bool {
         self.answered_since.is_none_or(|asked_at| asked_at < since)
     }
 
@@ -85,53 +84,73 @@ impl Client {
     }
 }
 
-impl Pair<'_> {
-    /// Sends a client's next request, or retries its current one.
-    pub(crate) fn client_acts(&mut self, client: usize, ticket: u64) {
-        let now = self.queue.now();
+/// All clients, and the numbers that they received.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    all: Vec<Client>,
+    counter_values: CounterValues,
+}
+
+impl Clients {
+    /// Creates the clients.
+    pub(crate) fn new(all: Vec<Client>) -> Self {
+        Self { all, counter_values: CounterValues::default() }
+    }
+
+    /// Number of clients.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Sets the timer of a client and returns its ticket. Replaces an earlier setting.
+    pub(crate) fn set_timer(&mut self, client: usize) -> u64 {
+        let own = &mut self.all[client];
+        own.ticket += 1;
+        own.ticket
+    }
+
+    /// Whether this is the ticket of the client's valid timer.
+    pub(crate) fn is_due(&self, client: usize, ticket: u64) -> bool {
+        self.all[client].ticket == ticket
+    }
+
+    /// The client's next request, or its current one again; `None` if it makes no new requests. Also returns
+    /// when the client acts next.
+    pub(crate) fn ask(
+        &mut self,
+        client: usize,
+        now: u64,
+        makes_requests: bool,
+    ) -> (Option<Vec<u8>>, u64) {
         let floor = self.counter_values.newest();
-        let own = &mut self.clients[client];
-        if own.ticket != ticket {
-            return;
-        }
+        let own = &mut self.all[client];
         if !own.is_waiting() {
-            if self.clients_paused {
-                return self.set_client_timer(client, now + MS);
+            if !makes_requests {
+                return (None, now + MS);
             }
             own.new_request(now, floor);
         }
-        let Some(request) = &own.request else { return };
+        let Some(request) = &own.request else { return (None, now + MS) };
         let (id, data) = (request.id, &request.data);
         let message = Message { kind: own.kind(), client: client as u8, id, value: 0, data };
-        let frame: Rc<[u8]> = packet::request(&message).into();
+        let frame = packet::request(&message);
         let wait_ns = own.retry_ns + own.rng.below(own.retry_ns / 4 + 1);
         own.retry_ns = (own.retry_ns * 2).min(own.options.retry_ns_max);
-        self.counts.count(Count::RequestsSent);
-        self.trace.line(now, None, "ask", format_args!("client {client} request {id}"));
-        self.set_client_timer(client, now + wait_ns);
-        self.send_to_switch(FIRST_PORT + client, &frame);
+        (Some(frame), now + wait_ns)
     }
 
-    /// Sets the timer of a client. Replaces an earlier setting.
-    pub(crate) fn set_client_timer(&mut self, client: usize, at: u64) {
-        let own = &mut self.clients[client];
-        own.ticket += 1;
-        let ticket = own.ticket;
-        self.queue.push(at, Event::Client { client, ticket });
-    }
-
-    /// Checks a frame that a client receives.
-    pub(crate) fn client_gets(&mut self, client: usize, frame: &[u8]) -> Checked {
-        let Some(answer) = packet::read_answer(frame) else { return Ok(()) };
+    /// Checks a frame that a client receives. Returns when the client acts next, if the frame answers its
+    /// current request.
+    pub(crate) fn get(&mut self, client: usize, now: u64, frame: &[u8]) -> Checked<Option<u64>> {
+        let Some(answer) = packet::read_answer(frame) else { return Ok(None) };
         if usize::from(answer.client) != client {
-            return Ok(());
+            return Ok(None);
         }
-        let now = self.queue.now();
-        let own = &mut self.clients[client];
+        let own = &mut self.all[client];
         let Message { id, value, .. } = answer;
         let Some(request) = own.request.as_mut().filter(|request| id <= request.id) else {
             require!(false, "client {client} gets an answer to request {id}, which it never made");
-            return Ok(());
+            return Ok(None);
         };
         if id == request.id {
             require!(
@@ -162,32 +181,61 @@ impl Pair<'_> {
         } else {
             require!(answer.kind == Kind::Echoed, "client {client} gets a number for an echo");
         }
-        if id == request.id && !request.answered {
-            request.answered = true;
-            own.answered_since = Some(request.asked_at);
-            let think_ns = own.rng.within(1..=own.options.think_ns_max);
-            self.counts.count(Count::Answers);
-            self.trace.line(
-                now,
-                None,
-                "answered",
-                format_args!("client {client} request {id} {value}"),
-            );
-            self.set_client_timer(client, now + think_ns);
+        if id != request.id || request.answered {
+            return Ok(None);
         }
-        Ok(())
+        request.answered = true;
+        own.answered_since = Some(request.asked_at);
+        Ok(Some(now + own.rng.within(1..=own.options.think_ns_max)))
+    }
+
+    /// Number of clients without an answer to a request that was made since `since`.
+    pub(crate) fn waiting_since(&self, since: u64) -> usize {
+        self.all.iter().filter(|client| client.waits_since(since)).count()
     }
 
     /// Checks at the end of a run that no number is missing, except those whose answers are still in transit.
     pub(crate) fn check_counter_values(&self) -> Checked {
         let given = self.counter_values.numbers.len() as u64;
         let newest = self.counter_values.newest();
-        let waiting =
-            self.clients.iter().filter(|c| c.is_waiting() && c.options.uses_counter).count();
+        let waiting = self.all.iter().filter(|c| c.is_waiting() && c.options.uses_counter).count();
         require!(
             newest - given <= waiting as u64,
             "clients received {given} numbers up to {newest}, and {waiting} clients wait for one"
         );
+        Ok(())
+    }
+}
+
+impl Pair<'_> {
+    /// Sends a client's next request, or retries its current one.
+    pub(crate) fn client_acts(&mut self, client: usize, ticket: u64) {
+        let now = self.queue.now();
+        if !self.clients.is_due(client, ticket) {
+            return;
+        }
+        let (frame, next_at) = self.clients.ask(client, now, !self.clients_paused);
+        self.set_client_timer(client, next_at);
+        let Some(frame) = frame else { return };
+        self.counts.count(Count::RequestsSent);
+        self.trace.line(now, None, "ask", format_args!("client {client}"));
+        self.send_to_switch(FIRST_PORT + client, &frame.into());
+    }
+
+    /// Sets the timer of a client. Replaces an earlier setting.
+    pub(crate) fn set_client_timer(&mut self, client: usize, at: u64) {
+        let ticket = self.clients.set_timer(client);
+        self.queue.push(at, Event::Client { client, ticket });
+    }
+
+    /// Checks a frame that a client receives.
+    pub(crate) fn client_gets(&mut self, client: usize, frame: &[u8]) -> Checked {
+        let now = self.queue.now();
+        if let Some(next_at) = self.clients.get(client, now, frame)? {
+            self.counts.count(Count::Answers);
+            self.trace.line(now, None, "answered", format_args!("client {client}"));
+            self.set_client_timer(client, next_at);
+        }
         Ok(())
     }
 }

@@ -19,23 +19,23 @@
 //! (clients), `boot`, `end`, `lost`, `VIOLATION`, and the faults by their names.
 
 mod boundary;
-mod check;
-mod client;
+pub(in crate::sim) mod check;
+pub(in crate::sim) mod client;
 mod count;
 mod crash;
 mod drive;
 mod faults;
 mod host;
 mod lan;
-mod machine;
+pub(in crate::sim) mod machine;
 pub mod mutants;
-mod options;
-mod packet;
+pub(in crate::sim) mod options;
+pub(in crate::sim) mod packet;
 mod pair;
-mod process;
-mod steps;
-mod tap_world;
-mod witness;
+pub(in crate::sim) mod process;
+pub(in crate::sim) mod steps;
+pub(in crate::sim) mod tap_world;
+pub(in crate::sim) mod witness;
 
 pub use count::Count;
 

@@ -194,7 +194,7 @@ impl Options {
 }
 
 impl PairOptions {
-    fn draw(rng: &mut Rng) -> Self {
+    pub(in crate::sim) fn draw(rng: &mut Rng) -> Self {
         let timing = draw_timing(rng);
         let window = |rng: &mut Rng| rng.magnitude(WINDOW_BYTES_MIN as u64..=256 << 10);
         let window_bytes = [window(rng), window(rng)];
@@ -284,7 +284,7 @@ impl HostOptions {
 }
 
 impl ClientOptions {
-    fn draw(rng: &mut Rng, silence_ns: u64) -> Self {
+    pub(in crate::sim) fn draw(rng: &mut Rng, silence_ns: u64) -> Self {
         let retry_ns = rng.magnitude(3 * MS..=15 * MS);
         Self {
             uses_counter: rng.chance(Chance::percent(70)),
@@ -309,7 +309,7 @@ impl WitnessOptions {
     }
 }
 
-fn draw_guest(rng: &mut Rng) -> GuestOptions {
+pub(in crate::sim) fn draw_guest(rng: &mut Rng) -> GuestOptions {
     let has_timer = rng.chance(Chance::percent(65));
     let timer_us_max = rng.magnitude(500..=20_000);
     GuestOptions {

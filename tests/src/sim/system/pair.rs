@@ -9,7 +9,7 @@ use replication::Mutants;
 use replication::replica::{Answer, Start};
 
 use super::check::{Agreement, Bounds, Copies, OutputLedger, Phase};
-use super::client::{self, Client};
+use super::client::{Client, Clients};
 use super::count::{Count, count_replica};
 use super::faults::Fault;
 use super::host::{Arrival, Host};
@@ -91,7 +91,7 @@ pub(crate) struct Pair<'a> {
     pub(crate) links: [Link; 2],
     pub(crate) frames: FrameStore<()>,
     pub(crate) lan: Lan,
-    pub(crate) clients: Vec<Client>,
+    pub(crate) clients: Clients,
     pub(crate) witness: Witness,
     pub(crate) processes: u32,
     pub(crate) claims: u64,
@@ -113,7 +113,6 @@ pub(crate) struct Pair<'a> {
     pub(crate) agreement: Agreement,
     pub(crate) copies: Copies,
     pub(crate) bounds: [Bounds; 2],
-    pub(crate) counter_values: client::CounterValues,
 
     pub(crate) counts: &'a mut Counts<Count>,
     pub(crate) trace: &'a mut Trace,
@@ -158,7 +157,7 @@ impl<'a> Pair<'a> {
             links,
             frames: FrameStore::default(),
             lan: Lan::new(ports),
-            clients,
+            clients: Clients::new(clients),
             witness: Witness::default(),
             processes: 0,
             claims: 0,
@@ -173,7 +172,6 @@ impl<'a> Pair<'a> {
             agreement: Agreement::default(),
             copies: Copies::default(),
             bounds: Default::default(),
-            counter_values: client::CounterValues::default(),
             counts,
             trace,
             buffer: vec![0; 1 << 14],
@@ -226,7 +224,7 @@ impl<'a> Pair<'a> {
             self.check_copies()?;
             self.check_progress()?;
             if self.phase == Phase::Over {
-                return self.check_counter_values();
+                return self.clients.check_counter_values();
             }
             if self.copies.lost {
                 return Ok(());

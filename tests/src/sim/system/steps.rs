@@ -50,17 +50,17 @@ pub(crate) enum Outcome {
 
 /// Returns the vCPU state with this digest, as the engine sees it. Some registers are made up from the digest,
 /// so that they differ where it does.
-fn vcpu_digest(digest: u64) -> VcpuDigest {
+pub(in crate::sim) fn vcpu_digest(digest: u64) -> VcpuDigest {
     let registers = std::array::from_fn(|index| if index % 3 == 0 { digest << index } else { 0 });
     VcpuDigest { digest, registers }
 }
 
-fn exit_name(exit: Option<Exit>) -> String {
+pub(in crate::sim) fn exit_name(exit: Option<Exit>) -> String {
     exit.map_or_else(|| String::from("a user window"), |exit| format!("{exit:?}"))
 }
 
 /// Whether a machine in this role is logged.
-fn is_logging(role: RoleName) -> bool {
+pub(in crate::sim) fn is_logging(role: RoleName) -> bool {
     matches!(role, RoleName::Closing | RoleName::Protected)
 }
 

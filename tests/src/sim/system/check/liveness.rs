@@ -65,7 +65,7 @@ impl Pair<'_> {
         let protected = roles.contains(&Some(RoleName::Protected))
             && roles.contains(&Some(RoleName::Following));
         self.clients_paused &= !protected;
-        let waiting = self.clients.iter().filter(|client| client.waits_since(since)).count();
+        let waiting = self.clients.waiting_since(since);
         if protected && waiting == 0 {
             self.counts.count(Count::Recovered);
             self.counts.add(Count::OutlivedStops, self.copies.stopped.into());

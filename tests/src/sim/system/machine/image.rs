@@ -17,6 +17,11 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
+    /// Number of its pages.
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages.len() as u64
+    }
+
     /// The checkpoint together with the memory that it was captured from.
     pub(crate) fn view<'a>(&'a self, ram: &'a Ram) -> View<'a> {
         View { captured: self, ram }
