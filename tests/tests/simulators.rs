@@ -4,8 +4,10 @@
 #![expect(clippy::print_stdout, reason = "the test harness takes it")]
 
 use logchan::channel::Mutant;
+use replication::DriverMutant;
 use tests::sim::channel::{ChannelScenario, Count as ChannelCount, mutants as channel_mutants};
 use tests::sim::counts::{Counter, Counts};
+use tests::sim::driver::{Count as DriverCount, DriverScenario, mutants as driver_mutants};
 use tests::sim::runner::{self, Scenario, Stop};
 use tests::sim::system::{Count, System, mutants as system_mutants, mutants::Planted};
 use tests::sim::trace::Trace;
@@ -85,12 +87,53 @@ fn system_600_seeds_pass_and_every_fault_occurs() {
 }
 
 #[test]
+fn driver_500_seeds_pass_and_every_fault_occurs() {
+    const SEEDS: u64 = 500;
+    let counts = clean(&DriverScenario { planted: None }, 1_000_000, SEEDS);
+    // Faults that do not occur test nothing.
+    let often = [
+        (DriverCount::Takeovers, SEEDS / 2),
+        (DriverCount::Syncs, SEEDS),
+        (DriverCount::OutputsChecked, 100 * SEEDS),
+        (DriverCount::LogBehindBulk, 10 * SEEDS),
+        (DriverCount::Crashes, SEEDS / 2),
+        (DriverCount::CrashesAtPoints, SEEDS / 4),
+        (DriverCount::FreezesBeyondSilence, SEEDS / 8),
+        (DriverCount::FreezesInFlush, SEEDS / 8),
+        (DriverCount::Cuts, SEEDS / 4),
+        (DriverCount::OneWay, SEEDS / 8),
+        (DriverCount::TapFaults, SEEDS / 8),
+        (DriverCount::GaveUp, SEEDS / 10),
+        (DriverCount::TerminalsBlocked, SEEDS / 4),
+        (DriverCount::TerminalDrops, SEEDS),
+        (DriverCount::Outages, SEEDS / 8),
+        (DriverCount::ClaimsHung, SEEDS / 10),
+        (DriverCount::WitnessUnreachable, SEEDS / 10),
+        (DriverCount::Stops, SEEDS / 50),
+        (DriverCount::StoppedVms, SEEDS / 8),
+        (DriverCount::BackupsSilent, SEEDS / 8),
+        (DriverCount::LongApplies, SEEDS / 4),
+        (DriverCount::Rebuilt, SEEDS / 8),
+        (DriverCount::Recovered, SEEDS * 3 / 4),
+    ];
+    for (count, least) in often {
+        let number = counts.of(count);
+        assert!(number >= least, "{count:?}: {number} in {SEEDS} seeds, not {least}");
+    }
+    let lost = counts.of(DriverCount::LostVms);
+    assert!(lost <= SEEDS / 8, "{lost} of {SEEDS} VMs were lost");
+}
+
+#[test]
 fn regression_seeds_pass() {
     for seed in regressions(include_str!("../seeds/channel.txt")) {
         clean(&ChannelScenario { mutant: None }, seed, 1);
     }
     for seed in regressions(include_str!("../seeds/system.txt")) {
         clean(&System { planted: None }, seed, 1);
+    }
+    for seed in regressions(include_str!("../seeds/driver.txt")) {
+        clean(&DriverScenario { planted: None }, seed, 1);
     }
 }
 
@@ -115,11 +158,23 @@ fn system_planted_bugs_are_all_found() {
 }
 
 #[test]
+fn driver_planted_bugs_are_all_found() {
+    let mutants = DriverMutant::ALL.iter();
+    let hunts: Vec<_> = mutants.map(|&mutant| driver_mutants::hunt(mutant, 1, 500)).collect();
+    for hunt in &hunts {
+        println!("{hunt}");
+    }
+    assert!(hunts.iter().all(|hunt| hunt.failure.is_some()), "see above for what is not found");
+}
+
+#[test]
 fn same_seed_gives_the_same_run() {
     for seed in 1..4 {
         let channel = ChannelScenario { mutant: None };
         assert!(text_of(&channel, seed) == text_of(&channel, seed), "channel, seed {seed}");
         let system = System { planted: None };
         assert!(text_of(&system, seed) == text_of(&system, seed), "system, seed {seed}");
+        let driver = DriverScenario { planted: None };
+        assert!(text_of(&driver, seed) == text_of(&driver, seed), "driver, seed {seed}");
     }
 }

@@ -1,14 +1,16 @@
 //! The simulators: production code in a simulated environment that one seed determines.
 //!
-//! `cargo run --release -p tests --bin sim -- channel|system --seeds 20000 [--seed S] [--trace] [--mutant NAME]`
+//! `cargo run --release -p tests --bin sim -- channel|system|driver --seeds 20000 [--seed S] [--trace] [--mutant NAME]`
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use logchan::channel::Mutant;
+use replication::DriverMutant;
 use tests::sim::channel::{self, ChannelScenario};
 use tests::sim::counts::Counts;
+use tests::sim::driver::{DriverScenario, mutants as driver_mutants};
 use tests::sim::runner::{self, Scenario, Stop};
 use tests::sim::system::{System, mutants::Planted};
 use tests::sim::trace::Trace;
@@ -32,6 +34,8 @@ enum Command {
     Channel(Args),
     /// The pair: two engines with their VM, a LAN with clients, a witness
     System(Args),
+    /// The driver: two hosts whose processes run the driver that ships, and block in it
+    Driver(Args),
 }
 
 #[derive(clap::Args)]
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
     match Cli::parse().scenario {
         Command::Channel(args) => channel(&args),
         Command::System(args) => system(&args),
+        Command::Driver(args) => driver(&args),
     }
 }
 
@@ -83,6 +88,21 @@ fn system(args: &Args) -> ExitCode {
         Some(name) => match Planted::by_name(name) {
             Some(planted) => run(&System { planted: Some(planted) }, args),
             None => unknown(name, &format!("{:?}", Planted::all())),
+        },
+    }
+}
+
+fn driver(args: &Args) -> ExitCode {
+    let hunts = DriverMutant::ALL.iter().map(|&mutant| {
+        let hunt = driver_mutants::hunt(mutant, args.seed, args.seeds);
+        (hunt.failure.is_some(), hunt)
+    });
+    match args.mutant.as_deref() {
+        None => run(&DriverScenario { planted: None }, args),
+        Some("all") => all_mutants(hunts),
+        Some(name) => match driver_mutants::by_name(name) {
+            Some(mutant) => run(&DriverScenario { planted: Some(mutant) }, args),
+            None => unknown(name, &format!("{:?}", DriverMutant::ALL)),
         },
     }
 }

@@ -13,6 +13,7 @@
 //! | [`runner`] | runs many seeds; reports failures and how to reproduce them |
 //! | [`channel`] | scenario: the logging channel, two endpoints on a bad link |
 //! | [`system`] | scenario: the pair, two replication engines with their VM, a LAN with clients, a witness |
+//! | [`driver`] | scenario: the pair with the driver that ships, whose processes block as real ones do |
 //!
 //! A scenario has two phases. In the first phase faults happen, and the checkers require *safety*. Then
 //! everything heals, and the checkers require *progress*: what was begun must finish. The checkers stand
@@ -25,6 +26,7 @@ pub mod channel;
 pub mod clock;
 pub mod counts;
 pub mod damage;
+pub mod driver;
 pub mod frames;
 pub mod link;
 pub mod queue;

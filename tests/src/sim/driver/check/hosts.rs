@@ -1,0 +1,100 @@
+//! Checks what a host does with its own failures, and that the VM is lost only with both its copies.
+
+use crate::sim::driver::check::Phase;
+use crate::sim::driver::count::Count;
+use crate::sim::driver::state::{Event, State};
+use crate::sim::system::check::EndCause;
+use crate::sim::system::process::ProcessId;
+use crate::sim::{Checked, MS, require};
+
+/// Longest time for which the vCPU's thread may wait for the terminal.
+const BLOCKED_NS_MAX: u64 = 5 * MS;
+
+/// The processes that have a copy of the VM.
+#[derive(Debug, Default)]
+pub(in crate::sim::driver) struct Copies {
+    /// The processes that had a copy at the last check.
+    holders: Vec<ProcessId>,
+    /// Processes that have ended.
+    pub(in crate::sim::driver) gone: Vec<(ProcessId, EndCause)>,
+    /// Whether no process has a copy any more.
+    pub(in crate::sim::driver) lost: bool,
+}
+
+impl Copies {
+    fn is_gone(&self, process: ProcessId) -> bool {
+        self.gone.iter().any(|&(id, gone)| id == process && gone != EndCause::Exited)
+    }
+}
+
+impl State {
+    /// Updates the holders of a copy. The VM may be lost only if its last holder, or the process to which the
+    /// witness granted the newest term, crashed, was stopped, or has lost its tap.
+    pub(in crate::sim::driver) fn check_copies(&mut self) -> Checked {
+        let holds = |host: &usize| self.has_vm_copy(*host);
+        let holders = [0, 1].into_iter().filter(holds);
+        let ids = holders.filter_map(|host| self.hosts[host].process.as_ref().map(|p| p.id));
+        let holders: Vec<_> = ids.collect();
+        if holders == self.copies.holders {
+            return Ok(());
+        }
+        let had_it = std::mem::replace(&mut self.copies.holders, holders);
+        if !self.copies.holders.is_empty() {
+            return Ok(());
+        }
+        self.copies.lost = true;
+        let given_to = self.witness.newest().map(|(_, owner)| owner);
+        let died = had_it.iter().any(|&holder| self.copies.is_gone(holder));
+        let given_away = given_to.is_some_and(|owner| self.copies.is_gone(owner));
+        require!(
+            died || given_away,
+            "the VM is lost: {had_it:?} had it, {given_to:?} owns the newest term, ended processes: {:?}",
+            self.copies.gone
+        );
+        let is_stopped = matches!(self.phase, Phase::Stop { .. });
+        self.counts.add(Count::LostVms, u64::from(!is_stopped));
+        self.note(None, "lost", format_args!("{had_it:?}"));
+        Ok(())
+    }
+
+    /// A process whose tap had failed must be gone by now.
+    pub(in crate::sim::driver) fn check_tap_deadline(
+        &mut self,
+        host: usize,
+        id: ProcessId,
+    ) -> Checked {
+        let now = self.queue.now();
+        let Some(process) = self.hosts[host].process.as_ref().filter(|p| p.id == id) else {
+            return Ok(());
+        };
+        let since = process.tap_failed_at.unwrap_or(now);
+        if self.hosts[host].frozen.is_some() {
+            let by = now + self.tap_deadline_ns();
+            self.queue.push(by, Event::TapDeadline { host, process: id });
+            return Ok(());
+        }
+        require!(
+            false,
+            "the tap of host {host} has failed {} ms ago, and {id:?} goes on as {}",
+            (now - since) / MS,
+            process.role
+        );
+        Ok(())
+    }
+
+    /// The vCPU's thread of `host` has waited for `what` since `began`.
+    pub(in crate::sim::driver) fn check_blocked(
+        &self,
+        host: usize,
+        began: u64,
+        what: &str,
+    ) -> Checked {
+        let waited_ns = self.queue.now() - began;
+        require!(
+            waited_ns <= BLOCKED_NS_MAX,
+            "the vCPU of host {host} has waited {} ms for {what}",
+            waited_ns / MS
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Checks that a host falls silent only after a fault. Long work, a lagging backup, a slow terminal and a witness
+//! that hangs are no reasons.
+
+use replication::driver::Notice;
+use replication::replica::{ReplicaEvent, RoleName};
+
+use crate::sim::driver::check::Phase;
+use crate::sim::driver::state::State;
+use crate::sim::{Checked, require};
+
+/// What the checker knows of the pair's health.
+#[derive(Debug, Default)]
+pub(in crate::sim::driver) struct Silence {
+    /// When a fault began or ended, or a process ended.
+    disturbed_at: u64,
+    /// The VM was protected for a while after that.
+    is_settled: bool,
+}
+
+impl Silence {
+    /// A fault begins or ends.
+    pub(in crate::sim::driver) fn disturb(&mut self, now: u64) {
+        *self = Self { disturbed_at: now, is_settled: false };
+    }
+
+    /// Takes note of the roles of the hosts.
+    pub(in crate::sim::driver) fn see(
+        &mut self,
+        now: u64,
+        roles: [Option<RoleName>; 2],
+        silence_ns: u64,
+    ) {
+        let is_pair = roles.contains(&Some(RoleName::Protected))
+            && roles.contains(&Some(RoleName::Following));
+        self.is_settled |= is_pair && now >= self.disturbed_at + 2 * silence_ns;
+    }
+}
+
+impl State {
+    /// Checks a notice of the driver of `host`.
+    pub(in crate::sim::driver) fn check_notice(&self, host: usize, notice: &Notice) -> Checked {
+        match notice {
+            Notice::Diverged(divergence) => {
+                require!(false, "host {host} diverges: {divergence}");
+            }
+            Notice::Replica { event, .. } => match event {
+                ReplicaEvent::BackupSilent { .. } | ReplicaEvent::PrimarySilent { .. } => {
+                    require!(
+                        !self.silence.is_settled || self.has_fault(),
+                        "host {host} takes its peer for dead, and nothing has happened: {event:?}"
+                    );
+                }
+                ReplicaEvent::PeerMet { .. }
+                | ReplicaEvent::PeerRefused { .. }
+                | ReplicaEvent::TermWon { .. }
+                | ReplicaEvent::WitnessUnreachable { .. }
+                | ReplicaEvent::SyncBegun
+                | ReplicaEvent::Protected
+                | ReplicaEvent::BackupLeft
+                | ReplicaEvent::Following
+                | ReplicaEvent::WentLive { .. }
+                | ReplicaEvent::LogFinished
+                | ReplicaEvent::Diverged
+                | ReplicaEvent::Halted(_) => {}
+            },
+            Notice::SyncClosed { .. }
+            | Notice::NobodyMet { .. }
+            | Notice::WitnessFailed { .. }
+            | Notice::GoesSilent => {}
+        }
+        Ok(())
+    }
+
+    /// Whether there is a reason for silence now.
+    fn has_fault(&self) -> bool {
+        let is_lossy = !self.options.is_calm && self.phase == Phase::Faults;
+        let is_cut = self.links.iter().any(|link| link.is_cut());
+        let is_broken = |host: &crate::sim::driver::host::Host| {
+            host.frozen.is_some() || host.process.is_none() || host.tap_fault.is_some()
+        };
+        is_lossy || is_cut || self.hosts.iter().any(is_broken)
+    }
+}

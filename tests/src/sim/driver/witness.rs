@@ -1,0 +1,89 @@
+//! [`SimWitness`]: the thread of a host that asks the witness, and the witness's storage. The thread may hang.
+
+use logchan::ids::{Claimant, Term};
+use replication::driver::{ANSWER_MAX, WitnessPort};
+use replication::replica::Answer;
+
+use super::count::Count;
+use super::state::{Claim, Event, State};
+use super::thread::Thread;
+use crate::sim::US;
+
+/// See the [module](self).
+pub(super) struct SimWitness<'t>(pub(super) Thread<'t>);
+
+impl WitnessPort for SimWitness<'_> {
+    fn try_ask(&mut self, term: Term, previous: Option<Claimant>) -> bool {
+        let Self(thread) = self;
+        let passed = thread.with(|state| state.send_claim(thread.host, term, previous));
+        if passed {
+            thread.reach(super::faults::CrashPoint::Claim);
+        }
+        passed
+    }
+
+    fn try_answer(&mut self) -> Option<(Term, Answer, Option<String>)> {
+        let Self(thread) = self;
+        thread.with(|state| state.hosts[thread.host].answers.pop_front())
+    }
+}
+
+impl State {
+    /// Passes a claim to the witness's thread of `host`, unless it works on another one.
+    fn send_claim(&mut self, host: usize, term: Term, previous: Option<Claimant>) -> bool {
+        let now = self.queue.now();
+        let is_faulty = self.is_faulty();
+        let witness = &self.options.witness;
+        let own = &mut self.hosts[host];
+        let Some(process) = &own.process else { return false };
+        if std::mem::replace(&mut own.is_claiming, true) {
+            return false;
+        }
+        let there_ns = own.rng.within(1..=witness.delay_ns_max);
+        let mut back_ns = own.rng.within(1..=witness.delay_ns_max);
+        let fails = (own.is_witness_cut || own.rng.chance(witness.fails)) && is_faulty;
+        let hangs = own.rng.chance(witness.hang) && is_faulty;
+        let barely = own.rng.chance(witness.barely_late);
+        let any_ns = own.rng.within(1..=witness.hang_ns_max);
+        let retry_ns = self.options.pair.witness_retry_ns;
+        let barely_ns = ANSWER_MAX.as_nanos() * 101 / 100 + own.rng.below(retry_ns);
+        if hangs {
+            self.counts.count(Count::ClaimsHung);
+            back_ns += if barely { barely_ns } else { any_ns };
+        }
+        let claim = Claim { process: process.id, term, previous, back_ns, fails };
+        self.counts.count(Count::Claims);
+        self.note(Some(host), "claim", format_args!("{claim:?}"));
+        self.queue.push(now + there_ns, Event::Claim { host, claim });
+        true
+    }
+
+    /// A claim reaches the storage. It takes effect even if the process has died.
+    pub(super) fn claim_arrives(&mut self, host: usize, claim: Claim) {
+        let now = self.queue.now();
+        let answer = if claim.fails {
+            Answer::Unreachable
+        } else {
+            let won = self.witness.claim(claim.term.0, claim.previous, claim.process);
+            self.note(Some(host), "witness", format_args!("{claim:?}: {won}"));
+            if won { Answer::Won } else { Answer::Lost }
+        };
+        self.queue.push(now + claim.back_ns, Event::Answer { host, claim, answer });
+    }
+
+    /// The witness's thread of `host` has an answer.
+    pub(super) fn answer_arrives(&mut self, host: usize, claim: Claim, answer: Answer) {
+        let own = &mut self.hosts[host];
+        if own.process.as_ref().is_none_or(|process| process.id != claim.process) {
+            return;
+        }
+        own.is_claiming = false;
+        let error = (answer == Answer::Unreachable).then(|| "the storage is gone".to_string());
+        own.answers.push_back((claim.term, answer, error));
+        self.note(Some(host), "answer", format_args!("term {}: {answer:?}", claim.term.0));
+        // Half of the kicks come just before the thread begins to wait, and are lost.
+        if self.rng.below(2 * US) >= US {
+            self.wake(host, |by| by.kick);
+        }
+    }
+}
