@@ -363,7 +363,7 @@ impl<P: FramePort> Boundary for World<P> {
     }
 }
 
-impl<P: FramePort> replica::World for World<P> {
+impl<P: FramePort> replica::LiveInputs for World<P> {
     type Error = HostError;
 
     fn clock_ns(&mut self) -> Result<u64, HostError> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use logchan::time::{Duration, Time};
 use replication::boundary::{DeviceCapacity, Input, StopAction};
 use replication::driver::LiveWorld;
-use replication::replica::World;
+use replication::replica::LiveInputs;
 
 use super::faults::CrashPoint;
 use super::host::TapFault;
@@ -107,7 +107,7 @@ impl<'t> SimTap<'t> {
     }
 }
 
-impl World for SimTap<'_> {
+impl LiveInputs for SimTap<'_> {
     type Error = TapFailed;
 
     fn clock_ns(&mut self) -> Result<u64, TapFailed> {

@@ -14,7 +14,7 @@
 use logchan::entry::REGISTERS;
 use replication::boundary::{Position, VcpuDigest};
 use replication::replica::{
-    CopyRequest, Halted, NextRegion, OnBackupLoss, RoleName, Step, StopAdvice,
+    CopyRequest, NextRegion, OnBackupLoss, RoleName, Step, StopAdvice, WaitFor,
 };
 
 use super::count::Count;
@@ -235,15 +235,15 @@ impl Pair<'_> {
             VcpuState::Halted => {
                 let step = process.replica.halted_guest(clock);
                 Ok(process.when_ready(step, |process, halted| match halted {
-                    Halted::World => {
+                    WaitFor::Input => {
                         process.vcpu_state = VcpuState::Inputs { entered: 0 };
                         Outcome::Pending
                     }
-                    Halted::Look => {
+                    WaitFor::Nothing => {
                         process.vcpu_state = VcpuState::Inputs { entered: 0 };
                         Outcome::Advanced
                     }
-                    Halted::Capture => {
+                    WaitFor::Capture => {
                         process.machine.cpu.halted = false;
                         process.vcpu_state = VcpuState::Entry;
                         Outcome::WokenForSync

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use logchan::limits::FRAME_BYTES_MAX;
 use logchan::time::Time;
 use replication::boundary::{DeviceCapacity, Input};
-use replication::replica::World;
+use replication::replica::LiveInputs;
 
 use crate::sim::rng::{Chance, Rng};
 
@@ -78,7 +78,7 @@ impl TapWorld {
     }
 }
 
-impl World for TapWorld {
+impl LiveInputs for TapWorld {
     type Error = Infallible;
 
     fn clock_ns(&mut self) -> Result<u64, Infallible> {

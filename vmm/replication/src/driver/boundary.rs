@@ -11,7 +11,7 @@ use crate::checkpoint::{CheckpointImage, Image};
 use crate::error::BoundaryError;
 use crate::limits::UNSENT_LOG_BYTES_MAX;
 use crate::mutant::DriverMutant;
-use crate::replica::{CopyRequest, Halted, NextRegion, RoleName, Step, StopAdvice};
+use crate::replica::{CopyRequest, NextRegion, RoleName, Step, StopAdvice, WaitFor};
 use core::fmt::Display;
 use logchan::entry::REGISTERS;
 use logchan::limits::PAGE_BYTES;
@@ -189,11 +189,11 @@ impl<H: Host> Boundary for Driver<H> {
         }
         let waits = self.ask_until_ready(|parts, now| Ok(parts.replica.halted_guest(now)));
         match waits {
-            Ok(Halted::Look) => return Ok(Waited::Poll),
-            Ok(Halted::World) => {}
+            Ok(WaitFor::Nothing) => return Ok(Waited::Poll),
+            Ok(WaitFor::Input) => {}
             // The guest leaves its halt without an interrupt, here and on the backup: the backup starts
             // from the state after the halt.
-            Ok(Halted::Capture) => return Ok(Waited::End),
+            Ok(WaitFor::Capture) => return Ok(Waited::End),
             Err(BoundaryError::Invalidated) if self.is_stopping => return Ok(Waited::End),
             Err(error) => return Err(error),
         }

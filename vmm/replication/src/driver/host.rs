@@ -3,7 +3,7 @@
 
 use super::Notice;
 use crate::boundary::{DeviceCapacity, StopAction};
-use crate::replica::{Answer, Replica, World};
+use crate::replica::{Answer, LiveInputs, Replica};
 use alloc::string::String;
 use logchan::ids::{Claimant, Term};
 use logchan::time::{Duration, Time};
@@ -88,7 +88,7 @@ pub trait LinkPort {
 }
 
 /// The live side of a machine: its network, its console and its clock.
-pub trait LiveWorld: World {
+pub trait LiveWorld: LiveInputs {
     /// Returns whether the machine was asked to stop.
     fn is_stopping(&self) -> bool;
     /// A region is about to be entered: a guest that makes no exit from here on is kicked in time.

@@ -6,7 +6,7 @@
 use super::config::OnBackupLoss;
 use super::engine::Replica;
 use super::role::{Backup, Primary, Role};
-use super::step::{Halted, NextRegion, Step, StopAdvice, World};
+use super::step::{LiveInputs, NextRegion, Step, StopAdvice, WaitFor};
 use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
 use crate::checkpoint::Image;
 use crate::mutant::Mutant;
@@ -48,7 +48,7 @@ impl Replica {
     }
 
     /// Returns the world, after telling it that the machine has gone live if it does not know yet.
-    pub(super) fn live<'w, W: World>(&mut self, world: &'w mut W) -> &'w mut W {
+    pub(super) fn live<'w, W: LiveInputs>(&mut self, world: &'w mut W) -> &'w mut W {
         if let Some(clock_ns) = self.resume_clock_at.take() {
             world.go_live(clock_ns);
         }
@@ -132,7 +132,11 @@ impl Replica {
     /// # Errors
     ///
     /// Errors of the world.
-    pub fn clock_ns<W: World>(&mut self, now: Time, world: &mut W) -> Result<Step<u64>, W::Error> {
+    pub fn clock_ns<W: LiveInputs>(
+        &mut self,
+        now: Time,
+        world: &mut W,
+    ) -> Result<Step<u64>, W::Error> {
         match self.mode() {
             Mode::Live => {
                 self.replay_out.end();
@@ -150,7 +154,7 @@ impl Replica {
     /// # Errors
     ///
     /// Errors of the world.
-    pub fn wall_clock_ns<W: World>(
+    pub fn wall_clock_ns<W: LiveInputs>(
         &mut self,
         now: Time,
         world: &mut W,
@@ -172,7 +176,7 @@ impl Replica {
     /// # Errors
     ///
     /// Errors of the world.
-    pub fn entropy<W: World>(
+    pub fn entropy<W: LiveInputs>(
         &mut self,
         now: Time,
         world: &mut W,
@@ -217,7 +221,7 @@ impl Replica {
     /// # Errors
     ///
     /// Errors of the world.
-    pub fn next_input<'a, W: World>(
+    pub fn next_input<'a, W: LiveInputs>(
         &'a mut self,
         now: Time,
         world: &'a mut W,
@@ -236,21 +240,21 @@ impl Replica {
     }
 
     /// The guest halted and no interrupt is pending. Returns what the machine waits for.
-    pub fn halted_guest(&mut self, now: Time) -> Step<Halted> {
+    pub fn halted_guest(&mut self, now: Time) -> Step<WaitFor> {
         match self.mode() {
             // The halt ends the replay-out. Inputs that were refused meanwhile may be waiting.
             Mode::Live if self.replay_out.is_active() => {
                 self.replay_out.end();
-                Step::Ready(Halted::Look)
+                Step::Ready(WaitFor::Nothing)
             }
             Mode::Live => match &self.role {
                 Role::Primary(Primary::Copying(precopy))
                     if precopy.is_complete() && !self.planted(Mutant::SyncAwaitsInput) =>
                 {
-                    Step::Ready(Halted::Capture)
+                    Step::Ready(WaitFor::Capture)
                 }
                 Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
-                    Step::Ready(Halted::World)
+                    Step::Ready(WaitFor::Input)
                 }
             },
             Mode::Replaying => self.follow_halt(now),

@@ -3,7 +3,7 @@
 use super::engine::Replica;
 use super::guard::Ignored;
 use super::role::{Primary, Protected, Role};
-use super::step::{Step, World};
+use super::step::{LiveInputs, Step};
 use crate::checkpoint::CheckpointImage;
 use crate::limits::SMALL_ENTRY_BYTES_MAX;
 use crate::log_writer::{CheckpointParts, CheckpointWriter, LogSink, Progress};
@@ -29,7 +29,7 @@ impl Replica {
     /// # Errors
     ///
     /// Errors of the world, which is asked for the time.
-    pub fn checkpoint<W: World>(
+    pub fn checkpoint<W: LiveInputs>(
         &mut self,
         now: Time,
         world: &mut W,

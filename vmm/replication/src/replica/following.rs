@@ -4,7 +4,7 @@
 use super::engine::Replica;
 use super::role::{Backup, Role};
 use super::session::{Malformed, Session};
-use super::step::{Halted, NextRegion, Step};
+use super::step::{NextRegion, Step, WaitFor};
 use crate::boundary::{Input, Position, Region, VcpuDigest};
 use crate::divergence::Divergence;
 use crate::mutant::Mutant;
@@ -180,9 +180,9 @@ impl Replica {
         step.map(|taken| taken.map(|taken| self.verifier.input(taken)))
     }
 
-    pub(super) fn follow_halt(&mut self, now: Time) -> Step<Halted> {
+    pub(super) fn follow_halt(&mut self, now: Time) -> Step<WaitFor> {
         match self.follow(now, Verifier::halted) {
-            Step::Ready(true) => Step::Ready(Halted::Look),
+            Step::Ready(true) => Step::Ready(WaitFor::Nothing),
             Step::Ready(false) => {
                 self.diverge_malformed(now, "an input", &"the end of a recording")
             }

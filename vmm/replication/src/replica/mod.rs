@@ -90,7 +90,7 @@ pub use event::{Command, ReplicaEvent};
 pub use guard::Ignored;
 pub use role::{Halt, RoleName};
 pub use stats::ReplicaStats;
-pub use step::{CopyRequest, Halted, NextRegion, Step, StopAdvice, World};
+pub use step::{CopyRequest, LiveInputs, NextRegion, Step, StopAdvice, WaitFor};
 
 #[cfg(test)]
 mod transition_tests;

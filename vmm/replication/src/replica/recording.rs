@@ -3,7 +3,7 @@
 
 use super::engine::Replica;
 use super::role::{Primary, Role};
-use super::step::{Step, World};
+use super::step::{LiveInputs, Step};
 use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
 use crate::limits::INPUT_ENTRY_BYTES_MAX;
 use crate::limits::{EXIT_ENTRY_BYTES_MAX, SMALL_ENTRY_BYTES_MAX};
@@ -53,7 +53,7 @@ impl Replica {
         Step::Ready(())
     }
 
-    pub(super) fn record_clock<W: World>(
+    pub(super) fn record_clock<W: LiveInputs>(
         &mut self,
         now: Time,
         world: &mut W,
@@ -66,7 +66,7 @@ impl Replica {
         Ok(Step::Ready(now_ns))
     }
 
-    pub(super) fn record_wall_clock<W: World>(
+    pub(super) fn record_wall_clock<W: LiveInputs>(
         &mut self,
         now: Time,
         world: &mut W,
@@ -79,7 +79,7 @@ impl Replica {
         Ok(Step::Ready(unix_ns))
     }
 
-    pub(super) fn record_entropy<W: World>(
+    pub(super) fn record_entropy<W: LiveInputs>(
         &mut self,
         now: Time,
         world: &mut W,
@@ -130,7 +130,7 @@ impl Replica {
         if self.can_log(INPUT_ENTRY_BYTES_MAX) { Step::Ready(()) } else { Step::Pending }
     }
 
-    pub(super) fn record_input<'w, W: World>(
+    pub(super) fn record_input<'w, W: LiveInputs>(
         &mut self,
         now: Time,
         world: &'w mut W,

@@ -57,11 +57,11 @@ pub enum StopAdvice {
 
 /// What a machine waits for while its guest is halted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Halted {
+pub enum WaitFor {
     /// An input from the world.
-    World,
+    Input,
     /// Nothing: an input may be available. Call [`Replica::next_input`](super::Replica::next_input).
-    Look,
+    Nothing,
     /// Nothing: a backup needs the state. The guest leaves its halt without an interrupt, on both hosts,
     /// and [`NextRegion::Capture`] follows; if it has nothing to do, it halts again.
     Capture,
@@ -78,7 +78,7 @@ pub enum CopyRequest {
 }
 
 /// Source of a live machine's clock readings, entropy and inputs.
-pub trait World {
+pub trait LiveInputs {
     /// Error of the world.
     type Error;
 

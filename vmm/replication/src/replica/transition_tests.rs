@@ -20,7 +20,7 @@ const MS: Duration = Duration::from_millis(1);
 /// A world whose guest time the test sets.
 struct Clock(u64);
 
-impl World for Clock {
+impl LiveInputs for Clock {
     type Error = Infallible;
 
     fn clock_ns(&mut self) -> Result<u64, Infallible> {
@@ -488,7 +488,7 @@ fn output_in_early_release_window_needs_segment_start_and_later_one_its_own_entr
 /// A world that always has console input.
 struct Typing;
 
-impl World for Typing {
+impl LiveInputs for Typing {
     type Error = Infallible;
 
     fn clock_ns(&mut self) -> Result<u64, Infallible> {
@@ -563,7 +563,7 @@ fn replay_out_takes_no_input_until_guest_reads_clock_or_halts() {
     assert!(!takes_input(&mut host, now));
     assert_eq!(host.output(now, &[1; 60]), Step::Ready(()));
     assert!(!takes_input(&mut host, now));
-    assert_eq!(host.halted_guest(now), Step::Ready(Halted::Look));
+    assert_eq!(host.halted_guest(now), Step::Ready(WaitFor::Nothing));
     assert!(takes_input(&mut host, now));
 
     let mut host = gone_live();
