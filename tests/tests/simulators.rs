@@ -113,6 +113,7 @@ fn driver_500_seeds_pass_and_every_fault_occurs() {
         (DriverCount::StoppedVms, SEEDS / 8),
         (DriverCount::BackupsSilent, SEEDS / 8),
         (DriverCount::LongApplies, SEEDS / 4),
+        (DriverCount::ApplyFailures, SEEDS / 50),
         (DriverCount::Rebuilt, SEEDS / 8),
         (DriverCount::Recovered, SEEDS * 3 / 4),
     ];

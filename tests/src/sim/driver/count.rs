@@ -44,6 +44,7 @@ counters! {
         CheckpointsSent = "checkpoints sent",
         CheckpointsApplied = "checkpoints applied",
         LongApplies = "applications longer than the silence timeout",
+        ApplyFailures = "checkpoints that could not be applied",
         Rebuilt = "machines replaced",
         Divergences = "divergences",
         RequestsSent = "client requests sent, retries included",

@@ -163,6 +163,20 @@ impl State {
         true
     }
 
+    /// Draws whether the machine of `host` cannot apply the checkpoint that it has.
+    pub(super) fn fails_to_apply(&mut self, host: usize) -> bool {
+        let chance = self.options.faults.fails_to_apply;
+        let fails = self.hosts[host].rng.chance(chance);
+        if !fails || !self.is_faulty() || self.has_last_copy(host) {
+            return false;
+        }
+        self.counts.count(Count::ApplyFailures);
+        self.note(Some(host), "fault", format_args!("a checkpoint cannot be applied"));
+        self.silence.disturb(self.queue.now());
+        self.hosts[host].is_apply_failed = true;
+        true
+    }
+
     fn begin_freeze(&mut self, host: usize) {
         let host = self.usually_primary(host);
         let lasts_ns = self.draw_duration(self.options.faults.freeze_ns_max);

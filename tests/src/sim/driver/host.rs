@@ -69,6 +69,8 @@ pub(super) struct Host {
     pub(super) process: Option<Process>,
     /// The process crashes as soon as its thread sleeps.
     pub(super) is_doomed: bool,
+    /// A checkpoint could not be applied, and the driver has not reported it yet.
+    pub(super) is_apply_failed: bool,
     /// The point at which the process crashes.
     pub(super) crash_at: Option<CrashPoint>,
     /// For how long the host freezes when it sends next.
@@ -118,6 +120,7 @@ impl Host {
             rng,
             process: None,
             is_doomed: false,
+            is_apply_failed: false,
             crash_at: None,
             freeze_in_flush: None,
             debt_ns: 0,
@@ -143,6 +146,7 @@ impl Host {
     /// Resets what does not survive the end of a process.
     pub(super) fn clear(&mut self) {
         (self.is_doomed, self.crash_at, self.freeze_in_flush) = (false, None, None);
+        self.is_apply_failed = false;
         (self.debt_ns, self.wake_by, self.kick_at) = (0, WakeBy::TIME, None);
         (self.is_due, self.is_undisturbed) = (false, false);
         self.ticket += 1;

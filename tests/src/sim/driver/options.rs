@@ -118,6 +118,8 @@ pub(super) struct FaultOptions {
     pub(super) outage_ns_max: u64,
     /// A backup is asked to stop.
     pub(super) stop_every_ns: Option<u64>,
+    /// Probability that a checkpoint cannot be applied.
+    pub(super) fails_to_apply: Chance,
     /// Whether the primary is asked to stop at the end of the run.
     pub(super) stops_at_end: bool,
 }
@@ -249,6 +251,7 @@ impl FaultOptions {
             terminal_every_ns: every(50, 3),
             outage_every_ns: every(30, 3),
             stop_every_ns: every(15, 2),
+            fails_to_apply: rng.swarm(Chance::percent(20), 5_000..=100_000),
             stops_at_end: rng.chance(Chance::percent(25)),
             freeze_ns_max: rng.magnitude(MS..=4 * silence_ns),
             cut_ns_max: rng.magnitude(MS..=4 * silence_ns),

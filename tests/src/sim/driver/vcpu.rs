@@ -380,6 +380,12 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
         let page_ns =
             self.thread.with(|state| state.hosts[self.thread.host].options.capture_page_ns);
         self.thread.sleep((pages + 1) * page_ns);
+        // Stopping the vCPU consumes a kick that has come meanwhile.
+        self.thread.with(|state| {
+            let now = state.queue.now();
+            let own = &mut state.hosts[self.thread.host];
+            own.kick_at = own.kick_at.filter(|&at| at > now);
+        });
         let before = self.logged();
         let image = captured.view(&self.machine.ram);
         let result = self.driver.checkpoint(&image);
@@ -421,6 +427,9 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
             }
         }
         let is_full = image.full;
+        if self.thread.with(|state| state.fails_to_apply(self.thread.host)) {
+            return Err(Stop::CannotApply("a planned failure".into()));
+        }
         self.machine.restore(&image).map_err(Stop::CannotApply)?;
         result?;
         if is_full {

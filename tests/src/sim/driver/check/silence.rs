@@ -38,10 +38,11 @@ impl Silence {
 
 impl State {
     /// Checks a notice of the driver of `host`.
-    pub(in crate::sim::driver) fn check_notice(&self, host: usize, notice: &Notice) -> Checked {
+    pub(in crate::sim::driver) fn check_notice(&mut self, host: usize, notice: &Notice) -> Checked {
         match notice {
             Notice::Diverged(divergence) => {
-                require!(false, "host {host} diverges: {divergence}");
+                let is_planned = std::mem::take(&mut self.hosts[host].is_apply_failed);
+                require!(is_planned, "host {host} diverges: {divergence}");
             }
             Notice::Replica { event, .. } => match event {
                 ReplicaEvent::BackupSilent { .. } | ReplicaEvent::PrimarySilent { .. } => {
