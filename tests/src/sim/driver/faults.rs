@@ -236,6 +236,7 @@ impl State {
             return;
         }
         own.frozen = None;
+        own.thawed_at = now;
         if std::mem::take(&mut own.is_due) {
             let ticket = own.ticket;
             self.queue.push(now, Event::Resume { host, ticket });

@@ -32,6 +32,15 @@ pub(super) struct Arrival {
     pub(super) pad: Option<u64>,
 }
 
+/// An answer of the witness.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub(super) term: Term,
+    pub(super) answer: Answer,
+    /// When it was there, if the driver was waiting for it.
+    pub(super) awaited_at: Option<u64>,
+}
+
 /// A process, as far as the simulator knows it.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -42,6 +51,8 @@ pub(super) struct Process {
     pub(super) session: u64,
     /// Bytes of the session's log that it has executed.
     pub(super) executed: u64,
+    /// The end of its lease, by its clock.
+    pub(super) lease_until: Option<Time>,
     /// It was asked to stop.
     pub(super) is_stopping: bool,
     /// When it first saw that its tap has failed.
@@ -84,6 +95,8 @@ pub(super) struct Host {
     /// The host is frozen until the thaw with this ticket.
     pub(super) frozen: Option<u64>,
     pub(super) thaws: u64,
+    /// When it last resumed.
+    pub(super) thawed_at: u64,
     /// Its thread is due, but frozen.
     pub(super) is_due: bool,
     /// The thread cannot freeze now.
@@ -107,7 +120,10 @@ pub(super) struct Host {
     pub(super) is_claiming: bool,
     /// The witness cannot be reached from here.
     pub(super) is_witness_cut: bool,
-    pub(super) answers: VecDeque<(Term, Answer, Option<String>)>,
+    /// The driver waits for the answer to the newest claim, unless that takes too long.
+    pub(super) is_answer_awaited: bool,
+    /// Answers of the witness that the driver has not taken.
+    pub(super) answers: VecDeque<Answered>,
 }
 
 impl Host {
@@ -128,6 +144,7 @@ impl Host {
             wake_by: WakeBy::TIME,
             frozen: None,
             thaws: 0,
+            thawed_at: 0,
             is_due: false,
             is_undisturbed: false,
             kick_at: None,
@@ -138,6 +155,7 @@ impl Host {
             tap_fault: None,
             terminal: Terminal::default(),
             is_claiming: false,
+            is_answer_awaited: false,
             is_witness_cut: false,
             answers: VecDeque::new(),
         }
@@ -154,7 +172,7 @@ impl Host {
         self.tap_queue.clear();
         self.tap_fault = None;
         self.answers.clear();
-        self.is_claiming = false;
+        (self.is_claiming, self.is_answer_awaited) = (false, false);
     }
 
     /// The role of its process, if it has one.
@@ -172,6 +190,7 @@ impl Process {
             term: Term(0),
             session: 0,
             executed: 0,
+            lease_until: None,
             is_stopping: false,
             tap_failed_at: None,
             nondeterministic: (0, 0),
@@ -189,6 +208,7 @@ impl Process {
         self.term = replica.term();
         self.session = replica.channel().map_or(0, |channel| channel.config().session.0);
         let channel = replica.channel();
+        self.lease_until = channel.and_then(|channel| channel.lease_until());
         self.executed = channel.map_or(0, |channel| channel.consumed(Lane::Latency).0);
         before != self.role
     }

@@ -20,8 +20,8 @@ use crate::sim::{MS, US};
 /// Longest time that a wait without a timeout sleeps at a time.
 const WAIT_NS_MAX: u64 = 1000 * MS;
 
-/// Granularity of a spinning wait's clock readings.
-const LOOK_NS: u64 = 2 * US;
+/// Longest time from a spinning wait's last clock reading until it sees a frame.
+const LOOK_NS_MAX: u64 = 30 * US;
 
 /// See the [module](self).
 pub(super) struct SimLink<'t> {
@@ -76,7 +76,11 @@ impl<'t> SimLink<'t> {
         });
         if has_frame && now - slept_from < spin_ns {
             let passed = thread.now().since(began).as_nanos();
-            self.looked = Some(Duration::from_nanos(passed.saturating_sub(LOOK_NS)));
+            let stale_ns = thread.with(|state| {
+                let rng = &mut state.hosts[thread.host].rng;
+                rng.below(LOOK_NS_MAX)
+            });
+            self.looked = Some(Duration::from_nanos(passed.saturating_sub(stale_ns)));
         }
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Claim {
     pub(super) term: Term,
     /// The claimant that must own the previous term.
     pub(super) previous: Option<Claimant>,
+    /// When it was made.
+    pub(super) made_at: u64,
     /// When the answer reaches the host, after the claim has reached the storage.
     pub(super) back_ns: u64,
     /// The storage cannot be reached.

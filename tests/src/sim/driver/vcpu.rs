@@ -140,7 +140,13 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
         call: impl FnOnce(&mut Driver<SimHost<'t>>) -> Result<T, BoundaryError<TapFailed>>,
     ) -> Ran<T> {
         let result = call(self.driver);
-        self.thread.with(|state| state.look(self.thread.host, &self.driver.parts().replica));
+        let now = self.thread.now();
+        let checked = self.thread.with(|state| {
+            let replica = &self.driver.parts().replica;
+            state.look(self.thread.host, replica);
+            state.check_timeout(self.thread.host, now, replica.poll_timeout())
+        });
+        self.thread.check(checked);
         Ok(result?)
     }
 
@@ -240,6 +246,7 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
         self.thread.sleep(0);
         let (now, kick_at) = self.thread.with(|state| {
             let own = &state.hosts[self.thread.host];
+            assert!(own.kick_at.is_some(), "the guest is entered, and nothing kicks it");
             let is_stopping = own.process.as_ref().is_some_and(|p| p.is_stopping);
             // A signal that is pending at entry ends the run at once.
             let kick_at = if is_stopping { Some(0) } else { own.kick_at };

@@ -5,9 +5,10 @@ use replication::driver::{ANSWER_MAX, WitnessPort};
 use replication::replica::Answer;
 
 use super::count::Count;
+use super::host::Answered;
 use super::state::{Claim, Event, State};
 use super::thread::Thread;
-use crate::sim::US;
+use crate::sim::{Checked, US, require};
 
 /// See the [module](self).
 pub(super) struct SimWitness<'t>(pub(super) Thread<'t>);
@@ -24,7 +25,15 @@ impl WitnessPort for SimWitness<'_> {
 
     fn try_answer(&mut self) -> Option<(Term, Answer, Option<String>)> {
         let Self(thread) = self;
-        thread.with(|state| state.hosts[thread.host].answers.pop_front())
+        let answered = thread.with(|state| {
+            let own = &mut state.hosts[thread.host];
+            own.is_answer_awaited &= own.answers.is_empty();
+            own.answers.pop_front()
+        });
+        let Answered { term, answer, awaited_at } = answered?;
+        thread.check(thread.with(|state| state.check_answer(thread.host, awaited_at)));
+        let error = (answer == Answer::Unreachable).then(|| "the storage is gone".to_string());
+        Some((term, answer, error))
     }
 }
 
@@ -47,11 +56,12 @@ impl State {
         let any_ns = own.rng.within(1..=witness.hang_ns_max);
         let retry_ns = self.options.pair.witness_retry_ns;
         let barely_ns = ANSWER_MAX.as_nanos() * 101 / 100 + own.rng.below(retry_ns);
+        own.is_answer_awaited = true;
         if hangs {
             self.counts.count(Count::ClaimsHung);
             back_ns += if barely { barely_ns } else { any_ns };
         }
-        let claim = Claim { process: process.id, term, previous, back_ns, fails };
+        let claim = Claim { process: process.id, term, previous, made_at: now, back_ns, fails };
         self.counts.count(Count::Claims);
         self.note(Some(host), "claim", format_args!("{claim:?}"));
         self.queue.push(now + there_ns, Event::Claim { host, claim });
@@ -73,17 +83,32 @@ impl State {
 
     /// The witness's thread of `host` has an answer.
     pub(super) fn answer_arrives(&mut self, host: usize, claim: Claim, answer: Answer) {
+        let now = self.queue.now();
         let own = &mut self.hosts[host];
         if own.process.as_ref().is_none_or(|process| process.id != claim.process) {
             return;
         }
         own.is_claiming = false;
-        let error = (answer == Answer::Unreachable).then(|| "the storage is gone".to_string());
-        own.answers.push_back((claim.term, answer, error));
+        // The driver gives a claim up after its own clock.
+        let is_in_time = now < claim.made_at + ANSWER_MAX.as_nanos() * 9 / 10;
+        let awaited_at = (own.is_answer_awaited && is_in_time).then_some(now);
+        own.answers.push_back(Answered { term: claim.term, answer, awaited_at });
         self.note(Some(host), "answer", format_args!("term {}: {answer:?}", claim.term.0));
         // Half of the kicks come just before the thread begins to wait, and are lost.
         if self.rng.below(2 * US) >= US {
             self.wake(host, |by| by.kick);
         }
+    }
+
+    /// Checks that the driver of `host` takes an answer soon after it was there, at `awaited_at`, if it was waiting for it:
+    /// the VM waits, too.
+    fn check_answer(&self, host: usize, awaited_at: Option<u64>) -> Checked {
+        let Some(at) = awaited_at.filter(|_| !self.was_frozen(host)) else { return Ok(()) };
+        let (late_ns, most_ns) = (self.queue.now() - at, self.late_ns_max(host));
+        require!(
+            late_ns <= most_ns,
+            "host {host} takes an answer of the witness after {late_ns} ns, not {most_ns}"
+        );
+        Ok(())
     }
 }

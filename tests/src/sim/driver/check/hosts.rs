@@ -1,5 +1,7 @@
 //! Checks what a host does with its own failures, and that the VM is lost only with both its copies.
 
+use logchan::time::Time;
+
 use crate::sim::driver::check::Phase;
 use crate::sim::driver::count::Count;
 use crate::sim::driver::state::{Event, State};
@@ -80,6 +82,38 @@ impl State {
             process.role
         );
         Ok(())
+    }
+
+    /// The machine of `host` continues at `now`, by its clock, and the engine has this timeout. It must not be long
+    /// overdue.
+    pub(in crate::sim::driver) fn check_timeout(
+        &self,
+        host: usize,
+        now: Time,
+        timeout: Option<Time>,
+    ) -> Checked {
+        let Some(timeout) = timeout.filter(|_| !self.was_frozen(host)) else { return Ok(()) };
+        let late_ns = now.since(timeout).as_nanos();
+        let most_ns = self.late_ns_max(host);
+        require!(
+            late_ns <= most_ns,
+            "a timeout of host {host} is {late_ns} ns overdue; at most {most_ns} are allowed"
+        );
+        Ok(())
+    }
+
+    /// Longest time for which the driver of `host` may do nothing for the link, because the guest runs or the machine
+    /// works.
+    pub(in crate::sim::driver) fn late_ns_max(&self, host: usize) -> u64 {
+        let own = &self.hosts[host].options;
+        let copy_ns = (own.capture_page_ns + own.copy_page_ns) * self.options.pair.memory_pages;
+        3 * own.deadline_ns + own.exit_ns_max + own.tap_ns_max + copy_ns + 3 * MS
+    }
+
+    /// Whether `host` has just resumed, and its driver may not have had the opportunity to act.
+    pub(in crate::sim::driver) fn was_frozen(&self, host: usize) -> bool {
+        let own = &self.hosts[host];
+        own.thaws > 0 && self.queue.now() <= own.thawed_at + self.late_ns_max(host)
     }
 
     /// The vCPU's thread of `host` has waited for `what` since `began`.

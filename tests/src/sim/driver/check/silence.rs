@@ -5,7 +5,10 @@ use replication::driver::Notice;
 use replication::replica::{ReplicaEvent, RoleName};
 
 use crate::sim::driver::check::Phase;
-use crate::sim::driver::state::State;
+use crate::sim::driver::host::Arrival;
+use crate::sim::driver::link_port::log_frame;
+use crate::sim::driver::state::{State, other};
+use crate::sim::system::steps::is_logging;
 use crate::sim::{Checked, require};
 
 /// What the checker knows of the pair's health.
@@ -50,6 +53,16 @@ impl State {
                         !self.silence.is_settled || self.has_fault(),
                         "host {host} takes its peer for dead, and nothing has happened: {event:?}"
                     );
+                    let is_whole = |arrival: &Arrival| {
+                        arrival.damage.is_none() && log_frame(&arrival.frame).is_some()
+                    };
+                    require!(
+                        !self.hosts[host].ring.iter().any(is_whole),
+                        "host {host} takes its peer for dead, and a frame of it has arrived"
+                    );
+                    if let ReplicaEvent::PrimarySilent { .. } = event {
+                        self.check_lease(other(host))?;
+                    }
                 }
                 ReplicaEvent::PeerMet { .. }
                 | ReplicaEvent::PeerRefused { .. }
@@ -69,6 +82,26 @@ impl State {
             | Notice::WitnessFailed { .. }
             | Notice::GoesSilent => {}
         }
+        Ok(())
+    }
+
+    /// The backup takes the primary on `host` for dead. The primary's lease must be over, and its margin as well.
+    fn check_lease(&self, host: usize) -> Checked {
+        let own = &self.hosts[host];
+        let Some(process) = own.process.as_ref().filter(|p| is_logging(p.role)) else {
+            return Ok(());
+        };
+        let is_same = self.hosts[other(host)].process.as_ref().map(|p| p.session);
+        let Some(until) = process.lease_until.filter(|_| is_same == Some(process.session)) else {
+            return Ok(());
+        };
+        let ends_at = own.clock.when(until) + self.options.pair.timing.lease_margin.as_nanos();
+        let now = self.queue.now() + self.hosts[other(host)].debt_ns;
+        require!(
+            ends_at <= now + 1,
+            "the backup takes host {host} for dead {} ns before the margin of its lease ends",
+            ends_at - now
+        );
         Ok(())
     }
 
