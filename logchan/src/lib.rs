@@ -15,6 +15,7 @@
 //! | [`handshake`] | from a pre-shared key to the keys of a session |
 //! | [`channel`] | both ends of the logging channel: reliable, ordered delivery over a link that loses frames |
 //! | [`endpoint`] | handshake, seal and channel combined: what a host runs |
+//! | [`claim`] | what a claim at the witness states, and its authentication |
 //! | [`frame`] | encoding and decoding of one frame of the channel |
 //! | [`liveness`] | the failure detector and the primary's lease |
 //! | [`stats`] | counters of a channel |
@@ -34,6 +35,7 @@
 extern crate alloc;
 
 pub mod channel;
+pub mod claim;
 pub mod dump;
 pub mod endpoint;
 pub mod entry;

@@ -125,6 +125,19 @@ impl Process {
         self.member.text_lines()
     }
 
+    /// Waits until the process has printed a line with `text` that is not an event record.
+    ///
+    /// # Panics
+    ///
+    /// If it ends before or does not print one in time.
+    pub fn wait_for_words(&mut self, text: &str) {
+        let waiting = Waiting::default();
+        while !self.words().iter().any(|line| line.contains(text)) {
+            assert!(!self.has_ended(), "the process ended: {}", self.transcript());
+            waiting.pause(|| format!("{text:?}: {}", self.transcript()));
+        }
+    }
+
     /// Returns whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.member.try_reap().is_some()

@@ -2,7 +2,9 @@
 //! hosts.
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use testbed::TAP;
@@ -101,5 +103,31 @@ fn unmounted_witness_grants_no_term_before_it_is_back() {
     );
     fs::remove_dir(&mount_point).unwrap();
     fs::rename(&away, &mount_point).unwrap();
+    wait_for!(backup, PairEvent::WentLive);
+}
+
+/// Somebody who can write to the witness's folder puts a file in the place of the next claim, and the primary
+/// dies: nobody wins or loses the term before the file is removed, and the backup says why.
+#[test]
+fn file_in_place_of_the_next_claim_grants_no_term_before_it_is_removed() {
+    let rig = Rig::default();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let mut backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(primary, PairEvent::Protected);
+    let claim = rig.path("witness/vm-0.term-2");
+    nix::unistd::mkfifo(&claim, Mode::S_IRWXU).unwrap();
+    primary.signal(Signal::SIGKILL);
+    primary.end();
+    wait_for!(backup, PairEvent::WitnessUnreachable);
+    backup.wait_for_words("vm-0.term-2 is a FIFO");
+    fs::remove_file(&claim).unwrap();
+    // If the backup's claim was first, there is nothing to forge.
+    if let Ok(mut file) = fs::File::create_new(&claim) {
+        file.write_all(b"understudy-claim 2 000000000000000a - host\n").unwrap();
+        backup.wait_for_words("vm-0.term-2 has no tag");
+        assert_eq!(backup.count(|event| matches!(event, PairEvent::WentLive)), 0);
+        fs::remove_file(&claim).unwrap();
+    }
     wait_for!(backup, PairEvent::WentLive);
 }

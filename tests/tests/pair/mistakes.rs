@@ -8,7 +8,6 @@ use testbed::pair::{Host, LOG_LINK, PairEvent, Part};
 use testbed::{TAP, TestbedError};
 use tests::guests;
 use tests::pair::{Process, Rig};
-use tests::patience::Waiting;
 use tests::program::{run, understudy};
 use tests::wait_for;
 use vmm::link::key_file;
@@ -110,23 +109,14 @@ fn vm_that_was_booted_before_is_refused() {
     third.end().failure(14, "remove the witness's files");
 }
 
-/// Waits until a process has printed a line with `text`.
-fn wait_for_words(process: &mut Process, text: &str) {
-    let waiting = Waiting::default();
-    while !process.words().iter().any(|line| line.contains(text)) {
-        assert!(!process.has_ended(), "the process ended: {}", process.transcript());
-        waiting.pause(|| format!("{text:?}: {}", process.transcript()));
-    }
-}
-
 /// Starts a backup that does not match the primary and checks that both report it once, with `text`,
 /// and that the VM continues.
 fn require_mismatch(rig: &Rig, key: Option<&PathBuf>, options: &[&str], text: [&str; 2]) {
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start_with(Part::Backup, Host::B, key, options);
-    wait_for_words(&mut backup, text[1]);
-    wait_for_words(&mut primary, text[0]);
+    backup.wait_for_words(text[1]);
+    primary.wait_for_words(text[0]);
     let said = |process: &mut Process, text: &str| {
         process.words().iter().filter(|line| line.contains(text)).count()
     };
@@ -184,11 +174,11 @@ fn one_insecure_side_is_reported() {
 fn absent_peer_is_reported_once() {
     let rig = Rig::patient();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
-    wait_for_words(&mut primary, "no frame came from");
+    primary.wait_for_words("no frame came from");
     primary.wait_for_role("alone");
     drop(primary);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);
-    wait_for_words(&mut backup, "no frame came from");
+    backup.wait_for_words("no frame came from");
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(backup.words().len(), 1, "{}", backup.transcript());
     assert_eq!(backup.status()["role"], "seeking");

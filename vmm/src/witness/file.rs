@@ -4,7 +4,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `understudy-witness` | identity of the witness: 64 random bits, in hexadecimal |
-//! | `vm-<id>.term-<n>` | owner of term `n` of the VM: the claimant, and its host's name |
+//! | `vm-<id>.term-<n>` | owner of term `n` of the VM ([`claim_file`](super::claim_file)) |
 //!
 //! A file appears completely or not at all. Its content is written to a temporary file of the process and
 //! synced. The temporary file is then hard-linked to the final name, which fails if the name exists
@@ -14,27 +14,43 @@
 //! not mounted, or storage that lost files. In such a folder, both hosts could win the same term. So a claim
 //! is answered only if the folder has the identity that it had at the start, and only if the owner of the
 //! term before is the one that the pair knows. In every other case there is no answer.
+//!
+//! Whoever can write to the folder can put any file there. So every file is read as hostile input
+//! ([`folder`]), and a claim counts only if its tag shows that a host of the pair made it. A file
+//! that is not a valid claim is neither a won nor a lost claim: there is no answer, and the reason names it.
 
-use crate::limits::WITNESS_FILE_BYTES_MAX;
+use super::claim_file::{ClaimFault, ClaimFile, hex};
+use super::folder::{self, Access, FileFault};
+use logchan::claim::{Claim, ClaimKey};
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The file that holds the identity of a witness.
-const IDENTITY_FILE: &str = "understudy-witness";
+pub(crate) const IDENTITY_FILE: &str = "understudy-witness";
+
+/// What a process uses a witness for.
+#[derive(Debug)]
+pub struct WitnessConfig {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The VM.
+    pub vm: VmId,
+    /// Authenticates the claims of the pair. `None` with `--insecure`.
+    pub key: Option<ClaimKey>,
+    /// Identifies this run of this process: no other process and no other run may ever have it.
+    pub claimant: Claimant,
+    /// Host name, for people who read the folder.
+    pub host: String,
+}
 
 /// A witness in a folder.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FileWitness {
-    folder: PathBuf,
+    config: WitnessConfig,
     id: WitnessId,
-    vm: VmId,
-    /// Identifies this run of this process; no other run and no other process has it.
-    claimant: Claimant,
-    /// Host name, for people who read the folder.
-    host: String,
+    access: Access,
 }
 
 /// Why a witness can't be used, or has no answer.
@@ -48,13 +64,41 @@ pub enum WitnessError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// A file in the folder can't be read or written.
+    /// Every user can change the folder.
+    #[error("witness {0}: {access}: 'chmod o-w {0}'", folder.display())]
+    Access {
+        /// The folder.
+        folder: PathBuf,
+        /// Who can change it.
+        access: Access,
+    },
+    /// The folder can't be listed.
     #[error("witness {}: {source}", folder.display())]
     Io {
         /// The folder.
         folder: PathBuf,
         /// The kernel's error.
         source: io::Error,
+    },
+    /// A file in the folder can't be read or made.
+    #[error("witness {}: {name} {fault}", folder.display())]
+    File {
+        /// The folder.
+        folder: PathBuf,
+        /// The file.
+        name: String,
+        /// What is wrong.
+        fault: FileFault,
+    },
+    /// A claim file does not contain a claim of this pair.
+    #[error("witness {}: {name} {fault}", folder.display())]
+    Claim {
+        /// The folder.
+        folder: PathBuf,
+        /// The file.
+        name: String,
+        /// What is wrong.
+        fault: ClaimFault,
     },
     /// The identity file does not contain an identity.
     #[error("witness {}: {IDENTITY_FILE} does not contain an identity: restore it, or give a new folder to both hosts", folder.display())]
@@ -95,32 +139,37 @@ pub enum WitnessError {
 }
 
 impl FileWitness {
-    /// Opens the witness in `folder` for `vm`. Gives the folder an identity if it has none.
-    ///
-    /// `claimant` must identify this run of this process: no other process and no other run may ever have it.
-    /// `host` is the host's name, for people. `random` becomes the identity of a folder that has none.
+    /// Opens a witness, and tries whether files and hard links can be made there. `random` becomes the identity
+    /// of a folder that has none.
     ///
     /// # Errors
     ///
-    /// The folder does not exist, can't be written, or its identity can't be read.
-    pub fn open(
-        folder: &Path,
-        vm: VmId,
-        (claimant, host): (Claimant, String),
-        random: WitnessId,
-    ) -> Result<FileWitness, WitnessError> {
-        let error = |source| WitnessError::Folder { folder: folder.to_path_buf(), source };
-        if !fs::metadata(folder).map_err(error)?.is_dir() {
+    /// The folder does not exist, can't be written, makes no hard links, can be changed by every user, or its
+    /// identity can't be read.
+    pub fn open(config: WitnessConfig, random: WitnessId) -> Result<FileWitness, WitnessError> {
+        let folder = config.folder.clone();
+        let error = |source| WitnessError::Folder { folder: folder.clone(), source };
+        let metadata = fs::metadata(&folder).map_err(error)?;
+        if !metadata.is_dir() {
             return Err(error(io::Error::from(io::ErrorKind::NotADirectory)));
         }
-        let folder = folder.to_path_buf();
-        let mut witness = FileWitness { folder, id: random, vm, claimant, host };
-        let path = witness.folder.join(IDENTITY_FILE);
-        if read(&path).map_err(error)?.is_none() {
-            // Another process may have written it first. The file that is there afterwards is read below.
-            witness.publish(&path, &format!("{random}\n")).map_err(error)?;
+        let access = Access::of(&metadata);
+        if let Access::Open { .. } = access {
+            return Err(WitnessError::Access { folder, access });
         }
-        witness.id = witness.identity()?.ok_or_else(|| witness.no_identity())?;
+        let mut witness = FileWitness { config, id: random, access };
+        folder::probe(&folder, witness.config.claimant).map_err(|fault| match fault {
+            FileFault::Io(source) => error(source),
+            FileFault::NotRegular(_)
+            | FileFault::TooLong(_)
+            | FileFault::NoHardLinks(_)
+            | FileFault::NotExclusive => witness.file_error("a claim", fault),
+        })?;
+        if identity(&folder)?.is_none() {
+            // Another process may have written it first. The file that is there afterwards is read below.
+            witness.publish(IDENTITY_FILE, &format!("{random}\n"))?;
+        }
+        witness.id = identity(&folder)?.ok_or(WitnessError::NoIdentity { folder })?;
         Ok(witness)
     }
 
@@ -131,7 +180,18 @@ impl FileWitness {
 
     /// Returns the name under which this process makes its claims.
     pub fn claimant(&self) -> Claimant {
-        self.claimant
+        self.config.claimant
+    }
+
+    /// Returns a warning if others than root and this user can change the folder.
+    pub fn warning(&self) -> Option<String> {
+        let folder = self.config.folder.display();
+        match self.access {
+            Access::Private => None,
+            Access::Shared { .. } | Access::Open { .. } => {
+                Some(format!("witness {folder}: {}", self.access))
+            }
+        }
     }
 
     /// Claims `term` for this process, and returns whether this process owns it, by this claim or by an
@@ -140,125 +200,165 @@ impl FileWitness {
     ///
     /// # Errors
     ///
-    /// There is no answer: the folder can't be reached, is a different one than at the start, or does not
-    /// have the required claim of the term before.
+    /// There is no answer: the folder can't be reached, is a different one than at the start, has a file that
+    /// is not a claim of this pair in the place of one, or does not have the required claim of the term before.
     pub fn claim(&self, term: Term, previous: Option<Claimant>) -> Result<bool, WitnessError> {
         self.check_identity()?;
-        let error = |source| WitnessError::Io { folder: self.folder.clone(), source };
         // The claim file of this term may have been removed. A newer claim shows that the term is over.
-        if self.newest().map_err(error)? > Some(term) {
-            return Ok(false);
+        if let Some(newest) = self.newest()?
+            && newest > term
+        {
+            let owner = self.owner(newest)?;
+            return owner.map(|_owner| false).ok_or_else(|| self.gone(newest));
         }
-        let path = self.path(term);
-        if let Some(owner) = self.owner(term).map_err(error)? {
-            return Ok(owner == self.claimant);
+        if let Some(owner) = self.owner(term)? {
+            return Ok(owner == self.config.claimant);
         }
         if let Some(expected) = previous {
             let term = Term(term.0 - 1);
-            let found = self.owner(term).map_err(error)?;
+            let found = self.owner(term)?;
             if found != Some(expected) {
-                let (folder, vm) = (self.folder.clone(), self.vm);
+                let (folder, vm) = (self.config.folder.clone(), self.config.vm);
                 return Err(WitnessError::OtherOwner { folder, vm, term, expected, found });
             }
         }
-        self.publish(&path, &format!("{} {}\n", self.claimant, self.host)).map_err(error)?;
-        let owner = self.owner(term).map_err(error)?;
-        let owner = owner.ok_or_else(|| error(io::Error::from(io::ErrorKind::NotFound)))?;
-        Ok(owner == self.claimant)
+        let (witness, vm, claimant) = (self.id, self.config.vm, self.config.claimant);
+        let claim = Claim { witness, vm, term, claimant };
+        let content = ClaimFile::encode(&claim, self.config.key.as_ref(), &self.config.host);
+        self.publish(&file_name(vm, term), &content)?;
+        let owner = self.owner(term)?.ok_or_else(|| self.gone(term))?;
+        Ok(owner == claimant)
     }
 
-    /// Returns the newest term that was claimed, if any.
-    ///
-    /// # Errors
-    ///
-    /// The folder can't be read.
-    pub fn newest(&self) -> io::Result<Option<Term>> {
-        let prefix = format!("vm-{}.term-", self.vm);
+    /// Returns the newest term for which there is a claim file, valid or not.
+    fn newest(&self) -> Result<Option<Term>, WitnessError> {
         let mut newest = None;
-        for entry in fs::read_dir(&self.folder)? {
-            let name = entry?.file_name();
-            let term = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok());
-            newest = newest.max(term.map(Term));
+        for file in claim_files(&self.config.folder)? {
+            let (vm, term) = file?;
+            if vm == self.config.vm {
+                newest = newest.max(Some(term));
+            }
         }
         Ok(newest)
     }
 
-    fn path(&self, term: Term) -> PathBuf {
-        self.folder.join(format!("vm-{}.term-{term}", self.vm))
-    }
-
-    /// Creates the file `path` with `content` unless it exists.
-    fn publish(&self, path: &Path, content: &str) -> io::Result<()> {
-        let name = path.file_name().expect("the path of a file has a name").to_string_lossy();
-        let own = self.folder.join(format!(".{}.{name}", self.claimant));
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&own)?;
-        file.write_all(content.as_bytes())?;
-        file.sync_all()?;
-        // The result of the call is not reliable: a server's reply may get lost, and the call be repeated. So
-        // the file that is there afterwards decides.
-        let linked = fs::hard_link(&own, path);
-        if read(path)?.is_none() {
-            linked?;
-        }
-        File::open(&self.folder)?.sync_all()?;
-        // The temporary file does no harm if it stays.
-        let _ = fs::remove_file(&own);
-        Ok(())
-    }
-
-    fn identity(&self) -> Result<Option<WitnessId>, WitnessError> {
-        let content = read(&self.folder.join(IDENTITY_FILE))
-            .map_err(|source| WitnessError::Io { folder: self.folder.clone(), source })?;
-        let Some(content) = content else { return Ok(None) };
-        let id = u64::from_str_radix(content.trim_end(), 16).map_err(|_| self.no_identity())?;
-        Ok(Some(WitnessId(id)))
-    }
-
-    fn no_identity(&self) -> WitnessError {
-        WitnessError::NoIdentity { folder: self.folder.clone() }
+    /// Creates the file `name` with `content` unless it exists.
+    fn publish(&self, name: &str, content: &str) -> Result<(), WitnessError> {
+        let draft = folder::draft_name(self.config.claimant, name);
+        folder::publish(&self.config.folder, name, &draft, content)
+            .map_err(|fault| self.file_error(name, fault))
     }
 
     fn check_identity(&self) -> Result<(), WitnessError> {
-        let (ours, found) = (self.id, self.identity()?);
+        let (ours, found) = (self.id, identity(&self.config.folder)?);
         if found == Some(ours) {
             return Ok(());
         }
-        Err(WitnessError::OtherFolder { folder: self.folder.clone(), ours, found })
+        Err(WitnessError::OtherFolder { folder: self.config.folder.clone(), ours, found })
     }
 
-    /// Returns the owner of `term`. A claim file that names no claimant belongs to claimant 0, which no
-    /// process is.
-    fn owner(&self, term: Term) -> io::Result<Option<Claimant>> {
-        let Some(content) = read(&self.path(term))? else { return Ok(None) };
-        let name = content.split_whitespace().next().unwrap_or_default();
-        Ok(Some(Claimant(u64::from_str_radix(name, 16).unwrap_or(0))))
+    /// Returns the owner of `term`, if it was claimed.
+    fn owner(&self, term: Term) -> Result<Option<Claimant>, WitnessError> {
+        let (folder, vm, key) = (&self.config.folder, self.config.vm, self.config.key.as_ref());
+        let Some(file) = read_claim(folder, vm, term)? else { return Ok(None) };
+        let owner = file.owner((self.id, vm, term), key);
+        owner.map(Some).map_err(|fault| claim_error(folder, (vm, term), fault))
+    }
+
+    fn file_error(&self, name: &str, fault: FileFault) -> WitnessError {
+        file_error(&self.config.folder, name, fault)
+    }
+
+    /// Returns the error that the claim of `term` was there, and is not any more.
+    fn gone(&self, term: Term) -> WitnessError {
+        let fault = FileFault::Io(io::Error::from(io::ErrorKind::NotFound));
+        self.file_error(&file_name(self.config.vm, term), fault)
     }
 }
 
-/// Reads the small file at `path`; `None` if it does not exist.
-fn read(path: &Path) -> io::Result<Option<String>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut content = Vec::new();
-    file.take(WITNESS_FILE_BYTES_MAX).read_to_end(&mut content)?;
-    Ok(Some(String::from_utf8_lossy(&content).into_owned()))
+fn file_name(vm: VmId, term: Term) -> String {
+    format!("vm-{vm}.term-{term}")
+}
+
+/// Returns the VM and the term of each claim file in `folder`, in no order. There may be any number of files.
+pub(crate) fn claim_files(
+    folder: &Path,
+) -> Result<impl Iterator<Item = Result<(VmId, Term), WitnessError>>, WitnessError> {
+    let error = |source| WitnessError::Io { folder: folder.to_path_buf(), source };
+    let entries = fs::read_dir(folder).map_err(error)?;
+    Ok(entries.filter_map(move |entry| match entry {
+        Ok(entry) => entry.file_name().to_str().and_then(parse_name).map(Ok),
+        Err(source) => Some(Err(error(source))),
+    }))
+}
+
+fn parse_name(name: &str) -> Option<(VmId, Term)> {
+    let (vm, term) = name.strip_prefix("vm-")?.split_once(".term-")?;
+    let (vm, term) = (VmId(vm.parse().ok()?), Term(term.parse().ok()?));
+    // Numbers have several forms, for example `+1`. Only this one is read.
+    (file_name(vm, term) == name).then_some((vm, term))
+}
+
+/// Reads the claim file of `term`; `None` if there is none. The claim is not authenticated.
+pub(crate) fn read_claim(
+    folder: &Path,
+    vm: VmId,
+    term: Term,
+) -> Result<Option<ClaimFile>, WitnessError> {
+    let name = file_name(vm, term);
+    let content = folder::read(folder, &name).map_err(|fault| file_error(folder, &name, fault))?;
+    let file = content.map(|content| ClaimFile::decode(&content)).transpose();
+    file.map_err(|fault| claim_error(folder, (vm, term), fault))
+}
+
+/// Reads the identity of the witness in `folder`; `None` if it has none.
+pub(crate) fn identity(folder: &Path) -> Result<Option<WitnessId>, WitnessError> {
+    let content = folder::read(folder, IDENTITY_FILE)
+        .map_err(|fault| file_error(folder, IDENTITY_FILE, fault))?;
+    let Some(content) = content else { return Ok(None) };
+    let id = str::from_utf8(&content).ok().and_then(|text| hex(text.strip_suffix('\n')?));
+    let id = id.ok_or_else(|| WitnessError::NoIdentity { folder: folder.to_path_buf() })?;
+    Ok(Some(WitnessId(u64::from_be_bytes(id))))
+}
+
+fn file_error(folder: &Path, name: &str, fault: FileFault) -> WitnessError {
+    WitnessError::File { folder: folder.to_path_buf(), name: name.to_string(), fault }
+}
+
+fn claim_error(folder: &Path, (vm, term): (VmId, Term), fault: ClaimFault) -> WitnessError {
+    WitnessError::Claim { folder: folder.to_path_buf(), name: file_name(vm, term), fault }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::WITNESS_FILE_BYTES_MAX;
+    use logchan::handshake::PresharedKey;
+    use nix::sys::stat::Mode;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
     use std::sync::Barrier;
 
     const A: Option<Claimant> = Some(Claimant(0xa));
     const B: Option<Claimant> = Some(Claimant(0xb));
 
+    /// The configuration of a process of a pair with a key of bytes `key`; 0: without a key.
+    fn config(folder: &Path, claimant: u64, key: u8) -> WitnessConfig {
+        let key = PresharedKey::from_bytes(&[key; 32]).ok().map(|key| ClaimKey::derive(&key));
+        let (folder, claimant) = (folder.to_path_buf(), Claimant(claimant));
+        WitnessConfig { folder, vm: VmId(7), key, claimant, host: String::from("host") }
+    }
+
     fn open(folder: &Path, vm: u64, claimant: u64) -> FileWitness {
-        let name = (Claimant(claimant), String::from("host"));
-        FileWitness::open(folder, VmId(vm), name, WitnessId(claimant)).unwrap()
+        let config = WitnessConfig { vm: VmId(vm), ..config(folder, claimant, 1) };
+        FileWitness::open(config, WitnessId(claimant)).unwrap()
+    }
+
+    fn open_error(folder: &Path) -> WitnessError {
+        let error = FileWitness::open(config(folder, 1, 1), WitnessId(1)).unwrap_err();
+        let text = error.to_string();
+        assert!(!text.contains('\n') && text.contains(folder.to_str().unwrap()), "{text}");
+        error
     }
 
     /// The witness of hosts A and B for one VM.
@@ -385,17 +485,211 @@ mod tests {
         let path = folder.path().to_path_buf();
         drop(folder);
         assert!(a.claim(Term(1), None).is_err());
-        let name = (Claimant(1), String::new());
-        let error = FileWitness::open(&path, VmId(7), name, WitnessId(1)).unwrap_err().to_string();
-        assert!(error.contains("both hosts reach") && !error.contains('\n'), "{error}");
+        let error = open_error(&path).to_string();
+        assert!(error.contains("both hosts reach"), "{error}");
     }
 
     #[test]
     fn open_with_invalid_identity_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(IDENTITY_FILE), "\u{1f600} not hexadecimal").unwrap();
-        let name = (Claimant(1), String::new());
-        let error = FileWitness::open(folder.path(), VmId(7), name, WitnessId(1)).unwrap_err();
+        let error = open_error(folder.path());
         assert!(matches!(error, WitnessError::NoIdentity { .. }), "{error}");
+    }
+
+    /// What the reason says, and what puts a file that is not one of a witness at a path.
+    type Intruder = (&'static str, fn(&Path));
+
+    const INTRUDERS: [Intruder; 7] = [
+        ("is a FIFO", |path| nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap()),
+        ("is a symbolic link", |path| symlink("/dev/zero", path).unwrap()),
+        ("is a symbolic link", |path| symlink("/nonexistent", path).unwrap()),
+        ("is a folder", |path| fs::create_dir(path).unwrap()),
+        ("is a socket", |path| drop(UnixListener::bind(path).unwrap())),
+        ("has 257 bytes", |path| {
+            fs::write(path, vec![b'0'; WITNESS_FILE_BYTES_MAX as usize + 1]).unwrap();
+        }),
+        // A sparse file: nothing of that size is read.
+        ("has 1099511627776 bytes", |path| {
+            fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+        }),
+    ];
+
+    fn remove(path: &Path) {
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+    }
+
+    /// Requires that claims of term 2 have no answer, for a reason with `text` that names `file`.
+    fn no_answer(witnesses: [&FileWitness; 2], file: &str, text: &str) {
+        for witness in witnesses {
+            let error = witness.claim(Term(2), A).expect_err(text).to_string();
+            assert!(error.contains(&format!("{file} {text}")), "{error}");
+            let folder = witness.config.folder.to_str().unwrap();
+            assert!(!error.contains('\n') && error.contains(folder), "{error}");
+        }
+    }
+
+    #[test]
+    fn claim_with_another_kind_of_file_in_the_folder_has_no_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        // The claim itself, a newer one, the identity.
+        for file in ["vm-7.term-2", "vm-7.term-9", IDENTITY_FILE] {
+            let path = folder.path().join(file);
+            let original = fs::read(&path).ok();
+            for (text, put) in INTRUDERS {
+                let _ = fs::remove_file(&path);
+                put(&path);
+                no_answer([&a, &b], file, text);
+                if file == IDENTITY_FILE {
+                    let error = open_error(folder.path()).to_string();
+                    assert!(error.contains(text), "{error}");
+                }
+                remove(&path);
+            }
+            if let Some(original) = original {
+                fs::write(&path, original).unwrap();
+            }
+        }
+        assert!(b.claim(Term(2), A).unwrap());
+    }
+
+    /// Needs root: others can't make a device.
+    #[test]
+    #[cfg(feature = "host-tests")]
+    fn claim_with_a_device_in_its_place_has_no_answer() {
+        use nix::sys::stat::{SFlag, makedev, mknod};
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        let path = folder.path().join("vm-7.term-2");
+        // /dev/zero.
+        mknod(&path, SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 5)).unwrap();
+        no_answer([&a, &b], "vm-7.term-2", "is a device");
+    }
+
+    #[test]
+    fn claim_file_that_no_host_of_the_pair_made_is_no_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        let whole = fs::read_to_string(folder.path().join("vm-7.term-1")).unwrap();
+        let other_pair = FileWitness::open(config(folder.path(), 0xb, 2), WitnessId(0)).unwrap();
+        let insecure = FileWitness::open(config(folder.path(), 0xb, 0), WitnessId(0)).unwrap();
+        let file = |witness: &FileWitness, term| {
+            let (id, vm, claimant) = (witness.id, VmId(7), Claimant(0xb));
+            let claim = Claim { witness: id, vm, term: Term(term), claimant };
+            ClaimFile::encode(&claim, witness.config.key.as_ref(), "host")
+        };
+        let contents = [
+            (String::new(), "is not a claim"),
+            (whole[..whole.len() - 1].to_string(), "is not a claim"),
+            (String::from("mallory\n"), "is not a claim"),
+            (String::from("000000000000000b host\n"), "was written by another version"),
+            (whole, "does not authenticate"),
+            (file(&b, 3), "does not authenticate"),
+            (file(&other_pair, 2), "does not authenticate"),
+            (file(&insecure, 2), "has no tag"),
+        ];
+        for name in ["vm-7.term-2", "vm-7.term-3"] {
+            let path = folder.path().join(name);
+            for (content, text) in &contents {
+                fs::write(&path, content).unwrap();
+                if !(name.ends_with('3') && *content == file(&b, 3)) {
+                    no_answer([&a, &b], name, text);
+                }
+            }
+            fs::write(&path, file(&b, 2)).unwrap();
+            if name.ends_with('3') {
+                no_answer([&a, &b], name, "does not authenticate");
+            } else {
+                assert!(b.claim(Term(2), A).unwrap() && !a.claim(Term(2), A).unwrap());
+                no_answer([&insecure, &insecure], name, "was made with a key");
+            }
+            fs::remove_file(&path).unwrap();
+        }
+        // Also the claim of the term before must be one of the pair.
+        fs::write(folder.path().join("vm-7.term-1"), file(&insecure, 1)).unwrap();
+        no_answer([&a, &b], "vm-7.term-1", "has no tag");
+    }
+
+    #[test]
+    fn claims_without_a_key_work_between_hosts_without_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = [0xa, 0xb].map(|claimant| {
+            FileWitness::open(config(folder.path(), claimant, 0), WitnessId(1)).unwrap()
+        });
+        assert!(a.claim(Term(1), None).unwrap());
+        assert!(b.claim(Term(2), A).unwrap() && !a.claim(Term(2), A).unwrap());
+    }
+
+    #[test]
+    fn folder_that_every_user_can_change_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let set =
+            |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let warning = || {
+            let config = config(folder.path(), 1, 1);
+            FileWitness::open(config, WitnessId(1)).unwrap().warning()
+        };
+        for mode in [0o777, 0o702] {
+            set(mode);
+            let error = open_error(folder.path()).to_string();
+            assert!(
+                error.contains("chmod o-w") && error.contains(&format!("{mode:04o}")),
+                "{error}"
+            );
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was written there");
+        for mode in [0o1777, 0o770, 0o2770] {
+            set(mode);
+            let warning = warning().unwrap();
+            assert!(
+                warning.contains(&format!("{mode:04o}")) && !warning.contains('\n'),
+                "{warning}"
+            );
+        }
+        for mode in [0o755, 0o700] {
+            set(mode);
+            assert_eq!(warning(), None);
+        }
+    }
+
+    /// Needs root: a file system without hard links is mounted.
+    #[test]
+    #[cfg(feature = "host-tests")]
+    fn storage_without_hard_links_is_named_at_start_and_at_a_claim() {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        mount(Some("mqueue"), folder.path(), Some("mqueue"), MsFlags::empty(), None::<&str>)
+            .unwrap();
+        let at_start = FileWitness::open(config(folder.path(), 1, 1), WitnessId(1));
+        let at_claim = folder::probe(folder.path(), Claimant(1));
+        umount2(folder.path(), MntFlags::MNT_DETACH).unwrap();
+        let text = "this storage makes no hard links";
+        let error = at_start.unwrap_err().to_string();
+        assert!(error.contains(text) && error.contains(folder.path().to_str().unwrap()), "{error}");
+        let error = a.file_error("vm-7.term-2", at_claim.unwrap_err()).to_string();
+        assert!(error.contains(&format!("vm-7.term-2 can't be made: {text}")), "{error}");
+        assert!(b.claim(Term(2), A).unwrap());
+    }
+
+    /// What somebody who foresaw the name of a temporary file put there is not written to.
+    #[test]
+    fn claim_does_not_follow_a_link_at_its_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, _] = pair(folder.path());
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, folder.path().join(".000000000000000a.vm-7.term-1")).unwrap();
+        assert!(a.claim(Term(1), None).unwrap());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     }
 }

@@ -37,7 +37,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     args.check()?;
     let security = args.security()?;
     let blueprint = Blueprint::new(&args.vm)?;
-    let witness = args.witness()?;
+    let witness = args.witness(&security)?;
     let link = EthernetLink::open(&args.link_options())?;
     args.print_info(|| link.port().describe());
     let port = session::open_port(&args.vm)?;

@@ -8,8 +8,9 @@ use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, ti
 use crate::link::{LinkOptions, key_file};
 use crate::pair::{StatusBoard, StatusServer};
 use crate::stdio;
-use crate::witness::FileWitness;
+use crate::witness::{FileWitness, WitnessConfig};
 use clap::{ArgGroup, Args, ValueEnum};
+use logchan::claim::ClaimKey;
 use logchan::handshake::Security;
 use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
@@ -118,11 +119,23 @@ impl PairArgs {
     }
 
     /// Opens the witness, with a claimant name that no other run of any process has.
-    pub(super) fn witness(&self) -> Result<FileWitness, CliError> {
-        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
-        let claimant = (Claimant(random()?), host);
-        FileWitness::open(&self.witness, VmId(self.vm_id), claimant, WitnessId(random()?))
-            .map_err(|error| CliError::Usage(error.to_string()))
+    pub(super) fn witness(&self, security: &Security) -> Result<FileWitness, CliError> {
+        let config = WitnessConfig {
+            folder: self.witness.clone(),
+            vm: VmId(self.vm_id),
+            key: match security {
+                Security::Sealed(key) => Some(ClaimKey::derive(key)),
+                Security::Insecure => None,
+            },
+            claimant: Claimant(random()?),
+            host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        let witness = FileWitness::open(config, WitnessId(random()?))
+            .map_err(|error| CliError::Usage(error.to_string()))?;
+        if let Some(warning) = witness.warning() {
+            stdio::message(format_args!("understudy: WARNING: {warning}"));
+        }
+        Ok(witness)
     }
 
     pub(super) fn wait_policy(&self) -> WaitPolicy {

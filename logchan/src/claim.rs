@@ -1,0 +1,119 @@
+//! [`Claim`] and [`ClaimKey`]: what a claim at the witness states, and its authentication.
+//!
+//! Whoever can write to the witness's storage can write a claim. The tag shows that a host of the pair made
+//! it. The tag is BLAKE2s-256 (RFC 7693), keyed, over these numbers, all little-endian:
+//!
+//! ```text
+//! witness u64 | vm u64 | term u64 | claimant u64
+//! ```
+//!
+//! Its key is BLAKE2s-256, keyed with the pre-shared key, over the text `understudy witness claim 1`. So the tags
+//! say nothing about the keys of the channel.
+
+use crate::handshake::PresharedKey;
+use crate::ids::{Claimant, Term, VmId, WitnessId};
+use blake2::Blake2sMac256;
+use blake2::digest::Mac;
+use core::fmt;
+use zeroize::Zeroizing;
+
+/// Length of a tag in bytes.
+pub const CLAIM_TAG_BYTES: usize = 32;
+
+/// What the derived key is for. It changes with the layout of what a tag covers.
+const PURPOSE: &[u8] = b"understudy witness claim 1";
+
+/// What a claim states: `claimant` owns `term` of `vm`, granted by `witness`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The witness.
+    pub witness: WitnessId,
+    /// The VM.
+    pub vm: VmId,
+    /// The term.
+    pub term: Term,
+    /// Its owner.
+    pub claimant: Claimant,
+}
+
+/// Key under which the hosts of a pair authenticate their claims. It is wiped when dropped, and `Debug` does
+/// not show it.
+pub struct ClaimKey(Zeroizing<[u8; CLAIM_TAG_BYTES]>);
+
+impl ClaimKey {
+    /// Derives the key from the pre-shared key of the pair.
+    pub fn derive(key: &PresharedKey) -> ClaimKey {
+        let derived = mac(key.bytes()).chain_update(PURPOSE).finalize();
+        ClaimKey(Zeroizing::new(derived.into_bytes().into()))
+    }
+
+    /// Returns the tag of `claim`.
+    pub fn tag(&self, claim: &Claim) -> [u8; CLAIM_TAG_BYTES] {
+        self.mac_of(claim).finalize().into_bytes().into()
+    }
+
+    /// Returns whether `tag` is the tag of `claim`. The time that it takes does not depend on where they
+    /// differ.
+    pub fn is_authentic(&self, claim: &Claim, tag: &[u8; CLAIM_TAG_BYTES]) -> bool {
+        self.mac_of(claim).verify_slice(tag).is_ok()
+    }
+
+    fn mac_of(&self, claim: &Claim) -> Blake2sMac256 {
+        let words = [claim.witness.0, claim.vm.0, claim.term.0, claim.claimant.0];
+        words.iter().fold(mac(&self.0), |mac, word| mac.chain_update(word.to_le_bytes()))
+    }
+}
+
+fn mac(key: &[u8; CLAIM_TAG_BYTES]) -> Blake2sMac256 {
+    Blake2sMac256::new_from_slice(key).expect("BLAKE2s takes a key of 32 bytes")
+}
+
+impl fmt::Debug for ClaimKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClaimKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLAIM: Claim =
+        Claim { witness: WitnessId(1), vm: VmId(2), term: Term(3), claimant: Claimant(4) };
+
+    fn key(byte: u8) -> ClaimKey {
+        ClaimKey::derive(&PresharedKey::from_bytes(&[byte; 32]).unwrap())
+    }
+
+    /// The expected value is from Python's `hashlib.blake2s`:
+    /// `k = blake2s(b"understudy witness claim 1", key=b"\7" * 32).digest()`, then
+    /// `blake2s(struct.pack("<4Q", 1, 2, 3, 4), key=k)`.
+    #[test]
+    fn tag_golden_bytes() {
+        let expected = [
+            0x58, 0x94, 0x3d, 0x22, 0x7d, 0xe1, 0xf3, 0xee, 0x56, 0x27, 0x8d, 0x34, 0x33, 0x07,
+            0xef, 0x5c, 0x52, 0x81, 0x25, 0xbd, 0xb5, 0x1d, 0x5e, 0xe2, 0x22, 0x78, 0x9e, 0x5a,
+            0x12, 0xe0, 0x62, 0xa1,
+        ];
+        assert_eq!(key(7).tag(&CLAIM), expected);
+    }
+
+    #[test]
+    fn tag_is_of_one_claim_and_one_key() {
+        let tag = key(7).tag(&CLAIM);
+        assert!(key(7).is_authentic(&CLAIM, &tag));
+        assert!(!key(8).is_authentic(&CLAIM, &tag));
+        for other in [
+            Claim { witness: WitnessId(9), ..CLAIM },
+            Claim { vm: VmId(9), ..CLAIM },
+            Claim { term: Term(9), ..CLAIM },
+            Claim { claimant: Claimant(9), ..CLAIM },
+        ] {
+            assert!(!key(7).is_authentic(&other, &tag), "{other:?}");
+        }
+        let mut damaged = tag;
+        damaged[31] ^= 1;
+        assert!(!key(7).is_authentic(&CLAIM, &damaged));
+        assert_eq!(alloc::format!("{:?}", key(7)), "ClaimKey(..)");
+    }
+}
