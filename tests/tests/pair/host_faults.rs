@@ -130,4 +130,6 @@ fn file_in_place_of_the_next_claim_grants_no_term_before_it_is_removed() {
         fs::remove_file(&claim).unwrap();
     }
     wait_for!(backup, PairEvent::WentLive);
+    let escape = backup.words().into_iter().find(|line| line.contains('\x1b'));
+    assert_eq!(escape, None, "no control characters, because this is no terminal");
 }

@@ -26,7 +26,7 @@ use crate::stdio;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use exit_code::{CliError, Code};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -126,6 +126,7 @@ fn run_command() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG)),
         )
         .with_writer(|| stdio::Messages)
+        .with_ansi(uses_colors())
         .with_target(false)
         .without_time()
         .init();
@@ -149,6 +150,12 @@ fn run_command() -> ExitCode {
         Err(CliError::Silent(code)) => code.into(),
         Err(error) => fail(&error),
     }
+}
+
+/// Returns whether log lines are colored: on a terminal, unless NO_COLOR is set (<https://no-color.org>).
+fn uses_colors() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !no_color
 }
 
 fn fail(error: &CliError) -> ExitCode {
