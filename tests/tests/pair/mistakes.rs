@@ -1,6 +1,9 @@
 //! Mistakes with `understudy primary` and `understudy backup`: a one-line error message and a documented exit code.
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -8,7 +11,7 @@ use testbed::pair::{Host, LOG_LINK, PairEvent, Part};
 use testbed::{TAP, TestbedError};
 use tests::guests;
 use tests::pair::{Process, Rig};
-use tests::program::{run, understudy};
+use tests::program::{json, run, understudy};
 use tests::wait_for;
 use vmm::link::key_file;
 
@@ -107,6 +110,59 @@ fn vm_that_was_booted_before_is_refused() {
     // Only the owner knows what happened to the VM.
     let mut third = rig.start(Part::Primary, Host::A, &[]);
     third.end().failure(14, "remove the witness's files");
+}
+
+/// Runs `understudy witness check` on the rig's witness. Returns the exit code and the JSON object.
+fn check_witness(rig: &Rig, options: &[&str]) -> (Option<i32>, Value) {
+    let folder = rig.path("witness");
+    let mut args = vec!["witness", "check", "--json", "--witness", folder.to_str().unwrap()];
+    args.extend(options);
+    let output = run(&args);
+    assert!(output.stderr.is_empty(), "{output:?}");
+    (output.status.code(), json(&String::from_utf8(output.stdout).unwrap()))
+}
+
+#[test]
+fn witness_check_shows_identity_and_claims_and_what_is_wrong() {
+    let rig = Rig::patient();
+    let folder = rig.path("witness");
+    let listing =
+        || fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+    let (code, report) = check_witness(&rig, &[]);
+    assert_eq!(
+        (code, &report["usable"], &report["identity"]),
+        (Some(0), &true.into(), &Value::Null)
+    );
+    assert!(listing().is_empty(), "a check leaves nothing behind");
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let (key, other_key) = (rig.path("key"), rig.path("other-key"));
+    key_file::create(&other_key).unwrap();
+    let [key, other_key] = [&key, &other_key].map(|path| path.to_str().unwrap());
+    let before = listing();
+    let identity = fs::read_to_string(folder.join("understudy-witness")).unwrap();
+    for (options, authentic) in [(vec![], None), (vec!["--key", key], Some(true))] {
+        let (code, report) = check_witness(&rig, &options);
+        assert_eq!((code, &report["identity"]), (Some(0), &identity.trim().into()), "{report}");
+        let claim = &report["claims"][0];
+        assert_eq!((&claim["vm"], &claim["term"]), (&0.into(), &1.into()), "{report}");
+        assert_eq!(claim["authentic"].as_bool(), authentic, "{report}");
+    }
+    let (code, report) = check_witness(&rig, &["--key", other_key]);
+    assert_eq!((code, &report["usable"]), (Some(3), &false.into()), "{report}");
+    assert!(report.to_string().contains("does not authenticate"), "{report}");
+    assert_eq!(listing(), before);
+    let fifo = folder.join("vm-0.term-9");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (code, report) = check_witness(&rig, &["--key", key]);
+    assert!(code == Some(3) && report.to_string().contains("vm-0.term-9 is a FIFO"), "{report}");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let (code, report) = check_witness(&rig, &["--key", key]);
+    assert!(code == Some(3) && report.to_string().contains("chmod o-w"), "{report}");
+    fails(&rig, &[], 2, "chmod o-w");
+    let output = run(&["witness", "check", "--witness", "/no/such/folder"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("FAIL  folder"), "{output:?}");
 }
 
 /// Starts a backup that does not match the primary and checks that both report it once, with `text`,

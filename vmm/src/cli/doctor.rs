@@ -40,7 +40,7 @@ pub fn main(args: &DoctorArgs) -> Result<(), CliError> {
 }
 
 /// Formats the checks as a table.
-fn table(checks: &[Check]) -> String {
+pub(super) fn table(checks: &[Check]) -> String {
     let mut text = String::new();
     for check in checks {
         let mark = match check.status {

@@ -23,7 +23,7 @@ pub enum Code {
     Unexpected = 1,
     /// Wrong usage (clap exits with the same code).
     Usage = 2,
-    /// KVM or the host can't run a VM.
+    /// KVM or the host can't run a VM, or a folder can't be a witness.
     Host = 3,
     /// The VM's network port or the interface of the logging channel failed.
     Port = 4,

@@ -21,6 +21,7 @@ pub mod save;
 pub mod session;
 pub mod signals;
 pub mod status;
+pub mod witness;
 
 use crate::stdio;
 use clap::error::ErrorKind;
@@ -89,6 +90,9 @@ enum Command {
     Backup(pair::PairArgs),
     /// Show the status of a primary or backup on this host
     Status(status::StatusArgs),
+    /// Check the folder that decides which host of a pair continues
+    #[command(subcommand)]
+    Witness(witness::WitnessCommand),
     /// Create the key that protects the logging channel between two hosts
     Key(key::KeyArgs),
     /// Connect to the other host over the logging channel and measure round trips
@@ -142,6 +146,7 @@ fn run_command() -> ExitCode {
         Command::Primary(args) => pair::primary(&args),
         Command::Backup(args) => pair::backup(&args),
         Command::Status(args) => status::main(&args),
+        Command::Witness(command) => witness::main(&command),
         Command::Key(args) => key::main(&args),
         Command::Link(args) => link::main(&args),
     };

@@ -51,6 +51,7 @@ pub enum ClaimFault {
 pub(crate) struct ClaimFile {
     pub(crate) claimant: Claimant,
     tag: Option<[u8; CLAIM_TAG_BYTES]>,
+    pub(crate) host: String,
 }
 
 impl ClaimFile {
@@ -95,7 +96,7 @@ impl ClaimFile {
         let is_name =
             host.len() <= HOST_NAME_BYTES_MAX && host.bytes().all(|b| b.is_ascii_graphic());
         match is_name && words.next().is_none() {
-            true => Ok(ClaimFile { claimant, tag }),
+            true => Ok(ClaimFile { claimant, tag, host: host.to_string() }),
             false => Err(ClaimFault::Damaged),
         }
     }
@@ -151,7 +152,7 @@ mod tests {
         let insecure = ClaimFile::encode(&CLAIM, None, "a host\n");
         assert_eq!(insecure, "understudy-claim 2 000000000000000a - ahost\n");
         let file = ClaimFile::decode(insecure.as_bytes()).unwrap();
-        assert_eq!(file.claimant, Claimant(0xa));
+        assert_eq!((file.claimant, file.host.as_str()), (Claimant(0xa), "ahost"));
         let longest = ClaimFile::encode(&CLAIM, Some(&key(1)), &"h".repeat(1000));
         assert!(longest.len() as u64 <= WITNESS_FILE_BYTES_MAX, "{longest}");
         assert!(ClaimFile::decode(longest.as_bytes()).is_ok());
