@@ -8,6 +8,8 @@
 //! - [`LoopbackPort`](testing::LoopbackPort): two ends in memory, for tests.
 //! - [`middleware`]: ports that wrap another port: fault injection, packet capture, tracing.
 //!
+//! [`LanHealth`] says whether frames can pass between a tap and the LAN.
+//!
 //! The crate does not know what a frame means to the VM or to the logging channel.
 //!
 //! Unsafe code is confined to `sys/` (system calls) and `ring/` (memory shared with the kernel). Each
@@ -16,6 +18,7 @@
 #![warn(clippy::missing_errors_doc)]
 
 pub mod error;
+pub mod lan_health;
 pub mod mac;
 pub mod middleware;
 pub mod null_port;
@@ -30,6 +33,7 @@ pub mod wait;
 pub mod wait_any;
 
 pub use error::PortError;
+pub use lan_health::{LanHealth, LanProbe, TapState, Uplink};
 pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{

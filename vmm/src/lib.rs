@@ -12,6 +12,7 @@
 //! | [`pair`] | a host of a pair: what it provides to the driver in the crate `replication`, and its status |
 //! | [`checkpoint`] | the whole machine state as data |
 //! | [`link`] | the logging channel over a network interface |
+//! | [`health`] | whether the VM can reach its LAN, watched on a thread of its own |
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
 //! | [`stdio`] | standard output and standard error, which may fail or stall at any time |
@@ -25,6 +26,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod demo;
 pub mod devices;
+pub mod health;
 pub mod kvm;
 pub mod limits;
 pub mod link;

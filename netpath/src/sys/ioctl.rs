@@ -41,6 +41,12 @@ impl InterfaceName {
         Err(PortError::BadName { name: name.escape_debug().to_string(), why })
     }
 
+    /// The name with a NUL at its end.
+    pub(crate) fn with_nul(&self) -> &[u8] {
+        let length = self.0.iter().position(|&byte| byte == 0).unwrap_or(self.0.len() - 1);
+        &self.0[..=length]
+    }
+
     fn request(&self) -> libc::ifreq {
         // SAFETY: all-zero is a valid `ifreq` (rule 2).
         let mut request: libc::ifreq = unsafe { mem::zeroed() };

@@ -1,0 +1,232 @@
+//! [`LanProbe`]: asks the kernel for the state of a tap and of its uplink.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::netlink::{BridgePort, Interface, More, Question, read_answer, request};
+use super::{LanHealth, TapState, Uplink};
+use crate::error::PortError;
+use crate::sys::ioctl::InterfaceName;
+
+/// Bytes of one read: more than the kernel puts into a datagram of a dump.
+const DATAGRAM_BYTES: usize = 64 << 10;
+
+/// Most ports of a bridge (`BR_MAX_PORTS`).
+const PORTS_MAX: usize = 1024;
+
+/// Longest wait for an answer, seconds. The kernel answers at once, unless another change of its interfaces is
+/// stuck.
+const ANSWER_S_MAX: i64 = 1;
+
+/// Asks the kernel for the state of one tap and of its uplink. A question takes some system calls and waits
+/// for changes of interfaces that are under way, so it is not for a thread that runs a vCPU.
+///
+/// The tap is the interface that had the given name when the probe was opened, whatever its name is later.
+pub struct LanProbe {
+    socket: OwnedFd,
+    index: u32,
+    history: History,
+    buffer: Box<[u8]>,
+}
+
+/// What earlier answers have shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct History {
+    was_port: bool,
+    had_other_ports: bool,
+}
+
+impl LanProbe {
+    /// Opens a probe of `tap` in the calling thread's network namespace. It may be used on another thread.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] if there is no such interface, or the kernel can't be asked.
+    pub fn open(tap: &str) -> Result<LanProbe, PortError> {
+        let name = InterfaceName::new(tap)?;
+        let socket = open_socket()
+            .map_err(PortError::system("cannot open a socket to ask for interfaces (netlink)"))?;
+        let buffer = vec![0; DATAGRAM_BYTES].into_boxed_slice();
+        let mut probe = LanProbe { socket, index: 0, history: History::default(), buffer };
+        probe.index = match probe.ask_for_one(&Question::Name(&name)) {
+            Ok(Some(interface)) => interface.index,
+            Ok(None) => return Err(PortError::InterfaceMissing { name: tap.into() }),
+            Err(source) => return Err(cannot_ask(source)),
+        };
+        Ok(probe)
+    }
+
+    /// Asks for the current state.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::System`] if the kernel does not answer. The next question may succeed.
+    pub fn ask(&mut self) -> Result<LanHealth, PortError> {
+        self.try_ask().map_err(cannot_ask)
+    }
+
+    fn try_ask(&mut self) -> io::Result<LanHealth> {
+        let Some(tap) = self.ask_for_one(&Question::Index(self.index))? else {
+            return Ok(LanHealth { tap: TapState::Gone, uplink: self.history.uplink(None, &[]) });
+        };
+        let ports = match tap.port_of {
+            Some(BridgePort { bridge, .. }) => self.ask_for_all(&Question::Ports(bridge))?,
+            None => Vec::new(),
+        };
+        let uplink = self.history.uplink(Some(&tap), &ports);
+        Ok(LanHealth { tap: tap_state(&tap), uplink })
+    }
+
+    /// Returns the interface that `question` asks for, if it exists.
+    fn ask_for_one(&mut self, question: &Question<'_>) -> io::Result<Option<Interface>> {
+        match self.ask_for_all(question) {
+            Ok(found) => Ok(found.first().copied()),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn ask_for_all(&mut self, question: &Question<'_>) -> io::Result<Vec<Interface>> {
+        self.discard_late_answers()?;
+        send(self.socket.as_raw_fd(), &request(question), MsgFlags::empty())?;
+        let mut found = Vec::new();
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            let more = read_answer(question, &self.buffer[..length], &mut found)?;
+            if more == More::No || found.len() > PORTS_MAX {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Discards what is left of the answer to a question that ended with an error.
+    fn discard_late_answers(&mut self) -> io::Result<()> {
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(nix::Error::EAGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for LanProbe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LanProbe").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+fn open_socket() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_S_MAX))?;
+    Ok(socket)
+}
+
+fn cannot_ask(source: io::Error) -> PortError {
+    PortError::System { doing: "cannot ask for the state of interfaces (netlink)", source }
+}
+
+fn tap_state(tap: &Interface) -> TapState {
+    if !tap.is_up {
+        TapState::Down
+    } else if !tap.has_carrier {
+        TapState::NoCarrier
+    } else if tap.port_of.is_some_and(|port| !port.forwards) {
+        TapState::Blocked
+    } else {
+        TapState::Up
+    }
+}
+
+impl History {
+    /// Returns the state of the uplink of `tap`, whose bridge has `ports`, and notes what it shows. A tap that
+    /// is gone is `None`.
+    fn uplink(&mut self, tap: Option<&Interface>, ports: &[Interface]) -> Uplink {
+        let Some(tap) = tap else {
+            return if self.was_port { Uplink::LeftBridge } else { Uplink::NoBridge };
+        };
+        if tap.port_of.is_none() {
+            return if self.was_port { Uplink::LeftBridge } else { Uplink::NoBridge };
+        }
+        self.was_port = true;
+        let others = || ports.iter().filter(|port| port.index != tap.index);
+        let all_are_taps = others().all(|port| port.is_tap);
+        let mut candidates = others().filter(|port| !port.is_tap || all_are_taps);
+        if others().next().is_none() {
+            return if self.had_other_ports { Uplink::Down } else { Uplink::OnlyPort };
+        }
+        self.had_other_ports = true;
+        match candidates.any(passes_frames) {
+            true => Uplink::Up,
+            false => Uplink::Down,
+        }
+    }
+}
+
+fn passes_frames(port: &Interface) -> bool {
+    port.is_up && port.has_carrier && port.port_of.is_some_and(|port| port.forwards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BRIDGE: u32 = 9;
+
+    fn port(index: u32, is_tap: bool, passes: bool) -> Interface {
+        let port_of = Some(BridgePort { bridge: BRIDGE, forwards: passes });
+        Interface { index, is_up: passes, has_carrier: passes, is_tap, port_of }
+    }
+
+    #[test]
+    fn state_of_tap_names_first_fault() {
+        let good = port(1, true, true);
+        assert_eq!(tap_state(&good), TapState::Up);
+        assert_eq!(tap_state(&Interface { port_of: None, ..good }), TapState::Up);
+        assert_eq!(tap_state(&port(1, true, false)), TapState::Down);
+        assert_eq!(tap_state(&Interface { has_carrier: false, ..good }), TapState::NoCarrier);
+        let port_of = Some(BridgePort { bridge: BRIDGE, forwards: false });
+        assert_eq!(tap_state(&Interface { port_of, ..good }), TapState::Blocked);
+    }
+
+    #[test]
+    fn uplink_is_port_that_passes_frames_and_is_no_tap_if_there_is_one() {
+        let tap = port(1, true, true);
+        let up = |others: &[Interface]| {
+            History::default().uplink(Some(&tap), &[&[tap], others].concat())
+        };
+        assert_eq!(up(&[]), Uplink::OnlyPort);
+        assert_eq!(up(&[port(2, false, true)]), Uplink::Up);
+        assert_eq!(up(&[port(2, false, false)]), Uplink::Down);
+        assert_eq!(up(&[port(2, false, false), port(3, false, true)]), Uplink::Up);
+        assert_eq!(
+            up(&[port(2, false, false), port(3, true, true)]),
+            Uplink::Down,
+            "another VM's tap"
+        );
+        assert_eq!(up(&[port(3, true, true)]), Uplink::Up, "a LAN of taps");
+        assert_eq!(up(&[port(3, true, false)]), Uplink::Down);
+    }
+
+    #[test]
+    fn lost_bridge_and_lost_ports_are_remembered() {
+        let tap = port(1, true, true);
+        let alone = Interface { port_of: None, ..tap };
+        let mut history = History::default();
+        assert_eq!(history.uplink(Some(&alone), &[]), Uplink::NoBridge);
+        assert_eq!(history.uplink(None, &[]), Uplink::NoBridge);
+        assert_eq!(history.uplink(Some(&tap), &[tap]), Uplink::OnlyPort);
+        assert_eq!(history.uplink(Some(&tap), &[tap, port(2, false, true)]), Uplink::Up);
+        assert_eq!(history.uplink(Some(&tap), &[tap]), Uplink::Down);
+        assert_eq!(history.uplink(Some(&alone), &[]), Uplink::LeftBridge);
+        assert_eq!(history.uplink(None, &[]), Uplink::LeftBridge);
+    }
+}

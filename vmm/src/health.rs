@@ -1,0 +1,125 @@
+//! [`LanWatch`]: the state of the VM's way to the LAN, watched on a thread of its own.
+
+use crate::kvm::kick::{Kicker, spawn_unkicked};
+use netpath::{LanHealth, LanProbe, PortError};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Interval of the questions to the kernel. A carrier that was lost is known to the VM this much later, which
+/// is as long as the default silence timeout.
+pub const LAN_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why the LAN can't be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum LanWatchError {
+    /// There is no such tap, or the kernel can't be asked.
+    #[error(transparent)]
+    Probe(#[from] PortError),
+    /// The thread can't be started.
+    #[error("starting the thread that watches the LAN: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Watches a tap and its uplink on the thread `health`, which ends when this value is dropped.
+#[derive(Debug)]
+pub struct LanWatch {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the two threads share.
+#[derive(Debug)]
+struct Shared {
+    /// [`LanHealth::to_bits`] of the last answer.
+    health: AtomicU8,
+    is_ending: AtomicBool,
+}
+
+impl LanWatch {
+    /// Asks for the state of `tap` once, and then on the new thread, which kicks the calling thread after each
+    /// change. Call it in the tap's network namespace, after the tap was opened: a tap that no process is
+    /// attached to has no carrier.
+    ///
+    /// # Errors
+    ///
+    /// There is no such tap, the kernel can't be asked, or the thread can't be started.
+    pub fn start(tap: &str) -> Result<LanWatch, LanWatchError> {
+        let mut probe = LanProbe::open(tap)?;
+        let health = AtomicU8::new(probe.ask()?.to_bits());
+        let shared = Arc::new(Shared { health, is_ending: AtomicBool::new(false) });
+        let (kicker, of_thread) = (Kicker::of_this_thread(), Arc::clone(&shared));
+        let thread = spawn_unkicked("health", move || watch(&mut probe, &of_thread, kicker))?;
+        Ok(LanWatch { shared, thread: Some(thread) })
+    }
+
+    /// Returns the last known state. Costs one load and no system call.
+    pub fn health(&self) -> LanHealth {
+        let bits = self.shared.health.load(Ordering::Relaxed);
+        LanHealth::from_bits(bits).expect("only the bits of a LanHealth are stored")
+    }
+}
+
+impl Drop for LanWatch {
+    fn drop(&mut self) {
+        self.shared.is_ending.store(true, Ordering::Relaxed);
+        // The thread is not joined: its question to the kernel may wait.
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+        }
+    }
+}
+
+/// Asks until the watch is dropped. A question without an answer changes nothing: it says nothing about the
+/// LAN.
+fn watch(probe: &mut LanProbe, shared: &Shared, kicker: Kicker) {
+    while !shared.is_ending.load(Ordering::Relaxed) {
+        if let Ok(health) = probe.ask() {
+            let before = shared.health.swap(health.to_bits(), Ordering::Relaxed);
+            if before != health.to_bits() {
+                kicker.kick();
+            }
+        }
+        std::thread::park_timeout(LAN_POLL_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::kick::KICK_SIGNAL;
+    use netpath::{TapState, Uplink};
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::signal::SigSet;
+    use std::process::Command;
+
+    fn ip(arguments: &str) {
+        let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {arguments}");
+    }
+
+    #[test]
+    #[cfg_attr(not(feature = "host-tests"), ignore = "needs root: --features host-tests")]
+    fn change_is_published_before_its_kick() {
+        let test = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let mut kicks = SigSet::empty();
+            kicks.add(KICK_SIGNAL);
+            kicks.thread_block().unwrap();
+            assert!(LanWatch::start("tap0").unwrap_err().to_string().contains("tap0"));
+            ip("tuntap add dev tap0 mode tap");
+            let watch = LanWatch::start("tap0").unwrap();
+            let health = |tap| LanHealth { tap, uplink: Uplink::NoBridge };
+            assert_eq!(watch.health(), health(TapState::Down));
+            ip("link set tap0 up");
+            assert_eq!(kicks.wait().unwrap(), KICK_SIGNAL);
+            assert_eq!(watch.health(), health(TapState::NoCarrier));
+            ip("link del tap0");
+            assert_eq!(kicks.wait().unwrap(), KICK_SIGNAL);
+            assert_eq!(watch.health(), health(TapState::Gone));
+        };
+        std::thread::spawn(test).join().unwrap();
+    }
+}
