@@ -66,6 +66,7 @@ impl fmt::Display for Dump<'_> {
                 " natural_exits={natural_exits} interrupts={interrupts} \
                  memory_digest={memory_digest:016x} state_digest={state_digest:016x}"
             ),
+            Entry::HandOver => Ok(()),
         }
     }
 }

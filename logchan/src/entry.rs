@@ -146,4 +146,7 @@ pub enum Entry<'a> {
         /// xxh3-64 of vCPU and device state.
         state_digest: u64,
     },
+    /// The primary hands the VM over: it made every entry before this one, makes none after it, and runs the
+    /// VM no further. On the logging channel only, outside of checkpoints; never in a file.
+    HandOver,
 }

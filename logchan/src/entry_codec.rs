@@ -17,6 +17,7 @@
 //! | interrupt | vector u8 |
 //! | output | length LEB128, digest u64 |
 //! | end | natural_exits LEB128, interrupts LEB128, memory_digest u64, state_digest u64 |
+//! | hand-over | nothing |
 //!
 //! Digests are little-endian and of fixed width. LEB128 numbers must be in their shortest form, a body
 //! must be consumed to its last byte, and bits without a meaning must be zero. So every entry has
@@ -133,6 +134,7 @@ pub fn check(entry: &Entry<'_>) -> Result<(), FieldError> {
         | Entry::CheckpointEnd { digest: _ }
         | Entry::WallClock { unix_ns: _ }
         | Entry::Interrupt { vector: _ }
+        | Entry::HandOver
         | Entry::End { natural_exits: _, interrupts: _, memory_digest: _, state_digest: _ } => {
             Ok(())
         }
@@ -210,6 +212,7 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
             out.put(&memory_digest.to_le_bytes());
             out.put(&state_digest.to_le_bytes());
         }
+        Entry::HandOver => {}
     }
 }
 
@@ -272,6 +275,7 @@ fn read_body(kind: EntryKind, body: &[u8]) -> Result<Entry<'_>, FieldError> {
             memory_digest: reader.u64("memory_digest")?,
             state_digest: reader.u64("state_digest")?,
         },
+        EntryKind::HandOver => Entry::HandOver,
     };
     check(&entry)?;
     reader.finish()?;

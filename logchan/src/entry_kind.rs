@@ -38,11 +38,13 @@ pub enum EntryKind {
     Output = 12,
     /// [`Entry::End`]
     End = 13,
+    /// [`Entry::HandOver`]
+    HandOver = 14,
 }
 
 impl EntryKind {
     /// Every kind, by number: kind `n` is at `n - 1`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Exit,
         Self::UserWindow,
         Self::CheckpointBegin,
@@ -56,6 +58,7 @@ impl EntryKind {
         Self::Interrupt,
         Self::Output,
         Self::End,
+        Self::HandOver,
     ];
 
     /// Length of the longest [`name`](Self::name): the width of a column of names.
@@ -93,6 +96,7 @@ impl EntryKind {
             Self::Interrupt => "interrupt",
             Self::Output => "output",
             Self::End => "end",
+            Self::HandOver => "hand-over",
         }
     }
 
@@ -112,6 +116,7 @@ impl EntryKind {
             Entry::Interrupt { .. } => Self::Interrupt,
             Entry::Output { .. } => Self::Output,
             Entry::End { .. } => Self::End,
+            Entry::HandOver => Self::HandOver,
         }
     }
 }

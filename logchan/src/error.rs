@@ -220,6 +220,9 @@ pub enum SequenceError {
         /// Number of this page.
         number: u64,
     },
+    /// A hand-over, which only the logging channel carries.
+    #[error("a hand-over in a file")]
+    HandOver,
     /// The interrupt is the last entry at a position. Only a position may follow it.
     #[error("{found} after the interrupt of the same position")]
     AfterInterrupt {

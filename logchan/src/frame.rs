@@ -6,7 +6,8 @@
 //!   4  version               1   FRAME_VERSION
 //!   5  kind                  1   FrameKind; 0 is invalid
 //!   6  role of the sender    1   Role; 0 is invalid
-//!   7  flags                 1   bit 0: acknowledge at once; the others are zero
+//!   7  flags                 1   bit 0: acknowledge at once; bits 1 and 2: what the sender lacks to run the
+//!                                VM ([`Unfit`]); the others are zero
 //!   8  payload length        2   explicit, because NICs pad short frames
 //!  10  VM                    8
 //!  18  session               8
@@ -34,6 +35,7 @@
 //! another version are counted and not answered.
 
 use crate::error::{FieldError, FrameError};
+use crate::health::Unfit;
 use crate::ids::{FrameNumber, Lane, Role, SessionId, Term, VmId};
 use crate::limits::{CHANNEL_FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::wire::Reader;
@@ -42,9 +44,11 @@ use crate::wire::Reader;
 pub const FRAME_MAGIC: [u8; 4] = *b"UCHN";
 
 /// Version of the frame format.
-pub const FRAME_VERSION: u8 = 1;
+pub const FRAME_VERSION: u8 = 2;
 
 const FLAG_ACK_NOW: u8 = 1 << 0;
+/// Position of the bits of [`Unfit`].
+const UNFIT_SHIFT: u32 = 1;
 
 /// The kind of a frame. The discriminant is its number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,6 +152,8 @@ pub struct FrameHeader {
     pub role: Role,
     /// The receiver must acknowledge at once, because the sender waits for it.
     pub ack_now: bool,
+    /// What the sender's host lacks to run the VM.
+    pub unfit: Unfit,
     /// The VM that the channel serves.
     pub vm: VmId,
     /// The session that the frame belongs to.
@@ -185,7 +191,8 @@ impl FrameHeader {
         let mut put = Fields { head, at: 0 };
         put.field(FRAME_MAGIC);
         put.field([FRAME_VERSION, self.kind.number(), self.role.number()]);
-        put.field([if self.ack_now { FLAG_ACK_NOW } else { 0 }]);
+        let ack_now = if self.ack_now { FLAG_ACK_NOW } else { 0 };
+        put.field([ack_now | self.unfit.bits() << UNFIT_SHIFT]);
         put.field((length as u16).to_le_bytes());
         put.field(self.vm.0.to_le_bytes());
         put.field(self.session.0.to_le_bytes());
@@ -235,13 +242,13 @@ impl FrameHeader {
 
         let kind = FrameKind::from_number(kind).ok_or(FrameError::UnknownKind(kind))?;
         let role = Role::from_number(role).ok_or(FrameError::UnknownRole(role))?;
-        if flags & !FLAG_ACK_NOW != 0 {
-            return Err(FrameError::UnknownFlags(flags));
-        }
+        let unfit =
+            Unfit::from_bits(flags >> UNFIT_SHIFT).ok_or(FrameError::UnknownFlags(flags))?;
         let header = Self {
             kind,
             role,
             ack_now: flags & FLAG_ACK_NOW != 0,
+            unfit,
             vm: VmId(reader.u64("VM")?),
             session: SessionId(reader.u64("session")?),
             term: Term(reader.u64("term")?),

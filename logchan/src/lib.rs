@@ -17,6 +17,7 @@
 //! | [`endpoint`] | handshake, seal and channel combined: what a host runs |
 //! | [`claim`] | what a claim at the witness states, and its authentication |
 //! | [`frame`] | encoding and decoding of one frame of the channel |
+//! | [`health`] | what a host lacks to run the VM |
 //! | [`liveness`] | the failure detector and the primary's lease |
 //! | [`stats`] | counters of a channel |
 //! | [`ids`], [`time`] | identifiers, times and durations |
@@ -45,6 +46,7 @@ pub mod entry_stats;
 pub mod error;
 pub mod frame;
 pub mod handshake;
+pub mod health;
 pub mod ids;
 pub mod limits;
 pub mod liveness;

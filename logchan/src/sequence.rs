@@ -121,6 +121,7 @@ impl SequenceChecker {
                 expect_count("interrupts", interrupts, self.interrupts)?;
                 self.state = State::Ended;
             }
+            Entry::HandOver => return Err(SequenceError::HandOver),
         }
         Ok(())
     }

@@ -62,6 +62,31 @@ impl LanWatch {
     }
 }
 
+/// A tap that is watched, for the operator.
+#[derive(Clone, Debug)]
+pub struct WatchedTap {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub watch: Arc<LanWatch>,
+}
+
+impl WatchedTap {
+    /// Starts to watch the tap `name`: see [`LanWatch::start`].
+    ///
+    /// # Errors
+    ///
+    /// As those of [`LanWatch::start`].
+    pub fn start(name: &str) -> Result<WatchedTap, LanWatchError> {
+        Ok(WatchedTap { name: name.into(), watch: Arc::new(LanWatch::start(name)?) })
+    }
+
+    /// Returns why frames can't pass between the tap and the LAN, and what to do; `None` if they can.
+    pub fn fault(&self) -> Option<String> {
+        self.watch.health().fault(&self.name)
+    }
+}
+
 impl Drop for LanWatch {
     fn drop(&mut self) {
         self.shared.is_ending.store(true, Ordering::Relaxed);

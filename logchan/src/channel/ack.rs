@@ -66,6 +66,11 @@ impl Arrivals {
         self.newest_at = now;
     }
 
+    /// Returns whether `number` is newer than every frame received.
+    pub(super) fn is_newest(&self, number: FrameNumber) -> bool {
+        number > self.newest
+    }
+
     /// Returns whether `number` follows the newest frame directly.
     pub(super) fn is_next(&self, number: FrameNumber) -> bool {
         number == self.newest.next()

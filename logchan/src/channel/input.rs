@@ -125,6 +125,9 @@ impl Channel {
         let repeated = self.planted(Mutant::TakeRepeated)
             && self.arrivals.novelty(header.number) == Novelty::Duplicate;
         if !repeated {
+            if self.arrivals.is_newest(header.number) {
+                self.peer_unfit = header.unfit;
+            }
             self.arrivals.record(now, header.number);
         }
         match header.kind {

@@ -69,6 +69,7 @@ use self::rtt::RttEstimator;
 use self::send_window::SendWindow;
 use self::sent_times::SentTimes;
 use self::timer::{Timer, TimerTable};
+use crate::health::Unfit;
 use crate::ids::{FrameNumber, Lane, LogSeq, Role, Term};
 use crate::limits::{FRAME_HEADER_BYTES, IN_FLIGHT_FRAMES_MAX};
 use crate::liveness::Liveness;
@@ -135,6 +136,8 @@ pub struct Channel {
     heartbeat_due: bool,
     executed: u64,
     peer_executed: u64,
+    unfit: Unfit,
+    peer_unfit: Unfit,
     newest_term: Term,
     same_role_reported: bool,
     lease_reported: bool,
@@ -195,6 +198,8 @@ impl Channel {
             heartbeat_due: true,
             executed: 0,
             peer_executed: 0,
+            unfit: Unfit::NONE,
+            peer_unfit: Unfit::NONE,
             newest_term: config.term,
             same_role_reported: false,
             lease_reported: false,
@@ -264,6 +269,11 @@ impl Channel {
             self.executed
         );
         self.executed = executed;
+    }
+
+    /// Reports to the peer, in every frame from here on, what this host lacks to run the VM.
+    pub fn set_unfit(&mut self, unfit: Unfit) {
+        self.unfit = unfit;
     }
 
     /// Leaves in good order, so that the peer does not take the silence that follows for death. Bytes

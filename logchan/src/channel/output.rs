@@ -63,6 +63,7 @@ impl Channel {
             kind,
             role: self.role,
             ack_now,
+            unfit: self.unfit,
             vm: self.config.vm,
             session: self.config.session,
             term: self.config.term,

@@ -5,6 +5,7 @@ use core::fmt;
 use super::recv_window::RecvWindow;
 use super::send_window::SendWindow;
 use super::{Channel, Config, State};
+use crate::health::Unfit;
 use crate::ids::{Lane, LogSeq, Role};
 use crate::stats::Stats;
 use crate::time::{Duration, Time};
@@ -44,6 +45,11 @@ impl Channel {
     /// Returns how far the peer has executed.
     pub fn peer_executed(&self) -> u64 {
         self.peer_executed
+    }
+
+    /// Returns what the peer's host lacks to run the VM, by the newest of its frames.
+    pub fn peer_unfit(&self) -> Unfit {
+        self.peer_unfit
     }
 
     /// Returns whether output may be released at `now`. Ask immediately before every release, with a

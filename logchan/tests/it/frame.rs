@@ -3,6 +3,7 @@
 
 use logchan::error::FrameError;
 use logchan::frame::{FrameAck, FrameHeader, FrameKind, LaneAck};
+use logchan::health::Unfit;
 use logchan::ids::{FrameNumber, Role, SessionId, Term, VmId};
 
 use crate::channel_frames::encoded;
@@ -15,6 +16,7 @@ pub(crate) fn header(kind: FrameKind) -> FrameHeader {
         kind,
         role: Role::Primary,
         ack_now: true,
+        unfit: Unfit::WITNESS,
         vm: VmId(0x0101_0101_0101_0102),
         session: SessionId(0x0202_0202_0202_0203),
         term: Term(0x0303_0303_0303_0304),
@@ -72,13 +74,13 @@ fn frame_with_a_wrong_field_is_refused_for_that_field() {
     let good = encoded(&header(FrameKind::Latency), b"payload");
     for (at, byte, error) in [
         (0, b'u', FrameError::NotAFrame),
-        (4, 2, FrameError::OtherVersion(2)),
+        (4, 1, FrameError::OtherVersion(1)),
         (5, 0, FrameError::UnknownKind(0)),
         (5, 6, FrameError::UnknownKind(6)),
         (5, 3, FrameError::PayloadOfKind(FrameKind::Ack)),
         (6, 0, FrameError::UnknownRole(0)),
         (6, 3, FrameError::UnknownRole(3)),
-        (7, 3, FrameError::UnknownFlags(3)),
+        (7, 9, FrameError::UnknownFlags(9)),
         (8, 8, FrameError::Truncated),
         (8, 0, FrameError::PayloadOfKind(FrameKind::Latency)),
     ] {

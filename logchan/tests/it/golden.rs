@@ -18,11 +18,11 @@ use logchan::log_block::{BlockWriter, next_block};
 use logchan::log_header::LogHeader;
 
 use crate::fixtures::check_bytes;
-use crate::samples::{encoded, header, samples, small_block};
+use crate::samples::{channel_samples, encoded, header, samples, small_block};
 
 #[test]
 fn golden_entries_of_every_kind() {
-    for (name, entry) in samples() {
+    for (name, entry) in channel_samples() {
         let golden = check_bytes(name, &Dump(&entry).to_string(), &encoded(&entry));
         assert_eq!(decode(&golden), Ok((entry, golden.len())), "{name}");
     }

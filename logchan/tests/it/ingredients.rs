@@ -61,6 +61,7 @@ impl Ingredients {
             EntryKind::End => {
                 Entry::End { natural_exits: a, interrupts: b, memory_digest: c, state_digest: d }
             }
+            EntryKind::HandOver => Entry::HandOver,
         }
     }
 

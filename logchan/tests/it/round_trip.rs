@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::ingredients::Ingredients;
 use crate::rng::Rng;
-use crate::samples::{encoded, samples};
+use crate::samples::{channel_samples, encoded};
 
 fn number() -> impl Strategy<Value = u64> {
     (any::<u64>(), 0..64_u32).prop_map(|(word, shift)| word >> shift)
@@ -83,7 +83,10 @@ proptest! {
 #[test]
 fn samples_cover_every_kind() {
     for kind in EntryKind::ALL {
-        assert!(samples().iter().any(|(_, entry)| EntryKind::of(entry) == kind), "no {kind}");
+        assert!(
+            channel_samples().iter().any(|(_, entry)| EntryKind::of(entry) == kind),
+            "no {kind}"
+        );
         assert_eq!(EntryKind::from_number(kind.number()), Some(kind));
     }
     assert_eq!(EntryKind::from_number(0), None);
@@ -118,7 +121,7 @@ fn entry_with_fields_at_their_limits_round_trips() {
 
 #[test]
 fn encode_into_capacity_does_not_allocate() {
-    for (name, entry) in samples() {
+    for (name, entry) in channel_samples() {
         let mut bytes = Vec::with_capacity(encoded_length(&entry));
         let (before, capacity) = (bytes.as_ptr(), bytes.capacity());
         encode(&entry, &mut bytes);
@@ -130,11 +133,11 @@ fn encode_into_capacity_does_not_allocate() {
 fn stats_equal_the_encoded_entries() {
     let mut table = EntryStatsTable::default();
     let mut bytes = 0;
-    for (_, entry) in samples() {
+    for (_, entry) in channel_samples() {
         table.record(&entry);
         bytes += encoded(&entry).len() as u64;
     }
-    assert_eq!(table.total(), EntryStats { count: samples().len() as u64, bytes });
+    assert_eq!(table.total(), EntryStats { count: channel_samples().len() as u64, bytes });
     assert_eq!(table.get(EntryKind::Exit).count, 2);
     assert_eq!(table.get(EntryKind::Interrupt), EntryStats { count: 1, bytes: 3 });
     let shown = table.to_string();

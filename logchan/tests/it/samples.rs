@@ -88,6 +88,13 @@ pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
     ]
 }
 
+/// Returns the entries of a log, and the one that only the channel carries.
+pub(crate) fn channel_samples() -> Vec<(&'static str, Entry<'static>)> {
+    let mut samples = samples();
+    samples.push(("hand_over", Entry::HandOver));
+    samples
+}
+
 pub(crate) fn header() -> LogHeader {
     LogHeader {
         recorded_at_unix_s: 1_700_000_000,

@@ -114,10 +114,10 @@ impl<'r> Couple<'r> {
         self.counts.add(&mut killed);
     }
 
-    /// Stops the VM in an orderly way: the primary, when signalled, also stops its backup.
+    /// Stops the VM on both hosts.
     pub fn stop(mut self) -> PairCounts {
         let host = self.protect();
-        self.on(host).expect("it is protected").signal(Signal::SIGTERM);
+        self.on(host).expect("it is protected").order("stop");
         for process in self.processes.iter_mut().flatten() {
             let ended = process.end();
             assert_eq!(ended.code, Some(0), "{}", process.transcript());

@@ -74,6 +74,15 @@ impl Process {
         self.member.signal(signal);
     }
 
+    /// Sends the process a request on its control socket: `stop` or `handover`.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    pub fn order(&self, request: &str) {
+        self.member.order(request).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Returns the state that follows from the records received so far.
     pub fn state(&mut self) -> &State {
         self.receive_records();

@@ -50,7 +50,7 @@ fn inherited_ignored_hangup_stays_ignored() {
         }
     });
     assert_eq!(primary.state().term, 1);
-    primary.signal(Signal::SIGTERM);
+    primary.order("stop");
     assert_eq!(primary.end().code, Some(0), "{}", primary.transcript());
     assert_eq!(backup.end().code, Some(0), "{}", backup.transcript());
 }

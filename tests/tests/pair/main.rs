@@ -4,6 +4,7 @@
 mod divergence;
 mod frozen;
 mod full_memory;
+mod handover;
 mod host_faults;
 mod kills;
 mod link;
@@ -13,3 +14,4 @@ mod output_rule;
 mod panics;
 mod status;
 mod stdio;
+mod terms;

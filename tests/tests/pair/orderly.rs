@@ -23,7 +23,7 @@ fn orderly_stop_causes_no_failover() {
         wait_for!(primary, PairEvent::Protected);
         clients.wait_until_served();
     });
-    primary.signal(Signal::SIGTERM);
+    primary.order("stop");
     for (process, why) in [(&mut primary, Why::Stopped), (&mut backup, Why::PrimaryStopped)] {
         let ended = process.end();
         // A host that waited for the other one to start has printed a line about it.

@@ -105,7 +105,7 @@ fn primary_whose_standard_streams_stall_stays_protected() {
     primary.wait_for_role("protected");
     assert_eq!(backup.status()["role"], "following");
     // Still nobody reads the pipe.
-    primary.signal(Signal::SIGTERM);
+    primary.order("stop");
     assert_eq!(primary.end().code, Some(0));
     drop(pipe);
 }

@@ -185,6 +185,13 @@ fn wrong_entry_of_each_kind_is_detected() {
                     other => other,
                 }),
             ),
+            EntryKind::HandOver => (
+                LOG_DAMAGED,
+                replay_with(EntryKind::Clock, |entry, _| match entry {
+                    Entry::Clock { .. } => Entry::HandOver,
+                    other => other,
+                }),
+            ),
         };
         assert_eq!(code, Some(expected), "{kind}: {errors}");
     }

@@ -8,6 +8,7 @@
 //! | [`log_writer`], [`verifier`] | what a live machine does as log entries; comparison of an execution with them |
 //! | [`replica`] | the engine of one host of a pair: who may send output, and when to take over |
 //! | [`driver`] | the loop that runs a host of a pair, over what a host provides |
+//! | [`witness`] | the rules by which a witness grants terms |
 //! | [`hold`] | outputs that wait until the backup has acknowledged the log that they need |
 //! | [`announce`] | the guest's addresses, and their announcement at a takeover |
 //! | [`limits`] | limits of the hold queue and of the announcements |
@@ -33,6 +34,7 @@ pub mod log_writer;
 mod mutant;
 pub mod replica;
 pub mod verifier;
+pub mod witness;
 
 pub use announce::{AddressesError, AnnounceStats, Announcement, Announcer, GuestAddresses};
 pub use divergence::Divergence;

@@ -44,7 +44,8 @@ pub fn lane_of(entry: &Entry<'_>) -> Lane {
         | Entry::Console(_)
         | Entry::Interrupt { .. }
         | Entry::Output { .. }
-        | Entry::End { .. } => Lane::Latency,
+        | Entry::End { .. }
+        | Entry::HandOver => Lane::Latency,
     }
 }
 

@@ -32,6 +32,12 @@ mutants! {
     ReleaseWithoutLease,
     /// Output leaves while a primary that lost its backup still claims the next term.
     ReleaseWhileClaiming,
+    /// A primary that handed the VM over still releases output.
+    ReleaseAfterHandover,
+    /// A primary that handed the VM over ends with a Bye, as if the VM had stopped.
+    ByeAfterHandover,
+    /// A primary that handed the VM over continues it when the backup falls silent, without a claim.
+    ResumeWithoutClaim,
     /// After the closing checkpoint was sent, output leaves without an acknowledgement until the backup has
     /// acknowledged the sync. The backup may already be able to take over.
     FreeUntilProtected,
@@ -41,6 +47,8 @@ mutants! {
     TapBeforeClaim,
     /// A host that lost the claim continues.
     IgnoreLostClaim,
+    /// A primary continues although the witness has a newer term.
+    IgnoreNewerTerm,
     /// The last output in the log is not kept at takeover.
     SkipLastOutput,
     /// The outputs that the dead primary may not have released are not sent again.

@@ -190,7 +190,8 @@ impl Verifier {
             | Entry::Frame(_)
             | Entry::Console(_)
             | Entry::Interrupt { .. }
-            | Entry::Output { .. } => {
+            | Entry::Output { .. }
+            | Entry::HandOver => {
                 let found = String::from("was ready to enter the guest");
                 return Ok(Verdict::Diverged(self.divergence(log, None, found, None)));
             }
@@ -227,7 +228,8 @@ impl Verifier {
                 | Entry::Console(_)
                 | Entry::Interrupt { .. }
                 | Entry::Output { .. }
-                | Entry::End { .. },
+                | Entry::End { .. }
+                | Entry::HandOver,
             ) => (None, None),
         };
         let is_exit = expected.is_some_and(|(expected, _)| expected == Position::Exit);
@@ -348,7 +350,8 @@ impl Verifier {
                 | Entry::Entropy(_)
                 | Entry::Interrupt { .. }
                 | Entry::Output { .. }
-                | Entry::End { .. },
+                | Entry::End { .. }
+                | Entry::HandOver,
             ) => return Ok(Verdict::Agreed(None)),
         };
         log.consume();
@@ -386,7 +389,8 @@ impl Verifier {
                 | Entry::WallClock { .. }
                 | Entry::Entropy(_)
                 | Entry::Interrupt { .. }
-                | Entry::Output { .. },
+                | Entry::Output { .. }
+                | Entry::HandOver,
             ) => {
                 let found = String::from("halted with no interrupt pending");
                 Ok(Verdict::Diverged(self.divergence(log, None, found, None)))

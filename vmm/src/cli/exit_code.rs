@@ -51,6 +51,8 @@ pub enum Code {
     NoAnswer = 15,
     /// The host is too slow for a demonstration.
     TooSlow = 16,
+    /// An order to the VM can't be carried out.
+    Refused = 17,
 }
 
 impl From<Code> for std::process::ExitCode {

@@ -4,6 +4,7 @@
 pub mod blueprint;
 mod capture_file;
 pub mod config_file;
+pub mod control;
 pub mod demo;
 pub mod doctor;
 pub mod exit_code;
@@ -55,7 +56,7 @@ Exit codes:
   6  log or snapshot can't be read       continue
      or is damaged                   15  status: no process answers
   7  log or snapshot of another CPU  16  demo: this host is too slow
-     model";
+     model                           17  stop, handover: can't be carried out";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]
@@ -85,11 +86,17 @@ enum Command {
     /// Check whether this host can run VMs, and say what to fix
     Doctor(doctor::DoctorArgs),
     /// Run a VM that a backup on another host protects against the failure of this host
-    Primary(pair::PairArgs),
+    Primary(pair::PrimaryArgs),
     /// Follow the VM of a primary on another host, and take over when that host fails
     Backup(pair::PairArgs),
     /// Show the status of a primary or backup on this host
     Status(status::StatusArgs),
+    /// End the VM on both hosts
+    Stop(control::OrderArgs),
+    /// Tell the witness that no host runs a VM any more, so that it can be booted
+    Forget(witness::ForgetArgs),
+    /// Hand the VM over to the backup, and become the backup
+    Handover(control::OrderArgs),
     /// Check the folder that decides which host of a pair continues
     #[command(subcommand)]
     Witness(witness::WitnessCommand),
@@ -146,6 +153,9 @@ fn run_command() -> ExitCode {
         Command::Primary(args) => pair::primary(&args),
         Command::Backup(args) => pair::backup(&args),
         Command::Status(args) => status::main(&args),
+        Command::Stop(args) => control::stop(&args),
+        Command::Forget(args) => witness::forget(&args),
+        Command::Handover(args) => control::hand_over(&args),
         Command::Witness(command) => witness::main(&command),
         Command::Key(args) => key::main(&args),
         Command::Link(args) => link::main(&args),

@@ -68,11 +68,11 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         machine,
         options.core,
         options.seconds.map(Duration::from_secs_f64),
-        |stop| {
+        |orders| {
             if args.leave_rdtsc {
                 clock::free_tsc_on_this_thread()?;
             }
-            let world = World::new(session::world_config(options, port, guest_clock, stop)?)?;
+            let world = World::new(session::world_config(options, port, guest_clock, orders)?)?;
             let memory_pages = blueprint.memory_bytes() / PAGE_BYTES as u64;
             Ok(Recorder::new(world, log, delta_cache_pages_max(memory_pages)))
         },

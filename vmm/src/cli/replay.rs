@@ -64,7 +64,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
         machine,
         args.core,
         None,
-        |stop| Ok(Replayer::new(reader, stop, on_progress)),
+        |orders| Ok(Replayer::new(reader, orders, on_progress)),
         |replayer| replayer.log_bytes(),
     )?;
     progress.finish_and_clear();

@@ -34,7 +34,7 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
         machine,
         options.core,
         options.seconds.map(Duration::from_secs_f64),
-        |stop| Ok(World::new(session::world_config(options, port, clock, stop)?)?),
+        |orders| Ok(World::new(session::world_config(options, port, clock, orders)?)?),
         |world| (world.stages().status(), session::write_trace(options, world.stages())),
     )?;
     let mut result = result(&outcome);

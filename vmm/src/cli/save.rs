@@ -67,8 +67,8 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         machine,
         options.core,
         options.seconds.map(Duration::from_secs_f64),
-        |stop| {
-            let world = World::new(session::world_config(options, port, clock, stop)?)?;
+        |orders| {
+            let world = World::new(session::world_config(options, port, clock, orders)?)?;
             let keep = Box::new(|image: &dyn CheckpointImage| {
                 saved = Some(snapshot::save(&mut draft, &identity, image));
             });

@@ -10,6 +10,7 @@ use super::signals;
 use crate::kvm::{clock, kick};
 use crate::replay::SourceError;
 use crate::replay::guest_clock::GuestClock;
+use crate::replay::orders::Orders;
 use crate::replay::world::WorldConfig;
 use crate::stdio;
 use crate::telemetry::Stages;
@@ -25,10 +26,10 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
 use replication::boundary::{Boundary, EndState};
+use replication::driver::Order;
 use signal_hook::iterator::Signals;
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A frame port of any type.
@@ -104,16 +105,16 @@ pub fn supervise<B, R>(
     machine: Machine,
     core: Option<usize>,
     limit: Option<Duration>,
-    make_boundary: impl FnOnce(Arc<AtomicBool>) -> Result<B, CliError> + Send,
+    make_boundary: impl FnOnce(Arc<Orders>) -> Result<B, CliError> + Send,
     report: impl FnOnce(&B) -> R + Send,
 ) -> Result<Outcome<R>, CliError>
 where
     B: Boundary<Error = SourceError>,
     R: Send,
 {
-    on_vcpu_thread(core, limit, |stop| {
+    on_vcpu_thread(core, limit, &Arc::default(), |orders| {
         let mut machine = machine;
-        let mut boundary = make_boundary(stop)?;
+        let mut boundary = make_boundary(orders)?;
         let start = Instant::now();
         let ready = super::started().map_or(Duration::ZERO, |at| start - at);
         let end = vcpu::run(&mut machine, &mut boundary);
@@ -123,8 +124,8 @@ where
     })
 }
 
-/// Runs `body` on a thread that is set up to run vCPUs. At the time `limit` or a [signal](signals::ending),
-/// sets the stop flag that `body` was given and kicks the thread.
+/// Runs `body` on a thread that is set up to run vCPUs, with `orders`. Gives [`Order::Leave`] at a
+/// [signal](signals::ending), and [`Order::Stop`] at the time `limit`.
 ///
 /// # Errors
 ///
@@ -132,7 +133,8 @@ where
 pub fn on_vcpu_thread<T: Send>(
     core: Option<usize>,
     limit: Option<Duration>,
-    body: impl FnOnce(Arc<AtomicBool>) -> Result<T, CliError> + Send,
+    orders: &Arc<Orders>,
+    body: impl FnOnce(Arc<Orders>) -> Result<T, CliError> + Send,
 ) -> Result<T, CliError> {
     let os = |doing| move |source| CliError::Os { doing, source };
     kick::install()?;
@@ -140,11 +142,8 @@ pub fn on_vcpu_thread<T: Send>(
     mask_kicks(SigmaskHow::SIG_BLOCK)?;
     let mut signals = Signals::new(signals::ending()).map_err(os("installing signals"))?;
     let signals_end = CloseOnDrop(signals.handle());
-    let (stop_request_sender, stop_requests) = channel::bounded(1);
-    let (kicker_sender, kicker) = channel::bounded(1);
     let (done_sender, done) = channel::bounded(1);
-    let stop = Arc::new(AtomicBool::new(false));
-    let stop_flag = Arc::clone(&stop);
+    let [vcpu_orders, signal_orders] = [Arc::clone(orders), Arc::clone(orders)];
 
     let vcpu_thread = move || -> Result<T, CliError> {
         mask_kicks(SigmaskHow::SIG_UNBLOCK)?;
@@ -152,8 +151,8 @@ pub fn on_vcpu_thread<T: Send>(
             pin(core)?;
         }
         clock::trap_tsc_on_this_thread()?;
-        let _ = kicker_sender.send(kick::Kicker::of_this_thread());
-        body(stop_flag)
+        vcpu_orders.attend();
+        body(vcpu_orders)
     };
 
     std::thread::scope(|scope| {
@@ -169,23 +168,18 @@ pub fn on_vcpu_thread<T: Send>(
         std::thread::Builder::new()
             .name(String::from("signals"))
             .spawn_scoped(scope, move || {
-                for (count, signal) in signals.forever().enumerate() {
-                    let _ = stop_request_sender.try_send(());
-                    if count > 0 {
+                for signal in signals.forever() {
+                    if signal_orders.is_under_way() {
                         // A second signal: something does not end, such as a write to a disk that hangs.
                         signal_hook::low_level::exit(128 + signal);
                     }
+                    signal_orders.give(Order::Leave);
                 }
             })
             .map_err(os("starting the signal thread"))?;
-        wait_for_end(&done, &stop_requests, limit, || {
-            stop.store(true, Ordering::Relaxed);
-            if let Ok(kicker) = kicker.try_recv() {
-                kicker.kick();
-            }
-        })
-        // The vCPU thread sent nothing because it panicked; the scope propagates the panic.
-        .unwrap_or(Err(CliError::Silent(Code::Unexpected)))
+        wait_for_end(&done, limit, || orders.give(Order::Stop))
+            // The vCPU thread sent nothing because it panicked; the scope propagates the panic.
+            .unwrap_or(Err(CliError::Silent(Code::Unexpected)))
     })
 }
 
@@ -198,18 +192,12 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// Waits for the vCPU thread's outcome. Calls `stop` at a stop request or at the time limit. Returns `None`
-/// if the thread ended without an outcome.
-fn wait_for_end<T>(
-    done: &Receiver<T>,
-    stop_requests: &Receiver<()>,
-    limit: Option<Duration>,
-    stop: impl Fn(),
-) -> Option<T> {
+/// Waits for the vCPU thread's outcome. Calls `stop` at the time limit. Returns `None` if the thread ended
+/// without an outcome.
+fn wait_for_end<T>(done: &Receiver<T>, limit: Option<Duration>, stop: impl Fn()) -> Option<T> {
     let limit = limit.map_or_else(channel::never, channel::after);
     crossbeam::select! {
         recv(done) -> outcome => return outcome.ok(),
-        recv(stop_requests) -> _signal => {}
         recv(limit) -> _time => {}
     }
     stop();
@@ -242,14 +230,15 @@ pub fn world_config(
     options: &VmOptions,
     port: AnyPort,
     clock: GuestClock,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
 ) -> Result<WorldConfig<AnyPort>, CliError> {
     let console_output: Box<dyn Write + Send> =
         if options.quiet { Box::new(std::io::sink()) } else { Box::new(stdio::Messages) };
     let console_input = if options.stdin { Some(read_stdin()?) } else { None };
     let stages = Stages::new(!options.no_stages, options.trace());
     let deadline = options.deadline();
-    Ok(WorldConfig { port, console_output, console_input, stop, deadline, clock, stages })
+    let lan = None;
+    Ok(WorldConfig { port, console_output, console_input, orders, lan, deadline, clock, stages })
 }
 
 /// Writes the trace of `stages` to the file of `--trace-stages`, if it is given.

@@ -11,9 +11,11 @@ use crate::witness::claim_file::ClaimFile;
 use crate::witness::file::{IDENTITY_FILE, WitnessError, claim_files, identity, read_claim};
 use crate::witness::file_system::{FileSystem, Reach};
 use crate::witness::folder::{Access, FileFault, probe};
+use crate::witness::{FileWitness, WitnessConfig};
 use clap::{Args, Subcommand};
 use logchan::claim::ClaimKey;
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
+use replication::witness::NOBODY;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -48,6 +50,63 @@ pub struct CheckArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Options of `forget`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The witness keeps the owner of the VM's newest term, so that nobody boots the VM while a host runs it. It is told when
+the VM is stopped. It is not told when both hosts lose power, for example: then check that no host runs the VM, and use
+this command, or start with 'understudy primary --boot-again'.")]
+pub struct ForgetArgs {
+    /// Folder on storage that both hosts reach
+    #[arg(long, value_name = "DIR")]
+    witness: PathBuf,
+    /// File with the pre-shared key of the pair
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "insecure",
+        conflicts_with = "insecure"
+    )]
+    key: Option<PathBuf>,
+    /// The pair runs with --insecure, without a key
+    #[arg(long)]
+    insecure: bool,
+    /// Number of the VM
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    vm_id: u64,
+    /// No host runs the VM. A host that does stops it within seconds
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Runs `understudy forget`.
+///
+/// # Errors
+///
+/// If it is not confirmed, the witness or the key can't be used, or standard output can't be written.
+pub fn forget(args: &ForgetArgs) -> Result<(), CliError> {
+    if !args.yes {
+        let text =
+            "a host that still runs this VM would stop it: check that no host does, and add --yes";
+        return Err(CliError::Usage(text.into()));
+    }
+    let key = args.key.as_deref().map(key_file::read).transpose()?;
+    let mut random = [0; 8];
+    entropy::fill(&mut random).map_err(|source| CliError::Os { doing: "getrandom", source })?;
+    let random = u64::from_le_bytes(random).max(1);
+    let config = WitnessConfig {
+        folder: args.witness.clone(),
+        vm: VmId(args.vm_id),
+        key: key.map(|key| ClaimKey::derive(&key)),
+        claimant: Claimant(random),
+        host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    let witness = FileWitness::open(config, WitnessId(random));
+    let term = witness.and_then(|witness| witness.forget());
+    let term = term.map_err(|error| CliError::Usage(error.to_string()))?;
+    output::write(&format!("VM {} can be booted: nobody runs it in term {term}\n", args.vm_id))
 }
 
 /// Runs a subcommand of `understudy witness`.
@@ -233,7 +292,10 @@ impl Report {
         let keyed = key.zip(self.identity);
         let owner = keyed.map(|(key, witness)| file.owner((witness, vm, term), Some(key)));
         let (claimant, host) = (file.claimant, &file.host);
-        let claim = format!("VM {vm}: term {term} belongs to {claimant} on host {host}");
+        let claim = match claimant {
+            NOBODY => format!("VM {vm}: nobody runs it since term {term}, says host {host}"),
+            _ => format!("VM {vm}: term {term} belongs to {claimant} on host {host}"),
+        };
         let (status, text) = match (&owner, key) {
             (Some(Ok(_claimant)), _) => (Status::Ok, claim),
             (Some(Err(fault)), _) => {

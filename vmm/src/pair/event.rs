@@ -53,6 +53,21 @@ pub enum PairEvent {
     TermWon,
     /// See [`ReplicaEvent::WitnessUnreachable`]; the record's term is the one claimed.
     WitnessUnreachable,
+    /// See [`ReplicaEvent::LanLost`].
+    LanLost,
+    /// See [`ReplicaEvent::LanBack`].
+    LanBack,
+    /// See [`ReplicaEvent::BackupHealth`].
+    BackupHealth {
+        /// What it lacks; `None` if it is fit.
+        unfit: Option<String>,
+    },
+    /// See [`ReplicaEvent::WitnessLost`].
+    WitnessLost,
+    /// See [`ReplicaEvent::WitnessBack`].
+    WitnessBack,
+    /// See [`ReplicaEvent::ReleaseFailed`].
+    ReleaseFailed,
     /// See [`ReplicaEvent::SyncBegun`].
     SyncBegun,
     /// See [`Notice::SyncClosed`].
@@ -67,6 +82,13 @@ pub enum PairEvent {
         /// Pages copied while guests ran (precopy), over all syncs of this process.
         pages_copied: u64,
     },
+    /// See [`ReplicaEvent::HandingOver`].
+    HandingOver {
+        /// When this host last sent a frame to the LAN.
+        spoke_ns: Option<u64>,
+    },
+    /// See [`ReplicaEvent::HandoverFailed`].
+    HandoverFailed,
     /// See [`ReplicaEvent::BackupSilent`].
     BackupSilent {
         /// When it was last heard.
@@ -118,6 +140,8 @@ pub enum Why {
     AlreadyStarted,
     /// See [`Halt::Replaced`].
     Replaced,
+    /// See [`Halt::HandedOver`].
+    HandedOver,
     /// See [`Halt::Stopped`].
     Stopped,
     /// See [`Halt::PrimaryStopped`].
@@ -156,7 +180,10 @@ impl PairRecord {
             Notice::Diverged(divergence) => (None, PairEvent::Diverged(divergence.clone())),
             Notice::NobodyMet { why } => (None, PairEvent::NobodyMet { why: why.clone() }),
             &Notice::Replica { event, spoke_at } => named(event, stats, spoke_at),
-            Notice::WitnessFailed { .. } | Notice::GoesSilent => return None,
+            Notice::WitnessFailed { .. }
+            | Notice::HandoverRefused
+            | Notice::StopRefused
+            | Notice::GoesSilent => return None,
         };
         Some(PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event })
     }
@@ -196,10 +223,21 @@ fn named(
         }
         ReplicaEvent::TermWon { term } => (Some(term.0), PairEvent::TermWon),
         ReplicaEvent::WitnessUnreachable { term } => (Some(term.0), PairEvent::WitnessUnreachable),
+        ReplicaEvent::LanLost => (None, PairEvent::LanLost),
+        ReplicaEvent::LanBack => (None, PairEvent::LanBack),
+        ReplicaEvent::BackupHealth { unfit } => {
+            let unfit = (!unfit.is_fit()).then(|| unfit.to_string());
+            (None, PairEvent::BackupHealth { unfit })
+        }
+        ReplicaEvent::WitnessLost => (None, PairEvent::WitnessLost),
+        ReplicaEvent::WitnessBack => (None, PairEvent::WitnessBack),
+        ReplicaEvent::ReleaseFailed => (None, PairEvent::ReleaseFailed),
         ReplicaEvent::SyncBegun => (None, PairEvent::SyncBegun),
         ReplicaEvent::Protected => {
             (None, PairEvent::Protected { pages_copied: stats.pages_copied })
         }
+        ReplicaEvent::HandingOver => (None, PairEvent::HandingOver { spoke_ns }),
+        ReplicaEvent::HandoverFailed => (None, PairEvent::HandoverFailed),
         ReplicaEvent::BackupSilent { heard_at } => {
             (None, PairEvent::BackupSilent { heard_ns: heard_at.as_nanos(), spoke_ns })
         }
@@ -217,6 +255,7 @@ fn named(
             let (term, why) = match halt {
                 Halt::AlreadyStarted { term } => (Some(term.0), Why::AlreadyStarted),
                 Halt::Replaced { term } => (Some(term.0), Why::Replaced),
+                Halt::HandedOver { term } => (Some(term.0), Why::HandedOver),
                 Halt::Stopped => (None, Why::Stopped),
                 Halt::PrimaryStopped => (None, Why::PrimaryStopped),
                 Halt::Diverged => (None, Why::Diverged),
@@ -243,9 +282,17 @@ mod tests {
             PairEvent::PeerRefused { reason } => read::PairEvent::PeerRefused { reason },
             PairEvent::TermWon => read::PairEvent::TermWon,
             PairEvent::WitnessUnreachable => read::PairEvent::WitnessUnreachable,
+            PairEvent::LanLost => read::PairEvent::LanLost,
+            PairEvent::LanBack => read::PairEvent::LanBack,
+            PairEvent::BackupHealth { unfit } => read::PairEvent::BackupHealth { unfit },
+            PairEvent::WitnessLost => read::PairEvent::WitnessLost,
+            PairEvent::WitnessBack => read::PairEvent::WitnessBack,
+            PairEvent::ReleaseFailed => read::PairEvent::ReleaseFailed,
             PairEvent::SyncBegun => read::PairEvent::SyncBegun,
             PairEvent::SyncClosed { pause_ns, .. } => read::PairEvent::SyncClosed { pause_ns },
             PairEvent::Protected { .. } => read::PairEvent::Protected,
+            PairEvent::HandingOver { spoke_ns } => read::PairEvent::HandingOver { spoke_ns },
+            PairEvent::HandoverFailed => read::PairEvent::HandoverFailed,
             PairEvent::BackupSilent { spoke_ns, .. } => read::PairEvent::BackupSilent { spoke_ns },
             PairEvent::BackupLeft => read::PairEvent::BackupLeft,
             PairEvent::Following => read::PairEvent::Following,
@@ -260,6 +307,7 @@ mod tests {
                 let why = match why {
                     Why::AlreadyStarted => read::Why::AlreadyStarted,
                     Why::Replaced => read::Why::Replaced,
+                    Why::HandedOver => read::Why::HandedOver,
                     Why::Stopped => read::Why::Stopped,
                     Why::PrimaryStopped => read::Why::PrimaryStopped,
                     Why::Diverged => read::Why::Diverged,
@@ -316,7 +364,13 @@ mod tests {
 
     #[test]
     fn other_records_are_read_by_the_testbed() {
-        let whys = [Why::AlreadyStarted, Why::Stopped, Why::PrimaryStopped, Why::Diverged];
+        let whys = [
+            Why::AlreadyStarted,
+            Why::HandedOver,
+            Why::Stopped,
+            Why::PrimaryStopped,
+            Why::Diverged,
+        ];
         let halts = whys.map(|why| PairEvent::Halted { why, spoke_ns: None });
         let others = [
             PairEvent::PeerMet { session: 1 },
@@ -324,8 +378,16 @@ mod tests {
             PairEvent::PeerRefused { reason: "another".into() },
             PairEvent::TermWon,
             PairEvent::WitnessUnreachable,
+            PairEvent::LanLost,
+            PairEvent::LanBack,
+            PairEvent::BackupHealth { unfit: Some("it".into()) },
+            PairEvent::WitnessLost,
+            PairEvent::WitnessBack,
+            PairEvent::ReleaseFailed,
             PairEvent::SyncBegun,
             PairEvent::Protected { pages_copied: 2 },
+            PairEvent::HandingOver { spoke_ns: Some(3) },
+            PairEvent::HandoverFailed,
             PairEvent::BackupSilent { heard_ns: 3, spoke_ns: Some(4) },
             PairEvent::BackupLeft,
             PairEvent::Following,

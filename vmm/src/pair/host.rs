@@ -4,7 +4,7 @@ use super::observer::PairObserver;
 use crate::link::{BootClock, EthernetLink};
 use crate::replay::error::HostError;
 use crate::replay::world::World;
-use crate::witness::WitnessThread;
+use crate::witness::WitnessThreads;
 use logchan::time::Duration as Span;
 use netpath::{FramePort, wait_any};
 use replication::driver::{Driver, Host};
@@ -22,7 +22,7 @@ impl<P: FramePort> Host for PairHost<P> {
     type Clock = BootClock;
     type Link = EthernetLink;
     type World = World<P>;
-    type Witness = WitnessThread;
+    type Witness = WitnessThreads;
     type Observer = PairObserver;
 
     fn wait_any(

@@ -2,18 +2,19 @@
 //!
 //! - `host`: [`PairHost`], the parts of a real host
 //! - `observer`: [`PairObserver`], notices and measurements
-//! - `status`, `status_server`: the status of a host, and the socket that serves it
+//! - `status`: the status of a host
+//! - [`control_server`]: the socket that serves the status and takes orders
 //! - `checkpoint_times`: durations and page counts of checkpoints
 //! - [`event`]: the event log, for programs
 
 mod checkpoint_times;
+pub mod control_server;
 pub mod event;
 mod host;
 mod observer;
 mod status;
-mod status_server;
 
+pub use control_server::{ControlServer, Request};
 pub use host::{PairDriver, PairHost};
 pub use observer::{OnNotice, PairObserver};
 pub use status::{Status, StatusBoard};
-pub use status_server::StatusServer;

@@ -3,6 +3,7 @@
 use super::checkpoint_times::CheckpointTimes;
 use super::host::PairHost;
 use super::status::{Publisher, StatusBoard};
+use crate::health::WatchedTap;
 use crate::link::EthernetLink;
 use crate::link::diagnosis::why_nobody;
 use crate::replay::world::World;
@@ -27,17 +28,23 @@ pub struct PairObserver {
     /// The VM's last pause for the closing checkpoint of a sync.
     last_sync_pause: Option<Span>,
     publisher: Publisher,
+    lan: Option<WatchedTap>,
+    /// Why the witness did not answer last.
+    witness_error: Option<String>,
 }
 
 impl PairObserver {
-    /// Creates an observer that passes notices to `on_notice` and publishes the status on `board`.
-    pub fn new(on_notice: OnNotice, board: StatusBoard) -> PairObserver {
+    /// Creates an observer that passes notices to `on_notice` and publishes the status on `board`. `lan` is
+    /// the VM's tap.
+    pub fn new(on_notice: OnNotice, board: StatusBoard, lan: Option<WatchedTap>) -> PairObserver {
         PairObserver {
             on_notice,
             hold_ns: Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("sound bounds"),
             checkpoint_times: CheckpointTimes::new(),
             last_sync_pause: None,
             publisher: Publisher::new(board),
+            lan,
+            witness_error: None,
         }
     }
 
@@ -56,6 +63,16 @@ impl PairObserver {
         &self.checkpoint_times
     }
 
+    /// Returns why frames can't pass between the VM and the LAN; `None` if they can.
+    pub(super) fn lan_fault(&self) -> Option<String> {
+        self.lan.as_ref().and_then(WatchedTap::fault)
+    }
+
+    /// Returns why the witness did not answer last.
+    pub(super) fn witness_error(&self) -> Option<&str> {
+        self.witness_error.as_deref()
+    }
+
     pub(super) fn publisher_mut(&mut self) -> &mut Publisher {
         &mut self.publisher
     }
@@ -63,6 +80,9 @@ impl PairObserver {
 
 impl<P: FramePort> Observer<PairHost<P>> for PairObserver {
     fn notice(&mut self, replica: &Replica, notice: Notice) {
+        if let Notice::WitnessFailed { error } = &notice {
+            self.witness_error = Some(error.clone());
+        }
         (self.on_notice)(replica, notice);
     }
 

@@ -14,7 +14,7 @@ use logchan::time::{Duration as Span, Time};
 use netpath::{FramePort, MacAddr};
 use replication::Divergence;
 use replication::driver::DriverView;
-use replication::replica::Replica;
+use replication::replica::{Replica, RoleName, WitnessState};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -30,6 +30,12 @@ const RATE_INTERVAL_MIN: Span = Span::from_millis(1000);
 pub struct Status {
     /// Role of this host: a state of [`replication::replica`].
     pub role: &'static str,
+    /// Whether the other host could continue the VM: `yes`, or `no: ` and the reason.
+    pub protected: String,
+    /// The VM's way to the LAN on this host: `up`, or what is wrong and what to do.
+    pub lan: String,
+    /// The witness: `reachable`, `unknown`, or `unreachable: ` and the reason.
+    pub witness: String,
     /// The primary's term; on a backup, the newest term that it knows of.
     pub term: u64,
     /// Time since the process started.
@@ -49,6 +55,12 @@ pub struct Status {
     pub checkpoints: CheckpointStatus,
     /// Times this host took over.
     pub takeovers: u64,
+    /// Handovers begun on this host.
+    pub handovers: u64,
+    /// Handovers refused: no backup held the whole VM.
+    pub handovers_refused: u64,
+    /// Handovers after which this host continued the VM.
+    pub handovers_failed: u64,
     /// Backups lost.
     pub backups_lost: u64,
     /// Divergences from the primary that were found.
@@ -253,17 +265,33 @@ impl PairObserver {
         });
         Status {
             role: replica.role().as_str(),
+            protected: protection(replica),
+            lan: self.lan_fault().unwrap_or_else(|| "up".into()),
+            witness: self.witness(replica),
             term: replica.term().0,
             peer,
             lag_bytes: replica.lag_bytes(),
             hold: hold_status(self.hold_ns(), replica.hold().len()),
             checkpoints: self.checkpoint_status(replica),
             takeovers: stats.takeovers,
+            handovers: stats.handovers,
+            handovers_refused: stats.handovers_refused,
+            handovers_failed: stats.handovers_failed,
             backups_lost: stats.backups_lost,
             divergences: stats.divergences,
             last_divergence: replica.divergence().cloned(),
             messages_dropped: stdio::messages_dropped(),
             ..Status::default()
+        }
+    }
+
+    fn witness(&self, replica: &Replica) -> String {
+        let state = replica.witness_state();
+        match (state, self.witness_error()) {
+            (WitnessState::Unreachable, Some(error)) => format!("{}: {error}", state.as_str()),
+            (WitnessState::Unknown | WitnessState::Reachable | WitnessState::Unreachable, _) => {
+                state.as_str().into()
+            }
         }
     }
 
@@ -293,6 +321,31 @@ impl PairObserver {
 fn bytes_by_kind(entries: &EntryStatsTable) -> BTreeMap<&'static str, u64> {
     let occurred = entries.iter().filter(|(_, stats)| stats.bytes > 0);
     occurred.map(|(kind, stats)| (kind.name(), stats.bytes)).collect()
+}
+
+/// Returns whether the other host could continue the VM, and otherwise why not.
+fn protection(replica: &Replica) -> String {
+    let (unfit, of) = match replica.role() {
+        RoleName::Protected => (replica.peer_unfit(), "the backup is unfit"),
+        RoleName::Following => (replica.unfit(), "this host is unfit"),
+        RoleName::Standalone
+        | RoleName::Starting
+        | RoleName::Alone
+        | RoleName::Copying
+        | RoleName::Closing
+        | RoleName::HandingOver
+        | RoleName::Losing
+        | RoleName::Seeking
+        | RoleName::Syncing
+        | RoleName::Finishing
+        | RoleName::Claiming
+        | RoleName::Leaving
+        | RoleName::Halted => return "no: there is no synced backup".into(),
+    };
+    match unfit.is_fit() {
+        true => "yes".into(),
+        false => format!("no: {of}: {unfit}"),
+    }
 }
 
 fn hold_status(hold_ns: &Histogram<u64>, waiting: usize) -> HoldStatus {

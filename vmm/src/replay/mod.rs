@@ -5,12 +5,14 @@ pub mod error;
 pub mod guest_clock;
 pub mod log_file;
 mod log_writer_thread;
+pub mod orders;
 pub mod recorder;
 pub mod replayer;
 pub mod snapshotter;
 pub mod world;
 
 pub use error::{HostError, LogError, SourceError};
+pub use orders::Orders;
 pub use recorder::Recorder;
 pub use replayer::Replayer;
 pub use snapshotter::Snapshotter;

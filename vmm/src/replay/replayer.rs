@@ -3,6 +3,7 @@
 
 use super::error::{HostError, LogError, SourceError};
 use super::log_file::LogReader;
+use super::orders::Orders;
 use logchan::entry::{Entry, REGISTERS};
 use logchan::limits::{PAGE_BYTES, delta_cache_pages_max};
 use replication::Mutants;
@@ -14,7 +15,6 @@ use replication::checkpoint::{CheckpointFault, CheckpointImage, Image};
 use replication::verifier::{Verdict, Verifier};
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Natural exits between two reports of progress.
 const PROGRESS_EXITS: u64 = 4096;
@@ -23,21 +23,21 @@ const PROGRESS_EXITS: u64 = 4096;
 pub struct Replayer {
     log: LogReader,
     verifier: Verifier,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     on_progress: Box<dyn FnMut(u64) + Send>,
 }
 
 impl Replayer {
-    /// Creates a replayer for `log`. It stops when `stop` is set. `on_progress` is called from time to
+    /// Creates a replayer for `log`. It stops at any of `orders`. `on_progress` is called from time to
     /// time with the offset in the file.
     pub fn new(
         log: LogReader,
-        stop: Arc<AtomicBool>,
+        orders: Arc<Orders>,
         on_progress: Box<dyn FnMut(u64) + Send>,
     ) -> Replayer {
         let pages_max = delta_cache_pages_max(log.header().memory_bytes / PAGE_BYTES as u64);
         let verifier = Verifier::new(pages_max, Mutants::default());
-        Replayer { log, verifier, stop, on_progress }
+        Replayer { log, verifier, orders, on_progress }
     }
 
     /// Returns how many bytes of the log have been consumed.
@@ -52,7 +52,7 @@ impl Replayer {
 
     /// A requested stop is an error, because it is not a position: the log does not contain it.
     fn check_stop(&self) -> Result<(), SourceError> {
-        match self.stop.load(Ordering::Relaxed) {
+        match self.orders.any() {
             true => Err(SourceError::Stopped),
             false => Ok(()),
         }

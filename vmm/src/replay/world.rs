@@ -3,6 +3,8 @@
 use super::deadline::Deadline;
 use super::error::{HostError, SourceError};
 use super::guest_clock::GuestClock;
+use super::orders::Orders;
+use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
 use crate::limits::CONSOLE_LINE_BYTES_MAX;
 use crate::limits::STALE_FRAMES_MAX;
@@ -16,14 +18,13 @@ use replication::boundary::{
     StopAction, VcpuDigest, Waited,
 };
 use replication::checkpoint::{CheckpointImage, Image};
-use replication::driver::LiveWorld;
+use replication::driver::{LiveWorld, Order};
 use replication::replica;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Longest wait of a halted guest between two checks of the stop flag. A kick that comes between a check
+/// Longest wait of a halted guest between two checks for orders. A kick that comes between a check
 /// and the wait is noticed this much later, but never lost.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
@@ -35,8 +36,10 @@ pub struct WorldConfig<P> {
     pub console_output: Box<dyn Write + Send>,
     /// Bytes typed at the console, if there is console input. Kick the vCPU after sending.
     pub console_input: Option<Receiver<Vec<u8>>>,
-    /// Set this flag and kick the vCPU to stop the machine.
-    pub stop: Arc<AtomicBool>,
+    /// Orders of the operator. A machine without a pair stops at any.
+    pub orders: Arc<Orders>,
+    /// Watches the tap of a machine of a pair.
+    pub lan: Option<WatchedTap>,
     /// How long a guest that makes no exit may delay an input.
     pub deadline: Duration,
     /// The guest's clock.
@@ -53,7 +56,8 @@ pub struct World<P> {
     console_input: Option<Receiver<Vec<u8>>>,
     /// Bytes that were typed and that the UART has not accepted yet.
     console_pending: Vec<u8>,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
+    lan: Option<WatchedTap>,
     deadline: Deadline,
     clock: GuestClock,
     /// Positions reached.
@@ -77,7 +81,8 @@ impl<P: FramePort> World<P> {
             console_line: Vec::with_capacity(CONSOLE_LINE_BYTES_MAX),
             console_input: config.console_input,
             console_pending: Vec::new(),
-            stop: config.stop,
+            orders: config.orders,
+            lan: config.lan,
             deadline: Deadline::new(config.deadline).map_err(HostError::from)?,
             clock: config.clock,
             positions: 0,
@@ -124,7 +129,7 @@ impl<P: FramePort> World<P> {
         Ok(())
     }
 
-    /// Returns how long a wait may take, so that the guest's next timer and the stop flag are noticed in
+    /// Returns how long a wait may take, so that the guest's next timer and an order are noticed in
     /// time.
     fn longest_wait(&mut self, capacity: &DeviceCapacity) -> Duration {
         let until_timer = capacity
@@ -138,7 +143,7 @@ impl<P: FramePort> World<P> {
     }
 
     fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.orders.any()
     }
 
     fn poll_console(&mut self) -> bool {
@@ -396,8 +401,20 @@ impl<P: FramePort> replica::LiveInputs for World<P> {
 }
 
 impl<P: FramePort> LiveWorld for World<P> {
-    fn is_stopping(&self) -> bool {
-        self.stopping()
+    fn has_order(&self) -> bool {
+        self.orders.any()
+    }
+
+    fn lan_is_up(&self) -> bool {
+        self.lan.as_ref().is_none_or(|tap| tap.watch.health().passes_frames())
+    }
+
+    fn take_order(&mut self) -> Option<Order> {
+        self.orders.take()
+    }
+
+    fn order_failed(&mut self) {
+        self.orders.failed();
     }
 
     fn entering(&mut self) -> Result<(), HostError> {

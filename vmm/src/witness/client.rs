@@ -1,61 +1,87 @@
-//! [`WitnessThread`]: asks the witness on a thread of its own. Storage may be slow or never answer, and the vCPU
-//! thread must not block.
+//! [`WitnessThreads`]: asks the witness on threads of their own. Storage may be slow or never answer, and the vCPU
+//! thread must not block. Confirmations have a thread of their own: one that hangs must not delay a claim.
 
 use super::file::{FileWitness, WitnessError};
 use crate::kvm::kick::Kicker;
 use crossbeam::channel::{self, Receiver, Sender};
-use logchan::ids::{Claimant, Term};
 use replication::driver::WitnessPort;
-use replication::replica::Answer;
+use replication::witness::{Answer, Question};
+use std::io;
+use std::sync::Arc;
 
-/// The witness's thread, as the vCPU thread uses it.
+/// The witness's threads, as the vCPU thread uses them.
 #[derive(Debug)]
-pub struct WitnessThread {
-    claims: Sender<(Term, Option<Claimant>)>,
-    answers: Receiver<(Term, Result<bool, WitnessError>)>,
-    /// The thread works on a claim.
+pub struct WitnessThreads {
+    claims: WitnessThread,
+    confirmations: WitnessThread,
+}
+
+/// A thread that asks the witness.
+#[derive(Debug)]
+struct WitnessThread {
+    questions: Sender<Question>,
+    answers: Receiver<(Question, Result<Answer, WitnessError>)>,
+    /// The thread works on a question.
     is_busy: bool,
 }
 
-impl WitnessThread {
-    /// Starts the thread that asks `witness`. It kicks the calling thread when an answer is there. It ends
+impl WitnessThreads {
+    /// Starts the threads that ask `witness`. They kick the calling thread when an answer is there. They end
     /// when this value is dropped, or when a call that hangs returns after that.
     ///
     /// # Errors
     ///
-    /// The thread can't be started.
-    pub fn start(witness: FileWitness) -> std::io::Result<WitnessThread> {
+    /// A thread can't be started.
+    pub fn start(witness: FileWitness) -> io::Result<WitnessThreads> {
+        let witness = Arc::new(witness);
         let kicker = Kicker::of_this_thread();
-        let (claims, claims_received) = channel::bounded::<(Term, Option<Claimant>)>(1);
+        let start = |name| WitnessThread::start(name, Arc::clone(&witness), kicker);
+        Ok(WitnessThreads { claims: start("witness")?, confirmations: start("witness-check")? })
+    }
+}
+
+impl WitnessThread {
+    fn start(name: &str, witness: Arc<FileWitness>, kicker: Kicker) -> io::Result<WitnessThread> {
+        let (questions, received) = channel::bounded(1);
         let (answers_sent, answers) = channel::bounded(1);
-        std::thread::Builder::new().name("witness".into()).spawn(move || {
-            while let Ok((term, previous)) = claims_received.recv() {
-                if answers_sent.send((term, witness.claim(term, previous))).is_err() {
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            while let Ok(question) = received.recv() {
+                if answers_sent.send((question, witness.answer(question))).is_err() {
                     return;
                 }
                 kicker.kick();
             }
         })?;
-        Ok(WitnessThread { claims, answers, is_busy: false })
+        Ok(WitnessThread { questions, answers, is_busy: false })
     }
-}
 
-impl WitnessPort for WitnessThread {
-    fn try_ask(&mut self, term: Term, previous: Option<Claimant>) -> bool {
+    fn try_ask(&mut self, question: Question) -> bool {
         if self.is_busy {
             return false;
         }
-        self.is_busy = self.claims.try_send((term, previous)).is_ok();
+        self.is_busy = self.questions.try_send(question).is_ok();
         self.is_busy
     }
 
-    fn try_answer(&mut self) -> Option<(Term, Answer, Option<String>)> {
-        let (term, answer) = self.answers.try_recv().ok()?;
+    fn try_answer(&mut self) -> Option<(Question, Answer, Option<String>)> {
+        let (question, answer) = self.answers.try_recv().ok()?;
         self.is_busy = false;
         Some(match answer {
-            Ok(true) => (term, Answer::Won, None),
-            Ok(false) => (term, Answer::Lost, None),
-            Err(error) => (term, Answer::Unreachable, Some(error.to_string())),
+            Ok(answer) => (question, answer, None),
+            Err(error) => (question, Answer::Unreachable, Some(error.to_string())),
         })
+    }
+}
+
+impl WitnessPort for WitnessThreads {
+    fn try_ask(&mut self, question: Question) -> bool {
+        match question.is_confirmation() {
+            true => self.confirmations.try_ask(question),
+            false => self.claims.try_ask(question),
+        }
+    }
+
+    fn try_answer(&mut self) -> Option<(Question, Answer, Option<String>)> {
+        self.claims.try_answer().or_else(|| self.confirmations.try_answer())
     }
 }

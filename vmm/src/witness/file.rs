@@ -23,6 +23,7 @@ use super::claim_file::{ClaimFault, ClaimFile, hex};
 use super::folder::{self, Access, FileFault};
 use logchan::claim::{Claim, ClaimKey};
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
+use replication::witness::{self, Answer, ClaimStore, NoAnswer, Question};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -194,52 +195,40 @@ impl FileWitness {
         }
     }
 
-    /// Claims `term` for this process, and returns whether this process owns it, by this claim or by an
-    /// earlier one. `previous` must own the term before; `None` for the term in which the VM is booted.
-    /// After an error the claim may or may not have been made; claim again.
+    /// Answers `question` of this process. After an error, a claim may or may not have been made.
     ///
     /// # Errors
     ///
     /// There is no answer: the folder can't be reached, is a different one than at the start, has a file that
-    /// is not a claim of this pair in the place of one, or does not have the required claim of the term before.
-    pub fn claim(&self, term: Term, previous: Option<Claimant>) -> Result<bool, WitnessError> {
+    /// is not a claim of this pair in the place of one, or does not have the claims that it must have.
+    pub fn answer(&self, question: Question) -> Result<Answer, WitnessError> {
         self.check_identity()?;
-        // The claim file of this term may have been removed. A newer claim shows that the term is over.
-        if let Some(newest) = self.newest()?
-            && newest > term
-        {
-            let owner = self.owner(newest)?;
-            return owner.map(|_owner| false).ok_or_else(|| self.gone(newest));
-        }
-        if let Some(owner) = self.owner(term)? {
-            return Ok(owner == self.config.claimant);
-        }
-        if let Some(expected) = previous {
-            let term = Term(term.0 - 1);
-            let found = self.owner(term)?;
-            if found != Some(expected) {
-                let (folder, vm) = (self.config.folder.clone(), self.config.vm);
-                return Err(WitnessError::OtherOwner { folder, vm, term, expected, found });
-            }
-        }
-        let (witness, vm, claimant) = (self.id, self.config.vm, self.config.claimant);
-        let claim = Claim { witness, vm, term, claimant };
-        let content = ClaimFile::encode(&claim, self.config.key.as_ref(), &self.config.host);
-        self.publish(&file_name(vm, term), &content)?;
-        let owner = self.owner(term)?.ok_or_else(|| self.gone(term))?;
-        Ok(owner == claimant)
+        witness::answer(&mut &*self, self.config.claimant, question)
+            .map_err(|reason| self.no_answer(reason))
     }
 
-    /// Returns the newest term for which there is a claim file, valid or not.
-    fn newest(&self) -> Result<Option<Term>, WitnessError> {
-        let mut newest = None;
-        for file in claim_files(&self.config.folder)? {
-            let (vm, term) = file?;
-            if vm == self.config.vm {
-                newest = newest.max(Some(term));
+    /// Says that no host runs the VM: claims the next term for nobody, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`answer`](Self::answer), or another process has claimed that term at the same time.
+    pub fn forget(&self) -> Result<Term, WitnessError> {
+        self.check_identity()?;
+        witness::forget(&mut &*self).map_err(|reason| self.no_answer(reason))
+    }
+
+    fn no_answer(&self, reason: NoAnswer<WitnessError>) -> WitnessError {
+        let (folder, vm) = (self.config.folder.clone(), self.config.vm);
+        match reason {
+            NoAnswer::Storage(error) => error,
+            NoAnswer::OtherOwner { term, expected, found } => {
+                WitnessError::OtherOwner { folder, vm, term, expected, found }
+            }
+            NoAnswer::Gone { term } => {
+                let fault = FileFault::Io(io::Error::from(io::ErrorKind::NotFound));
+                self.file_error(&file_name(vm, term), fault)
             }
         }
-        Ok(newest)
     }
 
     /// Creates the file `name` with `content` unless it exists.
@@ -257,22 +246,37 @@ impl FileWitness {
         Err(WitnessError::OtherFolder { folder: self.config.folder.clone(), ours, found })
     }
 
-    /// Returns the owner of `term`, if it was claimed.
-    fn owner(&self, term: Term) -> Result<Option<Claimant>, WitnessError> {
+    fn file_error(&self, name: &str, fault: FileFault) -> WitnessError {
+        file_error(&self.config.folder, name, fault)
+    }
+}
+
+impl ClaimStore for &FileWitness {
+    type Error = WitnessError;
+
+    fn newest(&mut self) -> Result<Option<Term>, WitnessError> {
+        let mut newest = None;
+        for file in claim_files(&self.config.folder)? {
+            let (vm, term) = file?;
+            if vm == self.config.vm {
+                newest = newest.max(Some(term));
+            }
+        }
+        Ok(newest)
+    }
+
+    fn owner(&mut self, term: Term) -> Result<Option<Claimant>, WitnessError> {
         let (folder, vm, key) = (&self.config.folder, self.config.vm, self.config.key.as_ref());
         let Some(file) = read_claim(folder, vm, term)? else { return Ok(None) };
         let owner = file.owner((self.id, vm, term), key);
         owner.map(Some).map_err(|fault| claim_error(folder, (vm, term), fault))
     }
 
-    fn file_error(&self, name: &str, fault: FileFault) -> WitnessError {
-        file_error(&self.config.folder, name, fault)
-    }
-
-    /// Returns the error that the claim of `term` was there, and is not any more.
-    fn gone(&self, term: Term) -> WitnessError {
-        let fault = FileFault::Io(io::Error::from(io::ErrorKind::NotFound));
-        self.file_error(&file_name(self.config.vm, term), fault)
+    fn create(&mut self, term: Term, claimant: Claimant) -> Result<(), WitnessError> {
+        let (witness, vm) = (self.id, self.config.vm);
+        let claim = Claim { witness, vm, term, claimant };
+        let content = ClaimFile::encode(&claim, self.config.key.as_ref(), &self.config.host);
+        self.publish(&file_name(vm, term), &content)
     }
 }
 
@@ -338,6 +342,28 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
     use std::sync::Barrier;
+
+    impl FileWitness {
+        /// Claims `term`, which comes after that of `previous`; without one, boots the VM. Returns whether this
+        /// process owns the term.
+        pub(crate) fn claim(
+            &self,
+            term: Term,
+            previous: Option<Claimant>,
+        ) -> Result<bool, WitnessError> {
+            let boot = Question::Boot { again: false };
+            let question = previous.map_or(boot, |previous| Question::Claim { term, previous });
+            Ok(self.answer(question)? == Answer::Won { term })
+        }
+
+        fn newest(&self) -> Result<Option<Term>, WitnessError> {
+            ClaimStore::newest(&mut &*self)
+        }
+
+        fn owner(&self, term: Term) -> Result<Option<Claimant>, WitnessError> {
+            ClaimStore::owner(&mut &*self, term)
+        }
+    }
 
     const A: Option<Claimant> = Some(Claimant(0xa));
     const B: Option<Claimant> = Some(Claimant(0xb));
@@ -476,6 +502,22 @@ mod tests {
         assert!(!open(folder.path(), 7, 0xc).claim(Term(1), None).unwrap());
         assert!(b.claim(Term(2), A).unwrap(), "repeated after a lost answer");
         assert!(!a.claim(Term(2), A).unwrap());
+    }
+
+    /// A program that removes old files has removed the newest claim.
+    #[test]
+    fn removed_claim_is_made_again_by_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        fs::remove_file(folder.path().join("vm-7.term-1")).unwrap();
+        let confirm = Question::Confirm { term: Term(1), owner: Claimant(0xa) };
+        b.answer(confirm).unwrap_err();
+        assert_eq!(a.answer(confirm).unwrap(), Answer::Won { term: Term(1) });
+        assert_eq!(b.answer(confirm).unwrap(), Answer::Won { term: Term(1) });
+        assert_eq!(b.forget().unwrap(), Term(2));
+        assert_eq!(a.answer(confirm).unwrap(), Answer::Lost { newest: Term(2) });
+        assert!(b.claim(Term(3), None).unwrap(), "a forgotten VM is booted");
     }
 
     #[test]

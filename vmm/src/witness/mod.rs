@@ -12,5 +12,5 @@ pub mod file;
 pub mod file_system;
 pub mod folder;
 
-pub use client::WitnessThread;
+pub use client::WitnessThreads;
 pub use file::{FileWitness, WitnessConfig};

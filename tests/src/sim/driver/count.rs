@@ -35,6 +35,8 @@ counters! {
         ClaimsHung = "claims that hang",
         WitnessFailures = "failures of the witness reported",
         WitnessUnreachable = "claims without an answer",
+        Handovers = "handovers begun",
+        HandoversFailed = "handovers that failed",
         Stops = "orderly stops of a backup",
         StoppedVms = "VMs stopped at the end",
         Takeovers = "takeovers",

@@ -1,5 +1,6 @@
 //! The faults of a run, and how they heal.
 
+use replication::driver::Order;
 use replication::replica::RoleName;
 
 use super::check::Phase;
@@ -26,11 +27,21 @@ pub(super) enum Fault {
     Outage,
     /// A backup is asked to stop.
     Stop,
+    /// A primary is ordered to hand the VM over.
+    HandOver,
 }
 
 impl Fault {
-    const ALL: [Self; 7] =
-        [Self::Crash, Self::Freeze, Self::Cut, Self::Tap, Self::Terminal, Self::Outage, Self::Stop];
+    const ALL: [Self; 8] = [
+        Self::Crash,
+        Self::Freeze,
+        Self::Cut,
+        Self::Tap,
+        Self::Terminal,
+        Self::Outage,
+        Self::Stop,
+        Self::HandOver,
+    ];
 }
 
 /// A point at which a process crashes.
@@ -92,6 +103,7 @@ impl State {
             Fault::Terminal => faults.terminal_every_ns,
             Fault::Outage => faults.outage_every_ns,
             Fault::Stop => faults.stop_every_ns,
+            Fault::HandOver => faults.hand_over_every_ns,
         };
         if let Some(every_ns) = every_ns {
             let at = self.queue.now() + self.rng.within(1..=2 * every_ns);
@@ -117,6 +129,7 @@ impl State {
                 self.schedule_mend(fault, self.options.faults.outage_ns_max, host);
             }
             Fault::Stop => self.begin_stop(host),
+            Fault::HandOver => self.begin_handover(),
         }
         self.plan(fault);
     }
@@ -287,7 +300,16 @@ impl State {
             return;
         }
         self.counts.count(Count::Stops);
-        self.queue.push(self.queue.now(), Event::Stop { host, process: id });
+        self.queue.push(self.queue.now(), Event::Order { host, process: id, order: Order::Stop });
+    }
+
+    fn begin_handover(&mut self) {
+        let is_protected = |host: &usize| self.hosts[*host].role() == Some(RoleName::Protected);
+        let Some(host) = [0, 1].into_iter().find(is_protected) else { return };
+        let Some(process) = &self.hosts[host].process else { return };
+        let id = process.id;
+        let order = self.rng.pick(&[Order::HandOver, Order::HandOver, Order::Leave]);
+        self.queue.push(self.queue.now(), Event::Order { host, process: id, order });
     }
 
     /// Draws a duration: of any magnitude up to `ns_max`, uniformly up to `ns_max`, or close to the silence
@@ -316,7 +338,12 @@ impl State {
                 self.silence.disturb(self.queue.now());
             }
             Fault::Outage => self.hosts.iter_mut().for_each(|host| host.is_witness_cut = false),
-            Fault::Crash | Fault::Freeze | Fault::Tap | Fault::Terminal | Fault::Stop => {}
+            Fault::Crash
+            | Fault::Freeze
+            | Fault::Tap
+            | Fault::Terminal
+            | Fault::Stop
+            | Fault::HandOver => {}
         }
         self.note(None, "mend", format_args!("{fault:?}"));
     }

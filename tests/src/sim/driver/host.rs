@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use logchan::ids::{Lane, Term};
 use logchan::time::Time;
-use replication::replica::{Answer, Replica, RoleName};
+use replication::driver::Order;
+use replication::replica::{Replica, RoleName};
+use replication::witness::{Answer, Question};
 
 use super::faults::CrashPoint;
 use super::options::HostOptions;
@@ -35,7 +37,7 @@ pub(super) struct Arrival {
 /// An answer of the witness.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answered {
-    pub(super) term: Term,
+    pub(super) question: Question,
     pub(super) answer: Answer,
     /// When it was there, if the driver was waiting for it.
     pub(super) awaited_at: Option<u64>,
@@ -53,8 +55,8 @@ pub(super) struct Process {
     pub(super) executed: u64,
     /// The end of its lease, by its clock.
     pub(super) lease_until: Option<Time>,
-    /// It was asked to stop.
-    pub(super) is_stopping: bool,
+    /// The order that it has not taken.
+    pub(super) order: Option<Order>,
     /// When it first saw that its tap has failed.
     pub(super) tap_failed_at: Option<u64>,
     /// Session and log position after the last nondeterministic entry.
@@ -117,7 +119,7 @@ pub(super) struct Host {
     pub(super) terminal: Terminal,
 
     /// The witness's thread works on a claim.
-    pub(super) is_claiming: bool,
+    pub(super) is_claiming: [bool; 2],
     /// The witness cannot be reached from here.
     pub(super) is_witness_cut: bool,
     /// The driver waits for the answer to the newest claim, unless that takes too long.
@@ -154,7 +156,7 @@ impl Host {
             tap_queue: VecDeque::new(),
             tap_fault: None,
             terminal: Terminal::default(),
-            is_claiming: false,
+            is_claiming: [false; 2],
             is_answer_awaited: false,
             is_witness_cut: false,
             answers: VecDeque::new(),
@@ -172,7 +174,7 @@ impl Host {
         self.tap_queue.clear();
         self.tap_fault = None;
         self.answers.clear();
-        (self.is_claiming, self.is_answer_awaited) = (false, false);
+        (self.is_claiming, self.is_answer_awaited) = ([false; 2], false);
     }
 
     /// The role of its process, if it has one.
@@ -191,7 +193,7 @@ impl Process {
             session: 0,
             executed: 0,
             lease_until: None,
-            is_stopping: false,
+            order: None,
             tap_failed_at: None,
             nondeterministic: (0, 0),
             required: BTreeMap::new(),

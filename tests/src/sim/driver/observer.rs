@@ -90,7 +90,15 @@ impl super::state::State {
                 ReplicaEvent::BackupSilent { .. } => Count::BackupsSilent,
                 ReplicaEvent::PrimarySilent { .. } => Count::PrimariesSilent,
                 ReplicaEvent::WitnessUnreachable { .. } => Count::WitnessUnreachable,
-                ReplicaEvent::PeerMet { .. }
+                ReplicaEvent::HandingOver => Count::Handovers,
+                ReplicaEvent::HandoverFailed => Count::HandoversFailed,
+                ReplicaEvent::LanLost
+                | ReplicaEvent::LanBack
+                | ReplicaEvent::BackupHealth { .. }
+                | ReplicaEvent::WitnessLost
+                | ReplicaEvent::WitnessBack
+                | ReplicaEvent::ReleaseFailed
+                | ReplicaEvent::PeerMet { .. }
                 | ReplicaEvent::PeerRefused { .. }
                 | ReplicaEvent::TermWon { .. }
                 | ReplicaEvent::SyncBegun
@@ -102,7 +110,11 @@ impl super::state::State {
             },
             Notice::Diverged(_) => Count::Divergences,
             Notice::WitnessFailed { .. } => Count::WitnessFailures,
-            Notice::SyncClosed { .. } | Notice::NobodyMet { .. } | Notice::GoesSilent => return,
+            Notice::SyncClosed { .. }
+            | Notice::NobodyMet { .. }
+            | Notice::HandoverRefused
+            | Notice::StopRefused
+            | Notice::GoesSilent => return,
         };
         self.counts.count(count);
     }

@@ -118,6 +118,8 @@ pub(super) struct FaultOptions {
     pub(super) outage_ns_max: u64,
     /// A backup is asked to stop.
     pub(super) stop_every_ns: Option<u64>,
+    /// A primary is ordered to hand the VM over.
+    pub(super) hand_over_every_ns: Option<u64>,
     /// Probability that a checkpoint cannot be applied.
     pub(super) fails_to_apply: Chance,
     /// Whether the primary is asked to stop at the end of the run.
@@ -140,6 +142,8 @@ impl Options {
         let is_calm = rng.chance(Chance::percent(60));
         let hosts =
             [(); 2].map(|()| HostOptions::draw(rng, &pair, (silence_ns, margin_ns, drift_ppb_max)));
+        let slowest_ns = hosts.iter().map(|host: &HostOptions| host.tap_ns_max).max();
+        let tap_delay_ns = slowest_ns.unwrap_or_default() * 11 / 10 + 50 * US;
         Self {
             links: [(); 2].map(|()| draw_link(rng, silence_ns, is_calm)),
             hosts,
@@ -151,7 +155,7 @@ impl Options {
             guest: draw_guest(rng),
             faults: FaultOptions::draw(rng, silence_ns, faults_ns),
             faults_ns,
-            pair,
+            pair: PairOptions { tap_delay_ns, ..pair },
         }
     }
 }
@@ -251,6 +255,7 @@ impl FaultOptions {
             terminal_every_ns: every(50, 3),
             outage_every_ns: every(30, 3),
             stop_every_ns: every(15, 2),
+            hand_over_every_ns: every(40, 6),
             fails_to_apply: rng.swarm(Chance::percent(20), 5_000..=100_000),
             stops_at_end: rng.chance(Chance::percent(25)),
             freeze_ns_max: rng.magnitude(MS..=4 * silence_ns),

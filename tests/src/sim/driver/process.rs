@@ -46,7 +46,7 @@ pub(super) fn run(thread: &Thread<'_>, id: ProcessId, start: Start) -> Ended {
     let mut tap = SimTap::new(thread.clone());
     let empty = || Machine::empty(pair.memory_pages, pair.pad_bytes);
     let machine = match start {
-        Start::Standalone | Start::Primary => {
+        Start::Standalone | Start::Primary | Start::BootAgain => {
             tap.boot();
             Machine::boot(pair.memory_pages, pair.pad_bytes, &guest)
         }

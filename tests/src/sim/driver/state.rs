@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use logchan::ids::{Claimant, Term};
 use replication::DriverMutant;
-use replication::replica::{Answer, RoleName, Start};
+use replication::driver::Order;
+use replication::replica::{RoleName, Start};
+use replication::witness::{Answer, Question};
 
 use super::check::{Copies, LogRecord, Phase, Silence, Spoken};
 use super::count::Count;
@@ -45,8 +46,8 @@ pub(super) enum Event {
     Claim { host: usize, claim: Claim },
     /// The witness's thread of a host has an answer.
     Answer { host: usize, claim: Claim, answer: Answer },
-    /// A process is asked to stop.
-    Stop { host: usize, process: ProcessId },
+    /// A process is given an order.
+    Order { host: usize, process: ProcessId, order: Order },
     /// A fault begins.
     Fault(Fault),
     /// A fault with a duration ends.
@@ -65,14 +66,12 @@ pub(super) enum Event {
     CheckProgress,
 }
 
-/// A claim of a term at the witness.
+/// A question to the witness.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
-    /// The process that made it.
+    /// The process that asks.
     pub(super) process: ProcessId,
-    pub(super) term: Term,
-    /// The claimant that must own the previous term.
-    pub(super) previous: Option<Claimant>,
+    pub(super) question: Question,
     /// When it was made.
     pub(super) made_at: u64,
     /// When the answer reaches the host, after the claim has reached the storage.
@@ -171,7 +170,7 @@ impl State {
             Event::Ask { client, ticket } => self.client_asks(client, ticket),
             Event::Claim { host, claim } => self.claim_arrives(host, claim),
             Event::Answer { host, claim, answer } => self.answer_arrives(host, claim, answer),
-            Event::Stop { host, process } => self.stop(host, process),
+            Event::Order { host, process, order } => self.order(host, process, order),
             Event::Fault(fault) => self.begin_fault(fault),
             Event::Mend(fault) => self.mend(fault),
             Event::Freeze { host, lasts_ns } => self.freeze(host, lasts_ns),
@@ -238,7 +237,7 @@ impl State {
         }
         let start = if self.processes == 0 { Start::Primary } else { Start::Backup };
         let role = match start {
-            Start::Primary => RoleName::Starting,
+            Start::Primary | Start::BootAgain => RoleName::Starting,
             Start::Standalone | Start::Backup => RoleName::Seeking,
         };
         self.processes += 1;
@@ -275,14 +274,18 @@ impl State {
         self.silence.see(now, roles, self.options.pair.timing.silence.as_nanos());
     }
 
-    /// Asks a process to stop.
-    fn stop(&mut self, host: usize, id: ProcessId) {
+    /// Gives a process an order.
+    fn order(&mut self, host: usize, id: ProcessId, order: Order) {
         let own = &mut self.hosts[host];
         let Some(process) = own.process.as_mut().filter(|process| process.id == id) else { return };
-        process.is_stopping = true;
+        process.order = Some(order);
         self.silence.disturb(self.queue.now());
-        self.note(Some(host), "stop", format_args!("{id:?}"));
-        self.copies.gone.push((id, EndCause::Stopped));
+        self.note(Some(host), "order", format_args!("{id:?}: {order:?}"));
+        match order {
+            Order::HandOver => {}
+            // Without a backup, leaving is stopping.
+            Order::Leave | Order::Stop => self.copies.gone.push((id, EndCause::Stopped)),
+        }
         self.wake(host, |by| by.kick);
     }
 

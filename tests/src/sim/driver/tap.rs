@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use logchan::time::{Duration, Time};
 use replication::boundary::{DeviceCapacity, Input, StopAction};
-use replication::driver::LiveWorld;
+use replication::driver::{LiveWorld, Order};
 use replication::replica::LiveInputs;
 
 use super::faults::CrashPoint;
@@ -143,12 +143,25 @@ impl LiveInputs for SimTap<'_> {
 }
 
 impl LiveWorld for SimTap<'_> {
-    fn is_stopping(&self) -> bool {
+    fn has_order(&self) -> bool {
         self.thread.with(|state| {
             let process = state.hosts[self.thread.host].process.as_ref();
-            process.is_some_and(|process| process.is_stopping)
+            process.is_some_and(|process| process.order.is_some())
         })
     }
+
+    fn lan_is_up(&self) -> bool {
+        true
+    }
+
+    fn take_order(&mut self) -> Option<Order> {
+        self.thread.with(|state| {
+            let process = state.hosts[self.thread.host].process.as_mut();
+            process.and_then(|process| process.order.take())
+        })
+    }
+
+    fn order_failed(&mut self) {}
 
     fn entering(&mut self) -> Result<(), TapFailed> {
         if self.deadline.is_none() {
@@ -172,7 +185,7 @@ impl LiveWorld for SimTap<'_> {
         capacity: &DeviceCapacity,
         window: bool,
     ) -> Result<StopAction, TapFailed> {
-        if self.is_stopping() {
+        if self.has_order() {
             return Ok(StopAction::Checkpoint);
         }
         let passed = self.deadline_passed();

@@ -247,9 +247,9 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
         let (now, kick_at) = self.thread.with(|state| {
             let own = &state.hosts[self.thread.host];
             assert!(own.kick_at.is_some(), "the guest is entered, and nothing kicks it");
-            let is_stopping = own.process.as_ref().is_some_and(|p| p.is_stopping);
+            let has_order = own.process.as_ref().is_some_and(|p| p.order.is_some());
             // A signal that is pending at entry ends the run at once.
-            let kick_at = if is_stopping { Some(0) } else { own.kick_at };
+            let kick_at = if has_order { Some(0) } else { own.kick_at };
             (state.queue.now(), kick_at)
         });
         let until = now + ns;

@@ -1,51 +1,52 @@
 //! [`SimWitness`]: the thread of a host that asks the witness, and the witness's storage. The thread may hang.
 
-use logchan::ids::{Claimant, Term};
 use replication::driver::{ANSWER_MAX, WitnessPort};
-use replication::replica::Answer;
+use replication::witness::{Answer, Question};
 
 use super::count::Count;
 use super::host::Answered;
 use super::state::{Claim, Event, State};
 use super::thread::Thread;
+use crate::sim::system::witness::is_claim;
 use crate::sim::{Checked, US, require};
 
 /// See the [module](self).
 pub(super) struct SimWitness<'t>(pub(super) Thread<'t>);
 
 impl WitnessPort for SimWitness<'_> {
-    fn try_ask(&mut self, term: Term, previous: Option<Claimant>) -> bool {
+    fn try_ask(&mut self, question: Question) -> bool {
         let Self(thread) = self;
-        let passed = thread.with(|state| state.send_claim(thread.host, term, previous));
+        let passed = thread.with(|state| state.send_claim(thread.host, question));
         if passed {
             thread.reach(super::faults::CrashPoint::Claim);
         }
         passed
     }
 
-    fn try_answer(&mut self) -> Option<(Term, Answer, Option<String>)> {
+    fn try_answer(&mut self) -> Option<(Question, Answer, Option<String>)> {
         let Self(thread) = self;
         let answered = thread.with(|state| {
             let own = &mut state.hosts[thread.host];
             own.is_answer_awaited &= own.answers.is_empty();
             own.answers.pop_front()
         });
-        let Answered { term, answer, awaited_at } = answered?;
+        let Answered { question, answer, awaited_at } = answered?;
         thread.check(thread.with(|state| state.check_answer(thread.host, awaited_at)));
         let error = (answer == Answer::Unreachable).then(|| "the storage is gone".to_string());
-        Some((term, answer, error))
+        Some((question, answer, error))
     }
 }
 
 impl State {
     /// Passes a claim to the witness's thread of `host`, unless it works on another one.
-    fn send_claim(&mut self, host: usize, term: Term, previous: Option<Claimant>) -> bool {
+    fn send_claim(&mut self, host: usize, question: Question) -> bool {
         let now = self.queue.now();
         let is_faulty = self.is_faulty();
         let witness = &self.options.witness;
         let own = &mut self.hosts[host];
         let Some(process) = &own.process else { return false };
-        if std::mem::replace(&mut own.is_claiming, true) {
+        let thread = usize::from(question.is_confirmation());
+        if std::mem::replace(&mut own.is_claiming[thread], true) {
             return false;
         }
         let there_ns = own.rng.within(1..=witness.delay_ns_max);
@@ -56,13 +57,13 @@ impl State {
         let any_ns = own.rng.within(1..=witness.hang_ns_max);
         let retry_ns = self.options.pair.witness_retry_ns;
         let barely_ns = ANSWER_MAX.as_nanos() * 101 / 100 + own.rng.below(retry_ns);
-        own.is_answer_awaited = true;
+        own.is_answer_awaited |= !question.is_confirmation();
         if hangs {
             self.counts.count(Count::ClaimsHung);
             back_ns += if barely { barely_ns } else { any_ns };
         }
-        let claim = Claim { process: process.id, term, previous, made_at: now, back_ns, fails };
-        self.counts.count(Count::Claims);
+        let claim = Claim { process: process.id, question, made_at: now, back_ns, fails };
+        self.counts.add(Count::Claims, is_claim(question).into());
         self.note(Some(host), "claim", format_args!("{claim:?}"));
         self.queue.push(now + there_ns, Event::Claim { host, claim });
         true
@@ -74,9 +75,9 @@ impl State {
         let answer = if claim.fails {
             Answer::Unreachable
         } else {
-            let won = self.witness.claim(claim.term.0, claim.previous, claim.process);
-            self.note(Some(host), "witness", format_args!("{claim:?}: {won}"));
-            if won { Answer::Won } else { Answer::Lost }
+            let answer = self.witness.answer(now, claim.question, claim.process);
+            self.note(Some(host), "witness", format_args!("{claim:?}: {answer:?}"));
+            answer
         };
         self.queue.push(now + claim.back_ns, Event::Answer { host, claim, answer });
     }
@@ -88,12 +89,13 @@ impl State {
         if own.process.as_ref().is_none_or(|process| process.id != claim.process) {
             return;
         }
-        own.is_claiming = false;
+        let is_confirmation = claim.question.is_confirmation();
+        own.is_claiming[usize::from(is_confirmation)] = false;
         // The driver gives a claim up after its own clock.
         let is_in_time = now < claim.made_at + ANSWER_MAX.as_nanos() * 9 / 10;
-        let awaited_at = (own.is_answer_awaited && is_in_time).then_some(now);
-        own.answers.push_back(Answered { term: claim.term, answer, awaited_at });
-        self.note(Some(host), "answer", format_args!("term {}: {answer:?}", claim.term.0));
+        let awaited_at = (own.is_answer_awaited && is_in_time && !is_confirmation).then_some(now);
+        own.answers.push_back(Answered { question: claim.question, answer, awaited_at });
+        self.note(Some(host), "answer", format_args!("{:?}: {answer:?}", claim.question));
         // Half of the kicks come just before the thread begins to wait, and are lost.
         if self.rng.below(2 * US) >= US {
             self.wake(host, |by| by.kick);

@@ -31,6 +31,8 @@ counters! {
         LanCuts = "ports of the LAN cut",
         Outages = "outages of the witness",
         ClaimsLost = "claims and answers of the witness lost",
+        Forgotten = "running VMs forgotten",
+        ClaimsRemoved = "removals of claims",
         Claims = "claims made",
         ClaimsWon = "claims won",
         Flips = "bits flipped in a backup",
@@ -42,6 +44,8 @@ counters! {
         TakeoversWithHeld = "takeovers that resent output",
         TakeoversBehind = "takeovers that had to reproduce output",
         SentAgain = "outputs resent",
+        Handovers = "handovers begun",
+        HandoversFailed = "handovers that failed",
         BackupsLost = "backups lost by a primary",
         Syncs = "syncs completed",
         SyncsBroken = "syncs aborted",
@@ -85,6 +89,9 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
         sent_again,
         outputs_dropped,
         takeovers: _,
+        handovers,
+        handovers_refused: _,
+        handovers_failed,
         backups_lost,
         divergences,
         lag_waits,
@@ -103,6 +110,8 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
     counts.add(Count::ReleasedEarly, released_early);
     counts.add(Count::SentAgain, sent_again);
     counts.add(Count::OutputsDropped, outputs_dropped);
+    counts.add(Count::Handovers, handovers);
+    counts.add(Count::HandoversFailed, handovers_failed);
     counts.add(Count::BackupsLost, backups_lost);
     counts.add(Count::Divergences, divergences);
     counts.add(Count::LagWaits, lag_waits);

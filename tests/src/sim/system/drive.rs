@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use logchan::endpoint::EndpointVerdict;
-use logchan::ids::Term;
 use logchan::time::Time;
-use replication::replica::{Answer, Command, ReplicaEvent, RoleName};
+use replication::replica::{Command, ReplicaEvent, RoleName};
+use replication::witness::{Answer, Question};
 
 use super::check::{EndCause, is_synced_backup};
 use super::count::Count;
@@ -48,7 +48,13 @@ impl Pair<'_> {
         while let Some((term, answer)) = self.next_answer(host) {
             self.engine(host, |process| process.replica.handle_witness(clock, term, answer))?;
         }
-        self.engine(host, |process| process.replica.handle_timeout(clock))?;
+        let lan_is_up = !self.lan.is_cut(host);
+        self.engine(host, |process| {
+            if std::mem::replace(&mut process.lan_is_up, lan_is_up) != lan_is_up {
+                process.replica.set_lan(clock, lan_is_up);
+            }
+            process.replica.handle_timeout(clock);
+        })?;
 
         for pass in 0.. {
             require!(pass < PASSES_MAX, "host {host} releases output endlessly");
@@ -99,7 +105,7 @@ impl Pair<'_> {
         Ok(verdict.is_some_and(EndpointVerdict::is_sign_of_life))
     }
 
-    fn next_answer(&mut self, host: usize) -> Option<(Term, Answer)> {
+    fn next_answer(&mut self, host: usize) -> Option<(Question, Answer)> {
         let answer = self.hosts[host].process.as_mut()?.answers.pop_front();
         self.work += u64::from(answer.is_some());
         answer
@@ -124,9 +130,11 @@ impl Pair<'_> {
         if is_synced_backup(before) {
             let held = process.replica.hold().len();
             self.counts.count(Count::Takeovers);
+            self.check_gives_way(host)?;
             self.counts.add(Count::TakeoversWithHeld, u64::from(held > 0));
             if let Some(process) = &mut self.hosts[host].process {
                 process.must_reproduce = true;
+                process.takeovers += 1;
                 process.broken |= process.flipped;
                 let owes = process.outputs_made() < self.output.next();
                 self.counts.add(Count::TakeoversBehind, owes.into());
@@ -157,8 +165,8 @@ impl Pair<'_> {
                 require!(flips > 0, "host {host} has diverged without a flipped bit");
             }
         }
-        while let Some(Command::Claim { term, previous }) = self.next_command(host) {
-            self.send_claim(host, term, previous);
+        while let Some(Command::Ask(question)) = self.next_command(host) {
+            self.send_claim(host, question);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The faults of a run, and how they heal.
 
-use replication::replica::RoleName;
+use replication::replica::{AfterHandover, RoleName};
 
 use super::check::{EndCause, Phase, is_primary, is_synced_backup};
 use super::count::Count;
@@ -26,6 +26,12 @@ pub(crate) enum Fault {
     Outage,
     /// A backup is stopped in an orderly way.
     StopBackup,
+    /// A primary is ordered to hand the VM over.
+    HandOver,
+    /// Claims are removed from the witness's storage.
+    RemoveClaims,
+    /// An operator says that no host runs the VM, while one does.
+    ForgetVm,
     /// A bit of a backup's machine flips.
     Flip,
     /// An attacker on the log link replays frames.
@@ -37,13 +43,16 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::Crash,
         Self::Freeze,
         Self::Partition,
         Self::LanCut,
         Self::Outage,
         Self::StopBackup,
+        Self::HandOver,
+        Self::RemoveClaims,
+        Self::ForgetVm,
         Self::Flip,
         Self::Replay,
         Self::Forget,
@@ -71,6 +80,9 @@ impl Pair<'_> {
             Fault::LanCut => faults.lan_cut_every_ns,
             Fault::Outage => faults.outage_every_ns,
             Fault::StopBackup => faults.stop_backup_every_ns,
+            Fault::HandOver => faults.hand_over_every_ns,
+            Fault::RemoveClaims => faults.remove_claims_every_ns,
+            Fault::ForgetVm => faults.forget_vm_every_ns,
             Fault::Flip => faults.flip_every_ns,
             Fault::Replay => faults.replay_every_ns,
             Fault::Forget => faults.forget_every_ns,
@@ -95,6 +107,9 @@ impl Pair<'_> {
             Fault::LanCut => self.cut_lan(),
             Fault::Outage => self.cut_witness(),
             Fault::StopBackup => self.stop_backup(host)?,
+            Fault::HandOver => self.hand_over()?,
+            Fault::RemoveClaims => self.remove_claims(),
+            Fault::ForgetVm => self.forget_vm(),
             Fault::Flip => self.flip(host),
             Fault::Replay => self.replay(),
             Fault::Forget => self.lan.forget(),
@@ -111,6 +126,7 @@ impl Pair<'_> {
             return;
         }
         own.frozen = true;
+        own.disturbed_at = now;
         own.thaw_ticket += 1;
         let ticket = own.thaw_ticket;
         let lasts_ns = self.draw_duration(self.options.faults.freeze_ns_max);
@@ -124,6 +140,7 @@ impl Pair<'_> {
     /// Resumes a frozen host.
     pub(crate) fn thaw(&mut self, host: usize) {
         if std::mem::take(&mut self.hosts[host].frozen) {
+            self.hosts[host].disturbed_at = self.queue.now();
             self.trace.line(self.queue.now(), Some(host), "thaw", format_args!(""));
             self.wake_soon(host);
         }
@@ -198,6 +215,9 @@ impl Pair<'_> {
             Fault::Crash
             | Fault::Freeze
             | Fault::StopBackup
+            | Fault::HandOver
+            | Fault::RemoveClaims
+            | Fault::ForgetVm
             | Fault::Flip
             | Fault::Replay
             | Fault::Forget
@@ -221,6 +241,17 @@ impl Pair<'_> {
         self.stop(host)
     }
 
+    /// Orders the primary to hand the VM over, or to leave after that.
+    fn hand_over(&mut self) -> Checked {
+        let protected = (0..2).find(|&host| self.role(host) == Some(RoleName::Protected));
+        let Some(host) = protected.filter(|&host| !self.hosts[host].frozen) else { return Ok(()) };
+        let after = self.rng.pick(&[AfterHandover::Follow, AfterHandover::Leave]);
+        let clock = self.read_clock(host);
+        self.trace.line(self.queue.now(), Some(host), "order", format_args!("{after:?}"));
+        self.engine(host, |process| process.replica.hand_over(clock, after))?;
+        self.drive(host)
+    }
+
     /// Stops the process of `host` in an orderly way.
     fn stop(&mut self, host: usize) -> Checked {
         let now = self.queue.now();
@@ -228,8 +259,52 @@ impl Pair<'_> {
         let Some(process) = &self.hosts[host].process else { return Ok(()) };
         self.trace.line(now, Some(host), "stop", format_args!("{:?}", process.id));
         self.copies.gone.push((process.id, EndCause::Stopped));
-        self.engine(host, |process| process.replica.stop(clock))?;
+        if !self.engine(host, |process| process.replica.stop(clock))? {
+            self.copies.gone.pop();
+        }
         self.drive(host)
+    }
+
+    /// The host that runs the VM must stop it soon.
+    fn forget_vm(&mut self) {
+        // An operator who errs does so once: nobody boots the VM at the same time.
+        if self.is_starting() || !self.is_claim_old() {
+            return;
+        }
+        if self.witness.forget(self.queue.now()) {
+            self.counts.count(Count::Forgotten);
+            self.trace.line(self.queue.now(), None, "fault", format_args!("the VM is forgotten"));
+        }
+    }
+
+    /// Whether a process asks whether it may boot the VM.
+    pub(crate) fn is_starting(&self) -> bool {
+        (0..2).any(|host| self.role(host) == Some(RoleName::Starting))
+    }
+
+    /// Whether every question that was asked before the newest claim has reached the witness or was given up.
+    fn is_claim_old(&self) -> bool {
+        let silence_ns = self.options.pair.timing.silence.as_nanos();
+        let frozen_ns = self.options.faults.freeze_ns_max;
+        let old_ns = 4 * silence_ns + frozen_ns + 10 * self.options.witness.timeout_ns;
+        self.queue.now() >= self.witness.granted_at() + old_ns
+    }
+
+    /// A program that cleans up removes claims. Their owner makes the newest one again.
+    fn remove_claims(&mut self) {
+        let all = self.rng.below(2) == 0;
+        // It removes old files. A host that is late with a claim would win a term again that was just claimed.
+        if self.is_starting() || !self.is_claim_old() {
+            return;
+        }
+        self.witness.remove(all);
+        self.counts.count(Count::ClaimsRemoved);
+        self.trace.line(
+            self.queue.now(),
+            None,
+            "fault",
+            format_args!("claims removed, all: {all}"),
+        );
     }
 
     fn flip(&mut self, host: usize) {
@@ -296,6 +371,8 @@ impl Pair<'_> {
     pub(crate) fn heal(&mut self) -> Checked {
         let now = self.queue.now();
         self.trace.line(now, None, "heal", format_args!(""));
+        self.witness.restore();
+        self.healed_at = now;
         self.demand_recovery();
         self.links.iter_mut().for_each(|link| link.heal());
         self.lan.heal();

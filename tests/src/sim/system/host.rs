@@ -54,6 +54,8 @@ pub(crate) struct Host {
     pub(crate) crash_pending: bool,
     /// Whether it cannot reach the witness.
     pub(crate) witness_cut: bool,
+    /// When it was last frozen or resumed, or lost a message to or from the witness.
+    pub(crate) disturbed_at: u64,
     /// The random generator of this host.
     pub(crate) rng: Rng,
 }
@@ -76,6 +78,7 @@ impl Host {
             crash_point: None,
             crash_pending: false,
             witness_cut: false,
+            disturbed_at: 0,
             rng,
         }
     }

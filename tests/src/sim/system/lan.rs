@@ -53,6 +53,11 @@ impl Lan {
         self.links[port].iter_mut().for_each(|link| link.set_cut(cut));
     }
 
+    /// Whether the port is cut.
+    pub(crate) fn is_cut(&self, port: usize) -> bool {
+        self.links[port].iter().any(Link::is_cut)
+    }
+
     /// Ends all faults of the links.
     pub(crate) fn heal(&mut self) {
         self.links.iter_mut().flatten().for_each(Link::heal);

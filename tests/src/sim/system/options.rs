@@ -47,6 +47,10 @@ pub(crate) struct PairOptions {
     pub(crate) early_release_ns: u64,
     pub(crate) on_backup_loss: OnBackupLoss,
     pub(crate) witness_retry_ns: u64,
+    /// Interval at which a host asks whether its term is the newest.
+    pub(crate) witness_check_ns: u64,
+    /// Longest time from a tap to the LAN, on both hosts.
+    pub(crate) tap_delay_ns: u64,
     pub(crate) memory_pages: u64,
     /// Maximum number of pages in the delta cache of both hosts.
     pub(crate) delta_cache_pages_max: u64,
@@ -148,6 +152,12 @@ pub(crate) struct FaultOptions {
     pub(crate) outage_ns_max: u64,
     /// The backup is stopped in an orderly way and restarted.
     pub(crate) stop_backup_every_ns: Option<u64>,
+    /// A primary is ordered to hand the VM over.
+    pub(crate) hand_over_every_ns: Option<u64>,
+    /// An operator says that no host runs the VM.
+    pub(crate) forget_vm_every_ns: Option<u64>,
+    /// Claims are removed from the witness's storage.
+    pub(crate) remove_claims_every_ns: Option<u64>,
     /// A bit of the backup's machine flips.
     pub(crate) flip_every_ns: Option<u64>,
     /// An attacker on the log link replays recorded frames.
@@ -178,6 +188,8 @@ impl Options {
         let lan = (0..2 + clients.len())
             .map(|_| [(); 2].map(|()| LinkOptions::draw(rng, lan_ns)))
             .collect();
+        let slowest_ns = hosts.iter().map(|host| host.tap_ns_max).max().unwrap_or_default();
+        let tap_delay_ns = slowest_ns * 11 / 10 + 50 * US;
         Self {
             sealed: rng.chance(Chance::percent(30)),
             links: [(); 2].map(|()| LinkOptions::draw(rng, silence_ns)),
@@ -188,7 +200,7 @@ impl Options {
             guest: draw_guest(rng),
             faults: FaultOptions::draw(rng, silence_ns, faults_ns),
             faults_ns,
-            pair,
+            pair: PairOptions { tap_delay_ns, ..pair },
         }
     }
 }
@@ -214,6 +226,9 @@ impl PairOptions {
                 OnBackupLoss::Continue
             },
             witness_retry_ns: rng.magnitude(MS..=20 * MS),
+            witness_check_ns: rng.magnitude(10 * MS..=1000 * MS),
+            // Set once the hosts are known.
+            tap_delay_ns: 0,
             memory_pages: rng.within(PAGES_MIN..=PAGES_MIN + 12),
             pad_bytes: rng.pick(&[0, 100, 3000, 12_000]),
             delta_cache_pages_max: rng.within(1..=PAGES_MIN + 6),
@@ -336,6 +351,9 @@ impl FaultOptions {
             lan_cut_every_ns: every(20, 3),
             outage_every_ns: every(30, 4),
             stop_backup_every_ns: every(20, 3),
+            hand_over_every_ns: every(40, 8),
+            remove_claims_every_ns: every(15, 2),
+            forget_vm_every_ns: every(4, 1),
             flip_every_ns: every(25, 4),
             replay_every_ns: every(25, 30),
             forget_every_ns: every(20, 3),

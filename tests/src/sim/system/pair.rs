@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use logchan::ids::{Claimant, Term};
 use replication::Mutants;
-use replication::replica::{Answer, Start};
+use replication::replica::Start;
+use replication::witness::{Answer, Question};
 
 use super::check::{Agreement, Bounds, Copies, OutputLedger, Phase};
 use super::client::{Client, Clients};
@@ -68,15 +68,13 @@ pub(crate) enum Event {
     CheckProgress,
 }
 
-/// A claim of a term at the witness.
+/// A question to the witness.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim {
-    /// The process that made it.
+    /// The process that asks.
     pub(crate) process: ProcessId,
-    pub(crate) term: Term,
-    /// The claimant that must own the previous term.
-    pub(crate) previous: Option<Claimant>,
-    /// The number of the claim in this run.
+    pub(crate) question: Question,
+    /// The number of the question in this run.
     pub(crate) number: u64,
 }
 
@@ -95,6 +93,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) witness: Witness,
     pub(crate) processes: u32,
     pub(crate) claims: u64,
+    /// When all faults ended.
+    pub(crate) healed_at: u64,
     /// Counts the work of all hosts, to detect idle driver iterations.
     pub(crate) work: u64,
 
@@ -161,6 +161,7 @@ impl<'a> Pair<'a> {
             witness: Witness::default(),
             processes: 0,
             claims: 0,
+            healed_at: 0,
             work: 0,
             phase: Phase::Faults,
             executed_log: 0,
@@ -289,9 +290,17 @@ impl<'a> Pair<'a> {
             Event::Boot { host } => {
                 // The first primary does not start by this event, so a start as primary is a mistake.
                 let mistaken = self.rng.chance(self.options.faults.boots_wrongly);
-                let mistaken = mistaken && self.is_faulty() && self.hosts[host].process.is_none();
+                // Without its claims the witness cannot know that it is one, and a forgotten VM may be booted.
+                let mistaken = mistaken
+                    && self.is_faulty()
+                    && self.hosts[host].process.is_none()
+                    && self.witness.is_whole()
+                    && !self.witness.is_released();
                 self.counts.add(Count::BootedWrongly, mistaken.into());
-                self.boot(host, if mistaken { Start::Primary } else { Start::Backup });
+                // The first primary may have died before it booted the VM.
+                let is_first = !self.witness.has_granted() && !self.is_starting();
+                let start = if mistaken || is_first { Start::Primary } else { Start::Backup };
+                self.boot(host, start);
                 Ok(())
             }
             Event::Heal => self.heal(),

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use logchan::handshake::{PresharedKey, Security};
-use logchan::ids::{Claimant, Lane, Term, VmId};
+use logchan::ids::{Claimant, Lane, VmId};
 use logchan::time::{Duration, Time};
 use replication::Mutants;
 use replication::boundary::Position;
 use replication::hold::HoldLimits;
-use replication::replica::{Answer, Replica, ReplicaConfig, Start};
+use replication::replica::{Replica, ReplicaConfig, Start};
+use replication::witness::{Answer, NOBODY, Question};
 
 use super::machine::Machine;
 use super::machine::cpu::Exit;
@@ -27,9 +28,14 @@ const VM: VmId = VmId(7);
 pub(crate) struct ProcessId(pub u32);
 
 impl ProcessId {
-    /// The identity under which it claims terms.
+    /// The identity under which it claims terms: never [`NOBODY`].
     pub(crate) fn claimant(&self) -> Claimant {
-        Claimant(self.0.into())
+        Claimant(u64::from(self.0) + 1)
+    }
+
+    /// The process with this identity; `None` for nobody.
+    pub(crate) fn of(claimant: Claimant) -> Option<ProcessId> {
+        (claimant != NOBODY).then(|| ProcessId((claimant.0 - 1) as u32))
     }
 }
 
@@ -124,9 +130,9 @@ pub(crate) struct Process {
     /// The source of live inputs.
     pub(crate) world: TapWorld,
     /// Answers of the witness that the engine has not received yet.
-    pub(crate) answers: VecDeque<(Term, Answer)>,
-    /// The term and number of the claim that it waits for.
-    pub(crate) claim: Option<(Term, u64)>,
+    pub(crate) answers: VecDeque<(Question, Answer)>,
+    /// The question that it waits for, and its number.
+    pub(crate) claim: Option<(Question, u64)>,
     /// The position of its machine in the log.
     pub(crate) track: Option<Track>,
     /// Session and log position after the last nondeterministic entry.
@@ -140,6 +146,10 @@ pub(crate) struct Process {
     pub(crate) inputs_taken: u64,
     /// Whether it has gone live, and its machine must reproduce all released output before its next input.
     pub(crate) must_reproduce: bool,
+    /// How often it has gone live.
+    pub(crate) takeovers: u64,
+    /// What its engine knows of the LAN.
+    pub(crate) lan_is_up: bool,
     /// Outputs that it dropped, by number.
     pub(crate) dropped: BTreeSet<u64>,
     /// Whether a flipped bit makes its machine differ from the primary's.
@@ -166,6 +176,8 @@ pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> 
         early_release_window: Duration::from_nanos(options.early_release_ns),
         on_backup_loss: options.on_backup_loss,
         witness_retry: Duration::from_nanos(options.witness_retry_ns),
+        tap_delay: Duration::from_nanos(options.tap_delay_ns),
+        witness_check: Duration::from_nanos(options.witness_check_ns),
         mutants,
         delta_cache_pages_max: options.delta_cache_pages_max as usize,
         claimant: id.claimant(),
@@ -196,7 +208,7 @@ impl Process {
         let (pages, pad_bytes) = (options.pair.memory_pages, options.pair.pad_bytes);
         let mut world = TapWorld::new(now, options.hosts[host].console_input, rng.fork());
         let machine = match start {
-            Start::Standalone | Start::Primary => {
+            Start::Standalone | Start::Primary | Start::BootAgain => {
                 world.boot();
                 Machine::boot(pages, pad_bytes, &options.guest)
             }
@@ -216,6 +228,8 @@ impl Process {
             required_positions: BTreeMap::new(),
             inputs_taken: 0,
             must_reproduce: false,
+            takeovers: 0,
+            lan_is_up: true,
             dropped: BTreeSet::new(),
             flipped: false,
             broken: false,

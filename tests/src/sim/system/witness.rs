@@ -1,56 +1,125 @@
 //! The witness: an atomic test-and-set for each term, reached over a lossy path.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
 use logchan::ids::{Claimant, Term};
-use replication::replica::Answer;
+use replication::witness::{self, Answer, ClaimStore, NOBODY, Question};
 
 use super::count::Count;
 use super::pair::{Claim, Event, Pair};
 use super::process::ProcessId;
 
-/// The owners of the terms. A repeated claim by the same process gets the same answer.
+/// The storage of the claims. A repeated claim by the same process gets the same answer.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
-    /// The owners, by term, from term 1 on. Terms are claimed in order.
-    owners: Vec<ProcessId>,
+    claims: BTreeMap<Term, Claimant>,
+    /// The newest claim that was ever made, removed or not.
+    granted: Option<(Term, Claimant)>,
+    /// When that was.
+    granted_at: u64,
+    /// The owner of the newest term that has one.
+    last_owner: Option<ProcessId>,
+}
+
+impl ClaimStore for Witness {
+    type Error = Infallible;
+
+    fn newest(&mut self) -> Result<Option<Term>, Infallible> {
+        Ok(self.claims.keys().next_back().copied())
+    }
+
+    fn owner(&mut self, term: Term) -> Result<Option<Claimant>, Infallible> {
+        Ok(self.claims.get(&term).copied())
+    }
+
+    fn create(&mut self, term: Term, owner: Claimant) -> Result<(), Infallible> {
+        let owner = *self.claims.entry(term).or_insert(owner);
+        self.granted = self.granted.max(Some((term, owner)));
+        Ok(())
+    }
 }
 
 impl Witness {
-    /// Claims `term` for `claimant`, which believes that `previous` owns the term before. Returns whether
-    /// `claimant` owns the term.
-    pub(crate) fn claim(
-        &mut self,
-        term: u64,
-        previous: Option<Claimant>,
-        claimant: ProcessId,
-    ) -> bool {
-        let index = (term - 1) as usize;
-        let before = index.checked_sub(1).and_then(|before| self.owners.get(before));
-        assert_eq!(previous, before.map(ProcessId::claimant), "owner of the term before {term}");
-        if index == self.owners.len() {
-            self.owners.push(claimant);
+    /// Answers `question` of `process` at `now`.
+    pub(crate) fn answer(&mut self, now: u64, question: Question, process: ProcessId) -> Answer {
+        let before = self.granted;
+        let answer = witness::answer(self, process.claimant(), question);
+        if self.granted != before {
+            self.granted_at = now;
+            let owner = self.granted.and_then(|(_, owner)| ProcessId::of(owner));
+            self.last_owner = owner.or(self.last_owner);
         }
-        // A process can claim at most the term after the newest one.
-        assert!(index < self.owners.len(), "term {term} is claimed before the one before it");
-        self.owners[index] == claimant
+        answer.unwrap_or(Answer::Unreachable)
     }
 
-    /// The newest term and its owner, the only process that may send for the VM.
+    /// Whether any term was claimed.
+    pub(crate) fn has_granted(&self) -> bool {
+        self.granted.is_some()
+    }
+
+    /// Claims the next term for nobody. Returns whether it did.
+    pub(crate) fn forget(&mut self, now: u64) -> bool {
+        let before = self.granted;
+        let forgotten = witness::forget(self).is_ok() && self.granted != before;
+        if forgotten {
+            self.granted_at = now;
+        }
+        forgotten
+    }
+
+    /// Whether the VM has ended by an order.
+    pub(crate) fn is_released(&self) -> bool {
+        self.granted.is_some_and(|(_, owner)| owner == NOBODY)
+    }
+
+    /// The process that is, or was, the last to run the VM.
+    pub(crate) fn last_owner(&self) -> Option<ProcessId> {
+        self.last_owner
+    }
+
+    /// When the newest claim was made.
+    pub(crate) fn granted_at(&self) -> u64 {
+        self.granted_at
+    }
+
+    /// The newest term that was ever granted and its owner, the only process that may send for the VM; `None` if
+    /// nobody may.
     pub(crate) fn newest(&self) -> Option<(u64, ProcessId)> {
-        self.owners.last().map(|&owner| (self.owners.len() as u64, owner))
+        let (term, owner) = self.granted?;
+        ProcessId::of(owner).map(|owner| (term.0, owner))
+    }
+
+    /// Removes the newest claim or all claims.
+    pub(crate) fn remove(&mut self, all: bool) {
+        match all {
+            true => self.claims.clear(),
+            false => drop(self.claims.pop_last()),
+        }
+    }
+
+    /// Whether the newest claim is there.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.granted.is_none_or(|(term, owner)| self.claims.get(&term) == Some(&owner))
+    }
+
+    /// Brings the newest claim back.
+    pub(crate) fn restore(&mut self) {
+        self.claims.extend(self.granted);
     }
 }
 
 impl Pair<'_> {
-    /// Sends a claim of `term` from the process of `host` to the witness.
-    pub(crate) fn send_claim(&mut self, host: usize, term: Term, previous: Option<Claimant>) {
+    /// Sends a question of the process of `host` to the witness.
+    pub(crate) fn send_claim(&mut self, host: usize, question: Question) {
         let now = self.queue.now();
         self.claims += 1;
         let number = self.claims;
         let timeout_ns = self.options.witness.timeout_ns;
         let Some(process) = &mut self.hosts[host].process else { return };
-        process.claim = Some((term, number));
-        let claim = Claim { process: process.id, term, previous, number };
-        self.counts.count(Count::Claims);
+        process.claim = Some((question, number));
+        let claim = Claim { process: process.id, question, number };
+        self.counts.add(Count::Claims, is_claim(question).into());
         self.trace.line(now, Some(host), "claim", format_args!("{claim:?}"));
         self.queue.push(now + timeout_ns, Event::ClaimOverdue { host, claim });
         if let Some(takes_ns) = self.witness_delay(host) {
@@ -68,16 +137,19 @@ impl Pair<'_> {
         let faulty = self.is_faulty();
         let arrives = !(self.hosts[host].witness_cut || is_lost && faulty);
         self.counts.add(Count::ClaimsLost, u64::from(!arrives));
+        if !arrives || is_slow {
+            self.hosts[host].disturbed_at = self.queue.now();
+        }
         arrives.then_some(if is_slow && faulty { takes_ns + slow_ns } else { takes_ns })
     }
 
     /// A claim reaches the witness, which answers it.
     pub(crate) fn claim_arrives(&mut self, host: usize, claim: Claim) {
-        let won = self.witness.claim(claim.term.0, claim.previous, claim.process);
+        let answer = self.witness.answer(self.queue.now(), claim.question, claim.process);
         let now = self.queue.now();
-        self.trace.line(now, Some(host), "witness", format_args!("{claim:?}: {won}"));
-        self.counts.add(Count::ClaimsWon, u64::from(won));
-        let answer = if won { Answer::Won } else { Answer::Lost };
+        self.trace.line(now, Some(host), "witness", format_args!("{claim:?}: {answer:?}"));
+        let won = matches!(answer, Answer::Won { .. }) && is_claim(claim.question);
+        self.counts.add(Count::ClaimsWon, won.into());
         if let Some(takes_ns) = self.witness_delay(host) {
             self.queue.push(now + takes_ns, Event::Answer { host, claim, answer });
         }
@@ -88,12 +160,12 @@ impl Pair<'_> {
         let delivers_late = self.options.witness.delivers_late;
         let process = self.hosts[host].process.as_mut();
         let Some(process) = process.filter(|process| process.id == claim.process) else { return };
-        let in_time = process.claim == Some((claim.term, claim.number));
+        let in_time = process.claim == Some((claim.question, claim.number));
         if in_time {
             process.claim = None;
         }
         if in_time || delivers_late {
-            process.answers.push_back((claim.term, answer));
+            process.answers.push_back((claim.question, answer));
             self.wake_soon(host);
         }
     }
@@ -102,24 +174,18 @@ impl Pair<'_> {
     pub(crate) fn claim_overdue(&mut self, host: usize, claim: Claim) {
         let process = self.hosts[host].process.as_mut();
         let Some(process) = process.filter(|process| process.id == claim.process) else { return };
-        if process.claim == Some((claim.term, claim.number)) {
+        if process.claim == Some((claim.question, claim.number)) {
             process.claim = None;
-            process.answers.push_back((claim.term, Answer::Unreachable));
+            process.answers.push_back((claim.question, Answer::Unreachable));
             self.wake_soon(host);
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn term_has_one_owner() {
-        let mut witness = Witness::default();
-        let [a, b] = [1, 2].map(ProcessId);
-        assert_eq!([a, b, a].map(|claimant| witness.claim(1, None, claimant)), [true, false, true]);
-        assert!(witness.claim(2, Some(a.claimant()), b));
-        assert_eq!(witness.newest(), Some((2, b)));
+/// Whether `question` is a claim of a term in order to run the VM.
+pub(in crate::sim) fn is_claim(question: Question) -> bool {
+    match question {
+        Question::Boot { .. } | Question::Claim { .. } => true,
+        Question::Confirm { .. } | Question::Release { .. } => false,
     }
 }

@@ -95,7 +95,7 @@ impl<H: Host> Boundary for Driver<H> {
             self.transmit()?;
         }
         self.frame_entered = false;
-        if self.parts.wire.port().has_frame() || self.parts.world.is_stopping() {
+        if self.parts.wire.port().has_frame() || self.parts.world.has_order() {
             self.drive()?;
         }
         loop {

@@ -1,14 +1,14 @@
 //! [`Driver`]: its state, and one round of its work.
 
 use super::Notice;
-use super::host::{Clock, DriverView, Host, LinkPort, LiveWorld, Moment, Observer};
+use super::host::{Clock, DriverView, Host, LinkPort, LiveWorld, Moment, Observer, Order};
 use super::peer_absence::PeerAbsenceAlarm;
 use super::wire::Wire;
-use super::witness::WitnessClient;
+use super::witness::{ANSWER_MAX, WitnessClient};
 use crate::error::BoundaryError;
 use crate::limits::RECEIVES_PER_DRIVE;
 use crate::mutant::{DriverMutant, Mutants};
-use crate::replica::{Command, Halt, Replica, ReplicaEvent, RoleName, Step};
+use crate::replica::{AfterHandover, Command, Halt, Replica, ReplicaEvent, RoleName, Step};
 use alloc::boxed::Box;
 use alloc::format;
 use logchan::ids::{Lane, Term};
@@ -58,6 +58,8 @@ pub struct Driver<H: Host> {
     pub(super) is_stopping: bool,
     /// When the guest was paused for the current checkpoint.
     pub(super) paused_since: Option<Time>,
+    /// What the engine knows of the LAN.
+    lan_is_up: bool,
     absence_alarm: PeerAbsenceAlarm,
     /// The term whose unanswered claim was reported last.
     unanswered_claim: Option<Term>,
@@ -75,6 +77,7 @@ impl<H: Host> Driver<H> {
             spoke_at: None,
             is_stopping: false,
             paused_since: None,
+            lan_is_up: true,
             absence_alarm: PeerAbsenceAlarm::default(),
             unanswered_claim: None,
         }
@@ -113,6 +116,7 @@ impl<H: Host> Driver<H> {
             | RoleName::Copying
             | RoleName::Closing
             | RoleName::Protected
+            | RoleName::HandingOver
             | RoleName::Losing
             | RoleName::Halted => false,
         }
@@ -127,8 +131,11 @@ impl<H: Host> Driver<H> {
     pub fn shut_down(&mut self) -> Result<Option<Halt>, H::Error> {
         let silence = self.parts.replica.endpoint().map(|end| end.settings().timing.silence);
         let now = self.now();
-        let limit = now + silence.unwrap_or_default() * 2;
-        self.parts.replica.stop(now);
+        let limit = now + (silence.unwrap_or_default() * 2).max(ANSWER_MAX + WAIT_MAX);
+        if !self.parts.replica.stop(now) {
+            // Without a Bye: the other host takes this one for dead, and the witness decides.
+            return Ok(None);
+        }
         while self.parts.replica.halted().is_none() && self.now() < limit {
             self.drive()?;
             self.wait_on_wire()?;
@@ -168,6 +175,7 @@ impl<H: Host> Driver<H> {
             | RoleName::Copying
             | RoleName::Closing
             | RoleName::Protected
+            | RoleName::HandingOver
             | RoleName::Losing
             | RoleName::Syncing
             | RoleName::Following
@@ -187,24 +195,25 @@ impl<H: Host> Driver<H> {
 
     /// Handles received frames, a stop request and the witness's answer, and reports the events that follow.
     pub(super) fn receive(&mut self) -> Result<(), H::Error> {
-        let DriverParts { replica, wire, world, witness, observer, clock, .. } = &mut self.parts;
+        let DriverParts { replica, wire, clock, .. } = &mut self.parts;
         // The rest is handled by the next drive: a flood of frames must not keep the guest from running.
         for _ in 0..RECEIVES_PER_DRIVE {
             if !wire.receive(clock, replica)? {
                 break;
             }
         }
-        if world.is_stopping() && !self.is_stopping {
-            self.is_stopping = true;
-            replica.stop(clock.now());
+        if let Some(order) = self.parts.world.take_order() {
+            self.carry_out(order);
         }
+        self.check_lan();
+        let DriverParts { replica, witness, observer, clock, .. } = &mut self.parts;
         if witness.is_asked() {
             let now = clock.now();
             if let Some(answered) = witness.poll(now) {
                 if let Some(error) = answered.error {
                     observer.notice(replica, Notice::WitnessFailed { error });
                 }
-                replica.handle_witness(now, answered.term, answered.answer);
+                replica.handle_witness(now, answered.question, answered.answer);
             }
         }
         self.forward_claim();
@@ -214,11 +223,42 @@ impl<H: Host> Driver<H> {
         Ok(())
     }
 
+    /// Passes a change of the LAN on to the engine.
+    fn check_lan(&mut self) {
+        let is_up = self.parts.world.lan_is_up();
+        if is_up != self.lan_is_up {
+            self.lan_is_up = is_up;
+            let now = self.now();
+            self.parts.replica.set_lan(now, is_up);
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        let now = self.now();
+        let DriverParts { replica, world, observer, .. } = &mut self.parts;
+        match order {
+            Order::HandOver => {
+                if !replica.hand_over(now, AfterHandover::Follow) {
+                    world.order_failed();
+                    observer.notice(replica, Notice::HandoverRefused);
+                }
+            }
+            Order::Leave if replica.hand_over(now, AfterHandover::Leave) => {}
+            Order::Leave | Order::Stop => {
+                self.is_stopping = replica.stop(now);
+                if !self.is_stopping {
+                    world.order_failed();
+                    observer.notice(replica, Notice::StopRefused);
+                }
+            }
+        }
+    }
+
     /// Passes the engine's claim to the witness, if one is due.
     fn forward_claim(&mut self) {
         let DriverParts { replica, witness, clock, .. } = &mut self.parts;
-        if let Some(Command::Claim { term, previous }) = replica.poll_command() {
-            witness.ask(clock.now(), term, previous);
+        if let Some(Command::Ask(question)) = replica.poll_command() {
+            witness.ask(clock.now(), question);
         }
     }
 
@@ -235,7 +275,18 @@ impl<H: Host> Driver<H> {
             ReplicaEvent::WitnessUnreachable { term } => {
                 self.unanswered_claim.replace(term) != Some(term)
             }
+            ReplicaEvent::HandoverFailed => {
+                self.parts.world.order_failed();
+                true
+            }
             ReplicaEvent::TermWon { .. }
+            | ReplicaEvent::HandingOver
+            | ReplicaEvent::LanLost
+            | ReplicaEvent::LanBack
+            | ReplicaEvent::BackupHealth { .. }
+            | ReplicaEvent::WitnessLost
+            | ReplicaEvent::WitnessBack
+            | ReplicaEvent::ReleaseFailed
             | ReplicaEvent::SyncBegun
             | ReplicaEvent::Protected
             | ReplicaEvent::BackupSilent { .. }
@@ -339,7 +390,7 @@ impl<H: Host> Driver<H> {
     }
 
     pub(super) fn wait_max(&self) -> Duration {
-        if self.parts.witness.is_asked() { WITNESS_WAIT_MAX } else { WAIT_MAX }
+        if self.parts.witness.is_awaited() { WITNESS_WAIT_MAX } else { WAIT_MAX }
     }
 
     /// Repeats a question until the engine has an answer, and drives the wire meanwhile.

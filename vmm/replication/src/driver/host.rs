@@ -3,9 +3,9 @@
 
 use super::Notice;
 use crate::boundary::{DeviceCapacity, StopAction};
-use crate::replica::{Answer, LiveInputs, Replica};
+use crate::replica::{LiveInputs, Replica};
+use crate::witness::{Answer, Question};
 use alloc::string::String;
-use logchan::ids::{Claimant, Term};
 use logchan::time::{Duration, Time};
 
 /// The parts of a host, as types.
@@ -18,7 +18,7 @@ pub trait Host: Sized {
     type Link: LinkPort;
     /// The VM's network, console and guest clock.
     type World: LiveWorld<Error = Self::Error>;
-    /// The thread that asks the witness.
+    /// The threads that ask the witness.
     type Witness: WitnessPort;
     /// Receives notices and measurements.
     type Observer: Observer<Self>;
@@ -87,10 +87,26 @@ pub trait LinkPort {
     fn spin(&mut self, spin: &mut Self::Spin) -> bool;
 }
 
+/// What an operator orders this host to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// End the VM on both hosts; on a backup, end only this host's part.
+    Stop,
+    /// End this host's part. A primary hands the VM over if its backup holds the whole VM, and ends the VM
+    /// otherwise.
+    Leave,
+    /// Hand the VM over, and become the backup.
+    HandOver,
+}
+
 /// The live side of a machine: its network, its console and its clock.
 pub trait LiveWorld: LiveInputs {
-    /// Returns whether the machine was asked to stop.
-    fn is_stopping(&self) -> bool;
+    /// Returns whether an [order](Order) of the operator waits.
+    fn has_order(&self) -> bool;
+    /// Takes the order that waits.
+    fn take_order(&mut self) -> Option<Order>;
+    /// The order that was taken last can't be carried out: this host continues the VM.
+    fn order_failed(&mut self);
     /// A region is about to be entered: a guest that makes no exit from here on is kicked in time.
     ///
     /// # Errors
@@ -105,6 +121,9 @@ pub trait LiveWorld: LiveInputs {
     fn idle(&mut self) -> Result<(), Self::Error>;
     /// A position was reached.
     fn reached(&mut self);
+    /// Returns whether frames can pass between the VM's tap and the LAN, as far as is known. Costs no system
+    /// call.
+    fn lan_is_up(&self) -> bool;
     /// Decides whether a guest that was kicked in mid-region must stop there for an input. `window` says
     /// whether an interrupt window is armed.
     ///
@@ -135,13 +154,13 @@ pub trait LiveWorld: LiveInputs {
     fn flush(&mut self) -> Result<(), Self::Error>;
 }
 
-/// The thread that asks the witness, whose storage may hang.
+/// The threads that ask the witness, whose storage may hang.
 pub trait WitnessPort {
-    /// Passes the claim of `term` on; `previous` must own the term before. Returns false if the thread still
-    /// works on an earlier claim. Must not block.
-    fn try_ask(&mut self, term: Term, previous: Option<Claimant>) -> bool;
-    /// Returns the answer to the claim that was passed on, and for [`Answer::Unreachable`] the reason.
-    fn try_answer(&mut self) -> Option<(Term, Answer, Option<String>)>;
+    /// Passes `question` on. Returns false if an earlier one is still worked on; a confirmation never delays
+    /// another question. Must not block.
+    fn try_ask(&mut self, question: Question) -> bool;
+    /// Returns the answer to the question that was passed on, and for [`Answer::Unreachable`] the reason.
+    fn try_answer(&mut self) -> Option<(Question, Answer, Option<String>)>;
 }
 
 /// A moment in a frame's way through the VM, for the measurement of latencies.

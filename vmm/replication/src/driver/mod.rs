@@ -30,7 +30,7 @@ mod witness;
 pub use drive::{Driver, DriverParts};
 pub use host::{
     CheckpointMoment, Clock, DriverView, Host, LINK_HEADER_BYTES, LinkPort, LiveWorld, Moment,
-    Observer, WitnessPort,
+    Observer, Order, WitnessPort,
 };
 pub use run::{MachineEnd, PairEnd, run};
 pub use wire::{Transport, Wire};
@@ -71,6 +71,10 @@ pub enum Notice {
         /// The error.
         error: String,
     },
+    /// The VM can't be handed over: no backup holds the whole VM.
+    HandoverRefused,
+    /// This backup can't be stopped now: the VM is being handed over to it.
+    StopRefused,
     /// A primary's host has failed: it goes silent, and the backup takes over.
     GoesSilent,
 }

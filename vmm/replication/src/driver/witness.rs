@@ -3,10 +3,9 @@
 
 use super::host::WitnessPort;
 use crate::mutant::{DriverMutant, Mutants};
-use crate::replica::Answer;
+use crate::witness::{Answer, Question};
 use alloc::format;
 use alloc::string::String;
-use logchan::ids::{Claimant, Term};
 use logchan::time::{Duration, Time};
 
 /// Longest time to wait for an answer. After it, the witness counts as unreachable.
@@ -16,17 +15,16 @@ pub const ANSWER_MAX: Duration = Duration::from_millis(1000);
 #[derive(Debug)]
 pub struct WitnessClient<W> {
     port: W,
-    pending: Option<Claim>,
+    pending: Option<Pending>,
     /// The error that was reported last. A claim is repeated, and the same error is reported once.
     reported: Option<String>,
     mutants: Mutants,
 }
 
-/// An outstanding claim.
+/// An outstanding question.
 #[derive(Clone, Copy, Debug)]
-struct Claim {
-    term: Term,
-    previous: Option<Claimant>,
+struct Pending {
+    question: Question,
     made_at: Time,
     /// The witness's thread works on it.
     is_passed_on: bool,
@@ -35,8 +33,8 @@ struct Claim {
 /// An answer that counts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answered {
-    /// The claimed term.
-    pub term: Term,
+    /// The question.
+    pub question: Question,
     /// The answer.
     pub answer: Answer,
     /// An error that the operator should know of, if it was not reported before.
@@ -49,14 +47,15 @@ impl<W: WitnessPort> WitnessClient<W> {
         WitnessClient { port, pending: None, reported: None, mutants }
     }
 
-    /// Claims `term` at `now`; `previous` must own the term before. One claim at a time.
+    /// Asks `question` at `now`. One question at a time; a [`Question::Confirm`] gives way to any other.
     ///
     /// # Panics
     ///
-    /// Panics if a claim is outstanding.
-    pub fn ask(&mut self, now: Time, term: Term, previous: Option<Claimant>) {
-        assert!(self.pending.is_none(), "one claim at a time");
-        self.pending = Some(Claim { term, previous, made_at: now, is_passed_on: false });
+    /// Panics if another question is outstanding.
+    pub fn ask(&mut self, now: Time, question: Question) {
+        let is_free = self.pending.is_none_or(|pending| pending.question.is_confirmation());
+        assert!(is_free, "one question at a time");
+        self.pending = Some(Pending { question, made_at: now, is_passed_on: false });
         self.pass_on();
     }
 
@@ -65,19 +64,23 @@ impl<W: WitnessPort> WitnessClient<W> {
         if let Some(claim) = &mut self.pending
             && !claim.is_passed_on
         {
-            claim.is_passed_on = self.port.try_ask(claim.term, claim.previous);
+            claim.is_passed_on = self.port.try_ask(claim.question);
         }
     }
 
     /// Returns the answer to the outstanding claim, once it is there or has taken too long.
     pub fn poll(&mut self, now: Time) -> Option<Answered> {
-        while let Some((term, answer, error)) = self.port.try_answer() {
+        while let Some((question, answer, error)) = self.port.try_answer() {
             if answer != Answer::Unreachable {
                 self.reported = None;
             }
-            if self.counts(term) {
-                let term = self.pending.take().map_or(term, |claim| claim.term);
-                return Some(Answered { term, answer, error: error.and_then(|e| self.news(e)) });
+            if self.counts(question) {
+                let question = self.pending.take().map_or(question, |pending| pending.question);
+                return Some(Answered {
+                    question,
+                    answer,
+                    error: error.and_then(|e| self.news(e)),
+                });
             }
         }
         // The thread may have become free.
@@ -85,14 +88,14 @@ impl<W: WitnessPort> WitnessClient<W> {
         let claim = self.pending.take_if(|claim| now.since(claim.made_at) >= ANSWER_MAX)?;
         let ms = ANSWER_MAX.as_nanos() / 1_000_000;
         let error = self.news(format!("witness: no answer in {ms} ms: check the storage"));
-        Some(Answered { term: claim.term, answer: Answer::Unreachable, error })
+        Some(Answered { question: claim.question, answer: Answer::Unreachable, error })
     }
 
-    /// Returns whether an answer about `term` is one to the outstanding claim. Every claim of a term has the
-    /// same answer, so the answer to an earlier claim of the same term counts as well.
-    fn counts(&self, term: Term) -> bool {
-        self.pending.is_some_and(|claim| {
-            claim.term == term || self.mutants.has_driver(DriverMutant::TakeOlderAnswer)
+    /// Returns whether an answer to `question` is one to the outstanding question. Every claim of a term has
+    /// the same answer, so the answer to an earlier, equal question counts as well.
+    fn counts(&self, question: Question) -> bool {
+        self.pending.is_some_and(|pending| {
+            pending.question == question || self.mutants.has_driver(DriverMutant::TakeOlderAnswer)
         })
     }
 
@@ -103,6 +106,11 @@ impl<W: WitnessPort> WitnessClient<W> {
             self.reported = Some(error.clone());
             error
         })
+    }
+
+    /// Returns whether the VM may wait for an answer: one to another question than a confirmation.
+    pub fn is_awaited(&self) -> bool {
+        self.pending.is_some_and(|pending| !pending.question.is_confirmation())
     }
 
     /// Returns whether an answer is outstanding.

@@ -164,6 +164,7 @@ impl Replica {
     pub(super) fn seek(&mut self, now: Time) {
         self.role = Role::Backup(Backup::Seeking);
         self.invalidated = true;
+        self.announcements.stop();
         self.commit.clear();
         self.received = None;
         self.renew(now);

@@ -35,7 +35,7 @@ impl Replica {
         }
         match &self.role {
             Role::Standalone => Mode::Live,
-            Role::Primary(Primary::Starting(_)) => Mode::Blocked,
+            Role::Primary(Primary::Starting(_) | Primary::HandingOver(_)) => Mode::Blocked,
             Role::Primary(
                 Primary::Alone | Primary::Copying(_) | Primary::Protected(_) | Primary::Losing(_),
             ) => Mode::Live,

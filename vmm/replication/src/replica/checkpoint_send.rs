@@ -50,7 +50,11 @@ impl Replica {
             Role::Halted(_) => return Ok(Step::Invalidated),
             Role::Standalone
             | Role::Primary(
-                Primary::Starting(_) | Primary::Alone | Primary::Copying(_) | Primary::Losing(_),
+                Primary::Starting(_)
+                | Primary::Alone
+                | Primary::Copying(_)
+                | Primary::HandingOver(_)
+                | Primary::Losing(_),
             )
             | Role::Backup(_) => {
                 self.sending = None;
@@ -101,6 +105,7 @@ impl Replica {
                 if full {
                     self.sync_sent();
                 }
+                self.try_hand_over(now);
                 Ok(Step::Ready(()))
             }
         }

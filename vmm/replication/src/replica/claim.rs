@@ -1,26 +1,13 @@
-//! A claim in progress: asked, repeated until the witness answers.
+//! A question to the witness in progress: asked, and repeated until the witness answers.
 
+use crate::witness::Question;
 use logchan::ids::{Claimant, Term};
-use logchan::time::{Duration, Time};
+use logchan::time::Time;
 
-/// The witness's answer to a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// This process owns the term, by this claim or by an earlier one.
-    Won,
-    /// Another process owns the term.
-    Lost,
-    /// No answer. The claim may or may not have been made.
-    Unreachable,
-}
-
-/// A claim in progress.
+/// A question to the witness in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    pub(super) term: Term,
-    /// The required owner of the term before: any other owner means that this is not the witness that granted
-    /// that term. `None` for the term in which the VM is booted.
-    pub(super) previous: Option<Claimant>,
+    pub(super) question: Question,
     state: State,
 }
 
@@ -30,19 +17,24 @@ enum State {
     Due,
     /// The witness was asked and has not answered.
     Asked,
-    /// The witness did not answer; ask again at this time.
-    RetryAt(Time),
+    /// Ask at this time: the witness did not answer, or the question is repeated.
+    At(Time),
 }
 
 impl Claim {
-    /// Creates the claim of the term in which a VM is booted.
-    pub(super) fn first(term: Term) -> Claim {
-        Claim { term, previous: None, state: State::Due }
+    /// Creates the question that is asked now.
+    pub(super) fn of(question: Question) -> Claim {
+        Claim { question, state: State::Due }
     }
 
-    /// Creates the claim of the term after `term`, which `owner` holds.
-    pub(super) fn after(term: Term, owner: Claimant) -> Claim {
-        Claim { term: Term(term.0 + 1), previous: Some(owner), state: State::Due }
+    /// Creates the question that is asked at `at`.
+    pub(super) fn later(question: Question, at: Time) -> Claim {
+        Claim { question, state: State::At(at) }
+    }
+
+    /// Creates the claim of the term after `term`, which `owner` holds, to be made at `at`.
+    pub(super) fn after(term: Term, owner: Claimant, at: Time) -> Claim {
+        Claim::later(Question::Claim { term: Term(term.0 + 1), previous: owner }, at)
     }
 
     /// Returns whether the witness must be asked now, and marks the claim as asked if so.
@@ -59,21 +51,21 @@ impl Claim {
         self.state == State::Asked
     }
 
-    /// Schedules the next attempt, after an attempt without an answer.
-    pub(super) fn retry_later(&mut self, now: Time, retry: Duration) {
-        self.state = State::RetryAt(now + retry);
+    /// Schedules the next attempt.
+    pub(super) fn repeat_at(&mut self, at: Time) {
+        self.state = State::At(at);
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
         match self.state {
-            State::RetryAt(at) if at <= now => self.state = State::Due,
-            State::RetryAt(_) | State::Due | State::Asked => {}
+            State::At(at) if at <= now => self.state = State::Due,
+            State::At(_) | State::Due | State::Asked => {}
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         match self.state {
-            State::RetryAt(at) => Some(at),
+            State::At(at) => Some(at),
             State::Due | State::Asked => None,
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct OutputCommit {
     early_release_window: Duration,
     /// Watermark of the newest output that was given to the tap port and has not been flushed.
     unflushed: Option<u64>,
+    /// When a frame was last allowed to leave.
+    spoke_at: Time,
 }
 
 impl OutputCommit {
@@ -47,6 +49,7 @@ impl OutputCommit {
             segment: Segment::default(),
             early_release_window,
             unflushed: None,
+            spoke_at: Time::default(),
         }
     }
 
@@ -89,6 +92,11 @@ impl OutputCommit {
         self.hold.newest_release_at().is_none_or(|release_at| release_at <= position)
     }
 
+    /// Returns when a frame was last allowed to leave.
+    pub(super) fn spoke_at(&self) -> Time {
+        self.spoke_at
+    }
+
     fn front(&self) -> Option<Held<'_>> {
         self.hold.front()
     }
@@ -120,12 +128,14 @@ impl Replica {
     pub fn poll_tap(&mut self, now: Time) -> Option<TapFrame<'_>> {
         let may_announce = self.may_announce(now);
         if self.announcements.poll(now, may_announce) {
+            self.commit.spoke_at = now;
             return Some(TapFrame { bytes: self.announcements.frame(), made_at: None });
         }
         let release_at = self.commit.front()?.release_at;
         if !self.may_release(now, release_at) {
             return None;
         }
+        self.commit.spoke_at = now;
         let held = self.commit.front()?;
         Some(TapFrame { bytes: held.frame, made_at: Some(Time::from_nanos(held.made_at_ns)) })
     }
@@ -175,7 +185,7 @@ impl Replica {
             Role::Primary(Primary::Protected(_)) => {
                 self.session.channel().is_some_and(|channel| channel.lease_held(now))
             }
-            Role::Primary(Primary::Starting(_) | Primary::Losing(_))
+            Role::Primary(Primary::Starting(_) | Primary::HandingOver(_) | Primary::Losing(_))
             | Role::Standalone
             | Role::Backup(_)
             | Role::Halted(_) => false,
@@ -201,6 +211,7 @@ impl Replica {
                     (committed || self.planted(Mutant::ReleaseBeforeAck))
                         && (channel.lease_held(now) || self.planted(Mutant::ReleaseWithoutLease))
                 }
+                Primary::HandingOver(_) => self.planted(Mutant::ReleaseAfterHandover),
                 Primary::Losing(_) => self.planted(Mutant::ReleaseWhileClaiming),
                 Primary::Starting(_) => false,
             },

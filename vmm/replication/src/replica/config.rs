@@ -10,6 +10,10 @@ use logchan::ids::{Claimant, Lane, Role as End, Term, VmId, WitnessId};
 use logchan::limits::{CHECKPOINT_PAGES_MAX, ENTRY_BYTES_MAX, delta_cache_pages_max};
 use logchan::time::Duration;
 
+/// Frames of a tap are in the network stack of their host when they were flushed; from there to the switch of the
+/// LAN they take a few microseconds.
+const TAP_DELAY: Duration = Duration::from_micros(500);
+
 /// What a primary does after it has lost its backup and won the claim to continue alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBackupLoss {
@@ -24,8 +28,10 @@ pub enum OnBackupLoss {
 pub enum Start {
     /// No other host takes part.
     Standalone,
-    /// Boots the VM.
+    /// Boots the VM, unless a host may be running it.
     Primary,
+    /// Boots the VM: the operator says that no host runs it.
+    BootAgain,
     /// Waits for a primary.
     Backup,
 }
@@ -62,10 +68,15 @@ pub struct ReplicaConfig {
     /// How long after the start of a deterministic segment (see `segment.rs`) its outputs leave without an
     /// acknowledgement of their own entries.
     pub early_release_window: Duration,
+    /// How long after it was given to the tap a frame is on the LAN at the latest. A primary waits for that
+    /// before it tells its backup that the VM is handed over.
+    pub tap_delay: Duration,
     /// What a primary does without a backup.
     pub on_backup_loss: OnBackupLoss,
     /// Delay before a claim that got no answer is repeated.
     pub witness_retry: Duration,
+    /// Interval at which a host asks whether its term is still the newest.
+    pub witness_check: Duration,
     /// Planted bugs for tests; none in a release build.
     pub mutants: Mutants,
 }
@@ -106,8 +117,10 @@ impl ReplicaConfig {
             timing: settings.timing,
             hold: HoldLimits::default(),
             early_release_window: EARLY_RELEASE_WINDOW,
+            tap_delay: TAP_DELAY,
             on_backup_loss: OnBackupLoss::Continue,
             witness_retry: Duration::from_millis(50),
+            witness_check: Duration::from_millis(1000),
             mutants: Mutants::default(),
         }
     }

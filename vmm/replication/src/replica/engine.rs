@@ -7,10 +7,12 @@ use super::commit::OutputCommit;
 use super::config::{ReplicaConfig, ReplicaConfigError, Start};
 use super::event::{Command, Events, ReplicaEvent};
 use super::guard::Ignored;
-use super::role::{Backup, Halt, Primary, Role, RoleName};
+use super::health::Health;
+use super::role::{AfterHandover, Backup, Halt, Losing, Primary, Role, RoleName};
 use super::segment::{ReplayOut, is_nondeterministic};
 use super::session::Session;
 use super::stats::ReplicaStats;
+use super::watch::WitnessWatch;
 use crate::announce::GuestAddresses;
 use crate::checkpoint::Image;
 use crate::divergence::Divergence;
@@ -18,18 +20,16 @@ use crate::hold::HoldQueue;
 use crate::log_writer::{LogSink, LogWriter, lane_of};
 use crate::mutant::Mutant;
 use crate::verifier::Verifier;
+use crate::witness::Question;
 use alloc::boxed::Box;
 use core::convert::Infallible;
 use logchan::channel::{Channel, Event};
 use logchan::endpoint::{Endpoint, EndpointEvent, EndpointVerdict};
 use logchan::entry::Entry;
 use logchan::entry_stats::EntryStatsTable;
-use logchan::handshake::{Entropy, Security};
+use logchan::handshake::{Entropy, Mismatch, Security};
 use logchan::ids::{Claimant, Lane, Role as End, Term};
 use logchan::time::Time;
-
-/// Term in which a VM is booted.
-const FIRST_TERM: Term = Term(1);
 
 /// One host's half of a pair. See the [module](super).
 ///
@@ -72,6 +72,13 @@ pub struct Replica {
     pub(super) sending: Option<CheckpointSend>,
     /// On a backup: a complete checkpoint that the machine has not fetched.
     pub(super) received: Option<Image>,
+    /// The VM shall be handed over, as soon as no checkpoint is being sent.
+    pub(super) handover: Option<AfterHandover>,
+    pub(super) health: Health,
+    /// The question about the term that is repeated.
+    pub(super) watch: WitnessWatch,
+    /// The VM has ended by an order or by its guest, and the witness is told so.
+    pub(super) release: Option<Claim>,
     /// The world's guest clock must be set to this value before the world is asked again: the machine has
     /// gone live. Nanoseconds.
     pub(super) resume_clock_at: Option<u64>,
@@ -97,16 +104,16 @@ impl Replica {
         now: Time,
     ) -> Result<Replica, ReplicaConfigError> {
         config.check()?;
+        let boot = |again| Role::Primary(Primary::Starting(Claim::of(Question::Boot { again })));
         let (role, term) = match start {
             Start::Standalone => (Role::Standalone, Term(0)),
-            Start::Primary => {
-                (Role::Primary(Primary::Starting(Claim::first(FIRST_TERM))), FIRST_TERM)
-            }
+            Start::Primary => (boot(false), Term(0)),
+            Start::BootAgain => (boot(true), Term(0)),
             Start::Backup => (Role::Backup(Backup::Seeking), Term(0)),
         };
         let end = match start {
             Start::Standalone => None,
-            Start::Primary => Some(End::Primary),
+            Start::Primary | Start::BootAgain => Some(End::Primary),
             Start::Backup => Some(End::Backup),
         };
         let endpoint = match end {
@@ -125,6 +132,10 @@ impl Replica {
             verifier: Verifier::new(config.delta_cache_pages_max, config.mutants),
             sending: None,
             received: None,
+            handover: None,
+            health: Health::default(),
+            watch: WitnessWatch::default(),
+            release: None,
             resume_clock_at: None,
             invalidated: false,
             divergence: None,
@@ -137,6 +148,10 @@ impl Replica {
     /// Handles a frame from the log link, without its Ethernet header. The frame is decrypted in place.
     /// Returns `None` if this host has no endpoint (any more).
     pub fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> Option<EndpointVerdict> {
+        if self.is_starting() {
+            // Before it has a term, it meets nobody: the handshake names the term.
+            return None;
+        }
         let verdict = self.session.handle_frame(now, frame)?;
         self.process(now);
         Some(verdict)
@@ -144,7 +159,10 @@ impl Replica {
 
     /// Handles everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.session.handle_timeout(now);
+        if !self.is_starting() {
+            self.session.handle_timeout(now);
+        }
+        self.watch.handle_timeout(now);
         if let Some(claim) = self.claim_mut() {
             claim.handle_timeout(now);
         }
@@ -154,13 +172,32 @@ impl Replica {
         self.process(now);
     }
 
-    /// Stops this host's part in an orderly way: sends Bye, so that the other host does not take over.
-    pub fn stop(&mut self, now: Time) {
-        if let Role::Halted(_) = self.role {
-            return self.ignore(Ignored::AlreadyStopped);
+    /// Stops this host's part in an orderly way: sends Bye, so that the other host does not take over. Returns
+    /// false, and stops nothing, on a backup to which the VM is being handed over: it may be the VM's host
+    /// already.
+    #[must_use]
+    pub fn stop(&mut self, now: Time) -> bool {
+        match &self.role {
+            Role::Halted(_) => {
+                self.ignore(Ignored::AlreadyStopped);
+                return true;
+            }
+            // The VM is the backup's, which must not take this end for the VM's.
+            Role::Primary(Primary::HandingOver(_)) => {
+                self.halt_without_bye(Halt::HandedOver { term: Term(self.term.0 + 1) });
+                return true;
+            }
+            Role::Backup(Backup::Claiming(_)) if self.session.is_handed_over() => return false,
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) => {}
+        }
+        if let Role::Primary(Primary::Alone | Primary::Copying(_) | Primary::Protected(_)) =
+            self.role
+        {
+            self.release = Some(Claim::of(Question::Release { term: self.term }));
         }
         self.halt(Halt::Stopped);
         self.session.bye_or_close(now);
+        true
     }
 
     /// Returns the next event.
@@ -170,9 +207,16 @@ impl Replica {
 
     /// Returns the next request to the witness, if one is due.
     pub fn poll_command(&mut self) -> Option<Command> {
-        let claim = self.claim_mut()?;
-        let Claim { term, previous, .. } = *claim;
-        claim.take_due().then_some(Command::Claim { term, previous })
+        let take_due = |claim: &mut Claim| claim.take_due().then_some(claim.question);
+        // One question at a time, and a claim is never delayed.
+        let question = if let Some(claim) = self.claim_mut() {
+            take_due(claim)
+        } else if let Some(release) = &mut self.release {
+            take_due(release)
+        } else {
+            self.watch.take_due()
+        };
+        question.map(Command::Ask)
     }
 
     /// Writes the next frame for the log link to the front of `out` and returns its length.
@@ -202,13 +246,15 @@ impl Replica {
     /// called next, if no other input arrives before.
     pub fn poll_timeout(&self) -> Option<Time> {
         let claim = match &self.role {
-            Role::Primary(Primary::Starting(claim) | Primary::Losing(claim))
+            Role::Primary(Primary::Starting(claim) | Primary::Losing(Losing { claim, .. }))
             | Role::Backup(Backup::Claiming(claim)) => claim.poll_timeout(),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => None,
         };
-        let (session, announcements) =
-            (self.session.poll_timeout(), self.announcements.poll_timeout());
-        [session, claim, announcements].into_iter().flatten().min()
+        let session = self.session.poll_timeout().filter(|_| !self.is_starting());
+        let announcements = self.announcements.poll_timeout();
+        let (watch, health) = (self.watch.poll_timeout(), self.health_timeout());
+        let handover = self.handover_timeout();
+        [session, claim, watch, health, handover, announcements].into_iter().flatten().min()
     }
 
     /// Returns the current role.
@@ -219,7 +265,7 @@ impl Replica {
     /// Returns why this host's part is over, once nothing is left to send to the other host.
     pub fn halted(&self) -> Option<Halt> {
         match self.role {
-            Role::Halted(halt) if self.session.is_closed() => Some(halt),
+            Role::Halted(halt) if self.session.is_closed() && self.release.is_none() => Some(halt),
             Role::Halted(_) | Role::Standalone | Role::Primary(_) | Role::Backup(_) => None,
         }
     }
@@ -285,6 +331,7 @@ impl Replica {
         self.announcements.stop();
         self.sending = None;
         self.received = None;
+        self.handover = None;
         self.session.cancel_renewal();
         self.emit(ReplicaEvent::Halted(halt));
     }
@@ -300,6 +347,7 @@ impl Replica {
                     self.emit(ReplicaEvent::PeerMet { peer, term });
                 }
                 EndpointEvent::Refused { mismatch, proven } => {
+                    self.refused(mismatch);
                     self.emit(ReplicaEvent::PeerRefused { mismatch, proven });
                 }
                 EndpointEvent::Channel(event) => self.process_channel(now, event),
@@ -307,6 +355,9 @@ impl Replica {
         }
         self.attach();
         self.emit_protected();
+        self.try_hand_over(now);
+        self.update_watch(now);
+        self.update_health(now);
     }
 
     fn process_channel(&mut self, now: Time, event: Event) {
@@ -340,6 +391,26 @@ impl Replica {
         }
     }
 
+    /// A peer whose configuration does not match: another primary, or one that knows of a newer term, may run the
+    /// VM, too.
+    fn refused(&mut self, mismatch: Mismatch) {
+        match mismatch {
+            Mismatch::Role { .. } | Mismatch::Replaced { .. } | Mismatch::OldPrimary { .. } => {
+                self.rival_met();
+            }
+            Mismatch::ProtocolVersion { .. }
+            | Mismatch::Vm { .. }
+            | Mismatch::CpuModel { .. }
+            | Mismatch::Witness { .. }
+            | Mismatch::Timing
+            | Mismatch::GuestImage { .. } => {}
+        }
+    }
+
+    fn is_starting(&self) -> bool {
+        matches!(self.role, Role::Primary(Primary::Starting(_)))
+    }
+
     /// Begins the sync with a peer that was met.
     fn attach(&mut self) {
         let is_open = self.session.is_open();
@@ -366,7 +437,7 @@ impl Replica {
 
     fn claim_mut(&mut self) -> Option<&mut Claim> {
         match &mut self.role {
-            Role::Primary(Primary::Starting(claim) | Primary::Losing(claim))
+            Role::Primary(Primary::Starting(claim) | Primary::Losing(Losing { claim, .. }))
             | Role::Backup(Backup::Claiming(claim)) => Some(claim),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => None,
         }

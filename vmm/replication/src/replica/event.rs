@@ -2,23 +2,19 @@
 
 use super::role::Halt;
 use crate::limits::EVENTS_MAX;
+use crate::witness::Question;
 use alloc::collections::VecDeque;
 use logchan::handshake::{Mismatch, Peer};
-use logchan::ids::{Claimant, Term};
+use logchan::health::Unfit;
+use logchan::ids::Term;
 use logchan::time::Time;
 
 /// A request to the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Claim `term` at the witness, and pass the answer to
+    /// Ask the witness, and pass the answer to
     /// [`Replica::handle_witness`](super::Replica::handle_witness).
-    Claim {
-        /// The term to claim.
-        term: Term,
-        /// The required owner of the term before; with any other owner the answer is
-        /// [`Answer::Unreachable`](super::Answer::Unreachable). `None` for the first term.
-        previous: Option<Claimant>,
-    },
+    Ask(Question),
 }
 
 /// A change that the VM's operator should know of.
@@ -45,13 +41,32 @@ pub enum ReplicaEvent {
     },
     /// The witness can't be reached. The claim is repeated, and the role does not change until it answers.
     WitnessUnreachable {
-        /// The claimed term.
+        /// The claimed term; the host's own before it has claimed one.
         term: Term,
     },
+    /// The witness does not answer any more, while no claim is made: no host can take over.
+    WitnessLost,
+    /// The witness answers again.
+    WitnessBack,
+    /// The VM has ended, and the witness could not be told: to boot it, an operator must say that no host runs it.
+    ReleaseFailed,
     /// A backup attached, and its sync has begun.
     SyncBegun,
     /// The backup holds the whole VM.
     Protected,
+    /// This primary hands the VM over, and sends no more output.
+    HandingOver,
+    /// The backup did not take over what was handed over: this host continues the VM.
+    HandoverFailed,
+    /// Frames can't pass between the VM and the LAN on this host.
+    LanLost,
+    /// They can again.
+    LanBack,
+    /// What the backup lacks to run the VM has changed.
+    BackupHealth {
+        /// What it lacks now.
+        unfit: Unfit,
+    },
     /// The backup fell silent.
     BackupSilent {
         /// When it was last heard.

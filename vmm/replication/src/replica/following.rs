@@ -15,11 +15,15 @@ use logchan::entry::{Entry, REGISTERS};
 use logchan::time::Time;
 
 impl Replica {
-    /// Answers a question for which the log has no entry yet. If the primary is dead, there will be none:
-    /// the log is executed to its end.
+    /// Answers a question for which the log has no entry yet. If the primary is dead, or has handed the VM
+    /// over, there will be none: the log is executed to its end.
     fn log_exhausted<T>(&mut self, now: Time) -> Step<T> {
-        if let Role::Backup(Backup::Finishing) = self.role {
-            self.log_finished(now);
+        match self.role {
+            Role::Backup(Backup::Finishing) => self.log_finished(now),
+            Role::Backup(Backup::Following) if self.session.is_handed_over() => {
+                self.log_finished(now);
+            }
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {}
         }
         Step::Pending
     }

@@ -25,8 +25,18 @@
 //!    +------------------------------------------------------- ------------+
 //! ```
 //!
-//! `stop` leads to `Halted` from every state. The primary's Bye leads to `Halted` from `Syncing` and
-//! `Leaving`, too. `Standalone` has no transitions.
+//! A planned switchover:
+//!
+//! ```text
+//!            hand_over                silence, Bye          claim lost
+//! Protected ----------> HandingOver --------------> Losing ------------> Seeking or Halted
+//! Following ----------> Claiming                      +----------------> Alone
+//!            log ends                                      claim won
+//! ```
+//!
+//! `stop` leads to `Halted` from every state but `Claiming` in a handover. The primary's Bye leads to `Halted`
+//! from `Syncing` and `Leaving`, too. A primary that finds a newer term at the witness halts (see `watch`).
+//! `Standalone` has no transitions.
 //!
 //! # Who may send output
 //!
@@ -59,7 +69,9 @@
 //! | `boundary` | the machine's questions, each answered from the world or from the log |
 //! | `recording`, `following` | the answers on a primary and on a backup |
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
-//! | `claim`, `guard`, `mutant` | a claim in progress; reasons to ignore an input; planted bugs |
+//! | `claim`, `watch` | a question to the witness in progress; the one that is repeated |
+//! | `health` | what a host lacks to run the VM, and what follows from that |
+//! | `guard`, `mutant` | reasons to ignore an input; planted bugs |
 
 mod announcements;
 mod backup;
@@ -72,6 +84,7 @@ mod engine;
 mod event;
 mod following;
 mod guard;
+mod health;
 mod precopy;
 mod primary;
 mod recording;
@@ -81,16 +94,17 @@ mod session;
 mod stats;
 mod step;
 mod takeover;
+mod watch;
 
-pub use claim::Answer;
 pub use commit::TapFrame;
 pub use config::{OnBackupLoss, ReplicaConfig, ReplicaConfigError, Start};
 pub use engine::Replica;
 pub use event::{Command, ReplicaEvent};
 pub use guard::Ignored;
-pub use role::{Halt, RoleName};
+pub use role::{AfterHandover, Halt, RoleName};
 pub use stats::ReplicaStats;
 pub use step::{CopyRequest, LiveInputs, NextRegion, Step, StopAdvice, WaitFor};
+pub use watch::WitnessState;
 
 #[cfg(test)]
 mod transition_tests;

@@ -5,11 +5,12 @@ use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::guard::Ignored;
 use super::precopy::Precopy;
-use super::role::{Primary, Protected, Role};
+use super::role::{AfterHandover, HandingOver, Losing, Primary, Protected, Role};
 use super::step::CopyRequest;
 use crate::checkpoint::delta_cache;
 use crate::limits::PAGE_ENTRY_BYTES_MAX;
 use crate::log_writer::LogSink;
+use crate::mutant::Mutant;
 use logchan::channel::Channel;
 use logchan::entry::{Entry, PageBytes};
 use logchan::ids::Lane;
@@ -90,15 +91,35 @@ impl Replica {
                 self.renew(now);
             }
             Primary::Protected(_) => {
-                let claim = Claim::after(self.term, self.config.claimant);
-                self.role = Role::Primary(Primary::Losing(claim));
-                self.sending = None;
+                self.lose_backup(now, None);
                 self.stats.backups_lost += 1;
                 self.emit(ReplicaEvent::BackupSilent { heard_at });
             }
+            // The backup is dead, or has gone live and left this session.
+            Primary::HandingOver(_) if self.planted(Mutant::ResumeWithoutClaim) => {
+                self.role = Role::Primary(Primary::Alone);
+                self.renew(now);
+            }
+            &Primary::HandingOver(HandingOver { after, .. }) => self.lose_backup(now, Some(after)),
             // The backup was lost before its sync began.
             Primary::Starting(_) | Primary::Alone => self.renew(now),
             Primary::Losing(_) => {}
+        }
+    }
+
+    /// Claims the next term: the backup may take over, or has taken over.
+    fn lose_backup(&mut self, now: Time, handed_over: Option<AfterHandover>) {
+        let mut claim = Claim::after(self.term, self.config.claimant, now + self.claim_delay());
+        claim.handle_timeout(now);
+        self.role = Role::Primary(Primary::Losing(Losing { claim, handed_over }));
+        self.sending = None;
+        self.forget_handover();
+    }
+
+    /// The backup is lost before the VM was handed over to it.
+    fn forget_handover(&mut self) {
+        if self.handover.take().is_some() {
+            self.handover_failed();
         }
     }
 
@@ -110,7 +131,13 @@ impl Replica {
             Primary::Protected(_) => {
                 self.role = Role::Primary(Primary::Alone);
                 self.sending = None;
+                self.forget_handover();
                 self.emit(ReplicaEvent::BackupLeft);
+            }
+            // It may have claimed the next term before.
+            &Primary::HandingOver(HandingOver { after, .. }) => {
+                self.lose_backup(now, Some(after));
+                return;
             }
             Primary::Starting(_) | Primary::Alone | Primary::Losing(_) => {}
         }

@@ -20,7 +20,11 @@ impl Replica {
             Role::Primary(Primary::Protected(_)) => true,
             Role::Standalone
             | Role::Primary(
-                Primary::Starting(_) | Primary::Alone | Primary::Copying(_) | Primary::Losing(_),
+                Primary::Starting(_)
+                | Primary::Alone
+                | Primary::Copying(_)
+                | Primary::HandingOver(_)
+                | Primary::Losing(_),
             )
             | Role::Backup(_)
             | Role::Halted(_) => false,

@@ -3,6 +3,7 @@
 use super::claim::Claim;
 use super::precopy::Precopy;
 use logchan::ids::{LogSeq, Term};
+use logchan::time::Time;
 
 /// The state of this host.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(super) enum Role {
 /// The states of a primary.
 #[derive(Debug)]
 pub(super) enum Primary {
-    /// Claims the first term: may this VM be booted?
+    /// Asks the witness: may this VM be booted?
     Starting(Claim),
     /// Holds the claim of its term, and no other host can take over.
     Alone,
@@ -28,9 +29,37 @@ pub(super) enum Primary {
     Copying(Precopy),
     /// The backup may be able to take over: output needs its acknowledgement and the lease.
     Protected(Protected),
-    /// The backup fell silent and may take over at any time. This host claims the next term, and the
-    /// witness decides which host continues.
-    Losing(Claim),
+    /// Sends no more output, and ends its log with a hand-over: the backup claims the next term. This host's
+    /// machine waits, in case the backup fails before it goes live.
+    HandingOver(HandingOver),
+    /// The backup fell silent and may take over at any time, or has taken over. This host claims the next
+    /// term, and the witness decides which host continues.
+    Losing(Losing),
+}
+
+/// State of a primary that hands the VM over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HandingOver {
+    pub(super) after: AfterHandover,
+    /// When the log is ended: the last output is on the LAN then. `None`: it is ended.
+    pub(super) log_ends_at: Option<Time>,
+}
+
+/// State of a primary that lost its backup.
+#[derive(Debug)]
+pub(super) struct Losing {
+    pub(super) claim: Claim,
+    /// The VM was handed over before; the machine has waited since then.
+    pub(super) handed_over: Option<AfterHandover>,
+}
+
+/// What a primary does after the other host has taken over what it handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterHandover {
+    /// Its part is over.
+    Leave,
+    /// It becomes the backup.
+    Follow,
 }
 
 /// State of a primary with a backup.
@@ -72,6 +101,11 @@ pub enum Halt {
         /// The term that the other host won.
         term: Term,
     },
+    /// The VM was handed over, and the other host runs it.
+    HandedOver {
+        /// The term that the other host won.
+        term: Term,
+    },
     /// [`Replica::stop`](super::Replica::stop) was called.
     Stopped,
     /// The primary stopped in an orderly way, and the VM with it.
@@ -95,6 +129,8 @@ pub enum RoleName {
     Closing,
     /// A primary whose backup holds the whole VM.
     Protected,
+    /// A primary that hands the VM over.
+    HandingOver,
     /// A primary that lost its backup and claims the next term, to continue alone.
     Losing,
     /// A backup without a primary.
@@ -115,13 +151,14 @@ pub enum RoleName {
 
 impl RoleName {
     /// All names.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Standalone,
         Self::Starting,
         Self::Alone,
         Self::Copying,
         Self::Closing,
         Self::Protected,
+        Self::HandingOver,
         Self::Losing,
         Self::Seeking,
         Self::Syncing,
@@ -141,6 +178,7 @@ impl RoleName {
             Self::Copying => "copying",
             Self::Closing => "closing",
             Self::Protected => "protected",
+            Self::HandingOver => "handing-over",
             Self::Losing => "losing",
             Self::Seeking => "seeking",
             Self::Syncing => "syncing",
@@ -169,6 +207,7 @@ impl Role {
                 Primary::Copying(_) => RoleName::Copying,
                 Primary::Protected(Protected { is_confirmed: false, .. }) => RoleName::Closing,
                 Primary::Protected(Protected { is_confirmed: true, .. }) => RoleName::Protected,
+                Primary::HandingOver(_) => RoleName::HandingOver,
                 Primary::Losing(_) => RoleName::Losing,
             },
             Role::Backup(backup) => match backup {

@@ -64,7 +64,8 @@ pub(super) fn is_nondeterministic(entry: &Entry<'_>) -> bool {
         | Entry::CheckpointBegin { .. }
         | Entry::Page { .. }
         | Entry::CheckpointEnd { .. }
-        | Entry::End { .. } => true,
+        | Entry::End { .. }
+        | Entry::HandOver => true,
     }
 }
 

@@ -207,6 +207,11 @@ impl Session {
         decode_complete(&log[offset..])
     }
 
+    /// Returns whether the primary has handed the VM over, and the log is executed up to there.
+    pub(super) fn is_handed_over(&self) -> bool {
+        matches!(self.entry_at(0), Ok(Some((Entry::HandOver, _))))
+    }
+
     /// Removes `length` bytes from the log and reports them to the primary as executed.
     pub(super) fn consume_bytes(&mut self, length: usize) {
         if let Some(channel) = self.channel_mut() {
@@ -257,8 +262,10 @@ fn decode_complete(log: &[u8]) -> Result<Option<(Entry<'_>, usize)>, Malformed> 
 impl LogCursor for Session {
     type Error = Malformed;
 
+    /// A hand-over is the end of the log, not an entry to execute.
     fn front(&mut self) -> Result<Option<Entry<'_>>, Malformed> {
-        Ok(self.entry_at(0)?.map(|(entry, _)| entry))
+        let front = self.entry_at(0)?.map(|(entry, _)| entry);
+        Ok(front.filter(|entry| *entry != Entry::HandOver))
     }
 
     fn consume(&mut self) {

@@ -29,6 +29,12 @@ pub struct ReplicaStats {
     pub outputs_dropped: u64,
     /// Times this host went live.
     pub takeovers: u64,
+    /// Handovers begun, as a primary.
+    pub handovers: u64,
+    /// Handovers refused: no backup held the whole VM.
+    pub handovers_refused: u64,
+    /// Handovers after which this host continued.
+    pub handovers_failed: u64,
     /// Backups lost.
     pub backups_lost: u64,
     /// Divergences found.

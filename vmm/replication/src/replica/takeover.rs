@@ -1,21 +1,36 @@
 //! Takeover: the claim of the next term, and the role changes that follow from its answer.
 
-use super::claim::{Answer, Claim};
+use super::claim::Claim;
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::guard::Ignored;
-use super::role::{Backup, Halt, Primary, Role};
+use super::role::{AfterHandover, Backup, Halt, HandingOver, Losing, Primary, Protected, Role};
+use super::watch::WitnessState;
+use crate::limits::SMALL_ENTRY_BYTES_MAX;
 use crate::mutant::Mutant;
-use logchan::ids::Term;
-use logchan::time::Time;
+use crate::witness::{Answer, Question};
+use logchan::entry::Entry;
+use logchan::ids::{Lane, Term};
+use logchan::time::{Duration, Time};
 
 impl Replica {
-    /// Handles the witness's answer to the claim of `term`. The driver limits how long an answer may take,
-    /// and passes [`Answer::Unreachable`] after that.
-    pub fn handle_witness(&mut self, now: Time, term: Term, answer: Answer) {
-        let retry = self.config.witness_retry;
+    /// Handles the witness's answer to `question`. The driver limits how long an answer may take, and passes
+    /// [`Answer::Unreachable`] after that.
+    pub fn handle_witness(&mut self, now: Time, question: Question, answer: Answer) {
+        match question {
+            Question::Boot { .. } | Question::Claim { .. } => {
+                self.claim_answered(now, question, answer);
+            }
+            Question::Confirm { .. } => self.confirmed(now, question, answer),
+            Question::Release { .. } => self.released(answer),
+        }
+        self.process(now);
+    }
+
+    fn claim_answered(&mut self, now: Time, question: Question, answer: Answer) {
+        let retry_at = now + self.config.witness_retry;
         let claim = match &mut self.role {
-            Role::Primary(Primary::Starting(claim) | Primary::Losing(claim))
+            Role::Primary(Primary::Starting(claim) | Primary::Losing(Losing { claim, .. }))
             | Role::Backup(Backup::Claiming(claim)) => claim,
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
                 return self.ignore(Ignored::AnswerWithoutClaim);
@@ -24,19 +39,48 @@ impl Replica {
         if !claim.is_asked() {
             return self.ignore(Ignored::AnswerWithoutClaim);
         }
-        if claim.term != term {
+        if claim.question != question {
             return self.ignore(Ignored::AnswerForOtherTerm);
         }
         match answer {
             Answer::Unreachable => {
-                claim.retry_later(now, retry);
+                claim.repeat_at(retry_at);
+                let term = match question {
+                    Question::Claim { term, .. } => term,
+                    Question::Boot { .. } | Question::Confirm { .. } | Question::Release { .. } => {
+                        self.term
+                    }
+                };
+                self.watch.state = WitnessState::Unreachable;
                 self.emit(ReplicaEvent::WitnessUnreachable { term });
             }
-            Answer::Won => self.claim_won(now, term),
-            Answer::Lost if self.planted(Mutant::IgnoreLostClaim) => self.claim_won(now, term),
-            Answer::Lost => self.claim_lost(now, term),
+            Answer::Won { term } => {
+                self.watch.state = WitnessState::Reachable;
+                self.claim_won(now, term);
+            }
+            Answer::Lost { newest } if self.planted(Mutant::IgnoreLostClaim) => {
+                self.claim_won(now, newest);
+            }
+            Answer::Lost { newest } => {
+                self.watch.state = WitnessState::Reachable;
+                self.claim_lost(now, newest);
+            }
         }
-        self.process(now);
+    }
+
+    /// Handles the answer to the release of the VM's last term. If another host has a newer term, it runs the VM.
+    fn released(&mut self, answer: Answer) {
+        match self.release.take() {
+            Some(release) if release.is_asked() => {}
+            other => {
+                self.release = other;
+                return self.ignore(Ignored::AnswerWithoutClaim);
+            }
+        }
+        match answer {
+            Answer::Won { .. } | Answer::Lost { .. } => {}
+            Answer::Unreachable => self.emit(ReplicaEvent::ReleaseFailed),
+        }
     }
 
     fn claim_won(&mut self, now: Time, term: Term) {
@@ -45,8 +89,12 @@ impl Replica {
             Role::Primary(Primary::Starting(_)) => {
                 self.term = term;
                 self.role = Role::Primary(Primary::Alone);
+                self.renew(now);
             }
-            Role::Primary(Primary::Losing(_)) => {
+            Role::Primary(Primary::Losing(Losing { handed_over, .. })) => {
+                if handed_over.is_some() {
+                    self.handover_failed();
+                }
                 self.term = term;
                 self.role = Role::Primary(Primary::Alone);
                 self.renew(now);
@@ -63,7 +111,14 @@ impl Replica {
             Role::Primary(Primary::Starting(_)) => {
                 self.halt_without_bye(Halt::AlreadyStarted { term });
             }
-            Role::Primary(Primary::Losing(_)) => self.halt_without_bye(Halt::Replaced { term }),
+            Role::Primary(Primary::Losing(Losing { handed_over, .. })) => match handed_over {
+                None => self.halt_without_bye(Halt::Replaced { term }),
+                Some(AfterHandover::Leave) => self.halt_without_bye(Halt::HandedOver { term }),
+                Some(AfterHandover::Follow) => {
+                    self.term = term;
+                    self.seek(now);
+                }
+            },
             Role::Backup(Backup::Claiming(_)) => {
                 // The primary won this term and continues in it.
                 self.term = term;
@@ -73,6 +128,73 @@ impl Replica {
                 unreachable!("handle_witness ignores answers without a claim")
             }
         }
+    }
+
+    /// Hands the VM over to the backup, which goes live at once: a planned takeover. Returns false if there
+    /// is no backup that holds the whole VM. From the hand-over on, this host sends no more output, and its
+    /// machine waits. If the backup fails before it goes live, this host continues
+    /// ([`ReplicaEvent::HandoverFailed`]).
+    #[must_use]
+    pub fn hand_over(&mut self, now: Time, after: AfterHandover) -> bool {
+        match &mut self.role {
+            Role::Primary(Primary::Protected(_)) => {
+                self.handover = Some(after);
+                self.try_hand_over(now);
+                true
+            }
+            Role::Primary(
+                Primary::HandingOver(HandingOver { after: before, .. })
+                | Primary::Losing(Losing { handed_over: Some(before), .. }),
+            ) => {
+                *before = after;
+                true
+            }
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
+                self.stats.handovers_refused += 1;
+                false
+            }
+        }
+    }
+
+    /// Begins the handover that is due, and ends the log when the last output is on the LAN. A checkpoint that
+    /// is being sent is completed before.
+    pub(super) fn try_hand_over(&mut self, now: Time) {
+        if let Some(after) = self.handover
+            && let Role::Primary(Primary::Protected(Protected { is_confirmed: true, .. })) =
+                self.role
+            && self.sending.is_none()
+        {
+            self.handover = None;
+            let log_ends_at = Some(self.commit.spoke_at() + self.config.tap_delay);
+            self.role = Role::Primary(Primary::HandingOver(HandingOver { after, log_ends_at }));
+            self.stats.handovers += 1;
+            self.emit(ReplicaEvent::HandingOver);
+        }
+        if let Role::Primary(Primary::HandingOver(handing_over)) = &mut self.role
+            && handing_over.log_ends_at.is_some_and(|at| at <= now)
+            && self.session.room(Lane::Latency) >= SMALL_ENTRY_BYTES_MAX
+        {
+            handing_over.log_ends_at = None;
+            self.session.append(now, &Entry::HandOver);
+            if self.planted(Mutant::ByeAfterHandover) {
+                self.halt(Halt::HandedOver { term: self.term });
+                self.session.bye_or_close(now);
+            }
+        }
+    }
+
+    /// Returns when the log must be ended.
+    pub(super) fn handover_timeout(&self) -> Option<Time> {
+        match self.role {
+            Role::Primary(Primary::HandingOver(HandingOver { log_ends_at, .. })) => log_ends_at,
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => None,
+        }
+    }
+
+    /// The backup failed before it took over: this host continues the VM.
+    pub(super) fn handover_failed(&mut self) {
+        self.stats.handovers_failed += 1;
+        self.emit(ReplicaEvent::HandoverFailed);
     }
 
     /// Ends this host's part without a Bye: there is no peer to send it to.
@@ -85,10 +207,13 @@ impl Replica {
     pub(super) fn log_finished(&mut self, now: Time) {
         self.received = None;
         self.emit(ReplicaEvent::LogFinished);
-        let claim = Claim::after(self.term, self.term_owner);
         if self.planted(Mutant::LiveWithoutWitness) {
-            return self.go_live(now, claim.term);
+            return self.go_live(now, Term(self.term.0 + 1));
         }
+        // A primary that hands over is no rival.
+        let delay = if self.session.is_handed_over() { Duration::ZERO } else { self.claim_delay() };
+        let mut claim = Claim::after(self.term, self.term_owner, now + delay);
+        claim.handle_timeout(now);
         self.role = Role::Backup(Backup::Claiming(claim));
     }
 
@@ -106,7 +231,8 @@ impl Replica {
         self.role = Role::Primary(Primary::Alone);
         let starts_over = self.planted(Mutant::ClockStartsOver);
         self.resume_clock_at = Some(if starts_over { 0 } else { self.verifier.clock_ns() });
-        if !self.planted(Mutant::InputsBeforeReplayOut) {
+        // A primary that handed over has released nothing beyond its log.
+        if !self.planted(Mutant::InputsBeforeReplayOut) && !self.session.is_handed_over() {
             self.replay_out.begin(now, self.config.early_release_window);
         }
         self.announcements.start(now);

@@ -8,8 +8,10 @@ use crate::MacAddr;
 use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
 use crate::checkpoint::CheckpointImage;
 use crate::divergence::Registers;
+use crate::witness::{Answer, Question};
 use logchan::entry::REGISTERS;
 use logchan::handshake::Security;
+use logchan::health::Unfit;
 use logchan::ids::{Claimant, Lane, Term, VmId};
 use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration, Time};
@@ -138,7 +140,7 @@ impl Pair {
     /// A pair whose primary has won the first term.
     fn alone() -> Pair {
         let mut pair = Pair::new();
-        pair.answer(0, Answer::Won);
+        pair.answer(0, Answer::Won { term: Term(1) });
         pair
     }
 
@@ -182,10 +184,10 @@ impl Pair {
 
     /// Answers the claim that `host` makes.
     fn answer(&mut self, host: usize, answer: Answer) {
-        let Some(Command::Claim { term, .. }) = self.hosts[host].poll_command() else {
+        let Some(Command::Ask(question)) = self.hosts[host].poll_command() else {
             panic!("host {host} as {} makes no claim", self.hosts[host].role());
         };
-        self.hosts[host].handle_witness(self.now, term, answer);
+        self.hosts[host].handle_witness(self.now, question, answer);
     }
 
     /// Completes the precopy.
@@ -260,8 +262,30 @@ impl Pair {
         self.expect([RoleName::Losing, RoleName::Claiming]);
     }
 
-    fn halted(&self, host: usize) -> Halt {
+    /// Returns why the part of `host` is over. The witness answers the release of the VM.
+    fn halted(&mut self, host: usize) -> Halt {
+        if let Some(Command::Ask(question)) = self.hosts[host].poll_command() {
+            assert_eq!(self.hosts[host].halted(), None, "the witness is not told yet");
+            self.hosts[host].handle_witness(self.now, question, Answer::Won { term: Term(2) });
+        }
         self.hosts[host].halted().expect("the host has halted")
+    }
+
+    /// Returns the events of `host` since the last call.
+    fn events(&mut self, host: usize) -> Vec<ReplicaEvent> {
+        std::iter::from_fn(|| self.hosts[host].poll_event()).collect()
+    }
+
+    /// A pair whose primary has handed the VM over, and whose backup has executed the log to its end.
+    fn handing_over(after: AfterHandover) -> Pair {
+        let mut pair = Pair::protected();
+        pair.apply();
+        assert!(pair.hosts[0].hand_over(pair.now, after));
+        pair.pass(1);
+        assert_eq!(pair.hosts[0].next_region(pair.now), Step::Pending, "its machine waits");
+        assert_eq!(pair.hosts[1].next_region(pair.now), Step::Pending);
+        pair.expect([RoleName::HandingOver, RoleName::Claiming]);
+        pair
     }
 }
 
@@ -271,10 +295,10 @@ fn starting_claim_answered_becomes_alone_or_halts() {
     pair.answer(0, Answer::Unreachable);
     pair.expect([RoleName::Starting, RoleName::Seeking]);
     pair.pass(60);
-    pair.answer(0, Answer::Won);
-    assert_ne!(pair.hosts[0].role(), RoleName::Starting);
+    pair.answer(0, Answer::Won { term: Term(3) });
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(3)));
     let mut pair = Pair::new();
-    pair.answer(0, Answer::Lost);
+    pair.answer(0, Answer::Lost { newest: Term(1) });
     assert_eq!(pair.halted(0), Halt::AlreadyStarted { term: Term(1) });
 }
 
@@ -288,7 +312,7 @@ fn copying_backup_silent_or_bye_returns_to_alone() {
     pair.cut = [false; 2];
     pair.pass(1100);
     pair.copy();
-    pair.hosts[1].stop(pair.now);
+    assert!(pair.hosts[1].stop(pair.now));
     pair.pass(1);
     assert_eq!(pair.hosts[0].role(), RoleName::Alone);
     assert_eq!(pair.halted(1), Halt::Stopped);
@@ -297,7 +321,7 @@ fn copying_backup_silent_or_bye_returns_to_alone() {
 #[test]
 fn protected_backup_bye_returns_to_alone_in_same_term() {
     let mut pair = Pair::protected();
-    pair.hosts[1].stop(pair.now);
+    assert!(pair.hosts[1].stop(pair.now));
     pair.pass(1);
     assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(1)));
 }
@@ -306,11 +330,11 @@ fn protected_backup_bye_returns_to_alone_in_same_term() {
 fn losing_claim_answered_becomes_alone_or_halts() {
     let mut pair = Pair::protected();
     pair.partition();
-    pair.answer(0, Answer::Won);
+    pair.answer(0, Answer::Won { term: Term(2) });
     assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
     let mut pair = Pair::protected();
     pair.partition();
-    pair.answer(0, Answer::Lost);
+    pair.answer(0, Answer::Lost { newest: Term(2) });
     assert_eq!(pair.halted(0), Halt::Replaced { term: Term(2) });
 }
 
@@ -318,14 +342,14 @@ fn losing_claim_answered_becomes_alone_or_halts() {
 fn claiming_claim_answered_goes_live_or_seeks() {
     let mut pair = Pair::protected();
     pair.claim();
-    pair.answer(1, Answer::Won);
+    pair.answer(1, Answer::Won { term: Term(2) });
     assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Alone, Term(2)));
     let mut world = Clock(0);
     let step = pair.hosts[1].clock_ns(pair.now, &mut world);
     assert_eq!(step, Ok(Step::Ready(5)), "guest time continues from the log's");
     let mut pair = Pair::protected();
     pair.claim();
-    pair.answer(1, Answer::Lost);
+    pair.answer(1, Answer::Lost { newest: Term(2) });
     assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Seeking, Term(2)));
     assert_eq!(pair.hosts[1].next_region(pair.now), Step::Invalidated);
 }
@@ -335,14 +359,190 @@ fn claiming_claim_answered_goes_live_or_seeks() {
 fn claim_names_owner_of_term_before() {
     let primary = Claimant(0xc0 + Start::Primary as u64);
     let command = Pair::new().hosts[0].poll_command();
-    assert_eq!(command, Some(Command::Claim { term: Term(1), previous: None }));
-    let next = Some(Command::Claim { term: Term(2), previous: Some(primary) });
+    assert_eq!(command, Some(Command::Ask(Question::Boot { again: false })));
+    let next = Some(Command::Ask(Question::Claim { term: Term(2), previous: primary }));
     let mut pair = Pair::protected();
     pair.partition();
     assert_eq!(pair.hosts[0].poll_command(), next, "claim of a primary that lost its backup");
     let mut pair = Pair::protected();
     pair.claim();
     assert_eq!(pair.hosts[1].poll_command(), next, "claim of a backup whose primary is silent");
+}
+
+#[test]
+fn handing_over_backup_goes_live_and_old_primary_follows_or_leaves() {
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Alone, Term(2)));
+    pair.pass(110);
+    pair.answer(0, Answer::Lost { newest: Term(2) });
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Seeking, Term(2)));
+    assert_eq!(pair.hosts[0].next_region(pair.now), Step::Invalidated);
+    pair.pass(1100);
+    pair.expect([RoleName::Syncing, RoleName::Copying]);
+    let mut pair = Pair::handing_over(AfterHandover::Leave);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    pair.pass(110);
+    pair.answer(0, Answer::Lost { newest: Term(2) });
+    assert_eq!(pair.halted(0), Halt::HandedOver { term: Term(2) });
+}
+
+#[test]
+fn handing_over_backup_fails_and_old_primary_continues() {
+    let mut pair = Pair::handing_over(AfterHandover::Leave);
+    pair.partition();
+    pair.expect([RoleName::Losing, RoleName::Claiming]);
+    pair.answer(0, Answer::Won { term: Term(2) });
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
+    assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::Run));
+    assert!(pair.events(0).contains(&ReplicaEvent::HandoverFailed));
+}
+
+/// It may have claimed the next term: only the witness knows which host runs the VM.
+#[test]
+fn handing_over_backup_is_not_stopped() {
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    assert!(!pair.hosts[1].stop(pair.now));
+    pair.pass(1);
+    pair.expect([RoleName::HandingOver, RoleName::Claiming]);
+}
+
+/// The order ends with the backup that could have taken over.
+#[test]
+fn hand_over_to_backup_that_left_before_fails() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.copy();
+    pair.close();
+    assert!(
+        pair.hosts[0].hand_over(pair.now, AfterHandover::Leave),
+        "the sync is not acknowledged"
+    );
+    pair.cut = [true; 2];
+    pair.pass(110);
+    pair.expect([RoleName::Losing, RoleName::Seeking]);
+    assert!(pair.events(0).contains(&ReplicaEvent::HandoverFailed));
+}
+
+/// A second order ends this host's part at once: the VM is the backup's.
+#[test]
+fn handing_over_stop_sends_no_bye() {
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    assert!(pair.hosts[0].stop(pair.now));
+    pair.pass(110);
+    assert_eq!(pair.halted(0), Halt::HandedOver { term: Term(2) });
+    assert_eq!(pair.hosts[1].role(), RoleName::Claiming);
+}
+
+#[test]
+fn hand_over_without_whole_backup_is_refused() {
+    let mut copying = Pair::alone();
+    copying.pass(50);
+    copying.copy();
+    for (mut pair, host) in
+        [(Pair::new(), 0), (Pair::alone(), 0), (copying, 0), (Pair::protected(), 1)]
+    {
+        let before = pair.hosts[host].role();
+        assert!(!pair.hosts[host].hand_over(pair.now, AfterHandover::Follow), "{before}");
+        assert_eq!(pair.hosts[host].role(), before);
+    }
+}
+
+/// The backup must hold the whole VM first.
+#[test]
+fn hand_over_waits_for_sync() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.copy();
+    pair.close();
+    assert!(pair.hosts[0].hand_over(pair.now, AfterHandover::Follow));
+    assert_eq!(pair.hosts[0].role(), RoleName::Closing);
+    pair.pass(5);
+    assert_eq!(pair.hosts[0].role(), RoleName::HandingOver);
+}
+
+/// A host whose VM can't reach the LAN leaves the next term to a fit host for two silence timeouts.
+#[test]
+fn unfit_host_claims_later() {
+    for unfit in [0, 1] {
+        let mut pair = Pair::protected();
+        pair.apply();
+        pair.hosts[unfit].set_lan(pair.now, false);
+        assert!(!pair.hosts[unfit].unfit().is_fit() && pair.hosts[1 - unfit].unfit().is_fit());
+        pair.partition();
+        assert_eq!(pair.hosts[1].next_region(pair.now), Step::Pending);
+        pair.expect([RoleName::Losing, RoleName::Claiming]);
+        assert_eq!(pair.hosts[unfit].poll_command(), None, "host {unfit}");
+        assert!(pair.hosts[1 - unfit].poll_command().is_some(), "host {unfit}");
+        pair.pass(150);
+        assert_eq!(pair.hosts[unfit].poll_command(), None, "host {unfit}");
+        pair.pass(60);
+        assert!(pair.hosts[unfit].poll_command().is_some(), "host {unfit}");
+    }
+}
+
+#[test]
+fn primary_without_lan_hands_over_to_fit_backup_only() {
+    let mut pair = Pair::protected();
+    pair.hosts[0].set_lan(pair.now, false);
+    assert_eq!(pair.hosts[0].role(), RoleName::Protected, "the LAN may flap");
+    pair.pass(40);
+    assert_eq!(pair.hosts[0].role(), RoleName::HandingOver);
+    let mut pair = Pair::protected();
+    pair.hosts[1].set_lan(pair.now, false);
+    pair.pass(40);
+    assert!(pair.hosts[0].peer_unfit().has(Unfit::LAN));
+    assert!(pair.events(0).contains(&ReplicaEvent::BackupHealth { unfit: Unfit::LAN }));
+    pair.hosts[0].set_lan(pair.now, false);
+    pair.pass(200);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+    pair.hosts[1].set_lan(pair.now, true);
+    pair.pass(40);
+    assert_eq!(pair.hosts[0].role(), RoleName::HandingOver);
+}
+
+#[test]
+fn term_is_confirmed_again_and_again() {
+    let mut pair = Pair::protected();
+    let claimant = |host: u64| Claimant(0xc0 + host);
+    let confirm = Question::Confirm { term: Term(1), owner: claimant(Start::Primary as u64) };
+    assert_eq!(
+        pair.hosts[1].poll_command(),
+        Some(Command::Ask(confirm)),
+        "a new backup asks at once"
+    );
+    assert_eq!(pair.hosts[0].poll_command(), None);
+    pair.pass(1000);
+    assert_eq!(pair.hosts[0].poll_command(), Some(Command::Ask(confirm)));
+    assert_eq!(pair.hosts[0].poll_command(), None);
+    pair.events(0);
+    for (answer, event) in [
+        (Answer::Unreachable, Some(ReplicaEvent::WitnessLost)),
+        (Answer::Unreachable, None),
+        (Answer::Won { term: Term(1) }, Some(ReplicaEvent::WitnessBack)),
+        (Answer::Won { term: Term(1) }, None),
+    ] {
+        pair.hosts[0].handle_witness(pair.now, confirm, answer);
+        assert_eq!(pair.events(0), Vec::from_iter(event), "{answer:?}");
+        pair.pass(1000);
+        assert_eq!(pair.hosts[0].poll_command(), Some(Command::Ask(confirm)));
+    }
+    pair.hosts[0].handle_witness(pair.now, confirm, Answer::Lost { newest: Term(7) });
+    assert_eq!(pair.halted(0), Halt::Replaced { term: Term(7) });
+}
+
+#[test]
+fn stopped_vm_is_released_at_the_witness() {
+    let mut pair = Pair::protected();
+    assert!(pair.hosts[0].stop(pair.now));
+    pair.pass(300);
+    let release = Question::Release { term: Term(1) };
+    assert_eq!(pair.hosts[0].poll_command(), Some(Command::Ask(release)));
+    pair.hosts[0].handle_witness(pair.now, release, Answer::Unreachable);
+    assert!(pair.events(0).contains(&ReplicaEvent::ReleaseFailed));
+    assert_eq!(pair.halted(0), Halt::Stopped);
+    assert!(pair.hosts[1].stop(pair.now));
+    assert_eq!(pair.hosts[1].poll_command(), None, "a backup releases nothing");
 }
 
 #[test]
@@ -409,7 +609,7 @@ fn backup_primary_bye_halts_in_every_state() {
     let roles = [RoleName::Syncing, RoleName::Following, RoleName::Leaving];
     for (mut pair, role) in others.into_iter().zip(roles) {
         assert_eq!(pair.hosts[1].role(), role);
-        pair.hosts[0].stop(pair.now);
+        assert!(pair.hosts[0].stop(pair.now));
         pair.pass(2);
         assert_eq!(pair.hosts[1].role(), RoleName::Halted);
         pair.pass(300);
@@ -429,7 +629,7 @@ fn stop_halts_in_every_state() {
     claiming.claim();
     for mut pair in [starting, copying, losing, claiming, Pair::protected()] {
         for host in [0, 1] {
-            pair.hosts[host].stop(pair.now);
+            assert!(pair.hosts[host].stop(pair.now));
         }
         pair.pass(300);
         assert_eq!((pair.halted(0), pair.halted(1)), (Halt::Stopped, Halt::Stopped));
@@ -514,7 +714,7 @@ impl LiveInputs for Typing {
 fn gone_live() -> Replica {
     let mut pair = Pair::protected();
     pair.claim();
-    pair.answer(1, Answer::Won);
+    pair.answer(1, Answer::Won { term: Term(2) });
     let [_, host] = pair.hosts;
     host
 }

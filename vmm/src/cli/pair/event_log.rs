@@ -1,6 +1,7 @@
 //! The event log of a VM of a pair: messages on standard error, and JSON records on standard output.
 
 use super::PairArgs;
+use crate::health::WatchedTap;
 use crate::link::now;
 use crate::pair::OnNotice;
 use crate::pair::event::PairRecord;
@@ -13,7 +14,7 @@ use replication::replica::{Halt, Replica, ReplicaEvent};
 
 /// Returns a function that prints each notice on standard error, with the time since the start. With
 /// `--quiet` it prints warnings only. With `--json` it also prints every notice as a record.
-pub(super) fn on_notice(args: &PairArgs) -> OnNotice {
+pub(super) fn on_notice(args: &PairArgs, lan: Option<WatchedTap>) -> OnNotice {
     let quiet = args.is_quiet();
     let start = now();
     let prints_records = args.prints_records();
@@ -30,7 +31,10 @@ pub(super) fn on_notice(args: &PairArgs) -> OnNotice {
             return;
         }
         let seconds = now().since(start).as_nanos() as f64 / 1e9;
-        stdio::message(format_args!("understudy: {seconds:9.3} s  {}", message(replica, &notice)));
+        stdio::message(format_args!(
+            "understudy: {seconds:9.3} s  {}",
+            message(replica, &notice, lan.as_ref())
+        ));
     })
 }
 
@@ -62,23 +66,32 @@ fn is_warning(notice: &Notice) -> bool {
         Notice::Replica { event, spoke_at: _ } => event,
         Notice::SyncClosed { .. } | Notice::GoesSilent => return false,
         Notice::WitnessFailed { .. } => return true,
-        Notice::NobodyMet { .. } | Notice::Diverged(_) => return true,
+        Notice::NobodyMet { .. } | Notice::Diverged(_) | Notice::HandoverRefused => return true,
+        Notice::StopRefused => return true,
     };
     match event {
-        ReplicaEvent::PeerRefused { .. }
+        ReplicaEvent::WitnessLost
+        | ReplicaEvent::WitnessBack
+        | ReplicaEvent::LanLost
+        | ReplicaEvent::LanBack
+        | ReplicaEvent::BackupHealth { .. }
+        | ReplicaEvent::PeerRefused { .. }
         | ReplicaEvent::WitnessUnreachable { .. }
         | ReplicaEvent::BackupSilent { .. }
         | ReplicaEvent::PrimarySilent { .. }
         | ReplicaEvent::WentLive { .. }
+        | ReplicaEvent::HandoverFailed
+        | ReplicaEvent::ReleaseFailed
         | ReplicaEvent::Diverged => true,
         ReplicaEvent::Halted(halt) => match halt {
             Halt::AlreadyStarted { .. } | Halt::Replaced { .. } | Halt::Diverged => true,
-            Halt::Stopped | Halt::PrimaryStopped => false,
+            Halt::Stopped | Halt::PrimaryStopped | Halt::HandedOver { .. } => false,
         },
         ReplicaEvent::PeerMet { .. }
         | ReplicaEvent::TermWon { .. }
         | ReplicaEvent::SyncBegun
         | ReplicaEvent::Protected
+        | ReplicaEvent::HandingOver
         | ReplicaEvent::BackupLeft
         | ReplicaEvent::Following
         | ReplicaEvent::LogFinished => false,
@@ -99,7 +112,7 @@ fn divergence_message(divergence: &Divergence) -> String {
 }
 
 /// Returns the message that a user sees.
-fn message(replica: &Replica, notice: &Notice) -> String {
+fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> String {
     let event = match notice {
         Notice::Replica { event, spoke_at: _ } => event,
         Notice::SyncClosed { pause, pages } => {
@@ -108,6 +121,13 @@ fn message(replica: &Replica, notice: &Notice) -> String {
         }
         Notice::NobodyMet { why } => return why.clone(),
         Notice::WitnessFailed { error } => return error.clone(),
+        Notice::StopRefused => {
+            return "not stopped: the VM is being handed over to this host; order again".into();
+        }
+        Notice::HandoverRefused => {
+            return "not handed over: no backup holds the whole VM (see 'understudy status')"
+                .into();
+        }
         Notice::GoesSilent => {
             return "this host failed: it goes silent, and the backup takes over".into();
         }
@@ -124,6 +144,16 @@ fn message(replica: &Replica, notice: &Notice) -> String {
         ReplicaEvent::WitnessUnreachable { term } => format!(
             "the witness can't be reached: the claim of term {term} is repeated until it answers"
         ),
+        ReplicaEvent::WitnessLost => {
+            "the witness does not answer: the VM continues, and no host can take over until it does"
+                .into()
+        }
+        ReplicaEvent::WitnessBack => "the witness answers again".into(),
+        ReplicaEvent::ReleaseFailed => {
+            "the witness was not told that the VM has ended: before you boot it again, run \
+             'understudy forget'"
+                .into()
+        }
         ReplicaEvent::SyncBegun => "a backup attached: copying memory while the VM runs".into(),
         ReplicaEvent::Protected => {
             let stats = replica.stats();
@@ -131,6 +161,24 @@ fn message(replica: &Replica, notice: &Notice) -> String {
                 "protected: the backup can take over ({} pages copied, {} in checkpoints so far)",
                 stats.pages_copied, stats.checkpoint_pages
             )
+        }
+        ReplicaEvent::LanLost => {
+            let fault = lan.and_then(WatchedTap::fault);
+            format!(
+                "the VM can't reach the LAN: {}",
+                fault.as_deref().unwrap_or("it was down for a moment")
+            )
+        }
+        ReplicaEvent::LanBack => "the VM reaches the LAN again".into(),
+        ReplicaEvent::BackupHealth { unfit } if unfit.is_fit() => {
+            "the backup is fit again: the VM is protected".into()
+        }
+        ReplicaEvent::BackupHealth { unfit } => {
+            format!("the VM is not protected, because the backup is unfit: {unfit}")
+        }
+        ReplicaEvent::HandingOver => "handing the VM over: this host sends no more output".into(),
+        ReplicaEvent::HandoverFailed => {
+            "the backup did not take over: this host continues the VM".into()
         }
         ReplicaEvent::BackupSilent { heard_at } => {
             format!(
@@ -161,10 +209,13 @@ fn message(replica: &Replica, notice: &Notice) -> String {
         ReplicaEvent::Halted(halt) => match halt {
             Halt::AlreadyStarted { term } => format!(
                 "this VM was booted before (the witness has term {term}): start this host as the \
-                 backup; if no host runs the VM any more, remove the witness's files of this VM"
+                 backup; if no host runs the VM any more, boot it with --boot-again"
             ),
             Halt::Replaced { term } => {
                 format!("the other host took over the VM in term {term}: it stops on this host")
+            }
+            Halt::HandedOver { term } => {
+                format!("handed over: the other host runs the VM in term {term}")
             }
             Halt::Stopped => "stopped".into(),
             Halt::PrimaryStopped => "the primary stopped the VM".into(),

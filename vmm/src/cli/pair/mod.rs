@@ -3,7 +3,7 @@
 mod event_log;
 mod options;
 
-pub use options::PairArgs;
+pub use options::{PairArgs, PrimaryArgs};
 
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
@@ -11,20 +11,22 @@ use super::session;
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
-use crate::replay::World;
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
+use crate::replay::{Orders, World};
 use crate::vcpu::{self, Machine, RunError};
-use crate::witness::WitnessThread;
+use crate::witness::WitnessThreads;
 use netpath::FramePort;
 use replication::Mutants;
 use replication::driver::{self, DriverParts, MachineEnd, PairEnd, WitnessClient};
 use replication::replica::{Halt, Replica, Start};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs `understudy primary`.
-pub fn primary(args: &PairArgs) -> Result<(), CliError> {
-    main(args, Start::Primary)
+pub fn primary(args: &PrimaryArgs) -> Result<(), CliError> {
+    let start = if args.boot_again { Start::BootAgain } else { Start::Primary };
+    main(&args.pair, start)
 }
 
 /// Runs `understudy backup`.
@@ -44,15 +46,19 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let mut config = args.replica_config(&blueprint, &witness);
     config.frame_bytes_max = link.frame_bytes_max();
     let board = StatusBoard::default();
-    let _status = args.serve_status(&board);
+    let orders = Arc::new(Orders::default());
+    let _control = args.serve_control(&board, &orders);
     let limit = args.vm.seconds.map(Duration::from_secs_f64);
-    let end = session::on_vcpu_thread(args.vm.core, limit, |stop| {
+    let end = session::on_vcpu_thread(args.vm.core, limit, &orders, |orders| {
         let clock = GuestClock::starting_at(blueprint.start_ns());
-        let world = World::new(session::world_config(&args.vm, port, clock, stop)?)?;
+        let lan = args.watch_tap();
+        let mut world = session::world_config(&args.vm, port, clock, orders)?;
+        world.lan = lan.clone();
+        let world = World::new(world)?;
         let replica = Replica::new(config, start, security, Box::new(system_entropy), now())
             .map_err(|error| CliError::Usage(error.to_string()))?;
-        let witness = WitnessThread::start(witness)
-            .map_err(|source| CliError::Os { doing: "starting the witness's thread", source })?;
+        let witness = WitnessThreads::start(witness)
+            .map_err(|source| CliError::Os { doing: "starting the witness's threads", source })?;
         let mutants = Mutants::default();
         let driver = PairDriver::new(DriverParts {
             replica,
@@ -60,14 +66,14 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
             wire: link.into_wire(),
             world,
             witness: WitnessClient::new(witness, mutants),
-            observer: PairObserver::new(event_log::on_notice(args), board),
+            observer: PairObserver::new(event_log::on_notice(args, lan.clone()), board, lan),
             ack_wait: args.ack_wait(),
             mutants,
         });
         run(args, &blueprint, driver, start)
     })?;
     match end {
-        Halt::Stopped | Halt::PrimaryStopped => Ok(()),
+        Halt::Stopped | Halt::PrimaryStopped | Halt::HandedOver { .. } => Ok(()),
         Halt::AlreadyStarted { .. } | Halt::Replaced { .. } | Halt::Diverged => {
             // The event log has reported the reason.
             Err(CliError::Silent(Code::Halted))
@@ -83,7 +89,7 @@ fn run<P: FramePort>(
     start: Start,
 ) -> Result<Halt, CliError> {
     let machine = match start {
-        Start::Primary | Start::Standalone => blueprint.booted()?,
+        Start::Primary | Start::BootAgain | Start::Standalone => blueprint.booted()?,
         Start::Backup => blueprint.empty()?,
     };
     if args.prints_records() {

@@ -1,12 +1,14 @@
 //! Options of `primary` and `backup`.
 
 use crate::cli::blueprint::Blueprint;
+use crate::cli::control::default_socket;
 use crate::cli::exit_code::CliError;
 use crate::cli::options::VmOptions;
-use crate::cli::status::default_socket;
+use crate::health::WatchedTap;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
 use crate::link::{LinkOptions, key_file};
-use crate::pair::{StatusBoard, StatusServer};
+use crate::pair::{ControlServer, StatusBoard};
+use crate::replay::Orders;
 use crate::stdio;
 use crate::witness::{FileWitness, WitnessConfig};
 use clap::{ArgGroup, Args, ValueEnum};
@@ -17,6 +19,7 @@ use logchan::time::Duration;
 use netpath::{MacAddr, ReceivePath, WaitPolicy};
 use replication::replica::{OnBackupLoss, ReplicaConfig};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 const AFTER_HELP: &str = "\
 Run one of each on two hosts, with the same key, VM options and witness folder:
@@ -27,7 +30,9 @@ Run one of each on two hosts, with the same key, VM options and witness folder:
       --key /etc/understudy.key --witness /mnt/shared/understudy
 
 The primary boots the VM. The backup executes the primary's log, and takes over when the primary
-falls silent. A new backup can be started at any time. Ctrl-C stops either side in an orderly way.
+falls silent. A new backup can be started at any time. SIGTERM or Ctrl-C ends one side: a primary
+hands the VM over to its backup if that holds the whole VM, and ends the VM otherwise.
+'understudy stop' ends the VM on both hosts.
 
 Exit codes:
   0   stopped in an orderly way
@@ -73,12 +78,23 @@ pub struct PairArgs {
     /// What to do when the backup is lost
     #[arg(long, value_name = "POLICY", default_value = "continue")]
     on_backup_loss: LossPolicy,
-    /// Socket that 'understudy status' reads [default: /run/understudy/vm-N.sock]
+    /// Socket for 'understudy status', 'stop' and 'handover' [default: /run/understudy/vm-N.sock]
     #[arg(long, value_name = "PATH")]
     status: Option<PathBuf>,
     /// How long to wait for an output's acknowledgement before the guest continues, microseconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     ack_wait_us: u64,
+}
+
+/// Options of `primary`.
+#[derive(Args, Clone, Debug)]
+pub struct PrimaryArgs {
+    #[command(flatten)]
+    pub(super) pair: PairArgs,
+    /// Boot the VM although the witness has an owner of its newest term: no host runs it any more, for
+    /// example because both lost power. A host that still runs it stops it
+    #[arg(long)]
+    pub(super) boot_again: bool,
 }
 
 /// A policy on the command line.
@@ -176,14 +192,30 @@ impl PairArgs {
         }
     }
 
-    /// Starts to serve `understudy status`. Without it, the VM runs all the same.
-    pub(super) fn serve_status(&self, board: &StatusBoard) -> Option<StatusServer> {
+    /// Starts to watch the VM's tap. Without it, the VM runs all the same. Must be called on the vCPU thread.
+    pub(super) fn watch_tap(&self) -> Option<WatchedTap> {
+        let name = self.vm.tap.as_ref()?;
+        match WatchedTap::start(name) {
+            Ok(tap) => Some(tap),
+            Err(error) => {
+                stdio::message(format_args!("understudy: the LAN is not watched: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Starts to serve the control socket. Without it, the VM runs all the same.
+    pub(super) fn serve_control(
+        &self,
+        board: &StatusBoard,
+        orders: &Arc<Orders>,
+    ) -> Option<ControlServer> {
         let path = self.status.clone().unwrap_or_else(|| default_socket(self.vm_id));
-        match StatusServer::start(&path, board.clone()) {
+        match ControlServer::start(&path, board.clone(), Arc::clone(orders)) {
             Ok(server) => Some(server),
             Err(error) => {
                 stdio::message(format_args!(
-                    "understudy: can't serve the status at {}: {error}: choose another socket with \
+                    "understudy: can't serve the control socket {}: {error}: choose another with \
                      --status",
                     path.display()
                 ));

@@ -28,11 +28,23 @@ pub enum PairEvent {
     },
     TermWon,
     WitnessUnreachable,
+    LanLost,
+    LanBack,
+    BackupHealth {
+        unfit: Option<String>,
+    },
+    WitnessLost,
+    WitnessBack,
+    ReleaseFailed,
     SyncBegun,
     SyncClosed {
         pause_ns: u64,
     },
     Protected,
+    HandingOver {
+        spoke_ns: Option<u64>,
+    },
+    HandoverFailed,
     BackupSilent {
         spoke_ns: Option<u64>,
     },
@@ -65,6 +77,7 @@ pub enum PairEvent {
 pub enum Why {
     AlreadyStarted,
     Replaced,
+    HandedOver,
     Stopped,
     PrimaryStopped,
     Diverged,

@@ -208,7 +208,7 @@ impl Hosts {
     pub fn stop(&mut self) -> Result<Spread, TestbedError> {
         let leader = self.leader().expect("a protected VM has a leader");
         let last = leader.host.index();
-        leader.signal(Signal::SIGTERM);
+        leader.order("stop")?;
         let hold =
             self.wait("the primary to end", |hosts| hosts.members[last].as_ref()?.state.hold)?;
         // The backup ends with the primary, unless it has just lost it and waits for a new one.
@@ -339,7 +339,7 @@ impl Hosts {
                     self.members[host.index()] = None;
                     self.counts.unplanned += 1;
                 }
-                Some(Why::Stopped | Why::PrimaryStopped) => {}
+                Some(Why::Stopped | Why::PrimaryStopped | Why::HandedOver) => {}
                 Some(Why::AlreadyStarted | Why::Diverged) | None => {
                     let status = member.reap(self.patience)?;
                     let text = format!("a process ended unexpectedly with {status}: {member}");
@@ -359,6 +359,11 @@ impl Hosts {
                 self.leadership.begin(host, term, t_ns);
                 self.counts.went_live += 1;
             }
+            // From here on it sends nothing.
+            PairEvent::HandingOver { spoke_ns } => {
+                self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
+            }
+            PairEvent::HandoverFailed => self.leadership.begin(host, term, t_ns),
             // A host that stood still notices late that its lease expired long before; `spoke_ns` has the
             // time.
             PairEvent::Halted { spoke_ns, .. } => {
@@ -375,6 +380,12 @@ impl Hosts {
             | PairEvent::NobodyMet
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
+            | PairEvent::LanLost
+            | PairEvent::LanBack
+            | PairEvent::BackupHealth { .. }
+            | PairEvent::WitnessLost
+            | PairEvent::WitnessBack
+            | PairEvent::ReleaseFailed
             | PairEvent::SyncBegun
             | PairEvent::Protected
             | PairEvent::BackupLeft

@@ -7,7 +7,8 @@ use crate::{TAP, TestbedError, VmProcess};
 use crossbeam::channel::Sender;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -95,6 +96,12 @@ impl State {
                 self.holds_term = false;
                 self.protected = None;
             }
+            PairEvent::HandingOver { .. } => {
+                self.holds_term = false;
+                self.protected = None;
+                self.live_ns = None;
+            }
+            PairEvent::HandoverFailed => self.holds_term = true,
             PairEvent::PrimarySilent { .. } => self.silent_ns = Some(record.t_ns),
             PairEvent::WentLive => {
                 self.holds_term = true;
@@ -111,6 +118,12 @@ impl State {
             | PairEvent::NobodyMet
             | PairEvent::PeerRefused { .. }
             | PairEvent::WitnessUnreachable
+            | PairEvent::LanLost
+            | PairEvent::LanBack
+            | PairEvent::BackupHealth { .. }
+            | PairEvent::WitnessLost
+            | PairEvent::WitnessBack
+            | PairEvent::ReleaseFailed
             | PairEvent::SyncClosed { .. }
             | PairEvent::Following
             | PairEvent::LogFinished
@@ -213,6 +226,22 @@ impl Member {
     /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// Sends a request (`stop`, `handover`) to the process's control socket, which returns its status.
+    ///
+    /// # Errors
+    ///
+    /// If the process does not answer.
+    pub fn order(&self, request: &str) -> Result<String, TestbedError> {
+        let ask = || {
+            let mut stream = UnixStream::connect(&self.socket)?;
+            stream.write_all(format!("{request}\n").as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().map_err(TestbedError::client("asking a VM's process"))
     }
 
     /// Returns the last hundred lines that the process printed besides its event log.

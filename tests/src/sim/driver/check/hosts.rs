@@ -49,7 +49,7 @@ impl State {
         let died = had_it.iter().any(|&holder| self.copies.is_gone(holder));
         let given_away = given_to.is_some_and(|owner| self.copies.is_gone(owner));
         require!(
-            died || given_away,
+            died || given_away || self.witness.is_released(),
             "the VM is lost: {had_it:?} had it, {given_to:?} owns the newest term, ended processes: {:?}",
             self.copies.gone
         );

@@ -1,7 +1,7 @@
 //! Checks that the pair recovers after healing.
 
 use logchan::handshake::RETRY_MAX;
-use replication::driver::ANSWER_MAX;
+use replication::driver::{ANSWER_MAX, Order};
 use replication::replica::RoleName;
 
 use crate::sim::driver::count::Count;
@@ -75,9 +75,10 @@ impl State {
         if let Some(host) = primary
             && let Some(process) = of[host]
         {
-            let by = now + 3 * self.options.pair.timing.silence.as_nanos() + 500 * MS;
+            let told_ns = 2 * ANSWER_MAX.as_nanos();
+            let by = now + 3 * self.options.pair.timing.silence.as_nanos() + told_ns + 500 * MS;
             self.phase = Phase::Stop { of, by };
-            self.queue.push(now, Event::Stop { host, process });
+            self.queue.push(now, Event::Order { host, process, order: Order::Stop });
             self.queue.push(by + 1, Event::CheckProgress);
         }
     }
@@ -141,6 +142,7 @@ impl State {
                     | RoleName::Copying
                     | RoleName::Closing
                     | RoleName::Protected
+                    | RoleName::HandingOver
                     | RoleName::Losing
                     | RoleName::Seeking
                     | RoleName::Syncing

@@ -70,6 +70,14 @@ impl State {
                 | ReplicaEvent::WitnessUnreachable { .. }
                 | ReplicaEvent::SyncBegun
                 | ReplicaEvent::Protected
+                | ReplicaEvent::LanLost
+                | ReplicaEvent::LanBack
+                | ReplicaEvent::BackupHealth { .. }
+                | ReplicaEvent::WitnessLost
+                | ReplicaEvent::WitnessBack
+                | ReplicaEvent::ReleaseFailed
+                | ReplicaEvent::HandingOver
+                | ReplicaEvent::HandoverFailed
                 | ReplicaEvent::BackupLeft
                 | ReplicaEvent::Following
                 | ReplicaEvent::WentLive { .. }
@@ -79,6 +87,8 @@ impl State {
             },
             Notice::SyncClosed { .. }
             | Notice::NobodyMet { .. }
+            | Notice::HandoverRefused
+            | Notice::StopRefused
             | Notice::WitnessFailed { .. }
             | Notice::GoesSilent => {}
         }

@@ -61,7 +61,7 @@ impl Pair<'_> {
         let given_to = self.witness.newest().map(|(_, owner)| owner);
         let given_away = given_to.is_some_and(|owner| self.copies.is_gone(owner));
         require!(
-            died || given_away,
+            died || given_away || self.witness.is_released(),
             "the VM is lost: {had_it:?} had it, {given_to:?} owns the newest term, ended processes: {:?}",
             self.copies.gone
         );

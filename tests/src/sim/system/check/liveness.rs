@@ -39,6 +39,7 @@ impl Pair<'_> {
             + 6 * silence_ns
             + 4 * claim_ns
             + restarts_ns
+            + 2 * pair.witness_check_ns
             + 2 * RETRY_MAX.as_nanos()
             + 1000 * MS;
         self.phase = Phase::Recover { since, by };
@@ -66,7 +67,8 @@ impl Pair<'_> {
             && roles.contains(&Some(RoleName::Following));
         self.clients_paused &= !protected;
         let waiting = self.clients.waiting_since(since);
-        if protected && waiting == 0 {
+        // A VM that was forgotten must end, not recover: `check_copies` ends the run then.
+        if protected && waiting == 0 && !self.witness.is_released() {
             self.counts.count(Count::Recovered);
             self.counts.add(Count::OutlivedStops, self.copies.stopped.into());
             self.counts.add(Count::RecoveryMs, (now - since) / MS);

@@ -14,8 +14,8 @@ use crate::sim::{Checked, require};
 pub(crate) struct OutputLedger {
     /// A digest of each frame on the LAN. The length is the number of the next frame.
     digests: Vec<Option<u64>>,
-    /// The sender of the last frame, and its number.
-    last: Option<(ProcessId, u64)>,
+    /// The sender of the last frame, how often it had gone live, and the frame's number.
+    last: Option<((ProcessId, u64), u64)>,
 }
 
 impl OutputLedger {
@@ -35,6 +35,7 @@ pub(crate) fn is_synced_backup(role: RoleName) -> bool {
         | RoleName::Copying
         | RoleName::Closing
         | RoleName::Protected
+        | RoleName::HandingOver
         | RoleName::Losing
         | RoleName::Seeking
         | RoleName::Syncing
@@ -101,8 +102,12 @@ impl Pair<'_> {
         let digest = xxh3_64(frame);
         let next = self.output.next();
         let index = number as usize;
+        let own = self.hosts[host].process.as_ref().filter(|own| own.id == speaker);
+        // The process may have died since.
+        let of_dead = self.output.last.map_or(0, |((_, takeovers), _)| takeovers);
+        let life = (speaker, own.map_or(of_dead, |own| own.takeovers));
         match self.output.last {
-            Some((process, last)) if process == speaker => {
+            Some((before, last)) if before == life => {
                 let own = self.hosts[host].process.as_ref().filter(|own| own.id == speaker);
                 let dropped = |number| own.is_none_or(|own| own.dropped.contains(&number));
                 require!(
@@ -130,7 +135,7 @@ impl Pair<'_> {
             *said == digest || broken,
             "host {host} sends a frame {number} of the VM that differs from the one sent before"
         );
-        self.output.last = Some((speaker, number));
+        self.output.last = Some((life, number));
         Ok(())
     }
 

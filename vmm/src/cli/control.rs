@@ -1,0 +1,179 @@
+//! `understudy stop` and `understudy handover`, and the client of the control socket.
+
+use super::exit_code::{CliError, Code};
+use crate::limits::STATUS_BYTES_MAX;
+use crate::pair::Request;
+use crate::stdio;
+use clap::Args;
+use serde_json::{Map, Value};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest wait for data of the answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The status is at most this old, on a host that is not overloaded.
+const STATUS_AGE_MAX: Duration = Duration::from_millis(300);
+
+/// Interval at which the outcome of an order is looked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Which process to ask.
+#[derive(Args, Clone, Debug)]
+pub struct ControlArgs {
+    /// Number of the VM
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    vm_id: u64,
+    /// Control socket of the process, as given with its --status option
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl ControlArgs {
+    /// Sends `request` and returns the status of the process at that time.
+    ///
+    /// # Errors
+    ///
+    /// If no process answers.
+    pub(super) fn ask(&self, request: Request) -> Result<Map<String, Value>, CliError> {
+        let path = self.socket.clone().unwrap_or_else(|| default_socket(self.vm_id));
+        ask(&path, request).map_err(|error| {
+            stdio::message(format_args!(
+                "understudy: {}: {error}; check that 'understudy primary' or 'backup' of this VM runs here",
+                path.display()
+            ));
+            CliError::Silent(Code::NoAnswer)
+        })
+    }
+}
+
+impl ControlArgs {
+    /// Returns what the host is to its VM. A backup that has just gone live may still show its old role, so a
+    /// backup is asked for longer than the status can be old.
+    fn settled_part(&self) -> Result<Part, CliError> {
+        let end = Instant::now() + STATUS_AGE_MAX;
+        loop {
+            let part = part(&self.ask(Request::Status)?);
+            if part == Part::Primary || Instant::now() > end {
+                return Ok(part);
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+}
+
+/// Options of `stop` and of `handover`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Run it on the primary's host. Exits with code 15 if no process answers, and with code 17 \
+                  if the order can't be carried out."
+)]
+pub struct OrderArgs {
+    #[command(flatten)]
+    process: ControlArgs,
+    /// Longest time to wait for the outcome, seconds
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    timeout: u64,
+}
+
+/// Returns the default path of the control socket of VM `vm`.
+pub fn default_socket(vm: u64) -> PathBuf {
+    PathBuf::from(format!("/run/understudy/vm-{vm}.sock"))
+}
+
+/// Sends `request` to the control socket `path`, and returns the answer: the status.
+///
+/// # Errors
+///
+/// If the socket can't be connected or read, or the answer is not a JSON object.
+pub fn ask(path: &Path, request: Request) -> io::Result<Map<String, Value>> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.write_all(format!("{}\n", request.name()).as_bytes())?;
+    let mut text = String::new();
+    stream.take(STATUS_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// What a host is to its VM, by the role in its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Primary,
+    Backup,
+}
+
+fn part(status: &Map<String, Value>) -> Part {
+    match status.get("role").and_then(Value::as_str).unwrap_or_default() {
+        "seeking" | "syncing" | "following" | "finishing" | "claiming" | "leaving" => Part::Backup,
+        _other => Part::Primary,
+    }
+}
+
+fn refused(why: &str) -> CliError {
+    stdio::message(format_args!("understudy: {why}"));
+    CliError::Silent(Code::Refused)
+}
+
+/// Runs `understudy stop`: ends the VM on both hosts.
+///
+/// # Errors
+///
+/// If no process answers, this host is a backup, or the process does not end in time.
+pub fn stop(args: &OrderArgs) -> Result<(), CliError> {
+    if args.process.settled_part()? == Part::Backup {
+        return Err(refused(
+            "this host is the backup: run 'understudy stop' on the primary's host; to end the backup only, \
+             send it SIGTERM",
+        ));
+    }
+    args.process.ask(Request::Stop)?;
+    let path = args.process.socket.clone().unwrap_or_else(|| default_socket(args.process.vm_id));
+    let end = Instant::now() + Duration::from_secs(args.timeout);
+    while ask(&path, Request::Status).is_ok() {
+        if Instant::now() > end {
+            return Err(refused("the process does not end: see its messages"));
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+    Ok(())
+}
+
+/// Runs `understudy handover`: the backup becomes the primary, and this host the backup.
+///
+/// # Errors
+///
+/// If no process answers, no backup holds the whole VM, or the handover fails.
+pub fn hand_over(args: &OrderArgs) -> Result<(), CliError> {
+    if args.process.settled_part()? == Part::Backup {
+        return Err(refused("this host is the backup: run it on the primary's host"));
+    }
+    let before = args.process.ask(Request::HandOver)?;
+    let more = |status: &Map<String, Value>, name| count(status, name) > count(&before, name);
+    let end = Instant::now() + Duration::from_secs(args.timeout);
+    loop {
+        let status = args.process.ask(Request::Status)?;
+        if more(&status, "handovers_refused") {
+            return Err(refused("not handed over: no backup holds the whole VM"));
+        }
+        if more(&status, "handovers_failed") {
+            return Err(refused("the backup did not take over: this host continues the VM"));
+        }
+        if part(&status) == Part::Backup {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(refused(
+                "the backup has not taken over yet: see the messages of both hosts",
+            ));
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+/// Returns a counter in the status.
+fn count(status: &Map<String, Value>, name: &str) -> u64 {
+    status.get(name).and_then(Value::as_u64).unwrap_or_default()
+}

@@ -1,0 +1,113 @@
+//! The control socket of a VM of a pair: each connection sends one [`Request`] and receives one line of JSON.
+
+use super::status::StatusBoard;
+use crate::replay::Orders;
+use replication::driver::Order;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest time that reading from a client, or writing to it, may take.
+const CLIENT_MAX: Duration = Duration::from_secs(1);
+
+/// What a client asks for. On the socket, a line with its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The status.
+    Status,
+    /// End the VM on both hosts. The answer is the status before that.
+    Stop,
+    /// Hand the VM over to the backup. The answer is the status before that.
+    HandOver,
+}
+
+impl Request {
+    /// All requests.
+    pub const ALL: [Self; 3] = [Self::Status, Self::Stop, Self::HandOver];
+
+    /// Returns the name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Stop => "stop",
+            Self::HandOver => "handover",
+        }
+    }
+
+    /// Reads a request from a client.
+    fn read(stream: &mut UnixStream) -> io::Result<Request> {
+        let mut line = Vec::with_capacity(16);
+        let mut byte = [0];
+        // Names are short: a longer line is none.
+        while line.len() < 16 && stream.read(&mut byte)? == 1 && byte != *b"\n" {
+            line.push(byte[0]);
+        }
+        let found = Self::ALL.into_iter().find(|request| request.name().as_bytes() == line);
+        found.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an unknown request"))
+    }
+}
+
+/// The control socket. It is removed when this is dropped.
+#[derive(Debug)]
+pub struct ControlServer {
+    path: PathBuf,
+}
+
+impl ControlServer {
+    /// Listens at `path` on a thread of its own, which ends with the process. A socket that a dead process
+    /// left there is replaced.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` if a process already listens there, and any error of the kernel.
+    pub fn start(
+        path: &Path,
+        board: StatusBoard,
+        orders: Arc<Orders>,
+    ) -> io::Result<ControlServer> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+        if is_socket {
+            if UnixStream::connect(path).is_ok() {
+                return Err(io::Error::from(io::ErrorKind::AddrInUse));
+            }
+            fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        std::thread::Builder::new().name("control".into()).spawn(move || {
+            for stream in listener.incoming() {
+                // An error means that the client has disconnected, is too slow, or asks for something unknown.
+                let _ = stream.and_then(|stream| answer(stream, &board, &orders));
+            }
+        })?;
+        Ok(ControlServer { path: path.to_path_buf() })
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn answer(mut stream: UnixStream, board: &StatusBoard, orders: &Orders) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_MAX))?;
+    stream.set_write_timeout(Some(CLIENT_MAX))?;
+    let request = Request::read(&mut stream)?;
+    let status = board.lock().map_err(|_| io::Error::other("the vCPU thread panicked"))?.clone();
+    match request {
+        Request::Status => {}
+        Request::Stop => orders.give(Order::Stop),
+        Request::HandOver => orders.give(Order::HandOver),
+    }
+    let mut line = serde_json::to_vec(&status)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
