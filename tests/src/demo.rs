@@ -69,6 +69,24 @@ impl Figures {
     pub fn check_failovers(&self, kills: f64, probe: &str) {
         assert_eq!(self.number("/kills"), kills);
         assert_eq!(self.number("/completed_failovers"), kills);
+        self.check_clients(probe);
+        for gap in ["/outage_ms", "/tcp_gap_ms"] {
+            let [p50, p99, max] =
+                ["p50", "p99", "max"].map(|of| self.number(&format!("{gap}/{of}")));
+            assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{gap}");
+        }
+        for figure in ["/detect_ms/p99", "/golive_ms/p99", "/sync_pause_ms/max"] {
+            assert!(self.number(figure) > 0.0, "{figure}");
+        }
+    }
+
+    /// Checks that clients saw nothing worse than a pause; `probe` is as in
+    /// [`check_failovers`](Self::check_failovers).
+    ///
+    /// # Panics
+    ///
+    /// If a check fails.
+    pub fn check_clients(&self, probe: &str) {
         let never = [
             "/tcp/lost",
             "/tcp/repeated",
@@ -88,19 +106,11 @@ impl Figures {
             assert!(self.number(pointer) > 0.0, "{pointer}");
         }
         assert!(self.number("/lan/frames") > self.number("/tcp/requests"));
-        for gap in ["/outage_ms", "/tcp_gap_ms"] {
-            let [p50, p99, max] =
-                ["p50", "p99", "max"].map(|of| self.number(&format!("{gap}/{of}")));
-            assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{gap}");
-        }
         // The measured pace that timeouts are derived from.
         for figure in ["start_ms", "answer_ms", "answers", "slowness", "patience_s"] {
             assert!(self.number(&format!("/pace/{figure}")) > 0.0, "{figure}");
         }
         assert_eq!(self.number("/pace/silence_ms"), self.number("/silence_ms"));
-        for figure in ["/detect_ms/p99", "/golive_ms/p99", "/sync_pause_ms/max"] {
-            assert!(self.number(figure) > 0.0, "{figure}");
-        }
         assert!(self.number("/seed") >= 0.0);
     }
 }

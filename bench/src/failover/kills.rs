@@ -36,7 +36,7 @@ struct Quiet;
 
 impl Progress for Quiet {
     fn message(&mut self, _line: &str) {}
-    fn kills_done(&mut self, _done: u32) {}
+    fn takeovers_done(&mut self, _done: u32) {}
 }
 
 impl Kills {
@@ -62,7 +62,8 @@ impl Kills {
             return Ok(());
         }
         let silence = Some(silence_ms);
-        let plan = Plan { guest: Guest::Reference, kills, silence_ms: silence, seed };
+        let guest = Guest::Reference;
+        let plan = Plan { guest, kills, handovers: 0, silence_ms: silence, seed };
         let summary = match pair::run(&understudy()?, &plan, &interrupt::flag()?, &mut Quiet) {
             Ok(summary) => summary,
             // With too short a timeout, false alarms can prevent the demonstration from completing.

@@ -13,6 +13,15 @@ fn demo_with_two_kills_loses_nothing_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn demo_with_two_handovers_loses_nothing() {
+    let figures = Figures::of(&["--handovers", "2"]);
+    figures.check_clients("udp");
+    let handovers = ["ordered", "completed"].map(|of| figures.number(&format!("/handovers/{of}")));
+    assert_eq!((handovers, figures.number("/kills")), ([2.0, 2.0], 0.0));
+    assert!(figures.number("/handovers/outage_ms/p50") > 0.0);
+}
+
+#[test]
 fn interrupted_demo_leaves_nothing_behind() {
     let _alone = tests::alone();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

@@ -18,6 +18,9 @@ use testbed::guest::{self, Guest};
 /// Upper limit of `--kills`; that many kills take hours.
 const KILLS_MAX: i64 = 10_000;
 
+/// Kills of a demonstration without options.
+const KILLS_DEFAULT: u32 = 3;
+
 /// Options of `demo`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -40,13 +43,17 @@ made with another CPU model; 16 if this host is too slow for the demonstration.
 Examples:
   understudy demo
   understudy demo --kills 20 --json
+  understudy demo --handovers 20
   understudy demo --guest linux --kills 10
   understudy demo --standalone")]
 pub struct DemoArgs {
-    /// Number of times to kill the primary
-    #[arg(long, value_name = "N", default_value_t = 3,
-          value_parser = clap::value_parser!(u32).range(1..=KILLS_MAX))]
-    kills: u32,
+    /// Number of times to kill the primary [default: 3, or 0 with --handovers]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=KILLS_MAX))]
+    kills: Option<u32>,
+    /// Number of times to hand the VM over to the backup, after the kills
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(..=KILLS_MAX))]
+    handovers: u32,
     /// Guest to run
     #[arg(long, value_name = "GUEST", default_value = "reference")]
     guest: GuestName,
@@ -63,7 +70,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Run one unprotected VM in one namespace instead
-    #[arg(long, conflicts_with_all = ["kills", "silence", "seed", "guest", "snapshot"])]
+    #[arg(long, conflicts_with_all = ["kills", "handovers", "silence", "seed", "guest", "snapshot"])]
     standalone: bool,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
@@ -134,8 +141,13 @@ fn run_pair(
     let guest = args.guest()?;
     let silence_ms = args.silence;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
-    let plan = Plan { guest, kills: args.kills, silence_ms, seed };
-    let mut screen = Screen::new(args.kills);
+    let handovers = args.handovers;
+    let kills = args.kills.unwrap_or(if handovers == 0 { KILLS_DEFAULT } else { 0 });
+    if kills + handovers == 0 {
+        return Err(CliError::Usage("nothing to do: give --kills or --handovers".into()));
+    }
+    let plan = Plan { guest, kills, handovers, silence_ms, seed };
+    let mut screen = Screen::new(kills + handovers);
     let result = pair::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();
     let summary = result?;
@@ -147,17 +159,17 @@ fn run_pair(
     output::after_print(printed, fault)
 }
 
-/// Progress on standard error: lines and, on a terminal, a progress bar of the kills below them.
+/// Progress on standard error: lines and, on a terminal, a progress bar of the takeovers below them.
 struct Screen {
     bar: ProgressBar,
     start: Instant,
 }
 
 impl Screen {
-    fn new(kills: u32) -> Screen {
-        let style = ProgressStyle::with_template("{spinner} kill {pos} of {len}  {elapsed}")
+    fn new(takeovers: u32) -> Screen {
+        let style = ProgressStyle::with_template("{spinner} takeover {pos} of {len}  {elapsed}")
             .expect("the template is well-formed");
-        let bar = ProgressBar::new(u64::from(kills)).with_style(style);
+        let bar = ProgressBar::new(u64::from(takeovers)).with_style(style);
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
@@ -171,7 +183,7 @@ impl Progress for Screen {
         self.bar.suspend(|| stdio::message(format_args!("{seconds:7.2} s  {line}")));
     }
 
-    fn kills_done(&mut self, done: u32) {
+    fn takeovers_done(&mut self, done: u32) {
         self.bar.set_position(u64::from(done));
     }
 }

@@ -140,7 +140,7 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
         ReplicaEvent::PeerRefused { mismatch, proven: false } => {
             format!("{} (not proven: it may be a replayed recording)", mismatch_message(&mismatch))
         }
-        ReplicaEvent::TermWon { term } => format!("the witness granted term {term} to this host"),
+        ReplicaEvent::TermWon { term } => format!("term {term} is ours: the witness granted it"),
         ReplicaEvent::WitnessUnreachable { term } => format!(
             "the witness can't be reached: the claim of term {term} is repeated until it answers"
         ),

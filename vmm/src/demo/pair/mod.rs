@@ -1,4 +1,5 @@
-//! The demonstration of a protected VM: its primary is killed repeatedly while clients use the VM.
+//! The demonstration of a protected VM: its primary is killed, or ordered to hand the VM over, repeatedly while
+//! clients use the VM.
 //! `summary` has the results.
 
 mod summary;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub guest: Guest,
     /// Number of times to kill the primary.
     pub kills: u32,
+    /// Number of times to hand the VM over, after the kills.
+    pub handovers: u32,
     /// Silence timeout in milliseconds. `None`: a default that fits this host.
     pub silence_ms: Option<u64>,
     /// Seed for the times of the kills.
@@ -47,8 +50,8 @@ pub struct Plan {
 pub trait Progress: Send {
     /// Reports an event in one line.
     fn message(&mut self, line: &str);
-    /// Reports the number of completed kills.
-    fn kills_done(&mut self, done: u32);
+    /// Reports the number of completed kills and handovers.
+    fn takeovers_done(&mut self, done: u32);
 }
 
 /// Runs the demonstration with the executable `program`. `interrupted` ends it early. Removes everything that
@@ -104,7 +107,13 @@ impl DemoRun<'_> {
                     break failover;
                 }
             });
-            self.progress.kills_done(kill);
+            self.progress.takeovers_done(kill);
+        }
+        let mut handovers = Vec::new();
+        for handover in 1..=self.plan.handovers {
+            self.run_protected(Duration::from_millis(random.u64(KILL_AFTER_MS)))?;
+            handovers.push(self.hand_over(handover)?);
+            self.progress.takeovers_done(self.plan.kills + handover);
         }
         self.run_protected(PROTECTED_TIME)?;
         let (load, tools) = (self.load, &self.tools);
@@ -123,9 +132,11 @@ impl DemoRun<'_> {
         Ok(Summary {
             guest: self.plan.guest.clone(),
             kills: self.plan.kills,
+            handovers_planned: self.plan.handovers,
             seed: self.plan.seed,
             pace: Some(self.pace),
             failovers,
+            handovers,
             pauses_ns: counts.pauses_ns.clone(),
             requests: tally.requests,
             lost: tally.lost,
@@ -185,9 +196,10 @@ impl DemoRun<'_> {
         self.progress.message(&format!("clients: {clients}"));
         self.protect()?;
         self.run_protected(PROTECTED_TIME)?;
+        let Plan { kills, handovers, seed, .. } = self.plan;
         self.progress.message(&format!(
-            "killing the primary {} times (kill -9, at random times with seed {})",
-            self.plan.kills, self.plan.seed
+            "killing the primary {kills} times (kill -9) and handing the VM over {handovers} times, at random \
+             times with seed {seed}"
         ));
         Ok(ping)
     }
@@ -238,17 +250,37 @@ impl DemoRun<'_> {
     /// Kills the primary and waits until the VM is protected again and every client is served. Returns `None`
     /// if the VM had left the killed host before the kill.
     fn fail_over(&mut self, kill: u32) -> Result<Option<Failover>, TestbedError> {
-        let (load, client) = (self.load, self.network.client());
+        let client = self.network.client();
         let mut timers = Ok(String::new());
         let takeover = self.hosts.kill(|| timers = counting::timers(client, &self.plan.guest))?;
         let Some(takeover) = takeover else { return Ok(None) };
+        let what = format!("kill {kill}: host {} killed; the silence was detected", takeover.dead);
+        self.measure(&what, takeover, timers).map(Some)
+    }
+
+    /// Hands the VM over and waits until it is protected again and every client is served.
+    fn hand_over(&mut self, number: u32) -> Result<Failover, TestbedError> {
+        let (client, guest) = (self.network.client(), &self.plan.guest);
+        let mut timers = Ok(String::new());
+        let takeover = self.hosts.hand_over(|| timers = counting::timers(client, guest))?;
+        let host = takeover.dead;
+        let what = format!("handover {number}: host {host} sent no more output");
+        self.measure(&what, takeover, timers)
+    }
+
+    /// Measures a takeover: `what` says what happened at the end of its first part.
+    fn measure(
+        &mut self,
+        what: &str,
+        takeover: Takeover,
+        timers: Result<String, TestbedError>,
+    ) -> Result<Failover, TestbedError> {
+        let load = self.load;
         let Takeover { dead, killed_ns, silent_ns, live_ns } = takeover;
         let detect_ns = silent_ns.saturating_sub(killed_ns);
         let golive_ns = live_ns.saturating_sub(silent_ns);
         self.progress.message(&format!(
-            "kill {kill}: host {dead} killed; host {} detected the silence after {:.1} ms and went live \
-             after another {:.1} ms",
-            dead.other(),
+            "{what} after {:.1} ms; the other host went live after another {:.1} ms",
             ms(detect_ns),
             ms(golive_ns),
         ));
@@ -277,14 +309,14 @@ impl DemoRun<'_> {
             ));
         }
         self.protect()?;
-        let protected_ns = self.hosts.protected().map_or(served_ns, |(_, since_ns)| since_ns);
+        // After a handover, the VM may be protected again before every client was served.
+        let protected_ns =
+            self.hosts.protected().map_or(0, |(_, since_ns)| since_ns).max(served_ns);
         self.hosts.wait("an answer to the prober", |_| {
             (load.prober.seen().times.last() > Some(protected_ns)).then_some(())
         })?;
         let sync_gap_ns = gap(load.prober.seen().times.longest_gap(served_ns, protected_ns))?;
-        let failover =
-            Failover { detect_ns, golive_ns, outage_ns, tcp_gap_ns, sync_gap_ns, late_ns };
-        Ok(Some(failover))
+        Ok(Failover { detect_ns, golive_ns, outage_ns, tcp_gap_ns, sync_gap_ns, late_ns })
     }
 }
 

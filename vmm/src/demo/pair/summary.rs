@@ -7,10 +7,11 @@ use testbed::figures::{ms, percentile, spread_ms};
 use testbed::pace::Pace;
 use testbed::pair::Spread;
 
-/// Times of one failover, in nanoseconds.
+/// Times of one failover or handover, in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Failover {
-    /// From the kill until the other host detected the silence, by its event log.
+    /// From the kill until the other host detected the silence, or from the order until the primary sent no more
+    /// output, by their event logs.
     pub detect_ns: u64,
     /// From then until the other host was live.
     pub golive_ns: u64,
@@ -29,11 +30,14 @@ pub struct Failover {
 pub struct Summary {
     pub(super) guest: Guest,
     pub(super) kills: u32,
+    pub(super) handovers_planned: u32,
     pub(super) seed: u64,
     /// How fast the guest is on this host, and the limits that followed from that.
     pub(super) pace: Option<Pace>,
     /// Completed failovers, in order.
     pub failovers: Vec<Failover>,
+    /// Completed handovers, in order.
+    pub handovers: Vec<Failover>,
     pub(super) pauses_ns: Vec<u64>,
     pub(super) requests: u64,
     pub(super) lost: u64,
@@ -70,6 +74,10 @@ impl Summary {
         self.failovers.iter().map(value).collect()
     }
 
+    fn of_handovers(&self, value: impl Fn(&Failover) -> u64) -> Vec<u64> {
+        self.handovers.iter().map(value).collect()
+    }
+
     /// Returns the results as a JSON object.
     pub fn json(&self) -> Map<String, Value> {
         let outages = spread_ms(&self.all(|f| f.outage_ns), &[50, 99, 100]);
@@ -85,6 +93,13 @@ impl Summary {
             "kills": self.kills,
             "completed_failovers": self.failovers.len(),
             "outage_ms": outages,
+            "handovers": {
+                "ordered": self.handovers_planned,
+                "completed": self.handovers.len(),
+                "outage_ms": spread_ms(&self.of_handovers(|f| f.outage_ns), &[50, 99, 100]),
+                "golive_ms": spread_ms(&self.of_handovers(|f| f.golive_ns), &[50, 99]),
+                "tcp_gap_ms": spread_ms(&self.of_handovers(|f| f.tcp_gap_ns), &[50, 99, 100]),
+            },
             "tcp_gap_ms": spread_ms(&self.all(|f| f.tcp_gap_ns), &[50, 99, 100]),
             "detect_ms": spread_ms(&self.all(|f| f.detect_ns), &[50, 99]),
             "golive_ms": spread_ms(&self.all(|f| f.golive_ns), &[50, 99]),
@@ -162,6 +177,12 @@ impl Summary {
             ("ping", format!("{} of {} answered", self.ping_received, self.ping_sent)),
             (&probed, format!("{} of {} answered", self.probes_answered, self.probes_sent)),
         ];
+        if self.handovers_planned > 0 {
+            let outages = spread(self.of_handovers(|f| f.outage_ns));
+            let done =
+                format!("{} of {}; outage {outages}", self.handovers.len(), self.handovers_planned);
+            rows.push(("handovers", done));
+        }
         if let Guest::Linux(_) = self.guest {
             let runs = format!("{} numbers, {} runs", self.redis_cli, self.redis_benchmarks);
             rows.push(("redis-cli, redis-benchmark", runs));

@@ -39,11 +39,11 @@ pub struct Counts {
 /// A takeover. Times are of CLOCK_BOOTTIME, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Takeover {
-    /// The host that was killed.
+    /// The host that was killed, or that handed the VM over.
     pub dead: Host,
-    /// Time just before the signal was sent.
+    /// Time just before the signal or the order was sent.
     pub killed_ns: u64,
-    /// When the other host detected the silence.
+    /// When the other host detected the silence, or this host began to hand the VM over.
     pub silent_ns: u64,
     /// When the other host went live.
     pub live_ns: u64,
@@ -194,6 +194,30 @@ impl Hosts {
         }
         self.leadership.end(dead, end_ns);
         Ok(Some(Takeover { dead, killed_ns, silent_ns, live_ns }))
+    }
+
+    /// Orders the primary to hand the VM over, waits until the backup is live, and calls `live` immediately. The
+    /// old primary becomes the backup.
+    ///
+    /// # Errors
+    ///
+    /// If the other host does not go live in time, or a process or a client fails.
+    ///
+    /// # Panics
+    ///
+    /// If no process is known to hold the VM's term.
+    pub fn hand_over(&mut self, live: impl FnOnce()) -> Result<Takeover, TestbedError> {
+        let leader = self.leader().expect("a protected VM has a leader");
+        let from = leader.host;
+        let ordered_ns = boottime_ns();
+        leader.order("handover")?;
+        let since = |ns: Option<u64>| ns.filter(|&ns| ns > ordered_ns);
+        let (silent_ns, live_ns) = self.wait("the other host to go live", |hosts| {
+            let [old, new] = [from, from.other()].map(|host| hosts.members[host.index()].as_ref());
+            since(old?.state.handing_over_ns).zip(since(new?.state.live_ns))
+        })?;
+        live();
+        Ok(Takeover { dead: from, killed_ns: ordered_ns, silent_ns, live_ns })
     }
 
     /// Stops the VM cleanly, the primary first. Returns how long the primary held its outputs.

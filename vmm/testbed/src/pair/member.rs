@@ -76,6 +76,8 @@ pub struct State {
     pub protected: Option<u64>,
     /// When it detected the silence of the primary.
     pub silent_ns: Option<u64>,
+    /// When it began to hand the VM over.
+    pub handing_over_ns: Option<u64>,
     /// When it went live.
     pub live_ns: Option<u64>,
     /// Why it halted, if it has.
@@ -100,6 +102,7 @@ impl State {
                 self.holds_term = false;
                 self.protected = None;
                 self.live_ns = None;
+                self.handing_over_ns = Some(record.t_ns);
             }
             PairEvent::HandoverFailed => self.holds_term = true,
             PairEvent::PrimarySilent { .. } => self.silent_ns = Some(record.t_ns),
