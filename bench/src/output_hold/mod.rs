@@ -1,6 +1,6 @@
 //! Measures how long a protected VM's outputs are held until their log is acknowledged, by load. The
-//! same rounds measure the bare channel's round trip, to which the hold is compared, and an unprotected
-//! VM.
+//! same rounds measure the bare channel's round trip, to which the hold is compared, a VM whose outputs wait
+//! for the acknowledgement of their own log entries (`--output-commit strict`), and an unprotected VM.
 //!
 //! - `load`: the client's request rates
 //! - `subject`: a pair or a standalone VM under all loads, and the stages of its frames
@@ -72,7 +72,13 @@ impl Measurement for Args {
         .into_iter()
         .map(Measured::Channel)
         .collect();
-        all.extend(Subject::all().map(Measured::Vm));
+        let subjects = [
+            Subject::sealed(),
+            Subject::strict(),
+            Subject::insecure(),
+            Subject::standalone(),
+        ];
+        all.extend(subjects.map(Measured::Vm));
         rounds.run("output hold", &mut all, |round, measured| match measured {
             Measured::Channel(channel) => channel.run_round(&lan, round),
             Measured::Vm(subject) => subject.run_round(self, round),
@@ -100,7 +106,7 @@ impl Measurement for Args {
                     loads.insert(load.name().into(), figures);
                 }
             }
-            outcome.put(subject.name(), loads);
+            outcome.put(subject.name, loads);
         }
         // The main figures: sealed, 100 per second, for the VM's outputs as well as for the bare channel's
         // entries.
@@ -108,6 +114,9 @@ impl Measurement for Args {
         outcome.put("hold_ns", short(hold));
         outcome.put("log_rtt_ns", short(paced));
         outcome.put("ratio_p50", json!(ratio(hold.quantile_ns(0.5), paced.quantile_ns(0.5))));
+        let strict = subjects[1].stage(Load::Hundred, Stage::Hold);
+        let strict_to_early = ratio(strict.quantile_ns(0.5), hold.quantile_ns(0.5));
+        outcome.put("ratio_p50_strict_to_early", json!(strict_to_early));
         // Back-to-back round trips find everything in the caches. A hold, which follows a run of the guest,
         // never does.
         let hot = ratio(hold.quantile_ns(0.5), base.quantile_ns(0.5));

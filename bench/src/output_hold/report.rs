@@ -17,7 +17,7 @@ pub(super) fn print(figures: &Value) {
         "p99 us",
         "hold/rtt"
     );
-    for name in ["protected", "protected-insecure", "standalone"] {
+    for name in ["protected", "protected-strict", "protected-insecure", "standalone"] {
         for load in Load::ALL {
             let under = &figures[name][load.name()];
             if under.is_null() {
@@ -47,6 +47,10 @@ pub(super) fn print(figures: &Value) {
         "p50 ratio at 100 requests/s, output hold / bare channel round trip: {:.2} (round trips at the same pace), {:.2} (back to back)",
         ratio("ratio_p50"),
         ratio("ratio_p50_back_to_back")
+    );
+    outln!(
+        "p50 ratio at 100 requests/s, output hold with --output-commit strict / early: {:.2}",
+        ratio("ratio_p50_strict_to_early")
     );
 }
 

@@ -27,42 +27,54 @@ struct LoadResult {
 /// A VM and its measurements. Every round starts new processes: a VM that waits for its next
 /// measurement would spin on a core that the other subjects need.
 pub(super) struct Subject {
+    /// The name in reports.
+    pub(super) name: &'static str,
     protection: Protection,
+    /// Options of its processes.
+    options: &'static [&'static str],
     loads: Vec<LoadResult>,
 }
 
 impl Subject {
-    /// Returns the three subjects: protected with a sealed link, protected with an insecure link,
-    /// unprotected.
-    pub(super) fn all() -> impl Iterator<Item = Subject> {
-        [Protection::Sealed, Protection::Insecure, Protection::Standalone].into_iter().map(
-            |protection| Subject {
-                protection,
-                loads: Load::ALL
-                    .iter()
-                    .map(|_| LoadResult {
-                        request_times: RequestTimes::new(),
-                        stages: Stage::ALL.iter().map(|_| Series::new()).collect(),
-                    })
-                    .collect(),
-            },
-        )
+    /// A VM that is protected with a sealed link.
+    pub(super) fn sealed() -> Subject {
+        Subject::new("protected", Protection::Sealed, &[])
     }
 
-    /// The name in reports.
-    pub(super) const fn name(&self) -> &'static str {
-        match self.protection {
-            Protection::Sealed => "protected",
-            Protection::Insecure => "protected-insecure",
-            Protection::Standalone => "standalone",
-        }
+    /// As [`sealed`](Self::sealed), but each output waits for the acknowledgement of its own log entry.
+    pub(super) fn strict() -> Subject {
+        Subject::new("protected-strict", Protection::Sealed, &["--output-commit=strict"])
+    }
+
+    /// A VM that is protected with an insecure link.
+    pub(super) fn insecure() -> Subject {
+        Subject::new("protected-insecure", Protection::Insecure, &[])
+    }
+
+    /// A VM that is not protected.
+    pub(super) fn standalone() -> Subject {
+        Subject::new("standalone", Protection::Standalone, &[])
+    }
+
+    fn new(
+        name: &'static str,
+        protection: Protection,
+        options: &'static [&'static str],
+    ) -> Subject {
+        let unmeasured = || LoadResult {
+            request_times: RequestTimes::new(),
+            stages: Stage::ALL.iter().map(|_| Series::new()).collect(),
+        };
+        let loads = Load::ALL.iter().map(|_| unmeasured()).collect();
+        Subject { name, protection, options, loads }
     }
 
     /// Runs one round: starts the VM, sends requests under each load, stops the VM, and reads its
     /// trace.
     pub(super) fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
         let spin = args.spin_us.to_string();
-        let (ran, trace) = run_traced(self.protection, &["--spin-us", &spin], || ask(args, round))?;
+        let options = [&["--spin-us", &spin], self.options].concat();
+        let (ran, trace) = run_traced(self.protection, &options, || ask(args, round))?;
         for (under, (request_times, within)) in self.loads.iter_mut().zip(&ran) {
             under.request_times.add(request_times);
             for (all, stage) in under.stages.iter_mut().zip(Stage::ALL) {
@@ -88,7 +100,7 @@ impl Subject {
         if under.request_times.service.len() == 0 {
             return Value::Null;
         }
-        let name = |what: &str| format!("{}.{}.{what}", self.name(), load.name());
+        let name = |what: &str| format!("{}.{}.{what}", self.name, load.name());
         let mut stages = Map::new();
         for (series, stage) in under.stages.iter().zip(Stage::ALL) {
             if series.len() > 0 {

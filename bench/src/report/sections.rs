@@ -164,8 +164,13 @@ fn output_hold(page: &mut Page, outcome: &Outcome) {
         number(&figures["ratio_p50_back_to_back"], 2),
         us(&figures["log_rtt_back_to_back_ns"]["p50"]),
     ));
+    page.note(&format!(
+        "With protected-strict (--output-commit strict) each output waits for the acknowledgement of its own log \
+        entry. p50 ratio at 100 requests per second, hold of protected-strict / protected: {}.",
+        number(&figures["ratio_p50_strict_to_early"], 2),
+    ));
     let (mut rows, mut bars) = (Vec::new(), Vec::new());
-    for kind in ["protected", "protected-insecure", "standalone"] {
+    for kind in ["protected", "protected-strict", "protected-insecure", "standalone"] {
         for load in ["1", "100", "1000", "saturating"] {
             let under = &figures[kind][load];
             if !under.is_object() {
@@ -194,6 +199,7 @@ fn output_hold(page: &mut Page, outcome: &Outcome) {
         outcome,
         &[
             ("hold, sealed", "protected.100.hold"),
+            ("hold, sealed, strict", "protected-strict.100.hold"),
             ("hold, insecure", "protected-insecure.100.hold"),
             ("channel, 100/s", "channel-poll"),
             ("channel, back to back", "channel-spin"),

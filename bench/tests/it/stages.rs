@@ -47,7 +47,7 @@ fn output_hold_covers_send_and_ack_and_is_absent_without_a_backup() {
         "--out",
         out,
     ]);
-    for kind in ["protected", "protected-insecure", "standalone"] {
+    for kind in ["protected", "protected-strict", "protected-insecure", "standalone"] {
         for (load, requests) in [("1", 1), ("100", 40), ("1000", 40), ("saturating", 40)] {
             let under = &result[kind][load];
             assert_eq!(under["requests"], requests, "{kind} {load}");
@@ -64,6 +64,9 @@ fn output_hold_covers_send_and_ack_and_is_absent_without_a_backup() {
     let p50 = |name: &str| number(&result, &format!("/{name}/p50"));
     let ratio = p50("hold_ns") / p50("log_rtt_ns");
     assert!((number(&result, "/ratio_p50") - ratio).abs() < 0.001, "{result}");
+    let hold = |kind: &str| number(&result, &format!("/{kind}/100/hold_ns/p50"));
+    let ratio = hold("protected-strict") / hold("protected");
+    assert!((number(&result, "/ratio_p50_strict_to_early") - ratio).abs() < 0.001, "{result}");
     assert!(p50("log_rtt_back_to_back_ns") > 0.0 && p50("hold_ns") > 0.0);
     let saved = fs::read_to_string(folder.path().join("output-hold.protected.100.hold.hgrm"));
     assert!(saved.unwrap().contains("Total count"));

@@ -33,7 +33,7 @@ pub(super) struct OutputCommit {
     watermark: u64,
     /// The deterministic segment that the VM is in.
     segment: Segment,
-    /// How long after the start of a segment its outputs leave early.
+    /// How long after the start of a segment its outputs leave early; zero if none does.
     early_release_window: Duration,
     /// Watermark of the newest output that was given to the tap port and has not been flushed.
     unflushed: Option<u64>,
@@ -78,7 +78,8 @@ impl OutputCommit {
     /// the output's own entry.
     pub(super) fn release_at(&self, now: Time) -> u64 {
         let Segment { position, started_at } = self.segment;
-        let is_early = now.since(started_at) <= self.early_release_window;
+        // With a window of zero, not even an output at the segment's start is early.
+        let is_early = now.since(started_at) < self.early_release_window;
         if is_early { position.min(self.watermark) } else { self.watermark }
     }
 

@@ -23,6 +23,17 @@ pub enum OnBackupLoss {
     Block,
 }
 
+/// Which log the backup must have acknowledged before an output of a primary leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPolicy {
+    /// The log up to the beginning of the output's deterministic segment, if the output is made within the
+    /// [early-release window](ReplicaConfig::early_release_window); otherwise as with
+    /// [`Strict`](CommitPolicy::Strict).
+    Early,
+    /// The log up to the output's own entry.
+    Strict,
+}
+
 /// The role that a host starts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -36,7 +47,7 @@ pub enum Start {
     Backup,
 }
 
-/// Configuration of a replica. All values except `claimant` must be equal on the two hosts.
+/// Configuration of a replica. All values except `claimant` and `output_commit` must be equal on the two hosts.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
     /// The VM.
@@ -68,6 +79,10 @@ pub struct ReplicaConfig {
     /// How long after the start of a deterministic segment (see `segment.rs`) its outputs leave without an
     /// acknowledgement of their own entries.
     pub early_release_window: Duration,
+    /// Which log this host waits for, as a primary, before an output leaves. The two hosts may differ: the
+    /// replay-out of a host that goes live does not depend on it, because the other host may have released
+    /// outputs early.
+    pub output_commit: CommitPolicy,
     /// How long after it was given to the tap a frame is on the LAN at the latest. A primary waits for that
     /// before it tells its backup that the VM is handed over.
     pub tap_delay: Duration,
@@ -117,6 +132,7 @@ impl ReplicaConfig {
             timing: settings.timing,
             hold: HoldLimits::default(),
             early_release_window: EARLY_RELEASE_WINDOW,
+            output_commit: CommitPolicy::Early,
             tap_delay: TAP_DELAY,
             on_backup_loss: OnBackupLoss::Continue,
             witness_retry: Duration::from_millis(50),
@@ -140,6 +156,14 @@ impl ReplicaConfig {
             return Err(ReplicaConfigError::Lag(self.lag_bytes_max));
         }
         Ok(())
+    }
+
+    /// Returns how long after the start of a segment this host, as a primary, releases outputs early.
+    pub(super) fn own_early_release_window(&self) -> Duration {
+        match self.output_commit {
+            CommitPolicy::Early => self.early_release_window,
+            CommitPolicy::Strict => Duration::ZERO,
+        }
     }
 
     /// Returns the endpoint's settings for a host that is `role` in `term`.

@@ -125,7 +125,7 @@ impl Replica {
             term,
             term_owner: Claimant::default(),
             session: Session::new(endpoint),
-            commit: OutputCommit::new(config.hold, config.early_release_window),
+            commit: OutputCommit::new(config.hold, config.own_early_release_window()),
             announcements: Announcements::new(GuestAddresses::new(config.mac)),
             replay_out: ReplayOut::default(),
             writer: LogWriter::new(config.delta_cache_pages_max, config.mutants),

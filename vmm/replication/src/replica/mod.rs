@@ -97,7 +97,7 @@ mod takeover;
 mod watch;
 
 pub use commit::TapFrame;
-pub use config::{OnBackupLoss, ReplicaConfig, ReplicaConfigError, Start};
+pub use config::{CommitPolicy, OnBackupLoss, ReplicaConfig, ReplicaConfigError, Start};
 pub use engine::Replica;
 pub use event::{Command, ReplicaEvent};
 pub use guard::Ignored;

@@ -25,6 +25,10 @@
 //! [`early_release_window`](super::ReplicaConfig::early_release_window) at the start of a segment; later
 //! outputs need their own entries acknowledged. A replay-out lasts [`SLOWDOWN_MAX`] times that window, in
 //! time that the vCPU runs, because the new host may be that much slower.
+//!
+//! With [`CommitPolicy::Strict`](super::CommitPolicy::Strict) a primary releases no output early, so nothing
+//! depends on how fast the other host is. A host that goes live does a replay-out all the same, because it does
+//! not know the policy of the dead primary.
 
 use logchan::entry::Entry;
 use logchan::time::{Duration, Time};

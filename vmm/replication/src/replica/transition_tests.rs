@@ -121,6 +121,10 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
+        Pair::with_policy(CommitPolicy::Early)
+    }
+
+    fn with_policy(output_commit: CommitPolicy) -> Pair {
         let now = Time::from_nanos(1);
         let hosts = [Start::Primary, Start::Backup].map(|start| {
             let mut word = 1 + start as u64;
@@ -131,7 +135,8 @@ impl Pair {
                 }
             };
             let claimant = Claimant(0xc0 + start as u64);
-            let config = ReplicaConfig { claimant, ..ReplicaConfig::new(VmId(1), NIC, 1) };
+            let config =
+                ReplicaConfig { claimant, output_commit, ..ReplicaConfig::new(VmId(1), NIC, 1) };
             Replica::new(config, start, Security::Insecure, Box::new(entropy), now).unwrap()
         });
         Pair { hosts, now, cut: [false; 2] }
@@ -139,20 +144,28 @@ impl Pair {
 
     /// A pair whose primary has won the first term.
     fn alone() -> Pair {
-        let mut pair = Pair::new();
-        pair.answer(0, Answer::Won { term: Term(1) });
-        pair
+        Pair::new().started()
+    }
+
+    /// The primary wins the first term.
+    fn started(mut self) -> Pair {
+        self.answer(0, Answer::Won { term: Term(1) });
+        self
     }
 
     /// A pair whose sync is complete.
     fn protected() -> Pair {
-        let mut pair = Pair::alone();
-        pair.pass(50);
-        pair.copy();
-        pair.close();
-        pair.pass(5);
-        pair.expect([RoleName::Protected, RoleName::Following]);
-        pair
+        Pair::alone().synced()
+    }
+
+    /// Completes the sync.
+    fn synced(mut self) -> Pair {
+        self.pass(50);
+        self.copy();
+        self.close();
+        self.pass(5);
+        self.expect([RoleName::Protected, RoleName::Following]);
+        self
     }
 
     fn expect(&self, roles: [RoleName; 2]) {
@@ -651,8 +664,8 @@ fn standalone_releases_output_at_once_and_has_no_timeouts() {
 }
 
 /// A pair whose primary has just read the clock, and whose backup has acknowledged that.
-fn with_new_segment() -> Pair {
-    let mut pair = Pair::protected();
+fn with_new_segment(output_commit: CommitPolicy) -> Pair {
+    let mut pair = Pair::with_policy(output_commit).started().synced();
     pair.apply();
     let step = pair.hosts[0].clock_ns(pair.now, &mut Clock(9));
     assert_eq!(step, Ok(Step::Ready(9)));
@@ -662,10 +675,10 @@ fn with_new_segment() -> Pair {
 
 #[test]
 fn output_in_early_release_window_needs_segment_start_and_later_one_its_own_entry() {
-    let mut pair = with_new_segment();
+    let mut pair = with_new_segment(CommitPolicy::Early);
     let early_release_window = pair.hosts[0].config.early_release_window;
     let begun = pair.now;
-    pair.now = begun + early_release_window;
+    pair.now = begun + Duration::from_nanos(early_release_window.as_nanos() - 1);
     assert_eq!(pair.hosts[0].output(pair.now, &[1; 60]), Step::Ready(()));
     assert!(pair.hosts[0].poll_tap(pair.now).is_some(), "although its own entry was not sent");
     pair.hosts[0].pop_tap();
@@ -683,6 +696,22 @@ fn output_in_early_release_window_needs_segment_start_and_later_one_its_own_entr
     assert_eq!(pair.hosts[0].poll_tap(pair.now), None);
     pair.exchange();
     assert!(pair.hosts[0].poll_tap(pair.now).is_some());
+}
+
+#[test]
+fn output_with_strict_policy_needs_its_own_entry_at_any_time_of_the_segment() {
+    let mut pair = with_new_segment(CommitPolicy::Strict);
+    let window = pair.hosts[0].config.early_release_window;
+    // The first output is made at the very time at which the segment began.
+    for (number, later) in (1..).zip([Duration::ZERO, Duration::from_nanos(1), window, window]) {
+        pair.now = pair.now + later;
+        assert_eq!(pair.hosts[0].output(pair.now, &[number; 60]), Step::Ready(()));
+        assert_eq!(pair.hosts[0].poll_tap(pair.now), None, "output {number}");
+        pair.exchange();
+        assert!(pair.hosts[0].poll_tap(pair.now).is_some(), "output {number}");
+        pair.hosts[0].pop_tap();
+    }
+    assert_eq!(pair.hosts[0].stats().released_early, 0);
 }
 
 /// A world that always has console input.
@@ -711,8 +740,8 @@ impl LiveInputs for Typing {
 }
 
 /// A backup that has gone live at the position at which its log ends.
-fn gone_live() -> Replica {
-    let mut pair = Pair::protected();
+fn gone_live(output_commit: CommitPolicy) -> Replica {
+    let mut pair = Pair::with_policy(output_commit).started().synced();
     pair.claim();
     pair.answer(1, Answer::Won { term: Term(2) });
     let [_, host] = pair.hosts;
@@ -756,7 +785,7 @@ fn backup_asks_for_a_window_only_where_the_log_has_one() {
 #[test]
 fn replay_out_takes_no_input_until_guest_reads_clock_or_halts() {
     let now = Time::from_nanos(1 << 40);
-    let mut host = gone_live();
+    let mut host = gone_live(CommitPolicy::Early);
     assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
     assert_eq!(host.mid_region_stop(now), Step::Ready(StopAdvice::Resume));
     assert_eq!(host.reached(now, Position::Exit, &vcpu(1), &"an exit"), Step::Ready(()));
@@ -766,14 +795,20 @@ fn replay_out_takes_no_input_until_guest_reads_clock_or_halts() {
     assert_eq!(host.halted_guest(now), Step::Ready(WaitFor::Nothing));
     assert!(takes_input(&mut host, now));
 
-    let mut host = gone_live();
+    let mut host = gone_live(CommitPolicy::Early);
     assert_eq!(host.clock_ns(now, &mut Typing), Ok(Step::Ready(20)));
     assert!(takes_input(&mut host, now));
 }
 
 #[test]
 fn replay_out_of_computing_guest_ends_after_its_run_time() {
-    let mut host = gone_live();
+    // A strict host does not know whether the dead primary was strict, too.
+    for output_commit in [CommitPolicy::Early, CommitPolicy::Strict] {
+        replay_out_ends_after_its_run_time(gone_live(output_commit));
+    }
+}
+
+fn replay_out_ends_after_its_run_time(mut host: Replica) {
     let mut now = Time::from_nanos(1 << 40);
     assert_eq!(host.next_region(now), Step::Ready(NextRegion::Run));
     let mut runs = 0;

@@ -17,7 +17,7 @@ use logchan::handshake::Security;
 use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
 use netpath::{MacAddr, ReceivePath, WaitPolicy};
-use replication::replica::{OnBackupLoss, ReplicaConfig};
+use replication::replica::{CommitPolicy, OnBackupLoss, ReplicaConfig};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,6 +78,9 @@ pub struct PairArgs {
     /// What to do when the backup is lost
     #[arg(long, value_name = "POLICY", default_value = "continue")]
     on_backup_loss: LossPolicy,
+    /// When an output of the VM may leave while this host is the primary
+    #[arg(long, value_name = "POLICY", default_value = "early")]
+    output_commit: OutputCommit,
     /// Socket for 'understudy status', 'stop' and 'handover' [default: /run/understudy/vm-N.sock]
     #[arg(long, value_name = "PATH")]
     status: Option<PathBuf>,
@@ -104,6 +107,16 @@ enum LossPolicy {
     Continue,
     /// The VM is paused until a new backup attaches
     Block,
+}
+
+/// A policy on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutputCommit {
+    /// When the backup has acknowledged all log that it needs to compute the output; assumes that no host is
+    /// 100 times slower than the other
+    Early,
+    /// When the backup has acknowledged the output's own log entry; the output is held for longer
+    Strict,
 }
 
 /// Returns a random number other than 0, which means "none".
@@ -187,6 +200,10 @@ impl PairArgs {
             on_backup_loss: match self.on_backup_loss {
                 LossPolicy::Continue => OnBackupLoss::Continue,
                 LossPolicy::Block => OnBackupLoss::Block,
+            },
+            output_commit: match self.output_commit {
+                OutputCommit::Early => CommitPolicy::Early,
+                OutputCommit::Strict => CommitPolicy::Strict,
             },
             ..ReplicaConfig::new(VmId(self.vm_id), blueprint.mac(), pages)
         }
