@@ -26,6 +26,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod demo;
 pub mod devices;
+mod file_lock;
 pub mod health;
 pub mod kvm;
 pub mod limits;

@@ -1,5 +1,6 @@
 //! One VM: run, recorded, replayed, saved and restored, and the errors of each.
 
+mod files_in_use;
 mod linux_kernel;
 mod log_damage;
 mod mistakes;

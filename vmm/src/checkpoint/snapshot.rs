@@ -8,8 +8,11 @@
 //!
 //! All numbers are little-endian. Guest memory is not read but mapped privately: a machine starts in
 //! milliseconds, and what it writes never reaches the file. The memory checksum covers the pages that are
-//! not zero; all other pages are checked to be zero. A file must not change while machines run from it.
-//! [`save`] writes a new file and renames it, so running machines keep the old one.
+//! not zero; all other pages are checked to be zero.
+//!
+//! A file must not change while machines run from it. [`save`] writes a new file and renames it, so running
+//! machines keep the old one. A shared lock keeps away programs that ask for one. [`Snapshot::check_unchanged`]
+//! and `kvm::bus_error` notice what nothing prevented.
 //!
 //! `VERSION` changes with the layout or `Head`. The states inside are of schema [`MACHINE_SCHEMA`], as in
 //! a log.
@@ -17,6 +20,7 @@
 use super::restore::RestoreError;
 use super::schema::{CheckpointError, MACHINE_SCHEMA, decode};
 use crate::devices::{Devices, DevicesState};
+use crate::file_lock::{FileLock, try_lock};
 use crate::kvm::VcpuState;
 use crate::limits::SNAPSHOT_HEAD_BYTES_MAX;
 use crate::mem::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
@@ -29,7 +33,7 @@ use replication::checkpoint::CheckpointImage;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -77,6 +81,14 @@ pub enum SnapshotError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Another process writes the file.
+    #[error("in use: another process writes it")]
+    InUse,
+    /// The file was changed while a VM ran from it.
+    #[error(
+        "changed while the VM ran from it: the VM is lost; replace a snapshot by renaming a new file, as 'understudy save' does"
+    )]
+    Changed,
     /// The file is not a snapshot.
     #[error("not a snapshot")]
     NotSnapshot,
@@ -139,15 +151,20 @@ impl Draft {
     ///
     /// # Errors
     ///
-    /// `path` is a directory, or the file cannot be created.
-    pub fn create(path: &Path) -> io::Result<Draft> {
+    /// `path` is a directory, another process saves a snapshot there, or the file cannot be created.
+    pub fn create(path: &Path) -> Result<Draft, SnapshotError> {
         if path.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
+            return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
         }
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let part = path.with_file_name(name);
-        let file = File::create(&part)?;
+        let file = File::options().write(true).create(true).truncate(false).open(&part)?;
+        // The one that has the lock may have renamed the file in the meantime: then it is no draft any more.
+        if !try_lock(&file, FileLock::Exclusive)? || !is_at(&file, &part) {
+            return Err(SnapshotError::InUse);
+        }
+        file.set_len(0)?;
         Ok(Draft { path: path.to_owned(), part, file, is_finished: false })
     }
 
@@ -156,6 +173,12 @@ impl Draft {
         self.is_finished = true;
         Ok(())
     }
+}
+
+/// Returns whether `path` is the path of the open `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let [Ok(open), Ok(at)] = [file.metadata(), std::fs::metadata(path)] else { return false };
+    (open.dev(), open.ino()) == (at.dev(), at.ino())
 }
 
 impl Drop for Draft {
@@ -259,17 +282,34 @@ pub struct Snapshot {
     file: File,
     head: Head,
     digest: u64,
+    opened: FileVersion,
+}
+
+/// Length, and time of the last change (seconds, nanoseconds), of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileVersion(u64, i64, i64);
+
+impl FileVersion {
+    fn of(file: &File) -> io::Result<FileVersion> {
+        let metadata = file.metadata()?;
+        Ok(FileVersion(metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+    }
 }
 
 impl Snapshot {
-    /// Opens a file and checks its head. Arbitrary bytes never cause a panic.
+    /// Opens a file and checks its head. Arbitrary bytes never cause a panic. The file has a shared lock until this
+    /// value and its mapping are dropped.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is not a snapshot, is damaged, or is of another version.
+    /// The file cannot be read, is being written, is not a snapshot, is damaged, or is of another version.
     pub fn open(path: &Path) -> Result<Snapshot, SnapshotError> {
         let mut file = File::open(path)?;
-        let found = file.metadata()?.len();
+        if !try_lock(&file, FileLock::Shared)? {
+            return Err(SnapshotError::InUse);
+        }
+        let opened = FileVersion::of(&file)?;
+        let FileVersion(found, ..) = opened;
         let mut prefix = [0; PREFIX_BYTES];
         file.read_exact(&mut prefix).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => SnapshotError::NotSnapshot,
@@ -296,7 +336,7 @@ impl Snapshot {
         let head = read_head(&bytes)?;
         let expected = head.memory_at + head.memory_bytes;
         match expected == found {
-            true => Ok(Snapshot { file, head, digest }),
+            true => Ok(Snapshot { file, head, digest, opened }),
             false => Err(SnapshotError::Length { found, expected }),
         }
     }
@@ -319,6 +359,19 @@ impl Snapshot {
     /// Returns a digest of the whole snapshot: equal for equal snapshots.
     pub fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// Checks that the file is as it was when it was opened. A machine that runs from a file that was changed has a
+    /// memory that nobody saved.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Changed`], or a system call failed.
+    pub fn check_unchanged(&self) -> Result<(), SnapshotError> {
+        match FileVersion::of(&self.file)? == self.opened {
+            true => Ok(()),
+            false => Err(SnapshotError::Changed),
+        }
     }
 
     /// Checks the saved guest memory against its checksum and maps it privately.

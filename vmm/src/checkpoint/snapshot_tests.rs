@@ -60,13 +60,39 @@ fn mapped_memory_equals_the_saved_and_writes_do_not_reach_the_file() {
 fn draft_checks_the_path_at_once_and_leaves_nothing_when_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none").join("s.snap");
-    assert_eq!(Draft::create(&missing).unwrap_err().kind(), io::ErrorKind::NotFound);
-    let error = Draft::create(folder.path()).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+    let kind = |path: &Path| match Draft::create(path) {
+        Err(SnapshotError::Io(error)) => error.kind(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(kind(&missing), io::ErrorKind::NotFound);
+    assert_eq!(kind(folder.path()), io::ErrorKind::IsADirectory);
     let draft = Draft::create(&folder.path().join("s.snap")).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     drop(draft);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn second_draft_of_a_path_is_refused_until_the_first_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.snap");
+    let first = Draft::create(&path).unwrap();
+    assert!(matches!(Draft::create(&path), Err(SnapshotError::InUse)));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    drop(first);
+    drop(Draft::create(&path).unwrap());
+}
+
+#[test]
+fn change_of_the_file_in_use_is_noticed_and_replacement_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_snapshot(folder.path());
+    let snapshot = Snapshot::open(&path).unwrap();
+    assert_eq!(write_snapshot(folder.path()), path);
+    assert!(snapshot.check_unchanged().is_ok());
+    let snapshot = Snapshot::open(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    assert!(matches!(snapshot.check_unchanged(), Err(SnapshotError::Changed)));
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub enum Code {
     Port = 4,
     /// The guest image or kernel can't be used.
     Image = 5,
-    /// A log or a snapshot can't be used.
+    /// A log or a snapshot can't be used, or a snapshot was changed while a VM ran from it.
     Log = 6,
     /// The log or snapshot was made with another CPU model than this host's.
     CpuModel = 7,
@@ -270,6 +270,8 @@ fn snapshot_code(error: &SnapshotError) -> Code {
         SnapshotError::Memory(_) => Code::Host,
         SnapshotError::Restore(error) => restore_code(error),
         SnapshotError::Io(_)
+        | SnapshotError::InUse
+        | SnapshotError::Changed
         | SnapshotError::NotSnapshot
         | SnapshotError::Version { .. }
         | SnapshotError::Schema { .. }
@@ -291,6 +293,7 @@ fn log_code(error: &LogError) -> Code {
     match error {
         LogError::Truncated { .. } => Code::Truncated,
         LogError::Io(_)
+        | LogError::InUse
         | LogError::Header(_)
         | LogError::Block { .. }
         | LogError::Entry { .. }

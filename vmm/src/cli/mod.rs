@@ -53,10 +53,11 @@ Exit codes:
   3  KVM or the host can't run a VM  12  logging channel: bad key or no matching peer
   4  network port or interface       13  logging channel: the peer fell silent
   5  guest image or kernel           14  the VM continues on the other host, or can't
-  6  log or snapshot can't be read       continue
-     or is damaged                   15  status: no process answers
-  7  log or snapshot of another CPU  16  demo: this host is too slow
-     model                           17  stop, handover: can't be carried out";
+  6  log or snapshot can't be read,      continue
+     is damaged or in use, or was    15  status: no process answers
+     changed under a running VM      16  demo: this host is too slow
+  7  log or snapshot of another CPU  17  stop, handover: can't be carried out
+     model";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]

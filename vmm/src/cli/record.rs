@@ -86,12 +86,12 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     let (log_bytes, stages, traced) = outcome.report;
     result.insert("log_bytes".into(), log_bytes.into());
     result.insert("stages".into(), json!(stages));
-    outcome.end.map_err(|error| match error {
-        RunError::Source(SourceError::Host(HostError::Log(source))) => {
-            CliError::Log { path: args.log.clone(), source }
+    match outcome.end {
+        Err(RunError::Source(SourceError::Host(HostError::Log(source)))) => {
+            return Err(CliError::Log { path: args.log.clone(), source });
         }
-        error => error.into(),
-    })?;
+        end => blueprint.end_of_run(end)?,
+    }
     traced?;
     output::print(&result, options.json)
 }

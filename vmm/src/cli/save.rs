@@ -60,7 +60,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         nic_mac: blueprint.mac().octets(),
     };
     let mut draft = Draft::create(&args.file)
-        .map_err(|error| CliError::Snapshot { path: args.file.clone(), source: error.into() })?;
+        .map_err(|source| CliError::Snapshot { path: args.file.clone(), source })?;
     let clock = GuestClock::slowed(blueprint.start_ns(), args.slow_clock);
     let mut saved = None;
     let outcome = session::supervise(
@@ -77,7 +77,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         |_| (),
     )?;
     let mut result = result(&outcome);
-    outcome.end?;
+    blueprint.end_of_run(outcome.end)?;
     let Some(saved) = saved else {
         let text = args.when.as_ref();
         let never = text.map(|text| format!(", and was never idle after printing {text:?}"));

@@ -11,6 +11,7 @@
 //!    (Documentation/virt/kvm/api.rst, section 5).
 
 pub(crate) mod canonical;
+pub mod bus_error;
 pub mod caps;
 pub mod clock;
 pub mod entropy;

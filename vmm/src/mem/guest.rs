@@ -2,6 +2,7 @@
 
 use super::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
 use std::fs::File;
+use std::ops::Range;
 use vm_memory::bitmap::{AtomicBitmap, NewBitmap};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
@@ -89,6 +90,13 @@ pub fn map_private(file: File, offset: u64, bytes: u64) -> Result<GuestRam, Memo
     let region = GuestRegionMmap::new(mapping, GuestAddress(0))
         .ok_or_else(|| failed(String::from("the region wraps around")))?;
     GuestRam::from_regions(vec![region]).map_err(|error| failed(error.to_string()))
+}
+
+/// Returns the addresses in this process at which guest RAM is mapped.
+pub fn host_addresses(ram: &GuestRam) -> Range<usize> {
+    let region = ram.iter().next().expect("guest RAM is one region");
+    let start = region.as_ptr().addr();
+    start..start + region.len() as usize
 }
 
 /// Returns the bytes of guest RAM.

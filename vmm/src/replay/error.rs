@@ -32,6 +32,9 @@ pub enum LogError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Another recording writes this file, or a VM runs from it.
+    #[error("in use: another process writes it, or runs a VM from it")]
+    InUse,
     /// The header is damaged, or the file is not a log.
     #[error("{0}")]
     Header(#[from] HeaderError),

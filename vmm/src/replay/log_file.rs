@@ -3,6 +3,7 @@
 use super::error::LogError;
 use super::log_writer_thread::LogWriterThread;
 use super::recorder::LogDestination;
+use crate::file_lock::{FileLock, try_lock};
 use crate::kvm::clock::monotonic_ns;
 use logchan::dump::Dump;
 use logchan::entry::Entry;
@@ -38,11 +39,13 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Creates the file and writes its header. An existing file is an error unless `overwrite` is set.
+    /// Creates the file and writes its header. An existing file is an error unless `overwrite` is set. The file is
+    /// locked until this value is dropped, so that no other recording overwrites it.
     ///
     /// # Errors
     ///
-    /// The file exists and `overwrite` is not set, or it cannot be created or written.
+    /// The file exists and `overwrite` is not set, another process has locked it (it is not changed then), or it
+    /// cannot be created or written.
     pub fn create(path: &Path, header: &LogHeader, overwrite: bool) -> Result<LogFile, LogError> {
         // Encode before an older log is truncated.
         let mut bytes = Vec::new();
@@ -50,11 +53,18 @@ impl LogFile {
         let mut options = OpenOptions::new();
         options.write(true);
         if overwrite {
-            options.create(true).truncate(true);
+            // It is truncated when it is locked.
+            options.create(true).truncate(false);
         } else {
             options.create_new(true);
         }
         let mut file = options.open(path)?;
+        if !try_lock(&file, FileLock::Exclusive)? {
+            return Err(LogError::InUse);
+        }
+        if file.metadata()?.is_file() {
+            file.set_len(0)?;
+        }
         file.write_all(&bytes)?;
         Ok(LogFile {
             writer: LogWriterThread::start(file)?,
@@ -318,6 +328,26 @@ mod tests {
             guest_name: String::from("guest"),
             cpu_name: String::from("CPU"),
         }
+    }
+
+    #[test]
+    fn second_recording_on_a_file_is_refused_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.ulog");
+        let mut log = LogFile::create(&path, &header(), false).unwrap();
+        log.append(&Entry::Frame(&[7; 60])).unwrap();
+        log.flush().unwrap();
+        let second = LogFile::create(&path, &header(), true);
+        assert!(matches!(second, Err(LogError::InUse)), "{second:?}");
+        log.append(&Entry::Frame(&[8; 60])).unwrap();
+        log.finish().unwrap();
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(written.len() as u64, log.bytes());
+        drop(log);
+        // Nobody writes it any more. What was longer than the new log is cut off.
+        drop(LogFile::create(&path, &header(), true).unwrap());
+        let again = std::fs::read(&path).unwrap();
+        assert!(again.len() < written.len() && written.starts_with(&again));
     }
 
     #[test]
