@@ -75,6 +75,9 @@ pub const BULK_BACKLOG_BYTES_MAX: u32 = 12 << 10;
 /// Receive calls per drive of the wire, each of which takes a bounded number of frames.
 pub const RECEIVES_PER_DRIVE: usize = 4;
 
+/// Console bytes of a primary that wait until it may speak; further ones are dropped.
+pub const CONSOLE_WAITING_BYTES_MAX: usize = 4096;
+
 /// Largest number of queued events. When the queue is full, a new event displaces the oldest.
 pub const EVENTS_MAX: usize = 64;
 

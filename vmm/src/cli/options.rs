@@ -82,7 +82,8 @@ pub struct VmOptions {
     /// Stop after this many seconds
     #[arg(long = "for", value_name = "SECONDS")]
     pub seconds: Option<f64>,
-    /// Connect standard input to the VM's serial console
+    /// Connect standard input to the VM's serial console, and show its output with all control sequences;
+    /// without this, control bytes are shown as numbers (\x1b)
     #[arg(long)]
     pub stdin: bool,
     /// Print only results and errors; do not show the VM's console

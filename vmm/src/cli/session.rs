@@ -9,6 +9,7 @@ use super::options::VmOptions;
 use super::signals;
 use crate::kvm::{clock, kick};
 use crate::replay::SourceError;
+use crate::replay::console::{Console, ConsoleStyle};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::orders::Orders;
 use crate::replay::world::WorldConfig;
@@ -234,11 +235,16 @@ pub fn world_config(
 ) -> Result<WorldConfig<AnyPort>, CliError> {
     let console_output: Box<dyn Write + Send> =
         if options.quiet { Box::new(std::io::sink()) } else { Box::new(stdio::Messages) };
-    let console_input = if options.stdin { Some(read_stdin()?) } else { None };
+    // With --stdin the operator's terminal is the guest's.
+    let (console_input, style) = match options.stdin {
+        true => (Some(read_stdin()?), ConsoleStyle::Raw),
+        false => (None, ConsoleStyle::Text),
+    };
+    let console = Console::new(console_output, style);
     let stages = Stages::new(!options.no_stages, options.trace());
     let deadline = options.deadline();
     let lan = None;
-    Ok(WorldConfig { port, console_output, console_input, orders, lan, deadline, clock, stages })
+    Ok(WorldConfig { port, console, console_input, orders, lan, deadline, clock, stages })
 }
 
 /// Writes the trace of `stages` to the file of `--trace-stages`, if it is given.

@@ -1,5 +1,6 @@
 //! Record and replay: one vCPU loop on several implementations of one nondeterminism boundary.
 
+pub mod console;
 pub mod deadline;
 pub mod error;
 pub mod guest_clock;

@@ -1,12 +1,12 @@
 //! The live boundary: host clocks, the VM's network port, the console, entropy.
 
+use super::console::Console;
 use super::deadline::Deadline;
 use super::error::{HostError, SourceError};
 use super::guest_clock::GuestClock;
 use super::orders::Orders;
 use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
-use crate::limits::CONSOLE_LINE_BYTES_MAX;
 use crate::limits::STALE_FRAMES_MAX;
 use crate::telemetry::Stages;
 use crossbeam::channel::Receiver;
@@ -20,7 +20,6 @@ use replication::boundary::{
 use replication::checkpoint::{CheckpointImage, Image};
 use replication::driver::{LiveWorld, Order};
 use replication::replica;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +31,8 @@ const WAIT_MAX: Duration = Duration::from_millis(50);
 pub struct WorldConfig<P> {
     /// The network port behind the VM's NIC.
     pub port: P,
-    /// Destination of the serial console's output. Its writes must not wait.
-    pub console_output: Box<dyn Write + Send>,
+    /// Receives the serial console's output.
+    pub console: Console,
     /// Bytes typed at the console, if there is console input. Kick the vCPU after sending.
     pub console_input: Option<Receiver<Vec<u8>>>,
     /// Orders of the operator. A machine without a pair stops at any.
@@ -51,8 +50,7 @@ pub struct WorldConfig<P> {
 /// The live boundary. Create it on the thread that runs the vCPU: its timer kicks the calling thread.
 pub struct World<P> {
     port: P,
-    console_output: Box<dyn Write + Send>,
-    console_line: Vec<u8>,
+    console: Console,
     console_input: Option<Receiver<Vec<u8>>>,
     /// Bytes that were typed and that the UART has not accepted yet.
     console_pending: Vec<u8>,
@@ -77,8 +75,7 @@ impl<P: FramePort> World<P> {
     pub fn new(config: WorldConfig<P>) -> Result<World<P>, SourceError> {
         Ok(World {
             port: config.port,
-            console_output: config.console_output,
-            console_line: Vec::with_capacity(CONSOLE_LINE_BYTES_MAX),
+            console: config.console,
             console_input: config.console_input,
             console_pending: Vec::new(),
             orders: config.orders,
@@ -122,10 +119,7 @@ impl<P: FramePort> World<P> {
     /// guest waits.
     fn idle(&mut self) -> Result<(), HostError> {
         self.deadline.idle()?;
-        if !self.console_line.is_empty() {
-            // The unfinished line is probably a prompt.
-            self.write_console_line();
-        }
+        self.console.show_unfinished();
         Ok(())
     }
 
@@ -163,14 +157,6 @@ impl<P: FramePort> World<P> {
 
     fn timer_pending(&mut self, capacity: &DeviceCapacity) -> bool {
         capacity.timer_ns.is_some_and(|due| self.now() >= due)
-    }
-
-    fn write_console_line(&mut self) {
-        // An error is ignored: a console that nobody reads any more (a closed pipe) must not stop the
-        // machine.
-        let _ = self.console_output.write_all(&self.console_line);
-        let _ = self.console_output.flush();
-        self.console_line.clear();
     }
 
     fn flush(&mut self) -> Result<(), HostError> {
@@ -253,10 +239,7 @@ impl<P: FramePort> DeviceBoundary for World<P> {
     }
 
     fn console_output(&mut self, byte: u8) {
-        self.console_line.push(byte);
-        if byte == b'\n' || self.console_line.len() == CONSOLE_LINE_BYTES_MAX {
-            self.write_console_line();
-        }
+        self.console.put(byte);
     }
 }
 
@@ -451,13 +434,5 @@ impl<P: FramePort> LiveWorld for World<P> {
 
     fn flush(&mut self) -> Result<(), HostError> {
         Ok(self.port.flush()?)
-    }
-}
-
-impl<P> Drop for World<P> {
-    /// Shows the unfinished console line, whatever ended the machine.
-    fn drop(&mut self) {
-        let _ = self.console_output.write_all(&self.console_line);
-        let _ = self.console_output.flush();
     }
 }

@@ -208,6 +208,7 @@ impl LiveWorld for SimTap<'_> {
 
     fn console_output(&mut self, _byte: u8) {
         let thread = &self.thread;
+        thread.check(thread.with(|state| state.check_speaker(thread.host)));
         let waits = thread.with(|state| state.planted == Some(DriverMutant::BlockingEvents));
         thread.write_to_terminal(waits);
     }

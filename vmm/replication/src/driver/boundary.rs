@@ -50,11 +50,8 @@ impl<H: Host> DeviceBoundary for Driver<H> {
         self.frame_passes(Moment::Served);
     }
 
-    /// Prints the byte, except on a backup: the primary has printed it already.
     fn console_output(&mut self, byte: u8) {
-        if !self.is_backup() {
-            self.parts.world.console_output(byte);
-        }
+        self.console_byte(byte);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::mutant::{DriverMutant, Mutants};
 use crate::replica::{AfterHandover, Command, Halt, Replica, ReplicaEvent, RoleName, Step};
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::vec::Vec;
 use logchan::ids::{Lane, Term};
 use logchan::time::{Duration, Time};
 
@@ -56,6 +57,8 @@ pub struct Driver<H: Host> {
     /// When this host last sent a frame to the LAN.
     spoke_at: Option<Time>,
     pub(super) is_stopping: bool,
+    /// Console output that waits until this host may speak.
+    pub(super) console_waiting: Vec<u8>,
     /// When the guest was paused for the current checkpoint.
     pub(super) paused_since: Option<Time>,
     /// What the engine knows of the LAN.
@@ -76,6 +79,7 @@ impl<H: Host> Driver<H> {
             round_began: Time::default(),
             spoke_at: None,
             is_stopping: false,
+            console_waiting: Vec::new(),
             paused_since: None,
             lan_is_up: true,
             absence_alarm: PeerAbsenceAlarm::default(),
@@ -150,6 +154,7 @@ impl<H: Host> Driver<H> {
         self.receive()?;
         self.transmit()?;
         self.release()?;
+        self.show_console();
         let now = self.now();
         self.check_absence(now);
         let DriverParts { replica, wire, world, observer, .. } = &mut self.parts;

@@ -16,10 +16,12 @@
 //! | `witness` | which answer of the witness counts, and for how long to wait for it |
 //! | `drive` | one round: receive, send, release |
 //! | `boundary` | the machine's questions |
+//! | `console` | which host shows the VM's console output |
 //! | `run` | one machine after the other, until this host's part is over |
 //! | `peer_absence` | when to report that no peer is met |
 
 mod boundary;
+mod console;
 mod drive;
 pub mod host;
 mod peer_absence;

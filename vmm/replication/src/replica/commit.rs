@@ -177,6 +177,15 @@ impl Replica {
         self.commit.is_releasable_by(self.session.absolute(sent))
     }
 
+    /// Returns whether this host speaks for the VM at `now`: whether output may be shown that waits for no
+    /// acknowledgement.
+    pub fn speaks(&self, now: Time) -> bool {
+        match &self.role {
+            Role::Standalone => true,
+            Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => self.may_announce(now),
+        }
+    }
+
     /// Returns whether this host may announce the VM on the LAN at `now`. An announcement needs the claim
     /// of the term and the lease, but no acknowledgement: it reveals nothing of the VM's state.
     fn may_announce(&self, now: Time) -> bool {
