@@ -72,12 +72,8 @@ impl Measurement for Args {
         .into_iter()
         .map(Measured::Channel)
         .collect();
-        let subjects = [
-            Subject::sealed(),
-            Subject::strict(),
-            Subject::insecure(),
-            Subject::standalone(),
-        ];
+        let subjects =
+            [Subject::sealed(), Subject::strict(), Subject::insecure(), Subject::standalone()];
         all.extend(subjects.map(Measured::Vm));
         rounds.run("output hold", &mut all, |round, measured| match measured {
             Measured::Channel(channel) => channel.run_round(&lan, round),

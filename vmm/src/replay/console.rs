@@ -157,7 +157,10 @@ mod tests {
     #[test]
     fn text_passes_and_control_bytes_are_shown_as_numbers() {
         assert_eq!(shown("µs\tgrün 漢 🦀\n".as_bytes()), "µs\tgrün 漢 🦀\n");
-        assert_eq!(shown(b"\x1b]0;title\x07\x1b[2J\0\x7f\n"), "\\x1b]0;title\\x07\\x1b[2J\\x00\\x7f\n");
+        assert_eq!(
+            shown(b"\x1b]0;title\x07\x1b[2J\0\x7f\n"),
+            "\\x1b]0;title\\x07\\x1b[2J\\x00\\x7f\n"
+        );
         // C1 controls: U+009B is CSI.
         assert_eq!(shown("\u{9b}2J\u{80}".as_bytes()), "\\xc2\\x9b2J\\xc2\\x80");
         assert_eq!(shown(b"a\x9bb\xff\xe2\x82c\xf0\x9f"), "a\\x9bb\\xff\\xe2\\x82c\\xf0\\x9f");
