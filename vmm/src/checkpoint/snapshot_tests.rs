@@ -27,8 +27,9 @@ fn write_snapshot(folder: &Path) -> std::path::PathBuf {
         nic_mac: [2; 6],
     };
     let path = folder.join("s.snap");
+    let before = std::fs::read(&path).ok();
     let mut draft = Draft::create(&path).unwrap();
-    assert!(!path.exists(), "the file appears only when it is complete");
+    assert_eq!(std::fs::read(&path).ok(), before, "the file appears only when it is complete");
     assert_eq!(save(&mut draft, &identity, &image).unwrap(), 4);
     path
 }

@@ -35,7 +35,7 @@ enum Guest {
     /// A Linux kernel.
     Linux { kernel: Box<LinuxKernel>, initrd: Option<Vec<u8>>, traits: KernelTraits },
     /// A machine that was saved by `understudy save`.
-    Snapshot { path: PathBuf, snapshot: Snapshot },
+    Snapshot { path: PathBuf, snapshot: Box<Snapshot> },
 }
 
 /// Everything that a machine is built from, and that the two hosts of a pair must agree on.
@@ -112,7 +112,7 @@ impl Blueprint {
                 cpu = check_cpu(&system, model, theirs, ("snapshot", &path))?;
                 config.memory_bytes = snapshot.memory_bytes();
                 config.devices.mac = snapshot.identity().nic_mac;
-                Guest::Snapshot { path, snapshot }
+                Guest::Snapshot { path, snapshot: Box::new(snapshot) }
             }
             (None, None, None) => unreachable!("a guest is an image, a kernel or a snapshot"),
         };
