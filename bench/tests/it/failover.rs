@@ -60,7 +60,7 @@ fn failover_interrupted_leaves_no_namespace_and_no_process() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let (members, mine) = (processes(id), format!("understudy-{id}-"));
-    let kill = Command::new("kill").args(["-INT", &id.to_string()]).status().unwrap();
+    let kill = Command::new("kill").args(["-TERM", &id.to_string()]).status().unwrap();
     assert!(kill.success());
     let output = child.wait_with_output().unwrap();
     assert!(!output.status.success());

@@ -198,7 +198,7 @@ fn log_rtt_interrupted_leaves_no_namespace() {
         assert!(child.try_wait().unwrap().is_none(), "it exited before the signal");
         std::thread::sleep(Duration::from_millis(1));
     };
-    let kill = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    let kill = Command::new("kill").args(["-TERM", &id]).status().unwrap();
     assert!(kill.success());
     assert!(!child.wait().unwrap().success());
     for process in fs::read_dir("/proc").unwrap().flatten() {
