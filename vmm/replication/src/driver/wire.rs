@@ -215,7 +215,7 @@ impl<P: LinkPort> Wire<P> {
         Ok(has_bulk_to_send(transport) && !self.bulk_held)
     }
 
-    /// Returns whether the kernel has so many unsent bytes that bulk frames would delay the log.
+    /// Returns whether more bulk frames would delay the log, because of the unsent bytes in the kernel.
     fn must_hold_bulk(&mut self, transport: &impl Transport) -> Result<bool, P::Error> {
         Ok(has_bulk_to_send(transport)
             && self.port.unsent_bytes()? >= BULK_BACKLOG_BYTES_MAX
