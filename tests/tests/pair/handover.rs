@@ -42,9 +42,9 @@ fn handover_and_back_loses_nothing_and_swaps_the_roles() {
     });
     assert_eq!(clients.host_sequence(), [Host::A, Host::B, Host::A]);
     assert_eq!((a.state().term, b.state().term), (3, 3));
+    wait_until("the status", || a.status()["protected"] == "yes");
     let status = a.status();
     assert_eq!((&status["handovers"], &status["handovers_failed"]), (&1.into(), &0.into()));
-    assert_eq!(status["protected"], "yes");
     let stopped = run(&["stop", "--socket", a.socket()]);
     assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
     for process in [&mut a, &mut b] {
