@@ -100,11 +100,10 @@ impl Replica {
             return;
         }
         // A host that has just got its term knows that it is the newest.
-        self.watch.claim = question.map(|question| match question {
-            Question::Confirm { owner, .. } if owner == self.config.claimant => {
-                Claim::later(question, now + self.config.witness_check)
-            }
-            _ => Claim::of(question),
+        let has_term = matches!(self.role, Role::Primary(_));
+        self.watch.claim = question.map(|question| match has_term {
+            true => Claim::later(question, now + self.config.witness_check),
+            false => Claim::of(question),
         });
     }
 
