@@ -18,6 +18,8 @@ if [[ $fast ]]; then source scripts/install.sh; else source scripts/install.sh -
 # (scripts/demo.sh) use it.
 export CARGO_PROFILE_RELEASE_LTO=off
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+# Line tables serve profiles. A panic names its line without them.
+export CARGO_PROFILE_RELEASE_DEBUG=none
 
 guests=(vmm/guest tests/guests/hard)
 features=(--features vmm/host-tests,replication/host-tests,netpath/host-tests,tests/host-tests,bench/host-tests)
@@ -33,8 +35,7 @@ clean_up() {
 trap clean_up EXIT
 
 step "formatting"
-cargo fmt --all --check
-for crate in "${guests[@]}" tests/no_std; do cargo fmt --manifest-path "$crate/Cargo.toml" --check; done
+scripts/format.sh --check
 
 step "dependencies"
 scripts/deny.sh

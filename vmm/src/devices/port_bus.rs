@@ -1,7 +1,7 @@
 //! Port accesses of [`Devices`]: from a port to the device's register.
 
+use super::config_port::ConfigPort;
 use super::device::{PortContext, PortDevice, PortEffect, Signal};
-use super::pci::ConfigPort;
 use super::{Access, Devices, Effect};
 use crate::bus::pio;
 use crate::replay::error::SourceError;

@@ -13,14 +13,18 @@ use super::pci::Identity;
 macro_rules! devices {
     (
         ports {$(
-            $(#[$port_doc:meta])*
-            $port:ident: $Port:ty $(, counters $PortCounters:ty)?;
+            $port:ident::$Port:ident $(, counters $PortCounters:ident)?;
         )*}
         functions {$(
-            $(#[$function_doc:meta])*
-            $function:ident: $Function:ty $(, counters $FunctionCounters:ty)?;
+            $function:ident::$Function:ident $(, counters $FunctionCounters:ident)?;
         )*}
     ) => {
+        $(mod $port;)*
+        $(mod $function;)*
+
+        $(use $port::{$Port $(, $PortCounters)?};)*
+        $(use $function::{$Function $(, $FunctionCounters)?};)*
+
         /// All devices. Owned by the vCPU thread.
         #[derive(Debug)]
         pub struct Devices {
@@ -38,8 +42,8 @@ macro_rules! devices {
         pub(crate) struct DevicesState {
             /// Guest time as read or received last, nanoseconds.
             pub(crate) now_ns: u64,
-            $($(#[$port_doc])* pub(crate) $port: <$Port as Device>::State,)*
-            $($(#[$function_doc])* pub(crate) $function: <$Function as Device>::State,)*
+            $(pub(crate) $port: <$Port as Device>::State,)*
+            $(pub(crate) $function: <$Function as Device>::State,)*
             /// Interrupt windows are enabled. This is not a device's state but the machine's. It is here
             /// because a replay and a backup must do the same as the recording.
             pub(crate) irq_windows: bool,

@@ -2,7 +2,7 @@
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::pci::ConfigPort;
+use super::config_port::ConfigPort;
 use super::{Access, DeviceConfig, Devices, Effect};
 use crate::mem::GuestRam;
 use crate::replay::error::{HostError, SourceError};

@@ -1,12 +1,10 @@
-//! virtio devices (virtio 1.2) on PCI.
+//! What virtio devices (virtio 1.2) on PCI have in common: queues and the transport.
 
 mod common;
-pub(crate) mod net;
-mod queue;
-pub(crate) mod rng;
+pub(crate) mod queue;
 #[cfg(test)]
 pub(crate) mod test_driver;
-mod transport_pci;
+pub(crate) mod transport_pci;
 #[cfg(test)]
 mod transport_tests;
 

@@ -5,10 +5,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use super::{Function, Identity};
 use crate::devices::DeviceConfig;
 use crate::devices::device::{Device, PciDevice};
 use crate::devices::error::RestoreError;
+use crate::devices::pci::{Function, Identity};
 use config::IDENTITY;
 use state::HostBridgeState;
 

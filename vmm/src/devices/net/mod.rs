@@ -21,15 +21,18 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
-use super::queue::{QueueError, VirtQueue, gather, room, scatter};
-use super::transport_pci::TransportState;
-use super::{Failure, TransportCounters, VirtioDevice, VirtioPci};
 use crate::devices::pci::Identity;
+use crate::devices::virtio::queue::{QueueError, VirtQueue, gather, room, scatter};
+use crate::devices::virtio::transport_pci::TransportState;
+use crate::devices::virtio::{Failure, TransportCounters, VirtioDevice, VirtioPci};
 use crate::devices::{Access, DeviceConfig};
 use crate::mem::GuestRam;
 use crate::replay::error::SourceError;
 use config::{CONFIG_BYTES, IDENTITY, QUEUE_SIZE};
 use replication::boundary::{DeviceBoundary, DeviceCapacity, Input};
+
+/// The network device as a PCI function.
+pub(crate) type NetFunction = VirtioPci<Net>;
 
 /// Longest Ethernet frame without check sequence: 1500 bytes, the header, one VLAN tag.
 const FRAME_MAX: usize = 1518;

@@ -15,13 +15,16 @@ use serde::Serialize;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
-use super::queue::{QueueError, VirtQueue, room, scatter};
-use super::transport_pci::TransportState;
-use super::{Failure, TransportCounters, VirtioDevice};
 use crate::devices::pci::Identity;
+use crate::devices::virtio::queue::{QueueError, VirtQueue, room, scatter};
+use crate::devices::virtio::transport_pci::TransportState;
+use crate::devices::virtio::{Failure, TransportCounters, VirtioDevice, VirtioPci};
 use crate::devices::{Access, DeviceConfig};
 use crate::mem::GuestRam;
 use config::{IDENTITY, QUEUE_SIZE};
+
+/// The entropy device as a PCI function.
+pub(crate) type RngFunction = VirtioPci<Rng>;
 
 /// Most bytes filled per request.
 const REQUEST_BYTES_MAX: usize = 512;
