@@ -9,9 +9,10 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Longest time that reading from a client, or writing to it, may take.
+/// Longest time that a client's request may take to arrive, and that a write to it may take. Clients are served
+/// one after another.
 const CLIENT_MAX: Duration = Duration::from_secs(1);
 
 /// What a client asks for. On the socket, a line with its name.
@@ -38,12 +39,21 @@ impl Request {
         }
     }
 
-    /// Reads a request from a client.
-    fn read(stream: &mut UnixStream) -> io::Result<Request> {
+    /// Reads a request from a client that has sent all of it after `longest`.
+    fn read(stream: &mut UnixStream, longest: Duration) -> io::Result<Request> {
+        let deadline = Instant::now() + longest;
         let mut line = Vec::with_capacity(16);
         let mut byte = [0];
         // Names are short: a longer line is none.
-        while line.len() < 16 && stream.read(&mut byte)? == 1 && byte != *b"\n" {
+        while line.len() < 16 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            stream.set_read_timeout(Some(left))?;
+            if stream.read(&mut byte)? == 0 || byte == *b"\n" {
+                break;
+            }
             line.push(byte[0]);
         }
         let found = Self::ALL.into_iter().find(|request| request.name().as_bytes() == line);
@@ -98,9 +108,8 @@ impl Drop for ControlServer {
 }
 
 fn answer(mut stream: UnixStream, board: &StatusBoard, orders: &Orders) -> io::Result<()> {
-    stream.set_read_timeout(Some(CLIENT_MAX))?;
     stream.set_write_timeout(Some(CLIENT_MAX))?;
-    let request = Request::read(&mut stream)?;
+    let request = Request::read(&mut stream, CLIENT_MAX)?;
     let status = board.lock().map_err(|_| io::Error::other("the vCPU thread panicked"))?.clone();
     match request {
         Request::Status => {}
@@ -110,4 +119,39 @@ fn answer(mut stream: UnixStream, board: &StatusBoard, orders: &Orders) -> io::R
     let mut line = serde_json::to_vec(&status)?;
     line.push(b'\n');
     stream.write_all(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_is_a_line_with_its_name() {
+        for request in Request::ALL {
+            let (mut client, mut server) = UnixStream::pair().unwrap();
+            client.write_all(format!("{}\n", request.name()).as_bytes()).unwrap();
+            assert_eq!(Request::read(&mut server, CLIENT_MAX).unwrap(), request);
+        }
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        client.write_all(&[b'a'; 64]).unwrap();
+        assert!(Request::read(&mut server, CLIENT_MAX).is_err());
+    }
+
+    /// A client that sends a byte now and then keeps the others waiting no longer than one that sends none.
+    #[test]
+    fn slow_client_is_given_up_after_one_time_for_the_whole_request() {
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        let pause = Duration::from_millis(20);
+        let sender = std::thread::spawn(move || {
+            // Ends when the server has hung up.
+            while client.write_all(b"s").is_ok() {
+                std::thread::sleep(pause);
+            }
+        });
+        // With a time for each byte, 16 bytes would arrive, and be an unknown request.
+        let kind = Request::read(&mut server, 3 * pause).unwrap_err().kind();
+        assert!(matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{kind:?}");
+        drop(server);
+        sender.join().unwrap();
+    }
 }
