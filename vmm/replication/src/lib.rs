@@ -42,5 +42,5 @@ pub use error::BoundaryError;
 pub use hold::{Full, Held, HoldLimits, HoldLimitsError, HoldQueue, HoldStats};
 pub use mutant::Mutants;
 #[cfg(any(test, feature = "mutants"))]
-pub use mutant::{DriverMutant, Mutant};
+pub use mutant::{DriverMutant, Mutant, WitnessMutant};
 pub use pnet::util::MacAddr;

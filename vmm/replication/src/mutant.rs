@@ -111,14 +111,27 @@ mutants! {
     BulkBeforeLatency,
 }
 
-/// The planted bugs of one host: at most one of the engine, of the driver or of the channel; none without the
-/// feature `mutants`.
+mutants! {
+    /// A planted bug of the rules by which a witness grants terms.
+    WitnessMutant:
+    /// A host boots the VM although the newest term has an owner.
+    BootOwned,
+    /// A confirmation does not look for a newer term.
+    ConfirmReplaced,
+    /// A host whose confirmation finds no claim makes it for itself, whoever owns the term.
+    RemakeForeign,
+}
+
+/// The planted bugs of one host: at most one of the engine, of the driver, of the witness or of the channel; none
+/// without the feature `mutants`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mutants {
     #[cfg(any(test, feature = "mutants"))]
     planted: Option<Mutant>,
     #[cfg(any(test, feature = "mutants"))]
     driver: Option<DriverMutant>,
+    #[cfg(any(test, feature = "mutants"))]
+    witness: Option<WitnessMutant>,
     channel: ChannelMutants,
 }
 
@@ -133,6 +146,12 @@ impl Mutants {
     #[cfg(any(test, feature = "mutants"))]
     pub fn of_driver(mutant: DriverMutant) -> Self {
         Self { driver: Some(mutant), ..Self::default() }
+    }
+
+    /// Plants one bug of the witness.
+    #[cfg(any(test, feature = "mutants"))]
+    pub fn of_witness(mutant: WitnessMutant) -> Self {
+        Self { witness: Some(mutant), ..Self::default() }
     }
 
     /// Plants bugs of the channel.
@@ -158,6 +177,16 @@ impl Mutants {
     /// Returns whether the simulated host must have the planted bug [`DriverMutant::BlockingEvents`].
     pub fn blocks_on_events(self) -> bool {
         self.has_driver(DriverMutant::BlockingEvents)
+    }
+
+    #[cfg(any(test, feature = "mutants"))]
+    pub(crate) fn has_witness(self, mutant: WitnessMutant) -> bool {
+        self.witness == Some(mutant)
+    }
+
+    #[cfg(not(any(test, feature = "mutants")))]
+    pub(crate) const fn has_witness(self, _: WitnessMutant) -> bool {
+        false
     }
 
     #[cfg(any(test, feature = "mutants"))]

@@ -14,6 +14,7 @@
 //! A host whose own claim was removed makes it again as soon as it notices ([`Question::Confirm`]); until then
 //! nobody can claim the next term.
 
+use crate::mutant::{Mutants, WitnessMutant};
 use logchan::ids::{Claimant, Term};
 
 /// The owner of a term in which nobody runs the VM. No process has this name.
@@ -130,6 +131,12 @@ impl<E> From<E> for NoAnswer<E> {
     }
 }
 
+/// The rules, with the bugs that are planted in them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    mutants: Mutants,
+}
+
 /// Answers `question` of the process `claimant`. Never returns [`Answer::Unreachable`].
 ///
 /// # Errors
@@ -140,12 +147,7 @@ pub fn answer<S: ClaimStore>(
     claimant: Claimant,
     question: Question,
 ) -> Result<Answer, NoAnswer<S::Error>> {
-    match question {
-        Question::Boot { again } => boot(store, claimant, again),
-        Question::Claim { term, previous } => claim(store, claimant, term, previous),
-        Question::Confirm { term, owner } => confirm(store, claimant, term, owner),
-        Question::Release { term } => release(store, claimant, term),
-    }
+    Rules::default().answer(store, claimant, question)
 }
 
 /// Claims the term after the newest one for nobody, whoever has that: an operator says that no host runs the
@@ -168,24 +170,76 @@ pub fn forget<S: ClaimStore>(store: &mut S) -> Result<Term, NoAnswer<S::Error>> 
     }
 }
 
-fn boot<S: ClaimStore>(
-    store: &mut S,
-    claimant: Claimant,
-    again: bool,
-) -> Result<Answer, NoAnswer<S::Error>> {
-    let newest = store.newest()?;
-    if let Some(newest) = newest {
-        let owner = existing(store, newest)?;
-        if owner == claimant {
-            // Of an earlier attempt, whose answer was lost.
-            return Ok(Answer::Won { term: newest });
-        }
-        if owner != NOBODY && !again {
-            return Ok(Answer::Lost { newest });
+impl Rules {
+    /// Returns the rules with planted bugs.
+    #[cfg(any(test, feature = "mutants"))]
+    pub fn with_bugs(mutants: Mutants) -> Self {
+        Self { mutants }
+    }
+
+    /// As [`answer`].
+    ///
+    /// # Errors
+    ///
+    /// As those of [`answer`].
+    pub fn answer<S: ClaimStore>(
+        self,
+        store: &mut S,
+        claimant: Claimant,
+        question: Question,
+    ) -> Result<Answer, NoAnswer<S::Error>> {
+        match question {
+            Question::Boot { again } => self.boot(store, claimant, again),
+            Question::Claim { term, previous } => claim(store, claimant, term, previous),
+            Question::Confirm { term, owner } => self.confirm(store, claimant, term, owner),
+            Question::Release { term } => release(store, claimant, term),
         }
     }
-    let term = next(newest);
-    Ok(decided(term, create(store, term, claimant)? == claimant))
+
+    fn boot<S: ClaimStore>(
+        self,
+        store: &mut S,
+        claimant: Claimant,
+        again: bool,
+    ) -> Result<Answer, NoAnswer<S::Error>> {
+        let newest = store.newest()?;
+        if let Some(newest) = newest {
+            let owner = existing(store, newest)?;
+            if owner == claimant {
+                // Of an earlier attempt, whose answer was lost.
+                return Ok(Answer::Won { term: newest });
+            }
+            let may_boot =
+                owner == NOBODY || again || self.mutants.has_witness(WitnessMutant::BootOwned);
+            if !may_boot {
+                return Ok(Answer::Lost { newest });
+            }
+        }
+        let term = next(newest);
+        Ok(decided(term, create(store, term, claimant)? == claimant))
+    }
+
+    fn confirm<S: ClaimStore>(
+        self,
+        store: &mut S,
+        claimant: Claimant,
+        term: Term,
+        owner: Claimant,
+    ) -> Result<Answer, NoAnswer<S::Error>> {
+        if !self.mutants.has_witness(WitnessMutant::ConfirmReplaced)
+            && let Some(newest) = newer(store, term)?
+        {
+            return Ok(Answer::Lost { newest });
+        }
+        let remakes = owner == claimant || self.mutants.has_witness(WitnessMutant::RemakeForeign);
+        match store.owner(term)? {
+            Some(found) if found == owner => Ok(Answer::Won { term }),
+            Some(_) if owner == claimant => Ok(Answer::Lost { newest: term }),
+            // Somebody has removed the claim, for example a program that cleans up old files.
+            None if remakes => Ok(decided(term, create(store, term, claimant)? == claimant)),
+            found => Err(NoAnswer::OtherOwner { term, expected: owner, found }),
+        }
+    }
 }
 
 fn claim<S: ClaimStore>(
@@ -202,27 +256,6 @@ fn claim<S: ClaimStore>(
     }
     require_owner(store, Term(term.0 - 1), previous)?;
     Ok(decided(term, create(store, term, claimant)? == claimant))
-}
-
-fn confirm<S: ClaimStore>(
-    store: &mut S,
-    claimant: Claimant,
-    term: Term,
-    owner: Claimant,
-) -> Result<Answer, NoAnswer<S::Error>> {
-    if let Some(newest) = newer(store, term)? {
-        return Ok(Answer::Lost { newest });
-    }
-    if owner != claimant {
-        require_owner(store, term, owner)?;
-        return Ok(Answer::Won { term });
-    }
-    let found = match store.owner(term)? {
-        Some(found) => found,
-        // Somebody has removed the claim, for example a program that cleans up old files.
-        None => create(store, term, claimant)?,
-    };
-    Ok(decided(term, found == claimant))
 }
 
 fn release<S: ClaimStore>(

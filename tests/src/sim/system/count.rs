@@ -30,6 +30,7 @@ counters! {
         OneWay = "partitions of one direction only",
         LanCuts = "ports of the LAN cut",
         Outages = "outages of the witness",
+        OtherWitnesses = "witnesses replaced by another storage",
         ClaimsLost = "claims and answers of the witness lost",
         Forgotten = "running VMs forgotten",
         ClaimsRemoved = "removals of claims",

@@ -9,6 +9,7 @@ use super::host::Arrival;
 use super::pair::{Event, Pair};
 use super::process::VcpuState;
 use crate::sim::frames::FrameId;
+use crate::sim::rng::Chance;
 use crate::sim::{Checked, MS, US};
 
 /// A kind of fault.
@@ -24,6 +25,8 @@ pub(crate) enum Fault {
     LanCut,
     /// The witness is unreachable.
     Outage,
+    /// A host finds another storage in the place of the witness.
+    OtherWitness,
     /// A backup is stopped in an orderly way.
     StopBackup,
     /// A primary is ordered to hand the VM over.
@@ -43,12 +46,13 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Crash,
         Self::Freeze,
         Self::Partition,
         Self::LanCut,
         Self::Outage,
+        Self::OtherWitness,
         Self::StopBackup,
         Self::HandOver,
         Self::RemoveClaims,
@@ -79,6 +83,7 @@ impl Pair<'_> {
             Fault::Partition => faults.partition_every_ns,
             Fault::LanCut => faults.lan_cut_every_ns,
             Fault::Outage => faults.outage_every_ns,
+            Fault::OtherWitness => faults.other_witness_every_ns,
             Fault::StopBackup => faults.stop_backup_every_ns,
             Fault::HandOver => faults.hand_over_every_ns,
             Fault::RemoveClaims => faults.remove_claims_every_ns,
@@ -106,6 +111,7 @@ impl Pair<'_> {
             Fault::Partition => self.partition(),
             Fault::LanCut => self.cut_lan(),
             Fault::Outage => self.cut_witness(),
+            Fault::OtherWitness => self.replace_witness(host),
             Fault::StopBackup => self.stop_backup(host)?,
             Fault::HandOver => self.hand_over()?,
             Fault::RemoveClaims => self.remove_claims(),
@@ -187,6 +193,21 @@ impl Pair<'_> {
         );
     }
 
+    /// The witness's folder is not mounted on `host`, or another one is.
+    fn replace_witness(&mut self, host: usize) {
+        if self.hosts[host].other_witness.is_some() {
+            return;
+        }
+        let has_claims = self.rng.chance(Chance::percent(50));
+        self.hosts[host].other_witness = Some(self.witness.other(self.bugs, has_claims));
+        self.counts.count(Count::OtherWitnesses);
+        self.schedule_mend(
+            Fault::OtherWitness,
+            self.options.faults.outage_ns_max,
+            format_args!("host {host}, with claims: {has_claims}"),
+        );
+    }
+
     /// Draws a duration: of any magnitude up to `ns_max`, uniformly up to `ns_max`, or close to the silence
     /// timeout.
     fn draw_duration(&mut self, ns_max: u64) -> u64 {
@@ -212,6 +233,7 @@ impl Pair<'_> {
             Fault::Partition => self.links.iter_mut().for_each(|link| link.set_cut(false)),
             Fault::LanCut => (0..self.lan.links.len()).for_each(|p| self.lan.set_cut(p, false)),
             Fault::Outage => self.hosts.iter_mut().for_each(|host| host.witness_cut = false),
+            Fault::OtherWitness => self.hosts.iter_mut().for_each(|host| host.other_witness = None),
             Fault::Crash
             | Fault::Freeze
             | Fault::StopBackup
@@ -378,6 +400,7 @@ impl Pair<'_> {
         self.lan.heal();
         for host in [0, 1] {
             self.hosts[host].witness_cut = false;
+            self.hosts[host].other_witness = None;
             self.thaw(host);
             if self.hosts[host].process.is_none() {
                 self.queue.push(now + MS, Event::Boot { host });

@@ -11,6 +11,7 @@ use super::crash::CrashPoint;
 use super::options::HostOptions;
 use super::pair::{Event, Pair};
 use super::process::{Process, ProcessId};
+use super::witness::Witness;
 use crate::sim::clock::DriftingClock;
 use crate::sim::frames::FrameId;
 use crate::sim::rng::Rng;
@@ -54,6 +55,8 @@ pub(crate) struct Host {
     pub(crate) crash_pending: bool,
     /// Whether it cannot reach the witness.
     pub(crate) witness_cut: bool,
+    /// Another storage in the place of the witness.
+    pub(crate) other_witness: Option<Witness>,
     /// When it was last frozen or resumed, or lost a message to or from the witness.
     pub(crate) disturbed_at: u64,
     /// The random generator of this host.
@@ -78,6 +81,7 @@ impl Host {
             crash_point: None,
             crash_pending: false,
             witness_cut: false,
+            other_witness: None,
             disturbed_at: 0,
             rng,
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use logchan::channel::{Mutant as ChannelMutant, Mutants as ChannelMutants};
-use replication::{Mutant, Mutants};
+use replication::{Mutant, Mutants, WitnessMutant};
 
 use super::System;
 use super::pair::Bugs;
@@ -16,8 +16,12 @@ pub enum Planted {
     Engine(Mutant),
     /// In its channel.
     Channel(ChannelMutant),
+    /// In the rules of the witness.
+    Witness(WitnessMutant),
     /// In the machine: an interrupted run counts as a natural exit.
     CountInterrupted,
+    /// In the host's way to the witness: another storage in its place is not noticed.
+    IgnoreIdentity,
 }
 
 /// Bugs of the channel that this simulator must find, too. Of the others, some cost only time, some need an
@@ -43,7 +47,9 @@ impl Planted {
     pub fn all() -> Vec<Self> {
         let engine = Mutant::ALL.iter().copied().map(Self::Engine);
         let channel = CHANNEL.into_iter().map(Self::Channel);
-        engine.chain(channel).chain([Self::CountInterrupted]).collect()
+        let witness = WitnessMutant::ALL.iter().copied().map(Self::Witness);
+        let others = [Self::CountInterrupted, Self::IgnoreIdentity];
+        engine.chain(channel).chain(witness).chain(others).collect()
     }
 
     /// The bug with this name.
@@ -52,12 +58,16 @@ impl Planted {
     }
 
     pub(crate) fn bugs(self) -> Bugs {
-        let (replica, count_interrupted) = match self {
-            Self::Engine(mutant) => (Mutants::plant(mutant), false),
-            Self::Channel(mutant) => (Mutants::of_channel(ChannelMutants::plant(mutant)), false),
-            Self::CountInterrupted => (Mutants::default(), true),
-        };
-        Bugs { replica, count_interrupted }
+        let none = Bugs::default();
+        match self {
+            Self::Engine(mutant) => Bugs { replica: Mutants::plant(mutant), ..none },
+            Self::Channel(mutant) => {
+                Bugs { replica: Mutants::of_channel(ChannelMutants::plant(mutant)), ..none }
+            }
+            Self::Witness(mutant) => Bugs { replica: Mutants::of_witness(mutant), ..none },
+            Self::CountInterrupted => Bugs { count_interrupted: true, ..none },
+            Self::IgnoreIdentity => Bugs { ignores_identity: true, ..none },
+        }
     }
 }
 
@@ -66,7 +76,10 @@ impl fmt::Display for Planted {
         let name = match self {
             Self::Engine(mutant) => format!("{mutant:?}"),
             Self::Channel(mutant) => format!("{mutant:?}"),
-            Self::CountInterrupted => format!("{self:?}"),
+            Self::Witness(mutant) => format!("{mutant:?}"),
+            Self::CountInterrupted | Self::IgnoreIdentity => {
+                format!("{self:?}")
+            }
         };
         f.pad(&name)
     }

@@ -150,6 +150,8 @@ pub(crate) struct FaultOptions {
     /// The witness is unreachable from one or both hosts, and for how long at most.
     pub(crate) outage_every_ns: Option<u64>,
     pub(crate) outage_ns_max: u64,
+    /// A host finds another storage in the place of the witness, for as long as an outage.
+    pub(crate) other_witness_every_ns: Option<u64>,
     /// The backup is stopped in an orderly way and restarted.
     pub(crate) stop_backup_every_ns: Option<u64>,
     /// A primary is ordered to hand the VM over.
@@ -357,6 +359,7 @@ impl FaultOptions {
             flip_every_ns: every(25, 4),
             replay_every_ns: every(25, 30),
             forget_every_ns: every(20, 3),
+            other_witness_every_ns: every(20, 3),
             drift_every_ns: faults_ns / rng.within(1..=8),
             freeze_ns_max: rng.magnitude(MS..=4 * silence_ns),
             partition_ns_max: rng.magnitude(MS..=4 * silence_ns),

@@ -124,10 +124,12 @@ pub(crate) struct Pair<'a> {
 /// Planted bugs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bugs {
-    /// In the engine or in its channel.
+    /// In the engine, in its channel, or in the rules of the witness.
     pub(crate) replica: Mutants,
     /// The machine takes an interrupted run for a natural exit.
     pub(crate) count_interrupted: bool,
+    /// A host does not notice that another storage is in the place of the witness.
+    pub(crate) ignores_identity: bool,
 }
 
 impl<'a> Pair<'a> {
@@ -158,7 +160,7 @@ impl<'a> Pair<'a> {
             frames: FrameStore::default(),
             lan: Lan::new(ports),
             clients: Clients::new(clients),
-            witness: Witness::default(),
+            witness: Witness::new(bugs),
             processes: 0,
             claims: 0,
             healed_at: 0,

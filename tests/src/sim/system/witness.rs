@@ -1,19 +1,21 @@
-//! The witness: an atomic test-and-set for each term, reached over a lossy path.
+//! The witness: an atomic test-and-set for each term, reached over a lossy path. In the place of the witness, a host
+//! may find another storage: an empty one, or one with an older state of the claims.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use logchan::ids::{Claimant, Term};
-use replication::witness::{self, Answer, ClaimStore, NOBODY, Question};
+use replication::witness::{self, Answer, ClaimStore, NOBODY, Question, Rules};
 
 use super::count::Count;
-use super::pair::{Claim, Event, Pair};
+use super::pair::{Bugs, Claim, Event, Pair};
 use super::process::ProcessId;
 
 /// The storage of the claims. A repeated claim by the same process gets the same answer.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     claims: BTreeMap<Term, Claimant>,
+    rules: Rules,
     /// The newest claim that was ever made, removed or not.
     granted: Option<(Term, Claimant)>,
     /// When that was.
@@ -41,10 +43,22 @@ impl ClaimStore for Witness {
 }
 
 impl Witness {
+    /// Returns a storage without claims.
+    pub(crate) fn new(bugs: Bugs) -> Self {
+        Self { rules: Rules::with_bugs(bugs.replica), ..Self::default() }
+    }
+
+    /// Returns another storage, with the claims of this one or with none. It does not know what this one grants.
+    pub(crate) fn other(&self, bugs: Bugs, has_claims: bool) -> Self {
+        let claims = if has_claims { self.claims.clone() } else { BTreeMap::new() };
+        Self { claims, ..Self::new(bugs) }
+    }
+
     /// Answers `question` of `process` at `now`.
     pub(crate) fn answer(&mut self, now: u64, question: Question, process: ProcessId) -> Answer {
         let before = self.granted;
-        let answer = witness::answer(self, process.claimant(), question);
+        let rules = self.rules;
+        let answer = rules.answer(self, process.claimant(), question);
         if self.granted != before {
             self.granted_at = now;
             let owner = self.granted.and_then(|(_, owner)| ProcessId::of(owner));
@@ -145,8 +159,17 @@ impl Pair<'_> {
 
     /// A claim reaches the witness, which answers it.
     pub(crate) fn claim_arrives(&mut self, host: usize, claim: Claim) {
-        let answer = self.witness.answer(self.queue.now(), claim.question, claim.process);
         let now = self.queue.now();
+        let own = &mut self.hosts[host];
+        if own.other_witness.is_some() {
+            own.disturbed_at = now;
+        }
+        let answer = match &mut own.other_witness {
+            // Its identity is not the one of the witness that the pair uses.
+            Some(_) if !self.bugs.ignores_identity => Answer::Unreachable,
+            Some(other) => other.answer(now, claim.question, claim.process),
+            None => self.witness.answer(now, claim.question, claim.process),
+        };
         self.trace.line(now, Some(host), "witness", format_args!("{claim:?}: {answer:?}"));
         let won = matches!(answer, Answer::Won { .. }) && is_claim(claim.question);
         self.counts.add(Count::ClaimsWon, won.into());
