@@ -3,6 +3,7 @@
 use crate::kvm::kick::{Kicker, spawn_unkicked};
 use netpath::{LanHealth, LanProbe, PortError};
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
@@ -41,13 +42,16 @@ struct Shared {
 impl LanWatch {
     /// Asks for the state of `tap` once, and then on the new thread, which kicks the calling thread after each
     /// change. Call it in the tap's network namespace, after the tap was opened: a tap that no process is
-    /// attached to has no carrier.
+    /// attached to has no carrier. `address` is asked, too, if there is one.
     ///
     /// # Errors
     ///
     /// There is no such tap, the kernel can't be asked, or the thread can't be started.
-    pub fn start(tap: &str) -> Result<LanWatch, LanWatchError> {
+    pub fn start(tap: &str, address: Option<Ipv4Addr>) -> Result<LanWatch, LanWatchError> {
         let mut probe = LanProbe::open(tap)?;
+        if let Some(address) = address {
+            probe = probe.with_address(address);
+        }
         let health = AtomicU8::new(probe.ask()?.to_bits());
         let shared = Arc::new(Shared { health, is_ending: AtomicBool::new(false) });
         let (kicker, of_thread) = (Kicker::of_this_thread(), Arc::clone(&shared));
@@ -77,8 +81,8 @@ impl WatchedTap {
     /// # Errors
     ///
     /// As those of [`LanWatch::start`].
-    pub fn start(name: &str) -> Result<WatchedTap, LanWatchError> {
-        Ok(WatchedTap { name: name.into(), watch: Arc::new(LanWatch::start(name)?) })
+    pub fn start(name: &str, address: Option<Ipv4Addr>) -> Result<WatchedTap, LanWatchError> {
+        Ok(WatchedTap { name: name.into(), watch: Arc::new(LanWatch::start(name, address)?) })
     }
 
     /// Returns why frames can't pass between the tap and the LAN, and what to do; `None` if they can.
@@ -133,10 +137,10 @@ mod tests {
             let mut kicks = SigSet::empty();
             kicks.add(KICK_SIGNAL);
             kicks.thread_block().unwrap();
-            assert!(LanWatch::start("tap0").unwrap_err().to_string().contains("tap0"));
+            assert!(LanWatch::start("tap0", None).unwrap_err().to_string().contains("tap0"));
             ip("tuntap add dev tap0 mode tap");
-            let watch = LanWatch::start("tap0").unwrap();
-            let health = |tap| LanHealth { tap, uplink: Uplink::NoBridge };
+            let watch = LanWatch::start("tap0", None).unwrap();
+            let health = |tap| LanHealth { tap, uplink: Uplink::NoBridge, answers: true };
             assert_eq!(watch.health(), health(TapState::Down));
             ip("link set tap0 up");
             assert_eq!(kicks.wait().unwrap(), KICK_SIGNAL);

@@ -1,7 +1,8 @@
 //! [`LanHealth`]: whether frames of a VM can pass between its tap and the LAN, as far as this host can tell.
 //!
 //! - `netlink`: how the kernel describes interfaces
-//! - `probe`: [`LanProbe`], which asks the kernel
+//! - `probe`: [`LanProbe`], which asks the kernel, and an address on the LAN if it is told one
+//! - `reach`: how that address is asked
 //!
 //! A VM reaches its LAN through a tap, the bridge that the tap is a port of, and another port of this bridge,
 //! the uplink. The kernel reports carriers to user space up to a second late (its link watch is rate-limited),
@@ -9,6 +10,7 @@
 
 mod netlink;
 mod probe;
+mod reach;
 
 pub use probe::LanProbe;
 
@@ -66,11 +68,16 @@ pub struct LanHealth {
     pub tap: TapState,
     /// What connects it with the LAN.
     pub uplink: Uplink,
+    /// The address on the LAN that is asked answers, or none is asked.
+    pub answers: bool,
 }
 
 impl LanHealth {
     /// Nothing is known to be wrong.
-    pub const GOOD: LanHealth = LanHealth { tap: TapState::Up, uplink: Uplink::Up };
+    pub const GOOD: LanHealth = LanHealth { tap: TapState::Up, uplink: Uplink::Up, answers: true };
+
+    /// The bit of [`to_bits`](Self::to_bits) for an address that does not answer.
+    const SILENT: u8 = 0x80;
 
     /// Returns whether frames can pass. A LAN of which the host can't see the uplink counts as reachable.
     pub fn passes_frames(self) -> bool {
@@ -78,7 +85,7 @@ impl LanHealth {
             Uplink::Up | Uplink::OnlyPort | Uplink::NoBridge => true,
             Uplink::Down | Uplink::LeftBridge => false,
         };
-        self.tap == TapState::Up && reaches_lan
+        self.tap == TapState::Up && reaches_lan && self.answers
     }
 
     /// Returns what is wrong and what to do, in one line; `None` if frames can pass. `tap` is the name of the
@@ -94,7 +101,11 @@ impl LanHealth {
                 format!("the bridge of tap {tap} does not forward its frames: 'bridge link show'")
             }
             TapState::Up => match self.uplink {
-                Uplink::Up | Uplink::OnlyPort | Uplink::NoBridge => return None,
+                Uplink::Up | Uplink::OnlyPort | Uplink::NoBridge if self.answers => return None,
+                Uplink::Up | Uplink::OnlyPort | Uplink::NoBridge => format!(
+                    "the address of --probe does not answer through the bridge of tap {tap}: check the \
+                     LAN, and whether that address is up"
+                ),
                 Uplink::Down => format!(
                     "no other port of the bridge of tap {tap} passes frames: check the host's uplink"
                 ),
@@ -108,14 +119,16 @@ impl LanHealth {
 
     /// Returns the value as a number, for an atomic variable.
     pub fn to_bits(self) -> u8 {
-        (self.tap as u8) << 4 | self.uplink as u8
+        let silent = if self.answers { 0 } else { Self::SILENT };
+        silent | (self.tap as u8) << 4 | self.uplink as u8
     }
 
     /// Returns the value of a number from [`to_bits`](Self::to_bits); `None` for any other number.
     pub fn from_bits(bits: u8) -> Option<LanHealth> {
-        let tap = *TapState::ALL.get(usize::from(bits >> 4))?;
+        let answers = bits & Self::SILENT == 0;
+        let tap = *TapState::ALL.get(usize::from((bits & !Self::SILENT) >> 4))?;
         let uplink = *Uplink::ALL.get(usize::from(bits & 15))?;
-        Some(LanHealth { tap, uplink })
+        Some(LanHealth { tap, uplink, answers })
     }
 }
 
@@ -124,8 +137,11 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = LanHealth> {
-        let uplinks = |tap| Uplink::ALL.into_iter().map(move |uplink| LanHealth { tap, uplink });
-        TapState::ALL.into_iter().flat_map(uplinks)
+        let uplinks = |tap| Uplink::ALL.into_iter().map(move |uplink| (tap, uplink));
+        let paths = TapState::ALL.into_iter().flat_map(uplinks);
+        paths.flat_map(|(tap, uplink)| {
+            [true, false].map(|answers| LanHealth { tap, uplink, answers })
+        })
     }
 
     #[test]
@@ -147,5 +163,7 @@ mod tests {
         assert!(LanHealth::GOOD.passes_frames());
         let routed = LanHealth { uplink: Uplink::NoBridge, ..LanHealth::GOOD };
         assert!(routed.passes_frames());
+        let silent = LanHealth { answers: false, ..LanHealth::GOOD };
+        assert!(silent.fault("tap0").unwrap().contains("--probe"));
     }
 }

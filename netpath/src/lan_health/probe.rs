@@ -1,7 +1,10 @@
-//! [`LanProbe`]: asks the kernel for the state of a tap and of its uplink.
+//! [`LanProbe`]: asks the kernel for the state of a tap and of its uplink, and an address on the LAN whether it
+//! answers.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
@@ -10,6 +13,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::netlink::{BridgePort, Interface, More, Question, read_answer, request};
+use super::reach::ReachProbe;
 use super::{LanHealth, TapState, Uplink};
 use crate::error::PortError;
 use crate::sys::ioctl::InterfaceName;
@@ -32,6 +36,7 @@ pub struct LanProbe {
     socket: OwnedFd,
     index: u32,
     history: History,
+    reach: Option<ReachProbe>,
     buffer: Box<[u8]>,
 }
 
@@ -53,13 +58,22 @@ impl LanProbe {
         let socket = open_socket()
             .map_err(PortError::system("cannot open a socket to ask for interfaces (netlink)"))?;
         let buffer = vec![0; DATAGRAM_BYTES].into_boxed_slice();
-        let mut probe = LanProbe { socket, index: 0, history: History::default(), buffer };
+        let mut probe =
+            LanProbe { socket, index: 0, history: History::default(), reach: None, buffer };
         probe.index = match probe.ask_for_one(&Question::Name(&name)) {
             Ok(Some(interface)) => interface.index,
             Ok(None) => return Err(PortError::InterfaceMissing { name: tap.into() }),
             Err(source) => return Err(cannot_ask(source)),
         };
         Ok(probe)
+    }
+
+    /// Also asks `address` from now on, by ARP, from the bridge that the tap is a port of. The first questions
+    /// of [`ask`](Self::ask) can't have its answer: it counts as reachable until three questions in a row had
+    /// none, which is at most two seconds after its last answer if `ask` is called every 100 ms.
+    #[must_use]
+    pub fn with_address(self, address: Ipv4Addr) -> LanProbe {
+        LanProbe { reach: Some(ReachProbe::new(address)), ..self }
     }
 
     /// Asks for the current state.
@@ -73,14 +87,20 @@ impl LanProbe {
 
     fn try_ask(&mut self) -> io::Result<LanHealth> {
         let Some(tap) = self.ask_for_one(&Question::Index(self.index))? else {
-            return Ok(LanHealth { tap: TapState::Gone, uplink: self.history.uplink(None, &[]) });
+            let uplink = self.history.uplink(None, &[]);
+            return Ok(LanHealth { tap: TapState::Gone, uplink, answers: true });
         };
         let ports = match tap.port_of {
             Some(BridgePort { bridge, .. }) => self.ask_for_all(&Question::Ports(bridge))?,
             None => Vec::new(),
         };
         let uplink = self.history.uplink(Some(&tap), &ports);
-        Ok(LanHealth { tap: tap_state(&tap), uplink })
+        let bridge = tap.port_of.map(|port| port.bridge);
+        let answers = match &mut self.reach {
+            Some(reach) => reach.step(bridge, Instant::now()),
+            None => true,
+        };
+        Ok(LanHealth { tap: tap_state(&tap), uplink, answers })
     }
 
     /// Returns the interface that `question` asks for, if it exists.

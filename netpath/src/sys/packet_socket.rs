@@ -96,6 +96,19 @@ impl PacketSocket {
         check(unsafe { libc::bind(self.0.as_raw_fd(), pointer, size::<libc::sockaddr_ll>()) })
     }
 
+    /// Returns the current MAC address of the interface that the socket is bound to; `None` if it has none, or an
+    /// address of another kind.
+    pub(crate) fn interface_mac(&self) -> io::Result<Option<[u8; 6]>> {
+        // SAFETY: all-zero is a valid address (rule 2).
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        let mut length = size::<libc::sockaddr_ll>();
+        let pointer = (&raw mut address).cast();
+        // SAFETY: address and length are live and of the sizes given (rule 1).
+        check(unsafe { libc::getsockname(self.0.as_raw_fd(), pointer, &raw mut length) })?;
+        let [a, b, c, d, e, f, ..] = address.sll_addr;
+        Ok((address.sll_halen == 6).then_some([a, b, c, d, e, f]))
+    }
+
     /// Creates a TPACKET_V2 receive ring, in blocks of one page each.
     pub(crate) fn make_ring(&self, slots: usize, slot_bytes: usize) -> io::Result<()> {
         const BLOCK_BYTES: usize = 4096;

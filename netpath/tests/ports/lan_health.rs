@@ -7,7 +7,7 @@ use netpath::{LanHealth, LanProbe, PortError, TapState, Uplink};
 /// its carrier with a delay.
 fn expect(probe: &mut LanProbe, tap: TapState, uplink: Uplink) {
     let mut last = None;
-    let expected = LanHealth { tap, uplink };
+    let expected = LanHealth { tap, uplink, answers: true };
     let start = std::time::Instant::now();
     while last != Some(expected) {
         assert!(start.elapsed() < HANG_MAX, "{expected:?} expected, {last:?} found");
@@ -133,5 +133,37 @@ fn probe_of_missing_tap_says_so_and_probe_stays_in_its_namespace() {
         let mut probe = LanProbe::open("tap0").unwrap();
         // The socket belongs to this namespace, whatever the namespace of the thread that asks.
         in_namespace(move || expect(&mut probe, TapState::NoCarrier, Uplink::NoBridge));
+    });
+}
+
+/// Every carrier is up, and no frame passes.
+#[test]
+fn address_that_can_not_be_reached_is_noticed_and_found_again() {
+    in_namespace(|| {
+        make_tap();
+        make_bridge();
+        ip("link set eth0 up master br0");
+        // The switch, and a station behind it. It must not answer through an interface that lacks the address.
+        std::fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1").unwrap();
+        ip("link add br1 type bridge stp_state 0 forward_delay 0");
+        ip("link set wire0 up master br1");
+        ip("link set br1 up");
+        ip("addr add 10.77.0.1/24 dev br1");
+        let _port = open_tap();
+        let mut probe = LanProbe::open("tap0").unwrap().with_address([10, 77, 0, 1].into());
+        let mut ask = || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            probe.ask().unwrap()
+        };
+        let start = std::time::Instant::now();
+        while start.elapsed() < std::time::Duration::from_secs(3) {
+            assert!(ask().answers, "the station answers");
+        }
+        ip("link set wire0 nomaster");
+        wait_until("silence", || !ask().answers);
+        let silent = ask();
+        assert_eq!((silent.tap, silent.uplink), (TapState::Up, Uplink::Up));
+        ip("link set wire0 master br1");
+        wait_until("an answer", || ask().answers);
     });
 }

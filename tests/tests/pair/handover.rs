@@ -121,6 +121,29 @@ fn primary_whose_tap_is_down_hands_the_vm_over() {
     assert_eq!(said, 1, "{}", a.transcript());
 }
 
+/// The switch has the carriers of both hosts, and forwards nothing of one of them.
+#[test]
+fn primary_whose_lan_does_not_answer_hands_the_vm_over() {
+    let rig = Rig::patient();
+    let probe = ["--probe", "10.77.0.1"];
+    let mut a = rig.start(Part::Primary, Host::A, &probe);
+    wait_for!(a, PairEvent::TermWon);
+    let mut b = rig.start(Part::Backup, Host::B, &probe);
+    wait_for!(a, PairEvent::Protected);
+    let switch = rig.scene.network.switch();
+    let port = Host::A.port();
+    let ((), _clients) = Clients::during(&rig, |clients| {
+        switch.ip(&format!("link set {port} nomaster")).unwrap();
+        wait_for!(a, PairEvent::LanLost);
+        wait_for!(b, PairEvent::WentLive);
+        clients.wait_until_served();
+        let said = a.status()["lan"].as_str().unwrap().to_owned();
+        assert!(said.contains("--probe does not answer"), "{said}");
+        switch.ip(&format!("link set {port} master br0")).unwrap();
+        wait_until("protection", || b.status()["protected"] == "yes");
+    });
+}
+
 /// A backup that can't serve the VM does not take it from a primary that can.
 #[test]
 fn backup_whose_tap_is_down_leaves_the_vm_to_the_primary() {
@@ -130,7 +153,7 @@ fn backup_whose_tap_is_down_leaves_the_vm_to_the_primary() {
         rig.ip(Host::B, &format!("link set {TAP} down"));
         wait_for!(primary, PairEvent::BackupHealth { unfit: Some(_) });
         let said = "the VM is not protected, because the backup is unfit";
-        assert!(primary.words().iter().any(|line| line.contains(said)), "{}", primary.transcript());
+        wait_until("the message", || primary.words().iter().any(|line| line.contains(said)));
         // Both hosts claim the next term.
         rig.ip(Host::A, &format!("link set {} down", testbed::pair::LOG_LINK));
         wait_for!(primary, PairEvent::TermWon);

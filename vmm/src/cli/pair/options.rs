@@ -16,8 +16,9 @@ use logchan::claim::ClaimKey;
 use logchan::handshake::Security;
 use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
-use netpath::{MacAddr, ReceivePath, WaitPolicy};
+use netpath::{MacAddr, ReceivePath, Uplink, WaitPolicy};
 use replication::replica::{CommitPolicy, OnBackupLoss, ReplicaConfig};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -84,6 +85,10 @@ pub struct PairArgs {
     /// Socket for 'understudy status', 'stop' and 'handover' [default: /run/understudy/vm-N.sock]
     #[arg(long, value_name = "PATH")]
     status: Option<PathBuf>,
+    /// IPv4 address on the VM's LAN that this host asks by ARP once a second, through the bridge of the tap: while
+    /// it does not answer, the VM can't reach the LAN. Needs a tap on a bridge
+    #[arg(long, value_name = "ADDRESS", requires = "tap")]
+    probe: Option<Ipv4Addr>,
     /// How long to wait for an output's acknowledgement before the guest continues, microseconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     ack_wait_us: u64,
@@ -212,8 +217,16 @@ impl PairArgs {
     /// Starts to watch the VM's tap. Without it, the VM runs all the same. Must be called on the vCPU thread.
     pub(super) fn watch_tap(&self) -> Option<WatchedTap> {
         let name = self.vm.tap.as_ref()?;
-        match WatchedTap::start(name) {
-            Ok(tap) => Some(tap),
+        match WatchedTap::start(name, self.probe) {
+            Ok(tap) => {
+                if self.probe.is_some() && tap.watch.health().uplink == Uplink::NoBridge {
+                    stdio::message(format_args!(
+                        "understudy: WARNING: --probe: tap {name} is not a port of a bridge: the address \
+                         is not asked"
+                    ));
+                }
+                Some(tap)
+            }
             Err(error) => {
                 stdio::message(format_args!("understudy: the LAN is not watched: {error}"));
                 None
