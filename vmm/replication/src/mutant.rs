@@ -105,6 +105,8 @@ mutants! {
     SwallowTapError,
     /// After the machine was replaced, the driver believes that all log was sent.
     RebuildForgetsSession,
+    /// The live side of a machine that went live learns of it only when the guest takes an input.
+    WakeAtFirstInput,
     /// A primary shows the console although it may not speak for the VM.
     ShowConsoleWithoutRight,
     /// Bulk frames are sent although the network has a backlog, in front of the log.

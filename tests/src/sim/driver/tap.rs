@@ -12,9 +12,10 @@ use super::host::TapFault;
 use super::sim_host::TapFailed;
 use super::state::Event;
 use super::thread::Thread;
-use crate::sim::MS;
+use crate::sim::system::check::is_primary;
 use crate::sim::system::packet;
 use crate::sim::system::tap_world::TapWorld;
+use crate::sim::{Checked, MS, require};
 use replication::DriverMutant;
 
 /// Longest wait of a halted guest.
@@ -30,6 +31,8 @@ pub(super) struct SimTap<'t> {
     /// When the deadline was armed, and the number of positions reached before.
     deadline: Option<(Time, u64)>,
     positions: u64,
+    /// The machine was booted here, or has gone live at least once.
+    was_live: bool,
 }
 
 impl<'t> SimTap<'t> {
@@ -41,12 +44,20 @@ impl<'t> SimTap<'t> {
             (own.options.console_input, own.rng.fork())
         });
         let inputs = TapWorld::new(now, console_input, rng);
-        Self { thread, inputs, unflushed: Vec::new(), deadline: None, positions: 0 }
+        Self {
+            thread,
+            inputs,
+            unflushed: Vec::new(),
+            deadline: None,
+            positions: 0,
+            was_live: false,
+        }
     }
 
     /// Starts guest time, because the guest boots.
     pub(super) fn boot(&mut self) {
         self.inputs.boot();
+        self.was_live = true;
     }
 
     /// Whether a frame has arrived.
@@ -81,6 +92,23 @@ impl<'t> SimTap<'t> {
             let arrived = state.hosts[self.thread.host].tap_queue.drain(..);
             inputs.frames.extend(arrived.map(|frame| (now, frame)));
         });
+    }
+
+    /// Checks that a guest which computes has its time again after a takeover: without it, no timer interrupts it.
+    fn check_awake(&self) {
+        let role = self.thread.with(|state| {
+            state.hosts[self.thread.host].process.as_ref().map(|process| process.role)
+        });
+        let is_live = role.is_some_and(is_primary);
+        let check = || -> Checked {
+            require!(
+                self.was_live || !is_live,
+                "host {} computes as {role:?} without the guest's time",
+                self.thread.host
+            );
+            Ok(())
+        };
+        self.thread.check(check());
     }
 
     fn spend_call(&self) {
@@ -138,6 +166,7 @@ impl LiveInputs for SimTap<'_> {
         self.update();
         self.inputs.frames.clear();
         self.inputs.go_live(clock_ns);
+        self.was_live = true;
         self.thread.with(|state| state.goes_live(self.thread.host));
     }
 }
@@ -185,6 +214,7 @@ impl LiveWorld for SimTap<'_> {
         capacity: &DeviceCapacity,
         window: bool,
     ) -> Result<StopAction, TapFailed> {
+        self.check_awake();
         if self.has_order() {
             return Ok(StopAction::Checkpoint);
         }

@@ -221,6 +221,9 @@ impl<H: Host> Driver<H> {
                 replica.handle_witness(now, answered.question, answered.answer);
             }
         }
+        if !self.parts.mutants.has_driver(DriverMutant::WakeAtFirstInput) {
+            self.parts.replica.wake(&mut self.parts.world);
+        }
         self.forward_claim();
         while let Some(event) = self.parts.replica.poll_event() {
             self.report(event);

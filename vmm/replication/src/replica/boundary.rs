@@ -47,6 +47,13 @@ impl Replica {
         }
     }
 
+    /// Tells the world that the machine has gone live, if it does not know yet: from then on it has the guest's
+    /// time, and keeps the frames that arrive. Call it soon: a guest that computes without exits takes no input
+    /// that would do it.
+    pub fn wake<W: LiveInputs>(&mut self, world: &mut W) {
+        self.live(world);
+    }
+
     /// Returns the world, after telling it that the machine has gone live if it does not know yet.
     pub(super) fn live<'w, W: LiveInputs>(&mut self, world: &'w mut W) -> &'w mut W {
         if let Some(clock_ns) = self.resume_clock_at.take() {
