@@ -1,6 +1,7 @@
 //! A VM on two hosts, each in its own namespace, run by the release program. One such pair runs at a
 //! time ([`tests::alone`]).
 
+mod announce;
 mod divergence;
 mod frozen;
 mod full_memory;

@@ -44,7 +44,28 @@ pub const GUEST_IPV6_MAX: usize = 8;
 pub const GUEST_ADDRESS_AGE_FRAMES_MAX: u64 = 1 << 20;
 
 /// When the rounds of announcements are due, in nanoseconds from the start.
-pub const ANNOUNCE_ROUNDS_NS: [u64; 5] = [0, 50_000_000, 200_000_000, 450_000_000, 800_000_000];
+pub const ANNOUNCE_ROUNDS_NS: [u64; 11] = [
+    0,
+    50_000_000,
+    200_000_000,
+    450_000_000,
+    800_000_000,
+    10_000_000_000,
+    20_000_000_000,
+    30_000_000_000,
+    40_000_000_000,
+    50_000_000_000,
+    60_000_000_000,
+];
+
+/// The first rounds after going live announce IP addresses, too.
+pub const ANNOUNCE_IP_ROUNDS: usize = 5;
+
+/// Least time from a round to an additional one, nanoseconds.
+pub const ANNOUNCE_EXTRA_GAP_NS_MIN: u64 = 1_000_000_000;
+
+/// Most additional rounds per start: on a LAN that sends the VM's frames back, every round causes the next.
+pub const ANNOUNCE_EXTRA_ROUNDS_MAX: u32 = 60;
 
 /// Minimum time between the beginnings of two rounds, however late the first one was, in nanoseconds.
 pub const ANNOUNCE_GAP_NS_MIN: u64 = 50_000_000;
@@ -111,6 +132,8 @@ const _: () = assert!(GUEST_IPV4_MAX <= u8::MAX as usize);
 const _: () = assert!(GUEST_IPV6_MAX <= u8::MAX as usize);
 // The first round is due immediately, and rounds are at least the gap apart.
 const _: () = assert!(ANNOUNCE_ROUNDS_NS[0] == 0);
+const _: () = assert!(ANNOUNCE_IP_ROUNDS <= ANNOUNCE_ROUNDS_NS.len());
+const _: () = assert!(ANNOUNCE_EXTRA_GAP_NS_MIN >= ANNOUNCE_GAP_NS_MIN);
 const _: () = {
     let mut round = 1;
     while round < ANNOUNCE_ROUNDS_NS.len() {

@@ -89,9 +89,10 @@ fn output_path_allocates_nothing_after_start_up() {
                 queue.drop_up_to(up_to + 1);
             }
             now_ns += 1_000_000;
-            while announcer.poll_transmit(now_ns, &mut buffer).is_some() {}
+            while announcer.poll_transmit(now_ns, &addresses, &mut buffer).is_some() {}
         }
-        announcer.start(now_ns, &addresses);
+        announcer.start(now_ns);
+        announcer.request_round(now_ns);
         let length = addresses.encode(&mut encoded);
         assert_eq!(GuestAddresses::decode(&encoded[..length]).as_ref(), Ok(&addresses));
     }

@@ -73,6 +73,16 @@ pub enum Announcement {
 }
 
 impl Announcement {
+    /// Returns whether this announces a MAC address only.
+    pub fn is_rarp(&self) -> bool {
+        match self {
+            Announcement::Rarp { .. } => true,
+            Announcement::ArpRequest { .. }
+            | Announcement::ArpReply { .. }
+            | Announcement::NeighbourAdvert { .. } => false,
+        }
+    }
+
     /// Writes the frame to the front of `buffer` and returns its length in bytes.
     ///
     /// # Panics

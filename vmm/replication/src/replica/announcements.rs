@@ -1,9 +1,15 @@
 //! Announcements of the VM on the LAN after a takeover.
 
+use super::engine::Replica;
+use super::role::{Primary, Role};
 use crate::announce::{ADDRESSES_BYTES_MAX, AddressesError, Announcer, GuestAddresses};
+use crate::boundary::Input;
 use crate::limits::ANNOUNCEMENT_BYTES_MAX;
 use alloc::vec::Vec;
 use logchan::time::Time;
+
+/// Position of the source address in a frame.
+const SOURCE: core::ops::Range<usize> = 6..12;
 
 /// The guest's addresses, and the announcement that may leave next.
 #[derive(Debug)]
@@ -33,9 +39,19 @@ impl Announcements {
         self.addresses.learn(frame);
     }
 
-    /// Begins to announce the addresses.
+    /// Begins to announce the addresses: this host goes live.
     pub(super) fn start(&mut self, now: Time) {
-        self.announcer.start(now.as_nanos(), &self.addresses);
+        self.announcer.start(now.as_nanos());
+    }
+
+    /// Begins to announce the MAC addresses: the LAN can be reached again.
+    fn start_again(&mut self, now: Time) {
+        self.announcer.start_again(now.as_nanos());
+    }
+
+    /// Adds a round of announcements: the VM's address was seen elsewhere on the LAN.
+    fn request_round(&mut self, now: Time) {
+        self.announcer.request_round(now.as_nanos());
     }
 
     /// Ends all announcements.
@@ -51,8 +67,8 @@ impl Announcements {
             // An announcement is not kept for later: the next round repeats it.
             self.length = 0;
         } else if self.length == 0 {
-            self.length =
-                self.announcer.poll_transmit(now.as_nanos(), &mut self.frame).unwrap_or(0);
+            let Self { addresses, announcer, frame, .. } = self;
+            self.length = announcer.poll_transmit(now.as_nanos(), addresses, frame).unwrap_or(0);
         }
         self.length > 0
     }
@@ -95,5 +111,31 @@ impl Announcements {
         self.addresses = GuestAddresses::decode(addresses).map_err(Some)?;
         devices.drain(..2 + length);
         Ok(())
+    }
+}
+
+impl Replica {
+    /// The LAN can be reached again, after it could not: what was announced meanwhile is lost.
+    pub(super) fn lan_came_up(&mut self, now: Time) {
+        match self.role {
+            Role::Primary(
+                Primary::Alone | Primary::Copying(_) | Primary::Protected(_) | Primary::Losing(_),
+            ) => self.announcements.start_again(now),
+            // These have nothing to announce: a host announces when it goes live.
+            Role::Primary(Primary::Starting(_) | Primary::HandingOver(_))
+            | Role::Standalone
+            | Role::Backup(_)
+            | Role::Halted(_) => {}
+        }
+    }
+
+    /// Asks for a round of announcements if `input` is a frame that has the VM's own source address: another host
+    /// has sent it, or a switch that believes the VM to be elsewhere has passed it on.
+    pub(super) fn note_source(&mut self, now: Time, input: &Input<'_>) {
+        if let Input::Frame(frame) = input
+            && frame.get(SOURCE) == Some(&self.config.mac.octets()[..])
+        {
+            self.announcements.request_round(now);
+        }
     }
 }

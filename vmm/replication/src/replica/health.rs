@@ -24,8 +24,11 @@ pub(super) struct Health {
 impl Replica {
     /// Tells the engine whether frames can pass between the VM's tap and the LAN on this host.
     pub fn set_lan(&mut self, now: Time, is_up: bool) {
-        let since = &mut self.health.lan_down_since;
-        *since = (!is_up).then(|| since.unwrap_or(now));
+        let was_down = self.health.lan_down_since;
+        self.health.lan_down_since = (!is_up).then(|| was_down.unwrap_or(now));
+        if is_up && was_down.is_some() {
+            self.lan_came_up(now);
+        }
         self.process(now);
     }
 

@@ -145,6 +145,7 @@ impl Replica {
         }
         let input = world.next_input(capacity)?;
         if let Some(input) = &input {
+            self.note_source(now, input);
             self.record(now, |writer| writer.input(input));
         }
         Ok(Step::Ready(input))

@@ -826,3 +826,89 @@ fn replay_out_ends_after_its_run_time(mut host: Replica) {
     assert_eq!(run_for, host.config.early_release_window * 100);
     assert!(takes_input(&mut host, now));
 }
+
+/// Returns how many frames `host` may send to the LAN now, and removes them.
+fn announced(pair: &mut Pair, host: usize) -> usize {
+    let now = pair.now;
+    let mut frames = 0;
+    while pair.hosts[host].poll_tap(now).is_some() {
+        pair.hosts[host].pop_tap();
+        frames += 1;
+    }
+    frames
+}
+
+/// The LAN can't be reached for a moment.
+fn interrupt_lan(pair: &mut Pair, host: usize) {
+    for is_up in [false, true] {
+        pair.hosts[host].set_lan(pair.now, is_up);
+    }
+}
+
+#[test]
+fn lan_that_came_up_lets_only_the_speaker_announce() {
+    let mut pair = Pair::protected();
+    for host in [0, 1] {
+        assert_eq!(announced(&mut pair, host), 0);
+        interrupt_lan(&mut pair, host);
+    }
+    assert_eq!([announced(&mut pair, 0), announced(&mut pair, 1)], [1, 0]);
+    // The lease expires: a round that is due waits until this host has the right again.
+    pair.cut = [true; 2];
+    pair.pass(90);
+    assert_eq!(announced(&mut pair, 0), 0);
+    pair.pass(20);
+    pair.expect([RoleName::Losing, RoleName::Finishing]);
+    interrupt_lan(&mut pair, 0);
+    assert_eq!(announced(&mut pair, 0), 0, "the other host may own the next term");
+    pair.answer(0, Answer::Won { term: Term(2) });
+    assert_eq!(announced(&mut pair, 0), 1);
+}
+
+/// A world with one frame for the guest.
+struct OneFrame([u8; 60]);
+
+impl LiveInputs for OneFrame {
+    type Error = Infallible;
+
+    fn clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn wall_clock_ns(&mut self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn entropy(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn next_input(&mut self, _: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {
+        Ok(Some(Input::Frame(&self.0)))
+    }
+
+    fn go_live(&mut self, _: u64) {}
+}
+
+#[test]
+fn own_address_as_source_of_a_frame_is_answered_by_one_round_per_second() {
+    let mut pair = Pair::protected();
+    let capacity = DeviceCapacity { frame: true, ..DeviceCapacity::default() };
+    let mut frame = [0; 60];
+    frame[6..12].copy_from_slice(&[0x52, 0x54, 0, 0, 0, 2]);
+    let receive = |pair: &mut Pair, frame: [u8; 60]| {
+        let mut world = OneFrame(frame);
+        let step = pair.hosts[0].next_input(pair.now, &mut world, &capacity);
+        assert!(matches!(step, Ok(Step::Ready(Some(_)))));
+        announced(pair, 0)
+    };
+    assert_eq!(receive(&mut pair, frame), 0, "another station");
+    frame[6..12].copy_from_slice(&NIC.octets());
+    assert_eq!(receive(&mut pair, frame), 1);
+    let mut rounds = 0;
+    for _ in 0..25 {
+        pair.pass(100);
+        rounds += receive(&mut pair, frame);
+    }
+    assert_eq!(rounds, 2);
+}
