@@ -97,9 +97,9 @@ impl Endpoint {
                 let channel = self.channel.as_mut().expect("a session has a channel");
                 EndpointVerdict::Channel(channel.handle_frame(now, bytes))
             }
-            Received::Handshake => {
+            Received::Handshake(proof) => {
                 self.open_channel(now);
-                EndpointVerdict::Handshake
+                EndpointVerdict::Handshake(proof)
             }
             Received::Dropped(error) => EndpointVerdict::Dropped(error),
         }

@@ -55,7 +55,7 @@ pub use identity::{Identity, Mismatch, PROTOCOL_VERSION};
 pub use key::{KeyError, PresharedKey};
 pub use link::SecureLink;
 pub use noise::{Entropy, Security};
-pub use report::{LinkEvent, LinkStats, NotEstablished, Peer, Received};
+pub use report::{LinkEvent, LinkStats, NotEstablished, Peer, Proof, Received};
 
 use crate::seal::SEAL_HEADER_BYTES;
 use crate::time::Duration;

@@ -66,6 +66,13 @@ impl Channel {
         }
     }
 
+    /// Declares the peer silent before its silence timeout, for an owner who knows that no frame can pass. What
+    /// follows is the same: the channel ends for good, and reports [`Event::PeerSilent`].
+    pub fn declare_silent(&mut self, now: Time) {
+        self.advance(now);
+        self.handle_silence();
+    }
+
     /// Returns a verdict if the frame is not for this channel, or no longer. Changes nothing but what
     /// the verdict says.
     fn reject(&mut self, header: &FrameHeader) -> Option<FrameVerdict> {

@@ -1,7 +1,7 @@
 //! What an endpoint reports to its owner.
 
 use crate::channel::{Event, FrameVerdict};
-use crate::handshake::{Mismatch, Peer};
+use crate::handshake::{Mismatch, Peer, Proof};
 use crate::ids::Term;
 use crate::seal::OpenError;
 
@@ -31,7 +31,18 @@ impl EndpointVerdict {
     pub const fn is_sign_of_life(self) -> bool {
         match self {
             Self::Channel(verdict) => verdict.is_sign_of_life(),
-            Self::Handshake | Self::Dropped(_) => false,
+            Self::Handshake(_) | Self::Dropped(_) => false,
+        }
+    }
+
+    /// Returns what the frame proves about its sender.
+    pub const fn proof(self) -> Proof {
+        match self {
+            Self::Channel(verdict) if verdict.is_sign_of_life() => Proof::Presence,
+            // A frame of the session that is not new may be a recording.
+            Self::Channel(_) => Proof::Key,
+            Self::Handshake(proof) => proof,
+            Self::Dropped(_) => Proof::Nothing,
         }
     }
 }
@@ -41,8 +52,8 @@ impl EndpointVerdict {
 pub enum EndpointVerdict {
     /// The frame was authentic, and the channel handled it with this verdict.
     Channel(FrameVerdict),
-    /// A message of the handshake, valid or not.
-    Handshake,
+    /// A message of the handshake, valid or not, and what it proves about its sender.
+    Handshake(Proof),
     /// The frame is not authentic, not of this session, or was received before. It is counted and has no
     /// other effect.
     Dropped(OpenError),

@@ -6,7 +6,7 @@ use core::fmt;
 use super::identity::{Identity, IdentityCheck, Mismatch};
 use super::noise::{EPHEMERAL_BYTES, Entropy, Noise, Security};
 use super::pending::{AnswerBudget, Pending, PendingList, PendingState, Session};
-use super::report::{LinkEvent, LinkStats, NotEstablished, Peer, Received};
+use super::report::{LinkEvent, LinkStats, NotEstablished, Peer, Proof, Received};
 use super::{HANDSHAKE_FRAME_BYTES, MESSAGE_BYTES, PENDING_MAX_TIME, RETRY_FIRST, RETRY_MAX};
 use crate::channel::{Mutant, Mutants};
 use crate::ids::{Role, SessionId, Term};
@@ -168,16 +168,19 @@ impl SecureLink {
         };
         let whole = &frame[..header.frame_bytes()];
         match header.kind {
-            SealKind::Initiation => self.handle_initiation(now, header.key_id, whole),
-            SealKind::Response => self.handle_response(now, header.key_id, whole),
+            SealKind::Initiation => {
+                Received::Handshake(self.handle_initiation(now, header.key_id, whole))
+            }
+            SealKind::Response => {
+                Received::Handshake(self.handle_response(now, header.key_id, whole))
+            }
             SealKind::Confirm | SealKind::Data => {
                 if self.rekey_due() {
                     self.start(now);
                 }
-                return self.open(header.key_id, frame);
+                self.open(header.key_id, frame)
             }
         }
-        Received::Handshake
     }
 
     fn count_dropped<'f>(&mut self, error: OpenError) -> Received<'f> {
@@ -208,30 +211,30 @@ impl SecureLink {
         match result {
             Ok((SealKind::Data, payload)) => Received::Data(payload),
             Ok((SealKind::Confirm | SealKind::Initiation | SealKind::Response, _)) => {
-                Received::Handshake
+                Received::Handshake(Proof::Presence)
             }
             Err(error) => Received::Dropped(error),
         }
     }
 
-    fn handle_initiation(&mut self, now: Time, id: u32, frame: &[u8]) {
+    fn handle_initiation(&mut self, now: Time, id: u32, frame: &[u8]) -> Proof {
         if let Some(pending) = self.pending.find(frame) {
             pending.due = true;
-            return;
+            return Proof::Key;
         }
         let message = &frame[SEAL_HEADER_BYTES..];
         if attempt_id(message) != Some(id) {
             self.stats.forged_handshakes += 1;
-            return;
+            return Proof::Nothing;
         }
         let mut noise = Noise::responder(&self.security, &mut *self.entropy);
-        let Some(check) = self.read(&mut noise, message) else { return };
+        let Some(check) = self.read(&mut noise, message) else { return Proof::Nothing };
         if self.is_stranger(&check) {
-            return;
+            return Proof::Nothing;
         }
         if !self.budget.take(now) && !self.mutants.has(Mutant::AnswerAll) {
             self.stats.over_budget += 1;
-            return;
+            return Proof::Nothing;
         }
         if let (IdentityCheck::Compatible { incarnation, .. }, Some(attempt)) =
             (&check, &mut self.attempt)
@@ -239,7 +242,7 @@ impl SecureLink {
         {
             self.stats.crossed += 1;
             attempt.due = true;
-            return;
+            return Proof::Key;
         }
         let response = self.message(&mut noise, SealKind::Response, Some(id));
         match check {
@@ -265,31 +268,39 @@ impl SecureLink {
             }
             IdentityCheck::Reflected => unreachable!("`read` drops our own messages"),
         }
+        Proof::Key
     }
 
-    fn handle_response(&mut self, now: Time, id: u32, frame: &[u8]) {
+    fn handle_response(&mut self, now: Time, id: u32, frame: &[u8]) -> Proof {
         let Some(mut attempt) = self.attempt.take_if(|attempt| attempt.id == id) else {
             self.stats.stale_responses += 1;
-            return;
+            return Proof::Nothing;
         };
         let message = &frame[SEAL_HEADER_BYTES..];
         let Some(check) = self.read(&mut attempt.noise, message) else {
             // Not from the peer: go on waiting for its response.
             self.attempt = Some(attempt);
-            return;
+            return Proof::Nothing;
         };
         match check {
-            check if self.is_stranger(&check) => self.retry_later(now),
+            check if self.is_stranger(&check) => {
+                self.retry_later(now);
+                Proof::Nothing
+            }
             IdentityCheck::Compatible { peer, incarnation } => {
                 let session = self.session(attempt.noise, peer, incarnation);
                 self.pending.end_attempt(self.incarnation > incarnation);
                 self.establish(session);
                 self.confirm_due = true;
+                // The response answers the ephemeral key of our attempt.
+                Proof::Presence
             }
             IdentityCheck::Incompatible(mismatch) => {
                 self.refuse(mismatch, true);
                 // The peer may come back with another configuration.
                 self.retry_later(now);
+                // It has the key, but it is not the peer of this host.
+                Proof::Key
             }
             IdentityCheck::Reflected => unreachable!("`read` drops our own messages"),
         }

@@ -33,13 +33,24 @@ pub enum LinkEvent {
     },
 }
 
+/// What a frame proves about its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: it is damaged, from a sender without the key, or late.
+    Nothing,
+    /// The sender has the key, or a recording of someone who has it.
+    Key,
+    /// The sender has the key and takes part now.
+    Presence,
+}
+
 /// What a received frame was.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'f> {
     /// A frame of the channel, opened. It is from the peer of the current session.
     Data(&'f mut [u8]),
-    /// A message of the handshake.
-    Handshake,
+    /// A message of the handshake, and what it proves about its sender.
+    Handshake(Proof),
     /// Dropped and counted.
     Dropped(OpenError),
 }

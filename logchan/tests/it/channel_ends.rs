@@ -109,6 +109,23 @@ fn silent_channel_is_final_and_acknowledges_nothing() {
 }
 
 #[test]
+fn declared_silence_ends_channel_like_its_timeout() {
+    let mut pair = Pair::settled();
+    let heard_at = pair.ends[PRIMARY].heard_at();
+    pair.ends[PRIMARY].declare_silent(pair.now);
+    pair.run(MS);
+    let silent = Event::PeerSilent { heard_at };
+    assert_eq!(pair.events[PRIMARY], [silent, Event::LeaseLost]);
+    assert!(!pair.ends[PRIMARY].is_open());
+    assert!(!pair.ends[PRIMARY].lease_held(pair.now));
+    pair.ends[PRIMARY].declare_silent(pair.now);
+    pair.run(config().timing.silence * 3);
+    assert_eq!(pair.events[PRIMARY], [silent, Event::LeaseLost], "once");
+    let last = pair.events[BACKUP].last();
+    assert!(matches!(last, Some(Event::PeerSilent { .. })), "nothing is sent any more: {last:?}");
+}
+
+#[test]
 fn frames_found_after_a_long_pause_are_signs_of_life() {
     let mut pair = Pair::settled();
     let frame = transmit_heartbeat(&mut pair);

@@ -72,7 +72,7 @@ fn fuzz_endpoint(endpoint: &mut Endpoint, now: Time, bytes: &[u8]) -> EndpointVe
     let opened = after.open.opened - before.open.opened;
     match verdict {
         EndpointVerdict::Channel(_) => assert_eq!(opened, 1),
-        EndpointVerdict::Handshake => assert!(opened <= 1),
+        EndpointVerdict::Handshake(_) => assert!(opened <= 1),
         EndpointVerdict::Dropped(_) => {
             assert_eq!(opened, 0);
             assert_same_or_wiped(bytes, &frame);

@@ -6,7 +6,7 @@
 //! LOGCHAN_WRITE_FIXTURES=1 cargo test -p logchan --test sealed -- golden
 //! ```
 
-use logchan::handshake::{Received, SecureLink, Security};
+use logchan::handshake::{Proof, Received, SecureLink, Security};
 use logchan::seal::{Protection, SealHeader, SealKind};
 use logchan::time::Time;
 
@@ -42,12 +42,15 @@ fn golden_handshake_frames_establish_a_session_whose_frames_open() {
         let [mut initiator, mut responder] = ends(protection);
         initiator.start(NOW);
         let mut initiation = golden(SealKind::Initiation, &transmitted(&mut initiator)[0]);
-        assert_eq!(responder.handle_frame(NOW, &mut initiation), Received::Handshake);
+        assert_eq!(responder.handle_frame(NOW, &mut initiation), Received::Handshake(Proof::Key));
         let mut response = golden(SealKind::Response, &transmitted(&mut responder)[0]);
-        assert_eq!(initiator.handle_frame(NOW, &mut response), Received::Handshake);
+        assert_eq!(
+            initiator.handle_frame(NOW, &mut response),
+            Received::Handshake(Proof::Presence)
+        );
         assert!(initiator.peer().is_some() && responder.peer().is_none());
         let mut confirm = golden(SealKind::Confirm, &transmitted(&mut initiator)[0]);
-        assert_eq!(responder.handle_frame(NOW, &mut confirm), Received::Handshake);
+        assert_eq!(responder.handle_frame(NOW, &mut confirm), Received::Handshake(Proof::Presence));
         assert_eq!(responder.peer().map(|peer| peer.identity), Some(PRIMARY));
         let mut frame = around(PAYLOAD);
         initiator.seal(&mut frame).expect("a session");

@@ -116,7 +116,7 @@ impl World<'_> {
                     self.note_sign_of_life(host, id, &sent)?;
                 }
             }
-            EndpointVerdict::Handshake | EndpointVerdict::Dropped(_) => {
+            EndpointVerdict::Handshake(_) | EndpointVerdict::Dropped(_) => {
                 require!(
                     before.is_none() || before == after,
                     "#{:06} changed the channel of host {host} from {before:?} to {after:?}",
@@ -219,7 +219,7 @@ impl World<'_> {
             EndpointVerdict::Dropped(
                 OpenError::Malformed(_) | OpenError::OtherProtection | OpenError::BadTag { .. },
             )
-            | EndpointVerdict::Handshake
+            | EndpointVerdict::Handshake(_)
             | EndpointVerdict::Channel(_) => (false, Count::KeyGaps),
         };
         require!(is_excused, "host {host} dropped {sent:?}: {verdict:?}");
