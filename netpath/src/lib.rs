@@ -21,6 +21,7 @@ pub mod error;
 pub mod lan_health;
 pub mod mac;
 pub mod middleware;
+mod netlink;
 pub mod null_port;
 pub mod packet_port;
 pub mod port;
@@ -37,8 +38,8 @@ pub use lan_health::{LanHealth, LanProbe, TapState, Uplink};
 pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{
-    CHANNEL_ETHERTYPE, LinkState, MTU_BYTES_MIN, Mark, PacketConfig, PacketPort, PacketStats,
-    RECEIVE_FRAMES, ReceivePath, plain_socket,
+    CHANNEL_ETHERTYPE, LinkState, MTU_BYTES_MIN, Mark, Nic, NicProbe, PacketConfig, PacketPort,
+    PacketStats, RECEIVE_FRAMES, ReceivePath, plain_socket,
 };
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
 pub use ring::ReadPath;

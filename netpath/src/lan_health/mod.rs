@@ -1,6 +1,5 @@
 //! [`LanHealth`]: whether frames of a VM can pass between its tap and the LAN, as far as this host can tell.
 //!
-//! - `netlink`: how the kernel describes interfaces
 //! - `probe`: [`LanProbe`], which asks the kernel, and an address on the LAN if it is told one
 //! - `reach`: how that address is asked
 //!
@@ -8,7 +7,6 @@
 //! the uplink. The kernel reports carriers to user space up to a second late (its link watch is rate-limited),
 //! but answers a question with the current state. So a [`LanProbe`] is asked repeatedly.
 
-mod netlink;
 mod probe;
 mod reach;
 

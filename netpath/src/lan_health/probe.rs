@@ -1,43 +1,24 @@
 //! [`LanProbe`]: asks the kernel for the state of a tap and of its uplink, and an address on the LAN whether it
 //! answers.
 
-use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-    sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
-
-use super::netlink::{BridgePort, Interface, More, Question, read_answer, request};
 use super::reach::ReachProbe;
 use super::{LanHealth, TapState, Uplink};
 use crate::error::PortError;
+use crate::netlink::{BridgePort, Interface, InterfaceSocket, Question};
 use crate::sys::ioctl::InterfaceName;
-
-/// Bytes of one read: more than the kernel puts into a datagram of a dump.
-const DATAGRAM_BYTES: usize = 64 << 10;
-
-/// Most ports of a bridge (`BR_MAX_PORTS`).
-const PORTS_MAX: usize = 1024;
-
-/// Longest wait for an answer, seconds. The kernel answers at once, unless another change of its interfaces is
-/// stuck.
-const ANSWER_S_MAX: i64 = 1;
 
 /// Asks the kernel for the state of one tap and of its uplink. A question takes some system calls and waits
 /// for changes of interfaces that are under way, so it is not for a thread that runs a vCPU.
 ///
 /// The tap is the interface that had the given name when the probe was opened, whatever its name is later.
 pub struct LanProbe {
-    socket: OwnedFd,
+    socket: InterfaceSocket,
     index: u32,
     history: History,
     reach: Option<ReachProbe>,
-    buffer: Box<[u8]>,
 }
 
 /// What earlier answers have shown.
@@ -55,17 +36,12 @@ impl LanProbe {
     /// [`PortError`] if there is no such interface, or the kernel can't be asked.
     pub fn open(tap: &str) -> Result<LanProbe, PortError> {
         let name = InterfaceName::new(tap)?;
-        let socket = open_socket()
-            .map_err(PortError::system("cannot open a socket to ask for interfaces (netlink)"))?;
-        let buffer = vec![0; DATAGRAM_BYTES].into_boxed_slice();
-        let mut probe =
-            LanProbe { socket, index: 0, history: History::default(), reach: None, buffer };
-        probe.index = match probe.ask_for_one(&Question::Name(&name)) {
-            Ok(Some(interface)) => interface.index,
-            Ok(None) => return Err(PortError::InterfaceMissing { name: tap.into() }),
-            Err(source) => return Err(cannot_ask(source)),
+        let mut socket = InterfaceSocket::open()?;
+        let Some(interface) = socket.ask_for_one(&Question::Name(&name))? else {
+            return Err(PortError::InterfaceMissing { name: tap.into() });
         };
-        Ok(probe)
+        let (index, history) = (interface.index, History::default());
+        Ok(LanProbe { socket, index, history, reach: None })
     }
 
     /// Also asks `address` from now on, by ARP, from the bridge that the tap is a port of. The first questions
@@ -82,16 +58,12 @@ impl LanProbe {
     ///
     /// [`PortError::System`] if the kernel does not answer. The next question may succeed.
     pub fn ask(&mut self) -> Result<LanHealth, PortError> {
-        self.try_ask().map_err(cannot_ask)
-    }
-
-    fn try_ask(&mut self) -> io::Result<LanHealth> {
-        let Some(tap) = self.ask_for_one(&Question::Index(self.index))? else {
+        let Some(tap) = self.socket.ask_for_one(&Question::Index(self.index))? else {
             let uplink = self.history.uplink(None, &[]);
             return Ok(LanHealth { tap: TapState::Gone, uplink, answers: true });
         };
         let ports = match tap.port_of {
-            Some(BridgePort { bridge, .. }) => self.ask_for_all(&Question::Ports(bridge))?,
+            Some(BridgePort { bridge, .. }) => self.socket.ask_for_all(&Question::Ports(bridge))?,
             None => Vec::new(),
         };
         let uplink = self.history.uplink(Some(&tap), &ports);
@@ -102,56 +74,12 @@ impl LanProbe {
         };
         Ok(LanHealth { tap: tap_state(&tap), uplink, answers })
     }
-
-    /// Returns the interface that `question` asks for, if it exists.
-    fn ask_for_one(&mut self, question: &Question<'_>) -> io::Result<Option<Interface>> {
-        match self.ask_for_all(question) {
-            Ok(found) => Ok(found.first().copied()),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn ask_for_all(&mut self, question: &Question<'_>) -> io::Result<Vec<Interface>> {
-        self.discard_late_answers()?;
-        send(self.socket.as_raw_fd(), &request(question), MsgFlags::empty())?;
-        let mut found = Vec::new();
-        loop {
-            let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-            let more = read_answer(question, &self.buffer[..length], &mut found)?;
-            if more == More::No || found.len() > PORTS_MAX {
-                return Ok(found);
-            }
-        }
-    }
-
-    /// Discards what is left of the answer to a question that ended with an error.
-    fn discard_late_answers(&mut self) -> io::Result<()> {
-        loop {
-            match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(_) => {}
-                Err(nix::Error::EAGAIN) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 impl std::fmt::Debug for LanProbe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LanProbe").field("index", &self.index).finish_non_exhaustive()
     }
-}
-
-fn open_socket() -> io::Result<OwnedFd> {
-    let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
-    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_S_MAX))?;
-    Ok(socket)
-}
-
-fn cannot_ask(source: io::Error) -> PortError {
-    PortError::System { doing: "cannot ask for the state of interfaces (netlink)", source }
 }
 
 fn tap_state(tap: &Interface) -> TapState {
@@ -203,7 +131,7 @@ mod tests {
 
     fn port(index: u32, is_tap: bool, passes: bool) -> Interface {
         let port_of = Some(BridgePort { bridge: BRIDGE, forwards: passes });
-        Interface { index, is_up: passes, has_carrier: passes, is_tap, port_of }
+        Interface { index, is_up: passes, has_carrier: passes, mac: None, is_tap, port_of }
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct PacketStats {
     /// Frames discarded because they were too long for a port, truncated, or shorter than an Ethernet
     /// header.
     pub rx_bad_length: u64,
+    /// Frames discarded because this interface had sent them: they came back.
+    pub rx_own: u64,
     /// Frames discarded because their destination was another station or a group.
     pub rx_foreign_mac: u64,
     /// Frames discarded because they had another EtherType.
@@ -53,4 +55,28 @@ pub struct PacketStats {
     pub link_downs: u64,
     /// `io_uring_enter` system calls.
     pub enters: u64,
+}
+
+impl std::ops::Add for PacketStats {
+    type Output = PacketStats;
+
+    /// The counters of two ports that were used one after the other.
+    fn add(self, other: PacketStats) -> PacketStats {
+        PacketStats {
+            rx_frames: self.rx_frames + other.rx_frames,
+            rx_bytes: self.rx_bytes + other.rx_bytes,
+            rx_kernel_drops: self.rx_kernel_drops + other.rx_kernel_drops,
+            rx_bad_length: self.rx_bad_length + other.rx_bad_length,
+            rx_own: self.rx_own + other.rx_own,
+            rx_foreign_mac: self.rx_foreign_mac + other.rx_foreign_mac,
+            rx_foreign_ethertype: self.rx_foreign_ethertype + other.rx_foreign_ethertype,
+            rx_foreign_vlan: self.rx_foreign_vlan + other.rx_foreign_vlan,
+            tx_frames: self.tx_frames + other.tx_frames,
+            tx_bytes: self.tx_bytes + other.tx_bytes,
+            tx_dropped: self.tx_dropped + other.tx_dropped,
+            tx_bad_length: self.tx_bad_length + other.tx_bad_length,
+            link_downs: self.link_downs + other.link_downs,
+            enters: self.enters + other.enters,
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub(super) enum Verdict {
     Ours,
     /// Longer than a port carries, truncated to the slot, or shorter than an Ethernet header.
     BadLength,
+    /// This interface has sent it: a switch or a bridge sends it back.
+    Own,
     /// Its destination is another station or a group.
     ForeignMac,
     ForeignEtherType,
@@ -30,7 +32,10 @@ pub(super) fn classify(front: &[u8], info: &FrameInfo, mac: MacAddr, ethertype: 
         return Verdict::BadLength;
     }
     let Some(frame) = EthernetPacket::new(front) else { return Verdict::BadLength };
-    if info.packet_type == libc::PACKET_OUTGOING || frame.get_destination() != mac {
+    let is_sent_now = info.packet_type == libc::PACKET_OUTGOING;
+    if frame.get_source() == mac && !is_sent_now {
+        Verdict::Own
+    } else if is_sent_now || frame.get_destination() != mac {
         Verdict::ForeignMac
     } else if info.packet_type == libc::PACKET_OTHERHOST {
         Verdict::ForeignVlan
@@ -47,6 +52,7 @@ impl Verdict {
         match self {
             Verdict::Ours => {}
             Verdict::BadLength => stats.rx_bad_length += 1,
+            Verdict::Own => stats.rx_own += 1,
             Verdict::ForeignMac => stats.rx_foreign_mac += 1,
             Verdict::ForeignEtherType => stats.rx_foreign_ethertype += 1,
             Verdict::ForeignVlan => stats.rx_foreign_vlan += 1,
@@ -89,6 +95,10 @@ mod tests {
         }
         let outgoing = FrameInfo { packet_type: libc::PACKET_OUTGOING, ..plain };
         assert_eq!(verdict(&ours, outgoing), Verdict::ForeignMac);
+        let mut own = frame([2, 0, 0, 0, 0, 9], 0x88b5);
+        own[6..12].copy_from_slice(&OURS.octets());
+        assert_eq!(verdict(&own, plain), Verdict::Own);
+        assert_eq!(verdict(&own, outgoing), Verdict::ForeignMac);
         assert_eq!(verdict(&frame(OURS.octets(), 0x0800), plain), Verdict::ForeignEtherType);
         let tagged = FrameInfo { packet_type: libc::PACKET_OTHERHOST, ..plain };
         assert_eq!(verdict(&ours, tagged), Verdict::ForeignVlan);

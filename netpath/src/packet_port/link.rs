@@ -20,6 +20,9 @@ pub enum LinkState {
     NoCarrier,
     /// The interface is administratively down: frames are refused until `ip link set NAME up`.
     Down,
+    /// The interface is a port of a bridge, which takes its frames. Only a [`NicProbe`](super::NicProbe)
+    /// reports this; to a port, such an interface seems to be up.
+    BridgePort,
     /// The interface was deleted or left the network namespace. Final: a new interface of the same name
     /// is a different one.
     Gone,
@@ -51,6 +54,11 @@ impl Link {
 
     pub(super) fn next_event(&mut self) -> Option<LinkState> {
         self.events.pop_front()
+    }
+
+    /// The socket has lost its interface, whatever has its index now.
+    pub(super) fn lose(&mut self) {
+        self.change(LinkState::Gone);
     }
 
     /// Reads the state from the kernel and records a change. `failure` says that an operation failed
@@ -94,6 +102,10 @@ impl Link {
 
     fn name(&self) -> io::Result<InterfaceName> {
         ioctl::interface_name(&self.control, self.index)
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.index
     }
 
     /// The interface's current MAC address.

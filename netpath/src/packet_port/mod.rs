@@ -3,16 +3,19 @@
 //! - `receive`: receives through a ring shared with the kernel, or through system calls
 //! - `filter`: selects the frames that are for this port
 //! - `link`: the state of the interface
+//! - `nic_probe`: the interface that has a name now
 //! - `plain`: a packet socket without a port, as a baseline for measurements
 
 mod config;
 mod filter;
 mod link;
+mod nic_probe;
 mod plain;
 mod receive;
 
 pub use config::{PacketConfig, PacketStats};
 pub use link::LinkState;
+pub use nic_probe::{Nic, NicProbe};
 pub use plain::plain_socket;
 pub use receive::ReceivePath;
 
@@ -158,7 +161,13 @@ impl PacketPort {
         &self.name
     }
 
-    /// The interface's own MAC address, read at opening and each time its link comes up.
+    /// The interface's index, by which the port knows it. A new interface of the same name has another one.
+    pub fn index(&self) -> u32 {
+        self.link.index()
+    }
+
+    /// The interface's own MAC address, read at opening, each time its link comes up, and by
+    /// [`check_link`](Self::check_link).
     pub fn mac(&self) -> MacAddr {
         self.mac
     }
@@ -298,7 +307,7 @@ impl PacketPort {
 
     fn refresh(&mut self, failure: bool) {
         self.link.refresh(failure);
-        if self.link.state() == LinkState::Up
+        if self.link.state() != LinkState::Gone
             && let Ok(mac) = self.link.mac()
         {
             self.mac = mac;
@@ -312,6 +321,11 @@ impl PacketPort {
         if down {
             self.take_error();
             self.refresh(true);
+        }
+        // The kernel has unbound the socket (`packet_notifier`, NETDEV_UNREGISTER): the interface was deleted, or
+        // moved to another network namespace from which it may have come back with its old index.
+        if error.raw_os_error() == Some(libc::ENXIO) {
+            self.link.lose();
         }
         down
     }

@@ -59,6 +59,14 @@ impl Lan {
         self.in_a(|| ip(&format!("link set va address {A_MAC} up")));
     }
 
+    /// Moves va to namespace b and back. It keeps its index, and is up again.
+    pub fn move_a_away_and_back(&self) {
+        let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        self.in_a(|| ip(&format!("link set va netns {}", path(&self.b))));
+        self.in_b(|| ip(&format!("link set va netns {}", path(&self.a))));
+        self.in_a(|| ip("link set va up"));
+    }
+
     pub fn in_a<R>(&self, run: impl FnOnce() -> R) -> R {
         enter(&self.a);
         run()

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::common::lan::*;
 use crate::common::*;
 use netpath::{
-    FRAME_MAX, FramePort, LinkState, PacketConfig, PacketPort, PortError, ReceivePath, WaitPolicy,
-    Wake,
+    FRAME_MAX, FramePort, LinkState, NicProbe, PacketConfig, PacketPort, PortError, ReceivePath,
+    WaitPolicy, Wake,
 };
 
 const PATHS: [ReceivePath; 2] = [ReceivePath::Ring, ReceivePath::Calls];
@@ -216,5 +216,77 @@ fn interface_renamed_or_given_another_address_in_use_stays_in_use() {
         let frame = frame_to(&b, a.mac(), b"to the new address");
         send_now(&mut b, &frame);
         assert_eq!(expect_frame(&mut a), frame);
+    });
+}
+
+#[test]
+fn interface_moved_away_and_back_is_gone_for_its_port() {
+    for path in PATHS {
+        on_a_lan(move |lan| {
+            let (mut a, mut b) = lan.ports(path);
+            let index = a.index();
+            lan.move_a_away_and_back();
+            let frame = frame_to(&a, B_MAC, b"x");
+            send_now(&mut a, &frame);
+            // The kernel has unbound the port's socket, although the index exists again.
+            assert_eq!(a.link(), LinkState::Gone);
+            assert_eq!(a.check_link(), LinkState::Gone);
+            let mut a = lan.open_a(path, WaitPolicy::BLOCK);
+            assert_eq!(a.index(), index, "the case that is tested");
+            wait_for_state(&mut a, LinkState::Up);
+            wait_for_state(&mut b, LinkState::Up);
+            send_now(&mut a, &frame);
+            assert_eq!(expect_frame(&mut b), frame);
+        });
+    }
+}
+
+#[test]
+fn own_frames_that_come_back_are_counted_as_such() {
+    on_a_lan(|lan| {
+        let (mut a, mut b) = lan.ports(ReceivePath::Ring);
+        let frame = frame_to(&a, B_MAC, b"there and back");
+        send_now(&mut a, &frame);
+        let frame = expect_frame(&mut b);
+        send_now(&mut b, &frame);
+        wait_until("the frame to come back", || {
+            assert_eq!(a.receive(&mut [0; FRAME_MAX]).unwrap(), None);
+            a.stats().rx_own == 1
+        });
+        assert_eq!(a.stats().rx_foreign_mac, 0);
+    });
+}
+
+#[test]
+fn nic_probe_finds_interface_of_name_and_of_index() {
+    on_a_lan(|lan| {
+        assert!(NicProbe::open("a/b").is_err());
+        let mut probe = NicProbe::open("va").unwrap();
+        let first = probe.by_name().unwrap().unwrap();
+        assert_eq!((first.mac, first.state), (A_MAC, LinkState::Up));
+        let mut state = || probe.by_name().unwrap().map(|nic| nic.state);
+        lan.in_b(|| ip("link set vb down"));
+        assert_eq!(state(), Some(LinkState::NoCarrier));
+        lan.in_b(|| ip("link set vb up"));
+        ip("link set va down");
+        assert_eq!(state(), Some(LinkState::Down));
+        ip("link add br0 type bridge");
+        ip("link set va up master br0");
+        assert_eq!(state(), Some(LinkState::BridgePort));
+        ip("link set va nomaster");
+        ip("link set va address 02:00:00:00:00:cc");
+        assert_eq!(probe.by_name().unwrap().unwrap().mac.to_string(), "02:00:00:00:00:cc");
+        ip("link set va down");
+        ip("link set va name uplink");
+        assert_eq!(probe.by_name().unwrap(), None);
+        assert_eq!(probe.by_index(first.index).unwrap().unwrap().index, first.index);
+        ip("link del uplink");
+        assert_eq!(probe.by_index(first.index).unwrap(), None);
+        lan.join();
+        let second = probe.by_name().unwrap().unwrap();
+        assert_ne!(second.index, first.index);
+        // The loopback device has an Ethernet address of zeros, a tun device has none.
+        ip("tuntap add dev tun0 mode tun");
+        assert_eq!(NicProbe::open("tun0").unwrap().by_name().unwrap(), None);
     });
 }

@@ -19,6 +19,10 @@ pub fn why_no_frame_passes(port: &PacketPort) -> Option<String> {
         LinkState::NoCarrier => {
             Some(format!("interface {name} has no carrier: is the other end connected and up?"))
         }
+        LinkState::BridgePort => Some(format!(
+            "interface {name} is a port of a bridge, which takes its frames: 'ip link set {name} nomaster', \
+             or use the bridge as the log interface"
+        )),
         LinkState::Gone => Some(format!("interface {name} was deleted")),
     }
 }

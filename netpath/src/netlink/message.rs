@@ -1,9 +1,8 @@
-//! Descriptions of interfaces from the kernel: RTM_GETLINK requests and RTM_NEWLINK messages (rtnetlink(7),
-//! linux/if_link.h). Netlink sees the network namespace in which its socket was opened; `/sys` shows the
-//! namespace in which it was mounted.
+//! RTM_GETLINK requests and RTM_NEWLINK messages (rtnetlink(7), linux/if_link.h).
 
 use std::io;
 
+use crate::mac::MacAddr;
 use crate::sys::ioctl::InterfaceName;
 
 const RTM_NEWLINK: u16 = 16;
@@ -14,6 +13,7 @@ const NLM_F_REQUEST: u16 = 1;
 /// NLM_F_ROOT | NLM_F_MATCH
 const NLM_F_DUMP: u16 = 0x300;
 
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
@@ -32,7 +32,7 @@ const HEADER_BYTES: usize = 16;
 const IFINFO_BYTES: usize = 16;
 
 /// What to ask for.
-pub(super) enum Question<'a> {
+pub(crate) enum Question<'a> {
     /// The interface of a name.
     Name(&'a InterfaceName),
     /// The interface of an index.
@@ -43,23 +43,25 @@ pub(super) enum Question<'a> {
 
 /// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Interface {
-    pub(super) index: u32,
-    pub(super) is_up: bool,
-    pub(super) has_carrier: bool,
+pub(crate) struct Interface {
+    pub(crate) index: u32,
+    pub(crate) is_up: bool,
+    pub(crate) has_carrier: bool,
+    /// Its address, if it is an Ethernet address.
+    pub(crate) mac: Option<MacAddr>,
     /// It is a tap (or a tun device).
-    pub(super) is_tap: bool,
+    pub(crate) is_tap: bool,
     /// The bridge that it is a port of.
-    pub(super) port_of: Option<BridgePort>,
+    pub(crate) port_of: Option<BridgePort>,
 }
 
 /// An interface as a port of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BridgePort {
+pub(crate) struct BridgePort {
     /// Index of the bridge.
-    pub(super) bridge: u32,
+    pub(crate) bridge: u32,
     /// The bridge forwards frames from and to this port.
-    pub(super) forwards: bool,
+    pub(crate) forwards: bool,
 }
 
 /// Returns the request message for `question`.
@@ -146,8 +148,10 @@ fn interface(body: &[u8]) -> Option<Interface> {
     let index = word(body, 4)?;
     let flags = word(body, 8)?.cast_signed();
     let (mut is_tap, mut master, mut is_port, mut forwards) = (false, None, false, false);
+    let mut mac = None;
     for (kind, value) in attributes(body.get(IFINFO_BYTES..)?) {
         match kind {
+            IFLA_ADDRESS => mac = <[u8; 6]>::try_from(value).ok().map(MacAddr::from),
             IFLA_MASTER => master = word(value, 0),
             IFLA_LINKINFO => {
                 for (kind, value) in attributes(value) {
@@ -165,7 +169,7 @@ fn interface(body: &[u8]) -> Option<Interface> {
     let port_of = master.filter(|_| is_port).map(|bridge| BridgePort { bridge, forwards });
     let is = |flag: libc::c_int| flags & flag != 0;
     let (is_up, has_carrier) = (is(libc::IFF_UP), is(libc::IFF_LOWER_UP));
-    Some(Interface { index, is_up, has_carrier, is_tap, port_of })
+    Some(Interface { index, is_up, has_carrier, mac, is_tap, port_of })
 }
 
 fn is_forwarding(bridge_port: &[u8]) -> bool {
@@ -214,6 +218,7 @@ mod tests {
         message[20..24].copy_from_slice(&index.to_ne_bytes());
         message[24..28].copy_from_slice(&flags.to_ne_bytes());
         push_attribute(&mut message, IFLA_IFNAME, b"tap0\0");
+        push_attribute(&mut message, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]);
         push_attribute(&mut message, IFLA_MASTER, &9_u32.to_ne_bytes());
         push_attribute(&mut message, IFLA_LINKINFO, &info);
         let length = message.len() as u32;
@@ -237,7 +242,8 @@ mod tests {
         let more = read_answer(&Question::Ports(9), &datagram, &mut found).unwrap();
         let port = |forwards| Some(BridgePort { bridge: 9, forwards });
         let (index, is_tap, port_of) = (4, true, port(true));
-        let first = Interface { index, is_up: true, has_carrier: true, is_tap, port_of };
+        let mac = Some(MacAddr(2, 0, 0, 0, 0, 1));
+        let first = Interface { index, is_up: true, has_carrier: true, mac, is_tap, port_of };
         let (index, port_of) = (5, port(false));
         let second = Interface { index, is_up: false, has_carrier: false, port_of, ..first };
         assert_eq!((more, &found[..]), (More::Yes, &[first, second][..]));

@@ -1,0 +1,102 @@
+//! [`InterfaceSocket`]: asks the kernel for its interfaces, through netlink (rtnetlink(7)).
+//!
+//! Netlink sees the network namespace in which its socket was opened; `/sys` shows the namespace in which it was
+//! mounted. A question waits for changes of interfaces that are under way (the kernel's rtnl lock), so it is not
+//! for a thread that runs a vCPU.
+//!
+//! - `message`: the messages
+
+mod message;
+
+pub(crate) use message::{BridgePort, Interface, Question};
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use self::message::{More, read_answer, request};
+use crate::error::PortError;
+
+/// Bytes of one read: more than the kernel puts into a datagram of a dump.
+const DATAGRAM_BYTES: usize = 64 << 10;
+
+/// Most ports of a bridge (`BR_MAX_PORTS`).
+const PORTS_MAX: usize = 1024;
+
+/// Longest wait for an answer, seconds.
+const ANSWER_S_MAX: i64 = 1;
+
+/// A socket for questions about the interfaces of one network namespace.
+pub(crate) struct InterfaceSocket {
+    socket: OwnedFd,
+    buffer: Box<[u8]>,
+}
+
+impl InterfaceSocket {
+    /// Opens the socket in the calling thread's network namespace. It may be used on another thread.
+    pub(crate) fn open() -> Result<InterfaceSocket, PortError> {
+        let open = || -> io::Result<OwnedFd> {
+            let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
+            let protocol = SockProtocol::NetlinkRoute;
+            let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_S_MAX))?;
+            Ok(socket)
+        };
+        let socket = open()
+            .map_err(PortError::system("cannot open a socket to ask for interfaces (netlink)"))?;
+        Ok(InterfaceSocket { socket, buffer: vec![0; DATAGRAM_BYTES].into_boxed_slice() })
+    }
+
+    /// Returns the interface that `question` asks for, if it exists.
+    pub(crate) fn ask_for_one(
+        &mut self,
+        question: &Question<'_>,
+    ) -> Result<Option<Interface>, PortError> {
+        match self.ask(question) {
+            Ok(found) => Ok(found.first().copied()),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(cannot_ask(error)),
+        }
+    }
+
+    /// Returns the interfaces that `question` asks for.
+    pub(crate) fn ask_for_all(
+        &mut self,
+        question: &Question<'_>,
+    ) -> Result<Vec<Interface>, PortError> {
+        self.ask(question).map_err(cannot_ask)
+    }
+
+    fn ask(&mut self, question: &Question<'_>) -> io::Result<Vec<Interface>> {
+        self.discard_late_answers()?;
+        send(self.socket.as_raw_fd(), &request(question), MsgFlags::empty())?;
+        let mut found = Vec::new();
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            let more = read_answer(question, &self.buffer[..length], &mut found)?;
+            if more == More::No || found.len() > PORTS_MAX {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Discards what is left of the answer to a question that ended with an error.
+    fn discard_late_answers(&mut self) -> io::Result<()> {
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(nix::Error::EAGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn cannot_ask(source: io::Error) -> PortError {
+    PortError::System { doing: "cannot ask for the state of interfaces (netlink)", source }
+}
