@@ -89,7 +89,7 @@ pub struct PacketPort {
 
 impl PacketPort {
     /// Opens a port in the calling thread's network namespace and begins to receive. An interface that
-    /// is down is not an error: see [`link`](Self::link) and [`down_hint`](Self::down_hint).
+    /// is down is not an error: see [`link`](Self::link).
     ///
     /// # Errors
     ///
@@ -203,12 +203,6 @@ impl PacketPort {
     /// Fetches the oldest change of the link's state that was not fetched yet. The last 16 are kept.
     pub fn next_link_event(&mut self) -> Option<LinkState> {
         self.link.next_event()
-    }
-
-    /// The message for a user whose interface is down.
-    pub fn down_hint(&self) -> String {
-        let name = &self.name;
-        format!("interface {name} is down: 'ip link set {name} up'")
     }
 
     /// Bytes of frames that wait below this port: in the interface's queue, or in its driver's until the

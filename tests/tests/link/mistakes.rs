@@ -139,6 +139,11 @@ fn peer_that_never_comes_is_diagnosed() {
     wire.enter(Side::A, || {
         fails(&link("va", PEER, &key, &[]), 12, "interface va is down: 'ip link set va up'");
     });
+    wire.ip(Side::A, "link add br0 type bridge");
+    wire.ip(Side::A, "link set va up master br0");
+    wire.enter(Side::A, || {
+        fails(&link("va", PEER, &key, &[]), 12, "interface va is a port of a bridge");
+    });
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod handover;
 mod host_faults;
 mod kills;
 mod link;
+mod log_nic;
 mod mistakes;
 mod orderly;
 mod output_rule;

@@ -196,6 +196,9 @@ impl From<LinkError> for CliError {
         match error {
             LinkError::Port(error) => error.into(),
             LinkError::Key(error) => error.into(),
+            LinkError::Thread(source) => {
+                CliError::Os { doing: "starting the thread that watches the log interface", source }
+            }
             LinkError::Config(_) | LinkError::OwnAddress { .. } => {
                 CliError::Usage(error.to_string())
             }

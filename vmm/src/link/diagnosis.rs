@@ -2,20 +2,21 @@
 
 use super::LinkReport;
 use logchan::seal;
-use netpath::{LinkState, MacAddr, PacketPort};
+use netpath::{LinkState, MacAddr};
 
 /// Returns the likeliest reason why no peer was met, in one line, from the state of the interface and from
 /// the counters.
-pub fn why_nobody(report: &LinkReport, port: &PacketPort, peer: MacAddr) -> String {
-    why_no_frame_passes(port).unwrap_or_else(|| from_counts(report, &peer.to_string()))
+pub fn why_nobody(report: &LinkReport, interface: &str, peer: MacAddr) -> String {
+    why_state_stops_frames(report.state, interface)
+        .unwrap_or_else(|| from_counts(report, interface, peer))
 }
 
-/// Returns what is wrong with the interface and what to do; `None` if it is up.
-pub fn why_no_frame_passes(port: &PacketPort) -> Option<String> {
-    let name = port.name();
-    match port.link() {
+/// Returns what is wrong with an interface in `state` and what to do; `None` if it is up.
+pub fn why_state_stops_frames(state: LinkState, interface: &str) -> Option<String> {
+    let name = interface;
+    match state {
         LinkState::Up => None,
-        LinkState::Down => Some(port.down_hint()),
+        LinkState::Down => Some(format!("interface {name} is down: 'ip link set {name} up'")),
         LinkState::NoCarrier => {
             Some(format!("interface {name} has no carrier: is the other end connected and up?"))
         }
@@ -23,12 +24,14 @@ pub fn why_no_frame_passes(port: &PacketPort) -> Option<String> {
             "interface {name} is a port of a bridge, which takes its frames: 'ip link set {name} nomaster', \
              or use the bridge as the log interface"
         )),
-        LinkState::Gone => Some(format!("interface {name} was deleted")),
+        LinkState::Gone => Some(format!(
+            "the log interface {name} is gone: it was deleted or moved to another network namespace"
+        )),
     }
 }
 
-fn from_counts(report: &LinkReport, peer: &str) -> String {
-    let LinkReport { port, link, other_senders, is_down: _ } = report;
+fn from_counts(report: &LinkReport, interface: &str, peer: MacAddr) -> String {
+    let LinkReport { port, link, other_senders: _, last_other, state: _ } = report;
     let open = link.open;
     if link.forged_handshakes > 0 {
         "the peer uses another key: compare the key files of the two hosts".into()
@@ -40,8 +43,15 @@ fn from_counts(report: &LinkReport, peer: &str) -> String {
             open.malformed,
             seal::VERSION
         )
-    } else if *other_senders > 0 {
-        format!("frames came, but none from {peer}: is that the other host's MAC address?")
+    } else if let Some(other) = last_other {
+        format!(
+            "frames came from {other}, but none from {peer}: is that the other host's MAC address?"
+        )
+    } else if port.rx_own > 0 {
+        format!(
+            "interface {interface} hears only this host's own frames: is there a loop, or do both hosts have \
+             the same MAC address?"
+        )
     } else if port.rx_foreign_mac > 0 {
         "frames came for another MAC address than this host's: check --peer on the other host"
             .into()
@@ -69,20 +79,49 @@ mod tests {
             port: PacketStats::default(),
             link: LinkStats::default(),
             other_senders: 0,
-            is_down: false,
+            last_other: None,
+            state: LinkState::Up,
         };
         let says = |edit: fn(&mut LinkReport), part: &str| {
             let mut report = none;
             edit(&mut report);
-            let text = from_counts(&report, "02:00:00:00:00:0b");
+            let text = from_counts(&report, "log0", MacAddr(2, 0, 0, 0, 0, 0xb));
             assert!(text.contains(part) && !text.contains('\n'), "{text}");
         };
         says(|_| (), "no frame came from 02:00:00:00:00:0b: is the other host started");
         says(|report| report.port.tx_dropped = 7, "(the kernel dropped 7 frames that this host");
         says(|report| report.port.rx_foreign_mac = 1, "another MAC address than this host's");
-        says(|report| report.other_senders = 1, "none from 02:00:00:00:00:0b");
+        let other = |report: &mut LinkReport| {
+            report.other_senders = 1;
+            report.last_other = Some(MacAddr(2, 0, 0, 0, 0, 0xc));
+        };
+        says(other, "frames came from 02:00:00:00:00:0c, but none from 02:00:00:00:00:0b");
+        says(|report| report.port.rx_own = 1, "interface log0 hears only this host's own frames");
         says(|report| report.link.open.malformed = 3, "3 malformed frames came");
         says(|report| report.link.open.other_protection = 1, "--insecure");
         says(|report| report.link.forged_handshakes = 1, "another key");
+    }
+
+    #[test]
+    fn reason_from_state_comes_before_counts_and_names_interface() {
+        let mut report = LinkReport {
+            port: PacketStats::default(),
+            link: LinkStats::default(),
+            other_senders: 1,
+            last_other: Some(MacAddr(2, 0, 0, 0, 0, 0xc)),
+            state: LinkState::Up,
+        };
+        let peer = MacAddr(2, 0, 0, 0, 0, 0xb);
+        for (state, part) in [
+            (LinkState::Up, "none from"),
+            (LinkState::Down, "'ip link set log0 up'"),
+            (LinkState::NoCarrier, "interface log0 has no carrier"),
+            (LinkState::BridgePort, "log0 is a port of a bridge"),
+            (LinkState::Gone, "the log interface log0 is gone"),
+        ] {
+            report.state = state;
+            let text = why_nobody(&report, "log0", peer);
+            assert!(text.contains(part) && !text.contains('\n'), "{text}");
+        }
     }
 }

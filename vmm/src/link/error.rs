@@ -13,6 +13,9 @@ pub enum LinkError {
     /// The key file can't be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
+    /// The thread that watches the interface can't be started.
+    #[error("starting the thread that watches the log interface: {0}")]
+    Thread(#[source] std::io::Error),
     /// The configuration is invalid.
     #[error("logging channel: {0}")]
     Config(#[from] ConfigError),

@@ -2,14 +2,16 @@
 
 use super::LinkReport;
 use super::error::LinkError;
+use super::nic_watch::{NicWatch, NicWatchConfig};
+use super::peer_address::{AddressChange, OtherAddresses, PeerAddress};
 use crate::kvm::clock;
-use logchan::handshake::LinkStats;
+use logchan::handshake::{LinkStats, Proof};
 use logchan::limits::IN_FLIGHT_FRAMES_BOTH;
 use logchan::time::{Duration as Span, Time};
 use netpath::wait::spin;
 use netpath::{
-    FRAME_MAX, FramePort, LinkState, MacAddr, Mark, PacketConfig, PacketPort, PortError,
-    ReceivePath, WaitPolicy,
+    FRAME_MAX, FramePort, LinkState, MacAddr, Mark, NicProbe, NullPort, PacketConfig, PacketPort,
+    PacketStats, PortError, ReceivePath, WaitPolicy,
 };
 use replication::Mutants;
 use replication::driver::{Clock, LINK_HEADER_BYTES, LinkPort, Wire};
@@ -52,12 +54,22 @@ pub fn now() -> Time {
     Time::from_nanos(clock::boottime_ns())
 }
 
+/// Longest wait for frames without an interface, after which the caller looks for a new port.
+const WAIT_WITHOUT_NIC_MAX: Duration = Duration::from_millis(50);
+
 /// A packet port to one peer. One thread owns it.
+///
+/// Without a [watch](Self::watch), an interface that is gone is an error. With it, such an interface is a link on
+/// which nothing is heard, until there is an interface of this name again.
 pub struct EthernetLink {
     port: PacketPort,
-    peer: MacAddr,
-    wait: WaitPolicy,
-    other_senders: u64,
+    /// Counters of the ports before.
+    earlier: PacketStats,
+    config: PacketConfig,
+    peer: PeerAddress,
+    watch: Option<NicWatch>,
+    /// The watch knows that the port has lost its interface.
+    is_loss_reported: bool,
 }
 
 impl EthernetLink {
@@ -68,12 +80,74 @@ impl EthernetLink {
     /// The interface can't be used, or the peer's address is its own.
     pub fn open(options: &LinkOptions) -> Result<EthernetLink, LinkError> {
         let LinkOptions { interface, peer, wait, receive } = options.clone();
-        let port = PacketPort::open(&PacketConfig { interface, receive, wait })?;
+        let config = PacketConfig { interface, receive, wait };
+        let port = PacketPort::open(&config)?;
         if port.mac() == peer {
             let interface = options.interface.clone();
             return Err(LinkError::OwnAddress { interface, mac: peer });
         }
-        Ok(EthernetLink { port, peer, wait, other_senders: 0 })
+        Ok(EthernetLink {
+            port,
+            earlier: PacketStats::default(),
+            config,
+            peer: PeerAddress::new(peer, OtherAddresses::Drop),
+            watch: None,
+            is_loss_reported: false,
+        })
+    }
+
+    /// Watches the interface on a thread of its own, which kicks the calling thread after each change, and does
+    /// `other_addresses` with frames from another address than the peer's. Changes of the interface and of the
+    /// peer's address are reported with the level `warn`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel can't be asked for the interface, or the thread can't be started.
+    pub fn watch(mut self, other_addresses: OtherAddresses) -> Result<EthernetLink, LinkError> {
+        self.peer = PeerAddress::new(self.peer.current(), other_addresses);
+        self.watch = Some(NicWatch::start(NicWatchConfig {
+            port: self.config.clone(),
+            mtu_bytes_min: self.frame_bytes_max() as u32,
+            index: self.port.index(),
+            mac: self.port.mac(),
+            state: self.port.link(),
+        })?);
+        Ok(self)
+    }
+
+    /// Handles what the watch has found. Without a change this costs a load and two comparisons.
+    #[inline]
+    fn follow_interface(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        if watch.has_change() {
+            self.handle_change();
+        } else if self.port.link() == LinkState::Gone && !self.is_loss_reported {
+            watch.port_lost();
+            self.is_loss_reported = true;
+        }
+    }
+
+    #[cold]
+    fn handle_change(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        if let Some(port) = watch.take_change() {
+            let mut old = std::mem::replace(&mut self.port, port);
+            self.earlier = self.earlier + old.stats();
+            watch.close(old);
+            self.is_loss_reported = false;
+        }
+        // Reads the interface's MAC address, which may have changed.
+        self.port.check_link();
+    }
+
+    /// Returns the state of the interface.
+    fn state(&self) -> LinkState {
+        match (&self.watch, self.port.link()) {
+            // The port knows the end of its interface before the watch does.
+            (Some(_), LinkState::Gone) => LinkState::Gone,
+            (Some(watch), _) => watch.state(),
+            (None, state) => state,
+        }
     }
 
     /// Returns the wire on this link.
@@ -88,23 +162,42 @@ impl EthernetLink {
 
     /// Returns how this link waits for frames.
     pub fn wait_policy(&self) -> WaitPolicy {
-        self.wait
+        self.config.wait
     }
 
     /// Returns the MAC address of the other host's interface.
     pub fn peer(&self) -> MacAddr {
-        self.peer
+        self.peer.current()
     }
 
-    /// Returns the counters of this link, together with `link`, the transport's counters. Costs one or two
-    /// system calls.
+    /// Returns the counters of this link, together with `link`, the transport's counters. Costs some system calls;
+    /// with a watch, none of them waits.
     pub fn report(&mut self, link: LinkStats) -> LinkReport {
+        self.port.check_link();
         LinkReport {
-            port: self.port.stats(),
+            port: self.port_stats(),
             link,
-            other_senders: self.other_senders,
-            is_down: self.port.check_link() != LinkState::Up,
+            other_senders: self.peer.other_senders(),
+            last_other: self.peer.last_other(),
+            state: self.state_for_report(),
         }
+    }
+
+    /// Returns the state of the interface. A port does not notice that its interface is a port of a bridge: without a
+    /// watch, the kernel is asked.
+    fn state_for_report(&self) -> LinkState {
+        let state = self.state();
+        if self.watch.is_some() || state != LinkState::Up {
+            return state;
+        }
+        let mut probe = NicProbe::open(self.port.name()).ok();
+        let nic = probe.as_mut().and_then(|probe| probe.by_index(self.port.index()).ok().flatten());
+        nic.map_or(state, |nic| nic.state)
+    }
+
+    /// Returns the counters of this link's ports, since it was opened. Costs a system call.
+    pub fn port_stats(&mut self) -> PacketStats {
+        self.earlier + self.port.stats()
     }
 
     /// Returns the port.
@@ -112,7 +205,8 @@ impl EthernetLink {
         &self.port
     }
 
-    /// Returns the port, to wait on it and to read its counters.
+    /// Returns the port, to wait on it. Its counters begin again with each new interface:
+    /// [`port_stats`](Self::port_stats).
     pub fn port_mut(&mut self) -> &mut PacketPort {
         &mut self.port
     }
@@ -131,24 +225,34 @@ impl LinkPort for EthernetLink {
     type Spin = Spin;
 
     fn arrived(&mut self, frames_max: usize) -> Result<Option<Mark>, PortError> {
+        self.follow_interface();
         self.port.arrived(frames_max)
     }
 
     fn receive_until(
         &mut self,
         mark: Mark,
-        handle: impl FnOnce(&mut [u8]),
+        handle: impl FnOnce(&mut [u8]) -> Proof,
     ) -> Result<bool, PortError> {
-        let EthernetLink { port, other_senders, .. } = self;
-        let peer = self.peer.octets();
+        let EthernetLink { port, peer, .. } = self;
         let taken = port.receive_until(mark, |frame| {
-            if frame[SOURCE] == peer {
-                handle(&mut frame[LINK_HEADER_BYTES..]);
+            let source: [u8; 6] = frame[SOURCE].try_into().expect("a frame has a header");
+            let source = MacAddr::from(source);
+            if peer.handles(source) {
+                let proof = handle(&mut frame[LINK_HEADER_BYTES..]);
+                peer.handled(source, proof)
             } else {
-                *other_senders += 1;
+                peer.dropped(source)
             }
         })?;
+        if let Some(Some(change)) = taken {
+            report(change, self.peer.current());
+        }
         Ok(taken.is_some())
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.state() != LinkState::Up
     }
 
     fn has_frame(&self) -> bool {
@@ -156,8 +260,13 @@ impl LinkPort for EthernetLink {
     }
 
     fn send(&mut self, frame: &mut [u8]) -> Result<(), PortError> {
-        frame[..LINK_HEADER_BYTES].copy_from_slice(&self.port.header_to(self.peer));
-        self.port.send(frame)
+        frame[..LINK_HEADER_BYTES].copy_from_slice(&self.port.header_to(self.peer.current()));
+        self.port.send(frame)?;
+        if let Some(candidate) = self.peer.candidate() {
+            frame[..LINK_HEADER_BYTES].copy_from_slice(&self.port.header_to(candidate));
+            self.port.send(frame)?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), PortError> {
@@ -169,8 +278,21 @@ impl LinkPort for EthernetLink {
     }
 
     fn wait(&mut self, timeout: Option<Span>) -> Result<(), PortError> {
-        self.port.wait(timeout.map(|timeout| Duration::from_nanos(timeout.as_nanos())))?;
-        Ok(())
+        self.follow_interface();
+        let timeout = timeout.map(|timeout| Duration::from_nanos(timeout.as_nanos()));
+        match self.port.wait(timeout) {
+            Ok(_) => Ok(()),
+            Err(PortError::InterfaceGone { .. }) if self.watch.is_some() => {
+                let mut silence = match self.config.wait.wake_signal {
+                    Some(signal) => NullPort::with_wake_signal(signal),
+                    None => NullPort::new(),
+                };
+                let longest = WAIT_WITHOUT_NIC_MAX;
+                silence.wait(Some(timeout.map_or(longest, |timeout| timeout.min(longest))))?;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn looked(&self) -> Option<Span> {
@@ -189,5 +311,18 @@ impl LinkPort for EthernetLink {
     fn spin(&mut self, state: &mut Spin) -> bool {
         let Spin { now, until, policy } = state;
         spin(policy, now, Some(*until), || self.port.has_frame())
+    }
+}
+
+/// Reports a change of the peer's address.
+#[cold]
+fn report(change: AddressChange, peer: MacAddr) {
+    match change {
+        AddressChange::Followed { from, to } => tracing::warn!(
+            "the other host's log interface has another MAC address: {to} instead of {from}; following it"
+        ),
+        AddressChange::NotFollowed(address) => tracing::warn!(
+            "frames come from {address}, not from {peer} (--peer): without a key they are not followed"
+        ),
     }
 }

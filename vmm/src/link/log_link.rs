@@ -19,8 +19,10 @@ pub struct LinkReport {
     pub link: LinkStats,
     /// Frames to this host from other stations than the peer.
     pub other_senders: u64,
-    /// The interface is not up, so no frame can pass.
-    pub is_down: bool,
+    /// The last of these stations, unless the link has followed it.
+    pub last_other: Option<MacAddr>,
+    /// The state of the interface.
+    pub state: LinkState,
 }
 
 /// One host's end of the logging channel: an endpoint on a wire, without a replica. One thread owns it.
@@ -122,7 +124,7 @@ impl LogLink {
         self.wire.port().peer()
     }
 
-    /// Returns the counters. Costs one or two system calls.
+    /// Returns the counters. Costs some system calls, which may wait for changes of interfaces.
     pub fn report(&mut self) -> LinkReport {
         self.wire.port_mut().report(self.endpoint.link_stats())
     }

@@ -2,6 +2,8 @@
 //! port, a clock and the system's randomness.
 //!
 //! - `ethernet`: [`EthernetLink`], a packet port to one peer
+//! - `nic_watch`: the thread that watches the interface and opens it again
+//! - `peer_address`: the peer's MAC address, which may change
 //! - `log_link`: [`LogLink`], an endpoint on a wire, without a replica
 //! - [`key_file`]: the pre-shared key on disk
 //! - [`timing`]: all times of a channel, derived from its silence timeout
@@ -13,8 +15,11 @@ pub mod error;
 mod ethernet;
 pub mod key_file;
 mod log_link;
+mod nic_watch;
+mod peer_address;
 pub mod timing;
 
 pub use error::LinkError;
 pub use ethernet::{BootClock, EthernetLink, LinkOptions, now};
 pub use log_link::{LinkReport, LogLink, system_entropy};
+pub use peer_address::OtherAddresses;

@@ -232,7 +232,7 @@ impl PairObserver {
         }
         let DriverView { replica, link, world } = driver;
         publisher.next = now + UPDATE_INTERVAL;
-        let port = link.port_mut().stats();
+        let port = link.port_stats();
         publisher.update_rates(now, replica, (port.tx_frames, port.tx_bytes));
         let (board, log) = (Arc::clone(&publisher.board), publisher.log.clone());
         let uptime_s = now.since(publisher.started).as_nanos() as f64 / 1e9;

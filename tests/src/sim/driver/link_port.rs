@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use logchan::frame::{FRAME_MAGIC, FrameHeader, FrameKind};
+use logchan::handshake::Proof;
 use logchan::ids::{Lane, Role};
 use logchan::time::Duration;
 use replication::driver::{LINK_HEADER_BYTES, LinkPort};
@@ -101,7 +102,7 @@ impl LinkPort for SimLink<'_> {
     fn receive_until(
         &mut self,
         mark: u64,
-        handle: impl FnOnce(&mut [u8]),
+        handle: impl FnOnce(&mut [u8]) -> Proof,
     ) -> Result<bool, TapFailed> {
         let arrival = self.thread.with(|state| {
             let own = &mut state.hosts[self.thread.host];
@@ -128,8 +129,12 @@ impl LinkPort for SimLink<'_> {
         if self.buffer.starts_with(&frame) {
             self.thread.with(|state| state.note_received(&frame));
         }
-        handle(&mut self.buffer);
+        let _proof = handle(&mut self.buffer);
         Ok(true)
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.thread.with(|state| state.links[self.thread.host].is_cut())
     }
 
     fn has_frame(&self) -> bool {

@@ -49,7 +49,9 @@ impl Pair<'_> {
             self.engine(host, |process| process.replica.handle_witness(clock, term, answer))?;
         }
         let lan_is_up = !self.lan.is_cut(host);
+        let is_cut_off = self.options.hosts[host].sees_cut_link && self.links[host].is_cut();
         self.engine(host, |process| {
+            process.replica.set_cut_off(is_cut_off);
             if std::mem::replace(&mut process.lan_is_up, lan_is_up) != lan_is_up {
                 process.replica.set_lan(clock, lan_is_up);
             }

@@ -103,6 +103,8 @@ pub(crate) struct HostOptions {
     pub(crate) console_input: Chance,
     /// Maximum time from the end of a process to the start of the next one.
     pub(crate) restart_ns_max: u64,
+    /// Whether its interface shows that the log link is cut.
+    pub(crate) sees_cut_link: bool,
 }
 
 /// The options of one client.
@@ -296,6 +298,7 @@ impl HostOptions {
             copy_pause_ns: if slow_copy { 10 * pause_ns } else { pause_ns },
             console_input: rng.swarm(Chance::percent(40), 1_000..=50_000),
             restart_ns_max: rng.magnitude(MS..=2 * silence_ns),
+            sees_cut_link: rng.chance(Chance::percent(50)),
         }
     }
 }

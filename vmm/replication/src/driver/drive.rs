@@ -207,6 +207,7 @@ impl<H: Host> Driver<H> {
                 break;
             }
         }
+        replica.set_cut_off(wire.port().is_cut_off());
         if let Some(order) = self.parts.world.take_order() {
             self.carry_out(order);
         }

@@ -6,6 +6,7 @@ use crate::boundary::{DeviceCapacity, StopAction};
 use crate::replica::{LiveInputs, Replica};
 use crate::witness::{Answer, Question};
 use alloc::string::String;
+use logchan::handshake::Proof;
 use logchan::time::{Duration, Time};
 
 /// The parts of a host, as types.
@@ -61,13 +62,17 @@ pub trait LinkPort {
 
     /// Returns a mark behind the frames that have arrived, `frames_max` of them at most; `None` if none has.
     fn arrived(&mut self, frames_max: usize) -> Result<Option<Self::Mark>, Self::Error>;
-    /// Passes the next frame up to `mark` to `handle`, without the port's header, if the peer has sent it.
-    /// Returns false if there is no frame left.
+    /// Passes the next frame up to `mark` to `handle`, without the port's header, if the peer may have sent it.
+    /// `handle` returns what the frame proves about its sender, so that the port can follow a peer whose
+    /// address changes. Returns false if there is no frame left.
     fn receive_until(
         &mut self,
         mark: Self::Mark,
-        handle: impl FnOnce(&mut [u8]),
+        handle: impl FnOnce(&mut [u8]) -> Proof,
     ) -> Result<bool, Self::Error>;
+    /// Returns whether this host itself knows of a reason why no frame can pass: its interface is down, has
+    /// no carrier, or is gone. The silence of the peer says little about the peer then. Costs no system call.
+    fn is_cut_off(&self) -> bool;
     /// Returns whether a frame has arrived. Costs no system call.
     fn has_frame(&self) -> bool;
     /// Queues a frame to the peer. The first [`LINK_HEADER_BYTES`] bytes of `frame` are for the port.

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use logchan::channel::Channel;
 use logchan::endpoint::{Endpoint, EndpointVerdict};
 use logchan::frame::FrameKind;
+use logchan::handshake::Proof;
 use logchan::ids::Lane;
 use logchan::time::{Duration, Time};
 
@@ -20,8 +21,8 @@ const BACKLOG_POLL_INTERVAL: Duration = Duration::from_micros(20);
 
 /// Sends and receives frames over a wire.
 pub trait Transport {
-    /// Handles a frame without its Ethernet header. Returns whether it proves that the peer is alive.
-    fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> bool;
+    /// Handles a frame without its Ethernet header. Returns what became of it; `None` if there is no endpoint.
+    fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> Option<EndpointVerdict>;
     /// The frames that were handled before had arrived by `now`: [`Channel::heard_by`].
     fn heard_by(&mut self, now: Time);
     /// Handles everything that is due at `now`.
@@ -37,10 +38,10 @@ pub trait Transport {
 }
 
 macro_rules! transport {
-    ($of:ty, $is_sign_of_life:expr) => {
+    ($of:ty, $verdict:expr) => {
         impl Transport for $of {
-            fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> bool {
-                $is_sign_of_life(<$of>::handle_frame(self, now, frame))
+            fn handle_frame(&mut self, now: Time, frame: &mut [u8]) -> Option<EndpointVerdict> {
+                $verdict(<$of>::handle_frame(self, now, frame))
             }
 
             fn heard_by(&mut self, now: Time) {
@@ -70,9 +71,8 @@ macro_rules! transport {
     };
 }
 
-transport!(Endpoint, EndpointVerdict::is_sign_of_life);
-transport!(Replica, |verdict: Option<EndpointVerdict>| verdict
-    .is_some_and(EndpointVerdict::is_sign_of_life));
+transport!(Endpoint, Some);
+transport!(Replica, core::convert::identity);
 
 /// A link port with the rules of the logging channel: what is sent when, and which clock reading a frame is
 /// handled with. One thread owns it.
@@ -149,7 +149,9 @@ impl<P: LinkPort> Wire<P> {
         loop {
             let Wire { port, unconfirmed, .. } = self;
             let taken = port.receive_until(mark, |frame| {
-                *unconfirmed |= transport.handle_frame(now, frame);
+                let verdict = transport.handle_frame(now, frame);
+                *unconfirmed |= verdict.is_some_and(EndpointVerdict::is_sign_of_life);
+                verdict.map_or(Proof::Nothing, EndpointVerdict::proof)
             })?;
             if !taken {
                 return Ok(());

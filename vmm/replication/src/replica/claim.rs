@@ -17,7 +17,7 @@ enum State {
     Due,
     /// The witness was asked and has not answered.
     Asked,
-    /// Ask at this time: the witness did not answer, or the question is repeated.
+    /// Ask at this time: the witness did not answer, the question is repeated, or the other host shall ask first.
     At(Time),
 }
 

@@ -162,6 +162,11 @@ impl Replica {
         if !self.is_starting() {
             self.session.handle_timeout(now);
         }
+        if self.cut_off_at().is_some_and(|at| at <= now)
+            && let Some(channel) = self.session.channel_mut()
+        {
+            channel.declare_silent(now);
+        }
         self.watch.handle_timeout(now);
         if let Some(claim) = self.claim_mut() {
             claim.handle_timeout(now);
@@ -253,8 +258,9 @@ impl Replica {
         let session = self.session.poll_timeout().filter(|_| !self.is_starting());
         let announcements = self.announcements.poll_timeout();
         let (watch, health) = (self.watch.poll_timeout(), self.health_timeout());
-        let handover = self.handover_timeout();
-        [session, claim, watch, health, handover, announcements].into_iter().flatten().min()
+        let (handover, cut_off) = (self.handover_timeout(), self.cut_off_at());
+        let due = [session, claim, watch, health, handover, cut_off, announcements];
+        due.into_iter().flatten().min()
     }
 
     /// Returns the current role.

@@ -17,6 +17,8 @@ use logchan::time::{Duration, Time};
 pub(super) struct Health {
     /// Since when frames can't pass between the VM and the LAN on this host.
     lan_down_since: Option<Time>,
+    /// See [`Replica::set_cut_off`].
+    is_cut_off: bool,
     /// What was reported last of this host and of its peer.
     reported: (Unfit, Unfit),
 }
@@ -46,12 +48,40 @@ impl Replica {
         self.channel().filter(|channel| channel.is_open()).map_or(Unfit::NONE, Channel::peer_unfit)
     }
 
+    /// Sets whether this host knows by itself that no frame can pass on its log link. Then a healthy primary must
+    /// not lose the VM to its backup:
+    ///
+    /// - A primary does not wait for the rest of the silence timeout, once half of it has passed.
+    /// - A backup waits for one silence timeout more before its claim: its primary is probably alive, and has lost
+    ///   the link at the same time.
+    pub fn set_cut_off(&mut self, is_cut_off: bool) {
+        self.health.is_cut_off = is_cut_off;
+    }
+
+    /// Returns when a protected primary that is cut off declares its backup lost, if it hears nothing before.
+    pub(super) fn cut_off_at(&self) -> Option<Time> {
+        let Role::Primary(Primary::Protected(Protected { is_confirmed: true, .. })) = self.role
+        else {
+            return None;
+        };
+        let channel = self.session.channel().filter(|channel| channel.is_open())?;
+        let half = Duration::from_nanos(self.config.timing.silence.as_nanos() / 2);
+        self.health.is_cut_off.then(|| channel.heard_at() + half)
+    }
+
     /// Returns how long this host leaves the next term to the other one.
     pub(super) fn claim_delay(&self) -> Duration {
-        match self.health.lan_down_since {
+        let silence = self.config.timing.silence;
+        let while_lan_is_down = match self.health.lan_down_since {
             // A primary may notice the silence one silence timeout later than its backup.
-            Some(_since) => self.config.timing.silence * 2,
+            Some(_since) => silence * 2,
             None => Duration::ZERO,
+        };
+        match self.role {
+            Role::Backup(_) if self.health.is_cut_off => while_lan_is_down + silence,
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
+                while_lan_is_down
+            }
         }
     }
 

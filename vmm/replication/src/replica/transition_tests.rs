@@ -352,6 +352,38 @@ fn losing_claim_answered_becomes_alone_or_halts() {
 }
 
 #[test]
+fn claiming_host_that_is_cut_off_lets_the_other_one_claim_first() {
+    let mut pair = Pair::protected();
+    pair.hosts[1].set_cut_off(true);
+    pair.claim();
+    assert_eq!(pair.hosts[1].poll_command(), None);
+    // The link is back before the claim is made: the other host may have won meanwhile.
+    pair.hosts[1].set_cut_off(false);
+    pair.pass(99);
+    assert_eq!(pair.hosts[1].poll_command(), None, "one silence timeout has not passed");
+    assert_eq!(pair.hosts[1].poll_timeout(), Some(pair.now + MS));
+    pair.pass(1);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    assert_eq!(pair.hosts[1].role(), RoleName::Alone);
+}
+
+#[test]
+fn protected_host_that_is_cut_off_claims_after_half_the_silence_timeout() {
+    let mut pair = Pair::protected();
+    pair.hosts[0].set_cut_off(true);
+    pair.pass(200);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+    // The last heartbeat may be 10 ms old.
+    pair.cut = [true; 2];
+    pair.pass(39);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+    pair.pass(12);
+    pair.expect([RoleName::Losing, RoleName::Following]);
+    pair.answer(0, Answer::Won { term: Term(2) });
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
+}
+
+#[test]
 fn claiming_claim_answered_goes_live_or_seeks() {
     let mut pair = Pair::protected();
     pair.claim();

@@ -2,7 +2,7 @@
 
 use super::options::LinkArgs;
 use crate::link::LogLink;
-use crate::link::diagnosis::why_no_frame_passes;
+use crate::link::diagnosis::why_state_stops_frames;
 use logchan::handshake::Mismatch;
 use logchan::time::Duration;
 
@@ -45,7 +45,8 @@ pub enum LinkFailure {
 
 /// Returns the failure of a channel that received its last frame `heard_ago` ago.
 pub(super) fn silent(link: &LogLink, args: &LinkArgs, heard_ago: Duration) -> LinkFailure {
-    let why = why_no_frame_passes(link.port()).unwrap_or_else(|| {
+    let port = link.port();
+    let why = why_state_stops_frames(port.link(), port.name()).unwrap_or_else(|| {
         "the process was killed or stopped, or the network between the hosts is down".into()
     });
     LinkFailure::PeerSilent { peer: args.peer_name(), ms: heard_ago.as_nanos() / 1_000_000, why }

@@ -63,7 +63,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
         let driver = PairDriver::new(DriverParts {
             replica,
             clock: BootClock,
-            wire: link.into_wire(),
+            wire: link.watch(args.other_addresses())?.into_wire(),
             world,
             witness: WitnessClient::new(witness, mutants),
             observer: PairObserver::new(event_log::on_notice(args, lan.clone()), board, lan),

@@ -6,7 +6,7 @@ use crate::cli::exit_code::CliError;
 use crate::cli::options::VmOptions;
 use crate::health::WatchedTap;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
-use crate::link::{LinkOptions, key_file};
+use crate::link::{LinkOptions, OtherAddresses, key_file};
 use crate::pair::{ControlServer, StatusBoard};
 use crate::replay::Orders;
 use crate::stdio;
@@ -188,6 +188,11 @@ impl PairArgs {
             wait: self.wait_policy(),
             receive: ReceivePath::Auto,
         }
+    }
+
+    /// Returns what to do with frames from another address than `--peer`.
+    pub(super) fn other_addresses(&self) -> OtherAddresses {
+        if self.insecure { OtherAddresses::Report } else { OtherAddresses::Follow }
     }
 
     pub(super) fn replica_config(
