@@ -1,17 +1,15 @@
 //! The pre-shared key on disk: 64 hex digits in a file that only its owner can read.
 
+use super::private_file::{self, PrivateFileError};
 use crate::kvm::entropy;
 use crate::limits::KEY_FILE_BYTES_MAX;
 use logchan::handshake::{KeyError, PresharedKey};
 use logchan::seal::KEY_BYTES;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
-
-/// Permission bits of group and others.
-const OTHERS: u32 = 0o077;
 
 /// Why a key file can't be used. No message contains any part of the key.
 #[derive(Debug, thiserror::Error)]
@@ -77,33 +75,20 @@ pub enum KeyFileError {
 ///
 /// Returns an error if the file can't be read, its owner or mode is wrong, or its text is not a key.
 pub fn read(path: &Path) -> Result<PresharedKey, KeyFileError> {
+    let bytes = private_file::read(path, KEY_FILE_BYTES_MAX);
     let path = || path.to_path_buf();
-    let io = |source| KeyFileError::Io { path: path(), source };
-    // Non-blocking: opening a FIFO must not wait for a writer. It is refused below.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path());
-    let mut file = file.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => KeyFileError::Missing { path: path() },
-        _ => io(source),
+    let bytes = bytes.map_err(|error| match error {
+        PrivateFileError::Missing => KeyFileError::Missing { path: path() },
+        PrivateFileError::Mode { mode } => KeyFileError::Mode { path: path(), mode },
+        PrivateFileError::Owner { owner, user } => {
+            KeyFileError::Owner { path: path(), owner, user }
+        }
+        PrivateFileError::NotRegular | PrivateFileError::TooLong => {
+            KeyFileError::NotAKey { path: path() }
+        }
+        PrivateFileError::Io(source) => KeyFileError::Io { path: path(), source },
     })?;
-    // Checks the open file, not the path: the path could be replaced after the check.
-    let metadata = file.metadata().map_err(io)?;
-    if !metadata.is_file() {
-        return Err(KeyFileError::NotAKey { path: path() });
-    }
-    let user = nix::unistd::geteuid().as_raw();
-    let owner = metadata.uid();
-    if owner != user && owner != 0 {
-        return Err(KeyFileError::Owner { path: path(), owner, user });
-    }
-    if metadata.mode() & OTHERS != 0 {
-        return Err(KeyFileError::Mode { path: path(), mode: metadata.mode() & 0o7777 });
-    }
-    let mut bytes = Zeroizing::new([0; KEY_FILE_BYTES_MAX]);
-    let length = read_up_to(&mut file, &mut bytes[..]).map_err(io)?;
-    if length == KEY_FILE_BYTES_MAX {
-        return Err(KeyFileError::NotAKey { path: path() });
-    }
-    let text = std::str::from_utf8(&bytes[..length]);
+    let text = std::str::from_utf8(&bytes);
     let text = text.map_err(|_| KeyFileError::NotAKey { path: path() })?;
     PresharedKey::from_hex(text).map_err(|source| KeyFileError::Text { path: path(), source })
 }
@@ -134,25 +119,11 @@ pub fn create(path: &Path) -> Result<(), KeyFileError> {
     })
 }
 
-/// Reads until the end of the file or until `bytes` is full, and returns the number of bytes.
-fn read_up_to(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read(&mut bytes[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     fn message(path: &Path) -> String {
         let text = read(path).unwrap_err().to_string();
