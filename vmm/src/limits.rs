@@ -36,3 +36,25 @@ pub const WITNESS_FILE_BYTES_MAX: u64 = 256;
 
 /// Longest name of a host in a claim, bytes (`HOST_NAME_MAX` of Linux).
 pub const HOST_NAME_BYTES_MAX: usize = 64;
+
+/// Most endpoints of an etcd witness that are asked. A cluster has seldom more than five members.
+pub const ETCD_ENDPOINTS_MAX: usize = 9;
+
+/// Longest prefix of an etcd witness's keys, bytes.
+pub const ETCD_PREFIX_BYTES_MAX: usize = 128;
+
+/// Longest answer of an etcd server that is read, bytes. The longest that is expected has two keys with their values
+/// in Base64, of [`WITNESS_FILE_BYTES_MAX`] each, or the list of a cluster's members.
+pub const ETCD_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest token of an etcd user, bytes. A signed one (JWT) has some hundred.
+pub const ETCD_TOKEN_BYTES_MAX: usize = 4096;
+
+/// Most VMs of an etcd witness that `understudy witness check` shows.
+pub const ETCD_VMS_MAX: usize = 1000;
+
+/// Largest file with certificates or a TLS key that is read, bytes.
+pub const TLS_FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest password file that is read, bytes.
+pub const PASSWORD_FILE_BYTES_MAX: usize = 1024;

@@ -3,6 +3,7 @@
 
 mod announce;
 mod divergence;
+mod etcd;
 mod frozen;
 mod full_memory;
 mod handover;

@@ -23,7 +23,7 @@ const NO_TAG: &str = "-";
 pub enum ClaimFault {
     /// Another version of this program wrote it.
     #[error(
-        "was written by another version of understudy: end the VM on both hosts, then remove its claim files"
+        "was written by another version of understudy: end the VM on both hosts, then remove its claims"
     )]
     Version,
     /// Not a whole claim.
@@ -41,7 +41,7 @@ pub enum ClaimFault {
     NoTag,
     /// The tag is not one of the pair's key for this claim.
     #[error(
-        "does not authenticate with the pair's key: remove it if neither host made it, and see who can write to the folder"
+        "does not authenticate with the pair's key: remove it if neither host made it, and see who can write to the witness"
     )]
     NotAuthentic,
 }

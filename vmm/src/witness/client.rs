@@ -1,8 +1,8 @@
 //! [`WitnessThreads`]: asks the witness on threads of their own. Storage may be slow or never answer, and the vCPU
 //! thread must not block. Confirmations have a thread of their own: one that hangs must not delay a claim.
 
-use super::file::{FileWitness, WitnessError};
-use crate::kvm::kick::Kicker;
+use super::any::{AnyWitnessError, Witness};
+use crate::kvm::kick::{self, Kicker};
 use crossbeam::channel::{self, Receiver, Sender};
 use replication::driver::WitnessPort;
 use replication::witness::{Answer, Question};
@@ -19,33 +19,37 @@ pub struct WitnessThreads {
 /// A thread that asks the witness.
 #[derive(Debug)]
 struct WitnessThread {
-    questions: Sender<Question>,
-    answers: Receiver<(Question, Result<Answer, WitnessError>)>,
+    /// With the thread that asks.
+    questions: Sender<(Question, Kicker)>,
+    answers: Receiver<(Question, Result<Answer, AnyWitnessError>)>,
     /// The thread works on a question.
     is_busy: bool,
 }
 
 impl WitnessThreads {
-    /// Starts the threads that ask `witness`. They kick the calling thread when an answer is there. They end
+    /// Starts the threads that ask `witness`. They kick the thread that asked when an answer is there. They end
     /// when this value is dropped, or when a call that hangs returns after that.
+    ///
+    /// Must not be called on a vCPU thread. The threads would inherit that RDTSC is trapped
+    /// ([`clock`](crate::kvm::clock)), and libc reads clocks in its own way while it resolves a name.
     ///
     /// # Errors
     ///
     /// A thread can't be started.
-    pub fn start(witness: FileWitness) -> io::Result<WitnessThreads> {
+    pub fn start(witness: Witness) -> io::Result<WitnessThreads> {
         let witness = Arc::new(witness);
-        let kicker = Kicker::of_this_thread();
-        let start = |name| WitnessThread::start(name, Arc::clone(&witness), kicker);
+        let start = |name| WitnessThread::start(name, Arc::clone(&witness));
         Ok(WitnessThreads { claims: start("witness")?, confirmations: start("witness-check")? })
     }
 }
 
 impl WitnessThread {
-    fn start(name: &str, witness: Arc<FileWitness>, kicker: Kicker) -> io::Result<WitnessThread> {
-        let (questions, received) = channel::bounded(1);
+    fn start(name: &str, witness: Arc<Witness>) -> io::Result<WitnessThread> {
+        let (questions, received) = channel::bounded::<(Question, Kicker)>(1);
         let (answers_sent, answers) = channel::bounded(1);
-        std::thread::Builder::new().name(name.into()).spawn(move || {
-            while let Ok(question) = received.recv() {
+        // A kick would interrupt the system calls of a question.
+        kick::spawn_unkicked(name, move || {
+            while let Ok((question, kicker)) = received.recv() {
                 if answers_sent.send((question, witness.answer(question))).is_err() {
                     return;
                 }
@@ -59,7 +63,8 @@ impl WitnessThread {
         if self.is_busy {
             return false;
         }
-        self.is_busy = self.questions.try_send(question).is_ok();
+        let asked = self.questions.try_send((question, Kicker::of_this_thread()));
+        self.is_busy = asked.is_ok();
         self.is_busy
     }
 

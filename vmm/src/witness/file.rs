@@ -34,8 +34,6 @@ pub(crate) const IDENTITY_FILE: &str = "understudy-witness";
 /// What a process uses a witness for.
 #[derive(Debug)]
 pub struct WitnessConfig {
-    /// The folder.
-    pub folder: PathBuf,
     /// The VM.
     pub vm: VmId,
     /// Authenticates the claims of the pair. `None` with `--insecure`.
@@ -49,6 +47,7 @@ pub struct WitnessConfig {
 /// A witness in a folder.
 #[derive(Debug)]
 pub struct FileWitness {
+    folder: PathBuf,
     config: WitnessConfig,
     id: WitnessId,
     access: Access,
@@ -140,15 +139,18 @@ pub enum WitnessError {
 }
 
 impl FileWitness {
-    /// Opens a witness, and tries whether files and hard links can be made there. `random` becomes the identity
-    /// of a folder that has none.
+    /// Opens the witness in `folder`, and tries whether files and hard links can be made there. `random` becomes the
+    /// identity of a folder that has none.
     ///
     /// # Errors
     ///
     /// The folder does not exist, can't be written, makes no hard links, can be changed by every user, or its
     /// identity can't be read.
-    pub fn open(config: WitnessConfig, random: WitnessId) -> Result<FileWitness, WitnessError> {
-        let folder = config.folder.clone();
+    pub fn open(
+        folder: PathBuf,
+        config: WitnessConfig,
+        random: WitnessId,
+    ) -> Result<FileWitness, WitnessError> {
         let error = |source| WitnessError::Folder { folder: folder.clone(), source };
         let metadata = fs::metadata(&folder).map_err(error)?;
         if !metadata.is_dir() {
@@ -158,7 +160,7 @@ impl FileWitness {
         if let Access::Open { .. } = access {
             return Err(WitnessError::Access { folder, access });
         }
-        let mut witness = FileWitness { config, id: random, access };
+        let mut witness = FileWitness { folder: folder.clone(), config, id: random, access };
         folder::probe(&folder, witness.config.claimant).map_err(|fault| match fault {
             FileFault::Io(source) => error(source),
             FileFault::NotRegular(_)
@@ -186,7 +188,7 @@ impl FileWitness {
 
     /// Returns a warning if others than root and this user can change the folder.
     pub fn warning(&self) -> Option<String> {
-        let folder = self.config.folder.display();
+        let folder = self.folder.display();
         match self.access {
             Access::Private => None,
             Access::Shared { .. } | Access::Open { .. } => {
@@ -218,7 +220,7 @@ impl FileWitness {
     }
 
     fn no_answer(&self, reason: NoAnswer<WitnessError>) -> WitnessError {
-        let (folder, vm) = (self.config.folder.clone(), self.config.vm);
+        let (folder, vm) = (self.folder.clone(), self.config.vm);
         match reason {
             NoAnswer::Storage(error) => error,
             NoAnswer::OtherOwner { term, expected, found } => {
@@ -234,20 +236,20 @@ impl FileWitness {
     /// Creates the file `name` with `content` unless it exists.
     fn publish(&self, name: &str, content: &str) -> Result<(), WitnessError> {
         let draft = folder::draft_name(self.config.claimant, name);
-        folder::publish(&self.config.folder, name, &draft, content)
+        folder::publish(&self.folder, name, &draft, content)
             .map_err(|fault| self.file_error(name, fault))
     }
 
     fn check_identity(&self) -> Result<(), WitnessError> {
-        let (ours, found) = (self.id, identity(&self.config.folder)?);
+        let (ours, found) = (self.id, identity(&self.folder)?);
         if found == Some(ours) {
             return Ok(());
         }
-        Err(WitnessError::OtherFolder { folder: self.config.folder.clone(), ours, found })
+        Err(WitnessError::OtherFolder { folder: self.folder.clone(), ours, found })
     }
 
     fn file_error(&self, name: &str, fault: FileFault) -> WitnessError {
-        file_error(&self.config.folder, name, fault)
+        file_error(&self.folder, name, fault)
     }
 }
 
@@ -256,7 +258,7 @@ impl ClaimStore for &FileWitness {
 
     fn newest(&mut self) -> Result<Option<Term>, WitnessError> {
         let mut newest = None;
-        for file in claim_files(&self.config.folder)? {
+        for file in claim_files(&self.folder)? {
             let (vm, term) = file?;
             if vm == self.config.vm {
                 newest = newest.max(Some(term));
@@ -266,7 +268,7 @@ impl ClaimStore for &FileWitness {
     }
 
     fn owner(&mut self, term: Term) -> Result<Option<Claimant>, WitnessError> {
-        let (folder, vm, key) = (&self.config.folder, self.config.vm, self.config.key.as_ref());
+        let (folder, vm, key) = (&self.folder, self.config.vm, self.config.key.as_ref());
         let Some(file) = read_claim(folder, vm, term)? else { return Ok(None) };
         let owner = file.owner((self.id, vm, term), key);
         owner.map(Some).map_err(|fault| claim_error(folder, (vm, term), fault))
@@ -369,19 +371,19 @@ mod tests {
     const B: Option<Claimant> = Some(Claimant(0xb));
 
     /// The configuration of a process of a pair with a key of bytes `key`; 0: without a key.
-    fn config(folder: &Path, claimant: u64, key: u8) -> WitnessConfig {
+    fn config(claimant: u64, key: u8) -> WitnessConfig {
         let key = PresharedKey::from_bytes(&[key; 32]).ok().map(|key| ClaimKey::derive(&key));
-        let (folder, claimant) = (folder.to_path_buf(), Claimant(claimant));
-        WitnessConfig { folder, vm: VmId(7), key, claimant, host: String::from("host") }
+        let (claimant, host) = (Claimant(claimant), String::from("host"));
+        WitnessConfig { vm: VmId(7), key, claimant, host }
     }
 
     fn open(folder: &Path, vm: u64, claimant: u64) -> FileWitness {
-        let config = WitnessConfig { vm: VmId(vm), ..config(folder, claimant, 1) };
-        FileWitness::open(config, WitnessId(claimant)).unwrap()
+        let config = WitnessConfig { vm: VmId(vm), ..config(claimant, 1) };
+        FileWitness::open(folder.to_path_buf(), config, WitnessId(claimant)).unwrap()
     }
 
     fn open_error(folder: &Path) -> WitnessError {
-        let error = FileWitness::open(config(folder, 1, 1), WitnessId(1)).unwrap_err();
+        let error = FileWitness::open(folder.into(), config(1, 1), WitnessId(1)).unwrap_err();
         let text = error.to_string();
         assert!(!text.contains('\n') && text.contains(folder.to_str().unwrap()), "{text}");
         error
@@ -570,7 +572,7 @@ mod tests {
         for witness in witnesses {
             let error = witness.claim(Term(2), A).expect_err(text).to_string();
             assert!(error.contains(&format!("{file} {text}")), "{error}");
-            let folder = witness.config.folder.to_str().unwrap();
+            let folder = witness.folder.to_str().unwrap();
             assert!(!error.contains('\n') && error.contains(folder), "{error}");
         }
     }
@@ -621,8 +623,10 @@ mod tests {
         let [a, b] = pair(folder.path());
         assert!(a.claim(Term(1), None).unwrap());
         let whole = fs::read_to_string(folder.path().join("vm-7.term-1")).unwrap();
-        let other_pair = FileWitness::open(config(folder.path(), 0xb, 2), WitnessId(0)).unwrap();
-        let insecure = FileWitness::open(config(folder.path(), 0xb, 0), WitnessId(0)).unwrap();
+        let other_pair =
+            FileWitness::open(folder.path().into(), config(0xb, 2), WitnessId(0)).unwrap();
+        let insecure =
+            FileWitness::open(folder.path().into(), config(0xb, 0), WitnessId(0)).unwrap();
         let file = |witness: &FileWitness, term| {
             let (id, vm, claimant) = (witness.id, VmId(7), Claimant(0xb));
             let claim = Claim { witness: id, vm, term: Term(term), claimant };
@@ -664,7 +668,7 @@ mod tests {
     fn claims_without_a_key_work_between_hosts_without_a_key() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b] = [0xa, 0xb].map(|claimant| {
-            FileWitness::open(config(folder.path(), claimant, 0), WitnessId(1)).unwrap()
+            FileWitness::open(folder.path().into(), config(claimant, 0), WitnessId(1)).unwrap()
         });
         assert!(a.claim(Term(1), None).unwrap());
         assert!(b.claim(Term(2), A).unwrap() && !a.claim(Term(2), A).unwrap());
@@ -676,8 +680,8 @@ mod tests {
         let set =
             |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
         let warning = || {
-            let config = config(folder.path(), 1, 1);
-            FileWitness::open(config, WitnessId(1)).unwrap().warning()
+            let config = config(1, 1);
+            FileWitness::open(folder.path().into(), config, WitnessId(1)).unwrap().warning()
         };
         for mode in [0o777, 0o702] {
             set(mode);
@@ -712,7 +716,7 @@ mod tests {
         assert!(a.claim(Term(1), None).unwrap());
         mount(Some("mqueue"), folder.path(), Some("mqueue"), MsFlags::empty(), None::<&str>)
             .unwrap();
-        let at_start = FileWitness::open(config(folder.path(), 1, 1), WitnessId(1));
+        let at_start = FileWitness::open(folder.path().into(), config(1, 1), WitnessId(1));
         let at_claim = folder::probe(folder.path(), Claimant(1));
         umount2(folder.path(), MntFlags::MNT_DETACH).unwrap();
         let text = "this storage makes no hard links";

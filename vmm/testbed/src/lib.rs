@@ -8,6 +8,7 @@
 //! | [`pair`] | a protected VM: its LAN, its processes, their event logs, which host was live when |
 //! | [`guest`] | the guests that a VM can run |
 //! | [`pace`] | how fast a guest answers on this machine, and the load and time limits that follow from that |
+//! | [`mod@etcd`] | a cluster of etcd servers, which can be a witness |
 //! | [`clients`] | clients of a guest's services |
 //! | [`capture`] | frames of some interfaces, with kernel timestamps |
 //! | [`cores`], [`busy`] | the cores that this process may use; load on them |
@@ -26,6 +27,7 @@ pub mod clients;
 mod clock;
 pub mod cores;
 mod error;
+pub mod etcd;
 pub mod figures;
 pub mod guest;
 pub mod namespace;

@@ -45,6 +45,8 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let port = session::open_port(&args.vm)?;
     let mut config = args.replica_config(&blueprint, &witness);
     config.frame_bytes_max = link.frame_bytes_max();
+    let witness = WitnessThreads::start(witness)
+        .map_err(|source| CliError::Os { doing: "starting the witness's threads", source })?;
     let board = StatusBoard::default();
     let orders = Arc::new(Orders::default());
     let _control = args.serve_control(&board, &orders);
@@ -57,8 +59,6 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
         let world = World::new(world)?;
         let replica = Replica::new(config, start, security, Box::new(system_entropy), now())
             .map_err(|error| CliError::Usage(error.to_string()))?;
-        let witness = WitnessThreads::start(witness)
-            .map_err(|source| CliError::Os { doing: "starting the witness's threads", source })?;
         let mutants = Mutants::default();
         let driver = PairDriver::new(DriverParts {
             replica,

@@ -4,17 +4,18 @@ use crate::cli::blueprint::Blueprint;
 use crate::cli::control::default_socket;
 use crate::cli::exit_code::CliError;
 use crate::cli::options::VmOptions;
+use crate::cli::witness::WitnessArgs;
 use crate::health::WatchedTap;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
 use crate::link::{LinkOptions, OtherAddresses, key_file};
 use crate::pair::{ControlServer, StatusBoard};
 use crate::replay::Orders;
 use crate::stdio;
-use crate::witness::{FileWitness, WitnessConfig};
+use crate::witness::Witness;
 use clap::{ArgGroup, Args, ValueEnum};
 use logchan::claim::ClaimKey;
 use logchan::handshake::Security;
-use logchan::ids::{Claimant, VmId, WitnessId};
+use logchan::ids::VmId;
 use logchan::time::Duration;
 use netpath::{MacAddr, ReceivePath, Uplink, WaitPolicy};
 use replication::replica::{CommitPolicy, OnBackupLoss, ReplicaConfig};
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 const AFTER_HELP: &str = "\
-Run one of each on two hosts, with the same key, VM options and witness folder:
+Run one of each on two hosts, with the same key, VM options and witness:
   understudy key /etc/understudy.key           # once; copy it to the other host
   understudy primary --tap tap0 --interface eth1 --peer 52:54:00:00:00:0b \\
       --key /etc/understudy.key --witness /mnt/shared/understudy
@@ -66,9 +67,8 @@ pub struct PairArgs {
     /// Do not encrypt or authenticate the log: for a private network only
     #[arg(long)]
     insecure: bool,
-    /// Folder on storage that both hosts reach; decides which host continues when they lose contact
-    #[arg(long, value_name = "DIR")]
-    witness: PathBuf,
+    #[command(flatten)]
+    witness: WitnessArgs,
     /// Number of the VM; the same on both hosts
     #[arg(long, value_name = "N", default_value_t = 0)]
     vm_id: u64,
@@ -124,14 +124,6 @@ enum OutputCommit {
     Strict,
 }
 
-/// Returns a random number other than 0, which means "none".
-fn random() -> Result<u64, CliError> {
-    let mut bytes = [0; 8];
-    crate::kvm::entropy::fill(&mut bytes)
-        .map_err(|source| CliError::Os { doing: "getrandom", source })?;
-    Ok(u64::from_le_bytes(bytes).max(1))
-}
-
 impl PairArgs {
     /// Checks what clap can't check.
     pub(super) fn check(&self) -> Result<(), CliError> {
@@ -153,23 +145,12 @@ impl PairArgs {
     }
 
     /// Opens the witness, with a claimant name that no other run of any process has.
-    pub(super) fn witness(&self, security: &Security) -> Result<FileWitness, CliError> {
-        let config = WitnessConfig {
-            folder: self.witness.clone(),
-            vm: VmId(self.vm_id),
-            key: match security {
-                Security::Sealed(key) => Some(ClaimKey::derive(key)),
-                Security::Insecure => None,
-            },
-            claimant: Claimant(random()?),
-            host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+    pub(super) fn witness(&self, security: &Security) -> Result<Witness, CliError> {
+        let key = match security {
+            Security::Sealed(key) => Some(ClaimKey::derive(key)),
+            Security::Insecure => None,
         };
-        let witness = FileWitness::open(config, WitnessId(random()?))
-            .map_err(|error| CliError::Usage(error.to_string()))?;
-        if let Some(warning) = witness.warning() {
-            stdio::message(format_args!("understudy: WARNING: {warning}"));
-        }
-        Ok(witness)
+        self.witness.open_with_warning(VmId(self.vm_id), key)
     }
 
     pub(super) fn wait_policy(&self) -> WaitPolicy {
@@ -195,11 +176,7 @@ impl PairArgs {
         if self.insecure { OtherAddresses::Report } else { OtherAddresses::Follow }
     }
 
-    pub(super) fn replica_config(
-        &self,
-        blueprint: &Blueprint,
-        witness: &FileWitness,
-    ) -> ReplicaConfig {
+    pub(super) fn replica_config(&self, blueprint: &Blueprint, witness: &Witness) -> ReplicaConfig {
         let pages = blueprint.memory_pages();
         ReplicaConfig {
             cpu_digest: blueprint.cpu_digest(),

@@ -1,23 +1,29 @@
-//! `understudy witness check`.
+//! `understudy forget` and `understudy witness check`.
+
+mod etcd;
+mod options;
+
+pub use options::WitnessArgs;
 
 use super::doctor::table;
 use super::exit_code::{CliError, Code};
 use super::output;
 use crate::boot::host_checks::{Check, Status};
 use crate::kvm::clock::realtime_ns;
-use crate::kvm::entropy;
 use crate::link::key_file;
 use crate::witness::claim_file::ClaimFile;
+use crate::witness::etcd::cluster::Cluster;
 use crate::witness::file::{IDENTITY_FILE, WitnessError, claim_files, identity, read_claim};
 use crate::witness::file_system::{FileSystem, Reach};
 use crate::witness::folder::{Access, FileFault, probe};
-use crate::witness::{FileWitness, WitnessConfig};
 use clap::{Args, Subcommand};
 use logchan::claim::ClaimKey;
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
+use options::{Place, random};
 use replication::witness::NOBODY;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -26,11 +32,12 @@ use std::path::{Path, PathBuf};
 /// Subcommands of `witness`.
 #[derive(Debug, Subcommand)]
 pub enum WitnessCommand {
-    /// Check whether a folder can be the witness of a pair, and show the claims in it
+    /// Check whether a folder or etcd can be the witness of a pair, and show the claims in it
     #[command(after_help = "\
 Example: understudy witness check --witness /mnt/shared/understudy --key /etc/understudy.key
 
-Makes no claim, and removes the files that it makes. Run it on both hosts: they must find the same identity.
+Makes no claim, and removes the files that it makes; in etcd it only reads. Run it on both hosts: they must
+find the same identity.
 It can't see whether the storage keeps its files after a power failure. Exits with code 3 if a check fails.")]
     Check(CheckArgs),
 }
@@ -38,9 +45,8 @@ It can't see whether the storage keeps its files after a power failure. Exits wi
 /// Options of `witness check`.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// Folder on storage that both hosts reach
-    #[arg(long, value_name = "DIR")]
-    witness: PathBuf,
+    #[command(flatten)]
+    witness: WitnessArgs,
     /// File with the pre-shared key of the pair; without it, claims are shown but not authenticated
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -59,9 +65,8 @@ The witness keeps the owner of the VM's newest term, so that nobody boots the VM
 the VM is stopped. It is not told when both hosts lose power, for example: then check that no host runs the VM, and use
 this command, or start with 'understudy primary --boot-again'.")]
 pub struct ForgetArgs {
-    /// Folder on storage that both hosts reach
-    #[arg(long, value_name = "DIR")]
-    witness: PathBuf,
+    #[command(flatten)]
+    witness: WitnessArgs,
     /// File with the pre-shared key of the pair
     #[arg(
         long,
@@ -93,19 +98,8 @@ pub fn forget(args: &ForgetArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(text.into()));
     }
     let key = args.key.as_deref().map(key_file::read).transpose()?;
-    let mut random = [0; 8];
-    entropy::fill(&mut random).map_err(|source| CliError::Os { doing: "getrandom", source })?;
-    let random = u64::from_le_bytes(random).max(1);
-    let config = WitnessConfig {
-        folder: args.witness.clone(),
-        vm: VmId(args.vm_id),
-        key: key.map(|key| ClaimKey::derive(&key)),
-        claimant: Claimant(random),
-        host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
-    };
-    let witness = FileWitness::open(config, WitnessId(random));
-    let term = witness.and_then(|witness| witness.forget());
-    let term = term.map_err(|error| CliError::Usage(error.to_string()))?;
+    let witness = args.witness.open(VmId(args.vm_id), key.map(|key| ClaimKey::derive(&key)))?;
+    let term = witness.forget().map_err(|error| CliError::Usage(error.to_string()))?;
     output::write(&format!("VM {} can be booted: nobody runs it in term {term}\n", args.vm_id))
 }
 
@@ -117,15 +111,16 @@ pub fn forget(args: &ForgetArgs) -> Result<(), CliError> {
 pub fn main(command: &WitnessCommand) -> Result<(), CliError> {
     let WitnessCommand::Check(args) = command;
     let key = args.key.as_deref().map(key_file::read).transpose()?;
-    let mut random = [0; 8];
-    entropy::fill(&mut random).map_err(|source| CliError::Os { doing: "getrandom", source })?;
-    let question = Question {
-        folder: &args.witness,
-        key: key.map(|key| ClaimKey::derive(&key)),
-        vm: args.vm_id.map(VmId),
-        name: Claimant(u64::from_le_bytes(random)),
+    let key = key.map(|key| ClaimKey::derive(&key));
+    let vm = args.vm_id.map(VmId);
+    let report = match args.witness.place()? {
+        Place::Folder(folder) => {
+            Report::of(&Question { folder: &folder, key, vm, name: Claimant(random()?) })
+        }
+        Place::Etcd(address, credentials) => {
+            Report::of_etcd(&Cluster::new(address, credentials), key.as_ref(), vm)
+        }
     };
-    let report = Report::of(&question);
     let printed = output::write(&match args.json {
         true => format!("{}\n", report.json()),
         false => table(&report.checks),
@@ -145,7 +140,7 @@ struct Question<'a> {
     name: Claimant,
 }
 
-/// What was found in a folder.
+/// What was found.
 #[derive(Debug, Default)]
 struct Report {
     checks: Vec<Check>,
@@ -179,7 +174,7 @@ impl Report {
         report.access(Access::of(&metadata));
         match newest_claims(question) {
             Ok(newest) => {
-                report.identity(folder, !newest.is_empty());
+                report.identity(identity(folder), !newest.is_empty());
                 report.terms(question, newest);
             }
             Err(error) => report.add("terms", Status::Fail, error.to_string(), None),
@@ -253,15 +248,15 @@ impl Report {
         self.add("clock", Status::Ok, text, None);
     }
 
-    /// Says which witness the folder is.
-    fn identity(&mut self, folder: &Path, has_claims: bool) {
-        let (status, text) = match (identity(folder), has_claims) {
+    /// Says which witness it is.
+    fn identity(&mut self, found: Result<Option<WitnessId>, impl Display>, has_claims: bool) {
+        let (status, text) = match (found, has_claims) {
             (Ok(Some(id)), _) => {
                 self.identity = Some(id);
                 (Status::Ok, id.to_string())
             }
             (Ok(None), false) => {
-                let text = "none: the first host of a pair that opens the folder gives it one";
+                let text = "none: the first host of a pair that uses the witness gives it one";
                 (Status::Ok, text.to_string())
             }
             (Ok(None), true) => {
@@ -272,10 +267,14 @@ impl Report {
         self.add("identity", status, text, None);
     }
 
+    fn no_terms(&mut self) {
+        self.add("terms", Status::Ok, String::from("no VM has a claim here"), None);
+    }
+
     /// Says to whom the `newest` term of each VM belongs.
     fn terms(&mut self, question: &Question, newest: BTreeMap<VmId, Term>) {
         if newest.is_empty() {
-            self.add("terms", Status::Ok, String::from("no VM has a claim here"), None);
+            self.no_terms();
         }
         for (vm, term) in newest {
             match read_claim(question.folder, vm, term) {
@@ -354,9 +353,9 @@ mod tests {
 
     /// Lets a host of a pair with `key` win term 1 of `vm`.
     fn claim(folder: &Path, key: Option<ClaimKey>, vm: u64) {
-        let (folder, host) = (folder.to_path_buf(), String::from("host"));
-        let config = WitnessConfig { folder, vm: VmId(vm), key, claimant: Claimant(0xa), host };
-        let witness = FileWitness::open(config, WitnessId(5)).unwrap();
+        let (claimant, host) = (Claimant(0xa), String::from("host"));
+        let config = WitnessConfig { vm: VmId(vm), key, claimant, host };
+        let witness = FileWitness::open(folder.to_path_buf(), config, WitnessId(5)).unwrap();
         assert!(witness.claim(Term(1), None).unwrap());
     }
 

@@ -1,0 +1,76 @@
+//! [`Witness`]: a witness of either kind, whose rules are the same.
+
+use super::etcd::{EtcdError, EtcdWitness};
+use super::file::{FileWitness, WitnessError};
+use logchan::ids::{Claimant, Term, WitnessId};
+use replication::witness::{Answer, Question};
+
+/// A witness that was opened.
+#[derive(Debug)]
+pub enum Witness {
+    /// In a folder.
+    Folder(FileWitness),
+    /// In etcd.
+    Etcd(EtcdWitness),
+}
+
+/// Why a witness has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AnyWitnessError {
+    /// One in a folder.
+    #[error(transparent)]
+    Folder(#[from] WitnessError),
+    /// One in etcd.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+}
+
+impl Witness {
+    /// Returns the identity of this witness.
+    pub fn id(&self) -> WitnessId {
+        match self {
+            Witness::Folder(witness) => witness.id(),
+            Witness::Etcd(witness) => witness.id(),
+        }
+    }
+
+    /// Returns the name under which this process makes its claims.
+    pub fn claimant(&self) -> Claimant {
+        match self {
+            Witness::Folder(witness) => witness.claimant(),
+            Witness::Etcd(witness) => witness.claimant(),
+        }
+    }
+
+    /// Returns a warning if others than the hosts of the pair can make it lie.
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Witness::Folder(witness) => witness.warning(),
+            Witness::Etcd(witness) => witness.warning(),
+        }
+    }
+
+    /// Answers `question` of this process. After an error, a claim may or may not have been made.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer.
+    pub fn answer(&self, question: Question) -> Result<Answer, AnyWitnessError> {
+        Ok(match self {
+            Witness::Folder(witness) => witness.answer(question)?,
+            Witness::Etcd(witness) => witness.answer(question)?,
+        })
+    }
+
+    /// Says that no host runs the VM: claims the next term for nobody, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer, or another process has claimed that term at the same time.
+    pub fn forget(&self) -> Result<Term, AnyWitnessError> {
+        Ok(match self {
+            Witness::Folder(witness) => witness.forget()?,
+            Witness::Etcd(witness) => witness.forget()?,
+        })
+    }
+}
