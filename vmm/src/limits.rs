@@ -58,3 +58,15 @@ pub const TLS_FILE_BYTES_MAX: usize = 64 * 1024;
 
 /// Largest password file that is read, bytes.
 pub const PASSWORD_FILE_BYTES_MAX: usize = 1024;
+
+/// Most characters of another program's error in a message of the witness.
+pub const REASON_CHARS_MAX: usize = 120;
+
+/// Longest limit of a `--fence` command, seconds.
+pub const FENCE_SECONDS_MAX: u64 = 3600;
+
+/// Most bytes of a `--fence` command's output that are kept: its end, of which a message has the last line.
+pub const FENCE_OUTPUT_BYTES_MAX: usize = 4096;
+
+/// Most reads of a `--fence` command's output in one round.
+pub const FENCE_READS_MAX: usize = 16;

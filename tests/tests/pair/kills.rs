@@ -144,6 +144,7 @@ fn survivor_takes_over_when_the_witness_is_reachable_again() {
         clients.wait_until_served();
     });
     assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
-    let reports = backup.words().iter().filter(|line| line.contains("can't be reached")).count();
+    let reports =
+        backup.words().iter().filter(|line| line.contains("has no answer: it is repeated")).count();
     assert_eq!(reports, 1, "{}", backup.transcript());
 }

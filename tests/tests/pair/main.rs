@@ -4,6 +4,7 @@
 mod announce;
 mod divergence;
 mod etcd;
+mod fence;
 mod frozen;
 mod full_memory;
 mod handover;

@@ -48,6 +48,18 @@ pub trait ClaimStore {
     fn create(&mut self, term: Term, owner: Claimant) -> Result<(), Self::Error>;
 }
 
+/// Why a host claims the next term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimCause {
+    /// This host is the primary, and its backup fell silent, or did not take the VM over that was handed to it.
+    BackupLost,
+    /// This host is the backup, and the primary fell silent. It may still run: what it shares with this host must
+    /// be fenced.
+    PrimarySilent,
+    /// This host is the backup, and the primary has handed the VM over.
+    HandedOver,
+}
+
 /// What a host asks the witness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
@@ -62,6 +74,8 @@ pub enum Question {
         term: Term,
         /// The owner of the term before, as the pair knows it.
         previous: Claimant,
+        /// Why this host claims it. The answer does not depend on it.
+        cause: ClaimCause,
     },
     /// Is `term` still the newest?
     Confirm {
@@ -190,7 +204,7 @@ impl Rules {
     ) -> Result<Answer, NoAnswer<S::Error>> {
         match question {
             Question::Boot { again } => self.boot(store, claimant, again),
-            Question::Claim { term, previous } => claim(store, claimant, term, previous),
+            Question::Claim { term, previous, cause: _ } => claim(store, claimant, term, previous),
             Question::Confirm { term, owner } => self.confirm(store, claimant, term, owner),
             Question::Release { term } => release(store, claimant, term),
         }
@@ -358,7 +372,7 @@ mod tests {
     }
 
     fn claim_of(term: u64, previous: Claimant) -> Question {
-        Question::Claim { term: Term(term), previous }
+        Question::Claim { term: Term(term), previous, cause: ClaimCause::PrimarySilent }
     }
 
     fn confirm_of(term: u64, owner: Claimant) -> Question {

@@ -354,7 +354,9 @@ mod tests {
             previous: Option<Claimant>,
         ) -> Result<bool, WitnessError> {
             let boot = Question::Boot { again: false };
-            let question = previous.map_or(boot, |previous| Question::Claim { term, previous });
+            let cause = witness::ClaimCause::PrimarySilent;
+            let question =
+                previous.map_or(boot, |previous| Question::Claim { term, previous, cause });
             Ok(self.answer(question)? == Answer::Won { term })
         }
 

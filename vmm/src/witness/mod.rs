@@ -6,16 +6,27 @@
 //! - [`claim_file`]: the content of a claim file, and its authentication
 //! - [`mod@folder`]: files are read as hostile input; hard links; who else can write to the folder
 //! - [`file_system`]: which hosts reach a file system, by its type
+//! - [`fence`]: a command that runs before this host takes the VM over
 //! - [`client`]: makes claims without blocking the calling thread
 
 pub mod any;
 pub mod claim_file;
 pub mod client;
 pub mod etcd;
+pub mod fence;
 pub mod file;
 pub mod file_system;
 pub mod folder;
 
 pub use any::Witness;
 pub use client::WitnessThreads;
+pub use fence::{Fence, FenceConfig};
 pub use file::{FileWitness, WitnessConfig};
+
+use crate::limits::REASON_CHARS_MAX;
+
+/// Returns the beginning of `text`, which another program wrote, as one line without control characters.
+fn one_line(text: &str) -> String {
+    let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    shown.take(REASON_CHARS_MAX).collect()
+}

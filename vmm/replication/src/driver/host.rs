@@ -166,6 +166,10 @@ pub trait WitnessPort {
     fn try_ask(&mut self, question: Question) -> bool;
     /// Returns the answer to the question that was passed on, and for [`Answer::Unreachable`] the reason.
     fn try_answer(&mut self) -> Option<(Question, Answer, Option<String>)>;
+    /// Returns why an answer takes long, if there is another reason than the storage.
+    fn delay(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A moment in a frame's way through the VM, for the measurement of latencies.

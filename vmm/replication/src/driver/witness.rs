@@ -86,8 +86,11 @@ impl<W: WitnessPort> WitnessClient<W> {
         // The thread may have become free.
         self.pass_on();
         let claim = self.pending.take_if(|claim| now.since(claim.made_at) >= ANSWER_MAX)?;
-        let ms = ANSWER_MAX.as_nanos() / 1_000_000;
-        let error = self.news(format!("witness: no answer in {ms} ms: check the storage"));
+        let error = self.port.delay().unwrap_or_else(|| {
+            let ms = ANSWER_MAX.as_nanos() / 1_000_000;
+            format!("witness: no answer in {ms} ms: check the storage")
+        });
+        let error = self.news(error);
         Some(Answered { question: claim.question, answer: Answer::Unreachable, error })
     }
 
@@ -116,5 +119,63 @@ impl<W: WitnessPort> WitnessClient<W> {
     /// Returns whether an answer is outstanding.
     pub fn is_asked(&self) -> bool {
         self.pending.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use logchan::ids::{Claimant, Term};
+
+    /// A port that has an answer when it is given one.
+    #[derive(Default)]
+    struct Port {
+        answer: Option<Answer>,
+        asked: Option<Question>,
+        delay: Option<&'static str>,
+    }
+
+    impl WitnessPort for Port {
+        fn try_ask(&mut self, question: Question) -> bool {
+            self.asked.is_none() && self.asked.replace(question).is_none()
+        }
+
+        fn try_answer(&mut self) -> Option<(Question, Answer, Option<String>)> {
+            let answer = self.answer.take()?;
+            self.asked.take().map(|question| (question, answer, None))
+        }
+
+        fn delay(&self) -> Option<String> {
+            self.delay.map(str::to_string)
+        }
+    }
+
+    #[test]
+    fn question_that_takes_long_is_unanswered_for_the_ports_reason_and_answered_later() {
+        let question = Question::Claim {
+            term: Term(2),
+            previous: Claimant(1),
+            cause: crate::witness::ClaimCause::PrimarySilent,
+        };
+        for (delay, error) in [
+            (None, "witness: no answer in 1000 ms: check the storage"),
+            (Some("a command runs"), "a command runs"),
+        ] {
+            let port = Port { delay, ..Port::default() };
+            let mut client = WitnessClient::new(port, Mutants::default());
+            let mut now = Time::from_nanos(0);
+            client.ask(now, question);
+            for error in [Some(error.to_string()), None] {
+                assert_eq!(client.poll(now), None);
+                now = now + ANSWER_MAX;
+                let answer = Answer::Unreachable;
+                assert_eq!(client.poll(now), Some(Answered { question, answer, error }));
+                client.ask(now, question);
+            }
+            let answer = Answer::Won { term: Term(2) };
+            client.port.answer = Some(answer);
+            assert_eq!(client.poll(now), Some(Answered { question, answer, error: None }));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A question to the witness in progress: asked, and repeated until the witness answers.
 
-use crate::witness::Question;
+use crate::witness::{ClaimCause, Question};
 use logchan::ids::{Claimant, Term};
 use logchan::time::Time;
 
@@ -33,8 +33,9 @@ impl Claim {
     }
 
     /// Creates the claim of the term after `term`, which `owner` holds, to be made at `at`.
-    pub(super) fn after(term: Term, owner: Claimant, at: Time) -> Claim {
-        Claim::later(Question::Claim { term: Term(term.0 + 1), previous: owner }, at)
+    pub(super) fn after(term: Term, owner: Claimant, cause: ClaimCause, at: Time) -> Claim {
+        let term = Term(term.0 + 1);
+        Claim::later(Question::Claim { term, previous: owner, cause }, at)
     }
 
     /// Returns whether the witness must be asked now, and marks the claim as asked if so.

@@ -11,6 +11,7 @@ use crate::checkpoint::delta_cache;
 use crate::limits::PAGE_ENTRY_BYTES_MAX;
 use crate::log_writer::LogSink;
 use crate::mutant::Mutant;
+use crate::witness::ClaimCause;
 use logchan::channel::Channel;
 use logchan::entry::{Entry, PageBytes};
 use logchan::ids::Lane;
@@ -109,7 +110,8 @@ impl Replica {
 
     /// Claims the next term: the backup may take over, or has taken over.
     fn lose_backup(&mut self, now: Time, handed_over: Option<AfterHandover>) {
-        let mut claim = Claim::after(self.term, self.config.claimant, now + self.claim_delay());
+        let (owner, at) = (self.config.claimant, now + self.claim_delay());
+        let mut claim = Claim::after(self.term, owner, ClaimCause::BackupLost, at);
         claim.handle_timeout(now);
         self.role = Role::Primary(Primary::Losing(Losing { claim, handed_over }));
         self.sending = None;

@@ -8,7 +8,7 @@ use super::role::{AfterHandover, Backup, Halt, HandingOver, Losing, Primary, Pro
 use super::watch::WitnessState;
 use crate::limits::SMALL_ENTRY_BYTES_MAX;
 use crate::mutant::Mutant;
-use crate::witness::{Answer, Question};
+use crate::witness::{Answer, ClaimCause, Question};
 use logchan::entry::Entry;
 use logchan::ids::{Lane, Term};
 use logchan::time::{Duration, Time};
@@ -211,8 +211,11 @@ impl Replica {
             return self.go_live(now, Term(self.term.0 + 1));
         }
         // A primary that hands over is no rival.
-        let delay = if self.session.is_handed_over() { Duration::ZERO } else { self.claim_delay() };
-        let mut claim = Claim::after(self.term, self.term_owner, now + delay);
+        let (cause, delay) = match self.session.is_handed_over() {
+            true => (ClaimCause::HandedOver, Duration::ZERO),
+            false => (ClaimCause::PrimarySilent, self.claim_delay()),
+        };
+        let mut claim = Claim::after(self.term, self.term_owner, cause, now + delay);
         claim.handle_timeout(now);
         self.role = Role::Backup(Backup::Claiming(claim));
     }

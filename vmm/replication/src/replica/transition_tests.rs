@@ -8,7 +8,7 @@ use crate::MacAddr;
 use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
 use crate::checkpoint::CheckpointImage;
 use crate::divergence::Registers;
-use crate::witness::{Answer, Question};
+use crate::witness::{Answer, ClaimCause, Question};
 use logchan::entry::REGISTERS;
 use logchan::handshake::Security;
 use logchan::health::Unfit;
@@ -401,17 +401,22 @@ fn claiming_claim_answered_goes_live_or_seeks() {
 
 /// A witness with another owner of the term before is not the pair's witness, or has lost files.
 #[test]
-fn claim_names_owner_of_term_before() {
+fn claim_names_owner_of_term_before_and_cause() {
     let primary = Claimant(0xc0 + Start::Primary as u64);
     let command = Pair::new().hosts[0].poll_command();
     assert_eq!(command, Some(Command::Ask(Question::Boot { again: false })));
-    let next = Some(Command::Ask(Question::Claim { term: Term(2), previous: primary }));
+    let (term, previous) = (Term(2), primary);
+    let next = |cause| Some(Command::Ask(Question::Claim { term, previous, cause }));
     let mut pair = Pair::protected();
     pair.partition();
-    assert_eq!(pair.hosts[0].poll_command(), next, "claim of a primary that lost its backup");
+    assert_eq!(pair.hosts[0].poll_command(), next(ClaimCause::BackupLost));
     let mut pair = Pair::protected();
     pair.claim();
-    assert_eq!(pair.hosts[1].poll_command(), next, "claim of a backup whose primary is silent");
+    assert_eq!(pair.hosts[1].poll_command(), next(ClaimCause::PrimarySilent));
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    assert_eq!(pair.hosts[1].poll_command(), next(ClaimCause::HandedOver));
+    pair.partition();
+    assert_eq!(pair.hosts[0].poll_command(), next(ClaimCause::BackupLost));
 }
 
 #[test]

@@ -141,9 +141,9 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
             format!("{} (not proven: it may be a replayed recording)", mismatch_message(&mismatch))
         }
         ReplicaEvent::TermWon { term } => format!("term {term} is ours: the witness granted it"),
-        ReplicaEvent::WitnessUnreachable { term } => format!(
-            "the witness can't be reached: the claim of term {term} is repeated until it answers"
-        ),
+        ReplicaEvent::WitnessUnreachable { term } => {
+            format!("the claim of term {term} has no answer: it is repeated until there is one")
+        }
         ReplicaEvent::WitnessLost => {
             "the witness does not answer: the VM continues, and no host can take over until it does"
                 .into()

@@ -45,7 +45,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let port = session::open_port(&args.vm)?;
     let mut config = args.replica_config(&blueprint, &witness);
     config.frame_bytes_max = link.frame_bytes_max();
-    let witness = WitnessThreads::start(witness)
+    let witness = WitnessThreads::start(witness, args.fence())
         .map_err(|source| CliError::Os { doing: "starting the witness's threads", source })?;
     let board = StatusBoard::default();
     let orders = Arc::new(Orders::default());

@@ -6,12 +6,13 @@ use crate::cli::exit_code::CliError;
 use crate::cli::options::VmOptions;
 use crate::cli::witness::WitnessArgs;
 use crate::health::WatchedTap;
+use crate::limits::FENCE_SECONDS_MAX;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
 use crate::link::{LinkOptions, OtherAddresses, key_file};
 use crate::pair::{ControlServer, StatusBoard};
 use crate::replay::Orders;
 use crate::stdio;
-use crate::witness::Witness;
+use crate::witness::{Fence, FenceConfig, Witness};
 use clap::{ArgGroup, Args, ValueEnum};
 use logchan::claim::ClaimKey;
 use logchan::handshake::Security;
@@ -69,6 +70,14 @@ pub struct PairArgs {
     insecure: bool,
     #[command(flatten)]
     witness: WitnessArgs,
+    /// Shell command that stops the other host, for example by its power switch: runs before this host takes the VM
+    /// over from a host that fell silent. Only if it exits with 0, this host takes over
+    #[arg(long, value_name = "COMMAND")]
+    fence: Option<String>,
+    /// Kill the --fence command after this many seconds, and run it again
+    #[arg(long, value_name = "N", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=FENCE_SECONDS_MAX))]
+    fence_seconds: u64,
     /// Number of the VM; the same on both hosts
     #[arg(long, value_name = "N", default_value_t = 0)]
     vm_id: u64,
@@ -151,6 +160,14 @@ impl PairArgs {
             Security::Insecure => None,
         };
         self.witness.open_with_warning(VmId(self.vm_id), key)
+    }
+
+    /// Returns what runs before this host takes the VM over.
+    pub(super) fn fence(&self) -> Option<Fence> {
+        let command = self.fence.clone()?;
+        let limit = std::time::Duration::from_secs(self.fence_seconds);
+        let (vm, lost_host) = (VmId(self.vm_id), self.peer.to_string());
+        Some(Fence::new(FenceConfig { command, limit, vm, lost_host }))
     }
 
     pub(super) fn wait_policy(&self) -> WaitPolicy {

@@ -7,6 +7,7 @@ use super::address::EtcdAddress;
 use super::credentials::{Credentials, User};
 use super::message::decode_refusal;
 use crate::limits::{ETCD_ANSWER_BYTES_MAX, ETCD_TOKEN_BYTES_MAX};
+use crate::witness::one_line;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt;
@@ -26,9 +27,6 @@ const SHARE_MIN: Duration = Duration::from_millis(5);
 /// Least time for a password, which a server checks with bcrypt: on a small machine longer than a share, so that it
 /// would never be accepted. A question that needs it may have no answer, and the next one finds the token.
 const PASSWORD_TIME: Duration = Duration::from_secs(2);
-
-/// Most characters of a server's or a library's error in a message.
-const REASON_CHARS_MAX: usize = 120;
 
 /// gRPC's codes of errors after which a new token may help. A server that was started again does not know its
 /// tokens, and a change of users makes all tokens old.
@@ -248,10 +246,10 @@ impl Gateway {
             return Ok(answer);
         }
         let Some(refusal) = decode_refusal(&answer) else {
-            let text = line(&String::from_utf8_lossy(&answer));
+            let text = one_line(&String::from_utf8_lossy(&answer));
             return Err(Fault::Other(format!("HTTP status {}: {text}", status.as_u16())));
         };
-        let reason = line(&refusal.error);
+        let reason = one_line(&refusal.error);
         match refusal.code {
             INVALID_ARGUMENT | UNAUTHENTICATED => Err(Fault::Token(reason)),
             _ => Err(Fault::Other(reason)),
@@ -266,15 +264,9 @@ fn transport(error: ureq::Error) -> Fault {
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             "no answer in time".into()
         }
-        ureq::Error::Io(error) => line(&error.to_string()),
-        other => line(&other.to_string()),
+        ureq::Error::Io(error) => one_line(&error.to_string()),
+        other => one_line(&other.to_string()),
     })
-}
-
-/// Returns the beginning of `text` as one line without control characters.
-fn line(text: &str) -> String {
-    let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    shown.take(REASON_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

@@ -71,7 +71,8 @@ fn pair(etcd: &Etcd) -> [EtcdWitness; 2] {
 }
 
 fn claim_of(term: u64, previous: Claimant) -> Question {
-    Question::Claim { term: Term(term), previous }
+    let cause = witness::ClaimCause::PrimarySilent;
+    Question::Claim { term: Term(term), previous, cause }
 }
 
 const BOOT: Question = Question::Boot { again: false };
