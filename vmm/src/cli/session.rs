@@ -170,7 +170,7 @@ pub fn on_vcpu_thread<T: Send>(
             .name(String::from("signals"))
             .spawn_scoped(scope, move || {
                 for signal in signals.forever() {
-                    if signal_orders.is_under_way() {
+                    if signal_orders.is_ending() {
                         // A second signal: something does not end, such as a write to a disk that hangs.
                         signal_hook::low_level::exit(128 + signal);
                     }

@@ -13,8 +13,8 @@ const NONE: u8 = 0;
 pub struct Orders {
     /// The strongest order that was not taken: [`number`], or [`NONE`].
     waiting: AtomicU8,
-    /// An order was given, and it has not failed.
-    under_way: AtomicBool,
+    /// An order that ends the process was given, and it has not failed.
+    is_ending: AtomicBool,
     kicker: OnceLock<Kicker>,
 }
 
@@ -27,6 +27,15 @@ const fn number(order: Order) -> u8 {
     }
 }
 
+/// Returns whether the process ends when `order` is carried out. A host that handed the VM over goes on, and may
+/// be ordered to leave at any later time.
+const fn ends_process(order: Order) -> bool {
+    match order {
+        Order::HandOver => false,
+        Order::Leave | Order::Stop => true,
+    }
+}
+
 impl Orders {
     /// The calling thread runs the machine: it is kicked at each order.
     pub fn attend(&self) {
@@ -35,7 +44,9 @@ impl Orders {
 
     /// Gives an order.
     pub fn give(&self, order: Order) {
-        self.under_way.store(true, Ordering::Relaxed);
+        if ends_process(order) {
+            self.is_ending.store(true, Ordering::Relaxed);
+        }
         self.waiting.fetch_max(number(order), Ordering::Relaxed);
         if let Some(kicker) = self.kicker.get() {
             kicker.kick();
@@ -58,12 +69,12 @@ impl Orders {
 
     /// The order that was taken can't be carried out.
     pub fn failed(&self) {
-        self.under_way.store(false, Ordering::Relaxed);
+        self.is_ending.store(false, Ordering::Relaxed);
     }
 
-    /// Returns whether an order was given that has not failed.
-    pub fn is_under_way(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed)
+    /// Returns whether an order was given that ends the process, and that has not failed.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
     }
 }
 
@@ -74,15 +85,25 @@ mod tests {
     #[test]
     fn strongest_order_is_taken_once() {
         let orders = Orders::default();
-        assert!(!orders.any() && !orders.is_under_way() && orders.take().is_none());
+        assert!(!orders.any() && !orders.is_ending() && orders.take().is_none());
         orders.give(Order::Stop);
         orders.give(Order::HandOver);
         assert!(orders.any());
         assert_eq!(orders.take(), Some(Order::Stop));
-        assert!(orders.take().is_none() && orders.is_under_way());
+        assert!(orders.take().is_none() && orders.is_ending());
         orders.failed();
-        assert!(!orders.is_under_way());
+        assert!(!orders.is_ending());
         orders.give(Order::Leave);
         assert_eq!(orders.take(), Some(Order::Leave));
+    }
+
+    #[test]
+    fn process_that_handed_the_vm_over_is_not_ending() {
+        let orders = Orders::default();
+        orders.give(Order::HandOver);
+        assert_eq!(orders.take(), Some(Order::HandOver));
+        assert!(!orders.is_ending(), "a later SIGTERM would be taken for the second one");
+        orders.give(Order::Leave);
+        assert!(orders.is_ending());
     }
 }
