@@ -7,7 +7,6 @@ pub mod alone;
 pub mod demo;
 pub mod fifo;
 pub mod guests;
-pub mod intruder;
 pub mod load;
 pub mod pair;
 pub mod patience;

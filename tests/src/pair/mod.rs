@@ -6,16 +6,12 @@
 //! | `process` | one process of a pair: its events, status and exit |
 //! | `couple` | two processes, either of which may die at any time |
 //! | `clients` | clients of the VM and what they observed |
-//! | `relay` | a log link that loses, duplicates and reorders frames |
 //! | `output_rule` | checks the output rule on a capture |
-//! | `memory` | access to the guest RAM of a running process |
 
 pub mod clients;
 pub mod couple;
-pub mod memory;
 pub mod output_rule;
 pub mod process;
-pub mod relay;
 pub mod rig;
 
 pub use clients::Clients;

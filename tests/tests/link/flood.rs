@@ -1,10 +1,11 @@
 //! A flood of invalid frames during a measurement changes nothing but counters.
 
 use logchan::ids::Role;
+use netpath::packet_port::CHANNEL_ETHERTYPE;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tests::intruder::{Attack, Intruder, Sent};
+use testbed::intruder::{Attack, Intensity, Intruder, Sent};
 use tests::patience::wait_until;
 use tests::wire::{Side, Wire, number};
 
@@ -27,12 +28,16 @@ fn number_of(sent: &AtomicU64) -> u64 {
     sent.load(Ordering::Relaxed)
 }
 
+fn open(side: Side, seed: u64) -> Intruder {
+    Intruder::open(side.interface(), CHANNEL_ETHERTYPE, seed).unwrap()
+}
+
 /// Captures the frames that each side sends in a session.
 fn frames_of_a_session(wire: &Wire) -> [Vec<Vec<u8>>; 2] {
-    let mut intruders = [Side::A, Side::B].map(|side| wire.enter(side, || Intruder::open(side, 0)));
+    let intruders = [Side::A, Side::B].map(|side| wire.enter(side, || open(side, 0)));
     wire.measure(&["--count", "300"], &SILENCE);
-    intruders.iter_mut().for_each(Intruder::capture);
-    intruders.map(|intruder| {
+    intruders.map(|mut intruder| {
+        intruder.capture().unwrap();
         assert!(intruder.captured().len() >= 10, "the intruder captured too few frames");
         intruder.captured().to_vec()
     })
@@ -88,7 +93,9 @@ fn flood_of_invalid_frames_changes_only_counters() {
     let sent = [Sent::default(), Sent::default()];
     let attack = |side: Side| {
         let (old, sent) = (&old[side as usize], &sent[side as usize]);
-        wire.enter(side, || Intruder::open(side, seed ^ side as u64).attack(old, sent, &stop));
+        let flood =
+            || open(side, seed ^ side as u64).attack(old, Intensity::FLOOD, sent, &stop).unwrap();
+        wire.enter(side, flood);
     };
     let results = std::thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
@@ -129,7 +136,9 @@ fn flood_before_the_handshake_does_not_prevent_it() {
             wire.start(Side::A, Role::Primary, &["--count", "50", SILENCE[0], SILENCE[1]]);
         wire.wait_for_frames(1);
         scope.spawn(|| {
-            wire.enter(Side::B, || Intruder::open(Side::B, 1).attack(&old[1], &sent, &stop));
+            wire.enter(Side::B, || {
+                open(Side::B, 1).attack(&old[1], Intensity::FLOOD, &sent, &stop).unwrap();
+            });
         });
         wait_until("a flood", || sent.iter().map(number_of).sum::<u64>() >= FLOOD);
         let backup = wire.start(Side::B, Role::Backup, &SILENCE);

@@ -1,15 +1,12 @@
 //! Corrupted memory of the backup is detected and repaired, and clients do not notice.
 
+use testbed::guest_memory::{DEFAULT_BYTES, flip_bits};
 use testbed::pair::{Host, PairEvent, Part};
-use tests::pair::memory::flip_bits;
 use tests::pair::{Clients, Rig};
 use tests::wait_for;
 
 /// A constant of the guest: part of every web page's header.
 const CONSTANT: &[u8] = b"Cache-Control";
-
-/// Default guest memory of a pair, bytes.
-const RAM_BYTES: u64 = 64 << 20;
 
 #[test]
 fn corrupted_backup_memory_is_detected_and_repaired() {
@@ -22,7 +19,7 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
         wait_for!(backup, PairEvent::Following);
         // The next page that the backup's guest generates has one wrong letter.
         assert!(
-            flip_bits(backup.pid(), RAM_BYTES, CONSTANT) > 0,
+            flip_bits(backup.pid(), DEFAULT_BYTES, CONSTANT).unwrap() > 0,
             "the guest does not contain the constant any more"
         );
         let diverged =

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use testbed::guest_memory::fill;
 use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::Rig;
-use tests::pair::memory::fill;
 use tests::wait_for;
 
 const RAM_MIB: &str = "1536";
@@ -20,7 +20,7 @@ fn backup_sends_keepalives_while_it_allocates_its_memory() {
     let memory = ["--memory", RAM_MIB];
     let mut primary = rig.start(Part::Primary, Host::A, &memory);
     wait_for!(primary, PairEvent::TermWon);
-    fill(primary.pid(), RAM_BYTES, MARGIN);
+    fill(primary.pid(), RAM_BYTES, MARGIN).unwrap();
     let mut backup = rig.start(Part::Backup, Host::B, &memory);
     wait_for!(backup, PairEvent::Following);
     backup.wait_for_role("following");

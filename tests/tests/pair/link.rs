@@ -4,10 +4,10 @@
 
 use netpath::middleware::fault::FaultRates;
 use std::sync::atomic::{AtomicBool, Ordering};
-use testbed::pair::{Host, LOG_LINK};
-use tests::pair::relay::Relay;
+use testbed::pair::{Host, LOG_LINK, LogSwitch};
 use tests::pair::{Clients, Couple, Rig, RigOptions};
 use tests::patience::Waiting;
+use vmm::demo::relay;
 
 /// Cuts the link at `host` while both hosts are alive, and checks that exactly one of them continues.
 fn cut_at(host: Host) {
@@ -61,12 +61,13 @@ fn link_cut_at_the_backup_leaves_one_host_live() {
 fn lost_duplicated_and_reordered_log_frames_have_no_effect() {
     const REQUESTS: u64 = 1500;
     let rig = Rig::new(RigOptions { silence_ms: 100, ..RigOptions::default() });
-    let relay = Relay::new(&rig).unwrap();
+    let switch = LogSwitch::insert(&rig.scene.network).unwrap();
+    switch.take_out().unwrap();
     let rates = FaultRates { drop: 500, duplicate: 200, reorder: 500, ..FaultRates::default() };
     let seed = fastrand::u64(..);
     let stop = AtomicBool::new(false);
     let (counts, account) = std::thread::scope(|scope| {
-        let passing = scope.spawn(|| relay.run(rates, seed, &stop));
+        let passing = scope.spawn(|| relay::run(&switch, [rates; 2], seed, &stop));
         let mut couple = Couple::start(&rig);
         let ((), clients) = Clients::during(&rig, |clients| {
             while clients.counting.tally().requests < REQUESTS {

@@ -11,7 +11,8 @@
 //! | [`mod@etcd`] | a cluster of etcd servers, which can be a witness |
 //! | [`clients`] | clients of a guest's services |
 //! | [`capture`] | frames of some interfaces, with kernel timestamps |
-//! | [`cores`], [`busy`] | the cores that this process may use; load on them |
+//! | [`cores`], [`busy`] | the cores that this process may use; load on them and on the memory |
+//! | [`intruder`], [`guest_memory`] | hostile frames on the log link; errors in a VM's memory |
 //! | [`figures`] | times of answers, and statistics |
 //!
 //! It runs the program `understudy` and knows only what a user sees of it: its options, its event log and its
@@ -30,6 +31,8 @@ mod error;
 pub mod etcd;
 pub mod figures;
 pub mod guest;
+pub mod guest_memory;
+pub mod intruder;
 pub mod namespace;
 pub mod pace;
 pub mod pair;

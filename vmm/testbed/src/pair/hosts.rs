@@ -9,6 +9,7 @@ use crate::TestbedError;
 use crate::clock::boottime_ns;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use nix::sys::signal::Signal;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -52,8 +53,10 @@ pub struct Takeover {
 /// The processes of a pair; killed on drop.
 pub struct Hosts {
     // Dropped first: the processes must end before the scene in which they run.
-    members: [Option<Member>; 2],
-    setup: Setup,
+    pub(super) members: [Option<Member>; 2],
+    /// How the last process that was allowed to end on each host has ended.
+    pub(super) ended: [Option<ExitStatus>; 2],
+    pub(super) setup: Setup,
     /// Time limit for everything that must happen.
     patience: Duration,
     interrupted: Arc<AtomicBool>,
@@ -73,6 +76,7 @@ impl Hosts {
         let (sender, messages) = channel::unbounded();
         Hosts {
             members: [None, None],
+            ended: [None, None],
             setup,
             patience,
             interrupted: Arc::clone(interrupted),
@@ -356,6 +360,12 @@ impl Hosts {
                 tracing::info!("{host}: {line}");
                 member.handle_record(&record, line);
                 self.count_record(host, &record);
+            }
+            MemberOutput::End if member.may_end => {
+                self.ended[host.index()] = Some(member.reap(self.patience)?);
+                self.members[host.index()] = None;
+                // Unless it has said since when it has sent nothing.
+                self.leadership.end(host, boottime_ns());
             }
             MemberOutput::End => match member.state.halted {
                 Some(Why::Replaced) => {

@@ -2,22 +2,21 @@
 
 use super::event::{PairEvent, PairRecord, Spread, Why};
 use super::network::{Host, LOG_LINK};
+use super::output::Output;
 use super::scene::Setup;
 use crate::{TAP, TestbedError, VmProcess};
 use crossbeam::channel::Sender;
 use nix::sys::signal::Signal;
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use serde_json::Value;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Number of lines kept of what a process prints besides its event log.
-const TEXT_LINES_MAX: usize = 100;
+/// How long a process may take to answer on its control socket. It does so at once, except when it stands still.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// The command with which a process is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +138,7 @@ impl State {
 #[derive(Debug)]
 pub struct Member {
     process: VmProcess,
-    readers: Vec<JoinHandle<()>>,
+    output: Output,
     part: Part,
     /// Host on which it runs.
     pub host: Host,
@@ -149,9 +148,9 @@ pub struct Member {
     pub state: State,
     /// Its status socket.
     pub socket: PathBuf,
+    /// It may end without having said why.
+    pub(super) may_end: bool,
     last_line: Option<String>,
-    /// Lines that are not records, the newest last.
-    text: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Member {
@@ -167,51 +166,26 @@ impl Member {
         sender: &Sender<Message>,
     ) -> Result<Member, TestbedError> {
         let socket = setup.scene.path(&format!("{host}-{instance}.sock"));
-        let mut command = Command::new(&setup.program);
-        command.arg(part.name());
-        command.args(["--tap", TAP, "--interface", LOG_LINK, "--peer", host.other().log_mac()]);
-        command.args(["--silence-ms", &setup.silence_ms.to_string(), "--json", "--quiet"]);
-        match &setup.key {
-            Some(key) => command.arg("--key").arg(key),
-            None => command.arg("--insecure"),
-        };
-        command.arg("--witness").arg(setup.scene.witness()).arg("--status").arg(&socket);
-        command.args(setup.guest.options()).args(&setup.options[host.index()]);
-        // Its own process group, so that Ctrl-C reaches only this process, which then stops the others in
-        // order.
-        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = command(setup, part, host, &socket);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespace = setup.scene.network.host(host);
         let mut process = namespace.enter(|| VmProcess::start(&mut command))?;
-        let (stdout, stderr) = process.take_pipes();
-        let all_text = Arc::new(Mutex::new(VecDeque::new()));
-        let mut readers = Vec::new();
-        if let Some(stdout) = stdout {
-            let (sender, text) = (sender.clone(), Arc::clone(&all_text));
+        let log = setup.logs.as_ref().map(|logs| logs.join(format!("{host}-{instance}.log")));
+        let sender = sender.clone();
+        let output = Output::read(&mut process, host, log.as_deref(), move |output| {
             // Sending fails if the receiver is gone, because the pair is over.
-            let send = move |output| drop(sender.send(Message::Process { host, instance, output }));
-            readers.push(std::thread::spawn(move || {
-                read_lines(stdout, |line| match serde_json::from_str(&line) {
-                    Ok(record) => send(MemberOutput::Record { record, line }),
-                    Err(_) => keep(host, &text, line),
-                });
-                send(MemberOutput::End);
-            }));
-        }
-        if let Some(stderr) = stderr {
-            let text = Arc::clone(&all_text);
-            let read = move || read_lines(stderr, |line| keep(host, &text, line));
-            readers.push(std::thread::spawn(read));
-        }
+            let _ = sender.send(Message::Process { host, instance, output });
+        })?;
         Ok(Member {
             process,
-            readers,
+            output,
             part,
             host,
             instance,
             socket,
             state: State::default(),
+            may_end: false,
             last_line: None,
-            text: all_text,
         })
     }
 
@@ -239,6 +213,8 @@ impl Member {
     pub fn order(&self, request: &str) -> Result<String, TestbedError> {
         let ask = || {
             let mut stream = UnixStream::connect(&self.socket)?;
+            stream.set_read_timeout(Some(ANSWER_MAX))?;
+            stream.set_write_timeout(Some(ANSWER_MAX))?;
             stream.write_all(format!("{request}\n").as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
@@ -247,18 +223,39 @@ impl Member {
         ask().map_err(TestbedError::client("asking a VM's process"))
     }
 
+    /// Returns the process's status, as `understudy status` shows it.
+    ///
+    /// # Errors
+    ///
+    /// If the process does not answer with a JSON object.
+    pub fn status(&self) -> Result<Value, TestbedError> {
+        let answer = self.order("status")?;
+        serde_json::from_str(&answer)
+            .map_err(|error| TestbedError::Wrong(format!("the status is {answer:?}: {error}")))
+    }
+
     /// Returns the last hundred lines that the process printed besides its event log.
     ///
     /// # Panics
     ///
     /// If a reader thread panicked.
     pub fn text_lines(&self) -> Vec<String> {
-        self.text
-            .lock()
-            .expect("no thread panics while it holds the lock")
-            .iter()
-            .cloned()
-            .collect()
+        self.output.text_lines()
+    }
+
+    /// Makes the process unable to write to its standard output and standard error, as if nobody read them. Its
+    /// records arrive after [`resume_output`](Self::resume_output).
+    ///
+    /// # Errors
+    ///
+    /// If its pipes can't be filled.
+    pub fn stall_output(&self) -> Result<(), TestbedError> {
+        self.output.stall(self.pid())
+    }
+
+    /// Reads the process's output again.
+    pub fn resume_output(&self) {
+        self.output.resume();
     }
 
     /// Returns the exit status, if the process has ended.
@@ -276,20 +273,13 @@ impl Member {
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.process.status() {
-                self.join_readers();
+                self.output.finish();
                 return Ok(status);
             }
             if Instant::now() > end {
                 return Err(TestbedError::Wrong(format!("{self} did not end within {limit:?}")));
             }
             std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn join_readers(&mut self) {
-        for reader in self.readers.drain(..) {
-            // The reader ends because its pipe has no writer any more. A panic was reported already.
-            let _ = reader.join();
         }
     }
 }
@@ -303,7 +293,7 @@ impl std::fmt::Display for Member {
             Some(line) => write!(f, ", last record: {line}")?,
             None => write!(f, ", no record")?,
         }
-        match self.text.lock().expect("no thread panics while it holds the lock").back() {
+        match self.output.last_text() {
             Some(text) => write!(f, "; last message: {text:?}"),
             None => Ok(()),
         }
@@ -313,25 +303,23 @@ impl std::fmt::Display for Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.process.kill();
-        self.join_readers();
+        self.output.finish();
     }
 }
 
-fn keep(host: Host, text: &Mutex<VecDeque<String>>, line: String) {
-    tracing::info!("{host}: {line}");
-    let mut text = text.lock().expect("no thread panics while it holds the lock");
-    if text.len() == TEXT_LINES_MAX {
-        text.pop_front();
-    }
-    text.push_back(line);
-}
-
-/// Calls `take` with every line until the end of the pipe.
-fn read_lines(pipe: impl Read, mut take: impl FnMut(String)) {
-    let mut pipe = BufReader::new(pipe);
-    let mut line = Vec::new();
-    while let Ok(1..) = pipe.read_until(b'\n', &mut line) {
-        take(String::from_utf8_lossy(&line).trim_end().to_string());
-        line.clear();
-    }
+/// Returns the command of a process on `host`, whose control socket will be `socket`.
+pub(super) fn command(setup: &Setup, part: Part, host: Host, socket: &Path) -> Command {
+    let mut command = Command::new(&setup.program);
+    command.arg(part.name());
+    command.args(["--tap", TAP, "--interface", LOG_LINK, "--peer", host.other().log_mac()]);
+    command.args(["--silence-ms", &setup.silence_ms.to_string(), "--json", "--quiet"]);
+    match &setup.key {
+        Some(key) => command.arg("--key").arg(key),
+        None => command.arg("--insecure"),
+    };
+    command.arg("--witness").arg(setup.scene.witness()).arg("--status").arg(socket);
+    command.args(setup.guest.options()).args(&setup.options[host.index()]);
+    // Its own process group, so that Ctrl-C reaches only this process, which then stops the others in order.
+    command.process_group(0);
+    command
 }

@@ -5,19 +5,25 @@
 //! | `network` | namespaces: hosts A and B, a client, a switch, a log link |
 //! | `scene` | what a pair needs before its first process starts |
 //! | `event` | the event log of a process |
-//! | `member`, `hosts` | one process of the pair; all of them over time |
+//! | `log_switch` | a switch in the log link, where frames can be lost |
+//! | `member`, `output` | one process of the pair; what it prints |
+//! | `hosts`, `disturb` | all processes over time; what is done to them |
 //! | `leadership` | which host was live when: by the event logs, and by the frames on the LAN |
 
+mod disturb;
 mod event;
 mod hosts;
 mod leadership;
+mod log_switch;
 mod member;
 mod network;
+mod output;
 mod scene;
 
 pub use event::{PairEvent, PairRecord, Spread, Why};
 pub use hosts::{Counts, Hosts, POLL_INTERVAL, Takeover};
 pub use leadership::{LeadershipIntervals, SourceChange};
+pub use log_switch::{Isolation, LogSwitch};
 pub use member::{Member, MemberOutput, Message, Part, State};
 pub use network::{Host, LOG_LINK, Network};
 pub use scene::{Scene, Setup};

@@ -92,8 +92,7 @@ impl Network {
             switch.plug_in(host.port(), namespace, "eth0")?;
             namespace.add_switch()?;
             namespace.ip(&format!("link set eth0 master {SWITCH}"))?;
-            namespace.add_tap(TAP, None)?;
-            namespace.ip(&format!("link set {TAP} master {SWITCH}"))?;
+            add_tap(namespace)?;
         }
         let [a, b] = &hosts;
         a.add_cable(LOG_LINK, b, LOG_LINK)?;
@@ -106,6 +105,15 @@ impl Network {
             namespace.wait_for_carrier(LOG_LINK)?;
         }
         Ok(Network { hosts, client, switch })
+    }
+
+    /// Creates the tap of a host again after it was deleted.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` fails.
+    pub fn restore_tap(&self, host: Host) -> Result<(), TestbedError> {
+        add_tap(self.host(host))
     }
 
     /// Returns the namespace of a host.
@@ -122,4 +130,10 @@ impl Network {
     pub fn switch(&self) -> &Namespace {
         &self.switch
     }
+}
+
+/// Creates the tap of a host as a port of its bridge.
+fn add_tap(host: &Namespace) -> Result<(), TestbedError> {
+    host.add_tap(TAP, None)?;
+    host.ip(&format!("link set {TAP} master {SWITCH}")).map(drop)
 }

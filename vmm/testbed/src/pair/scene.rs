@@ -74,6 +74,7 @@ impl Scene {
             key: Some(self.key()),
             silence_ms,
             options: Default::default(),
+            logs: None,
         }
     }
 }
@@ -93,4 +94,6 @@ pub struct Setup {
     pub silence_ms: u64,
     /// Additional options of processes on host A and on host B.
     pub options: [Vec<String>; 2],
+    /// Folder for the logs of the processes, each with all that the process printed.
+    pub logs: Option<PathBuf>,
 }

@@ -1,10 +1,9 @@
 //! An attacker on the wire of the logging channel who reads everything but has no key, and sends
 //! harmful frames: one kind for each way in which a frame can be invalid.
 
-use crate::wire::Side;
-use netpath::packet_port::CHANNEL_ETHERTYPE;
+use crate::TestbedError;
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,8 +14,19 @@ const SEAL_BYTES: usize = 16;
 /// Captured frames to keep.
 const CAPTURED_MAX: usize = 256;
 
-/// Frames per burst. Between bursts the intruder captures frames and yields the core.
-const BURST: usize = 64;
+/// How many frames an intruder sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intensity {
+    /// Frames per burst.
+    pub burst: usize,
+    /// Pause between bursts. The intruder captures frames then, and yields the core.
+    pub pause: Duration,
+}
+
+impl Intensity {
+    /// As many frames as the intruder can send.
+    pub const FLOOD: Intensity = Intensity { burst: 64, pause: Duration::from_micros(100) };
+}
 
 /// The way in which a frame is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +81,8 @@ pub type Sent = [AtomicU64; Attack::ALL.len()];
 /// An attacker on the host of one endpoint. The other host receives its frames as if they came from
 /// that endpoint.
 pub struct Intruder {
+    interface: String,
+    ethertype: u16,
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
     own: [u8; 6],
@@ -80,40 +92,56 @@ pub struct Intruder {
 }
 
 impl Intruder {
-    /// Opens the wire on `side`, in the namespace of the calling thread.
-    pub fn open(side: Side, seed: u64) -> Intruder {
-        let interfaces = datalink::interfaces();
-        let interface = interfaces.iter().find(|found| found.name == side.interface());
-        let interface = interface.expect("the wire is there");
-        let config = Config {
-            write_buffer_size: 1 << 16,
-            read_timeout: Some(Duration::ZERO),
-            ..Config::default()
+    /// Opens `interface`, in the namespace of the calling thread. The channel has frames of `ethertype`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such Ethernet interface, or no raw socket can be opened.
+    pub fn open(interface: &str, ethertype: u16, seed: u64) -> Result<Intruder, TestbedError> {
+        let open = || -> io::Result<Intruder> {
+            let interfaces = datalink::interfaces();
+            let found = interfaces.iter().find(|found| found.name == interface);
+            let found = found.ok_or(ErrorKind::NotFound)?;
+            let config = Config {
+                write_buffer_size: 1 << 16,
+                read_timeout: Some(Duration::ZERO),
+                ..Config::default()
+            };
+            let Channel::Ethernet(sender, receiver) = datalink::channel(found, config)? else {
+                return Err(ErrorKind::Unsupported.into());
+            };
+            let own = found.mac.ok_or(ErrorKind::Unsupported)?.octets();
+            let (captured, random) = (Vec::new(), fastrand::Rng::with_seed(seed));
+            let interface = interface.to_owned();
+            Ok(Intruder { interface, ethertype, sender, receiver, own, captured, random })
         };
-        let Ok(Channel::Ethernet(sender, receiver)) = datalink::channel(interface, config) else {
-            panic!("no raw socket on {}: run this as root", side.interface());
-        };
-        let own = interface.mac.expect("an Ethernet interface").octets();
-        let (captured, random) = (Vec::new(), fastrand::Rng::with_seed(seed));
-        Intruder { sender, receiver, own, captured, random }
+        open().map_err(TestbedError::client(format!("opening a raw socket on {interface}")))
     }
 
     /// Captures the frames that this host sent since the last call.
-    pub fn capture(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// If the interface can't be read.
+    pub fn capture(&mut self) -> Result<(), TestbedError> {
         loop {
             match self.receiver.next() {
                 Ok(frame) => {
-                    let is_channel = frame[12..14] == CHANNEL_ETHERTYPE.to_be_bytes();
+                    let is_channel = frame.get(12..14) == Some(&self.ethertype.to_be_bytes()[..]);
                     if is_channel && frame[6..12] == self.own {
                         self.captured.push(frame.to_vec());
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => break,
-                Err(error) => panic!("the intruder cannot capture frames: {error}"),
+                Err(error) => {
+                    let doing = format!("capturing frames on {}", self.interface);
+                    return Err(TestbedError::client(doing)(error));
+                }
             }
         }
         let old = self.captured.len().saturating_sub(CAPTURED_MAX);
         self.captured.drain(..old);
+        Ok(())
     }
 
     /// Returns the frames captured last.
@@ -123,18 +151,29 @@ impl Intruder {
 
     /// Sends random kinds of frames until `stop` is set and counts each kind in `sent`. `old` are
     /// frames of an earlier session.
-    pub fn attack(&mut self, old: &[Vec<u8>], sent: &Sent, stop: &AtomicBool) {
+    ///
+    /// # Errors
+    ///
+    /// If the interface can't be read.
+    pub fn attack(
+        &mut self,
+        old: &[Vec<u8>],
+        intensity: Intensity,
+        sent: &Sent,
+        stop: &AtomicBool,
+    ) -> Result<(), TestbedError> {
         while !stop.load(Ordering::Relaxed) {
-            self.capture();
-            for _ in 0..BURST {
+            self.capture()?;
+            for _ in 0..intensity.burst {
                 let index = self.random.usize(..sent.len());
                 let Some(frame) = self.frame(Attack::ALL[index], old) else { continue };
                 // The frame is not sent if the queue is full.
                 let is_sent = matches!(self.sender.send_to(&frame, None), Some(Ok(())));
                 sent[index].fetch_add(u64::from(is_sent), Ordering::Relaxed);
             }
-            std::thread::sleep(Duration::from_micros(100));
+            std::thread::sleep(intensity.pause);
         }
+        Ok(())
     }
 
     /// Builds an invalid frame from a captured one; returns `None` if none was captured yet.
