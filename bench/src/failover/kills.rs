@@ -36,7 +36,7 @@ struct Quiet;
 
 impl Progress for Quiet {
     fn message(&mut self, _line: &str) {}
-    fn takeovers_done(&mut self, _done: u32) {}
+    fn steps_done(&mut self, _done: u32) {}
 }
 
 impl Kills {
@@ -86,8 +86,8 @@ impl Kills {
             self.late_ns = self.late_ns.max(failover.late_ns);
         }
         self.completed += summary.failovers.len() as u64;
-        self.unplanned += summary.unplanned;
-        self.backups_lost += summary.backups_lost;
+        self.unplanned += summary.totals.unplanned;
+        self.backups_lost += summary.totals.backups_lost;
         Ok(())
     }
 

@@ -183,7 +183,7 @@ impl Progress for Screen {
         self.bar.suspend(|| stdio::message(format_args!("{seconds:7.2} s  {line}")));
     }
 
-    fn takeovers_done(&mut self, done: u32) {
+    fn steps_done(&mut self, done: u32) {
         self.bar.set_position(u64::from(done));
     }
 }

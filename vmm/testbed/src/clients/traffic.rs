@@ -44,6 +44,8 @@ pub struct Seen {
     pub redis_benchmarks: u64,
     /// Transfers that failed or had a wrong answer.
     pub failed: u64,
+    /// Those of them that had a wrong answer.
+    pub wrong: u64,
     /// Description of the first failure.
     pub first_failure: Option<String>,
 }
@@ -121,6 +123,7 @@ impl Traffic {
             Ok(_) => count(&mut seen),
             Err(error) => {
                 seen.failed += 1;
+                seen.wrong += u64::from(matches!(error, TestbedError::Wrong(_)));
                 seen.first_failure.get_or_insert(error.to_string());
             }
         }

@@ -1,0 +1,231 @@
+//! A protected VM with its clients: what every demonstration of a pair acts on.
+
+use super::totals::Totals;
+use crate::devices::DEFAULT_MAC;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use testbed::clients::StopOnDrop;
+use testbed::clients::load::{Load, Threads};
+use testbed::clients::redis_tools::Tool;
+use testbed::clients::traffic::Ping;
+use testbed::figures::ms;
+use testbed::pace::Pace;
+use testbed::pair::{Host, Hosts, Network, Part, Scene, Setup};
+use testbed::{Guest, TestbedError};
+
+/// While the VM is protected and nothing happens to it, the counter's client gets at least this many answers.
+const PROTECTED_ANSWERS: u64 = 3;
+
+/// The least time for which the VM is protected before the first thing happens to it, and after the last one.
+pub(in crate::demo) const PROTECTED_TIME: Duration = Duration::from_millis(500);
+
+/// Receives reports about the progress of a demonstration.
+pub trait Progress: Send {
+    /// Reports an event in one line.
+    fn message(&mut self, line: &str);
+    /// Reports how much is done: of the kills and handovers, or of the seconds of a run with a time limit.
+    fn steps_done(&mut self, done: u32);
+}
+
+/// The environment of a pair before its first process starts.
+pub(in crate::demo) struct Environment {
+    /// The LAN, the key, the witness.
+    pub(in crate::demo) scene: Arc<Scene>,
+    /// How fast the guest is on this machine.
+    pub(in crate::demo) pace: Pace,
+    /// Settings of the processes.
+    pub(in crate::demo) setup: Setup,
+}
+
+impl Environment {
+    /// Creates a LAN for processes of `program`, and measures the guest on it. `interrupted` ends that early.
+    ///
+    /// # Errors
+    ///
+    /// If a command or a client fails, or the host is too slow.
+    pub(in crate::demo) fn new(
+        program: &Path,
+        (guest, silence_ms): (&Guest, Option<u64>),
+        interrupted: &AtomicBool,
+        progress: &mut dyn Progress,
+    ) -> Result<Environment, TestbedError> {
+        let scene = Scene::new(program)?;
+        progress
+            .message("LAN: hosts A and B, a client, a switch; between A and B a link for the log");
+        let pace = scene.pace(guest, silence_ms, interrupted)?;
+        progress.message(&pace.describe());
+        let setup = Setup { guest: guest.clone(), ..scene.setup(pace.silence_ms()) };
+        Ok(Environment { scene, pace, setup })
+    }
+
+    /// Runs `act` on the pair, of which no process runs yet. Ends all processes and clients afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of `act`.
+    pub(in crate::demo) fn run<T>(
+        self,
+        interrupted: &Arc<AtomicBool>,
+        progress: &mut dyn Progress,
+        act: impl FnOnce(&mut RunningPair<'_, '_>) -> Result<T, TestbedError>,
+    ) -> Result<T, TestbedError> {
+        let Environment { scene, pace, setup } = self;
+        let guest = setup.guest.clone();
+        let load = Load::new(&guest, pace);
+        // Dropped after the clients have ended, so that every client gets the answer that it waits for.
+        let mut hosts = Hosts::new(setup, pace.patience(), interrupted);
+        std::thread::scope(|scope| {
+            let _stop = StopOnDrop(&load.stop);
+            let network = &scene.network;
+            let threads = Threads::new(scope, network, &load, hosts.sender());
+            let (load, hosts, guest) = (&load, &mut hosts, &guest);
+            let (tools, ping) = (Vec::new(), None);
+            act(&mut RunningPair {
+                guest,
+                pace,
+                network,
+                load,
+                hosts,
+                progress,
+                threads,
+                tools,
+                ping,
+            })
+        })
+    }
+}
+
+/// A running pair and its clients.
+pub(in crate::demo) struct RunningPair<'scope, 'c> {
+    /// The guest.
+    pub(in crate::demo) guest: &'c Guest,
+    /// How fast it is on this machine.
+    pub(in crate::demo) pace: Pace,
+    /// The LAN.
+    pub(in crate::demo) network: &'c Network,
+    /// The clients and the sniffer.
+    pub(in crate::demo) load: &'c Load,
+    /// The processes.
+    pub(in crate::demo) hosts: &'c mut Hosts,
+    /// Receives reports.
+    pub(in crate::demo) progress: &'c mut dyn Progress,
+    threads: Threads<'scope, 'c>,
+    /// Programs of redis that run as clients.
+    tools: Vec<Tool>,
+    ping: Option<Ping>,
+}
+
+impl RunningPair<'_, '_> {
+    /// Starts the VM on host A, a backup on host B, and the clients, and waits until all is well.
+    pub(in crate::demo) fn begin(&mut self) -> Result<(), TestbedError> {
+        let load = self.load;
+        self.threads.start_sniffer(DEFAULT_MAC)?;
+        self.hosts.wait("the sniffer", |_| load.is_listening().then_some(()))?;
+        let pid = self.hosts.start(Part::Primary, Host::A)?;
+        self.threads.start_prober()?;
+        let first_answer = |_: &Hosts| load.prober.seen().times.last();
+        self.hosts.wait("the VM's first answer", first_answer)?;
+        let how = match self.guest {
+            Guest::Reference => "the VM is booted and answers",
+            Guest::Linux(_) => "the Linux VM is restored from its snapshot and answers",
+        };
+        self.progress.message(&format!("host A, primary (process {pid}): {how}"));
+        self.start_clients()?;
+        self.protect()?;
+        self.run_protected(PROTECTED_TIME)
+    }
+
+    fn start_clients(&mut self) -> Result<(), TestbedError> {
+        self.threads.start_rest()?;
+        let period_ms = self.load.prober.period().as_secs_f64() * 1e3;
+        let clients = match self.guest {
+            Guest::Reference => format!(
+                "ping, curl, TCP echo of 64 KiB, a UDP datagram every {period_ms:.3} ms, and one persistent \
+                 TCP connection to the counter"
+            ),
+            Guest::Linux(_) => format!(
+                "ping, curl, redis ECHO of 16 KiB{}, an ICMP echo request every {period_ms:.0} ms, and one \
+                 persistent TCP connection with INCR to redis",
+                self.start_redis_tools()?
+            ),
+        };
+        self.ping = Some(self.network.client().enter(|| Ping::start(&self.pace))?);
+        self.progress.message(&format!("clients: {clients}"));
+        Ok(())
+    }
+
+    /// Starts those of redis's programs that are installed. Returns their names, each after a comma.
+    fn start_redis_tools(&mut self) -> Result<String, TestbedError> {
+        let mut started = String::new();
+        for tool in Tool::ALL {
+            let name = tool.name();
+            if tool.is_installed() {
+                self.threads.start_redis_tool(tool)?;
+                started += &format!(", {name}");
+                self.tools.push(tool);
+            } else {
+                self.progress.message(&format!("{name} is not installed (package redis-tools)"));
+            }
+        }
+        Ok(started)
+    }
+
+    /// Starts missing backups and waits until the VM is protected.
+    pub(in crate::demo) fn protect(&mut self) -> Result<(), TestbedError> {
+        let mut new = Vec::new();
+        let live = self.hosts.protect(|host, pid| new.push((host, pid)))?;
+        let pause = self.hosts.counts.pauses_ns.last().map_or(0.0, |&ns| ms(ns));
+        for (host, pid) in new {
+            self.progress.message(&format!(
+                "host {host}, backup (process {pid}): synchronized; the VM on host {live} was paused for \
+                 {pause:.1} ms and is protected"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits for `time` and for [`PROTECTED_ANSWERS`] answers to the counter's client, and restores the VM's
+    /// protection if it was lost.
+    pub(in crate::demo) fn run_protected(&mut self, time: Duration) -> Result<(), TestbedError> {
+        let load = self.load;
+        let enough = load.counting.tally().requests + PROTECTED_ANSWERS;
+        self.hosts.pause(time)?;
+        self.hosts.wait("answers to the counter's client", |_| {
+            (load.counting.tally().requests >= enough).then_some(())
+        })?;
+        // The VM may have lost its backup, or moved to the other host, by itself.
+        self.protect()
+    }
+
+    /// Waits until the prober and the counter's client have an answer later than `since_ns`.
+    pub(in crate::demo) fn wait_until_served(&mut self, since_ns: u64) -> Result<(), TestbedError> {
+        let load = self.load;
+        self.hosts.wait("every client to be served again", |_| {
+            let probe = load.prober.seen().times.last();
+            let tcp = load.counting.tally().times.last();
+            (probe.min(tcp) > Some(since_ns)).then_some(())
+        })
+    }
+
+    /// Waits until each client has completed a transfer, ends the clients, and stops the VM. Returns what they
+    /// saw.
+    pub(in crate::demo) fn finish(&mut self) -> Result<Totals, TestbedError> {
+        self.run_protected(PROTECTED_TIME)?;
+        let (load, tools) = (self.load, &self.tools);
+        self.hosts.wait("each client to complete a transfer", |_| {
+            load.traffic.seen().all_completed(tools).then_some(())
+        })?;
+        let pings = self.ping.take().map(Ping::stop).transpose()?;
+        load.stop();
+        let threads = &self.threads;
+        // The clients end before the VM stops, so that each gets the answer that it waits for.
+        self.hosts.wait("the clients to end", |_| threads.have_ended().then_some(()))?;
+        let hold = self.hosts.stop()?;
+        let mut totals = Totals::of(self.load, self.hosts);
+        totals.hold = Some(hold);
+        (totals.ping_sent, totals.ping_received) = pings.unwrap_or_default();
+        Ok(totals)
+    }
+}
