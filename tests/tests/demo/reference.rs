@@ -51,7 +51,16 @@ fn interrupted_demo_leaves_nothing_behind() {
 
 #[test]
 fn demo_with_wrong_options_is_refused() {
-    for args in [&["--kills", "0"][..], &["--silence", "1"], &["--standalone", "--kills", "1"]] {
+    let wrong = [
+        &["--kills", "0"][..],
+        &["--silence", "1"],
+        &["--standalone", "--kills", "1"],
+        &["--chaos", "0"],
+        &["--chaos", "1", "--kills", "1"],
+        &["--chaos", "1", "--faults", "boredom"],
+        &["--faults", "kill-primary"],
+    ];
+    for args in wrong {
         let output = run(&[&["demo"], args].concat());
         assert_eq!(output.status.code(), Some(2), "{args:?}");
     }

@@ -2,6 +2,7 @@
 //! time ([`tests::alone`]).
 
 mod announce;
+mod chaos;
 mod divergence;
 mod etcd;
 mod fence;

@@ -2,12 +2,15 @@
 
 use super::exit_code::CliError;
 use super::{blueprint, output, signals};
+use crate::demo::chaos::{self, ChaosPlan, Kind};
 use crate::demo::pair::{self, Plan, Progress};
 use crate::demo::standalone;
 use crate::link::timing::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::stdio;
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,6 +24,9 @@ const KILLS_MAX: i64 = 10_000;
 /// Kills of a demonstration without options.
 const KILLS_DEFAULT: u32 = 3;
 
+/// Upper limit of `--chaos`: a week.
+const CHAOS_MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
+
 /// Options of `demo`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -32,18 +38,27 @@ on standard output.
 First measures how fast an unprotected VM answers on this host. The load of the clients, all time limits and
 the default silence timeout follow from that measurement, which is reported (\"pace\" with --json).
 
+With --chaos, one fault after the other hits the pair instead, drawn by the seed: hosts are killed, frozen
+and cut off, taps and links fail, the witness vanishes, disks fill up, the machine is overloaded, operators
+give orders. After each fault everything is repaired. The service must have been back within the fault's
+bound, the VM must be protected again, and nothing may be lost, repeated or contradictory. The first failure
+ends the run: its message names the fault, the seed, the folder with the logs of all processes, and the
+command that repeats the run.
+
 With --guest linux the VM is a Debian kernel with redis and busybox's httpd, from the snapshot that
 scripts/linux-guest.sh saves. Its clients are redis (INCR on one connection, each answer must be the next
 number; redis-cli and redis-benchmark if they are installed), curl and ping.
 
-Exit codes: 0 if nothing was lost, repeated or reset and nothing diverged; 1 otherwise, and if the
-demonstration can't continue; 6 if the snapshot does not exist or this version can't read it; 7 if it was
+Exit codes: 0 if nothing was lost, repeated or reset and nothing diverged; 1 otherwise, if the demonstration
+can't continue, and with --chaos also if the service was not back in time; 6 if the snapshot does not exist or this version can't read it; 7 if it was
 made with another CPU model; 16 if this host is too slow for the demonstration.
 
 Examples:
   understudy demo
   understudy demo --kills 20 --json
   understudy demo --handovers 20
+  understudy demo --chaos 20 --seed 1 --json
+  understudy demo --chaos 2 --faults cut-log-link,freeze-primary
   understudy demo --guest linux --kills 10
   understudy demo --standalone")]
 pub struct DemoArgs {
@@ -54,6 +69,12 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 0,
           value_parser = clap::value_parser!(u32).range(..=KILLS_MAX))]
     handovers: u32,
+    /// Inject faults of all kinds for this many minutes, one at a time
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["kills", "handovers"])]
+    chaos: Option<f64>,
+    /// Inject only these kinds of faults
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "chaos")]
+    faults: Vec<Kind>,
     /// Guest to run
     #[arg(long, value_name = "GUEST", default_value = "reference")]
     guest: GuestName,
@@ -66,15 +87,25 @@ pub struct DemoArgs {
     #[arg(long, value_name = "MS",
           value_parser = clap::value_parser!(u64).range(SILENCE_MS_MIN..=SILENCE_MS_MAX))]
     silence: Option<u64>,
-    /// Seed for the random times of the kills [default: a random one]
+    /// Seed for the random times of the kills, and for the order of the faults [default: a random one]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Run one unprotected VM in one namespace instead
-    #[arg(long, conflicts_with_all = ["kills", "handovers", "silence", "seed", "guest", "snapshot"])]
+    #[arg(long, conflicts_with_all = ["kills", "handovers", "chaos", "silence", "seed", "guest", "snapshot"])]
     standalone: bool,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     json: bool,
+}
+
+impl ValueEnum for Kind {
+    fn value_variants<'a>() -> &'a [Kind] {
+        &Kind::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
 }
 
 /// A guest on the command line.
@@ -130,7 +161,50 @@ pub fn main(args: &DemoArgs) -> Result<(), CliError> {
         let result = standalone::run(&program, &interrupted, |line| stdio::message(line))?;
         return output::print(&result, args.json);
     }
-    run_pair(args, &program, &interrupted)
+    match args.chaos {
+        Some(minutes) => run_chaos(args, minutes, &program, &interrupted),
+        None => run_pair(args, &program, &interrupted),
+    }
+}
+
+fn run_chaos(
+    args: &DemoArgs,
+    minutes: f64,
+    program: &Path,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<(), CliError> {
+    if !(minutes > 0.0 && minutes <= CHAOS_MINUTES_MAX) {
+        return Err(CliError::Usage(format!(
+            "--chaos {minutes}: give a positive number of minutes, at most {CHAOS_MINUTES_MAX}"
+        )));
+    }
+    let plan = ChaosPlan {
+        guest: args.guest()?,
+        time: Duration::from_secs_f64(minutes * 60.0),
+        silence_ms: args.silence,
+        seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
+        kinds: if args.faults.is_empty() { Kind::ALL.to_vec() } else { args.faults.clone() },
+    };
+    let mut screen = Screen::new("second", plan.time.as_secs() as u32);
+    let result = chaos::run(program, &plan, interrupted, &mut screen);
+    screen.bar.finish_and_clear();
+    let summary = result?;
+    print(args.json, || summary.json(), || summary.table(), summary.fault())
+}
+
+/// Prints a result, as JSON or as a table. Returns the `fault` that it shows as an error.
+fn print(
+    json: bool,
+    as_json: impl FnOnce() -> Map<String, Value>,
+    as_table: impl FnOnce() -> String,
+    fault: Option<String>,
+) -> Result<(), CliError> {
+    let printed = match json {
+        true => output::print(&as_json(), true),
+        false => output::write(&format!("\n{}", as_table())),
+    };
+    let fault = fault.map_or(Ok(()), |fault| Err(TestbedError::Wrong(fault).into()));
+    output::after_print(printed, fault)
 }
 
 fn run_pair(
@@ -147,29 +221,25 @@ fn run_pair(
         return Err(CliError::Usage("nothing to do: give --kills or --handovers".into()));
     }
     let plan = Plan { guest, kills, handovers, silence_ms, seed };
-    let mut screen = Screen::new(kills + handovers);
+    let mut screen = Screen::new("takeover", kills + handovers);
     let result = pair::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();
     let summary = result?;
-    let printed = match args.json {
-        true => output::print(&summary.json(), true),
-        false => output::write(&format!("\n{}", summary.table())),
-    };
-    let fault = summary.fault().map_or(Ok(()), |fault| Err(TestbedError::Wrong(fault).into()));
-    output::after_print(printed, fault)
+    print(args.json, || summary.json(), || summary.table(), summary.fault())
 }
 
-/// Progress on standard error: lines and, on a terminal, a progress bar of the takeovers below them.
+/// Progress on standard error: lines and, on a terminal, a progress bar below them.
 struct Screen {
     bar: ProgressBar,
     start: Instant,
 }
 
 impl Screen {
-    fn new(takeovers: u32) -> Screen {
-        let style = ProgressStyle::with_template("{spinner} takeover {pos} of {len}  {elapsed}")
+    /// Creates the progress of `steps` steps, of which `step` is the name.
+    fn new(step: &'static str, steps: u32) -> Screen {
+        let style = ProgressStyle::with_template("{spinner} {msg} {pos} of {len}  {elapsed}")
             .expect("the template is well-formed");
-        let bar = ProgressBar::new(u64::from(takeovers)).with_style(style);
+        let bar = ProgressBar::new(u64::from(steps)).with_style(style).with_message(step);
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }

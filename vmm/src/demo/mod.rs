@@ -1,9 +1,11 @@
 //! Demonstrations on a single machine, with the hosts, VM processes and clients of the crate `testbed`.
 //!
 //! - [`pair`]: a protected VM on two hosts, whose primary is killed repeatedly
+//! - [`chaos`]: the same with all kinds of faults
 //! - [`relay`]: a log link that loses frames
 //! - [`standalone`]: one unprotected VM
 
+pub mod chaos;
 pub mod pair;
 pub mod relay;
 pub mod standalone;
