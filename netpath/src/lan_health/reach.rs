@@ -19,7 +19,12 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer may take. After it, the question is asked again.
 const ANSWER_MAX: Duration = Duration::from_millis(250);
 /// So many questions in a row without an answer mean that the address can't be reached.
-const UNANSWERED_MAX: u32 = 3;
+pub const UNANSWERED_MAX: u32 = 3;
+/// The longest time from an answer until the address counts as unreachable. Whoever asks at intervals adds up to one
+/// of them for each question.
+pub const UNREACHABLE_AFTER: Duration =
+    ASK_INTERVAL.saturating_add(ANSWER_MAX.saturating_mul(UNANSWERED_MAX));
+
 /// Most frames read in one turn: ARP of the whole LAN arrives at the socket.
 const FRAMES_MAX: usize = 256;
 

@@ -1,6 +1,7 @@
 //! Times of answers, and statistics of values.
 
 use serde_json::{Value, json};
+use std::ops::Range;
 
 /// Times of answers in nanoseconds, ascending.
 #[derive(Debug, Default)]
@@ -26,10 +27,26 @@ impl Times {
     /// Returns the longest time between two consecutive answers, among those that overlap `from_ns..=to_ns`.
     /// `None` if there are none.
     pub fn longest_gap(&self, from_ns: u64, to_ns: u64) -> Option<u64> {
+        self.longest_gap_without(from_ns, to_ns, &[])
+    }
+
+    /// As [`longest_gap`](Self::longest_gap), but the time within `others`, which do not overlap, does not count.
+    pub fn longest_gap_without(
+        &self,
+        from_ns: u64,
+        to_ns: u64,
+        others: &[Range<u64>],
+    ) -> Option<u64> {
         // The first answer at or after `from_ns` ends the first gap that reaches into the span.
         let first = self.0.partition_point(|&t| t < from_ns).max(1);
         let gaps = self.0[first - 1..].windows(2).take_while(|pair| pair[0] <= to_ns);
-        gaps.map(|pair| pair[1] - pair[0]).max()
+        let counted = gaps.map(|pair| {
+            let within = |other: &Range<u64>| {
+                other.end.min(pair[1]).saturating_sub(other.start.max(pair[0]))
+            };
+            (pair[1] - pair[0]).saturating_sub(others.iter().map(within).sum())
+        });
+        counted.max()
     }
 }
 
@@ -74,6 +91,19 @@ mod tests {
         assert_eq!(times.longest_gap(11, 12), Some(28));
         assert_eq!(times.longest_gap(60, 100), Some(19));
         assert_eq!(times.longest_gap(62, 100), None, "the last answer is the end of no gap");
+    }
+
+    #[test]
+    fn time_within_other_spans_does_not_count() {
+        let mut times = Times::default();
+        for t_ns in [10, 20, 50, 70] {
+            times.push(t_ns);
+        }
+        let longest = |others: &[Range<u64>]| times.longest_gap_without(0, 100, others);
+        assert_eq!(longest(&[]), Some(30));
+        assert_eq!(longest(&[25..35]), Some(20), "the last gap is as long as the rest");
+        assert_eq!(longest(&[0..15, 45..60]), Some(25), "parts of gaps");
+        assert_eq!(longest(&[0..100]), Some(0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! what was measured on this machine.
 
 use crate::health::LAN_POLL_INTERVAL;
+use netpath::lan_health::{UNANSWERED_MAX, UNREACHABLE_AFTER};
 use std::time::Duration;
 use testbed::pace::Pace;
 
@@ -22,17 +23,25 @@ pub(super) struct Bound {
     silences: u32,
     /// Intervals after which a host asks for the state of its tap.
     lan_polls: u32,
+    /// How often an address on the LAN is found to be unreachable.
+    lan_probes: u32,
 }
+
+/// The longest time until a host knows that an address on the LAN does not answer.
+pub(super) const LAN_SILENT_AFTER: Duration =
+    UNREACHABLE_AFTER.saturating_add(LAN_POLL_INTERVAL.saturating_mul(UNANSWERED_MAX + 1));
 
 impl Bound {
     /// The service goes on.
-    pub(super) const NONE: Bound = Bound { silences: 0, lan_polls: 0 };
+    pub(super) const NONE: Bound = Bound { silences: 0, lan_polls: 0, lan_probes: 0 };
     /// A host notices that its way to the LAN is down, and hands the VM over.
-    pub(super) const LAN: Bound = Bound { silences: 0, lan_polls: 2 };
+    pub(super) const LAN: Bound = Bound { lan_polls: 2, ..Bound::NONE };
+    /// A host notices that nothing on the LAN answers, and hands the VM over.
+    pub(super) const SILENT_LAN: Bound = Bound { lan_probes: 1, ..Bound::LAN };
     /// A host takes the other one for dead.
-    pub(super) const TAKEOVER: Bound = Bound { silences: 1, lan_polls: 0 };
-    /// Either of the two.
-    pub(super) const LAN_AND_TAKEOVER: Bound = Bound { silences: 1, lan_polls: 2 };
+    pub(super) const TAKEOVER: Bound = Bound { silences: 1, ..Bound::NONE };
+    /// A host takes the other one for dead, or notices that its way to the LAN is down.
+    pub(super) const LAN_AND_TAKEOVER: Bound = Bound { silences: 1, ..Bound::LAN };
 
     /// Returns whether a host may take the other one for dead. Otherwise that would be a false alarm.
     pub(super) const fn has_alarm(self) -> bool {
@@ -44,6 +53,7 @@ impl Bound {
         let claims = if self.silences + self.lan_polls > 0 { CLAIMS } else { 0 };
         speed.silence * (self.silences + 1)
             + LAN_POLL_INTERVAL * self.lan_polls
+            + LAN_SILENT_AFTER * self.lan_probes
             + speed.claim * claims
             + speed.answer * ANSWERS
             + late * LATE_THREADS
@@ -81,6 +91,7 @@ mod tests {
         assert_eq!(longest(Bound::NONE), ms(500));
         assert_eq!(longest(Bound::TAKEOVER), ms(608));
         assert_eq!(longest(Bound::LAN_AND_TAKEOVER), longest(Bound::LAN) + ms(100));
+        assert_eq!(longest(Bound::SILENT_LAN), longest(Bound::LAN) + LAN_SILENT_AFTER);
         assert_eq!(Bound::NONE.longest(&speed, ms(10)), ms(530));
         let slow = Speed { silence: ms(1000), ..speed };
         assert_eq!(Bound::TAKEOVER.longest(&slow, Duration::ZERO), ms(2408));

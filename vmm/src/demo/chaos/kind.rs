@@ -28,6 +28,8 @@ pub enum Kind {
     TapDownBackup,
     UplinkDownPrimary,
     UplinkDownBackup,
+    LanSilentPrimary,
+    LanSilentBackup,
     WitnessGone,
     WitnessReplaced,
     ClaimsLost,
@@ -79,7 +81,7 @@ const fn row(kind: Kind, name: &'static str, side: Side, bound: Bound, inject: I
 
 /// One row for each kind, in the order of [`Kind`].
 #[rustfmt::skip]
-static TABLE: [Row; 30] = [
+static TABLE: [Row; 32] = [
     // Hosts.
     row(Kind::KillPrimary, "kill-primary", Side::Primary, Bound::TAKEOVER, hosts::kill),
     row(Kind::KillBackup, "kill-backup", Side::Backup, Bound::TAKEOVER, hosts::kill),
@@ -98,6 +100,8 @@ static TABLE: [Row; 30] = [
     row(Kind::TapDownBackup, "tap-down-backup", Side::Backup, Bound::NONE, network::tap_down),
     row(Kind::UplinkDownPrimary, "uplink-down-primary", Side::Primary, Bound::LAN, network::uplink_down),
     row(Kind::UplinkDownBackup, "uplink-down-backup", Side::Backup, Bound::NONE, network::uplink_down),
+    row(Kind::LanSilentPrimary, "lan-silent-primary", Side::Primary, Bound::SILENT_LAN, network::lan_silent),
+    row(Kind::LanSilentBackup, "lan-silent-backup", Side::Backup, Bound::NONE, network::lan_silent),
     // The witness.
     row(Kind::WitnessGone, "witness-gone", Side::Both, Bound::NONE, witness::unmount),
     row(Kind::WitnessReplaced, "witness-replaced", Side::Both, Bound::NONE, witness::replace),

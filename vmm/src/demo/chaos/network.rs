@@ -1,6 +1,7 @@
 //! Faults of the log link and of a host's way to the LAN.
 
 use super::super::relay;
+use super::bound::LAN_SILENT_AFTER;
 use super::run::Chaos;
 use crate::health::LAN_POLL_INTERVAL;
 use netpath::middleware::fault::{FaultCounts, FaultRates};
@@ -112,7 +113,7 @@ pub(super) fn tap_down(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), 
         false => ["nomaster".into(), format!("master {SWITCH}")],
     };
     network.host(host).ip(&format!("link set {TAP} {away}"))?;
-    hold_without_lan(chaos, host)?;
+    hold_without_lan(chaos, host, LAN_POLL_INTERVAL * 2)?;
     network.host(host).ip(&format!("link set {TAP} {back}")).map(drop)
 }
 
@@ -125,16 +126,28 @@ pub(super) fn uplink_down(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(
         _other => (network.host(host), SWITCH),
     };
     namespace.ip(&format!("link set {interface} down"))?;
-    hold_without_lan(chaos, host)?;
+    hold_without_lan(chaos, host, LAN_POLL_INTERVAL * 2)?;
     namespace.ip(&format!("link set {interface} up")).map(drop)
 }
 
-/// Waits until the host has noticed, and for a random time more.
-fn hold_without_lan(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), TestbedError> {
+/// The switch of the LAN forwards nothing from and to the host, whose carrier stays.
+pub(super) fn lan_silent(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), TestbedError> {
+    let (switch, port) = (chaos.pair.network.switch(), host.port());
+    switch.ip(&format!("link set {port} nomaster"))?;
+    hold_without_lan(chaos, host, LAN_SILENT_AFTER)?;
+    switch.ip(&format!("link set {port} master {SWITCH}")).map(drop)
+}
+
+/// Waits until the host has noticed, after `noticed` at most, and for a random time more.
+fn hold_without_lan(
+    chaos: &mut Chaos<'_, '_, '_>,
+    host: Host,
+    noticed: Duration,
+) -> Result<(), TestbedError> {
     if chaos.hosts().leader().is_some_and(|leader| leader.host == host) {
         chaos.hosts().wait_for_leader(host.other())?;
     } else {
-        chaos.hosts().pause(LAN_POLL_INTERVAL * 2)?;
+        chaos.hosts().pause(noticed)?;
     }
     chaos.hold(5..=20)
 }

@@ -101,6 +101,7 @@ impl<'p, 'scope, 'c> Chaos<'p, 'scope, 'c> {
         self.summary.is_unprotected = self.summary.has_failed() && !is_protected;
         self.summary.corrupted = self.corrupted;
         self.summary.totals = totals;
+        self.summary.record_syncs(&self.pair.hosts.counts.syncs_ns);
         Ok(self.summary)
     }
 
@@ -168,7 +169,10 @@ impl<'p, 'scope, 'c> Chaos<'p, 'scope, 'c> {
         let &Before { number, kind, host, t_ns: from_ns, alarms } = before;
         let (bound, to_ns) = (kind.row().bound, now().as_nanos());
         let prober = &self.pair.load.prober;
-        let outage_ns = gap(prober.seen().times.longest_gap(from_ns, to_ns))?;
+        // A new backup's copy of the VM is complete when it confirms the last part. The outputs wait for that, as
+        // long as this machine needs: that is a cost of the repair, not of the fault.
+        let syncs_ns = &self.pair.hosts.counts.syncs_ns;
+        let outage_ns = gap(prober.seen().times.longest_gap_without(from_ns, to_ns, syncs_ns))?;
         let late = Duration::from_nanos(prober.send_delays().max_in(from_ns, to_ns));
         let longest_ns = bound.longest(&self.speed, late).as_nanos() as u64;
         let is_disturbed = !bound.has_alarm() && self.alarms() > alarms;

@@ -5,6 +5,7 @@ use super::kind::Kind;
 use crate::demo::pair::totals::{Totals, object, table};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
+use std::ops::Range;
 use std::path::PathBuf;
 use testbed::figures::ms;
 use testbed::pace::Pace;
@@ -25,26 +26,41 @@ struct OfKind {
 
 impl OfKind {
     fn new(kind: Kind) -> OfKind {
-        let outages_ns = Histogram::new(DIGITS).expect("the number of digits is valid");
-        OfKind { kind, outages_ns, disturbed: 0 }
-    }
-
-    /// Returns a quantile of the outages, in milliseconds. `None` without a fault.
-    fn outage_ms(&self, quantile: f64) -> Option<f64> {
-        (!self.outages_ns.is_empty()).then(|| ms(self.outages_ns.value_at_quantile(quantile)))
+        OfKind { kind, outages_ns: histogram(), disturbed: 0 }
     }
 
     fn json(&self) -> Value {
         json!({
             "count": self.outages_ns.len(),
             "disturbed": self.disturbed,
-            "outage_ms": {
-                "p50": self.outage_ms(0.5),
-                "p99": self.outage_ms(0.99),
-                "max": self.outage_ms(1.0),
-            },
+            "outage_ms": spread(&self.outages_ns),
         })
     }
+}
+
+/// Returns a quantile of times in milliseconds; `None` if there are none.
+fn quantile_ms(times_ns: &Histogram<u64>, quantile: f64) -> Option<f64> {
+    (!times_ns.is_empty()).then(|| ms(times_ns.value_at_quantile(quantile)))
+}
+
+/// Returns an object with the median, the 99th percentile and the maximum of times, in milliseconds.
+fn spread(times_ns: &Histogram<u64>) -> Value {
+    let of = |quantile| quantile_ms(times_ns, quantile);
+    json!({ "p50": of(0.5), "p99": of(0.99), "max": of(1.0) })
+}
+
+/// Describes times by their median and their maximum.
+fn median(times_ns: &Histogram<u64>) -> String {
+    let [p50, max] = [0.5, 1.0].map(|quantile| quantile_ms(times_ns, quantile).unwrap_or(0.0));
+    format!("{p50:.1} ms median, {max:.1} ms maximum")
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new(DIGITS).expect("the number of digits is valid")
+}
+
+fn record(times_ns: &mut Histogram<u64>, time_ns: u64) {
+    times_ns.record(time_ns).expect("the histogram resizes itself");
 }
 
 /// The fault that is being injected.
@@ -61,6 +77,8 @@ pub struct ChaosSummary {
     plan: ChaosPlan,
     pace: Pace,
     kinds: Vec<OfKind>,
+    /// How long the outputs of the VM waited at the end of each sync, in nanoseconds.
+    syncs_ns: Histogram<u64>,
     /// Number of faults that were begun.
     begun: u64,
     current: Option<Current>,
@@ -83,6 +101,7 @@ impl ChaosSummary {
             plan,
             pace,
             kinds: kinds.into_iter().map(OfKind::new).collect(),
+            syncs_ns: histogram(),
             begun: 0,
             current: None,
             failure: None,
@@ -115,8 +134,15 @@ impl ChaosSummary {
     /// Records that a fault is repaired.
     pub(super) fn done(&mut self, kind: Kind, outage_ns: u64, is_disturbed: bool) {
         if let Some(of) = self.kinds.iter_mut().find(|of| of.kind == kind) {
-            of.outages_ns.record(outage_ns).expect("the histogram resizes itself");
+            record(&mut of.outages_ns, outage_ns);
             of.disturbed += u64::from(is_disturbed);
+        }
+    }
+
+    /// Records the ends of all syncs.
+    pub(super) fn record_syncs(&mut self, syncs_ns: &[Range<u64>]) {
+        for sync in syncs_ns {
+            record(&mut self.syncs_ns, sync.end.saturating_sub(sync.start));
         }
     }
 
@@ -161,6 +187,7 @@ impl ChaosSummary {
             "unprotected": u64::from(self.is_unprotected),
             "disturbed": self.disturbed(),
             "corrupted": self.corrupted,
+            "sync_hold_ms": spread(&self.syncs_ns),
             "failure": self.failure,
             "logs": self.logs.as_ref().map(|path| path.display().to_string()),
             "silence_ms": self.pace.silence_ms(),
@@ -180,10 +207,10 @@ impl ChaosSummary {
         let row = |name: &str, value: String| (name.to_string(), value);
         let mut rows = vec![row("faults", self.count().to_string())];
         rows.extend(self.kinds.iter().map(|of| {
-            let [p50, max] = [0.5, 1.0].map(|quantile| of.outage_ms(quantile).unwrap_or(0.0));
-            let outage = format!("outage {p50:.1} ms median, {max:.1} ms maximum");
-            (format!("  {}", of.kind.name()), format!("{:4}, {outage}", of.outages_ns.len()))
+            let outages = format!("{:4}, outage {}", of.outages_ns.len(), median(&of.outages_ns));
+            (format!("  {}", of.kind.name()), outages)
         }));
+        rows.push(row("outputs held at the end of a sync", median(&self.syncs_ns)));
         rows.extend(self.totals.client_rows(&self.plan.guest));
         rows.extend(self.totals.host_rows());
         rows.extend([

@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use testbed::TestbedError;
 use testbed::pair::{Host, LogSwitch, Scene};
+use testbed::{HOST_CIDR, TestbedError};
 
 /// Number of files that are written to the witness's folder to measure it.
 const CLAIMS_MEASURED: usize = 5;
@@ -47,7 +47,9 @@ impl Tools {
         setup.logs = Some(logs.to_path_buf());
         for host in Host::ALL {
             let mount = witness::mount(scene, host)?;
-            setup.options[host.index()] = vec!["--witness".into(), mount];
+            let client = HOST_CIDR.split('/').next().unwrap_or(HOST_CIDR);
+            let options = ["--witness", &mount, "--probe", client];
+            setup.options[host.index()] = options.map(String::from).to_vec();
         }
         let claim = claim_time(&scene.witness());
         Ok(Tools {

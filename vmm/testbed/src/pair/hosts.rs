@@ -9,6 +9,7 @@ use crate::TestbedError;
 use crate::clock::boottime_ns;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use nix::sys::signal::Signal;
+use std::ops::Range;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +36,11 @@ pub struct Counts {
     pub backups_lost: u64,
     /// How long the guest was paused at the end of each sync, in nanoseconds.
     pub pauses_ns: Vec<u64>,
+    /// From the pause of each completed sync until the VM was protected, by CLOCK_BOOTTIME in nanoseconds: its
+    /// outputs waited.
+    pub syncs_ns: Vec<Range<u64>>,
+    /// When the pause of the current sync began.
+    sync_paused_ns: Option<u64>,
 }
 
 /// A takeover. Times are of CLOCK_BOOTTIME, in nanoseconds.
@@ -407,7 +413,14 @@ impl Hosts {
                 self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
                 self.counts.backups_lost += 1;
             }
-            PairEvent::SyncClosed { pause_ns } => self.counts.pauses_ns.push(pause_ns),
+            PairEvent::SyncClosed { pause_ns } => {
+                self.counts.pauses_ns.push(pause_ns);
+                self.counts.sync_paused_ns = Some(t_ns - pause_ns);
+            }
+            PairEvent::Protected => {
+                let paused_ns = self.counts.sync_paused_ns.take();
+                self.counts.syncs_ns.extend(paused_ns.map(|paused_ns| paused_ns..t_ns));
+            }
             PairEvent::Diverged { .. } => self.counts.divergences += 1,
             PairEvent::Started
             | PairEvent::PeerMet
@@ -421,7 +434,6 @@ impl Hosts {
             | PairEvent::WitnessBack
             | PairEvent::ReleaseFailed
             | PairEvent::SyncBegun
-            | PairEvent::Protected
             | PairEvent::BackupLeft
             | PairEvent::Following
             | PairEvent::PrimarySilent { .. }

@@ -22,18 +22,27 @@ impl LogSwitch {
     ///
     /// If `ip` fails, or an interface gets no carrier.
     pub fn insert(network: &Network) -> Result<LogSwitch, TestbedError> {
-        let switch = Namespace::new("log")?;
-        switch.add_switch()?;
+        let switch = LogSwitch(Namespace::new("log")?);
+        switch.0.add_switch()?;
         // Deletes both ends.
         network.host(Host::A).ip(&format!("link del {LOG_LINK}"))?;
         for host in Host::ALL {
-            switch.plug_in(LogSwitch::port(host), network.host(host), LOG_LINK)?;
-            network.host(host).set_up(LOG_LINK, &format!("address {}", host.log_mac()))?;
+            switch.plug_in(network, host, host.log_mac())?;
         }
         for host in Host::ALL {
             network.host(host).wait_for_carrier(LOG_LINK)?;
         }
-        Ok(LogSwitch(switch))
+        Ok(switch)
+    }
+
+    /// Connects a new log interface of `host`, with the address `mac`. The host must have none.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` fails.
+    pub fn plug_in(&self, network: &Network, host: Host, mac: &str) -> Result<(), TestbedError> {
+        self.0.plug_in(LogSwitch::port(host), network.host(host), LOG_LINK)?;
+        network.host(host).set_up(LOG_LINK, &format!("address {mac}"))
     }
 
     /// Returns the namespace of the switch.
