@@ -3,7 +3,8 @@
 //! One trait, [`FramePort`], and its implementations:
 //!
 //! - [`TapPort`]: a tap device, through io_uring; the VM's network.
-//! - [`PacketPort`]: raw frames of one EtherType on an interface; the logging channel.
+//! - [`PacketPort`]: raw frames of one EtherType on an interface; the logging channel. A [`FrameSender`]
+//!   only sends them, and is no port.
 //! - [`NullPort`]: no network at all.
 //! - [`LoopbackPort`](testing::LoopbackPort): two ends in memory, for tests.
 //! - [`middleware`]: ports that wrap another port: fault injection, packet capture, tracing.
@@ -38,7 +39,8 @@ pub use lan_health::{LanHealth, LanProbe, TapState, Uplink};
 pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{
-    CHANNEL_ETHERTYPE, LinkState, MTU_BYTES_MIN, Mark, Nic, NicProbe, PacketConfig, PacketPort,
+    CHANNEL_ETHERTYPE, FrameSender, LinkState, MTU_BYTES_MIN, Mark, Nic, NicProbe, PacketConfig,
+    PacketPort,
     PacketStats, RECEIVE_FRAMES, ReceivePath, plain_socket,
 };
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};

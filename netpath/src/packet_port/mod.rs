@@ -4,6 +4,7 @@
 //! - `filter`: selects the frames that are for this port
 //! - `link`: the state of the interface
 //! - `nic_probe`: the interface that has a name now
+//! - `sender`: sends frames without a port
 //! - `plain`: a packet socket without a port, as a baseline for measurements
 
 mod config;
@@ -12,12 +13,14 @@ mod link;
 mod nic_probe;
 mod plain;
 mod receive;
+mod sender;
 
 pub use config::{PacketConfig, PacketStats};
 pub use link::LinkState;
 pub use nic_probe::{Nic, NicProbe};
 pub use plain::plain_socket;
 pub use receive::ReceivePath;
+pub use sender::FrameSender;
 
 use std::fmt;
 use std::io;
@@ -179,12 +182,7 @@ impl PacketPort {
 
     /// Returns the Ethernet header for frames to `destination`.
     pub fn header_to(&self, destination: MacAddr) -> [u8; FRAME_MIN] {
-        let mut header = [0; FRAME_MIN];
-        let mut packet = MutableEthernetPacket::new(&mut header).expect("the size of a header");
-        packet.set_destination(destination);
-        packet.set_source(self.mac);
-        packet.set_ethertype(EtherType(CHANNEL_ETHERTYPE));
-        header
+        channel_header(self.mac, destination)
     }
 
     /// The last known state of the link. Makes no system call.
@@ -323,6 +321,16 @@ impl PacketPort {
         }
         down
     }
+}
+
+/// Returns the Ethernet header of a frame of the logging channel.
+fn channel_header(source: MacAddr, destination: MacAddr) -> [u8; FRAME_MIN] {
+    let mut header = [0; FRAME_MIN];
+    let mut packet = MutableEthernetPacket::new(&mut header).expect("the size of a header");
+    packet.set_destination(destination);
+    packet.set_source(source);
+    packet.set_ethertype(EtherType(CHANNEL_ETHERTYPE));
+    header
 }
 
 fn open_socket() -> Result<PacketSocket, PortError> {

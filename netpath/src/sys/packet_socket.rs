@@ -138,6 +138,15 @@ impl PacketSocket {
             .or_else(|_| self.set(libc::SOL_SOCKET, libc::SO_RCVBUF, &buffer_bytes))
     }
 
+    /// Sends a frame, with its Ethernet header, on the interface that the socket is bound to.
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: the frame is live and of the size given (rule 1).
+        let result = unsafe {
+            libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), libc::MSG_DONTWAIT)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Receives a frame into `buffer`, if one is waiting.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<FrameInfo>> {
         // SAFETY: all-zero is a valid address (rule 2).

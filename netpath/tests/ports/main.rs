@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod frame_sender;
 mod lan_health;
 mod packet;
 mod packet_link;
