@@ -6,7 +6,7 @@
 //! ```text
 //!   Asking ---- a session with a compatible peer ----> Bound to that peer, with a channel
 //!     ^                                                 |
-//!     |                                                 | the channel ends: silence, Bye
+//!     |                                                 | the channel ends: silence, death notice, Bye
 //!     +--------------------- renew() -------------------+   (no way back into it)
 //! ```
 //!
@@ -32,7 +32,7 @@ use core::fmt;
 use crate::channel::{Channel, ConfigError};
 use crate::handshake::{Entropy, LinkEvent, LinkStats, Peer, Received, SecureLink, Security};
 use crate::ids::Term;
-use crate::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SEAL_TAG_BYTES};
+use crate::seal::{DeathNotice, SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SEAL_TAG_BYTES};
 use crate::time::Time;
 
 /// One end of the logging channel; see the [module](self). Pure: the caller passes frames, the time and
@@ -100,6 +100,11 @@ impl Endpoint {
             Received::Handshake(proof) => {
                 self.open_channel(now);
                 EndpointVerdict::Handshake(proof)
+            }
+            Received::PeerGone => {
+                let channel = self.channel.as_mut().expect("a session has a channel");
+                channel.handle_peer_gone(now);
+                EndpointVerdict::PeerGone
             }
             Received::Dropped(error) => EndpointVerdict::Dropped(error),
         }
@@ -187,6 +192,11 @@ impl Endpoint {
         let length = length + SEAL_OVERHEAD_BYTES;
         self.link.seal(&mut out[..length]).expect("a channel has a session");
         Some(length)
+    }
+
+    /// Returns the notice that this process is gone: see [`SecureLink::poll_death_notice`].
+    pub fn poll_death_notice(&mut self) -> Option<DeathNotice> {
+        self.link.poll_death_notice()
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) must be called at the latest.

@@ -33,6 +33,10 @@
 //!   another incarnation gets no answer; it goes on asking. When the channel has ended, the link
 //!   [renews](SecureLink::renew) itself: it becomes another incarnation, too, and everything sealed
 //!   before is invalid.
+//! - **Death notice.** With each session's keys, the link also seals a
+//!   [`DeathNotice`](crate::seal::DeathNotice) for whoever sees this process die
+//!   ([`SecureLink::poll_death_notice`]). A peer takes it only while it has a session with this incarnation.
+//!   An incarnation never comes back, so a notice that was recorded is never false later.
 //! - **Cost of a flood.** The rate limit ([`ANSWER_BURST`], [`ANSWER_EACH`]) bounds the work for
 //!   authentic initiations, which may be recordings. Forged messages are counted but not rate-limited,
 //!   and their cost falls on the thread that owns the link. A forged initiation costs an allocation,

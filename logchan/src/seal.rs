@@ -22,17 +22,26 @@
 //! **Replay.** The receiver accepts a sequence number once, and none that is more than [`WINDOW_FRAMES`]
 //! behind the highest (RFC 6479).
 //!
+//! **Death notice.** One frame of each direction is sealed ahead: see [`DeathNotice`]. It has no payload,
+//! and the sequence number 2^64 - 1, which no other frame uses, so its nonce is its own and the window
+//! does not apply to it. The receiver accepts it once.
+//!
 //! **Insecure.** With [`Protection::Insecure`] the payload is not encrypted, and the tag is a 64-bit
 //! XXH3 of everything before it, then zeros. It detects damage, not forgery. Bit 7 of the kind marks
 //! such a frame, and an endpoint accepts only frames with its own protection.
 //!
-//! [`VERSION`] moves with any change of this.
+//! [`VERSION`] moves with any change of this, except for a new kind of frame within a session: the
+//! handshake compares [`PROTOCOL_VERSION`](crate::handshake::PROTOCOL_VERSION) first, and two builds that
+//! can still read each other's handshake can say how they differ.
 
 mod cipher;
 mod header;
 mod replay_window;
 
-pub use cipher::{KEY_BYTES, OpenError, OpenStats, Opener, REKEY_AFTER_FRAMES, Sealer};
+pub use cipher::{
+    DEATH_NOTICE_BYTES, DeathNotice, KEY_BYTES, OpenError, OpenStats, Opener, REKEY_AFTER_FRAMES,
+    Sealer,
+};
 pub use header::{HeaderError, Protection, SealHeader, SealKind, VERSION};
 pub use replay_window::{Replay, ReplayWindow, WINDOW_FRAMES};
 

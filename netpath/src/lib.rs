@@ -40,8 +40,7 @@ pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{
     CHANNEL_ETHERTYPE, FrameSender, LinkState, MTU_BYTES_MIN, Mark, Nic, NicProbe, PacketConfig,
-    PacketPort,
-    PacketStats, RECEIVE_FRAMES, ReceivePath, plain_socket,
+    PacketPort, PacketStats, RECEIVE_FRAMES, ReceivePath, plain_socket,
 };
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
 pub use ring::ReadPath;

@@ -14,6 +14,7 @@
 //! | [`link`] | the logging channel over a network interface |
 //! | [`health`] | whether the VM can reach its LAN, watched on a thread of its own |
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
+//! | [`supervisor`] | the process that tells the peer when the VM's process is gone |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
 //! | [`stdio`] | standard output and standard error, which may fail or stall at any time |
 //! | [`write_queue`] | bounded queues to threads that write, so that the vCPU thread does not wait for a reader |
@@ -35,6 +36,7 @@ pub mod mem;
 pub mod pair;
 pub mod replay;
 pub mod stdio;
+pub mod supervisor;
 pub mod telemetry;
 pub mod vcpu;
 pub mod witness;

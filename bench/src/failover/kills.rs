@@ -5,6 +5,7 @@ use crate::interrupt;
 use crate::outcome::Outcome;
 use crate::series::Series;
 use serde_json::{Map, Value, json};
+use testbed::pair::Death;
 use testbed::vm_process::understudy;
 use testbed::{Guest, TestbedError};
 use vmm::demo::pair::{self, Failover, Plan, Progress};
@@ -62,8 +63,9 @@ impl Kills {
             return Ok(());
         }
         let silence = Some(silence_ms);
-        let guest = Guest::Reference;
-        let plan = Plan { guest, kills, handovers: 0, silence_ms: silence, seed };
+        // The death of a process alone is noticed without the silence timeout.
+        let (guest, death) = (Guest::Reference, Death::OfHost);
+        let plan = Plan { guest, kills, handovers: 0, silence_ms: silence, seed, death };
         let summary = match pair::run(&understudy()?, &plan, &interrupt::flag()?, &mut Quiet) {
             Ok(summary) => summary,
             // With too short a timeout, false alarms can prevent the demonstration from completing.

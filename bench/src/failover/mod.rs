@@ -1,7 +1,8 @@
 //! Measures the trade-off of the silence timeout: how long each stage of a failover takes, and how
 //! often a living host is declared dead.
 //!
-//! - `kills`: the demonstration (`understudy demo`) with all its clients; the primary is killed
+//! - `kills`: the demonstration (`understudy demo --power-loss`) with all its clients; the primary and its
+//!   supervisor are killed
 //! - `alarms`, `watch`: a pair without clients and without kills, on idle and on loaded hosts
 //!
 //! Both hosts of the pair, the clients and the load share this machine's cores. Two physical hosts have

@@ -99,7 +99,7 @@ pub(super) fn drive(link: &mut LogLink, now: Time, until: Option<Time>) -> Resul
 pub(super) fn next_event(link: &mut LogLink) -> Result<Option<EndpointEvent>, BenchError> {
     let event = link.poll_event();
     match event {
-        Some(EndpointEvent::Channel(Event::PeerSilent { .. })) => {
+        Some(EndpointEvent::Channel(Event::PeerSilent { .. } | Event::PeerGone)) => {
             Err(BenchError::no_answer("the other end of the channel"))
         }
         Some(

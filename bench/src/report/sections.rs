@@ -264,8 +264,8 @@ fn throughput(page: &mut Page, outcome: &Outcome) {
 fn failover(page: &mut Page, outcome: &Outcome) {
     page.title("Failover");
     page.note(
-        "The primary is killed (SIGKILL) under traffic. Detect: from the kill until the backup declares the \
-        primary dead. Go live: from there until the backup releases the VM's outputs. Outage: the longest gap \
+        "The primary and its supervisor are killed (SIGKILL) under traffic, as by a loss of power. Detect: from the \
+        kill until the backup declares the primary dead. Go live: from there until the backup releases the VM's outputs. Outage: the longest gap \
         between two answers to a client that sends a UDP request every millisecond. TCP gap: the same on one TCP \
         connection, where the sender's retransmission timer (200 ms and more) dominates. False alarms: takeovers \
         and lost backups without a kill, per minute of protected time.",

@@ -20,6 +20,9 @@ pub enum Event {
         /// Time of the peer's last sign of life.
         heard_at: Time,
     },
+    /// The peer's process is gone: its death notice arrived. The channel has ended, as after
+    /// [`PeerSilent`](Self::PeerSilent).
+    PeerGone,
     /// The peer leaves in good order. The channel has ended, except that it acknowledges the peer's
     /// `Bye` frames.
     PeerBye,
@@ -57,6 +60,7 @@ pub(super) struct PendingEvents {
     pub(super) newer_term: Option<Term>,
     pub(super) same_role: bool,
     pub(super) silent: Option<Time>,
+    pub(super) gone: bool,
     pub(super) bye: bool,
     pub(super) left: Option<bool>,
     /// The current state of the lease, if it is not the one reported last.
@@ -83,6 +87,10 @@ impl PendingEvents {
         }
         if let Some(confirmed) = self.left.take() {
             return Some(Event::Left { confirmed });
+        }
+        // After a Bye that came before it: that says more.
+        if core::mem::take(&mut self.gone) {
+            return Some(Event::PeerGone);
         }
         if let Some(held) = self.lease.take() {
             return Some(if held { Event::LeaseHeld } else { Event::LeaseLost });

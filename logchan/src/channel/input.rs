@@ -39,6 +39,21 @@ impl Channel {
         }
     }
 
+    /// Handles the peer's death notice, which was opened: no frame of the peer will come any more. Whatever
+    /// arrived stays readable.
+    pub fn handle_peer_gone(&mut self, now: Time) {
+        self.advance(now);
+        match self.state {
+            State::Open | State::PeerLeft => {
+                self.events.gone = true;
+                self.end_lease();
+                self.close();
+            }
+            State::Leaving { .. } => self.leave(false),
+            State::Left | State::Silent => {}
+        }
+    }
+
     /// Does what has become due. Must be called when [`poll_timeout`](Self::poll_timeout) is in the
     /// past; harmless at other times.
     pub fn handle_timeout(&mut self, now: Time) {
@@ -67,7 +82,7 @@ impl Channel {
     }
 
     /// Declares the peer silent before its silence timeout, for an owner who knows that no frame can pass. What
-    /// follows is the same: the channel ends for good, and reports [`Event::PeerSilent`].
+    /// follows is the same: the channel ends for good, and reports [`Event::PeerSilent`](super::Event::PeerSilent).
     pub fn declare_silent(&mut self, now: Time) {
         self.advance(now);
         self.handle_silence();
@@ -304,12 +319,17 @@ impl Channel {
                 }
                 self.lose_lease();
                 self.end_lease();
-                self.timers.stop_all();
-                self.state = State::Silent;
+                self.close();
             }
             State::Leaving { .. } => self.leave(false),
             State::Left | State::Silent => {}
         }
+    }
+
+    /// Ends the channel: its peer is dead.
+    fn close(&mut self) {
+        self.timers.stop_all();
+        self.state = State::Silent;
     }
 
     fn handle_bye(&mut self) {

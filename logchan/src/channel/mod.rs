@@ -15,7 +15,7 @@
 //!    |    PeerLeft <----+          acknowledges the peer's Bye frames
 //!    |
 //!    +------------> Silent         accepts and sends nothing more
-//!      silence
+//!      silence, or the peer's death notice
 //! ```
 //!
 //! Bytes of log are sent and accepted in `Open` only. No state leads back to it: after `Silent`, open a

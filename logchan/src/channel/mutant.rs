@@ -58,12 +58,14 @@ pub enum Mutant {
     /// The first frame of a pending session always makes that session the current one, even if it was
     /// superseded or is of another incarnation.
     ReviveSessions,
+    /// The death notice of any session is taken, also that of an earlier one.
+    TakeOldNotice,
 }
 
 impl Mutant {
     /// All bugs.
     #[cfg(any(test, feature = "mutants"))]
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::AckGap,
         Self::NoLeaseMargin,
         Self::LeaseFromArrival,
@@ -88,6 +90,7 @@ impl Mutant {
         Self::AnswerAll,
         Self::DropOldKeys,
         Self::ReviveSessions,
+        Self::TakeOldNotice,
     ];
 }
 

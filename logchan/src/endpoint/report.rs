@@ -31,7 +31,7 @@ impl EndpointVerdict {
     pub const fn is_sign_of_life(self) -> bool {
         match self {
             Self::Channel(verdict) => verdict.is_sign_of_life(),
-            Self::Handshake(_) | Self::Dropped(_) => false,
+            Self::Handshake(_) | Self::PeerGone | Self::Dropped(_) => false,
         }
     }
 
@@ -39,8 +39,9 @@ impl EndpointVerdict {
     pub const fn proof(self) -> Proof {
         match self {
             Self::Channel(verdict) if verdict.is_sign_of_life() => Proof::Presence,
-            // A frame of the session that is not new may be a recording.
-            Self::Channel(_) => Proof::Key,
+            // A frame of the session that is not new may be a recording, and nobody is where a death notice
+            // comes from.
+            Self::Channel(_) | Self::PeerGone => Proof::Key,
             Self::Handshake(proof) => proof,
             Self::Dropped(_) => Proof::Nothing,
         }
@@ -54,6 +55,8 @@ pub enum EndpointVerdict {
     Channel(FrameVerdict),
     /// A message of the handshake, valid or not, and what it proves about its sender.
     Handshake(Proof),
+    /// The death notice of the peer: the channel has ended, unless it had before.
+    PeerGone,
     /// The frame is not authentic, not of this session, or was received before. It is counted and has no
     /// other effect.
     Dropped(OpenError),

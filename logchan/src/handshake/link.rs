@@ -11,7 +11,8 @@ use super::{HANDSHAKE_FRAME_BYTES, MESSAGE_BYTES, PENDING_MAX_TIME, RETRY_FIRST,
 use crate::channel::{Mutant, Mutants};
 use crate::ids::{Role, SessionId, Term};
 use crate::seal::{
-    OpenError, REKEY_AFTER_FRAMES, SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader, SealKind,
+    DeathNotice, OpenError, REKEY_AFTER_FRAMES, SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader,
+    SealKind,
 };
 use crate::time::{Duration, Time};
 
@@ -45,6 +46,8 @@ pub struct SecureLink {
     /// A response for a peer that is incompatible, so that it learns of the mismatch too.
     refusal: Option<[u8; HANDSHAKE_FRAME_BYTES]>,
     confirm_due: bool,
+    /// The death notice with the current keys was not taken yet.
+    notice_due: bool,
     budget: AnswerBudget,
     /// The only incarnation that is answered.
     bound: Option<u64>,
@@ -75,6 +78,7 @@ impl SecureLink {
             previous: [None, None],
             refusal: None,
             confirm_due: false,
+            notice_due: false,
             budget: AnswerBudget::new(),
             bound: None,
             established: false,
@@ -117,7 +121,7 @@ impl SecureLink {
         self.pending = PendingList::default();
         (self.current, self.previous, self.bound) = (None, [None, None], None);
         (self.refusal, self.refused) = (None, None);
-        (self.confirm_due, self.established) = (false, false);
+        (self.confirm_due, self.notice_due, self.established) = (false, false, false);
         self.attempt = Some(self.new_attempt(now));
     }
 
@@ -159,6 +163,16 @@ impl SecureLink {
         Ok(session.sealer.seal(frame))
     }
 
+    /// Returns the notice that this process is gone, once for the keys of each handshake. The peer accepts
+    /// that of the current keys and those of earlier keys that it would still open frames of; it is bound
+    /// to this incarnation, so it says nothing about a later one.
+    pub fn poll_death_notice(&mut self) -> Option<DeathNotice> {
+        if !core::mem::take(&mut self.notice_due) {
+            return None;
+        }
+        self.current.as_ref().map(|session| session.sealer.death_notice())
+    }
+
     /// Handles a frame from the wire and opens it in place.
     pub fn handle_frame<'f>(&mut self, now: Time, frame: &'f mut [u8]) -> Received<'f> {
         let header = match SealHeader::decode(frame) {
@@ -180,7 +194,37 @@ impl SecureLink {
                 }
                 self.open(header.key_id, frame)
             }
+            SealKind::DeathNotice => self.open_notice(header.key_id, frame),
         }
+    }
+
+    /// Opens the death notice of the peer of the current session. The notice may have overtaken the frame that
+    /// makes a pending session current, so it may be sealed with the keys of one; it makes none current itself,
+    /// because nobody is there to go on in it. A notice of any other incarnation is left as it is: it may come
+    /// again when its session is the current one.
+    fn open_notice<'f>(&mut self, key_id: u32, frame: &'f mut [u8]) -> Received<'f> {
+        let current = self.peer().map(|peer| peer.incarnation);
+        if self.mutants.has(Mutant::TakeOldNotice) && current.is_some() {
+            return Received::PeerGone;
+        }
+        let session = self.find_session(key_id);
+        let session = session.filter(|session| Some(session.peer.incarnation) == current);
+        let Some(session) = session else {
+            return self.count_dropped(OpenError::StaleSession { key_id });
+        };
+        let result = session.opener.open(frame);
+        self.stats.open.record(&result);
+        match result {
+            Ok(_) => Received::PeerGone,
+            Err(error) => Received::Dropped(error),
+        }
+    }
+
+    /// Returns the session with these keys: in use, or pending.
+    fn find_session(&mut self, key_id: u32) -> Option<&mut Session> {
+        let in_use = self.current.iter_mut().chain(self.previous.iter_mut().flatten());
+        let pending = self.pending.sessions_mut();
+        in_use.chain(pending).find(|session| session.key_id == key_id)
     }
 
     fn count_dropped<'f>(&mut self, error: OpenError) -> Received<'f> {
@@ -210,9 +254,13 @@ impl SecureLink {
         self.stats.open.record(&result);
         match result {
             Ok((SealKind::Data, payload)) => Received::Data(payload),
-            Ok((SealKind::Confirm | SealKind::Initiation | SealKind::Response, _)) => {
-                Received::Handshake(Proof::Presence)
-            }
+            Ok((
+                SealKind::Confirm
+                | SealKind::DeathNotice
+                | SealKind::Initiation
+                | SealKind::Response,
+                _,
+            )) => Received::Handshake(Proof::Presence),
             Err(error) => Received::Dropped(error),
         }
     }
@@ -394,6 +442,7 @@ impl SecureLink {
         self.previous = [self.current.replace(session), newer].map(|before| before.filter(is_kept));
         self.attempt = None;
         self.confirm_due = false;
+        self.notice_due = true;
         self.established = true;
         self.stats.sessions += 1;
     }

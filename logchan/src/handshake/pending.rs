@@ -86,6 +86,11 @@ impl PendingList {
         self.0.retain(|pending| pending.session.peer.incarnation == incarnation);
     }
 
+    /// Returns all pending sessions.
+    pub(super) fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.0.iter_mut().map(|pending| &mut pending.session)
+    }
+
     pub(super) fn session_mut(&mut self, position: usize) -> &mut Session {
         &mut self.0[position].session
     }

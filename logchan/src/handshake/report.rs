@@ -51,6 +51,8 @@ pub enum Received<'f> {
     Data(&'f mut [u8]),
     /// A message of the handshake, and what it proves about its sender.
     Handshake(Proof),
+    /// The death notice of the peer of the current session.
+    PeerGone,
     /// Dropped and counted.
     Dropped(OpenError),
 }

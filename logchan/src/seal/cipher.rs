@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use zeroize::Zeroizing;
 
 use super::header::{HeaderError, Protection, SealHeader, SealKind};
-use super::replay_window::{Replay, ReplayWindow};
+use super::replay_window::ReplayWindow;
 use super::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SEAL_TAG_BYTES};
 
 /// Length in bytes of a pre-shared key, and of a session key as the handshake derives it.
@@ -24,6 +24,36 @@ const CIPHER_KEY_BYTES: usize = 16;
 /// who reads a host's memory can open what was sealed with the keys in it, so keys must not live
 /// forever. At 50,000 frames a second, this number is reached after an hour and a half.
 pub const REKEY_AFTER_FRAMES: u64 = 1 << 28;
+
+/// Sequence number of the [`DeathNotice`]: the only one that no other frame uses, so the notice can be
+/// sealed ahead of all of them.
+const NOTICE_SEQUENCE: u64 = u64::MAX;
+
+/// Length in bytes of a [`DeathNotice`]. It has no payload: its key says which session and which end.
+pub const DEATH_NOTICE_BYTES: usize = SEAL_OVERHEAD_BYTES;
+
+/// A sealed frame which says that the process that sealed it is gone, and that nothing which it had open
+/// can send any more.
+///
+/// The process seals it while it lives, for each session, and gives it to whoever will see it die. The
+/// holder needs no key, and can say nothing else with it. The same keys always give the same bytes, so it
+/// may be sent any number of times; the peer accepts it once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct DeathNotice([u8; DEATH_NOTICE_BYTES]);
+
+impl DeathNotice {
+    /// Returns the frame, without its Ethernet header.
+    pub const fn as_bytes(&self) -> &[u8; DEATH_NOTICE_BYTES] {
+        &self.0
+    }
+}
+
+/// Does not show the frame: it must not appear in a log before the process is gone.
+impl fmt::Debug for DeathNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeathNotice(..)")
+    }
+}
 
 /// Bytes of the hash in the tag of an insecure frame.
 const HASH_BYTES: usize = size_of::<u64>();
@@ -171,9 +201,22 @@ impl Sealer {
         let length = length.and_then(|length| u16::try_from(length).ok());
         let length = length.expect("a frame to seal has room for header and tag");
         let sequence = self.next;
-        assert!(sequence < u64::MAX, "key {:08x} is out of nonces", self.key_id);
+        assert!(sequence < NOTICE_SEQUENCE, "key {:08x} is out of nonces", self.key_id);
         self.next += 1;
+        self.seal_as(kind, sequence, length, frame);
+        sequence
+    }
 
+    /// Returns the notice that the owner of this sealer is gone. No frame that is sealed before or after
+    /// it changes it.
+    pub fn death_notice(&self) -> DeathNotice {
+        let mut frame = [0; DEATH_NOTICE_BYTES];
+        self.seal_as(SealKind::DeathNotice, NOTICE_SEQUENCE, 0, &mut frame);
+        DeathNotice(frame)
+    }
+
+    /// Seals the `length` bytes of payload in `frame` in place. Two frames with one `sequence` must be equal.
+    fn seal_as(&self, kind: SealKind, sequence: u64, length: u16, frame: &mut [u8]) {
         let protection = self.cipher.protection();
         let header = SealHeader { kind, protection, length, key_id: self.key_id, sequence };
         let (covered, tag) = frame.split_at_mut(SEAL_HEADER_BYTES + usize::from(length));
@@ -186,7 +229,6 @@ impl Sealer {
             Cipher::Insecure { seed } => insecure_tag(*seed, covered),
         };
         tag.copy_from_slice(&computed);
-        sequence
     }
 }
 
@@ -201,12 +243,15 @@ pub struct Opener {
     cipher: Cipher,
     key_id: u32,
     window: ReplayWindow,
+    /// The death notice was opened. It is outside the window, which it would close.
+    has_notice: bool,
 }
 
 impl Opener {
     /// Creates the counterpart of [`Sealer::new`].
     pub fn new(protection: Protection, key: &[u8; KEY_BYTES], key_id: u32) -> Opener {
-        Opener { cipher: Cipher::new(protection, key), key_id, window: ReplayWindow::new() }
+        let cipher = Cipher::new(protection, key);
+        Opener { cipher, key_id, window: ReplayWindow::new(), has_notice: false }
     }
 
     /// Forgets which frames were received: a planted bug.
@@ -228,19 +273,25 @@ impl Opener {
             return Err(OpenError::OtherProtection);
         }
         match kind {
-            SealKind::Confirm | SealKind::Data if key_id == self.key_id => {}
-            // A handshake message belongs to no session.
-            SealKind::Initiation | SealKind::Response | SealKind::Confirm | SealKind::Data => {
-                return Err(OpenError::StaleSession { key_id });
+            SealKind::Confirm | SealKind::Data | SealKind::DeathNotice if key_id == self.key_id => {
             }
+            // A handshake message belongs to no session.
+            SealKind::Initiation
+            | SealKind::Response
+            | SealKind::Confirm
+            | SealKind::Data
+            | SealKind::DeathNotice => return Err(OpenError::StaleSession { key_id }),
         }
-        // A sealer never uses the last number.
-        if sequence == u64::MAX {
+        let is_notice = kind == SealKind::DeathNotice;
+        // Only a notice has the last number, and it has no other.
+        if is_notice != (sequence == NOTICE_SEQUENCE) {
             return Err(OpenError::BadTag { sequence });
         }
-        self.window.check(sequence).map_err(|replay| match replay {
-            Replay::Seen | Replay::TooOld => OpenError::Replayed { sequence },
-        })?;
+        let is_replayed =
+            if is_notice { self.has_notice } else { self.window.check(sequence).is_err() };
+        if is_replayed {
+            return Err(OpenError::Replayed { sequence });
+        }
 
         let (covered, rest) = frame.split_at_mut(SEAL_HEADER_BYTES + usize::from(length));
         let tag: &[u8; SEAL_TAG_BYTES] =
@@ -255,7 +306,11 @@ impl Opener {
         if !is_intact {
             return Err(OpenError::BadTag { sequence });
         }
-        self.window.accept(sequence);
+        if is_notice {
+            self.has_notice = true;
+        } else {
+            self.window.accept(sequence);
+        }
         Ok((kind, &mut covered[SEAL_HEADER_BYTES..]))
     }
 }

@@ -20,12 +20,21 @@ pub enum SealKind {
     Confirm = 3,
     /// A frame of the channel.
     Data = 4,
+    /// Empty payload. The process that had the session's keys is gone: see [`DeathNotice`].
+    ///
+    /// [`DeathNotice`]: super::DeathNotice
+    DeathNotice = 5,
 }
 
 impl SealKind {
     fn from_number(number: u8) -> Option<SealKind> {
-        const ALL: [SealKind; 4] =
-            [SealKind::Initiation, SealKind::Response, SealKind::Confirm, SealKind::Data];
+        const ALL: [SealKind; 5] = [
+            SealKind::Initiation,
+            SealKind::Response,
+            SealKind::Confirm,
+            SealKind::Data,
+            SealKind::DeathNotice,
+        ];
         ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 
@@ -33,7 +42,7 @@ impl SealKind {
     fn has_tag(self) -> bool {
         match self {
             SealKind::Initiation | SealKind::Response => false,
-            SealKind::Confirm | SealKind::Data => true,
+            SealKind::Confirm | SealKind::Data | SealKind::DeathNotice => true,
         }
     }
 }
@@ -81,11 +90,12 @@ pub struct SealHeader {
     pub protection: Protection,
     /// Length of the payload in bytes.
     pub length: u16,
-    /// In `Confirm` and `Data`: identifies the session's keys. In `Initiation` and `Response`:
-    /// identifies the attempt, chosen by the initiator, so that it can match a response to its
-    /// initiation.
+    /// In `Confirm`, `Data` and `DeathNotice`: identifies the session's keys. In `Initiation` and
+    /// `Response`: identifies the attempt, chosen by the initiator, so that it can match a response to
+    /// its initiation.
     pub key_id: u32,
-    /// Sequence number of the frame among those sealed with its key; 0 in a handshake.
+    /// Sequence number of the frame among those sealed with its key; 0 in a handshake, and the largest
+    /// number in a `DeathNotice`.
     pub sequence: u64,
 }
 
@@ -175,7 +185,7 @@ mod tests {
     fn header_of_another_version_or_unknown_kind_is_refused() {
         let mut frame = [0; 400];
         frame[..SEAL_HEADER_BYTES].copy_from_slice(&HEADER.encode());
-        for kind in [0, 5, 0x7f, 0x80, 0x85] {
+        for kind in [0, 6, 0x7f, 0x80, 0x86] {
             frame[1] = kind;
             assert_eq!(SealHeader::decode(&frame), Err(HeaderError::UnknownKind { found: kind }));
         }

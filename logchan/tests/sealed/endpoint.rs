@@ -19,15 +19,15 @@ fn endpoint(settings: Settings, seed: u64) -> Endpoint {
     Endpoint::new(settings, shared_key(), entropy, Time::from_nanos(1)).unwrap()
 }
 
-struct Pair {
-    ends: [Endpoint; 2],
-    events: [Vec<EndpointEvent>; 2],
-    now: Time,
+pub(crate) struct Pair {
+    pub(crate) ends: [Endpoint; 2],
+    pub(crate) events: [Vec<EndpointEvent>; 2],
+    pub(crate) now: Time,
     longest: usize,
 }
 
 impl Pair {
-    fn new(seed: u64) -> Pair {
+    pub(crate) fn new(seed: u64) -> Pair {
         let primary = endpoint(settings(Role::Primary, 3), 2 * seed);
         Pair::of(primary, endpoint(settings(Role::Backup, 0), 2 * seed + 1))
     }
@@ -39,7 +39,7 @@ impl Pair {
 
     /// Lets `duration` pass. `passes` is called with the sender of every frame; if it returns false, the
     /// frame is lost.
-    fn run(&mut self, duration: Duration, mut passes: impl FnMut(usize) -> bool) {
+    pub(crate) fn run(&mut self, duration: Duration, mut passes: impl FnMut(usize) -> bool) {
         let until = self.now + duration;
         loop {
             let now = self.now;

@@ -71,7 +71,7 @@ fn fuzz_endpoint(endpoint: &mut Endpoint, now: Time, bytes: &[u8]) -> EndpointVe
     let after = endpoint.link_stats();
     let opened = after.open.opened - before.open.opened;
     match verdict {
-        EndpointVerdict::Channel(_) => assert_eq!(opened, 1),
+        EndpointVerdict::Channel(_) | EndpointVerdict::PeerGone => assert_eq!(opened, 1),
         EndpointVerdict::Handshake(_) => assert!(opened <= 1),
         EndpointVerdict::Dropped(_) => {
             assert_eq!(opened, 0);
@@ -212,6 +212,8 @@ fn fuzz_endpoint_by_an_attacker_without_the_key() {
         let mut session = Session::new(rng);
         let mut samples: Vec<_> = (0..8).map(|_| session.authentic(rng)).collect();
         samples.extend(sent(&mut session.victim, session.now));
+        let notice = session.link.poll_death_notice().expect("the attacker has a session");
+        samples.push(notice.as_bytes().to_vec());
         samples.extend([0, 1].map(|role| {
             let mut link = attacker(ROLES[role], rng.next());
             link.start(session.now);
@@ -235,7 +237,11 @@ fn fuzz_endpoint_by_an_attacker_without_the_key() {
                 frame
             };
             let verdict = fuzz_endpoint(&mut session.victim, session.now, &frame);
-            assert!(!matches!(verdict, EndpointVerdict::Channel(_)), "forged: {frame:02x?}");
+            let is_dropped = match verdict {
+                EndpointVerdict::Dropped(_) | EndpointVerdict::Handshake(_) => true,
+                EndpointVerdict::Channel(_) | EndpointVerdict::PeerGone => false,
+            };
+            assert!(is_dropped, "forged: {frame:02x?}");
             bytes += frame.len();
         }
         let channel = session.victim.channel();

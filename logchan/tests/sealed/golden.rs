@@ -57,5 +57,8 @@ fn golden_handshake_frames_establish_a_session_whose_frames_open() {
         let mut data = golden(SealKind::Data, &frame);
         let mut payload = PAYLOAD.to_vec();
         assert_eq!(responder.handle_frame(NOW, &mut data), Received::Data(&mut payload));
+        let notice = initiator.poll_death_notice().expect("a session");
+        let mut notice = golden(SealKind::DeathNotice, notice.as_bytes());
+        assert_eq!(responder.handle_frame(NOW, &mut notice), Received::PeerGone);
     }
 }

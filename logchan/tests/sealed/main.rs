@@ -16,5 +16,6 @@ mod fuzz_endpoint;
 mod fuzz_identity;
 mod golden;
 mod handshake;
+mod notices;
 mod pair;
 mod sessions;

@@ -139,7 +139,7 @@ impl Pair {
                 assert_eq!(opened, payload);
                 true
             }
-            Received::Handshake(_) | Received::Dropped(_) => false,
+            Received::Handshake(_) | Received::PeerGone | Received::Dropped(_) => false,
         }
     }
 

@@ -40,8 +40,7 @@ impl LanProbe {
         let Some(interface) = socket.ask_for_one(&Question::Name(&name))? else {
             return Err(PortError::InterfaceMissing { name: tap.into() });
         };
-        let (index, history) = (interface.index, History::default());
-        Ok(LanProbe { socket, index, history, reach: None })
+        Ok(LanProbe { socket, index: interface.index, history: History::default(), reach: None })
     }
 
     /// Also asks `address` from now on, by ARP, from the bridge that the tap is a port of. The first questions

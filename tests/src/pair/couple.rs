@@ -20,7 +20,9 @@ pub struct PairCounts {
 
 impl PairCounts {
     fn add(&mut self, process: &mut Process) {
-        self.losses += process.count(|event| matches!(event, PairEvent::BackupSilent { .. }));
+        self.losses += process.count(|event| {
+            matches!(event, PairEvent::BackupSilent { .. } | PairEvent::BackupGone { .. })
+        });
         self.divergences += process.count(|event| matches!(event, PairEvent::Diverged { .. }));
     }
 }
@@ -108,7 +110,7 @@ impl<'r> Couple<'r> {
             wait_for!(survivor, PairEvent::WentLive);
         } else {
             self.backups_killed += 1;
-            wait_for!(survivor, PairEvent::BackupSilent { .. });
+            wait_for!(survivor, PairEvent::BackupSilent { .. } | PairEvent::BackupGone { .. });
             wait_for!(survivor, PairEvent::TermWon);
         }
         self.counts.add(&mut killed);

@@ -8,6 +8,7 @@
 //! | [`queue`] | the event queue |
 //! | [`link`](mod@link), [`damage`] | one direction of a link, with its faults |
 //! | [`frames`] | the store of all frames sent |
+//! | [`supervisor`] | when the supervisors of dead processes send their notices |
 //! | [`counts`] | counters of what happened |
 //! | [`trace`] | a text log with one line per event |
 //! | [`runner`] | runs many seeds; reports failures and how to reproduce them |
@@ -32,6 +33,7 @@ pub mod link;
 pub mod queue;
 pub mod rng;
 pub mod runner;
+pub mod supervisor;
 pub mod system;
 pub mod trace;
 

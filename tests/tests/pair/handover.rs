@@ -77,7 +77,10 @@ fn terminated_primary_hands_the_vm_over_and_ends() {
         assert_eq!(primary.end().code, Some(0), "{}", primary.transcript());
     });
     assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
-    assert_eq!(backup.count(|event| matches!(event, PairEvent::PrimarySilent { .. })), 0);
+    let is_loss = |event: &PairEvent| {
+        matches!(event, PairEvent::PrimarySilent { .. } | PairEvent::PrimaryGone { .. })
+    };
+    assert_eq!(backup.count(is_loss), 0);
 }
 
 /// The backup is frozen when the VM is handed over: the primary continues.

@@ -19,4 +19,5 @@ mod output_rule;
 mod panics;
 mod status;
 mod stdio;
+mod supervisor;
 mod terms;

@@ -76,7 +76,7 @@ fn primary_with_closed_output_pipe_outlives_the_backup() {
     let ((), clients) = Clients::during(&rig, |clients| {
         drop(pipe);
         backup.signal(Signal::SIGKILL);
-        wait_for!(primary, PairEvent::BackupSilent { .. });
+        wait_for!(primary, PairEvent::BackupGone { .. });
         clients.wait_until_served();
         primary.wait_for_role("alone");
         counts_what_it_lost(&primary);

@@ -85,6 +85,8 @@ mutants! {
     InputsBeforeReplayOut,
     /// A clock reading is treated as deterministic: an output does not wait for its acknowledgement.
     AssumeTimeDeterministic,
+    /// A death notice ends the channel, and nothing follows from it.
+    IgnoreNotice,
 }
 
 mutants! {
@@ -111,6 +113,8 @@ mutants! {
     ShowConsoleWithoutRight,
     /// Bulk frames are sent although the network has a backlog, in front of the log.
     BulkBeforeLatency,
+    /// The supervisor gets the death notice of the first session only.
+    HoldFirstNotice,
 }
 
 mutants! {

@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use testbed::TestbedError;
 use testbed::guest::{self, Guest};
+use testbed::pair::Death;
 
 /// Upper limit of `--kills`; that many kills take hours.
 const KILLS_MAX: i64 = 10_000;
@@ -32,8 +33,8 @@ const CHAOS_MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
 #[command(after_help = "\
 Needs root. Creates two hosts, a client and a LAN from network namespaces, boots a VM on one host with a
 backup on the other, runs ping, curl, TCP and UDP clients against it, and repeatedly kills the primary
-(kill -9 of its process). Removes everything at the end. Progress is printed on standard error, the results
-on standard output.
+(kill -9 of its process; with --power-loss also of the supervisor that would tell the backup at once). Removes
+everything at the end. Progress is printed on standard error, the results on standard output.
 
 First measures how fast an unprotected VM answers on this host. The load of the clients, all time limits and
 the default silence timeout follow from that measurement, which is reported (\"pace\" with --json).
@@ -59,6 +60,7 @@ Examples:
   understudy demo --handovers 20
   understudy demo --chaos 20 --seed 1 --json
   understudy demo --chaos 2 --faults cut-log-link,freeze-primary
+  understudy demo --power-loss
   understudy demo --guest linux --kills 10
   understudy demo --standalone")]
 pub struct DemoArgs {
@@ -90,8 +92,16 @@ pub struct DemoArgs {
     /// Seed for the random times of the kills, and for the order of the faults [default: a random one]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Kill the primary's supervisor first, as a loss of power does: the death is noticed by silence only
+    #[arg(long)]
+    power_loss: bool,
     /// Run one unprotected VM in one namespace instead
-    #[arg(long, conflicts_with_all = ["kills", "handovers", "chaos", "silence", "seed", "guest", "snapshot"])]
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "kills", "handovers", "chaos", "silence", "seed", "guest", "snapshot", "power_loss",
+        ]
+    )]
     standalone: bool,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
@@ -220,7 +230,8 @@ fn run_pair(
     if kills + handovers == 0 {
         return Err(CliError::Usage("nothing to do: give --kills or --handovers".into()));
     }
-    let plan = Plan { guest, kills, handovers, silence_ms, seed };
+    let death = if args.power_loss { Death::OfHost } else { Death::OfProcess };
+    let plan = Plan { guest, kills, handovers, silence_ms, seed, death };
     let mut screen = Screen::new("takeover", kills + handovers);
     let result = pair::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();

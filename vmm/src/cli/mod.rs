@@ -22,6 +22,7 @@ pub mod save;
 pub mod session;
 pub mod signals;
 pub mod status;
+pub mod supervise;
 pub mod witness;
 
 use crate::stdio;
@@ -105,6 +106,9 @@ enum Command {
     Key(key::KeyArgs),
     /// Connect to the other host over the logging channel and measure round trips
     Link(link::LinkArgs),
+    /// Tell the other host when the process of a VM is gone
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArgs),
 }
 
 /// When the program started.
@@ -160,6 +164,7 @@ fn run_command() -> ExitCode {
         Command::Witness(command) => witness::main(&command),
         Command::Key(args) => key::main(&args),
         Command::Link(args) => link::main(&args),
+        Command::Supervise(args) => supervise::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

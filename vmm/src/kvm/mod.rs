@@ -18,6 +18,8 @@ pub mod entropy;
 pub mod error;
 pub mod exit;
 pub mod kick;
+pub mod pidfd;
+pub mod priority;
 pub mod probe;
 pub mod state;
 pub mod system;

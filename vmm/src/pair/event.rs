@@ -96,6 +96,11 @@ pub enum PairEvent {
         /// When this host last sent a frame to the LAN. The lease may have ended long before this record.
         spoke_ns: Option<u64>,
     },
+    /// See [`ReplicaEvent::BackupGone`].
+    BackupGone {
+        /// When this host last sent a frame to the LAN.
+        spoke_ns: Option<u64>,
+    },
     /// See [`ReplicaEvent::BackupLeft`].
     BackupLeft,
     /// See [`ReplicaEvent::Following`].
@@ -104,6 +109,11 @@ pub enum PairEvent {
     PrimarySilent {
         /// When it was last heard.
         heard_ns: u64,
+        /// This backup holds the whole VM.
+        whole: bool,
+    },
+    /// See [`ReplicaEvent::PrimaryGone`].
+    PrimaryGone {
         /// This backup holds the whole VM.
         whole: bool,
     },
@@ -122,6 +132,11 @@ pub enum PairEvent {
         why: Why,
         /// When this host last sent a frame to the LAN.
         spoke_ns: Option<u64>,
+    },
+    /// See [`Notice::SupervisorLost`].
+    SupervisorLost {
+        /// How it ended.
+        why: String,
     },
     /// The process ends in an orderly way.
     Ended {
@@ -180,6 +195,9 @@ impl PairRecord {
             Notice::Diverged(divergence) => (None, PairEvent::Diverged(divergence.clone())),
             Notice::NobodyMet { why } => (None, PairEvent::NobodyMet { why: why.clone() }),
             &Notice::Replica { event, spoke_at } => named(event, stats, spoke_at),
+            Notice::SupervisorLost { why } => {
+                (None, PairEvent::SupervisorLost { why: why.clone() })
+            }
             Notice::WitnessFailed { .. }
             | Notice::HandoverRefused
             | Notice::StopRefused
@@ -241,11 +259,13 @@ fn named(
         ReplicaEvent::BackupSilent { heard_at } => {
             (None, PairEvent::BackupSilent { heard_ns: heard_at.as_nanos(), spoke_ns })
         }
+        ReplicaEvent::BackupGone => (None, PairEvent::BackupGone { spoke_ns }),
         ReplicaEvent::BackupLeft => (None, PairEvent::BackupLeft),
         ReplicaEvent::Following => (None, PairEvent::Following),
         ReplicaEvent::PrimarySilent { heard_at, whole } => {
             (None, PairEvent::PrimarySilent { heard_ns: heard_at.as_nanos(), whole })
         }
+        ReplicaEvent::PrimaryGone { whole } => (None, PairEvent::PrimaryGone { whole }),
         ReplicaEvent::LogFinished => (None, PairEvent::LogFinished),
         ReplicaEvent::WentLive { term } => {
             (Some(term.0), PairEvent::WentLive { sent_again: stats.sent_again })
@@ -294,9 +314,12 @@ mod tests {
             PairEvent::HandingOver { spoke_ns } => read::PairEvent::HandingOver { spoke_ns },
             PairEvent::HandoverFailed => read::PairEvent::HandoverFailed,
             PairEvent::BackupSilent { spoke_ns, .. } => read::PairEvent::BackupSilent { spoke_ns },
+            PairEvent::BackupGone { spoke_ns } => read::PairEvent::BackupGone { spoke_ns },
             PairEvent::BackupLeft => read::PairEvent::BackupLeft,
             PairEvent::Following => read::PairEvent::Following,
             PairEvent::PrimarySilent { whole, .. } => read::PairEvent::PrimarySilent { whole },
+            PairEvent::PrimaryGone { whole } => read::PairEvent::PrimaryGone { whole },
+            PairEvent::SupervisorLost { why } => read::PairEvent::SupervisorLost { why },
             PairEvent::LogFinished => read::PairEvent::LogFinished,
             PairEvent::WentLive { .. } => read::PairEvent::WentLive,
             PairEvent::Diverged(divergence) => {
@@ -389,9 +412,12 @@ mod tests {
             PairEvent::HandingOver { spoke_ns: Some(3) },
             PairEvent::HandoverFailed,
             PairEvent::BackupSilent { heard_ns: 3, spoke_ns: Some(4) },
+            PairEvent::BackupGone { spoke_ns: None },
             PairEvent::BackupLeft,
             PairEvent::Following,
             PairEvent::PrimarySilent { heard_ns: 5, whole: true },
+            PairEvent::PrimaryGone { whole: true },
+            PairEvent::SupervisorLost { why: "signal: 9".into() },
             PairEvent::LogFinished,
             PairEvent::Diverged(Box::new(Divergence {
                 natural_exits: 8,

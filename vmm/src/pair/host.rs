@@ -4,6 +4,7 @@ use super::observer::PairObserver;
 use crate::link::{BootClock, EthernetLink};
 use crate::replay::error::HostError;
 use crate::replay::world::World;
+use crate::supervisor::Supervisor;
 use crate::witness::WitnessThreads;
 use logchan::time::Duration as Span;
 use netpath::{FramePort, wait_any};
@@ -23,6 +24,7 @@ impl<P: FramePort> Host for PairHost<P> {
     type Link = EthernetLink;
     type World = World<P>;
     type Witness = WitnessThreads;
+    type Supervisor = Supervisor;
     type Observer = PairObserver;
 
     fn wait_any(

@@ -7,6 +7,7 @@ use crate::health::WatchedTap;
 use crate::link::EthernetLink;
 use crate::link::diagnosis::why_nobody;
 use crate::replay::world::World;
+use crate::supervisor::SupervisorState;
 use hdrhistogram::Histogram;
 use logchan::time::{Duration as Span, Time};
 use netpath::FramePort;
@@ -29,14 +30,20 @@ pub struct PairObserver {
     last_sync_pause: Option<Span>,
     publisher: Publisher,
     lan: Option<WatchedTap>,
+    supervisor: SupervisorState,
     /// Why the witness did not answer last.
     witness_error: Option<String>,
 }
 
 impl PairObserver {
     /// Creates an observer that passes notices to `on_notice` and publishes the status on `board`. `lan` is
-    /// the VM's tap.
-    pub fn new(on_notice: OnNotice, board: StatusBoard, lan: Option<WatchedTap>) -> PairObserver {
+    /// the VM's tap, `supervisor` the state of this process's supervisor.
+    pub fn new(
+        on_notice: OnNotice,
+        board: StatusBoard,
+        lan: Option<WatchedTap>,
+        supervisor: SupervisorState,
+    ) -> PairObserver {
         PairObserver {
             on_notice,
             hold_ns: Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("sound bounds"),
@@ -44,6 +51,7 @@ impl PairObserver {
             last_sync_pause: None,
             publisher: Publisher::new(board),
             lan,
+            supervisor,
             witness_error: None,
         }
     }
@@ -66,6 +74,11 @@ impl PairObserver {
     /// Returns why frames can't pass between the VM and the LAN; `None` if they can.
     pub(super) fn lan_fault(&self) -> Option<String> {
         self.lan.as_ref().and_then(WatchedTap::fault)
+    }
+
+    /// Returns the state of the supervisor.
+    pub(super) fn supervisor(&self) -> &SupervisorState {
+        &self.supervisor
     }
 
     /// Returns why the witness did not answer last.

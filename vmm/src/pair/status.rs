@@ -40,6 +40,8 @@ pub struct Status {
     pub term: u64,
     /// Time since the process started.
     pub uptime_s: f64,
+    /// The process that tells the peer when this one is gone: "watching", "gone" or "off".
+    pub supervisor: &'static str,
     /// The other host, while there is a channel to it.
     pub peer: Option<PeerStatus>,
     /// On a primary, log that the backup has not executed; on a backup, log that arrived and was not
@@ -268,6 +270,7 @@ impl PairObserver {
             protected: protection(replica),
             lan: self.lan_fault().unwrap_or_else(|| "up".into()),
             witness: self.witness(replica),
+            supervisor: self.supervisor().as_str(),
             term: replica.term().0,
             peer,
             lag_bytes: replica.lag_bytes(),

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`namespace`] | network namespaces, their links and taps |
 //! | [`vm_process`], [`standalone`] | a VM in a child process; an unprotected VM with its client |
+//! | [`supervisor`] | the supervisor that a VM's process started |
 //! | [`pair`] | a protected VM: its LAN, its processes, their event logs, which host was live when |
 //! | [`guest`] | the guests that a VM can run |
 //! | [`pace`] | how fast a guest answers on this machine, and the load and time limits that follow from that |
@@ -37,6 +38,7 @@ pub mod namespace;
 pub mod pace;
 pub mod pair;
 pub mod standalone;
+pub mod supervisor;
 pub mod vm_process;
 
 pub use error::TestbedError;

@@ -93,6 +93,8 @@ impl World<'_> {
             && sent.from == Some(other(host))
             && sent.session.is_some()
             && sent.session == after.as_ref().map(|after| after.session);
+        let session = before.as_ref().map(|before| before.session);
+        self.check_notice(host, id, session, (verdict, is_intact))?;
         match verdict {
             EndpointVerdict::Channel(verdict) => {
                 require!(
@@ -116,6 +118,7 @@ impl World<'_> {
                     self.note_sign_of_life(host, id, &sent)?;
                 }
             }
+            EndpointVerdict::PeerGone => self.check_silenced(host, before, after)?,
             EndpointVerdict::Handshake(_) | EndpointVerdict::Dropped(_) => {
                 require!(
                     before.is_none() || before == after,
@@ -127,6 +130,21 @@ impl World<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Checks that a death notice ended the channel of `host` and its lease, and changed nothing else.
+    fn check_silenced(
+        &self,
+        host: usize,
+        before: Option<ChannelSnapshot>,
+        after: Option<ChannelSnapshot>,
+    ) -> Checked {
+        let (before, after) = (require_some(before)?, require_some(after)?);
+        let ended = ChannelSnapshot { is_open: false, lease_until: None, timeout: None, ..before };
+        // A handshake for new keys may have a timeout of its own.
+        let after = ChannelSnapshot { timeout: None, ..after };
+        require!(ended == after, "the notice left the channel of host {host} as {after:?}");
         Ok(())
     }
 
@@ -145,7 +163,10 @@ impl World<'_> {
         let fits = match verdict {
             FrameVerdict::Accepted | FrameVerdict::PayloadRepeated | FrameVerdict::NotKept => true,
             FrameVerdict::TooOld => is_same && sent.number + REMEMBERED < end.newest_accepted,
-            FrameVerdict::Closed => is_same && !was_open && end.ended != Some(EndReason::PeerBye),
+            FrameVerdict::Closed => {
+                let is_left = end.ended == Some(EndReason::PeerBye) && !end.heard_notice;
+                is_same && !was_open && !is_left
+            }
             // The link drops such frames before the channel sees them; the channel's checks are a second
             // line of defence.
             FrameVerdict::Duplicate
@@ -220,6 +241,7 @@ impl World<'_> {
                 OpenError::Malformed(_) | OpenError::OtherProtection | OpenError::BadTag { .. },
             )
             | EndpointVerdict::Handshake(_)
+            | EndpointVerdict::PeerGone
             | EndpointVerdict::Channel(_) => (false, Count::KeyGaps),
         };
         require!(is_excused, "host {host} dropped {sent:?}: {verdict:?}");

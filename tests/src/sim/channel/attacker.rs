@@ -21,6 +21,8 @@ const REPLAYED_AT_ONCE_MAX: usize = 24;
 pub(super) struct Attacker {
     /// Recorded handshake frames.
     pub(super) handshakes: Vec<FrameId>,
+    /// Recorded death notices.
+    pub(super) notices: Vec<FrameId>,
     /// The attacker replays no handshake before this time.
     replay_allowed_at: u64,
     /// By sender: until when its frames are withheld, and the withheld frames.
@@ -45,6 +47,11 @@ impl World<'_> {
             let damage = damaged.then_some(seed);
             self.counts.count(Count::Forged);
             self.inject(to, Arrival { frame, damage, pad: None });
+        }
+        if let Some((index, to)) = self.supervisors.replays(self.attacker.notices.len()) {
+            let frame = self.attacker.notices[index];
+            self.counts.count(Count::NoticesReplayed);
+            self.inject(to, Arrival { frame, damage: None, pad: None });
         }
     }
 

@@ -33,6 +33,7 @@ impl World<'_> {
         own.endpoint.handle_timeout(now);
         self.check_timeout(host)?;
         let has_events = self.take_events(host)?;
+        self.brief_supervisor(host)?;
         self.read(host)?;
         for action in actions {
             self.act(host, *action)?;
@@ -235,6 +236,9 @@ impl World<'_> {
             SealKind::Data => (true, false),
             SealKind::Confirm => (false, false),
             SealKind::Initiation | SealKind::Response => (false, true),
+            SealKind::DeathNotice => {
+                return Err(Violation(format!("host {host} sends its own death notice")));
+            }
         };
         let handshakes = self.hosts[other(host)].endpoint.link_stats().sessions;
         let is_data_withheld = self.is_data_withheld(host) || self.is_data_withheld(other(host));

@@ -88,6 +88,12 @@ impl World<'_> {
                 }
                 self.handle_channel_end(host)?;
             }
+            ChannelEvent::PeerGone => {
+                let is_first = end.ended.is_none() || end.ended == Some(EndReason::PeerBye);
+                require!(is_first && end.heard_notice, "host {host}: no notice was received");
+                end.ended = Some(EndReason::Gone);
+                self.handle_channel_end(host)?;
+            }
             ChannelEvent::PeerBye => {
                 require!(end.ended.is_none() && end.heard_bye, "host {host}: no Bye was received");
                 end.ended = Some(EndReason::PeerBye);
@@ -101,7 +107,7 @@ impl World<'_> {
                 let is_heard = end.heard_bye || peer_heard_bye;
                 let quiet = now.since(end.heard[0]);
                 require!(
-                    if confirmed { is_heard } else { quiet >= silence },
+                    if confirmed { is_heard } else { quiet >= silence || end.heard_notice },
                     "host {host} left, confirmed: {confirmed}"
                 );
                 end.ended.get_or_insert(EndReason::Left);

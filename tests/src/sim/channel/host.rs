@@ -8,6 +8,7 @@ use logchan::channel::Mutants;
 use logchan::endpoint::{Endpoint, Settings};
 use logchan::handshake::{PresharedKey, Security};
 use logchan::ids::{Role, Term, VmId};
+use logchan::seal::DeathNotice;
 use logchan::time::Time;
 
 use super::load::Load;
@@ -92,6 +93,8 @@ pub(super) struct Host {
     pub(super) incarnations: Vec<Incarnation>,
     /// The newest term that the host knows.
     pub(super) term: u64,
+    /// The death notice that the supervisor of the process holds, and the session that it is of.
+    pub(super) notice: Option<(DeathNotice, u64)>,
     /// Keys of the distinct responses of this process to initiations.
     pub(super) answers: Vec<[u8; 32]>,
     /// When the process started, by its own clock.
@@ -145,6 +148,7 @@ impl Host {
             renew_ticket: 0,
             incarnations: vec![current],
             term,
+            notice: None,
             answers: Vec::new(),
             booted_at: now,
             idle_wakes: 0,
@@ -184,6 +188,7 @@ impl Host {
         self.endpoint = start(options, settings, &self.drawn_id, &mut self.rng, now);
         self.process = Process::Running;
         self.answers.clear();
+        self.notice = None;
         self.booted_at = now;
         self.begin_incarnation(at, role, term);
     }

@@ -17,6 +17,7 @@
 //! | `world`, `faults`, `attacker` | the events of a run; host and link faults; the attacker on the link |
 //! | `host`, `drive`, `owner` | a host, its driver's loop, its role |
 //! | `model` | the state that the checkers keep |
+//! | `notices` | death notices, and their checker |
 //! | `arrival`, `events`, `wire` | the checkers of received frames, of reported events, of sent frames |
 //! | `check`, `progress` | the checkers of invariants, of progress after healing |
 //! | `mutants` | searches for planted bugs |
@@ -36,6 +37,7 @@ mod host;
 mod load;
 mod model;
 pub mod mutants;
+mod notices;
 mod options;
 mod owner;
 mod progress;

@@ -58,6 +58,8 @@ impl Content {
 pub(super) enum EndReason {
     /// The peer was silent.
     Silent,
+    /// The peer's death notice arrived.
+    Gone,
     /// The peer sent a Bye.
     PeerBye,
     /// It sent a Bye itself.
@@ -99,6 +101,8 @@ pub(super) struct End {
     pub(super) said_bye_at: Time,
     /// Whether it received a Bye.
     pub(super) heard_bye: bool,
+    /// Whether it received the other end's death notice.
+    pub(super) heard_notice: bool,
     /// Number of channel frames that it sent.
     pub(super) frames_sent: u64,
     /// Number of the other end's frames that it accepted.
@@ -139,6 +143,7 @@ impl End {
             said_bye: false,
             said_bye_at: Time::default(),
             heard_bye: false,
+            heard_notice: false,
             frames_sent: 0,
             frames_accepted: 0,
             newest_accepted: 0,

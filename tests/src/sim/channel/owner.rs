@@ -69,6 +69,7 @@ impl World<'_> {
         own.process = Process::Down;
         own.session = None;
         own.ring.clear();
+        self.announce_death(host);
         self.counts.count(Count::Restarts);
         self.trace.line(now, Some(host), "kill", format_args!(""));
     }
@@ -112,7 +113,7 @@ impl World<'_> {
         }
     }
 
-    /// Whether the witness lets `host` go live: its primary is silent and has not gone on alone, or has come
+    /// Whether the witness lets `host` go live: its primary is dead and has not gone on alone, or has come
     /// back without the VM.
     fn may_go_live(&self, host: usize) -> bool {
         let is_backup = self.hosts[host].incarnation().role == Role::Backup;
@@ -125,8 +126,11 @@ impl World<'_> {
         }
         self.hosts[host].session.is_some_and(|index| {
             let session = &self.sessions[index];
-            let is_silent = session.ends[host].ended == Some(EndReason::Silent);
-            is_silent
+            let is_dead = match session.ends[host].ended {
+                Some(EndReason::Silent | EndReason::Gone) => true,
+                Some(EndReason::PeerBye | EndReason::Left) | None => false,
+            };
+            is_dead
                 && index >= self.witness.first_valid_session
                 && session.term == self.witness.term
         })

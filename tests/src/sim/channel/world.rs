@@ -11,10 +11,11 @@ use super::model::Session;
 use super::options::Options;
 use super::owner::Witness;
 use crate::sim::counts::Counts;
-use crate::sim::frames::FrameStore;
+use crate::sim::frames::{FrameId, FrameStore};
 use crate::sim::link::{Delivery, Link};
 use crate::sim::queue::EventQueue;
 use crate::sim::rng::Rng;
+use crate::sim::supervisor::Supervisors;
 use crate::sim::trace::Trace;
 use crate::sim::{Checked, MS, Violation};
 
@@ -45,6 +46,8 @@ pub(super) enum Event {
     Release { from: usize },
     /// A frozen host resumes.
     Thaw { host: usize },
+    /// The supervisor of a dead process sends a copy of its notice.
+    SendNotice { host: usize, frame: FrameId },
     /// A host's process is started.
     Boot { host: usize },
     /// All faults end.
@@ -92,6 +95,8 @@ pub(super) struct Sent {
     pub(super) from: Option<usize>,
     /// The session of a channel frame.
     pub(super) session: Option<u64>,
+    /// The session of a death notice.
+    pub(super) notice_of: Option<u64>,
     /// The number of a channel frame in its session.
     pub(super) number: u64,
     /// When it was sent, by the sender's clock.
@@ -112,6 +117,7 @@ impl Sent {
         Self {
             from: None,
             session: None,
+            notice_of: None,
             number: 0,
             at: Time::default(),
             is_bye: false,
@@ -132,6 +138,7 @@ pub(super) struct World<'a> {
     pub(super) links: [Link; 2],
     pub(super) frames: FrameStore<Sent>,
     pub(super) attacker: Attacker,
+    pub(super) supervisors: Supervisors,
     /// Completed handshakes, counted at each end.
     pub(super) handshakes_done: u64,
     pub(super) sessions: Vec<Session>,
@@ -156,6 +163,8 @@ impl<'a> World<'a> {
         let mut rng = Rng::new(seed);
         let options = Options::draw(&mut rng.fork());
         trace.text(format_args!("seed {seed}\n{options:#?}"));
+        let supervisors = Supervisors::new(seed, options.timing.silence.as_nanos());
+        trace.text(format_args!("{:#?}", supervisors.options()));
         let roles = [Role::Primary, Role::Backup];
         let hosts = [0, 1].map(|host| Host::new(&options, host, roles[host], mutants, &mut rng));
         let links = [0, 1].map(|host| Link::new(options.links[host].clone(), rng.fork()));
@@ -167,6 +176,7 @@ impl<'a> World<'a> {
             links,
             frames: FrameStore::default(),
             attacker: Attacker::default(),
+            supervisors,
             handshakes_done: 0,
             sessions: Vec::new(),
             witness: Witness { term: 1, primary: 0, first_valid_session: 0 },
@@ -253,6 +263,7 @@ impl<'a> World<'a> {
             }
             Event::Release { from } => self.release(from),
             Event::Thaw { host } => self.thaw(host)?,
+            Event::SendNotice { host, frame } => self.send_notice(host, frame),
             Event::Boot { host } => {
                 if self.hosts[host].process == Process::Down {
                     self.boot(host);

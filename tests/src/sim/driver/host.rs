@@ -11,6 +11,7 @@ use replication::witness::{Answer, Question};
 
 use super::faults::CrashPoint;
 use super::options::HostOptions;
+use super::supervisor::Held;
 use super::terminal::Terminal;
 use super::thread::WakeBy;
 use crate::sim::clock::DriftingClock;
@@ -32,6 +33,8 @@ pub(super) struct Arrival {
     pub(super) frame: Rc<[u8]>,
     pub(super) damage: Option<u64>,
     pub(super) pad: Option<u64>,
+    /// The session that a death notice must end.
+    pub(super) ends: Option<u64>,
 }
 
 /// An answer of the witness.
@@ -70,6 +73,10 @@ pub(super) struct Process {
     /// Session and end of the log that it has given to the link, and the number of such frames.
     pub(super) log_sent: (u64, u64),
     pub(super) log_frames: u64,
+    /// What its supervisor holds.
+    pub(super) held: Held,
+    /// The sessions that it was in, the last one last.
+    pub(super) sessions: Vec<u64>,
 }
 
 /// See the [module](self).
@@ -201,6 +208,8 @@ impl Process {
             must_reproduce: false,
             log_sent: (0, 0),
             log_frames: 0,
+            held: Held::default(),
+            sessions: Vec::new(),
         }
     }
 

@@ -114,7 +114,7 @@ impl LinkPort for SimLink<'_> {
             own.debt_ns += own.options.frame_ns;
             Some(arrival)
         });
-        let Some(Arrival { frame, damage: damaged, pad: padded }) = arrival else {
+        let Some(Arrival { frame, damage: damaged, pad: padded, ends }) = arrival else {
             return Ok(false);
         };
         self.buffer.clear();
@@ -127,7 +127,12 @@ impl LinkPort for SimLink<'_> {
         }
         // A frame that only became longer is whole: its length is in its header.
         if self.buffer.starts_with(&frame) {
-            self.thread.with(|state| state.note_received(&frame));
+            self.thread.with(|state| {
+                state.note_received(&frame);
+                if let Some(session) = ends {
+                    state.notice_received(self.thread.host, session);
+                }
+            });
         }
         let _proof = handle(&mut self.buffer);
         Ok(true)
@@ -224,7 +229,7 @@ impl State {
         }
         for delivery in deliveries.drain(..) {
             let (damage, pad) = (delivery.damage, delivery.pad);
-            let arrival = Arrival { frame: Rc::clone(frame), damage, pad };
+            let arrival = Arrival { frame: Rc::clone(frame), damage, pad, ends: None };
             self.queue.push(delivery.at, Event::Arrive { to: other(host), arrival });
         }
         self.deliveries = deliveries;

@@ -13,14 +13,14 @@
 //! | `thread` | a process's thread: how time passes, how it sleeps and is woken |
 //! | `process` | a process: engine, driver, one machine after the other |
 //! | `vcpu` | the machine's vCPU loop, in the order of calls of `vmm::vcpu::run_loop` |
-//! | `sim_host`, `link_port`, `tap`, `observer` | what a host provides to the driver |
+//! | `sim_host`, `link_port`, `tap`, `observer`, `supervisor` | what a host provides to the driver |
 //! | `witness`, `lan`, `terminal` | the environment |
 //! | `faults` | the faults |
 //! | `check` | the checkers |
 //! | [`mutants`] | searches for planted bugs |
 //!
 //! The events of a trace: `boot`, `end`, `role`, `notice`, `claim`, `witness`, `answer`, `output`, `announce`,
-//! `answered`, `fault`, `freeze`, `thaw`, `heal`, `lost`, `VIOLATION`.
+//! `answered`, `death`, `fault`, `freeze`, `thaw`, `heal`, `lost`, `VIOLATION`.
 
 mod check;
 mod count;
@@ -35,6 +35,7 @@ mod process;
 mod run;
 mod sim_host;
 mod state;
+mod supervisor;
 mod tap;
 mod terminal;
 mod thread;

@@ -50,6 +50,7 @@ impl<'t> Observer<SimHost<'t>> for SimObserver<'t> {
             state.look(host, replica);
             state.note(Some(host), "notice", format_args!("{notice:?}"));
             state.count_notice(&notice);
+            state.note_session(host, &notice);
             state.check_notice(host, &notice)
         });
         thread.check(checked);
@@ -89,6 +90,7 @@ impl super::state::State {
                 ReplicaEvent::Protected => Count::Syncs,
                 ReplicaEvent::BackupSilent { .. } => Count::BackupsSilent,
                 ReplicaEvent::PrimarySilent { .. } => Count::PrimariesSilent,
+                ReplicaEvent::BackupGone | ReplicaEvent::PrimaryGone { .. } => Count::NoticesTaken,
                 ReplicaEvent::WitnessUnreachable { .. } => Count::WitnessUnreachable,
                 ReplicaEvent::HandingOver => Count::Handovers,
                 ReplicaEvent::HandoverFailed => Count::HandoversFailed,
@@ -114,6 +116,7 @@ impl super::state::State {
             | Notice::NobodyMet { .. }
             | Notice::HandoverRefused
             | Notice::StopRefused
+            | Notice::SupervisorLost { .. }
             | Notice::GoesSilent => return,
         };
         self.counts.count(count);

@@ -11,6 +11,7 @@ use replication::{DriverMutant, Mutants};
 use super::link_port::SimLink;
 use super::observer::SimObserver;
 use super::sim_host::{SimClock, SimHost, TapFailed};
+use super::supervisor::SimSupervisor;
 use super::tap::SimTap;
 use super::thread::Thread;
 use super::vcpu::{Stop, Vcpu};
@@ -58,6 +59,7 @@ pub(super) fn run(thread: &Thread<'_>, id: ProcessId, start: Start) -> Ended {
         wire: Wire::new(SimLink::new(thread.clone()), mutants),
         world: tap,
         witness: WitnessClient::new(SimWitness(thread.clone()), mutants),
+        supervisor: SimSupervisor(thread.clone()),
         observer: SimObserver {
             thread: thread.clone(),
             waits_for_terminal: planted == Some(DriverMutant::BlockingEvents),

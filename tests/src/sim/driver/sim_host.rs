@@ -5,6 +5,7 @@ use replication::driver::{Clock, Host};
 
 use super::link_port::SimLink;
 use super::observer::SimObserver;
+use super::supervisor::SimSupervisor;
 use super::tap::SimTap;
 use super::thread::{Thread, WakeBy};
 use super::witness::SimWitness;
@@ -33,6 +34,7 @@ impl<'t> Host for SimHost<'t> {
     type Link = SimLink<'t>;
     type World = SimTap<'t>;
     type Witness = SimWitness<'t>;
+    type Supervisor = SimSupervisor<'t>;
     type Observer = SimObserver<'t>;
 
     fn wait_any(

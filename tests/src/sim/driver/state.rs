@@ -12,11 +12,13 @@ use super::count::Count;
 use super::faults::Fault;
 use super::host::{Arrival, Host, Process, TapFault};
 use super::options::Options;
+use super::supervisor::Notices;
 use super::thread::WakeBy;
 use crate::sim::counts::Counts;
 use crate::sim::link::{Delivery, Link};
 use crate::sim::queue::EventQueue;
 use crate::sim::rng::Rng;
+use crate::sim::supervisor::Supervisors;
 use crate::sim::system::check::EndCause;
 use crate::sim::system::client::{Client, Clients};
 use crate::sim::system::process::ProcessId;
@@ -62,6 +64,10 @@ pub(super) enum Event {
     Heal,
     /// The deadline of a process whose tap has failed.
     TapDeadline { host: usize, process: ProcessId },
+    /// The supervisor of a dead process sends a copy of its notice, which must end this session.
+    SendNotice { host: usize, frame: Rc<[u8]>, session: Option<u64> },
+    /// By now, a process that was told of its peer's death must have acted on it.
+    CheckNotice { host: usize, process: ProcessId, session: u64 },
     /// A deadline of the liveness checker has passed.
     CheckProgress,
 }
@@ -100,6 +106,7 @@ pub(super) struct State {
     pub(super) log: LogRecord,
     pub(super) silence: Silence,
     pub(super) copies: Copies,
+    pub(super) notices: Notices,
     /// A violation that was found on a process's thread.
     pub(super) violation: Option<Violation>,
 
@@ -114,6 +121,8 @@ impl State {
         let mut rng = Rng::new(seed);
         let options = Options::draw(&mut rng.fork());
         trace.text(format_args!("seed {seed}\n{options:#?}"));
+        let supervisors = Supervisors::new(seed, options.pair.timing.silence.as_nanos());
+        trace.text(format_args!("{:#?}", supervisors.options()));
         let hosts = [0, 1].map(|host| Host::new(&options.hosts[host], rng.fork()));
         let links = [0, 1].map(|host| Link::new(options.links[host].clone(), rng.fork()));
         let clients = options.clients.iter();
@@ -134,6 +143,7 @@ impl State {
             log: LogRecord::default(),
             silence: Silence::default(),
             copies: Copies::default(),
+            notices: Notices::new(supervisors),
             violation: None,
             counts: Counts::default(),
             trace,
@@ -177,6 +187,10 @@ impl State {
             Event::Thaw { host, ticket } => self.thaw(host, ticket),
             Event::Heal => self.heal(),
             Event::TapDeadline { host, process } => return self.check_tap_deadline(host, process),
+            Event::SendNotice { host, frame, session } => self.send_notice(host, &frame, session),
+            Event::CheckNotice { host, process, session } => {
+                return self.check_notice_acted_on(host, process, session);
+            }
             Event::CheckProgress => {}
         }
         Ok(())
@@ -253,6 +267,9 @@ impl State {
     pub(super) fn end_process(&mut self, host: usize, cause: EndCause, how: &str) {
         let now = self.queue.now();
         let Some(process) = self.hosts[host].process.take() else { return };
+        if cause == EndCause::Crashed {
+            self.announce_death(host, &process);
+        }
         let Process { id, role, .. } = process;
         self.hosts[host].clear();
         self.silence.disturb(now);

@@ -16,6 +16,7 @@ use super::options::HostOptions;
 use super::pair::{Event, Pair, other};
 use super::process::{Process, VcpuState};
 use crate::sim::damage::{damage, pad};
+use crate::sim::frames::FrameId;
 use crate::sim::rng::Rng;
 use crate::sim::{Checked, Violation, require};
 
@@ -68,6 +69,7 @@ impl Pair<'_> {
                 break;
             }
         }
+        self.brief_supervisor(host);
         self.check_bounds(host, clock, self.work > work_before)?;
         self.crash_if_pending(host);
         self.sleep(host);
@@ -100,10 +102,15 @@ impl Pair<'_> {
         if let Some(seed) = padded {
             pad(&mut bytes, &mut Rng::new(seed));
         }
+        let session = self.hosts[host].process.as_ref().and_then(Process::session);
         let verdict =
             self.engine(host, |process| process.replica.handle_frame(clock, &mut bytes))?;
         let now = self.queue.now();
         self.trace.line(now, Some(host), "got", format_args!("#{:06} {verdict:?}", frame.0));
+        if let Some(verdict) = verdict {
+            self.check_notice(host, session, verdict)?;
+        }
+        self.brief_supervisor(host);
         Ok(verdict.is_some_and(EndpointVerdict::is_sign_of_life))
     }
 
@@ -213,14 +220,20 @@ impl Pair<'_> {
                 "send",
                 format_args!("#{:06} {length} bytes", frame.0),
             );
-            let mut deliveries = std::mem::take(&mut self.deliveries);
-            self.links[host].offer(now, length, &mut deliveries);
-            for delivery in deliveries.drain(..) {
-                let arrival = Arrival { frame, damage: delivery.damage, pad: delivery.pad };
-                self.queue.push(delivery.at, Event::Arrive { to: other(host), arrival });
-            }
-            self.deliveries = deliveries;
+            self.send_copies(host, now, frame);
         }
+    }
+
+    /// Offers a frame to the log link of `host`, and schedules the arrival of the copies that the link delivers.
+    pub(crate) fn send_copies(&mut self, host: usize, now: u64, frame: FrameId) {
+        let length = self.frames.bytes(frame).len();
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        self.links[host].offer(now, length, &mut deliveries);
+        for delivery in deliveries.drain(..) {
+            let arrival = Arrival { frame, damage: delivery.damage, pad: delivery.pad };
+            self.queue.push(delivery.at, Event::Arrive { to: other(host), arrival });
+        }
+        self.deliveries = deliveries;
     }
 
     /// Draws whether to defer sending until the guest stops. This is allowed if neither held output nor the next

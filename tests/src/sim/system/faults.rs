@@ -141,6 +141,13 @@ impl Pair<'_> {
         self.counts.count(Count::Freezes);
         self.counts.add(Count::FreezesBeyondSilence, beyond.into());
         self.trace.line(now, Some(host), "freeze", format_args!("for {lasts_ns} ns"));
+        if self.bugs.notice_while_alive
+            && let Some(process) = &self.hosts[host].process
+            && let Some(notice) = process.held_notice
+        {
+            let sessions = process.sessions.clone();
+            self.announce_death(host, notice, &sessions);
+        }
     }
 
     /// Resumes a frozen host.
@@ -371,6 +378,7 @@ impl Pair<'_> {
             self.counts.count(Count::Replayed);
             self.trace.line(now, Some(to), "replayed", format_args!("#{:06}", frame.0));
         }
+        self.replay_notice();
     }
 
     fn drift(&mut self, host: usize) {

@@ -118,6 +118,13 @@ impl Pair<'_> {
         self.trace.line(now, Some(host), "end", format_args!("{:?} {role}: {cause:?}", process.id));
         count_replica(self.counts, &process.replica);
         self.copies.gone.push((process.id, cause));
+        match (cause, process.held_notice) {
+            (EndCause::Crashed, Some(notice)) => {
+                self.announce_death(host, notice, &process.sessions);
+            }
+            // In good order: its supervisor stands down.
+            (EndCause::Crashed, None) | (EndCause::Stopped | EndCause::Exited, _) => {}
+        }
         let after_ns = self.rng.magnitude(1..=self.options.hosts[host].restart_ns_max);
         self.queue.push(now + after_ns, Event::Boot { host });
     }

@@ -10,13 +10,13 @@
 //! | `pair` | the state of a run, and its events |
 //! | `process`, `host`, `tap_world` | a process, a host, the machine's live inputs |
 //! | `lan`, `packet`, `client`, `witness` | the environment of the pair |
-//! | `faults`, `crash` | the faults |
+//! | `faults`, `crash`, `notices` | the faults; the death notices of processes |
 //! | `check` | the checkers |
 //! | [`mutants`] | searches for planted bugs |
 //!
 //! The events of a trace: `send`, `got` (log frames, by number), `role`, `event` (of the engine), `claim`,
 //! `witness`, `output` (number of a frame of the VM that is on the LAN), `announce`, `ask`, `answered`
-//! (clients), `boot`, `end`, `lost`, `VIOLATION`, and the faults by their names.
+//! (clients), `notice` (of a supervisor), `boot`, `end`, `lost`, `VIOLATION`, and the faults by their names.
 
 mod boundary;
 pub(in crate::sim) mod check;
@@ -29,6 +29,7 @@ mod host;
 mod lan;
 pub(in crate::sim) mod machine;
 pub mod mutants;
+mod notices;
 pub(in crate::sim) mod options;
 pub(in crate::sim) mod packet;
 mod pair;

@@ -20,6 +20,8 @@ pub enum Planted {
     Witness(WitnessMutant),
     /// In the machine: an interrupted run counts as a natural exit.
     CountInterrupted,
+    /// In the supervisor: a frozen process counts as dead, although it may go on at any time.
+    NoticeWhileAlive,
     /// In the host's way to the witness: another storage in its place is not noticed.
     IgnoreIdentity,
 }
@@ -28,7 +30,7 @@ pub enum Planted {
 /// attacker who replays recorded frames, and some have no effect here: a replaced primary never accepts a
 /// backup, so there is no old term to follow, and the engine does not use a channel after a Bye. The
 /// simulator of the channel finds those.
-const CHANNEL: [ChannelMutant; 11] = [
+const CHANNEL: [ChannelMutant; 12] = [
     ChannelMutant::AckGap,
     ChannelMutant::NoLeaseMargin,
     ChannelMutant::LeaseFromArrival,
@@ -40,6 +42,7 @@ const CHANNEL: [ChannelMutant; 11] = [
     ChannelMutant::BusyTimer,
     ChannelMutant::AskOnce,
     ChannelMutant::AnswerStrangers,
+    ChannelMutant::TakeOldNotice,
 ];
 
 impl Planted {
@@ -48,7 +51,7 @@ impl Planted {
         let engine = Mutant::ALL.iter().copied().map(Self::Engine);
         let channel = CHANNEL.into_iter().map(Self::Channel);
         let witness = WitnessMutant::ALL.iter().copied().map(Self::Witness);
-        let others = [Self::CountInterrupted, Self::IgnoreIdentity];
+        let others = [Self::CountInterrupted, Self::NoticeWhileAlive, Self::IgnoreIdentity];
         engine.chain(channel).chain(witness).chain(others).collect()
     }
 
@@ -66,6 +69,7 @@ impl Planted {
             }
             Self::Witness(mutant) => Bugs { replica: Mutants::of_witness(mutant), ..none },
             Self::CountInterrupted => Bugs { count_interrupted: true, ..none },
+            Self::NoticeWhileAlive => Bugs { notice_while_alive: true, ..none },
             Self::IgnoreIdentity => Bugs { ignores_identity: true, ..none },
         }
     }
@@ -77,7 +81,7 @@ impl fmt::Display for Planted {
             Self::Engine(mutant) => format!("{mutant:?}"),
             Self::Channel(mutant) => format!("{mutant:?}"),
             Self::Witness(mutant) => format!("{mutant:?}"),
-            Self::CountInterrupted | Self::IgnoreIdentity => {
+            Self::CountInterrupted | Self::NoticeWhileAlive | Self::IgnoreIdentity => {
                 format!("{self:?}")
             }
         };

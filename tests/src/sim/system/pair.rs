@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use logchan::seal::DeathNotice;
 use replication::Mutants;
 use replication::replica::Start;
 use replication::witness::{Answer, Question};
@@ -14,6 +15,7 @@ use super::count::{Count, count_replica};
 use super::faults::Fault;
 use super::host::{Arrival, Host};
 use super::lan::{self, Lan};
+use super::notices::Notices;
 use super::options::Options;
 use super::process::ProcessId;
 use super::witness::Witness;
@@ -22,6 +24,7 @@ use crate::sim::frames::FrameStore;
 use crate::sim::link::{Delivery, Link};
 use crate::sim::queue::EventQueue;
 use crate::sim::rng::Rng;
+use crate::sim::supervisor::Supervisors;
 use crate::sim::trace::Trace;
 use crate::sim::{Checked, MS, Violation};
 
@@ -60,6 +63,8 @@ pub(crate) enum Event {
     Mend(Fault),
     /// A frozen host resumes.
     Thaw { host: usize, ticket: u64 },
+    /// The supervisor of a dead process sends a copy of its notice.
+    SendNotice { host: usize, notice: DeathNotice },
     /// A host's process is started.
     Boot { host: usize },
     /// All faults end.
@@ -112,6 +117,7 @@ pub(crate) struct Pair<'a> {
     pub(crate) base_outputs: BTreeMap<ProcessId, u64>,
     pub(crate) agreement: Agreement,
     pub(crate) copies: Copies,
+    pub(crate) notices: Notices,
     pub(crate) bounds: [Bounds; 2],
 
     pub(crate) counts: &'a mut Counts<Count>,
@@ -128,6 +134,8 @@ pub(crate) struct Bugs {
     pub(crate) replica: Mutants,
     /// The machine takes an interrupted run for a natural exit.
     pub(crate) count_interrupted: bool,
+    /// The supervisor takes a frozen process for a dead one.
+    pub(crate) notice_while_alive: bool,
     /// A host does not notice that another storage is in the place of the witness.
     pub(crate) ignores_identity: bool,
 }
@@ -143,6 +151,9 @@ impl<'a> Pair<'a> {
         let mut rng = Rng::new(seed);
         let options = Options::draw(&mut rng.fork());
         trace.text(format_args!("seed {seed}\n{options:#?}"));
+        let supervisors = Supervisors::new(seed, options.pair.timing.silence.as_nanos());
+        trace.text(format_args!("{:#?}", supervisors.options()));
+        let notices = Notices::new(supervisors);
         let hosts = [0, 1].map(|host| Host::new(&options.hosts[host], rng.fork()));
         let links = [0, 1].map(|host| Link::new(options.links[host].clone(), rng.fork()));
         let ports = options.lan.iter();
@@ -174,6 +185,7 @@ impl<'a> Pair<'a> {
             base_outputs: BTreeMap::new(),
             agreement: Agreement::default(),
             copies: Copies::default(),
+            notices,
             bounds: Default::default(),
             counts,
             trace,
@@ -287,6 +299,10 @@ impl<'a> Pair<'a> {
                 if self.hosts[host].thaw_ticket == ticket {
                     self.thaw(host);
                 }
+                Ok(())
+            }
+            Event::SendNotice { host, notice } => {
+                self.send_notice(host, notice);
                 Ok(())
             }
             Event::Boot { host } => {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use logchan::handshake::{PresharedKey, Security};
 use logchan::ids::{Claimant, Lane, VmId};
+use logchan::seal::DeathNotice;
 use logchan::time::{Duration, Time};
 use replication::Mutants;
 use replication::boundary::Position;
@@ -162,6 +163,11 @@ pub(crate) struct Process {
     pub(crate) kernel_window: bool,
     /// True time before which it copies no more memory.
     pub(crate) next_copy_at: u64,
+    /// A death notice that its supervisor has not taken, and the one that the supervisor holds.
+    pub(crate) new_notice: Option<DeathNotice>,
+    pub(crate) held_notice: Option<DeathNotice>,
+    /// The sessions that it was in.
+    pub(crate) sessions: Vec<u64>,
 }
 
 /// The configuration of an engine.
@@ -236,6 +242,9 @@ impl Process {
             undetected_flips: 0,
             kernel_window: false,
             next_copy_at: 0,
+            new_notice: None,
+            held_notice: None,
+            sessions: Vec::new(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! [`Driver`]: its state, and one round of its work.
 
 use super::Notice;
-use super::host::{Clock, DriverView, Host, LinkPort, LiveWorld, Moment, Observer, Order};
+use super::host::{
+    Clock, DriverView, Host, LinkPort, LiveWorld, Moment, Observer, Order, SupervisorPort,
+};
 use super::peer_absence::PeerAbsenceAlarm;
 use super::wire::Wire;
 use super::witness::{ANSWER_MAX, WitnessClient};
@@ -13,6 +15,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use logchan::ids::{Lane, Term};
+use logchan::seal::DeathNotice;
 use logchan::time::{Duration, Time};
 
 /// Longest wait on the wire. A kick that arrives just before the wait begins is lost, so the stop flag may be
@@ -35,6 +38,8 @@ pub struct DriverParts<H: Host> {
     pub world: H::World,
     /// The client of the witness.
     pub witness: WitnessClient<H::Witness>,
+    /// Tells the peer when this process is gone.
+    pub supervisor: H::Supervisor,
     /// Receives notices and measurements.
     pub observer: H::Observer,
     /// How long to spin for the acknowledgement of an output before the guest continues.
@@ -66,6 +71,10 @@ pub struct Driver<H: Host> {
     absence_alarm: PeerAbsenceAlarm,
     /// The term whose unanswered claim was reported last.
     unanswered_claim: Option<Term>,
+    /// A death notice that the supervisor has not taken yet.
+    notice: Option<DeathNotice>,
+    /// The supervisor has taken a notice; for the planted bug [`DriverMutant::HoldFirstNotice`] only.
+    has_notice: bool,
 }
 
 impl<H: Host> Driver<H> {
@@ -84,6 +93,8 @@ impl<H: Host> Driver<H> {
             lan_is_up: true,
             absence_alarm: PeerAbsenceAlarm::default(),
             unanswered_claim: None,
+            notice: None,
+            has_notice: false,
         }
     }
 
@@ -145,7 +156,11 @@ impl<H: Host> Driver<H> {
             self.wait_on_wire()?;
         }
         self.drive()?;
-        Ok(self.parts.replica.halted())
+        let halted = self.parts.replica.halted();
+        if halted.is_some() {
+            self.parts.supervisor.stand_down();
+        }
+        Ok(halted)
     }
 
     /// Handles everything that has arrived, sends the log, and releases the outputs that may leave.
@@ -155,6 +170,7 @@ impl<H: Host> Driver<H> {
         self.transmit()?;
         self.release()?;
         self.show_console();
+        self.check_supervisor();
         let now = self.now();
         self.check_absence(now);
         let DriverParts { replica, wire, world, observer, .. } = &mut self.parts;
@@ -166,6 +182,27 @@ impl<H: Host> Driver<H> {
     pub(super) fn begin_round(&mut self) {
         if self.has(DriverMutant::ReleaseByStaleClock) {
             self.round_began = self.now();
+        }
+    }
+
+    /// Passes the death notice of a new session to the supervisor.
+    fn brief_supervisor(&mut self) {
+        let is_first_only = self.has(DriverMutant::HoldFirstNotice);
+        let DriverParts { replica, supervisor, .. } = &mut self.parts;
+        self.notice = replica.poll_death_notice().or(self.notice);
+        if let Some(notice) = self.notice
+            && (is_first_only && self.has_notice || supervisor.try_hold(&notice))
+        {
+            self.notice = None;
+            self.has_notice = true;
+        }
+    }
+
+    /// Reports that the supervisor is gone, once.
+    fn check_supervisor(&mut self) {
+        let DriverParts { replica, supervisor, observer, .. } = &mut self.parts;
+        if let Some(why) = supervisor.poll_lost() {
+            observer.notice(replica, Notice::SupervisorLost { why });
         }
     }
 
@@ -211,6 +248,8 @@ impl<H: Host> Driver<H> {
         if let Some(order) = self.parts.world.take_order() {
             self.carry_out(order);
         }
+        // Before anybody relies on a new session.
+        self.brief_supervisor();
         self.check_lan();
         let DriverParts { replica, witness, observer, clock, .. } = &mut self.parts;
         if witness.is_asked() {
@@ -299,9 +338,11 @@ impl<H: Host> Driver<H> {
             | ReplicaEvent::SyncBegun
             | ReplicaEvent::Protected
             | ReplicaEvent::BackupSilent { .. }
+            | ReplicaEvent::BackupGone
             | ReplicaEvent::BackupLeft
             | ReplicaEvent::Following
             | ReplicaEvent::PrimarySilent { .. }
+            | ReplicaEvent::PrimaryGone { .. }
             | ReplicaEvent::LogFinished
             | ReplicaEvent::WentLive { .. }
             | ReplicaEvent::Diverged

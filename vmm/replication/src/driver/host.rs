@@ -7,6 +7,7 @@ use crate::replica::{LiveInputs, Replica};
 use crate::witness::{Answer, Question};
 use alloc::string::String;
 use logchan::handshake::Proof;
+use logchan::seal::DeathNotice;
 use logchan::time::{Duration, Time};
 
 /// The parts of a host, as types.
@@ -21,6 +22,8 @@ pub trait Host: Sized {
     type World: LiveWorld<Error = Self::Error>;
     /// The threads that ask the witness.
     type Witness: WitnessPort;
+    /// The supervisor of this process.
+    type Supervisor: SupervisorPort;
     /// Receives notices and measurements.
     type Observer: Observer<Self>;
 
@@ -170,6 +173,18 @@ pub trait WitnessPort {
     fn delay(&self) -> Option<String> {
         None
     }
+}
+
+/// The supervisor: a process that sees this one end, and then sends the death notice that it holds. Nothing
+/// here may block: it runs on the vCPU thread.
+pub trait SupervisorPort {
+    /// Passes on the notice that it is to hold instead of the one before. Returns false if it cannot be passed
+    /// on now.
+    fn try_hold(&mut self, notice: &DeathNotice) -> bool;
+    /// This host's part ends in an orderly way: nothing is to be sent when this process is gone.
+    fn stand_down(&mut self);
+    /// Returns why the supervisor is gone, once.
+    fn poll_lost(&mut self) -> Option<String>;
 }
 
 /// A moment in a frame's way through the VM, for the measurement of latencies.

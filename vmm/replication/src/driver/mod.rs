@@ -32,7 +32,7 @@ mod witness;
 pub use drive::{Driver, DriverParts};
 pub use host::{
     CheckpointMoment, Clock, DriverView, Host, LINK_HEADER_BYTES, LinkPort, LiveWorld, Moment,
-    Observer, Order, WitnessPort,
+    Observer, Order, SupervisorPort, WitnessPort,
 };
 pub use run::{MachineEnd, PairEnd, run};
 pub use wire::{Transport, Wire};
@@ -79,4 +79,9 @@ pub enum Notice {
     StopRefused,
     /// A primary's host has failed: it goes silent, and the backup takes over.
     GoesSilent,
+    /// The supervisor of this process is gone: the peer notices a death by silence only.
+    SupervisorLost {
+        /// How it ended.
+        why: String,
+    },
 }

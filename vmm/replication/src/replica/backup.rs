@@ -1,7 +1,7 @@
 //! A backup's sessions: a primary is met, its memory arrives, and it is lost.
 
 use super::engine::Replica;
-use super::event::ReplicaEvent;
+use super::event::{Loss, ReplicaEvent};
 use super::role::{Backup, Halt, Role};
 use super::session::Malformed;
 use crate::checkpoint::CheckpointFault;
@@ -130,16 +130,16 @@ impl Replica {
         Ok(true)
     }
 
-    /// Handles the silence of the primary.
-    pub(super) fn primary_silent(&mut self, now: Time, heard_at: Time) {
+    /// Handles the death of the primary.
+    pub(super) fn primary_lost(&mut self, now: Time, loss: Loss) {
         let Role::Backup(backup) = &self.role else { return };
         match backup {
             Backup::Following => {
                 self.role = Role::Backup(Backup::Finishing);
-                self.emit(ReplicaEvent::PrimarySilent { heard_at, whole: true });
+                self.emit(loss.of_primary(true));
             }
             Backup::Syncing => {
-                self.emit(ReplicaEvent::PrimarySilent { heard_at, whole: false });
+                self.emit(loss.of_primary(false));
                 self.seek(now);
             }
             Backup::Seeking | Backup::Leaving => self.seek(now),

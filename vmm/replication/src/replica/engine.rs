@@ -5,7 +5,7 @@ use super::checkpoint_send::CheckpointSend;
 use super::claim::Claim;
 use super::commit::OutputCommit;
 use super::config::{ReplicaConfig, ReplicaConfigError, Start};
-use super::event::{Command, Events, ReplicaEvent};
+use super::event::{Command, Events, Loss, ReplicaEvent};
 use super::guard::Ignored;
 use super::health::Health;
 use super::role::{AfterHandover, Backup, Halt, Losing, Primary, Role, RoleName};
@@ -29,6 +29,7 @@ use logchan::entry::Entry;
 use logchan::entry_stats::EntryStatsTable;
 use logchan::handshake::{Entropy, Mismatch, Security};
 use logchan::ids::{Claimant, Lane, Role as End, Term};
+use logchan::seal::DeathNotice;
 use logchan::time::Time;
 
 /// One host's half of a pair. See the [module](super).
@@ -242,6 +243,12 @@ impl Replica {
         self.session.poll_transmit_log(now, out)
     }
 
+    /// Returns the notice that this process is gone, for its supervisor to hold: once for each session, and
+    /// whenever the keys of the session were replaced. An earlier notice may be forgotten then.
+    pub fn poll_death_notice(&mut self) -> Option<DeathNotice> {
+        self.session.poll_death_notice()
+    }
+
     /// See [`Channel::heard_by`].
     pub fn heard_by(&mut self, now: Time) {
         self.session.heard_by(now);
@@ -344,7 +351,7 @@ impl Replica {
 
     /// Handles the events of the endpoint, and the role changes that follow from them.
     pub(super) fn process(&mut self, now: Time) {
-        // Memory that arrived in the primary's last frames is taken before its silence is handled: it may
+        // Memory that arrived in the primary's last frames is taken before its death is handled: it may
         // complete the sync.
         self.receive_sync(now);
         while let Some(event) = self.session.poll_event() {
@@ -368,12 +375,9 @@ impl Replica {
 
     fn process_channel(&mut self, now: Time, event: Event) {
         match event {
-            Event::PeerSilent { heard_at } => match self.role {
-                Role::Primary(_) => self.backup_silent(now, heard_at),
-                Role::Backup(_) => self.primary_silent(now, heard_at),
-                Role::Halted(_) => self.session.close(),
-                Role::Standalone => {}
-            },
+            Event::PeerSilent { heard_at } => self.peer_lost(now, Loss::Silent { heard_at }),
+            Event::PeerGone if self.planted(Mutant::IgnoreNotice) => {}
+            Event::PeerGone => self.peer_lost(now, Loss::Gone),
             Event::PeerBye => match self.role {
                 Role::Primary(_) => self.backup_left(now),
                 Role::Backup(_) => self.primary_stopped(now),
@@ -415,6 +419,16 @@ impl Replica {
 
     fn is_starting(&self) -> bool {
         matches!(self.role, Role::Primary(Primary::Starting(_)))
+    }
+
+    /// Handles the death of the other host.
+    fn peer_lost(&mut self, now: Time, loss: Loss) {
+        match self.role {
+            Role::Primary(_) => self.backup_lost(now, loss),
+            Role::Backup(_) => self.primary_lost(now, loss),
+            Role::Halted(_) => self.session.close(),
+            Role::Standalone => {}
+        }
     }
 
     /// Begins the sync with a peer that was met.

@@ -72,6 +72,8 @@ pub enum ReplicaEvent {
         /// When it was last heard.
         heard_at: Time,
     },
+    /// The backup's process is gone, as its supervisor says.
+    BackupGone,
     /// The backup sent Bye.
     BackupLeft,
     /// This backup holds the whole VM and executes the log.
@@ -80,6 +82,11 @@ pub enum ReplicaEvent {
     PrimarySilent {
         /// When it was last heard.
         heard_at: Time,
+        /// This backup holds the whole VM.
+        whole: bool,
+    },
+    /// The primary's process is gone, as its supervisor says.
+    PrimaryGone {
         /// This backup holds the whole VM.
         whole: bool,
     },
@@ -94,6 +101,36 @@ pub enum ReplicaEvent {
     Diverged,
     /// This host's part is over.
     Halted(Halt),
+}
+
+/// How this host knows that the other one is dead. Both have the same consequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It was silent for the silence timeout.
+    Silent {
+        /// When it was last heard.
+        heard_at: Time,
+    },
+    /// Its supervisor has said so.
+    Gone,
+}
+
+impl Loss {
+    /// Returns the event on a primary, which has lost its backup.
+    pub(super) fn of_backup(self) -> ReplicaEvent {
+        match self {
+            Loss::Silent { heard_at } => ReplicaEvent::BackupSilent { heard_at },
+            Loss::Gone => ReplicaEvent::BackupGone,
+        }
+    }
+
+    /// Returns the event on a backup, which has lost its primary. `whole`: it holds the whole VM.
+    pub(super) fn of_primary(self, whole: bool) -> ReplicaEvent {
+        match self {
+            Loss::Silent { heard_at } => ReplicaEvent::PrimarySilent { heard_at, whole },
+            Loss::Gone => ReplicaEvent::PrimaryGone { whole },
+        }
+    }
 }
 
 /// Queue of events, oldest first.

@@ -48,6 +48,10 @@
 //! hear each other, both claim term *t + 1* at the witness; the winner is the primary of *t + 1*. A backup
 //! that has sent Bye never makes a claim, so after a Bye the claim of *t* is sufficient again.
 //!
+//! A death notice is treated as silence that has lasted long enough. The primary's lease may not have ended
+//! then, but the primary has: its supervisor sends the notice when the process and everything that it had
+//! open is gone, so no output of it can leave any more.
+//!
 //! # What a takeover may lose
 //!
 //! No output that has left. An output leaves only after the log that determines it is in the backup's

@@ -2,7 +2,7 @@
 
 use super::claim::Claim;
 use super::engine::Replica;
-use super::event::ReplicaEvent;
+use super::event::{Loss, ReplicaEvent};
 use super::guard::Ignored;
 use super::precopy::Precopy;
 use super::role::{AfterHandover, HandingOver, Losing, Primary, Protected, Role};
@@ -82,8 +82,8 @@ impl Replica {
         }
     }
 
-    /// Handles the silence of the backup.
-    pub(super) fn backup_silent(&mut self, now: Time, heard_at: Time) {
+    /// Handles the death of the backup.
+    pub(super) fn backup_lost(&mut self, now: Time, loss: Loss) {
         let Role::Primary(primary) = &self.role else { return };
         match primary {
             // The backup does not hold the whole VM, so it cannot take over.
@@ -94,7 +94,7 @@ impl Replica {
             Primary::Protected(_) => {
                 self.lose_backup(now, None);
                 self.stats.backups_lost += 1;
-                self.emit(ReplicaEvent::BackupSilent { heard_at });
+                self.emit(loss.of_backup());
             }
             // The backup is dead, or has gone live and left this session.
             Primary::HandingOver(_) if self.planted(Mutant::ResumeWithoutClaim) => {

@@ -12,6 +12,7 @@ use logchan::entry_stats::EntryStatsTable;
 use logchan::error::DecodeError;
 use logchan::ids::{Lane, LogSeq};
 use logchan::limits::ENTRY_BYTES_MAX;
+use logchan::seal::DeathNotice;
 use logchan::time::Time;
 
 /// Bytes from an authenticated peer that are not a valid entry, or not the required one.
@@ -75,6 +76,11 @@ impl Session {
 
     pub(super) fn poll_transmit_log(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
         self.endpoint.as_mut()?.poll_transmit_log(now, out)
+    }
+
+    /// See [`Endpoint::poll_death_notice`].
+    pub(super) fn poll_death_notice(&mut self) -> Option<DeathNotice> {
+        self.endpoint.as_mut()?.poll_death_notice()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {

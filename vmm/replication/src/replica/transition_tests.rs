@@ -284,6 +284,13 @@ impl Pair {
         self.hosts[host].halted().expect("the host has halted")
     }
 
+    /// The process of `host` is gone, and its supervisor tells the other host. No time passes.
+    fn lose(&mut self, host: usize) {
+        let notice = self.hosts[host].poll_death_notice().expect("it was in a session");
+        self.cut = [true; 2];
+        self.hosts[1 - host].handle_frame(self.now, &mut notice.as_bytes().clone());
+    }
+
     /// Returns the events of `host` since the last call.
     fn events(&mut self, host: usize) -> Vec<ReplicaEvent> {
         std::iter::from_fn(|| self.hosts[host].poll_event()).collect()
@@ -328,6 +335,55 @@ fn copying_backup_silent_or_bye_returns_to_alone() {
     assert!(pair.hosts[1].stop(pair.now));
     pair.pass(1);
     assert_eq!(pair.hosts[0].role(), RoleName::Alone);
+    assert_eq!(pair.halted(1), Halt::Stopped);
+}
+
+#[test]
+fn following_primary_gone_finishes_the_log_and_claims_at_once() {
+    let mut pair = Pair::protected();
+    let began = pair.now;
+    pair.lose(0);
+    assert_eq!(pair.hosts[1].role(), RoleName::Finishing);
+    assert!(pair.events(1).contains(&ReplicaEvent::PrimaryGone { whole: true }));
+    pair.apply();
+    assert_eq!(pair.hosts[1].next_region(pair.now), Step::Pending);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Alone, Term(2)));
+    assert_eq!(pair.now, began, "no timeout was waited for");
+}
+
+#[test]
+fn protected_backup_gone_claims_at_once_and_sends_nothing_meanwhile() {
+    let mut pair = Pair::protected();
+    assert!(pair.hosts[0].channel().is_some_and(|channel| channel.lease_held(pair.now)));
+    pair.lose(1);
+    assert_eq!(pair.hosts[0].role(), RoleName::Losing);
+    assert!(pair.events(0).contains(&ReplicaEvent::BackupGone));
+    assert!(!pair.hosts[0].channel().is_some_and(|channel| channel.lease_held(pair.now)));
+    pair.answer(0, Answer::Won { term: Term(2) });
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
+}
+
+#[test]
+fn peer_gone_before_the_sync_is_complete_returns_to_the_state_before_it() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.expect([RoleName::Copying, RoleName::Syncing]);
+    pair.lose(1);
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(1)));
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.lose(0);
+    assert_eq!(pair.hosts[1].role(), RoleName::Seeking);
+    assert!(pair.events(1).contains(&ReplicaEvent::PrimaryGone { whole: false }));
+}
+
+#[test]
+fn stopped_host_whose_peer_is_gone_waits_no_longer() {
+    let mut pair = Pair::protected();
+    assert!(pair.hosts[1].stop(pair.now));
+    assert_eq!(pair.hosts[1].halted(), None);
+    pair.lose(0);
     assert_eq!(pair.halted(1), Halt::Stopped);
 }
 
@@ -446,6 +502,29 @@ fn handing_over_backup_fails_and_old_primary_continues() {
     assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
     assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::Run));
     assert!(pair.events(0).contains(&ReplicaEvent::HandoverFailed));
+}
+
+#[test]
+fn handing_over_backup_gone_claims_at_once_and_the_witness_decides() {
+    for (answer, role) in [
+        (Answer::Won { term: Term(2) }, RoleName::Alone),
+        (Answer::Lost { newest: Term(2) }, RoleName::Seeking),
+    ] {
+        let mut pair = Pair::handing_over(AfterHandover::Follow);
+        pair.lose(1);
+        assert_eq!(pair.hosts[0].role(), RoleName::Losing);
+        pair.answer(0, answer);
+        assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (role, Term(2)));
+    }
+}
+
+#[test]
+fn handing_over_primary_gone_backup_goes_live_all_the_same() {
+    let mut pair = Pair::handing_over(AfterHandover::Leave);
+    pair.lose(0);
+    assert_eq!(pair.hosts[1].role(), RoleName::Claiming);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    assert_eq!((pair.hosts[1].role(), pair.hosts[1].term()), (RoleName::Alone, Term(2)));
 }
 
 /// It may have claimed the next term: only the witness knows which host runs the VM.

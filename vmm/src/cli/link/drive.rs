@@ -42,6 +42,8 @@ pub(super) fn receive_events(link: &mut LogLink) -> Result<Option<End>, PortErro
             Event::PeerSilent { heard_at } => {
                 Some(End::Silent { heard_ago: now().since(heard_at) })
             }
+            // `understudy link` has no supervisor, but its peer may be another program with the key.
+            Event::PeerGone => Some(End::Silent { heard_ago: Duration::ZERO }),
             Event::PeerBye => Some(End::PeerLeft),
             Event::Left { confirmed: true } => Some(End::Left),
             Event::Left { confirmed: false } => {

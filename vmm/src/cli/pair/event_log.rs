@@ -67,7 +67,7 @@ fn is_warning(notice: &Notice) -> bool {
         Notice::SyncClosed { .. } | Notice::GoesSilent => return false,
         Notice::WitnessFailed { .. } => return true,
         Notice::NobodyMet { .. } | Notice::Diverged(_) | Notice::HandoverRefused => return true,
-        Notice::StopRefused => return true,
+        Notice::StopRefused | Notice::SupervisorLost { .. } => return true,
     };
     match event {
         ReplicaEvent::WitnessLost
@@ -78,7 +78,9 @@ fn is_warning(notice: &Notice) -> bool {
         | ReplicaEvent::PeerRefused { .. }
         | ReplicaEvent::WitnessUnreachable { .. }
         | ReplicaEvent::BackupSilent { .. }
+        | ReplicaEvent::BackupGone
         | ReplicaEvent::PrimarySilent { .. }
+        | ReplicaEvent::PrimaryGone { .. }
         | ReplicaEvent::WentLive { .. }
         | ReplicaEvent::HandoverFailed
         | ReplicaEvent::ReleaseFailed
@@ -111,6 +113,14 @@ fn divergence_message(divergence: &Divergence) -> String {
     )
 }
 
+/// Returns what a backup does after the death of its primary. `whole`: it holds the whole VM.
+fn what_follows(whole: bool) -> &'static str {
+    match whole {
+        true => "executing the rest of its log",
+        false => "dropping the incomplete copy of its memory",
+    }
+}
+
 /// Returns the message that a user sees.
 fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> String {
     let event = match notice {
@@ -127,6 +137,11 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
         Notice::HandoverRefused => {
             return "not handed over: no backup holds the whole VM (see 'understudy status')"
                 .into();
+        }
+        Notice::SupervisorLost { why } => {
+            return format!(
+                "the supervisor is gone ({why}): a death of this process is noticed by its silence only"
+            );
         }
         Notice::GoesSilent => {
             return "this host failed: it goes silent, and the backup takes over".into();
@@ -186,14 +201,18 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
                 ms_since(heard_at)
             )
         }
+        ReplicaEvent::BackupGone => "the backup's process is gone: claiming the next term".into(),
         ReplicaEvent::BackupLeft => "the backup left: the VM is unprotected".into(),
         ReplicaEvent::Following => "sync complete: this backup can take over".into(),
         ReplicaEvent::PrimarySilent { heard_at, whole } => {
-            let what = match whole {
-                true => "executing the rest of its log",
-                false => "dropping the incomplete copy of its memory",
-            };
-            format!("no frame from the primary for {} ms: {what}", ms_since(heard_at))
+            format!(
+                "no frame from the primary for {} ms: {}",
+                ms_since(heard_at),
+                what_follows(whole)
+            )
+        }
+        ReplicaEvent::PrimaryGone { whole } => {
+            format!("the primary's process is gone: {}", what_follows(whole))
         }
         ReplicaEvent::LogFinished => {
             "the log is executed to its end: claiming the next term".into()

@@ -41,6 +41,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let blueprint = Blueprint::new(&args.vm)?;
     let witness = args.witness(&security)?;
     let link = EthernetLink::open(&args.link_options())?;
+    let supervisor = args.supervisor();
     args.print_info(|| link.port().describe());
     let port = session::open_port(&args.vm)?;
     let mut config = args.replica_config(&blueprint, &witness);
@@ -52,6 +53,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let _control = args.serve_control(&board, &orders);
     let limit = args.vm.seconds.map(Duration::from_secs_f64);
     let end = session::on_vcpu_thread(args.vm.core, limit, &orders, |orders| {
+        supervisor.watch_this_thread();
         let clock = GuestClock::starting_at(blueprint.start_ns());
         let lan = args.watch_tap();
         let mut world = session::world_config(&args.vm, port, clock, orders)?;
@@ -66,7 +68,13 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
             wire: link.watch(args.other_addresses())?.into_wire(),
             world,
             witness: WitnessClient::new(witness, mutants),
-            observer: PairObserver::new(event_log::on_notice(args, lan.clone()), board, lan),
+            observer: PairObserver::new(
+                event_log::on_notice(args, lan.clone()),
+                board,
+                lan,
+                supervisor.state(),
+            ),
+            supervisor,
             ack_wait: args.ack_wait(),
             mutants,
         });

@@ -12,6 +12,7 @@ use crate::link::{LinkOptions, OtherAddresses, key_file};
 use crate::pair::{ControlServer, StatusBoard};
 use crate::replay::Orders;
 use crate::stdio;
+use crate::supervisor::Supervisor;
 use crate::witness::{Fence, FenceConfig, Witness};
 use clap::{ArgGroup, Args, ValueEnum};
 use logchan::claim::ClaimKey;
@@ -32,10 +33,10 @@ Run one of each on two hosts, with the same key, VM options and witness:
   understudy backup --tap tap0 --interface eth1 --peer 52:54:00:00:00:0a \\
       --key /etc/understudy.key --witness /mnt/shared/understudy
 
-The primary boots the VM. The backup executes the primary's log, and takes over when the primary
-falls silent. A new backup can be started at any time. SIGTERM or Ctrl-C ends one side: a primary
-hands the VM over to its backup if that holds the whole VM, and ends the VM otherwise.
-'understudy stop' ends the VM on both hosts.
+The primary boots the VM. The backup executes the primary's log, and takes over when the primary's
+process dies or the primary falls silent. A new backup can be started at any time. SIGTERM or Ctrl-C
+ends one side: a primary hands the VM over to its backup if that holds the whole VM, and ends the VM
+otherwise. 'understudy stop' ends the VM on both hosts.
 
 Exit codes:
   0   stopped in an orderly way
@@ -91,6 +92,9 @@ pub struct PairArgs {
     /// When an output of the VM may leave while this host is the primary
     #[arg(long, value_name = "POLICY", default_value = "early")]
     output_commit: OutputCommit,
+    /// Start no supervisor: the other host notices the death of this process by its silence only
+    #[arg(long)]
+    no_supervisor: bool,
     /// Socket for 'understudy status', 'stop' and 'handover' [default: /run/understudy/vm-N.sock]
     #[arg(long, value_name = "PATH")]
     status: Option<PathBuf>,
@@ -210,6 +214,14 @@ impl PairArgs {
                 OutputCommit::Strict => CommitPolicy::Strict,
             },
             ..ReplicaConfig::new(VmId(self.vm_id), blueprint.mac(), pages)
+        }
+    }
+
+    /// Starts the supervisor of this process, unless there shall be none.
+    pub(super) fn supervisor(&self) -> Supervisor {
+        match self.no_supervisor {
+            true => Supervisor::none(),
+            false => Supervisor::start(&self.interface, self.peer),
         }
     }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use testbed::clients::counting;
 use testbed::figures::ms;
-use testbed::pair::Takeover;
+use testbed::pair::{Death, NoticedBy, Takeover};
 use testbed::{Guest, TestbedError};
 
 /// A delay of the prober of more than this is reported, in nanoseconds.
@@ -41,6 +41,8 @@ pub struct Plan {
     pub silence_ms: Option<u64>,
     /// Seed for the times of the kills.
     pub seed: u64,
+    /// What is killed.
+    pub death: Death,
 }
 
 /// Runs the demonstration with the executable `program`. `interrupted` ends it early. Removes everything that
@@ -65,8 +67,12 @@ impl RunningPair<'_, '_> {
         self.begin()?;
         let Plan { kills, handovers, seed, .. } = *plan;
         self.progress.message(&format!(
-            "killing the primary {kills} times (kill -9) and handing the VM over {handovers} times, at random \
-             times with seed {seed}"
+            "killing the primary {kills} times (kill -9{}) and handing the VM over {handovers} times, at random \
+             times with seed {seed}",
+            match plan.death {
+                Death::OfProcess => "",
+                Death::OfHost => " of its supervisor and of itself",
+            },
         ));
         let mut summary =
             Summary { plan: plan.clone(), pace: Some(self.pace), ..Summary::default() };
@@ -74,7 +80,7 @@ impl RunningPair<'_, '_> {
         for kill in 1..=kills {
             summary.failovers.push(loop {
                 self.run_protected(Duration::from_millis(random.u64(KILL_AFTER_MS)))?;
-                if let Some(failover) = self.fail_over(kill)? {
+                if let Some(failover) = self.fail_over(kill, plan.death)? {
                     break failover;
                 }
             });
@@ -92,12 +98,23 @@ impl RunningPair<'_, '_> {
 
     /// Kills the primary and waits until the VM is protected again and every client is served. Returns `None`
     /// if the VM had left the killed host before the kill.
-    fn fail_over(&mut self, kill: u32) -> Result<Option<Failover>, TestbedError> {
+    fn fail_over(&mut self, kill: u32, death: Death) -> Result<Option<Failover>, TestbedError> {
         let (client, guest) = (self.network.client(), self.guest);
         let mut timers = Ok(String::new());
-        let takeover = self.hosts.kill(|| timers = counting::timers(client, guest))?;
+        let takeover = self.hosts.kill(death, || {
+            timers = counting::timers(client, guest);
+        })?;
         let Some(takeover) = takeover else { return Ok(None) };
-        let what = format!("kill {kill}: host {} killed; the silence was detected", takeover.dead);
+        let what = format!(
+            "kill {kill}: host {} killed; host {} noticed it by {}",
+            takeover.dead,
+            takeover.dead.other(),
+            match takeover.noticed_by {
+                NoticedBy::Supervisor => "the supervisor's notice",
+                NoticedBy::Silence => "its silence",
+                NoticedBy::HandOver => "a handover",
+            }
+        );
         self.measure(&what, takeover, timers).map(Some)
     }
 
@@ -119,9 +136,9 @@ impl RunningPair<'_, '_> {
         timers: Result<String, TestbedError>,
     ) -> Result<Failover, TestbedError> {
         let load = self.load;
-        let Takeover { dead, killed_ns, silent_ns, live_ns } = takeover;
-        let detect_ns = silent_ns.saturating_sub(killed_ns);
-        let golive_ns = live_ns.saturating_sub(silent_ns);
+        let Takeover { dead, killed_ns, lost_ns, noticed_by, live_ns } = takeover;
+        let detect_ns = lost_ns.saturating_sub(killed_ns);
+        let golive_ns = live_ns.saturating_sub(lost_ns);
         self.progress.message(&format!(
             "{what} after {:.1} ms; the other host went live after another {:.1} ms",
             ms(detect_ns),
@@ -155,7 +172,15 @@ impl RunningPair<'_, '_> {
             (load.prober.seen().times.last() > Some(protected_ns)).then_some(())
         })?;
         let sync_gap_ns = gap(load.prober.seen().times.longest_gap(served_ns, protected_ns))?;
-        Ok(Failover { detect_ns, golive_ns, outage_ns, tcp_gap_ns, sync_gap_ns, late_ns })
+        Ok(Failover {
+            detect_ns,
+            noticed_by,
+            golive_ns,
+            outage_ns,
+            tcp_gap_ns,
+            sync_gap_ns,
+            late_ns,
+        })
     }
 }
 

@@ -5,13 +5,16 @@ use super::totals::{Totals, object, table};
 use serde_json::{Map, Value, json};
 use testbed::figures::{ms, percentile, spread_ms};
 use testbed::pace::Pace;
+use testbed::pair::{Death, NoticedBy};
 
 /// Times of one failover or handover, in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Failover {
-    /// From the kill until the other host detected the silence, or from the order until the primary sent no more
-    /// output, by their event logs.
+    /// From the kill until the other host noticed it, or from the order until the primary sent no more output, by
+    /// their event logs.
     pub detect_ns: u64,
+    /// How the other host noticed it.
+    pub noticed_by: NoticedBy,
     /// From then until the other host was live.
     pub golive_ns: u64,
     /// The longest time without an answer to the prober.
@@ -49,6 +52,11 @@ impl Summary {
         self.handovers.iter().map(value).collect()
     }
 
+    /// Returns the number of deaths that were noticed in this way.
+    fn noticed(&self, by: NoticedBy) -> usize {
+        self.failovers.iter().filter(|failover| failover.noticed_by == by).count()
+    }
+
     /// Returns the results as a JSON object.
     pub fn json(&self) -> Map<String, Value> {
         let late_ms = spread_ms(&self.all(|f| f.late_ns), &[50, 100]);
@@ -64,6 +72,14 @@ impl Summary {
                 "tcp_gap_ms": spread_ms(&self.of_handovers(|f| f.tcp_gap_ns), &[50, 99, 100]),
             },
             "tcp_gap_ms": spread_ms(&self.all(|f| f.tcp_gap_ns), &[50, 99, 100]),
+            "power_loss": match self.plan.death {
+                Death::OfProcess => false,
+                Death::OfHost => true,
+            },
+            "noticed_by": {
+                "supervisor": self.noticed(NoticedBy::Supervisor),
+                "silence": self.noticed(NoticedBy::Silence),
+            },
             "detect_ms": spread_ms(&self.all(|f| f.detect_ns), &[50, 99]),
             "golive_ms": spread_ms(&self.all(|f| f.golive_ns), &[50, 99]),
             "sync_pause_ms": spread_ms(&self.pauses_ns, &[50, 100]),
@@ -91,8 +107,16 @@ impl Summary {
         let mut rows = vec![
             row("failovers", format!("{} of {kills}", self.failovers.len())),
             (format!("outage ({})", guest.probe().name()), spread(self.all(|f| f.outage_ns))),
-            row("  kill to silence detected", spread(self.all(|f| f.detect_ns))),
-            row("  silence detected to live", spread(self.all(|f| f.golive_ns))),
+            row(
+                "deaths noticed",
+                format!(
+                    "{} by the supervisor's notice, {} by silence",
+                    self.noticed(NoticedBy::Supervisor),
+                    self.noticed(NoticedBy::Silence)
+                ),
+            ),
+            row("  kill to death noticed", spread(self.all(|f| f.detect_ns))),
+            row("  death noticed to live", spread(self.all(|f| f.golive_ns))),
             row("outage (TCP)", spread(self.all(|f| f.tcp_gap_ns))),
             row("pause of the VM per sync", spread(self.pauses_ns.clone())),
         ];
@@ -123,5 +147,27 @@ mod tests {
         assert_eq!(json["completed_failovers"], 0);
         assert_eq!(json["outage_ms"], json!({ "p50": null, "p99": null, "max": null }));
         assert!(Summary::default().table().contains("outage (UDP)"));
+    }
+
+    #[test]
+    fn deaths_are_counted_by_how_they_were_noticed() {
+        let failover = |noticed_by| Failover {
+            detect_ns: 1,
+            noticed_by,
+            golive_ns: 1,
+            outage_ns: 1,
+            tcp_gap_ns: 1,
+            sync_gap_ns: 1,
+            late_ns: 1,
+        };
+        let by = [NoticedBy::Supervisor, NoticedBy::Silence, NoticedBy::Supervisor];
+        let failovers = by.map(failover).to_vec();
+        let plan = Plan { death: Death::OfHost, ..Plan::default() };
+        let summary = Summary { failovers, plan, ..Summary::default() };
+        let json = summary.json();
+        assert_eq!(json["noticed_by"], json!({ "supervisor": 2, "silence": 1 }));
+        assert_eq!(json["power_loss"], true);
+        assert!(summary.table().contains("2 by the supervisor's notice, 1 by silence"));
+        assert_eq!(Summary::default().json()["power_loss"], false);
     }
 }

@@ -48,10 +48,19 @@ pub enum PairEvent {
     BackupSilent {
         spoke_ns: Option<u64>,
     },
+    BackupGone {
+        spoke_ns: Option<u64>,
+    },
     BackupLeft,
     Following,
     PrimarySilent {
         whole: bool,
+    },
+    PrimaryGone {
+        whole: bool,
+    },
+    SupervisorLost {
+        why: String,
     },
     LogFinished,
     WentLive,

@@ -2,7 +2,7 @@
 
 use super::event::{PairEvent, PairRecord, Spread, Why};
 use super::leadership::LeadershipIntervals;
-use super::member::{Member, MemberOutput, Message, Part};
+use super::member::{Member, MemberOutput, Message, NoticedBy, Part};
 use super::network::{Host, Network};
 use super::scene::Setup;
 use crate::TestbedError;
@@ -43,6 +43,16 @@ pub struct Counts {
     sync_paused_ns: Option<u64>,
 }
 
+/// What dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Death {
+    /// The process of a VM, killed with SIGKILL. Its supervisor lives.
+    #[default]
+    OfProcess,
+    /// The host, as in a loss of power: the supervisor is killed first, then the process.
+    OfHost,
+}
+
 /// A takeover. Times are of CLOCK_BOOTTIME, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Takeover {
@@ -50,8 +60,10 @@ pub struct Takeover {
     pub dead: Host,
     /// Time just before the signal or the order was sent.
     pub killed_ns: u64,
-    /// When the other host detected the silence, or this host began to hand the VM over.
-    pub silent_ns: u64,
+    /// When the other host noticed the death, or this host began to hand the VM over.
+    pub lost_ns: u64,
+    /// How the other host noticed it.
+    pub noticed_by: NoticedBy,
     /// When the other host went live.
     pub live_ns: u64,
 }
@@ -170,7 +182,7 @@ impl Hosts {
         self.leader().and_then(|member| Some((member.host, member.state.protected?)))
     }
 
-    /// Kills the primary, waits until the backup is live, and calls `live` immediately. When this returns,
+    /// Lets the primary die, waits until the backup is live, and calls `live` immediately. When this returns,
     /// the descriptors of the killed process are closed. Returns `None` if the backup was live before the
     /// kill, which happens after this machine has stood still.
     ///
@@ -181,9 +193,17 @@ impl Hosts {
     /// # Panics
     ///
     /// If no process is known to hold the VM's term.
-    pub fn kill(&mut self, live: impl FnOnce()) -> Result<Option<Takeover>, TestbedError> {
+    pub fn kill(
+        &mut self,
+        death: Death,
+        live: impl FnOnce(),
+    ) -> Result<Option<Takeover>, TestbedError> {
         let leader = self.leader().expect("a protected VM has a leader");
         let dead = leader.host;
+        match death {
+            Death::OfProcess => {}
+            Death::OfHost => leader.kill_supervisor(),
+        }
         let killed_ns = boottime_ns();
         leader.signal(Signal::SIGKILL);
         let killed = self.members[dead.index()].take();
@@ -192,9 +212,9 @@ impl Hosts {
         let survivor = dead.other().index();
         let result = self.wait("the other host to go live", |hosts| {
             let state = &hosts.members[survivor].as_ref()?.state;
-            state.silent_ns.zip(state.live_ns)
+            state.lost.zip(state.live_ns)
         });
-        let (silent_ns, live_ns) = result?;
+        let ((lost_ns, noticed_by), live_ns) = result?;
         live();
         killed.reap(self.patience)?;
         if live_ns <= killed_ns {
@@ -203,7 +223,7 @@ impl Hosts {
             return Ok(None);
         }
         self.leadership.end(dead, end_ns);
-        Ok(Some(Takeover { dead, killed_ns, silent_ns, live_ns }))
+        Ok(Some(Takeover { dead, killed_ns, lost_ns, noticed_by, live_ns }))
     }
 
     /// Orders the primary to hand the VM over, waits until the backup is live, and calls `live` immediately. The
@@ -222,12 +242,13 @@ impl Hosts {
         let ordered_ns = boottime_ns();
         leader.order("handover")?;
         let since = |ns: Option<u64>| ns.filter(|&ns| ns > ordered_ns);
-        let (silent_ns, live_ns) = self.wait("the other host to go live", |hosts| {
+        let (lost_ns, live_ns) = self.wait("the other host to go live", |hosts| {
             let [old, new] = [from, from.other()].map(|host| hosts.members[host.index()].as_ref());
             since(old?.state.handing_over_ns).zip(since(new?.state.live_ns))
         })?;
         live();
-        Ok(Takeover { dead: from, killed_ns: ordered_ns, silent_ns, live_ns })
+        let noticed_by = NoticedBy::HandOver;
+        Ok(Takeover { dead: from, killed_ns: ordered_ns, lost_ns, noticed_by, live_ns })
     }
 
     /// Stops the VM cleanly, the primary first. Returns how long the primary held its outputs.
@@ -409,7 +430,7 @@ impl Hosts {
             PairEvent::Halted { spoke_ns, .. } => {
                 self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
             }
-            PairEvent::BackupSilent { spoke_ns } => {
+            PairEvent::BackupSilent { spoke_ns } | PairEvent::BackupGone { spoke_ns } => {
                 self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
                 self.counts.backups_lost += 1;
             }
@@ -437,6 +458,8 @@ impl Hosts {
             | PairEvent::BackupLeft
             | PairEvent::Following
             | PairEvent::PrimarySilent { .. }
+            | PairEvent::PrimaryGone { .. }
+            | PairEvent::SupervisorLost { .. }
             | PairEvent::LogFinished
             | PairEvent::Ended { .. } => {}
         }

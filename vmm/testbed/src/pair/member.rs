@@ -4,9 +4,9 @@ use super::event::{PairEvent, PairRecord, Spread, Why};
 use super::network::{Host, LOG_LINK};
 use super::output::Output;
 use super::scene::Setup;
-use crate::{TAP, TestbedError, VmProcess};
+use crate::{TAP, TestbedError, VmProcess, supervisor};
 use crossbeam::channel::Sender;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -64,6 +64,17 @@ pub enum MemberOutput {
     End,
 }
 
+/// How a backup learned that it must take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticedBy {
+    /// By the silence of the primary.
+    Silence,
+    /// By the notice of the primary's supervisor.
+    Supervisor,
+    /// By the end of the primary's log: a handover.
+    HandOver,
+}
+
 /// What is known about a process from its event log.
 #[derive(Debug, Default)]
 pub struct State {
@@ -73,8 +84,8 @@ pub struct State {
     pub term: u64,
     /// Time since which a backup protects the VM, by CLOCK_BOOTTIME in nanoseconds.
     pub protected: Option<u64>,
-    /// When it detected the silence of the primary.
-    pub silent_ns: Option<u64>,
+    /// When and how it noticed the death of the primary.
+    pub lost: Option<(u64, NoticedBy)>,
     /// When it began to hand the VM over.
     pub handing_over_ns: Option<u64>,
     /// When it went live.
@@ -93,7 +104,7 @@ impl State {
             PairEvent::TermWon => self.holds_term = true,
             PairEvent::Protected => self.protected = Some(record.t_ns),
             PairEvent::SyncBegun | PairEvent::BackupLeft => self.protected = None,
-            PairEvent::BackupSilent { .. } => {
+            PairEvent::BackupSilent { .. } | PairEvent::BackupGone { .. } => {
                 self.holds_term = false;
                 self.protected = None;
             }
@@ -104,7 +115,12 @@ impl State {
                 self.handing_over_ns = Some(record.t_ns);
             }
             PairEvent::HandoverFailed => self.holds_term = true,
-            PairEvent::PrimarySilent { .. } => self.silent_ns = Some(record.t_ns),
+            PairEvent::PrimarySilent { .. } => {
+                self.lost = Some((record.t_ns, NoticedBy::Silence));
+            }
+            PairEvent::PrimaryGone { .. } => {
+                self.lost = Some((record.t_ns, NoticedBy::Supervisor));
+            }
             PairEvent::WentLive => {
                 self.holds_term = true;
                 self.live_ns = Some(record.t_ns);
@@ -129,6 +145,7 @@ impl State {
             | PairEvent::SyncClosed { .. }
             | PairEvent::Following
             | PairEvent::LogFinished
+            | PairEvent::SupervisorLost { .. }
             | PairEvent::Diverged { .. } => {}
         }
     }
@@ -232,6 +249,13 @@ impl Member {
         let answer = self.order("status")?;
         serde_json::from_str(&answer)
             .map_err(|error| TestbedError::Wrong(format!("the status is {answer:?}: {error}")))
+    }
+
+    /// Kills the process's supervisor, if it has one.
+    pub fn kill_supervisor(&self) {
+        if let Some(supervisor) = supervisor::of(self.pid()) {
+            let _ = kill(supervisor, Signal::SIGKILL);
+        }
     }
 
     /// Returns the last hundred lines that the process printed besides its event log.

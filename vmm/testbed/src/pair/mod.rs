@@ -21,9 +21,9 @@ mod output;
 mod scene;
 
 pub use event::{PairEvent, PairRecord, Spread, Why};
-pub use hosts::{Counts, Hosts, POLL_INTERVAL, Takeover};
+pub use hosts::{Counts, Death, Hosts, POLL_INTERVAL, Takeover};
 pub use leadership::{LeadershipIntervals, SourceChange};
 pub use log_switch::{Isolation, LogSwitch};
-pub use member::{Member, MemberOutput, Message, Part, State};
+pub use member::{Member, MemberOutput, Message, NoticedBy, Part, State};
 pub use network::{Host, LOG_LINK, Network};
 pub use scene::{Scene, Setup};

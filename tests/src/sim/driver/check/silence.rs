@@ -64,6 +64,9 @@ impl State {
                         self.check_lease(other(host))?;
                     }
                 }
+                ReplicaEvent::BackupGone | ReplicaEvent::PrimaryGone { .. } => {
+                    return self.check_reported_death(host);
+                }
                 ReplicaEvent::PeerMet { .. }
                 | ReplicaEvent::PeerRefused { .. }
                 | ReplicaEvent::TermWon { .. }
@@ -90,6 +93,7 @@ impl State {
             | Notice::HandoverRefused
             | Notice::StopRefused
             | Notice::WitnessFailed { .. }
+            | Notice::SupervisorLost { .. }
             | Notice::GoesSilent => {}
         }
         Ok(())

@@ -1,0 +1,180 @@
+//! The supervisor of a process tells the other host at once when the process is gone. No time is compared with
+//! anything but the silence timeout, which is long here.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::time::Duration;
+use testbed::pair::{Host, PairEvent, Part, Why};
+use testbed::supervisor;
+use tests::pair::{Clients, Process, Rig};
+use tests::patience::wait_until;
+use tests::wait_for;
+use vmm::link::now;
+
+/// Starts a protected VM: primary on A, backup on B, with additional `options`.
+fn protected(rig: &Rig, options: &[&str]) -> [Process; 2] {
+    let mut primary = rig.start(Part::Primary, Host::A, options);
+    wait_for!(primary, PairEvent::TermWon);
+    let mut backup = rig.start(Part::Backup, Host::B, options);
+    wait_for!(primary, PairEvent::Protected);
+    wait_for!(backup, PairEvent::Following);
+    [primary, backup]
+}
+
+fn silence_ns(rig: &Rig) -> u64 {
+    Duration::from_millis(rig.silence_ms()).as_nanos() as u64
+}
+
+/// Returns the supervisor of `process`, which must have one.
+fn supervisor(process: &Process) -> Pid {
+    wait_until("a supervisor", || supervisor::of(process.pid()).is_some());
+    supervisor::of(process.pid()).expect("it had one just now")
+}
+
+fn is_running(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status
+        .rsplit(')')
+        .next()
+        .is_some_and(|rest| !matches!(rest.trim().chars().next(), None | Some('Z')))
+}
+
+#[test]
+fn killed_primary_is_replaced_long_before_the_silence_timeout() {
+    let rig = Rig::patient();
+    let [mut primary, mut backup] = protected(&rig, &[]);
+    let most_ns = silence_ns(&rig) / 2;
+    let ((), clients) = Clients::during(&rig, |clients| {
+        let killed_ns = now().as_nanos();
+        primary.signal(Signal::SIGKILL);
+        wait_for!(backup, PairEvent::PrimaryGone { whole: true });
+        let live_ns = wait_for!(backup, PairEvent::WentLive).t_ns;
+        clients.wait_until_served();
+        let served_ns = now().as_nanos();
+        println!("live after {} us", (live_ns - killed_ns) / 1000);
+        assert!(served_ns - killed_ns < most_ns, "an outage of {} ns", served_ns - killed_ns);
+        assert_eq!(primary.end().code, None, "the signal ends the process that the user started");
+    });
+    assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
+    assert_eq!(backup.state().term, 2);
+    // The notice of the dead process deposes nobody after this: its incarnation is gone.
+    let mut next = rig.start(Part::Backup, Host::A, &[]);
+    wait_for!(next, PairEvent::Following);
+    wait_for!(backup, PairEvent::Protected);
+    assert_eq!(backup.count(|event| matches!(event, PairEvent::BackupGone { .. })), 0);
+}
+
+#[test]
+fn primary_goes_on_alone_long_before_the_silence_timeout_when_its_backup_is_killed() {
+    let rig = Rig::patient();
+    let [mut primary, backup] = protected(&rig, &[]);
+    let most_ns = silence_ns(&rig) / 2;
+    let ((), clients) = Clients::during(&rig, |clients| {
+        let killed_ns = now().as_nanos();
+        backup.signal(Signal::SIGKILL);
+        wait_for!(primary, PairEvent::BackupGone { .. });
+        let alone_ns = wait_for!(primary, PairEvent::TermWon).t_ns;
+        clients.wait_until_served();
+        println!("alone after {} us", (alone_ns - killed_ns) / 1000);
+        let served_ns = now().as_nanos();
+        assert!(served_ns - killed_ns < most_ns, "an outage of {} ns", served_ns - killed_ns);
+    });
+    assert_eq!(clients.host_sequence(), [Host::A]);
+}
+
+#[test]
+fn vm_without_its_supervisor_goes_on_says_so_and_is_replaced_after_the_silence_timeout() {
+    let rig = Rig::default();
+    let [mut primary, mut backup] = protected(&rig, &[]);
+    assert_eq!(primary.status()["supervisor"], "watching");
+    let ((), _) = Clients::during(&rig, |clients| {
+        kill(supervisor(&primary), Signal::SIGKILL).expect("it can be killed");
+        let lost = wait_for!(primary, PairEvent::SupervisorLost { .. });
+        let PairEvent::SupervisorLost { why } = lost.event else { unreachable!() };
+        assert!(why.contains("signal: 9"), "{why}");
+        wait_until("the status", || primary.status()["supervisor"] == "gone");
+        let lines = primary.words();
+        let about = lines.iter().filter(|line| line.contains("the supervisor is gone"));
+        assert_eq!(about.count(), 1, "{lines:?}");
+        clients.wait_until_served();
+        assert_eq!(primary.status()["role"], "protected");
+        let killed_ns = now().as_nanos();
+        primary.signal(Signal::SIGKILL);
+        let noticed = wait_for!(backup, PairEvent::PrimarySilent { whole: true });
+        assert!(noticed.t_ns - killed_ns > silence_ns(&rig) / 2, "only the silence tells");
+        wait_for!(backup, PairEvent::WentLive);
+        clients.wait_until_served();
+    });
+}
+
+#[test]
+fn vm_that_is_to_have_no_supervisor_has_none() {
+    let rig = Rig::default();
+    let [primary, mut backup] = protected(&rig, &["--no-supervisor"]);
+    assert_eq!(primary.status()["supervisor"], "off");
+    assert_eq!(supervisor::of(primary.pid()), None);
+    primary.signal(Signal::SIGKILL);
+    wait_for!(backup, PairEvent::PrimarySilent { whole: true });
+    wait_for!(backup, PairEvent::WentLive);
+}
+
+#[test]
+fn supervisor_has_no_descriptor_of_the_vm_and_no_terminal() {
+    let rig = Rig::patient();
+    let [primary, _backup] = protected(&rig, &[]);
+    let pid = supervisor(&primary);
+    let link = |entry: fs::DirEntry| fs::read_link(entry.path()).unwrap_or_default();
+    let open: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("it runs")
+        .flatten()
+        .map(|entry| link(entry).to_string_lossy().into_owned())
+        .collect();
+    // Standard input is the socket pair, standard output the pidfd, standard error the pipe; and the packet
+    // socket.
+    let count = |part: &str| open.iter().filter(|target| target.contains(part)).count();
+    assert_eq!(
+        (open.len(), count("socket:"), count("pidfd"), count("pipe:")),
+        (4, 2, 1, 1),
+        "{open:?}"
+    );
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    assert_eq!(fields[3], pid.to_string(), "a session of its own: {stat}");
+    assert_eq!(fields[4], "0", "no terminal: {stat}");
+}
+
+#[test]
+fn orderly_stop_of_all_processes_sends_no_notice_and_leaves_no_supervisor() {
+    let rig = Rig::patient();
+    let [mut primary, mut backup] = protected(&rig, &[]);
+    let supervisors = [&primary, &backup].map(supervisor);
+    // systemd sends the signal that ends a service to every process of it.
+    for pid in supervisors {
+        kill(pid, Signal::SIGTERM).expect("it runs");
+    }
+    primary.order("stop");
+    wait_for!(backup, PairEvent::Halted { why: Why::PrimaryStopped, .. });
+    assert_eq!([primary.end().code, backup.end().code], [Some(0), Some(0)]);
+    wait_until("both supervisors to end", || !supervisors.into_iter().any(is_running));
+    for process in [&mut primary, &mut backup] {
+        let is_loss = |event: &PairEvent| {
+            matches!(
+                event,
+                PairEvent::PrimaryGone { .. }
+                    | PairEvent::BackupGone { .. }
+                    | PairEvent::SupervisorLost { .. }
+            )
+        };
+        assert_eq!(process.count(is_loss), 0, "{}", process.transcript());
+    }
+}
+
+#[test]
+fn supervisor_started_by_hand_says_that_it_is_not_for_users() {
+    let output =
+        tests::program::run(&["supervise", "--interface", "lo", "--peer", "02:00:00:00:00:01"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("is started by 'understudy primary'"), "{text}");
+}
