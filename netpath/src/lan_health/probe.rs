@@ -44,8 +44,8 @@ impl LanProbe {
     }
 
     /// Also asks `address` from now on, by ARP, from the bridge that the tap is a port of. The first questions
-    /// of [`ask`](Self::ask) can't have its answer: it counts as reachable until three questions in a row had
-    /// none, which is at most two seconds after its last answer if `ask` is called every 100 ms.
+    /// of [`ask`](Self::ask) can't have its answer: it counts as reachable until three consecutive questions
+    /// had none, which is at most two seconds after its last answer if `ask` is called every 100 ms.
     #[must_use]
     pub fn with_address(self, address: Ipv4Addr) -> LanProbe {
         LanProbe { reach: Some(ReachProbe::new(address)), ..self }

@@ -18,7 +18,7 @@ use crate::sys::packet_socket::PacketSocket;
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer may take. After it, the question is asked again.
 const ANSWER_MAX: Duration = Duration::from_millis(250);
-/// So many questions in a row without an answer mean that the address can't be reached.
+/// After this many consecutive questions without an answer the address counts as unreachable.
 pub const UNANSWERED_MAX: u32 = 3;
 /// The longest time from an answer until the address counts as unreachable. Whoever asks at intervals adds up to one
 /// of them for each question.
@@ -50,7 +50,7 @@ struct Path {
 struct Questions {
     asked_at: Option<Instant>,
     is_open: bool,
-    /// Questions in a row without an answer.
+    /// Consecutive questions without an answer.
     unanswered: u32,
 }
 

@@ -66,7 +66,7 @@ pub(super) enum Event {
     TapDeadline { host: usize, process: ProcessId },
     /// The supervisor of a dead process sends a copy of its notice, which must end this session.
     SendNotice { host: usize, frame: Rc<[u8]>, session: Option<u64> },
-    /// By now, a process that was told of its peer's death must have acted on it.
+    /// By now, a process that has received the notice of its peer's death must have acted on it.
     CheckNotice { host: usize, process: ProcessId, session: u64 },
     /// A deadline of the liveness checker has passed.
     CheckProgress,

@@ -114,7 +114,7 @@ impl State {
         }
     }
 
-    /// Checks that a process which was told of its peer's death is not in the session with it any more.
+    /// Checks that a process which has received the notice of its peer's death is not in the session with it any more.
     pub(super) fn check_notice_acted_on(
         &self,
         host: usize,
@@ -146,7 +146,7 @@ impl State {
             };
         require!(
             !is_in_session || was_frozen,
-            "host {host} is {} in the session of a process whose death it was told of",
+            "host {host} is {} in the session of a process whose death notice it has received",
             process.role
         );
         Ok(())
