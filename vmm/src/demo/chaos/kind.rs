@@ -22,6 +22,8 @@ pub enum Kind {
     CutLogLink,
     CutLogFromPrimary,
     CutLogFromBackup,
+    LogNicMadeAgain,
+    LogMacChanged,
     LossyLogLink,
     HostileLogFrames,
     TapDownPrimary,
@@ -81,7 +83,7 @@ const fn row(kind: Kind, name: &'static str, side: Side, bound: Bound, inject: I
 
 /// One row for each kind, in the order of [`Kind`].
 #[rustfmt::skip]
-static TABLE: [Row; 32] = [
+static TABLE: [Row; 34] = [
     // Hosts.
     row(Kind::KillPrimary, "kill-primary", Side::Primary, Bound::TAKEOVER, hosts::kill),
     row(Kind::KillBackup, "kill-backup", Side::Backup, Bound::TAKEOVER, hosts::kill),
@@ -94,6 +96,8 @@ static TABLE: [Row; 32] = [
     row(Kind::CutLogLink, "cut-log-link", Side::Both, Bound::TAKEOVER, network::cut_log_link),
     row(Kind::CutLogFromPrimary, "cut-log-from-primary", Side::Primary, Bound::TAKEOVER, network::cut_log_from),
     row(Kind::CutLogFromBackup, "cut-log-from-backup", Side::Backup, Bound::TAKEOVER, network::cut_log_from),
+    row(Kind::LogNicMadeAgain, "log-nic-made-again", Side::Either, Bound::TAKEOVER, network::make_log_nic_again),
+    row(Kind::LogMacChanged, "log-mac-changed", Side::Either, Bound::TAKEOVER, network::change_log_mac),
     row(Kind::LossyLogLink, "lossy-log-link", Side::Both, Bound::NONE, network::lose_log_frames),
     row(Kind::HostileLogFrames, "hostile-log-frames", Side::Either, Bound::NONE, network::send_hostile_frames),
     row(Kind::TapDownPrimary, "tap-down-primary", Side::Primary, Bound::LAN, network::tap_down),

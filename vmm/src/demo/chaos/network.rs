@@ -26,6 +26,9 @@ const LOSSY: FaultRates = FaultRates { drop: 500, duplicate: 200, reorder: 500, 
 const INTACT: FaultRates =
     FaultRates { drop: 0, duplicate: 0, reorder: 0, delay: 0, corrupt: 0, delay_frames: 0 };
 
+/// An address that no interface has.
+const OTHER_MAC: &str = "02:00:00:00:02:0c";
+
 /// How many frames an intruder sends: some thousand per second, several for each one of the log.
 const INTENSITY: Intensity = Intensity { burst: 8, pause: Duration::from_millis(1) };
 
@@ -55,6 +58,27 @@ pub(super) fn cut_log_link(
 pub(super) fn cut_log_from(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), TestbedError> {
     let rates = Host::ALL.map(|sender| if sender == host { CUT } else { INTACT });
     relayed(chaos, rates, 2..=30).map(drop)
+}
+
+/// Deletes the log interface of `host`, and makes it again after less or more than the silence timeout.
+pub(super) fn make_log_nic_again(
+    chaos: &mut Chaos<'_, '_, '_>,
+    host: Host,
+) -> Result<(), TestbedError> {
+    chaos.pair.network.host(host).ip(&format!("link del {LOG_LINK}"))?;
+    chaos.hold(2..=30)?;
+    chaos.tools.switch.plug_in(chaos.pair.network, host, host.log_mac())
+}
+
+/// Gives the log interface of `host` another MAC address for a while.
+pub(super) fn change_log_mac(
+    chaos: &mut Chaos<'_, '_, '_>,
+    host: Host,
+) -> Result<(), TestbedError> {
+    let namespace = chaos.pair.network.host(host);
+    namespace.ip(&format!("link set {LOG_LINK} address {OTHER_MAC}"))?;
+    chaos.hold(10..=60)?;
+    namespace.ip(&format!("link set {LOG_LINK} address {}", host.log_mac())).map(drop)
 }
 
 /// Loses, duplicates and reorders some log frames.
