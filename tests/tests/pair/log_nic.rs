@@ -2,35 +2,9 @@
 //! both processes run. A healthy primary goes on, no process has to be restarted, and the VM is protected again.
 
 use nix::sys::signal::Signal;
-use testbed::Namespace;
-use testbed::pair::{Host, LOG_LINK, PairEvent, Part};
+use testbed::pair::{Host, LOG_LINK, LogSwitch, PairEvent, Part};
 use tests::pair::{Clients, Process, Rig, RigOptions};
 use tests::wait_for;
-
-/// A switch in the log link, so that each host has an interface of its own.
-struct LogSwitch(Namespace);
-
-impl LogSwitch {
-    /// Replaces the cable between the hosts of `rig`, which must have no processes yet.
-    fn new(rig: &Rig) -> LogSwitch {
-        rig.ip(Host::A, &format!("link del {LOG_LINK}"));
-        let switch = LogSwitch(Namespace::new("log-switch").unwrap());
-        switch.0.add_switch().unwrap();
-        for host in Host::ALL {
-            switch.plug_in(rig, host, host.log_mac());
-            rig.scene.network.host(host).wait_for_carrier(LOG_LINK).unwrap();
-        }
-        switch
-    }
-
-    /// Connects a new log interface of `host` with this address.
-    fn plug_in(&self, rig: &Rig, host: Host, mac: &str) {
-        let namespace = rig.scene.network.host(host);
-        self.0.add_cable(host.port(), namespace, LOG_LINK).unwrap();
-        self.0.set_up(host.port(), "master br0").unwrap();
-        namespace.set_up(LOG_LINK, &format!("address {mac}")).unwrap();
-    }
-}
 
 /// A primary on host A and its backup on host B.
 struct Pair {
@@ -116,12 +90,12 @@ fn log_nic_of_both_hosts_made_again_is_used() {
 /// Deletes the log interface of `host` and makes it again, with address `mac`.
 fn make_one_again(host: Host, mac: &str) {
     let rig = Rig::default();
-    let switch = LogSwitch::new(&rig);
+    let switch = LogSwitch::insert(&rig.scene.network).unwrap();
     let delete = || drop(rig.ip(host, &format!("link del {LOG_LINK}")));
     interrupt(
         &rig,
         delete,
-        || switch.plug_in(&rig, host, mac),
+        || switch.plug_in(&rig.scene.network, host, mac).unwrap(),
         |pair| {
             pair.wait_for_words(host, "the log interface log0 is there again");
             let followed = format!("{mac} instead of {}; following it", host.log_mac());
