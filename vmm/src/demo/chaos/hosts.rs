@@ -56,12 +56,14 @@ pub(super) fn delete_tap(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<()
     let had_vm = chaos.hosts().leader().is_some_and(|leader| leader.host == host);
     let network = chaos.pair.network;
     chaos.hosts().allow_end(host);
+    if had_vm {
+        // A process that fails does not say since when it has sent nothing.
+        let now_ns = crate::link::now().as_nanos();
+        chaos.hosts().leadership.end(host, now_ns);
+    }
     network.host(host).ip(&format!("link del {TAP}"))?;
-    let deleted_ns = crate::link::now().as_nanos();
     if had_vm {
         chaos.hosts().wait_for_leader(host.other())?;
-        // A process that has failed does not say since when it has sent nothing.
-        chaos.hosts().leadership.end(host, deleted_ns);
     }
     chaos.hold(5..=20)?;
     // A tap that is made again is another one.

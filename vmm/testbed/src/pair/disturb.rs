@@ -54,11 +54,11 @@ impl Hosts {
     /// If another process or a client fails.
     pub fn destroy(&mut self, host: Host) -> Result<(), TestbedError> {
         self.allow_end(host);
+        // The end of its output comes later: it frees its memory before.
+        self.leadership.end(host, boottime_ns());
         if let Ok(member) = self.on(host) {
             member.signal(Signal::SIGKILL);
         }
-        // The end of its output comes later: it frees its memory before.
-        self.leadership.end(host, boottime_ns());
         self.wait_for_end(host)
     }
 

@@ -208,7 +208,6 @@ impl Hosts {
         leader.signal(Signal::SIGKILL);
         let killed = self.members[dead.index()].take();
         let mut killed = killed.expect("the leader is one of them");
-        let end_ns = boottime_ns();
         let survivor = dead.other().index();
         let result = self.wait("the other host to go live", |hosts| {
             let state = &hosts.members[survivor].as_ref()?.state;
@@ -217,12 +216,11 @@ impl Hosts {
         let ((lost_ns, noticed_by), live_ns) = result?;
         live();
         killed.reap(self.patience)?;
+        self.leadership.end(dead, killed_ns.min(live_ns));
         if live_ns <= killed_ns {
-            self.leadership.end(dead, live_ns);
             self.counts.unplanned += 1;
             return Ok(None);
         }
-        self.leadership.end(dead, end_ns);
         Ok(Some(Takeover { dead, killed_ns, lost_ns, noticed_by, live_ns }))
     }
 

@@ -40,10 +40,17 @@ impl LeadershipIntervals {
         }
     }
 
-    /// Records that `host` sends no more outputs, and has sent none since `t_ns`.
+    /// Records that `host` sends no more outputs, and has sent none since `t_ns`. Of several such records of one
+    /// interval, the earliest counts: the end of a dead process's output is seen late.
+    ///
+    /// For a host that was made to die, `t_ns` is the time before that. It may have sent until it died, and the other
+    /// host may have gone live by then; [`unexplained_changes`](Self::unexplained_changes) finds a frame that left too
+    /// late.
     pub fn end(&mut self, host: Host, t_ns: u64) {
-        for interval in self.0.iter_mut().filter(|interval| interval.host == host) {
-            interval.to_ns.get_or_insert(t_ns.max(interval.from_ns));
+        let newest = self.0.iter_mut().rfind(|interval| interval.host == host);
+        if let Some(interval) = newest {
+            let to_ns = t_ns.max(interval.from_ns);
+            interval.to_ns = Some(interval.to_ns.map_or(to_ns, |earlier| earlier.min(to_ns)));
         }
     }
 
@@ -105,6 +112,18 @@ mod tests {
         let intervals = two_failovers();
         assert_eq!(intervals.overlaps(), 0);
         assert_eq!(intervals.unexplained_changes(&changes(&[(A, 5), (B, 210), (A, 410)])), 0);
+    }
+
+    #[test]
+    fn earliest_record_of_an_end_counts() {
+        let mut intervals = LeadershipIntervals::default();
+        intervals.begin(A, 1, 0);
+        intervals.end(A, 250);
+        intervals.begin(B, 2, 200);
+        assert_eq!(intervals.overlaps(), 1);
+        intervals.end(A, 100);
+        intervals.end(A, 300);
+        assert_eq!(intervals.overlaps(), 0);
     }
 
     #[test]
