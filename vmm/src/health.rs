@@ -6,12 +6,14 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Interval of the questions to the kernel. A carrier that was lost is known to the VM this much later, which
-/// is as long as the default silence timeout.
+/// Longest interval of the questions to the kernel. What it tells by itself is known earlier: the deletion of a tap
+/// and the loss of a carrier.
 pub const LAN_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Shortest interval of the questions. Other interfaces of the host may change all the time.
+const LAN_POLL_INTERVAL_MIN: Duration = Duration::from_millis(2);
 
 /// Why the LAN can't be watched.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +30,6 @@ pub enum LanWatchError {
 #[derive(Debug)]
 pub struct LanWatch {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// What the two threads share.
@@ -55,8 +56,9 @@ impl LanWatch {
         let health = AtomicU8::new(probe.ask()?.to_bits());
         let shared = Arc::new(Shared { health, is_ending: AtomicBool::new(false) });
         let (kicker, of_thread) = (Kicker::of_this_thread(), Arc::clone(&shared));
-        let thread = spawn_unkicked("health", move || watch(&mut probe, &of_thread, kicker))?;
-        Ok(LanWatch { shared, thread: Some(thread) })
+        // It is not joined: its question to the kernel may wait.
+        spawn_unkicked("health", move || watch(&mut probe, &of_thread, kicker))?;
+        Ok(LanWatch { shared })
     }
 
     /// Returns the last known state. Costs one load and no system call.
@@ -93,11 +95,8 @@ impl WatchedTap {
 
 impl Drop for LanWatch {
     fn drop(&mut self) {
+        // The thread ends within an interval.
         self.shared.is_ending.store(true, Ordering::Relaxed);
-        // The thread is not joined: its question to the kernel may wait.
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-        }
     }
 }
 
@@ -111,7 +110,8 @@ fn watch(probe: &mut LanProbe, shared: &Shared, kicker: Kicker) {
                 kicker.kick();
             }
         }
-        std::thread::park_timeout(LAN_POLL_INTERVAL);
+        std::thread::sleep(LAN_POLL_INTERVAL_MIN);
+        probe.wait_for_change(LAN_POLL_INTERVAL);
     }
 }
 

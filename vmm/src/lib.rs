@@ -13,6 +13,7 @@
 //! | [`checkpoint`] | the whole machine state as data |
 //! | [`link`] | the logging channel over a network interface |
 //! | [`health`] | whether the VM can reach its LAN, watched on a thread of its own |
+//! | [`vm_tap`] | the VM's port on a tap that may be deleted and made again |
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
 //! | [`supervisor`] | the process that tells the peer when the VM's process is gone |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
@@ -39,5 +40,6 @@ pub mod stdio;
 pub mod supervisor;
 pub mod telemetry;
 pub mod vcpu;
+pub mod vm_tap;
 pub mod witness;
 pub mod write_queue;

@@ -91,7 +91,7 @@ impl LanHealth {
     /// tap.
     pub fn fault(self, tap: &str) -> Option<String> {
         let fault = match self.tap {
-            TapState::Gone => format!("tap {tap} was deleted"),
+            TapState::Gone => format!("tap {tap} was deleted: create it again"),
             TapState::Down => format!("tap {tap} is down: 'ip link set {tap} up'"),
             TapState::NoCarrier => {
                 format!("tap {tap} has no carrier: 'ip link set {tap} carrier on'")

@@ -2,20 +2,23 @@
 //! answers.
 
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::reach::ReachProbe;
 use super::{LanHealth, TapState, Uplink};
 use crate::error::PortError;
-use crate::netlink::{BridgePort, Interface, InterfaceSocket, Question};
+use crate::netlink::{BridgePort, ChangeSocket, Interface, InterfaceSocket, Question};
 use crate::sys::ioctl::InterfaceName;
 
 /// Asks the kernel for the state of one tap and of its uplink. A question takes some system calls and waits
 /// for changes of interfaces that are under way, so it is not for a thread that runs a vCPU.
 ///
-/// The tap is the interface that had the given name when the probe was opened, whatever its name is later.
+/// The tap is the interface that had the given name when the probe was opened, whatever its name is later. When that
+/// is gone, it is the next one that gets the name.
 pub struct LanProbe {
     socket: InterfaceSocket,
+    changes: ChangeSocket,
+    name: InterfaceName,
     index: u32,
     history: History,
     reach: Option<ReachProbe>,
@@ -36,11 +39,14 @@ impl LanProbe {
     /// [`PortError`] if there is no such interface, or the kernel can't be asked.
     pub fn open(tap: &str) -> Result<LanProbe, PortError> {
         let name = InterfaceName::new(tap)?;
+        // First, so that no change after the answer is missed.
+        let changes = ChangeSocket::open()?;
         let mut socket = InterfaceSocket::open()?;
         let Some(interface) = socket.ask_for_one(&Question::Name(&name))? else {
             return Err(PortError::InterfaceMissing { name: tap.into() });
         };
-        Ok(LanProbe { socket, index: interface.index, history: History::default(), reach: None })
+        let history = History::default();
+        Ok(LanProbe { socket, changes, name, index: interface.index, history, reach: None })
     }
 
     /// Also asks `address` from now on, by ARP, from the bridge that the tap is a port of. The first questions
@@ -51,16 +57,27 @@ impl LanProbe {
         LanProbe { reach: Some(ReachProbe::new(address)), ..self }
     }
 
+    /// Waits until an interface has changed since the last call, but not longer than `timeout`. The state must be
+    /// asked in any case.
+    pub fn wait_for_change(&mut self, timeout: Duration) {
+        self.changes.wait(timeout);
+    }
+
     /// Asks for the current state.
     ///
     /// # Errors
     ///
     /// [`PortError::System`] if the kernel does not answer. The next question may succeed.
     pub fn ask(&mut self) -> Result<LanHealth, PortError> {
-        let Some(tap) = self.socket.ask_for_one(&Question::Index(self.index))? else {
+        let mut tap = self.socket.ask_for_one(&Question::Index(self.index))?;
+        if tap.is_none() {
+            tap = self.socket.ask_for_one(&Question::Name(&self.name))?;
+        }
+        let Some(tap) = tap else {
             let uplink = self.history.uplink(None, &[]);
             return Ok(LanHealth { tap: TapState::Gone, uplink, answers: true });
         };
+        self.index = tap.index;
         let ports = match tap.port_of {
             Some(BridgePort { bridge, .. }) => self.socket.ask_for_all(&Question::Ports(bridge))?,
             None => Vec::new(),

@@ -1,4 +1,5 @@
-//! [`InterfaceSocket`]: asks the kernel for its interfaces, through netlink (rtnetlink(7)).
+//! [`InterfaceSocket`]: asks the kernel for its interfaces, through netlink (rtnetlink(7)). [`ChangeSocket`]: learns
+//! that an interface has changed.
 //!
 //! Netlink sees the network namespace in which its socket was opened; `/sys` shows the namespace in which it was
 //! mounted. A question waits for changes of interfaces that are under way (the kernel's rtnl lock), so it is not
@@ -11,11 +12,13 @@ mod message;
 pub(crate) use message::{BridgePort, Interface, Question};
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -27,6 +30,9 @@ const DATAGRAM_BYTES: usize = 64 << 10;
 
 /// Most ports of a bridge (`BR_MAX_PORTS`).
 const PORTS_MAX: usize = 1024;
+
+/// Most changes that are read at once. Those that remain end the next wait.
+const CHANGES_MAX: usize = 1024;
 
 /// Longest wait for an answer, seconds.
 const ANSWER_S_MAX: i64 = 1;
@@ -41,9 +47,7 @@ impl InterfaceSocket {
     /// Opens the socket in the calling thread's network namespace. It may be used on another thread.
     pub(crate) fn open() -> Result<InterfaceSocket, PortError> {
         let open = || -> io::Result<OwnedFd> {
-            let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
-            let protocol = SockProtocol::NetlinkRoute;
-            let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+            let socket = netlink_socket(SockFlag::empty())?;
             setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_S_MAX))?;
             Ok(socket)
         };
@@ -95,6 +99,47 @@ impl InterfaceSocket {
             }
         }
     }
+}
+
+/// A socket on which the kernel tells that an interface was made, changed or deleted.
+pub(crate) struct ChangeSocket(OwnedFd);
+
+impl ChangeSocket {
+    /// Opens the socket in the calling thread's network namespace. It may be used on another thread.
+    pub(crate) fn open() -> Result<ChangeSocket, PortError> {
+        let open = || -> io::Result<OwnedFd> {
+            let socket = netlink_socket(SockFlag::SOCK_NONBLOCK)?;
+            // The kernel chooses the socket's own address.
+            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, libc::RTMGRP_LINK as u32))?;
+            Ok(socket)
+        };
+        let doing = "cannot open a socket for changes of interfaces (netlink)";
+        open().map(ChangeSocket).map_err(PortError::system(doing))
+    }
+
+    /// Waits until there has been a change since the last call, but not longer than `timeout`. There may be changes
+    /// that it does not tell: the kernel drops messages when memory is short.
+    pub(crate) fn wait(&mut self, timeout: Duration) {
+        let mut files = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        if !poll(&mut files, timeout).is_ok_and(|ready| ready > 0) {
+            return;
+        }
+        // What has changed is asked afterwards, so only the end of the queue matters. ENOBUFS says that messages
+        // were dropped, and the queue goes on behind it.
+        let mut message = [0; 16];
+        for _ in 0..CHANGES_MAX {
+            match recv(self.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
+                Ok(_) | Err(nix::Error::ENOBUFS) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn netlink_socket(flags: SockFlag) -> nix::Result<OwnedFd> {
+    let flags = flags | SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)
 }
 
 fn cannot_ask(source: io::Error) -> PortError {

@@ -2,13 +2,14 @@
 
 use crate::common::*;
 use netpath::{LanHealth, LanProbe, PortError, TapState, Uplink};
+use std::time::{Duration, Instant};
 
 /// Asks until `expected` is the answer. Most changes are visible at once; the state of a bridge's port follows
 /// its carrier with a delay.
 fn expect(probe: &mut LanProbe, tap: TapState, uplink: Uplink) {
     let mut last = None;
     let expected = LanHealth { tap, uplink, answers: true };
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while last != Some(expected) {
         assert!(start.elapsed() < HANG_MAX, "{expected:?} expected, {last:?} found");
         last = Some(probe.ask().unwrap());
@@ -46,8 +47,27 @@ fn tap_without_bridge_is_up_down_without_carrier_and_gone() {
         ip("link del vm0");
         expect(&mut probe, TapState::Gone, Uplink::NoBridge);
         ip("tuntap add dev tap0 mode tap");
-        // The kernel may give the new interface the same index only after 2^31 others.
-        expect(&mut probe, TapState::Gone, Uplink::NoBridge);
+        expect(&mut probe, TapState::Down, Uplink::NoBridge);
+    });
+}
+
+#[test]
+fn change_ends_the_wait_for_one() {
+    in_namespace(|| {
+        make_tap();
+        let mut probe = LanProbe::open("tap0").unwrap();
+        let mut wait = |millis| {
+            let start = Instant::now();
+            probe.wait_for_change(Duration::from_millis(millis));
+            start.elapsed() >= Duration::from_millis(millis)
+        };
+        // The kernel tells late that the tap has no carrier.
+        wait_until("no more changes", || wait(1500));
+        ip("link set tap0 down");
+        assert!(!wait(60_000));
+        wait_until("no more changes", || wait(1500));
+        ip("link del tap0");
+        assert!(!wait(60_000));
     });
 }
 
@@ -155,7 +175,7 @@ fn address_that_can_not_be_reached_is_noticed_and_found_again() {
             std::thread::sleep(std::time::Duration::from_millis(20));
             probe.ask().unwrap()
         };
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while start.elapsed() < std::time::Duration::from_secs(3) {
             assert!(ask().answers, "the station answers");
         }

@@ -10,6 +10,7 @@ use crate::link::key_file::KeyFileError;
 use crate::mem::MemoryError;
 use crate::replay::error::{HostError, LogError, SourceError};
 use crate::vcpu::{MachineError, RunError};
+use crate::vm_tap::VmTapError;
 use netpath::port::PortError;
 use std::io;
 use std::path::PathBuf;
@@ -187,6 +188,17 @@ impl From<MachineError> for CliError {
         match error {
             MachineError::Memory(error) => error.into(),
             MachineError::Kvm(error) => error.into(),
+        }
+    }
+}
+
+impl From<VmTapError> for CliError {
+    fn from(error: VmTapError) -> CliError {
+        match error {
+            VmTapError::Port(error) => error.into(),
+            VmTapError::Thread(source) => {
+                CliError::Os { doing: "starting the thread that watches the tap", source }
+            }
         }
     }
 }

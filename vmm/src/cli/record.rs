@@ -4,6 +4,7 @@ use super::blueprint::{self, Prepared};
 use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::run::result;
+use super::session::LanReports;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::kvm::clock::{self, realtime_ns};
@@ -50,7 +51,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let guest_clock = GuestClock::starting_at(blueprint.start_ns());
-    let port = session::open_port(options)?;
+    let port = session::open_port(options, LanReports::ByPort)?;
     let header = LogHeader {
         recorded_at_unix_s: realtime_ns() / 1_000_000_000,
         memory_bytes: blueprint.memory_bytes(),

@@ -4,7 +4,7 @@ use super::blueprint::{self, Prepared};
 use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::output;
-use super::session::{self, Outcome};
+use super::session::{self, LanReports, Outcome};
 use crate::replay::World;
 use crate::replay::guest_clock::GuestClock;
 use clap::Args;
@@ -29,7 +29,7 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let clock = GuestClock::starting_at(blueprint.start_ns());
-    let port = session::open_port(options)?;
+    let port = session::open_port(options, LanReports::ByPort)?;
     let outcome = session::supervise(
         machine,
         options.core,

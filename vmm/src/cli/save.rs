@@ -5,6 +5,7 @@ use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::record::shortened;
 use super::run::result;
+use super::session::LanReports;
 use super::{output, session};
 use crate::checkpoint::SnapshotIdentity;
 use crate::checkpoint::snapshot::{self, Draft};
@@ -51,7 +52,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     session::start_writer_threads()?;
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
-    let port = session::open_port(options)?;
+    let port = session::open_port(options, LanReports::ByPort)?;
     let identity = SnapshotIdentity {
         guest_digest: blueprint.image_digest(),
         guest_name: shortened(blueprint.guest_name().to_owned()),

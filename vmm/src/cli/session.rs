@@ -16,12 +16,13 @@ use crate::replay::world::WorldConfig;
 use crate::stdio;
 use crate::telemetry::Stages;
 use crate::vcpu::{self, Counters, Fixups, Machine, RunError};
+use crate::vm_tap::VmTap;
 use crossbeam::channel::{self, Receiver};
 use netpath::middleware::pcap::Pcap;
 use netpath::middleware::trace::Trace;
 use netpath::null_port::NullPort;
 use netpath::port::FramePort;
-use netpath::tap_port::{TapConfig, TapPort};
+use netpath::tap_port::TapConfig;
 use netpath::wait::WaitPolicy;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
@@ -35,6 +36,15 @@ use std::time::{Duration, Instant};
 
 /// A frame port of any type.
 pub type AnyPort = Box<dyn FramePort + Send>;
+
+/// Who says that a tap is gone, and that it is back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanReports {
+    /// The port itself.
+    ByPort,
+    /// The driver of a pair, which watches all of the way to the LAN.
+    ByDriver,
+}
 
 /// Makes this process write standard output and standard error on threads of their own. A command that runs a
 /// live VM calls this first, on the main thread: the vCPU thread must not wait for the readers.
@@ -52,17 +62,14 @@ pub fn start_writer_threads() -> Result<(), CliError> {
 /// # Errors
 ///
 /// If the tap can't be opened or the pcap file can't be created.
-pub fn open_port(options: &VmOptions) -> Result<AnyPort, CliError> {
+pub fn open_port(options: &VmOptions, lan: LanReports) -> Result<AnyPort, CliError> {
     let port: AnyPort = match &options.tap {
         None => Box::new(NullPort::new()),
         Some(name) => {
             let spin = Duration::from_micros(options.spin_us);
             let wait = WaitPolicy { spin, ..WaitPolicy::default() };
-            let tap = TapPort::open(&TapConfig { wait, ..TapConfig::new(name.clone()) })?;
-            if !tap.is_up()? {
-                tracing::warn!("{}", tap.down_hint());
-            }
-            Box::new(tap)
+            let config = TapConfig { wait, ..TapConfig::new(name.clone()) };
+            Box::new(VmTap::open(&config, lan == LanReports::ByPort)?)
         }
     };
     let port: AnyPort = match options.trace_frames {

@@ -7,7 +7,7 @@ pub use options::{PairArgs, PrimaryArgs};
 
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
-use super::session;
+use super::session::{self, LanReports};
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
@@ -43,7 +43,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let link = EthernetLink::open(&args.link_options())?;
     let supervisor = args.supervisor();
     args.print_info(|| link.port().describe());
-    let port = session::open_port(&args.vm)?;
+    let port = session::open_port(&args.vm, LanReports::ByDriver)?;
     let mut config = args.replica_config(&blueprint, &witness);
     config.frame_bytes_max = link.frame_bytes_max();
     let witness = WitnessThreads::start(witness, args.fence())

@@ -51,22 +51,14 @@ pub(super) fn corrupt_memory(
     Ok(())
 }
 
-/// Deletes the tap, makes it again and starts a new process.
+/// Deletes the tap and makes it again. A primary hands the VM over; a backup is unfit until then.
 pub(super) fn delete_tap(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), TestbedError> {
     let had_vm = chaos.hosts().leader().is_some_and(|leader| leader.host == host);
     let network = chaos.pair.network;
-    chaos.hosts().allow_end(host);
-    if had_vm {
-        // A process that fails does not say since when it has sent nothing.
-        let now_ns = crate::link::now().as_nanos();
-        chaos.hosts().leadership.end(host, now_ns);
-    }
     network.host(host).ip(&format!("link del {TAP}"))?;
     if had_vm {
         chaos.hosts().wait_for_leader(host.other())?;
     }
     chaos.hold(5..=20)?;
-    // A tap that is made again is another one.
-    chaos.hosts().destroy(host)?;
     network.restore_tap(host)
 }
