@@ -358,7 +358,7 @@ impl FaultOptions {
             stop_backup_every_ns: every(20, 3),
             hand_over_every_ns: every(40, 8),
             remove_claims_every_ns: every(15, 2),
-            forget_vm_every_ns: every(4, 1),
+            forget_vm_every_ns: every(12, 2),
             flip_every_ns: every(25, 4),
             replay_every_ns: every(25, 30),
             forget_every_ns: every(20, 3),
