@@ -4,7 +4,7 @@ use super::run::Chaos;
 use nix::sys::signal::Signal;
 use testbed::guest_memory::{DEFAULT_BYTES, flip_bits};
 use testbed::pair::{Host, Hosts};
-use testbed::{Guest, TAP, TestbedError};
+use testbed::{Guest, TestbedError};
 
 /// A constant of the reference guest: part of every web page's header.
 const REFERENCE_CONSTANT: &[u8] = b"Cache-Control";
@@ -49,16 +49,4 @@ pub(super) fn corrupt_memory(
     chaos.hosts().wait("the backup to diverge", more)?;
     chaos.corrupted += chaos.hosts().counts.divergences - before;
     Ok(())
-}
-
-/// Deletes the tap and makes it again. A primary hands the VM over; a backup is unfit until then.
-pub(super) fn delete_tap(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), TestbedError> {
-    let had_vm = chaos.hosts().leader().is_some_and(|leader| leader.host == host);
-    let network = chaos.pair.network;
-    network.host(host).ip(&format!("link del {TAP}"))?;
-    if had_vm {
-        chaos.hosts().wait_for_leader(host.other())?;
-    }
-    chaos.hold(5..=20)?;
-    network.restore_tap(host)
 }

@@ -90,8 +90,8 @@ static TABLE: [Row; 34] = [
     row(Kind::FreezePrimary, "freeze-primary", Side::Primary, Bound::TAKEOVER, hosts::freeze),
     row(Kind::FreezeBackup, "freeze-backup", Side::Backup, Bound::TAKEOVER, hosts::freeze),
     row(Kind::CorruptBackup, "corrupt-backup", Side::Backup, Bound::NONE, hosts::corrupt_memory),
-    row(Kind::DeleteTapPrimary, "delete-tap-primary", Side::Primary, Bound::LAN_AND_TAKEOVER, hosts::delete_tap),
-    row(Kind::DeleteTapBackup, "delete-tap-backup", Side::Backup, Bound::TAKEOVER, hosts::delete_tap),
+    row(Kind::DeleteTapPrimary, "delete-tap-primary", Side::Primary, Bound::LAN_AND_TAKEOVER, network::delete_tap),
+    row(Kind::DeleteTapBackup, "delete-tap-backup", Side::Backup, Bound::TAKEOVER, network::delete_tap),
     // Networks.
     row(Kind::CutLogLink, "cut-log-link", Side::Both, Bound::TAKEOVER, network::cut_log_link),
     row(Kind::CutLogFromPrimary, "cut-log-from-primary", Side::Primary, Bound::TAKEOVER, network::cut_log_from),

@@ -141,6 +141,14 @@ pub(super) fn tap_down(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), 
     network.host(host).ip(&format!("link set {TAP} {back}")).map(drop)
 }
 
+/// Deletes the VM's tap and makes it again.
+pub(super) fn delete_tap(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), TestbedError> {
+    let network = chaos.pair.network;
+    network.host(host).ip(&format!("link del {TAP}"))?;
+    hold_without_lan(chaos, host, LAN_POLL_INTERVAL * 2)?;
+    network.restore_tap(host)
+}
+
 /// Takes down what connects the host with the LAN: its network card, the switch's port, or its bridge.
 pub(super) fn uplink_down(chaos: &mut Chaos<'_, '_, '_>, host: Host) -> Result<(), TestbedError> {
     let network = chaos.pair.network;
