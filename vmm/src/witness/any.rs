@@ -62,6 +62,16 @@ impl Witness {
         })
     }
 
+    /// Prepares the claim of `term` by this process, if that makes it faster. Nothing else depends on it, so an error is
+    /// not reported: the claim would meet it too, and report it.
+    pub fn prepare(&self, term: Term) {
+        match self {
+            Witness::Folder(witness) => drop(witness.prepare(term)),
+            // A claim is one request.
+            Witness::Etcd(_) => {}
+        }
+    }
+
     /// Says that no host runs the VM: claims the next term for nobody, and returns it.
     ///
     /// # Errors

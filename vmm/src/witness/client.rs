@@ -5,6 +5,7 @@ use super::any::Witness;
 use super::fence::Fence;
 use crate::kvm::kick::{self, Kicker};
 use crossbeam::channel::{self, Receiver, Sender};
+use logchan::ids::Term;
 use replication::driver::WitnessPort;
 use replication::witness::{Answer, Question};
 use std::io;
@@ -65,10 +66,15 @@ impl WitnessThread {
         kick::spawn_unkicked(name, move || {
             while let Ok((question, kicker)) = received.recv() {
                 let answer = answer(&witness, fence.as_mut(), question);
+                let confirmed = confirmed(question, &answer);
                 if answers_sent.send((question, answer)).is_err() {
                     return;
                 }
                 kicker.kick();
+                // Nobody waits for this thread now.
+                if let Some(Term(term)) = confirmed {
+                    witness.prepare(Term(term.saturating_add(1)));
+                }
             }
         })?;
         Ok(WitnessThread { questions, answers, is_busy: false })
@@ -106,6 +112,14 @@ fn answer(
     Ok(answer)
 }
 
+/// Returns the term that was confirmed, if the question was for that and the answer is yes.
+fn confirmed(question: Question, answer: &Result<Answer, String>) -> Option<Term> {
+    match answer {
+        Ok(Answer::Won { term }) if question.is_confirmation() => Some(*term),
+        Ok(Answer::Won { .. } | Answer::Lost { .. } | Answer::Unreachable) | Err(_) => None,
+    }
+}
+
 impl WitnessPort for WitnessThreads {
     fn try_ask(&mut self, question: Question) -> bool {
         match question.is_confirmation() {
@@ -121,5 +135,61 @@ impl WitnessPort for WitnessThreads {
     fn delay(&self) -> Option<String> {
         let text = "--fence runs: this host takes the VM over when it has succeeded";
         self.is_fencing.load(Ordering::Relaxed).then(|| text.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::witness::{FileWitness, WitnessConfig};
+    use logchan::ids::{Claimant, VmId, WitnessId};
+    use std::time::Duration;
+
+    #[test]
+    fn next_claim_is_prepared_when_the_term_is_confirmed() {
+        kick::install().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = WitnessConfig {
+            vm: VmId(7),
+            key: None,
+            claimant: Claimant(0xa),
+            host: String::from("host"),
+        };
+        let witness = FileWitness::open(folder.path().into(), config, WitnessId(1)).unwrap();
+        let mut threads = WitnessThreads::start(Witness::Folder(witness), None).unwrap();
+        let prepared = folder.path().join(".000000000000000a.next-vm-7.term-2");
+        for question in [
+            Question::Boot { again: false },
+            Question::Confirm { term: Term(1), owner: Claimant(0xa) },
+        ] {
+            assert!(!prepared.exists());
+            assert!(threads.try_ask(question));
+            let answer = loop {
+                match threads.try_answer() {
+                    None => std::thread::sleep(Duration::from_millis(1)),
+                    Some(answer) => break answer,
+                }
+            };
+            assert_eq!(answer, (question, Answer::Won { term: Term(1) }, None));
+        }
+        // The answer does not wait for it.
+        while !prepared.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn only_a_confirmation_that_is_won_confirms_a_term() {
+        let confirm = Question::Confirm { term: Term(1), owner: Claimant(1) };
+        let won = Answer::Won { term: Term(1) };
+        assert_eq!(confirmed(confirm, &Ok(won)), Some(Term(1)));
+        for (question, answer) in [
+            (confirm, Ok(Answer::Lost { newest: Term(2) })),
+            (confirm, Err(String::new())),
+            (Question::Boot { again: false }, Ok(won)),
+            (Question::Release { term: Term(0) }, Ok(won)),
+        ] {
+            assert_eq!(confirmed(question, &answer), None, "{question:?}");
+        }
     }
 }

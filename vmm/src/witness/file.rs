@@ -5,10 +5,16 @@
 //! |---|---|
 //! | `understudy-witness` | identity of the witness: 64 random bits, in hexadecimal |
 //! | `vm-<id>.term-<n>` | owner of term `n` of the VM ([`claim_file`](super::claim_file)) |
+//! | `.<claimant>.*` | temporary file of a process |
 //!
 //! A file appears completely or not at all. Its content is written to a temporary file of the process and
 //! synced. The temporary file is then hard-linked to the final name, which fails if the name exists
 //! (link(2)). This is atomic over NFS as well, where an exclusive create need not be.
+//!
+//! Each of the two steps waits for the storage. So a process writes the temporary file of the claim that it may have
+//! to make next beforehand, while nobody waits ([`FileWitness::prepare`]). That file is a copy of a claim under
+//! another name, and says nothing. It stays if the process is killed, and is removed by whoever prepares a claim of
+//! a later term.
 //!
 //! The folder can be a different one than the two hosts agreed on: the empty mount point of storage that is
 //! not mounted, or storage that lost files. In such a folder, both hosts could win the same term. So a claim
@@ -27,9 +33,13 @@ use replication::witness::{self, Answer, ClaimStore, NoAnswer, Question};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The file that holds the identity of a witness.
 pub(crate) const IDENTITY_FILE: &str = "understudy-witness";
+
+/// What the name of a claim that is prepared begins with.
+const PREPARED: &str = "next-";
 
 /// What a process uses a witness for.
 #[derive(Debug)]
@@ -51,6 +61,9 @@ pub struct FileWitness {
     config: WitnessConfig,
     id: WitnessId,
     access: Access,
+    /// The term whose claim by this process is prepared. Two threads use it, and neither holds the lock while it uses
+    /// the storage: the one that prepares must not delay the one that claims.
+    prepared: Mutex<Option<Term>>,
 }
 
 /// Why a witness can't be used, or has no answer.
@@ -160,7 +173,13 @@ impl FileWitness {
         if let Access::Open { .. } = access {
             return Err(WitnessError::Access { folder, access });
         }
-        let mut witness = FileWitness { folder: folder.clone(), config, id: random, access };
+        let mut witness = FileWitness {
+            folder: folder.clone(),
+            config,
+            id: random,
+            access,
+            prepared: Mutex::default(),
+        };
         folder::probe(&folder, witness.config.claimant).map_err(|fault| match fault {
             FileFault::Io(source) => error(source),
             FileFault::NotRegular(_)
@@ -219,6 +238,71 @@ impl FileWitness {
         witness::forget(&mut &*self).map_err(|reason| self.no_answer(reason))
     }
 
+    /// Prepares the claim of `term` by this process, which is then made in less time, and removes the temporary files of
+    /// earlier terms. Does nothing if that claim is prepared.
+    ///
+    /// # Errors
+    ///
+    /// The claim is not prepared, for one of the reasons for which a claim has no answer.
+    pub fn prepare(&self, term: Term) -> Result<(), WitnessError> {
+        if *self.prepared() == Some(term) {
+            return Ok(());
+        }
+        self.check_identity()?;
+        let name = file_name(self.config.vm, term);
+        let draft = self.prepared_name(&name);
+        folder::prepare(&self.folder, &draft, &self.claim_content(term, self.config.claimant))
+            .map_err(|fault| self.file_error(&name, fault))?;
+        *self.prepared() = Some(term);
+        self.remove_drafts_before(term)
+    }
+
+    /// Gives the prepared claim of `term` its name, if there is one. Returns whether the claim exists then, made by
+    /// whomever.
+    fn link_prepared(&self, term: Term, content: &str) -> bool {
+        if self.prepared().take_if(|prepared| *prepared == term).is_none() {
+            return false;
+        }
+        let name = file_name(self.config.vm, term);
+        let draft = self.prepared_name(&name);
+        // It was there for a while: somebody may have changed it.
+        let found = folder::read(&self.folder, &draft);
+        matches!(found, Ok(Some(found)) if found == content.as_bytes())
+            && folder::link_draft(&self.folder, &draft, &name).is_ok()
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Term>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the name of the temporary file with the prepared claim `name`. A claim that was not prepared has
+    /// another one: both may be written at the same time.
+    fn prepared_name(&self, name: &str) -> String {
+        folder::draft_name(self.config.claimant, &format!("{PREPARED}{name}"))
+    }
+
+    /// Removes the temporary files for claims of terms before `term`: processes that were killed left them.
+    fn remove_drafts_before(&self, term: Term) -> Result<(), WitnessError> {
+        for name in names(&self.folder)? {
+            let name = name?;
+            let of_claim = name.strip_prefix('.').and_then(|name| name.split_once('.'));
+            let claim = of_claim.and_then(|(_claimant, name)| {
+                parse_name(name.strip_prefix(PREPARED).unwrap_or(name))
+            });
+            if claim.is_some_and(|(vm, of)| vm == self.config.vm && of < term) {
+                folder::remove(&self.folder, &name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the content of the claim of `term` for `claimant`.
+    fn claim_content(&self, term: Term, claimant: Claimant) -> String {
+        let (witness, vm) = (self.id, self.config.vm);
+        let claim = Claim { witness, vm, term, claimant };
+        ClaimFile::encode(&claim, self.config.key.as_ref(), &self.config.host)
+    }
+
     fn no_answer(&self, reason: NoAnswer<WitnessError>) -> WitnessError {
         let (folder, vm) = (self.folder.clone(), self.config.vm);
         match reason {
@@ -275,10 +359,12 @@ impl ClaimStore for &FileWitness {
     }
 
     fn create(&mut self, term: Term, claimant: Claimant) -> Result<(), WitnessError> {
-        let (witness, vm) = (self.id, self.config.vm);
-        let claim = Claim { witness, vm, term, claimant };
-        let content = ClaimFile::encode(&claim, self.config.key.as_ref(), &self.config.host);
-        self.publish(&file_name(vm, term), &content)
+        let name = file_name(self.config.vm, term);
+        let content = self.claim_content(term, claimant);
+        if claimant == self.config.claimant && self.link_prepared(term, &content) {
+            return folder::sync(&self.folder).map_err(|fault| self.file_error(&name, fault));
+        }
+        self.publish(&name, &content)
     }
 }
 
@@ -290,10 +376,20 @@ fn file_name(vm: VmId, term: Term) -> String {
 pub(crate) fn claim_files(
     folder: &Path,
 ) -> Result<impl Iterator<Item = Result<(VmId, Term), WitnessError>>, WitnessError> {
+    Ok(names(folder)?.filter_map(|name| match name {
+        Ok(name) => parse_name(&name).map(Ok),
+        Err(error) => Some(Err(error)),
+    }))
+}
+
+/// Returns the names of the files in `folder`, except those that no file of a witness has.
+fn names(
+    folder: &Path,
+) -> Result<impl Iterator<Item = Result<String, WitnessError>>, WitnessError> {
     let error = |source| WitnessError::Io { folder: folder.to_path_buf(), source };
     let entries = fs::read_dir(folder).map_err(error)?;
     Ok(entries.filter_map(move |entry| match entry {
-        Ok(entry) => entry.file_name().to_str().and_then(parse_name).map(Ok),
+        Ok(entry) => entry.file_name().into_string().ok().map(Ok),
         Err(source) => Some(Err(error(source))),
     }))
 }
@@ -341,7 +437,7 @@ mod tests {
     use crate::limits::WITNESS_FILE_BYTES_MAX;
     use logchan::handshake::PresharedKey;
     use nix::sys::stat::Mode;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
     use std::sync::Barrier;
 
@@ -413,6 +509,156 @@ mod tests {
         assert!(a.claim(Term(3), B).unwrap());
     }
 
+    /// Returns the inode of the file `name`, if there is one.
+    fn inode(folder: &Path, name: &str) -> Option<u64> {
+        fs::symlink_metadata(folder.join(name)).ok().map(|metadata| metadata.ino())
+    }
+
+    /// The temporary file with the prepared claim of `term` by host B.
+    fn prepared_by_b(term: u64) -> String {
+        format!(".000000000000000b.next-vm-7.term-{term}")
+    }
+
+    #[test]
+    fn claim_that_is_prepared_is_the_file_that_was_written_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        b.prepare(Term(2)).unwrap();
+        let prepared = inode(folder.path(), &prepared_by_b(2));
+        b.prepare(Term(2)).unwrap();
+        assert_eq!(inode(folder.path(), &prepared_by_b(2)), prepared, "it is prepared once");
+        assert_eq!(a.newest().unwrap(), Some(Term(1)), "a prepared claim says nothing");
+        assert!(b.claim(Term(2), A).unwrap() && !a.claim(Term(2), A).unwrap());
+        assert_eq!(inode(folder.path(), "vm-7.term-2"), prepared);
+        assert!(prepared.is_some());
+    }
+
+    #[test]
+    fn claim_of_another_term_or_for_nobody_is_not_the_prepared_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        b.prepare(Term(3)).unwrap();
+        assert!(b.claim(Term(2), A).unwrap());
+        assert_eq!(
+            b.answer(Question::Release { term: Term(2) }).unwrap(),
+            Answer::Won { term: Term(3) }
+        );
+        assert_eq!(a.owner(Term(3)).unwrap(), Some(witness::NOBODY));
+        assert!(inode(folder.path(), &prepared_by_b(3)).is_some());
+    }
+
+    #[test]
+    fn prepared_claim_of_a_term_that_is_owned_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        for host in [&a, &b] {
+            host.prepare(Term(2)).unwrap();
+        }
+        // Both look before either of them has made its claim.
+        ClaimStore::create(&mut &a, Term(2), Claimant(0xa)).unwrap();
+        ClaimStore::create(&mut &b, Term(2), Claimant(0xb)).unwrap();
+        assert_eq!(b.owner(Term(2)).unwrap(), A);
+        assert!(a.claim(Term(2), A).unwrap() && !b.claim(Term(2), A).unwrap());
+    }
+
+    /// Somebody has removed or changed the file since it was prepared, or storage has lost it.
+    #[test]
+    fn claim_whose_prepared_file_was_changed_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, _] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        let changes: [fn(&Path); 4] = [
+            |path| fs::remove_file(path).unwrap(),
+            |path| fs::write(path, "").unwrap(),
+            |path| fs::copy(path.with_file_name("vm-7.term-1"), path).map(drop).unwrap(),
+            |path| {
+                fs::remove_file(path).unwrap();
+                symlink(path.with_file_name("vm-7.term-1"), path).unwrap();
+            },
+        ];
+        for (change, term) in changes.into_iter().zip(2..) {
+            let b = open(folder.path(), 7, 0xb);
+            b.prepare(Term(term)).unwrap();
+            change(&folder.path().join(prepared_by_b(term)));
+            let previous = a.owner(Term(term - 1)).unwrap();
+            assert!(b.claim(Term(term), previous).unwrap(), "term {term}");
+            assert_eq!(a.owner(Term(term)).unwrap(), B);
+            let claim = inode(folder.path(), &format!("vm-7.term-{term}"));
+            assert_ne!(claim, inode(folder.path(), &prepared_by_b(term)));
+        }
+    }
+
+    #[test]
+    fn claim_prepared_in_another_folder_has_no_answer_and_is_made_when_that_is_back() {
+        let mount_point = tempfile::tempdir().unwrap();
+        let [a, b] = pair(mount_point.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        b.prepare(Term(2)).unwrap();
+        let away = mount_point.path().with_extension("away");
+        fs::rename(mount_point.path(), &away).unwrap();
+        fs::create_dir(mount_point.path()).unwrap();
+        for error in [b.claim(Term(2), A).unwrap_err(), b.prepare(Term(3)).unwrap_err()] {
+            assert!(matches!(error, WitnessError::OtherFolder { found: None, .. }), "{error}");
+        }
+        assert_eq!(fs::read_dir(mount_point.path()).unwrap().count(), 0);
+        fs::remove_dir(mount_point.path()).unwrap();
+        fs::rename(&away, mount_point.path()).unwrap();
+        let prepared = inode(mount_point.path(), &prepared_by_b(2));
+        assert!(b.claim(Term(2), A).unwrap(), "it is mounted again");
+        assert_eq!(inode(mount_point.path(), "vm-7.term-2"), prepared);
+    }
+
+    /// Processes that were killed left temporary files.
+    #[test]
+    fn temporary_files_of_earlier_terms_are_removed_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let [_, b] = pair(folder.path());
+        let (old, others) = (
+            [".000000000000000c.vm-7.term-1", ".000000000000000c.next-vm-7.term-2"],
+            [
+                ".000000000000000c.next-vm-7.term-3",
+                ".000000000000000c.next-vm-8.term-2",
+                ".000000000000000c.probe",
+                ".next-vm-7.term-2",
+                "000000000000000c.next-vm-7.term-2",
+                "vm-7.term-1",
+            ],
+        );
+        for name in old.iter().chain(&others) {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        b.prepare(Term(3)).unwrap();
+        for (names, stay) in [(&old[..], false), (&others[..], true)] {
+            for name in names {
+                assert_eq!(inode(folder.path(), name).is_some(), stay, "{name}");
+            }
+        }
+        assert!(inode(folder.path(), &prepared_by_b(3)).is_some());
+    }
+
+    /// The thread that prepares and the one that claims use one witness.
+    #[test]
+    fn claim_that_is_made_while_it_is_prepared_is_won() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = pair(folder.path());
+        assert!(a.claim(Term(1), None).unwrap());
+        for term in 2..=50 {
+            let previous = a.owner(Term(term - 1)).unwrap();
+            let start = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    b.prepare(Term(term)).unwrap();
+                });
+                start.wait();
+                assert!(b.claim(Term(term), previous).unwrap(), "term {term}");
+            });
+        }
+    }
+
     #[test]
     fn claim_by_many_at_once_is_won_by_one() {
         let folder = tempfile::tempdir().unwrap();
@@ -422,6 +668,9 @@ mod tests {
             let winners = std::thread::scope(|scope| {
                 let claim = |claimant: u64| {
                     let witness = open(folder.path(), 7, claimant);
+                    if claimant % 2 == 0 {
+                        witness.prepare(Term(term)).unwrap();
+                    }
                     let start = &start;
                     scope.spawn(move || {
                         start.wait();

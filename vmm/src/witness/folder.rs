@@ -103,18 +103,51 @@ pub(super) fn publish(
     draft: &str,
     content: &str,
 ) -> Result<(), FileFault> {
-    write_new(folder, draft, content)?.sync_all()?;
-    // The result of the call is not reliable: a server's reply may get lost, and the call be repeated. So
-    // the file that is there afterwards decides.
-    let linked = link(folder, draft, name);
-    if read(folder, name)?.is_none() {
-        linked?;
-    }
-    let flags = libc::O_DIRECTORY | libc::O_NONBLOCK;
-    OpenOptions::new().read(true).custom_flags(flags).open(folder)?.sync_all()?;
-    // The temporary file does no harm if it stays.
-    let _ = fs::remove_file(folder.join(draft));
+    prepare(folder, draft, content)?;
+    link_draft(folder, draft, name)?;
+    sync(folder)?;
+    remove(folder, draft);
     Ok(())
+}
+
+/// Creates the temporary file `draft` with `content`, which survives a power failure if the file is linked and the
+/// folder is synced later.
+///
+/// # Errors
+///
+/// A system call fails.
+pub(super) fn prepare(folder: &Path, draft: &str, content: &str) -> Result<(), FileFault> {
+    Ok(write_new(folder, draft, content)?.sync_all()?)
+}
+
+/// Gives the temporary file `draft` the name `name`, unless there is a file of that name.
+///
+/// # Errors
+///
+/// There is no file of that name afterwards.
+pub(super) fn link_draft(folder: &Path, draft: &str, name: &str) -> Result<(), FileFault> {
+    let Err(fault) = link(folder, draft, name) else { return Ok(()) };
+    // An error is not reliable: a server's reply may get lost, and the call be repeated. So the file that is
+    // there afterwards decides.
+    match read(folder, name)? {
+        Some(_) => Ok(()),
+        None => Err(fault),
+    }
+}
+
+/// Makes the names of the folder's files survive a power failure.
+///
+/// # Errors
+///
+/// A system call fails.
+pub(super) fn sync(folder: &Path) -> Result<(), FileFault> {
+    let flags = libc::O_DIRECTORY | libc::O_NONBLOCK;
+    Ok(OpenOptions::new().read(true).custom_flags(flags).open(folder)?.sync_all()?)
+}
+
+/// Removes a temporary file, which does no harm if it stays.
+pub(super) fn remove(folder: &Path, draft: &str) {
+    let _ = fs::remove_file(folder.join(draft));
 }
 
 /// Checks that files and hard links can be made, and that a hard link does not replace a file. Returns the
@@ -131,8 +164,7 @@ pub(crate) fn probe(folder: &Path, claimant: Claimant) -> Result<Metadata, FileF
         Ok(file.metadata()?)
     });
     for name in [draft, linked] {
-        // They do no harm if they stay.
-        let _ = fs::remove_file(folder.join(name));
+        remove(folder, &name);
     }
     result
 }
