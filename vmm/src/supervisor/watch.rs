@@ -55,9 +55,10 @@ pub enum WatchError {
 ///
 /// This process was not started by a VM's process, the interface can't be used, or a system call fails.
 pub fn watch(interface: &str, peer: MacAddr) -> Result<(), WatchError> {
+    // First, because the first message may make it open the pidfd of the vCPU thread.
+    close_inherited();
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let mut told = Told::new(stdin.as_fd())?;
-    close_inherited();
     detach()?;
     let mut sender = FrameSender::open(interface, peer)?;
     // On a busy host the notice would wait for threads that are of less use to the VM. Without the right to this,
