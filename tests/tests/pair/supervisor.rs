@@ -1,15 +1,22 @@
 //! The supervisor of a process tells the other host at once when the process is gone. No time is compared with
 //! anything but the silence timeout, which is long here.
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command};
+use std::sync::mpsc;
 use std::time::Duration;
-use testbed::pair::{Host, PairEvent, Part, Why};
-use testbed::supervisor;
+use testbed::pair::{Host, LOG_LINK, PairEvent, Part, Why};
+use testbed::{TestbedError, supervisor};
 use tests::pair::{Clients, Process, Rig};
 use tests::patience::wait_until;
+use tests::program::understudy;
 use tests::wait_for;
+use vmm::kvm::pidfd;
 use vmm::link::now;
 
 /// Starts a protected VM: primary on A, backup on B, with additional `options`.
@@ -38,6 +45,13 @@ fn is_running(pid: Pid) -> bool {
         .rsplit(')')
         .next()
         .is_some_and(|rest| !matches!(rest.trim().chars().next(), None | Some('Z')))
+}
+
+/// Returns what the descriptors of a process refer to.
+fn open_files(pid: Pid) -> Vec<String> {
+    let link = |entry: fs::DirEntry| fs::read_link(entry.path()).unwrap_or_default();
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+    entries.flatten().map(|entry| link(entry).to_string_lossy().into_owned()).collect()
 }
 
 #[test]
@@ -124,12 +138,7 @@ fn supervisor_has_no_descriptor_of_the_vm_and_no_terminal() {
     let rig = Rig::patient();
     let [primary, _backup] = protected(&rig, &[]);
     let pid = supervisor(&primary);
-    let link = |entry: fs::DirEntry| fs::read_link(entry.path()).unwrap_or_default();
-    let open: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("it runs")
-        .flatten()
-        .map(|entry| link(entry).to_string_lossy().into_owned())
-        .collect();
+    let open = open_files(pid);
     // Standard input is the socket pair, standard output the pidfd, standard error the pipe; the packet socket;
     // and since Linux 6.9 the pidfd of the vCPU thread.
     let count = |part: &str| open.iter().filter(|target| target.contains(part)).count();
@@ -140,6 +149,49 @@ fn supervisor_has_no_descriptor_of_the_vm_and_no_terminal() {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     assert_eq!(fields[3], pid.to_string(), "a session of its own: {stat}");
     assert_eq!(fields[4], "0", "no terminal: {stat}");
+}
+
+/// Starts the supervisor of this process, as a VM's process does.
+fn start_supervisor(rig: &Rig, socket: UnixDatagram, process: OwnedFd) -> Child {
+    let mut command = Command::new(understudy());
+    command.args(["supervise", "--interface", LOG_LINK, "--peer", Host::B.log_mac()]);
+    command.stdin(OwnedFd::from(socket)).stdout(process);
+    let start = || command.spawn().map_err(TestbedError::client("starting a supervisor"));
+    rig.scene.network.host(Host::A).enter(start).expect("it starts")
+}
+
+/// The VM's process does not wait for its supervisor to be ready, and may itself have inherited descriptors.
+#[test]
+fn supervisor_that_is_told_of_the_thread_before_it_runs_ends_with_that_thread() {
+    let rig = Rig::patient();
+    for is_descriptor_inherited in [false, true] {
+        let inherited = File::open("/dev/null").unwrap();
+        if is_descriptor_inherited {
+            fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        }
+        let ((number, is_told), (end, may_end)) = (mpsc::channel(), mpsc::channel::<()>());
+        let thread = std::thread::spawn(move || {
+            number.send(pidfd::this_thread()).unwrap();
+            let _ = may_end.recv();
+        });
+        let number = is_told.recv().unwrap();
+        // Before Linux 6.9, threads have no pidfd.
+        if pidfd::of_thread(number).is_err() {
+            return;
+        }
+        let (vm, socket) = UnixDatagram::pair().unwrap();
+        vm.send(&[&[3], &number.to_le_bytes()[..]].concat()).unwrap();
+        let mut supervisor = start_supervisor(&rig, socket, pidfd::of_this_process().unwrap());
+        let pid = Pid::from_raw(supervisor.id().cast_signed());
+        let sockets = || open_files(pid).iter().filter(|file| file.contains("socket:")).count();
+        wait_until("the supervisor to be ready", || {
+            supervisor.try_wait().unwrap().is_some() || sockets() == 2
+        });
+        assert_eq!(supervisor.try_wait().unwrap(), None, "the thread runs");
+        drop(end);
+        thread.join().unwrap();
+        wait_until("the supervisor to end", || supervisor.try_wait().unwrap().is_some());
+    }
 }
 
 #[test]
