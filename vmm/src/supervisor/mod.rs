@@ -27,7 +27,7 @@
 //! 1. `io_uring_files_cancel` and `exit_signals`, which sets `PF_EXITING`. From here on no instruction of the
 //!    program runs on the thread, and requests of its rings that have not been executed end with `ECANCELED`
 //!    (io_uring/io_uring.c: `io_should_terminate_tw`). Workers of io_uring are threads of the process.
-//! 2. `exit_mm` frees the memory, with the last thread.
+//! 2. `exit_mm` frees the memory, with the last thread. If that is the vCPU thread, the notice is late by that time.
 //! 3. `exit_files` closes the descriptors, with the last thread. `fput` defers the work to
 //! 4. `exit_task_work`, which does it.
 //! 5. `exit_notify`.

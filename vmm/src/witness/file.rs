@@ -668,7 +668,7 @@ mod tests {
             let winners = std::thread::scope(|scope| {
                 let claim = |claimant: u64| {
                     let witness = open(folder.path(), 7, claimant);
-                    if claimant % 2 == 0 {
+                    if claimant.is_multiple_of(2) {
                         witness.prepare(Term(term)).unwrap();
                     }
                     let start = &start;
