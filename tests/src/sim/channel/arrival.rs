@@ -68,14 +68,14 @@ impl World<'_> {
         let id = arrival.frame;
         bytes.clear();
         bytes.extend_from_slice(self.frames.bytes(id));
-        let mut is_intact = true;
         if let Some(seed) = arrival.damage {
             damage(bytes, &mut Rng::new(seed));
-            is_intact = bytes.starts_with(self.frames.bytes(id));
         }
         if let Some(seed) = arrival.pad {
             pad(bytes, &mut Rng::new(seed));
         }
+        // Padding may replace what was cut off: the insecure tag ends with zeros.
+        let is_intact = bytes.starts_with(self.frames.bytes(id));
         let own = &mut self.hosts[host];
         let now = own.clock.shows(self.queue.now());
         let before = ChannelSnapshot::of(&own.endpoint);
