@@ -15,14 +15,16 @@ pub(crate) enum CrashPoint {
     Output,
     /// After it has released an output.
     Release,
+    /// After it has released an output whose log entry was not acknowledged, and which the log link has lost.
+    EarlyRelease,
     /// Before or while it sends a checkpoint.
     Checkpoint,
 }
 
-/// The crash points to choose from. `Release` is twice as likely, because output that has just left and is not
-/// yet in the backup's log is the most valuable case.
+/// The crash points to choose from. Output that has just left and is not yet in the backup's log is the most
+/// valuable case.
 const CRASH_POINTS: [CrashPoint; 4] =
-    [CrashPoint::Output, CrashPoint::Release, CrashPoint::Release, CrashPoint::Checkpoint];
+    [CrashPoint::Output, CrashPoint::Release, CrashPoint::EarlyRelease, CrashPoint::Checkpoint];
 
 /// Probability of not destroying the last copy of the VM, after which a run shows nothing more.
 pub(crate) const SPARES_LAST: Chance = Chance::percent(93);
@@ -70,6 +72,11 @@ impl Pair<'_> {
         if self.hosts[host].crash_point == Some(at) {
             self.hosts[host].crash_point = None;
             self.hosts[host].crash_pending = self.is_faulty() && !self.has_last_copy(host);
+        }
+        if at == CrashPoint::Output
+            && self.hosts[host].crash_point == Some(CrashPoint::EarlyRelease)
+        {
+            self.cut_log_of(host);
         }
     }
 

@@ -270,9 +270,16 @@ impl Pair<'_> {
                 self.counts.add(Count::OutputWaits, waited.into());
                 self.check_release(host, &frame)?;
             }
-            self.engine(host, |process| process.replica.pop_tap())?;
+            let is_early = self.engine(host, |process| {
+                let before = process.replica.stats().released_early;
+                process.replica.pop_tap();
+                process.replica.stats().released_early > before
+            })?;
             if !announcement {
                 self.reach_crash_point(host, CrashPoint::Release);
+            }
+            if is_early {
+                self.reach_crash_point(host, CrashPoint::EarlyRelease);
             }
             let own = &mut self.hosts[host];
             let takes_ns = own.rng.below(self.options.hosts[host].tap_ns_max + 1);

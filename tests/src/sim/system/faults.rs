@@ -176,6 +176,21 @@ impl Pair<'_> {
         );
     }
 
+    /// Cuts the direction of the log link in which `host` sends, if the link is not cut.
+    pub(crate) fn cut_log_of(&mut self, host: usize) {
+        if !self.is_faulty() || self.links.iter().any(|link| link.is_cut()) {
+            return;
+        }
+        self.links[host].set_cut(true);
+        self.counts.count(Count::Partitions);
+        self.counts.count(Count::OneWay);
+        self.schedule_mend(
+            Fault::Partition,
+            self.options.faults.partition_ns_max,
+            format_args!("from host {host}"),
+        );
+    }
+
     fn cut_lan(&mut self) {
         let port = self.rng.below(self.lan.links.len() as u64) as usize;
         self.lan.set_cut(port, true);
