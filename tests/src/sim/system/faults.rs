@@ -311,8 +311,9 @@ impl Pair<'_> {
 
     /// The host that runs the VM must stop it soon.
     fn forget_vm(&mut self) {
-        // An operator who errs does so once: nobody boots the VM at the same time.
-        if self.is_starting() || !self.is_claim_old() {
+        // An operator who errs does so once: nobody boots the VM at the same time, and no claim was removed, in whose
+        // place this one would come.
+        if self.is_starting() || !self.is_claim_old() || !self.witness.is_whole() {
             return;
         }
         if self.witness.forget(self.queue.now()) {
