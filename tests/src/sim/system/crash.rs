@@ -67,7 +67,8 @@ impl Pair<'_> {
     }
 
     /// The process of `host` is at a crash point. If it is to crash there, it does so at the end of the driver
-    /// iteration; the frames that it has sent are in transit.
+    /// iteration; the frames that it has sent are in transit. A process that is to crash after an early release loses
+    /// its log link when it has logged an output.
     pub(crate) fn reach_crash_point(&mut self, host: usize, at: CrashPoint) {
         if self.hosts[host].crash_point == Some(at) {
             self.hosts[host].crash_point = None;
