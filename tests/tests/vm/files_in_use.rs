@@ -1,7 +1,6 @@
-//! Files that a VM uses for as long as it runs: a log that is recorded, a snapshot that memory is mapped from.
+//! Files that a VM uses for as long as it runs: a log that is recorded, a snapshot that it was started from.
 
 use std::fs::{self, File};
-use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tests::patience::{factor, wait_until};
@@ -52,14 +51,16 @@ impl Rig {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
-    /// Starts a VM from the snapshot and waits until its memory is mapped.
+    /// Starts a VM from the snapshot and waits until it has its memory and a vCPU.
     fn restore(&self, name: &str) -> Child {
         let seconds = (2 * factor()).to_string();
         let vm = start(&["run", "--restore", &self.name(name), "--for", &seconds, "--quiet"]);
-        let maps = format!("/proc/{}/maps", vm.id());
-        let name = self.name(name);
-        wait_until("the snapshot is mapped", || {
-            fs::read_to_string(&maps).is_ok_and(|maps| maps.contains(&name))
+        let files = format!("/proc/{}/fd", vm.id());
+        let is_vcpu = |file: fs::DirEntry| {
+            fs::read_link(file.path()).is_ok_and(|link| link == Path::new("anon_inode:kvm-vcpu:0"))
+        };
+        wait_until("a vCPU", || {
+            fs::read_dir(&files).is_ok_and(|mut files| files.any(|file| file.is_ok_and(is_vcpu)))
         });
         vm
     }
@@ -115,24 +116,12 @@ fn snapshot_saved_anew_while_a_vm_runs_from_it_leaves_the_vm_its_own() {
 }
 
 #[test]
-fn snapshot_cut_short_while_a_vm_runs_from_it_ends_the_vm_with_a_message() {
+fn vm_outlives_changes_of_its_snapshot() {
     let rig = Rig::new();
     rig.save("s.snap");
     let vm = rig.restore("s.snap");
-    // At the latest, the digest of memory at the end reads a page that is not there any more.
+    // At the latest, the digest of memory at the end reads every page.
     File::create(rig.path("s.snap")).unwrap();
     let ended = vm.wait_with_output().unwrap();
-    refused(&ended, &rig.name("s.snap"), "changed while the VM ran from it");
-}
-
-#[test]
-fn snapshot_overwritten_while_a_vm_runs_from_it_fails_the_run() {
-    let rig = Rig::new();
-    rig.save("s.snap");
-    let vm = rig.restore("s.snap");
-    let mut file = File::options().write(true).open(rig.path("s.snap")).unwrap();
-    file.rewind().unwrap();
-    file.write_all(b"U").unwrap();
-    let ended = vm.wait_with_output().unwrap();
-    refused(&ended, &rig.name("s.snap"), "changed while the VM ran from it");
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
 }

@@ -10,9 +10,8 @@
 //! milliseconds, and what it writes never reaches the file. The memory checksum covers the pages that are
 //! not zero; all other pages are checked to be zero.
 //!
-//! A file must not change while machines run from it. [`save`] writes a new file and renames it, so running
-//! machines keep the old one. A shared lock keeps away programs that ask for one. [`Snapshot::check_unchanged`]
-//! and `kvm::bus_error` notice what nothing prevented.
+//! A machine reads its memory from the file before it runs, so the file may change afterwards. It was mapped once: a
+//! guest then found other contents, or zeros, when somebody copied another file over it.
 //!
 //! `VERSION` changes with the layout or `Head`. The states inside are of schema [`MACHINE_SCHEMA`], as in
 //! a log.
@@ -24,17 +23,16 @@ use crate::file_lock::{FileLock, try_lock};
 use crate::kvm::VcpuState;
 use crate::limits::SNAPSHOT_HEAD_BYTES_MAX;
 use crate::mem::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
-use crate::mem::{GuestRam, MemoryError, guest};
+use crate::mem::{GuestRam, MemoryError, dirty, guest};
 use crate::vcpu::Machine;
 use logchan::limits::NAME_BYTES_MAX;
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
 use replication::checkpoint::CheckpointImage;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use vm_memory::{Bytes, GuestAddress};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const MAGIC: &[u8; 8] = b"USTDSNAP";
@@ -84,11 +82,6 @@ pub enum SnapshotError {
     /// Another process writes the file.
     #[error("in use: another process writes it")]
     InUse,
-    /// The file was changed while a VM ran from it.
-    #[error(
-        "changed while the VM ran from it: the VM is lost; replace a snapshot by renaming a new file, as 'understudy save' does"
-    )]
-    Changed,
     /// The file is not a snapshot.
     #[error("not a snapshot")]
     NotSnapshot,
@@ -282,23 +275,11 @@ pub struct Snapshot {
     file: File,
     head: Head,
     digest: u64,
-    opened: FileVersion,
-}
-
-/// Length, and time of the last change (seconds, nanoseconds), of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileVersion(u64, i64, i64);
-
-impl FileVersion {
-    fn of(file: &File) -> io::Result<FileVersion> {
-        let metadata = file.metadata()?;
-        Ok(FileVersion(metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
-    }
 }
 
 impl Snapshot {
     /// Opens a file and checks its head. Arbitrary bytes never cause a panic. The file has a shared lock until this
-    /// value and its mapping are dropped.
+    /// value is dropped.
     ///
     /// # Errors
     ///
@@ -308,8 +289,7 @@ impl Snapshot {
         if !try_lock(&file, FileLock::Shared)? {
             return Err(SnapshotError::InUse);
         }
-        let opened = FileVersion::of(&file)?;
-        let FileVersion(found, ..) = opened;
+        let found = file.metadata()?.len();
         let mut prefix = [0; PREFIX_BYTES];
         file.read_exact(&mut prefix).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => SnapshotError::NotSnapshot,
@@ -336,7 +316,7 @@ impl Snapshot {
         let head = read_head(&bytes)?;
         let expected = head.memory_at + head.memory_bytes;
         match expected == found {
-            true => Ok(Snapshot { file, head, digest, opened }),
+            true => Ok(Snapshot { file, head, digest }),
             false => Err(SnapshotError::Length { found, expected }),
         }
     }
@@ -361,33 +341,14 @@ impl Snapshot {
         self.digest
     }
 
-    /// Checks that the file is as it was when it was opened. A machine that runs from a file that was changed has a
-    /// memory that nobody saved.
+    /// Reads the saved guest memory into new memory and checks it against its checksum. What becomes of the file
+    /// afterwards does not matter.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Changed`], or a system call failed.
-    pub fn check_unchanged(&self) -> Result<(), SnapshotError> {
-        match FileVersion::of(&self.file)? == self.opened {
-            true => Ok(()),
-            false => Err(SnapshotError::Changed),
-        }
-    }
-
-    /// Checks the saved guest memory against its checksum and maps it privately.
-    ///
-    /// # Errors
-    ///
-    /// The memory is damaged or cannot be mapped.
-    pub fn map_memory(&self) -> Result<GuestRam, SnapshotError> {
-        self.check_memory()?;
-        let file = self.file.try_clone()?;
-        Ok(guest::map_private(file, self.head.memory_at, self.head.memory_bytes)?)
-    }
-
-    /// Compares memory with its checksum. It reads the file and does not use the mapping, so that pages
-    /// which the guest never accesses do not become resident in its memory.
-    fn check_memory(&self) -> Result<(), SnapshotError> {
+    /// The memory is damaged, can't be read, or can't be allocated.
+    pub fn load_memory(&self) -> Result<GuestRam, SnapshotError> {
+        let ram = guest::allocate(self.head.memory_bytes)?;
         let mut digest = Xxh3::new();
         let mut piece = vec![0; PIECE_PAGES as usize * PAGE as usize];
         for &(first, count) in &self.head.runs {
@@ -398,50 +359,18 @@ impl Snapshot {
                 for (number, bytes) in (start..).zip(piece.chunks_exact(PAGE as usize)) {
                     add_page(&mut digest, number, bytes);
                 }
+                ram.write_slice(piece, GuestAddress(start * PAGE))
+                    .expect("the head's runs are within memory");
             }
         }
-        match digest.digest() == self.head.memory_digest && self.gaps_are_zero(&mut piece)? {
-            true => Ok(()),
+        dirty::clear_vmm_written(&ram);
+        match digest.digest() == self.head.memory_digest {
+            true => Ok(ram),
             false => Err(SnapshotError::Checksum { what: "memory" }),
         }
     }
 
-    /// Returns whether memory is zero outside the runs, because those pages are mapped as well. Holes of
-    /// the file are not read, so this takes time only for a file that was copied without its holes.
-    fn gaps_are_zero(&self, piece: &mut [u8]) -> io::Result<bool> {
-        let Head { memory_at, memory_bytes, runs, .. } = &self.head;
-        let starts = std::iter::once(0).chain(runs.iter().map(|(first, count)| first + count));
-        let ends = runs.iter().map(|&(first, _)| first).chain([memory_bytes / PAGE]);
-        for (start, end) in starts.zip(ends) {
-            let (mut at, end) = (memory_at + start * PAGE, memory_at + end * PAGE);
-            while let Some(data) = self.data_in(at, end)? {
-                let length = (piece.len() as u64).min(end - data);
-                let piece = &mut piece[..length as usize];
-                self.file.read_exact_at(piece, data)?;
-                if piece.iter().any(|&byte| byte != 0) {
-                    return Ok(false);
-                }
-                at = data + length;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Returns the offset of the first byte in `at..end` of the file that is not in a hole.
-    fn data_in(&self, at: u64, end: u64) -> io::Result<Option<u64>> {
-        if at >= end {
-            return Ok(None);
-        }
-        match lseek(&self.file, at as i64, Whence::SeekData) {
-            Ok(data) => Ok(Some(data as u64).filter(|&data| data < end)),
-            Err(Errno::ENXIO) => Ok(None),
-            // The file system does not report holes.
-            Err(Errno::EINVAL) => Ok(Some(at)),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// Restores the saved state into a new machine, whose memory must come from [`Snapshot::map_memory`].
+    /// Restores the saved state into a new machine, whose memory must come from [`Snapshot::load_memory`].
     ///
     /// # Errors
     ///

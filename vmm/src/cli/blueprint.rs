@@ -13,12 +13,10 @@ use crate::checkpoint::{Snapshot, SnapshotError};
 use crate::devices::DeviceConfig;
 use crate::kvm::probe::{KernelTraits, kernel_traits};
 use crate::kvm::system::DEV_KVM;
-use crate::kvm::{System, bus_error, entropy};
-use crate::mem::guest;
+use crate::kvm::{System, entropy};
 use crate::mem::layout::{MEMORY_MAX, PAGE};
-use crate::vcpu::{Machine, MachineConfig, RunError};
+use crate::vcpu::{Machine, MachineConfig};
 use netpath::mac::MacAddr;
-use replication::boundary::EndState;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -164,45 +162,11 @@ impl Blueprint {
             Guest::Snapshot { path, snapshot } => {
                 let failed =
                     |source: SnapshotError| CliError::Snapshot { path: path.clone(), source };
-                let ram = snapshot.map_memory().map_err(failed)?;
-                let lost = failed(SnapshotError::Changed);
-                let message = format!("understudy: {lost}");
-                bus_error::watch(guest::host_addresses(&ram), &message, lost.code() as u8)?;
+                let ram = snapshot.load_memory().map_err(failed)?;
                 let mut machine = Machine::with_ram(&self.system, &self.config, &ram, false)?;
                 snapshot.restore(&mut machine).map_err(|error| failed(error.into()))?;
                 Ok(machine)
             }
-        }
-    }
-
-    /// Returns the failure of a run of the [booted](Self::booted) machine, if it failed.
-    ///
-    /// # Errors
-    ///
-    /// The failure. If the machine's snapshot was changed while the machine ran from it, that is the failure: the
-    /// guest executed a memory that nobody saved, and KVM reports no more than EFAULT.
-    pub fn end_of_run(&self, end: Result<EndState, RunError>) -> Result<(), CliError> {
-        match end {
-            Err(error @ RunError::Source(_)) => Err(error.into()),
-            end => {
-                self.check_snapshot_unchanged()?;
-                end?;
-                Ok(())
-            }
-        }
-    }
-
-    /// Checks that the snapshot, if the guest is one, is as it was when it was opened.
-    ///
-    /// # Errors
-    ///
-    /// [`CliError::Snapshot`] if it was changed.
-    pub fn check_snapshot_unchanged(&self) -> Result<(), CliError> {
-        match &self.guest {
-            Guest::Image(_) | Guest::Linux { .. } => Ok(()),
-            Guest::Snapshot { path, snapshot } => snapshot
-                .check_unchanged()
-                .map_err(|source| CliError::Snapshot { path: path.clone(), source }),
         }
     }
 

@@ -30,7 +30,7 @@ pub enum Code {
     Port = 4,
     /// The guest image or kernel can't be used.
     Image = 5,
-    /// A log or a snapshot can't be used, or a snapshot was changed while a VM ran from it.
+    /// A log or a snapshot can't be used.
     Log = 6,
     /// The log or snapshot was made with another CPU model than this host's.
     CpuModel = 7,
@@ -286,7 +286,6 @@ fn snapshot_code(error: &SnapshotError) -> Code {
         SnapshotError::Restore(error) => restore_code(error),
         SnapshotError::Io(_)
         | SnapshotError::InUse
-        | SnapshotError::Changed
         | SnapshotError::NotSnapshot
         | SnapshotError::Version { .. }
         | SnapshotError::Schema { .. }

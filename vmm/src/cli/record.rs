@@ -91,7 +91,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         Err(RunError::Source(SourceError::Host(HostError::Log(source)))) => {
             return Err(CliError::Log { path: args.log.clone(), source });
         }
-        end => blueprint.end_of_run(end)?,
+        end => drop(end?),
     }
     traced?;
     output::print(&result, options.json)

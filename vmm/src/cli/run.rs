@@ -38,7 +38,7 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
         |world| (world.stages().status(), session::write_trace(options, world.stages())),
     )?;
     let mut result = result(&outcome);
-    blueprint.end_of_run(outcome.end)?;
+    outcome.end?;
     let (stages, traced) = outcome.report;
     traced?;
     result.insert("stages".into(), json!(stages));

@@ -78,7 +78,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         |_| (),
     )?;
     let mut result = result(&outcome);
-    blueprint.end_of_run(outcome.end)?;
+    outcome.end?;
     let Some(saved) = saved else {
         let text = args.when.as_ref();
         let never = text.map(|text| format!(", and was never idle after printing {text:?}"));

@@ -10,7 +10,6 @@
 //! 3. `exit_reason` alone determines which member of `kvm_run`'s exit union is valid
 //!    (Documentation/virt/kvm/api.rst, section 5).
 
-pub mod bus_error;
 pub(crate) mod canonical;
 pub mod caps;
 pub mod clock;

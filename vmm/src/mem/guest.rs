@@ -1,13 +1,8 @@
 //! Allocation of guest RAM.
 
 use super::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
-use std::fs::File;
-use std::ops::Range;
-use vm_memory::bitmap::{AtomicBitmap, NewBitmap};
-use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap,
-};
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 /// Guest RAM: one region from address 0, with a bitmap of the pages that the VMM itself wrote, which
 /// KVM's dirty log does not contain.
@@ -50,14 +45,6 @@ pub enum MemoryError {
         /// vm-memory's error.
         source: vm_memory::mmap::FromRangesError,
     },
-    /// mmap(2) of a file failed.
-    #[error("can't map {mib} MiB of guest memory from a file: {reason}")]
-    MapFile {
-        /// Requested size, MiB.
-        mib: u64,
-        /// vm-memory's error.
-        reason: String,
-    },
 }
 
 /// Maps `bytes` of private, zeroed memory as guest RAM, without reserving it.
@@ -69,34 +56,6 @@ pub fn allocate(bytes: u64) -> Result<GuestRam, MemoryError> {
     check_size(bytes)?;
     GuestRam::from_ranges(&[(GuestAddress(0), bytes as usize)])
         .map_err(|source| MemoryError::Map { mib: bytes >> 20, source })
-}
-
-/// Maps `bytes` bytes of `file` from `offset` on as guest RAM. Writes to it do not reach the file.
-///
-/// # Errors
-///
-/// The size is not supported, the host has less memory available, or mmap(2) failed.
-pub fn map_private(file: File, offset: u64, bytes: u64) -> Result<GuestRam, MemoryError> {
-    let mib = bytes >> 20;
-    check_size(bytes)?;
-    let failed = |reason: String| MemoryError::MapFile { mib, reason };
-    let bitmap = AtomicBitmap::with_len(bytes as usize);
-    let mapping = MmapRegionBuilder::new_with_bitmap(bytes as usize, bitmap)
-        .with_file_offset(FileOffset::new(file, offset))
-        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
-    let region = GuestRegionMmap::new(mapping, GuestAddress(0))
-        .ok_or_else(|| failed(String::from("the region wraps around")))?;
-    GuestRam::from_regions(vec![region]).map_err(|error| failed(error.to_string()))
-}
-
-/// Returns the addresses in this process at which guest RAM is mapped.
-pub fn host_addresses(ram: &GuestRam) -> Range<usize> {
-    let region = ram.iter().next().expect("guest RAM is one region");
-    let start = region.as_ptr().addr();
-    start..start + region.len() as usize
 }
 
 /// Returns the bytes of guest RAM.

@@ -108,16 +108,7 @@ fn run<P: FramePort>(
     let DriverParts { replica, observer, world, .. } = driver.parts();
     let halt = match end {
         PairEnd::Halted(halt) => halt,
-        PairEnd::Failed(error) => {
-            match start {
-                Start::Primary | Start::BootAgain | Start::Standalone => {
-                    blueprint.check_snapshot_unchanged()?;
-                }
-                // Its memory came from the other host.
-                Start::Backup => {}
-            }
-            return Err(error);
-        }
+        PairEnd::Failed(error) => return Err(error),
     };
     if args.prints_records() {
         let (term, stats) = (replica.term().0, replica.stats());
