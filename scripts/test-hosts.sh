@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Tests understudy on hosts whose processors are emulated (emulated-host.sh), one after the other.
+#
+#   scripts/test-hosts.sh [--short] [--binaries FOLDER] [KIND...]
+#
+# KIND is svm, vmx, svm-npt0 or vmx-ept0 (shadow page tables); default: svm vmx svm-npt0. On each kind run: `doctor`;
+# `soak`, which records and replays the reference guest and the hard guest; a demonstration of a pair with 3 kills. A
+# host with ept=0 must be refused instead. At the end a table has a row for each kind. Exit code 1: a kind failed.
+#
+#   --short             fewer runs (default KIND: svm)
+#   --binaries FOLDER   as for emulated-host.sh
+#
+# What each host printed is in ~/.cache/understudy/hosts/results. A kind takes 5 to 20 minutes (docs/hosts.md).
+set -euo pipefail
+repository=$(cd "$(dirname "$0")/.." && pwd)
+results=${XDG_CACHE_HOME:-$HOME/.cache}/understudy/hosts/results
+
+fail() {
+    echo "test-hosts.sh: $*" >&2
+    exit 2
+}
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; }
+
+short='' options=() kinds=()
+while (($#)); do
+    case $1 in
+    --short) short=1 ;;
+    --binaries)
+        [[ ${2:-} ]] || fail "--binaries needs a folder"
+        options+=(--binaries "$2")
+        shift
+        ;;
+    svm | vmx | svm-npt0 | vmx-ept0) kinds+=("$1") ;;
+    -h | --help) usage; exit ;;
+    *) fail "'$1' is no option and no kind of host: see --help" ;;
+    esac
+    shift
+done
+if ((${#kinds[@]} == 0)); then
+    kinds=(svm vmx svm-npt0)
+    [[ ! $short ]] || kinds=(svm)
+fi
+
+# Prints what runs on a host of kind $1: runs of soak with the reference guest and with the hard guest, and their seconds.
+runs_on() {
+    case $1${short:+-short} in
+    svm) echo 10 8 5 12 ;;
+    svm-npt0) echo 10 8 6 12 ;;
+    vmx) echo 1 8 1 12 ;;
+    vmx-ept0) echo 1 4 1 4 ;;
+    svm*-short) echo 1 8 1 8 ;;
+    vmx*-short) echo 1 3 1 3 ;;
+    esac
+}
+
+# Prints the sum of JSON field $1 of the replays in file $2, between the lines that contain $3 and $4.
+sum() {
+    sed -n "/$3/,/$4/s/^  replay .*\"$1\":\([0-9]*\).*/\1/p" "$2" | awk '{ total += $1 } END { print total + 0 }'
+}
+
+# Tests a host of kind $1 and appends its row to `rows`.
+test_kind() {
+    local kind=$1 file=$results/$1.txt reference_runs reference_seconds hard_runs hard_seconds paging=() result=0 start=$SECONDS
+    read -r reference_runs reference_seconds hard_runs hard_seconds < <(runs_on "$kind")
+    case $kind in
+    svm-npt0) paging=(--npt 0) ;;
+    vmx-ept0) paging=(--ept 0) ;;
+    esac
+    echo "== $kind"
+    "$repository/scripts/emulated-host.sh" "${kind%%-*}" "${paging[@]}" --limit 5400 "${options[@]}" --keep "$file.console" -- "
+        echo '-- doctor'; understudy doctor || exit
+        failed=0
+        echo '-- reference guest'; soak --runs $reference_runs --seconds $reference_seconds || failed=1
+        echo '-- hard guest'; soak --guest hard --runs $hard_runs --seconds $hard_seconds || failed=1
+        echo '-- pair'; understudy demo --kills 3 --silence 2000 || failed=1
+        echo '-- end'; exit \$failed" 2>&1 | tee "$file" || result=$?
+    add_row "$kind" "$file" "$result" "$((SECONDS - start))"
+}
+
+# Appends the row of kind $1, from output file $2, exit code $3 and duration $4, to `rows`.
+add_row() {
+    local kernel refused outcome="${3/#0/passed}" failovers lost divergences='-'
+    [[ $3 == 0 ]] || outcome="exit code $3"
+    kernel=$(sed -n 's/.*: Linux \(.*\) is up after.*/\1/p' "$2")
+    refused=$(sed -n 's/^FAIL  ept  *//p' "$2")
+    if [[ $1 == vmx-ept0 && $3 == 3 && $refused ]]; then
+        outcome='refused, as it must be'
+    elif [[ $1 == vmx-ept0 ]]; then
+        outcome='not refused' wrong=1
+    elif [[ $3 != 0 ]]; then
+        wrong=1
+    fi
+    failovers=$(sed -n 's/^failovers  *//p' "$2")
+    lost=$(sed -n 's/^  lost, repeated, resets  *//p' "$2")
+    divergences=$(sed -n 's/^.* runs, .* interrupts, divergences //p; s/^divergences  *//p; s/^FAILED run.*/1/p' "$2" | awk '{ n += $1 } END { print NR ? n : "-" }')
+    rows+=("| $1 | ${kernel:--} | $(sum interrupts "$2" '^-- reference' '^-- hard') / $(sum natural_exits "$2" '^-- reference' '^-- hard') | $(sum interrupts "$2" '^-- hard' '^-- pair') / $(sum natural_exits "$2" '^-- hard' '^-- pair') | ${failovers:--}; ${lost:--} | $divergences | $4 s | $outcome |")
+}
+
+mkdir -p "$results"
+wrong=0 rows=()
+for kind in "${kinds[@]}"; do test_kind "$kind"; done
+echo
+echo "commit $(git -C "$repository" describe --always --dirty 2>/dev/null || echo unknown)"
+echo '| host | kernel | reference guest: interrupts / exits compared | hard guest: interrupts / exits compared | failovers; lost, repeated, resets | divergences | duration | result |'
+echo '|---|---|---|---|---|---|---|---|'
+printf '%s\n' "${rows[@]}"
+exit "$wrong"
