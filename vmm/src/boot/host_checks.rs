@@ -16,6 +16,12 @@ const READ_BYTES_MAX: u64 = 64 << 10;
 const CAP_NET_ADMIN: u32 = 12;
 /// Bit of CAP_NET_RAW: packet sockets.
 const CAP_NET_RAW: u32 = 13;
+/// Why a host with [`Host::shadows_page_tables`] is refused. Such a page fault happens where KVM has no shadow page yet,
+/// so it is not a function of the guest's state: a replay, which writes checkpoints, has others than the recording.
+pub const SHADOW_PAGING: &str = "kvm_intel has ept=0: a page fault that interrupts the delivery of an event sets \
+    RFLAGS.RF there, and a replay has other such faults than the recording";
+/// What to do about it.
+pub const MEND_SHADOW_PAGING: &str = "load it with ept=1 (modprobe -r kvm_intel && modprobe kvm_intel ept=1), or use a processor with EPT";
 
 /// The verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -112,6 +118,9 @@ impl Host {
             .filter(|module| self.root.join("sys/module").join(module).is_dir())
             .collect();
         match loaded[..] {
+            ["kvm_intel"] if self.shadows_page_tables() => {
+                Check::fail(name, SHADOW_PAGING, MEND_SHADOW_PAGING)
+            }
             ["kvm_intel"] => Check::ok(name, "kvm_intel (VMX)"),
             ["kvm_amd"] => Check::ok(name, "kvm_amd (SVM)"),
             ["kvm_pvm"] => Check::warn(
@@ -135,6 +144,13 @@ impl Host {
                 "unload all but one, so that both hosts of a pair use the same one",
             ),
         }
+    }
+
+    /// Returns whether kvm_intel runs guests on shadow page tables, because it was told to or the processor has no
+    /// EPT. A host without kvm_intel does not.
+    pub fn shadows_page_tables(&self) -> bool {
+        let ept = self.read("sys/module/kvm_intel/parameters/ept").unwrap_or_default();
+        matches!(line(&ept).as_str(), "N" | "0")
     }
 
     /// Checks that `/dev/kvm` can be opened for reading and writing.

@@ -55,6 +55,22 @@ fn good_host_passes_every_check() {
 }
 
 #[test]
+fn vmx_host_without_ept_fails_with_the_reason() {
+    let ept = |text| Tree::good().file("sys/module/kvm_intel/parameters/ept", text);
+    for text in ["N\n", "0\n"] {
+        let tree = ept(text);
+        assert!(tree.host().shadows_page_tables());
+        let check = tree.host().kvm_module();
+        assert_eq!((check.status, &check.found[..]), (Status::Fail, SHADOW_PAGING));
+        assert_eq!(check.mend.as_deref(), Some(MEND_SHADOW_PAGING));
+    }
+    for tree in [ept("Y\n"), Tree::good()] {
+        assert!(!tree.host().shadows_page_tables());
+        assert_eq!(tree.host().kvm_module().status, Status::Ok);
+    }
+}
+
+#[test]
 fn empty_host_fails_without_panic_and_says_how_to_fix_it() {
     let tree = Tree::new();
     for check in tree.host().check_all() {

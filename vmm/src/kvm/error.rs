@@ -1,5 +1,6 @@
 //! Errors of the interface to KVM.
 
+use crate::boot::host_checks::{MEND_SHADOW_PAGING, SHADOW_PAGING};
 use kvm_ioctls::Error as Errno;
 
 /// This host can't run a VM, or a KVM call failed.
@@ -31,6 +32,9 @@ pub enum KvmError {
         /// Version that the kernel reports.
         found: i32,
     },
+    /// The kvm module runs guests on shadow page tables, on which a replay can diverge.
+    #[error("{SHADOW_PAGING}: {MEND_SHADOW_PAGING}")]
+    ShadowPaging,
     /// A required capability is missing.
     #[error("this kernel's KVM lacks {name}: {why}")]
     Capability {

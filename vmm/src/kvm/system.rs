@@ -3,6 +3,7 @@
 use super::caps::{NEEDED, Needed};
 use super::error::KvmError;
 use super::vm::Vm;
+use crate::boot::host_checks::Host;
 use crate::mem::GuestRam;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
@@ -20,20 +21,24 @@ pub struct System {
 }
 
 impl System {
-    /// Opens `path` and checks the API version and all required capabilities.
+    /// Opens `path` and checks the API version, how the kvm module keeps page tables, and all required capabilities.
     ///
     /// # Errors
     ///
-    /// If the device can't be opened or used, or a capability is missing.
+    /// If the device can't be opened or used, the host [shadows page tables](Host::shadows_page_tables), or a
+    /// capability is missing.
     pub fn open(path: &str) -> Result<System, KvmError> {
         let system = System::open_unchecked(path)?;
+        if Host::new("/").shadows_page_tables() {
+            return Err(KvmError::ShadowPaging);
+        }
         match NEEDED.iter().find(|needed| !system.has(needed)) {
             Some(&Needed { name, why, .. }) => Err(KvmError::Capability { name, why }),
             None => Ok(system),
         }
     }
 
-    /// Opens `path` and checks only the API version, for `doctor`, which reports missing capabilities itself.
+    /// Opens `path` and checks only the API version, for `doctor`, which reports the rest itself.
     ///
     /// # Errors
     ///
