@@ -127,6 +127,8 @@ pub(super) struct Host {
 
     /// The witness's thread works on a claim.
     pub(super) is_claiming: [bool; 2],
+    /// The claim that the witness's thread was too busy to take, and when the driver made it.
+    pub(super) refused_claim: Option<(Question, u64)>,
     /// The witness cannot be reached from here.
     pub(super) is_witness_cut: bool,
     /// The driver waits for the answer to the newest claim, unless that takes too long.
@@ -164,6 +166,7 @@ impl Host {
             tap_fault: None,
             terminal: Terminal::default(),
             is_claiming: [false; 2],
+            refused_claim: None,
             is_answer_awaited: false,
             is_witness_cut: false,
             answers: VecDeque::new(),
@@ -182,6 +185,7 @@ impl Host {
         self.tap_fault = None;
         self.answers.clear();
         (self.is_claiming, self.is_answer_awaited) = ([false; 2], false);
+        self.refused_claim = None;
     }
 
     /// The role of its process, if it has one.

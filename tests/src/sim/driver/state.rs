@@ -78,8 +78,9 @@ pub(super) struct Claim {
     /// The process that asks.
     pub(super) process: ProcessId,
     pub(super) question: Question,
-    /// When it was made.
-    pub(super) made_at: u64,
+    /// When the driver asked it. That is earlier than the time at which it was passed on if the witness's thread
+    /// was still busy with another question.
+    pub(super) asked_at: u64,
     /// When the answer reaches the host, after the claim has reached the storage.
     pub(super) back_ns: u64,
     /// The storage cannot be reached.

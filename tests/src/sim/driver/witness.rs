@@ -4,7 +4,7 @@ use replication::driver::{ANSWER_MAX, WitnessPort};
 use replication::witness::{Answer, Question};
 
 use super::count::Count;
-use super::host::Answered;
+use super::host::{Answered, Host};
 use super::state::{Claim, Event, State};
 use super::thread::Thread;
 use crate::sim::system::witness::is_claim;
@@ -37,6 +37,28 @@ impl WitnessPort for SimWitness<'_> {
     }
 }
 
+impl Host {
+    /// Returns when the driver made the claim `question`, which it tries to pass on at `now`. While the witness's
+    /// thread is busy, the driver repeats that try for the same claim, and its time to wait for an answer runs from
+    /// the first try. After [`ANSWER_MAX`], by its own clock, it has given the claim up, and a further try is for a
+    /// new one. A try shortly after that time counts for the old claim: if the time returned is too early, the
+    /// answer may not be checked, but no answer is required too early.
+    fn asked_at(&self, now: u64, question: Question) -> u64 {
+        let given_up_ns = ANSWER_MAX.as_nanos() * 101 / 100;
+        match self.refused_claim {
+            Some((refused, at)) if refused == question && now < at + given_up_ns => at,
+            Some(_) | None => now,
+        }
+    }
+
+    /// The witness's thread was too busy to take the claim `question`. Nobody waits for a confirmation.
+    fn note_refused(&mut self, asked_at: u64, question: Question) {
+        if !question.is_confirmation() {
+            self.refused_claim = Some((question, asked_at));
+        }
+    }
+}
+
 impl State {
     /// Passes a claim to the witness's thread of `host`, unless it works on another one.
     fn send_claim(&mut self, host: usize, question: Question) -> bool {
@@ -46,9 +68,12 @@ impl State {
         let own = &mut self.hosts[host];
         let Some(process) = &own.process else { return false };
         let thread = usize::from(question.is_confirmation());
+        let asked_at = own.asked_at(now, question);
         if std::mem::replace(&mut own.is_claiming[thread], true) {
+            own.note_refused(asked_at, question);
             return false;
         }
+        own.refused_claim = own.refused_claim.filter(|&(refused, _)| refused != question);
         let there_ns = own.rng.within(1..=witness.delay_ns_max);
         let mut back_ns = own.rng.within(1..=witness.delay_ns_max);
         let fails = (own.is_witness_cut || own.rng.chance(witness.fails)) && is_faulty;
@@ -62,7 +87,7 @@ impl State {
             self.counts.count(Count::ClaimsHung);
             back_ns += if barely { barely_ns } else { any_ns };
         }
-        let claim = Claim { process: process.id, question, made_at: now, back_ns, fails };
+        let claim = Claim { process: process.id, question, asked_at, back_ns, fails };
         self.counts.add(Count::Claims, is_claim(question).into());
         self.note(Some(host), "claim", format_args!("{claim:?}"));
         self.queue.push(now + there_ns, Event::Claim { host, claim });
@@ -91,8 +116,9 @@ impl State {
         }
         let is_confirmation = claim.question.is_confirmation();
         own.is_claiming[usize::from(is_confirmation)] = false;
-        // The driver gives a claim up after its own clock.
-        let is_in_time = now < claim.made_at + ANSWER_MAX.as_nanos() * 9 / 10;
+        // The driver gives a claim up by its own clock, and makes it again later. An answer that comes meanwhile is
+        // taken only then.
+        let is_in_time = now < claim.asked_at + ANSWER_MAX.as_nanos() * 9 / 10;
         let awaited_at = (own.is_answer_awaited && is_in_time && !is_confirmation).then_some(now);
         own.answers.push_back(Answered { question: claim.question, answer, awaited_at });
         self.note(Some(host), "answer", format_args!("{:?}: {answer:?}", claim.question));

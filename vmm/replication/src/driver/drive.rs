@@ -238,13 +238,15 @@ impl<H: Host> Driver<H> {
     /// Handles received frames, a stop request and the witness's answer, and reports the events that follow.
     pub(super) fn receive(&mut self) -> Result<(), H::Error> {
         let DriverParts { replica, wire, clock, .. } = &mut self.parts;
+        // Before the timeouts: a host that is cut off has an earlier one, which may be over already, and a backup
+        // that handles the silence timeout puts its claim off only if the engine knows that this host is cut off.
+        replica.set_cut_off(wire.port().is_cut_off());
         // The rest is handled by the next drive: a flood of frames must not keep the guest from running.
         for _ in 0..RECEIVES_PER_DRIVE {
             if !wire.receive(clock, replica)? {
                 break;
             }
         }
-        replica.set_cut_off(wire.port().is_cut_off());
         if let Some(order) = self.parts.world.take_order() {
             self.carry_out(order);
         }
