@@ -6,9 +6,8 @@
 //! memory_at  guest memory, flat, with holes where it is zero; the file ends with it
 //! ```
 //!
-//! All numbers are little-endian. Guest memory is not read but mapped privately: a machine starts in
-//! milliseconds, and what it writes never reaches the file. The memory checksum covers the pages that are
-//! not zero; all other pages are checked to be zero.
+//! All numbers are little-endian. The memory checksum covers the pages that are not zero. Only these are read; the
+//! others are zero in the machine, whatever the file has there.
 //!
 //! A machine reads its memory from the file before it runs, so the file may change afterwards. It was mapped once: a
 //! guest then found other contents, or zeros, when somebody copied another file over it.
