@@ -31,6 +31,15 @@ pub enum VmTapError {
     Thread(io::Error),
 }
 
+/// Who says that a tap is gone, and that it is back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanReports {
+    /// The port itself.
+    ByPort,
+    /// The driver of a pair, which watches all of the way to the LAN.
+    ByDriver,
+}
+
 /// A port on a tap. While the tap is gone, nothing is received, and frames that are sent are lost.
 pub struct VmTap {
     /// The port in use; `None` from when its tap is seen to be gone until there is another one.
@@ -51,13 +60,12 @@ struct Shared {
 }
 
 impl VmTap {
-    /// Opens the tap in the calling thread's network namespace and starts the thread. `says` tells it to say in the
-    /// log when the tap is gone and when it is back.
+    /// Opens the tap in the calling thread's network namespace and starts the thread.
     ///
     /// # Errors
     ///
     /// The tap can't be opened, or the thread can't be started.
-    pub fn open(config: &TapConfig, says: bool) -> Result<VmTap, VmTapError> {
+    pub fn open(config: &TapConfig, reports: LanReports) -> Result<VmTap, VmTapError> {
         let port = TapPort::open(config)?;
         if !port.is_up()? {
             tracing::warn!("{}", port.down_hint());
@@ -67,7 +75,7 @@ impl VmTap {
         let (old_ports, old_port) = channel::bounded(1);
         let mut watcher = Watcher {
             config: TapConfig { create: false, ..config.clone() },
-            says,
+            reports,
             file: Some(file_of(&port).map_err(VmTapError::Thread)?),
             shared: Arc::clone(&shared),
             new_port,
@@ -183,7 +191,7 @@ impl Drop for VmTap {
 /// The other thread's part.
 struct Watcher {
     config: TapConfig,
-    says: bool,
+    reports: LanReports,
     /// The file of the newest port; `None` while its tap is gone.
     file: Option<OwnedFd>,
     shared: Arc<Shared>,
@@ -211,7 +219,7 @@ impl Watcher {
     fn lose(&mut self) {
         self.file = None;
         let name = &self.config.name;
-        if self.says {
+        if self.reports == LanReports::ByPort {
             tracing::warn!(
                 "tap {name} was deleted: the VM goes on without it until it is made again"
             );
@@ -233,7 +241,7 @@ impl Watcher {
         if self.new_port.try_send(port).is_ok() {
             self.shared.new_ports.fetch_add(1, Ordering::Release);
         }
-        if self.says {
+        if self.reports == LanReports::ByPort {
             tracing::info!("tap {} is there again", self.config.name);
         }
     }
@@ -300,9 +308,9 @@ mod tests {
         let test = || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let config = TapConfig::new("tap0");
-            assert!(matches!(VmTap::open(&config, false), Err(VmTapError::Port(_))));
+            assert!(matches!(VmTap::open(&config, LanReports::ByDriver), Err(VmTapError::Port(_))));
             make_tap();
-            let mut tap = VmTap::open(&config, false).unwrap();
+            let mut tap = VmTap::open(&config, LanReports::ByDriver).unwrap();
             // Twice: the second deletion is that of a tap which the thread has opened.
             for _ in 0..2 {
                 use_until(&mut tap, "frame", |_, frame| frame.is_some());

@@ -4,7 +4,6 @@ use super::blueprint::{self, Prepared};
 use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::run::result;
-use super::session::LanReports;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::kvm::clock::{self, realtime_ns};
@@ -13,6 +12,7 @@ use crate::replay::guest_clock::GuestClock;
 use crate::replay::log_file::LogFile;
 use crate::replay::{Recorder, World};
 use crate::vcpu::RunError;
+use crate::vm_tap::LanReports;
 use clap::Args;
 use logchan::limits::{NAME_BYTES_MAX, PAGE_BYTES, delta_cache_pages_max};
 use logchan::log_header::LogHeader;
@@ -91,7 +91,9 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         Err(RunError::Source(SourceError::Host(HostError::Log(source)))) => {
             return Err(CliError::Log { path: args.log.clone(), source });
         }
-        end => drop(end?),
+        end => {
+            end?;
+        }
     }
     traced?;
     output::print(&result, options.json)

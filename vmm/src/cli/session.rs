@@ -16,7 +16,7 @@ use crate::replay::world::WorldConfig;
 use crate::stdio;
 use crate::telemetry::Stages;
 use crate::vcpu::{self, Counters, Fixups, Machine, RunError};
-use crate::vm_tap::VmTap;
+use crate::vm_tap::{LanReports, VmTap};
 use crossbeam::channel::{self, Receiver};
 use netpath::middleware::pcap::Pcap;
 use netpath::middleware::trace::Trace;
@@ -36,15 +36,6 @@ use std::time::{Duration, Instant};
 
 /// A frame port of any type.
 pub type AnyPort = Box<dyn FramePort + Send>;
-
-/// Who says that a tap is gone, and that it is back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LanReports {
-    /// The port itself.
-    ByPort,
-    /// The driver of a pair, which watches all of the way to the LAN.
-    ByDriver,
-}
 
 /// Makes this process write standard output and standard error on threads of their own. A command that runs a
 /// live VM calls this first, on the main thread: the vCPU thread must not wait for the readers.
@@ -69,7 +60,7 @@ pub fn open_port(options: &VmOptions, lan: LanReports) -> Result<AnyPort, CliErr
             let spin = Duration::from_micros(options.spin_us);
             let wait = WaitPolicy { spin, ..WaitPolicy::default() };
             let config = TapConfig { wait, ..TapConfig::new(name.clone()) };
-            Box::new(VmTap::open(&config, lan == LanReports::ByPort)?)
+            Box::new(VmTap::open(&config, lan)?)
         }
     };
     let port: AnyPort = match options.trace_frames {

@@ -7,7 +7,7 @@ pub use options::{PairArgs, PrimaryArgs};
 
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
-use super::session::{self, LanReports};
+use super::session;
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
@@ -15,6 +15,7 @@ use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Orders, World};
 use crate::vcpu::{self, Machine, RunError};
+use crate::vm_tap::LanReports;
 use crate::witness::WitnessThreads;
 use netpath::FramePort;
 use replication::Mutants;
