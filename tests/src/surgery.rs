@@ -3,6 +3,8 @@
 use logchan::entry::Entry;
 use replication::log_writer::LogSink;
 use std::path::Path;
+use vmm::files::Access;
+use vmm::files::output::Existing;
 use vmm::replay::log_file::{LogFile, LogReader};
 use vmm::replay::recorder::LogDestination;
 
@@ -13,8 +15,10 @@ pub fn rewrite(
     to: &Path,
     mut edit: impl for<'a> FnMut(u64, Entry<'a>, &'a mut Vec<u8>) -> Entry<'a>,
 ) {
-    let mut reader = LogReader::open(from).expect("the log opens");
-    let mut writer = LogFile::create(to, &reader.header().clone(), true).expect("a log is made");
+    let mut reader = LogReader::open(from, Access::Owner).expect("the log opens");
+    let mut writer =
+        LogFile::create(to, &reader.header().clone(), Existing::Replace, Access::Owner)
+            .expect("a log is made");
     let mut index = 0;
     while let Some(entry) = reader.consume_entry().expect("the log reads") {
         let mut buffer = Vec::new();
@@ -26,7 +30,7 @@ pub fn rewrite(
 
 /// Returns the index of the last entry that `wanted` accepts.
 pub fn last_index(log: &Path, wanted: impl Fn(&Entry<'_>) -> bool) -> Option<u64> {
-    let mut reader = LogReader::open(log).expect("the log opens");
+    let mut reader = LogReader::open(log, Access::Owner).expect("the log opens");
     let mut found = None;
     let mut index = 0;
     while let Some(entry) = reader.consume_entry().expect("the log reads") {

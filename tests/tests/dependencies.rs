@@ -19,7 +19,7 @@ const CRATES: [(&str, &[&str]); 7] = [
 /// The modules of `vmm`: each may use those before it. ARCHITECTURE.md says what they contain.
 const MODULES: [&str; 21] = [
     "limits",
-    "file_lock",
+    "files",
     "mem",
     "boot",
     "kvm",

@@ -3,6 +3,7 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | [`files`] | opens and creates the files that a user names |
 //! | [`kvm`] | everything that talks to `/dev/kvm` |
 //! | [`mem`] | guest memory: layout, dirty pages, digest |
 //! | [`boot`] | guest images, PVH boot, the CPU model, the sweep for forbidden instructions |
@@ -28,7 +29,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod demo;
 pub mod devices;
-mod file_lock;
+pub mod files;
 pub mod health;
 pub mod kvm;
 pub mod limits;

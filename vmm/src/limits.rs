@@ -18,6 +18,9 @@ pub const STATUS_BYTES_MAX: u64 = 64 * 1024;
 /// Most bytes of the error message of a supervisor, which is one line.
 pub const SUPERVISOR_TEXT_BYTES_MAX: u64 = 1024;
 
+/// Largest file of `--config`, bytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
+
 /// Largest file that is read, bytes. A key file has two digits for each byte and perhaps a line feed.
 pub const KEY_FILE_BYTES_MAX: usize = 256;
 

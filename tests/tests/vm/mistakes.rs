@@ -4,19 +4,9 @@ use logchan::log_header::LogHeader;
 use std::fs;
 use testbed::{Namespace, command};
 use tests::patience::wait_until;
-use tests::program::run;
+use tests::program::{fails, run, write_private};
 use vmm::boot::image::GuestImage;
 use vmm::boot::sweep::sweep;
-
-/// Runs `understudy` with `args` and requires exit code `code` and one line on standard error that
-/// contains `text`.
-fn fails(args: &[&str], code: i32, text: &str) {
-    let output = run(args);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
-    assert_eq!(errors.lines().count(), 1, "{args:?}: {errors}");
-    assert!(errors.contains(text), "{args:?}: {errors}");
-}
 
 #[test]
 fn missing_or_wrong_kvm_device_names_the_remedy() {
@@ -118,11 +108,11 @@ fn files_that_are_not_logs_are_refused() {
     let log = folder.path().join("x.ulog");
     let text = log.to_str().unwrap();
     fails(&["replay", "/no/such.ulog"], 6, "/no/such.ulog");
-    fs::write(&log, b"this is no log at all, but long enough to be looked at as one").unwrap();
+    write_private(&log, b"this is no log at all, but long enough to be looked at as one");
     fails(&["replay", text], 6, text);
     fails(&["log", "stat", text], 6, text);
     fails(&["log", "dump", text], 6, text);
-    fs::write(&log, b"").unwrap();
+    write_private(&log, b"");
     fails(&["replay", text], 6, "");
 
     fails_with_header(&log, |bytes| bytes[8] = 99, 6, "version");
@@ -137,7 +127,7 @@ fn fails_with_header(log: &std::path::Path, edit: impl Fn(&mut Vec<u8>), code: i
     let mut bytes = Vec::new();
     header().encode(&mut bytes);
     edit(&mut bytes);
-    fs::write(log, bytes).unwrap();
+    write_private(log, &bytes);
     fails(&["replay", log.to_str().unwrap()], code, text);
 }
 
@@ -162,6 +152,6 @@ fn log_of_another_cpu_model_or_schema_is_refused() {
     fails_with_header(&log, |_bytes| (), 7, "Some Other CPU");
     let mut bytes = Vec::new();
     LogHeader { machine_schema: 999, ..header() }.encode(&mut bytes);
-    fs::write(&log, bytes).unwrap();
+    write_private(&log, &bytes);
     fails(&["replay", log.to_str().unwrap()], 6, "schema 999");
 }

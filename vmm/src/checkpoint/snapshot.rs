@@ -18,7 +18,9 @@
 use super::restore::RestoreError;
 use super::schema::{CheckpointError, MACHINE_SCHEMA, decode};
 use crate::devices::{Devices, DevicesState};
-use crate::file_lock::{FileLock, try_lock};
+use crate::files::lock::{FileLock, try_lock};
+use crate::files::output::Draft;
+use crate::files::{Access, FileError, input};
 use crate::kvm::VcpuState;
 use crate::limits::SNAPSHOT_HEAD_BYTES_MAX;
 use crate::mem::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
@@ -29,8 +31,8 @@ use replication::checkpoint::CheckpointImage;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use vm_memory::{Bytes, GuestAddress};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -78,9 +80,9 @@ pub enum SnapshotError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// Another process writes the file.
-    #[error("in use: another process writes it")]
-    InUse,
+    /// The file can't be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file is not a snapshot.
     #[error("not a snapshot")]
     NotSnapshot,
@@ -126,61 +128,6 @@ pub enum SnapshotError {
     Restore(#[from] RestoreError),
 }
 
-/// A temporary file beside the final path, into which a snapshot will be written.
-///
-/// It is created before there is a machine to save, so that an unwritable path is reported at once. It is
-/// removed if the snapshot is not finished.
-#[derive(Debug)]
-pub struct Draft {
-    path: PathBuf,
-    part: PathBuf,
-    file: File,
-    is_finished: bool,
-}
-
-impl Draft {
-    /// Creates the temporary file.
-    ///
-    /// # Errors
-    ///
-    /// `path` is a directory, another process saves a snapshot there, or the file cannot be created.
-    pub fn create(path: &Path) -> Result<Draft, SnapshotError> {
-        if path.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
-        }
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let part = path.with_file_name(name);
-        let file = File::options().write(true).create(true).truncate(false).open(&part)?;
-        // The one that has the lock may have renamed the file in the meantime: then it is no draft any more.
-        if !try_lock(&file, FileLock::Exclusive)? || !is_at(&file, &part) {
-            return Err(SnapshotError::InUse);
-        }
-        file.set_len(0)?;
-        Ok(Draft { path: path.to_owned(), part, file, is_finished: false })
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        std::fs::rename(&self.part, &self.path)?;
-        self.is_finished = true;
-        Ok(())
-    }
-}
-
-/// Returns whether `path` is the path of the open `file`.
-fn is_at(file: &File, path: &Path) -> bool {
-    let [Ok(open), Ok(at)] = [file.metadata(), std::fs::metadata(path)] else { return false };
-    (open.dev(), open.ino()) == (at.dev(), at.ino())
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            let _ = std::fs::remove_file(&self.part);
-        }
-    }
-}
-
 /// Writes a snapshot of the machine in `image` and renames it to its final path. Returns how many of its
 /// pages are not zero.
 ///
@@ -188,7 +135,7 @@ impl Drop for Draft {
 ///
 /// The file cannot be written.
 pub fn save(
-    draft: &mut Draft,
+    mut draft: Draft,
     identity: &SnapshotIdentity,
     image: &dyn CheckpointImage,
 ) -> Result<u64, SnapshotError> {
@@ -219,7 +166,7 @@ pub fn save(
     head.memory_at = (PREFIX_BYTES as u64 + length).next_multiple_of(PAGE);
     let encoded = encode(&head);
 
-    write_file(&mut draft.file, &head, &encoded, &pages, image)?;
+    write_file(draft.file(), &head, &encoded, &pages, image)?;
     draft.finish()?;
     Ok(pages.len() as u64)
 }
@@ -283,10 +230,10 @@ impl Snapshot {
     /// # Errors
     ///
     /// The file cannot be read, is being written, is not a snapshot, is damaged, or is of another version.
-    pub fn open(path: &Path) -> Result<Snapshot, SnapshotError> {
-        let mut file = File::open(path)?;
+    pub fn open(path: &Path, access: Access) -> Result<Snapshot, SnapshotError> {
+        let mut file = input::open_trusted(path, access)?;
         if !try_lock(&file, FileLock::Shared)? {
-            return Err(SnapshotError::InUse);
+            return Err(FileError::InUse.into());
         }
         let found = file.metadata()?.len();
         let mut prefix = [0; PREFIX_BYTES];

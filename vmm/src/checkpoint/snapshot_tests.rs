@@ -26,9 +26,9 @@ fn write_snapshot(folder: &Path) -> std::path::PathBuf {
     };
     let path = folder.join("s.snap");
     let before = std::fs::read(&path).ok();
-    let mut draft = Draft::create(&path).unwrap();
+    let draft = Draft::create(&path, Access::Owner).unwrap();
     assert_eq!(std::fs::read(&path).ok(), before, "the file appears only when it is complete");
-    assert_eq!(save(&mut draft, &identity, &image).unwrap(), 4);
+    assert_eq!(save(draft, &identity, &image).unwrap(), 4);
     path
 }
 
@@ -42,7 +42,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 fn memory_equals_the_saved_and_writes_do_not_reach_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_snapshot(folder.path());
-    let snapshot = Snapshot::open(&path).unwrap();
+    let snapshot = Snapshot::open(&path, Access::Owner).unwrap();
     assert_eq!(snapshot.memory_bytes(), MEMORY_BYTES);
     assert_eq!(snapshot.identity().guest_name, "guest");
     let ram = snapshot.load_memory().unwrap();
@@ -50,43 +50,16 @@ fn memory_equals_the_saved_and_writes_do_not_reach_the_file() {
     ram.write_slice(&[9; 4096], GuestAddress(900 * PAGE)).unwrap();
     ram.write_slice(&[9; 4096], GuestAddress(1)).unwrap();
     assert_eq!(dirty::take(&ram, &[0; 64]), [0, 1, 900]);
-    let again = Snapshot::open(&path).unwrap().load_memory().unwrap();
+    let again = Snapshot::open(&path, Access::Owner).unwrap().load_memory().unwrap();
     assert_eq!(dirty::nonzero(&again), [3, 4, 5, 900]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
-}
-
-#[test]
-fn draft_checks_the_path_at_once_and_leaves_nothing_when_dropped() {
-    let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("none").join("s.snap");
-    let kind = |path: &Path| match Draft::create(path) {
-        Err(SnapshotError::Io(error)) => error.kind(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(kind(&missing), io::ErrorKind::NotFound);
-    assert_eq!(kind(folder.path()), io::ErrorKind::IsADirectory);
-    let draft = Draft::create(&folder.path().join("s.snap")).unwrap();
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    drop(draft);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-}
-
-#[test]
-fn second_draft_of_a_path_is_refused_until_the_first_is_dropped() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("s.snap");
-    let first = Draft::create(&path).unwrap();
-    assert!(matches!(Draft::create(&path), Err(SnapshotError::InUse)));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    drop(first);
-    drop(Draft::create(&path).unwrap());
 }
 
 #[test]
 fn loaded_memory_does_not_depend_on_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_snapshot(folder.path());
-    let ram = Snapshot::open(&path).unwrap().load_memory().unwrap();
+    let ram = Snapshot::open(&path, Access::Owner).unwrap().load_memory().unwrap();
     std::fs::write(&path, "").unwrap();
     assert_eq!(dirty::nonzero(&ram), [3, 4, 5, 900]);
 }
@@ -95,7 +68,7 @@ fn loaded_memory_does_not_depend_on_the_file() {
 fn snapshot_that_is_cut_short_while_it_is_loaded_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_snapshot(folder.path());
-    let snapshot = Snapshot::open(&path).unwrap();
+    let snapshot = Snapshot::open(&path, Access::Owner).unwrap();
     std::fs::write(&path, "").unwrap();
     assert!(matches!(snapshot.load_memory(), Err(SnapshotError::Io(_))));
 }
@@ -117,7 +90,7 @@ fn damage_is_refused_in_one_line() {
     let refused = |damage: &dyn Fn(&mut Vec<u8>)| {
         std::fs::write(&path, &good).unwrap();
         change(&path, damage);
-        let error = match Snapshot::open(&path) {
+        let error = match Snapshot::open(&path, Access::Owner) {
             Ok(snapshot) => snapshot.load_memory().unwrap_err(),
             Err(error) => error,
         };
@@ -139,10 +112,10 @@ fn damage_is_refused_in_one_line() {
     let memory = good.len() - MEMORY_BYTES as usize;
     change(&path, |f| *f = good.clone());
     change(&path, |f| f[memory + (901 * PAGE) as usize] ^= 1);
-    let ram = Snapshot::open(&path).unwrap().load_memory().unwrap();
+    let ram = Snapshot::open(&path, Access::Owner).unwrap().load_memory().unwrap();
     assert_eq!(dirty::nonzero(&ram), [3, 4, 5, 900]);
     std::fs::write(&path, &good).unwrap();
-    Snapshot::open(&path).unwrap().load_memory().expect("a copy without holes");
+    Snapshot::open(&path, Access::Owner).unwrap().load_memory().expect("a copy without holes");
 }
 
 #[test]

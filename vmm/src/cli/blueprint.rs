@@ -11,14 +11,13 @@ use crate::boot::pvh::{self, BootInfo};
 use crate::boot::sweep::{self, SweepPolicy};
 use crate::checkpoint::{Snapshot, SnapshotError};
 use crate::devices::DeviceConfig;
+use crate::files::{Access, input};
 use crate::kvm::probe::{KernelTraits, kernel_traits};
 use crate::kvm::system::DEV_KVM;
 use crate::kvm::{System, entropy};
 use crate::mem::layout::{MEMORY_MAX, PAGE};
 use crate::vcpu::{Machine, MachineConfig};
 use netpath::mac::MacAddr;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -84,11 +83,12 @@ impl Blueprint {
             (None, None) => Some(checked_image(options)?),
             (Some(_), _) | (_, Some(_)) => None,
         };
-        let snapshot = options.restore.as_deref().map(open_snapshot).transpose()?;
+        let open = |path| open_snapshot(path, options.access());
+        let snapshot = options.restore.as_deref().map(open).transpose()?;
         let kernel_file = options.kernel.as_deref().map(read_image_file).transpose()?;
         // An initrd that is larger than guest memory can't be loaded.
         let initrd_bytes_max = config.memory_bytes.min(MEMORY_MAX);
-        let read_initrd = |path| read_file(path, initrd_bytes_max);
+        let read_initrd = |path: &Path| image_file(path, initrd_bytes_max);
         let initrd = options.initrd.as_deref().map(read_initrd).transpose()?;
 
         let system = System::open(&options.kvm)?;
@@ -286,16 +286,16 @@ pub fn traits_of_host(system: &System, model: &CpuModel) -> Result<KernelTraits,
 /// # Errors
 ///
 /// If the snapshot can't be used, is of another CPU model, or KVM can't be opened.
-pub fn check_snapshot(path: &Path) -> Result<(), CliError> {
-    let (path, snapshot) = open_snapshot(path)?;
+pub fn check_snapshot(path: &Path, access: Access) -> Result<(), CliError> {
+    let (path, snapshot) = open_snapshot(path, access)?;
     let system = System::open(DEV_KVM)?;
     let model = CpuModel::from_supported(&system.supported_cpuid()?);
     let theirs = (snapshot.identity().cpu_digest, snapshot.identity().cpu_name.as_str());
     check_cpu(&system, &model, theirs, ("snapshot", &path)).map(drop)
 }
 
-fn open_snapshot(path: &Path) -> Result<(PathBuf, Snapshot), CliError> {
-    match Snapshot::open(path) {
+fn open_snapshot(path: &Path, access: Access) -> Result<(PathBuf, Snapshot), CliError> {
+    match Snapshot::open(path, access) {
         Ok(snapshot) => Ok((path.to_owned(), snapshot)),
         Err(source) => Err(CliError::Snapshot { path: path.to_owned(), source }),
     }
@@ -337,24 +337,12 @@ pub fn check_cpu(
 ///
 /// If the file can't be read or is too large.
 pub fn read_image_file(path: &Path) -> Result<Vec<u8>, CliError> {
-    read_file(path, FILE_BYTES_MAX as u64)
+    image_file(path, FILE_BYTES_MAX as u64)
 }
 
-/// Reads a file of at most `bytes_max` bytes. Fails on a longer file, or an endless device, without reading
-/// more than that.
-fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CliError> {
-    let read = || {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len().min(bytes_max);
-        let mut bytes = Vec::with_capacity(length as usize + 1);
-        file.take(bytes_max + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > bytes_max {
-            let what = format!("does not fit: at most {bytes_max} bytes are supported");
-            return Err(io::Error::other(what));
-        }
-        Ok(bytes)
-    };
-    read().map_err(|source| CliError::ImageFile { path: path.to_owned(), source })
+fn image_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, CliError> {
+    input::read(path, bytes_max)
+        .map_err(|source| CliError::ImageFile { path: path.to_owned(), source })
 }
 
 /// Logs the findings of a sweep: notes as information, everything else as warnings.

@@ -1,5 +1,7 @@
 //! [`CaptureFile`]: the file of `--pcap`, written on a thread of its own.
 
+use crate::files::output::{self, Existing};
+use crate::files::{Access, FileError};
 use crate::write_queue::{Destination, FLUSH_MAX, WriteQueue};
 use std::fs::File;
 use std::io::{self, Write};
@@ -28,13 +30,14 @@ struct Writer {
 }
 
 impl CaptureFile {
-    /// Creates the file, or empties it.
+    /// Creates the file, or replaces it.
     ///
     /// # Errors
     ///
     /// If that fails, or the thread can't be started.
-    pub(super) fn create(path: &Path) -> io::Result<CaptureFile> {
-        let (file, lost) = (Some(File::create(path)?), Arc::new(AtomicU64::new(0)));
+    pub(super) fn create(path: &Path, access: Access) -> Result<CaptureFile, FileError> {
+        let file = Some(output::create(path, Existing::Replace, access)?);
+        let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer { file, lost: Arc::clone(&lost), has_warned: false };
         let queue = WriteQueue::start("pcap", writer)?;
         Ok(CaptureFile { queue, path: path.to_owned(), writes: 0, lost })
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn write_error_loses_frames_and_is_no_error_of_the_port() {
-        let mut capture = CaptureFile::create(Path::new("/dev/full")).unwrap();
+        let mut capture = CaptureFile::create(Path::new("/dev/full"), Access::Owner).unwrap();
         for record in [&[0; 24][..], &[0; 76], &[0; 76]] {
             capture.write_all(record).unwrap();
         }

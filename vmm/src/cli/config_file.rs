@@ -4,6 +4,8 @@
 //! `insecure = true`. The command line overrides the file.
 
 use super::exit_code::CliError;
+use crate::files::input;
+use crate::limits::CONFIG_FILE_BYTES_MAX;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -42,8 +44,10 @@ fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<Vec<OsString>, CliError> {
-    let text = std::fs::read_to_string(path)
+    let bytes = input::read(path, CONFIG_FILE_BYTES_MAX)
         .map_err(|source| CliError::File { path: path.to_path_buf(), source })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| CliError::Usage(format!("{}: is not UTF-8 text", path.display())))?;
     options(&text).map_err(|what| CliError::Usage(format!("{}: {what}", path.display())))
 }
 

@@ -5,6 +5,7 @@ use super::{blueprint, output, signals};
 use crate::demo::chaos::{self, ChaosPlan, Kind};
 use crate::demo::pair::{self, Plan, Progress};
 use crate::demo::standalone;
+use crate::files::Access;
 use crate::link::timing::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::stdio;
 use clap::builder::PossibleValue;
@@ -145,7 +146,7 @@ impl DemoArgs {
                 if !path.exists() {
                     return Err(CliError::NoSnapshot { path });
                 }
-                blueprint::check_snapshot(&path)?;
+                blueprint::check_snapshot(&path, Access::Owner)?;
                 Ok(Guest::Linux(path))
             }
         }

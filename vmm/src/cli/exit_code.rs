@@ -4,6 +4,7 @@ use super::link::LinkFailure;
 use crate::boot::{image::ImageError, pvh::PvhError, sweep::SweepError};
 use crate::checkpoint::SnapshotError;
 use crate::checkpoint::restore::RestoreError;
+use crate::files::FileError;
 use crate::kvm::KvmError;
 use crate::link::LinkError;
 use crate::link::key_file::KeyFileError;
@@ -88,8 +89,8 @@ pub enum CliError {
     ImageFile {
         /// Path of the file.
         path: PathBuf,
-        /// Error of the system call.
-        source: io::Error,
+        /// What is wrong with it.
+        source: FileError,
     },
     /// The machine of a log needs more memory than this host can give.
     #[error("log {}: {source}", path.display())]
@@ -143,8 +144,8 @@ pub enum CliError {
     File {
         /// Path of the file.
         path: PathBuf,
-        /// Error of the system call.
-        source: io::Error,
+        /// What is wrong with it.
+        source: FileError,
     },
     /// A log or snapshot from a host with another CPU model.
     #[error("{what} {} was made with CPU model {theirs}, but this host offers {ours}: use it on a host of the same model", path.display())]
@@ -285,7 +286,7 @@ fn snapshot_code(error: &SnapshotError) -> Code {
         SnapshotError::Memory(_) => Code::Host,
         SnapshotError::Restore(error) => restore_code(error),
         SnapshotError::Io(_)
-        | SnapshotError::InUse
+        | SnapshotError::File(_)
         | SnapshotError::NotSnapshot
         | SnapshotError::Version { .. }
         | SnapshotError::Schema { .. }
@@ -307,7 +308,7 @@ fn log_code(error: &LogError) -> Code {
     match error {
         LogError::Truncated { .. } => Code::Truncated,
         LogError::Io(_)
-        | LogError::InUse
+        | LogError::File(_)
         | LogError::Header(_)
         | LogError::Block { .. }
         | LogError::Entry { .. }

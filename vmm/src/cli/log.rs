@@ -2,6 +2,7 @@
 
 use super::exit_code::CliError;
 use super::output;
+use crate::files::Access;
 use crate::replay::error::LogError;
 use crate::replay::log_file::LogReader;
 use crate::stdio;
@@ -68,7 +69,7 @@ fn of(path: &Path) -> impl Fn(LogError) -> CliError {
 
 fn stat(args: &StatArgs) -> Result<(), CliError> {
     let of = of(&args.log);
-    let mut reader = LogReader::open(&args.log).map_err(&of)?;
+    let mut reader = LogReader::open(&args.log, Access::Shared).map_err(&of)?;
     let mut table = EntryStatsTable::default();
     let mut natural_exits = 0;
     let mut ended = false;
@@ -112,7 +113,7 @@ fn describe(header: &LogHeader) -> Map<String, Value> {
 
 fn dump(args: &DumpArgs) -> Result<(), CliError> {
     let of = of(&args.log);
-    let mut reader = LogReader::open(&args.log).map_err(&of)?;
+    let mut reader = LogReader::open(&args.log, Access::Shared).map_err(&of)?;
     let mut out = BufWriter::new(stdio::Results);
     let last = args.skip.saturating_add(args.count);
     let mut index = 0;

@@ -3,6 +3,7 @@
 use super::exit_code::CliError;
 use crate::boot::sweep::SweepPolicy;
 use crate::devices::DEFAULT_MAC;
+use crate::files::Access;
 use crate::limits::TRACE_MAX;
 use crate::telemetry::trace::Trace;
 use clap::Args;
@@ -92,6 +93,10 @@ pub struct VmOptions {
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub json: bool,
+    /// Start from a snapshot that other users can read or change, and let the umask decide who can read the files
+    /// that are made; without this, snapshots, logs and captures are for their owner alone
+    #[arg(long)]
+    pub shared_files: bool,
     /// KVM device node
     #[arg(long, value_name = "PATH", default_value = crate::kvm::system::DEV_KVM, hide = true)]
     pub kvm: String,
@@ -136,6 +141,11 @@ impl VmOptions {
     /// Returns the size of guest memory in bytes. A size that overflows saturates, and is refused later.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.saturating_mul(1 << 20)
+    }
+
+    /// Returns who may use the snapshot, and the files that are made.
+    pub(super) fn access(&self) -> Access {
+        Access::from_flag(self.shared_files)
     }
 
     /// Returns an empty trace if `--trace-stages` is given.

@@ -6,6 +6,7 @@ use super::options::VmOptions;
 use super::run::result;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
+use crate::files::output::Existing;
 use crate::kvm::clock::{self, realtime_ns};
 use crate::replay::error::{HostError, SourceError};
 use crate::replay::guest_clock::GuestClock;
@@ -63,7 +64,8 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         guest_name: shortened(blueprint.guest_name().to_owned()),
         cpu_name: blueprint.cpu_name().to_owned(),
     };
-    let log = LogFile::create(&args.log, &header, args.force)
+    let existing = if args.force { Existing::Replace } else { Existing::Refuse };
+    let log = LogFile::create(&args.log, &header, existing, options.access())
         .map_err(|source| CliError::Log { path: args.log.clone(), source })?;
     let outcome = session::supervise(
         machine,

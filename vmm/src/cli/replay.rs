@@ -7,6 +7,8 @@ use super::{output, session};
 use crate::boot::cpu_model::CpuModel;
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::devices::DeviceConfig;
+use crate::files::output::Existing;
+use crate::files::{self, Access, FileError};
 use crate::kvm::System;
 use crate::replay::Replayer;
 use crate::replay::error::{HostError, LogError, SourceError};
@@ -17,6 +19,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use logchan::log_header::LogHeader;
 use replication::Divergence;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Options of `replay`.
@@ -40,6 +43,9 @@ pub struct ReplayArgs {
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     json: bool,
+    /// Replay a log that other users can read or change, and let the umask decide who can read the report
+    #[arg(long)]
+    shared_files: bool,
     /// KVM device node
     #[arg(long, value_name = "PATH", default_value = crate::kvm::system::DEV_KVM, hide = true)]
     kvm: String,
@@ -52,7 +58,8 @@ pub struct ReplayArgs {
 /// If the log can't be read or is truncated, this host can't run its machine, or the replay diverges.
 pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     let log_error = |source| CliError::Log { path: args.log.clone(), source };
-    let reader = LogReader::open(&args.log).map_err(log_error)?;
+    let reader =
+        LogReader::open(&args.log, Access::from_flag(args.shared_files)).map_err(log_error)?;
     let header = reader.header().clone();
     let machine = machine_of(args, &header)?;
     let progress = progress(reader.file_bytes());
@@ -129,8 +136,14 @@ fn report(args: &ReplayArgs, divergence: &Divergence) -> CliError {
         let name = args.log.file_name().unwrap_or_default().to_string_lossy();
         Path::new(&format!("divergence-{name}")).to_path_buf()
     });
-    let written = std::fs::create_dir_all(&folder)
-        .and_then(|()| std::fs::write(folder.join("report.txt"), divergence.report()));
+    let write = || {
+        std::fs::create_dir_all(&folder)?;
+        let access = Access::from_flag(args.shared_files);
+        let mut file =
+            files::output::create(&folder.join("report.txt"), Existing::Replace, access)?;
+        Ok::<_, FileError>(file.write_all(divergence.report().as_bytes())?)
+    };
+    let written = write();
     let report = match written {
         Ok(()) => format!("report written to {}", folder.display()),
         Err(error) => format!("can't write a report to {}: {error}", folder.display()),

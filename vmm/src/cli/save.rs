@@ -7,7 +7,8 @@ use super::record::shortened;
 use super::run::result;
 use super::{output, session};
 use crate::checkpoint::SnapshotIdentity;
-use crate::checkpoint::snapshot::{self, Draft};
+use crate::checkpoint::snapshot;
+use crate::files::output::Draft;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Snapshotter, World};
 use crate::vm_tap::LanReports;
@@ -60,10 +61,10 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         cpu_name: blueprint.cpu_name().to_owned(),
         nic_mac: blueprint.mac().octets(),
     };
-    let mut draft = Draft::create(&args.file)
-        .map_err(|source| CliError::Snapshot { path: args.file.clone(), source })?;
+    let draft = Draft::create(&args.file, options.access())
+        .map_err(|source| CliError::Snapshot { path: args.file.clone(), source: source.into() })?;
     let clock = GuestClock::slowed(blueprint.start_ns(), args.slow_clock);
-    let mut saved = None;
+    let (mut draft, mut saved) = (Some(draft), None);
     let outcome = session::supervise(
         machine,
         options.core,
@@ -71,7 +72,9 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         |orders| {
             let world = World::new(session::world_config(options, port, clock, orders)?)?;
             let keep = Box::new(|image: &dyn CheckpointImage| {
-                saved = Some(snapshot::save(&mut draft, &identity, image));
+                if let Some(draft) = draft.take() {
+                    saved = Some(snapshot::save(draft, &identity, image));
+                }
             });
             Ok(Snapshotter::new(world, args.when.clone(), keep))
         },

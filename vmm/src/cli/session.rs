@@ -7,6 +7,8 @@ use super::capture_file::CaptureFile;
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use super::signals;
+use crate::files::FileError;
+use crate::files::output::{self, Existing};
 use crate::kvm::{clock, kick};
 use crate::replay::SourceError;
 use crate::replay::console::{Console, ConsoleStyle};
@@ -70,7 +72,7 @@ pub fn open_port(options: &VmOptions, lan: LanReports) -> Result<AnyPort, CliErr
     match &options.pcap {
         None => Ok(port),
         Some(path) => {
-            let file = CaptureFile::create(path)
+            let file = CaptureFile::create(path, options.access())
                 .map_err(|source| CliError::File { path: path.clone(), source })?;
             Ok(Box::new(Pcap::new(port, file)))
         }
@@ -253,9 +255,10 @@ pub fn world_config(
 pub fn write_trace(options: &VmOptions, stages: &Stages) -> Result<(), CliError> {
     let (Some(path), Some(trace)) = (&options.trace_stages, stages.trace()) else { return Ok(()) };
     let write = || {
-        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        let file = output::create(path, Existing::Replace, options.access())?;
+        let mut file = std::io::BufWriter::new(file);
         trace.write(&mut file)?;
-        file.flush()
+        Ok::<_, FileError>(file.flush()?)
     };
     write().map_err(|source| CliError::File { path: path.clone(), source })
 }

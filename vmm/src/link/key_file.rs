@@ -1,6 +1,6 @@
 //! The pre-shared key on disk: 64 hex digits in a file that only its owner can read.
 
-use super::private_file::{self, PrivateFileError};
+use crate::files::{FileError, input};
 use crate::kvm::entropy;
 use crate::limits::KEY_FILE_BYTES_MAX;
 use logchan::handshake::{KeyError, PresharedKey};
@@ -75,18 +75,14 @@ pub enum KeyFileError {
 ///
 /// Returns an error if the file can't be read, its owner or mode is wrong, or its text is not a key.
 pub fn read(path: &Path) -> Result<PresharedKey, KeyFileError> {
-    let bytes = private_file::read(path, KEY_FILE_BYTES_MAX);
+    let bytes = input::read_secret(path, KEY_FILE_BYTES_MAX);
     let path = || path.to_path_buf();
     let bytes = bytes.map_err(|error| match error {
-        PrivateFileError::Missing => KeyFileError::Missing { path: path() },
-        PrivateFileError::Mode { mode } => KeyFileError::Mode { path: path(), mode },
-        PrivateFileError::Owner { owner, user } => {
-            KeyFileError::Owner { path: path(), owner, user }
-        }
-        PrivateFileError::NotRegular | PrivateFileError::TooLong => {
-            KeyFileError::NotAKey { path: path() }
-        }
-        PrivateFileError::Io(source) => KeyFileError::Io { path: path(), source },
+        FileError::Missing => KeyFileError::Missing { path: path() },
+        FileError::Mode { mode, .. } => KeyFileError::Mode { path: path(), mode },
+        FileError::Owner { owner, user, .. } => KeyFileError::Owner { path: path(), owner, user },
+        FileError::Io(source) => KeyFileError::Io { path: path(), source },
+        _ => KeyFileError::NotAKey { path: path() },
     })?;
     let text = std::str::from_utf8(&bytes);
     let text = text.map_err(|_| KeyFileError::NotAKey { path: path() })?;

@@ -6,7 +6,6 @@
 //! - `peer_address`: the peer's MAC address, which may change
 //! - `log_link`: [`LogLink`], an endpoint on a wire, without a replica
 //! - [`key_file`]: the pre-shared key on disk
-//! - [`private_file`]: reads files that only their owner can read
 //! - [`timing`]: all times of a channel, derived from its silence timeout
 //! - [`diagnosis`]: the likeliest reason why no peer was met
 //! - [`error`]: errors of opening a link
@@ -18,7 +17,6 @@ pub mod key_file;
 mod log_link;
 mod nic_watch;
 mod peer_address;
-pub mod private_file;
 pub mod timing;
 
 pub use error::LinkError;

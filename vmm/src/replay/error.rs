@@ -1,5 +1,6 @@
 //! Errors of a host that runs a VM, and of a log file.
 
+use crate::files::FileError;
 use crate::kvm::KvmError;
 use logchan::error::{BlockError, DecodeError, FieldError, HeaderError, SequenceError};
 use netpath::port::PortError;
@@ -32,9 +33,9 @@ pub enum LogError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// Another recording writes this file, or a VM runs from it.
-    #[error("in use: another process writes it, or runs a VM from it")]
-    InUse,
+    /// The file can't be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The header is damaged, or the file is not a log.
     #[error("{0}")]
     Header(#[from] HeaderError),

@@ -3,7 +3,8 @@
 use super::error::LogError;
 use super::log_writer_thread::LogWriterThread;
 use super::recorder::LogDestination;
-use crate::file_lock::{FileLock, try_lock};
+use crate::files::output::{self, Existing};
+use crate::files::{Access, input};
 use crate::kvm::clock::monotonic_ns;
 use logchan::dump::Dump;
 use logchan::entry::Entry;
@@ -16,7 +17,7 @@ use logchan::log_header::LogHeader;
 use logchan::sequence::SequenceChecker;
 use replication::log_writer::LogSink;
 use replication::verifier::LogCursor;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -39,32 +40,22 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Creates the file and writes its header. An existing file is an error unless `overwrite` is set. The file is
-    /// locked until this value is dropped, so that no other recording overwrites it.
+    /// Creates the file and writes its header. The file is locked until this value is dropped, so that no other
+    /// recording replaces it.
     ///
     /// # Errors
     ///
-    /// The file exists and `overwrite` is not set, another process has locked it (it is not changed then), or it
-    /// cannot be created or written.
-    pub fn create(path: &Path, header: &LogHeader, overwrite: bool) -> Result<LogFile, LogError> {
-        // Encode before an older log is truncated.
+    /// The file cannot be created (see [`output::create`]) or written.
+    pub fn create(
+        path: &Path,
+        header: &LogHeader,
+        existing: Existing,
+        access: Access,
+    ) -> Result<LogFile, LogError> {
+        // Encode before an older log is replaced.
         let mut bytes = Vec::new();
         header.encode(&mut bytes);
-        let mut options = OpenOptions::new();
-        options.write(true);
-        if overwrite {
-            // It is truncated when it is locked.
-            options.create(true).truncate(false);
-        } else {
-            options.create_new(true);
-        }
-        let mut file = options.open(path)?;
-        if !try_lock(&file, FileLock::Exclusive)? {
-            return Err(LogError::InUse);
-        }
-        if file.metadata()?.is_file() {
-            file.set_len(0)?;
-        }
+        let mut file = output::create(path, existing, access)?;
         file.write_all(&bytes)?;
         Ok(LogFile {
             writer: LogWriterThread::start(file)?,
@@ -159,9 +150,9 @@ impl LogReader {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or its header is damaged.
-    pub fn open(path: &Path) -> Result<LogReader, LogError> {
-        let mut file = File::open(path)?;
+    /// The file cannot be read (see [`input::open_trusted`]), or its header is damaged.
+    pub fn open(path: &Path, access: Access) -> Result<LogReader, LogError> {
+        let mut file = input::open_trusted(path, access)?;
         let file_bytes = file.metadata()?.len();
         let mut window = Vec::with_capacity(BLOCK_BYTES_MAX);
         Read::by_ref(&mut file).take(LOG_HEADER_BYTES_MAX as u64).read_to_end(&mut window)?;
@@ -334,18 +325,21 @@ mod tests {
     fn second_recording_on_a_file_is_refused_and_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.ulog");
-        let mut log = LogFile::create(&path, &header(), false).unwrap();
+        let mut log = LogFile::create(&path, &header(), Existing::Refuse, Access::Owner).unwrap();
         log.append(&Entry::Frame(&[7; 60])).unwrap();
         log.flush().unwrap();
-        let second = LogFile::create(&path, &header(), true);
-        assert!(matches!(second, Err(LogError::InUse)), "{second:?}");
+        let second = LogFile::create(&path, &header(), Existing::Replace, Access::Owner);
+        assert!(
+            matches!(second, Err(LogError::File(crate::files::FileError::InUse))),
+            "{second:?}"
+        );
         log.append(&Entry::Frame(&[8; 60])).unwrap();
         log.finish().unwrap();
         let written = std::fs::read(&path).unwrap();
         assert_eq!(written.len() as u64, log.bytes());
         drop(log);
         // Nobody writes it any more. What was longer than the new log is cut off.
-        drop(LogFile::create(&path, &header(), true).unwrap());
+        drop(LogFile::create(&path, &header(), Existing::Replace, Access::Owner).unwrap());
         let again = std::fs::read(&path).unwrap();
         assert!(again.len() < written.len() && written.starts_with(&again));
     }
@@ -367,7 +361,8 @@ mod tests {
         direct.extend_from_slice(block.take_block());
         for finishes in [true, false] {
             let path = folder.path().join("x.ulog");
-            let mut log = LogFile::create(&path, &header(), true).unwrap();
+            let mut log =
+                LogFile::create(&path, &header(), Existing::Replace, Access::Owner).unwrap();
             for entry in entries() {
                 log.append(&entry).unwrap();
             }

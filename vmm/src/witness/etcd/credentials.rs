@@ -1,12 +1,10 @@
 //! What a host shows to etcd, and by what it recognises etcd: certificates, a TLS key, a user's password.
 
+use crate::files::{FileError, input};
 use crate::limits::{PASSWORD_FILE_BYTES_MAX, TLS_FILE_BYTES_MAX};
-use crate::link::private_file::{self, PrivateFileError};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
@@ -41,8 +39,8 @@ pub enum CredentialError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The kernel's error.
-        source: io::Error,
+        /// What is wrong.
+        source: FileError,
     },
     /// A file with a secret can't be used.
     #[error("{} {fault}", path.display())]
@@ -50,7 +48,7 @@ pub enum CredentialError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        fault: PrivateFileError,
+        fault: FileError,
     },
     /// A file does not contain what it must.
     #[error("{} does not contain {expected}", path.display())]
@@ -187,9 +185,7 @@ fn client_certificate(
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
     let error = |source| CredentialError::Read { path: path.into(), source };
-    let mut pem = Vec::new();
-    let file = File::open(path).map_err(error)?;
-    file.take(TLS_FILE_BYTES_MAX as u64).read_to_end(&mut pem).map_err(error)?;
+    let pem = input::read(path, TLS_FILE_BYTES_MAX as u64).map_err(error)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     all.ok().filter(|all| !all.is_empty()).ok_or_else(|| not_certificates(path))
 }
@@ -199,7 +195,7 @@ fn not_certificates(path: &Path) -> CredentialError {
 }
 
 fn private(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
-    private_file::read(path, bytes_max)
+    input::read_secret(path, bytes_max)
         .map_err(|fault| CredentialError::Private { path: path.into(), fault })
 }
 
