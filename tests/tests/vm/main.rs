@@ -1,5 +1,6 @@
 //! One VM: run, recorded, replayed, saved and restored, and the errors of each.
 
+mod core_dump;
 mod files_in_use;
 mod hostile_files;
 mod linux_kernel;

@@ -29,6 +29,7 @@ use crate::stdio;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use exit_code::{CliError, Code};
+use nix::sys::prctl::set_dumpable;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -66,6 +67,9 @@ Exit codes:
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Allow core dumps of this program, and debuggers of the same user: they show the key and the guest's memory
+    #[arg(long, global = true)]
+    dumpable: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -146,6 +150,14 @@ fn run_command() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
+    // The key of the logging channel and a guest's memory belong neither in a core dump nor in the hands of another
+    // process of the same user.
+    if !cli.dumpable
+        && let Err(errno) = set_dumpable(false)
+    {
+        let doing = "forbidding core dumps";
+        return fail(&CliError::Os { doing, source: errno.into() });
+    }
     let result = match cli.command {
         Command::Run(args) => run::main(&args),
         Command::Record(args) => record::main(&args),
