@@ -10,6 +10,9 @@ use testbed::pace::{Measured, Pace};
 use testbed::{Guest, Namespace, TestbedError};
 use vmm::outln;
 
+/// How many times as long as its timeout a wait lasts at most, on a busy host.
+const EXTENSION: u32 = 5;
+
 /// Polling interval.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -44,23 +47,38 @@ pub fn factor() -> u64 {
     pace().silence_ms() / Guest::Reference.silence_ms()
 }
 
-/// A polling loop's timeout.
+/// A polling loop's timeout. The pace was measured before, and the host may have become busier since: time for which
+/// tasks waited for a processor does not count, up to [`EXTENSION`] times the timeout.
 #[derive(Debug)]
 pub struct Waiting {
-    until: Instant,
+    begin: Instant,
+    stalled_before: Duration,
 }
 
 impl Default for Waiting {
     /// Starts the timeout now.
     fn default() -> Waiting {
-        Waiting { until: Instant::now() + patience() }
+        Waiting { begin: Instant::now(), stalled_before: stalled() }
     }
+}
+
+/// Returns for how long tasks of this host have waited for a processor since it booted (Linux,
+/// Documentation/accounting/psi.rst); zero if the kernel does not say.
+fn stalled() -> Duration {
+    let pressure = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let total = pressure.lines().find(|line| line.starts_with("some"));
+    let total = total.and_then(|line| line.rsplit_once("total=")?.1.parse().ok());
+    Duration::from_micros(total.unwrap_or_default())
 }
 
 impl Waiting {
     /// Returns whether the timeout has expired.
     pub fn is_over(&self) -> bool {
-        Instant::now() >= self.until
+        let (elapsed, patience) = (self.begin.elapsed(), patience());
+        elapsed >= patience
+            && (elapsed >= patience * EXTENSION
+                || elapsed.saturating_sub(stalled().saturating_sub(self.stalled_before))
+                    >= patience)
     }
 
     /// Sleeps until the next poll.

@@ -38,5 +38,8 @@ fn dumps_core(arguments: &[&str]) -> bool {
 #[test]
 fn core_is_dumped_only_on_request() {
     assert!(!dumps_core(&[]));
-    assert!(dumps_core(&["--dumpable"]), "this host dumps no core: see core_pattern and ulimit -Hc");
+    assert!(
+        dumps_core(&["--dumpable"]),
+        "this host dumps no core: see core_pattern and ulimit -Hc"
+    );
 }
