@@ -4,8 +4,10 @@
 
 pub mod fault;
 pub mod pcap;
+pub mod send_filter;
 pub mod trace;
 
 pub use fault::{Fault, FaultConfig, FaultCounts, FaultRates};
 pub use pcap::Pcap;
+pub use send_filter::SendFilter;
 pub use trace::Trace;

@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 use std::fs;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use testbed::busy::on_busy_cores;
-use testbed::{GUEST_ADDRESS, TestbedError, clients};
-use tests::program::{json, run};
+use testbed::{GUEST_ADDRESS, Namespace, TAP, TestbedError, clients};
+use tests::patience::factor;
+use tests::program::{json, run, understudy};
 use tests::recording::start_vm;
 
 #[test]
@@ -126,4 +128,40 @@ fn guest_without_exits_gets_its_ticks_on_a_busy_host() {
     assert_eq!(json(burn.unwrap().trim())["ms"], 2000);
     let result = rig.stop().unwrap();
     assert!(result["checkpoints"].as_u64() >= Some(200), "{result}");
+}
+
+#[test]
+fn guest_that_uses_an_address_of_another_host_is_not_heard() {
+    let namespace = Namespace::with_tap("spoof").unwrap();
+    let seconds = (2 * factor()).to_string();
+    let (output, received) = namespace
+        .enter(|| {
+            let vm = Command::new(understudy())
+                .args(["run", "--tap", TAP, "--ip", "10.77.0.99", "--quiet", "--for", &seconds])
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // Nothing answers, so it takes one second for each.
+            let (count, address) = (seconds.as_str(), GUEST_ADDRESS.to_string());
+            let ping =
+                Command::new("ping").args(["-c", count, "-W", "1", &address]).output().unwrap();
+            let text = String::from_utf8_lossy(&ping.stdout).into_owned();
+            Ok::<_, TestbedError>((vm.wait_with_output().unwrap(), text))
+        })
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    assert!(received.contains(" 0 received"), "{received}");
+    // It has answered: not silence, but the rule kept its answers from the LAN.
+    assert!(errors.contains("sends from an address that is not the VM's"), "{errors}");
+    assert!(errors.contains("ARP 10.77.0.2 is-at") || errors.contains("ARP announces"), "{errors}");
+    assert_eq!(errors.lines().count(), 2, "the first, and how many there were: {errors}");
+}
+
+#[test]
+fn guest_that_uses_the_address_of_the_vm_is_heard() {
+    let rig = start_vm(&["run", "--ip", "10.77.0.99,10.77.0.2"]).unwrap();
+    rig.namespace.enter(|| clients::count(GUEST_ADDRESS, 10)).unwrap();
+    rig.stop().unwrap();
 }

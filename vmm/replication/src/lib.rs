@@ -36,7 +36,9 @@ pub mod replica;
 pub mod verifier;
 pub mod witness;
 
-pub use announce::{AddressesError, AnnounceStats, Announcement, Announcer, GuestAddresses};
+pub use announce::{
+    AddressesError, AllowedSources, AnnounceStats, Announcement, Announcer, GuestAddresses,
+};
 pub use divergence::Divergence;
 pub use error::BoundaryError;
 pub use hold::{Full, Held, HoldLimits, HoldLimitsError, HoldQueue, HoldStats};

@@ -8,6 +8,8 @@ use crate::limits::TRACE_MAX;
 use crate::telemetry::trace::Trace;
 use clap::Args;
 use netpath::mac::MacAddr;
+use replication::AllowedSources;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,6 +61,14 @@ pub struct VmOptions {
     /// MAC address of the VM's NIC
     #[arg(long, value_name = "MAC", default_value_t = DEFAULT_MAC, value_parser = netpath::mac::parse_station)]
     pub mac: MacAddr,
+    /// IP addresses of the VM, separated by commas: frames from other addresses are dropped, and only these are
+    /// announced when this host goes live; IPv6 link-local addresses are always allowed [default: every IP address]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub ip: Vec<IpAddr>,
+    /// Let the guest send from every MAC and IP address, as a bridge does; without this, frames from other MAC
+    /// addresses than the NIC's are dropped
+    #[arg(long, conflicts_with = "ip")]
+    pub any_source: bool,
     /// Write every frame of the VM's NIC to this pcap file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
@@ -146,6 +156,14 @@ impl VmOptions {
     /// Returns who may use the snapshot, and the files that are made.
     pub(super) fn access(&self) -> Access {
         Access::from_flag(self.shared_files)
+    }
+
+    /// Returns the source addresses that the guest may use, if its NIC has the address `mac`.
+    pub(super) fn allowed_sources(&self, mac: MacAddr) -> AllowedSources {
+        match self.any_source {
+            true => AllowedSources::Any,
+            false => AllowedSources::Vm { card: mac, ips: self.ip.clone() },
+        }
     }
 
     /// Returns an empty trace if `--trace-stages` is given.

@@ -52,7 +52,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let guest_clock = GuestClock::starting_at(blueprint.start_ns());
-    let port = session::open_port(options, LanReports::ByPort)?;
+    let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let header = LogHeader {
         recorded_at_unix_s: realtime_ns() / 1_000_000_000,
         memory_bytes: blueprint.memory_bytes(),

@@ -30,7 +30,7 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let clock = GuestClock::starting_at(blueprint.start_ns());
-    let port = session::open_port(options, LanReports::ByPort)?;
+    let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let outcome = session::supervise(
         machine,
         options.core,

@@ -53,7 +53,7 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     session::start_writer_threads()?;
     let options = &args.vm;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
-    let port = session::open_port(options, LanReports::ByPort)?;
+    let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let identity = SnapshotIdentity {
         guest_digest: blueprint.image_digest(),
         guest_name: shortened(blueprint.guest_name().to_owned()),

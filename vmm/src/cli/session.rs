@@ -20,7 +20,9 @@ use crate::telemetry::Stages;
 use crate::vcpu::{self, Counters, Fixups, Machine, RunError};
 use crate::vm_tap::{LanReports, VmTap};
 use crossbeam::channel::{self, Receiver};
+use netpath::mac::MacAddr;
 use netpath::middleware::pcap::Pcap;
+use netpath::middleware::send_filter::SendFilter;
 use netpath::middleware::trace::Trace;
 use netpath::null_port::NullPort;
 use netpath::port::FramePort;
@@ -29,6 +31,7 @@ use netpath::wait::WaitPolicy;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
+use replication::AllowedSources;
 use replication::boundary::{Boundary, EndState};
 use replication::driver::Order;
 use signal_hook::iterator::Signals;
@@ -50,19 +53,23 @@ pub fn start_writer_threads() -> Result<(), CliError> {
         .map_err(|source| CliError::Os { doing: "starting the writer threads", source })
 }
 
-/// Opens the VM's network port, with the middleware that `options` ask for.
+/// Opens the network port of the VM whose NIC has the address `mac`, with the middleware that `options` ask for.
 ///
 /// # Errors
 ///
 /// If the tap can't be opened or the pcap file can't be created.
-pub fn open_port(options: &VmOptions, lan: LanReports) -> Result<AnyPort, CliError> {
+pub fn open_port(options: &VmOptions, mac: MacAddr, lan: LanReports) -> Result<AnyPort, CliError> {
     let port: AnyPort = match &options.tap {
         None => Box::new(NullPort::new()),
         Some(name) => {
             let spin = Duration::from_micros(options.spin_us);
             let wait = WaitPolicy { spin, ..WaitPolicy::default() };
             let config = TapConfig { wait, ..TapConfig::new(name.clone()) };
-            Box::new(VmTap::open(&config, lan)?)
+            let tap = VmTap::open(&config, lan)?;
+            match options.allowed_sources(mac) {
+                AllowedSources::Any => Box::new(tap),
+                sources => Box::new(SendFilter::new(tap, move |frame| sources.allow(frame))),
+            }
         }
     };
     let port: AnyPort = match options.trace_frames {

@@ -106,7 +106,7 @@ pub(super) fn parse(frame: &[u8]) -> Option<Observation> {
     Some(observation.unwrap_or(station_only))
 }
 
-fn is_tag(ethertype: EtherType) -> bool {
+pub(super) fn is_tag(ethertype: EtherType) -> bool {
     matches!(ethertype, EtherTypes::Vlan | EtherTypes::PBridge | EtherTypes::QinQ)
 }
 

@@ -14,6 +14,7 @@
 //! - [`GuestAddresses`] learns the addresses from the frames that the guest sends, and from nothing
 //!   else. Both hosts see the same frames and so learn the same addresses; a checkpoint carries what
 //!   was learned before it.
+//! - [`AllowedSources`] says which addresses the guest may use; nothing is learned from its other frames.
 //! - [`Announcer`] builds the frames, in rounds.
 
 mod addresses;
@@ -22,10 +23,12 @@ mod codec;
 mod frames;
 mod learn;
 mod pnet_address;
+mod sources;
 mod table;
 
 pub use addresses::GuestAddresses;
 pub use announcer::{AnnounceStats, Announcer};
 pub use codec::{ADDRESSES_BYTES_MAX, ADDRESSES_VERSION, AddressesError};
 pub use frames::Announcement;
+pub use sources::AllowedSources;
 pub use table::{Evidence, Learned, Station};

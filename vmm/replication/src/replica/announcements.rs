@@ -2,7 +2,9 @@
 
 use super::engine::Replica;
 use super::role::{Primary, Role};
-use crate::announce::{ADDRESSES_BYTES_MAX, AddressesError, Announcer, GuestAddresses};
+use crate::announce::{
+    ADDRESSES_BYTES_MAX, AddressesError, AllowedSources, Announcer, GuestAddresses,
+};
 use crate::boundary::Input;
 use crate::limits::ANNOUNCEMENT_BYTES_MAX;
 use alloc::vec::Vec;
@@ -14,6 +16,7 @@ const SOURCE: core::ops::Range<usize> = 6..12;
 /// The guest's addresses, and the announcement that may leave next.
 #[derive(Debug)]
 pub(super) struct Announcements {
+    sources: AllowedSources,
     addresses: GuestAddresses,
     announcer: Announcer,
     frame: [u8; ANNOUNCEMENT_BYTES_MAX],
@@ -24,8 +27,9 @@ pub(super) struct Announcements {
 }
 
 impl Announcements {
-    pub(super) fn new(addresses: GuestAddresses) -> Announcements {
+    pub(super) fn new(addresses: GuestAddresses, sources: AllowedSources) -> Announcements {
         Announcements {
+            sources,
             addresses,
             announcer: Announcer::new(),
             frame: [0; ANNOUNCEMENT_BYTES_MAX],
@@ -34,9 +38,11 @@ impl Announcements {
         }
     }
 
-    /// Learns the addresses in a frame that the guest has sent.
+    /// Learns the addresses in a frame that the guest has sent, if it may use them.
     pub(super) fn learn(&mut self, frame: &[u8]) {
-        self.addresses.learn(frame);
+        if self.sources.allow(frame) {
+            self.addresses.learn(frame);
+        }
     }
 
     /// Begins to announce the addresses: this host goes live.
@@ -137,5 +143,31 @@ impl Replica {
         {
             self.announcements.request_round(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MacAddr;
+    use crate::announce::{Announcement, Station};
+    use alloc::vec;
+    use core::net::Ipv4Addr;
+
+    const CARD: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
+
+    #[test]
+    fn address_that_the_guest_may_not_use_is_not_announced() {
+        let [own, gateway] = [2, 1].map(|host| Ipv4Addr::new(10, 9, 9, host));
+        let sources = AllowedSources::Vm { card: CARD, ips: vec![own.into()] };
+        let mut announcements = Announcements::new(GuestAddresses::new(CARD), sources);
+        for address in [gateway, own] {
+            let mut frame = [0; ANNOUNCEMENT_BYTES_MAX];
+            let station = Station { mac: CARD, vlan: 0 };
+            let length = Announcement::ArpReply { station, address }.build(&mut frame);
+            announcements.learn(&frame[..length]);
+        }
+        let announced: Vec<_> = announcements.addresses.ipv4().map(|entry| entry.address).collect();
+        assert_eq!(announced, [own]);
     }
 }

@@ -2,8 +2,10 @@
 
 use super::segment::EARLY_RELEASE_WINDOW;
 use crate::MacAddr;
+use crate::announce::AllowedSources;
 use crate::hold::HoldLimits;
 use crate::mutant::Mutants;
+use alloc::vec::Vec;
 use logchan::channel::{ConfigError, Timing};
 use logchan::endpoint::Settings;
 use logchan::ids::{Claimant, Lane, Role as End, Term, VmId, WitnessId};
@@ -62,6 +64,8 @@ pub struct ReplicaConfig {
     pub claimant: Claimant,
     /// MAC address of the VM's NIC.
     pub mac: MacAddr,
+    /// Source addresses of the guest's frames from which this host learns what to announce.
+    pub sources: AllowedSources,
     /// Pages of guest memory.
     pub memory_pages: u64,
     /// Capacity of the delta cache, pages; never 0.
@@ -124,6 +128,7 @@ impl ReplicaConfig {
             witness: WitnessId::default(),
             claimant: Claimant::default(),
             mac,
+            sources: AllowedSources::Vm { card: mac, ips: Vec::new() },
             memory_pages,
             delta_cache_pages_max: delta_cache_pages_max(memory_pages),
             frame_bytes_max: settings.frame_bytes_max,

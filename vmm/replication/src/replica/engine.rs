@@ -127,7 +127,10 @@ impl Replica {
             term_owner: Claimant::default(),
             session: Session::new(endpoint),
             commit: OutputCommit::new(config.hold, config.own_early_release_window()),
-            announcements: Announcements::new(GuestAddresses::new(config.mac)),
+            announcements: Announcements::new(
+                GuestAddresses::new(config.mac),
+                config.sources.clone(),
+            ),
             replay_out: ReplayOut::default(),
             writer: LogWriter::new(config.delta_cache_pages_max, config.mutants),
             verifier: Verifier::new(config.delta_cache_pages_max, config.mutants),

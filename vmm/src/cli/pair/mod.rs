@@ -44,7 +44,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let link = EthernetLink::open(&args.link_options())?;
     let supervisor = args.supervisor();
     args.print_info(|| link.port().describe());
-    let port = session::open_port(&args.vm, LanReports::ByDriver)?;
+    let port = session::open_port(&args.vm, blueprint.mac(), LanReports::ByDriver)?;
     let mut config = args.replica_config(&blueprint, &witness);
     config.frame_bytes_max = link.frame_bytes_max();
     let witness = WitnessThreads::start(witness, args.fence())

@@ -200,6 +200,7 @@ impl PairArgs {
     pub(super) fn replica_config(&self, blueprint: &Blueprint, witness: &Witness) -> ReplicaConfig {
         let pages = blueprint.memory_pages();
         ReplicaConfig {
+            sources: self.vm.allowed_sources(blueprint.mac()),
             cpu_digest: blueprint.cpu_digest(),
             guest_digest: blueprint.image_digest(),
             witness: witness.id(),
