@@ -18,6 +18,9 @@ pub const STATUS_BYTES_MAX: u64 = 64 * 1024;
 /// Most bytes of the error message of a supervisor, which is one line.
 pub const SUPERVISOR_TEXT_BYTES_MAX: u64 = 1024;
 
+/// Bytes at which a recording ends unless `--log-max-bytes` is given. A guest can make 16 MB of log per second.
+pub const LOG_BYTES_MAX: u64 = 16 << 30;
+
 /// Largest file of `--config`, bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 use tests::patience::{factor, patience};
-use tests::program::{json, run};
+use tests::program::{fails, json, run, write_private};
 
 /// Address at which the kernel is linked, loaded and entered.
 const ADDRESS: u64 = 0x10_0000;
@@ -115,14 +115,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn fails(args: &[&str], code: i32, what: &str) {
-    let output = run(args);
-    let errors = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
-    assert_eq!(errors.lines().count(), 1, "{args:?}: {errors}");
-    assert!(errors.contains(what), "{args:?}: {errors}");
-}
-
 #[test]
 fn kernel_is_booted_saved_restored_recorded_and_replayed() {
     let rig = Rig::new();
@@ -177,17 +169,17 @@ fn unusable_kernel_or_initrd_is_refused_in_one_line() {
     let cut = write("cut", &fs::read(&kernel).unwrap()[..1100]);
     let foreign = write("foreign", b"not a kernel");
     let initrd = write("initrd", &vec![0x55; 80 << 20]);
-    fails(&["run", "--kernel", "/no/such/kernel"], 5, "No such file");
+    fails(&["run", "--kernel", "/no/such/kernel"], 5, "does not exist");
     fails(&["run", "--kernel", &cut], 5, "truncated");
     fails(&["run", "--kernel", &foreign], 5, "not a Linux kernel");
     fails(&["run", "--guest", &kernel], 5, "--kernel");
-    fails(&["run", "--kernel", "/dev/zero"], 5, "does not fit");
-    fails(&["run", "--kernel", &kernel, "--initrd", "/dev/zero"], 5, "does not fit");
+    fails(&["run", "--kernel", "/dev/zero"], 5, "is not a regular file");
+    fails(&["run", "--kernel", &kernel, "--initrd", "/dev/zero"], 5, "is not a regular file");
     let tolerant = ["--forbidden", "warn", "--kernel", &kernel];
     let refused = run(&[&["run", "--initrd", &initrd][..], &tolerant].concat());
     let errors = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(5), "{errors}");
-    assert!(errors.contains("does not fit"), "{errors}");
+    assert!(errors.contains("is too long"), "{errors}");
     let long = "x".repeat(2048);
     let refused = run(&[&["run", "--cmdline", &long][..], &tolerant].concat());
     assert!(text(&refused.stderr).contains("the command line has"), "{}", text(&refused.stderr));
@@ -200,14 +192,14 @@ fn unusable_snapshot_is_refused_in_one_line() {
     let good = fs::read(rig.path("snapshot")).unwrap();
     let write = |bytes: &[u8]| -> PathBuf {
         let path = Path::new(&rig.path("bad")).to_path_buf();
-        fs::write(&path, bytes).unwrap();
+        write_private(&path, bytes);
         path
     };
     let refused = |bytes: &[u8], what: &str| {
         let path = write(bytes);
         fails(&["run", "--restore", path.to_str().unwrap()], 6, what);
     };
-    fails(&["run", "--restore", "/no/such/snapshot"], 6, "No such file");
+    fails(&["run", "--restore", "/no/such/snapshot"], 6, "does not exist");
     refused(b"", "not a snapshot");
     refused(&good[..good.len() / 2], "cut short");
     let mut version = good.clone();

@@ -116,3 +116,26 @@ fn console_input_is_logged_and_replayed() {
     assert!(output.status.success());
     assert_eq!(json(&String::from_utf8_lossy(&output.stdout))["divergences"], 0);
 }
+
+#[test]
+fn recording_ends_when_its_log_is_long_and_is_replayed_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.ulog").display().to_string();
+    let bytes_max = 300_000;
+    let limit = bytes_max.to_string();
+    // Without the limit it would run for ever.
+    let output = run(&["record", "--log", &log, "--log-max-bytes", &limit, "--quiet", "--json"]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains("the recording ended because") && errors.lines().count() == 1,
+        "{errors}"
+    );
+    let recorded = json(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(recorded["log_full"], true);
+    assert!(recorded["log_bytes"].as_u64() >= Some(bytes_max), "{recorded}");
+    let replayed = run(&["replay", &log, "--json"]);
+    assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
+    let replayed = json(&String::from_utf8_lossy(&replayed.stdout));
+    assert_eq!(replayed["memory_digest"], recorded["memory_digest"]);
+}

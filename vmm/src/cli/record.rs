@@ -8,6 +8,7 @@ use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::files::output::Existing;
 use crate::kvm::clock::{self, realtime_ns};
+use crate::limits::LOG_BYTES_MAX;
 use crate::replay::error::{HostError, SourceError};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::log_file::LogFile;
@@ -19,6 +20,7 @@ use logchan::limits::{NAME_BYTES_MAX, PAGE_BYTES, delta_cache_pages_max};
 use logchan::log_header::LogHeader;
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of `record`.
@@ -37,6 +39,9 @@ pub struct RecordArgs {
     /// Overwrite the file if it exists
     #[arg(long)]
     force: bool,
+    /// End the recording when the log has this many bytes; the guest decides how fast it grows
+    #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES_MAX)]
+    log_max_bytes: u64,
     /// Do not trap RDTSC at CPL3, so that a replay diverges
     #[arg(long, hide = true)]
     leave_rdtsc: bool,
@@ -75,6 +80,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
             if args.leave_rdtsc {
                 clock::free_tsc_on_this_thread()?;
             }
+            let log = log.stopping_at(args.log_max_bytes, Arc::clone(&orders));
             let world = World::new(session::world_config(options, port, guest_clock, orders)?)?;
             let memory_pages = blueprint.memory_bytes() / PAGE_BYTES as u64;
             Ok(Recorder::new(world, log, delta_cache_pages_max(memory_pages)))
@@ -82,12 +88,14 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         |recorder| {
             let stages = recorder.boundary().stages();
             let traced = session::write_trace(options, stages);
-            (recorder.log().bytes(), stages.status(), traced)
+            let log = recorder.log();
+            (log.bytes(), log.is_full(), stages.status(), traced)
         },
     )?;
     let mut result = result(&outcome);
-    let (log_bytes, stages, traced) = outcome.report;
+    let (log_bytes, is_full, stages, traced) = outcome.report;
     result.insert("log_bytes".into(), log_bytes.into());
+    result.insert("log_full".into(), is_full.into());
     result.insert("stages".into(), json!(stages));
     match outcome.end {
         Err(RunError::Source(SourceError::Host(HostError::Log(source)))) => {
@@ -96,6 +104,12 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         end => {
             end?;
         }
+    }
+    if is_full {
+        tracing::warn!(
+            "the recording ended because {} has {log_bytes} bytes (see --log-max-bytes)",
+            args.log.display()
+        );
     }
     traced?;
     output::print(&result, options.json)

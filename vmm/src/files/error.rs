@@ -38,6 +38,9 @@ pub enum FileError {
     /// Not a regular file.
     #[error("is not a regular file")]
     NotRegular,
+    /// An output is a FIFO or a socket that no process reads.
+    #[error("no process reads it")]
+    NoReader,
     /// An output is a symbolic link, which somebody else may have made.
     #[error("is a symbolic link: name the file itself")]
     SymbolicLink,

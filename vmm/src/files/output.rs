@@ -2,6 +2,7 @@
 
 use super::lock::{FileLock, try_lock};
 use super::{Access, FileError};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -21,14 +22,15 @@ pub enum Existing {
     Replace,
 }
 
-/// Creates a file for writing and locks it until it is closed. A character device, such as `/dev/null`, is opened.
+/// Creates a file for writing and locks it until it is closed. A character device, such as `/dev/null`, is opened,
+/// and so is a FIFO that has a reader.
 ///
 /// An existing file is replaced by another one under its name. It keeps its contents for those who have it open, and
 /// for its other names.
 ///
 /// # Errors
 ///
-/// - The path is a symbolic link, or neither a regular file nor a character device.
+/// - The path is a symbolic link, a folder, or a FIFO without a reader.
 /// - The file exists and must not be replaced, or it belongs to another user, or another process has locked it.
 /// - A system call failed.
 pub fn create(path: &Path, existing: Existing, access: Access) -> Result<File, FileError> {
@@ -66,11 +68,16 @@ fn replace(path: &Path, access: Access) -> Result<Option<File>, FileError> {
     if metadata.file_type().is_char_device() {
         return Ok(Some(old));
     }
-    if !metadata.is_file() {
-        return Err(FileError::NotRegular);
-    }
     if metadata.uid() != nix::unistd::geteuid().as_raw() {
         return Err(FileError::OthersOutput { owner: metadata.uid() });
+    }
+    if metadata.file_type().is_fifo() {
+        // Writing to it waits for its reader; only opening it did not.
+        fcntl(&old, FcntlArg::F_SETFL(OFlag::empty())).map_err(io::Error::from)?;
+        return Ok(Some(old));
+    }
+    if !metadata.is_file() {
+        return Err(FileError::NotRegular);
     }
     if !try_lock(&old, FileLock::Exclusive)? {
         return Err(FileError::InUse);
@@ -92,8 +99,8 @@ fn open_existing(path: &Path) -> Result<File, FileError> {
     OpenOptions::new().write(true).custom_flags(flags).open(path).map_err(|error| {
         match error.raw_os_error() {
             Some(libc::ELOOP) => FileError::SymbolicLink,
-            // A FIFO without a reader, or a socket.
-            Some(libc::ENXIO) => FileError::NotRegular,
+            // A FIFO, or a socket.
+            Some(libc::ENXIO) => FileError::NoReader,
             _ => error.into(),
         }
     })
@@ -123,11 +130,14 @@ impl Draft {
         prefix.push(path.file_name().unwrap_or_default());
         prefix.push(".");
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        // For the words of the kernel: `tempfile` keeps only the kind of an error.
+        std::fs::metadata(folder).map_err(FileError::Io)?;
         let temporary = tempfile::Builder::new()
             .prefix(&prefix)
             .suffix(".part")
             .permissions(Permissions::from_mode(access.mode()))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .tempfile_in(folder)
             // Without the path that `tempfile` adds: the user did not name the temporary file.
             .map_err(|error| FileError::Io(error.kind().into()))?;
         Ok(Draft { path: path.to_owned(), temporary })
@@ -151,7 +161,7 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::fs::{chown, symlink};
 
     fn mode(path: &Path) -> u32 {
@@ -210,13 +220,24 @@ mod tests {
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(matches!(replaced(&link), Err(FileError::SymbolicLink)));
         assert!(matches!(create(&link, Existing::Refuse, Access::Owner), Err(FileError::Exists)));
-        assert!(matches!(replaced(&fifo), Err(FileError::NotRegular)));
-        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo);
-        assert!(matches!(replaced(&fifo), Err(FileError::NotRegular)), "{reader:?}");
+        assert!(matches!(replaced(&fifo), Err(FileError::NoReader)));
         assert!(replaced(folder.path()).is_err());
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
         assert_eq!(names(&folder), ["fifo", "link", "victim"]);
         replaced(Path::new("/dev/null")).unwrap();
+    }
+
+    #[test]
+    fn fifo_with_a_reader_is_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut options = OpenOptions::new();
+        let mut reader = options.read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+        replaced(&fifo).unwrap().write_all(b"record").unwrap();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "record");
     }
 
     #[test]

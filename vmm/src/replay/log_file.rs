@@ -2,6 +2,7 @@
 
 use super::error::LogError;
 use super::log_writer_thread::LogWriterThread;
+use super::orders::Orders;
 use super::recorder::LogDestination;
 use crate::files::output::{self, Existing};
 use crate::files::{Access, input};
@@ -15,12 +16,14 @@ use logchan::limits::{BLOCK_BYTES_MAX, LOG_HEADER_BYTES_MAX};
 use logchan::log_block::{BlockWriter, next_block};
 use logchan::log_header::LogHeader;
 use logchan::sequence::SequenceChecker;
+use replication::driver::Order;
 use replication::log_writer::LogSink;
 use replication::verifier::LogCursor;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// At a halt of the guest, collected entries are written if the last such write was at least this long
 /// ago, nanoseconds. A recorder that is killed loses at most the entries of this time, or one block, and the
@@ -37,6 +40,14 @@ pub struct LogFile {
     block: BlockWriter,
     bytes: u64,
     flushed_ns: u64,
+    limit: Option<LogLimit>,
+}
+
+/// Ends a recording when its log is long.
+#[derive(Debug)]
+struct LogLimit {
+    bytes: u64,
+    orders: Arc<Orders>,
 }
 
 impl LogFile {
@@ -62,7 +73,21 @@ impl LogFile {
             block: BlockWriter::new(),
             bytes: bytes.len() as u64,
             flushed_ns: monotonic_ns(),
+            limit: None,
         })
+    }
+
+    /// Stops the machine of `orders` when the file has `bytes`. The log ends as any other: with what was collected,
+    /// a checkpoint that is being made, and an end entry.
+    #[must_use]
+    pub fn stopping_at(mut self, bytes: u64, orders: Arc<Orders>) -> LogFile {
+        self.limit = Some(LogLimit { bytes, orders });
+        self
+    }
+
+    /// Returns whether the machine was stopped because the file is long.
+    pub fn is_full(&self) -> bool {
+        self.limit.as_ref().is_some_and(|limit| self.bytes >= limit.bytes)
     }
 
     /// Returns the length in bytes that the file has when everything is written.
@@ -71,10 +96,17 @@ impl LogFile {
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
+        let was_full = self.is_full();
         let block = self.block.take_block();
         if !block.is_empty() {
             self.writer.append(block)?;
             self.bytes += block.len() as u64;
+        }
+        if let Some(limit) = &self.limit
+            && self.is_full()
+            && !was_full
+        {
+            limit.orders.give(Order::Stop);
         }
         Ok(())
     }
