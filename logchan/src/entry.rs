@@ -146,7 +146,9 @@ pub enum Entry<'a> {
         /// xxh3-64 of vCPU and device state.
         state_digest: u64,
     },
-    /// The primary hands the VM over: it made every entry before this one, makes none after it, and runs the
-    /// VM no further. On the logging channel only, outside of checkpoints; never in a file.
+    /// The primary hands the VM over: it made every entry before this one, and runs the VM no further. On the
+    /// logging channel only, outside of checkpoints; never in a file. Behind it, only [`Frame`](Self::Frame)
+    /// follows: a frame that reached the primary's tap, and that the VM has not received. The new primary
+    /// takes it as an input of its own.
     HandOver,
 }

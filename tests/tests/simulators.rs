@@ -70,6 +70,7 @@ fn system_600_seeds_pass_and_every_fault_occurs() {
         (Count::OtherWitnesses, SEEDS / 8),
         (Count::ClaimsRemoved, SEEDS / 60),
         (Count::Handovers, SEEDS / 4),
+        (Count::PassedFramesTaken, SEEDS),
         (Count::ClaimsLost, SEEDS / 8),
         (Count::Divergences, SEEDS / 20),
         (Count::BackupsStopped, SEEDS / 20),

@@ -1,10 +1,13 @@
 //! Planned switchovers: by order, by signal, and because the primary's VM can't reach the LAN.
 
 use nix::sys::signal::Signal;
-use testbed::TAP;
+use std::net::UdpSocket;
+use std::time::Duration;
+use testbed::clients::ECHO_PORT;
 use testbed::pair::{Host, PairEvent, Part, Why};
+use testbed::{GUEST_ADDRESS, TAP, TestbedError};
 use tests::pair::{Clients, Process, Rig};
-use tests::patience::wait_until;
+use tests::patience::{factor, wait_until};
 use tests::program::run;
 use tests::wait_for;
 
@@ -81,6 +84,48 @@ fn terminated_primary_hands_the_vm_over_and_ends() {
         matches!(event, PairEvent::PrimarySilent { .. } | PairEvent::PrimaryGone { .. })
     };
     assert_eq!(backup.count(is_loss), 0);
+}
+
+/// The backup is frozen for a while. Until it is live, the switch delivers the client's frames to the old primary.
+#[test]
+fn handover_passes_on_the_frames_of_the_old_tap() {
+    const DATAGRAMS: u8 = 25;
+    let rig = Rig::patient();
+    let [mut a, mut b] = protected(&rig);
+    let socket = || {
+        let socket = UdpSocket::bind(("0.0.0.0", 0));
+        socket.map_err(TestbedError::client("opening a socket"))
+    };
+    let socket = rig.scene.network.client().enter(socket).unwrap();
+    socket.connect((GUEST_ADDRESS, ECHO_PORT)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10 * factor()))).unwrap();
+    let receive = || {
+        let mut number = [0];
+        socket.recv(&mut number).unwrap_or_else(|error| panic!("no answer: {error}"));
+        number[0]
+    };
+    socket.send(&[DATAGRAMS]).unwrap();
+    assert_eq!(receive(), DATAGRAMS);
+
+    b.signal(Signal::SIGSTOP);
+    a.order("handover");
+    wait_for!(a, PairEvent::HandingOver { .. });
+    for number in 0..DATAGRAMS {
+        socket.send(&[number]).unwrap();
+    }
+    let passed_on = |a: &Process| a.status()["frames_passed_on"].as_u64().unwrap();
+    wait_until("the frames", || passed_on(&a) >= u64::from(DATAGRAMS));
+    b.signal(Signal::SIGCONT);
+    wait_for!(b, PairEvent::WentLive);
+    let mut answers: Vec<_> = (0..DATAGRAMS).map(|_| receive()).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, Vec::from_iter(0..DATAGRAMS), "each once");
+
+    wait_for!(b, PairEvent::Protected);
+    let (passed_on, status) = (passed_on(&a), b.status());
+    let counts = (&status["passed_frames_taken"], &status["passed_frames_dropped"]);
+    assert_eq!(counts, (&passed_on.into(), &0.into()));
+    assert_eq!(a.status()["passed_frames_taken"], 0);
 }
 
 /// The backup is frozen when the VM is handed over: the primary continues.

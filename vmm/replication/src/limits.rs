@@ -28,6 +28,16 @@ pub const HOLD_FRAMES_DEFAULT: usize = 4096;
 /// as an acknowledgement takes.
 pub const HOLD_BYTES_DEFAULT: usize = 4 << 20;
 
+/// Most frames that are kept during a handover: on the old primary, those for the VM that it passes on; on the new
+/// one, those that the VM has not taken.
+pub const PASSED_FRAMES_MAX: usize = 1024;
+
+/// Most bytes of those frames: what a link of 1 Gbit/s sends in 8 ms, longer than a handover takes.
+pub const PASSED_BYTES_MAX: usize = 1 << 20;
+
+/// Longest time for which a new primary takes frames of the old one after it has gone live, in nanoseconds.
+pub const PASSING_NS_MAX: u64 = 50_000_000;
+
 /// Stations (a MAC address in a VLAN) of a guest that are remembered. An ordinary guest has one.
 pub const GUEST_STATIONS_MAX: usize = 4;
 
@@ -123,6 +133,8 @@ const _: () = assert!(HOLD_FRAMES_MIN <= HOLD_FRAMES_DEFAULT);
 const _: () = assert!(HOLD_FRAMES_DEFAULT <= HOLD_FRAMES_MAX);
 const _: () = assert!(HOLD_BYTES_MIN <= HOLD_BYTES_DEFAULT);
 const _: () = assert!(HOLD_BYTES_DEFAULT <= HOLD_BYTES_MAX);
+const _: () = assert!(HOLD_FRAMES_MIN <= PASSED_FRAMES_MAX && PASSED_FRAMES_MAX <= HOLD_FRAMES_MAX);
+const _: () = assert!(HOLD_BYTES_MIN <= PASSED_BYTES_MAX && PASSED_BYTES_MAX <= HOLD_BYTES_MAX);
 // Offsets in the queue's ring fit a u32, and lengths of frames a u16.
 const _: () = assert!(HOLD_BYTES_MAX + FRAME_MAX <= u32::MAX as usize);
 const _: () = assert!(FRAME_MAX <= u16::MAX as usize);

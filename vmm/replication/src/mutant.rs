@@ -38,6 +38,12 @@ mutants! {
     ByeAfterHandover,
     /// A primary that handed the VM over continues it when the backup falls silent, without a claim.
     ResumeWithoutClaim,
+    /// A new primary forgets the frames that the old one has passed on.
+    ForgetPassedFrames,
+    /// A primary that hands the VM over passes on frames before it has ended its log.
+    PassBeforeHandover,
+    /// A primary that has become the backup keeps the frames that it passed on, and its VM takes them later.
+    KeepPassedFrames,
     /// After the closing checkpoint was sent, output leaves without an acknowledgement until the backup has
     /// acknowledged the sync. The backup may already be able to take over.
     FreeUntilProtected,
@@ -113,6 +119,8 @@ mutants! {
     ShowConsoleWithoutRight,
     /// Bulk frames are sent although the network has a backlog, in front of the log.
     BulkBeforeLatency,
+    /// A primary that has handed the VM over leaves the frames in its tap.
+    LeaveFramesInTap,
     /// The supervisor gets the death notice of the first session only.
     HoldFirstNotice,
 }

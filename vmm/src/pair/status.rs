@@ -63,6 +63,12 @@ pub struct Status {
     pub handovers_refused: u64,
     /// Handovers after which this host continued the VM.
     pub handovers_failed: u64,
+    /// Frames of this host's tap that were passed on after the VM had been handed over.
+    pub frames_passed_on: u64,
+    /// Frames that were passed on and that the VM received on this host.
+    pub passed_frames_taken: u64,
+    /// Frames that were passed on and dropped on this host.
+    pub passed_frames_dropped: u64,
     /// Backups lost.
     pub backups_lost: u64,
     /// Divergences from the primary that were found.
@@ -280,6 +286,9 @@ impl PairObserver {
             handovers: stats.handovers,
             handovers_refused: stats.handovers_refused,
             handovers_failed: stats.handovers_failed,
+            frames_passed_on: stats.frames_passed_on,
+            passed_frames_taken: stats.passed_frames_taken,
+            passed_frames_dropped: stats.passed_frames_dropped,
             backups_lost: stats.backups_lost,
             divergences: stats.divergences,
             last_divergence: replica.divergence().cloned(),

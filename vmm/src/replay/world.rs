@@ -412,6 +412,14 @@ impl<P: FramePort> LiveWorld for World<P> {
         self.positions += 1;
     }
 
+    fn next_frame(&mut self) -> Result<Option<&[u8]>, HostError> {
+        if !self.port.has_frame() {
+            return Ok(None);
+        }
+        let length = self.port.receive(&mut self.frame[..])?;
+        Ok(length.map(|length| &self.frame[..length]))
+    }
+
     fn interrupted(
         &mut self,
         capacity: &DeviceCapacity,

@@ -58,6 +58,8 @@ pub(super) struct Process {
     pub(super) executed: u64,
     /// The end of its lease, by its clock.
     pub(super) lease_until: Option<Time>,
+    /// It passes the frames of its tap on to a new primary.
+    pub(super) passes_frames: bool,
     /// The order that it has not taken.
     pub(super) order: Option<Order>,
     /// When it first saw that its tap has failed.
@@ -204,6 +206,7 @@ impl Process {
             session: 0,
             executed: 0,
             lease_until: None,
+            passes_frames: false,
             order: None,
             tap_failed_at: None,
             nondeterministic: (0, 0),
@@ -221,6 +224,7 @@ impl Process {
     pub(super) fn look(&mut self, replica: &Replica) -> bool {
         let before = std::mem::replace(&mut self.role, replica.role());
         self.term = replica.term();
+        self.passes_frames = replica.passes_frames();
         self.session = replica.channel().map_or(0, |channel| channel.config().session.0);
         let channel = replica.channel();
         self.lease_until = channel.and_then(|channel| channel.lease_until());

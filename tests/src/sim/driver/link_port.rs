@@ -56,6 +56,7 @@ impl<'t> SimLink<'t> {
         self.looked = None;
         let until = thread.with(|state| state.queue.now()) + WAIT_NS_MAX;
         let until = timeout.map_or(until, |timeout| thread.in_true_time(timeout).min(until));
+        thread.check(thread.with(|state| state.check_tap_is_heard(thread.host, by)));
         let began = thread.now();
         // A kick that comes before the thread sleeps is lost; a frame is not.
         thread.sleep(0);

@@ -209,6 +209,12 @@ impl LiveWorld for SimTap<'_> {
         self.positions += 1;
     }
 
+    fn next_frame(&mut self) -> Result<Option<&[u8]>, TapFailed> {
+        self.check_tap()?;
+        self.update();
+        Ok(self.inputs.next_frame())
+    }
+
     fn interrupted(
         &mut self,
         capacity: &DeviceCapacity,

@@ -123,8 +123,10 @@ impl Process {
             match step {
                 Step::Ready(Some(input)) => {
                     self.inputs_taken += 1;
-                    if let Input::Clock { now_ns } = input {
-                        check_clock(machine, now_ns)?;
+                    match input {
+                        Input::Clock { now_ns } => check_clock(machine, now_ns)?,
+                        Input::Frame(frame) => self.frame_taken = Some(frame.into()),
+                        Input::Console(_) => {}
                     }
                     let Machine { devices, ram, .. } = machine;
                     devices.apply(ram, &input);

@@ -63,6 +63,8 @@ impl Pair<'_> {
             require!(pass < PASSES_MAX, "host {host} releases output endlessly");
             self.take_time(host);
             self.run_machine(host)?;
+            self.check_passed(host)?;
+            self.pass_frames(host)?;
             self.take_events(host)?;
             self.transmit(host);
             if self.release(host)? == 0 {
@@ -86,7 +88,9 @@ impl Pair<'_> {
         let process =
             process.ok_or_else(|| Violation("bug in the simulator: no process".into()))?;
         let before = process.replica.role();
+        let sent_before = process.replica.stats().frames_passed_on;
         let result = act(process);
+        self.note_passed(host, before, sent_before);
         self.handle_role_change(host, before)?;
         Ok(result)
     }

@@ -140,6 +140,7 @@ impl Pair<'_> {
             return Ok(());
         };
         if to_vm && process.world.frames.len() < self.options.hosts[port].tap_frames_max {
+            self.passed.arrived(&frame);
             process.world.frames.push_back((own.clock.shows(now), frame));
             self.wake_soon(port);
         }

@@ -9,7 +9,7 @@ use replication::Mutants;
 use replication::replica::Start;
 use replication::witness::{Answer, Question};
 
-use super::check::{Agreement, Bounds, Copies, OutputLedger, Phase};
+use super::check::{Agreement, Bounds, Copies, OutputLedger, PassedLedger, Phase};
 use super::client::{Client, Clients};
 use super::count::{Count, count_replica};
 use super::faults::Fault;
@@ -119,6 +119,7 @@ pub(crate) struct Pair<'a> {
     pub(crate) copies: Copies,
     pub(crate) notices: Notices,
     pub(crate) bounds: [Bounds; 2],
+    pub(crate) passed: PassedLedger,
 
     pub(crate) counts: &'a mut Counts<Count>,
     pub(crate) trace: &'a mut Trace,
@@ -187,6 +188,7 @@ impl<'a> Pair<'a> {
             copies: Copies::default(),
             notices,
             bounds: Default::default(),
+            passed: PassedLedger::default(),
             counts,
             trace,
             buffer: vec![0; 1 << 14],

@@ -1,6 +1,7 @@
 //! One process on a host: the engine, a machine, and the source of its live inputs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use logchan::handshake::{PresharedKey, Security};
 use logchan::ids::{Claimant, Lane, VmId};
@@ -12,6 +13,7 @@ use replication::hold::HoldLimits;
 use replication::replica::{Replica, ReplicaConfig, Start};
 use replication::witness::{Answer, NOBODY, Question};
 
+use super::check::Waiting;
 use super::machine::Machine;
 use super::machine::cpu::Exit;
 use super::machine::devices::TO_SEND;
@@ -168,6 +170,10 @@ pub(crate) struct Process {
     pub(crate) held_notice: Option<DeathNotice>,
     /// The sessions that it was in.
     pub(crate) sessions: Vec<u64>,
+    /// Frames that were passed on, by it or to it.
+    pub(crate) passed: Waiting,
+    /// The frame that its machine has taken in the last call.
+    pub(crate) frame_taken: Option<Rc<[u8]>>,
 }
 
 /// The configuration of an engine.
@@ -245,6 +251,8 @@ impl Process {
             new_notice: None,
             held_notice: None,
             sessions: Vec::new(),
+            passed: Waiting::default(),
+            frame_taken: None,
         }
     }
 

@@ -72,11 +72,14 @@ impl Pair<'_> {
             let Some(process) = &self.hosts[host].process else { return Ok(()) };
             let before = process.replica.role();
             let dropped = process.replica.stats().outputs_dropped;
+            let sent_before = process.replica.stats().frames_passed_on;
             let (inputs_taken, logged) = (process.inputs_taken, process.logged_up_to());
             let outcome = self.step_machine(host)?;
             self.work += 1;
+            self.note_passed(host, before, sent_before);
             self.handle_role_change(host, before)?;
             self.check_first_input(host, inputs_taken)?;
+            self.check_frame_taken(host, before)?;
             if !matches!(outcome, Outcome::Position | Outcome::Output { .. })
                 && let Some(process) = &mut self.hosts[host].process
                 && process.logged_up_to() != logged

@@ -64,6 +64,14 @@ impl TapWorld {
         Some(Time::from_nanos(at.as_nanos() + guest_ns.saturating_sub(was_ns)))
     }
 
+    /// Takes the next frame that arrived from the LAN.
+    pub(crate) fn next_frame(&mut self) -> Option<&[u8]> {
+        let (_, frame) = self.frames.pop_front()?;
+        let input = &mut self.input[..frame.len()];
+        input.copy_from_slice(&frame);
+        Some(input)
+    }
+
     /// Since when an input waits that the devices can accept.
     pub(crate) fn waiting_since(&self, capacity: &DeviceCapacity) -> Option<Time> {
         let frame = self.frames.front().map(|(at, _)| *at).filter(|_| capacity.frame);

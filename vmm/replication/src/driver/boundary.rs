@@ -194,7 +194,8 @@ impl<H: Host> Boundary for Driver<H> {
             Err(BoundaryError::Invalidated) if self.is_stopping => return Ok(Waited::End),
             Err(error) => return Err(error),
         }
-        if self.parts.replica.poll_copy().is_some() {
+        let replica = &self.parts.replica;
+        if replica.poll_copy().is_some() || capacity.frame && replica.has_passed_frame() {
             return Ok(Waited::Poll);
         }
         let wait_max = self.wait_max();
@@ -235,6 +236,14 @@ impl<H: Host> Boundary for Driver<H> {
             match self.ask_until_ready(|parts, now| Ok(parts.replica.mid_region_stop(now)))? {
                 StopAdvice::Resume => StopAction::Resume,
                 StopAdvice::Checkpoint => StopAction::Checkpoint,
+                // The live side does not know of frames that were passed on.
+                StopAdvice::AsNeeded
+                    if capacity.frame
+                        && !capacity.interrupts_blocked
+                        && self.parts.replica.has_passed_frame() =>
+                {
+                    StopAction::Checkpoint
+                }
                 StopAdvice::AsNeeded => as_needed,
             };
         if action == StopAction::Checkpoint {

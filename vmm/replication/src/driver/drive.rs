@@ -8,7 +8,7 @@ use super::peer_absence::PeerAbsenceAlarm;
 use super::wire::Wire;
 use super::witness::{ANSWER_MAX, WitnessClient};
 use crate::error::BoundaryError;
-use crate::limits::RECEIVES_PER_DRIVE;
+use crate::limits::{FRAMES_PER_RECEIVE, RECEIVES_PER_DRIVE};
 use crate::mutant::{DriverMutant, Mutants};
 use crate::replica::{AfterHandover, Command, Halt, Replica, ReplicaEvent, RoleName, Step};
 use alloc::boxed::Box;
@@ -167,6 +167,7 @@ impl<H: Host> Driver<H> {
     pub(super) fn drive(&mut self) -> Result<(), H::Error> {
         self.begin_round();
         self.receive()?;
+        self.pass_frames()?;
         self.transmit()?;
         self.release()?;
         self.show_console();
@@ -269,6 +270,23 @@ impl<H: Host> Driver<H> {
         self.forward_claim();
         while let Some(event) = self.parts.replica.poll_event() {
             self.report(event);
+        }
+        Ok(())
+    }
+
+    /// Gives the frames that wait in the tap to the engine, if it passes them on to a new primary. The rest is for the
+    /// next drive.
+    fn pass_frames(&mut self) -> Result<(), H::Error> {
+        if self.has(DriverMutant::LeaveFramesInTap) {
+            return Ok(());
+        }
+        let DriverParts { replica, world, clock, .. } = &mut self.parts;
+        for _ in 0..FRAMES_PER_RECEIVE {
+            if !replica.passes_frames() {
+                break;
+            }
+            let Some(frame) = world.next_frame()? else { break };
+            replica.pass_frame(clock.now(), frame);
         }
         Ok(())
     }
@@ -431,14 +449,21 @@ impl<H: Host> Driver<H> {
         Ok(())
     }
 
-    /// Waits for the wire only, not for the tap.
+    /// Waits for the wire, and for the tap only if its frames are passed on.
     pub(super) fn wait_on_wire(&mut self) -> Result<(), H::Error> {
         // The machine's last question may have made the engine begin a claim.
         self.forward_claim();
         let wait_max = self.wait_max();
-        let DriverParts { replica, wire, clock, .. } = &mut self.parts;
-        let until = clock.now() + wait_max;
-        Ok(wire.wait(clock, replica, Some(until))?)
+        let passes_frames =
+            self.parts.replica.passes_frames() && !self.has(DriverMutant::LeaveFramesInTap);
+        let DriverParts { replica, wire, world, clock, .. } = &mut self.parts;
+        let now = clock.now();
+        if passes_frames {
+            let due = wire.due(replica, now).map(|due| due.since(now));
+            let timeout = due.map_or(wait_max, |due| due.min(wait_max));
+            return H::wait_any(world, wire.port_mut(), timeout);
+        }
+        Ok(wire.wait(clock, replica, Some(now + wait_max))?)
     }
 
     pub(super) fn wait_max(&self) -> Duration {

@@ -132,6 +132,12 @@ pub trait LiveWorld: LiveInputs {
     /// Returns whether frames can pass between the VM's tap and the LAN, as far as is known. Costs no system
     /// call.
     fn lan_is_up(&self) -> bool;
+    /// Returns the next frame that has arrived from the LAN, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The VM's network can no longer be used.
+    fn next_frame(&mut self) -> Result<Option<&[u8]>, Self::Error>;
     /// Decides whether a guest that was kicked in mid-region must stop there for an input. `window` says
     /// whether an interrupt window is armed.
     ///

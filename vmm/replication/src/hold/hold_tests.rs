@@ -36,7 +36,9 @@ fn frame_is_released_when_its_position_is_acknowledged() {
     assert_eq!(released(&queue, 9), None);
     let held = Held { release_at: 10, watermark: 10, made_at_ns: 1000, frame: &frame(1, 60) };
     assert_eq!(released(&queue, 10), Some(held));
-    assert_eq!(queue.front(), Some(held));
+    assert_eq!((queue.front(), queue.get(0)), (Some(held), Some(held)));
+    assert_eq!(queue.get(2).unwrap().frame, frame(3, 62));
+    assert_eq!(queue.get(3), None);
     assert_eq!(
         (queue.front().map(|held| held.made_at_ns), queue.newest_release_at()),
         (Some(1000), Some(12))

@@ -168,7 +168,12 @@ impl HoldQueue {
 
     /// The oldest frame.
     pub fn front(&self) -> Option<Held<'_>> {
-        let slot = self.slots.front()?;
+        self.get(0)
+    }
+
+    /// The frame behind the `index` oldest ones.
+    pub fn get(&self, index: usize) -> Option<Held<'_>> {
+        let slot = self.slots.get(index)?;
         let frame = &self.ring[slot.start()..slot.end()];
         let Slot { release_at, watermark, made_at_ns, .. } = *slot;
         Some(Held { release_at, watermark, made_at_ns, frame })

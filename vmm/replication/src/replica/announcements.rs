@@ -2,6 +2,7 @@
 
 use super::engine::Replica;
 use super::role::{Primary, Role};
+use crate::MacAddr;
 use crate::announce::{
     ADDRESSES_BYTES_MAX, AddressesError, AllowedSources, Announcer, GuestAddresses,
 };
@@ -43,6 +44,11 @@ impl Announcements {
         if self.sources.allow(frame) {
             self.addresses.learn(frame);
         }
+    }
+
+    /// Returns whether the guest sends from `mac`.
+    pub(super) fn is_station(&self, mac: MacAddr) -> bool {
+        self.addresses.stations().any(|known| known.address == mac)
     }
 
     /// Begins to announce the addresses: this host goes live.

@@ -6,6 +6,7 @@ use super::role::{Backup, Halt, Role};
 use super::session::Malformed;
 use crate::checkpoint::CheckpointFault;
 use crate::divergence::Divergence;
+use crate::mutant::Mutant;
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use core::fmt::Display;
@@ -167,6 +168,10 @@ impl Replica {
         self.announcements.stop();
         self.commit.clear();
         self.received = None;
+        if !self.planted(Mutant::KeepPassedFrames) {
+            // They are the new primary's.
+            self.passed.clear();
+        }
         self.renew(now);
     }
 

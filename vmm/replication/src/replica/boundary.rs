@@ -238,6 +238,9 @@ impl Replica {
             Mode::Live if self.replay_out.is_active() => Ok(Step::Ready(None)),
             Mode::Live => {
                 let world = self.live(world);
+                if self.takes_passed(capacity) {
+                    return Ok(self.record_passed(now));
+                }
                 self.record_input(now, world, capacity)
             }
             Mode::Replaying => Ok(self.follow_input(now)),

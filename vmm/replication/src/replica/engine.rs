@@ -8,6 +8,7 @@ use super::config::{ReplicaConfig, ReplicaConfigError, Start};
 use super::event::{Command, Events, Loss, ReplicaEvent};
 use super::guard::Ignored;
 use super::health::Health;
+use super::passed::Passed;
 use super::role::{AfterHandover, Backup, Halt, Losing, Primary, Role, RoleName};
 use super::segment::{ReplayOut, is_nondeterministic};
 use super::session::Session;
@@ -75,6 +76,8 @@ pub struct Replica {
     pub(super) received: Option<Image>,
     /// The VM shall be handed over, as soon as no checkpoint is being sent.
     pub(super) handover: Option<AfterHandover>,
+    /// Frames of the LAN that the VM has not received because of a handover.
+    pub(super) passed: Passed,
     pub(super) health: Health,
     /// The question about the term that is repeated.
     pub(super) watch: WitnessWatch,
@@ -137,6 +140,7 @@ impl Replica {
             sending: None,
             received: None,
             handover: None,
+            passed: Passed::new(),
             health: Health::default(),
             watch: WitnessWatch::default(),
             release: None,
@@ -175,7 +179,7 @@ impl Replica {
         if let Some(claim) = self.claim_mut() {
             claim.handle_timeout(now);
         }
-        if self.session.is_renewal_due(now) {
+        if self.session.is_renewal_due(now) && !self.end_passing(now) {
             self.renew(now);
         }
         self.process(now);
@@ -348,6 +352,7 @@ impl Replica {
         self.sending = None;
         self.received = None;
         self.handover = None;
+        self.passed.clear();
         self.session.cancel_renewal();
         self.emit(ReplicaEvent::Halted(halt));
     }
@@ -357,6 +362,7 @@ impl Replica {
         // Memory that arrived in the primary's last frames is taken before its death is handled: it may
         // complete the sync.
         self.receive_sync(now);
+        self.receive_passed();
         while let Some(event) = self.session.poll_event() {
             match event {
                 EndpointEvent::Met { peer, term } => {
@@ -372,6 +378,7 @@ impl Replica {
         self.attach();
         self.emit_protected();
         self.try_hand_over(now);
+        self.pass_on(now);
         self.update_watch(now);
         self.update_health(now);
     }
@@ -390,6 +397,8 @@ impl Replica {
             Event::Left { confirmed: _ } => match self.role {
                 Role::Backup(Backup::Leaving) => self.seek(now),
                 Role::Halted(_) => self.session.close(),
+                // It has gone live, and ends the session in which the VM was handed over to it.
+                Role::Primary(Primary::Alone) => self.renew(now),
                 Role::Backup(_) | Role::Primary(_) | Role::Standalone => {}
             },
             Event::PeerExecuted { up_to } => self.peer_executed(up_to),
@@ -438,7 +447,10 @@ impl Replica {
     fn attach(&mut self) {
         let is_open = self.session.is_open();
         match self.role {
-            Role::Primary(Primary::Alone) if is_open => self.start_precopy(),
+            // A session in which the VM was handed over to this host is kept for frames only.
+            Role::Primary(Primary::Alone) if is_open && !self.session.is_handed_over() => {
+                self.start_precopy();
+            }
             Role::Backup(Backup::Seeking) if is_open => self.start_syncing(),
             Role::Primary(_) | Role::Backup(_) | Role::Standalone | Role::Halted(_) => {}
         }

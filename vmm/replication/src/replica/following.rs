@@ -20,7 +20,7 @@ impl Replica {
     fn log_exhausted<T>(&mut self, now: Time) -> Step<T> {
         match self.role {
             Role::Backup(Backup::Finishing) => self.log_finished(now),
-            Role::Backup(Backup::Following) if self.session.is_handed_over() => {
+            Role::Backup(Backup::Following) if self.session.ends_with_hand_over() => {
                 self.log_finished(now);
             }
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {}

@@ -28,11 +28,13 @@
 //! A planned switchover:
 //!
 //! ```text
-//!            hand_over                silence, Bye          claim lost
+//!            hand_over                Bye, silence          claim lost
 //! Protected ----------> HandingOver --------------> Losing ------------> Seeking or Halted
 //! Following ----------> Claiming                      +----------------> Alone
 //!            log ends                                      claim won
 //! ```
+//!
+//! The backup that has gone live takes frames of the old primary's tap for a while (see `passed`), and then sends Bye.
 //!
 //! `stop` leads to `Halted` from every state but `Claiming` in a handover. The primary's Bye leads to `Halted`
 //! from `Syncing` and `Leaving`, too. A primary that finds a newer term at the witness halts (see `watch`).
@@ -74,6 +76,7 @@
 //! | `recording`, `following` | the answers on a primary and on a backup |
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
 //! | `claim`, `watch` | a question to the witness in progress; the one that is repeated |
+//! | `passed` | frames that reach the old primary's tap during a handover |
 //! | `health` | what a host lacks to run the VM, and what follows from that |
 //! | `guard`, `mutant` | reasons to ignore an input; planted bugs |
 
@@ -89,6 +92,7 @@ mod event;
 mod following;
 mod guard;
 mod health;
+mod passed;
 mod precopy;
 mod primary;
 mod recording;

@@ -37,7 +37,7 @@ impl Replica {
     }
 
     /// Logs the entry that `make` returns if there is a backup.
-    fn record<'e>(&mut self, now: Time, make: impl FnOnce(&mut LogWriter) -> Entry<'e>) {
+    pub(super) fn record<'e>(&mut self, now: Time, make: impl FnOnce(&mut LogWriter) -> Entry<'e>) {
         if self.is_logging() {
             let (writer, mut log) = self.log(now);
             let Ok(()) = log.append(&make(writer));

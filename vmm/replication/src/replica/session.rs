@@ -32,6 +32,8 @@ pub(super) struct Session {
     renew_at: Option<Time>,
     /// Position at which the log of this session begins, counted over all sessions.
     log_base: u64,
+    /// The primary has handed the VM over, and the log is executed to its end. What follows is not part of it.
+    is_handed_over: bool,
     /// On a primary, entries sent; on a backup, entries executed.
     stats: EntryStatsTable,
     /// Buffer for one encoded entry.
@@ -44,6 +46,7 @@ impl Session {
             endpoint,
             renew_at: None,
             log_base: 0,
+            is_handed_over: false,
             stats: EntryStatsTable::default(),
             scratch: Vec::with_capacity(ENTRY_BYTES_MAX),
         }
@@ -145,6 +148,7 @@ impl Session {
     /// Drops the session with the peer and waits for a new handshake with `settings`.
     pub(super) fn renew(&mut self, now: Time, settings: Settings) {
         self.renew_at = None;
+        self.is_handed_over = false;
         if let Some(endpoint) = &mut self.endpoint {
             endpoint.renew(now, settings).expect("the configuration was checked");
         }
@@ -213,9 +217,29 @@ impl Session {
         decode_complete(&log[offset..])
     }
 
-    /// Returns whether the primary has handed the VM over, and the log is executed up to there.
-    pub(super) fn is_handed_over(&self) -> bool {
+    /// Returns whether the log ends here because the primary has handed the VM over.
+    pub(super) fn ends_with_hand_over(&self) -> bool {
         matches!(self.entry_at(0), Ok(Some((Entry::HandOver, _))))
+    }
+
+    /// Returns whether the primary has handed the VM over, and [`finish_log`](Self::finish_log) was called.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_handed_over
+    }
+
+    /// The log is executed to its end. Removes the hand-over that it may end with: behind it, the frames of the
+    /// primary's tap follow.
+    pub(super) fn finish_log(&mut self) {
+        if let Ok(Some((Entry::HandOver, length))) = self.entry_at(0) {
+            self.stats.record(&Entry::HandOver);
+            self.is_handed_over = true;
+            self.consume_bytes(length);
+        }
+    }
+
+    /// Returns how many bytes of log have arrived and were not removed.
+    pub(super) fn received_bytes(&self) -> usize {
+        self.channel().map_or(0, |channel| channel.received(Lane::Latency).len())
     }
 
     /// Removes `length` bytes from the log and reports them to the primary as executed.
@@ -270,6 +294,9 @@ impl LogCursor for Session {
 
     /// A hand-over is the end of the log, not an entry to execute.
     fn front(&mut self) -> Result<Option<Entry<'_>>, Malformed> {
+        if self.is_handed_over {
+            return Ok(None);
+        }
         let front = self.entry_at(0)?.map(|(entry, _)| entry);
         Ok(front.filter(|entry| *entry != Entry::HandOver))
     }

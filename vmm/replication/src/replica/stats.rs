@@ -35,6 +35,12 @@ pub struct ReplicaStats {
     pub handovers_refused: u64,
     /// Handovers after which this host continued.
     pub handovers_failed: u64,
+    /// Frames of its own tap that this host passed on when it had handed the VM over.
+    pub frames_passed_on: u64,
+    /// Frames that the other host passed on, or this one in a handover that failed, and that the VM received here.
+    pub passed_frames_taken: u64,
+    /// Such frames that were dropped because the queue was full, or that the other host should not have sent.
+    pub passed_frames_dropped: u64,
     /// Backups lost.
     pub backups_lost: u64,
     /// Divergences found.

@@ -165,6 +165,7 @@ impl Replica {
             && self.sending.is_none()
         {
             self.handover = None;
+            self.passed.begin();
             let log_ends_at = Some(self.commit.spoke_at() + self.config.tap_delay);
             self.role = Role::Primary(Primary::HandingOver(HandingOver { after, log_ends_at }));
             self.stats.handovers += 1;
@@ -176,6 +177,7 @@ impl Replica {
         {
             handing_over.log_ends_at = None;
             self.session.append(now, &Entry::HandOver);
+            self.pass_on(now);
             if self.planted(Mutant::ByeAfterHandover) {
                 self.halt(Halt::HandedOver { term: self.term });
                 self.session.bye_or_close(now);
@@ -194,6 +196,7 @@ impl Replica {
     /// The backup failed before it took over: this host continues the VM.
     pub(super) fn handover_failed(&mut self) {
         self.stats.handovers_failed += 1;
+        self.take_passed_back();
         self.emit(ReplicaEvent::HandoverFailed);
     }
 
@@ -206,6 +209,7 @@ impl Replica {
     /// Claims the next term, after the machine has executed the dead primary's log to its end.
     pub(super) fn log_finished(&mut self, now: Time) {
         self.received = None;
+        self.session.finish_log();
         self.emit(ReplicaEvent::LogFinished);
         if self.planted(Mutant::LiveWithoutWitness) {
             return self.go_live(now, Term(self.term.0 + 1));
@@ -234,14 +238,24 @@ impl Replica {
         self.role = Role::Primary(Primary::Alone);
         let starts_over = self.planted(Mutant::ClockStartsOver);
         self.resume_clock_at = Some(if starts_over { 0 } else { self.verifier.clock_ns() });
+        let is_handed_over = self.session.is_handed_over();
         // A primary that handed over has released nothing beyond its log.
-        if !self.planted(Mutant::InputsBeforeReplayOut) && !self.session.is_handed_over() {
+        if !self.planted(Mutant::InputsBeforeReplayOut) && !is_handed_over {
             self.replay_out.begin(now, self.config.early_release_window);
         }
         self.announcements.start(now);
         self.stats.takeovers += 1;
         self.stats.sent_again += self.commit.queue().len() as u64;
         self.emit(ReplicaEvent::WentLive { term: self.term });
-        self.renew(now);
+        self.receive_passed();
+        if is_handed_over && self.session.is_open() {
+            // The old primary passes on more frames.
+            self.session.renew_at(now + self.passing_time());
+        } else {
+            self.renew(now);
+        }
+        if self.planted(Mutant::ForgetPassedFrames) {
+            self.passed.clear();
+        }
     }
 }

@@ -8,8 +8,9 @@ use crate::MacAddr;
 use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
 use crate::checkpoint::CheckpointImage;
 use crate::divergence::Registers;
+use crate::limits::PASSED_FRAMES_MAX;
 use crate::witness::{Answer, ClaimCause, Question};
-use logchan::entry::REGISTERS;
+use logchan::entry::{Entry, REGISTERS};
 use logchan::handshake::Security;
 use logchan::health::Unfit;
 use logchan::ids::{Claimant, Lane, Term, VmId};
@@ -491,6 +492,139 @@ fn handing_over_backup_goes_live_and_old_primary_follows_or_leaves() {
     pair.pass(110);
     pair.answer(0, Answer::Lost { newest: Term(2) });
     assert_eq!(pair.halted(0), Halt::HandedOver { term: Term(2) });
+}
+
+/// A frame of 60 bytes to `to` from another station, with this number.
+fn frame_to(to: MacAddr, number: u8) -> [u8; 60] {
+    let mut frame = [number; 60];
+    frame[..6].copy_from_slice(&to.octets());
+    frame[6..12].copy_from_slice(&[0x52, 0x54, 0, 0, 0, 9]);
+    frame
+}
+
+/// Lets the VM on `host` take a frame, while none waits in the tap; returns its number.
+fn take_frame(pair: &mut Pair, host: usize) -> Option<u8> {
+    let capacity = DeviceCapacity { frame: true, ..DeviceCapacity::default() };
+    let waited = pair.hosts[host].has_passed_frame();
+    let mut world = Clock(5);
+    let step = pair.hosts[host].next_input(pair.now, &mut world, &capacity);
+    let number = match step {
+        Ok(Step::Ready(Some(Input::Frame(frame)))) => Some(frame[59]),
+        Ok(Step::Ready(None)) => None,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(waited, number.is_some());
+    number
+}
+
+/// Frames of the old primary's tap, before and after the new one is live.
+#[test]
+fn handing_over_frames_of_old_tap_reach_the_vm_that_is_live() {
+    let broadcast = MacAddr(0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    assert!(pair.hosts[0].passes_frames());
+    let mut own = frame_to(broadcast, 90);
+    own[6..12].copy_from_slice(&NIC.octets());
+    let other = frame_to(MacAddr(0x52, 0x54, 0, 0, 0, 3), 91);
+    let short = &frame_to(NIC, 92)[..13];
+    for frame in [&frame_to(NIC, 1)[..], &own, &other, short, &frame_to(broadcast, 2)] {
+        pair.hosts[0].pass_frame(pair.now, frame);
+    }
+    pair.pass(1);
+    assert!(!pair.hosts[1].has_passed_frame(), "it is not live");
+    pair.answer(1, Answer::Won { term: Term(2) });
+    pair.hosts[0].pass_frame(pair.now, &frame_to(NIC, 3));
+    pair.pass(1);
+    let taken: Vec<_> = std::iter::from_fn(|| take_frame(&mut pair, 1)).collect();
+    assert_eq!(taken, [1, 2, 3]);
+    // The session ends without silence.
+    pair.pass(60);
+    assert_eq!(pair.hosts[0].role(), RoleName::Losing);
+    assert!(!pair.hosts[0].passes_frames());
+    pair.answer(0, Answer::Lost { newest: Term(2) });
+    assert_eq!(pair.hosts[0].passed.len(), 0, "they are the new primary's");
+    let [old, new] = pair.hosts.each_ref().map(Replica::stats);
+    assert_eq!((old.frames_passed_on, old.passed_frames_taken), (3, 0));
+    assert_eq!((new.passed_frames_taken, new.passed_frames_dropped), (3, 0));
+}
+
+#[test]
+fn handing_over_frames_reach_the_vm_although_the_old_primary_is_gone() {
+    let mut pair = Pair::handing_over(AfterHandover::Leave);
+    pair.hosts[0].pass_frame(pair.now, &frame_to(NIC, 1));
+    pair.pass(1);
+    pair.lose(0);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    assert_eq!((take_frame(&mut pair, 1), take_frame(&mut pair, 1)), (Some(1), None));
+}
+
+#[test]
+fn handing_over_backup_fails_and_old_primary_takes_its_frames() {
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    pair.hosts[0].pass_frame(pair.now, &frame_to(NIC, 1));
+    pair.pass(1);
+    pair.partition();
+    assert!(!pair.hosts[0].has_passed_frame(), "the VM may be the other host's");
+    pair.answer(0, Answer::Won { term: Term(2) });
+    assert_eq!((take_frame(&mut pair, 0), take_frame(&mut pair, 0)), (Some(1), None));
+    pair.answer(1, Answer::Lost { newest: Term(2) });
+    assert_eq!(pair.hosts[1].passed.len(), 0);
+}
+
+/// Frames that the VM has not taken are handed over, too.
+#[test]
+fn handing_over_again_passes_on_frames_that_were_not_taken() {
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    pair.hosts[0].pass_frame(pair.now, &frame_to(NIC, 1));
+    pair.pass(1);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    pair.pass(60);
+    pair.answer(0, Answer::Lost { newest: Term(2) });
+    pair.hosts.reverse();
+    assert_eq!(pair.hosts[1].next_region(pair.now), Step::Invalidated);
+    pair.pass(1100);
+    let mut pair = pair.synced();
+    pair.apply();
+    assert!(pair.hosts[0].hand_over(pair.now, AfterHandover::Follow));
+    pair.pass(1);
+    assert_eq!(pair.hosts[1].next_region(pair.now), Step::Pending);
+    pair.answer(1, Answer::Won { term: Term(3) });
+    assert_eq!((take_frame(&mut pair, 1), take_frame(&mut pair, 1)), (Some(1), None));
+}
+
+#[test]
+fn handing_over_keeps_a_bounded_number_of_frames() {
+    let extra = 300;
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    for number in 0..PASSED_FRAMES_MAX + extra {
+        assert!(pair.hosts[0].passes_frames());
+        pair.hosts[0].pass_frame(pair.now, &frame_to(NIC, number as u8));
+        pair.exchange();
+    }
+    let kept = pair.hosts.each_ref().map(|host| host.passed.len());
+    assert_eq!(kept, [PASSED_FRAMES_MAX; 2]);
+    assert_eq!(pair.hosts[1].stats().passed_frames_dropped, extra as u64);
+    pair.partition();
+    assert_eq!(pair.hosts[0].stats().passed_frames_dropped, 0, "they were passed on");
+    pair.answer(0, Answer::Won { term: Term(2) });
+    assert_eq!(pair.hosts[0].stats().passed_frames_dropped, extra as u64);
+    assert_eq!(take_frame(&mut pair, 0), Some((extra % 256) as u8), "the oldest made room");
+}
+
+/// What a faulty peer sends behind a hand-over does no harm.
+#[test]
+fn handing_over_entries_that_are_no_frames_are_dropped() {
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    let now = pair.now;
+    let session = &mut pair.hosts[0].session;
+    session.append(now, &Entry::HandOver);
+    session.append(now, &Entry::Clock { advance_ns: 1 });
+    session.append(now, &Entry::Frame(&[0; 13]));
+    pair.hosts[0].pass_frame(now, &frame_to(NIC, 1));
+    pair.pass(1);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    assert_eq!((take_frame(&mut pair, 1), take_frame(&mut pair, 1)), (Some(1), None));
+    assert_eq!(pair.hosts[1].stats().passed_frames_dropped, 3);
 }
 
 #[test]

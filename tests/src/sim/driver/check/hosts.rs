@@ -5,6 +5,7 @@ use logchan::time::Time;
 use crate::sim::driver::check::Phase;
 use crate::sim::driver::count::Count;
 use crate::sim::driver::state::{Event, State};
+use crate::sim::driver::thread::WakeBy;
 use crate::sim::system::check::EndCause;
 use crate::sim::system::process::ProcessId;
 use crate::sim::{Checked, MS, require};
@@ -30,6 +31,18 @@ impl Copies {
 }
 
 impl State {
+    /// The thread of `host` is about to wait for `by`. An old primary must not leave frames for the VM in its tap.
+    pub(in crate::sim::driver) fn check_tap_is_heard(&self, host: usize, by: WakeBy) -> Checked {
+        let own = &self.hosts[host];
+        let passes_frames = own.process.as_ref().is_some_and(|process| process.passes_frames);
+        require!(
+            by.tap || !passes_frames || own.tap_queue.is_empty(),
+            "host {host} has handed the VM over, and waits while {} frames are in its tap",
+            own.tap_queue.len()
+        );
+        Ok(())
+    }
+
     /// Updates the holders of a copy. The VM may be lost only if its last holder, or the process to which the
     /// witness granted the newest term, crashed, was stopped, or has lost its tap.
     pub(in crate::sim::driver) fn check_copies(&mut self) -> Checked {

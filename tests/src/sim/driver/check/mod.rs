@@ -6,7 +6,7 @@
 //! | `spoken` | only the owner of the newest term sends for the VM; a takeover reproduces every frame that is on the LAN |
 //! | `log` | an output leaves only when the backup's process has received its log; log is sent at once, and does not wait for many bulk frames |
 //! | `silence` | no host falls silent without a fault, whatever its machine does; the VM never diverges |
-//! | `hosts` | a host whose tap fails gives up; nothing blocks the vCPU; the VM is lost only when both its copies are |
+//! | `hosts` | a host whose tap fails gives up; nothing blocks the vCPU; an old primary does not leave frames in its tap; the VM is lost only when both its copies are |
 //! | `liveness` | after healing, the VM is protected again and every client is answered |
 //!
 //! The checks of the clients are in `sim::system::client`.

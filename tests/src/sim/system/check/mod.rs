@@ -4,6 +4,7 @@
 //! | file | requirement |
 //! |---|---|
 //! | `output` | the output rule: a takeover reproduces every frame that is on the LAN, and no frame is missing |
+//! | `passed` | frames that the old primary passes on reach the VM, and none too often |
 //! | `speaker` | only the owner of the newest term sends for the VM, and no process sends after a newer one |
 //! | `agreement` | both machines are equal, in every byte, at each common position |
 //! | `copies` | the VM is lost only when both its copies are |
@@ -17,6 +18,7 @@ mod bounds;
 mod copies;
 mod liveness;
 mod output;
+mod passed;
 mod speaker;
 
 pub(crate) use agreement::Agreement;
@@ -24,4 +26,5 @@ pub(crate) use bounds::Bounds;
 pub(crate) use copies::{Copies, EndCause};
 pub(crate) use liveness::Phase;
 pub(crate) use output::{OutputLedger, is_synced_backup};
+pub(crate) use passed::{PassedLedger, Waiting};
 pub(crate) use speaker::is_primary;
