@@ -147,7 +147,8 @@ mod tests {
 
     fn port(index: u32, is_tap: bool, passes: bool) -> Interface {
         let port_of = Some(BridgePort { bridge: BRIDGE, forwards: passes });
-        Interface { index, is_up: passes, has_carrier: passes, mac: None, is_tap, port_of }
+        let (is_up, has_carrier, mac, mtu_bytes) = (passes, passes, None, 1500);
+        Interface { index, is_up, has_carrier, mac, mtu_bytes, is_tap, port_of }
     }
 
     #[test]

@@ -15,6 +15,7 @@ const NLM_F_DUMP: u16 = 0x300;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
@@ -49,6 +50,8 @@ pub(crate) struct Interface {
     pub(crate) has_carrier: bool,
     /// Its address, if it is an Ethernet address.
     pub(crate) mac: Option<MacAddr>,
+    /// Its MTU.
+    pub(crate) mtu_bytes: u32,
     /// It is a tap (or a tun device).
     pub(crate) is_tap: bool,
     /// The bridge that it is a port of.
@@ -148,10 +151,11 @@ fn interface(body: &[u8]) -> Option<Interface> {
     let index = word(body, 4)?;
     let flags = word(body, 8)?.cast_signed();
     let (mut is_tap, mut master, mut is_port, mut forwards) = (false, None, false, false);
-    let mut mac = None;
+    let (mut mac, mut mtu_bytes) = (None, 0);
     for (kind, value) in attributes(body.get(IFINFO_BYTES..)?) {
         match kind {
             IFLA_ADDRESS => mac = <[u8; 6]>::try_from(value).ok().map(MacAddr::from),
+            IFLA_MTU => mtu_bytes = word(value, 0)?,
             IFLA_MASTER => master = word(value, 0),
             IFLA_LINKINFO => {
                 for (kind, value) in attributes(value) {
@@ -169,7 +173,7 @@ fn interface(body: &[u8]) -> Option<Interface> {
     let port_of = master.filter(|_| is_port).map(|bridge| BridgePort { bridge, forwards });
     let is = |flag: libc::c_int| flags & flag != 0;
     let (is_up, has_carrier) = (is(libc::IFF_UP), is(libc::IFF_LOWER_UP));
-    Some(Interface { index, is_up, has_carrier, mac, is_tap, port_of })
+    Some(Interface { index, is_up, has_carrier, mac, mtu_bytes, is_tap, port_of })
 }
 
 fn is_forwarding(bridge_port: &[u8]) -> bool {
@@ -219,6 +223,7 @@ mod tests {
         message[24..28].copy_from_slice(&flags.to_ne_bytes());
         push_attribute(&mut message, IFLA_IFNAME, b"tap0\0");
         push_attribute(&mut message, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]);
+        push_attribute(&mut message, IFLA_MTU, &1400_u32.to_ne_bytes());
         push_attribute(&mut message, IFLA_MASTER, &9_u32.to_ne_bytes());
         push_attribute(&mut message, IFLA_LINKINFO, &info);
         let length = message.len() as u32;
@@ -243,7 +248,8 @@ mod tests {
         let port = |forwards| Some(BridgePort { bridge: 9, forwards });
         let (index, is_tap, port_of) = (4, true, port(true));
         let mac = Some(MacAddr(2, 0, 0, 0, 0, 1));
-        let first = Interface { index, is_up: true, has_carrier: true, mac, is_tap, port_of };
+        let (is_up, has_carrier, mtu_bytes) = (true, true, 1400);
+        let first = Interface { index, is_up, has_carrier, mac, mtu_bytes, is_tap, port_of };
         let (index, port_of) = (5, port(false));
         let second = Interface { index, is_up: false, has_carrier: false, port_of, ..first };
         assert_eq!((more, &found[..]), (More::Yes, &[first, second][..]));

@@ -13,6 +13,8 @@ pub struct Nic {
     pub index: u32,
     /// Its MAC address.
     pub mac: MacAddr,
+    /// Its MTU.
+    pub mtu_bytes: u32,
     /// Its state.
     pub state: LinkState,
 }
@@ -56,8 +58,8 @@ impl NicProbe {
 }
 
 fn nic(interface: Interface) -> Option<Nic> {
-    let Interface { index, mac, .. } = interface;
-    Some(Nic { index, mac: mac?, state: state(&interface) })
+    let Interface { index, mac, mtu_bytes, .. } = interface;
+    Some(Nic { index, mac: mac?, mtu_bytes, state: state(&interface) })
 }
 
 fn state(interface: &Interface) -> LinkState {

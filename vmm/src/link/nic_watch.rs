@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) struct NicWatchConfig {
     /// How to open a port.
     pub(super) port: PacketConfig,
-    /// Least MTU of a new interface, bytes: that of the first one, as far as frames use it.
+    /// Least MTU of the interface, bytes: that of the first one, as far as frames use it.
     pub(super) mtu_bytes_min: u32,
     /// Index of the interface of the port in use.
     pub(super) index: u32,
@@ -92,6 +92,7 @@ impl NicWatch {
             new_port,
             old_port,
             refusal: None,
+            is_mtu_small: false,
         };
         let thread = spawn_unkicked("log-nic", move || watcher.run()).map_err(LinkError::Thread)?;
         Ok(NicWatch { shared, ports, old_ports, seen_changes: 0, thread: Some(thread) })
@@ -149,6 +150,8 @@ struct Watcher {
     old_port: Receiver<PacketPort>,
     /// Why the new interface was refused, as it was reported.
     refusal: Option<String>,
+    /// Its MTU became smaller than the frames, as it was reported.
+    is_mtu_small: bool,
 }
 
 impl Watcher {
@@ -184,7 +187,27 @@ impl Watcher {
             tracing::warn!("the log interface {name} has another MAC address now: {}", nic.mac);
             self.publish();
         }
+        if let Some(nic) = ours {
+            self.check_mtu(nic.mtu_bytes);
+        }
         self.tell(ours.map_or(LinkState::Gone, |nic| nic.state));
+    }
+
+    /// Reports an MTU that has become too small, once: the kernel drops the longer frames, and the shorter ones pass.
+    fn check_mtu(&mut self, mtu_bytes: u32) {
+        let is_small = mtu_bytes < self.config.mtu_bytes_min;
+        if std::mem::replace(&mut self.is_mtu_small, is_small) == is_small {
+            return;
+        }
+        let (name, min) = (&self.config.port.interface, self.config.mtu_bytes_min);
+        if is_small {
+            tracing::warn!(
+                "the MTU of the log interface {name} is {mtu_bytes} now, and longer frames are lost: 'ip link set \
+                 {name} mtu {min}'"
+            );
+        } else {
+            tracing::warn!("the MTU of the log interface {name} is {mtu_bytes} again");
+        }
     }
 
     /// Opens a port on the interface that has the name now, and hands it over. Returns whether it did.
