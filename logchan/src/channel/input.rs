@@ -207,7 +207,14 @@ impl Channel {
             if ignore_window {
                 lane_ack.window = u32::MAX;
             }
+            let acked_before = send.acked();
             arrived += send.handle_ack(lane_ack, header.ack);
+            let waiting = &mut self.unacked_since[lane.index()];
+            if !send.has_unacked() {
+                *waiting = None;
+            } else if send.acked() > acked_before {
+                *waiting = Some(now);
+            }
             let wanted = &mut self.wants_room[lane.index()];
             if wanted.is_some_and(|bytes| send.room() >= bytes) {
                 *wanted = None;

@@ -131,6 +131,11 @@ pub struct Channel {
     pending_ack: PendingAck,
     rtt: RttEstimator,
     liveness: Liveness,
+    /// By [`Lane::index`], since when the oldest bytes sent and not acknowledged wait: since they were sent, or since
+    /// the acknowledgement before.
+    unacked_since: [Option<Time>; Lane::ALL.len()],
+    /// Since when there is no lease.
+    unleased_since: Option<Time>,
     timers: TimerTable,
     /// A heartbeat is due, or, while leaving, a `Bye`.
     heartbeat_due: bool,
@@ -193,6 +198,8 @@ impl Channel {
                 timing.retransmit_max,
             ),
             liveness: Liveness::new(now, timing.silence, lease),
+            unacked_since: [None; Lane::ALL.len()],
+            unleased_since: Some(now),
             timers: TimerTable::default(),
             // The first frame tells the peer how much it may send.
             heartbeat_due: true,
@@ -353,6 +360,7 @@ impl Channel {
     fn report_lease(&mut self, held: bool) {
         if held != self.lease_reported {
             self.lease_reported = held;
+            self.unleased_since = (!held).then_some(self.now);
             // An event that was not polled yet is cancelled: the owner's knowledge is correct again.
             let was_pending = self.events.lease.take().is_some();
             self.events.lease = (!was_pending).then_some(held);

@@ -56,6 +56,7 @@ impl Channel {
             offset = segment.offset;
             send.copy(segment, &mut out[FRAME_HEADER_BYTES..length]);
             self.stats.resent += u64::from(segment.is_retransmission);
+            self.unacked_since[lane.index()].get_or_insert(now);
             // The peer must acknowledge a bulk frame at once only if it is the last one for now.
             ack_now = lane == Lane::Latency || !send.wants_to_send(payload_max);
         }

@@ -37,6 +37,19 @@ impl Channel {
         LogSeq(self.send[lane.index()].acked())
     }
 
+    /// Returns since when the peer acknowledges nothing more of what was sent, of either lane; `None` if nothing
+    /// waits for an acknowledgement. A peer that is heard all the same does not receive the frames that carry it: a
+    /// link that loses long frames only.
+    pub fn unacked_since(&self) -> Option<Time> {
+        self.unacked_since.into_iter().flatten().min()
+    }
+
+    /// Returns since when this end has no lease; `None` while it has one. A peer that is heard all the same acknowledges
+    /// each frame after its lease has ended: the link, or the peer, is too slow.
+    pub fn unleased_since(&self) -> Option<Time> {
+        self.unleased_since
+    }
+
     /// Returns the number of bytes that may be appended to `lane` now.
     pub fn room(&self, lane: Lane) -> usize {
         self.send[lane.index()].room()

@@ -4,6 +4,7 @@
 use nix::sys::signal::Signal;
 use testbed::pair::{Host, LOG_LINK, LogSwitch, PairEvent, Part};
 use tests::pair::{Clients, Process, Rig, RigOptions};
+use tests::patience::wait_until;
 use tests::wait_for;
 
 /// A primary on host A and its backup on host B.
@@ -128,6 +129,35 @@ fn new_address_of_the_primary_is_followed_within_the_session() {
         assert_eq!(pair.count_words(Host::B, "following it"), 1);
         pair.check_and_kill(clients);
     });
+}
+
+/// Heartbeats are short and pass, the log does not.
+#[test]
+fn mtu_of_log_nic_lowered_while_in_use_leaves_the_vm_served_and_is_named() {
+    for host in Host::ALL {
+        let rig = Rig::default();
+        let set = |mtu: u32| drop(rig.ip(host, &format!("link set {LOG_LINK} mtu {mtu}")));
+        let mut pair = Pair::start(&rig);
+        Clients::during(&rig, |clients| {
+            set(600);
+            wait_for!(pair.primary, PairEvent::BackupStalled { .. });
+            wait_for!(pair.primary, PairEvent::TermWon);
+            clients.wait_until_served();
+            wait_for!(pair.primary, PairEvent::SyncStalled);
+            wait_until("the reason", || {
+                let status = pair.primary.status();
+                status["protected"].as_str().unwrap().contains("the sync stands still")
+            });
+            clients.wait_until_served();
+            pair.wait_for_words(host, "the MTU of the log interface log0 is 600 now");
+            set(1500);
+            wait_for!(pair.primary, PairEvent::Protected);
+            pair.wait_for_words(host, "the MTU of the log interface log0 is 1500 again");
+            assert_eq!(pair.count_words(host, "the MTU of the log interface"), 2);
+            assert_eq!(pair.count_words(Host::A, "claiming the next term"), 1);
+            pair.check_and_kill(clients);
+        });
+    }
 }
 
 #[test]

@@ -96,6 +96,18 @@ pub enum PairEvent {
         /// When this host last sent a frame to the LAN. The lease may have ended long before this record.
         spoke_ns: Option<u64>,
     },
+    /// See [`ReplicaEvent::SyncStalled`].
+    SyncStalled {
+        /// Since when nothing is acknowledged.
+        since_ns: u64,
+    },
+    /// See [`ReplicaEvent::BackupStalled`].
+    BackupStalled {
+        /// Since when nothing is acknowledged.
+        since_ns: u64,
+        /// When this host last sent a frame to the LAN.
+        spoke_ns: Option<u64>,
+    },
     /// See [`ReplicaEvent::BackupGone`].
     BackupGone {
         /// When this host last sent a frame to the LAN.
@@ -259,6 +271,12 @@ fn named(
         ReplicaEvent::BackupSilent { heard_at } => {
             (None, PairEvent::BackupSilent { heard_ns: heard_at.as_nanos(), spoke_ns })
         }
+        ReplicaEvent::SyncStalled { since, cause: _ } => {
+            (None, PairEvent::SyncStalled { since_ns: since.as_nanos() })
+        }
+        ReplicaEvent::BackupStalled { since, cause: _ } => {
+            (None, PairEvent::BackupStalled { since_ns: since.as_nanos(), spoke_ns })
+        }
         ReplicaEvent::BackupGone => (None, PairEvent::BackupGone { spoke_ns }),
         ReplicaEvent::BackupLeft => (None, PairEvent::BackupLeft),
         ReplicaEvent::Following => (None, PairEvent::Following),
@@ -314,6 +332,10 @@ mod tests {
             PairEvent::HandingOver { spoke_ns } => read::PairEvent::HandingOver { spoke_ns },
             PairEvent::HandoverFailed => read::PairEvent::HandoverFailed,
             PairEvent::BackupSilent { spoke_ns, .. } => read::PairEvent::BackupSilent { spoke_ns },
+            PairEvent::SyncStalled { .. } => read::PairEvent::SyncStalled,
+            PairEvent::BackupStalled { spoke_ns, .. } => {
+                read::PairEvent::BackupStalled { spoke_ns }
+            }
             PairEvent::BackupGone { spoke_ns } => read::PairEvent::BackupGone { spoke_ns },
             PairEvent::BackupLeft => read::PairEvent::BackupLeft,
             PairEvent::Following => read::PairEvent::Following,
@@ -412,6 +434,8 @@ mod tests {
             PairEvent::HandingOver { spoke_ns: Some(3) },
             PairEvent::HandoverFailed,
             PairEvent::BackupSilent { heard_ns: 3, spoke_ns: Some(4) },
+            PairEvent::SyncStalled { since_ns: 5 },
+            PairEvent::BackupStalled { since_ns: 3, spoke_ns: Some(4) },
             PairEvent::BackupGone { spoke_ns: None },
             PairEvent::BackupLeft,
             PairEvent::Following,

@@ -14,7 +14,7 @@ use logchan::time::{Duration as Span, Time};
 use netpath::{FramePort, MacAddr};
 use replication::Divergence;
 use replication::driver::DriverView;
-use replication::replica::{Replica, RoleName, WitnessState};
+use replication::replica::{Replica, RoleName, StallCause, WitnessState};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -337,6 +337,14 @@ fn bytes_by_kind(entries: &EntryStatsTable) -> BTreeMap<&'static str, u64> {
 
 /// Returns whether the other host could continue the VM, and otherwise why not.
 fn protection(replica: &Replica) -> String {
+    let stall = match replica.sync_stall() {
+        None => None,
+        Some(StallCause::LongFramesLost) => Some("does the log link lose long frames (its MTU)?"),
+        Some(StallCause::Slow) => Some("the other host's answers take longer than the lease"),
+    };
+    if let Some(why) = stall {
+        return format!("no: the sync stands still: {why}");
+    }
     let (unfit, of) = match replica.role() {
         RoleName::Protected => (replica.peer_unfit(), "the backup is unfit"),
         RoleName::Following => (replica.unfit(), "this host is unfit"),

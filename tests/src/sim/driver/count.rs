@@ -44,6 +44,7 @@ counters! {
         NoticesReceived = "death notices received in their session",
         NoticesTaken = "peers whose death notice was taken",
         BackupsSilent = "backups lost by a primary",
+        BackupsStalled = "backups given up by a primary, because they acknowledged no log",
         PrimariesSilent = "primaries lost by a backup",
         Syncs = "syncs completed",
         CheckpointsSent = "checkpoints sent",

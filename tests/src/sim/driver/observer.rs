@@ -89,6 +89,7 @@ impl super::state::State {
                 ReplicaEvent::WentLive { .. } => Count::Takeovers,
                 ReplicaEvent::Protected => Count::Syncs,
                 ReplicaEvent::BackupSilent { .. } => Count::BackupsSilent,
+                ReplicaEvent::BackupStalled { .. } => Count::BackupsStalled,
                 ReplicaEvent::PrimarySilent { .. } => Count::PrimariesSilent,
                 ReplicaEvent::BackupGone | ReplicaEvent::PrimaryGone { .. } => Count::NoticesTaken,
                 ReplicaEvent::WitnessUnreachable { .. } => Count::WitnessUnreachable,
@@ -104,6 +105,7 @@ impl super::state::State {
                 | ReplicaEvent::PeerRefused { .. }
                 | ReplicaEvent::TermWon { .. }
                 | ReplicaEvent::SyncBegun
+                | ReplicaEvent::SyncStalled { .. }
                 | ReplicaEvent::BackupLeft
                 | ReplicaEvent::Following
                 | ReplicaEvent::LogFinished

@@ -356,8 +356,10 @@ impl<H: Host> Driver<H> {
             | ReplicaEvent::WitnessBack
             | ReplicaEvent::ReleaseFailed
             | ReplicaEvent::SyncBegun
+            | ReplicaEvent::SyncStalled { .. }
             | ReplicaEvent::Protected
             | ReplicaEvent::BackupSilent { .. }
+            | ReplicaEvent::BackupStalled { .. }
             | ReplicaEvent::BackupGone
             | ReplicaEvent::BackupLeft
             | ReplicaEvent::Following

@@ -86,7 +86,7 @@ impl Replica {
         };
         let run = Step::Ready(NextRegion::Run);
         match &self.role {
-            Role::Primary(Primary::Copying(precopy)) if precopy.is_complete() => {
+            Role::Primary(Primary::Copying(_)) if self.closes_sync() => {
                 Step::Ready(NextRegion::Capture)
             }
             Role::Primary(Primary::Alone | Primary::Copying(_) | Primary::Losing(_)) if blocks => {
@@ -258,8 +258,8 @@ impl Replica {
                 Step::Ready(WaitFor::Nothing)
             }
             Mode::Live => match &self.role {
-                Role::Primary(Primary::Copying(precopy))
-                    if precopy.is_complete() && !self.planted(Mutant::SyncAwaitsInput) =>
+                Role::Primary(Primary::Copying(_))
+                    if self.closes_sync() && !self.planted(Mutant::SyncAwaitsInput) =>
                 {
                     Step::Ready(WaitFor::Capture)
                 }
@@ -291,7 +291,7 @@ impl Replica {
                 self.replay_out.run_ended(now);
                 Step::Ready(match &self.role {
                     _ if self.replay_out.is_active() => StopAdvice::Resume,
-                    Role::Primary(Primary::Copying(precopy)) if precopy.is_complete() => {
+                    Role::Primary(Primary::Copying(_)) if self.closes_sync() => {
                         StopAdvice::Checkpoint
                     }
                     Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
@@ -326,7 +326,7 @@ impl Replica {
     pub fn keeps_checkpoints(&self) -> bool {
         match &self.role {
             Role::Primary(Primary::Protected(_)) => true,
-            Role::Primary(Primary::Copying(precopy)) => precopy.is_complete(),
+            Role::Primary(Primary::Copying(_)) => self.closes_sync(),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => false,
         }
     }

@@ -36,7 +36,7 @@ impl Replica {
         image: &dyn CheckpointImage,
     ) -> Result<Step<()>, W::Error> {
         let sync = match &self.role {
-            Role::Primary(Primary::Copying(precopy)) if precopy.is_complete() => {
+            Role::Primary(Primary::Copying(precopy)) if self.closes_sync() => {
                 Some((precopy.pages, precopy.digest.clone()))
             }
             // Before its sync is complete, a backup takes every page for a page of the sync. So pages of the

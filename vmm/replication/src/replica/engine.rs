@@ -175,6 +175,7 @@ impl Replica {
         {
             channel.declare_silent(now);
         }
+        self.handle_stall(now);
         self.watch.handle_timeout(now);
         if let Some(claim) = self.claim_mut() {
             claim.handle_timeout(now);
@@ -273,7 +274,8 @@ impl Replica {
         let announcements = self.announcements.poll_timeout();
         let (watch, health) = (self.watch.poll_timeout(), self.health_timeout());
         let (handover, cut_off) = (self.handover_timeout(), self.cut_off_at());
-        let due = [session, claim, watch, health, handover, cut_off, announcements];
+        let stall = self.stall_timeout();
+        let due = [session, claim, watch, health, handover, cut_off, stall, announcements];
         due.into_iter().flatten().min()
     }
 

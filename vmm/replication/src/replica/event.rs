@@ -1,6 +1,7 @@
 //! Events that the engine reports, and requests that its driver must carry out.
 
 use super::role::Halt;
+use super::stall::StallCause;
 use crate::limits::EVENTS_MAX;
 use crate::witness::Question;
 use alloc::collections::VecDeque;
@@ -52,6 +53,13 @@ pub enum ReplicaEvent {
     ReleaseFailed,
     /// A backup attached, and its sync has begun.
     SyncBegun,
+    /// The backup is heard, and the sync can't be completed: see [`StallCause`]. Reported once for each sync.
+    SyncStalled {
+        /// Since when.
+        since: Time,
+        /// Why.
+        cause: StallCause,
+    },
     /// The backup holds the whole VM.
     Protected,
     /// This primary hands the VM over, and sends no more output.
@@ -71,6 +79,13 @@ pub enum ReplicaEvent {
     BackupSilent {
         /// When it was last heard.
         heard_at: Time,
+    },
+    /// The backup is heard, and no output may leave: see [`StallCause`].
+    BackupStalled {
+        /// Since when.
+        since: Time,
+        /// Why.
+        cause: StallCause,
     },
     /// The backup's process is gone, as its supervisor says.
     BackupGone,

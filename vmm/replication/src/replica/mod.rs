@@ -75,6 +75,7 @@
 //! | `boundary` | the machine's questions, each answered from the world or from the log |
 //! | `recording`, `following` | the answers on a primary and on a backup |
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
+//! | `stall` | a log link on which the other host is heard, and no output may leave |
 //! | `claim`, `watch` | a question to the witness in progress; the one that is repeated |
 //! | `passed` | frames that reach the old primary's tap during a handover |
 //! | `health` | what a host lacks to run the VM, and what follows from that |
@@ -99,6 +100,7 @@ mod recording;
 mod role;
 mod segment;
 mod session;
+mod stall;
 mod stats;
 mod step;
 mod takeover;
@@ -110,6 +112,7 @@ pub use engine::Replica;
 pub use event::{Command, ReplicaEvent};
 pub use guard::Ignored;
 pub use role::{AfterHandover, Halt, RoleName};
+pub use stall::StallCause;
 pub use stats::ReplicaStats;
 pub use step::{CopyRequest, LiveInputs, NextRegion, Step, StopAdvice, WaitFor};
 pub use watch::WitnessState;

@@ -11,6 +11,7 @@
 
 use super::step::CopyRequest;
 use crate::checkpoint::CheckpointDigest;
+use logchan::time::Time;
 
 /// Progress of a precopy.
 #[derive(Debug)]
@@ -21,11 +22,19 @@ pub(super) struct Precopy {
     /// Pages sent; pages of zeros are not.
     pub(super) pages: u32,
     pub(super) digest: CheckpointDigest,
+    /// Since when it made no progress, as it was reported.
+    pub(super) stalled_since: Option<Time>,
 }
 
 impl Precopy {
     pub(super) fn new(memory_pages: u64) -> Precopy {
-        Precopy { next: None, memory_pages, pages: 0, digest: CheckpointDigest::default() }
+        Precopy {
+            next: None,
+            memory_pages,
+            pages: 0,
+            digest: CheckpointDigest::default(),
+            stalled_since: None,
+        }
     }
 
     /// Returns the next request to the machine; `None` when every page was copied.
@@ -36,7 +45,7 @@ impl Precopy {
         }
     }
 
-    /// Returns whether every page was copied, so that the closing checkpoint can be taken.
+    /// Returns whether every page was copied.
     pub(super) fn is_complete(&self) -> bool {
         self.request().is_none()
     }

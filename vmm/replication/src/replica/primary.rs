@@ -109,7 +109,7 @@ impl Replica {
     }
 
     /// Claims the next term: the backup may take over, or has taken over.
-    fn lose_backup(&mut self, now: Time, handed_over: Option<AfterHandover>) {
+    pub(super) fn lose_backup(&mut self, now: Time, handed_over: Option<AfterHandover>) {
         let (owner, at) = (self.config.claimant, now + self.claim_delay());
         let mut claim = Claim::after(self.term, owner, ClaimCause::BackupLost, at);
         claim.handle_timeout(now);

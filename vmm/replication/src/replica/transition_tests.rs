@@ -1,6 +1,7 @@
 //! Every transition of the state diagram in [`super`], with two engines, one page of memory and a link that
 //! the test controls.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use super::*;
@@ -14,7 +15,8 @@ use logchan::entry::{Entry, REGISTERS};
 use logchan::handshake::Security;
 use logchan::health::Unfit;
 use logchan::ids::{Claimant, Lane, Term, VmId};
-use logchan::limits::PAGE_BYTES;
+use logchan::limits::{FRAME_HEADER_BYTES, PAGE_BYTES};
+use logchan::seal::SEAL_OVERHEAD_BYTES;
 use logchan::time::{Duration, Time};
 
 const NIC: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
@@ -118,6 +120,12 @@ struct Pair {
     now: Time,
     /// Whether the frames that host 0 and host 1 send are lost.
     cut: [bool; 2],
+    /// Longer frames are lost, bytes.
+    length_max: usize,
+    /// How long a frame takes, milliseconds.
+    delay_ms: u64,
+    /// Frames on their way: when each arrives, its receiver and its bytes.
+    delayed: VecDeque<(Time, usize, Vec<u8>)>,
 }
 
 impl Pair {
@@ -140,7 +148,8 @@ impl Pair {
                 ReplicaConfig { claimant, output_commit, ..ReplicaConfig::new(VmId(1), NIC, 1) };
             Replica::new(config, start, Security::Insecure, Box::new(entropy), now).unwrap()
         });
-        Pair { hosts, now, cut: [false; 2] }
+        let (cut, length_max, delayed) = ([false; 2], usize::MAX, VecDeque::new());
+        Pair { hosts, now, cut, length_max, delay_ms: 0, delayed }
     }
 
     /// A pair whose primary has won the first term.
@@ -179,9 +188,16 @@ impl Pair {
         for _ in 0..4 {
             for from in [0, 1] {
                 while let Some(length) = self.hosts[from].poll_transmit(self.now, &mut frame) {
-                    if !self.cut[from] {
-                        self.hosts[1 - from].handle_frame(self.now, &mut frame[..length]);
+                    let frame = &mut frame[..length];
+                    if self.cut[from] || length > self.length_max {
+                        continue;
                     }
+                    if self.delay_ms > 0 {
+                        let at = self.now + MS * self.delay_ms;
+                        self.delayed.push_back((at, 1 - from, frame.to_vec()));
+                        continue;
+                    }
+                    self.hosts[1 - from].handle_frame(self.now, frame);
                 }
             }
         }
@@ -191,6 +207,10 @@ impl Pair {
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms {
             self.now = self.now + MS;
+            while self.delayed.front().is_some_and(|&(at, ..)| at <= self.now) {
+                let (_at, to, mut frame) = self.delayed.pop_front().expect("there is one");
+                self.hosts[to].handle_frame(self.now, &mut frame);
+            }
             self.hosts.iter_mut().for_each(|host| host.handle_timeout(self.now));
             self.exchange();
         }
@@ -204,6 +224,14 @@ impl Pair {
         self.hosts[host].handle_witness(self.now, question, answer);
     }
 
+    /// The backup, which hears nothing more, executes the log to its end, and loses the claim of `newest`.
+    fn answer_claim_of_backup(&mut self, newest: Term) {
+        assert_eq!(self.hosts[1].role(), RoleName::Finishing);
+        assert_eq!(self.hosts[1].next_region(self.now), Step::Pending);
+        self.answer(1, Answer::Lost { newest });
+        assert_eq!(self.hosts[1].role(), RoleName::Seeking);
+    }
+
     /// Completes the precopy.
     fn copy(&mut self) {
         self.expect([RoleName::Copying, RoleName::Syncing]);
@@ -212,6 +240,9 @@ impl Pair {
         assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Page(0)));
         self.hosts[0].copied(self.now, &[7; PAGE_BYTES]);
         assert_eq!(self.hosts[0].poll_copy(), None);
+        let step = self.hosts[0].next_region(self.now);
+        assert_eq!(step, Step::Ready(NextRegion::Run), "the backup has not received the page");
+        self.exchange();
         assert_eq!(self.hosts[0].next_region(self.now), Step::Ready(NextRegion::Capture));
     }
 
@@ -363,6 +394,111 @@ fn protected_backup_gone_claims_at_once_and_sends_nothing_meanwhile() {
     assert!(!pair.hosts[0].channel().is_some_and(|channel| channel.lease_held(pair.now)));
     pair.answer(0, Answer::Won { term: Term(2) });
     assert_eq!((pair.hosts[0].role(), pair.hosts[0].term()), (RoleName::Alone, Term(2)));
+}
+
+/// Length of the frames that carry no log.
+const HEARTBEAT_BYTES: usize = FRAME_HEADER_BYTES + SEAL_OVERHEAD_BYTES;
+
+#[test]
+fn protected_log_lost_and_backup_heard_gives_it_up_after_two_silence_timeouts() {
+    let mut pair = Pair::protected();
+    pair.apply();
+    pair.length_max = HEARTBEAT_BYTES;
+    pair.pass(300);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+    let step = pair.hosts[0].reached(pair.now, Position::Exit, &vcpu(1), &"an exit");
+    assert_eq!(step, Step::Ready(()));
+    pair.exchange();
+    let since = pair.now;
+    pair.pass(199);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+    pair.events(0);
+    pair.pass(1);
+    assert_eq!(pair.hosts[0].role(), RoleName::Losing);
+    let cause = StallCause::LongFramesLost;
+    assert_eq!(pair.events(0), [ReplicaEvent::BackupStalled { since, cause }]);
+    assert!(!pair.hosts[0].channel().is_some_and(|channel| channel.lease_held(pair.now)));
+    pair.answer(0, Answer::Won { term: Term(2) });
+    assert_eq!(pair.hosts[0].role(), RoleName::Alone);
+    pair.cut = [true; 2];
+    pair.pass(110);
+    assert_eq!(pair.hosts[1].role(), RoleName::Finishing, "nothing more of the session comes");
+}
+
+#[test]
+fn protected_answers_later_than_the_lease_gives_the_backup_up_and_closes_no_sync() {
+    let mut pair = Pair::protected();
+    pair.apply();
+    // The lease is 80 ms, the silence timeout 100 ms.
+    pair.delay_ms = 45;
+    pair.pass(150);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+    pair.events(0);
+    pair.pass(200);
+    assert_eq!(pair.hosts[0].role(), RoleName::Losing);
+    let events = pair.events(0);
+    let cause = StallCause::Slow;
+    assert!(
+        matches!(events[..], [ReplicaEvent::BackupStalled { cause: found, .. }] if found == cause),
+        "{events:?}"
+    );
+    pair.answer(0, Answer::Won { term: Term(2) });
+    pair.pass(300);
+    pair.answer_claim_of_backup(Term(2));
+    pair.pass(1100);
+    pair.expect([RoleName::Copying, RoleName::Syncing]);
+    pair.hosts[0].copy_begun();
+    pair.hosts[0].copied(pair.now, &[7; PAGE_BYTES]);
+    pair.pass(1000);
+    let step = pair.hosts[0].next_region(pair.now);
+    assert_eq!(step, Step::Ready(NextRegion::Run), "no output waits for the backup");
+    assert_eq!(pair.hosts[0].sync_stall(), Some(cause));
+    pair.delay_ms = 1;
+    pair.pass(100);
+    assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::Capture));
+    pair.close();
+    pair.pass(5);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+}
+
+#[test]
+fn handing_over_log_lost_and_backup_heard_takes_the_vm_back() {
+    let mut pair = Pair::protected();
+    pair.apply();
+    pair.length_max = HEARTBEAT_BYTES;
+    assert!(pair.hosts[0].hand_over(pair.now, AfterHandover::Follow));
+    pair.pass(150);
+    pair.expect([RoleName::HandingOver, RoleName::Following]);
+    pair.pass(60);
+    assert_eq!(pair.hosts[0].role(), RoleName::Losing);
+    pair.answer(0, Answer::Won { term: Term(2) });
+    assert!(pair.events(0).contains(&ReplicaEvent::HandoverFailed));
+    assert_eq!(pair.hosts[0].role(), RoleName::Alone);
+}
+
+#[test]
+fn copying_pages_lost_and_backup_heard_is_reported_once_and_goes_on_when_the_link_is_repaired() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.expect([RoleName::Copying, RoleName::Syncing]);
+    pair.length_max = HEARTBEAT_BYTES;
+    pair.hosts[0].copy_begun();
+    pair.hosts[0].copied(pair.now, &[7; PAGE_BYTES]);
+    pair.events(0);
+    pair.pass(1000);
+    pair.expect([RoleName::Copying, RoleName::Syncing]);
+    let events = pair.events(0);
+    assert!(matches!(events[..], [ReplicaEvent::SyncStalled { .. }]), "{events:?}");
+    assert_eq!(pair.hosts[0].sync_stall(), Some(StallCause::LongFramesLost));
+    let step = pair.hosts[0].next_region(pair.now);
+    assert_eq!(step, Step::Ready(NextRegion::Run), "no output waits for the backup");
+    pair.length_max = usize::MAX;
+    pair.pass(50);
+    assert_eq!(pair.hosts[0].sync_stall(), None);
+    assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::Capture));
+    pair.close();
+    pair.pass(5);
+    pair.expect([RoleName::Protected, RoleName::Following]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use logchan::handshake::Mismatch;
 use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
-use replication::replica::{Halt, Replica, ReplicaEvent};
+use replication::replica::{Halt, Replica, ReplicaEvent, StallCause};
 
 /// Returns a function that prints each notice on standard error, with the time since the start. With
 /// `--quiet` it prints warnings only. With `--json` it also prints every notice as a record.
@@ -78,6 +78,8 @@ fn is_warning(notice: &Notice) -> bool {
         | ReplicaEvent::PeerRefused { .. }
         | ReplicaEvent::WitnessUnreachable { .. }
         | ReplicaEvent::BackupSilent { .. }
+        | ReplicaEvent::SyncStalled { .. }
+        | ReplicaEvent::BackupStalled { .. }
         | ReplicaEvent::BackupGone
         | ReplicaEvent::PrimarySilent { .. }
         | ReplicaEvent::PrimaryGone { .. }
@@ -118,6 +120,20 @@ fn what_follows(whole: bool) -> &'static str {
     match whole {
         true => "executing the rest of its log",
         false => "dropping the incomplete copy of its memory",
+    }
+}
+
+/// Returns why nothing gets on although the backup answers, and what to check.
+fn why_stalled(cause: StallCause) -> &'static str {
+    match cause {
+        StallCause::LongFramesLost => {
+            "the backup answers, and receives no log: does the log link lose long frames (an interface or a switch \
+             with a smaller MTU)?"
+        }
+        StallCause::Slow => {
+            "the backup's answers take longer than the lease: is the log link congested, or the other host \
+             overloaded? A longer --silence-ms on both hosts allows for more"
+        }
     }
 }
 
@@ -199,6 +215,16 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
             format!(
                 "no frame from the backup for {} ms: claiming the next term",
                 ms_since(heard_at)
+            )
+        }
+        ReplicaEvent::SyncStalled { since, cause } => {
+            format!("the sync has stood still for {} ms: {}", ms_since(since), why_stalled(cause))
+        }
+        ReplicaEvent::BackupStalled { since, cause } => {
+            format!(
+                "no output could leave for {} ms: claiming the next term, because {}",
+                ms_since(since),
+                why_stalled(cause)
             )
         }
         ReplicaEvent::BackupGone => "the backup's process is gone: claiming the next term".into(),

@@ -48,6 +48,10 @@ pub enum PairEvent {
     BackupSilent {
         spoke_ns: Option<u64>,
     },
+    SyncStalled,
+    BackupStalled {
+        spoke_ns: Option<u64>,
+    },
     BackupGone {
         spoke_ns: Option<u64>,
     },

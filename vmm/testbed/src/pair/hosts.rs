@@ -428,7 +428,9 @@ impl Hosts {
             PairEvent::Halted { spoke_ns, .. } => {
                 self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
             }
-            PairEvent::BackupSilent { spoke_ns } | PairEvent::BackupGone { spoke_ns } => {
+            PairEvent::BackupSilent { spoke_ns }
+            | PairEvent::BackupStalled { spoke_ns }
+            | PairEvent::BackupGone { spoke_ns } => {
                 self.leadership.end(host, spoke_ns.unwrap_or(t_ns));
                 self.counts.backups_lost += 1;
             }
@@ -453,6 +455,7 @@ impl Hosts {
             | PairEvent::WitnessBack
             | PairEvent::ReleaseFailed
             | PairEvent::SyncBegun
+            | PairEvent::SyncStalled
             | PairEvent::BackupLeft
             | PairEvent::Following
             | PairEvent::PrimarySilent { .. }

@@ -104,7 +104,9 @@ impl State {
             PairEvent::TermWon => self.holds_term = true,
             PairEvent::Protected => self.protected = Some(record.t_ns),
             PairEvent::SyncBegun | PairEvent::BackupLeft => self.protected = None,
-            PairEvent::BackupSilent { .. } | PairEvent::BackupGone { .. } => {
+            PairEvent::BackupSilent { .. }
+            | PairEvent::BackupStalled { .. }
+            | PairEvent::BackupGone { .. } => {
                 self.holds_term = false;
                 self.protected = None;
             }
@@ -143,6 +145,7 @@ impl State {
             | PairEvent::WitnessBack
             | PairEvent::ReleaseFailed
             | PairEvent::SyncClosed { .. }
+            | PairEvent::SyncStalled
             | PairEvent::Following
             | PairEvent::LogFinished
             | PairEvent::SupervisorLost { .. }

@@ -64,6 +64,12 @@ impl State {
                         self.check_lease(other(host))?;
                     }
                 }
+                ReplicaEvent::BackupStalled { .. } | ReplicaEvent::SyncStalled { .. } => {
+                    require!(
+                        !self.silence.is_settled || self.has_fault(),
+                        "host {host} finds the link stalled, and nothing has happened: {event:?}"
+                    );
+                }
                 ReplicaEvent::BackupGone | ReplicaEvent::PrimaryGone { .. } => {
                     return self.check_reported_death(host);
                 }
