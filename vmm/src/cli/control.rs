@@ -156,7 +156,9 @@ pub fn hand_over(args: &OrderArgs) -> Result<(), CliError> {
     loop {
         let status = args.process.ask(Request::Status)?;
         if more(&status, "handovers_refused") {
-            return Err(refused("not handed over: no backup holds the whole VM"));
+            return Err(refused(
+                "not handed over: no backup holds the whole VM, or it is unfit (see 'understudy status')",
+            ));
         }
         if more(&status, "handovers_failed") {
             return Err(refused("the backup did not take over: this host continues the VM"));

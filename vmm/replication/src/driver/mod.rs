@@ -73,7 +73,7 @@ pub enum Notice {
         /// The error.
         error: String,
     },
-    /// The VM can't be handed over: no backup holds the whole VM.
+    /// The VM can't be handed over: no backup holds the whole VM, or it can't serve it.
     HandoverRefused,
     /// This backup can't be stopped now: the VM is being handed over to it.
     StopRefused,

@@ -113,6 +113,13 @@ impl Replica {
         }
     }
 
+    /// Returns whether the VM would be without service after a handover, and is not now. A backup without the witness
+    /// can't go live, and this host could not take the VM back either. A host that leaves has no choice.
+    pub(super) fn would_lose_service(&self) -> bool {
+        let theirs = self.peer_unfit();
+        theirs.has(Unfit::WITNESS) || theirs.has(Unfit::LAN) && !self.unfit().has(Unfit::LAN)
+    }
+
     /// How long the LAN must be down before the VM is handed over: a link that flaps comes back.
     fn lan_patience(&self) -> Duration {
         self.config.timing.heartbeat * 2

@@ -131,11 +131,16 @@ impl Replica {
     }
 
     /// Hands the VM over to the backup, which goes live at once: a planned takeover. Returns false if there
-    /// is no backup that holds the whole VM. From the hand-over on, this host sends no more output, and its
+    /// is no backup that holds the whole VM, or if the VM shall come back ([`AfterHandover::Follow`]) and the backup
+    /// can't serve it as well as this host. From the hand-over on, this host sends no more output, and its
     /// machine waits. If the backup fails before it goes live, this host continues
     /// ([`ReplicaEvent::HandoverFailed`]).
     #[must_use]
     pub fn hand_over(&mut self, now: Time, after: AfterHandover) -> bool {
+        if after == AfterHandover::Follow && self.would_lose_service() {
+            self.stats.handovers_refused += 1;
+            return false;
+        }
         match &mut self.role {
             Role::Primary(Primary::Protected(_)) => {
                 self.handover = Some(after);

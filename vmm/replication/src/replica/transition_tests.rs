@@ -849,6 +849,25 @@ fn hand_over_without_whole_backup_is_refused() {
 
 /// The backup must hold the whole VM first.
 #[test]
+fn hand_over_to_backup_that_could_not_serve_is_refused_unless_this_host_leaves() {
+    let mut pair = Pair::protected();
+    pair.answer(1, Answer::Unreachable);
+    pair.pass(20);
+    assert!(pair.hosts[0].peer_unfit().has(Unfit::WITNESS));
+    assert!(!pair.hosts[0].hand_over(pair.now, AfterHandover::Follow));
+    assert_eq!(pair.hosts[0].stats().handovers_refused, 1);
+    assert!(pair.hosts[0].hand_over(pair.now, AfterHandover::Leave));
+
+    let mut pair = Pair::protected();
+    pair.hosts[1].set_lan(pair.now, false);
+    pair.pass(20);
+    assert!(!pair.hosts[0].hand_over(pair.now, AfterHandover::Follow));
+    // Nothing is lost if neither host reaches the LAN.
+    pair.hosts[0].set_lan(pair.now, false);
+    assert!(pair.hosts[0].hand_over(pair.now, AfterHandover::Follow));
+}
+
+#[test]
 fn hand_over_waits_for_sync() {
     let mut pair = Pair::alone();
     pair.pass(50);

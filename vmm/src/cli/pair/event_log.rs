@@ -151,7 +151,7 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
             return "not stopped: the VM is being handed over to this host; order again".into();
         }
         Notice::HandoverRefused => {
-            return "not handed over: no backup holds the whole VM (see 'understudy status')"
+            return "not handed over: no backup holds the whole VM, or it is unfit (see 'understudy status')"
                 .into();
         }
         Notice::SupervisorLost { why } => {
