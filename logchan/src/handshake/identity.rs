@@ -34,7 +34,7 @@ pub struct Identity {
     pub vm_id: VmId,
     /// xxh3-64 of the CPU model, as the vCPU sees it.
     pub cpu_digest: u64,
-    /// xxh3-64 of the guest image.
+    /// xxh3-64 of the guest image, and of what else the machines of both hosts must have in common.
     pub guest_digest: u64,
     /// Term of the endpoint; of a backup, the newest term that it knows, or 0 if it knows none.
     pub term: Term,
@@ -117,8 +117,10 @@ pub enum Mismatch {
     /// Different times.
     #[error("the peer's silence, lease or heartbeat times are not ours: configure the same ones")]
     Timing,
-    /// Different guest images.
-    #[error("the peer's guest image is {theirs:016x}, ours {ours:016x}: use the same file")]
+    /// Different guest images, or different machines.
+    #[error(
+        "the peer's VM is {theirs:016x}, ours {ours:016x}: give both hosts the same guest image, memory size, MAC address and tap"
+    )]
     GuestImage {
         /// Our digest.
         ours: u64,

@@ -78,6 +78,25 @@ fn missing_option_is_named_in_one_line() {
     fails(&rig, &["--kvm", "/no/such/kvm"], 3, "/no/such/kvm");
 }
 
+/// Such a backup would follow the log, and could not continue the VM.
+#[test]
+fn backup_with_another_machine_is_refused() {
+    let rig = Rig::patient();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    for option in [["--memory", "32"], ["--mac", "52:54:00:77:00:03"]] {
+        let mut backup = rig.start(Part::Backup, Host::B, &option);
+        let refused = wait_for!(backup, PairEvent::PeerRefused { .. });
+        let PairEvent::PeerRefused { reason } = refused.event else { unreachable!("awaited") };
+        assert!(reason.contains("memory size, MAC address"), "{option:?}: {reason}");
+        backup.signal(Signal::SIGTERM);
+        backup.end();
+    }
+    assert_eq!(primary.count(|event| matches!(event, PairEvent::SyncBegun)), 0);
+    let _backup = rig.start(Part::Backup, Host::B, &[]);
+    wait_for!(primary, PairEvent::Protected);
+}
+
 #[test]
 fn host_with_too_little_memory_is_reported() {
     let rig = Rig::patient();

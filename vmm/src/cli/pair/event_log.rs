@@ -51,7 +51,7 @@ fn mismatch_message(mismatch: &Mismatch) -> String {
         Mismatch::Vm { .. } => format!("{mismatch} (--vm-id)"),
         Mismatch::Witness { .. } => format!("{mismatch} (--witness)"),
         Mismatch::Timing => format!("{mismatch} (--silence-ms)"),
-        Mismatch::GuestImage { .. } => format!("{mismatch} (--guest)"),
+        Mismatch::GuestImage { .. } => format!("{mismatch} (--guest, --memory, --mac, --tap)"),
         Mismatch::ProtocolVersion { .. }
         | Mismatch::Role { .. }
         | Mismatch::CpuModel { .. }

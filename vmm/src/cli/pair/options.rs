@@ -24,6 +24,7 @@ use replication::replica::{CommitPolicy, OnBackupLoss, ReplicaConfig};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
 
 const AFTER_HELP: &str = "\
 Run one of each on two hosts, with the same key, VM options and witness:
@@ -202,7 +203,7 @@ impl PairArgs {
         ReplicaConfig {
             sources: self.vm.allowed_sources(blueprint.mac()),
             cpu_digest: blueprint.cpu_digest(),
-            guest_digest: blueprint.image_digest(),
+            guest_digest: self.vm_digest(blueprint),
             witness: witness.id(),
             claimant: witness.claimant(),
             timing: timing(self.silence_ms),
@@ -216,6 +217,18 @@ impl PairArgs {
             },
             ..ReplicaConfig::new(VmId(self.vm_id), blueprint.mac(), pages)
         }
+    }
+
+    /// Returns the digest of the guest image and of the machine. The checkpoints of a pair do not have what a machine is
+    /// built with: a backup with less memory, another MAC address or without a tap would follow the log, and could
+    /// not continue the VM.
+    fn vm_digest(&self, blueprint: &Blueprint) -> u64 {
+        let mut digest = Xxh3::new();
+        digest.update(&blueprint.image_digest().to_le_bytes());
+        digest.update(&blueprint.memory_bytes().to_le_bytes());
+        digest.update(&blueprint.mac().octets());
+        digest.update(&[u8::from(self.vm.tap.is_some())]);
+        digest.digest()
     }
 
     /// Starts the supervisor of this process, unless there shall be none.
