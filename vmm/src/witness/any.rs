@@ -72,6 +72,20 @@ impl Witness {
         }
     }
 
+    /// Tries whether a claim could be made now. A witness that can be read need not take claims: its storage is
+    /// read-only or full, or this host may not write any more.
+    ///
+    /// # Errors
+    ///
+    /// A claim would have no answer.
+    pub fn try_claims(&self) -> Result<(), AnyWitnessError> {
+        match self {
+            Witness::Folder(witness) => witness.try_claims()?,
+            Witness::Etcd(witness) => witness.try_claims()?,
+        }
+        Ok(())
+    }
+
     /// Says that no host runs the VM: claims the next term for nobody, and returns it.
     ///
     /// # Errors

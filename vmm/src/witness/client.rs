@@ -11,6 +11,10 @@ use replication::witness::{Answer, Question};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a witness that took a claim on trial counts as one that takes claims.
+const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The witness's threads, as the vCPU thread uses them.
 #[derive(Debug)]
@@ -64,8 +68,10 @@ impl WitnessThread {
         let (answers_sent, answers) = channel::bounded(1);
         // A kick would interrupt the system calls of a question.
         kick::spawn_unkicked(name, move || {
+            let mut trial = Trial::default();
             while let Ok((question, kicker)) = received.recv() {
-                let answer = answer(&witness, fence.as_mut(), question);
+                let answer = answer(&witness, fence.as_mut(), question)
+                    .and_then(|answer| trial.check(&witness, question, answer));
                 let confirmed = confirmed(question, &answer);
                 if answers_sent.send((question, answer)).is_err() {
                     return;
@@ -110,6 +116,35 @@ fn answer(
         fence.require(question, answer)?;
     }
     Ok(answer)
+}
+
+/// Whether the witness would take a claim. It is tried now and then: a host that can't take over must be known before it
+/// has to.
+#[derive(Default)]
+struct Trial {
+    passed_at: Option<Instant>,
+}
+
+impl Trial {
+    /// Returns `answer`, or why a claim would have none, if a term was confirmed. After a failure, every confirmation
+    /// tries again.
+    fn check(
+        &mut self,
+        witness: &Witness,
+        question: Question,
+        answer: Answer,
+    ) -> Result<Answer, String> {
+        let is_due = self.passed_at.is_none_or(|at| at.elapsed() >= TRIAL_INTERVAL);
+        if question.is_confirmation()
+            && is_due
+            && let Answer::Won { .. } = answer
+        {
+            self.passed_at = None;
+            witness.try_claims().map_err(|error| error.to_string())?;
+            self.passed_at = Some(Instant::now());
+        }
+        Ok(answer)
+    }
 }
 
 /// Returns the term that was confirmed, if the question was for that and the answer is yes.
@@ -176,6 +211,36 @@ mod tests {
         while !prepared.exists() {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    #[test]
+    fn term_is_not_confirmed_while_the_folder_takes_no_claim() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = WitnessConfig {
+            vm: VmId(7),
+            key: None,
+            claimant: Claimant(0xa),
+            host: String::from("host"),
+        };
+        let witness = FileWitness::open(folder.path().into(), config, WitnessId(1)).unwrap();
+        let witness = Witness::Folder(witness);
+        let question = Question::Confirm { term: Term(1), owner: Claimant(0xa) };
+        let won = Answer::Won { term: Term(1) };
+        let mut trial = Trial::default();
+        // A folder in the place of the file that the trial makes. Root may write to a read-only folder.
+        let obstacle = folder.path().join(".000000000000000a.probe");
+        std::fs::create_dir(&obstacle).unwrap();
+        let error = trial.check(&witness, question, won).unwrap_err();
+        assert!(error.contains("a claim"), "{error}");
+        // A claim is not delayed by a trial, and a lost term needs none.
+        assert_eq!(trial.check(&witness, Question::Boot { again: false }, won), Ok(won));
+        let lost = Answer::Lost { newest: Term(2) };
+        assert_eq!(trial.check(&witness, question, lost), Ok(lost));
+        std::fs::remove_dir(&obstacle).unwrap();
+        assert_eq!(trial.check(&witness, question, won), Ok(won));
+        // It has just passed.
+        std::fs::create_dir(&obstacle).unwrap();
+        assert_eq!(trial.check(&witness, question, won), Ok(won));
     }
 
     #[test]

@@ -228,6 +228,17 @@ impl FileWitness {
             .map_err(|reason| self.no_answer(reason))
     }
 
+    /// Tries whether a claim could be made now, and leaves no file. Storage that can be read need not take claims: it is
+    /// read-only, or full.
+    ///
+    /// # Errors
+    ///
+    /// A claim would have no answer.
+    pub fn try_claims(&self) -> Result<(), WitnessError> {
+        let tried = folder::probe(&self.folder, self.config.claimant);
+        tried.map(drop).map_err(|fault| self.file_error("a claim", fault))
+    }
+
     /// Says that no host runs the VM: claims the next term for nobody, and returns it.
     ///
     /// # Errors

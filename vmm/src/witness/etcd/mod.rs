@@ -142,15 +142,31 @@ impl EtcdWitness {
         let mut witness = EtcdWitness { gateway, config, id: random };
         let deadline = Instant::now() + OPEN_MAX;
         let key = witness.identity_key();
-        let absent = [is_absent(&key)];
         let made = [put(&key, &format!("{random}\n")), get(&key)];
-        let outcome = witness.run(&transaction(&absent, &made, &[get(&key)]), deadline)?;
+        let outcome =
+            witness.run(&transaction(&[is_absent(&key)], &made, &[get(&key)]), deadline)?;
         let found = witness.identity(&outcome)?;
         witness.id = found.ok_or_else(|| witness.no_identity())?;
-        // Writes nothing, because the identity exists; but etcd refuses it to a user who must not write claims.
-        let claim = put(&witness.claim_key(Term(0)), "");
-        witness.run(&transaction(&absent, &[claim], &[get(&key)]), deadline)?;
+        witness.try_write(deadline)?;
         Ok(witness)
+    }
+
+    /// Tries whether a claim could be made now. etcd answers reads also when its storage is full, and to a user who may
+    /// not write.
+    ///
+    /// # Errors
+    ///
+    /// A claim would have no answer.
+    pub fn try_claims(&self) -> Result<(), EtcdError> {
+        self.try_write(Instant::now() + QUESTION_MAX)
+    }
+
+    /// Writes nothing, because the identity exists; but etcd refuses it if it would refuse a claim.
+    fn try_write(&self, deadline: Instant) -> Result<(), EtcdError> {
+        let key = self.identity_key();
+        let claim = put(&self.claim_key(Term(0)), "");
+        self.run(&transaction(&[is_absent(&key)], &[claim], &[get(&key)]), deadline)?;
+        Ok(())
     }
 
     /// Returns the identity of this witness.
