@@ -1,7 +1,7 @@
 //! [`LanWatch`]: the state of the VM's way to the LAN, watched on a thread of its own.
 
 use crate::kvm::kick::{Kicker, spawn_unkicked};
-use netpath::{LanHealth, LanProbe, PortError};
+use netpath::{LanHealth, LanProbe, MacAddr, PortError};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -43,13 +43,17 @@ struct Shared {
 impl LanWatch {
     /// Asks for the state of `tap` once, and then on the new thread, which kicks the calling thread after each
     /// change. Call it in the tap's network namespace, after the tap was opened: a tap that no process is
-    /// attached to has no carrier. `address` is asked, too, if there is one.
+    /// attached to has no carrier. `vm` is the VM's MAC address. `address` is asked, too, if there is one.
     ///
     /// # Errors
     ///
     /// There is no such tap, the kernel can't be asked, or the thread can't be started.
-    pub fn start(tap: &str, address: Option<Ipv4Addr>) -> Result<LanWatch, LanWatchError> {
-        let mut probe = LanProbe::open(tap)?;
+    pub fn start(
+        tap: &str,
+        vm: MacAddr,
+        address: Option<Ipv4Addr>,
+    ) -> Result<LanWatch, LanWatchError> {
+        let mut probe = LanProbe::open(tap)?.for_vm(vm);
         if let Some(address) = address {
             probe = probe.with_address(address);
         }
@@ -83,8 +87,13 @@ impl WatchedTap {
     /// # Errors
     ///
     /// As those of [`LanWatch::start`].
-    pub fn start(name: &str, address: Option<Ipv4Addr>) -> Result<WatchedTap, LanWatchError> {
-        Ok(WatchedTap { name: name.into(), watch: Arc::new(LanWatch::start(name, address)?) })
+    pub fn start(
+        name: &str,
+        vm: MacAddr,
+        address: Option<Ipv4Addr>,
+    ) -> Result<WatchedTap, LanWatchError> {
+        let watch = Arc::new(LanWatch::start(name, vm, address)?);
+        Ok(WatchedTap { name: name.into(), watch })
     }
 
     /// Returns why frames can't pass between the tap and the LAN, and what to do; `None` if they can.
@@ -137,9 +146,10 @@ mod tests {
             let mut kicks = SigSet::empty();
             kicks.add(KICK_SIGNAL);
             kicks.thread_block().unwrap();
-            assert!(LanWatch::start("tap0", None).unwrap_err().to_string().contains("tap0"));
+            let vm = MacAddr(2, 0, 0, 0, 0, 1);
+            assert!(LanWatch::start("tap0", vm, None).unwrap_err().to_string().contains("tap0"));
             ip("tuntap add dev tap0 mode tap");
-            let watch = LanWatch::start("tap0", None).unwrap();
+            let watch = LanWatch::start("tap0", vm, None).unwrap();
             let health = |tap| LanHealth { tap, uplink: Uplink::NoBridge, answers: true };
             assert_eq!(watch.health(), health(TapState::Down));
             ip("link set tap0 up");

@@ -29,11 +29,19 @@ pub enum TapState {
     /// Its bridge does not forward its frames (yet): the bridge is down, or the spanning tree protocol has
     /// blocked the port or still listens and learns.
     Blocked,
+    /// The bridge, or a port of it, has the VM's MAC address: the bridge gives the VM's frames to the host.
+    AddressTaken,
 }
 
 impl TapState {
-    const ALL: [TapState; 5] =
-        [TapState::Up, TapState::Gone, TapState::Down, TapState::NoCarrier, TapState::Blocked];
+    const ALL: [TapState; 6] = [
+        TapState::Up,
+        TapState::Gone,
+        TapState::Down,
+        TapState::NoCarrier,
+        TapState::Blocked,
+        TapState::AddressTaken,
+    ];
 }
 
 /// What connects a tap with the rest of the LAN.
@@ -99,6 +107,10 @@ impl LanHealth {
             TapState::Blocked => {
                 format!("the bridge of tap {tap} does not forward its frames: 'bridge link show'")
             }
+            TapState::AddressTaken => format!(
+                "the bridge of tap {tap}, or a port of it, has the VM's MAC address, so the host gets the VM's \
+                 frames: give it another one ('ip link set INTERFACE address MAC')"
+            ),
             TapState::Up => match self.uplink {
                 Uplink::Up | Uplink::OnlyPort | Uplink::NoBridge if self.answers => return None,
                 Uplink::Up | Uplink::OnlyPort | Uplink::NoBridge => format!(

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::reach::ReachProbe;
 use super::{LanHealth, TapState, Uplink};
 use crate::error::PortError;
+use crate::mac::MacAddr;
 use crate::netlink::{BridgePort, ChangeSocket, Interface, InterfaceSocket, Question};
 use crate::sys::ioctl::InterfaceName;
 
@@ -21,6 +22,7 @@ pub struct LanProbe {
     name: InterfaceName,
     index: u32,
     history: History,
+    vm: Option<MacAddr>,
     reach: Option<ReachProbe>,
 }
 
@@ -46,7 +48,14 @@ impl LanProbe {
             return Err(PortError::InterfaceMissing { name: tap.into() });
         };
         let history = History::default();
-        Ok(LanProbe { socket, changes, name, index: interface.index, history, reach: None })
+        let index = interface.index;
+        Ok(LanProbe { socket, changes, name, index, history, vm: None, reach: None })
+    }
+
+    /// Also looks whether the tap's bridge or a port of it has `address`, the VM's.
+    #[must_use]
+    pub fn for_vm(self, address: MacAddr) -> LanProbe {
+        LanProbe { vm: Some(address), ..self }
     }
 
     /// Also asks `address` from now on, by ARP, from the bridge that the tap is a port of. The first questions
@@ -84,11 +93,27 @@ impl LanProbe {
         };
         let uplink = self.history.uplink(Some(&tap), &ports);
         let bridge = tap.port_of.map(|port| port.bridge);
+        let state = match tap_state(&tap) {
+            TapState::Up if self.is_address_taken(bridge, &ports)? => TapState::AddressTaken,
+            state => state,
+        };
         let answers = match &mut self.reach {
             Some(reach) => reach.step(bridge, Instant::now()),
             None => true,
         };
-        Ok(LanHealth { tap: tap_state(&tap), uplink, answers })
+        Ok(LanHealth { tap: state, uplink, answers })
+    }
+
+    /// Returns whether `bridge` or one of its `ports` has the VM's address. A bridge takes frames to such an address for
+    /// the host's own.
+    fn is_address_taken(
+        &mut self,
+        bridge: Option<u32>,
+        ports: &[Interface],
+    ) -> Result<bool, PortError> {
+        let (Some(vm), Some(bridge)) = (self.vm, bridge) else { return Ok(false) };
+        let bridge = self.socket.ask_for_one(&Question::Index(bridge))?;
+        Ok(ports.iter().chain(&bridge).any(|interface| interface.mac == Some(vm)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The state of a tap and of its uplink, as the kernel of this host describes it.
 
 use crate::common::*;
-use netpath::{LanHealth, LanProbe, PortError, TapState, Uplink};
+use netpath::{LanHealth, LanProbe, MacAddr, PortError, TapState, Uplink};
 use std::time::{Duration, Instant};
 
 /// Asks until `expected` is the answer. Most changes are visible at once; the state of a bridge's port follows
@@ -48,6 +48,26 @@ fn tap_without_bridge_is_up_down_without_carrier_and_gone() {
         expect(&mut probe, TapState::Gone, Uplink::NoBridge);
         ip("tuntap add dev tap0 mode tap");
         expect(&mut probe, TapState::Down, Uplink::NoBridge);
+    });
+}
+
+#[test]
+fn address_of_vm_on_the_bridge_or_a_port_of_it_is_named() {
+    in_namespace(|| {
+        make_tap();
+        make_bridge();
+        ip("link set eth0 master br0 up");
+        ip("link set wire0 up");
+        let _port = open_tap();
+        let vm = MacAddr(0x52, 0x54, 0, 0x77, 0, 2);
+        let mut probe = LanProbe::open("tap0").unwrap().for_vm(vm);
+        expect(&mut probe, TapState::Up, Uplink::Up);
+        for (interface, other) in [("tap0", 3), ("br0", 4), ("eth0", 5)] {
+            ip(&format!("link set {interface} address 52:54:00:77:00:02"));
+            expect(&mut probe, TapState::AddressTaken, Uplink::Up);
+            ip(&format!("link set {interface} address 52:54:00:77:00:0{other}"));
+            expect(&mut probe, TapState::Up, Uplink::Up);
+        }
     });
 }
 

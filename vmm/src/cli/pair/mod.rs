@@ -56,7 +56,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let end = session::on_vcpu_thread(args.vm.core, limit, &orders, |orders| {
         supervisor.watch_this_thread();
         let clock = GuestClock::starting_at(blueprint.start_ns());
-        let lan = args.watch_tap();
+        let lan = args.watch_tap(blueprint.mac());
         let mut world = session::world_config(&args.vm, port, clock, orders)?;
         world.lan = lan.clone();
         let world = World::new(world)?;

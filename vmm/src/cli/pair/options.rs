@@ -239,10 +239,11 @@ impl PairArgs {
         }
     }
 
-    /// Starts to watch the VM's tap. Without it, the VM runs all the same. Must be called on the vCPU thread.
-    pub(super) fn watch_tap(&self) -> Option<WatchedTap> {
+    /// Starts to watch the tap of the VM with the MAC address `vm`. Without it, the VM runs all the same. Must be
+    /// called on the vCPU thread.
+    pub(super) fn watch_tap(&self, vm: MacAddr) -> Option<WatchedTap> {
         let name = self.vm.tap.as_ref()?;
-        match WatchedTap::start(name, self.probe) {
+        match WatchedTap::start(name, vm, self.probe) {
             Ok(tap) => {
                 if self.probe.is_some() && tap.watch.health().uplink == Uplink::NoBridge {
                     stdio::message(format_args!(
