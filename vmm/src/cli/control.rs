@@ -40,10 +40,20 @@ impl ControlArgs {
     pub(super) fn ask(&self, request: Request) -> Result<Map<String, Value>, CliError> {
         let path = self.socket.clone().unwrap_or_else(|| default_socket(self.vm_id));
         ask(&path, request).map_err(|error| {
-            stdio::message(format_args!(
-                "understudy: {}: {error}; check that 'understudy primary' or 'backup' of this VM runs here",
-                path.display()
-            ));
+            let path = path.display();
+            match error.kind() {
+                // There is a process, or it would be another error.
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    let seconds = ANSWER_TIMEOUT.as_secs();
+                    stdio::message(format_args!(
+                        "understudy: {path}: no answer within {seconds} s; check whether the process is stopped or \
+                         overloaded, or has too many clients"
+                    ));
+                }
+                _other => stdio::message(format_args!(
+                    "understudy: {path}: {error}; check that 'understudy primary' or 'backup' of this VM runs here"
+                )),
+            }
             CliError::Silent(Code::NoAnswer)
         })
     }

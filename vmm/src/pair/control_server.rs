@@ -2,18 +2,27 @@
 
 use super::status::StatusBoard;
 use crate::replay::Orders;
+use nix::poll::{PollFd, PollFlags, poll};
 use replication::driver::Order;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longest time that a client's request may take to arrive, and that a write to it may take. Clients are served
 /// one after another.
 const CLIENT_MAX: Duration = Duration::from_secs(1);
+
+/// Longest time for which a socket that was removed is missing, if no client has to be served meanwhile, milliseconds.
+const MISSING_MS_MAX: u16 = 1000;
+
+/// How long to wait after a client could not be accepted: the process has too many files open.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a client asks for. On the socket, a line with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +74,12 @@ impl Request {
 #[derive(Debug)]
 pub struct ControlServer {
     path: PathBuf,
+    is_ending: Arc<AtomicBool>,
 }
 
 impl ControlServer {
     /// Listens at `path` on a thread of its own, which ends with the process. A socket that a dead process
-    /// left there is replaced.
+    /// left there is replaced, and one that was removed while the process runs is made again.
     ///
     /// # Errors
     ///
@@ -79,9 +89,6 @@ impl ControlServer {
         board: StatusBoard,
         orders: Arc<Orders>,
     ) -> io::Result<ControlServer> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
         let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
         if is_socket {
             if UnixStream::connect(path).is_ok() {
@@ -89,20 +96,64 @@ impl ControlServer {
             }
             fs::remove_file(path)?;
         }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        let mut listener = listen(path)?;
+        let (at, is_ending) = (path.to_path_buf(), Arc::new(AtomicBool::new(false)));
+        let ends = Arc::clone(&is_ending);
         std::thread::Builder::new().name("control".into()).spawn(move || {
-            for stream in listener.incoming() {
-                // An error means that the client has disconnected, is too slow, or asks for something unknown.
-                let _ = stream.and_then(|stream| answer(stream, &board, &orders));
+            loop {
+                if is_ready(&listener) {
+                    // An error means that the client has disconnected, is too slow, or asks for something unknown.
+                    let accepted = listener.accept();
+                    if accepted.is_err() {
+                        std::thread::sleep(RETRY_INTERVAL);
+                    }
+                    let _ = accepted.and_then(|(stream, _)| answer(stream, &board, &orders));
+                }
+                if ends.load(Ordering::SeqCst) {
+                    return;
+                }
+                if is_missing(&at)
+                    && let Ok(new) = listen(&at)
+                {
+                    listener = new;
+                    if ends.load(Ordering::SeqCst) {
+                        let _ = fs::remove_file(&at);
+                        return;
+                    }
+                    let path = at.display();
+                    tracing::warn!("the control socket {path} was removed: it is made again");
+                }
             }
         })?;
-        Ok(ControlServer { path: path.to_path_buf() })
+        Ok(ControlServer { path: path.to_path_buf(), is_ending })
     }
+}
+
+/// Makes a socket at `path`, where there is none, and its folder.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Waits for a client, but not longer than a removed socket may be missing.
+fn is_ready(listener: &UnixListener) -> bool {
+    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, MISSING_MS_MAX).is_ok_and(|ready| ready > 0)
+}
+
+/// Returns whether nothing is at `path`. What others have put there stays.
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 impl Drop for ControlServer {
     fn drop(&mut self) {
+        // Before the removal, so that the thread does not make it again.
+        self.is_ending.store(true, Ordering::SeqCst);
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -135,6 +186,26 @@ mod tests {
         let (mut client, mut server) = UnixStream::pair().unwrap();
         client.write_all(&[b'a'; 64]).unwrap();
         assert!(Request::read(&mut server, CLIENT_MAX).is_err());
+    }
+
+    #[test]
+    fn removed_socket_is_made_again_and_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/vm.sock");
+        let server = ControlServer::start(&path, StatusBoard::default(), Arc::default()).unwrap();
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        let mut client = loop {
+            match UnixStream::connect(&path) {
+                Ok(client) => break client,
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        client.write_all(b"status\n").unwrap();
+        let mut line = String::new();
+        client.read_to_string(&mut line).unwrap();
+        assert!(line.contains("\"role\""), "{line}");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(server);
     }
 
     /// A client that sends a byte now and then keeps the others waiting no longer than one that sends none.
