@@ -17,6 +17,7 @@ mod outcome;
 mod output_hold;
 mod peers;
 mod record_cost;
+mod refusal_cost;
 mod report;
 mod seal_cost;
 mod series;
@@ -46,6 +47,8 @@ struct Cli {
 enum Command {
     /// Round trips of the logging channel compared with UDP, TCP and packet sockets on one LAN
     LogRtt(Run<log_rtt::Args>),
+    /// Time to refuse a frame of somebody without the key, by kind of frame
+    RefusalCost(refusal_cost::Args),
     /// Time to seal and to open a frame, by cipher and frame size
     SealCost(seal_cost::Args),
     /// Time from sending a frame until the guest's interrupt handler acknowledges it
@@ -71,6 +74,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::LogRtt(run) => run.main(),
+        Command::RefusalCost(args) => refusal_cost::main(&args),
         Command::SealCost(args) => seal_cost::main(&args),
         Command::IrqDelivery(run) => run.main(),
         Command::OutputHold(run) => run.main(),

@@ -6,7 +6,7 @@
 //!  0        1        2          4            8             16                     16+n     32+n
 //!  +--------+--------+----------+------------+-------------+----------------------+--------+----
 //!  |version | kind   | n: u16   | key id u32 | sequence u64| n bytes: the         | tag    | padding,
-//!  |   2    | | 0x80 |          |            |             | channel's whole frame| 16     | ignored
+//!  |   3    | | 0x80 |          |            |             | channel's whole frame| 16     | ignored
 //!  +--------+--------+----------+------------+-------------+----------------------+--------+----
 //!  |<------------- associated data --------------------->|<----- encrypted ---->|
 //! ```
@@ -21,6 +21,9 @@
 //!
 //! **Replay.** The receiver accepts a sequence number once, and none that is more than [`WINDOW_FRAMES`]
 //! behind the highest (RFC 6479).
+//!
+//! **Handshake.** The payload of a handshake frame is not encrypted as a whole, and its tag is another one:
+//! `handshake/message.rs`.
 //!
 //! **Death notice.** One frame of each direction is sealed ahead: see [`DeathNotice`]. It has no payload,
 //! and the sequence number 2^64 - 1, which no other frame uses, so its nonce is its own and the window

@@ -104,3 +104,33 @@ fn frames_of_a_session_allocate_nothing() {
     let allocations = ALLOCATIONS.get() - before;
     assert_eq!((opened, allocations), (1_000, 0));
 }
+
+/// Frames that an attacker without the key makes up or sends again allocate nothing either.
+#[test]
+fn handshake_frames_without_the_key_allocate_nothing() {
+    let (mut a, mut b) = (endpoint(Role::Primary, 1), endpoint(Role::Backup, 2));
+    a.start(NOW);
+    let mut recorded = Vec::new();
+    let mut turn = [&mut a, &mut b];
+    for _ in 0..4 {
+        let mut buffer = [0; 256];
+        let length = turn[0].poll_transmit(&mut buffer).expect("a frame of the handshake");
+        recorded.push(buffer);
+        turn[1].handle_frame(NOW, &mut buffer[..length]);
+        turn.reverse();
+    }
+    b.start(NOW);
+    let before = ALLOCATIONS.get();
+    for frame in &recorded {
+        for n in 0..250_usize {
+            let mut copy = *frame;
+            // Some of them as they were.
+            copy[2 + n % 20] ^= (n % 5) as u8;
+            a.handle_frame(NOW, &mut copy.clone());
+            b.handle_frame(NOW, &mut copy);
+        }
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    let [a, b] = [a.stats(), b.stats()];
+    assert!(a.forged_handshakes > 100 && b.forged_handshakes > 100, "{a:?} {b:?}");
+}

@@ -45,14 +45,18 @@ pub enum Mutant {
     ForgetHeartbeat,
     /// A timer that expired stays set.
     BusyTimer,
-    /// An initiation is not retransmitted.
+    /// A request is not repeated.
     AskOnce,
     /// Any peer with the key is answered, even while there is a channel with another one.
     AnswerStrangers,
     /// An initiation alone establishes a session, although it may be a recording.
     TrustRecordings,
-    /// Every initiation is answered, without a rate limit.
-    AnswerAll,
+    /// An initiation is answered whatever challenge it carries, without a rate limit.
+    TakeStale,
+    /// An initiation that was answered does not use up its challenge.
+    KeepChallenge,
+    /// A challenge is taken although it is not for our request.
+    TrustChallenge,
     /// New keys invalidate frames sealed with the old ones.
     DropOldKeys,
     /// The first frame of a pending session always makes that session the current one, even if it was
@@ -65,7 +69,7 @@ pub enum Mutant {
 impl Mutant {
     /// All bugs.
     #[cfg(any(test, feature = "mutants"))]
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::AckGap,
         Self::NoLeaseMargin,
         Self::LeaseFromArrival,
@@ -87,7 +91,9 @@ impl Mutant {
         Self::AskOnce,
         Self::AnswerStrangers,
         Self::TrustRecordings,
-        Self::AnswerAll,
+        Self::TakeStale,
+        Self::KeepChallenge,
+        Self::TrustChallenge,
         Self::DropOldKeys,
         Self::ReviveSessions,
         Self::TakeOldNotice,

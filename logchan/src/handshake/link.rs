@@ -4,26 +4,42 @@ use alloc::boxed::Box;
 use core::fmt;
 
 use super::identity::{Identity, IdentityCheck, Mismatch};
+use super::message::{
+    CHALLENGE_BYTES, Challenge, Frame, Request, TagKey, decode_challenge, encode_challenge,
+    payload, split_initiation,
+};
 use super::noise::{EPHEMERAL_BYTES, Entropy, Noise, Security};
 use super::pending::{AnswerBudget, Pending, PendingList, PendingState, Session};
 use super::report::{LinkEvent, LinkStats, NotEstablished, Peer, Proof, Received};
+use super::requests::RequestList;
 use super::{HANDSHAKE_FRAME_BYTES, MESSAGE_BYTES, PENDING_MAX_TIME, RETRY_FIRST, RETRY_MAX};
 use crate::channel::{Mutant, Mutants};
 use crate::ids::{Role, SessionId, Term};
 use crate::seal::{
-    DeathNotice, OpenError, REKEY_AFTER_FRAMES, SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader,
-    SealKind,
+    DeathNotice, OpenError, REKEY_AFTER_FRAMES, SEAL_OVERHEAD_BYTES, SealHeader, SealKind,
 };
 use crate::time::{Duration, Time};
 
 /// A handshake of our own, from its start to the response.
 struct Attempt {
-    noise: Noise,
-    frame: [u8; HANDSHAKE_FRAME_BYTES],
-    id: u32,
-    due: bool,
+    /// The request that a challenge must name. One challenge is taken for each request.
+    request: u64,
+    request_due: bool,
+    /// When the request became due last.
+    asked_at: Time,
     retry_at: Time,
     interval: Duration,
+    /// The peer is there and incompatible, so there is no hurry.
+    is_patient: bool,
+    initiation: Option<Initiation>,
+}
+
+/// An initiation of ours that has no response yet.
+struct Initiation {
+    noise: Noise,
+    id: u32,
+    frame: Frame,
+    due: bool,
 }
 
 /// One end of a sealed link, with its handshakes and sessions. Sans-I/O: frames in, frames out, the time
@@ -35,7 +51,13 @@ pub struct SecureLink {
     identity: Identity,
     incarnation: u64,
     entropy: Box<dyn Entropy + Send>,
+    tag_key: TagKey,
     attempt: Option<Attempt>,
+    /// What the next initiation that is answered must carry.
+    challenge: Challenge,
+    requests: RequestList,
+    /// A response of ours to be sent.
+    response: Option<Frame>,
     pending: PendingList,
     current: Option<Session>,
     /// The previous sessions with the same incarnation, the newest first: frames sealed in them may
@@ -43,8 +65,6 @@ pub struct SecureLink {
     /// was the later one. After a third handshake, the peer may then still seal with the session that we
     /// consider the older of the two.
     previous: [Option<Session>; 2],
-    /// A response for a peer that is incompatible, so that it learns of the mismatch too.
-    refusal: Option<[u8; HANDSHAKE_FRAME_BYTES]>,
     confirm_due: bool,
     /// The death notice with the current keys was not taken yet.
     notice_due: bool,
@@ -68,6 +88,10 @@ impl SecureLink {
     ) -> SecureLink {
         let incarnation = random_u64(&mut *entropy);
         SecureLink {
+            tag_key: TagKey::derive(&security),
+            challenge: random_challenge(&mut *entropy),
+            requests: RequestList::new(random_u64(&mut *entropy)),
+            response: None,
             security,
             identity,
             incarnation,
@@ -76,7 +100,6 @@ impl SecureLink {
             pending: PendingList::default(),
             current: None,
             previous: [None, None],
-            refusal: None,
             confirm_due: false,
             notice_due: false,
             budget: AnswerBudget::new(),
@@ -118,9 +141,11 @@ impl SecureLink {
     pub fn renew(&mut self, now: Time, identity: Identity) {
         self.identity = identity;
         self.incarnation = random_u64(&mut *self.entropy);
+        self.challenge = random_challenge(&mut *self.entropy);
+        self.requests = RequestList::new(random_u64(&mut *self.entropy));
         self.pending = PendingList::default();
         (self.current, self.previous, self.bound) = (None, [None, None], None);
-        (self.refusal, self.refused) = (None, None);
+        (self.response, self.refused) = (None, None);
         (self.confirm_due, self.notice_due, self.established) = (false, false, false);
         self.attempt = Some(self.new_attempt(now));
     }
@@ -182,6 +207,8 @@ impl SecureLink {
         };
         let whole = &frame[..header.frame_bytes()];
         match header.kind {
+            SealKind::Request => Received::Handshake(self.handle_request(now, whole)),
+            SealKind::Challenge => Received::Handshake(self.handle_challenge(now, whole)),
             SealKind::Initiation => {
                 Received::Handshake(self.handle_initiation(now, header.key_id, whole))
             }
@@ -257,6 +284,8 @@ impl SecureLink {
             Ok((
                 SealKind::Confirm
                 | SealKind::DeathNotice
+                | SealKind::Request
+                | SealKind::Challenge
                 | SealKind::Initiation
                 | SealKind::Response,
                 _,
@@ -265,78 +294,172 @@ impl SecureLink {
         }
     }
 
-    fn handle_initiation(&mut self, now: Time, id: u32, frame: &[u8]) -> Proof {
-        if let Some(pending) = self.pending.find(frame) {
-            pending.due = true;
-            return Proof::Key;
+    /// Returns whether a handshake frame ends in the tag of our key, and counts it if not. The handlers call it after
+    /// everything that can refuse a frame at no cost, and before everything else.
+    fn check_tag(&mut self, frame: &[u8]) -> bool {
+        let is_authentic = self.tag_key.is_authentic(frame);
+        self.stats.forged_handshakes += u64::from(!is_authentic);
+        is_authentic
+    }
+
+    fn handle_request(&mut self, now: Time, frame: &[u8]) -> Proof {
+        let Ok(request) = Request::decode(payload(frame)) else {
+            self.stats.forged_handshakes += 1;
+            return Proof::Nothing;
+        };
+        if self.is_stranger(Some(request.incarnation)) || !self.check_tag(frame) {
+            return Proof::Nothing;
         }
-        let message = &frame[SEAL_HEADER_BYTES..];
+        if request.incarnation == self.incarnation {
+            self.stats.reflected += 1;
+            return Proof::Nothing;
+        }
+        // Not while our attempt waits, because the peer is incompatible: then the peer may try.
+        let has_attempt = self.attempt.as_ref().is_some_and(|attempt| !attempt.is_patient);
+        if self.has_precedence(request.incarnation, has_attempt) {
+            self.stats.crossed += 1;
+            self.ask_soon(now);
+        } else {
+            self.requests.push(now, request.id);
+        }
+        Proof::Key
+    }
+
+    /// Returns whether an attempt of ours, if there is one, has precedence over the peer's.
+    fn has_precedence(&self, incarnation: u64, has_attempt: bool) -> bool {
+        has_attempt && self.incarnation > incarnation
+    }
+
+    /// Repeats our request soon: a peer may have come, or a recording of one was sent.
+    fn ask_soon(&mut self, now: Time) {
+        let Some(attempt) = self.attempt.as_mut() else { return };
+        attempt.interval = RETRY_FIRST;
+        if now >= attempt.asked_at + RETRY_FIRST {
+            attempt.ask(now);
+        } else {
+            attempt.retry_at = attempt.retry_at.min(attempt.asked_at + RETRY_FIRST);
+        }
+    }
+
+    fn handle_challenge(&mut self, now: Time, frame: &[u8]) -> Proof {
+        let Some(request) = self.attempt.as_ref().map(|attempt| attempt.request) else {
+            self.stats.stale_responses += 1;
+            return Proof::Nothing;
+        };
+        let Ok((challenge, is_ours)) = decode_challenge(payload(frame), request) else {
+            self.stats.forged_handshakes += 1;
+            return Proof::Nothing;
+        };
+        if !is_ours && !self.mutants.has(Mutant::TrustChallenge) {
+            self.stats.stale_responses += 1;
+            return Proof::Nothing;
+        }
+        if !self.check_tag(frame) {
+            return Proof::Nothing;
+        }
+        // Pending sessions that we answered for are older than this initiation.
+        self.pending.begin_attempt();
+        let mut noise = Noise::initiator(&self.security, &challenge, &mut *self.entropy);
+        let mut initiation = [0; CHALLENGE_BYTES + MESSAGE_BYTES];
+        let (head, message) = initiation.split_at_mut(CHALLENGE_BYTES);
+        head.copy_from_slice(&challenge);
+        self.write_message(&mut noise, message);
+        let id = attempt_id(message).expect("a message begins with an ephemeral key");
+        let frame = self.tag_key.frame(SealKind::Initiation, id, &initiation);
+        let request = random_u64(&mut *self.entropy);
+        let attempt = self.attempt.as_mut().expect("checked above");
+        attempt.initiation = Some(Initiation { noise, id, frame, due: true });
+        // Each request is good for one key exchange: a challenge that is sent again is for none of ours.
+        attempt.request = request;
+        attempt.request_due = false;
+        attempt.asked_at = now;
+        attempt.retry_at = attempt.retry_at.max(now + RETRY_FIRST);
+        Proof::Key
+    }
+
+    fn handle_initiation(&mut self, now: Time, id: u32, frame: &[u8]) -> Proof {
+        let Ok((challenge, message)) = split_initiation(payload(frame)) else {
+            self.stats.forged_handshakes += 1;
+            return Proof::Nothing;
+        };
+        if challenge != self.challenge && !self.mutants.has(Mutant::TakeStale) {
+            self.stats.stale_initiations += 1;
+            return Proof::Nothing;
+        }
+        if !self.check_tag(frame) {
+            return Proof::Nothing;
+        }
         if attempt_id(message) != Some(id) {
             self.stats.forged_handshakes += 1;
             return Proof::Nothing;
         }
-        let mut noise = Noise::responder(&self.security, &mut *self.entropy);
-        let Some(check) = self.read(&mut noise, message) else { return Proof::Nothing };
-        if self.is_stranger(&check) {
-            return Proof::Nothing;
-        }
-        if !self.budget.take(now) && !self.mutants.has(Mutant::AnswerAll) {
+        if !self.budget.take(now) && !self.mutants.has(Mutant::TakeStale) {
             self.stats.over_budget += 1;
             return Proof::Nothing;
         }
-        if let (IdentityCheck::Compatible { incarnation, .. }, Some(attempt)) =
-            (&check, &mut self.attempt)
-            && self.incarnation > *incarnation
+        // The same bytes are never worked on again.
+        if !self.mutants.has(Mutant::KeepChallenge) {
+            self.challenge = random_challenge(&mut *self.entropy);
+        }
+        let mut noise = Noise::responder(&self.security, &challenge, &mut *self.entropy);
+        let Some(check) = self.read(&mut noise, message) else { return Proof::Nothing };
+        if self.is_other(&check) {
+            return Proof::Nothing;
+        }
+        let has_initiation = self.attempt.as_ref().is_some_and(|own| own.initiation.is_some());
+        if let IdentityCheck::Compatible { incarnation, .. } = &check
+            && self.has_precedence(*incarnation, has_initiation)
         {
             self.stats.crossed += 1;
-            attempt.due = true;
+            self.ask_soon(now);
             return Proof::Key;
         }
-        let response = self.message(&mut noise, SealKind::Response, Some(id));
+        let mut answer = [0; MESSAGE_BYTES];
+        self.write_message(&mut noise, &mut answer);
+        self.response = Some(self.tag_key.frame(SealKind::Response, id, &answer));
         match check {
             IdentityCheck::Compatible { peer, incarnation } => {
-                let initiation =
-                    frame.try_into().expect("an identity of our version has a fixed size");
                 let expires = now + PENDING_MAX_TIME;
                 let session = self.session(noise, peer, incarnation);
-                let (due, key_id) = (true, session.key_id);
-                let state = PendingState::Fresh;
-                let pending = Pending { session, initiation, response, due, state, expires };
-                self.pending.push(pending);
+                let key_id = session.key_id;
+                self.pending.push(Pending { session, state: PendingState::Fresh, expires });
                 if self.mutants.has(Mutant::TrustRecordings) {
-                    self.refusal = self.pending.take_due().copied();
                     self.activate(
                         self.pending.position(key_id).expect("the session was just added"),
                     );
                 }
             }
-            IdentityCheck::Incompatible(mismatch) => {
-                self.refusal = Some(response);
-                self.refuse(mismatch, false);
-            }
+            // The response lets the peer learn of the mismatch, too.
+            IdentityCheck::Incompatible(mismatch) => self.refuse(mismatch, false),
             IdentityCheck::Reflected => unreachable!("`read` drops our own messages"),
         }
         Proof::Key
     }
 
     fn handle_response(&mut self, now: Time, id: u32, frame: &[u8]) -> Proof {
-        let Some(mut attempt) = self.attempt.take_if(|attempt| attempt.id == id) else {
+        let is_awaited =
+            |attempt: &Attempt| attempt.initiation.as_ref().is_some_and(|i| i.id == id);
+        if !self.attempt.as_ref().is_some_and(is_awaited) {
             self.stats.stale_responses += 1;
             return Proof::Nothing;
-        };
-        let message = &frame[SEAL_HEADER_BYTES..];
-        let Some(check) = self.read(&mut attempt.noise, message) else {
+        }
+        if !self.check_tag(frame) {
+            return Proof::Nothing;
+        }
+        let own = self.attempt.as_mut().and_then(|attempt| attempt.initiation.take());
+        let mut own = own.expect("checked above");
+        let Some(check) = self.read(&mut own.noise, payload(frame)) else {
             // Not from the peer: go on waiting for its response.
-            self.attempt = Some(attempt);
+            self.attempt.as_mut().expect("checked above").initiation = Some(own);
             return Proof::Nothing;
         };
         match check {
-            check if self.is_stranger(&check) => {
+            check if self.is_other(&check) => {
                 self.retry_later(now);
                 Proof::Nothing
             }
             IdentityCheck::Compatible { peer, incarnation } => {
-                let session = self.session(attempt.noise, peer, incarnation);
+                let session = self.session(own.noise, peer, incarnation);
                 self.pending.end_attempt(self.incarnation > incarnation);
                 self.establish(session);
                 self.confirm_due = true;
@@ -356,7 +479,8 @@ impl SecureLink {
 
     fn retry_later(&mut self, now: Time) {
         let mut attempt = self.new_attempt(now);
-        attempt.due = false;
+        attempt.request_due = false;
+        attempt.is_patient = true;
         attempt.interval = RETRY_MAX;
         attempt.retry_at = now + RETRY_MAX;
         self.attempt = Some(attempt);
@@ -399,13 +523,18 @@ impl SecureLink {
     }
 
     /// Returns whether the message is from another peer than the one that we are bound to.
-    fn is_stranger(&mut self, check: &IdentityCheck) -> bool {
-        let is_stranger = match (self.bound, check) {
-            _ if self.mutants.has(Mutant::AnswerStrangers) => false,
-            (Some(bound), IdentityCheck::Compatible { incarnation, .. }) => *incarnation != bound,
-            (Some(_), IdentityCheck::Incompatible(_) | IdentityCheck::Reflected) => true,
-            (None, _) => false,
-        };
+    fn is_other(&mut self, check: &IdentityCheck) -> bool {
+        self.is_stranger(match check {
+            IdentityCheck::Compatible { incarnation, .. } => Some(*incarnation),
+            IdentityCheck::Incompatible(_) | IdentityCheck::Reflected => None,
+        })
+    }
+
+    /// Returns whether `incarnation` is not the one that we are bound to, and counts it then.
+    fn is_stranger(&mut self, incarnation: Option<u64>) -> bool {
+        let is_stranger = self.bound.is_some()
+            && incarnation != self.bound
+            && !self.mutants.has(Mutant::AnswerStrangers);
         self.stats.strangers += u64::from(is_stranger);
         is_stranger
     }
@@ -460,49 +589,39 @@ impl SecureLink {
     }
 
     fn new_attempt(&mut self, now: Time) -> Attempt {
-        self.pending.begin_attempt();
-        let mut noise = Noise::initiator(&self.security, &mut *self.entropy);
-        let frame = self.message(&mut noise, SealKind::Initiation, None);
-        let id = attempt_id(&frame[SEAL_HEADER_BYTES..])
-            .expect("a message begins with an ephemeral key");
-        let retry_at = now + RETRY_FIRST;
-        Attempt { noise, frame, id, due: true, retry_at, interval: RETRY_FIRST }
+        Attempt {
+            request: random_u64(&mut *self.entropy),
+            request_due: true,
+            asked_at: now,
+            retry_at: now + RETRY_FIRST,
+            interval: RETRY_FIRST,
+            is_patient: false,
+            initiation: None,
+        }
     }
 
-    /// Returns our handshake message as a frame. Without an `id`, which an initiation does not have yet,
-    /// the ID is taken from the message.
-    fn message(
-        &self,
-        noise: &mut Noise,
-        kind: SealKind,
-        id: Option<u32>,
-    ) -> [u8; HANDSHAKE_FRAME_BYTES] {
-        let mut frame = [0; HANDSHAKE_FRAME_BYTES];
-        let (head, message) = frame.split_at_mut(SEAL_HEADER_BYTES);
+    /// Writes our message of the key exchange.
+    fn write_message(&self, noise: &mut Noise, message: &mut [u8]) {
         let length = noise.write(&self.identity.encode(self.incarnation), message);
         assert_eq!(length, MESSAGE_BYTES);
-        let id = id.or(attempt_id(message)).expect("a message begins with an ephemeral key");
-        let protection = self.security.protection();
-        let length = length as u16;
-        let header = SealHeader { kind, protection, length, key_id: id, sequence: 0 };
-        head.copy_from_slice(&header.encode());
-        frame
     }
 
     /// Does what is due by `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         self.pending.expire(now);
+        self.requests.handle_timeout(now);
         if let Some(attempt) = self.attempt.as_mut().filter(|attempt| now >= attempt.retry_at) {
-            attempt.due = !self.mutants.has(Mutant::AskOnce);
             attempt.interval = (attempt.interval * 2).min(RETRY_MAX);
-            attempt.retry_at = now + attempt.interval;
+            attempt.ask(now);
+            attempt.request_due &= !self.mutants.has(Mutant::AskOnce);
         }
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) must be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
         let attempt = self.attempt.as_ref().map(|attempt| attempt.retry_at);
-        attempt.into_iter().chain(self.pending.next_expiry()).min()
+        let challenge = self.requests.due_at();
+        attempt.into_iter().chain(challenge).chain(self.pending.next_expiry()).min()
     }
 
     /// Returns the next event. A newer event replaces one of the same kind that was not polled yet.
@@ -517,8 +636,10 @@ impl SecureLink {
     }
 
     fn wants_to_send(&self) -> bool {
-        let asks = self.attempt.as_ref().is_some_and(|attempt| attempt.due);
-        asks || self.confirm_due || self.refusal.is_some() || self.pending.is_due()
+        self.attempt.as_ref().is_some_and(Attempt::wants_to_send)
+            || self.confirm_due
+            || self.response.is_some()
+            || self.requests.is_due()
     }
 
     /// Writes the next handshake frame to the front of `out` and returns its length.
@@ -539,15 +660,47 @@ impl SecureLink {
             session.sealer.seal_kind(SealKind::Confirm, frame);
             return Some(frame.len());
         }
-        let response = self.pending.take_due().copied().or_else(|| self.refusal.take());
-        let frame = response.or_else(|| {
-            let attempt = self.attempt.as_mut().filter(|attempt| attempt.due)?;
-            attempt.due = false;
-            self.stats.initiations += 1;
-            Some(attempt.frame)
-        })?;
-        out[..frame.len()].copy_from_slice(&frame);
+        let frame = self.take_due()?;
+        let frame = frame.as_bytes();
+        out[..frame.len()].copy_from_slice(frame);
         Some(frame.len())
+    }
+
+    /// Takes the next frame that is due, of those that are not sealed with a session's keys.
+    fn take_due(&mut self) -> Option<Frame> {
+        if let Some(response) = self.response.take() {
+            return Some(response);
+        }
+        if let Some(requests) = self.requests.take_due() {
+            self.stats.challenges += 1;
+            return Some(encode_challenge(&self.tag_key, &self.challenge, requests));
+        }
+        let attempt = self.attempt.as_mut()?;
+        if let Some(initiation) = attempt.initiation.as_mut().filter(|initiation| initiation.due) {
+            initiation.due = false;
+            self.stats.initiations += 1;
+            return Some(initiation.frame.clone());
+        }
+        if core::mem::take(&mut attempt.request_due) {
+            self.stats.requests += 1;
+            let request = Request { incarnation: self.incarnation, id: attempt.request };
+            return Some(request.encode(&self.tag_key));
+        }
+        None
+    }
+}
+
+impl Attempt {
+    /// Makes the request due.
+    fn ask(&mut self, now: Time) {
+        self.request_due = true;
+        self.is_patient = false;
+        self.asked_at = now;
+        self.retry_at = now + self.interval;
+    }
+
+    fn wants_to_send(&self) -> bool {
+        self.request_due || self.initiation.as_ref().is_some_and(|initiation| initiation.due)
     }
 }
 
@@ -555,6 +708,12 @@ fn random_u64(entropy: &mut dyn Entropy) -> u64 {
     let mut bytes = [0; 8];
     entropy.fill(&mut bytes);
     u64::from_le_bytes(bytes)
+}
+
+fn random_challenge(entropy: &mut dyn Entropy) -> Challenge {
+    let mut challenge = Challenge::default();
+    entropy.fill(&mut challenge);
+    challenge
 }
 
 /// Returns the ID of an attempt: the first bytes of its ephemeral key.

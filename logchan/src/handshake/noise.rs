@@ -15,8 +15,10 @@
 //! ChaChaPoly is used here although AEGIS seals the frames: a handshake has only two messages, and snow
 //! 0.10 does not compile without ChaChaPoly.
 //!
-//! The first message cannot show that it is fresh: it may be a recording. The responder therefore only
-//! answers it, and takes the session into use when the initiator shows that it has the session's keys.
+//! The challenge that the first message comes with is part of the prologue, so a message is bound to it. It shows
+//! that the message was made after the challenge was drawn, but not that its sender still lives. The responder
+//! therefore only answers it, and takes the session into use when the initiator shows that it has the session's
+//! keys.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -27,6 +29,7 @@ use snow::{Builder, HandshakeState};
 use zeroize::Zeroize;
 
 use super::key::PresharedKey;
+use super::message::Challenge;
 use crate::seal::{KEY_BYTES, Protection, VERSION};
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
@@ -66,6 +69,14 @@ impl Security {
             Security::Insecure => Protection::Insecure,
         }
     }
+
+    /// Returns the pre-shared key.
+    pub(super) fn key_bytes(&self) -> &[u8; KEY_BYTES] {
+        match self {
+            Security::Sealed(key) => key.bytes(),
+            Security::Insecure => &[0; KEY_BYTES],
+        }
+    }
 }
 
 /// The keys of a new session. They are wiped when dropped.
@@ -91,32 +102,44 @@ pub(super) struct Forged;
 pub(super) struct Noise(HandshakeState);
 
 impl Noise {
-    /// Creates the side that sends the first message.
-    pub(super) fn initiator(security: &Security, entropy: &mut dyn Entropy) -> Noise {
-        Noise::new(security, entropy, |builder| builder.build_initiator())
+    /// Creates the side that sends the first message, for the responder's `challenge`.
+    pub(super) fn initiator(
+        security: &Security,
+        challenge: &Challenge,
+        entropy: &mut dyn Entropy,
+    ) -> Noise {
+        Noise::new(security, challenge, entropy, |builder| builder.build_initiator())
     }
 
-    /// Creates the side that receives the first message.
-    pub(super) fn responder(security: &Security, entropy: &mut dyn Entropy) -> Noise {
-        Noise::new(security, entropy, |builder| builder.build_responder())
+    /// Creates the side that receives the first message, which came with `challenge`.
+    pub(super) fn responder(
+        security: &Security,
+        challenge: &Challenge,
+        entropy: &mut dyn Entropy,
+    ) -> Noise {
+        Noise::new(security, challenge, entropy, |builder| builder.build_responder())
     }
 
     fn new(
         security: &Security,
+        challenge: &Challenge,
         entropy: &mut dyn Entropy,
         build: fn(Builder<'_>) -> Result<HandshakeState, snow::Error>,
     ) -> Noise {
-        let (psk, word) = match security {
-            Security::Sealed(key) => (key.bytes(), b's'),
-            Security::Insecure => (&[0; KEY_BYTES], b'i'),
+        let word = match security {
+            Security::Sealed(_) => b's',
+            Security::Insecure => b'i',
         };
-        let prologue = [b"understudy ".as_slice(), &[word, VERSION]].concat();
+        let prologue = [b"understudy ".as_slice(), &[word, VERSION], challenge].concat();
         let params: NoiseParams = PATTERN.parse().expect("snow supports the pattern");
         let mut seed = [0; EPHEMERAL_BYTES];
         entropy.fill(&mut seed);
         let builder = Builder::with_resolver(params, Box::new(Primitives { seed }));
         seed.zeroize();
-        let state = builder.psk(0, psk).and_then(|b| b.prologue(&prologue)).and_then(build);
+        let state = builder
+            .psk(0, security.key_bytes())
+            .and_then(|b| b.prologue(&prologue))
+            .and_then(build);
         Noise(state.expect("the key and the prologue are set"))
     }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::noise::SessionKeys;
 use super::report::Peer;
-use super::{ANSWER_BURST, ANSWER_EACH, HANDSHAKE_FRAME_BYTES, PENDING_MAX};
+use super::{ANSWER_BURST, ANSWER_EACH, PENDING_MAX};
 use crate::seal::{Opener, Protection, Sealer};
 use crate::time::Time;
 
@@ -43,12 +43,6 @@ pub(super) enum PendingState {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) session: Session,
-    /// The initiation, to recognize a retransmission.
-    pub(super) initiation: [u8; HANDSHAKE_FRAME_BYTES],
-    /// Our response to it, to send it again.
-    pub(super) response: [u8; HANDSHAKE_FRAME_BYTES],
-    /// The response must be sent.
-    pub(super) due: bool,
     pub(super) state: PendingState,
     pub(super) expires: Time,
 }
@@ -64,16 +58,6 @@ impl PendingList {
             self.0.remove(0);
         }
         self.0.push(pending);
-    }
-
-    /// Returns whether a response must be sent.
-    pub(super) fn is_due(&self) -> bool {
-        self.0.iter().any(|pending| pending.due)
-    }
-
-    /// Returns the pending session that answers this initiation.
-    pub(super) fn find(&mut self, initiation: &[u8]) -> Option<&mut Pending> {
-        self.0.iter_mut().find(|pending| pending.initiation == initiation)
     }
 
     /// Returns the index of a session.
@@ -129,13 +113,6 @@ impl PendingList {
     /// Lets all sessions become current again: a planted bug.
     pub(super) fn revive(&mut self) {
         self.0.iter_mut().for_each(|pending| pending.state = PendingState::Fresh);
-    }
-
-    /// Takes the next response to be sent.
-    pub(super) fn take_due(&mut self) -> Option<&[u8; HANDSHAKE_FRAME_BYTES]> {
-        let pending = self.0.iter_mut().find(|pending| pending.due)?;
-        pending.due = false;
-        Some(&pending.response)
     }
 
     pub(super) fn expire(&mut self, now: Time) {

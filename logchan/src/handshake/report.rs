@@ -69,19 +69,25 @@ pub struct LinkStats {
     pub open: OpenStats,
     /// Handshake messages that are damaged, or from a sender without the key.
     pub forged_handshakes: u64,
-    /// Our own initiations, sent back to us.
+    /// Our own requests, sent back to us.
     pub reflected: u64,
-    /// Initiations not answered because our own has precedence.
+    /// Requests and initiations not answered because our own attempt has precedence.
     pub crossed: u64,
     /// Handshake messages from another incarnation than the one that the link is bound to.
     pub strangers: u64,
+    /// Initiations with another challenge than the current one: late, sent again, or forged.
+    pub stale_initiations: u64,
     /// Initiations not answered because of the rate limit.
     pub over_budget: u64,
-    /// Responses that answer no attempt of ours.
+    /// Challenges and responses that answer no attempt of ours.
     pub stale_responses: u64,
     /// Authentic peers that are incompatible.
     pub refused: u64,
-    /// Initiations sent, retransmissions included.
+    /// Requests sent, repetitions included.
+    pub requests: u64,
+    /// Challenges sent.
+    pub challenges: u64,
+    /// Initiations sent.
     pub initiations: u64,
     /// Sessions established.
     pub sessions: u64,

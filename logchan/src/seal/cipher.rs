@@ -276,7 +276,9 @@ impl Opener {
             SealKind::Confirm | SealKind::Data | SealKind::DeathNotice if key_id == self.key_id => {
             }
             // A handshake message belongs to no session.
-            SealKind::Initiation
+            SealKind::Request
+            | SealKind::Challenge
+            | SealKind::Initiation
             | SealKind::Response
             | SealKind::Confirm
             | SealKind::Data

@@ -3,7 +3,7 @@
 use super::{SEAL_HEADER_BYTES, SEAL_TAG_BYTES};
 
 /// Version of the layout of a sealed frame that this build writes and reads.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Bit of the kind byte that marks insecure frames.
 const INSECURE: u8 = 0x80;
@@ -12,9 +12,9 @@ const INSECURE: u8 = 0x80;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SealKind {
-    /// First message of a handshake.
+    /// The initiator's message of the key exchange, with the responder's challenge.
     Initiation = 1,
-    /// Second message of a handshake.
+    /// The responder's message of the key exchange.
     Response = 2,
     /// Empty payload. Shows the responder that the initiator has the session's keys.
     Confirm = 3,
@@ -24,26 +24,24 @@ pub enum SealKind {
     ///
     /// [`DeathNotice`]: super::DeathNotice
     DeathNotice = 5,
+    /// Asks for a challenge, which begins a handshake.
+    Request = 6,
+    /// The challenge that an initiation must carry, for the requests that it lists.
+    Challenge = 7,
 }
 
 impl SealKind {
     fn from_number(number: u8) -> Option<SealKind> {
-        const ALL: [SealKind; 5] = [
+        const ALL: [SealKind; 7] = [
             SealKind::Initiation,
             SealKind::Response,
             SealKind::Confirm,
             SealKind::Data,
             SealKind::DeathNotice,
+            SealKind::Request,
+            SealKind::Challenge,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == number)
-    }
-
-    /// Returns whether the frame ends in a tag of its own. Handshake messages contain theirs.
-    fn has_tag(self) -> bool {
-        match self {
-            SealKind::Initiation | SealKind::Response => false,
-            SealKind::Confirm | SealKind::Data | SealKind::DeathNotice => true,
-        }
     }
 }
 
@@ -92,7 +90,7 @@ pub struct SealHeader {
     pub length: u16,
     /// In `Confirm`, `Data` and `DeathNotice`: identifies the session's keys. In `Initiation` and
     /// `Response`: identifies the attempt, chosen by the initiator, so that it can match a response to
-    /// its initiation.
+    /// its initiation. In `Request` and `Challenge`: the first bytes of the number that it carries.
     pub key_id: u32,
     /// Sequence number of the frame among those sealed with its key; 0 in a handshake, and the largest
     /// number in a `DeathNotice`.
@@ -146,8 +144,7 @@ impl SealHeader {
 
     /// Returns the length of the whole frame in bytes, without padding.
     pub fn frame_bytes(&self) -> usize {
-        let tag = if self.kind.has_tag() { SEAL_TAG_BYTES } else { 0 };
-        SEAL_HEADER_BYTES + usize::from(self.length) + tag
+        SEAL_HEADER_BYTES + usize::from(self.length) + SEAL_TAG_BYTES
     }
 }
 
@@ -165,7 +162,7 @@ mod tests {
 
     #[test]
     fn header_golden_bytes() {
-        let expected = [2, 0x84, 2, 1, 6, 5, 4, 3, 14, 13, 12, 11, 10, 9, 8, 7];
+        let expected = [3, 0x84, 2, 1, 6, 5, 4, 3, 14, 13, 12, 11, 10, 9, 8, 7];
         assert_eq!(HEADER.encode(), expected);
     }
 
@@ -185,11 +182,11 @@ mod tests {
     fn header_of_another_version_or_unknown_kind_is_refused() {
         let mut frame = [0; 400];
         frame[..SEAL_HEADER_BYTES].copy_from_slice(&HEADER.encode());
-        for kind in [0, 6, 0x7f, 0x80, 0x86] {
+        for kind in [0, 8, 0x7f, 0x80, 0x88] {
             frame[1] = kind;
             assert_eq!(SealHeader::decode(&frame), Err(HeaderError::UnknownKind { found: kind }));
         }
-        frame[0] = 1;
-        assert_eq!(SealHeader::decode(&frame), Err(HeaderError::OtherVersion { found: 1 }));
+        frame[0] = 2;
+        assert_eq!(SealHeader::decode(&frame), Err(HeaderError::OtherVersion { found: 2 }));
     }
 }

@@ -213,7 +213,7 @@ fn frames_not_of_the_peer_are_dropped() {
         let mut bytes = vec![0; rng.below(1500)];
         rng.fill(&mut bytes);
         if let Some(head) = bytes.first_chunk_mut::<2>() {
-            *head = [VERSION, rng.below(6) as u8];
+            *head = [VERSION, rng.below(9) as u8];
         }
         let verdict = pair.ends[0].handle_frame(pair.now, &mut bytes);
         assert!(!matches!(verdict, EndpointVerdict::Channel(_)));

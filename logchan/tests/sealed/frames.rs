@@ -49,14 +49,14 @@ fn sealed_frame_golden_bytes() {
     let first = sealed(&mut sealer, b"understudy");
     let second = sealed(&mut sealer, b"understudy");
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    assert_eq!(hex(&first[..16]), "02040a00efbeadde0000000000000000");
-    assert_eq!(hex(&second[..16]), "02040a00efbeadde0100000000000000");
+    assert_eq!(hex(&first[..16]), "03040a00efbeadde0000000000000000");
+    assert_eq!(hex(&second[..16]), "03040a00efbeadde0100000000000000");
     assert_eq!(hex(&first[16..]), GOLDEN_FIRST);
     assert_eq!(hex(&second[16..]), GOLDEN_SECOND);
 }
 
-const GOLDEN_FIRST: &str = "d13225e7d48140ee0a36ceb4055f841dd2e239fb272c53661657";
-const GOLDEN_SECOND: &str = "ccb49d85b4e327dc656198f3f205b5cba78181c3691f7b0b1bf0";
+const GOLDEN_FIRST: &str = "d13225e7d48140ee0a3693ee6fad25f4ea3de9e9e3b29210614b";
+const GOLDEN_SECOND: &str = "ccb49d85b4e327dc65617f3551bf7231a541965882da23b3d987";
 
 #[test]
 fn frame_with_any_bit_flipped_is_refused_and_its_payload_not_revealed() {

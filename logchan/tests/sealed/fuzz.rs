@@ -47,7 +47,7 @@ pub(crate) fn random_frame(rng: &mut Rng) -> Vec<u8> {
     let length = rng.below(2 * HANDSHAKE_FRAME_BYTES);
     let mut bytes = rng.bytes(length);
     if let Some(head) = bytes.first_chunk_mut::<4>() {
-        *head = [VERSION, rng.below(6) as u8, rng.below(100) as u8, 0];
+        *head = [VERSION, rng.below(9) as u8, rng.below(100) as u8, 0];
     }
     bytes
 }

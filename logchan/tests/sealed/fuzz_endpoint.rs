@@ -114,7 +114,7 @@ impl Session {
         let mut victim = victim(ROLES[role], rng.next(), now);
         let mut link = attacker(ROLES[1 - role], rng.next());
         link.start(now);
-        for _ in 0..3 {
+        for _ in 0..4 {
             for mut frame in transmitted(&mut link) {
                 victim.handle_frame(now, &mut frame);
             }

@@ -1,10 +1,11 @@
 //! An endpoint whose peer has the key and sends an arbitrary identity.
 
+use blake2::Blake2sMac256;
+use blake2::digest::Mac;
 use logchan::channel::Timing;
 use logchan::endpoint::{EndpointEvent, EndpointVerdict, Settings};
-use logchan::handshake::HANDSHAKE_FRAME_BYTES;
 use logchan::ids::Role;
-use logchan::seal::VERSION;
+use logchan::seal::{SealKind, VERSION};
 use logchan::time::{Duration, Time};
 
 use crate::fuzz_endpoint::{ROLES, sent, settings, victim};
@@ -38,7 +39,7 @@ fn identity_bytes(rng: &mut Rng, role: Role) -> Vec<u8> {
 }
 
 /// Returns a side of a handshake with the right key, whose payload is up to the caller.
-fn noise(rng: &mut Rng, initiator: bool) -> snow::HandshakeState {
+fn noise(rng: &mut Rng, initiator: bool, challenge: &[u8]) -> snow::HandshakeState {
     struct Seed([u8; 32]);
     impl snow::types::Random for Seed {
         fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), snow::Error> {
@@ -70,20 +71,31 @@ fn noise(rng: &mut Rng, initiator: bool) -> snow::HandshakeState {
         }
     }
     let pattern = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().unwrap();
-    let prologue = [b"understudy s".as_slice(), &[VERSION]].concat();
+    let prologue = [b"understudy s".as_slice(), &[VERSION], challenge].concat();
     let builder = snow::Builder::with_resolver(pattern, Box::new(Primitives(rng.next())));
     let builder = builder.psk(0, &[0x5a; 32]).unwrap().prologue(&prologue).unwrap();
     if initiator { builder.build_initiator() } else { builder.build_responder() }.unwrap()
 }
 
-/// Returns `message` as a frame of kind `kind` (1: initiation, 2: response).
-fn handshake_frame(kind: u8, id: [u8; 4], message: &[u8]) -> Vec<u8> {
-    let mut frame = vec![VERSION, kind];
-    frame.extend((message.len() as u16).to_le_bytes());
+/// Returns `payload` as a frame of a handshake, with the tag of the right key.
+fn handshake_frame(kind: SealKind, id: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mac = |key: &[u8]| Blake2sMac256::new_from_slice(key).unwrap();
+    let key = mac(&[0x5a; 32]).chain_update(b"understudy handshake 1").finalize().into_bytes();
+    let mut frame = vec![VERSION, kind as u8];
+    frame.extend((payload.len() as u16).to_le_bytes());
     frame.extend(id);
     frame.extend([0; 8]);
-    frame.extend(message);
+    frame.extend(payload);
+    let tag = mac(&key).chain_update(&frame).finalize().into_bytes();
+    frame.extend(&tag[..16]);
     frame
+}
+
+/// Returns the payload of a frame of this kind that the victim sent.
+fn payload_of(frames: &[Vec<u8>], kind: SealKind) -> &[u8] {
+    let frame = frames.iter().find(|frame| frame[1] == kind as u8);
+    let frame = frame.unwrap_or_else(|| panic!("the victim sends a {kind:?}"));
+    &frame[16..frame.len() - 16]
 }
 
 const HANDSHAKES: u64 = 16;
@@ -100,25 +112,35 @@ fn fuzz_identity_of_a_peer_with_the_key() {
         for _ in 0..HANDSHAKES {
             now = now + Duration::from_millis(2_000);
             victim.handle_timeout(now);
-            let initiations = sent(&mut victim, now);
+            let requests = sent(&mut victim, now);
             let identity = identity_bytes(rng, ROLES[1 - role]);
             let mut message = [0; 400];
             let answers = rng.below(2) == 0;
             let mut frame = if answers {
-                let initiation = initiations
-                    .iter()
-                    .find(|frame| frame[1] == 1)
-                    .expect("the victim sends initiations");
-                assert_eq!(initiation.len(), HANDSHAKE_FRAME_BYTES);
-                let mut noise = noise(rng, false);
+                let request = &payload_of(&requests, SealKind::Request)[8..];
+                let challenge = rng.bytes(16);
+                let answer = [&challenge, request].concat();
+                victim
+                    .handle_frame(now, &mut handshake_frame(SealKind::Challenge, [0; 4], &answer));
+                let initiations = sent(&mut victim, now);
+                let initiation = payload_of(&initiations, SealKind::Initiation);
+                assert_eq!(initiation[..16], challenge);
+                let mut noise = noise(rng, false, &challenge);
                 noise.read_message(&initiation[16..], &mut [0; 400]).expect("the key is right");
                 let length = noise.write_message(&identity, &mut message).expect("room");
-                let id = *initiation[4..].first_chunk().expect("a header");
-                handshake_frame(2, id, &message[..length])
+                let id = *initiation[16..].first_chunk().expect("a key");
+                handshake_frame(SealKind::Response, id, &message[..length])
             } else {
-                let length = noise(rng, true).write_message(&identity, &mut message).expect("room");
+                // The victim asks, too. It answers an incarnation that is greater than its own.
+                let request = [[0xff; 8], rng.next().to_le_bytes()].concat();
+                victim.handle_frame(now, &mut handshake_frame(SealKind::Request, [0; 4], &request));
+                let challenges = sent(&mut victim, now);
+                let challenge = &payload_of(&challenges, SealKind::Challenge)[..16];
+                let mut noise = noise(rng, true, challenge);
+                let length = noise.write_message(&identity, &mut message).expect("room");
                 let id = *message.first_chunk().expect("a message begins with an ephemeral key");
-                handshake_frame(1, id, &message[..length])
+                let initiation = [challenge, &message[..length]].concat();
+                handshake_frame(SealKind::Initiation, id, &initiation)
             };
             bytes += frame.len();
 
@@ -132,7 +154,8 @@ fn fuzz_identity_of_a_peer_with_the_key() {
             let is_refused = reported(|event| matches!(event, EndpointEvent::Refused { .. }));
             let is_forged = after.forged_handshakes > before.forged_handshakes;
             let is_crossed = after.crossed > before.crossed;
-            let is_answered = sent(&mut victim, now).iter().any(|frame| frame[1] == 2);
+            let is_answered =
+                sent(&mut victim, now).iter().any(|frame| frame[1] == SealKind::Response as u8);
             // An initiation may be a recording, so it never establishes a session; a compatible one is
             // answered.
             let outcomes = if answers {

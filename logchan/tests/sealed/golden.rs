@@ -41,6 +41,10 @@ fn golden_handshake_frames_establish_a_session_whose_frames_open() {
         let golden = |kind, frame: &[u8]| golden(protection, kind, frame);
         let [mut initiator, mut responder] = ends(protection);
         initiator.start(NOW);
+        let mut request = golden(SealKind::Request, &transmitted(&mut initiator)[0]);
+        assert_eq!(responder.handle_frame(NOW, &mut request), Received::Handshake(Proof::Key));
+        let mut challenge = golden(SealKind::Challenge, &transmitted(&mut responder)[0]);
+        assert_eq!(initiator.handle_frame(NOW, &mut challenge), Received::Handshake(Proof::Key));
         let mut initiation = golden(SealKind::Initiation, &transmitted(&mut initiator)[0]);
         assert_eq!(responder.handle_frame(NOW, &mut initiation), Received::Handshake(Proof::Key));
         let mut response = golden(SealKind::Response, &transmitted(&mut responder)[0]);

@@ -1,12 +1,12 @@
 //! Two endpoints on a wire that loses, duplicates, delays and forges frames.
 
 use logchan::handshake::{
-    ANSWER_BURST, Identity, LinkEvent, Mismatch, PresharedKey, RETRY_MAX, Received, SecureLink,
-    Security,
+    ANSWER_EACH, CHALLENGE_EACH, Identity, LinkEvent, Mismatch, PresharedKey, RETRY_FIRST,
+    RETRY_MAX, Received, SecureLink, Security,
 };
 use logchan::ids::{Role, Term, VmId, WitnessId};
-use logchan::seal::OpenError;
-use logchan::time::Duration;
+use logchan::seal::{OpenError, SealKind};
+use logchan::time::{Duration, Time};
 
 use crate::pair::{BACKUP, PRIMARY, Pair, around, endpoint, events, shared_key, transmitted};
 use crate::rng::Rng;
@@ -280,7 +280,7 @@ fn peer_with_a_wrong_key_is_only_counted() {
         pair.sleep(RETRY_MAX);
     }
     let [asking, asked] = pair.ends.each_ref().map(SecureLink::stats);
-    assert_eq!((asking.initiations, asked.forged_handshakes), (10, 10));
+    assert_eq!((asking.requests, asked.forged_handshakes), (10, 10));
     assert_eq!((pair.ends[0].peer(), pair.ends[1].peer()), (None, None));
     assert!(events(&mut pair.ends[0]).is_empty() && events(&mut pair.ends[1]).is_empty());
 }
@@ -326,7 +326,6 @@ fn recordings_and_forgeries_do_not_affect_a_live_session() {
     let _ = pair.ends.each_mut().map(events);
 
     let mut rng = Rng(1);
-    let mut answers = 0;
     for _ in 0..2000 {
         let mut frame = recorded[rng.below(recorded.len())].clone();
         if rng.below(2) == 0 {
@@ -336,15 +335,18 @@ fn recordings_and_forgeries_do_not_affect_a_live_session() {
         let victim = rng.below(2);
         let received = pair.ends[victim].handle_frame(pair.now, &mut frame);
         assert!(!matches!(received, Received::Data(_)));
-        answers += transmitted(&mut pair.ends[victim]).len();
+        for answer in transmitted(&mut pair.ends[victim]) {
+            assert_eq!(answer[1], SealKind::Challenge as u8, "work for a recording");
+        }
         assert_eq!(pair.ends.each_ref().map(SecureLink::peer), peers);
     }
     assert!(pair.works(), "the session was torn down");
     assert!(events(&mut pair.ends[0]).is_empty() && events(&mut pair.ends[1]).is_empty());
     let [a, b] = pair.ends.each_ref().map(SecureLink::stats);
-    assert!(a.forged_handshakes > 0 && a.over_budget > 0 && a.stale_responses > 0, "{a:?}");
+    assert!(a.forged_handshakes > 0 && a.stale_initiations > 0 && a.stale_responses > 0, "{a:?}");
+    assert_eq!((a.over_budget, b.over_budget), (0, 0));
+    assert!(a.challenges + b.challenges <= 3, "{a:?} {b:?}");
     assert_eq!((a.sessions, b.sessions), (1, 1));
-    println!("{answers} answers (burst {ANSWER_BURST}): {a:?}");
 
     // The peer, restarted in the middle of this, still gets a session.
     pair.ends[0] = endpoint(shared_key(), PRIMARY, 99);
@@ -363,10 +365,10 @@ fn forged_response_does_not_spoil_the_attempt() {
     pair.ends[0].start(pair.now);
     let now = pair.now;
     let mut rng = Rng(2);
-    let [a, b] = &mut pair.ends;
-    for mut initiation in transmitted(a) {
-        b.handle_frame(now, &mut initiation);
+    for end in [0, 1, 0] {
+        pair.deliver(end);
     }
+    let [a, b] = &mut pair.ends;
     let response = transmitted(b).remove(0);
     for _ in 0..200 {
         let mut forged = response.clone();
@@ -378,6 +380,8 @@ fn forged_response_does_not_spoil_the_attempt() {
         forged[bit / 8] ^= 1 << (bit % 8);
         a.handle_frame(now, &mut forged);
     }
+    // None of them has caused an operation on the curve: the tag is checked first.
+    assert_eq!(a.stats().forged_handshakes, 200 + 8 * (response.len() as u64 - 16));
     assert!(a.peer().is_none());
     a.handle_frame(now, &mut response.clone());
     pair.settle();
@@ -385,19 +389,19 @@ fn forged_response_does_not_spoil_the_attempt() {
 }
 
 #[test]
-fn own_initiation_sent_back_is_counted() {
+fn own_request_sent_back_is_counted() {
     let mut pair = Pair::new(41);
     let now = pair.now;
     let end = &mut pair.ends[0];
     end.start(now);
-    let mut initiation = transmitted(end).remove(0);
-    end.handle_frame(now, &mut initiation);
+    let mut request = transmitted(end).remove(0);
+    end.handle_frame(now, &mut request);
     assert_eq!(end.stats().reflected, 1);
     assert!(transmitted(end).is_empty() && end.peer().is_none());
 }
 
 #[test]
-fn initiations_are_retransmitted_with_backoff() {
+fn requests_are_repeated_with_backoff() {
     let mut pair = Pair::new(42);
     pair.ends[0].start(pair.now);
     let start = pair.now;
@@ -410,4 +414,135 @@ fn initiations_are_retransmitted_with_backoff() {
     assert_eq!(times, [0, 20, 60, 140, 300, 620, 1260, 2260, 3260, 4260]);
     pair.ends[0].stop();
     assert_eq!(pair.ends[0].poll_timeout(), None);
+}
+
+/// Requests of processes that are gone, recorded by an attacker.
+fn recorded_requests(count: u64) -> Vec<Vec<u8>> {
+    let request = |seed| {
+        let mut link = endpoint(shared_key(), PRIMARY, 1_000_000 + seed);
+        link.start(Time::from_nanos(1));
+        transmitted(&mut link).remove(0)
+    };
+    (0..count).map(request).collect()
+}
+
+/// An attacker replays recorded requests at 100,000 a second to both ends, in an order of its own, and everything that
+/// they send now. The ends meet nevertheless, soon, and at a cost that does not depend on the rate.
+#[test]
+fn ends_meet_while_recordings_are_replayed_at_any_rate() {
+    let recorded = recorded_requests(2000);
+    let mut longest = Duration::from_nanos(0);
+    for seed in 0..20 {
+        let mut pair = Pair::new(7000 + seed);
+        let mut rng = Rng(seed);
+        // The attack is on when the ends begin.
+        let start = pair.now + CHALLENGE_EACH * 10;
+        let mut at = 0;
+        let mut heard: Vec<Vec<u8>> = Vec::new();
+        while pair.ends.iter().any(|end| end.peer().is_none()) {
+            if pair.now >= start {
+                let now = pair.now;
+                pair.ends.iter_mut().for_each(|end| end.start(now));
+            }
+            // Frames cross in a tenth of a millisecond, among ten recordings.
+            pair.now = pair.now + Duration::from_micros(100);
+            let now = pair.now;
+            let place = rng.below(10);
+            for step in 0..10 {
+                at = (at + 1) % recorded.len();
+                pair.ends.iter_mut().for_each(|end| {
+                    end.handle_frame(now, &mut recorded[at].clone());
+                });
+                if step == place {
+                    for from in 0..2 {
+                        for mut frame in transmitted(&mut pair.ends[from]) {
+                            heard.push(frame.clone());
+                            pair.ends[1 - from].handle_frame(now, &mut frame);
+                        }
+                    }
+                }
+            }
+            for _ in 0..heard.len().min(4) {
+                let mut frame = heard[rng.below(heard.len())].clone();
+                pair.ends[rng.below(2)].handle_frame(now, &mut frame);
+            }
+            pair.ends.iter_mut().for_each(|end| end.handle_timeout(now));
+            assert!(now.since(start) < RETRY_MAX * 20, "seed {seed}: {:?}", pair.ends);
+        }
+        let took = pair.now.since(start);
+        longest = longest.max(took);
+        let intervals = took.as_nanos() / CHALLENGE_EACH.as_nanos() + 11;
+        let asked = took.as_nanos() / RETRY_FIRST.as_nanos() + 2;
+        for end in &pair.ends {
+            let stats = end.stats();
+            assert!(stats.challenges <= intervals && stats.requests <= asked, "{stats:?}");
+            assert!(stats.initiations <= stats.requests && stats.over_budget == 0, "{stats:?}");
+        }
+    }
+    println!("longest time until both ends had met: {} us", longest.as_nanos() / 1000);
+}
+
+/// A challenge of an earlier time, sent again, starts no key exchange and does not spoil the attempt.
+#[test]
+fn recorded_challenges_start_no_key_exchange() {
+    let mut pair = Pair::new(43);
+    let mut recorded = Vec::new();
+    for _ in 0..4 {
+        pair.ends[0].start(pair.now);
+        pair.settle_with(|from, frame| {
+            let is_challenge = frame[1] == SealKind::Challenge as u8;
+            recorded.extend((from == 1 && is_challenge).then(|| frame.clone()));
+            true
+        });
+        pair.now = pair.now + CHALLENGE_EACH;
+    }
+    assert_eq!(recorded.len(), 4);
+    pair.ends[0].start(pair.now);
+    let request = transmitted(&mut pair.ends[0]).remove(0);
+    let before = pair.ends[0].stats();
+    for frame in &recorded {
+        pair.ends[0].handle_frame(pair.now, &mut frame.clone());
+        assert!(transmitted(&mut pair.ends[0]).is_empty());
+    }
+    assert_eq!(pair.ends[0].stats().stale_responses, before.stale_responses + 4);
+    // The genuine one works, and once only.
+    pair.ends[1].handle_frame(pair.now, &mut request.clone());
+    let challenge = transmitted(&mut pair.ends[1]).remove(0);
+    for sent in [1, 0, 0] {
+        pair.ends[0].handle_frame(pair.now, &mut challenge.clone());
+        assert_eq!(transmitted(&mut pair.ends[0]).len(), sent);
+    }
+}
+
+/// The same initiation is worked on once, whatever comes in between.
+#[test]
+fn initiation_sent_again_is_refused() {
+    let mut pair = Pair::new(44);
+    pair.ends[0].start(pair.now);
+    pair.deliver(0);
+    pair.deliver(1);
+    let initiation = transmitted(&mut pair.ends[0]).remove(0);
+    for responses in [1, 0, 0] {
+        pair.ends[1].handle_frame(pair.now, &mut initiation.clone());
+        assert_eq!(transmitted(&mut pair.ends[1]).len(), responses);
+        pair.now = pair.now + ANSWER_EACH;
+    }
+    pair.ends[1].renew(pair.now, BACKUP);
+    pair.ends[1].stop();
+    pair.ends[1].handle_frame(pair.now, &mut initiation.clone());
+    assert!(transmitted(&mut pair.ends[1]).is_empty());
+    assert_eq!(pair.ends[1].stats().stale_initiations, 3);
+}
+
+/// A bound end does not even challenge a peer with another incarnation.
+#[test]
+fn bound_endpoint_answers_no_request_of_other_incarnations() {
+    let mut pair = Pair::established(45);
+    pair.ends[1].bind();
+    pair.now = pair.now + RETRY_MAX;
+    for mut request in recorded_requests(100) {
+        pair.ends[1].handle_frame(pair.now, &mut request);
+        assert!(transmitted(&mut pair.ends[1]).is_empty());
+    }
+    assert_eq!(pair.ends[1].stats().strangers, 100);
 }

@@ -10,7 +10,7 @@ use logchan::seal::{
 use logchan::time::Duration;
 
 use crate::endpoint::Pair as Endpoints;
-use crate::pair::{BACKUP, PRIMARY, Pair, around, assert_same_or_wiped, endpoint, transmitted};
+use crate::pair::{BACKUP, PRIMARY, Pair, around, assert_same_or_wiped, endpoint};
 
 const KEY: [u8; 32] = [0x42; 32];
 const KEY_ID: u32 = 0xdead_beef;
@@ -139,23 +139,11 @@ fn notice_sealed_with_the_keys_before_the_last_handshakes_counts() {
     assert_eq!(told(&mut pair, 1, &notice), Received::PeerGone);
 }
 
-/// Runs a handshake started by the first end, and returns its confirmation, which is late.
-fn half_handshake(pair: &mut Pair) -> Vec<u8> {
-    let now = pair.now;
-    pair.ends[0].start(now);
-    for from in 0..2 {
-        for mut frame in transmitted(&mut pair.ends[from]) {
-            pair.ends[1 - from].handle_frame(now, &mut frame);
-        }
-    }
-    transmitted(&mut pair.ends[0]).remove(0)
-}
-
 #[test]
 fn notice_sealed_with_new_keys_that_were_not_confirmed_counts() {
     let mut pair = Pair::established(33);
     notice_of(&mut pair, 0);
-    let _late = half_handshake(&mut pair);
+    let _late = pair.half_handshake(0).remove(0);
     let notice = notice_of(&mut pair, 0);
     assert_eq!(told(&mut pair, 1, &notice), Received::PeerGone);
 }
@@ -163,7 +151,7 @@ fn notice_sealed_with_new_keys_that_were_not_confirmed_counts() {
 #[test]
 fn notice_of_a_peer_without_a_session_makes_none() {
     let mut pair = Pair::new(34);
-    let mut confirmation = half_handshake(&mut pair);
+    let mut confirmation = pair.half_handshake(0).remove(0);
     let notice = notice_of(&mut pair, 0);
     let early = told(&mut pair, 1, &notice);
     assert!(matches!(early, Received::Dropped(OpenError::StaleSession { .. })), "{early:?}");

@@ -1,8 +1,8 @@
 //! Two links and the wire between them.
 
 use logchan::handshake::{
-    HANDSHAKE_FRAME_BYTES, Identity, LinkEvent, PROTOCOL_VERSION, PresharedKey, Received,
-    SecureLink, Security,
+    CHALLENGE_EACH, HANDSHAKE_FRAME_BYTES, Identity, LinkEvent, PROTOCOL_VERSION, PresharedKey,
+    Received, SecureLink, Security,
 };
 use logchan::ids::{Claimant, Role, Term, VmId, WitnessId};
 use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader};
@@ -94,8 +94,9 @@ impl Pair {
         pair
     }
 
-    /// Delivers the frames of both ends until neither sends any. `pass` is called for each frame with
-    /// its sender; it may change the frame, and returns whether the frame arrives.
+    /// Delivers the frames of both ends until neither sends any, and waits for challenges that are due later.
+    /// `pass` is called for each frame with its sender; it may change the frame, and returns whether the
+    /// frame arrives.
     pub(crate) fn settle_with(&mut self, mut pass: impl FnMut(usize, &mut Vec<u8>) -> bool) {
         for _ in 0..100 {
             let mut is_idle = true;
@@ -108,8 +109,12 @@ impl Pair {
                     }
                 }
             }
-            if is_idle {
-                return;
+            let soon = self.now + CHALLENGE_EACH;
+            let next = self.ends.iter().filter_map(SecureLink::poll_timeout).min();
+            match next.filter(|next| is_idle && *next <= soon) {
+                Some(_) => self.sleep(CHALLENGE_EACH),
+                None if is_idle => return,
+                None => {}
             }
         }
         panic!("the two links never stop sending");
@@ -117,6 +122,25 @@ impl Pair {
 
     pub(crate) fn settle(&mut self) {
         self.settle_with(|_, _| true);
+    }
+
+    /// Runs a handshake started by `end` up to the response. Returns the frames that `end` sends then.
+    pub(crate) fn half_handshake(&mut self, end: usize) -> Vec<Vec<u8>> {
+        // A challenge may be sent now, whenever the last one was.
+        self.now = self.now + CHALLENGE_EACH;
+        self.ends[end].start(self.now);
+        // Request, challenge, initiation, response.
+        for from in [end, 1 - end, end, 1 - end] {
+            self.deliver(from);
+        }
+        transmitted(&mut self.ends[end])
+    }
+
+    /// Delivers the frames that `end` sends.
+    pub(crate) fn deliver(&mut self, end: usize) {
+        for mut frame in transmitted(&mut self.ends[end]) {
+            self.ends[1 - end].handle_frame(self.now, &mut frame);
+        }
     }
 
     /// Lets time pass up to the next timeout of either end, at most for `limit`.

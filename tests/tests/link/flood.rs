@@ -49,7 +49,11 @@ fn counters_of(attack: Attack) -> &'static [(&'static str, &'static str)] {
         Attack::Replayed => &[("seal", "replayed")],
         Attack::OldSession => &[("seal", "stale_session")],
         Attack::Forged | Attack::BitFlipped => &[("seal", "bad_tag")],
-        Attack::ForgedHandshake => &[("handshake", "forged"), ("handshake", "stale_responses")],
+        Attack::ForgedHandshake => &[
+            ("handshake", "strangers"),
+            ("handshake", "stale_initiations"),
+            ("handshake", "stale_responses"),
+        ],
         Attack::Unprotected => &[("seal", "other_protection")],
         Attack::Truncated | Attack::Noise => &[("seal", "malformed")],
         Attack::Oversized => &[("port", "rx_bad_length")],

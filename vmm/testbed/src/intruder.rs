@@ -10,6 +10,8 @@ use std::time::Duration;
 /// Bytes of an Ethernet header, and of the seal header behind it.
 const ETHERNET_BYTES: usize = 14;
 const SEAL_BYTES: usize = 16;
+/// Bytes of the tag at its end.
+const TAG_BYTES: usize = 16;
 
 /// Captured frames to keep.
 const CAPTURED_MAX: usize = 256;
@@ -37,7 +39,7 @@ pub enum Attack {
     OldSession,
     /// A frame of the current session with a future frame number and otherwise random contents.
     Forged,
-    /// A forged first or second message of a handshake.
+    /// A forged frame of a handshake.
     ForgedHandshake,
     /// The header claims that the frame is not sealed.
     Unprotected,
@@ -203,10 +205,10 @@ impl Intruder {
                 random.fill(&mut frame[seal + SEAL_BYTES..]);
             }
             Attack::ForgedHandshake => {
-                // Kind 1 or 2, with the identifier that is derived from the key in the initiation.
-                frame.resize(seal + SEAL_BYTES + 97, 0);
-                frame[seal + 1] = random.u8(1..=2);
-                frame[seal + 2..seal + 4].copy_from_slice(&97_u16.to_le_bytes());
+                // Initiation, response, request or challenge.
+                frame.resize(seal + SEAL_BYTES + 129 + TAG_BYTES, 0);
+                frame[seal + 1] = [1, 2, 6, 7][random.usize(..4)];
+                frame[seal + 2..seal + 4].copy_from_slice(&129_u16.to_le_bytes());
                 random.fill(&mut frame[seal + SEAL_BYTES..]);
                 frame.copy_within(seal + SEAL_BYTES..seal + SEAL_BYTES + 4, seal + 4);
             }

@@ -14,7 +14,7 @@ use crate::sim::rng::Chance;
 const FORGED_AT_ONCE_MAX: u64 = 16;
 
 /// Maximum number of handshakes that the attacker replays at once.
-const REPLAYED_AT_ONCE_MAX: usize = 24;
+const REPLAYED_AT_ONCE_MAX: usize = 48;
 
 /// The state of the attacker.
 #[derive(Debug, Default)]

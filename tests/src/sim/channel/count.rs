@@ -44,7 +44,9 @@ counters! {
         Handshakes = "handshakes completed, per end",
         Rekeys = "handshakes that replaced keys, per end",
         Refusals = "peers refused, per end",
-        Strangers = "initiations of strangers not answered",
+        Strangers = "handshakes of strangers not answered",
+        StaleInitiations = "initiations refused as stale",
+        StaleResponses = "challenges and responses refused as stale",
         Replays = "frames rejected as replays",
         StaleFrames = "frames of unknown sessions",
         BadTags = "frames with a wrong tag",
@@ -115,6 +117,8 @@ pub(super) fn count_endpoint(counts: &mut Counts<Count>, endpoint: &Endpoint) ->
     counts.add(Count::Handshakes, stats.sessions);
     counts.add(Count::Refusals, stats.refused);
     counts.add(Count::Strangers, stats.strangers);
+    counts.add(Count::StaleInitiations, stats.stale_initiations);
+    counts.add(Count::StaleResponses, stats.stale_responses);
     counts.add(Count::Replays, stats.open.replayed);
     counts.add(Count::StaleFrames, stats.open.stale_session);
     counts.add(Count::BadTags, stats.open.bad_tag);

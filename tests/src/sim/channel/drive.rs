@@ -235,7 +235,9 @@ impl World<'_> {
         let (is_data, is_opening) = match kind {
             SealKind::Data => (true, false),
             SealKind::Confirm => (false, false),
-            SealKind::Initiation | SealKind::Response => (false, true),
+            SealKind::Request | SealKind::Challenge | SealKind::Initiation | SealKind::Response => {
+                (false, true)
+            }
             SealKind::DeathNotice => {
                 return Err(Violation(format!("host {host} sends its own death notice")));
             }
@@ -259,9 +261,7 @@ impl World<'_> {
                 self.check_sent(host, frame)?;
             }
         }
-        if kind == SealKind::Response {
-            self.check_response(host, frame)?;
-        }
+        self.check_handshake(host, &header, frame)?;
         self.counts.count(Count::Frames);
         self.counts.add(Count::Bytes, frame.len() as u64);
         let id = self.frames.push(frame, sent);

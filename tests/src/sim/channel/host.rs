@@ -17,6 +17,9 @@ use crate::sim::clock::DriftingClock;
 use crate::sim::frames::FrameId;
 use crate::sim::rng::Rng;
 
+/// In place of an incarnation number that was not drawn yet.
+const NOT_DRAWN: u64 = 0;
+
 /// The VM of both hosts.
 pub(super) const VM: VmId = VmId(7);
 
@@ -95,8 +98,13 @@ pub(super) struct Host {
     pub(super) term: u64,
     /// The death notice that the supervisor of the process holds, and the session that it is of.
     pub(super) notice: Option<(DeathNotice, u64)>,
-    /// Keys of the distinct responses of this process to initiations.
-    pub(super) answers: Vec<[u8; 32]>,
+    /// The attempts that the responses of this process answer.
+    pub(super) answers: Vec<u32>,
+    /// The attempts of the initiations that this host sent, and when.
+    pub(super) attempts: Vec<(u32, u64)>,
+    /// The distinct requests of the current incarnation, and the number of its initiations.
+    pub(super) requests: Vec<u64>,
+    pub(super) initiations: usize,
     /// When the process started, by its own clock.
     pub(super) booted_at: Time,
     /// Idle wake-ups since `window_began`.
@@ -150,6 +158,9 @@ impl Host {
             term,
             notice: None,
             answers: Vec::new(),
+            attempts: Vec::new(),
+            requests: Vec::new(),
+            initiations: 0,
             booted_at: now,
             idle_wakes: 0,
             frames: 0,
@@ -176,6 +187,7 @@ impl Host {
         let mutants = self.endpoint.settings().mutants;
         let settings = settings(options, index, role, term, mutants);
         let now = self.clock.shows(at);
+        self.drawn_id.store(NOT_DRAWN, Ordering::Relaxed);
         self.endpoint.renew(now, settings).expect("valid settings");
         self.begin_incarnation(at, role, term);
     }
@@ -196,6 +208,8 @@ impl Host {
     fn begin_incarnation(&mut self, at: u64, role: Role, term: u64) {
         self.session = None;
         self.refused = [None; 2];
+        self.requests.clear();
+        self.initiations = 0;
         (self.lease_reported, self.met_reported, self.renewal_scheduled) = (false, false, false);
         self.renew_ticket += 1;
         self.incarnations.last_mut().expect("a host has an incarnation").until.get_or_insert(at);
@@ -232,13 +246,16 @@ fn start(
         Security::Insecure
     };
     let mut entropy = rng.fork();
+    drawn_id.store(NOT_DRAWN, Ordering::Relaxed);
     let drawn_id = Arc::clone(drawn_id);
     let entropy = move |bytes: &mut [u8]| {
         entropy.fill(bytes);
-        // The endpoint draws 8 bytes only for a new incarnation. Recording them gives the checkers its
-        // identity without asking the code under test.
+        // The first 8 bytes that an endpoint draws for a new incarnation identify it. Recording them gives the
+        // checkers its identity without asking the code under test.
         if let Ok(drawn) = <[u8; 8]>::try_from(&*bytes) {
-            drawn_id.store(u64::from_le_bytes(drawn), Ordering::Relaxed);
+            let id = u64::from_le_bytes(drawn);
+            let _later =
+                drawn_id.compare_exchange(NOT_DRAWN, id, Ordering::Relaxed, Ordering::Relaxed);
         }
     };
     let endpoint = Endpoint::new(settings, security, Box::new(entropy), now);

@@ -183,7 +183,7 @@ impl FaultOptions {
             rng.chance(Chance::percent(50)).then_some(every_ns)
         };
         let [partition_every_ns, freeze_every_ns, restart_every_ns] = [12, 16, 8].map(&mut every);
-        let [forge_every_ns, hold_every_ns] = [60, 8].map(&mut every);
+        let [forge_every_ns, hold_every_ns] = [60, 16].map(&mut every);
         Self {
             partition_every_ns,
             partition_ns,

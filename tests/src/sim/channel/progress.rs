@@ -1,7 +1,7 @@
 //! The checker of progress: after healing, the ends must connect, deliver everything and stay connected,
 //! within deadlines.
 
-use logchan::handshake::{ANSWER_EACH, RETRY_MAX};
+use logchan::handshake::{RETRY_FIRST, RETRY_MAX};
 use logchan::ids::{Lane, Role};
 
 use super::count::Count;
@@ -116,6 +116,5 @@ impl World<'_> {
 }
 
 /// Maximum time in which the two ends connect, in addition to the owners' delays: the longest interval
-/// between initiations, and the time until replayed initiations no longer use up the allowance for
-/// responses.
-pub(super) const CONNECT_NS: u64 = RETRY_MAX.as_nanos() + 2 * ANSWER_EACH.as_nanos();
+/// between requests, and some of the shortest.
+pub(super) const CONNECT_NS: u64 = RETRY_MAX.as_nanos() + 5 * RETRY_FIRST.as_nanos();

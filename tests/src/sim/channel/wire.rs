@@ -11,12 +11,12 @@ use logchan::frame::{FrameHeader, FrameKind};
 use logchan::handshake::{ANSWER_BURST, ANSWER_EACH};
 use logchan::ids::{Lane, Role};
 use logchan::limits::{FRAME_HEADER_BYTES, IN_FLIGHT_FRAMES_MAX};
-use logchan::seal::{SEAL_HEADER_BYTES, SEAL_TAG_BYTES};
+use logchan::seal::{SEAL_HEADER_BYTES, SEAL_TAG_BYTES, SealHeader, SealKind};
 use logchan::time::Time;
 
 use super::host::VM;
 use super::model::{Content, End};
-use super::world::{World, require_some};
+use super::world::{World, other, require_some};
 use crate::sim::{Checked, Violation, require};
 
 /// The state of one end as its frames show it.
@@ -75,16 +75,54 @@ struct SenderState {
 }
 
 impl World<'_> {
-    /// Checks a handshake response that `host` sends. Every response that is not a repetition is expensive to
-    /// compute, so their rate must be limited, whatever initiations arrive.
-    pub(super) fn check_response(&mut self, host: usize, frame: &[u8]) -> Checked {
+    /// Checks a handshake frame that `host` sends. Key exchanges are expensive, so whoever has no key must not be
+    /// able to cause any: the number of a host's initiations follows from its own requests, and a response needs an
+    /// initiation that the peer made for this incarnation. It is answered once.
+    pub(super) fn check_handshake(
+        &mut self,
+        host: usize,
+        header: &SealHeader,
+        frame: &[u8],
+    ) -> Checked {
         let at = self.queue.now();
         let own = &mut self.hosts[host];
-        let key = frame[SEAL_HEADER_BYTES..].first_chunk();
-        let key = *key.ok_or_else(|| Violation(format!("host {host} responds without a key")))?;
-        if !own.answers.contains(&key) {
-            own.answers.push(key);
+        match header.kind {
+            SealKind::Request => {
+                let id = frame[SEAL_HEADER_BYTES + size_of::<u64>()..].first_chunk();
+                let id = u64::from_le_bytes(*require_some(id)?);
+                if !own.requests.contains(&id) {
+                    own.requests.push(id);
+                }
+                Ok(())
+            }
+            SealKind::Initiation => {
+                own.attempts.push((header.key_id, at));
+                own.initiations += 1;
+                let (initiations, requests) = (own.initiations, own.requests.len());
+                require!(
+                    initiations <= requests,
+                    "host {host} sent {initiations} initiations after {requests} requests"
+                );
+                Ok(())
+            }
+            SealKind::Response => self.check_response(host, header.key_id),
+            SealKind::Challenge | SealKind::Confirm | SealKind::Data | SealKind::DeathNotice => {
+                Ok(())
+            }
         }
+    }
+
+    /// Checks a response that `host` sends to the initiation of `attempt`.
+    fn check_response(&mut self, host: usize, attempt: u32) -> Checked {
+        let at = self.queue.now();
+        let since = self.hosts[host].incarnation().since;
+        let mut made = self.hosts[other(host)].attempts.iter();
+        let is_fresh = made.any(|made| made.0 == attempt && made.1 >= since);
+        require!(is_fresh, "host {host} responds to {attempt:08x}, which is of an earlier time");
+        let own = &mut self.hosts[host];
+        let again = own.answers.contains(&attempt);
+        require!(!again, "host {host} responds to {attempt:08x} again");
+        own.answers.push(attempt);
         let lasts_ns = own.clock.shows(at).since(own.booted_at).as_nanos();
         let most = u64::from(ANSWER_BURST) + lasts_ns / ANSWER_EACH.as_nanos();
         let answers = own.answers.len() as u64;
