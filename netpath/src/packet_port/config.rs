@@ -12,13 +12,15 @@ pub struct PacketConfig {
     pub receive: ReceivePath,
     /// How [`wait`](crate::FramePort::wait) waits.
     pub wait: WaitPolicy,
+    /// Whether frames to all stations are delivered, too.
+    pub accepts_broadcast: bool,
 }
 
 impl PacketConfig {
     /// A configuration for `interface` with the defaults for the rest.
     pub fn new(interface: impl Into<String>) -> Self {
         let (receive, wait) = (ReceivePath::default(), WaitPolicy::default());
-        PacketConfig { interface: interface.into(), receive, wait }
+        PacketConfig { interface: interface.into(), receive, wait, accepts_broadcast: false }
     }
 }
 

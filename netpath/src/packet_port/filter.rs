@@ -26,16 +26,29 @@ pub(super) enum Verdict {
     ForeignVlan,
 }
 
+/// Which frames are for a port.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// The interface's address.
+    pub(super) mac: MacAddr,
+    pub(super) ethertype: u16,
+    /// Frames to all stations are for this port, too.
+    pub(super) accepts_broadcast: bool,
+}
+
 /// Classifies a frame by its first bytes (at least the Ethernet header, if the frame has one).
-pub(super) fn classify(front: &[u8], info: &FrameInfo, mac: MacAddr, ethertype: u16) -> Verdict {
+pub(super) fn classify(front: &[u8], info: &FrameInfo, wanted: &Wanted) -> Verdict {
+    let Wanted { mac, ethertype, accepts_broadcast } = *wanted;
     if info.wire_length > info.length || !(FRAME_MIN..=FRAME_MAX).contains(&info.length) {
         return Verdict::BadLength;
     }
     let Some(frame) = EthernetPacket::new(front) else { return Verdict::BadLength };
     let is_sent_now = info.packet_type == libc::PACKET_OUTGOING;
+    let to = frame.get_destination();
+    let is_for_us = to == mac || accepts_broadcast && to.is_broadcast();
     if frame.get_source() == mac && !is_sent_now {
         Verdict::Own
-    } else if is_sent_now || frame.get_destination() != mac {
+    } else if is_sent_now || !is_for_us {
         Verdict::ForeignMac
     } else if info.packet_type == libc::PACKET_OTHERHOST {
         Verdict::ForeignVlan
@@ -77,7 +90,21 @@ mod tests {
     fn verdict(frame: &[u8], info: FrameInfo) -> Verdict {
         let length = frame.len();
         let info = FrameInfo { length, wire_length: length.max(info.wire_length), ..info };
-        classify(frame, &info, OURS, 0x88b5)
+        let wanted = Wanted { mac: OURS, ethertype: 0x88b5, accepts_broadcast: false };
+        classify(frame, &info, &wanted)
+    }
+
+    #[test]
+    fn frames_to_all_stations_are_ours_if_wanted() {
+        let wanted = Wanted { mac: OURS, ethertype: 0x88b5, accepts_broadcast: true };
+        let to_all = frame([0xff; 6], 0x88b5);
+        let info = FrameInfo { length: 60, wire_length: 60, ..FrameInfo::default() };
+        assert_eq!(classify(&to_all, &info, &wanted), Verdict::Ours);
+        for other in [[2, 0, 0, 0, 0, 9], [3, 0, 0, 0, 0, 1]] {
+            assert_eq!(classify(&frame(other, 0x88b5), &info, &wanted), Verdict::ForeignMac);
+        }
+        let sent = FrameInfo { packet_type: libc::PACKET_OUTGOING, ..info };
+        assert_eq!(classify(&to_all, &sent, &wanted), Verdict::ForeignMac);
     }
 
     #[test]

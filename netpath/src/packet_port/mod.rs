@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use pnet::packet::ethernet::{EtherType, MutableEthernetPacket};
 
-use self::filter::Verdict;
+use self::filter::{Verdict, Wanted};
 use self::link::Link;
 use self::receive::Receiver;
 use crate::error::PortError;
@@ -60,7 +60,8 @@ pub struct Mark(u64);
 /// or newer, CAP_NET_RAW).
 ///
 /// Frames include their Ethernet header; [`header_to`](Self::header_to) builds one. The port delivers
-/// untagged frames of the EtherType to the interface's own address, and counts all others. A short frame
+/// untagged frames of the EtherType to the interface's own address, and to all stations if
+/// [`PacketConfig::accepts_broadcast`] says so, and counts all others. A short frame
 /// may have been padded to 60 bytes on its way, and is delivered with the padding.
 ///
 /// **Threads.** As with [`TapPort`](crate::TapPort), the thread that uses the port first owns it; another
@@ -86,6 +87,7 @@ pub struct PacketPort {
     link: Link,
     name: String,
     mac: MacAddr,
+    accepts_broadcast: bool,
     mtu_bytes: u32,
     stats: PacketStats,
 }
@@ -131,6 +133,7 @@ impl PacketPort {
             link,
             name,
             mac,
+            accepts_broadcast: config.accepts_broadcast,
             mtu_bytes,
             stats,
         };
@@ -178,6 +181,11 @@ impl PacketPort {
     /// The MTU in bytes, read at opening. A port uses at most 1500 of them.
     pub fn mtu_bytes(&self) -> u32 {
         self.mtu_bytes
+    }
+
+    /// From now on, delivers frames to all stations, too.
+    pub fn accept_broadcast(&mut self) {
+        self.accepts_broadcast = true;
     }
 
     /// Returns the Ethernet header for frames to `destination`.
@@ -281,12 +289,19 @@ impl PacketPort {
         })))
     }
 
+    /// Returns the most frames that can have arrived and wait in this port.
+    pub fn frames_waiting_max(&self) -> usize {
+        self.receiver.frames_max()
+    }
+
     /// Fetches the next frame that is for this port, and returns whether there is one.
     fn fetch(&mut self) -> io::Result<bool> {
-        let PacketPort { receiver, socket, stats, mac, .. } = self;
+        let PacketPort { receiver, socket, stats, mac, accepts_broadcast, .. } = self;
+        let (mac, accepts_broadcast) = (*mac, *accepts_broadcast);
+        let wanted = Wanted { mac, ethertype: CHANNEL_ETHERTYPE, accepts_broadcast };
         receiver.fetch(socket, |front, info| {
             let front = &front[..info.length.min(FRAME_MIN)];
-            let verdict = filter::classify(front, info, *mac, CHANNEL_ETHERTYPE);
+            let verdict = filter::classify(front, info, &wanted);
             verdict.count(stats);
             verdict == Verdict::Ours
         })

@@ -23,6 +23,9 @@ pub enum ReceivePath {
 /// small frame. The buffer holds 256 frames of full length.
 const SOCKET_BUFFER_BYTES: i32 = 1 << 20;
 
+/// What the kernel accounts for a small frame that waits in such a buffer, in bytes, at least.
+const SMALL_FRAME_BYTES: usize = 512;
+
 /// The receive side of a port. At most one frame is fetched (`head`, `length`) before it is taken.
 pub(super) enum Receiver {
     Ring { ring: PacketRing, head: Option<Head> },
@@ -56,6 +59,15 @@ impl Receiver {
         match self {
             Receiver::Ring { ring, head } => head.is_some() || ring.has_frame(),
             Receiver::Calls { .. } => true,
+        }
+    }
+
+    /// The most frames that can wait.
+    pub(super) fn frames_max(&self) -> usize {
+        match self {
+            Receiver::Ring { .. } => SLOTS,
+            // The kernel doubles what it was asked for.
+            Receiver::Calls { .. } => 2 * SOCKET_BUFFER_BYTES as usize / SMALL_FRAME_BYTES,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use logchan::entry::REGISTERS;
 use logchan::limits::{CONSOLE_BYTES_MAX, FRAME_BYTES_MAX, PAGE_BYTES};
+use logchan::time::Duration;
 
 /// Largest frame of the VM's network: 14 bytes of Ethernet header, 1500 of payload, 4 of VLAN tag.
 pub const FRAME_MAX: usize = FRAME_BYTES_MAX;
@@ -103,8 +104,13 @@ pub const BULK_FRAMES_PER_TRANSMIT: u64 = 4;
 /// on a link of 1 Gbit/s. With fewer, a NIC that reports completions only now and then could run idle.
 pub const BULK_BACKLOG_BYTES_MAX: u32 = 12 << 10;
 
-/// Receive calls per drive of the wire, each of which takes a bounded number of frames.
+/// Receive calls per drive of the wire, each of which takes a bounded number of frames. Together they take all frames
+/// that wait in the ring of a port, so timeouts that are due are handled in each drive.
 pub const RECEIVES_PER_DRIVE: usize = 4;
+
+/// Longest time between two receive calls that belong together. If it was longer, this thread was stopped or did
+/// something else, and frames of the peer have arrived meanwhile, which come before timeouts.
+pub const RECEIVE_PAUSE_MAX: Duration = Duration::from_millis(5);
 
 /// Console bytes of a primary that wait until it may speak; further ones are dropped.
 pub const CONSOLE_WAITING_BYTES_MAX: usize = 4096;

@@ -4,6 +4,7 @@ use super::LinkReport;
 use super::error::LinkError;
 use super::nic_watch::{NicWatch, NicWatchConfig};
 use super::peer_address::{AddressChange, OtherAddresses, PeerAddress};
+use super::reach::{Reach, Target};
 use crate::kvm::clock;
 use logchan::handshake::{LinkStats, Proof};
 use logchan::limits::IN_FLIGHT_FRAMES_BOTH;
@@ -14,14 +15,19 @@ use netpath::{
     PacketStats, PortError, ReceivePath, WaitPolicy,
 };
 use replication::Mutants;
-use replication::driver::{Clock, LINK_HEADER_BYTES, LinkPort, Wire};
+use replication::driver::{Clock, Heard, LINK_HEADER_BYTES, LinkPort, Wire};
+use replication::limits::{FRAMES_PER_RECEIVE, RECEIVES_PER_DRIVE};
 use std::time::{Duration, Instant};
 
 // The receive ring holds all frames that can be in flight, plus 32 that carry no lane. So a peer that is
 // stopped for a while loses no frame.
 const _: () = assert!(IN_FLIGHT_FRAMES_BOTH + 32 <= netpath::RECEIVE_FRAMES);
 const _: () = assert!(LINK_HEADER_BYTES == netpath::FRAME_MIN);
+// One drive takes all frames that wait in the ring, so that a flood delays timeouts by one drive at most.
+const _: () = assert!(netpath::RECEIVE_FRAMES <= FRAMES_PER_RECEIVE * RECEIVES_PER_DRIVE);
 
+/// Position of the destination address in the Ethernet header.
+const DESTINATION: std::ops::Range<usize> = 0..6;
 /// Position of the source address in the Ethernet header.
 const SOURCE: std::ops::Range<usize> = 6..12;
 
@@ -68,6 +74,8 @@ pub struct EthernetLink {
     config: PacketConfig,
     peer: PeerAddress,
     watch: Option<NicWatch>,
+    /// Whether frames go to all stations, too. Only with a key: copies tell nobody anything then.
+    reach: Option<Reach>,
     /// The watch knows that the port has lost its interface.
     is_loss_reported: bool,
 }
@@ -80,7 +88,7 @@ impl EthernetLink {
     /// The interface can't be used, or the peer's address is its own.
     pub fn open(options: &LinkOptions) -> Result<EthernetLink, LinkError> {
         let LinkOptions { interface, peer, wait, receive } = options.clone();
-        let config = PacketConfig { interface, receive, wait };
+        let config = PacketConfig { receive, wait, ..PacketConfig::new(interface) };
         let port = PacketPort::open(&config)?;
         if port.mac() == peer {
             let interface = options.interface.clone();
@@ -92,6 +100,7 @@ impl EthernetLink {
             config,
             peer: PeerAddress::new(peer, OtherAddresses::Drop),
             watch: None,
+            reach: None,
             is_loss_reported: false,
         })
     }
@@ -105,6 +114,11 @@ impl EthernetLink {
     /// The kernel can't be asked for the interface, or the thread can't be started.
     pub fn watch(mut self, other_addresses: OtherAddresses) -> Result<EthernetLink, LinkError> {
         self.peer = PeerAddress::new(self.peer.current(), other_addresses);
+        if other_addresses == OtherAddresses::Follow {
+            self.reach = Some(Reach::new());
+            self.config.accepts_broadcast = true;
+            self.port.accept_broadcast();
+        }
         self.watch = Some(NicWatch::start(NicWatchConfig {
             port: self.config.clone(),
             mtu_bytes_min: self.frame_bytes_max() as u32,
@@ -234,12 +248,23 @@ impl LinkPort for EthernetLink {
         mark: Mark,
         handle: impl FnOnce(&mut [u8]) -> Proof,
     ) -> Result<bool, PortError> {
-        let EthernetLink { port, peer, .. } = self;
+        let EthernetLink { port, peer, reach, .. } = self;
         let taken = port.receive_until(mark, |frame| {
-            let source: [u8; 6] = frame[SOURCE].try_into().expect("a frame has a header");
-            let source = MacAddr::from(source);
-            if peer.handles(source) {
+            let address = |at: std::ops::Range<usize>| -> [u8; 6] {
+                frame[at].try_into().expect("a frame has a header")
+            };
+            let source = MacAddr::from(address(SOURCE));
+            let is_to_all = MacAddr::from(address(DESTINATION)).is_broadcast();
+            if is_to_all && source != peer.current() {
+                // Of other pairs on this segment.
+                None
+            } else if peer.handles(source) {
                 let proof = handle(&mut frame[LINK_HEADER_BYTES..]);
+                if proof == Proof::Presence
+                    && let Some(reach) = reach
+                {
+                    reach.received(is_to_all);
+                }
                 peer.handled(source, proof)
             } else {
                 peer.dropped(source)
@@ -259,14 +284,32 @@ impl LinkPort for EthernetLink {
         self.port.has_frame()
     }
 
+    fn frames_waiting_max(&self) -> usize {
+        self.port.frames_waiting_max()
+    }
+
     fn send(&mut self, frame: &mut [u8]) -> Result<(), PortError> {
-        frame[..LINK_HEADER_BYTES].copy_from_slice(&self.port.header_to(self.peer.current()));
-        self.port.send(frame)?;
+        let target = self.reach.as_mut().map_or(Target::Peer, Reach::next);
+        if target != Target::All {
+            frame[..LINK_HEADER_BYTES].copy_from_slice(&self.port.header_to(self.peer.current()));
+            self.port.send(frame)?;
+        }
         if let Some(candidate) = self.peer.candidate() {
             frame[..LINK_HEADER_BYTES].copy_from_slice(&self.port.header_to(candidate));
             self.port.send(frame)?;
         }
+        if target != Target::Peer {
+            let to_all = self.port.header_to(MacAddr::broadcast());
+            frame[..LINK_HEADER_BYTES].copy_from_slice(&to_all);
+            self.port.send(frame)?;
+        }
         Ok(())
+    }
+
+    fn set_heard(&mut self, heard: Heard) {
+        if let Some(reach) = &mut self.reach {
+            reach.set_heard(heard);
+        }
     }
 
     fn flush(&mut self) -> Result<(), PortError> {

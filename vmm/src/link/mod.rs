@@ -4,6 +4,7 @@
 //! - `ethernet`: [`EthernetLink`], a packet port to one peer
 //! - `nic_watch`: the thread that watches the interface and opens it again
 //! - `peer_address`: the peer's MAC address, which may change
+//! - `reach`: whether frames go to the peer's address or to all stations
 //! - `log_link`: [`LogLink`], an endpoint on a wire, without a replica
 //! - [`key_file`]: the pre-shared key on disk
 //! - [`timing`]: all times of a channel, derived from its silence timeout
@@ -17,6 +18,7 @@ pub mod key_file;
 mod log_link;
 mod nic_watch;
 mod peer_address;
+mod reach;
 pub mod timing;
 
 pub use error::LinkError;

@@ -147,6 +147,10 @@ impl LinkPort for SimLink<'_> {
         self.thread.with(|state| !state.hosts[self.thread.host].ring.is_empty())
     }
 
+    fn frames_waiting_max(&self) -> usize {
+        self.thread.with(|state| state.hosts[self.thread.host].options.ring_frames_max)
+    }
+
     fn send(&mut self, frame: &mut [u8]) -> Result<(), TapFailed> {
         self.unflushed.push(frame[LINK_HEADER_BYTES..].into());
         let takes_ns = self.thread.with(|state| state.hosts[self.thread.host].options.frame_ns);

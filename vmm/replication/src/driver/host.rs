@@ -78,8 +78,12 @@ pub trait LinkPort {
     fn is_cut_off(&self) -> bool;
     /// Returns whether a frame has arrived. Costs no system call.
     fn has_frame(&self) -> bool;
+    /// Returns the most frames that can have arrived and wait here.
+    fn frames_waiting_max(&self) -> usize;
     /// Queues a frame to the peer. The first [`LINK_HEADER_BYTES`] bytes of `frame` are for the port.
     fn send(&mut self, frame: &mut [u8]) -> Result<(), Self::Error>;
+    /// Says when the peer was heard: the port may try other ways to reach it, too.
+    fn set_heard(&mut self, _heard: Heard) {}
     /// Gives the queued frames to the network.
     fn flush(&mut self) -> Result<(), Self::Error>;
     /// Returns how many bytes the network has not sent yet.
@@ -93,6 +97,17 @@ pub trait LinkPort {
     fn begin_spin(&self, span: Duration) -> Self::Spin;
     /// Spins until a frame has arrived, and returns true, or until the time of `spin` is over.
     fn spin(&mut self, spin: &mut Self::Spin) -> bool;
+}
+
+/// When the peer was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// There is no session with a peer.
+    Never,
+    /// So long ago that heartbeats were lost.
+    NotRecently,
+    /// As recently as its heartbeats are due.
+    Recently,
 }
 
 /// What an operator orders this host to do.

@@ -31,8 +31,8 @@ mod witness;
 
 pub use drive::{Driver, DriverParts};
 pub use host::{
-    CheckpointMoment, Clock, DriverView, Host, LINK_HEADER_BYTES, LinkPort, LiveWorld, Moment,
-    Observer, Order, SupervisorPort, WitnessPort,
+    CheckpointMoment, Clock, DriverView, Heard, Host, LINK_HEADER_BYTES, LinkPort, LiveWorld,
+    Moment, Observer, Order, SupervisorPort, WitnessPort,
 };
 pub use run::{MachineEnd, PairEnd, run};
 pub use wire::{Transport, Wire};

@@ -1,10 +1,11 @@
 //! [`Wire`]: moves frames between a link port and a [`Transport`].
 
-use super::host::{Clock, LINK_HEADER_BYTES, LinkPort};
+use super::host::{Clock, Heard, LINK_HEADER_BYTES, LinkPort};
 use crate::limits::BULK_BACKLOG_BYTES_MAX;
 use crate::limits::BULK_FRAMES_PER_TRANSMIT;
 use crate::limits::FRAME_MAX;
 use crate::limits::FRAMES_PER_RECEIVE;
+use crate::limits::RECEIVE_PAUSE_MAX;
 use crate::mutant::{DriverMutant, Mutants};
 use crate::replica::Replica;
 use alloc::boxed::Box;
@@ -18,6 +19,9 @@ use logchan::time::{Duration, Time};
 /// Interval at which a wait ends to check the kernel's queue while bulk frames are held back: the time in
 /// which 1 Gbit/s sends two full frames.
 const BACKLOG_POLL_INTERVAL: Duration = Duration::from_micros(20);
+
+/// A peer counts as not heard recently after this share of the silence timeout: more than two heartbeats, and early enough to correct it.
+const UNHEARD_SHARE: u64 = 4;
 
 /// Sends and receives frames over a wire.
 pub trait Transport {
@@ -74,6 +78,15 @@ macro_rules! transport {
 transport!(Endpoint, Some);
 transport!(Replica, core::convert::identity);
 
+/// Frames that had arrived at some time, and that are handled before timeouts.
+#[derive(Clone, Copy, Debug)]
+struct Backlog {
+    since: Time,
+    handled: usize,
+    /// When some of them were handled last.
+    last: Time,
+}
+
 /// A link port with the rules of the logging channel: what is sent when, and which clock reading a frame is
 /// handled with. One thread owns it.
 pub struct Wire<P> {
@@ -83,6 +96,8 @@ pub struct Wire<P> {
     seen_at: Option<Time>,
     /// Frames were handled with such a time, and [`Transport::heard_by`] was not called since.
     unconfirmed: bool,
+    /// Frames keep coming: when that was seen first, and how many were handled since.
+    backlog: Option<Backlog>,
     /// Bulk frames are held back because the kernel has too many unsent bytes.
     bulk_held: bool,
     /// Buffer for an outgoing frame, with the port's header in front.
@@ -97,14 +112,19 @@ impl<P: LinkPort> Wire<P> {
             port,
             seen_at: None,
             unconfirmed: false,
+            backlog: None,
             bulk_held: false,
             frame: Box::new([0; FRAME_MAX]),
             mutants,
         }
     }
 
-    /// Handles the frames that have arrived, and then timeouts that are due. Returns whether more frames are
-    /// there. In that case call again: timeouts are handled only after all frames were seen.
+    /// Handles frames that have arrived, and then timeouts that are due. Returns whether more frames are there.
+    /// In that case call again.
+    ///
+    /// Timeouts come after all frames that had arrived when they became due: a host that was stopped must first see
+    /// that the peer is alive. They do not wait for frames that arrive later: whoever can send frames faster than
+    /// they are handled must not keep this host from sending heartbeats.
     ///
     /// Received log is acknowledged at once, because the peer holds outputs until then, and the caller may
     /// have long work to do.
@@ -128,24 +148,41 @@ impl<P: LinkPort> Wire<P> {
         if seen_at.is_none() {
             self.confirm_heard(transport, now);
         }
-        if let Some(mark) = arrived {
-            self.handle_frames(transport, now, mark)?;
-        }
+        let handled = match arrived {
+            Some(mark) => self.handle_frames(transport, now, mark)?,
+            None => 0,
+        };
         self.unconfirmed &= seen_at.is_some();
         let more = arrived.is_some() && self.port.has_frame();
-        // Timeouts come after the frames: a host that was stopped must first see that the peer is alive.
-        if !more && transport.poll_timeout().is_some_and(|timeout| timeout <= now) {
-            transport.handle_timeout(now);
+        let seen_until = if more { self.handled_of_backlog(now, handled) } else { Some(now) };
+        if let Some(seen_until) = seen_until {
+            self.backlog = None;
+            if transport.poll_timeout().is_some_and(|timeout| timeout <= seen_until) {
+                transport.handle_timeout(now);
+            }
         }
         Ok(more)
     }
 
+    /// Of the frames that wait, `handled` more were handled. Returns a time up to which all frames that had arrived by
+    /// then were handled, if there is a recent one.
+    fn handled_of_backlog(&mut self, now: Time, handled: usize) -> Option<Time> {
+        // After a pause, frames from before `now` wait again.
+        let recent = self.backlog.filter(|backlog| now.since(backlog.last) <= RECEIVE_PAUSE_MAX);
+        let backlog = recent.unwrap_or(Backlog { since: now, handled: 0, last: now });
+        let backlog = Backlog { handled: backlog.handled + handled, last: now, ..backlog };
+        self.backlog = Some(backlog);
+        (backlog.handled >= self.port.frames_waiting_max()).then_some(backlog.since)
+    }
+
+    /// Handles the frames up to `mark`. Returns how many there were.
     fn handle_frames(
         &mut self,
         transport: &mut impl Transport,
         now: Time,
         mark: P::Mark,
-    ) -> Result<(), P::Error> {
+    ) -> Result<usize, P::Error> {
+        let mut handled = 0;
         loop {
             let Wire { port, unconfirmed, .. } = self;
             let taken = port.receive_until(mark, |frame| {
@@ -154,8 +191,9 @@ impl<P: LinkPort> Wire<P> {
                 verdict.map_or(Proof::Nothing, EndpointVerdict::proof)
             })?;
             if !taken {
-                return Ok(());
+                return Ok(handled);
             }
+            handled += 1;
             if transport.channel().is_some_and(Channel::owes_log_ack) {
                 self.transmit_at(transport, now)?;
             }
@@ -199,6 +237,7 @@ impl<P: LinkPort> Wire<P> {
         transport: &mut impl Transport,
         now: Time,
     ) -> Result<bool, P::Error> {
+        self.port.set_heard(heard(transport, now));
         self.bulk_held = self.must_hold_bulk(transport)?;
         let bulk_until = match self.bulk_held {
             true => bulk_frames(transport),
@@ -260,6 +299,16 @@ impl<P: LinkPort> Wire<P> {
     }
 }
 
+/// Returns when the peer was heard.
+fn heard(transport: &impl Transport, now: Time) -> Heard {
+    let Some(channel) = transport.channel() else { return Heard::Never };
+    let silence = channel.config().timing.silence;
+    match now.since(channel.heard_at()) * UNHEARD_SHARE > silence {
+        true => Heard::NotRecently,
+        false => Heard::Recently,
+    }
+}
+
 /// Returns whether the channel has bulk to send.
 fn has_bulk_to_send(transport: &impl Transport) -> bool {
     transport.channel().is_some_and(|channel| channel.wants_to_send(Lane::Bulk))
@@ -269,3 +318,7 @@ fn has_bulk_to_send(transport: &impl Transport) -> bool {
 fn bulk_frames(transport: &impl Transport) -> u64 {
     transport.channel().map_or(0, |channel| channel.stats().sent(FrameKind::Bulk))
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
