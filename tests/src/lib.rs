@@ -6,6 +6,7 @@
 pub mod alone;
 pub mod demo;
 pub mod fifo;
+pub mod flood;
 pub mod guests;
 pub mod load;
 pub mod pair;

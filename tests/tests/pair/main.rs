@@ -6,6 +6,7 @@ mod chaos;
 mod divergence;
 mod etcd;
 mod fence;
+mod flood;
 mod frozen;
 mod full_memory;
 mod handover;
