@@ -1,25 +1,33 @@
 //! Hosts of a pair whose standard streams cannot be written: the VM does not depend on them.
 
 use nix::sys::signal::Signal;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use testbed::pair::{Host, PairEvent, Part};
 use tests::fifo::Fifo;
 use tests::pair::{Clients, Process, Rig};
+use tests::program::understudy;
 use tests::wait_for;
 
-/// Kills the primary and requires that the backup, started with `redirections`, takes over and serves
-/// the VM's clients.
+/// Starts a backup with `redirections`, and requires that it takes over.
 fn backup_takes_over(redirections: &str) {
     let rig = Rig::default();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let backup = rig.start_redirected(Part::Backup, Host::B, &[], redirections);
+    takes_over(&rig, primary, &backup);
+}
+
+/// Kills the primary, and requires that the backup takes over, serves the VM's clients, and counts the lines that it
+/// could not write.
+fn takes_over(rig: &Rig, mut primary: Process, backup: &Process) {
     wait_for!(primary, PairEvent::Protected);
     backup.wait_for_role("following");
-    let ((), clients) = Clients::during(&rig, |clients| {
+    let ((), clients) = Clients::during(rig, |clients| {
         primary.signal(Signal::SIGKILL);
         clients.wait_until_served();
         backup.wait_for_role("alone");
-        counts_what_it_lost(&backup);
+        counts_what_it_lost(backup);
     });
     assert_eq!(clients.host_sequence(), [Host::A, Host::B]);
 }
@@ -47,6 +55,24 @@ fn backup_whose_standard_output_is_full_takes_over() {
 #[test]
 fn backup_whose_standard_streams_are_full_takes_over() {
     backup_takes_over(">/dev/full 2>&1");
+}
+
+/// The signal of that limit ends a process by default.
+#[test]
+fn backup_whose_messages_have_reached_the_limit_of_file_sizes_takes_over() {
+    let rig = Rig::default();
+    let (script, messages) = (rig.path("limited.sh"), rig.path("messages"));
+    // A block has 512 bytes.
+    fs::write(&messages, [b'\n'; 512]).unwrap();
+    let (program, file) = (understudy(), messages.display());
+    let text = format!("#!/bin/sh\nulimit -f 1\nexec '{}' \"$@\" 2>>'{file}'\n", program.display());
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    wait_for!(primary, PairEvent::TermWon);
+    let backup = rig.start_program(&script, Part::Backup, Host::B, &[]);
+    takes_over(&rig, primary, &backup);
+    assert_eq!(fs::metadata(&messages).unwrap().len(), 512);
 }
 
 #[test]

@@ -132,6 +132,7 @@ pub fn main() -> ExitCode {
 
 fn run_command() -> ExitCode {
     STARTED.get_or_init(Instant::now);
+    signals::survive_file_size_limit();
     let arguments = match config_file::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(error) => return fail(&error),

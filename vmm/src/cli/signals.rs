@@ -1,6 +1,7 @@
-//! The signals that end the program.
+//! The signals that end the program, and one that must not.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use std::sync::Arc;
 
 /// Returns the signals to handle: SIGTERM always, SIGINT and SIGHUP unless the parent process set them to be
 /// ignored. nohup(1) does so with SIGHUP, and a shell without job control with SIGINT for background
@@ -10,6 +11,13 @@ pub fn ending() -> Vec<i32> {
     let ignored = ignored(&status);
     let is_handled = |&signal: &i32| signal == SIGTERM || ignored & (1 << (signal - 1)) == 0;
     [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_handled).collect()
+}
+
+/// Lets a write beyond the limit of file sizes fail like one to a full disk (setrlimit(2), RLIMIT_FSIZE). By default its
+/// signal ends the process, and with it a VM whose messages or capture have reached the limit.
+pub fn survive_file_size_limit() {
+    // The handler only sets a flag. Without it, the signal has its default effect.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Returns the mask of ignored signals in `status`, the text of `/proc/PID/status` (proc_pid_status(5)). Bit
