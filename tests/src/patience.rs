@@ -48,7 +48,7 @@ pub fn factor() -> u64 {
 }
 
 /// A polling loop's timeout. The pace was measured before, and the host may have become busier since: time for which
-/// tasks waited for a processor does not count, up to [`EXTENSION`] times the timeout.
+/// tasks waited for a processor does not count, up to five times the timeout.
 #[derive(Debug)]
 pub struct Waiting {
     begin: Instant,
