@@ -6,7 +6,7 @@
 
 use std::process::Output;
 use tests::demo::Figures;
-use tests::program::run;
+use tests::program::{run, write_private};
 
 const KILLS: &str = "2";
 
@@ -31,7 +31,7 @@ fn linux_guest_without_usable_snapshot_is_refused_in_one_line() {
     let file = path.to_str().unwrap();
     let demo = || run(&["demo", "--guest", "linux", "--snapshot", file]);
     refused(&demo(), 6, "scripts/linux-guest.sh");
-    std::fs::write(&path, "no snapshot").unwrap();
+    write_private(&path, b"no snapshot");
     refused(&demo(), 6, "not a snapshot");
     refused(&run(&["demo", "--snapshot", file]), 2, "--guest linux");
 }
