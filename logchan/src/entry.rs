@@ -70,7 +70,7 @@ pub enum Entry<'a> {
     /// Position: the next natural exit (PIO, MMIO, HLT, ...). `digest` covers the registers, the system
     /// registers, the pending events and the data of the exit itself.
     Exit {
-        /// xxh3-64 of the vCPU state and the exit.
+        /// Hash of the vCPU state and the exit, with a sub-digest of each part.
         digest: u64,
         /// Registers, for the report of a divergence; absent in logs that do not have them.
         registers: Option<RegisterDelta>,

@@ -123,7 +123,8 @@ pub enum Position {
 /// The vCPU's state at a position, for comparison between recording and replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VcpuDigest {
-    /// xxh3-64 of registers, system registers, pending events and the exit's own data.
+    /// Hash of registers, system registers, pending events and the exit's own data, with a sub-digest of
+    /// each: see [`vcpu_digest`](crate::vcpu_digest).
     pub digest: u64,
     /// General registers in the order of `struct kvm_regs`.
     pub registers: [u64; REGISTERS],

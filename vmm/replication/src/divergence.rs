@@ -58,8 +58,6 @@ impl Divergence {
         let Some(Registers { expected: recorded, found: replayed }) = &self.registers else {
             return String::from("no registers at this position\n");
         };
-        let equal = recorded.is_some_and(|recorded| recorded == *replayed);
-        let hint = "general registers are equal: system registers, events or the exit differ\n";
         let mut text = format!("  {:<8} {:>18} {:>18}\n", "register", "recorded", "replayed");
         for (index, name) in REGISTER_NAMES.iter().enumerate() {
             let new = replayed[index];
@@ -73,7 +71,6 @@ impl Divergence {
                 }
             }
         }
-        text.push_str(if equal { hint } else { "" });
         text
     }
 

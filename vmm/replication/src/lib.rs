@@ -33,6 +33,7 @@ pub mod limits;
 pub mod log_writer;
 mod mutant;
 pub mod replica;
+mod vcpu_parts;
 pub mod verifier;
 pub mod witness;
 
@@ -46,3 +47,4 @@ pub use mutant::Mutants;
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::{DriverMutant, Mutant, WitnessMutant};
 pub use pnet::util::MacAddr;
+pub use vcpu_parts::{VCPU_PARTS, vcpu_digest};

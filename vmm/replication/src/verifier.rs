@@ -11,6 +11,7 @@ use crate::checkpoint::{CheckpointFault, DeltaCache, Image};
 use crate::divergence::{Divergence, Registers};
 use crate::limits::INPUT_BYTES_MAX;
 use crate::mutant::Mutants;
+use crate::vcpu_parts::differing_parts;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -235,7 +236,14 @@ impl Verifier {
         let is_exit = expected.is_some_and(|(expected, _)| expected == Position::Exit);
         self.natural_exits += u64::from(is_exit);
         if expected != Some((position, vcpu.digest)) {
-            let found = format!("reached {exit} with digest {:016x}", vcpu.digest);
+            let mut found = format!("reached {exit} with digest {:016x}", vcpu.digest);
+            let parts = expected
+                .filter(|&(logged, _)| logged == position)
+                .map(|(_, digest)| differing_parts(digest, vcpu.digest))
+                .unwrap_or_default();
+            if !parts.is_empty() {
+                found += &format!(", which differs in {parts}");
+            }
             let registers = Registers { expected: registers, found: vcpu.registers };
             return Ok(Verdict::Diverged(self.divergence(log, None, found, Some(registers))));
         }

@@ -1,5 +1,5 @@
-//! The vCPU digest that is compared at a position: one hash of everything that the run page provides
-//! without an ioctl.
+//! The vCPU digest that is compared at a position: a hash of everything that the run page provides without an
+//! ioctl.
 
 use crate::kvm::canonical::events_at_position;
 use crate::kvm::{Direction, Vcpu, VmExit};
@@ -8,9 +8,8 @@ use replication::boundary::VcpuDigest;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::IntoBytes;
 
-/// Most bytes that are hashed: `struct kvm_regs`, `kvm_sregs`, `kvm_vcpu_events`, one flag, and the exit
-/// in at most 24 bytes.
-const FIXED_MAX: usize = 144 + 312 + 64 + 1 + 24;
+/// Most bytes of an exit that are hashed, without an OUT's data.
+const EXIT_MAX: usize = 24;
 
 /// Returns the digest and the general registers at `exit`.
 ///
@@ -18,14 +17,27 @@ const FIXED_MAX: usize = 144 + 312 + 64 + 1 + 24;
 ///
 /// If `exit` is not a position.
 pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
-    let mut buffer = [0u8; FIXED_MAX];
+    let exit = exit_digest(vcpu, exit);
+    // KVM's readiness to inject is not compared: it follows from the other state and the interrupt shadow.
+    let interrupts = u64::from(vcpu.interrupts_enabled());
+    let sync = vcpu.sync_regs();
+    let digest = replication::vcpu_digest([
+        xxh3_64(sync.regs.as_bytes()),
+        xxh3_64(sync.sregs.as_bytes()),
+        xxh3_64_with_seed(events_at_position(sync.events).as_bytes(), interrupts),
+        exit,
+    ]);
+    VcpuDigest { digest, registers: registers(vcpu) }
+}
+
+/// Returns the hash of the exit itself and of its data.
+fn exit_digest(vcpu: &mut Vcpu, exit: &VmExit) -> u64 {
+    let mut buffer = [0u8; EXIT_MAX];
     let mut used = 0;
     let mut put = |bytes: &[u8]| {
         buffer[used..used + bytes.len()].copy_from_slice(bytes);
         used += bytes.len();
     };
-    // KVM's readiness to inject is not compared: it follows from the other state and the interrupt shadow.
-    put(&[u8::from(vcpu.interrupts_enabled())]);
     let mut seed = 0;
     match *exit {
         VmExit::Pio { direction, port, size, count } => {
@@ -50,12 +62,7 @@ pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
         | VmExit::EntryFailed { .. }
         | VmExit::Unknown { .. } => unreachable!("{exit} is no position"),
     }
-    let sync = vcpu.sync_regs();
-    put(sync.regs.as_bytes());
-    put(sync.sregs.as_bytes());
-    put(events_at_position(sync.events).as_bytes());
-    let digest = xxh3_64_with_seed(&buffer[..used], seed);
-    VcpuDigest { digest, registers: registers(vcpu) }
+    xxh3_64_with_seed(&buffer[..used], seed)
 }
 
 /// Index of RIP in the array that [`registers`] returns.

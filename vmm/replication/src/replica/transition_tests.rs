@@ -287,7 +287,10 @@ impl Pair {
         let divergence = host.divergence().expect("a divergence was found");
         assert_eq!((divergence.natural_exits, divergence.log_position), (1, log_position));
         assert!(divergence.expected.contains("0000000000000001"), "{divergence}");
-        assert_eq!(divergence.found, "reached an exit with digest 0000000000000002");
+        assert_eq!(
+            divergence.found,
+            "reached an exit with digest 0000000000000002, which differs in the general registers"
+        );
         let (expected, found) = (Some(vcpu(1).registers), vcpu(2).registers);
         assert_eq!(divergence.registers, Some(Registers { expected, found }));
     }
