@@ -8,7 +8,7 @@
 //! contain only canonical state.
 //!
 //! Rule: a field may be changed here only if the guest can't observe its value, neither in the running vCPU
-//! nor after a restore.
+//! nor after a restore. The SYSENTER addresses are the exception, and are also set in the vCPU: see [`msrs`].
 
 use kvm_bindings::{kvm_msr_entry, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xsave};
 
@@ -128,9 +128,13 @@ pub(super) const SYSENTER_ADDRESSES: [u32; 2] = [0x175, 0x176];
 
 /// Makes MSRs canonical. `sysenter_mask` has the bits of [`SYSENTER_ADDRESSES`] that KVM sets.
 ///
-/// An AMD processor keeps 32 bits of these MSRs (APM vol. 2, 6.1.2), and KVM sets only 32 bits there, but it
-/// reports what the processor keeps. The mask comes from a test of KVM, not from the CPU model: where KVM
-/// keeps these MSRs itself, they have 64 bits also on an AMD processor, and a guest can read all of them.
+/// An AMD processor keeps 32 bits of these MSRs (APM vol. 2, 6.1.2), and KVM sets only 32 bits there. The mask
+/// comes from a test of KVM, not from the CPU model: where KVM keeps these MSRs itself, they have 64 bits also
+/// on an AMD processor, and a guest can read all of them.
+///
+/// An emulated AMD processor keeps 64 bits of what its guest writes, and the guest can read them. KVM reports
+/// them of SYSENTER_ESP and not of SYSENTER_EIP. So the result must also be set in the vCPU from which it came,
+/// which otherwise differs from a restored one.
 pub(super) fn msrs(msrs: &mut [kvm_msr_entry], sysenter_mask: u64) {
     for msr in msrs.iter_mut().filter(|msr| SYSENTER_ADDRESSES.contains(&msr.index)) {
         msr.data &= sysenter_mask;

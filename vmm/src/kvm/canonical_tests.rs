@@ -1,7 +1,9 @@
 use super::*;
 use crate::kvm::system::{DEV_KVM, System};
-use crate::kvm::{VcpuState, VmExit};
+use crate::kvm::{Direction, Vcpu, VcpuState, Vm, VmExit};
+use crate::mem::GuestRam;
 use kvm_bindings::kvm_cpuid_entry2;
+use vm_memory::{Bytes, GuestAddress};
 
 /// A segment with a nonzero value in every field.
 fn full(unusable: u8) -> kvm_segment {
@@ -213,4 +215,53 @@ fn run_page_and_saved_state_are_canonical_after_any_restore() {
     assert_eq!(sysenter(&saved), [Some(kept); 2], "a guest can read the bits that KVM keeps");
     let sync = vcpu.sync_regs();
     assert_eq!((sync.sregs, sync.events), (&saved.sregs, &saved.events));
+}
+
+/// Returns a vCPU of an AMD processor in a VM with `ram`, in real mode at physical address [`CODE`].
+fn amd_vcpu_at_code(system: &System, ram: &GuestRam) -> (Vm, Vcpu) {
+    let vm = system.create_vm(ram).unwrap();
+    let [ebx, edx, ecx] = [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
+    let vendor = kvm_cpuid_entry2 { eax: 1, ebx, ecx, edx, ..Default::default() };
+    let mut vcpu = vm.create_vcpu(&[vendor]).unwrap();
+    let mut state = vcpu.save().unwrap();
+    (state.sregs.cs.base, state.sregs.cs.selector) = (0, 0);
+    state.regs.rip = CODE;
+    vcpu.restore(&state).unwrap();
+    (vm, vcpu)
+}
+
+/// Where the code of a test is.
+const CODE: u64 = 0x1000;
+
+/// Runs `vcpu` to its next OUT of 32 bits and returns its data.
+fn run_to_out(vcpu: &mut Vcpu) -> u32 {
+    let exit = vcpu.run(false).unwrap();
+    assert!(matches!(exit, VmExit::Pio { direction: Direction::Out, size: 4, .. }), "{exit:?}");
+    u32::from_le_bytes(vcpu.pio_data().try_into().unwrap())
+}
+
+#[test]
+#[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
+fn guest_reads_the_same_sysenter_addresses_after_a_save_and_after_a_restore() {
+    // mov eax, 0x1000; mov edx, 0x7fff; wrmsr; out 0x80, eax. And: rdmsr; mov eax, edx; out 0x80, eax.
+    const WRITE: &[u8] = b"\x66\xb8\x00\x10\0\0\x66\xba\xff\x7f\0\0\x0f\x30\x66\xe7\x80";
+    const READ: &[u8] = b"\x0f\x32\x66\x89\xd0\x66\xe7\x80";
+    let system = System::open(DEV_KVM).unwrap();
+    let ram = crate::mem::guest::allocate(16 << 20).unwrap();
+    for index in SYSENTER_ADDRESSES {
+        // mov ecx, index
+        let code = [b"\x66\xb9", &index.to_le_bytes()[..], WRITE, READ].concat();
+        ram.write_slice(&code, GuestAddress(CODE)).unwrap();
+        let (_vm, mut vcpu) = amd_vcpu_at_code(&system, &ram);
+        // As on an emulated AMD processor: the guest writes more bits than KVM sets.
+        vcpu.sysenter_mask &= 0xFFFF_FFFF;
+        assert_eq!(run_to_out(&mut vcpu), 0x1000);
+        assert_eq!(vcpu.drain().unwrap(), VmExit::Interrupted);
+
+        let saved = vcpu.save().unwrap();
+        let upper_half = run_to_out(&mut vcpu);
+        let (_vm, mut other) = amd_vcpu_at_code(&system, &ram);
+        other.restore(&saved).unwrap();
+        assert_eq!(upper_half, run_to_out(&mut other), "MSR {index:#x}");
+    }
 }

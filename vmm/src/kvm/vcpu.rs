@@ -50,7 +50,7 @@ pub struct Vcpu {
     /// Those of `GUEST_MSRS` that can be read on this host.
     msrs: Vec<u32>,
     /// See [`canonical::msrs`].
-    sysenter_mask: u64,
+    pub(super) sysenter_mask: u64,
     /// RFLAGS.IF and readiness for injection, from the run page at the last exit or from the last restored
     /// state.
     if_flag: bool,
@@ -385,6 +385,9 @@ impl Vcpu {
     /// complete: before the first run, or after [`Vcpu::run`] or [`Vcpu::drain`] returned
     /// [`VmExit::Interrupted`]; and only if [`Vcpu::holds_soft_exception`] is false.
     ///
+    /// Where KVM sets only a part of the SYSENTER addresses, the rest is cleared in this vCPU too (see
+    /// [`canonical::msrs`]), so that it continues as a vCPU with the returned state does.
+    ///
     /// # Errors
     ///
     /// If a KVM call fails.
@@ -405,6 +408,12 @@ impl Vcpu {
         canonical::events(&mut state.events);
         canonical::xsave(&mut state.xsave);
         canonical::msrs(&mut state.msrs, self.sysenter_mask);
+        if self.sysenter_mask != u64::MAX {
+            let is_address =
+                |msr: &&kvm_msr_entry| canonical::SYSENTER_ADDRESSES.contains(&msr.index);
+            let addresses: Vec<_> = state.msrs.iter().filter(is_address).copied().collect();
+            self.write_msrs(&addresses)?;
+        }
         Ok(state)
     }
 
