@@ -2,7 +2,7 @@
 #
 # AMD SVM, which QEMU emulates (TCG).
 
-boot_limit=300
+boot_limit=900
 
 # Sets `qemu` to a copy of qemu-system-x86_64 with a corrected port check.
 #
