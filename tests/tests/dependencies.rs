@@ -17,7 +17,7 @@ const CRATES: [(&str, &[&str]); 7] = [
 ];
 
 /// The modules of `vmm`: each may use those before it. ARCHITECTURE.md says what they contain.
-const MODULES: [&str; 21] = [
+const MODULES: [&str; 22] = [
     "limits",
     "files",
     "mem",
@@ -26,6 +26,7 @@ const MODULES: [&str; 21] = [
     "health",
     "vm_tap",
     "write_queue",
+    "message_limit",
     "stdio",
     "link",
     "supervisor",

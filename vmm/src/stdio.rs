@@ -19,6 +19,8 @@
 //!
 //! In every other process nothing is buffered. If the descriptor is blocking, a write waits for a slow reader.
 
+use crate::kvm::clock::monotonic_ns;
+use crate::message_limit::MessageLimit;
 use crate::write_queue::{Destination, FLUSH_MAX, WriteQueue};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,6 +31,8 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Instant;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Messages and records that could not be written.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -41,6 +45,12 @@ static STDERR_CUT: AtomicBool = AtomicBool::new(false);
 
 /// The `errno` of the first [`outln`](crate::outln) that failed; 0 if none did.
 static RESULT_ERRNO: AtomicI32 = AtomicI32::new(0);
+
+/// Whether messages that may repeat are limited.
+static IS_LIMITED: AtomicBool = AtomicBool::new(false);
+
+/// The limit of messages that may repeat.
+static LIMIT: MessageLimit = MessageLimit::new();
 
 /// The queues of the two streams, in a process that runs a live VM.
 static QUEUES: OnceLock<Queues> = OnceLock::new();
@@ -82,6 +92,35 @@ pub fn messages_dropped() -> u64 {
 /// Writes `text` and a line break to standard error.
 pub fn message(text: impl Display) {
     Stream::Error.put(format!("{text}\n"));
+}
+
+/// From here on, [`repeatable_message`] and the warnings of the log leave messages out if there are too many.
+pub fn limit_messages() {
+    IS_LIMITED.store(true, Ordering::Relaxed);
+}
+
+/// Writes `text` as [`message`] does, unless too many messages that may repeat came before it. How many were left out is
+/// said before the next one.
+pub fn repeatable_message(text: impl Display) {
+    if let Some(left_out) = admitted() {
+        tell_left_out(left_out);
+        message(text);
+    }
+}
+
+fn admitted() -> Option<u64> {
+    match IS_LIMITED.load(Ordering::Relaxed) {
+        true => LIMIT.admit(monotonic_ns()),
+        false => Some(0),
+    }
+}
+
+fn tell_left_out(count: u64) {
+    if count > 0 {
+        message(format_args!(
+            "understudy: {count} messages were left out here, because too many came: see 'understudy status'"
+        ));
+    }
 }
 
 /// Writes the record `text` and a line break to standard output.
@@ -138,6 +177,46 @@ pub struct Messages;
 impl Write for Messages {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Stream::Error.put(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes the lines of the log, [`tracing`]'s, to standard error. Warnings may repeat, see [`limit_messages`]; what the
+/// user asked for, as the frames of `--trace-frames`, is not limited.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogLines;
+
+/// Standard error for one line of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLine {
+    is_repeatable: bool,
+}
+
+impl MakeWriter<'_> for LogLines {
+    type Writer = LogLine;
+
+    fn make_writer(&self) -> LogLine {
+        LogLine { is_repeatable: false }
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> LogLine {
+        LogLine { is_repeatable: *metadata.level() <= Level::WARN }
+    }
+}
+
+impl Write for LogLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_repeatable {
+            return Messages.write(bytes);
+        }
+        if let Some(left_out) = admitted() {
+            tell_left_out(left_out);
+            Messages.write_all(bytes)?;
+        }
         Ok(bytes.len())
     }
 

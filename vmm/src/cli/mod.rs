@@ -146,7 +146,7 @@ fn run_command() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env("UNDERSTUDY_LOG")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG)),
         )
-        .with_writer(|| stdio::Messages)
+        .with_writer(stdio::LogLines)
         .with_ansi(uses_colors())
         .with_target(false)
         .without_time()

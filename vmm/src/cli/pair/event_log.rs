@@ -18,6 +18,7 @@ pub(super) fn on_notice(args: &PairArgs, lan: Option<WatchedTap>) -> OnNotice {
     let quiet = args.is_quiet();
     let start = now();
     let prints_records = args.prints_records();
+    stdio::limit_messages();
     Box::new(move |replica: &Replica, notice: Notice| {
         if prints_records
             && let Some(record) = PairRecord::of(now(), replica.term().0, replica.stats(), &notice)
@@ -31,10 +32,12 @@ pub(super) fn on_notice(args: &PairArgs, lan: Option<WatchedTap>) -> OnNotice {
             return;
         }
         let seconds = now().since(start).as_nanos() as f64 / 1e9;
-        stdio::message(format_args!(
-            "understudy: {seconds:9.3} s  {}",
-            message(replica, &notice, lan.as_ref())
-        ));
+        let text =
+            format!("understudy: {seconds:9.3} s  {}", message(replica, &notice, lan.as_ref()));
+        match may_repeat(&notice) {
+            true => stdio::repeatable_message(text),
+            false => stdio::message(text),
+        }
     })
 }
 
@@ -57,6 +60,26 @@ fn mismatch_message(mismatch: &Mismatch) -> String {
         | Mismatch::CpuModel { .. }
         | Mismatch::Replaced { .. }
         | Mismatch::OldPrimary { .. } => mismatch.to_string(),
+    }
+}
+
+/// Returns whether a notice is about a condition that can come and go many times a second, and changes nothing for the
+/// VM.
+fn may_repeat(notice: &Notice) -> bool {
+    match notice {
+        Notice::NobodyMet { .. } | Notice::WitnessFailed { .. } => true,
+        Notice::Replica { event, spoke_at: _ } => matches!(
+            event,
+            ReplicaEvent::WitnessLost
+                | ReplicaEvent::WitnessBack
+                | ReplicaEvent::WitnessUnreachable { .. }
+                | ReplicaEvent::LanLost
+                | ReplicaEvent::LanBack
+                | ReplicaEvent::BackupHealth { .. }
+                | ReplicaEvent::PeerRefused { .. }
+                | ReplicaEvent::SyncStalled { .. }
+        ),
+        _ => false,
     }
 }
 
