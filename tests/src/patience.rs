@@ -11,7 +11,7 @@ use testbed::{Guest, Namespace, TestbedError};
 use vmm::outln;
 
 /// How many times as long as its timeout a wait lasts at most, on a busy host.
-const EXTENSION: u32 = 5;
+const EXTENSION: u32 = 3;
 
 /// Polling interval.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -48,7 +48,7 @@ pub fn factor() -> u64 {
 }
 
 /// A polling loop's timeout. The pace was measured before, and the host may have become busier since: time for which
-/// tasks waited for a processor does not count, up to five times the timeout.
+/// tasks waited for a processor does not count, up to three times the timeout.
 #[derive(Debug)]
 pub struct Waiting {
     begin: Instant,

@@ -220,7 +220,7 @@ fn different_guest_image_is_reported() {
     let guest = rig.path("guest.elf");
     std::fs::write(&guest, guests::HARD).unwrap();
     let options = ["--guest", guest.to_str().unwrap()];
-    require_mismatch(&rig, Some(&rig.path("key")), &options, ["(--guest)"; 2]);
+    require_mismatch(&rig, Some(&rig.path("key")), &options, ["(--guest, "; 2]);
 }
 
 #[test]
