@@ -386,7 +386,7 @@ impl Vcpu {
     /// [`VmExit::Interrupted`]; and only if [`Vcpu::holds_soft_exception`] is false.
     ///
     /// Where KVM sets only a part of the SYSENTER addresses, the rest is cleared in this vCPU too (see
-    /// [`canonical::msrs`]), so that it continues as a vCPU with the returned state does.
+    /// `canonical::msrs`), so that it continues as a vCPU with the returned state does.
     ///
     /// # Errors
     ///
