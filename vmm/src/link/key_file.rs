@@ -82,7 +82,14 @@ pub fn read(path: &Path) -> Result<PresharedKey, KeyFileError> {
         FileError::Mode { mode, .. } => KeyFileError::Mode { path: path(), mode },
         FileError::Owner { owner, user, .. } => KeyFileError::Owner { path: path(), owner, user },
         FileError::Io(source) => KeyFileError::Io { path: path(), source },
-        _ => KeyFileError::NotAKey { path: path() },
+        // The last five are errors of outputs only.
+        FileError::NotRegular
+        | FileError::TooLong { .. }
+        | FileError::Exists
+        | FileError::OthersOutput { .. }
+        | FileError::NoReader
+        | FileError::SymbolicLink
+        | FileError::InUse => KeyFileError::NotAKey { path: path() },
     })?;
     let text = std::str::from_utf8(&bytes);
     let text = text.map_err(|_| KeyFileError::NotAKey { path: path() })?;

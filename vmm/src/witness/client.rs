@@ -178,20 +178,25 @@ mod tests {
     use super::*;
     use crate::witness::{FileWitness, WitnessConfig};
     use logchan::ids::{Claimant, VmId, WitnessId};
+    use std::path::Path;
     use std::time::Duration;
 
-    #[test]
-    fn next_claim_is_prepared_when_the_term_is_confirmed() {
-        kick::install().unwrap();
-        let folder = tempfile::tempdir().unwrap();
+    fn witness_in(folder: &Path) -> Witness {
         let config = WitnessConfig {
             vm: VmId(7),
             key: None,
             claimant: Claimant(0xa),
             host: String::from("host"),
         };
-        let witness = FileWitness::open(folder.path().into(), config, WitnessId(1)).unwrap();
-        let mut threads = WitnessThreads::start(Witness::Folder(witness), None).unwrap();
+        Witness::Folder(FileWitness::open(folder.into(), config, WitnessId(1)).unwrap())
+    }
+
+    #[test]
+    fn next_claim_is_prepared_when_the_term_is_confirmed() {
+        kick::install().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let witness = witness_in(folder.path());
+        let mut threads = WitnessThreads::start(witness, None).unwrap();
         let prepared = folder.path().join(".000000000000000a.next-vm-7.term-2");
         for question in [
             Question::Boot { again: false },
@@ -216,14 +221,7 @@ mod tests {
     #[test]
     fn term_is_not_confirmed_while_the_folder_takes_no_claim() {
         let folder = tempfile::tempdir().unwrap();
-        let config = WitnessConfig {
-            vm: VmId(7),
-            key: None,
-            claimant: Claimant(0xa),
-            host: String::from("host"),
-        };
-        let witness = FileWitness::open(folder.path().into(), config, WitnessId(1)).unwrap();
-        let witness = Witness::Folder(witness);
+        let witness = witness_in(folder.path());
         let question = Question::Confirm { term: Term(1), owner: Claimant(0xa) };
         let won = Answer::Won { term: Term(1) };
         let mut trial = Trial::default();

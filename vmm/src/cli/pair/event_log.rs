@@ -68,6 +68,12 @@ fn mismatch_message(mismatch: &Mismatch) -> String {
 fn may_repeat(notice: &Notice) -> bool {
     match notice {
         Notice::NobodyMet { .. } | Notice::WitnessFailed { .. } => true,
+        Notice::SyncClosed { .. }
+        | Notice::GoesSilent
+        | Notice::Diverged(_)
+        | Notice::HandoverRefused
+        | Notice::StopRefused
+        | Notice::SupervisorLost { .. } => false,
         Notice::Replica { event, spoke_at: _ } => matches!(
             event,
             ReplicaEvent::WitnessLost
@@ -79,7 +85,6 @@ fn may_repeat(notice: &Notice) -> bool {
                 | ReplicaEvent::PeerRefused { .. }
                 | ReplicaEvent::SyncStalled { .. }
         ),
-        _ => false,
     }
 }
 
