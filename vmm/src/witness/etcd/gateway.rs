@@ -306,7 +306,9 @@ mod tests {
     }
 
     fn good(stream: TcpStream) {
-        answer(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"succeeded\":true}");
+        // The client would ask again on this connection, which is about to be closed.
+        let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 18\r\n\r\n";
+        answer(stream, format!("{head}{{\"succeeded\":true}}").as_bytes());
     }
 
     fn gateway(endpoints: &[&str]) -> Gateway {
