@@ -42,7 +42,7 @@ use crate::wire::{Reader, bounded};
 pub const LOG_MAGIC: [u8; 8] = *b"USTDYLOG";
 
 /// Version of the log format that this build writes and reads.
-pub const LOG_VERSION: u16 = 5;
+pub const LOG_VERSION: u16 = 6;
 
 /// Magic, version, header length.
 const PREFIX_BYTES: usize = LOG_MAGIC.len() + 2 + 2;

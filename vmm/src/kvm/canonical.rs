@@ -83,6 +83,19 @@ pub(crate) fn events_at_position(events: &kvm_vcpu_events) -> kvm_vcpu_events {
     events
 }
 
+/// Returns whether an interrupt can be injected at a natural exit with `events`, which are canonical, if RFLAGS.IF
+/// is set: whether no other event waits for its injection.
+///
+/// The interrupt shadow does not matter, although KVM's own answer in the run page depends on it: the instruction
+/// of the exit completes, and ends the shadow, before the interrupt is delivered. It must not matter, because it
+/// is not compared: QEMU's emulation of VMRUN loses it if the host interrupts the guest behind STI, and a replay is
+/// interrupted elsewhere than its recording.
+#[inline]
+pub(super) fn accepts_interrupt_at_exit(events: &kvm_vcpu_events) -> bool {
+    let exception = &events.exception;
+    exception.injected | exception.pending | events.interrupt.injected | events.nmi.injected == 0
+}
+
 // Offsets in the XSAVE area, in words of 32 bits, and initial values (SDM vol. 1, 13.4 and 13.6).
 const X87_CONTROL: std::ops::Range<usize> = 0..6;
 const MXCSR: usize = 6;

@@ -163,6 +163,22 @@ fn sysenter_msrs_are_masked() {
 }
 
 #[test]
+fn interrupt_at_an_exit_waits_for_other_events_and_not_for_the_shadow() {
+    let none = kvm_vcpu_events::default();
+    let changed = |change: fn(&mut kvm_vcpu_events)| {
+        let mut events = none;
+        change(&mut events);
+        accepts_interrupt_at_exit(&events)
+    };
+    assert!(accepts_interrupt_at_exit(&none));
+    assert!(changed(|events| events.interrupt.shadow = 1));
+    assert!(!changed(|events| events.exception.injected = 1));
+    assert!(!changed(|events| events.exception.pending = 1));
+    assert!(!changed(|events| events.interrupt.injected = 1));
+    assert!(!changed(|events| events.nmi.injected = 1));
+}
+
+#[test]
 fn events_at_position_lack_the_interrupt_shadow_only() {
     let mut pending = kvm_vcpu_events::default();
     pending.exception.pending = 1;

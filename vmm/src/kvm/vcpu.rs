@@ -51,9 +51,9 @@ pub struct Vcpu {
     msrs: Vec<u32>,
     /// See [`canonical::msrs`].
     pub(super) sysenter_mask: u64,
-    /// RFLAGS.IF and readiness for injection, from the run page at the last exit or from the last restored
-    /// state.
+    /// RFLAGS.IF at the last exit or of the last restored state.
     if_flag: bool,
+    /// Whether an interrupt can be injected if `if_flag` is set: see [`Vcpu::run`], or from the last restored state.
     ready: bool,
     /// RIP after a software exception that KVM may not have delivered yet.
     undelivered: Option<u64>,
@@ -112,6 +112,9 @@ impl Vcpu {
 
     /// Runs the guest until the next exit. Requests an interrupt window exit if `window` is set.
     ///
+    /// Whether an interrupt can be injected after a natural exit follows from the events that are compared there
+    /// ([`canonical::accepts_interrupt_at_exit`]), after any other exit from the run page.
+    ///
     /// # Errors
     ///
     /// If `KVM_RUN` fails with another error than EINTR.
@@ -136,6 +139,7 @@ impl Vcpu {
                 let exit = self.read_exit();
                 if exit.class() == ExitClass::Natural {
                     self.undelivered = None;
+                    self.ready = canonical::accepts_interrupt_at_exit(self.sync_regs().events);
                 }
                 Ok(exit)
             }
@@ -307,7 +311,7 @@ impl Vcpu {
         SyncRegs { regs: &sync.regs, sregs: &sync.sregs, events: &sync.events }
     }
 
-    /// Returns whether an interrupt can be injected: RFLAGS.IF was set and KVM was ready at the last exit.
+    /// Returns whether an interrupt can be injected here, at the last exit or in the last restored state.
     pub fn injectable(&self) -> bool {
         self.if_flag && self.ready
     }

@@ -18,7 +18,7 @@ const EXIT_MAX: usize = 24;
 /// If `exit` is not a position.
 pub(super) fn vcpu_digest(vcpu: &mut Vcpu, exit: &VmExit) -> VcpuDigest {
     let exit = exit_digest(vcpu, exit);
-    // KVM's readiness to inject is not compared: it follows from the other state and the interrupt shadow.
+    // Whether an interrupt can be injected follows from RFLAGS.IF and the events.
     let interrupts = u64::from(vcpu.interrupts_enabled());
     let sync = vcpu.sync_regs();
     let digest = replication::vcpu_digest([

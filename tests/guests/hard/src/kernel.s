@@ -124,7 +124,7 @@ kernel_ports:
   SPIN 0x1f
   iretq
 
-/* Port accesses with IF=1, the first in the shadow of STI: an exit where nothing can be injected. */
+/* Port accesses with IF=1, the first in the shadow of STI. What is injected at its exit is delivered behind it. */
 kernel_open_ports:
   mov $0x3f8, %edx
   sti
