@@ -8,7 +8,6 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::{ExitStatus, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use testbed::busy::on_busy_cores;
 use testbed::clients::Limit;
 use testbed::standalone::Launch;
@@ -64,8 +63,12 @@ pub fn record_under_load(
     Ok((vm.stop()?, load))
 }
 
-/// Records the hard guest for `seconds` under random kicks and bursts of load on every core. The hard
-/// guest has no network and generates its own load.
+/// Records the hard guest under random kicks and bursts of load on every core, for `seconds` from its first
+/// entry on. The hard guest has no network and generates its own load.
+///
+/// # Errors
+///
+/// If the recording fails or has no interrupt.
 pub fn record_hard_guest(
     log: &Path,
     seconds: u64,
@@ -74,13 +77,23 @@ pub fn record_hard_guest(
 ) -> Result<(Value, Load), TestbedError> {
     let image = log.with_extension("elf");
     std::fs::write(&image, guests::HARD).map_err(TestbedError::client("writing the hard guest"))?;
+    let seconds = seconds.to_string();
     let options = ["record", "--guest", utf8(&image), "--log", utf8(log), "--quiet", "--json"];
-    let vm = VmProcess::spawn(&understudy(), &[&options, extra].concat())?;
+    let options = [&options, &["--for", &seconds][..], extra].concat();
+    let vm = VmProcess::spawn(&understudy(), &options)?;
+    let mut result = Value::Null;
     let load = on_a_busy_host(vm.pid(), seed, |_stop| {
-        std::thread::sleep(Duration::from_secs(seconds));
+        let Output { status, stdout, .. } = vm.wait()?;
+        if !status.success() {
+            return Err(TestbedError::Wrong(format!("the recording ended with {status}")));
+        }
+        result = json(&String::from_utf8_lossy(&stdout));
         Ok(Load::default())
     })?;
-    Ok((json(&vm.finish()?), load))
+    if result["interrupts"].as_u64().unwrap_or(0) == 0 {
+        return Err(TestbedError::Wrong(format!("{seconds} s of recording have no interrupt")));
+    }
+    Ok((result, load))
 }
 
 const JOIN: &str = "load threads do not panic";

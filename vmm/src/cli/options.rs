@@ -90,7 +90,7 @@ pub struct VmOptions {
     /// Core to pin the vCPU to
     #[arg(long, value_name = "N")]
     pub core: Option<usize>,
-    /// Stop after this many seconds
+    /// Stop after this many seconds: of the guest's run, or of a pair's host
     #[arg(long = "for", value_name = "SECONDS")]
     pub seconds: Option<f64>,
     /// Connect standard input to the VM's serial console, and show its output with all control sequences;

@@ -111,6 +111,11 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
             args.log.display()
         );
     }
+    if outcome.counters.natural_exits == 0 {
+        tracing::warn!(
+            "the guest made no exit while it was recorded, so a replay compares nothing: record for longer"
+        );
+    }
     traced?;
     output::print(&result, options.json)
 }

@@ -104,7 +104,8 @@ pub struct Outcome<R> {
 }
 
 /// Runs `machine` on a thread of its own until the nondeterminism boundary ends the run, the time `limit`
-/// passes, or a [signal](signals::ending) arrives. `make_boundary` and `report` run on that thread.
+/// has passed since the first VM entry, or a [signal](signals::ending) arrives. `make_boundary` and `report` run
+/// on that thread.
 ///
 /// # Errors
 ///
@@ -120,16 +121,40 @@ where
     B: Boundary<Error = SourceError>,
     R: Send,
 {
+    let (entry, entered) = channel::bounded(1);
+    let limit = limit.map(|length| TimeLimit { length, begins: Begins::At(entered) });
     on_vcpu_thread(core, limit, &Arc::default(), |orders| {
         let mut machine = machine;
         let mut boundary = make_boundary(orders)?;
-        let start = Instant::now();
-        let ready = super::started().map_or(Duration::ZERO, |at| start - at);
-        let end = vcpu::run(&mut machine, &mut boundary);
+        // Replaced at the first entry, unless the run ends before it.
+        let mut start = Instant::now();
+        let end = vcpu::run(&mut machine, &mut boundary, || {
+            start = Instant::now();
+            let _ = entry.send(start);
+        });
         let elapsed = start.elapsed();
+        let ready = super::started().map_or(Duration::ZERO, |at| start - at);
         let (counters, fixups) = (machine.counters(), machine.fixups());
         Ok(Outcome { end, counters, fixups, ready, elapsed, report: report(&boundary) })
     })
+}
+
+/// A limit on the duration of a run.
+#[derive(Debug)]
+pub struct TimeLimit {
+    /// Duration.
+    pub length: Duration,
+    /// From when on it counts.
+    pub begins: Begins,
+}
+
+/// From when on a [`TimeLimit`] counts.
+#[derive(Debug)]
+pub enum Begins {
+    /// The start of the vCPU thread.
+    Now,
+    /// The time that is received, such as that of the first VM entry.
+    At(Receiver<Instant>),
 }
 
 /// Runs `body` on a thread that is set up to run vCPUs, with `orders`. Gives [`Order::Leave`] at a
@@ -140,7 +165,7 @@ where
 /// If threads or signals can't be set up, or `body` fails.
 pub fn on_vcpu_thread<T: Send>(
     core: Option<usize>,
-    limit: Option<Duration>,
+    limit: Option<TimeLimit>,
     orders: &Arc<Orders>,
     body: impl FnOnce(Arc<Orders>) -> Result<T, CliError> + Send,
 ) -> Result<T, CliError> {
@@ -202,11 +227,22 @@ impl Drop for CloseOnDrop {
 
 /// Waits for the vCPU thread's outcome. Calls `stop` at the time limit. Returns `None` if the thread ended
 /// without an outcome.
-fn wait_for_end<T>(done: &Receiver<T>, limit: Option<Duration>, stop: impl Fn()) -> Option<T> {
-    let limit = limit.map_or_else(channel::never, channel::after);
+fn wait_for_end<T>(done: &Receiver<T>, limit: Option<TimeLimit>, stop: impl Fn()) -> Option<T> {
+    let end = match limit {
+        None => channel::never(),
+        Some(TimeLimit { length, begins: Begins::Now }) => channel::after(length),
+        Some(TimeLimit { length, begins: Begins::At(begin) }) => crossbeam::select! {
+            recv(done) -> outcome => return outcome.ok(),
+            recv(begin) -> begin => match begin {
+                Ok(begin) => channel::at(begin + length),
+                // The run ended before it began.
+                Err(_) => channel::never(),
+            }
+        },
+    };
     crossbeam::select! {
         recv(done) -> outcome => return outcome.ok(),
-        recv(limit) -> _time => {}
+        recv(end) -> _time => {}
     }
     stop();
     done.recv().ok()
@@ -291,4 +327,35 @@ fn read_stdin() -> Result<Receiver<Vec<u8>>, CliError> {
         source,
     })?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Waits, with a limit of no time that begins with what `begin` sends, for a run that ends 50 ms later.
+    /// Returns whether the run was stopped.
+    fn is_stopped(begin: impl FnOnce(channel::Sender<Instant>) + Send) -> bool {
+        let (done_sender, done) = channel::bounded(1);
+        let (begin_sender, begins) = channel::bounded(1);
+        let stopped = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                begin(begin_sender);
+                std::thread::sleep(Duration::from_millis(50));
+                done_sender.send(()).expect("the receiver waits");
+            });
+            let limit = TimeLimit { length: Duration::ZERO, begins: Begins::At(begins) };
+            wait_for_end(&done, Some(limit), || stopped.store(true, Ordering::Relaxed));
+        });
+        stopped.into_inner()
+    }
+
+    #[test]
+    fn time_limit_counts_from_its_beginning() {
+        assert!(is_stopped(|begin| begin.send(Instant::now()).expect("the receiver waits")));
+        assert!(!is_stopped(std::mem::forget), "it counted before the first entry");
+        assert!(!is_stopped(drop), "it counted after a run without an entry");
+    }
 }

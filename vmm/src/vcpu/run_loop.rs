@@ -114,7 +114,8 @@ enum Reached {
 
 /// Runs `machine` until `boundary` ends the run. The calling thread becomes the machine's owner.
 ///
-/// A boundary that keeps checkpoints first receives a full one of the state in which the machine starts.
+/// A boundary that keeps checkpoints first receives a full one of the state in which the machine starts. Then
+/// `before_first_entry` is called, once.
 ///
 /// # Errors
 ///
@@ -122,11 +123,13 @@ enum Reached {
 pub fn run(
     machine: &mut Machine,
     boundary: &mut impl Boundary<Error = SourceError>,
+    before_first_entry: impl FnOnce(),
 ) -> Result<EndState, RunError> {
     let _aim = machine.vcpu.adopt()?;
     if boundary.keeps_checkpoints() {
         take_checkpoint(machine, boundary, true)?;
     }
+    before_first_entry();
     loop {
         boundary.poll_memory(machine)?;
         let reached = match boundary.next_region()? {

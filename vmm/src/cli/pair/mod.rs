@@ -7,7 +7,7 @@ pub use options::{PairArgs, PrimaryArgs};
 
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
-use super::session;
+use super::session::{self, Begins, TimeLimit};
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
@@ -53,6 +53,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let orders = Arc::new(Orders::default());
     let _control = args.serve_control(&board, &orders);
     let limit = args.vm.seconds.map(Duration::from_secs_f64);
+    let limit = limit.map(|length| TimeLimit { length, begins: Begins::Now });
     let end = session::on_vcpu_thread(args.vm.core, limit, &orders, |orders| {
         supervisor.watch_this_thread();
         let clock = GuestClock::starting_at(blueprint.start_ns());
@@ -124,7 +125,7 @@ fn run_machine<P: FramePort>(
     machine: &mut Machine,
     driver: &mut PairDriver<P>,
 ) -> MachineEnd<CliError> {
-    match vcpu::run(machine, driver) {
+    match vcpu::run(machine, driver, || ()) {
         Ok(_) => MachineEnd::Stopped,
         Err(RunError::Source(SourceError::Invalidated)) => MachineEnd::Invalidated,
         Err(RunError::Restore(error)) => {
