@@ -70,6 +70,16 @@ done
 if [[ ! $fast ]]; then
     step "documentation"
     RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
+fi
+
+step "tests"
+run_tests() { cargo test --release --locked --workspace "${features[@]}" "$@"; }
+if [[ $fast ]]; then
+    run_tests
+else
+    # Tests without pairs and clients run beside the snapshot's vCPU, too.
+    alone=(allocation dependencies pure sealed sealed_allocation simulators)
+    run_tests --lib --bins "${alone[@]/#/--test=}"
 
     step "Linux guest"
     result=0
@@ -77,8 +87,12 @@ if [[ ! $fast ]]; then
     snapshot=''
     cat "$snapshot_log"
     ((result == 0)) || exit "$result"
-fi
 
-step "tests"
-cargo test --release --locked --workspace "${features[@]}"
+    step "tests with pairs and clients"
+    # Every other test program: tests/NAME.rs or tests/NAME/main.rs of a package.
+    mapfile -t others < <(find logchan netpath vmm bench tests -path '*/tests/*' \( -path '*/tests/*/main.rs' -o -path '*/tests/*.rs' \) |
+        sed -n 's|^.*[^/]/tests/\([a-z_]*\)\(/main\)\?\.rs$|\1|p' | sort -u | grep -vxF -f <(printf '%s\n' "${alone[@]}"))
+    run_tests "${others[@]/#/--test=}"
+    run_tests --doc
+fi
 step "done"
