@@ -72,7 +72,7 @@ trap 'exit 143' TERM
 
 install_packages
 prepare_emulator
-prepare_kernel
+prepare_kernel linux-image-cloud-amd64 kernel
 if [[ -z $binaries ]]; then
     (cd "$repository" && cargo build --release --locked --quiet -p vmm -p tests --bins) || fail 1 "the programs do not build"
     binaries=${CARGO_TARGET_DIR:-$repository/target}/release

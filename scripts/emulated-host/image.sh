@@ -1,16 +1,16 @@
-# shellcheck shell=bash disable=SC2154 # Sourced by emulated-host.sh, which sets the variables.
+# shellcheck shell=bash disable=SC2154 # Sourced by emulated-host.sh and two-hosts.sh, which set the variables.
 #
-# What an emulated host boots: Debian's cloud kernel and an initramfs.
+# What an emulated host boots: a kernel of Debian's and an initramfs.
 
-# Sets `kernel` and `modules`, the folders of the unpacked kernel.
+# Sets `kernel` and `modules`, the folders of the unpacked kernel that package $1 depends on. It is kept as $2.
 prepare_kernel() {
-    kernel=$cache/kernel
+    kernel=$cache/$2
     if [[ ! -d $kernel ]]; then
         own_apt
         local package
-        package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
-        [[ $package ]] || fail 1 "${HOST_SUITE:-trixie} has no linux-image-cloud-amd64"
-        unpack "$package" kernel
+        package=$(apt-cache depends "$1" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
+        [[ $package ]] || fail 1 "${HOST_SUITE:-trixie} has no $1"
+        unpack "$package" "$2"
     fi
     unpack busybox-static busybox
     modules=$(find "$kernel" -type d -path '*/lib/modules/*' -name kernel -print -quit)
@@ -43,7 +43,8 @@ add_program() {
     done
 }
 
-# Makes $work/initramfs.cpio, whose init runs command line $1 (emulated-host/init).
+# Makes $work/initramfs.cpio, whose init runs command line $1 (emulated-host/init). Further arguments are modules that it
+# loads besides those that understudy needs.
 make_initramfs() {
     local program module
     tree=$work/tree
@@ -56,7 +57,7 @@ make_initramfs() {
     for program in understudy soak pair-soak; do
         if [[ -x $binaries/$program ]]; then add_program "$binaries/$program" usr/local/bin; fi
     done
-    for module in tun veth bridge sch_netem kvm_amd kvm_intel; do add_module "$module"; done
+    for module in tun veth bridge sch_netem kvm_amd kvm_intel "${@:2}"; do add_module "$module"; done
     cc -O1 -static -o "$tree/bin/hold-vcpu" "$parts/hold-vcpu.c" || fail 1 "hold-vcpu.c does not compile"
     install -m 755 "$parts/init" "$tree/init"
     echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154 # Sourced by emulated-host.sh, which sets the variables.
+# shellcheck shell=bash disable=SC2154 # Sourced by emulated-host.sh and two-hosts.sh, which set the variables.
 #
 # Debian packages: those that this machine lacks are installed, those that the emulated host consists of are only
 # unpacked in the cache, from a suite and with APT lists of their own.
@@ -11,6 +11,7 @@ missing_packages() {
     )
     case $kind in
     svm) package_of[qemu-system-x86_64]=qemu-system-x86 ;;
+    two-hosts) package_of+=([qemu-system-x86_64]=qemu-system-x86 [stdbuf]=coreutils) ;;
     vmx) package_of+=([g++]=g++ [make]=make [xorriso]=xorriso) ;;
     esac
     local program

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154 # Sourced by emulated-host.sh, which sets and uses the variables.
+# shellcheck shell=bash disable=SC2034,SC2154 # Sourced by emulated-host.sh and two-hosts.sh, which set and use the variables.
 #
 # AMD SVM, which QEMU emulates (TCG).
 
@@ -26,14 +26,22 @@ prepare_emulator() {
     mv "$work/qemu" "$qemu"
 }
 
-start_emulator() {
+# Sets `machine`, the command line of the emulator for a host, all but its memory, its console and further devices.
+describe_machine() {
     local tsc=$cache/tsc-khz append
     [[ $tsc -nt $parts/tsc-khz.c ]] || cc -O1 -o "$tsc" "$parts/tsc-khz.c" || fail 1 "tsc-khz.c does not compile"
     # The frequency is given, because a host that measures it while this machine is busy has a wrong clock.
     append="console=ttyS0 quiet nokaslr mitigations=off no_timer_check tsc=reliable tsc_early_khz=$("$tsc") panic=-1"
     # A copy does not find its modules by itself.
-    QEMU_MODULE_DIR=/usr/lib/x86_64-linux-gnu/qemu emulate "$qemu" -L /usr/share/qemu -L /usr/share/seabios \
-        -accel tcg,thread=multi,tb-size=512 -machine q35 -cpu max -smp 2 -m 3G -nodefaults -display none -no-reboot \
-        -serial "file:$work/console" -kernel "$(echo "$kernel"/boot/vmlinuz-*)" -initrd "$work/initramfs.cpio" \
+    machine=(
+        env QEMU_MODULE_DIR=/usr/lib/x86_64-linux-gnu/qemu "$qemu" -L /usr/share/qemu -L /usr/share/seabios
+        -accel "tcg,thread=multi,tb-size=512" -machine q35 -cpu max -smp 2 -nodefaults -display none -no-reboot
+        -kernel "$(echo "$kernel"/boot/vmlinuz-*)" -initrd "$work/initramfs.cpio"
         -append "$append KVM_MODULE=kvm_amd KVM_OPTIONS=npt=$paging"
+    )
+}
+
+start_emulator() {
+    describe_machine
+    emulate "${machine[@]}" -m 3G -serial "file:$work/console"
 }
