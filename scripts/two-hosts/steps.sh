@@ -2,7 +2,10 @@
 #
 # The faults. Each ends when the VM is protected again.
 
+# Rows of the report's table.
 rows=()
+# How many lines the process on each machine had said when the step began.
+declare -A messages_before=()
 
 # Runs step $1 and adds its row to the report.
 run_step() {
@@ -22,7 +25,6 @@ run_step() {
     rows+=("$step|$what|$ping ($(awk -v s="$ping" -v t="$silence" 'BEGIN { printf "%.2f", s * 1000 / t }'))|$counter ($(awk -v s="$counter" -v t="$silence" 'BEGIN { printf "%.2f", s * 1000 / t }'))|$(since "$repaired")")
     say "$step: protected again $(since "$repaired") s after the repair began; the primary is machine $primary"
 }
-declare -A messages_before=()
 
 # Whether the process on machine $1 has said $2 (a regular expression) in this step.
 said_now() { tail -n "+$((messages_before[$1] + 1))" "${process_of[$1]}.txt" | grep -qa "$2"; }
@@ -99,7 +101,7 @@ repair_lan() { touch_machine "$victim" 'set_link service on'; }
 stop_pair() {
     local name code
     # The client's connection ends with the VM: not a loss.
-    kill "$client_counter" "$client_ping"
+    kill "$client_counter" "$client_ping" 2>/dev/null || true
     must "$primary" 'understudy stop' >/dev/null
     for name in A B; do
         wait_until "$(hang_limit)" "the process on machine $name ends" test -e "${process_of[$name]}.code"

@@ -41,12 +41,12 @@ start_witness() {
     processes+=($!)
 }
 
-# Asks the counter of the guest every 100 ms on one connection, and prints the time and the number of each answer. A
-# connection that ends prints the time and "reset".
+# Asks the counter of the guest every 100 ms on one connection, and prints the time and the number of each answer. Prints
+# the time and "reset" when the connection ends or can't be made.
 count() {
     local connection line
-    exec {connection}<>"/dev/tcp/10.77.0.2/7000"
-    while printf 'next\n' >&"$connection" && IFS= read -r line <&"$connection"; do
+    exec {connection}<>"/dev/tcp/10.77.0.2/7000" || connection=''
+    while [[ $connection ]] && printf 'next\n' >&"$connection" && IFS= read -r line <&"$connection"; do
         echo "$EPOCHREALTIME ${line##* }"
         sleep 0.1
     done
