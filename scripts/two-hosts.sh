@@ -9,10 +9,11 @@
 #   --nic MODEL         virtio-net (default) or e1000e: model of all NICs
 #   --silence MS        silence timeout (default: 3000)
 #   --steps LIST        what happens (default: power,log,lan), with commas, in this order:
-#                       power  the primary's machine loses power, and is switched on again
-#                       log    the log link passes no frames, and then does again
-#                       cable  the cable of the log link is pulled, and plugged in again
-#                       lan    the primary's cable to the LAN is pulled, and plugged in again
+#                       power   the primary's machine loses power, and is switched on again
+#                       log     the log link passes no frames, and then does again
+#                       cable   the cable of the log link is pulled, and plugged in again
+#                       freeze  the primary's machine stands still, and goes on when the other one has taken over
+#                       lan     the primary's cable to the LAN is pulled, and plugged in again
 #   --binaries FOLDER   take the programs from FOLDER instead of building them
 #   --keep FOLDER       copy messages, consoles and what the client received to FOLDER
 #
@@ -33,7 +34,7 @@ fail() { # EXIT_CODE MESSAGE...
     exit "$code"
 }
 say() { echo "two-hosts.sh: $*" >&2; }
-usage() { sed -n '2,22s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,23s/^# \{0,1\}//p' "$0"; }
 
 nic=virtio-net silence=3000 steps=power,log,lan binaries='' keep=''
 while (($#)); do
@@ -51,7 +52,7 @@ while (($#)); do
 done
 [[ $nic == virtio-net || $nic == e1000e ]] || fail 2 "give virtio-net or e1000e for --nic, not '$nic'"
 [[ $silence =~ ^[1-9][0-9]{2,4}$ && $silence -le 60000 ]] || fail 2 "give milliseconds from 100 to 60000 for --silence, not '$silence'"
-[[ $steps =~ ^(power|log|cable|lan)(,(power|log|cable|lan))*$ ]] || fail 2 "give steps with commas for --steps (power, log, cable, lan), not '$steps'"
+[[ $steps =~ ^(power|log|cable|freeze|lan)(,(power|log|cable|freeze|lan))*$ ]] || fail 2 "give steps with commas for --steps (power, log, cable, freeze, lan), not '$steps'"
 ((EUID == 0)) || fail 1 "it makes network namespaces and taps: run it as root"
 command -v etcd >/dev/null || fail 1 "etcd is missing: run scripts/install.sh --tests"
 [[ $(uname -m) == x86_64 ]] || fail 1 "the emulated machines run this machine's programs, so this machine must be amd64, not $(uname -m)"

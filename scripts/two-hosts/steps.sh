@@ -78,15 +78,24 @@ settle() {
     fi
 }
 
-# Starts a backup where the process has ended, because it was the primary and lost its term.
+# Starts a backup on the machine that was the primary, if it lost its term: its process must end with exit code 14.
 rejoin() {
-    local name
-    name=$(other "$primary")
-    if said_now "$name" 'the other host took over the VM'; then
-        wait_until "$(hang_limit)" "the process on machine $name ends" test -e "${process_of[$name]}.code"
-        [[ $(cat "${process_of[$name]}.code") == 14 ]] || fail 1 "machine $name: the process of the old primary ended with code $(cat "${process_of[$name]}.code"), not 14"
-        start_role "$name" backup
-    fi
+    [[ $primary != "$victim" ]] || return 0
+    wait_until "$(hang_limit)" "the process on machine $victim ends" test -e "${process_of[$victim]}.code"
+    local code
+    code=$(cat "${process_of[$victim]}.code")
+    [[ $code == 14 ]] || fail 1 "machine $victim: the process of the old primary ended with code $code, not 14"
+    start_role "$victim" backup
+}
+
+step_freeze() {
+    kill -STOP "${emulator[$victim]}"
+    settle "machine $victim stands still"
+}
+
+repair_freeze() {
+    kill -CONT "${emulator[$victim]}"
+    rejoin
 }
 
 step_lan() {
