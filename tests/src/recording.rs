@@ -2,16 +2,21 @@
 
 use crate::guests;
 use crate::load::{self, Stop};
-use crate::program::{json, understudy};
+use crate::program::{json, run, understudy};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{ExitStatus, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use testbed::busy::on_busy_cores;
 use testbed::clients::Limit;
+use testbed::pace::HANG_MAX;
 use testbed::standalone::Launch;
 use testbed::{GUEST_ADDRESS, Guest, Namespace, Standalone, TestbedError, VmProcess};
+
+/// Interval between looks at a log that is being written.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Starts a VM with the reference guest in its own namespace, with `command` (`run` or `record`) and its
 /// options, and waits for its first answer.
@@ -63,12 +68,8 @@ pub fn record_under_load(
     Ok((vm.stop()?, load))
 }
 
-/// Records the hard guest under random kicks and bursts of load on every core, for `seconds` from its first
-/// entry on. The hard guest has no network and generates its own load.
-///
-/// # Errors
-///
-/// If the recording fails or has no interrupt.
+/// Records the hard guest under random kicks and bursts of load on every core, for `seconds` from its first interrupt
+/// on: a slow or busy host needs long to get that far. The hard guest has no network and generates its own load.
 pub fn record_hard_guest(
     log: &Path,
     seconds: u64,
@@ -77,23 +78,34 @@ pub fn record_hard_guest(
 ) -> Result<(Value, Load), TestbedError> {
     let image = log.with_extension("elf");
     std::fs::write(&image, guests::HARD).map_err(TestbedError::client("writing the hard guest"))?;
-    let seconds = seconds.to_string();
     let options = ["record", "--guest", utf8(&image), "--log", utf8(log), "--quiet", "--json"];
-    let options = [&options, &["--for", &seconds][..], extra].concat();
-    let vm = VmProcess::spawn(&understudy(), &options)?;
-    let mut result = Value::Null;
+    let mut vm = VmProcess::spawn(&understudy(), &[&options, extra].concat())?;
     let load = on_a_busy_host(vm.pid(), seed, |_stop| {
-        let Output { status, stdout, .. } = vm.wait()?;
-        if !status.success() {
-            return Err(TestbedError::Wrong(format!("the recording ended with {status}")));
-        }
-        result = json(&String::from_utf8_lossy(&stdout));
+        wait_for_first_interrupt(&mut vm, log)?;
+        std::thread::sleep(Duration::from_secs(seconds));
         Ok(Load::default())
     })?;
-    if result["interrupts"].as_u64().unwrap_or(0) == 0 {
-        return Err(TestbedError::Wrong(format!("{seconds} s of recording have no interrupt")));
+    Ok((json(&vm.finish()?), load))
+}
+
+/// Waits until the log that `vm` writes has an interrupt.
+fn wait_for_first_interrupt(vm: &mut VmProcess, log: &Path) -> Result<(), TestbedError> {
+    let begin = Instant::now();
+    while count_in_log(log, "interrupt") == 0 {
+        if vm.has_ended() || begin.elapsed() > HANG_MAX {
+            let time = begin.elapsed();
+            return Err(TestbedError::Wrong(format!("no interrupt was recorded in {time:.1?}")));
+        }
+        std::thread::sleep(LOOK_EVERY);
     }
-    Ok((result, load))
+    Ok(())
+}
+
+/// Returns the number of entries of `kind` in a log that is being written; 0 if it has no header yet.
+pub fn count_in_log(log: &Path, kind: &str) -> u64 {
+    let stat = run(&["log", "stat", utf8(log), "--json"]);
+    let text = String::from_utf8_lossy(&stat.stdout);
+    if text.is_empty() { 0 } else { json(&text)["kinds"][kind]["count"].as_u64().unwrap_or(0) }
 }
 
 const JOIN: &str = "load threads do not panic";

@@ -4,12 +4,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use testbed::{GUEST_ADDRESS, clients};
 use tests::patience::{factor, wait_until};
 use tests::program::{json, run, understudy};
 use tests::recording::{
-    difference, kill_hard, record_hard_guest, record_under_load, replay_under_kicks, start_vm,
+    count_in_log, difference, kill_hard, record_hard_guest, record_under_load, replay_under_kicks,
+    start_vm,
 };
 
 #[test]
@@ -55,13 +57,6 @@ fn replay_of_the_hard_guest_is_equal() {
     }
 }
 
-/// Returns the number of entries of `kind` in a log that is being written; 0 if it has no header yet.
-fn count_of(log: &str, kind: &str) -> u64 {
-    let stat = run(&["log", "stat", log, "--json"]);
-    let text = String::from_utf8_lossy(&stat.stdout);
-    if text.is_empty() { 0 } else { json(&text)["kinds"][kind]["count"].as_u64().unwrap_or(0) }
-}
-
 #[test]
 fn log_of_a_killed_recording_replays_to_its_last_flush() {
     let folder = tempfile::tempdir().unwrap();
@@ -70,7 +65,7 @@ fn log_of_a_killed_recording_replays_to_its_last_flush() {
     let rig = start_vm(&["record", "--log", log]).unwrap();
     rig.namespace.enter(|| clients::count(GUEST_ADDRESS, 300)).unwrap();
     // Each request takes at least an input frame, a halt and a kick.
-    wait_until("600 exits in the log", || count_of(log, "exit") > 600);
+    wait_until("600 exits in the log", || count_in_log(Path::new(log), "exit") > 600);
     kill_hard(rig.vm).unwrap();
 
     let output = run(&["replay", log, "--json"]);
@@ -105,7 +100,7 @@ fn console_input_is_logged_and_replayed() {
         .spawn()
         .unwrap();
     recorder.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
-    wait_until("the line in the log", || count_of(log, "console") > 0);
+    wait_until("the line in the log", || count_in_log(Path::new(log), "console") > 0);
     kill(Pid::from_raw(recorder.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert!(recorder.wait().unwrap().success());
 
