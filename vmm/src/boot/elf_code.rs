@@ -26,6 +26,7 @@ const SYM_BYTES: usize = 24;
 const SHT_SYMTAB: u32 = 2;
 const SHT_STRTAB: u32 = 3;
 const SHT_NOBITS: u32 = 8;
+const SHF_WRITE: u64 = 1;
 const SHF_EXECINSTR: u64 = 4;
 const SHN_UNDEF: u16 = 0;
 const STT_NOTYPE: u8 = 0;
@@ -36,6 +37,14 @@ const STT_FUNC: u8 = 2;
 pub(super) struct Code {
     pub(super) file: Range<usize>,
     pub(super) address: u64,
+    /// Whether it is a section that the program may write, too.
+    writable: bool,
+}
+
+impl Code {
+    fn contains(&self, address: u64) -> bool {
+        address.checked_sub(self.address).is_some_and(|at| at < self.file.len() as u64)
+    }
 }
 
 /// A symbol in executable code.
@@ -72,16 +81,20 @@ impl CodeMap {
         Ok(Self { pieces, symbols, names, own_names: None })
     }
 
+    /// Removes sections that are writable, and their symbols.
+    pub(super) fn remove_writable(&mut self) {
+        self.pieces.retain(|piece| !piece.writable);
+        let pieces = &self.pieces;
+        self.symbols.retain(|symbol| pieces.iter().any(|piece| piece.contains(symbol.address)));
+    }
+
     /// Replaces the symbols of the file's symbol table. Symbols outside code are left out. An instruction
     /// must begin at each symbol.
     pub(super) fn set_symbols<'a>(&mut self, symbols: impl Iterator<Item = (u64, &'a str)>) {
         let mut names = Vec::new();
         self.symbols.clear();
         for (address, name) in symbols {
-            let within = |piece: &Code| {
-                address.checked_sub(piece.address).is_some_and(|at| at < piece.file.len() as u64)
-            };
-            if self.pieces.iter().any(within) {
+            if self.pieces.iter().any(|piece| piece.contains(address)) {
                 self.symbols.push(Symbol { address, function: true, name: names.len() });
                 names.extend(name.bytes().chain([0]));
             }
@@ -188,11 +201,17 @@ fn code(segments: &[Segment], sections: &[Section]) -> Result<Vec<Code>, ImageFa
     let of_sections = sections
         .iter()
         .filter(|section| section.flags & SHF_EXECINSTR != 0 && !section.file.is_empty())
-        .map(|section| Code { file: section.file.clone(), address: section.address });
+        .map(|section| Code {
+            file: section.file.clone(),
+            address: section.address,
+            writable: section.flags & SHF_WRITE != 0,
+        });
     let mut code: Vec<Code> = of_sections.collect();
     if code.is_empty() {
         let executable = segments.iter().filter(|s| s.executable && !s.file.is_empty());
-        code = executable.map(|s| Code { file: s.file.clone(), address: s.address }).collect();
+        let of_segment =
+            |s: &Segment| Code { file: s.file.clone(), address: s.address, writable: false };
+        code = executable.map(of_segment).collect();
     }
     let end = |c: &Code| c.address.checked_add(c.file.len() as u64 + TOP_BYTES);
     if code.iter().any(|c| end(c).is_none()) {

@@ -26,6 +26,40 @@ pub struct Hook {
     pub code: Option<u64>,
 }
 
+/// What a hook needs and a kernel does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Misfit {
+    /// A function or label is missing in the kernel's symbol table.
+    #[error("the kernel has no symbol {0}")]
+    NoSymbol(&'static str),
+    /// A symbol's address is outside the kernel's code.
+    #[error("{symbol} ({address:#x}) is not in the kernel's code")]
+    NotCode {
+        /// The symbol.
+        symbol: &'static str,
+        /// Its virtual address.
+        address: u64,
+    },
+    /// Code is not of a form that is known here.
+    #[error("{wanted} was looked for in {bytes} bytes from {symbol} ({address:#x}) and not found")]
+    NotFound {
+        /// Instructions that were looked for.
+        wanted: &'static str,
+        /// Symbol at which the search began.
+        symbol: &'static str,
+        /// Its virtual address.
+        address: u64,
+        /// Bytes that were searched.
+        bytes: usize,
+    },
+    /// There is no room for a hook's code.
+    #[error("{bytes} bytes of padding (0xcc) were looked for in the kernel's code and not found")]
+    NoPadding {
+        /// Bytes that were looked for.
+        bytes: usize,
+    },
+}
+
 /// The byte with which functions are padded.
 const PADDING: u8 = 0xCC;
 /// Bytes of padding that remain before and after a hook's code.
@@ -36,9 +70,10 @@ const ENTRY_BYTES_MAX: usize = 32;
 const HEAD_BYTES_MAX: usize = 4096;
 /// Most bytes of a function that are searched for an instruction.
 const FUNCTION_BYTES_MAX: usize = 512;
-/// CR4 bits: time-stamp counter disabled at CPL3 (TSD), and physical-address extension (PAE), which a
-/// kernel sets first.
+/// CR4 bits: time-stamp counter disabled at CPL3 (TSD); page-size extension (PSE) and physical-address
+/// extension (PAE), of which a kernel sets one first.
 const CR4_TSD: u32 = 1 << 2;
+const CR4_PSE: u32 = 1 << 4;
 const CR4_PAE: u32 = 1 << 5;
 /// `jmp rel32` and `call rel32`.
 const JMP: u8 = 0xE9;
@@ -78,7 +113,7 @@ impl Edits {
 /// A process may request that RDTSC be refused (`PR_SET_TSC`), and seccomp does. The kernel then toggles
 /// CR4.TSD on a switch between tasks whose settings differ. So no task may change the setting: the answer
 /// to the request is -EINVAL, as on a machine without a time-stamp counter.
-pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 5], &'static str> {
+pub(super) fn trap_user_tsc(bytes: &mut [u8], elf: &Elf) -> Result<[Hook; 5], Misfit> {
     let mut edits = Edits::default();
     let gp = install(bytes, elf, &mut edits, "asm_exc_general_protection", user_tsc())?;
     let cr4 = set_tsd(bytes, elf, &mut edits)?;
@@ -144,10 +179,9 @@ fn user_tsc() -> Code {
 ///
 /// A user can reach it by a jump as well, with arbitrary RFLAGS in R11, which SYSRET loads. So the hook
 /// sets IOPL to 0 and IF to 1, as they are at every SYSCALL.
-pub(super) fn syscall_from_cpl3(bytes: &mut [u8], elf: &Elf) -> Result<Hook, &'static str> {
+pub(super) fn syscall_from_cpl3(bytes: &mut [u8], elf: &Elf) -> Result<Hook, Misfit> {
     const HANDLER: &str = "entry_SYSCALL_64";
-    let handler =
-        elf.code.address_of(bytes, HANDLER).ok_or("the kernel has no symbol entry_SYSCALL_64")?;
+    let handler = elf.code.address_of(bytes, HANDLER).ok_or(Misfit::NoSymbol(HANDLER))?;
     let mut code = Code::default();
     code.put(&[0x48, 0x81, 0x7C, 0x24, 0x08]); // cmp qword [rsp+8], handler
     code.put(&(handler as u32).to_le_bytes());
@@ -173,11 +207,10 @@ fn install(
     edits: &mut Edits,
     symbol: &'static str,
     mut code: Code,
-) -> Result<Hook, &'static str> {
-    let entry = elf.code.address_of(bytes, symbol).ok_or("an exception entry has no symbol")?;
-    let start = elf.code.file_offset(entry).ok_or("an exception entry is not in code")?;
-    let (at, target) = error_entry_call(bytes, start, entry)?;
-    let address = entry.wrapping_add((at - start) as u64);
+) -> Result<Hook, Misfit> {
+    let entry = Place::of_symbol(bytes, elf, symbol, ENTRY_BYTES_MAX)?;
+    let (at, target) = error_entry_call(&entry)?;
+    let address = entry.address.wrapping_add(at as u64);
     // The displaced instructions: cld; call error_entry; then the jump back.
     code.put(&[CLD]);
     code.jump(CALL, target);
@@ -185,14 +218,48 @@ fn install(
     let (room, room_address) = padding(bytes, elf, code.bytes.len())?;
     edits.put(room, &code.linked_at(room_address));
     let [a, b, c, d] = relative(address.wrapping_add(BRANCH_BYTES as u64), room_address);
-    edits.put(at, &[JMP, a, b, c, d, NOP]);
+    edits.put(entry.start + at, &[JMP, a, b, c, d, NOP]);
     Ok(Hook { what: "", symbol, address, code: Some(room_address) })
 }
 
-/// Finds `cld; call rel32` after ENDBR, CLAC or NOPs. Returns its offset and the call's target.
-fn error_entry_call(bytes: &[u8], start: usize, entry: u64) -> Result<(usize, u64), &'static str> {
-    let window = &bytes[start..bytes.len().min(start + ENTRY_BYTES_MAX)];
-    let mut decoder = Decoder::with_ip(64, window, entry, DecoderOptions::NONE);
+/// Code in which a pattern is looked for.
+struct Place<'a> {
+    symbol: &'static str,
+    /// Virtual address of the first byte.
+    address: u64,
+    /// Offset of the first byte in the file.
+    start: usize,
+    code: &'a [u8],
+}
+
+impl<'a> Place<'a> {
+    /// Returns up to `bytes_max` bytes of code that begin at `symbol`.
+    fn of_symbol(
+        bytes: &'a [u8],
+        elf: &Elf,
+        symbol: &'static str,
+        bytes_max: usize,
+    ) -> Result<Self, Misfit> {
+        let address = elf.code.address_of(bytes, symbol).ok_or(Misfit::NoSymbol(symbol))?;
+        let start = elf.code.file_offset(address).ok_or(Misfit::NotCode { symbol, address })?;
+        let code = &bytes[start..bytes.len().min(start + bytes_max)];
+        Ok(Self { symbol, address, start, code })
+    }
+
+    fn decoder(&self) -> Decoder<'a> {
+        Decoder::with_ip(64, self.code, self.address, DecoderOptions::NONE)
+    }
+
+    fn not_found(&self, wanted: &'static str) -> Misfit {
+        let Self { symbol, address, code, .. } = *self;
+        Misfit::NotFound { wanted, symbol, address, bytes: code.len() }
+    }
+}
+
+/// Finds `cld; call rel32` after ENDBR, CLAC or NOPs. Returns its offset in `entry` and the call's target.
+fn error_entry_call(entry: &Place<'_>) -> Result<(usize, u64), Misfit> {
+    let misfit = || entry.not_found("cld; call rel32 after only endbr64, clac and nop");
+    let mut decoder = entry.decoder();
     while decoder.can_decode() {
         let at = decoder.position();
         let instruction = decoder.decode();
@@ -202,18 +269,18 @@ fn error_entry_call(bytes: &[u8], start: usize, entry: u64) -> Result<(usize, u6
                 let call = decoder.decode();
                 let is_call = call.mnemonic() == Mnemonic::Call && call.len() == 5;
                 return match is_call && instruction.len() == 1 {
-                    true => Ok((start + at, call.near_branch_target())),
-                    false => Err("an exception entry is not as expected"),
+                    true => Ok((at, call.near_branch_target())),
+                    false => Err(misfit()),
                 };
             }
             _ => break,
         }
     }
-    Err("an exception entry is not as expected")
+    Err(misfit())
 }
 
 /// Finds `length` bytes of padding. Returns their offset in the file and their virtual address.
-fn padding(bytes: &[u8], elf: &Elf, length: usize) -> Result<(usize, u64), &'static str> {
+fn padding(bytes: &[u8], elf: &Elf, length: usize) -> Result<(usize, u64), Misfit> {
     let wanted = (length + 2 * MARGIN).next_multiple_of(16);
     for piece in &elf.code.pieces {
         let code = &bytes[piece.file.clone()];
@@ -225,54 +292,84 @@ fn padding(bytes: &[u8], elf: &Elf, length: usize) -> Result<(usize, u64), &'sta
             return Ok((piece.file.start + at, piece.address + at as u64));
         }
     }
-    Err("the kernel has no padding for a hook's code")
+    Err(Misfit::NoPadding { bytes: wanted })
 }
 
-/// Adds TSD to the kernel's first setting of CR4: `or reg, PAE|...` shortly before `mov cr4, reg`.
-fn set_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static str> {
-    const UNEXPECTED: &str = "the kernel's first setting of CR4 is not as expected";
-    let segment = elf.segments.iter().find(|s| (s.physical..s.end()).contains(&elf.entry));
-    let segment = segment.ok_or(UNEXPECTED)?;
-    let offset = elf.entry - segment.physical;
-    let start = segment.file.start + offset as usize;
-    let virtual_start = segment.address.wrapping_add(offset);
-    let end = segment.file.end.min(start.saturating_add(HEAD_BYTES_MAX));
-    let head = bytes.get(start..end).ok_or(UNEXPECTED)?;
-    let mut decoder = Decoder::with_ip(64, head, virtual_start, DecoderOptions::NONE);
+/// Adds TSD to the kernel's first setting of CR4.
+///
+/// Linux 6.1 loads a constant in its first instructions. Linux 6.12 and later ones keep some of the bits
+/// that the boot loader has set, at `common_startup_64`:
+///
+/// ```text
+/// 6.1     or ecx, PAE|...     becomes   or ecx, PAE|TSD|...
+///         (more `or`s)
+///         mov cr4, rcx
+/// 6.12    and ecx, edx
+///         bts ecx, 4 (PSE)    becomes   or ecx, PSE|TSD; nop
+///         mov cr4, rcx
+/// ```
+fn set_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, Misfit> {
+    const COMMON: &str = "common_startup_64";
+    let head = match Place::of_symbol(bytes, elf, COMMON, HEAD_BYTES_MAX) {
+        Err(Misfit::NoSymbol(_)) => first_code(bytes, elf)?,
+        place => place?,
+    };
+    let misfit = || head.not_found("or r32, PAE or bts r32, 4 (PSE) before mov cr4, r64");
+    let mut decoder = head.decoder();
     let mut candidate: Option<(usize, Instruction)> = None;
     while decoder.can_decode() {
         let at = decoder.position();
         let instruction = decoder.decode();
-        if is_or_of_pae(&instruction) {
+        if is_or_of_pae(&instruction) || is_bts_of_pse(&instruction) {
             candidate = Some((at, instruction));
         } else if instruction.mnemonic() == Mnemonic::Mov
             && instruction.op0_register() == Register::CR4
         {
-            let (at, or) = candidate.ok_or(UNEXPECTED)?;
-            if or.op0_register().full_register() != instruction.op1_register().full_register() {
-                return Err(UNEXPECTED);
+            let (at, first) = candidate.ok_or_else(misfit)?;
+            if first.op0_register().full_register() != instruction.op1_register().full_register() {
+                return Err(misfit());
             }
-            // The immediate is the instruction's last four bytes.
-            let immediate = start + at + or.len() - 4;
-            let value = u32_at(bytes, immediate) | CR4_TSD;
-            edits.put(immediate, &value.to_le_bytes());
+            let file_at = head.start + at;
+            if first.mnemonic() == Mnemonic::Or {
+                // The immediate is the instruction's last four bytes.
+                let immediate = file_at + first.len() - 4;
+                let value = u32_at(bytes, immediate) | CR4_TSD;
+                edits.put(immediate, &value.to_le_bytes());
+            } else if first.next_ip() == instruction.ip() {
+                // bts r32, 4 is 0F BA /5 ib; or r32, imm8 is 83 /1 ib. The flags differ, and nothing
+                // reads them: the next instruction is the load of CR4.
+                let register = head.code[at + 2] & 7;
+                edits.put(file_at, &[0x83, 0xC8 | register, (CR4_PSE | CR4_TSD) as u8, NOP]);
+            } else {
+                return Err(misfit());
+            }
             let what = "CR4.TSD set with the first setting of CR4";
-            return Ok(Hook { what, symbol: "startup_64", address: or.ip(), code: None });
+            return Ok(Hook { what, symbol: head.symbol, address: first.ip(), code: None });
         }
     }
-    Err(UNEXPECTED)
+    Err(misfit())
+}
+
+/// Returns the code at the kernel's entry, at which its symbol table has several symbols.
+fn first_code<'a>(bytes: &'a [u8], elf: &Elf) -> Result<Place<'a>, Misfit> {
+    let symbol = "startup_64";
+    let not_code = Misfit::NotCode { symbol, address: elf.entry };
+    let segment = elf.segments.iter().find(|s| (s.physical..s.end()).contains(&elf.entry));
+    let segment = segment.ok_or(not_code.clone())?;
+    let offset = elf.entry - segment.physical;
+    let start = segment.file.start + offset as usize;
+    let end = segment.file.end.min(start.saturating_add(HEAD_BYTES_MAX));
+    let code = bytes.get(start..end).ok_or(not_code)?;
+    Ok(Place { symbol, address: segment.address.wrapping_add(offset), start, code })
 }
 
 /// Keeps TSD set in `cpu_init`, which clears the CR4 bits that a boot loader may have left (VME, PVI,
 /// TSD, DE).
-fn keep_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static str> {
+fn keep_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, Misfit> {
     const CLEARED: u32 = 0b1111;
-    const UNEXPECTED: &str = "cpu_init's clearing of CR4 bits is not as expected";
     let symbol = "cpu_init";
-    let entry = elf.code.address_of(bytes, symbol).ok_or("the kernel has no symbol cpu_init")?;
-    let start = elf.code.file_offset(entry).ok_or(UNEXPECTED)?;
-    let window = &bytes[start..bytes.len().min(start + FUNCTION_BYTES_MAX)];
-    let mut decoder = Decoder::with_ip(64, window, entry, DecoderOptions::NONE);
+    let place = Place::of_symbol(bytes, elf, symbol, FUNCTION_BYTES_MAX)?;
+    let mut decoder = place.decoder();
     while decoder.can_decode() {
         let at = decoder.position();
         let instruction = decoder.decode();
@@ -281,13 +378,13 @@ fn keep_tsd(bytes: &[u8], elf: &Elf, edits: &mut Edits) -> Result<Hook, &'static
             && instruction.op1_kind() == OpKind::Immediate32
             && instruction.immediate32() == CLEARED;
         if is_mask {
-            let immediate = start + at + instruction.len() - 4;
+            let immediate = place.start + at + instruction.len() - 4;
             edits.put(immediate, &(CLEARED & !CR4_TSD).to_le_bytes());
             let what = "CR4.TSD not cleared with the other bits";
             return Ok(Hook { what, symbol, address: instruction.ip(), code: None });
         }
     }
-    Err(UNEXPECTED)
+    Err(place.not_found("mov r32, 0xf (VME, PVI, TSD and DE)"))
 }
 
 /// Replaces the body of the function `symbol` by `code`, after the instructions that a kernel may expect
@@ -298,24 +395,21 @@ fn replace_body(
     edits: &mut Edits,
     symbol: &'static str,
     code: &[u8],
-) -> Result<Hook, &'static str> {
-    const UNEXPECTED: &str = "set_tsc_mode or disable_TSC is not as expected";
-    let entry = elf.code.address_of(bytes, symbol);
-    let entry = entry.ok_or("the kernel has no symbol set_tsc_mode or disable_TSC")?;
-    let start = elf.code.file_offset(entry).ok_or(UNEXPECTED)?;
+) -> Result<Hook, Misfit> {
+    let mut place = Place::of_symbol(bytes, elf, symbol, FUNCTION_BYTES_MAX)?;
     // The body ends at the next function at the latest.
-    let end = entry.saturating_add(FUNCTION_BYTES_MAX as u64);
-    let next = elf.code.symbols_in(entry.saturating_add(1)..end).first();
-    let length = next.map_or(end, |symbol| symbol.address) - entry;
-    let file_end = bytes.len().min(start + length as usize);
-    let mut body = start;
-    if bytes[body..file_end].starts_with(&ENDBR64) {
+    let end = place.address.saturating_add(place.code.len() as u64);
+    let next = elf.code.symbols_in(place.address.saturating_add(1)..end).first();
+    if let Some(next) = next {
+        place.code = &place.code[..(next.address - place.address) as usize];
+    }
+    let mut body = 0;
+    if place.code.starts_with(&ENDBR64) {
         body += ENDBR64.len();
     }
     // Skip a call for function tracing, or the no-operation that reserves its place.
-    let ip = entry.wrapping_add((body - start) as u64);
-    let code_there = &bytes[body..file_end];
-    let first = Decoder::with_ip(64, code_there, ip, DecoderOptions::NONE).decode();
+    let ip = place.address.wrapping_add(body as u64);
+    let first = Decoder::with_ip(64, &place.code[body..], ip, DecoderOptions::NONE).decode();
     let is_tracing = match first.mnemonic() {
         Mnemonic::Call => {
             elf.code.address_of(bytes, "__fentry__") == Some(first.near_branch_target())
@@ -326,11 +420,11 @@ fn replace_body(
     if is_tracing && first.len() == BRANCH_BYTES {
         body += BRANCH_BYTES;
     }
-    if body + code.len() > file_end {
-        return Err(UNEXPECTED);
+    if body + code.len() > place.code.len() {
+        return Err(place.not_found("room for a function that returns at once"));
     }
-    edits.put(body, code);
-    let address = entry.wrapping_add((body - start) as u64);
+    edits.put(place.start + body, code);
+    let address = place.address.wrapping_add(body as u64);
     Ok(Hook { what: "", symbol, address, code: None })
 }
 
@@ -339,6 +433,15 @@ fn is_or_of_pae(instruction: &Instruction) -> bool {
         && matches!(instruction.op1_kind(), OpKind::Immediate32 | OpKind::Immediate32to64)
         && instruction.op0_kind() == OpKind::Register
         && instruction.immediate32() & (CR4_PAE | 0xFFFF_FF00) == CR4_PAE
+}
+
+/// Whether it is `bts r32, 4`, of four bytes.
+fn is_bts_of_pse(instruction: &Instruction) -> bool {
+    instruction.mnemonic() == Mnemonic::Bts
+        && instruction.op0_kind() == OpKind::Register
+        && instruction.op1_kind() == OpKind::Immediate8
+        && 1u64 << (instruction.immediate8() & 63) == u64::from(CR4_PSE)
+        && instruction.len() == 4
 }
 
 /// Returns the displacement of a jump or call to `to` whose instruction ends at `from`.

@@ -40,7 +40,10 @@ impl LinuxKernel {
         if !elf.is_in_file(elf.entry) {
             return Err(ImageFault::Malformed { what: "the entry is outside every segment" });
         }
-        let symbols = kallsyms::find(&bytes);
+        // Linux 6.18 marks its data as executable, because they contain the code that kexec copies. The
+        // kernel maps them as not executable, so what looks like an instruction there is a value.
+        elf.code.remove_writable();
+        let symbols = kallsyms::find(&bytes, &elf.segments);
         let code = symbols.iter().filter(|symbol| matches!(symbol.kind, b't' | b'T' | b'w' | b'W'));
         elf.code.set_symbols(code.map(|symbol| (symbol.address, symbol.name.as_str())));
         let mut report = pass::rewrite(&mut bytes, &elf, options)?;

@@ -12,6 +12,36 @@ const HEAD: [u8; 9] = [0x81, 0xC9, 0xA0, 0, 0, 0, 0x0F, 0x22, 0xE1];
 const MASK: [u8; 5] = [0xBF, 0x0F, 0, 0, 0];
 const PADDING: [u8; 192] = [0xCC; 192];
 
+/// How the kernels set CR4 first: the bytes of Debian's 6.1.0-57-cloud-amd64, 6.1.0-57-amd64 and
+/// 6.12.117+deb13-cloud-amd64 (6.18.15 and 7.3.4 have the same), and the byte to be changed with its new
+/// value; in the last one, three bytes follow it.
+const HEADS_6_1: [&[u8]; 2] = [
+    &[
+        0xB9, 0, 0, 0, 0, 0x81, 0xC9, 0xA0, 0, 0, 0, 0xF7, 0x05, 0xF8, 0x83, 0x39, 0x01, 0x01, 0,
+        0, 0, 0x74, 0x06, 0x81, 0xC9, 0, 0x10, 0, 0, 0x0F, 0x22, 0xE1,
+    ],
+    &[
+        0x0F, 0x20, 0xE1, 0x83, 0xE1, 0x40, 0x81, 0xC9, 0xA0, 0, 0, 0, 0xF7, 0x05, 0xB7, 0x56,
+        0x41, 0x01, 0x01, 0, 0, 0, 0x74, 0x06, 0x81, 0xC9, 0, 0x10, 0, 0, 0x0F, 0x22, 0xE1,
+    ],
+];
+const HEAD_6_12: [u8; 26] = [
+    0xBA, 0x20, 0x10, 0, 0, 0x83, 0xCA, 0x40, 0x0F, 0x20, 0xE1, 0x21, 0xD1, 0x0F, 0xBA, 0xE9, 0x04,
+    0x0F, 0x22, 0xE1, 0x0F, 0xBA, 0xE9, 0x07, 0x0F, 0x22,
+];
+/// How the exception entries begin, up to the operand of the call: the bytes of 6.1.0-57-cloud-amd64 and
+/// of 6.12.117+deb13-cloud-amd64.
+const ENTRIES: [&[u8]; 2] =
+    [&[0x90, 0x90, 0x90, 0xFC, 0xE8], &[0xF3, 0x0F, 0x1E, 0xFA, 0x90, 0x90, 0x90, 0xFC, 0xE8]];
+/// `cpu_init` where it clears bits of CR4: the bytes of both kernels.
+const CPU_INIT: [u8; 11] = [0x0F, 0x1F, 0x44, 0, 0, 0xBF, 0x0F, 0, 0, 0, 0xE8];
+/// How `set_tsc_mode` begins in 6.1.0-57-cloud-amd64 and in 6.12.117+deb13-cloud-amd64. The operand of
+/// the call, `__fentry__` behind the function, is of this test.
+const MODES: [&[u8]; 2] = [
+    &[0xE8, 8, 0, 0, 0, 0x53, 0x83, 0xFF, 0x02, 0x74, 0x56, 0x83, 0xFF],
+    &[0xF3, 0x0F, 0x1E, 0xFA, 0xE8, 8, 0, 0, 0, 0x53, 0x83, 0xFF, 0x02, 0x74, 0x55, 0x83, 0xFF],
+];
+
 /// An exception entry: `clac; cld; call rel32`, with the call's target after it.
 const EXCEPTION_ENTRY: [u8; 9] = [0x0F, 0x01, 0xCA, 0xFC, 0xE8, 0, 0, 0, 0];
 
@@ -29,6 +59,29 @@ struct Crafted {
     text: u64,
 }
 
+/// The parts of a crafted kernel that differ between kernels.
+struct Parts<'a> {
+    /// Symbol at the first setting of CR4.
+    head_symbol: &'static str,
+    head: &'a [u8],
+    exception_entry: &'a [u8],
+    cpu_init: &'a [u8],
+    /// With a call of what follows it.
+    set_mode: &'a [u8],
+}
+
+impl Default for Parts<'_> {
+    fn default() -> Self {
+        Self {
+            head_symbol: "startup_64",
+            head: &HEAD,
+            exception_entry: &EXCEPTION_ENTRY,
+            cpu_init: &MASK,
+            set_mode: &SET_MODE,
+        }
+    }
+}
+
 /// Builds a kernel of a head, two exception entries, a system call entry, `code`, and padding.
 fn craft(code: &[u8]) -> Crafted {
     craft_without("", code)
@@ -36,16 +89,26 @@ fn craft(code: &[u8]) -> Crafted {
 
 /// Builds such a kernel without the symbol `lacking`.
 fn craft_without(lacking: &str, code: &[u8]) -> Crafted {
-    let mut text = HEAD.to_vec();
-    let mut functions = vec![("startup_64", 0)];
+    craft_of(&Parts::default(), lacking, code)
+}
+
+/// Builds a kernel of `parts` without the symbol `lacking`.
+fn craft_of(parts: &Parts<'_>, lacking: &str, code: &[u8]) -> Crafted {
+    // The entry, in case the setting of CR4 is elsewhere: `mov r15, rsi; jmp` to itself.
+    let mut text = match parts.head_symbol {
+        "startup_64" => Vec::new(),
+        _ => vec![0x49, 0x89, 0xF7, 0xEB, 0xFE],
+    };
+    let mut functions = vec![(parts.head_symbol, text.len() as u64)];
+    text.extend(parts.head);
     for name in ["asm_exc_general_protection", "asm_exc_page_fault"] {
         functions.push((name, text.len() as u64));
-        text.extend(EXCEPTION_ENTRY);
+        text.extend(parts.exception_entry);
     }
     functions.push(("cpu_init", text.len() as u64));
-    text.extend(MASK);
+    text.extend(parts.cpu_init);
     functions.push(("set_tsc_mode", text.len() as u64));
-    text.extend(SET_MODE);
+    text.extend(parts.set_mode);
     functions.push(("__fentry__", text.len() as u64));
     text.push(0xC3);
     functions.push(("disable_TSC", text.len() as u64));
@@ -128,6 +191,114 @@ fn first_setting_of_cr4_gets_tsd_and_cpu_init_keeps_it() {
     assert_eq!(hooks[1].symbol, "cpu_init");
     let at = crafted.file.windows(MASK.len()).position(|window| window == MASK).unwrap();
     assert_eq!(bytes[at..at + MASK.len()], [0xBF, 0x0B, 0, 0, 0]);
+}
+
+/// Returns the offset in the file of the only place with the bytes `wanted`.
+fn place_of(file: &[u8], wanted: &[u8]) -> usize {
+    let mut places = file.windows(wanted.len()).enumerate().filter(|(_, window)| *window == wanted);
+    let place = places.next().unwrap().0;
+    assert_eq!(places.next(), None);
+    place
+}
+
+#[test]
+fn first_setting_of_cr4_of_known_kernels_gets_tsd() {
+    for head in HEADS_6_1 {
+        let crafted = craft_of(&Parts { head, ..Parts::default() }, "", &[0xC3]);
+        let (bytes, report) = run(&crafted, &PassOptions::default());
+        assert_eq!(report.unwrap().hooks[0].symbol, "startup_64");
+        let mut expected = head.to_vec();
+        let or = head.windows(2).position(|window| window == [0x81, 0xC9]).unwrap();
+        expected[or + 2] = 0xA4;
+        let at = place_of(&crafted.file, head);
+        assert_eq!(bytes[at..at + head.len()], expected);
+    }
+    let parts = Parts { head_symbol: "common_startup_64", head: &HEAD_6_12, ..Parts::default() };
+    let crafted = craft_of(&parts, "", &[0xC3]);
+    let (bytes, report) = run(&crafted, &PassOptions::default());
+    let hook = &report.unwrap().hooks[0];
+    assert_eq!(hook.symbol, "common_startup_64");
+    let mut expected = HEAD_6_12;
+    // or ecx, PSE | TSD; nop
+    expected[13..17].copy_from_slice(&[0x83, 0xC9, 0x14, 0x90]);
+    let at = place_of(&crafted.file, &HEAD_6_12);
+    assert_eq!(bytes[at..at + HEAD_6_12.len()], expected);
+    let elf = Elf::parse(&crafted.file).unwrap();
+    assert_eq!(elf.code.file_offset(hook.address), Some(at + 13));
+}
+
+#[test]
+fn other_settings_of_cr4_are_refused_with_what_was_looked_for() {
+    let bts_elsewhere = [&HEAD_6_12[13..17], &[0x90], &HEAD_6_12[17..]].concat();
+    let of_another_register = [&[0x0F, 0xBA, 0xE8, 0x04], &HEAD_6_12[17..]].concat();
+    let of_another_bit = [&[0x0F, 0xBA, 0xE9, 0x07], &HEAD_6_12[17..]].concat();
+    let of_a_high_register =
+        [&[0x41, 0x0F, 0xBA, 0xE9, 0x04], &[0x41, 0x0F, 0x22, 0xE1][..]].concat();
+    for head in [bts_elsewhere, of_another_register, of_another_bit, of_a_high_register] {
+        let parts = Parts { head_symbol: "common_startup_64", head: &head, ..Parts::default() };
+        let crafted = craft_of(&parts, "", &[0xC3]);
+        let text = run(&crafted, &PassOptions::default()).1.unwrap_err().to_string();
+        let wanted = "or r32, PAE or bts r32, 4 (PSE) before mov cr4, r64 was looked for in ";
+        assert!(text.contains(wanted), "{text}");
+        assert!(text.contains(" bytes from common_startup_64 (0x100005) and not found"), "{text}");
+    }
+}
+
+#[test]
+fn exception_entries_of_known_kernels_are_hooked_at_cld() {
+    for entry in ENTRIES {
+        let exception_entry = [entry, &[0, 0, 0, 0]].concat();
+        let parts = Parts { exception_entry: &exception_entry, ..Parts::default() };
+        let crafted = craft_of(&parts, "", &[0xC3]);
+        let (bytes, report) = run(&crafted, &PassOptions::default());
+        let hook = &report.unwrap().hooks[4];
+        let elf = Elf::parse(&crafted.file).unwrap();
+        let at = elf.code.file_offset(hook.address).unwrap();
+        let start = at + 2 - entry.len();
+        assert_eq!(crafted.file[start..at + 2], *entry);
+        assert_eq!(bytes[start..at], entry[..entry.len() - 2], "what precedes it is unchanged");
+        assert_eq!((bytes[at], bytes[at + 5]), (0xE9, 0x90));
+    }
+    let parts =
+        Parts { exception_entry: &[0x90, 0xFC, 0x50, 0xE8, 0, 0, 0, 0], ..Parts::default() };
+    let crafted = craft_of(&parts, "", &[0xC3]);
+    let text = run(&crafted, &PassOptions::default()).1.unwrap_err().to_string();
+    assert!(text.contains("cld; call rel32 after only endbr64, clac and nop was looked"), "{text}");
+    assert!(text.contains("from asm_exc_general_protection (0x"), "{text}");
+}
+
+#[test]
+fn cpu_init_and_set_tsc_mode_of_known_kernels_keep_tsd() {
+    let cpu_init = [&CPU_INIT[..], &[0, 0, 0, 0]].concat();
+    for mode in MODES {
+        let parts = Parts { cpu_init: &cpu_init, set_mode: mode, ..Parts::default() };
+        let crafted = craft_of(&parts, "", &[0xC3]);
+        let (bytes, report) = run(&crafted, &PassOptions::default());
+        report.unwrap();
+        let at = place_of(&crafted.file, &CPU_INIT);
+        assert_eq!(bytes[at + 5..at + 10], [0xBF, 0x0B, 0, 0, 0]);
+        let at = place_of(&crafted.file, mode);
+        let body = mode.iter().position(|&byte| byte == 0x53).unwrap();
+        assert_eq!(bytes[at..at + body], mode[..body]);
+        assert_eq!(bytes[at + body..at + body + 6], [0xB8, 0xEA, 0xFF, 0xFF, 0xFF, 0xC3]);
+    }
+    let parts = Parts { cpu_init: &[0xBF, 0x0B, 0, 0, 0], ..Parts::default() };
+    let text =
+        run(&craft_of(&parts, "", &[0xC3]), &PassOptions::default()).1.unwrap_err().to_string();
+    assert!(text.contains("mov r32, 0xf (VME, PVI, TSD and DE) was looked for in "), "{text}");
+    assert!(text.contains("from cpu_init (0x"), "{text}");
+}
+
+#[test]
+fn code_in_a_writable_section_is_data() {
+    let mut crafted = craft(&[&RDTSC[..], &[0xC3]].concat());
+    let headers = crate::boot::elf::u64_at(&crafted.file, 40) as usize;
+    // sh_flags of the text: allocated, executable, and now writable.
+    put64(&mut crafted.file, headers + 64 + 8, 7);
+    let tolerant = PassOptions { tolerate: true, ..PassOptions::default() };
+    let kernel = LinuxKernel::from_bytes("k", &bzimage(&crafted.file), &tolerant).unwrap();
+    assert_eq!(kernel.report().sweep.bytes_swept, 0);
+    assert!(kernel.report().rewritten.is_empty());
 }
 
 #[test]
@@ -297,7 +468,11 @@ fn kernel_without_the_hooked_symbols_is_refused_unless_tolerated() {
     let fixture = ElfFixture::with_functions(&[0x90; 64], &[("startup_64", 0)]);
     let crafted = Crafted { file: fixture.build(), text: fixture.address };
     let (_, report) = run(&crafted, &PassOptions::default());
-    assert!(report.unwrap_err().to_string().contains("user rdtsc is not trapped"));
+    let text = report.unwrap_err().to_string();
+    assert!(
+        text.contains("user rdtsc is not trapped: the kernel has no symbol asm_exc_gen"),
+        "{text}"
+    );
     let tolerant = PassOptions { tolerate: true, ..PassOptions::default() };
     assert_eq!(run(&crafted, &tolerant).1.unwrap().lacking.len(), 1);
     let with_syscall_hook = PassOptions { syscall_stays_at_cpl3: true, ..tolerant };
@@ -409,7 +584,7 @@ fn noise_around_kallsyms_and_payload_marks_never_panics() {
         let mut bytes: Vec<u8> = (0..4096).map(|_| random.next() as u8 & 0x1F).collect();
         let at = random.below(4000);
         bytes[at..at + digits.len()].copy_from_slice(&digits);
-        assert!(kallsyms::find(&bytes).is_empty());
+        assert!(kallsyms::find(&bytes, &[]).is_empty());
         let _ = payload::unpack(&bytes[random.below(4096)..]);
     }
 }
