@@ -2,26 +2,46 @@
 # Builds a Linux guest from Debian packages and, with 'save', boots it and saves a snapshot in which it
 # is ready to serve:
 #
-#   scripts/linux-guest.sh [build|save] [FOLDER]
+#   scripts/linux-guest.sh [--kernel KERNEL] [--suite SUITE] [build|save] [FOLDER]
 #
-# FOLDER (default: ~/.cache/understudy/linux-guest) receives vmlinuz, initramfs.cpio, versions.txt and,
-# with 'save', guest.snap. Nothing is installed: packages are downloaded with apt and unpacked in
-# FOLDER. A step is skipped if its result exists and is newer than its inputs (initramfs.cpio: than this
-# script, too). guest.snap is also rebuilt if the program cannot start from it. UNDERSTUDY names the
-# program (default: the release build).
+#   --kernel KERNEL   a version (6.12: the newest cloud kernel of 6.12 that apt knows) or a package
+#                     (linux-image-amd64); default: linux-image-cloud-amd64
+#   --suite SUITE     the Debian suite that the kernel is from (trixie, trixie-backports), with package
+#                     lists in FOLDER; default: the suites that this host's apt knows
+#
+# FOLDER (default: ~/.cache/understudy/linux-guest, with -KERNEL and -SUITE appended if they are given)
+# receives vmlinuz, initramfs.cpio, cmdline, versions.txt and, with 'save', guest.snap. Nothing is installed:
+# packages are downloaded with apt and unpacked in FOLDER. A step is skipped if its result exists and is
+# newer than its inputs. After a change of this script the initramfs is made again, and replaced if its
+# files differ. guest.snap is also rebuilt if the program cannot start from it. UNDERSTUDY names the
+# program (default: the release build), DEBIAN_MIRROR where --suite downloads from.
 #
 # The guest runs unmodified busybox (shell on the serial console, httpd on port 80) and redis-server
 # (port 6379) with their libraries and the kernel's virtio modules. Its address is 10.77.0.2/24.
 set -euo pipefail
 
+say() { printf '%(%T)T  %s\n' -1 "$*" >&2; }
+fail() { echo "linux-guest.sh: $*" >&2; exit 1; }
+
 here=$(cd "$(dirname "$0")/.." && pwd)
+kernel='' suite=''
+while [[ ${1:-} == -* ]]; do
+  case $1 in
+    --kernel) kernel=${2:-} ;;
+    --suite) suite=${2:-} ;;
+    -h | --help) sed -n '2,23s/^# \{0,1\}//p' "$0"; exit ;;
+    *) fail "$1 is no option: see --help" ;;
+  esac
+  [[ ${2:-} =~ ^[a-zA-Z0-9][a-zA-Z0-9.+_-]*$ ]] || fail "$1 needs a name, not '${2:-}'"
+  shift 2
+done
 what=${1:-save}
-folder=${2:-${XDG_CACHE_HOME:-$HOME/.cache}/understudy/linux-guest}
+folder=${2:-${XDG_CACHE_HOME:-$HOME/.cache}/understudy/linux-guest${kernel:+-$kernel}${suite:+-$suite}}
 understudy=${UNDERSTUDY:-${CARGO_TARGET_DIR:-$here/target}/release/understudy}
 
 packages="busybox-static redis-server redis-tools libc6 libatomic1 libjemalloc2 liblzf1 libssl3
   libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1 libstdc++6 libgcc-s1"
-# In load order: each module depends on the ones before it.
+# In load order: each module depends on the ones before it. A kernel may have some of them built in.
 modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
   virtio_net"
 programs="usr/bin/redis-server usr/bin/redis-cli"
@@ -29,24 +49,71 @@ cmdline="console=ttyS0 quiet ipv6.disable=1 mitigations=off init_on_alloc=0 audi
 nowatchdog cryptomgr.notests integrity_audit=0 \
 initcall_blacklist=load_system_certificate_list,load_revocation_certificate_list"
 
-say() { printf '%(%T)T  %s\n' -1 "$*" >&2; }
-fail() { echo "linux-guest.sh: $*" >&2; exit 1; }
 case $what in build | save) ;; *) fail "give 'build' or 'save', not '$what'" ;; esac
-for tool in apt-get apt-cache dpkg-deb find; do
+for tool in apt-get apt-cache dpkg-deb find xz; do
   command -v "$tool" > /dev/null || fail "$tool is needed (a Debian or Ubuntu host)"
 done
 mkdir -p "$folder"
 cd "$folder"
+if [ -e vmlinuz ] && [ ! -e cmdline ]; then
+  # Made by a version of this script that kept no cmdline and had the same.
+  echo "$cmdline" > cmdline
+  touch -r vmlinuz cmdline
+fi
+[ "$(cat cmdline 2> /dev/null)" = "$cmdline" ] || echo "$cmdline" > cmdline
+
+# Runs apt-get or apt-cache for the kernel: with the package lists of --suite, if it is given.
+kernel_apt() {
+  if [ -z "$suite" ]; then "$@"; else APT_CONFIG=$PWD/apt/apt.conf "$@"; fi
+}
+
+# Makes package lists of --suite in FOLDER.
+read_suite() {
+  local keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  [ -e $keys ] || fail "$keys is needed (package debian-archive-keyring)"
+  mkdir -p apt/lists/partial apt/cache/archives/partial
+  echo "deb [signed-by=$keys] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} $suite main" > apt/sources.list
+  cat > apt/apt.conf << CONF
+Dir::Etc::sourcelist "$PWD/apt/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "$PWD/apt/lists";
+Dir::Cache "$PWD/apt/cache";
+Acquire::Languages "none";
+CONF
+  kernel_apt apt-get -qq -o APT::Sandbox::User=root update || fail "apt cannot read the package lists of $suite"
+}
+
+# Prints the packages on which package $1 depends and whose names match $2.
+depends() { kernel_apt apt-cache depends "$1" 2> /dev/null | sed -n "s/^ *Depends: \($2\)\$/\1/p"; }
+
+# Prints the packages of the kernel: its image and, since Linux 7, the two packages that the image consists of.
+kernel_packages() {
+  local image=${kernel:-linux-image-cloud-amd64}
+  if [[ $image =~ ^[0-9] ]]; then
+    image=$(kernel_apt apt-cache search --names-only "^linux-image-${image//[.+]/[.+]}[.+].*cloud-amd64\$" |
+      cut -d' ' -f1 | sort -V | tail -1)
+    [ -n "$image" ] || fail "apt knows no cloud kernel $kernel${suite:+ in $suite}: see --help, or run 'apt-get update'"
+  elif [[ ! $image =~ ^linux-image-[0-9] ]]; then
+    image=$(depends "$image" 'linux-image-[0-9].*' | head -1)
+    [ -n "$image" ] || fail "apt knows no ${kernel:-linux-image-cloud-amd64}: run 'apt-get update' on a Debian host"
+  fi
+  echo "$image"
+  depends "$image" 'linux-\(base\|binary\|modules\)-[0-9].*'
+}
 
 download() {
-  local kernel
-  kernel=$(apt-cache depends linux-image-cloud-amd64 2> /dev/null |
-    sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
-  [ -n "$kernel" ] || fail "apt knows no linux-image-cloud-amd64: run 'apt-get update' on a Debian host"
-  say "downloading $kernel and $(wc -w <<< "$packages") packages"
+  local of_kernel
+  [ -z "$suite" ] || read_suite
+  of_kernel=$(kernel_packages)
+  say "downloading ${of_kernel%%$'\n'*} and $(wc -w <<< "$packages") packages"
   rm -rf packages.part && mkdir packages.part
   # As root, apt would drop to a user who may not write here, and print warnings about it.
-  (cd packages.part && apt-get -qq -o APT::Sandbox::User=root download "$kernel" $packages)
+  (
+    cd packages.part
+    apt-get -qq -o APT::Sandbox::User=root download $packages
+    [ -z "$suite" ] || export APT_CONFIG=../apt/apt.conf
+    apt-get -qq -o APT::Sandbox::User=root download $of_kernel
+  )
   mv packages.part packages
 }
 
@@ -54,10 +121,40 @@ unpack() {
   say "unpacking"
   rm -rf root.part && mkdir root.part
   for package in packages/*.deb; do dpkg-deb -x "$package" root.part; done
+  # As on an installed system, where /bin, /lib and /lib64 are links to the folders in /usr.
+  for part in bin lib lib64; do
+    [ -d root.part/$part ] || continue
+    mkdir -p root.part/usr/$part
+    cp -a root.part/$part/. root.part/usr/$part/
+    rm -rf "root.part/$part"
+    ln -s usr/$part root.part/$part
+  done
+  [ -e root.part/lib ] || ln -s usr/lib root.part/lib
+  rm -rf root
   mv root.part root
   for package in packages/*.deb; do
     dpkg-deb -f "$package" Package Version | sed 's/^[^:]*: //' | paste -sd' '
   done > versions.txt
+}
+
+# Copies the kernel's modules to the folder modules, and prints those that are not built in.
+unpack_modules() {
+  local directory module file
+  directory=$(echo root/lib/modules/*/)
+  rm -rf modules && mkdir modules
+  for module in $modules; do
+    file=$(find "$directory/kernel" -name "$module.ko*" -print -quit)
+    case $file in
+      *.ko) cp "$file" modules/ ;;
+      *.ko.xz) xz -dc "$file" > "modules/$module.ko" ;;
+      '')
+        grep -q "/$module\.ko" "$directory/modules.builtin" || fail "the kernel has no module $module"
+        continue
+        ;;
+      *) fail "$file is compressed in a way that is not known here" ;;
+    esac
+    echo "$module"
+  done
 }
 
 # Prints the program's libraries, as its own loader finds them in the unpacked packages.
@@ -69,7 +166,8 @@ libraries() {
 
 initramfs() {
   say "making the initramfs"
-  local tree=tree.part program library
+  local tree=tree.part program library loaded
+  loaded=$(unpack_modules)
   rm -rf $tree && mkdir -p $tree/{bin,dev,proc,sys,tmp,www,modules,lib64,usr/bin} $tree/lib/x86_64-linux-gnu
   cp root/bin/busybox $tree/bin/
   # Copied from the real path: the link is absolute and would lead out of the folder.
@@ -83,14 +181,9 @@ initramfs() {
       esac
     done
   done
-  local directory
-  directory=$(echo root/lib/modules/*/kernel)
-  for module in $modules; do
-    find "$directory" -name "$module.ko" -exec cp {} $tree/modules/ \;
-    [ -f "$tree/modules/$module.ko" ] || fail "the kernel has no module $module"
-  done
+  cp modules/*.ko $tree/modules/
   echo '<!doctype html><title>guest</title><p>A Debian kernel, redis and busybox' > $tree/www/index.html
-  sed "s/@MODULES@/$(echo $modules)/" > $tree/init << 'INIT'
+  sed "s/@MODULES@/$(echo $loaded)/" > $tree/init << 'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin:/usr/bin
@@ -106,10 +199,16 @@ echo 'guest: ready'
 while :; do setsid cttyhack sh -i < /dev/ttyS0 > /dev/ttyS0 2>&1; done
 INIT
   chmod 755 $tree/init
-  (cd $tree && find . | LC_ALL=C sort | ./bin/busybox cpio -o -H newc 2> /dev/null) > initramfs.part
-  mv initramfs.part initramfs.cpio
-  rm -rf $tree
-  cp root/boot/vmlinuz-* vmlinuz
+  # What contains the same files is kept, and so is the snapshot that was made from it.
+  rm -rf previous && mkdir previous
+  if ! { [ -f initramfs.cpio ] && [ initramfs.cpio -nt versions.txt ] &&
+    (cd previous && ../$tree/bin/busybox cpio -i < ../initramfs.cpio) && diff -r previous $tree; } > /dev/null 2>&1; then
+    (cd $tree && find . | LC_ALL=C sort | ./bin/busybox cpio -o -H newc 2> /dev/null) > initramfs.part
+    mv initramfs.part initramfs.cpio
+    cp "$(find root/boot/ root/lib/modules/*/ -maxdepth 1 -name 'vmlinuz*' -print -quit 2> /dev/null)" vmlinuz
+  fi
+  rm -rf $tree previous
+  touch initramfs.checked
 }
 
 # Scans for instructions that run at CPL3 and cannot be made to fault (docs/determinism.md).
@@ -117,7 +216,7 @@ sweep() {
   say "sweeping programs and modules"
   for file in root/bin/busybox root/usr/bin/redis-server root/usr/bin/redis-cli \
     $(libraries root/usr/bin/redis-server | grep ^root/) root/lib64/ld-linux-x86-64.so.2 \
-    $(for module in $modules; do find root/lib/modules -name "$module.ko"; done); do
+    modules/*.ko; do
     echo "$file: $("$understudy" inspect "$file" | tail -1)"
   done > sweep.part
   mv sweep.part sweep.txt
@@ -139,10 +238,10 @@ is_usable() {
 
 [ -d packages ] || download
 [ versions.txt -nt packages ] || unpack
-[ initramfs.cpio -nt versions.txt ] && [ initramfs.cpio -nt "$here/scripts/linux-guest.sh" ] || initramfs
+[ initramfs.checked -nt versions.txt ] && [ initramfs.checked -nt "$here/scripts/linux-guest.sh" ] || initramfs
 [ -x "$understudy" ] || fail "$understudy does not exist: run 'cargo build --release'"
 [ sweep.txt -nt initramfs.cpio ] || sweep
 if [ "$what" = save ]; then
-  { [ guest.snap -nt initramfs.cpio ] && is_usable; } || save
+  { [ guest.snap -nt initramfs.cpio ] && [ guest.snap -nt cmdline ] && is_usable; } || save
 fi
 say "done: $folder"
