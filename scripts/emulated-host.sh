@@ -5,11 +5,13 @@
 #   scripts/emulated-host.sh vmx [--ept 0] [OPTIONS] [-- COMMAND...]    an Intel host with VMX, in Bochs
 #
 # COMMAND (default: understudy doctor) is a line for bash. Its output is printed. The host has Debian's kernel with its
-# kvm module, busybox, ip, ping, curl, and understudy, soak and pair-soak.
+# kvm module, busybox, ip, ping, curl, redis-cli and redis-benchmark where this machine has them, and understudy, soak
+# and pair-soak.
 #
 #   --npt 0, --ept 0    KVM makes shadow page tables instead of nested ones
 #   --limit SECONDS     end the host if the command takes longer (default: 600); exit code 124
 #   --binaries FOLDER   take the programs from FOLDER instead of building them
+#   --files FOLDER      copy FOLDER to the host, where the command starts (as ./NAME OF FOLDER)
 #   --keep FILE         copy what the host's console showed to FILE
 #
 # Packages, the kernel and the built emulator stay in ~/.cache/understudy/hosts; delete that folder for newer ones.
@@ -28,7 +30,7 @@ fail() { # EXIT_CODE MESSAGE...
     exit "$code"
 }
 say() { echo "emulated-host.sh: $*" >&2; }
-usage() { sed -n '2,17s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,20s/^# \{0,1\}//p' "$0"; }
 
 kind=${1:-}
 case $kind in
@@ -36,12 +38,13 @@ svm | vmx) shift ;;
 -h | --help) usage; exit ;;
 *) usage >&2; exit 2 ;;
 esac
-paging=1 limit=600 binaries='' keep=''
+paging=1 limit=600 binaries='' files='' keep=''
 while (($#)) && [[ $1 != -- ]]; do
     case $kind$1 in
     svm--npt | vmx--ept) paging=${2:-} ;;
     *--limit) limit=${2:-} ;;
     *--binaries) binaries=${2:-} ;;
+    *--files) files=${2:-} ;;
     *--keep) keep=${2:-} ;;
     *) fail 2 "$1 is no option of $kind: see --help" ;;
     esac
@@ -50,6 +53,7 @@ while (($#)) && [[ $1 != -- ]]; do
 done
 [[ $paging == [01] ]] || fail 2 "give 0 or 1 for --npt and --ept, not '$paging'"
 [[ $limit =~ ^[1-9][0-9]{0,5}$ ]] || fail 2 "give seconds from 1 to 999999 for --limit, not '$limit'"
+[[ -z $files || -d $files ]] || fail 2 "--files: $files is no folder"
 [[ ${1:-} != -- ]] || shift
 command_line=${*:-understudy doctor}
 

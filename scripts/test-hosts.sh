@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Tests understudy on hosts whose processors are emulated (emulated-host.sh), one after the other.
 #
-#   scripts/test-hosts.sh [--short] [--binaries FOLDER] [KIND...]
+#   scripts/test-hosts.sh [--short] [--linux FOLDER]... [--binaries FOLDER] [KIND...]
 #
 # KIND is svm, vmx, svm-npt0 or vmx-ept0 (shadow page tables); default: svm vmx svm-npt0. On each kind run: `doctor`;
 # `soak`, which records and replays the reference guest and the hard guest; a demonstration of a pair with 3 kills. A
 # host with ept=0 must be refused instead. At the end a table has a row for each kind. Exit code 1: a kind failed.
 #
 #   --short             fewer runs (default KIND: svm)
+#   --linux FOLDER      instead of all that, boot the Linux guest in FOLDER (made by 'linux-guest.sh build FOLDER'), record
+#                       it under load and replay the log, and run a demonstration of a pair of it with 3 kills
 #   --binaries FOLDER   as for emulated-host.sh
 #
 # What each host printed is in ~/.cache/understudy/hosts/results. A kind takes 5 to 20 minutes (docs/hosts.md).
@@ -19,15 +21,20 @@ fail() {
     echo "test-hosts.sh: $*" >&2
     exit 2
 }
-usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; }
 
-short='' options=() kinds=()
+short='' options=() kinds=() guests=()
 while (($#)); do
     case $1 in
     --short) short=1 ;;
     --binaries)
         [[ ${2:-} ]] || fail "--binaries needs a folder"
         options+=(--binaries "$2")
+        shift
+        ;;
+    --linux)
+        [[ -e ${2:-}/vmlinuz && -e $2/initramfs.cpio && -e $2/cmdline ]] || fail "--linux needs a folder of linux-guest.sh"
+        guests+=("$2")
         shift
         ;;
     svm | vmx | svm-npt0 | vmx-ept0) kinds+=("$1") ;;
@@ -96,8 +103,61 @@ add_row() {
     rows+=("| $1 | ${kernel:--} | $(sum interrupts "$2" '^-- reference' '^-- hard') / $(sum natural_exits "$2" '^-- reference' '^-- hard') | $(sum interrupts "$2" '^-- hard' '^-- pair') / $(sum natural_exits "$2" '^-- hard' '^-- pair') | ${failovers:--}; ${lost:--} | $divergences | $4 s | $outcome |")
 }
 
+# Prints field $1 of the JSON object behind "$2: " in file $3.
+field() { sed -n "s/^$2: .*\"$1\":\([^,}]*\).*/\1/p" "$3" | head -n 1; }
+
+# Prints the seconds for which the Linux guest is recorded, the kills and the silence timeout on a host of kind $1.
+linux_on() {
+    case $1${short:+-short} in
+    *-short) echo 15 1 4000 ;;
+    *) echo 60 3 4000 ;;
+    esac
+}
+
+# Tests the Linux guest in folder $2 on a host of kind $1 and appends its row to `rows`.
+test_linux() {
+    local kind=$1 guest=$2 name file files seconds kills silence paging=() result=0 start=$SECONDS
+    name=$(sed -n 's/^linux-image-//p' "$guest/versions.txt" | cut -d' ' -f1)
+    file=$results/$kind-linux-$name.txt
+    read -r seconds kills silence < <(linux_on "$kind")
+    case $kind in
+    svm-npt0) paging=(--npt 0) ;;
+    vmx-ept0) paging=(--ept 0) ;;
+    esac
+    echo "== $kind, $name"
+    files=$(mktemp -d)
+    cp "$guest"/{vmlinuz,initramfs.cpio,cmdline} "$files/"
+    "$repository/scripts/emulated-host.sh" "${kind%%-*}" "${paging[@]}" --limit 5400 "${options[@]}" --files "$files" \
+        --keep "$file.console" -- "linux-guest-test ${files##*/} $seconds $kills $silence" 2>&1 | tee "$file" || result=$?
+    rm -rf "$files"
+    add_linux_row "$kind" "$name" "$file" "$result"
+}
+
+# Appends the row of kind $1 and guest kernel $2, from output file $3 and exit code $4, to `rows`.
+add_linux_row() {
+    local boot load compared failovers lost outcome="${4/#0/passed}"
+    [[ $4 == 0 ]] || outcome="exit code $4" wrong=1
+    boot=$(sed -n 's/^boot: \([0-9]*\) s;.*/\1 s/p' "$3")
+    load=$(sed -n 's/^load: //p' "$3")
+    compared="$(field interrupts replay "$3") / $(field natural_exits replay "$3")"
+    failovers=$(sed -n 's/^failovers  *//p' "$3")
+    lost=$(sed -n 's/^  lost, repeated, resets  *//p' "$3")
+    rows+=("| $1 | $2 | ${boot:--} | ${load:--} | $compared | ${failovers:--}; ${lost:--} | $outcome |")
+}
+
 mkdir -p "$results"
 wrong=0 rows=()
+if ((${#guests[@]} > 0)); then
+    for kind in "${kinds[@]}"; do
+        for guest in "${guests[@]}"; do test_linux "$kind" "$guest"; done
+    done
+    echo
+    echo "commit $(git -C "$repository" describe --always --dirty 2>/dev/null || echo unknown)"
+    echo '| host | kernel of the guest | boot | answered while recorded | replay: interrupts / exits compared | failovers; lost, repeated, resets | result |'
+    echo '|---|---|---|---|---|---|---|'
+    printf '%s\n' "${rows[@]}"
+    exit "$wrong"
+fi
 for kind in "${kinds[@]}"; do test_kind "$kind"; done
 echo
 echo "commit $(git -C "$repository" describe --always --dirty 2>/dev/null || echo unknown)"

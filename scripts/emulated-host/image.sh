@@ -50,16 +50,18 @@ make_initramfs() {
     tree=$work/tree
     mkdir -p "$tree"/{bin,sbin,dev,etc,lib,lib64,modules,proc,root,run/netns,sys,tmp,usr/bin,usr/local/bin}
     cp "$cache/busybox/usr/bin/busybox" "$tree/bin/" 2>/dev/null || cp "$cache/busybox/bin/busybox" "$tree/bin/"
-    for program in bash bridge chrt curl ip ping setpriv ss taskset tc; do
+    for program in bash bridge chrt curl ip ping redis-benchmark redis-cli setpriv ss taskset tc; do
         if command -v "$program" >/dev/null; then add_program "$(command -v "$program")" usr/bin; fi
     done
     [[ -x $binaries/understudy ]] || fail 1 "$binaries has no program understudy"
     for program in understudy soak pair-soak; do
         if [[ -x $binaries/$program ]]; then add_program "$binaries/$program" usr/local/bin; fi
     done
+    if [[ ${files:-} ]]; then cp -r "$files" "$tree/root/"; fi
     for module in tun veth bridge sch_netem kvm_amd kvm_intel "${@:2}"; do add_module "$module"; done
     cc -O1 -static -o "$tree/bin/hold-vcpu" "$parts/hold-vcpu.c" || fail 1 "hold-vcpu.c does not compile"
     install -m 755 "$parts/init" "$tree/init"
+    install -m 755 "$parts/linux-guest-test" "$tree/usr/local/bin/"
     echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"
     echo '127.0.0.1 localhost' >"$tree/etc/hosts"
     printf '%s\n' "$1" >"$tree/root/command"
