@@ -37,8 +37,8 @@ pub enum TestbedError {
     /// The process does not run as root, which network namespaces need.
     #[error("network namespaces, taps and /dev/kvm are needed: run as root")]
     NotRoot,
-    /// The host is too slow for a demonstration.
-    #[error("this host is too slow for a demonstration: {0}")]
+    /// The host is too slow for a demonstration or a measurement.
+    #[error("this host is too slow for a demonstration or a measurement: {0}")]
     TooSlow(String),
     /// SIGINT, SIGTERM or SIGHUP arrived.
     #[error("interrupted")]

@@ -29,7 +29,7 @@ const ANSWERS_MAX: u32 = 1000;
 const SILENCES: u32 = 20;
 
 /// Longest round trip of a request with which a demonstration ends in acceptable time.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+pub const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Number of requests that are timed, and of those before them that are not.
 const ANSWERS: usize = 20;
