@@ -5,6 +5,7 @@
 
 use crate::error::BenchError;
 use logchan::handshake::{Identity, PROTOCOL_VERSION, PresharedKey, SecureLink, Security};
+use logchan::host_profile::HostProfile;
 use logchan::ids::{Claimant, Role, Term, VmId, WitnessId};
 use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealKind};
 use logchan::time::{Duration, Time};
@@ -47,6 +48,7 @@ fn link(role: Role) -> SecureLink {
         role,
         vm_id: VmId(0),
         cpu_digest: 0,
+        host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,
         term: Term(1),
         witness: WitnessId(0),

@@ -18,6 +18,7 @@
 //! | [`claim`] | what a claim at the witness states, and its authentication |
 //! | [`frame`] | encoding and decoding of one frame of the channel |
 //! | [`health`] | what a host lacks to run the VM |
+//! | [`host_profile`] | how a host's KVM and processor run a guest |
 //! | [`liveness`] | the failure detector and the primary's lease |
 //! | [`stats`] | counters of a channel |
 //! | [`ids`], [`time`] | identifiers, times and durations |
@@ -47,6 +48,7 @@ pub mod error;
 pub mod frame;
 pub mod handshake;
 pub mod health;
+pub mod host_profile;
 pub mod ids;
 pub mod limits;
 pub mod liveness;

@@ -5,6 +5,7 @@
 //! second half.
 
 use crate::entry::REGISTERS;
+use crate::host_profile::HOST_PROFILE_BYTES;
 use crate::ids::Lane;
 use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::wire::leb128_length;
@@ -88,7 +89,8 @@ pub const MEMORY_BYTES_MAX: u64 = CHECKPOINT_PAGES_MAX as u64 * PAGE_BYTES as u6
 pub const VCPUS_MAX: u16 = 255;
 
 /// Length of the shortest log header in bytes: both names are empty.
-pub const LOG_HEADER_BYTES_MIN: usize = 8 + 2 + 2 + 8 + 8 + 2 + 2 + 6 + 8 + 8 + 1 + 1 + 4;
+pub const LOG_HEADER_BYTES_MIN: usize =
+    8 + 2 + 2 + 8 + 8 + 2 + 2 + 6 + 8 + 8 + HOST_PROFILE_BYTES + 1 + 1 + 4;
 
 /// Length of the longest log header in bytes. Reading this many bytes of a file always suffices.
 pub const LOG_HEADER_BYTES_MAX: usize = LOG_HEADER_BYTES_MIN + 2 * NAME_BYTES_MAX;

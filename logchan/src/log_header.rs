@@ -11,7 +11,8 @@
 //! 32  nic_mac                   6
 //! 38  guest_digest              8
 //! 46  cpu_digest                8
-//! 54  guest_name length, bytes  1 + n
+//! 54  host_profile             17
+//! 71  guest_name length, bytes  1 + n
 //!     cpu_name length, bytes    1 + m
 //!     CRC32 of all the above    4
 //! ```
@@ -32,6 +33,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::error::{FieldError, HeaderError};
+use crate::host_profile::HostProfile;
 use crate::limits::{
     LOG_HEADER_BYTES_MAX, LOG_HEADER_BYTES_MIN, MEMORY_BYTES_MAX, NAME_BYTES_MAX, PAGE_BYTES,
     VCPUS_MAX,
@@ -65,6 +67,8 @@ pub struct LogHeader {
     pub guest_digest: u64,
     /// xxh3-64 of the CPU model, as the vCPU sees it.
     pub cpu_digest: u64,
+    /// How the host that recorded runs a guest.
+    pub host_profile: HostProfile,
     /// Name of the guest image, for display. At most 255 bytes, no control characters.
     pub guest_name: String,
     /// Name of the CPU model, for display. Same limits as `guest_name`.
@@ -114,6 +118,7 @@ impl LogHeader {
         out.extend_from_slice(&self.nic_mac);
         out.extend_from_slice(&self.guest_digest.to_le_bytes());
         out.extend_from_slice(&self.cpu_digest.to_le_bytes());
+        out.extend_from_slice(&self.host_profile.encode());
         for name in [&self.guest_name, &self.cpu_name] {
             out.push(name.len() as u8);
             out.extend_from_slice(name.as_bytes());
@@ -176,6 +181,7 @@ fn read_fields(bytes: &[u8]) -> Result<LogHeader, FieldError> {
         nic_mac: reader.array("nic_mac")?,
         guest_digest: reader.u64("guest_digest")?,
         cpu_digest: reader.u64("cpu_digest")?,
+        host_profile: HostProfile::decode(&reader.array("host_profile")?)?,
         guest_name: read_name(&mut reader, "guest_name")?,
         cpu_name: read_name(&mut reader, "cpu_name")?,
     };

@@ -12,6 +12,7 @@ use std::cell::Cell;
 use logchan::handshake::{
     Identity, PROTOCOL_VERSION, PresharedKey, Received, SecureLink, Security,
 };
+use logchan::host_profile::HostProfile;
 use logchan::ids::{Claimant, Role, Term, VmId, WitnessId};
 use logchan::time::Time;
 
@@ -53,6 +54,7 @@ fn endpoint(role: Role, byte: u8) -> SecureLink {
         role,
         vm_id: VmId(1),
         cpu_digest: 0,
+        host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,
         term: Term(1),
         witness: WitnessId(0),

@@ -1,6 +1,7 @@
 //! [`Flood`]: an attacker on the log link who has no key, but recordings of all that was ever sent there.
 
 use logchan::handshake::{Identity, PROTOCOL_VERSION, SecureLink, Security};
+use logchan::host_profile::HostProfile;
 use logchan::ids::{Claimant, Role, Term, VmId, WitnessId};
 use logchan::seal::{Protection, SEAL_OVERHEAD_BYTES, SealHeader, SealKind};
 use logchan::time::{Duration as Span, Time};
@@ -127,6 +128,7 @@ fn link(key: &Path, role: Role) -> SecureLink {
         role,
         vm_id: VmId(0),
         cpu_digest: 0,
+        host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,
         term: Term(1),
         witness: WitnessId(0),

@@ -2,6 +2,7 @@
 
 use crate::channel::{Config, ConfigError, Mutants, Timing};
 use crate::handshake::{Identity, PROTOCOL_VERSION, Peer};
+use crate::host_profile::HostProfile;
 use crate::ids::{Claimant, Lane, Role, SessionId, Term, VmId, WitnessId};
 use crate::seal::SEAL_OVERHEAD_BYTES;
 
@@ -17,6 +18,8 @@ pub struct Settings {
     pub term: Term,
     /// xxh3-64 of the CPU model, as the vCPU sees it.
     pub cpu_digest: u64,
+    /// How this host runs a guest.
+    pub host_profile: HostProfile,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
     /// The witness of the VM, or 0 if there is none.
@@ -34,7 +37,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns settings with the defaults of [`Config::new`], digests of zero, and no witness.
+    /// Returns settings with the defaults of [`Config::new`], digests of zero, no host profile, and no witness.
     pub fn new(role: Role, vm: VmId, term: Term) -> Settings {
         let Config { frame_bytes_max, window_bytes, timing, mutants, .. } =
             Config::new(vm, SessionId(0), term);
@@ -43,6 +46,7 @@ impl Settings {
             vm,
             term,
             cpu_digest: 0,
+            host_profile: HostProfile::default(),
             guest_digest: 0,
             witness: WitnessId::default(),
             claimant: Claimant::default(),
@@ -72,6 +76,7 @@ impl Settings {
             role: self.role,
             vm_id: self.vm,
             cpu_digest: self.cpu_digest,
+            host_profile: self.host_profile,
             guest_digest: self.guest_digest,
             term: self.term,
             witness: self.witness,

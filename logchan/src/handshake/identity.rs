@@ -7,10 +7,11 @@
 //!
 //! ```text
 //! version u16 | role u8 | incarnation u64 | vm_id u64 | cpu_digest u64 | guest_digest u64 | term u64 |
-//! witness u64 | claimant u64 | timing u32 | frame_bytes_max u16
+//! witness u64 | claimant u64 | timing u32 | frame_bytes_max u16 | host_profile, 17 bytes
 //! ```
 
 use crate::error::FieldError;
+use crate::host_profile::{HOST_PROFILE_BYTES, HostProfile, ProfileDifference};
 use crate::ids::{Claimant, Role, Term, VmId, WitnessId};
 use crate::limits::{SEALED_FRAME_BYTES_MAX, SEALED_FRAME_BYTES_MIN};
 use crate::wire::Reader;
@@ -21,7 +22,7 @@ use crate::wire::Reader;
 pub const PROTOCOL_VERSION: u16 = 9;
 
 /// Length of an encoded identity in bytes.
-pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 7 * 8 + 4 + 2;
+pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 7 * 8 + 4 + 2 + HOST_PROFILE_BYTES;
 
 /// What an endpoint states about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Identity {
     pub timing: u32,
     /// Longest sealed frame in bytes: the MTU of the interface.
     pub frame_bytes_max: u16,
+    /// How the host runs a guest.
+    pub host_profile: HostProfile,
 }
 
 /// Why two endpoints with the same key are incompatible. "Ours" is the endpoint that reports the
@@ -84,6 +87,12 @@ pub enum Mismatch {
         /// The peer's.
         theirs: u64,
     },
+    /// Different kinds of host: what the guest does on one is not what it does on the other.
+    #[error(
+        "the peer's kind of host differs: {}: {} there, {} here: use hosts of one kind (see 'understudy doctor')",
+        .0.name, .0.theirs, .0.ours
+    )]
+    HostProfile(ProfileDifference),
     /// This primary was replaced while it was away.
     #[error(
         "the peer knows of term {theirs}, we are the primary of term {ours}: we were replaced, start as the backup"
@@ -147,7 +156,8 @@ impl Identity {
             to.copy_from_slice(&word.to_le_bytes());
         }
         bytes[59..63].copy_from_slice(&self.timing.to_le_bytes());
-        bytes[63..].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
+        bytes[63..65].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
+        bytes[65..].copy_from_slice(&self.host_profile.encode());
         bytes
     }
 
@@ -184,6 +194,7 @@ impl Identity {
             claimant: Claimant(reader.u64("claimant")?),
             timing: reader.u32("timing")?,
             frame_bytes_max: reader.u16("frame_bytes_max")?,
+            host_profile: HostProfile::decode(&reader.array("host_profile")?)?,
         };
         reader.finish()?;
         let (min, max) = (SEALED_FRAME_BYTES_MIN, SEALED_FRAME_BYTES_MAX);
@@ -211,6 +222,9 @@ impl Identity {
         if self.cpu_digest != peer.cpu_digest {
             let (ours, theirs) = (self.cpu_digest, peer.cpu_digest);
             return Some(Mismatch::CpuModel { ours, theirs });
+        }
+        if let Some(difference) = self.host_profile.difference(&peer.host_profile) {
+            return Some(Mismatch::HostProfile(difference));
         }
         if self.guest_digest != peer.guest_digest {
             let (ours, theirs) = (self.guest_digest, peer.guest_digest);
@@ -276,6 +290,7 @@ mod tests {
         claimant: Claimant(6),
         timing: 0x0a0b_0c0d,
         frame_bytes_max: 1500,
+        host_profile: HostProfile { sysenter_bits: 64, ..HostProfile::UNKNOWN },
     };
 
     #[test]
@@ -285,6 +300,7 @@ mod tests {
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
         expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend([6, 0, 0, 0, 0, 0, 0, 0, 0xd, 0xc, 0xb, 0xa, 0xdc, 5]);
+        expected.extend([0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[..], expected);
     }
 
@@ -299,6 +315,10 @@ mod tests {
             (Identity { vm_id: VmId(5), ..peer }, "VM 5"),
             (OURS, "is the backup"),
             (Identity { cpu_digest: 6, ..peer }, "CPU model"),
+            (
+                Identity { host_profile: HostProfile::UNKNOWN, ..peer },
+                "bits of SYSENTER_ESP: unknown there, 64 here",
+            ),
             (Identity { guest_digest: 6, ..peer }, "guest image"),
             (Identity { witness: WitnessId(6), ..peer }, "peer's witness is 0000000000000006"),
             (Identity { timing: 6, ..peer }, "times are not ours"),

@@ -93,7 +93,7 @@ fn header_with_any_bit_flipped_is_refused() {
 
 #[test]
 fn header_field_out_of_bounds_is_named() {
-    let cases: [(usize, &[u8], &str); 9] = [
+    let cases: [(usize, &[u8], &str); 11] = [
         (10, &(LOG_HEADER_BYTES_MIN as u16 - 1).to_le_bytes(), "header length"),
         (10, &(LOG_HEADER_BYTES_MAX as u16 + 1).to_le_bytes(), "header length"),
         (20, &0_u64.to_le_bytes(), "memory_bytes"),
@@ -101,8 +101,10 @@ fn header_field_out_of_bounds_is_named() {
         (20, &4097_u64.to_le_bytes(), "memory_bytes"),
         (28, &0_u16.to_le_bytes(), "vcpus"),
         (28, &(VCPUS_MAX + 1).to_le_bytes(), "vcpus"),
-        (55, &[0xff], "guest_name"),
-        (55, b"\n", "guest_name"),
+        (54, &[3], "emulates_kernel_code"),
+        (63, &[0, 4], "native"),
+        (72, &[0xff], "guest_name"),
+        (72, b"\n", "guest_name"),
     ];
     for (at, bytes, field) in cases {
         match LogHeader::decode(&resealed(at, bytes)) {
@@ -117,7 +119,7 @@ fn header_field_out_of_bounds_is_named() {
 #[test]
 fn header_names_longer_or_shorter_than_the_header_are_refused() {
     let name_length = header().guest_name.len() as u8;
-    let cpu_length_at = 55 + usize::from(name_length);
+    let cpu_length_at = 72 + usize::from(name_length);
     assert_eq!(
         LogHeader::decode(&resealed(cpu_length_at, &[0xff])),
         Err(HeaderError::Field(FieldError::Ends { field: "cpu_name" }))

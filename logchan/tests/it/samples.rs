@@ -1,6 +1,7 @@
 //! Fixed entries, at least one of every kind, and a log made of them.
 
 use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
+use logchan::host_profile::{Answer, HostProfile};
 use logchan::limits::PAGE_BYTES;
 use logchan::log_block::BlockWriter;
 use logchan::log_header::LogHeader;
@@ -104,6 +105,14 @@ pub(crate) fn header() -> LogHeader {
         nic_mac: [0x52, 0x54, 0x00, 0x12, 0x34, 0x56],
         guest_digest: DIGEST,
         cpu_digest: !DIGEST,
+        host_profile: HostProfile {
+            emulates_kernel_code: Answer::Yes,
+            syscall_stays_at_cpl3: Answer::No,
+            sysenter_bits: 64,
+            native: 0x123,
+            cpuid_digest: 0x0403_0201,
+            ..HostProfile::UNKNOWN
+        },
         guest_name: "reference guest".into(),
         cpu_name: "x86-64-v2, no rdrand".into(),
     }

@@ -4,6 +4,7 @@ use logchan::handshake::{
     ANSWER_EACH, CHALLENGE_EACH, Identity, LinkEvent, Mismatch, PresharedKey, RETRY_FIRST,
     RETRY_MAX, Received, SecureLink, Security,
 };
+use logchan::host_profile::HostProfile;
 use logchan::ids::{Role, Term, VmId, WitnessId};
 use logchan::seal::{OpenError, SealKind};
 use logchan::time::{Duration, Time};
@@ -187,11 +188,13 @@ fn keys_are_replaced_after_enough_frames_and_no_frame_is_lost() {
 
 #[test]
 fn mismatch_is_reported_at_both_ends() {
+    let host_profile = HostProfile { sysenter_bits: 32, ..BACKUP.host_profile };
     let cases = [
         (Identity { protocol_version: 99, ..BACKUP }, "protocol version"),
         (Identity { vm_id: VmId(8), ..BACKUP }, "serves VM"),
         (PRIMARY, "and so are we"),
         (Identity { cpu_digest: 1, ..BACKUP }, "CPU model"),
+        (Identity { host_profile, ..BACKUP }, "bits of SYSENTER_ESP: "),
         (Identity { guest_digest: 1, ..BACKUP }, "guest image"),
         (Identity { witness: WitnessId(1), ..BACKUP }, "peer's witness"),
         (Identity { timing: 1, ..BACKUP }, "times are not ours"),

@@ -4,6 +4,7 @@ use logchan::handshake::{
     CHALLENGE_EACH, HANDSHAKE_FRAME_BYTES, Identity, LinkEvent, PROTOCOL_VERSION, PresharedKey,
     Received, SecureLink, Security,
 };
+use logchan::host_profile::HostProfile;
 use logchan::ids::{Claimant, Role, Term, VmId, WitnessId};
 use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader};
 use logchan::time::{Duration, Time};
@@ -15,6 +16,7 @@ pub(crate) const PRIMARY: Identity = Identity {
     role: Role::Primary,
     vm_id: VmId(7),
     cpu_digest: 0xc0,
+    host_profile: HostProfile::UNKNOWN,
     guest_digest: 0x60,
     term: Term(1),
     witness: WitnessId(0x71),

@@ -5,6 +5,7 @@ use logchan::endpoint::Settings;
 use logchan::entry::Entry;
 use logchan::entry_codec::encode;
 use logchan::handshake::{Identity, PROTOCOL_VERSION, SecureLink, Security};
+use logchan::host_profile::HostProfile;
 use logchan::ids::{Claimant, Lane, Role, Term, VmId, WitnessId};
 use logchan::seal;
 use logchan::time::Time;
@@ -295,6 +296,7 @@ fn handshake_of_another_protocol_version_is_reported() {
         role: Role::Backup,
         vm_id: VmId(0),
         cpu_digest: 0,
+        host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,
         term: Term(0),
         witness: WitnessId(0),

@@ -1,10 +1,11 @@
 //! Wrong options and unsuitable hosts: a one-line error message and a documented exit code.
 
+use logchan::host_profile::HostProfile;
 use logchan::log_header::LogHeader;
 use std::fs;
 use testbed::{Namespace, command};
 use tests::patience::wait_until;
-use tests::program::{fails, run, write_private};
+use tests::program::{fails, json, run, write_private};
 use vmm::boot::image::GuestImage;
 use vmm::boot::sweep::sweep;
 
@@ -140,16 +141,33 @@ fn header() -> LogHeader {
         nic_mac: [2, 0, 0, 0, 0, 1],
         guest_digest: 1,
         cpu_digest: 1,
+        host_profile: HostProfile::UNKNOWN,
         guest_name: String::from("guest"),
         cpu_name: String::from("Some Other CPU"),
     }
 }
 
+/// Returns the digest of the CPU model, as `doctor` prints it: NAME (DIGEST).
+fn cpu_digest_of_this_host() -> u64 {
+    let checks = json(&String::from_utf8_lossy(&run(&["doctor", "--json"]).stdout));
+    let model =
+        checks["checks"].as_array().unwrap().iter().find(|check| check["name"] == "cpu model");
+    let found = model.unwrap()["found"].as_str().unwrap();
+    let digest = found.rsplit_once('(').unwrap().1.trim_end_matches(')');
+    u64::from_str_radix(digest, 16).unwrap()
+}
+
 #[test]
-fn log_of_another_cpu_model_or_schema_is_refused() {
+fn log_of_another_cpu_model_kind_of_host_or_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("x.ulog");
     fails_with_header(&log, |_bytes| (), 7, "Some Other CPU");
+    let theirs = LogHeader { cpu_digest: cpu_digest_of_this_host(), ..header() };
+    let mut bytes = Vec::new();
+    theirs.encode(&mut bytes);
+    write_private(&log, &bytes);
+    let why = "another kind of host: KVM emulates kernel code: unknown there, ";
+    fails(&["replay", log.to_str().unwrap()], 7, why);
     let mut bytes = Vec::new();
     LogHeader { machine_schema: 999, ..header() }.encode(&mut bytes);
     write_private(&log, &bytes);

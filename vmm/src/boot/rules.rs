@@ -3,8 +3,10 @@
 //! Replay requires that every instruction is either a function of the guest's state or an exit that
 //! passes the nondeterminism boundary. The verdicts hold for the weakest known host: a KVM that runs
 //! guest user code natively, without VMX or SVM controls. There, CPUID masking hides an instruction but
-//! does not disable it. An instruction that VMX or SVM could intercept but stock KVM does not (RDRAND,
-//! RDPID) is no better on such hosts.
+//! does not disable it. On a host whose profile shows that a forbidden instruction causes #UD, it is only
+//! warned of ([`faults`]): it can do no harm there, and the guest runs on hosts with the same profile only.
+//! That is probed, because it differs between instructions and processors: KVM on VMX disables RDRAND if
+//! the CPU model hides it, and SVM has no control for it.
 //!
 //! The following were considered and left out because their results are guest state: SGDT, SIDT, SLDT,
 //! STR, SMSW, RDFSBASE and similar instructions, PUSHF, LSL, XCR0 writes (an exit), RDPKRU, PAUSE (its
@@ -13,6 +15,7 @@
 //! again.
 
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic};
+use logchan::host_profile::{Answer, HostProfile, NATIVE};
 use serde::Serialize;
 
 /// What an instruction means for a guest that is to be replayed.
@@ -85,6 +88,21 @@ const fn warned(why: &'static str) -> Rule {
 
 const fn note(why: &'static str) -> Rule {
     Rule { verdict: Verdict::AllowedNote, why }
+}
+
+/// The rule for a forbidden instruction on a host where it [faults].
+pub const FAULTING: Rule = warned("causes #UD on this host and on all hosts with its profile");
+
+/// Returns whether the forbidden instruction with this lower-case mnemonic causes #UD on a host with `profile`, at every
+/// privilege level. The probe ran at CPL3; a KVM that does not emulate CPL0 treats it the same there.
+pub fn faults(mnemonic: &str, profile: &HostProfile) -> bool {
+    let probed = match mnemonic {
+        "umonitor" | "umwait" => "TPAUSE",
+        other => other,
+    };
+    let bit = NATIVE.iter().position(|name| name.eq_ignore_ascii_case(probed));
+    let runs = bit.is_none_or(|bit| profile.native >> bit & 1 != 0);
+    profile.emulates_kernel_code == Answer::No && !runs
 }
 
 /// Returns the rule for a valid instruction, or `None` if the instruction is a function of the guest's

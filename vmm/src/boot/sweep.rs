@@ -18,6 +18,7 @@
 use std::fmt::Write as _;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
+use logchan::host_profile::HostProfile;
 use serde::Serialize;
 
 use crate::boot::elf_code::{Code, CodeMap};
@@ -116,6 +117,26 @@ pub(super) fn sweep_with(
         });
     }
     report
+}
+
+impl SweepReport {
+    /// Turns forbidden instructions that [fault](rules::faults) on a host with `profile` into warnings. A report that
+    /// does not list all of them is returned as it is.
+    #[must_use]
+    pub fn on_host(mut self, profile: &HostProfile) -> SweepReport {
+        if self.forbidden > LISTED_MAX as u64 {
+            return self;
+        }
+        for finding in &mut self.findings {
+            let is_forbidden = finding.verdict == Verdict::Forbidden;
+            if is_forbidden && rules::faults(&finding.mnemonic, profile) {
+                (finding.verdict, finding.why) = (rules::FAULTING.verdict, rules::FAULTING.why);
+                self.forbidden -= 1;
+                self.warned += 1;
+            }
+        }
+        self
+    }
 }
 
 /// Applies `policy` to a report. Returns the lines to print about the guest, worst first. Lines that

@@ -1,5 +1,6 @@
 use super::*;
 use crate::boot::fixture::{ElfFixture, TEXT_ADDRESS};
+use logchan::host_profile::{Answer, NATIVE};
 
 use Verdict::{AllowedNote, Forbidden, Warned};
 
@@ -188,4 +189,24 @@ fn symbol_names_are_escaped() {
     let fixture = ElfFixture::with_functions(&[0x0F, 0x31], &[("a\nb\x1b[2J", 0)]);
     let symbol = report_of(&fixture).findings[0].symbol.clone().unwrap();
     assert!(symbol.chars().all(|c| !c.is_control()), "{symbol:?}");
+}
+
+#[test]
+fn forbidden_instruction_is_a_warning_where_a_probe_saw_it_fault() {
+    // rdrand eax; rdtscp
+    let report = report_of(&ElfFixture::new(&[0x0F, 0xC7, 0xF0, 0x0F, 0x01, 0xF9]));
+    let verdicts = |profile: &HostProfile| {
+        let report = report.clone().on_host(profile);
+        (report.forbidden, report.warned, report.findings[0].verdict, report.findings[1].verdict)
+    };
+    let native = |name| 1 << NATIVE.iter().position(|listed| *listed == name).unwrap();
+    let neither = HostProfile { emulates_kernel_code: Answer::No, ..HostProfile::UNKNOWN };
+    assert_eq!(verdicts(&neither), (0, 2, Verdict::Warned, Verdict::Warned));
+    assert!(check(&report.clone().on_host(&neither), SweepPolicy::Refuse).is_ok());
+    let svm = HostProfile { native: native("RDRAND"), ..neither };
+    assert_eq!(verdicts(&svm), (1, 1, Verdict::Forbidden, Verdict::Warned));
+    for emulates_kernel_code in [Answer::Unknown, Answer::Yes] {
+        let profile = HostProfile { emulates_kernel_code, ..neither };
+        assert_eq!(verdicts(&profile), (2, 0, Verdict::Forbidden, Verdict::Forbidden));
+    }
 }

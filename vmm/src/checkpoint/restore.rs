@@ -6,6 +6,7 @@ use crate::kvm::{KvmError, VcpuState, VmExit};
 use crate::mem::guest::read_page;
 use crate::mem::layout::PAGE;
 use crate::vcpu::Machine;
+use logchan::host_profile::Answer;
 use replication::checkpoint::Image;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -53,6 +54,11 @@ pub fn restore(
         return Err(CheckpointError::Page { page: page.number, pages }.into());
     }
 
+    // Where KVM is known to keep no copies of the guest's page tables, the flush of the TLB in `Vcpu::restore` is enough.
+    let shadows = match machine.host_profile.shadows_page_tables {
+        Answer::Yes | Answer::Unknown => true,
+        Answer::No => false,
+    };
     let mut stale = image.full || has_short_entries(&vcpu);
     if image.full && !machine.is_blank {
         clear_unlisted(machine, image, pages, keepalive);
@@ -65,7 +71,7 @@ pub fn restore(
             keepalive();
         }
         let new = page.bytes.as_deref().unwrap_or(&zero);
-        if !stale {
+        if shadows && !stale {
             read_page(machine.vm.ram(), page.number, &mut old);
             stale = may_stale_translation(&old, new, pages);
         }
@@ -75,7 +81,7 @@ pub fn restore(
             .write_slice(new, GuestAddress(page.number * PAGE))
             .expect("the page lies in guest RAM");
     }
-    if stale {
+    if shadows && stale {
         machine.vm.forget_page_tables()?;
     }
     machine.vcpu.restore(&vcpu)?;

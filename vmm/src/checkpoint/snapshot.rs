@@ -26,6 +26,7 @@ use crate::limits::SNAPSHOT_HEAD_BYTES_MAX;
 use crate::mem::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
 use crate::mem::{GuestRam, MemoryError, dirty, guest};
 use crate::vcpu::Machine;
+use logchan::host_profile::HostProfile;
 use logchan::limits::NAME_BYTES_MAX;
 use replication::checkpoint::CheckpointImage;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const MAGIC: &[u8; 8] = b"USTDSNAP";
 /// Version of the file's layout; 0 is invalid.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const PREFIX_BYTES: usize = 32;
 /// Pages of memory that are checked at a time.
 const PIECE_PAGES: u64 = 64;
@@ -49,12 +50,35 @@ pub struct SnapshotIdentity {
     pub guest_digest: u64,
     /// Name of that image or kernel, at most [`NAME_BYTES_MAX`] bytes.
     pub guest_name: String,
-    /// Digest of the CPU model. For a Linux kernel it includes how the host runs kernel code.
+    /// Digest of the CPU model.
     pub cpu_digest: u64,
+    /// How the host ran the guest.
+    #[serde(with = "profile_bytes")]
+    pub host_profile: HostProfile,
     /// Name of the CPU model.
     pub cpu_name: String,
     /// MAC address of the NIC.
     pub nic_mac: [u8; 6],
+}
+
+/// A host profile as the bytes of its own encoding.
+mod profile_bytes {
+    use logchan::host_profile::{HOST_PROFILE_BYTES, HostProfile};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        profile: &HostProfile,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        profile.encode().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<HostProfile, D::Error> {
+        let bytes = <[u8; HOST_PROFILE_BYTES]>::deserialize(deserializer)?;
+        HostProfile::decode(&bytes).map_err(D::Error::custom)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

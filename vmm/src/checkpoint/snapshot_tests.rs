@@ -21,6 +21,7 @@ fn write_snapshot(folder: &Path) -> std::path::PathBuf {
         guest_digest: 1,
         guest_name: String::from("guest"),
         cpu_digest: 2,
+        host_profile: HostProfile { sysenter_bits: 64, ..HostProfile::UNKNOWN },
         cpu_name: String::from("cpu"),
         nic_mac: [2; 6],
     };

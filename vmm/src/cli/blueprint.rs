@@ -9,14 +9,15 @@ use crate::boot::image::GuestImage;
 use crate::boot::linux::{KernelInfo, LinuxKernel, PassOptions, PassReport, SEED_BYTES};
 use crate::boot::pvh::{self, BootInfo};
 use crate::boot::sweep::{self, SweepPolicy};
-use crate::checkpoint::{Snapshot, SnapshotError};
+use crate::checkpoint::{Snapshot, SnapshotError, SnapshotIdentity};
 use crate::devices::DeviceConfig;
 use crate::files::{Access, input};
-use crate::kvm::probe::{KernelTraits, kernel_traits};
+use crate::kvm::profile;
 use crate::kvm::system::DEV_KVM;
 use crate::kvm::{System, entropy};
 use crate::mem::layout::{MEMORY_MAX, PAGE};
 use crate::vcpu::{Machine, MachineConfig};
+use logchan::host_profile::{Answer, HostProfile};
 use netpath::mac::MacAddr;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
@@ -30,7 +31,7 @@ enum Guest {
     /// An ELF image with a PVH entry.
     Image(Box<GuestImage>),
     /// A Linux kernel.
-    Linux { kernel: Box<LinuxKernel>, initrd: Option<Vec<u8>>, traits: KernelTraits },
+    Linux { kernel: Box<LinuxKernel>, initrd: Option<Vec<u8>> },
     /// A machine that was saved by `understudy save`.
     Snapshot { path: PathBuf, snapshot: Box<Snapshot> },
 }
@@ -42,8 +43,6 @@ pub struct Blueprint {
     config: MachineConfig,
     guest: Guest,
     command_line: String,
-    cpu_digest: u64,
-    cpu_name: String,
 }
 
 /// A machine that is ready to run, and the blueprint that the header of a log is filled from.
@@ -76,11 +75,11 @@ impl Blueprint {
         let mut config = MachineConfig {
             memory_bytes: options.memory_bytes(),
             cpu_model: CpuModel::from_supported(&[]),
+            host_profile: HostProfile::UNKNOWN,
             devices: DeviceConfig { mac: options.mac.octets() },
         };
-        // The image is checked before the host, so that a bad image is reported on any host.
         let image = match (&options.kernel, &options.restore) {
-            (None, None) => Some(checked_image(options)?),
+            (None, None) => Some(read_image(options)?),
             (Some(_), _) | (_, Some(_)) => None,
         };
         let open = |path| open_snapshot(path, options.access());
@@ -91,23 +90,32 @@ impl Blueprint {
         let read_initrd = |path: &Path| image_file(path, initrd_bytes_max);
         let initrd = options.initrd.as_deref().map(read_initrd).transpose()?;
 
-        let system = System::open(&options.kvm)?;
+        // A bad image is reported on any host.
+        let policy = SweepPolicy::from(options.forbidden);
+        let sweep = image.as_ref().map(sweep::sweep);
+        let system = match (System::open(&options.kvm), &sweep) {
+            (Ok(system), _) => system,
+            (Err(error), Some(report)) => {
+                sweep::check(report, policy)?;
+                return Err(error.into());
+            }
+            (Err(error), None) => return Err(error.into()),
+        };
         config.cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
-        let model = &config.cpu_model;
-        let mut cpu = (model.digest(), model.name());
+        config.host_profile = host_profile(&system, &config.cpu_model)?;
+        if let Some(report) = sweep {
+            log_findings(sweep::check(&report.on_host(&config.host_profile), policy)?);
+        }
+        let this_host = (&config.cpu_model, &config.host_profile);
         let guest = match (image, kernel_file, snapshot) {
             (Some(image), _, _) => Guest::Image(Box::new(image)),
             (None, Some(file), _) => {
-                let traits = traits_of_host(&system, model)?;
-                cpu = (traits.mixed_into(cpu.0), traits.added_to(&cpu.1));
                 let path = options.kernel.as_deref().unwrap_or(Path::new(""));
-                let kernel = Box::new(kernel(path, &file, options, traits)?);
-                Guest::Linux { kernel, initrd, traits }
+                let kernel = Box::new(kernel(path, &file, options, &config.host_profile)?);
+                Guest::Linux { kernel, initrd }
             }
             (None, None, Some((path, snapshot))) => {
-                let theirs =
-                    (snapshot.identity().cpu_digest, snapshot.identity().cpu_name.as_str());
-                cpu = check_cpu(&system, model, theirs, ("snapshot", &path))?;
+                check_host(this_host, &made_on(&snapshot), ("snapshot", &path))?;
                 config.memory_bytes = snapshot.memory_bytes();
                 config.devices.mac = snapshot.identity().nic_mac;
                 Guest::Snapshot { path, snapshot: Box::new(snapshot) }
@@ -119,8 +127,7 @@ impl Blueprint {
             (None, Guest::Image(_)) => DEFAULT_COMMAND_LINE.to_owned(),
             (None, Guest::Linux { .. } | Guest::Snapshot { .. }) => String::new(),
         };
-        let (cpu_digest, cpu_name) = cpu;
-        Ok(Blueprint { system, config, guest, command_line, cpu_digest, cpu_name })
+        Ok(Blueprint { system, config, guest, command_line })
     }
 
     /// Creates a machine with empty memory, to which a checkpoint is then applied.
@@ -147,7 +154,7 @@ impl Blueprint {
                 machine.start_at(&pvh::initial_state(entry.pvh_entry))?;
                 Ok(machine)
             }
-            Guest::Linux { kernel, initrd, traits } => {
+            Guest::Linux { kernel, initrd } => {
                 let mut machine = self.empty()?;
                 let mut seed = [0; SEED_BYTES];
                 entropy::fill(&mut seed)
@@ -156,7 +163,8 @@ impl Blueprint {
                 kernel.load(machine.ram(), &KernelInfo { command_line, initrd, seed })?;
                 machine.start_at(&pvh::linux_state(kernel.entry()))?;
                 // Where KVM emulates CPL0 code, an interrupt window at CPL0 is not an exact position.
-                machine.set_irq_windows(!traits.emulates_cpl0);
+                let emulates = self.config.host_profile.emulates_kernel_code == Answer::Yes;
+                machine.set_irq_windows(!emulates);
                 Ok(machine)
             }
             Guest::Snapshot { path, snapshot } => {
@@ -170,16 +178,15 @@ impl Blueprint {
         }
     }
 
-    /// Returns the digest of the CPU model. For a Linux kernel it also covers how this host's KVM runs kernel
-    /// code, because the kernel was rewritten for that. A machine can continue only on a host with the same
-    /// digest.
-    pub fn cpu_digest(&self) -> u64 {
-        self.cpu_digest
+    /// Returns the CPU model. A machine can continue only on a host with the same model.
+    pub fn cpu_model(&self) -> &CpuModel {
+        &self.config.cpu_model
     }
 
-    /// Returns a one-line description of what [`cpu_digest`](Self::cpu_digest) covers.
-    pub fn cpu_name(&self) -> &str {
-        &self.cpu_name
+    /// Returns how this host runs the guest. A machine can continue only on a host without
+    /// [differences](HostProfile::difference) to it.
+    pub fn host_profile(&self) -> HostProfile {
+        self.config.host_profile
     }
 
     /// Returns the xxh3-64 digest of the image, of kernel, initrd and command line, or of the snapshot.
@@ -230,28 +237,26 @@ impl Blueprint {
     }
 }
 
-/// Reads the PVH image of `options` and sweeps it for instructions that can't be replayed.
-fn checked_image(options: &VmOptions) -> Result<GuestImage, CliError> {
-    let image = match &options.guest {
+/// Reads the PVH image of `options`.
+fn read_image(options: &VmOptions) -> Result<GuestImage, CliError> {
+    Ok(match &options.guest {
         None => GuestImage::from_bytes("reference guest", reference_guest())?,
         Some(path) => {
             let bytes = read_image_file(path)?;
             GuestImage::from_bytes(&path.display().to_string(), bytes)?
         }
-    };
-    log_findings(sweep::check(&sweep::sweep(&image), options.forbidden.into())?);
-    Ok(image)
+    })
 }
 
-/// Rewrites the kernel in `file` so that a replay reproduces it on hosts with these traits.
+/// Rewrites the kernel in `file` so that a replay reproduces it on hosts with this profile.
 fn kernel(
     path: &Path,
     file: &[u8],
     options: &VmOptions,
-    traits: KernelTraits,
+    profile: &HostProfile,
 ) -> Result<LinuxKernel, CliError> {
     let pass = PassOptions {
-        syscall_stays_at_cpl3: traits.syscall_stays_at_cpl3,
+        syscall_stays_at_cpl3: profile.syscall_stays_at_cpl3 == Answer::Yes,
         shortcuts: options.kernel_shortcuts,
         tolerate: SweepPolicy::from(options.forbidden) == SweepPolicy::Warn,
     };
@@ -268,17 +273,17 @@ fn kernel(
     Ok(kernel)
 }
 
-/// Probes how this host's KVM runs kernel code.
+/// Probes how this host runs a guest with the CPU model `model`.
 ///
 /// # Errors
 ///
-/// If a KVM call fails. A probe without a result is not an error: the host is then taken for VMX or SVM.
-pub fn traits_of_host(system: &System, model: &CpuModel) -> Result<KernelTraits, CliError> {
-    let found = kernel_traits(system, model)?;
-    Ok(found.unwrap_or_else(|| {
+/// If a KVM call fails. An inconclusive probe is not an error: nothing is known about this field then.
+pub fn host_profile(system: &System, model: &CpuModel) -> Result<HostProfile, CliError> {
+    let profile = profile::probe(system, model)?;
+    if profile.emulates_kernel_code == Answer::Unknown {
         tracing::warn!("the probe of this host's KVM was inconclusive: assuming VMX or SVM");
-        KernelTraits { syscall_stays_at_cpl3: false, emulates_cpl0: false }
-    }))
+    }
+    Ok(profile)
 }
 
 /// Checks that machines can start from this snapshot on this host.
@@ -290,8 +295,13 @@ pub fn check_snapshot(path: &Path, access: Access) -> Result<(), CliError> {
     let (path, snapshot) = open_snapshot(path, access)?;
     let system = System::open(DEV_KVM)?;
     let model = CpuModel::from_supported(&system.supported_cpuid()?);
-    let theirs = (snapshot.identity().cpu_digest, snapshot.identity().cpu_name.as_str());
-    check_cpu(&system, &model, theirs, ("snapshot", &path)).map(drop)
+    let profile = host_profile(&system, &model)?;
+    check_host((&model, &profile), &made_on(&snapshot), ("snapshot", &path))
+}
+
+fn made_on(snapshot: &Snapshot) -> MadeOn<'_> {
+    let SnapshotIdentity { cpu_digest, cpu_name, host_profile, .. } = snapshot.identity();
+    MadeOn { cpu_digest: *cpu_digest, cpu_name, host_profile: *host_profile }
 }
 
 fn open_snapshot(path: &Path, access: Access) -> Result<(PathBuf, Snapshot), CliError> {
@@ -301,34 +311,40 @@ fn open_snapshot(path: &Path, access: Access) -> Result<(PathBuf, Snapshot), Cli
     }
 }
 
-/// Checks that this host can run a machine whose CPU has the digest and name `theirs`, read from `file` (kind
-/// and path). Returns the digest and a name for it. Probes how KVM runs kernel code only if the plain digest
-/// does not match.
+/// What a log or a snapshot says about the host that it was made on.
+#[derive(Clone, Copy, Debug)]
+pub struct MadeOn<'a> {
+    /// Digest of the CPU model.
+    pub cpu_digest: u64,
+    /// Name of the CPU model.
+    pub cpu_name: &'a str,
+    /// How that host ran the guest.
+    pub host_profile: HostProfile,
+}
+
+/// Checks that this host, with its CPU model and profile, can continue the machine in `file` (kind and path).
 ///
 /// # Errors
 ///
-/// [`CliError::CpuModel`] if this host has another CPU model; also if a KVM call fails.
-pub fn check_cpu(
-    system: &System,
-    model: &CpuModel,
-    theirs: (u64, &str),
+/// [`CliError::CpuModel`] if this host has another CPU model, [`CliError::HostProfile`] if it is of another kind.
+pub fn check_host(
+    (model, profile): (&CpuModel, &HostProfile),
+    theirs: &MadeOn<'_>,
     file: (&'static str, &Path),
-) -> Result<(u64, String), CliError> {
-    let plain = (model.digest(), model.name());
-    if theirs.0 == plain.0 {
-        return Ok(plain);
+) -> Result<(), CliError> {
+    let (what, path) = (file.0, file.1.to_owned());
+    if theirs.cpu_digest != model.digest() {
+        return Err(CliError::CpuModel {
+            what,
+            path,
+            theirs: format!("{} ({:016x})", theirs.cpu_name.escape_debug(), theirs.cpu_digest),
+            ours: format!("{} ({:016x})", model.name(), model.digest()),
+        });
     }
-    let traits = traits_of_host(system, model)?;
-    let for_linux = (traits.mixed_into(plain.0), traits.added_to(&plain.1));
-    if theirs.0 == for_linux.0 {
-        return Ok(for_linux);
+    match profile.difference(&theirs.host_profile) {
+        Some(difference) => Err(CliError::HostProfile { what, path, difference }),
+        None => Ok(()),
     }
-    Err(CliError::CpuModel {
-        what: file.0,
-        path: file.1.to_owned(),
-        theirs: format!("{} ({:016x})", theirs.1.escape_debug(), theirs.0),
-        ours: format!("{} ({:016x}, for Linux {:016x})", for_linux.1, plain.0, for_linux.0),
-    })
 }
 
 /// Reads an image or a kernel of at most `FILE_BYTES_MAX` bytes.

@@ -4,11 +4,12 @@ use super::exit_code::{CliError, Code};
 use super::output;
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::host_checks::{Check, Host, Status};
-use crate::kvm::System;
 use crate::kvm::caps::NEEDED;
+use crate::kvm::{System, profile};
 use clap::Args;
+use logchan::host_profile::{Compared, HostProfile, ProfileField};
 use netpath::ring::probe::probe;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Options of `doctor`.
 #[derive(Args, Debug)]
@@ -29,12 +30,19 @@ pub struct DoctorArgs {
 /// If a check fails, or standard output can't be written.
 pub fn main(args: &DoctorArgs) -> Result<(), CliError> {
     let mut checks = Host::new("/").check_all();
-    checks.extend(kvm_checks(&args.kvm));
+    let (kvm, profile) = kvm_checks(&args.kvm);
+    checks.extend(kvm);
     checks.push(ring_check());
     let healthy = checks.iter().all(|check| check.status != Status::Fail);
     let printed = output::write(&match args.json {
-        true => format!("{}\n", json!({ "healthy": healthy, "checks": checks })),
-        false => table(&checks),
+        true => {
+            let profile = profile.map(profile_json);
+            format!(
+                "{}\n",
+                json!({ "healthy": healthy, "checks": checks, "host_profile": profile })
+            )
+        }
+        false => table(&checks) + &profile.map(profile_text).unwrap_or_default(),
     });
     output::after_print(printed, if healthy { Ok(()) } else { Err(CliError::Silent(Code::Host)) })
 }
@@ -60,10 +68,33 @@ fn check(name: &'static str, status: Status, found: String, mend: Option<String>
     Check { name, status, found, mend }
 }
 
-fn kvm_checks(path: &str) -> Vec<Check> {
+/// Returns the profile as a JSON object with a string for each field.
+pub(super) fn profile_json(profile: HostProfile) -> Value {
+    let fields =
+        profile.fields().map(|field| (field.key.to_owned(), field.value.to_string().into()));
+    Value::Object(fields.into_iter().collect())
+}
+
+/// Formats the profile as a table. Fields that need not be equal on the hosts of a pair are marked.
+fn profile_text(profile: HostProfile) -> String {
+    let mut text = String::from(
+        "\nhost profile (must be equal on both hosts of a pair, except for fields with *)\n",
+    );
+    for ProfileField { name, compared, value, .. } in profile.fields() {
+        let mark = match compared {
+            Compared::Yes => ' ',
+            Compared::No => '*',
+        };
+        text.push_str(&format!("{mark}     {name:<56} {value}\n"));
+    }
+    text
+}
+
+/// Returns the checks, and the host's profile if it can run a guest.
+fn kvm_checks(path: &str) -> (Vec<Check>, Option<HostProfile>) {
     let system = match System::open_unchecked(path) {
         Ok(system) => system,
-        Err(error) => return vec![check("kvm", Status::Fail, error.to_string(), None)],
+        Err(error) => return (vec![check("kvm", Status::Fail, error.to_string(), None)], None),
     };
     let lacking: Vec<_> = NEEDED.iter().filter(|needed| !system.has(needed)).collect();
     let mut checks = if lacking.is_empty() {
@@ -79,15 +110,22 @@ fn kvm_checks(path: &str) -> Vec<Check> {
             })
             .collect()
     };
-    checks.push(match system.supported_cpuid() {
-        Ok(cpuid) => {
-            let model = CpuModel::from_supported(&cpuid);
-            let found = format!("{} ({:016x})", model.name(), model.digest());
-            check("cpu model", Status::Ok, found, None)
+    let model = match system.supported_cpuid() {
+        Ok(cpuid) => CpuModel::from_supported(&cpuid),
+        Err(error) => {
+            checks.push(check("cpu model", Status::Fail, error.to_string(), None));
+            return (checks, None);
         }
-        Err(error) => check("cpu model", Status::Fail, error.to_string(), None),
-    });
-    checks
+    };
+    let found = format!("{} ({:016x})", model.name(), model.digest());
+    checks.push(check("cpu model", Status::Ok, found, None));
+    match profile::probe(&system, &model) {
+        Ok(profile) => (checks, Some(profile)),
+        Err(error) => {
+            checks.push(check("host profile", Status::Fail, error.to_string(), None));
+            (checks, None)
+        }
+    }
 }
 
 fn ring_check() -> Check {

@@ -12,6 +12,7 @@ use crate::mem::MemoryError;
 use crate::replay::error::{HostError, LogError, SourceError};
 use crate::vcpu::{MachineError, RunError};
 use crate::vm_tap::VmTapError;
+use logchan::host_profile::ProfileDifference;
 use netpath::port::PortError;
 use std::io;
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ pub enum Code {
     Image = 5,
     /// A log or a snapshot can't be used.
     Log = 6,
-    /// The log or snapshot was made with another CPU model than this host's.
+    /// The log or snapshot was made with another CPU model than this host's, or on another kind of host.
     CpuModel = 7,
     /// The replay diverged.
     Diverged = 8,
@@ -159,6 +160,19 @@ pub enum CliError {
         /// Name and digest of this host.
         ours: String,
     },
+    /// A log or snapshot from a host of another kind.
+    #[error(
+        "{what} {} was made on another kind of host: {}: {} there, {} here: use it on a host of that kind (see 'understudy doctor')",
+        path.display(), difference.name, difference.theirs, difference.ours
+    )]
+    HostProfile {
+        /// "log" or "snapshot".
+        what: &'static str,
+        /// Path of the file.
+        path: PathBuf,
+        /// The first field that differs.
+        difference: ProfileDifference,
+    },
     /// The run failed.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -252,7 +266,7 @@ impl CliError {
             | CliError::Os { .. }
             | CliError::Output(_)
             | CliError::Demo(_) => Code::Unexpected,
-            CliError::CpuModel { .. } => Code::CpuModel,
+            CliError::CpuModel { .. } | CliError::HostProfile { .. } => Code::CpuModel,
             CliError::Run(error) => match error {
                 RunError::Kvm(_) => Code::Host,
                 RunError::Source(error) => source_code(error),

@@ -1,6 +1,6 @@
 //! `understudy inspect`.
 
-use super::blueprint::{read_image_file, traits_of_host};
+use super::blueprint::{host_profile, read_image_file};
 use super::exit_code::CliError;
 use super::output;
 use crate::boot::cpu_model::CpuModel;
@@ -10,6 +10,7 @@ use crate::boot::rules::Verdict;
 use crate::boot::sweep::{self, Finding, SweepReport};
 use crate::kvm::System;
 use clap::Args;
+use logchan::host_profile::Answer;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -54,9 +55,9 @@ pub fn main(args: &InspectArgs) -> Result<(), CliError> {
     }
     let system = System::open(&args.kvm)?;
     let model = CpuModel::from_supported(&system.supported_cpuid()?);
-    let traits = traits_of_host(&system, &model)?;
+    let profile = host_profile(&system, &model)?;
     let options = PassOptions {
-        syscall_stays_at_cpl3: traits.syscall_stays_at_cpl3,
+        syscall_stays_at_cpl3: profile.syscall_stays_at_cpl3 == Answer::Yes,
         shortcuts: args.kernel_shortcuts,
         tolerate: true,
     };

@@ -1,5 +1,6 @@
 //! `understudy log stat|dump`.
 
+use super::doctor::profile_json;
 use super::exit_code::CliError;
 use super::output;
 use crate::files::Access;
@@ -107,6 +108,7 @@ fn describe(header: &LogHeader) -> Map<String, Value> {
     result.insert("mac".into(), mac.into());
     result.insert("cpu_model".into(), header.cpu_name.clone().into());
     result.insert("cpu_model_digest".into(), output::hex(header.cpu_digest));
+    result.insert("host_profile".into(), profile_json(header.host_profile));
     result.insert("recorded_at_unix_s".into(), header.recorded_at_unix_s.into());
     result
 }

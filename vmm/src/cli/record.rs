@@ -65,9 +65,10 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         machine_schema: MACHINE_SCHEMA,
         nic_mac: blueprint.mac().octets(),
         guest_digest: blueprint.image_digest(),
-        cpu_digest: blueprint.cpu_digest(),
+        cpu_digest: blueprint.cpu_model().digest(),
+        host_profile: blueprint.host_profile(),
         guest_name: shortened(blueprint.guest_name().to_owned()),
-        cpu_name: blueprint.cpu_name().to_owned(),
+        cpu_name: blueprint.cpu_model().name(),
     };
     let existing = if args.force { Existing::Replace } else { Existing::Refuse };
     let log = LogFile::create(&args.log, &header, existing, options.access())

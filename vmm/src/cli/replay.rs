@@ -1,6 +1,6 @@
 //! `understudy replay`.
 
-use super::blueprint::check_cpu;
+use super::blueprint::{MadeOn, check_host, host_profile};
 use super::exit_code::{CliError, Code};
 use super::run::result;
 use super::{output, session};
@@ -109,11 +109,14 @@ fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError
     }
     let system = System::open(&args.kvm)?;
     let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
-    let theirs = (header.cpu_digest, header.cpu_name.as_str());
-    check_cpu(&system, &cpu_model, theirs, ("log", &args.log))?;
+    let profile = host_profile(&system, &cpu_model)?;
+    let LogHeader { cpu_digest, cpu_name, host_profile, .. } = header;
+    let theirs = MadeOn { cpu_digest: *cpu_digest, cpu_name, host_profile: *host_profile };
+    check_host((&cpu_model, &profile), &theirs, ("log", &args.log))?;
     let config = MachineConfig {
         memory_bytes: header.memory_bytes,
         cpu_model,
+        host_profile: profile,
         devices: DeviceConfig { mac: header.nic_mac },
     };
     Machine::new(&system, &config).map_err(|error| match error {

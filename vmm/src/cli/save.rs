@@ -26,8 +26,7 @@ Example: understudy save debian.snap --kernel vmlinuz --initrd guest.cpio --memo
 
 Runs the VM until it is idle (HLT) for the first time after printing TEXT, or, without --when, until the
 time limit or a signal. Then writes the whole machine to the file and ends. A snapshot starts in
-milliseconds, on hosts with the same CPU model (see 'understudy doctor'). A snapshot of a Linux kernel also
-needs a host whose KVM runs kernel code in the same way.")]
+milliseconds, on hosts of the same kind with the same CPU model (see 'understudy doctor').")]
 pub struct SaveArgs {
     /// Snapshot to write; an existing file is replaced when the new one is complete
     #[arg(value_name = "FILE")]
@@ -57,8 +56,9 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     let identity = SnapshotIdentity {
         guest_digest: blueprint.image_digest(),
         guest_name: shortened(blueprint.guest_name().to_owned()),
-        cpu_digest: blueprint.cpu_digest(),
-        cpu_name: blueprint.cpu_name().to_owned(),
+        cpu_digest: blueprint.cpu_model().digest(),
+        host_profile: blueprint.host_profile(),
+        cpu_name: blueprint.cpu_model().name(),
         nic_mac: blueprint.mac().octets(),
     };
     let draft = Draft::create(&args.file, options.access())

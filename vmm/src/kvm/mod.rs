@@ -19,7 +19,7 @@ pub mod exit;
 pub mod kick;
 pub mod pidfd;
 pub mod priority;
-pub mod probe;
+pub mod profile;
 pub mod state;
 pub mod system;
 pub mod vcpu;

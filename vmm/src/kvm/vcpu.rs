@@ -361,6 +361,21 @@ impl Vcpu {
         self.fd.set_regs(&initial.regs).map_err(KvmError::call("KVM_SET_REGS"))
     }
 
+    /// Returns the events as KVM reports them, not in canonical form, for probes.
+    pub(super) fn raw_events(&self) -> Result<kvm_vcpu_events, KvmError> {
+        self.fd.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))
+    }
+
+    /// Returns the system registers as KVM reports them, not in canonical form, for probes.
+    pub(super) fn raw_sregs(&self) -> Result<kvm_sregs, KvmError> {
+        self.fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))
+    }
+
+    /// Sets the system registers and nothing else, for probes.
+    pub(super) fn set_raw_sregs(&self, sregs: &kvm_sregs) -> Result<(), KvmError> {
+        self.fd.set_sregs(sregs).map_err(KvmError::call("KVM_SET_SREGS"))
+    }
+
     fn read_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError> {
         let wanted: Vec<_> =
             indices.iter().map(|&index| kvm_msr_entry { index, ..Default::default() }).collect();

@@ -348,6 +348,7 @@ mod tests {
             nic_mac: [2, 0, 0, 0, 0, 1],
             guest_digest: 1,
             cpu_digest: 1,
+            host_profile: logchan::host_profile::HostProfile::UNKNOWN,
             guest_name: String::from("guest"),
             cpu_name: String::from("CPU"),
         }

@@ -9,6 +9,7 @@ use crate::devices::{DeviceConfig, Devices};
 use crate::kvm::{KvmError, System, Vcpu, Vm, VmExit};
 use crate::mem::{self, MemoryError, dirty, guest};
 use crate::replay::error::{HostError, SourceError};
+use logchan::host_profile::HostProfile;
 use logchan::limits::PAGE_BYTES;
 use replication::boundary::Memory;
 use replication::checkpoint::Image;
@@ -20,6 +21,8 @@ pub struct MachineConfig {
     pub memory_bytes: u64,
     /// The CPU the guest sees.
     pub cpu_model: CpuModel,
+    /// How this host runs the guest. Hosts with [differences](HostProfile::difference) can't share a guest.
+    pub host_profile: HostProfile,
     /// Configuration of the devices.
     pub devices: DeviceConfig,
 }
@@ -60,6 +63,8 @@ pub struct Machine {
     pub(crate) fixups: Fixups,
     /// The CPU model that the guest sees. It answers the port that replaces CPUID in a rewritten kernel.
     pub(crate) cpu_model: CpuModel,
+    /// How this host runs the guest.
+    pub(crate) host_profile: HostProfile,
     /// Guest memory has never been written, so it is all zero.
     pub(crate) is_blank: bool,
 }
@@ -96,6 +101,7 @@ impl Machine {
             counters: Counters::default(),
             fixups: Fixups::default(),
             cpu_model: config.cpu_model.clone(),
+            host_profile: config.host_profile,
             is_blank,
         })
     }

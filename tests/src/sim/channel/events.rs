@@ -179,6 +179,7 @@ impl World<'_> {
             Mismatch::ProtocolVersion { .. }
             | Mismatch::Vm { .. }
             | Mismatch::CpuModel { .. }
+            | Mismatch::HostProfile(_)
             | Mismatch::Witness { .. }
             | Mismatch::Timing
             | Mismatch::GuestImage { .. } => false,

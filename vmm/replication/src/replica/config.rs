@@ -8,6 +8,7 @@ use crate::mutant::Mutants;
 use alloc::vec::Vec;
 use logchan::channel::{ConfigError, Timing};
 use logchan::endpoint::Settings;
+use logchan::host_profile::HostProfile;
 use logchan::ids::{Claimant, Lane, Role as End, Term, VmId, WitnessId};
 use logchan::limits::{CHECKPOINT_PAGES_MAX, ENTRY_BYTES_MAX, delta_cache_pages_max};
 use logchan::time::Duration;
@@ -54,8 +55,10 @@ pub enum Start {
 pub struct ReplicaConfig {
     /// The VM.
     pub vm: VmId,
-    /// xxh3-64 of the CPU model that the vCPU sees; for a Linux kernel also of how this host runs it.
+    /// xxh3-64 of the CPU model that the vCPU sees.
     pub cpu_digest: u64,
+    /// How this host runs a guest. Only the fields that are [compared](logchan::host_profile::Compared) must be equal.
+    pub host_profile: HostProfile,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
     /// Identity of the witness.
@@ -124,6 +127,7 @@ impl ReplicaConfig {
         ReplicaConfig {
             vm,
             cpu_digest: 0,
+            host_profile: HostProfile::UNKNOWN,
             guest_digest: 0,
             witness: WitnessId::default(),
             claimant: Claimant::default(),
@@ -178,6 +182,7 @@ impl ReplicaConfig {
             vm: self.vm,
             term,
             cpu_digest: self.cpu_digest,
+            host_profile: self.host_profile,
             guest_digest: self.guest_digest,
             witness: self.witness,
             claimant: self.claimant,

@@ -425,6 +425,7 @@ impl Replica {
             Mismatch::ProtocolVersion { .. }
             | Mismatch::Vm { .. }
             | Mismatch::CpuModel { .. }
+            | Mismatch::HostProfile(_)
             | Mismatch::Witness { .. }
             | Mismatch::Timing
             | Mismatch::GuestImage { .. } => {}

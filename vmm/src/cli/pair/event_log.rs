@@ -58,6 +58,7 @@ fn mismatch_message(mismatch: &Mismatch) -> String {
         Mismatch::ProtocolVersion { .. }
         | Mismatch::Role { .. }
         | Mismatch::CpuModel { .. }
+        | Mismatch::HostProfile(_)
         | Mismatch::Replaced { .. }
         | Mismatch::OldPrimary { .. } => mismatch.to_string(),
     }

@@ -202,7 +202,8 @@ impl PairArgs {
         let pages = blueprint.memory_pages();
         ReplicaConfig {
             sources: self.vm.allowed_sources(blueprint.mac()),
-            cpu_digest: blueprint.cpu_digest(),
+            cpu_digest: blueprint.cpu_model().digest(),
+            host_profile: blueprint.host_profile(),
             guest_digest: self.vm_digest(blueprint),
             witness: witness.id(),
             claimant: witness.claimant(),
