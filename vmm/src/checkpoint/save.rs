@@ -22,6 +22,9 @@ impl Captured {
     /// or after EINTR). With `full` the capture contains every page that is not zero, otherwise the pages
     /// written since the last capture. Either way the set of dirty pages is cleared.
     ///
+    /// Flushes the TLB, as applying the checkpoint does: whether the guest's next accesses set accessed bits depends on
+    /// it.
+    ///
     /// # Errors
     ///
     /// KVM refused to return the dirty log or the vCPU's state.
@@ -29,12 +32,9 @@ impl Captured {
         let log = machine.vm.take_dirty_log()?;
         let changed = dirty::take(machine.vm.ram(), &log);
         let pages = if full { dirty::nonzero(machine.vm.ram()) } else { changed };
-        Ok(Captured {
-            full,
-            vcpu: encode(&machine.vcpu.save()?),
-            devices: encode(&machine.devices.save()),
-            pages,
-        })
+        let vcpu = machine.vcpu.save()?;
+        machine.vcpu.flush_tlb(&vcpu.sregs)?;
+        Ok(Captured { full, vcpu: encode(&vcpu), devices: encode(&machine.devices.save()), pages })
     }
 
     /// Returns the checkpoint in the form that the boundary takes.

@@ -436,20 +436,27 @@ impl Vcpu {
         Ok(state)
     }
 
-    /// Sets the state of the vCPU. No instruction may be left to complete (see [`Vcpu::save`]). Events are
+    /// Flushes the TLB and sets the system registers. Setting CR3 to the value that it already has flushes nothing, but a
+    /// change of CR4.PGE does (SDM vol. 3, 4.10.4.1).
+    ///
+    /// # Errors
+    ///
+    /// If a KVM call fails.
+    pub fn flush_tlb(&self, sregs: &kvm_sregs) -> Result<(), KvmError> {
+        let flushing = kvm_sregs { cr4: sregs.cr4 ^ CR4_PGE, ..*sregs };
+        self.fd.set_sregs(&flushing).map_err(KvmError::call("KVM_SET_SREGS"))?;
+        self.fd.set_sregs(sregs).map_err(KvmError::call("KVM_SET_SREGS"))
+    }
+
+    /// Sets the state of the vCPU, and flushes the TLB. No instruction may be left to complete (see [`Vcpu::save`]). Events are
     /// set last, because some of the other calls clear them.
     ///
     /// # Errors
     ///
     /// If a KVM call fails, or an MSR can't be set on this host.
     pub fn restore(&mut self, state: &VcpuState) -> Result<(), KvmError> {
+        self.flush_tlb(&state.sregs)?;
         let fd = &self.fd;
-        // The guest code before this checkpoint may have flushed the TLB (INVLPG, CR3). Setting CR3 to the
-        // value that it already has flushes nothing, but a change of CR4.PGE does (SDM vol. 3, 4.10.4.1).
-        let mut flushing = state.sregs;
-        flushing.cr4 ^= CR4_PGE;
-        fd.set_sregs(&flushing).map_err(KvmError::call("KVM_SET_SREGS"))?;
-        fd.set_sregs(&state.sregs).map_err(KvmError::call("KVM_SET_SREGS"))?;
         fd.set_regs(&state.regs).map_err(KvmError::call("KVM_SET_REGS"))?;
         fd.set_xcrs(&state.xcrs).map_err(KvmError::call("KVM_SET_XCRS"))?;
         // SAFETY: no dynamically enabled XSAVE feature is used (no ARCH_REQ_XCOMP_GUEST_PERM), so

@@ -27,6 +27,12 @@ stub_text:
 .code32
 pvh_start:
   cld
+  mov 24(%ebx), %esi             /* start information: the command line */
+  test %esi, %esi; jz 1f
+  mov (%esi), %al
+  mov %al, COMMAND
+1:
+  movl $0xc330cd, int_page       /* int $0x30; ret */
   mov $pml4, %eax
   mov %eax, %cr3
   mov $0x624, %eax               /* CR4: PAE | TSD | OSFXSR | OSXMMEXCPT */
@@ -150,18 +156,28 @@ serial:
   END_OF_INTERRUPT
   RESTORE
 
+/* INT 0x30 at CPL3. The RFLAGS that it pushed go into the hash: RF must not be among them. */
+software_interrupt:
+  SAVE
+  RESTORE
+
 /* A line that is masked: the PIC's spurious interrupt. */
 spurious:
   SAVE
   incq SPURIOUS
   RESTORE
 
-/* #UD: the gate to kernel.s, if it was `ud2` at CPL3. */
+/* #UD: the gate to kernel.s, if it was `ud2` at CPL3; nothing, if it was `int` at CPL3, which a KVM without VMX or SVM
+ * does not execute. */
 invalid_opcode:
   cmpl $SEL_CODE3, 8(%rsp); jne 1f
   mov (%rsp), %rax
+  cmpw $0x30cd, (%rax); je 2f
   cmpw $0x0b0f, (%rax); jne 1f
   addq $2, (%rsp); jmp kernel_gate
+2:
+  addq $2, (%rsp)
+  iretq
 1:
   pushq $0
   pushq $6

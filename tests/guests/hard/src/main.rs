@@ -17,7 +17,9 @@
 //! raised by the guest's own instructions, so that one can be pending wherever an OUT can be.
 //!
 //! It looks at accessed bits. They are exact where KVM shadows page tables; with nested paging the
-//! processor sets them itself, in speculation too.
+//! processor sets them itself, in speculation too. If the command line begins with `a`, it also looks whether
+//! bits that it cleared without forgetting the translation are set again (`op_aging`), which is not a function of
+//! the guest's state alone.
 //!
 //! CPL0 code is short and free of `int3`, `fwait`, `cmpxchg16b`, `xrstor`, `popcnt` and `clac`: a KVM
 //! that emulates CPL0 is slow there and does not know those.

@@ -17,11 +17,11 @@ gdt:
   .quad 0
 gdt_end:
 
-/* Interrupt gates (0x8e): IF is off in every handler. */
-.macro GATE handler
+/* Interrupt gates (0x8e): IF is off in every handler. 0xee is for CPL3. */
+.macro GATE handler, type=0x8e
   .word \handler - stub_text     /* the stub begins at 0x100000 */
   .word SEL_CODE0
-  .byte 0, 0x8e
+  .byte 0, \type
   .word 0x10
   .quad 0
 .endm
@@ -37,6 +37,7 @@ idt:
 .rept 8
   GATE spurious
 .endr
+  GATE software_interrupt, 0xee
 idt_end:
 
 gdt_pointer:
@@ -114,7 +115,8 @@ pt_image:
   .quad page + ENTRY_USER + NX
   .set page, page + 0x1000
 .endr
-  .fill 512 - 0x140, 8, 0
+  .quad 0x140000 + 5             /* code of one instruction, in a page of its own */
+  .fill 512 - 0x141, 8, 0
 window_tables:
 .set page, 0x120000
 .rept 2
@@ -139,6 +141,7 @@ state:
 .set CONTROL,       state + 0x40 /* two words of scratch for op_float */
 .set ICW4,          state + 0x50 /* what the PIC was last started with */
 .set NESTED,        state + 0x51 /* interrupt handlers that are open */
+.set COMMAND,       state + 0x52 /* first character of the command line */
   .skip 4096
   .skip 4096
 user_stack_top:
@@ -146,3 +149,5 @@ user_stack_top:
 arena:
   .skip 0x10000
   .skip 0x20000                  /* the window's frames */
+int_page:
+  .skip 4096

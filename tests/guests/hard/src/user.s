@@ -188,6 +188,37 @@ op_idle:
   xchg %rax, window_tables + 0x1000(, %rdi, 8)
   mov %rax, window_tables(, %rdi, 8)
   mov $4, %r8d                   /* page_reload */
+/* As op_idle, but reads by the two entries for a while, without an exit, and then looks whether their accessed bits are
+ * set again. They are if the translations were forgotten meanwhile, for example by a checkpoint. A processor with nested
+ * paging may forget one at any time, so the command line must ask for this. It sets the bits again at the end: the first
+ * write to a page after a checkpoint is a page fault for KVM in a recording, whose log of dirty pages starts anew, and
+ * sets the bit there only. */
+op_aging:
+  cmpb $'a', COMMAND; jne next
+  mov %ecx, %edi; and $15, %edi
+  shr $4, %ecx; and $0x3ffff, %ecx; inc %rcx
+  mov %edi, %edx; shl $12, %edx
+  FOLD 0x200000(%rdx), %rbx; FOLD 0x400000(%rdx), %rbx
+  andq $~0x20, window_tables(, %rdi, 8)
+  andq $~0x20, window_tables + 0x1000(, %rdi, 8)
+1:
+  FOLD 0x200000(%rdx), %rbx; FOLD 0x400000(%rdx), %rbx
+  dec %rcx; jnz 1b
+  FOLD window_tables(, %rdi, 8), %rbx
+  FOLD window_tables + 0x1000(, %rdi, 8), %rbx
+  orq $0x20, window_tables(, %rdi, 8)
+  orq $0x20, window_tables + 0x1000(, %rdi, 8)
+  jmp next
+
+/* INT 0x30, a few times, each fetched from a page that nothing else is in: a checkpoint may take away the page's entry in
+ * the nested page tables. */
+op_int:
+  and $0x1f, %ecx; inc %ecx
+1:
+  call int_page
+  dec %ecx; jnz 1b
+  jmp next
+
 /* Changes page tables, then computes over the window, long enough for a checkpoint now and then. */
 op_window_long:
   hlt
@@ -261,7 +292,7 @@ operations:
   .quad op_short, op_short, op_short, op_medium, op_long, op_sse, op_sse, op_memory
   .quad op_float, op_memory, op_string, op_memory, op_in, op_in, op_out, op_out
   .quad op_mmio, op_clock, op_rate, op_window, op_window, op_window_long, op_window_long, op_idle
-  .quad op_kernel, op_kernel, op_kernel, op_kernel, op_kernel, op_kernel, op_kernel, op_kernel
+  .quad op_kernel, op_kernel, op_kernel, op_kernel, op_kernel, op_kernel, op_int, op_aging
 /* PM timer, PIT, speaker, UART identification and status, RTC, PIC, scratch */
 in_ports:  .word 0x608, 0x40, 0x61, 0x3fa, 0x3fd, 0x71, 0x20, 0x3ff
 /* progress code, RTC index, loopback (an interrupt), scratch */
