@@ -37,6 +37,10 @@ pub struct ReplayArgs {
     /// Folder for the report of a divergence [default: divergence-FILE]
     #[arg(long, value_name = "FOLDER")]
     report: Option<PathBuf>,
+    /// At a divergence, also print the system registers, the events and the exit, field by field, with what they were at
+    /// the last equal position
+    #[arg(long)]
+    trace_state: bool,
     /// Core to pin the vCPU to
     #[arg(long, value_name = "N")]
     core: Option<usize>,
@@ -61,7 +65,10 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     let reader =
         LogReader::open(&args.log, Access::from_flag(args.shared_files)).map_err(log_error)?;
     let header = reader.header().clone();
-    let machine = machine_of(args, &header)?;
+    let mut machine = machine_of(args, &header)?;
+    if args.trace_state {
+        machine.trace_state();
+    }
     let progress = progress(reader.file_bytes());
     let on_progress = {
         let progress = progress.clone();
@@ -87,7 +94,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
         Ok(_end) => ended(0, true),
         Err(RunError::Source(SourceError::Diverged(divergence))) => {
             let printed = ended(1, false);
-            output::after_print(printed, Err(report(args, &divergence)))
+            output::after_print(printed, Err(report(args, &divergence, outcome.state)))
         }
         Err(RunError::Source(SourceError::Host(HostError::Log(error)))) => {
             let is_truncated = matches!(error, LogError::Truncated { .. });
@@ -133,8 +140,9 @@ fn progress(bytes: u64) -> ProgressBar {
 }
 
 /// Prints the report of a divergence and writes it to the report folder.
-fn report(args: &ReplayArgs, divergence: &Divergence) -> CliError {
-    stdio::message(divergence.report().trim_end());
+fn report(args: &ReplayArgs, divergence: &Divergence, state: Option<String>) -> CliError {
+    let text = divergence.report() + &state.map(|state| format!("\n{state}")).unwrap_or_default();
+    stdio::message(text.trim_end());
     let folder = args.report.clone().unwrap_or_else(|| {
         let name = args.log.file_name().unwrap_or_default().to_string_lossy();
         Path::new(&format!("divergence-{name}")).to_path_buf()
@@ -144,7 +152,7 @@ fn report(args: &ReplayArgs, divergence: &Divergence) -> CliError {
         let access = Access::from_flag(args.shared_files);
         let mut file =
             files::output::create(&folder.join("report.txt"), Existing::Replace, access)?;
-        Ok::<_, FileError>(file.write_all(divergence.report().as_bytes())?)
+        Ok::<_, FileError>(file.write_all(text.as_bytes())?)
     };
     let written = write();
     let report = match written {

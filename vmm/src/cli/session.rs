@@ -17,7 +17,7 @@ use crate::replay::orders::Orders;
 use crate::replay::world::WorldConfig;
 use crate::stdio;
 use crate::telemetry::Stages;
-use crate::vcpu::{self, Counters, Fixups, Machine, RunError};
+use crate::vcpu::{self, Counters, Fixups, Machine, RunError, StateTrace};
 use crate::vm_tap::{LanReports, VmTap};
 use crossbeam::channel::{self, Receiver};
 use netpath::mac::MacAddr;
@@ -99,6 +99,8 @@ pub struct Outcome<R> {
     pub ready: Duration,
     /// Time from the first VM entry to the end.
     pub elapsed: Duration,
+    /// The state at the last positions, if the machine traces it.
+    pub state: Option<String>,
     /// What the caller's `report` returned.
     pub report: R,
 }
@@ -135,7 +137,8 @@ where
         let elapsed = start.elapsed();
         let ready = super::started().map_or(Duration::ZERO, |at| start - at);
         let (counters, fixups) = (machine.counters(), machine.fixups());
-        Ok(Outcome { end, counters, fixups, ready, elapsed, report: report(&boundary) })
+        let state = machine.state_trace().map(StateTrace::report);
+        Ok(Outcome { end, counters, fixups, ready, elapsed, state, report: report(&boundary) })
     })
 }
 

@@ -1,6 +1,7 @@
 //! The machine: one vCPU, RAM, devices.
 
 use super::fixups::{self, Fixups};
+use super::state_trace::StateTrace;
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::pvh::{EntryMode, InitialState};
 use crate::checkpoint::restore;
@@ -67,6 +68,8 @@ pub struct Machine {
     pub(crate) host_profile: HostProfile,
     /// Guest memory has never been written, so it is all zero.
     pub(crate) is_blank: bool,
+    /// The state at the last positions, if [`trace_state`](Machine::trace_state) was called.
+    pub(super) state_trace: Option<StateTrace>,
 }
 
 impl Machine {
@@ -103,6 +106,7 @@ impl Machine {
             cpu_model: config.cpu_model.clone(),
             host_profile: config.host_profile,
             is_blank,
+            state_trace: None,
         })
     }
 
@@ -138,6 +142,16 @@ impl Machine {
     /// for the deadline.
     pub fn set_irq_windows(&mut self, windows: bool) {
         self.devices.set_irq_windows(windows);
+    }
+
+    /// Begins to keep the state at the last positions.
+    pub fn trace_state(&mut self) {
+        self.state_trace = Some(StateTrace::default());
+    }
+
+    /// Returns the state at the last positions, if [`trace_state`](Self::trace_state) was called.
+    pub fn state_trace(&self) -> Option<&StateTrace> {
+        self.state_trace.as_ref()
     }
 
     /// Returns guest RAM.

@@ -28,7 +28,7 @@ use crate::limits::INPUTS_MAX;
 use crate::mem::digest::memory_digest;
 use crate::replay::error::SourceError;
 use replication::boundary::{
-    Boundary, DeviceCapacity, EndState, Position, Region, StopAction, Waited,
+    Boundary, DeviceCapacity, EndState, Position, Region, StopAction, VcpuDigest, Waited,
 };
 
 /// Why a machine did not run to an orderly end.
@@ -202,7 +202,7 @@ fn run_region(
             ExitClass::Natural => return handle_exit(machine, boundary, exit),
             ExitClass::Window if machine.vcpu.privilege_level() == 3 => {
                 machine.counters.windows += 1;
-                let vcpu = vcpu_digest(&mut machine.vcpu, &exit);
+                let vcpu = digest_at(machine, &exit);
                 boundary.reached(Position::UserWindow, &vcpu, &exit)?;
                 return Ok(Reached::Running);
             }
@@ -234,6 +234,14 @@ fn run_region(
             }
         }
     }
+}
+
+/// Returns the vCPU digest at the position that `exit` reached, and notes the state if it is traced.
+fn digest_at(machine: &mut Machine, exit: &VmExit) -> VcpuDigest {
+    if let Some(trace) = &mut machine.state_trace {
+        trace.note(&mut machine.vcpu, exit);
+    }
+    vcpu_digest(&mut machine.vcpu, exit)
 }
 
 /// Returns the devices' capacity for a guest that is stopped in mid-region.
@@ -301,7 +309,7 @@ fn handle_exit(
 ) -> Result<Reached, RunError> {
     machine.counters.natural_exits += 1;
     let natural_exits = machine.counters.natural_exits;
-    let vcpu = vcpu_digest(&mut machine.vcpu, &exit);
+    let vcpu = digest_at(machine, &exit);
     boundary.reached(Position::Exit, &vcpu, &exit)?;
     match exit {
         VmExit::Pio { .. } if processor_ports::handle(machine, boundary, &exit)? => {}
