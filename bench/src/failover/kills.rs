@@ -65,7 +65,7 @@ impl Kills {
         let silence = Some(silence_ms);
         // The death of a process alone is noticed without the silence timeout.
         let (guest, death) = (Guest::Reference, Death::OfHost);
-        let plan = Plan { guest, kills, handovers: 0, silence_ms: silence, seed, death };
+        let plan = Plan { guest, kills, silence_ms: silence, seed, death, ..Plan::default() };
         let summary = match pair::run(&understudy()?, &plan, &interrupt::flag()?, &mut Quiet) {
             Ok(summary) => summary,
             // With too short a timeout, false alarms can prevent the demonstration from completing.

@@ -6,6 +6,7 @@ use std::fs;
 use testbed::{Namespace, command};
 use tests::patience::wait_until;
 use tests::program::{fails, json, run, write_private};
+use vmm::boot::cpu_features::ModelName;
 use vmm::boot::image::GuestImage;
 use vmm::boot::sweep::sweep;
 
@@ -89,7 +90,7 @@ fn forbidden_instruction_is_refused_with_name_and_address() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("guest.elf");
     let mut image = vmm::cli::options::reference_guest().to_vec();
-    let report = sweep(&GuestImage::from_bytes("reference", image.clone()).unwrap());
+    let report = sweep(&GuestImage::from_bytes("reference", image.clone()).unwrap(), ModelName::V1);
     let rdtsc = report.findings.iter().find(|found| found.mnemonic.eq_ignore_ascii_case("rdtsc"));
     let rdtsc = rdtsc.expect("the reference guest has an RDTSC");
     let at = rdtsc.file_offset as usize;
@@ -147,14 +148,33 @@ fn header() -> LogHeader {
     }
 }
 
-/// Returns the digest of the CPU model, as `doctor` prints it: NAME (DIGEST).
+/// Returns the digest of the CPU model v1, as `doctor` prints it: PROCESSOR (DIGEST).
 fn cpu_digest_of_this_host() -> u64 {
     let checks = json(&String::from_utf8_lossy(&run(&["doctor", "--json"]).stdout));
     let model =
-        checks["checks"].as_array().unwrap().iter().find(|check| check["name"] == "cpu model");
+        checks["checks"].as_array().unwrap().iter().find(|check| check["name"] == "cpu model v1");
     let found = model.unwrap()["found"].as_str().unwrap();
     let digest = found.rsplit_once('(').unwrap().1.trim_end_matches(')');
     u64::from_str_radix(digest, 16).unwrap()
+}
+
+#[test]
+fn cpu_model_runs_or_is_refused_in_one_line_as_doctor_says() {
+    let doctor = run(&["doctor", "--json"]);
+    let doctor = json(&String::from_utf8_lossy(&doctor.stdout));
+    for name in ModelName::ALL.map(ModelName::as_str) {
+        let row = format!("cpu model {name}");
+        let checks = doctor["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == row.as_str()).unwrap();
+        let arguments = ["run", "--cpu-model", name, "--for", "0.2", "--quiet"];
+        if check["status"] == "ok" {
+            let output = run(&arguments);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        } else {
+            fails(&arguments, 7, &format!("this host does not offer CPU model {name}: it"));
+        }
+    }
+    fails(&["run", "--cpu-model", "v4"], 2, "v1, v2, v3");
 }
 
 #[test]
@@ -162,6 +182,7 @@ fn log_of_another_cpu_model_kind_of_host_or_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("x.ulog");
     fails_with_header(&log, |_bytes| (), 7, "Some Other CPU");
+    fails_with_header(&log, |_bytes| (), 7, "but this host offers v1: ");
     let theirs = LogHeader { cpu_digest: cpu_digest_of_this_host(), ..header() };
     let mut bytes = Vec::new();
     theirs.encode(&mut bytes);

@@ -127,7 +127,7 @@ fn name_with_control_characters_stays_one_line() {
 /// Does what a user can do with any file. Returns whether it was a valid image.
 fn exercise(ram: &GuestRam, bytes: Vec<u8>) -> bool {
     let Ok(image) = GuestImage::from_bytes("fuzz", bytes) else { return false };
-    let report = sweep::sweep(&image);
+    let report = sweep::sweep(&image, crate::boot::cpu_features::ModelName::V1);
     for policy in [sweep::SweepPolicy::Refuse, sweep::SweepPolicy::Warn] {
         let _ = sweep::check(&report, policy);
     }

@@ -20,9 +20,11 @@
 //! | `flat` | flat segments, for every entry mode |
 //! | [`sweep`] | the search of executable code for instructions that cannot be replayed |
 //! | [`rules`] | which instructions those are, and why |
+//! | [`cpu_features`] | the names of the CPU models, and the features of each |
 //! | [`cpu_model`] | the fixed processor that the guest sees, compared between hosts |
 //! | [`host_checks`] | checks of the host that need no KVM call |
 
+pub mod cpu_features;
 pub mod cpu_model;
 mod elf;
 mod elf_code;

@@ -13,10 +13,15 @@
 //! exits complete no instruction), CLFLUSH and prefetches, and BMI1/BMI2, which are VEX-encoded but use
 //! no vector state. HLE prefixes (XACQUIRE) are left out as well: a lock elision that aborts is executed
 //! again.
+//!
+//! With the CPU model v3, XSAVE, XGETBV of XCR0, AVX, AVX2, FMA and F16C are functions of the guest's state, too:
+//! a host that does not run them exactly does not offer the model.
 
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic};
 use logchan::host_profile::{Answer, HostProfile, NATIVE};
 use serde::Serialize;
+
+use crate::boot::cpu_features::ModelName;
 
 /// What an instruction means for a guest that is to be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -58,6 +63,9 @@ const EXTENDED_SAVE: Rule =
 const VECTOR: Rule = warned(
     "the CPU model hides AVX and later vector extensions: faults where that is enforced, runs where it is not",
 );
+const OTHER_SAVE: Rule = warned(
+    "writes which state components the processor has in use or changed; the CPU model hides it and offers XSAVE",
+);
 const SYSTEM_CALL: Rule = warned(
     "where KVM runs guest user code natively it reaches its handler at CPL3, on VMX and SVM at CPL0",
 );
@@ -70,6 +78,8 @@ const MONITOR: Rule =
 
 const TIME_STAMP: Rule =
     note("trapped at CPL3 by CR4.TSD and answered from the log; at CPL0 nothing traps it");
+const CONTROL: Rule =
+    note("exact with ecx=0; the CPU model hides ecx=1, which shows the components that are in use");
 const IDENTIFICATION: Rule =
     note("answered from the fixed CPU model, which both hosts compare at the handshake");
 const MODEL_REGISTER: Rule =
@@ -105,8 +115,26 @@ pub fn faults(mnemonic: &str, profile: &HostProfile) -> bool {
     profile.emulates_kernel_code == Answer::No && !runs
 }
 
-/// Returns the rule for a valid instruction, or `None` if the instruction is a function of the guest's
-/// state.
+/// Returns the rule for a valid instruction in a guest with the CPU model `model`, or `None` if the instruction is
+/// a function of the guest's state.
+pub fn rule_with(model: ModelName, instruction: &Instruction) -> Option<Rule> {
+    use Mnemonic as M;
+    if !model.has_xsave() {
+        return rule_for(instruction);
+    }
+    match instruction.mnemonic() {
+        M::Xgetbv => Some(CONTROL),
+        M::Xsave | M::Xsave64 => None,
+        M::Xsavec | M::Xsavec64 | M::Xsaveopt | M::Xsaveopt64 | M::Xsaves | M::Xsaves64 => {
+            Some(OTHER_SAVE)
+        }
+        _ if !is_of_avx2(instruction) => rule_for(instruction),
+        M::Vrcpps | M::Vrcpss | M::Vrsqrtps | M::Vrsqrtss => Some(APPROXIMATION),
+        _ => None,
+    }
+}
+
+/// Returns the rule for a valid instruction in a guest with the CPU model v1 or v2.
 pub fn rule_for(instruction: &Instruction) -> Option<Rule> {
     use Mnemonic as M;
     let rule = match instruction.mnemonic() {
@@ -152,6 +180,14 @@ pub fn rule_for(instruction: &Instruction) -> Option<Rule> {
         _ => return None,
     };
     Some(rule)
+}
+
+/// Whether an instruction is part of the vector extensions of the CPU model v3.
+fn is_of_avx2(instruction: &Instruction) -> bool {
+    use CpuidFeature as F;
+    let offered = [F::AVX, F::AVX2, F::FMA, F::F16C];
+    instruction.encoding() == EncodingKind::VEX
+        && instruction.cpuid_features().iter().all(|feature| offered.contains(feature))
 }
 
 /// Whether an instruction belongs to AVX, AVX-512, AMX or XOP, whose state goes beyond SSE and is saved

@@ -21,6 +21,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction};
 use logchan::host_profile::HostProfile;
 use serde::Serialize;
 
+use crate::boot::cpu_features::ModelName;
 use crate::boot::elf_code::{Code, CodeMap};
 use crate::boot::image::GuestImage;
 use crate::boot::rules::{self, Rule, Verdict};
@@ -95,9 +96,9 @@ pub enum SweepError {
     },
 }
 
-/// Sweeps all executable code of `image`.
-pub fn sweep(image: &GuestImage) -> SweepReport {
-    sweep_with(image.bytes(), image.code_map(), rules::rule_for)
+/// Sweeps all executable code of `image`, for a guest with the CPU model `model`.
+pub fn sweep(image: &GuestImage, model: ModelName) -> SweepReport {
+    sweep_with(image.bytes(), image.code_map(), |instruction| rules::rule_with(model, instruction))
 }
 
 /// Sweeps all executable code of `bytes` that `map` lists, by the rules of `rule_for`.

@@ -5,7 +5,7 @@ use logchan::host_profile::{Answer, NATIVE};
 use Verdict::{AllowedNote, Forbidden, Warned};
 
 fn report_of(fixture: &ElfFixture) -> SweepReport {
-    sweep(&GuestImage::from_bytes("test", fixture.build()).unwrap())
+    sweep(&GuestImage::from_bytes("test", fixture.build()).unwrap(), ModelName::V1)
 }
 
 fn found(report: &SweepReport) -> Vec<(&str, u64, Verdict)> {
@@ -47,6 +47,47 @@ const INSTRUCTIONS: &[(&str, &[u8], Verdict)] = &[
     ("rcpps", &[0x0F, 0x53, 0xC1], AllowedNote),
     ("fsin", &[0xD9, 0xFE], AllowedNote),
 ];
+
+#[test]
+fn verdicts_on_vector_code_depend_on_the_cpu_model() {
+    // VRSQRTPS is an approximation; VPADDD is AVX2, VFMADD213PS FMA, VCVTPH2PS F16C, VAESENC and GFNI neither.
+    let others: [(&str, &[u8]); 6] = [
+        ("vrsqrtps", &[0xC5, 0xFC, 0x52, 0xC1]),
+        ("vpaddd", &[0xC5, 0xFD, 0xFE, 0xC1]),
+        ("vfmadd213ps", &[0xC4, 0xE2, 0x7D, 0xA8, 0xC1]),
+        ("vcvtph2ps", &[0xC4, 0xE2, 0x7D, 0x13, 0xC1]),
+        ("vaesenc", &[0xC4, 0xE2, 0x79, 0xDC, 0xC1]),
+        ("xrstor", &[0x0F, 0xAE, 0x2B]),
+    ];
+    let mut text = Vec::new();
+    for bytes in INSTRUCTIONS.iter().map(|(_, bytes, _)| *bytes).chain(others.map(|(_, b)| b)) {
+        text.extend(bytes);
+    }
+    let image = GuestImage::from_bytes("test", ElfFixture::new(&text).build()).unwrap();
+    let verdicts = |model| -> std::collections::BTreeMap<String, Verdict> {
+        let findings = sweep(&image, model).findings.into_iter();
+        findings.map(|finding| (finding.mnemonic, finding.verdict)).collect()
+    };
+    let [v1, v2, v3] = ModelName::ALL.map(verdicts);
+    assert_eq!(v1, v2);
+    let changed: Vec<_> = v1
+        .iter()
+        .filter(|(mnemonic, verdict)| v3.get(*mnemonic) != Some(verdict))
+        .map(|(mnemonic, before)| (mnemonic.as_str(), *before, v3.get(mnemonic).copied()))
+        .collect();
+    let expected = [
+        ("vaddps", Warned, None),
+        ("vcvtph2ps", Warned, None),
+        ("vfmadd213ps", Warned, None),
+        ("vpaddd", Warned, None),
+        ("vrsqrtps", Warned, Some(AllowedNote)),
+        ("vzeroupper", Warned, None),
+        ("xgetbv", Warned, Some(AllowedNote)),
+        ("xsave", Warned, None),
+    ];
+    assert_eq!(changed, expected);
+    assert_eq!(v3.len() + 6, v1.len(), "no finding of v3 alone");
+}
 
 #[test]
 fn every_instruction_is_found_at_its_address() {

@@ -4,6 +4,7 @@
 use super::exit_code::CliError;
 use super::options::{VmOptions, reference_guest};
 use crate::boot::FILE_BYTES_MAX;
+use crate::boot::cpu_features::ModelName;
 use crate::boot::cpu_model::CpuModel;
 use crate::boot::image::GuestImage;
 use crate::boot::linux::{KernelInfo, LinuxKernel, PassOptions, PassReport, SEED_BYTES};
@@ -12,6 +13,7 @@ use crate::boot::sweep::{self, SweepPolicy};
 use crate::checkpoint::{Snapshot, SnapshotError, SnapshotIdentity};
 use crate::devices::DeviceConfig;
 use crate::files::{Access, input};
+use crate::kvm::offered_models::ModelError;
 use crate::kvm::profile;
 use crate::kvm::system::DEV_KVM;
 use crate::kvm::{System, entropy};
@@ -92,21 +94,22 @@ impl Blueprint {
 
         // A bad image is reported on any host.
         let policy = SweepPolicy::from(options.forbidden);
-        let sweep = image.as_ref().map(sweep::sweep);
-        let system = match (System::open(&options.kvm), &sweep) {
-            (Ok(system), _) => system,
+        let chosen = options.cpu_model.unwrap_or_default();
+        let sweep = image.as_ref().map(|image| sweep::sweep(image, chosen));
+        let system = match (open_host(options, snapshot.as_ref()), &sweep) {
+            (Ok((system, model, profile)), _) => {
+                (config.cpu_model, config.host_profile) = (model, profile);
+                system
+            }
             (Err(error), Some(report)) => {
                 sweep::check(report, policy)?;
-                return Err(error.into());
+                return Err(error);
             }
-            (Err(error), None) => return Err(error.into()),
+            (Err(error), None) => return Err(error),
         };
-        config.cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
-        config.host_profile = host_profile(&system, &config.cpu_model)?;
         if let Some(report) = sweep {
             log_findings(sweep::check(&report.on_host(&config.host_profile), policy)?);
         }
-        let this_host = (&config.cpu_model, &config.host_profile);
         let guest = match (image, kernel_file, snapshot) {
             (Some(image), _, _) => Guest::Image(Box::new(image)),
             (None, Some(file), _) => {
@@ -115,7 +118,6 @@ impl Blueprint {
                 Guest::Linux { kernel, initrd }
             }
             (None, None, Some((path, snapshot))) => {
-                check_host(this_host, &made_on(&snapshot), ("snapshot", &path))?;
                 config.memory_bytes = snapshot.memory_bytes();
                 config.devices.mac = snapshot.identity().nic_mac;
                 Guest::Snapshot { path, snapshot: Box::new(snapshot) }
@@ -160,7 +162,9 @@ impl Blueprint {
                 entropy::fill(&mut seed)
                     .map_err(|source| CliError::Os { doing: "getrandom", source })?;
                 let (command_line, initrd) = (self.command_line.as_str(), initrd.as_deref());
-                kernel.load(machine.ram(), &KernelInfo { command_line, initrd, seed })?;
+                let cpu_model = self.cpu_model().model_name();
+                kernel
+                    .load(machine.ram(), &KernelInfo { cpu_model, command_line, initrd, seed })?;
                 machine.start_at(&pvh::linux_state(kernel.entry()))?;
                 // Where KVM emulates CPL0 code, an interrupt window at CPL0 is not an exact position.
                 let emulates = self.config.host_profile.emulates_kernel_code == Answer::Yes;
@@ -286,22 +290,53 @@ pub fn host_profile(system: &System, model: &CpuModel) -> Result<HostProfile, Cl
     Ok(profile)
 }
 
-/// Checks that machines can start from this snapshot on this host.
+/// Checks that machines can start from this snapshot on this host, with the CPU model `chosen` if there is one.
 ///
 /// # Errors
 ///
 /// If the snapshot can't be used, is of another CPU model, or KVM can't be opened.
-pub fn check_snapshot(path: &Path, access: Access) -> Result<(), CliError> {
+pub fn check_snapshot(
+    path: &Path,
+    access: Access,
+    chosen: Option<ModelName>,
+) -> Result<(), CliError> {
     let (path, snapshot) = open_snapshot(path, access)?;
     let system = System::open(DEV_KVM)?;
-    let model = CpuModel::from_supported(&system.supported_cpuid()?);
-    let profile = host_profile(&system, &model)?;
-    check_host((&model, &profile), &made_on(&snapshot), ("snapshot", &path))
+    matching_snapshot(&system, (&path, &snapshot), chosen).map(drop)
 }
 
-fn made_on(snapshot: &Snapshot) -> MadeOn<'_> {
+/// Opens KVM, and returns the CPU model, which is that of the snapshot if there is one, and the host profile.
+fn open_host(
+    options: &VmOptions,
+    snapshot: Option<&(PathBuf, Snapshot)>,
+) -> Result<(System, CpuModel, HostProfile), CliError> {
+    let system = System::open(&options.kvm)?;
+    let (model, profile) = match snapshot {
+        Some((path, snapshot)) => matching_snapshot(&system, (path, snapshot), options.cpu_model)?,
+        None => {
+            let model = system.cpu_model(options.cpu_model.unwrap_or_default())?;
+            let profile = host_profile(&system, &model)?;
+            (model, profile)
+        }
+    };
+    Ok((system, model, profile))
+}
+
+/// Returns the CPU model of the snapshot, which must be `chosen` if there is a choice, and the host profile.
+fn matching_snapshot(
+    system: &System,
+    (path, snapshot): (&Path, &Snapshot),
+    chosen: Option<ModelName>,
+) -> Result<(CpuModel, HostProfile), CliError> {
     let SnapshotIdentity { cpu_digest, cpu_name, host_profile, .. } = snapshot.identity();
-    MadeOn { cpu_digest: *cpu_digest, cpu_name, host_profile: *host_profile }
+    let theirs = MadeOn { cpu_digest: *cpu_digest, cpu_name, host_profile: *host_profile };
+    let (model, profile) = matching_host(system, &theirs, ("snapshot", path))?;
+    match chosen.filter(|chosen| *chosen != model.model_name()) {
+        Some(chosen) => {
+            Err(CliError::OtherModel { path: path.to_owned(), theirs: model.model_name(), chosen })
+        }
+        None => Ok((model, profile)),
+    }
 }
 
 fn open_snapshot(path: &Path, access: Access) -> Result<(PathBuf, Snapshot), CliError> {
@@ -322,29 +357,42 @@ pub struct MadeOn<'a> {
     pub host_profile: HostProfile,
 }
 
-/// Checks that this host, with its CPU model and profile, can continue the machine in `file` (kind and path).
+/// Finds the CPU model of this host that the machine in `file` (kind and path) has, and probes the host with it.
 ///
 /// # Errors
 ///
-/// [`CliError::CpuModel`] if this host has another CPU model, [`CliError::HostProfile`] if it is of another kind.
-pub fn check_host(
-    (model, profile): (&CpuModel, &HostProfile),
+/// [`CliError::CpuModel`] if this host offers no such CPU model, [`CliError::HostProfile`] if it is of another kind;
+/// also if a KVM call fails.
+pub fn matching_host(
+    system: &System,
     theirs: &MadeOn<'_>,
-    file: (&'static str, &Path),
-) -> Result<(), CliError> {
-    let (what, path) = (file.0, file.1.to_owned());
-    if theirs.cpu_digest != model.digest() {
-        return Err(CliError::CpuModel {
-            what,
-            path,
-            theirs: format!("{} ({:016x})", theirs.cpu_name.escape_debug(), theirs.cpu_digest),
-            ours: format!("{} ({:016x})", model.name(), model.digest()),
-        });
+    (what, path): (&'static str, &Path),
+) -> Result<(CpuModel, HostProfile), CliError> {
+    let mut offered = Vec::new();
+    for name in ModelName::ALL {
+        let model = match system.cpu_model(name) {
+            Ok(model) => model,
+            Err(ModelError::NotOffered { .. }) => continue,
+            Err(error @ (ModelError::Kvm(_) | ModelError::Memory(_))) => return Err(error.into()),
+        };
+        if theirs.cpu_digest != model.digest() {
+            offered.push(format!("{} ({:016x})", model.name(), model.digest()));
+            continue;
+        }
+        let profile = host_profile(system, &model)?;
+        return match profile.difference(&theirs.host_profile) {
+            Some(difference) => {
+                Err(CliError::HostProfile { what, path: path.to_owned(), difference })
+            }
+            None => Ok((model, profile)),
+        };
     }
-    match profile.difference(&theirs.host_profile) {
-        Some(difference) => Err(CliError::HostProfile { what, path, difference }),
-        None => Ok(()),
-    }
+    Err(CliError::CpuModel {
+        what,
+        path: path.to_owned(),
+        theirs: format!("{} ({:016x})", theirs.cpu_name.escape_debug(), theirs.cpu_digest),
+        ours: offered.join(" and "),
+    })
 }
 
 /// Reads an image or a kernel of at most `FILE_BYTES_MAX` bytes.

@@ -2,10 +2,13 @@
 
 use super::exit_code::CliError;
 use super::{blueprint, output, signals};
+use crate::boot::cpu_features::ModelName;
 use crate::demo::chaos::{self, ChaosPlan, Kind};
 use crate::demo::pair::{self, Plan, Progress};
 use crate::demo::standalone;
 use crate::files::Access;
+use crate::kvm::System;
+use crate::kvm::system::DEV_KVM;
 use crate::link::timing::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::stdio;
 use clap::builder::PossibleValue;
@@ -85,6 +88,9 @@ pub struct DemoArgs {
     /// [default: understudy/linux-guest/guest.snap below $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
+    /// CPU model of the VM [default: v1, or that of the snapshot]
+    #[arg(long, value_name = "NAME")]
+    cpu_model: Option<ModelName>,
     /// Silence timeout: declare the peer dead after receiving nothing from it for this long, milliseconds
     /// [default: 100, with a Linux guest 500; more on a slow host]
     #[arg(long, value_name = "MS",
@@ -100,7 +106,7 @@ pub struct DemoArgs {
     #[arg(
         long,
         conflicts_with_all = [
-            "kills", "handovers", "chaos", "silence", "seed", "guest", "snapshot", "power_loss",
+            "kills", "handovers", "chaos", "silence", "seed", "guest", "snapshot", "cpu_model", "power_loss",
         ]
     )]
     standalone: bool,
@@ -129,10 +135,15 @@ enum GuestName {
 }
 
 impl DemoArgs {
-    /// Returns the guest to run. Checks a snapshot here, before the LAN is created.
+    /// Returns the guest to run. Checks the CPU model and a snapshot here, before the LAN is created.
     fn guest(&self) -> Result<Guest, CliError> {
         match (self.guest, &self.snapshot) {
-            (GuestName::Reference, None) => Ok(Guest::Reference),
+            (GuestName::Reference, None) => {
+                if let Some(name) = self.cpu_model {
+                    System::open(DEV_KVM)?.cpu_model(name)?;
+                }
+                Ok(Guest::Reference)
+            }
             (GuestName::Reference, Some(_)) => {
                 Err(CliError::Usage("--snapshot needs a Linux guest: add --guest linux".into()))
             }
@@ -146,7 +157,7 @@ impl DemoArgs {
                 if !path.exists() {
                     return Err(CliError::NoSnapshot { path });
                 }
-                blueprint::check_snapshot(&path, Access::Owner)?;
+                blueprint::check_snapshot(&path, Access::Owner, self.cpu_model)?;
                 Ok(Guest::Linux(path))
             }
         }
@@ -191,6 +202,7 @@ fn run_chaos(
     }
     let plan = ChaosPlan {
         guest: args.guest()?,
+        cpu_model: args.cpu_model,
         time: Duration::from_secs_f64(minutes * 60.0),
         silence_ms: args.silence,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
@@ -232,7 +244,8 @@ fn run_pair(
         return Err(CliError::Usage("nothing to do: give --kills or --handovers".into()));
     }
     let death = if args.power_loss { Death::OfHost } else { Death::OfProcess };
-    let plan = Plan { guest, kills, handovers, silence_ms, seed, death };
+    let cpu_model = args.cpu_model;
+    let plan = Plan { guest, cpu_model, kills, handovers, silence_ms, seed, death };
     let mut screen = Screen::new("takeover", kills + handovers);
     let result = pair::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();

@@ -2,9 +2,10 @@
 
 use super::exit_code::{CliError, Code};
 use super::output;
-use crate::boot::cpu_model::CpuModel;
+use crate::boot::cpu_features::ModelName;
 use crate::boot::host_checks::{Check, Host, Status};
 use crate::kvm::caps::NEEDED;
+use crate::kvm::offered_models::ModelError;
 use crate::kvm::{System, profile};
 use clap::Args;
 use logchan::host_profile::{Compared, HostProfile, ProfileField};
@@ -75,10 +76,11 @@ pub(super) fn profile_json(profile: HostProfile) -> Value {
     Value::Object(fields.into_iter().collect())
 }
 
-/// Formats the profile as a table. Fields that need not be equal on the hosts of a pair are marked.
+/// Formats the profile, probed with the default CPU model, as a table. Fields that need not be equal on the hosts of a pair are marked.
 fn profile_text(profile: HostProfile) -> String {
-    let mut text = String::from(
-        "\nhost profile (must be equal on both hosts of a pair, except for fields with *)\n",
+    let mut text = format!(
+        "\nhost profile, with CPU model {} (must be equal on both hosts of a pair, except for fields with *)\n",
+        ModelName::default()
     );
     for ProfileField { name, compared, value, .. } in profile.fields() {
         let mark = match compared {
@@ -110,21 +112,40 @@ fn kvm_checks(path: &str) -> (Vec<Check>, Option<HostProfile>) {
             })
             .collect()
     };
-    let model = match system.supported_cpuid() {
-        Ok(cpuid) => CpuModel::from_supported(&cpuid),
-        Err(error) => {
-            checks.push(check("cpu model", Status::Fail, error.to_string(), None));
-            return (checks, None);
-        }
-    };
-    let found = format!("{} ({:016x})", model.name(), model.digest());
-    checks.push(check("cpu model", Status::Ok, found, None));
+    checks.extend(ModelName::ALL.map(|name| model_check(&system, name)));
+    // If the default model is missing, the row above says so.
+    let Ok(model) = system.cpu_model(ModelName::default()) else { return (checks, None) };
     match profile::probe(&system, &model) {
         Ok(profile) => (checks, Some(profile)),
         Err(error) => {
             checks.push(check("host profile", Status::Fail, error.to_string(), None));
             (checks, None)
         }
+    }
+}
+
+/// Checks whether the host offers a CPU model. Only the default one is needed.
+fn model_check(system: &System, name: ModelName) -> Check {
+    let title = match name {
+        ModelName::V1 => "cpu model v1",
+        ModelName::V2 => "cpu model v2",
+        ModelName::V3 => "cpu model v3",
+    };
+    match system.cpu_model(name) {
+        Ok(model) => {
+            let found = format!("{} ({:016x})", model.processor(), model.digest());
+            check(title, Status::Ok, found, None)
+        }
+        Err(ModelError::NotOffered { obstacle, .. }) if name != ModelName::default() => {
+            let found = format!("this host does not offer it: {obstacle}");
+            check(
+                title,
+                Status::Warn,
+                found,
+                Some(String::from("nothing, unless a VM is to have it")),
+            )
+        }
+        Err(error) => check(title, Status::Fail, error.to_string(), None),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Every failure of a command, and its exit code.
 
 use super::link::LinkFailure;
+use crate::boot::cpu_features::ModelName;
 use crate::boot::{image::ImageError, pvh::PvhError, sweep::SweepError};
 use crate::checkpoint::SnapshotError;
 use crate::checkpoint::restore::RestoreError;
 use crate::files::FileError;
 use crate::kvm::KvmError;
+use crate::kvm::offered_models::ModelError;
 use crate::link::LinkError;
 use crate::link::key_file::KeyFileError;
 use crate::mem::MemoryError;
@@ -34,7 +36,8 @@ pub enum Code {
     Image = 5,
     /// A log or a snapshot can't be used.
     Log = 6,
-    /// The log or snapshot was made with another CPU model than this host's, or on another kind of host.
+    /// The log or snapshot was made with another CPU model than this host's, or on another kind of host; or this
+    /// host does not offer the chosen model.
     CpuModel = 7,
     /// The replay diverged.
     Diverged = 8,
@@ -148,6 +151,19 @@ pub enum CliError {
         /// What is wrong with it.
         source: FileError,
     },
+    /// This host does not offer a CPU model.
+    #[error("{0}")]
+    ModelNotOffered(ModelError),
+    /// The snapshot has another CPU model than the chosen one.
+    #[error("snapshot {} has CPU model {theirs}, not {chosen}: leave out --cpu-model", path.display())]
+    OtherModel {
+        /// Path of the snapshot.
+        path: PathBuf,
+        /// Model of the snapshot.
+        theirs: ModelName,
+        /// Value of the option.
+        chosen: ModelName,
+    },
     /// A log or snapshot from a host with another CPU model.
     #[error("{what} {} was made with CPU model {theirs}, but this host offers {ours}: use it on a host of the same model", path.display())]
     CpuModel {
@@ -203,6 +219,16 @@ impl From<MachineError> for CliError {
         match error {
             MachineError::Memory(error) => error.into(),
             MachineError::Kvm(error) => error.into(),
+        }
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> CliError {
+        match error {
+            ModelError::Kvm(error) => error.into(),
+            ModelError::Memory(error) => error.into(),
+            ModelError::NotOffered { .. } => CliError::ModelNotOffered(error),
         }
     }
 }
@@ -266,7 +292,10 @@ impl CliError {
             | CliError::Os { .. }
             | CliError::Output(_)
             | CliError::Demo(_) => Code::Unexpected,
-            CliError::CpuModel { .. } | CliError::HostProfile { .. } => Code::CpuModel,
+            CliError::CpuModel { .. }
+            | CliError::HostProfile { .. }
+            | CliError::ModelNotOffered(_)
+            | CliError::OtherModel { .. } => Code::CpuModel,
             CliError::Run(error) => match error {
                 RunError::Kvm(_) => Code::Host,
                 RunError::Source(error) => source_code(error),

@@ -3,7 +3,7 @@
 use super::blueprint::{host_profile, read_image_file};
 use super::exit_code::CliError;
 use super::output;
-use crate::boot::cpu_model::CpuModel;
+use crate::boot::cpu_features::ModelName;
 use crate::boot::image::GuestImage;
 use crate::boot::linux::{LinuxKernel, PassOptions, PassReport, is_bzimage};
 use crate::boot::rules::Verdict;
@@ -27,6 +27,9 @@ pub struct InspectArgs {
     /// Kernel, guest image or program to inspect
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// CPU model of the guest, whose instructions are not listed
+    #[arg(long, value_name = "NAME", default_value_t)]
+    cpu_model: ModelName,
     /// Also list what --kernel-shortcuts leaves out
     #[arg(long)]
     kernel_shortcuts: bool,
@@ -47,14 +50,14 @@ pub fn main(args: &InspectArgs) -> Result<(), CliError> {
     let file = read_image_file(&args.file)?;
     let name = args.file.display().to_string();
     if !is_bzimage(&file) {
-        let report = sweep::sweep(&GuestImage::for_inspection(&name, file)?);
+        let report = sweep::sweep(&GuestImage::for_inspection(&name, file)?, args.cpu_model);
         return output::write(&match args.json {
             true => format!("{}\n", json!({ "file": name, "sweep": report })),
             false => findings(&report),
         });
     }
     let system = System::open(&args.kvm)?;
-    let model = CpuModel::from_supported(&system.supported_cpuid()?);
+    let model = system.cpu_model(args.cpu_model)?;
     let profile = host_profile(&system, &model)?;
     let options = PassOptions {
         syscall_stays_at_cpl3: profile.syscall_stays_at_cpl3 == Answer::Yes,

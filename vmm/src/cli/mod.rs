@@ -58,8 +58,8 @@ Exit codes:
   6  log or snapshot can't be read,      continue
      is damaged or in use, or was    15  status: no process answers
      changed under a running VM      16  demo: this host is too slow
-  7  log or snapshot of another CPU  17  stop, handover: can't be carried out
-     model";
+  7  CPU model of the log, snapshot  17  stop, handover: can't be carried out
+     or option is not offered here";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]

@@ -1,12 +1,14 @@
 //! Options that describe a VM and how it runs, shared by `run`, `record`, `save`, `primary` and `backup`.
 
 use super::exit_code::CliError;
+use crate::boot::cpu_features::ModelName;
 use crate::boot::sweep::SweepPolicy;
 use crate::devices::DEFAULT_MAC;
 use crate::files::Access;
 use crate::limits::TRACE_MAX;
 use crate::telemetry::trace::Trace;
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use netpath::mac::MacAddr;
 use replication::AllowedSources;
 use std::net::IpAddr;
@@ -48,6 +50,10 @@ pub struct VmOptions {
     /// line
     #[arg(long, value_name = "FILE", conflicts_with_all = ["guest", "kernel", "memory", "mac", "command_line", "forbidden"])]
     pub restore: Option<PathBuf>,
+    /// CPU model that the guest sees, by the level of x86-64 (psABI); both hosts of a pair need the same one, and
+    /// 'understudy doctor' lists what this host offers [default: v1, or that of the snapshot]
+    #[arg(long, value_name = "NAME")]
+    pub cpu_model: Option<ModelName>,
     /// What to do if the image has instructions whose results a replay can't reproduce
     #[arg(long, value_name = "POLICY", default_value = "refuse")]
     pub forbidden: ForbiddenPolicy,
@@ -110,6 +116,21 @@ pub struct VmOptions {
     /// KVM device node
     #[arg(long, value_name = "PATH", default_value = crate::kvm::system::DEV_KVM, hide = true)]
     pub kvm: String,
+}
+
+impl ValueEnum for ModelName {
+    fn value_variants<'a>() -> &'a [ModelName] {
+        &ModelName::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            ModelName::V1 => "The x86-64 baseline",
+            ModelName::V2 => "v1 with SSE3 to SSE4.2, POPCNT and CMPXCHG16B",
+            ModelName::V3 => "v2 with AVX, AVX2, FMA, F16C, BMI, LZCNT, MOVBE and XSAVE",
+        };
+        Some(PossibleValue::new(self.as_str()).help(help))
+    }
 }
 
 /// How to treat forbidden instructions in a guest image.

@@ -1,10 +1,9 @@
 //! `understudy replay`.
 
-use super::blueprint::{MadeOn, check_host, host_profile};
+use super::blueprint::{MadeOn, matching_host};
 use super::exit_code::{CliError, Code};
 use super::run::result;
 use super::{output, session};
-use crate::boot::cpu_model::CpuModel;
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::devices::DeviceConfig;
 use crate::files::output::Existing;
@@ -115,15 +114,13 @@ fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError
         return Err(unfit(LogError::Vcpus { found: header.vcpus }));
     }
     let system = System::open(&args.kvm)?;
-    let cpu_model = CpuModel::from_supported(&system.supported_cpuid()?);
-    let profile = host_profile(&system, &cpu_model)?;
     let LogHeader { cpu_digest, cpu_name, host_profile, .. } = header;
     let theirs = MadeOn { cpu_digest: *cpu_digest, cpu_name, host_profile: *host_profile };
-    check_host((&cpu_model, &profile), &theirs, ("log", &args.log))?;
+    let (cpu_model, host_profile) = matching_host(&system, &theirs, ("log", &args.log))?;
     let config = MachineConfig {
         memory_bytes: header.memory_bytes,
         cpu_model,
-        host_profile: profile,
+        host_profile,
         devices: DeviceConfig { mac: header.nic_mac },
     };
     Machine::new(&system, &config).map_err(|error| match error {

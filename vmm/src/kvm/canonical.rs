@@ -8,7 +8,8 @@
 //! contain only canonical state.
 //!
 //! Rule: a field may be changed here only if the guest can't observe its value, neither in the running vCPU
-//! nor after a restore. The SYSENTER addresses are the exception, and are also set in the vCPU: see [`msrs`].
+//! nor after a restore. There are two exceptions, which are also set in the vCPU: the SYSENTER addresses
+//! ([`msrs`]), and which components of the XSAVE area are in use ([`xsave`]).
 
 use kvm_bindings::{kvm_msr_entry, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xsave};
 
@@ -103,19 +104,25 @@ const MXCSR_MASK: usize = 7;
 const X87_REGISTERS: std::ops::Range<usize> = 8..40;
 const XMM_REGISTERS: std::ops::Range<usize> = 40..104;
 const SOFTWARE: std::ops::Range<usize> = 104..128;
-const XSTATE_BV: usize = 128;
+pub(super) const XSTATE_BV: usize = 128;
+const AVX_REGISTERS: std::ops::Range<usize> = 144..208;
 const XSTATE_X87: u32 = 1 << 0;
 const XSTATE_SSE: u32 = 1 << 1;
+const XSTATE_AVX: u32 = 1 << 2;
 const X87_CONTROL_INIT: [u32; 6] = [0x037F, 0, 0, 0, 0, 0];
 const MXCSR_INIT: u32 = 0x1F80;
 
-/// Makes x87 and SSE state canonical.
+/// Makes x87 and SSE state canonical, and AVX state if the guest's XCR0 enables it. Without that, what a host shows
+/// of AVX is not changed.
 ///
 /// A processor may report a state component with initial values as "in use" or not (SDM vol. 1, 13.6), and
 /// the bytes of a component that is not in use are undefined. In canonical form, a component with initial
 /// values is not in use, and its bytes are the initial values. The MXCSR mask and the bytes for software are
 /// not state: the kernel writes constants of the host there.
-pub(super) fn xsave(xsave: &mut kvm_xsave) {
+///
+/// A guest that has enabled XSAVE can read which components are in use. So the result must then also be set in the
+/// vCPU from which it came, if XSTATE_BV has changed.
+pub(super) fn xsave(xsave: &mut kvm_xsave, xcr0: u64) {
     let words = &mut xsave.region;
     if words[XSTATE_BV] & XSTATE_X87 == 0 {
         words[X87_CONTROL].copy_from_slice(&X87_CONTROL_INIT);
@@ -131,6 +138,15 @@ pub(super) fn xsave(xsave: &mut kvm_xsave) {
     }
     if words[MXCSR] != MXCSR_INIT || !is_zero(&words[XMM_REGISTERS]) {
         words[XSTATE_BV] |= XSTATE_SSE;
+    }
+    if xcr0 & u64::from(XSTATE_AVX) != 0 {
+        if words[XSTATE_BV] & XSTATE_AVX == 0 {
+            words[AVX_REGISTERS].fill(0);
+        }
+        words[XSTATE_BV] &= !XSTATE_AVX;
+        if !is_zero(&words[AVX_REGISTERS]) {
+            words[XSTATE_BV] |= XSTATE_AVX;
+        }
     }
     words[MXCSR_MASK] = 0;
     words[SOFTWARE].fill(0);

@@ -127,13 +127,13 @@ fn component_with_initial_values_is_not_in_use() {
     for others in [0, 4] {
         for in_use in 0..4 {
             let mut state = initial(others | in_use);
-            xsave(&mut state);
+            xsave(&mut state, 1);
             assert_eq!(state.region[XSTATE_BV], others);
         }
         for (word, bit) in [(0, 1), (5, 1), (8, 1), (39, 1), (6, 2), (40, 2), (103, 2)] {
             let mut state = initial(others | bit);
             state.region[word] = 0x1F;
-            xsave(&mut state);
+            xsave(&mut state, 1);
             assert_eq!((state.region[XSTATE_BV], state.region[word]), (others | bit, 0x1F));
         }
     }
@@ -145,11 +145,27 @@ fn component_not_in_use_has_initial_values() {
     state.region[X87_CONTROL].fill(7);
     state.region[X87_REGISTERS].fill(7);
     state.region[XMM_REGISTERS].fill(7);
-    xsave(&mut state);
+    xsave(&mut state, 1);
     let mut expected = initial(4);
     expected.region[MXCSR_MASK] = 0;
     expected.region[SOFTWARE].fill(0);
     assert_eq!(state.region, expected.region);
+}
+
+#[test]
+fn avx_is_canonical_if_the_guest_has_enabled_it() {
+    for (in_use, value, expected) in [(0, 0, 0), (4, 0, 0), (4, 7, 4), (0, 7, 0)] {
+        for xcr0 in [1, 3, 7] {
+            let mut state = initial(in_use);
+            state.region[AVX_REGISTERS].fill(0);
+            let last = AVX_REGISTERS.end - 1;
+            state.region[last] = value;
+            xsave(&mut state, xcr0);
+            let expected = if xcr0 == 7 { (expected, expected / 4 * 7) } else { (in_use, value) };
+            assert_eq!((state.region[XSTATE_BV], state.region[last]), expected);
+            assert_eq!(state.region[AVX_REGISTERS.end], 7, "what lies behind AVX is kept");
+        }
+    }
 }
 
 #[test]
@@ -231,6 +247,31 @@ fn run_page_and_saved_state_are_canonical_after_any_restore() {
     assert_eq!(sysenter(&saved), [Some(kept); 2], "a guest can read the bits that KVM keeps");
     let sync = vcpu.sync_regs();
     assert_eq!((sync.sregs, sync.events), (&saved.sregs, &saved.events));
+}
+
+#[test]
+#[cfg_attr(not(feature = "host-tests"), ignore = "needs /dev/kvm: --features host-tests")]
+fn components_become_unused_in_the_vcpu_if_its_guest_can_read_that() {
+    const OSXSAVE: u64 = 1 << 18;
+    let system = System::open(DEV_KVM).unwrap();
+    let ram = crate::mem::guest::allocate(16 << 20).unwrap();
+    let vm = system.create_vm(&ram).unwrap();
+    let [xsave, avx] = [1 << 26, 1 << 28];
+    let table = [
+        kvm_cpuid_entry2 { eax: 0xD, ..Default::default() },
+        kvm_cpuid_entry2 { function: 1, ecx: xsave | avx, ..Default::default() },
+        kvm_cpuid_entry2 { function: 0xD, flags: 1, eax: 7, ..Default::default() },
+    ];
+    let mut vcpu = vm.create_vcpu(&table).unwrap();
+    for (cr4, in_use) in [(0, 3), (OSXSAVE, 0)] {
+        let mut state = vcpu.save().unwrap();
+        state.sregs.cr4 = cr4;
+        state.xsave.region[XSTATE_BV] |= 3;
+        vcpu.restore(&state).unwrap();
+        assert_eq!(vcpu.raw_xsave().region[XSTATE_BV] & 3, 3, "KVM took it");
+        assert_eq!(vcpu.save().unwrap().xsave.region[XSTATE_BV] & 3, 0);
+        assert_eq!(vcpu.raw_xsave().region[XSTATE_BV] & 3, in_use);
+    }
 }
 
 /// Returns a vCPU of an AMD processor in a VM with `ram`, in real mode at physical address [`CODE`].

@@ -17,6 +17,7 @@ pub mod entropy;
 pub mod error;
 pub mod exit;
 pub mod kick;
+pub mod offered_models;
 pub mod pidfd;
 pub mod priority;
 pub mod profile;
@@ -24,6 +25,7 @@ pub mod state;
 pub mod system;
 pub mod vcpu;
 pub mod vm;
+mod xsave_tracking;
 
 pub use error::KvmError;
 pub use exit::{Direction, VmExit};

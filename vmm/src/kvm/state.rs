@@ -35,7 +35,7 @@ pub struct VcpuState {
     pub events: kvm_vcpu_events,
     /// XCR0.
     pub xcrs: kvm_xcrs,
-    /// x87 and SSE state (and AVX state on a host that exposes it despite the CPU model).
+    /// x87 and SSE state, and AVX state if the CPU model has it, or on a host that exposes it despite the model.
     pub xsave: kvm_xsave,
     /// DR0-3, DR6, DR7.
     pub debugregs: kvm_debugregs,
@@ -45,4 +45,10 @@ pub struct VcpuState {
     pub if_flag: bool,
     /// Whether KVM is ready for the injection of an interrupt.
     pub ready_for_injection: bool,
+}
+
+/// Returns XCR0.
+pub(super) fn xcr0(xcrs: &kvm_xcrs) -> u64 {
+    let used = &xcrs.xcrs[..xcrs.xcrs.len().min(xcrs.nr_xcrs as usize)];
+    used.iter().find(|register| register.xcr == 0).map_or(0, |register| register.value)
 }

@@ -5,21 +5,22 @@ use super::caps::SYNC_REGS_ALL;
 use super::error::KvmError;
 use super::exit::{Direction, ExitClass, VmExit};
 use super::kick;
-use super::state::{GUEST_MSRS, VcpuState};
+use super::state::{self, GUEST_MSRS, VcpuState};
 use crate::boot::pvh::InitialState;
 use kvm_bindings::{
     CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO,
     KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN,
-    KVM_SYNC_X86_REGS, KVM_VCPUEVENT_VALID_PAYLOAD, Msrs, kvm_cpuid_entry2, kvm_interrupt,
-    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS, KVM_VCPUEVENT_VALID_PAYLOAD, Msrs, kvm_cpuid_entry2,
+    kvm_interrupt, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use std::os::fd::AsRawFd;
 
 /// Vector of #BP (INT3), the only exception used here that KVM treats as a software exception.
 const BREAKPOINT: u8 = 3;
-/// Global pages enabled (SDM vol. 3, 2.5).
+/// Global pages enabled, XSAVE enabled (SDM vol. 3, 2.5).
 const CR4_PGE: u64 = 1 << 7;
+const CR4_OSXSAVE: u64 = 1 << 18;
 
 /// `_IOC_TYPE` of all KVM ioctls.
 const KVMIO: u8 = 0xAE;
@@ -376,6 +377,26 @@ impl Vcpu {
         self.fd.set_sregs(sregs).map_err(KvmError::call("KVM_SET_SREGS"))
     }
 
+    /// Returns the guest's XCR0.
+    ///
+    /// # Errors
+    ///
+    /// If `KVM_GET_XCRS` fails.
+    pub fn xcr0(&self) -> Result<u64, KvmError> {
+        let xcrs = self.fd.get_xcrs().map_err(KvmError::call("KVM_GET_XCRS"))?;
+        Ok(state::xcr0(&xcrs))
+    }
+
+    /// Returns the CPUID table of the vCPU as KVM keeps it, which may differ from what it was given.
+    ///
+    /// # Errors
+    ///
+    /// If `KVM_GET_CPUID2` fails.
+    pub fn shown_cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
+        let table = self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES);
+        Ok(table.map_err(KvmError::call("KVM_GET_CPUID2"))?.as_slice().to_vec())
+    }
+
     fn read_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError> {
         let wanted: Vec<_> =
             indices.iter().map(|&index| kvm_msr_entry { index, ..Default::default() }).collect();
@@ -404,8 +425,10 @@ impl Vcpu {
     /// complete: before the first run, or after [`Vcpu::run`] or [`Vcpu::drain`] returned
     /// [`VmExit::Interrupted`]; and only if [`Vcpu::holds_soft_exception`] is false.
     ///
-    /// Where KVM sets only a part of the SYSENTER addresses, the rest is cleared in this vCPU too (see
-    /// `canonical::msrs`), so that it continues as a vCPU with the returned state does.
+    /// Two parts of the canonical form, which the guest can read, are also set in this vCPU, so that it continues
+    /// as a vCPU with the returned state does: where KVM sets only a part of the SYSENTER addresses, the rest is
+    /// cleared (see `canonical::msrs`), and where XSAVE is enabled, components with initial values become unused
+    /// (see `canonical::xsave`).
     ///
     /// # Errors
     ///
@@ -425,7 +448,12 @@ impl Vcpu {
         };
         canonical::sregs(&mut state.sregs);
         canonical::events(&mut state.events);
-        canonical::xsave(&mut state.xsave);
+        let in_use = state.xsave.region[canonical::XSTATE_BV];
+        canonical::xsave(&mut state.xsave, state::xcr0(&state.xcrs));
+        let can_read_in_use = state.sregs.cr4 & CR4_OSXSAVE != 0;
+        if can_read_in_use && state.xsave.region[canonical::XSTATE_BV] != in_use {
+            self.set_xsave(&state.xsave)?;
+        }
         canonical::msrs(&mut state.msrs, self.sysenter_mask);
         if self.sysenter_mask != u64::MAX {
             let is_address =
@@ -434,6 +462,18 @@ impl Vcpu {
             self.write_msrs(&addresses)?;
         }
         Ok(state)
+    }
+
+    /// Returns the XSAVE area as KVM reports it.
+    #[cfg(test)]
+    pub(super) fn raw_xsave(&self) -> kvm_xsave {
+        self.fd.get_xsave().expect("KVM_GET_XSAVE works")
+    }
+
+    fn set_xsave(&self, xsave: &kvm_xsave) -> Result<(), KvmError> {
+        // SAFETY: no dynamically enabled XSAVE feature is used (no ARCH_REQ_XCOMP_GUEST_PERM), so
+        // the area is the 4096 bytes of kvm_xsave (api.rst 4.43).
+        unsafe { self.fd.set_xsave(xsave) }.map_err(KvmError::call("KVM_SET_XSAVE"))
     }
 
     /// Flushes the TLB and sets the system registers. Setting CR3 to the value that it already has flushes nothing, but a
@@ -459,9 +499,7 @@ impl Vcpu {
         let fd = &self.fd;
         fd.set_regs(&state.regs).map_err(KvmError::call("KVM_SET_REGS"))?;
         fd.set_xcrs(&state.xcrs).map_err(KvmError::call("KVM_SET_XCRS"))?;
-        // SAFETY: no dynamically enabled XSAVE feature is used (no ARCH_REQ_XCOMP_GUEST_PERM), so
-        // the area is the 4096 bytes of kvm_xsave (api.rst 4.43).
-        unsafe { fd.set_xsave(&state.xsave) }.map_err(KvmError::call("KVM_SET_XSAVE"))?;
+        self.set_xsave(&state.xsave)?;
         fd.set_debug_regs(&state.debugregs).map_err(KvmError::call("KVM_SET_DEBUGREGS"))?;
         self.write_msrs(&state.msrs)?;
         fd.set_vcpu_events(&state.events).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?;

@@ -10,11 +10,12 @@
 //! They are not devices because they change registers other than EAX.
 
 use super::machine::Machine;
+use crate::boot::cpu_model::Controls;
 use crate::boot::linux::{IDENTIFICATION_PORT, TIME_STAMP_PORT, ZERO_PAGE_PORT};
 use crate::devices::Access;
 use crate::kvm::{Direction, VmExit};
 use crate::mem::{layout::PAGE, walk};
-use crate::replay::error::SourceError;
+use crate::replay::error::{HostError, SourceError};
 use replication::boundary::Boundary;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -38,7 +39,12 @@ pub(super) fn handle(
         (IDENTIFICATION, Direction::In) => {
             let sync = machine.vcpu.sync_regs();
             let (leaf, index) = (sync.regs.rax as u32, sync.regs.rcx as u32);
-            let answer = machine.cpu_model.answer(leaf, index);
+            let cr4 = sync.sregs.cr4;
+            let controls = match machine.cpu_model.model_name().has_xsave() {
+                true => Controls { cr4, xcr0: machine.vcpu.xcr0().map_err(HostError::from)? },
+                false => Controls::RESET,
+            };
+            let answer = machine.cpu_model.answer(leaf, index, controls);
             machine.vcpu.answer_identification(answer);
         }
         (ZERO_PAGE, Direction::Out) => {

@@ -7,6 +7,7 @@
 
 use super::bzimage::HEADER_START;
 use super::kernel::LinuxKernel;
+use crate::boot::cpu_features::ModelName;
 use crate::boot::flat::FlatSegments;
 use crate::boot::image::{ImageFault, load_segments};
 use crate::boot::pvh::PvhError;
@@ -61,21 +62,28 @@ const STACK_TOP: u64 = 0x6000;
 /// user's page tables; the seed counts as entropy, because it comes from the host; a reset stops the
 /// machine.
 ///
-/// This machine has no XSAVE. Without it a kernel saves the SSE registers of its processes but not the
+/// [`WITHOUT_XSAVE`] follows if the CPU model has no XSAVE.
+pub const MACHINE_PARAMETERS: &str = "nolapic noapic acpi=off pci=conf1 nosmp nopti \
+    no_timer_check lpj=10000 pmtmr=0x608 clocksource=acpi_pm reboot=t panic=-1 nokaslr \
+    random.trust_cpu=off random.trust_bootloader=on i8042.noaux i8042.nokbd";
+
+/// Parameters for a kernel on a CPU model without XSAVE.
+///
+/// Without XSAVE a kernel saves the SSE registers of its processes but not the
 /// upper halves of the AVX registers. A KVM that runs CPL3 natively nevertheless lets processes see and
 /// use AVX. If two of them do, one finds the other's upper halves in its registers. The last parameter,
 /// which a kernel puts into the environment of its first process, prevents glibc from selecting AVX.
 /// Nearly every program uses glibc's `memcpy`.
-pub const MACHINE_PARAMETERS: &str = "nolapic noapic acpi=off pci=conf1 nosmp noxsave nopti \
-    no_timer_check lpj=10000 pmtmr=0x608 clocksource=acpi_pm reboot=t panic=-1 nokaslr \
-    random.trust_cpu=off random.trust_bootloader=on i8042.noaux i8042.nokbd \
+pub const WITHOUT_XSAVE: &str = "noxsave \
     GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-FMA,-FMA4,\
     -AVX_Fast_Unaligned_Load";
 
 /// Boot data that the user provides for a kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct KernelInfo<'a> {
-    /// Parameters that are appended to [`MACHINE_PARAMETERS`].
+    /// The CPU model of the machine.
+    pub cpu_model: ModelName,
+    /// Parameters that are appended to those that the machine needs.
     pub command_line: &'a str,
     /// Initial RAM file system, loaded at the end of guest memory.
     pub initrd: Option<&'a [u8]>,
@@ -105,7 +113,7 @@ impl LinuxKernel {
         zero_page[HEADER_START..HEADER_START + header.len()].copy_from_slice(header);
         zero_page[TYPE_OF_LOADER] = LOADER_OTHER;
 
-        let line = self.command_line(info.command_line)?;
+        let line = self.command_line(info)?;
         write(ram, layout::COMMAND_LINE, &line)?;
         put32(&mut zero_page, CMD_LINE_PTR, layout::COMMAND_LINE as u32);
         if let Some(initrd) = info.initrd {
@@ -135,8 +143,13 @@ impl LinuxKernel {
         write_tables(ram)
     }
 
-    fn command_line(&self, given: &str) -> Result<Vec<u8>, PvhError> {
-        let mut line = format!("{MACHINE_PARAMETERS} {given}").into_bytes();
+    fn command_line(&self, info: &KernelInfo<'_>) -> Result<Vec<u8>, PvhError> {
+        let given = info.command_line;
+        let machine = match info.cpu_model.has_xsave() {
+            true => MACHINE_PARAMETERS.to_owned(),
+            false => format!("{MACHINE_PARAMETERS} {WITHOUT_XSAVE}"),
+        };
+        let mut line = format!("{machine} {given}").into_bytes();
         let bytes_max = self.setup().command_line_max.min(layout::COMMAND_LINE_MAX - 1);
         if line.len() > bytes_max {
             return Err(PvhError::CommandLineTooLong { bytes: line.len(), bytes_max });

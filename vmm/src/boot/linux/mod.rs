@@ -9,7 +9,7 @@
 //! ```
 //!
 //! This folder does not query the host: what the host requires is passed in [`PassOptions`], which
-//! [`probe`](crate::kvm::probe) determines. It depends on no distribution and no kernel version. If
+//! [`profile`](crate::kvm::profile) finds out. It depends on no distribution and no kernel version. If
 //! something that it looks for is not in a kernel, the report says so.
 
 mod bzimage;
@@ -22,7 +22,7 @@ mod payload;
 mod shortcuts;
 
 pub(crate) use bzimage::is_bzimage;
-pub use entry::{KernelInfo, MACHINE_PARAMETERS, SEED_BYTES};
+pub use entry::{KernelInfo, MACHINE_PARAMETERS, SEED_BYTES, WITHOUT_XSAVE};
 pub(crate) use entry::{apply, registers};
 pub use hooks::Hook;
 pub use kernel::LinuxKernel;

@@ -1,6 +1,7 @@
 //! Tests of the pass on small crafted kernels, and bounded fuzzing of all code that reads a kernel.
 
 use super::*;
+use crate::boot::cpu_features::ModelName;
 use crate::boot::fixture::{ElfFixture, Random, put16, put32, put64};
 use crate::boot::linux::{LinuxKernel, kallsyms, payload};
 
@@ -539,7 +540,8 @@ fn kernel_that_needs_more_memory_is_refused_even_without_an_initrd() {
     put32(&mut file, 0x260, INIT_BYTES);
     let options = PassOptions { tolerate: true, ..PassOptions::default() };
     let kernel = LinuxKernel::from_bytes("k", &file, &options).unwrap();
-    let info = KernelInfo { command_line: "", initrd: None, seed: [0; 32] };
+    let info =
+        KernelInfo { cpu_model: ModelName::V1, command_line: "", initrd: None, seed: [0; 32] };
     let small = crate::mem::allocate(16 << 20).unwrap();
     let text = kernel.load(&small, &info).unwrap_err().to_string();
     assert!(text.contains("bytes of guest memory to start"), "{text}");

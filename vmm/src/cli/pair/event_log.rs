@@ -54,10 +54,10 @@ fn mismatch_message(mismatch: &Mismatch) -> String {
         Mismatch::Vm { .. } => format!("{mismatch} (--vm-id)"),
         Mismatch::Witness { .. } => format!("{mismatch} (--witness)"),
         Mismatch::Timing => format!("{mismatch} (--silence-ms)"),
+        Mismatch::CpuModel { .. } => format!("{mismatch} (--cpu-model)"),
         Mismatch::GuestImage { .. } => format!("{mismatch} (--guest, --memory, --mac, --tap)"),
         Mismatch::ProtocolVersion { .. }
         | Mismatch::Role { .. }
-        | Mismatch::CpuModel { .. }
         | Mismatch::HostProfile(_)
         | Mismatch::Replaced { .. }
         | Mismatch::OldPrimary { .. } => mismatch.to_string(),

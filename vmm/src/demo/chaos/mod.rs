@@ -32,6 +32,7 @@ pub use summary::ChaosSummary;
 
 use super::pair::Progress;
 use super::pair::running::Environment;
+use crate::boot::cpu_features::ModelName;
 use run::Chaos;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ use tools::{Logs, Tools};
 pub struct ChaosPlan {
     /// The guest.
     pub guest: Guest,
+    /// CPU model of the VM. `None`: the default, or that of the snapshot.
+    pub cpu_model: Option<ModelName>,
     /// No fault begins later than this after the VM was protected for the first time.
     pub time: Duration,
     /// Silence timeout in milliseconds. `None`: a default that fits this host.
@@ -65,6 +68,9 @@ impl ChaosPlan {
         );
         if let Some(silence_ms) = self.silence_ms {
             command += &format!(" --silence {silence_ms}");
+        }
+        if let Some(name) = self.cpu_model {
+            command += &format!(" --cpu-model {name}");
         }
         if self.kinds != Kind::ALL {
             let names: Vec<_> = self.kinds.iter().map(|kind| kind.name()).collect();
@@ -96,7 +102,8 @@ pub fn run(
     let logs = Logs::new(plan.seed)?;
     let mut progress = logs.recorder(progress)?;
     let guest = (&plan.guest, plan.silence_ms);
-    let mut environment = Environment::new(program, guest, interrupted, &mut progress)?;
+    let environment = Environment::new(program, guest, interrupted, &mut progress)?;
+    let mut environment = environment.with_cpu_model(plan.cpu_model);
     let tools = Tools::new(program, &mut environment, logs.path())?;
     let mut summary = environment
         .run(interrupted, &mut progress, |pair| Chaos::new(plan, pair, &tools)?.run())?;

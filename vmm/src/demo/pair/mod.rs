@@ -12,6 +12,7 @@ pub use running::Progress;
 pub use summary::{Failover, Summary};
 pub use totals::Totals;
 
+use crate::boot::cpu_features::ModelName;
 use running::{Environment, RunningPair};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 50..=1250;
 pub struct Plan {
     /// The guest.
     pub guest: Guest,
+    /// CPU model of the VM. `None`: the default, or that of the snapshot.
+    pub cpu_model: Option<ModelName>,
     /// Number of times to kill the primary.
     pub kills: u32,
     /// Number of times to hand the VM over, after the kills.
@@ -59,6 +62,7 @@ pub fn run(
 ) -> Result<Summary, TestbedError> {
     let guest = (&plan.guest, plan.silence_ms);
     let environment = Environment::new(program, guest, interrupted, progress)?;
+    let environment = environment.with_cpu_model(plan.cpu_model);
     environment.run(interrupted, progress, |pair| pair.run_plan(plan))
 }
 

@@ -1,6 +1,7 @@
 //! A protected VM with its clients: what every demonstration of a pair acts on.
 
 use super::totals::Totals;
+use crate::boot::cpu_features::ModelName;
 use crate::devices::DEFAULT_MAC;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +59,14 @@ impl Environment {
         progress.message(&pace.describe());
         let setup = Setup { guest: guest.clone(), ..scene.setup(pace.silence_ms()) };
         Ok(Environment { scene, pace, setup })
+    }
+
+    /// Lets the VM have the CPU model `name`, if one is given.
+    pub(in crate::demo) fn with_cpu_model(mut self, name: Option<ModelName>) -> Environment {
+        for options in &mut self.setup.options {
+            options.extend(name.map(|name| format!("--cpu-model={name}")));
+        }
+        self
     }
 
     /// Runs `act` on the pair, of which no process runs yet. Ends all processes and clients afterwards.

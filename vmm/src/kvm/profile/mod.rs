@@ -20,7 +20,7 @@ mod guest;
 
 use super::KvmError;
 use super::system::System;
-use crate::boot::cpu_model::CpuModel;
+use crate::boot::cpu_model::{Controls, CpuModel};
 use guest::{
     BREAKPOINT, DATA, DONE, DONE_CODE, Ended, GENERAL_PROTECTION, Guest, INTERRUPT, INVALID_OPCODE,
     KERNEL_CODE, PAGE_FAULT, Request, SYSCALL_AT_CPL0, Start, USER_DONE_CODE, WINDOW,
@@ -261,6 +261,7 @@ fn identification(guest: &mut Guest, model: &CpuModel) -> Result<(u16, u32), Kvm
         0x81, 0xFE, a, b, c, d,       // cmp esi, ANSWERS_END
         0x72, 0xE3,                   // jb 1b
     ];
+    let highest = model.answer(0, 0, Controls::RESET)[0];
     let (mut set, mut differing) = (0, Vec::new());
     for start in [Start::Cpl3, Start::Cpl0] {
         for (&(leaf, index), at) in LEAVES.iter().zip((ANSWERS..).step_by(ANSWER_BYTES)) {
@@ -282,8 +283,8 @@ fn identification(guest: &mut Guest, model: &CpuModel) -> Result<(u16, u32), Kvm
             }
             clear_processor_number(leaf, &mut found);
             // A leaf beyond the highest one has the highest one's answer (Intel) or zeros (AMD).
-            let beyond = [[0; 4], model.answer(model.answer(0, 0)[0], index)];
-            let mut known = model.answer(leaf, index);
+            let beyond = [[0; 4], model.answer(highest, index, Controls::RESET)];
+            let mut known = model.answer(leaf, index, Controls::RESET);
             clear_processor_number(leaf, &mut known);
             if found != known && !(known == [0; 4] && beyond.contains(&found)) {
                 set |= 1 << bit;
