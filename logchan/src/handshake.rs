@@ -71,7 +71,7 @@ mod pending;
 mod report;
 mod requests;
 
-pub use identity::{Identity, Mismatch, PROTOCOL_VERSION};
+pub use identity::{CpuModelId, Identity, Mismatch, PROTOCOL_VERSION};
 pub use key::{KeyError, PresharedKey};
 pub use link::SecureLink;
 pub use noise::{Entropy, Security};

@@ -53,6 +53,7 @@ fn endpoint(role: Role, byte: u8) -> SecureLink {
         protocol_version: PROTOCOL_VERSION,
         role,
         vm_id: VmId(1),
+        cpu_level: 1,
         cpu_digest: 0,
         host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,

@@ -127,6 +127,7 @@ fn link(key: &Path, role: Role) -> SecureLink {
         protocol_version: PROTOCOL_VERSION,
         role,
         vm_id: VmId(0),
+        cpu_level: 1,
         cpu_digest: 0,
         host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,

@@ -18,6 +18,8 @@ pub struct Settings {
     pub term: Term,
     /// xxh3-64 of the CPU model, as the vCPU sees it.
     pub cpu_digest: u64,
+    /// Level of the CPU model: see [`Identity::cpu_level`].
+    pub cpu_level: u8,
     /// How this host runs a guest.
     pub host_profile: HostProfile,
     /// xxh3-64 of the guest image.
@@ -46,6 +48,7 @@ impl Settings {
             vm,
             term,
             cpu_digest: 0,
+            cpu_level: 0,
             host_profile: HostProfile::default(),
             guest_digest: 0,
             witness: WitnessId::default(),
@@ -76,6 +79,7 @@ impl Settings {
             role: self.role,
             vm_id: self.vm,
             cpu_digest: self.cpu_digest,
+            cpu_level: self.cpu_level,
             host_profile: self.host_profile,
             guest_digest: self.guest_digest,
             term: self.term,

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! version u16 | role u8 | incarnation u64 | vm_id u64 | cpu_digest u64 | guest_digest u64 | term u64 |
-//! witness u64 | claimant u64 | timing u32 | frame_bytes_max u16 | host_profile, 17 bytes
+//! witness u64 | claimant u64 | timing u32 | frame_bytes_max u16 | cpu_level u8 | host_profile, 17 bytes
 //! ```
 
 use crate::error::FieldError;
@@ -15,6 +15,7 @@ use crate::host_profile::{HOST_PROFILE_BYTES, HostProfile, ProfileDifference};
 use crate::ids::{Claimant, Role, Term, VmId, WitnessId};
 use crate::limits::{SEALED_FRAME_BYTES_MAX, SEALED_FRAME_BYTES_MIN};
 use crate::wire::Reader;
+use core::fmt;
 
 /// Version of everything that two endpoints exchange. It moves with [`crate::frame::FRAME_VERSION`],
 /// with the kinds of sealed frames within a session, with the encoding of log entries and what their
@@ -22,7 +23,7 @@ use crate::wire::Reader;
 pub const PROTOCOL_VERSION: u16 = 9;
 
 /// Length of an encoded identity in bytes.
-pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 7 * 8 + 4 + 2 + HOST_PROFILE_BYTES;
+pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 7 * 8 + 4 + 2 + 1 + HOST_PROFILE_BYTES;
 
 /// What an endpoint states about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Identity {
     pub role: Role,
     /// The VM, as in the configurations of both hosts.
     pub vm_id: VmId,
+    /// Level `n` of the CPU model that is named `vn`, or 0. It makes a mismatch readable; the digest decides.
+    pub cpu_level: u8,
     /// xxh3-64 of the CPU model, as the vCPU sees it.
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image, and of what else the machines of both hosts must have in common.
@@ -51,6 +54,21 @@ pub struct Identity {
     pub frame_bytes_max: u16,
     /// How the host runs a guest.
     pub host_profile: HostProfile,
+}
+
+/// A CPU model in a message: name and digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuModelId {
+    /// See [`Identity::cpu_level`].
+    pub level: u8,
+    /// See [`Identity::cpu_digest`].
+    pub digest: u64,
+}
+
+impl fmt::Display for CpuModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{} ({:016x})", self.level, self.digest)
+    }
 }
 
 /// Why two endpoints with the same key are incompatible. "Ours" is the endpoint that reports the
@@ -80,12 +98,14 @@ pub enum Mismatch {
         role: Role,
     },
     /// Different CPU models: the VM would behave differently.
-    #[error("the peer's CPU model is {theirs:016x}, ours {ours:016x}: configure the same one")]
+    #[error(
+        "the peer's CPU model is {theirs}, ours {ours}: choose the same one, on two hosts with the same processor"
+    )]
     CpuModel {
-        /// Our digest.
-        ours: u64,
+        /// Ours.
+        ours: CpuModelId,
         /// The peer's.
-        theirs: u64,
+        theirs: CpuModelId,
     },
     /// Different kinds of host: what the guest does on one is not what it does on the other.
     #[error(
@@ -157,7 +177,8 @@ impl Identity {
         }
         bytes[59..63].copy_from_slice(&self.timing.to_le_bytes());
         bytes[63..65].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
-        bytes[65..].copy_from_slice(&self.host_profile.encode());
+        bytes[65] = self.cpu_level;
+        bytes[66..].copy_from_slice(&self.host_profile.encode());
         bytes
     }
 
@@ -194,6 +215,7 @@ impl Identity {
             claimant: Claimant(reader.u64("claimant")?),
             timing: reader.u32("timing")?,
             frame_bytes_max: reader.u16("frame_bytes_max")?,
+            cpu_level: reader.u8("cpu_level")?,
             host_profile: HostProfile::decode(&reader.array("host_profile")?)?,
         };
         reader.finish()?;
@@ -220,7 +242,10 @@ impl Identity {
             return Some(Mismatch::Role { role: self.role });
         }
         if self.cpu_digest != peer.cpu_digest {
-            let (ours, theirs) = (self.cpu_digest, peer.cpu_digest);
+            let [ours, theirs] = [self, peer].map(|identity| CpuModelId {
+                level: identity.cpu_level,
+                digest: identity.cpu_digest,
+            });
             return Some(Mismatch::CpuModel { ours, theirs });
         }
         if let Some(difference) = self.host_profile.difference(&peer.host_profile) {
@@ -283,6 +308,7 @@ mod tests {
         protocol_version: 3,
         role: Role::Backup,
         vm_id: VmId(1),
+        cpu_level: 1,
         cpu_digest: 2,
         guest_digest: 0x0102_0304_0506_0708,
         term: Term(4),
@@ -299,7 +325,7 @@ mod tests {
         let mut expected = alloc::vec![3, 0, 2, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
         expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
-        expected.extend([6, 0, 0, 0, 0, 0, 0, 0, 0xd, 0xc, 0xb, 0xa, 0xdc, 5]);
+        expected.extend([6, 0, 0, 0, 0, 0, 0, 0, 0xd, 0xc, 0xb, 0xa, 0xdc, 5, 1]);
         expected.extend([0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[..], expected);
     }
@@ -314,7 +340,10 @@ mod tests {
             (Identity { protocol_version: 4, ..peer }, "version 4"),
             (Identity { vm_id: VmId(5), ..peer }, "VM 5"),
             (OURS, "is the backup"),
-            (Identity { cpu_digest: 6, ..peer }, "CPU model"),
+            (
+                Identity { cpu_level: 3, cpu_digest: 6, ..peer },
+                "CPU model is v3 (0000000000000006), ours v1 (0000000000000002)",
+            ),
             (
                 Identity { host_profile: HostProfile::UNKNOWN, ..peer },
                 "bits of SYSENTER_ESP: unknown there, 64 here",

@@ -32,12 +32,14 @@ pub(crate) fn victim(role: Role, seed: u64, now: Time) -> Endpoint {
 
 /// Returns an attacker with the key, in the role that the victim expects.
 fn attacker(role: Role, seed: u64) -> SecureLink {
-    let Settings { vm, term, cpu_digest, guest_digest, witness, claimant, .. } = settings(role);
+    let Settings { vm, term, cpu_level, cpu_digest, guest_digest, witness, claimant, .. } =
+        settings(role);
     let timing = Timing::DEFAULT.fingerprint();
     let identity = Identity {
         role,
         vm_id: vm,
         term,
+        cpu_level,
         cpu_digest,
         guest_digest,
         witness,

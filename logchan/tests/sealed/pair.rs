@@ -15,6 +15,7 @@ pub(crate) const PRIMARY: Identity = Identity {
     protocol_version: PROTOCOL_VERSION,
     role: Role::Primary,
     vm_id: VmId(7),
+    cpu_level: 1,
     cpu_digest: 0xc0,
     host_profile: HostProfile::UNKNOWN,
     guest_digest: 0x60,

@@ -295,6 +295,7 @@ fn handshake_of_another_protocol_version_is_reported() {
         protocol_version: PROTOCOL_VERSION + 1,
         role: Role::Backup,
         vm_id: VmId(0),
+        cpu_level: 1,
         cpu_digest: 0,
         host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,

@@ -57,6 +57,8 @@ pub struct ReplicaConfig {
     pub vm: VmId,
     /// xxh3-64 of the CPU model that the vCPU sees.
     pub cpu_digest: u64,
+    /// Level of the CPU model in its name.
+    pub cpu_level: u8,
     /// How this host runs a guest. Only the fields that are [compared](logchan::host_profile::Compared) must be equal.
     pub host_profile: HostProfile,
     /// xxh3-64 of the guest image.
@@ -127,6 +129,7 @@ impl ReplicaConfig {
         ReplicaConfig {
             vm,
             cpu_digest: 0,
+            cpu_level: 0,
             host_profile: HostProfile::UNKNOWN,
             guest_digest: 0,
             witness: WitnessId::default(),
@@ -182,6 +185,7 @@ impl ReplicaConfig {
             vm: self.vm,
             term,
             cpu_digest: self.cpu_digest,
+            cpu_level: self.cpu_level,
             host_profile: self.host_profile,
             guest_digest: self.guest_digest,
             witness: self.witness,

@@ -73,6 +73,7 @@ pub(super) fn advice(mismatch: &Mismatch, proven: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logchan::handshake::CpuModelId;
     use logchan::ids::VmId;
 
     #[test]
@@ -81,7 +82,10 @@ mod tests {
         assert!(advice(&vm, true).ends_with("(--vm-id)"));
         assert!(advice(&vm, false).ends_with("replays an old message of the peer"));
         assert!(advice(&Mismatch::Timing, true).contains("--silence-ms"));
-        let machine = Mismatch::CpuModel { ours: 1, theirs: 2 };
+        let machine = Mismatch::CpuModel {
+            ours: CpuModelId { level: 1, digest: 1 },
+            theirs: CpuModelId { level: 1, digest: 2 },
+        };
         assert!(advice(&machine, true).contains("runs a VM"));
     }
 }

@@ -203,6 +203,7 @@ impl PairArgs {
         ReplicaConfig {
             sources: self.vm.allowed_sources(blueprint.mac()),
             cpu_digest: blueprint.cpu_model().digest(),
+            cpu_level: blueprint.cpu_model().model_name().level(),
             host_profile: blueprint.host_profile(),
             guest_digest: self.vm_digest(blueprint),
             witness: witness.id(),
