@@ -1,11 +1,12 @@
 //! Repeatedly records a VM under load and random kicks on a busy host, replays the log and compares the
 //! results.
 //!
-//! `cargo run --release -p tests --bin soak -- --runs 10 --seconds 30 [--guest hard]`
+//! `cargo run --release -p tests --bin soak -- --runs 10 --seconds 30 [--guest hard] [--cpu-model v3]`
 
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use tests::recording::{difference, record_hard_guest, record_under_load, replay_under_kicks};
+use vmm::boot::cpu_features::ModelName;
 use vmm::{outln, stdio};
 
 /// The guest to record.
@@ -32,6 +33,9 @@ struct Args {
     /// Guest to record
     #[arg(long, default_value = "reference")]
     guest: Guest,
+    /// CPU model of the VM
+    #[arg(long, default_value_t)]
+    cpu_model: ModelName,
     /// Additional options of `understudy record`
     #[arg(last = true)]
     record_options: Vec<String>,
@@ -40,7 +44,9 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let options: Vec<&str> = args.record_options.iter().map(String::as_str).collect();
+    let model = ["--cpu-model", args.cpu_model.as_str()];
+    let options: Vec<&str> =
+        model.into_iter().chain(args.record_options.iter().map(String::as_str)).collect();
     let mut interrupts = 0;
     for run in 0..args.runs {
         let seed = args.seed + run;
@@ -68,8 +74,9 @@ fn main() -> ExitCode {
                 Guest::Hard => " --guest hard",
             };
             outln!(
-                "reproduce with: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}{guest}",
-                args.seconds
+                "reproduce with: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}{guest} --cpu-model {}",
+                args.seconds,
+                args.cpu_model
             );
             return ExitCode::FAILURE;
         }

@@ -58,6 +58,32 @@ long_mode:
   mov $SEL_TSS, %eax
   ltr %ax
 
+  mov $1, %eax                   /* what does the CPU model offer? */
+  cpuid
+  and $0x980201, %ecx            /* SSE3, SSSE3, SSE4.1, SSE4.2, POPCNT */
+  cmp $0x980201, %ecx; jne 1f
+  orb $1, FEATURES
+1:
+  xor %eax, %eax
+  cpuid
+  cmp $0xd, %eax; jb 1f          /* a KVM that adds bits to other leaves does not raise this number */
+  mov $1, %eax
+  cpuid
+  and $0x14000000, %ecx          /* XSAVE, AVX */
+  cmp $0x14000000, %ecx; jne 1f
+  mov $7, %eax
+  xor %ecx, %ecx
+  cpuid
+  test $0x20, %bl; jz 1f         /* AVX2 */
+  mov %cr4, %rax
+  or $0x40000, %eax              /* OSXSAVE */
+  mov %rax, %cr4
+  xor %ecx, %ecx
+  xor %edx, %edx
+  mov $7, %eax                   /* x87, SSE, AVX */
+  xsetbv
+  orb $2, FEATURES
+1:
   mov $0x3fc, %edx               /* UART: loopback, interrupt on received data */
   mov $0x10, %al; out %al, %dx
   mov $0x3f9, %edx

@@ -198,11 +198,32 @@ kernel_bases:
   cmp $0xc0000102, %ecx; jne 1b
   iretq
 
-/* The next use of x87 or SSE at CPL3 faults. */
+/* The next use of x87 or SSE at CPL3 faults; or, with XSAVE, a switch to another task and back. */
 kernel_task_switched:
+  testb $2, FEATURES; jz 1f
+  test $0x100, %r8d; jnz kernel_xsave
+1:
   mov %cr0, %rax
   or $8, %rax
   mov %rax, %cr0
+  iretq
+
+/* Saves CPL3's registers, uses them with interrupts on, and restores them. What XSAVE says of the components in
+ * use goes into the hash. */
+kernel_xsave:
+  mov $7, %eax
+  xor %edx, %edx
+  xsave KERNEL_AREA
+  FOLD KERNEL_AREA + 512, %rbx
+  sti
+  vpcmpeqd %ymm3, %ymm3, %ymm3
+  vpaddq %ymm3, %ymm3, %ymm4
+  vzeroall
+  SPIN 0x3f
+  cli
+  mov $7, %eax
+  xor %edx, %edx
+  xrstor KERNEL_AREA
   iretq
 
 /* Starts the PIC anew, in the other mode of ending interrupts. */

@@ -21,8 +21,11 @@
 //! bits that it cleared without forgetting the translation are set again (`op_aging`), which is not a function of
 //! the guest's state alone.
 //!
+//! With the CPU model v2 it computes with SSE4, too, and with v3 with AVX: it saves and restores its registers by
+//! XSAVE and XRSTOR, at CPL3 and in a gate, and what they say of components in use goes into the hash.
+//!
 //! CPL0 code is short and free of `int3`, `fwait`, `cmpxchg16b`, `xrstor`, `popcnt` and `clac`: a KVM
-//! that emulates CPL0 is slow there and does not know those.
+//! that emulates CPL0 is slow there and does not know those. It offers no model that has XRSTOR.
 #![no_std]
 #![no_main]
 

@@ -142,6 +142,9 @@ state:
 .set ICW4,          state + 0x50 /* what the PIC was last started with */
 .set NESTED,        state + 0x51 /* interrupt handlers that are open */
 .set COMMAND,       state + 0x52 /* first character of the command line */
+.set FEATURES,      state + 0x53 /* bit 0: SSE4.2 and POPCNT; bit 1: AVX2, and XSAVE is enabled */
+.set KERNEL_AREA,   state + 0x400 /* XSAVE areas of the gate and of CPL3, 832 bytes each */
+.set USER_AREA,     state + 0x800
   .skip 4096
   .skip 4096
 user_stack_top:

@@ -61,6 +61,12 @@ compute:
 
 /* A computation in all of the SSE registers that never starts anew. */
 op_sse:
+  test $0x20000, %ecx; jz 1f
+  testb $2, FEATURES; jnz op_avx
+1:
+  test $0x40000, %ecx; jz 1f
+  testb $1, FEATURES; jnz op_sse4
+1:
   and $0x1ffff, %ecx; inc %rcx
 1:
   .irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
@@ -73,6 +79,64 @@ op_sse:
   movq %xmm\n, %rax; FOLD %rax, %rbx
   .endr
   jmp next
+
+/* The same with SSE4; CRC32 and POPCNT of the hash. */
+op_sse4:
+  and $0xffff, %ecx; inc %rcx
+1:
+  crc32q %rbx, %rdx
+  popcnt %rdx, %rax
+  FOLD %rax, %rbx
+  pmulld %xmm1, %xmm0
+  pshufb %xmm2, %xmm3
+  phaddd %xmm0, %xmm4
+  paddq %xmm4, %xmm5
+  dec %rcx; jnz 1b
+  .irp n, 0,3,4,5
+  movq %xmm\n, %rax; FOLD %rax, %rbx
+  .endr
+  jmp next
+
+/* A computation in the AVX registers, which are then sometimes zero in one of two ways: forgotten, or computed.
+ * XSAVE must say the same of them when a checkpoint, an interrupt or another task of the host came between. */
+op_avx:
+  mov %ecx, %r9d
+  and $0x3fff, %ecx; inc %rcx
+  vpbroadcastq %xmm0, %ymm0
+1:
+  .irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+  vpaddq %ymm\n, %ymm0, %ymm0
+  vpermq $0x93, %ymm0, %ymm0
+  vpxor %ymm0, %ymm\n, %ymm\n
+  .endr
+  dec %rcx; jnz 1b
+  test $0x40000, %r9d; jz 1f
+  vzeroupper
+1:
+  test $0x80000, %r9d; jz 1f
+  vpcmpeqd %ymm15, %ymm15, %ymm15
+  vpabsd %ymm15, %ymm14
+  vpaddd %ymm14, %ymm15, %ymm15
+1:
+  call fold_area
+  and $0x3ffff, %r9d; inc %r9d
+1:
+  imul $0x5bd1e995, %rbx, %rbx; add %r9, %rbx
+  dec %r9d; jnz 1b
+  call fold_area
+  mov $7, %eax
+  xor %edx, %edx
+  xrstor USER_AREA
+  jmp next
+fold_area:
+  mov $7, %eax
+  xor %edx, %edx
+  xsave USER_AREA
+  mov $832 / 8 - 1, %edx
+1:
+  FOLD USER_AREA(, %rdx, 8), %rbx
+  dec %edx; jns 1b
+  ret
 
 /* Rounding mode and results of x87 and SSE; the x87 stack is a queue of three square roots. */
 op_float:
