@@ -117,10 +117,12 @@ pub enum PortError {
         why: &'static str,
     },
     /// The kernel's io_uring is too old.
-    #[error("io_uring lacks {feature}: Linux {since} or newer is needed")]
+    #[error("io_uring lacks {feature}, needed for {purpose}: use Linux {since} or newer")]
     RingFeature {
         /// The missing feature, in the kernel's spelling.
         feature: &'static str,
+        /// What it is used for.
+        purpose: &'static str,
         /// The first kernel version that has it.
         since: &'static str,
     },
@@ -179,7 +181,10 @@ mod tests {
             (PortError::PacketPermission, "CAP_NET_RAW"),
             (PortError::InterfaceGone { name: name() }, "reopen the port"),
             (PortError::RingUnavailable { why: "sysctl kernel.io_uring_disabled=0" }, "sysctl"),
-            (PortError::RingFeature { feature: "DEFER_TASKRUN", since: "6.1" }, "Linux 6.1"),
+            (
+                PortError::RingFeature { feature: "X", purpose: "sending", since: "6.1" },
+                "lacks X, needed for sending: use Linux 6.1 or newer",
+            ),
             (PortError::WrongThread { name: name() }, "thread that used it first"),
         ];
         for (error, part) in cases {

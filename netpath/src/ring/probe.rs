@@ -67,7 +67,9 @@ impl ProbeReport {
     pub fn check(&self) -> Result<(), PortError> {
         match self.missing().filter(|feature| feature.without == Without::Unusable).last() {
             None => Ok(()),
-            Some(f) => Err(PortError::RingFeature { feature: f.name, since: f.since }),
+            Some(&Feature { name: feature, since, purpose, without: _, found: _ }) => {
+                Err(PortError::RingFeature { feature, purpose, since })
+            }
         }
     }
 
@@ -199,7 +201,8 @@ mod tests {
         }
         assert_eq!(
             report.check().unwrap_err().to_string(),
-            "io_uring lacks IORING_SETUP_DEFER_TASKRUN: Linux 6.1 or newer is needed"
+            "io_uring lacks IORING_SETUP_DEFER_TASKRUN, needed for looking for frames without a system call: \
+             use Linux 6.1 or newer"
         );
     }
 

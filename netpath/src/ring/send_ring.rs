@@ -60,7 +60,11 @@ impl SendRing {
         let make = || Ok((Core::new(file, SQ_ENTRIES, CQ_ENTRIES)?, TxSlots::new()?));
         let (core, tx) = make().map_err(probe::explain_setup)?;
         if !core.can_skip_completions() {
-            return Err(PortError::RingFeature { feature: "IORING_FEAT_CQE_SKIP", since: "5.17" });
+            return Err(PortError::RingFeature {
+                feature: "IORING_FEAT_CQE_SKIP",
+                purpose: "sending frames without an answer for each",
+                since: "5.17",
+            });
         }
         let queued = Vec::with_capacity(usize::from(TX_SLOTS));
         Ok(SendRing { core, tx, owner: Owner::new(name, policy), queued })

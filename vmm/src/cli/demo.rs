@@ -14,6 +14,7 @@ use crate::stdio;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use netpath::ring::probe::probe;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,7 +56,8 @@ scripts/linux-guest.sh saves. Its clients are redis (INCR on one connection, eac
 number; redis-cli and redis-benchmark if they are installed), curl and ping.
 
 Exit codes: 0 if nothing was lost, repeated or reset and nothing diverged; 1 otherwise, if the demonstration
-can't continue, and with --chaos also if the service was not back in time; 6 if the snapshot does not exist or this version can't read it; 7 if it was
+can't continue, and with --chaos also if the service was not back in time; 3 if io_uring lacks something
+on this host; 6 if the snapshot does not exist or this version can't read it; 7 if it was
 made with another CPU model; 16 if this host is too slow for the demonstration.
 
 Examples:
@@ -174,6 +176,8 @@ pub fn main(args: &DemoArgs) -> Result<(), CliError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(TestbedError::NotRoot.into());
     }
+    // The VMs would find out, too, but one after the other.
+    probe()?.check()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in signals::ending() {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(os)?;

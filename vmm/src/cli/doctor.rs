@@ -153,10 +153,7 @@ fn ring_check() -> Check {
     let name = "io_uring";
     match probe() {
         Ok(report) => match (report.check(), report.slower_without().last()) {
-            (Err(error), _) => {
-                let mend = Some(String::from("use a newer kernel"));
-                check(name, Status::Fail, error.to_string(), mend)
-            }
+            (Err(error), _) => check(name, Status::Fail, error.to_string(), None),
             (Ok(()), Some((missing, cost))) => {
                 let found = format!("lacks {}: {cost}", missing.name);
                 let since = missing.since;

@@ -271,7 +271,7 @@ impl CliError {
         match self {
             CliError::Usage(_) | CliError::Memory(_) => Code::Usage,
             CliError::Kvm(_) | CliError::LogMemory { .. } => Code::Host,
-            CliError::Port(_) => Code::Port,
+            CliError::Port(error) => port_code(error),
             CliError::Key(_) => Code::Link,
             CliError::Link(failure) => match failure {
                 LinkFailure::NoPeer { .. } | LinkFailure::Refused { .. } => Code::Link,
@@ -313,7 +313,7 @@ impl CliError {
 fn source_code(error: &SourceError) -> Code {
     match error {
         SourceError::Host(error) => match error {
-            HostError::Port(_) => Code::Port,
+            HostError::Port(error) => port_code(error),
             HostError::Kvm(_) => Code::Host,
             HostError::Log(error) => log_code(error),
             HostError::Entropy(_) => Code::Unexpected,
@@ -321,6 +321,30 @@ fn source_code(error: &SourceError) -> Code {
         SourceError::Diverged(_) => Code::Diverged,
         SourceError::Stopped => Code::Stopped,
         SourceError::Invalidated => Code::Unexpected,
+    }
+}
+
+fn port_code(error: &PortError) -> Code {
+    match error {
+        PortError::RingUnavailable { .. } | PortError::RingFeature { .. } => Code::Host,
+        PortError::TunMissing
+        | PortError::TunPermission
+        | PortError::BadName { .. }
+        | PortError::TapMissing { .. }
+        | PortError::TapBusy { .. }
+        | PortError::TapPermission { .. }
+        | PortError::NotATap { .. }
+        | PortError::TapMultiQueue { .. }
+        | PortError::DescriptorDead { .. }
+        | PortError::Unreadable { .. }
+        | PortError::InterfaceMissing { .. }
+        | PortError::NotEthernet { .. }
+        | PortError::MtuTooSmall { .. }
+        | PortError::PacketPermission
+        | PortError::InterfaceGone { .. }
+        | PortError::TapGone { .. }
+        | PortError::WrongThread { .. }
+        | PortError::System { .. } => Code::Port,
     }
 }
 
@@ -361,5 +385,27 @@ fn log_code(error: &LogError) -> Code {
         | LogError::Clock { .. }
         | LogError::DeltaBase { .. }
         | LogError::CheckpointDigest { .. } => Code::Log,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_that_lacks_a_feature_is_an_unsuitable_host_wherever_it_is_noticed() {
+        let lacking = || PortError::RingFeature { feature: "X", purpose: "sending", since: "6.1" };
+        let refused = || PortError::RingUnavailable { why: "a seccomp filter hides it" };
+        let errors: [CliError; 4] = [
+            lacking().into(),
+            refused().into(),
+            LinkError::from(lacking()).into(),
+            HostError::from(lacking()).into(),
+        ];
+        for error in errors {
+            assert_eq!(error.code(), Code::Host, "{error}");
+        }
+        let missing = PortError::TapMissing { name: "tap0".into() };
+        assert_eq!(CliError::from(missing).code(), Code::Port);
     }
 }
