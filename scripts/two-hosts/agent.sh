@@ -19,8 +19,9 @@ execute() {
     mv "$name.new" "$name.code"
 }
 
-# A descriptor that never has anything to read: a pause that needs no process.
-exec {never}<> <(:)
+# Reading from a pipe that nobody writes to is a pause that needs no process.
+mkfifo /run/never
+exec {never}<>/run/never
 : >/disk/up
 while :; do
     for file in /disk/do/*.sh; do

@@ -4,8 +4,8 @@
 # machine that loses power keeps its disk.
 
 declare -A emulator=()
-# How long the slowest boot took, seconds; until it is known, the longest boot that is waited for.
-boot_seconds=$boot_limit
+# How long it took until both had booted, seconds.
+boot_seconds=0
 
 # Prints the other machine.
 other() { if [[ $1 == A ]]; then echo B; else echo A; fi; }
@@ -63,7 +63,7 @@ switch_on() {
             >"$work/$name/emulator.txt" 2>&1 </dev/null &
         emulator[$name]=$!
     done
-    for name in "$@"; do wait_until "$boot_seconds" "machine $name is up" test -e "$work/$name/disk/up"; done
+    for name in "$@"; do wait_until "$boot_limit" "machine $name is up" test -e "$work/$name/disk/up"; done
     if (($# == 2)); then
         boot_seconds=$((SECONDS - start + 1))
         say "machines $* are up after $((SECONDS - start)) s"

@@ -30,7 +30,7 @@ run_step() {
 said_now() { tail -n "+$((messages_before[$1] + 1))" "${process_of[$1]}.txt" | grep -qa "$2"; }
 
 # Whether the other machine has gone live, or the primary goes on alone.
-is_decided() { said_now "$survivor" ': LIVE in term' || said_now "$victim" 'term [0-9]* is ours'; }
+is_decided() { said_now "$survivor" 'LIVE in term' || said_now "$victim" 'term [0-9]* is ours'; }
 
 step_power() {
     cut_power "$victim"
