@@ -169,5 +169,42 @@ mod tests {
         }
     }
 
+    /// Every sequence of four frame numbers at the edges of both bitmaps gives the answers of a set, and so does
+    /// the acknowledgement that results.
+    #[test]
+    fn arrivals_agree_with_a_set_for_every_short_sequence_at_an_edge() {
+        let bits = u64::from(REPLAY_BITS);
+        let near = [1, 2, 3, 63, 64, 65, 66];
+        let far = [bits - 1, bits, bits + 1, bits + 2, 2 * bits, 2 * bits + 1, u64::MAX - 1];
+        let numbers = [near, far].concat();
+        let count = numbers.len();
+        for sequence in 0..count.pow(4) {
+            let mut arrivals = Arrivals::default();
+            let mut seen = Vec::new();
+            for place in 0..4 {
+                let n = numbers[sequence / count.pow(place) % count];
+                let newest = seen.iter().copied().max().unwrap_or(0);
+                let expected = if n < newest && newest - n > bits {
+                    Novelty::TooOld
+                } else if seen.contains(&n) {
+                    Novelty::Duplicate
+                } else {
+                    Novelty::New
+                };
+                let found = arrivals.novelty(FrameNumber(n));
+                assert_eq!(found, expected, "number {n} of sequence {sequence}");
+                if found == Novelty::New {
+                    arrivals.record(Time::default(), FrameNumber(n));
+                    seen.push(n);
+                }
+            }
+            let ack = arrivals.ack(Time::default());
+            for &n in &numbers {
+                let is_covered = seen.contains(&n) && ack.newest.0 - n <= 64;
+                assert_eq!(ack.covers(FrameNumber(n)), is_covered, "number {n}, {sequence}");
+            }
+        }
+    }
+
     use alloc::vec::Vec;
 }

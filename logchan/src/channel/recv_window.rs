@@ -163,3 +163,55 @@ impl RecvWindow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the lane, and the window.
+    const LANE_BYTES: usize = 8;
+    const WINDOW_BYTES: usize = 6;
+
+    /// Every sequence of three ranges in a short lane, with everything readable consumed after none or each of
+    /// them: the window keeps what it may, in order, and never gives another byte than the sender's.
+    #[test]
+    fn every_sequence_of_three_ranges_in_a_short_lane_is_put_together() {
+        let lane: [u8; LANE_BYTES] = core::array::from_fn(|at| 0xA0 + at as u8);
+        let ranges =
+            (0..LANE_BYTES).flat_map(|start| (start + 1..=LANE_BYTES).map(move |end| (start, end)));
+        let ranges: Vec<_> = ranges.collect();
+        let count = ranges.len();
+        for sequence in 0..count.pow(3) * 8 {
+            let mut window = RecvWindow::new(WINDOW_BYTES);
+            let (mut held, mut consumed) = ([false; LANE_BYTES], 0);
+            for place in 0..3 {
+                let (start, end) = ranges[sequence / 8 / count.pow(place) % count];
+                let is_beyond = end > consumed + WINDOW_BYTES;
+                let is_held = held[start..end].iter().all(|&held| held);
+                let expected = match (is_held, is_beyond) {
+                    (true, _) => Insertion::Duplicate,
+                    (false, true) => Insertion::OutOfWindow,
+                    (false, false) => {
+                        let received = window.received() as usize;
+                        let in_order = start <= received && window.highest() == received as u64;
+                        held[start..end].fill(true);
+                        Insertion::Kept { in_order }
+                    }
+                };
+                assert_eq!(
+                    window.insert(start as u64, &lane[start..end]),
+                    expected,
+                    "{sequence}, {place}"
+                );
+                let received = held.iter().position(|&held| !held).unwrap_or(LANE_BYTES);
+                assert_eq!(window.received(), received as u64, "{sequence}, {place}");
+                assert_eq!(window.readable(), &lane[consumed..received], "{sequence}, {place}");
+                if sequence >> place & 1 != 0 {
+                    window.consume(received - consumed);
+                    consumed = received;
+                }
+                assert!(window.advertise_window() as usize <= WINDOW_BYTES);
+            }
+        }
+    }
+}

@@ -156,4 +156,37 @@ mod tests {
             }
         }
     }
+
+    /// Every sequence of four numbers at the edges of words, of the ring and of the window gives the answers of a
+    /// set.
+    #[test]
+    fn every_short_sequence_of_numbers_at_an_edge_agrees_with_a_set() {
+        let ring = WORDS as u64 * WORD_BITS;
+        let edges =
+            [0, 1, WORD_BITS - 1, WORD_BITS, WINDOW_FRAMES - 1, WINDOW_FRAMES, WINDOW_FRAMES + 1];
+        let ring_edges =
+            [ring - 1, ring, ring + 1, ring + WORD_BITS, 2 * ring - 1, 2 * ring, u64::MAX - 1];
+        let numbers = [edges, ring_edges].concat();
+        let count = numbers.len();
+        for sequence in 0..count.pow(4) {
+            let mut window = ReplayWindow::new();
+            let (mut seen, mut top) = (BTreeSet::new(), 0_u64);
+            for place in 0..4 {
+                let n = numbers[sequence / count.pow(place) % count];
+                let expected = if n < top && top - n > WINDOW_FRAMES {
+                    Err(Replay::TooOld)
+                } else if seen.contains(&n) {
+                    Err(Replay::Seen)
+                } else {
+                    Ok(())
+                };
+                assert_eq!(window.check(n), expected, "number {n} of sequence {sequence}");
+                if expected.is_ok() {
+                    window.accept(n);
+                    seen.insert(n);
+                    top = top.max(n + 1);
+                }
+            }
+        }
+    }
 }
