@@ -80,4 +80,10 @@ pub const NEEDED: &[Needed] = &[
         why: "a checkpoint carries the debug registers",
         bits: 1,
     },
+    Needed {
+        cap: kvm::KVM_CAP_X86_MSR_FILTER,
+        name: "KVM_CAP_X86_MSR_FILTER",
+        why: "a guest must not read the host's clocks from MSRs",
+        bits: 1,
+    },
 ];

@@ -17,6 +17,7 @@ pub mod entropy;
 pub mod error;
 pub mod exit;
 pub mod kick;
+mod msr_filter;
 pub mod offered_models;
 pub mod pidfd;
 pub mod priority;

@@ -1,6 +1,7 @@
 //! The VM: its memory slot, the dirty log, and invalidation of KVM's shadow page tables.
 
 use super::error::KvmError;
+use super::msr_filter;
 use super::vcpu::Vcpu;
 use crate::mem::{GuestRam, layout};
 use kvm_bindings::{
@@ -38,6 +39,7 @@ impl Vm {
             ..Default::default()
         };
         fd.enable_cap(&payload).map_err(KvmError::call("KVM_CAP_EXCEPTION_PAYLOAD"))?;
+        msr_filter::install(&fd)?;
         assert_eq!(ram.num_regions(), 1, "guest RAM is one region");
         let region = ram.iter().next().expect("guest RAM has a region");
         let ram_bytes = region.len() as usize;
