@@ -336,3 +336,7 @@ fn walk(
     }
     if open { Err(QueueError::BrokenChain) } else { Ok(()) }
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
