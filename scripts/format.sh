@@ -10,5 +10,5 @@ case ${1:-} in
     *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 cargo fmt --all -- "$@"
-for crate in vmm/guest tests/guests/hard tests/no_std; do cargo fmt --manifest-path "$crate/Cargo.toml" -- "$@"; done
+for crate in vmm/guest tests/guests/hard tests/guests/hostile tests/no_std; do cargo fmt --manifest-path "$crate/Cargo.toml" -- "$@"; done
 rustfmt --edition 2024 "$@" vmm/src/devices/*/mod.rs

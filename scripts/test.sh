@@ -21,7 +21,7 @@ export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 # Line tables serve profiles. A panic names its line without them.
 export CARGO_PROFILE_RELEASE_DEBUG=none
 
-guests=(vmm/guest tests/guests/hard)
+guests=(vmm/guest tests/guests/hard tests/guests/hostile)
 features=(--features vmm/host-tests,replication/host-tests,netpath/host-tests,tests/host-tests,bench/host-tests)
 [[ ! $fast ]] || features=()
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }

@@ -1,4 +1,4 @@
-//! Builds the hard guest and hands it to the crate as `$OUT_DIR/hard.elf`.
+//! Builds the test guests and hands them to the crate as `$OUT_DIR/hard.elf` and `$OUT_DIR/hostile.elf`.
 
 #[path = "../vmm/build/nested_cargo.rs"]
 mod nested_cargo;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 fn main() {
     if let Err(error) = run() {
         // Cargo prints what the script wrote, and this line last.
-        eprintln!("error: the hard guest was not built: {error}");
+        eprintln!("error: a test guest was not built: {error}");
         std::process::exit(1);
     }
 }
@@ -20,8 +20,10 @@ fn main() {
 fn run() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=../vmm/build");
-    let embedded = PathBuf::from(variable("OUT_DIR")?).join("hard.elf");
-    let built = nested_cargo::build("guests/hard", "hardguest")?;
-    fs::copy(&built, &embedded).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;
+    for name in ["hard", "hostile"] {
+        let embedded = PathBuf::from(variable("OUT_DIR")?).join(name).with_extension("elf");
+        let built = nested_cargo::build(&format!("guests/{name}"), &format!("{name}guest"))?;
+        fs::copy(&built, &embedded).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;
+    }
     Ok(())
 }

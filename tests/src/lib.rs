@@ -8,6 +8,7 @@ pub mod demo;
 pub mod fifo;
 pub mod flood;
 pub mod guests;
+pub mod hostile;
 pub mod load;
 pub mod pair;
 pub mod patience;

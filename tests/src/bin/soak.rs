@@ -2,9 +2,14 @@
 //! results.
 //!
 //! `cargo run --release -p tests --bin soak -- --runs 10 --seconds 30 [--guest hard] [--cpu-model v3]`
+//!
+//! With `--guest hostile`, each run also protects the VM with a pair, one of whose hosts is killed.
 
 use clap::{Parser, ValueEnum};
+use std::path::Path;
 use std::process::ExitCode;
+use tests::hostile::{self, Account};
+use tests::pair::Rig;
 use tests::recording::{difference, record_hard_guest, record_under_load, replay_under_kicks};
 use vmm::boot::cpu_features::ModelName;
 use vmm::{outln, stdio};
@@ -16,6 +21,8 @@ enum Guest {
     Reference,
     /// The hard guest, alone
     Hard,
+    /// The hostile guest, alone and on a pair
+    Hostile,
 }
 
 /// Record and replay under load, repeatedly
@@ -47,14 +54,16 @@ fn main() -> ExitCode {
     let model = ["--cpu-model", args.cpu_model.as_str()];
     let options: Vec<&str> =
         model.into_iter().chain(args.record_options.iter().map(String::as_str)).collect();
+    let record = match args.guest {
+        Guest::Reference => record_under_load,
+        Guest::Hard => record_hard_guest,
+        Guest::Hostile => return soak_hostile_guest(&args, folder),
+    };
     let mut interrupts = 0;
     for run in 0..args.runs {
         let seed = args.seed + run;
         let log = folder.path().join(format!("soak-{run}.ulog"));
-        let recorded = match args.guest {
-            Guest::Reference => record_under_load(&log, args.seconds, seed, &options),
-            Guest::Hard => record_hard_guest(&log, args.seconds, seed, &options),
-        };
+        let recorded = record(&log, args.seconds, seed, &options);
         let outcome =
             recorded.and_then(|recorded| Ok((recorded, replay_under_kicks(&log, seed ^ 0xbeef)?)));
         let wrong = match &outcome {
@@ -72,6 +81,7 @@ fn main() -> ExitCode {
             let guest = match args.guest {
                 Guest::Reference => "",
                 Guest::Hard => " --guest hard",
+                Guest::Hostile => unreachable!("it has a soak of its own"),
             };
             outln!(
                 "reproduce with: cargo run --release -p tests --bin soak -- --runs 1 --seconds {} --seed {seed}{guest} --cpu-model {}",
@@ -84,4 +94,38 @@ fn main() -> ExitCode {
     }
     outln!("{} runs, {interrupts} interrupts, divergences 0", args.runs);
     stdio::finish("soak")
+}
+
+/// Each run records and replays the hostile guest, and then protects it. A run in which the guest ends itself
+/// is repeated with another seed, so that the number of whole runs is the one that was asked for.
+fn soak_hostile_guest(args: &Args, folder: tempfile::TempDir) -> ExitCode {
+    let seconds = args.seconds as f64;
+    let (mut alone, mut pairs) = (Account::default(), Account::default());
+    let mut seed = args.seed;
+    while alone.stopped.min(pairs.stopped) < args.runs {
+        match hostile_run((&mut alone, &mut pairs), folder.path(), seconds, seed) {
+            Ok(()) => outln!("seed {seed}: alone {alone:?}; pairs {pairs:?}"),
+            Err(error) => {
+                let kept = folder.keep();
+                outln!("FAILED seed {seed}: {error}; log kept in {}", kept.display());
+                outln!(
+                    "reproduce with: cargo run --release -p tests --bin soak -- --guest hostile --runs 1 --seconds {} --seed {seed}",
+                    args.seconds
+                );
+                return ExitCode::FAILURE;
+            }
+        }
+        seed += 1;
+    }
+    stdio::finish("soak")
+}
+
+fn hostile_run(
+    (alone, pairs): (&mut Account, &mut Account),
+    folder: &Path,
+    seconds: f64,
+    seed: u64,
+) -> Result<(), testbed::TestbedError> {
+    hostile::record_and_replay(alone, folder, seconds, seed)?;
+    hostile::protect(pairs, &Rig::patient(), seconds, seed)
 }

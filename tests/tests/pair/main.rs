@@ -11,6 +11,7 @@ mod frozen;
 mod full_memory;
 mod handover;
 mod host_faults;
+mod hostile_guest;
 mod kills;
 mod link;
 mod log_nic;

@@ -3,6 +3,7 @@
 mod core_dump;
 mod files_in_use;
 mod hostile_files;
+mod hostile_guest;
 mod linux_kernel;
 mod log_damage;
 mod mistakes;
