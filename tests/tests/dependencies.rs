@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each crate of the workspace and the crates of the workspace that it may use.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("logchan", &[]),
     ("netpath", &[]),
     ("testbed", &[]),
@@ -14,6 +14,7 @@ const CRATES: [(&str, &[&str]); 7] = [
     ("vmm", &["logchan", "netpath", "replication", "testbed"]),
     ("bench", &["logchan", "netpath", "replication", "testbed", "vmm"]),
     ("tests", &["logchan", "netpath", "replication", "testbed", "vmm"]),
+    ("fuzz", &["logchan", "replication", "vmm"]),
 ];
 
 /// The modules of `vmm`: each may use those before it. ARCHITECTURE.md says what they contain.
