@@ -22,9 +22,13 @@ run_step() {
     repaired=$(now)
     "repair_$step"
     wait_protected
-    rows+=("$step|$what|$ping ($(awk -v s="$ping" -v t="$silence" 'BEGIN { printf "%.2f", s * 1000 / t }'))|$counter ($(awk -v s="$counter" -v t="$silence" 'BEGIN { printf "%.2f", s * 1000 / t }'))|$(since "$repaired")")
-    say "$step: protected again $(since "$repaired") s after the repair began; the primary is machine $primary"
+    repaired=$(since "$repaired")
+    rows+=("$step|$what|$ping ($(in_silences "$ping"))|$counter ($(in_silences "$counter"))|$repaired")
+    say "$step: protected again $repaired s after the repair began; the primary is machine $primary"
 }
+
+# Prints $1 seconds as a multiple of the silence timeout.
+in_silences() { awk -v s="$1" -v t="$silence" 'BEGIN { printf "%.2f", s * 1000 / t }'; }
 
 # Whether the process on machine $1 has said $2 (a regular expression) in this step.
 said_now() { tail -n "+$((messages_before[$1] + 1))" "${process_of[$1]}.txt" | grep -qa "$2"; }

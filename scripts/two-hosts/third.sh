@@ -55,6 +55,7 @@ count() {
 
 # Starts ping and the counter's client.
 start_client() {
+    : >"$work/counter.txt"
     on_third stdbuf -oL ping -n -D -i 0.1 10.77.0.2 >"$work/ping.txt" 2>&1 </dev/null &
     client_ping=$!
     on_third bash -c "$(declare -f count); count" >"$work/counter.txt" 2>&1 </dev/null &
