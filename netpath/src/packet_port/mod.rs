@@ -357,7 +357,7 @@ fn open_socket() -> Result<PacketSocket, PortError> {
 
 /// The index of an interface in the calling thread's network namespace.
 fn interface_index(name: &str) -> Result<u32, PortError> {
-    let interface = pnet::datalink::interfaces().into_iter().find(|i| i.name == name);
+    let interface = pnet_datalink::interfaces().into_iter().find(|i| i.name == name);
     interface.map(|i| i.index).ok_or_else(|| PortError::InterfaceMissing { name: name.into() })
 }
 

@@ -2,7 +2,7 @@
 //! harmful frames: one kind for each way in which a frame can be invalid.
 
 use crate::TestbedError;
-use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
+use pnet_datalink::{self as datalink, Channel, Config, DataLinkReceiver, DataLinkSender};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
