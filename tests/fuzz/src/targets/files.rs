@@ -5,6 +5,7 @@ use flate2::write::GzEncoder;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use tempfile::NamedTempFile;
+use vmm::boot::cpu_features::ModelName;
 use vmm::boot::image::GuestImage;
 use vmm::boot::linux::{LinuxKernel, PassOptions};
 use vmm::boot::sweep::{SweepPolicy, check, sweep};
@@ -49,10 +50,10 @@ pub(crate) fn snapshot(bytes: &[u8]) {
 /// An image that is loaded and swept.
 pub(crate) fn elf(bytes: &[u8]) {
     if let Ok(image) = GuestImage::for_inspection("fuzzed", bytes.to_vec()) {
-        let _report = sweep(&image);
+        let _report = sweep(&image, ModelName::default());
     }
     let Ok(image) = GuestImage::from_bytes("fuzzed", bytes.to_vec()) else { return };
-    let report = sweep(&image);
+    let report = sweep(&image, ModelName::default());
     let _verdict = check(&report, SweepPolicy::default());
     assert!(image.memory_bytes_min() <= u64::from(u32::MAX), "an image beyond 32-bit addresses");
     if image.memory_bytes_min() <= RAM_BYTES {

@@ -9,6 +9,7 @@ use logchan::handshake::{
     Received, SecureLink, Security,
 };
 use logchan::health::Unfit;
+use logchan::host_profile::HostProfile;
 use logchan::ids::{Claimant, FrameNumber, Lane, Role, SessionId, Term, VmId, WitnessId};
 use logchan::limits::{FRAME_HEADER_BYTES, WINDOW_BYTES_MIN};
 use logchan::seal::{SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SealHeader};
@@ -23,12 +24,14 @@ fn identity(role: Role, term: u64) -> Identity {
         role,
         vm_id: VmId(7),
         cpu_digest: 0,
+        cpu_level: 1,
         guest_digest: 0,
         term: Term(term),
         witness: WitnessId(0),
         claimant: Claimant(0),
         timing: Timing::DEFAULT.fingerprint(),
         frame_bytes_max: 1500,
+        host_profile: HostProfile::UNKNOWN,
     }
 }
 
