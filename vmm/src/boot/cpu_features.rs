@@ -84,6 +84,7 @@ enum Need {
 }
 
 /// A feature bit, in index 0 of its leaf.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Feature {
     pub(super) leaf: u32,
     pub(super) register: Register,

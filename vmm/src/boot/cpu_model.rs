@@ -1,7 +1,7 @@
 //! The CPU model: the fixed CPUID values that a guest sees on every host of a pair.
 //!
 //! A model has a [name](ModelName), which determines the features that are offered
-//! ([`cpu_features`](super::cpu_features)). Brand, family, model, stepping and caches are the processor's. So two
+//! ([`cpu_features`]). Brand, family, model, stepping and caches are the processor's. So two
 //! hosts with equal processors give equal models, whatever else differs between them: a host or a KVM that adds
 //! features, or KVM's parameters. Every model is without:
 //!

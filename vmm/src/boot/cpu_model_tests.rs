@@ -272,14 +272,14 @@ fn table_that_a_kvm_alters_is_noticed() {
     assert_eq!(
         with(&|shown| {
             let at = leaf(shown, 1);
-            shown[at].edx |= 1 << 9
+            shown[at].edx |= 1 << 9;
         }),
         None
     );
     assert_eq!(
         with(&|shown| {
             let at = leaf(shown, 7);
-            shown[at].ebx |= 1 << 9
+            shown[at].ebx |= 1 << 9;
         }),
         Some((7, 0))
     );

@@ -76,7 +76,8 @@ pub(super) fn profile_json(profile: HostProfile) -> Value {
     Value::Object(fields.into_iter().collect())
 }
 
-/// Formats the profile, probed with the default CPU model, as a table. Fields that need not be equal on the hosts of a pair are marked.
+/// Formats the profile, which was probed with the default CPU model, as a table. Fields that need not be equal on the
+/// hosts of a pair are marked.
 fn profile_text(profile: HostProfile) -> String {
     let mut text = format!(
         "\nhost profile, with CPU model {} (must be equal on both hosts of a pair, except for fields with *)\n",
