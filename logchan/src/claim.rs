@@ -12,16 +12,11 @@
 
 use crate::handshake::PresharedKey;
 use crate::ids::{Claimant, Term, VmId, WitnessId};
-use blake2::Blake2sMac256;
-use blake2::digest::Mac;
+use crate::secret::{is_keyed_hash, keyed_hash};
 use core::fmt;
-use zeroize::Zeroizing;
 
 /// Length of a tag in bytes.
 pub const CLAIM_TAG_BYTES: usize = 32;
-
-/// What the derived key is for. It changes with the layout of what a tag covers.
-const PURPOSE: &[u8] = b"understudy witness claim 1";
 
 /// What a claim states: `claimant` owns `term` of `vm`, granted by `witness`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,36 +31,38 @@ pub struct Claim {
     pub claimant: Claimant,
 }
 
-/// Key under which the hosts of a pair authenticate their claims. It is wiped when dropped, and `Debug` does
-/// not show it.
-pub struct ClaimKey(Zeroizing<[u8; CLAIM_TAG_BYTES]>);
+/// Key under which the hosts of a pair authenticate their claims. It is beside the pre-shared key that it is derived from,
+/// and `Debug` does not show it.
+pub struct ClaimKey(PresharedKey);
 
 impl ClaimKey {
-    /// Derives the key from the pre-shared key of the pair.
+    /// Returns the key that is derived from the pre-shared key of the pair.
     pub fn derive(key: &PresharedKey) -> ClaimKey {
-        let derived = mac(key.bytes()).chain_update(PURPOSE).finalize();
-        ClaimKey(Zeroizing::new(derived.into_bytes().into()))
+        ClaimKey(key.clone())
     }
 
     /// Returns the tag of `claim`.
     pub fn tag(&self, claim: &Claim) -> [u8; CLAIM_TAG_BYTES] {
-        self.mac_of(claim).finalize().into_bytes().into()
+        let mut tag = [0; CLAIM_TAG_BYTES];
+        keyed_hash(self.0.claim_key(), &[&covered(claim)], &mut tag);
+        tag
     }
 
     /// Returns whether `tag` is the tag of `claim`. The time that it takes does not depend on where they
     /// differ.
     pub fn is_authentic(&self, claim: &Claim, tag: &[u8; CLAIM_TAG_BYTES]) -> bool {
-        self.mac_of(claim).verify_slice(tag).is_ok()
-    }
-
-    fn mac_of(&self, claim: &Claim) -> Blake2sMac256 {
-        let words = [claim.witness.0, claim.vm.0, claim.term.0, claim.claimant.0];
-        words.iter().fold(mac(&self.0), |mac, word| mac.chain_update(word.to_le_bytes()))
+        is_keyed_hash(self.0.claim_key(), &[&covered(claim)], tag)
     }
 }
 
-fn mac(key: &[u8; CLAIM_TAG_BYTES]) -> Blake2sMac256 {
-    Blake2sMac256::new_from_slice(key).expect("BLAKE2s takes a key of 32 bytes")
+/// Returns what the tag of `claim` covers.
+fn covered(claim: &Claim) -> [u8; 32] {
+    let words = [claim.witness.0, claim.vm.0, claim.term.0, claim.claimant.0];
+    let mut bytes = [0; 32];
+    for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+        *place = word.to_le_bytes();
+    }
+    bytes
 }
 
 impl fmt::Debug for ClaimKey {

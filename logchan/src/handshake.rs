@@ -72,7 +72,7 @@ mod report;
 mod requests;
 
 pub use identity::{CpuModelId, Identity, Mismatch, PROTOCOL_VERSION};
-pub use key::{KeyError, PresharedKey};
+pub use key::{KEY_MEMORY_BYTES, KeyError, KeyMemory, PresharedKey};
 pub use link::SecureLink;
 pub use noise::{Entropy, Security};
 pub use report::{LinkEvent, LinkStats, NotEstablished, Peer, Proof, Received};

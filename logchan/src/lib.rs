@@ -56,6 +56,7 @@ pub mod log_block;
 pub mod log_header;
 pub mod page_delta;
 pub mod seal;
+mod secret;
 pub mod sequence;
 pub mod stats;
 pub mod time;

@@ -1,10 +1,13 @@
 //! The pre-shared key of the two hosts.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::fmt;
 
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use crate::seal::KEY_BYTES;
+use crate::secret::keyed_hash;
 
 /// Why a text is not a pre-shared key. No message shows any part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +31,55 @@ pub enum KeyError {
     Zero,
 }
 
-/// A pre-shared key of 256 bits. It is wiped when dropped, and `Debug` does not show it.
-pub struct PresharedKey([u8; KEY_BYTES]);
+/// Bytes that a [`KeyMemory`] holds: the pre-shared key, and two keys that are derived from it.
+pub const KEY_MEMORY_BYTES: usize = 3 * KEY_BYTES;
+
+/// What the key of a handshake's tags is derived for. It changes with what a tag covers.
+const TAG_PURPOSE: &[u8] = b"understudy handshake 1";
+
+/// What the key of a witness's claims is derived for. It changes with what their tags cover.
+const CLAIM_PURPOSE: &[u8] = b"understudy witness claim 1";
+
+/// What the keys of key exchanges are derived for.
+const EXCHANGE_PURPOSE: &[u8] = b"understudy key exchange 1";
+
+/// Where the bytes of a key are kept. They are written once, never move, and are wiped when this is dropped.
+///
+/// A program implements it with memory that is neither swapped out nor dumped. [`PresharedKey::from_bytes`] and
+/// [`PresharedKey::from_hex`] use the heap.
+pub trait KeyMemory: Send + Sync {
+    /// Returns the bytes.
+    fn bytes(&self) -> &[u8; KEY_MEMORY_BYTES];
+
+    /// Returns the bytes, to write them.
+    fn bytes_mut(&mut self) -> &mut [u8; KEY_MEMORY_BYTES];
+}
+
+/// The heap as a [`KeyMemory`].
+struct HeapMemory(Box<Zeroizing<[u8; KEY_MEMORY_BYTES]>>);
+
+impl KeyMemory for HeapMemory {
+    fn bytes(&self) -> &[u8; KEY_MEMORY_BYTES] {
+        &self.0
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8; KEY_MEMORY_BYTES] {
+        &mut self.0
+    }
+}
+
+fn heap_memory() -> Box<dyn KeyMemory> {
+    Box::new(HeapMemory(Box::new(Zeroizing::new([0; KEY_MEMORY_BYTES]))))
+}
+
+/// A pre-shared key of 256 bits. Its bytes are in one place, which all clones share, and are wiped when the last clone
+/// is dropped. `Debug` does not show it.
+///
+/// The key itself is only used to derive others: one for the tags of handshakes and one for the claims at the witness,
+/// which are beside it, and one for each key exchange, which says nothing about it. So it reaches no library that would
+/// copy it.
+#[derive(Clone)]
+pub struct PresharedKey(Arc<Box<dyn KeyMemory>>);
 
 impl PresharedKey {
     /// Creates a key from random bytes. The caller wipes its own copy.
@@ -38,7 +88,9 @@ impl PresharedKey {
     ///
     /// [`KeyError::Zero`].
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Result<PresharedKey, KeyError> {
-        if *bytes == [0; KEY_BYTES] { Err(KeyError::Zero) } else { Ok(PresharedKey(*bytes)) }
+        let mut memory = heap_memory();
+        memory.bytes_mut()[..KEY_BYTES].copy_from_slice(bytes);
+        PresharedKey::checked(memory)
     }
 
     /// Parses a key of 64 hexadecimal digits. White space around them is ignored.
@@ -47,28 +99,82 @@ impl PresharedKey {
     ///
     /// When the text is anything else.
     pub fn from_hex(text: &str) -> Result<PresharedKey, KeyError> {
+        PresharedKey::from_hex_in(text, heap_memory())
+    }
+
+    /// Parses a key as [`from_hex`](Self::from_hex) does, and keeps it in `memory`. No other copy of it is made.
+    ///
+    /// # Errors
+    ///
+    /// When the text is anything else.
+    pub fn from_hex_in(
+        text: &str,
+        mut memory: Box<dyn KeyMemory>,
+    ) -> Result<PresharedKey, KeyError> {
         let text = text.trim_ascii().as_bytes();
         if text.len() != 2 * KEY_BYTES {
             return Err(KeyError::Length { found: text.len() });
         }
-        let mut key = PresharedKey([0; KEY_BYTES]);
+        let key = memory.bytes_mut();
         for (index, &digit) in text.iter().enumerate() {
             let value = (digit as char).to_digit(16);
             let value = value.ok_or(KeyError::NotHex { position: index + 1 })?;
-            key.0[index / 2] = key.0[index / 2] << 4 | value as u8;
+            key[index / 2] = key[index / 2] << 4 | value as u8;
         }
-        if key.0 == [0; KEY_BYTES] { Err(KeyError::Zero) } else { Ok(key) }
+        PresharedKey::checked(memory)
     }
 
-    pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
-        &self.0
+    /// Derives the other keys in `memory`, in which the key is.
+    fn checked(memory: Box<dyn KeyMemory>) -> Result<PresharedKey, KeyError> {
+        if memory.bytes()[..KEY_BYTES] == [0; KEY_BYTES] {
+            return Err(KeyError::Zero);
+        }
+        Ok(PresharedKey::derived(memory))
+    }
+
+    fn derived(mut memory: Box<dyn KeyMemory>) -> PresharedKey {
+        let [key, tag_key, claim_key] = memory.bytes_mut().as_chunks_mut().0 else {
+            unreachable!("the memory has room for three keys");
+        };
+        keyed_hash(key, &[TAG_PURPOSE], tag_key);
+        keyed_hash(key, &[CLAIM_PURPOSE], claim_key);
+        PresharedKey(Arc::new(memory))
+    }
+
+    /// Returns the key of an insecure link, which is known to everybody: zeros.
+    pub(super) fn well_known() -> PresharedKey {
+        PresharedKey::derived(heap_memory())
+    }
+
+    /// Returns the key of the tags of handshake frames.
+    pub(super) fn tag_key(&self) -> &[u8; KEY_BYTES] {
+        let [_, tag_key, _] = parts(self.0.bytes());
+        tag_key
+    }
+
+    /// Returns the key of the tags of claims.
+    pub(crate) fn claim_key(&self) -> &[u8; KEY_BYTES] {
+        let [_, _, claim_key] = parts(self.0.bytes());
+        claim_key
+    }
+
+    /// Returns the key for the key exchange that answers `challenge`: BLAKE2s-256, keyed with this key, over the text
+    /// `understudy key exchange 1` and the challenge. Whoever gets hold of it later, from memory that the cryptographic
+    /// library did not wipe, can take part in this exchange only, and no challenge is used twice.
+    pub(super) fn exchange_key(&self, challenge: &[u8]) -> Zeroizing<[u8; KEY_BYTES]> {
+        let [key, ..] = parts(self.0.bytes());
+        let mut derived = Zeroizing::new([0; KEY_BYTES]);
+        keyed_hash(key, &[EXCHANGE_PURPOSE, challenge], &mut derived);
+        derived
     }
 }
 
-impl Drop for PresharedKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
+/// Returns the three keys in a [`KeyMemory`].
+fn parts(bytes: &[u8; KEY_MEMORY_BYTES]) -> [&[u8; KEY_BYTES]; 3] {
+    let [key, tag_key, claim_key] = bytes.as_chunks().0 else {
+        unreachable!("the memory has room for three keys");
+    };
+    [key, tag_key, claim_key]
 }
 
 impl fmt::Debug for PresharedKey {
@@ -88,12 +194,13 @@ mod tests {
     #[test]
     fn key_from_hex_is_parsed_and_not_shown() {
         let key = PresharedKey::from_hex(&format!(" {HEX}\n")).unwrap();
-        assert_eq!(*key.bytes(), core::array::from_fn(|i| i as u8));
+        let bytes = core::array::from_fn(|i| i as u8);
+        assert_eq!(key.0.bytes()[..KEY_BYTES], bytes);
         assert_eq!(format!("{key:?}"), "PresharedKey(..)");
-        assert_eq!(
-            PresharedKey::from_bytes(key.bytes()).map(|k| *k.bytes()).ok(),
-            Some(*key.bytes())
-        );
+        let same = PresharedKey::from_bytes(&bytes).unwrap();
+        assert_eq!(same.0.bytes(), key.0.bytes());
+        assert_eq!(same.exchange_key(b"c"), key.exchange_key(b"c"));
+        assert_ne!(key.exchange_key(b"c"), key.exchange_key(b"d"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::identity::{Identity, IdentityCheck, Mismatch};
 use super::message::{
-    CHALLENGE_BYTES, Challenge, Frame, Request, TagKey, decode_challenge, encode_challenge,
+    CHALLENGE_BYTES, Challenge, Frame, LinkKey, Request, decode_challenge, encode_challenge,
     payload, split_initiation,
 };
 use super::noise::{EPHEMERAL_BYTES, Entropy, Noise, Security};
@@ -47,11 +47,10 @@ struct Initiation {
 ///
 /// Nothing is allocated for a frame of a session, whether it is sealed or opened, valid or not.
 pub struct SecureLink {
-    security: Security,
+    key: LinkKey,
     identity: Identity,
     incarnation: u64,
     entropy: Box<dyn Entropy + Send>,
-    tag_key: TagKey,
     attempt: Option<Attempt>,
     /// What the next initiation that is answered must carry.
     challenge: Challenge,
@@ -88,11 +87,10 @@ impl SecureLink {
     ) -> SecureLink {
         let incarnation = random_u64(&mut *entropy);
         SecureLink {
-            tag_key: TagKey::derive(&security),
+            key: LinkKey::new(security),
             challenge: random_challenge(&mut *entropy),
             requests: RequestList::new(random_u64(&mut *entropy)),
             response: None,
-            security,
             identity,
             incarnation,
             entropy,
@@ -201,7 +199,7 @@ impl SecureLink {
     /// Handles a frame from the wire and opens it in place.
     pub fn handle_frame<'f>(&mut self, now: Time, frame: &'f mut [u8]) -> Received<'f> {
         let header = match SealHeader::decode(frame) {
-            Ok(header) if header.protection == self.security.protection() => header,
+            Ok(header) if header.protection == self.key.protection() => header,
             Ok(_) => return self.count_dropped(OpenError::OtherProtection),
             Err(error) => return self.count_dropped(OpenError::Malformed(error)),
         };
@@ -297,7 +295,7 @@ impl SecureLink {
     /// Returns whether a handshake frame ends in the tag of our key, and counts it if not. The handlers call it after
     /// everything that can refuse a frame at no cost, and before everything else.
     fn check_tag(&mut self, frame: &[u8]) -> bool {
-        let is_authentic = self.tag_key.is_authentic(frame);
+        let is_authentic = self.key.is_authentic(frame);
         self.stats.forged_handshakes += u64::from(!is_authentic);
         is_authentic
     }
@@ -359,13 +357,13 @@ impl SecureLink {
         }
         // Pending sessions that we answered for are older than this initiation.
         self.pending.begin_attempt();
-        let mut noise = Noise::initiator(&self.security, &challenge, &mut *self.entropy);
+        let mut noise = Noise::initiator(&self.key, &challenge, &mut *self.entropy);
         let mut initiation = [0; CHALLENGE_BYTES + MESSAGE_BYTES];
         let (head, message) = initiation.split_at_mut(CHALLENGE_BYTES);
         head.copy_from_slice(&challenge);
         self.write_message(&mut noise, message);
         let id = attempt_id(message).expect("a message begins with an ephemeral key");
-        let frame = self.tag_key.frame(SealKind::Initiation, id, &initiation);
+        let frame = self.key.frame(SealKind::Initiation, id, &initiation);
         let request = random_u64(&mut *self.entropy);
         let attempt = self.attempt.as_mut().expect("checked above");
         attempt.initiation = Some(Initiation { noise, id, frame, due: true });
@@ -401,7 +399,7 @@ impl SecureLink {
         if !self.mutants.has(Mutant::KeepChallenge) {
             self.challenge = random_challenge(&mut *self.entropy);
         }
-        let mut noise = Noise::responder(&self.security, &challenge, &mut *self.entropy);
+        let mut noise = Noise::responder(&self.key, &challenge, &mut *self.entropy);
         let Some(check) = self.read(&mut noise, message) else { return Proof::Nothing };
         if self.is_other(&check) {
             return Proof::Nothing;
@@ -416,7 +414,7 @@ impl SecureLink {
         }
         let mut answer = [0; MESSAGE_BYTES];
         self.write_message(&mut noise, &mut answer);
-        self.response = Some(self.tag_key.frame(SealKind::Response, id, &answer));
+        self.response = Some(self.key.frame(SealKind::Response, id, &answer));
         match check {
             IdentityCheck::Compatible { peer, incarnation } => {
                 let expires = now + PENDING_MAX_TIME;
@@ -544,7 +542,7 @@ impl SecureLink {
         // Both incarnations are random, so their XOR is too, and it is the same at both ends.
         let session = SessionId(self.incarnation ^ incarnation);
         let peer = Peer { identity, incarnation, session };
-        Session::new(self.security.protection(), &keys, peer)
+        Session::new(self.key.protection(), &keys, peer)
     }
 
     /// Makes a pending session the current one: the peer has shown that it has the keys. A frame that
@@ -673,7 +671,7 @@ impl SecureLink {
         }
         if let Some(requests) = self.requests.take_due() {
             self.stats.challenges += 1;
-            return Some(encode_challenge(&self.tag_key, &self.challenge, requests));
+            return Some(encode_challenge(&self.key, &self.challenge, requests));
         }
         let attempt = self.attempt.as_mut()?;
         if let Some(initiation) = attempt.initiation.as_mut().filter(|initiation| initiation.due) {
@@ -684,7 +682,7 @@ impl SecureLink {
         if core::mem::take(&mut attempt.request_due) {
             self.stats.requests += 1;
             let request = Request { incarnation: self.incarnation, id: attempt.request };
-            return Some(request.encode(&self.tag_key));
+            return Some(request.encode(&self.key));
         }
         None
     }

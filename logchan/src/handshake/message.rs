@@ -13,11 +13,10 @@
 //! BLAKE2s-256, keyed with the pre-shared key, over the text `understudy handshake 1`. So whoever has no key is
 //! refused at the cost of a hash, before any state is changed and before any key exchange begins.
 
-use blake2::Blake2sMac256;
-use blake2::digest::Mac;
 use core::fmt;
 use zeroize::Zeroizing;
 
+use super::key::PresharedKey;
 use super::noise::Security;
 use super::{CHALLENGED_MAX, HANDSHAKE_FRAME_BYTES};
 use crate::error::FieldError;
@@ -25,6 +24,7 @@ use crate::seal::{
     KEY_BYTES, Protection, SEAL_HEADER_BYTES, SEAL_OVERHEAD_BYTES, SEAL_TAG_BYTES, SealHeader,
     SealKind,
 };
+use crate::secret::{is_keyed_hash, keyed_hash};
 use crate::wire::Reader;
 
 /// Length of a challenge in bytes.
@@ -42,21 +42,30 @@ pub(super) const CHALLENGE_FRAME_BYTES_MAX: usize = CHALLENGE_PAYLOAD_MAX + SEAL
 /// A random number that only an initiation made after it was drawn can carry.
 pub(super) type Challenge = [u8; CHALLENGE_BYTES];
 
-/// What the derived key is for. It changes with what a tag covers.
-const PURPOSE: &[u8] = b"understudy handshake 1";
-
-/// Key of the tags. It is wiped when dropped, and `Debug` does not show it.
-pub(super) struct TagKey {
-    key: Zeroizing<[u8; KEY_BYTES]>,
+/// The key of a link, and what frames it protects. `Debug` does not show it.
+pub(super) struct LinkKey {
+    key: PresharedKey,
     protection: Protection,
 }
 
-impl TagKey {
-    /// Derives the key from the pre-shared key.
-    pub(super) fn derive(security: &Security) -> TagKey {
-        let derived = mac(security.key_bytes()).chain_update(PURPOSE).finalize();
-        let key = Zeroizing::new(derived.into_bytes().into());
-        TagKey { key, protection: security.protection() }
+impl LinkKey {
+    pub(super) fn new(security: Security) -> LinkKey {
+        let protection = security.protection();
+        let key = match security {
+            Security::Sealed(key) => key,
+            Security::Insecure => PresharedKey::well_known(),
+        };
+        LinkKey { key, protection }
+    }
+
+    /// Returns how frames are protected.
+    pub(super) fn protection(&self) -> Protection {
+        self.protection
+    }
+
+    /// Returns the key for the key exchange that answers `challenge`.
+    pub(super) fn exchange_key(&self, challenge: &Challenge) -> Zeroizing<[u8; KEY_BYTES]> {
+        self.key.exchange_key(challenge)
     }
 
     /// Returns whether a frame ends in the tag of what is before it.
@@ -65,7 +74,7 @@ impl TagKey {
         let Some((covered, tag)) = covered.map(|covered| frame.split_at(covered)) else {
             return false;
         };
-        mac(&self.key).chain_update(covered).verify_truncated_left(tag).is_ok()
+        is_keyed_hash(self.key.tag_key(), &[covered], tag)
     }
 
     /// Returns the frame around `payload`.
@@ -80,20 +89,17 @@ impl TagKey {
         let header = SealHeader { kind, protection, length, key_id, sequence: 0 };
         frame.bytes[..SEAL_HEADER_BYTES].copy_from_slice(&header.encode());
         frame.bytes[SEAL_HEADER_BYTES..covered].copy_from_slice(payload);
-        let tag = mac(&self.key).chain_update(frame.as_bytes()).finalize().into_bytes();
+        let mut tag = [0; KEY_BYTES];
+        keyed_hash(self.key.tag_key(), &[frame.as_bytes()], &mut tag);
         frame.length += SEAL_TAG_BYTES;
         frame.bytes[covered..frame.length].copy_from_slice(&tag[..SEAL_TAG_BYTES]);
         frame
     }
 }
 
-fn mac(key: &[u8; KEY_BYTES]) -> Blake2sMac256 {
-    Blake2sMac256::new_from_slice(key).expect("BLAKE2s takes a key of 32 bytes")
-}
-
-impl fmt::Debug for TagKey {
+impl fmt::Debug for LinkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TagKey(..)")
+        f.write_str("LinkKey(..)")
     }
 }
 
@@ -131,7 +137,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn encode(self, key: &TagKey) -> Frame {
+    pub(super) fn encode(self, key: &LinkKey) -> Frame {
         let mut payload = [0; REQUEST_BYTES];
         payload[..8].copy_from_slice(&self.incarnation.to_le_bytes());
         payload[8..].copy_from_slice(&self.id.to_le_bytes());
@@ -148,7 +154,7 @@ impl Request {
 }
 
 /// Returns the frame with a challenge for `requests`.
-pub(super) fn encode_challenge(key: &TagKey, challenge: &Challenge, requests: &[u64]) -> Frame {
+pub(super) fn encode_challenge(key: &LinkKey, challenge: &Challenge, requests: &[u64]) -> Frame {
     let mut payload = [0; CHALLENGE_PAYLOAD_MAX];
     payload[..CHALLENGE_BYTES].copy_from_slice(challenge);
     let length = CHALLENGE_BYTES + size_of_val(requests);
@@ -186,10 +192,9 @@ const _: () = assert!(REQUEST_BYTES <= CHALLENGE_PAYLOAD_MAX);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handshake::PresharedKey;
 
-    fn key(byte: u8) -> TagKey {
-        TagKey::derive(&Security::Sealed(PresharedKey::from_bytes(&[byte; 32]).unwrap()))
+    fn key(byte: u8) -> LinkKey {
+        LinkKey::new(Security::Sealed(PresharedKey::from_bytes(&[byte; 32]).unwrap()))
     }
 
     /// The expected tag is from Python's `hashlib.blake2s`:
@@ -220,7 +225,7 @@ mod tests {
         for length in 0..frame.as_bytes().len() {
             assert!(!key(7).is_authentic(&frame.as_bytes()[..length]), "{length} bytes");
         }
-        assert_eq!(alloc::format!("{:?}", key(7)), "TagKey(..)");
+        assert_eq!(alloc::format!("{:?}", key(7)), "LinkKey(..)");
     }
 
     #[test]

@@ -15,6 +15,9 @@
 //! ChaChaPoly is used here although AEGIS seals the frames: a handshake has only two messages, and snow
 //! 0.10 does not compile without ChaChaPoly.
 //!
+//! The library is not given the secret itself, but a key that is derived from it for this one challenge
+//! ([`PresharedKey`]): what it leaves in memory opens no other handshake.
+//!
 //! The challenge that the first message comes with is part of the prologue, so a message is bound to it. It shows
 //! that the message was made after the challenge was drawn, but not that its sender still lives. The responder
 //! therefore only answers it, and takes the session into use when the initiator shows that it has the session's
@@ -25,12 +28,14 @@ use core::fmt;
 
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
+use snow::types::Dh;
 use snow::{Builder, HandshakeState};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::key::PresharedKey;
-use super::message::Challenge;
+use super::message::{Challenge, LinkKey};
 use crate::seal::{KEY_BYTES, Protection, VERSION};
+use crate::secret::wiping_stack;
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 
@@ -69,14 +74,6 @@ impl Security {
             Security::Insecure => Protection::Insecure,
         }
     }
-
-    /// Returns the pre-shared key.
-    pub(super) fn key_bytes(&self) -> &[u8; KEY_BYTES] {
-        match self {
-            Security::Sealed(key) => key.bytes(),
-            Security::Insecure => &[0; KEY_BYTES],
-        }
-    }
 }
 
 /// The keys of a new session. They are wiped when dropped.
@@ -98,75 +95,90 @@ impl Drop for SessionKeys {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Forged;
 
-/// A handshake in progress.
-pub(super) struct Noise(HandshakeState);
+/// A handshake in progress. Its state does not move, and is overwritten when it is dropped. What its steps leave on the
+/// stack is wiped after each of them.
+pub(super) struct Noise(Box<HandshakeState>);
+
+/// How a state is made from its parameters.
+type Build = fn(Builder<'_>) -> Result<HandshakeState, snow::Error>;
 
 impl Noise {
     /// Creates the side that sends the first message, for the responder's `challenge`.
     pub(super) fn initiator(
-        security: &Security,
+        key: &LinkKey,
         challenge: &Challenge,
         entropy: &mut dyn Entropy,
     ) -> Noise {
-        Noise::new(security, challenge, entropy, |builder| builder.build_initiator())
+        Noise::new(key, challenge, entropy, |builder| builder.build_initiator())
     }
 
     /// Creates the side that receives the first message, which came with `challenge`.
     pub(super) fn responder(
-        security: &Security,
+        key: &LinkKey,
         challenge: &Challenge,
         entropy: &mut dyn Entropy,
     ) -> Noise {
-        Noise::new(security, challenge, entropy, |builder| builder.build_responder())
+        Noise::new(key, challenge, entropy, |builder| builder.build_responder())
     }
 
-    fn new(
-        security: &Security,
-        challenge: &Challenge,
-        entropy: &mut dyn Entropy,
-        build: fn(Builder<'_>) -> Result<HandshakeState, snow::Error>,
-    ) -> Noise {
-        let word = match security {
-            Security::Sealed(_) => b's',
-            Security::Insecure => b'i',
+    fn new(key: &LinkKey, challenge: &Challenge, entropy: &mut dyn Entropy, build: Build) -> Noise {
+        let word = match key.protection() {
+            Protection::Sealed => b's',
+            Protection::Insecure => b'i',
         };
         let prologue = [b"understudy ".as_slice(), &[word, VERSION], challenge].concat();
-        let params: NoiseParams = PATTERN.parse().expect("snow supports the pattern");
-        let mut seed = [0; EPHEMERAL_BYTES];
-        entropy.fill(&mut seed);
-        let builder = Builder::with_resolver(params, Box::new(Primitives { seed }));
-        seed.zeroize();
-        let state = builder
-            .psk(0, security.key_bytes())
-            .and_then(|b| b.prologue(&prologue))
-            .and_then(build);
-        Noise(state.expect("the key and the prologue are set"))
+        let exchange_key = key.exchange_key(challenge);
+        let mut seed = Zeroizing::new([0; EPHEMERAL_BYTES]);
+        entropy.fill(&mut seed[..]);
+        wiping_stack(|| Noise(Box::new(state(&exchange_key, &prologue, &seed, build))))
     }
 
     /// Writes our message around `payload` and returns the message's length.
     pub(super) fn write(&mut self, payload: &[u8], message: &mut [u8]) -> usize {
-        self.0.write_message(payload, message).expect("it is our turn, and the buffer has room")
+        let written = wiping_stack(|| self.0.write_message(payload, message));
+        written.expect("it is our turn, and the buffer has room")
     }
 
     /// Reads the peer's message and returns the length of its payload. A message that is refused does
     /// not change the state, so the genuine one may follow.
     pub(super) fn read(&mut self, message: &[u8], payload: &mut [u8]) -> Result<usize, Forged> {
-        self.0.read_message(message, payload).map_err(|_| Forged)
+        wiping_stack(|| self.0.read_message(message, payload)).map_err(|_| Forged)
     }
 
     /// Returns the session's keys after both messages (Noise specification, section 5.2, `Split`).
-    pub(super) fn keys(mut self) -> SessionKeys {
+    pub(super) fn keys(mut self) -> Box<SessionKeys> {
         assert!(self.0.is_handshake_finished(), "no keys before both messages");
         let initiator = self.0.is_initiator();
         let hash = self.0.get_handshake_hash();
         let key_id = u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]);
         // Sealing in place with a header as associated data needs the raw keys: snow's own transport
         // copies, and takes no associated data.
-        let (mut first, mut second) = self.0.dangerously_get_raw_split();
-        let (send, receive) = if initiator { (first, second) } else { (second, first) };
-        first.zeroize();
-        second.zeroize();
-        SessionKeys { key_id, send, receive }
+        wiping_stack(|| {
+            let (first, second) = self.0.dangerously_get_raw_split();
+            let (send, receive) = if initiator { (first, second) } else { (second, first) };
+            Box::new(SessionKeys { key_id, send, receive })
+        })
+    }
+}
+
+/// Returns the state of a handshake that begins with these.
+fn state(
+    key: &[u8; KEY_BYTES],
+    prologue: &[u8],
+    seed: &[u8; EPHEMERAL_BYTES],
+    build: Build,
+) -> HandshakeState {
+    let params: NoiseParams = PATTERN.parse().expect("snow supports the pattern");
+    let builder = Builder::with_resolver(params, Box::new(Primitives { seed: *seed }));
+    let state = builder.psk(0, key).and_then(|b| b.prologue(prologue)).and_then(build);
+    state.expect("the key and the prologue are set")
+}
+
+/// Overwrites the state, from which the session's keys follow: snow does not.
+impl Drop for Noise {
+    fn drop(&mut self) {
+        let known = [0; KEY_BYTES];
+        *self.0 = state(&known, &[], &known, |builder| builder.build_initiator());
     }
 }
 
@@ -192,8 +204,8 @@ impl CryptoResolver for Primitives {
         Some(Box::new(OneSeed(Some(self.seed))))
     }
 
-    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn snow::types::Dh>> {
-        DefaultResolver.resolve_dh(choice)
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        Some(Box::new(WipedDh(DefaultResolver.resolve_dh(choice)?)))
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn snow::types::Hash>> {
@@ -223,5 +235,50 @@ impl snow::types::Random for OneSeed {
 impl Drop for OneSeed {
     fn drop(&mut self) {
         self.0.zeroize();
+    }
+}
+
+/// A key pair of snow whose private key is overwritten when it is dropped.
+struct WipedDh(Box<dyn Dh>);
+
+impl Dh for WipedDh {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn pub_len(&self) -> usize {
+        self.0.pub_len()
+    }
+
+    fn priv_len(&self) -> usize {
+        self.0.priv_len()
+    }
+
+    fn set(&mut self, private_key: &[u8]) {
+        self.0.set(private_key);
+    }
+
+    fn generate(&mut self, random: &mut dyn snow::types::Random) -> Result<(), snow::Error> {
+        self.0.generate(random)
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        self.0.pubkey()
+    }
+
+    fn privkey(&self) -> &[u8] {
+        self.0.privkey()
+    }
+
+    fn dh(&self, public_key: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
+        self.0.dh(public_key, out)
+    }
+}
+
+impl Drop for WipedDh {
+    fn drop(&mut self) {
+        if self.0.privkey().iter().any(|&byte| byte != 0) {
+            self.0.set(&[0; EPHEMERAL_BYTES]);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Sealing and opening of frames, with one object for each direction of a session.
 
+use alloc::boxed::Box;
 use core::fmt;
 
 use aegis::aegis128l::Aegis128L;
@@ -120,20 +121,19 @@ impl OpenStats {
 
 enum Cipher {
     Sealed {
-        key: Zeroizing<[u8; CIPHER_KEY_BYTES]>,
+        /// Boxed, so that a session that moves leaves no copy behind.
+        key: Box<Zeroizing<[u8; CIPHER_KEY_BYTES]>>,
     },
     /// The hash is seeded with a word of the key. The two directions have different keys, so a frame
     /// that is sent back to its sender is not accepted as one of the peer's.
-    Insecure {
-        seed: u64,
-    },
+    Insecure { seed: u64 },
 }
 
 impl Cipher {
     fn new(protection: Protection, key: &[u8; KEY_BYTES]) -> Cipher {
         match protection {
             Protection::Sealed => {
-                let mut taken = Zeroizing::new([0; CIPHER_KEY_BYTES]);
+                let mut taken = Box::new(Zeroizing::new([0; CIPHER_KEY_BYTES]));
                 taken.copy_from_slice(&key[..CIPHER_KEY_BYTES]);
                 Cipher::Sealed { key: taken }
             }

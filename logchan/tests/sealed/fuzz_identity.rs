@@ -73,7 +73,10 @@ fn noise(rng: &mut Rng, initiator: bool, challenge: &[u8]) -> snow::HandshakeSta
     let pattern = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().unwrap();
     let prologue = [b"understudy s".as_slice(), &[VERSION], challenge].concat();
     let builder = snow::Builder::with_resolver(pattern, Box::new(Primitives(rng.next())));
-    let builder = builder.psk(0, &[0x5a; 32]).unwrap().prologue(&prologue).unwrap();
+    let exchange = Blake2sMac256::new_from_slice(&[0x5a; 32]).unwrap();
+    let exchange = exchange.chain_update(b"understudy key exchange 1").chain_update(challenge);
+    let key = exchange.finalize().into_bytes().into();
+    let builder = builder.psk(0, &key).unwrap().prologue(&prologue).unwrap();
     if initiator { builder.build_initiator() } else { builder.build_responder() }.unwrap()
 }
 

@@ -19,6 +19,7 @@ mod mistakes;
 mod orderly;
 mod output_rule;
 mod panics;
+mod secrets;
 mod status;
 mod stdio;
 mod supervisor;

@@ -67,7 +67,8 @@ Exit codes:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Allow core dumps of this program, and debuggers of the same user: they show the key and the guest's memory
+    /// Allow core dumps of this program, and debuggers of the same user: a dump shows the keys of current sessions and
+    /// frames in flight, a debugger everything
     #[arg(long, global = true)]
     dumpable: bool,
 }

@@ -22,6 +22,7 @@ pub mod offered_models;
 pub mod pidfd;
 pub mod priority;
 pub mod profile;
+pub mod secret_page;
 pub mod state;
 pub mod system;
 pub mod vcpu;

@@ -2,6 +2,7 @@
 
 use crate::files::{FileError, input};
 use crate::kvm::entropy;
+use crate::kvm::secret_page::SecretPage;
 use crate::limits::KEY_FILE_BYTES_MAX;
 use logchan::handshake::{KeyError, PresharedKey};
 use logchan::seal::KEY_BYTES;
@@ -58,6 +59,12 @@ pub enum KeyFileError {
         /// What is wrong with the text.
         source: KeyError,
     },
+    /// There is no memory that a key can be kept in.
+    #[error("no memory for the key that is not swapped out: {source}: raise 'ulimit -l'")]
+    Memory {
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// The file can't be read or written.
     #[error("key file {}: {source}", path.display())]
     Io {
@@ -69,7 +76,7 @@ pub enum KeyFileError {
 }
 
 /// Reads the key in `path`. It must be a regular file that belongs to this process's user or to root, and
-/// that no other user may read or write.
+/// that no other user may read or write. The key is kept in a [`SecretPage`].
 ///
 /// # Errors
 ///
@@ -93,7 +100,9 @@ pub fn read(path: &Path) -> Result<PresharedKey, KeyFileError> {
     })?;
     let text = std::str::from_utf8(&bytes);
     let text = text.map_err(|_| KeyFileError::NotAKey { path: path() })?;
-    PresharedKey::from_hex(text).map_err(|source| KeyFileError::Text { path: path(), source })
+    let memory = SecretPage::new().map_err(|source| KeyFileError::Memory { source })?;
+    PresharedKey::from_hex_in(text, Box::new(memory))
+        .map_err(|source| KeyFileError::Text { path: path(), source })
 }
 
 /// Creates a key file with a new random key at `path`, with mode 0600.
