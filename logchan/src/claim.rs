@@ -10,7 +10,7 @@
 //! Its key is BLAKE2s-256, keyed with the pre-shared key, over the text `understudy witness claim 1`. So the tags
 //! say nothing about the keys of the channel.
 
-use crate::handshake::PresharedKey;
+use crate::handshake::{PresharedKey, Security};
 use crate::ids::{Claimant, Term, VmId, WitnessId};
 use crate::secret::{is_keyed_hash, keyed_hash};
 use core::fmt;
@@ -31,27 +31,50 @@ pub struct Claim {
     pub claimant: Claimant,
 }
 
-/// Key under which the hosts of a pair authenticate their claims. It is beside the pre-shared key that it is derived from,
-/// and `Debug` does not show it.
-pub struct ClaimKey(PresharedKey);
+/// Key under which the hosts of a pair authenticate their claims, or two while one replaces the other. Each is beside the
+/// pre-shared key that it is derived from, and `Debug` does not show it.
+///
+/// A host with two keys gives its claims a tag of each, so that a host with either of them can read them.
+pub struct ClaimKey {
+    key: PresharedKey,
+    next: Option<PresharedKey>,
+}
 
 impl ClaimKey {
     /// Returns the key that is derived from the pre-shared key of the pair.
     pub fn derive(key: &PresharedKey) -> ClaimKey {
-        ClaimKey(key.clone())
+        ClaimKey { key: key.clone(), next: None }
     }
 
-    /// Returns the tag of `claim`.
-    pub fn tag(&self, claim: &Claim) -> [u8; CLAIM_TAG_BYTES] {
-        let mut tag = [0; CLAIM_TAG_BYTES];
-        keyed_hash(self.0.claim_key(), &[&covered(claim)], &mut tag);
-        tag
+    /// Returns the keys of `security`, if it has any.
+    pub fn of(security: &Security) -> Option<ClaimKey> {
+        match security {
+            Security::Sealed(key) => Some(ClaimKey::derive(key)),
+            Security::Rotating { key, next } => {
+                Some(ClaimKey { key: key.clone(), next: Some(next.clone()) })
+            }
+            Security::Insecure => None,
+        }
     }
 
-    /// Returns whether `tag` is the tag of `claim`. The time that it takes does not depend on where they
+    /// Returns the tags of `claim`: one of each key.
+    pub fn tags(&self, claim: &Claim) -> impl Iterator<Item = [u8; CLAIM_TAG_BYTES]> {
+        let covered = covered(claim);
+        self.keys().map(move |key| {
+            let mut tag = [0; CLAIM_TAG_BYTES];
+            keyed_hash(key.claim_key(), &[&covered], &mut tag);
+            tag
+        })
+    }
+
+    /// Returns whether `tag` is a tag of `claim`. The time that it takes does not depend on where they
     /// differ.
     pub fn is_authentic(&self, claim: &Claim, tag: &[u8; CLAIM_TAG_BYTES]) -> bool {
-        is_keyed_hash(self.0.claim_key(), &[&covered(claim)], tag)
+        self.keys().any(|key| is_keyed_hash(key.claim_key(), &[&covered(claim)], tag))
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &PresharedKey> {
+        core::iter::once(&self.key).chain(&self.next)
     }
 }
 
@@ -92,12 +115,12 @@ mod tests {
             0xef, 0x5c, 0x52, 0x81, 0x25, 0xbd, 0xb5, 0x1d, 0x5e, 0xe2, 0x22, 0x78, 0x9e, 0x5a,
             0x12, 0xe0, 0x62, 0xa1,
         ];
-        assert_eq!(key(7).tag(&CLAIM), expected);
+        assert!(key(7).tags(&CLAIM).eq([expected]));
     }
 
     #[test]
     fn tag_is_of_one_claim_and_one_key() {
-        let tag = key(7).tag(&CLAIM);
+        let tag = key(7).tags(&CLAIM).next().unwrap();
         assert!(key(7).is_authentic(&CLAIM, &tag));
         assert!(!key(8).is_authentic(&CLAIM, &tag));
         for other in [
@@ -112,5 +135,18 @@ mod tests {
         damaged[31] ^= 1;
         assert!(!key(7).is_authentic(&CLAIM, &damaged));
         assert_eq!(alloc::format!("{:?}", key(7)), "ClaimKey(..)");
+    }
+
+    #[test]
+    fn claim_of_two_keys_is_authentic_with_either() {
+        let [old, new] = [7, 8].map(|byte| PresharedKey::from_bytes(&[byte; 32]).unwrap());
+        let both = ClaimKey::of(&Security::Rotating { key: old, next: new }).unwrap();
+        let tags: alloc::vec::Vec<_> = both.tags(&CLAIM).collect();
+        assert!(key(7).is_authentic(&CLAIM, &tags[0]) && key(8).is_authentic(&CLAIM, &tags[1]));
+        for one in [7, 8] {
+            let tag = key(one).tags(&CLAIM).next().unwrap();
+            assert!(both.is_authentic(&CLAIM, &tag));
+        }
+        assert!(!both.is_authentic(&CLAIM, &key(9).tags(&CLAIM).next().unwrap()));
     }
 }

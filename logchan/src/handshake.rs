@@ -50,6 +50,9 @@
 //!   another incarnation gets no answer; it goes on asking. When the channel has ended, the link
 //!   [renews](SecureLink::renew) itself: it becomes another incarnation, too, and everything sealed
 //!   before is invalid.
+//! - **Two keys.** While one pre-shared key replaces another, an end may have both. It sends each request with each of its
+//!   keys, and answers a frame with the key that the frame was made with. So two ends meet if they have one key in common,
+//!   whichever of them starts.
 //! - **Death notice.** With each session's keys, the link also seals a
 //!   [`DeathNotice`](crate::seal::DeathNotice) for whoever sees this process die
 //!   ([`SecureLink::poll_death_notice`]). A peer takes it only while it has a session with this incarnation.

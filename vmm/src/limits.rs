@@ -40,7 +40,7 @@ pub const LOG_BLOCKS_WAITING_MAX: usize = 8;
 /// Most bytes of a head: the states, and one run of pages for every second page of the largest guest.
 pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 16 << 20;
 
-/// Largest file of a witness that is read, bytes. A claim has at most 166.
+/// Largest file of a witness that is read, bytes. A claim has at most 231.
 pub const WITNESS_FILE_BYTES_MAX: u64 = 256;
 
 /// Longest name of a host in a claim, bytes (`HOST_NAME_MAX` of Linux).

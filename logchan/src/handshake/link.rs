@@ -1,6 +1,7 @@
 //! State machine of a [`SecureLink`].
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::identity::{Identity, IdentityCheck, Mismatch};
@@ -25,6 +26,8 @@ struct Attempt {
     /// The request that a challenge must name. One challenge is taken for each request.
     request: u64,
     request_due: bool,
+    /// Index of the key with which the request is sent next: it is sent with each of them.
+    request_key: usize,
     /// When the request became due last.
     asked_at: Time,
     retry_at: Time,
@@ -47,14 +50,16 @@ struct Initiation {
 ///
 /// Nothing is allocated for a frame of a session, whether it is sealed or opened, valid or not.
 pub struct SecureLink {
-    key: LinkKey,
+    /// The keys that the peer may have: one, or two while one replaces the other.
+    keys: Vec<LinkKey>,
     identity: Identity,
     incarnation: u64,
     entropy: Box<dyn Entropy + Send>,
     attempt: Option<Attempt>,
     /// What the next initiation that is answered must carry.
     challenge: Challenge,
-    requests: RequestList,
+    /// For each key, the requests that were made with it.
+    requests: Vec<RequestList>,
     /// A response of ours to be sent.
     response: Option<Frame>,
     pending: PendingList,
@@ -86,10 +91,11 @@ impl SecureLink {
         mut entropy: Box<dyn Entropy + Send>,
     ) -> SecureLink {
         let incarnation = random_u64(&mut *entropy);
+        let keys = LinkKey::all(security);
         SecureLink {
-            key: LinkKey::new(security),
             challenge: random_challenge(&mut *entropy),
-            requests: RequestList::new(random_u64(&mut *entropy)),
+            requests: request_lists(&keys, &mut *entropy),
+            keys,
             response: None,
             identity,
             incarnation,
@@ -140,7 +146,7 @@ impl SecureLink {
         self.identity = identity;
         self.incarnation = random_u64(&mut *self.entropy);
         self.challenge = random_challenge(&mut *self.entropy);
-        self.requests = RequestList::new(random_u64(&mut *self.entropy));
+        self.requests = request_lists(&self.keys, &mut *self.entropy);
         self.pending = PendingList::default();
         (self.current, self.previous, self.bound) = (None, [None, None], None);
         (self.response, self.refused) = (None, None);
@@ -199,7 +205,7 @@ impl SecureLink {
     /// Handles a frame from the wire and opens it in place.
     pub fn handle_frame<'f>(&mut self, now: Time, frame: &'f mut [u8]) -> Received<'f> {
         let header = match SealHeader::decode(frame) {
-            Ok(header) if header.protection == self.key.protection() => header,
+            Ok(header) if header.protection == self.keys[0].protection() => header,
             Ok(_) => return self.count_dropped(OpenError::OtherProtection),
             Err(error) => return self.count_dropped(OpenError::Malformed(error)),
         };
@@ -292,12 +298,12 @@ impl SecureLink {
         }
     }
 
-    /// Returns whether a handshake frame ends in the tag of our key, and counts it if not. The handlers call it after
-    /// everything that can refuse a frame at no cost, and before everything else.
-    fn check_tag(&mut self, frame: &[u8]) -> bool {
-        let is_authentic = self.key.is_authentic(frame);
-        self.stats.forged_handshakes += u64::from(!is_authentic);
-        is_authentic
+    /// Returns the index of the key in whose tag a handshake frame ends, and counts the frame if there is none. The
+    /// handlers call it after everything that can refuse a frame at no cost, and before everything else.
+    fn check_tag(&mut self, frame: &[u8]) -> Option<usize> {
+        let key = self.keys.iter().position(|key| key.is_authentic(frame));
+        self.stats.forged_handshakes += u64::from(key.is_none());
+        key
     }
 
     fn handle_request(&mut self, now: Time, frame: &[u8]) -> Proof {
@@ -305,9 +311,10 @@ impl SecureLink {
             self.stats.forged_handshakes += 1;
             return Proof::Nothing;
         };
-        if self.is_stranger(Some(request.incarnation)) || !self.check_tag(frame) {
+        if self.is_stranger(Some(request.incarnation)) {
             return Proof::Nothing;
         }
+        let Some(key) = self.check_tag(frame) else { return Proof::Nothing };
         if request.incarnation == self.incarnation {
             self.stats.reflected += 1;
             return Proof::Nothing;
@@ -318,7 +325,7 @@ impl SecureLink {
             self.stats.crossed += 1;
             self.ask_soon(now);
         } else {
-            self.requests.push(now, request.id);
+            self.requests[key].push(now, request.id);
         }
         Proof::Key
     }
@@ -352,18 +359,16 @@ impl SecureLink {
             self.stats.stale_responses += 1;
             return Proof::Nothing;
         }
-        if !self.check_tag(frame) {
-            return Proof::Nothing;
-        }
+        let Some(key) = self.check_tag(frame) else { return Proof::Nothing };
         // Pending sessions that we answered for are older than this initiation.
         self.pending.begin_attempt();
-        let mut noise = Noise::initiator(&self.key, &challenge, &mut *self.entropy);
+        let mut noise = Noise::initiator(&self.keys[key], &challenge, &mut *self.entropy);
         let mut initiation = [0; CHALLENGE_BYTES + MESSAGE_BYTES];
         let (head, message) = initiation.split_at_mut(CHALLENGE_BYTES);
         head.copy_from_slice(&challenge);
         self.write_message(&mut noise, message);
         let id = attempt_id(message).expect("a message begins with an ephemeral key");
-        let frame = self.key.frame(SealKind::Initiation, id, &initiation);
+        let frame = self.keys[key].frame(SealKind::Initiation, id, &initiation);
         let request = random_u64(&mut *self.entropy);
         let attempt = self.attempt.as_mut().expect("checked above");
         attempt.initiation = Some(Initiation { noise, id, frame, due: true });
@@ -384,9 +389,7 @@ impl SecureLink {
             self.stats.stale_initiations += 1;
             return Proof::Nothing;
         }
-        if !self.check_tag(frame) {
-            return Proof::Nothing;
-        }
+        let Some(key) = self.check_tag(frame) else { return Proof::Nothing };
         if attempt_id(message) != Some(id) {
             self.stats.forged_handshakes += 1;
             return Proof::Nothing;
@@ -399,7 +402,7 @@ impl SecureLink {
         if !self.mutants.has(Mutant::KeepChallenge) {
             self.challenge = random_challenge(&mut *self.entropy);
         }
-        let mut noise = Noise::responder(&self.key, &challenge, &mut *self.entropy);
+        let mut noise = Noise::responder(&self.keys[key], &challenge, &mut *self.entropy);
         let Some(check) = self.read(&mut noise, message) else { return Proof::Nothing };
         if self.is_other(&check) {
             return Proof::Nothing;
@@ -414,7 +417,7 @@ impl SecureLink {
         }
         let mut answer = [0; MESSAGE_BYTES];
         self.write_message(&mut noise, &mut answer);
-        self.response = Some(self.key.frame(SealKind::Response, id, &answer));
+        self.response = Some(self.keys[key].frame(SealKind::Response, id, &answer));
         match check {
             IdentityCheck::Compatible { peer, incarnation } => {
                 let expires = now + PENDING_MAX_TIME;
@@ -441,7 +444,7 @@ impl SecureLink {
             self.stats.stale_responses += 1;
             return Proof::Nothing;
         }
-        if !self.check_tag(frame) {
+        if self.check_tag(frame).is_none() {
             return Proof::Nothing;
         }
         let own = self.attempt.as_mut().and_then(|attempt| attempt.initiation.take());
@@ -542,7 +545,7 @@ impl SecureLink {
         // Both incarnations are random, so their XOR is too, and it is the same at both ends.
         let session = SessionId(self.incarnation ^ incarnation);
         let peer = Peer { identity, incarnation, session };
-        Session::new(self.key.protection(), &keys, peer)
+        Session::new(self.keys[0].protection(), &keys, peer)
     }
 
     /// Makes a pending session the current one: the peer has shown that it has the keys. A frame that
@@ -590,6 +593,7 @@ impl SecureLink {
         Attempt {
             request: random_u64(&mut *self.entropy),
             request_due: true,
+            request_key: 0,
             asked_at: now,
             retry_at: now + RETRY_FIRST,
             interval: RETRY_FIRST,
@@ -607,7 +611,7 @@ impl SecureLink {
     /// Does what is due by `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         self.pending.expire(now);
-        self.requests.handle_timeout(now);
+        self.requests.iter_mut().for_each(|requests| requests.handle_timeout(now));
         if let Some(attempt) = self.attempt.as_mut().filter(|attempt| now >= attempt.retry_at) {
             attempt.interval = (attempt.interval * 2).min(RETRY_MAX);
             attempt.ask(now);
@@ -618,7 +622,7 @@ impl SecureLink {
     /// Returns when [`handle_timeout`](Self::handle_timeout) must be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
         let attempt = self.attempt.as_ref().map(|attempt| attempt.retry_at);
-        let challenge = self.requests.due_at();
+        let challenge = self.requests.iter().filter_map(RequestList::due_at).min();
         attempt.into_iter().chain(challenge).chain(self.pending.next_expiry()).min()
     }
 
@@ -637,7 +641,7 @@ impl SecureLink {
         self.attempt.as_ref().is_some_and(Attempt::wants_to_send)
             || self.confirm_due
             || self.response.is_some()
-            || self.requests.is_due()
+            || self.requests.iter().any(RequestList::is_due)
     }
 
     /// Writes the next handshake frame to the front of `out` and returns its length.
@@ -669,9 +673,11 @@ impl SecureLink {
         if let Some(response) = self.response.take() {
             return Some(response);
         }
-        if let Some(requests) = self.requests.take_due() {
-            self.stats.challenges += 1;
-            return Some(encode_challenge(&self.key, &self.challenge, requests));
+        for (key, requests) in self.keys.iter().zip(&mut self.requests) {
+            if let Some(requests) = requests.take_due() {
+                self.stats.challenges += 1;
+                return Some(encode_challenge(key, &self.challenge, requests));
+            }
         }
         let attempt = self.attempt.as_mut()?;
         if let Some(initiation) = attempt.initiation.as_mut().filter(|initiation| initiation.due) {
@@ -679,10 +685,13 @@ impl SecureLink {
             self.stats.initiations += 1;
             return Some(initiation.frame.clone());
         }
-        if core::mem::take(&mut attempt.request_due) {
+        if attempt.request_due {
+            let key = &self.keys[attempt.request_key];
+            attempt.request_key = (attempt.request_key + 1) % self.keys.len();
+            attempt.request_due = attempt.request_key != 0;
             self.stats.requests += 1;
             let request = Request { incarnation: self.incarnation, id: attempt.request };
-            return Some(request.encode(&self.key));
+            return Some(request.encode(key));
         }
         None
     }
@@ -691,7 +700,7 @@ impl SecureLink {
 impl Attempt {
     /// Makes the request due.
     fn ask(&mut self, now: Time) {
-        self.request_due = true;
+        (self.request_due, self.request_key) = (true, 0);
         self.is_patient = false;
         self.asked_at = now;
         self.retry_at = now + self.interval;
@@ -700,6 +709,10 @@ impl Attempt {
     fn wants_to_send(&self) -> bool {
         self.request_due || self.initiation.as_ref().is_some_and(|initiation| initiation.due)
     }
+}
+
+fn request_lists(keys: &[LinkKey], entropy: &mut dyn Entropy) -> Vec<RequestList> {
+    keys.iter().map(|_| RequestList::new(random_u64(entropy))).collect()
 }
 
 fn random_u64(entropy: &mut dyn Entropy) -> u64 {

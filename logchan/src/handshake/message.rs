@@ -13,6 +13,8 @@
 //! BLAKE2s-256, keyed with the pre-shared key, over the text `understudy handshake 1`. So whoever has no key is
 //! refused at the cost of a hash, before any state is changed and before any key exchange begins.
 
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 use zeroize::Zeroizing;
 
@@ -49,13 +51,15 @@ pub(super) struct LinkKey {
 }
 
 impl LinkKey {
-    pub(super) fn new(security: Security) -> LinkKey {
+    /// Returns the keys of a link, the one that is tried first in front.
+    pub(super) fn all(security: Security) -> Vec<LinkKey> {
         let protection = security.protection();
-        let key = match security {
-            Security::Sealed(key) => key,
-            Security::Insecure => PresharedKey::well_known(),
+        let keys = match security {
+            Security::Sealed(key) => vec![key],
+            Security::Rotating { key, next } => vec![key, next],
+            Security::Insecure => vec![PresharedKey::well_known()],
         };
-        LinkKey { key, protection }
+        keys.into_iter().map(|key| LinkKey { key, protection }).collect()
     }
 
     /// Returns how frames are protected.
@@ -194,7 +198,8 @@ mod tests {
     use super::*;
 
     fn key(byte: u8) -> LinkKey {
-        LinkKey::new(Security::Sealed(PresharedKey::from_bytes(&[byte; 32]).unwrap()))
+        let key = PresharedKey::from_bytes(&[byte; 32]).unwrap();
+        LinkKey::all(Security::Sealed(key)).remove(0)
     }
 
     /// The expected tag is from Python's `hashlib.blake2s`:

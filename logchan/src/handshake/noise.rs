@@ -62,6 +62,13 @@ impl<F: FnMut(&mut [u8])> Entropy for F {
 pub enum Security {
     /// By a pre-shared key.
     Sealed(PresharedKey),
+    /// By either of two pre-shared keys, while one replaces the other: the peer may have both, or one of them.
+    Rotating {
+        /// The key that is tried first.
+        key: PresharedKey,
+        /// The other one.
+        next: PresharedKey,
+    },
     /// Not protected. The handshake is the same, under a well-known key of zeros, so mismatches are
     /// found, but anyone on the LAN can join and read.
     Insecure,
@@ -70,7 +77,7 @@ pub enum Security {
 impl Security {
     pub(super) fn protection(&self) -> Protection {
         match self {
-            Security::Sealed(_) => Protection::Sealed,
+            Security::Sealed(_) | Security::Rotating { .. } => Protection::Sealed,
             Security::Insecure => Protection::Insecure,
         }
     }

@@ -288,6 +288,32 @@ fn peer_with_a_wrong_key_is_only_counted() {
     assert!(events(&mut pair.ends[0]).is_empty() && events(&mut pair.ends[1]).is_empty());
 }
 
+/// The steps of a rotation: two ends meet if they have a key in common, whoever starts and whoever has precedence.
+#[test]
+fn ends_with_one_key_in_common_meet() {
+    let key = |byte: u8| PresharedKey::from_bytes(&[byte; 32]).unwrap();
+    let one = |byte: u8| Security::Sealed(key(byte));
+    let two = |first: u8, second: u8| Security::Rotating { key: key(first), next: key(second) };
+    for (seed, starters) in (0..40).zip([1, 2, 3].into_iter().cycle()) {
+        let meet = |mine: Security, other: Security| {
+            let mut pair =
+                Pair::of(endpoint(mine, PRIMARY, 2 * seed), endpoint(other, BACKUP, 2 * seed + 1));
+            let now = pair.now;
+            (0..2).filter(|end| starters >> end & 1 != 0).for_each(|end| pair.ends[end].start(now));
+            for _ in 0..5 {
+                pair.settle();
+                pair.sleep(RETRY_FIRST);
+            }
+            pair.ends.iter().all(|end| end.peer().is_some()) && pair.works()
+        };
+        assert!(meet(one(1), two(1, 2)), "seed {seed}, {starters}");
+        assert!(meet(two(1, 2), one(2)), "seed {seed}, {starters}");
+        assert!(meet(two(1, 2), two(2, 1)), "seed {seed}, {starters}");
+        assert!(meet(two(1, 2), two(1, 2)), "seed {seed}, {starters}");
+        assert!(!meet(one(1), one(2)) && !meet(two(1, 2), one(3)), "seed {seed}, {starters}");
+    }
+}
+
 #[test]
 fn insecure_endpoints_accept_only_each_other() {
     let insecure = |identity, seed| endpoint(Security::Insecure, identity, seed);

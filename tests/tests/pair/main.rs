@@ -19,6 +19,7 @@ mod mistakes;
 mod orderly;
 mod output_rule;
 mod panics;
+mod rotation;
 mod secrets;
 mod status;
 mod stdio;

@@ -4,7 +4,7 @@ use crate::files::{FileError, input};
 use crate::kvm::entropy;
 use crate::kvm::secret_page::SecretPage;
 use crate::limits::KEY_FILE_BYTES_MAX;
-use logchan::handshake::{KeyError, PresharedKey};
+use logchan::handshake::{KeyError, PresharedKey, Security};
 use logchan::seal::KEY_BYTES;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -59,6 +59,14 @@ pub enum KeyFileError {
         /// What is wrong with the text.
         source: KeyError,
     },
+    /// The next key is the key.
+    #[error("{} and {} have the same key: make the next one with 'understudy key'", path.display(), next.display())]
+    Same {
+        /// The file of `--key`.
+        path: PathBuf,
+        /// The file of `--key-next`.
+        next: PathBuf,
+    },
     /// There is no memory that a key can be kept in.
     #[error("no memory for the key that is not swapped out: {source}: raise 'ulimit -l'")]
     Memory {
@@ -103,6 +111,22 @@ pub fn read(path: &Path) -> Result<PresharedKey, KeyFileError> {
     let memory = SecretPage::new().map_err(|source| KeyFileError::Memory { source })?;
     PresharedKey::from_hex_in(text, Box::new(memory))
         .map_err(|source| KeyFileError::Text { path: path(), source })
+}
+
+/// Reads the key in `path`, and the one in `next` if there is one: the hosts of a pair may have both while one key replaces
+/// another.
+///
+/// # Errors
+///
+/// As [`read`], and if both files have one key.
+pub fn security(path: &Path, next: Option<&Path>) -> Result<Security, KeyFileError> {
+    let key = read(path)?;
+    let Some(next_path) = next else { return Ok(Security::Sealed(key)) };
+    let next = read(next_path)?;
+    if next.is_same_as(&key) {
+        return Err(KeyFileError::Same { path: path.into(), next: next_path.into() });
+    }
+    Ok(Security::Rotating { key, next })
 }
 
 /// Creates a key file with a new random key at `path`, with mode 0600.
@@ -157,6 +181,18 @@ mod tests {
         let other = folder.path().join("other");
         create(&other).unwrap();
         assert_ne!(fs::read(&other).unwrap(), first);
+    }
+
+    #[test]
+    fn next_key_must_be_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+        create(&first).unwrap();
+        create(&second).unwrap();
+        assert!(matches!(security(&first, None), Ok(Security::Sealed(_))));
+        assert!(matches!(security(&first, Some(&second)), Ok(Security::Rotating { .. })));
+        let same = security(&first, Some(&first));
+        assert!(same.unwrap_err().to_string().contains("the same key"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The claimant has 16 hexadecimal digits. The tag (`logchan::claim`) has 64; it is `-` if the pair runs with
-//! `--insecure`. The host's name is for people, and the tag does not cover it. Version 1 had neither the first
+//! `--insecure`. A host with two keys (`--key-next`) writes two tags with a `+` between them. The host's name is for people, and the tag does not cover it. Version 1 had neither the first
 //! two words nor a tag.
 
 use crate::limits::HOST_NAME_BYTES_MAX;
@@ -17,6 +17,9 @@ const MAGIC: &str = "understudy-claim";
 const VERSION: &str = "2";
 /// In place of the tag.
 const NO_TAG: &str = "-";
+const TAG_SEPARATOR: char = '+';
+/// Most tags of a claim.
+const TAGS_MAX: usize = 2;
 
 /// Why the content of a claim file is not a claim of this pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,18 +53,22 @@ pub enum ClaimFault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClaimFile {
     pub(crate) claimant: Claimant,
-    tag: Option<[u8; CLAIM_TAG_BYTES]>,
+    /// At most two.
+    tags: Vec<[u8; CLAIM_TAG_BYTES]>,
     pub(crate) host: String,
 }
 
 impl ClaimFile {
-    /// Encodes `claim` of the host named `host`, with a tag if there is a key.
+    /// Encodes `claim` of the host named `host`, with a tag of each key.
     pub(super) fn encode(claim: &Claim, key: Option<&ClaimKey>, host: &str) -> String {
         let mut line = format!("{MAGIC} {VERSION} {} ", claim.claimant);
         match key {
             Some(key) => {
-                for byte in key.tag(claim) {
-                    write!(line, "{byte:02x}").expect("a string grows");
+                for (index, tag) in key.tags(claim).enumerate() {
+                    line.extend((index > 0).then_some(TAG_SEPARATOR));
+                    for byte in tag {
+                        write!(line, "{byte:02x}").expect("a string grows");
+                    }
                 }
             }
             None => line.push_str(NO_TAG),
@@ -88,15 +95,18 @@ impl ClaimFile {
             return Err(ClaimFault::Version);
         }
         let claimant = Claimant(u64::from_be_bytes(hex(word()?).ok_or(ClaimFault::Damaged)?));
-        let tag = match word()? {
-            NO_TAG => None,
-            text => Some(hex(text).ok_or(ClaimFault::Damaged)?),
+        let tags = match word()? {
+            NO_TAG => Vec::new(),
+            text => {
+                let tags = text.split(TAG_SEPARATOR).map(hex).collect::<Option<Vec<_>>>();
+                tags.filter(|tags| tags.len() <= TAGS_MAX).ok_or(ClaimFault::Damaged)?
+            }
         };
         let host = word()?;
         let is_name =
             host.len() <= HOST_NAME_BYTES_MAX && host.bytes().all(|b| b.is_ascii_graphic());
         match is_name && words.next().is_none() {
-            true => Ok(ClaimFile { claimant, tag, host: host.to_string() }),
+            true => Ok(ClaimFile { claimant, tags, host: host.to_string() }),
             false => Err(ClaimFault::Damaged),
         }
     }
@@ -109,12 +119,14 @@ impl ClaimFile {
     ) -> Result<Claimant, ClaimFault> {
         let claimant = self.claimant;
         let claim = Claim { witness, vm, term, claimant };
-        match (key, &self.tag) {
-            (Some(key), Some(tag)) if key.is_authentic(&claim, tag) => Ok(claimant),
-            (Some(_), Some(_)) => Err(ClaimFault::NotAuthentic),
-            (Some(_), None) => Err(ClaimFault::NoTag),
-            (None, Some(_)) => Err(ClaimFault::HasTag),
-            (None, None) => Ok(claimant),
+        match (key, self.tags.is_empty()) {
+            (Some(_), true) => Err(ClaimFault::NoTag),
+            (None, false) => Err(ClaimFault::HasTag),
+            (None, true) => Ok(claimant),
+            (Some(key), false) => match self.tags.iter().any(|tag| key.is_authentic(&claim, tag)) {
+                true => Ok(claimant),
+                false => Err(ClaimFault::NotAuthentic),
+            },
         }
     }
 }
@@ -137,7 +149,7 @@ pub(super) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::limits::WITNESS_FILE_BYTES_MAX;
-    use logchan::handshake::PresharedKey;
+    use logchan::handshake::{PresharedKey, Security};
 
     const PLACE: (WitnessId, VmId, Term) = (WitnessId(1), VmId(2), Term(3));
     const CLAIM: Claim =
@@ -147,13 +159,18 @@ mod tests {
         ClaimKey::derive(&PresharedKey::from_bytes(&[byte; 32]).unwrap())
     }
 
+    fn both(one: u8, other: u8) -> ClaimKey {
+        let [key, next] = [one, other].map(|byte| PresharedKey::from_bytes(&[byte; 32]).unwrap());
+        ClaimKey::of(&Security::Rotating { key, next }).unwrap()
+    }
+
     #[test]
     fn claim_golden_bytes() {
         let insecure = ClaimFile::encode(&CLAIM, None, "a host\n");
         assert_eq!(insecure, "understudy-claim 2 000000000000000a - ahost\n");
         let file = ClaimFile::decode(insecure.as_bytes()).unwrap();
         assert_eq!((file.claimant, file.host.as_str()), (Claimant(0xa), "ahost"));
-        let longest = ClaimFile::encode(&CLAIM, Some(&key(1)), &"h".repeat(1000));
+        let longest = ClaimFile::encode(&CLAIM, Some(&both(1, 2)), &"h".repeat(1000));
         assert!(longest.len() as u64 <= WITNESS_FILE_BYTES_MAX, "{longest}");
         assert!(ClaimFile::decode(longest.as_bytes()).is_ok());
     }
@@ -170,6 +187,14 @@ mod tests {
         assert_eq!(owner(Some(&other), Some(&ours)), Err(ClaimFault::NotAuthentic));
         assert_eq!(owner(None, Some(&ours)), Err(ClaimFault::NoTag));
         assert_eq!(owner(Some(&ours), None), Err(ClaimFault::HasTag));
+        // While one key replaces another.
+        let both = both(1, 2);
+        for one in [&ours, &other, &both] {
+            assert_eq!(owner(Some(&both), Some(one)), Ok(Claimant(0xa)));
+            assert_eq!(owner(Some(one), Some(&both)), Ok(Claimant(0xa)));
+        }
+        assert_eq!(owner(Some(&both), Some(&key(3))), Err(ClaimFault::NotAuthentic));
+        assert_eq!(owner(Some(&both), None), Err(ClaimFault::HasTag));
     }
 
     #[test]
@@ -179,7 +204,13 @@ mod tests {
             let result = ClaimFile::decode(&whole.as_bytes()[..length]);
             assert_eq!(result, Err(ClaimFault::Damaged), "{length} bytes");
         }
-        for content in ["\n", "x\n", "mallory h\n", "understudy-claim 2 +00000000000000a - h\n"] {
+        for content in [
+            "\n",
+            "x\n",
+            "mallory h\n",
+            "understudy-claim 2 +00000000000000a - h\n",
+            "understudy-claim 2 000000000000000a + h\n",
+        ] {
             assert_eq!(
                 ClaimFile::decode(content.as_bytes()),
                 Err(ClaimFault::Damaged),

@@ -67,6 +67,9 @@ pub struct PairArgs {
     /// File with the pre-shared key, made by 'understudy key'
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// File with a second key, which is accepted, too: while a new key replaces an old one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    key_next: Option<PathBuf>,
     /// Do not encrypt or authenticate the log: for a private network only
     #[arg(long)]
     insecure: bool,
@@ -147,7 +150,7 @@ impl PairArgs {
     /// Reads the key, or warns that there is none.
     pub(super) fn security(&self) -> Result<Security, CliError> {
         match &self.key {
-            Some(path) => Ok(Security::Sealed(key_file::read(path)?)),
+            Some(path) => Ok(key_file::security(path, self.key_next.as_deref())?),
             None => {
                 stdio::message(
                     "understudy: WARNING: --insecure: the log is neither encrypted nor \
@@ -160,11 +163,7 @@ impl PairArgs {
 
     /// Opens the witness, with a claimant name that no other run of any process has.
     pub(super) fn witness(&self, security: &Security) -> Result<Witness, CliError> {
-        let key = match security {
-            Security::Sealed(key) => Some(ClaimKey::derive(key)),
-            Security::Insecure => None,
-        };
-        self.witness.open_with_warning(VmId(self.vm_id), key)
+        self.witness.open_with_warning(VmId(self.vm_id), ClaimKey::of(security))
     }
 
     /// Returns what runs before this host takes the VM over.
