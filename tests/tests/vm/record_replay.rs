@@ -39,6 +39,22 @@ fn replay_of_a_run_under_load_and_kicks_is_equal() {
     assert!(load.counter > 0 && load.fetched > 0 && load.kicks > 100, "{load:?}");
 }
 
+/// What the limits decide is in the log: a replay, which has none, repeats it.
+#[test]
+fn replay_of_a_run_beyond_its_limits_is_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("limited.ulog");
+    let limits = ["--limit-rng", "1", "--limit-tap", "300", "--limit-console", "8"];
+    let (recorded, load) = record_under_load(&log, 3 * factor(), 1, &limits).unwrap();
+    let (status, replayed) = replay_under_kicks(&log, 2).unwrap();
+    println!("{load:?}\n{recorded}\n{replayed}");
+    assert_eq!(difference(&recorded, &replayed), None);
+    assert!(status.success() && load.counter > 0);
+    for limit in ["entropy_requests", "frames", "console_bytes"] {
+        assert!(recorded["over_limit"][limit].as_u64() > Some(0), "{limit}: {recorded}");
+    }
+}
+
 #[test]
 fn replay_of_the_hard_guest_is_equal() {
     let folder = tempfile::tempdir().unwrap();

@@ -67,8 +67,9 @@ pub trait DeviceBoundary {
     fn clock_ns(&mut self) -> Result<u64, Self::Error>;
     /// Returns the wall clock: nanoseconds since 1970-01-01T00:00Z.
     fn wall_clock_ns(&mut self) -> Result<u64, Self::Error>;
-    /// Fills `bytes` with entropy.
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error>;
+    /// Fills the front of `bytes` with entropy and returns how many bytes it filled: at least one, unless `bytes` is
+    /// empty. How many is a decision of the live boundary, which the log contains.
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error>;
     /// Sends a frame that the guest transmitted, without the virtio-net header.
     fn output(&mut self, frame: &[u8]) -> Result<(), Self::Error>;
     /// Outputs a byte that the guest wrote to its serial console.

@@ -285,7 +285,8 @@ impl Verifier {
         self.expect(log, take, || String::from("read the wall clock"))
     }
 
-    /// The guest asks for entropy, which is copied to `bytes`.
+    /// The guest asks for entropy, which is copied to the front of `bytes`. Returns how many bytes the log has: it may
+    /// be fewer than the guest asked for, but not none.
     ///
     /// # Errors
     ///
@@ -294,11 +295,15 @@ impl Verifier {
         &mut self,
         log: &mut L,
         bytes: &mut [u8],
-    ) -> Result<Verdict<()>, L::Error> {
+    ) -> Result<Verdict<usize>, L::Error> {
         let length = bytes.len();
         let take = |entry: &Entry<'_>| {
             let Entry::Entropy(logged) = *entry else { return None };
-            (logged.len() == length).then(|| bytes.copy_from_slice(logged))
+            let is_possible = logged.len() <= length && logged.is_empty() == (length == 0);
+            is_possible.then(|| {
+                bytes[..logged.len()].copy_from_slice(logged);
+                logged.len()
+            })
         };
         self.expect(log, take, || format!("asked for {length} bytes of entropy"))
     }

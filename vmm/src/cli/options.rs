@@ -6,6 +6,7 @@ use crate::boot::sweep::SweepPolicy;
 use crate::devices::DEFAULT_MAC;
 use crate::files::Access;
 use crate::limits::TRACE_MAX;
+use crate::replay::rate_limit::Rates;
 use crate::telemetry::trace::Trace;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -87,6 +88,15 @@ pub struct VmOptions {
     /// Do not measure how long frames take through each stage of the machine
     #[arg(long)]
     pub no_stages: bool,
+    /// Most entropy that the guest gets, bytes a second; beyond it, one byte for each request. 0: no limit
+    #[arg(long, value_name = "BYTES", default_value_t = Rates::default().entropy_bytes)]
+    pub limit_rng: u64,
+    /// Most frames that enter the guest, a second; those beyond it are dropped. 0: no limit
+    #[arg(long, value_name = "FRAMES", default_value_t = Rates::default().frames)]
+    pub limit_tap: u64,
+    /// Most console output that is shown, bytes a second; what is beyond it is dropped. 0: no limit
+    #[arg(long, value_name = "BYTES", default_value_t = Rates::default().console_bytes)]
+    pub limit_console: u64,
     /// How long an input may wait for an exit of the guest before the guest is interrupted, microseconds
     #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     pub deadline_us: u64,
@@ -190,6 +200,15 @@ impl VmOptions {
     /// Returns an empty trace if `--trace-stages` is given.
     pub(super) fn trace(&self) -> Option<Trace> {
         self.trace_stages.as_ref().map(|_| Trace::new(TRACE_MAX))
+    }
+
+    /// Returns how fast the guest may take entropy, receive frames and write to its console.
+    pub fn rates(&self) -> Rates {
+        Rates {
+            entropy_bytes: self.limit_rng,
+            frames: self.limit_tap,
+            console_bytes: self.limit_console,
+        }
     }
 
     /// Returns how long an input may be pending before the guest is interrupted.

@@ -90,14 +90,16 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
             let stages = recorder.boundary().stages();
             let traced = session::write_trace(options, stages);
             let log = recorder.log();
-            (log.bytes(), log.is_full(), stages.status(), traced)
+            let over_limit = recorder.boundary().over_limit();
+            (log.bytes(), log.is_full(), (stages.status(), over_limit), traced)
         },
     )?;
     let mut result = result(&outcome);
-    let (log_bytes, is_full, stages, traced) = outcome.report;
+    let (log_bytes, is_full, (stages, over_limit), traced) = outcome.report;
     result.insert("log_bytes".into(), log_bytes.into());
     result.insert("log_full".into(), is_full.into());
     result.insert("stages".into(), json!(stages));
+    result.insert("over_limit".into(), json!(over_limit));
     match outcome.end {
         Err(RunError::Source(SourceError::Host(HostError::Log(source)))) => {
             return Err(CliError::Log { path: args.log.clone(), source });

@@ -36,12 +36,16 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
         options.core,
         options.seconds.map(Duration::from_secs_f64),
         |orders| Ok(World::new(session::world_config(options, port, clock, orders)?)?),
-        |world| (world.stages().status(), session::write_trace(options, world.stages())),
+        |world| {
+            let traced = session::write_trace(options, world.stages());
+            (world.stages().status(), world.over_limit(), traced)
+        },
     )?;
     let mut result = result(&outcome);
     outcome.end?;
-    let (stages, traced) = outcome.report;
+    let (stages, over_limit, traced) = outcome.report;
     traced?;
+    result.insert("over_limit".into(), json!(over_limit));
     result.insert("stages".into(), json!(stages));
     output::print(&result, options.json)
 }

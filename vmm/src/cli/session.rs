@@ -290,7 +290,8 @@ pub fn world_config(
     let stages = Stages::new(!options.no_stages, options.trace());
     let deadline = options.deadline();
     let lan = None;
-    Ok(WorldConfig { port, console, console_input, orders, lan, deadline, clock, stages })
+    let rates = options.rates();
+    Ok(WorldConfig { port, console, console_input, orders, lan, deadline, clock, stages, rates })
 }
 
 /// Writes the trace of `stages` to the file of `--trace-stages`, if it is given.

@@ -24,6 +24,8 @@ pub(crate) struct TestBoundary {
     /// Sizes of entropy requests; the bytes count up from 1.
     pub(crate) entropy: Vec<usize>,
     pub(crate) entropy_fails: bool,
+    /// Most bytes that a request gets.
+    pub(crate) entropy_limit: Option<usize>,
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) console: Vec<u8>,
 }
@@ -42,15 +44,16 @@ impl DeviceBoundary for TestBoundary {
         Ok(self.wall_ns)
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, SourceError> {
         if self.entropy_fails {
             return Err(HostError::Entropy(std::io::Error::other("none left")).into());
         }
-        self.entropy.push(bytes.len());
-        for (value, byte) in (1..).zip(bytes) {
+        let filled = bytes.len().min(self.entropy_limit.unwrap_or(usize::MAX));
+        self.entropy.push(filled);
+        for (value, byte) in (1..).zip(&mut bytes[..filled]) {
             *byte = value as u8;
         }
-        Ok(())
+        Ok(filled)
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {

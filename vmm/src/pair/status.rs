@@ -3,6 +3,7 @@
 use super::host::PairHost;
 use super::observer::PairObserver;
 use crate::link::now;
+use crate::replay::rate_limit::OverLimit;
 use crate::stdio;
 use crate::telemetry::TimeStatus;
 use hdrhistogram::Histogram;
@@ -75,6 +76,8 @@ pub struct Status {
     pub divergences: u64,
     /// The last of these: what was expected and what was found.
     pub last_divergence: Option<Divergence>,
+    /// What the guest wanted beyond the limits of rates, on this host.
+    pub over_limit: OverLimit,
     /// Lines for standard output or standard error that could not be written.
     pub messages_dropped: u64,
 }
@@ -248,6 +251,7 @@ impl PairObserver {
             *status = Status {
                 uptime_s,
                 stages: world.stages().status(),
+                over_limit: world.over_limit(),
                 log: LogStatus { bytes_by_kind: bytes_by_kind(replica.log_stats()), ..log },
                 ..self.status(now, replica, link.peer())
             };

@@ -7,6 +7,7 @@ pub mod guest_clock;
 pub mod log_file;
 mod log_writer_thread;
 pub mod orders;
+pub mod rate_limit;
 pub mod recorder;
 pub mod replayer;
 pub mod snapshotter;

@@ -79,9 +79,10 @@ impl<B: Boundary<Error = SourceError>, L: LogDestination> DeviceBoundary for Rec
         Ok(unix_ns)
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        self.boundary.entropy(bytes)?;
-        self.append(&Entry::Entropy(bytes))
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, SourceError> {
+        let filled = self.boundary.entropy(bytes)?;
+        self.append(&Entry::Entropy(&bytes[..filled]))?;
+        Ok(filled)
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {

@@ -126,7 +126,7 @@ impl DeviceBoundary for Replayer {
         self.ask(Verifier::wall_clock)
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, SourceError> {
         self.ask(|verifier, log| verifier.entropy(log, bytes))
     }
 

@@ -71,7 +71,7 @@ impl<B: Boundary<Error = SourceError>> DeviceBoundary for Snapshotter<'_, B> {
         self.boundary.wall_clock_ns()
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, SourceError> {
         self.boundary.entropy(bytes)
     }
 

@@ -5,6 +5,7 @@ use super::deadline::Deadline;
 use super::error::{HostError, SourceError};
 use super::guest_clock::GuestClock;
 use super::orders::Orders;
+use super::rate_limit::{OverLimit, RateLimits, Rates};
 use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
 use crate::limits::STALE_FRAMES_MAX;
@@ -27,6 +28,9 @@ use std::time::Duration;
 /// and the wait is noticed this much later, but never lost.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
+/// Most frames beyond their limit that are dropped at once.
+const LIMITED_FRAMES_MAX: usize = 256;
+
 /// The parts of a live boundary.
 pub struct WorldConfig<P> {
     /// The network port behind the VM's NIC.
@@ -45,6 +49,8 @@ pub struct WorldConfig<P> {
     pub clock: GuestClock,
     /// Latency measurements of frames.
     pub stages: Stages,
+    /// How fast the guest may take entropy, receive frames and write to its console.
+    pub rates: Rates,
 }
 
 /// The live boundary. Create it on the thread that runs the vCPU: its timer kicks the calling thread.
@@ -63,6 +69,9 @@ pub struct World<P> {
     /// The port holds frames that wait for `flush`.
     unflushed: bool,
     stages: Stages,
+    limits: RateLimits,
+    /// The frame in the port has passed its limit.
+    frame_allowed: bool,
     frame: Box<[u8; FRAME_MAX]>,
 }
 
@@ -85,6 +94,8 @@ impl<P: FramePort> World<P> {
             positions: 0,
             unflushed: false,
             stages: config.stages,
+            limits: RateLimits::new(config.rates, monotonic_ns()),
+            frame_allowed: false,
             frame: Box::new([0; FRAME_MAX]),
         })
     }
@@ -107,6 +118,33 @@ impl<P: FramePort> World<P> {
     /// Returns the latency measurements of frames, to record stages that happen elsewhere.
     pub(crate) fn stages_mut(&mut self) -> &mut Stages {
         &mut self.stages
+    }
+
+    /// Returns what was beyond the limits of rates.
+    pub fn over_limit(&self) -> OverLimit {
+        self.limits.over()
+    }
+
+    /// Returns whether the port has a frame for the guest, and drops those that are beyond the limit: some of them, so that
+    /// a flood does not keep the guest from running.
+    fn poll_frame(&mut self) -> Result<bool, HostError> {
+        for _ in 0..=LIMITED_FRAMES_MAX {
+            if !self.port.has_frame() {
+                return Ok(false);
+            }
+            self.frame_allowed = self.frame_allowed || self.limits.allows_frame(monotonic_ns);
+            if self.frame_allowed {
+                return Ok(true);
+            }
+            self.port.receive(&mut self.frame[..])?;
+        }
+        Ok(false)
+    }
+
+    fn draw_entropy(&mut self, bytes: &mut [u8]) -> Result<usize, HostError> {
+        let allowed = self.limits.entropy(bytes.len(), monotonic_ns);
+        crate::kvm::entropy::fill(&mut bytes[..allowed]).map_err(HostError::Entropy)?;
+        Ok(allowed)
     }
 
     /// Starts the deadline: a guest that makes no exit from here on is kicked. Call it before a region is
@@ -151,8 +189,9 @@ impl<P: FramePort> World<P> {
     }
 
     /// Whether there is a frame or typed text that the devices can accept.
-    fn data_pending(&mut self, capacity: &DeviceCapacity) -> bool {
-        capacity.frame && self.port.has_frame() || capacity.console_bytes > 0 && self.poll_console()
+    fn data_pending(&mut self, capacity: &DeviceCapacity) -> Result<bool, HostError> {
+        Ok(capacity.frame && self.poll_frame()?
+            || capacity.console_bytes > 0 && self.poll_console())
     }
 
     fn timer_pending(&mut self, capacity: &DeviceCapacity) -> bool {
@@ -176,9 +215,10 @@ impl<P: FramePort> World<P> {
             }
         }
         if capacity.frame
-            && self.port.has_frame()
+            && self.poll_frame()?
             && let Some(length) = self.port.receive(&mut self.frame[..])?
         {
+            self.frame_allowed = false;
             self.stages.taken(boottime_ns);
             return Ok(Some(Input::Frame(&self.frame[..length])));
         }
@@ -206,7 +246,7 @@ impl<P: FramePort> World<P> {
         let pending = passed
             && !capacity.interrupts_blocked
             && (capacity.interrupt
-                || self.data_pending(capacity)
+                || self.data_pending(capacity)?
                 || !window && self.timer_pending(capacity));
         Ok(if pending { StopAction::Checkpoint } else { StopAction::Resume })
     }
@@ -223,8 +263,8 @@ impl<P: FramePort> DeviceBoundary for World<P> {
         Ok(realtime_ns())
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
-        Ok(crate::kvm::entropy::fill(bytes).map_err(HostError::Entropy)?)
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, SourceError> {
+        Ok(self.draw_entropy(bytes)?)
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
@@ -239,7 +279,9 @@ impl<P: FramePort> DeviceBoundary for World<P> {
     }
 
     fn console_output(&mut self, byte: u8) {
-        self.console.put(byte);
+        if self.limits.allows_console(monotonic_ns) {
+            self.console.put(byte);
+        }
     }
 }
 
@@ -284,7 +326,7 @@ impl<P: FramePort> Boundary for World<P> {
         }
         self.idle()?;
         if self.clock.is_slowed()
-            && !self.data_pending(capacity)
+            && !self.data_pending(capacity)?
             && self.clock.skip_idle_to(capacity.timer_ns)
         {
             return Ok(Waited::Poll);
@@ -362,8 +404,8 @@ impl<P: FramePort> replica::LiveInputs for World<P> {
         Ok(realtime_ns())
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), HostError> {
-        crate::kvm::entropy::fill(bytes).map_err(HostError::Entropy)
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, HostError> {
+        self.draw_entropy(bytes)
     }
 
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, HostError> {

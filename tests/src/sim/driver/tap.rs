@@ -150,9 +150,9 @@ impl LiveInputs for SimTap<'_> {
         Ok(unix_ns)
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), TapFailed> {
-        let Ok(()) = self.inputs.entropy(bytes);
-        Ok(())
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, TapFailed> {
+        let Ok(filled) = self.inputs.entropy(bytes);
+        Ok(filled)
     }
 
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, TapFailed> {

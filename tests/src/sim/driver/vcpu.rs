@@ -286,8 +286,8 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
             }
             Exit::Entropy(length) => {
                 let mut bytes = vec![0; length.into()];
-                self.ask(|driver| driver.entropy(&mut bytes))?;
-                self.machine.answer(xxh3_64(&bytes));
+                let filled = self.ask(|driver| driver.entropy(&mut bytes))?;
+                self.machine.answer(xxh3_64(&bytes[..filled]));
                 self.took_input();
             }
             Exit::Send => {

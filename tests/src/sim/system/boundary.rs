@@ -66,7 +66,7 @@ impl Process {
             Exit::Entropy(length) => {
                 let mut bytes = vec![0; length.into()];
                 let Ok(step) = replica.entropy(clock, world, &mut bytes);
-                step.map(|()| machine.answer(xxh3_64(&bytes)))
+                step.map(|filled| machine.answer(xxh3_64(&bytes[..filled])))
             }
             Exit::Send => {
                 let frame = to_send(&machine.ram, at).to_vec();

@@ -97,9 +97,11 @@ impl LiveInputs for TapWorld {
         Ok(self.wall_ns + self.now.as_nanos())
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+    /// Fills all of `bytes`, or half of them as the limit of the rate does.
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
         self.rng.fill(bytes);
-        Ok(())
+        let is_limited = bytes.first().is_some_and(|byte| byte % 2 == 0);
+        Ok(if is_limited { bytes.len().div_ceil(2) } else { bytes.len() })
     }
 
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {

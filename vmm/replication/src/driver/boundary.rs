@@ -31,7 +31,7 @@ impl<H: Host> DeviceBoundary for Driver<H> {
         self.ask_until_ready(|parts, now| parts.replica.wall_clock_ns(now, &mut parts.world))
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
         self.ask_until_ready(|parts, now| parts.replica.entropy(now, &mut parts.world, bytes))
     }
 

@@ -178,7 +178,7 @@ impl Replica {
         }
     }
 
-    /// Fills `bytes` with entropy.
+    /// Fills the front of `bytes` with entropy and returns how many bytes it filled.
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl Replica {
         now: Time,
         world: &mut W,
         bytes: &mut [u8],
-    ) -> Result<Step<()>, W::Error> {
+    ) -> Result<Step<usize>, W::Error> {
         match self.mode() {
             Mode::Live => {
                 self.replay_out.end();

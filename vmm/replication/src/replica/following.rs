@@ -137,7 +137,7 @@ impl Replica {
         self.follow(now, Verifier::wall_clock)
     }
 
-    pub(super) fn follow_entropy(&mut self, now: Time, bytes: &mut [u8]) -> Step<()> {
+    pub(super) fn follow_entropy(&mut self, now: Time, bytes: &mut [u8]) -> Step<usize> {
         self.follow(now, |verifier, log| verifier.entropy(log, bytes))
     }
 

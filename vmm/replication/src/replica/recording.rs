@@ -88,13 +88,13 @@ impl Replica {
         now: Time,
         world: &mut W,
         bytes: &mut [u8],
-    ) -> Result<Step<()>, W::Error> {
+    ) -> Result<Step<usize>, W::Error> {
         if !self.can_log(SMALL_ENTRY_BYTES_MAX + bytes.len()) {
             return Ok(Step::Pending);
         }
-        world.entropy(bytes)?;
-        self.record(now, |_writer| Entry::Entropy(bytes));
-        Ok(Step::Ready(()))
+        let filled = world.entropy(bytes)?;
+        self.record(now, |_writer| Entry::Entropy(&bytes[..filled]));
+        Ok(Step::Ready(filled))
     }
 
     pub(super) fn record_output(&mut self, now: Time, frame: &[u8]) -> Step<()> {

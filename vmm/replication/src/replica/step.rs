@@ -88,8 +88,9 @@ pub trait LiveInputs {
     /// Returns the wall clock: nanoseconds since 1970-01-01T00:00Z.
     fn wall_clock_ns(&mut self) -> Result<u64, Self::Error>;
 
-    /// Fills `bytes` with entropy.
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error>;
+    /// Fills the front of `bytes` with entropy and returns how many bytes it filled: at least one, unless `bytes` is
+    /// empty.
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error>;
 
     /// Returns the next input that the devices have capacity for, if there is one.
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, Self::Error>;

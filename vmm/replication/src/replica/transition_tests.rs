@@ -36,8 +36,8 @@ impl LiveInputs for Clock {
         Ok(0)
     }
 
-    fn entropy(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
-        Ok(())
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        Ok(bytes.len())
     }
 
     fn next_input(&mut self, _: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {
@@ -1136,8 +1136,8 @@ impl LiveInputs for Typing {
         Ok(0)
     }
 
-    fn entropy(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
-        Ok(())
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        Ok(bytes.len())
     }
 
     fn next_input(&mut self, _: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {
@@ -1287,8 +1287,8 @@ impl LiveInputs for OneFrame {
         Ok(0)
     }
 
-    fn entropy(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
-        Ok(())
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        Ok(bytes.len())
     }
 
     fn next_input(&mut self, _: &DeviceCapacity) -> Result<Option<Input<'_>>, Infallible> {

@@ -82,11 +82,12 @@ impl VirtioDevice for Rng {
             let head = chain.head_index();
             let room = room(chain.clone(), queue.size())?;
             let bytes = usize::try_from(room).unwrap_or(usize::MAX).min(REQUEST_BYTES_MAX);
-            let drawn = &mut drawn[..bytes];
-            if !drawn.is_empty() {
-                access.boundary.entropy(drawn)?;
-            }
-            scatter(access.ram, chain, queue.size(), drawn)?;
+            // Possibly less than there is room for: the boundary limits the rate.
+            let bytes = match bytes {
+                0 => 0,
+                _ => access.boundary.entropy(&mut drawn[..bytes])?,
+            };
+            scatter(access.ram, chain, queue.size(), &drawn[..bytes])?;
             queue.push(access.ram, head, bytes as u32)?;
             self.counters.requests += 1;
             self.counters.bytes += bytes as u64;

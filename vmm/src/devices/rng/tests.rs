@@ -42,6 +42,18 @@ fn kick_reads_no_more_entropy_than_its_bound() {
     assert!(m.boundary.entropy.iter().sum::<usize>() <= KICK_BYTES_MAX);
 }
 
+/// The boundary gives less than there is room for: the driver is told how much.
+#[test]
+fn request_over_the_limit_is_filled_in_part() {
+    let (mut m, mut driver) = started();
+    m.boundary.entropy_limit = Some(1);
+    let head = driver.add(&m, 0, &[(BUFFER, 5, WRITE)]);
+    driver.kick(&mut m, 0);
+    assert_eq!(driver.take_used(&m, 0), [(u32::from(head), 1)]);
+    assert_eq!(m.read_ram::<2>(BUFFER), [1, 0]);
+    assert_eq!(m.boundary.entropy, [1]);
+}
+
 #[test]
 fn request_without_writable_bytes_reads_no_entropy() {
     let (mut m, mut driver) = started();
