@@ -93,6 +93,8 @@ mutants! {
     AssumeTimeDeterministic,
     /// A death notice ends the channel, and nothing follows from it.
     IgnoreNotice,
+    /// A backup is synced again at once, however often its protection did not last.
+    NeverBackOff,
 }
 
 mutants! {

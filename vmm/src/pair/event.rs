@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
-use replication::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName};
+use replication::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName, SyncDelay};
 use serde::Serialize;
 
 /// One line of the event log.
@@ -95,6 +95,13 @@ pub enum PairEvent {
         heard_ns: u64,
         /// When this host last sent a frame to the LAN. The lease may have ended long before this record.
         spoke_ns: Option<u64>,
+    },
+    /// See [`ReplicaEvent::SyncDelayed`].
+    SyncDelayed {
+        /// When the sync begins.
+        until_ns: u64,
+        /// Syncs in a row that did not last.
+        failures: u32,
     },
     /// See [`ReplicaEvent::SyncStalled`].
     SyncStalled {
@@ -271,6 +278,9 @@ fn named(
         ReplicaEvent::BackupSilent { heard_at } => {
             (None, PairEvent::BackupSilent { heard_ns: heard_at.as_nanos(), spoke_ns })
         }
+        ReplicaEvent::SyncDelayed(SyncDelay { until, failures, cause: _ }) => {
+            (None, PairEvent::SyncDelayed { until_ns: until.as_nanos(), failures })
+        }
         ReplicaEvent::SyncStalled { since, cause: _ } => {
             (None, PairEvent::SyncStalled { since_ns: since.as_nanos() })
         }
@@ -332,6 +342,7 @@ mod tests {
             PairEvent::HandingOver { spoke_ns } => read::PairEvent::HandingOver { spoke_ns },
             PairEvent::HandoverFailed => read::PairEvent::HandoverFailed,
             PairEvent::BackupSilent { spoke_ns, .. } => read::PairEvent::BackupSilent { spoke_ns },
+            PairEvent::SyncDelayed { .. } => read::PairEvent::SyncDelayed,
             PairEvent::SyncStalled { .. } => read::PairEvent::SyncStalled,
             PairEvent::BackupStalled { spoke_ns, .. } => {
                 read::PairEvent::BackupStalled { spoke_ns }
@@ -434,6 +445,7 @@ mod tests {
             PairEvent::HandingOver { spoke_ns: Some(3) },
             PairEvent::HandoverFailed,
             PairEvent::BackupSilent { heard_ns: 3, spoke_ns: Some(4) },
+            PairEvent::SyncDelayed { until_ns: 5, failures: 4 },
             PairEvent::SyncStalled { since_ns: 5 },
             PairEvent::BackupStalled { since_ns: 3, spoke_ns: Some(4) },
             PairEvent::BackupGone { spoke_ns: None },

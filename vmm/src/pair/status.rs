@@ -277,7 +277,7 @@ impl PairObserver {
         });
         Status {
             role: replica.role().as_str(),
-            protected: protection(replica),
+            protected: protection(now, replica),
             lan: self.lan_fault().unwrap_or_else(|| "up".into()),
             witness: self.witness(replica),
             supervisor: self.supervisor().as_str(),
@@ -340,7 +340,7 @@ fn bytes_by_kind(entries: &EntryStatsTable) -> BTreeMap<&'static str, u64> {
 }
 
 /// Returns whether the other host could continue the VM, and otherwise why not.
-fn protection(replica: &Replica) -> String {
+fn protection(now: Time, replica: &Replica) -> String {
     let stall = match replica.sync_stall() {
         None => None,
         Some(StallCause::LongFramesLost) => Some("does the log link lose long frames (its MTU)?"),
@@ -348,6 +348,13 @@ fn protection(replica: &Replica) -> String {
     };
     if let Some(why) = stall {
         return format!("no: the sync stands still: {why}");
+    }
+    if let Some(delay) = replica.sync_delay() {
+        let wait_s = delay.until.since(now).as_nanos() / 1_000_000_000;
+        let (failures, why) = (delay.failures, delay.cause.why());
+        return format!(
+            "no: the next sync begins in {wait_s} s: {failures} in a row did not last, the last one because {why}"
+        );
     }
     let (unfit, of) = match replica.role() {
         RoleName::Protected => (replica.peer_unfit(), "the backup is unfit"),

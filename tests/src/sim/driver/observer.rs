@@ -105,6 +105,7 @@ impl super::state::State {
                 | ReplicaEvent::PeerRefused { .. }
                 | ReplicaEvent::TermWon { .. }
                 | ReplicaEvent::SyncBegun
+                | ReplicaEvent::SyncDelayed(_)
                 | ReplicaEvent::SyncStalled { .. }
                 | ReplicaEvent::BackupLeft
                 | ReplicaEvent::Following

@@ -173,6 +173,7 @@ impl Pair<'_> {
         let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
         while let Some(event) = process.replica.poll_event() {
             self.trace.line(now, Some(host), "event", format_args!("{event:?}"));
+            process.syncs.check(now, &event)?;
             if event == ReplicaEvent::Diverged {
                 let flips = std::mem::take(&mut process.undetected_flips);
                 require!(flips > 0, "host {host} has diverged without a flipped bit");

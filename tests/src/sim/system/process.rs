@@ -10,10 +10,10 @@ use logchan::time::{Duration, Time};
 use replication::Mutants;
 use replication::boundary::Position;
 use replication::hold::HoldLimits;
-use replication::replica::{Replica, ReplicaConfig, Start};
+use replication::replica::{Replica, ReplicaConfig, ResyncPace, Start};
 use replication::witness::{Answer, NOBODY, Question};
 
-use super::check::Waiting;
+use super::check::{SyncPace, Waiting};
 use super::machine::Machine;
 use super::machine::cpu::Exit;
 use super::machine::devices::TO_SEND;
@@ -170,11 +170,23 @@ pub(crate) struct Process {
     pub(crate) held_notice: Option<DeathNotice>,
     /// The sessions that it was in.
     pub(crate) sessions: Vec<u64>,
+    /// Its syncs.
+    pub(crate) syncs: SyncPace,
     /// Frames that were passed on, by it or to it.
     pub(crate) passed: Waiting,
     /// The frame that its machine has taken in the last call.
     pub(crate) frame_taken: Option<Rc<[u8]>>,
 }
+
+/// How soon a backup is synced again: after few failures, because a run has few; and after a delay that is longer than
+/// the silence timeout, because a loss takes that long.
+pub(crate) const RESYNC: ResyncPace = ResyncPace {
+    free: 1,
+    delay_first: Duration::from_millis(150),
+    delay_max: Duration::from_millis(300),
+    stable: Duration::from_millis(2_000),
+    sync_max: Duration::from_millis(600_000),
+};
 
 /// The configuration of an engine.
 pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> ReplicaConfig {
@@ -189,6 +201,7 @@ pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> 
         on_backup_loss: options.on_backup_loss,
         witness_retry: Duration::from_nanos(options.witness_retry_ns),
         tap_delay: Duration::from_nanos(options.tap_delay_ns),
+        resync: RESYNC,
         witness_check: Duration::from_nanos(options.witness_check_ns),
         mutants,
         delta_cache_pages_max: options.delta_cache_pages_max as usize,
@@ -251,6 +264,7 @@ impl Process {
             new_notice: None,
             held_notice: None,
             sessions: Vec::new(),
+            syncs: SyncPace::default(),
             passed: Waiting::default(),
             frame_taken: None,
         }

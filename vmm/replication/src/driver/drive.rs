@@ -356,6 +356,7 @@ impl<H: Host> Driver<H> {
             | ReplicaEvent::WitnessBack
             | ReplicaEvent::ReleaseFailed
             | ReplicaEvent::SyncBegun
+            | ReplicaEvent::SyncDelayed(_)
             | ReplicaEvent::SyncStalled { .. }
             | ReplicaEvent::Protected
             | ReplicaEvent::BackupSilent { .. }

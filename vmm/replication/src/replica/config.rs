@@ -1,5 +1,6 @@
 //! Configuration of a replica.
 
+use super::resync::ResyncPace;
 use super::segment::EARLY_RELEASE_WINDOW;
 use crate::MacAddr;
 use crate::announce::AllowedSources;
@@ -95,6 +96,8 @@ pub struct ReplicaConfig {
     /// How long after it was given to the tap a frame is on the LAN at the latest. A primary waits for that
     /// before it tells its backup that the VM is handed over.
     pub tap_delay: Duration,
+    /// How soon a primary syncs a backup again whose protection did not last.
+    pub resync: ResyncPace,
     /// What a primary does without a backup.
     pub on_backup_loss: OnBackupLoss,
     /// Delay before a claim that got no answer is repeated.
@@ -146,6 +149,7 @@ impl ReplicaConfig {
             early_release_window: EARLY_RELEASE_WINDOW,
             output_commit: CommitPolicy::Early,
             tap_delay: TAP_DELAY,
+            resync: ResyncPace::default(),
             on_backup_loss: OnBackupLoss::Continue,
             witness_retry: Duration::from_millis(50),
             witness_check: Duration::from_millis(1000),

@@ -9,6 +9,7 @@ use super::event::{Command, Events, Loss, ReplicaEvent};
 use super::guard::Ignored;
 use super::health::Health;
 use super::passed::Passed;
+use super::resync::Resync;
 use super::role::{AfterHandover, Backup, Halt, Losing, Primary, Role, RoleName};
 use super::segment::{ReplayOut, is_nondeterministic};
 use super::session::Session;
@@ -79,6 +80,8 @@ pub struct Replica {
     /// Frames of the LAN that the VM has not received because of a handover.
     pub(super) passed: Passed,
     pub(super) health: Health,
+    /// Syncs of the backup that failed in a row.
+    pub(super) resync: Resync,
     /// The question about the term that is repeated.
     pub(super) watch: WitnessWatch,
     /// The VM has ended by an order or by its guest, and the witness is told so.
@@ -142,6 +145,7 @@ impl Replica {
             handover: None,
             passed: Passed::new(),
             health: Health::default(),
+            resync: Resync::default(),
             watch: WitnessWatch::default(),
             release: None,
             resume_clock_at: None,
@@ -176,6 +180,7 @@ impl Replica {
             channel.declare_silent(now);
         }
         self.handle_stall(now);
+        self.handle_resync(now);
         self.watch.handle_timeout(now);
         if let Some(claim) = self.claim_mut() {
             claim.handle_timeout(now);
@@ -274,8 +279,8 @@ impl Replica {
         let announcements = self.announcements.poll_timeout();
         let (watch, health) = (self.watch.poll_timeout(), self.health_timeout());
         let (handover, cut_off) = (self.handover_timeout(), self.cut_off_at());
-        let stall = self.stall_timeout();
-        let due = [session, claim, watch, health, handover, cut_off, stall, announcements];
+        let (stall, resync) = (self.stall_timeout(), self.resync_timeout());
+        let due = [session, claim, watch, health, handover, cut_off, stall, resync, announcements];
         due.into_iter().flatten().min()
     }
 
@@ -368,6 +373,7 @@ impl Replica {
         while let Some(event) = self.session.poll_event() {
             match event {
                 EndpointEvent::Met { peer, term } => {
+                    self.resync.met(peer.identity.claimant);
                     self.emit(ReplicaEvent::PeerMet { peer, term });
                 }
                 EndpointEvent::Refused { mismatch, proven } => {
@@ -377,8 +383,8 @@ impl Replica {
                 EndpointEvent::Channel(event) => self.process_channel(now, event),
             }
         }
-        self.attach();
-        self.emit_protected();
+        self.attach(now);
+        self.emit_protected(now);
         self.try_hand_over(now);
         self.pass_on(now);
         self.update_watch(now);
@@ -447,12 +453,12 @@ impl Replica {
     }
 
     /// Begins the sync with a peer that was met.
-    fn attach(&mut self) {
+    fn attach(&mut self, now: Time) {
         let is_open = self.session.is_open();
         match self.role {
             // A session in which the VM was handed over to this host is kept for frames only.
             Role::Primary(Primary::Alone) if is_open && !self.session.is_handed_over() => {
-                self.start_precopy();
+                self.start_precopy(now);
             }
             Role::Backup(Backup::Seeking) if is_open => self.start_syncing(),
             Role::Primary(_) | Role::Backup(_) | Role::Standalone | Role::Halted(_) => {}

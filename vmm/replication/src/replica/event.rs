@@ -1,5 +1,6 @@
 //! Events that the engine reports, and requests that its driver must carry out.
 
+use super::resync::SyncDelay;
 use super::role::Halt;
 use super::stall::StallCause;
 use crate::limits::EVENTS_MAX;
@@ -53,6 +54,8 @@ pub enum ReplicaEvent {
     ReleaseFailed,
     /// A backup attached, and its sync has begun.
     SyncBegun,
+    /// A backup attached again whose protection did not last: its sync begins later.
+    SyncDelayed(SyncDelay),
     /// The backup is heard, and the sync can't be completed: see [`StallCause`]. Reported once for each sync.
     SyncStalled {
         /// Since when.

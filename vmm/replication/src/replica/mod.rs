@@ -97,6 +97,7 @@ mod passed;
 mod precopy;
 mod primary;
 mod recording;
+mod resync;
 mod role;
 mod segment;
 mod session;
@@ -111,6 +112,7 @@ pub use config::{CommitPolicy, OnBackupLoss, ReplicaConfig, ReplicaConfigError, 
 pub use engine::Replica;
 pub use event::{Command, ReplicaEvent};
 pub use guard::Ignored;
+pub use resync::{ResyncPace, SyncDelay, SyncLoss};
 pub use role::{AfterHandover, Halt, RoleName};
 pub use stall::StallCause;
 pub use stats::ReplicaStats;

@@ -9,6 +9,7 @@
 //! The pages are copied at different times. They become one consistent state because the closing checkpoint
 //! contains every page that was written since the beginning.
 
+use super::resync::SyncDelay;
 use super::step::CopyRequest;
 use crate::checkpoint::CheckpointDigest;
 use logchan::time::Time;
@@ -24,22 +25,29 @@ pub(super) struct Precopy {
     pub(super) digest: CheckpointDigest,
     /// Since when it made no progress, as it was reported.
     pub(super) stalled_since: Option<Time>,
+    /// It has not begun yet.
+    pub(super) delay: Option<SyncDelay>,
+    /// When it is given up.
+    pub(super) ends_at: Time,
 }
 
 impl Precopy {
-    pub(super) fn new(memory_pages: u64) -> Precopy {
+    pub(super) fn new(memory_pages: u64, delay: Option<SyncDelay>, ends_at: Time) -> Precopy {
         Precopy {
             next: None,
             memory_pages,
             pages: 0,
             digest: CheckpointDigest::default(),
             stalled_since: None,
+            delay,
+            ends_at,
         }
     }
 
-    /// Returns the next request to the machine; `None` when every page was copied.
+    /// Returns the next request to the machine; `None` when every page was copied, or before it begins.
     pub(super) fn request(&self) -> Option<CopyRequest> {
         match self.next {
+            None if self.delay.is_some() => None,
             None => Some(CopyRequest::Begin),
             Some(page) => (page < self.memory_pages).then_some(CopyRequest::Page(page)),
         }
@@ -47,7 +55,7 @@ impl Precopy {
 
     /// Returns whether every page was copied.
     pub(super) fn is_complete(&self) -> bool {
-        self.request().is_none()
+        self.next.is_some() && self.request().is_none()
     }
 
     /// Writes are tracked from here on.

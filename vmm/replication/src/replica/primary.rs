@@ -5,6 +5,7 @@ use super::engine::Replica;
 use super::event::{Loss, ReplicaEvent};
 use super::guard::Ignored;
 use super::precopy::Precopy;
+use super::resync::SyncLoss;
 use super::role::{AfterHandover, HandingOver, Losing, Primary, Protected, Role};
 use super::step::CopyRequest;
 use crate::checkpoint::delta_cache;
@@ -20,11 +21,13 @@ use logchan::time::Time;
 
 impl Replica {
     /// Begins the sync of a backup that was met.
-    pub(super) fn start_precopy(&mut self) {
+    pub(super) fn start_precopy(&mut self, now: Time) {
         self.session.begin_log(self.commit.watermark());
         self.writer.restart();
-        self.role = Role::Primary(Primary::Copying(Precopy::new(self.config.memory_pages)));
-        self.emit(ReplicaEvent::SyncBegun);
+        let (delay, ends_at) = (self.sync_delay_from(now), now + self.config.resync.sync_max);
+        let precopy = Precopy::new(self.config.memory_pages, delay, ends_at);
+        self.role = Role::Primary(Primary::Copying(precopy));
+        self.emit(delay.map_or(ReplicaEvent::SyncBegun, ReplicaEvent::SyncDelayed));
     }
 
     /// Returns what the engine needs of guest memory now. The machine must be paused while it answers.
@@ -70,13 +73,14 @@ impl Replica {
     }
 
     /// Emits [`ReplicaEvent::Protected`] when the backup has acknowledged the end of the sync.
-    pub(super) fn emit_protected(&mut self) {
+    pub(super) fn emit_protected(&mut self, now: Time) {
         let acked = self.session.channel().map(Channel::acked);
         if let Role::Primary(Primary::Protected(protected)) = &mut self.role
             && !protected.is_confirmed
             && acked >= Some(protected.sync_end)
         {
             protected.is_confirmed = true;
+            self.resync.protected(now);
             self.stats.syncs += 1;
             self.emit(ReplicaEvent::Protected);
         }
@@ -87,11 +91,18 @@ impl Replica {
         let Role::Primary(primary) = &self.role else { return };
         match primary {
             // The backup does not hold the whole VM, so it cannot take over.
-            Primary::Copying(_) => {
+            Primary::Copying(precopy) => {
+                let has_begun = precopy.delay.is_none();
+                if let (Loss::Silent { .. }, true) = (loss, has_begun) {
+                    self.sync_failed(now, SyncLoss::Silent);
+                }
                 self.abort_sync();
                 self.renew(now);
             }
             Primary::Protected(_) => {
+                if let Loss::Silent { .. } = loss {
+                    self.sync_failed(now, SyncLoss::Silent);
+                }
                 self.lose_backup(now, None);
                 self.stats.backups_lost += 1;
                 self.emit(loss.of_backup());
@@ -129,8 +140,12 @@ impl Replica {
     pub(super) fn backup_left(&mut self, now: Time) {
         let Role::Primary(primary) = &self.role else { return };
         match primary {
-            Primary::Copying(_) => self.abort_sync(),
+            Primary::Copying(_) => {
+                self.sync_failed(now, SyncLoss::Left);
+                self.abort_sync();
+            }
             Primary::Protected(_) => {
+                self.sync_failed(now, SyncLoss::Left);
                 self.role = Role::Primary(Primary::Alone);
                 self.sending = None;
                 self.forget_handover();
@@ -147,7 +162,7 @@ impl Replica {
         self.session.renew_at(now + self.config.timing.silence);
     }
 
-    fn abort_sync(&mut self) {
+    pub(super) fn abort_sync(&mut self) {
         self.role = Role::Primary(Primary::Alone);
         self.sending = None;
         self.stats.syncs_broken += 1;

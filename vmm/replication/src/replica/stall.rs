@@ -12,6 +12,7 @@
 
 use super::engine::Replica;
 use super::event::ReplicaEvent;
+use super::resync::SyncLoss;
 use super::role::{HandingOver, Primary, Role};
 use logchan::channel::Channel;
 use logchan::ids::Lane;
@@ -77,6 +78,7 @@ impl Replica {
         }
         self.lose_backup(now, handed_over);
         if handed_over.is_none() {
+            self.sync_failed(now, SyncLoss::Stalled(cause));
             self.stats.backups_lost += 1;
             self.emit(ReplicaEvent::BackupStalled { since, cause });
         }

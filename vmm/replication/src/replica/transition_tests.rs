@@ -505,6 +505,51 @@ fn copying_pages_lost_and_backup_heard_is_reported_once_and_goes_on_when_the_lin
 }
 
 #[test]
+fn copying_backup_whose_syncs_fail_in_a_row_waits_before_the_next_one() {
+    let mut pair = Pair::alone();
+    for _ in 0..4 {
+        pair.pass(1500);
+        pair.expect([RoleName::Copying, RoleName::Syncing]);
+        assert!(pair.events(0).contains(&ReplicaEvent::SyncBegun));
+        pair.partition();
+        pair.pass(200);
+        assert_eq!(pair.hosts[0].role(), RoleName::Alone);
+        pair.cut = [false; 2];
+    }
+    let mut waited = 0;
+    while pair.hosts[0].sync_delay().is_none() {
+        pair.pass(1);
+        waited += 1;
+        assert!(waited < 3000, "no delay");
+    }
+    let delay = pair.hosts[0].sync_delay().unwrap();
+    assert_eq!((delay.failures, delay.cause), (4, SyncLoss::Silent));
+    assert!(pair.events(0).contains(&ReplicaEvent::SyncDelayed(delay)));
+    pair.pass(900);
+    assert_eq!(pair.hosts[0].poll_copy(), None);
+    let step = pair.hosts[0].next_region(pair.now);
+    assert_eq!(step, Step::Ready(NextRegion::Run), "the VM runs, and no output waits");
+    pair.pass(200);
+    assert!(pair.events(0).contains(&ReplicaEvent::SyncBegun));
+    pair.copy();
+    pair.close();
+    pair.pass(5);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+}
+
+#[test]
+fn copying_for_too_long_is_given_up() {
+    let mut pair = Pair::alone();
+    pair.pass(50);
+    pair.hosts[0].copy_begun();
+    let sync_max = ResyncPace::default().sync_max;
+    pair.hosts[0].heard_by(pair.now + sync_max);
+    pair.events(0);
+    pair.hosts[0].handle_resync(pair.now + sync_max);
+    assert_eq!((pair.hosts[0].role(), pair.hosts[0].stats().syncs_broken), (RoleName::Alone, 1));
+}
+
+#[test]
 fn peer_gone_before_the_sync_is_complete_returns_to_the_state_before_it() {
     let mut pair = Pair::alone();
     pair.pass(50);

@@ -10,7 +10,7 @@ use logchan::handshake::Mismatch;
 use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
-use replication::replica::{Halt, Replica, ReplicaEvent, StallCause};
+use replication::replica::{Halt, Replica, ReplicaEvent, StallCause, SyncDelay};
 
 /// Returns a function that prints each notice on standard error, with the time since the start. With
 /// `--quiet` it prints warnings only. With `--json` it also prints every notice as a record.
@@ -85,6 +85,7 @@ fn may_repeat(notice: &Notice) -> bool {
                 | ReplicaEvent::BackupHealth { .. }
                 | ReplicaEvent::PeerRefused { .. }
                 | ReplicaEvent::SyncStalled { .. }
+                | ReplicaEvent::SyncDelayed(_)
         ),
     }
 }
@@ -108,6 +109,7 @@ fn is_warning(notice: &Notice) -> bool {
         | ReplicaEvent::WitnessUnreachable { .. }
         | ReplicaEvent::BackupSilent { .. }
         | ReplicaEvent::SyncStalled { .. }
+        | ReplicaEvent::SyncDelayed(_)
         | ReplicaEvent::BackupStalled { .. }
         | ReplicaEvent::BackupGone
         | ReplicaEvent::PrimarySilent { .. }
@@ -244,6 +246,13 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
             format!(
                 "no frame from the backup for {} ms: claiming the next term",
                 ms_since(heard_at)
+            )
+        }
+        ReplicaEvent::SyncDelayed(SyncDelay { until, failures, cause }) => {
+            format!(
+                "the VM stays unprotected for {} ms: {failures} syncs in a row did not last, the last one because {}",
+                until.since(now()).as_nanos() / 1_000_000,
+                cause.why()
             )
         }
         ReplicaEvent::SyncStalled { since, cause } => {

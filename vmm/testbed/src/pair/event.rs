@@ -48,6 +48,7 @@ pub enum PairEvent {
     BackupSilent {
         spoke_ns: Option<u64>,
     },
+    SyncDelayed,
     SyncStalled,
     BackupStalled {
         spoke_ns: Option<u64>,

@@ -455,6 +455,7 @@ impl Hosts {
             | PairEvent::WitnessBack
             | PairEvent::ReleaseFailed
             | PairEvent::SyncBegun
+            | PairEvent::SyncDelayed
             | PairEvent::SyncStalled
             | PairEvent::BackupLeft
             | PairEvent::Following

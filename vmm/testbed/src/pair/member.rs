@@ -145,6 +145,7 @@ impl State {
             | PairEvent::WitnessBack
             | PairEvent::ReleaseFailed
             | PairEvent::SyncClosed { .. }
+            | PairEvent::SyncDelayed
             | PairEvent::SyncStalled
             | PairEvent::Following
             | PairEvent::LogFinished

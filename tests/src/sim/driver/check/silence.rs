@@ -78,6 +78,7 @@ impl State {
                 | ReplicaEvent::TermWon { .. }
                 | ReplicaEvent::WitnessUnreachable { .. }
                 | ReplicaEvent::SyncBegun
+                | ReplicaEvent::SyncDelayed(_)
                 | ReplicaEvent::Protected
                 | ReplicaEvent::LanLost
                 | ReplicaEvent::LanBack

@@ -6,6 +6,7 @@ use replication::replica::RoleName;
 
 use crate::sim::system::count::Count;
 use crate::sim::system::pair::{Event, Pair};
+use crate::sim::system::process::RESYNC;
 use crate::sim::{Checked, MS, require};
 
 /// What the checkers require now.
@@ -41,6 +42,7 @@ impl Pair<'_> {
             + restarts_ns
             + 2 * pair.witness_check_ns
             + 2 * RETRY_MAX.as_nanos()
+            + RESYNC.delay_max.as_nanos()
             + 1000 * MS;
         self.phase = Phase::Recover { since, by };
         self.clients_paused = self.options.faults.pause_clients_at_end;

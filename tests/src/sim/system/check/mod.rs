@@ -9,6 +9,7 @@
 //! | `agreement` | both machines are equal, in every byte, at each common position |
 //! | `copies` | the VM is lost only when both its copies are |
 //! | `bounds` | queues, windows, lag, timeouts and wake-ups stay within their bounds |
+//! | `resync` | a backup whose protection does not last is not synced again and again without a pause |
 //! | `liveness` | after healing, the VM is protected again and every client is answered |
 //!
 //! The checks of the clients are in [`super::client`].
@@ -19,6 +20,7 @@ mod copies;
 mod liveness;
 mod output;
 mod passed;
+mod resync;
 mod speaker;
 
 pub(crate) use agreement::Agreement;
@@ -27,4 +29,5 @@ pub(crate) use copies::{Copies, EndCause};
 pub(crate) use liveness::Phase;
 pub(crate) use output::{OutputLedger, is_synced_backup};
 pub(crate) use passed::{PassedLedger, Waiting};
+pub(crate) use resync::SyncPace;
 pub(crate) use speaker::is_primary;
