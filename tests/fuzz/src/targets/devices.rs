@@ -35,10 +35,10 @@ impl DeviceBoundary for Counting {
         Ok(1_700_000_000_000_000_000)
     }
 
-    fn entropy(&mut self, bytes: &mut [u8]) -> Result<(), SourceError> {
+    fn entropy(&mut self, bytes: &mut [u8]) -> Result<usize, SourceError> {
         self.bytes += bytes.len();
         bytes.fill(0xE7);
-        Ok(())
+        Ok(bytes.len())
     }
 
     fn output(&mut self, frame: &[u8]) -> Result<(), SourceError> {
