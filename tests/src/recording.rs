@@ -69,7 +69,8 @@ pub fn record_under_load(
 }
 
 /// Records the hard guest under random kicks and bursts of load on every core, for `seconds` from its first interrupt
-/// on: a slow or busy host needs long to get that far. The hard guest has no network and generates its own load.
+/// on: a slow or busy host needs long to get that far. The hard guest has no network and generates its own load. It
+/// executes INT n where this host does.
 pub fn record_hard_guest(
     log: &Path,
     seconds: u64,
@@ -79,7 +80,9 @@ pub fn record_hard_guest(
     let image = log.with_extension("elf");
     std::fs::write(&image, guests::HARD).map_err(TestbedError::client("writing the hard guest"))?;
     let options = ["record", "--guest", utf8(&image), "--log", utf8(log), "--quiet", "--json"];
-    let mut vm = VmProcess::spawn(&understudy(), &[&options, extra].concat())?;
+    let int: &[&str] =
+        if executes_int() { &["--command-line", "software-interrupts"] } else { &[] };
+    let mut vm = VmProcess::spawn(&understudy(), &[&options, int, extra].concat())?;
     let load = on_a_busy_host(vm.pid(), seed, |_stop| {
         wait_for_first_interrupt(&mut vm, log)?;
         std::thread::sleep(Duration::from_secs(seconds));
@@ -106,6 +109,13 @@ pub fn count_in_log(log: &Path, kind: &str) -> u64 {
     let stat = run(&["log", "stat", utf8(log), "--json"]);
     let text = String::from_utf8_lossy(&stat.stdout);
     if text.is_empty() { 0 } else { json(&text)["kinds"][kind]["count"].as_u64().unwrap_or(0) }
+}
+
+/// Returns whether this host's KVM executes INT n, as its profile says.
+fn executes_int() -> bool {
+    let doctor = json(&String::from_utf8_lossy(&run(&["doctor", "--json"]).stdout));
+    let gaps = doctor["host_profile"]["emulator_gaps"].as_str();
+    gaps.is_some_and(|gaps| !gaps.contains("INT n"))
 }
 
 const JOIN: &str = "load threads do not panic";

@@ -58,8 +58,9 @@ Exit codes:
   6  log or snapshot can't be read,      continue
      is damaged or in use, or was    15  status: no process answers
      changed under a running VM      16  demo: this host is too slow
-  7  CPU model of the log, snapshot  17  stop, handover: can't be carried out
-     or option is not offered here";
+  7  CPU model or kind of host is    17  stop, handover: can't be carried out
+     not that of the log, snapshot
+     or option";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]

@@ -193,17 +193,12 @@ spurious:
   incq SPURIOUS
   RESTORE
 
-/* #UD: the gate to kernel.s, if it was `ud2` at CPL3; nothing, if it was `int` at CPL3, which a KVM without VMX or SVM
- * does not execute. */
+/* #UD: the gate to kernel.s, if it was `ud2` at CPL3. */
 invalid_opcode:
   cmpl $SEL_CODE3, 8(%rsp); jne 1f
   mov (%rsp), %rax
-  cmpw $0x30cd, (%rax); je 2f
   cmpw $0x0b0f, (%rax); jne 1f
   addq $2, (%rsp); jmp kernel_gate
-2:
-  addq $2, (%rsp)
-  iretq
 1:
   pushq $0
   pushq $6

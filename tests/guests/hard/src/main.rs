@@ -16,6 +16,8 @@
 //! input. It needs no device but PIC, PIT and UART, whose loopback is a source of interrupts that are
 //! raised by the guest's own instructions, so that one can be pending wherever an OUT can be.
 //!
+//! If the command line begins with `s`, it executes INT n (`op_int`).
+//!
 //! It looks at accessed bits. They are exact where KVM shadows page tables; with nested paging the
 //! processor sets them itself, in speculation too. If the command line begins with `a`, it also looks whether
 //! bits that it cleared without forgetting the translation are set again (`op_aging`), which is not a function of
