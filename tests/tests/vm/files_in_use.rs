@@ -51,16 +51,17 @@ impl Rig {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
-    /// Starts a VM from the snapshot and waits until it has its memory and a vCPU.
+    /// Starts a VM from the snapshot and waits until it has its memory: then the thread of its vCPU starts.
     fn restore(&self, name: &str) -> Child {
         let seconds = (2 * factor()).to_string();
         let vm = start(&["run", "--restore", &self.name(name), "--for", &seconds, "--quiet"]);
-        let files = format!("/proc/{}/fd", vm.id());
-        let is_vcpu = |file: fs::DirEntry| {
-            fs::read_link(file.path()).is_ok_and(|link| link == Path::new("anon_inode:kvm-vcpu:0"))
+        let threads = format!("/proc/{}/task", vm.id());
+        let is_vcpu = |thread: fs::DirEntry| {
+            fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim() == "vcpu0")
         };
-        wait_until("a vCPU", || {
-            fs::read_dir(&files).is_ok_and(|mut files| files.any(|file| file.is_ok_and(is_vcpu)))
+        wait_until("the vCPU's thread", || {
+            fs::read_dir(&threads)
+                .is_ok_and(|mut threads| threads.any(|thread| thread.is_ok_and(is_vcpu)))
         });
         vm
     }

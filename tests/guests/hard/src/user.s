@@ -238,20 +238,6 @@ op_kernel:
   ud2
   jmp next
 
-/* Clears the accessed bit of two entries and forgets no translation, as kernels do that look for idle
- * pages; swaps them later, and forgets then. An entry may be cached although its bit is clear. CPL3
- * writes these entries itself: a KVM that emulates CPL0 would see each write of the stub's. */
-op_idle:
-  mov %ecx, %edi; and $15, %edi
-  mov %edi, %edx; shl $12, %edx
-  FOLD 0x200000(%rdx), %rbx; FOLD 0x400000(%rdx), %rbx
-  andq $~0x20, window_tables(, %rdi, 8)
-  andq $~0x20, window_tables + 0x1000(, %rdi, 8)
-  out %al, $0x80                 /* replay runs to here, and then perhaps not at all to the HLT */
-  mov window_tables(, %rdi, 8), %rax
-  xchg %rax, window_tables + 0x1000(, %rdi, 8)
-  mov %rax, window_tables(, %rdi, 8)
-  mov $4, %r8d                   /* page_reload */
 /* As op_idle, but reads by the two entries for a while, without an exit, and then looks whether their accessed bits are
  * set again. They are if the translations were forgotten meanwhile, for example by a checkpoint. A processor with nested
  * paging may forget one at any time, so the command line must ask for this. It sets the bits again at the end: the first
@@ -284,6 +270,20 @@ op_int:
   dec %ecx; jnz 1b
   jmp next
 
+/* Clears the accessed bit of two entries and forgets no translation, as kernels do that look for idle
+ * pages; swaps them later, and forgets then. An entry may be cached although its bit is clear. CPL3
+ * writes these entries itself: a KVM that emulates CPL0 would see each write of the stub's. */
+op_idle:
+  mov %ecx, %edi; and $15, %edi
+  mov %edi, %edx; shl $12, %edx
+  FOLD 0x200000(%rdx), %rbx; FOLD 0x400000(%rdx), %rbx
+  andq $~0x20, window_tables(, %rdi, 8)
+  andq $~0x20, window_tables + 0x1000(, %rdi, 8)
+  out %al, $0x80                 /* replay runs to here, and then perhaps not at all to the HLT */
+  mov window_tables(, %rdi, 8), %rax
+  xchg %rax, window_tables + 0x1000(, %rdi, 8)
+  mov %rax, window_tables(, %rdi, 8)
+  mov $4, %r8d                   /* page_reload; the next operation calls it */
 /* Changes page tables, then computes over the window, long enough for a checkpoint now and then. */
 op_window_long:
   hlt
