@@ -114,7 +114,7 @@ impl Vcpu {
     /// Runs the guest until the next exit. Requests an interrupt window exit if `window` is set.
     ///
     /// Whether an interrupt can be injected after a natural exit follows from the events that are compared there
-    /// ([`canonical::accepts_interrupt_at_exit`]), after any other exit from the run page.
+    /// (`canonical::accepts_interrupt_at_exit`), after any other exit from the run page.
     ///
     /// # Errors
     ///
