@@ -5,8 +5,10 @@
 use fuzz::Target;
 use std::time::{Duration, Instant};
 
-/// Time for the mutations of each target. Their number depends on the host; a failure does not.
+/// Time for the mutations of each target. Their number depends on the host; what they are does not.
 const MUTATE_FOR: Duration = Duration::from_millis(300);
+/// The environment variable with the seed of the mutations; without it, the seed is 1.
+const SEED: &str = "FUZZ_SEED";
 
 /// Returns the inputs that the repository has for a target.
 fn corpus(target: Target) -> Vec<Vec<u8>> {
@@ -43,11 +45,13 @@ impl Drop for OnPanic {
 
 #[test]
 fn targets_hold_for_the_corpus_and_for_mutations_of_it() {
+    let seed = std::env::var(SEED).ok().map_or(1, |seed| seed.parse().expect("a number"));
+    println!("again: {SEED}={seed} cargo test --release -p fuzz --test corpus");
     for target in Target::ALL {
         let corpus = corpus(target);
         assert!(!corpus.is_empty(), "{} has no corpus", target.name());
         corpus.iter().for_each(|bytes| target.run(bytes));
-        let mut random = fastrand::Rng::new();
+        let mut random = fastrand::Rng::with_seed(seed);
         let begin = Instant::now();
         let mut mutations = 0;
         while begin.elapsed() < MUTATE_FOR {
