@@ -97,7 +97,8 @@ pub struct VmOptions {
     /// Most console output that is shown, bytes a second; what is beyond it is dropped. 0: no limit
     #[arg(long, value_name = "BYTES", default_value_t = Rates::default().console_bytes)]
     pub limit_console: u64,
-    /// How long an input may wait for an exit of the guest before the guest is interrupted, microseconds
+    /// How long an input may wait for an exit of the guest before the guest is stopped, microseconds. It is
+    /// longer where stops are slow, so that they take at most a fifth of the time
     #[arg(long, value_name = "US", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     pub deadline_us: u64,
     /// How long a halted VM polls for its next frame before it blocks, microseconds

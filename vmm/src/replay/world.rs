@@ -248,7 +248,11 @@ impl<P: FramePort> World<P> {
             && (capacity.interrupt
                 || self.data_pending(capacity)?
                 || !window && self.timer_pending(capacity));
-        Ok(if pending { StopAction::Checkpoint } else { StopAction::Resume })
+        if !pending {
+            return Ok(StopAction::Resume);
+        }
+        self.deadline.stopping();
+        Ok(StopAction::Checkpoint)
     }
 }
 
