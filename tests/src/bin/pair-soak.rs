@@ -69,7 +69,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let mut random = fastrand::Rng::with_seed(seed);
-    let rig = Rig::new(RigOptions { silence_ms: args.silence_ms, is_insecure: false });
+    let rig = Rig::new(RigOptions {
+        silence_ms: args.silence_ms,
+        turn: tests::alone,
+        ..RigOptions::default()
+    });
     outln!("{} s, silence timeout {} ms, seed {seed}", args.seconds, rig.silence_ms());
     let mut couple = Couple::start(&rig);
     let (stop, burns) = (AtomicBool::new(false), AtomicU64::new(0));

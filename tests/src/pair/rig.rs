@@ -1,12 +1,12 @@
 //! [`Rig`].
 
 use super::process::Process;
-use crate::alone;
+use crate::alone::{Turn, alone, together};
 use crate::patience;
 use crate::program::understudy;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard};
 use testbed::command;
 use testbed::pair::{Host, Part, Scene, Setup};
 use vmm::link::timing::SILENCE_MS_MAX;
@@ -18,12 +18,14 @@ pub struct RigOptions {
     pub silence_ms: u64,
     /// Whether the log is sent unsealed.
     pub is_insecure: bool,
+    /// How many rigs may exist beside this one.
+    pub turn: fn() -> Turn,
 }
 
 impl Default for RigOptions {
     /// For hosts that are killed or frozen: a busy host seldom is silent for this long.
     fn default() -> RigOptions {
-        RigOptions { silence_ms: 1000, is_insecure: false }
+        RigOptions { silence_ms: 1000, is_insecure: false, turn: together }
     }
 }
 
@@ -34,14 +36,14 @@ impl RigOptions {
     }
 }
 
-/// Two hosts, a client, a switch and a log link. A process has one rig at a time; everything in it is
-/// removed on drop.
+/// Two hosts, a client, a switch and a log link. A process has two rigs at a time, or one that is
+/// [alone](Rig::alone); everything in a rig is removed on drop.
 pub struct Rig {
     /// The LAN, the key, the witness.
     pub scene: Arc<Scene>,
     options: RigOptions,
     lives: AtomicU64,
-    _alone: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Default for Rig {
@@ -56,16 +58,21 @@ impl Rig {
         Rig::new(RigOptions::patient())
     }
 
+    /// Creates a rig for a test that keeps the host busy or compares short times.
+    pub fn alone() -> Rig {
+        Rig::new(RigOptions { turn: alone, ..RigOptions::default() })
+    }
+
     /// Creates a rig.
     ///
     /// # Panics
     ///
     /// If that fails.
     pub fn new(options: RigOptions) -> Rig {
-        let alone = alone();
+        let turn = (options.turn)();
         let scene = Scene::new(&understudy())
             .unwrap_or_else(|error| panic!("no LAN (run this as root): {error}"));
-        Rig { scene, options, lives: AtomicU64::new(0), _alone: alone }
+        Rig { scene, options, lives: AtomicU64::new(0), _turn: turn }
     }
 
     /// Returns the silence timeout on this host, milliseconds.

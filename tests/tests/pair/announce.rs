@@ -21,7 +21,7 @@ fn wait_for_ping(rig: &Rig) {
 
 #[test]
 fn vm_is_announced_again_when_the_uplink_is_back_after_a_takeover() {
-    let rig = Rig::default();
+    let rig = Rig::alone();
     let mut primary = rig.start(Part::Primary, Host::A, &[]);
     wait_for!(primary, PairEvent::TermWon);
     let mut backup = rig.start(Part::Backup, Host::B, &[]);

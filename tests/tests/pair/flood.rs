@@ -88,7 +88,7 @@ fn stop_pair([mut primary, mut backup]: [Process; 2]) {
 fn replayed_handshakes_do_not_delay_protection() {
     const RATE: u64 = 1000;
     const REPEATED: u32 = 3;
-    let rig = Rig::default();
+    let rig = Rig::alone();
     let recorded = recorded_handshakes(&rig.scene.key(), 300);
     let frames = recorded.map(Frames::Recorded);
     let (processes, undisturbed) = protect(&rig);
@@ -120,7 +120,7 @@ fn replayed_handshakes_do_not_delay_protection() {
 fn stolen_addresses_on_a_switch_do_not_keep_the_hosts_apart() {
     const RATE: u64 = 1000;
     const SILENCES: u32 = 6;
-    let rig = Rig::default();
+    let rig = Rig::alone();
     let switch = LogSwitch::insert(&rig.scene.network).expect("a switch");
     let attacker = Namespace::new("intruder").expect("a namespace");
     switch.namespace().plug_in("log-x", &attacker, LOG_LINK).expect("a third port");
@@ -194,7 +194,7 @@ fn flood_of_handshake_frames_changes_no_role() {
         ("made-up handshake frames", false, Frames::Handshakes),
         ("recorded handshake frames", true, Frames::Junk),
     ] {
-        let rig = Rig::default();
+        let rig = Rig::alone();
         let frames = if is_recorded { recorded(&rig) } else { frames };
         let (changes, rates) = changes_under(&rig, frames, RATE_MAX);
         println!("{name}: {changes} changes at {rates:?} frames a second");

@@ -16,7 +16,7 @@ const MARGIN: u64 = 128 << 20;
 
 #[test]
 fn backup_sends_keepalives_while_it_allocates_its_memory() {
-    let rig = Rig::default();
+    let rig = Rig::alone();
     let memory = ["--memory", RAM_MIB];
     let mut primary = rig.start(Part::Primary, Host::A, &memory);
     wait_for!(primary, PairEvent::TermWon);

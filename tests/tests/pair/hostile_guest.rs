@@ -1,7 +1,7 @@
 //! A pair protects a guest that attacks the machine, and moves it to the other host when one is killed.
 
 use tests::hostile::{Account, protect};
-use tests::pair::Rig;
+use tests::pair::{Rig, RigOptions};
 
 #[test]
 fn hostile_guest_survives_a_takeover_without_a_divergence() {
@@ -12,7 +12,8 @@ fn hostile_guest_survives_a_takeover_without_a_divergence() {
         println!(
             "again: cargo run --release -p tests --bin soak -- --guest hostile --runs 1 --seconds 2 --seed {seed}"
         );
-        protect(&mut account, &Rig::patient(), 1.0, seed).unwrap();
+        let rig = Rig::new(RigOptions { turn: tests::alone, ..RigOptions::patient() });
+        protect(&mut account, &rig, 1.0, seed).unwrap();
         seed += 1;
     }
     println!("{account:?}");

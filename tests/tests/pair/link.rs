@@ -60,7 +60,7 @@ fn link_cut_at_the_backup_leaves_one_host_live() {
 #[test]
 fn lost_duplicated_and_reordered_log_frames_have_no_effect() {
     const REQUESTS: u64 = 1500;
-    let rig = Rig::new(RigOptions { silence_ms: 100, ..RigOptions::default() });
+    let rig = Rig::new(RigOptions { silence_ms: 100, turn: tests::alone, ..RigOptions::default() });
     let switch = LogSwitch::insert(&rig.scene.network).unwrap();
     switch.take_out().unwrap();
     let rates = FaultRates { drop: 500, duplicate: 200, reorder: 500, ..FaultRates::default() };

@@ -1,5 +1,5 @@
-//! A VM on two hosts, each in its own namespace, run by the release program. One such pair runs at a
-//! time ([`tests::alone`]).
+//! A VM on two hosts, each in its own namespace, run by the release program. Two such pairs run at a
+//! time, and fewer where a test asks for it ([`tests::alone`]).
 
 mod announce;
 mod chaos;

@@ -18,7 +18,8 @@ const OUTPUTS_MIN: usize = 10_000;
 
 #[test]
 fn no_output_is_on_the_lan_before_its_log_is_acknowledged() {
-    let rig = Rig::new(RigOptions { is_insecure: true, ..RigOptions::patient() });
+    let rig =
+        Rig::new(RigOptions { is_insecure: true, turn: tests::alone, ..RigOptions::patient() });
     let (stop, stop_load) = (AtomicBool::new(false), AtomicBool::new(false));
     let (ready_sender, ready) = std::sync::mpsc::channel();
     let (frames_sender, frames) = std::sync::mpsc::channel();
