@@ -117,7 +117,8 @@ pub struct HostProfile {
     pub shadows_page_tables: Answer,
     /// KVM reports a selector that CPL3 code loaded.
     pub tracks_segment_loads: Answer,
-    /// An interrupt window at CPL0 opens before the first instruction that can be interrupted.
+    /// An interrupt window at CPL0 opens before the first instruction that can be interrupted. Then it is a
+    /// position.
     pub exact_kernel_windows: Answer,
     /// Bits of SYSENTER_ESP and SYSENTER_EIP that KVM sets; 0 if unknown.
     pub sysenter_bits: u8,
@@ -275,9 +276,9 @@ impl HostProfile {
                 "instructions that run natively at CPL3",
                 Value::Names(self.native, &NATIVE),
             ),
-            other(
+            compared(
                 "exact_kernel_windows",
-                "interrupt windows at CPL0 are exact (not used)",
+                "interrupt windows at CPL0 are exact",
                 Value::Answer(self.exact_kernel_windows),
             ),
             other(

@@ -44,7 +44,7 @@ pub enum MachineError {
 pub struct Counters {
     /// Natural exits.
     pub natural_exits: u64,
-    /// Interrupt windows at CPL3.
+    /// Positions at interrupt windows.
     pub windows: u64,
     /// Checkpoints taken or applied, the first one included.
     pub checkpoints: u64,

@@ -27,6 +27,7 @@ use crate::kvm::{Direction, KvmError, VmExit};
 use crate::limits::INPUTS_MAX;
 use crate::mem::digest::memory_digest;
 use crate::replay::error::SourceError;
+use logchan::host_profile::Answer;
 use replication::boundary::{
     Boundary, DeviceCapacity, EndState, Position, Region, StopAction, VcpuDigest, Waited,
 };
@@ -135,8 +136,8 @@ pub fn run(
         let reached = match boundary.next_region()? {
             Region::Run => {
                 // An interrupt that is pending here could not be injected here. The window then opens at
-                // the first instruction at CPL3, which is an exact position. It is never armed in
-                // mid-region.
+                // the first instruction that can be interrupted, which is an exact position; or, where KVM
+                // emulates CPL0, at the first one at CPL3. It is never armed in mid-region.
                 let pending = machine.devices.interrupt_pending();
                 run_region(machine, boundary, pending && machine.devices.irq_windows())?
             }
@@ -200,7 +201,10 @@ fn run_region(
         let exit = machine.vcpu.run(window)?;
         let action = match exit.class() {
             ExitClass::Natural => return handle_exit(machine, boundary, exit),
-            ExitClass::Window if machine.vcpu.privilege_level() == 3 => {
+            ExitClass::Window
+                if machine.host_profile.exact_kernel_windows == Answer::Yes
+                    || machine.vcpu.privilege_level() == 3 =>
+            {
                 machine.counters.windows += 1;
                 let vcpu = digest_at(machine, &exit);
                 boundary.reached(Position::UserWindow, &vcpu, &exit)?;

@@ -4,7 +4,9 @@
 use crate::boot::flat::FlatSegments;
 use crate::kvm::{Direction, KvmError, System, Vcpu, VcpuState, Vm, VmExit};
 use crate::mem::{GuestRam, layout::MEMORY_MIN};
-use kvm_bindings::{kvm_cpuid_entry2, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_sregs};
+use kvm_bindings::{
+    KVM_X86_SHADOW_INT_STI, kvm_cpuid_entry2, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_sregs,
+};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Addresses of the parts of the guest. Each has one page; all are identity-mapped.
@@ -71,6 +73,8 @@ pub(super) enum Start {
     Cpl3,
     Cpl0,
     Cpl0InterruptsEnabled,
+    /// With interrupts enabled, in the interrupt shadow of an STI.
+    Cpl0BehindSti,
 }
 
 /// How a program ended.
@@ -140,14 +144,21 @@ impl Guest {
         let (level, rip, rflags, stack) = match start {
             Start::Cpl3 => (3, USER_CODE, 2 | RFLAGS_IF, 0),
             Start::Cpl0 => (0, KERNEL_CODE, 2, KERNEL_STACK_TOP),
-            Start::Cpl0InterruptsEnabled => (0, KERNEL_CODE, 2 | RFLAGS_IF, KERNEL_STACK_TOP),
+            Start::Cpl0InterruptsEnabled | Start::Cpl0BehindSti => {
+                (0, KERNEL_CODE, 2 | RFLAGS_IF, KERNEL_STACK_TOP)
+            }
         };
         put(self.vm.ram(), rip, code);
         let (rsi, rdi) = (DATA[0], DATA[1]);
         self.initial.regs = kvm_regs { rip, rflags, rsp: stack, rsi, rdi, ..kvm_regs::default() };
         set_system_registers(&mut self.initial.sregs, level);
         self.initial.if_flag = rflags & RFLAGS_IF != 0;
-        self.initial.ready_for_injection = self.initial.if_flag;
+        self.initial.events.interrupt.shadow = match start {
+            Start::Cpl3 | Start::Cpl0 | Start::Cpl0InterruptsEnabled => 0,
+            Start::Cpl0BehindSti => KVM_X86_SHADOW_INT_STI as u8,
+        };
+        self.initial.ready_for_injection =
+            self.initial.if_flag && self.initial.events.interrupt.shadow == 0;
         self.vcpu.restore(&self.initial)
     }
 

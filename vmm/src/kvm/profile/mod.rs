@@ -10,7 +10,7 @@
 //! | `injects_exceptions` | after #GP at CPL3, which VMX and SVM deliver without an exit, KVM remembers the vector |
 //! | `shadows_page_tables` | this program changes a page table and flushes the TLB; the guest still reads by the old entry |
 //! | `tracks_segment_loads` | KVM reports the selector that CPL3 code has loaded into ES |
-//! | `exact_kernel_windows` | an interrupt window at CPL0 opens at each of several first possible instructions |
+//! | `exact_kernel_windows` | an interrupt window at CPL0 opens at each of several first possible instructions, and not in an interrupt shadow with which the vCPU is entered |
 //! | `sysenter_bits` | bits that stay set in SYSENTER_ESP |
 //! | `stale_fields` | fields that are undefined and were zero have values |
 //! | `native` | an instruction at CPL3 does not cause #UD |
@@ -168,12 +168,14 @@ fn segments(guest: &mut Guest, profile: &mut HostProfile) -> Result<(), KvmError
 
 /// Programs at CPL0 with the offset at which the first window opens: where IF is set at the start, behind the shadow of
 /// STI, behind POPFQ, which has none.
-const WINDOWS: [(Start, &[u8], u64); 3] = [
+const WINDOWS: [(Start, &[u8], u64); 4] = [
     (Start::Cpl0InterruptsEnabled, &[0xFF, 0xC3, 0xFF, 0xC3], 0),
     // inc ebx; sti; nop; inc ebx; inc ebx
     (Start::Cpl0, &[0xFF, 0xC3, 0xFB, 0x90, 0xFF, 0xC3, 0xFF, 0xC3], 4),
     // push 0x202; popfq; inc ebx; inc ebx
     (Start::Cpl0, &[0x68, 0x02, 0x02, 0, 0, 0x9D, 0xFF, 0xC3, 0xFF, 0xC3], 6),
+    // inc ebx; inc ebx, entered as if the host had interrupted the guest behind an STI
+    (Start::Cpl0BehindSti, &[0xFF, 0xC3, 0xFF, 0xC3], 2),
 ];
 /// Number of times that each program runs.
 const WINDOW_RUNS: usize = 3;
@@ -269,7 +271,9 @@ fn identification(guest: &mut Guest, model: &CpuModel) -> Result<(u16, u32), Kvm
         }
         let (ended, end) = match start {
             Start::Cpl3 => (guest.user(&code)?, GENERAL_PROTECTION),
-            Start::Cpl0 | Start::Cpl0InterruptsEnabled => (guest.kernel(&code)?, DONE),
+            Start::Cpl0 | Start::Cpl0InterruptsEnabled | Start::Cpl0BehindSti => {
+                (guest.kernel(&code)?, DONE)
+            }
         };
         if ended != Ended::Event(end) {
             continue;
