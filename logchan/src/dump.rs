@@ -38,7 +38,7 @@ impl fmt::Display for Dump<'_> {
                 write!(f, " digest={digest:016x}")?;
                 registers.as_ref().map_or(Ok(()), |delta| write_registers(f, delta))
             }
-            Entry::UserWindow { digest } | Entry::CheckpointEnd { digest } => {
+            Entry::Window { digest } | Entry::CheckpointEnd { digest } => {
                 write!(f, " digest={digest:016x}")
             }
             Entry::CheckpointBegin { full, pages, vcpu, devices } => {

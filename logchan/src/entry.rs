@@ -2,7 +2,7 @@
 //! everything that is not a function of the guest's own state, and one for every position at which such
 //! things happen.
 //!
-//! A log is a sequence of entries. A *position* entry ([`Entry::Exit`], [`Entry::UserWindow`],
+//! A log is a sequence of entries. A *position* entry ([`Entry::Exit`], [`Entry::Window`],
 //! [`Entry::CheckpointBegin`] up to its [`Entry::CheckpointEnd`], [`Entry::End`]) says how one region of
 //! guest execution ended. The entries that follow it, up to the next position, happened *at* that
 //! position: readings and outputs made while the exit was handled, then inputs, then at most one
@@ -75,8 +75,8 @@ pub enum Entry<'a> {
         /// Registers, for the report of a divergence; absent in logs that do not have them.
         registers: Option<RegisterDelta>,
     },
-    /// Position: the first interrupt window at CPL3 after the last position.
-    UserWindow {
+    /// Position: the first interrupt window after the last position that is exact on this host.
+    Window {
         /// As in `Exit`.
         digest: u64,
     },

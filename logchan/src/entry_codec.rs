@@ -7,7 +7,7 @@
 //! | kind | body |
 //! |---|---|
 //! | exit | flags u8 (bit 0: registers present), digest u64, then if present: changed LEB128, and for each set bit from the lowest up: old ^ new, LEB128, not 0 |
-//! | user-window | flags u8 (no bit has a meaning), digest u64 |
+//! | window | flags u8 (no bit has a meaning), digest u64 |
 //! | checkpoint-begin | flags u8 (bit 0: full, bit 1: vcpu is a delta, bit 2: devices is a delta), pages LEB128, vcpu length LEB128, vcpu, devices length LEB128, devices |
 //! | page | number LEB128, form u8 (1: all zero, 2: raw, 3: delta), then if raw: 4096 bytes; if delta: a [page delta](crate::page_delta) |
 //! | checkpoint-end | digest u64 |
@@ -130,7 +130,7 @@ pub fn check(entry: &Entry<'_>) -> Result<(), FieldError> {
         Entry::Output { length, digest: _ } => {
             bounded("length", u64::from(length), 0, FRAME_BYTES_MAX as u64)
         }
-        Entry::UserWindow { digest: _ }
+        Entry::Window { digest: _ }
         | Entry::CheckpointEnd { digest: _ }
         | Entry::WallClock { unix_ns: _ }
         | Entry::Interrupt { vector: _ }
@@ -165,7 +165,7 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
                 put_registers(delta, out);
             }
         }
-        Entry::UserWindow { digest } => {
+        Entry::Window { digest } => {
             out.put(&[0]);
             out.put(&digest.to_le_bytes());
         }
@@ -226,9 +226,9 @@ fn read_body(kind: EntryKind, body: &[u8]) -> Result<Entry<'_>, FieldError> {
                 if flags & EXIT_REGISTERS != 0 { Some(read_registers(&mut reader)?) } else { None };
             Entry::Exit { digest, registers }
         }
-        EntryKind::UserWindow => {
+        EntryKind::Window => {
             read_flags(&mut reader, 0)?;
-            Entry::UserWindow { digest: reader.u64("digest")? }
+            Entry::Window { digest: reader.u64("digest")? }
         }
         EntryKind::CheckpointBegin => {
             const KNOWN: u8 = CHECKPOINT_FULL | CHECKPOINT_VCPU_DELTA | CHECKPOINT_DEVICES_DELTA;

@@ -14,8 +14,8 @@ use crate::entry::Entry;
 pub enum EntryKind {
     /// [`Entry::Exit`]
     Exit = 1,
-    /// [`Entry::UserWindow`]
-    UserWindow = 2,
+    /// [`Entry::Window`]
+    Window = 2,
     /// [`Entry::CheckpointBegin`]
     CheckpointBegin = 3,
     /// [`Entry::Page`]
@@ -46,7 +46,7 @@ impl EntryKind {
     /// Every kind, by number: kind `n` is at `n - 1`.
     pub const ALL: [Self; 14] = [
         Self::Exit,
-        Self::UserWindow,
+        Self::Window,
         Self::CheckpointBegin,
         Self::Page,
         Self::CheckpointEnd,
@@ -84,7 +84,7 @@ impl EntryKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Exit => "exit",
-            Self::UserWindow => "user-window",
+            Self::Window => "window",
             Self::CheckpointBegin => "checkpoint-begin",
             Self::Page => "page",
             Self::CheckpointEnd => "checkpoint-end",
@@ -104,7 +104,7 @@ impl EntryKind {
     pub const fn of(entry: &Entry<'_>) -> Self {
         match entry {
             Entry::Exit { .. } => Self::Exit,
-            Entry::UserWindow { .. } => Self::UserWindow,
+            Entry::Window { .. } => Self::Window,
             Entry::CheckpointBegin { .. } => Self::CheckpointBegin,
             Entry::Page { .. } => Self::Page,
             Entry::CheckpointEnd { .. } => Self::CheckpointEnd,

@@ -44,7 +44,7 @@ use crate::wire::{Reader, bounded};
 pub const LOG_MAGIC: [u8; 8] = *b"USTDYLOG";
 
 /// Version of the log format that this build writes and reads.
-pub const LOG_VERSION: u16 = 6;
+pub const LOG_VERSION: u16 = 7;
 
 /// Magic, version, header length.
 const PREFIX_BYTES: usize = LOG_MAGIC.len() + 2 + 2;

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! log        = checkpoint(full) here* ( position here* )* [ End ]
-//! position   = Exit | UserWindow | checkpoint
+//! position   = Exit | Window | checkpoint
 //! checkpoint = CheckpointBegin Page{pages} CheckpointEnd      page numbers strictly increasing
 //! here*      = ( Clock | WallClock | Entropy | Frame | Console | Output )* [ Interrupt ]
 //! ```
 //!
 //! ```text
-//!            full begin            begin            Exit, UserWindow, readings, ...
+//!            full begin            begin            Exit, Window, readings, ...
 //!   Empty ---------------> InCheckpoint <------- AtPosition <---+
 //!                            |   ^  |               |    |      |
 //!                            +---+  +---------------+>   +------+
@@ -85,7 +85,7 @@ impl SequenceChecker {
                 self.natural_exits += 1;
                 self.state = State::AtPosition { interrupted: false };
             }
-            Entry::UserWindow { .. } => {
+            Entry::Window { .. } => {
                 self.expect_position(kind)?;
                 self.state = State::AtPosition { interrupted: false };
             }

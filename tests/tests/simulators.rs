@@ -81,7 +81,7 @@ fn system_600_seeds_pass_and_every_fault_occurs() {
         (Count::LagWaits, SEEDS / 4),
         (Count::HoldWaits, SEEDS),
         (Count::CheckpointsApplied, SEEDS),
-        (Count::UserWindows, SEEDS),
+        (Count::Windows, SEEDS),
         (Count::Recovered, SEEDS * 3 / 4),
     ];
     for (count, least) in often {

@@ -101,7 +101,7 @@ fn number_not_in_shortest_form_is_refused() {
 fn unknown_flags_are_refused() {
     let flags = |bits| FieldError::UnknownBits { field: "flags", bits };
     assert_eq!(body_error(EntryKind::Exit, &[&[0x02], &[0; 8]]), flags(2));
-    assert_eq!(body_error(EntryKind::UserWindow, &[&[0x01], &[0; 8]]), flags(1));
+    assert_eq!(body_error(EntryKind::Window, &[&[0x01], &[0; 8]]), flags(1));
     assert_eq!(body_error(EntryKind::CheckpointBegin, &[&[0x81, 0, 0, 0]]), flags(0x80));
 }
 

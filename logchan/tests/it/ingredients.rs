@@ -30,7 +30,7 @@ impl Ingredients {
             EntryKind::Exit => {
                 Entry::Exit { digest: a, registers: self.flag.then(|| self.registers()) }
             }
-            EntryKind::UserWindow => Entry::UserWindow { digest: a },
+            EntryKind::Window => Entry::Window { digest: a },
             EntryKind::CheckpointBegin => Entry::CheckpointBegin {
                 full: self.flag,
                 pages: up_to(a, u64::from(CHECKPOINT_PAGES_MAX)) as u32,

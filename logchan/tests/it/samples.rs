@@ -65,7 +65,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
         ("console", Entry::Console(b"ls\n")),
         ("interrupt", Entry::Interrupt { vector: 0x2b }),
         ("exit_registers", Entry::Exit { digest: DIGEST, registers: Some(registers()) }),
-        ("user_window", Entry::UserWindow { digest: DIGEST }),
+        ("window", Entry::Window { digest: DIGEST }),
         (
             "checkpoint_begin_changes",
             Entry::CheckpointBegin {

@@ -21,7 +21,7 @@ const fn end(natural_exits: u64, interrupts: u64) -> Entry<'static> {
 
 const CHECKPOINT_END: Entry<'_> = Entry::CheckpointEnd { digest: 0 };
 const EXIT: Entry<'_> = Entry::Exit { digest: 0, registers: None };
-const WINDOW: Entry<'_> = Entry::UserWindow { digest: 0 };
+const WINDOW: Entry<'_> = Entry::Window { digest: 0 };
 const INTERRUPT: Entry<'_> = Entry::Interrupt { vector: 32 };
 const CLOCK: Entry<'_> = Entry::Clock { advance_ns: 1 };
 const WALL_CLOCK: Entry<'_> = Entry::WallClock { unix_ns: 1 };

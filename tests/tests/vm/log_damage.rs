@@ -35,7 +35,7 @@ static RECORDING: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
         });
         clients.unwrap();
         rig.stop().unwrap();
-        if last_index(&log, kind_is(EntryKind::UserWindow)).is_some() {
+        if last_index(&log, kind_is(EntryKind::Window)).is_some() {
             return (folder, log);
         }
     }
@@ -92,10 +92,10 @@ fn wrong_entry_of_each_kind_is_detected() {
                     other => other,
                 }),
             ),
-            EntryKind::UserWindow => (
+            EntryKind::Window => (
                 DIVERGED,
                 replay_with(kind, |entry, _| match entry {
-                    Entry::UserWindow { digest } => Entry::UserWindow { digest: digest ^ 1 },
+                    Entry::Window { digest } => Entry::Window { digest: digest ^ 1 },
                     other => other,
                 }),
             ),

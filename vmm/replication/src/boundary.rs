@@ -82,7 +82,7 @@ pub trait DeviceBoundary {
 /// How the region after a position ends, as far as this must be known before the vCPU enters it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
-    /// It ends in a natural exit or in a window at CPL3, or this is a live boundary, which always says so:
+    /// It ends in a natural exit or in a window, or this is a live boundary, which always says so:
     /// run it.
     Run,
     /// It ends in a natural exit, as the log says: run it without asking for an interrupt window. A window
@@ -117,8 +117,8 @@ pub trait Memory {
 pub enum Position {
     /// A natural exit.
     Exit,
-    /// The first interrupt window at CPL3 since the last position.
-    UserWindow,
+    /// The first interrupt window since the last position; where KVM is not exact at CPL0, the first one at CPL3.
+    Window,
 }
 
 /// The vCPU's state at a position, for comparison between recording and replay.

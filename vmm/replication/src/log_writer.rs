@@ -34,7 +34,7 @@ pub fn lane_of(entry: &Entry<'_>) -> Lane {
     match entry {
         Entry::Page { .. } => Lane::Bulk,
         Entry::Exit { .. }
-        | Entry::UserWindow { .. }
+        | Entry::Window { .. }
         | Entry::CheckpointBegin { .. }
         | Entry::CheckpointEnd { .. }
         | Entry::Clock { .. }
@@ -107,7 +107,7 @@ impl LogWriter {
                 self.registers = vcpu.registers;
                 Entry::Exit { digest, registers: Some(delta) }
             }
-            Position::UserWindow => Entry::UserWindow { digest },
+            Position::Window => Entry::Window { digest },
         }
     }
 

@@ -180,7 +180,7 @@ impl Verifier {
         let Some(entry) = log.front()? else { return Ok(Verdict::NoEntry) };
         Ok(Verdict::Agreed(match entry {
             Entry::Exit { .. } => Region::RunToExit,
-            Entry::UserWindow { .. } => Region::Run,
+            Entry::Window { .. } => Region::Run,
             Entry::CheckpointBegin { .. } => Region::Apply,
             Entry::End { .. } => Region::End,
             Entry::Page { .. }
@@ -217,7 +217,7 @@ impl Verifier {
                 let logged = self.registers.zip(registers).map(|(old, delta)| after(&old, &delta));
                 (Some((Position::Exit, digest)), logged)
             }
-            Some(Entry::UserWindow { digest }) => (Some((Position::UserWindow, digest)), None),
+            Some(Entry::Window { digest }) => (Some((Position::Window, digest)), None),
             Some(
                 Entry::CheckpointBegin { .. }
                 | Entry::Page { .. }
@@ -355,7 +355,7 @@ impl Verifier {
             }
             Some(
                 Entry::Exit { .. }
-                | Entry::UserWindow { .. }
+                | Entry::Window { .. }
                 | Entry::CheckpointBegin { .. }
                 | Entry::Page { .. }
                 | Entry::CheckpointEnd { .. }
@@ -395,7 +395,7 @@ impl Verifier {
             Some(Entry::End { .. }) => Ok(Verdict::Agreed(false)),
             Some(
                 Entry::Exit { .. }
-                | Entry::UserWindow { .. }
+                | Entry::Window { .. }
                 | Entry::CheckpointBegin { .. }
                 | Entry::Page { .. }
                 | Entry::CheckpointEnd { .. }

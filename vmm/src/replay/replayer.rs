@@ -198,7 +198,7 @@ impl Boundary for Replayer {
         Ok(StopAction::Resume)
     }
 
-    /// Resumes: the log says that this region ends in a window at CPL3.
+    /// Resumes: the log says that this region ends in a window that is exact.
     fn window_at_cpl0(&mut self) -> Result<StopAction, SourceError> {
         Ok(StopAction::Resume)
     }

@@ -7,7 +7,7 @@
 //!   at a position --- inputs enter, at most one interrupt is injected
 //!        |
 //!        +-- Run ---> KVM_RUN --> natural exit ----------> devices handle it --> position
-//!        |               |------> window at CPL3 ------------------------------> position
+//!        |               |------> exact window --------------------------------> position
 //!        |               |------> kick, or window at CPL0 --> re-entry, or
 //!        |               |                                    checkpoint ------> position
 //!        +-- Apply -> the log's checkpoint is applied -------------------------> position
@@ -207,7 +207,7 @@ fn run_region(
             {
                 machine.counters.windows += 1;
                 let vcpu = digest_at(machine, &exit);
-                boundary.reached(Position::UserWindow, &vcpu, &exit)?;
+                boundary.reached(Position::Window, &vcpu, &exit)?;
                 return Ok(Reached::Running);
             }
             ExitClass::Window => boundary.window_at_cpl0()?,

@@ -219,7 +219,7 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
                 }
                 let digest = vcpu_digest(self.machine.cpu_digest());
                 let name = exit_name(None);
-                self.call(|driver| driver.reached(Position::UserWindow, &digest, &name))?;
+                self.call(|driver| driver.reached(Position::Window, &digest, &name))?;
                 return Ok(Reached::Running);
             }
             self.thread.with(|state| state.counts.count(Count::MidRegionStops));

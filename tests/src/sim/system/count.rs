@@ -70,7 +70,7 @@ counters! {
         Invalidated = "machines invalidated",
         Interrupts = "interrupts injected",
         MidRegionStops = "mid-region stops",
-        UserWindows = "interrupt windows at CPL3",
+        Windows = "interrupt windows at CPL3",
         RequestsSent = "client requests sent, retries included",
         Answers = "client requests answered",
         LostVms = "VMs lost with both copies",

@@ -216,9 +216,9 @@ impl Pair<'_> {
                     let vcpu = vcpu_digest(digest);
                     process.replica.reached(clock, position, &vcpu, &exit_name(exit))
                 };
-                let is_window = position == Position::UserWindow;
+                let is_window = position == Position::Window;
                 self.counts
-                    .add(Count::UserWindows, u64::from(is_window && step == Step::Ready(())));
+                    .add(Count::Windows, u64::from(is_window && step == Step::Ready(())));
                 Ok(process.when_ready(step, |process, ()| {
                     process.vcpu_state = match exit {
                         Some(exit) => VcpuState::Exit { exit, at: 0 },
@@ -352,7 +352,7 @@ impl Pair<'_> {
         }
         let exit = (run.ends == RunEnd::Exit).then(|| machine.reach_exit());
         let position = match run.ends {
-            RunEnd::Window => Position::UserWindow,
+            RunEnd::Window => Position::Window,
             RunEnd::Exit | RunEnd::Kick | RunEnd::KernelWindow => Position::Exit,
         };
         let digest = machine.cpu_digest();

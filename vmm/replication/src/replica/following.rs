@@ -122,7 +122,7 @@ impl Replica {
         exit: &dyn Display,
     ) -> Step<()> {
         let is_position =
-            |entry: &Entry<'_>| matches!(entry, Entry::Exit { .. } | Entry::UserWindow { .. });
+            |entry: &Entry<'_>| matches!(entry, Entry::Exit { .. } | Entry::Window { .. });
         if self.ignores_divergence(is_position) {
             return Step::Ready(());
         }

@@ -58,7 +58,7 @@ pub(super) fn is_nondeterministic(entry: &Entry<'_>) -> bool {
         Entry::Exit { .. } | Entry::Output { .. } => false,
         // An interrupt at an exit follows from the machine's state, too. At a user window or after a
         // checkpoint it may not.
-        Entry::UserWindow { .. }
+        Entry::Window { .. }
         | Entry::Clock { .. }
         | Entry::WallClock { .. }
         | Entry::Entropy(_)

@@ -1218,7 +1218,7 @@ fn backup_asks_for_a_window_only_where_the_log_has_one() {
     pair.apply();
     let positions = [
         (Position::Exit, NextRegion::RunToExit),
-        (Position::UserWindow, NextRegion::Run),
+        (Position::Window, NextRegion::Run),
         (Position::Exit, NextRegion::RunToExit),
     ];
     for (position, region) in positions {
