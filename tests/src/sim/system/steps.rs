@@ -217,8 +217,7 @@ impl Pair<'_> {
                     process.replica.reached(clock, position, &vcpu, &exit_name(exit))
                 };
                 let is_window = position == Position::Window;
-                self.counts
-                    .add(Count::Windows, u64::from(is_window && step == Step::Ready(())));
+                self.counts.add(Count::Windows, u64::from(is_window && step == Step::Ready(())));
                 Ok(process.when_ready(step, |process, ()| {
                     process.vcpu_state = match exit {
                         Some(exit) => VcpuState::Exit { exit, at: 0 },
