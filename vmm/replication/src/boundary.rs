@@ -18,6 +18,7 @@
 //! ```
 
 use crate::checkpoint::{CheckpointImage, Image};
+use alloc::vec::Vec;
 use logchan::entry::REGISTERS;
 use logchan::limits::PAGE_BYTES;
 
@@ -105,9 +106,9 @@ pub trait Memory {
     /// Error of the machine.
     type Error;
 
-    /// Starts a new set of dirty pages: the next checkpoint contains the pages that are written from here
-    /// on.
-    fn start_dirty_tracking(&mut self) -> Result<(), Self::Error>;
+    /// Returns the numbers, ascending, of the pages that were written since the last call or the last checkpoint, and
+    /// starts a new set: the next call returns, or the next checkpoint contains, the pages that are written from here on.
+    fn take_written(&mut self) -> Result<Vec<u64>, Self::Error>;
     /// Copies the contents of page `number` into `page`.
     fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]);
 }

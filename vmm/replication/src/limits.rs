@@ -128,6 +128,13 @@ pub const EXIT_ENTRY_BYTES_MAX: usize = 1 + 3 + 8 + 5 + 10 * REGISTERS;
 /// Largest page entry, bytes: kind, length, number, form, contents.
 pub const PAGE_ENTRY_BYTES_MAX: usize = 1 + 3 + 10 + 1 + PAGE_BYTES;
 
+/// Most passes of a precopy. A pass that is half as long as the one before, in a VM of 3 GiB down to one page, takes 20,
+/// and the guest is slowed six times.
+pub const COPY_PASSES_MAX: u32 = 32;
+
+/// How often the share of time of a guest that is slowed is halved: to 1/64 at least.
+pub const GUEST_SHARE_HALVINGS_MAX: u32 = 6;
+
 /// Size of the largest input, bytes.
 pub const INPUT_BYTES_MAX: usize =
     if FRAME_BYTES_MAX > CONSOLE_BYTES_MAX { FRAME_BYTES_MAX } else { CONSOLE_BYTES_MAX };

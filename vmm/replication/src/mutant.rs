@@ -65,6 +65,10 @@ mutants! {
     ApplyHalfCheckpoint,
     /// The closing checkpoint of a sync lacks the pages that were written during the precopy.
     MovingTarget,
+    /// A page that was sent, and is zero when it is copied again, is not sent.
+    ForgetZeroedPages,
+    /// The pages that were written during the last pass of a precopy are not sent.
+    ForgetWrittenPages,
     /// A difference between primary and backup is ignored.
     IgnoreDivergence,
     /// Guest time restarts from 0 at takeover.

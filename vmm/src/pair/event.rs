@@ -108,6 +108,15 @@ pub enum PairEvent {
         /// Since when nothing is acknowledged.
         since_ns: u64,
     },
+    /// See [`ReplicaEvent::GuestSlowed`].
+    GuestSlowed {
+        /// Pages that were written while as many were sent.
+        pages: u64,
+        /// What the log link carries, bytes per second.
+        carried_per_s: u64,
+    },
+    /// See [`ReplicaEvent::GuestNotSlowed`].
+    GuestNotSlowed,
     /// See [`ReplicaEvent::BackupStalled`].
     BackupStalled {
         /// Since when nothing is acknowledged.
@@ -284,6 +293,10 @@ fn named(
         ReplicaEvent::SyncStalled { since, cause: _ } => {
             (None, PairEvent::SyncStalled { since_ns: since.as_nanos() })
         }
+        ReplicaEvent::GuestSlowed { pages, carried_per_s } => {
+            (None, PairEvent::GuestSlowed { pages, carried_per_s })
+        }
+        ReplicaEvent::GuestNotSlowed => (None, PairEvent::GuestNotSlowed),
         ReplicaEvent::BackupStalled { since, cause: _ } => {
             (None, PairEvent::BackupStalled { since_ns: since.as_nanos(), spoke_ns })
         }
@@ -344,6 +357,8 @@ mod tests {
             PairEvent::BackupSilent { spoke_ns, .. } => read::PairEvent::BackupSilent { spoke_ns },
             PairEvent::SyncDelayed { .. } => read::PairEvent::SyncDelayed,
             PairEvent::SyncStalled { .. } => read::PairEvent::SyncStalled,
+            PairEvent::GuestSlowed { .. } => read::PairEvent::GuestSlowed,
+            PairEvent::GuestNotSlowed => read::PairEvent::GuestNotSlowed,
             PairEvent::BackupStalled { spoke_ns, .. } => {
                 read::PairEvent::BackupStalled { spoke_ns }
             }
@@ -447,6 +462,8 @@ mod tests {
             PairEvent::BackupSilent { heard_ns: 3, spoke_ns: Some(4) },
             PairEvent::SyncDelayed { until_ns: 5, failures: 4 },
             PairEvent::SyncStalled { since_ns: 5 },
+            PairEvent::GuestSlowed { pages: 5, carried_per_s: 6 },
+            PairEvent::GuestNotSlowed,
             PairEvent::BackupStalled { since_ns: 3, spoke_ns: Some(4) },
             PairEvent::BackupGone { spoke_ns: None },
             PairEvent::BackupLeft,

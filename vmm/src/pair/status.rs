@@ -15,7 +15,7 @@ use logchan::time::{Duration as Span, Time};
 use netpath::{FramePort, MacAddr};
 use replication::Divergence;
 use replication::driver::DriverView;
-use replication::replica::{Replica, RoleName, StallCause, WitnessState};
+use replication::replica::{CopyProgress, Replica, RoleName, StallCause, WitnessState};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -54,6 +54,8 @@ pub struct Status {
     pub stages: BTreeMap<&'static str, TimeStatus>,
     /// The log of this session.
     pub log: LogStatus,
+    /// The copy of the memory to a backup, while there is one.
+    pub copy: Option<CopyStatus>,
     /// Checkpoints.
     pub checkpoints: CheckpointStatus,
     /// Times this host took over.
@@ -129,6 +131,31 @@ pub struct LogStatus {
     pub wire_mbit_per_s: f64,
     /// Frames that this host sends on the log link.
     pub wire_frames_per_s: f64,
+}
+
+/// A copy of the memory to a backup.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CopyStatus {
+    /// The pass over the memory; the first one copies all pages, each further one those that were written since.
+    pub pass: u32,
+    /// Pages that this pass has to copy still.
+    pub pages_left: u64,
+    /// The guest's share of time: 1 if it is not slowed.
+    pub guest_share: f64,
+    /// What the log link carried in the passes before.
+    pub carried_kib_per_s: Option<u64>,
+}
+
+impl From<CopyProgress> for CopyStatus {
+    fn from(progress: CopyProgress) -> CopyStatus {
+        let CopyProgress { pass, pages_left, share, carried_per_s } = progress;
+        CopyStatus {
+            pass,
+            pages_left,
+            guest_share: 1.0 / share.divisor() as f64,
+            carried_kib_per_s: carried_per_s.map(|bytes| bytes / 1024),
+        }
+    }
 }
 
 /// Checkpoints of a primary and of a backup.
@@ -285,6 +312,7 @@ impl PairObserver {
             peer,
             lag_bytes: replica.lag_bytes(),
             hold: hold_status(self.hold_ns(), replica.hold().len()),
+            copy: replica.copy_progress().map(CopyStatus::from),
             checkpoints: self.checkpoint_status(replica),
             takeovers: stats.takeovers,
             handovers: stats.handovers,
@@ -351,7 +379,7 @@ fn protection(now: Time, replica: &Replica) -> String {
     }
     if let Some(delay) = replica.sync_delay() {
         let wait_s = delay.until.since(now).as_nanos() / 1_000_000_000;
-        let (failures, why) = (delay.failures, delay.cause.why());
+        let (failures, why) = (delay.failures, delay.cause);
         return format!(
             "no: the next sync begins in {wait_s} s: {failures} in a row did not last, the last one because {why}"
         );

@@ -183,10 +183,9 @@ impl Machine {
 impl Memory for Machine {
     type Error = SourceError;
 
-    fn start_dirty_tracking(&mut self) -> Result<(), SourceError> {
-        self.vm.take_dirty_log().map_err(HostError::from)?;
-        dirty::clear_vmm_written(self.vm.ram());
-        Ok(())
+    fn take_written(&mut self) -> Result<Vec<u64>, SourceError> {
+        let log = self.vm.take_dirty_log().map_err(HostError::from)?;
+        Ok(dirty::take(self.vm.ram(), &log))
     }
 
     fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]) {

@@ -47,6 +47,7 @@ counters! {
         BackupsStalled = "backups given up by a primary, because they acknowledged no log",
         PrimariesSilent = "primaries lost by a backup",
         Syncs = "syncs completed",
+        GuestsSlowed = "syncs with a slowed guest",
         CheckpointsSent = "checkpoints sent",
         CheckpointsApplied = "checkpoints applied",
         LongApplies = "applications longer than the silence timeout",

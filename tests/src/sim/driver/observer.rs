@@ -95,6 +95,7 @@ impl super::state::State {
                 ReplicaEvent::WitnessUnreachable { .. } => Count::WitnessUnreachable,
                 ReplicaEvent::HandingOver => Count::Handovers,
                 ReplicaEvent::HandoverFailed => Count::HandoversFailed,
+                ReplicaEvent::GuestSlowed { .. } => Count::GuestsSlowed,
                 ReplicaEvent::LanLost
                 | ReplicaEvent::LanBack
                 | ReplicaEvent::BackupHealth { .. }
@@ -107,6 +108,7 @@ impl super::state::State {
                 | ReplicaEvent::SyncBegun
                 | ReplicaEvent::SyncDelayed(_)
                 | ReplicaEvent::SyncStalled { .. }
+                | ReplicaEvent::GuestNotSlowed
                 | ReplicaEvent::BackupLeft
                 | ReplicaEvent::Following
                 | ReplicaEvent::LogFinished

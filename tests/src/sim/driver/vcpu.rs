@@ -68,9 +68,8 @@ struct Pages<'m, 't> {
 impl Memory for Pages<'_, '_> {
     type Error = BoundaryError<TapFailed>;
 
-    fn start_dirty_tracking(&mut self) -> Result<(), Self::Error> {
-        self.machine.ram.take_dirty();
-        Ok(())
+    fn take_written(&mut self) -> Result<Vec<u64>, Self::Error> {
+        Ok(self.machine.ram.take_dirty())
     }
 
     fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]) {

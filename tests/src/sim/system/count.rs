@@ -56,6 +56,8 @@ counters! {
         Syncs = "syncs completed",
         SyncsBroken = "syncs aborted",
         PagesCopied = "pages copied by precopy",
+        CopiesRepeated = "later passes of precopies",
+        GuestsSlowed = "syncs with a slowed guest",
         WokenForSync = "halted guests woken for a sync",
         CheckpointsSent = "checkpoints sent",
         CheckpointPages = "pages in checkpoints sent",
@@ -87,6 +89,8 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
         syncs,
         syncs_broken,
         pages_copied,
+        copies_repeated,
+        guests_slowed,
         checkpoints_sent,
         checkpoint_pages,
         checkpoints_applied,
@@ -113,6 +117,8 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
     counts.add(Count::Syncs, syncs);
     counts.add(Count::SyncsBroken, syncs_broken);
     counts.add(Count::PagesCopied, pages_copied);
+    counts.add(Count::CopiesRepeated, copies_repeated);
+    counts.add(Count::GuestsSlowed, guests_slowed);
     counts.add(Count::CheckpointsSent, checkpoints_sent);
     counts.add(Count::CheckpointPages, checkpoint_pages);
     counts.add(Count::CheckpointsApplied, checkpoints_applied);

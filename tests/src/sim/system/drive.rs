@@ -315,6 +315,9 @@ impl Pair<'_> {
                 // A timer that is due waits for something else.
                 also(timer.map(|at| own.clock.when(at)).filter(|&at| at > now));
             }
+            VcpuState::Entry | VcpuState::Stopped { .. } if process.is_paused(now) => {
+                also(Some(process.paused_until));
+            }
             VcpuState::Entry
             | VcpuState::Stopped { .. }
             | VcpuState::Capture(_)

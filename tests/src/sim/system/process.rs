@@ -165,6 +165,8 @@ pub(crate) struct Process {
     pub(crate) kernel_window: bool,
     /// True time before which it copies no more memory.
     pub(crate) next_copy_at: u64,
+    /// True time before which its guest does not run, if it is slowed.
+    pub(crate) paused_until: u64,
     /// A death notice that its supervisor has not taken, and the one that the supervisor holds.
     pub(crate) new_notice: Option<DeathNotice>,
     pub(crate) held_notice: Option<DeathNotice>,
@@ -261,6 +263,7 @@ impl Process {
             undetected_flips: 0,
             kernel_window: false,
             next_copy_at: 0,
+            paused_until: 0,
             new_notice: None,
             held_notice: None,
             sessions: Vec::new(),
@@ -286,6 +289,11 @@ impl Process {
             | VcpuState::Ended => 0,
         };
         self.machine.sent() - self.machine.ram.word(TO_SEND) + given
+    }
+
+    /// Whether its guest is slowed, and pauses at `now`.
+    pub(crate) fn is_paused(&self, now: u64) -> bool {
+        self.paused_until > now && !self.replica.guest_share().is_whole()
     }
 
     /// Session and end position of its log.

@@ -12,6 +12,7 @@
 //! None of this may change what the other machine does.
 
 use logchan::entry::REGISTERS;
+use logchan::time::Duration;
 use replication::boundary::{Position, VcpuDigest};
 use replication::replica::{
     CopyRequest, NextRegion, OnBackupLoss, RoleName, Step, StopAdvice, WaitFor,
@@ -25,7 +26,10 @@ use super::machine::cpu::{Ahead, Exit};
 use super::pair::Pair;
 use super::process::{Run, RunEnd, VcpuState};
 use crate::sim::rng::Chance;
-use crate::sim::{Checked, Violation, require};
+use crate::sim::{Checked, US, Violation, require};
+
+/// Pause between two copies of pages while the guest is paused.
+const COPY_PAUSE_NS_MIN: u64 = 10 * US;
 
 /// The outcome of a call of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +166,11 @@ impl Pair<'_> {
             match process.replica.poll_copy() {
                 Some(CopyRequest::Begin) => {
                     process.machine.ram.take_dirty();
-                    process.replica.copy_begun();
+                    process.replica.copy_begun(clock);
+                }
+                Some(CopyRequest::Written) => {
+                    let pages = process.machine.ram.take_dirty();
+                    process.replica.written(clock, pages);
                 }
                 Some(CopyRequest::Page(number)) => {
                     process.replica.copied(clock, process.machine.ram.page(number));
@@ -170,7 +178,10 @@ impl Pair<'_> {
                 None => return,
             }
             self.work += 1;
-            process.next_copy_at = now + own.copy_pause_ns;
+            // While a slowed guest pauses, there is nothing else to do.
+            let is_paused = process.is_paused(now);
+            process.next_copy_at =
+                now + if is_paused { COPY_PAUSE_NS_MIN } else { own.copy_pause_ns };
         }
     }
 
@@ -194,6 +205,9 @@ impl Pair<'_> {
         let (now, clock) = (*now, *clock);
         let Some(process) = process else { return Ok(Outcome::Pending) };
         match &process.vcpu_state {
+            VcpuState::Entry | VcpuState::Stopped { .. } if process.is_paused(now) => {
+                Ok(Outcome::Pending)
+            }
             VcpuState::Entry => self.enter(host),
             VcpuState::Running(run) if run.until > now => Ok(Outcome::Pending),
             VcpuState::Running(run) => {
@@ -330,6 +344,8 @@ impl Pair<'_> {
         }
         let takes_ns = steps * own.step_ns + rng.within(1..=own.exit_ns_max);
         let until = *thread_at + takes_ns;
+        let pause = process.replica.guest_share().pause_after(Duration::from_nanos(takes_ns));
+        process.paused_until = until + pause.as_nanos();
         process.vcpu_state = VcpuState::Running(Run { until, steps, ends, window });
     }
 

@@ -55,11 +55,12 @@ impl<H: Host> DeviceBoundary for Driver<H> {
     }
 }
 
-impl<H: Host> Boundary for Driver<H> {
-    fn poll_memory(
+impl<H: Host> Driver<H> {
+    /// Copies memory for a sync, for a short time and as far as there is room in the window.
+    fn copy_memory(
         &mut self,
-        memory: &mut dyn Memory<Error = Self::Error>,
-    ) -> Result<(), Self::Error> {
+        memory: &mut dyn Memory<Error = BoundaryError<H::Error>>,
+    ) -> Result<(), BoundaryError<H::Error>> {
         if self.parts.replica.poll_copy().is_none() {
             return Ok(());
         }
@@ -68,20 +69,61 @@ impl<H: Host> Boundary for Driver<H> {
         while let Some(request) = self.parts.replica.poll_copy() {
             match request {
                 CopyRequest::Begin => {
-                    memory.start_dirty_tracking()?;
-                    self.parts.replica.copy_begun();
+                    let _before = memory.take_written()?;
+                    let now = self.now();
+                    self.parts.replica.copy_begun(now);
                 }
                 CopyRequest::Page(number) => {
                     memory.read_page(number, &mut page);
                     let now = self.now();
                     self.parts.replica.copied(now, &page);
                 }
+                CopyRequest::Written => {
+                    let pages = memory.take_written()?;
+                    let now = self.now();
+                    self.parts.replica.written(now, pages);
+                }
             }
             if self.now() >= until {
                 break;
             }
         }
-        Ok(self.drive()?)
+        Ok(())
+    }
+}
+
+impl<H: Host> Boundary for Driver<H> {
+    fn poll_memory(
+        &mut self,
+        memory: &mut dyn Memory<Error = Self::Error>,
+    ) -> Result<(), Self::Error> {
+        let share = self.parts.replica.guest_share();
+        if share.is_whole() {
+            self.throttle.release();
+            if self.parts.replica.poll_copy().is_none() {
+                return Ok(());
+            }
+        }
+        let now = self.now();
+        let resume_at = self.throttle.pause_until(now, share);
+        loop {
+            self.copy_memory(memory)?;
+            self.drive()?;
+            // The pause also ends when the copy does, by its last page or by the loss of the backup.
+            let is_slowed = !self.parts.replica.guest_share().is_whole();
+            let now = self.now();
+            if is_slowed && now < resume_at {
+                let DriverParts { replica, wire, .. } = &self.parts;
+                if replica.poll_copy().is_none() && !wire.has_bulk_to_give(replica) {
+                    self.wait_on_wire_for(resume_at.since(now))?;
+                }
+                continue;
+            }
+            if is_slowed {
+                self.throttle.enter(now);
+            }
+            return Ok(());
+        }
     }
 
     fn next_region(&mut self) -> Result<Region, Self::Error> {
@@ -179,6 +221,10 @@ impl<H: Host> Boundary for Driver<H> {
     }
 
     fn wait(&mut self, capacity: &DeviceCapacity) -> Result<Waited, Self::Error> {
+        if self.throttle.is_running() {
+            let now = self.now();
+            self.throttle.stop(now);
+        }
         self.parts.world.idle()?;
         self.drive()?;
         if self.is_stopping {
@@ -280,7 +326,7 @@ impl<H: Host> Boundary for Driver<H> {
         let since = self.paused_since.take();
         let captured_at = self.now();
         let was_copying = self.parts.replica.role() == RoleName::Copying;
-        let pages = image.pages().len() as u64;
+        let pages_before = self.parts.replica.stats().checkpoint_pages;
         self.ask_until_ready(|parts, now| parts.replica.checkpoint(now, &mut parts.world, image))?;
         // As after stopping the vCPU: a kick that arrived meanwhile may be lost.
         self.parts.world.idle()?;
@@ -290,6 +336,7 @@ impl<H: Host> Boundary for Driver<H> {
         {
             let now = clock.now();
             let pause = now.since(since);
+            let pages = replica.stats().checkpoint_pages - pages_before;
             if was_copying {
                 observer.checkpoint(now, CheckpointMoment::SyncClosed { pause });
                 observer.notice(replica, Notice::SyncClosed { pause, pages });

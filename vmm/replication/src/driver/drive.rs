@@ -5,6 +5,7 @@ use super::host::{
     Clock, DriverView, Host, LinkPort, LiveWorld, Moment, Observer, Order, SupervisorPort,
 };
 use super::peer_absence::PeerAbsenceAlarm;
+use super::throttle::Throttle;
 use super::wire::Wire;
 use super::witness::{ANSWER_MAX, WitnessClient};
 use crate::error::BoundaryError;
@@ -68,6 +69,8 @@ pub struct Driver<H: Host> {
     pub(super) paused_since: Option<Time>,
     /// What the engine knows of the LAN.
     lan_is_up: bool,
+    /// Pauses the guest while its memory is copied.
+    pub(super) throttle: Throttle,
     absence_alarm: PeerAbsenceAlarm,
     /// The term whose unanswered claim was reported last.
     unanswered_claim: Option<Term>,
@@ -91,6 +94,7 @@ impl<H: Host> Driver<H> {
             console_waiting: Vec::new(),
             paused_since: None,
             lan_is_up: true,
+            throttle: Throttle::default(),
             absence_alarm: PeerAbsenceAlarm::default(),
             unanswered_claim: None,
             notice: None,
@@ -358,6 +362,8 @@ impl<H: Host> Driver<H> {
             | ReplicaEvent::SyncBegun
             | ReplicaEvent::SyncDelayed(_)
             | ReplicaEvent::SyncStalled { .. }
+            | ReplicaEvent::GuestSlowed { .. }
+            | ReplicaEvent::GuestNotSlowed
             | ReplicaEvent::Protected
             | ReplicaEvent::BackupSilent { .. }
             | ReplicaEvent::BackupStalled { .. }
@@ -454,9 +460,14 @@ impl<H: Host> Driver<H> {
 
     /// Waits for the wire, and for the tap only if its frames are passed on.
     pub(super) fn wait_on_wire(&mut self) -> Result<(), H::Error> {
+        self.wait_on_wire_for(WAIT_MAX)
+    }
+
+    /// Does the same as [`wait_on_wire`](Self::wait_on_wire), for at most `wait_max`.
+    pub(super) fn wait_on_wire_for(&mut self, wait_max: Duration) -> Result<(), H::Error> {
         // The machine's last question may have made the engine begin a claim.
         self.forward_claim();
-        let wait_max = self.wait_max();
+        let wait_max = wait_max.min(self.wait_max());
         let passes_frames =
             self.parts.replica.passes_frames() && !self.has(DriverMutant::LeaveFramesInTap);
         let DriverParts { replica, wire, world, clock, .. } = &mut self.parts;

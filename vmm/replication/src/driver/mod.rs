@@ -16,6 +16,7 @@
 //! | `witness` | which answer of the witness counts, and for how long to wait for it |
 //! | `drive` | one round: receive, send, release |
 //! | `boundary` | the machine's questions |
+//! | `throttle` | slows the guest while its memory is copied |
 //! | `console` | which host shows the VM's console output |
 //! | `run` | one machine after the other, until this host's part is over |
 //! | `peer_absence` | when to report that no peer is met |
@@ -26,6 +27,7 @@ mod drive;
 pub mod host;
 mod peer_absence;
 mod run;
+mod throttle;
 mod wire;
 mod witness;
 

@@ -253,7 +253,7 @@ impl<P: LinkPort> Wire<P> {
             self.port.send(&mut self.frame[..LINK_HEADER_BYTES + length])?;
         }
         self.port.flush()?;
-        Ok(has_bulk_to_send(transport) && !self.bulk_held)
+        Ok(self.has_bulk_to_give(transport))
     }
 
     /// Returns whether more bulk frames would delay the log, because of the unsent bytes in the kernel.
@@ -261,6 +261,11 @@ impl<P: LinkPort> Wire<P> {
         Ok(has_bulk_to_send(transport)
             && self.port.unsent_bytes()? >= BULK_BACKLOG_BYTES_MAX
             && !self.mutants.has_driver(DriverMutant::BulkBeforeLatency))
+    }
+
+    /// Returns whether another [`transmit`](Self::transmit) would give bulk frames to the kernel.
+    pub fn has_bulk_to_give(&self, transport: &impl Transport) -> bool {
+        has_bulk_to_send(transport) && !self.bulk_held
     }
 
     /// Returns when a wait must end for this wire or for `transport`. `now` is the caller's clock reading.

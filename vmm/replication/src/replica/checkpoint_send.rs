@@ -19,6 +19,8 @@ pub(super) struct CheckpointSend {
     /// The device state of a sync's closing checkpoint, with the guest's addresses; `None` in any other
     /// checkpoint.
     devices: Option<Vec<u8>>,
+    /// The pages of a sync's closing checkpoint, ascending; `None` in any other checkpoint.
+    pages: Option<Vec<u64>>,
 }
 
 impl Replica {
@@ -35,10 +37,8 @@ impl Replica {
         world: &mut W,
         image: &dyn CheckpointImage,
     ) -> Result<Step<()>, W::Error> {
-        let sync = match &self.role {
-            Role::Primary(Primary::Copying(precopy)) if self.closes_sync() => {
-                Some((precopy.pages, precopy.digest.clone()))
-            }
+        let full = match &self.role {
+            Role::Primary(Primary::Copying(_)) if self.closes_sync() => true,
             // Before its sync is complete, a backup takes every page for a page of the sync. So pages of the
             // next checkpoint must wait.
             Role::Primary(Primary::Protected(Protected { is_confirmed: false, .. }))
@@ -46,7 +46,7 @@ impl Replica {
             {
                 return Ok(Step::Pending);
             }
-            Role::Primary(Primary::Protected(_)) => None,
+            Role::Primary(Primary::Protected(_)) => false,
             Role::Halted(_) => return Ok(Step::Invalidated),
             Role::Standalone
             | Role::Primary(
@@ -62,34 +62,24 @@ impl Replica {
                 return Ok(Step::Ready(()));
             }
         };
-        let full = sync.is_some();
-        let mut sending = match (self.sending.take(), sync) {
-            (Some(sending), _) => sending,
-            (None, None) => CheckpointSend { writer: CheckpointWriter::new(), devices: None },
-            (None, Some((copied, digest))) => {
-                // The first entry of the session's log advances the clock from 0 to the guest time.
-                if self.session.room(Lane::Latency) < SMALL_ENTRY_BYTES_MAX {
-                    return Ok(Step::Pending);
-                }
-                let world = match self.planted(Mutant::SyncBeforeWake) {
-                    true => world,
-                    false => self.live(world),
-                };
-                let now_ns = world.clock_ns()?;
-                let (writer, mut log) = self.log(now);
-                let Ok(()) = log.append(&writer.clock(now_ns));
-                CheckpointSend {
-                    writer: CheckpointWriter::after_precopy(copied, digest),
-                    devices: Some(self.announcements.with_addresses(image.devices())),
-                }
-            }
+        let mut sending = match self.sending.take() {
+            Some(sending) => sending,
+            None if full => match self.begin_closing(now, world, image)? {
+                Some(sending) => sending,
+                None => return Ok(Step::Pending),
+            },
+            None => CheckpointSend { writer: CheckpointWriter::new(), devices: None, pages: None },
         };
-        let is_moving_target = full && self.planted(Mutant::MovingTarget);
+        let is_moving_target = self.planted(Mutant::MovingTarget);
         let parts = CheckpointParts {
             full,
             vcpu: image.vcpu(),
             devices: sending.devices.as_deref().unwrap_or(image.devices()),
-            pages: if is_moving_target { &[] } else { image.pages() },
+            pages: match &sending.pages {
+                Some(_) if is_moving_target => &[],
+                Some(pages) => pages,
+                None => image.pages(),
+            },
             image,
         };
         let (writer, mut log) = self.log(now);
@@ -109,5 +99,33 @@ impl Replica {
                 Ok(Step::Ready(()))
             }
         }
+    }
+
+    /// Begins the closing checkpoint of a sync; `None` while there is no room.
+    fn begin_closing<W: LiveInputs>(
+        &mut self,
+        now: Time,
+        world: &mut W,
+        image: &dyn CheckpointImage,
+    ) -> Result<Option<CheckpointSend>, W::Error> {
+        // The first entry of the session's log advances the clock from 0 to the guest time.
+        if self.session.room(Lane::Latency) < SMALL_ENTRY_BYTES_MAX {
+            return Ok(None);
+        }
+        let world = match self.planted(Mutant::SyncBeforeWake) {
+            true => world,
+            false => self.live(world),
+        };
+        let now_ns = world.clock_ns()?;
+        let (writer, mut log) = self.log(now);
+        let Ok(()) = log.append(&writer.clock(now_ns));
+        let Role::Primary(Primary::Copying(precopy)) = &self.role else {
+            unreachable!("a sync is closed");
+        };
+        Ok(Some(CheckpointSend {
+            writer: CheckpointWriter::after_precopy(precopy.pages, precopy.digest.clone()),
+            devices: Some(self.announcements.with_addresses(image.devices())),
+            pages: Some(precopy.closing_pages(image.pages())),
+        }))
     }
 }

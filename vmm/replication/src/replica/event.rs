@@ -63,6 +63,16 @@ pub enum ReplicaEvent {
         /// Why.
         cause: StallCause,
     },
+    /// The guest gets a smaller share of time, because it writes memory about as fast as the log link carries it, or
+    /// faster: otherwise the copy would not come to an end. The share may become smaller still.
+    GuestSlowed {
+        /// Pages that were written while as many were sent.
+        pages: u64,
+        /// What the link carries, bytes per second.
+        carried_per_s: u64,
+    },
+    /// The guest is not slowed any more: the copy is complete, or was given up.
+    GuestNotSlowed,
     /// The backup holds the whole VM.
     Protected,
     /// This primary hands the VM over, and sends no more output.

@@ -75,6 +75,7 @@
 //! | `boundary` | the machine's questions, each answered from the world or from the log |
 //! | `recording`, `following` | the answers on a primary and on a backup |
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
+//! | `converge` | how often memory is copied again, and how much the guest is slowed |
 //! | `stall` | a log link on which the other host is heard, and no output may leave |
 //! | `claim`, `watch` | a question to the witness in progress; the one that is repeated |
 //! | `passed` | frames that reach the old primary's tap during a handover |
@@ -88,6 +89,7 @@ mod checkpoint_send;
 mod claim;
 mod commit;
 mod config;
+mod converge;
 mod engine;
 mod event;
 mod following;
@@ -109,6 +111,7 @@ mod watch;
 
 pub use commit::TapFrame;
 pub use config::{CommitPolicy, OnBackupLoss, ReplicaConfig, ReplicaConfigError, Start};
+pub use converge::{CopyProgress, GuestShare};
 pub use engine::Replica;
 pub use event::{Command, ReplicaEvent};
 pub use guard::Ignored;

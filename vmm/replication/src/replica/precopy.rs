@@ -1,28 +1,36 @@
 //! Precopy: sends guest memory to a backup while the VM runs.
 //!
 //! ```text
-//!  begin: track writes   send page 0, 1, 2, ... as it is now      stop: send the pages written since begin
-//!  --------|------------------------------------------------------|-----> protected
-//!                        the VM runs                               a pause
+//!  track writes                 take the set of                            stop: send the pages
+//!  from here on                 written pages                              written since the last set
+//!  --------|--- pass 1 -----------|--- pass 2 ---------|--- ... --------------|------------> protected
+//!           page 0, 1, 2, ...      the pages of the set                       a pause
+//!           as they are now        as they are now
 //! ```
 //!
-//! The pages are copied at different times. They become one consistent state because the closing checkpoint
-//! contains every page that was written since the beginning.
+//! The pages are copied at different times. They become one consistent state, because every write is in a set: the set
+//! before is taken, and the next one begun, while the guest is stopped. A page of a set is read after the set was taken.
+//! So a page is either sent after its last write, or it is in the last set, which the closing checkpoint contains. The
+//! backup keeps the newest contents of each page.
+//!
+//! A pass ends when the backup has acknowledged all of it. [`converge`](super::converge) decides what follows.
 
+use super::converge::{CopyProgress, GuestShare, Passes};
 use super::resync::SyncDelay;
 use super::step::CopyRequest;
 use crate::checkpoint::CheckpointDigest;
+use alloc::vec::Vec;
 use logchan::time::Time;
 
 /// Progress of a precopy.
 #[derive(Debug)]
 pub(super) struct Precopy {
-    /// Number of the next page to copy; `None` before writes are tracked.
-    next: Option<u64>,
+    phase: Phase,
     memory_pages: u64,
-    /// Pages sent; pages of zeros are not.
+    /// Pages sent, in all passes.
     pub(super) pages: u32,
     pub(super) digest: CheckpointDigest,
+    pub(super) passes: Passes,
     /// Since when it made no progress, as it was reported.
     pub(super) stalled_since: Option<Time>,
     /// It has not begun yet.
@@ -31,47 +39,122 @@ pub(super) struct Precopy {
     pub(super) ends_at: Time,
 }
 
+#[derive(Debug)]
+enum Phase {
+    /// Writes are not tracked yet.
+    NotBegun,
+    /// The first pass copies every page. `next` is the number of the next one.
+    First { next: u64 },
+    /// A later pass copies pages that were written, which are ascending. `next` is an index.
+    Again { pages: Vec<u64>, next: usize },
+    /// The closing checkpoint is due, and contains these pages.
+    Closing { pages: Vec<u64> },
+}
+
 impl Precopy {
     pub(super) fn new(memory_pages: u64, delay: Option<SyncDelay>, ends_at: Time) -> Precopy {
         Precopy {
-            next: None,
+            phase: Phase::NotBegun,
             memory_pages,
             pages: 0,
             digest: CheckpointDigest::default(),
+            passes: Passes::new(memory_pages),
             stalled_since: None,
             delay,
             ends_at,
         }
     }
 
-    /// Returns the next request to the machine; `None` when every page was copied, or before it begins.
+    /// Returns the next request to the machine; `None` before it begins, and when the closing checkpoint is due.
     pub(super) fn request(&self) -> Option<CopyRequest> {
-        match self.next {
-            None if self.delay.is_some() => None,
-            None => Some(CopyRequest::Begin),
-            Some(page) => (page < self.memory_pages).then_some(CopyRequest::Page(page)),
+        match &self.phase {
+            Phase::NotBegun if self.delay.is_some() => None,
+            Phase::NotBegun => Some(CopyRequest::Begin),
+            Phase::First { .. } | Phase::Again { .. } => {
+                Some(self.page().map_or(CopyRequest::Written, CopyRequest::Page))
+            }
+            Phase::Closing { .. } => None,
         }
     }
 
-    /// Returns whether every page was copied.
-    pub(super) fn is_complete(&self) -> bool {
-        self.next.is_some() && self.request().is_none()
+    /// Returns whether the closing checkpoint is due.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
+    /// Returns whether this is the pass over every page. The backup's memory starts as zeros, so this pass need not send
+    /// pages of zeros. A later one must: the backup has earlier contents.
+    pub(super) fn is_first_pass(&self) -> bool {
+        matches!(self.phase, Phase::First { .. })
     }
 
     /// Writes are tracked from here on.
-    pub(super) fn begin(&mut self) {
-        assert_eq!(self.next, None, "the copy was begun twice");
-        self.next = Some(0);
+    pub(super) fn begin(&mut self, now: Time) {
+        assert!(matches!(self.phase, Phase::NotBegun), "the copy was begun twice");
+        self.phase = Phase::First { next: 0 };
+        self.passes.begin(now, 0, self.memory_pages);
     }
 
-    /// Returns the number of the next page to copy.
-    pub(super) fn page(&self) -> u64 {
-        self.next.expect("the copy was begun")
+    /// Returns the number of the next page to copy; `None` at the end of a pass.
+    pub(super) fn page(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::First { next } => (*next < self.memory_pages).then_some(*next),
+            Phase::Again { pages, next } => pages.get(*next).copied(),
+            Phase::NotBegun | Phase::Closing { .. } => None,
+        }
     }
 
-    /// Moves on to the next page. `sent`: the current one was not a page of zeros.
+    /// Moves on to the next page. `sent`: the current one was sent.
     pub(super) fn advance(&mut self, sent: bool) {
-        self.next = Some(self.page() + 1);
+        match &mut self.phase {
+            Phase::First { next } => *next += 1,
+            Phase::Again { next, .. } => *next += 1,
+            Phase::NotBegun | Phase::Closing { .. } => unreachable!("no page was asked for"),
+        }
         self.pages += u32::from(sent);
+    }
+
+    /// Begins a pass over `pages`, when `bulk_bytes` bytes were appended to the bulk lane.
+    pub(super) fn begin_pass(&mut self, now: Time, bulk_bytes: u64, pages: Vec<u64>) {
+        self.passes.begin(now, bulk_bytes, pages.len() as u64);
+        self.phase = Phase::Again { pages, next: 0 };
+    }
+
+    /// Leaves `pages` to the closing checkpoint.
+    pub(super) fn close(&mut self, pages: Vec<u64>) {
+        self.phase = Phase::Closing { pages };
+    }
+
+    /// Returns the pages of the closing checkpoint, ascending: those that were left to it, and `written`, which were
+    /// written since.
+    pub(super) fn closing_pages(&self, written: &[u64]) -> Vec<u64> {
+        let mut pages = match &self.phase {
+            Phase::Closing { pages } => pages.clone(),
+            Phase::NotBegun | Phase::First { .. } | Phase::Again { .. } => Vec::new(),
+        };
+        pages.extend_from_slice(written);
+        pages.sort_unstable();
+        pages.dedup();
+        pages
+    }
+
+    /// Returns the share of time for which the guest runs.
+    pub(super) fn share(&self) -> GuestShare {
+        match &self.phase {
+            Phase::Again { .. } => self.passes.share(),
+            // The guest is to reach the closing checkpoint.
+            Phase::Closing { .. } | Phase::NotBegun | Phase::First { .. } => GuestShare::WHOLE,
+        }
+    }
+
+    /// Returns how far it is; `None` before it begins.
+    pub(super) fn progress(&self) -> Option<CopyProgress> {
+        let pages_left = match &self.phase {
+            Phase::NotBegun => return None,
+            Phase::First { next } => self.memory_pages - next,
+            Phase::Again { pages, next } => (pages.len() - next) as u64,
+            Phase::Closing { pages } => pages.len() as u64,
+        };
+        Some(self.passes.progress(pages_left))
     }
 }

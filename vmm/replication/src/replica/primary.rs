@@ -1,6 +1,7 @@
 //! A primary's sessions: a backup attaches, receives the memory, and is lost.
 
 use super::claim::Claim;
+use super::converge::{AfterPass, CopyProgress, GuestShare};
 use super::engine::Replica;
 use super::event::{Loss, ReplicaEvent};
 use super::guard::Ignored;
@@ -13,6 +14,7 @@ use crate::limits::PAGE_ENTRY_BYTES_MAX;
 use crate::log_writer::LogSink;
 use crate::mutant::Mutant;
 use crate::witness::ClaimCause;
+use alloc::vec::Vec;
 use logchan::channel::Channel;
 use logchan::entry::{Entry, PageBytes};
 use logchan::ids::Lane;
@@ -30,17 +32,26 @@ impl Replica {
         self.emit(delay.map_or(ReplicaEvent::SyncBegun, ReplicaEvent::SyncDelayed));
     }
 
-    /// Returns what the engine needs of guest memory now. The machine must be paused while it answers.
-    /// Returns `None` as well while the bulk lane has no room.
+    /// Returns what the engine needs of guest memory now. The machine must be paused while it answers, and from the
+    /// answer to [`CopyRequest::Written`] until it is asked whether to run on.
+    /// Returns `None` as well while the bulk lane has no room, and at the end of a pass until the backup has
+    /// received all of it.
     pub fn poll_copy(&self) -> Option<CopyRequest> {
         let Role::Primary(Primary::Copying(precopy)) = &self.role else { return None };
-        precopy.request().filter(|_| self.session.room(Lane::Bulk) >= PAGE_ENTRY_BYTES_MAX)
+        let request = precopy.request()?;
+        let is_possible = match request {
+            CopyRequest::Begin | CopyRequest::Page(_) => {
+                self.session.room(Lane::Bulk) >= PAGE_ENTRY_BYTES_MAX
+            }
+            CopyRequest::Written => self.is_bulk_received(),
+        };
+        is_possible.then_some(request)
     }
 
     /// Answers [`CopyRequest::Begin`]: from here on, written pages are tracked.
-    pub fn copy_begun(&mut self) {
+    pub fn copy_begun(&mut self, now: Time) {
         match &mut self.role {
-            Role::Primary(Primary::Copying(precopy)) => precopy.begin(),
+            Role::Primary(Primary::Copying(precopy)) => precopy.begin(now),
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
                 self.ignore(Ignored::CopyWithoutSync);
             }
@@ -52,9 +63,11 @@ impl Replica {
         let Role::Primary(Primary::Copying(precopy)) = &mut self.role else {
             return self.ignore(Ignored::CopyWithoutSync);
         };
-        let (number, bytes) = (precopy.page(), delta_cache::whole(page));
-        // The backup's memory starts as zeros, so a page of zeros need not be sent.
-        let sent = bytes != PageBytes::Zero;
+        let number = precopy.page().expect("a page was asked for");
+        let bytes = delta_cache::whole(page);
+        let skips_zeros =
+            precopy.is_first_pass() || self.config.mutants.has(Mutant::ForgetZeroedPages);
+        let sent = bytes != PageBytes::Zero || !skips_zeros;
         if sent {
             precopy.digest.page(number, page);
         }
@@ -66,8 +79,66 @@ impl Replica {
         }
     }
 
+    /// Answers [`CopyRequest::Written`] with the numbers of these pages, ascending.
+    pub fn written(&mut self, now: Time, pages: Vec<u64>) {
+        let bulk_bytes = self.session.channel().map_or(0, |channel| channel.appended(Lane::Bulk).0);
+        let forgets = self.planted(Mutant::ForgetWrittenPages);
+        let silence = self.config.timing.silence;
+        let Role::Primary(Primary::Copying(precopy)) = &mut self.role else {
+            return self.ignore(Ignored::CopyWithoutSync);
+        };
+        let was_whole = precopy.passes.share().is_whole();
+        let count = pages.len() as u64;
+        match precopy.passes.end(now, bulk_bytes, count, silence) {
+            AfterPass::Close => precopy.close(if forgets { Vec::new() } else { pages }),
+            AfterPass::Pass => {
+                precopy.begin_pass(now, bulk_bytes, pages);
+                self.stats.copies_repeated += 1;
+            }
+            AfterPass::SlowerPass => {
+                precopy.begin_pass(now, bulk_bytes, pages);
+                self.stats.copies_repeated += 1;
+                if was_whole {
+                    let carried_per_s = precopy.passes.carried_per_s();
+                    self.stats.guests_slowed += 1;
+                    self.emit(ReplicaEvent::GuestSlowed { pages: count, carried_per_s });
+                }
+            }
+            AfterPass::GiveUp => {
+                let carried_per_s = precopy.passes.carried_per_s();
+                self.give_up_sync(now, SyncLoss::WritesTooFast { pages: count, carried_per_s });
+            }
+        }
+    }
+
+    /// Returns the share of time for which the machine is to run the guest.
+    pub fn guest_share(&self) -> GuestShare {
+        match &self.role {
+            Role::Primary(Primary::Copying(precopy)) => precopy.share(),
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
+                GuestShare::WHOLE
+            }
+        }
+    }
+
+    /// Returns how far the copy of the memory is, while there is one.
+    pub fn copy_progress(&self) -> Option<CopyProgress> {
+        let Role::Primary(Primary::Copying(precopy)) = &self.role else { return None };
+        precopy.progress()
+    }
+
+    /// A sync ends, in one way or the other.
+    fn end_slowing(&mut self) {
+        if let Role::Primary(Primary::Copying(precopy)) = &self.role
+            && !precopy.passes.share().is_whole()
+        {
+            self.emit(ReplicaEvent::GuestNotSlowed);
+        }
+    }
+
     /// The closing checkpoint was given to the channel: from here on, the backup may be able to take over.
     pub(super) fn sync_sent(&mut self) {
+        self.end_slowing();
         let sync_end = self.session.appended();
         self.role = Role::Primary(Primary::Protected(Protected { sync_end, is_confirmed: false }));
     }
@@ -162,7 +233,15 @@ impl Replica {
         self.session.renew_at(now + self.config.timing.silence);
     }
 
+    /// Gives up a sync of a backup that is there.
+    pub(super) fn give_up_sync(&mut self, now: Time, cause: SyncLoss) {
+        self.sync_failed(now, cause);
+        self.abort_sync();
+        self.renew(now);
+    }
+
     pub(super) fn abort_sync(&mut self) {
+        self.end_slowing();
         self.role = Role::Primary(Primary::Alone);
         self.sending = None;
         self.stats.syncs_broken += 1;

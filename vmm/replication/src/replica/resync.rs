@@ -8,12 +8,15 @@
 //! [`ResyncPace::stable`], in a row. After some of them, the next sync begins after a delay that doubles. A process that
 //! was started again is another one: its first sync begins at once.
 
+use super::converge::CopyProgress;
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::role::{Primary, Role};
 use super::stall::StallCause;
 use crate::mutant::Mutant;
+use core::fmt::{self, Display};
 use logchan::ids::Claimant;
+use logchan::limits::PAGE_BYTES;
 use logchan::time::{Duration, Time};
 
 /// How soon a backup whose protection did not last is synced again.
@@ -27,7 +30,7 @@ pub struct ResyncPace {
     pub delay_max: Duration,
     /// Protection that lasted for this long is no failure.
     pub stable: Duration,
-    /// Longest time from the beginning of a sync until every page was copied.
+    /// Longest time from the beginning of a sync until its closing checkpoint.
     pub sync_max: Duration,
 }
 
@@ -64,12 +67,20 @@ pub enum SyncLoss {
     Left,
     /// Its sync took too long.
     TooLong,
+    /// The guest writes so many pages again and again that the VM would be paused for too long to send them, although the
+    /// guest was slowed.
+    WritesTooFast {
+        /// Pages written during the last pass.
+        pages: u64,
+        /// What the link carried, bytes per second.
+        carried_per_s: u64,
+    },
 }
 
-impl SyncLoss {
-    /// Returns the reason, as the end of a sentence.
-    pub fn why(self) -> &'static str {
-        match self {
+/// The reason, as the end of a sentence.
+impl Display for SyncLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
             SyncLoss::Silent => "no frame of the backup arrived in time",
             SyncLoss::Stalled(StallCause::LongFramesLost) => "the log link loses long frames",
             SyncLoss::Stalled(StallCause::Slow) => {
@@ -77,7 +88,16 @@ impl SyncLoss {
             }
             SyncLoss::Left => "the backup's VM diverged, or it left",
             SyncLoss::TooLong => "the link is too slow to copy the VM",
-        }
+            SyncLoss::WritesTooFast { pages, carried_per_s } => {
+                let kib = pages * PAGE_BYTES as u64 / 1024;
+                return write!(
+                    f,
+                    "the guest writes memory faster than the log link carries it: {kib} KiB again and again, \
+                     at {} KiB/s",
+                    carried_per_s / 1024
+                );
+            }
+        })
     }
 }
 
@@ -153,7 +173,7 @@ impl Replica {
         let Role::Primary(Primary::Copying(precopy)) = &self.role else { return None };
         match precopy.delay {
             Some(delay) => Some(delay.until),
-            None => (!precopy.is_complete()).then_some(precopy.ends_at),
+            None => (!precopy.is_closing()).then_some(precopy.ends_at),
         }
     }
 
@@ -168,9 +188,13 @@ impl Replica {
             precopy.ends_at = ends_at;
             self.emit(ReplicaEvent::SyncBegun);
         } else {
-            self.sync_failed(now, SyncLoss::TooLong);
-            self.abort_sync();
-            self.renew(now);
+            let cause = match precopy.progress() {
+                Some(CopyProgress {
+                    pass, pages_left, carried_per_s: Some(carried_per_s), ..
+                }) if pass > 1 => SyncLoss::WritesTooFast { pages: pages_left, carried_per_s },
+                Some(_) | None => SyncLoss::TooLong,
+            };
+            self.give_up_sync(now, cause);
         }
     }
 }

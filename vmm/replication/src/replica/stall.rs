@@ -8,13 +8,12 @@
 //! backup hears no more of this session then, and both hosts claim the next term, the primary first.
 //!
 //! During the precopy no output waits. So the stall is only reported, and the sync is not closed before the link is
-//! repaired: see [`closes_sync`](Replica::closes_sync).
+//! repaired: see [`is_bulk_received`](Replica::is_bulk_received).
 
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::resync::SyncLoss;
 use super::role::{HandingOver, Primary, Role};
-use logchan::channel::Channel;
 use logchan::ids::Lane;
 use logchan::time::{Duration, Time};
 
@@ -91,16 +90,18 @@ impl Replica {
         (precopy.stalled_since == Some(since)).then_some(cause)
     }
 
-    /// Returns whether the sync is to be closed: every page was copied, the backup has received all of them, and
-    /// acknowledges in time. From the closing checkpoint on, output waits for the backup. Once this is true, it stays
-    /// true until the checkpoint was given to the channel.
-    pub(super) fn closes_sync(&self) -> bool {
-        let Role::Primary(Primary::Copying(precopy)) = &self.role else { return false };
-        let is_ready = |channel: &Channel| {
+    /// Returns whether the backup has received all pages that were sent, and acknowledges in time. A sync is not closed
+    /// before: from the closing checkpoint on, output waits for the backup.
+    pub(super) fn is_bulk_received(&self) -> bool {
+        self.session.channel().is_some_and(|channel| {
             channel.lane_acked(Lane::Bulk) == channel.appended(Lane::Bulk)
                 && channel.unleased_since().is_none()
-        };
-        precopy.is_complete()
-            && (self.sending.is_some() || self.session.channel().is_some_and(is_ready))
+        })
+    }
+
+    /// Returns whether the sync is to be closed: the pages that the backup lacks are few enough for the closing
+    /// checkpoint. Once this is true, it stays true until the checkpoint was given to the channel.
+    pub(super) fn closes_sync(&self) -> bool {
+        matches!(&self.role, Role::Primary(Primary::Copying(precopy)) if precopy.is_closing())
     }
 }

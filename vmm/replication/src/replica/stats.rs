@@ -12,6 +12,10 @@ pub struct ReplicaStats {
     pub syncs_broken: u64,
     /// Pages copied while the VM ran (precopy).
     pub pages_copied: u64,
+    /// Passes over pages that were written during the pass before.
+    pub copies_repeated: u64,
+    /// Syncs in which the guest was slowed.
+    pub guests_slowed: u64,
     /// Checkpoints sent, closing checkpoints of syncs included.
     pub checkpoints_sent: u64,
     /// Pages in the checkpoints sent.

@@ -75,6 +75,9 @@ pub enum CopyRequest {
     Begin,
     /// Pass the current contents of this page to [`Replica::copied`](super::Replica::copied).
     Page(u64),
+    /// Pass the numbers of the pages that were written since tracking began, or since the last answer to this request,
+    /// to [`Replica::written`](super::Replica::written), and track from here on which ones are written.
+    Written,
 }
 
 /// Source of a live machine's clock readings, entropy and inputs.

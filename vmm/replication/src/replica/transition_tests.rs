@@ -134,6 +134,10 @@ impl Pair {
     }
 
     fn with_policy(output_commit: CommitPolicy) -> Pair {
+        Pair::with_memory(output_commit, 1)
+    }
+
+    fn with_memory(output_commit: CommitPolicy, memory_pages: u64) -> Pair {
         let now = Time::from_nanos(1);
         let hosts = [Start::Primary, Start::Backup].map(|start| {
             let mut word = 1 + start as u64;
@@ -144,8 +148,8 @@ impl Pair {
                 }
             };
             let claimant = Claimant(0xc0 + start as u64);
-            let config =
-                ReplicaConfig { claimant, output_commit, ..ReplicaConfig::new(VmId(1), NIC, 1) };
+            let config = ReplicaConfig::new(VmId(1), NIC, memory_pages);
+            let config = ReplicaConfig { claimant, output_commit, ..config };
             Replica::new(config, start, Security::Insecure, Box::new(entropy), now).unwrap()
         });
         let (cut, length_max, delayed) = ([false; 2], usize::MAX, VecDeque::new());
@@ -236,14 +240,32 @@ impl Pair {
     fn copy(&mut self) {
         self.expect([RoleName::Copying, RoleName::Syncing]);
         assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Begin));
-        self.hosts[0].copy_begun();
+        self.hosts[0].copy_begun(self.now);
         assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Page(0)));
         self.hosts[0].copied(self.now, &[7; PAGE_BYTES]);
-        assert_eq!(self.hosts[0].poll_copy(), None);
+        assert_eq!(self.hosts[0].poll_copy(), None, "the backup has not received the page");
         let step = self.hosts[0].next_region(self.now);
-        assert_eq!(step, Step::Ready(NextRegion::Run), "the backup has not received the page");
+        assert_eq!(step, Step::Ready(NextRegion::Run));
         self.exchange();
+        self.end_copy();
+    }
+
+    /// The backup has received all pages, and the guest has written none meanwhile.
+    fn end_copy(&mut self) {
+        assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Written));
+        self.hosts[0].written(self.now, Vec::new());
         assert_eq!(self.hosts[0].next_region(self.now), Step::Ready(NextRegion::Capture));
+    }
+
+    /// Copies a pass over `pages`, which takes `ms`. The guest writes `written` meanwhile.
+    fn copy_pass(&mut self, memory: &[[u8; PAGE_BYTES]], pages: &[u64], ms: u64, written: &[u64]) {
+        for &number in pages {
+            assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Page(number)));
+            self.hosts[0].copied(self.now, &memory[number as usize]);
+        }
+        self.pass(ms);
+        assert_eq!(self.hosts[0].poll_copy(), Some(CopyRequest::Written));
+        self.hosts[0].written(self.now, written.to_vec());
     }
 
     /// Sends the closing checkpoint.
@@ -450,15 +472,16 @@ fn protected_answers_later_than_the_lease_gives_the_backup_up_and_closes_no_sync
     pair.answer_claim_of_backup(Term(2));
     pair.pass(1100);
     pair.expect([RoleName::Copying, RoleName::Syncing]);
-    pair.hosts[0].copy_begun();
+    pair.hosts[0].copy_begun(pair.now);
     pair.hosts[0].copied(pair.now, &[7; PAGE_BYTES]);
     pair.pass(1000);
     let step = pair.hosts[0].next_region(pair.now);
     assert_eq!(step, Step::Ready(NextRegion::Run), "no output waits for the backup");
     assert_eq!(pair.hosts[0].sync_stall(), Some(cause));
+    assert_eq!(pair.hosts[0].poll_copy(), None);
     pair.delay_ms = 1;
     pair.pass(100);
-    assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::Capture));
+    pair.end_copy();
     pair.close();
     pair.pass(5);
     pair.expect([RoleName::Protected, RoleName::Following]);
@@ -485,7 +508,7 @@ fn copying_pages_lost_and_backup_heard_is_reported_once_and_goes_on_when_the_lin
     pair.pass(50);
     pair.expect([RoleName::Copying, RoleName::Syncing]);
     pair.length_max = HEARTBEAT_BYTES;
-    pair.hosts[0].copy_begun();
+    pair.hosts[0].copy_begun(pair.now);
     pair.hosts[0].copied(pair.now, &[7; PAGE_BYTES]);
     pair.events(0);
     pair.pass(1000);
@@ -498,7 +521,7 @@ fn copying_pages_lost_and_backup_heard_is_reported_once_and_goes_on_when_the_lin
     pair.length_max = usize::MAX;
     pair.pass(50);
     assert_eq!(pair.hosts[0].sync_stall(), None);
-    assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::Capture));
+    pair.end_copy();
     pair.close();
     pair.pass(5);
     pair.expect([RoleName::Protected, RoleName::Following]);
@@ -537,11 +560,137 @@ fn copying_backup_whose_syncs_fail_in_a_row_waits_before_the_next_one() {
     pair.expect([RoleName::Protected, RoleName::Following]);
 }
 
+/// An image of a machine with this memory, of which these pages were written.
+struct MemoryImage<'a> {
+    memory: &'a [[u8; PAGE_BYTES]],
+    written: &'a [u64],
+}
+
+impl CheckpointImage for MemoryImage<'_> {
+    fn vcpu(&self) -> &[u8] {
+        CleanImage.vcpu()
+    }
+
+    fn devices(&self) -> &[u8] {
+        CleanImage.devices()
+    }
+
+    fn pages(&self) -> &[u64] {
+        self.written
+    }
+
+    fn full(&self) -> bool {
+        false
+    }
+
+    fn memory_pages(&self) -> u64 {
+        self.memory.len() as u64
+    }
+
+    fn read_page(&self, number: u64, page: &mut [u8; PAGE_BYTES]) {
+        *page = self.memory[number as usize];
+    }
+}
+
+/// Memory of three pages, and a pair whose backup has just attached.
+fn three_pages() -> ([[u8; PAGE_BYTES]; 3], Pair) {
+    let mut pair = Pair::with_memory(CommitPolicy::Early, 3).started();
+    pair.pass(50);
+    assert_eq!(pair.hosts[0].copy_progress(), None);
+    pair.hosts[0].copy_begun(pair.now);
+    pair.events(0);
+    ([7, 8, 9].map(|byte| [byte; PAGE_BYTES]), pair)
+}
+
+/// Sends the closing checkpoint, and checks that the backup has `memory` then.
+fn close_with(pair: &mut Pair, memory: &[[u8; PAGE_BYTES]], written: &[u64]) {
+    assert_eq!(pair.hosts[0].poll_copy(), None);
+    assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::Capture));
+    let image = MemoryImage { memory, written };
+    let step = pair.hosts[0].checkpoint(pair.now, &mut Clock(5), &image).unwrap();
+    assert_eq!(step, Step::Ready(()));
+    pair.pass(5);
+    pair.expect([RoleName::Protected, RoleName::Following]);
+    assert_eq!(pair.hosts[1].next_region(pair.now), Step::Ready(NextRegion::Apply));
+    let mut received = vec![[0; PAGE_BYTES]; memory.len()];
+    for page in pair.hosts[1].take_checkpoint().pages {
+        received[page.number as usize] = page.bytes.map_or([0; PAGE_BYTES], |bytes| *bytes);
+    }
+    assert!(received == memory, "the backup's memory differs");
+}
+
+#[test]
+fn copying_written_pages_are_copied_again_and_zeros_replace_earlier_contents() {
+    let (mut memory, mut pair) = three_pages();
+    // The link has taken 100 ms for 3 pages, so it takes 33 ms for one: more than a quarter of the silence timeout.
+    pair.copy_pass(&memory, &[0, 1, 2], 100, &[1]);
+    assert_eq!(pair.hosts[0].next_region(pair.now), Step::Ready(NextRegion::Run));
+    let progress = pair.hosts[0].copy_progress().unwrap();
+    assert_eq!((progress.pass, progress.pages_left), (2, 1));
+    assert!(progress.share.is_whole(), "the passes get shorter");
+    memory[1] = [0; PAGE_BYTES];
+    pair.copy_pass(&memory, &[1], 1, &[]);
+    memory[0] = [5; PAGE_BYTES];
+    close_with(&mut pair, &memory, &[0]);
+    assert_eq!(pair.hosts[0].stats().checkpoint_pages, 1);
+    assert_eq!(pair.events(0), [ReplicaEvent::Protected]);
+}
+
+#[test]
+fn copying_few_written_pages_are_in_the_closing_checkpoint_with_those_written_since() {
+    let (mut memory, mut pair) = three_pages();
+    pair.copy_pass(&memory, &[0, 1, 2], 30, &[1, 2]);
+    memory[1] = [0; PAGE_BYTES];
+    memory[2] = [4; PAGE_BYTES];
+    memory[0] = [3; PAGE_BYTES];
+    close_with(&mut pair, &memory, &[0, 2]);
+    assert_eq!(pair.hosts[0].stats().checkpoint_pages, 3);
+}
+
+#[test]
+fn copying_guest_that_writes_as_fast_as_the_link_is_slowed_until_the_sync_is_closed() {
+    let (memory, mut pair) = three_pages();
+    pair.copy_pass(&memory, &[0, 1, 2], 60, &[0, 1]);
+    let slowed = matches!(pair.events(0)[..], [ReplicaEvent::GuestSlowed { pages: 2, .. }]);
+    assert!(slowed);
+    let share = |pair: &Pair| pair.hosts[0].guest_share().divisor();
+    assert_eq!(share(&pair), 2);
+    pair.copy_pass(&memory, &[0, 1], 40, &[0, 2]);
+    assert_eq!((share(&pair), pair.events(0)), (4, vec![]), "it is reported once");
+    pair.copy_pass(&memory, &[0, 2], 40, &[2]);
+    assert_eq!(share(&pair), 1, "the guest is to reach the closing checkpoint");
+    close_with(&mut pair, &memory, &[]);
+    assert_eq!(pair.events(0), [ReplicaEvent::GuestNotSlowed, ReplicaEvent::Protected]);
+    assert_eq!(
+        (pair.hosts[0].stats().copies_repeated, pair.hosts[0].stats().guests_slowed),
+        (2, 1)
+    );
+}
+
+#[test]
+fn copying_guest_that_writes_too_fast_although_it_is_slowed_is_given_up_with_the_reason() {
+    let (memory, mut pair) = three_pages();
+    let all = [0, 1, 2];
+    for pass in 0.. {
+        pair.copy_pass(&memory, &all, 3000, &all);
+        if pair.hosts[0].role() == RoleName::Alone {
+            break;
+        }
+        assert!(pass < 10, "it is not given up");
+    }
+    let events = pair.events(0);
+    assert!(events.contains(&ReplicaEvent::GuestNotSlowed), "{events:?}");
+    assert_eq!(pair.hosts[0].stats().syncs_broken, 1);
+    assert!(pair.hosts[0].guest_share().is_whole());
+    let cause = SyncLoss::WritesTooFast { pages: 3, carried_per_s: 4000 };
+    assert!(cause.to_string().contains("12 KiB again and again, at 3 KiB/s"), "{cause}");
+}
+
 #[test]
 fn copying_for_too_long_is_given_up() {
     let mut pair = Pair::alone();
     pair.pass(50);
-    pair.hosts[0].copy_begun();
+    pair.hosts[0].copy_begun(pair.now);
     let sync_max = ResyncPace::default().sync_max;
     pair.hosts[0].heard_by(pair.now + sync_max);
     pair.events(0);

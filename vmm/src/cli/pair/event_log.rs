@@ -7,6 +7,7 @@ use crate::pair::OnNotice;
 use crate::pair::event::PairRecord;
 use crate::stdio;
 use logchan::handshake::Mismatch;
+use logchan::limits::PAGE_BYTES;
 use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
@@ -86,6 +87,8 @@ fn may_repeat(notice: &Notice) -> bool {
                 | ReplicaEvent::PeerRefused { .. }
                 | ReplicaEvent::SyncStalled { .. }
                 | ReplicaEvent::SyncDelayed(_)
+                | ReplicaEvent::GuestSlowed { .. }
+                | ReplicaEvent::GuestNotSlowed
         ),
     }
 }
@@ -110,6 +113,8 @@ fn is_warning(notice: &Notice) -> bool {
         | ReplicaEvent::BackupSilent { .. }
         | ReplicaEvent::SyncStalled { .. }
         | ReplicaEvent::SyncDelayed(_)
+        | ReplicaEvent::GuestSlowed { .. }
+        | ReplicaEvent::GuestNotSlowed
         | ReplicaEvent::BackupStalled { .. }
         | ReplicaEvent::BackupGone
         | ReplicaEvent::PrimarySilent { .. }
@@ -252,9 +257,18 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
             format!(
                 "the VM stays unprotected for {} ms: {failures} syncs in a row did not last, the last one because {}",
                 until.since(now()).as_nanos() / 1_000_000,
-                cause.why()
+                cause
             )
         }
+        ReplicaEvent::GuestSlowed { pages, carried_per_s } => {
+            format!(
+                "the guest is slowed until its memory is copied: it writes {} KiB in the time in which the log link \
+                 carries as much ({} KiB/s)",
+                pages * PAGE_BYTES as u64 / 1024,
+                carried_per_s / 1024
+            )
+        }
+        ReplicaEvent::GuestNotSlowed => "the guest is not slowed any more".into(),
         ReplicaEvent::SyncStalled { since, cause } => {
             format!("the sync has stood still for {} ms: {}", ms_since(since), why_stalled(cause))
         }

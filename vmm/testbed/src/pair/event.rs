@@ -50,6 +50,8 @@ pub enum PairEvent {
     },
     SyncDelayed,
     SyncStalled,
+    GuestSlowed,
+    GuestNotSlowed,
     BackupStalled {
         spoke_ns: Option<u64>,
     },

@@ -457,6 +457,8 @@ impl Hosts {
             | PairEvent::SyncBegun
             | PairEvent::SyncDelayed
             | PairEvent::SyncStalled
+            | PairEvent::GuestSlowed
+            | PairEvent::GuestNotSlowed
             | PairEvent::BackupLeft
             | PairEvent::Following
             | PairEvent::PrimarySilent { .. }

@@ -147,6 +147,8 @@ impl State {
             | PairEvent::SyncClosed { .. }
             | PairEvent::SyncDelayed
             | PairEvent::SyncStalled
+            | PairEvent::GuestSlowed
+            | PairEvent::GuestNotSlowed
             | PairEvent::Following
             | PairEvent::LogFinished
             | PairEvent::SupervisorLost { .. }

@@ -79,6 +79,8 @@ impl State {
                 | ReplicaEvent::WitnessUnreachable { .. }
                 | ReplicaEvent::SyncBegun
                 | ReplicaEvent::SyncDelayed(_)
+                | ReplicaEvent::GuestSlowed { .. }
+                | ReplicaEvent::GuestNotSlowed
                 | ReplicaEvent::Protected
                 | ReplicaEvent::LanLost
                 | ReplicaEvent::LanBack

@@ -54,6 +54,8 @@ impl SyncPace {
             | ReplicaEvent::ReleaseFailed
             | ReplicaEvent::SyncDelayed(_)
             | ReplicaEvent::SyncStalled { .. }
+            | ReplicaEvent::GuestSlowed { .. }
+            | ReplicaEvent::GuestNotSlowed
             | ReplicaEvent::HandoverFailed
             | ReplicaEvent::LanLost
             | ReplicaEvent::LanBack

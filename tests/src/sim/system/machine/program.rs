@@ -26,7 +26,7 @@ const CLIENTS: usize = 0x5000;
 /// Address of a ring of words that records what happened: page 6.
 const NOTE_RING: usize = 0x6000;
 const NOTE_WORDS: u64 = 512;
-/// Address of a word that computing toggles, alone in page 7: a page that often has its earlier content again.
+/// Address of a word that computing changes, alone in page 7: a page that often has its earlier content again, or is zero.
 const TOGGLE: usize = 0x7000;
 /// First page that computing writes to; the last page of memory is never written.
 const SCRATCH_PAGE: u64 = 8;
@@ -104,7 +104,7 @@ impl Machine {
         if self.cpu.steps.is_multiple_of(STEPS_PER_WORD) {
             let pages = self.ram.pages();
             let word = self.cpu.steps / STEPS_PER_WORD;
-            self.ram.set_word(TOGGLE, 5 + word % 2);
+            self.ram.set_word(TOGGLE, [5, 6, 0][(word % 3) as usize]);
             let page = SCRATCH_PAGE + word % (pages - PAGES_MIN + 1);
             if page < pages - 1 {
                 let offset = (self.cpu.hash % 512) as usize * 8;
