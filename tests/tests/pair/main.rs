@@ -21,6 +21,7 @@ mod output_rule;
 mod panics;
 mod rotation;
 mod secrets;
+mod slow_link;
 mod status;
 mod stdio;
 mod supervisor;
