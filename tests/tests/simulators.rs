@@ -74,6 +74,8 @@ fn system_600_seeds_pass_and_every_fault_occurs() {
         (Count::ClaimsLost, SEEDS / 8),
         (Count::Divergences, SEEDS / 20),
         (Count::BackupsStopped, SEEDS / 20),
+        (Count::CopiesRepeated, SEEDS),
+        (Count::GuestsSlowed, SEEDS / 4),
         (Count::WokenForSync, SEEDS / 4),
         (Count::SentAgain, SEEDS / 4),
         (Count::OutputsDropped, SEEDS / 60),
@@ -124,6 +126,7 @@ fn driver_500_seeds_pass_and_every_fault_occurs() {
         (DriverCount::LongApplies, SEEDS / 4),
         (DriverCount::ApplyFailures, SEEDS / 50),
         (DriverCount::Rebuilt, SEEDS / 8),
+        (DriverCount::GuestsSlowed, SEEDS / 8),
         (DriverCount::Recovered, SEEDS * 3 / 4),
     ];
     for (count, least) in often {

@@ -127,6 +127,8 @@ mutants! {
     BulkBeforeLatency,
     /// A primary that has handed the VM over leaves the frames in its tap.
     LeaveFramesInTap,
+    /// A guest that is to be slowed does not pause.
+    NeverPause,
     /// The supervisor gets the death notice of the first session only.
     HoldFirstNotice,
 }

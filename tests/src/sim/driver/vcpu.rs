@@ -10,7 +10,7 @@ use replication::driver::Driver;
 use replication::error::BoundaryError;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::check::LogState;
+use super::check::{LogState, Share};
 use super::count::Count;
 use super::faults::CrashPoint;
 use super::options::HostOptions;
@@ -85,6 +85,7 @@ pub(super) struct Vcpu<'m, 'd, 't> {
     machine: &'m mut Machine,
     driver: &'d mut Driver<SimHost<'t>>,
     thread: &'m Thread<'t>,
+    share: Share,
 }
 
 impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
@@ -94,7 +95,7 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
         driver: &'d mut Driver<SimHost<'t>>,
         thread: &'m Thread<'t>,
     ) -> Self {
-        Self { machine, driver, thread }
+        Self { machine, driver, thread, share: Share::default() }
     }
 
     /// Runs the machine until the driver ends the run.
@@ -182,6 +183,11 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
     fn poll_memory(&mut self) -> Ran {
         let mut pages = Pages { machine: self.machine, thread: self.thread };
         self.driver.poll_memory(&mut pages)?;
+        let now =
+            self.thread.with(|state| state.queue.now() + state.hosts[self.thread.host].debt_ns);
+        let share = self.driver.parts().replica.guest_share();
+        let checked = self.share.check(now, share);
+        self.thread.check(checked);
         Ok(())
     }
 
@@ -255,6 +261,7 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
         let wake_at = kick_at.map_or(until, |at| at.max(now + 1).min(until));
         self.thread.sleep_until(wake_at, WakeBy::KICK);
         let ran_ns = self.thread.with(|state| state.queue.now()) - now;
+        self.share.ran(ran_ns);
         (ran_ns < ns).then_some(ran_ns)
     }
 

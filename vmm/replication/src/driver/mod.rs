@@ -37,6 +37,7 @@ pub use host::{
     Moment, Observer, Order, SupervisorPort, WitnessPort,
 };
 pub use run::{MachineEnd, PairEnd, run};
+pub use throttle::PAUSE_MAX;
 pub use wire::{Transport, Wire};
 pub use witness::{ANSWER_MAX, Answered, WitnessClient};
 

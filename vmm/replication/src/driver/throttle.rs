@@ -13,7 +13,7 @@ use crate::replica::GuestShare;
 use logchan::time::{Duration, Time};
 
 /// Longest pause at a time.
-const PAUSE_MAX: Duration = Duration::from_millis(100);
+pub const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// See the [module](self).
 #[derive(Debug, Default)]
