@@ -77,8 +77,8 @@ run_tests() { cargo test --release --locked --workspace "${features[@]}" "$@"; }
 if [[ $fast ]]; then
     run_tests
 else
-    # Tests without pairs run beside the snapshot's vCPU, too. (`it`: the tests of logchan and of the benchmarks.)
-    alone=(allocation announce_lan corpus dependencies it link ports pure sealed sealed_allocation simulators)
+    # Tests that start no VM run beside the snapshot's vCPU, too.
+    alone=(allocation announce_lan corpus dependencies link ports pure sealed sealed_allocation simulators)
     run_tests --lib --bins "${alone[@]/#/--test=}"
 
     step "Linux guest"
@@ -88,7 +88,7 @@ else
     cat "$snapshot_log"
     ((result == 0)) || exit "$result"
 
-    step "tests with pairs"
+    step "tests with VMs"
     # Every other test program: tests/NAME.rs or tests/NAME/main.rs of a package.
     mapfile -t others < <(find logchan netpath vmm bench tests -path '*/tests/*' \( -path '*/tests/*/main.rs' -o -path '*/tests/*.rs' \) |
         sed -n 's|^.*[^/]/tests/\([a-z_]*\)\(/main\)\?\.rs$|\1|p' | sort -u | grep -vxF -f <(printf '%s\n' "${alone[@]}"))
