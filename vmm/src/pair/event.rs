@@ -117,6 +117,11 @@ pub enum PairEvent {
     },
     /// See [`ReplicaEvent::GuestNotSlowed`].
     GuestNotSlowed,
+    /// See [`ReplicaEvent::SyncGivenUp`].
+    SyncGivenUp {
+        /// The reason.
+        why: String,
+    },
     /// See [`ReplicaEvent::BackupStalled`].
     BackupStalled {
         /// Since when nothing is acknowledged.
@@ -297,6 +302,9 @@ fn named(
             (None, PairEvent::GuestSlowed { pages, carried_per_s })
         }
         ReplicaEvent::GuestNotSlowed => (None, PairEvent::GuestNotSlowed),
+        ReplicaEvent::SyncGivenUp(cause) => {
+            (None, PairEvent::SyncGivenUp { why: cause.to_string() })
+        }
         ReplicaEvent::BackupStalled { since, cause: _ } => {
             (None, PairEvent::BackupStalled { since_ns: since.as_nanos(), spoke_ns })
         }
@@ -359,6 +367,7 @@ mod tests {
             PairEvent::SyncStalled { .. } => read::PairEvent::SyncStalled,
             PairEvent::GuestSlowed { .. } => read::PairEvent::GuestSlowed,
             PairEvent::GuestNotSlowed => read::PairEvent::GuestNotSlowed,
+            PairEvent::SyncGivenUp { why } => read::PairEvent::SyncGivenUp { why },
             PairEvent::BackupStalled { spoke_ns, .. } => {
                 read::PairEvent::BackupStalled { spoke_ns }
             }
@@ -464,6 +473,7 @@ mod tests {
             PairEvent::SyncStalled { since_ns: 5 },
             PairEvent::GuestSlowed { pages: 5, carried_per_s: 6 },
             PairEvent::GuestNotSlowed,
+            PairEvent::SyncGivenUp { why: "the link is slow".into() },
             PairEvent::BackupStalled { since_ns: 3, spoke_ns: Some(4) },
             PairEvent::BackupGone { spoke_ns: None },
             PairEvent::BackupLeft,

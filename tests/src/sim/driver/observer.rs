@@ -109,6 +109,7 @@ impl super::state::State {
                 | ReplicaEvent::SyncDelayed(_)
                 | ReplicaEvent::SyncStalled { .. }
                 | ReplicaEvent::GuestNotSlowed
+                | ReplicaEvent::SyncGivenUp(_)
                 | ReplicaEvent::BackupLeft
                 | ReplicaEvent::Following
                 | ReplicaEvent::LogFinished

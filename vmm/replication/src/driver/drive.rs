@@ -364,6 +364,7 @@ impl<H: Host> Driver<H> {
             | ReplicaEvent::SyncStalled { .. }
             | ReplicaEvent::GuestSlowed { .. }
             | ReplicaEvent::GuestNotSlowed
+            | ReplicaEvent::SyncGivenUp(_)
             | ReplicaEvent::Protected
             | ReplicaEvent::BackupSilent { .. }
             | ReplicaEvent::BackupStalled { .. }

@@ -1,6 +1,6 @@
 //! Events that the engine reports, and requests that its driver must carry out.
 
-use super::resync::SyncDelay;
+use super::resync::{SyncDelay, SyncLoss};
 use super::role::Halt;
 use super::stall::StallCause;
 use crate::limits::EVENTS_MAX;
@@ -73,6 +73,8 @@ pub enum ReplicaEvent {
     },
     /// The guest is not slowed any more: the copy is complete, or was given up.
     GuestNotSlowed,
+    /// The sync is given up, although the backup is there.
+    SyncGivenUp(SyncLoss),
     /// The backup holds the whole VM.
     Protected,
     /// This primary hands the VM over, and sends no more output.

@@ -236,6 +236,7 @@ impl Replica {
     /// Gives up a sync of a backup that is there.
     pub(super) fn give_up_sync(&mut self, now: Time, cause: SyncLoss) {
         self.sync_failed(now, cause);
+        self.emit(ReplicaEvent::SyncGivenUp(cause));
         self.abort_sync();
         self.renew(now);
     }

@@ -680,6 +680,10 @@ fn copying_guest_that_writes_too_fast_although_it_is_slowed_is_given_up_with_the
     }
     let events = pair.events(0);
     assert!(events.contains(&ReplicaEvent::GuestNotSlowed), "{events:?}");
+    let given_up = |event: &ReplicaEvent| {
+        matches!(event, ReplicaEvent::SyncGivenUp(SyncLoss::WritesTooFast { pages: 3, .. }))
+    };
+    assert!(events.iter().any(given_up), "{events:?}");
     assert_eq!(pair.hosts[0].stats().syncs_broken, 1);
     assert!(pair.hosts[0].guest_share().is_whole());
     let cause = SyncLoss::WritesTooFast { pages: 3, carried_per_s: 4000 };

@@ -89,6 +89,7 @@ fn may_repeat(notice: &Notice) -> bool {
                 | ReplicaEvent::SyncDelayed(_)
                 | ReplicaEvent::GuestSlowed { .. }
                 | ReplicaEvent::GuestNotSlowed
+                | ReplicaEvent::SyncGivenUp(_)
         ),
     }
 }
@@ -115,6 +116,7 @@ fn is_warning(notice: &Notice) -> bool {
         | ReplicaEvent::SyncDelayed(_)
         | ReplicaEvent::GuestSlowed { .. }
         | ReplicaEvent::GuestNotSlowed
+        | ReplicaEvent::SyncGivenUp(_)
         | ReplicaEvent::BackupStalled { .. }
         | ReplicaEvent::BackupGone
         | ReplicaEvent::PrimarySilent { .. }
@@ -269,6 +271,7 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
             )
         }
         ReplicaEvent::GuestNotSlowed => "the guest is not slowed any more".into(),
+        ReplicaEvent::SyncGivenUp(cause) => format!("the sync is given up: {cause}"),
         ReplicaEvent::SyncStalled { since, cause } => {
             format!("the sync has stood still for {} ms: {}", ms_since(since), why_stalled(cause))
         }

@@ -52,6 +52,9 @@ pub enum PairEvent {
     SyncStalled,
     GuestSlowed,
     GuestNotSlowed,
+    SyncGivenUp {
+        why: String,
+    },
     BackupStalled {
         spoke_ns: Option<u64>,
     },

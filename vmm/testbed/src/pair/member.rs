@@ -149,6 +149,7 @@ impl State {
             | PairEvent::SyncStalled
             | PairEvent::GuestSlowed
             | PairEvent::GuestNotSlowed
+            | PairEvent::SyncGivenUp { .. }
             | PairEvent::Following
             | PairEvent::LogFinished
             | PairEvent::SupervisorLost { .. }

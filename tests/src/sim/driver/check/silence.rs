@@ -81,6 +81,7 @@ impl State {
                 | ReplicaEvent::SyncDelayed(_)
                 | ReplicaEvent::GuestSlowed { .. }
                 | ReplicaEvent::GuestNotSlowed
+                | ReplicaEvent::SyncGivenUp(_)
                 | ReplicaEvent::Protected
                 | ReplicaEvent::LanLost
                 | ReplicaEvent::LanBack

@@ -56,6 +56,7 @@ impl SyncPace {
             | ReplicaEvent::SyncStalled { .. }
             | ReplicaEvent::GuestSlowed { .. }
             | ReplicaEvent::GuestNotSlowed
+            | ReplicaEvent::SyncGivenUp(_)
             | ReplicaEvent::HandoverFailed
             | ReplicaEvent::LanLost
             | ReplicaEvent::LanBack
