@@ -12,6 +12,10 @@
 //! to one thread's table and keeps the ring alive until that thread ends, so a port dropped
 //! elsewhere would leave the kernel reading into memory that is gone.
 //!
+//! From its start the ring takes only the operations of its port, and only on its one file
+//! (`IORING_REGISTER_RESTRICTIONS`). A filter of system calls does not see what a ring does: without
+//! this, whoever controls the process could open files and connect sockets through it.
+//!
 //! Rules for the unsafe code in this file:
 //! 1. There is one view of each queue at a time: `&mut self` methods use the crate's safe
 //!    accessors; the two shared views of `work_pending` live for one expression, write nothing,
@@ -26,6 +30,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::types::{CancelBuilder, Fixed, Timespec};
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 
@@ -33,6 +38,11 @@ use crate::sys::signal::SignalMask;
 
 /// The one file that the ring works on, by its index in the ring's table.
 pub(super) const FILE: Fixed = Fixed(0);
+
+/// Commands that a ring still takes when it was started (linux/io_uring.h): its release needs them. The
+/// crate keeps the numbers to itself.
+const IORING_UNREGISTER_FILES: u8 = 3;
+const IORING_REGISTER_SYNC_CANCEL: u8 = 24;
 
 /// `struct io_uring_getevents_arg`. The crate's own type announces the mask with the C library's
 /// size of 128 bytes, which the kernel refuses.
@@ -88,6 +98,18 @@ impl Core {
     /// Whether a successful operation can be told to leave no completion.
     pub(super) fn can_skip_completions(&self) -> bool {
         self.uring.params().is_feature_skip_cqe_on_success()
+    }
+
+    /// Makes the ring refuse all operations but `opcodes`, and those on another file than
+    /// [`FILE`], from when it is enabled. `flags` are those that an operation may have besides
+    /// `FIXED_FILE`. For good, and only once.
+    pub(super) fn restrict(&self, opcodes: &[u8], flags: squeue::Flags) -> io::Result<()> {
+        let mut rules: Vec<_> = opcodes.iter().copied().map(Restriction::sqe_op).collect();
+        rules.push(Restriction::sqe_flags_required(squeue::Flags::FIXED_FILE.bits()));
+        rules.push(Restriction::sqe_flags_allowed(flags.bits()));
+        rules.push(Restriction::register_op(IORING_UNREGISTER_FILES));
+        rules.push(Restriction::register_op(IORING_REGISTER_SYNC_CANCEL));
+        self.uring.submitter().register_restrictions(&mut rules)
     }
 
     /// Enables the ring; the calling thread becomes its issuer.
@@ -190,5 +212,48 @@ impl Core {
         // A cancelled operation ends, and drops its reference, in deferred work.
         let _ = self.run_task_work();
         let _ = self.uring.submitter().unregister_files();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io_uring::opcode;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    fn result_of(core: &mut Core, operation: &squeue::Entry) -> i32 {
+        // SAFETY: the operations below point to constants.
+        unsafe { core.push(operation) };
+        core.submit().unwrap();
+        core.next_completion().expect("it completes while it is submitted").result()
+    }
+
+    #[test]
+    fn restricted_ring_takes_its_operations_on_its_file_and_nothing_else() {
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        let mut core = Core::new(null.as_fd(), 4, 8).unwrap();
+        core.restrict(&[opcode::Write::CODE], squeue::Flags::SKIP_SUCCESS).unwrap();
+        core.enable().unwrap();
+        let bytes = b"frame".as_ptr();
+        assert_eq!(result_of(&mut core, &opcode::Write::new(FILE, bytes, 5).build()), 5);
+
+        let other_file = io_uring::types::Fd(null.as_raw_fd());
+        let path = c"/etc/passwd".as_ptr();
+        let here = io_uring::types::Fd(libc::AT_FDCWD);
+        for refused in [
+            opcode::Write::new(other_file, bytes, 5).build(),
+            opcode::Write::new(FILE, bytes, 5).build().flags(squeue::Flags::IO_LINK),
+            opcode::OpenAt::new(here, path).build(),
+            opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(),
+            opcode::Nop::new().build(),
+        ] {
+            assert_eq!(result_of(&mut core, &refused), -libc::EACCES, "{refused:?}");
+        }
+        let registered = core.submitter().register_files(&[null.as_raw_fd()]);
+        assert_eq!(registered.unwrap_err().raw_os_error(), Some(libc::EACCES));
+        assert!(core.restrict(&[opcode::OpenAt::CODE], squeue::Flags::empty()).is_err());
+        core.release_file();
+        assert!(core.submitter().unregister_files().is_err(), "it was released");
     }
 }

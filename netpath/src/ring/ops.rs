@@ -80,6 +80,8 @@ impl Ops {
                 0,
             )?;
         }
+        let read = if is_multishot { opcode::ReadMulti::CODE } else { opcode::Read::CODE };
+        ops.core.restrict(&[read, opcode::Write::CODE], squeue::Flags::BUFFER_SELECT)?;
         Ok(ops)
     }
 

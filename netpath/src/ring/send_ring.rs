@@ -57,7 +57,11 @@ impl SendRing {
         name: &str,
         policy: WaitPolicy,
     ) -> Result<SendRing, PortError> {
-        let make = || Ok((Core::new(file, SQ_ENTRIES, CQ_ENTRIES)?, TxSlots::new()?));
+        let make = || {
+            let core = Core::new(file, SQ_ENTRIES, CQ_ENTRIES)?;
+            core.restrict(&[opcode::Send::CODE], squeue::Flags::SKIP_SUCCESS)?;
+            Ok((core, TxSlots::new()?))
+        };
         let (core, tx) = make().map_err(probe::explain_setup)?;
         if !core.can_skip_completions() {
             return Err(PortError::RingFeature {
