@@ -57,6 +57,12 @@ pub enum PortError {
         /// The name given.
         name: String,
     },
+    /// The process that opens ports for this one has refused, or is gone.
+    #[error("{reason}")]
+    NotOpened {
+        /// Its reason, in one line.
+        reason: String,
+    },
     /// The file descriptor of a ring will never deliver a frame again.
     #[error("{name} can no longer be read: it was deleted or shut down")]
     DescriptorDead {

@@ -35,16 +35,16 @@ pub mod wait;
 pub mod wait_any;
 
 pub use error::PortError;
-pub use lan_health::{LanHealth, LanProbe, TapState, Uplink};
+pub use lan_health::{BridgeSocket, LanHealth, LanProbe, OpenBridge, TapState, Uplink};
 pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{
     CHANNEL_ETHERTYPE, FrameSender, LinkState, MTU_BYTES_MIN, Mark, Nic, NicProbe, PacketConfig,
-    PacketPort, PacketStats, RECEIVE_FRAMES, ReceivePath, plain_socket,
+    PacketFiles, PacketPort, PacketStats, RECEIVE_FRAMES, ReceivePath, plain_socket,
 };
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
 pub use ring::ReadPath;
 pub use stats::PortStats;
-pub use tap_port::{TapConfig, TapPort};
+pub use tap_port::{TapConfig, TapFiles, TapPort};
 pub use wait::WaitPolicy;
 pub use wait_any::wait_any;

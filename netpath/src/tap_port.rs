@@ -9,6 +9,7 @@ use crate::port::{FramePort, PortError, Wake};
 use crate::ring::{FrameRing, ReadPath};
 use crate::stats::PortStats;
 use crate::sys::tap::Tap;
+pub use crate::sys::tap::TapFiles;
 use crate::wait::WaitPolicy;
 
 /// Which tap to open and how to wait on it.
@@ -72,7 +73,29 @@ impl TapPort {
     ///
     /// If the tap can't be opened or its properties can't be read, or io_uring is unavailable.
     pub fn open(config: &TapConfig) -> Result<TapPort, PortError> {
-        let tap = Tap::open(&config.name, config.create)?;
+        Self::with_tap(config, Tap::open(&config.name, config.create)?)
+    }
+
+    /// Opens and attaches the tap of `config`, for [`with_files`](Self::with_files). Only this part of
+    /// [`open`](Self::open) needs a permission.
+    ///
+    /// # Errors
+    ///
+    /// As those of `open`.
+    pub fn open_files(config: &TapConfig) -> Result<TapFiles, PortError> {
+        Ok(Tap::open(&config.name, config.create)?.into_files())
+    }
+
+    /// Makes a port of the `files` of the tap of `config`.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`open`](Self::open).
+    pub fn with_files(config: &TapConfig, files: TapFiles) -> Result<TapPort, PortError> {
+        Self::with_tap(config, Tap::from_files(&config.name, files)?)
+    }
+
+    fn with_tap(config: &TapConfig, tap: Tap) -> Result<TapPort, PortError> {
         let ring = FrameRing::new(tap.file(), tap.name(), config.wait, config.read)?;
         let (mac, mtu_bytes) = (tap.mac()?, tap.mtu()?);
         Ok(TapPort { ring, tap, mac, mtu_bytes })

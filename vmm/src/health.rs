@@ -1,7 +1,7 @@
 //! [`LanWatch`]: the state of the VM's way to the LAN, watched on a thread of its own.
 
 use crate::kvm::kick::{Kicker, spawn_unkicked};
-use netpath::{LanHealth, LanProbe, MacAddr, PortError};
+use netpath::{BridgeSocket, LanHealth, LanProbe, MacAddr, PortError};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -55,7 +55,9 @@ impl LanWatch {
     ) -> Result<LanWatch, LanWatchError> {
         let mut probe = LanProbe::open(tap)?.for_vm(vm);
         if let Some(address) = address {
-            probe = probe.with_address(address);
+            let tap = tap.to_owned();
+            let open = move || BridgeSocket::open(&tap);
+            probe = probe.with_address(address, Box::new(open));
         }
         let health = AtomicU8::new(probe.ask()?.to_bits());
         let shared = Arc::new(Shared { health, is_ending: AtomicBool::new(false) });

@@ -11,7 +11,7 @@ mod probe;
 mod reach;
 
 pub use probe::LanProbe;
-pub use reach::{UNANSWERED_MAX, UNREACHABLE_AFTER};
+pub use reach::{BridgeSocket, OpenBridge, UNANSWERED_MAX, UNREACHABLE_AFTER};
 
 /// The state of a tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use super::reach::ReachProbe;
+use super::reach::{OpenBridge, ReachProbe};
 use super::{LanHealth, TapState, Uplink};
 use crate::error::PortError;
 use crate::mac::MacAddr;
@@ -61,9 +61,10 @@ impl LanProbe {
     /// Also asks `address` from now on, by ARP, from the bridge that the tap is a port of. The first questions
     /// of [`ask`](Self::ask) can't have its answer: it counts as reachable until three consecutive questions
     /// had none, which is at most two seconds after its last answer if `ask` is called every 100 ms.
+    /// `open` opens the socket for that, on the bridge that the tap is a port of.
     #[must_use]
-    pub fn with_address(self, address: Ipv4Addr) -> LanProbe {
-        LanProbe { reach: Some(ReachProbe::new(address)), ..self }
+    pub fn with_address(self, address: Ipv4Addr, open: OpenBridge) -> LanProbe {
+        LanProbe { reach: Some(ReachProbe::new(address, open)), ..self }
     }
 
     /// Waits until an interface has changed since the last call, but not longer than `timeout`. The state must be

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -11,7 +11,10 @@ use pnet::packet::Packet;
 use pnet::packet::arp::{ArpHardwareTypes, ArpOperations, ArpPacket, MutableArpPacket};
 use pnet::packet::ethernet::{EtherTypes, EthernetPacket, MutableEthernetPacket};
 
+use crate::error::PortError;
 use crate::mac::MacAddr;
+use crate::netlink::{InterfaceSocket, Question};
+use crate::sys::ioctl::InterfaceName;
 use crate::sys::packet_socket::PacketSocket;
 
 /// Interval of the questions while the address answers.
@@ -35,8 +38,39 @@ const REQUEST_BYTES: usize = ETHERNET_BYTES + ARP_BYTES;
 /// Asks one address, from a bridge of this host, and never waits.
 pub(super) struct ReachProbe {
     target: Ipv4Addr,
+    open: OpenBridge,
     path: Option<Path>,
     questions: Questions,
+}
+
+/// A socket for ARP on the bridge that a tap is a port of.
+#[derive(Debug)]
+pub struct BridgeSocket {
+    /// The index of the bridge.
+    pub bridge: u32,
+    /// The packet socket, bound to the bridge.
+    pub socket: OwnedFd,
+}
+
+/// Opens such a socket. Whoever may open one, which needs CAP_NET_RAW, has made the function.
+pub type OpenBridge = Box<dyn Fn() -> Result<BridgeSocket, PortError> + Send>;
+
+impl BridgeSocket {
+    /// Opens a socket on the bridge of `tap`, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// There is no such tap, it is not a port of a bridge, or the socket can't be opened.
+    pub fn open(tap: &str) -> Result<BridgeSocket, PortError> {
+        let missing = || PortError::InterfaceMissing { name: tap.into() };
+        let name = InterfaceName::new(tap)?;
+        let found = InterfaceSocket::open()?.ask_for_one(&Question::Name(&name))?;
+        let port = found.and_then(|tap| tap.port_of).ok_or_else(missing)?;
+        let socket = PacketSocket::open()
+            .and_then(|socket| socket.bind(port.bridge, EtherTypes::Arp.0).map(|()| socket))
+            .map_err(PortError::system("cannot open a socket on the tap's bridge"))?;
+        Ok(BridgeSocket { bridge: port.bridge, socket: socket.into() })
+    }
 }
 
 /// A socket on a bridge.
@@ -56,8 +90,8 @@ struct Questions {
 
 impl ReachProbe {
     /// Returns a probe of `target`, which counts as reachable until it has not answered.
-    pub(super) fn new(target: Ipv4Addr) -> ReachProbe {
-        ReachProbe { target, path: None, questions: Questions::default() }
+    pub(super) fn new(target: Ipv4Addr, open: OpenBridge) -> ReachProbe {
+        ReachProbe { target, open, path: None, questions: Questions::default() }
     }
 
     /// Reads answers, and asks if it is time to. `bridge` is the index of the bridge that the VM's tap is a port
@@ -69,7 +103,9 @@ impl ReachProbe {
             return true;
         };
         if self.path.as_ref().is_none_or(|path| path.bridge != bridge) {
-            self.path = Path::open(bridge).ok();
+            let socket = (self.open)().ok().filter(|socket| socket.bridge == bridge);
+            let socket = socket.map(|BridgeSocket { socket, .. }| PacketSocket::from(socket));
+            self.path = socket.map(|socket| Path { bridge, socket });
             self.questions.is_open = false;
         }
         if self.path.as_ref().is_some_and(|path| path.has_answer_of(self.target)) {
@@ -107,12 +143,6 @@ impl Questions {
 }
 
 impl Path {
-    fn open(bridge: u32) -> io::Result<Path> {
-        let socket = PacketSocket::open()?;
-        socket.bind(bridge, EtherTypes::Arp.0)?;
-        Ok(Path { bridge, socket })
-    }
-
     /// Sends a question. The address of a bridge may change with its ports, so it is asked for each time.
     fn ask(&self, target: Ipv4Addr) -> io::Result<()> {
         let fd = self.socket.file().as_raw_fd();
@@ -211,7 +241,8 @@ mod tests {
 
     #[test]
     fn without_a_bridge_nothing_is_known() {
-        let mut probe = ReachProbe::new(TARGET);
+        let open = || panic!("there is no bridge");
+        let mut probe = ReachProbe::new(TARGET, Box::new(open));
         let start = Instant::now();
         assert!((0..100).all(|s| probe.step(None, start + Duration::from_secs(s))));
     }

@@ -24,7 +24,7 @@ pub use sender::FrameSender;
 
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use pnet::packet::ethernet::{EtherType, MutableEthernetPacket};
@@ -92,6 +92,16 @@ pub struct PacketPort {
     stats: PacketStats,
 }
 
+/// The open files of a port: all of it that needs a permission, and nothing that belongs to one process. They can be
+/// passed to another one.
+#[derive(Debug)]
+pub struct PacketFiles {
+    /// The packet socket, bound to the interface.
+    pub socket: OwnedFd,
+    /// Socket for interface requests.
+    pub control: OwnedFd,
+}
+
 impl PacketPort {
     /// Opens a port in the calling thread's network namespace and begins to receive. An interface that
     /// is down is not an error: see [`link`](Self::link).
@@ -101,26 +111,50 @@ impl PacketPort {
     /// [`PortError`] if the interface does not exist, is not Ethernet or has an MTU below
     /// [`MTU_BYTES_MIN`], if the process lacks CAP_NET_RAW, or if io_uring or a system call fails.
     pub fn open(config: &PacketConfig) -> Result<PacketPort, PortError> {
-        let name = config.interface.clone();
-        InterfaceName::new(&name)?;
+        Self::with_files(config, Self::open_files(config)?)
+    }
+
+    /// Opens and binds the socket of a port, for [`with_files`](Self::with_files). Only this part of
+    /// [`open`](Self::open) needs CAP_NET_RAW. Frames are received from now on.
+    ///
+    /// # Errors
+    ///
+    /// As those of `open`.
+    pub fn open_files(config: &PacketConfig) -> Result<PacketFiles, PortError> {
+        let name = &config.interface;
+        InterfaceName::new(name)?;
         let socket = open_socket()?;
-        let index = interface_index(&name)?;
+        let index = interface_index(name)?;
         let control = ioctl::control_socket()
             .map_err(PortError::system("cannot open a socket for interface requests"))?;
-        let link = Link::new(control, index);
-        if !link.is_ethernet()? {
-            return Err(PortError::NotEthernet { name });
+        if !Link::new(control.try_clone().map_err(cannot_duplicate)?, index).is_ethernet()? {
+            return Err(PortError::NotEthernet { name: name.clone() });
         }
+        // Before `bind`, because frames arrive from then on and must find the ring.
+        Receiver::prepare(&socket, config.receive).map_err(cannot_receive)?;
+        socket
+            .bind(index, CHANNEL_ETHERTYPE)
+            .map_err(PortError::system("cannot bind the packet socket"))?;
+        Ok(PacketFiles { socket: socket.into(), control })
+    }
+
+    /// Makes a port of the `files` of the interface of `config`.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`open`](Self::open).
+    pub fn with_files(config: &PacketConfig, files: PacketFiles) -> Result<PacketPort, PortError> {
+        let name = config.interface.clone();
+        let (socket, control) = (PacketSocket::from(files.socket), files.control);
+        let index = socket.interface_index().map_err(cannot_receive)?;
+        // It was deleted again.
+        let Some(index) = index else { return Err(PortError::InterfaceMissing { name }) };
+        let link = Link::new(control, index);
         let (mac, mtu_bytes) = (link.mac()?, link.mtu()?);
         if mtu_bytes < MTU_BYTES_MIN {
             return Err(PortError::MtuTooSmall { name, mtu_bytes, min_bytes: MTU_BYTES_MIN });
         }
-        // Before `bind`, because frames arrive from then on and must find the ring.
-        let receiver = Receiver::new(&socket, config.receive)
-            .map_err(PortError::system("cannot set up the packet socket for receiving"))?;
-        socket
-            .bind(index, CHANNEL_ETHERTYPE)
-            .map_err(PortError::system("cannot bind the packet socket"))?;
+        let receiver = Receiver::new(&socket, config.receive).map_err(cannot_receive)?;
         let sender = SendRing::new(socket.file(), &name, config.wait)?;
         let stats = PacketStats::default();
         let timer = Timer::new().map_err(PortError::system("cannot create a timer"))?;
@@ -346,6 +380,14 @@ fn channel_header(source: MacAddr, destination: MacAddr) -> [u8; FRAME_MIN] {
     packet.set_source(source);
     packet.set_ethertype(EtherType(CHANNEL_ETHERTYPE));
     header
+}
+
+fn cannot_receive(source: io::Error) -> PortError {
+    PortError::System { doing: "cannot set up the packet socket for receiving", source }
+}
+
+fn cannot_duplicate(source: io::Error) -> PortError {
+    PortError::System { doing: "cannot duplicate a descriptor", source }
 }
 
 fn open_socket() -> Result<PacketSocket, PortError> {

@@ -36,19 +36,29 @@ pub(super) enum Receiver {
 pub(super) type Front = [u8; FRAME_MIN];
 
 impl Receiver {
-    /// Sets up receiving on a socket that is not bound yet.
+    /// Prepares a socket that is not bound yet for receiving.
+    pub(super) fn prepare(socket: &PacketSocket, path: ReceivePath) -> io::Result<()> {
+        let has_ring = match path {
+            ReceivePath::Auto => PacketRing::make(socket).is_ok(),
+            ReceivePath::Ring => PacketRing::make(socket).map(|()| true)?,
+            ReceivePath::Calls => false,
+        };
+        if has_ring { Ok(()) } else { socket.set_receive_buffer(SOCKET_BUFFER_BYTES) }
+    }
+
+    /// Receives from a socket that was prepared, perhaps by another process.
     pub(super) fn new(socket: &PacketSocket, path: ReceivePath) -> io::Result<Receiver> {
         let why = match path {
-            ReceivePath::Auto => match PacketRing::new(socket) {
+            // A socket without a ring can't be mapped.
+            ReceivePath::Auto => match PacketRing::map(socket) {
                 Ok(ring) => return Ok(Receiver::Ring { ring, head: None }),
                 Err(error) => format!("no ring: {error}"),
             },
             ReceivePath::Ring => {
-                return Ok(Receiver::Ring { ring: PacketRing::new(socket)?, head: None });
+                return Ok(Receiver::Ring { ring: PacketRing::map(socket)?, head: None });
             }
             ReceivePath::Calls => "as configured".to_string(),
         };
-        socket.set_receive_buffer(SOCKET_BUFFER_BYTES)?;
         Ok(Receiver::Calls { buffer: Box::new([0; SLOT_BYTES]), length: None, taken: 0, why })
     }
 

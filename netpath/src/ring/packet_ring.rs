@@ -68,9 +68,13 @@ pub(crate) struct PacketRing {
 }
 
 impl PacketRing {
-    /// Gives the socket a ring and maps it. To be done before the socket is bound.
-    pub(crate) fn new(socket: &PacketSocket) -> io::Result<PacketRing> {
-        socket.make_ring(SLOTS, SLOT_BYTES)?;
+    /// Gives the socket a ring. To be done before the socket is bound.
+    pub(crate) fn make(socket: &PacketSocket) -> io::Result<()> {
+        socket.make_ring(SLOTS, SLOT_BYTES)
+    }
+
+    /// Maps the ring of a socket that [has one](Self::make).
+    pub(crate) fn map(socket: &PacketSocket) -> io::Result<PacketRing> {
         Ok(PacketRing { map: socket.map_ring(SLOTS * SLOT_BYTES)?, next: 0, taken: 0 })
     }
 

@@ -28,6 +28,12 @@ pub(crate) struct FrameInfo {
 /// A socket for whole Ethernet frames.
 pub(crate) struct PacketSocket(OwnedFd);
 
+impl From<OwnedFd> for PacketSocket {
+    fn from(socket: OwnedFd) -> PacketSocket {
+        PacketSocket(socket)
+    }
+}
+
 impl From<PacketSocket> for OwnedFd {
     fn from(socket: PacketSocket) -> OwnedFd {
         socket.0
@@ -99,14 +105,25 @@ impl PacketSocket {
     /// Returns the current MAC address of the interface that the socket is bound to; `None` if it has none, or an
     /// address of another kind.
     pub(crate) fn interface_mac(&self) -> io::Result<Option<[u8; 6]>> {
+        let address = self.bound_to()?;
+        let [a, b, c, d, e, f, ..] = address.sll_addr;
+        Ok((address.sll_halen == 6).then_some([a, b, c, d, e, f]))
+    }
+
+    /// Returns the index of the interface that the socket is bound to; `None` if it is not bound any more.
+    pub(crate) fn interface_index(&self) -> io::Result<Option<u32>> {
+        let index = u32::try_from(self.bound_to()?.sll_ifindex);
+        Ok(index.ok().filter(|&index| index > 0))
+    }
+
+    fn bound_to(&self) -> io::Result<libc::sockaddr_ll> {
         // SAFETY: all-zero is a valid address (rule 2).
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut length = size::<libc::sockaddr_ll>();
         let pointer = (&raw mut address).cast();
         // SAFETY: address and length are live and of the sizes given (rule 1).
         check(unsafe { libc::getsockname(self.0.as_raw_fd(), pointer, &raw mut length) })?;
-        let [a, b, c, d, e, f, ..] = address.sll_addr;
-        Ok((address.sll_halen == 6).then_some([a, b, c, d, e, f]))
+        Ok(address)
     }
 
     /// Creates a TPACKET_V2 receive ring, in blocks of one page each.

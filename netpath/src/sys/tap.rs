@@ -25,6 +25,16 @@ pub(crate) struct Tap {
     text: String,
 }
 
+/// The open files of a tap: all of it that needs a permission, and nothing that belongs to one process. They can be
+/// passed to another one.
+#[derive(Debug)]
+pub struct TapFiles {
+    /// The attached tap.
+    pub tun: OwnedFd,
+    /// Socket for interface requests.
+    pub control: OwnedFd,
+}
+
 /// Checks that the tun driver is present, may be opened and supports taps.
 ///
 /// # Errors
@@ -75,6 +85,18 @@ impl Tap {
         ioctl::tun_disable_offload(tap.tun.as_fd())
             .map_err(PortError::system("cannot turn off the tap's offloads"))?;
         Ok(tap)
+    }
+
+    /// Returns the tap `name` that another process has opened and [attached](Self::open).
+    pub(crate) fn from_files(name: &str, files: TapFiles) -> Result<Tap, PortError> {
+        let TapFiles { tun, control } = files;
+        let text = name.to_string();
+        Ok(Tap { tun: File::from(tun), control, name: InterfaceName::new(name)?, text })
+    }
+
+    /// Returns the open files.
+    pub(crate) fn into_files(self) -> TapFiles {
+        TapFiles { tun: self.tun.into(), control: self.control }
     }
 
     fn attach(&self) -> Result<(), PortError> {

@@ -1,7 +1,7 @@
 //! The state of a tap and of its uplink, as the kernel of this host describes it.
 
 use crate::common::*;
-use netpath::{LanHealth, LanProbe, MacAddr, PortError, TapState, Uplink};
+use netpath::{BridgeSocket, LanHealth, LanProbe, MacAddr, PortError, TapState, Uplink};
 use std::time::{Duration, Instant};
 
 /// Asks until `expected` is the answer. Most changes are visible at once; the state of a bridge's port follows
@@ -190,7 +190,8 @@ fn address_that_can_not_be_reached_is_noticed_and_found_again() {
         ip("link set br1 up");
         ip("addr add 10.77.0.1/24 dev br1");
         let _port = open_tap();
-        let mut probe = LanProbe::open("tap0").unwrap().with_address([10, 77, 0, 1].into());
+        let open = Box::new(|| BridgeSocket::open("tap0"));
+        let mut probe = LanProbe::open("tap0").unwrap().with_address([10, 77, 0, 1].into(), open);
         let mut ask = || {
             std::thread::sleep(std::time::Duration::from_millis(20));
             probe.ask().unwrap()
