@@ -1,7 +1,9 @@
 //! [`LanWatch`]: the state of the VM's way to the LAN, watched on a thread of its own.
 
 use crate::kvm::kick::{Kicker, spawn_unkicked};
-use netpath::{BridgeSocket, LanHealth, LanProbe, MacAddr, PortError};
+use crate::opener;
+use crate::sandbox::{self, Task};
+use netpath::{LanHealth, LanProbe, MacAddr, PortError};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -56,7 +58,7 @@ impl LanWatch {
         let mut probe = LanProbe::open(tap)?.for_vm(vm);
         if let Some(address) = address {
             let tap = tap.to_owned();
-            let open = move || BridgeSocket::open(&tap);
+            let open = move || opener::open_bridge(&tap);
             probe = probe.with_address(address, Box::new(open));
         }
         let health = AtomicU8::new(probe.ask()?.to_bits());
@@ -114,6 +116,7 @@ impl Drop for LanWatch {
 /// Asks until the watch is dropped. A question without an answer changes nothing: it says nothing about the
 /// LAN.
 fn watch(probe: &mut LanProbe, shared: &Shared, kicker: Kicker) {
+    sandbox::enter(Task::Opens);
     while !shared.is_ending.load(Ordering::Relaxed) {
         if let Ok(health) = probe.ask() {
             let before = shared.health.swap(health.to_bits(), Ordering::Relaxed);

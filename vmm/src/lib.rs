@@ -13,6 +13,8 @@
 //! | [`pair`] | a host of a pair: what it provides to the driver in the crate `replication`, and its status |
 //! | [`checkpoint`] | the whole machine state as data |
 //! | [`link`] | the logging channel over a network interface |
+//! | [`sandbox`] | what the threads of a VM's process may do once it runs |
+//! | [`opener`] | the process that opens for a VM's process what needs a permission |
 //! | [`health`] | whether the VM can reach its LAN, watched on a thread of its own |
 //! | [`vm_tap`] | the VM's port on a tap that may be deleted and made again |
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
@@ -37,8 +39,10 @@ pub mod limits;
 pub mod link;
 pub mod mem;
 mod message_limit;
+pub mod opener;
 pub mod pair;
 pub mod replay;
+pub mod sandbox;
 pub mod stdio;
 pub mod supervisor;
 pub mod telemetry;

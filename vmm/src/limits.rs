@@ -18,6 +18,12 @@ pub const STATUS_BYTES_MAX: u64 = 64 * 1024;
 /// Most bytes of the error message of a supervisor, which is one line.
 pub const SUPERVISOR_TEXT_BYTES_MAX: u64 = 1024;
 
+/// Most bytes of an opener's reason why it has opened nothing, which is one line.
+pub const OPENER_TEXT_BYTES_MAX: usize = 1024;
+
+/// Most bytes of a witness's reason why it has no answer, which is one line.
+pub const WITNESS_TEXT_BYTES_MAX: usize = 1024;
+
 /// Bytes at which a recording ends unless `--log-max-bytes` is given. A guest can make 16 MB of log per second.
 pub const LOG_BYTES_MAX: u64 = 16 << 30;
 

@@ -5,6 +5,8 @@
 //! over. The vCPU thread can't do that: opening and closing a port waits for other processors.
 
 use crate::kvm::kick::spawn_unkicked;
+use crate::opener;
+use crate::sandbox::{self, Task};
 use crossbeam::channel::{self, Receiver, Sender};
 use netpath::null_port::NullPort;
 use netpath::port::{FramePort, PortError, Wake};
@@ -66,7 +68,7 @@ impl VmTap {
     ///
     /// The tap can't be opened, or the thread can't be started.
     pub fn open(config: &TapConfig, reports: LanReports) -> Result<VmTap, VmTapError> {
-        let port = TapPort::open(config)?;
+        let port = opener::open_tap(config)?;
         if !port.is_up()? {
             tracing::warn!("{}", port.down_hint());
         }
@@ -203,6 +205,7 @@ struct Watcher {
 
 impl Watcher {
     fn run(&mut self) {
+        sandbox::enter(Task::Opens);
         while !self.shared.is_ending.load(Ordering::Relaxed) {
             while self.old_port.try_recv().is_ok() {}
             match &self.file {
@@ -228,7 +231,7 @@ impl Watcher {
 
     /// Tries to open the tap, and waits if it does not exist yet.
     fn reopen(&mut self) {
-        let opened = TapPort::open(&self.config).ok();
+        let opened = opener::open_tap(&self.config).ok();
         let Some((port, file)) = opened.and_then(|port| file_of(&port).ok().map(|f| (port, f)))
         else {
             std::thread::sleep(Duration::from_millis(POLL_MS.into()));

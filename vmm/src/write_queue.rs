@@ -3,6 +3,7 @@
 
 use crate::kvm::kick;
 use crate::limits::WRITES_WAITING_MAX;
+use crate::sandbox::{self, Task};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, TrySendError};
 use std::io;
 use std::sync::Arc;
@@ -81,6 +82,7 @@ impl WriteQueue {
 
 /// Writes everything that arrives at `waiting`.
 fn write_all(waiting: &Receiver<Item>, mut destination: impl Destination, lost: &AtomicU64) {
+    sandbox::enter(Task::Writer);
     for item in waiting {
         if let Item::Bytes { bytes, lost_before } = &item {
             if *lost_before > 0 {

@@ -20,6 +20,7 @@ mod orderly;
 mod output_rule;
 mod panics;
 mod rotation;
+mod sandbox;
 mod secrets;
 mod slow_link;
 mod status;

@@ -93,7 +93,8 @@ fn derived(pid: u32, key: &[u8]) -> [Vec<u8>; 2] {
 }
 
 /// The key of a pair that has met, has been handed over and has met again is in one page of each host, and so is what is
-/// derived from it. Its text as it was read from the file is nowhere. A process that a host starts has none of it.
+/// derived from it. Its text as it was read from the file is nowhere. The process that asks the witness has
+/// such a page of its own, and no other process that a host starts has any of it.
 #[test]
 fn key_is_in_one_protected_page_and_nowhere_else() {
     let rig = Rig::patient();
@@ -113,9 +114,16 @@ fn key_is_in_one_protected_page_and_nowhere_else() {
         let [tags, claims] = derived(pid, &key);
         let found = copies(pid, [&key, &tags, &claims, text.as_bytes()]);
         assert_eq!(found, [(1, 0), (1, 0), (1, 0), (0, 0)], "{}", process.transcript());
+        let mut witnesses = 0;
         for child in children(pid) {
-            assert_eq!(copies(child, [&key]), [(0, 0)], "process {child} of {pid}");
+            let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap();
+            let asks = usize::from(name.trim() == "witness");
+            let found = copies(child, [&key, &tags, &claims, text.as_bytes()]);
+            let expected = [(asks, 0), (asks, 0), (asks, 0), (0, 0)];
+            assert_eq!(found, expected, "process {child} of {pid}, {name}");
+            witnesses += asks;
         }
+        assert_eq!(witnesses, 1, "{}", process.transcript());
     }
 }
 

@@ -7,6 +7,7 @@ use crate::boot::host_checks::{Check, Host, Status};
 use crate::kvm::caps::NEEDED;
 use crate::kvm::offered_models::ModelError;
 use crate::kvm::{System, profile};
+use crate::sandbox::{self, Landlock};
 use clap::Args;
 use logchan::host_profile::{Compared, HostProfile, ProfileField};
 use netpath::ring::probe::probe;
@@ -34,6 +35,7 @@ pub fn main(args: &DoctorArgs) -> Result<(), CliError> {
     let (kvm, profile) = kvm_checks(&args.kvm);
     checks.extend(kvm);
     checks.push(ring_check());
+    checks.push(landlock_check());
     let healthy = checks.iter().all(|check| check.status != Status::Fail);
     let printed = output::write(&match args.json {
         true => {
@@ -147,6 +149,22 @@ fn model_check(system: &System, name: ModelName) -> Check {
             )
         }
         Err(error) => check(title, Status::Fail, error.to_string(), None),
+    }
+}
+
+fn landlock_check() -> Check {
+    let (name, less) = ("landlock", "; the VM's process is in a sandbox all the same");
+    match sandbox::landlock() {
+        Landlock::Full => check(name, Status::Ok, String::from("files, TCP, sockets"), None),
+        Landlock::Partial => {
+            let found = format!("an older version, without all restrictions{less}");
+            check(name, Status::Ok, found, None)
+        }
+        Landlock::Missing => {
+            let found = format!("not in this kernel{less}");
+            let mend = "use a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in lsm=";
+            check(name, Status::Warn, found, Some(mend.to_owned()))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::link::LinkError;
 use crate::link::key_file::KeyFileError;
 use crate::mem::MemoryError;
 use crate::replay::error::{HostError, LogError, SourceError};
+use crate::sandbox::SandboxError;
 use crate::vcpu::{MachineError, RunError};
 use crate::vm_tap::VmTapError;
 use logchan::host_profile::ProfileDifference;
@@ -79,6 +80,9 @@ pub enum CliError {
     /// KVM.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// The sandbox of the VM's process can't be entered.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// A network port.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -270,7 +274,7 @@ impl CliError {
     pub fn code(&self) -> Code {
         match self {
             CliError::Usage(_) | CliError::Memory(_) => Code::Usage,
-            CliError::Kvm(_) | CliError::LogMemory { .. } => Code::Host,
+            CliError::Kvm(_) | CliError::Sandbox(_) | CliError::LogMemory { .. } => Code::Host,
             CliError::Port(error) => port_code(error),
             CliError::Key(_) => Code::Link,
             CliError::Link(failure) => match failure {
@@ -344,6 +348,7 @@ fn port_code(error: &PortError) -> Code {
         | PortError::InterfaceGone { .. }
         | PortError::TapGone { .. }
         | PortError::WrongThread { .. }
+        | PortError::NotOpened { .. }
         | PortError::System { .. } => Code::Port,
     }
 }

@@ -18,6 +18,7 @@ pub mod pair;
 pub mod record;
 pub mod replay;
 pub mod run;
+pub mod sandbox;
 pub mod save;
 pub mod session;
 pub mod signals;

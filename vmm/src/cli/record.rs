@@ -4,6 +4,8 @@ use super::blueprint::{self, Prepared};
 use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::run::result;
+use super::sandbox::SandboxArgs;
+use super::session::TraceFile;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::files::output::Existing;
@@ -33,6 +35,8 @@ recording is complete or it fails: if the disk is too slow for the log, the gues
 pub struct RecordArgs {
     #[command(flatten)]
     vm: VmOptions,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
     /// Log file to write; it must not exist
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
@@ -53,11 +57,14 @@ pub struct RecordArgs {
 ///
 /// If the VM can't be prepared or run, or the log or the result can't be written.
 pub fn main(args: &RecordArgs) -> Result<(), CliError> {
-    session::start_writer_threads()?;
     let options = &args.vm;
+    args.sandbox.start_opener(&session::opener_config(options))?;
+    args.sandbox.start()?;
+    session::start_writer_threads()?;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let guest_clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
+    let trace = TraceFile::create(options)?;
     let header = LogHeader {
         recorded_at_unix_s: realtime_ns() / 1_000_000_000,
         memory_bytes: blueprint.memory_bytes(),
@@ -88,7 +95,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         },
         |recorder| {
             let stages = recorder.boundary().stages();
-            let traced = session::write_trace(options, stages);
+            let traced = trace.write(stages);
             let log = recorder.log();
             let over_limit = recorder.boundary().over_limit();
             (log.bytes(), log.is_full(), (stages.status(), over_limit), traced)

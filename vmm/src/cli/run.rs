@@ -4,7 +4,8 @@ use super::blueprint::{self, Prepared};
 use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::output;
-use super::session::{self, Outcome};
+use super::sandbox::SandboxArgs;
+use super::session::{self, Outcome, TraceFile};
 use crate::replay::World;
 use crate::replay::guest_clock::GuestClock;
 use crate::vm_tap::LanReports;
@@ -18,6 +19,8 @@ use std::time::Duration;
 pub struct RunArgs {
     #[command(flatten)]
     vm: VmOptions,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs `understudy run`: runs a VM until the time limit or a signal.
@@ -26,18 +29,21 @@ pub struct RunArgs {
 ///
 /// If the VM can't be prepared or run, or the result can't be written.
 pub fn main(args: &RunArgs) -> Result<(), CliError> {
-    session::start_writer_threads()?;
     let options = &args.vm;
+    args.sandbox.start_opener(&session::opener_config(options))?;
+    args.sandbox.start()?;
+    session::start_writer_threads()?;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
+    let trace = TraceFile::create(options)?;
     let outcome = session::supervise(
         machine,
         options.core,
         options.seconds.map(Duration::from_secs_f64),
         |orders| Ok(World::new(session::world_config(options, port, clock, orders)?)?),
         |world| {
-            let traced = session::write_trace(options, world.stages());
+            let traced = trace.write(world.stages());
             (world.stages().status(), world.over_limit(), traced)
         },
     )?;

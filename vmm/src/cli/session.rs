@@ -7,14 +7,15 @@ use super::capture_file::CaptureFile;
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use super::signals;
-use crate::files::FileError;
 use crate::files::output::{self, Existing};
 use crate::kvm::{clock, kick};
+use crate::opener::OpenerConfig;
 use crate::replay::SourceError;
 use crate::replay::console::{Console, ConsoleStyle};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::orders::Orders;
 use crate::replay::world::WorldConfig;
+use crate::sandbox::{self, Task};
 use crate::stdio;
 use crate::telemetry::Stages;
 use crate::vcpu::{self, Counters, Fixups, Machine, RunError, StateTrace};
@@ -35,7 +36,9 @@ use replication::AllowedSources;
 use replication::boundary::{Boundary, EndState};
 use replication::driver::Order;
 use signal_hook::iterator::Signals;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,12 +62,9 @@ pub fn start_writer_threads() -> Result<(), CliError> {
 ///
 /// If the tap can't be opened or the pcap file can't be created.
 pub fn open_port(options: &VmOptions, mac: MacAddr, lan: LanReports) -> Result<AnyPort, CliError> {
-    let port: AnyPort = match &options.tap {
+    let port: AnyPort = match tap_config(options) {
         None => Box::new(NullPort::new()),
-        Some(name) => {
-            let spin = Duration::from_micros(options.spin_us);
-            let wait = WaitPolicy { spin, ..WaitPolicy::default() };
-            let config = TapConfig { wait, ..TapConfig::new(name.clone()) };
+        Some(config) => {
             let tap = VmTap::open(&config, lan)?;
             match options.allowed_sources(mac) {
                 AllowedSources::Any => Box::new(tap),
@@ -128,6 +128,7 @@ where
     on_vcpu_thread(core, limit, &Arc::default(), |orders| {
         let mut machine = machine;
         let mut boundary = make_boundary(orders)?;
+        sandbox::enter(Task::Vcpu);
         // Replaced at the first entry, unless the run ends before it.
         let mut start = Instant::now();
         let end = vcpu::run(&mut machine, &mut boundary, || {
@@ -204,6 +205,7 @@ pub fn on_vcpu_thread<T: Send>(
         std::thread::Builder::new()
             .name(String::from("signals"))
             .spawn_scoped(scope, move || {
+                sandbox::enter(Task::Main);
                 for signal in signals.forever() {
                     if signal_orders.is_ending() {
                         // A second signal: something does not end, such as a write to a disk that hangs.
@@ -213,6 +215,7 @@ pub fn on_vcpu_thread<T: Send>(
                 }
             })
             .map_err(os("starting the signal thread"))?;
+        sandbox::enter(Task::Main);
         wait_for_end(&done, limit, || orders.give(Order::Stop))
             // The vCPU thread sent nothing because it panicked; the scope propagates the panic.
             .unwrap_or(Err(CliError::Silent(Code::Unexpected)))
@@ -294,20 +297,45 @@ pub fn world_config(
     Ok(WorldConfig { port, console, console_input, orders, lan, deadline, clock, stages, rates })
 }
 
-/// Writes the trace of `stages` to the file of `--trace-stages`, if it is given.
-///
-/// # Errors
-///
-/// If the file can't be written.
-pub fn write_trace(options: &VmOptions, stages: &Stages) -> Result<(), CliError> {
-    let (Some(path), Some(trace)) = (&options.trace_stages, stages.trace()) else { return Ok(()) };
-    let write = || {
-        let file = output::create(path, Existing::Replace, options.access())?;
+/// The file of `--trace-stages`, if it is given. It is created before the VM runs, because no file can be opened later.
+#[derive(Debug)]
+pub struct TraceFile(Option<(PathBuf, File)>);
+
+impl TraceFile {
+    /// Creates the file, or replaces it.
+    ///
+    /// # Errors
+    ///
+    /// If that fails.
+    pub fn create(options: &VmOptions) -> Result<TraceFile, CliError> {
+        let Some(path) = &options.trace_stages else { return Ok(TraceFile(None)) };
+        let file = output::create(path, Existing::Replace, options.access())
+            .map_err(|source| CliError::File { path: path.clone(), source })?;
+        Ok(TraceFile(Some((path.clone(), file))))
+    }
+
+    /// Writes the trace of `stages`.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be written.
+    pub fn write(self, stages: &Stages) -> Result<(), CliError> {
+        let (Some((path, file)), Some(trace)) = (self.0, stages.trace()) else { return Ok(()) };
         let mut file = std::io::BufWriter::new(file);
-        trace.write(&mut file)?;
-        Ok::<_, FileError>(file.flush()?)
-    };
-    write().map_err(|source| CliError::File { path: path.clone(), source })
+        let written = trace.write(&mut file).and_then(|()| file.flush());
+        written.map_err(|error| CliError::File { path, source: error.into() })
+    }
+}
+
+/// Returns what has to be opened again while a VM with these options runs.
+pub fn opener_config(options: &VmOptions) -> OpenerConfig {
+    OpenerConfig { tap: tap_config(options), ..OpenerConfig::default() }
+}
+
+fn tap_config(options: &VmOptions) -> Option<TapConfig> {
+    let spin = Duration::from_micros(options.spin_us);
+    let wait = WaitPolicy { spin, ..WaitPolicy::default() };
+    options.tap.clone().map(|name| TapConfig { wait, ..TapConfig::new(name) })
 }
 
 /// Starts a thread that reads standard input. Returns the channel on which it sends what it reads, in pieces.
@@ -318,6 +346,7 @@ fn read_stdin() -> Result<Receiver<Vec<u8>>, CliError> {
     let kicker = kick::Kicker::of_this_thread();
     // The thread runs until the process ends, because a blocked read of standard input can't be interrupted.
     let read = move || {
+        sandbox::enter(Task::Reader);
         let mut piece = [0; PIECE_BYTES];
         while let Ok(count @ 1..) = std::io::stdin().read(&mut piece) {
             if sender.send(piece[..count].to_vec()).is_err() {

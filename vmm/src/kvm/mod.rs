@@ -13,14 +13,17 @@
 pub(crate) mod canonical;
 pub mod caps;
 pub mod clock;
+pub mod credentials;
 pub mod entropy;
 pub mod error;
 pub mod exit;
 pub mod kick;
 mod msr_filter;
 pub mod offered_models;
+pub mod pass_fd;
 pub mod pidfd;
 pub mod priority;
+pub mod process;
 pub mod profile;
 pub mod secret_page;
 pub mod state;

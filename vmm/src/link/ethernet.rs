@@ -6,6 +6,7 @@ use super::nic_watch::{NicWatch, NicWatchConfig};
 use super::peer_address::{AddressChange, OtherAddresses, PeerAddress};
 use super::reach::{Reach, Target};
 use crate::kvm::clock;
+use crate::opener;
 use logchan::handshake::{LinkStats, Proof};
 use logchan::limits::IN_FLIGHT_FRAMES_BOTH;
 use logchan::time::{Duration as Span, Time};
@@ -89,7 +90,7 @@ impl EthernetLink {
     pub fn open(options: &LinkOptions) -> Result<EthernetLink, LinkError> {
         let LinkOptions { interface, peer, wait, receive } = options.clone();
         let config = PacketConfig { receive, wait, ..PacketConfig::new(interface) };
-        let port = PacketPort::open(&config)?;
+        let port = opener::open_link(&config)?;
         if port.mac() == peer {
             let interface = options.interface.clone();
             return Err(LinkError::OwnAddress { interface, mac: peer });

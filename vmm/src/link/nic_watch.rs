@@ -7,6 +7,8 @@
 
 use super::error::LinkError;
 use crate::kvm::kick::{Kicker, spawn_unkicked};
+use crate::opener;
+use crate::sandbox::{self, Task};
 use crossbeam::channel::{self, Receiver, Sender};
 use netpath::{LinkState, MacAddr, Nic, NicProbe, PacketConfig, PacketPort, PortError};
 use std::sync::Arc;
@@ -156,6 +158,7 @@ struct Watcher {
 
 impl Watcher {
     fn run(&mut self) {
+        sandbox::enter(Task::Opens);
         while !self.shared.is_ending.load(Ordering::Relaxed) {
             drop(self.old_port.try_recv());
             // A question without an answer says nothing about the interface.
@@ -240,7 +243,7 @@ impl Watcher {
     }
 
     fn open(&self) -> Result<PacketPort, PortError> {
-        let port = PacketPort::open(&self.config.port)?;
+        let port = opener::open_link(&self.config.port)?;
         let (mtu_bytes, min_bytes) = (port.mtu_bytes(), self.config.mtu_bytes_min);
         if mtu_bytes < min_bytes {
             let name = self.config.port.interface.clone();

@@ -1,13 +1,15 @@
 //! The control socket of a VM of a pair: each connection sends one [`Request`] and receives one line of JSON.
 
 use super::status::StatusBoard;
+use crate::opener;
 use crate::replay::Orders;
+use crate::sandbox::{self, Task};
 use nix::poll::{PollFd, PollFlags, poll};
 use replication::driver::Order;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,10 +98,12 @@ impl ControlServer {
             }
             fs::remove_file(path)?;
         }
-        let mut listener = listen(path)?;
+        let in_use = || io::Error::from(io::ErrorKind::AddrInUse);
+        let mut listener = opener::listen(path)?.ok_or_else(in_use)?;
         let (at, is_ending) = (path.to_path_buf(), Arc::new(AtomicBool::new(false)));
         let ends = Arc::clone(&is_ending);
         std::thread::Builder::new().name("control".into()).spawn(move || {
+            sandbox::enter(Task::Control);
             loop {
                 if is_ready(&listener) {
                     // An error means that the client has disconnected, is too slow, or asks for something unknown.
@@ -112,12 +116,10 @@ impl ControlServer {
                 if ends.load(Ordering::SeqCst) {
                     return;
                 }
-                if is_missing(&at)
-                    && let Ok(new) = listen(&at)
-                {
+                if let Ok(Some(new)) = opener::listen(&at) {
                     listener = new;
                     if ends.load(Ordering::SeqCst) {
-                        let _ = fs::remove_file(&at);
+                        opener::unlink(&at);
                         return;
                     }
                     let path = at.display();
@@ -129,32 +131,17 @@ impl ControlServer {
     }
 }
 
-/// Makes a socket at `path`, where there is none, and its folder.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
 /// Waits for a client, but not longer than a removed socket may be missing.
 fn is_ready(listener: &UnixListener) -> bool {
     let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, MISSING_MS_MAX).is_ok_and(|ready| ready > 0)
 }
 
-/// Returns whether nothing is at `path`. What others have put there stays.
-fn is_missing(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
 impl Drop for ControlServer {
     fn drop(&mut self) {
         // Before the removal, so that the thread does not make it again.
         self.is_ending.store(true, Ordering::SeqCst);
-        let _ = fs::remove_file(&self.path);
+        opener::unlink(&self.path);
     }
 }
 
@@ -175,6 +162,7 @@ fn answer(mut stream: UnixStream, board: &StatusBoard, orders: &Orders) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn request_is_a_line_with_its_name() {

@@ -2,6 +2,7 @@
 
 use crate::kvm::kick;
 use crate::limits::LOG_BLOCKS_WAITING_MAX;
+use crate::sandbox::{self, Task};
 use crossbeam::channel::{self, Receiver, Sender};
 use logchan::limits::BLOCK_BYTES_MAX;
 use std::io::{self, Write};
@@ -36,6 +37,7 @@ impl LogWriterThread {
             written.send(Vec::with_capacity(BLOCK_BYTES_MAX)).expect("the receiver is here");
         }
         let write = move || {
+            sandbox::enter(Task::Writer);
             for mut block in waiting {
                 file.write_all(&block)?;
                 block.clear();

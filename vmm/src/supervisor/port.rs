@@ -3,6 +3,7 @@
 use super::message::{MESSAGE_BYTES_MAX, Message};
 use crate::kvm::{kick, pidfd};
 use crate::limits::SUPERVISOR_TEXT_BYTES_MAX;
+use crate::sandbox::{self, Task};
 use logchan::seal::DeathNotice;
 use netpath::MacAddr;
 use replication::driver::SupervisorPort;
@@ -126,6 +127,7 @@ fn spawn(interface: &str, peer: MacAddr, lost: &Arc<OnceLock<String>>) -> io::Re
         .spawn()?;
     let lost = Arc::clone(lost);
     let wait = move || {
+        sandbox::enter(Task::Waiter);
         let why = wait_for_end(&mut child);
         lost.get_or_init(|| why);
     };

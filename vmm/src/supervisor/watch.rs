@@ -12,12 +12,13 @@
 //! which it opens when it is told which one that is.
 
 use super::message::{MESSAGE_BYTES_MAX, Message};
+use crate::kvm::credentials::{self, Capability};
 use crate::kvm::{pidfd, priority};
 use logchan::seal::DEATH_NOTICE_BYTES;
 use netpath::{FrameSender, MacAddr, PortError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_name;
+use nix::sys::prctl::{set_name, set_no_new_privs};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::{close, setsid};
@@ -64,6 +65,12 @@ pub fn watch(interface: &str, peer: MacAddr) -> Result<(), WatchError> {
     // On a busy host the notice would wait for threads that are of less use to the VM. Without the right to this,
     // it does.
     let _ = priority::run_before_others();
+    // The interface may be made again, and its socket must be opened again.
+    let kept = [Capability::NetRaw];
+    credentials::limit_capabilities(&kept);
+    let os = |doing| move |source| WatchError::Os { doing, source };
+    credentials::keep_capabilities(&kept).map_err(os("dropping capabilities"))?;
+    set_no_new_privs().map_err(|errno| os("setting no_new_privs")(errno.into()))?;
     while !wait(stdout.as_fd(), &mut told)? {}
     if let Some(notice) = told.notice {
         for pause in PAUSES {

@@ -2,6 +2,7 @@
 
 use super::etcd::{EtcdError, EtcdWitness};
 use super::file::{FileWitness, WitnessError};
+use logchan::claim::ClaimKey;
 use logchan::ids::{Claimant, Term, WitnessId};
 use replication::witness::{Answer, Question};
 
@@ -39,6 +40,14 @@ impl Witness {
         match self {
             Witness::Folder(witness) => witness.claimant(),
             Witness::Etcd(witness) => witness.claimant(),
+        }
+    }
+
+    /// Sets the key of this process's claims, in place of the one that it was opened with.
+    pub fn set_key(&mut self, key: Option<ClaimKey>) {
+        match self {
+            Witness::Folder(witness) => witness.set_key(key),
+            Witness::Etcd(witness) => witness.set_key(key),
         }
     }
 

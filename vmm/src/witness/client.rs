@@ -2,19 +2,17 @@
 //! thread must not block. Confirmations have a thread of their own: one that hangs must not delay a claim.
 
 use super::any::Witness;
+use super::asking::Asking;
 use super::fence::Fence;
+use super::process::{Remote, WitnessProcess};
 use crate::kvm::kick::{self, Kicker};
+use crate::sandbox::{self, Task};
 use crossbeam::channel::{self, Receiver, Sender};
-use logchan::ids::Term;
 use replication::driver::WitnessPort;
 use replication::witness::{Answer, Question};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-/// How long a witness that took a claim on trial counts as one that takes claims.
-const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The witness's threads, as the vCPU thread uses them.
 #[derive(Debug)]
@@ -47,39 +45,74 @@ impl WitnessThreads {
     /// # Errors
     ///
     /// A thread can't be started.
-    pub fn start(witness: Witness, fence: Option<Fence>) -> io::Result<WitnessThreads> {
-        let witness = Arc::new(witness);
-        let is_fencing = fence.as_ref().map_or_else(Arc::default, Fence::running);
+    pub fn start(witness: Witness, mut fence: Option<Fence>) -> io::Result<WitnessThreads> {
+        let (witness, is_fencing) = (Arc::new(witness), Arc::<AtomicBool>::default());
+        if let Some(fence) = &mut fence {
+            let flag = Arc::clone(&is_fencing);
+            fence.report_runs(Box::new(move |runs| flag.store(runs, Ordering::Relaxed)));
+        }
+        let asked_here = |mut asking: Asking| {
+            move |question: Question, reply: &Reply<'_>| {
+                let answer = asking.answer(question);
+                let is_taken = reply(answer.clone());
+                // Nobody waits for this thread now.
+                asking.prepare_next(question, &answer);
+                is_taken
+            }
+        };
+        let claims = asked_here(Asking::new(Arc::clone(&witness), fence));
+        let confirmations = asked_here(Asking::new(witness, None));
         Ok(WitnessThreads {
-            claims: WitnessThread::start("witness", Arc::clone(&witness), fence)?,
-            confirmations: WitnessThread::start("witness-check", witness, None)?,
+            claims: WitnessThread::start("witness", claims)?,
+            confirmations: WitnessThread::start("witness-check", confirmations)?,
+            is_fencing,
+        })
+    }
+
+    /// Starts the threads that ask the witness through `process`. As [`start`](Self::start), otherwise.
+    ///
+    /// # Errors
+    ///
+    /// A thread can't be started.
+    pub fn through(process: WitnessProcess) -> io::Result<WitnessThreads> {
+        let (claims, confirmations) = process.watch()?;
+        let is_fencing = Arc::<AtomicBool>::default();
+        let asked_there = |remote: Remote| {
+            let flag = Arc::clone(&is_fencing);
+            move |question: Question, reply: &Reply<'_>| {
+                reply(remote.ask(question, |runs| flag.store(runs, Ordering::Relaxed)))
+            }
+        };
+        Ok(WitnessThreads {
+            claims: WitnessThread::start("witness", asked_there(claims))?,
+            confirmations: WitnessThread::start("witness-check", asked_there(confirmations))?,
             is_fencing,
         })
     }
 }
 
+/// Passes an answer on, or why there is none. Returns whether somebody still wants it.
+type Reply<'r> = dyn Fn(Result<Answer, String>) -> bool + 'r;
+
 impl WitnessThread {
+    /// Starts a thread that handles each question with `handle`, until that returns false.
     fn start(
         name: &str,
-        witness: Arc<Witness>,
-        mut fence: Option<Fence>,
+        mut handle: impl FnMut(Question, &Reply<'_>) -> bool + Send + 'static,
     ) -> io::Result<WitnessThread> {
         let (questions, received) = channel::bounded::<(Question, Kicker)>(1);
         let (answers_sent, answers) = channel::bounded(1);
         // A kick would interrupt the system calls of a question.
         kick::spawn_unkicked(name, move || {
-            let mut trial = Trial::default();
+            sandbox::enter(Task::Waiter);
             while let Ok((question, kicker)) = received.recv() {
-                let answer = answer(&witness, fence.as_mut(), question)
-                    .and_then(|answer| trial.check(&witness, question, answer));
-                let confirmed = confirmed(question, &answer);
-                if answers_sent.send((question, answer)).is_err() {
+                let reply = |answer| {
+                    let is_taken = answers_sent.send((question, answer)).is_ok();
+                    kicker.kick();
+                    is_taken
+                };
+                if !handle(question, &reply) {
                     return;
-                }
-                kicker.kick();
-                // Nobody waits for this thread now.
-                if let Some(Term(term)) = confirmed {
-                    witness.prepare(Term(term.saturating_add(1)));
                 }
             }
         })?;
@@ -105,56 +138,6 @@ impl WitnessThread {
     }
 }
 
-/// Asks `witness`, and fences the lost host if the answer requires it.
-fn answer(
-    witness: &Witness,
-    fence: Option<&mut Fence>,
-    question: Question,
-) -> Result<Answer, String> {
-    let answer = witness.answer(question).map_err(|error| error.to_string())?;
-    if let Some(fence) = fence {
-        fence.require(question, answer)?;
-    }
-    Ok(answer)
-}
-
-/// Whether the witness would take a claim. It is tried now and then: a host that can't take over must be known before it
-/// has to.
-#[derive(Default)]
-struct Trial {
-    passed_at: Option<Instant>,
-}
-
-impl Trial {
-    /// Returns `answer`, or why a claim would have none, if a term was confirmed. After a failure, every confirmation
-    /// tries again.
-    fn check(
-        &mut self,
-        witness: &Witness,
-        question: Question,
-        answer: Answer,
-    ) -> Result<Answer, String> {
-        let is_due = self.passed_at.is_none_or(|at| at.elapsed() >= TRIAL_INTERVAL);
-        if question.is_confirmation()
-            && is_due
-            && let Answer::Won { .. } = answer
-        {
-            self.passed_at = None;
-            witness.try_claims().map_err(|error| error.to_string())?;
-            self.passed_at = Some(Instant::now());
-        }
-        Ok(answer)
-    }
-}
-
-/// Returns the term that was confirmed, if the question was for that and the answer is yes.
-fn confirmed(question: Question, answer: &Result<Answer, String>) -> Option<Term> {
-    match answer {
-        Ok(Answer::Won { term }) if question.is_confirmation() => Some(*term),
-        Ok(Answer::Won { .. } | Answer::Lost { .. } | Answer::Unreachable) | Err(_) => None,
-    }
-}
-
 impl WitnessPort for WitnessThreads {
     fn try_ask(&mut self, question: Question) -> bool {
         match question.is_confirmation() {
@@ -177,7 +160,7 @@ impl WitnessPort for WitnessThreads {
 mod tests {
     use super::*;
     use crate::witness::{FileWitness, WitnessConfig};
-    use logchan::ids::{Claimant, VmId, WitnessId};
+    use logchan::ids::{Claimant, Term, VmId, WitnessId};
     use std::path::Path;
     use std::time::Duration;
 
@@ -215,44 +198,6 @@ mod tests {
         // The answer does not wait for it.
         while !prepared.exists() {
             std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    #[test]
-    fn term_is_not_confirmed_while_the_folder_takes_no_claim() {
-        let folder = tempfile::tempdir().unwrap();
-        let witness = witness_in(folder.path());
-        let question = Question::Confirm { term: Term(1), owner: Claimant(0xa) };
-        let won = Answer::Won { term: Term(1) };
-        let mut trial = Trial::default();
-        // A folder in the place of the file that the trial makes. Root may write to a read-only folder.
-        let obstacle = folder.path().join(".000000000000000a.probe");
-        std::fs::create_dir(&obstacle).unwrap();
-        let error = trial.check(&witness, question, won).unwrap_err();
-        assert!(error.contains("a claim"), "{error}");
-        // A claim is not delayed by a trial, and a lost term needs none.
-        assert_eq!(trial.check(&witness, Question::Boot { again: false }, won), Ok(won));
-        let lost = Answer::Lost { newest: Term(2) };
-        assert_eq!(trial.check(&witness, question, lost), Ok(lost));
-        std::fs::remove_dir(&obstacle).unwrap();
-        assert_eq!(trial.check(&witness, question, won), Ok(won));
-        // It has just passed.
-        std::fs::create_dir(&obstacle).unwrap();
-        assert_eq!(trial.check(&witness, question, won), Ok(won));
-    }
-
-    #[test]
-    fn only_a_confirmation_that_is_won_confirms_a_term() {
-        let confirm = Question::Confirm { term: Term(1), owner: Claimant(1) };
-        let won = Answer::Won { term: Term(1) };
-        assert_eq!(confirmed(confirm, &Ok(won)), Some(Term(1)));
-        for (question, answer) in [
-            (confirm, Ok(Answer::Lost { newest: Term(2) })),
-            (confirm, Err(String::new())),
-            (Question::Boot { again: false }, Ok(won)),
-            (Question::Release { term: Term(0) }, Ok(won)),
-        ] {
-            assert_eq!(confirmed(question, &answer), None, "{question:?}");
         }
     }
 }

@@ -27,12 +27,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use replication::witness::{Answer, ClaimCause, Question};
+use std::fmt;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Time between two runs of a command that fails. The engine asks much more often.
@@ -58,11 +57,11 @@ pub struct FenceConfig {
 }
 
 /// Runs the command when this host takes the VM over.
-#[derive(Debug)]
 pub struct Fence {
     config: FenceConfig,
     pause: Duration,
-    is_running: Arc<AtomicBool>,
+    /// Is called with whether the command runs, when that changes.
+    on_run: Box<dyn Fn(bool) + Send>,
     /// The term for which the command has succeeded.
     fenced: Option<Term>,
     /// When the command has failed last, and why.
@@ -98,16 +97,21 @@ enum FenceError {
     },
 }
 
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fence").field("limit", &self.config.limit).finish_non_exhaustive()
+    }
+}
+
 impl Fence {
     /// Creates a fence.
     pub fn new(config: FenceConfig) -> Fence {
-        let is_running = Arc::default();
-        Fence { config, pause: PAUSE, is_running, fenced: None, failed: None }
+        Fence { config, pause: PAUSE, on_run: Box::new(|_| {}), fenced: None, failed: None }
     }
 
-    /// Returns a flag that is set while the command runs.
-    pub(super) fn running(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_running)
+    /// Calls `on_run` with whether the command runs, when that changes.
+    pub(super) fn report_runs(&mut self, on_run: Box<dyn Fn(bool) + Send>) {
+        self.on_run = on_run;
     }
 
     /// Fences the lost host if `answer` to `question` lets this host take the VM over from it.
@@ -126,9 +130,9 @@ impl Fence {
             return Err(reason.clone());
         }
         tracing::warn!("fencing the lost host before this one takes the VM over in term {term}");
-        self.is_running.store(true, Ordering::Relaxed);
+        (self.on_run)(true);
         let result = run(&self.config, term);
-        self.is_running.store(false, Ordering::Relaxed);
+        (self.on_run)(false);
         result.map(|()| self.fenced = Some(term)).map_err(|error| {
             let reason = error.to_string();
             self.failed = Some((Instant::now(), reason.clone()));

@@ -205,6 +205,11 @@ impl FileWitness {
         self.config.claimant
     }
 
+    /// Sets the key of this process's claims, in place of the one that it was opened with.
+    pub fn set_key(&mut self, key: Option<ClaimKey>) {
+        self.config.key = key;
+    }
+
     /// Returns a warning if others than root and this user can change the folder.
     pub fn warning(&self) -> Option<String> {
         let folder = self.folder.display();

@@ -7,9 +7,12 @@
 //! - [`mod@folder`]: files are read as hostile input; hard links; who else can write to the folder
 //! - [`file_system`]: which hosts reach a file system, by its type
 //! - [`fence`]: a command that runs before this host takes the VM over
+//! - `asking`: a question with all that belongs to it: the fence, the trial, the next claim
 //! - [`client`]: makes claims without blocking the calling thread
+//! - [`process`]: a process that asks the witness for one in a sandbox; `message`: what the two say
 
 pub mod any;
+mod asking;
 pub mod claim_file;
 pub mod client;
 pub mod etcd;
@@ -17,11 +20,14 @@ pub mod fence;
 pub mod file;
 pub mod file_system;
 pub mod folder;
+mod message;
+pub mod process;
 
 pub use any::Witness;
 pub use client::WitnessThreads;
 pub use fence::{Fence, FenceConfig};
 pub use file::{FileWitness, WitnessConfig};
+pub use process::{KeyFiles, WitnessProcess, WitnessSetup};
 
 use crate::limits::REASON_CHARS_MAX;
 

@@ -7,16 +7,16 @@ pub use options::{PairArgs, PrimaryArgs};
 
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
-use super::session::{self, Begins, TimeLimit};
+use super::session::{self, Begins, TimeLimit, TraceFile};
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Orders, World};
+use crate::sandbox::{self, Task};
 use crate::vcpu::{self, Machine, RunError};
 use crate::vm_tap::LanReports;
-use crate::witness::WitnessThreads;
 use netpath::FramePort;
 use replication::Mutants;
 use replication::driver::{self, DriverParts, MachineEnd, PairEnd, WitnessClient};
@@ -36,19 +36,21 @@ pub fn backup(args: &PairArgs) -> Result<(), CliError> {
 }
 
 fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
-    session::start_writer_threads()?;
     args.check()?;
+    args.sandbox.start_opener(&args.opener_config())?;
     let security = args.security()?;
+    let witness = args.asked_witness(&security)?;
+    args.sandbox.start()?;
+    session::start_writer_threads()?;
     let blueprint = Blueprint::new(&args.vm)?;
-    let witness = args.witness(&security)?;
     let link = EthernetLink::open(&args.link_options())?;
     let supervisor = args.supervisor();
     args.print_info(|| link.port().describe());
     let port = session::open_port(&args.vm, blueprint.mac(), LanReports::ByDriver)?;
+    let trace = TraceFile::create(&args.vm)?;
     let mut config = args.replica_config(&blueprint, &witness);
     config.frame_bytes_max = link.frame_bytes_max();
-    let witness = WitnessThreads::start(witness, args.fence())
-        .map_err(|source| CliError::Os { doing: "starting the witness's threads", source })?;
+    let witness = witness.start()?;
     let board = StatusBoard::default();
     let orders = Arc::new(Orders::default());
     let _control = args.serve_control(&board, &orders);
@@ -80,7 +82,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
             ack_wait: args.ack_wait(),
             mutants,
         });
-        run(args, &blueprint, driver, start)
+        run((args, trace), &blueprint, driver, start)
     })?;
     match end {
         Halt::Stopped | Halt::PrimaryStopped | Halt::HandedOver { .. } => Ok(()),
@@ -93,7 +95,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
 
 /// Runs machines until this host's part is over, and returns why it is.
 fn run<P: FramePort>(
-    args: &PairArgs,
+    (args, trace): (&PairArgs, TraceFile),
     blueprint: &Blueprint,
     mut driver: PairDriver<P>,
     start: Start,
@@ -106,6 +108,7 @@ fn run<P: FramePort>(
         let role = driver.parts().replica.role();
         event_log::print_record(&PairRecord::started(now(), role));
     }
+    sandbox::enter(Task::Vcpu);
     let end = driver::run(&mut driver, machine, || blueprint.empty(), run_machine);
     let DriverParts { replica, observer, world, .. } = driver.parts();
     let halt = match end {
@@ -116,7 +119,7 @@ fn run<P: FramePort>(
         let (term, stats) = (replica.term().0, replica.stats());
         event_log::print_record(&PairRecord::ended(now(), term, stats, observer.hold_ns()));
     }
-    session::write_trace(&args.vm, world.stages())?;
+    trace.write(world.stages())?;
     Ok(halt)
 }
 

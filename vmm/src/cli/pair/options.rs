@@ -4,22 +4,27 @@ use crate::cli::blueprint::Blueprint;
 use crate::cli::control::default_socket;
 use crate::cli::exit_code::CliError;
 use crate::cli::options::VmOptions;
+use crate::cli::sandbox::SandboxArgs;
+use crate::cli::session;
 use crate::cli::witness::WitnessArgs;
 use crate::health::WatchedTap;
 use crate::limits::FENCE_SECONDS_MAX;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
-use crate::link::{LinkOptions, OtherAddresses, key_file};
+use crate::link::{LinkOptions, OtherAddresses};
+use crate::opener::{self, OpenerConfig};
 use crate::pair::{ControlServer, StatusBoard};
 use crate::replay::Orders;
 use crate::stdio;
 use crate::supervisor::Supervisor;
-use crate::witness::{Fence, FenceConfig, Witness};
+use crate::witness::{
+    Fence, FenceConfig, KeyFiles, Witness, WitnessProcess, WitnessSetup, WitnessThreads,
+};
 use clap::{ArgGroup, Args, ValueEnum};
 use logchan::claim::ClaimKey;
 use logchan::handshake::Security;
-use logchan::ids::VmId;
+use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
-use netpath::{MacAddr, ReceivePath, Uplink, WaitPolicy};
+use netpath::{MacAddr, PacketConfig, ReceivePath, Uplink, WaitPolicy};
 use replication::replica::{CommitPolicy, OnBackupLoss, ReplicaConfig};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -55,6 +60,8 @@ const JSON_HELP: &str = "Print events as JSON on standard output, one object per
 pub struct PairArgs {
     #[command(flatten)]
     pub(super) vm: VmOptions,
+    #[command(flatten)]
+    pub(super) sandbox: SandboxArgs,
     /// TOML file with any of these options; the command line overrides it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -141,16 +148,53 @@ enum OutputCommit {
     Strict,
 }
 
+/// The witness, and who asks it.
+pub(super) enum AskedWitness {
+    /// This process.
+    Here(Witness, Option<Fence>),
+    /// Another one.
+    Through(WitnessProcess),
+}
+
+impl AskedWitness {
+    fn id(&self) -> WitnessId {
+        match self {
+            Self::Here(witness, _) => witness.id(),
+            Self::Through(process) => process.id(),
+        }
+    }
+
+    fn claimant(&self) -> Claimant {
+        match self {
+            Self::Here(witness, _) => witness.claimant(),
+            Self::Through(process) => process.claimant(),
+        }
+    }
+
+    /// Starts the threads that ask it.
+    pub(super) fn start(self) -> Result<WitnessThreads, CliError> {
+        let started = match self {
+            Self::Here(witness, fence) => WitnessThreads::start(witness, fence),
+            Self::Through(process) => WitnessThreads::through(process),
+        };
+        started.map_err(|source| CliError::Os { doing: "starting the witness's threads", source })
+    }
+}
+
 impl PairArgs {
     /// Checks what clap can't check.
     pub(super) fn check(&self) -> Result<(), CliError> {
         self.vm.check()
     }
 
+    fn key_files(&self) -> Option<KeyFiles> {
+        Some(KeyFiles { key: self.key.clone()?, next: self.key_next.clone() })
+    }
+
     /// Reads the key, or warns that there is none.
     pub(super) fn security(&self) -> Result<Security, CliError> {
-        match &self.key {
-            Some(path) => Ok(key_file::security(path, self.key_next.as_deref())?),
+        match self.key_files() {
+            Some(files) => Ok(files.read()?),
             None => {
                 stdio::message(
                     "understudy: WARNING: --insecure: the log is neither encrypted nor \
@@ -197,7 +241,38 @@ impl PairArgs {
         if self.insecure { OtherAddresses::Report } else { OtherAddresses::Follow }
     }
 
-    pub(super) fn replica_config(&self, blueprint: &Blueprint, witness: &Witness) -> ReplicaConfig {
+    /// Returns what has to be opened again while the VM runs.
+    pub(super) fn opener_config(&self) -> OpenerConfig {
+        let LinkOptions { interface, wait, receive, .. } = self.link_options();
+        OpenerConfig {
+            link: Some(PacketConfig { wait, receive, ..PacketConfig::new(interface) }),
+            control: Some(self.control_path()),
+            ..session::opener_config(&self.vm)
+        }
+    }
+
+    fn control_path(&self) -> PathBuf {
+        self.status.clone().unwrap_or_else(|| default_socket(self.vm_id))
+    }
+
+    /// Opens the witness, which a process of its own asks if there is a sandbox.
+    pub(super) fn asked_witness(&self, security: &Security) -> Result<AskedWitness, CliError> {
+        let os = |source| CliError::Os { doing: "starting the witness's process", source };
+        let inherited = opener::open_descriptors().map_err(os)?;
+        let (witness, fence) = (self.witness(security)?, self.fence());
+        if !self.sandbox.is_on() {
+            return Ok(AskedWitness::Here(witness, fence));
+        }
+        let user = self.sandbox.user();
+        let setup = WitnessSetup { witness, fence, user, key_files: self.key_files(), inherited };
+        Ok(AskedWitness::Through(WitnessProcess::start(setup).map_err(os)?))
+    }
+
+    pub(super) fn replica_config(
+        &self,
+        blueprint: &Blueprint,
+        witness: &AskedWitness,
+    ) -> ReplicaConfig {
         let pages = blueprint.memory_pages();
         ReplicaConfig {
             sources: self.vm.allowed_sources(blueprint.mac()),
@@ -267,7 +342,7 @@ impl PairArgs {
         board: &StatusBoard,
         orders: &Arc<Orders>,
     ) -> Option<ControlServer> {
-        let path = self.status.clone().unwrap_or_else(|| default_socket(self.vm_id));
+        let path = self.control_path();
         match ControlServer::start(&path, board.clone(), Arc::clone(orders)) {
             Ok(server) => Some(server),
             Err(error) => {

@@ -30,7 +30,7 @@ use super::claim_file::{ClaimFault, ClaimFile, hex};
 use super::file::{IDENTITY_FILE, WitnessConfig};
 use crate::limits::WITNESS_FILE_BYTES_MAX;
 use gateway::Gateway;
-use logchan::claim::Claim;
+use logchan::claim::{Claim, ClaimKey};
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
 use message::{Outcome, Pair, get, has_value, is_absent, last, put, transaction};
 use replication::witness::{self, Answer, ClaimStore, NoAnswer, Question};
@@ -177,6 +177,11 @@ impl EtcdWitness {
     /// Returns the name under which this process makes its claims.
     pub fn claimant(&self) -> Claimant {
         self.config.claimant
+    }
+
+    /// Sets the key of this process's claims, in place of the one that it was opened with.
+    pub fn set_key(&mut self, key: Option<ClaimKey>) {
+        self.config.key = key;
     }
 
     /// Returns a warning if the servers are reached without TLS.

@@ -1,0 +1,171 @@
+//! The VM's process: its opener, if it has one.
+
+use super::OpenerConfig;
+use super::child;
+use super::message::{ANSWER_BYTES_MAX, Answer, Request};
+use crate::kvm::kick::spawn_unkicked;
+use crate::kvm::{pass_fd, process};
+use crate::sandbox::{self, Task};
+use netpath::{
+    BridgeSocket, PacketConfig, PacketFiles, PacketPort, PortError, TapConfig, TapFiles, TapPort,
+};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// The opener of this process.
+static OPENER: OnceLock<Opener> = OnceLock::new();
+
+struct Opener {
+    child: Pid,
+    /// Locked for a request and its answer.
+    socket: Mutex<OwnedFd>,
+}
+
+/// Starts the opener of this process, which must have one thread and have opened nothing that it is to keep.
+///
+/// # Errors
+///
+/// A system call fails, or this process has more than one thread.
+pub fn start(config: &OpenerConfig) -> io::Result<()> {
+    let inherited = child::open_descriptors()?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let vm_end = ours.as_raw_fd();
+    let child = process::start_child(|| {
+        let closed: Vec<_> = inherited.iter().copied().chain([vm_end]).collect();
+        child::become_child(c"opener", &closed)?;
+        child::run(config, &theirs)
+    })?;
+    let opener = Opener { child, socket: Mutex::new(ours) };
+    assert!(OPENER.set(opener).is_ok(), "a process starts one opener");
+    Ok(())
+}
+
+/// Starts a thread that waits for the end of the opener, if there is one, and reports it.
+///
+/// # Errors
+///
+/// The thread can't be started.
+pub fn watch() -> io::Result<()> {
+    let Some(opener) = OPENER.get() else { return Ok(()) };
+    let lost = "a tap, log interface or control socket that is lost is not opened again";
+    watch_child(opener.child, "opener", lost)
+}
+
+/// Starts a thread that waits for the end of `child`, named `name`, and reports it: what is `lost` then.
+///
+/// # Errors
+///
+/// The thread can't be started.
+pub fn watch_child(child: Pid, name: &'static str, lost: &'static str) -> io::Result<()> {
+    let wait = move || {
+        sandbox::enter(Task::Waiter);
+        let ended = loop {
+            match waitpid(child, None) {
+                Err(nix::Error::EINTR) => {}
+                ended => break ended,
+            }
+        };
+        let how = match ended {
+            // This process has closed its end of the socket.
+            Ok(WaitStatus::Exited(_, 0)) => return,
+            Ok(WaitStatus::Exited(_, code)) => format!("exit status: {code}"),
+            Ok(WaitStatus::Signaled(_, signal, _)) => format!("signal: {signal}"),
+            other => format!("{other:?}"),
+        };
+        tracing::warn!("the process '{name}' of this VM has ended ({how}): {lost}");
+    };
+    spawn_unkicked(&format!("{name}-end"), wait).map(drop)
+}
+
+impl Opener {
+    fn ask(&self, request: Request) -> Result<(Answer, Vec<OwnedFd>), PortError> {
+        let gone = || PortError::NotOpened { reason: "the process 'opener' is gone".into() };
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [0; ANSWER_BYTES_MAX];
+        let received = pass_fd::send(socket.as_fd(), &[request.code()], &[])
+            .and_then(|()| pass_fd::receive(socket.as_fd(), &mut buffer));
+        let (length, files) = received.map_err(|_| gone())?;
+        Ok((Answer::decode(&buffer[..length]).ok_or_else(gone)?, files))
+    }
+
+    /// Returns the files and the number in the answer to `request`.
+    fn open<const N: usize>(
+        &self,
+        request: Request,
+        missing: impl FnOnce() -> PortError,
+    ) -> Result<([OwnedFd; N], u32), PortError> {
+        match self.ask(request)? {
+            (Answer::Opened(number), files) => match files.try_into() {
+                Ok(files) => Ok((files, number)),
+                Err(_) => Err(PortError::NotOpened { reason: "no descriptor is left".into() }),
+            },
+            (Answer::Absent, _) => Err(missing()),
+            (Answer::Failed(reason), _) => Err(PortError::NotOpened { reason }),
+        }
+    }
+}
+
+/// Opens the VM's tap.
+///
+/// # Errors
+///
+/// As those of [`TapPort::open`], and [`PortError::NotOpened`].
+pub fn open_tap(config: &TapConfig) -> Result<TapPort, PortError> {
+    let Some(opener) = OPENER.get() else { return TapPort::open(config) };
+    let missing = || PortError::TapMissing { name: config.name.clone() };
+    let ([tun, control], _) = opener.open(Request::Tap, missing)?;
+    TapPort::with_files(config, TapFiles { tun, control })
+}
+
+/// Opens a port on the interface of the log link.
+///
+/// # Errors
+///
+/// As those of [`PacketPort::open`], and [`PortError::NotOpened`].
+pub fn open_link(config: &PacketConfig) -> Result<PacketPort, PortError> {
+    let Some(opener) = OPENER.get() else { return PacketPort::open(config) };
+    let missing = || PortError::InterfaceMissing { name: config.interface.clone() };
+    let ([socket, control], _) = opener.open(Request::Link, missing)?;
+    PacketPort::with_files(config, PacketFiles { socket, control })
+}
+
+/// Opens a socket on the bridge of the VM's tap.
+///
+/// # Errors
+///
+/// As those of [`BridgeSocket::open`], and [`PortError::NotOpened`].
+pub fn open_bridge(tap: &str) -> Result<BridgeSocket, PortError> {
+    let Some(opener) = OPENER.get() else { return BridgeSocket::open(tap) };
+    let missing = || PortError::InterfaceMissing { name: tap.into() };
+    let ([socket], bridge) = opener.open(Request::Bridge, missing)?;
+    Ok(BridgeSocket { bridge, socket })
+}
+
+/// Listens at `path`, the control socket, and makes its folder. Returns `None` if something is there.
+///
+/// # Errors
+///
+/// The socket can't be made.
+pub fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
+    let Some(opener) = OPENER.get() else { return child::listen(path) };
+    match opener.ask(Request::Listen).map_err(io::Error::other)? {
+        (Answer::Opened(_), files) => Ok(files.into_iter().next().map(UnixListener::from)),
+        (Answer::Absent, _) => Ok(None),
+        (Answer::Failed(reason), _) => Err(io::Error::other(reason)),
+    }
+}
+
+/// Removes the control socket at `path`.
+pub fn unlink(path: &Path) {
+    match OPENER.get() {
+        Some(opener) => drop(opener.ask(Request::Unlink)),
+        None => child::unlink(path),
+    }
+}
