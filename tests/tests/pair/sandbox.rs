@@ -94,7 +94,7 @@ fn vm_goes_on_without_its_opener_and_its_opener_ends_with_it() {
             primary.words().iter().any(|line| line.contains("the process 'opener' of this VM"))
         });
         clients.wait_until_served();
-        assert_eq!(primary.status()["role"], "protected");
+        primary.wait_for_role("protected");
     });
     let helpers = ["opener", "witness"].map(|name| child(&backup, name).expect("it has one"));
     backup.signal(Signal::SIGKILL);
