@@ -69,7 +69,7 @@ impl Answer {
                 while !text.is_char_boundary(end) {
                     end -= 1;
                 }
-                [&[FAILED], text[..end].as_bytes()].concat()
+                [&[FAILED], &text.as_bytes()[..end]].concat()
             }
         }
     }

@@ -109,7 +109,7 @@ impl Reply {
                 while !text.is_char_boundary(end) {
                     end -= 1;
                 }
-                [&[FAILED], text[..end].as_bytes()].concat()
+                [&[FAILED], &text.as_bytes()[..end]].concat()
             }
             Reply::FenceRuns => vec![FENCE_RUNS],
             Reply::FenceEnded => vec![FENCE_ENDED],

@@ -151,7 +151,7 @@ enum OutputCommit {
 /// The witness, and who asks it.
 pub(super) enum AskedWitness {
     /// This process.
-    Here(Witness, Option<Fence>),
+    Here(Box<Witness>, Option<Fence>),
     /// Another one.
     Through(WitnessProcess),
 }
@@ -174,7 +174,7 @@ impl AskedWitness {
     /// Starts the threads that ask it.
     pub(super) fn start(self) -> Result<WitnessThreads, CliError> {
         let started = match self {
-            Self::Here(witness, fence) => WitnessThreads::start(witness, fence),
+            Self::Here(witness, fence) => WitnessThreads::start(*witness, fence),
             Self::Through(process) => WitnessThreads::through(process),
         };
         started.map_err(|source| CliError::Os { doing: "starting the witness's threads", source })
@@ -261,7 +261,7 @@ impl PairArgs {
         let inherited = opener::open_descriptors().map_err(os)?;
         let (witness, fence) = (self.witness(security)?, self.fence());
         if !self.sandbox.is_on() {
-            return Ok(AskedWitness::Here(witness, fence));
+            return Ok(AskedWitness::Here(Box::new(witness), fence));
         }
         let user = self.sandbox.user();
         let setup = WitnessSetup { witness, fence, user, key_files: self.key_files(), inherited };
