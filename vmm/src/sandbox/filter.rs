@@ -11,12 +11,12 @@ use libc::{
     SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fsync, SYS_futex, SYS_getpid, SYS_getrandom,
     SYS_getsockname, SYS_getsockopt, SYS_gettid, SYS_io_uring_enter, SYS_io_uring_register,
     SYS_io_uring_setup, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mlock, SYS_mlock2, SYS_mmap,
-    SYS_mprotect, SYS_mremap, SYS_munlock, SYS_munmap, SYS_poll, SYS_ppoll, SYS_prctl, SYS_read,
-    SYS_recvfrom, SYS_recvmsg, SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask,
-    SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield, SYS_sendmsg, SYS_sendto,
-    SYS_set_robust_list, SYS_setsockopt, SYS_sigaltstack, SYS_tgkill, SYS_timer_create,
-    SYS_timer_delete, SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime, SYS_wait4,
-    SYS_write, SYS_writev,
+    SYS_mprotect, SYS_mremap, SYS_munlock, SYS_munmap, SYS_nanosleep, SYS_poll, SYS_ppoll,
+    SYS_prctl, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_restart_syscall, SYS_rseq,
+    SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield,
+    SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_sigaltstack, SYS_tgkill,
+    SYS_timer_create, SYS_timer_delete, SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime,
+    SYS_wait4, SYS_write, SYS_writev,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -102,16 +102,22 @@ const fn commands(values: &'static [u64]) -> Call {
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const PR_GET_TSC: u64 = libc::PR_GET_TSC as u64;
 const PR_SET_VMA: u64 = libc::PR_SET_VMA as u64;
+const SO_RCVTIMEO: u64 = libc::SO_RCVTIMEO as u64;
+const SO_SNDTIMEO: u64 = libc::SO_SNDTIMEO as u64;
 const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
 
 /// The kind and the number of an ioctl's command. The other bits are the size and the direction of its argument.
 const COMMAND: u64 = 0xffff;
 
+/// An argument that the kernel takes as an `int`: a caller may leave anything in the other bits.
+const INT: u64 = 0xffff_ffff;
+
 const EVERY_THREAD: &[Call] = &[
     // Locks, channels, and the end of a thread.
     always(SYS_futex),
-    // Pauses; waits that let others run; clocks, where reading them needs a call.
+    // Pauses (nanosleep before glibc 2.31); waits that let others run; clocks, where reading them needs a call.
     always(SYS_clock_nanosleep),
+    always(SYS_nanosleep),
     always(SYS_sched_yield),
     always(SYS_clock_gettime),
     // The allocator, stacks, and memory of rings and guests. No memory becomes code.
@@ -125,7 +131,7 @@ const EVERY_THREAD: &[Call] = &[
     // memory.
     Call {
         number: SYS_prctl,
-        when: When::OneOf { argument: 0, mask: u64::MAX, values: &[PR_GET_TSC, PR_SET_VMA] },
+        when: When::OneOf { argument: 0, mask: INT, values: &[PR_GET_TSC, PR_SET_VMA] },
     },
     // Pages with keys stay in memory.
     always(SYS_mlock),
@@ -231,7 +237,7 @@ const OPENS: &[Call] = &[
     // A tap is watched through a descriptor of its own.
     Call {
         number: SYS_fcntl,
-        when: When::OneOf { argument: 1, mask: u64::MAX, values: &[F_DUPFD_CLOEXEC] },
+        when: When::OneOf { argument: 1, mask: INT, values: &[F_DUPFD_CLOEXEC] },
     },
     // The address and the MTU of an interface.
     commands(&[SIOCGIFFLAGS, SIOCGIFNAME, SIOCGIFHWADDR, SIOCGIFMTU, SIOCGIFINDEX]),
@@ -249,7 +255,10 @@ const CONTROL: &[Call] = &[
     // Clients, and how long they may take.
     always(SYS_accept4),
     always(SYS_recvfrom),
-    always(SYS_setsockopt),
+    Call {
+        number: SYS_setsockopt,
+        when: When::OneOf { argument: 2, mask: INT, values: &[SO_RCVTIMEO, SO_SNDTIMEO] },
+    },
 ];
 
 const MAIN: &[Call] = &[
@@ -283,9 +292,12 @@ const REFUSED: &[i64] = &[
     libc::SYS_openat,
     libc::SYS_stat,
     libc::SYS_fstat,
+    libc::SYS_lstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
     libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
     libc::SYS_readlink,
     libc::SYS_readlinkat,
     libc::SYS_getcwd,
@@ -332,7 +344,8 @@ const SIOCOUTQ: u64 = 0x5411;
 pub(super) fn of(task: Task) -> Result<BpfProgram, SandboxError> {
     let mut rules = BTreeMap::new();
     for call in task.calls().iter().copied().flatten() {
-        rules.insert(call.number, call.when.rules()?);
+        let other = rules.insert(call.number, call.when.rules()?);
+        assert!(other.is_none(), "call {} is in two lists of {task:?}", call.number);
     }
     // The other filter decides.
     for &number in REFUSED {
@@ -361,7 +374,7 @@ impl When {
             When::OneOf { argument, mask, values } => {
                 values.iter().map(|&value| rule(argument, mask, value)).collect()
             }
-            When::ToItself => Ok(vec![rule(0, u64::MAX, std::process::id().into())?]),
+            When::ToItself => Ok(vec![rule(0, INT, std::process::id().into())?]),
         }
     }
 }

@@ -206,9 +206,9 @@ impl Sandbox {
 mod tests {
     use super::*;
     use nix::sys::signal::Signal;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType};
     use std::ffi::CString;
     use std::fs::File;
-    use std::net::{TcpListener, UdpSocket};
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
@@ -217,6 +217,11 @@ mod tests {
 
     /// Exit code of a copy whose attempt was refused.
     const REFUSED: i32 = 77;
+
+    /// Makes a socket, without using it. Returns whether that has failed.
+    fn socket(family: AddressFamily, kind: SockType) -> bool {
+        nix::sys::socket::socket(family, kind, SockFlag::empty(), None).is_err()
+    }
 
     /// Enters the sandbox as `task` and makes the attempt of `name`. Returns whether it has failed.
     fn attempt(task: Task, name: &str) -> bool {
@@ -227,12 +232,15 @@ mod tests {
             "read" => File::open("/etc/shadow").is_err() && File::open("/proc/self/maps").is_err(),
             "create" => File::create("/tmp/understudy-sandbox-test").is_err(),
             "look" => std::fs::metadata("/").is_err(),
-            "udp" => UdpSocket::bind("127.0.0.1:0").is_err(),
-            "tcp" => TcpListener::bind("127.0.0.1:0").is_err(),
+            "udp" => socket(AddressFamily::Inet, SockType::Datagram),
+            "tcp" => socket(AddressFamily::Inet6, SockType::Stream),
+            "unix" => socket(AddressFamily::Unix, SockType::Stream),
             "exec" => nix::unistd::execv(c"/bin/true", &[CString::default()]).is_err(),
             "spawn" => Command::new("/bin/true").status().is_err(),
             "thread" => std::thread::Builder::new().spawn(|| {}).is_err(),
             "kill" => nix::sys::signal::kill(nix::unistd::getppid(), None).is_err(),
+            "user" => nix::unistd::setuid(0.into()).is_err(),
+            "debugger" => set_dumpable(true).is_err(),
             "unlink" => std::fs::remove_file("/tmp/understudy-sandbox-test").is_err(),
             unknown => panic!("{unknown}"),
         }
@@ -262,7 +270,10 @@ mod tests {
                 let end = end(refused);
                 assert_eq!(end.code(), Some(REFUSED), "{task:?}, {refused}: {end}");
             }
-            for fatal in ["udp", "tcp", "exec", "spawn", "thread", "kill", "unlink"] {
+            for fatal in [
+                "udp", "tcp", "unix", "exec", "spawn", "thread", "kill", "user", "debugger",
+                "unlink",
+            ] {
                 let end = end(fatal);
                 let signal = end.signal();
                 assert_eq!(signal, Some(Signal::SIGSYS as i32), "{task:?}, {fatal}: {end}");
