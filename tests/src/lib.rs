@@ -16,6 +16,7 @@ pub mod program;
 pub mod recording;
 pub mod sim;
 pub mod surgery;
+pub mod threads;
 pub mod wire;
 
 pub use alone::alone;

@@ -8,6 +8,7 @@ mod linux_kernel;
 mod log_damage;
 mod mistakes;
 mod record_replay;
+mod sandbox;
 mod standalone;
 mod stdio;
 mod wall_clock;
