@@ -3,6 +3,10 @@
 use crate::patience::Waiting;
 use std::fs;
 
+/// How many looks at a process with all its threads may find one outside the sandbox. Not a time: on a busy host the looks
+/// are late, too.
+const LOOKS_MAX: u32 = 1000;
+
 /// A thread of a process.
 #[derive(Clone, Debug)]
 pub struct Thread {
@@ -64,6 +68,7 @@ impl Thread {
 /// If it is not so in time.
 pub fn wait_until_sandboxed(pid: u32, names: &[&str]) {
     let waiting = Waiting::default();
+    let mut looks = 0;
     loop {
         let threads = threads(pid);
         let wrong: Vec<_> = threads.iter().flat_map(Thread::outside_the_sandbox).collect();
@@ -72,6 +77,8 @@ pub fn wait_until_sandboxed(pid: u32, names: &[&str]) {
         if wrong.is_empty() && missing.is_empty() {
             return;
         }
+        looks += u32::from(missing.is_empty());
+        assert!(looks < LOOKS_MAX, "not in the sandbox: {wrong:?}");
         waiting.pause(|| format!("the threads of {pid}: {wrong:?}; not there: {missing:?}"));
     }
 }

@@ -182,6 +182,15 @@ impl Sandbox {
     }
 
     fn enter(&self, task: Task) -> Result<Landlock, SandboxError> {
+        let landlock = self.give_up_permissions()?;
+        // First, because the other one does not allow to install a filter.
+        apply_filter(&self.refusals)?;
+        apply_filter(&self.filters[&task])?;
+        Ok(landlock)
+    }
+
+    /// All steps but the filters.
+    fn give_up_permissions(&self) -> Result<Landlock, SandboxError> {
         let step = |step| move |source| SandboxError::Step { step, source };
         credentials::limit_capabilities(&[]);
         if let Some(user) = self.config.user {
@@ -194,11 +203,7 @@ impl Sandbox {
         set_dumpable(core_dumps).map_err(|errno| step("core dumps")(errno.into()))?;
         set_no_new_privs().map_err(|errno| step("no_new_privs")(errno.into()))?;
         let ruleset = self.files.try_clone().map_err(step("landlock"))?;
-        let landlock = restrict(ruleset)?;
-        // First, because the other one does not allow to install a filter.
-        apply_filter(&self.refusals)?;
-        apply_filter(&self.filters[&task])?;
-        Ok(landlock)
+        Ok(restrict(ruleset)?)
     }
 }
 
@@ -279,6 +284,20 @@ mod tests {
                 assert_eq!(signal, Some(Signal::SIGSYS as i32), "{task:?}, {fatal}: {end}");
             }
         }
+    }
+
+    /// The filters hide whether landlock works.
+    #[test]
+    fn thread_without_permissions_opens_no_file_also_without_a_filter() {
+        let config = SandboxConfig { user: None, core_dumps: CoreDumps::Allowed };
+        let sandbox = Sandbox::new(config).unwrap();
+        let opens = move || {
+            let landlock = sandbox.give_up_permissions().unwrap();
+            (landlock, File::open("/proc/self/status").is_ok())
+        };
+        let (landlock, is_open) = std::thread::spawn(opens).join().unwrap();
+        assert_eq!(is_open, landlock == Landlock::Missing);
+        assert_eq!(landlock, super::landlock());
     }
 
     #[test]
