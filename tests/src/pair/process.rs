@@ -17,6 +17,8 @@ pub struct Process {
     records: Vec<PairRecord>,
     /// Number of records up to the last one that a test has waited for.
     awaited: usize,
+    /// Its output has ended: no record follows.
+    is_silent: bool,
 }
 
 /// Exit code and output of a process.
@@ -56,7 +58,7 @@ impl Process {
     ) -> Result<Process, TestbedError> {
         let (sender, inbox) = channel::unbounded();
         let member = Member::spawn(setup, part, (host, life), &sender)?;
-        Ok(Process { member, inbox, records: Vec::new(), awaited: 0 })
+        Ok(Process { member, inbox, records: Vec::new(), awaited: 0, is_silent: false })
     }
 
     /// Returns the host that the process runs on.
@@ -98,7 +100,7 @@ impl Process {
                         self.member.handle_record(&record, line);
                         self.records.push(record);
                     }
-                    MemberOutput::End => {}
+                    MemberOutput::End => self.is_silent = true,
                 },
                 Message::Client(_) => unreachable!("no client has this sender"),
             }
@@ -109,7 +111,7 @@ impl Process {
     ///
     /// # Panics
     ///
-    /// If it is not reported in time.
+    /// If the process ends before, or does not report it in time.
     pub fn next(&mut self, what: &str, matches: impl Fn(&PairEvent) -> bool) -> PairRecord {
         let waiting = Waiting::default();
         loop {
@@ -119,6 +121,7 @@ impl Process {
                 self.awaited += position + 1;
                 return self.records[self.awaited - 1].clone();
             }
+            assert!(!self.is_silent, "it ended before {what}: {}", self.transcript());
             waiting.pause(|| format!("{what}: {}", self.transcript()));
         }
     }
