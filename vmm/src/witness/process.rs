@@ -2,9 +2,9 @@
 //! once it runs ([`sandbox`](crate::sandbox)).
 //!
 //! It is a copy of the VM's process from before that has started a thread, except for the keys: their pages are empty in
-//! a copy ([`SecretPage`](crate::kvm::secret_page::SecretPage)), so it reads the key files again. It has two threads, as the VM's process has
-//! for it: a confirmation that hangs delays no claim. It ends when the VM's process does, or when a call that hangs
-//! returns after that. What it may do depends on what it needs:
+//! a copy ([`SecretPage`](crate::kvm::secret_page::SecretPage)), so it reads the key files again. It has two threads, as
+//! the VM's process has for it: a confirmation that hangs delays no claim. It ends when the VM's process does, or when a
+//! call that hangs returns after that. What it may do depends on what it needs:
 //!
 //! | witness | user | capabilities |
 //! |---|---|---|
