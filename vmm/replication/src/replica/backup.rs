@@ -167,6 +167,7 @@ impl Replica {
         self.invalidated = true;
         self.announcements.stop();
         self.commit.clear();
+        self.replay_out.end();
         self.received = None;
         if !self.planted(Mutant::KeepPassedFrames) {
             // They are the new primary's.

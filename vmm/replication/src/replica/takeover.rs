@@ -162,12 +162,14 @@ impl Replica {
     }
 
     /// Begins the handover that is due, and ends the log when the last output is on the LAN. A checkpoint that
-    /// is being sent is completed before.
+    /// is being sent is completed before, and so is a replay-out: the new primary does none, and what a dead primary
+    /// has released must be reproduced before any input.
     pub(super) fn try_hand_over(&mut self, now: Time) {
         if let Some(after) = self.handover
             && let Role::Primary(Primary::Protected(Protected { is_confirmed: true, .. })) =
                 self.role
             && self.sending.is_none()
+            && !self.replay_out.is_active()
         {
             self.handover = None;
             self.passed.begin();

@@ -831,6 +831,33 @@ fn handing_over_backup_goes_live_and_old_primary_follows_or_leaves() {
     assert_eq!(pair.halted(0), Halt::HandedOver { term: Term(2) });
 }
 
+/// What a dead primary has released must be reproduced before the VM takes an input, on whichever host.
+#[test]
+fn handing_over_waits_for_the_end_of_a_replay_out() {
+    let mut pair = Pair::protected();
+    pair.apply();
+    let window = pair.hosts[0].config.early_release_window;
+    pair.hosts[0].replay_out.begin(pair.now, window);
+    assert!(pair.hosts[0].hand_over(pair.now, AfterHandover::Follow));
+    pair.pass(1);
+    assert_eq!(pair.hosts[0].role(), RoleName::Protected);
+    assert_eq!(pair.hosts[0].clock_ns(pair.now, &mut Clock(20)), Ok(Step::Ready(20)));
+    pair.pass(1);
+    assert_eq!(pair.hosts[0].role(), RoleName::HandingOver);
+}
+
+#[test]
+fn host_that_follows_has_no_replay_out() {
+    let mut pair = Pair::handing_over(AfterHandover::Follow);
+    let window = pair.hosts[0].config.early_release_window;
+    pair.hosts[0].replay_out.begin(pair.now, window);
+    pair.answer(1, Answer::Won { term: Term(2) });
+    pair.pass(110);
+    pair.answer(0, Answer::Lost { newest: Term(2) });
+    assert_eq!(pair.hosts[0].role(), RoleName::Seeking);
+    assert!(!pair.hosts[0].replay_out.is_active());
+}
+
 /// A frame of 60 bytes to `to` from another station, with this number.
 fn frame_to(to: MacAddr, number: u8) -> [u8; 60] {
     let mut frame = [number; 60];
