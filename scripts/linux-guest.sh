@@ -244,4 +244,4 @@ is_usable() {
 if [ "$what" = save ]; then
   { [ guest.snap -nt initramfs.cpio ] && [ guest.snap -nt cmdline ] && is_usable; } || save
 fi
-say "done: $folder"
+say "took $SECONDS s: $folder"

@@ -65,6 +65,18 @@ sum() {
     sed -n "/$3/,/$4/s/^  replay .*\"$1\":\([0-9]*\).*/\1/p" "$2" | awk '{ total += $1 } END { print total + 0 }'
 }
 
+# Copies its input to its output and to file $1, and says of each step, which a line "-- STEP" begins, how long it took.
+log_steps() {
+    local line step='' start=$SECONDS
+    while IFS= read -r line; do
+        if [[ $line == '-- '* ]]; then
+            [[ ! $step ]] || echo "test-hosts.sh: $step took $((SECONDS - start)) s"
+            step=${line#-- } start=$SECONDS
+        fi
+        printf '%s\n' "$line"
+    done | tee "$1"
+}
+
 # Tests a host of kind $1 and appends its row to `rows`.
 test_kind() {
     local kind=$1 file=$results/$1.txt reference_runs reference_seconds hard_runs hard_seconds paging=() result=0 start=$SECONDS
@@ -80,7 +92,7 @@ test_kind() {
         echo '-- reference guest'; soak --runs $reference_runs --seconds $reference_seconds || failed=1
         echo '-- hard guest'; soak --guest hard --runs $hard_runs --seconds $hard_seconds || failed=1
         echo '-- pair'; understudy demo --kills 3 --silence 2000 || failed=1
-        echo '-- end'; exit \$failed" 2>&1 | tee "$file" || result=$?
+        echo '-- end'; exit \$failed" 2>&1 | log_steps "$file" || result=$?
     add_row "$kind" "$file" "$result" "$((SECONDS - start))"
 }
 
@@ -128,9 +140,10 @@ test_linux() {
     files=$(mktemp -d)
     cp "$guest"/{vmlinuz,initramfs.cpio,cmdline} "$files/"
     "$repository/scripts/emulated-host.sh" "${kind%%-*}" "${paging[@]}" --limit 5400 "${options[@]}" --files "$files" \
-        --keep "$file.console" -- "linux-guest-test ${files##*/} $seconds $kills $silence" 2>&1 | tee "$file" || result=$?
+        --keep "$file.console" -- "linux-guest-test ${files##*/} $seconds $kills $silence" 2>&1 | log_steps "$file" || result=$?
     rm -rf "$files"
     add_linux_row "$kind" "$name" "$file" "$result"
+    rows[-1]+=" $((SECONDS - start)) s |"
 }
 
 # Appends the row of kind $1 and guest kernel $2, from output file $3 and exit code $4, to `rows`.
@@ -153,9 +166,10 @@ if ((${#guests[@]} > 0)); then
     done
     echo
     echo "commit $(git -C "$repository" describe --always --dirty 2>/dev/null || echo unknown)"
-    echo '| host | kernel of the guest | boot | answered while recorded | replay: interrupts / exits compared | failovers; lost, repeated, resets | result |'
-    echo '|---|---|---|---|---|---|---|'
+    echo '| host | kernel of the guest | boot | answered while recorded | replay: interrupts / exits compared | failovers; lost, repeated, resets | result | duration |'
+    echo '|---|---|---|---|---|---|---|---|'
     printf '%s\n' "${rows[@]}"
+    echo "took $SECONDS s"
     exit "$wrong"
 fi
 for kind in "${kinds[@]}"; do test_kind "$kind"; done
@@ -164,4 +178,5 @@ echo "commit $(git -C "$repository" describe --always --dirty 2>/dev/null || ech
 echo '| host | kernel | reference guest: interrupts / exits compared | hard guest: interrupts / exits compared | failovers; lost, repeated, resets | divergences | duration | result |'
 echo '|---|---|---|---|---|---|---|---|'
 printf '%s\n' "${rows[@]}"
+echo "took $SECONDS s"
 exit "$wrong"

@@ -72,7 +72,6 @@ source "$repository/scripts/two-hosts/deploy.sh"
 # shellcheck source=scripts/two-hosts/steps.sh
 source "$repository/scripts/two-hosts/steps.sh"
 
-begun=$SECONDS
 mkdir -p "$cache"
 work=$(mktemp -d "$cache/run.XXXXXX")
 space=two-hosts-$$

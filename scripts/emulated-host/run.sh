@@ -36,6 +36,7 @@ follow_console() {
         *'emulated host: end '*)
             rest=${line%emulated host: end *}
             [[ -z $rest ]] || printf '%s\n' "$rest"
+            say "the command took $((SECONDS - start)) s"
             exit "${line##* }"
             ;;
         *) if [[ $begun || $line == 'emulated host: '* ]]; then printf '%s\n' "$line"; fi ;;
@@ -62,4 +63,5 @@ clean_up() {
     done
     [[ -z $keep ]] || cp "$work/console" "$keep" 2>/dev/null || say "$keep cannot be written"
     rm -rf "$work"
+    say "took $SECONDS s"
 }

@@ -107,6 +107,7 @@ clean_up() {
     if [[ $keep ]]; then keep_files || say "$keep cannot be written"; fi
     ! ip netns list 2>/dev/null | grep -q "^$space\b" || ip netns del "$space"
     rm -rf "$work"
+    say "took $SECONDS s"
     return "$code"
 }
 

@@ -23,7 +23,7 @@ run_step() {
     "repair_$step"
     wait_protected
     repaired=$(since "$repaired")
-    rows+=("$step|$what|$ping ($(in_silences "$ping"))|$counter ($(in_silences "$counter"))|$repaired")
+    rows+=("$step|$what|$ping ($(in_silences "$ping"))|$counter ($(in_silences "$counter"))|$repaired|$(since "$begin")")
     say "$step: protected again $repaired s after the repair began; the primary is machine $primary"
 }
 
@@ -128,8 +128,7 @@ report() {
     local answers lost repeated resets
     read -r answers lost repeated resets < <(check_counter)
     echo "NICs $nic, silence timeout $silence ms, Linux $(basename "$kernel"/boot/vmlinuz-* | sed 's/vmlinuz-//') on machines A and B, boot $boot_seconds s"
-    printf '%s\n' 'step|what happens|outage, ping: s (of the silence timeout)|outage, TCP|protected again, s' "${rows[@]}" | sed 's/|/ | /g; s/^/| /; s/$/ |/' | sed '1a | --- | --- | --- | --- | --- |'
+    printf '%s\n' 'step|what happens|outage, ping: s (of the silence timeout)|outage, TCP|protected again, s|the step took, s' "${rows[@]}" | sed 's/|/ | /g; s/^/| /; s/$/ |/' | sed '1a | --- | --- | --- | --- | --- | --- |'
     echo "counter connection: $answers answers; lost, repeated, resets: $lost, $repeated, $resets"
-    echo "duration: $((SECONDS - begun)) s"
     ((lost + repeated + resets == 0)) || fail 1 "the client lost $lost answers, got $repeated twice, and its connection was reset $resets times"
 }
