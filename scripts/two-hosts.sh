@@ -18,7 +18,7 @@
 #   --keep FOLDER       copy messages, consoles and what the client received to FOLDER
 #
 # Exit code 1: the client lost something, or a step did not end as docs/operations.md says. Needs root and etcd
-# (scripts/install.sh --tests). Takes 3 to 10 minutes (docs/hosts.md); the kernel of the first run is 110 MB.
+# (scripts/install.sh --tests). Takes 2 to 5 minutes (docs/hosts.md); the kernel of the first run is 110 MB.
 set -euo pipefail
 export LC_ALL=C
 # shellcheck source-path=SCRIPTDIR/.. disable=SC2034 # The parts use the variables.
