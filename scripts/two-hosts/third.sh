@@ -2,7 +2,8 @@
 #
 # The third machine: a network namespace with the switches of the LAN and of the log link, etcd and the client.
 
-# Processes that end with the script, besides the emulators.
+# Processes that end with the script, besides the emulators. Each is started by `ip netns exec`, whose number it takes; with
+# on_third the number would be that of a shell, and the process would outlive it.
 processes=()
 client_ping='' client_counter=''
 
@@ -36,7 +37,7 @@ make_network() {
 
 # Starts etcd with the settings of docs/deployment.md, "etcd as the witness".
 start_witness() {
-    on_third env ETCD_LISTEN_CLIENT_URLS="http://10.0.0.5:2379" ETCD_ADVERTISE_CLIENT_URLS="http://10.0.0.5:2379" \
+    ip netns exec "$space" env ETCD_LISTEN_CLIENT_URLS="http://10.0.0.5:2379" ETCD_ADVERTISE_CLIENT_URLS="http://10.0.0.5:2379" \
         etcd --data-dir "$work/etcd" >"$work/etcd.txt" 2>&1 </dev/null &
     processes+=($!)
 }
@@ -56,9 +57,9 @@ count() {
 # Starts ping and the counter's client.
 start_client() {
     : >"$work/counter.txt"
-    on_third stdbuf -oL ping -n -D -i 0.1 10.77.0.2 >"$work/ping.txt" 2>&1 </dev/null &
+    ip netns exec "$space" stdbuf -oL ping -n -D -i 0.1 10.77.0.2 >"$work/ping.txt" 2>&1 </dev/null &
     client_ping=$!
-    on_third bash -c "$(declare -f count); count" >"$work/counter.txt" 2>&1 </dev/null &
+    ip netns exec "$space" bash -c "$(declare -f count); count" >"$work/counter.txt" 2>&1 </dev/null &
     client_counter=$!
     processes+=("$client_ping" "$client_counter")
     wait_until "$(hang_limit)" "the client has 20 answers" has_answers 20 0
