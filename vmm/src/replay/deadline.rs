@@ -8,8 +8,7 @@
 //!
 //! Such a stop takes time in which the guest does not run: some 0.1 ms on most hosts, more than 1 ms under
 //! nested or emulated virtualization. There, a guest with a timer that is always due would be stopped
-//! again and again and do nothing else. So the deadline is at least [`GUEST_SHARE`] times as long as a
-//! stop.
+//! again and again and do nothing else. So the deadline is at least four times as long as a stop.
 
 use crate::kvm::KvmError;
 use crate::kvm::clock::monotonic_ns;
