@@ -47,7 +47,7 @@ fn corrupted_backup_memory_is_detected_and_repaired() {
     assert!(divergence["natural_exits"].as_u64() > Some(0), "{divergence}");
     let as_text = (expected.to_owned(), found.to_owned());
     assert_eq!(record, PairEvent::Diverged { expected: as_text.0, found: as_text.1 });
+    backup.wait_for_words("this VM diverged from the primary's");
     let words = backup.words().join("\n");
-    assert!(words.contains("this VM diverged from the primary's"), "{words}");
     assert!(words.contains(expected) && words.contains(found), "{words}");
 }

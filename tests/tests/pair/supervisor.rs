@@ -108,6 +108,7 @@ fn vm_without_its_supervisor_goes_on_says_so_and_is_replaced_after_the_silence_t
         let PairEvent::SupervisorLost { why } = lost.event else { unreachable!() };
         assert!(why.contains("signal: 9"), "{why}");
         wait_until("the status", || primary.status()["supervisor"] == "gone");
+        primary.wait_for_words("the supervisor is gone");
         let lines = primary.words();
         let about = lines.iter().filter(|line| line.contains("the supervisor is gone"));
         assert_eq!(about.count(), 1, "{lines:?}");

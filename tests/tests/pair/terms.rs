@@ -116,6 +116,7 @@ fn vanished_witness_is_told_once_and_shown() {
         wait_for!(process, PairEvent::WitnessBack);
         assert_eq!(process.count(|event| matches!(event, PairEvent::WitnessLost)), 1);
         let named = |line: &&String| line.contains(folder.to_str().unwrap());
+        process.wait_for_words(folder.to_str().unwrap());
         let lines = process.words();
         assert_eq!(lines.iter().filter(named).count(), 1, "{lines:?}");
     }
