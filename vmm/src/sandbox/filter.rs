@@ -2,8 +2,8 @@
 //! peer, which goes on.
 //!
 //! The kernel remembers which calls a filter allows whatever their arguments are, and does not run the filter for those
-//! (`seccomp_cache_check_allow`, Linux 5.11). So what `vcpu0` calls most costs nothing, except for `ioctl`, which has
-//! a low number and stands near the front of the filter; among its commands, `KVM_RUN` comes first.
+//! (`seccomp_cache_check_allow`, Linux 5.11). It is run for `ioctl`, which has a low number and stands near the front of
+//! the filter; among its commands, `KVM_RUN` comes first.
 
 use super::SandboxError;
 use libc::{

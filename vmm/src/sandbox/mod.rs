@@ -16,7 +16,7 @@
 //! by another process ([`opener`](crate::opener)), and the witness is asked by one
 //! ([`WitnessThreads`](crate::witness::WitnessThreads)).
 //!
-//! Nothing here delays `vcpu0` when it runs: a filter costs some nanoseconds for each system call, and the rest is
+//! While `vcpu0` runs, the filter costs it some time for each system call (decision 27 has what was measured); the rest is
 //! looked at by the kernel when a file is opened.
 //!
 //! [`landlock(7)`]: https://docs.kernel.org/userspace-api/landlock.html
