@@ -67,8 +67,8 @@ pub enum SyncLoss {
     Left,
     /// Its sync took too long.
     TooLong,
-    /// The guest writes so many pages again and again that the VM would be paused for too long to send them, although the
-    /// guest was slowed.
+    /// The guest writes pages faster than the link carries them, although it was slowed: to send those of the last pass,
+    /// the VM would be paused for too long.
     WritesTooFast {
         /// Pages written during the last pass.
         pages: u64,
