@@ -9,6 +9,9 @@ emulate() {
     emulator=$!
 }
 
+# Whether the emulator runs. `tail --pid` takes one that was killed and not waited for as running.
+is_running() { [[ $(ps -o stat= -p "$emulator") == [!Z]* ]]; }
+
 # Prints the last line of what the emulator and the host's console said.
 last_words() {
     cat "$work/emulator.txt" "$work/console" 2>/dev/null | tr -d '\r' | LC_ALL=C tr -cd '\t\n -~' | grep -v '^ *$' | tail -n 1
@@ -16,16 +19,17 @@ last_words() {
 
 # Prints what the command prints and exits as it does.
 follow_console() {
-    local line rest begun='' start=$SECONDS end=$((SECONDS + boot_limit)) result
+    local line part='' rest begun='' start=$SECONDS end=$((SECONDS + boot_limit)) result
     exec {console}< <(exec tail -n +1 -s 0.2 -f --pid="$emulator" "$work/console" 2>/dev/null)
     reader=$!
     while :; do
         ((end > SECONDS)) || over "$begun" "$((SECONDS - start))"
         result=0
-        IFS= read -r -t "$((end - SECONDS))" line <&"$console" || result=$?
-        if ((result > 128)); then over "$begun" "$((SECONDS - start))"; fi
+        IFS= read -r -t 5 line <&"$console" || result=$?
+        part+=$line
+        if ((result > 128)) && is_running; then continue; fi
         ((result == 0)) || fail 1 "the emulator ended before the command: $(last_words)"
-        line=${line//$'\r'/}
+        line=${part//$'\r'/} part=''
         case $line in
         *'Kernel panic - not syncing'*) fail 1 "the emulated host's kernel crashed: $line" ;;
         'emulated host: begin '*)

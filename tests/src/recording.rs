@@ -6,7 +6,7 @@ use crate::program::{json, run, understudy};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::Path;
-use std::process::{ExitStatus, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use testbed::busy::on_busy_cores;
@@ -146,22 +146,32 @@ fn utf8(path: &Path) -> &str {
 
 /// Replays `log` under random kicks. Returns the exit status and the JSON result.
 pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), TestbedError> {
+    let Output { status, stdout, .. } = replay(log, seed, Stdio::inherit())?;
+    if stdout.is_empty() {
+        return Err(TestbedError::Wrong(format!(
+            "the replay exited with {status} and without a result"
+        )));
+    }
+    Ok((status, json(&String::from_utf8_lossy(&stdout))))
+}
+
+/// Replays `log` under random kicks. Returns what the program printed, also to standard error, and its exit status.
+pub fn replay_output(log: &Path, seed: u64) -> Result<Output, TestbedError> {
+    replay(log, seed, Stdio::piped())
+}
+
+fn replay(log: &Path, seed: u64, stderr: Stdio) -> Result<Output, TestbedError> {
     let log = utf8(log);
-    let report = format!("{log}.divergence");
-    let vm = VmProcess::spawn(&understudy(), &["replay", log, "--json", "--report", &report])?;
+    let mut command = Command::new(understudy());
+    command.args(["replay", log, "--json", "--report", &format!("{log}.divergence")]);
+    let vm = VmProcess::start(command.stdout(Stdio::piped()).stderr(stderr))?;
     let pid = vm.pid();
     let stop = Stop::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| load::kicks(pid, seed, &stop));
-        let result = vm.wait();
+        let output = vm.wait();
         stop.store(true, Ordering::Relaxed);
-        let Output { status, stdout, .. } = result?;
-        if stdout.is_empty() {
-            return Err(TestbedError::Wrong(format!(
-                "the replay exited with {status} and without a result"
-            )));
-        }
-        Ok((status, json(&String::from_utf8_lossy(&stdout))))
+        output
     })
 }
 
