@@ -41,7 +41,7 @@ pub struct Account {
     pub exits: u64,
     /// Interrupts of the recordings that were stopped.
     pub interrupts: u64,
-    /// Longest time from the request to stop until the end of the process.
+    /// Longest time from the request to stop until the process that ran the VM has ended.
     pub slowest_stop: Duration,
     /// Most resident memory of a process, KiB.
     pub resident_kib_max: u64,
@@ -213,8 +213,10 @@ pub fn protect(
     let (backup, speaker) = (backup.as_mut().expect(BOTH), speaker.as_mut().expect(BOTH));
     let asked = Instant::now();
     speaker.order("stop");
-    let codes = [speaker.end().code, backup.end().code];
+    let spoke = speaker.end().code;
     account.note_stop(asked.elapsed())?;
+    // The backup's process stays for a silence timeout: the other one may repeat its Bye, to have it confirmed.
+    let codes = [spoke, backup.end().code];
     if codes[0] == Some(GUEST_ENDED) {
         return ended(account, &mut pair, Host::B);
     }
