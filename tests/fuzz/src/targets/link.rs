@@ -120,6 +120,12 @@ pub(crate) fn sealed(bytes: &[u8]) {
     );
 }
 
+fn fire_timeouts(link: &mut SecureLink, now: Time) {
+    if link.poll_timeout().is_some_and(|timeout| timeout <= now) {
+        link.handle_timeout(now);
+    }
+}
+
 /// Frames for two links that have no session yet, among them their own, changed, repeated or late.
 pub(crate) fn handshake(bytes: &[u8]) {
     let mut now = Time::from_nanos(1 << 40);
@@ -161,9 +167,7 @@ pub(crate) fn handshake(bytes: &[u8]) {
             }
         }
         for link in &mut ends {
-            if link.poll_timeout().is_some_and(|timeout| timeout <= now) {
-                link.handle_timeout(now);
-            }
+            fire_timeouts(link, now);
             assert!(std::iter::from_fn(|| link.poll_event()).take(20).count() < 20);
         }
     }
@@ -174,6 +178,7 @@ pub(crate) fn handshake(bytes: &[u8]) {
         }
         now = now + CHALLENGE_EACH;
         ends[0].start(now);
+        ends.iter_mut().for_each(|link| fire_timeouts(link, now));
         for _ in 0..4 {
             for end in 0..2 {
                 for mut frame in transmitted(&mut ends[end]) {
