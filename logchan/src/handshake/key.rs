@@ -154,13 +154,13 @@ impl PresharedKey {
 
     /// Returns the key of the tags of handshake frames.
     pub(super) fn tag_key(&self) -> &[u8; KEY_BYTES] {
-        let [_, tag_key, _] = parts(self.0.bytes());
+        let [_, tag_key, _] = self.parts();
         tag_key
     }
 
     /// Returns the key of the tags of claims.
     pub(crate) fn claim_key(&self) -> &[u8; KEY_BYTES] {
-        let [_, _, claim_key] = parts(self.0.bytes());
+        let [_, _, claim_key] = self.parts();
         claim_key
     }
 
@@ -168,19 +168,26 @@ impl PresharedKey {
     /// `understudy key exchange 1` and the challenge. Whoever gets hold of it later, from memory that the cryptographic
     /// library did not wipe, can take part in this exchange only, and no challenge is used twice.
     pub(super) fn exchange_key(&self, challenge: &[u8]) -> Zeroizing<[u8; KEY_BYTES]> {
-        let [key, ..] = parts(self.0.bytes());
+        let [key, ..] = self.parts();
         let mut derived = Zeroizing::new([0; KEY_BYTES]);
         keyed_hash(key, &[EXCHANGE_PURPOSE, challenge], &mut derived);
         derived
     }
-}
 
-/// Returns the three keys in a [`KeyMemory`].
-fn parts(bytes: &[u8; KEY_MEMORY_BYTES]) -> [&[u8; KEY_BYTES]; 3] {
-    let [key, tag_key, claim_key] = bytes.as_chunks().0 else {
-        unreachable!("the memory has room for three keys");
-    };
-    [key, tag_key, claim_key]
+    /// Returns the key and those that are derived from it.
+    ///
+    /// # Panics
+    ///
+    /// The memory was wiped. A child process gets none of its parent's keys (`MADV_WIPEONFORK`), but an empty page: two
+    /// hosts with this error would understand each other, and everybody else.
+    fn parts(&self) -> [&[u8; KEY_BYTES]; 3] {
+        let [key, tag_key, claim_key] = self.0.bytes().as_chunks().0 else {
+            unreachable!("the memory has room for three keys");
+        };
+        // Not the key itself, which is zeros on an insecure link. A hash is not.
+        assert_ne!(*tag_key, [0; KEY_BYTES], "a key is used in a process that does not have it");
+        [key, tag_key, claim_key]
+    }
 }
 
 impl fmt::Debug for PresharedKey {
@@ -207,6 +214,29 @@ mod tests {
         assert_eq!(same.0.bytes(), key.0.bytes());
         assert_eq!(same.exchange_key(b"c"), key.exchange_key(b"c"));
         assert_ne!(key.exchange_key(b"c"), key.exchange_key(b"d"));
+    }
+
+    /// Returns the key as it is in a child process of one that has read it.
+    fn wiped() -> PresharedKey {
+        PresharedKey(Arc::new(heap_memory()))
+    }
+
+    #[test]
+    #[should_panic(expected = "does not have it")]
+    fn wiped_key_authenticates_no_frame() {
+        wiped().tag_key();
+    }
+
+    #[test]
+    #[should_panic(expected = "does not have it")]
+    fn wiped_key_authenticates_no_claim() {
+        wiped().claim_key();
+    }
+
+    #[test]
+    #[should_panic(expected = "does not have it")]
+    fn wiped_key_exchanges_no_key() {
+        wiped().exchange_key(b"c");
     }
 
     #[test]
