@@ -74,7 +74,7 @@ impl<W: WitnessPort> WitnessClient<W> {
             if answer != Answer::Unreachable {
                 self.reported = None;
             }
-            if self.counts(question) {
+            if self.counts(question, answer) {
                 let question = self.pending.take().map_or(question, |pending| pending.question);
                 return Some(Answered {
                     question,
@@ -94,11 +94,14 @@ impl<W: WitnessPort> WitnessClient<W> {
         Some(Answered { question: claim.question, answer: Answer::Unreachable, error })
     }
 
-    /// Returns whether an answer to `question` is one to the outstanding question. Every claim of a term has
-    /// the same answer, so the answer to an earlier, equal question counts as well.
-    fn counts(&self, question: Question) -> bool {
+    /// Returns whether `answer` to `question` is one to the outstanding question. Every claim of a term has the same
+    /// answer, so the answer to an earlier, equal question counts as well; but that the earlier one had none, which is
+    /// known late, says nothing about this one, which is passed on now.
+    fn counts(&self, question: Question, answer: Answer) -> bool {
         self.pending.is_some_and(|pending| {
-            pending.question == question || self.mutants.has_driver(DriverMutant::TakeOlderAnswer)
+            let is_answer = pending.is_passed_on || answer != Answer::Unreachable;
+            (pending.question == question && is_answer)
+                || self.mutants.has_driver(DriverMutant::TakeOlderAnswer)
         })
     }
 
@@ -149,6 +152,23 @@ mod tests {
         fn delay(&self) -> Option<String> {
             self.delay.map(str::to_string)
         }
+    }
+
+    /// The storage hangs for longer than an answer may take, and fails then.
+    #[test]
+    fn question_is_passed_on_when_an_earlier_equal_one_ends_late_without_an_answer() {
+        let question = Question::Confirm { term: Term(2), owner: Claimant(1) };
+        let (port, answer) = (Port::default(), Answer::Unreachable);
+        let mut client = WitnessClient::new(port, Mutants::default());
+        let later = Time::from_nanos(0) + ANSWER_MAX;
+        client.ask(Time::from_nanos(0), question);
+        assert!(client.poll(later).is_some());
+        client.ask(later, question);
+        client.port.answer = Some(answer);
+        assert_eq!(client.poll(later), None, "the answer is to the earlier question");
+        assert_eq!(client.port.asked, Some(question), "the thread is free");
+        client.port.answer = Some(answer);
+        assert_eq!(client.poll(later), Some(Answered { question, answer, error: None }));
     }
 
     #[test]
