@@ -39,6 +39,13 @@ use std::time::Instant;
 /// Log filter used unless `UNDERSTUDY_LOG` is set: warnings, and the frames of `--trace-frames`.
 const DEFAULT_LOG: &str = "warn,netpath::frame=debug";
 
+/// Which memory of this process is in a core (core(5)), of the kernel and of gdb's gcore.
+const CORE_FILTER_FILE: &str = "/proc/self/coredump_filter";
+
+/// The first pages of programs and libraries, which name the build. Neither stacks nor heap: with a pair, they have copies
+/// of guest pages that are on their way, and keys of sessions.
+const CORE_FILTER: &str = "0x10";
+
 const AFTER_HELP: &str = "\
 Examples:
   understudy doctor
@@ -69,8 +76,8 @@ Exit codes:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Allow core dumps of this program, and debuggers of the same user: a dump shows the keys of current sessions and
-    /// frames in flight, a debugger everything
+    /// Allow core dumps of this program, and debuggers of the same user. A dump has the registers of all threads and no
+    /// memory, unless /proc/PID/coredump_filter is changed; a debugger sees everything
     #[arg(long, global = true)]
     dumpable: bool,
 }
@@ -154,6 +161,7 @@ fn run_command() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
+    leave_memory_out_of_cores();
     // The key of the logging channel and a guest's memory belong neither in a core dump nor in the hands of another
     // process of the same user.
     if !cli.dumpable
@@ -186,6 +194,16 @@ fn run_command() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Silent(code)) => code.into(),
         Err(error) => fail(&error),
+    }
+}
+
+/// Makes a core of this process, and of those that it starts, have no memory that was written. To be called before the
+/// process is made not dumpable: then the file is root's.
+fn leave_memory_out_of_cores() {
+    if let Err(error) = std::fs::write(CORE_FILTER_FILE, CORE_FILTER) {
+        tracing::warn!(
+            "a core of this process would have its memory: can't write {CORE_FILTER_FILE}: {error}"
+        );
     }
 }
 
