@@ -1,14 +1,17 @@
 //! Messages with descriptors, through a socket (SCM_RIGHTS in unix(7)).
 
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{
+    self, ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg,
+};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Most descriptors of a message.
 pub const DESCRIPTORS_MAX: usize = 2;
 
-/// Sends `bytes` and `descriptors` as one message.
+/// Sends `bytes` and `descriptors` as one message. Without descriptors, by send(2): the threads of a VM's process may
+/// use nothing else.
 ///
 /// # Errors
 ///
@@ -18,11 +21,13 @@ pub fn send(
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
+    if descriptors.is_empty() {
+        return Ok(socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).map(drop)?);
+    }
     let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
-    let rights = if numbers.is_empty() { &[][..] } else { &rights };
     let parts = [IoSlice::new(bytes)];
-    sendmsg::<UnixAddr>(socket.as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }
 

@@ -14,9 +14,9 @@ use libc::{
     SYS_mprotect, SYS_mremap, SYS_munlock, SYS_munmap, SYS_nanosleep, SYS_poll, SYS_ppoll,
     SYS_prctl, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_restart_syscall, SYS_rseq,
     SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield,
-    SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_sigaltstack, SYS_tgkill,
-    SYS_timer_create, SYS_timer_delete, SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime,
-    SYS_wait4, SYS_write, SYS_writev,
+    SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_sigaltstack, SYS_tgkill, SYS_timer_create,
+    SYS_timer_delete, SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime, SYS_wait4,
+    SYS_write, SYS_writev,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -138,7 +138,8 @@ const EVERY_THREAD: &[Call] = &[
     always(SYS_mlock2),
     always(SYS_munlock),
     // Messages go to pipes and sockets that are open, and the handler of a signal writes to one of them. Not to an
-    // address: a packet socket would send on another interface.
+    // address, so that a packet socket does not send on another interface: for the same reason no thread has sendmsg,
+    // whose address no filter sees.
     always(SYS_write),
     always(SYS_writev),
     zero(SYS_sendto, 4, u64::MAX),
@@ -231,8 +232,7 @@ const LINK: &[Call] = &[
 ];
 
 const OPENS: &[Call] = &[
-    // Requests to the opener, and its answers; questions to the kernel (netlink).
-    always(SYS_sendmsg),
+    // Answers of the opener, with descriptors.
     always(SYS_recvmsg),
     // A tap is watched through a descriptor of its own.
     Call {
@@ -249,8 +249,7 @@ const OPENS: &[Call] = &[
 ];
 
 const CONTROL: &[Call] = &[
-    // Requests to the opener, and its answers.
-    always(SYS_sendmsg),
+    // Answers of the opener, with descriptors.
     always(SYS_recvmsg),
     // Clients, and how long they may take.
     always(SYS_accept4),
@@ -262,8 +261,7 @@ const CONTROL: &[Call] = &[
 ];
 
 const MAIN: &[Call] = &[
-    // The control socket is removed by the opener.
-    always(SYS_sendmsg),
+    // Answers of the opener: it removes the control socket.
     always(SYS_recvmsg),
     // The self-pipe of the signals.
     always(SYS_recvfrom),
@@ -279,8 +277,7 @@ const WRITER: &[Call] = &[
 const WAITER: &[Call] = &[
     // The end of a child.
     always(SYS_wait4),
-    // Questions to the witness's process, and its answers.
-    always(SYS_sendmsg),
+    // Answers of the witness's process.
     always(SYS_recvmsg),
 ];
 
