@@ -56,6 +56,29 @@ fn every_thread_of_a_pair_has_a_filter_and_no_permission() {
     assert_ne!(users[0], users[1], "each process has a user of its own");
 }
 
+/// Returns what the threads of `process`'s child `name` have under `key` in their status, each value once.
+fn values(process: &Process, name: &str, key: &str) -> Vec<String> {
+    let threads = threads(child(process, name).as_raw().cast_unsigned());
+    let mut values: Vec<_> = threads.iter().map(|thread| thread.value(key).to_owned()).collect();
+    values.dedup();
+    values
+}
+
+/// With `--fence`, the command has all rights of the user, so the process that runs it has, too.
+#[test]
+fn processes_that_help_a_vm_have_a_filter_unless_they_run_a_fence() {
+    let rig = Rig::default();
+    let mut primary = rig.start(Part::Primary, Host::A, &[]);
+    let backup = rig.start(Part::Backup, Host::B, &["--fence", "/bin/true"]);
+    wait_for!(primary, PairEvent::Protected);
+    for (process, name) in [(&primary, "opener"), (&backup, "opener"), (&primary, "witness")] {
+        for (key, value) in [("Seccomp", "2"), ("NoNewPrivs", "1")] {
+            assert_eq!(values(process, name, key), [value], "{name} of {}", process.host());
+        }
+    }
+    assert_eq!(values(&backup, "witness", "Seccomp"), ["0"]);
+}
+
 /// Kills the process `name` of the primary of a protected pair while clients use the VM. Returns the pair.
 fn without_helper(rig: &Rig, name: &str) -> [Process; 2] {
     let [mut primary, backup] = protected(rig);

@@ -4,6 +4,7 @@ use super::OpenerConfig;
 use super::message::{Answer, Request};
 use crate::kvm::credentials::{self, Capability};
 use crate::kvm::pass_fd;
+use crate::sandbox::{self, Helper};
 use netpath::{BridgeSocket, PacketFiles, PacketPort, PortError, TapFiles, TapPort};
 use nix::sys::prctl::{set_name, set_no_new_privs};
 use nix::unistd::{close, dup2_stdin, dup2_stdout, setsid};
@@ -50,6 +51,7 @@ pub(super) fn run(config: &OpenerConfig, socket: &OwnedFd) -> io::Result<()> {
     credentials::limit_capabilities(&CAPABILITIES);
     credentials::keep_capabilities(&CAPABILITIES)?;
     set_no_new_privs()?;
+    sandbox::enter_helper(Helper::Opener).map_err(io::Error::other)?;
     loop {
         let mut buffer = [0; 2];
         let (length, _no_descriptors) = pass_fd::receive(socket.as_fd(), &mut buffer)?;

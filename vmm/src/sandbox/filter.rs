@@ -24,6 +24,9 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
+/// When a call is allowed, by its number: one of the rules must apply, and without any, it is always.
+pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
 /// What a thread does once it is in the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
@@ -69,7 +72,7 @@ impl Task {
 }
 
 /// A system call that is allowed.
-struct Call {
+pub(super) struct Call {
     number: i64,
     when: When,
 }
@@ -87,12 +90,17 @@ enum When {
     ToItself,
 }
 
-const fn always(number: i64) -> Call {
+pub(super) const fn always(number: i64) -> Call {
     Call { number, when: When::Always }
 }
 
 const fn zero(number: i64, argument: u8, mask: u64) -> Call {
     Call { number, when: When::OneOf { argument, mask, values: &[0] } }
+}
+
+/// One of `values` is in the first 32 bits of an argument.
+pub(super) const fn one_of(number: i64, argument: u8, values: &'static [u64]) -> Call {
+    Call { number, when: When::OneOf { argument, mask: INT, values } }
 }
 
 const fn commands(values: &'static [u64]) -> Call {
@@ -112,7 +120,7 @@ const COMMAND: u64 = 0xffff;
 /// An argument that the kernel takes as an `int`: a caller may leave anything in the other bits.
 const INT: u64 = 0xffff_ffff;
 
-const EVERY_THREAD: &[Call] = &[
+pub(super) const EVERY_THREAD: &[Call] = &[
     // Locks, channels, and the end of a thread.
     always(SYS_futex),
     // Pauses (nanosleep before glibc 2.31); waits that let others run; clocks, where reading them needs a call.
@@ -339,17 +347,28 @@ const SIOCOUTQ: u64 = 0x5411;
 
 /// Returns the filter of `task`.
 pub(super) fn of(task: Task) -> Result<BpfProgram, SandboxError> {
-    let mut rules = BTreeMap::new();
-    for call in task.calls().iter().copied().flatten() {
-        let other = rules.insert(call.number, call.when.rules()?);
-        assert!(other.is_none(), "call {} is in two lists of {task:?}", call.number);
-    }
+    let mut rules = rules_of(task.calls())?;
     // The other filter decides.
     for &number in REFUSED {
         rules.insert(number, Vec::new());
     }
     let (default, listed) = (SeccompAction::KillProcess, SeccompAction::Allow);
     Ok(SeccompFilter::new(rules, default, listed, TargetArch::x86_64)?.try_into()?)
+}
+
+/// Returns the rules of `lists`, by the number of the call.
+pub(super) fn rules_of(lists: &[&[Call]]) -> Result<Rules, SandboxError> {
+    let mut rules = Rules::new();
+    for call in lists.iter().copied().flatten() {
+        let new = call.when.rules()?;
+        let is_first = !rules.contains_key(&call.number);
+        let all = rules.entry(call.number).or_default();
+        // Commands add up. No rule would mean: always.
+        let add_up = !all.is_empty() && !new.is_empty();
+        assert!(is_first || add_up, "call {} is in two lists", call.number);
+        all.extend(new);
+    }
+    Ok(rules)
 }
 
 /// Returns the filter that makes the [`REFUSED`] calls fail.

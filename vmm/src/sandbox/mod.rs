@@ -22,9 +22,11 @@
 //! [`landlock(7)`]: https://docs.kernel.org/userspace-api/landlock.html
 
 mod filter;
+mod helper;
 mod user;
 
 pub use filter::Task;
+pub use helper::{Helper, enter_helper};
 pub use user::{SandboxUser, UserError};
 
 use crate::kvm::credentials;

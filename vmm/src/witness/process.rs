@@ -22,7 +22,7 @@ use crate::kvm::credentials::{self, Capability};
 use crate::kvm::{pass_fd, process};
 use crate::link::key_file::{self, KeyFileError};
 use crate::opener;
-use crate::sandbox::SandboxUser;
+use crate::sandbox::{self, Helper, SandboxUser};
 use crate::stdio;
 use logchan::claim::ClaimKey;
 use logchan::handshake::Security;
@@ -159,7 +159,11 @@ fn run(setup: WitnessSetup, vm_ends: [RawFd; 2], sockets: [OwnedFd; 2]) -> io::R
     }
     let closed: Vec<_> = inherited.into_iter().chain(vm_ends).collect();
     opener::become_child(c"witness", &closed)?;
-    give_up_permissions(&witness, fence.as_ref(), user)?;
+    let helper = give_up_permissions(&witness, fence.as_ref(), user)?;
+    let enter = move || match helper {
+        Some(helper) => sandbox::enter_helper(helper).map_err(io::Error::other),
+        None => Ok(()),
+    };
     let [claims, confirmations] = sockets;
     if let Some(fence) = &mut fence {
         let teller = claims.try_clone()?;
@@ -171,28 +175,34 @@ fn run(setup: WitnessSetup, vm_ends: [RawFd; 2], sockets: [OwnedFd; 2]) -> io::R
     }
     let witness = Arc::new(witness);
     let mut confirming = Asking::new(Arc::clone(&witness), None);
-    std::thread::Builder::new()
-        .name("witness-check".into())
-        .spawn(move || serve(&confirmations, &mut confirming))?;
+    std::thread::Builder::new().name("witness-check".into()).spawn(move || {
+        enter()?;
+        serve(&confirmations, &mut confirming)
+    })?;
+    // The last thread is started.
+    enter()?;
     serve(&claims, &mut Asking::new(witness, fence))
 }
 
+/// Returns what the filter of system calls has to allow; `None`: there is none.
 fn give_up_permissions(
     witness: &Witness,
     fence: Option<&Fence>,
     user: Option<SandboxUser>,
-) -> io::Result<()> {
-    let kept: &[Capability] = match (fence, witness) {
-        (Some(_), Witness::Folder(_) | Witness::Etcd(_)) => return Ok(()),
-        (None, Witness::Folder(_)) => &[Capability::DacOverride],
-        (None, Witness::Etcd(_)) => &[],
+) -> io::Result<Option<Helper>> {
+    let (kept, helper): (&[Capability], _) = match (fence, witness) {
+        // The command may need everything, and would inherit all of this.
+        (Some(_), Witness::Folder(_) | Witness::Etcd(_)) => return Ok(None),
+        (None, Witness::Folder(_)) => (&[Capability::DacOverride], Helper::FolderWitness),
+        (None, Witness::Etcd(_)) => (&[], Helper::EtcdWitness),
     };
     credentials::limit_capabilities(kept);
     if let (Witness::Etcd(_), Some(user)) = (witness, user.or_else(SandboxUser::of_this_process)) {
         credentials::become_user(user.uid, user.gid)?;
     }
     credentials::keep_capabilities(kept)?;
-    Ok(set_no_new_privs()?)
+    set_no_new_privs()?;
+    Ok(Some(helper))
 }
 
 /// Answers the questions that arrive at `socket`, until its other end is closed.
