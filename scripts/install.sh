@@ -7,7 +7,7 @@ set -euo pipefail
 
 declare -A package_of=(
     [cc]=gcc [ip]=iproute2 [ping]=iputils-ping [curl]=curl [setpriv]=util-linux
-    [chrt]=util-linux [tcpdump]=tcpdump
+    [script]=bsdutils [chrt]=util-linux [tcpdump]=tcpdump
 )
 if [[ ${1:-} == --tests ]]; then
     # For bench peers. Without recommended packages it installs no display and no sound.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use testbed::{Namespace, TestbedError};
 use tests::patience::wait_until;
 use tests::program::{json, run, understudy};
-use tests::threads::{threads, wait_until_sandboxed};
+use tests::threads::{Thread, threads, wait_until_sandboxed};
 
 /// Starts a VM in `namespace`, which has a tap.
 fn start(namespace: &Namespace, args: &[&str]) -> Child {
@@ -43,6 +43,72 @@ fn every_thread_of_a_recorded_vm_is_in_the_sandbox_and_its_files_are_complete() 
     let replay = run(&["replay", &log, "--json"]);
     assert!(replay.status.success(), "{replay:?}");
     assert_eq!(json(&String::from_utf8_lossy(&replay.stdout))["divergences"], 0);
+}
+
+/// Returns the names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The opener has the draft of a snapshot. It is renamed when it is complete, and removed when the process is gone.
+#[test]
+fn vm_that_is_saved_is_in_the_sandbox_and_its_file_appears_when_it_is_complete() {
+    let namespace = Namespace::with_tap("saved").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.snap");
+    let start = || {
+        let vm = start(&namespace, &["save", file.to_str().unwrap()]);
+        wait_until_sandboxed(vm.id(), &["vcpu0", "signals", "stdout", "stderr", "opener-end"]);
+        let [draft] = &names(folder.path())[..] else { panic!("{:?}", names(folder.path())) };
+        assert!(draft.ends_with(".part"), "{draft}");
+        vm
+    };
+    let mut vm = start();
+    vm.kill().unwrap();
+    vm.wait().unwrap();
+    wait_until("the removal of the draft", || names(folder.path()).is_empty());
+    stop(start());
+    assert_eq!(names(folder.path()), ["s.snap"]);
+    let restored = run(&["run", "--restore", file.to_str().unwrap(), "--for", "0.1", "--quiet"]);
+    assert!(restored.status.success(), "{restored:?}");
+}
+
+/// A replay is short: this looks until it has seen one that runs the guest.
+#[test]
+fn replay_is_in_the_sandbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.ulog").display().to_string();
+    let recorded = run(&["record", "--log", &log, "--for", "2", "--quiet"]);
+    assert!(recorded.status.success(), "{recorded:?}");
+    let is_seen = || {
+        let mut command = Command::new(understudy());
+        let mut replay = command.args(["replay", &log]).stdout(Stdio::null()).spawn().unwrap();
+        let mut is_seen = false;
+        while replay.try_wait().unwrap().is_none() {
+            let threads = threads(replay.id());
+            let has = |name| threads.iter().any(|thread| thread.name == name);
+            let is_inside = |thread: &Thread| thread.outside_the_sandbox().is_empty();
+            is_seen |= has("vcpu0") && has("signals") && threads.iter().all(is_inside);
+        }
+        assert!(replay.wait().unwrap().success());
+        is_seen
+    };
+    assert!((0..20).any(|_| is_seen()), "no look has found all threads in the sandbox");
+}
+
+/// The progress bar asks for the width of the terminal.
+#[test]
+fn replay_on_a_terminal_shows_its_progress() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("run.ulog").display().to_string();
+    let recorded = run(&["record", "--log", &log, "--for", "0.5", "--quiet"]);
+    assert!(recorded.status.success(), "{recorded:?}");
+    let replay = format!("'{}' replay '{log}'", understudy().display());
+    let mut script = Command::new("script");
+    let output = script.args(["-qec", &replay, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("natural_exits"), "{output:?}");
 }
 
 #[test]

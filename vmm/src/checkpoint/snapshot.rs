@@ -19,7 +19,6 @@ use super::restore::RestoreError;
 use super::schema::{CheckpointError, MACHINE_SCHEMA, decode};
 use crate::devices::{Devices, DevicesState};
 use crate::files::lock::{FileLock, try_lock};
-use crate::files::output::Draft;
 use crate::files::{Access, FileError, input};
 use crate::kvm::VcpuState;
 use crate::limits::SNAPSHOT_HEAD_BYTES_MAX;
@@ -152,14 +151,13 @@ pub enum SnapshotError {
     Restore(#[from] RestoreError),
 }
 
-/// Writes a snapshot of the machine in `image` and renames it to its final path. Returns how many of its
-/// pages are not zero.
+/// Writes a snapshot of the machine in `image` to `file`, which is empty. Returns how many of its pages are not zero.
 ///
 /// # Errors
 ///
 /// The file cannot be written.
 pub fn save(
-    mut draft: Draft,
+    file: &mut File,
     identity: &SnapshotIdentity,
     image: &dyn CheckpointImage,
 ) -> Result<u64, SnapshotError> {
@@ -190,8 +188,7 @@ pub fn save(
     head.memory_at = (PREFIX_BYTES as u64 + length).next_multiple_of(PAGE);
     let encoded = encode(&head);
 
-    write_file(draft.file(), &head, &encoded, &pages, image)?;
-    draft.finish()?;
+    write_file(file, &head, &encoded, &pages, image)?;
     Ok(pages.len() as u64)
 }
 

@@ -1,5 +1,6 @@
 use super::super::image::ImageView;
 use super::*;
+use crate::files::output::Draft;
 
 const MEMORY_BYTES: u64 = 16 << 20;
 
@@ -27,9 +28,10 @@ fn write_snapshot(folder: &Path) -> std::path::PathBuf {
     };
     let path = folder.join("s.snap");
     let before = std::fs::read(&path).ok();
-    let draft = Draft::create(&path, Access::Owner).unwrap();
+    let mut draft = Draft::create(&path, Access::Owner).unwrap();
     assert_eq!(std::fs::read(&path).ok(), before, "the file appears only when it is complete");
-    assert_eq!(save(draft, &identity, &image).unwrap(), 4);
+    assert_eq!(save(draft.file(), &identity, &image).unwrap(), 4);
+    draft.finish().unwrap();
     path
 }
 

@@ -1,12 +1,14 @@
 //! Options that describe a VM and how it runs, shared by `run`, `record`, `save`, `primary` and `backup`.
 
 use super::exit_code::CliError;
+use super::session::RunOptions;
 use crate::boot::cpu_features::ModelName;
 use crate::boot::sweep::SweepPolicy;
 use crate::devices::DEFAULT_MAC;
 use crate::files::Access;
 use crate::limits::TRACE_MAX;
 use crate::replay::rate_limit::Rates;
+use crate::sandbox::Task;
 use crate::telemetry::trace::Trace;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -201,6 +203,12 @@ impl VmOptions {
     /// Returns an empty trace if `--trace-stages` is given.
     pub(super) fn trace(&self) -> Option<Trace> {
         self.trace_stages.as_ref().map(|_| Trace::new(TRACE_MAX))
+    }
+
+    /// Returns how a VM with these options runs; the vCPU thread has `task` in the sandbox.
+    pub fn running(&self, task: Task) -> RunOptions {
+        let limit = self.seconds.map(Duration::from_secs_f64);
+        RunOptions { core: self.core, limit, task }
     }
 
     /// Returns how fast the guest may take entropy, receive frames and write to its console.

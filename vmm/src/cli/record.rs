@@ -15,6 +15,7 @@ use crate::replay::error::{HostError, SourceError};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::log_file::LogFile;
 use crate::replay::{Recorder, World};
+use crate::sandbox::Task;
 use crate::vcpu::RunError;
 use crate::vm_tap::LanReports;
 use clap::Args;
@@ -23,7 +24,6 @@ use logchan::log_header::LogHeader;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Options of `record`.
 #[derive(Args, Debug)]
@@ -82,8 +82,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         .map_err(|source| CliError::Log { path: args.log.clone(), source })?;
     let outcome = session::supervise(
         machine,
-        options.core,
-        options.seconds.map(Duration::from_secs_f64),
+        options.running(Task::Vcpu),
         |orders| {
             if args.leave_rdtsc {
                 clock::free_tsc_on_this_thread()?;

@@ -3,15 +3,18 @@
 use super::blueprint::{MadeOn, matching_host};
 use super::exit_code::{CliError, Code};
 use super::run::result;
+use super::sandbox::SandboxArgs;
+use super::session::RunOptions;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
 use crate::devices::DeviceConfig;
-use crate::files::output::Existing;
-use crate::files::{self, Access, FileError};
+use crate::files::{Access, FileError};
 use crate::kvm::System;
+use crate::opener::{self, OpenerConfig, OutputPath};
 use crate::replay::Replayer;
 use crate::replay::error::{HostError, LogError, SourceError};
 use crate::replay::log_file::LogReader;
+use crate::sandbox::Task;
 use crate::stdio;
 use crate::vcpu::{Machine, MachineConfig, MachineError, RunError};
 use clap::Args;
@@ -52,6 +55,8 @@ pub struct ReplayArgs {
     /// KVM device node
     #[arg(long, value_name = "PATH", default_value = crate::kvm::system::DEV_KVM, hide = true)]
     kvm: String,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs `understudy replay`.
@@ -60,6 +65,10 @@ pub struct ReplayArgs {
 ///
 /// If the log can't be read or is truncated, this host can't run its machine, or the replay diverges.
 pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
+    let folder = report_folder(args);
+    let opener = OpenerConfig { report: Some(folder.clone()), ..OpenerConfig::default() };
+    args.sandbox.start_opener(&opener)?;
+    args.sandbox.start()?;
     let log_error = |source| CliError::Log { path: args.log.clone(), source };
     let reader =
         LogReader::open(&args.log, Access::from_flag(args.shared_files)).map_err(log_error)?;
@@ -75,8 +84,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     };
     let outcome = session::supervise(
         machine,
-        args.core,
-        None,
+        RunOptions { core: args.core, limit: None, task: Task::VcpuWithFile },
         |orders| Ok(Replayer::new(reader, orders, on_progress)),
         |replayer| replayer.log_bytes(),
     )?;
@@ -93,7 +101,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
         Ok(_end) => ended(0, true),
         Err(RunError::Source(SourceError::Diverged(divergence))) => {
             let printed = ended(1, false);
-            output::after_print(printed, Err(report(args, &divergence, outcome.state)))
+            output::after_print(printed, Err(report(&folder, &divergence, outcome.state)))
         }
         Err(RunError::Source(SourceError::Host(HostError::Log(error)))) => {
             let is_truncated = matches!(error, LogError::Truncated { .. });
@@ -136,25 +144,27 @@ fn progress(bytes: u64) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style)
 }
 
-/// Prints the report of a divergence and writes it to the report folder.
-fn report(args: &ReplayArgs, divergence: &Divergence, state: Option<String>) -> CliError {
-    let text = divergence.report() + &state.map(|state| format!("\n{state}")).unwrap_or_default();
-    stdio::message(text.trim_end());
-    let folder = args.report.clone().unwrap_or_else(|| {
+/// Returns the folder for the report of a divergence.
+fn report_folder(args: &ReplayArgs) -> OutputPath {
+    let path = args.report.clone().unwrap_or_else(|| {
         let name = args.log.file_name().unwrap_or_default().to_string_lossy();
         Path::new(&format!("divergence-{name}")).to_path_buf()
     });
+    OutputPath { path, access: Access::from_flag(args.shared_files) }
+}
+
+/// Prints the report of a divergence and writes it to the report folder.
+fn report(folder: &OutputPath, divergence: &Divergence, state: Option<String>) -> CliError {
+    let text = divergence.report() + &state.map(|state| format!("\n{state}")).unwrap_or_default();
+    stdio::message(text.trim_end());
     let write = || {
-        std::fs::create_dir_all(&folder)?;
-        let access = Access::from_flag(args.shared_files);
-        let mut file =
-            files::output::create(&folder.join("report.txt"), Existing::Replace, access)?;
+        let mut file = opener::create_report(folder)?;
         Ok::<_, FileError>(file.write_all(text.as_bytes())?)
     };
-    let written = write();
+    let (written, folder) = (write(), folder.path.display());
     let report = match written {
-        Ok(()) => format!("report written to {}", folder.display()),
-        Err(error) => format!("can't write a report to {}: {error}", folder.display()),
+        Ok(()) => format!("report written to {folder}"),
+        Err(error) => format!("can't write a report to {folder}: {error}"),
     };
     stdio::message(format_args!("understudy: {divergence}; {report}"));
     CliError::Silent(Code::Diverged)

@@ -8,10 +8,10 @@ use super::sandbox::SandboxArgs;
 use super::session::{self, Outcome, TraceFile};
 use crate::replay::World;
 use crate::replay::guest_clock::GuestClock;
+use crate::sandbox::Task;
 use crate::vm_tap::LanReports;
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::time::Duration;
 
 /// Options of `run`.
 #[derive(Args, Debug)]
@@ -39,8 +39,7 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
     let trace = TraceFile::create(options)?;
     let outcome = session::supervise(
         machine,
-        options.core,
-        options.seconds.map(Duration::from_secs_f64),
+        options.running(Task::Vcpu),
         |orders| Ok(World::new(session::world_config(options, port, clock, orders)?)?),
         |world| {
             let traced = trace.write(world.stages());

@@ -5,18 +5,19 @@ use super::exit_code::CliError;
 use super::options::VmOptions;
 use super::record::shortened;
 use super::run::result;
+use super::sandbox::SandboxArgs;
 use super::{output, session};
 use crate::checkpoint::SnapshotIdentity;
 use crate::checkpoint::snapshot;
-use crate::files::output::Draft;
+use crate::opener::{self, OpenerConfig, OutputPath};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Snapshotter, World};
+use crate::sandbox::Task;
 use crate::vm_tap::LanReports;
 use clap::Args;
 use replication::checkpoint::CheckpointImage;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Options of `save`.
 #[derive(Args, Debug)]
@@ -41,6 +42,8 @@ pub struct SaveArgs {
     /// of the start-up
     #[arg(long, value_name = "N", default_value_t = NonZeroU32::MIN)]
     slow_clock: NonZeroU32,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Runs `understudy save`: runs a VM up to a point and saves it.
@@ -49,8 +52,12 @@ pub struct SaveArgs {
 ///
 /// If the VM can't be prepared or run, ends before it could be saved, or the file can't be written.
 pub fn main(args: &SaveArgs) -> Result<(), CliError> {
-    session::start_writer_threads()?;
     let options = &args.vm;
+    let place = OutputPath { path: args.file.clone(), access: options.access() };
+    let opener = OpenerConfig { draft: Some(place.clone()), ..session::opener_config(options) };
+    args.sandbox.start_opener(&opener)?;
+    args.sandbox.start()?;
+    session::start_writer_threads()?;
     let Prepared { machine, blueprint } = blueprint::prepare(options)?;
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let identity = SnapshotIdentity {
@@ -61,19 +68,18 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         cpu_name: blueprint.cpu_model().name(),
         nic_mac: blueprint.mac().octets(),
     };
-    let draft = Draft::create(&args.file, options.access())
-        .map_err(|source| CliError::Snapshot { path: args.file.clone(), source: source.into() })?;
+    let failed = |source| CliError::Snapshot { path: args.file.clone(), source };
+    let mut draft = opener::create_draft(&place).map_err(|source| failed(source.into()))?;
     let clock = GuestClock::slowed(blueprint.start_ns(), args.slow_clock);
-    let (mut draft, mut saved) = (Some(draft), None);
+    let (file, mut saved) = (draft.file(), None);
     let outcome = session::supervise(
         machine,
-        options.core,
-        options.seconds.map(Duration::from_secs_f64),
+        options.running(Task::VcpuWithFile),
         |orders| {
             let world = World::new(session::world_config(options, port, clock, orders)?)?;
             let keep = Box::new(|image: &dyn CheckpointImage| {
-                if let Some(draft) = draft.take() {
-                    saved = Some(snapshot::save(draft, &identity, image));
+                if saved.is_none() {
+                    saved = Some(snapshot::save(file, &identity, image));
                 }
             });
             Ok(Snapshotter::new(world, args.when.clone(), keep))
@@ -88,7 +94,8 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         let never = never.unwrap_or_default();
         return Err(CliError::NotSaved { path: args.file.clone(), never });
     };
-    let pages = saved.map_err(|source| CliError::Snapshot { path: args.file.clone(), source })?;
+    let pages = saved.map_err(failed)?;
+    draft.finish().map_err(|source| failed(source.into()))?;
     result.insert("pages".into(), pages.into());
     output::print(&result, options.json)
 }

@@ -105,7 +105,18 @@ pub struct Outcome<R> {
     pub report: R,
 }
 
-/// Runs `machine` on a thread of its own until the nondeterminism boundary ends the run, the time `limit`
+/// How [`supervise`] runs a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// Core to pin the vCPU thread to.
+    pub core: Option<usize>,
+    /// Time from the first VM entry to the end.
+    pub limit: Option<Duration>,
+    /// The task of the vCPU thread in the sandbox.
+    pub task: Task,
+}
+
+/// Runs `machine` on a thread of its own until the nondeterminism boundary ends the run, the time limit
 /// has passed since the first VM entry, or a [signal](signals::ending) arrives. `make_boundary` and `report` run
 /// on that thread.
 ///
@@ -114,8 +125,7 @@ pub struct Outcome<R> {
 /// If threads or signals can't be set up, or `make_boundary` fails. A failed run is part of the outcome.
 pub fn supervise<B, R>(
     machine: Machine,
-    core: Option<usize>,
-    limit: Option<Duration>,
+    options: RunOptions,
     make_boundary: impl FnOnce(Arc<Orders>) -> Result<B, CliError> + Send,
     report: impl FnOnce(&B) -> R + Send,
 ) -> Result<Outcome<R>, CliError>
@@ -124,11 +134,12 @@ where
     R: Send,
 {
     let (entry, entered) = channel::bounded(1);
+    let RunOptions { core, limit, task } = options;
     let limit = limit.map(|length| TimeLimit { length, begins: Begins::At(entered) });
     on_vcpu_thread(core, limit, &Arc::default(), |orders| {
         let mut machine = machine;
         let mut boundary = make_boundary(orders)?;
-        sandbox::enter(Task::Vcpu);
+        sandbox::enter(task);
         // Replaced at the first entry, unless the run ends before it.
         let mut start = Instant::now();
         let end = vcpu::run(&mut machine, &mut boundary, || {

@@ -1,7 +1,9 @@
 //! The opener's own part: it waits for requests, and answers them one after the other.
 
-use super::OpenerConfig;
 use super::message::{Answer, Request};
+use super::{OpenerConfig, OutputPath};
+use crate::files::output::{self, Draft, Existing};
+use crate::files::{Access, FileError};
 use crate::kvm::credentials::{self, Capability};
 use crate::kvm::pass_fd;
 use crate::sandbox::{self, Helper};
@@ -10,7 +12,7 @@ use nix::sys::prctl::{set_name, set_no_new_privs};
 use nix::unistd::{close, dup2_stdin, dup2_stdout, setsid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::ffi::CStr;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -18,7 +20,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What the opener needs: taps of other users, packet sockets, and the folder of the control socket.
+/// The file of a report in its folder.
+const REPORT: &str = "report.txt";
+
+/// What the opener needs: taps of other users, packet sockets, and folders of other users.
 const CAPABILITIES: [Capability; 3] =
     [Capability::NetAdmin, Capability::NetRaw, Capability::DacOverride];
 
@@ -52,6 +57,8 @@ pub(super) fn run(config: &OpenerConfig, socket: &OwnedFd) -> io::Result<()> {
     credentials::keep_capabilities(&CAPABILITIES)?;
     set_no_new_privs()?;
     sandbox::enter_helper(Helper::Opener).map_err(io::Error::other)?;
+    // Removed, if it is not kept, when the VM's process is gone.
+    let mut draft = None;
     loop {
         let mut buffer = [0; 2];
         let (length, _no_descriptors) = pass_fd::receive(socket.as_fd(), &mut buffer)?;
@@ -59,7 +66,7 @@ pub(super) fn run(config: &OpenerConfig, socket: &OwnedFd) -> io::Result<()> {
             return Ok(());
         }
         let (answer, files) = match Request::decode(&buffer[..length]) {
-            Some(request) => handle(config, request),
+            Some(request) => handle(config, &mut draft, request),
             None => (Answer::Failed("an unknown request".into()), Vec::new()),
         };
         let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -69,7 +76,7 @@ pub(super) fn run(config: &OpenerConfig, socket: &OwnedFd) -> io::Result<()> {
 
 type Handled = (Answer, Vec<OwnedFd>);
 
-fn handle(config: &OpenerConfig, request: Request) -> Handled {
+fn handle(config: &OpenerConfig, draft: &mut Option<Draft>, request: Request) -> Handled {
     match (request, config) {
         (Request::Tap, OpenerConfig { tap: Some(tap), .. }) => {
             let opened = TapPort::open_files(tap);
@@ -92,8 +99,31 @@ fn handle(config: &OpenerConfig, request: Request) -> Handled {
             unlink(path);
             (Answer::Opened(0), Vec::new())
         }
+        (Request::Draft, OpenerConfig { draft: Some(OutputPath { path, access }), .. }) => {
+            output(Draft::create(path, *access).and_then(|new| {
+                let file = draft.insert(new).file().try_clone()?;
+                Ok(vec![file.into()])
+            }))
+        }
+        (Request::Keep, _) => match draft.take() {
+            Some(draft) => output(draft.finish().map(|_file| Vec::new())),
+            None => (Answer::Absent, Vec::new()),
+        },
+        (Request::Discard, _) => {
+            *draft = None;
+            (Answer::Opened(0), Vec::new())
+        }
+        (Request::Report, OpenerConfig { report: Some(OutputPath { path, access }), .. }) => {
+            output(create_report(path, *access).map(|file| vec![file.into()]))
+        }
         (
-            Request::Tap | Request::Link | Request::Bridge | Request::Listen | Request::Unlink,
+            Request::Tap
+            | Request::Link
+            | Request::Bridge
+            | Request::Listen
+            | Request::Unlink
+            | Request::Draft
+            | Request::Report,
             _not_configured,
         ) => (Answer::Absent, Vec::new()),
     }
@@ -107,6 +137,19 @@ fn answer(opened: Result<(u32, Vec<OwnedFd>), PortError>) -> Handled {
         }
         Err(error) => (Answer::Failed(error.to_string()), Vec::new()),
     }
+}
+
+fn output(files: Result<Vec<OwnedFd>, FileError>) -> Handled {
+    match files {
+        Ok(files) => (Answer::Opened(0), files),
+        Err(error) => (Answer::Failed(error.to_string()), Vec::new()),
+    }
+}
+
+/// Creates the report in `folder`, which is made if it does not exist.
+pub(super) fn create_report(folder: &Path, access: Access) -> Result<File, FileError> {
+    fs::create_dir_all(folder)?;
+    output::create(&folder.join(REPORT), Existing::Replace, access)
 }
 
 /// Listens at `path`, and makes its folder. Returns `None` if something is there.

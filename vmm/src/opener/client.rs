@@ -1,8 +1,9 @@
 //! The VM's process: its opener, if it has one.
 
-use super::OpenerConfig;
-use super::child;
 use super::message::{ANSWER_BYTES_MAX, Answer, Request};
+use super::{OpenerConfig, OutputPath, child};
+use crate::files::FileError;
+use crate::files::output::Draft;
 use crate::kvm::kick::spawn_unkicked;
 use crate::kvm::{pass_fd, process};
 use crate::sandbox::{self, Task};
@@ -12,6 +13,7 @@ use netpath::{
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -54,7 +56,7 @@ pub fn start(config: &OpenerConfig) -> io::Result<()> {
 /// The thread can't be started.
 pub fn watch() -> io::Result<()> {
     let Some(opener) = OPENER.get() else { return Ok(()) };
-    let lost = "a tap, log interface or control socket that is lost is not opened again";
+    let lost = "a tap, log interface or control socket that is lost is not opened again, and no file is created";
     watch_child(opener.child, "opener", lost)
 }
 
@@ -110,6 +112,95 @@ impl Opener {
             (Answer::Failed(reason), _) => Err(PortError::NotOpened { reason }),
         }
     }
+}
+
+/// An output while it is written. It is removed when it is dropped unfinished.
+#[derive(Debug)]
+pub struct OutputDraft(DraftPlace);
+
+#[derive(Debug)]
+enum DraftPlace {
+    Here(Draft),
+    Opener(OpenerDraft),
+}
+
+/// The opener has the draft, and this process its file.
+struct OpenerDraft {
+    opener: &'static Opener,
+    file: File,
+}
+
+impl Opener {
+    /// Returns the files in the answer to `request`, which is about an output.
+    fn output<const N: usize>(&self, request: Request) -> Result<[OwnedFd; N], FileError> {
+        let missing = || PortError::NotOpened { reason: "it was not asked for".into() };
+        match self.open(request, missing) {
+            Ok((files, _)) => Ok(files),
+            Err(PortError::NotOpened { reason }) => Err(FileError::Io(io::Error::other(reason))),
+            Err(error) => Err(FileError::Io(io::Error::other(error))),
+        }
+    }
+}
+
+impl std::fmt::Debug for OpenerDraft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenerDraft").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Drop for OpenerDraft {
+    /// Once it has its name, there is no draft.
+    fn drop(&mut self) {
+        let _ = self.opener.ask(Request::Discard);
+    }
+}
+
+impl OutputDraft {
+    /// Returns the file, to write it.
+    pub fn file(&mut self) -> &mut File {
+        match &mut self.0 {
+            DraftPlace::Here(draft) => draft.file(),
+            DraftPlace::Opener(draft) => &mut draft.file,
+        }
+    }
+
+    /// Renames the file to its final path. What was there is replaced, also a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// It can't be renamed.
+    pub fn finish(self) -> Result<(), FileError> {
+        match self.0 {
+            DraftPlace::Here(draft) => draft.finish().map(drop),
+            DraftPlace::Opener(draft) => draft.opener.output::<0>(Request::Keep).map(drop),
+        }
+    }
+}
+
+/// Creates the draft of `output`, which must be the one of the opener's configuration.
+///
+/// # Errors
+///
+/// As those of [`Draft::create`]; or the opener is gone.
+pub fn create_draft(output: &OutputPath) -> Result<OutputDraft, FileError> {
+    let Some(opener) = OPENER.get() else {
+        return Ok(OutputDraft(DraftPlace::Here(Draft::create(&output.path, output.access)?)));
+    };
+    let [file] = opener.output(Request::Draft)?;
+    Ok(OutputDraft(DraftPlace::Opener(OpenerDraft { opener, file: file.into() })))
+}
+
+/// Creates the report in the folder `output`, which must be the one of the opener's configuration. Makes the folder.
+///
+/// # Errors
+///
+/// The folder or the file can't be created; or the opener is gone.
+pub fn create_report(output: &OutputPath) -> Result<File, FileError> {
+    let Some(opener) = OPENER.get() else {
+        return child::create_report(&output.path, output.access);
+    };
+    let [file] = opener.output(Request::Report)?;
+    Ok(file.into())
 }
 
 /// Opens the VM's tap.

@@ -22,10 +22,28 @@ pub(super) enum Request {
     Listen,
     /// Remove the control socket.
     Unlink,
+    /// Create the draft of the output. The answer has its file.
+    Draft,
+    /// Rename the draft to its final path.
+    Keep,
+    /// Remove the draft, if there is one.
+    Discard,
+    /// Create the report. The answer has its file.
+    Report,
 }
 
 impl Request {
-    const ALL: [Self; 5] = [Self::Tap, Self::Link, Self::Bridge, Self::Listen, Self::Unlink];
+    const ALL: [Self; 9] = [
+        Self::Tap,
+        Self::Link,
+        Self::Bridge,
+        Self::Listen,
+        Self::Unlink,
+        Self::Draft,
+        Self::Keep,
+        Self::Discard,
+        Self::Report,
+    ];
 
     pub(super) const fn code(self) -> u8 {
         match self {
@@ -34,6 +52,10 @@ impl Request {
             Self::Bridge => 3,
             Self::Listen => 4,
             Self::Unlink => 5,
+            Self::Draft => 6,
+            Self::Keep => 7,
+            Self::Discard => 8,
+            Self::Report => 9,
         }
     }
 
@@ -49,7 +71,7 @@ impl Request {
 pub(super) enum Answer {
     /// It is open. The number is the index of the bridge.
     Opened(u32),
-    /// There is no such interface; or there is something at the path of the control socket.
+    /// There is no such interface or draft; or there is something at the path of the control socket.
     Absent,
     /// Why it is not open, in one line.
     Failed(String),
@@ -97,7 +119,7 @@ mod tests {
             assert_eq!(Request::decode(&[request.code()]), Some(request));
             assert_eq!(Request::decode(&[request.code(), 0]), None);
         }
-        for code in (0..=u8::MAX).filter(|code| !(1..=5).contains(code)) {
+        for code in (0..=u8::MAX).filter(|code| !(1..=9).contains(code)) {
             assert_eq!(Request::decode(&[code]), None);
             assert!(Answer::decode(&[code]).is_none() || code == FAILED);
         }

@@ -8,15 +8,15 @@
 use super::SandboxError;
 use libc::{
     SYS_accept4, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_exit,
-    SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fsync, SYS_futex, SYS_getpid, SYS_getrandom,
-    SYS_getsockname, SYS_getsockopt, SYS_gettid, SYS_io_uring_enter, SYS_io_uring_register,
-    SYS_io_uring_setup, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mlock, SYS_mlock2, SYS_mmap,
-    SYS_mprotect, SYS_mremap, SYS_munlock, SYS_munmap, SYS_nanosleep, SYS_poll, SYS_ppoll,
-    SYS_prctl, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_restart_syscall, SYS_rseq,
-    SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield,
-    SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_sigaltstack, SYS_tgkill, SYS_timer_create,
-    SYS_timer_delete, SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime, SYS_wait4,
-    SYS_write, SYS_writev,
+    SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getpid,
+    SYS_getrandom, SYS_getsockname, SYS_getsockopt, SYS_gettid, SYS_io_uring_enter,
+    SYS_io_uring_register, SYS_io_uring_setup, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mlock,
+    SYS_mlock2, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munlock, SYS_munmap, SYS_nanosleep,
+    SYS_poll, SYS_ppoll, SYS_prctl, SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_recvmsg,
+    SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn,
+    SYS_sched_getaffinity, SYS_sched_yield, SYS_sendto, SYS_set_robust_list, SYS_setsockopt,
+    SYS_sigaltstack, SYS_tgkill, SYS_timer_create, SYS_timer_delete, SYS_timer_settime,
+    SYS_timerfd_create, SYS_timerfd_settime, SYS_wait4, SYS_write, SYS_writev,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -32,6 +32,8 @@ pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 pub enum Task {
     /// `vcpu0`.
     Vcpu,
+    /// `vcpu0` of `save` and `replay`: it also writes the snapshot, or reads the log and shows how far it is.
+    VcpuWithFile,
     /// Main and `signals`: they wait.
     Main,
     /// Writes to a file that is open: `stdout`, `stderr`, `pcap`, `log`.
@@ -48,8 +50,9 @@ pub enum Task {
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Vcpu,
+        Self::VcpuWithFile,
         Self::Main,
         Self::Writer,
         Self::Reader,
@@ -61,7 +64,8 @@ impl Task {
     fn calls(self) -> &'static [&'static [Call]] {
         match self {
             Self::Vcpu => &[EVERY_THREAD, VCPU, LINK],
-            Self::Main => &[EVERY_THREAD, MAIN],
+            Self::VcpuWithFile => &[EVERY_THREAD, VCPU, LINK, FILE, TERMINAL],
+            Self::Main => &[EVERY_THREAD, MAIN, TERMINAL],
             Self::Writer => &[EVERY_THREAD, WRITER],
             Self::Reader => &[EVERY_THREAD],
             Self::Opens => &[EVERY_THREAD, OPENS, LINK],
@@ -239,6 +243,19 @@ const LINK: &[Call] = &[
     always(SYS_getsockname),
 ];
 
+/// Calls on a snapshot and on a log, which are open.
+const FILE: &[Call] = &[
+    // A snapshot: its length, its pages, and that they are on the disk.
+    always(SYS_ftruncate),
+    always(SYS_pwrite64),
+    always(SYS_fsync),
+    // A log is read in blocks.
+    always(SYS_lseek),
+];
+
+/// Whether a stream is a terminal, and its width: for the progress bar of `replay`, which main removes at the end.
+const TERMINAL: &[Call] = &[commands(&[TCGETS, TCGETS2, TIOCGWINSZ])];
+
 const OPENS: &[Call] = &[
     // Answers of the opener, with descriptors.
     always(SYS_recvmsg),
@@ -344,6 +361,9 @@ const SIOCGIFMTU: u64 = 0x8921;
 const SIOCGIFHWADDR: u64 = 0x8927;
 const SIOCGIFINDEX: u64 = 0x8933;
 const SIOCOUTQ: u64 = 0x5411;
+const TCGETS: u64 = 0x5401;
+const TCGETS2: u64 = 0x542a;
+const TIOCGWINSZ: u64 = 0x5413;
 
 /// Returns the filter of `task`.
 pub(super) fn of(task: Task) -> Result<BpfProgram, SandboxError> {
