@@ -12,6 +12,9 @@ pub const WRITES_WAITING_MAX: usize = 1024;
 /// is due again as soon as it has fired.
 pub const INPUTS_MAX: usize = 1024;
 
+/// Most clients of a control socket whose requests are arriving.
+pub const CONTROL_CLIENTS_MAX: usize = 16;
+
 /// Maximum size of an answer, in bytes.
 pub const STATUS_BYTES_MAX: u64 = 64 * 1024;
 
