@@ -14,7 +14,7 @@
 
 use core::fmt;
 
-use crate::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
+use crate::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use crate::entry_kind::EntryKind;
 
 /// Names of the registers of a [`RegisterDelta`], by index.
@@ -67,6 +67,14 @@ impl fmt::Display for Dump<'_> {
                  memory_digest={memory_digest:016x} state_digest={state_digest:016x}"
             ),
             Entry::HandOver => Ok(()),
+            Entry::DiskDone { disk, number, status, digest, data } => {
+                let status = match status {
+                    DiskStatus::Done => "done",
+                    DiskStatus::Failed => "failed",
+                };
+                write!(f, " disk={disk} number={number} status={status} digest={digest:016x}")?;
+                write_bytes(f, data)
+            }
         }
     }
 }

@@ -64,6 +64,15 @@ impl<'a> StateBytes<'a> {
     }
 }
 
+/// How a request to a disk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskStatus {
+    /// The request is done.
+    Done,
+    /// The disk has failed: the guest sees an I/O error.
+    Failed,
+}
+
 /// One log entry. Byte slices borrow from the buffer that was decoded, or from the caller that encodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry<'a> {
@@ -123,6 +132,19 @@ pub enum Entry<'a> {
     Frame(&'a [u8]),
     /// Input: bytes typed at the serial console.
     Console(&'a [u8]),
+    /// Input: a request that the guest made to a disk is done, and enters the guest at this position.
+    DiskDone {
+        /// Index of the disk.
+        disk: u8,
+        /// Number of the request: 1 is the first of this disk.
+        number: u64,
+        /// How it ended.
+        status: DiskStatus,
+        /// xxh3-64 of the data of a read that is done; otherwise 0.
+        digest: u64,
+        /// The data of a read that is done, if the log has them; otherwise empty.
+        data: &'a [u8],
+    },
     /// The interrupt injected at this position.
     Interrupt {
         /// Vector injected into the vCPU.

@@ -14,6 +14,7 @@
 //! | clock | advance_ns LEB128 |
 //! | wall-clock | unix_ns LEB128 |
 //! | entropy, frame, console | the bytes |
+//! | disk-done | disk u8, flags u8 (bit 0: failed), number LEB128, digest u64, then the data |
 //! | interrupt | vector u8 |
 //! | output | length LEB128, digest u64 |
 //! | end | natural_exits LEB128, interrupts LEB128, memory_digest u64, state_digest u64 |
@@ -27,13 +28,13 @@
 
 use alloc::vec::Vec;
 
-use crate::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
+use crate::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use crate::entry_kind::EntryKind;
 use crate::error::{DecodeError, FieldError};
 use crate::limits::{
     CHECKPOINT_PAGES_MAX, CLOCK_ADVANCE_NS_MAX, CONSOLE_BYTES_MAX, DEVICES_BYTES_MAX,
-    ENTROPY_BYTES_MAX, ENTRY_BODY_MAX, FRAME_BYTES_MAX, PAGE_BYTES, PAGE_DELTA_BYTES_MAX,
-    PAGE_NUMBER_MAX, VCPU_BYTES_MAX,
+    DISK_BYTES_MAX, DISKS_MAX, ENTROPY_BYTES_MAX, ENTRY_BODY_MAX, FRAME_BYTES_MAX, PAGE_BYTES,
+    PAGE_DELTA_BYTES_MAX, PAGE_NUMBER_MAX, VCPU_BYTES_MAX,
 };
 use crate::page_delta::PageDelta;
 use crate::wire::{ByteCount, Put, Reader, bounded, leb128_length};
@@ -42,6 +43,7 @@ const EXIT_REGISTERS: u8 = 1 << 0;
 const CHECKPOINT_FULL: u8 = 1 << 0;
 const CHECKPOINT_VCPU_DELTA: u8 = 1 << 1;
 const CHECKPOINT_DEVICES_DELTA: u8 = 1 << 2;
+const DISK_FAILED: u8 = 1 << 0;
 const PAGE_ZERO: u8 = 1;
 const PAGE_RAW: u8 = 2;
 const PAGE_DELTA: u8 = 3;
@@ -127,6 +129,11 @@ pub fn check(entry: &Entry<'_>) -> Result<(), FieldError> {
         Entry::Entropy(bytes) => bounded_length("entropy", bytes, ENTROPY_BYTES_MAX),
         Entry::Frame(bytes) => bounded_length("frame", bytes, FRAME_BYTES_MAX),
         Entry::Console(bytes) => bounded_length("console", bytes, CONSOLE_BYTES_MAX),
+        Entry::DiskDone { disk, number, status: _, digest: _, data } => {
+            bounded("disk", u64::from(disk), 0, DISKS_MAX as u64 - 1)?;
+            bounded("number", number, 1, u64::MAX)?;
+            bounded_length("data", data, DISK_BYTES_MAX)
+        }
         Entry::Output { length, digest: _ } => {
             bounded("length", u64::from(length), 0, FRAME_BYTES_MAX as u64)
         }
@@ -201,6 +208,16 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
         Entry::Clock { advance_ns } => out.put_leb128(advance_ns),
         Entry::WallClock { unix_ns } => out.put_leb128(unix_ns),
         Entry::Entropy(bytes) | Entry::Frame(bytes) | Entry::Console(bytes) => out.put(bytes),
+        Entry::DiskDone { disk, number, status, digest, data } => {
+            let failed = match status {
+                DiskStatus::Done => 0,
+                DiskStatus::Failed => DISK_FAILED,
+            };
+            out.put(&[disk, failed]);
+            out.put_leb128(number);
+            out.put(&digest.to_le_bytes());
+            out.put(data);
+        }
         Entry::Interrupt { vector } => out.put(&[vector]),
         Entry::Output { length, digest } => {
             out.put_leb128(u64::from(length));
@@ -276,6 +293,20 @@ fn read_body(kind: EntryKind, body: &[u8]) -> Result<Entry<'_>, FieldError> {
             state_digest: reader.u64("state_digest")?,
         },
         EntryKind::HandOver => Entry::HandOver,
+        EntryKind::DiskDone => {
+            let disk = reader.u8("disk")?;
+            let status = match read_flags(&mut reader, DISK_FAILED)? & DISK_FAILED {
+                0 => DiskStatus::Done,
+                _failed => DiskStatus::Failed,
+            };
+            Entry::DiskDone {
+                disk,
+                number: reader.leb128_u64("number")?,
+                status,
+                digest: reader.u64("digest")?,
+                data: reader.take_rest(),
+            }
+        }
     };
     check(&entry)?;
     reader.finish()?;

@@ -40,11 +40,13 @@ pub enum EntryKind {
     End = 13,
     /// [`Entry::HandOver`]
     HandOver = 14,
+    /// [`Entry::DiskDone`]
+    DiskDone = 15,
 }
 
 impl EntryKind {
     /// Every kind, by number: kind `n` is at `n - 1`.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Exit,
         Self::Window,
         Self::CheckpointBegin,
@@ -59,6 +61,7 @@ impl EntryKind {
         Self::Output,
         Self::End,
         Self::HandOver,
+        Self::DiskDone,
     ];
 
     /// Length of the longest [`name`](Self::name): the width of a column of names.
@@ -97,6 +100,7 @@ impl EntryKind {
             Self::Output => "output",
             Self::End => "end",
             Self::HandOver => "hand-over",
+            Self::DiskDone => "disk-done",
         }
     }
 
@@ -117,6 +121,7 @@ impl EntryKind {
             Entry::Output { .. } => Self::Output,
             Entry::End { .. } => Self::End,
             Entry::HandOver => Self::HandOver,
+            Entry::DiskDone { .. } => Self::DiskDone,
         }
     }
 }

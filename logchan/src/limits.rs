@@ -46,6 +46,15 @@ pub const CONSOLE_BYTES_MAX: usize = 4096;
 /// Longest entropy reading in bytes.
 pub const ENTROPY_BYTES_MAX: usize = 4096;
 
+/// Most disks of a VM.
+pub const DISKS_MAX: usize = 4;
+
+/// Most sectors of 512 bytes of a disk: 8 EiB less one sector, as the offset of a file.
+pub const DISK_SECTORS_MAX: u64 = i64::MAX as u64 / 512;
+
+/// Most bytes that one request reads from a disk or writes to it. The data of a read fit into one entry.
+pub const DISK_BYTES_MAX: usize = 56 * 1024;
+
 /// Longest vCPU state in a checkpoint, in bytes. XSAVE with AVX-512 and AMX takes about 11 KiB of it.
 pub const VCPU_BYTES_MAX: usize = 32 * 1024;
 
@@ -88,12 +97,19 @@ pub const MEMORY_BYTES_MAX: u64 = CHECKPOINT_PAGES_MAX as u64 * PAGE_BYTES as u6
 /// Most vCPUs that a log header may state. This is the format's limit; the VMM decides what it can run.
 pub const VCPUS_MAX: u16 = 255;
 
-/// Length of the shortest log header in bytes: both names are empty.
+/// Length of a disk in the log header in bytes: flags, sectors, serial number, digest.
+pub const DISK_HEADER_BYTES: usize = 1 + 8 + DISK_SERIAL_BYTES + 8;
+
+/// Length of a disk's serial number in bytes (virtio 1.2, section 5.2.6: VIRTIO_BLK_T_GET_ID).
+pub const DISK_SERIAL_BYTES: usize = 20;
+
+/// Length of the shortest log header in bytes: no disk, and both names are empty.
 pub const LOG_HEADER_BYTES_MIN: usize =
-    8 + 2 + 2 + 8 + 8 + 2 + 2 + 6 + 8 + 8 + HOST_PROFILE_BYTES + 1 + 1 + 4;
+    8 + 2 + 2 + 8 + 8 + 2 + 2 + 6 + 8 + 8 + HOST_PROFILE_BYTES + 1 + 1 + 1 + 4;
 
 /// Length of the longest log header in bytes. Reading this many bytes of a file always suffices.
-pub const LOG_HEADER_BYTES_MAX: usize = LOG_HEADER_BYTES_MIN + 2 * NAME_BYTES_MAX;
+pub const LOG_HEADER_BYTES_MAX: usize =
+    LOG_HEADER_BYTES_MIN + DISKS_MAX * DISK_HEADER_BYTES + 2 * NAME_BYTES_MAX;
 
 const DIGEST_BYTES: usize = 8;
 const FLAGS_BYTES: usize = 1;
@@ -118,6 +134,8 @@ const _: () = assert!(PAGE_DELTA_BYTES_MAX < PAGE_BYTES);
 const _: () = assert!(CONSOLE_BYTES_MAX <= ENTRY_BODY_MAX);
 const _: () = assert!(ENTROPY_BYTES_MAX <= ENTRY_BODY_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= ENTRY_BODY_MAX);
+const _: () =
+    assert!(1 + FLAGS_BYTES + U64_LEB128_MAX + DIGEST_BYTES + DISK_BYTES_MAX <= ENTRY_BODY_MAX);
 const _: () = assert!(2 * U64_LEB128_MAX + 2 * DIGEST_BYTES <= ENTRY_BODY_MAX);
 
 // The register mask fits the u32 that holds it.

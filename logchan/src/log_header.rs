@@ -12,7 +12,10 @@
 //! 38  guest_digest              8
 //! 46  cpu_digest                8
 //! 54  host_profile             17
-//! 71  guest_name length, bytes  1 + n
+//! 71  number of disks           1
+//! 72  disks: flags (bit 0: read-only, bit 1: digest known, bit 2: reads in the log) 1,
+//!     sectors 8, serial 20, digest 8
+//!     guest_name length, bytes  1 + n
 //!     cpu_name length, bytes    1 + m
 //!     CRC32 of all the above    4
 //! ```
@@ -35,8 +38,8 @@ use alloc::vec::Vec;
 use crate::error::{FieldError, HeaderError};
 use crate::host_profile::HostProfile;
 use crate::limits::{
-    LOG_HEADER_BYTES_MAX, LOG_HEADER_BYTES_MIN, MEMORY_BYTES_MAX, NAME_BYTES_MAX, PAGE_BYTES,
-    VCPUS_MAX,
+    DISK_HEADER_BYTES, DISK_SECTORS_MAX, DISK_SERIAL_BYTES, DISKS_MAX, LOG_HEADER_BYTES_MAX,
+    LOG_HEADER_BYTES_MIN, MEMORY_BYTES_MAX, NAME_BYTES_MAX, PAGE_BYTES, VCPUS_MAX,
 };
 use crate::wire::{Reader, bounded};
 
@@ -44,11 +47,30 @@ use crate::wire::{Reader, bounded};
 pub const LOG_MAGIC: [u8; 8] = *b"USTDYLOG";
 
 /// Version of the log format that this build writes and reads.
-pub const LOG_VERSION: u16 = 7;
+pub const LOG_VERSION: u16 = 8;
 
 /// Magic, version, header length.
 const PREFIX_BYTES: usize = LOG_MAGIC.len() + 2 + 2;
 const CRC_BYTES: usize = 4;
+
+const DISK_READ_ONLY: u8 = 1 << 0;
+const DISK_DIGEST: u8 = 1 << 1;
+const DISK_READS_LOGGED: u8 = 1 << 2;
+
+/// A disk of the recorded VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedDisk {
+    /// Length in sectors of 512 bytes.
+    pub sectors: u64,
+    /// The guest may only read it.
+    pub read_only: bool,
+    /// What the guest reads as its serial number, padded with zeros.
+    pub serial: [u8; DISK_SERIAL_BYTES],
+    /// xxh3-64 of the disk's contents when the recording began; `None` if it was not computed.
+    pub digest: Option<u64>,
+    /// The log has the data of every read, so that a replay needs no disk.
+    pub reads_logged: bool,
+}
 
 /// The fields of a log header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +91,8 @@ pub struct LogHeader {
     pub cpu_digest: u64,
     /// How the host that recorded runs a guest.
     pub host_profile: HostProfile,
+    /// The disks, by index. At most [`DISKS_MAX`].
+    pub disks: Vec<LoggedDisk>,
     /// Name of the guest image, for display. At most 255 bytes, no control characters.
     pub guest_name: String,
     /// Name of the CPU model, for display. Same limits as `guest_name`.
@@ -93,6 +117,10 @@ impl LogHeader {
             });
         }
         bounded("vcpus", u64::from(self.vcpus), 1, u64::from(VCPUS_MAX))?;
+        bounded("disks", self.disks.len() as u64, 0, DISKS_MAX as u64)?;
+        for disk in &self.disks {
+            bounded("sectors", disk.sectors, 1, DISK_SECTORS_MAX)?;
+        }
         check_name("guest_name", &self.guest_name)?;
         check_name("cpu_name", &self.cpu_name)
     }
@@ -106,7 +134,10 @@ impl LogHeader {
         if let Err(error) = self.check() {
             panic!("a log header outside of its limits: {error}");
         }
-        let length = LOG_HEADER_BYTES_MIN + self.guest_name.len() + self.cpu_name.len();
+        let length = LOG_HEADER_BYTES_MIN
+            + self.disks.len() * DISK_HEADER_BYTES
+            + self.guest_name.len()
+            + self.cpu_name.len();
         let start = out.len();
         out.extend_from_slice(&LOG_MAGIC);
         out.extend_from_slice(&LOG_VERSION.to_le_bytes());
@@ -119,6 +150,8 @@ impl LogHeader {
         out.extend_from_slice(&self.guest_digest.to_le_bytes());
         out.extend_from_slice(&self.cpu_digest.to_le_bytes());
         out.extend_from_slice(&self.host_profile.encode());
+        out.push(self.disks.len() as u8);
+        self.disks.iter().for_each(|disk| put_disk(disk, out));
         for name in [&self.guest_name, &self.cpu_name] {
             out.push(name.len() as u8);
             out.extend_from_slice(name.as_bytes());
@@ -182,12 +215,52 @@ fn read_fields(bytes: &[u8]) -> Result<LogHeader, FieldError> {
         guest_digest: reader.u64("guest_digest")?,
         cpu_digest: reader.u64("cpu_digest")?,
         host_profile: HostProfile::decode(&reader.array("host_profile")?)?,
+        disks: read_disks(&mut reader)?,
         guest_name: read_name(&mut reader, "guest_name")?,
         cpu_name: read_name(&mut reader, "cpu_name")?,
     };
     reader.finish()?;
     header.check()?;
     Ok(header)
+}
+
+fn put_disk(disk: &LoggedDisk, out: &mut Vec<u8>) {
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    out.push(
+        flag(disk.read_only, DISK_READ_ONLY)
+            | flag(disk.digest.is_some(), DISK_DIGEST)
+            | flag(disk.reads_logged, DISK_READS_LOGGED),
+    );
+    out.extend_from_slice(&disk.sectors.to_le_bytes());
+    out.extend_from_slice(&disk.serial);
+    out.extend_from_slice(&disk.digest.unwrap_or(0).to_le_bytes());
+}
+
+fn read_disks(reader: &mut Reader<'_>) -> Result<Vec<LoggedDisk>, FieldError> {
+    const KNOWN: u8 = DISK_READ_ONLY | DISK_DIGEST | DISK_READS_LOGGED;
+    let count = reader.u8("disks")?;
+    bounded("disks", u64::from(count), 0, DISKS_MAX as u64)?;
+    let mut disks = Vec::with_capacity(usize::from(count));
+    for _disk in 0..count {
+        let flags = reader.u8("disk flags")?;
+        if flags & !KNOWN != 0 {
+            let bits = u32::from(flags & !KNOWN);
+            return Err(FieldError::UnknownBits { field: "disk flags", bits });
+        }
+        let sectors = reader.u64("sectors")?;
+        let serial = reader.array("serial")?;
+        let digest = reader.u64("disk digest")?;
+        let has_digest = flags & DISK_DIGEST != 0;
+        bounded("disk digest", digest, 0, if has_digest { u64::MAX } else { 0 })?;
+        disks.push(LoggedDisk {
+            sectors,
+            read_only: flags & DISK_READ_ONLY != 0,
+            serial,
+            digest: has_digest.then_some(digest),
+            reads_logged: flags & DISK_READS_LOGGED != 0,
+        });
+    }
+    Ok(disks)
 }
 
 fn read_name(reader: &mut Reader<'_>, field: &'static str) -> Result<String, FieldError> {

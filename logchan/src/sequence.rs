@@ -4,7 +4,7 @@
 //! log        = checkpoint(full) here* ( position here* )* [ End ]
 //! position   = Exit | Window | checkpoint
 //! checkpoint = CheckpointBegin Page{pages} CheckpointEnd      page numbers strictly increasing
-//! here*      = ( Clock | WallClock | Entropy | Frame | Console | Output )* [ Interrupt ]
+//! here*      = ( Clock | WallClock | Entropy | Frame | Console | DiskDone | Output )* [ Interrupt ]
 //! ```
 //!
 //! ```text
@@ -109,6 +109,7 @@ impl SequenceChecker {
             | Entry::Entropy(_)
             | Entry::Frame(_)
             | Entry::Console(_)
+            | Entry::DiskDone { .. }
             | Entry::Output { .. } => self.expect_before_interrupt(kind)?,
             Entry::Interrupt { .. } => {
                 self.expect_before_interrupt(kind)?;

@@ -2,7 +2,7 @@
 
 use std::panic::catch_unwind;
 
-use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
+use logchan::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_codec::{check, decode};
 use logchan::entry_kind::EntryKind;
 use logchan::error::{DecodeError, FieldError};
@@ -158,6 +158,13 @@ fn entries_out_of_limits(blob: &[u8]) -> Vec<(Entry<'_>, &'static str)> {
         xor[0] = first;
         Entry::Exit { digest: 0, registers: Some(RegisterDelta { changed, xor }) }
     };
+    let done = |disk, number, data| Entry::DiskDone {
+        disk,
+        number,
+        status: DiskStatus::Done,
+        digest: 0,
+        data,
+    };
     let (full, pages) = (true, 0);
     vec![
         (delta(1 << REGISTERS, 0), "changed"),
@@ -183,6 +190,9 @@ fn entries_out_of_limits(blob: &[u8]) -> Vec<(Entry<'_>, &'static str)> {
         (Entry::Frame(&blob[..FRAME_BYTES_MAX + 1]), "frame"),
         (Entry::Console(&blob[..CONSOLE_BYTES_MAX + 1]), "console"),
         (Entry::Output { length: FRAME_BYTES_MAX as u32 + 1, digest: 0 }, "length"),
+        (done(DISKS_MAX as u8, 1, &[]), "disk"),
+        (done(0, 0, &[]), "number"),
+        (done(0, 1, &blob[..DISK_BYTES_MAX + 1]), "data"),
     ]
 }
 
@@ -202,7 +212,7 @@ fn encode_out_of_limits_panics_and_names_the_field() {
 fn decode_out_of_limits_names_the_field() {
     let blob = vec![0; ENTRY_BODY_MAX];
     let bytes = |max: usize| &blob[..max + 1];
-    let cases: [(EntryKind, &[&[u8]], &str); 8] = [
+    let cases: [(EntryKind, &[&[u8]], &str); 10] = [
         (
             EntryKind::CheckpointBegin,
             &[&[1], &leb128(u64::from(CHECKPOINT_PAGES_MAX) + 1), &[0, 0]],
@@ -223,6 +233,8 @@ fn decode_out_of_limits_names_the_field() {
         (EntryKind::Frame, &[bytes(FRAME_BYTES_MAX)], "frame"),
         (EntryKind::Console, &[bytes(CONSOLE_BYTES_MAX)], "console"),
         (EntryKind::Entropy, &[bytes(ENTROPY_BYTES_MAX)], "entropy"),
+        (EntryKind::DiskDone, &[&[DISKS_MAX as u8, 0, 1], &[0; 8]], "disk"),
+        (EntryKind::DiskDone, &[&[0, 0, 1], &[0; 8], bytes(DISK_BYTES_MAX)], "data"),
     ];
     for (kind, body, expected) in cases {
         match body_error(kind, body) {

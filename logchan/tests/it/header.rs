@@ -32,11 +32,17 @@ fn header_round_trips_and_states_its_length() {
     let longest = LogHeader {
         guest_name: "ä".repeat(127) + "x",
         cpu_name: "c".repeat(NAME_BYTES_MAX),
+        disks: vec![header().disks[0].clone(); DISKS_MAX],
         memory_bytes: MEMORY_BYTES_MAX,
         vcpus: VCPUS_MAX,
         ..header()
     };
-    let shortest = LogHeader { guest_name: String::new(), cpu_name: String::new(), ..header() };
+    let shortest = LogHeader {
+        guest_name: String::new(),
+        cpu_name: String::new(),
+        disks: Vec::new(),
+        ..header()
+    };
     assert_eq!(encoded(&longest).len(), LOG_HEADER_BYTES_MAX);
     assert_eq!(encoded(&shortest).len(), LOG_HEADER_BYTES_MIN);
     for header in [longest, shortest, header()] {
@@ -93,7 +99,7 @@ fn header_with_any_bit_flipped_is_refused() {
 
 #[test]
 fn header_field_out_of_bounds_is_named() {
-    let cases: [(usize, &[u8], &str); 11] = [
+    let cases: [(usize, &[u8], &str); 16] = [
         (10, &(LOG_HEADER_BYTES_MIN as u16 - 1).to_le_bytes(), "header length"),
         (10, &(LOG_HEADER_BYTES_MAX as u16 + 1).to_le_bytes(), "header length"),
         (20, &0_u64.to_le_bytes(), "memory_bytes"),
@@ -103,8 +109,14 @@ fn header_field_out_of_bounds_is_named() {
         (28, &(VCPUS_MAX + 1).to_le_bytes(), "vcpus"),
         (54, &[3], "emulates_kernel_code"),
         (63, &[0, 4], "native"),
-        (72, &[0xff], "guest_name"),
-        (72, b"\n", "guest_name"),
+        (71, &[DISKS_MAX as u8 + 1], "disks"),
+        (72, &[8], "disk flags"),
+        (73, &0_u64.to_le_bytes(), "sectors"),
+        (73, &(DISK_SECTORS_MAX + 1).to_le_bytes(), "sectors"),
+        // The second disk has no digest.
+        (72 + 2 * DISK_HEADER_BYTES - 1, &[1], "disk digest"),
+        (73 + 2 * DISK_HEADER_BYTES, &[0xff], "guest_name"),
+        (73 + 2 * DISK_HEADER_BYTES, b"\n", "guest_name"),
     ];
     for (at, bytes, field) in cases {
         match LogHeader::decode(&resealed(at, bytes)) {
@@ -119,7 +131,7 @@ fn header_field_out_of_bounds_is_named() {
 #[test]
 fn header_names_longer_or_shorter_than_the_header_are_refused() {
     let name_length = header().guest_name.len() as u8;
-    let cpu_length_at = 72 + usize::from(name_length);
+    let cpu_length_at = 73 + 2 * DISK_HEADER_BYTES + usize::from(name_length);
     assert_eq!(
         LogHeader::decode(&resealed(cpu_length_at, &[0xff])),
         Err(HeaderError::Field(FieldError::Ends { field: "cpu_name" }))

@@ -1,6 +1,6 @@
 //! Any possible entry, built from plain values of proptest or of a seeded generator.
 
-use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
+use logchan::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_kind::EntryKind;
 use logchan::limits::*;
 use logchan::page_delta::PageDelta;
@@ -62,6 +62,13 @@ impl Ingredients {
                 Entry::End { natural_exits: a, interrupts: b, memory_digest: c, state_digest: d }
             }
             EntryKind::HandOver => Entry::HandOver,
+            EntryKind::DiskDone => Entry::DiskDone {
+                disk: up_to(a, DISKS_MAX as u64 - 1) as u8,
+                number: b.max(1),
+                status: if self.flag { DiskStatus::Done } else { DiskStatus::Failed },
+                digest: c,
+                data: head(&self.first, DISK_BYTES_MAX),
+            },
         }
     }
 

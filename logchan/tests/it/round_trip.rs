@@ -1,6 +1,6 @@
 //! Every possible entry decodes to itself.
 
-use logchan::entry::{Entry, PageBytes, StateBytes};
+use logchan::entry::{DiskStatus, Entry, PageBytes, StateBytes};
 use logchan::entry_codec::{check, decode, encode, encoded_length};
 use logchan::entry_kind::EntryKind;
 use logchan::entry_stats::{EntryStats, EntryStatsTable};
@@ -112,6 +112,13 @@ fn entry_with_fields_at_their_limits_round_trips() {
         Entry::Frame(&blob[..FRAME_BYTES_MAX]),
         Entry::Console(&blob[..CONSOLE_BYTES_MAX]),
         Entry::Output { length: FRAME_BYTES_MAX as u32, digest: u64::MAX },
+        Entry::DiskDone {
+            disk: DISKS_MAX as u8 - 1,
+            number: u64::MAX,
+            status: DiskStatus::Done,
+            digest: u64::MAX,
+            data: &blob[..DISK_BYTES_MAX],
+        },
     ];
     for entry in largest {
         let bytes = encoded(&entry);

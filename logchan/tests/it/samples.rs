@@ -1,10 +1,10 @@
 //! Fixed entries, at least one of every kind, and a log made of them.
 
-use logchan::entry::{Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
+use logchan::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::host_profile::{Answer, HostProfile};
 use logchan::limits::PAGE_BYTES;
 use logchan::log_block::BlockWriter;
-use logchan::log_header::LogHeader;
+use logchan::log_header::{LogHeader, LoggedDisk};
 use logchan::page_delta::PageDelta;
 
 /// A page in which every byte depends on its offset.
@@ -28,6 +28,9 @@ static FRAME: [u8; 42] = [
 /// Delta: XORs byte 3 of word 0 of line 1 with 0x05, and bytes 0 and 1 of word 7 of line 63 with 0x02
 /// and 0x01.
 static DELTA: [u8; 15] = [2, 0, 0, 0, 0, 0, 0, 0x80, 1, 8, 5, 0x80, 3, 2, 1];
+
+/// What a read of one sector returned.
+static SECTOR: [u8; 512] = [0x5a; 512];
 
 const DIGEST: u64 = 0x0123_4567_89ab_cdef;
 
@@ -63,6 +66,36 @@ pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
         ("output", Entry::Output { length: 42, digest: DIGEST }),
         ("frame", Entry::Frame(&FRAME)),
         ("console", Entry::Console(b"ls\n")),
+        (
+            "disk_done",
+            Entry::DiskDone {
+                disk: 0,
+                number: 1,
+                status: DiskStatus::Done,
+                digest: DIGEST,
+                data: &[],
+            },
+        ),
+        (
+            "disk_failed",
+            Entry::DiskDone {
+                disk: 3,
+                number: 300,
+                status: DiskStatus::Failed,
+                digest: 0,
+                data: &[],
+            },
+        ),
+        (
+            "disk_data",
+            Entry::DiskDone {
+                disk: 1,
+                number: 2,
+                status: DiskStatus::Done,
+                digest: DIGEST,
+                data: &SECTOR,
+            },
+        ),
         ("interrupt", Entry::Interrupt { vector: 0x2b }),
         ("exit_registers", Entry::Exit { digest: DIGEST, registers: Some(registers()) }),
         ("window", Entry::Window { digest: DIGEST }),
@@ -113,6 +146,22 @@ pub(crate) fn header() -> LogHeader {
             cpuid_digest: 0x0403_0201,
             ..HostProfile::UNKNOWN
         },
+        disks: vec![
+            LoggedDisk {
+                sectors: 2048,
+                read_only: false,
+                serial: *b"data\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+                digest: Some(DIGEST),
+                reads_logged: false,
+            },
+            LoggedDisk {
+                sectors: 8,
+                read_only: true,
+                serial: [0; 20],
+                digest: None,
+                reads_logged: true,
+            },
+        ],
         guest_name: "reference guest".into(),
         cpu_name: "x86-64-v2, no rdrand".into(),
     }

@@ -1,6 +1,6 @@
 //! The grammar of a log: which entry may follow which.
 
-use logchan::entry::{Entry, PageBytes, StateBytes};
+use logchan::entry::{DiskStatus, Entry, PageBytes, StateBytes};
 use logchan::entry_kind::EntryKind;
 use logchan::error::SequenceError;
 use logchan::sequence::{LogEnding, SequenceChecker};
@@ -29,7 +29,9 @@ const ENTROPY: Entry<'_> = Entry::Entropy(&[1]);
 const FRAME: Entry<'_> = Entry::Frame(&[1]);
 const CONSOLE: Entry<'_> = Entry::Console(&[1]);
 const OUTPUT: Entry<'_> = Entry::Output { length: 1, digest: 0 };
-const HERE: [Entry<'_>; 6] = [CLOCK, WALL_CLOCK, ENTROPY, FRAME, CONSOLE, OUTPUT];
+const DISK_DONE: Entry<'_> =
+    Entry::DiskDone { disk: 0, number: 1, status: DiskStatus::Done, digest: 0, data: &[] };
+const HERE: [Entry<'_>; 7] = [CLOCK, WALL_CLOCK, ENTROPY, FRAME, CONSOLE, DISK_DONE, OUTPUT];
 
 const NO_STATE: StateBytes<'_> = StateBytes::Whole(&[]);
 

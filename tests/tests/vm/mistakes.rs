@@ -143,6 +143,7 @@ fn header() -> LogHeader {
         guest_digest: 1,
         cpu_digest: 1,
         host_profile: HostProfile::UNKNOWN,
+        disks: Vec::new(),
         guest_name: String::from("guest"),
         cpu_name: String::from("Some Other CPU"),
     }

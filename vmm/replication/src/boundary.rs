@@ -13,7 +13,7 @@
 //!                        -> Capture -> checkpoint
 //!                        -> Pending -> poll_memory ...
 //!                        -> End     -> end
-//! at a natural exit:  (readings and outputs of the exit)*  exit_handled
+//! at a natural exit:  (readings, outputs and disk requests of the exit)*  exit_handled
 //! at any position:    next_input* [wait poll_memory next_input*]* [interrupt]
 //! ```
 
@@ -21,6 +21,8 @@ use crate::checkpoint::{CheckpointImage, Image};
 use alloc::vec::Vec;
 use logchan::entry::REGISTERS;
 use logchan::limits::PAGE_BYTES;
+
+pub use logchan::entry::DiskStatus;
 
 /// An input from outside that enters the guest at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,55 @@ pub enum Input<'a> {
     Frame(&'a [u8]),
     /// Bytes typed at the serial console.
     Console(&'a [u8]),
+    /// A request to a disk is done.
+    Disk(DiskCompletion<'a>),
+}
+
+/// What a guest asks of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DiskOperation {
+    /// Reads sectors.
+    Read,
+    /// Writes sectors. The data may be volatile until a flush.
+    Write,
+    /// Makes every write that was done before this request stable.
+    Flush,
+    /// Says that the contents of sectors are not needed any more.
+    Discard,
+    /// Fills sectors with zeros.
+    WriteZeroes,
+}
+
+/// A request to a disk. The device has checked that it lies on the disk and that the disk may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskRequest<'a> {
+    /// Index of the disk.
+    pub disk: u8,
+    /// Number of the request: 1 is the first of this disk, and each has the next one. Requests that overlap, one of
+    /// which changes the disk, take effect in the order of their numbers.
+    pub number: u64,
+    /// What is asked.
+    pub operation: DiskOperation,
+    /// First sector, in units of 512 bytes; 0 for a flush.
+    pub sector: u64,
+    /// Length in bytes, a multiple of 512; 0 for a flush. At most
+    /// [`DISK_BYTES_MAX`](logchan::limits::DISK_BYTES_MAX) for a read and a write.
+    pub bytes: u32,
+    /// The data of a write, as many bytes as `bytes` says; empty for any other operation.
+    pub data: &'a [u8],
+}
+
+/// How a request to a disk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskCompletion<'a> {
+    /// Index of the disk.
+    pub disk: u8,
+    /// Number of the request.
+    pub number: u64,
+    /// How it ended.
+    pub status: DiskStatus,
+    /// The data of a read that is done; otherwise empty.
+    pub data: &'a [u8],
 }
 
 /// Which inputs the devices can accept now. It is a function of guest and device state alone.
@@ -47,6 +98,8 @@ pub struct DeviceCapacity {
     pub console_bytes: usize,
     /// Guest time at which the next timer is due, nanoseconds.
     pub timer_ns: Option<u64>,
+    /// Requests to disks that are in flight, of all disks together.
+    pub disk_requests: u32,
     /// Set only when the vCPU is stopped in mid-region and interrupt windows are off: an interrupt is
     /// pending and needs a position to be injected at.
     pub interrupt: bool,
@@ -75,6 +128,8 @@ pub trait DeviceBoundary {
     fn output(&mut self, frame: &[u8]) -> Result<(), Self::Error>;
     /// Outputs a byte that the guest wrote to its serial console.
     fn console_output(&mut self, byte: u8);
+    /// Begins a request to a disk. It is done aside; [`Input::Disk`] says when it is done.
+    fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), Self::Error>;
     /// Notes that the guest's interrupt handler has acknowledged the NIC's interrupt. Only the statistics
     /// of a live boundary use it.
     fn interrupt_served(&mut self);

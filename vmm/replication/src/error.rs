@@ -15,6 +15,12 @@ pub enum BoundaryError<E> {
     /// A stop was requested where the replay cannot end in order.
     #[error("stopped before the end of the log")]
     Stopped,
+    /// The guest asked a disk for I/O, and the boundary has none.
+    #[error("the guest asked disk {disk} for I/O, and the VM has no such disk here")]
+    NoDisk {
+        /// Index of the disk.
+        disk: u8,
+    },
     /// The machine's state was invalidated; another machine takes its place.
     #[error("the machine's state was invalidated")]
     Invalidated,

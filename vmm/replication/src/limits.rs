@@ -1,7 +1,7 @@
 //! Every limit of the replication, and the const asserts that relate them.
 
 use logchan::entry::REGISTERS;
-use logchan::limits::{CONSOLE_BYTES_MAX, FRAME_BYTES_MAX, PAGE_BYTES};
+use logchan::limits::{CONSOLE_BYTES_MAX, DISK_BYTES_MAX, FRAME_BYTES_MAX, PAGE_BYTES};
 use logchan::time::Duration;
 
 /// Largest frame of the VM's network: 14 bytes of Ethernet header, 1500 of payload, 4 of VLAN tag.
@@ -135,9 +135,13 @@ pub const COPY_PASSES_MAX: u32 = 32;
 /// How often the share of time of a guest that is slowed is halved: to 1/64 at least.
 pub const GUEST_SHARE_HALVINGS_MAX: u32 = 6;
 
-/// Size of the largest input, bytes.
+/// Size of the largest input of a pair, bytes. The data of a read from a disk are not in its log.
 pub const INPUT_BYTES_MAX: usize =
     if FRAME_BYTES_MAX > CONSOLE_BYTES_MAX { FRAME_BYTES_MAX } else { CONSOLE_BYTES_MAX };
+
+/// Size of the largest input in any log, bytes.
+pub const LOGGED_INPUT_BYTES_MAX: usize =
+    if INPUT_BYTES_MAX > DISK_BYTES_MAX { INPUT_BYTES_MAX } else { DISK_BYTES_MAX };
 
 /// Largest entry of an input, bytes: kind, length, input.
 pub const INPUT_ENTRY_BYTES_MAX: usize = 1 + 3 + INPUT_BYTES_MAX;

@@ -1,7 +1,7 @@
 //! The log writer: turns what passes the nondeterminism boundary into log entries, for a file and for the
 //! logging channel. The [`verifier`](crate::verifier) is its counterpart.
 
-use crate::boundary::{EndState, Input, Position, VcpuDigest};
+use crate::boundary::{DiskCompletion, EndState, Input, Position, VcpuDigest};
 use crate::checkpoint::{CheckpointDigest, CheckpointImage, DeltaCache};
 use crate::limits::PAGE_ENTRY_BYTES_MAX;
 use crate::limits::SMALL_ENTRY_BYTES_MAX;
@@ -42,11 +42,21 @@ pub fn lane_of(entry: &Entry<'_>) -> Lane {
         | Entry::Entropy(_)
         | Entry::Frame(_)
         | Entry::Console(_)
+        | Entry::DiskDone { .. }
         | Entry::Interrupt { .. }
         | Entry::Output { .. }
         | Entry::End { .. }
         | Entry::HandOver => Lane::Latency,
     }
+}
+
+/// What a log has of the data that a guest reads from its disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoggedReads {
+    /// A digest: a replay needs the disk.
+    Digest,
+    /// The data.
+    Data,
 }
 
 /// What the entries of a log are relative to: its last clock reading, its last registers, and the pages and
@@ -58,6 +68,7 @@ pub struct LogWriter {
     /// Registers at the last exit.
     registers: [u64; REGISTERS],
     cache: DeltaCache,
+    reads: LoggedReads,
     mutants: Mutants,
 }
 
@@ -73,7 +84,13 @@ impl LogWriter {
             clock_ns: 0,
             registers: [0; REGISTERS],
             cache: DeltaCache::with_pages_max(delta_cache_pages_max),
+            reads: LoggedReads::Digest,
         }
+    }
+
+    /// Makes the log have `reads` of the data that the guest reads from its disks.
+    pub fn with_reads(self, reads: LoggedReads) -> LogWriter {
+        LogWriter { reads, ..self }
     }
 
     /// Begins another log: the entries that follow are relative to nothing before.
@@ -117,8 +134,23 @@ impl LogWriter {
             Input::Clock { now_ns } => self.clock(now_ns),
             Input::Frame(frame) => Entry::Frame(frame),
             Input::Console(bytes) => Entry::Console(bytes),
+            Input::Disk(completion) => self.disk_done(&completion),
         }
     }
+
+    fn disk_done<'a>(&self, completion: &DiskCompletion<'a>) -> Entry<'a> {
+        let &DiskCompletion { disk, number, status, data: read } = completion;
+        let data = match self.reads {
+            LoggedReads::Digest => &[],
+            LoggedReads::Data => read,
+        };
+        Entry::DiskDone { disk, number, status, digest: read_digest(read), data }
+    }
+}
+
+/// Returns the digest of what the guest has read from a disk; 0 if a request reads nothing.
+pub fn read_digest(data: &[u8]) -> u64 {
+    if data.is_empty() { 0 } else { xxh3_64(data) }
 }
 
 /// Returns the entry for a frame that the guest sent.

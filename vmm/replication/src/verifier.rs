@@ -5,11 +5,11 @@
 //! diverged, and the [`Divergence`] says what was expected and what was found. The
 //! [`log_writer`](crate::log_writer) is the counterpart.
 
-use crate::boundary::{EndState, Input, Position, Region, VcpuDigest};
+use crate::boundary::{DiskCompletion, DiskStatus, EndState, Input, Position, Region, VcpuDigest};
 use crate::checkpoint::reader::{Begin, CheckpointReader};
 use crate::checkpoint::{CheckpointFault, DeltaCache, Image};
 use crate::divergence::{Divergence, Registers};
-use crate::limits::INPUT_BYTES_MAX;
+use crate::limits::LOGGED_INPUT_BYTES_MAX;
 use crate::mutant::Mutants;
 use crate::vcpu_parts::differing_parts;
 use alloc::boxed::Box;
@@ -73,6 +73,23 @@ pub enum TakenInput {
         /// Number of bytes.
         length: usize,
     },
+    /// See [`Input::Disk`].
+    Disk(TakenDisk),
+}
+
+/// A request to a disk that is done, as a log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenDisk {
+    /// Index of the disk.
+    pub disk: u8,
+    /// Number of the request.
+    pub number: u64,
+    /// How it ended.
+    pub status: DiskStatus,
+    /// Digest of the data of a read; otherwise 0.
+    pub digest: u64,
+    /// Length of the data of a read, bytes; 0 if the log does not have them.
+    pub length: usize,
 }
 
 /// Compares an execution with a log.
@@ -87,7 +104,7 @@ pub struct Verifier {
     cache: DeltaCache,
     reader: CheckpointReader,
     /// The input that the machine borrows.
-    input: Box<[u8; INPUT_BYTES_MAX]>,
+    input: Box<[u8; LOGGED_INPUT_BYTES_MAX]>,
     mutants: Mutants,
 }
 
@@ -104,7 +121,7 @@ impl Verifier {
             natural_exits: 0,
             cache: DeltaCache::with_pages_max(delta_cache_pages_max),
             reader: CheckpointReader::default(),
-            input: Box::new([0; INPUT_BYTES_MAX]),
+            input: Box::new([0; LOGGED_INPUT_BYTES_MAX]),
             mutants,
         }
     }
@@ -190,6 +207,7 @@ impl Verifier {
             | Entry::Entropy(_)
             | Entry::Frame(_)
             | Entry::Console(_)
+            | Entry::DiskDone { .. }
             | Entry::Interrupt { .. }
             | Entry::Output { .. }
             | Entry::HandOver => {
@@ -227,6 +245,7 @@ impl Verifier {
                 | Entry::Entropy(_)
                 | Entry::Frame(_)
                 | Entry::Console(_)
+                | Entry::DiskDone { .. }
                 | Entry::Interrupt { .. }
                 | Entry::Output { .. }
                 | Entry::End { .. }
@@ -353,6 +372,10 @@ impl Verifier {
                 self.input[..bytes.len()].copy_from_slice(bytes);
                 TakenInput::Console { length: bytes.len() }
             }
+            Some(Entry::DiskDone { disk, number, status, digest, data }) => {
+                self.input[..data.len()].copy_from_slice(data);
+                TakenInput::Disk(TakenDisk { disk, number, status, digest, length: data.len() })
+            }
             Some(
                 Entry::Exit { .. }
                 | Entry::Window { .. }
@@ -377,6 +400,10 @@ impl Verifier {
             TakenInput::Clock { now_ns } => Input::Clock { now_ns },
             TakenInput::Frame { length } => Input::Frame(&self.input[..length]),
             TakenInput::Console { length } => Input::Console(&self.input[..length]),
+            TakenInput::Disk(TakenDisk { disk, number, status, digest: _, length }) => {
+                let data = &self.input[..length];
+                Input::Disk(DiskCompletion { disk, number, status, data })
+            }
         }
     }
 
@@ -389,9 +416,9 @@ impl Verifier {
     pub fn halted<L: LogCursor>(&mut self, log: &mut L) -> Result<Verdict<bool>, L::Error> {
         match log.front()? {
             None => Ok(Verdict::NoEntry),
-            Some(Entry::Clock { .. } | Entry::Frame(_) | Entry::Console(_)) => {
-                Ok(Verdict::Agreed(true))
-            }
+            Some(
+                Entry::Clock { .. } | Entry::Frame(_) | Entry::Console(_) | Entry::DiskDone { .. },
+            ) => Ok(Verdict::Agreed(true)),
             Some(Entry::End { .. }) => Ok(Verdict::Agreed(false)),
             Some(
                 Entry::Exit { .. }

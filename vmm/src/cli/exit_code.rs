@@ -324,7 +324,7 @@ fn source_code(error: &SourceError) -> Code {
         },
         SourceError::Diverged(_) => Code::Diverged,
         SourceError::Stopped => Code::Stopped,
-        SourceError::Invalidated => Code::Unexpected,
+        SourceError::NoDisk { .. } | SourceError::Invalidated => Code::Unexpected,
     }
 }
 

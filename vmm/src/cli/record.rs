@@ -74,6 +74,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         guest_digest: blueprint.image_digest(),
         cpu_digest: blueprint.cpu_model().digest(),
         host_profile: blueprint.host_profile(),
+        disks: Vec::new(),
         guest_name: shortened(blueprint.guest_name().to_owned()),
         cpu_name: blueprint.cpu_model().name(),
     };

@@ -110,7 +110,7 @@ impl Devices {
     pub fn apply(&mut self, input: Input<'_>, ram: &GuestRam) {
         match input {
             Input::Clock { now_ns } => self.advance_time(now_ns),
-            Input::Frame(_) | Input::Console(_) => self.accept(input, ram),
+            Input::Frame(_) | Input::Console(_) | Input::Disk(_) => self.accept(input, ram),
         }
     }
 

@@ -6,7 +6,7 @@ use super::config_port::ConfigPort;
 use super::{Access, DeviceConfig, Devices, Effect};
 use crate::mem::GuestRam;
 use crate::replay::error::{HostError, SourceError};
-use replication::boundary::{DeviceBoundary, Input};
+use replication::boundary::{DeviceBoundary, DiskOperation, DiskRequest, Input};
 
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 pub(crate) const CONFIG: DeviceConfig = DeviceConfig { mac: MAC };
@@ -28,6 +28,18 @@ pub(crate) struct TestBoundary {
     pub(crate) entropy_limit: Option<usize>,
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) console: Vec<u8>,
+    pub(crate) disk_requests: Vec<TestRequest>,
+}
+
+/// A request that a disk was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TestRequest {
+    pub(crate) disk: u8,
+    pub(crate) number: u64,
+    pub(crate) operation: DiskOperation,
+    pub(crate) sector: u64,
+    pub(crate) bytes: u32,
+    pub(crate) data: Vec<u8>,
 }
 
 impl DeviceBoundary for TestBoundary {
@@ -63,6 +75,13 @@ impl DeviceBoundary for TestBoundary {
 
     fn console_output(&mut self, byte: u8) {
         self.console.push(byte);
+    }
+
+    fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
+        let &DiskRequest { disk, number, operation, sector, bytes, data } = request;
+        let data = data.to_vec();
+        self.disk_requests.push(TestRequest { disk, number, operation, sector, bytes, data });
+        Ok(())
     }
 
     fn interrupt_served(&mut self) {}

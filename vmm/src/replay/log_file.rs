@@ -349,6 +349,7 @@ mod tests {
             guest_digest: 1,
             cpu_digest: 1,
             host_profile: logchan::host_profile::HostProfile::UNKNOWN,
+            disks: Vec::new(),
             guest_name: String::from("guest"),
             cpu_name: String::from("CPU"),
         }

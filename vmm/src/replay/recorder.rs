@@ -5,8 +5,8 @@ use super::error::{HostError, LogError, SourceError};
 use logchan::entry::{Entry, REGISTERS};
 use replication::Mutants;
 use replication::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
-    StopAction, VcpuDigest, Waited,
+    Boundary, DeviceBoundary, DeviceCapacity, DiskRequest, EndState, Input, Memory, Position,
+    Region, StopAction, VcpuDigest, Waited,
 };
 use replication::checkpoint::{CheckpointImage, Image};
 use replication::log_writer::{
@@ -92,6 +92,10 @@ impl<B: Boundary<Error = SourceError>, L: LogDestination> DeviceBoundary for Rec
 
     fn console_output(&mut self, byte: u8) {
         self.boundary.console_output(byte);
+    }
+
+    fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
+        self.boundary.disk_request(request)
     }
 
     fn interrupt_served(&mut self) {

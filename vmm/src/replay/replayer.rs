@@ -8,8 +8,8 @@ use logchan::entry::{Entry, REGISTERS};
 use logchan::limits::{PAGE_BYTES, delta_cache_pages_max};
 use replication::Mutants;
 use replication::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
-    StopAction, VcpuDigest, Waited,
+    Boundary, DeviceBoundary, DeviceCapacity, DiskRequest, EndState, Input, Memory, Position,
+    Region, StopAction, VcpuDigest, Waited,
 };
 use replication::checkpoint::{CheckpointFault, CheckpointImage, Image};
 use replication::verifier::{Verdict, Verifier};
@@ -136,6 +136,10 @@ impl DeviceBoundary for Replayer {
 
     /// Discards the byte: console output was shown when it was recorded.
     fn console_output(&mut self, _byte: u8) {}
+
+    fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
+        Err(SourceError::NoDisk { disk: request.disk })
+    }
 
     /// Does nothing: only a live boundary has statistics of it.
     fn interrupt_served(&mut self) {}

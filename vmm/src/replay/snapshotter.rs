@@ -6,8 +6,8 @@
 use super::error::SourceError;
 use logchan::entry::REGISTERS;
 use replication::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
-    StopAction, VcpuDigest, Waited,
+    Boundary, DeviceBoundary, DeviceCapacity, DiskRequest, EndState, Input, Memory, Position,
+    Region, StopAction, VcpuDigest, Waited,
 };
 use replication::checkpoint::{CheckpointImage, Image};
 
@@ -82,6 +82,10 @@ impl<B: Boundary<Error = SourceError>> DeviceBoundary for Snapshotter<'_, B> {
     fn console_output(&mut self, byte: u8) {
         self.match_text(byte);
         self.boundary.console_output(byte);
+    }
+
+    fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
+        self.boundary.disk_request(request)
     }
 
     fn interrupt_served(&mut self) {

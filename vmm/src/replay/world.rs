@@ -15,8 +15,8 @@ use logchan::entry::REGISTERS;
 use logchan::time::Duration as Span;
 use netpath::port::{FRAME_MAX, FramePort};
 use replication::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
-    StopAction, VcpuDigest, Waited,
+    Boundary, DeviceBoundary, DeviceCapacity, DiskRequest, EndState, Input, Memory, Position,
+    Region, StopAction, VcpuDigest, Waited,
 };
 use replication::checkpoint::{CheckpointImage, Image};
 use replication::driver::{LiveWorld, Order};
@@ -276,6 +276,10 @@ impl<P: FramePort> DeviceBoundary for World<P> {
         self.port.send(frame).map_err(HostError::from)?;
         self.unflushed = true;
         Ok(())
+    }
+
+    fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
+        Err(SourceError::NoDisk { disk: request.disk })
     }
 
     fn interrupt_served(&mut self) {

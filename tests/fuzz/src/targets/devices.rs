@@ -2,7 +2,7 @@
 
 use super::Input;
 use logchan::limits::PAGE_BYTES;
-use replication::boundary::{DeviceBoundary, Input as MachineInput};
+use replication::boundary::{DeviceBoundary, DiskRequest, Input as MachineInput};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::devices::{Access, DEFAULT_MAC, DeviceConfig, Devices};
 use vmm::mem::GuestRam;
@@ -48,6 +48,11 @@ impl DeviceBoundary for Counting {
 
     fn console_output(&mut self, _byte: u8) {
         self.bytes += 1;
+    }
+
+    fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
+        self.bytes += request.data.len();
+        Ok(())
     }
 
     fn interrupt_served(&mut self) {}

@@ -81,7 +81,9 @@ pub(super) fn run(thread: &Thread<'_>, id: ProcessId, start: Start) -> Ended {
                 BoundaryError::Host(error) => {
                     MachineEnd::Failed { error, is_guests_own_end: false }
                 }
-                BoundaryError::Diverged(_) | BoundaryError::Stopped => {
+                BoundaryError::Diverged(_)
+                | BoundaryError::Stopped
+                | BoundaryError::NoDisk { .. } => {
                     unreachable!("{error}: a pair's boundary says Invalidated")
                 }
             },

@@ -126,7 +126,7 @@ impl Process {
                     match input {
                         Input::Clock { now_ns } => check_clock(machine, now_ns)?,
                         Input::Frame(frame) => self.frame_taken = Some(frame.into()),
-                        Input::Console(_) => {}
+                        Input::Console(_) | Input::Disk(_) => {}
                     }
                     let Machine { devices, ram, .. } = machine;
                     devices.apply(ram, &input);

@@ -4,8 +4,8 @@ use super::Notice;
 use super::drive::{Driver, DriverParts};
 use super::host::{CheckpointMoment, Clock, Host, LinkPort, LiveWorld, Moment, Observer};
 use crate::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, EndState, Input, Memory, Position, Region,
-    StopAction, VcpuDigest, Waited,
+    Boundary, DeviceBoundary, DeviceCapacity, DiskRequest, EndState, Input, Memory, Position,
+    Region, StopAction, VcpuDigest, Waited,
 };
 use crate::checkpoint::{CheckpointImage, Image};
 use crate::error::BoundaryError;
@@ -44,6 +44,11 @@ impl<H: Host> DeviceBoundary for Driver<H> {
             }
             Ok(step)
         })
+    }
+
+    /// Fails: a VM of a pair has no disk.
+    fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), Self::Error> {
+        Err(BoundaryError::NoDisk { disk: request.disk })
     }
 
     fn interrupt_served(&mut self) {

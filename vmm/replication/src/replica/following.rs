@@ -8,7 +8,7 @@ use super::step::{NextRegion, Step, WaitFor};
 use crate::boundary::{Input, Position, Region, VcpuDigest};
 use crate::divergence::Divergence;
 use crate::mutant::Mutant;
-use crate::verifier::{LogCursor, Verdict, Verifier};
+use crate::verifier::{LogCursor, TakenInput, Verdict, Verifier};
 use alloc::boxed::Box;
 use core::fmt::Display;
 use logchan::entry::{Entry, REGISTERS};
@@ -181,6 +181,10 @@ impl Replica {
 
     pub(super) fn follow_input(&mut self, now: Time) -> Step<Option<Input<'_>>> {
         let step = self.follow(now, Verifier::next_input);
+        if let Step::Ready(Some(TakenInput::Disk(_))) = step {
+            let found = "a completion of a disk, which no VM of a pair has";
+            return self.diverge_malformed(now, "an input", &found);
+        }
         step.map(|taken| taken.map(|taken| self.verifier.input(taken)))
     }
 

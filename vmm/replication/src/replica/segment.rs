@@ -64,6 +64,7 @@ pub(super) fn is_nondeterministic(entry: &Entry<'_>) -> bool {
         | Entry::Entropy(_)
         | Entry::Frame(_)
         | Entry::Console(_)
+        | Entry::DiskDone { .. }
         | Entry::Interrupt { .. }
         | Entry::CheckpointBegin { .. }
         | Entry::Page { .. }

@@ -203,7 +203,7 @@ impl VirtioDevice for Net {
                 }
                 true
             }
-            Input::Clock { .. } | Input::Console(_) => false,
+            Input::Clock { .. } | Input::Console(_) | Input::Disk(_) => false,
         }
     }
 

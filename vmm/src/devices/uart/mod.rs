@@ -150,7 +150,7 @@ impl Device for Uart {
         match input {
             Input::Console(bytes) if self.receive(bytes) => Some(Signal::Edge),
             Input::Console(_) => Some(Signal::Keep),
-            Input::Clock { .. } | Input::Frame(_) => None,
+            Input::Clock { .. } | Input::Frame(_) | Input::Disk(_) => None,
         }
     }
 

@@ -100,6 +100,7 @@ impl Devices {
                 self.console.extend(bytes);
                 self.raise(Line::Console);
             }
+            Input::Disk(_) => unreachable!("the toy machine has no disk"),
         }
     }
 
