@@ -12,6 +12,8 @@ declare -A package_of=(
 if [[ ${1:-} == --tests ]]; then
     # For bench peers. Without recommended packages it installs no display and no sound.
     package_of[qemu-system-x86_64]=qemu-system-x86
+    # Makes and checks qcow2 images.
+    package_of[qemu-img]=qemu-utils
     # For tests with wrong wall clocks.
     package_of[faketime]=faketime
     # Clients of a Linux guest.

@@ -18,7 +18,7 @@ const CRATES: [(&str, &[&str]); 8] = [
 ];
 
 /// The modules of `vmm`: each may use those before it. ARCHITECTURE.md says what they contain.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 25] = [
     "limits",
     "files",
     "mem",
@@ -28,6 +28,7 @@ const MODULES: [&str; 24] = [
     "opener",
     "health",
     "vm_tap",
+    "disk",
     "write_queue",
     "message_limit",
     "stdio",

@@ -16,6 +16,7 @@
 //! | [`sandbox`] | what the threads of a VM's process may do once it runs |
 //! | [`opener`] | the process that opens for a VM's process what needs a permission |
 //! | [`health`] | whether the VM can reach its LAN, watched on a thread of its own |
+//! | [`disk`] | disks: their images, and the threads that read and write them |
 //! | [`vm_tap`] | the VM's port on a tap that may be deleted and made again |
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
 //! | [`supervisor`] | the process that tells the peer when the VM's process is gone |
@@ -32,6 +33,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod demo;
 pub mod devices;
+pub mod disk;
 pub mod files;
 pub mod health;
 pub mod kvm;

@@ -27,6 +27,15 @@ pub const OPENER_TEXT_BYTES_MAX: usize = 1024;
 /// Most bytes of a witness's reason why it has no answer, which is one line.
 pub const WITNESS_TEXT_BYTES_MAX: usize = 1024;
 
+/// Most requests of a disk that are in flight. The device stops taking requests from its queue at this number.
+pub const DISK_REQUESTS_MAX: usize = 64;
+
+/// Most backing files below a qcow2 image.
+pub const BACKING_FILES_MAX: usize = 16;
+
+/// Most bytes of free buffers that a disk keeps: as many as all requests in flight may have.
+pub const DISK_POOL_BYTES_MAX: usize = 4 << 20;
+
 /// Bytes at which a recording ends unless `--log-max-bytes` is given. A guest can make 16 MB of log per second.
 pub const LOG_BYTES_MAX: u64 = 16 << 30;
 

@@ -8,15 +8,15 @@
 use super::SandboxError;
 use libc::{
     SYS_accept4, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_exit,
-    SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getpid,
-    SYS_getrandom, SYS_getsockname, SYS_getsockopt, SYS_gettid, SYS_io_uring_enter,
+    SYS_exit_group, SYS_fallocate, SYS_fcntl, SYS_fdatasync, SYS_fsync, SYS_ftruncate, SYS_futex,
+    SYS_getpid, SYS_getrandom, SYS_getsockname, SYS_getsockopt, SYS_gettid, SYS_io_uring_enter,
     SYS_io_uring_register, SYS_io_uring_setup, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mlock,
     SYS_mlock2, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munlock, SYS_munmap, SYS_nanosleep,
-    SYS_poll, SYS_ppoll, SYS_prctl, SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_recvmsg,
-    SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn,
-    SYS_sched_getaffinity, SYS_sched_yield, SYS_sendto, SYS_set_robust_list, SYS_setsockopt,
-    SYS_sigaltstack, SYS_tgkill, SYS_timer_create, SYS_timer_delete, SYS_timer_settime,
-    SYS_timerfd_create, SYS_timerfd_settime, SYS_wait4, SYS_write, SYS_writev,
+    SYS_poll, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_pwrite64, SYS_pwritev, SYS_read,
+    SYS_recvfrom, SYS_recvmsg, SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask,
+    SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield, SYS_sendto, SYS_set_robust_list,
+    SYS_setsockopt, SYS_sigaltstack, SYS_tgkill, SYS_timer_create, SYS_timer_delete,
+    SYS_timer_settime, SYS_timerfd_create, SYS_timerfd_settime, SYS_wait4, SYS_write, SYS_writev,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -40,6 +40,8 @@ pub enum Task {
     Writer,
     /// Reads standard input: `stdin`.
     Reader,
+    /// Reads and writes the image of a disk: `disk`.
+    Disk,
     /// Asks the kernel for an interface, and makes a port of what the opener has opened: `tap`, `log-nic`, `health`.
     Opens,
     /// Answers the clients of the control socket: `control`.
@@ -50,12 +52,13 @@ pub enum Task {
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Vcpu,
         Self::VcpuWithFile,
         Self::Main,
         Self::Writer,
         Self::Reader,
+        Self::Disk,
         Self::Opens,
         Self::Control,
         Self::Waiter,
@@ -68,6 +71,7 @@ impl Task {
             Self::Main => &[EVERY_THREAD, MAIN, TERMINAL],
             Self::Writer => &[EVERY_THREAD, WRITER],
             Self::Reader => &[EVERY_THREAD],
+            Self::Disk => &[EVERY_THREAD, DISK],
             Self::Opens => &[EVERY_THREAD, OPENS, LINK],
             Self::Control => &[EVERY_THREAD, CONTROL],
             Self::Waiter => &[EVERY_THREAD, WAITER],
@@ -297,6 +301,28 @@ const WRITER: &[Call] = &[
     always(SYS_fsync),
     always(SYS_fdatasync),
     always(SYS_lseek),
+];
+
+/// The image and the file of an overlay are open.
+const DISK: &[Call] = &[
+    // Requests, of a raw image; the ring takes only reads, writes, syncs and fallocate(2) on this image.
+    always(SYS_io_uring_enter),
+    // The ring lets go of the image at the end, so that the image's lock ends.
+    always(SYS_io_uring_register),
+    // Requests, of anything else.
+    always(SYS_pread64),
+    always(SYS_pwrite64),
+    // A range is given back to the host or filled with zeros.
+    always(SYS_fallocate),
+    // A flush.
+    always(SYS_fsync),
+    always(SYS_fdatasync),
+    // Whether the image has become shorter.
+    always(SYS_lseek),
+    // Requests of a qcow2 image, which grows.
+    always(SYS_preadv),
+    always(SYS_pwritev),
+    always(SYS_ftruncate),
 ];
 
 const WAITER: &[Call] = &[

@@ -1,0 +1,114 @@
+//! [`Faults`]: what has gone wrong on a disk while the VM runs, and what follows from it.
+
+use replication::boundary::{DiskOperation, DiskStatus};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Most different reasons of failures that are reported.
+const REASONS_MAX: usize = 16;
+
+/// The failures of one disk.
+///
+/// - A request that fails ends with [`DiskStatus::Failed`], is counted, and each reason is reported once.
+/// - After a flush that failed, every other one fails, too: the kernel reports an error of its write-back once, and
+///   forgets the data.
+/// - An image that has become shorter fails every request from then on: what was cut off is lost, and a write
+///   would make the file long again.
+#[derive(Debug)]
+pub(super) struct Faults {
+    /// The disk in messages.
+    name: String,
+    /// Requests that failed.
+    count: Arc<AtomicU64>,
+    flush_failed: bool,
+    truncated: bool,
+    reported: Vec<(DiskOperation, Option<i32>)>,
+}
+
+impl Faults {
+    /// There were none. `count` counts the requests that fail.
+    pub(super) fn new(name: String, count: Arc<AtomicU64>) -> Faults {
+        Faults { name, count, flush_failed: false, truncated: false, reported: Vec::new() }
+    }
+
+    /// Returns whether `operation` can't succeed, whatever the disk does.
+    pub(super) fn refuse(&self, operation: DiskOperation) -> bool {
+        self.truncated || self.flush_failed && operation == DiskOperation::Flush
+    }
+
+    /// Returns the status of a request that ended with `result`, and remembers and reports a failure.
+    pub(super) fn status(
+        &mut self,
+        operation: DiskOperation,
+        result: io::Result<()>,
+    ) -> DiskStatus {
+        let Err(error) = result else { return DiskStatus::Done };
+        self.flush_failed |= operation == DiskOperation::Flush;
+        self.truncated |= error.kind() == io::ErrorKind::UnexpectedEof;
+        let reason = (operation, error.raw_os_error());
+        if !self.reported.contains(&reason) && self.reported.len() < REASONS_MAX {
+            self.reported.push(reason);
+            let (name, operation) = (&self.name, text(operation));
+            tracing::warn!("{name}: {operation} failed, and the guest was told so: {error}");
+        }
+        self.refused()
+    }
+
+    /// Returns the status of a request that was refused.
+    pub(super) fn refused(&self) -> DiskStatus {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        DiskStatus::Failed
+    }
+}
+
+/// The error of an image that is shorter than it was.
+pub(super) fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the image has become shorter")
+}
+
+fn text(operation: DiskOperation) -> &'static str {
+    match operation {
+        DiskOperation::Read => "a read",
+        DiskOperation::Write => "a write",
+        DiskOperation::Flush => "a flush",
+        DiskOperation::Discard => "a discard",
+        DiskOperation::WriteZeroes => "writing zeros",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DiskOperation::{Flush, Read, Write};
+
+    fn faults() -> Faults {
+        Faults::new("disk0".into(), Arc::default())
+    }
+
+    #[test]
+    fn failure_is_counted_and_concerns_its_request_alone() {
+        let mut faults = faults();
+        assert_eq!(faults.status(Read, Ok(())), DiskStatus::Done);
+        for _ in 0..3 {
+            let full = Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            assert_eq!(faults.status(Write, full), DiskStatus::Failed);
+        }
+        assert!(!faults.refuse(Write) && !faults.refuse(Flush));
+        assert_eq!((faults.count.load(Ordering::Relaxed), faults.reported.len()), (3, 1));
+    }
+
+    #[test]
+    fn flush_after_a_failed_one_fails() {
+        let mut faults = faults();
+        let _ = faults.status(Flush, Err(io::Error::from_raw_os_error(libc::EIO)));
+        assert!(faults.refuse(Flush) && !faults.refuse(Read) && !faults.refuse(Write));
+    }
+
+    #[test]
+    fn everything_fails_after_the_image_has_become_shorter() {
+        let mut faults = faults();
+        let _ = faults.status(Read, Err(truncated()));
+        assert!(faults.refuse(Flush) && faults.refuse(Read) && faults.refuse(Write));
+    }
+}

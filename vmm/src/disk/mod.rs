@@ -1,0 +1,430 @@
+//! Disks of a VM: their images, and the threads that read and write them.
+//!
+//! ```text
+//!              vCPU thread                       thread of a disk
+//!   submit ----------- Request (channel) -------> order -> io_uring or Storage
+//!   next_completion <- Completed (channel) ------ reporter; kick
+//! ```
+//!
+//! | file | contents |
+//! |---|---|
+//! | `options.rs` | what `--disk` says |
+//! | `image.rs`, `lock.rs` | opens and locks an image |
+//! | `order.rs` | which requests may run at the same time |
+//! | `ring_thread.rs`, `ring.rs` | raw images, through an io_uring |
+//! | `storage_thread.rs`, `storage/` | everything else: overlays, other formats, hosts without io_uring |
+//! | `faults.rs` | what follows from an error of the host |
+//! | `digest.rs` | the digest of a disk's contents |
+//!
+//! `docs/disks.md` says what a guest and an operator may rely on.
+
+mod buffers;
+mod digest;
+mod error;
+mod faults;
+mod image;
+mod lock;
+mod options;
+mod order;
+#[cfg(test)]
+mod qcow2_tests;
+mod reporter;
+mod request;
+mod ring;
+mod ring_thread;
+#[cfg(test)]
+mod sandbox_tests;
+mod storage;
+mod storage_thread;
+#[cfg(test)]
+mod tests;
+
+pub use error::{DiskError, ImageError};
+pub use lock::Holder;
+pub use options::{DiskAccess, DiskOptions, ImageFormat};
+pub use reporter::Kick;
+
+use crate::kvm::kick::spawn_unkicked;
+use crate::limits::DISK_REQUESTS_MAX;
+use buffers::{Buffer, Pool};
+use crossbeam::channel::{self, Receiver, Sender};
+use faults::Faults;
+use image::{Cache, Image, SECTOR_BYTES, Use};
+use logchan::limits::{DISK_SERIAL_BYTES, DISKS_MAX};
+use replication::boundary::{DiskCompletion, DiskOperation, DiskRequest};
+use reporter::Reporter;
+use request::{Completed, Request};
+use ring::{Ring, Waker};
+use ring_thread::{End, RingThread};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use storage::Storage;
+use storage::file::FileStorage;
+use storage::overlay::Overlay;
+use storage::qcow2::Qcow2Storage;
+use storage_thread::StorageThread;
+
+/// Where the guest's writes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// Into the image, which nobody else may use meanwhile.
+    InPlace,
+    /// Into a private file that is gone at the end. The image is only read, and others may read it, too.
+    Overlay,
+}
+
+/// What the machine must know about a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskInfo {
+    /// Size in sectors of 512 bytes.
+    pub sectors: u64,
+    /// The guest may not write.
+    pub read_only: bool,
+    /// The serial number, padded with zeros.
+    pub serial: [u8; DISK_SERIAL_BYTES],
+}
+
+/// All disks of a VM. The vCPU thread has them; each has a thread of its own, which ends when they are dropped.
+///
+/// No method but [`wait_for`](Disks::wait_for), [`digest`](Disks::digest) and the drop waits for I/O.
+#[derive(Debug)]
+pub struct Disks {
+    info: Vec<DiskInfo>,
+    disks: Vec<Disk>,
+    completed: Receiver<Completed>,
+    /// Completed requests that were received but not taken.
+    waiting: VecDeque<Completed>,
+    /// The one that was taken last.
+    taken: Option<Completed>,
+    kick: Kick,
+}
+
+/// One disk, as the vCPU thread sees it.
+#[derive(Debug)]
+struct Disk {
+    bytes: u64,
+    /// For the digest: reads what the guest finds at its start.
+    base: Base,
+    requests: Option<Sender<Request>>,
+    wake: Option<Wake>,
+    pool: Pool,
+    /// Numbers of the requests that were submitted and not taken.
+    in_flight: Vec<u64>,
+    failed: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How the thread of a ring is woken.
+#[derive(Debug)]
+struct Wake {
+    waker: Waker,
+    is_waiting: Arc<AtomicBool>,
+}
+
+/// A second view of an image, to read it whole.
+#[derive(Debug)]
+struct Base {
+    file: File,
+    path: PathBuf,
+    format: ImageFormat,
+}
+
+impl Disks {
+    /// Opens and locks the images, and starts the threads of the disks. Call it before the sandbox closes. The threads
+    /// kick whoever [attends](Kick::attend) to `kick`.
+    ///
+    /// # Errors
+    ///
+    /// An image can't be used.
+    pub fn open(options: &[DiskOptions], writes: Writes, kick: Kick) -> Result<Disks, DiskError> {
+        let (sender, completed) = channel::bounded(DISKS_MAX * DISK_REQUESTS_MAX);
+        let mut disks = Disks {
+            info: Vec::new(),
+            disks: Vec::new(),
+            completed,
+            waiting: VecDeque::new(),
+            taken: None,
+            kick,
+        };
+        for (index, options) in options.iter().enumerate() {
+            let named = |source| DiskError { path: options.path.clone(), source };
+            if index >= DISKS_MAX {
+                return Err(named(ImageError::TooMany));
+            }
+            let reporter = Reporter::new(index as u8, sender.clone(), disks.kick.clone());
+            let disk = Disk::open(options, writes, reporter).map_err(named)?;
+            disks.info.push(DiskInfo {
+                sectors: disk.bytes / SECTOR_BYTES,
+                read_only: options.access == DiskAccess::ReadOnly,
+                serial: options.serial,
+            });
+            disks.disks.push(disk);
+        }
+        Ok(disks)
+    }
+
+    /// Returns what the machine must know about each disk.
+    pub fn info(&self) -> &[DiskInfo] {
+        &self.info
+    }
+
+    /// Returns how the calling thread makes itself the one that is kicked.
+    pub fn kick(&self) -> &Kick {
+        &self.kick
+    }
+
+    /// Returns a digest of the contents of the image of disk `disk`. Images with the same contents have the same digest,
+    /// whatever their holes and formats. Call it before the sandbox closes and the VM runs.
+    ///
+    /// # Errors
+    ///
+    /// The image can't be read.
+    pub fn digest(&mut self, disk: u8) -> io::Result<u64> {
+        self.disks[usize::from(disk)].base.digest()
+    }
+
+    /// Returns how many requests of disk `disk` have failed.
+    pub fn failed(&self, disk: u8) -> u64 {
+        self.disks[usize::from(disk)].failed.load(Ordering::Relaxed)
+    }
+
+    /// Submits a request. Copies the data of a write.
+    ///
+    /// # Panics
+    ///
+    /// If the request is not on the disk, or more than [`DISK_REQUESTS_MAX`] are in flight: the device checks both.
+    pub fn submit(&mut self, request: &DiskRequest<'_>) {
+        self.disks[usize::from(request.disk)].submit(request);
+    }
+
+    /// Returns whether a request is complete.
+    pub fn has_completion(&mut self) -> bool {
+        self.receive();
+        !self.waiting.is_empty()
+    }
+
+    /// Returns a request that is complete, in any order.
+    pub fn next_completion(&mut self) -> Option<DiskCompletion<'_>> {
+        self.receive();
+        let completed = self.waiting.pop_front()?;
+        Some(self.take(completed))
+    }
+
+    /// Waits until request `number` of disk `disk` is complete. Returns `None` if no such request is in flight.
+    pub fn wait_for(&mut self, disk: u8, number: u64) -> Option<DiskCompletion<'_>> {
+        if !self.disks.get(usize::from(disk))?.in_flight.contains(&number) {
+            return None;
+        }
+        let is_it = |completed: &Completed| (completed.disk, completed.number) == (disk, number);
+        self.receive();
+        let completed = match self.waiting.iter().position(is_it) {
+            Some(index) => self.waiting.remove(index)?,
+            None => loop {
+                let completed = self.completed.recv().expect("the threads of the disks run");
+                if is_it(&completed) {
+                    break completed;
+                }
+                self.waiting.push_back(completed);
+            },
+        };
+        Some(self.take(completed))
+    }
+
+    fn receive(&mut self) {
+        self.waiting.extend(self.completed.try_iter());
+    }
+
+    /// Makes `completed` the one that was taken last, and gives the buffer of the one before it back.
+    fn take(&mut self, completed: Completed) -> DiskCompletion<'_> {
+        if let Some(before) = self.taken.take() {
+            self.disks[usize::from(before.disk)].pool.give_back(before.buffer);
+        }
+        let in_flight = &mut self.disks[usize::from(completed.disk)].in_flight;
+        in_flight.retain(|&number| number != completed.number);
+        let completed = self.taken.insert(completed);
+        DiskCompletion {
+            disk: completed.disk,
+            number: completed.number,
+            status: completed.status,
+            data: completed.data(),
+        }
+    }
+}
+
+impl Disk {
+    fn open(options: &DiskOptions, writes: Writes, reporter: Reporter) -> Result<Disk, ImageError> {
+        let usage = match (writes, options.access) {
+            (Writes::InPlace, DiskAccess::ReadWrite) => Use::Write,
+            (Writes::InPlace, DiskAccess::ReadOnly) | (Writes::Overlay, _) => Use::Read,
+        };
+        let image = image::open(&options.path, usage)?;
+        if options.format.is_none()
+            && options.format() == ImageFormat::Raw
+            && image.looks_like_qcow2()?
+        {
+            return Err(ImageError::LooksLikeQcow2);
+        }
+        let file = image.file.try_clone()?;
+        let base = Base { file, path: options.path.clone(), format: options.format() };
+        let name = options.id.clone().unwrap_or_else(|| options.path.display().to_string());
+        let failed = Arc::default();
+        let faults = Faults::new(name, Arc::clone(&failed));
+        let (sender, requests) = channel::bounded(DISK_REQUESTS_MAX);
+        let channel = (requests, faults, reporter);
+        let (bytes, thread, wake) = match (writes, options.format()) {
+            (Writes::InPlace, ImageFormat::Raw) => {
+                image.check_size()?;
+                let bytes = image.bytes;
+                let (thread, wake) = start_raw(image, usage, channel)?;
+                (bytes, thread, wake)
+            }
+            (Writes::InPlace, ImageFormat::Qcow2) => {
+                let storage = storage(image, &options.path, ImageFormat::Qcow2, usage)?;
+                (storage.size(), start(storage, channel)?, None)
+            }
+            (Writes::Overlay, format) => {
+                let base = storage(image, &options.path, format, usage)?;
+                let bytes = base.size();
+                let file = FileStorage::empty(overlay_file(&options.path, bytes)?, bytes);
+                (bytes, start(Box::new(Overlay::new(base, file)), channel)?, None)
+            }
+        };
+        Ok(Disk {
+            bytes,
+            base,
+            requests: Some(sender),
+            wake,
+            pool: Pool::default(),
+            in_flight: Vec::new(),
+            failed,
+            thread: Some(thread),
+        })
+    }
+
+    fn submit(&mut self, request: &DiskRequest<'_>) {
+        let range = request::range(request, self.bytes);
+        let mut buffer = Buffer::default();
+        match request.operation {
+            DiskOperation::Read => buffer = self.pool.take(request.bytes as usize),
+            DiskOperation::Write => {
+                buffer = self.pool.take(request.bytes as usize);
+                buffer.bytes_mut().copy_from_slice(request.data);
+            }
+            DiskOperation::Flush | DiskOperation::Discard | DiskOperation::WriteZeroes => {}
+        }
+        let (number, operation) = (request.number, request.operation);
+        assert!(self.in_flight.len() < DISK_REQUESTS_MAX, "the device bounds what is in flight");
+        self.in_flight.push(number);
+        let requests = self.requests.as_ref().expect("it is there until the drop");
+        let sent = requests.try_send(Request { number, operation, range, buffer });
+        assert!(sent.is_ok(), "the channel has room for all, and the thread runs");
+        if let Some(wake) = &self.wake {
+            wake.if_waiting();
+        }
+    }
+}
+
+impl Wake {
+    /// Wakes the thread if it waits. The request was sent before, so a thread that does not wait yet finds it.
+    fn if_waiting(&self) {
+        if self.is_waiting.swap(false, Ordering::SeqCst) {
+            self.waker.wake();
+        }
+    }
+}
+
+impl Drop for Disk {
+    /// Waits until all requests in flight are complete: they use memory of the thread.
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(wake) = &self.wake {
+            wake.waker.wake();
+        }
+        if let Some(thread) = self.thread.take() {
+            // One that has panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Base {
+    fn digest(&self) -> io::Result<u64> {
+        let file = self.file.try_clone()?;
+        let bytes = image::size(&file)?;
+        let image = Image { file, bytes, cache: Cache::Buffered };
+        let opened = storage(image, &self.path, self.format, Use::Read);
+        digest::of(&mut *opened.map_err(io::Error::other)?)
+    }
+}
+
+/// Returns the contents of `image`, whose path is `path`.
+fn storage(
+    image: Image,
+    path: &Path,
+    format: ImageFormat,
+    usage: Use,
+) -> Result<Box<dyn Storage>, ImageError> {
+    match format {
+        ImageFormat::Raw => {
+            image.check_size()?;
+            Ok(Box::new(FileStorage::new(image)))
+        }
+        ImageFormat::Qcow2 => Ok(Box::new(Qcow2Storage::open(image, path, usage)?)),
+    }
+}
+
+/// The thread's end of what a disk is.
+type Channel = (Receiver<Request>, Faults, Reporter);
+
+/// Starts the thread of a raw image.
+fn start_raw(
+    mut image: Image,
+    usage: Use,
+    channel: Channel,
+) -> Result<(JoinHandle<()>, Option<Wake>), ImageError> {
+    image.use_direct()?;
+    let (ring, waker) = match Ring::new(&image.file) {
+        Ok(ring) => ring,
+        Err(error) => {
+            tracing::debug!("a disk works without io_uring, one request at a time: {error}");
+            return Ok((start(Box::new(FileStorage::new(image)), channel)?, None));
+        }
+    };
+    let (requests, faults, reporter) = channel;
+    let is_waiting = Arc::new(AtomicBool::new(false));
+    let wake = Wake { waker, is_waiting: Arc::clone(&is_waiting) };
+    let end = match usage {
+        Use::Write => End::Flush,
+        Use::Read => End::Nothing,
+    };
+    let bytes = image.bytes;
+    let thread = RingThread { ring, requests, is_waiting, bytes, faults, reporter, end };
+    let thread = spawn_unkicked("disk", move || thread.run()).map_err(ImageError::Thread)?;
+    Ok((thread, Some(wake)))
+}
+
+/// Starts the thread of a disk with the contents `storage`.
+fn start(storage: Box<dyn Storage>, channel: Channel) -> Result<JoinHandle<()>, ImageError> {
+    let (requests, faults, reporter) = channel;
+    let thread = StorageThread { storage, requests, faults, reporter };
+    spawn_unkicked("disk", move || thread.run()).map_err(ImageError::Thread)
+}
+
+/// Makes a sparse file without a name: in the folder of `TMPDIR`, if it is set, or else in that of the image, or, if
+/// that can't be written, in the one for temporary files.
+fn overlay_file(image: &Path, bytes: u64) -> Result<File, ImageError> {
+    let beside = image.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let beside = beside.unwrap_or(Path::new("."));
+    let temporary = std::env::temp_dir();
+    let made = match std::env::var_os("TMPDIR") {
+        Some(_) => tempfile::tempfile_in(&temporary),
+        None => tempfile::tempfile_in(beside).or_else(|_| tempfile::tempfile_in(&temporary)),
+    };
+    let sized = made.and_then(|file| file.set_len(bytes).map(|()| file));
+    sized.map_err(|error| ImageError::Overlay { folder: temporary, error })
+}
