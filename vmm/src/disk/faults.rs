@@ -55,6 +55,14 @@ impl Faults {
         self.refused()
     }
 
+    /// Reports the result of the flush at the end of the VM, of which no guest is told.
+    pub(super) fn ended(&self, flushed: io::Result<()>) {
+        if let Err(error) = flushed {
+            let name = &self.name;
+            tracing::warn!("{name}: what was written since the last flush can be lost: {error}");
+        }
+    }
+
     /// Returns the status of a request that was refused.
     pub(super) fn refused(&self) -> DiskStatus {
         self.count.fetch_add(1, Ordering::Relaxed);

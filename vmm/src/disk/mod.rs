@@ -24,6 +24,8 @@ mod error;
 mod faults;
 mod image;
 mod lock;
+#[cfg(test)]
+mod medium_tests;
 mod options;
 mod order;
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Work {
         }
         if self.thread.end == End::Flush {
             let flushed = self.thread.ring.image().sync_data();
-            self.thread.faults.status(DiskOperation::Flush, flushed);
+            self.thread.faults.ended(flushed);
         }
         self.thread.ring.release();
     }

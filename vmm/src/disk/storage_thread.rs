@@ -34,8 +34,7 @@ impl StorageThread {
             self.reporter.completed(request, status);
             self.reporter.kick();
         }
-        let flushed = self.storage.flush();
-        self.faults.status(DiskOperation::Flush, flushed);
+        self.faults.ended(self.storage.flush());
     }
 }
 

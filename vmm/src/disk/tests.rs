@@ -27,7 +27,7 @@ pub(super) fn open(path: &Path, writes: Writes) -> Disks {
 }
 
 /// A disk with the contents `storage`, as [`Disks::open`] makes one.
-fn with_storage(storage: Box<dyn Storage>, path: &Path) -> Disks {
+pub(super) fn with_storage(storage: Box<dyn Storage>, path: &Path) -> Disks {
     let mut disks = open(path, Writes::Overlay);
     let (completed_sender, completed) = channel::bounded(DISK_REQUESTS_MAX);
     let (sender, requests) = channel::bounded(DISK_REQUESTS_MAX);
@@ -51,14 +51,20 @@ impl Client {
         Client { disks, next: 1 }
     }
 
-    fn begin(&mut self, operation: DiskOperation, sector: u64, bytes: usize, data: &[u8]) -> u64 {
+    pub(super) fn begin(
+        &mut self,
+        operation: DiskOperation,
+        sector: u64,
+        bytes: usize,
+        data: &[u8],
+    ) -> u64 {
         let (disk, number, bytes) = (0, self.next, bytes as u32);
         self.next += 1;
         self.disks.submit(&DiskRequest { disk, number, operation, sector, bytes, data });
         number
     }
 
-    fn end(&mut self, number: u64) -> (DiskStatus, Vec<u8>) {
+    pub(super) fn end(&mut self, number: u64) -> (DiskStatus, Vec<u8>) {
         let completion = self.disks.wait_for(0, number).unwrap();
         (completion.status, completion.data.to_vec())
     }

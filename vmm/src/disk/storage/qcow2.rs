@@ -11,7 +11,7 @@ use crate::limits::BACKING_FILES_MAX;
 use imago::file::File as ImagoFile;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
-use imago::{FormatAccess, StorageOpenOptions};
+use imago::{FormatAccess, Mapping, StorageOpenOptions};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -181,6 +181,18 @@ impl Storage for Qcow2Storage {
 
     fn next_data(&mut self, from: u64) -> io::Result<Option<Range<u64>>> {
         let size = self.size();
-        Ok((from < size).then_some(from..size))
+        let mut start = from;
+        while start < size {
+            let (has_data, length) = self.call(|access| {
+                let (mapping, length) = access.get_mapping(start, size - start)?;
+                Ok((!matches!(mapping, Mapping::Zero { .. } | Mapping::Eof { .. }), length))
+            })?;
+            match (has_data, length) {
+                (_, 0) => return Ok(Some(start..size)),
+                (true, length) => return Ok(Some(start..start + length)),
+                (false, length) => start += length,
+            }
+        }
+        Ok(None)
     }
 }
