@@ -14,6 +14,8 @@ if [[ ${1:-} == --tests ]]; then
     package_of[qemu-system-x86_64]=qemu-system-x86
     # Makes and checks qcow2 images.
     package_of[qemu-img]=qemu-utils
+    # Block devices from files.
+    package_of[losetup]=mount
     # For tests with wrong wall clocks.
     package_of[faketime]=faketime
     # Clients of a Linux guest.

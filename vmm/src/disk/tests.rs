@@ -2,6 +2,8 @@
 
 use super::storage::fault::{Faulty, Plan};
 use super::*;
+use crate::kvm::kick::KICK_SIGNAL;
+use nix::sys::signal::SigSet;
 use replication::boundary::DiskStatus;
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,7 +147,7 @@ pub(super) fn random_requests(client: &mut Client, model: &mut [u8], random: &mu
 pub(super) fn random() -> fastrand::Rng {
     let seed = std::env::var("UNDERSTUDY_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    eprintln!("UNDERSTUDY_SEED={seed}");
+    eprintln!("UNDERSTUDY_SEED={seed} cargo test -p vmm --lib disk::");
     fastrand::Rng::with_seed(seed)
 }
 
@@ -240,6 +242,36 @@ fn image_that_becomes_shorter_fails_every_request() {
             "no write made it longer"
         );
     }
+}
+
+#[test]
+fn completion_kicks_the_thread_that_attends() {
+    let (_folder, path, _) = image(64, &mut fastrand::Rng::with_seed(1));
+    let mut kicks = SigSet::empty();
+    kicks.add(KICK_SIGNAL);
+    kicks.thread_block().unwrap();
+    for writes in [Writes::InPlace, Writes::Overlay] {
+        let mut client = Client::new(open(&path, writes));
+        client.disks.kick().attend();
+        let number = client.begin(DiskOperation::Read, 0, 512, &[]);
+        assert_eq!(kicks.wait().unwrap(), KICK_SIGNAL);
+        assert!(client.disks.has_completion(), "the kick comes after the completion");
+        assert_eq!(client.end(number).0, DiskStatus::Done);
+    }
+}
+
+#[test]
+fn disks_that_are_dropped_finish_what_is_in_flight() {
+    let (_folder, path, _) = image(64, &mut fastrand::Rng::with_seed(1));
+    let mut client = Client::new(open(&path, Writes::InPlace));
+    for sector in 0..DISK_REQUESTS_MAX as u64 {
+        client.begin(DiskOperation::Write, sector, SECTOR, &[sector as u8; SECTOR]);
+    }
+    drop(client);
+    let contents = fs::read(&path).unwrap();
+    assert!(
+        contents.chunks(SECTOR).enumerate().all(|(sector, data)| data == [sector as u8; SECTOR])
+    );
 }
 
 #[test]
