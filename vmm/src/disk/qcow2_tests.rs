@@ -75,6 +75,25 @@ fn flushed_write_is_in_the_file_while_the_image_is_open() {
 
 #[test]
 #[cfg_attr(not(feature = "host-tests"), ignore = "needs qemu-img: --features host-tests")]
+fn snapshot_inside_an_image_keeps_its_contents() {
+    let mut random = random();
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut model = vec![0; 2 << 20];
+    random.fill(&mut model);
+    fs::write(at.join("raw"), &model).unwrap();
+    made(at, &["convert", "-q", "-O", "qcow2", "raw", "a.qcow2"]);
+    made(at, &["snapshot", "-c", "before", "a.qcow2"]);
+    let mut client = Client::new(open(&at.join("a.qcow2"), Writes::InPlace));
+    random_requests(&mut client, &mut model, &mut random);
+    drop(client);
+    assert!(contents(at, "a.qcow2") == model);
+    made(at, &["convert", "-q", "-l", "before", "-O", "raw", "a.qcow2", "before"]);
+    assert!(fs::read(at.join("before")).unwrap() == fs::read(at.join("raw")).unwrap());
+}
+
+#[test]
+#[cfg_attr(not(feature = "host-tests"), ignore = "needs qemu-img: --features host-tests")]
 fn digest_is_that_of_a_raw_image_with_the_same_contents() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -117,6 +136,10 @@ fn wrong_backing_files_are_refused() {
     assert!(refused("z.qcow2").contains("neither"));
     made(at, &["create", "-q", "-f", "qcow2", "-o", "data_file=data", "data.qcow2", "1M"]);
     assert!(refused("data.qcow2").contains("another file"));
+    let secret = ["--object", "secret,id=key,data=abc", "-o"];
+    let luks = ["encrypt.format=luks,encrypt.key-secret=key", "luks.qcow2", "1M"];
+    made(at, &[&["create", "-q", "-f", "qcow2"], &secret[..], &luks[..]].concat());
+    assert!(refused("luks.qcow2").contains("encrypted"));
     fs::write(at.join("no.qcow2"), [1; 1 << 16]).unwrap();
     assert!(refused("no.qcow2").contains("not a qcow2 image"));
 }

@@ -15,6 +15,7 @@ use imago::{FormatAccess, Mapping, StorageOpenOptions};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -92,6 +93,9 @@ fn open_qcow2(
     usage: Use,
     layers: &mut Vec<Layer>,
 ) -> Result<Access, ImageError> {
+    if is_encrypted(&image)? {
+        return Err(ImageError::Qcow2 { what: "it is encrypted".into() });
+    }
     let file = layer(image, path, usage, layers)?;
     let invalid = |error| ImageError::Qcow2 { what: format!("{error}") };
     let mut qcow2 =
@@ -109,6 +113,19 @@ fn open_qcow2(
     });
     qcow2.set_backing(backing.transpose()?);
     Ok(FormatAccess::new(qcow2))
+}
+
+/// Returns whether the header names an encryption (`crypt_method` of docs/interop/qcow2.txt of QEMU), which imago does
+/// not look at.
+fn is_encrypted(image: &Image) -> io::Result<bool> {
+    const CRYPT_METHOD: Range<usize> = 32..36;
+    let mut header = [0; CRYPT_METHOD.end];
+    match image.file.read_exact_at(&mut header, 0) {
+        Ok(()) => Ok(header[CRYPT_METHOD] != [0; 4]),
+        // imago says what is wrong with it.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn open_backing(
