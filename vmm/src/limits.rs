@@ -30,6 +30,9 @@ pub const WITNESS_TEXT_BYTES_MAX: usize = 1024;
 /// Most requests of a disk that are in flight. The device stops taking requests from its queue at this number.
 pub const DISK_REQUESTS_MAX: usize = 64;
 
+/// Largest disk, bytes. The bitmap of its private file has then 512 MiB, most of which is never touched.
+pub const DISK_SIZE_BYTES_MAX: u64 = 16 << 40;
+
 /// Most backing files below a qcow2 image.
 pub const BACKING_FILES_MAX: usize = 16;
 

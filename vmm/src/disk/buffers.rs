@@ -1,7 +1,12 @@
 //! Buffers for the data of requests, aligned as direct I/O needs them.
 
-use crate::limits::DISK_POOL_BYTES_MAX;
+use crate::limits::{DISK_POOL_BYTES_MAX, DISK_REQUESTS_MAX};
+use logchan::limits::DISK_BYTES_MAX;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+// Buffers of all requests in flight can be kept: see `Pool`.
+const _: () =
+    assert!(DISK_REQUESTS_MAX * DISK_BYTES_MAX.next_power_of_two() <= DISK_POOL_BYTES_MAX);
 
 /// Alignment of a buffer, bytes: that of the page, which is enough for every block device.
 const ALIGN_BYTES: usize = 4096;

@@ -1,9 +1,12 @@
 //! [`DiskError`]: why a disk can't be used.
 
 use super::lock::Holder;
+use crate::limits::DISK_SIZE_BYTES_MAX;
 use logchan::limits::DISKS_MAX;
 use std::io;
 use std::path::PathBuf;
+
+const _: () = assert!(DISK_SIZE_BYTES_MAX == 16 << 40, "the message says so");
 
 /// Why a disk can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +34,7 @@ pub enum ImageError {
     #[error("can't be written ({0}): add readonly, or change its permissions")]
     NotWritable(io::Error),
     /// Its size is not one of a disk.
-    #[error("has {bytes} bytes: a disk has a multiple of 512, and at least that")]
+    #[error("has {bytes} bytes: a disk has a multiple of 512, at least that, and at most 16 TiB")]
     Size {
         /// Its size.
         bytes: u64,

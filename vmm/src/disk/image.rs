@@ -2,6 +2,7 @@
 
 use super::error::ImageError;
 use super::lock::{ImageLock, try_lock};
+use crate::limits::DISK_SIZE_BYTES_MAX;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -105,14 +106,19 @@ pub(super) fn size(mut file: &File) -> io::Result<u64> {
     file.seek(SeekFrom::End(0))
 }
 
+/// Checks that a disk can have `bytes` bytes.
+pub(super) fn check_disk_size(bytes: u64) -> Result<(), ImageError> {
+    let is_valid = (SECTOR_BYTES..=DISK_SIZE_BYTES_MAX).contains(&bytes);
+    match is_valid && bytes.is_multiple_of(SECTOR_BYTES) {
+        true => Ok(()),
+        false => Err(ImageError::Size { bytes }),
+    }
+}
+
 impl Image {
-    /// Checks that the size is that of a disk.
+    /// Checks that the size of the file is that of a disk.
     pub(super) fn check_size(&self) -> Result<(), ImageError> {
-        let bytes = self.bytes;
-        match bytes >= SECTOR_BYTES && bytes.is_multiple_of(SECTOR_BYTES) {
-            true => Ok(()),
-            false => Err(ImageError::Size { bytes }),
-        }
+        check_disk_size(self.bytes)
     }
 
     /// Returns whether the first bytes are those of a qcow2 image.

@@ -140,6 +140,8 @@ fn wrong_backing_files_are_refused() {
     let luks = ["encrypt.format=luks,encrypt.key-secret=key", "luks.qcow2", "1M"];
     made(at, &[&["create", "-q", "-f", "qcow2"], &secret[..], &luks[..]].concat());
     assert!(refused("luks.qcow2").contains("encrypted"));
+    made(at, &["create", "-q", "-f", "qcow2", "huge.qcow2", "17T"]);
+    assert!(refused("huge.qcow2").contains("16 TiB"));
     fs::write(at.join("no.qcow2"), [1; 1 << 16]).unwrap();
     assert!(refused("no.qcow2").contains("not a qcow2 image"));
 }

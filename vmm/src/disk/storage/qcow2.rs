@@ -6,7 +6,7 @@
 use super::{Spare, Storage};
 use crate::disk::error::ImageError;
 use crate::disk::faults::truncated;
-use crate::disk::image::{self, Image, SECTOR_BYTES, Use};
+use crate::disk::image::{self, Image, Use};
 use crate::limits::BACKING_FILES_MAX;
 use imago::file::File as ImagoFile;
 use imago::qcow2::Qcow2;
@@ -51,10 +51,7 @@ impl Qcow2Storage {
         let mut layers = Vec::new();
         let opened = catch_unwind(AssertUnwindSafe(|| open_qcow2(image, path, usage, &mut layers)));
         let access = opened.unwrap_or_else(|_| Err(damaged().into()))?;
-        let bytes = access.size();
-        if bytes < SECTOR_BYTES || !bytes.is_multiple_of(SECTOR_BYTES) {
-            return Err(ImageError::Size { bytes });
-        }
+        image::check_disk_size(access.size())?;
         Ok(Qcow2Storage { access, layers, access_mode: usage, is_broken: false })
     }
 
