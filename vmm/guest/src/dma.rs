@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
-/// Two pages for each queue in use: two of the network device, one of the entropy device.
-const ARENA_PAGES: usize = 6;
+/// Two pages for each queue in use: two of the network device, one of the entropy device, one of a disk.
+const ARENA_PAGES: usize = 8;
 
 #[repr(align(4096))]
 struct Arena(UnsafeCell<[u8; ARENA_PAGES * PAGE_SIZE]>);

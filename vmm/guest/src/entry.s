@@ -176,8 +176,8 @@ irq_tick:
   incq SHARED+{TICKS}(%rip)
   iretq
 
-/* Every other IRQ. Only the network device's line is unmasked; reading its ISR register lowers the
- * level-triggered line, which must happen before IRETQ enables interrupts again. */
+/* Every other IRQ. Only the lines of the network device and of a disk are unmasked; reading their ISR
+ * registers lowers the level-triggered lines, which must happen before IRETQ enables interrupts again. */
 irq_device:
   push %rax
   mov SHARED+{ISR}(%rip), %rax
@@ -185,6 +185,11 @@ irq_device:
   jz 1f
   movzbl (%rax), %eax
 1:
+  mov SHARED+{DISK_ISR}(%rip), %rax
+  test %rax, %rax
+  jz 2f
+  movzbl (%rax), %eax
+2:
   incq SHARED+{EVENTS}(%rip)
   pop %rax
   iretq

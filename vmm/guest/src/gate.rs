@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     ticks: AtomicU64,
     /// Address of the network device's ISR status register; 0 while there is none.
     isr: AtomicU64,
+    /// Address of the disk's ISR status register; 0 while there is none.
+    disk_isr: AtomicU64,
     /// Addresses that kick the receive and the transmit queue.
     notify: [AtomicU64; 2],
     /// Physical address of the PVH `hvm_start_info`.
@@ -43,6 +45,7 @@ core::arch::global_asm!(
     EVENTS = const offset_of!(Shared, events),
     TICKS = const offset_of!(Shared, ticks),
     ISR = const offset_of!(Shared, isr),
+    DISK_ISR = const offset_of!(Shared, disk_isr),
     NOTIFY_RX = const offset_of!(Shared, notify),
     NOTIFY_TX = const offset_of!(Shared, notify) + size_of::<AtomicU64>(),
     START_INFO = const offset_of!(Shared, start_info),
@@ -87,6 +90,11 @@ pub(crate) fn attach_net(isr: u64, notify: [u64; 2]) {
         slot.store(address, Relaxed);
     }
     shared().isr.store(isr, Relaxed);
+}
+
+/// Gives the stub what to read to lower the disk's interrupt line.
+pub(crate) fn attach_disk(isr: u64) {
+    shared().disk_isr.store(isr, Relaxed);
 }
 
 /// Kicks the queues in `kicks` (bit n: queue n), then sleeps until an event beyond `seen` or until the

@@ -2,7 +2,7 @@
 //!
 //! A stub of a few dozen instructions runs at CPL0 (`entry.s`); everything else, drivers and network stack
 //! included, is one CPL3 program without an allocator and without threads. It answers ping, UDP and TCP
-//! echo (port 7), a counter (7000) and HTTP (80).
+//! echo (port 7), a counter (7000), a service for tests of a disk (7001) and HTTP (80).
 //!
 //! The main loop polls the stack and the services until nothing moves, then enters the gate once: kicks
 //! go out together, and the CPU sleeps until an interrupt or a timer.
@@ -13,6 +13,7 @@ mod bootparam;
 mod burn;
 mod clock;
 mod console;
+mod disk;
 mod dma;
 mod entropy;
 mod gate;
@@ -32,6 +33,7 @@ use smoltcp::wire::IpCidr;
 use crate::bootparam::BootParams;
 use crate::clock::TICK_MS;
 use crate::console::{Line, say};
+use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::net::Net;
 use crate::services::Services;
@@ -51,7 +53,7 @@ const HOUSEKEEPING_TICKS: u64 = 100;
 extern "C" fn user_main() -> ! {
     console::init();
     let params = BootParams::read();
-    let (mut net, mut entropy) = devices();
+    let (mut net, mut entropy, disk) = devices();
     let seed = entropy.next().unwrap_or(0);
 
     let mut config = Config::new(net.mac().into());
@@ -66,7 +68,7 @@ extern "C" fn user_main() -> ! {
             .add_default_ipv4_route(gateway)
             .expect("the stack has room for one route");
     }
-    let services = Services::new(entropy);
+    let services = Services::new(entropy, disk);
 
     net.announce(params.ip.address());
     say!("ready, ip {} mac {}", params.ip, net.mac());
@@ -74,7 +76,7 @@ extern "C" fn user_main() -> ! {
 }
 
 /// Finds the devices, connects the network device to the stub, and lets interrupts in.
-fn devices() -> (Net, Entropy) {
+fn devices() -> (Net, Entropy, Option<Disk>) {
     let found = pci::probe();
     let mut bars = pci::BarAllocator::new();
     let Some(net) = found.net else { panic!("no virtio network device on PCI bus 0") };
@@ -92,15 +94,30 @@ fn devices() -> (Net, Entropy) {
     let rng = found.rng.map(|rng| pci::Function::enable(rng, &mut bars, true).transport);
     let entropy = Entropy::new(rng);
 
+    let disk = found.disk.map(|disk| {
+        let function = pci::Function::enable(disk, &mut bars, false);
+        // It may be that of the network device: the stub lowers both.
+        let line = function.interrupt_line;
+        assert!(
+            line < IRQS && line != IRQ_TICK && line != IRQ_CASCADE,
+            "disk interrupt line {line}"
+        );
+        gate::attach_disk(function.registers.isr);
+        (Disk::new(function.transport), line)
+    });
+
     clock::start_tick();
     let mut lines = 1u16 << IRQ_TICK | 1 << line;
-    if line >= 8 {
+    if let Some((_, line)) = disk {
+        lines |= 1 << line;
+    }
+    if lines >> 8 != 0 {
         lines |= 1 << IRQ_CASCADE;
     }
     let [master, slave] = (!lines).to_le_bytes();
     port::outb(PIC_MASTER_MASK, master);
     port::outb(PIC_SLAVE_MASK, slave);
-    (net, entropy)
+    (net, entropy, disk.map(|(disk, _)| disk))
 }
 
 fn serve(net: &mut Net, stack: &mut Interface, mut services: Services) -> ! {

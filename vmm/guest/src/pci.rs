@@ -1,4 +1,4 @@
-//! PCI by configuration mechanism #1, as much as two virtio devices need.
+//! PCI by configuration mechanism #1, as much as virtio devices need.
 //!
 //! Each configuration access is an exit, so probing looks at function 0 of each slot of bus 0 and stops
 //! when everything is found, and the address register is written only when it changes.
@@ -26,6 +26,7 @@ const CAPABILITIES_MAX: usize = 48;
 
 /// Vendor 1af4; modern device ids, and the transitional ones with modern capabilities.
 const NET_IDS: [u32; 2] = [0x1041_1af4, 0x1000_1af4];
+const DISK_ID: u32 = 0x1042_1af4;
 const RNG_IDS: [u32; 2] = [0x1044_1af4, 0x1005_1af4];
 
 /// BARs that firmware left unassigned go here, upwards: inside the memory hole below 4 GiB on every PC,
@@ -72,11 +73,12 @@ impl ConfigurationAccess for ConfigPorts {
 pub(crate) struct Found {
     pub(crate) net: Option<DeviceFunction>,
     pub(crate) rng: Option<DeviceFunction>,
+    pub(crate) disk: Option<DeviceFunction>,
 }
 
-/// Looks for the network device and the entropy device.
+/// Looks for the network device, the entropy device and the first disk.
 pub(crate) fn probe() -> Found {
-    let mut found = Found { net: None, rng: None };
+    let mut found = Found { net: None, rng: None, disk: None };
     for slot in 0..SLOTS {
         let device = DeviceFunction { bus: 0, device: slot, function: 0 };
         let id = ConfigPorts.read_word(device, 0);
@@ -84,8 +86,10 @@ pub(crate) fn probe() -> Found {
             found.net = Some(device);
         } else if RNG_IDS.contains(&id) && found.rng.is_none() {
             found.rng = Some(device);
+        } else if id == DISK_ID && found.disk.is_none() {
+            found.disk = Some(device);
         }
-        if found.net.is_some() && found.rng.is_some() {
+        if found.net.is_some() && found.rng.is_some() && found.disk.is_some() {
             break;
         }
     }

@@ -14,6 +14,7 @@
 //! delayed while closing); if it is lost, the peer's repeated FIN meets a reset after all data was through.
 
 mod counter;
+mod disk;
 mod echo;
 mod http;
 mod page;
@@ -23,17 +24,21 @@ use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{self, Socket, State};
 use smoltcp::time::{Duration, Instant};
 
+use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::mem::once;
 
 const ECHO_CONNECTIONS: usize = 6;
 const COUNTER_CONNECTIONS: usize = 20;
 const HTTP_CONNECTIONS: usize = 12;
+const DISK_CONNECTIONS: usize = 2;
 /// One more for the UDP echo.
-const SOCKETS: usize = 1 + ECHO_CONNECTIONS + COUNTER_CONNECTIONS + HTTP_CONNECTIONS;
+const SOCKETS: usize =
+    1 + ECHO_CONNECTIONS + COUNTER_CONNECTIONS + HTTP_CONNECTIONS + DISK_CONNECTIONS;
 
 const ECHO_BUFFER: usize = 32 * 1024;
 const COUNTER_BUFFER: usize = 2 * 1024;
+const DISK_BUFFER: usize = 1024;
 const HTTP_RX_BUFFER: usize = http::HEAD_BYTES_MAX;
 const HTTP_TX_BUFFER: usize = 2 * http::RESPONSE_BYTES_MAX;
 
@@ -85,10 +90,11 @@ pub(crate) struct Services {
     echo: Pool<echo::TcpEcho, ECHO_CONNECTIONS>,
     counter: Pool<counter::Counter, COUNTER_CONNECTIONS>,
     http: Pool<http::Http, HTTP_CONNECTIONS>,
+    disk: Pool<disk::DiskService, DISK_CONNECTIONS>,
 }
 
 impl Services {
-    pub(crate) fn new(entropy: Entropy) -> Self {
+    pub(crate) fn new(entropy: Entropy, disk: Option<Disk>) -> Self {
         let storage = once!([SocketStorage<'static>; SOCKETS], [SocketStorage::EMPTY; SOCKETS]);
         let mut sockets = SocketSet::new(&mut storage[..]);
         Self {
@@ -123,6 +129,12 @@ impl Services {
                     [[0; HTTP_TX_BUFFER]; HTTP_CONNECTIONS]
                 ),
             ),
+            disk: Pool::new(
+                disk::DiskService::new(disk),
+                &mut sockets,
+                once!([[u8; DISK_BUFFER]; DISK_CONNECTIONS], [[0; DISK_BUFFER]; DISK_CONNECTIONS]),
+                once!([[u8; DISK_BUFFER]; DISK_CONNECTIONS], [[0; DISK_BUFFER]; DISK_CONNECTIONS]),
+            ),
             sockets,
         }
     }
@@ -134,6 +146,7 @@ impl Services {
         activity.add(self.counter.poll(&mut self.sockets, now));
         self.http.service.count = self.counter.service.count;
         activity.add(self.http.poll(&mut self.sockets, now));
+        activity.add(self.disk.poll(&mut self.sockets, now));
         activity
     }
 
