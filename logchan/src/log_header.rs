@@ -66,7 +66,7 @@ pub struct LoggedDisk {
     pub read_only: bool,
     /// What the guest reads as its serial number, padded with zeros.
     pub serial: [u8; DISK_SERIAL_BYTES],
-    /// xxh3-64 of the disk's contents when the recording began; `None` if it was not computed.
+    /// Digest of the disk's contents when the recording began; `None` if it was not computed.
     pub digest: Option<u64>,
     /// The log has the data of every read, so that a replay needs no disk.
     pub reads_logged: bool,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Version of `VcpuState` and `DevicesState` as bytes.
-pub const MACHINE_SCHEMA: u16 = 3;
+pub const MACHINE_SCHEMA: u16 = 4;
 
 /// A checkpoint that can't be applied.
 #[derive(Debug, thiserror::Error)]

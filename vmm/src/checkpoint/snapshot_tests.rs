@@ -10,7 +10,8 @@ fn write_snapshot(folder: &Path) -> std::path::PathBuf {
     for page in [3, 4, 5, 900] {
         ram.write_slice(&[page as u8 | 1; 100], GuestAddress(page * PAGE + 7)).unwrap();
     }
-    let devices = Devices::new(&crate::devices::DeviceConfig { mac: [2; 6] }).save();
+    let devices =
+        Devices::new(&crate::devices::DeviceConfig { mac: [2; 6], disks: [None; 4] }).save();
     let image = ImageView {
         full: true,
         vcpu: &[1, 2, 3],

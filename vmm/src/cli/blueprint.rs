@@ -3,6 +3,7 @@
 
 use super::exit_code::CliError;
 use super::options::{VmOptions, reference_guest};
+use super::session::disk_configs;
 use crate::boot::FILE_BYTES_MAX;
 use crate::boot::cpu_features::ModelName;
 use crate::boot::cpu_model::CpuModel;
@@ -12,6 +13,7 @@ use crate::boot::pvh::{self, BootInfo};
 use crate::boot::sweep::{self, SweepPolicy};
 use crate::checkpoint::{Snapshot, SnapshotError, SnapshotIdentity};
 use crate::devices::DeviceConfig;
+use crate::disk::Disks;
 use crate::files::{Access, input};
 use crate::kvm::offered_models::ModelError;
 use crate::kvm::profile;
@@ -20,6 +22,7 @@ use crate::kvm::{System, entropy};
 use crate::mem::layout::{MEMORY_MAX, PAGE};
 use crate::vcpu::{Machine, MachineConfig};
 use logchan::host_profile::{Answer, HostProfile};
+use logchan::limits::DISKS_MAX;
 use netpath::mac::MacAddr;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
@@ -60,8 +63,9 @@ pub struct Prepared {
 /// # Errors
 ///
 /// If the options, the guest or the host do not fit, or if KVM fails.
-pub fn prepare(options: &VmOptions) -> Result<Prepared, CliError> {
-    let blueprint = Blueprint::new(options)?;
+pub fn prepare(options: &VmOptions, disks: &Disks) -> Result<Prepared, CliError> {
+    let mut blueprint = Blueprint::new(options)?;
+    blueprint.config.devices.disks = disk_configs(disks);
     let machine = blueprint.booted()?;
     Ok(Prepared { machine, blueprint })
 }
@@ -78,7 +82,7 @@ impl Blueprint {
             memory_bytes: options.memory_bytes(),
             cpu_model: CpuModel::from_supported(&[]),
             host_profile: HostProfile::UNKNOWN,
-            devices: DeviceConfig { mac: options.mac.octets() },
+            devices: DeviceConfig { mac: options.mac.octets(), disks: [None; DISKS_MAX] },
         };
         let image = match (&options.kernel, &options.restore) {
             (None, None) => Some(read_image(options)?),

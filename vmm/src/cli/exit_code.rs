@@ -5,6 +5,8 @@ use crate::boot::cpu_features::ModelName;
 use crate::boot::{image::ImageError, pvh::PvhError, sweep::SweepError};
 use crate::checkpoint::SnapshotError;
 use crate::checkpoint::restore::RestoreError;
+use crate::devices::ReissueError;
+use crate::disk::DiskError;
 use crate::files::FileError;
 use crate::kvm::KvmError;
 use crate::kvm::offered_models::ModelError;
@@ -60,6 +62,8 @@ pub enum Code {
     TooSlow = 16,
     /// An order to the VM can't be carried out.
     Refused = 17,
+    /// A disk can't be used, or is not the recorded one.
+    Disk = 18,
 }
 
 impl From<Code> for std::process::ExitCode {
@@ -132,6 +136,27 @@ pub enum CliError {
         path: PathBuf,
         /// What is wrong with it.
         source: SnapshotError,
+    },
+    /// A disk can't be opened.
+    #[error("disk {0}")]
+    Disk(#[from] DiskError),
+    /// The image of a disk can't be read.
+    #[error("disk {}: {source}", path.display())]
+    DiskImage {
+        /// Path of the image.
+        path: PathBuf,
+        /// Error of the system call.
+        source: io::Error,
+    },
+    /// The disk given to a replay is not the recorded one.
+    #[error("disk {index}, {}, is not the recorded one: {what}", path.display())]
+    OtherDisk {
+        /// Index of the disk.
+        index: usize,
+        /// Path of the image.
+        path: PathBuf,
+        /// How they differ.
+        what: String,
     },
     /// The snapshot of the Linux guest was not made yet.
     #[error("snapshot {} does not exist: make it with scripts/linux-guest.sh", path.display())]
@@ -290,6 +315,9 @@ impl CliError {
             CliError::Log { source, .. } => log_code(source),
             CliError::Snapshot { source, .. } => snapshot_code(source),
             CliError::NoSnapshot { .. } => Code::Log,
+            CliError::Disk(_) | CliError::DiskImage { .. } | CliError::OtherDisk { .. } => {
+                Code::Disk
+            }
             CliError::NotSaved { .. } => Code::Guest,
             CliError::Demo(TestbedError::TooSlow(_)) => Code::TooSlow,
             CliError::File { .. }
@@ -304,6 +332,8 @@ impl CliError {
                 RunError::Kvm(_) => Code::Host,
                 RunError::Source(error) => source_code(error),
                 RunError::Restore(error) => restore_code(error),
+                RunError::Reissue(ReissueError::Source(error)) => source_code(error),
+                RunError::Reissue(ReissueError::Changed { .. }) => Code::Guest,
                 RunError::Guest { .. }
                 | RunError::HaltedForever { .. }
                 | RunError::Reset { .. } => Code::Guest,

@@ -10,7 +10,7 @@ use crate::stdio;
 use clap::{Args, Subcommand};
 use logchan::dump::Dump;
 use logchan::entry_stats::EntryStatsTable;
-use logchan::log_header::LogHeader;
+use logchan::log_header::{LogHeader, LoggedDisk};
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -102,6 +102,8 @@ fn stat(args: &StatArgs) -> Result<(), CliError> {
 fn describe(header: &LogHeader) -> Map<String, Value> {
     let mac = header.nic_mac.map(|byte| format!("{byte:02x}")).join(":");
     let mut result = Map::new();
+    let disks: Vec<_> = header.disks.iter().map(disk_json).collect();
+    result.insert("disks".into(), disks.into());
     result.insert("guest".into(), header.guest_name.clone().into());
     result.insert("guest_digest".into(), output::hex(header.guest_digest));
     result.insert("memory_mib".into(), (header.memory_bytes >> 20).into());
@@ -144,4 +146,15 @@ fn dump(args: &DumpArgs) -> Result<(), CliError> {
     } else {
         Err(of(LogError::Truncated { offset: reader.offset(), natural_exits }))
     }
+}
+
+/// Returns what the header of a log says about a disk.
+fn disk_json(disk: &LoggedDisk) -> Value {
+    let LoggedDisk { sectors, read_only, serial: _, digest, reads_logged } = disk;
+    json!({
+        "sectors": sectors,
+        "read_only": read_only,
+        "digest": digest.map(output::hex),
+        "reads_logged": reads_logged,
+    })
 }

@@ -67,8 +67,8 @@ Exit codes:
      is damaged or in use, or was    15  status: no process answers
      changed under a running VM      16  demo: this host is too slow
   7  CPU model or kind of host is    17  stop, handover: can't be carried out
-     not that of the log, snapshot
-     or option";
+     not that of the log, snapshot   18  a disk can't be used, or is not
+     or option                           the recorded one";
 
 /// A virtual machine that can be recorded, replayed and protected.
 #[derive(Debug, Parser)]

@@ -5,6 +5,7 @@ use super::session::RunOptions;
 use crate::boot::cpu_features::ModelName;
 use crate::boot::sweep::SweepPolicy;
 use crate::devices::DEFAULT_MAC;
+use crate::disk::DiskOptions;
 use crate::files::Access;
 use crate::limits::TRACE_MAX;
 use crate::replay::rate_limit::Rates;
@@ -64,6 +65,10 @@ pub struct VmOptions {
     /// reference guest reads ip= and gw= from it [default for the reference guest: ip=10.77.0.2/24]
     #[arg(long, value_name = "TEXT", visible_alias = "cmdline")]
     pub command_line: Option<String>,
+    /// Disk of the VM, up to four: an image, or a block device; with ',readonly', ',format=raw' or ',format=qcow2',
+    /// ',serial=TEXT' and ',id=NAME' behind it (see docs/disks.md)
+    #[arg(long, value_name = "FILE[,OPTION]...")]
+    pub disk: Vec<DiskOptions>,
     /// Tap device to connect the VM's NIC to; without it the NIC is not connected
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
@@ -178,8 +183,23 @@ impl VmOptions {
                 self.vcpus
             )));
         }
+        if self.restore.is_some() {
+            self.check_no_disk("a VM that starts from a snapshot has no disk")?;
+        }
         check_core(self.core)?;
         self.seconds.map_or(Ok(()), |seconds| check_seconds("--for", seconds))
+    }
+
+    /// Checks that no disk is given to a command that can't have one.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Usage`] with `why` if there is one.
+    pub(super) fn check_no_disk(&self, why: &str) -> Result<(), CliError> {
+        match self.disk.first() {
+            None => Ok(()),
+            Some(disk) => Err(CliError::Usage(format!("--disk {}: {why}", disk.path.display()))),
+        }
     }
 
     /// Returns the size of guest memory in bytes. A size that overflows saturates, and is refused later.

@@ -8,6 +8,7 @@ use super::sandbox::SandboxArgs;
 use super::session::TraceFile;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
+use crate::disk::{DiskInfo, Disks, Writes};
 use crate::files::output::Existing;
 use crate::kvm::clock::{self, realtime_ns};
 use crate::limits::LOG_BYTES_MAX;
@@ -20,7 +21,8 @@ use crate::vcpu::RunError;
 use crate::vm_tap::LanReports;
 use clap::Args;
 use logchan::limits::{NAME_BYTES_MAX, PAGE_BYTES, delta_cache_pages_max};
-use logchan::log_header::LogHeader;
+use logchan::log_header::{LogHeader, LoggedDisk};
+use replication::log_writer::LoggedReads;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +33,10 @@ use std::sync::Arc;
 Example: understudy record --tap tap0 --log run.ulog --for 30
 
 The log is written continuously: if the recorder is killed, what it has written so far can be replayed. A
-recording is complete or it fails: if the disk is too slow for the log, the guest waits for it.")]
+recording is complete or it fails: if the disk is too slow for the log, the guest waits for it.
+
+What the guest writes to its disks is gone at the end: the images stay as they are, and a replay begins with
+them.")]
 pub struct RecordArgs {
     #[command(flatten)]
     vm: VmOptions,
@@ -46,6 +51,13 @@ pub struct RecordArgs {
     /// End the recording when the log has this many bytes; the guest decides how fast it grows
     #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES_MAX)]
     log_max_bytes: u64,
+    /// Write what the guest reads from its disks into the log, so that a replay needs no images
+    #[arg(long)]
+    log_reads: bool,
+    /// Do not compute the digests of the images, which reads them completely; a replay then finds another image only when
+    /// the guest reads what differs
+    #[arg(long)]
+    no_disk_digest: bool,
     /// Do not trap RDTSC at CPL3, so that a replay diverges
     #[arg(long, hide = true)]
     leave_rdtsc: bool,
@@ -61,7 +73,9 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     args.sandbox.start_opener(&session::opener_config(options))?;
     args.sandbox.start()?;
     session::start_writer_threads()?;
-    let Prepared { machine, blueprint } = blueprint::prepare(options)?;
+    options.check()?;
+    let mut disks = session::open_disks(&options.disk, Writes::Overlay)?;
+    let Prepared { machine, blueprint } = blueprint::prepare(options, &disks)?;
     let guest_clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let trace = TraceFile::create(options)?;
@@ -74,7 +88,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
         guest_digest: blueprint.image_digest(),
         cpu_digest: blueprint.cpu_model().digest(),
         host_profile: blueprint.host_profile(),
-        disks: Vec::new(),
+        disks: args.logged_disks(&mut disks)?,
         guest_name: shortened(blueprint.guest_name().to_owned()),
         cpu_name: blueprint.cpu_model().name(),
     };
@@ -89,9 +103,11 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
                 clock::free_tsc_on_this_thread()?;
             }
             let log = log.stopping_at(args.log_max_bytes, Arc::clone(&orders));
-            let world = World::new(session::world_config(options, port, guest_clock, orders)?)?;
+            let world =
+                World::new(session::world_config(options, (port, disks), guest_clock, orders)?)?;
             let memory_pages = blueprint.memory_bytes() / PAGE_BYTES as u64;
-            Ok(Recorder::new(world, log, delta_cache_pages_max(memory_pages)))
+            let recorder = Recorder::new(world, log, delta_cache_pages_max(memory_pages));
+            Ok(recorder.with_reads(args.logged_reads()))
         },
         |recorder| {
             let stages = recorder.boundary().stages();
@@ -128,6 +144,27 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     }
     traced?;
     output::print(&result, options.json)
+}
+
+impl RecordArgs {
+    fn logged_reads(&self) -> LoggedReads {
+        if self.log_reads { LoggedReads::Data } else { LoggedReads::Digest }
+    }
+
+    /// Returns what the header of the log says about the disks.
+    fn logged_disks(&self, disks: &mut Disks) -> Result<Vec<LoggedDisk>, CliError> {
+        let mut logged = Vec::new();
+        for (index, options) in self.vm.disk.iter().enumerate() {
+            let digest = match self.no_disk_digest {
+                true => None,
+                false => Some(session::disk_digest(disks, index, options)?),
+            };
+            let DiskInfo { sectors, read_only, serial } = disks.info()[index];
+            let reads_logged = self.log_reads;
+            logged.push(LoggedDisk { sectors, read_only, serial, digest, reads_logged });
+        }
+        Ok(logged)
+    }
 }
 
 /// Shortens `name` to the length that the header of a log or snapshot allows, at a character boundary.

@@ -7,7 +7,8 @@ use super::sandbox::SandboxArgs;
 use super::session::RunOptions;
 use super::{output, session};
 use crate::checkpoint::MACHINE_SCHEMA;
-use crate::devices::DeviceConfig;
+use crate::devices::{DeviceConfig, DiskConfig};
+use crate::disk::{DiskOptions, Disks, Writes};
 use crate::files::{Access, FileError};
 use crate::kvm::System;
 use crate::opener::{self, OpenerConfig, OutputPath};
@@ -19,7 +20,8 @@ use crate::stdio;
 use crate::vcpu::{Machine, MachineConfig, MachineError, RunError};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use logchan::log_header::LogHeader;
+use logchan::limits::DISKS_MAX;
+use logchan::log_header::{LogHeader, LoggedDisk};
 use replication::Divergence;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -43,6 +45,13 @@ pub struct ReplayArgs {
     /// the last equal position
     #[arg(long)]
     trace_state: bool,
+    /// Disk of the recorded VM, in the order of the recording; not needed with a log of 'record --log-reads'. What the
+    /// guest writes is gone at the end
+    #[arg(long, value_name = "FILE[,OPTION]...")]
+    disk: Vec<DiskOptions>,
+    /// Do not compare the digests of the images with those in the log, which reads them completely
+    #[arg(long)]
+    no_disk_digest: bool,
     /// Core to pin the vCPU to
     #[arg(long, value_name = "N")]
     core: Option<usize>,
@@ -73,6 +82,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     let reader =
         LogReader::open(&args.log, Access::from_flag(args.shared_files)).map_err(log_error)?;
     let header = reader.header().clone();
+    let disks = disks_of(args, &header)?;
     let mut machine = machine_of(args, &header)?;
     if args.trace_state {
         machine.trace_state();
@@ -85,7 +95,7 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     let outcome = session::supervise(
         machine,
         RunOptions { core: args.core, limit: None, task: Task::VcpuWithFile },
-        |orders| Ok(Replayer::new(reader, orders, on_progress)),
+        |orders| Ok(Replayer::new(reader, disks, orders, on_progress)),
         |replayer| replayer.log_bytes(),
     )?;
     progress.finish_and_clear();
@@ -112,6 +122,48 @@ pub fn main(args: &ReplayArgs) -> Result<(), CliError> {
     }
 }
 
+/// Opens the disks, and checks that they are those of the recording. Returns `None` if the log has what was read.
+fn disks_of(args: &ReplayArgs, header: &LogHeader) -> Result<Option<Disks>, CliError> {
+    let logged = &header.disks;
+    let needs_none = logged.iter().all(|disk| disk.reads_logged);
+    if args.disk.is_empty() && needs_none {
+        return Ok(None);
+    }
+    if args.disk.len() != logged.len() {
+        return Err(CliError::Usage(format!(
+            "--disk is given {} times, and the recorded VM has {} disks",
+            args.disk.len(),
+            logged.len()
+        )));
+    }
+    let mut disks = session::open_disks(&args.disk, Writes::Overlay)?;
+    for (index, (options, logged)) in args.disk.iter().zip(logged).enumerate() {
+        let other = |what| CliError::OtherDisk { index, path: options.path.clone(), what };
+        let sectors = disks.info()[index].sectors;
+        if sectors != logged.sectors {
+            let what = format!("it has {sectors} sectors, that one has {}", logged.sectors);
+            return Err(other(what));
+        }
+        let Some(theirs) = logged.digest.filter(|_| !args.no_disk_digest) else { continue };
+        let ours = session::disk_digest(&mut disks, index, options)?;
+        if ours != theirs {
+            let what = format!("its digest is {ours:016x}, in the log it is {theirs:016x}");
+            return Err(other(what));
+        }
+    }
+    Ok(Some(disks))
+}
+
+/// Returns the disks of the recorded VM, as its guest sees them.
+fn disk_configs(header: &LogHeader) -> [Option<DiskConfig>; DISKS_MAX] {
+    let mut configs = [None; DISKS_MAX];
+    for (config, disk) in configs.iter_mut().zip(&header.disks) {
+        let &LoggedDisk { sectors, read_only, serial, digest: _, reads_logged: _ } = disk;
+        *config = Some(DiskConfig { sectors, read_only, serial });
+    }
+    configs
+}
+
 /// Creates a machine like the one that the log was recorded from, if this host can run it.
 fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError> {
     let unfit = |source| CliError::Log { path: args.log.clone(), source };
@@ -129,7 +181,7 @@ fn machine_of(args: &ReplayArgs, header: &LogHeader) -> Result<Machine, CliError
         memory_bytes: header.memory_bytes,
         cpu_model,
         host_profile,
-        devices: DeviceConfig { mac: header.nic_mac },
+        devices: DeviceConfig { mac: header.nic_mac, disks: disk_configs(header) },
     };
     Machine::new(&system, &config).map_err(|error| match error {
         MachineError::Memory(source) => CliError::LogMemory { path: args.log.clone(), source },

@@ -6,6 +6,7 @@ use super::options::VmOptions;
 use super::output;
 use super::sandbox::SandboxArgs;
 use super::session::{self, Outcome, TraceFile};
+use crate::disk::Writes;
 use crate::replay::World;
 use crate::replay::guest_clock::GuestClock;
 use crate::sandbox::Task;
@@ -33,23 +34,26 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
     args.sandbox.start_opener(&session::opener_config(options))?;
     args.sandbox.start()?;
     session::start_writer_threads()?;
-    let Prepared { machine, blueprint } = blueprint::prepare(options)?;
+    options.check()?;
+    let disks = session::open_disks(&options.disk, Writes::InPlace)?;
+    let Prepared { machine, blueprint } = blueprint::prepare(options, &disks)?;
     let clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let trace = TraceFile::create(options)?;
     let outcome = session::supervise(
         machine,
         options.running(Task::Vcpu),
-        |orders| Ok(World::new(session::world_config(options, port, clock, orders)?)?),
+        |orders| Ok(World::new(session::world_config(options, (port, disks), clock, orders)?)?),
         |world| {
             let traced = trace.write(world.stages());
-            (world.stages().status(), world.over_limit(), traced)
+            (world.stages().status(), world.over_limit(), world.disks().status(), traced)
         },
     )?;
     let mut result = result(&outcome);
     outcome.end?;
-    let (stages, over_limit, traced) = outcome.report;
+    let (stages, over_limit, disks, traced) = outcome.report;
     traced?;
+    result.insert("disks".into(), json!(disks));
     result.insert("over_limit".into(), json!(over_limit));
     result.insert("stages".into(), json!(stages));
     output::print(&result, options.json)

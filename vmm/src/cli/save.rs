@@ -9,6 +9,7 @@ use super::sandbox::SandboxArgs;
 use super::{output, session};
 use crate::checkpoint::SnapshotIdentity;
 use crate::checkpoint::snapshot;
+use crate::disk::Disks;
 use crate::opener::{self, OpenerConfig, OutputPath};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Snapshotter, World};
@@ -53,12 +54,13 @@ pub struct SaveArgs {
 /// If the VM can't be prepared or run, ends before it could be saved, or the file can't be written.
 pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     let options = &args.vm;
+    options.check_no_disk("a VM with a disk can't be saved")?;
     let place = OutputPath { path: args.file.clone(), access: options.access() };
     let opener = OpenerConfig { draft: Some(place.clone()), ..session::opener_config(options) };
     args.sandbox.start_opener(&opener)?;
     args.sandbox.start()?;
     session::start_writer_threads()?;
-    let Prepared { machine, blueprint } = blueprint::prepare(options)?;
+    let Prepared { machine, blueprint } = blueprint::prepare(options, &Disks::none())?;
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let identity = SnapshotIdentity {
         guest_digest: blueprint.image_digest(),
@@ -76,7 +78,8 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         machine,
         options.running(Task::VcpuWithFile),
         |orders| {
-            let world = World::new(session::world_config(options, port, clock, orders)?)?;
+            let world =
+                World::new(session::world_config(options, (port, Disks::none()), clock, orders)?)?;
             let keep = Box::new(|image: &dyn CheckpointImage| {
                 if saved.is_none() {
                     saved = Some(snapshot::save(file, &identity, image));

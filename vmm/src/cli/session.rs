@@ -7,6 +7,8 @@ use super::capture_file::CaptureFile;
 use super::exit_code::{CliError, Code};
 use super::options::VmOptions;
 use super::signals;
+use crate::devices::DiskConfig;
+use crate::disk::{DiskInfo, DiskOptions, Disks, Kick, Writes};
 use crate::files::output::{self, Existing};
 use crate::kvm::{clock, kick};
 use crate::opener::OpenerConfig;
@@ -21,6 +23,7 @@ use crate::telemetry::Stages;
 use crate::vcpu::{self, Counters, Fixups, Machine, RunError, StateTrace};
 use crate::vm_tap::{LanReports, VmTap};
 use crossbeam::channel::{self, Receiver};
+use logchan::limits::DISKS_MAX;
 use netpath::mac::MacAddr;
 use netpath::middleware::pcap::Pcap;
 use netpath::middleware::send_filter::SendFilter;
@@ -84,6 +87,39 @@ pub fn open_port(options: &VmOptions, mac: MacAddr, lan: LanReports) -> Result<A
             Ok(Box::new(Pcap::new(port, file)))
         }
     }
+}
+
+/// Opens the disks that `options` name.
+///
+/// # Errors
+///
+/// If an image can't be used.
+pub fn open_disks(options: &[DiskOptions], writes: Writes) -> Result<Disks, CliError> {
+    Ok(Disks::open(options, writes, Kick::default())?)
+}
+
+/// Returns the digest of the image of disk `index`, which `options` name. Reads all of it.
+///
+/// # Errors
+///
+/// If the image can't be read.
+pub fn disk_digest(
+    disks: &mut Disks,
+    index: usize,
+    options: &DiskOptions,
+) -> Result<u64, CliError> {
+    let digest = disks.digest(index as u8);
+    digest.map_err(|source| CliError::DiskImage { path: options.path.clone(), source })
+}
+
+/// Returns the disks as the guest sees them.
+pub fn disk_configs(disks: &Disks) -> [Option<DiskConfig>; DISKS_MAX] {
+    let mut configs = [None; DISKS_MAX];
+    for (config, info) in configs.iter_mut().zip(disks.info()) {
+        let &DiskInfo { sectors, read_only, serial } = info;
+        *config = Some(DiskConfig { sectors, read_only, serial });
+    }
+    configs
 }
 
 /// The outcome of a run, successful or not.
@@ -289,7 +325,7 @@ pub(super) fn pin(core: usize) -> Result<(), CliError> {
 /// If the thread of `--stdin` can't be started.
 pub fn world_config(
     options: &VmOptions,
-    port: AnyPort,
+    (port, disks): (AnyPort, Disks),
     clock: GuestClock,
     orders: Arc<Orders>,
 ) -> Result<WorldConfig<AnyPort>, CliError> {
@@ -305,7 +341,18 @@ pub fn world_config(
     let deadline = options.deadline();
     let lan = None;
     let rates = options.rates();
-    Ok(WorldConfig { port, console, console_input, orders, lan, deadline, clock, stages, rates })
+    Ok(WorldConfig {
+        port,
+        console,
+        console_input,
+        orders,
+        lan,
+        deadline,
+        disks,
+        clock,
+        stages,
+        rates,
+    })
 }
 
 /// The file of `--trace-stages`, if it is given. It is created before the VM runs, because no file can be opened later.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::error::RestoreError;
+use super::error::{ReissueError, RestoreError};
 use super::pci::Identity;
 use super::{Access, DeviceConfig};
 use crate::bus::mmio::Window;
@@ -166,6 +166,33 @@ pub(crate) trait PortDevice: Device {
 pub(crate) trait PciDevice: Device {
     /// The constant properties, with the device number.
     const IDENTITY: &'static Identity;
+
+    /// Whether the machine has this function. One that it does not have can't be found or accessed.
+    #[inline]
+    fn is_present(&self) -> bool {
+        true
+    }
+
+    /// Goes on with what the function had to leave when a bound of it was reached. Returns false if there was
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// The boundary failed or found a divergence.
+    #[inline]
+    fn resume(&mut self, _access: &mut Access<'_>) -> Result<bool, SourceError> {
+        Ok(false)
+    }
+
+    /// Passes the requests in flight to a boundary that does not know them.
+    ///
+    /// # Errors
+    ///
+    /// The boundary failed, or guest memory does not have the requests any more.
+    #[inline]
+    fn reissue(&mut self, _access: &mut Access<'_>) -> Result<(), ReissueError> {
+        Ok(())
+    }
 
     /// Reads configuration registers from byte `register` on.
     fn config_read(&self, register: u8, data: &mut [u8]);

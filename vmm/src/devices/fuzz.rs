@@ -9,16 +9,18 @@ use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::test_machine::{Dice, RAM_BYTES, TestMachine, claimants};
-use super::virtio::test_driver::{Driver, EVENT_IDX, VERSION_1, avail};
+use super::test_machine::{Dice, RAM_BYTES, TestMachine, TestRequest, claimants};
+use super::virtio::test_driver::{Driver, EVENT_IDX, FLUSH, VERSION_1, avail};
 use super::{DeviceCounters, Devices, DevicesState, FUNCTIONS};
-use replication::boundary::Input;
+use replication::boundary::{DiskOperation, DiskStatus, Input};
 
 const COMMON_OFFSETS: [u64; 16] = [
     0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x16, 0x18, 0x1A, 0x1C, 0x1E, 0x20, 0x28, 0x2C, 0x30, 0x3A,
 ];
 /// PCI vendor of virtio devices.
 const VIRTIO: u16 = 0x1AF4;
+/// PCI device of disks.
+const DISK: u16 = 0x1042;
 /// Longest time allowed for a step, seconds. It is far above any bound that the devices document, even in
 /// an unoptimized build.
 const STEP_S_MAX: u64 = 5;
@@ -53,6 +55,8 @@ enum Step {
     Clock(u64),
     Frame(Vec<u8>),
     Console(Vec<u8>),
+    /// Completes one of the requests in flight, or one that is not.
+    Disk(u64, DiskStatus),
     Acknowledge,
 }
 
@@ -92,6 +96,8 @@ fn ring_write(dice: &mut Dice) -> Step {
             };
             let length = match dice.below(8) {
                 0 => dice.roll() as u32,
+                // Parts of a request to a disk.
+                1..=3 => dice.pick(&[16, 512, 513, 1]),
                 _ => dice.below(1600) as u32,
             };
             raw.extend(address.to_le_bytes());
@@ -110,7 +116,7 @@ fn ring_write(dice: &mut Dice) -> Step {
 
 fn step(dice: &mut Dice, targets: &Targets, now_ns: u64) -> Step {
     let width = dice.pick(&[1, 2, 4]);
-    match dice.below(20) {
+    match dice.below(21) {
         0..=2 => Step::PortRead(dice.pick(&targets.ports), width),
         3..=5 => Step::PortWrite(dice.pick(&targets.ports), value(dice, width)),
         6 => Step::MemoryRead(memory_address(dice, targets), dice.pick(&[1, 2, 4, 8])),
@@ -128,6 +134,7 @@ fn step(dice: &mut Dice, targets: &Targets, now_ns: u64) -> Step {
             let count = dice.below(100);
             Step::Console(bytes(dice, count))
         }
+        19 => Step::Disk(dice.roll(), dice.pick(&[DiskStatus::Done, DiskStatus::Failed])),
         _ => Step::Acknowledge,
     }
 }
@@ -169,6 +176,25 @@ fn perform(m: &mut TestMachine, step: &Step) -> Vec<u8> {
             m.devices.apply(Input::Console(typed), &m.ram);
             Vec::new()
         }
+        Step::Disk(roll, status) => {
+            let made = &mut m.boundary.disk_requests;
+            if made.is_empty() {
+                return Vec::new();
+            }
+            let index = *roll as usize % made.len();
+            let TestRequest { disk, number, operation, bytes, .. } = made.swap_remove(index);
+            let data = match operation {
+                DiskOperation::Read => vec![*roll as u8; bytes as usize],
+                DiskOperation::Write
+                | DiskOperation::Flush
+                | DiskOperation::Discard
+                | DiskOperation::WriteZeroes => Vec::new(),
+            };
+            // Sometimes the completion of another request.
+            let number = number + u64::from(roll >> 60 == 0);
+            m.disk_done(disk, number, *status, &data);
+            Vec::new()
+        }
         Step::Acknowledge => m.devices.acknowledge_interrupt().into_iter().collect(),
     }
 }
@@ -195,6 +221,11 @@ fn set_up(m: &mut TestMachine, features: u64) {
     }
     for identity in FUNCTIONS.iter().filter(|identity| identity.vendor == VIRTIO) {
         let device = u32::from(identity.slot);
+        let disk = identity.device == DISK;
+        if disk && m.config_read(device, 0) == u32::MAX {
+            continue;
+        }
+        let features = features | if disk { FLUSH } else { 0 };
         let driver = Driver::negotiate(m, device, VERSION_1 | features);
         let mut queues = [0; 2];
         m.read_memory(driver.window + 0x12, &mut queues);
@@ -234,6 +265,7 @@ fn random_guest(targets: &Targets, seed: u64, steps: u32) -> DeviceCounters {
     }
     assert_eq!(a.boundary.frames, b.boundary.frames, "seed {seed}");
     assert_eq!(a.boundary.console, b.boundary.console, "seed {seed}");
+    assert_eq!(a.boundary.disk_requests, b.boundary.disk_requests, "seed {seed}");
     assert_eq!(a.boundary.entropy, b.boundary.entropy, "seed {seed}");
     assert!(memory(&a) == memory(&b), "seed {seed}: memory differs");
     a.devices.counters()
@@ -265,7 +297,7 @@ fn damaged_state(targets: &Targets, seed: u64) {
 #[test]
 fn random_guests_never_panic_and_restored_devices_behave_the_same() {
     let targets = Targets::new();
-    let mut reached = [0; 11];
+    let mut reached = [0; 14];
     for seed in 0..60 {
         println!("seed {seed}");
         let c = random_guest(&targets, seed, 3000);
@@ -281,6 +313,9 @@ fn random_guests_never_panic_and_restored_devices_behave_the_same() {
             c.rng.bytes,
             c.pit.edges,
             c.uart.received,
+            c.disk0.requests,
+            c.disk0.refused,
+            c.disk0.done,
         ];
         reached.iter_mut().zip(seen).for_each(|(sum, one)| *sum += one);
     }

@@ -32,7 +32,7 @@ mod ticks;
 mod virtio;
 
 pub use counters::BusCounters;
-pub use error::RestoreError;
+pub use error::{ReissueError, RestoreError};
 
 use std::convert::identity;
 
@@ -40,13 +40,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::mem::GuestRam;
 use crate::replay::error::SourceError;
-use device::{Device, PciDevice, PortDevice, Signal};
+use device::{Device, Line, PciDevice, PortDevice, Signal};
+use logchan::limits::{DISK_SERIAL_BYTES, DISKS_MAX};
 use netpath::mac::MacAddr;
 use pci::Identity;
 use port_bus::Exit;
 use replication::boundary::{DeviceBoundary, DeviceCapacity, Input};
 
-// Each line names a device's folder and type. The states are encoded in this order. A new state, or a new
+// A line of `ports` names a device's folder and type; one of `functions`, in its folder, a function and its type. The states are encoded in this order. A new state, or a new
 // order, needs a new `MACHINE_SCHEMA`.
 registry::devices! {
     ports {
@@ -61,9 +62,15 @@ registry::devices! {
         config_port::ConfigPort;
     }
     functions {
-        host_bridge::HostBridge;
-        net::NetFunction, counters NetCounters;
-        rng::RngFunction, counters RngCounters;
+        host_bridge { host_bridge: HostBridge; }
+        net { net: NetFunction, counters NetCounters; }
+        rng { rng: RngFunction, counters RngCounters; }
+        blk {
+            disk0: Disk0, counters BlkCounters;
+            disk1: Disk1, counters BlkCounters;
+            disk2: Disk2, counters BlkCounters;
+            disk3: Disk3, counters BlkCounters;
+        }
     }
 }
 
@@ -75,6 +82,19 @@ pub const DEFAULT_MAC: MacAddr = MacAddr(0x52, 0x54, 0, 0x77, 0, 2);
 pub struct DeviceConfig {
     /// The guest's MAC address.
     pub mac: [u8; 6],
+    /// The disks, by index; those that the machine has come first.
+    pub disks: [Option<DiskConfig>; DISKS_MAX],
+}
+
+/// A disk, as the guest sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskConfig {
+    /// Length in sectors of 512 bytes.
+    pub sectors: u64,
+    /// The guest may only read.
+    pub read_only: bool,
+    /// Serial number, padded with zeros.
+    pub serial: [u8; DISK_SERIAL_BYTES],
 }
 
 /// What a device may use while it handles an exit.
@@ -99,7 +119,7 @@ impl Devices {
     /// them.
     pub fn new(config: &DeviceConfig) -> Self {
         let mut devices = Self::power_on(config);
-        for line in FUNCTIONS.iter().filter_map(|identity| identity.interrupt) {
+        for line in devices.function_lines().collect::<Vec<_>>() {
             devices.pic.set_level_triggered(line);
         }
         devices

@@ -16,14 +16,15 @@ macro_rules! devices {
             $port:ident::$Port:ident $(, counters $PortCounters:ident)?;
         )*}
         functions {$(
-            $function:ident::$Function:ident $(, counters $FunctionCounters:ident)?;
+            $module:ident {$(
+                $function:ident: $Function:ident $(, counters $FunctionCounters:ident)?;
+            )*}
         )*}
     ) => {
         $(mod $port;)*
-        $(mod $function;)*
+        $(mod $module;)*
 
         $(use $port::{$Port $(, $PortCounters)?};)*
-        $(use $function::{$Function $(, $FunctionCounters)?};)*
 
         /// All devices. Owned by the vCPU thread.
         #[derive(Debug)]
@@ -31,7 +32,7 @@ macro_rules! devices {
             /// Guest time as read or received last, nanoseconds.
             now_ns: u64,
             $($port: $Port,)*
-            $($function: $Function,)*
+            $($($function: $module::$Function,)*)*
             /// Interrupt windows are enabled.
             irq_windows: bool,
             unclaimed: BusCounters,
@@ -43,7 +44,7 @@ macro_rules! devices {
             /// Guest time as read or received last, nanoseconds.
             pub(crate) now_ns: u64,
             $(pub(crate) $port: <$Port as Device>::State,)*
-            $(pub(crate) $function: <$Function as Device>::State,)*
+            $($(pub(crate) $function: <$module::$Function as Device>::State,)*)*
             /// Interrupt windows are enabled. This is not a device's state but the machine's. It is here
             /// because a replay and a backup must do the same as the recording.
             pub(crate) irq_windows: bool,
@@ -58,16 +59,16 @@ macro_rules! devices {
                 #[doc = concat!("Counters of `", stringify!($port), "`.")]
                 pub $port: $PortCounters,
             )?)*
-            $($(
+            $($($(
                 #[doc = concat!("Counters of `", stringify!($function), "`.")]
-                pub $function: $FunctionCounters,
-            )?)*
+                pub $function: $module::$FunctionCounters,
+            )?)*)*
         }
 
         /// The PCI functions.
-        const FUNCTIONS: &[&Identity] = &[$(<$Function as PciDevice>::IDENTITY),*];
+        const FUNCTIONS: &[&Identity] = &[$($(<$module::$Function as PciDevice>::IDENTITY,)*)*];
         const _: () = registry::check(
-            &[$(<$Port as Device>::LINE,)* $(<$Function as Device>::LINE,)*],
+            &[$(<$Port as Device>::LINE,)* $($(<$module::$Function as Device>::LINE,)*)*],
             FUNCTIONS,
         );
 
@@ -76,7 +77,7 @@ macro_rules! devices {
                 Self {
                     now_ns: 0,
                     $($port: Device::power_on(config),)*
-                    $($function: Device::power_on(config),)*
+                    $($($function: Device::power_on(config),)*)*
                     irq_windows: true,
                     unclaimed: BusCounters::default(),
                 }
@@ -85,7 +86,7 @@ macro_rules! devices {
             /// Sets the state in which a PC's firmware leaves the devices before it starts a kernel.
             pub(crate) fn act_as_firmware(&mut self) {
                 $(self.$port.act_as_firmware(self.now_ns);)*
-                $(self.$function.act_as_firmware(self.now_ns);)*
+                $($(self.$function.act_as_firmware(self.now_ns);)*)*
             }
 
             /// Advances the time of all devices; timers that are due fire. A value from the past, which no
@@ -96,10 +97,10 @@ macro_rules! devices {
                     let signal = self.$port.advance(self.now_ns);
                     self.pic.drive(<$Port as Device>::LINE, signal);
                 )*
-                $(
+                $($(
                     let signal = self.$function.advance(self.now_ns);
-                    self.pic.drive(<$Function as Device>::LINE, signal);
-                )*
+                    self.pic.drive(<$module::$Function as Device>::LINE, signal);
+                )*)*
             }
 
             /// Passes an input other than the time to the device that takes it.
@@ -107,9 +108,9 @@ macro_rules! devices {
                 $(if let Some(signal) = self.$port.accept(input, ram) {
                     return self.pic.drive(<$Port as Device>::LINE, signal);
                 })*
-                $(if let Some(signal) = self.$function.accept(input, ram) {
-                    return self.pic.drive(<$Function as Device>::LINE, signal);
-                })*
+                $($(if let Some(signal) = self.$function.accept(input, ram) {
+                    return self.pic.drive(<$module::$Function as Device>::LINE, signal);
+                })*)*
             }
 
             /// Returns which inputs the devices can accept now.
@@ -119,10 +120,10 @@ macro_rules! devices {
                     capacity.timer_ns = registry::earlier(capacity.timer_ns, self.$port.next_timer_ns());
                     self.$port.add_capacity(&mut capacity, ram);
                 )*
-                $(
+                $($(
                     capacity.timer_ns = registry::earlier(capacity.timer_ns, self.$function.next_timer_ns());
                     self.$function.add_capacity(&mut capacity, ram);
-                )*
+                )*)*
                 capacity
             }
 
@@ -162,34 +163,38 @@ macro_rules! devices {
 
             /// Reads configuration registers of the function in `slot`. Returns false if there is none.
             fn read_function(&mut self, slot: u8, register: u8, data: &mut [u8]) -> bool {
-                $(if slot == <$Function as PciDevice>::IDENTITY.slot {
+                $($(if slot == <$module::$Function as PciDevice>::IDENTITY.slot
+                    && self.$function.is_present()
+                {
                     self.$function.config_read(register, data);
                     return true;
-                })*
+                })*)*
                 false
             }
 
             /// Writes configuration registers of the function in `slot`. Returns false if there is none.
             fn write_function(&mut self, slot: u8, register: u8, data: &[u8]) -> bool {
-                $(if slot == <$Function as PciDevice>::IDENTITY.slot {
+                $($(if slot == <$module::$Function as PciDevice>::IDENTITY.slot
+                    && self.$function.is_present()
+                {
                     self.$function.config_write(register, data);
                     let inta = Signal::Level(self.$function.inta());
-                    self.pic.drive(<$Function as Device>::LINE, inta);
+                    self.pic.drive(<$module::$Function as Device>::LINE, inta);
                     return true;
-                })*
+                })*)*
                 false
             }
 
             /// Performs one read of `data.len()` bytes (1, 2, 4 or 8) from memory that is not RAM. Where
             /// windows overlap, the first function wins.
             pub fn mmio_read(&mut self, address: u64, data: &mut [u8], access: &mut Access<'_>) {
-                $(if let Some(offset) =
+                $($(if let Some(offset) =
                     self.$function.window().and_then(|w| w.offset_of(address, data.len()))
                 {
                     self.$function.read_window(offset, data, access);
                     let inta = Signal::Level(self.$function.inta());
-                    return self.pic.drive(<$Function as Device>::LINE, inta);
-                })*
+                    return self.pic.drive(<$module::$Function as Device>::LINE, inta);
+                })*)*
                 data.fill(0xFF);
                 self.unclaimed.memory_reads += 1;
             }
@@ -205,15 +210,48 @@ macro_rules! devices {
                 data: &[u8],
                 access: &mut Access<'_>,
             ) -> Result<(), SourceError> {
-                $(if let Some(offset) =
+                $($(if let Some(offset) =
                     self.$function.window().and_then(|w| w.offset_of(address, data.len()))
                 {
                     self.$function.write_window(offset, data, access)?;
                     let inta = Signal::Level(self.$function.inta());
-                    self.pic.drive(<$Function as Device>::LINE, inta);
+                    self.pic.drive(<$module::$Function as Device>::LINE, inta);
                     return Ok(());
-                })*
+                })*)*
                 self.unclaimed.memory_writes += 1;
+                Ok(())
+            }
+
+            /// Returns the interrupt lines of the functions that exist.
+            fn function_lines(&self) -> impl Iterator<Item = Line> {
+                let lines = [$($(
+                    <$module::$Function as Device>::LINE.filter(|_| self.$function.is_present()),
+                )*)*];
+                lines.into_iter().flatten()
+            }
+
+            /// Goes on with what devices had to leave when their own bounds were reached. Call it after an input of a
+            /// disk, at the same position.
+            ///
+            /// # Errors
+            ///
+            /// The boundary failed or found a divergence.
+            pub fn resume(&mut self, access: &mut Access<'_>) -> Result<(), SourceError> {
+                $($(if self.$function.resume(access)? {
+                    let inta = Signal::Level(self.$function.inta());
+                    self.pic.drive(<$module::$Function as Device>::LINE, inta);
+                })*)*
+                Ok(())
+            }
+
+            /// Passes the requests in flight to a boundary that does not know them, because it has not run the machine
+            /// that made them.
+            ///
+            /// # Errors
+            ///
+            /// The boundary failed, or guest memory does not have the requests any more.
+            pub(crate) fn reissue(&mut self, access: &mut Access<'_>) -> Result<(), ReissueError> {
+                $($(self.$function.reissue(access)?;)*)*
                 Ok(())
             }
 
@@ -222,7 +260,7 @@ macro_rules! devices {
                 DevicesState {
                     now_ns: self.now_ns,
                     $($port: Device::save(&self.$port),)*
-                    $($function: Device::save(&self.$function),)*
+                    $($($function: Device::save(&self.$function),)*)*
                     irq_windows: self.irq_windows,
                 }
             }
@@ -233,11 +271,11 @@ macro_rules! devices {
             ///
             /// The state is not one that the devices can be in.
             pub(crate) fn restore(state: DevicesState) -> Result<Self, RestoreError> {
-                let DevicesState { now_ns, $($port,)* $($function,)* irq_windows } = state;
+                let DevicesState { now_ns, $($port,)* $($($function,)*)* irq_windows } = state;
                 Ok(Self {
                     now_ns,
                     $($port: Device::restore($port)?,)*
-                    $($function: Device::restore($function)?,)*
+                    $($($function: Device::restore($function)?,)*)*
                     irq_windows,
                     unclaimed: BusCounters::default(),
                 })
@@ -248,7 +286,7 @@ macro_rules! devices {
                 DeviceCounters {
                     bus: self.unclaimed,
                     $($($port: identity::<$PortCounters>(self.$port.counters()),)?)*
-                    $($($function: identity::<$FunctionCounters>(self.$function.counters()),)?)*
+                    $($($($function: identity::<$module::$FunctionCounters>(self.$function.counters()),)?)*)*
                 }
             }
 

@@ -3,13 +3,21 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::config_port::ConfigPort;
-use super::{Access, DeviceConfig, Devices, Effect};
+use super::{Access, DeviceConfig, Devices, DiskConfig, Effect};
 use crate::mem::GuestRam;
 use crate::replay::error::{HostError, SourceError};
-use replication::boundary::{DeviceBoundary, DiskOperation, DiskRequest, Input};
+use replication::boundary::{
+    DeviceBoundary, DiskCompletion, DiskOperation, DiskRequest, DiskStatus, Input,
+};
 
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
-pub(crate) const CONFIG: DeviceConfig = DeviceConfig { mac: MAC };
+/// Disk 0 may be written, disk 1 only read; there are no others.
+pub(crate) const DISK: DiskConfig =
+    DiskConfig { sectors: 2048, read_only: false, serial: *b"SERIAL-01\0\0\0\0\0\0\0\0\0\0\0" };
+pub(crate) const CONFIG: DeviceConfig = DeviceConfig {
+    mac: MAC,
+    disks: [Some(DISK), Some(DiskConfig { read_only: true, ..DISK }), None, None],
+};
 pub(crate) const RAM_BYTES: usize = 1 << 20;
 
 /// A boundary whose answers the test sets.
@@ -159,6 +167,14 @@ impl TestMachine {
 
     pub(crate) fn frame(&mut self, frame: &[u8]) {
         self.devices.apply(Input::Frame(frame), &self.ram);
+    }
+
+    /// Completes a request of disk `disk`, and goes on with what waited for that.
+    pub(crate) fn disk_done(&mut self, disk: u8, number: u64, status: DiskStatus, data: &[u8]) {
+        let completion = DiskCompletion { disk, number, status, data };
+        self.devices.apply(Input::Disk(completion), &self.ram);
+        let mut access = Access { ram: &self.ram, boundary: &mut self.boundary };
+        self.devices.resume(&mut access).unwrap();
     }
 
     /// Reads a configuration register of 00:`device`.0.

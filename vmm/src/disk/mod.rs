@@ -58,6 +58,7 @@ use reporter::Reporter;
 use request::{Completed, Request};
 use ring::{Ring, Waker};
 use ring_thread::{End, RingThread};
+use serde::Serialize;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -89,6 +90,13 @@ pub struct DiskInfo {
     pub read_only: bool,
     /// The serial number, padded with zeros.
     pub serial: [u8; DISK_SERIAL_BYTES],
+}
+
+/// What happened to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DiskReport {
+    /// Requests that have failed.
+    pub failed: u64,
 }
 
 /// All disks of a VM. The vCPU thread has them; each has a thread of its own, which ends when they are dropped.
@@ -170,6 +178,14 @@ impl Disks {
         Ok(disks)
     }
 
+    /// Returns the disks of a VM that has none.
+    pub fn none() -> Disks {
+        let (_nobody, completed) = channel::bounded(0);
+        let (info, disks) = (Vec::new(), Vec::new());
+        let kick = Kick::default();
+        Disks { info, disks, completed, waiting: VecDeque::new(), taken: None, kick }
+    }
+
     /// Returns what the machine must know about each disk.
     pub fn info(&self) -> &[DiskInfo] {
         &self.info
@@ -193,6 +209,12 @@ impl Disks {
     /// Returns how many requests of disk `disk` have failed.
     pub fn failed(&self, disk: u8) -> u64 {
         self.disks[usize::from(disk)].failed.load(Ordering::Relaxed)
+    }
+
+    /// Returns what happened to each disk, for the result of a run.
+    pub fn status(&self) -> Vec<DiskReport> {
+        let failed = |disk: &Disk| disk.failed.load(Ordering::Relaxed);
+        self.disks.iter().map(|disk| DiskReport { failed: failed(disk) }).collect()
     }
 
     /// Submits a request. Copies the data of a write.

@@ -73,6 +73,36 @@ pub fn spawn_unkicked<T: Send + 'static>(
     thread
 }
 
+/// Guard: while it exists, kicks of this thread wait, except while the thread is in a system call that lets signals in,
+/// such as ppoll(2) with a mask.
+#[derive(Debug)]
+pub struct Held {
+    before: SigSet,
+}
+
+impl Held {
+    /// Makes kicks of the calling thread wait.
+    ///
+    /// # Errors
+    ///
+    /// If the signal mask can't be set.
+    pub fn on_this_thread() -> Result<Held, KvmError> {
+        let mut kicks = SigSet::empty();
+        kicks.add(KICK_SIGNAL);
+        let before = kicks
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .map_err(KvmError::os("pthread_sigmask"))?;
+        Ok(Held { before })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It succeeded with the same arguments before.
+        let _ = self.before.thread_set_mask();
+    }
+}
+
 /// Guard: while it exists, kicks of this thread reach the vCPU that it was created for.
 ///
 /// It has a mapping of the run page of its own, so it does not depend on the life of the vCPU. It cannot be

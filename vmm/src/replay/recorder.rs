@@ -10,7 +10,7 @@ use replication::boundary::{
 };
 use replication::checkpoint::{CheckpointImage, Image};
 use replication::log_writer::{
-    self, CheckpointParts, CheckpointWriter, LogSink, LogWriter, Progress,
+    self, CheckpointParts, CheckpointWriter, LogSink, LogWriter, LoggedReads, Progress,
 };
 use std::fmt::Display;
 
@@ -46,6 +46,11 @@ impl<B: Boundary<Error = SourceError>, L: LogDestination> Recorder<B, L> {
             log,
             writer: LogWriter::new(delta_cache_pages_max, Mutants::default()),
         }
+    }
+
+    /// Makes the log have `reads` of what the guest reads from its disks.
+    pub fn with_reads(self, reads: LoggedReads) -> Recorder<B, L> {
+        Recorder { writer: self.writer.with_reads(reads), ..self }
     }
 
     /// Returns the wrapped boundary, for its statistics.

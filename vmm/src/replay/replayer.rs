@@ -1,18 +1,23 @@
 //! The replaying boundary: everything the machine learns comes from a log file, and everything the machine
 //! does is compared with that log.
+//!
+//! Disks are the exception: the log has a digest of what the guest has read from one, so a replay executes the requests
+//! again, on a disk that begins with the same contents, and compares. It does without disks if the log has the data.
 
 use super::error::{HostError, LogError, SourceError};
 use super::log_file::LogReader;
 use super::orders::Orders;
+use crate::disk::Disks;
 use logchan::entry::{Entry, REGISTERS};
 use logchan::limits::{PAGE_BYTES, delta_cache_pages_max};
 use replication::Mutants;
 use replication::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, DiskRequest, EndState, Input, Memory, Position,
-    Region, StopAction, VcpuDigest, Waited,
+    Boundary, DeviceBoundary, DeviceCapacity, DiskCompletion, DiskRequest, DiskStatus, EndState,
+    Input, Memory, Position, Region, StopAction, VcpuDigest, Waited,
 };
 use replication::checkpoint::{CheckpointFault, CheckpointImage, Image};
-use replication::verifier::{Verdict, Verifier};
+use replication::log_writer::read_digest;
+use replication::verifier::{TakenDisk, TakenInput, Verdict, Verifier};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -23,21 +28,24 @@ const PROGRESS_EXITS: u64 = 4096;
 pub struct Replayer {
     log: LogReader,
     verifier: Verifier,
+    /// `None` if the log has what the guest has read.
+    disks: Option<Disks>,
     orders: Arc<Orders>,
     on_progress: Box<dyn FnMut(u64) + Send>,
 }
 
 impl Replayer {
-    /// Creates a replayer for `log`. It stops at any of `orders`. `on_progress` is called from time to
+    /// Creates a replayer for `log`, on `disks` unless the log has what was read. It stops at any of `orders`. `on_progress` is called from time to
     /// time with the offset in the file.
     pub fn new(
         log: LogReader,
+        disks: Option<Disks>,
         orders: Arc<Orders>,
         on_progress: Box<dyn FnMut(u64) + Send>,
     ) -> Replayer {
         let pages_max = delta_cache_pages_max(log.header().memory_bytes / PAGE_BYTES as u64);
         let verifier = Verifier::new(pages_max, Mutants::default());
-        Replayer { log, verifier, orders, on_progress }
+        Replayer { log, verifier, disks, orders, on_progress }
     }
 
     /// Returns how many bytes of the log have been consumed.
@@ -73,6 +81,49 @@ impl Replayer {
             Verdict::NoEntry => Err(self.truncated().into()),
             Verdict::Diverged(divergence) => Err(SourceError::Diverged(divergence)),
         }
+    }
+
+    /// Waits for the own request that the log says is done, and compares what it has read.
+    ///
+    /// A request that has failed in the recording fails here, too, whatever this host's disk does.
+    fn disk_done(&mut self, logged: TakenDisk) -> Result<Input<'_>, SourceError> {
+        let TakenDisk { disk, number, status, digest, length } = logged;
+        let Replayer { log, verifier, disks, .. } = self;
+        let diverged = |log: &mut LogReader, verifier: &Verifier, found: String| {
+            let expected = format!("disk-done disk={disk} number={number} digest={digest:016x}");
+            SourceError::Diverged(verifier.divergence(log, Some(expected), found, None))
+        };
+        let Some(disks) = disks else {
+            let input = verifier.input(TakenInput::Disk(logged));
+            let Input::Disk(completion) = &input else { unreachable!("{input:?}") };
+            if read_digest(completion.data) != digest {
+                let found = format!("read {length} bytes that the log has, with another digest");
+                return Err(diverged(log, verifier, found));
+            }
+            return Ok(input);
+        };
+        let Some(own) = disks.wait_for(disk, number) else {
+            let found = String::from("has no such request in flight");
+            return Err(diverged(log, verifier, found));
+        };
+        let found = match (status, own.status) {
+            (DiskStatus::Failed, _) => {
+                let data = &[];
+                return Ok(Input::Disk(DiskCompletion { disk, number, status, data }));
+            }
+            (DiskStatus::Done, DiskStatus::Done) if read_digest(own.data) == digest => {
+                return Ok(Input::Disk(own));
+            }
+            (DiskStatus::Done, DiskStatus::Done) => format!(
+                "read {} bytes from disk {disk} with digest {:016x}: its image is not the recorded one",
+                own.data.len(),
+                read_digest(own.data)
+            ),
+            (DiskStatus::Done, DiskStatus::Failed) => {
+                format!("disk {disk} has failed on this host")
+            }
+        };
+        Err(diverged(log, verifier, found))
     }
 
     /// Reads the checkpoint at the front of the log.
@@ -138,7 +189,14 @@ impl DeviceBoundary for Replayer {
     fn console_output(&mut self, _byte: u8) {}
 
     fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
-        Err(SourceError::NoDisk { disk: request.disk })
+        let disk = request.disk;
+        if usize::from(disk) >= self.log.header().disks.len() {
+            return Err(SourceError::NoDisk { disk });
+        }
+        if let Some(disks) = &mut self.disks {
+            disks.submit(request);
+        }
+        Ok(())
     }
 
     /// Does nothing: only a live boundary has statistics of it.
@@ -178,6 +236,9 @@ impl Boundary for Replayer {
 
     fn next_input(&mut self, _capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, SourceError> {
         let taken = self.ask(Verifier::next_input)?;
+        if let Some(TakenInput::Disk(logged)) = taken {
+            return self.disk_done(logged).map(Some);
+        }
         Ok(taken.map(|taken| self.verifier.input(taken)))
     }
 

@@ -1,4 +1,4 @@
-//! The live boundary: host clocks, the VM's network port, the console, entropy.
+//! The live boundary: host clocks, the VM's network port, the console, the disks, entropy.
 
 use super::console::Console;
 use super::deadline::Deadline;
@@ -6,14 +6,18 @@ use super::error::{HostError, SourceError};
 use super::guest_clock::GuestClock;
 use super::orders::Orders;
 use super::rate_limit::{OverLimit, RateLimits, Rates};
+use crate::disk::Disks;
 use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
+use crate::kvm::kick::{Held, KICK_SIGNAL};
 use crate::limits::STALE_FRAMES_MAX;
 use crate::telemetry::Stages;
 use crossbeam::channel::Receiver;
 use logchan::entry::REGISTERS;
 use logchan::time::Duration as Span;
 use netpath::port::{FRAME_MAX, FramePort};
+use netpath::wait::{WaitPolicy, spin};
+use netpath::wait_any::wait_any;
 use replication::boundary::{
     Boundary, DeviceBoundary, DeviceCapacity, DiskRequest, EndState, Input, Memory, Position,
     Region, StopAction, VcpuDigest, Waited,
@@ -22,7 +26,7 @@ use replication::checkpoint::{CheckpointImage, Image};
 use replication::driver::{LiveWorld, Order};
 use replication::replica;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait of a halted guest between two checks for orders. A kick that comes between a check
 /// and the wait is noticed this much later, but never lost.
@@ -45,6 +49,8 @@ pub struct WorldConfig<P> {
     pub lan: Option<WatchedTap>,
     /// How long a guest that makes no exit may delay an input.
     pub deadline: Duration,
+    /// The disks.
+    pub disks: Disks,
     /// The guest's clock.
     pub clock: GuestClock,
     /// Latency measurements of frames.
@@ -63,6 +69,7 @@ pub struct World<P> {
     orders: Arc<Orders>,
     lan: Option<WatchedTap>,
     deadline: Deadline,
+    disks: Disks,
     clock: GuestClock,
     /// Positions reached.
     positions: u64,
@@ -82,6 +89,7 @@ impl<P: FramePort> World<P> {
     ///
     /// The timer of the deadline cannot be created.
     pub fn new(config: WorldConfig<P>) -> Result<World<P>, SourceError> {
+        config.disks.kick().attend();
         Ok(World {
             port: config.port,
             console: config.console,
@@ -90,6 +98,7 @@ impl<P: FramePort> World<P> {
             orders: config.orders,
             lan: config.lan,
             deadline: Deadline::new(config.deadline).map_err(HostError::from)?,
+            disks: config.disks,
             clock: config.clock,
             positions: 0,
             unflushed: false,
@@ -103,6 +112,11 @@ impl<P: FramePort> World<P> {
     /// Returns the VM's network port, for its statistics.
     pub fn port(&self) -> &P {
         &self.port
+    }
+
+    /// Returns the disks, for their statistics.
+    pub fn disks(&self) -> &Disks {
+        &self.disks
     }
 
     /// Returns the VM's network port.
@@ -170,6 +184,35 @@ impl<P: FramePort> World<P> {
         until_timer.min(WAIT_MAX)
     }
 
+    /// Waits for a completion of a disk, as well as for a frame. No kick of a disk is lost: after the last check it waits
+    /// for the system call that lets it in.
+    fn wait_for_disk(
+        &mut self,
+        capacity: &DeviceCapacity,
+        timeout: Duration,
+    ) -> Result<(), HostError> {
+        let policy = WaitPolicy { wake_signal: Some(KICK_SIGNAL as i32), ..WaitPolicy::BLOCK };
+        let Self { port, disks, .. } = self;
+        let mut now = Instant::now();
+        let is_frame = |port: &P| capacity.frame && port.has_frame();
+        let deadline = now.checked_add(timeout);
+        if spin(&WaitPolicy::default(), &mut now, deadline, || {
+            disks.has_completion() || is_frame(port)
+        }) {
+            return Ok(());
+        }
+        let _held = Held::on_this_thread()?;
+        if disks.has_completion() || self.orders.any() {
+            return Ok(());
+        }
+        if capacity.frame {
+            wait_any(&mut [port as &mut dyn FramePort], &policy, Some(timeout))?;
+        } else {
+            wait_any(&mut [], &policy, Some(timeout))?;
+        }
+        Ok(())
+    }
+
     fn now(&mut self) -> u64 {
         self.clock.read(monotonic_ns())
     }
@@ -188,10 +231,15 @@ impl<P: FramePort> World<P> {
         !self.console_pending.is_empty()
     }
 
-    /// Whether there is a frame or typed text that the devices can accept.
+    /// Whether there is a frame, typed text or a completion of a disk that the devices can accept.
     fn data_pending(&mut self, capacity: &DeviceCapacity) -> Result<bool, HostError> {
-        Ok(capacity.frame && self.poll_frame()?
+        Ok(self.disk_pending(capacity)
+            || capacity.frame && self.poll_frame()?
             || capacity.console_bytes > 0 && self.poll_console())
+    }
+
+    fn disk_pending(&mut self, capacity: &DeviceCapacity) -> bool {
+        capacity.disk_requests > 0 && self.disks.has_completion()
     }
 
     fn timer_pending(&mut self, capacity: &DeviceCapacity) -> bool {
@@ -213,6 +261,9 @@ impl<P: FramePort> World<P> {
             if now_ns >= due {
                 return Ok(Some(Input::Clock { now_ns }));
             }
+        }
+        if self.disk_pending(capacity) {
+            return Ok(self.disks.next_completion().map(Input::Disk));
         }
         if capacity.frame
             && self.poll_frame()?
@@ -279,7 +330,12 @@ impl<P: FramePort> DeviceBoundary for World<P> {
     }
 
     fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
-        Err(SourceError::NoDisk { disk: request.disk })
+        let disk = request.disk;
+        if usize::from(disk) >= self.disks.info().len() {
+            return Err(SourceError::NoDisk { disk });
+        }
+        self.disks.submit(request);
+        Ok(())
     }
 
     fn interrupt_served(&mut self) {
@@ -334,13 +390,16 @@ impl<P: FramePort> Boundary for World<P> {
         }
         self.idle()?;
         if self.clock.is_slowed()
+            && capacity.disk_requests == 0
             && !self.data_pending(capacity)?
             && self.clock.skip_idle_to(capacity.timer_ns)
         {
             return Ok(Waited::Poll);
         }
         let timeout = self.longest_wait(capacity);
-        if capacity.frame {
+        if capacity.disk_requests > 0 {
+            self.wait_for_disk(capacity, timeout)?;
+        } else if capacity.frame {
             self.port.wait(Some(timeout)).map_err(HostError::from)?;
         } else {
             // The guest gave the NIC no buffer: frames stay in the port, so only time can end this wait.

@@ -21,7 +21,7 @@ use super::machine::Machine;
 use super::{fixups, processor_ports};
 use crate::checkpoint::restore::RestoreError;
 use crate::checkpoint::save::{Captured, state_digest};
-use crate::devices::{Access, Effect};
+use crate::devices::{Access, Effect, ReissueError};
 use crate::kvm::exit::ExitClass;
 use crate::kvm::{Direction, KvmError, VmExit};
 use crate::limits::INPUTS_MAX;
@@ -29,7 +29,7 @@ use crate::mem::digest::memory_digest;
 use crate::replay::error::SourceError;
 use logchan::host_profile::Answer;
 use replication::boundary::{
-    Boundary, DeviceCapacity, EndState, Position, Region, StopAction, VcpuDigest, Waited,
+    Boundary, DeviceCapacity, EndState, Input, Position, Region, StopAction, VcpuDigest, Waited,
 };
 
 /// Why a machine did not run to an orderly end.
@@ -44,6 +44,9 @@ pub enum RunError {
     /// A checkpoint could not be applied.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// A restored guest's request to a disk can't be repeated.
+    #[error(transparent)]
+    Reissue(#[from] ReissueError),
     /// The guest cannot continue.
     #[error(
         "the guest stopped: {exit} at rip {rip:#x} ({instruction}), CPL{privilege_level}, after {natural_exits} exits"
@@ -99,7 +102,10 @@ impl RunError {
                 | VmExit::Interrupted => false,
             },
             RunError::HaltedForever { .. } | RunError::Reset { .. } => true,
-            RunError::Kvm(_) | RunError::Source(_) | RunError::Restore(_) => false,
+            RunError::Kvm(_)
+            | RunError::Source(_)
+            | RunError::Restore(_)
+            | RunError::Reissue(_) => false,
         }
     }
 }
@@ -130,6 +136,7 @@ pub fn run(
     if boundary.keeps_checkpoints() {
         take_checkpoint(machine, boundary, true)?;
     }
+    reissue(machine, boundary)?;
     before_first_entry();
     loop {
         boundary.poll_memory(machine)?;
@@ -290,7 +297,19 @@ fn apply(
     })?;
     machine.counters.checkpoints += 1;
     keepalive_result?;
+    if image.full {
+        reissue(machine, boundary)?;
+    }
     Ok(boundary.applied()?)
+}
+
+/// Passes the requests to disks that are in flight to a boundary that has not seen them made.
+fn reissue(
+    machine: &mut Machine,
+    boundary: &mut impl Boundary<Error = SourceError>,
+) -> Result<(), RunError> {
+    let Machine { vm, devices, .. } = machine;
+    Ok(devices.reissue(&mut Access { ram: vm.ram(), boundary })?)
 }
 
 fn take_checkpoint(
@@ -387,7 +406,11 @@ fn enter_inputs(
         for _input in 0..INPUTS_MAX {
             let capacity = devices.capacity(vm.ram());
             let Some(input) = boundary.next_input(&capacity)? else { break };
+            let is_disk = matches!(input, Input::Disk(_));
             devices.apply(input, vm.ram());
+            if is_disk {
+                devices.resume(&mut Access { ram: vm.ram(), boundary })?;
+            }
         }
         match reached {
             Reached::Running => return Ok(()),

@@ -2,15 +2,21 @@
 
 use super::Input;
 use logchan::limits::PAGE_BYTES;
-use replication::boundary::{DeviceBoundary, DiskRequest, Input as MachineInput};
+use replication::boundary::{
+    DeviceBoundary, DiskCompletion, DiskOperation, DiskRequest, DiskStatus, Input as MachineInput,
+};
 use vm_memory::{Bytes, GuestAddress};
-use vmm::devices::{Access, DEFAULT_MAC, DeviceConfig, Devices};
+use vmm::devices::{Access, DEFAULT_MAC, DeviceConfig, Devices, DiskConfig};
 use vmm::mem::GuestRam;
 use vmm::replay::SourceError;
 
 const RAM_BYTES: usize = 256 * PAGE_BYTES;
 const NET: u32 = 1;
 const RNG: u32 = 2;
+const DISK: u32 = 3;
+const READ_ONLY_DISK: u32 = 4;
+/// VIRTIO_BLK_F_FLUSH, which a driver of a disk must accept.
+const FLUSH: u32 = 1 << 9;
 /// Most accesses of one input.
 const STEPS_MAX: usize = 256;
 /// Most bytes of entropy and frames that one access may cause: a whole ring of the longest buffers.
@@ -21,6 +27,8 @@ const BYTES_MAX: usize = 64 << 20;
 struct Counting {
     now_ns: u64,
     bytes: usize,
+    /// Requests to disks that are not done: disk, number, and the bytes that a read returns.
+    requests: Vec<(u8, u64, usize)>,
 }
 
 impl DeviceBoundary for Counting {
@@ -52,6 +60,8 @@ impl DeviceBoundary for Counting {
 
     fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), SourceError> {
         self.bytes += request.data.len();
+        let read = if request.operation == DiskOperation::Read { request.bytes } else { 0 };
+        self.requests.push((request.disk, request.number, read as usize));
         Ok(())
     }
 
@@ -68,7 +78,9 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let ram = GuestRam::from_ranges(&[(GuestAddress(0), RAM_BYTES)]).expect("it is small");
-        let devices = Devices::new(&DeviceConfig { mac: DEFAULT_MAC.octets() });
+        let disk = DiskConfig { sectors: 2048, read_only: false, serial: *b"fuzz----------------" };
+        let disks = [Some(disk), Some(DiskConfig { read_only: true, ..disk }), None, None];
+        let devices = Devices::new(&DeviceConfig { mac: DEFAULT_MAC.octets(), disks });
         Self { devices, ram, boundary: Counting::default() }
     }
 
@@ -128,11 +140,28 @@ impl Machine {
         window
     }
 
+    /// Completes the requests to disks, every second one with a failure.
+    fn complete(&mut self) {
+        for (disk, number, bytes) in std::mem::take(&mut self.boundary.requests) {
+            let data = vec![0xD1; bytes];
+            let (status, data) = match number % 2 {
+                0 => (DiskStatus::Failed, &[][..]),
+                _ => (DiskStatus::Done, &data[..]),
+            };
+            let completion = DiskCompletion { disk, number, status, data };
+            self.devices.apply(MachineInput::Disk(completion), &self.ram);
+            self.access(|devices, access| {
+                devices.resume(access).expect("this boundary does not fail");
+            });
+        }
+    }
+
     /// Checks that the state can be saved, as it is in a checkpoint, and that the inputs which the devices say
     /// they accept are harmless.
     fn receive(&mut self, frame: &[u8]) {
         let _capacity = self.devices.capacity(&self.ram);
         self.devices.apply(MachineInput::Frame(frame), &self.ram);
+        self.complete();
         let now_ns = self.boundary.now_ns + 1_000_000;
         self.devices.apply(MachineInput::Clock { now_ns }, &self.ram);
         self.devices.acknowledge_interrupt();
@@ -143,9 +172,15 @@ impl Machine {
 pub(crate) fn virtqueue(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (flags, size) = (input.u8(), 1 << (input.u8() % 9));
-    let slot = if flags & 1 == 0 { NET } else { RNG };
+    let slot = match flags & 5 {
+        0 => NET,
+        1 => RNG,
+        4 => DISK,
+        _ => READ_ONLY_DISK,
+    };
+    let required = if flags & 4 == 0 { 0 } else { FLUSH };
     let mut machine = Machine::new();
-    let window = machine.start(slot, size, u32::from(flags & 2) << 28);
+    let window = machine.start(slot, size, u32::from(flags & 2) << 28 | required);
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;

@@ -8,6 +8,7 @@ pub use options::{PairArgs, PrimaryArgs};
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
 use super::session::{self, Begins, TimeLimit, TraceFile};
+use crate::disk::Disks;
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
@@ -37,6 +38,7 @@ pub fn backup(args: &PairArgs) -> Result<(), CliError> {
 
 fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     args.check()?;
+    args.vm.check_no_disk("a VM of a pair can't have a disk")?;
     args.sandbox.start_opener(&args.opener_config())?;
     let security = args.security()?;
     let witness = args.asked_witness(&security)?;
@@ -60,7 +62,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
         supervisor.watch_this_thread();
         let clock = GuestClock::starting_at(blueprint.start_ns());
         let lan = args.watch_tap(blueprint.mac());
-        let mut world = session::world_config(&args.vm, port, clock, orders)?;
+        let mut world = session::world_config(&args.vm, (port, Disks::none()), clock, orders)?;
         world.lan = lan.clone();
         let world = World::new(world)?;
         let replica = Replica::new(config, start, security, Box::new(system_entropy), now())

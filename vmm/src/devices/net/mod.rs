@@ -219,8 +219,8 @@ impl VirtioDevice for Net {
         NetState { transport, mac: self.mac() }
     }
 
-    fn restore(state: NetState) -> (Self, TransportState) {
-        (Self::new(state.mac), state.transport)
+    fn restore(state: NetState) -> Option<(Self, TransportState)> {
+        Some((Self::new(state.mac), state.transport))
     }
 
     fn counters(&self, transport: TransportCounters) -> NetCounters {

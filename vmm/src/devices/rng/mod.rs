@@ -100,8 +100,8 @@ impl VirtioDevice for Rng {
         RngState { transport }
     }
 
-    fn restore(state: RngState) -> (Self, TransportState) {
-        (Self::default(), state.transport)
+    fn restore(state: RngState) -> Option<(Self, TransportState)> {
+        Some((Self::default(), state.transport))
     }
 
     fn counters(&self, transport: TransportCounters) -> RngCounters {

@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
-    VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
@@ -51,6 +50,15 @@ pub(crate) struct CommonState {
     pub(crate) status: u8,
     /// Index of the queue to which the queue registers refer.
     pub(crate) queue_select: u16,
+}
+
+/// Feature bits of a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Features {
+    /// What it offers.
+    pub(super) offered: u64,
+    /// What the driver must accept.
+    pub(super) required: u64,
 }
 
 /// What the transport must do after a write.
@@ -120,7 +128,7 @@ impl CommonState {
         &mut self,
         offset: usize,
         data: &[u8],
-        offered: u64,
+        features: Features,
         queues: &mut [VirtQueue],
     ) -> CommonWrite {
         let value = data.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
@@ -128,7 +136,7 @@ impl CommonState {
             (DEVICE_FEATURE_SELECT, 4) => self.device_feature_select = value as u32,
             (DRIVER_FEATURE_SELECT, 4) => self.driver_feature_select = value as u32,
             (DRIVER_FEATURE, 4) => return self.accept_features(value as u32),
-            (DEVICE_STATUS, 1) => return self.set_status(value as u8, offered),
+            (DEVICE_STATUS, 1) => return self.set_status(value as u8, features),
             (QUEUE_SELECT, 2) => self.queue_select = value as u16,
             // Without MSI-X every vector is refused: it reads back as NO_VECTOR.
             (CONFIG_MSIX_VECTOR | QUEUE_MSIX_VECTOR, 2) => {}
@@ -158,17 +166,18 @@ impl CommonState {
     }
 
     /// Sets status bits (section 3.1.1). FEATURES_OK stays set only if the features are a subset of those
-    /// offered and include VERSION_1; DRIVER_OK must come after it. A bit that is set stays set until a
+    /// offered and include those required (VERSION_1); DRIVER_OK must come after it. A bit that is set stays set until a
     /// reset.
-    fn set_status(&mut self, value: u8, offered: u64) -> CommonWrite {
+    fn set_status(&mut self, value: u8, features: Features) -> CommonWrite {
         if value == 0 {
             return CommonWrite::Reset;
         }
         let new = value & !self.status & !NEEDS_RESET;
         self.status |= new & !(FEATURES_OK | DRIVER_OK);
         if new & FEATURES_OK != 0 {
-            let version_1 = self.driver_features >> VIRTIO_F_VERSION_1 & 1 == 1;
-            if !version_1 || self.driver_features & !offered != 0 {
+            let Features { offered, required } = features;
+            let accepted = self.driver_features;
+            if accepted & required != required || accepted & !offered != 0 {
                 return CommonWrite::RefusedFeatures;
             }
             self.status |= FEATURES_OK;

@@ -11,9 +11,10 @@ mod transport_tests;
 pub(crate) use transport_pci::VirtioPci;
 
 use serde::Serialize;
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
 use super::pci::Identity;
-use super::{Access, DeviceConfig};
+use super::{Access, DeviceConfig, ReissueError};
 use crate::mem::GuestRam;
 use crate::replay::error::SourceError;
 use queue::{QueueError, VirtQueue};
@@ -57,8 +58,48 @@ pub(crate) trait VirtioDevice: Sized {
     /// Event counters of the device with those of its transport.
     type Counters;
 
+    /// Feature bits that a driver must accept.
+    const REQUIRED_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1;
+
     /// Returns the device after power-on.
     fn power_on(config: &DeviceConfig) -> Self;
+
+    /// Whether the machine has this device.
+    #[inline]
+    fn is_present(&self) -> bool {
+        true
+    }
+
+    /// Returns the feature bits that this device offers, a subset of [`FEATURES`](Self::FEATURES).
+    #[inline]
+    fn features(&self) -> u64 {
+        Self::FEATURES
+    }
+
+    /// Forgets what the driver has set up, because it has reset the device.
+    #[inline]
+    fn reset(&mut self) {}
+
+    /// Goes on with queues that were left when a bound of the device was reached. Returns `None` if there are none,
+    /// and otherwise as [`kick`](Self::kick).
+    #[inline]
+    fn resume(
+        &mut self,
+        _queues: &mut [VirtQueue],
+        _access: &mut Access<'_>,
+    ) -> Result<Option<bool>, Failure> {
+        Ok(None)
+    }
+
+    /// Passes the requests in flight to a boundary that does not know them.
+    #[inline]
+    fn reissue(
+        &mut self,
+        _queues: &[VirtQueue],
+        _access: &mut Access<'_>,
+    ) -> Result<(), ReissueError> {
+        Ok(())
+    }
 
     /// Returns the device configuration structure.
     fn config(&self) -> &[u8];
@@ -91,8 +132,9 @@ pub(crate) trait VirtioDevice: Sized {
     /// Returns the state, of which `transport` is a part.
     fn save(&self, transport: TransportState) -> Self::State;
 
-    /// Returns the device in a saved state, and the state of its transport.
-    fn restore(state: Self::State) -> (Self, TransportState);
+    /// Returns the device in a saved state, and the state of its transport; `None` if the device cannot be in this
+    /// state.
+    fn restore(state: Self::State) -> Option<(Self, TransportState)>;
 
     /// Returns the event counts, of which `transport` is a part.
     fn counters(&self, transport: TransportCounters) -> Self::Counters;

@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_bindings::virtio_ring::{
+    VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
+};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueState, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryError};
 
 use crate::mem::GuestRam;
 
@@ -17,6 +19,8 @@ use crate::mem::GuestRam;
 const AVAIL_HEADER_BYTES: u64 = 4;
 const USED_HEADER_BYTES: u64 = 4;
 const USED_ELEMENT_BYTES: u64 = 8;
+/// Bytes of `struct virtq_desc` (section 2.7.5).
+const DESCRIPTOR_BYTES: u64 = 16;
 const _: () = assert!(AVAIL_HEADER_BYTES == USED_HEADER_BYTES);
 /// Distance of avail_event from the driver's index that suppresses kicks: avail_event is advanced before
 /// the driver reaches it.
@@ -24,6 +28,23 @@ const NO_KICK_DISTANCE: u16 = 0x7FFF;
 
 /// A descriptor chain in guest memory.
 pub(crate) type Chain<'m> = DescriptorChain<&'m GuestRam>;
+
+/// Total lengths of the parts of a chain, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChainLengths {
+    /// Of those that the device reads.
+    pub(crate) readable: u64,
+    /// Of those that the device writes.
+    pub(crate) writable: u64,
+}
+
+/// One part of a chain.
+struct Part {
+    address: GuestAddress,
+    bytes: u32,
+    /// The device writes it.
+    is_for_device: bool,
+}
 
 /// A queue that a driver made invalid. The device then needs a reset.
 #[derive(Debug, Error)]
@@ -180,6 +201,107 @@ impl VirtQueue {
     pub(crate) fn pop<'m>(&mut self, ram: &'m GuestRam) -> Result<Option<Chain<'m>>, QueueError> {
         let Some(ring) = &mut self.ring else { return Ok(None) };
         Ok(ring.iter(ram)?.next())
+    }
+
+    /// Takes the next buffer, of a device that returns it later. Returns the index of its first descriptor.
+    pub(crate) fn pop_head(&mut self, ram: &GuestRam) -> Result<Option<u16>, QueueError> {
+        Ok(self.pop(ram)?.map(|chain| chain.head_index()))
+    }
+
+    /// Copies the device-readable parts of the chain at `head` into `buffer`, one after the other. What does not fit
+    /// is cut off.
+    pub(crate) fn gather_at(
+        &self,
+        ram: &GuestRam,
+        head: u16,
+        buffer: &mut [u8],
+    ) -> Result<ChainLengths, QueueError> {
+        let mut lengths = ChainLengths::default();
+        self.walk_at(ram, head, |part| {
+            if part.is_for_device {
+                lengths.writable += u64::from(part.bytes);
+                return Ok(());
+            }
+            let start = usize::try_from(lengths.readable).unwrap_or(usize::MAX).min(buffer.len());
+            let end = start.saturating_add(part.bytes as usize).min(buffer.len());
+            ram.read_slice(&mut buffer[start..end], part.address)?;
+            lengths.readable += u64::from(part.bytes);
+            Ok(())
+        })?;
+        Ok(lengths)
+    }
+
+    /// Writes `bytes` to the front of the device-writable parts of the chain at `head`, and `last` into their last
+    /// byte. Bytes for which there is no room before it are cut off. Returns how many bytes were written from the
+    /// front on.
+    pub(crate) fn scatter_at(
+        &self,
+        ram: &GuestRam,
+        head: u16,
+        bytes: &[u8],
+        last: u8,
+    ) -> Result<u32, QueueError> {
+        let mut room = 0u64;
+        self.walk_at(ram, head, |part| {
+            room += if part.is_for_device { u64::from(part.bytes) } else { 0 };
+            Ok(())
+        })?;
+        let last_at = room.checked_sub(1).ok_or(QueueError::BrokenChain)?;
+        let count = bytes.len().min(usize::try_from(last_at).unwrap_or(usize::MAX));
+        let (mut rest, mut at) = (&bytes[..count], 0u64);
+        self.walk_at(ram, head, |part| {
+            if !part.is_for_device {
+                return Ok(());
+            }
+            let (now, later) = rest.split_at(rest.len().min(part.bytes as usize));
+            ram.write_slice(now, part.address)?;
+            rest = later;
+            let end = at + u64::from(part.bytes);
+            if (at..end).contains(&last_at) {
+                let address = part.address.checked_add(last_at - at).ok_or(QueueError::NotRam)?;
+                ram.write_slice(&[last], address)?;
+            }
+            at = end;
+            Ok(())
+        })?;
+        // The byte in the last place counts only if everything before it was written (section 2.7.8.2).
+        let whole = count as u64 == last_at;
+        Ok(count as u32 + u32::from(whole))
+    }
+
+    /// Calls `visit` for each part of the chain at `head`, whose descriptors are read now. A chain leads to at most as
+    /// many parts as the queue has entries, and not to a table of its own, which is a feature that is not offered.
+    fn walk_at(
+        &self,
+        ram: &GuestRam,
+        head: u16,
+        mut visit: impl FnMut(Part) -> Result<(), QueueError>,
+    ) -> Result<(), QueueError> {
+        let size = self.registers.size;
+        let mut next = Some(head);
+        for _ in 0..size {
+            let Some(index) = next else { return Ok(()) };
+            if index >= size {
+                return Err(QueueError::BrokenChain);
+            }
+            let offset = DESCRIPTOR_BYTES * u64::from(index);
+            let address =
+                self.registers.descriptors.checked_add(offset).ok_or(QueueError::NotRam)?;
+            let mut raw = [0; DESCRIPTOR_BYTES as usize];
+            ram.read_slice(&mut raw, GuestAddress(address))?;
+            let flags = u16::from_le_bytes([raw[12], raw[13]]);
+            if flags & VRING_DESC_F_INDIRECT as u16 != 0 {
+                return Err(QueueError::BrokenChain);
+            }
+            visit(Part {
+                address: GuestAddress(u64::from_le_bytes(std::array::from_fn(|i| raw[i]))),
+                bytes: u32::from_le_bytes(std::array::from_fn(|i| raw[8 + i])),
+                is_for_device: flags & VRING_DESC_F_WRITE as u16 != 0,
+            })?;
+            next = (flags & VRING_DESC_F_NEXT as u16 != 0)
+                .then(|| u16::from_le_bytes([raw[14], raw[15]]));
+        }
+        if next.is_some() { Err(QueueError::BrokenChain) } else { Ok(()) }
     }
 
     /// Returns the buffer that was taken last to the ring, as if it had not been taken.

@@ -6,6 +6,11 @@ pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const NET_DEVICE: u32 = 1;
 pub(crate) const RNG_DEVICE: u32 = 2;
+/// The disk that can be written, and the one that can't.
+pub(crate) const DISK_DEVICE: u32 = 3;
+pub(crate) const READ_ONLY_DISK_DEVICE: u32 = 4;
+/// VIRTIO_BLK_F_FLUSH, which a driver of a disk must accept.
+pub(crate) const FLUSH: u64 = 1 << 9;
 
 /// Descriptor flags.
 pub(crate) const NEXT: u16 = 1;

@@ -11,12 +11,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::common::{COMMON_BYTES, CommonState, CommonWrite};
+use super::common::{COMMON_BYTES, CommonState, CommonWrite, Features};
 use super::queue::{QueueError, VirtQueue, VirtQueueState};
 use super::{Failure, TransportCounters, VirtioDevice};
 use crate::bus::mmio::Window;
 use crate::devices::device::{Device, Line, PciDevice, Signal};
-use crate::devices::error::RestoreError;
+use crate::devices::error::{ReissueError, RestoreError};
 use crate::devices::pci::{Function, FunctionState, Identity, WINDOW_BYTES};
 use crate::devices::{Access, DeviceConfig};
 use crate::mem::GuestRam;
@@ -154,6 +154,11 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.common = CommonState::default();
         self.isr = 0;
         self.queues.iter_mut().for_each(VirtQueue::reset);
+        self.device.reset();
+    }
+
+    pub(crate) fn device(&self) -> &D {
+        &self.device
     }
 
     pub(crate) fn device_mut(&mut self) -> &mut D {
@@ -200,10 +205,11 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
     }
 
     fn restore(state: D::State) -> Result<Self, RestoreError> {
-        let (device, state) = D::restore(state);
+        let impossible = RestoreError::Impossible(D::NAME);
+        let Some((device, state)) = D::restore(state) else { return Err(impossible) };
         let function = Function::restore(D::IDENTITY, state.function)
             .filter(|_| state.queues.len() == D::QUEUE_SIZES.len())
-            .ok_or(RestoreError::Impossible(D::NAME))?;
+            .ok_or(impossible)?;
         let queues = D::QUEUE_SIZES
             .iter()
             .zip(state.queues)
@@ -230,6 +236,28 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
 impl<D: VirtioDevice> PciDevice for VirtioPci<D> {
     const IDENTITY: &'static Identity = D::IDENTITY;
 
+    fn is_present(&self) -> bool {
+        self.device.is_present()
+    }
+
+    fn resume(&mut self, access: &mut Access<'_>) -> Result<bool, SourceError> {
+        if !self.common.is_running() {
+            return Ok(false);
+        }
+        match self.device.resume(&mut self.queues, access) {
+            Ok(None) => return Ok(false),
+            Ok(Some(true)) => self.interrupt(ISR_QUEUE),
+            Ok(Some(false)) => {}
+            Err(Failure::Queue(broken)) => self.fail(&broken),
+            Err(Failure::Boundary(error)) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    fn reissue(&mut self, access: &mut Access<'_>) -> Result<(), ReissueError> {
+        self.device.reissue(&self.queues, access)
+    }
+
     fn config_read(&self, register: u8, data: &mut [u8]) {
         self.function.read(register, data, self.isr != 0);
     }
@@ -251,7 +279,10 @@ impl<D: VirtioDevice> PciDevice for VirtioPci<D> {
         let was_asserted = self.inta();
         data.fill(0);
         match offset {
-            0..ISR => copy_from(&self.common.image(D::FEATURES, &self.queues), offset, data),
+            0..ISR => {
+                let features = self.device.features();
+                copy_from(&self.common.image(features, &self.queues), offset, data);
+            }
             ISR => {
                 if let Some(first) = data.first_mut() {
                     *first = std::mem::take(&mut self.isr);
@@ -273,8 +304,9 @@ impl<D: VirtioDevice> PciDevice for VirtioPci<D> {
     ) -> Result<(), SourceError> {
         match offset {
             0..ISR => {
-                let queues = &mut self.queues;
-                match self.common.write(offset as usize, data, D::FEATURES, queues) {
+                let features =
+                    Features { offered: self.device.features(), required: D::REQUIRED_FEATURES };
+                match self.common.write(offset as usize, data, features, &mut self.queues) {
                     CommonWrite::Done => {}
                     CommonWrite::Invalid => self.counters.odd_accesses += 1,
                     CommonWrite::RefusedFeatures => self.counters.refused_features += 1,
