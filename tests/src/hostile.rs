@@ -9,7 +9,7 @@ use crate::load::{self, Stop};
 use crate::pair::{Process, Rig};
 use crate::patience::{Waiting, patience};
 use crate::program::{json, understudy};
-use crate::recording::{difference, replay_output, replay_under_kicks};
+use crate::recording::{difference, replay_output, replay_with};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::Path;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use testbed::pair::{Host, PairEvent, Part, Why};
 use testbed::{Namespace, TAP, TestbedError, VmProcess};
 
+/// Size of the guest's disk.
+const DISK_BYTES: usize = 1 << 20;
 /// Exit code of a VM whose guest ended by itself.
 const GUEST_ENDED: i32 = 9;
 /// Exit code of a replay whose log has no end, because the recorded guest ended by itself.
@@ -87,11 +89,15 @@ pub fn record_and_replay(
 ) -> Result<(), TestbedError> {
     let log = folder.join(format!("hostile-{seed}.ulog"));
     let guest = options(&folder.join("hostile.elf"), seed)?;
+    let disk = folder.join(format!("hostile-{seed}.img"));
+    std::fs::write(&disk, vec![0; DISK_BYTES]).map_err(TestbedError::client("making the disk"))?;
+    let disk = ["--disk", disk.to_str().expect("paths of tests are UTF-8")];
     let namespace = Namespace::with_tap("hostile")?;
     let stop = Stop::new(false);
     let Output { status, stdout, stderr } = namespace.enter(|| {
         let mut command = Command::new(understudy());
         command.args(["record", "--quiet", "--json", "--tap", TAP, "--log"]).arg(&log).args(&guest);
+        command.args(disk);
         let mut vm = VmProcess::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
         let pid = vm.pid();
         std::thread::scope(|scope| {
@@ -118,7 +124,7 @@ pub fn record_and_replay(
             account.stopped += 1;
             account.exits += number(&recorded, "natural_exits");
             account.interrupts += number(&recorded, "interrupts");
-            let (replay, replayed) = replay_under_kicks(&log, seed ^ 1)?;
+            let (replay, replayed) = replay_with(&log, seed ^ 1, &disk)?;
             let differs = difference(&recorded, &replayed);
             require(differs.is_none() && replay.success(), || {
                 format!("the replay ended with {replay} and differs: {differs:?}")
@@ -126,13 +132,15 @@ pub fn record_and_replay(
         }
         Some(GUEST_ENDED) => {
             account.ended_by_themselves += 1;
-            replay_to_the_guests_end(&log, seed ^ 1, &error)?;
+            replay_to_the_guests_end(&log, (seed ^ 1, &disk), &error)?;
         }
         _ => {
             return Err(TestbedError::Wrong(format!("the recording ended with {status}: {error}")));
         }
     }
-    let _ = std::fs::remove_file(&log);
+    for file in [log.as_path(), Path::new(disk[1])] {
+        let _ = std::fs::remove_file(file);
+    }
     Ok(())
 }
 
@@ -140,8 +148,12 @@ pub fn record_and_replay(
 ///
 /// A reset, or a HLT with interrupts off, is a natural exit, which the log contains: the replay ends there as the
 /// recording did. A triple fault is none: the log ends before it, which the replay reports.
-fn replay_to_the_guests_end(log: &Path, seed: u64, recorded: &str) -> Result<(), TestbedError> {
-    let Output { status, stdout, stderr } = replay_output(log, seed)?;
+fn replay_to_the_guests_end(
+    log: &Path,
+    (seed, disk): (u64, &[&str]),
+    recorded: &str,
+) -> Result<(), TestbedError> {
+    let Output { status, stdout, stderr } = replay_output(log, seed, disk)?;
     let (result, error) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let is_the_same = match status.code() {
         Some(GUEST_ENDED) => error.lines().last() == recorded.lines().last(),

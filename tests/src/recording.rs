@@ -146,7 +146,16 @@ fn utf8(path: &Path) -> &str {
 
 /// Replays `log` under random kicks. Returns the exit status and the JSON result.
 pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), TestbedError> {
-    let Output { status, stdout, .. } = replay(log, seed, Stdio::inherit())?;
+    replay_with(log, seed, &[])
+}
+
+/// As [`replay_under_kicks`], with the options `extra`.
+pub fn replay_with(
+    log: &Path,
+    seed: u64,
+    extra: &[&str],
+) -> Result<(ExitStatus, Value), TestbedError> {
+    let Output { status, stdout, .. } = replay(log, (seed, extra), Stdio::inherit())?;
     if stdout.is_empty() {
         return Err(TestbedError::Wrong(format!(
             "the replay exited with {status} and without a result"
@@ -155,15 +164,19 @@ pub fn replay_under_kicks(log: &Path, seed: u64) -> Result<(ExitStatus, Value), 
     Ok((status, json(&String::from_utf8_lossy(&stdout))))
 }
 
-/// Replays `log` under random kicks. Returns what the program printed, also to standard error, and its exit status.
-pub fn replay_output(log: &Path, seed: u64) -> Result<Output, TestbedError> {
-    replay(log, seed, Stdio::piped())
+/// As [`replay_with`]. Returns what the program printed, also to standard error, and its exit status.
+pub fn replay_output(log: &Path, seed: u64, extra: &[&str]) -> Result<Output, TestbedError> {
+    replay(log, (seed, extra), Stdio::piped())
 }
 
-fn replay(log: &Path, seed: u64, stderr: Stdio) -> Result<Output, TestbedError> {
+fn replay(
+    log: &Path,
+    (seed, extra): (u64, &[&str]),
+    stderr: Stdio,
+) -> Result<Output, TestbedError> {
     let log = utf8(log);
     let mut command = Command::new(understudy());
-    command.args(["replay", log, "--json", "--report", &format!("{log}.divergence")]);
+    command.args(["replay", log, "--json", "--report", &format!("{log}.divergence")]).args(extra);
     let vm = VmProcess::start(command.stdout(Stdio::piped()).stderr(stderr))?;
     let pid = vm.pid();
     let stop = Stop::new(false);

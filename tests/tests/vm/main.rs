@@ -1,6 +1,7 @@
 //! One VM: run, recorded, replayed, saved and restored, and the errors of each.
 
 mod core_dump;
+mod disks;
 mod files_in_use;
 mod hostile_files;
 mod hostile_guest;

@@ -4,8 +4,9 @@ use crate::gate::{Accesses, READ, WRITE};
 use crate::memory;
 use crate::random::Random;
 
-/// Slots and queue counts of virtio-net and virtio-rng.
-const DEVICES: [(u32, u16); 2] = [(1, 2), (2, 1)];
+/// Slots and queue counts of virtio-net, virtio-rng and the first disk. A machine may have no disk: its slot is empty then.
+const DEVICES: [(u32, u16); 3] = [(1, 2), (2, 1), (DISK, 1)];
+const DISK: u32 = 3;
 /// Entries in a queue that this guest sets up.
 const SIZES: [u16; 4] = [1, 8, 16, 256];
 /// Registers of the common configuration, some beside it, and those of the other structures.
@@ -14,6 +15,8 @@ const OFFSETS: [u32; 28] = [
     0x2C, 0x30, 0x34, 0x38, 0x3A, 0x1000, 0x2000, 0x2006, 0x3000, 0x3004, 0x3FFC, 0x3FFF,
 ];
 const EVENT_IDX: u64 = 1 << 29;
+/// VIRTIO_BLK_F_FLUSH, which a driver of a disk must accept.
+const FLUSH: u64 = 1 << 9;
 /// Descriptor flags: NEXT, WRITE, INDIRECT.
 const NEXT: u64 = 1;
 const DEVICE_WRITES: u64 = 2;
@@ -22,7 +25,7 @@ const RAM_END: u64 = 64 << 20;
 const BUFFERS: u64 = 0x100_0000;
 const BUFFER_BYTES: u64 = 0x200_0000;
 
-/// One of the two devices.
+/// One of the devices.
 #[derive(Clone, Copy)]
 pub(crate) struct Device {
     slot: u32,
@@ -64,6 +67,7 @@ impl Device {
             list.add(WRITE[0], window + 0x14, status);
         }
         let features = if random.once_in(2) { EVENT_IDX } else { 0 };
+        let features = features | if self.slot == DISK { FLUSH } else { 0 };
         for (half, value) in [(0, features), (1, 1)] {
             list.add(WRITE[2], window + 8, half);
             list.add(WRITE[2], window + 12, value);
@@ -131,6 +135,9 @@ impl Device {
 
     /// Makes a well-formed chain, which is most likely to be processed.
     fn good_descriptor(self, random: &mut Random, queue: u16, index: u64) {
+        if self.slot == DISK {
+            return self.disk_request(random, queue, index - index % 3);
+        }
         let receives = self.slot == 2 || queue == 0;
         let bytes =
             if self.slot == 2 { random.pick(&[1, 64, 4096]) } else { 60 + random.below(1500) };
@@ -139,6 +146,33 @@ impl Device {
         memory::write(at, BUFFERS + random.below(BUFFER_BYTES));
         let flags = if random.once_in(4) { flags | NEXT } else { flags };
         memory::write(at + 8, bytes | flags << 32 | (index + 1) << 48);
+    }
+
+    /// Makes a request to the disk of the descriptors from `index` on: header, data, status. It is on the disk most of the
+    /// time.
+    fn disk_request(self, random: &mut Random, queue: u16, index: u64) {
+        // Reads, writes, a flush, the serial number, a discard, zeros; and an unknown type.
+        let kind = random.pick(&[0u64, 0, 1, 1, 1, 4, 8, 11, 13, 77]);
+        let bytes = random.pick(&[512u64, 512, 4096, 16, 20, 100]);
+        let header = BUFFERS + random.below(BUFFER_BYTES);
+        let data = BUFFERS + random.below(BUFFER_BYTES);
+        memory::write(header, kind);
+        memory::write(header + 8, random.below(2100));
+        if kind > 8 {
+            memory::write(data, random.below(2100));
+            memory::write(data + 8, random.below(32) | random.below(2) << 32);
+        }
+        let data_flags = if kind == 0 || kind == 8 { DEVICE_WRITES } else { 0 };
+        let parts = [
+            (header, 16, NEXT),
+            (data, bytes, NEXT | data_flags),
+            (BUFFERS + random.below(BUFFER_BYTES), 1, DEVICE_WRITES),
+        ];
+        for (part, (address, bytes, flags)) in (index..).zip(parts) {
+            let at = area(self.slot, queue, 0) + 16 * part;
+            memory::write(at, address);
+            memory::write(at + 8, bytes | flags << 32 | (part + 1) << 48);
+        }
     }
 
     /// Writes descriptors and indices of a ring, and kicks.

@@ -1,0 +1,268 @@
+//! Disks: the reference guest's disk service in a VM that is run, recorded and replayed.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+use testbed::pace::HANG_MAX;
+use testbed::{GUEST_ADDRESS, Standalone, TestbedError};
+use tests::load;
+use tests::program::{fails, json, run};
+use tests::recording::start_vm;
+
+/// Port of the guest's disk service.
+const PORT: u16 = 7001;
+const SECTOR: u64 = 512;
+const SECTORS: u64 = 2048;
+/// Exit codes.
+const USAGE: i32 = 2;
+const DIVERGED: i32 = 8;
+const DISK: i32 = 18;
+
+/// A folder with an image of zeros.
+struct Image {
+    folder: TempDir,
+    path: PathBuf,
+}
+
+impl Image {
+    fn new() -> Image {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.img");
+        std::fs::write(&path, vec![0; (SECTORS * SECTOR) as usize]).unwrap();
+        Image { folder, path }
+    }
+
+    fn text(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("disk.ulog")
+    }
+
+    fn change_byte(&self, at: u64) {
+        let file = OpenOptions::new().read(true).write(true).open(&self.path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[!byte[0]], at).unwrap();
+    }
+}
+
+/// A client of the guest's disk service.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect() -> Client {
+        let stream = TcpStream::connect((GUEST_ADDRESS, PORT)).unwrap();
+        stream.set_read_timeout(Some(HANG_MAX)).unwrap();
+        Client(BufReader::new(stream))
+    }
+
+    fn ask(&mut self, command: &str) -> String {
+        self.0.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        self.0.read_line(&mut answer).unwrap();
+        answer.trim_end().to_owned()
+    }
+}
+
+/// FNV-1a of the hash before and the text, as the guest computes it.
+fn link_hash(before: u64, text: &str) -> u64 {
+    let bytes = before.to_le_bytes().into_iter().chain(text.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Appends `count` links behind link number `links`, whose hash is `hash`. Returns the hash of the last one.
+fn append(client: &mut Client, links: u64, mut hash: u64, count: u64) -> u64 {
+    for link in links + 1..=links + count {
+        let text = format!("link {link}");
+        hash = link_hash(hash, &text);
+        assert_eq!(client.ask(&format!("append {text}")), format!("{link} {hash:016x}"));
+    }
+    hash
+}
+
+/// Runs `act` in the namespace of `vm`.
+fn within<T: Send>(vm: &Standalone, act: impl FnOnce() -> T + Send) -> T {
+    vm.namespace.enter(|| Ok::<T, TestbedError>(act())).unwrap()
+}
+
+fn start(command: &[&str]) -> Standalone {
+    start_vm(command).unwrap()
+}
+
+/// Records the guest while it appends to its chain and reads it, and while it computes, so that requests are in flight
+/// at mid-region stops.
+fn record(image: &Image, extra: &[&str]) {
+    let log = image.log();
+    let options = ["record", "--log", log.to_str().unwrap(), "--disk", image.text()];
+    let vm = start(&[&options[..], extra].concat());
+    vm.namespace
+        .enter(|| {
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let burning = scope.spawn(|| load::burn(GUEST_ADDRESS, &stop));
+                let mut client = Client::connect();
+                let (links, hash) = chain(&mut client);
+                let hash = append(&mut client, links, hash, 30);
+                assert_eq!(client.ask("chain"), format!("{} {hash:016x}", links + 30));
+                assert_eq!(client.ask("write 2000 7"), "ok");
+                assert_eq!(client.ask("flush"), "ok");
+                assert!(client.ask("read 2000").len() == 16);
+                stop.store(true, Ordering::Relaxed);
+                burning.join().unwrap()
+            })
+        })
+        .unwrap();
+    let result = vm.stop().unwrap();
+    assert!(result["checkpoints"].as_u64() > Some(1), "{result}");
+}
+
+/// Returns the number of links and the hash of the last one.
+fn chain(client: &mut Client) -> (u64, u64) {
+    let answer = client.ask("chain");
+    let (links, hash) = answer.split_once(' ').unwrap_or_else(|| panic!("{answer}"));
+    (links.parse().unwrap(), u64::from_str_radix(hash, 16).unwrap())
+}
+
+fn replay(log: &Path, extra: &[&str]) -> (Option<i32>, String, String) {
+    let report = format!("{}.divergence", log.display());
+    let output =
+        run(&[&["replay", log.to_str().unwrap(), "--json", "--report", &report], extra].concat());
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn chain_on_a_disk_continues_after_a_restart() {
+    let image = Image::new();
+    let disk = format!("{},serial=chain", image.text());
+    let mut hash = 0;
+    for restart in 0..3 {
+        let vm = start(&["run", "--disk", &disk]);
+        hash = within(&vm, || {
+            let mut client = Client::connect();
+            assert_eq!(client.ask("info"), format!("sectors {SECTORS} read-write"));
+            assert_eq!(chain(&mut client), (10 * restart, hash));
+            append(&mut client, 10 * restart, hash, 10)
+        });
+        let result = vm.stop().unwrap();
+        assert_eq!(result["disks"][0]["failed"], 0, "{result}");
+    }
+    let bytes = std::fs::read(&image.path).unwrap();
+    assert_eq!(bytes[..8], *b"USTDYCHN");
+    assert_eq!(bytes[8..16], 30u64.to_le_bytes());
+    let text = b"link 30";
+    assert_eq!(bytes[30 * SECTOR as usize + 16..][..text.len()], *text);
+}
+
+#[test]
+fn disk_service_reads_what_was_written_and_survives_bad_requests() {
+    let image = Image::new();
+    let vm = start(&["run", "--disk", image.text()]);
+    within(&vm, || {
+        let mut client = Client::connect();
+        let empty = client.ask("read 9");
+        assert_eq!(client.ask("write 9 200"), "ok");
+        assert_ne!(client.ask("read 9"), empty);
+        assert_eq!(client.ask("write 9 0"), "ok");
+        assert_eq!(client.ask("read 9"), empty);
+        for beyond in [SECTORS, u64::MAX / 512, u64::MAX] {
+            assert_eq!(client.ask(&format!("read {beyond}")), "error");
+            assert_eq!(client.ask(&format!("write {beyond} 1")), "error");
+        }
+        assert_eq!(client.ask(&format!("write {} 1", SECTORS - 1)), "ok");
+    });
+    vm.stop().unwrap();
+    let bytes = std::fs::read(&image.path).unwrap();
+    assert_eq!(bytes.len() as u64, SECTORS * SECTOR);
+    assert_eq!(bytes[bytes.len() - 512..], [1; 512]);
+}
+
+#[test]
+fn read_only_disk_refuses_to_be_written() {
+    let image = Image::new();
+    std::fs::set_permissions(&image.path, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let vm = start(&["run", "--disk", &format!("{},readonly", image.text())]);
+    within(&vm, || {
+        let mut client = Client::connect();
+        assert_eq!(client.ask("info"), format!("sectors {SECTORS} read-only"));
+        assert_eq!(client.ask("write 1 1"), "error");
+        assert_eq!(client.ask("append x"), "error");
+        assert_eq!(client.ask("chain"), "0 0000000000000000");
+    });
+    vm.stop().unwrap();
+    assert!(std::fs::read(&image.path).unwrap().iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn guest_without_a_disk_says_so() {
+    let vm = start(&["run"]);
+    within(&vm, || assert_eq!(Client::connect().ask("info"), "no disk"));
+    vm.stop().unwrap();
+}
+
+#[test]
+fn replay_of_a_disk_workload_is_equal_and_another_image_is_found() {
+    let image = Image::new();
+    let vm = start(&["run", "--disk", image.text()]);
+    within(&vm, || append(&mut Client::connect(), 0, 0, 5));
+    vm.stop().unwrap();
+    let before = std::fs::read(&image.path).unwrap();
+
+    record(&image, &[]);
+    assert!(std::fs::read(&image.path).unwrap() == before, "a recording changes no image");
+    let log = image.log();
+    for _again in 0..2 {
+        let (code, result, errors) = replay(&log, &["--disk", image.text()]);
+        assert_eq!(code, Some(0), "{errors}");
+        assert_eq!(json(&result)["divergences"], 0, "{result}");
+    }
+    assert!(std::fs::read(&image.path).unwrap() == before, "a replay changes no image");
+    fails(&["replay", log.to_str().unwrap()], USAGE, "--disk is given 0 times");
+
+    // In the text of link 3, which the guest has read.
+    image.change_byte(3 * SECTOR + 20);
+    let (code, _, errors) = replay(&log, &["--disk", image.text()]);
+    assert_eq!(code, Some(DISK), "{errors}");
+    assert!(errors.contains(image.text()) && errors.contains("its digest is"), "{errors}");
+    let (code, _, errors) = replay(&log, &["--no-disk-digest", "--disk", image.text()]);
+    assert_eq!(code, Some(DIVERGED), "{errors}");
+    assert!(errors.contains("disk 0") && errors.contains("is not the recorded one"), "{errors}");
+}
+
+#[test]
+fn log_with_reads_replays_without_the_image() {
+    let image = Image::new();
+    record(&image, &["--log-reads", "--no-disk-digest"]);
+    std::fs::remove_file(&image.path).unwrap();
+    let (code, result, errors) = replay(&image.log(), &[]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(json(&result)["divergences"], 0, "{result}");
+}
+
+#[test]
+fn disk_that_cannot_be_used_is_one_line() {
+    let image = Image::new();
+    let disk = image.text();
+    let missing = format!("{disk}.missing");
+    fails(&["run", "--disk", &missing], DISK, "does not exist");
+    let five = [&["run"][..], &["--disk", disk].repeat(5)].concat();
+    fails(&five, DISK, "");
+    let snapshot = format!("{disk}.snap");
+    fails(&["save", &snapshot, "--disk", disk], USAGE, "can't be saved");
+    let witness = image.folder.path().to_str().unwrap();
+    let pair =
+        ["--interface", "lo", "--peer", "02:00:00:00:00:01", "--insecure", "--witness", witness];
+    fails(&[&["primary", "--disk", disk], &pair[..]].concat(), USAGE, "pair can't have a disk");
+    fails(&[&["backup", "--disk", disk], &pair[..]].concat(), USAGE, "pair can't have a disk");
+    let in_use = start(&["run", "--disk", disk]);
+    fails(&["run", "--disk", disk, "--for", "1"], DISK, "in use");
+    in_use.stop().unwrap();
+}
