@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod counter_client;
+mod disk;
 mod error;
 mod failover;
 mod interleave;
@@ -16,6 +17,7 @@ mod machine;
 mod outcome;
 mod output_hold;
 mod peers;
+mod qemu;
 mod record_cost;
 mod refusal_cost;
 mod report;
@@ -63,6 +65,8 @@ enum Command {
     RecordCost(Run<record_cost::Args>),
     /// Round trips of the same guest under QEMU/KVM and under understudy
     Peers(Run<peers::Args>),
+    /// Requests to a disk by the same guest on the same image, under QEMU/KVM and under understudy
+    Disk(Run<disk::Args>),
     /// Size and duration of checkpoints, by working set, input deadline and input rate
     Checkpoint(Run<checkpoint::Args>),
     /// Cost of protecting a Linux guest: redis INCR, protected and unprotected
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::main(&args),
         Command::RecordCost(run) => run.main(),
         Command::Peers(run) => run.main(),
+        Command::Disk(run) => run.main(),
         Command::Checkpoint(run) => run.main(),
         Command::LinuxGuest(run) => run.main(),
         Command::Failover(run) => run.main(),

@@ -7,19 +7,17 @@
 //! first spins for 50 us; those ratios are reported separately (`_spinning`).
 //!
 //! - `ping`: ICMP echo through a raw socket
-//! - `qemu`: QEMU's variants, which differ in who emulates the interrupt controllers
 
 mod ping;
-mod qemu;
 
 use crate::counter_client::CounterClient;
 use crate::error::BenchError;
 use crate::interleave::{Round, Rounds};
 use crate::outcome::{Measurement, Outcome, number};
+use crate::qemu::{Irqchip, Program, Qemu, Variant};
 use crate::series::{Series, ratio};
 use crate::vms::{core_a, core_b, pin, standalone};
 use ping::Pinger;
-use qemu::{Irqchip, Program, Qemu};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -117,7 +115,8 @@ impl Measurement for Args {
         let mut reasons = Vec::new();
         for irqchip in [Irqchip::Off, Irqchip::Split, Irqchip::On] {
             let name = format!("qemu-irqchip-{}", irqchip.as_str());
-            match Qemu::start(&program, irqchip, core_b())? {
+            let variant = Variant { irqchip, core: Some(core_b()), disk: None };
+            match Qemu::start(&program, &variant)? {
                 Ok(vm) => subjects.push(Subject::new(name, Vm::Qemu(vm))),
                 Err(why) => {
                     reasons.push(format!("{name}: {why}"));

@@ -15,7 +15,7 @@ const REASON_BYTES_MAX: usize = 300;
 
 /// Who emulates the 8259 pair, the PIT and the local APIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Irqchip {
+pub(crate) enum Irqchip {
     /// QEMU emulates all of them, as our VMM does.
     Off,
     /// KVM emulates the local APIC, QEMU the rest.
@@ -26,7 +26,7 @@ pub(super) enum Irqchip {
 
 impl Irqchip {
     /// The value of QEMU's `kernel-irqchip` option.
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Irqchip::Off => "off",
             Irqchip::Split => "split",
@@ -35,17 +35,27 @@ impl Irqchip {
     }
 }
 
+/// How QEMU runs the guest.
+pub(crate) struct Variant {
+    /// Who emulates the interrupt controllers.
+    pub(crate) irqchip: Irqchip,
+    /// The core of all its threads, or all cores.
+    pub(crate) core: Option<usize>,
+    /// The image of its disk.
+    pub(crate) disk: Option<PathBuf>,
+}
+
 /// The QEMU program and the guest image it boots.
-pub(super) struct Program {
+pub(crate) struct Program {
     path: PathBuf,
     /// First line of the output of `--version`.
-    pub(super) version: String,
+    pub(crate) version: String,
     folder: tempfile::TempDir,
 }
 
 impl Program {
     /// Finds QEMU at `path` and writes the guest image to a temporary folder.
-    pub(super) fn new(path: &Path) -> Result<Program, BenchError> {
+    pub(crate) fn new(path: &Path) -> Result<Program, BenchError> {
         let output = Command::new(path).arg("--version").output().map_err(|error| {
             BenchError::Wrong(format!(
                 "{}: {error} ('apt-get install --no-install-recommends qemu-system-x86' installs \
@@ -63,16 +73,16 @@ impl Program {
     }
 
     /// Returns a variant's command line without the program.
-    fn arguments(&self, irqchip: Irqchip, console: &Path) -> Vec<String> {
+    fn arguments(&self, variant: &Variant, console: &Path) -> Vec<String> {
         let image = self.folder.path().join("guest.elf");
-        [
+        let mut arguments = [
             "-nodefaults",
             "-no-user-config",
             "-no-reboot",
             "-display",
             "none",
             "-M",
-            &format!("pc,accel=kvm,kernel-irqchip={}", irqchip.as_str()),
+            &format!("pc,accel=kvm,kernel-irqchip={}", variant.irqchip.as_str()),
             // Without KVM's signature, as in our VMM. IA32_ARCH_CAPABILITIES is left out because some
             // hosts (kvm_pvm) report a value that they then refuse.
             "-cpu",
@@ -93,35 +103,43 @@ impl Program {
             "virtio-rng-pci",
         ]
         .map(String::from)
-        .to_vec()
+        .to_vec();
+        if let Some(disk) = &variant.disk {
+            // Without a lock: our VMM has the same file open, and one VM at a time uses it.
+            let file = disk.display().to_string().replace(',', ",,");
+            let drive = "if=none,id=disk,format=raw,cache=none,aio=io_uring,file.locking=off";
+            arguments.extend(["-drive".into(), format!("file={file},{drive}")]);
+            arguments
+                .extend(["-device".into(), "virtio-blk-pci,drive=disk,disable-legacy=on".into()]);
+        }
+        arguments
     }
 }
 
 /// A running QEMU; killed on drop.
-pub(super) struct Qemu {
+pub(crate) struct Qemu {
     // Dropped first: the process must end before the namespace it runs in.
     _vm: VmProcess,
-    pub(super) namespace: Namespace,
+    pub(crate) namespace: Namespace,
 }
 
 impl Qemu {
-    /// Starts QEMU with all its threads on `core` and waits for the guest's first answer. The inner
-    /// error says why the guest does not boot.
-    pub(super) fn start(
+    /// Starts QEMU and waits for the guest's first answer. The inner error says why the guest does not boot.
+    pub(crate) fn start(
         program: &Program,
-        irqchip: Irqchip,
-        core: usize,
+        variant: &Variant,
     ) -> Result<Result<Qemu, String>, BenchError> {
-        let file = |name: &str| program.folder.path().join(format!("{name}-{}", irqchip.as_str()));
+        let irqchip = variant.irqchip.as_str();
+        let file = |name: &str| program.folder.path().join(format!("{name}-{irqchip}"));
         let (console, errors) = (file("console"), file("errors"));
         let log =
             File::create(&errors).map_err(BenchError::os("creating a file for QEMU's errors"))?;
         let namespace = Namespace::with_tap("qemu")?;
         let started = namespace.enter(|| {
             // A new process inherits its parent's affinity.
-            pin(core)?;
+            variant.core.map_or(Ok(()), pin)?;
             let mut command = Command::new(&program.path);
-            command.args(program.arguments(irqchip, &console)).stdout(Stdio::null()).stderr(log);
+            command.args(program.arguments(variant, &console)).stdout(Stdio::null()).stderr(log);
             let start = Instant::now();
             let mut vm = VmProcess::start(&mut command)?;
             match first_ping_reply(&mut vm, GUEST_ADDRESS, start, &Limit::HANG) {
