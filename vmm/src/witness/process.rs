@@ -1,5 +1,5 @@
 //! [`WitnessProcess`]: a process that asks the witness for a VM's process, which can reach neither files nor servers
-//! once it runs ([`sandbox`](crate::sandbox)).
+//! once it runs ([`sandbox`]).
 //!
 //! It is a copy of the VM's process from before that has started a thread, except for the keys: their pages are empty in
 //! a copy ([`SecretPage`](crate::kvm::secret_page::SecretPage)), so it reads the key files again. It has two threads, as
