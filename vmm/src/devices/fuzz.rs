@@ -10,7 +10,7 @@ use std::time::Instant;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::test_machine::{Dice, RAM_BYTES, TestMachine, TestRequest, claimants};
-use super::virtio::test_driver::{Driver, EVENT_IDX, FLUSH, VERSION_1, avail};
+use super::virtio::test_driver::{Driver, EVENT_IDX, FLUSH, NEXT, VERSION_1, WRITE, avail};
 use super::{DeviceCounters, Devices, DevicesState, FUNCTIONS};
 use replication::boundary::{DiskOperation, DiskStatus, Input};
 
@@ -55,6 +55,12 @@ enum Step {
     Clock(u64),
     Frame(Vec<u8>),
     Console(Vec<u8>),
+    /// Makes the chain available and kicks the first disk.
+    DiskRequest {
+        header: (u64, Vec<u8>),
+        chain: Vec<u8>,
+        head: u16,
+    },
     /// Completes one of the requests in flight, or one that is not.
     Disk(u64, DiskStatus),
     Acknowledge,
@@ -114,9 +120,29 @@ fn ring_write(dice: &mut Dice) -> Step {
     }
 }
 
+/// Returns a request to the first disk that is well formed, except for what the disk must refuse.
+fn disk_request(dice: &mut Dice) -> Step {
+    const HEADER: u64 = 0x8000;
+    let mut header = Vec::new();
+    header.extend(dice.pick(&[0u32, 1, 4, 8, 11, 13]).to_le_bytes());
+    header.extend(0u32.to_le_bytes());
+    header.extend(dice.below(2100).to_le_bytes());
+    let head = dice.below(6) as u16;
+    let data = (0x9000, dice.pick(&[512, 1024, 16, 20]), dice.pick(&[0, WRITE]));
+    let mut chain = Vec::new();
+    for (index, (address, length, flags)) in (0..).zip([(HEADER, 16, 0), data, (0xA000, 1, WRITE)])
+    {
+        chain.extend(u64::to_le_bytes(address));
+        chain.extend(u32::to_le_bytes(length));
+        chain.extend((flags | if index < 2 { NEXT } else { 0 }).to_le_bytes());
+        chain.extend((head + index + 1).to_le_bytes());
+    }
+    Step::DiskRequest { header: (HEADER, header), chain, head }
+}
+
 fn step(dice: &mut Dice, targets: &Targets, now_ns: u64) -> Step {
     let width = dice.pick(&[1, 2, 4]);
-    match dice.below(21) {
+    match dice.below(22) {
         0..=2 => Step::PortRead(dice.pick(&targets.ports), width),
         3..=5 => Step::PortWrite(dice.pick(&targets.ports), value(dice, width)),
         6 => Step::MemoryRead(memory_address(dice, targets), dice.pick(&[1, 2, 4, 8])),
@@ -135,6 +161,7 @@ fn step(dice: &mut Dice, targets: &Targets, now_ns: u64) -> Step {
             Step::Console(bytes(dice, count))
         }
         19 => Step::Disk(dice.roll(), dice.pick(&[DiskStatus::Done, DiskStatus::Failed])),
+        20 => disk_request(dice),
         _ => Step::Acknowledge,
     }
 }
@@ -174,6 +201,16 @@ fn perform(m: &mut TestMachine, step: &Step) -> Vec<u8> {
         }
         Step::Console(typed) => {
             m.devices.apply(Input::Console(typed), &m.ram);
+            Vec::new()
+        }
+        Step::DiskRequest { header: (address, header), chain, head } => {
+            m.write_ram(*address, header);
+            m.write_ram(0x1_0000 + 16 * u64::from(*head), chain);
+            let index = u16::from_le_bytes(m.read_ram(avail(0) + 2));
+            m.write_ram(avail(0) + 4 + 2 * u64::from(index % 8), &head.to_le_bytes());
+            m.write_ram(avail(0) + 2, &index.wrapping_add(1).to_le_bytes());
+            let disk = FUNCTIONS.iter().find(|identity| identity.device == DISK).unwrap();
+            m.write_memory(u64::from(disk.window.unwrap()) + 0x3000, &[0; 2]);
             Vec::new()
         }
         Step::Disk(roll, status) => {

@@ -40,10 +40,14 @@ fn window_reports_its_size_and_can_be_moved() {
 fn windows_lie_in_the_layout_and_do_not_overlap() {
     let mut m = TestMachine::new();
     let bytes = u64::from(WINDOW_BYTES);
-    let with_window = FUNCTIONS.iter().filter(|identity| identity.window.is_some());
-    let mut windows: Vec<u64> = with_window
-        .map(|identity| u64::from(m.config_read(u32::from(identity.slot), 0x10)))
-        .collect();
+    let mut windows = Vec::new();
+    for identity in FUNCTIONS.iter().filter(|identity| identity.window.is_some()) {
+        let slot = u32::from(identity.slot);
+        // A machine may lack this disk.
+        if m.config_read(slot, 0) != u32::MAX {
+            windows.push(u64::from(m.config_read(slot, 0x10)));
+        }
+    }
     windows.sort_unstable();
     assert!(windows.windows(2).all(|pair| pair[1] - pair[0] >= bytes));
     for window in windows {
