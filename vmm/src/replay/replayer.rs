@@ -35,8 +35,8 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// Creates a replayer for `log`, on `disks` unless the log has what was read. It stops at any of `orders`. `on_progress` is called from time to
-    /// time with the offset in the file.
+    /// Creates a replayer for `log`, on `disks` unless the log has what was read. It stops at any of `orders`.
+    /// `on_progress` is called from time to time with the offset in the file.
     pub fn new(
         log: LogReader,
         disks: Option<Disks>,
