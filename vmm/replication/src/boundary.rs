@@ -98,6 +98,8 @@ pub struct DeviceCapacity {
     pub console_bytes: usize,
     /// Guest time at which the next timer is due, nanoseconds.
     pub timer_ns: Option<u64>,
+    /// How far the guest is with the interrupts of its timers.
+    pub timers: TimerInterrupts,
     /// Requests to disks that are in flight, of all disks together.
     pub disk_requests: u32,
     /// Set only when the vCPU is stopped in mid-region and interrupt windows are off: an interrupt is
@@ -106,6 +108,15 @@ pub struct DeviceCapacity {
     /// Set only when the vCPU is stopped in mid-region and interrupt windows are off: the guest cannot
     /// take an interrupt here, so a position here would be of no use.
     pub interrupts_blocked: bool,
+}
+
+/// The interrupts of the guest's timers as the interrupt controller has them. Each timer has a bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimerInterrupts {
+    /// The guest is serving them: they were injected, and it has not ended the service.
+    pub in_service: u8,
+    /// The guest has masked them.
+    pub masked: u8,
 }
 
 /// What devices may read and send while an exit is handled.

@@ -11,6 +11,7 @@ pub mod rate_limit;
 pub mod recorder;
 pub mod replayer;
 pub mod snapshotter;
+mod timer_pace;
 pub mod world;
 
 pub use error::{HostError, LogError, SourceError};

@@ -6,6 +6,7 @@ use super::error::{HostError, SourceError};
 use super::guest_clock::GuestClock;
 use super::orders::Orders;
 use super::rate_limit::{OverLimit, RateLimits, Rates};
+use super::timer_pace::TimerPace;
 use crate::disk::Disks;
 use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
@@ -71,6 +72,7 @@ pub struct World<P> {
     deadline: Deadline,
     disks: Disks,
     clock: GuestClock,
+    pace: TimerPace,
     /// Positions reached.
     positions: u64,
     /// The port holds frames that wait for `flush`.
@@ -100,6 +102,7 @@ impl<P: FramePort> World<P> {
             deadline: Deadline::new(config.deadline).map_err(HostError::from)?,
             disks: config.disks,
             clock: config.clock,
+            pace: TimerPace::default(),
             positions: 0,
             unflushed: false,
             stages: config.stages,
@@ -175,9 +178,10 @@ impl<P: FramePort> World<P> {
         Ok(())
     }
 
-    /// Returns how long a wait may take, so that the guest's next timer and an order are noticed in
+    /// Returns how long a wait of the halted guest may take, so that the guest's next timer and an order are noticed in
     /// time.
     fn longest_wait(&mut self, capacity: &DeviceCapacity) -> Duration {
+        self.pace.idle();
         let until_timer = capacity
             .timer_ns
             .map_or(WAIT_MAX, |due| self.clock.host_wait_until(due, monotonic_ns()));
@@ -243,7 +247,7 @@ impl<P: FramePort> World<P> {
     }
 
     fn timer_pending(&mut self, capacity: &DeviceCapacity) -> bool {
-        capacity.timer_ns.is_some_and(|due| self.now() >= due)
+        capacity.timer_ns.is_some_and(|due| self.now() >= due) && self.pace.allows(monotonic_ns())
     }
 
     fn flush(&mut self) -> Result<(), HostError> {
@@ -256,9 +260,12 @@ impl<P: FramePort> World<P> {
 
     /// Returns the next input that the devices have capacity for, if there is one.
     fn take_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, HostError> {
+        self.pace.observe(capacity.timers, monotonic_ns);
         if let Some(due) = capacity.timer_ns {
-            let now_ns = self.now();
-            if now_ns >= due {
+            let host_ns = monotonic_ns();
+            let now_ns = self.clock.read(host_ns);
+            if now_ns >= due && self.pace.allows(host_ns) {
+                self.pace.fires(host_ns);
                 return Ok(Some(Input::Clock { now_ns }));
             }
         }
@@ -551,5 +558,48 @@ impl<P: FramePort> LiveWorld for World<P> {
 
     fn flush(&mut self) -> Result<(), HostError> {
         Ok(self.port.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Kick, Writes};
+    use crate::replay::console::ConsoleStyle;
+    use netpath::null_port::NullPort;
+    use replication::boundary::TimerInterrupts;
+
+    fn world() -> World<NullPort> {
+        let config = WorldConfig {
+            port: NullPort::new(),
+            console: Console::new(Box::new(std::io::sink()), ConsoleStyle::Text),
+            console_input: None,
+            orders: Arc::default(),
+            lan: None,
+            deadline: Duration::from_millis(1),
+            disks: Disks::open(&[], Writes::InPlace, Kick::default()).unwrap(),
+            clock: GuestClock::starting_at(0),
+            stages: Stages::new(false, None),
+            rates: Rates::default(),
+        };
+        World::new(config).unwrap()
+    }
+
+    #[test]
+    fn slow_interrupt_of_a_timer_delays_the_next_one_unless_the_guest_waits() {
+        let mut world = world();
+        let due = |in_service: u8| DeviceCapacity {
+            timer_ns: Some(0),
+            timers: TimerInterrupts { in_service, masked: 0 },
+            ..DeviceCapacity::default()
+        };
+        let mut fires = |in_service| world.take_input(&due(in_service)).unwrap().is_some();
+        assert!(fires(0));
+        assert!(!fires(1), "the guest serves the interrupt");
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!fires(0), "the guest has had no time for other work");
+        assert!(!world.timer_pending(&due(0)), "nor is it stopped for the timer");
+        world.longest_wait(&due(0));
+        assert!(world.timer_pending(&due(0)) && world.take_input(&due(0)).unwrap().is_some());
     }
 }

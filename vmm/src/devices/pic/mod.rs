@@ -14,9 +14,11 @@ pub(crate) use state::PicState;
 use super::DeviceConfig;
 use super::device::{Device, Line, PortContext, PortDevice, PortEffect, Signal};
 use super::error::RestoreError;
+use crate::mem::GuestRam;
 use crate::replay::error::SourceError;
 use chip::{CASCADE, Chip, SPURIOUS};
 use config::PicRegister;
+use replication::boundary::{DeviceCapacity, TimerInterrupts};
 use state::ChipState;
 
 /// ELCR bits that a guest may set: IRQ 0, 1, 2, 8 and 13 are always edge triggered (82371AB, section
@@ -144,6 +146,16 @@ impl Device for Pic {
 
     fn power_on(_config: &DeviceConfig) -> Self {
         Self::new()
+    }
+
+    fn add_capacity(&self, capacity: &mut DeviceCapacity, _ram: &GuestRam) {
+        // IRQ 0 is that of the PIT, IRQ 8 that of the real-time clock.
+        let timers = |master: u8, slave: u8| master & 1 | (slave & 1) << 1;
+        let (master, slave) = (&self.master.state, &self.slave.state);
+        capacity.timers = TimerInterrupts {
+            in_service: timers(master.in_service, slave.in_service),
+            masked: timers(master.mask, slave.mask),
+        };
     }
 
     fn save(&self) -> PicState {

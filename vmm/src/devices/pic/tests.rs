@@ -368,3 +368,28 @@ fn impossible_state_is_refused() {
     bad.master.base = 0x21;
     assert!(Pic::restore(bad).is_err());
 }
+
+#[test]
+fn capacity_has_the_timers_interrupts_that_are_in_service_and_masked() {
+    const CLOCK: Line = Line::new(8);
+    let mut pic = pic(0);
+    let ram = crate::mem::guest::allocate(16 << 20).unwrap();
+    let timers = |pic: &Pic| {
+        let mut capacity = DeviceCapacity::default();
+        pic.add_capacity(&mut capacity, &ram);
+        (capacity.timers.in_service, capacity.timers.masked)
+    };
+    assert_eq!(timers(&pic), (0, 0));
+    pic.pulse(TIMER);
+    pic.pulse(SERIAL);
+    assert_eq!(timers(&pic), (0, 0), "it waits");
+    assert_eq!(pic.acknowledge(), Some(0x20));
+    assert_eq!(timers(&pic), (1, 0));
+    pic.write(MASTER_ODD, 0x11);
+    pic.write(MASTER, EOI);
+    assert_eq!(timers(&pic), (0, 1), "other lines do not count");
+    pic.pulse(CLOCK);
+    assert_eq!(pic.acknowledge(), Some(0x28));
+    pic.write(SLAVE_ODD, 1);
+    assert_eq!(timers(&pic), (2, 3));
+}
