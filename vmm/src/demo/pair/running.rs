@@ -91,17 +91,16 @@ impl Environment {
             let threads = Threads::new(scope, network, &load, hosts.sender());
             let (load, hosts, guest) = (&load, &mut hosts, &guest);
             let (tools, ping) = (Vec::new(), None);
-            act(&mut RunningPair {
-                guest,
-                pace,
-                network,
-                load,
-                hosts,
-                progress,
-                threads,
-                tools,
-                ping,
-            })
+            let mut pair =
+                RunningPair { guest, pace, network, load, hosts, progress, threads, tools, ping };
+            let result = act(&mut pair);
+            // A client may wait for its answer until the time limit, so the reason is told before they end.
+            if let Err(error) = &result {
+                let limit = pace.patience().as_secs();
+                let text = format!("failed: {error} (the clients end within {limit} s)");
+                pair.progress.message(&text);
+            }
+            result
         })
     }
 }
