@@ -10,8 +10,7 @@ missing_packages() {
         [setpriv]=util-linux [strip]=binutils [xz]=xz-utils
     )
     case $kind in
-    svm) package_of[qemu-system-x86_64]=qemu-system-x86 ;;
-    two-hosts) package_of+=([qemu-system-x86_64]=qemu-system-x86 [stdbuf]=coreutils) ;;
+    two-hosts) package_of[stdbuf]=coreutils ;;
     vmx) package_of+=([g++]=g++ [make]=make [xorriso]=xorriso) ;;
     esac
     local program
@@ -60,5 +59,22 @@ unpack() {
     (cd "$work/deb" && apt-get -qq download "$package") >"$work/apt.txt" 2>&1 ||
         fail 1 "$package cannot be downloaded: $(tail -n 1 "$work/apt.txt")"
     dpkg-deb -x "$work"/deb/*.deb "$work/unpacked"
+    mv "$work/unpacked" "$folder"
+}
+
+# Unpacks package $1 and all that it depends on into $cache/$2, unless that exists.
+unpack_with_dependencies() {
+    local package=$1 folder=$cache/$2 deb
+    [[ ! -d $folder ]] || return 0
+    own_apt
+    say "downloading $package and what it depends on"
+    : >"$work/no-packages"
+    mkdir -p "$work/unpacked" "$work/archives/partial"
+    apt-get -qq -y -o Dir::State::status="$work/no-packages" -o Dir::Cache::archives="$work/archives/" --no-install-recommends --download-only \
+        install "$package" >"$work/apt.txt" 2>&1 || fail 1 "$package cannot be downloaded: $(tail -n 1 "$work/apt.txt")"
+    for deb in "$work"/archives/*.deb; do
+        dpkg-deb -x "$deb" "$work/unpacked" || fail 1 "${deb##*/} cannot be unpacked"
+    done
+    rm -rf "$work/archives"
     mv "$work/unpacked" "$folder"
 }

@@ -4,26 +4,32 @@
 
 boot_limit=900
 
-# Sets `qemu` to a copy of qemu-system-x86_64 with a corrected port check.
+# Sets `emulator_command`, which runs QEMU of the host's suite, with its own libraries, and with a corrected port check.
 #
 # check_io() of target/i386/tcg wants TSS type 9 (available) in TR, where a processor has 11 (busy) after LTR. KVM sets
-# 11, so that IN and OUT at CPL3 fault in QEMU although the I/O bitmap allows them. The type is compared
-# after `and eax, 0fh`: with 0dh instead, 11 counts as 9.
+# 11, so that IN and OUT at CPL3 fault in QEMU although the I/O bitmap allows them. The segment's flags are compared with
+# 8900h after `and eax, 8f00h`: with 8d00h instead, 11 counts as 9.
+#
+# QEMU 7.2 (Debian 12) is too old: in its SVM, a host's kernel with two busy guests crashed or stood still every few minutes.
 prepare_emulator() {
-    local original
-    original=$(realpath "$(command -v qemu-system-x86_64)")
-    qemu=$cache/qemu-system-x86_64
-    [[ ! $qemu -nt $original ]] || return 0
-    # test ah, 80h; je; shr eax, 8; and eax, 0fh; cmp eax, 9; jne; cmp [tss limit], 67h
-    perl -0777 -pe '
-        BEGIN { binmode STDIN; binmode STDOUT }
-        $found = s/(\xf6\xc4\x80\x0f\x84.{4}\xc1\xe8\x08\x83\xe0)\x0f(\x83\xf8\x09\x0f\x85.{4}\x83\xbf.{4}\x66)/$1\x0d$2/sg;
-        END { $? = $found == 1 ? 0 : 1 }' <"$original" >"$work/qemu" ||
-        fail 1 "$original is of another compiler than Debian 12's: its port check (check_io) cannot be corrected"
-    chmod 755 "$work/qemu"
-    # Newer than the original, whatever the clocks say.
-    touch -r "$original" -d '+1 second' "$work/qemu"
-    mv "$work/qemu" "$qemu"
+    local unpacked=$cache/qemu libraries original corrected=$cache/qemu-system-x86_64
+    unpack_with_dependencies qemu-system-x86 qemu
+    libraries=$unpacked/usr/lib/x86_64-linux-gnu
+    original=$unpacked/usr/bin/qemu-system-x86_64
+    if [[ ! $corrected -nt $original ]]; then
+        # and eax, 8f00h; cmp eax, 8900h
+        perl -0777 -pe '
+            BEGIN { binmode STDIN; binmode STDOUT }
+            $found = s/\x25\x00\x8f\x00\x00(\x3d\x00\x89\x00\x00)/\x25\x00\x8d\x00\x00$1/sg;
+            END { $? = $found == 1 ? 0 : 1 }' <"$original" >"$work/qemu" ||
+            fail 1 "$original is of another compiler than Debian 13's: its port check (check_io) cannot be corrected"
+        chmod 755 "$work/qemu"
+        mv "$work/qemu" "$corrected"
+    fi
+    emulator_command=(
+        env QEMU_MODULE_DIR="$libraries/qemu" "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" "$corrected"
+        -L "$unpacked/usr/share/qemu" -L "$unpacked/usr/share/seabios"
+    )
 }
 
 # Sets `machine`, the command line of the emulator for a host, all but its memory, its console and further devices.
@@ -32,9 +38,8 @@ describe_machine() {
     [[ $tsc -nt $parts/tsc-khz.c ]] || cc -O1 -o "$tsc" "$parts/tsc-khz.c" || fail 1 "tsc-khz.c does not compile"
     # The frequency is given, because a host that measures it while this machine is busy has a wrong clock.
     append="console=ttyS0 quiet nokaslr mitigations=off no_timer_check tsc=reliable tsc_early_khz=$("$tsc") panic=-1"
-    # A copy does not find its modules by itself.
     machine=(
-        env QEMU_MODULE_DIR=/usr/lib/x86_64-linux-gnu/qemu "$qemu" -L /usr/share/qemu -L /usr/share/seabios
+        "${emulator_command[@]}"
         -accel "tcg,thread=multi,tb-size=512" -machine q35 -cpu max -smp 2 -nodefaults -display none -no-reboot
         -kernel "$(echo "$kernel"/boot/vmlinuz-*)" -initrd "$work/initramfs.cpio"
         -append "$append KVM_MODULE=kvm_amd KVM_OPTIONS=npt=$paging"
