@@ -14,6 +14,7 @@
 
 use core::fmt;
 
+use crate::disk_copy::DiskCopy;
 use crate::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use crate::entry_kind::EntryKind;
 
@@ -67,6 +68,7 @@ impl fmt::Display for Dump<'_> {
                  memory_digest={memory_digest:016x} state_digest={state_digest:016x}"
             ),
             Entry::HandOver => Ok(()),
+            Entry::DiskCopy(ref message) => write_copy(f, message),
             Entry::DiskDone { disk, number, status, digest, data } => {
                 let status = match status {
                     DiskStatus::Done => "done",
@@ -76,6 +78,35 @@ impl fmt::Display for Dump<'_> {
                 write_bytes(f, data)
             }
         }
+    }
+}
+
+fn write_copy(f: &mut fmt::Formatter<'_>, message: &DiskCopy<'_>) -> fmt::Result {
+    match *message {
+        DiskCopy::Have { disk, generation, extents } => {
+            write!(f, " disk={disk} form=have")?;
+            if let Some(generation) = generation {
+                write!(f, " term={} owner={}", generation.term, generation.owner)?;
+            }
+            let changed: u32 = extents.iter().map(|byte| byte.count_ones()).sum();
+            write!(f, " changed={changed}")
+        }
+        DiskCopy::Digests { disk, block, digests } => {
+            write!(f, " disk={disk} form=digests block={block}")?;
+            write_bytes(f, digests)
+        }
+        DiskCopy::Wanted { disk, block, blocks } => {
+            write!(f, " disk={disk} form=wanted block={block} blocks={blocks:#x}")
+        }
+        DiskCopy::Zeros { disk, sector, sectors } => {
+            write!(f, " disk={disk} form=zeros sector={sector} sectors={sectors}")
+        }
+        DiskCopy::Data { disk, sector, data } => {
+            write!(f, " disk={disk} form=data sector={sector}")?;
+            write_bytes(f, data)
+        }
+        DiskCopy::Flush { disk, mark } => write!(f, " disk={disk} form=flush mark={mark}"),
+        DiskCopy::Flushed { disk, mark } => write!(f, " disk={disk} form=flushed mark={mark}"),
     }
 }
 

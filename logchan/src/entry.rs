@@ -8,6 +8,7 @@
 //! position: readings and outputs made while the exit was handled, then inputs, then at most one
 //! interrupt.
 
+use crate::disk_copy::DiskCopy;
 use crate::page_delta::PageDelta;
 
 /// Number of registers in a [`RegisterDelta`]: RAX RBX RCX RDX RSI RDI RSP RBP R8-R15 RIP RFLAGS, in the
@@ -173,4 +174,6 @@ pub enum Entry<'a> {
     /// follows: a frame that reached the primary's tap, and that the VM has not received. The new primary
     /// takes it as an input of its own.
     HandOver,
+    /// A message about the copy of a disk to a new backup. On the logging channel only; never in a file.
+    DiskCopy(DiskCopy<'a>),
 }

@@ -19,6 +19,7 @@
 //! | output | length LEB128, digest u64 |
 //! | end | natural_exits LEB128, interrupts LEB128, memory_digest u64, state_digest u64 |
 //! | hand-over | nothing |
+//! | disk-copy | a [message](crate::disk_copy) |
 //!
 //! Digests are little-endian and of fixed width. LEB128 numbers must be in their shortest form, a body
 //! must be consumed to its last byte, and bits without a meaning must be zero. So every entry has
@@ -28,6 +29,7 @@
 
 use alloc::vec::Vec;
 
+use crate::disk_copy;
 use crate::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use crate::entry_kind::EntryKind;
 use crate::error::{DecodeError, FieldError};
@@ -134,6 +136,7 @@ pub fn check(entry: &Entry<'_>) -> Result<(), FieldError> {
             bounded("number", number, 1, u64::MAX)?;
             bounded_length("data", data, DISK_BYTES_MAX)
         }
+        Entry::DiskCopy(ref message) => disk_copy::check(message),
         Entry::Output { length, digest: _ } => {
             bounded("length", u64::from(length), 0, FRAME_BYTES_MAX as u64)
         }
@@ -230,6 +233,7 @@ fn put_body(entry: &Entry<'_>, out: &mut impl Put) {
             out.put(&state_digest.to_le_bytes());
         }
         Entry::HandOver => {}
+        Entry::DiskCopy(ref message) => disk_copy::put(message, out),
     }
 }
 
@@ -293,6 +297,7 @@ fn read_body(kind: EntryKind, body: &[u8]) -> Result<Entry<'_>, FieldError> {
             state_digest: reader.u64("state_digest")?,
         },
         EntryKind::HandOver => Entry::HandOver,
+        EntryKind::DiskCopy => Entry::DiskCopy(disk_copy::read(&mut reader)?),
         EntryKind::DiskDone => {
             let disk = reader.u8("disk")?;
             let status = match read_flags(&mut reader, DISK_FAILED)? & DISK_FAILED {

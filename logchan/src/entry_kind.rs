@@ -42,11 +42,13 @@ pub enum EntryKind {
     HandOver = 14,
     /// [`Entry::DiskDone`]
     DiskDone = 15,
+    /// [`Entry::DiskCopy`]
+    DiskCopy = 16,
 }
 
 impl EntryKind {
     /// Every kind, by number: kind `n` is at `n - 1`.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Exit,
         Self::Window,
         Self::CheckpointBegin,
@@ -62,6 +64,7 @@ impl EntryKind {
         Self::End,
         Self::HandOver,
         Self::DiskDone,
+        Self::DiskCopy,
     ];
 
     /// Length of the longest [`name`](Self::name): the width of a column of names.
@@ -101,6 +104,7 @@ impl EntryKind {
             Self::End => "end",
             Self::HandOver => "hand-over",
             Self::DiskDone => "disk-done",
+            Self::DiskCopy => "disk-copy",
         }
     }
 
@@ -122,6 +126,7 @@ impl EntryKind {
             Entry::End { .. } => Self::End,
             Entry::HandOver => Self::HandOver,
             Entry::DiskDone { .. } => Self::DiskDone,
+            Entry::DiskCopy(_) => Self::DiskCopy,
         }
     }
 }

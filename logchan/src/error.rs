@@ -223,6 +223,9 @@ pub enum SequenceError {
     /// A hand-over, which only the logging channel carries.
     #[error("a hand-over in a file")]
     HandOver,
+    /// A message about the copy of a disk, which only the logging channel carries.
+    #[error("a message about a disk's copy in a file")]
+    DiskCopy,
     /// The interrupt is the last entry at a position. Only a position may follow it.
     #[error("{found} after the interrupt of the same position")]
     AfterInterrupt {

@@ -15,6 +15,7 @@
 //! | [`handshake`] | from a pre-shared key to the keys of a session |
 //! | [`channel`] | both ends of the logging channel: reliable, ordered delivery over a link that loses frames |
 //! | [`endpoint`] | handshake, seal and channel combined: what a host runs |
+//! | [`disk_copy`] | messages about the copy of a disk to a new backup |
 //! | [`claim`] | what a claim at the witness states, and its authentication |
 //! | [`frame`] | encoding and decoding of one frame of the channel |
 //! | [`health`] | what a host lacks to run the VM |
@@ -38,6 +39,7 @@ extern crate alloc;
 
 pub mod channel;
 pub mod claim;
+pub mod disk_copy;
 pub mod dump;
 pub mod endpoint;
 pub mod entry;

@@ -55,6 +55,25 @@ pub const DISK_SECTORS_MAX: u64 = i64::MAX as u64 / 512;
 /// Most bytes that one request reads from a disk or writes to it. The data of a read fit into one entry.
 pub const DISK_BYTES_MAX: usize = 56 * 1024;
 
+/// Bytes of a block of a disk: the unit in which changes are remembered and disks are copied.
+pub const DISK_BLOCK_BYTES: usize = 64 * 1024;
+
+/// Most blocks of a disk. The last one may be shorter.
+pub const DISK_BLOCKS_MAX: u64 = DISK_SECTORS_MAX.div_ceil(DISK_BLOCK_BYTES as u64 / 512);
+
+/// Most bytes of a disk in one message of a copy: half a block, because a whole one has no room in an entry.
+pub const DISK_COPY_BYTES_MAX: usize = 32 * 1024;
+
+/// Most digests in one message of a copy.
+pub const DISK_DIGESTS_MAX: usize = 64;
+
+/// Bytes of the set of extents that have changed on a disk, a bit each: a disk has 4096 extents.
+pub const DISK_EXTENTS_BYTES: usize = 512;
+
+/// Longest entry about the copy of a disk, in bytes: kind, body length, and a body with form, disk, sector and data.
+pub const DISK_COPY_ENTRY_BYTES_MAX: usize =
+    1 + leb128_length(ENTRY_BODY_MAX as u64) + 1 + 1 + U64_LEB128_MAX + DISK_COPY_BYTES_MAX;
+
 /// Longest vCPU state in a checkpoint, in bytes. XSAVE with AVX-512 and AMX takes about 11 KiB of it.
 pub const VCPU_BYTES_MAX: usize = 32 * 1024;
 
@@ -137,6 +156,10 @@ const _: () = assert!(FRAME_BYTES_MAX <= ENTRY_BODY_MAX);
 const _: () =
     assert!(1 + FLAGS_BYTES + U64_LEB128_MAX + DIGEST_BYTES + DISK_BYTES_MAX <= ENTRY_BODY_MAX);
 const _: () = assert!(2 * U64_LEB128_MAX + 2 * DIGEST_BYTES <= ENTRY_BODY_MAX);
+const _: () = assert!(DISK_COPY_ENTRY_BYTES_MAX <= ENTRY_BYTES_MAX);
+// The longest message of a copy is one with data.
+const _: () = assert!(DISK_EXTENTS_BYTES + 3 + 2 * 8 <= DISK_COPY_BYTES_MAX);
+const _: () = assert!(2 * DIGEST_BYTES * DISK_DIGESTS_MAX <= DISK_COPY_BYTES_MAX);
 
 // The register mask fits the u32 that holds it.
 const _: () = assert!(REGISTERS <= 32);

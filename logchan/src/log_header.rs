@@ -27,10 +27,10 @@
 //!
 //! [`LOG_VERSION`] grows by one with every change after which a build of the version before would refuse
 //! or misread a log, or this build a log of the version before. Such changes are: a field added, removed
-//! or moved in this header or in a block's; another layout of an entry's body; an entry kind added;
-//! another meaning of a counter or another coverage of a digest; another limit in [`crate::limits`]. The
-//! same change then also rewrites the fixtures. The contents of the `vcpu` and `devices` bytes do not
-//! belong to this crate: `machine_schema` moves with those.
+//! or moved in this header or in a block's; another layout of an entry's body; an entry kind added that
+//! a file may have; another meaning of a counter or another coverage of a digest; another limit in
+//! [`crate::limits`]. The same change then also rewrites the fixtures. The contents of the `vcpu` and
+//! `devices` bytes do not belong to this crate: `machine_schema` moves with those.
 
 use alloc::string::String;
 use alloc::vec::Vec;

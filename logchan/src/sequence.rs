@@ -123,6 +123,7 @@ impl SequenceChecker {
                 self.state = State::Ended;
             }
             Entry::HandOver => return Err(SequenceError::HandOver),
+            Entry::DiskCopy(_) => return Err(SequenceError::DiskCopy),
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! Any possible entry, built from plain values of proptest or of a seeded generator.
 
+use logchan::disk_copy::{DISK_DIGEST_BYTES, DiskCopy, Generation};
 use logchan::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::entry_kind::EntryKind;
+use logchan::ids::{Claimant, Term};
 use logchan::limits::*;
 use logchan::page_delta::PageDelta;
 
@@ -62,6 +64,7 @@ impl Ingredients {
                 Entry::End { natural_exits: a, interrupts: b, memory_digest: c, state_digest: d }
             }
             EntryKind::HandOver => Entry::HandOver,
+            EntryKind::DiskCopy => Entry::DiskCopy(self.disk_copy()),
             EntryKind::DiskDone => Entry::DiskDone {
                 disk: up_to(a, DISKS_MAX as u64 - 1) as u8,
                 number: b.max(1),
@@ -69,6 +72,43 @@ impl Ingredients {
                 digest: c,
                 data: head(&self.first, DISK_BYTES_MAX),
             },
+        }
+    }
+
+    fn disk_copy(&self) -> DiskCopy<'_> {
+        let [a, b, c, d] = self.numbers;
+        let disk = up_to(a, DISKS_MAX as u64 - 1) as u8;
+        let whole = |unit: usize, most: usize| match head(&self.first, most) {
+            short if short.len() < unit => &[7; 512][..unit],
+            bytes => &bytes[..bytes.len() / unit * unit],
+        };
+        match d % 7 {
+            0 => {
+                let generation = Generation { term: Term(b), owner: Claimant(c) };
+                let generation = self.flag.then_some(generation);
+                DiskCopy::Have { disk, generation, extents: &[0x81; DISK_EXTENTS_BYTES] }
+            }
+            1 => {
+                let digests = whole(DISK_DIGEST_BYTES, DISK_DIGESTS_MAX * DISK_DIGEST_BYTES);
+                let block = up_to(b, DISK_BLOCKS_MAX - DISK_DIGESTS_MAX as u64);
+                DiskCopy::Digests { disk, block, digests }
+            }
+            2 => {
+                let block = up_to(b, DISK_BLOCKS_MAX - DISK_DIGESTS_MAX as u64);
+                DiskCopy::Wanted { disk, block, blocks: c }
+            }
+            3 => {
+                let sectors = up_to(c, u64::from(u32::MAX) - 1) as u32 + 1;
+                let sector = up_to(b, DISK_SECTORS_MAX - u64::from(sectors));
+                DiskCopy::Zeros { disk, sector, sectors }
+            }
+            4 => DiskCopy::Flush { disk, mark: b },
+            5 => DiskCopy::Flushed { disk, mark: b },
+            _ => {
+                let data = whole(512, DISK_COPY_BYTES_MAX);
+                let sector = up_to(b, DISK_SECTORS_MAX - data.len() as u64 / 512);
+                DiskCopy::Data { disk, sector, data }
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! Fixed entries, at least one of every kind, and a log made of them.
 
+use logchan::disk_copy::{DiskCopy, Generation};
 use logchan::entry::{DiskStatus, Entry, PageBytes, REGISTERS, RegisterDelta, StateBytes};
 use logchan::host_profile::{Answer, HostProfile};
-use logchan::limits::PAGE_BYTES;
+use logchan::ids::{Claimant, Term};
+use logchan::limits::{DISK_EXTENTS_BYTES, PAGE_BYTES};
 use logchan::log_block::BlockWriter;
 use logchan::log_header::{LogHeader, LoggedDisk};
 use logchan::page_delta::PageDelta;
@@ -122,10 +124,23 @@ pub(crate) fn samples() -> Vec<(&'static str, Entry<'static>)> {
     ]
 }
 
-/// Returns the entries of a log, and the one that only the channel carries.
+/// Returns the entries of a log, and those that only the channel carries.
 pub(crate) fn channel_samples() -> Vec<(&'static str, Entry<'static>)> {
     let mut samples = samples();
     samples.push(("hand_over", Entry::HandOver));
+    let generation = Some(Generation { term: Term(3), owner: Claimant(DIGEST) });
+    let extents = &[0x81; DISK_EXTENTS_BYTES];
+    let messages = [
+        ("disk_copy_have", DiskCopy::Have { disk: 0, generation, extents }),
+        ("disk_copy_have_none", DiskCopy::Have { disk: 1, generation: None, extents }),
+        ("disk_copy_digests", DiskCopy::Digests { disk: 0, block: 300, digests: &[0x5a; 32] }),
+        ("disk_copy_wanted", DiskCopy::Wanted { disk: 0, block: 300, blocks: 0b10 }),
+        ("disk_copy_zeros", DiskCopy::Zeros { disk: 3, sector: 0, sectors: u32::MAX }),
+        ("disk_copy_data", DiskCopy::Data { disk: 0, sector: 38_528, data: &[0x5a; 512] }),
+        ("disk_copy_flush", DiskCopy::Flush { disk: 2, mark: 300 }),
+        ("disk_copy_flushed", DiskCopy::Flushed { disk: 2, mark: 300 }),
+    ];
+    samples.extend(messages.map(|(name, message)| (name, Entry::DiskCopy(message))));
     samples
 }
 

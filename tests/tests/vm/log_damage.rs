@@ -1,6 +1,7 @@
 //! Damage to a log is detected: a flipped bit by the block's CRC, a wrong entry in a valid block by the
 //! replay that diverges from it.
 
+use logchan::disk_copy::DiskCopy;
 use logchan::entry::{Entry, PageBytes, StateBytes};
 use logchan::entry_kind::EntryKind;
 use logchan::page_delta::PageDelta;
@@ -189,6 +190,15 @@ fn wrong_entry_of_each_kind_is_detected() {
                 LOG_DAMAGED,
                 replay_with(EntryKind::Clock, |entry, _| match entry {
                     Entry::Clock { .. } => Entry::HandOver,
+                    other => other,
+                }),
+            ),
+            EntryKind::DiskCopy => (
+                LOG_DAMAGED,
+                replay_with(EntryKind::Clock, |entry, _| match entry {
+                    Entry::Clock { .. } => {
+                        Entry::DiskCopy(DiskCopy::Zeros { disk: 0, sector: 0, sectors: 1 })
+                    }
                     other => other,
                 }),
             ),

@@ -32,7 +32,7 @@ pub trait LogSink {
 /// Returns the lane of the logging channel that carries `entry`.
 pub fn lane_of(entry: &Entry<'_>) -> Lane {
     match entry {
-        Entry::Page { .. } => Lane::Bulk,
+        Entry::Page { .. } | Entry::DiskCopy(_) => Lane::Bulk,
         Entry::Exit { .. }
         | Entry::Window { .. }
         | Entry::CheckpointBegin { .. }

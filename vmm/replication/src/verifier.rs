@@ -210,7 +210,8 @@ impl Verifier {
             | Entry::DiskDone { .. }
             | Entry::Interrupt { .. }
             | Entry::Output { .. }
-            | Entry::HandOver => {
+            | Entry::HandOver
+            | Entry::DiskCopy(_) => {
                 let found = String::from("was ready to enter the guest");
                 return Ok(Verdict::Diverged(self.divergence(log, None, found, None)));
             }
@@ -249,7 +250,8 @@ impl Verifier {
                 | Entry::Interrupt { .. }
                 | Entry::Output { .. }
                 | Entry::End { .. }
-                | Entry::HandOver,
+                | Entry::HandOver
+                | Entry::DiskCopy(_),
             ) => (None, None),
         };
         let is_exit = expected.is_some_and(|(expected, _)| expected == Position::Exit);
@@ -387,7 +389,8 @@ impl Verifier {
                 | Entry::Interrupt { .. }
                 | Entry::Output { .. }
                 | Entry::End { .. }
-                | Entry::HandOver,
+                | Entry::HandOver
+                | Entry::DiskCopy(_),
             ) => return Ok(Verdict::Agreed(None)),
         };
         log.consume();
@@ -430,7 +433,8 @@ impl Verifier {
                 | Entry::Entropy(_)
                 | Entry::Interrupt { .. }
                 | Entry::Output { .. }
-                | Entry::HandOver,
+                | Entry::HandOver
+                | Entry::DiskCopy(_),
             ) => {
                 let found = String::from("halted with no interrupt pending");
                 Ok(Verdict::Diverged(self.divergence(log, None, found, None)))

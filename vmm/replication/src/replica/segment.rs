@@ -70,7 +70,8 @@ pub(super) fn is_nondeterministic(entry: &Entry<'_>) -> bool {
         | Entry::Page { .. }
         | Entry::CheckpointEnd { .. }
         | Entry::End { .. }
-        | Entry::HandOver => true,
+        | Entry::HandOver
+        | Entry::DiskCopy(_) => true,
     }
 }
 
