@@ -15,6 +15,7 @@
 //! nobody can claim the next term.
 
 use crate::mutant::{Mutants, WitnessMutant};
+use logchan::disk_copy::Generation;
 use logchan::ids::{Claimant, Term};
 
 /// The owner of a term in which nobody runs the VM. No process has this name.
@@ -118,6 +119,24 @@ pub enum Answer {
     Unreachable,
 }
 
+/// The newest claim of a VM that has an owner: it says which process ran the VM last, and so whose disk is the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastClaim {
+    /// The claim.
+    pub generation: Generation,
+    /// What followed.
+    pub ending: Ending,
+}
+
+/// What followed the newest claim that has an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing: the term has its owner still.
+    None,
+    /// The VM was ended in order, or an operator has said that no host runs it: newer claims have no owner.
+    Released,
+}
+
 /// Why a witness has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoAnswer<E> {
@@ -181,6 +200,28 @@ pub fn forget<S: ClaimStore>(store: &mut S) -> Result<Term, NoAnswer<S::Error>> 
     match create(store, term, NOBODY)? {
         NOBODY => Ok(term),
         found => Err(NoAnswer::OtherOwner { term, expected: NOBODY, found: Some(found) }),
+    }
+}
+
+/// Returns the newest claim that has an owner; `None` if the VM never ran.
+///
+/// # Errors
+///
+/// There is no answer, or a claim before one without an owner is gone.
+pub fn last_claim<S: ClaimStore>(store: &mut S) -> Result<Option<LastClaim>, NoAnswer<S::Error>> {
+    let Some(mut term) = store.newest()? else { return Ok(None) };
+    let mut ending = Ending::None;
+    loop {
+        let owner = existing(store, term)?;
+        if owner != NOBODY {
+            return Ok(Some(LastClaim { generation: Generation { term, owner }, ending }));
+        }
+        ending = Ending::Released;
+        // Of a VM that was forgotten before it ran.
+        if term <= Term(1) {
+            return Ok(None);
+        }
+        term = Term(term.0 - 1);
     }
 }
 
@@ -405,6 +446,26 @@ mod tests {
         // A takeover is faster than the release.
         assert_eq!(answer(&mut store, C, claim_of(4, B)), won(4));
         assert_eq!(answer(&mut store, B, Question::Release { term: Term(3) }), lost(4));
+    }
+
+    #[test]
+    fn last_claim_is_the_newest_with_an_owner() {
+        let mut store = Memory::default();
+        let last = |store: &mut Memory| {
+            last_claim(store).map(|last| last.map(|l| (l.generation, l.ending)))
+        };
+        let of = |term, owner| Generation { term: Term(term), owner };
+        assert_eq!(last(&mut store), Ok(None));
+        assert_eq!(forget(&mut store), Ok(Term(1)));
+        assert_eq!(last(&mut store), Ok(None), "it never ran");
+        assert_eq!(answer(&mut store, A, Question::Boot { again: false }), won(2));
+        assert_eq!(last(&mut store), Ok(Some((of(2, A), Ending::None))));
+        assert_eq!(answer(&mut store, B, claim_of(3, A)), won(3));
+        assert_eq!(last(&mut store), Ok(Some((of(3, B), Ending::None))));
+        assert_eq!(answer(&mut store, B, Question::Release { term: Term(3) }), won(4));
+        assert_eq!(last(&mut store), Ok(Some((of(3, B), Ending::Released))));
+        store.0.remove(&Term(3));
+        assert_eq!(last(&mut store), Err(NoAnswer::Gone { term: Term(3) }));
     }
 
     #[test]
