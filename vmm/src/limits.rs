@@ -30,6 +30,18 @@ pub const WITNESS_TEXT_BYTES_MAX: usize = 1024;
 /// Most requests of a disk that are in flight. The device stops taking requests from its queue at this number.
 pub const DISK_REQUESTS_MAX: usize = 64;
 
+/// Most requests of a disk that are in flight for its copy to or from another host, beside those of the guest.
+pub const DISK_COPY_REQUESTS_MAX: usize = 8;
+
+/// Most requests of a disk that its thread has: those of the guest, those of a copy, and a flush for the copy.
+pub const DISK_SLOTS_MAX: usize = DISK_REQUESTS_MAX + DISK_COPY_REQUESTS_MAX + 1;
+
+/// Most superblocks that wait for the thread of their disk.
+pub const DISK_KEEPS_MAX: usize = 8;
+
+/// Most blocks of all disks, 64 KiB each, that the source of a copy holds: 4 MiB.
+pub const DISK_COPY_HELD_MAX: usize = 64;
+
 /// Largest disk, bytes. The bitmap of its private file has then 512 MiB, most of which is never touched.
 pub const DISK_SIZE_BYTES_MAX: u64 = 16 << 40;
 

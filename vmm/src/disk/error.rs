@@ -1,5 +1,6 @@
 //! [`DiskError`]: why a disk can't be used.
 
+use super::boot::Refusal;
 use super::lock::Holder;
 use crate::limits::DISK_SIZE_BYTES_MAX;
 use logchan::limits::DISKS_MAX;
@@ -70,6 +71,35 @@ pub enum ImageError {
         /// Error of the system call.
         error: io::Error,
     },
+    /// A block device whose superblock has no place.
+    #[error(
+        "is a block device: add state=FILE, where FILE keeps what is known about this disk and stays when this \
+         host starts again"
+    )]
+    NoState,
+    /// The file of its superblock can't be used.
+    #[error("{}, which keeps what is known about it: {error}", path.display())]
+    Superblock {
+        /// The file.
+        path: PathBuf,
+        /// Error of the system call.
+        error: io::Error,
+    },
+    /// The superblock says nothing.
+    #[error(
+        "{}, which keeps what is known about it, is {bad}: remove it. Then this host can be the backup, or add \
+         accept to --disk if this image is the newest one of the VM",
+        path.display()
+    )]
+    BadSuperblock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        bad: String,
+    },
+    /// The VM may not boot from it.
+    #[error("{0}")]
+    MayNotBoot(Refusal),
     /// A thread for its I/O can't be started.
     #[error("no thread for its I/O: {0}")]
     Thread(io::Error),

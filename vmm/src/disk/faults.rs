@@ -1,5 +1,6 @@
 //! [`Faults`]: what has gone wrong on a disk while the VM runs, and what follows from it.
 
+use super::request::Origin;
 use replication::boundary::{DiskOperation, DiskStatus};
 use std::io;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ const REASONS_MAX: usize = 16;
 
 /// The failures of one disk.
 ///
-/// - A request that fails ends with [`DiskStatus::Failed`], is counted, and each reason is reported once.
+/// - A request that fails ends with [`DiskStatus::Failed`], is counted if it is the guest's, and each reason is reported
+///   once.
 /// - After a flush that failed, every other one fails, too: the kernel reports an error of its write-back once, and
 ///   forgets the data.
 /// - An image that has become shorter fails every request from then on: what was cut off is lost, and a write
@@ -23,7 +25,7 @@ pub(super) struct Faults {
     count: Arc<AtomicU64>,
     flush_failed: bool,
     truncated: bool,
-    reported: Vec<(DiskOperation, Option<i32>)>,
+    reported: Vec<(&'static str, DiskOperation, Option<i32>)>,
 }
 
 impl Faults {
@@ -40,19 +42,24 @@ impl Faults {
     /// Returns the status of a request that ended with `result`, and remembers and reports a failure.
     pub(super) fn status(
         &mut self,
+        origin: Origin,
         operation: DiskOperation,
         result: io::Result<()>,
     ) -> DiskStatus {
         let Err(error) = result else { return DiskStatus::Done };
         self.flush_failed |= operation == DiskOperation::Flush;
         self.truncated |= error.kind() == io::ErrorKind::UnexpectedEof;
-        let reason = (operation, error.raw_os_error());
+        let consequence = match origin {
+            Origin::Guest { .. } => "and the guest was told so",
+            Origin::Copy { .. } => "so it can't be copied",
+        };
+        let reason = (consequence, operation, error.raw_os_error());
         if !self.reported.contains(&reason) && self.reported.len() < REASONS_MAX {
             self.reported.push(reason);
             let (name, operation) = (&self.name, text(operation));
-            tracing::warn!("{name}: {operation} failed, and the guest was told so: {error}");
+            tracing::warn!("{name}: {operation} failed, {consequence}: {error}");
         }
-        self.refused()
+        self.refused(origin)
     }
 
     /// Reports the result of the flush at the end of the VM, of which no guest is told.
@@ -64,8 +71,13 @@ impl Faults {
     }
 
     /// Returns the status of a request that was refused.
-    pub(super) fn refused(&self) -> DiskStatus {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn refused(&self, origin: Origin) -> DiskStatus {
+        match origin {
+            Origin::Guest { .. } => {
+                self.count.fetch_add(1, Ordering::Relaxed);
+            }
+            Origin::Copy { .. } => {}
+        }
         DiskStatus::Failed
     }
 }
@@ -90,6 +102,8 @@ mod tests {
     use super::*;
     use DiskOperation::{Flush, Read, Write};
 
+    const GUEST: Origin = Origin::Guest { number: 1 };
+
     fn faults() -> Faults {
         Faults::new("disk0".into(), Arc::default())
     }
@@ -97,10 +111,10 @@ mod tests {
     #[test]
     fn failure_is_counted_and_concerns_its_request_alone() {
         let mut faults = faults();
-        assert_eq!(faults.status(Read, Ok(())), DiskStatus::Done);
+        assert_eq!(faults.status(GUEST, Read, Ok(())), DiskStatus::Done);
         for _ in 0..3 {
             let full = Err(io::Error::from_raw_os_error(libc::ENOSPC));
-            assert_eq!(faults.status(Write, full), DiskStatus::Failed);
+            assert_eq!(faults.status(GUEST, Write, full), DiskStatus::Failed);
         }
         assert!(!faults.refuse(Write) && !faults.refuse(Flush));
         assert_eq!((faults.count.load(Ordering::Relaxed), faults.reported.len()), (3, 1));
@@ -109,14 +123,16 @@ mod tests {
     #[test]
     fn flush_after_a_failed_one_fails() {
         let mut faults = faults();
-        let _ = faults.status(Flush, Err(io::Error::from_raw_os_error(libc::EIO)));
+        let _ = faults.status(GUEST, Flush, Err(io::Error::from_raw_os_error(libc::EIO)));
         assert!(faults.refuse(Flush) && !faults.refuse(Read) && !faults.refuse(Write));
     }
 
     #[test]
     fn everything_fails_after_the_image_has_become_shorter() {
         let mut faults = faults();
-        let _ = faults.status(Read, Err(truncated()));
+        let copy = Origin::Copy { tag: 0 };
+        let _ = faults.status(copy, Read, Err(truncated()));
+        assert_eq!(faults.count.load(Ordering::Relaxed), 0, "the guest has not seen it");
         assert!(faults.refuse(Flush) && faults.refuse(Read) && faults.refuse(Write));
     }
 }

@@ -12,17 +12,39 @@
 //! | `image.rs`, `lock.rs` | opens and locks an image |
 //! | `order.rs` | which requests may run at the same time |
 //! | `ring_thread.rs`, `ring.rs` | raw images, through an io_uring |
+//! | `copying.rs` | the copy to a new backup, as the engine uses it |
+//! | `copy_source.rs`, `copy_target.rs`, `copy.rs` | its two sides, as pure code, and what they share |
+//! | `changes.rs`, `extents.rs` | which blocks and which larger parts of a disk have changed |
+//! | `superblock.rs`, `keeper.rs`, `keeping.rs` | what is known about an image, in a file beside it |
+//! | `boot.rs` | whether a VM may boot from an image |
+//! | `bugs.rs` | bugs for tests |
 //! | `storage_thread.rs`, `storage/` | everything else: overlays, other formats, hosts without io_uring |
 //! | `faults.rs` | what follows from an error of the host |
 //! | `digest.rs` | the digest of a disk's contents |
 //!
 //! `docs/disks.md` says what a guest and an operator may rely on.
 
+mod boot;
+#[cfg(test)]
+mod boot_tests;
 mod buffers;
+mod bugs;
+mod changes;
+mod copy;
+mod copy_source;
+mod copy_target;
+#[cfg(test)]
+mod copy_tests;
+mod copying;
 mod digest;
 mod error;
+mod extents;
 mod faults;
 mod image;
+mod keeper;
+mod keeping;
+#[cfg(test)]
+mod keeping_tests;
 mod lock;
 #[cfg(test)]
 mod medium_tests;
@@ -38,24 +60,37 @@ mod ring_thread;
 mod sandbox_tests;
 mod storage;
 mod storage_thread;
+mod superblock;
 #[cfg(test)]
 mod tests;
 
+pub use boot::{Refusal, Word};
+pub use bugs::{DiskBug, DiskBugs};
+pub use copy::{CopyFault, CopyProgress, CopyState};
 pub use error::{DiskError, ImageError};
+pub use keeping::KeepState;
 pub use lock::Holder;
 pub use options::{DiskAccess, DiskOptions, ImageFormat};
 pub use reporter::Kick;
 
 use crate::kvm::kick::spawn_unkicked;
-use crate::limits::DISK_REQUESTS_MAX;
+use crate::limits::{DISK_KEEPS_MAX, DISK_REQUESTS_MAX, DISK_SLOTS_MAX};
 use buffers::{Buffer, Pool};
+use changes::BlockSet;
+use copy::CopyAnswer;
+use copying::{CopiesInFlight, Copying};
 use crossbeam::channel::{self, Receiver, Sender};
+use extents::Extents;
 use faults::Faults;
 use image::{Cache, Image, SECTOR_BYTES, Use};
+use keeper::Keeper;
+use keeping::KeptDisk;
+use logchan::disk_copy::Generation;
+use logchan::ids::VmId;
 use logchan::limits::{DISK_SERIAL_BYTES, DISKS_MAX};
 use replication::boundary::{DiskCompletion, DiskOperation, DiskRequest};
 use reporter::Reporter;
-use request::{Completed, Request};
+use request::{Completed, Origin, Request, ToDisk, modifies};
 use ring::{Ring, Waker};
 use ring_thread::{End, RingThread};
 use serde::Serialize;
@@ -77,6 +112,8 @@ use storage_thread::StorageThread;
 pub enum Writes {
     /// Into the image, which nobody else may use meanwhile.
     InPlace,
+    /// As `InPlace`, on one of two hosts that run this VM. A file beside each image, its superblock, says what it has.
+    Mirrored(VmId),
     /// Into a private file that is gone at the end. The image is only read, and others may read it, too.
     Overlay,
 }
@@ -112,15 +149,30 @@ pub struct Disks {
     /// The one that was taken last.
     taken: Option<Completed>,
     kick: Kick,
+    copied: Receiver<CopyAnswer>,
+    copies: CopiesInFlight,
+    copying: Copying,
+    /// The generation in which the other host last had the same contents.
+    base: Option<Generation>,
+    bugs: DiskBugs,
 }
 
 /// One disk, as the vCPU thread sees it.
 #[derive(Debug)]
 struct Disk {
     bytes: u64,
+    access: DiskAccess,
+    /// Blocks that have changed since the other host had the same contents.
+    changed: BlockSet,
+    /// Those that have changed since the closing checkpoint of a copy that the backup has not confirmed.
+    changed_since_close: Option<BlockSet>,
     /// For the digest: reads what the guest finds at its start.
     base: Base,
-    requests: Option<Sender<Request>>,
+    requests: Option<Sender<ToDisk>>,
+    /// Its superblock, if it has one.
+    kept: Option<KeptDisk>,
+    /// What the user says about the image.
+    word: Word,
     wake: Option<Wake>,
     pool: Pool,
     /// Numbers of the requests that were submitted and not taken.
@@ -153,6 +205,7 @@ impl Disks {
     /// An image can't be used.
     pub fn open(options: &[DiskOptions], writes: Writes, kick: Kick) -> Result<Disks, DiskError> {
         let (sender, completed) = channel::bounded(DISKS_MAX * DISK_REQUESTS_MAX);
+        let (copied_sender, copied) = channel::bounded(DISKS_MAX * DISK_SLOTS_MAX);
         let mut disks = Disks {
             info: Vec::new(),
             disks: Vec::new(),
@@ -160,13 +213,19 @@ impl Disks {
             waiting: VecDeque::new(),
             taken: None,
             kick,
+            copied,
+            copies: CopiesInFlight::default(),
+            copying: Copying::default(),
+            base: None,
+            bugs: DiskBugs::default(),
         };
         for (index, options) in options.iter().enumerate() {
             let named = |source| DiskError { path: options.path.clone(), source };
             if index >= DISKS_MAX {
                 return Err(named(ImageError::TooMany));
             }
-            let reporter = Reporter::new(index as u8, sender.clone(), disks.kick.clone());
+            let senders = (sender.clone(), copied_sender.clone());
+            let reporter = Reporter::new(index as u8, senders, disks.kick.clone());
             let disk = Disk::open(options, writes, reporter).map_err(named)?;
             disks.info.push(DiskInfo {
                 sectors: disk.bytes / SECTOR_BYTES,
@@ -175,15 +234,27 @@ impl Disks {
             });
             disks.disks.push(disk);
         }
+        disks.base = disks.common_base();
         Ok(disks)
     }
 
     /// Returns the disks of a VM that has none.
     pub fn none() -> Disks {
         let (_nobody, completed) = channel::bounded(0);
-        let (info, disks) = (Vec::new(), Vec::new());
-        let kick = Kick::default();
-        Disks { info, disks, completed, waiting: VecDeque::new(), taken: None, kick }
+        let (_nobody, copied) = channel::bounded(0);
+        Disks {
+            info: Vec::new(),
+            disks: Vec::new(),
+            completed,
+            waiting: VecDeque::new(),
+            taken: None,
+            kick: Kick::default(),
+            copied,
+            copies: CopiesInFlight::default(),
+            copying: Copying::default(),
+            base: None,
+            bugs: DiskBugs::default(),
+        }
     }
 
     /// Returns what the machine must know about each disk.
@@ -223,7 +294,18 @@ impl Disks {
     ///
     /// If the request is not on the disk, or more than [`DISK_REQUESTS_MAX`] are in flight: the device checks both.
     pub fn submit(&mut self, request: &DiskRequest<'_>) {
-        self.disks[usize::from(request.disk)].submit(request);
+        let disk = &mut self.disks[usize::from(request.disk)];
+        if modifies(request.operation) {
+            let range = request::range(request, disk.bytes);
+            disk.changed.add_bytes(&range);
+            if let Some(changed) = &mut disk.changed_since_close {
+                changed.add_bytes(&range);
+            }
+            if let Copying::Source(source) = &mut self.copying {
+                source.changed(request.disk, &range);
+            }
+        }
+        disk.submit(request);
     }
 
     /// Returns whether a request is complete.
@@ -259,6 +341,13 @@ impl Disks {
         Some(self.take(completed))
     }
 
+    /// Returns the generation in which all images last had the contents of the other host's.
+    fn common_base(&self) -> Option<Generation> {
+        let mut bases = self.disks.iter().filter_map(|disk| Some(disk.kept.as_ref()?.base()));
+        let first = bases.next()??;
+        bases.all(|base| base == Some(first)).then_some(first)
+    }
+
     fn receive(&mut self) {
         self.waiting.extend(self.completed.try_iter());
     }
@@ -283,8 +372,9 @@ impl Disks {
 impl Disk {
     fn open(options: &DiskOptions, writes: Writes, reporter: Reporter) -> Result<Disk, ImageError> {
         let usage = match (writes, options.access) {
-            (Writes::InPlace, DiskAccess::ReadWrite) => Use::Write,
-            (Writes::InPlace, DiskAccess::ReadOnly) | (Writes::Overlay, _) => Use::Read,
+            (Writes::InPlace | Writes::Mirrored(_), DiskAccess::ReadWrite) => Use::Write,
+            (Writes::InPlace | Writes::Mirrored(_), DiskAccess::ReadOnly)
+            | (Writes::Overlay, _) => Use::Read,
         };
         let image = image::open(&options.path, usage)?;
         if options.format.is_none()
@@ -298,17 +388,26 @@ impl Disk {
         let name = options.id.clone().unwrap_or_else(|| options.path.display().to_string());
         let failed = Arc::default();
         let faults = Faults::new(name, Arc::clone(&failed));
-        let (sender, requests) = channel::bounded(DISK_REQUESTS_MAX);
-        let channel = (requests, faults, reporter);
+        let (sender, requests) = channel::bounded(DISK_SLOTS_MAX + DISK_KEEPS_MAX);
+        let mut channel = Channel { requests, faults, reporter, keeper: None };
+        let mut kept = None;
+        let mut keep = |bytes| -> Result<Option<Keeper>, ImageError> {
+            let (Writes::Mirrored(vm), Use::Write) = (writes, usage) else { return Ok(None) };
+            let (keeper, found) = Keeper::open(&base.file, options, (vm, bytes))?;
+            kept = Some(KeptDisk::new(vm, bytes, (&keeper, found)));
+            Ok(Some(keeper))
+        };
         let (bytes, thread, wake) = match (writes, options.format()) {
-            (Writes::InPlace, ImageFormat::Raw) => {
+            (Writes::InPlace | Writes::Mirrored(_), ImageFormat::Raw) => {
                 image.check_size()?;
                 let bytes = image.bytes;
+                channel.keeper = keep(bytes)?;
                 let (thread, wake) = start_raw(image, usage, channel)?;
                 (bytes, thread, wake)
             }
-            (Writes::InPlace, ImageFormat::Qcow2) => {
+            (Writes::InPlace | Writes::Mirrored(_), ImageFormat::Qcow2) => {
                 let storage = storage(image, &options.path, ImageFormat::Qcow2, usage)?;
+                channel.keeper = keep(storage.size())?;
                 (storage.size(), start(storage, channel)?, None)
             }
             (Writes::Overlay, format) => {
@@ -318,10 +417,16 @@ impl Disk {
                 (bytes, start(Box::new(Overlay::new(base, file)), channel)?, None)
             }
         };
+        let extents = kept.as_ref().map(|kept| kept.superblock.extents.blocks(bytes));
         Ok(Disk {
             bytes,
+            access: options.access,
+            changed: extents.unwrap_or_else(|| BlockSet::new(bytes)),
+            changed_since_close: None,
             base,
             requests: Some(sender),
+            kept,
+            word: options.word,
             wake,
             pool: Pool::default(),
             in_flight: Vec::new(),
@@ -344,12 +449,25 @@ impl Disk {
         let (number, operation) = (request.number, request.operation);
         assert!(self.in_flight.len() < DISK_REQUESTS_MAX, "the device bounds what is in flight");
         self.in_flight.push(number);
+        let origin = Origin::Guest { number };
+        self.send(ToDisk::Request(Request { origin, operation, range, buffer }));
+    }
+
+    /// Passes something to the thread.
+    fn send(&self, message: ToDisk) {
         let requests = self.requests.as_ref().expect("it is there until the drop");
-        let sent = requests.try_send(Request { number, operation, range, buffer });
+        let sent = requests.try_send(message);
         assert!(sent.is_ok(), "the channel has room for all, and the thread runs");
         if let Some(wake) = &self.wake {
             wake.if_waiting();
         }
+    }
+}
+
+impl Disk {
+    /// Returns the extents that have changed since the other host had the same contents.
+    fn extents(&self) -> Extents {
+        Extents::of(&self.changed, self.bytes)
     }
 }
 
@@ -403,7 +521,12 @@ fn storage(
 }
 
 /// The thread's end of what a disk is.
-type Channel = (Receiver<Request>, Faults, Reporter);
+struct Channel {
+    requests: Receiver<ToDisk>,
+    faults: Faults,
+    reporter: Reporter,
+    keeper: Option<Keeper>,
+}
 
 /// Starts the thread of a raw image.
 fn start_raw(
@@ -419,7 +542,7 @@ fn start_raw(
             return Ok((start(Box::new(FileStorage::new(image)), channel)?, None));
         }
     };
-    let (requests, faults, reporter) = channel;
+    let Channel { requests, faults, reporter, keeper } = channel;
     let is_waiting = Arc::new(AtomicBool::new(false));
     let wake = Wake { waker, is_waiting: Arc::clone(&is_waiting) };
     let end = match usage {
@@ -427,15 +550,15 @@ fn start_raw(
         Use::Read => End::Nothing,
     };
     let bytes = image.bytes;
-    let thread = RingThread { ring, requests, is_waiting, bytes, faults, reporter, end };
+    let thread = RingThread { ring, requests, is_waiting, bytes, faults, reporter, keeper, end };
     let thread = spawn_unkicked("disk", move || thread.run()).map_err(ImageError::Thread)?;
     Ok((thread, Some(wake)))
 }
 
 /// Starts the thread of a disk with the contents `storage`.
 fn start(storage: Box<dyn Storage>, channel: Channel) -> Result<JoinHandle<()>, ImageError> {
-    let (requests, faults, reporter) = channel;
-    let thread = StorageThread { storage, requests, faults, reporter };
+    let Channel { requests, faults, reporter, keeper } = channel;
+    let thread = StorageThread { storage, requests, faults, reporter, keeper };
     spawn_unkicked("disk", move || thread.run()).map_err(ImageError::Thread)
 }
 

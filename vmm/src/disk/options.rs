@@ -1,5 +1,6 @@
 //! [`DiskOptions`]: what `--disk` says about one disk.
 
+use super::boot::Word;
 use logchan::limits::DISK_SERIAL_BYTES;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -25,8 +26,8 @@ pub enum DiskAccess {
     ReadWrite,
 }
 
-/// One disk, as `--disk FILE[,format=raw|qcow2][,readonly][,serial=TEXT][,id=NAME]` describes it. A comma in the
-/// file's name is doubled.
+/// One disk, as `--disk FILE[,format=raw|qcow2][,readonly][,serial=TEXT][,id=NAME][,state=FILE][,accept]` describes
+/// it. A comma in a file's name is doubled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
     /// The image: a regular file or a block device.
@@ -39,6 +40,10 @@ pub struct DiskOptions {
     pub serial: [u8; DISK_SERIAL_BYTES],
     /// The name of the disk in messages, if the user gave one.
     pub id: Option<String>,
+    /// The file of the disk's superblock, if the user named one. It is beside the image otherwise.
+    pub state: Option<PathBuf>,
+    /// What the user says about the image.
+    pub word: Word,
 }
 
 impl DiskOptions {
@@ -50,6 +55,8 @@ impl DiskOptions {
             access: DiskAccess::ReadWrite,
             serial: [0; DISK_SERIAL_BYTES],
             id: None,
+            state: None,
+            word: Word::None,
         }
     }
 
@@ -104,10 +111,17 @@ impl DiskOptions {
             ("readonly", Some(_)) => return Err("readonly has no value".into()),
             ("serial", Some(text)) => self.serial = serial(text)?,
             ("id", Some(text)) => self.id = Some(id(text)?),
-            ("format" | "serial" | "id", None) => return Err(format!("{key} needs a value")),
+            ("state", Some("")) => return Err("state= needs the name of a file".into()),
+            ("state", Some(path)) => self.state = Some(path.into()),
+            ("accept", None) => self.word = Word::Accept,
+            ("accept", Some(_)) => return Err("accept has no value".into()),
+            ("format" | "serial" | "id" | "state", None) => {
+                return Err(format!("{key} needs a value"));
+            }
             (key, _) => {
                 return Err(format!(
-                    "{key}: there are format=, readonly, serial= and id= (a comma in a name is doubled)"
+                    "{key}: there are format=, readonly, serial=, id=, state= and accept (a comma in a \
+                     name is doubled)"
                 ));
             }
         }
@@ -159,12 +173,14 @@ mod tests {
     #[test]
     fn every_option_is_parsed() {
         let options: DiskOptions =
-            "a,,b.img,format=qcow2,readonly,serial=S-1,id=root".parse().unwrap();
+            "a,,b.img,format=qcow2,readonly,serial=S-1,id=root,state=/s,,t,accept".parse().unwrap();
         assert_eq!(options.path, Path::new("a,b.img"));
         assert_eq!(options.format(), ImageFormat::Qcow2);
         assert_eq!(options.access, DiskAccess::ReadOnly);
         assert_eq!(&options.serial, b"S-1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
         assert_eq!(options.id.as_deref(), Some("root"));
+        assert_eq!(options.state.as_deref(), Some(Path::new("/s,t")));
+        assert_eq!(options.word, Word::Accept);
         assert_eq!("/dev/vdb".parse(), Ok(DiskOptions::new("/dev/vdb")));
     }
 
@@ -195,6 +211,9 @@ mod tests {
             ("a,serial=012345678901234567890", "20"),
             ("a,serial=a b", "spaces"),
             ("a,id=../x", "id"),
+            ("a,state=", "file"),
+            ("a,state", "value"),
+            ("a,accept=yes", "accept"),
         ] {
             let error = text.parse::<DiskOptions>().unwrap_err();
             assert!(error.contains(what), "{text}: {error}");

@@ -1,10 +1,13 @@
 //! [`Reporter`]: passes completed requests from the thread of a disk to the vCPU thread.
 
-use super::request::{Completed, Request};
+use super::buffers::Buffer;
+use super::copy::{Contents, CopyAnswer, CopyResult};
+use super::request::{Completed, Origin, Request};
 use crate::kvm::kick::Kicker;
 use crossbeam::channel::Sender;
-use replication::boundary::DiskStatus;
+use replication::boundary::{DiskOperation, DiskStatus};
 use std::sync::{Arc, OnceLock};
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Whom the threads of the disks kick when a request is complete: the thread that called [`Kick::attend`], if any.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,7 @@ impl Kick {
 pub(super) struct Reporter {
     disk: u8,
     completed: Sender<Completed>,
+    copied: Sender<CopyAnswer>,
     kick: Kick,
     /// Requests were completed since the last kick.
     must_kick: bool,
@@ -35,16 +39,34 @@ pub(super) struct Reporter {
 
 impl Reporter {
     /// Creates the reporter of the disk with index `disk`.
-    pub(super) fn new(disk: u8, completed: Sender<Completed>, kick: Kick) -> Reporter {
-        Reporter { disk, completed, kick, must_kick: false }
+    pub(super) fn new(
+        disk: u8,
+        (completed, copied): (Sender<Completed>, Sender<CopyAnswer>),
+        kick: Kick,
+    ) -> Reporter {
+        Reporter { disk, completed, copied, kick, must_kick: false }
     }
 
     /// Reports that `request` ended with `status`. A [kick](Reporter::kick) must follow.
     pub(super) fn completed(&mut self, request: Request, status: DiskStatus) {
-        let Request { number, operation, buffer, .. } = request;
+        let Request { origin, operation, buffer, .. } = request;
+        let disk = self.disk;
         // Nobody takes it when the VM has ended.
-        let _ =
-            self.completed.send(Completed { disk: self.disk, number, operation, status, buffer });
+        match origin {
+            Origin::Guest { number } => {
+                let completed = Completed { disk, number, operation, status, buffer };
+                let _ = self.completed.send(completed);
+            }
+            Origin::Copy { tag } => {
+                let result = copy_result(operation, status, &buffer);
+                let _ = self.copied.send(CopyAnswer { disk, tag, operation, result, buffer });
+            }
+        }
+        self.must_kick = true;
+    }
+
+    /// A superblock was stored, or could not be. A [kick](Reporter::kick) must follow.
+    pub(super) fn kept(&mut self) {
         self.must_kick = true;
     }
 
@@ -53,5 +75,23 @@ impl Reporter {
         if std::mem::take(&mut self.must_kick) {
             self.kick.kick();
         }
+    }
+}
+
+/// Returns what a copy learns of its request. The vCPU thread is spared the look at the contents.
+fn copy_result(operation: DiskOperation, status: DiskStatus, buffer: &Buffer) -> CopyResult {
+    match (status, operation) {
+        (DiskStatus::Failed, _) => CopyResult::Failed,
+        (DiskStatus::Done, DiskOperation::Read) => CopyResult::Read {
+            digest: xxh3_128(buffer.bytes()),
+            contents: Contents::of(buffer.bytes()),
+        },
+        (
+            DiskStatus::Done,
+            DiskOperation::Write
+            | DiskOperation::Flush
+            | DiskOperation::Discard
+            | DiskOperation::WriteZeroes,
+        ) => CopyResult::Done,
     }
 }

@@ -2,14 +2,24 @@
 
 use super::buffers::Buffer;
 use super::image::SECTOR_BYTES;
+use super::superblock::Superblock;
 use replication::boundary::{DiskOperation, DiskRequest, DiskStatus};
 use std::ops::Range;
+
+/// What the vCPU thread passes to the thread of a disk.
+#[derive(Debug)]
+pub(super) enum ToDisk {
+    /// A request.
+    Request(Request),
+    /// The superblock of its image is to be replaced, before any request that comes later.
+    Keep(Box<Superblock>),
+}
 
 /// A request on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The number that the device gave it.
-    pub(super) number: u64,
+    /// Who makes it.
+    pub(super) origin: Origin,
     /// What it asks for.
     pub(super) operation: DiskOperation,
     /// Position on the disk, bytes; empty for a flush.
@@ -18,7 +28,22 @@ pub(super) struct Request {
     pub(super) buffer: Buffer,
 }
 
-/// A request that is complete.
+/// Who makes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The guest, or the host when it begins or ends.
+    Guest {
+        /// The number that the device gave the request.
+        number: u64,
+    },
+    /// The copy of the disk to or from another host.
+    Copy {
+        /// Comes back with the answer.
+        tag: u64,
+    },
+}
+
+/// A request of the guest that is complete.
 #[derive(Debug)]
 pub(super) struct Completed {
     /// Index of the disk.

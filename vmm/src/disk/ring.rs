@@ -12,7 +12,7 @@
 //! 2. A ring that is dropped while operations are in flight leaks their buffers: the kernel may still use them.
 
 use super::buffers::Buffer;
-use crate::limits::DISK_REQUESTS_MAX;
+use crate::limits::DISK_SLOTS_MAX;
 use io_uring::register::Restriction;
 use io_uring::types::{Fixed, FsyncFlags};
 use io_uring::{IoUring, opcode, squeue};
@@ -92,7 +92,7 @@ impl Ring {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_single_issuer().setup_defer_taskrun().setup_r_disabled();
         // Room for an operation of each slot, and the read of the event.
-        let uring = builder.build(2 * DISK_REQUESTS_MAX as u32)?;
+        let uring = builder.build(2 * DISK_SLOTS_MAX.next_power_of_two() as u32)?;
         let submitter = uring.submitter();
         submitter.register_files(&[image.as_raw_fd(), event.as_raw_fd()])?;
         let mut rules: Vec<_> = OPERATIONS.into_iter().map(Restriction::sqe_op).collect();
@@ -101,7 +101,7 @@ impl Ring {
         rules.push(Restriction::register_op(IORING_UNREGISTER_FILES));
         submitter.register_restrictions(&mut rules)?;
         let waker = Waker { event: event.try_clone()? };
-        let buffers = (0..DISK_REQUESTS_MAX).map(|_| None).collect();
+        let buffers = (0..DISK_SLOTS_MAX).map(|_| None).collect();
         let image = image.try_clone()?;
         let ring = Ring { uring, image, event, count: Box::new(0), is_armed: false, buffers };
         Ok((ring, waker))

@@ -2,13 +2,15 @@
 
 use super::faults::{Faults, truncated};
 use super::image;
+use super::keeper::Keeper;
 use super::order::Order;
 use super::reporter::Reporter;
-use super::request::Request;
+use super::request::{Origin, Request, ToDisk};
 use super::ring::{Ring, ZEROS_BYTES};
 use super::storage::file::{PUNCH, ZERO, lacks_fallocate};
+use super::storage_thread::{announce, keep};
 use crate::disk::buffers::Buffer;
-use crate::limits::DISK_REQUESTS_MAX;
+use crate::limits::DISK_SLOTS_MAX;
 use crate::sandbox::{self, Task};
 use crossbeam::channel::{Receiver, TryRecvError};
 use nix::errno::Errno;
@@ -36,13 +38,14 @@ struct Running {
 /// The thread and what it owns.
 pub(super) struct RingThread {
     pub(super) ring: Ring,
-    pub(super) requests: Receiver<Request>,
+    pub(super) requests: Receiver<ToDisk>,
     /// The thread waits, or is about to: who sends a request wakes it.
     pub(super) is_waiting: Arc<AtomicBool>,
     /// Size of the disk, bytes.
     pub(super) bytes: u64,
     pub(super) faults: Faults,
     pub(super) reporter: Reporter,
+    pub(super) keeper: Option<Keeper>,
     /// Whether changes are made stable at the end.
     pub(super) end: End,
 }
@@ -63,13 +66,14 @@ impl RingThread {
         sandbox::enter(Task::Disk);
         let mut work = Work {
             thread: self,
-            slots: (0..DISK_REQUESTS_MAX).map(|_| None).collect(),
+            slots: (0..DISK_SLOTS_MAX).map(|_| None).collect(),
             order: Order::default(),
             is_closed: false,
         };
         if let Err(error) = enabled {
             // Nothing is in flight: every request fails at once.
-            work.thread.faults.status(DiskOperation::Flush, Err(error));
+            let host = Origin::Guest { number: 0 };
+            work.thread.faults.status(host, DiskOperation::Flush, Err(error));
             work.fail_all();
             return;
         }
@@ -113,8 +117,9 @@ impl Work {
     }
 
     fn fail_all(&mut self) {
-        while let Ok(request) = self.thread.requests.recv() {
-            let status = self.thread.faults.refused();
+        while let Ok(message) = self.thread.requests.recv() {
+            let ToDisk::Request(request) = message else { continue };
+            let status = self.thread.faults.refused(request.origin);
             self.thread.reporter.completed(request, status);
             self.thread.reporter.kick();
         }
@@ -123,10 +128,13 @@ impl Work {
     fn take_requests(&mut self) {
         loop {
             match self.thread.requests.try_recv() {
-                Ok(request) => {
+                Ok(ToDisk::Keep(superblock)) => {
+                    keep(self.thread.keeper.as_mut(), *superblock);
+                    self.thread.reporter.kept();
+                }
+                Ok(ToDisk::Request(request)) => {
                     let slot = self.slots.iter().position(Option::is_none);
-                    let slot =
-                        slot.expect("a disk has at most DISK_REQUESTS_MAX requests in flight");
+                    let slot = slot.expect("a disk has at most DISK_SLOTS_MAX requests in flight");
                     self.order.push(slot, request.operation, request.range.clone());
                     self.slots[slot] = Some(Running { request, step: Step::Itself { done: 0 } });
                 }
@@ -143,8 +151,13 @@ impl Work {
         while let Some(slot) = self.order.start_next() {
             let running = self.slots[slot].as_mut().expect("the order has the slots in use");
             let buffer = std::mem::take(&mut running.request.buffer);
-            if self.thread.faults.refuse(running.request.operation) {
-                let status = self.thread.faults.refused();
+            let announced = announce(self.thread.keeper.as_mut(), &running.request);
+            let (origin, operation) = (running.request.origin, running.request.operation);
+            if self.thread.faults.refuse(operation) {
+                let status = self.thread.faults.refused(origin);
+                self.complete(slot, status, buffer);
+            } else if let Err(error) = announced {
+                let status = self.thread.faults.status(origin, operation, Err(error));
                 self.complete(slot, status, buffer);
             } else {
                 self.start(slot, buffer);
@@ -156,10 +169,11 @@ impl Work {
     fn start(&mut self, slot: usize, buffer: Buffer) {
         let Running { request, step } = self.slots[slot].as_ref().expect("the slot is in use");
         let (operation, range, step) = (request.operation, request.range.clone(), *step);
+        let origin = request.origin;
         if operation != DiskOperation::Read
             && let Err(error) = self.check_size()
         {
-            let status = self.thread.faults.status(operation, Err(error));
+            let status = self.thread.faults.status(origin, operation, Err(error));
             return self.complete(slot, status, buffer);
         }
         let ring = &mut self.thread.ring;
@@ -200,7 +214,7 @@ impl Work {
     fn answered(&mut self, slot: usize, result: io::Result<usize>, buffer: Option<Buffer>) {
         let buffer = buffer.unwrap_or_default();
         let running = self.slots[slot].as_mut().expect("the kernel answers what is in flight");
-        let operation = running.request.operation;
+        let (origin, operation) = (running.request.origin, running.request.operation);
         let length = running.request.range.end - running.request.range.start;
         let next = match (result, running.step) {
             (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(running.step)),
@@ -230,7 +244,7 @@ impl Work {
             }
             Ok(None) => self.complete(slot, DiskStatus::Done, buffer),
             Err(error) => {
-                let status = self.thread.faults.status(operation, Err(error));
+                let status = self.thread.faults.status(origin, operation, Err(error));
                 self.complete(slot, status, buffer);
             }
         }

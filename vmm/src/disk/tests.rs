@@ -32,12 +32,15 @@ pub(super) fn open(path: &Path, writes: Writes) -> Disks {
 pub(super) fn with_storage(storage: Box<dyn Storage>, path: &Path) -> Disks {
     let mut disks = open(path, Writes::Overlay);
     let (completed_sender, completed) = channel::bounded(DISK_REQUESTS_MAX);
-    let (sender, requests) = channel::bounded(DISK_REQUESTS_MAX);
+    let (copied_sender, copied) = channel::bounded(DISK_SLOTS_MAX);
+    let (sender, requests) = channel::bounded(DISK_SLOTS_MAX + DISK_KEEPS_MAX);
     let faults = Faults::new("disk".into(), Arc::clone(&disks.disks[0].failed));
-    let reporter = Reporter::new(0, completed_sender, Kick::default());
+    let reporter = Reporter::new(0, (completed_sender, copied_sender), Kick::default());
     disks.completed = completed;
+    disks.copied = copied;
     disks.disks[0].requests = Some(sender);
-    let old = disks.disks[0].thread.replace(start(storage, (requests, faults, reporter)).unwrap());
+    let channel = Channel { requests, faults, reporter, keeper: None };
+    let old = disks.disks[0].thread.replace(start(storage, channel).unwrap());
     old.unwrap().join().unwrap();
     disks
 }
