@@ -6,6 +6,7 @@
 
 use super::error::ImageError;
 use super::extents::Added;
+use super::lock::{ImageLock, try_lock};
 use super::options::DiskOptions;
 use super::superblock::{self, BadSuperblock, FILE_BYTES, Superblock, SuperblockFile};
 use logchan::ids::VmId;
@@ -48,6 +49,9 @@ impl Keeper {
         open.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let (file, superblock, found) = match open.open(&path) {
             Ok(file) => {
+                if let Some(holder) = try_lock(&file, ImageLock::Exclusive)? {
+                    return Err(failed(io::Error::other(format!("in use by {holder}"))));
+                }
                 let mut slots = vec![0; FILE_BYTES];
                 let is_read = match file.read_exact_at(&mut slots, 0) {
                     Ok(()) => true,
@@ -83,7 +87,7 @@ impl Keeper {
     /// It must not: nobody would know of it.
     pub(super) fn before_change(&mut self, range: &Range<u64>) -> io::Result<()> {
         match self.superblock.extents.add_bytes(range, self.superblock.bytes) {
-            Added::New => self.file.store(&self.superblock),
+            Added::New => self.store(),
             Added::Nothing => self.check(),
         }
     }
@@ -91,15 +95,21 @@ impl Keeper {
     /// Replaces the superblock.
     pub(super) fn keep(&mut self, superblock: Superblock) {
         self.superblock = superblock;
-        match self.file.store(&self.superblock) {
-            Ok(()) => {
-                self.kept.stored.fetch_add(1, Ordering::Release);
-            }
-            Err(error) => {
-                tracing::warn!("what is known about a disk can't be stored: {error}");
-                self.kept.failed.store(true, Ordering::Release);
-            }
+        if self.store().is_ok() {
+            self.kept.stored.fetch_add(1, Ordering::Release);
         }
+    }
+
+    fn store(&mut self) -> io::Result<()> {
+        let stored = self.file.store(&self.superblock);
+        if let Err(error) = &stored
+            && !self.kept.failed.swap(true, Ordering::AcqRel)
+        {
+            tracing::warn!(
+                "a disk is not changed any more, because what is known about it can't be stored: {error}"
+            );
+        }
+        stored
     }
 
     /// Returns an error if the disk may not be changed any more.
@@ -121,4 +131,29 @@ fn place(image: &File, options: &DiskOptions) -> Result<PathBuf, ImageError> {
     }
     // The same file for every name of the image.
     Ok(superblock::path_of(&options.path.canonicalize()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disk_whose_superblock_cannot_be_stored_is_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let new = Superblock::new(VmId(1), 1 << 30);
+        drop(superblock::create(&path, &new).unwrap());
+        let slots = std::fs::read(&path).unwrap();
+        // Open for reading, so that every write fails.
+        let file = File::open(&path).unwrap();
+        let (file, superblock) = SuperblockFile::read(file, &slots).unwrap();
+        let mut keeper = Keeper { file, superblock, kept: Arc::default() };
+        keeper.check().unwrap();
+        for range in [0..512, 0..512, 512..1024, 1 << 29..(1 << 29) + 512] {
+            assert!(keeper.before_change(&range).is_err(), "{range:?}");
+        }
+        assert!(keeper.check().is_err() && keeper.kept.failed.load(Ordering::Relaxed));
+        keeper.keep(new);
+        assert_eq!(keeper.kept.stored.load(Ordering::Relaxed), 0);
+    }
 }

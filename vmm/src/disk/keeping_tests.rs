@@ -141,5 +141,15 @@ fn superblock_that_says_nothing_or_of_another_vm_is_refused_by_name() {
     assert!(try_open(&options(&path)).is_err());
     let elsewhere = folder.path().join("elsewhere");
     drop(try_open(&DiskOptions { state: Some(elsewhere.clone()), ..options(&path) }).unwrap());
-    assert_eq!(fs::metadata(elsewhere).unwrap().len(), FILE_BYTES as u64);
+    assert_eq!(fs::metadata(&elsewhere).unwrap().len(), FILE_BYTES as u64);
+    // One file is of one disk.
+    let other = folder.path().join("other.img");
+    fs::write(&other, vec![1; 1 << 20]).unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    let both = [&path, &other].map(|path| {
+        let state = Some(elsewhere.clone());
+        DiskOptions { state, ..options(path) }
+    });
+    let refused = Disks::open(&both, Writes::Mirrored(VM), Kick::default()).unwrap_err();
+    assert!(refused.to_string().contains("in use by"), "{refused}");
 }

@@ -118,7 +118,15 @@ impl Work {
 
     fn fail_all(&mut self) {
         while let Ok(message) = self.thread.requests.recv() {
-            let ToDisk::Request(request) = message else { continue };
+            let request = match message {
+                ToDisk::Request(request) => request,
+                ToDisk::Keep(superblock) => {
+                    keep(self.thread.keeper.as_mut(), *superblock);
+                    self.thread.reporter.kept();
+                    self.thread.reporter.kick();
+                    continue;
+                }
+            };
             let status = self.thread.faults.refused(request.origin);
             self.thread.reporter.completed(request, status);
             self.thread.reporter.kick();

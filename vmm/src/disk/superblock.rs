@@ -22,6 +22,7 @@
 //! Numbers are little-endian. What a flag says is absent is zero.
 
 use super::extents::Extents;
+use super::lock::{ImageLock, try_lock};
 use logchan::disk_copy::Generation;
 use logchan::ids::{Claimant, Term, VmId};
 use logchan::limits::DISK_EXTENTS_BYTES;
@@ -277,6 +278,8 @@ pub(super) fn create(path: &Path, first: &Superblock) -> io::Result<SuperblockFi
     bytes[..SLOT_BYTES].copy_from_slice(&first.encode(0));
     draft.as_file().write_all_at(&bytes, 0)?;
     draft.as_file().sync_all()?;
+    // Nobody else has it yet.
+    try_lock(draft.as_file(), ImageLock::Exclusive)?;
     let file = draft.persist_noclobber(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()?;
     Ok(SuperblockFile { slots: file, sequence: 0, failed: None })
