@@ -4,7 +4,7 @@ use super::etcd::{EtcdError, EtcdWitness};
 use super::file::{FileWitness, WitnessError};
 use logchan::claim::ClaimKey;
 use logchan::ids::{Claimant, Term, WitnessId};
-use replication::witness::{Answer, Question};
+use replication::witness::{Answer, LastClaim, Question};
 
 /// A witness that was opened.
 #[derive(Debug)]
@@ -68,6 +68,18 @@ impl Witness {
         Ok(match self {
             Witness::Folder(witness) => witness.answer(question)?,
             Witness::Etcd(witness) => witness.answer(question)?,
+        })
+    }
+
+    /// Returns the newest claim of the VM that has an owner; `None` if the VM never ran. It says whose disks are the newest.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer.
+    pub fn last_claim(&self) -> Result<Option<LastClaim>, AnyWitnessError> {
+        Ok(match self {
+            Witness::Folder(witness) => witness.last_claim()?,
+            Witness::Etcd(witness) => witness.last_claim()?,
         })
     }
 

@@ -29,7 +29,7 @@ use super::claim_file::{ClaimFault, ClaimFile, hex};
 use super::folder::{self, Access, FileFault};
 use logchan::claim::{Claim, ClaimKey};
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
-use replication::witness::{self, Answer, ClaimStore, NoAnswer, Question};
+use replication::witness::{self, Answer, ClaimStore, LastClaim, NoAnswer, Question};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -231,6 +231,16 @@ impl FileWitness {
         self.check_identity()?;
         witness::answer(&mut &*self, self.config.claimant, question)
             .map_err(|reason| self.no_answer(reason))
+    }
+
+    /// Returns the newest claim of the VM that has an owner; `None` if the VM never ran.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`answer`](Self::answer).
+    pub fn last_claim(&self) -> Result<Option<LastClaim>, WitnessError> {
+        self.check_identity()?;
+        witness::last_claim(&mut &*self).map_err(|reason| self.no_answer(reason))
     }
 
     /// Tries whether a claim could be made now, and leaves no file. Storage that can be read need not take claims: it is
@@ -451,8 +461,10 @@ fn claim_error(folder: &Path, (vm, term): (VmId, Term), fault: ClaimFault) -> Wi
 mod tests {
     use super::*;
     use crate::limits::WITNESS_FILE_BYTES_MAX;
+    use logchan::disk_copy::Generation;
     use logchan::handshake::PresharedKey;
     use nix::sys::stat::Mode;
+    use replication::witness::Ending;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
     use std::sync::Barrier;
@@ -784,7 +796,13 @@ mod tests {
         b.answer(confirm).unwrap_err();
         assert_eq!(a.answer(confirm).unwrap(), Answer::Won { term: Term(1) });
         assert_eq!(b.answer(confirm).unwrap(), Answer::Won { term: Term(1) });
+        let last = |ending| {
+            let generation = Generation { term: Term(1), owner: Claimant(0xa) };
+            Some(LastClaim { generation, ending })
+        };
+        assert_eq!(b.last_claim().unwrap(), last(Ending::None));
         assert_eq!(b.forget().unwrap(), Term(2));
+        assert_eq!(b.last_claim().unwrap(), last(Ending::Released));
         assert_eq!(a.answer(confirm).unwrap(), Answer::Lost { newest: Term(2) });
         assert!(b.claim(Term(3), None).unwrap(), "a forgotten VM is booted");
     }

@@ -33,7 +33,7 @@ use gateway::Gateway;
 use logchan::claim::{Claim, ClaimKey};
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
 use message::{Outcome, Pair, get, has_value, is_absent, last, put, transaction};
-use replication::witness::{self, Answer, ClaimStore, NoAnswer, Question};
+use replication::witness::{self, Answer, ClaimStore, LastClaim, NoAnswer, Question};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -204,6 +204,15 @@ impl EtcdWitness {
     pub fn answer(&self, question: Question) -> Result<Answer, EtcdError> {
         witness::answer(&mut self.access(QUESTION_MAX), self.config.claimant, question)
             .map_err(|reason| self.no_answer(reason))
+    }
+
+    /// Returns the newest claim of the VM that has an owner; `None` if the VM never ran.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`answer`](Self::answer).
+    pub fn last_claim(&self) -> Result<Option<LastClaim>, EtcdError> {
+        witness::last_claim(&mut self.access(OPEN_MAX)).map_err(|reason| self.no_answer(reason))
     }
 
     /// Says that no host runs the VM: claims the next term for nobody, and returns it.

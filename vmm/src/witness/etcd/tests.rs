@@ -5,6 +5,7 @@ use crate::witness::claim_file::ClaimFile;
 use cluster::Cluster;
 use logchan::claim::ClaimKey;
 use logchan::handshake::PresharedKey;
+use replication::witness::Ending;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -138,6 +139,9 @@ fn each_term_is_granted_once() {
         let confirm = Question::Confirm { term: Term(1), owner: A };
         assert_eq!(ask(&a, confirm).unwrap(), lost(2));
         assert_eq!(ask(&b, Question::Release { term: Term(2) }).unwrap(), won(3));
+        let last = b.last_claim().unwrap().unwrap();
+        assert_eq!((last.generation.term, last.generation.owner), (Term(2), B));
+        assert_eq!(last.ending, Ending::Released);
         assert_eq!(ask(&a, BOOT).unwrap(), won(4));
         // Terms are numbers: 10 comes after 9.
         for term in 5..=11 {
