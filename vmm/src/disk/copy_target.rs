@@ -18,7 +18,7 @@ pub(super) struct Had {
     /// Whose contents it has completely, but for `extents`.
     pub(super) generation: Option<Generation>,
     /// The extents that may differ from that.
-    pub(super) extents: [u8; DISK_EXTENTS_BYTES],
+    pub(super) extents: Box<[u8; DISK_EXTENTS_BYTES]>,
 }
 
 /// Blocks whose digests the source has sent.
@@ -224,7 +224,7 @@ impl CopyTarget {
         Some(match self.reply.as_ref()? {
             Reply::Have { disk, had } => {
                 let generation = had.generation;
-                DiskCopy::Have { disk: *disk, generation, extents: &had.extents }
+                DiskCopy::Have { disk: *disk, generation, extents: &had.extents[..] }
             }
             &Reply::Wanted { disk, block, blocks } => DiskCopy::Wanted { disk, block, blocks },
             &Reply::Flushed { disk, mark } => DiskCopy::Flushed { disk, mark },

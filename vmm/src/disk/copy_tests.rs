@@ -153,7 +153,7 @@ fn copies_equal(seed: u64, bugs: DiskBugs) -> bool {
     }
     let disk = (bytes as u64, DiskAccess::ReadWrite);
     let mut source = CopySource::new([disk].into_iter(), bugs);
-    let had = Had { generation: None, extents: [0; DISK_EXTENTS_BYTES] };
+    let had = Had { generation: None, extents: Box::new([0; DISK_EXTENTS_BYTES]) };
     let mut target = CopyTarget::new([(disk.0, disk.1, had)].into_iter());
     let (mut down, mut up) = (VecDeque::new(), VecDeque::new());
     let mut guest_requests = random.usize(..400);

@@ -42,7 +42,7 @@ impl Disks {
         self.end_copy();
         let base = self.base.take();
         let had = self.disks.iter_mut().map(|disk| {
-            let extents = *disk.extents().bits();
+            let extents = Box::new(*disk.extents().bits());
             disk.changed.clear();
             (disk.bytes, disk.access, Had { generation: base, extents })
         });
