@@ -73,6 +73,12 @@ pub const LOG_BLOCKS_WAITING_MAX: usize = 8;
 /// Most bytes of a head: the states, and one run of pages for every second page of the largest guest.
 pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 16 << 20;
 
+/// Most runs of changed blocks of a disk in a snapshot: 64 MiB in the file.
+pub const FROZEN_RUNS_MAX: u64 = 1 << 22;
+
+/// Most changed blocks of a disk that are stored in a snapshot: 256 GiB, and 512 MiB of digests, which are in memory.
+pub const FROZEN_BLOCKS_MAX: u64 = 1 << 26;
+
 /// Largest file of a witness that is read, bytes. A claim has at most 231.
 pub const WITNESS_FILE_BYTES_MAX: u64 = 256;
 

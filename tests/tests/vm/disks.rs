@@ -17,6 +17,8 @@ use tests::recording::start_vm;
 const PORT: u16 = 7001;
 const SECTOR: u64 = 512;
 const SECTORS: u64 = 2048;
+/// Links of the chain of a VM that is saved.
+const LINKS: u64 = 200;
 /// Exit codes.
 const USAGE: i32 = 2;
 const DIVERGED: i32 = 8;
@@ -42,6 +44,10 @@ impl Image {
 
     fn log(&self) -> PathBuf {
         self.folder.path().join("disk.ulog")
+    }
+
+    fn beside(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 
     fn change_byte(&self, at: u64) {
@@ -255,8 +261,6 @@ fn disk_that_cannot_be_used_is_one_line() {
     fails(&["run", "--disk", &missing], DISK, "does not exist");
     let five = [&["run"][..], &["--disk", disk].repeat(5)].concat();
     fails(&five, DISK, "");
-    let snapshot = format!("{disk}.snap");
-    fails(&["save", &snapshot, "--disk", disk], USAGE, "can't be saved");
     let witness = image.folder.path().to_str().unwrap();
     let pair =
         ["--interface", "lo", "--peer", "02:00:00:00:00:01", "--insecure", "--witness", witness];
@@ -265,4 +269,111 @@ fn disk_that_cannot_be_used_is_one_line() {
     let in_use = start(&["run", "--disk", disk]);
     fails(&["run", "--disk", disk, "--for", "1"], DISK, "in use");
     in_use.stop().unwrap();
+}
+
+/// Saves a VM with a chain of 200 links on its disk, with requests in flight. Returns the hash of the last link.
+fn save_in_mid_request(image: &Image, snapshot: &str) -> u64 {
+    const TRIES: u32 = 20;
+    for _ in 0..TRIES {
+        let vm = start(&["save", snapshot, "--disk", image.text()]);
+        let hash = within(&vm, || {
+            let mut client = Client::connect();
+            let hash = append(&mut client, 0, 0, LINKS);
+            // Reads link after link, while the VM is saved.
+            client.0.get_mut().write_all(b"chain\n").unwrap();
+            hash
+        });
+        let result = vm.stop().unwrap();
+        // Sector 0 and 200 links, and nothing else.
+        assert_eq!(result["disk_blocks"], (LINKS + 1).div_ceil(8), "{result}");
+        if result["disk_requests"].as_u64() > Some(0) {
+            return hash;
+        }
+    }
+    panic!("no request was in flight in {TRIES} saves");
+}
+
+#[test]
+fn saved_vm_goes_on_with_its_disk_any_number_of_times() {
+    let image = Image::new();
+    let before = std::fs::read(&image.path).unwrap();
+    let [first, second] = ["first.snap", "second.snap"].map(|name| image.beside(name));
+    let hash = save_in_mid_request(&image, &first);
+    assert_eq!(std::fs::metadata(&first).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let goes_on = |command: &[&str], links: u64, hash: u64, count: u64| {
+        let vm = start(&[command, &["--disk", image.text()]].concat());
+        let hash = within(&vm, || {
+            let mut client = Client::connect();
+            assert_eq!(client.ask("info"), format!("sectors {SECTORS} read-write"));
+            assert_eq!(chain(&mut client), (links, hash));
+            append(&mut client, links, hash, count)
+        });
+        (hash, vm.stop().unwrap())
+    };
+    for _again in 0..2 {
+        let (_, result) = goes_on(&["run", "--restore", &first], LINKS, hash, 3);
+        assert_eq!(result["disks"][0]["failed"], 0, "{result}");
+    }
+    // Saved again, the second snapshot needs the image only, and not the first one.
+    let (hash, _) = goes_on(&["save", &second, "--restore", &first], LINKS, hash, 5);
+    std::fs::remove_file(&first).unwrap();
+    goes_on(&["run", "--restore", &second], LINKS + 5, hash, 1);
+    assert!(std::fs::read(&image.path).unwrap() == before, "no VM has changed the image");
+}
+
+#[test]
+fn recording_of_a_saved_vm_with_a_disk_replays_with_the_snapshot() {
+    let image = Image::new();
+    let snapshot = image.beside("s.snap");
+    let vm = start(&["save", &snapshot, "--disk", image.text()]);
+    within(&vm, || append(&mut Client::connect(), 0, 0, 10));
+    vm.stop().unwrap();
+    record(&image, &["--restore", &snapshot]);
+    let log = image.log();
+    let disk = ["--disk", image.text()];
+    let (code, result, errors) = replay(&log, &[&disk[..], &["--restore", &snapshot]].concat());
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(json(&result)["divergences"], 0, "{result}");
+    // The image alone is not what the guest has found.
+    let (code, _, errors) = replay(&log, &disk);
+    assert_eq!(code, Some(DISK), "{errors}");
+    let other = image.beside("other.snap");
+    let vm = start(&["save", &other, "--disk", image.text()]);
+    vm.stop().unwrap();
+    let (code, _, errors) = replay(&log, &[&disk[..], &["--restore", &other]].concat());
+    assert_eq!(code, Some(USAGE), "{errors}");
+    assert!(errors.contains("did not start from this snapshot"), "{errors}");
+}
+
+#[test]
+fn snapshot_without_the_image_it_was_made_with_is_one_line() {
+    let image = Image::new();
+    let snapshot = image.beside("s.snap");
+    let vm = start(&["save", &snapshot, "--disk", image.text()]);
+    within(&vm, || append(&mut Client::connect(), 0, 0, 1));
+    vm.stop().unwrap();
+    let restore = ["run", "--restore", &snapshot, "--for", "0.1", "--quiet"];
+    let with = |disk| [&restore[..], &["--disk", disk]].concat();
+    fails(&restore, USAGE, &format!("has the disks {}", image.text()));
+    fails(&[&with(image.text())[..], &["--disk", image.text()]].concat(), USAGE, "given 2 times");
+    let missing = format!("{}.missing", image.text());
+    fails(&with(&missing), DISK, "does not exist");
+    let smaller = image.beside("smaller.img");
+    std::fs::write(&smaller, [0; 4096]).unwrap();
+    fails(&with(&smaller), DISK, "it has 8 sectors, that one has 2048");
+    let witness = image.folder.path().to_str().unwrap();
+    let pair = ["primary", "--restore", &snapshot, "--interface", "lo", "--insecure"];
+    let peer = ["--peer", "02:00:00:00:00:01", "--witness", witness];
+    let refused = run(&[&pair[..], &peer].concat());
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(USAGE), "{errors}");
+    assert!(errors.contains("--disk is given 0 times"), "{errors}");
+
+    assert!(run(&with(image.text())).status.success());
+    // Where the guest has never written.
+    image.change_byte(1000 * SECTOR);
+    fails(&with(image.text()), DISK, "is not the one of the snapshot: its digest is");
+    let unchecked = run(&[&with(image.text())[..], &["--no-disk-digest"]].concat());
+    assert!(unchecked.status.success());
 }

@@ -9,4 +9,4 @@ pub mod snapshot;
 
 pub use image::ImageView;
 pub use schema::{CheckpointError, MACHINE_SCHEMA};
-pub use snapshot::{Snapshot, SnapshotError, SnapshotIdentity};
+pub use snapshot::{SavedDisk, Snapshot, SnapshotError, SnapshotIdentity};

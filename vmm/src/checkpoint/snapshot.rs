@@ -3,21 +3,25 @@
 //! ```text
 //! offset 0   magic "USTDSNAP", version u16, 6 bytes zero, length of the head u64, its xxh3-64 u64
 //! 32         the head: `Head` in postcard's format
-//! memory_at  guest memory, flat, with holes where it is zero; the file ends with it
+//! memory_at  guest memory, flat, with holes where it is zero
+//!            for each disk, what the guest has written to it (`vmm/src/disk/frozen.rs`); the file ends with it
 //! ```
 //!
 //! All numbers are little-endian. The memory checksum covers the pages that are not zero. Only these are read; the
 //! others are zero in the machine, whatever the file has there.
 //!
 //! A machine reads its memory from the file before it runs, so the file may change afterwards. It was mapped once: a
-//! guest then found other contents, or zeros, when somebody copied another file over it.
+//! guest then found other contents, or zeros, when somebody copied another file over it. What was written to disks is
+//! read when the guest reads it, and checked each time. The images below are not part of the file: a [`SavedDisk`] has
+//! their digests.
 //!
 //! `VERSION` changes with the layout or `Head`. The states inside are of schema [`MACHINE_SCHEMA`], as in
 //! a log.
 
 use super::restore::RestoreError;
 use super::schema::{CheckpointError, MACHINE_SCHEMA, decode};
-use crate::devices::{Devices, DevicesState};
+use crate::devices::{Devices, DevicesState, DiskConfig};
+use crate::disk::{Changes, DiskInfo, Frozen, FrozenError, Section};
 use crate::files::lock::{FileLock, try_lock};
 use crate::files::{Access, FileError, input};
 use crate::kvm::VcpuState;
@@ -26,7 +30,7 @@ use crate::mem::layout::{MEMORY_MAX, MEMORY_MIN, PAGE};
 use crate::mem::{GuestRam, MemoryError, dirty, guest};
 use crate::vcpu::Machine;
 use logchan::host_profile::HostProfile;
-use logchan::limits::NAME_BYTES_MAX;
+use logchan::limits::{DISK_SECTORS_MAX, DISKS_MAX, NAME_BYTES_MAX};
 use replication::checkpoint::CheckpointImage;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -38,10 +42,13 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const MAGIC: &[u8; 8] = b"USTDSNAP";
 /// Version of the file's layout; 0 is invalid.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const PREFIX_BYTES: usize = 32;
+/// Bytes of the unit in which disks are measured.
+const SECTOR_BYTES: u64 = 512;
 /// Pages of memory that are checked at a time.
 const PIECE_PAGES: u64 = 64;
+
 /// Identifies the machine that a snapshot contains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotIdentity {
@@ -58,6 +65,43 @@ pub struct SnapshotIdentity {
     pub cpu_name: String,
     /// MAC address of the NIC.
     pub nic_mac: [u8; 6],
+}
+
+/// A disk of the machine in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedDisk {
+    /// What the machine knows about it.
+    pub info: DiskInfo,
+    /// Path of the image when the machine was saved, at most [`NAME_BYTES_MAX`] bytes.
+    pub image: String,
+    /// Digest of the image, which the guest has not changed; `None` if it was not computed.
+    pub digest: Option<u64>,
+    /// What the guest has written.
+    changes: Section,
+}
+
+/// A disk of a machine that is being saved.
+#[derive(Debug)]
+pub struct DiskToSave {
+    /// As in [`SavedDisk`].
+    pub info: DiskInfo,
+    /// As in [`SavedDisk`].
+    pub image: String,
+    /// As in [`SavedDisk`].
+    pub digest: Option<u64>,
+    /// What the guest has written.
+    pub changes: Changes,
+}
+
+/// What was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Pages of memory that are not zero.
+    pub pages: u64,
+    /// Blocks of 4 KiB that the guest has written to disks, and that are not zero.
+    pub disk_blocks: u64,
+    /// Requests to disks that were in flight.
+    pub disk_requests: u64,
 }
 
 /// A host profile as the bytes of its own encoding.
@@ -95,6 +139,20 @@ struct Head {
     memory_digest: u64,
     vcpu: Vec<u8>,
     devices: Vec<u8>,
+    disks: Vec<SavedDisk>,
+}
+
+impl Head {
+    /// Returns where what was written to each disk begins in the file, and where the last one ends.
+    fn disks_at(&self) -> Option<(Vec<u64>, u64)> {
+        let mut at = self.memory_at.checked_add(self.memory_bytes)?;
+        let mut places = Vec::new();
+        for disk in &self.disks {
+            places.push(at);
+            at = at.checked_add(disk.changes.bytes()?)?;
+        }
+        Some((places, at))
+    }
 }
 
 /// A snapshot cannot be written or read. The caller that opened it adds the path.
@@ -149,18 +207,22 @@ pub enum SnapshotError {
     /// The machine's state cannot be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// What was written to a disk can't be used.
+    #[error(transparent)]
+    Disk(#[from] FrozenError),
 }
 
-/// Writes a snapshot of the machine in `image` to `file`, which is empty. Returns how many of its pages are not zero.
+/// Writes a snapshot of the machine in `image`, whose disks are `disks`, to `file`, which is empty.
 ///
 /// # Errors
 ///
-/// The file cannot be written.
+/// The file cannot be written, or what was written to a disk can't be read.
 pub fn save(
     file: &mut File,
     identity: &SnapshotIdentity,
     image: &dyn CheckpointImage,
-) -> Result<u64, SnapshotError> {
+    disks: Vec<DiskToSave>,
+) -> Result<Saved, SnapshotError> {
     let devices: DevicesState = decode("device", image.devices()).expect("this program encoded it");
     let mut pages = Vec::new();
     let mut digest = Xxh3::new();
@@ -172,6 +234,12 @@ pub fn save(
             pages.push(number);
         }
     }
+    let (mut saved_disks, mut changes) = (Vec::new(), Vec::new());
+    for disk in disks {
+        let DiskToSave { info, image, digest, changes: mut written } = disk;
+        saved_disks.push(SavedDisk { info, image, digest, changes: written.section()? });
+        changes.push(written);
+    }
     let mut head = Head {
         schema: MACHINE_SCHEMA,
         identity: identity.clone(),
@@ -182,38 +250,48 @@ pub fn save(
         memory_digest: digest.digest(),
         vcpu: image.vcpu().to_vec(),
         devices: image.devices().to_vec(),
+        disks: saved_disks,
     };
     // `memory_at` is still 0 here. Its encoding grows by at most nine bytes when it gets its value.
     let length = encode(&head).len() as u64 + 9;
     head.memory_at = (PREFIX_BYTES as u64 + length).next_multiple_of(PAGE);
-    let encoded = encode(&head);
-
-    write_file(file, &head, &encoded, &pages, image)?;
-    Ok(pages.len() as u64)
+    write_file(file, &head, &pages, image)?;
+    let (places, _end) = head.disks_at().expect("each section has a possible length");
+    for ((written, disk), at) in changes.iter_mut().zip(&head.disks).zip(places) {
+        written.write(&disk.changes, file, at)?;
+    }
+    file.sync_all()?;
+    Ok(Saved {
+        pages: pages.len() as u64,
+        disk_blocks: head.disks.iter().map(|disk| disk.changes.blocks()).sum(),
+        disk_requests: devices.disk_requests() as u64,
+    })
 }
 
+/// Writes everything but the disks, and makes the file as long as it will be.
 fn write_file(
     file: &mut File,
     head: &Head,
-    encoded: &[u8],
     pages: &[u64],
     image: &dyn CheckpointImage,
 ) -> io::Result<()> {
-    file.set_len(head.memory_at + head.memory_bytes)?;
+    let encoded = encode(head);
+    let (_, end) = head.disks_at().expect("each section has a possible length");
+    file.set_len(end)?;
     let mut prefix = Vec::with_capacity(PREFIX_BYTES);
     prefix.extend(MAGIC);
     prefix.extend(VERSION.to_le_bytes());
     prefix.extend([0; 6]);
     prefix.extend((encoded.len() as u64).to_le_bytes());
-    prefix.extend(xxh3_64(encoded).to_le_bytes());
+    prefix.extend(xxh3_64(&encoded).to_le_bytes());
     file.write_all(&prefix)?;
-    file.write_all(encoded)?;
+    file.write_all(&encoded)?;
     let mut bytes = [0; PAGE as usize];
     for &number in pages {
         image.read_page(number, &mut bytes);
         file.write_all_at(&bytes, head.memory_at + number * PAGE)?;
     }
-    file.sync_all()
+    Ok(())
 }
 
 fn encode(head: &Head) -> Vec<u8> {
@@ -281,7 +359,7 @@ impl Snapshot {
             return Err(SnapshotError::Checksum { what: "head" });
         }
         let head = read_head(&bytes)?;
-        let expected = head.memory_at + head.memory_bytes;
+        let expected = head.disks_at().map_or(u64::MAX, |(_, end)| end);
         match expected == found {
             true => Ok(Snapshot { file, head, digest }),
             false => Err(SnapshotError::Length { found, expected }),
@@ -301,6 +379,27 @@ impl Snapshot {
     /// Returns the bytes of guest memory.
     pub fn memory_bytes(&self) -> u64 {
         self.head.memory_bytes
+    }
+
+    /// Returns the disks of the machine.
+    pub fn disks(&self) -> &[SavedDisk] {
+        &self.head.disks
+    }
+
+    /// Opens what the guest has written to each disk. The file remains open, and locked, for as long as a VM uses it.
+    ///
+    /// # Errors
+    ///
+    /// It can't be read, or is damaged.
+    pub fn changes(&self) -> Result<Vec<Frozen>, SnapshotError> {
+        let malformed = SnapshotError::Malformed { what: "what was written to disks" };
+        let (places, _end) = self.head.disks_at().ok_or(malformed)?;
+        let mut changes = Vec::new();
+        for (disk, at) in self.head.disks.iter().zip(places) {
+            let bytes = disk.info.sectors * SECTOR_BYTES;
+            changes.push(Frozen::open(&self.file, at, &disk.changes, bytes)?);
+        }
+        Ok(changes)
     }
 
     /// Returns a digest of the whole snapshot: equal for equal snapshots.
@@ -345,12 +444,26 @@ impl Snapshot {
     pub fn restore(&self, machine: &mut Machine) -> Result<(), RestoreError> {
         let vcpu: VcpuState = decode("vCPU", &self.head.vcpu)?;
         let devices: DevicesState = decode("device", &self.head.devices)?;
+        if !self.has_disks(&devices.disks()) {
+            let what = String::from("its disks are not those of the snapshot");
+            return Err(CheckpointError::Devices { what }.into());
+        }
         let devices = Devices::restore(devices)
             .map_err(|error| CheckpointError::Devices { what: error.to_string() })?;
         machine.is_blank = false;
         machine.vcpu.restore(&vcpu)?;
         machine.devices = devices;
         Ok(())
+    }
+
+    /// Returns whether `disks` are the disks that the head lists.
+    fn has_disks(&self, disks: &[Option<DiskConfig>; DISKS_MAX]) -> bool {
+        let mut listed = [None; DISKS_MAX];
+        for (config, disk) in listed.iter_mut().zip(&self.head.disks) {
+            let DiskInfo { sectors, read_only, serial } = disk.info;
+            *config = Some(DiskConfig { sectors, read_only, serial });
+        }
+        listed == *disks
     }
 }
 
@@ -378,6 +491,14 @@ fn read_head(bytes: &[u8]) -> Result<Head, SnapshotError> {
     }
     if head.identity.guest_name.len().max(head.identity.cpu_name.len()) > NAME_BYTES_MAX {
         return malformed("a name's length");
+    }
+    let is_possible = |disk: &SavedDisk| {
+        (1..=DISK_SECTORS_MAX).contains(&disk.info.sectors)
+            && disk.image.len() <= NAME_BYTES_MAX
+            && disk.changes.bytes().is_some()
+    };
+    if head.disks.len() > DISKS_MAX || !head.disks.iter().all(is_possible) {
+        return malformed("its disks");
     }
     let pages = head.memory_bytes / PAGE;
     let mut next = 0;

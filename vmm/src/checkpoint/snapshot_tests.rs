@@ -31,7 +31,8 @@ fn write_snapshot(folder: &Path) -> std::path::PathBuf {
     let before = std::fs::read(&path).ok();
     let mut draft = Draft::create(&path, Access::Owner).unwrap();
     assert_eq!(std::fs::read(&path).ok(), before, "the file appears only when it is complete");
-    assert_eq!(save(draft.file(), &identity, &image).unwrap(), 4);
+    let saved = save(draft.file(), &identity, &image, Vec::new()).unwrap();
+    assert_eq!(saved, Saved { pages: 4, disk_blocks: 0, disk_requests: 0 });
     draft.finish().unwrap();
     path
 }

@@ -1,9 +1,9 @@
 //! The blueprint of a machine: the checked guest, the host's KVM and the configuration, from which machines
 //! are built.
 
-use super::exit_code::CliError;
+use super::exit_code::{CliError, MachineSource};
 use super::options::{VmOptions, reference_guest};
-use super::session::disk_configs;
+use super::session;
 use crate::boot::FILE_BYTES_MAX;
 use crate::boot::cpu_features::ModelName;
 use crate::boot::cpu_model::CpuModel;
@@ -13,7 +13,7 @@ use crate::boot::pvh::{self, BootInfo};
 use crate::boot::sweep::{self, SweepPolicy};
 use crate::checkpoint::{Snapshot, SnapshotError, SnapshotIdentity};
 use crate::devices::DeviceConfig;
-use crate::disk::Disks;
+use crate::disk::{Disks, Writes};
 use crate::files::{Access, input};
 use crate::kvm::offered_models::ModelError;
 use crate::kvm::profile;
@@ -56,18 +56,37 @@ pub struct Prepared {
     pub machine: Machine,
     /// The blueprint that the machine was built from.
     pub blueprint: Blueprint,
+    /// The machine's disks.
+    pub disks: Disks,
 }
 
-/// Builds the machine that `options` describe and loads its guest.
+/// Builds the machine that `options` describe, opens its disks and loads its guest. What the guest of a snapshot writes
+/// goes to private files, whatever `writes` says.
 ///
 /// # Errors
 ///
-/// If the options, the guest or the host do not fit, or if KVM fails.
-pub fn prepare(options: &VmOptions, disks: &Disks) -> Result<Prepared, CliError> {
+/// If the options, the guest, the disks or the host do not fit, or if KVM fails.
+pub fn prepare(options: &VmOptions, writes: Writes) -> Result<Prepared, CliError> {
     let mut blueprint = Blueprint::new(options)?;
-    blueprint.config.devices.disks = disk_configs(disks);
+    let disks = match &blueprint.guest {
+        Guest::Image(_) | Guest::Linux { .. } => session::open_disks(&options.disk, writes)?,
+        Guest::Snapshot { path, snapshot } => saved_disks(options, path, snapshot)?,
+    };
+    blueprint.config.devices.disks = session::disk_configs(&disks);
     let machine = blueprint.booted()?;
-    Ok(Prepared { machine, blueprint })
+    Ok(Prepared { machine, blueprint, disks })
+}
+
+/// Opens the disks of the VM in `snapshot`, and checks that the images have not changed since.
+fn saved_disks(options: &VmOptions, path: &Path, snapshot: &Snapshot) -> Result<Disks, CliError> {
+    let mut disks = session::open_saved_disks(&options.disk, (path, snapshot))?;
+    let no_digest = options.no_disk_digest;
+    for (index, (options, saved)) in options.disk.iter().zip(snapshot.disks()).enumerate() {
+        let Some(theirs) = saved.digest.filter(|_| !no_digest) else { continue };
+        let ours = session::image_digest(&mut disks, index, options)?;
+        session::check_digests((index, options), ours, theirs, MachineSource::Snapshot)?;
+    }
+    Ok(disks)
 }
 
 impl Blueprint {
@@ -122,6 +141,7 @@ impl Blueprint {
                 Guest::Linux { kernel, initrd }
             }
             (None, None, Some((path, snapshot))) => {
+                session::check_disk_count(&options.disk, &path, snapshot.disks())?;
                 config.memory_bytes = snapshot.memory_bytes();
                 config.devices.mac = snapshot.identity().nic_mac;
                 Guest::Snapshot { path, snapshot: Box::new(snapshot) }

@@ -62,7 +62,7 @@ pub enum Code {
     TooSlow = 16,
     /// An order to the VM can't be carried out.
     Refused = 17,
-    /// A disk can't be used, or is not the recorded one.
+    /// A disk can't be used, or is not the one of the log or snapshot.
     Disk = 18,
 }
 
@@ -148,9 +148,11 @@ pub enum CliError {
         /// Error of the system call.
         source: io::Error,
     },
-    /// The disk given to a replay is not the recorded one.
-    #[error("disk {index}, {}, is not the recorded one: {what}", path.display())]
+    /// The disk given for a log or a snapshot is not the one of its VM.
+    #[error("disk {index}, {}, is not {}: {what}", path.display(), source_of.whose())]
     OtherDisk {
+        /// What the VM comes from.
+        source_of: MachineSource,
         /// Index of the disk.
         index: usize,
         /// Path of the image.
@@ -288,6 +290,32 @@ impl From<LinkError> for CliError {
     }
 }
 
+/// What a machine comes from that runs with the disks that it had before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineSource {
+    /// A log.
+    Log,
+    /// A snapshot.
+    Snapshot,
+}
+
+impl MachineSource {
+    /// Returns its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            MachineSource::Log => "log",
+            MachineSource::Snapshot => "snapshot",
+        }
+    }
+
+    fn whose(self) -> &'static str {
+        match self {
+            MachineSource::Log => "the recorded one",
+            MachineSource::Snapshot => "the one of the snapshot",
+        }
+    }
+}
+
 impl From<HostError> for CliError {
     fn from(error: HostError) -> CliError {
         CliError::Source(error.into())
@@ -394,7 +422,8 @@ fn snapshot_code(error: &SnapshotError) -> Code {
         | SnapshotError::Schema { .. }
         | SnapshotError::Length { .. }
         | SnapshotError::Checksum { .. }
-        | SnapshotError::Malformed { .. } => Code::Log,
+        | SnapshotError::Malformed { .. }
+        | SnapshotError::Disk(_) => Code::Log,
     }
 }
 

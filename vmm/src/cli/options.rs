@@ -51,7 +51,8 @@ pub struct VmOptions {
     #[arg(long, requires = "kernel")]
     pub kernel_shortcuts: bool,
     /// Snapshot to start from, made by 'understudy save'; it determines memory size, MAC address and command
-    /// line
+    /// line. If its VM has disks, name their images with --disk, in the same order; what the guest writes is gone at
+    /// the end
     #[arg(long, value_name = "FILE", conflicts_with_all = ["guest", "kernel", "memory", "mac", "command_line", "forbidden"])]
     pub restore: Option<PathBuf>,
     /// CPU model that the guest sees, by the level of x86-64 (psABI); both hosts of a pair need the same one, and
@@ -69,6 +70,10 @@ pub struct VmOptions {
     /// ',serial=TEXT' and ',id=NAME' behind it (see docs/disks.md)
     #[arg(long, value_name = "FILE[,OPTION]...")]
     pub disk: Vec<DiskOptions>,
+    /// Do not compute the digests of the disks' images, which reads them completely: an image that is not the one of a
+    /// log or snapshot is then found only when the guest reads what differs, or not at all
+    #[arg(long)]
+    pub no_disk_digest: bool,
     /// Tap device to connect the VM's NIC to; without it the NIC is not connected
     #[arg(long, value_name = "NAME")]
     pub tap: Option<String>,
@@ -182,9 +187,6 @@ impl VmOptions {
                  touch memory is not replayable",
                 self.vcpus
             )));
-        }
-        if self.restore.is_some() {
-            self.check_no_disk("a VM that starts from a snapshot has no disk")?;
         }
         check_core(self.core)?;
         self.seconds.map_or(Ok(()), |seconds| check_seconds("--for", seconds))

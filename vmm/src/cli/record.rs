@@ -54,10 +54,6 @@ pub struct RecordArgs {
     /// Write what the guest reads from its disks into the log, so that a replay needs no images
     #[arg(long)]
     log_reads: bool,
-    /// Do not compute the digests of the images, which reads them completely; a replay then finds another image only when
-    /// the guest reads what differs
-    #[arg(long)]
-    no_disk_digest: bool,
     /// Do not trap RDTSC at CPL3, so that a replay diverges
     #[arg(long, hide = true)]
     leave_rdtsc: bool,
@@ -74,8 +70,7 @@ pub fn main(args: &RecordArgs) -> Result<(), CliError> {
     args.sandbox.start()?;
     session::start_writer_threads()?;
     options.check()?;
-    let mut disks = session::open_disks(&options.disk, Writes::Overlay)?;
-    let Prepared { machine, blueprint } = blueprint::prepare(options, &disks)?;
+    let Prepared { machine, blueprint, mut disks } = blueprint::prepare(options, Writes::Overlay)?;
     let guest_clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let trace = TraceFile::create(options)?;
@@ -155,9 +150,9 @@ impl RecordArgs {
     fn logged_disks(&self, disks: &mut Disks) -> Result<Vec<LoggedDisk>, CliError> {
         let mut logged = Vec::new();
         for (index, options) in self.vm.disk.iter().enumerate() {
-            let digest = match self.no_disk_digest {
+            let digest = match self.vm.no_disk_digest {
                 true => None,
-                false => Some(session::disk_digest(disks, index, options)?),
+                false => Some(session::contents_digest(disks, index, options)?),
             };
             let DiskInfo { sectors, read_only, serial } = disks.info()[index];
             let reads_logged = self.log_reads;

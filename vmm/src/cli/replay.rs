@@ -1,12 +1,12 @@
 //! `understudy replay`.
 
 use super::blueprint::{MadeOn, matching_host};
-use super::exit_code::{CliError, Code};
+use super::exit_code::{CliError, Code, MachineSource};
 use super::run::result;
 use super::sandbox::SandboxArgs;
 use super::session::RunOptions;
 use super::{output, session};
-use crate::checkpoint::MACHINE_SCHEMA;
+use crate::checkpoint::{MACHINE_SCHEMA, Snapshot};
 use crate::devices::{DeviceConfig, DiskConfig};
 use crate::disk::{DiskOptions, Disks, Writes};
 use crate::files::{Access, FileError};
@@ -49,6 +49,9 @@ pub struct ReplayArgs {
     /// guest writes is gone at the end
     #[arg(long, value_name = "FILE[,OPTION]...")]
     disk: Vec<DiskOptions>,
+    /// Snapshot that the recorded VM started from ('record --restore'), if it has disks: they begin as they were saved
+    #[arg(long, value_name = "FILE", requires = "disk")]
+    restore: Option<PathBuf>,
     /// Do not compare the digests of the images with those in the log, which reads them completely
     #[arg(long)]
     no_disk_digest: bool,
@@ -136,20 +139,27 @@ fn disks_of(args: &ReplayArgs, header: &LogHeader) -> Result<Option<Disks>, CliE
             logged.len()
         )));
     }
-    let mut disks = session::open_disks(&args.disk, Writes::Overlay)?;
+    let mut disks = match &args.restore {
+        None => session::open_disks(&args.disk, Writes::Overlay)?,
+        Some(path) => {
+            let access = Access::from_flag(args.shared_files);
+            let failed = |source| CliError::Snapshot { path: path.clone(), source };
+            let snapshot = Snapshot::open(path, access).map_err(failed)?;
+            if snapshot.digest() != header.guest_digest {
+                return Err(CliError::Usage(format!(
+                    "--restore {}: the recorded VM did not start from this snapshot",
+                    path.display()
+                )));
+            }
+            session::open_saved_disks(&args.disk, (path, &snapshot))?
+        }
+    };
     for (index, (options, logged)) in args.disk.iter().zip(logged).enumerate() {
-        let other = |what| CliError::OtherDisk { index, path: options.path.clone(), what };
-        let sectors = disks.info()[index].sectors;
-        if sectors != logged.sectors {
-            let what = format!("it has {sectors} sectors, that one has {}", logged.sectors);
-            return Err(other(what));
-        }
+        let (disk, sectors) = ((index, options), disks.info()[index].sectors);
+        session::check_sectors(disk, sectors, logged.sectors, MachineSource::Log)?;
         let Some(theirs) = logged.digest.filter(|_| !args.no_disk_digest) else { continue };
-        let ours = session::disk_digest(&mut disks, index, options)?;
-        if ours != theirs {
-            let what = format!("its digest is {ours:016x}, in the log it is {theirs:016x}");
-            return Err(other(what));
-        }
+        let ours = session::contents_digest(&mut disks, index, options)?;
+        session::check_digests(disk, ours, theirs, MachineSource::Log)?;
     }
     Ok(Some(disks))
 }

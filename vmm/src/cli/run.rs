@@ -35,8 +35,7 @@ pub fn main(args: &RunArgs) -> Result<(), CliError> {
     args.sandbox.start()?;
     session::start_writer_threads()?;
     options.check()?;
-    let disks = session::open_disks(&options.disk, Writes::InPlace)?;
-    let Prepared { machine, blueprint } = blueprint::prepare(options, &disks)?;
+    let Prepared { machine, blueprint, disks } = blueprint::prepare(options, Writes::InPlace)?;
     let clock = GuestClock::starting_at(blueprint.start_ns());
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let trace = TraceFile::create(options)?;

@@ -6,10 +6,11 @@ use super::options::VmOptions;
 use super::record::shortened;
 use super::run::result;
 use super::sandbox::SandboxArgs;
+use super::session::AnyPort;
 use super::{output, session};
 use crate::checkpoint::SnapshotIdentity;
-use crate::checkpoint::snapshot;
-use crate::disk::Disks;
+use crate::checkpoint::snapshot::{self, DiskToSave, Saved};
+use crate::disk::{Changes, DiskInfo, DiskOptions, Disks, Writes};
 use crate::opener::{self, OpenerConfig, OutputPath};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Snapshotter, World};
@@ -28,7 +29,10 @@ Example: understudy save debian.snap --kernel vmlinuz --initrd guest.cpio --memo
 
 Runs the VM until it is idle (HLT) for the first time after printing TEXT, or, without --when, until the
 time limit or a signal. Then writes the whole machine to the file and ends. A snapshot starts in
-milliseconds, on hosts of the same kind with the same CPU model (see 'understudy doctor').")]
+milliseconds, on hosts of the same kind with the same CPU model (see 'understudy doctor').
+
+With --disk the file also has what the guest has written to its disks. The images stay as they are; the VMs
+that start from the snapshot need them, unchanged.")]
 pub struct SaveArgs {
     /// Snapshot to write; an existing file is replaced when the new one is complete
     #[arg(value_name = "FILE")]
@@ -54,13 +58,13 @@ pub struct SaveArgs {
 /// If the VM can't be prepared or run, ends before it could be saved, or the file can't be written.
 pub fn main(args: &SaveArgs) -> Result<(), CliError> {
     let options = &args.vm;
-    options.check_no_disk("a VM with a disk can't be saved")?;
     let place = OutputPath { path: args.file.clone(), access: options.access() };
     let opener = OpenerConfig { draft: Some(place.clone()), ..session::opener_config(options) };
     args.sandbox.start_opener(&opener)?;
     args.sandbox.start()?;
     session::start_writer_threads()?;
-    let Prepared { machine, blueprint } = blueprint::prepare(options, &Disks::none())?;
+    let Prepared { machine, blueprint, mut disks } = blueprint::prepare(options, Writes::Overlay)?;
+    let about_disks = about_disks(options, &mut disks)?;
     let port = session::open_port(options, blueprint.mac(), LanReports::ByPort)?;
     let identity = SnapshotIdentity {
         guest_digest: blueprint.image_digest(),
@@ -78,11 +82,12 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         machine,
         options.running(Task::VcpuWithFile),
         |orders| {
-            let world =
-                World::new(session::world_config(options, (port, Disks::none()), clock, orders)?)?;
-            let keep = Box::new(|image: &dyn CheckpointImage| {
+            let world = World::new(session::world_config(options, (port, disks), clock, orders)?)?;
+            let keep = Box::new(|world: &mut World<AnyPort>, image: &dyn CheckpointImage| {
                 if saved.is_none() {
-                    saved = Some(snapshot::save(file, &identity, image));
+                    let disks = about_disks.iter().zip(world.freeze_disks());
+                    let disks = disks.map(|(about, changes)| about.with(changes)).collect();
+                    saved = Some(snapshot::save(file, &identity, image, disks));
                 }
             });
             Ok(Snapshotter::new(world, args.when.clone(), keep))
@@ -97,8 +102,36 @@ pub fn main(args: &SaveArgs) -> Result<(), CliError> {
         let never = never.unwrap_or_default();
         return Err(CliError::NotSaved { path: args.file.clone(), never });
     };
-    let pages = saved.map_err(failed)?;
+    let Saved { pages, disk_blocks, disk_requests } = saved.map_err(failed)?;
     draft.finish().map_err(|source| failed(source.into()))?;
     result.insert("pages".into(), pages.into());
+    result.insert("disk_blocks".into(), disk_blocks.into());
+    result.insert("disk_requests".into(), disk_requests.into());
     output::print(&result, options.json)
+}
+
+/// What a snapshot says about a disk, besides what the guest has written to it.
+struct AboutDisk {
+    info: DiskInfo,
+    image: String,
+    digest: Option<u64>,
+}
+
+impl AboutDisk {
+    fn with(&self, changes: Changes) -> DiskToSave {
+        let AboutDisk { info, image, digest } = self;
+        DiskToSave { info: *info, image: image.clone(), digest: *digest, changes }
+    }
+}
+
+fn about_disks(options: &VmOptions, disks: &mut Disks) -> Result<Vec<AboutDisk>, CliError> {
+    let about = |(index, disk): (usize, &DiskOptions)| {
+        let digest = match options.no_disk_digest {
+            true => None,
+            false => Some(session::image_digest(disks, index, disk)?),
+        };
+        let image = shortened(disk.path.display().to_string());
+        Ok(AboutDisk { info: disks.info()[index], image, digest })
+    };
+    options.disk.iter().enumerate().map(about).collect()
 }

@@ -4,9 +4,10 @@
 //! everything else.
 
 use super::capture_file::CaptureFile;
-use super::exit_code::{CliError, Code};
+use super::exit_code::{CliError, Code, MachineSource};
 use super::options::VmOptions;
 use super::signals;
+use crate::checkpoint::{SavedDisk, Snapshot};
 use crate::devices::DiskConfig;
 use crate::disk::{DiskInfo, DiskOptions, Disks, Kick, Writes};
 use crate::files::output::{self, Existing};
@@ -41,7 +42,7 @@ use replication::driver::Order;
 use signal_hook::iterator::Signals;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -98,17 +99,114 @@ pub fn open_disks(options: &[DiskOptions], writes: Writes) -> Result<Disks, CliE
     Ok(Disks::open(options, writes, Kick::default())?)
 }
 
+/// Opens the disks of the VM in `snapshot`, whose images `options` name.
+///
+/// # Errors
+///
+/// If an image is missing, can't be used, or has another size; or if the snapshot is damaged.
+pub fn open_saved_disks(
+    options: &[DiskOptions],
+    (path, snapshot): (&Path, &Snapshot),
+) -> Result<Disks, CliError> {
+    check_disk_count(options, path, snapshot.disks())?;
+    let failed = |source| CliError::Snapshot { path: path.to_owned(), source };
+    let changes = snapshot.changes().map_err(failed)?;
+    let infos = snapshot.disks().iter().map(|disk| disk.info);
+    let disks = Disks::open_saved(options, infos.zip(changes).collect(), Kick::default())?;
+    let saved = snapshot.disks().iter().zip(disks.info()).zip(options).enumerate();
+    for (index, ((saved, info), options)) in saved {
+        check_sectors((index, options), info.sectors, saved.info.sectors, MachineSource::Snapshot)?;
+    }
+    Ok(disks)
+}
+
+/// Checks that `options` name as many images as the VM in the snapshot `path` has disks, which are `saved`.
+///
+/// # Errors
+///
+/// If they do not; the message names the images that the VM was saved with.
+pub fn check_disk_count(
+    options: &[DiskOptions],
+    path: &Path,
+    saved: &[SavedDisk],
+) -> Result<(), CliError> {
+    if options.len() == saved.len() {
+        return Ok(());
+    }
+    let images: Vec<_> = saved.iter().map(|disk| disk.image.escape_debug().to_string()).collect();
+    let images = match images.is_empty() {
+        true => String::from("no disk"),
+        false => format!("the disks {}", images.join(", ")),
+    };
+    Err(CliError::Usage(format!(
+        "--disk is given {} times, and the VM in {} has {images}",
+        options.len(),
+        path.display()
+    )))
+}
+
+/// Checks that disk `index`, which `options` name, has `theirs` sectors.
+///
+/// # Errors
+///
+/// If it has `ours` and these are different.
+pub fn check_sectors(
+    (index, options): (usize, &DiskOptions),
+    ours: u64,
+    theirs: u64,
+    source_of: MachineSource,
+) -> Result<(), CliError> {
+    if ours == theirs {
+        return Ok(());
+    }
+    let what = format!("it has {ours} sectors, that one has {theirs}");
+    Err(CliError::OtherDisk { source_of, index, path: options.path.clone(), what })
+}
+
+/// Checks that disk `index`, which `options` name, has the digest `theirs`.
+///
+/// # Errors
+///
+/// If it has `ours` and these are different.
+pub fn check_digests(
+    (index, options): (usize, &DiskOptions),
+    ours: u64,
+    theirs: u64,
+    source_of: MachineSource,
+) -> Result<(), CliError> {
+    if ours == theirs {
+        return Ok(());
+    }
+    let whose = source_of.name();
+    let what = format!("its digest is {ours:016x}, in the {whose} it is {theirs:016x}");
+    Err(CliError::OtherDisk { source_of, index, path: options.path.clone(), what })
+}
+
 /// Returns the digest of the image of disk `index`, which `options` name. Reads all of it.
 ///
 /// # Errors
 ///
 /// If the image can't be read.
-pub fn disk_digest(
+pub fn image_digest(
     disks: &mut Disks,
     index: usize,
     options: &DiskOptions,
 ) -> Result<u64, CliError> {
     let digest = disks.digest(index as u8);
+    digest.map_err(|source| CliError::DiskImage { path: options.path.clone(), source })
+}
+
+/// Returns the digest of what the guest finds on disk `index` at its start. Reads all of it.
+///
+/// # Errors
+///
+/// If the image can't be read.
+pub fn contents_digest(
+    disks: &mut Disks,
+    index: usize,
+    options: &DiskOptions,
+) -> Result<u64, CliError> {
+    let digest = disks.contents_digest(index as u8);
     digest.map_err(|source| CliError::DiskImage { path: options.path.clone(), source })
 }
 

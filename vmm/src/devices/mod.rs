@@ -114,6 +114,19 @@ pub enum Effect {
     Reset,
 }
 
+impl DevicesState {
+    /// Returns the disks, by index.
+    pub(crate) fn disks(&self) -> [Option<DiskConfig>; DISKS_MAX] {
+        [self.disk0.disk, self.disk1.disk, self.disk2.disk, self.disk3.disk]
+    }
+
+    /// Returns how many requests to disks are in flight.
+    pub(crate) fn disk_requests(&self) -> usize {
+        let disks = [&self.disk0, &self.disk1, &self.disk2, &self.disk3];
+        disks.iter().map(|disk| disk.in_flight.len()).sum()
+    }
+}
+
 impl Devices {
     /// Returns the devices after power-on, with the PCI lines level triggered as firmware would leave
     /// them.

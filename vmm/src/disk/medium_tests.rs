@@ -100,7 +100,7 @@ fn private_file_without_room_fails_writes_and_loses_nothing() {
         let base = FileStorage::new(image::open(&path, Use::Read).unwrap());
         let file = tempfile::tempfile_in(folder).unwrap();
         file.set_len(1 << 20).unwrap();
-        let overlay = Overlay::new(Box::new(base), FileStorage::empty(file, 1 << 20));
+        let overlay = Overlay::new(Box::new(base), None, FileStorage::empty(file, 1 << 20));
         let mut client = Client::new(with_storage(Box::new(overlay), &path));
         let mut done = 0;
         while client.write(8 * done + 1, &[2; 512]) == DiskStatus::Done {

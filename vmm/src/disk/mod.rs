@@ -19,6 +19,7 @@
 //! | `boot.rs` | whether a VM may boot from an image |
 //! | `bugs.rs` | bugs for tests |
 //! | `storage_thread.rs`, `storage/` | everything else: overlays, other formats, hosts without io_uring |
+//! | `frozen.rs` | what a guest has written to an overlay, as a part of a snapshot |
 //! | `faults.rs` | what follows from an error of the host |
 //! | `digest.rs` | the digest of a disk's contents |
 //!
@@ -40,6 +41,9 @@ mod digest;
 mod error;
 mod extents;
 mod faults;
+mod frozen;
+#[cfg(test)]
+mod frozen_tests;
 mod image;
 mod keeper;
 mod keeping;
@@ -68,6 +72,7 @@ pub use boot::{Refusal, Word};
 pub use bugs::{DiskBug, DiskBugs};
 pub use copy::{CopyFault, CopyProgress, CopyState};
 pub use error::{DiskError, ImageError};
+pub use frozen::{Changes, Frozen, FrozenError, Section};
 pub use keeping::KeepState;
 pub use lock::Holder;
 pub use options::{DiskAccess, DiskOptions, ImageFormat};
@@ -93,7 +98,7 @@ use reporter::Reporter;
 use request::{Completed, Origin, Request, ToDisk, modifies};
 use ring::{Ring, Waker};
 use ring_thread::{End, RingThread};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -103,6 +108,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use storage::Storage;
 use storage::file::FileStorage;
+use storage::layered::Layered;
 use storage::overlay::Overlay;
 use storage::qcow2::Qcow2Storage;
 use storage_thread::StorageThread;
@@ -119,7 +125,7 @@ pub enum Writes {
 }
 
 /// What the machine must know about a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskInfo {
     /// Size in sectors of 512 bytes.
     pub sectors: u64,
@@ -178,8 +184,14 @@ struct Disk {
     /// Numbers of the requests that were submitted and not taken.
     in_flight: Vec<u64>,
     failed: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
 }
+
+/// The ends of the channels that the threads of the disks have.
+type Senders = (Sender<Completed>, Sender<CopyAnswer>);
+
+/// The thread of a disk. It returns the contents of the disk, unless they are those of a ring.
+type Thread = JoinHandle<Option<Box<dyn Storage>>>;
 
 /// How the thread of a ring is woken.
 #[derive(Debug)]
@@ -194,6 +206,8 @@ struct Base {
     file: File,
     path: PathBuf,
     format: ImageFormat,
+    /// What was written to the disk before its VM was saved.
+    frozen: Option<Frozen>,
 }
 
 impl Disks {
@@ -204,38 +218,71 @@ impl Disks {
     ///
     /// An image can't be used.
     pub fn open(options: &[DiskOptions], writes: Writes, kick: Kick) -> Result<Disks, DiskError> {
-        let (sender, completed) = channel::bounded(DISKS_MAX * DISK_REQUESTS_MAX);
-        let (copied_sender, copied) = channel::bounded(DISKS_MAX * DISK_SLOTS_MAX);
-        let mut disks = Disks {
-            info: Vec::new(),
-            disks: Vec::new(),
-            completed,
-            waiting: VecDeque::new(),
-            taken: None,
-            kick,
-            copied,
-            copies: CopiesInFlight::default(),
-            copying: Copying::default(),
-            base: None,
-            bugs: DiskBugs::default(),
-        };
-        for (index, options) in options.iter().enumerate() {
-            let named = |source| DiskError { path: options.path.clone(), source };
-            if index >= DISKS_MAX {
-                return Err(named(ImageError::TooMany));
-            }
-            let senders = (sender.clone(), copied_sender.clone());
-            let reporter = Reporter::new(index as u8, senders, disks.kick.clone());
-            let disk = Disk::open(options, writes, reporter).map_err(named)?;
-            disks.info.push(DiskInfo {
-                sectors: disk.bytes / SECTOR_BYTES,
-                read_only: options.access == DiskAccess::ReadOnly,
-                serial: options.serial,
-            });
-            disks.disks.push(disk);
+        let mut disks = Disks { kick, ..Disks::none() };
+        let senders = disks.connect();
+        for options in options {
+            disks.add((options, None), writes, &senders)?;
         }
         disks.base = disks.common_base();
         Ok(disks)
+    }
+
+    /// As [`Disks::open`], for a VM that was saved: each disk is as the guest has left it, with the image that `options`
+    /// name below. What the guest writes goes to a private file.
+    ///
+    /// # Errors
+    ///
+    /// An image can't be used.
+    pub fn open_saved(
+        options: &[DiskOptions],
+        saved: Vec<(DiskInfo, Frozen)>,
+        kick: Kick,
+    ) -> Result<Disks, DiskError> {
+        let mut disks = Disks { kick, ..Disks::none() };
+        let senders = disks.connect();
+        for (options, (info, frozen)) in options.iter().zip(saved) {
+            let options = DiskOptions {
+                access: match info.read_only {
+                    true => DiskAccess::ReadOnly,
+                    false => DiskAccess::ReadWrite,
+                },
+                serial: info.serial,
+                ..options.clone()
+            };
+            disks.add((&options, Some(frozen)), Writes::Overlay, &senders)?;
+        }
+        Ok(disks)
+    }
+
+    /// Makes the channels from the threads, and returns their ends of them.
+    fn connect(&mut self) -> Senders {
+        let (sender, completed) = channel::bounded(DISKS_MAX * DISK_REQUESTS_MAX);
+        let (copied_sender, copied) = channel::bounded(DISKS_MAX * DISK_SLOTS_MAX);
+        (self.completed, self.copied) = (completed, copied);
+        (sender, copied_sender)
+    }
+
+    /// Opens one more disk, with what a guest has written to it before.
+    fn add(
+        &mut self,
+        (options, frozen): (&DiskOptions, Option<Frozen>),
+        writes: Writes,
+        senders: &Senders,
+    ) -> Result<(), DiskError> {
+        let named = |source| DiskError { path: options.path.clone(), source };
+        let index = self.disks.len();
+        if index >= DISKS_MAX {
+            return Err(named(ImageError::TooMany));
+        }
+        let reporter = Reporter::new(index as u8, senders.clone(), self.kick.clone());
+        let disk = Disk::open((options, frozen), writes, reporter).map_err(named)?;
+        self.info.push(DiskInfo {
+            sectors: disk.bytes / SECTOR_BYTES,
+            read_only: options.access == DiskAccess::ReadOnly,
+            serial: options.serial,
+        });
+        self.disks.push(disk);
+        Ok(())
     }
 
     /// Returns the disks of a VM that has none.
@@ -275,6 +322,30 @@ impl Disks {
     /// The image can't be read.
     pub fn digest(&mut self, disk: u8) -> io::Result<u64> {
         self.disks[usize::from(disk)].base.digest()
+    }
+
+    /// Returns a digest of what the guest finds on disk `disk` at its start: that of the image, or of the image with the
+    /// changes of a VM that was saved.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Disks::digest`].
+    pub fn contents_digest(&mut self, disk: u8) -> io::Result<u64> {
+        self.disks[usize::from(disk)].base.contents_digest()
+    }
+
+    /// Waits for the requests in flight and ends the I/O. Returns, for each disk, what the guest has written to it. No
+    /// completion of a request that was not taken is there any more: the table in flight of the device has the request.
+    ///
+    /// # Panics
+    ///
+    /// If a disk is written in place.
+    pub fn freeze(&mut self) -> Vec<Changes> {
+        let frozen = self.disks.iter_mut().map(|disk| {
+            let changes = disk.end().and_then(|contents| contents.into_changes());
+            changes.expect("the disks of a VM that is saved have overlays")
+        });
+        frozen.collect()
     }
 
     /// Returns how many requests of disk `disk` have failed.
@@ -370,7 +441,12 @@ impl Disks {
 }
 
 impl Disk {
-    fn open(options: &DiskOptions, writes: Writes, reporter: Reporter) -> Result<Disk, ImageError> {
+    /// Opens a disk. What a guest has written to it before needs an overlay.
+    fn open(
+        (options, frozen): (&DiskOptions, Option<Frozen>),
+        writes: Writes,
+        reporter: Reporter,
+    ) -> Result<Disk, ImageError> {
         let usage = match (writes, options.access) {
             (Writes::InPlace | Writes::Mirrored(_), DiskAccess::ReadWrite) => Use::Write,
             (Writes::InPlace | Writes::Mirrored(_), DiskAccess::ReadOnly)
@@ -384,7 +460,8 @@ impl Disk {
             return Err(ImageError::LooksLikeQcow2);
         }
         let file = image.file.try_clone()?;
-        let base = Base { file, path: options.path.clone(), format: options.format() };
+        let (path, format) = (options.path.clone(), options.format());
+        let base = Base { file, path, format, frozen: frozen.clone() };
         let name = options.id.clone().unwrap_or_else(|| options.path.display().to_string());
         let failed = Arc::default();
         let faults = Faults::new(name, Arc::clone(&failed));
@@ -411,10 +488,10 @@ impl Disk {
                 (storage.size(), start(storage, channel)?, None)
             }
             (Writes::Overlay, format) => {
-                let base = storage(image, &options.path, format, usage)?;
+                let base = layered(storage(image, &options.path, format, usage)?, &frozen);
                 let bytes = base.size();
                 let file = FileStorage::empty(overlay_file(&options.path, bytes)?, bytes);
-                (bytes, start(Box::new(Overlay::new(base, file)), channel)?, None)
+                (bytes, start(Box::new(Overlay::new(base, frozen, file)), channel)?, None)
             }
         };
         let extents = kept.as_ref().map(|kept| kept.superblock.extents.blocks(bytes));
@@ -480,27 +557,47 @@ impl Wake {
     }
 }
 
-impl Drop for Disk {
-    /// Waits until all requests in flight are complete: they use memory of the thread.
-    fn drop(&mut self) {
+impl Disk {
+    /// Ends the thread when all requests in flight are complete. Returns what it returns, the first time.
+    fn end(&mut self) -> Option<Box<dyn Storage>> {
         self.requests = None;
         if let Some(wake) = &self.wake {
             wake.waker.wake();
         }
-        if let Some(thread) = self.thread.take() {
-            // One that has panicked has said so.
-            let _ = thread.join();
-        }
+        // One that has panicked has said so.
+        self.thread.take()?.join().ok()?
+    }
+}
+
+impl Drop for Disk {
+    /// Waits until all requests in flight are complete: they use memory of the thread.
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
 impl Base {
     fn digest(&self) -> io::Result<u64> {
+        digest::of(&mut *self.image()?)
+    }
+
+    fn contents_digest(&self) -> io::Result<u64> {
+        digest::of(&mut *layered(self.image()?, &self.frozen))
+    }
+
+    fn image(&self) -> io::Result<Box<dyn Storage>> {
         let file = self.file.try_clone()?;
         let bytes = image::size(&file)?;
         let image = Image { file, bytes, cache: Cache::Buffered };
-        let opened = storage(image, &self.path, self.format, Use::Read);
-        digest::of(&mut *opened.map_err(io::Error::other)?)
+        storage(image, &self.path, self.format, Use::Read).map_err(io::Error::other)
+    }
+}
+
+/// Returns the contents `image` with the changes `frozen`, if there are any.
+fn layered(image: Box<dyn Storage>, frozen: &Option<Frozen>) -> Box<dyn Storage> {
+    match frozen {
+        None => image,
+        Some(frozen) => Box::new(Layered::new(image, frozen.clone())),
     }
 }
 
@@ -533,7 +630,7 @@ fn start_raw(
     mut image: Image,
     usage: Use,
     channel: Channel,
-) -> Result<(JoinHandle<()>, Option<Wake>), ImageError> {
+) -> Result<(Thread, Option<Wake>), ImageError> {
     image.use_direct()?;
     let (ring, waker) = match Ring::new(&image.file) {
         Ok(ring) => ring,
@@ -551,15 +648,19 @@ fn start_raw(
     };
     let bytes = image.bytes;
     let thread = RingThread { ring, requests, is_waiting, bytes, faults, reporter, keeper, end };
-    let thread = spawn_unkicked("disk", move || thread.run()).map_err(ImageError::Thread)?;
+    let run = move || {
+        thread.run();
+        None
+    };
+    let thread = spawn_unkicked("disk", run).map_err(ImageError::Thread)?;
     Ok((thread, Some(wake)))
 }
 
 /// Starts the thread of a disk with the contents `storage`.
-fn start(storage: Box<dyn Storage>, channel: Channel) -> Result<JoinHandle<()>, ImageError> {
+fn start(storage: Box<dyn Storage>, channel: Channel) -> Result<Thread, ImageError> {
     let Channel { requests, faults, reporter, keeper } = channel;
     let thread = StorageThread { storage, requests, faults, reporter, keeper };
-    spawn_unkicked("disk", move || thread.run()).map_err(ImageError::Thread)
+    spawn_unkicked("disk", move || Some(thread.run())).map_err(ImageError::Thread)
 }
 
 /// Makes a sparse file without a name: in the folder of `TMPDIR`, if it is set, or else in that of the image, or, if

@@ -22,8 +22,8 @@ pub(super) struct StorageThread {
 }
 
 impl StorageThread {
-    /// Executes requests until their sender is gone.
-    pub(super) fn run(mut self) {
+    /// Executes requests until their sender is gone. Returns the contents of the disk.
+    pub(super) fn run(mut self) -> Box<dyn Storage> {
         sandbox::enter(Task::Disk);
         while let Ok(message) = self.requests.recv() {
             let mut request = match message {
@@ -48,6 +48,7 @@ impl StorageThread {
             self.reporter.kick();
         }
         self.faults.ended(self.storage.flush());
+        self.storage
     }
 }
 

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const SECTOR: usize = SECTOR_BYTES as usize;
 
 /// A folder with an image of random contents.
-fn image(sectors: usize, random: &mut fastrand::Rng) -> (TempDir, PathBuf, Vec<u8>) {
+pub(super) fn image(sectors: usize, random: &mut fastrand::Rng) -> (TempDir, PathBuf, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.img");
     let mut contents = vec![0; sectors * SECTOR];

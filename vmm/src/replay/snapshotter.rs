@@ -11,8 +11,8 @@ use replication::boundary::{
 };
 use replication::checkpoint::{CheckpointImage, Image};
 
-/// Called with the checkpoint at the point.
-pub type OnCheckpoint<'a> = Box<dyn FnMut(&dyn CheckpointImage) + Send + 'a>;
+/// Called with the wrapped boundary and the checkpoint at the point.
+pub type OnCheckpoint<'a, B> = Box<dyn FnMut(&mut B, &dyn CheckpointImage) + Send + 'a>;
 
 /// Progress towards the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,13 @@ pub struct Snapshotter<'a, B> {
     /// The console's last bytes, at most as many as the text has.
     last_printed: Vec<u8>,
     stage: Stage,
-    on_checkpoint: OnCheckpoint<'a>,
+    on_checkpoint: OnCheckpoint<'a, B>,
 }
 
 impl<'a, B: Boundary<Error = SourceError>> Snapshotter<'a, B> {
     /// Wraps `boundary`. `on_checkpoint` receives the checkpoint that is taken once `text` has been
     /// printed.
-    pub fn new(boundary: B, text: Option<String>, on_checkpoint: OnCheckpoint<'a>) -> Self {
+    pub fn new(boundary: B, text: Option<String>, on_checkpoint: OnCheckpoint<'a, B>) -> Self {
         let text = text.map(String::into_bytes).filter(|text| !text.is_empty());
         Self { boundary, text, last_printed: Vec::new(), stage: Stage::AwaitingText, on_checkpoint }
     }
@@ -171,7 +171,7 @@ impl<B: Boundary<Error = SourceError>> Boundary for Snapshotter<'_, B> {
 
     fn checkpoint(&mut self, image: &dyn CheckpointImage) -> Result<(), SourceError> {
         self.stage = Stage::Done;
-        (self.on_checkpoint)(image);
+        (self.on_checkpoint)(&mut self.boundary, image);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::guest_clock::GuestClock;
 use super::orders::Orders;
 use super::rate_limit::{OverLimit, RateLimits, Rates};
 use super::timer_pace::TimerPace;
-use crate::disk::Disks;
+use crate::disk::{Changes, Disks};
 use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
 use crate::kvm::kick::{Held, KICK_SIGNAL};
@@ -120,6 +120,11 @@ impl<P: FramePort> World<P> {
     /// Returns the disks, for their statistics.
     pub fn disks(&self) -> &Disks {
         &self.disks
+    }
+
+    /// Ends the I/O of the disks, and returns what the guest has written to each ([`Disks::freeze`]).
+    pub fn freeze_disks(&mut self) -> Vec<Changes> {
+        self.disks.freeze()
     }
 
     /// Returns the VM's network port.

@@ -253,7 +253,9 @@ const FILE: &[Call] = &[
     always(SYS_ftruncate),
     always(SYS_pwrite64),
     always(SYS_fsync),
-    // A log is read in blocks.
+    // What its guest has written to its disks.
+    always(SYS_pread64),
+    // A log is read in blocks, and files of overlays have holes.
     always(SYS_lseek),
 ];
 

@@ -45,6 +45,7 @@ pub(crate) fn snapshot(bytes: &[u8]) {
     file.seek(SeekFrom::Start(0)).expect("it is a file");
     let Ok(snapshot) = Snapshot::open(file.path(), Access::Owner) else { return };
     let _loaded = snapshot.load_memory();
+    let _changes = snapshot.changes();
 }
 
 /// An image that is loaded and swept.

@@ -4,9 +4,11 @@
 #[cfg(test)]
 pub(super) mod fault;
 pub(super) mod file;
+pub(super) mod layered;
 pub(super) mod overlay;
 pub(super) mod qcow2;
 
+use super::frozen::Changes;
 use std::io;
 use std::ops::Range;
 
@@ -50,6 +52,11 @@ pub(super) trait Storage: Send {
     ///
     /// An error of the host.
     fn next_data(&mut self, from: u64) -> io::Result<Option<Range<u64>>>;
+
+    /// Returns what was written to an overlay, and `None` for any other contents, which were written in place.
+    fn into_changes(self: Box<Self>) -> Option<Changes> {
+        None
+    }
 }
 
 /// What happens to the host's memory of a range that is filled with zeros.

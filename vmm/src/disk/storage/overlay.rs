@@ -6,6 +6,7 @@
 
 use super::file::FileStorage;
 use super::{Spare, Storage};
+use crate::disk::frozen::{Changes, Frozen};
 use std::io;
 use std::ops::Range;
 
@@ -15,15 +16,22 @@ pub(in crate::disk) const BLOCK_BYTES: u64 = 4096;
 /// A disk with the contents of `base` and of what was written since.
 pub(in crate::disk) struct Overlay {
     base: Box<dyn Storage>,
+    /// The changes of an image that `base` consists of, besides this image.
+    frozen: Option<Frozen>,
     file: FileStorage,
     written: Bitmap,
 }
 
 impl Overlay {
-    /// Nothing is written yet. `file` is empty and has the size of `base`.
-    pub(in crate::disk) fn new(base: Box<dyn Storage>, file: FileStorage) -> Overlay {
+    /// Nothing is written yet. `file` is empty and has the size of `base`. If `base` consists of an image and of changes,
+    /// `frozen` is these.
+    pub(in crate::disk) fn new(
+        base: Box<dyn Storage>,
+        frozen: Option<Frozen>,
+        file: FileStorage,
+    ) -> Overlay {
         let blocks = base.size().div_ceil(BLOCK_BYTES);
-        Overlay { base, file, written: Bitmap::new(blocks) }
+        Overlay { base, frozen, file, written: Bitmap::new(blocks) }
     }
 
     /// Returns the bytes of block `number`. The last block of a disk may be shorter.
@@ -106,18 +114,38 @@ impl Storage for Overlay {
 
     fn next_data(&mut self, from: u64) -> io::Result<Option<Range<u64>>> {
         let size = self.size();
-        Ok((from < size).then_some(from..size))
+        let mut start = from;
+        while start < size {
+            let blocks = start / BLOCK_BYTES..size.div_ceil(BLOCK_BYTES);
+            let (is_written, count) = self.written.run(blocks.clone());
+            let end = size.min((blocks.start + count) * BLOCK_BYTES);
+            let below: &mut dyn Storage = if is_written { &mut self.file } else { &mut *self.base };
+            match below.next_data(start)?.filter(|data| data.start < end) {
+                Some(data) => return Ok(Some(data.start..data.end.min(end))),
+                None => start = end,
+            }
+        }
+        Ok(None)
+    }
+
+    fn into_changes(self: Box<Self>) -> Option<Changes> {
+        let mut changed = self.written.clone();
+        for run in self.frozen.iter().flat_map(Frozen::changed) {
+            changed.add(run);
+        }
+        Some(Changes::new(self, changed))
     }
 }
 
 /// A set of blocks.
-struct Bitmap {
+#[derive(Clone)]
+pub(in crate::disk) struct Bitmap {
     /// Zeroed memory that the kernel provides when it is used: for an empty set, nearly none.
     words: Vec<u64>,
 }
 
 impl Bitmap {
-    fn new(blocks: u64) -> Bitmap {
+    pub(in crate::disk) fn new(blocks: u64) -> Bitmap {
         Bitmap { words: vec![0; blocks.div_ceil(64) as usize] }
     }
 
@@ -125,7 +153,7 @@ impl Bitmap {
         self.words[(block / 64) as usize] >> (block % 64) & 1 == 1
     }
 
-    fn add(&mut self, blocks: Range<u64>) {
+    pub(in crate::disk) fn add(&mut self, blocks: Range<u64>) {
         for block in blocks {
             self.words[(block / 64) as usize] |= 1 << (block % 64);
         }
@@ -134,7 +162,32 @@ impl Bitmap {
     /// Returns whether the first of `blocks` is in the set, and how many from it on have the same answer.
     fn run(&self, blocks: Range<u64>) -> (bool, u64) {
         let first = self.has(blocks.start);
-        let end = blocks.clone().find(|&block| self.has(block) != first).unwrap_or(blocks.end);
-        (first, end - blocks.start)
+        let whole = if first { u64::MAX } else { 0 };
+        let mut end = blocks.start + 1;
+        while end < blocks.end {
+            if end.is_multiple_of(64) && self.words[(end / 64) as usize] == whole {
+                end += 64;
+            } else if self.has(end) == first {
+                end += 1;
+            } else {
+                break;
+            }
+        }
+        (first, end.min(blocks.end) - blocks.start)
+    }
+
+    /// Returns the runs of blocks in the set, ascending.
+    pub(in crate::disk) fn runs(&self) -> Vec<Range<u64>> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        let used = self.words.iter().zip(0u64..).filter(|(word, _)| **word != 0);
+        for (word, index) in used {
+            for block in (0..64).filter(|bit| word >> bit & 1 == 1).map(|bit| index * 64 + bit) {
+                match runs.last_mut() {
+                    Some(run) if run.end == block => run.end += 1,
+                    Some(_) | None => runs.push(block..block + 1),
+                }
+            }
+        }
+        runs
     }
 }
