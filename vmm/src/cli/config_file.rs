@@ -1,9 +1,17 @@
 //! `--config FILE`: reads options of `primary` and `backup` from a TOML file.
 //!
 //! The file can set every option under its name without the dashes: `silence-ms = 100`,
-//! `insecure = true`. The command line overrides the file.
+//! `insecure = true`. The command line overrides the file. Each disk is a table, in the order of the disks, with `file` and
+//! what else `--disk` takes:
+//!
+//! ```toml
+//! [[disk]]
+//! file = "/images/root.img"
+//! readonly = true
+//! ```
 
 use super::exit_code::CliError;
+use crate::disk::DiskOptions;
 use crate::files::input;
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 use std::ffi::OsString;
@@ -68,6 +76,13 @@ fn options(text: &str) -> Result<Vec<OsString>, String> {
                 continue;
             }
             toml::Value::Boolean(false) => continue,
+            toml::Value::Array(tables) if name == "disk" => {
+                for (number, table) in (1..).zip(tables) {
+                    let disk = disk(&table).map_err(|what| format!("disk {number}: {what}"))?;
+                    options.push(format!("--disk={disk}").into());
+                }
+                continue;
+            }
             toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => {
                 return Err(format!("{name}: the value must be a string, a number, true or false"));
             }
@@ -78,9 +93,37 @@ fn options(text: &str) -> Result<Vec<OsString>, String> {
     Ok(options)
 }
 
+/// Converts a table `[[disk]]` to the value of `--disk`, and checks it.
+fn disk(value: &toml::Value) -> Result<String, String> {
+    let table = value.as_table().ok_or("write it as a table: [[disk]]")?;
+    let file = table.get("file").ok_or("it has no file")?;
+    let file = file.as_str().ok_or("file: the value must be a string")?;
+    let doubled = |text: &str| text.replace(',', ",,");
+    let mut text = doubled(file);
+    for (name, value) in table.iter().filter(|(name, _)| *name != "file") {
+        match value {
+            toml::Value::String(value) => {
+                text += &format!(",{}={}", doubled(name), doubled(value));
+            }
+            toml::Value::Boolean(true) => text += &format!(",{}", doubled(name)),
+            toml::Value::Boolean(false) if name == "readonly" => {}
+            toml::Value::Boolean(false)
+            | toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_)
+            | toml::Value::Table(_) => {
+                return Err(format!("{name}: the value must be a string, or true"));
+            }
+        }
+    }
+    text.parse::<DiskOptions>().map(|_| text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{DiskAccess, ImageFormat};
 
     fn strings(options: &[OsString]) -> Vec<&str> {
         options.iter().map(|option| option.to_str().unwrap()).collect()
@@ -101,6 +144,59 @@ mod tests {
         assert_eq!(options("a = 1\nb = = 2").unwrap_err().split(':').next(), Some("line 2"));
         assert!(options("peers = [1]").unwrap_err().starts_with("peers: "));
         assert!(options("[log]\nx = 1").unwrap_err().starts_with("log: "));
+    }
+
+    #[test]
+    fn disks_are_tables_in_their_order() {
+        let text = r#"
+            tap = "tap0"
+            [[disk]]
+            file = "/images/a,b.img"
+            [[disk]]
+            file = "data"
+            format = "qcow2"
+            readonly = true
+            serial = "S,1"
+            id = "data"
+            [[disk]]
+            file = "last.qcow2"
+            readonly = false
+        "#;
+        let options = options(text).unwrap();
+        let values = strings(&options).into_iter().filter_map(|text| text.strip_prefix("--disk="));
+        let disks: Vec<DiskOptions> = values.map(|value| value.parse().unwrap()).collect();
+        assert_eq!(disks[0], DiskOptions::new("/images/a,b.img"));
+        let expected = DiskOptions {
+            format: Some(ImageFormat::Qcow2),
+            access: DiskAccess::ReadOnly,
+            serial: *b"S,1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            id: Some("data".into()),
+            ..DiskOptions::new("data")
+        };
+        assert_eq!(disks[1], expected);
+        assert_eq!(disks[2], DiskOptions::new("last.qcow2"));
+        assert_eq!(disks.len(), 3);
+    }
+
+    #[test]
+    fn invalid_disk_is_named() {
+        for (text, expected) in [
+            ("[[disk]]\nreadonly = true", "disk 1: it has no file"),
+            ("[[disk]]\nfile = 1", "disk 1: file: the value must be a string"),
+            ("disk = [\"a.img\"]", "disk 1: write it as a table"),
+            ("[disk]\nfile = \"a\"", "disk: "),
+            ("[[disk]]\nfile = \"a\"\n[[disk]]\nfile = \"b\"\nmode = \"x\"", "disk 2: mode"),
+            ("[[disk]]\nfile = \"a\"\nserial = 5", "disk 1: serial: the value"),
+            (
+                "[[disk]]\nfile = \"a\"\nreadonly = \"x,format=raw\"",
+                "disk 1: readonly has no value",
+            ),
+            ("[[disk]]\nfile = \"a\"\nid = \"x,readonly\"", "disk 1: id=x,readonly"),
+            ("[[disk]]\nfile = \"\"", "disk 1: the name of a file"),
+        ] {
+            let error = options(text).unwrap_err();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
     }
 
     #[test]
