@@ -6,21 +6,57 @@ use super::request::{Completed, Origin, Request};
 use crate::kvm::kick::Kicker;
 use crossbeam::channel::Sender;
 use replication::boundary::{DiskOperation, DiskStatus};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Whom the threads of the disks kick when a request is complete: the thread that called [`Kick::attend`], if any.
+/// Whom the threads of the disks kick when a request is complete: the thread that called [`Kick::attend`], if any. One that
+/// says when it waits ([`Kick::waiting`]) is kicked only then: a guest that runs would make an exit, and get nothing
+/// before its next one or its deadline.
 #[derive(Clone, Debug, Default)]
-pub struct Kick(Arc<OnceLock<Kicker>>);
+pub struct Kick(Arc<Attention>);
+
+#[derive(Debug, Default)]
+struct Attention {
+    kicker: OnceLock<Kicker>,
+    /// The thread has said when it waits.
+    says: AtomicBool,
+    waits: AtomicBool,
+}
+
+/// Guard: the thread that attends waits, or is about to.
+#[derive(Debug)]
+pub struct Waiting(Arc<Attention>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waits.store(false, Ordering::Relaxed);
+    }
+}
 
 impl Kick {
     /// The calling thread runs the machine: it is kicked from here on.
     pub fn attend(&self) {
-        let _ = self.0.set(Kicker::of_this_thread());
+        let _ = self.0.kicker.set(Kicker::of_this_thread());
+    }
+
+    /// Says that the calling thread is about to wait. It must look for completions once more before it does: those that
+    /// came before have not kicked it. From the first time on, it is kicked only while such a guard exists.
+    pub fn waiting(&self) -> Waiting {
+        self.0.waits.store(true, Ordering::Relaxed);
+        self.0.says.store(true, Ordering::Relaxed);
+        // Either the thread of a disk sees that this one waits, or this one sees the completion.
+        fence(Ordering::SeqCst);
+        Waiting(Arc::clone(&self.0))
     }
 
     fn kick(&self) {
-        if let Some(kicker) = self.0.get() {
+        fence(Ordering::SeqCst);
+        let is_running =
+            self.0.says.load(Ordering::Relaxed) && !self.0.waits.load(Ordering::Relaxed);
+        if let Some(kicker) = self.0.kicker.get()
+            && !is_running
+        {
             kicker.kick();
         }
     }

@@ -247,6 +247,38 @@ fn image_that_becomes_shorter_fails_every_request() {
     }
 }
 
+/// Returns whether a kick of this thread is pending.
+fn has_kick() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:")).unwrap();
+    u64::from_str_radix(pending.trim(), 16).unwrap() >> (KICK_SIGNAL as i32 - 1) & 1 == 1
+}
+
+#[test]
+fn thread_that_says_when_it_waits_is_kicked_only_then() {
+    let (_folder, path, _) = image(64, &mut fastrand::Rng::with_seed(1));
+    let mut kicks = SigSet::empty();
+    kicks.add(KICK_SIGNAL);
+    kicks.thread_block().unwrap();
+    for writes in [Writes::InPlace, Writes::Overlay] {
+        let kick = Kick::default();
+        let open = || Disks::open(&[DiskOptions::new(&path)], writes, kick.clone()).unwrap();
+        kick.attend();
+        drop(kick.waiting());
+        let mut client = Client::new(open());
+        client.read(0, 512);
+        // The threads have ended when this returns.
+        drop(client);
+        assert!(!has_kick());
+        let mut client = Client::new(open());
+        let waiting = kick.waiting();
+        client.begin(DiskOperation::Read, 0, 512, &[]);
+        assert_eq!(kicks.wait().unwrap(), KICK_SIGNAL);
+        assert!(client.disks.has_completion());
+        drop(waiting);
+    }
+}
+
 #[test]
 fn completion_kicks_the_thread_that_attends() {
     let (_folder, path, _) = image(64, &mut fastrand::Rng::with_seed(1));

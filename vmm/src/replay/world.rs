@@ -211,6 +211,7 @@ impl<P: FramePort> World<P> {
             return Ok(());
         }
         let _held = Held::on_this_thread()?;
+        let _waiting = disks.kick().waiting();
         if disks.has_completion() || self.orders.any() {
             return Ok(());
         }
