@@ -2,15 +2,18 @@
 # Builds a Linux guest from Debian packages and, with 'save', boots it and saves a snapshot in which it
 # is ready to serve:
 #
-#   scripts/linux-guest.sh [--kernel KERNEL] [--suite SUITE] [build|save] [FOLDER]
+#   scripts/linux-guest.sh [--kernel KERNEL] [--suite SUITE] [--disk MIB] [build|save] [FOLDER]
 #
 #   --kernel KERNEL   a version (6.12: the newest cloud kernel of 6.12 that apt knows) or a package
 #                     (linux-image-amd64); default: linux-image-cloud-amd64
 #   --suite SUITE     the Debian suite that the kernel is from (trixie, trixie-backports), with package
 #                     lists in FOLDER; default: the suites that this host's apt knows
+#   --disk MIB        also make data.img, an ext4 file system of this size, which the guest gets as its disk and
+#                     on which redis keeps an append-only file (appendfsync always)
 #
-# FOLDER (default: ~/.cache/understudy/linux-guest, with -KERNEL and -SUITE appended if they are given)
-# receives vmlinuz, initramfs.cpio, cmdline, versions.txt and, with 'save', guest.snap. Nothing is installed:
+# FOLDER (default: ~/.cache/understudy/linux-guest, with -KERNEL, -SUITE and -disk appended if they are given)
+# receives vmlinuz, initramfs.cpio, cmdline, versions.txt, with --disk data.img, and with 'save' guest.snap.
+# data.img is not replaced if it exists. Nothing is installed:
 # packages are downloaded with apt and unpacked in FOLDER. A step is skipped if its result exists and is
 # newer than its inputs. After a change of this script the initramfs is made again, and replaced if its
 # files differ. guest.snap is also rebuilt if the program cannot start from it. UNDERSTUDY names the
@@ -24,33 +27,37 @@ say() { printf '%(%T)T  %s\n' -1 "$*" >&2; }
 fail() { echo "linux-guest.sh: $*" >&2; exit 1; }
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-kernel='' suite=''
+kernel='' suite='' disk=''
 while [[ ${1:-} == -* ]]; do
   case $1 in
     --kernel) kernel=${2:-} ;;
     --suite) suite=${2:-} ;;
-    -h | --help) sed -n '2,23s/^# \{0,1\}//p' "$0"; exit ;;
+    --disk) disk=${2:-} ;;
+    -h | --help) sed -n '2,26s/^# \{0,1\}//p' "$0"; exit ;;
     *) fail "$1 is no option: see --help" ;;
   esac
   [[ ${2:-} =~ ^[a-zA-Z0-9][a-zA-Z0-9.+_-]*$ ]] || fail "$1 needs a name, not '${2:-}'"
   shift 2
 done
+[[ $disk =~ ^([1-9][0-9]*)?$ ]] || fail "--disk needs a size in MiB, not '$disk'"
 what=${1:-save}
-folder=${2:-${XDG_CACHE_HOME:-$HOME/.cache}/understudy/linux-guest${kernel:+-$kernel}${suite:+-$suite}}
+folder=${2:-${XDG_CACHE_HOME:-$HOME/.cache}/understudy/linux-guest${kernel:+-$kernel}${suite:+-$suite}${disk:+-disk}}
 understudy=${UNDERSTUDY:-${CARGO_TARGET_DIR:-$here/target}/release/understudy}
 
 packages="busybox-static redis-server redis-tools libc6 libatomic1 libjemalloc2 liblzf1 libssl3
   libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1 libstdc++6 libgcc-s1"
 # In load order: each module depends on the ones before it. A kernel may have some of them built in.
 modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
-  virtio_net"
+  virtio_net virtio_blk crc16 crc32c_generic mbcache jbd2 ext4"
+# Newer kernels have these in other modules or in none.
+may_lack="crc16 crc32c_generic"
 programs="usr/bin/redis-server usr/bin/redis-cli"
 cmdline="console=ttyS0 quiet ipv6.disable=1 mitigations=off init_on_alloc=0 audit=0 selinux=0 apparmor=0 \
 nowatchdog cryptomgr.notests integrity_audit=0 \
 initcall_blacklist=load_system_certificate_list,load_revocation_certificate_list"
 
 case $what in build | save) ;; *) fail "give 'build' or 'save', not '$what'" ;; esac
-for tool in apt-get apt-cache dpkg-deb find xz; do
+for tool in apt-get apt-cache dpkg-deb find xz ${disk:+mke2fs}; do
   command -v "$tool" > /dev/null || fail "$tool is needed (a Debian or Ubuntu host)"
 done
 mkdir -p "$folder"
@@ -148,7 +155,8 @@ unpack_modules() {
       *.ko) cp "$file" modules/ ;;
       *.ko.xz) xz -dc "$file" > "modules/$module.ko" ;;
       '')
-        grep -q "/$module\.ko" "$directory/modules.builtin" || fail "the kernel has no module $module"
+        [[ " $may_lack " == *" $module "* ]] || grep -q "/$module\.ko" "$directory/modules.builtin" ||
+          fail "the kernel has no module $module"
         continue
         ;;
       *) fail "$file is compressed in a way that is not known here" ;;
@@ -168,7 +176,7 @@ initramfs() {
   say "making the initramfs"
   local tree=tree.part program library loaded
   loaded=$(unpack_modules)
-  rm -rf $tree && mkdir -p $tree/{bin,dev,proc,sys,tmp,www,modules,lib64,usr/bin} $tree/lib/x86_64-linux-gnu
+  rm -rf $tree && mkdir -p $tree/{bin,data,dev,proc,sys,tmp,www,modules,lib64,usr/bin} $tree/lib/x86_64-linux-gnu
   cp root/bin/busybox $tree/bin/
   # Copied from the real path: the link is absolute and would lead out of the folder.
   cp -L root/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 $tree/lib64/
@@ -192,8 +200,13 @@ for module in @MODULES@; do insmod /modules/$module.ko; done
 ip link set lo up
 ip addr add 10.77.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.77.0.1
 httpd -h /www
-redis-server --save '' --appendonly no --protected-mode no --daemonize yes > /dev/null
-until redis-cli ping > /dev/null 2>&1; do sleep 0.2; done
+set -- --appendonly no
+if [ -b /dev/vda ] && mount -t ext4 /dev/vda /data; then
+  set -- --dir /data --appendonly yes --appendfsync always
+  echo 'guest: the data are on /dev/vda'
+fi
+redis-server --save '' "$@" --protected-mode no --daemonize yes > /dev/null
+until [ "$(redis-cli ping 2> /dev/null)" = PONG ]; do sleep 0.2; done
 echo "guest: $(uname -sr), $(redis-server --version | cut -d' ' -f1-3)"
 echo 'guest: ready'
 while :; do setsid cttyhack sh -i < /dev/ttyS0 > /dev/ttyS0 2>&1; done
@@ -227,13 +240,21 @@ save() {
   local start=$SECONDS
   "$understudy" save guest.snap --kernel vmlinuz --initrd initramfs.cpio --memory 256 \
     --cmdline "$cmdline" --kernel-shortcuts --slow-clock 16 --deadline-us 20000 --for 7200 \
-    --when 'guest: ready' --json > save.json
+    --when 'guest: ready' --json ${disk:+--disk data.img,format=raw} > save.json
   say "saved $folder/guest.snap after $((SECONDS - start)) s"
 }
 
 # Returns whether guest.snap is valid, of this version's format, and from a host like this one.
 is_usable() {
-  "$understudy" run --restore guest.snap --for 0.1 --quiet > /dev/null 2>&1
+  "$understudy" run --restore guest.snap --for 0.1 --quiet ${disk:+--disk data.img,format=raw} > /dev/null 2>&1
+}
+
+# Makes the file system at once, so that the guest has nothing of it to finish.
+make_disk() {
+  say "making data.img of $disk MiB"
+  rm -f data.part
+  mke2fs -q -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 -L data data.part "${disk}M"
+  mv data.part data.img
 }
 
 [ -d packages ] || download
@@ -241,6 +262,7 @@ is_usable() {
 [ initramfs.checked -nt versions.txt ] && [ initramfs.checked -nt "$here/scripts/linux-guest.sh" ] || initramfs
 [ -x "$understudy" ] || fail "$understudy does not exist: run 'cargo build --release'"
 [ sweep.txt -nt initramfs.cpio ] || sweep
+[ -z "$disk" ] || [ -e data.img ] || make_disk
 if [ "$what" = save ]; then
   { [ guest.snap -nt initramfs.cpio ] && [ guest.snap -nt cmdline ] && is_usable; } || save
 fi
