@@ -34,22 +34,14 @@ impl DiskClient {
         Ok(answer.trim_end().to_owned())
     }
 
-    /// Appends a link to the chain on the disk, and returns its number. The guest reads a sector, and twice writes one
-    /// and flushes.
-    pub(super) fn append(&mut self, text: &str) -> Result<u64, BenchError> {
-        self.links(&format!("append {text}"))
-    }
-
-    /// Makes the guest read the whole chain, a sector after the other, and returns the number of links.
-    pub(super) fn read_chain(&mut self) -> Result<u64, BenchError> {
-        self.links("chain")
-    }
-
-    fn links(&mut self, command: &str) -> Result<u64, BenchError> {
-        let answer = self.ask(command)?;
-        let number = answer.split(' ').next().and_then(|number| number.parse().ok());
-        number.ok_or_else(|| {
-            BenchError::Wrong(format!("the disk service answered {command:?} with {answer:?}"))
-        })
+    /// Makes the guest do `count` requests as `work` says: kind, order and number in flight. Returns when all are done.
+    pub(super) fn io(&mut self, work: &str, count: u64, seed: u64) -> Result<(), BenchError> {
+        let command = format!("io {work} {count} {seed}");
+        let answer = self.ask(&command)?;
+        if answer == format!("done {count}") {
+            return Ok(());
+        }
+        let wrong = format!("the disk service answered {command:?} with {answer:?}");
+        Err(BenchError::Wrong(wrong))
     }
 }

@@ -1,10 +1,8 @@
 //! Compares the requests to a disk that the same guest makes under our VMM and under QEMU/KVM, on the same image.
 //!
-//! All VMs run at once, and one at a time is used, in interleaved rounds. Neither is pinned to a core, because both have
-//! threads beside the vCPU. The guest makes one request of a sector at a time:
-//!
-//! - `reads`: it reads a chain of sectors, with no client in between
-//! - `appends`: a client has it append a link to the chain, which is a read, and twice a write and a flush
+//! All VMs run at once, and one at a time is used, in interleaved rounds. None is pinned to a core, because all have
+//! threads beside the vCPU. The guest makes requests of 4 KiB at random places ([`CASES`]), with no client in between:
+//! reads and writes with 1 and with 16 in flight; and flushes, each after a write.
 //!
 //! QEMU has the image with `cache=none,aio=io_uring`, our VMM as always: without the page cache of the host, through an
 //! io_uring.
@@ -15,11 +13,11 @@ use crate::error::BenchError;
 use crate::interleave::{Round, Rounds};
 use crate::outcome::{Measurement, Outcome, number};
 use crate::qemu::{Irqchip, Program, Qemu, Variant};
-use crate::series::Series;
 use client::DiskClient;
 use serde_json::{Map, Value, json};
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use testbed::clients::Limit;
 use testbed::standalone::Launch;
@@ -28,26 +26,39 @@ use testbed::{Guest, Namespace, Standalone};
 use vmm::outln;
 
 /// Bytes of the image.
-const IMAGE_BYTES: u64 = 64 << 20;
-
-/// Links of the chain before the first round, so that its reading takes long against its command.
-const FIRST_LINKS: u64 = 1000;
+const IMAGE_BYTES: usize = 256 << 20;
 
 const OURS: &str = "understudy";
+
+/// What is measured.
+const CASES: [Case; 5] = [
+    Case { name: "reads_depth_1", work: "read random 1", share: 1 },
+    Case { name: "reads_depth_16", work: "read random 16", share: 1 },
+    Case { name: "writes_depth_1", work: "write random 1", share: 1 },
+    Case { name: "writes_depth_16", work: "write random 16", share: 1 },
+    // These take longer.
+    Case { name: "flushes", work: "flush random 1", share: 4 },
+];
+
+/// One kind of requests.
+struct Case {
+    name: &'static str,
+    /// What the guest's disk service is told: kind, order and number in flight.
+    work: &'static str,
+    /// One of how many requests is made.
+    share: u64,
+}
 
 /// Options of `disk`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Links that each VM appends, in total
-    #[arg(long, default_value_t = 2000)]
-    appends: u64,
-    /// Times that each VM reads the chain in a round
-    #[arg(long, default_value_t = 2)]
-    chains: u32,
-    /// Rounds that the appends are divided into
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Requests of each kind that each VM makes, in total; of flushes, a quarter of it
+    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    requests: u64,
+    /// Rounds that the requests are divided into
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     turns: u32,
-    /// Seed of the order in which VMs are measured in each round
+    /// Seed of the order in which VMs are measured in each round, and of the places on the disk
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Name or path of the QEMU program
@@ -64,64 +75,49 @@ enum Vm {
     Qemu(Qemu),
 }
 
+/// Requests, and the time that they took, seconds.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    requests: u64,
+    seconds: f64,
+}
+
 /// One VM and what was measured on it.
 struct Subject {
     name: String,
     vm: Vm,
-    appends: Series,
-    /// Sectors read, and the time that it took, seconds.
-    reads: u64,
-    read_seconds: f64,
+    /// In the order of [`CASES`].
+    tallies: [Tally; CASES.len()],
 }
 
 impl Subject {
     fn new(name: impl Into<String>, vm: Vm) -> Subject {
-        Subject { name: name.into(), vm, appends: Series::new(), reads: 0, read_seconds: 0.0 }
+        Subject { name: name.into(), vm, tallies: [Tally::default(); CASES.len()] }
     }
 
-    /// Runs `work` with a client of this VM.
-    fn client<T: Send>(
-        &self,
-        work: impl FnOnce(&mut DiskClient) -> Result<T, BenchError> + Send,
-    ) -> Result<T, BenchError> {
+    /// Runs one round: this round's share of the requests of each kind.
+    fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
         let namespace = match &self.vm {
             Vm::Ours(vm) => &vm.namespace,
             Vm::Qemu(vm) => &vm.namespace,
         };
-        namespace.enter(|| work(&mut DiskClient::connect()?))
-    }
-
-    /// Runs one round: this round's share of the appends, and the readings of the chain.
-    fn run_round(&mut self, args: &Args, round: Round) -> Result<(), BenchError> {
-        let (appends, reads, seconds) = self.client(|client| {
-            let mut appends = Series::new();
-            for _ in 0..round.share(args.appends) {
+        let tallies = &mut self.tallies;
+        namespace.enter(|| {
+            let mut client = DiskClient::connect()?;
+            for (tally, case) in tallies.iter_mut().zip(&CASES) {
+                let requests = round.share(args.requests / case.share);
                 let start = Instant::now();
-                client.append("a link of the benchmark")?;
-                appends.record(start.elapsed().as_nanos() as u64);
+                client.io(case.work, requests, round.seed)?;
+                tally.seconds += start.elapsed().as_secs_f64();
+                tally.requests += requests;
             }
-            let start = Instant::now();
-            let mut reads = 0;
-            for _ in 0..args.chains {
-                // The sector with the number of links is read, too.
-                reads += client.read_chain()? + 1;
-            }
-            Ok((appends, reads, start.elapsed().as_secs_f64()))
-        })?;
-        self.appends.add(&appends);
-        self.reads += reads;
-        self.read_seconds += seconds;
-        Ok(())
+            Ok(())
+        })
     }
 
-    /// Returns the sectors read per second.
-    fn reads_per_second(&self) -> f64 {
-        self.reads as f64 / self.read_seconds
-    }
-
-    /// Returns the appends per second of a client that makes one after the other, from their median.
-    fn appends_per_second(&self) -> f64 {
-        1e9 / self.appends.quantile_ns(0.5) as f64
+    /// Returns the requests per second of the kind `CASES[case]`.
+    fn rate(&self, case: usize) -> f64 {
+        self.tallies[case].requests as f64 / self.tallies[case].seconds
     }
 }
 
@@ -139,14 +135,9 @@ impl Measurement for Args {
         };
         let folder = folder.map_err(BenchError::os("making a folder for the image"))?;
         let image = folder.path().join("disk.img");
-        File::create(&image)
-            .and_then(|file| file.set_len(IMAGE_BYTES))
-            .map_err(BenchError::os("making the image"))?;
+        make_image(&image).map_err(BenchError::os("making the image"))?;
 
         let mut subjects = vec![ours(&image.display().to_string())?];
-        subjects[0].client(|client| {
-            (0..FIRST_LINKS).try_for_each(|_| client.append("a first link").map(drop))
-        })?;
         let mut figures = Map::new();
         let mut reasons = Vec::new();
         for irqchip in [Irqchip::Off, Irqchip::Split, Irqchip::On] {
@@ -172,28 +163,33 @@ impl Measurement for Args {
         })?;
 
         outcome.put("qemu", program.version.as_str());
-        outcome.put("appends", self.appends);
-        compare(outcome, &subjects, "reads", Subject::reads_per_second);
-        compare(outcome, &subjects, "appends", Subject::appends_per_second);
+        outcome.put("requests", self.requests);
+        for (index, case) in CASES.iter().enumerate() {
+            compare(outcome, &subjects, case.name, index);
+        }
         for subject in subjects {
-            let rates = [subject.reads_per_second(), subject.appends_per_second()];
-            let Subject { name, vm, appends, .. } = subject;
-            if let Vm::Ours(vm) = vm {
+            let rates: Map<_, _> = (0..CASES.len())
+                .map(|index| {
+                    (format!("{}_per_second", CASES[index].name), json!(subject.rate(index)))
+                })
+                .collect();
+            figures.insert(subject.name, rates.into());
+            if let Vm::Ours(vm) = subject.vm {
                 vm.stop()?;
             }
-            let appends = outcome.keep(&format!("{name}.append"), appends);
-            figures.insert(
-                name,
-                json!({
-                    "reads_per_second": rates[0],
-                    "appends_per_second": rates[1],
-                    "append": appends,
-                }),
-            );
         }
         outcome.put("subjects", figures);
         Ok(())
     }
+}
+
+/// Makes an image without holes, of which a read must reach the disk.
+fn make_image(path: &Path) -> io::Result<()> {
+    let mut contents = vec![0; IMAGE_BYTES];
+    fastrand::Rng::with_seed(1).fill(&mut contents);
+    let mut file = File::create(path)?;
+    file.write_all(&contents)?;
+    file.sync_all()
 }
 
 /// Starts our VM with the disk `image`.
@@ -205,45 +201,36 @@ fn ours(image: &str) -> Result<Subject, BenchError> {
     Ok(Subject::new(OURS, Vm::Ours(vm)))
 }
 
-/// Adds the ratio of our VMM's rate to the highest one of all QEMU variants.
-fn compare(
-    outcome: &mut Outcome,
-    subjects: &[Subject],
-    what: &str,
-    rate: impl Fn(&Subject) -> f64,
-) {
+/// Adds the ratio of our VMM's rate of `CASES[case]` to the highest one of all QEMU variants.
+fn compare(outcome: &mut Outcome, subjects: &[Subject], name: &str, case: usize) {
     let (ours, qemus): (Vec<_>, Vec<_>) =
         subjects.iter().partition(|subject| matches!(subject.vm, Vm::Ours(_)));
-    let best = qemus.into_iter().max_by(|one, other| rate(one).total_cmp(&rate(other)));
+    let best = qemus.into_iter().max_by(|one, other| one.rate(case).total_cmp(&other.rate(case)));
     if let (Some(ours), Some(best)) = (ours.first(), best) {
-        outcome.put(&format!("best_qemu_{what}"), best.name.as_str());
-        outcome.put(&format!("ratio_{what}_to_qemu"), rate(ours) / rate(best));
+        outcome.put(&format!("best_qemu_{name}"), best.name.as_str());
+        outcome.put(&format!("ratio_{name}_to_qemu"), ours.rate(case) / best.rate(case));
     }
 }
 
 fn table(figures: &Value) {
     let text = |name: &str| figures[name].as_str().unwrap_or("-").to_string();
-    outln!("{}; one request of 512 bytes at a time", text("qemu"));
-    outln!("{:<22} {:>10} {:>10} {:>12} {:>9}", "", "reads/s", "appends/s", "append p50", "p99");
+    outln!("{}; requests of 4 KiB per second", text("qemu"));
+    let names = CASES.map(|case| format!("{:>16}", case.name)).concat();
+    outln!("{:<22}{names}", "");
     for (name, subject) in figures["subjects"].as_object().into_iter().flatten() {
         if let Some(why) = subject["does_not_boot"].as_str() {
             outln!("{name:<22} does not boot the guest: {why}");
             continue;
         }
-        let us = |quantile: &str| number(&subject["append"][quantile]) / 1e3;
-        outln!(
-            "{name:<22} {:>10.0} {:>10.0} {:>9.0} us {:>6.0} us",
-            number(&subject["reads_per_second"]),
-            number(&subject["appends_per_second"]),
-            us("p50_ns"),
-            us("p99_ns"),
-        );
+        let rate = |case: Case| number(&subject[format!("{}_per_second", case.name)]);
+        let rates = CASES.map(|case| format!("{:>16.0}", rate(case))).concat();
+        outln!("{name:<22}{rates}");
     }
-    for what in ["reads", "appends"] {
+    for Case { name, .. } in CASES {
         outln!(
-            "{what} per second ratio, understudy / fastest QEMU ({}): {:.3}",
-            text(&format!("best_qemu_{what}")),
-            number(&figures[&format!("ratio_{what}_to_qemu")]),
+            "{name} per second ratio, understudy / fastest QEMU ({}): {:.3}",
+            text(&format!("best_qemu_{name}")),
+            number(&figures[&format!("ratio_{name}_to_qemu")]),
         );
     }
 }

@@ -169,6 +169,33 @@ fn chain_on_a_disk_continues_after_a_restart() {
 }
 
 #[test]
+fn disk_service_makes_many_requests_at_once() {
+    let image = Image::new();
+    let vm = start(&["run", "--disk", image.text()]);
+    within(&vm, || {
+        let mut client = Client::connect();
+        for depth in [1, 2, 16] {
+            for order in ["sequential", "random"] {
+                for what in ["write", "read", "flush"] {
+                    let answer = client.ask(&format!("io {what} {order} {depth} 300 {depth}"));
+                    assert_eq!(answer, "done 300", "{what} {order} {depth}");
+                }
+            }
+        }
+        for invalid in ["", "read random 17 1 1", "read random 0 1 1", "read random 1 0 1", "x"] {
+            assert_eq!(client.ask(&format!("io {invalid}")), "what?");
+        }
+        // The service still does what it did.
+        append(&mut client, 0, 0, 3);
+    });
+    vm.stop().unwrap();
+    // The number of the last write to a block: all blocks were written one after the other.
+    let bytes = std::fs::read(&image.path).unwrap();
+    let written = bytes.chunks(4096).filter(|block| block[..8] != [0; 8]).count();
+    assert!(written > 250, "{written} of 256 blocks");
+}
+
+#[test]
 fn disk_service_reads_what_was_written_and_survives_bad_requests() {
     let image = Image::new();
     let vm = start(&["run", "--disk", image.text()]);
@@ -198,6 +225,8 @@ fn read_only_disk_refuses_to_be_written() {
     let vm = start(&["run", "--disk", &format!("{},readonly", image.text())]);
     within(&vm, || {
         let mut client = Client::connect();
+        assert_eq!(client.ask("io write random 4 10 1"), "error 10");
+        assert_eq!(client.ask("io read random 4 10 1"), "done 10");
         assert_eq!(client.ask("info"), format!("sectors {SECTORS} read-only"));
         assert_eq!(client.ask("write 1 1"), "error");
         assert_eq!(client.ask("append x"), "error");

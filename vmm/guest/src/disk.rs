@@ -1,4 +1,4 @@
-//! virtio-blk: one request at a time, a sector or a flush, not waited for.
+//! virtio-blk: up to 16 requests at a time, each in a slot of its own and not waited for.
 //!
 //! The crate's own driver has no flush that returns at once, so this is one over its queue. The interrupt ends the wait
 //! at the gate; the stub reads the device's ISR register.
@@ -12,10 +12,16 @@ use crate::mem::once;
 
 pub(crate) const SECTOR_BYTES: usize = 512;
 pub(crate) type Sector = [u8; SECTOR_BYTES];
+/// Bytes of a block, and the sectors that it has.
+pub(crate) const BLOCK_BYTES: usize = 4096;
+pub(crate) const BLOCK_SECTORS: u64 = (BLOCK_BYTES / SECTOR_BYTES) as u64;
+/// Most requests in flight.
+pub(crate) const SLOTS: usize = 16;
 
 const QUEUE: u16 = 0;
-/// Header, data, status.
-const QUEUE_SIZE: usize = 4;
+/// For each slot header, data and status; a power of two.
+const QUEUE_SIZE: usize = 64;
+const _: () = assert!(QUEUE_SIZE >= 3 * SLOTS);
 /// Features (virtio 1.2, sections 5.2.3 and 6).
 const READ_ONLY: u64 = 1 << 5;
 const FLUSH: u64 = 1 << 9;
@@ -30,27 +36,51 @@ const FLUSH_TYPE: u32 = 4;
 /// A status that no device writes.
 const NO_STATUS: u8 = 0xff;
 
-/// What the device and the driver both see of the request: static, so that nothing on the stack is ever shared.
+/// What the device and the driver both see of a request: static, so that nothing on the stack is ever shared.
 struct Shared {
     header: [u8; 16],
-    data: Sector,
+    data: [u8; BLOCK_BYTES],
     status: [u8; 1],
+}
+
+impl Shared {
+    const NEW: Self = Self { header: [0; 16], data: [0; BLOCK_BYTES], status: [NO_STATUS] };
 }
 
 /// What a request does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
+    /// Reads one sector.
     Read { sector: u64 },
+    /// Writes one sector.
     Write { sector: u64 },
+    /// Reads the block that begins with a sector.
+    ReadBlock { sector: u64 },
+    /// Writes the block that begins with a sector.
+    WriteBlock { sector: u64 },
+    /// Makes stable what was written.
     Flush,
+}
+
+impl Operation {
+    /// Bytes of data that travel with the request.
+    fn bytes(self) -> usize {
+        match self {
+            Operation::Read { .. } | Operation::Write { .. } => SECTOR_BYTES,
+            Operation::ReadBlock { .. } | Operation::WriteBlock { .. } => BLOCK_BYTES,
+            Operation::Flush => 0,
+        }
+    }
 }
 
 /// The disk.
 pub(crate) struct Disk {
     transport: PciTransport,
     queue: VirtQueue<StaticDma, QUEUE_SIZE>,
-    shared: &'static mut Shared,
-    in_flight: Option<(u16, Operation)>,
+    shared: &'static mut [Shared; SLOTS],
+    in_flight: [Option<(u16, Operation)>; SLOTS],
+    /// The device wants to be notified of a request that was begun.
+    must_notify: bool,
     sectors: u64,
     read_only: bool,
 }
@@ -76,10 +106,10 @@ impl Disk {
         let queue = VirtQueue::new(&mut transport, QUEUE, false, features & EVENT_IDX != 0)
             .unwrap_or_else(|error| panic!("virtio-blk: {error}"));
         transport.finish_init();
-        let shared =
-            once!(Shared, Shared { header: [0; 16], data: [0; SECTOR_BYTES], status: [NO_STATUS] });
+        let shared = once!([Shared; SLOTS], [Shared::NEW; SLOTS]);
         let read_only = features & READ_ONLY != 0;
-        Self { transport, queue, shared, in_flight: None, sectors, read_only }
+        let in_flight = [None; SLOTS];
+        Self { transport, queue, shared, in_flight, must_notify: false, sectors, read_only }
     }
 
     pub(crate) fn sectors(&self) -> u64 {
@@ -90,67 +120,92 @@ impl Disk {
         self.read_only
     }
 
-    /// What the last read returned, and what the next write writes.
+    /// What the last read of a sector in slot 0 returned, and what the next write of one writes.
     ///
     /// # Panics
     ///
-    /// While a request is in flight.
+    /// While the slot is in use.
     pub(crate) fn data(&mut self) -> &mut Sector {
-        assert!(self.in_flight.is_none(), "the device has the data");
-        &mut self.shared.data
+        let block = self.block(0);
+        block.first_chunk_mut().expect("a block has a sector")
     }
 
-    /// Begins a request.
+    /// What the last read in `slot` returned, and what the next write writes.
     ///
     /// # Panics
     ///
-    /// If one is in flight.
-    pub(crate) fn begin(&mut self, operation: Operation) {
-        assert!(self.in_flight.is_none(), "one request at a time");
+    /// While the slot is in use.
+    pub(crate) fn block(&mut self, slot: usize) -> &mut [u8; BLOCK_BYTES] {
+        assert!(self.in_flight[slot].is_none(), "the device has the data");
+        &mut self.shared[slot].data
+    }
+
+    /// Returns a slot below `depth` that is not in use.
+    pub(crate) fn free_slot(&self, depth: usize) -> Option<usize> {
+        self.in_flight[..depth].iter().position(Option::is_none)
+    }
+
+    /// Begins a request in `slot`. A [notification](Disk::notify) must follow, of one or several requests.
+    ///
+    /// # Panics
+    ///
+    /// If the slot is in use.
+    pub(crate) fn begin(&mut self, slot: usize, operation: Operation) {
+        assert!(self.in_flight[slot].is_none(), "one request at a time in a slot");
         let (kind, sector) = match operation {
-            Operation::Read { sector } => (IN, sector),
-            Operation::Write { sector } => (OUT, sector),
+            Operation::Read { sector } | Operation::ReadBlock { sector } => (IN, sector),
+            Operation::Write { sector } | Operation::WriteBlock { sector } => (OUT, sector),
             Operation::Flush => (FLUSH_TYPE, 0),
         };
-        let Shared { header, data, status } = &mut *self.shared;
+        let Shared { header, data, status } = &mut self.shared[slot];
         header[..4].copy_from_slice(&kind.to_le_bytes());
         header[8..].copy_from_slice(&sector.to_le_bytes());
         *status = [NO_STATUS];
+        let data = &mut data[..operation.bytes()];
         let queue = &mut self.queue;
         // SAFETY: the buffers are static, and `in_flight` keeps everyone off them until `poll` has popped them.
         let token = unsafe {
-            match operation {
-                Operation::Read { .. } => queue.add(&[&*header], &mut [&mut *data, status]),
-                Operation::Write { .. } => queue.add(&[&*header, &*data], &mut [status]),
-                Operation::Flush => queue.add(&[&*header], &mut [status]),
+            match kind {
+                IN => queue.add(&[&*header], &mut [data, status]),
+                OUT => queue.add(&[&*header, &*data], &mut [status]),
+                _ => queue.add(&[&*header], &mut [status]),
             }
         };
         let token = token.unwrap_or_else(|error| panic!("virtio-blk: {error}"));
-        self.in_flight = Some((token, operation));
-        if self.queue.should_notify() {
+        self.in_flight[slot] = Some((token, operation));
+        // Of each request: the queue compares only the last one with what the device asks for.
+        self.must_notify |= self.queue.should_notify();
+    }
+
+    /// Tells the device of the requests that were begun, if it wants to know.
+    pub(crate) fn notify(&mut self) {
+        if core::mem::take(&mut self.must_notify) {
             self.transport.notify(QUEUE);
         }
     }
 
-    /// Returns whether the request was done well, once it has ended.
-    pub(crate) fn poll(&mut self) -> Option<bool> {
-        let (token, operation) = self.in_flight.filter(|_| self.queue.can_pop())?;
-        let Shared { header, data, status } = &mut *self.shared;
+    /// Returns a slot whose request has ended, and whether it was done well.
+    pub(crate) fn poll(&mut self) -> Option<(usize, bool)> {
+        let ended = self.queue.peek_used()?;
+        let is_it = |one: &Option<(u16, Operation)>| one.is_some_and(|(token, _)| token == ended);
+        let slot = self.in_flight.iter().position(is_it).expect("the device ends what was begun");
+        let (token, operation) = self.in_flight[slot].take().expect("it was just found");
+        let Shared { header, data, status } = &mut self.shared[slot];
+        let data = &mut data[..operation.bytes()];
         let queue = &mut self.queue;
         // SAFETY: these are the buffers that `begin` has added for this operation.
         let popped = unsafe {
             match operation {
-                Operation::Read { .. } => {
-                    queue.pop_used(token, &[&*header], &mut [&mut *data, status])
+                Operation::Read { .. } | Operation::ReadBlock { .. } => {
+                    queue.pop_used(token, &[&*header], &mut [data, status])
                 }
-                Operation::Write { .. } => {
+                Operation::Write { .. } | Operation::WriteBlock { .. } => {
                     queue.pop_used(token, &[&*header, &*data], &mut [status])
                 }
                 Operation::Flush => queue.pop_used(token, &[&*header], &mut [status]),
             }
         };
         popped.unwrap_or_else(|error| panic!("virtio-blk: {error}"));
-        self.in_flight = None;
-        Some(self.shared.status == [0])
+        Some((slot, self.shared[slot].status == [0]))
     }
 }

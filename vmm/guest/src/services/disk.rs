@@ -8,6 +8,7 @@
 //! | `write SECTOR BYTE` | `ok`: the sector has this byte everywhere; volatile until a flush |
 //! | `read SECTOR` | `HASH` of the sector |
 //! | `flush` | `ok` |
+//! | `io read\|write\|flush sequential\|random DEPTH COUNT SEED` | `done COUNT`, or `error N` if `N` requests have failed: requests of 4 KiB, up to DEPTH (1 to 16) in flight; with `flush`, a write and a flush one after the other, and DEPTH is 1 |
 //!
 //! `error` is the answer to a request that the disk has refused, `what?` to anything else.
 //!
@@ -20,8 +21,9 @@ use core::fmt::Write as _;
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::time::Instant;
 
+use super::disk_io::Io;
 use super::{Service, send_room};
-use crate::disk::{Disk, Operation, SECTOR_BYTES};
+use crate::disk::{BLOCK_SECTORS, Disk, Operation, SECTOR_BYTES};
 
 /// Longest line, with its newline.
 const LINE_BYTES_MAX: usize = 128;
@@ -67,6 +69,19 @@ enum Step {
 struct Job {
     /// Which connection's: its number.
     owner: u64,
+    work: Work,
+}
+
+/// What a command does.
+enum Work {
+    /// One request after the other, in slot 0.
+    Steps(Steps),
+    /// Many at once.
+    Io(Io),
+}
+
+/// A command that makes one request after the other.
+struct Steps {
     step: Step,
     text: [u8; LINE_BYTES_MAX],
     text_bytes: usize,
@@ -102,20 +117,16 @@ impl DiskService {
     /// Moves the command in progress on. Returns whether it is done.
     fn advance(&mut self) -> bool {
         let (Some(disk), Some(job)) = (&mut self.disk, &mut self.job) else { return false };
-        let Some(is_well) = disk.poll() else { return false };
         let mut text = Text::default();
-        let next = if is_well { job.next(disk, &mut text) } else { None };
-        if let Some((step, operation)) = next {
-            job.step = step;
-            disk.begin(operation);
-            return false;
+        let is_done = match &mut job.work {
+            Work::Steps(steps) => steps.advance(disk, &mut text),
+            Work::Io(io) => advance_io(io, disk, &mut text),
+        };
+        if is_done {
+            self.answer = Some(Answer { owner: job.owner, text, was_met: false });
+            self.job = None;
         }
-        if !is_well {
-            let _ = write!(text, "error");
-        }
-        self.answer = Some(Answer { owner: job.owner, text, was_met: false });
-        self.job = None;
-        true
+        is_done
     }
 
     /// Begins a command, or answers it.
@@ -126,6 +137,14 @@ impl DiskService {
             let _ = write!(text, "no disk");
             return Some(text);
         };
+        if name == b"io"
+            && disk.sectors() >= BLOCK_SECTORS
+            && let Some(mut io) = Io::parse(rest)
+        {
+            io.begin(disk);
+            self.job = Some(Job { owner, work: Work::Io(io) });
+            return None;
+        }
         let (sector, value) = split(rest);
         let begins = match name {
             b"info" => {
@@ -149,15 +168,46 @@ impl DiskService {
             }
             return Some(text);
         };
-        let mut job = Job { owner, step, text: [0; LINE_BYTES_MAX], text_bytes: rest.len() };
-        job.text[..rest.len()].copy_from_slice(rest);
-        self.job = Some(job);
-        disk.begin(operation);
+        let mut steps = Steps { step, text: [0; LINE_BYTES_MAX], text_bytes: rest.len() };
+        steps.text[..rest.len()].copy_from_slice(rest);
+        self.job = Some(Job { owner, work: Work::Steps(steps) });
+        disk.begin(0, operation);
+        disk.notify();
         None
     }
 }
 
-impl Job {
+/// Moves the command `io` on. Returns whether it is done, with its answer in `answer`.
+fn advance_io(io: &mut Io, disk: &mut Disk, answer: &mut Text) -> bool {
+    while let Some(ended) = disk.poll() {
+        io.ended(disk, ended);
+    }
+    io.begin(disk);
+    let Some(failed) = io.outcome() else { return false };
+    let _ = match failed {
+        0 => write!(answer, "done {}", io.count()),
+        _ => write!(answer, "error {failed}"),
+    };
+    true
+}
+
+impl Steps {
+    /// Moves the command on. Returns whether it is done, with its answer in `answer`.
+    fn advance(&mut self, disk: &mut Disk, answer: &mut Text) -> bool {
+        let Some((_slot, is_well)) = disk.poll() else { return false };
+        let next = if is_well { self.next(disk, answer) } else { None };
+        if let Some((step, operation)) = next {
+            self.step = step;
+            disk.begin(0, operation);
+            disk.notify();
+            return false;
+        }
+        if !is_well {
+            let _ = write!(answer, "error");
+        }
+        true
+    }
+
     fn text(&self) -> &[u8] {
         &self.text[..self.text_bytes]
     }

@@ -15,6 +15,7 @@
 
 mod counter;
 mod disk;
+mod disk_io;
 mod echo;
 mod http;
 mod page;
