@@ -13,10 +13,15 @@ impl Unfit {
     pub const LAN: Self = Self(1 << 0);
     /// The host can't reach the witness.
     pub const WITNESS: Self = Self(1 << 1);
+    /// A request to a disk of the VM has failed on the host.
+    pub const DISK: Self = Self(1 << 2);
 
     /// All reasons, with what they say about a host.
-    pub const ALL: [(Self, &'static str); 2] =
-        [(Self::LAN, "its VM can't reach the LAN"), (Self::WITNESS, "it can't reach the witness")];
+    pub const ALL: [(Self, &'static str); 3] = [
+        (Self::LAN, "its VM can't reach the LAN"),
+        (Self::WITNESS, "it can't reach the witness"),
+        (Self::DISK, "a disk has failed"),
+    ];
 
     /// Returns the reasons as bits: bit `i` is reason `i` of [`ALL`](Self::ALL).
     pub const fn bits(self) -> u8 {

@@ -278,6 +278,13 @@ impl Channel {
         self.executed = executed;
     }
 
+    /// Lets a frame be sent soon, so that the peer learns of [`set_executed`](Self::set_executed).
+    pub fn report_executed(&mut self) {
+        if self.state == State::Open {
+            self.pending_ack.set_due();
+        }
+    }
+
     /// Reports to the peer, in every frame from here on, what this host lacks to run the VM.
     pub fn set_unfit(&mut self, unfit: Unfit) {
         self.unfit = unfit;

@@ -20,7 +20,7 @@ use core::fmt;
 /// Version of everything that two endpoints exchange. It moves with [`crate::frame::FRAME_VERSION`],
 /// with the kinds of sealed frames within a session, with the encoding of log entries and what their
 /// digests cover, and with the layout of an identity.
-pub const PROTOCOL_VERSION: u16 = 11;
+pub const PROTOCOL_VERSION: u16 = 12;
 
 /// Length of an encoded identity in bytes.
 pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 7 * 8 + 4 + 2 + 1 + HOST_PROFILE_BYTES;

@@ -80,7 +80,7 @@ fn frame_with_a_wrong_field_is_refused_for_that_field() {
         (5, 3, FrameError::PayloadOfKind(FrameKind::Ack)),
         (6, 0, FrameError::UnknownRole(0)),
         (6, 3, FrameError::UnknownRole(3)),
-        (7, 9, FrameError::UnknownFlags(9)),
+        (7, 17, FrameError::UnknownFlags(17)),
         (8, 8, FrameError::Truncated),
         (8, 0, FrameError::PayloadOfKind(FrameKind::Latency)),
     ] {

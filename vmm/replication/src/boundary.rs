@@ -102,6 +102,9 @@ pub struct DeviceCapacity {
     pub timers: TimerInterrupts,
     /// Requests to disks that are in flight, of all disks together.
     pub disk_requests: u32,
+    /// Requests to disks wait in queues although the disk could take them: they
+    /// were [held](DeviceBoundary::holds_disk_requests).
+    pub disk_requests_held: bool,
     /// Set only when the vCPU is stopped in mid-region and interrupt windows are off: an interrupt is
     /// pending and needs a position to be injected at.
     pub interrupt: bool,
@@ -141,6 +144,10 @@ pub trait DeviceBoundary {
     fn console_output(&mut self, byte: u8);
     /// Begins a request to a disk. It is done aside; [`Input::Disk`] says when it is done.
     fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), Self::Error>;
+    /// Returns whether disks must leave new requests in their queues for now. Only where no log is written or followed.
+    fn holds_disk_requests(&mut self) -> bool {
+        false
+    }
     /// Notes that the guest's interrupt handler has acknowledged the NIC's interrupt. Only the statistics
     /// of a live boundary use it.
     fn interrupt_served(&mut self);

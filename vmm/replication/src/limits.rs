@@ -128,6 +128,10 @@ pub const EXIT_ENTRY_BYTES_MAX: usize = 1 + 3 + 8 + 5 + 10 * REGISTERS;
 /// Largest page entry, bytes: kind, length, number, form, contents.
 pub const PAGE_ENTRY_BYTES_MAX: usize = 1 + 3 + 10 + 1 + PAGE_BYTES;
 
+/// Bytes of disks that may be left to copy when the copy of the memory begins: at its end, the guest's new requests wait
+/// for the rest, and what is written meanwhile is copied meanwhile.
+pub const COPY_REST_BYTES_MAX: u64 = 4 << 20;
+
 /// Most passes of a precopy. A pass that is half as long as the one before, in a VM of 3 GiB down to one page, takes 20,
 /// and the guest is slowed six times.
 pub const COPY_PASSES_MAX: u32 = 32;

@@ -99,6 +99,14 @@ mutants! {
     IgnoreNotice,
     /// A backup is synced again at once, however often its protection did not last.
     NeverBackOff,
+    /// A backup delivers a completion of a disk when its own request is done, and not where the log has it.
+    ReadBeforePosition,
+    /// An output does not wait for the backup's flush.
+    FlushLocalOnly,
+    /// A backup delivers the completion of a write or flush before its own is done.
+    ConsumeBeforeOwnWrite,
+    /// A sync is closed while requests to disks are in flight: the backup repeats them.
+    ForgetInFlightAtSync,
 }
 
 mutants! {

@@ -12,6 +12,7 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use replication::announce::{ADDRESSES_BYTES_MAX, Station};
+use replication::hold::Positions;
 use replication::limits::ANNOUNCEMENT_BYTES_MAX;
 use replication::{Announcement, Announcer, GuestAddresses, HoldLimits, HoldQueue, MacAddr};
 
@@ -74,6 +75,11 @@ fn guest_frames() -> Vec<Vec<u8>> {
     frames
 }
 
+/// Positions of a frame that waits for its own.
+fn at(watermark: u64) -> Positions {
+    Positions { release_at: watermark, durable_at: 0, watermark }
+}
+
 #[test]
 fn output_path_allocates_nothing_after_start_up() {
     let frames = guest_frames();
@@ -89,7 +95,7 @@ fn output_path_allocates_nothing_after_start_up() {
         for (number, frame) in frames.iter().enumerate() {
             let watermark = (round * frames.len() + number) as u64;
             addresses.learn(frame);
-            while queue.push(watermark, watermark, now_ns, frame).is_err() {
+            while queue.push(at(watermark), now_ns, frame).is_err() {
                 let up_to = watermark.saturating_sub(20);
                 while queue.front().is_some_and(|held| held.release_at <= up_to) {
                     queue.pop();

@@ -37,6 +37,8 @@ pub(crate) struct TestBoundary {
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) console: Vec<u8>,
     pub(crate) disk_requests: Vec<TestRequest>,
+    /// Disks must leave new requests in their queues.
+    pub(crate) holds_disk_requests: bool,
 }
 
 /// A request that a disk was given.
@@ -90,6 +92,10 @@ impl DeviceBoundary for TestBoundary {
         let data = data.to_vec();
         self.disk_requests.push(TestRequest { disk, number, operation, sector, bytes, data });
         Ok(())
+    }
+
+    fn holds_disk_requests(&mut self) -> bool {
+        self.holds_disk_requests
     }
 
     fn interrupt_served(&mut self) {}

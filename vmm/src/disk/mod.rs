@@ -21,6 +21,7 @@
 //! | `storage_thread.rs`, `storage/` | everything else: overlays, other formats, hosts without io_uring |
 //! | `frozen.rs` | what a guest has written to an overlay, as a part of a snapshot |
 //! | `faults.rs` | what follows from an error of the host |
+//! | `mirror.rs` | what only a host of a pair needs |
 //! | `digest.rs` | the digest of a disk's contents |
 //!
 //! `docs/disks.md` says what a guest and an operator may rely on.
@@ -52,6 +53,7 @@ mod keeping_tests;
 mod lock;
 #[cfg(test)]
 mod medium_tests;
+mod mirror;
 mod options;
 mod order;
 #[cfg(test)]
@@ -154,6 +156,8 @@ pub struct Disks {
     waiting: VecDeque<Completed>,
     /// The one that was taken last.
     taken: Option<Completed>,
+    /// Requests of a machine that is gone, in flight.
+    forgotten: usize,
     kick: Kick,
     copied: Receiver<CopyAnswer>,
     copies: CopiesInFlight,
@@ -184,6 +188,8 @@ struct Disk {
     /// Numbers of the requests that were submitted and not taken.
     in_flight: Vec<u64>,
     failed: Arc<AtomicU64>,
+    /// Data that the guest takes for written are lost.
+    is_lost: bool,
     thread: Option<Thread>,
 }
 
@@ -295,6 +301,7 @@ impl Disks {
             completed,
             waiting: VecDeque::new(),
             taken: None,
+            forgotten: 0,
             kick: Kick::default(),
             copied,
             copies: CopiesInFlight::default(),
@@ -365,7 +372,12 @@ impl Disks {
     ///
     /// If the request is not on the disk, or more than [`DISK_REQUESTS_MAX`] are in flight: the device checks both.
     pub fn submit(&mut self, request: &DiskRequest<'_>) {
+        assert_eq!(self.forgotten, 0, "a request while an earlier machine's are in flight");
         let disk = &mut self.disks[usize::from(request.disk)];
+        if disk.is_lost {
+            self.refuse(request);
+            return;
+        }
         if modifies(request.operation) {
             let range = request::range(request, disk.bytes);
             disk.changed.add_bytes(&range);
@@ -420,7 +432,9 @@ impl Disks {
     }
 
     fn receive(&mut self) {
-        self.waiting.extend(self.completed.try_iter());
+        while let Ok(completed) = self.completed.try_recv() {
+            self.arrived(completed);
+        }
     }
 
     /// Makes `completed` the one that was taken last, and gives the buffer of the one before it back.
@@ -508,6 +522,7 @@ impl Disk {
             pool: Pool::default(),
             in_flight: Vec::new(),
             failed,
+            is_lost: false,
             thread: Some(thread),
         })
     }

@@ -159,6 +159,11 @@ pub enum PairEvent {
     },
     /// See [`ReplicaEvent::Diverged`].
     Diverged(Box<Divergence>),
+    /// See [`ReplicaEvent::DiskFault`].
+    DiskFault {
+        /// The reason.
+        why: String,
+    },
     /// See [`ReplicaEvent::Halted`].
     Halted {
         /// The reason.
@@ -320,6 +325,7 @@ fn named(
             (Some(term.0), PairEvent::WentLive { sent_again: stats.sent_again })
         }
         ReplicaEvent::Diverged => unreachable!("reported as Notice::Diverged"),
+        ReplicaEvent::DiskFault(fault) => (None, PairEvent::DiskFault { why: fault.to_string() }),
         ReplicaEvent::Halted(halt) => {
             let (term, why) = match halt {
                 Halt::AlreadyStarted { term } => (Some(term.0), Why::AlreadyStarted),
@@ -383,6 +389,7 @@ mod tests {
                 let Divergence { expected, found, .. } = *divergence;
                 read::PairEvent::Diverged { expected, found }
             }
+            PairEvent::DiskFault { why } => read::PairEvent::DiskFault { why },
             PairEvent::Halted { why, spoke_ns } => {
                 let why = match why {
                     Why::AlreadyStarted => read::Why::AlreadyStarted,
@@ -482,6 +489,7 @@ mod tests {
             PairEvent::PrimaryGone { whole: true },
             PairEvent::SupervisorLost { why: "signal: 9".into() },
             PairEvent::LogFinished,
+            PairEvent::DiskFault { why: "disk 0 failed".into() },
             PairEvent::Diverged(Box::new(Divergence {
                 natural_exits: 8,
                 log_position: 9,

@@ -78,6 +78,10 @@ pub struct Status {
     pub divergences: u64,
     /// The last of these: what was expected and what was found.
     pub last_divergence: Option<Divergence>,
+    /// Times this host left as a backup because of a disk.
+    pub disk_faults: u64,
+    /// The last of these.
+    pub last_disk_fault: Option<String>,
     /// What the guest wanted beyond the limits of rates, on this host.
     pub over_limit: OverLimit,
     /// Lines for standard output or standard error that could not be written.
@@ -324,6 +328,8 @@ impl PairObserver {
             backups_lost: stats.backups_lost,
             divergences: stats.divergences,
             last_divergence: replica.divergence().cloned(),
+            disk_faults: stats.disk_faults,
+            last_disk_fault: replica.disk_fault().map(|fault| fault.to_string()),
             messages_dropped: stdio::messages_dropped(),
             ..Status::default()
         }

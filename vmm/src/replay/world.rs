@@ -14,18 +14,19 @@ use crate::kvm::kick::{Held, KICK_SIGNAL};
 use crate::limits::STALE_FRAMES_MAX;
 use crate::telemetry::Stages;
 use crossbeam::channel::Receiver;
+use logchan::disk_copy::DiskCopy;
 use logchan::entry::REGISTERS;
 use logchan::time::Duration as Span;
 use netpath::port::{FRAME_MAX, FramePort};
 use netpath::wait::{WaitPolicy, spin};
 use netpath::wait_any::wait_any;
 use replication::boundary::{
-    Boundary, DeviceBoundary, DeviceCapacity, DiskRequest, EndState, Input, Memory, Position,
-    Region, StopAction, VcpuDigest, Waited,
+    Boundary, DeviceBoundary, DeviceCapacity, DiskCompletion, DiskRequest, DiskStatus, EndState,
+    Input, Memory, Position, Region, StopAction, VcpuDigest, Waited,
 };
 use replication::checkpoint::{CheckpointImage, Image};
 use replication::driver::{LiveWorld, Order};
-use replication::replica;
+use replication::replica::{self, CopyEnd, CopyState, UnexpectedMessage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -470,6 +471,55 @@ impl<P: FramePort> Boundary for World<P> {
 
     fn end(&mut self, _end: &EndState) -> Result<(), SourceError> {
         Ok(self.flush()?)
+    }
+}
+
+impl<P: FramePort> replica::LocalDisks for World<P> {
+    fn begin_request(&mut self, request: &DiskRequest<'_>) {
+        self.disks.submit(request);
+    }
+
+    fn done(&mut self, disk: u8, number: u64) -> Option<DiskStatus> {
+        self.disks.done(disk, number)
+    }
+
+    fn take_done(&mut self, disk: u8, number: u64) -> Option<DiskCompletion<'_>> {
+        self.disks.take_done(disk, number)
+    }
+
+    fn has_done(&mut self) -> bool {
+        self.disks.has_completion()
+    }
+
+    fn fail_disk(&mut self, disk: u8) {
+        self.disks.fail(disk);
+    }
+
+    fn forget_requests(&mut self) {
+        self.disks.forget();
+    }
+}
+
+/// Copies nothing: no VM of a pair has a disk yet.
+impl<P: FramePort> replica::DiskCopier for World<P> {
+    fn begin_copy(&mut self, _end: CopyEnd) {}
+
+    fn end_copy(&mut self) {}
+
+    fn copy_out(&mut self) -> Option<DiskCopy<'_>> {
+        None
+    }
+
+    fn copy_takes(&mut self) -> bool {
+        false
+    }
+
+    fn copy_in(&mut self, _message: &DiskCopy<'_>) -> Result<(), UnexpectedMessage> {
+        Err(UnexpectedMessage)
+    }
+
+    fn copy_state(&mut self) -> CopyState {
+        CopyState::Running { bytes_left: u64::MAX }
     }
 }
 

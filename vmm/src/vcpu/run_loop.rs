@@ -396,6 +396,9 @@ fn port_access(
 }
 
 /// Delivers the inputs of this position. A halted guest waits here for its next interrupt.
+///
+/// Before the inputs, devices go on with what was held for a sync: at the position of the closing checkpoint on both hosts,
+/// or where the sync was given up.
 fn enter_inputs(
     machine: &mut Machine,
     boundary: &mut impl Boundary<Error = SourceError>,
@@ -403,6 +406,7 @@ fn enter_inputs(
 ) -> Result<(), RunError> {
     loop {
         let Machine { vm, devices, .. } = machine;
+        devices.resume(&mut Access { ram: vm.ram(), boundary })?;
         for _input in 0..INPUTS_MAX {
             let capacity = devices.capacity(vm.ram());
             let Some(input) = boundary.next_input(&capacity)? else { break };

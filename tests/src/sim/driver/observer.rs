@@ -114,6 +114,7 @@ impl super::state::State {
                 | ReplicaEvent::Following
                 | ReplicaEvent::LogFinished
                 | ReplicaEvent::Diverged
+                | ReplicaEvent::DiskFault(_)
                 | ReplicaEvent::Halted(_) => return,
             },
             Notice::Diverged(_) => Count::Divergences,

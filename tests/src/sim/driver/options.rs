@@ -270,12 +270,14 @@ impl FaultOptions {
 mod tests {
     use super::*;
     use crate::sim::system::process::{ProcessId, config};
+    use crate::sim::system::sim_disk::DiskOptions;
 
     #[test]
     fn options_of_every_seed_are_valid() {
         for seed in 0..20_000 {
             let Options { pair, .. } = Options::draw(&mut Rng::new(seed));
-            let config = config(ProcessId(1), &pair, replication::Mutants::default());
+            let disk = DiskOptions::none();
+            let config = config(ProcessId(1), &pair, &disk, replication::Mutants::default());
             assert_eq!(config.check(), Ok(()), "seed {seed}");
         }
     }

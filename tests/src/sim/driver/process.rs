@@ -19,6 +19,7 @@ use super::witness::SimWitness;
 use crate::sim::US;
 use crate::sim::system::machine::Machine;
 use crate::sim::system::process::{ProcessId, config};
+use crate::sim::system::sim_disk::DiskOptions;
 use logchan::time::Duration;
 use replication::driver::Clock;
 
@@ -42,8 +43,8 @@ pub(super) fn run(thread: &Thread<'_>, id: ProcessId, start: Start) -> Ended {
     let mutants = planted.map_or_else(Mutants::default, Mutants::of_driver);
     let clock = SimClock(thread.clone());
     let entropy = Box::new(move |bytes: &mut [u8]| entropy.fill(bytes));
-    let replica =
-        Replica::new(config(id, &pair, mutants), start, Security::Insecure, entropy, clock.now());
+    let config = config(id, &pair, &DiskOptions::none(), mutants);
+    let replica = Replica::new(config, start, Security::Insecure, entropy, clock.now());
     let mut tap = SimTap::new(thread.clone());
     let empty = || Machine::empty(pair.memory_pages, pair.pad_bytes);
     let machine = match start {

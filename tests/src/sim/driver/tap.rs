@@ -2,18 +2,25 @@
 
 use std::rc::Rc;
 
+use logchan::disk_copy::DiskCopy;
 use logchan::time::{Duration, Time};
-use replication::boundary::{DeviceCapacity, Input, StopAction};
+use replication::boundary::{
+    DeviceCapacity, DiskCompletion, DiskRequest, DiskStatus, Input, StopAction,
+};
 use replication::driver::{LiveWorld, Order};
-use replication::replica::LiveInputs;
+use replication::replica::{
+    CopyEnd, CopyState, DiskCopier, LiveInputs, LocalDisks, UnexpectedMessage,
+};
 
 use super::faults::CrashPoint;
 use super::host::TapFault;
 use super::sim_host::TapFailed;
 use super::state::Event;
 use super::thread::Thread;
+use crate::sim::rng::Rng;
 use crate::sim::system::check::is_primary;
 use crate::sim::system::packet;
+use crate::sim::system::sim_disk::{DiskOptions, SimDisk};
 use crate::sim::system::tap_world::TapWorld;
 use crate::sim::{Checked, MS, require};
 use replication::DriverMutant;
@@ -43,7 +50,8 @@ impl<'t> SimTap<'t> {
             let own = &mut state.hosts[thread.host];
             (own.options.console_input, own.rng.fork())
         });
-        let inputs = TapWorld::new(now, console_input, rng);
+        let disk = SimDisk::new(DiskOptions::none(), false, Rng::new(0));
+        let inputs = TapWorld::new(now, console_input, (disk, rng));
         Self {
             thread,
             inputs,
@@ -168,6 +176,59 @@ impl LiveInputs for SimTap<'_> {
         self.inputs.go_live(clock_ns);
         self.was_live = true;
         self.thread.with(|state| state.goes_live(self.thread.host));
+    }
+}
+
+/// The hosts of this simulator have no disk.
+impl LocalDisks for SimTap<'_> {
+    fn begin_request(&mut self, request: &DiskRequest<'_>) {
+        self.inputs.begin_request(request);
+    }
+
+    fn done(&mut self, disk: u8, number: u64) -> Option<DiskStatus> {
+        self.inputs.done(disk, number)
+    }
+
+    fn take_done(&mut self, disk: u8, number: u64) -> Option<DiskCompletion<'_>> {
+        self.inputs.take_done(disk, number)
+    }
+
+    fn has_done(&mut self) -> bool {
+        self.inputs.has_done()
+    }
+
+    fn fail_disk(&mut self, disk: u8) {
+        self.inputs.fail_disk(disk);
+    }
+
+    fn forget_requests(&mut self) {
+        self.inputs.forget_requests();
+    }
+}
+
+impl DiskCopier for SimTap<'_> {
+    fn begin_copy(&mut self, end: CopyEnd) {
+        self.inputs.begin_copy(end);
+    }
+
+    fn end_copy(&mut self) {
+        self.inputs.end_copy();
+    }
+
+    fn copy_out(&mut self) -> Option<DiskCopy<'_>> {
+        self.inputs.copy_out()
+    }
+
+    fn copy_takes(&mut self) -> bool {
+        self.inputs.copy_takes()
+    }
+
+    fn copy_in(&mut self, message: &DiskCopy<'_>) -> Result<(), UnexpectedMessage> {
+        self.inputs.copy_in(message)
+    }
+
+    fn copy_state(&mut self) -> CopyState {
+        self.inputs.copy_state()
     }
 }
 

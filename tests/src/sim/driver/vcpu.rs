@@ -273,7 +273,8 @@ impl<'m, 'd, 't> Vcpu<'m, 'd, 't> {
         match exit {
             Exit::Nothing => self.driver.console_output(b'a' + (self.machine.cpu.hash % 26) as u8),
             Exit::Status => self.driver.interrupt_served(),
-            Exit::Halt => {}
+            // The guest has no disk here.
+            Exit::Halt | Exit::Disk => {}
             Exit::Clock | Exit::SetTimer(_) => {
                 let now_ns = self.read_clock()?;
                 if let Exit::SetTimer(us) = exit {

@@ -2,13 +2,14 @@
 //! next input, a captured checkpoint.
 
 use logchan::time::Time;
-use replication::boundary::Input;
+use replication::boundary::{DiskRequest, Input};
 use replication::replica::Step;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::machine::Machine;
 use super::machine::cpu::Exit;
 use super::machine::devices::{TO_SEND, to_send};
+use super::machine::disk::{self, MADE};
 use super::packet;
 use super::process::{Process, VcpuState};
 use super::steps::Outcome;
@@ -46,6 +47,13 @@ impl Process {
         let Self { replica, world, machine, .. } = self;
         let step = match exit {
             Exit::Nothing | Exit::Status | Exit::Halt => return Ok(self.finish_exit(exit)),
+            Exit::Disk => {
+                machine.devices.disk.stalled = true;
+                if let Some(outcome) = self.take_disk_requests() {
+                    return Ok(outcome);
+                }
+                return Ok(self.finish_exit(exit));
+            }
             Exit::Clocks(times) if at == u64::from(times) => return Ok(self.finish_exit(exit)),
             Exit::Send if at == machine.ram.word(TO_SEND) => return Ok(self.finish_exit(exit)),
             Exit::Clock | Exit::Clocks(_) | Exit::SetTimer(_) => {
@@ -87,10 +95,37 @@ impl Process {
             Exit::Clock | Exit::SetTimer(_) | Exit::WallClock | Exit::Entropy(_) => {
                 process.finish_exit(exit)
             }
-            Exit::Nothing | Exit::Send | Exit::Status | Exit::Halt | Exit::Return => {
+            Exit::Nothing | Exit::Send | Exit::Disk | Exit::Status | Exit::Halt | Exit::Return => {
                 unreachable!("handled above")
             }
         }))
+    }
+
+    /// Takes the requests to the disk that wait, as far as there is room. Returns the outcome of a call of the engine
+    /// that is not ready.
+    fn take_disk_requests(&mut self) -> Option<Outcome> {
+        let Self { replica, world, machine, .. } = self;
+        while machine.devices.disk.stalled && !replica.holds_disk_requests() {
+            let Some(flight) = machine.devices.disk.next(&machine.ram) else {
+                machine.devices.disk.stalled = machine.devices.disk.taken < machine.ram.word(MADE);
+                break;
+            };
+            match disk::with_request(&flight, |request| replica.disk_request(world, request)) {
+                Step::Ready(()) => machine.devices.disk.take(flight),
+                Step::Pending => return Some(Outcome::Pending),
+                Step::Invalidated => return Some(Outcome::Invalidated),
+            }
+        }
+        None
+    }
+
+    /// Passes the requests in flight to the engine, which has not seen them made.
+    pub(crate) fn reissue(&mut self) {
+        let Self { replica, world, machine, .. } = self;
+        for flight in machine.devices.disk.flights() {
+            let again = |request: &DiskRequest<'_>| replica.disk_request(world, request);
+            let _step = disk::with_request(&flight, again);
+        }
     }
 
     fn finish_exit(&mut self, exit: Exit) -> Outcome {
@@ -105,10 +140,13 @@ impl Process {
         entered: usize,
         polls_input_first: bool,
     ) -> Checked<Outcome> {
+        if let Some(outcome) = self.take_disk_requests() {
+            return Ok(outcome);
+        }
         let Self { replica, world, machine, .. } = self;
         if entered < INPUTS_MAX {
             if polls_input_first {
-                match replica.input_ready(clock) {
+                match replica.input_ready(clock, world) {
                     Step::Ready(()) => {}
                     Step::Pending => return Ok(Outcome::Pending),
                     Step::Invalidated => return Ok(Outcome::Invalidated),

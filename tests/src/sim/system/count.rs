@@ -42,6 +42,8 @@ counters! {
         Flips = "bits flipped in a backup",
         FlipsTakenAlong = "flips that went live or were overwritten",
         Divergences = "divergences detected",
+        DiskFaults = "backups that left because of a disk",
+        DisksBroken = "disks lost with both hosts",
         BackupsStopped = "orderly stops of a backup",
         Stops = "orderly stops of a primary",
         Takeovers = "takeovers",
@@ -108,6 +110,7 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
         passed_frames_dropped: _,
         backups_lost,
         divergences,
+        disk_faults,
         lag_waits,
         hold_waits,
         // The driver fetches the events in every iteration.
@@ -130,6 +133,7 @@ pub(crate) fn count_replica(counts: &mut Counts<Count>, replica: &Replica) {
     counts.add(Count::HandoversFailed, handovers_failed);
     counts.add(Count::BackupsLost, backups_lost);
     counts.add(Count::Divergences, divergences);
+    counts.add(Count::DiskFaults, disk_faults);
     counts.add(Count::LagWaits, lag_waits);
     counts.add(Count::HoldWaits, hold_waits);
 }

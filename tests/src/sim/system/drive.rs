@@ -39,6 +39,11 @@ impl Pair<'_> {
         self.counts.count(Count::DriverIterations);
         let work_before = self.work;
 
+        if let Some(process) = &mut self.hosts[host].process {
+            let before = process.world.disk.executed;
+            let _next = process.world.disk.due(clock);
+            self.work += process.world.disk.executed - before;
+        }
         let mut heard = false;
         while let Some(arrival) = self.hosts[host].ring.pop_front() {
             heard |= self.handle_arrival(host, stale, arrival)?;
@@ -65,6 +70,7 @@ impl Pair<'_> {
             self.run_machine(host)?;
             self.check_passed(host)?;
             self.pass_frames(host)?;
+            self.copy_disks(host)?;
             self.take_events(host)?;
             self.transmit(host);
             if self.release(host)? == 0 {
@@ -178,11 +184,24 @@ impl Pair<'_> {
                 let flips = std::mem::take(&mut process.undetected_flips);
                 require!(flips > 0, "host {host} has diverged without a flipped bit");
             }
+            if let ReplicaEvent::DiskFault(fault) = event {
+                let flips = std::mem::take(&mut process.undetected_flips);
+                let may_be = self.options.disk.has_faults() || flips > 0;
+                require!(may_be, "host {host} leaves without a fault of its disk: {fault}");
+            }
         }
         while let Some(Command::Ask(question)) = self.next_command(host) {
             self.send_claim(host, question);
         }
         Ok(())
+    }
+
+    fn copy_disks(&mut self, host: usize) -> Checked {
+        let clock = self.hosts[host].reading;
+        self.engine(host, |process| {
+            let Process { replica, world, .. } = process;
+            replica.copy_disks(clock, world);
+        })
     }
 
     fn next_command(&mut self, host: usize) -> Option<Command> {
@@ -298,6 +317,8 @@ impl Pair<'_> {
 
     /// Schedules the next wake-up of `host`, or ends its process if the engine has halted.
     fn sleep(&mut self, host: usize) {
+        let Host { process, reading, .. } = &mut self.hosts[host];
+        let disk_due = process.as_mut().and_then(|process| process.world.disk.due(*reading));
         let own = &self.hosts[host];
         let Some(process) = &own.process else { return };
         if matches!(process.vcpu_state, VcpuState::Ended) && process.replica.halted().is_some() {
@@ -328,6 +349,7 @@ impl Pair<'_> {
             | VcpuState::Inject(_)
             | VcpuState::Ended => {}
         }
+        also(disk_due.map(|at| own.clock.when(at)));
         if process.replica.poll_copy().is_some()
             && !matches!(process.vcpu_state, VcpuState::Running(_))
         {

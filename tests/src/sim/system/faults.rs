@@ -5,7 +5,7 @@ use replication::replica::{AfterHandover, RoleName};
 use super::check::{EndCause, Phase, is_primary, is_synced_backup};
 use super::count::Count;
 use super::crash::SPARES_LAST;
-use super::host::Arrival;
+use super::host::{Arrival, Host};
 use super::pair::{Event, Pair};
 use super::process::VcpuState;
 use crate::sim::frames::FrameId;
@@ -425,6 +425,11 @@ impl Pair<'_> {
         for host in [0, 1] {
             self.hosts[host].witness_cut = false;
             self.hosts[host].other_witness = None;
+            let Host { process, disk, .. } = &mut self.hosts[host];
+            let disk = process.as_mut().map(|process| &mut process.world.disk).or(disk.as_mut());
+            if let Some(disk) = disk {
+                disk.heal();
+            }
             self.thaw(host);
             if self.hosts[host].process.is_none() {
                 self.queue.push(now + MS, Event::Boot { host });

@@ -11,6 +11,7 @@ use super::crash::CrashPoint;
 use super::options::HostOptions;
 use super::pair::{Event, Pair};
 use super::process::{Process, ProcessId};
+use super::sim_disk::SimDisk;
 use super::witness::Witness;
 use crate::sim::clock::DriftingClock;
 use crate::sim::frames::FrameId;
@@ -59,13 +60,15 @@ pub(crate) struct Host {
     pub(crate) other_witness: Option<Witness>,
     /// When it was last frozen or resumed, or lost a message to or from the witness.
     pub(crate) disturbed_at: u64,
+    /// The disk, while no process has it.
+    pub(crate) disk: Option<SimDisk>,
     /// The random generator of this host.
     pub(crate) rng: Rng,
 }
 
 impl Host {
     /// Creates a host without a process.
-    pub(crate) fn new(options: &HostOptions, rng: Rng) -> Self {
+    pub(crate) fn new(options: &HostOptions, disk: SimDisk, rng: Rng) -> Self {
         let origin = Time::from_nanos(options.clock_origin_ns);
         Self {
             clock: DriftingClock::new(origin, options.drift_ppb),
@@ -83,6 +86,7 @@ impl Host {
             witness_cut: false,
             other_witness: None,
             disturbed_at: 0,
+            disk: Some(disk),
             rng,
         }
     }
@@ -100,7 +104,9 @@ impl Pair<'_> {
         self.processes += 1;
         let id = ProcessId(self.processes);
         let bugs = self.bugs.replica;
-        let process = Process::new(id, &self.options, host, start, bugs, clock, &mut own.rng);
+        let Some(disk) = own.disk.take() else { return };
+        let rng = (disk, &mut own.rng);
+        let process = Process::new(id, &self.options, host, start, bugs, clock, rng);
         own.process = Some(process);
         own.ring.clear();
         self.trace.line(now, Some(host), "boot", format_args!("{id:?} as {start:?}"));
@@ -112,6 +118,9 @@ impl Pair<'_> {
         let now = self.queue.now();
         let own = &mut self.hosts[host];
         let Some(process) = own.process.take() else { return };
+        let mut disk = process.world.disk.clone();
+        disk.process_ended();
+        own.disk = Some(disk);
         own.ring.clear();
         (own.crash_point, own.crash_pending) = (None, false);
         let role = process.replica.role();

@@ -8,7 +8,7 @@
 //! | `steps`, `boundary` | the machine's calls of the engine, in the order of the vCPU loop |
 //! | `drive` | an iteration of a host's driver |
 //! | `pair` | the state of a run, and its events |
-//! | `process`, `host`, `tap_world` | a process, a host, the machine's live inputs |
+//! | `process`, `host`, `tap_world`, `sim_disk` | a process, a host, the machine's live inputs, the host's disk |
 //! | `lan`, `packet`, `client`, `witness` | the environment of the pair |
 //! | `faults`, `crash`, `notices` | the faults; the death notices of processes |
 //! | `check` | the checkers |
@@ -34,6 +34,7 @@ pub(in crate::sim) mod options;
 pub(in crate::sim) mod packet;
 mod pair;
 pub(in crate::sim) mod process;
+pub(in crate::sim) mod sim_disk;
 pub(in crate::sim) mod steps;
 pub(in crate::sim) mod tap_world;
 pub(in crate::sim) mod witness;

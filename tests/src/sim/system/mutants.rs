@@ -24,6 +24,8 @@ pub enum Planted {
     NoticeWhileAlive,
     /// In the host's way to the witness: another storage in its place is not noticed.
     IgnoreIdentity,
+    /// In the host's disk: requests that overlap take effect in any order.
+    OverlapUnordered,
 }
 
 /// Bugs of the channel that this simulator must find, too. Of the others, some cost only time, some need an
@@ -51,7 +53,12 @@ impl Planted {
         let engine = Mutant::ALL.iter().copied().map(Self::Engine);
         let channel = CHANNEL.into_iter().map(Self::Channel);
         let witness = WitnessMutant::ALL.iter().copied().map(Self::Witness);
-        let others = [Self::CountInterrupted, Self::NoticeWhileAlive, Self::IgnoreIdentity];
+        let others = [
+            Self::CountInterrupted,
+            Self::NoticeWhileAlive,
+            Self::IgnoreIdentity,
+            Self::OverlapUnordered,
+        ];
         engine.chain(channel).chain(witness).chain(others).collect()
     }
 
@@ -71,6 +78,7 @@ impl Planted {
             Self::CountInterrupted => Bugs { count_interrupted: true, ..none },
             Self::NoticeWhileAlive => Bugs { notice_while_alive: true, ..none },
             Self::IgnoreIdentity => Bugs { ignores_identity: true, ..none },
+            Self::OverlapUnordered => Bugs { ignores_order: true, ..none },
         }
     }
 }
@@ -81,9 +89,10 @@ impl fmt::Display for Planted {
             Self::Engine(mutant) => format!("{mutant:?}"),
             Self::Channel(mutant) => format!("{mutant:?}"),
             Self::Witness(mutant) => format!("{mutant:?}"),
-            Self::CountInterrupted | Self::NoticeWhileAlive | Self::IgnoreIdentity => {
-                format!("{self:?}")
-            }
+            Self::CountInterrupted
+            | Self::NoticeWhileAlive
+            | Self::IgnoreIdentity
+            | Self::OverlapUnordered => format!("{self:?}"),
         };
         f.pad(&name)
     }

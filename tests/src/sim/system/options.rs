@@ -5,7 +5,9 @@ use logchan::limits::{ENTRY_BYTES_MAX, SEALED_FRAME_BYTES_MIN, WINDOW_BYTES_MIN}
 use logchan::time::Duration;
 use replication::replica::OnBackupLoss;
 
+use super::machine::disk::RING_SLOTS;
 use super::machine::program::{GuestOptions, PAGES_MIN};
+use super::sim_disk::DiskOptions;
 use crate::sim::link::LinkOptions;
 use crate::sim::rng::{Chance, Rng};
 use crate::sim::{MS, US};
@@ -29,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) witness: WitnessOptions,
     /// The guest.
     pub(crate) guest: GuestOptions,
+    /// The disks of both hosts.
+    pub(crate) disk: DiskOptions,
     /// The faults.
     pub(crate) faults: FaultOptions,
     /// Duration of the phase with faults.
@@ -194,7 +198,7 @@ impl Options {
             .collect();
         let slowest_ns = hosts.iter().map(|host| host.tap_ns_max).max().unwrap_or_default();
         let tap_delay_ns = slowest_ns * 11 / 10 + 50 * US;
-        Self {
+        let mut options = Self {
             sealed: rng.chance(Chance::percent(30)),
             links: [(); 2].map(|()| LinkOptions::draw(rng, silence_ns)),
             hosts,
@@ -202,10 +206,18 @@ impl Options {
             clients,
             witness: WitnessOptions::draw(rng, silence_ns),
             guest: draw_guest(rng),
+            disk: DiskOptions::none(),
             faults: FaultOptions::draw(rng, silence_ns, faults_ns),
             faults_ns,
             pair: PairOptions { tap_delay_ns, ..pair },
+        };
+        options.disk = DiskOptions::draw(rng, silence_ns);
+        if options.disk.disks > 0 {
+            options.guest.disk_percent = options.disk.busy_percent;
+            // A guest must not read a block again before it knows that a write to it has failed.
+            options.guest.disk_depth = if options.disk.has_faults() { 1 } else { RING_SLOTS };
         }
+        options
     }
 }
 
@@ -339,6 +351,8 @@ pub(in crate::sim) fn draw_guest(rng: &mut Rng) -> GuestOptions {
         entropy_bytes_max: rng.pick(&[16, 500, 4096]),
         timer_us_max: if has_timer { timer_us_max } else { 0 },
         unsolicited_percent: rng.pick(&[5, 20, 60]),
+        disk_percent: 0,
+        disk_depth: 1,
     }
 }
 
@@ -384,8 +398,12 @@ mod tests {
     fn options_of_every_seed_are_valid() {
         for seed in 0..20_000 {
             let Options { pair, hosts, .. } = Options::draw(&mut Rng::new(seed));
-            let config =
-                super::super::process::config(ProcessId(1), &pair, replication::Mutants::default());
+            let config = super::super::process::config(
+                ProcessId(1),
+                &pair,
+                &DiskOptions::none(),
+                replication::Mutants::default(),
+            );
             assert_eq!(config.check(), Ok(()), "seed {seed}");
             assert!(HoldLimits::new(pair.hold_frames, pair.hold_bytes).is_ok());
             let margin_ns = pair.timing.lease_margin.as_nanos();

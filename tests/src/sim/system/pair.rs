@@ -18,6 +18,7 @@ use super::lan::{self, Lan};
 use super::notices::Notices;
 use super::options::Options;
 use super::process::ProcessId;
+use super::sim_disk::SimDisk;
 use super::witness::Witness;
 use crate::sim::counts::Counts;
 use crate::sim::frames::FrameStore;
@@ -139,6 +140,8 @@ pub(crate) struct Bugs {
     pub(crate) notice_while_alive: bool,
     /// A host does not notice that another storage is in the place of the witness.
     pub(crate) ignores_identity: bool,
+    /// Requests to a disk that overlap take effect in any order.
+    pub(crate) ignores_order: bool,
 }
 
 impl<'a> Pair<'a> {
@@ -155,7 +158,11 @@ impl<'a> Pair<'a> {
         let supervisors = Supervisors::new(seed, options.pair.timing.silence.as_nanos());
         trace.text(format_args!("{:#?}", supervisors.options()));
         let notices = Notices::new(supervisors);
-        let hosts = [0, 1].map(|host| Host::new(&options.hosts[host], rng.fork()));
+        let mut disk_rng = Rng::new(seed ^ 0xd15c);
+        let hosts = [0, 1].map(|host| {
+            let disk = SimDisk::new(options.disk.clone(), bugs.ignores_order, disk_rng.fork());
+            Host::new(&options.hosts[host], disk, rng.fork())
+        });
         let links = [0, 1].map(|host| Link::new(options.links[host].clone(), rng.fork()));
         let ports = options.lan.iter();
         let ports =
@@ -243,12 +250,20 @@ impl<'a> Pair<'a> {
             if self.phase == Phase::Over {
                 return self.clients.check_counter_values();
             }
-            if self.copies.lost {
+            if self.copies.lost || self.is_disk_broken() {
                 return Ok(());
             }
         }
         let now = self.queue.now();
         Err(Violation(format!("too many events: {EVENTS_MAX} in {now} ns")))
+    }
+
+    /// Whether a host that has the VM alone has lost data of its disk. It can't be protected then.
+    fn is_disk_broken(&mut self) -> bool {
+        let mut processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        let is_broken = processes.any(|process| process.world.disk.is_broken);
+        self.counts.add(Count::DisksBroken, is_broken.into());
+        is_broken
     }
 
     fn handle(&mut self, event: Event) -> Checked {

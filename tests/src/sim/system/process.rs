@@ -17,9 +17,11 @@ use super::check::{SyncPace, Waiting};
 use super::machine::Machine;
 use super::machine::cpu::Exit;
 use super::machine::devices::TO_SEND;
+use super::machine::disk::BLOCKS;
 use super::machine::image::Captured;
 use super::options::{Options, PairOptions};
 use super::packet::VM_MAC;
+use super::sim_disk::{DiskOptions, SimDisk};
 use super::tap_world::TapWorld;
 use crate::sim::rng::Rng;
 
@@ -145,6 +147,8 @@ pub(crate) struct Process {
     /// For each output that is not released, by number: session and log position that it depends on, which is
     /// after the last nondeterministic entry before it.
     pub(crate) required_positions: BTreeMap<u64, (u64, u64)>,
+    /// For each of these outputs: the writes that a flush before it covers, by block.
+    pub(crate) required_writes: BTreeMap<u64, [u64; BLOCKS]>,
     /// Number of nondeterministic values and inputs that its machine has taken.
     pub(crate) inputs_taken: u64,
     /// Whether it has gone live, and its machine must reproduce all released output before its next input.
@@ -191,7 +195,12 @@ pub(crate) const RESYNC: ResyncPace = ResyncPace {
 };
 
 /// The configuration of an engine.
-pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> ReplicaConfig {
+pub(crate) fn config(
+    id: ProcessId,
+    options: &PairOptions,
+    disk: &DiskOptions,
+    mutants: Mutants,
+) -> ReplicaConfig {
     let hold = HoldLimits::new(options.hold_frames, options.hold_bytes);
     ReplicaConfig {
         frame_bytes_max: options.frame_bytes_max,
@@ -199,6 +208,8 @@ pub(crate) fn config(id: ProcessId, options: &PairOptions, mutants: Mutants) -> 
         lag_bytes_max: options.lag_bytes_max,
         timing: options.timing,
         hold: hold.expect("valid hold limits"),
+        disks: disk.disks,
+        disk_wait_max: Duration::from_nanos(disk.wait_ns_max),
         early_release_window: Duration::from_nanos(options.early_release_ns),
         on_backup_loss: options.on_backup_loss,
         witness_retry: Duration::from_nanos(options.witness_retry_ns),
@@ -221,7 +232,7 @@ impl Process {
         start: Start,
         mutants: Mutants,
         now: Time,
-        rng: &mut Rng,
+        (disk, rng): (SimDisk, &mut Rng),
     ) -> Self {
         let security = if options.sealed {
             Security::Sealed(PresharedKey::from_bytes(&[0x5a; 32]).expect("a key"))
@@ -230,10 +241,15 @@ impl Process {
         };
         let mut entropy = rng.fork();
         let entropy = Box::new(move |bytes: &mut [u8]| entropy.fill(bytes));
-        let replica =
-            Replica::new(config(id, &options.pair, mutants), start, security, entropy, now);
+        let replica = Replica::new(
+            config(id, &options.pair, &options.disk, mutants),
+            start,
+            security,
+            entropy,
+            now,
+        );
         let (pages, pad_bytes) = (options.pair.memory_pages, options.pair.pad_bytes);
-        let mut world = TapWorld::new(now, options.hosts[host].console_input, rng.fork());
+        let mut world = TapWorld::new(now, options.hosts[host].console_input, (disk, rng.fork()));
         let machine = match start {
             Start::Standalone | Start::Primary | Start::BootAgain => {
                 world.boot();
@@ -253,6 +269,7 @@ impl Process {
             nondeterministic: (0, 0),
             sent_up_to: (0, 0),
             required_positions: BTreeMap::new(),
+            required_writes: BTreeMap::new(),
             inputs_taken: 0,
             must_reproduce: false,
             takeovers: 0,

@@ -15,7 +15,7 @@ use logchan::entry::REGISTERS;
 use logchan::time::Duration;
 use replication::boundary::{Position, VcpuDigest};
 use replication::replica::{
-    CopyRequest, NextRegion, OnBackupLoss, RoleName, Step, StopAdvice, WaitFor,
+    CopyRequest, LocalDisks as _, NextRegion, OnBackupLoss, RoleName, Step, StopAdvice, WaitFor,
 };
 
 use super::count::Count;
@@ -82,6 +82,7 @@ impl Pair<'_> {
             self.work += 1;
             self.note_passed(host, before, sent_before);
             self.handle_role_change(host, before)?;
+            self.check_disk(host)?;
             self.check_first_input(host, inputs_taken)?;
             self.check_frame_taken(host, before)?;
             if !matches!(outcome, Outcome::Position | Outcome::Output { .. })
@@ -110,6 +111,9 @@ impl Pair<'_> {
                     }
                 }
                 Outcome::Applied { full } => {
+                    if full && let Some(process) = &mut self.hosts[host].process {
+                        process.reissue();
+                    }
                     self.end_flip(host);
                     self.counts.count(Count::Compared);
                     self.check_position(host, full)?;
@@ -126,6 +130,8 @@ impl Pair<'_> {
                     let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
                     if is_logging(before) {
                         process.required_positions.insert(number, process.nondeterministic);
+                        let flushed = process.machine.devices.disk.flushed;
+                        process.required_writes.insert(number, flushed);
                     }
                 }
                 Outcome::WokenForSync => self.counts.count(Count::WokenForSync),
@@ -135,6 +141,7 @@ impl Pair<'_> {
                     let empty = Machine::empty(pair.memory_pages, pair.pad_bytes);
                     let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
                     process.machine = empty;
+                    process.world.forget_requests();
                     process.vcpu_state = VcpuState::Entry;
                     process.track = None;
                     process.flipped = false;
@@ -393,7 +400,12 @@ impl Pair<'_> {
                 let waited_ns = since.map(|since| process.world.now.since(since).as_nanos());
                 let overdue = waited_ns.is_some_and(|ns| ns >= own.input_wait_ns_max);
                 let anyway = rng.chance(own.checkpoint);
-                overdue || anyway || process.kernel_window && rng.chance(Chance::percent(75))
+                let is_released =
+                    capacity.disk_requests_held && !process.replica.holds_disk_requests();
+                overdue
+                    || anyway
+                    || is_released
+                    || process.kernel_window && rng.chance(Chance::percent(75))
             }
         };
         if !stops {

@@ -1,13 +1,18 @@
-//! [`TapWorld`]: the source of a live machine's clock readings and inputs: the host's clock, tap and console.
+//! [`TapWorld`]: the source of a live machine's clock readings and inputs: the host's clock, tap and console; and the disk.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use logchan::disk_copy::DiskCopy;
 use logchan::limits::FRAME_BYTES_MAX;
 use logchan::time::Time;
-use replication::boundary::{DeviceCapacity, Input};
-use replication::replica::LiveInputs;
+use replication::boundary::{DeviceCapacity, DiskCompletion, DiskRequest, DiskStatus, Input};
+use replication::replica::{
+    CopyEnd, CopyState, DiskCopier, LiveInputs, LocalDisks, UnexpectedMessage,
+};
+
+use super::sim_disk::SimDisk;
 
 use crate::sim::rng::{Chance, Rng};
 
@@ -26,11 +31,13 @@ pub(crate) struct TapWorld {
     rng: Rng,
     /// The input that was returned last.
     input: [u8; FRAME_BYTES_MAX],
+    /// The host's disk.
+    pub(crate) disk: SimDisk,
 }
 
 impl TapWorld {
     /// Creates the inputs of a process whose machine is not live.
-    pub(crate) fn new(now: Time, console_input: Chance, mut rng: Rng) -> Self {
+    pub(crate) fn new(now: Time, console_input: Chance, (disk, mut rng): (SimDisk, Rng)) -> Self {
         let wall_ns = rng.within(1 << 60..=1 << 61);
         Self {
             now,
@@ -40,6 +47,7 @@ impl TapWorld {
             console_input,
             rng,
             input: [0; FRAME_BYTES_MAX],
+            disk,
         }
     }
 
@@ -73,10 +81,12 @@ impl TapWorld {
     }
 
     /// Since when an input waits that the devices can accept.
-    pub(crate) fn waiting_since(&self, capacity: &DeviceCapacity) -> Option<Time> {
+    pub(crate) fn waiting_since(&mut self, capacity: &DeviceCapacity) -> Option<Time> {
+        let disk = self.disk.any_done(self.now).map(|(_, since)| since);
+        let disk = disk.filter(|_| capacity.disk_requests > 0);
         let frame = self.frames.front().map(|(at, _)| *at).filter(|_| capacity.frame);
         let timer = capacity.timer_ns.and_then(|due_ns| self.when(due_ns));
-        let since = frame.into_iter().chain(timer).min()?;
+        let since = frame.into_iter().chain(timer).chain(disk).min()?;
         (since <= self.now).then_some(since)
     }
 
@@ -109,6 +119,10 @@ impl LiveInputs for TapWorld {
         if capacity.timer_ns.is_some_and(|due_ns| due_ns <= now_ns) {
             return Ok(Some(Input::Clock { now_ns }));
         }
+        let done = self.disk.any_done(self.now).filter(|_| capacity.disk_requests > 0);
+        if let Some((number, _since)) = done {
+            return Ok(self.disk.take_done(self.now, number).map(Input::Disk));
+        }
         if capacity.frame
             && let Some((_, frame)) = self.frames.pop_front()
         {
@@ -127,5 +141,57 @@ impl LiveInputs for TapWorld {
 
     fn go_live(&mut self, clock_ns: u64) {
         self.guest_time = Some((self.now, clock_ns));
+    }
+}
+
+impl LocalDisks for TapWorld {
+    fn begin_request(&mut self, request: &DiskRequest<'_>) {
+        self.disk.begin_request(self.now, request);
+    }
+
+    fn done(&mut self, _disk: u8, number: u64) -> Option<DiskStatus> {
+        self.disk.done(self.now, number)
+    }
+
+    fn take_done(&mut self, _disk: u8, number: u64) -> Option<DiskCompletion<'_>> {
+        self.disk.take_done(self.now, number)
+    }
+
+    fn has_done(&mut self) -> bool {
+        self.disk.any_done(self.now).is_some()
+    }
+
+    fn fail_disk(&mut self, _disk: u8) {
+        self.disk.is_broken = true;
+    }
+
+    fn forget_requests(&mut self) {
+        self.disk.forget_requests();
+    }
+}
+
+impl DiskCopier for TapWorld {
+    fn begin_copy(&mut self, end: CopyEnd) {
+        self.disk.begin_copy(end);
+    }
+
+    fn end_copy(&mut self) {
+        self.disk.end_copy();
+    }
+
+    fn copy_out(&mut self) -> Option<DiskCopy<'_>> {
+        self.disk.copy_out(self.now)
+    }
+
+    fn copy_takes(&mut self) -> bool {
+        self.disk.copy_takes(self.now)
+    }
+
+    fn copy_in(&mut self, message: &DiskCopy<'_>) -> Result<(), UnexpectedMessage> {
+        self.disk.copy_in(message)
+    }
+
+    fn copy_state(&mut self) -> CopyState {
+        self.disk.copy_state()
     }
 }

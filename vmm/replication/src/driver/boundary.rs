@@ -11,7 +11,9 @@ use crate::checkpoint::{CheckpointImage, Image};
 use crate::error::BoundaryError;
 use crate::limits::UNSENT_LOG_BYTES_MAX;
 use crate::mutant::DriverMutant;
-use crate::replica::{CopyRequest, NextRegion, RoleName, Step, StopAdvice, WaitFor};
+use crate::replica::{
+    CopyRequest, LocalDisks as _, NextRegion, Replica, RoleName, Step, StopAdvice, WaitFor,
+};
 use core::fmt::Display;
 use logchan::entry::REGISTERS;
 use logchan::limits::PAGE_BYTES;
@@ -46,9 +48,18 @@ impl<H: Host> DeviceBoundary for Driver<H> {
         })
     }
 
-    /// Fails: a VM of a pair has no disk.
     fn disk_request(&mut self, request: &DiskRequest<'_>) -> Result<(), Self::Error> {
-        Err(BoundaryError::NoDisk { disk: request.disk })
+        let disk = request.disk;
+        if usize::from(disk) >= self.parts.replica.disks() {
+            return Err(BoundaryError::NoDisk { disk });
+        }
+        self.ask_until_ready(|parts, _now| {
+            Ok(parts.replica.disk_request(&mut parts.world, request))
+        })
+    }
+
+    fn holds_disk_requests(&mut self) -> bool {
+        self.parts.replica.holds_disk_requests()
     }
 
     fn interrupt_served(&mut self) {
@@ -97,6 +108,11 @@ impl<H: Host> Driver<H> {
     }
 }
 
+/// Returns whether requests to disks were held, and are not any more: they go on at a position.
+fn is_released(capacity: &DeviceCapacity, replica: &Replica) -> bool {
+    capacity.disk_requests_held && !replica.holds_disk_requests()
+}
+
 impl<H: Host> Boundary for Driver<H> {
     fn poll_memory(
         &mut self,
@@ -138,7 +154,8 @@ impl<H: Host> Boundary for Driver<H> {
         let unsent = self.appended().saturating_sub(self.sent());
         // The guest's answer to a frame needs the frame's log entry. Sent now, it can be acknowledged while
         // the guest computes the answer.
-        if unsent > UNSENT_LOG_BYTES_MAX || self.frame_entered && unsent > 0 {
+        let reports = self.parts.replica.take_report_due();
+        if unsent > UNSENT_LOG_BYTES_MAX || self.frame_entered && unsent > 0 || reports {
             self.transmit()?;
         }
         self.frame_entered = false;
@@ -215,8 +232,9 @@ impl<H: Host> Boundary for Driver<H> {
 
     fn next_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, Self::Error> {
         // Both questions use one clock reading: where RDTSC faults on this thread, each is a system call.
-        let asked =
-            self.ask_until_ready(|parts, now| Ok(parts.replica.input_ready(now).map(|()| now)))?;
+        let asked = self.ask_until_ready(|DriverParts { replica, world, .. }, now| {
+            Ok(replica.input_ready(now, world).map(|()| now))
+        })?;
         let DriverParts { replica, world, .. } = &mut self.parts;
         match replica.next_input(asked, world, capacity)? {
             Step::Ready(input) => {
@@ -248,8 +266,12 @@ impl<H: Host> Boundary for Driver<H> {
             Err(BoundaryError::Invalidated) if self.is_stopping => return Ok(Waited::End),
             Err(error) => return Err(error),
         }
-        let replica = &self.parts.replica;
-        if replica.poll_copy().is_some() || capacity.frame && replica.has_passed_frame() {
+        let DriverParts { replica, world, .. } = &mut self.parts;
+        if replica.poll_copy().is_some()
+            || capacity.frame && replica.has_passed_frame()
+            || capacity.disk_requests > 0 && world.has_done()
+            || is_released(capacity, replica)
+        {
             return Ok(Waited::Poll);
         }
         let wait_max = self.wait_max();
@@ -296,6 +318,9 @@ impl<H: Host> Boundary for Driver<H> {
                         && !capacity.interrupts_blocked
                         && self.parts.replica.has_passed_frame() =>
                 {
+                    StopAction::Checkpoint
+                }
+                StopAdvice::AsNeeded if is_released(capacity, &self.parts.replica) => {
                     StopAction::Checkpoint
                 }
                 StopAdvice::AsNeeded => as_needed,

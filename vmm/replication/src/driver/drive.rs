@@ -23,9 +23,9 @@ use logchan::time::{Duration, Time};
 /// seen this late.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
-/// Longest wait on the wire while a claim is outstanding. The kick that announces the witness's answer can
-/// be lost in the same way, and the whole VM waits for that answer.
-const WITNESS_WAIT_MAX: Duration = Duration::from_micros(500);
+/// Longest wait on the wire while a claim or a request to a disk is outstanding. The kick that announces the witness's
+/// answer, or the completion, can be lost in the same way, and the whole VM may wait for it.
+const ANSWER_WAIT_MAX: Duration = Duration::from_micros(500);
 
 /// Components of a [`Driver`].
 pub struct DriverParts<H: Host> {
@@ -272,6 +272,8 @@ impl<H: Host> Driver<H> {
             self.parts.replica.wake(&mut self.parts.world);
         }
         self.forward_claim();
+        let DriverParts { replica, world, clock, .. } = &mut self.parts;
+        replica.copy_disks(clock.now(), world);
         while let Some(event) = self.parts.replica.poll_event() {
             self.report(event);
         }
@@ -376,6 +378,7 @@ impl<H: Host> Driver<H> {
             | ReplicaEvent::LogFinished
             | ReplicaEvent::WentLive { .. }
             | ReplicaEvent::Diverged
+            | ReplicaEvent::DiskFault(_)
             | ReplicaEvent::Halted(_) => true,
         };
         if !is_news {
@@ -482,7 +485,8 @@ impl<H: Host> Driver<H> {
     }
 
     pub(super) fn wait_max(&self) -> Duration {
-        if self.parts.witness.is_awaited() { WITNESS_WAIT_MAX } else { WAIT_MAX }
+        let is_awaited = self.parts.witness.is_awaited() || self.parts.replica.awaits_disk();
+        if is_awaited { ANSWER_WAIT_MAX } else { WAIT_MAX }
     }
 
     /// Repeats a question until the engine has an answer, and drives the wire meanwhile.

@@ -3,7 +3,7 @@
 
 use super::Notice;
 use crate::boundary::{DeviceCapacity, StopAction};
-use crate::replica::{LiveInputs, Replica};
+use crate::replica::{DiskCopier, LiveInputs, Replica};
 use crate::witness::{Answer, Question};
 use alloc::string::String;
 use logchan::handshake::Proof;
@@ -122,8 +122,8 @@ pub enum Order {
     HandOver,
 }
 
-/// The live side of a machine: its network, its console and its clock.
-pub trait LiveWorld: LiveInputs {
+/// The live side of a machine: its network, its console and its clock; and the disks.
+pub trait LiveWorld: LiveInputs + DiskCopier {
     /// Returns whether an [order](Order) of the operator waits.
     fn has_order(&self) -> bool;
     /// Takes the order that waits.

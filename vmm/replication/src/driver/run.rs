@@ -4,7 +4,7 @@ use super::Notice;
 use super::drive::Driver;
 use super::host::{Host, Observer};
 use crate::mutant::DriverMutant;
-use crate::replica::{Halt, RoleName};
+use crate::replica::{Halt, LocalDisks as _, RoleName};
 use alloc::string::String;
 
 /// How the run of one machine ended.
@@ -65,6 +65,7 @@ pub fn run<H: Host, M, E: From<H::Error>>(
             }
         }
         drop(machine);
+        driver.parts.world.forget_requests();
         if driver.has(DriverMutant::RebuildForgetsSession) {
             driver.has_forgotten_session = true;
         }

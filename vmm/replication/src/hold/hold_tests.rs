@@ -6,6 +6,11 @@ fn queue(frames: usize, bytes: usize) -> HoldQueue {
     HoldQueue::new(HoldLimits::new(frames, bytes).unwrap())
 }
 
+/// Positions of a frame before which no flush is.
+fn at(release_at: u64, watermark: u64) -> Positions {
+    Positions { release_at, durable_at: 0, watermark }
+}
+
 /// A frame filled with its number.
 fn frame(number: u8, length: usize) -> Vec<u8> {
     vec![number; length]
@@ -30,11 +35,17 @@ fn released(queue: &HoldQueue, acknowledged: u64) -> Option<Held<'_>> {
 #[test]
 fn frame_is_released_when_its_position_is_acknowledged() {
     let mut queue = queue(8, 4096);
-    queue.push(10, 10, 1000, &frame(1, 60)).unwrap();
-    queue.push(10, 10, 1001, &frame(2, 61)).unwrap();
-    queue.push(12, 12, 1002, &frame(3, 62)).unwrap();
+    queue.push(at(10, 10), 1000, &frame(1, 60)).unwrap();
+    queue.push(at(10, 10), 1001, &frame(2, 61)).unwrap();
+    queue.push(at(12, 12), 1002, &frame(3, 62)).unwrap();
     assert_eq!(released(&queue, 9), None);
-    let held = Held { release_at: 10, watermark: 10, made_at_ns: 1000, frame: &frame(1, 60) };
+    let held = Held {
+        release_at: 10,
+        durable_at: 0,
+        watermark: 10,
+        made_at_ns: 1000,
+        frame: &frame(1, 60),
+    };
     assert_eq!(released(&queue, 10), Some(held));
     assert_eq!((queue.front(), queue.get(0)), (Some(held), Some(held)));
     assert_eq!(queue.get(2).unwrap().frame, frame(3, 62));
@@ -54,8 +65,8 @@ fn frame_is_released_when_its_position_is_acknowledged() {
 #[test]
 fn release_uses_release_at_and_drop_uses_watermark() {
     let mut queue = queue(8, 4096);
-    queue.push(4, 10, 0, &frame(1, 60)).unwrap();
-    queue.push(4, 12, 0, &frame(2, 60)).unwrap();
+    queue.push(at(4, 10), 0, &frame(1, 60)).unwrap();
+    queue.push(at(4, 12), 0, &frame(2, 60)).unwrap();
     assert_eq!(released(&queue, 3), None);
     assert_eq!(released(&queue, 4).unwrap().watermark, 10);
     assert_eq!(queue.drop_up_to(9), 0);
@@ -67,16 +78,16 @@ fn release_uses_release_at_and_drop_uses_watermark() {
 #[test]
 fn push_to_full_queue_is_refused_and_changes_nothing() {
     let mut by_frames = queue(2, 4096);
-    by_frames.push(1, 1, 0, &frame(1, 14)).unwrap();
-    by_frames.push(2, 2, 0, &frame(2, 14)).unwrap();
+    by_frames.push(at(1, 1), 0, &frame(1, 14)).unwrap();
+    by_frames.push(at(2, 2), 0, &frame(2, 14)).unwrap();
     assert!(!by_frames.room_for(14));
-    assert_eq!(by_frames.push(3, 3, 0, &frame(3, 14)), Err(Full));
+    assert_eq!(by_frames.push(at(3, 3), 0, &frame(3, 14)), Err(Full));
 
     let mut by_bytes = queue(100, HOLD_BYTES_MIN);
-    by_bytes.push(1, 1, 0, &frame(1, 1000)).unwrap();
+    by_bytes.push(at(1, 1), 0, &frame(1, 1000)).unwrap();
     assert!(by_bytes.room_for(518) && !by_bytes.room_for(519));
-    assert_eq!(by_bytes.push(2, 2, 0, &frame(2, 519)), Err(Full));
-    by_bytes.push(2, 2, 0, &frame(2, 518)).unwrap();
+    assert_eq!(by_bytes.push(at(2, 2), 0, &frame(2, 519)), Err(Full));
+    by_bytes.push(at(2, 2), 0, &frame(2, 518)).unwrap();
 
     let stats = by_bytes.stats();
     assert_eq!((stats.pushed, stats.refused), (2, 1));
@@ -85,7 +96,7 @@ fn push_to_full_queue_is_refused_and_changes_nothing() {
     assert_eq!(drain(&mut by_bytes), [(1, 1), (2, 2)]);
     assert!(by_bytes.is_empty() && by_bytes.bytes() == 0);
     // A refused frame may be pushed again.
-    by_frames.push(3, 3, 0, &frame(3, 14)).unwrap();
+    by_frames.push(at(3, 3), 0, &frame(3, 14)).unwrap();
     assert_eq!(drain(&mut by_frames), [(3, 3)]);
 }
 
@@ -93,7 +104,7 @@ fn push_to_full_queue_is_refused_and_changes_nothing() {
 fn drop_up_to_released_watermark_keeps_the_rest() {
     let mut queue = queue(8, 4096);
     for (number, watermark) in [(1, 5), (2, 5), (3, 7), (4, 9)] {
-        queue.push(watermark, watermark, 0, &frame(number, 60)).unwrap();
+        queue.push(at(watermark, watermark), 0, &frame(number, 60)).unwrap();
     }
     assert_eq!(queue.drop_up_to(4), 0);
     assert_eq!(queue.drop_up_to(7), 3);
@@ -107,11 +118,11 @@ fn drop_up_to_released_watermark_keeps_the_rest() {
 #[test]
 fn clear_allows_positions_to_start_again() {
     let mut queue = queue(8, 4096);
-    queue.push(u64::MAX, u64::MAX, 0, &frame(1, 60)).unwrap();
-    queue.push(u64::MAX, u64::MAX, 0, &frame(2, 60)).unwrap();
+    queue.push(at(u64::MAX, u64::MAX), 0, &frame(1, 60)).unwrap();
+    queue.push(at(u64::MAX, u64::MAX), 0, &frame(2, 60)).unwrap();
     assert_eq!(queue.clear(), 2);
     assert_eq!((queue.len(), queue.bytes(), queue.stats().dropped), (0, 0, 2));
-    queue.push(1, 1, 0, &frame(3, 60)).unwrap();
+    queue.push(at(1, 1), 0, &frame(3, 60)).unwrap();
     assert_eq!(drain(&mut queue), [(1, 3)]);
 }
 
@@ -120,10 +131,10 @@ fn clear_allows_positions_to_start_again() {
 #[test]
 fn longest_frame_fits_in_the_worst_case() {
     let mut queue = queue(100, 2 * FRAME_MAX);
-    queue.push(1, 1, 0, &frame(1, FRAME_MAX - 1)).unwrap();
-    queue.push(2, 2, 0, &frame(2, FRAME_MAX)).unwrap();
+    queue.push(at(1, 1), 0, &frame(1, FRAME_MAX - 1)).unwrap();
+    queue.push(at(2, 2), 0, &frame(2, FRAME_MAX)).unwrap();
     queue.pop();
-    queue.push(3, 3, 0, &frame(3, FRAME_MAX)).unwrap();
+    queue.push(at(3, 3), 0, &frame(3, FRAME_MAX)).unwrap();
     assert_eq!(queue.bytes(), queue.limits().bytes());
     assert_eq!(drain(&mut queue), [(2, 2), (3, 3)]);
 }
@@ -139,12 +150,14 @@ fn limit_on_bytes_is_exact_at_every_ring_offset() {
             while !queue.room_for(*length) {
                 queue.pop();
             }
-            queue.push(number as u64, number as u64, 0, &frame(number as u8, *length)).unwrap();
+            queue.push(at(number as u64, number as u64), 0, &frame(number as u8, *length)).unwrap();
             let left = queue.limits().bytes() - queue.bytes();
             if left >= FRAME_MIN {
                 // A frame of exactly the remaining size fits.
                 let left = left.min(FRAME_MAX);
-                queue.push(number as u64, number as u64, 0, &frame(number as u8, left)).unwrap();
+                queue
+                    .push(at(number as u64, number as u64), 0, &frame(number as u8, left))
+                    .unwrap();
             }
         }
         let numbers: Vec<u8> = drain(&mut queue).iter().map(|(_, number)| *number).collect();
@@ -156,15 +169,15 @@ fn limit_on_bytes_is_exact_at_every_ring_offset() {
 #[should_panic(expected = "watermark 4 after 5")]
 fn push_with_decreasing_watermark_panics_even_when_empty() {
     let mut queue = queue(8, 4096);
-    queue.push(5, 5, 0, &frame(1, 60)).unwrap();
+    queue.push(at(5, 5), 0, &frame(1, 60)).unwrap();
     queue.pop();
-    let _ = queue.push(4, 4, 0, &frame(2, 60));
+    let _ = queue.push(at(4, 4), 0, &frame(2, 60));
 }
 
 #[test]
 #[should_panic(expected = "a frame of 1519 bytes")]
 fn push_of_too_long_frame_panics() {
-    let _ = queue(8, 4096).push(1, 1, 0, &frame(1, FRAME_MAX + 1));
+    let _ = queue(8, 4096).push(at(1, 1), 0, &frame(1, FRAME_MAX + 1));
 }
 
 #[test]

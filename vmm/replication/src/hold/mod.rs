@@ -1,8 +1,9 @@
 //! [`HoldQueue`]: frames of the VM that must not leave yet (output rule).
 //!
-//! Each frame has two log positions: its **watermark**, which is its own position, and **release_at**, at
-//! or before its own, which must be acknowledged before the frame may leave. To this crate a position is
-//! a number. Neither of the two decreases from one frame to the next.
+//! Each frame has three log positions: its **watermark**, which is its own position; **release_at**, at
+//! or before its own, which must be acknowledged before the frame may leave; and **durable_at**, before its own, which
+//! must be executed by the backup before the frame may leave, because a flush of a disk is complete there. To this crate
+//! a position is a number. None of the three decreases from one frame to the next.
 //!
 //! ```text
 //!             push                    front, pop: once acknowledged   
@@ -38,12 +39,25 @@ pub struct Full;
 pub struct Held<'a> {
     /// Log position that must be acknowledged before the frame may leave.
     pub release_at: u64,
+    /// Log position that the backup must have executed before the frame may leave.
+    pub durable_at: u64,
     /// The frame's own log position.
     pub watermark: u64,
     /// When the VM produced it, in nanoseconds of the caller's clock.
     pub made_at_ns: u64,
     /// The frame, contiguous.
     pub frame: &'a [u8],
+}
+
+/// The log positions of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Positions {
+    /// Must be acknowledged before the frame may leave.
+    pub release_at: u64,
+    /// Must be executed by the backup before the frame may leave.
+    pub durable_at: u64,
+    /// The frame's own.
+    pub watermark: u64,
 }
 
 /// Frames in the order in which they were produced, bounded in number and in bytes. Allocates only in
@@ -58,15 +72,14 @@ pub struct HoldQueue {
     slots: VecDeque<Slot>,
     /// Bytes of the frames held.
     bytes: usize,
-    /// `release_at` and watermark of the last push, the minima for the next one.
-    newest: (u64, u64),
+    /// Those of the last push, the minima for the next one.
+    newest: Positions,
     stats: HoldStats,
 }
 
 /// The place of a frame in the ring, and its positions.
 struct Slot {
-    release_at: u64,
-    watermark: u64,
+    positions: Positions,
     made_at_ns: u64,
     start: u32,
     length: u16,
@@ -91,7 +104,7 @@ impl HoldQueue {
             ring: vec![0; limits.bytes() + FRAME_MAX - 1].into_boxed_slice(),
             slots: VecDeque::with_capacity(limits.frames()),
             bytes: 0,
-            newest: (0, 0),
+            newest: Positions::default(),
             stats: HoldStats::default(),
         }
     }
@@ -101,7 +114,7 @@ impl HoldQueue {
         self.limits
     }
 
-    /// Appends a copy of `frame`, to be held until `release_at` is acknowledged.
+    /// Appends a copy of `frame`, to be held until its `release_at` is acknowledged and its `durable_at` executed.
     ///
     /// # Errors
     ///
@@ -109,22 +122,21 @@ impl HoldQueue {
     ///
     /// # Panics
     ///
-    /// If `release_at` or `watermark` is less than at the previous push, if `release_at` is beyond
+    /// If a position is less than at the previous push, if `release_at` or `durable_at` is beyond
     /// `watermark`, or if the frame's length is outside [`FRAME_MIN`] to
     /// [`FRAME_MAX`]: the VM's device drops frames of other lengths.
     pub fn push(
         &mut self,
-        release_at: u64,
-        watermark: u64,
+        positions: Positions,
         made_at_ns: u64,
         frame: &[u8],
     ) -> Result<(), Full> {
-        let (release_min, watermark_min) = self.newest;
+        let Positions { release_at, durable_at, watermark } = positions;
+        let newest = self.newest;
+        let watermark_min = newest.watermark;
         assert!(watermark >= watermark_min, "watermark {watermark} after {watermark_min}");
-        assert!(
-            (release_min..=watermark).contains(&release_at),
-            "a frame at {watermark} with release_at {release_at}"
-        );
+        assert!((newest.release_at..=watermark).contains(&release_at), "{positions:?}");
+        assert!((newest.durable_at..=watermark).contains(&durable_at), "{positions:?}");
         assert!((FRAME_MIN..=FRAME_MAX).contains(&frame.len()), "a frame of {} bytes", frame.len());
         if !self.room_for(frame.len()) {
             self.stats.refused += 1;
@@ -133,8 +145,8 @@ impl HoldQueue {
         let start = self.place(frame.len());
         self.ring[start..start + frame.len()].copy_from_slice(frame);
         let (start, length) = (start as u32, frame.len() as u16);
-        self.slots.push_back(Slot { release_at, watermark, made_at_ns, start, length });
-        self.newest = (release_at, watermark);
+        self.slots.push_back(Slot { positions, made_at_ns, start, length });
+        self.newest = positions;
         self.bytes += frame.len();
         self.stats.pushed += 1;
         self.stats.frames_high = self.stats.frames_high.max(self.slots.len());
@@ -175,8 +187,9 @@ impl HoldQueue {
     pub fn get(&self, index: usize) -> Option<Held<'_>> {
         let slot = self.slots.get(index)?;
         let frame = &self.ring[slot.start()..slot.end()];
-        let Slot { release_at, watermark, made_at_ns, .. } = *slot;
-        Some(Held { release_at, watermark, made_at_ns, frame })
+        let Slot { positions: Positions { release_at, durable_at, watermark }, made_at_ns, .. } =
+            *slot;
+        Some(Held { release_at, durable_at, watermark, made_at_ns, frame })
     }
 
     /// Removes the oldest frame, which the caller has released.
@@ -213,7 +226,7 @@ impl HoldQueue {
     /// they do in a new log.
     pub fn clear(&mut self) -> usize {
         let count = self.drop_up_to(u64::MAX);
-        self.newest = (0, 0);
+        self.newest = Positions::default();
         count
     }
 
@@ -234,7 +247,7 @@ impl HoldQueue {
 
     /// `release_at` of the newest frame held. Once that position is acknowledged, all frames may leave.
     pub fn newest_release_at(&self) -> Option<u64> {
-        self.slots.back().map(|slot| slot.release_at)
+        self.slots.back().map(|slot| slot.positions.release_at)
     }
 
     /// Counters since the queue was created.

@@ -38,6 +38,9 @@ impl Replica {
         self.term_owner = endpoint.peer().map_or(self.term_owner, |peer| peer.identity.claimant);
         self.session.begin_log(self.commit.watermark());
         self.commit.clear();
+        self.commit.log_begins();
+        self.disks.sync_begins();
+        self.disks.forget_machine();
         self.received = None;
         self.verifier.restart();
         self.role = Role::Backup(Backup::Syncing);
@@ -164,6 +167,7 @@ impl Replica {
     /// Drops the VM's state and waits for a primary.
     pub(super) fn seek(&mut self, now: Time) {
         self.role = Role::Backup(Backup::Seeking);
+        self.disks.forget_machine();
         self.invalidated = true;
         self.announcements.stop();
         self.commit.clear();
@@ -182,11 +186,17 @@ impl Replica {
         self.stats.divergences += 1;
         self.divergence = Some(divergence);
         self.emit(ReplicaEvent::Diverged);
+        self.leave_session(now);
+    }
+
+    /// Leaves the session because this host can't follow the log; the event that says why was emitted.
+    pub(super) fn leave_session(&mut self, now: Time) {
         if !self.session.is_open() {
             // The primary is dead, and no host holds the VM's true state.
             return self.halt_without_bye(Halt::Diverged);
         }
         self.role = Role::Backup(Backup::Leaving);
+        self.disks.forget_machine();
         self.invalidated = true;
         self.commit.clear();
         self.received = None;

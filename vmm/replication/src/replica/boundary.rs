@@ -47,6 +47,15 @@ impl Replica {
         }
     }
 
+    /// Returns `Ready` if the machine may do what passes the boundary and is not part of the log.
+    pub(super) fn may_act(&mut self) -> Step<()> {
+        match self.mode() {
+            Mode::Live | Mode::Replaying => Step::Ready(()),
+            Mode::Blocked => Step::Pending,
+            Mode::Invalidated => Step::Invalidated,
+        }
+    }
+
     /// Tells the world that the machine has gone live, if it does not know yet: from then on it has the guest's
     /// time, and keeps the frames that arrive. Call it soon: a guest that computes without exits takes no input
     /// that would do it.
@@ -89,6 +98,8 @@ impl Replica {
             Role::Primary(Primary::Copying(_)) if self.closes_sync() => {
                 Step::Ready(NextRegion::Capture)
             }
+            // It can't be saved before its requests to disks are done.
+            Role::Primary(Primary::Copying(_)) if self.drains_disks() => run,
             Role::Primary(Primary::Alone | Primary::Copying(_) | Primary::Losing(_)) if blocks => {
                 Step::Pending
             }
@@ -213,11 +224,11 @@ impl Replica {
 
     /// Returns `Ready` if [`next_input`](Self::next_input) has an answer now. For drivers that wait: an
     /// input borrows from the engine, so `next_input` cannot be called in a loop.
-    pub fn input_ready(&mut self, now: Time) -> Step<()> {
+    pub fn input_ready<W: LiveInputs>(&mut self, now: Time, world: &mut W) -> Step<()> {
         match self.mode() {
             Mode::Live if self.replay_out.is_active() => Step::Ready(()),
             Mode::Live => self.can_record_input(),
-            Mode::Replaying => self.can_follow_input(now),
+            Mode::Replaying => self.can_follow_input(now, world),
             Mode::Blocked => Step::Pending,
             Mode::Invalidated => Step::Invalidated,
         }
@@ -243,7 +254,7 @@ impl Replica {
                 }
                 self.record_input(now, world, capacity)
             }
-            Mode::Replaying => Ok(self.follow_input(now)),
+            Mode::Replaying => Ok(self.follow_input(now, world)),
             Mode::Blocked => Ok(Step::Pending),
             Mode::Invalidated => Ok(Step::Invalidated),
         }

@@ -4,14 +4,14 @@
 //! |---|---|
 //! | standalone | at once |
 //! | primary that holds the claim of its term, while no backup can take over | at once, except with [`OnBackupLoss::Block`] |
-//! | primary whose backup may be able to take over | when the backup has acknowledged the whole VM and the log up to the frame's [`release_at`](super::segment), while the lease is held |
+//! | primary whose backup may be able to take over | when the backup has acknowledged the whole VM and the log up to the frame's [`release_at`](super::segment), and has executed the completion of the last flush of a disk before the frame, while the lease is held |
 //! | primary that is making a claim; backup; halted | never |
 
 use super::config::OnBackupLoss;
 use super::engine::Replica;
 use super::role::{Backup, Primary, Role};
 use super::segment::Segment;
-use crate::hold::{Held, HoldLimits, HoldQueue};
+use crate::hold::{Held, HoldLimits, HoldQueue, Positions};
 use crate::mutant::Mutant;
 use logchan::time::{Duration, Time};
 
@@ -31,6 +31,8 @@ pub(super) struct OutputCommit {
     hold: HoldQueue,
     /// Log position behind the newest output's entry.
     watermark: u64,
+    /// Log position behind the completion of the newest flush of a disk that outputs wait for.
+    durable_at: u64,
     /// The deterministic segment that the VM is in.
     segment: Segment,
     /// How long after the start of a segment its outputs leave early; zero if none does.
@@ -46,6 +48,7 @@ impl OutputCommit {
         OutputCommit {
             hold: HoldQueue::new(limits),
             watermark: 0,
+            durable_at: 0,
             segment: Segment::default(),
             early_release_window,
             unflushed: None,
@@ -68,6 +71,17 @@ impl OutputCommit {
         self.segment = Segment { position, started_at: now };
     }
 
+    /// The log of another session begins behind the newest output.
+    pub(super) fn log_begins(&mut self) {
+        self.durable_at = self.durable_at.min(self.watermark);
+    }
+
+    /// The completion of a flush was logged, which ends at `position`: outputs from here on wait until the backup has
+    /// executed it.
+    pub(super) fn flush_logged(&mut self, position: u64) {
+        self.durable_at = position;
+    }
+
     /// The entry of an output was logged or executed, and ends at `position`.
     pub(super) fn output_logged(&mut self, position: u64) {
         self.watermark = position;
@@ -85,7 +99,10 @@ impl OutputCommit {
 
     /// Keeps `frame`, for which the queue has room, until `release_at` is acknowledged.
     pub(super) fn hold(&mut self, now: Time, release_at: u64, frame: &[u8]) {
-        self.hold.push(release_at, self.watermark, now.as_nanos(), frame).expect("there was room");
+        let &mut OutputCommit { watermark, durable_at, .. } = self;
+        let durable_at = durable_at.min(watermark);
+        let positions = Positions { release_at, durable_at, watermark };
+        self.hold.push(positions, now.as_nanos(), frame).expect("there was room");
     }
 
     /// Returns whether every output needs at most the log up to `position`.
@@ -132,8 +149,8 @@ impl Replica {
             self.commit.spoke_at = now;
             return Some(TapFrame { bytes: self.announcements.frame(), made_at: None });
         }
-        let release_at = self.commit.front()?.release_at;
-        if !self.may_release(now, release_at) {
+        let Held { release_at, durable_at, .. } = self.commit.front()?;
+        if !self.may_release(now, release_at, durable_at) {
             return None;
         }
         self.commit.spoke_at = now;
@@ -202,8 +219,8 @@ impl Replica {
         }
     }
 
-    /// Returns whether an output with this `release_at` may leave at `now`.
-    fn may_release(&self, now: Time, release_at: u64) -> bool {
+    /// Returns whether an output with these positions may leave at `now`.
+    fn may_release(&self, now: Time, release_at: u64, durable_at: u64) -> bool {
         match &self.role {
             Role::Standalone => true,
             Role::Primary(primary) => match primary {
@@ -216,8 +233,12 @@ impl Replica {
                     }
                     let Some(channel) = self.session.channel() else { return false };
                     let acked = channel.acked();
-                    let committed =
-                        acked >= protected.sync_end && release_at <= self.session.absolute(acked.0);
+                    let is_durable = durable_at
+                        <= self.session.absolute(self.session.peer_executed())
+                        || self.planted(Mutant::FlushLocalOnly);
+                    let committed = acked >= protected.sync_end
+                        && release_at <= self.session.absolute(acked.0)
+                        && is_durable;
                     (committed || self.planted(Mutant::ReleaseBeforeAck))
                         && (channel.lease_held(now) || self.planted(Mutant::ReleaseWithoutLease))
                 }

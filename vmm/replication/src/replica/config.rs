@@ -1,5 +1,6 @@
 //! Configuration of a replica.
 
+use super::disk::{DISK_WAIT_MAX, FlushPolicy};
 use super::resync::ResyncPace;
 use super::segment::EARLY_RELEASE_WINDOW;
 use crate::MacAddr;
@@ -51,7 +52,8 @@ pub enum Start {
     Backup,
 }
 
-/// Configuration of a replica. All values except `claimant` and `output_commit` must be equal on the two hosts.
+/// Configuration of a replica. All values except `claimant`, `output_commit`, `flush` and
+/// `disk_wait_max` must be equal on the two hosts.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
     /// The VM.
@@ -72,6 +74,12 @@ pub struct ReplicaConfig {
     pub mac: MacAddr,
     /// Source addresses of the guest's frames from which this host learns what to announce.
     pub sources: AllowedSources,
+    /// Number of the VM's disks.
+    pub disks: usize,
+    /// Which flush of a disk an output waits for. The two hosts may differ.
+    pub flush: FlushPolicy,
+    /// How long a backup waits for its own disk when the log says that a request is done, before it leaves.
+    pub disk_wait_max: Duration,
     /// Pages of guest memory.
     pub memory_pages: u64,
     /// Capacity of the delta cache, pages; never 0.
@@ -139,6 +147,9 @@ impl ReplicaConfig {
             claimant: Claimant::default(),
             mac,
             sources: AllowedSources::Vm { card: mac, ips: Vec::new() },
+            disks: 0,
+            flush: FlushPolicy::Both,
+            disk_wait_max: DISK_WAIT_MAX,
             memory_pages,
             delta_cache_pages_max: delta_cache_pages_max(memory_pages),
             frame_bytes_max: settings.frame_bytes_max,

@@ -5,6 +5,7 @@ use super::checkpoint_send::CheckpointSend;
 use super::claim::Claim;
 use super::commit::OutputCommit;
 use super::config::{ReplicaConfig, ReplicaConfigError, Start};
+use super::disk::DiskState;
 use super::event::{Command, Events, Loss, ReplicaEvent};
 use super::guard::Ignored;
 use super::health::Health;
@@ -80,6 +81,7 @@ pub struct Replica {
     /// Frames of the LAN that the VM has not received because of a handover.
     pub(super) passed: Passed,
     pub(super) health: Health,
+    pub(super) disks: DiskState,
     /// Syncs of the backup that failed in a row.
     pub(super) resync: Resync,
     /// The question about the term that is repeated.
@@ -145,6 +147,7 @@ impl Replica {
             handover: None,
             passed: Passed::new(),
             health: Health::default(),
+            disks: DiskState::default(),
             resync: Resync::default(),
             watch: WitnessWatch::default(),
             release: None,
@@ -180,6 +183,7 @@ impl Replica {
             channel.declare_silent(now);
         }
         self.handle_stall(now);
+        self.handle_disks(now);
         self.handle_resync(now);
         self.watch.handle_timeout(now);
         if let Some(claim) = self.claim_mut() {
@@ -280,7 +284,9 @@ impl Replica {
         let (watch, health) = (self.watch.poll_timeout(), self.health_timeout());
         let (handover, cut_off) = (self.handover_timeout(), self.cut_off_at());
         let (stall, resync) = (self.stall_timeout(), self.resync_timeout());
-        let due = [session, claim, watch, health, handover, cut_off, stall, resync, announcements];
+        let disks = self.disk_timeout();
+        let due =
+            [session, claim, watch, health, handover, cut_off, stall, resync, announcements, disks];
         due.into_iter().flatten().min()
     }
 

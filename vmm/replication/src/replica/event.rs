@@ -1,5 +1,6 @@
 //! Events that the engine reports, and requests that its driver must carry out.
 
+use super::disk::DiskFault;
 use super::resync::{SyncDelay, SyncLoss};
 use super::role::Halt;
 use super::stall::StallCause;
@@ -129,6 +130,8 @@ pub enum ReplicaEvent {
     },
     /// This host's VM diverged from the primary's, or the log is malformed.
     Diverged,
+    /// A disk of this backup does not follow the primary's: this host leaves, and the primary continues without it.
+    DiskFault(DiskFault),
     /// This host's part is over.
     Halted(Halt),
 }

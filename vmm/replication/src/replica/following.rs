@@ -4,11 +4,11 @@
 use super::engine::Replica;
 use super::role::{Backup, Role};
 use super::session::{Malformed, Session};
-use super::step::{NextRegion, Step, WaitFor};
+use super::step::{LiveInputs, NextRegion, Step, WaitFor};
 use crate::boundary::{Input, Position, Region, VcpuDigest};
 use crate::divergence::Divergence;
 use crate::mutant::Mutant;
-use crate::verifier::{LogCursor, TakenInput, Verdict, Verifier};
+use crate::verifier::{LogCursor, Verdict, Verifier};
 use alloc::boxed::Box;
 use core::fmt::Display;
 use logchan::entry::{Entry, REGISTERS};
@@ -37,14 +37,19 @@ impl Replica {
     }
 
     /// Does the same as [`diverge`](Self::diverge): the log has `found` where `expected` was due.
-    fn diverge_malformed<T>(&mut self, now: Time, expected: &str, found: &dyn Display) -> Step<T> {
+    pub(super) fn diverge_malformed<T>(
+        &mut self,
+        now: Time,
+        expected: &str,
+        found: &dyn Display,
+    ) -> Step<T> {
         self.leave_malformed(now, expected, found);
         self.invalidated = false;
         Step::Invalidated
     }
 
     /// Asks the verifier.
-    fn follow<T>(
+    pub(super) fn follow<T>(
         &mut self,
         now: Time,
         ask: impl FnOnce(&mut Verifier, &mut Session) -> Result<Verdict<T>, Malformed>,
@@ -172,20 +177,24 @@ impl Replica {
         Step::Ready(())
     }
 
-    pub(super) fn can_follow_input(&mut self, now: Time) -> Step<()> {
+    pub(super) fn can_follow_input<W: LiveInputs>(&mut self, now: Time, world: &mut W) -> Step<()> {
         match self.session.front() {
-            Ok(Some(_)) | Err(_) => Step::Ready(()),
+            Ok(Some(_)) => self.can_follow_disk(now, world),
+            Err(_) => Step::Ready(()),
             Ok(None) => self.log_exhausted(now),
         }
     }
 
-    pub(super) fn follow_input(&mut self, now: Time) -> Step<Option<Input<'_>>> {
-        let step = self.follow(now, Verifier::next_input);
-        if let Step::Ready(Some(TakenInput::Disk(_))) = step {
-            let found = "a completion of a disk, which no VM of a pair has";
-            return self.diverge_malformed(now, "an input", &found);
+    pub(super) fn follow_input<'a, W: LiveInputs>(
+        &'a mut self,
+        now: Time,
+        world: &'a mut W,
+    ) -> Step<Option<Input<'a>>> {
+        match self.can_follow_disk(now, world) {
+            Step::Ready(()) => self.follow_input_or_disk(now, world),
+            Step::Pending => Step::Pending,
+            Step::Invalidated => Step::Invalidated,
         }
-        step.map(|taken| taken.map(|taken| self.verifier.input(taken)))
     }
 
     pub(super) fn follow_halt(&mut self, now: Time) -> Step<WaitFor> {

@@ -37,6 +37,7 @@ impl Replica {
     /// Returns what this host lacks to run the VM.
     pub fn unfit(&self) -> Unfit {
         let lan = self.health.lan_down_since.map_or(Unfit::NONE, |_since| Unfit::LAN);
+        let lan = lan.and(if self.disks.has_failed { Unfit::DISK } else { Unfit::NONE });
         match self.watch.state {
             WitnessState::Unreachable => lan.and(Unfit::WITNESS),
             WitnessState::Unknown | WitnessState::Reachable => lan,
@@ -72,16 +73,12 @@ impl Replica {
     /// Returns how long this host leaves the next term to the other one.
     pub(super) fn claim_delay(&self) -> Duration {
         let silence = self.config.timing.silence;
-        let while_lan_is_down = match self.health.lan_down_since {
-            // A primary may notice the silence one silence timeout later than its backup.
-            Some(_since) => silence * 2,
-            None => Duration::ZERO,
-        };
+        // A primary may notice the silence one silence timeout later than its backup.
+        let is_unfit = self.unfit().has(Unfit::LAN) || self.unfit().has(Unfit::DISK);
+        let while_unfit = if is_unfit { silence * 2 } else { Duration::ZERO };
         match self.role {
-            Role::Backup(_) if self.health.is_cut_off => while_lan_is_down + silence,
-            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => {
-                while_lan_is_down
-            }
+            Role::Backup(_) if self.health.is_cut_off => while_unfit + silence,
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => while_unfit,
         }
     }
 
@@ -102,11 +99,14 @@ impl Replica {
         if reported.1 != theirs && self.role() == RoleName::Protected {
             self.emit(ReplicaEvent::BackupHealth { unfit: theirs });
         }
-        let Some(since) = self.health.lan_down_since else { return };
+        let lost_lan =
+            self.health.lan_down_since.map(|since| now.since(since) >= self.lan_patience());
+        if !(lost_lan == Some(true) || ours.has(Unfit::DISK)) {
+            return;
+        }
         if let Role::Primary(Primary::Protected(Protected { is_confirmed: true, .. })) = self.role
             && theirs.is_fit()
             && self.handover.is_none()
-            && now.since(since) >= self.lan_patience()
         {
             self.handover = Some(AfterHandover::Follow);
             self.try_hand_over(now);
@@ -117,7 +117,9 @@ impl Replica {
     /// can't go live, and this host could not take the VM back either. A host that leaves has no choice.
     pub(super) fn would_lose_service(&self) -> bool {
         let theirs = self.peer_unfit();
-        theirs.has(Unfit::WITNESS) || theirs.has(Unfit::LAN) && !self.unfit().has(Unfit::LAN)
+        let ours = self.unfit();
+        let is_worse = |reason| theirs.has(reason) && !ours.has(reason);
+        theirs.has(Unfit::WITNESS) || is_worse(Unfit::LAN) || is_worse(Unfit::DISK)
     }
 
     /// How long the LAN must be down before the VM is handed over: a link that flaps comes back.

@@ -76,6 +76,7 @@
 //! | `recording`, `following` | the answers on a primary and on a backup |
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
 //! | `converge` | how often memory is copied again, and how much the guest is slowed |
+//! | `disk` | mirrored disks: requests, their completions, the copy of a disk |
 //! | `stall` | a log link on which the other host is heard, and no output may leave |
 //! | `claim`, `watch` | a question to the witness in progress; the one that is repeated |
 //! | `passed` | frames that reach the old primary's tap during a handover |
@@ -90,6 +91,7 @@ mod claim;
 mod commit;
 mod config;
 mod converge;
+mod disk;
 mod engine;
 mod event;
 mod following;
@@ -112,6 +114,10 @@ mod watch;
 pub use commit::TapFrame;
 pub use config::{CommitPolicy, OnBackupLoss, ReplicaConfig, ReplicaConfigError, Start};
 pub use converge::{CopyProgress, GuestShare};
+pub use disk::{
+    CopyEnd, CopyState, DiskCopier, DiskFault, DiskFaultKind, FlushPolicy, LocalDisks,
+    UnexpectedMessage,
+};
 pub use engine::Replica;
 pub use event::{Command, ReplicaEvent};
 pub use guard::Ignored;

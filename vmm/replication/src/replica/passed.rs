@@ -27,7 +27,7 @@ use super::role::{Backup, HandingOver, Losing, Primary, Role};
 use super::step::Step;
 use crate::MacAddr;
 use crate::boundary::{DeviceCapacity, Input};
-use crate::hold::{HoldLimits, HoldQueue};
+use crate::hold::{HoldLimits, HoldQueue, Positions};
 use crate::limits::{
     FRAME_MAX, FRAME_MIN, INPUT_ENTRY_BYTES_MAX, PASSED_BYTES_MAX, PASSED_FRAMES_MAX,
     PASSING_NS_MAX,
@@ -97,7 +97,7 @@ impl Passed {
             self.given_up += 1;
         }
         // The positions of this queue mean nothing.
-        self.frames.push(0, 0, 0, frame).is_ok()
+        self.frames.push(Positions::default(), 0, frame).is_ok()
     }
 
     /// Returns the oldest frame that was not passed on.

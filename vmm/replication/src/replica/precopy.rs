@@ -16,10 +16,14 @@
 //! A pass ends when the backup has acknowledged all of it. [`converge`](super::converge) decides what follows.
 
 use super::converge::{CopyProgress, GuestShare, Passes};
+use super::disk::CopyState;
 use super::resync::SyncDelay;
 use super::step::CopyRequest;
+use crate::boundary::DiskOperation;
 use crate::checkpoint::CheckpointDigest;
+use crate::limits::COPY_REST_BYTES_MAX;
 use alloc::vec::Vec;
+use logchan::ids::LogSeq;
 use logchan::time::Time;
 
 /// Progress of a precopy.
@@ -29,14 +33,51 @@ pub(super) struct Precopy {
     memory_pages: u64,
     /// Pages sent, in all passes.
     pub(super) pages: u32,
+    /// Bytes of their entries.
+    pub(super) page_bytes: u64,
     pub(super) digest: CheckpointDigest,
     pub(super) passes: Passes,
+    pub(super) disks: DiskProgress,
+    /// Where the last page ends in the bulk lane, which carries messages of the disks' copy, too.
+    pub(super) pages_end: LogSeq,
     /// Since when it made no progress, as it was reported.
     pub(super) stalled_since: Option<Time>,
     /// It has not begun yet.
     pub(super) delay: Option<SyncDelay>,
-    /// When it is given up.
+    /// When it is given up. While most of the disks is not copied yet, it has no such time.
     pub(super) ends_at: Time,
+}
+
+/// Progress of the copy of the disks, which begins before that of the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DiskProgress {
+    /// Most of them is not copied yet, and so many bytes are left, once this is known. The memory waits.
+    Far(Option<u64>),
+    /// What is left is copied beside the memory.
+    Near {
+        /// Bytes left.
+        bytes_left: u64,
+    },
+    /// The backup's disks have the same contents.
+    Whole,
+}
+
+impl DiskProgress {
+    /// Returns whether the backup's disks have the same contents.
+    pub(super) fn is_whole(self) -> bool {
+        match self {
+            DiskProgress::Far(_) | DiskProgress::Near { .. } => false,
+            DiskProgress::Whole => true,
+        }
+    }
+
+    /// Returns whether the copy of the memory may begin.
+    fn is_near(self) -> bool {
+        match self {
+            DiskProgress::Far(_) => false,
+            DiskProgress::Near { .. } | DiskProgress::Whole => true,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,13 +93,21 @@ enum Phase {
 }
 
 impl Precopy {
-    pub(super) fn new(memory_pages: u64, delay: Option<SyncDelay>, ends_at: Time) -> Precopy {
+    pub(super) fn new(
+        memory_pages: u64,
+        disks: DiskProgress,
+        delay: Option<SyncDelay>,
+        ends_at: Time,
+    ) -> Precopy {
         Precopy {
             phase: Phase::NotBegun,
             memory_pages,
             pages: 0,
+            page_bytes: 0,
             digest: CheckpointDigest::default(),
             passes: Passes::new(memory_pages),
+            disks,
+            pages_end: LogSeq(0),
             stalled_since: None,
             delay,
             ends_at,
@@ -68,13 +117,53 @@ impl Precopy {
     /// Returns the next request to the machine; `None` before it begins, and when the closing checkpoint is due.
     pub(super) fn request(&self) -> Option<CopyRequest> {
         match &self.phase {
-            Phase::NotBegun if self.delay.is_some() => None,
+            Phase::NotBegun if self.delay.is_some() || !self.disks.is_near() => None,
             Phase::NotBegun => Some(CopyRequest::Begin),
             Phase::First { .. } | Phase::Again { .. } => {
                 Some(self.page().map_or(CopyRequest::Written, CopyRequest::Page))
             }
             Phase::Closing { .. } => None,
         }
+    }
+
+    /// The copier of the disks is in `state`. If the copy of the memory begins now, it is given up at `ends_at`.
+    pub(super) fn note_disks(&mut self, state: CopyState, ends_at: Time) {
+        let was_near = self.disks.is_near();
+        self.disks = match state {
+            CopyState::Whole => DiskProgress::Whole,
+            CopyState::Running { bytes_left } if was_near || bytes_left <= COPY_REST_BYTES_MAX => {
+                DiskProgress::Near { bytes_left }
+            }
+            CopyState::Running { bytes_left } => DiskProgress::Far(Some(bytes_left)),
+            CopyState::Failed { .. } => self.disks,
+        };
+        if !was_near && self.disks.is_near() {
+            self.ends_at = ends_at;
+        }
+    }
+
+    /// A request to a disk begins. What it writes is not copied before the copier says so.
+    pub(super) fn disks_written(&mut self, operation: DiskOperation) {
+        let writes = match operation {
+            DiskOperation::Read | DiskOperation::Flush => false,
+            DiskOperation::Write | DiskOperation::Discard | DiskOperation::WriteZeroes => true,
+        };
+        if writes && self.disks.is_whole() {
+            self.disks = DiskProgress::Near { bytes_left: 0 };
+        }
+    }
+
+    /// Returns whether the memory is being copied.
+    pub(super) fn copies_pages(&self) -> bool {
+        match &self.phase {
+            Phase::First { .. } | Phase::Again { .. } => true,
+            Phase::NotBegun | Phase::Closing { .. } => false,
+        }
+    }
+
+    /// Returns when the sync is given up; `None` while the copy of the memory waits for that of the disks.
+    pub(super) fn gives_up_at(&self) -> Option<Time> {
+        self.disks.is_near().then_some(self.ends_at)
     }
 
     /// Returns whether the closing checkpoint is due.

@@ -2,10 +2,11 @@
 
 use super::claim::Claim;
 use super::converge::{AfterPass, CopyProgress, GuestShare};
+use super::disk::DISK_HOLD_MAX;
 use super::engine::Replica;
 use super::event::{Loss, ReplicaEvent};
 use super::guard::Ignored;
-use super::precopy::Precopy;
+use super::precopy::{DiskProgress, Precopy};
 use super::resync::SyncLoss;
 use super::role::{AfterHandover, HandingOver, Losing, Primary, Protected, Role};
 use super::step::CopyRequest;
@@ -17,6 +18,7 @@ use crate::witness::ClaimCause;
 use alloc::vec::Vec;
 use logchan::channel::Channel;
 use logchan::entry::{Entry, PageBytes};
+use logchan::entry_codec::encoded_length;
 use logchan::ids::Lane;
 use logchan::limits::PAGE_BYTES;
 use logchan::time::Time;
@@ -25,9 +27,15 @@ impl Replica {
     /// Begins the sync of a backup that was met.
     pub(super) fn start_precopy(&mut self, now: Time) {
         self.session.begin_log(self.commit.watermark());
+        self.commit.log_begins();
+        self.disks.sync_begins();
         self.writer.restart();
         let (delay, ends_at) = (self.sync_delay_from(now), now + self.config.resync.sync_max);
-        let precopy = Precopy::new(self.config.memory_pages, delay, ends_at);
+        let disks = match self.config.disks {
+            0 => DiskProgress::Whole,
+            _some => DiskProgress::Far(None),
+        };
+        let precopy = Precopy::new(self.config.memory_pages, disks, delay, ends_at);
         self.role = Role::Primary(Primary::Copying(precopy));
         self.emit(delay.map_or(ReplicaEvent::SyncBegun, ReplicaEvent::SyncDelayed));
     }
@@ -74,23 +82,34 @@ impl Replica {
         precopy.advance(sent);
         if sent {
             let (_writer, mut log) = self.log(now);
-            let Ok(()) = log.append(&Entry::Page { number, bytes });
+            let entry = Entry::Page { number, bytes };
+            let Ok(()) = log.append(&entry);
             self.stats.pages_copied += 1;
+            let end = self.session.channel().map(|channel| channel.appended(Lane::Bulk));
+            if let Role::Primary(Primary::Copying(precopy)) = &mut self.role {
+                precopy.pages_end = end.unwrap_or_default();
+                precopy.page_bytes += encoded_length(&entry) as u64;
+            }
         }
     }
 
     /// Answers [`CopyRequest::Written`] with the numbers of these pages, ascending.
     pub fn written(&mut self, now: Time, pages: Vec<u64>) {
-        let bulk_bytes = self.session.channel().map_or(0, |channel| channel.appended(Lane::Bulk).0);
         let forgets = self.planted(Mutant::ForgetWrittenPages);
         let silence = self.config.timing.silence;
         let Role::Primary(Primary::Copying(precopy)) = &mut self.role else {
             return self.ignore(Ignored::CopyWithoutSync);
         };
+        // Messages of the disks' copy take time of the link, and are not what the pass had to send.
+        let bulk_bytes = precopy.page_bytes;
         let was_whole = precopy.passes.share().is_whole();
         let count = pages.len() as u64;
         match precopy.passes.end(now, bulk_bytes, count, silence) {
-            AfterPass::Close => precopy.close(if forgets { Vec::new() } else { pages }),
+            AfterPass::Close => {
+                precopy.close(if forgets { Vec::new() } else { pages });
+                // Requests to disks may delay the checkpoint, for so long.
+                precopy.ends_at = now + DISK_HOLD_MAX;
+            }
             AfterPass::Pass => {
                 precopy.begin_pass(now, bulk_bytes, pages);
                 self.stats.copies_repeated += 1;
@@ -214,6 +233,12 @@ impl Replica {
             Primary::Copying(_) => {
                 self.sync_failed(now, SyncLoss::Left);
                 self.abort_sync();
+            }
+            // Its disk is as fresh as this host's until the witness has a newer term.
+            Primary::Protected(_) if self.config.disks > 0 => {
+                self.sync_failed(now, SyncLoss::Left);
+                self.lose_backup(now, None);
+                self.emit(ReplicaEvent::BackupLeft);
             }
             Primary::Protected(_) => {
                 self.sync_failed(now, SyncLoss::Left);

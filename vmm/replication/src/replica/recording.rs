@@ -15,7 +15,7 @@ use logchan::time::Time;
 
 impl Replica {
     /// Returns whether entries are logged: there is a backup.
-    fn is_logging(&self) -> bool {
+    pub(super) fn is_logging(&self) -> bool {
         match &self.role {
             Role::Primary(Primary::Protected(_)) => true,
             Role::Standalone
@@ -147,6 +147,9 @@ impl Replica {
         if let Some(input) = &input {
             self.note_source(now, input);
             self.record(now, |writer| writer.input(input));
+            if let Input::Disk(done) = input {
+                self.disk_done_recorded((done.disk, done.number, done.status));
+            }
         }
         Ok(Step::Ready(input))
     }

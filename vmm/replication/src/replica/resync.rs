@@ -67,6 +67,15 @@ pub enum SyncLoss {
     Left,
     /// Its sync took too long.
     TooLong,
+    /// Requests to disks, or the copy of what they wrote last, did not end in time.
+    DisksBusy,
+    /// This host's disk could not be read for the copy.
+    DiskFailed {
+        /// Index of the disk.
+        disk: u8,
+    },
+    /// The backup sent an invalid message of the disks' copy.
+    BadCopy,
     /// The guest writes pages faster than the link carries them, although it was slowed: to send those of the last pass,
     /// the VM would be paused for too long.
     WritesTooFast {
@@ -88,6 +97,13 @@ impl Display for SyncLoss {
             }
             SyncLoss::Left => "the backup's VM diverged, or it left",
             SyncLoss::TooLong => "the link is too slow to copy the VM",
+            SyncLoss::DisksBusy => {
+                "requests to disks did not end in time: a disk of this host or of the backup, or the link, is too slow"
+            }
+            SyncLoss::DiskFailed { disk } => {
+                return write!(f, "disk {disk} of this host could not be read: check it");
+            }
+            SyncLoss::BadCopy => "the backup sent an invalid message of the disks' copy",
             SyncLoss::WritesTooFast { pages, carried_per_s } => {
                 let kib = pages * PAGE_BYTES as u64 / 1024;
                 return write!(
@@ -173,7 +189,8 @@ impl Replica {
         let Role::Primary(Primary::Copying(precopy)) = &self.role else { return None };
         match precopy.delay {
             Some(delay) => Some(delay.until),
-            None => (!precopy.is_closing()).then_some(precopy.ends_at),
+            None if self.closes_sync() => None,
+            None => precopy.gives_up_at(),
         }
     }
 
@@ -189,6 +206,7 @@ impl Replica {
             self.emit(ReplicaEvent::SyncBegun);
         } else {
             let cause = match precopy.progress() {
+                Some(_) if precopy.is_closing() => SyncLoss::DisksBusy,
                 Some(CopyProgress {
                     pass, pages_left, carried_per_s: Some(carried_per_s), ..
                 }) if pass > 1 => SyncLoss::WritesTooFast { pages: pages_left, carried_per_s },

@@ -24,6 +24,15 @@ pub(super) enum Malformed {
     Other(&'static str),
 }
 
+/// What becomes of an entry of the bulk lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is removed.
+    Yes,
+    /// It stays, with all that follow.
+    No,
+}
+
 /// The session with the other host.
 pub(super) struct Session {
     /// `None` on a standalone host, and after this host's part is over.
@@ -251,30 +260,49 @@ impl Session {
         }
     }
 
-    /// Passes the received pages to `take`, in order, until it has taken `count_max` of them or no complete
-    /// one is left.
+    /// Passes the entries of the bulk lane to `take`, in order, until one stays or no complete one is left.
     ///
     /// # Errors
     ///
-    /// The first error of `take`, or a page lane that carries something else.
+    /// The first error of `take`, or bytes that are not an entry.
+    pub(super) fn take_bulk<E: From<Malformed>>(
+        &mut self,
+        mut take: impl FnMut(&Entry<'_>) -> Result<Taken, E>,
+    ) -> Result<(), E> {
+        let Some(channel) = self.channel_mut() else { return Ok(()) };
+        let bytes = channel.received(Lane::Bulk);
+        let mut length = 0;
+        while let Some((entry, took)) = decode_complete(&bytes[length..])? {
+            match take(&entry)? {
+                Taken::Yes => length += took,
+                Taken::No => break,
+            }
+        }
+        channel.consume(Lane::Bulk, length);
+        Ok(())
+    }
+
+    /// Passes the received pages to `take`, in order, until it has taken `count_max` of them, no complete
+    /// one is left, or a message of a disk's copy comes first.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `take`, or a bulk lane that carries something else.
     pub(super) fn take_pages<E: From<Malformed>>(
         &mut self,
         count_max: u32,
         mut take: impl FnMut(u64, &logchan::entry::PageBytes<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Some(channel) = self.channel_mut() else { return Ok(()) };
-        let bytes = channel.received(Lane::Bulk);
-        let mut length = 0;
-        for _ in 0..count_max {
-            let Some((entry, took)) = decode_complete(&bytes[length..])? else { break };
-            let Entry::Page { number, bytes } = entry else {
-                return Err(Malformed::Other("page").into());
-            };
-            take(number, &bytes)?;
-            length += took;
-        }
-        channel.consume(Lane::Bulk, length);
-        Ok(())
+        let mut left = count_max;
+        self.take_bulk(|entry| match *entry {
+            Entry::Page { number, ref bytes } if left > 0 => {
+                left -= 1;
+                take(number, bytes)?;
+                Ok(Taken::Yes)
+            }
+            Entry::Page { .. } | Entry::DiskCopy(_) => Ok(Taken::No),
+            _other => Err(Malformed::Other("page").into()),
+        })
     }
 }
 

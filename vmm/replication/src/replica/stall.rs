@@ -93,15 +93,17 @@ impl Replica {
     /// Returns whether the backup has received all pages that were sent, and acknowledges in time. A sync is not closed
     /// before: from the closing checkpoint on, output waits for the backup.
     pub(super) fn is_bulk_received(&self) -> bool {
+        let Role::Primary(Primary::Copying(precopy)) = &self.role else { return false };
         self.session.channel().is_some_and(|channel| {
-            channel.lane_acked(Lane::Bulk) == channel.appended(Lane::Bulk)
+            channel.lane_acked(Lane::Bulk) >= precopy.pages_end
                 && channel.unleased_since().is_none()
         })
     }
 
     /// Returns whether the sync is to be closed: the pages that the backup lacks are few enough for the closing
-    /// checkpoint. Once this is true, it stays true until the checkpoint was given to the channel.
+    /// checkpoint, no request to a disk is in flight, and the backup's disks have the same contents. Once this is true, it stays true until the checkpoint was given to the channel.
     pub(super) fn closes_sync(&self) -> bool {
         matches!(&self.role, Role::Primary(Primary::Copying(precopy)) if precopy.is_closing())
+            && self.disks_are_ready()
     }
 }

@@ -49,6 +49,8 @@ pub struct ReplicaStats {
     pub backups_lost: u64,
     /// Divergences found.
     pub divergences: u64,
+    /// Times this host left, as a backup, because of a disk.
+    pub disk_faults: u64,
     /// Times the machine waited because the backup's lag was above its limit.
     pub lag_waits: u64,
     /// Times the machine waited because the hold queue was full.

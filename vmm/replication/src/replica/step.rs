@@ -1,5 +1,6 @@
 //! What the machine and the engine exchange: answers, requests, and the traits that each side implements.
 
+use super::disk::LocalDisks;
 use crate::boundary::{DeviceCapacity, Input};
 
 /// The engine's answer to a question of the machine.
@@ -80,8 +81,8 @@ pub enum CopyRequest {
     Written,
 }
 
-/// Source of a live machine's clock readings, entropy and inputs.
-pub trait LiveInputs {
+/// Source of a live machine's clock readings, entropy and inputs; and the disks, which a backup uses, too.
+pub trait LiveInputs: LocalDisks {
     /// Error of the world.
     type Error;
 

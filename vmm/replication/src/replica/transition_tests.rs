@@ -6,7 +6,9 @@ use std::convert::Infallible;
 
 use super::*;
 use crate::MacAddr;
-use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
+use crate::boundary::{
+    DeviceCapacity, DiskCompletion, DiskRequest, DiskStatus, Input, Position, VcpuDigest,
+};
 use crate::checkpoint::CheckpointImage;
 use crate::divergence::Registers;
 use crate::limits::PASSED_FRAMES_MAX;
@@ -18,6 +20,9 @@ use logchan::ids::{Claimant, Lane, Term, VmId};
 use logchan::limits::{FRAME_HEADER_BYTES, PAGE_BYTES};
 use logchan::seal::SEAL_OVERHEAD_BYTES;
 use logchan::time::{Duration, Time};
+
+#[path = "disk_tests.rs"]
+mod disks;
 
 const NIC: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
 const MS: Duration = Duration::from_millis(1);
@@ -48,6 +53,35 @@ impl LiveInputs for Clock {
         self.0 = clock_ns;
     }
 }
+
+/// Makes a world one without disks.
+macro_rules! no_disks {
+    ($world:ty) => {
+        impl LocalDisks for $world {
+            fn begin_request(&mut self, _: &DiskRequest<'_>) {}
+
+            fn done(&mut self, _: u8, _: u64) -> Option<DiskStatus> {
+                None
+            }
+
+            fn take_done(&mut self, _: u8, _: u64) -> Option<DiskCompletion<'_>> {
+                None
+            }
+
+            fn has_done(&mut self) -> bool {
+                false
+            }
+
+            fn fail_disk(&mut self, _: u8) {}
+
+            fn forget_requests(&mut self) {}
+        }
+    };
+}
+
+no_disks!(Clock);
+no_disks!(Typing);
+no_disks!(OneFrame);
 
 /// A vCPU state with this digest, which is also its first register.
 fn vcpu(digest: u64) -> VcpuDigest {
@@ -1383,8 +1417,8 @@ fn gone_live(output_commit: CommitPolicy) -> Replica {
 
 /// Returns whether the machine gets an input at `now`.
 fn takes_input(host: &mut Replica, now: Time) -> bool {
-    assert_eq!(host.input_ready(now), Step::Ready(()));
     let mut world = Typing;
+    assert_eq!(host.input_ready(now, &mut world), Step::Ready(()));
     let Ok(Step::Ready(input)) = host.next_input(now, &mut world, &DeviceCapacity::default())
     else {
         panic!("input_ready was Ready");

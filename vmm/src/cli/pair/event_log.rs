@@ -124,7 +124,8 @@ fn is_warning(notice: &Notice) -> bool {
         | ReplicaEvent::WentLive { .. }
         | ReplicaEvent::HandoverFailed
         | ReplicaEvent::ReleaseFailed
-        | ReplicaEvent::Diverged => true,
+        | ReplicaEvent::Diverged
+        | ReplicaEvent::DiskFault(_) => true,
         ReplicaEvent::Halted(halt) => match halt {
             Halt::AlreadyStarted { .. } | Halt::Replaced { .. } | Halt::Diverged => true,
             Halt::Stopped | Halt::PrimaryStopped | Halt::HandedOver { .. } => false,
@@ -306,6 +307,9 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
             )
         }
         ReplicaEvent::Diverged => unreachable!("reported as Notice::Diverged"),
+        ReplicaEvent::DiskFault(fault) => {
+            format!("{fault}; this backup leaves, and the primary continues unprotected")
+        }
         ReplicaEvent::Halted(halt) => match halt {
             Halt::AlreadyStarted { term } => format!(
                 "this VM was booted before (the witness has term {term}): start this host as the \

@@ -143,6 +143,10 @@ impl<const N: usize> Blk<N> {
         let mut answered = 0;
         self.stalled = false;
         for _ in 0..queue.size() {
+            if access.boundary.holds_disk_requests() {
+                self.stalled = true;
+                return Ok(answered);
+            }
             if self.in_flight.len() >= DISK_REQUESTS_MAX {
                 self.stalled = true;
                 self.counters.stalls += 1;
@@ -307,7 +311,10 @@ impl<const N: usize> VirtioDevice for Blk<N> {
         queues: &mut [VirtQueue],
         access: &mut Access<'_>,
     ) -> Result<Option<bool>, Failure> {
-        if !self.stalled || self.in_flight.len() >= DISK_REQUESTS_MAX {
+        if !self.stalled
+            || self.in_flight.len() >= DISK_REQUESTS_MAX
+            || access.boundary.holds_disk_requests()
+        {
             return Ok(None);
         }
         self.take_requests(&mut queues[0], access).map(Some)
@@ -329,7 +336,10 @@ impl<const N: usize> VirtioDevice for Blk<N> {
     }
 
     fn add_capacity(function: &VirtioPci<Self>, capacity: &mut DeviceCapacity, _ram: &GuestRam) {
-        capacity.disk_requests += function.device().in_flight.len() as u32;
+        let device = function.device();
+        let in_flight = device.in_flight.len();
+        capacity.disk_requests += in_flight as u32;
+        capacity.disk_requests_held |= device.stalled && in_flight < DISK_REQUESTS_MAX;
     }
 
     fn reissue(

@@ -355,6 +355,31 @@ fn queue_is_left_at_the_bound_and_resumed_by_a_completion() {
 }
 
 #[test]
+fn requests_that_are_held_wait_in_the_queue_and_go_on_in_their_order_on_a_restored_machine_too() {
+    let (mut m, mut d) = started();
+    put_header(&m, FLUSH_TYPE, 0);
+    let flush = [(HEADER, 16, 0), (STATUS, 1, WRITE)];
+    d.add(&m, QUEUE, &flush);
+    d.kick(&mut m, QUEUE);
+    m.boundary.holds_disk_requests = true;
+    d.add(&m, QUEUE, &flush);
+    d.add(&m, QUEUE, &flush);
+    d.kick(&mut m, QUEUE);
+    m.disk_done(0, 1, DiskStatus::Done, &[]);
+    assert_eq!(m.boundary.disk_requests.len(), 1);
+    let capacity = m.devices.capacity(&m.ram);
+    assert!(capacity.disk_requests == 0 && capacity.disk_requests_held);
+    // The closing checkpoint of a sync has the queue as it is.
+    m.devices = restored(&m);
+    m.boundary.holds_disk_requests = false;
+    let mut access = Access { ram: &m.ram, boundary: &mut m.boundary };
+    m.devices.resume(&mut access).unwrap();
+    let numbers: Vec<_> = m.boundary.disk_requests.iter().map(|one| one.number).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert!(!m.devices.capacity(&m.ram).disk_requests_held);
+}
+
+#[test]
 fn requests_of_a_driver_that_resets_reach_no_memory() {
     let (mut m, mut d) = started();
     m.write_ram(DATA, &[UNWRITTEN; 512]);

@@ -80,6 +80,9 @@ pub enum PairEvent {
         /// What the machine did.
         found: String,
     },
+    DiskFault {
+        why: String,
+    },
     Halted {
         why: Why,
         spoke_ns: Option<u64>,

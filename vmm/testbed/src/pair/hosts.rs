@@ -466,6 +466,7 @@ impl Hosts {
             | PairEvent::PrimaryGone { .. }
             | PairEvent::SupervisorLost { .. }
             | PairEvent::LogFinished
+            | PairEvent::DiskFault { .. }
             | PairEvent::Ended { .. } => {}
         }
     }

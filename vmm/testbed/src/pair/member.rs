@@ -153,6 +153,7 @@ impl State {
             | PairEvent::Following
             | PairEvent::LogFinished
             | PairEvent::SupervisorLost { .. }
+            | PairEvent::DiskFault { .. }
             | PairEvent::Diverged { .. } => {}
         }
     }

@@ -96,6 +96,7 @@ impl State {
                 | ReplicaEvent::WentLive { .. }
                 | ReplicaEvent::LogFinished
                 | ReplicaEvent::Diverged
+                | ReplicaEvent::DiskFault(_)
                 | ReplicaEvent::Halted(_) => {}
             },
             Notice::SyncClosed { .. }

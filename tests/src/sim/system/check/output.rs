@@ -4,9 +4,11 @@ use logchan::ids::Lane;
 use replication::replica::{OnBackupLoss, RoleName};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::sim::system::host::Host;
 use crate::sim::system::packet;
 use crate::sim::system::pair::{Pair, other};
 use crate::sim::system::process::{Process, ProcessId};
+use crate::sim::system::sim_disk::SimDisk;
 use crate::sim::{Checked, require};
 
 /// The frames of the VM that are on the LAN, by their numbers.
@@ -71,9 +73,36 @@ impl Pair<'_> {
         if process.session() != Some(session) {
             return Ok(());
         }
+        if role == RoleName::Protected {
+            self.check_flushed(host, number)?;
+        }
         let newest = self.released.entry(session).or_default();
         *newest = (*newest).max(position);
         self.check_holds(other(host))
+    }
+
+    /// Checks that the other host has every write that was flushed before the output `number` of `host`.
+    fn check_flushed(&mut self, host: usize, number: u64) -> Checked {
+        let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
+        let required = process.required_writes.remove(&number).unwrap_or_default();
+        let Host { process, disk, .. } = &self.hosts[other(host)];
+        let disk = process.as_ref().map(|process| &process.world.disk).or(disk.as_ref());
+        let durable = disk.map(SimDisk::durable_writes).unwrap_or_default();
+        require!(
+            durable.iter().zip(required).all(|(&durable, required)| durable >= required),
+            "host {host} releases output {number} after a flush of the writes {required:?}, and the other host's disk has \
+             {durable:?}"
+        );
+        Ok(())
+    }
+
+    /// Checks that the guest of `host` has read what it had written.
+    pub(crate) fn check_disk(&mut self, host: usize) -> Checked {
+        let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
+        let wrong = process.machine.devices.disk.wrong.take();
+        let is_flipped = process.flipped || process.broken;
+        require!(wrong.is_none() || is_flipped, "host {host}: {}", wrong.unwrap_or_default());
+        Ok(())
     }
 
     /// Checks that `host`, if it could take over, has all log that the released output depends on.

@@ -70,6 +70,7 @@ impl SyncPace {
             | ReplicaEvent::PrimaryGone { .. }
             | ReplicaEvent::LogFinished
             | ReplicaEvent::Diverged
+            | ReplicaEvent::DiskFault(_)
             | ReplicaEvent::Halted(_) => {}
         }
         Ok(())

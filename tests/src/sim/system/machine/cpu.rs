@@ -28,6 +28,8 @@ pub(crate) enum GuestAction {
     Receive,
     /// Puts an unsolicited frame into the send ring.
     SendUnsolicited,
+    /// Puts a request into the ring of the disk.
+    AskDisk,
 }
 
 /// How a plan ends.
@@ -47,6 +49,8 @@ pub(crate) enum Exit {
     SetTimer(u32),
     /// Kicks the network card to send the frames in the send ring.
     Send,
+    /// Kicks the disk to take the requests in its ring.
+    Disk,
     /// Reads and clears the devices' interrupt status.
     Status,
     /// Waits for an interrupt.

@@ -1,9 +1,10 @@
-//! The toy machine's devices: an interrupt controller, a timer, a network card, a console.
+//! The toy machine's devices: an interrupt controller, a timer, a network card, a console, a disk.
 //!
 //! As in the real machine, they act only at exits and at positions, and their state is a plain struct.
 
 use replication::boundary::{DeviceCapacity, Input};
 
+use super::disk::Disk;
 use super::ram::Ram;
 
 /// Number of frames in a ring.
@@ -36,10 +37,12 @@ pub(crate) enum Line {
     Network,
     /// The console.
     Console,
+    /// The disk.
+    Disk,
 }
 
 impl Line {
-    const ALL: [Self; 3] = [Self::Timer, Self::Network, Self::Console];
+    const ALL: [Self; 4] = [Self::Timer, Self::Network, Self::Console, Self::Disk];
 
     fn bit(self) -> u64 {
         1 << self as u64
@@ -67,6 +70,8 @@ pub(crate) struct Devices {
     pub(crate) clock_ns: u64,
     /// Console input that waits.
     pub(crate) console: Vec<u8>,
+    /// The disk.
+    pub(crate) disk: Disk,
 }
 
 impl Devices {
@@ -76,6 +81,8 @@ impl Devices {
             frame: ram.word(RECEIVED) - ram.word(TAKEN) < RING_SLOTS,
             console_bytes: CONSOLE_BYTES_MAX - self.console.len(),
             timer_ns: self.timer_ns,
+            disk_requests: self.disk.in_flight() as u32,
+            disk_requests_held: self.disk.stalled && self.disk.next(ram).is_some(),
             ..DeviceCapacity::default()
         }
     }
@@ -100,7 +107,10 @@ impl Devices {
                 self.console.extend(bytes);
                 self.raise(Line::Console);
             }
-            Input::Disk(_) => unreachable!("the toy machine has no disk"),
+            Input::Disk(done) => {
+                self.disk.complete(ram, &done);
+                self.raise(Line::Disk);
+            }
         }
     }
 

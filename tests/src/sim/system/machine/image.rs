@@ -6,6 +6,7 @@ use replication::checkpoint::{CheckpointImage, Image};
 use super::Machine;
 use super::cpu::{Cpu, Exit, GuestAction, Plan};
 use super::devices::Devices;
+use super::disk::{DISK_WORDS, Disk};
 use super::ram::{PageContents, Ram};
 
 /// A checkpoint that was just captured. Its pages are still in the machine's memory.
@@ -61,8 +62,8 @@ impl CheckpointImage for View<'_> {
     }
 }
 
-const ACTIONS: [GuestAction; 3] =
-    [GuestAction::None, GuestAction::Receive, GuestAction::SendUnsolicited];
+const ACTIONS: [GuestAction; 4] =
+    [GuestAction::None, GuestAction::Receive, GuestAction::SendUnsolicited, GuestAction::AskDisk];
 
 fn exit_words(exit: Exit) -> [u64; 2] {
     match exit {
@@ -76,6 +77,7 @@ fn exit_words(exit: Exit) -> [u64; 2] {
         Exit::Status => [7, 0],
         Exit::Halt => [8, 0],
         Exit::Return => [9, 0],
+        Exit::Disk => [10, 0],
     }
 }
 
@@ -91,6 +93,7 @@ fn exit_of([kind, value]: [u64; 2]) -> Exit {
         7 => Exit::Status,
         8 => Exit::Halt,
         9 => Exit::Return,
+        10 => Exit::Disk,
         _ => panic!("{kind} is not the number of an exit"),
     }
 }
@@ -163,8 +166,9 @@ impl Machine {
     }
 
     pub(crate) fn devices_bytes(&self) -> Vec<u8> {
-        let Devices { pending, status, timer_ns, clock_ns, console } = &self.devices;
+        let Devices { pending, status, timer_ns, clock_ns, console, disk } = &self.devices;
         let mut words = vec![*pending, *status, option_word(*timer_ns), *clock_ns];
+        words.extend(disk.words());
         words.extend(console.iter().map(|&byte| u64::from(byte)));
         to_bytes(&words)
     }
@@ -175,8 +179,10 @@ impl Machine {
             panic!("devices of {} words", words.len());
         };
         let timer_ns = timer.checked_sub(1);
-        let console = words[4..].iter().map(|&word| word as u8).collect();
-        self.devices = Devices { pending, status, timer_ns, clock_ns, console };
+        let (disk, console) = words[4..].split_at(DISK_WORDS);
+        let (disk, console) =
+            (Disk::of_words(disk), console.iter().map(|&word| word as u8).collect());
+        self.devices = Devices { pending, status, timer_ns, clock_ns, console, disk };
     }
 
     /// Captures a checkpoint with the pages that changed since the last one.
@@ -222,6 +228,8 @@ mod tests {
             entropy_bytes_max: 64,
             timer_us_max: 1000,
             unsolicited_percent: 50,
+            disk_percent: 0,
+            disk_depth: 1,
         }
     }
 

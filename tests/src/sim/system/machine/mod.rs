@@ -5,6 +5,7 @@
 
 pub(crate) mod cpu;
 pub(crate) mod devices;
+pub(crate) mod disk;
 pub(crate) mod image;
 pub(crate) mod program;
 pub(crate) mod ram;
@@ -93,6 +94,7 @@ impl Machine {
             | Exit::WallClock
             | Exit::Entropy(_)
             | Exit::Clocks(_)
+            | Exit::Disk
             | Exit::SetTimer(_) => self.choose_plan(),
             Exit::Return => unreachable!("a return is not an exit"),
         }

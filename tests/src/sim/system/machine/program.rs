@@ -6,6 +6,7 @@
 use super::Machine;
 use super::cpu::{Exit, GuestAction, KERNEL, MASKED, Plan, USER};
 use super::devices::{self, Line, RECEIVED, RING_SLOTS, TAKEN, TO_SEND};
+use super::disk::{self, BLOCKS};
 use crate::sim::system::packet::{self, Kind, Message};
 
 /// Address of the number of frames that the VM has sent since boot.
@@ -52,10 +53,14 @@ pub(crate) struct GuestOptions {
     pub(crate) timer_us_max: u64,
     /// How often it sends an unsolicited frame, in percent of its timer's ticks.
     pub(crate) unsolicited_percent: u64,
+    /// How often it makes a request to its disk, in percent of its choices; 0: it has none.
+    pub(crate) disk_percent: u64,
+    /// Number of requests to its disk at a time.
+    pub(crate) disk_depth: u64,
 }
 
 impl GuestOptions {
-    fn words(&self) -> [u64; 6] {
+    fn words(&self) -> [u64; 8] {
         let Self {
             busy_percent,
             compute_steps_max,
@@ -63,6 +68,8 @@ impl GuestOptions {
             entropy_bytes_max,
             timer_us_max,
             unsolicited_percent,
+            disk_percent,
+            disk_depth,
         } = *self;
         [
             busy_percent,
@@ -71,6 +78,8 @@ impl GuestOptions {
             entropy_bytes_max,
             timer_us_max,
             unsolicited_percent,
+            disk_percent,
+            disk_depth,
         ]
     }
 }
@@ -118,6 +127,11 @@ impl Machine {
         match std::mem::replace(&mut self.cpu.plan.action, GuestAction::None) {
             GuestAction::None => {}
             GuestAction::Receive => self.receive(),
+            GuestAction::AskDisk => {
+                let kind = [0, 0, 0, 1, 1, 1, 2][self.cpu.choose(7) as usize];
+                let block = if kind == 2 { 0 } else { self.cpu.choose(BLOCKS as u64) };
+                disk::make_request(&mut self.ram, kind, block, self.cpu.hash | 1);
+            }
             GuestAction::SendUnsolicited => {
                 self.ram.set_word(UNSOLICITED_DUE, 0);
                 let number = self.ram.word(SENT);
@@ -187,6 +201,9 @@ impl Machine {
             let typed = std::mem::take(&mut self.devices.console);
             self.note(xxhash_rust::xxh3::xxh3_64(&typed));
         }
+        if Line::Disk.is_in(status) {
+            self.note(self.ram.word(disk::VALUE));
+        }
         let steps = 1 + self.cpu.choose(4) as u32;
         self.cpu.plan =
             Plan { handler: true, ..Plan::new([steps, 0, 0], GuestAction::None, Exit::Return) };
@@ -203,6 +220,8 @@ impl Machine {
             (GuestAction::Receive, Exit::Nothing, false)
         } else if self.ram.word(UNSOLICITED_DUE) > 0 {
             (GuestAction::SendUnsolicited, Exit::Nothing, false)
+        } else if self.asks_disk() {
+            (GuestAction::AskDisk, Exit::Disk, false)
         } else if roll < self.option(0) {
             (GuestAction::None, Exit::Nothing, true)
         } else if self.cpu.choose(100) < self.option(2) {
@@ -231,6 +250,11 @@ impl Machine {
             left[level] = self.cpu.choose(self.option(1)) as u32;
         }
         self.cpu.plan = Plan::new(left, action, exit);
+    }
+
+    fn asks_disk(&mut self) -> bool {
+        let open = self.ram.word(disk::MADE) - self.ram.word(disk::COMPLETED);
+        self.option(6) > 0 && open < self.option(7) && self.cpu.choose(100) < self.option(6)
     }
 
     fn device_read_exit(&mut self) -> Exit {
