@@ -51,6 +51,7 @@ fn link(role: Role) -> SecureLink {
         cpu_digest: 0,
         host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,
+        disks_digest: 0,
         term: Term(1),
         witness: WitnessId(0),
         claimant: Claimant(0),

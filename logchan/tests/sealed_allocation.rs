@@ -57,6 +57,7 @@ fn endpoint(role: Role, byte: u8) -> SecureLink {
         cpu_digest: 0,
         host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,
+        disks_digest: 0,
         term: Term(1),
         witness: WitnessId(0),
         claimant: Claimant(0),

@@ -131,6 +131,7 @@ fn link(key: &Path, role: Role) -> SecureLink {
         cpu_digest: 0,
         host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,
+        disks_digest: 0,
         term: Term(1),
         witness: WitnessId(0),
         claimant: Claimant(0),

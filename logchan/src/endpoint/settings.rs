@@ -24,6 +24,8 @@ pub struct Settings {
     pub host_profile: HostProfile,
     /// xxh3-64 of the guest image.
     pub guest_digest: u64,
+    /// See [`Identity::disks_digest`].
+    pub disks_digest: u64,
     /// The witness of the VM, or 0 if there is none.
     pub witness: WitnessId,
     /// Name under which this process makes its claims, or 0 if it makes none.
@@ -51,6 +53,7 @@ impl Settings {
             cpu_level: 0,
             host_profile: HostProfile::default(),
             guest_digest: 0,
+            disks_digest: 0,
             witness: WitnessId::default(),
             claimant: Claimant::default(),
             frame_bytes_max: frame_bytes_max + SEAL_OVERHEAD_BYTES,
@@ -82,6 +85,7 @@ impl Settings {
             cpu_level: self.cpu_level,
             host_profile: self.host_profile,
             guest_digest: self.guest_digest,
+            disks_digest: self.disks_digest,
             term: self.term,
             witness: self.witness,
             claimant: self.claimant,

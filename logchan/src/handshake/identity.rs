@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! version u16 | role u8 | incarnation u64 | vm_id u64 | cpu_digest u64 | guest_digest u64 | term u64 |
-//! witness u64 | claimant u64 | timing u32 | frame_bytes_max u16 | cpu_level u8 | host_profile, 17 bytes
+//! witness u64 | claimant u64 | disks_digest u64 | timing u32 | frame_bytes_max u16 | cpu_level u8 |
+//! host_profile, 17 bytes
 //! ```
 
 use crate::error::FieldError;
@@ -23,7 +24,7 @@ use core::fmt;
 pub const PROTOCOL_VERSION: u16 = 12;
 
 /// Length of an encoded identity in bytes.
-pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 7 * 8 + 4 + 2 + 1 + HOST_PROFILE_BYTES;
+pub(super) const IDENTITY_BYTES: usize = 2 + 1 + 8 * 8 + 4 + 2 + 1 + HOST_PROFILE_BYTES;
 
 /// What an endpoint states about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Identity {
     pub cpu_digest: u64,
     /// xxh3-64 of the guest image, and of what else the machines of both hosts must have in common.
     pub guest_digest: u64,
+    /// xxh3-64 of size, access and serial number of each disk, in their order; 0 if there is none.
+    pub disks_digest: u64,
     /// Term of the endpoint; of a backup, the newest term that it knows, or 0 if it knows none.
     pub term: Term,
     /// The witness, which decides who may take the next term.
@@ -156,6 +159,11 @@ pub enum Mismatch {
         /// The peer's.
         theirs: u64,
     },
+    /// Different disks: a guest that goes on here would find another disk.
+    #[error(
+        "the peer's disks are not ours: give both hosts images with the same sizes, access and serial numbers, in the same order"
+    )]
+    Disks,
 }
 
 impl Identity {
@@ -171,14 +179,15 @@ impl Identity {
             self.term.0,
             self.witness.0,
             self.claimant.0,
+            self.disks_digest,
         ];
-        for (to, word) in bytes[3..59].chunks_exact_mut(8).zip(words) {
+        for (to, word) in bytes[3..67].chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
-        bytes[59..63].copy_from_slice(&self.timing.to_le_bytes());
-        bytes[63..65].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
-        bytes[65] = self.cpu_level;
-        bytes[66..].copy_from_slice(&self.host_profile.encode());
+        bytes[67..71].copy_from_slice(&self.timing.to_le_bytes());
+        bytes[71..73].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
+        bytes[73] = self.cpu_level;
+        bytes[74..].copy_from_slice(&self.host_profile.encode());
         bytes
     }
 
@@ -213,6 +222,7 @@ impl Identity {
             term: Term(reader.u64("term")?),
             witness: WitnessId(reader.u64("witness")?),
             claimant: Claimant(reader.u64("claimant")?),
+            disks_digest: reader.u64("disks_digest")?,
             timing: reader.u32("timing")?,
             frame_bytes_max: reader.u16("frame_bytes_max")?,
             cpu_level: reader.u8("cpu_level")?,
@@ -254,6 +264,9 @@ impl Identity {
         if self.guest_digest != peer.guest_digest {
             let (ours, theirs) = (self.guest_digest, peer.guest_digest);
             return Some(Mismatch::GuestImage { ours, theirs });
+        }
+        if self.disks_digest != peer.disks_digest {
+            return Some(Mismatch::Disks);
         }
         if self.witness != peer.witness {
             return Some(Mismatch::Witness { ours: self.witness, theirs: peer.witness });
@@ -311,6 +324,7 @@ mod tests {
         cpu_level: 1,
         cpu_digest: 2,
         guest_digest: 0x0102_0304_0506_0708,
+        disks_digest: 0x1112_1314_1516_1718,
         term: Term(4),
         witness: WitnessId(5),
         claimant: Claimant(6),
@@ -325,7 +339,9 @@ mod tests {
         let mut expected = alloc::vec![3, 0, 2, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
         expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
-        expected.extend([6, 0, 0, 0, 0, 0, 0, 0, 0xd, 0xc, 0xb, 0xa, 0xdc, 5, 1]);
+        expected.extend([6, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
+        expected.extend([0xd, 0xc, 0xb, 0xa, 0xdc, 5, 1]);
         expected.extend([0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[..], expected);
     }
@@ -349,6 +365,7 @@ mod tests {
                 "bits of SYSENTER_ESP: unknown there, 64 here",
             ),
             (Identity { guest_digest: 6, ..peer }, "guest image"),
+            (Identity { disks_digest: 6, ..peer }, "disks are not ours"),
             (Identity { witness: WitnessId(6), ..peer }, "peer's witness is 0000000000000006"),
             (Identity { timing: 6, ..peer }, "times are not ours"),
             (Identity { term: Term(3), ..peer }, "term 4 has begun"),

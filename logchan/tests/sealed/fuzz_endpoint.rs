@@ -32,8 +32,9 @@ pub(crate) fn victim(role: Role, seed: u64, now: Time) -> Endpoint {
 
 /// Returns an attacker with the key, in the role that the victim expects.
 fn attacker(role: Role, seed: u64) -> SecureLink {
-    let Settings { vm, term, cpu_level, cpu_digest, guest_digest, witness, claimant, .. } =
-        settings(role);
+    let settings = settings(role);
+    let Settings { vm, term, cpu_level, cpu_digest, guest_digest, .. } = settings;
+    let Settings { disks_digest, witness, claimant, .. } = settings;
     let timing = Timing::DEFAULT.fingerprint();
     let identity = Identity {
         role,
@@ -42,6 +43,7 @@ fn attacker(role: Role, seed: u64) -> SecureLink {
         cpu_level,
         cpu_digest,
         guest_digest,
+        disks_digest,
         witness,
         claimant,
         timing,

@@ -196,6 +196,7 @@ fn mismatch_is_reported_at_both_ends() {
         (Identity { cpu_digest: 1, ..BACKUP }, "CPU model"),
         (Identity { host_profile, ..BACKUP }, "bits of SYSENTER_ESP: "),
         (Identity { guest_digest: 1, ..BACKUP }, "guest image"),
+        (Identity { disks_digest: 1, ..BACKUP }, "disks"),
         (Identity { witness: WitnessId(1), ..BACKUP }, "peer's witness"),
         (Identity { timing: 1, ..BACKUP }, "times are not ours"),
     ];

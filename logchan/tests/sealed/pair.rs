@@ -19,6 +19,7 @@ pub(crate) const PRIMARY: Identity = Identity {
     cpu_digest: 0xc0,
     host_profile: HostProfile::UNKNOWN,
     guest_digest: 0x60,
+    disks_digest: 0x70,
     term: Term(1),
     witness: WitnessId(0x71),
     claimant: Claimant(0xc1),

@@ -299,6 +299,7 @@ fn handshake_of_another_protocol_version_is_reported() {
         cpu_digest: 0,
         host_profile: HostProfile::UNKNOWN,
         guest_digest: 0,
+        disks_digest: 0,
         term: Term(0),
         witness: WitnessId(0),
         claimant: Claimant(0),

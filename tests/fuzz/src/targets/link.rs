@@ -26,6 +26,7 @@ fn identity(role: Role, term: u64) -> Identity {
         cpu_digest: 0,
         cpu_level: 1,
         guest_digest: 0,
+        disks_digest: 0,
         term: Term(term),
         witness: WitnessId(0),
         claimant: Claimant(0),
@@ -197,9 +198,16 @@ pub(crate) fn channel(bytes: &[u8]) {
     let settings = Settings { window_bytes, ..Settings::new(Role::Backup, VmId(7), Term(0)) };
     let mut victim =
         Endpoint::new(settings, key(), entropy(2), now).expect("the settings are valid");
-    let Settings { cpu_digest, guest_digest, witness, claimant, .. } = *victim.settings();
-    let identity =
-        Identity { cpu_digest, guest_digest, witness, claimant, ..identity(Role::Primary, 3) };
+    let Settings { cpu_digest, guest_digest, disks_digest, witness, claimant, .. } =
+        *victim.settings();
+    let identity = Identity {
+        cpu_digest,
+        guest_digest,
+        disks_digest,
+        witness,
+        claimant,
+        ..identity(Role::Primary, 3)
+    };
     let mut link = SecureLink::new(key(), identity, entropy(1));
     link.start(now);
     let mut buffer = vec![0; victim.settings().frame_bytes_max];

@@ -182,7 +182,8 @@ impl World<'_> {
             | Mismatch::HostProfile(_)
             | Mismatch::Witness { .. }
             | Mismatch::Timing
-            | Mismatch::GuestImage { .. } => false,
+            | Mismatch::GuestImage { .. }
+            | Mismatch::Disks => false,
         };
         let is_alive = |peer: &Incarnation| peer.until.is_none_or(|until| until >= current.since);
         let mut peers = self.hosts[other(host)].incarnations.iter();

@@ -76,6 +76,8 @@ pub struct ReplicaConfig {
     pub sources: AllowedSources,
     /// Number of the VM's disks.
     pub disks: usize,
+    /// xxh3-64 of size, access and serial number of each disk; 0 if there is none.
+    pub disks_digest: u64,
     /// Which flush of a disk an output waits for. The two hosts may differ.
     pub flush: FlushPolicy,
     /// How long a backup waits for its own disk when the log says that a request is done, before it leaves.
@@ -148,6 +150,7 @@ impl ReplicaConfig {
             mac,
             sources: AllowedSources::Vm { card: mac, ips: Vec::new() },
             disks: 0,
+            disks_digest: 0,
             flush: FlushPolicy::Both,
             disk_wait_max: DISK_WAIT_MAX,
             memory_pages,
@@ -203,6 +206,7 @@ impl ReplicaConfig {
             cpu_level: self.cpu_level,
             host_profile: self.host_profile,
             guest_digest: self.guest_digest,
+            disks_digest: self.disks_digest,
             witness: self.witness,
             claimant: self.claimant,
             frame_bytes_max: self.frame_bytes_max,

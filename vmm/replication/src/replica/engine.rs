@@ -440,7 +440,8 @@ impl Replica {
             | Mismatch::HostProfile(_)
             | Mismatch::Witness { .. }
             | Mismatch::Timing
-            | Mismatch::GuestImage { .. } => {}
+            | Mismatch::GuestImage { .. }
+            | Mismatch::Disks => {}
         }
     }
 

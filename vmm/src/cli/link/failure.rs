@@ -59,9 +59,10 @@ pub(super) fn advice(mismatch: &Mismatch, proven: bool) -> String {
         Mismatch::Vm { .. } => format!("{mismatch} (--vm-id)"),
         Mismatch::Role { .. } => format!("{mismatch} (--role)"),
         Mismatch::Timing => format!("{mismatch} (--silence-ms)"),
-        Mismatch::CpuModel { .. } | Mismatch::HostProfile(_) | Mismatch::GuestImage { .. } => {
-            "the peer runs a VM, not 'understudy link'".into()
-        }
+        Mismatch::CpuModel { .. }
+        | Mismatch::HostProfile(_)
+        | Mismatch::GuestImage { .. }
+        | Mismatch::Disks => "the peer runs a VM, not 'understudy link'".into(),
         Mismatch::ProtocolVersion { .. }
         | Mismatch::Witness { .. }
         | Mismatch::Replaced { .. }

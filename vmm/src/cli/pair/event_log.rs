@@ -57,6 +57,7 @@ fn mismatch_message(mismatch: &Mismatch) -> String {
         Mismatch::Timing => format!("{mismatch} (--silence-ms)"),
         Mismatch::CpuModel { .. } => format!("{mismatch} (--cpu-model)"),
         Mismatch::GuestImage { .. } => format!("{mismatch} (--guest, --memory, --mac, --tap)"),
+        Mismatch::Disks => format!("{mismatch} (--disk)"),
         Mismatch::ProtocolVersion { .. }
         | Mismatch::Role { .. }
         | Mismatch::HostProfile(_)
