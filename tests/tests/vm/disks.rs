@@ -288,6 +288,9 @@ fn disk_that_cannot_be_used_is_one_line() {
     let disk = image.text();
     let missing = format!("{disk}.missing");
     fails(&["run", "--disk", &missing], DISK, "does not exist");
+    for option in ["state=/tmp/none", "accept"] {
+        fails(&["run", "--disk", &format!("{disk},{option}")], DISK, "for a disk of a pair");
+    }
     let five = [&["run"][..], &["--disk", disk].repeat(5)].concat();
     fails(&five, DISK, "");
     let witness = image.folder.path().to_str().unwrap();

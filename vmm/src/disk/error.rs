@@ -25,6 +25,9 @@ pub enum ImageError {
     /// There are more disks than the machine has slots for.
     #[error("a machine has at most {DISKS_MAX} disks")]
     TooMany,
+    /// Options of a superblock, which it does not have.
+    #[error("state= and accept are for a disk of a pair: leave them out")]
+    OfAPair,
     /// It is not there.
     #[error("does not exist")]
     Missing,

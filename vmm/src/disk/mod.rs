@@ -461,6 +461,10 @@ impl Disk {
         writes: Writes,
         reporter: Reporter,
     ) -> Result<Disk, ImageError> {
+        let is_mirrored = matches!(writes, Writes::Mirrored(_));
+        if !is_mirrored && (options.state.is_some() || options.word != Word::None) {
+            return Err(ImageError::OfAPair);
+        }
         let usage = match (writes, options.access) {
             (Writes::InPlace | Writes::Mirrored(_), DiskAccess::ReadWrite) => Use::Write,
             (Writes::InPlace | Writes::Mirrored(_), DiskAccess::ReadOnly)
