@@ -48,6 +48,16 @@ pub const DISK_SIZE_BYTES_MAX: u64 = 16 << 40;
 /// Most backing files below a qcow2 image.
 pub const BACKING_FILES_MAX: usize = 16;
 
+/// Most clusters of a qcow2 image that is written: 20 TiB of the usual 64 KiB. The check when it is opened has a byte
+/// for each.
+pub const QCOW2_CLUSTERS_MAX: u64 = 5 << 26;
+
+/// Most entries of the L1 table or of the refcount table of a qcow2 image: 32 MiB, as in imago.
+pub const QCOW2_TABLE_ENTRIES_MAX: u64 = 4 << 20;
+
+/// Most snapshots in a qcow2 image, as in QEMU.
+pub const QCOW2_SNAPSHOTS_MAX: u32 = 65536;
+
 /// Most bytes of free buffers that a disk keeps: as many as all requests in flight may have.
 pub const DISK_POOL_BYTES_MAX: usize = 4 << 20;
 

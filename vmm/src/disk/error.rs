@@ -58,6 +58,12 @@ pub enum ImageError {
         /// What is wrong.
         what: String,
     },
+    /// The tables of the qcow2 image contradict each other. It may not be written.
+    #[error("is damaged: {what}: see 'qemu-img check -r all FILE'")]
+    Damaged {
+        /// What is wrong, and where.
+        what: String,
+    },
     /// A file that the image refers to.
     #[error("its backing file {name}: {error}")]
     Backing {

@@ -174,6 +174,11 @@ fn damaged_image_causes_errors_and_no_panic_of_this_thread() {
         for sector in (0..sectors.min(2048)).step_by(64) {
             let _ = (client.read(sector, 512), client.write(sector, &[2; 512]));
         }
+        // Whole clusters, so that they are freed.
+        for sector in (0..sectors.min(2048) / 128 * 128).step_by(256) {
+            let number = client.begin(DiskOperation::Discard, sector, 128 * 512, &[]);
+            let _ = client.end(number);
+        }
         let _ = client.flush();
     }
 }

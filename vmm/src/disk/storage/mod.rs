@@ -7,6 +7,7 @@ pub(super) mod file;
 pub(super) mod layered;
 pub(super) mod overlay;
 pub(super) mod qcow2;
+mod qcow2_check;
 
 use super::frozen::Changes;
 use std::io;

@@ -3,6 +3,7 @@
 //! Files that an image names are opened here and not by imago, so that each is a regular file or a block device, is
 //! locked, and has a format that somebody has named.
 
+use super::qcow2_check::{self, Unfit};
 use super::{Spare, Storage};
 use crate::disk::error::ImageError;
 use crate::disk::faults::truncated;
@@ -93,6 +94,9 @@ fn open_qcow2(
     if is_encrypted(&image)? {
         return Err(ImageError::Qcow2 { what: "it is encrypted".into() });
     }
+    if usage == Use::Write {
+        qcow2_check::check(&image.file, image.bytes).map_err(unfit)?;
+    }
     let file = layer(image, path, usage, layers)?;
     let invalid = |error| ImageError::Qcow2 { what: format!("{error}") };
     let mut qcow2 =
@@ -110,6 +114,14 @@ fn open_qcow2(
     });
     qcow2.set_backing(backing.transpose()?);
     Ok(FormatAccess::new(qcow2))
+}
+
+fn unfit(error: Unfit) -> ImageError {
+    match error {
+        Unfit::Damaged(what) => ImageError::Damaged { what },
+        Unfit::TooLarge => ImageError::Qcow2 { what: error.to_string() },
+        Unfit::Io(error) => error.into(),
+    }
 }
 
 /// Returns whether the header names an encryption (`crypt_method` of docs/interop/qcow2.txt of QEMU), which imago does
