@@ -206,7 +206,7 @@ pub(super) struct DiskState {
     report_due: bool,
     /// Syncs begun.
     syncs: u64,
-    /// The sync that the copier of this host was told of.
+    /// The sync of which the copier of this host knows.
     copy: Option<(CopyEnd, u64)>,
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Precopy {
 /// Progress of the copy of the disks, which begins before that of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DiskProgress {
-    /// Most of them is not copied yet, and so many bytes are left, once this is known. The memory waits.
+    /// Most of them is not copied yet, and the memory waits. The bytes that are left, once they are known.
     Far(Option<u64>),
     /// What is left is copied beside the memory.
     Near {
