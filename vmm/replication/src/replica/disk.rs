@@ -500,15 +500,16 @@ impl Replica {
     /// Takes the messages at the front of the bulk lane, and returns how many.
     fn take_copy_messages<W: DiskCopier>(&mut self, world: &mut W) -> Result<usize, Malformed> {
         let mut count = 0;
-        self.session.take_bulk(|entry| match entry {
-            Entry::DiskCopy(message) if world.copy_takes() => match world.copy_in(message) {
-                Ok(()) => {
-                    count += 1;
-                    Ok(Taken::Yes)
-                }
-                Err(UnexpectedMessage) => Err(Malformed::Other("message that may come here")),
-            },
-            _page => Ok(Taken::No),
+        self.session.take_bulk(|entry| {
+            let Entry::DiskCopy(message) = entry else { return Ok(Taken::No) };
+            if !world.copy_takes() {
+                return Ok(Taken::No);
+            }
+            world
+                .copy_in(message)
+                .map_err(|UnexpectedMessage| Malformed::Other("message that may come here"))?;
+            count += 1;
+            Ok(Taken::Yes)
         })?;
         Ok(count)
     }

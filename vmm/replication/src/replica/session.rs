@@ -294,14 +294,19 @@ impl Session {
         mut take: impl FnMut(u64, &logchan::entry::PageBytes<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut left = count_max;
-        self.take_bulk(|entry| match *entry {
-            Entry::Page { number, ref bytes } if left > 0 => {
-                left -= 1;
-                take(number, bytes)?;
-                Ok(Taken::Yes)
+        self.take_bulk(|entry| {
+            if let Entry::DiskCopy(_) = entry {
+                return Ok(Taken::No);
             }
-            Entry::Page { .. } | Entry::DiskCopy(_) => Ok(Taken::No),
-            _other => Err(Malformed::Other("page").into()),
+            let Entry::Page { number, ref bytes } = *entry else {
+                return Err(Malformed::Other("page").into());
+            };
+            if left == 0 {
+                return Ok(Taken::No);
+            }
+            left -= 1;
+            take(number, bytes)?;
+            Ok(Taken::Yes)
         })
     }
 }
