@@ -230,7 +230,7 @@ impl FileWitness {
     pub fn answer(&self, question: Question) -> Result<Answer, WitnessError> {
         self.check_identity()?;
         witness::answer(&mut &*self, self.config.claimant, question)
-            .map_err(|reason| self.no_answer(reason))
+            .map_err(|reason| self.cause_of(self.no_answer(reason)))
     }
 
     /// Returns the newest claim of the VM that has an owner; `None` if the VM never ran.
@@ -240,7 +240,7 @@ impl FileWitness {
     /// As those of [`answer`](Self::answer).
     pub fn last_claim(&self) -> Result<Option<LastClaim>, WitnessError> {
         self.check_identity()?;
-        witness::last_claim(&mut &*self).map_err(|reason| self.no_answer(reason))
+        witness::last_claim(&mut &*self).map_err(|reason| self.cause_of(self.no_answer(reason)))
     }
 
     /// Tries whether a claim could be made now, and leaves no file. Storage that can be read need not take claims: it is
@@ -251,7 +251,7 @@ impl FileWitness {
     /// A claim would have no answer.
     pub fn try_claims(&self) -> Result<(), WitnessError> {
         let tried = folder::probe(&self.folder, self.config.claimant);
-        tried.map(drop).map_err(|fault| self.file_error("a claim", fault))
+        tried.map(drop).map_err(|fault| self.cause_of(self.file_error("a claim", fault)))
     }
 
     /// Says that no host runs the VM: claims the next term for nobody, and returns it.
@@ -278,7 +278,7 @@ impl FileWitness {
         let name = file_name(self.config.vm, term);
         let draft = self.prepared_name(&name);
         folder::prepare(&self.folder, &draft, &self.claim_content(term, self.config.claimant))
-            .map_err(|fault| self.file_error(&name, fault))?;
+            .map_err(|fault| self.cause_of(self.file_error(&name, fault)))?;
         *self.prepared() = Some(term);
         self.remove_drafts_before(term)
     }
@@ -348,6 +348,12 @@ impl FileWitness {
         let draft = folder::draft_name(self.config.claimant, name);
         folder::publish(&self.folder, name, &draft, content)
             .map_err(|fault| self.file_error(name, fault))
+    }
+
+    /// Returns why the folder can't be used if it went away while it was used, and `error` if it did not. One outage
+    /// has one reason then, which does not depend on the call that met it first.
+    fn cause_of(&self, error: WitnessError) -> WitnessError {
+        self.check_identity().err().unwrap_or(error)
     }
 
     fn check_identity(&self) -> Result<(), WitnessError> {
@@ -734,6 +740,20 @@ mod tests {
     }
 
     /// The shared storage is unmounted. In its place is the empty mount point, or other storage.
+    /// The folder goes away between the look at its identity and the use of its files; a trial looks at files only.
+    #[test]
+    fn folder_that_goes_away_in_use_has_the_same_reason_as_one_that_is_gone() {
+        let parent = tempfile::tempdir().unwrap();
+        let (folder, away) = (parent.path().join("witness"), parent.path().join("away"));
+        fs::create_dir(&folder).unwrap();
+        let a = FileWitness::open(folder.clone(), config(0xa, 0), WitnessId(1)).unwrap();
+        a.try_claims().unwrap();
+        fs::rename(&folder, away).unwrap();
+        let (gone, in_use) = (a.last_claim().unwrap_err().to_string(), a.try_claims().unwrap_err().to_string());
+        assert!(gone.contains("mount the shared storage again"), "{gone}");
+        assert_eq!(in_use, gone);
+    }
+
     #[test]
     fn claim_in_other_folder_has_no_answer() {
         let mount_point = tempfile::tempdir().unwrap();
