@@ -12,7 +12,8 @@ use crate::error::BoundaryError;
 use crate::limits::UNSENT_LOG_BYTES_MAX;
 use crate::mutant::DriverMutant;
 use crate::replica::{
-    CopyRequest, LocalDisks as _, NextRegion, Replica, RoleName, Step, StopAdvice, WaitFor,
+    CopyRequest, DiskCopier as _, LocalDisks as _, NextRegion, Replica, RoleName, Step, StopAdvice,
+    WaitFor,
 };
 use core::fmt::Display;
 use logchan::entry::REGISTERS;
@@ -361,6 +362,10 @@ impl<H: Host> Boundary for Driver<H> {
         let was_copying = self.parts.replica.role() == RoleName::Copying;
         let pages_before = self.parts.replica.stats().checkpoint_pages;
         self.ask_until_ready(|parts, now| parts.replica.checkpoint(now, &mut parts.world, image))?;
+        let DriverParts { replica, world, .. } = &mut self.parts;
+        if was_copying && matches!(replica.role(), RoleName::Closing | RoleName::Protected) {
+            world.copy_closed();
+        }
         // As after stopping the vCPU: a kick that arrived meanwhile may be lost.
         self.parts.world.idle()?;
         let DriverParts { replica, observer, clock, .. } = &mut self.parts;

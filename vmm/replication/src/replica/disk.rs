@@ -46,9 +46,9 @@ use crate::mutant::Mutant;
 use crate::verifier::{LogCursor, TakenDisk, Verifier};
 use alloc::vec::Vec;
 use core::fmt::{self, Display};
-use logchan::disk_copy::DiskCopy;
+use logchan::disk_copy::{DiskCopy, Generation};
 use logchan::entry::Entry;
-use logchan::ids::Lane;
+use logchan::ids::{Claimant, Lane};
 use logchan::limits::DISK_COPY_ENTRY_BYTES_MAX;
 use logchan::time::{Duration, Time};
 
@@ -133,6 +133,15 @@ pub trait DiskCopier {
     fn copy_in(&mut self, message: &DiskCopy<'_>) -> Result<(), UnexpectedMessage>;
     /// Returns how far it is.
     fn copy_state(&mut self) -> CopyState;
+    /// At [`CopyEnd::Send`], where the machine is stopped for the closing checkpoint: both hosts make every change from here
+    /// on themselves. [`in_sync`](Self::in_sync) or [`end_copy`](Self::end_copy) follows.
+    fn copy_closed(&mut self) {}
+    /// Both hosts have everything of `generation`: the copy is complete. `host` is the process of this host.
+    fn in_sync(&mut self, end: CopyEnd, _generation: Generation, _host: Claimant) {
+        match end {
+            CopyEnd::Send | CopyEnd::Receive => self.end_copy(),
+        }
+    }
 }
 
 /// Why a backup left because of a disk.
@@ -190,6 +199,16 @@ struct InFlight {
     disk: u8,
     number: u64,
     operation: DiskOperation,
+}
+
+/// How a copy has ended.
+enum End {
+    /// The closing checkpoint was sent, and the backup has not confirmed it.
+    Awaited,
+    /// Both hosts have everything of this generation.
+    InSync(Generation),
+    /// It was given up.
+    BrokenOff,
 }
 
 /// What the engine knows of the disks.
@@ -271,9 +290,9 @@ impl Replica {
         self.config.disks
     }
 
-    /// Returns whether a request to a disk is in flight, and its completion enters soon.
+    /// Returns whether this host's disks work: a request is in flight, and its completion enters soon, or a copy goes on.
     pub fn awaits_disk(&self) -> bool {
-        !self.disks.in_flight.is_empty()
+        !self.disks.in_flight.is_empty() || self.disks.copy.is_some()
     }
 
     /// Returns why this host, as a backup, left last because of a disk.
@@ -448,9 +467,17 @@ impl Replica {
     pub fn copy_disks<W: DiskCopier>(&mut self, now: Time, world: &mut W) {
         let wanted = self.copy_wanted();
         if self.disks.copy != wanted {
-            match wanted {
-                None => world.end_copy(),
-                Some((end, _sync)) => world.begin_copy(end),
+            match (self.disks.copy, wanted) {
+                (_, Some((end, _sync))) => world.begin_copy(end),
+                (Some(copy), None) => match self.copy_end(copy) {
+                    // The disks may be in sync: the backup's answer says so.
+                    End::Awaited => return,
+                    End::InSync(generation) => {
+                        world.in_sync(copy.0, generation, self.config.claimant);
+                    }
+                    End::BrokenOff => world.end_copy(),
+                },
+                (None, None) => {}
             }
             self.disks.copy = wanted;
         }
@@ -495,6 +522,28 @@ impl Replica {
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => return None,
         };
         Some((end, self.disks.syncs))
+    }
+
+    /// Returns how `copy` has ended, which this host no longer works on.
+    fn copy_end(&self, (end, sync): (CopyEnd, u64)) -> End {
+        let owner = match (&self.role, end) {
+            _ if sync != self.disks.syncs => return End::BrokenOff,
+            (Role::Primary(Primary::Protected(protected)), CopyEnd::Send) => {
+                if !protected.is_confirmed {
+                    return End::Awaited;
+                }
+                self.config.claimant
+            }
+            (
+                Role::Backup(Backup::Following | Backup::Finishing | Backup::Claiming(_)),
+                CopyEnd::Receive,
+            ) => self.term_owner,
+            (
+                Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_),
+                CopyEnd::Send | CopyEnd::Receive,
+            ) => return End::BrokenOff,
+        };
+        End::InSync(Generation { term: self.term, owner })
     }
 
     /// Takes the messages at the front of the bulk lane, and returns how many.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::boundary::DiskOperation;
 use crate::replica::disk::{DISK_HOLD_MAX, DISK_WAIT_MAX};
-use logchan::disk_copy::DiskCopy;
+use logchan::disk_copy::{DiskCopy, Generation};
 
 /// A host's disk, whose requests the test completes.
 struct Disk {
@@ -13,12 +13,15 @@ struct Disk {
     taken: Vec<u8>,
     failed_for_good: bool,
     copy: CopyState,
+    /// How its copies have ended: `None` if they were broken off.
+    ends: Vec<Option<(CopyEnd, Generation, Claimant)>>,
 }
 
 impl Disk {
     fn new() -> Disk {
         let (begun, done, taken) = (Vec::new(), VecDeque::new(), Vec::new());
-        Disk { begun, done, taken, failed_for_good: false, copy: CopyState::Whole }
+        let (copy, ends) = (CopyState::Whole, Vec::new());
+        Disk { begun, done, taken, failed_for_good: false, copy, ends }
     }
 
     fn completes(&mut self, number: u64, status: DiskStatus, data: &[u8]) {
@@ -59,7 +62,13 @@ impl LocalDisks for Disk {
 impl DiskCopier for Disk {
     fn begin_copy(&mut self, _: CopyEnd) {}
 
-    fn end_copy(&mut self) {}
+    fn end_copy(&mut self) {
+        self.ends.push(None);
+    }
+
+    fn in_sync(&mut self, end: CopyEnd, generation: Generation, host: Claimant) {
+        self.ends.push(Some((end, generation, host)));
+    }
 
     fn copy_out(&mut self) -> Option<DiskCopy<'_>> {
         None
@@ -378,5 +387,33 @@ fn sync_is_closed_when_no_request_is_in_flight_and_given_up_if_one_takes_too_lon
             assert!(mirrored.pair.events(0).contains(&given_up));
             assert!(!mirrored.pair.hosts[0].holds_disk_requests());
         }
+    }
+}
+
+#[test]
+fn copies_are_in_sync_when_the_backup_has_confirmed_and_never_if_it_is_lost_before() {
+    for is_lost in [false, true] {
+        let mut mirrored = Mirrored::alone(FlushPolicy::Both);
+        mirrored.copy_disks();
+        mirrored.pair.copy();
+        mirrored.pair.close();
+        mirrored.copy_disks();
+        let [a, b] = mirrored.pair.hosts.each_ref().map(|host| host.config.claimant);
+        let generation = Generation { term: mirrored.pair.hosts[0].term, owner: a };
+        assert_ne!(a, b);
+        assert_eq!(mirrored.pair.hosts[0].role(), RoleName::Closing);
+        assert_eq!(mirrored.disks[0].ends, [], "it is not known");
+        if is_lost {
+            mirrored.pair.lose(1);
+            mirrored.copy_disks();
+            assert_eq!(mirrored.disks[0].ends, [None]);
+            continue;
+        }
+        mirrored.pair.pass(5);
+        mirrored.pair.expect([RoleName::Protected, RoleName::Following]);
+        mirrored.copy_disks();
+        mirrored.copy_disks();
+        assert_eq!(mirrored.disks[0].ends, [Some((CopyEnd::Send, generation, a))]);
+        assert_eq!(mirrored.disks[1].ends, [Some((CopyEnd::Receive, generation, b))]);
     }
 }
