@@ -98,6 +98,24 @@ pub(super) struct Wanted {
     pub(super) bugs: DiskBugs,
 }
 
+/// Decides whether a disk of `vm` with `bytes` bytes may be copied to the image beside which `superblock` is.
+///
+/// # Errors
+///
+/// It belongs to another VM, or has another size than when it was used.
+pub(super) fn may_receive(
+    superblock: &Superblock,
+    (vm, bytes): (VmId, u64),
+) -> Result<(), Refusal> {
+    if superblock.vm != vm {
+        return Err(Refusal::OtherVm { other: superblock.vm });
+    }
+    if superblock.bytes != bytes {
+        return Err(Refusal::Size { bytes: superblock.bytes });
+    }
+    Ok(())
+}
+
 /// Decides whether the VM may boot from the image beside which `found` is, when `last` is its newest claim with an owner.
 ///
 /// # Errors
@@ -116,12 +134,7 @@ pub(super) fn may_boot(
         Err(BadSuperblock::Damaged) => return Err(Refusal::Damaged),
         Err(BadSuperblock::Version { .. }) => return Err(Refusal::Version),
     };
-    if superblock.vm != wanted.vm {
-        return Err(Refusal::OtherVm { other: superblock.vm });
-    }
-    if superblock.bytes != wanted.bytes {
-        return Err(Refusal::Size { bytes: superblock.bytes });
-    }
+    may_receive(superblock, (wanted.vm, wanted.bytes))?;
     if is_accepted {
         return Ok(());
     }

@@ -109,6 +109,9 @@ pub enum ImageError {
     /// The VM may not boot from it.
     #[error("{0}")]
     MayNotBoot(Refusal),
+    /// The other host's disk may not be copied to it.
+    #[error("{0}")]
+    MayNotReceive(Refusal),
     /// A thread for its I/O can't be started.
     #[error("no thread for its I/O: {0}")]
     Thread(io::Error),

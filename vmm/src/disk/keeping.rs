@@ -45,6 +45,22 @@ impl Disks {
         Ok(())
     }
 
+    /// Decides whether the other host's disks may be copied to these images.
+    ///
+    /// # Errors
+    ///
+    /// One of them belongs to another VM, or has another size than when it was used.
+    pub fn may_receive(&self) -> Result<(), DiskError> {
+        for disk in &self.disks {
+            let Some(kept) = &disk.kept else { continue };
+            boot::may_receive(&kept.superblock, (kept.vm, disk.bytes)).map_err(|refusal| {
+                let source = ImageError::MayNotReceive(refusal);
+                DiskError { path: disk.base.path.clone(), source }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Begins to store that the process `claimant` runs the VM on these images, which are the newest, and that `last` is
     /// its newest claim so far. It must be [durable](Self::keep_state) before the process claims a term.
     pub fn hold(&mut self, claimant: Claimant, last: Option<LastClaim>) {

@@ -128,8 +128,12 @@ fn superblock_that_says_nothing_or_of_another_vm_is_refused_by_name() {
     let superblock = path_of(&path);
     drop(mirrored(&path));
     let other = Disks::open(&[options(&path)], Writes::Mirrored(VmId(8)), Kick::default()).unwrap();
-    assert!(other.may_boot(None).unwrap_err().to_string().contains("another VM"));
+    for refused in [other.may_boot(None), other.may_receive()] {
+        let line = refused.unwrap_err().to_string();
+        assert!(line.contains("another VM") && line.contains(path.to_str().unwrap()), "{line}");
+    }
     drop(other);
+    mirrored(&path).may_receive().unwrap();
     for contents in [&[][..], &[0; FILE_BYTES], &[7; 100]] {
         fs::write(&superblock, contents).unwrap();
         let refused = try_open(&options(&path)).unwrap_err().to_string();
