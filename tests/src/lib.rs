@@ -4,6 +4,7 @@
 //! `scripts/install.sh` installs. Without them they fail; they never skip.
 
 pub mod alone;
+pub mod chain;
 pub mod demo;
 pub mod fifo;
 pub mod flood;

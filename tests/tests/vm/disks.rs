@@ -1,20 +1,16 @@
 //! Disks: the reference guest's disk service in a VM that is run, recorded and replayed.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
-use testbed::pace::HANG_MAX;
 use testbed::{GUEST_ADDRESS, Standalone, TestbedError};
+use tests::chain::{Client, append, chain};
 use tests::load;
 use tests::program::{fails, json, run};
 use tests::recording::start_vm;
 
-/// Port of the guest's disk service.
-const PORT: u16 = 7001;
 const SECTOR: u64 = 512;
 const SECTORS: u64 = 2048;
 /// Links of the chain of a VM that is saved.
@@ -58,42 +54,6 @@ impl Image {
     }
 }
 
-/// A client of the guest's disk service.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn connect() -> Client {
-        let stream = TcpStream::connect((GUEST_ADDRESS, PORT)).unwrap();
-        stream.set_read_timeout(Some(HANG_MAX)).unwrap();
-        Client(BufReader::new(stream))
-    }
-
-    fn ask(&mut self, command: &str) -> String {
-        self.0.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
-        let mut answer = String::new();
-        self.0.read_line(&mut answer).unwrap();
-        answer.trim_end().to_owned()
-    }
-}
-
-/// FNV-1a of the hash before and the text, as the guest computes it.
-fn link_hash(before: u64, text: &str) -> u64 {
-    let bytes = before.to_le_bytes().into_iter().chain(text.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
-/// Appends `count` links behind link number `links`, whose hash is `hash`. Returns the hash of the last one.
-fn append(client: &mut Client, links: u64, mut hash: u64, count: u64) -> u64 {
-    for link in links + 1..=links + count {
-        let text = format!("link {link}");
-        hash = link_hash(hash, &text);
-        assert_eq!(client.ask(&format!("append {text}")), format!("{link} {hash:016x}"));
-    }
-    hash
-}
-
 /// Runs `act` in the namespace of `vm`.
 fn within<T: Send>(vm: &Standalone, act: impl FnOnce() -> T + Send) -> T {
     vm.namespace.enter(|| Ok::<T, TestbedError>(act())).unwrap()
@@ -128,13 +88,6 @@ fn record(image: &Image, extra: &[&str]) {
         .unwrap();
     let result = vm.stop().unwrap();
     assert!(result["checkpoints"].as_u64() > Some(1), "{result}");
-}
-
-/// Returns the number of links and the hash of the last one.
-fn chain(client: &mut Client) -> (u64, u64) {
-    let answer = client.ask("chain");
-    let (links, hash) = answer.split_once(' ').unwrap_or_else(|| panic!("{answer}"));
-    (links.parse().unwrap(), u64::from_str_radix(hash, 16).unwrap())
 }
 
 fn replay(log: &Path, extra: &[&str]) -> (Option<i32>, String, String) {
@@ -293,11 +246,6 @@ fn disk_that_cannot_be_used_is_one_line() {
     }
     let five = [&["run"][..], &["--disk", disk].repeat(5)].concat();
     fails(&five, DISK, "");
-    let witness = image.folder.path().to_str().unwrap();
-    let pair =
-        ["--interface", "lo", "--peer", "02:00:00:00:00:01", "--insecure", "--witness", witness];
-    fails(&[&["primary", "--disk", disk], &pair[..]].concat(), USAGE, "pair can't have a disk");
-    fails(&[&["backup", "--disk", disk], &pair[..]].concat(), USAGE, "pair can't have a disk");
     let in_use = start(&["run", "--disk", disk]);
     fails(&["run", "--disk", disk, "--for", "1"], DISK, "in use");
     in_use.stop().unwrap();

@@ -22,6 +22,7 @@ use crate::kvm::{System, entropy};
 use crate::mem::layout::{MEMORY_MAX, PAGE};
 use crate::vcpu::{Machine, MachineConfig};
 use logchan::host_profile::{Answer, HostProfile};
+use logchan::ids::VmId;
 use logchan::limits::DISKS_MAX;
 use netpath::mac::MacAddr;
 use std::path::{Path, PathBuf};
@@ -154,6 +155,25 @@ impl Blueprint {
             (None, Guest::Linux { .. } | Guest::Snapshot { .. }) => String::new(),
         };
         Ok(Blueprint { system, config, guest, command_line })
+    }
+
+    /// Opens the disks of `vm`, which runs on two hosts, and gives them to its machines.
+    ///
+    /// # Errors
+    ///
+    /// If an image can't be used, or the VM starts from a snapshot that has disks: each host would need the same ones.
+    pub fn mirrored_disks(&mut self, options: &VmOptions, vm: VmId) -> Result<Disks, CliError> {
+        if let Guest::Snapshot { path, snapshot } = &self.guest
+            && !snapshot.disks().is_empty()
+        {
+            return Err(CliError::Usage(format!(
+                "--restore {}: a VM of a pair can't start from a snapshot of a VM with disks",
+                path.display()
+            )));
+        }
+        let disks = session::open_disks(&options.disk, Writes::Mirrored(vm))?;
+        self.config.devices.disks = session::disk_configs(&disks);
+        Ok(disks)
     }
 
     /// Creates a machine with empty memory, to which a checkpoint is then applied.

@@ -148,6 +148,9 @@ pub enum CliError {
         /// Error of the system call.
         source: io::Error,
     },
+    /// What is known about the images of a pair's disks can't be stored.
+    #[error("the superblocks of the disks can't be stored: see the warning above")]
+    Superblocks,
     /// The disk given for a log or a snapshot is not the one of its VM.
     #[error("disk {index}, {}, is not {}: {what}", path.display(), source_of.whose())]
     OtherDisk {
@@ -343,9 +346,10 @@ impl CliError {
             CliError::Log { source, .. } => log_code(source),
             CliError::Snapshot { source, .. } => snapshot_code(source),
             CliError::NoSnapshot { .. } => Code::Log,
-            CliError::Disk(_) | CliError::DiskImage { .. } | CliError::OtherDisk { .. } => {
-                Code::Disk
-            }
+            CliError::Disk(_)
+            | CliError::DiskImage { .. }
+            | CliError::Superblocks
+            | CliError::OtherDisk { .. } => Code::Disk,
             CliError::NotSaved { .. } => Code::Guest,
             CliError::Demo(TestbedError::TooSlow(_)) => Code::TooSlow,
             CliError::File { .. }

@@ -192,18 +192,6 @@ impl VmOptions {
         self.seconds.map_or(Ok(()), |seconds| check_seconds("--for", seconds))
     }
 
-    /// Checks that no disk is given to a command that can't have one.
-    ///
-    /// # Errors
-    ///
-    /// [`CliError::Usage`] with `why` if there is one.
-    pub(super) fn check_no_disk(&self, why: &str) -> Result<(), CliError> {
-        match self.disk.first() {
-            None => Ok(()),
-            Some(disk) => Err(CliError::Usage(format!("--disk {}: {why}", disk.path.display()))),
-        }
-    }
-
     /// Returns the size of guest memory in bytes. A size that overflows saturates, and is refused later.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.saturating_mul(1 << 20)

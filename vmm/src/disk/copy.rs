@@ -14,6 +14,7 @@
 //! when nothing is left and no request is in flight, both images have the same contents.
 
 use super::buffers::Buffer;
+use super::changes::BLOCK_BYTES;
 use crate::limits::DISK_COPY_HELD_MAX;
 use logchan::limits::{DISK_DIGESTS_MAX, DISKS_MAX};
 use replication::boundary::DiskOperation;
@@ -62,6 +63,16 @@ pub enum CopyFault {
     },
 }
 
+impl CopyFault {
+    /// Returns the index of the disk; that of the first one if no disk has failed.
+    pub fn disk(self) -> u8 {
+        match self {
+            CopyFault::Io { disk, .. } | CopyFault::ReadOnlyDiffers { disk, .. } => disk,
+            CopyFault::Unexpected { .. } => 0,
+        }
+    }
+}
+
 impl Display for CopyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -101,6 +112,13 @@ pub struct CopyProgress {
     pub zero: u64,
     /// Blocks that the backup had already.
     pub equal: u64,
+}
+
+impl CopyProgress {
+    /// Returns how many bytes are still to be read, rounded up to blocks.
+    pub fn bytes_left(self) -> u64 {
+        self.left * BLOCK_BYTES
+    }
 }
 
 /// A request of a copy to the thread of a disk.

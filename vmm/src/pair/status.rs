@@ -2,7 +2,9 @@
 
 use super::host::PairHost;
 use super::observer::PairObserver;
+use crate::disk::{CopyProgress, KeepState};
 use crate::link::now;
+use crate::replay::World;
 use crate::replay::rate_limit::OverLimit;
 use crate::stdio;
 use crate::telemetry::TimeStatus;
@@ -15,7 +17,9 @@ use logchan::time::{Duration as Span, Time};
 use netpath::{FramePort, MacAddr};
 use replication::Divergence;
 use replication::driver::DriverView;
-use replication::replica::{CopyProgress, Replica, RoleName, StallCause, WitnessState};
+use replication::replica::{
+    CopyProgress as MemoryProgress, Replica, RoleName, StallCause, WitnessState,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -82,10 +86,42 @@ pub struct Status {
     pub disk_faults: u64,
     /// The last of these.
     pub last_disk_fault: Option<String>,
+    /// The disks of this host, if the VM has any.
+    pub disks: Option<DisksStatus>,
     /// What the guest wanted beyond the limits of rates, on this host.
     pub over_limit: OverLimit,
     /// Lines for standard output or standard error that could not be written.
     pub messages_dropped: u64,
+}
+
+/// Status of the disks of a host.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DisksStatus {
+    /// Failed requests of each disk.
+    pub failed: Vec<u64>,
+    /// What is known about the images, in the files beside them: `stored`, `pending`, or `failed`.
+    pub superblocks: &'static str,
+    /// On a primary, the copy to a new backup, in blocks of 64 KiB, while there is one.
+    pub copy: Option<CopyProgress>,
+    /// Why the last copy failed; there is none if both hosts have had the same contents since.
+    pub copy_fault: Option<String>,
+}
+
+impl DisksStatus {
+    fn of<P: FramePort>(world: &World<P>) -> Option<DisksStatus> {
+        let disks = world.disks();
+        let failed: Vec<_> = disks.status().iter().map(|disk| disk.failed).collect();
+        (!failed.is_empty()).then(|| DisksStatus {
+            failed,
+            superblocks: match disks.keep_state() {
+                KeepState::Pending => "pending",
+                KeepState::Done => "stored",
+                KeepState::Failed => "failed",
+            },
+            copy: disks.copy_progress(),
+            copy_fault: world.copy_fault().map(|fault| fault.to_string()),
+        })
+    }
 }
 
 /// Status of the other host, and of the channel to it.
@@ -150,9 +186,9 @@ pub struct CopyStatus {
     pub carried_kib_per_s: Option<u64>,
 }
 
-impl From<CopyProgress> for CopyStatus {
-    fn from(progress: CopyProgress) -> CopyStatus {
-        let CopyProgress { pass, pages_left, share, carried_per_s } = progress;
+impl From<MemoryProgress> for CopyStatus {
+    fn from(progress: MemoryProgress) -> CopyStatus {
+        let MemoryProgress { pass, pages_left, share, carried_per_s } = progress;
         CopyStatus {
             pass,
             pages_left,
@@ -283,6 +319,7 @@ impl PairObserver {
                 uptime_s,
                 stages: world.stages().status(),
                 over_limit: world.over_limit(),
+                disks: DisksStatus::of(world),
                 log: LogStatus { bytes_by_kind: bytes_by_kind(replica.log_stats()), ..log },
                 ..self.status(now, replica, link.peer())
             };

@@ -7,15 +7,16 @@ use super::guest_clock::GuestClock;
 use super::orders::Orders;
 use super::rate_limit::{OverLimit, RateLimits, Rates};
 use super::timer_pace::TimerPace;
-use crate::disk::{Changes, Disks};
+use crate::disk::{self, Changes, CopyFault, Disks};
 use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
 use crate::kvm::kick::{Held, KICK_SIGNAL};
 use crate::limits::STALE_FRAMES_MAX;
 use crate::telemetry::Stages;
 use crossbeam::channel::Receiver;
-use logchan::disk_copy::DiskCopy;
+use logchan::disk_copy::{DiskCopy, Generation};
 use logchan::entry::REGISTERS;
+use logchan::ids::Claimant;
 use logchan::time::Duration as Span;
 use netpath::port::{FRAME_MAX, FramePort};
 use netpath::wait::{WaitPolicy, spin};
@@ -72,6 +73,8 @@ pub struct World<P> {
     lan: Option<WatchedTap>,
     deadline: Deadline,
     disks: Disks,
+    /// Why the last copy of the disks failed.
+    copy_fault: Option<CopyFault>,
     clock: GuestClock,
     pace: TimerPace,
     /// Positions reached.
@@ -102,6 +105,7 @@ impl<P: FramePort> World<P> {
             lan: config.lan,
             deadline: Deadline::new(config.deadline).map_err(HostError::from)?,
             disks: config.disks,
+            copy_fault: None,
             clock: config.clock,
             pace: TimerPace::default(),
             positions: 0,
@@ -121,6 +125,11 @@ impl<P: FramePort> World<P> {
     /// Returns the disks, for their statistics.
     pub fn disks(&self) -> &Disks {
         &self.disks
+    }
+
+    /// Returns why the last copy of the disks failed; `None` once both hosts have the same contents.
+    pub fn copy_fault(&self) -> Option<CopyFault> {
+        self.copy_fault
     }
 
     /// Ends the I/O of the disks, and returns what the guest has written to each ([`Disks::freeze`]).
@@ -500,26 +509,59 @@ impl<P: FramePort> replica::LocalDisks for World<P> {
     }
 }
 
-/// Copies nothing: no VM of a pair has a disk yet.
 impl<P: FramePort> replica::DiskCopier for World<P> {
-    fn begin_copy(&mut self, _end: CopyEnd) {}
+    fn begin_copy(&mut self, end: CopyEnd) {
+        match end {
+            CopyEnd::Send => self.disks.begin_copy(),
+            CopyEnd::Receive => self.disks.begin_receive(),
+        }
+    }
 
-    fn end_copy(&mut self) {}
+    fn end_copy(&mut self) {
+        self.disks.end_copy();
+    }
 
     fn copy_out(&mut self) -> Option<DiskCopy<'_>> {
-        None
+        self.disks.copy_out()
     }
 
     fn copy_takes(&mut self) -> bool {
-        false
+        self.disks.is_drained() && self.disks.copy_takes()
     }
 
-    fn copy_in(&mut self, _message: &DiskCopy<'_>) -> Result<(), UnexpectedMessage> {
-        Err(UnexpectedMessage)
+    fn copy_in(&mut self, message: &DiskCopy<'_>) -> Result<(), UnexpectedMessage> {
+        let taken = self.disks.copy_in(message);
+        taken.map_err(|fault| {
+            self.copy_fault = Some(fault);
+            UnexpectedMessage
+        })
     }
 
     fn copy_state(&mut self) -> CopyState {
-        CopyState::Running { bytes_left: u64::MAX }
+        match self.disks.copy_state() {
+            disk::CopyState::None => CopyState::Running { bytes_left: u64::MAX },
+            disk::CopyState::Running => {
+                let progress = self.disks.copy_progress().unwrap_or_default();
+                CopyState::Running { bytes_left: progress.bytes_left() }
+            }
+            disk::CopyState::Whole => CopyState::Whole,
+            disk::CopyState::Failed(fault) => {
+                self.copy_fault = Some(fault);
+                CopyState::Failed { disk: fault.disk() }
+            }
+        }
+    }
+
+    fn copy_closed(&mut self) {
+        self.disks.copy_closed();
+    }
+
+    fn in_sync(&mut self, end: CopyEnd, generation: Generation, host: Claimant) {
+        self.copy_fault = None;
+        match end {
+            CopyEnd::Send => self.disks.peer_in_sync(generation),
+            CopyEnd::Receive => self.disks.seal(host, generation),
+        }
     }
 }
 
@@ -620,12 +662,23 @@ impl<P: FramePort> LiveWorld for World<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Kick, Writes};
+    use crate::disk::{DiskAccess, DiskOptions, KeepState, Kick, Writes};
+    use crate::kvm::kick;
     use crate::replay::console::ConsoleStyle;
+    use logchan::ids::{Term, VmId};
     use netpath::null_port::NullPort;
-    use replication::boundary::TimerInterrupts;
+    use replication::boundary::{DiskOperation, TimerInterrupts};
+    use replication::replica::{DiskCopier as _, LocalDisks as _};
+    use replication::witness::{Ending, LastClaim};
+    use std::path::Path;
 
     fn world() -> World<NullPort> {
+        with_disks(Disks::none())
+    }
+
+    fn with_disks(disks: Disks) -> World<NullPort> {
+        // The disks kick this thread.
+        kick::install().unwrap();
         let config = WorldConfig {
             port: NullPort::new(),
             console: Console::new(Box::new(std::io::sink()), ConsoleStyle::Text),
@@ -633,7 +686,7 @@ mod tests {
             orders: Arc::default(),
             lan: None,
             deadline: Duration::from_millis(1),
-            disks: Disks::open(&[], Writes::InPlace, Kick::default()).unwrap(),
+            disks,
             clock: GuestClock::starting_at(0),
             stages: Stages::new(false, None),
             rates: Rates::default(),
@@ -657,5 +710,113 @@ mod tests {
         assert!(!world.timer_pending(&due(0)), "nor is it stopped for the timer");
         world.longest_wait(&due(0));
         assert!(world.timer_pending(&due(0)) && world.take_input(&due(0)).unwrap().is_some());
+    }
+
+    const IMAGE_BYTES: usize = (3 << 16) + 512;
+    const GENERATION: Generation = Generation { term: Term(3), owner: Claimant(1) };
+
+    fn host(image: &Path) -> World<NullPort> {
+        let options = [DiskOptions::new(image)];
+        with_disks(Disks::open(&options, Writes::Mirrored(VmId(1)), Kick::default()).unwrap())
+    }
+
+    /// Passes messages between the two ends of a copy until it is whole, or has failed.
+    fn copy([source, target]: [&mut World<NullPort>; 2]) -> CopyState {
+        let start = Instant::now();
+        loop {
+            let (from, to) = (&mut *source, &mut *target);
+            while to.copy_takes()
+                && let Some(message) = from.copy_out()
+            {
+                to.copy_in(&message).unwrap();
+            }
+            while let Some(message) = to.copy_out() {
+                from.copy_in(&message).unwrap();
+            }
+            let states = [target.copy_state(), source.copy_state()];
+            for state in states {
+                match state {
+                    CopyState::Failed { .. } => return state,
+                    CopyState::Running { .. } | CopyState::Whole => {}
+                }
+            }
+            if states[1] == CopyState::Whole {
+                return CopyState::Whole;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "the copy does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits until what is known about the disks is stored.
+    fn store(world: &World<NullPort>) {
+        let start = Instant::now();
+        while world.disks.keep_state() != KeepState::Done {
+            assert!(start.elapsed() < Duration::from_secs(60), "it is not stored");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn disks_are_copied_to_a_host_that_was_the_primary_and_boot_only_where_they_are_the_newest() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| folder.path().join(name));
+        for (number, path) in paths.iter().enumerate() {
+            std::fs::write(path, vec![number as u8; IMAGE_BYTES]).unwrap();
+        }
+        let [mut primary, mut backup] = paths.each_ref().map(|path| host(path));
+        // Requests of a machine that is gone: no block may be written before they are done.
+        for number in 1..=20 {
+            let (operation, data) = (DiskOperation::Write, &[9; 4096][..]);
+            let bytes = data.len() as u32;
+            backup.begin_request(&DiskRequest {
+                disk: 0,
+                number,
+                operation,
+                sector: 0,
+                bytes,
+                data,
+            });
+        }
+        backup.forget_requests();
+        backup.begin_copy(CopyEnd::Receive);
+        primary.begin_copy(CopyEnd::Send);
+        assert_eq!(copy([&mut primary, &mut backup]), CopyState::Whole);
+        primary.copy_closed();
+        primary.in_sync(CopyEnd::Send, GENERATION, Claimant(1));
+        backup.in_sync(CopyEnd::Receive, GENERATION, Claimant(2));
+        store(&primary);
+        store(&backup);
+        drop((primary, backup));
+        let [a, b] = paths.each_ref().map(|path| std::fs::read(path).unwrap());
+        assert!(a == vec![0; IMAGE_BYTES] && a == b);
+        let again = host(&paths[1]);
+        let ending = Ending::None;
+        let newest = Some(LastClaim { generation: GENERATION, ending });
+        again.disks.may_boot(newest).unwrap();
+        // The primary has gone on without it.
+        let generation = Generation { term: Term(4), ..GENERATION };
+        let later = Some(LastClaim { generation, ending });
+        assert!(again.disks.may_boot(later).unwrap_err().to_string().contains("is outdated"));
+    }
+
+    #[test]
+    fn copy_to_a_read_only_disk_that_differs_fails_and_says_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut hosts = ["a", "b"].map(|name| {
+            let path = folder.path().join(name);
+            let mut contents = vec![1; IMAGE_BYTES];
+            contents[3 << 16] = name.as_bytes()[0];
+            std::fs::write(&path, contents).unwrap();
+            let options = [DiskOptions { access: DiskAccess::ReadOnly, ..DiskOptions::new(path) }];
+            with_disks(Disks::open(&options, Writes::Mirrored(VmId(1)), Kick::default()).unwrap())
+        });
+        let [primary, backup] = &mut hosts;
+        primary.begin_copy(CopyEnd::Send);
+        backup.begin_copy(CopyEnd::Receive);
+        assert_eq!(copy([primary, backup]), CopyState::Failed { disk: 0 });
+        let [_, backup] = &hosts;
+        let why = backup.copy_fault().unwrap().to_string();
+        assert!(why.contains("differs from the primary's at byte 196608"), "{why}");
     }
 }

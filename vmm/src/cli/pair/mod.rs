@@ -8,7 +8,6 @@ pub use options::{PairArgs, PrimaryArgs};
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
 use super::session::{self, Begins, TimeLimit, TraceFile};
-use crate::disk::Disks;
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
@@ -38,19 +37,19 @@ pub fn backup(args: &PairArgs) -> Result<(), CliError> {
 
 fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     args.check()?;
-    args.vm.check_no_disk("a VM of a pair can't have a disk")?;
     args.sandbox.start_opener(&args.opener_config())?;
     let security = args.security()?;
-    let witness = args.asked_witness(&security)?;
+    let (witness, last) = args.asked_witness(&security)?;
     args.sandbox.start()?;
     session::start_writer_threads()?;
-    let blueprint = Blueprint::new(&args.vm)?;
+    let mut blueprint = Blueprint::new(&args.vm)?;
     let link = EthernetLink::open(&args.link_options())?;
     let supervisor = args.supervisor();
     args.print_info(|| link.port().describe());
     let port = session::open_port(&args.vm, blueprint.mac(), LanReports::ByDriver)?;
     let trace = TraceFile::create(&args.vm)?;
-    let mut config = args.replica_config(&blueprint, &witness);
+    let disks = args.open_disks(&mut blueprint, start, (witness.claimant(), last))?;
+    let mut config = args.replica_config((&blueprint, &disks), &witness);
     config.frame_bytes_max = link.frame_bytes_max();
     let witness = witness.start()?;
     let board = StatusBoard::default();
@@ -62,7 +61,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
         supervisor.watch_this_thread();
         let clock = GuestClock::starting_at(blueprint.start_ns());
         let lan = args.watch_tap(blueprint.mac());
-        let mut world = session::world_config(&args.vm, (port, Disks::none()), clock, orders)?;
+        let mut world = session::world_config(&args.vm, (port, disks), clock, orders)?;
         world.lan = lan.clone();
         let world = World::new(world)?;
         let replica = Replica::new(config, start, security, Box::new(system_entropy), now())

@@ -7,6 +7,7 @@ use crate::cli::options::VmOptions;
 use crate::cli::sandbox::SandboxArgs;
 use crate::cli::session;
 use crate::cli::witness::WitnessArgs;
+use crate::disk::{DiskInfo, Disks, KeepState};
 use crate::health::WatchedTap;
 use crate::limits::FENCE_SECONDS_MAX;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
@@ -25,11 +26,15 @@ use logchan::handshake::Security;
 use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
 use netpath::{MacAddr, PacketConfig, ReceivePath, Uplink, WaitPolicy};
-use replication::replica::{CommitPolicy, OnBackupLoss, ReplicaConfig};
+use replication::replica::{CommitPolicy, FlushPolicy, OnBackupLoss, ReplicaConfig, Start};
+use replication::witness::LastClaim;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
+
+/// Time between two looks at whether superblocks are stored.
+const KEEP_CHECK: std::time::Duration = std::time::Duration::from_millis(1);
 
 const AFTER_HELP: &str = "\
 Run one of each on two hosts, with the same key, VM options and witness:
@@ -50,7 +55,8 @@ Exit codes:
   3   KVM or the host can't run the VM
   4   the tap or the interface can't be used
   12  key file
-  14  the VM runs on the other host, or cannot continue";
+  14  the VM runs on the other host, or cannot continue
+  18  the image of a disk can't be used, or is not the newest one";
 
 const JSON_HELP: &str = "Print events as JSON on standard output, one object per line";
 
@@ -103,6 +109,9 @@ pub struct PairArgs {
     /// When an output of the VM may leave while this host is the primary
     #[arg(long, value_name = "POLICY", default_value = "early")]
     output_commit: OutputCommit,
+    /// Which flush of a disk an output of the VM waits for while this host is the primary
+    #[arg(long, value_name = "POLICY", default_value = "both")]
+    flush: FlushArg,
     /// Start no supervisor: the other host notices the death of this process by its silence only
     #[arg(long)]
     no_supervisor: bool,
@@ -148,6 +157,16 @@ enum OutputCommit {
     Strict,
 }
 
+/// A policy on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FlushArg {
+    /// The one on both hosts: what the guest has flushed outlasts the loss of either of them
+    Both,
+    /// The one on this host; if it is lost, and the other one loses power before its own flush, data that the guest
+    /// has flushed are lost
+    Local,
+}
+
 /// The witness, and who asks it.
 pub(super) enum AskedWitness {
     /// This process.
@@ -164,7 +183,7 @@ impl AskedWitness {
         }
     }
 
-    fn claimant(&self) -> Claimant {
+    pub(super) fn claimant(&self) -> Claimant {
         match self {
             Self::Here(witness, _) => witness.claimant(),
             Self::Through(process) => process.claimant(),
@@ -255,22 +274,58 @@ impl PairArgs {
         self.status.clone().unwrap_or_else(|| default_socket(self.vm_id))
     }
 
-    /// Opens the witness, which a process of its own asks if there is a sandbox.
-    pub(super) fn asked_witness(&self, security: &Security) -> Result<AskedWitness, CliError> {
+    /// Opens the witness, which a process of its own asks if there is a sandbox. Returns also the newest claim of the VM
+    /// that has an owner, if it has disks: only that says whether they are the newest.
+    pub(super) fn asked_witness(
+        &self,
+        security: &Security,
+    ) -> Result<(AskedWitness, Option<LastClaim>), CliError> {
         let os = |source| CliError::Os { doing: "starting the witness's process", source };
         let inherited = opener::open_descriptors().map_err(os)?;
         let (witness, fence) = (self.witness(security)?, self.fence());
+        let last = match self.vm.disk.is_empty() {
+            true => None,
+            false => witness.last_claim().map_err(|error| {
+                let source = std::io::Error::other(error);
+                CliError::Os { doing: "asking the witness for the VM's newest claim", source }
+            })?,
+        };
         if !self.sandbox.is_on() {
-            return Ok(AskedWitness::Here(Box::new(witness), fence));
+            return Ok((AskedWitness::Here(Box::new(witness), fence), last));
         }
         let user = self.sandbox.user();
         let setup = WitnessSetup { witness, fence, user, key_files: self.key_files(), inherited };
-        Ok(AskedWitness::Through(WitnessProcess::start(setup).map_err(os)?))
+        Ok((AskedWitness::Through(WitnessProcess::start(setup).map_err(os)?), last))
+    }
+
+    /// Opens the VM's disks on this host, and returns them when they may be used: by a host that boots the VM, if they are
+    /// the newest ones by `last`, the newest claim that has an owner. It is durable then that this process uses them.
+    pub(super) fn open_disks(
+        &self,
+        blueprint: &mut Blueprint,
+        start: Start,
+        (host, last): (Claimant, Option<LastClaim>),
+    ) -> Result<Disks, CliError> {
+        let mut disks = blueprint.mirrored_disks(&self.vm, VmId(self.vm_id))?;
+        match start {
+            Start::Backup => disks.may_receive()?,
+            Start::Standalone | Start::Primary | Start::BootAgain => {
+                disks.may_boot(last)?;
+                disks.hold(host, last);
+            }
+        }
+        loop {
+            match disks.keep_state() {
+                KeepState::Done => return Ok(disks),
+                KeepState::Failed => return Err(CliError::Superblocks),
+                KeepState::Pending => std::thread::sleep(KEEP_CHECK),
+            }
+        }
     }
 
     pub(super) fn replica_config(
         &self,
-        blueprint: &Blueprint,
+        (blueprint, disks): (&Blueprint, &Disks),
         witness: &AskedWitness,
     ) -> ReplicaConfig {
         let pages = blueprint.memory_pages();
@@ -290,6 +345,12 @@ impl PairArgs {
             output_commit: match self.output_commit {
                 OutputCommit::Early => CommitPolicy::Early,
                 OutputCommit::Strict => CommitPolicy::Strict,
+            },
+            disks: disks.info().len(),
+            disks_digest: disks_digest(disks.info()),
+            flush: match self.flush {
+                FlushArg::Both => FlushPolicy::Both,
+                FlushArg::Local => FlushPolicy::Local,
             },
             ..ReplicaConfig::new(VmId(self.vm_id), blueprint.mac(), pages)
         }
@@ -370,6 +431,43 @@ impl PairArgs {
     pub(super) fn print_info(&self, text: impl FnOnce() -> String) {
         if !self.is_quiet() {
             stdio::message(text());
+        }
+    }
+}
+
+/// Returns the digest of size, access and serial number of each disk; 0 if there is none.
+fn disks_digest(disks: &[DiskInfo]) -> u64 {
+    if disks.is_empty() {
+        return 0;
+    }
+    let mut digest = Xxh3::new();
+    for &DiskInfo { sectors, read_only, serial } in disks {
+        digest.update(&sectors.to_le_bytes());
+        digest.update(&[u8::from(read_only)]);
+        digest.update(&serial);
+    }
+    digest.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digest_of_disks_differs_with_size_access_serial_and_number() {
+        let disk = DiskInfo { sectors: 8, read_only: false, serial: [0; 20] };
+        let mut serial = [0; 20];
+        serial[19] = 1;
+        let digests = [
+            disks_digest(&[]),
+            disks_digest(&[disk]),
+            disks_digest(&[disk, disk]),
+            disks_digest(&[DiskInfo { sectors: 9, ..disk }]),
+            disks_digest(&[DiskInfo { read_only: true, ..disk }]),
+            disks_digest(&[DiskInfo { serial, ..disk }]),
+        ];
+        for (index, digest) in digests.iter().enumerate() {
+            assert_eq!(digests.iter().position(|other| other == digest), Some(index));
         }
     }
 }
