@@ -3,6 +3,7 @@
 
 mod announce;
 mod chaos;
+mod disks;
 mod divergence;
 mod etcd;
 mod fence;
