@@ -37,6 +37,11 @@ impl Disks {
         self.copying = Copying::Source(CopySource::new(disks, self.bugs));
     }
 
+    /// The contents differ from the other host's, and nobody knows where: the next copy compares everything.
+    pub fn distrust(&mut self) {
+        self.base = None;
+    }
+
     /// Begins to receive the disks of the primary.
     pub fn begin_receive(&mut self) {
         self.end_copy();

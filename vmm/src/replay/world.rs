@@ -552,6 +552,10 @@ impl<P: FramePort> replica::DiskCopier for World<P> {
         }
     }
 
+    fn distrust(&mut self) {
+        self.disks.distrust();
+    }
+
     fn copy_closed(&mut self) {
         self.disks.copy_closed();
     }
@@ -798,6 +802,37 @@ mod tests {
         let generation = Generation { term: Term(4), ..GENERATION };
         let later = Some(LastClaim { generation, ending });
         assert!(again.disks.may_boot(later).unwrap_err().to_string().contains("is outdated"));
+    }
+
+    #[test]
+    fn difference_that_nobody_knows_of_is_copied_to_a_distrusted_disk_only() {
+        for is_distrusted in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let paths = ["a", "b"].map(|name| folder.path().join(name));
+            for path in &paths {
+                std::fs::write(path, vec![1; IMAGE_BYTES]).unwrap();
+            }
+            let [mut primary, mut backup] = paths.each_ref().map(|path| host(path));
+            for sync in 0..2 {
+                primary.begin_copy(CopyEnd::Send);
+                if sync == 1 && is_distrusted {
+                    backup.distrust();
+                }
+                backup.begin_copy(CopyEnd::Receive);
+                assert_eq!(copy([&mut primary, &mut backup]), CopyState::Whole);
+                primary.copy_closed();
+                primary.in_sync(CopyEnd::Send, GENERATION, Claimant(1));
+                backup.in_sync(CopyEnd::Receive, GENERATION, Claimant(2));
+                store(&backup);
+                if sync == 0 {
+                    // What a bad medium does.
+                    std::fs::write(&paths[1], vec![2; IMAGE_BYTES]).unwrap();
+                }
+            }
+            drop((primary, backup));
+            let [a, b] = paths.map(|path| std::fs::read(path).unwrap());
+            assert_eq!(a == b, is_distrusted);
+        }
     }
 
     #[test]

@@ -133,6 +133,8 @@ pub trait DiskCopier {
     fn copy_in(&mut self, message: &DiskCopy<'_>) -> Result<(), UnexpectedMessage>;
     /// Returns how far it is.
     fn copy_state(&mut self) -> CopyState;
+    /// This host's disks differ from the primary's, and nobody knows where: the next copy compares everything.
+    fn distrust(&mut self) {}
     /// At [`CopyEnd::Send`], where the machine is stopped for the closing checkpoint: both hosts make every change from here
     /// on themselves. [`in_sync`](Self::in_sync) or [`end_copy`](Self::end_copy) follows.
     fn copy_closed(&mut self) {}
@@ -219,6 +221,8 @@ pub(super) struct DiskState {
     awaited: Option<(u8, u64, Time)>,
     /// Why this host left last, as a backup.
     fault: Option<DiskFault>,
+    /// No copy to this host was complete since.
+    is_doubtful: bool,
     /// A request has failed on this host.
     pub(super) has_failed: bool,
     /// A flush was executed on this backup: the primary's outputs may wait for it.
@@ -440,6 +444,7 @@ impl Replica {
     fn leave_for_disk(&mut self, now: Time, fault: DiskFault) {
         self.stats.disk_faults += 1;
         self.disks.fault = Some(fault);
+        self.disks.is_doubtful = true;
         self.emit(ReplicaEvent::DiskFault(fault));
         self.leave_session(now);
     }
@@ -468,11 +473,17 @@ impl Replica {
         let wanted = self.copy_wanted();
         if self.disks.copy != wanted {
             match (self.disks.copy, wanted) {
-                (_, Some((end, _sync))) => world.begin_copy(end),
+                (_, Some((end, _sync))) => {
+                    if self.disks.is_doubtful && end == CopyEnd::Receive {
+                        world.distrust();
+                    }
+                    world.begin_copy(end);
+                }
                 (Some(copy), None) => match self.copy_end(copy) {
                     // The disks may be in sync: the backup's answer says so.
                     End::Awaited => return,
                     End::InSync(generation) => {
+                        self.disks.is_doubtful = false;
                         world.in_sync(copy.0, generation, self.config.claimant);
                     }
                     End::BrokenOff => world.end_copy(),

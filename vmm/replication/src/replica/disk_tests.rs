@@ -15,13 +15,14 @@ struct Disk {
     copy: CopyState,
     /// How its copies have ended: `None` if they were broken off.
     ends: Vec<Option<(CopyEnd, Generation, Claimant)>>,
+    is_distrusted: bool,
 }
 
 impl Disk {
     fn new() -> Disk {
         let (begun, done, taken) = (Vec::new(), VecDeque::new(), Vec::new());
         let (copy, ends) = (CopyState::Whole, Vec::new());
-        Disk { begun, done, taken, failed_for_good: false, copy, ends }
+        Disk { begun, done, taken, failed_for_good: false, copy, ends, is_distrusted: false }
     }
 
     fn completes(&mut self, number: u64, status: DiskStatus, data: &[u8]) {
@@ -64,6 +65,10 @@ impl DiskCopier for Disk {
 
     fn end_copy(&mut self) {
         self.ends.push(None);
+    }
+
+    fn distrust(&mut self) {
+        self.is_distrusted = true;
     }
 
     fn in_sync(&mut self, end: CopyEnd, generation: Generation, host: Claimant) {
@@ -239,6 +244,11 @@ fn backup_whose_disk_reads_otherwise_or_fails_leaves_and_the_primary_continues_i
         assert_eq!(mirrored.pair.hosts[0].role(), RoleName::Losing);
         mirrored.pair.answer(0, Answer::Won { term: Term(2) });
         assert_eq!(mirrored.pair.hosts[0].role(), RoleName::Alone);
+        // What differs is not known: the next copy to this host compares everything.
+        assert!(!mirrored.disks[1].is_distrusted);
+        mirrored.pair.pass(50);
+        mirrored.copy_disks();
+        assert!(mirrored.disks[1].is_distrusted);
     }
 }
 
