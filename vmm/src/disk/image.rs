@@ -1,7 +1,7 @@
 //! Opens images.
 
 use super::error::ImageError;
-use super::lock::{ImageLock, try_lock};
+use super::lock::{ImageLock, lock};
 use crate::limits::DISK_SIZE_BYTES_MAX;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{File, OpenOptions};
@@ -69,11 +69,11 @@ pub(super) fn open(path: &Path, usage: Use) -> Result<Image, ImageError> {
         (true, _, Use::Read) | (false, true, _) => file,
         (false, false, _) => return Err(ImageError::WrongKind),
     };
-    let lock = match usage {
+    let kind = match usage {
         Use::Write => ImageLock::Exclusive,
         Use::Read => ImageLock::Shared,
     };
-    if let Some(holder) = try_lock(&file, lock)? {
+    if let Some(holder) = lock(&file, kind)? {
         return Err(ImageError::Busy(holder));
     }
     // Without O_NONBLOCK: a ring would not wait for the disk.

@@ -6,7 +6,7 @@
 
 use super::error::ImageError;
 use super::extents::Added;
-use super::lock::{ImageLock, try_lock};
+use super::lock::{ImageLock, lock};
 use super::options::DiskOptions;
 use super::superblock::{self, BadSuperblock, FILE_BYTES, Superblock, SuperblockFile};
 use logchan::ids::VmId;
@@ -49,7 +49,7 @@ impl Keeper {
         open.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let (file, superblock, found) = match open.open(&path) {
             Ok(file) => {
-                if let Some(holder) = try_lock(&file, ImageLock::Exclusive)? {
+                if let Some(holder) = lock(&file, ImageLock::Exclusive)? {
                     return Err(failed(io::Error::other(format!("in use by {holder}"))));
                 }
                 let mut slots = vec![0; FILE_BYTES];

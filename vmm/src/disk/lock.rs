@@ -10,6 +10,8 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Who else may have the image open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +45,36 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Locks `file`. Returns the holder of a lock that excludes this one.
+/// How long a lock is waited for whose holder can't be found: most likely it was killed, and the kernel has still to close
+/// its files. A ring with requests in flight takes a moment.
+const UNKNOWN_HOLDER_WAIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+
+/// Locks `file`. Returns the holder of a lock that excludes this one; one that can't be found was waited for.
+///
+/// # Errors
+///
+/// As those of [`try_lock`].
+pub(super) fn lock(file: &File, lock: ImageLock) -> io::Result<Option<Holder>> {
+    let start = Instant::now();
+    loop {
+        match try_lock(file, lock)? {
+            Some(Holder::Unknown) if start.elapsed() < UNKNOWN_HOLDER_WAIT => {
+                thread::sleep(LOCK_RETRY);
+            }
+            held => return Ok(held),
+        }
+    }
+}
+
+/// Locks `file` at once. Returns the holder of a lock that excludes this one.
 ///
 /// A file on a file system without locks is not locked; a warning says so.
 ///
 /// # Errors
 ///
 /// A system call failed.
-pub(super) fn try_lock(file: &File, lock: ImageLock) -> io::Result<Option<Holder>> {
+fn try_lock(file: &File, lock: ImageLock) -> io::Result<Option<Holder>> {
     let kind = match lock {
         ImageLock::Exclusive => libc::F_WRLCK,
         ImageLock::Shared => libc::F_RDLCK,
@@ -102,8 +126,10 @@ fn has_lock(pid: u32, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kvm::pass_fd;
     use ImageLock::{Exclusive, Shared};
-    use std::time::Duration;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn lock_excludes_what_it_says_and_its_holder_is_named() {
@@ -132,5 +158,26 @@ mod tests {
         assert!(lock(&open(), Shared).is_some() && lock(&open(), Exclusive).is_some());
         drop(writer);
         assert!(locks_at_last(&open()));
+    }
+
+    /// What a killed process leaves: an open file that no process has. Here it is on its way through a socket.
+    #[test]
+    fn lock_of_a_process_that_is_gone_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        fs::write(&path, [0; 512]).unwrap();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let left = open();
+        assert_eq!(try_lock(&left, Exclusive).unwrap(), None);
+        pass_fd::send(ours.as_fd(), &[0], &[left.as_fd()]).unwrap();
+        drop(left);
+        let file = open();
+        assert_eq!(try_lock(&file, Exclusive).unwrap(), Some(Holder::Unknown));
+        let waits = thread::spawn(move || super::lock(&file, Exclusive));
+        thread::sleep(5 * LOCK_RETRY);
+        assert!(!waits.is_finished());
+        drop((ours, theirs));
+        assert_eq!(waits.join().unwrap().unwrap(), None);
     }
 }

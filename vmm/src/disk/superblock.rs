@@ -22,7 +22,7 @@
 //! Numbers are little-endian. What a flag says is absent is zero.
 
 use super::extents::Extents;
-use super::lock::{ImageLock, try_lock};
+use super::lock::{ImageLock, lock};
 use logchan::disk_copy::Generation;
 use logchan::ids::{Claimant, Term, VmId};
 use logchan::limits::DISK_EXTENTS_BYTES;
@@ -279,7 +279,7 @@ pub(super) fn create(path: &Path, first: &Superblock) -> io::Result<SuperblockFi
     draft.as_file().write_all_at(&bytes, 0)?;
     draft.as_file().sync_all()?;
     // Nobody else has it yet.
-    try_lock(draft.as_file(), ImageLock::Exclusive)?;
+    lock(draft.as_file(), ImageLock::Exclusive)?;
     let file = draft.persist_noclobber(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()?;
     Ok(SuperblockFile { slots: file, sequence: 0, failed: None })
