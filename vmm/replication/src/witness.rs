@@ -5,7 +5,7 @@
 //!
 //! | question | won | lost |
 //! |---|---|---|
-//! | boot | no term was claimed, or the newest was released: the next one is claimed | the newest term has an owner |
+//! | boot | no term was claimed, or the newest was released: the next one is claimed | the newest term has an owner, or is not the one that the host has seen |
 //! | claim of `t + 1` | `t` has the owner that the pair knows, and `t + 1` was not claimed | somebody else has `t + 1` or a newer term |
 //! | confirmation of `t` | `t` is the newest, and has the owner that the pair knows | there is a newer term |
 //! | release of `t` | `t + 1` is claimed for nobody | somebody has `t + 1` or a newer term |
@@ -68,6 +68,9 @@ pub enum Question {
     Boot {
         /// Also if the newest term has an owner: an operator says that no host runs the VM.
         again: bool,
+        /// Only if this is still the newest term (0: no term was claimed): this host has judged by it whether its disks
+        /// are the newest ones. `None`: the VM has no disks.
+        after: Option<Term>,
     },
     /// May this host go on in `term`?
     Claim {
@@ -126,6 +129,15 @@ pub struct LastClaim {
     pub generation: Generation,
     /// What followed.
     pub ending: Ending,
+}
+
+/// What a host has seen at the witness before it boots the VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The newest term that was claimed, also for nobody; 0: none was.
+    pub newest: Term,
+    /// The newest claim that has an owner; `None` if the VM never ran.
+    pub last: Option<LastClaim>,
 }
 
 /// What followed the newest claim that has an owner.
@@ -203,26 +215,25 @@ pub fn forget<S: ClaimStore>(store: &mut S) -> Result<Term, NoAnswer<S::Error>> 
     }
 }
 
-/// Returns the newest claim that has an owner; `None` if the VM never ran.
+/// Returns the newest claims.
 ///
 /// # Errors
 ///
 /// There is no answer, or a claim before one without an owner is gone.
-pub fn last_claim<S: ClaimStore>(store: &mut S) -> Result<Option<LastClaim>, NoAnswer<S::Error>> {
-    let Some(mut term) = store.newest()? else { return Ok(None) };
-    let mut ending = Ending::None;
-    loop {
+pub fn look<S: ClaimStore>(store: &mut S) -> Result<Seen, NoAnswer<S::Error>> {
+    let newest = store.newest()?.unwrap_or(Term(0));
+    let (mut term, mut ending) = (newest, Ending::None);
+    // Term 1 has no owner if the VM was forgotten before it ran.
+    while term > Term(0) {
         let owner = existing(store, term)?;
         if owner != NOBODY {
-            return Ok(Some(LastClaim { generation: Generation { term, owner }, ending }));
+            let last = Some(LastClaim { generation: Generation { term, owner }, ending });
+            return Ok(Seen { newest, last });
         }
         ending = Ending::Released;
-        // Of a VM that was forgotten before it ran.
-        if term <= Term(1) {
-            return Ok(None);
-        }
         term = Term(term.0 - 1);
     }
+    Ok(Seen { newest, last: None })
 }
 
 impl Rules {
@@ -244,7 +255,7 @@ impl Rules {
         question: Question,
     ) -> Result<Answer, NoAnswer<S::Error>> {
         match question {
-            Question::Boot { again } => self.boot(store, claimant, again),
+            Question::Boot { again, after } => self.boot(store, claimant, (again, after)),
             Question::Claim { term, previous, cause: _ } => claim(store, claimant, term, previous),
             Question::Confirm { term, owner } => self.confirm(store, claimant, term, owner),
             Question::Release { term } => release(store, claimant, term),
@@ -255,9 +266,12 @@ impl Rules {
         self,
         store: &mut S,
         claimant: Claimant,
-        again: bool,
+        (again, after): (bool, Option<Term>),
     ) -> Result<Answer, NoAnswer<S::Error>> {
         let newest = store.newest()?;
+        if let (None, Some(after @ Term(1..))) = (newest, after) {
+            return Err(NoAnswer::Gone { term: after });
+        }
         if let Some(newest) = newest {
             let owner = existing(store, newest)?;
             if owner == claimant {
@@ -266,7 +280,7 @@ impl Rules {
             }
             let may_boot =
                 owner == NOBODY || again || self.mutants.has_witness(WitnessMutant::BootOwned);
-            if !may_boot {
+            if !may_boot || after.is_some_and(|after| after != newest) {
                 return Ok(Answer::Lost { newest });
             }
         }
@@ -423,7 +437,7 @@ mod tests {
     #[test]
     fn each_term_is_granted_once() {
         let mut store = Memory::default();
-        let boot = Question::Boot { again: false };
+        let boot = Question::Boot { again: false, after: None };
         assert_eq!(answer(&mut store, A, boot), won(1));
         assert_eq!(answer(&mut store, A, boot), won(1), "the answer was lost");
         assert_eq!(answer(&mut store, B, boot), lost(1));
@@ -436,7 +450,7 @@ mod tests {
     #[test]
     fn released_vm_is_booted_in_a_new_term() {
         let mut store = Memory::default();
-        let boot = Question::Boot { again: false };
+        let boot = Question::Boot { again: false, after: None };
         assert_eq!(answer(&mut store, A, boot), won(1));
         let release = Question::Release { term: Term(1) };
         assert_eq!(answer(&mut store, A, release), won(2));
@@ -449,42 +463,63 @@ mod tests {
     }
 
     #[test]
-    fn last_claim_is_the_newest_with_an_owner() {
+    fn look_shows_the_newest_claim_and_the_newest_with_an_owner() {
         let mut store = Memory::default();
-        let last = |store: &mut Memory| {
-            last_claim(store).map(|last| last.map(|l| (l.generation, l.ending)))
+        let see = |store: &mut Memory| {
+            look(store)
+                .map(|seen| (seen.newest.0, seen.last.map(|last| (last.generation, last.ending))))
         };
         let of = |term, owner| Generation { term: Term(term), owner };
-        assert_eq!(last(&mut store), Ok(None));
+        assert_eq!(see(&mut store), Ok((0, None)));
         assert_eq!(forget(&mut store), Ok(Term(1)));
-        assert_eq!(last(&mut store), Ok(None), "it never ran");
-        assert_eq!(answer(&mut store, A, Question::Boot { again: false }), won(2));
-        assert_eq!(last(&mut store), Ok(Some((of(2, A), Ending::None))));
+        assert_eq!(see(&mut store), Ok((1, None)), "it never ran");
+        assert_eq!(answer(&mut store, A, Question::Boot { again: false, after: None }), won(2));
+        assert_eq!(see(&mut store), Ok((2, Some((of(2, A), Ending::None)))));
         assert_eq!(answer(&mut store, B, claim_of(3, A)), won(3));
-        assert_eq!(last(&mut store), Ok(Some((of(3, B), Ending::None))));
+        assert_eq!(see(&mut store), Ok((3, Some((of(3, B), Ending::None)))));
         assert_eq!(answer(&mut store, B, Question::Release { term: Term(3) }), won(4));
-        assert_eq!(last(&mut store), Ok(Some((of(3, B), Ending::Released))));
+        assert_eq!(see(&mut store), Ok((4, Some((of(3, B), Ending::Released)))));
         store.0.remove(&Term(3));
-        assert_eq!(last(&mut store), Err(NoAnswer::Gone { term: Term(3) }));
+        assert_eq!(see(&mut store), Err(NoAnswer::Gone { term: Term(3) }));
+    }
+
+    /// Another host has run the VM, and ended it, since this one judged its disks.
+    #[test]
+    fn host_that_has_seen_older_claims_does_not_boot_and_makes_no_claim() {
+        for again in [false, true] {
+            let mut store = Memory::default();
+            let after = |term| Question::Boot { again, after: Some(Term(term)) };
+            assert_eq!(answer(&mut store, A, after(0)), won(1));
+            assert_eq!(answer(&mut store, A, after(0)), won(1), "repeated after a lost answer");
+            assert_eq!(answer(&mut store, A, Question::Release { term: Term(1) }), won(2));
+            let claims = store.0.clone();
+            for seen in [0, 1, 3] {
+                assert_eq!(answer(&mut store, B, after(seen)), lost(2));
+            }
+            assert_eq!(store.0, claims);
+            assert_eq!(answer(&mut store, B, after(2)), won(3));
+            store.0.clear();
+            assert_eq!(answer(&mut store, C, after(3)), Err(NoAnswer::Gone { term: Term(3) }));
+        }
     }
 
     #[test]
     fn forgotten_vm_is_booted_and_its_last_owner_learns_of_it() {
         let mut store = Memory::default();
-        assert_eq!(answer(&mut store, A, Question::Boot { again: false }), won(1));
+        assert_eq!(answer(&mut store, A, Question::Boot { again: false, after: None }), won(1));
         assert_eq!(forget(&mut store), Ok(Term(2)));
         assert_eq!(forget(&mut store), Ok(Term(2)));
         assert_eq!(answer(&mut store, A, confirm_of(1, A)), lost(2));
         assert_eq!(answer(&mut store, B, claim_of(2, A)), lost(2));
-        assert_eq!(answer(&mut store, B, Question::Boot { again: false }), won(3));
-        assert_eq!(answer(&mut store, C, Question::Boot { again: true }), won(4));
+        assert_eq!(answer(&mut store, B, Question::Boot { again: false, after: None }), won(3));
+        assert_eq!(answer(&mut store, C, Question::Boot { again: true, after: None }), won(4));
         assert_eq!(answer(&mut store, B, confirm_of(3, B)), lost(4));
     }
 
     #[test]
     fn removed_claim_is_made_again_by_its_owner_only() {
         let mut store = Memory::default();
-        assert_eq!(answer(&mut store, A, Question::Boot { again: false }), won(1));
+        assert_eq!(answer(&mut store, A, Question::Boot { again: false, after: None }), won(1));
         assert_eq!(answer(&mut store, B, claim_of(2, A)), won(2));
         store.0.clear();
         let (term, expected) = (Term(2), B);
@@ -492,7 +527,7 @@ mod tests {
         assert_eq!(answer(&mut store, A, claim_of(3, B)), gone);
         assert_eq!(answer(&mut store, A, confirm_of(2, B)), gone);
         // Somebody boots the VM in the meantime, and learns of the newer term.
-        assert_eq!(answer(&mut store, C, Question::Boot { again: false }), won(1));
+        assert_eq!(answer(&mut store, C, Question::Boot { again: false, after: None }), won(1));
         assert_eq!(answer(&mut store, B, confirm_of(2, B)), won(2));
         assert_eq!(answer(&mut store, C, confirm_of(1, C)), lost(2));
         assert_eq!(answer(&mut store, A, confirm_of(2, B)), won(2));
@@ -501,7 +536,7 @@ mod tests {
     #[test]
     fn restored_storage_that_lacks_the_newest_claim_grants_nothing_to_a_backup() {
         let mut store = Memory::default();
-        assert_eq!(answer(&mut store, A, Question::Boot { again: false }), won(1));
+        assert_eq!(answer(&mut store, A, Question::Boot { again: false, after: None }), won(1));
         let saved = store.0.clone();
         assert_eq!(answer(&mut store, B, claim_of(2, A)), won(2));
         store.0 = saved;

@@ -4,7 +4,7 @@ use super::etcd::{EtcdError, EtcdWitness};
 use super::file::{FileWitness, WitnessError};
 use logchan::claim::ClaimKey;
 use logchan::ids::{Claimant, Term, WitnessId};
-use replication::witness::{Answer, LastClaim, Question};
+use replication::witness::{Answer, Question, Seen};
 
 /// A witness that was opened.
 #[derive(Debug)]
@@ -71,15 +71,15 @@ impl Witness {
         })
     }
 
-    /// Returns the newest claim of the VM that has an owner; `None` if the VM never ran. It says whose disks are the newest.
+    /// Returns the newest claims of the VM. It says whose disks are the newest.
     ///
     /// # Errors
     ///
     /// There is no answer.
-    pub fn last_claim(&self) -> Result<Option<LastClaim>, AnyWitnessError> {
+    pub fn look(&self) -> Result<Seen, AnyWitnessError> {
         Ok(match self {
-            Witness::Folder(witness) => witness.last_claim()?,
-            Witness::Etcd(witness) => witness.last_claim()?,
+            Witness::Folder(witness) => witness.look()?,
+            Witness::Etcd(witness) => witness.look()?,
         })
     }
 

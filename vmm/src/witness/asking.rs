@@ -117,7 +117,10 @@ mod tests {
         let error = trial.check(&witness, question, won).unwrap_err();
         assert!(error.contains("a claim"), "{error}");
         // A claim is not delayed by a trial, and a lost term needs none.
-        assert_eq!(trial.check(&witness, Question::Boot { again: false }, won), Ok(won));
+        assert_eq!(
+            trial.check(&witness, Question::Boot { again: false, after: None }, won),
+            Ok(won)
+        );
         let lost = Answer::Lost { newest: Term(2) };
         assert_eq!(trial.check(&witness, question, lost), Ok(lost));
         std::fs::remove_dir(&obstacle).unwrap();
@@ -135,7 +138,7 @@ mod tests {
         for (question, answer) in [
             (confirm, Ok(Answer::Lost { newest: Term(2) })),
             (confirm, Err(String::new())),
-            (Question::Boot { again: false }, Ok(won)),
+            (Question::Boot { again: false, after: None }, Ok(won)),
             (Question::Release { term: Term(0) }, Ok(won)),
         ] {
             assert_eq!(confirmed(question, &answer), None, "{question:?}");

@@ -182,7 +182,7 @@ mod tests {
         let mut threads = WitnessThreads::start(witness, None).unwrap();
         let prepared = folder.path().join(".000000000000000a.next-vm-7.term-2");
         for question in [
-            Question::Boot { again: false },
+            Question::Boot { again: false, after: None },
             Question::Confirm { term: Term(1), owner: Claimant(0xa) },
         ] {
             assert!(!prepared.exists());

@@ -267,7 +267,7 @@ mod tests {
         for (question, answer) in [
             (claim(ClaimCause::BackupLost), WON),
             (claim(ClaimCause::HandedOver), WON),
-            (Question::Boot { again: true }, WON),
+            (Question::Boot { again: true, after: None }, WON),
             (Question::Confirm { term: Term(2), owner: Claimant(1) }, WON),
             (Question::Release { term: Term(1) }, WON),
             (SILENT, Answer::Lost { newest: Term(2) }),

@@ -29,7 +29,7 @@ use super::claim_file::{ClaimFault, ClaimFile, hex};
 use super::folder::{self, Access, FileFault};
 use logchan::claim::{Claim, ClaimKey};
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
-use replication::witness::{self, Answer, ClaimStore, LastClaim, NoAnswer, Question};
+use replication::witness::{self, Answer, ClaimStore, NoAnswer, Question, Seen};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -233,14 +233,14 @@ impl FileWitness {
             .map_err(|reason| self.cause_of(self.no_answer(reason)))
     }
 
-    /// Returns the newest claim of the VM that has an owner; `None` if the VM never ran.
+    /// Returns the newest claims of the VM.
     ///
     /// # Errors
     ///
     /// As those of [`answer`](Self::answer).
-    pub fn last_claim(&self) -> Result<Option<LastClaim>, WitnessError> {
+    pub fn look(&self) -> Result<Seen, WitnessError> {
         self.check_identity()?;
-        witness::last_claim(&mut &*self).map_err(|reason| self.cause_of(self.no_answer(reason)))
+        witness::look(&mut &*self).map_err(|reason| self.cause_of(self.no_answer(reason)))
     }
 
     /// Tries whether a claim could be made now, and leaves no file. Storage that can be read need not take claims: it is
@@ -470,7 +470,7 @@ mod tests {
     use logchan::disk_copy::Generation;
     use logchan::handshake::PresharedKey;
     use nix::sys::stat::Mode;
-    use replication::witness::Ending;
+    use replication::witness::{Ending, LastClaim};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
     use std::sync::Barrier;
@@ -483,7 +483,7 @@ mod tests {
             term: Term,
             previous: Option<Claimant>,
         ) -> Result<bool, WitnessError> {
-            let boot = Question::Boot { again: false };
+            let boot = Question::Boot { again: false, after: None };
             let cause = witness::ClaimCause::PrimarySilent;
             let question =
                 previous.map_or(boot, |previous| Question::Claim { term, previous, cause });
@@ -749,7 +749,8 @@ mod tests {
         let a = FileWitness::open(folder.clone(), config(0xa, 0), WitnessId(1)).unwrap();
         a.try_claims().unwrap();
         fs::rename(&folder, away).unwrap();
-        let (gone, in_use) = (a.last_claim().unwrap_err().to_string(), a.try_claims().unwrap_err().to_string());
+        let gone = a.look().unwrap_err().to_string();
+        let in_use = a.try_claims().unwrap_err().to_string();
         assert!(gone.contains("mount the shared storage again"), "{gone}");
         assert_eq!(in_use, gone);
     }
@@ -816,13 +817,13 @@ mod tests {
         b.answer(confirm).unwrap_err();
         assert_eq!(a.answer(confirm).unwrap(), Answer::Won { term: Term(1) });
         assert_eq!(b.answer(confirm).unwrap(), Answer::Won { term: Term(1) });
-        let last = |ending| {
+        let seen = |newest, ending| {
             let generation = Generation { term: Term(1), owner: Claimant(0xa) };
-            Some(LastClaim { generation, ending })
+            Seen { newest: Term(newest), last: Some(LastClaim { generation, ending }) }
         };
-        assert_eq!(b.last_claim().unwrap(), last(Ending::None));
+        assert_eq!(b.look().unwrap(), seen(1, Ending::None));
         assert_eq!(b.forget().unwrap(), Term(2));
-        assert_eq!(b.last_claim().unwrap(), last(Ending::Released));
+        assert_eq!(b.look().unwrap(), seen(2, Ending::Released));
         assert_eq!(a.answer(confirm).unwrap(), Answer::Lost { newest: Term(2) });
         assert!(b.claim(Term(3), None).unwrap(), "a forgotten VM is booted");
     }

@@ -36,8 +36,11 @@ const fn cause_code(cause: ClaimCause) -> u8 {
 /// Encodes a question.
 pub(super) fn encode_question(question: Question) -> Vec<u8> {
     match question {
-        Question::Boot { again: false } => vec![BOOT],
-        Question::Boot { again: true } => vec![BOOT_AGAIN],
+        Question::Boot { again, after } => {
+            let kind = if again { BOOT_AGAIN } else { BOOT };
+            let after = after.map(|term| term.0.to_le_bytes());
+            [&[kind][..], after.as_ref().map_or(&[], |after| &after[..])].concat()
+        }
         Question::Claim { term, previous, cause } => {
             [&[CLAIM][..], &term.0.to_le_bytes(), &previous.0.to_le_bytes(), &[cause_code(cause)]]
                 .concat()
@@ -60,8 +63,13 @@ fn number(bytes: &mut &[u8]) -> Option<u64> {
 pub(super) fn decode_question(bytes: &[u8]) -> Option<Question> {
     let (kind, mut rest) = bytes.split_first()?;
     let question = match *kind {
-        BOOT => Question::Boot { again: false },
-        BOOT_AGAIN => Question::Boot { again: true },
+        BOOT | BOOT_AGAIN => {
+            let after = match rest.is_empty() {
+                true => None,
+                false => Some(Term(number(&mut rest)?)),
+            };
+            Question::Boot { again: *kind == BOOT_AGAIN, after }
+        }
         CLAIM => {
             let (term, previous) = (Term(number(&mut rest)?), Claimant(number(&mut rest)?));
             let (code, none) = rest.split_first()?;
@@ -143,8 +151,10 @@ mod tests {
         let claim = |cause| Question::Claim { term: Term(7), previous: Claimant(0xa1), cause };
         let mut questions = CAUSES.map(claim).to_vec();
         questions.extend([
-            Question::Boot { again: false },
-            Question::Boot { again: true },
+            Question::Boot { again: false, after: None },
+            Question::Boot { again: false, after: Some(Term(0)) },
+            Question::Boot { again: true, after: None },
+            Question::Boot { again: true, after: Some(Term(u64::MAX)) },
             Question::Confirm { term: Term(u64::MAX), owner: Claimant(3) },
             Question::Release { term: Term(9) },
         ]);
@@ -158,7 +168,15 @@ mod tests {
             assert!(encoded.len() <= QUESTION_BYTES_MAX);
             assert_eq!(decode_question(&encoded), Some(question));
             assert_eq!(decode_question(&[&encoded[..], &[0]].concat()), None);
-            for length in 0..encoded.len() {
+            // A question to boot may end before the term.
+            let is_short = |length| match question {
+                Question::Boot { after: Some(_), .. } => length == 1,
+                Question::Boot { .. }
+                | Question::Claim { .. }
+                | Question::Confirm { .. }
+                | Question::Release { .. } => false,
+            };
+            for length in (0..encoded.len()).filter(|length| !is_short(*length)) {
                 assert_eq!(decode_question(&encoded[..length]), None, "{question:?}, {length}");
             }
         }

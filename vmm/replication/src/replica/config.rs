@@ -82,6 +82,9 @@ pub struct ReplicaConfig {
     pub flush: FlushPolicy,
     /// How long a backup waits for its own disk when the log says that a request is done, before it leaves.
     pub disk_wait_max: Duration,
+    /// The newest term that this host had seen at the witness when it judged its disks: it boots the VM only if there is
+    /// no newer one. `None` if the VM has no disks.
+    pub boot_after: Option<Term>,
     /// Pages of guest memory.
     pub memory_pages: u64,
     /// Capacity of the delta cache, pages; never 0.
@@ -152,6 +155,7 @@ impl ReplicaConfig {
             disks: 0,
             disks_digest: 0,
             flush: FlushPolicy::Both,
+            boot_after: None,
             disk_wait_max: DISK_WAIT_MAX,
             memory_pages,
             delta_cache_pages_max: delta_cache_pages_max(memory_pages),

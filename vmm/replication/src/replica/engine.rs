@@ -113,7 +113,9 @@ impl Replica {
         now: Time,
     ) -> Result<Replica, ReplicaConfigError> {
         config.check()?;
-        let boot = |again| Role::Primary(Primary::Starting(Claim::of(Question::Boot { again })));
+        let after = config.boot_after;
+        let boot =
+            |again| Role::Primary(Primary::Starting(Claim::of(Question::Boot { again, after })));
         let (role, term) = match start {
             Start::Standalone => (Role::Standalone, Term(0)),
             Start::Primary => (boot(false), Term(0)),

@@ -832,7 +832,7 @@ fn claiming_claim_answered_goes_live_or_seeks() {
 fn claim_names_owner_of_term_before_and_cause() {
     let primary = Claimant(0xc0 + Start::Primary as u64);
     let command = Pair::new().hosts[0].poll_command();
-    assert_eq!(command, Some(Command::Ask(Question::Boot { again: false })));
+    assert_eq!(command, Some(Command::Ask(Question::Boot { again: false, after: None })));
     let (term, previous) = (Term(2), primary);
     let next = |cause| Some(Command::Ask(Question::Claim { term, previous, cause }));
     let mut pair = Pair::protected();

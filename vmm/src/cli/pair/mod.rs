@@ -39,7 +39,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     args.check()?;
     args.sandbox.start_opener(&args.opener_config())?;
     let security = args.security()?;
-    let (witness, last) = args.asked_witness(&security)?;
+    let (witness, seen) = args.asked_witness(&security)?;
     args.sandbox.start()?;
     session::start_writer_threads()?;
     let mut blueprint = Blueprint::new(&args.vm)?;
@@ -48,8 +48,8 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     args.print_info(|| link.port().describe());
     let port = session::open_port(&args.vm, blueprint.mac(), LanReports::ByDriver)?;
     let trace = TraceFile::create(&args.vm)?;
-    let disks = args.open_disks(&mut blueprint, start, (witness.claimant(), last))?;
-    let mut config = args.replica_config((&blueprint, &disks), &witness);
+    let disks = args.open_disks(&mut blueprint, start, (witness.claimant(), seen))?;
+    let mut config = args.replica_config((&blueprint, &disks), (&witness, seen));
     config.frame_bytes_max = link.frame_bytes_max();
     let witness = witness.start()?;
     let board = StatusBoard::default();
@@ -111,7 +111,9 @@ fn run<P: FramePort>(
     }
     sandbox::enter(Task::Vcpu);
     let end = driver::run(&mut driver, machine, || blueprint.empty(), run_machine);
-    let DriverParts { replica, observer, world, .. } = driver.parts();
+    let DriverParts { replica, observer, world, .. } = driver.parts_mut();
+    // The disks learn that they differ from the primary's, if that is why it halted.
+    replica.copy_disks(now(), world);
     let halt = match end {
         PairEnd::Halted(halt) => halt,
         PairEnd::Failed(error) => return Err(error),

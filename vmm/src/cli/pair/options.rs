@@ -27,7 +27,7 @@ use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
 use netpath::{MacAddr, PacketConfig, ReceivePath, Uplink, WaitPolicy};
 use replication::replica::{CommitPolicy, FlushPolicy, OnBackupLoss, ReplicaConfig, Start};
-use replication::witness::LastClaim;
+use replication::witness::Seen;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -274,42 +274,43 @@ impl PairArgs {
         self.status.clone().unwrap_or_else(|| default_socket(self.vm_id))
     }
 
-    /// Opens the witness, which a process of its own asks if there is a sandbox. Returns also the newest claim of the VM
-    /// that has an owner, if it has disks: only that says whether they are the newest.
+    /// Opens the witness, which a process of its own asks if there is a sandbox. Returns also the newest claims of the VM,
+    /// if it has disks: only they say whether those are the newest.
     pub(super) fn asked_witness(
         &self,
         security: &Security,
-    ) -> Result<(AskedWitness, Option<LastClaim>), CliError> {
+    ) -> Result<(AskedWitness, Option<Seen>), CliError> {
         let os = |source| CliError::Os { doing: "starting the witness's process", source };
         let inherited = opener::open_descriptors().map_err(os)?;
         let (witness, fence) = (self.witness(security)?, self.fence());
-        let last = match self.vm.disk.is_empty() {
+        let seen = match self.vm.disk.is_empty() {
             true => None,
-            false => witness.last_claim().map_err(|error| {
+            false => Some(witness.look().map_err(|error| {
                 let source = std::io::Error::other(error);
-                CliError::Os { doing: "asking the witness for the VM's newest claim", source }
-            })?,
+                CliError::Os { doing: "asking the witness for the VM's newest claims", source }
+            })?),
         };
         if !self.sandbox.is_on() {
-            return Ok((AskedWitness::Here(Box::new(witness), fence), last));
+            return Ok((AskedWitness::Here(Box::new(witness), fence), seen));
         }
         let user = self.sandbox.user();
         let setup = WitnessSetup { witness, fence, user, key_files: self.key_files(), inherited };
-        Ok((AskedWitness::Through(WitnessProcess::start(setup).map_err(os)?), last))
+        Ok((AskedWitness::Through(WitnessProcess::start(setup).map_err(os)?), seen))
     }
 
     /// Opens the VM's disks on this host, and returns them when they may be used: by a host that boots the VM, if they are
-    /// the newest ones by `last`, the newest claim that has an owner. It is durable then that this process uses them.
+    /// the newest ones by the claims that it has `seen`. It is durable then that this process uses them.
     pub(super) fn open_disks(
         &self,
         blueprint: &mut Blueprint,
         start: Start,
-        (host, last): (Claimant, Option<LastClaim>),
+        (host, seen): (Claimant, Option<Seen>),
     ) -> Result<Disks, CliError> {
         let mut disks = blueprint.mirrored_disks(&self.vm, VmId(self.vm_id))?;
         match start {
             Start::Backup => disks.may_receive()?,
             Start::Standalone | Start::Primary | Start::BootAgain => {
+                let last = seen.and_then(|seen| seen.last);
                 disks.may_boot(last)?;
                 disks.hold(host, last);
             }
@@ -326,7 +327,7 @@ impl PairArgs {
     pub(super) fn replica_config(
         &self,
         (blueprint, disks): (&Blueprint, &Disks),
-        witness: &AskedWitness,
+        (witness, seen): (&AskedWitness, Option<Seen>),
     ) -> ReplicaConfig {
         let pages = blueprint.memory_pages();
         ReplicaConfig {
@@ -348,6 +349,7 @@ impl PairArgs {
             },
             disks: disks.info().len(),
             disks_digest: disks_digest(disks.info()),
+            boot_after: seen.map(|seen| seen.newest),
             flush: match self.flush {
                 FlushArg::Both => FlushPolicy::Both,
                 FlushArg::Local => FlushPolicy::Local,

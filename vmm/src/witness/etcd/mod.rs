@@ -33,7 +33,7 @@ use gateway::Gateway;
 use logchan::claim::{Claim, ClaimKey};
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
 use message::{Outcome, Pair, get, has_value, is_absent, last, put, transaction};
-use replication::witness::{self, Answer, ClaimStore, LastClaim, NoAnswer, Question};
+use replication::witness::{self, Answer, ClaimStore, NoAnswer, Question, Seen};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -206,13 +206,13 @@ impl EtcdWitness {
             .map_err(|reason| self.no_answer(reason))
     }
 
-    /// Returns the newest claim of the VM that has an owner; `None` if the VM never ran.
+    /// Returns the newest claims of the VM.
     ///
     /// # Errors
     ///
     /// As those of [`answer`](Self::answer).
-    pub fn last_claim(&self) -> Result<Option<LastClaim>, EtcdError> {
-        witness::last_claim(&mut self.access(OPEN_MAX)).map_err(|reason| self.no_answer(reason))
+    pub fn look(&self) -> Result<Seen, EtcdError> {
+        witness::look(&mut self.access(OPEN_MAX)).map_err(|reason| self.no_answer(reason))
     }
 
     /// Says that no host runs the VM: claims the next term for nobody, and returns it.

@@ -5,7 +5,7 @@ use crate::witness::claim_file::ClaimFile;
 use cluster::Cluster;
 use logchan::claim::ClaimKey;
 use logchan::handshake::PresharedKey;
-use replication::witness::Ending;
+use replication::witness::{Ending, Seen};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -76,7 +76,7 @@ fn claim_of(term: u64, previous: Claimant) -> Question {
     Question::Claim { term: Term(term), previous, cause }
 }
 
-const BOOT: Question = Question::Boot { again: false };
+const BOOT: Question = Question::Boot { again: false, after: None };
 
 fn won(term: u64) -> Answer {
     Answer::Won { term: Term(term) }
@@ -139,7 +139,7 @@ fn each_term_is_granted_once() {
         let confirm = Question::Confirm { term: Term(1), owner: A };
         assert_eq!(ask(&a, confirm).unwrap(), lost(2));
         assert_eq!(ask(&b, Question::Release { term: Term(2) }).unwrap(), won(3));
-        let last = b.last_claim().unwrap().unwrap();
+        let Seen { newest: Term(3), last: Some(last) } = b.look().unwrap() else { panic!() };
         assert_eq!((last.generation.term, last.generation.owner), (Term(2), B));
         assert_eq!(last.ending, Ending::Released);
         assert_eq!(ask(&a, BOOT).unwrap(), won(4));
