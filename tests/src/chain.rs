@@ -24,14 +24,23 @@ impl Client {
         Client(BufReader::new(stream))
     }
 
+    /// Sends a command, and does not wait for the answer.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be sent.
+    pub fn tell(&mut self, command: &str) {
+        let sent = self.0.get_mut().write_all(format!("{command}\n").as_bytes());
+        sent.unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+
     /// Sends a command, and returns its answer.
     ///
     /// # Panics
     ///
     /// If there is none.
     pub fn ask(&mut self, command: &str) -> String {
-        let sent = self.0.get_mut().write_all(format!("{command}\n").as_bytes());
-        sent.unwrap_or_else(|error| panic!("{command}: {error}"));
+        self.tell(command);
         let mut answer = String::new();
         self.0.read_line(&mut answer).unwrap_or_else(|error| panic!("{command}: {error}"));
         answer.trim_end().to_owned()

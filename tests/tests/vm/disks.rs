@@ -260,7 +260,7 @@ fn save_in_mid_request(image: &Image, snapshot: &str) -> u64 {
             let mut client = Client::connect();
             let hash = append(&mut client, 0, 0, LINKS);
             // Reads link after link, while the VM is saved.
-            client.0.get_mut().write_all(b"chain\n").unwrap();
+            client.tell("chain");
             hash
         });
         let result = vm.stop().unwrap();

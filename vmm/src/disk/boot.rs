@@ -52,9 +52,10 @@ pub enum Refusal {
         /// The size that it had.
         bytes: u64,
     },
-    /// A copy to it did not end.
+    /// It is not known to have the contents of the other host's.
     #[error(
-        "has only a part of the disk: its copy from the other host did not end. Start this host as the backup"
+        "has only a part of the disk, or differs from it: no copy from the other host has ended since. Start this \
+         host as the backup"
     )]
     HalfCopied,
     /// Another image is newer.

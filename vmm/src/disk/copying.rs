@@ -37,9 +37,11 @@ impl Disks {
         self.copying = Copying::Source(CopySource::new(disks, self.bugs));
     }
 
-    /// The contents differ from the other host's, and nobody knows where: the next copy compares everything.
+    /// The contents differ from the other host's, and nobody knows where: the VM may not boot from them, and the next copy
+    /// compares everything.
     pub fn distrust(&mut self) {
         self.base = None;
+        self.keep_copying();
     }
 
     /// Begins to receive the disks of the primary.

@@ -85,10 +85,18 @@ fn image_that_is_copied_to_boots_only_when_it_is_sealed() {
     disks.seal(Claimant(3), CLAIM);
     is_kept(&disks);
     drop(disks);
-    let disks = mirrored(&path);
+    let mut disks = mirrored(&path);
     disks.may_boot(last(Ending::None)).unwrap();
     assert!(disks.may_boot(last(Ending::Released)).is_err(), "the end of the log may be missing");
     assert_eq!(disks.base, Some(CLAIM));
+    // Its backup has read other data than the primary, and dies.
+    disks.distrust();
+    is_kept(&disks);
+    drop(disks);
+    let disks = mirrored(&path);
+    let refused = disks.may_boot(last(Ending::None)).unwrap_err().to_string();
+    assert!(refused.contains("or differs from it"), "{refused}");
+    assert_eq!(disks.base, None);
 }
 
 #[test]

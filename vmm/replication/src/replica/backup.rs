@@ -184,6 +184,7 @@ impl Replica {
     /// primary knows that this host will not take over; a new session syncs the memory again.
     pub(super) fn leave(&mut self, now: Time, divergence: Box<Divergence>) {
         self.stats.divergences += 1;
+        self.disks.distrust();
         self.divergence = Some(divergence);
         self.emit(ReplicaEvent::Diverged);
         self.leave_session(now);

@@ -46,6 +46,7 @@ use crate::mutant::Mutant;
 use crate::verifier::{LogCursor, TakenDisk, Verifier};
 use alloc::vec::Vec;
 use core::fmt::{self, Display};
+use core::mem;
 use logchan::disk_copy::{DiskCopy, Generation};
 use logchan::entry::Entry;
 use logchan::ids::{Claimant, Lane};
@@ -133,7 +134,8 @@ pub trait DiskCopier {
     fn copy_in(&mut self, message: &DiskCopy<'_>) -> Result<(), UnexpectedMessage>;
     /// Returns how far it is.
     fn copy_state(&mut self) -> CopyState;
-    /// This host's disks differ from the primary's, and nobody knows where: the next copy compares everything.
+    /// This host's disks differ from the primary's, and nobody knows where: the VM may not boot from them, and the next
+    /// copy to them compares everything.
     fn distrust(&mut self) {}
     /// At [`CopyEnd::Send`], where the machine is stopped for the closing checkpoint: both hosts make every change from here
     /// on themselves. [`in_sync`](Self::in_sync) or [`end_copy`](Self::end_copy) follows.
@@ -221,7 +223,7 @@ pub(super) struct DiskState {
     awaited: Option<(u8, u64, Time)>,
     /// Why this host left last, as a backup.
     fault: Option<DiskFault>,
-    /// No copy to this host was complete since.
+    /// The machine or a disk has just turned out to differ from the primary's, and the copier does not know yet.
     is_doubtful: bool,
     /// A request has failed on this host.
     pub(super) has_failed: bool,
@@ -234,6 +236,11 @@ pub(super) struct DiskState {
 }
 
 impl DiskState {
+    /// This host's disks differ from the primary's, or may.
+    pub(super) fn distrust(&mut self) {
+        self.is_doubtful = true;
+    }
+
     fn begun(&mut self, request: &DiskRequest<'_>) {
         let &DiskRequest { disk, number, operation, .. } = request;
         self.in_flight.push(InFlight { disk, number, operation });
@@ -444,7 +451,7 @@ impl Replica {
     fn leave_for_disk(&mut self, now: Time, fault: DiskFault) {
         self.stats.disk_faults += 1;
         self.disks.fault = Some(fault);
-        self.disks.is_doubtful = true;
+        self.disks.distrust();
         self.emit(ReplicaEvent::DiskFault(fault));
         self.leave_session(now);
     }
@@ -470,20 +477,17 @@ impl Replica {
 
     /// Passes messages between the copiers of the two hosts. Call it at every round of the driver's work.
     pub fn copy_disks<W: DiskCopier>(&mut self, now: Time, world: &mut W) {
+        if mem::take(&mut self.disks.is_doubtful) {
+            world.distrust();
+        }
         let wanted = self.copy_wanted();
         if self.disks.copy != wanted {
             match (self.disks.copy, wanted) {
-                (_, Some((end, _sync))) => {
-                    if self.disks.is_doubtful && end == CopyEnd::Receive {
-                        world.distrust();
-                    }
-                    world.begin_copy(end);
-                }
+                (_, Some((end, _sync))) => world.begin_copy(end),
                 (Some(copy), None) => match self.copy_end(copy) {
                     // The disks may be in sync: the backup's answer says so.
                     End::Awaited => return,
                     End::InSync(generation) => {
-                        self.disks.is_doubtful = false;
                         world.in_sync(copy.0, generation, self.config.claimant);
                     }
                     End::BrokenOff => world.end_copy(),
