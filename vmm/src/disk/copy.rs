@@ -18,6 +18,7 @@ use super::changes::BLOCK_BYTES;
 use crate::limits::DISK_COPY_HELD_MAX;
 use logchan::limits::{DISK_DIGESTS_MAX, DISKS_MAX};
 use replication::boundary::DiskOperation;
+use replication::replica::DisksCopied;
 use serde::Serialize;
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -115,6 +116,13 @@ pub struct CopyProgress {
 }
 
 impl CopyProgress {
+    /// Returns what a copy with these numbers took, rounded up to blocks.
+    pub fn result(self) -> DisksCopied {
+        let CopyProgress { blocks, left: _, sent, zero, equal } = self;
+        let [size, sent, zero, equal] = [blocks, sent, zero, equal].map(|n| n * BLOCK_BYTES);
+        DisksCopied { size, sent, zero, equal }
+    }
+
     /// Returns how many bytes are still to be read, rounded up to blocks.
     pub fn bytes_left(self) -> u64 {
         self.left * BLOCK_BYTES

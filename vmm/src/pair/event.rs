@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
-use replication::replica::{Halt, ReplicaEvent, ReplicaStats, RoleName, SyncDelay};
+use replication::replica::{DisksCopied, Halt, ReplicaEvent, ReplicaStats, RoleName, SyncDelay};
 use serde::Serialize;
 
 /// One line of the event log.
@@ -117,6 +117,17 @@ pub enum PairEvent {
     },
     /// See [`ReplicaEvent::GuestNotSlowed`].
     GuestNotSlowed,
+    /// See [`ReplicaEvent::DisksCopied`].
+    DisksCopied {
+        /// Size of the disks, bytes.
+        size: u64,
+        /// Bytes that were sent.
+        sent: u64,
+        /// Bytes that are zero, and were not sent therefore.
+        zero: u64,
+        /// Bytes that the backup had already.
+        equal: u64,
+    },
     /// See [`ReplicaEvent::SyncGivenUp`].
     SyncGivenUp {
         /// The reason.
@@ -307,6 +318,9 @@ fn named(
             (None, PairEvent::GuestSlowed { pages, carried_per_s })
         }
         ReplicaEvent::GuestNotSlowed => (None, PairEvent::GuestNotSlowed),
+        ReplicaEvent::DisksCopied(DisksCopied { size, sent, zero, equal }) => {
+            (None, PairEvent::DisksCopied { size, sent, zero, equal })
+        }
         ReplicaEvent::SyncGivenUp(cause) => {
             (None, PairEvent::SyncGivenUp { why: cause.to_string() })
         }
@@ -373,6 +387,9 @@ mod tests {
             PairEvent::SyncStalled { .. } => read::PairEvent::SyncStalled,
             PairEvent::GuestSlowed { .. } => read::PairEvent::GuestSlowed,
             PairEvent::GuestNotSlowed => read::PairEvent::GuestNotSlowed,
+            PairEvent::DisksCopied { size, sent, zero, equal } => {
+                read::PairEvent::DisksCopied { size, sent, zero, equal }
+            }
             PairEvent::SyncGivenUp { why } => read::PairEvent::SyncGivenUp { why },
             PairEvent::BackupStalled { spoke_ns, .. } => {
                 read::PairEvent::BackupStalled { spoke_ns }
@@ -480,6 +497,7 @@ mod tests {
             PairEvent::SyncStalled { since_ns: 5 },
             PairEvent::GuestSlowed { pages: 5, carried_per_s: 6 },
             PairEvent::GuestNotSlowed,
+            PairEvent::DisksCopied { size: 4, sent: 3, zero: 2, equal: 1 },
             PairEvent::SyncGivenUp { why: "the link is slow".into() },
             PairEvent::BackupStalled { since_ns: 3, spoke_ns: Some(4) },
             PairEvent::BackupGone { spoke_ns: None },

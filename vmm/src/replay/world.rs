@@ -7,7 +7,7 @@ use super::guest_clock::GuestClock;
 use super::orders::Orders;
 use super::rate_limit::{OverLimit, RateLimits, Rates};
 use super::timer_pace::TimerPace;
-use crate::disk::{self, Changes, CopyFault, Disks};
+use crate::disk::{self, Changes, CopyFault, CopyProgress, Disks};
 use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
 use crate::kvm::kick::{Held, KICK_SIGNAL};
@@ -27,7 +27,7 @@ use replication::boundary::{
 };
 use replication::checkpoint::{CheckpointImage, Image};
 use replication::driver::{LiveWorld, Order};
-use replication::replica::{self, CopyEnd, CopyState, UnexpectedMessage};
+use replication::replica::{self, CopyEnd, CopyState, DisksCopied, UnexpectedMessage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -560,11 +560,23 @@ impl<P: FramePort> replica::DiskCopier for World<P> {
         self.disks.copy_closed();
     }
 
-    fn in_sync(&mut self, end: CopyEnd, generation: Generation, host: Claimant) {
+    fn in_sync(
+        &mut self,
+        end: CopyEnd,
+        generation: Generation,
+        host: Claimant,
+    ) -> Option<DisksCopied> {
         self.copy_fault = None;
         match end {
-            CopyEnd::Send => self.disks.peer_in_sync(generation),
-            CopyEnd::Receive => self.disks.seal(host, generation),
+            CopyEnd::Send => {
+                let copied = self.disks.copy_progress().map(CopyProgress::result);
+                self.disks.peer_in_sync(generation);
+                copied
+            }
+            CopyEnd::Receive => {
+                self.disks.seal(host, generation);
+                None
+            }
         }
     }
 }

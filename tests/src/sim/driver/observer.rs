@@ -110,6 +110,7 @@ impl super::state::State {
                 | ReplicaEvent::SyncStalled { .. }
                 | ReplicaEvent::GuestNotSlowed
                 | ReplicaEvent::SyncGivenUp(_)
+                | ReplicaEvent::DisksCopied(_)
                 | ReplicaEvent::BackupLeft
                 | ReplicaEvent::Following
                 | ReplicaEvent::LogFinished

@@ -367,6 +367,7 @@ impl<H: Host> Driver<H> {
             | ReplicaEvent::GuestSlowed { .. }
             | ReplicaEvent::GuestNotSlowed
             | ReplicaEvent::SyncGivenUp(_)
+            | ReplicaEvent::DisksCopied(_)
             | ReplicaEvent::Protected
             | ReplicaEvent::BackupSilent { .. }
             | ReplicaEvent::BackupStalled { .. }

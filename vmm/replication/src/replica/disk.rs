@@ -140,12 +140,32 @@ pub trait DiskCopier {
     /// At [`CopyEnd::Send`], where the machine is stopped for the closing checkpoint: both hosts make every change from here
     /// on themselves. [`in_sync`](Self::in_sync) or [`end_copy`](Self::end_copy) follows.
     fn copy_closed(&mut self) {}
-    /// Both hosts have everything of `generation`: the copy is complete. `host` is the process of this host.
-    fn in_sync(&mut self, end: CopyEnd, _generation: Generation, _host: Claimant) {
+    /// Both hosts have everything of `generation`: the copy is complete. `host` is the process of this host. Returns what
+    /// the copy took, at [`CopyEnd::Send`].
+    fn in_sync(
+        &mut self,
+        end: CopyEnd,
+        _generation: Generation,
+        _host: Claimant,
+    ) -> Option<DisksCopied> {
         match end {
             CopyEnd::Send | CopyEnd::Receive => self.end_copy(),
         }
+        None
     }
+}
+
+/// What a complete copy of all disks took, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DisksCopied {
+    /// Size of the disks.
+    pub size: u64,
+    /// What was sent, also what was sent again because it had changed.
+    pub sent: u64,
+    /// What is zero, and was not sent therefore.
+    pub zero: u64,
+    /// What the backup had already: only digests were sent.
+    pub equal: u64,
 }
 
 /// Why a backup left because of a disk.
@@ -488,7 +508,10 @@ impl Replica {
                     // The disks may be in sync: the backup's answer says so.
                     End::Awaited => return,
                     End::InSync(generation) => {
-                        world.in_sync(copy.0, generation, self.config.claimant);
+                        let copied = world.in_sync(copy.0, generation, self.config.claimant);
+                        if let Some(copied) = copied {
+                            self.emit(ReplicaEvent::DisksCopied(copied));
+                        }
                     }
                     End::BrokenOff => world.end_copy(),
                 },

@@ -5,6 +5,8 @@ use crate::boundary::DiskOperation;
 use crate::replica::disk::{DISK_HOLD_MAX, DISK_WAIT_MAX};
 use logchan::disk_copy::{DiskCopy, Generation};
 
+const COPIED: DisksCopied = DisksCopied { size: 4, sent: 3, zero: 2, equal: 1 };
+
 /// A host's disk, whose requests the test completes.
 struct Disk {
     /// Numbers of the requests that were begun.
@@ -71,8 +73,17 @@ impl DiskCopier for Disk {
         self.is_distrusted = true;
     }
 
-    fn in_sync(&mut self, end: CopyEnd, generation: Generation, host: Claimant) {
+    fn in_sync(
+        &mut self,
+        end: CopyEnd,
+        generation: Generation,
+        host: Claimant,
+    ) -> Option<DisksCopied> {
         self.ends.push(Some((end, generation, host)));
+        match end {
+            CopyEnd::Send => Some(COPIED),
+            CopyEnd::Receive => None,
+        }
     }
 
     fn copy_out(&mut self) -> Option<DiskCopy<'_>> {
@@ -424,5 +435,13 @@ fn copies_are_in_sync_when_the_backup_has_confirmed_and_never_if_it_is_lost_befo
         mirrored.copy_disks();
         assert_eq!(mirrored.disks[0].ends, [Some((CopyEnd::Send, generation, a))]);
         assert_eq!(mirrored.disks[1].ends, [Some((CopyEnd::Receive, generation, b))]);
+        let events = mirrored.pair.hosts.each_mut().map(|host| {
+            let mut events = Vec::new();
+            while let Some(event) = host.poll_event() {
+                events.push(event);
+            }
+            events.contains(&ReplicaEvent::DisksCopied(COPIED))
+        });
+        assert_eq!(events, [true, false], "once, and the primary says it");
     }
 }

@@ -1,6 +1,6 @@
 //! Events that the engine reports, and requests that its driver must carry out.
 
-use super::disk::DiskFault;
+use super::disk::{DiskFault, DisksCopied};
 use super::resync::{SyncDelay, SyncLoss};
 use super::role::Halt;
 use super::stall::StallCause;
@@ -76,6 +76,8 @@ pub enum ReplicaEvent {
     GuestNotSlowed,
     /// The sync is given up, although the backup is there.
     SyncGivenUp(SyncLoss),
+    /// The backup has all disks.
+    DisksCopied(DisksCopied),
     /// The backup holds the whole VM.
     Protected,
     /// This primary hands the VM over, and sends no more output.

@@ -115,7 +115,7 @@ pub use commit::TapFrame;
 pub use config::{CommitPolicy, OnBackupLoss, ReplicaConfig, ReplicaConfigError, Start};
 pub use converge::{CopyProgress, GuestShare};
 pub use disk::{
-    CopyEnd, CopyState, DiskCopier, DiskFault, DiskFaultKind, FlushPolicy, LocalDisks,
+    CopyEnd, CopyState, DiskCopier, DiskFault, DiskFaultKind, DisksCopied, FlushPolicy, LocalDisks,
     UnexpectedMessage,
 };
 pub use engine::Replica;

@@ -11,7 +11,7 @@ use logchan::limits::PAGE_BYTES;
 use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
-use replication::replica::{Halt, Replica, ReplicaEvent, StallCause, SyncDelay};
+use replication::replica::{DisksCopied, Halt, Replica, ReplicaEvent, StallCause, SyncDelay};
 
 /// Returns a function that prints each notice on standard error, with the time since the start. With
 /// `--quiet` it prints warnings only. With `--json` it also prints every notice as a record.
@@ -134,6 +134,7 @@ fn is_warning(notice: &Notice) -> bool {
         ReplicaEvent::PeerMet { .. }
         | ReplicaEvent::TermWon { .. }
         | ReplicaEvent::SyncBegun
+        | ReplicaEvent::DisksCopied(_)
         | ReplicaEvent::Protected
         | ReplicaEvent::HandingOver
         | ReplicaEvent::BackupLeft
@@ -274,6 +275,13 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
         }
         ReplicaEvent::GuestNotSlowed => "the guest is not slowed any more".into(),
         ReplicaEvent::SyncGivenUp(cause) => format!("the sync is given up: {cause}"),
+        ReplicaEvent::DisksCopied(DisksCopied { size, sent, zero, equal }) => format!(
+            "the backup has the disks: of {} KiB, {} were sent, {} are zero, and it had {}",
+            size / 1024,
+            sent / 1024,
+            zero / 1024,
+            equal / 1024
+        ),
         ReplicaEvent::SyncStalled { since, cause } => {
             format!("the sync has stood still for {} ms: {}", ms_since(since), why_stalled(cause))
         }

@@ -52,6 +52,12 @@ pub enum PairEvent {
     SyncStalled,
     GuestSlowed,
     GuestNotSlowed,
+    DisksCopied {
+        size: u64,
+        sent: u64,
+        zero: u64,
+        equal: u64,
+    },
     SyncGivenUp {
         why: String,
     },

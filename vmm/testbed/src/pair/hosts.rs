@@ -459,6 +459,7 @@ impl Hosts {
             | PairEvent::SyncStalled
             | PairEvent::GuestSlowed
             | PairEvent::GuestNotSlowed
+            | PairEvent::DisksCopied { .. }
             | PairEvent::SyncGivenUp { .. }
             | PairEvent::BackupLeft
             | PairEvent::Following

@@ -149,6 +149,7 @@ impl State {
             | PairEvent::SyncStalled
             | PairEvent::GuestSlowed
             | PairEvent::GuestNotSlowed
+            | PairEvent::DisksCopied { .. }
             | PairEvent::SyncGivenUp { .. }
             | PairEvent::Following
             | PairEvent::LogFinished

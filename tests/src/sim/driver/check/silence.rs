@@ -82,6 +82,7 @@ impl State {
                 | ReplicaEvent::GuestSlowed { .. }
                 | ReplicaEvent::GuestNotSlowed
                 | ReplicaEvent::SyncGivenUp(_)
+                | ReplicaEvent::DisksCopied(_)
                 | ReplicaEvent::Protected
                 | ReplicaEvent::LanLost
                 | ReplicaEvent::LanBack

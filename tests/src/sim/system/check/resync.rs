@@ -57,6 +57,7 @@ impl SyncPace {
             | ReplicaEvent::GuestSlowed { .. }
             | ReplicaEvent::GuestNotSlowed
             | ReplicaEvent::SyncGivenUp(_)
+            | ReplicaEvent::DisksCopied(_)
             | ReplicaEvent::HandoverFailed
             | ReplicaEvent::LanLost
             | ReplicaEvent::LanBack
