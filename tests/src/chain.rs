@@ -24,6 +24,15 @@ impl Client {
         Client(BufReader::new(stream))
     }
 
+    /// Returns its connection, with which another thread can end it.
+    ///
+    /// # Panics
+    ///
+    /// If the process has too many open files.
+    pub fn connection(&self) -> TcpStream {
+        self.0.get_ref().try_clone().expect("a file can be opened")
+    }
+
     /// Sends a command, and does not wait for the answer.
     ///
     /// # Panics
@@ -67,6 +76,23 @@ pub fn append(client: &mut Client, links: u64, mut hash: u64, count: u64) -> u64
         assert_eq!(client.ask(&format!("append {text}")), format!("{link} {hash:016x}"));
     }
     hash
+}
+
+/// Appends link number `links + 1` behind the link with `hash`. Returns its hash; `None` if there was no answer.
+///
+/// # Panics
+///
+/// If the guest's answer is another one.
+pub fn try_append(client: &mut Client, links: u64, hash: u64) -> Option<u64> {
+    let (link, stream) = (links + 1, client.0.get_mut());
+    let text = format!("link {link}");
+    stream.write_all(format!("append {text}\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    client.0.read_line(&mut answer).ok()?;
+    let hash = link_hash(hash, &text);
+    let answer = answer.strip_suffix('\n')?;
+    assert_eq!(answer.trim_end(), format!("{link} {hash:016x}"));
+    Some(hash)
 }
 
 /// Lets the guest read and compare all links. Returns their number, and the hash of the last one.

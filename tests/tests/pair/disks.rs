@@ -1,19 +1,24 @@
 //! Mirrored disks: an image on each host, a chain of writes, and hosts that are killed while they append to it.
+//!
+//! `PAIR_KILLS=50` and `PAIR_POWER_LOSSES=20` make the tests longer.
 
+use crate::kills::variable;
 use nix::sys::signal::Signal;
+use std::net::Shutdown;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use testbed::TestbedError;
 use testbed::pair::{Host, PairEvent, Part};
-use tests::chain::{Client, append, chain};
+use tests::chain::{Client, append, chain, try_append};
 use tests::pair::{Process, Rig};
 use tests::patience::wait_until;
 use tests::wait_for;
 
 /// Bytes of an image: the last block of 64 KiB is not whole.
 const IMAGE_BYTES: usize = (4 << 20) + 512;
-const KILLS: u64 = 3;
 /// Exit code.
 const DISK: i32 = 18;
 
@@ -21,13 +26,14 @@ const DISK: i32 = 18;
 struct Images([PathBuf; 2]);
 
 impl Images {
-    /// Makes them: on host A zeros, and on host B what `other` returns for each block of 64 KiB.
-    fn new(rig: &Rig, other: impl Fn(usize) -> u8) -> Images {
-        let images = Host::ALL.map(|host| rig.path(&format!("disk-{host}.img")));
-        let contents = (0..IMAGE_BYTES).map(|at| other(at >> 16)).collect::<Vec<_>>();
-        std::fs::write(&images[0], vec![0; IMAGE_BYTES]).unwrap();
-        std::fs::write(&images[1], contents).unwrap();
-        Images(images)
+    /// Makes them, with a byte for each block of 64 KiB.
+    fn new(rig: &Rig, contents: impl Fn(Host, usize) -> u8) -> Images {
+        Images(Host::ALL.map(|host| {
+            let image = rig.path(&format!("disk-{host}.img"));
+            let bytes = (0..IMAGE_BYTES).map(|at| contents(host, at >> 16));
+            std::fs::write(&image, bytes.collect::<Vec<_>>()).unwrap();
+            image
+        }))
     }
 
     fn of(&self, host: Host) -> &str {
@@ -35,7 +41,32 @@ impl Images {
     }
 
     fn start(&self, rig: &Rig, part: Part, host: Host) -> Process {
-        rig.start(part, host, &["--disk", self.of(host)])
+        self.start_with(rig, (part, host), &[])
+    }
+
+    fn start_with(&self, rig: &Rig, (part, host): (Part, Host), options: &[&str]) -> Process {
+        rig.start(part, host, &[&["--disk", self.of(host)], options].concat())
+    }
+
+    /// Replaces images and superblocks by what is on the disk of this host, whatever its page cache has.
+    fn read_from_disk(&self) {
+        for image in &self.0 {
+            for suffix in ["", ".understudy"] {
+                let path = format!("{}{suffix}", image.display());
+                let (from, to) = (format!("if={path}"), format!("of={path}.copy"));
+                let copy = ["iflag=direct", "bs=1M", "status=none", &from, &to];
+                assert!(Command::new("dd").args(copy).status().unwrap().success(), "{path}");
+                let owner = std::fs::metadata(&path).unwrap();
+                std::os::unix::fs::chown(
+                    format!("{path}.copy"),
+                    Some(owner.uid()),
+                    Some(owner.gid()),
+                )
+                .unwrap();
+                std::fs::set_permissions(format!("{path}.copy"), owner.permissions()).unwrap();
+                std::fs::rename(format!("{path}.copy"), &path).unwrap();
+            }
+        }
     }
 
     /// Checks that both have the same contents.
@@ -71,6 +102,28 @@ fn appending(client: &mut Client, (links, hash): (u64, u64), work: impl FnOnce()
     })
 }
 
+/// Appends to a chain while `work` runs, which ends the VM. Returns what was acknowledged.
+fn appending_until(
+    client: &mut Client,
+    (links, hash): (u64, u64),
+    work: impl FnOnce(),
+) -> (u64, u64) {
+    let connection = client.connection();
+    std::thread::scope(|scope| {
+        let appends = scope.spawn(|| {
+            let (mut links, mut hash) = (links, hash);
+            while let Some(next) = try_append(client, links, hash) {
+                (links, hash) = (links + 1, next);
+            }
+            (links, hash)
+        });
+        work();
+        // Nobody answers any more, and nobody says so.
+        connection.shutdown(Shutdown::Both).unwrap();
+        appends.join().unwrap()
+    })
+}
+
 /// Waits until the log of `primary` was executed but for the last ticks of its timer, and what is known about the disks is
 /// stored.
 fn settle(primary: &Process) {
@@ -85,18 +138,18 @@ fn settle(primary: &Process) {
 fn chain_on_disks_of_a_pair_survives_kills_of_the_primary() {
     let rig = Rig::default();
     // Some blocks are equal, some are zeros at host A only.
-    let images = Images::new(&rig, |block| (block % 3) as u8);
+    let images = Images::new(&rig, |host, block| (block * host.index() % 3) as u8);
     let mut host = Host::A;
     let mut primary = images.start(&rig, Part::Primary, host);
     wait_for!(primary, PairEvent::TermWon);
     let mut client = connect(&rig);
     let mut links = (0, 0);
-    for kill in 0..KILLS {
+    for kill in 0..variable("PAIR_KILLS", 3) {
         let mut backup = images.start(&rig, Part::Backup, host.other());
         links = appending(&mut client, links, || {
             wait_for!(primary, PairEvent::Protected);
             wait_for!(backup, PairEvent::Following);
-            std::thread::sleep(Duration::from_millis(100 + 70 * kill));
+            std::thread::sleep(Duration::from_millis(100 + 70 * (kill % 4)));
             primary.signal(Signal::SIGKILL);
             assert_eq!(primary.end().code, None);
             wait_for!(backup, PairEvent::WentLive);
@@ -127,10 +180,111 @@ fn chain_on_disks_of_a_pair_survives_kills_of_the_primary() {
     assert_eq!(chain(&mut connect(&rig)), links);
 }
 
+/// Returns what the copy to `primary`'s new backup took: bytes of all disks, sent, zero, and those the backup had.
+fn copied(primary: &mut Process) -> [u64; 4] {
+    wait_for!(primary, PairEvent::Protected);
+    let copied = wait_for!(primary, PairEvent::DisksCopied { .. });
+    let PairEvent::DisksCopied { size, sent, zero, equal } = copied.event else { unreachable!() };
+    [size, sent, zero, equal]
+}
+
+#[test]
+fn backup_that_comes_back_gets_what_was_written_meanwhile_and_all_is_compared_without_its_superblock()
+ {
+    const BLOCK: u64 = 1 << 16;
+    let rig = Rig::default();
+    let images = Images::new(&rig, |_, block| u8::from(block > 9));
+    let size = IMAGE_BYTES.div_ceil(1 << 16) as u64 * BLOCK;
+    let mut primary = images.start(&rig, Part::Primary, Host::A);
+    wait_for!(primary, PairEvent::TermWon);
+    let mut client = connect(&rig);
+    let mut links = (0, 0);
+    let mut append_links = |count| {
+        links.1 = append(&mut client, links.0, links.1, count);
+        links.0 += count;
+    };
+    append_links(5);
+    let mut backup = images.start(&rig, Part::Backup, Host::B);
+    assert_eq!(copied(&mut primary), [size, BLOCK, 9 * BLOCK, size - 10 * BLOCK]);
+    backup.signal(Signal::SIGKILL);
+    wait_for!(primary, PairEvent::TermWon);
+    // They are in the first two blocks.
+    append_links(200);
+    let mut backup = images.start(&rig, Part::Backup, Host::B);
+    let [all, sent, zero, equal] = copied(&mut primary);
+    assert_eq!((all, zero, equal), (size, 0, 0));
+    assert_eq!(sent, 2 * BLOCK);
+    backup.signal(Signal::SIGKILL);
+    backup.end();
+    wait_for!(primary, PairEvent::TermWon);
+    append_links(5);
+    std::fs::remove_file(format!("{}.understudy", images.of(Host::B))).unwrap();
+    let mut backup = images.start(&rig, Part::Backup, Host::B);
+    let [all, sent, zero, equal] = copied(&mut primary);
+    println!("{all} bytes: {sent} sent, {zero} zero, {equal} equal");
+    // The second block has the last links, and the first one says how many there are.
+    assert_eq!([sent, zero, equal], [2 * BLOCK, 8 * BLOCK, size - 10 * BLOCK]);
+    settle(&primary);
+    drop(client);
+    primary.order("stop");
+    for process in [&mut primary, &mut backup] {
+        assert_eq!(process.end().code, Some(0), "{}", process.transcript());
+    }
+    images.check_equal();
+}
+
+/// Both hosts lose power at a random moment of appends. What is left is read from the disks past the page cache.
+#[test]
+fn double_power_loss_leaves_what_was_acknowledged_and_a_stale_image_is_refused() {
+    let losses = variable("PAIR_POWER_LOSSES", 4);
+    let rig = Rig::default();
+    let images = Images::new(&rig, |_, _| 0);
+    let (mut host, mut acknowledged) = (Host::A, (0, 0));
+    for loss in 0..losses {
+        let boot: &[&str] = if loss == 0 { &[] } else { &["--boot-again"] };
+        let mut primary = images.start_with(&rig, (Part::Primary, host), boot);
+        wait_for!(primary, PairEvent::TermWon);
+        let mut client = connect(&rig);
+        let found = chain(&mut client);
+        // The link that nobody has acknowledged may be there.
+        let may_be = [acknowledged.0, acknowledged.0 + 1];
+        assert!(may_be.contains(&found.0), "{found:?}, acknowledged {acknowledged:?}");
+        assert!(found.0 > acknowledged.0 || found == acknowledged);
+        let mut backup = images.start(&rig, Part::Backup, host.other());
+        wait_for!(primary, PairEvent::Protected);
+        let is_alone = loss % 2 == 1;
+        let pause = Duration::from_millis(20 + 37 * (loss % 5));
+        acknowledged = appending_until(&mut client, found, || {
+            std::thread::sleep(pause);
+            if is_alone {
+                // The primary goes on without the backup, whose image is not the newest any more.
+                backup.signal(Signal::SIGKILL);
+                wait_for!(primary, PairEvent::TermWon);
+                std::thread::sleep(pause);
+            }
+            primary.signal(Signal::SIGKILL);
+            backup.signal(Signal::SIGKILL);
+        });
+        for process in [&mut primary, &mut backup] {
+            process.end();
+        }
+        images.read_from_disk();
+        if is_alone {
+            let stale = (Part::Primary, host.other());
+            let mut stale = images.start_with(&rig, stale, &["--boot-again"]);
+            stale.end().failure(DISK, &format!("{}: is outdated", images.of(host.other())));
+        } else {
+            // Both have everything: any of them may go on.
+            host = host.other();
+        }
+    }
+    println!("{losses} losses of power, {} links", acknowledged.0);
+}
+
 #[test]
 fn backup_with_another_disk_is_refused() {
     let rig = Rig::default();
-    let images = Images::new(&rig, |_| 0);
+    let images = Images::new(&rig, |_, _| 0);
     let mut primary = images.start(&rig, Part::Primary, Host::A);
     wait_for!(primary, PairEvent::TermWon);
     std::fs::write(images.of(Host::B), vec![0; IMAGE_BYTES + 512]).unwrap();
