@@ -115,6 +115,11 @@ pub enum PairEvent {
         /// What the log link carries, bytes per second.
         carried_per_s: u64,
     },
+    /// See [`ReplicaEvent::GuestSlowedForDisks`].
+    GuestSlowedForDisks {
+        /// Bytes that are left to copy.
+        bytes_left: u64,
+    },
     /// See [`ReplicaEvent::GuestNotSlowed`].
     GuestNotSlowed,
     /// See [`ReplicaEvent::DisksCopied`].
@@ -317,6 +322,9 @@ fn named(
         ReplicaEvent::GuestSlowed { pages, carried_per_s } => {
             (None, PairEvent::GuestSlowed { pages, carried_per_s })
         }
+        ReplicaEvent::GuestSlowedForDisks { bytes_left } => {
+            (None, PairEvent::GuestSlowedForDisks { bytes_left })
+        }
         ReplicaEvent::GuestNotSlowed => (None, PairEvent::GuestNotSlowed),
         ReplicaEvent::DisksCopied(DisksCopied { size, sent, zero, equal }) => {
             (None, PairEvent::DisksCopied { size, sent, zero, equal })
@@ -386,6 +394,7 @@ mod tests {
             PairEvent::SyncDelayed { .. } => read::PairEvent::SyncDelayed,
             PairEvent::SyncStalled { .. } => read::PairEvent::SyncStalled,
             PairEvent::GuestSlowed { .. } => read::PairEvent::GuestSlowed,
+            PairEvent::GuestSlowedForDisks { .. } => read::PairEvent::GuestSlowedForDisks,
             PairEvent::GuestNotSlowed => read::PairEvent::GuestNotSlowed,
             PairEvent::DisksCopied { size, sent, zero, equal } => {
                 read::PairEvent::DisksCopied { size, sent, zero, equal }
@@ -496,6 +505,7 @@ mod tests {
             PairEvent::SyncDelayed { until_ns: 5, failures: 4 },
             PairEvent::SyncStalled { since_ns: 5 },
             PairEvent::GuestSlowed { pages: 5, carried_per_s: 6 },
+            PairEvent::GuestSlowedForDisks { bytes_left: 5 },
             PairEvent::GuestNotSlowed,
             PairEvent::DisksCopied { size: 4, sent: 3, zero: 2, equal: 1 },
             PairEvent::SyncGivenUp { why: "the link is slow".into() },

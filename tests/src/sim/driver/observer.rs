@@ -95,7 +95,9 @@ impl super::state::State {
                 ReplicaEvent::WitnessUnreachable { .. } => Count::WitnessUnreachable,
                 ReplicaEvent::HandingOver => Count::Handovers,
                 ReplicaEvent::HandoverFailed => Count::HandoversFailed,
-                ReplicaEvent::GuestSlowed { .. } => Count::GuestsSlowed,
+                ReplicaEvent::GuestSlowed { .. } | ReplicaEvent::GuestSlowedForDisks { .. } => {
+                    Count::GuestsSlowed
+                }
                 ReplicaEvent::LanLost
                 | ReplicaEvent::LanBack
                 | ReplicaEvent::BackupHealth { .. }

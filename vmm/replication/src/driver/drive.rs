@@ -365,6 +365,7 @@ impl<H: Host> Driver<H> {
             | ReplicaEvent::SyncDelayed(_)
             | ReplicaEvent::SyncStalled { .. }
             | ReplicaEvent::GuestSlowed { .. }
+            | ReplicaEvent::GuestSlowedForDisks { .. }
             | ReplicaEvent::GuestNotSlowed
             | ReplicaEvent::SyncGivenUp(_)
             | ReplicaEvent::DisksCopied(_)

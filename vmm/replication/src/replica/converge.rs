@@ -64,7 +64,7 @@ impl GuestShare {
         ran * (self.divisor() - 1)
     }
 
-    fn halved(self) -> Option<GuestShare> {
+    pub(super) fn halved(self) -> Option<GuestShare> {
         let halvings = self.halvings + 1;
         (halvings <= GUEST_SHARE_HALVINGS_MAX).then_some(GuestShare { halvings })
     }

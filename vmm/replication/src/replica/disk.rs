@@ -34,6 +34,7 @@
 //! flight are completed. Otherwise the backup would have to repeat them on a disk that has later contents already: a read that
 //! was done on the primary before an overlapping write would find the data of that write.
 
+use super::disk_pace::Pace;
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::resync::SyncLoss;
@@ -624,7 +625,19 @@ impl Replica {
     /// The primary's copier is in `state`.
     fn note_copy(&mut self, now: Time, state: CopyState) {
         let ends_at = now + self.config.resync.sync_max;
+        let silence = self.config.timing.silence;
         let Role::Primary(Primary::Copying(precopy)) = &mut self.role else { return };
         precopy.note_disks(state, ends_at);
+        let had_slowed = precopy.has_slowed();
+        let CopyState::Running { bytes_left } = state else { return };
+        match precopy.pace_disks(now, silence) {
+            Pace::Goes => {}
+            Pace::Slower if had_slowed => {}
+            Pace::Slower => {
+                self.stats.guests_slowed += 1;
+                self.emit(ReplicaEvent::GuestSlowedForDisks { bytes_left });
+            }
+            Pace::GiveUp => self.give_up_sync(now, SyncLoss::DisksWrittenTooFast { bytes_left }),
+        }
     }
 }

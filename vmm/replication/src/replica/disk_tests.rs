@@ -379,6 +379,29 @@ fn memory_is_copied_when_the_disks_nearly_are_and_the_sync_closed_when_they_are(
 }
 
 #[test]
+fn guest_that_writes_as_fast_as_its_disks_are_copied_is_slowed_and_then_told_why_not() {
+    let mut mirrored = Mirrored::alone(FlushPolicy::Both);
+    let bytes_left = 1 << 30;
+    mirrored.disks[0].copy = CopyState::Running { bytes_left };
+    let (mut events, mut shares) = (Vec::new(), Vec::new());
+    while mirrored.pair.hosts[0].role() == RoleName::Copying {
+        mirrored.pair.pass(100);
+        mirrored.copy_disks();
+        let share = mirrored.pair.hosts[0].guest_share().divisor();
+        if shares.last() != Some(&share) {
+            shares.push(share);
+        }
+        events.extend(mirrored.pair.events(0));
+    }
+    assert_eq!(shares, [1, 2, 4, 8, 16, 32, 64, 1]);
+    let count = |event| events.iter().filter(|&&one| one == event).count();
+    assert_eq!(count(ReplicaEvent::GuestSlowedForDisks { bytes_left }), 1);
+    assert_eq!(count(ReplicaEvent::GuestNotSlowed), 1);
+    let cause = SyncLoss::DisksWrittenTooFast { bytes_left };
+    assert_eq!(count(ReplicaEvent::SyncGivenUp(cause)), 1);
+}
+
+#[test]
 fn sync_is_closed_when_no_request_is_in_flight_and_given_up_if_one_takes_too_long() {
     for is_done in [true, false] {
         let mut mirrored = Mirrored::alone(FlushPolicy::Both);

@@ -72,6 +72,12 @@ pub enum ReplicaEvent {
         /// What the link carries, bytes per second.
         carried_per_s: u64,
     },
+    /// The guest gets a smaller share of time, because it writes to its disks about as fast as they are copied, or faster.
+    /// The share may become smaller still.
+    GuestSlowedForDisks {
+        /// Bytes that are left to copy.
+        bytes_left: u64,
+    },
     /// The guest is not slowed any more: the copy is complete, or was given up.
     GuestNotSlowed,
     /// The sync is given up, although the backup is there.

@@ -77,6 +77,7 @@
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
 //! | `converge` | how often memory is copied again, and how much the guest is slowed |
 //! | `disk` | mirrored disks: requests, their completions, the copy of a disk |
+//! | `disk_pace` | whether that copy comes to an end, and how much the guest is slowed for it |
 //! | `stall` | a log link on which the other host is heard, and no output may leave |
 //! | `claim`, `watch` | a question to the witness in progress; the one that is repeated |
 //! | `passed` | frames that reach the old primary's tap during a handover |
@@ -92,6 +93,7 @@ mod commit;
 mod config;
 mod converge;
 mod disk;
+mod disk_pace;
 mod engine;
 mod event;
 mod following;

@@ -17,6 +17,7 @@
 
 use super::converge::{CopyProgress, GuestShare, Passes};
 use super::disk::CopyState;
+use super::disk_pace::{DiskPace, Pace};
 use super::resync::SyncDelay;
 use super::step::CopyRequest;
 use crate::boundary::DiskOperation;
@@ -24,7 +25,7 @@ use crate::checkpoint::CheckpointDigest;
 use crate::limits::COPY_REST_BYTES_MAX;
 use alloc::vec::Vec;
 use logchan::ids::LogSeq;
-use logchan::time::Time;
+use logchan::time::{Duration, Time};
 
 /// Progress of a precopy.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub(super) struct Precopy {
     pub(super) digest: CheckpointDigest,
     pub(super) passes: Passes,
     pub(super) disks: DiskProgress,
+    disk_pace: DiskPace,
     /// Where the last page ends in the bulk lane, which carries messages of the disks' copy, too.
     pub(super) pages_end: LogSeq,
     /// Since when it made no progress, as it was reported.
@@ -107,6 +109,7 @@ impl Precopy {
             digest: CheckpointDigest::default(),
             passes: Passes::new(memory_pages),
             disks,
+            disk_pace: DiskPace::NEW,
             pages_end: LogSeq(0),
             stalled_since: None,
             delay,
@@ -140,6 +143,20 @@ impl Precopy {
         if !was_near && self.disks.is_near() {
             self.ends_at = ends_at;
         }
+    }
+
+    /// Returns what is to be done about the copy of the disks: nothing once the memory is copied, too, which has
+    /// [its own end](Self::gives_up_at).
+    pub(super) fn pace_disks(&mut self, now: Time, silence: Duration) -> Pace {
+        match self.disks {
+            DiskProgress::Far(Some(bytes_left)) => self.disk_pace.note(now, bytes_left, silence),
+            DiskProgress::Far(None) | DiskProgress::Near { .. } | DiskProgress::Whole => Pace::Goes,
+        }
+    }
+
+    /// Returns whether the guest was slowed for this copy.
+    pub(super) fn has_slowed(&self) -> bool {
+        !self.passes.share().is_whole() || !self.disk_pace.share().is_whole()
     }
 
     /// A request to a disk begins. What it writes is not copied before the copier says so.
@@ -231,6 +248,7 @@ impl Precopy {
     pub(super) fn share(&self) -> GuestShare {
         match &self.phase {
             Phase::Again { .. } => self.passes.share(),
+            Phase::NotBegun if !self.disks.is_near() => self.disk_pace.share(),
             // The guest is to reach the closing checkpoint.
             Phase::Closing { .. } | Phase::NotBegun | Phase::First { .. } => GuestShare::WHOLE,
         }

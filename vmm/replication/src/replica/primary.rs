@@ -102,7 +102,7 @@ impl Replica {
         };
         // Messages of the disks' copy take time of the link, and are not what the pass had to send.
         let bulk_bytes = precopy.page_bytes;
-        let was_whole = precopy.passes.share().is_whole();
+        let had_slowed = precopy.has_slowed();
         let count = pages.len() as u64;
         match precopy.passes.end(now, bulk_bytes, count, silence) {
             AfterPass::Close => {
@@ -117,7 +117,7 @@ impl Replica {
             AfterPass::SlowerPass => {
                 precopy.begin_pass(now, bulk_bytes, pages);
                 self.stats.copies_repeated += 1;
-                if was_whole {
+                if !had_slowed {
                     let carried_per_s = precopy.passes.carried_per_s();
                     self.stats.guests_slowed += 1;
                     self.emit(ReplicaEvent::GuestSlowed { pages: count, carried_per_s });
@@ -149,7 +149,7 @@ impl Replica {
     /// A sync ends, in one way or the other.
     fn end_slowing(&mut self) {
         if let Role::Primary(Primary::Copying(precopy)) = &self.role
-            && !precopy.passes.share().is_whole()
+            && precopy.has_slowed()
         {
             self.emit(ReplicaEvent::GuestNotSlowed);
         }

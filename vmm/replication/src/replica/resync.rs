@@ -69,6 +69,11 @@ pub enum SyncLoss {
     TooLong,
     /// Requests to disks, or the copy of what they wrote last, did not end in time.
     DisksBusy,
+    /// The guest writes to its disks faster than they are copied, although it was slowed.
+    DisksWrittenTooFast {
+        /// Bytes that were left to copy.
+        bytes_left: u64,
+    },
     /// This host's disk could not be read for the copy.
     DiskFailed {
         /// Index of the disk.
@@ -99,6 +104,14 @@ impl Display for SyncLoss {
             SyncLoss::TooLong => "the link is too slow to copy the VM",
             SyncLoss::DisksBusy => {
                 "requests to disks did not end in time: a disk of this host or of the backup, or the link, is too slow"
+            }
+            SyncLoss::DisksWrittenTooFast { bytes_left } => {
+                let mib = bytes_left >> 20;
+                return write!(
+                    f,
+                    "the guest writes to its disks faster than they are copied ({mib} MiB are left), although it \
+                     was slowed: the link or a disk is too slow"
+                );
             }
             SyncLoss::DiskFailed { disk } => {
                 return write!(f, "disk {disk} of this host could not be read: check it");

@@ -89,6 +89,7 @@ fn may_repeat(notice: &Notice) -> bool {
                 | ReplicaEvent::SyncStalled { .. }
                 | ReplicaEvent::SyncDelayed(_)
                 | ReplicaEvent::GuestSlowed { .. }
+                | ReplicaEvent::GuestSlowedForDisks { .. }
                 | ReplicaEvent::GuestNotSlowed
                 | ReplicaEvent::SyncGivenUp(_)
         ),
@@ -116,6 +117,7 @@ fn is_warning(notice: &Notice) -> bool {
         | ReplicaEvent::SyncStalled { .. }
         | ReplicaEvent::SyncDelayed(_)
         | ReplicaEvent::GuestSlowed { .. }
+        | ReplicaEvent::GuestSlowedForDisks { .. }
         | ReplicaEvent::GuestNotSlowed
         | ReplicaEvent::SyncGivenUp(_)
         | ReplicaEvent::BackupStalled { .. }
@@ -271,6 +273,12 @@ fn message(replica: &Replica, notice: &Notice, lan: Option<&WatchedTap>) -> Stri
                  carries as much ({} KiB/s)",
                 pages * PAGE_BYTES as u64 / 1024,
                 carried_per_s / 1024
+            )
+        }
+        ReplicaEvent::GuestSlowedForDisks { bytes_left } => {
+            let mib = bytes_left >> 20;
+            format!(
+                "the guest is slowed until its disks are copied: it writes to them as fast as that ({mib} MiB are left)"
             )
         }
         ReplicaEvent::GuestNotSlowed => "the guest is not slowed any more".into(),

@@ -51,6 +51,7 @@ pub enum PairEvent {
     SyncDelayed,
     SyncStalled,
     GuestSlowed,
+    GuestSlowedForDisks,
     GuestNotSlowed,
     DisksCopied {
         size: u64,

@@ -458,6 +458,7 @@ impl Hosts {
             | PairEvent::SyncDelayed
             | PairEvent::SyncStalled
             | PairEvent::GuestSlowed
+            | PairEvent::GuestSlowedForDisks
             | PairEvent::GuestNotSlowed
             | PairEvent::DisksCopied { .. }
             | PairEvent::SyncGivenUp { .. }

@@ -148,6 +148,7 @@ impl State {
             | PairEvent::SyncDelayed
             | PairEvent::SyncStalled
             | PairEvent::GuestSlowed
+            | PairEvent::GuestSlowedForDisks
             | PairEvent::GuestNotSlowed
             | PairEvent::DisksCopied { .. }
             | PairEvent::SyncGivenUp { .. }

@@ -80,6 +80,7 @@ impl State {
                 | ReplicaEvent::SyncBegun
                 | ReplicaEvent::SyncDelayed(_)
                 | ReplicaEvent::GuestSlowed { .. }
+                | ReplicaEvent::GuestSlowedForDisks { .. }
                 | ReplicaEvent::GuestNotSlowed
                 | ReplicaEvent::SyncGivenUp(_)
                 | ReplicaEvent::DisksCopied(_)

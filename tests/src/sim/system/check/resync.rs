@@ -55,6 +55,7 @@ impl SyncPace {
             | ReplicaEvent::SyncDelayed(_)
             | ReplicaEvent::SyncStalled { .. }
             | ReplicaEvent::GuestSlowed { .. }
+            | ReplicaEvent::GuestSlowedForDisks { .. }
             | ReplicaEvent::GuestNotSlowed
             | ReplicaEvent::SyncGivenUp(_)
             | ReplicaEvent::DisksCopied(_)
