@@ -204,7 +204,7 @@ fn backup_that_comes_back_gets_what_was_written_meanwhile_and_all_is_compared_wi
         links.0 += count;
     };
     append_links(5);
-    let mut backup = images.start(&rig, Part::Backup, Host::B);
+    let backup = images.start(&rig, Part::Backup, Host::B);
     assert_eq!(copied(&mut primary), [size, BLOCK, 9 * BLOCK, size - 10 * BLOCK]);
     backup.signal(Signal::SIGKILL);
     wait_for!(primary, PairEvent::TermWon);
@@ -279,6 +279,40 @@ fn double_power_loss_leaves_what_was_acknowledged_and_a_stale_image_is_refused()
         }
     }
     println!("{losses} losses of power, {} links", acknowledged.0);
+}
+
+/// The image of one host is cut short: each of its requests fails.
+#[test]
+fn disk_that_fails_on_one_host_is_not_noticed_by_the_guest() {
+    for failing in Host::ALL {
+        let rig = Rig::default();
+        let images = Images::new(&rig, |_, _| 0);
+        let mut primary = images.start(&rig, Part::Primary, Host::A);
+        wait_for!(primary, PairEvent::TermWon);
+        let mut backup = images.start(&rig, Part::Backup, Host::B);
+        wait_for!(primary, PairEvent::Protected);
+        wait_for!(backup, PairEvent::Following);
+        let mut client = connect(&rig);
+        let links = appending(&mut client, (0, 0), || {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(images.of(failing))
+                .and_then(|image| image.set_len(512))
+                .unwrap();
+            match failing {
+                Host::A => {
+                    wait_for!(backup, PairEvent::WentLive);
+                }
+                Host::B => {
+                    wait_for!(backup, PairEvent::DiskFault { .. });
+                    wait_for!(primary, PairEvent::TermWon);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        });
+        assert_eq!(chain(&mut client), links);
+        assert!(links.0 > 0);
+    }
 }
 
 #[test]

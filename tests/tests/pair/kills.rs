@@ -13,7 +13,8 @@ use tests::wait_for;
 /// Delay from when the VM is protected to a kill, milliseconds.
 const KILL_AFTER_MS: std::ops::Range<u64> = 0..700;
 
-pub fn variable(name: &str, default: u64) -> u64 {
+/// Returns the number in an environment variable.
+pub(crate) fn variable(name: &str, default: u64) -> u64 {
     let value = std::env::var(name).ok();
     value.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }

@@ -95,7 +95,8 @@ use keeping::KeptDisk;
 use logchan::disk_copy::Generation;
 use logchan::ids::VmId;
 use logchan::limits::{DISK_SERIAL_BYTES, DISKS_MAX};
-use replication::boundary::{DiskCompletion, DiskOperation, DiskRequest};
+use replication::boundary::{DiskCompletion, DiskOperation, DiskRequest, DiskStatus};
+use replication::replica::FailedRequests;
 use reporter::Reporter;
 use request::{Completed, Origin, Request, ToDisk, modifies};
 use ring::{Ring, Waker};
@@ -154,6 +155,7 @@ pub struct Disks {
     completed: Receiver<Completed>,
     /// Completed requests that were received but not taken.
     waiting: VecDeque<Completed>,
+    failed: FailedRequests,
     /// The one that was taken last.
     taken: Option<Completed>,
     /// Requests of a machine that is gone, in flight.
@@ -300,6 +302,7 @@ impl Disks {
             disks: Vec::new(),
             completed,
             waiting: VecDeque::new(),
+            failed: FailedRequests::default(),
             taken: None,
             forgotten: 0,
             kick: Kick::default(),
@@ -394,13 +397,27 @@ impl Disks {
     /// Returns whether a request is complete.
     pub fn has_completion(&mut self) -> bool {
         self.receive();
-        !self.waiting.is_empty()
+        self.first_that_may_enter().is_some()
+    }
+
+    /// Sets whether a request that has failed counts as complete. Returns whether there is one.
+    pub fn set_failed(&mut self, failed: FailedRequests) -> bool {
+        self.failed = failed;
+        self.receive();
+        self.waiting.iter().any(|one| one.status == DiskStatus::Failed)
+    }
+
+    fn first_that_may_enter(&self) -> Option<usize> {
+        self.waiting.iter().position(|one| match (self.failed, one.status) {
+            (FailedRequests::Enter, _) | (FailedRequests::Wait, DiskStatus::Done) => true,
+            (FailedRequests::Wait, DiskStatus::Failed) => false,
+        })
     }
 
     /// Returns a request that is complete, in any order.
     pub fn next_completion(&mut self) -> Option<DiskCompletion<'_>> {
         self.receive();
-        let completed = self.waiting.pop_front()?;
+        let completed = self.waiting.remove(self.first_that_may_enter()?)?;
         Some(self.take(completed))
     }
 

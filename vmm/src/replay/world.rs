@@ -27,7 +27,9 @@ use replication::boundary::{
 };
 use replication::checkpoint::{CheckpointImage, Image};
 use replication::driver::{LiveWorld, Order};
-use replication::replica::{self, CopyEnd, CopyState, DisksCopied, UnexpectedMessage};
+use replication::replica::{
+    self, CopyEnd, CopyState, DisksCopied, FailedRequests, UnexpectedMessage,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -498,6 +500,10 @@ impl<P: FramePort> replica::LocalDisks for World<P> {
 
     fn has_done(&mut self) -> bool {
         self.disks.has_completion()
+    }
+
+    fn set_failed(&mut self, failed: FailedRequests) -> bool {
+        self.disks.set_failed(failed)
     }
 
     fn fail_disk(&mut self, disk: u8) {

@@ -273,6 +273,7 @@ impl<H: Host> Driver<H> {
         }
         self.forward_claim();
         let DriverParts { replica, world, clock, .. } = &mut self.parts;
+        replica.keep_failed_requests(clock.now(), world);
         replica.copy_disks(clock.now(), world);
         while let Some(event) = self.parts.replica.poll_event() {
             self.report(event);

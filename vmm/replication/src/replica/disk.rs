@@ -19,9 +19,12 @@
 //! | logged | own request | consequence on the backup |
 //! |---|---|---|
 //! | done | done, same digest | the completion is delivered |
-//! | failed | any | the failure is delivered. The primary is unfit (`Unfit::DISK`) and hands the VM over to a fit backup |
+//! | failed | any | the failure is delivered |
 //! | done | failed, or another digest | it leaves, and says why; the primary continues unprotected |
 //! | done | takes longer than [`disk_wait_max`](super::ReplicaConfig::disk_wait_max) | it leaves, and says why |
+//!
+//! A primary logs a failure only if no backup can take the VM over. Otherwise the request [waits](FailedRequests::Wait): the
+//! primary is unfit (`Unfit::DISK`) and hands the VM over to a fit backup, whose own request is then the one that counts.
 //!
 //! A backup whose primary is dead can't leave: no other host has the VM. It waits for its own request as long as that takes.
 //! If its own write or flush has failed, it delivers what the log says, and from then on every request to this disk fails: the
@@ -70,6 +73,16 @@ pub enum FlushPolicy {
     Local,
 }
 
+/// Whether requests that have failed on this host may enter the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailedRequests {
+    /// They enter like others.
+    #[default]
+    Enter,
+    /// They wait: the other host is about to take the VM over, and its own request may not have failed.
+    Wait,
+}
+
 /// The disks of a host. Nothing here waits for I/O.
 pub trait LocalDisks {
     /// Begins a request. Copies the data of a write.
@@ -80,6 +93,10 @@ pub trait LocalDisks {
     fn take_done(&mut self, disk: u8, number: u64) -> Option<DiskCompletion<'_>>;
     /// Returns whether any request is done that was not taken.
     fn has_done(&mut self) -> bool;
+    /// Sets whether a request that has failed may enter the guest. Returns whether there is one.
+    fn set_failed(&mut self, _failed: FailedRequests) -> bool {
+        false
+    }
     /// Makes every request to `disk` fail from here on.
     fn fail_disk(&mut self, disk: u8);
     /// Forgets the requests in flight, because their machine is gone. They may take effect all the same, but before any
@@ -355,6 +372,27 @@ impl Replica {
         }
     }
 
+    /// Lets requests that have failed on this primary wait while a backup can take the VM over, and hands it over then. Call
+    /// it at every round of the driver's work.
+    pub fn keep_failed_requests<W: LocalDisks>(&mut self, now: Time, world: &mut W) {
+        let can_hand_over = match &self.role {
+            Role::Primary(Primary::Protected(protected)) => {
+                protected.is_confirmed && self.peer_unfit().is_fit()
+            }
+            Role::Primary(Primary::HandingOver(_)) => true,
+            Role::Primary(Primary::Losing(losing)) => losing.handed_over.is_some(),
+            Role::Standalone
+            | Role::Primary(Primary::Starting(_) | Primary::Alone | Primary::Copying(_))
+            | Role::Backup(_)
+            | Role::Halted(_) => false,
+        };
+        let failed = if can_hand_over { FailedRequests::Wait } else { FailedRequests::Enter };
+        if self.config.disks > 0 && world.set_failed(failed) && can_hand_over {
+            self.disks.has_failed = true;
+            self.update_health(now);
+        }
+    }
+
     /// Returns the completion at the front of the log, if there is one.
     fn logged_disk_done(&mut self) -> Option<TakenDisk> {
         match self.session.front() {
@@ -509,6 +547,10 @@ impl Replica {
                     // The disks may be in sync: the backup's answer says so.
                     End::Awaited => return,
                     End::InSync(generation) => {
+                        if copy.0 == CopyEnd::Receive {
+                            // It was written whole: what had failed works again.
+                            self.disks.has_failed = false;
+                        }
                         let copied = world.in_sync(copy.0, generation, self.config.claimant);
                         if let Some(copied) = copied {
                             self.emit(ReplicaEvent::DisksCopied(copied));

@@ -14,6 +14,7 @@ struct Disk {
     done: VecDeque<(u64, DiskStatus, Vec<u8>)>,
     taken: Vec<u8>,
     failed_for_good: bool,
+    failed: FailedRequests,
     copy: CopyState,
     /// How its copies have ended: `None` if they were broken off.
     ends: Vec<Option<(CopyEnd, Generation, Claimant)>>,
@@ -24,7 +25,16 @@ impl Disk {
     fn new() -> Disk {
         let (begun, done, taken) = (Vec::new(), VecDeque::new(), Vec::new());
         let (copy, ends) = (CopyState::Whole, Vec::new());
-        Disk { begun, done, taken, failed_for_good: false, copy, ends, is_distrusted: false }
+        Disk {
+            begun,
+            done,
+            taken,
+            failed_for_good: false,
+            failed: FailedRequests::Enter,
+            copy,
+            ends,
+            is_distrusted: false,
+        }
     }
 
     fn completes(&mut self, number: u64, status: DiskStatus, data: &[u8]) {
@@ -53,6 +63,11 @@ impl LocalDisks for Disk {
 
     fn has_done(&mut self) -> bool {
         !self.done.is_empty()
+    }
+
+    fn set_failed(&mut self, failed: FailedRequests) -> bool {
+        self.failed = failed;
+        self.done.iter().any(|&(_, status, _)| status == DiskStatus::Failed)
     }
 
     fn fail_disk(&mut self, _: u8) {
@@ -376,6 +391,26 @@ fn memory_is_copied_when_the_disks_nearly_are_and_the_sync_closed_when_they_are(
     mirrored.copy_disks();
     let Pair { hosts: [primary, _], now, .. } = &mut mirrored.pair;
     assert_eq!(primary.next_region(*now), Step::Ready(NextRegion::Capture));
+}
+
+#[test]
+fn failure_waits_for_a_fit_backup_which_takes_the_vm_over_and_enters_if_that_is_lost() {
+    for is_lost in [false, true] {
+        let mut mirrored = Mirrored::protected(FlushPolicy::Both);
+        mirrored.ask_both(1, DiskOperation::Write);
+        mirrored.disks[0].completes(1, DiskStatus::Failed, &[]);
+        let Mirrored { pair, disks } = &mut mirrored;
+        if is_lost {
+            pair.lose(1);
+        }
+        pair.hosts[0].keep_failed_requests(pair.now, &mut disks[0]);
+        let expected = if is_lost { FailedRequests::Enter } else { FailedRequests::Wait };
+        assert_eq!(disks[0].failed, expected);
+        assert_eq!(pair.hosts[0].role() == RoleName::HandingOver, !is_lost);
+        assert_eq!(pair.hosts[0].unfit().has(Unfit::DISK), !is_lost, "not before it enters");
+        pair.hosts[0].keep_failed_requests(pair.now, &mut disks[0]);
+        assert_eq!(disks[0].failed, expected, "also while it is handed over");
+    }
 }
 
 #[test]

@@ -117,8 +117,8 @@ pub use commit::TapFrame;
 pub use config::{CommitPolicy, OnBackupLoss, ReplicaConfig, ReplicaConfigError, Start};
 pub use converge::{CopyProgress, GuestShare};
 pub use disk::{
-    CopyEnd, CopyState, DiskCopier, DiskFault, DiskFaultKind, DisksCopied, FlushPolicy, LocalDisks,
-    UnexpectedMessage,
+    CopyEnd, CopyState, DiskCopier, DiskFault, DiskFaultKind, DisksCopied, FailedRequests,
+    FlushPolicy, LocalDisks, UnexpectedMessage,
 };
 pub use engine::Replica;
 pub use event::{Command, ReplicaEvent};
