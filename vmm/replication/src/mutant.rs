@@ -105,6 +105,8 @@ mutants! {
     FlushLocalOnly,
     /// A backup delivers the completion of a write or flush before its own is done.
     ConsumeBeforeOwnWrite,
+    /// A sync is closed when the memory is copied, although the disks are not.
+    WholeWithoutDisk,
     /// A sync is closed while requests to disks are in flight: the backup repeats them.
     ForgetInFlightAtSync,
 }

@@ -354,7 +354,8 @@ impl Replica {
         let Role::Primary(Primary::Copying(precopy)) = &self.role else { return false };
         let is_drained =
             self.disks.in_flight.is_empty() || self.planted(Mutant::ForgetInFlightAtSync);
-        self.config.disks == 0 || is_drained && precopy.disks.is_whole()
+        let is_whole = precopy.disks.is_whole() || self.planted(Mutant::WholeWithoutDisk);
+        self.config.disks == 0 || is_drained && is_whole
     }
 
     /// A completion enters the guest of a live machine, and was logged if there is a backup.
