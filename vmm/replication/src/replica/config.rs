@@ -8,6 +8,7 @@ use crate::announce::AllowedSources;
 use crate::hold::HoldLimits;
 use crate::mutant::Mutants;
 use alloc::vec::Vec;
+use core::num::NonZeroU64;
 use logchan::channel::{ConfigError, Timing};
 use logchan::endpoint::Settings;
 use logchan::host_profile::HostProfile;
@@ -82,6 +83,8 @@ pub struct ReplicaConfig {
     pub flush: FlushPolicy,
     /// How long a backup waits for its own disk when the log says that a request is done, before it leaves.
     pub disk_wait_max: Duration,
+    /// Most bytes a second that this primary sends of its disks to a new backup; `None`: no limit.
+    pub disk_copy_per_s: Option<NonZeroU64>,
     /// The newest term that this host had seen at the witness when it judged its disks: it boots the VM only if there is
     /// no newer one. `None` if the VM has no disks.
     pub boot_after: Option<Term>,
@@ -155,6 +158,7 @@ impl ReplicaConfig {
             disks: 0,
             disks_digest: 0,
             flush: FlushPolicy::Both,
+            disk_copy_per_s: None,
             boot_after: None,
             disk_wait_max: DISK_WAIT_MAX,
             memory_pages,

@@ -37,7 +37,7 @@
 //! flight are completed. Otherwise the backup would have to repeat them on a disk that has later contents already: a read that
 //! was done on the primary before an overlapping write would find the data of that write.
 
-use super::disk_pace::Pace;
+use super::disk_pace::{CopyRate, Pace};
 use super::engine::Replica;
 use super::event::ReplicaEvent;
 use super::resync::SyncLoss;
@@ -51,8 +51,10 @@ use crate::verifier::{LogCursor, TakenDisk, Verifier};
 use alloc::vec::Vec;
 use core::fmt::{self, Display};
 use core::mem;
+use core::num::NonZeroU64;
 use logchan::disk_copy::{DiskCopy, Generation};
 use logchan::entry::Entry;
+use logchan::entry_codec::encoded_length;
 use logchan::ids::{Claimant, Lane};
 use logchan::limits::DISK_COPY_ENTRY_BYTES_MAX;
 use logchan::time::{Duration, Time};
@@ -269,6 +271,9 @@ pub(super) struct DiskState {
     report_due: bool,
     /// Syncs begun.
     syncs: u64,
+    rate: CopyRate,
+    /// The next message waits for its time.
+    is_paced: bool,
     /// The sync of which the copier of this host knows.
     copy: Option<(CopyEnd, u64)>,
 }
@@ -516,19 +521,22 @@ impl Replica {
         self.leave_session(now);
     }
 
-    /// Returns when [`handle_disks`](Self::handle_disks) must be called.
+    /// Returns when [`handle_disks`](Self::handle_disks) and [`copy_disks`](Self::copy_disks) must be called.
     pub(super) fn disk_timeout(&self) -> Option<Time> {
         let awaited = self.disks.awaited.map(|(_, _, since)| since + self.config.disk_wait_max);
         match &self.role {
             Role::Backup(Backup::Following) => awaited,
-            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => None,
+            Role::Primary(_) => self.disks.is_paced.then(|| self.disks.rate.next_at()),
+            Role::Standalone | Role::Backup(_) | Role::Halted(_) => None,
         }
     }
 
     /// Leaves a session whose log waits for this host's disk for too long: the primary would wait, too, once the log is
     /// full.
     pub(super) fn handle_disks(&mut self, now: Time) {
-        if self.disk_timeout().is_none_or(|at| at > now) {
+        if !matches!(self.role, Role::Backup(Backup::Following))
+            || self.disk_timeout().is_none_or(|at| at > now)
+        {
             return;
         }
         let Some((disk, number, _since)) = self.disks.awaited.take() else { return };
@@ -646,11 +654,29 @@ impl Replica {
     }
 
     fn send_copy_messages<W: DiskCopier>(&mut self, now: Time, world: &mut W) {
+        let per_s = self.copy_rate();
         while self.session.room(Lane::Bulk) >= DISK_COPY_ENTRY_BYTES_MAX
             && !self.gives_way_to_pages()
+            && (per_s.is_none() || self.disks.rate.next_at() <= now)
             && let Some(message) = world.copy_out()
         {
-            self.session.append(now, &Entry::DiskCopy(message));
+            let entry = Entry::DiskCopy(message);
+            if let Some(per_s) = per_s {
+                self.disks.rate.sent(now, encoded_length(&entry) as u64, per_s);
+            }
+            self.session.append(now, &entry);
+        }
+        self.disks.is_paced = per_s.is_some() && self.disks.rate.next_at() > now;
+    }
+
+    /// Returns how much this host may send of a copy, bytes per second. The rest, for which the end of the sync waits, has no
+    /// limit.
+    fn copy_rate(&self) -> Option<NonZeroU64> {
+        match &self.role {
+            Role::Primary(Primary::Copying(precopy)) if !precopy.disks.is_near() => {
+                self.config.disk_copy_per_s
+            }
+            Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Whether the copy of the disks comes to an end, and how much the guest is slowed for it.
+//! Whether the copy of the disks comes to an end, how much the guest is slowed for it, and how fast it may be.
 //!
 //! A guest that writes to its disks about as fast as blocks are copied, or faster, leaves as many as before. It gets half
 //! the share of time each time when [`PACE_SILENCES`] silence timeouts have not brought the copy nearer to its end than it
@@ -6,6 +6,7 @@
 //! days does not count as one that comes to an end.
 
 use super::converge::GuestShare;
+use core::num::NonZeroU64;
 use logchan::time::{Duration, Time};
 
 /// Silence timeouts within which less has to be left. A disk may stand still for some.
@@ -62,6 +63,29 @@ impl DiskPace {
     }
 }
 
+/// How late a copy with a rate may be and still catch up.
+const RATE_BURST: Duration = Duration::from_millis(5);
+
+/// Spreads the messages of a copy over time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CopyRate {
+    /// When the next message may be sent.
+    next_at: Time,
+}
+
+impl CopyRate {
+    pub(super) fn next_at(self) -> Time {
+        self.next_at
+    }
+
+    /// A message of `bytes` bytes is sent at `now`. At most `per_s` bytes are sent a second.
+    pub(super) fn sent(&mut self, now: Time, bytes: u64, per_s: NonZeroU64) {
+        let spent = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / per_s);
+        let earliest = Time::from_nanos(now.as_nanos().saturating_sub(RATE_BURST.as_nanos()));
+        self.next_at = self.next_at.max(earliest) + spent;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +119,30 @@ mod tests {
             assert_eq!(run(written_per_s).map(GuestShare::divisor), Some(divisor));
         }
         assert_eq!(run(100_000_000 << (GUEST_SHARE_HALVINGS_MAX + 1)), None);
+    }
+
+    #[test]
+    fn copy_has_its_rate_whenever_it_is_called_and_does_not_catch_up_on_a_pause() {
+        let per_s = NonZeroU64::new(10_000_000).unwrap();
+        for step in [Duration::from_micros(100), Duration::from_millis(3)] {
+            let (start, mut rate) = (Time::from_nanos(1 << 40), CopyRate::default());
+            let mut send = |from: Time, span: Duration| {
+                let (mut now, mut sent) = (from, 0);
+                while now.since(from) < span {
+                    while rate.next_at() <= now {
+                        rate.sent(now, 30_000, per_s);
+                        sent += 30_000;
+                    }
+                    now = now + step;
+                }
+                sent
+            };
+            let second = Duration::from_millis(1000);
+            let sent = send(start, second);
+            assert!((9_900_000..10_100_000).contains(&sent), "{sent}");
+            let sent = send(start + second * 10, second);
+            assert!((9_900_000..10_100_000).contains(&sent), "{sent}");
+        }
     }
 
     #[test]

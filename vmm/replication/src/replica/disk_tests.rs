@@ -3,6 +3,7 @@
 use super::*;
 use crate::boundary::DiskOperation;
 use crate::replica::disk::{DISK_HOLD_MAX, DISK_WAIT_MAX};
+use core::num::NonZeroU64;
 use logchan::disk_copy::{DiskCopy, Generation};
 
 const COPIED: DisksCopied = DisksCopied { size: 4, sent: 3, zero: 2, equal: 1 };
@@ -15,6 +16,8 @@ struct Disk {
     taken: Vec<u8>,
     failed_for_good: bool,
     failed: FailedRequests,
+    /// How many messages its copier has.
+    messages: u64,
     copy: CopyState,
     /// How its copies have ended: `None` if they were broken off.
     ends: Vec<Option<(CopyEnd, Generation, Claimant)>>,
@@ -31,6 +34,7 @@ impl Disk {
             taken,
             failed_for_good: false,
             failed: FailedRequests::Enter,
+            messages: 0,
             copy,
             ends,
             is_distrusted: false,
@@ -102,7 +106,8 @@ impl DiskCopier for Disk {
     }
 
     fn copy_out(&mut self) -> Option<DiskCopy<'_>> {
-        None
+        self.messages = self.messages.checked_sub(1)?;
+        Some(DiskCopy::Data { disk: 0, sector: 0, data: &[7; 32 << 10] })
     }
 
     fn copy_takes(&mut self) -> bool {
@@ -411,6 +416,31 @@ fn failure_waits_for_a_fit_backup_which_takes_the_vm_over_and_enters_if_that_is_
         pair.hosts[0].keep_failed_requests(pair.now, &mut disks[0]);
         assert_eq!(disks[0].failed, expected, "also while it is handed over");
     }
+}
+
+#[test]
+fn copy_of_disks_has_its_rate_but_for_the_rest() {
+    let mut mirrored = Mirrored::alone(FlushPolicy::Both);
+    mirrored.pair.hosts[0].config.disk_copy_per_s = NonZeroU64::new(2_000_000);
+    mirrored.disks[0].copy = CopyState::Running { bytes_left: 1 << 30 };
+    mirrored.disks[0].messages = 1_000_000;
+    mirrored.copy_disks();
+    let before = mirrored.disks[0].messages;
+    for _ in 0..1000 {
+        mirrored.pair.pass(1);
+        mirrored.copy_disks();
+    }
+    let in_a_second = (before - mirrored.disks[0].messages) * (32 << 10);
+    assert!((1_900_000..=2_100_000).contains(&in_a_second), "{in_a_second}");
+    let next = mirrored.pair.hosts[0].disk_timeout().expect("the next message has its time");
+    assert!(next > mirrored.pair.now);
+    mirrored.disks[0].copy = CopyState::Running { bytes_left: 1 << 20 };
+    mirrored.copy_disks();
+    let before = mirrored.disks[0].messages;
+    mirrored.pair.pass(1);
+    mirrored.copy_disks();
+    assert!(before - mirrored.disks[0].messages > 1);
+    assert_eq!(mirrored.pair.hosts[0].disk_timeout(), None);
 }
 
 #[test]

@@ -77,7 +77,7 @@
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
 //! | `converge` | how often memory is copied again, and how much the guest is slowed |
 //! | `disk` | mirrored disks: requests, their completions, the copy of a disk |
-//! | `disk_pace` | whether that copy comes to an end, and how much the guest is slowed for it |
+//! | `disk_pace` | whether that copy comes to an end, how much the guest is slowed for it, and how fast it may be |
 //! | `stall` | a log link on which the other host is heard, and no output may leave |
 //! | `claim`, `watch` | a question to the witness in progress; the one that is repeated |
 //! | `passed` | frames that reach the old primary's tap during a handover |

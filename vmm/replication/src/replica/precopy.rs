@@ -74,7 +74,7 @@ impl DiskProgress {
     }
 
     /// Returns whether the copy of the memory may begin.
-    fn is_near(self) -> bool {
+    pub(super) fn is_near(self) -> bool {
         match self {
             DiskProgress::Far(_) => false,
             DiskProgress::Near { .. } | DiskProgress::Whole => true,

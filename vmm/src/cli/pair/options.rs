@@ -29,6 +29,7 @@ use netpath::{MacAddr, PacketConfig, ReceivePath, Uplink, WaitPolicy};
 use replication::replica::{CommitPolicy, FlushPolicy, OnBackupLoss, ReplicaConfig, Start};
 use replication::witness::Seen;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
@@ -112,6 +113,9 @@ pub struct PairArgs {
     /// Which flush of a disk an output of the VM waits for while this host is the primary
     #[arg(long, value_name = "POLICY", default_value = "both")]
     flush: FlushArg,
+    /// Most MiB a second of its disks that this host sends to a new backup while it is the primary [default: no limit]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    copy_rate: Option<u32>,
     /// Start no supervisor: the other host notices the death of this process by its silence only
     #[arg(long)]
     no_supervisor: bool,
@@ -349,6 +353,7 @@ impl PairArgs {
             },
             disks: disks.info().len(),
             disks_digest: disks_digest(disks.info()),
+            disk_copy_per_s: self.copy_rate.and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
             boot_after: seen.map(|seen| seen.newest),
             flush: match self.flush {
                 FlushArg::Both => FlushPolicy::Both,
