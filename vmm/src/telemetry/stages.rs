@@ -1,5 +1,6 @@
 //! [`Stages`].
 
+use super::buckets::{Buckets, TIME_BOUNDS_NS, TimeBuckets};
 use super::passage::{Passage, Stage};
 use super::time_status::TimeStatus;
 use super::trace::Trace;
@@ -140,6 +141,11 @@ impl Stages {
             (!ns.is_empty()).then(|| (stage.name(), TimeStatus::of(ns)))
         };
         Stage::ALL.iter().filter_map(passed).collect()
+    }
+
+    /// Returns how long each stage took, in the order of [`Stage::ALL`]. Reads all histograms.
+    pub fn buckets(&self) -> [TimeBuckets; Stage::ALL.len()] {
+        Stage::ALL.map(|stage| Buckets::of(&self.spans_ns[stage as usize], &TIME_BOUNDS_NS))
     }
 
     /// Returns the trace, if one is recorded.
