@@ -5,6 +5,7 @@ use super::any::Witness;
 use super::asking::Asking;
 use super::fence::Fence;
 use super::process::{Remote, WitnessProcess};
+use super::times::{AnswerTimes, WitnessTimes};
 use crate::kvm::kick::{self, Kicker};
 use crate::sandbox::{self, Task};
 use crossbeam::channel::{self, Receiver, Sender};
@@ -13,6 +14,7 @@ use replication::witness::{Answer, Question};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// The witness's threads, as the vCPU thread uses them.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct WitnessThreads {
     confirmations: WitnessThread,
     /// The thread of the claims runs the command of the fence.
     is_fencing: Arc<AtomicBool>,
+    times: Arc<WitnessTimes>,
 }
 
 /// A thread that asks the witness.
@@ -47,6 +50,7 @@ impl WitnessThreads {
     /// A thread can't be started.
     pub fn start(witness: Witness, mut fence: Option<Fence>) -> io::Result<WitnessThreads> {
         let (witness, is_fencing) = (Arc::new(witness), Arc::<AtomicBool>::default());
+        let times = Arc::<WitnessTimes>::default();
         if let Some(fence) = &mut fence {
             let flag = Arc::clone(&is_fencing);
             fence.report_runs(Box::new(move |runs| flag.store(runs, Ordering::Relaxed)));
@@ -63,9 +67,14 @@ impl WitnessThreads {
         let claims = asked_here(Asking::new(Arc::clone(&witness), fence));
         let confirmations = asked_here(Asking::new(witness, None));
         Ok(WitnessThreads {
-            claims: WitnessThread::start("witness", claims)?,
-            confirmations: WitnessThread::start("witness-check", confirmations)?,
+            claims: WitnessThread::start("witness", (&times, |times| &times.claims), claims)?,
+            confirmations: WitnessThread::start(
+                "witness-check",
+                (&times, |times| &times.confirmations),
+                confirmations,
+            )?,
             is_fencing,
+            times,
         })
     }
 
@@ -77,6 +86,7 @@ impl WitnessThreads {
     pub fn through(process: WitnessProcess) -> io::Result<WitnessThreads> {
         let (claims, confirmations) = process.watch()?;
         let is_fencing = Arc::<AtomicBool>::default();
+        let times = Arc::<WitnessTimes>::default();
         let asked_there = |remote: Remote| {
             let flag = Arc::clone(&is_fencing);
             move |question: Question, reply: &Reply<'_>| {
@@ -84,10 +94,24 @@ impl WitnessThreads {
             }
         };
         Ok(WitnessThreads {
-            claims: WitnessThread::start("witness", asked_there(claims))?,
-            confirmations: WitnessThread::start("witness-check", asked_there(confirmations))?,
+            claims: WitnessThread::start(
+                "witness",
+                (&times, |times| &times.claims),
+                asked_there(claims),
+            )?,
+            confirmations: WitnessThread::start(
+                "witness-check",
+                (&times, |times| &times.confirmations),
+                asked_there(confirmations),
+            )?,
             is_fencing,
+            times,
         })
+    }
+
+    /// Returns how long the answers took, as the threads go on to fill it.
+    pub fn times(&self) -> Arc<WitnessTimes> {
+        Arc::clone(&self.times)
     }
 }
 
@@ -95,18 +119,23 @@ impl WitnessThreads {
 type Reply<'r> = dyn Fn(Result<Answer, String>) -> bool + 'r;
 
 impl WitnessThread {
-    /// Starts a thread that handles each question with `handle`, until that returns false.
+    /// Starts a thread that handles each question with `handle`, until that returns false. How long the answers took is
+    /// added to the part of `times` that belongs to the thread.
     fn start(
         name: &str,
+        (times, part): (&Arc<WitnessTimes>, fn(&WitnessTimes) -> &AnswerTimes),
         mut handle: impl FnMut(Question, &Reply<'_>) -> bool + Send + 'static,
     ) -> io::Result<WitnessThread> {
         let (questions, received) = channel::bounded::<(Question, Kicker)>(1);
         let (answers_sent, answers) = channel::bounded(1);
+        let times = Arc::clone(times);
         // A kick would interrupt the system calls of a question.
         kick::spawn_unkicked(name, move || {
             sandbox::enter(Task::Waiter);
             while let Ok((question, kicker)) = received.recv() {
+                let asked_at = Instant::now();
                 let reply = |answer| {
+                    part(&times).record(asked_at.elapsed(), &answer);
                     let is_taken = answers_sent.send((question, answer)).is_ok();
                     kicker.kick();
                     is_taken

@@ -10,6 +10,7 @@
 //! - `asking`: a question with all that belongs to it: the fence, the trial, the next claim
 //! - [`client`]: makes claims without blocking the calling thread
 //! - [`process`]: a process that asks the witness for one in a sandbox; `message`: what the two say
+//! - `times`: how long its answers took
 
 pub mod any;
 mod asking;
@@ -22,12 +23,14 @@ pub mod file_system;
 pub mod folder;
 mod message;
 pub mod process;
+mod times;
 
 pub use any::Witness;
 pub use client::WitnessThreads;
 pub use fence::{Fence, FenceConfig};
 pub use file::{FileWitness, WitnessConfig};
 pub use process::{KeyFiles, WitnessProcess, WitnessSetup};
+pub use times::{AnswerTimes, WitnessTimes};
 
 use crate::limits::REASON_CHARS_MAX;
 
