@@ -18,7 +18,7 @@ const CRATES: [(&str, &[&str]); 8] = [
 ];
 
 /// The modules of `vmm`: each may use those before it. ARCHITECTURE.md says what they contain.
-const MODULES: [&str; 25] = [
+const MODULES: [&str; 26] = [
     "limits",
     "files",
     "mem",
@@ -26,6 +26,7 @@ const MODULES: [&str; 25] = [
     "kvm",
     "sandbox",
     "opener",
+    "metrics",
     "telemetry",
     "health",
     "vm_tap",

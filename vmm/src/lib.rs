@@ -15,6 +15,7 @@
 //! | [`link`] | the logging channel over a network interface |
 //! | [`sandbox`] | what the threads of a VM's process may do once it runs |
 //! | [`opener`] | the process that opens for a VM's process what needs a permission |
+//! | [`metrics`] | serves metrics to Prometheus |
 //! | [`health`] | whether the VM can reach its LAN, watched on a thread of its own |
 //! | [`disk`] | disks: their images, and the threads that read and write them |
 //! | [`vm_tap`] | the VM's port on a tap that may be deleted and made again |
@@ -41,6 +42,7 @@ pub mod limits;
 pub mod link;
 pub mod mem;
 mod message_limit;
+pub mod metrics;
 pub mod opener;
 pub mod pair;
 pub mod replay;

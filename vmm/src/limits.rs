@@ -15,6 +15,15 @@ pub const INPUTS_MAX: usize = 1024;
 /// Most clients of a control socket whose requests are arriving.
 pub const CONTROL_CLIENTS_MAX: usize = 16;
 
+/// Most clients of the metrics that are served at a time.
+pub const METRICS_CLIENTS_MAX: usize = 16;
+
+/// Most bytes of a request for the metrics. One of Prometheus has about 400.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 4096;
+
+/// Most header fields of a request for the metrics. One of Prometheus has about 8.
+pub const METRICS_FIELDS_MAX: usize = 64;
+
 /// Maximum size of an answer, in bytes.
 pub const STATUS_BYTES_MAX: u64 = 64 * 1024;
 

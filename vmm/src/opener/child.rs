@@ -99,6 +99,10 @@ fn handle(config: &OpenerConfig, draft: &mut Option<Draft>, request: Request) ->
             unlink(path);
             (Answer::Opened(0), Vec::new())
         }
+        (Request::UnlinkMetrics, OpenerConfig { metrics: Some(path), .. }) => {
+            unlink(path);
+            (Answer::Opened(0), Vec::new())
+        }
         (Request::Draft, OpenerConfig { draft: Some(OutputPath { path, access }), .. }) => {
             output(Draft::create(path, *access).and_then(|new| {
                 let file = draft.insert(new).file().try_clone()?;
@@ -122,6 +126,7 @@ fn handle(config: &OpenerConfig, draft: &mut Option<Draft>, request: Request) ->
             | Request::Bridge
             | Request::Listen
             | Request::Unlink
+            | Request::UnlinkMetrics
             | Request::Draft
             | Request::Report,
             _not_configured,

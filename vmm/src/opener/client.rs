@@ -255,8 +255,17 @@ pub fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
 
 /// Removes the control socket at `path`.
 pub fn unlink(path: &Path) {
+    remove(path, Request::Unlink);
+}
+
+/// Removes the socket of the metrics at `path`.
+pub fn unlink_metrics(path: &Path) {
+    remove(path, Request::UnlinkMetrics);
+}
+
+fn remove(path: &Path, request: Request) {
     match OPENER.get() {
-        Some(opener) => drop(opener.ask(Request::Unlink)),
+        Some(opener) => drop(opener.ask(request)),
         None => child::unlink(path),
     }
 }

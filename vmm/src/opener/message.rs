@@ -22,6 +22,8 @@ pub(super) enum Request {
     Listen,
     /// Remove the control socket.
     Unlink,
+    /// Remove the socket of the metrics.
+    UnlinkMetrics,
     /// Create the draft of the output. The answer has its file.
     Draft,
     /// Rename the draft to its final path.
@@ -33,12 +35,13 @@ pub(super) enum Request {
 }
 
 impl Request {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Tap,
         Self::Link,
         Self::Bridge,
         Self::Listen,
         Self::Unlink,
+        Self::UnlinkMetrics,
         Self::Draft,
         Self::Keep,
         Self::Discard,
@@ -56,6 +59,7 @@ impl Request {
             Self::Keep => 7,
             Self::Discard => 8,
             Self::Report => 9,
+            Self::UnlinkMetrics => 10,
         }
     }
 
@@ -119,7 +123,7 @@ mod tests {
             assert_eq!(Request::decode(&[request.code()]), Some(request));
             assert_eq!(Request::decode(&[request.code(), 0]), None);
         }
-        for code in (0..=u8::MAX).filter(|code| !(1..=9).contains(code)) {
+        for code in (0..=u8::MAX).filter(|code| !(1..=10).contains(code)) {
             assert_eq!(Request::decode(&[code]), None);
             assert!(Answer::decode(&[code]).is_none() || code == FAILED);
         }

@@ -29,7 +29,7 @@ pub(crate) use child::become_child;
 pub use child::open_descriptors;
 pub use client::{
     OutputDraft, create_draft, create_report, listen, open_bridge, open_link, open_tap, start,
-    unlink, watch, watch_child,
+    unlink, unlink_metrics, watch, watch_child,
 };
 
 use crate::files::Access;
@@ -45,6 +45,8 @@ pub struct OpenerConfig {
     pub link: Option<PacketConfig>,
     /// The control socket.
     pub control: Option<PathBuf>,
+    /// The socket of the metrics, which is only removed: it is opened once.
+    pub metrics: Option<PathBuf>,
     /// The file that is written as a draft, and gets its name when it is complete.
     pub draft: Option<OutputPath>,
     /// The folder of the report.

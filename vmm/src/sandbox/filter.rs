@@ -46,13 +46,15 @@ pub enum Task {
     Opens,
     /// Answers the clients of the control socket: `control`.
     Control,
+    /// Answers the clients of the metrics: `metrics`.
+    Metrics,
     /// Waits for the end of another process, or for its answers: `opener`, `supervisor`, `witness`, `witness-check`.
     Waiter,
 }
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Vcpu,
         Self::VcpuWithFile,
         Self::Main,
@@ -61,6 +63,7 @@ impl Task {
         Self::Disk,
         Self::Opens,
         Self::Control,
+        Self::Metrics,
         Self::Waiter,
     ];
 
@@ -74,6 +77,7 @@ impl Task {
             Self::Disk => &[EVERY_THREAD, DISK],
             Self::Opens => &[EVERY_THREAD, OPENS, LINK],
             Self::Control => &[EVERY_THREAD, CONTROL],
+            Self::Metrics => &[EVERY_THREAD, METRICS],
             Self::Waiter => &[EVERY_THREAD, WAITER],
         }
     }
@@ -289,6 +293,14 @@ const CONTROL: &[Call] = &[
         number: SYS_setsockopt,
         when: When::OneOf { argument: 2, mask: INT, values: &[SO_RCVTIMEO, SO_SNDTIMEO] },
     },
+];
+
+/// The listening socket is open. An answer is sent with `sendto`, which every thread has if it gives no address.
+const METRICS: &[Call] = &[
+    // Clients.
+    always(SYS_accept4),
+    // Their requests.
+    always(SYS_recvfrom),
 ];
 
 const MAIN: &[Call] = &[
