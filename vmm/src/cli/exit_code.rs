@@ -13,6 +13,7 @@ use crate::kvm::offered_models::ModelError;
 use crate::link::LinkError;
 use crate::link::key_file::KeyFileError;
 use crate::mem::MemoryError;
+use crate::metrics::MetricsError;
 use crate::replay::error::{HostError, LogError, SourceError};
 use crate::sandbox::SandboxError;
 use crate::vcpu::{MachineError, RunError};
@@ -87,6 +88,9 @@ pub enum CliError {
     /// The sandbox of the VM's process can't be entered.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// Metrics can't be served.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A network port.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -329,7 +333,7 @@ impl CliError {
     /// Returns the exit code of this failure.
     pub fn code(&self) -> Code {
         match self {
-            CliError::Usage(_) | CliError::Memory(_) => Code::Usage,
+            CliError::Usage(_) | CliError::Memory(_) | CliError::Metrics(_) => Code::Usage,
             CliError::Kvm(_) | CliError::Sandbox(_) | CliError::LogMemory { .. } => Code::Host,
             CliError::Port(error) => port_code(error),
             CliError::Key(_) => Code::Link,

@@ -5,12 +5,14 @@
 //! - `status`: the status of a host
 //! - [`control_server`]: the socket that serves the status and takes orders
 //! - `checkpoint_times`: durations and page counts of checkpoints
+//! - [`metrics`]: the metrics of a host, for Prometheus
 //! - [`event`]: the event log, for programs
 
 mod checkpoint_times;
 pub mod control_server;
 pub mod event;
 mod host;
+pub mod metrics;
 mod observer;
 mod status;
 

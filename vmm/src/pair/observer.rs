@@ -2,10 +2,11 @@
 
 use super::checkpoint_times::CheckpointTimes;
 use super::host::PairHost;
+use super::metrics::{MetricsBoard, MetricsPublisher};
 use super::status::{Publisher, StatusBoard};
 use crate::health::WatchedTap;
-use crate::link::EthernetLink;
 use crate::link::diagnosis::why_nobody;
+use crate::link::{EthernetLink, now};
 use crate::replay::world::World;
 use crate::supervisor::SupervisorState;
 use hdrhistogram::Histogram;
@@ -13,6 +14,7 @@ use logchan::time::{Duration as Span, Time};
 use netpath::FramePort;
 use replication::driver::{CheckpointMoment, DriverView, Moment, Notice, Observer};
 use replication::replica::Replica;
+use std::sync::Arc;
 
 /// Longest hold time that the histogram records, nanoseconds: one minute.
 const LONGEST_NS: u64 = 60_000_000_000;
@@ -29,6 +31,8 @@ pub struct PairObserver {
     /// The VM's last pause for the closing checkpoint of a sync.
     last_sync_pause: Option<Span>,
     publisher: Publisher,
+    /// Of a host that serves metrics.
+    metrics: Option<MetricsPublisher>,
     lan: Option<WatchedTap>,
     supervisor: SupervisorState,
     /// Why the witness did not answer last.
@@ -50,10 +54,17 @@ impl PairObserver {
             checkpoint_times: CheckpointTimes::new(),
             last_sync_pause: None,
             publisher: Publisher::new(board),
+            metrics: None,
             lan,
             supervisor,
             witness_error: None,
         }
+    }
+
+    /// Publishes samples for metrics on `board`, too.
+    pub fn publish_samples(mut self, board: Arc<MetricsBoard>) -> PairObserver {
+        self.metrics = Some(MetricsPublisher::new(board, now()));
+        self
     }
 
     /// Returns the times from an output's creation until it was given to the tap, nanoseconds.
@@ -88,6 +99,10 @@ impl PairObserver {
 
     pub(super) fn publisher_mut(&mut self) -> &mut Publisher {
         &mut self.publisher
+    }
+
+    pub(super) fn metrics_mut(&mut self) -> Option<&mut MetricsPublisher> {
+        self.metrics.as_mut()
     }
 }
 

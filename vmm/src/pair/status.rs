@@ -324,6 +324,7 @@ impl PairObserver {
                 ..self.status(now, replica, link.peer())
             };
         }
+        self.publish_metrics(now, replica, (port, world));
     }
 
     fn status(&self, now: Time, replica: &Replica, peer: MacAddr) -> Status {
@@ -345,7 +346,10 @@ impl PairObserver {
         });
         Status {
             role: replica.role().as_str(),
-            protected: protection(now, replica),
+            protected: match protection(now, replica) {
+                Ok(()) => "yes".into(),
+                Err(why) => format!("no: {why}"),
+            },
             lan: self.lan_fault().unwrap_or_else(|| "up".into()),
             witness: self.witness(replica),
             supervisor: self.supervisor().as_str(),
@@ -411,21 +415,21 @@ fn bytes_by_kind(entries: &EntryStatsTable) -> BTreeMap<&'static str, u64> {
 }
 
 /// Returns whether the other host could continue the VM, and otherwise why not.
-fn protection(now: Time, replica: &Replica) -> String {
+pub(super) fn protection(now: Time, replica: &Replica) -> Result<(), String> {
     let stall = match replica.sync_stall() {
         None => None,
         Some(StallCause::LongFramesLost) => Some("does the log link lose long frames (its MTU)?"),
         Some(StallCause::Slow) => Some("the other host's answers take longer than the lease"),
     };
     if let Some(why) = stall {
-        return format!("no: the sync stands still: {why}");
+        return Err(format!("the sync stands still: {why}"));
     }
     if let Some(delay) = replica.sync_delay() {
         let wait_s = delay.until.since(now).as_nanos() / 1_000_000_000;
         let (failures, why) = (delay.failures, delay.cause);
-        return format!(
-            "no: the next sync begins in {wait_s} s: {failures} in a row did not last, the last one because {why}"
-        );
+        return Err(format!(
+            "the next sync begins in {wait_s} s: {failures} in a row did not last, the last one because {why}"
+        ));
     }
     let (unfit, of) = match replica.role() {
         RoleName::Protected => (replica.peer_unfit(), "the backup is unfit"),
@@ -442,11 +446,11 @@ fn protection(now: Time, replica: &Replica) -> String {
         | RoleName::Finishing
         | RoleName::Claiming
         | RoleName::Leaving
-        | RoleName::Halted => return "no: there is no synced backup".into(),
+        | RoleName::Halted => return Err("there is no synced backup".into()),
     };
     match unfit.is_fit() {
-        true => "yes".into(),
-        false => format!("no: {of}: {unfit}"),
+        true => Ok(()),
+        false => Err(format!("{of}: {unfit}")),
     }
 }
 

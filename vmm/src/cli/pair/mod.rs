@@ -1,10 +1,12 @@
 //! `understudy primary` and `understudy backup`: one VM on two hosts.
 
 mod event_log;
+mod metrics;
 mod options;
 
 pub use options::{PairArgs, PrimaryArgs};
 
+use self::metrics::ServedMetrics;
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
 use super::session::{self, Begins, TimeLimit, TraceFile};
@@ -42,6 +44,7 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let (witness, seen) = args.asked_witness(&security)?;
     args.sandbox.start()?;
     session::start_writer_threads()?;
+    let metrics = args.metrics_listener()?;
     let mut blueprint = Blueprint::new(&args.vm)?;
     let link = EthernetLink::open(&args.link_options())?;
     let supervisor = args.supervisor();
@@ -52,6 +55,10 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
     let mut config = args.replica_config((&blueprint, &disks), (&witness, seen));
     config.frame_bytes_max = link.frame_bytes_max();
     let witness = witness.start()?;
+    let metrics = metrics
+        .map(|listener| ServedMetrics::start(listener, args.vm_id(), witness.times()))
+        .transpose()?;
+    let samples = metrics.as_ref().map(|metrics| Arc::clone(&metrics.board));
     let board = StatusBoard::default();
     let orders = Arc::new(Orders::default());
     let _control = args.serve_control(&board, &orders);
@@ -67,18 +74,22 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
         let replica = Replica::new(config, start, security, Box::new(system_entropy), now())
             .map_err(|error| CliError::Usage(error.to_string()))?;
         let mutants = Mutants::default();
+        let mut observer = PairObserver::new(
+            event_log::on_notice(args, lan.clone()),
+            board,
+            lan,
+            supervisor.state(),
+        );
+        if let Some(samples) = samples {
+            observer = observer.publish_samples(samples);
+        }
         let driver = PairDriver::new(DriverParts {
             replica,
             clock: BootClock,
             wire: link.watch(args.other_addresses())?.into_wire(),
             world,
             witness: WitnessClient::new(witness, mutants),
-            observer: PairObserver::new(
-                event_log::on_notice(args, lan.clone()),
-                board,
-                lan,
-                supervisor.state(),
-            ),
+            observer,
             supervisor,
             ack_wait: args.ack_wait(),
             mutants,

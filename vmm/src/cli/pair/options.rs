@@ -12,6 +12,7 @@ use crate::health::WatchedTap;
 use crate::limits::FENCE_SECONDS_MAX;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
 use crate::link::{LinkOptions, OtherAddresses};
+use crate::metrics::{MetricsAddress, MetricsListener};
 use crate::opener::{self, OpenerConfig};
 use crate::pair::{ControlServer, StatusBoard};
 use crate::replay::Orders;
@@ -122,6 +123,9 @@ pub struct PairArgs {
     /// Socket for 'understudy status', 'stop' and 'handover' [default: /run/understudy/vm-N.sock]
     #[arg(long, value_name = "PATH")]
     status: Option<PathBuf>,
+    /// Serve metrics to Prometheus at http://ADDRESS/metrics: 127.0.0.1:PORT, [::1]:PORT or the path of a socket
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<MetricsAddress>,
     /// IPv4 address on the VM's LAN that this host asks by ARP once a second, through the bridge of the tap: while
     /// it does not answer, the VM can't reach the LAN. Needs a tap on a bridge
     #[arg(long, value_name = "ADDRESS", requires = "tap")]
@@ -270,6 +274,7 @@ impl PairArgs {
         OpenerConfig {
             link: Some(PacketConfig { wait, receive, ..PacketConfig::new(interface) }),
             control: Some(self.control_path()),
+            metrics: self.metrics.as_ref().and_then(|address| address.path().map(PathBuf::from)),
             ..session::opener_config(&self.vm)
         }
     }
@@ -422,6 +427,16 @@ impl PairArgs {
                 None
             }
         }
+    }
+
+    /// Opens the socket of the metrics, if they shall be served.
+    pub(super) fn metrics_listener(&self) -> Result<Option<MetricsListener>, CliError> {
+        Ok(self.metrics.as_ref().map(MetricsListener::open).transpose()?)
+    }
+
+    /// Returns the number of the VM.
+    pub(super) fn vm_id(&self) -> VmId {
+        VmId(self.vm_id)
     }
 
     /// Returns whether to print results, warnings and errors only.
