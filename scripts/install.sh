@@ -24,6 +24,9 @@ if [[ ${1:-} == --tests ]]; then
     # For etcd as a witness, with certificates. The tests start servers of their own.
     package_of[etcd]=etcd-server
     package_of[openssl]=openssl
+    # Scrapes the metrics, and checks alert rules.
+    package_of[prometheus]=prometheus
+    package_of[promtool]=prometheus
 fi
 declare -A wanted=()
 for command in "${!package_of[@]}"; do

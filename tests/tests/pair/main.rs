@@ -16,6 +16,7 @@ mod hostile_guest;
 mod kills;
 mod link;
 mod log_nic;
+mod metrics;
 mod mistakes;
 mod orderly;
 mod output_rule;

@@ -3,7 +3,9 @@
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -76,6 +78,30 @@ fn missing_option_is_named_in_one_line() {
     fails(&rig, &["--memory", "4096"], 2, "too large");
     fails(&rig, &["--vcpus", "2"], 2, "only one vCPU is supported");
     fails(&rig, &["--kvm", "/no/such/kvm"], 3, "/no/such/kvm");
+}
+
+#[test]
+fn metrics_that_can_not_be_served_are_named_in_one_line() {
+    let rig = Rig::patient();
+    for address in ["0.0.0.0:9464", "10.77.0.1:9464", "[::]:9464"] {
+        fails(&rig, &["--metrics", address], 2, "is no loopback address");
+    }
+    for text in ["9464", "localhost:9464", "metrics.sock"] {
+        fails(&rig, &["--metrics", text], 2, "give 127.0.0.1:PORT, [::1]:PORT or the path");
+    }
+    fails(&rig, &["--metrics", "/proc/version"], 2, "it exists, and is not a socket");
+    fails(&rig, &["--metrics", "/proc/none/metrics.sock"], 2, "/proc/none/metrics.sock: ");
+    let path = rig.path("taken.sock");
+    let taken = UnixListener::bind(&path).unwrap();
+    let text = "another process listens there";
+    fails(&rig, &["--metrics", path.to_str().unwrap()], 2, text);
+    drop(taken);
+    let ports = Host::ALL.map(|host| {
+        let bind = || Ok::<_, TestbedError>(TcpListener::bind("127.0.0.1:9464").unwrap());
+        rig.scene.network.host(host).enter(bind).unwrap()
+    });
+    fails(&rig, &["--metrics", "127.0.0.1:9464"], 2, text);
+    drop(ports);
 }
 
 /// Such a backup would follow the log, and could not continue the VM.
