@@ -16,6 +16,8 @@ if [[ ${1:-} == --tests ]]; then
     package_of[qemu-img]=qemu-utils
     # Block devices from files.
     package_of[losetup]=mount
+    # Man pages are checked with it.
+    package_of[groff]=groff-base
     # For tests with wrong wall clocks.
     package_of[faketime]=faketime
     # Clients of a Linux guest.

@@ -6,12 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each crate of the workspace and the crates of the workspace that it may use.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     ("logchan", &[]),
     ("netpath", &[]),
     ("testbed", &[]),
     ("replication", &["logchan"]),
     ("vmm", &["logchan", "netpath", "replication", "testbed"]),
+    ("manual", &["vmm"]),
     ("bench", &["logchan", "netpath", "replication", "testbed", "vmm"]),
     ("tests", &["logchan", "netpath", "replication", "testbed", "vmm"]),
     ("fuzz", &["logchan", "replication", "vmm"]),

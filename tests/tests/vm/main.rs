@@ -7,6 +7,7 @@ mod hostile_files;
 mod hostile_guest;
 mod linux_kernel;
 mod log_damage;
+mod manual;
 mod mistakes;
 mod record_replay;
 mod sandbox;

@@ -28,7 +28,7 @@ pub mod witness;
 
 use crate::stdio;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use exit_code::{CliError, Code};
 use nix::sys::prctl::set_dumpable;
 use std::io::{self, IsTerminal, Write};
@@ -135,6 +135,11 @@ fn started() -> Option<Instant> {
 
 /// Runs the program with the process's arguments, and returns its exit code.
 pub fn main() -> ExitCode {
+/// Returns the command line, from which the man pages and the completions are made.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
     let code = run_command();
     stdio::flush();
     code
