@@ -22,6 +22,7 @@
 //! | [`witness`] | the witness, which grants each term of a VM to exactly one process |
 //! | [`supervisor`] | the process that tells the peer when the VM's process is gone |
 //! | [`telemetry`] | how long a frame takes through each stage of the machine |
+//! | [`notify`] | tells the service manager how this process gets on |
 //! | `message_limit` | how many messages may follow each other |
 //! | [`stdio`] | standard output and standard error, which may fail or stall at any time |
 //! | [`write_queue`] | bounded queues to threads that write, so that the vCPU thread does not wait for a reader |
@@ -43,6 +44,7 @@ pub mod link;
 pub mod mem;
 mod message_limit;
 pub mod metrics;
+pub mod notify;
 pub mod opener;
 pub mod pair;
 pub mod replay;

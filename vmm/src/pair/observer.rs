@@ -3,10 +3,11 @@
 use super::checkpoint_times::CheckpointTimes;
 use super::host::PairHost;
 use super::metrics::{MetricsBoard, MetricsPublisher};
-use super::status::{Publisher, StatusBoard};
+use super::status::{Publisher, StatusBoard, summary};
 use crate::health::WatchedTap;
 use crate::link::diagnosis::why_nobody;
 use crate::link::{EthernetLink, now};
+use crate::notify::ServiceManager;
 use crate::replay::world::World;
 use crate::supervisor::SupervisorState;
 use hdrhistogram::Histogram;
@@ -35,6 +36,7 @@ pub struct PairObserver {
     metrics: Option<MetricsPublisher>,
     lan: Option<WatchedTap>,
     supervisor: SupervisorState,
+    service: ServiceManager,
     /// Why the witness did not answer last.
     witness_error: Option<String>,
 }
@@ -57,6 +59,7 @@ impl PairObserver {
             metrics: None,
             lan,
             supervisor,
+            service: ServiceManager::default(),
             witness_error: None,
         }
     }
@@ -65,6 +68,16 @@ impl PairObserver {
     pub fn publish_samples(mut self, board: Arc<MetricsBoard>) -> PairObserver {
         self.metrics = Some(MetricsPublisher::new(board, now()));
         self
+    }
+
+    /// Makes this observer report to `service`, too.
+    pub fn reporting_to(self, service: ServiceManager) -> PairObserver {
+        PairObserver { service, ..self }
+    }
+
+    /// This host's part is over.
+    pub fn stopping(&mut self) {
+        self.service.stopping();
     }
 
     /// Returns the times from an output's creation until it was given to the tap, nanoseconds.
@@ -142,6 +155,11 @@ impl<P: FramePort> Observer<PairHost<P>> for PairObserver {
     }
 
     fn driven(&mut self, now: Time, driver: DriverView<'_, PairHost<P>>) {
+        // Here, because this proves that the loop of the VM turns, also while the guest is idle or paused.
+        self.service.prove_alive(now);
+        if self.publisher_mut().is_due(now) {
+            self.service.show(&summary(now, driver.replica));
+        }
         self.publish(now, driver);
     }
 

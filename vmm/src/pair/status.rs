@@ -346,10 +346,7 @@ impl PairObserver {
         });
         Status {
             role: replica.role().as_str(),
-            protected: match protection(now, replica) {
-                Ok(()) => "yes".into(),
-                Err(why) => format!("no: {why}"),
-            },
+            protected: protection_text(now, replica),
             lan: self.lan_fault().unwrap_or_else(|| "up".into()),
             witness: self.witness(replica),
             supervisor: self.supervisor().as_str(),
@@ -412,6 +409,38 @@ impl PairObserver {
 fn bytes_by_kind(entries: &EntryStatsTable) -> BTreeMap<&'static str, u64> {
     let occurred = entries.iter().filter(|(_, stats)| stats.bytes > 0);
     occurred.map(|(kind, stats)| (kind.name(), stats.bytes)).collect()
+}
+
+/// Returns the status in one line: what this host is to the VM, and whether the VM is protected.
+pub(super) fn summary(now: Time, replica: &Replica) -> String {
+    let role = replica.role();
+    let part = match role {
+        RoleName::Standalone
+        | RoleName::Starting
+        | RoleName::Alone
+        | RoleName::Copying
+        | RoleName::Closing
+        | RoleName::Protected
+        | RoleName::HandingOver
+        | RoleName::Losing => "primary",
+        RoleName::Seeking
+        | RoleName::Syncing
+        | RoleName::Following
+        | RoleName::Finishing
+        | RoleName::Claiming
+        | RoleName::Leaving => "backup",
+        RoleName::Halted => "ended",
+    };
+    let (role, term) = (role.as_str(), replica.term());
+    format!("{part} ({role}), term {term}; protected: {}", protection_text(now, replica))
+}
+
+/// Returns `yes`, or `no` with the reason.
+fn protection_text(now: Time, replica: &Replica) -> String {
+    match protection(now, replica) {
+        Ok(()) => "yes".into(),
+        Err(why) => format!("no: {why}"),
+    }
 }
 
 /// Returns whether the other host could continue the VM, and otherwise why not.

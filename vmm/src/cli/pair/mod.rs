@@ -13,6 +13,7 @@ use super::session::{self, Begins, TimeLimit, TraceFile};
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
+use crate::notify::ServiceManager;
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Orders, World};
@@ -29,15 +30,20 @@ use std::time::Duration;
 /// Runs `understudy primary`.
 pub fn primary(args: &PrimaryArgs) -> Result<(), CliError> {
     let start = if args.boot_again { Start::BootAgain } else { Start::Primary };
-    main(&args.pair, start)
+    main(&args.pair, start, service_manager()?)
 }
 
 /// Runs `understudy backup`.
 pub fn backup(args: &PairArgs) -> Result<(), CliError> {
-    main(args, Start::Backup)
+    main(args, Start::Backup, service_manager()?)
 }
 
-fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
+fn service_manager() -> Result<ServiceManager, CliError> {
+    ServiceManager::of_environment()
+        .map_err(|source| CliError::Os { doing: "connecting to NOTIFY_SOCKET", source })
+}
+
+fn main(args: &PairArgs, start: Start, service: ServiceManager) -> Result<(), CliError> {
     args.check()?;
     args.sandbox.start_opener(&args.opener_config())?;
     let security = args.security()?;
@@ -79,7 +85,8 @@ fn main(args: &PairArgs, start: Start) -> Result<(), CliError> {
             board,
             lan,
             supervisor.state(),
-        );
+        )
+        .reporting_to(service);
         if let Some(samples) = samples {
             observer = observer.publish_samples(samples);
         }
@@ -134,6 +141,7 @@ fn run<P: FramePort>(
         event_log::print_record(&PairRecord::ended(now(), term, stats, observer.hold_ns()));
     }
     trace.write(world.stages())?;
+    driver.parts_mut().observer.stopping();
     Ok(halt)
 }
 
