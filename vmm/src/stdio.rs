@@ -17,6 +17,9 @@
 //! where and how many. [`flush`] writes the rest at the end of the process. Results do not go through the queue,
 //! because the command waits for their reader.
 //!
+//! If standard error is the journal of systemd, each line of a message begins with its priority (sd-daemon(3)). The console
+//! of a guest is a message, too: so a guest that writes such a prefix chooses no priority.
+//!
 //! In every other process nothing is buffered. If the descriptor is blocking, a write waits for a slow reader.
 
 use crate::kvm::clock::monotonic_ns;
@@ -24,6 +27,7 @@ use crate::message_limit::MessageLimit;
 use crate::write_queue::{Destination, FLUSH_MAX, WriteQueue};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -48,6 +52,9 @@ static RESULT_ERRNO: AtomicI32 = AtomicI32::new(0);
 
 /// Whether messages that may repeat are limited.
 static IS_LIMITED: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard error is the journal of systemd.
+static IS_JOURNAL: AtomicBool = AtomicBool::new(false);
 
 /// The limit of messages that may repeat.
 static LIMIT: MessageLimit = MessageLimit::new();
@@ -89,22 +96,84 @@ pub fn messages_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Writes `text` and a line break to standard error.
-pub fn message(text: impl Display) {
-    Stream::Error.put(format!("{text}\n"));
+/// How urgent a message is, by its number in syslog(3). The journal shows and filters messages by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Priority {
+    /// A command has failed.
+    Error = 3,
+    /// An operator should look at it.
+    Warning = 4,
+    /// The ordinary course of things.
+    Info = 6,
+    /// For developers.
+    Debug = 7,
 }
 
-/// From here on, [`repeatable_message`] and the warnings of the log leave messages out if there are too many.
+/// Finds out whether standard error is the journal, as `JOURNAL_STREAM` says (systemd.exec(5)). To be called before the
+/// sandbox forbids to look at files.
+pub fn detect_journal() {
+    let named = std::env::var("JOURNAL_STREAM").ok();
+    let ours = fstat(io::stderr()).map(|file| format!("{}:{}", file.st_dev, file.st_ino));
+    IS_JOURNAL.store(named.is_some() && named == ours.ok(), Ordering::Relaxed);
+}
+
+/// Writes `text` and a line break to standard error.
+pub fn message(text: impl Display) {
+    message_at(Priority::Info, text);
+}
+
+/// Writes `text` as [`message`] does: an operator should look at it.
+pub fn warning(text: impl Display) {
+    message_at(Priority::Warning, text);
+}
+
+/// Writes `text` as [`message`] does: a command has failed.
+pub fn failure(text: impl Display) {
+    message_at(Priority::Error, text);
+}
+
+/// Writes `text` as [`message`] does.
+pub fn message_at(priority: Priority, text: impl Display) {
+    put_message(priority, format!("{text}\n").into_bytes());
+}
+
+fn put_message(priority: Priority, bytes: Vec<u8>) {
+    Stream::Error.put(for_error(priority, bytes));
+}
+
+/// Returns `bytes` as standard error gets them.
+fn for_error(priority: Priority, bytes: Vec<u8>) -> Vec<u8> {
+    match IS_JOURNAL.load(Ordering::Relaxed) {
+        true => prefixed(priority, &bytes),
+        false => bytes,
+    }
+}
+
+/// Puts `priority` in front of each line, and ends the last one: a line of the journal has one priority.
+fn prefixed(priority: Priority, bytes: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        lines.extend_from_slice(format!("<{}>", priority as u8).as_bytes());
+        lines.extend_from_slice(line);
+    }
+    if !lines.is_empty() && !lines.ends_with(b"\n") {
+        lines.push(b'\n');
+    }
+    lines
+}
+
+/// From here on, [`repeatable_message_at`] and the warnings of the log leave messages out if there are too many.
 pub fn limit_messages() {
     IS_LIMITED.store(true, Ordering::Relaxed);
 }
 
 /// Writes `text` as [`message`] does, unless too many messages that may repeat came before it. How many were left out is
 /// said before the next one.
-pub fn repeatable_message(text: impl Display) {
+pub fn repeatable_message_at(priority: Priority, text: impl Display) {
     if let Some(left_out) = admitted() {
         tell_left_out(left_out);
-        message(text);
+        message_at(priority, text);
     }
 }
 
@@ -117,7 +186,7 @@ fn admitted() -> Option<u64> {
 
 fn tell_left_out(count: u64) {
     if count > 0 {
-        message(format_args!(
+        warning(format_args!(
             "understudy: {count} messages were left out here, because too many came: see 'understudy status'"
         ));
     }
@@ -176,7 +245,7 @@ pub struct Messages;
 
 impl Write for Messages {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Stream::Error.put(bytes);
+        put_message(Priority::Info, bytes.to_vec());
         Ok(bytes.len())
     }
 
@@ -193,6 +262,7 @@ pub struct LogLines;
 /// Standard error for one line of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLine {
+    priority: Priority,
     is_repeatable: bool,
 }
 
@@ -200,22 +270,26 @@ impl MakeWriter<'_> for LogLines {
     type Writer = LogLine;
 
     fn make_writer(&self) -> LogLine {
-        LogLine { is_repeatable: false }
+        LogLine { priority: Priority::Info, is_repeatable: false }
     }
 
     fn make_writer_for(&self, metadata: &Metadata<'_>) -> LogLine {
-        LogLine { is_repeatable: *metadata.level() <= Level::WARN }
+        let priority = match *metadata.level() {
+            Level::ERROR => Priority::Error,
+            Level::WARN => Priority::Warning,
+            Level::INFO => Priority::Info,
+            Level::DEBUG | Level::TRACE => Priority::Debug,
+        };
+        LogLine { priority, is_repeatable: *metadata.level() <= Level::WARN }
     }
 }
 
 impl Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !self.is_repeatable {
-            return Messages.write(bytes);
-        }
-        if let Some(left_out) = admitted() {
+        let left_out = if self.is_repeatable { admitted() } else { Some(0) };
+        if let Some(left_out) = left_out {
             tell_left_out(left_out);
-            Messages.write_all(bytes)?;
+            put_message(self.priority, bytes.to_vec());
         }
         Ok(bytes.len())
     }
@@ -273,12 +347,13 @@ impl Destination for Stream {
 
     fn report_lost(&mut self, count: u64) {
         match self {
-            Stream::Output => message(format_args!(
+            Stream::Output => warning(format_args!(
                 "understudy: {count} lines for standard output were lost: it was not read in time"
             )),
             Stream::Error => {
                 let text = "lines were lost here: standard error was not read in time";
-                self.write(format!("understudy: {count} {text}\n").as_bytes());
+                let line = format!("understudy: {count} {text}\n").into_bytes();
+                self.write(&for_error(Priority::Warning, line));
             }
         }
     }
@@ -384,6 +459,15 @@ mod tests {
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "\none\ntwo\n");
+    }
+
+    #[test]
+    fn each_line_for_the_journal_has_one_priority_whatever_it_contains() {
+        let lines = |bytes: &[u8]| String::from_utf8(prefixed(Priority::Info, bytes)).unwrap();
+        assert_eq!(lines(b"one\n"), "<6>one\n");
+        assert_eq!(lines(b"<0>one\ntwo"), "<6><0>one\n<6>two\n");
+        assert_eq!(lines(b""), "");
+        assert_eq!(prefixed(Priority::Warning, b"x\n"), b"<4>x\n");
     }
 
     #[test]

@@ -150,6 +150,7 @@ fn run_command() -> ExitCode {
     signals::survive_file_size_limit();
     let arguments = match config_file::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
+    stdio::detect_journal();
         Err(error) => return fail(&error),
     };
     let cli = match Cli::try_parse_from(arguments) {
@@ -219,7 +220,7 @@ fn uses_colors() -> bool {
 }
 
 fn fail(error: &CliError) -> ExitCode {
-    stdio::message(format_args!("understudy: {error}"));
+    stdio::failure(format_args!("understudy: {error}"));
     error.code().into()
 }
 
@@ -232,7 +233,7 @@ fn print_clap_error(error: &clap::Error) -> ExitCode {
             let text = error.to_string();
             let lines: Vec<_> = text.lines().map(str::trim).take_while(|l| !l.is_empty()).collect();
             let line = lines.join(" ");
-            stdio::message(format_args!("understudy: {}", line.trim_start_matches("error: ")));
+            stdio::failure(format_args!("understudy: {}", line.trim_start_matches("error: ")));
             Code::Usage.into()
         }
         _ => {

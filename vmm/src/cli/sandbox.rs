@@ -29,7 +29,7 @@ impl SandboxArgs {
     /// Only root can become another user; or the process can't be started.
     pub(super) fn start_opener(&self, config: &OpenerConfig) -> Result<(), CliError> {
         if self.no_sandbox {
-            stdio::message(
+            stdio::warning(
                 "understudy: WARNING: --no-sandbox: a guest that breaks out of its VM has all rights of this process",
             );
             return Ok(());
@@ -67,7 +67,7 @@ impl SandboxArgs {
         match sandbox::start(SandboxConfig { user: self.user, core_dumps })? {
             Landlock::Full => {}
             Landlock::Partial => tracing::info!("the sandbox has an older landlock of this kernel"),
-            Landlock::Missing => stdio::message(
+            Landlock::Missing => stdio::warning(
                 "understudy: WARNING: this kernel has no landlock: only the filter of system calls keeps the VM's \
                  process from files (see 'understudy doctor')",
             ),

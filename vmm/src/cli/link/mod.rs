@@ -43,7 +43,7 @@ pub fn main(args: &LinkArgs) -> Result<(), CliError> {
     args.check()?;
     let security = args.security()?;
     if args.insecure {
-        stdio::message(
+        stdio::warning(
             "understudy: WARNING: --insecure: the channel is neither encrypted nor authenticated; \
              anyone on this network can read it and impersonate either host",
         );

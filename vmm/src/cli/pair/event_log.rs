@@ -5,7 +5,7 @@ use crate::health::WatchedTap;
 use crate::link::now;
 use crate::pair::OnNotice;
 use crate::pair::event::PairRecord;
-use crate::stdio;
+use crate::stdio::{self, Priority};
 use logchan::handshake::Mismatch;
 use logchan::limits::PAGE_BYTES;
 use logchan::time::Time;
@@ -29,15 +29,17 @@ pub(super) fn on_notice(args: &PairArgs, lan: Option<WatchedTap>) -> OnNotice {
         if let Notice::WitnessFailed { error } = &notice {
             return tracing::warn!("{error}");
         }
-        if quiet && !is_warning(&notice) {
-            return;
-        }
+        let priority = match is_warning(&notice) {
+            true => Priority::Warning,
+            false if quiet => return,
+            false => Priority::Info,
+        };
         let seconds = now().since(start).as_nanos() as f64 / 1e9;
         let text =
             format!("understudy: {seconds:9.3} s  {}", message(replica, &notice, lan.as_ref()));
         match may_repeat(&notice) {
-            true => stdio::repeatable_message(text),
-            false => stdio::message(text),
+            true => stdio::repeatable_message_at(priority, text),
+            false => stdio::message_at(priority, text),
         }
     })
 }

@@ -223,7 +223,7 @@ impl PairArgs {
         match self.key_files() {
             Some(files) => Ok(files.read()?),
             None => {
-                stdio::message(
+                stdio::warning(
                     "understudy: WARNING: --insecure: the log is neither encrypted nor \
                      authenticated; everyone on that network can read and change the VM",
                 );
@@ -395,7 +395,7 @@ impl PairArgs {
         match WatchedTap::start(name, vm, self.probe) {
             Ok(tap) => {
                 if self.probe.is_some() && tap.watch.health().uplink == Uplink::NoBridge {
-                    stdio::message(format_args!(
+                    stdio::warning(format_args!(
                         "understudy: WARNING: --probe: tap {name} is not a port of a bridge: the address \
                          is not asked"
                     ));
@@ -403,7 +403,7 @@ impl PairArgs {
                 Some(tap)
             }
             Err(error) => {
-                stdio::message(format_args!("understudy: the LAN is not watched: {error}"));
+                stdio::warning(format_args!("understudy: the LAN is not watched: {error}"));
                 None
             }
         }
@@ -419,7 +419,7 @@ impl PairArgs {
         match ControlServer::start(&path, board.clone(), Arc::clone(orders)) {
             Ok(server) => Some(server),
             Err(error) => {
-                stdio::message(format_args!(
+                stdio::warning(format_args!(
                     "understudy: can't serve the control socket {}: {error}: choose another with \
                      --status",
                     path.display()

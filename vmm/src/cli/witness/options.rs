@@ -98,7 +98,7 @@ impl WitnessArgs {
     pub fn open_with_warning(&self, vm: VmId, key: Option<ClaimKey>) -> Result<Witness, CliError> {
         let witness = self.open(vm, key)?;
         if let Some(warning) = witness.warning() {
-            stdio::message(format_args!("understudy: WARNING: {warning}"));
+            stdio::warning(format_args!("understudy: WARNING: {warning}"));
         }
         Ok(witness)
     }
