@@ -29,3 +29,4 @@ mod status;
 mod stdio;
 mod supervisor;
 mod terms;
+mod up;

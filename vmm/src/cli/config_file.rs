@@ -1,8 +1,8 @@
-//! `--config FILE`: reads options of `primary` and `backup` from a TOML file.
+//! `--config FILE`: reads options of `primary`, `backup` and `up` from a TOML file. `up NAME` reads that of the VM `NAME`.
 //!
 //! The file can set every option under its name without the dashes: `silence-ms = 100`,
-//! `insecure = true`. The command line overrides the file. Each disk is a table, in the order of the disks, with `file` and
-//! what else `--disk` takes:
+//! `insecure = true`. The command line overrides the file. `boot` is for `up` only. Each disk is a table, in the order of
+//! the disks, with `file` and what else `--disk` takes:
 //!
 //! ```toml
 //! [[disk]]
@@ -14,27 +14,86 @@ use super::exit_code::CliError;
 use crate::disk::DiskOptions;
 use crate::files::input;
 use crate::limits::CONFIG_FILE_BYTES_MAX;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// The commands that accept `--config`.
-const COMMANDS: [&str; 2] = ["primary", "backup"];
+/// The folder with a file for each VM, `NAME.toml`.
+const VMS: &str = "/etc/understudy/vms";
+
+/// Most characters of the name of a VM.
+const NAME_CHARS_MAX: usize = 64;
+
+/// A command that accepts `--config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    /// `primary` or `backup`.
+    Part,
+    /// `up`, which also takes the name of a VM.
+    Up,
+}
+
+impl Command {
+    fn of(name: &OsStr) -> Option<Command> {
+        match name.to_str()? {
+            "primary" | "backup" => Some(Command::Part),
+            "up" => Some(Command::Up),
+            _other => None,
+        }
+    }
+}
 
 /// Inserts the options of the file after the command's name, if the command accepts `--config` and it is
-/// given.
+/// given, or the name of a VM.
 ///
 /// # Errors
 ///
 /// If the file can't be read, or has a syntax error or a value that can't be an option.
 pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, CliError> {
-    let is_pair = |name: &OsString| COMMANDS.iter().any(|command| name == command);
-    if !arguments.get(1).is_some_and(is_pair) {
-        return Ok(arguments);
-    }
-    let Some(path) = config_path(&arguments) else { return Ok(arguments) };
-    let options = read(&path)?;
+    expand_from(arguments, Path::new(VMS))
+}
+
+/// Does it with the files of the VMs in the folder `vms`.
+fn expand_from(arguments: Vec<OsString>, vms: &Path) -> Result<Vec<OsString>, CliError> {
+    let command = arguments.get(1).and_then(|name| Command::of(name));
+    let Some(command) = command else { return Ok(arguments) };
+    let named = match command {
+        Command::Part => None,
+        Command::Up => arguments.get(2).map(|name| vm_file(name, vms)).transpose()?.flatten(),
+    };
+    let (path, mut options) = match (config_path(&arguments), named) {
+        (None, None) => return Ok(arguments),
+        (Some(_), Some(_)) => {
+            return Err(CliError::Usage("give a NAME or --config, not both".into()));
+        }
+        (Some(path), None) => (path, Vec::new()),
+        (None, Some(path)) => {
+            // So that the command knows that the file was read.
+            let mut option = OsString::from("--config=");
+            option.push(&path);
+            (path, vec![option])
+        }
+    };
+    options.extend(read(&path, command)?);
     let (command, rest) = arguments.split_at(2);
     Ok([command, &options, rest].concat())
+}
+
+/// Returns the file of the VM `name` in the folder `vms`; `None` if it is an option and no name.
+fn vm_file(name: &OsStr, vms: &Path) -> Result<Option<PathBuf>, CliError> {
+    let text = name.to_string_lossy();
+    if text.starts_with('-') {
+        return Ok(None);
+    }
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(is_of_name)
+        && text.len() <= NAME_CHARS_MAX;
+    match is_name {
+        true => Ok(Some(vms.join(format!("{text}.toml")))),
+        false => Err(CliError::Usage(format!(
+            "{text:?} is no name of a VM: use at most {NAME_CHARS_MAX} letters, digits, '-', '_' and '.'"
+        ))),
+    }
 }
 
 /// Returns the file named by `--config FILE` or `--config=FILE`.
@@ -51,20 +110,25 @@ fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
     None
 }
 
-fn read(path: &Path) -> Result<Vec<OsString>, CliError> {
+fn read(path: &Path, command: Command) -> Result<Vec<OsString>, CliError> {
     let bytes = input::read(path, CONFIG_FILE_BYTES_MAX)
         .map_err(|source| CliError::File { path: path.to_path_buf(), source })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| CliError::Usage(format!("{}: is not UTF-8 text", path.display())))?;
-    options(&text).map_err(|what| CliError::Usage(format!("{}: {what}", path.display())))
+    options(&text, command).map_err(|what| CliError::Usage(format!("{}: {what}", path.display())))
 }
 
 /// Converts a file's text to command line options. The error is one line that says what is wrong.
-fn options(text: &str) -> Result<Vec<OsString>, String> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+fn options(text: &str, command: Command) -> Result<Vec<OsString>, String> {
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
         format!("line {line}: {}", error.message().replace('\n', " "))
     })?;
+    match command {
+        // One file serves all commands, and these have been told their part.
+        Command::Part => drop(table.remove("boot")),
+        Command::Up => {}
+    }
     let mut options = Vec::new();
     for (name, value) in table {
         let value = match value {
@@ -133,7 +197,7 @@ mod tests {
     fn every_kind_of_value_becomes_an_option() {
         let text =
             "interface = \"eth1\"\nsilence-ms = 50\ninsecure = true\nquiet = false\nfor = 1.5";
-        let options = options(text).unwrap();
+        let options = options(text, Command::Part).unwrap();
         let mut options = strings(&options);
         options.sort_unstable();
         assert_eq!(options, ["--for=1.5", "--insecure", "--interface=eth1", "--silence-ms=50"]);
@@ -141,9 +205,12 @@ mod tests {
 
     #[test]
     fn invalid_value_or_syntax_error_is_named() {
-        assert_eq!(options("a = 1\nb = = 2").unwrap_err().split(':').next(), Some("line 2"));
-        assert!(options("peers = [1]").unwrap_err().starts_with("peers: "));
-        assert!(options("[log]\nx = 1").unwrap_err().starts_with("log: "));
+        assert_eq!(
+            options("a = 1\nb = = 2", Command::Part).unwrap_err().split(':').next(),
+            Some("line 2")
+        );
+        assert!(options("peers = [1]", Command::Part).unwrap_err().starts_with("peers: "));
+        assert!(options("[log]\nx = 1", Command::Part).unwrap_err().starts_with("log: "));
     }
 
     #[test]
@@ -162,7 +229,7 @@ mod tests {
             file = "last.qcow2"
             readonly = false
         "#;
-        let options = options(text).unwrap();
+        let options = options(text, Command::Part).unwrap();
         let values = strings(&options).into_iter().filter_map(|text| text.strip_prefix("--disk="));
         let disks: Vec<DiskOptions> = values.map(|value| value.parse().unwrap()).collect();
         assert_eq!(disks[0], DiskOptions::new("/images/a,b.img"));
@@ -194,7 +261,7 @@ mod tests {
             ("[[disk]]\nfile = \"a\"\nid = \"x,readonly\"", "disk 1: id=x,readonly"),
             ("[[disk]]\nfile = \"\"", "disk 1: the name of a file"),
         ] {
-            let error = options(text).unwrap_err();
+            let error = options(text, Command::Part).unwrap_err();
             assert!(error.starts_with(expected), "{text}: {error}");
         }
     }
@@ -215,5 +282,33 @@ mod tests {
         assert_eq!(expand(other.clone()).unwrap(), other);
         let missing = expand(line("understudy primary --config /nowhere.toml".into()));
         assert!(missing.unwrap_err().to_string().contains("/nowhere.toml"));
+    }
+
+    #[test]
+    fn name_of_a_vm_is_its_file_and_only_up_has_a_boot_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web-1.toml");
+        std::fs::write(&path, "boot = \"first\"\ntap = \"tap0\"").unwrap();
+        let line = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let expand = |text: &str| expand_from(line(text), folder.path());
+        let config = format!("--config={}", path.display());
+        let expanded = expand("understudy up web-1 --quiet").unwrap();
+        let expected =
+            ["understudy", "up", &config, "--boot=first", "--tap=tap0", "web-1", "--quiet"];
+        assert_eq!(strings(&expanded), expected);
+        let expanded = expand(&format!("understudy primary {config}")).unwrap();
+        assert_eq!(strings(&expanded), ["understudy", "primary", "--tap=tap0", &config]);
+        for (wrong, text) in [
+            ("understudy up ../web", "is no name of a VM"),
+            ("understudy up .web", "is no name of a VM"),
+            ("understudy up mail", "mail.toml"),
+            ("understudy up web-1 --config x", "not both"),
+        ] {
+            let error = expand(wrong).unwrap_err().to_string();
+            assert!(error.contains(text), "{wrong}: {error}");
+        }
+        for other in ["understudy up --help", "understudy up"] {
+            assert_eq!(expand(other).unwrap(), line(other));
+        }
     }
 }

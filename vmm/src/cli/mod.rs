@@ -105,6 +105,8 @@ enum Command {
     Primary(pair::PrimaryArgs),
     /// Follow the VM of a primary on another host, and take over when that host fails
     Backup(pair::PairArgs),
+    /// Ask the witness for this host's part in a VM, and do it: what the service of a VM runs
+    Up(pair::UpArgs),
     /// Show the status of a primary or backup on this host
     Status(status::StatusArgs),
     /// End the VM on both hosts
@@ -133,13 +135,13 @@ fn started() -> Option<Instant> {
     STARTED.get().copied()
 }
 
-/// Runs the program with the process's arguments, and returns its exit code.
-pub fn main() -> ExitCode {
 /// Returns the command line, from which the man pages and the completions are made.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// Runs the program with the process's arguments, and returns its exit code.
+pub fn main() -> ExitCode {
     let code = run_command();
     stdio::flush();
     code
@@ -148,9 +150,9 @@ pub fn command() -> clap::Command {
 fn run_command() -> ExitCode {
     STARTED.get_or_init(Instant::now);
     signals::survive_file_size_limit();
+    stdio::detect_journal();
     let arguments = match config_file::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
-    stdio::detect_journal();
         Err(error) => return fail(&error),
     };
     let cli = match Cli::try_parse_from(arguments) {
@@ -187,6 +189,7 @@ fn run_command() -> ExitCode {
         Command::Doctor(args) => doctor::main(&args),
         Command::Primary(args) => pair::primary(&args),
         Command::Backup(args) => pair::backup(&args),
+        Command::Up(args) => pair::up(&args),
         Command::Status(args) => status::main(&args),
         Command::Stop(args) => control::stop(&args),
         Command::Forget(args) => witness::forget(&args),

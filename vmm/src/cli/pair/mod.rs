@@ -1,19 +1,21 @@
-//! `understudy primary` and `understudy backup`: one VM on two hosts.
+//! `understudy primary`, `understudy backup` and `understudy up`: one VM on two hosts.
 
 mod event_log;
 mod metrics;
 mod options;
+mod up;
 
 pub use options::{PairArgs, PrimaryArgs};
+pub use up::UpArgs;
 
 use self::metrics::ServedMetrics;
 use super::blueprint::Blueprint;
 use super::exit_code::{CliError, Code};
 use super::session::{self, Begins, TimeLimit, TraceFile};
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
+use crate::notify::ServiceManager;
 use crate::pair::event::PairRecord;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
-use crate::notify::ServiceManager;
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::{Orders, World};
@@ -36,6 +38,14 @@ pub fn primary(args: &PrimaryArgs) -> Result<(), CliError> {
 /// Runs `understudy backup`.
 pub fn backup(args: &PairArgs) -> Result<(), CliError> {
     main(args, Start::Backup, service_manager()?)
+}
+
+/// Runs `understudy up`.
+pub fn up(args: &UpArgs) -> Result<(), CliError> {
+    args.check()?;
+    let mut service = service_manager()?;
+    let start = args.decide(&mut service);
+    main(&args.pair, start, service)
 }
 
 fn service_manager() -> Result<ServiceManager, CliError> {
@@ -129,6 +139,7 @@ fn run<P: FramePort>(
     }
     sandbox::enter(Task::Vcpu);
     let end = driver::run(&mut driver, machine, || blueprint.empty(), run_machine);
+    driver.parts_mut().observer.stopping();
     let DriverParts { replica, observer, world, .. } = driver.parts_mut();
     // The disks learn that they differ from the primary's, if that is why it halted.
     replica.copy_disks(now(), world);
@@ -141,7 +152,6 @@ fn run<P: FramePort>(
         event_log::print_record(&PairRecord::ended(now(), term, stats, observer.hold_ns()));
     }
     trace.write(world.stages())?;
-    driver.parts_mut().observer.stopping();
     Ok(halt)
 }
 

@@ -220,21 +220,36 @@ impl PairArgs {
 
     /// Reads the key, or warns that there is none.
     pub(super) fn security(&self) -> Result<Security, CliError> {
+        if self.key.is_none() {
+            stdio::warning(
+                "understudy: WARNING: --insecure: the log is neither encrypted nor \
+                 authenticated; everyone on that network can read and change the VM",
+            );
+        }
+        self.security_in_silence()
+    }
+
+    /// Reads the key, and prints no warning.
+    pub(super) fn security_in_silence(&self) -> Result<Security, CliError> {
         match self.key_files() {
             Some(files) => Ok(files.read()?),
-            None => {
-                stdio::warning(
-                    "understudy: WARNING: --insecure: the log is neither encrypted nor \
-                     authenticated; everyone on that network can read and change the VM",
-                );
-                Ok(Security::Insecure)
-            }
+            None => Ok(Security::Insecure),
         }
+    }
+
+    /// Returns whether a file of options was read.
+    pub(super) fn has_config(&self) -> bool {
+        self.config.is_some()
     }
 
     /// Opens the witness, with a claimant name that no other run of any process has.
     pub(super) fn witness(&self, security: &Security) -> Result<Witness, CliError> {
         self.witness.open_with_warning(VmId(self.vm_id), ClaimKey::of(security))
+    }
+
+    /// Opens the witness for one question, under a name of its own, and prints no warning.
+    pub(super) fn witness_for_question(&self) -> Result<Witness, CliError> {
+        self.witness.open(VmId(self.vm_id), ClaimKey::of(&self.security_in_silence()?))
     }
 
     /// Returns what runs before this host takes the VM over.
