@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use testbed::TestbedError;
 use testbed::pair::{Host, PairEvent, Part};
+use testbed::{TAP, TestbedError, VmProcess};
 use tests::chain::{Client, append, chain, try_append};
 use tests::pair::{Process, Rig};
 use tests::patience::wait_until;
+use tests::program::understudy;
 use tests::wait_for;
 
 /// Bytes of an image: the last block of 64 KiB is not whole.
@@ -335,4 +336,40 @@ fn backup_with_another_disk_is_refused() {
     let mut backup = images.start(&rig, Part::Backup, Host::B);
     wait_for!(backup, PairEvent::PeerRefused { .. });
     wait_for!(primary, PairEvent::PeerRefused { .. });
+}
+
+#[test]
+fn vm_that_was_saved_with_a_disk_goes_on_as_a_pair() {
+    const LINKS: u64 = 50;
+    let rig = Rig::default();
+    let images = Images::new(&rig, |_, _| 0);
+    let snapshot = rig.path("vm.snap");
+    let snapshot = snapshot.to_str().unwrap();
+    let disk = ["--disk", images.of(Host::A)];
+    let save = [&["save", snapshot, "--tap", TAP, "--quiet"], &disk[..]].concat();
+    let namespace = rig.scene.network.host(Host::A);
+    let vm = namespace.enter(|| VmProcess::spawn(&understudy(), &save)).unwrap();
+    let mut client = connect(&rig);
+    let hash = append(&mut client, 0, 0, LINKS);
+    drop(client);
+    vm.finish().unwrap();
+    assert!(std::fs::read(images.of(Host::A)).unwrap().iter().all(|&byte| byte == 0));
+
+    let start = |part, host| images.start_with(&rig, (part, host), &["--restore", snapshot]);
+    let mut primary = start(Part::Primary, Host::A);
+    let mut backup = start(Part::Backup, Host::B);
+    wait_for!(primary, PairEvent::Protected);
+    wait_for!(backup, PairEvent::Following);
+    let mut client = connect(&rig);
+    assert_eq!(chain(&mut client), (LINKS, hash));
+    append(&mut client, LINKS, hash, 5);
+    settle(&primary);
+    drop(client);
+    primary.order("stop");
+    for process in [&mut primary, &mut backup] {
+        assert_eq!(process.end().code, Some(0), "{}", process.transcript());
+    }
+    images.check_equal();
+    // It is not the image any more with which the VM was saved.
+    start(Part::Primary, Host::A).end().failure(DISK, "is not the one of the snapshot");
 }

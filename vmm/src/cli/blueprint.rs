@@ -71,23 +71,31 @@ pub fn prepare(options: &VmOptions, writes: Writes) -> Result<Prepared, CliError
     let mut blueprint = Blueprint::new(options)?;
     let disks = match &blueprint.guest {
         Guest::Image(_) | Guest::Linux { .. } => session::open_disks(&options.disk, writes)?,
-        Guest::Snapshot { path, snapshot } => saved_disks(options, path, snapshot)?,
+        Guest::Snapshot { path, snapshot } => {
+            let saved = (path.as_path(), &**snapshot);
+            let mut disks = session::open_saved_disks(&options.disk, saved, Writes::Overlay)?;
+            check_images(&mut disks, options, snapshot)?;
+            disks
+        }
     };
     blueprint.config.devices.disks = session::disk_configs(&disks);
     let machine = blueprint.booted()?;
     Ok(Prepared { machine, blueprint, disks })
 }
 
-/// Opens the disks of the VM in `snapshot`, and checks that the images have not changed since.
-fn saved_disks(options: &VmOptions, path: &Path, snapshot: &Snapshot) -> Result<Disks, CliError> {
-    let mut disks = session::open_saved_disks(&options.disk, (path, snapshot))?;
+/// Checks that the images of the VM in `snapshot` have not changed since.
+fn check_images(
+    disks: &mut Disks,
+    options: &VmOptions,
+    snapshot: &Snapshot,
+) -> Result<(), CliError> {
     let no_digest = options.no_disk_digest;
     for (index, (options, saved)) in options.disk.iter().zip(snapshot.disks()).enumerate() {
         let Some(theirs) = saved.digest.filter(|_| !no_digest) else { continue };
-        let ours = session::image_digest(&mut disks, index, options)?;
+        let ours = session::image_digest(disks, index, options)?;
         session::check_digests((index, options), ours, theirs, MachineSource::Snapshot)?;
     }
-    Ok(disks)
+    Ok(())
 }
 
 impl Blueprint {
@@ -157,23 +165,38 @@ impl Blueprint {
         Ok(Blueprint { system, config, guest, command_line })
     }
 
-    /// Opens the disks of `vm`, which runs on two hosts, and gives them to its machines.
+    /// Opens the disks of `vm`, which runs on two hosts, and gives them to its machines. Those of a VM that was saved are
+    /// as the guest has left them after [`Disks::write_saved`].
     ///
     /// # Errors
     ///
-    /// If an image can't be used, or the VM starts from a snapshot that has disks: each host would need the same ones.
+    /// If an image can't be used.
     pub fn mirrored_disks(&mut self, options: &VmOptions, vm: VmId) -> Result<Disks, CliError> {
-        if let Guest::Snapshot { path, snapshot } = &self.guest
-            && !snapshot.disks().is_empty()
-        {
-            return Err(CliError::Usage(format!(
-                "--restore {}: a VM of a pair can't start from a snapshot of a VM with disks",
-                path.display()
-            )));
-        }
-        let disks = session::open_disks(&options.disk, Writes::Mirrored(vm))?;
+        let writes = Writes::Mirrored(vm);
+        let disks = match &self.guest {
+            Guest::Image(_) | Guest::Linux { .. } => session::open_disks(&options.disk, writes)?,
+            Guest::Snapshot { path, snapshot } => {
+                session::open_saved_disks(&options.disk, (path, snapshot), writes)?
+            }
+        };
         self.config.devices.disks = session::disk_configs(&disks);
         Ok(disks)
+    }
+
+    /// Checks that the images of a host that boots the VM are those with which it was saved, if it was.
+    ///
+    /// # Errors
+    ///
+    /// If one has changed, or can't be read.
+    pub fn check_saved_images(
+        &self,
+        disks: &mut Disks,
+        options: &VmOptions,
+    ) -> Result<(), CliError> {
+        match &self.guest {
+            Guest::Image(_) | Guest::Linux { .. } => Ok(()),
+            Guest::Snapshot { snapshot, .. } => check_images(disks, options, snapshot),
+        }
     }
 
     /// Creates a machine with empty memory, to which a checkpoint is then applied.

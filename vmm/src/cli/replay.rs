@@ -151,7 +151,7 @@ fn disks_of(args: &ReplayArgs, header: &LogHeader) -> Result<Option<Disks>, CliE
                     path.display()
                 )));
             }
-            session::open_saved_disks(&args.disk, (path, &snapshot))?
+            session::open_saved_disks(&args.disk, (path, &snapshot), Writes::Overlay)?
         }
     };
     for (index, (options, logged)) in args.disk.iter().zip(logged).enumerate() {

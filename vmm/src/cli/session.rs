@@ -99,7 +99,7 @@ pub fn open_disks(options: &[DiskOptions], writes: Writes) -> Result<Disks, CliE
     Ok(Disks::open(options, writes, Kick::default())?)
 }
 
-/// Opens the disks of the VM in `snapshot`, whose images `options` name.
+/// Opens the disks of the VM in `snapshot`, whose images `options` name. `writes` says where it will write.
 ///
 /// # Errors
 ///
@@ -107,12 +107,14 @@ pub fn open_disks(options: &[DiskOptions], writes: Writes) -> Result<Disks, CliE
 pub fn open_saved_disks(
     options: &[DiskOptions],
     (path, snapshot): (&Path, &Snapshot),
+    writes: Writes,
 ) -> Result<Disks, CliError> {
     check_disk_count(options, path, snapshot.disks())?;
     let failed = |source| CliError::Snapshot { path: path.to_owned(), source };
     let changes = snapshot.changes().map_err(failed)?;
     let infos = snapshot.disks().iter().map(|disk| disk.info);
-    let disks = Disks::open_saved(options, infos.zip(changes).collect(), Kick::default())?;
+    let saved = infos.zip(changes).collect();
+    let disks = Disks::open_saved(options, saved, (writes, Kick::default()))?;
     let saved = snapshot.disks().iter().zip(disks.info()).zip(options).enumerate();
     for (index, ((saved, info), options)) in saved {
         check_sectors((index, options), info.sectors, saved.info.sectors, MachineSource::Snapshot)?;

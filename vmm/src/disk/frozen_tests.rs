@@ -23,7 +23,12 @@ fn restore(path: &Path, (section, file): &(Section, File)) -> Disks {
     let bytes = fs::metadata(path).unwrap().len();
     let frozen = Frozen::open(file, AT, section, bytes).unwrap();
     let info = DiskInfo { sectors: bytes / SECTOR_BYTES, read_only: false, serial: [b'x'; 20] };
-    Disks::open_saved(&[DiskOptions::new(path)], vec![(info, frozen)], Kick::default()).unwrap()
+    open_saved(path, (info, frozen), Writes::Overlay)
+}
+
+fn open_saved(path: &Path, saved: (DiskInfo, Frozen), writes: Writes) -> Disks {
+    let options = [DiskOptions::new(path)];
+    Disks::open_saved(&options, vec![saved], (writes, Kick::default())).unwrap()
 }
 
 fn digest_of(contents: &[u8]) -> u64 {
@@ -67,6 +72,35 @@ fn saved_disk_goes_on_any_number_of_times_and_can_be_saved_again() {
             random_requests(&mut client, &mut copy, &mut random);
         }
         assert!(fs::read(&path).unwrap() == contents);
+    }
+}
+
+#[test]
+fn what_was_saved_is_written_into_the_image_of_a_pair() {
+    for (seed, sectors) in [(6, 800), (7, 803)] {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (_folder, path, mut model) = image(sectors, &mut random);
+        let mut client = Client::new(open(&path, Writes::Overlay));
+        random_requests(&mut client, &mut model, &mut random);
+        let number = client.begin(DiskOperation::WriteZeroes, 8, 512 * 512, &[]);
+        assert_eq!(client.end(number).0, DiskStatus::Done);
+        model[8 * 512..][..512 * 512].fill(0);
+        let last = sectors - 1;
+        assert_eq!(client.write(last as u64, &[3; 512]), DiskStatus::Done);
+        model[last * 512..].fill(3);
+        let (section, file) = freeze(client);
+        let bytes = fs::metadata(&path).unwrap().len();
+        let frozen = Frozen::open(&file, AT, &section, bytes).unwrap();
+        let info = DiskInfo { sectors: bytes / SECTOR_BYTES, read_only: false, serial: [0; 20] };
+        let mut disks = open_saved(&path, (info, frozen), Writes::Mirrored(VmId(1)));
+        disks.write_saved().unwrap();
+        assert_eq!(disks.digest(0).unwrap(), digest_of(&model));
+        assert_eq!(disks.contents_digest(0).unwrap(), digest_of(&model));
+        // The guest goes on with requests of any number.
+        let mut client = Client::new(disks);
+        random_requests(&mut client, &mut model, &mut random);
+        drop(client);
+        assert!(fs::read(&path).unwrap() == model);
     }
 }
 

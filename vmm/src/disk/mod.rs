@@ -20,6 +20,7 @@
 //! | `bugs.rs` | bugs for tests |
 //! | `storage_thread.rs`, `storage/` | everything else: overlays, other formats, hosts without io_uring |
 //! | `frozen.rs` | what a guest has written to an overlay, as a part of a snapshot |
+//! | `saved.rs` | writes that into the image of a VM of a pair |
 //! | `faults.rs` | what follows from an error of the host |
 //! | `mirror.rs` | what only a host of a pair needs |
 //! | `digest.rs` | the digest of a disk's contents |
@@ -64,6 +65,7 @@ mod ring;
 mod ring_thread;
 #[cfg(test)]
 mod sandbox_tests;
+mod saved;
 mod storage;
 mod storage_thread;
 mod superblock;
@@ -235,8 +237,8 @@ impl Disks {
         Ok(disks)
     }
 
-    /// As [`Disks::open`], for a VM that was saved: each disk is as the guest has left it, with the image that `options`
-    /// name below. What the guest writes goes to a private file.
+    /// As [`Disks::open`], for a VM that was saved: with an overlay, each disk is as the guest has left it, with the image
+    /// that `options` name below; otherwise it is so after [`Disks::write_saved`].
     ///
     /// # Errors
     ///
@@ -244,7 +246,7 @@ impl Disks {
     pub fn open_saved(
         options: &[DiskOptions],
         saved: Vec<(DiskInfo, Frozen)>,
-        kick: Kick,
+        (writes, kick): (Writes, Kick),
     ) -> Result<Disks, DiskError> {
         let mut disks = Disks { kick, ..Disks::none() };
         let senders = disks.connect();
@@ -257,8 +259,9 @@ impl Disks {
                 serial: info.serial,
                 ..options.clone()
             };
-            disks.add((&options, Some(frozen)), Writes::Overlay, &senders)?;
+            disks.add((&options, Some(frozen)), writes, &senders)?;
         }
+        disks.base = disks.common_base();
         Ok(disks)
     }
 
@@ -472,7 +475,7 @@ impl Disks {
 }
 
 impl Disk {
-    /// Opens a disk. What a guest has written to it before needs an overlay.
+    /// Opens a disk, with what a guest has written to it before.
     fn open(
         (options, frozen): (&DiskOptions, Option<Frozen>),
         writes: Writes,

@@ -336,16 +336,23 @@ impl PairArgs {
             Start::Standalone | Start::Primary | Start::BootAgain => {
                 let last = seen.and_then(|seen| seen.last);
                 disks.may_boot(last)?;
+                blueprint.check_saved_images(&mut disks, &self.vm)?;
                 disks.hold(host, last);
             }
         }
         loop {
             match disks.keep_state() {
-                KeepState::Done => return Ok(disks),
+                KeepState::Done => break,
                 KeepState::Failed => return Err(CliError::Superblocks),
                 KeepState::Pending => std::thread::sleep(KEEP_CHECK),
             }
         }
+        match start {
+            // Its disks are copied from the primary.
+            Start::Backup => {}
+            Start::Standalone | Start::Primary | Start::BootAgain => disks.write_saved()?,
+        }
+        Ok(disks)
     }
 
     pub(super) fn replica_config(
