@@ -49,7 +49,7 @@ impl Tools {
             let mount = witness::mount(scene, host)?;
             let client = HOST_CIDR.split('/').next().unwrap_or(HOST_CIDR);
             let options = ["--witness", &mount, "--probe", client];
-            setup.options[host.index()] = options.map(String::from).to_vec();
+            setup.options[host.index()].extend(options.map(String::from));
         }
         let claim = claim_time(&scene.witness());
         Ok(Tools {
