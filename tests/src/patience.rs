@@ -27,7 +27,8 @@ pub fn pace() -> Pace {
         let namespace = Namespace::with_tap("pace")?;
         let guest = Guest::Reference;
         let namespaces = [&namespace, &namespace];
-        let measured = Measured::on(&understudy(), &guest, namespaces, &AtomicBool::new(false))?;
+        let measured =
+            Measured::on(&understudy(), (&guest, &["run"]), namespaces, &AtomicBool::new(false))?;
         Pace::new(&guest, measured, None)
     };
     *PACE.get_or_init(|| {

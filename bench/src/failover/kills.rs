@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use testbed::pair::Death;
 use testbed::vm_process::understudy;
 use testbed::{Guest, TestbedError};
-use vmm::demo::pair::{self, Failover, Plan, Progress};
+use vmm::demo::pair::{self, Failover, Plan, Progress, VmPlan};
 
 /// A stage of a failover: its name and its value in nanoseconds.
 type Stage = (&'static str, fn(&Failover) -> u64);
@@ -65,7 +65,8 @@ impl Kills {
         let silence = Some(silence_ms);
         // The death of a process alone is noticed without the silence timeout.
         let (guest, death) = (Guest::Reference, Death::OfHost);
-        let plan = Plan { guest, kills, silence_ms: silence, seed, death, ..Plan::default() };
+        let vm = VmPlan { guest, silence_ms: silence, ..VmPlan::default() };
+        let plan = Plan { vm, kills, seed, death, ..Plan::default() };
         let summary = match pair::run(&understudy()?, &plan, &interrupt::flag()?, &mut Quiet) {
             Ok(summary) => summary,
             // With too short a timeout, false alarms can prevent the demonstration from completing.

@@ -33,7 +33,7 @@ pub(super) fn watch(
     begin: impl FnOnce(),
 ) -> Result<Watched, BenchError> {
     let (scene, interrupted) = (Scene::new(&understudy()?)?, interrupt::flag()?);
-    let pace = scene.pace(&Guest::Reference, Some(silence_ms), &interrupted)?;
+    let pace = scene.pace((&Guest::Reference, &["run"]), Some(silence_ms), &interrupted)?;
     let patience = pace.patience();
     let mut hosts = Hosts::new(scene.setup(silence_ms), patience, &interrupted);
     hosts.start(Part::Primary, Host::A)?;

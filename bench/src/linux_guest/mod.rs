@@ -12,7 +12,7 @@ use crate::vms::core_a;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use subject::{Kind, Subject};
-use testbed::guest::{self, Guest};
+use testbed::guest::{self, Guest, GuestDisk};
 use vmm::outln;
 
 /// Options of `linux-guest`.
@@ -40,7 +40,7 @@ impl Measurement for Args {
     const PRINT: fn(&Value) = print;
 
     fn measure(&self, outcome: &mut Outcome) -> Result<(), BenchError> {
-        let snapshot = self.snapshot.clone().or_else(guest::default_snapshot);
+        let snapshot = self.snapshot.clone().or_else(|| guest::default_snapshot(GuestDisk::None));
         let snapshot = snapshot.filter(|path| path.exists()).ok_or_else(|| {
             BenchError::Wrong(
                 "there is no snapshot of a Linux guest: create one with scripts/linux-guest.sh"

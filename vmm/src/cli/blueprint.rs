@@ -13,7 +13,7 @@ use crate::boot::pvh::{self, BootInfo};
 use crate::boot::sweep::{self, SweepPolicy};
 use crate::checkpoint::{Snapshot, SnapshotError, SnapshotIdentity};
 use crate::devices::DeviceConfig;
-use crate::disk::{Disks, Writes};
+use crate::disk::{DiskOptions, Disks, Writes};
 use crate::files::{Access, input};
 use crate::kvm::offered_models::ModelError;
 use crate::kvm::profile;
@@ -357,17 +357,19 @@ pub fn host_profile(system: &System, model: &CpuModel) -> Result<HostProfile, Cl
     Ok(profile)
 }
 
-/// Checks that machines can start from this snapshot on this host, with the CPU model `chosen` if there is one.
+/// Checks that machines can start from this snapshot on this host with these disks, and with the CPU model `chosen` if
+/// there is one.
 ///
 /// # Errors
 ///
-/// If the snapshot can't be used, is of another CPU model, or KVM can't be opened.
+/// If the snapshot can't be used, has another number of disks, is of another CPU model, or KVM can't be opened.
 pub fn check_snapshot(
-    path: &Path,
+    (path, disks): (&Path, &[DiskOptions]),
     access: Access,
     chosen: Option<ModelName>,
 ) -> Result<(), CliError> {
     let (path, snapshot) = open_snapshot(path, access)?;
+    session::check_disk_count(disks, &path, snapshot.disks())?;
     let system = System::open(DEV_KVM)?;
     matching_snapshot(&system, (&path, &snapshot), chosen).map(drop)
 }

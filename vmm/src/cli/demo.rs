@@ -4,8 +4,9 @@ use super::exit_code::CliError;
 use super::{blueprint, output, signals};
 use crate::boot::cpu_features::ModelName;
 use crate::demo::chaos::{self, ChaosPlan, Kind};
-use crate::demo::pair::{self, Plan, Progress};
+use crate::demo::pair::{self, Plan, Progress, VmPlan};
 use crate::demo::standalone;
+use crate::disk::{DiskError, DiskOptions, ImageError};
 use crate::files::Access;
 use crate::kvm::System;
 use crate::kvm::system::DEV_KVM;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use testbed::TestbedError;
-use testbed::guest::{self, Guest};
+use testbed::guest::{self, Guest, GuestDisk};
 use testbed::pair::Death;
 
 /// Upper limit of `--kills`; that many kills take hours.
@@ -55,6 +56,11 @@ With --guest linux the VM is a Debian kernel with redis and busybox's httpd, fro
 scripts/linux-guest.sh saves. Its clients are redis (INCR on one connection, each answer must be the next
 number; redis-cli and redis-benchmark if they are installed), curl and ping.
 
+With --disk, the VM has a disk, with an image on each host, and a host that was killed comes back with its old
+image. On the reference guest's, a client appends to a chain of hashes; the Linux guest's redis makes its
+append-only file stable before each answer (scripts/linux-guest.sh --disk 256). At the end, the images must be
+equal and have everything that was answered.
+
 Exit codes: 0 if nothing was lost, repeated or reset and nothing diverged; 1 otherwise, if the demonstration
 can't continue, and with --chaos also if the service was not back in time; 3 if io_uring lacks something
 on this host; 6 if the snapshot does not exist or this version can't read it; 7 if it was
@@ -68,6 +74,7 @@ Examples:
   understudy demo --chaos 2 --faults cut-log-link,freeze-primary
   understudy demo --power-loss
   understudy demo --guest linux --kills 10
+  understudy demo --guest linux --disk --kills 10
   understudy demo --standalone")]
 pub struct DemoArgs {
     /// Number of times to kill the primary [default: 3, or 0 with --handovers]
@@ -87,9 +94,13 @@ pub struct DemoArgs {
     #[arg(long, value_name = "GUEST", default_value = "reference")]
     guest: GuestName,
     /// Snapshot of the Linux guest
-    /// [default: understudy/linux-guest/guest.snap below $XDG_CACHE_HOME or ~/.cache]
+    /// [default: understudy/linux-guest/guest.snap below $XDG_CACHE_HOME or ~/.cache, with --disk
+    /// understudy/linux-guest-disk/guest.snap; the disk's image is data.img beside it]
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
+    /// Give the VM a disk, with an image on each host, and check both images at the end
+    #[arg(long)]
+    disk: bool,
     /// CPU model of the VM [default: v1, or that of the snapshot]
     #[arg(long, value_name = "NAME")]
     cpu_model: Option<ModelName>,
@@ -108,7 +119,8 @@ pub struct DemoArgs {
     #[arg(
         long,
         conflicts_with_all = [
-            "kills", "handovers", "chaos", "silence", "seed", "guest", "snapshot", "cpu_model", "power_loss",
+            "kills", "handovers", "chaos", "silence", "seed", "guest", "snapshot", "disk", "cpu_model",
+            "power_loss",
         ]
     )]
     standalone: bool,
@@ -137,6 +149,16 @@ enum GuestName {
 }
 
 impl DemoArgs {
+    fn guest_disk(&self) -> GuestDisk {
+        if self.disk { GuestDisk::Mirrored } else { GuestDisk::None }
+    }
+
+    /// Returns the VM to run.
+    fn vm(&self) -> Result<VmPlan, CliError> {
+        let (guest, disk) = (self.guest()?, self.guest_disk());
+        Ok(VmPlan { guest, disk, cpu_model: self.cpu_model, silence_ms: self.silence })
+    }
+
     /// Returns the guest to run. Checks the CPU model and a snapshot here, before the LAN is created.
     fn guest(&self) -> Result<Guest, CliError> {
         match (self.guest, &self.snapshot) {
@@ -150,16 +172,30 @@ impl DemoArgs {
                 Err(CliError::Usage("--snapshot needs a Linux guest: add --guest linux".into()))
             }
             (GuestName::Linux, named) => {
-                let path = named.clone().or_else(guest::default_snapshot).ok_or_else(|| {
-                    CliError::Usage(
+                let disk = self.guest_disk();
+                let path =
+                    named.clone().or_else(|| guest::default_snapshot(disk)).ok_or_else(|| {
+                        CliError::Usage(
                         "neither HOME nor XDG_CACHE_HOME is set: name the snapshot with --snapshot"
                             .into(),
                     )
-                })?;
+                    })?;
                 if !path.exists() {
-                    return Err(CliError::NoSnapshot { path });
+                    let script = match disk {
+                        GuestDisk::None => "scripts/linux-guest.sh",
+                        GuestDisk::Mirrored => "scripts/linux-guest.sh --disk 256",
+                    };
+                    return Err(CliError::NoSnapshot { path, script });
                 }
-                blueprint::check_snapshot(&path, Access::Owner, self.cpu_model)?;
+                let images: Vec<_> = match disk {
+                    GuestDisk::None => Vec::new(),
+                    GuestDisk::Mirrored => vec![DiskOptions::new(guest::disk_image(&path))],
+                };
+                if let Some(image) = images.iter().find(|image| !image.path.exists()) {
+                    let (path, source) = (image.path.clone(), ImageError::Missing);
+                    return Err(DiskError { path, source }.into());
+                }
+                blueprint::check_snapshot((&path, &images), Access::Owner, self.cpu_model)?;
                 Ok(Guest::Linux(path))
             }
         }
@@ -205,10 +241,8 @@ fn run_chaos(
         )));
     }
     let plan = ChaosPlan {
-        guest: args.guest()?,
-        cpu_model: args.cpu_model,
+        vm: args.vm()?,
         time: Duration::from_secs_f64(minutes * 60.0),
-        silence_ms: args.silence,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
         kinds: if args.faults.is_empty() { Kind::ALL.to_vec() } else { args.faults.clone() },
     };
@@ -239,8 +273,7 @@ fn run_pair(
     program: &Path,
     interrupted: &Arc<AtomicBool>,
 ) -> Result<(), CliError> {
-    let guest = args.guest()?;
-    let silence_ms = args.silence;
+    let vm = args.vm()?;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     let handovers = args.handovers;
     let kills = args.kills.unwrap_or(if handovers == 0 { KILLS_DEFAULT } else { 0 });
@@ -248,8 +281,7 @@ fn run_pair(
         return Err(CliError::Usage("nothing to do: give --kills or --handovers".into()));
     }
     let death = if args.power_loss { Death::OfHost } else { Death::OfProcess };
-    let cpu_model = args.cpu_model;
-    let plan = Plan { guest, cpu_model, kills, handovers, silence_ms, seed, death };
+    let plan = Plan { vm, kills, handovers, seed, death };
     let mut screen = Screen::new("takeover", kills + handovers);
     let result = pair::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();

@@ -168,10 +168,12 @@ pub enum CliError {
         what: String,
     },
     /// The snapshot of the Linux guest was not made yet.
-    #[error("snapshot {} does not exist: make it with scripts/linux-guest.sh", path.display())]
+    #[error("snapshot {} does not exist: make it with {script}", path.display())]
     NoSnapshot {
         /// Path at which it is expected.
         path: PathBuf,
+        /// What makes it.
+        script: &'static str,
     },
     /// The VM ended before it could be saved.
     #[error("snapshot {} not written: the VM ended{never}", path.display())]

@@ -6,11 +6,14 @@ use crate::clients::probe::Probe;
 use crate::clients::{self, CounterService, redis};
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Path of the snapshot that `scripts/linux-guest.sh` makes, below the user's cache folder.
+/// Paths of the snapshots that `scripts/linux-guest.sh` makes, below the user's cache folder: without and with `--disk`.
 const SNAPSHOT: &str = "understudy/linux-guest/guest.snap";
+const SNAPSHOT_WITH_DISK: &str = "understudy/linux-guest-disk/guest.snap";
+/// Name of the image of the disk, beside the snapshot.
+const DISK_IMAGE: &str = "data.img";
 
 /// The program's default silence timeout, in milliseconds.
 pub const REFERENCE_SILENCE_MS: u64 = 100;
@@ -114,11 +117,29 @@ impl Guest {
     }
 }
 
-/// Returns the default path of the snapshot that `scripts/linux-guest.sh` makes. `None` if neither
-/// `XDG_CACHE_HOME` nor `HOME` is set.
-pub fn default_snapshot() -> Option<PathBuf> {
+/// Whether a VM has a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuestDisk {
+    /// It has none.
+    #[default]
+    None,
+    /// It has one, with an image on each host.
+    Mirrored,
+}
+
+/// Returns the path of the image that belongs to a snapshot of `scripts/linux-guest.sh --disk`.
+pub fn disk_image(snapshot: &Path) -> PathBuf {
+    snapshot.with_file_name(DISK_IMAGE)
+}
+
+/// Returns the default path of the snapshot that `scripts/linux-guest.sh` makes of a VM with this `disk`. `None` if
+/// neither `XDG_CACHE_HOME` nor `HOME` is set.
+pub fn default_snapshot(disk: GuestDisk) -> Option<PathBuf> {
     let of = |variable| std::env::var_os(variable).filter(|value| !value.is_empty());
     let caches = of("XDG_CACHE_HOME").map(PathBuf::from);
     let caches = caches.or_else(|| Some(PathBuf::from(of("HOME")?).join(".cache")))?;
-    Some(caches.join(SNAPSHOT))
+    Some(caches.join(match disk {
+        GuestDisk::None => SNAPSHOT,
+        GuestDisk::Mirrored => SNAPSHOT_WITH_DISK,
+    }))
 }

@@ -11,6 +11,7 @@
 //! | [`pace`] | how fast a guest answers on this machine, and the load and time limits that follow from that |
 //! | [`mod@etcd`] | a cluster of etcd servers, which can be a witness |
 //! | [`clients`] | clients of a guest's services |
+//! | [`disk`] | the images of a VM's disk, who writes to it, and what is on it |
 //! | [`capture`] | frames of some interfaces, with kernel timestamps |
 //! | [`cores`], [`busy`] | the cores that this process may use; load on them and on the memory |
 //! | [`intruder`], [`guest_memory`] | hostile frames on the log link; errors in a VM's memory |
@@ -28,6 +29,7 @@ pub mod capture;
 pub mod clients;
 mod clock;
 pub mod cores;
+pub mod disk;
 mod error;
 pub mod etcd;
 pub mod figures;
@@ -42,7 +44,7 @@ pub mod supervisor;
 pub mod vm_process;
 
 pub use error::TestbedError;
-pub use guest::Guest;
+pub use guest::{Guest, GuestDisk};
 pub use namespace::{Namespace, command};
 pub use standalone::{GUEST_ADDRESS, HOST_CIDR, Standalone, TAP};
 pub use vm_process::VmProcess;

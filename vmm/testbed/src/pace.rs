@@ -58,25 +58,26 @@ pub struct Measured {
 
 impl Measured {
     /// Starts VMs with `program` in namespace `host`, which has a tap for one VM, measures them from
-    /// namespace `client`, and stops them. `interrupted` ends that early.
+    /// namespace `client`, and stops them. `command` is `run`, and the options that `guest` needs if it is not the
+    /// reference guest. `interrupted` ends that early.
     ///
     /// # Errors
     ///
     /// If a VM or a client fails.
     pub fn on(
         program: &Path,
-        guest: &Guest,
+        (guest, command): (&Guest, &[&str]),
         [host, client]: [&Namespace; 2],
         interrupted: &AtomicBool,
     ) -> Result<Measured, TestbedError> {
         let limit = Limit { time: HANG_MAX, interrupted: Some(interrupted) };
-        let start = |guest: &Guest| {
-            Launch { program, guest, command: &["run"] }.start([host, client], &limit)
+        let start = |guest: &Guest, command: &[&str]| {
+            Launch { program, guest, command }.start([host, client], &limit)
         };
-        let (mut vm, first_answer) = start(&Guest::Reference)?;
+        let (mut vm, first_answer) = start(&Guest::Reference, &["run"])?;
         if let Guest::Linux(_) = guest {
             vm.finish()?;
-            (vm, _) = start(guest)?;
+            (vm, _) = start(guest, command)?;
         }
         let measured = client.enter(|| Measured::of_answers(first_answer, guest, interrupted))?;
         vm.finish()?;

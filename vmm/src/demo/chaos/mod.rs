@@ -30,28 +30,23 @@ mod witness;
 pub use kind::Kind;
 pub use summary::ChaosSummary;
 
-use super::pair::Progress;
 use super::pair::running::Environment;
-use crate::boot::cpu_features::ModelName;
+use super::pair::{Progress, VmPlan};
 use run::Chaos;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use testbed::{Guest, TestbedError};
+use testbed::{Guest, GuestDisk, TestbedError};
 use tools::{Logs, Tools};
 
 /// Parameters of a run.
 #[derive(Clone, Debug, Default)]
 pub struct ChaosPlan {
-    /// The guest.
-    pub guest: Guest,
-    /// CPU model of the VM. `None`: the default, or that of the snapshot.
-    pub cpu_model: Option<ModelName>,
+    /// The VM.
+    pub vm: VmPlan,
     /// No fault begins later than this after the VM was protected for the first time.
     pub time: Duration,
-    /// Silence timeout in milliseconds. `None`: a default that fits this host.
-    pub silence_ms: Option<u64>,
     /// Seed for the order of the faults, and for their times and places.
     pub seed: u64,
     /// The kinds to draw from. Those that do not exist with the guest are left out.
@@ -66,17 +61,21 @@ impl ChaosPlan {
             self.time.as_secs_f64() / 60.0,
             self.seed
         );
-        if let Some(silence_ms) = self.silence_ms {
+        if let Some(silence_ms) = self.vm.silence_ms {
             command += &format!(" --silence {silence_ms}");
         }
-        if let Some(name) = self.cpu_model {
+        if let Some(name) = self.vm.cpu_model {
             command += &format!(" --cpu-model {name}");
         }
         if self.kinds != Kind::ALL {
             let names: Vec<_> = self.kinds.iter().map(|kind| kind.name()).collect();
             command += &format!(" --faults {}", names.join(","));
         }
-        match &self.guest {
+        match self.vm.disk {
+            GuestDisk::None => {}
+            GuestDisk::Mirrored => command += " --disk",
+        }
+        match &self.vm.guest {
             Guest::Reference => {}
             Guest::Linux(path) => {
                 command += &format!(" --guest linux --snapshot {}", path.display());
@@ -101,9 +100,7 @@ pub fn run(
 ) -> Result<ChaosSummary, TestbedError> {
     let logs = Logs::new(plan.seed)?;
     let mut progress = logs.recorder(progress)?;
-    let guest = (&plan.guest, plan.silence_ms);
-    let environment = Environment::new(program, guest, interrupted, &mut progress)?;
-    let mut environment = environment.with_cpu_model(plan.cpu_model);
+    let mut environment = Environment::new(program, &plan.vm, interrupted, &mut progress)?;
     let tools = Tools::new(program, &mut environment, logs.path())?;
     let mut summary = environment
         .run(interrupted, &mut progress, |pair| Chaos::new(plan, pair, &tools)?.run())?;

@@ -8,8 +8,9 @@ use testbed::pair::Host;
 /// The tap of a second primary.
 const SECOND_TAP: &str = "tap9";
 
-/// Exit code of a primary whose VM runs already.
+/// Exit codes of a primary whose VM runs already, and of one whose disk the backup uses.
 const HALTED: i32 = 14;
+const DISK: i32 = 18;
 
 /// `understudy handover`.
 pub(super) fn hand_over(chaos: &mut Chaos<'_, '_, '_>, _primary: Host) -> Result<(), TestbedError> {
@@ -55,9 +56,10 @@ pub(super) fn start_second_primary(
     namespace.add_tap(SECOND_TAP, None)?;
     let status = chaos.hosts().run_second_primary(backup, SECOND_TAP)?;
     namespace.ip(&format!("link del {SECOND_TAP}"))?;
-    match status.code() {
-        Some(HALTED) => Ok(()),
-        _other => {
+    let due = if chaos.pair.disk.is_some() { DISK } else { HALTED };
+    match status.code() == Some(due) {
+        true => Ok(()),
+        false => {
             Err(TestbedError::Wrong(format!("a second primary of the VM ended with {status}")))
         }
     }

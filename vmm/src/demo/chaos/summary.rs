@@ -194,7 +194,7 @@ impl ChaosSummary {
             "pace": self.pace.json(),
             "seed": self.plan.seed,
         }));
-        result.extend(totals.json(&self.plan.guest));
+        result.extend(totals.json(&self.plan.vm.guest));
         result
     }
 
@@ -211,7 +211,8 @@ impl ChaosSummary {
             (format!("  {}", of.kind.name()), outages)
         }));
         rows.push(row("outputs held at the end of a sync", median(&self.syncs_ns)));
-        rows.extend(self.totals.client_rows(&self.plan.guest));
+        rows.extend(self.totals.client_rows(&self.plan.vm.guest));
+        rows.extend(self.totals.disk_rows());
         rows.extend(self.totals.host_rows());
         rows.extend([
             row("divergences by corrupted memory", self.corrupted.to_string()),

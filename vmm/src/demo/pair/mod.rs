@@ -8,20 +8,19 @@ pub(super) mod running;
 mod summary;
 pub(super) mod totals;
 
-pub use running::Progress;
+pub use running::{Progress, VmPlan};
 pub use summary::{Failover, Summary};
 pub use totals::Totals;
 
-use crate::boot::cpu_features::ModelName;
 use running::{Environment, RunningPair};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use testbed::TestbedError;
 use testbed::clients::counting;
 use testbed::figures::ms;
 use testbed::pair::{Death, NoticedBy, Takeover};
-use testbed::{Guest, TestbedError};
 
 /// A delay of the prober of more than this is reported, in nanoseconds.
 const LATE_REPORTED_NS_MIN: u64 = 20_000_000;
@@ -32,16 +31,12 @@ const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 50..=1250;
 /// Parameters of a demonstration.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The guest.
-    pub guest: Guest,
-    /// CPU model of the VM. `None`: the default, or that of the snapshot.
-    pub cpu_model: Option<ModelName>,
+    /// The VM.
+    pub vm: VmPlan,
     /// Number of times to kill the primary.
     pub kills: u32,
     /// Number of times to hand the VM over, after the kills.
     pub handovers: u32,
-    /// Silence timeout in milliseconds. `None`: a default that fits this host.
-    pub silence_ms: Option<u64>,
     /// Seed for the times of the kills.
     pub seed: u64,
     /// What is killed.
@@ -60,9 +55,7 @@ pub fn run(
     interrupted: &Arc<AtomicBool>,
     progress: &mut dyn Progress,
 ) -> Result<Summary, TestbedError> {
-    let guest = (&plan.guest, plan.silence_ms);
-    let environment = Environment::new(program, guest, interrupted, progress)?;
-    let environment = environment.with_cpu_model(plan.cpu_model);
+    let environment = Environment::new(program, &plan.vm, interrupted, progress)?;
     environment.run(interrupted, progress, |pair| pair.run_plan(plan))
 }
 

@@ -6,21 +6,32 @@ use crate::devices::DEFAULT_MAC;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use testbed::clients::StopOnDrop;
 use testbed::clients::load::{Load, Threads};
-use testbed::clients::redis_tools::Tool;
+use testbed::clients::redis;
+use testbed::clients::redis_tools::{self, Tool};
 use testbed::clients::traffic::Ping;
+use testbed::disk::chain::Chaining;
+use testbed::disk::{CHAIN, Counts, DiskCheck, FirstContents, Images};
 use testbed::figures::ms;
+use testbed::guest::disk_image;
 use testbed::pace::Pace;
 use testbed::pair::{Host, Hosts, Network, Part, Scene, Setup};
-use testbed::{Guest, TestbedError};
+use testbed::{Guest, GuestDisk, TestbedError};
 
 /// While the VM is protected and nothing happens to it, the counter's client gets at least this many answers.
 const PROTECTED_ANSWERS: u64 = 3;
 
 /// The least time for which the VM is protected before the first thing happens to it, and after the last one.
 pub(in crate::demo) const PROTECTED_TIME: Duration = Duration::from_millis(500);
+
+/// Size of the reference guest's disk. It has room for half a million links of the chain.
+const DISK_BYTES: u64 = 256 << 20;
+
+/// Nothing was written to the disk for this long before the VM is stopped at the end, so that no request is in flight. A
+/// Linux guest writes what its page cache has every few seconds.
+const DISK_REST: Duration = Duration::from_secs(1);
 
 /// Receives reports about the progress of a demonstration.
 pub trait Progress: Send {
@@ -38,6 +49,21 @@ pub(in crate::demo) struct Environment {
     pub(in crate::demo) pace: Pace,
     /// Settings of the processes.
     pub(in crate::demo) setup: Setup,
+    /// The images of the VM's disk, if it has one.
+    pub(in crate::demo) images: Option<Images>,
+}
+
+/// What a VM is.
+#[derive(Clone, Debug, Default)]
+pub struct VmPlan {
+    /// The guest.
+    pub guest: Guest,
+    /// Whether it has a disk. That of a Linux guest is beside its snapshot.
+    pub disk: GuestDisk,
+    /// CPU model of the VM. `None`: the default, or that of the snapshot.
+    pub cpu_model: Option<ModelName>,
+    /// Silence timeout in milliseconds. `None`: a default that fits this host.
+    pub silence_ms: Option<u64>,
 }
 
 impl Environment {
@@ -48,25 +74,33 @@ impl Environment {
     /// If a command or a client fails, or the host is too slow.
     pub(in crate::demo) fn new(
         program: &Path,
-        (guest, silence_ms): (&Guest, Option<u64>),
+        vm: &VmPlan,
         interrupted: &AtomicBool,
         progress: &mut dyn Progress,
     ) -> Result<Environment, TestbedError> {
         let scene = Scene::new(program)?;
         progress
             .message("LAN: hosts A and B, a client, a switch; between A and B a link for the log");
-        let pace = scene.pace(guest, silence_ms, interrupted)?;
+        let images = make_images(&scene, vm)?;
+        let disk = images.as_ref().map(|images| images.option(Host::A));
+        let command =
+            ["run"].into_iter().chain(disk.iter().flat_map(|disk| ["--disk", disk.as_str()]));
+        let command: Vec<_> = command.collect();
+        let pace = scene.pace((&vm.guest, &command), vm.silence_ms, interrupted)?;
         progress.message(&pace.describe());
-        let setup = Setup { guest: guest.clone(), ..scene.setup(pace.silence_ms()) };
-        Ok(Environment { scene, pace, setup })
-    }
-
-    /// Lets the VM have the CPU model `name`, if one is given.
-    pub(in crate::demo) fn with_cpu_model(mut self, name: Option<ModelName>) -> Environment {
-        for options in &mut self.setup.options {
-            options.extend(name.map(|name| format!("--cpu-model={name}")));
+        let mut setup = Setup { guest: vm.guest.clone(), ..scene.setup(pace.silence_ms()) };
+        for host in Host::ALL {
+            let options = &mut setup.options[host.index()];
+            options.extend(vm.cpu_model.map(|name| format!("--cpu-model={name}")));
+            options.extend(images.iter().map(|images| format!("--disk={}", images.option(host))));
         }
-        self
+        if let Some(images) = &images {
+            progress.message(&format!(
+                "disk: an image of {} MiB on each host; that of host B has zeros",
+                images.bytes() >> 20
+            ));
+        }
+        Ok(Environment { scene, pace, setup, images })
     }
 
     /// Runs `act` on the pair, of which no process runs yet. Ends all processes and clients afterwards.
@@ -80,9 +114,11 @@ impl Environment {
         progress: &mut dyn Progress,
         act: impl FnOnce(&mut RunningPair<'_, '_>) -> Result<T, TestbedError>,
     ) -> Result<T, TestbedError> {
-        let Environment { scene, pace, setup } = self;
+        let Environment { scene, pace, setup, images } = self;
         let guest = setup.guest.clone();
-        let load = Load::new(&guest, pace);
+        let chained = images.as_ref().filter(|_| matches!(guest, Guest::Reference));
+        let chaining = chained.map(|images| Chaining::new(pace, images.bytes()));
+        let load = Load::new(&guest, pace).with_chaining(chaining);
         // Dropped after the clients have ended, so that every client gets the answer that it waits for.
         let mut hosts = Hosts::new(setup, pace.patience(), interrupted);
         std::thread::scope(|scope| {
@@ -91,8 +127,19 @@ impl Environment {
             let threads = Threads::new(scope, network, &load, hosts.sender());
             let (load, hosts, guest) = (&load, &mut hosts, &guest);
             let (tools, ping) = (Vec::new(), None);
-            let mut pair =
-                RunningPair { guest, pace, network, load, hosts, progress, threads, tools, ping };
+            let disk = images.as_ref().map(|images| (images, scene.folder()));
+            let mut pair = RunningPair {
+                guest,
+                pace,
+                network,
+                load,
+                hosts,
+                progress,
+                disk,
+                threads,
+                tools,
+                ping,
+            };
             let result = act(&mut pair);
             // A client may wait for its answer until the time limit, so the reason is told before they end.
             if let Err(error) = &result {
@@ -119,6 +166,8 @@ pub(in crate::demo) struct RunningPair<'scope, 'c> {
     pub(in crate::demo) hosts: &'c mut Hosts,
     /// Receives reports.
     pub(in crate::demo) progress: &'c mut dyn Progress,
+    /// The images of the VM's disk, if it has one, and a folder for copies.
+    pub(in crate::demo) disk: Option<(&'c Images, &'c Path)>,
     threads: Threads<'scope, 'c>,
     /// Programs of redis that run as clients.
     tools: Vec<Tool>,
@@ -150,8 +199,12 @@ impl RunningPair<'_, '_> {
         let period_ms = self.load.prober.period().as_secs_f64() * 1e3;
         let clients = match self.guest {
             Guest::Reference => format!(
-                "ping, curl, TCP echo of 64 KiB, a UDP datagram every {period_ms:.3} ms, and one persistent \
-                 TCP connection to the counter"
+                "ping, curl, TCP echo of 64 KiB, a UDP datagram every {period_ms:.3} ms, {}and one persistent \
+                 TCP connection to the counter",
+                match self.load.chaining {
+                    Some(_) => "a chain on the disk, each link flushed before its answer, ",
+                    None => "",
+                }
             ),
             Guest::Linux(_) => format!(
                 "ping, curl, redis ECHO of 16 KiB{}, an ICMP echo request every {period_ms:.0} ms, and one \
@@ -223,17 +276,58 @@ impl RunningPair<'_, '_> {
         self.run_protected(PROTECTED_TIME)?;
         let (load, tools) = (self.load, &self.tools);
         self.hosts.wait("each client to complete a transfer", |_| {
-            load.traffic.seen().all_completed(tools).then_some(())
+            let has_linked = load.chaining.iter().all(|chaining| chaining.answered().links > 0);
+            (has_linked && load.traffic.seen().all_completed(tools)).then_some(())
         })?;
         let pings = self.ping.take().map(Ping::stop).transpose()?;
         load.stop();
         let threads = &self.threads;
         // The clients end before the VM stops, so that each gets the answer that it waits for.
         self.hosts.wait("the clients to end", |_| threads.have_ended().then_some(()))?;
+        self.wait_until_disk_rests()?;
         let hold = self.hosts.stop()?;
         let mut totals = Totals::of(self.load, self.hosts);
         totals.hold = Some(hold);
+        totals.disk = self.check_disk()?;
         (totals.ping_sent, totals.ping_received) = pings.unwrap_or_default();
         Ok(totals)
     }
+
+    /// Waits until nothing was written to the disk for a while, if the VM has one.
+    fn wait_until_disk_rests(&mut self) -> Result<(), TestbedError> {
+        let Some((images, _)) = self.disk else { return Ok(()) };
+        self.hosts.wait("the disk to rest", |_| {
+            let written = images.written().ok()?;
+            let rests = SystemTime::now().duration_since(written).ok()?;
+            (rests >= DISK_REST).then_some(())
+        })
+    }
+
+    /// Checks both images of the disk, if the VM had one: it has ended.
+    fn check_disk(&mut self) -> Result<Option<DiskCheck>, TestbedError> {
+        let Some(images) = self.disk else { return Ok(None) };
+        let answered = match &self.load.chaining {
+            Some(chaining) => Counts::from([(CHAIN.into(), chaining.answered().links)]),
+            None => Counts::from([
+                (redis::COUNTER_KEY.into(), self.load.counting.tally().last),
+                (redis_tools::COUNTER_KEY.into(), self.load.traffic.seen().redis_cli),
+            ]),
+        };
+        self.progress.message("the VM has ended; comparing and reading the images of its disk");
+        DiskCheck::new(images, self.guest, answered).map(Some)
+    }
+}
+
+/// Makes the images of the disk of `vm`, if it has one.
+fn make_images(scene: &Scene, vm: &VmPlan) -> Result<Option<Images>, TestbedError> {
+    let images = match (vm.disk, &vm.guest) {
+        (GuestDisk::None, _) => return Ok(None),
+        (GuestDisk::Mirrored, Guest::Reference) => {
+            Images::new(scene.folder(), FirstContents::Zeros(DISK_BYTES))
+        }
+        (GuestDisk::Mirrored, Guest::Linux(snapshot)) => {
+            Images::new(scene.folder(), FirstContents::Of(&disk_image(snapshot)))
+        }
+    };
+    images.map(Some)
 }

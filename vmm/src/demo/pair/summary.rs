@@ -1,6 +1,7 @@
 //! The results of a demonstration with kills and handovers.
 
 use super::Plan;
+use super::running::VmPlan;
 use super::totals::{Totals, object, table};
 use serde_json::{Map, Value, json};
 use testbed::figures::{ms, percentile, spread_ms};
@@ -89,7 +90,7 @@ impl Summary {
             "pace": self.pace.map(|pace| pace.json()),
             "seed": self.plan.seed,
         }));
-        result.extend(self.totals.json(&self.plan.guest));
+        result.extend(self.totals.json(&self.plan.vm.guest));
         result
     }
 
@@ -102,7 +103,7 @@ impl Summary {
                 format!("{:.1} ms median, {:.1} ms maximum", ms(p50), ms(most))
             }
         };
-        let Plan { guest, kills, handovers, seed, .. } = &self.plan;
+        let Plan { vm: VmPlan { guest, .. }, kills, handovers, seed, .. } = &self.plan;
         let row = |name: &str, value: String| (name.to_string(), value);
         let mut rows = vec![
             row("failovers", format!("{} of {kills}", self.failovers.len())),
@@ -126,6 +127,7 @@ impl Summary {
             let done = format!("{} of {handovers}; outage {outages}", self.handovers.len());
             rows.push(row("handovers", done));
         }
+        rows.extend(self.totals.disk_rows());
         rows.extend(self.totals.host_rows());
         rows.push(row("seed", format!("{seed}")));
         table(&rows)

@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 use testbed::Guest;
 use testbed::clients::load::Load;
 use testbed::clients::probe::Probe;
+use testbed::disk::DiskCheck;
 use testbed::figures::ms;
-use testbed::pair::{Hosts, Spread};
+use testbed::pair::{Host, Hosts, Spread};
 
 /// Counts over a whole demonstration.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,12 @@ pub struct Totals {
     pub backups_lost: u64,
     /// How long the last primary held its outputs.
     pub(in crate::demo) hold: Option<Spread>,
+    /// Backups that left because of a disk.
+    pub(in crate::demo) disk_faults: u64,
+    /// Why the first of them left.
+    pub(in crate::demo) first_disk_fault: Option<String>,
+    /// What is on the images of the disk at the end, if the VM has one.
+    pub(in crate::demo) disk: Option<DiskCheck>,
 }
 
 impl Totals {
@@ -73,6 +80,9 @@ impl Totals {
             ping_sent: 0,
             ping_received: 0,
             hold: None,
+            disk_faults: hosts.counts.disk_faults,
+            first_disk_fault: hosts.counts.first_disk_fault.clone(),
+            disk: None,
         }
     }
 
@@ -117,6 +127,7 @@ impl Totals {
             "echo": { "transfers": self.echoes },
             "http": { "pages": self.pages },
             "redis": matches!(guest, Guest::Linux(_)).then_some(redis),
+            "disk": self.disk.as_ref().map(|disk| self.disk_json(disk)),
             "failed_clients": self.failed,
             "divergences": self.divergences,
             "double_live": self.double_live(),
@@ -124,6 +135,39 @@ impl Totals {
             "backups_lost": self.backups_lost,
             "lan": { "frames": self.lan_frames, "missed": self.lan_missed },
         }))
+    }
+
+    fn disk_json(&self, disk: &DiskCheck) -> Value {
+        json!({
+            "bytes": disk.bytes,
+            "blocks": disk.comparison.blocks,
+            "blocks_differing": disk.comparison.differing.len(),
+            "answered": disk.answered,
+            "on_disk": { "a": disk.on_disk[0], "b": disk.on_disk[1] },
+            "lost": { "a": disk.lost(Host::A), "b": disk.lost(Host::B) },
+            "damage": disk.damage,
+            "backups_left": self.disk_faults,
+        })
+    }
+
+    /// Returns the rows of a table about the disk; none if the VM has none.
+    pub(in crate::demo) fn disk_rows(&self) -> Vec<(String, String)> {
+        let Some(disk) = &self.disk else { return Vec::new() };
+        let row = |name: &str, value: String| (name.to_string(), value);
+        let answered: u64 = disk.answered.values().sum();
+        let differing = disk.comparison.differing.len();
+        let [a, b] = Host::ALL.map(|host| disk.lost(host));
+        vec![
+            row(
+                "writes answered as stable",
+                format!("{answered}; lost {a} on host A, {b} on host B"),
+            ),
+            row(
+                "images of the disk",
+                format!("{differing} of {} blocks differ", disk.comparison.blocks),
+            ),
+            row("backups that left because of a disk", format!("{}", self.disk_faults)),
+        ]
     }
 
     /// Returns the rows of a table about the clients.
@@ -183,14 +227,16 @@ impl Totals {
                 "times frames of a host that was not live were seen on the LAN",
             ),
             (self.failed, "transfers failed"),
+            (self.disk_faults, "backups left because of a disk"),
         ];
-        let wrong: Vec<_> = counts.iter().filter(|(count, _)| *count > 0).collect();
-        if wrong.is_empty() {
+        let wrong = counts.iter().filter(|(count, _)| *count > 0);
+        let mut text: Vec<_> = wrong.map(|(count, what)| format!("{count} {what}")).collect();
+        text.extend(self.disk.as_ref().and_then(DiskCheck::fault));
+        if text.is_empty() {
             return None;
         }
-        let mut text: Vec<_> =
-            wrong.iter().map(|(count, what)| format!("{count} {what}")).collect();
         text.extend(self.first_failure.clone());
+        text.extend(self.first_disk_fault.clone());
         Some(text.join("; "))
     }
 }
@@ -214,11 +260,12 @@ pub(in crate::demo) fn table(rows: &[(String, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use testbed::disk::{Comparison, Counts};
 
     #[test]
     fn every_count_that_must_be_zero_is_a_fault() {
         assert_eq!(Totals::default().fault(), None);
-        let faults: [fn(&mut Totals) -> &mut u64; 8] = [
+        let faults: [fn(&mut Totals) -> &mut u64; 9] = [
             |t| &mut t.lost,
             |t| &mut t.repeated,
             |t| &mut t.resets,
@@ -227,11 +274,35 @@ mod tests {
             |t| &mut t.overlaps_in_event_logs,
             |t| &mut t.unexplained_on_lan,
             |t| &mut t.failed,
+            |t| &mut t.disk_faults,
         ];
         for (index, fault) in faults.into_iter().enumerate() {
             let mut totals = Totals::default();
             *fault(&mut totals) = 1;
             assert!(totals.fault().is_some_and(|text| text.starts_with("1 ")), "{index}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_disk_is_a_fault() {
+        let answered = Counts::from([("chain".into(), 3)]);
+        let found = answered.clone();
+        let mut disk =
+            DiskCheck { answered, on_disk: [found.clone(), found], ..DiskCheck::default() };
+        let fault = |disk: &DiskCheck| {
+            let totals = Totals { disk: Some(disk.clone()), ..Totals::default() };
+            (totals.fault(), totals.disk_json(disk))
+        };
+        let (none, json) = fault(&disk);
+        assert_eq!((none, &json["lost"]), (None, &json!({ "a": 0, "b": 0 })));
+        disk.comparison = Comparison { blocks: 4, differing: vec![2] };
+        let (differs, json) = fault(&disk);
+        assert!(differs.is_some_and(|text| text.starts_with("1 of 4 blocks")));
+        assert_eq!(json["blocks_differing"], 1);
+        disk.comparison.differing.clear();
+        disk.on_disk[1].insert("chain".into(), 2);
+        let (lost, json) = fault(&disk);
+        assert!(lost.is_some_and(|text| text.starts_with("1 answered writes are not")));
+        assert_eq!(json["lost"], json!({ "a": 0, "b": 1 }));
     }
 }

@@ -5,6 +5,7 @@ use super::prober::Prober;
 use super::redis_tools::Tool;
 use super::traffic::Traffic;
 use crate::capture::sniffer::Sniffer;
+use crate::disk::chain::Chaining;
 use crate::pace::Pace;
 use crate::pair::{Message, Network};
 use crate::{Guest, Namespace, TestbedError};
@@ -25,6 +26,8 @@ pub struct Load {
     pub counting: Counting,
     /// The other clients.
     pub traffic: Traffic,
+    /// The client of the disk service, if the VM is one of the reference guest with a disk.
+    pub chaining: Option<Chaining>,
     /// The sniffer on the switch.
     pub sniffer: Sniffer,
 }
@@ -38,8 +41,14 @@ impl Load {
             prober: Prober::new(guest.probe(), &pace),
             counting: Counting::new(guest.clone(), pace),
             traffic: Traffic::new(guest.clone(), pace),
+            chaining: None,
             sniffer: Sniffer::default(),
         }
+    }
+
+    /// Adds the client of the disk service, if there is one.
+    pub fn with_chaining(self, chaining: Option<Chaining>) -> Load {
+        Load { chaining, ..self }
     }
 
     /// Sets the stop flag of all threads.
@@ -118,6 +127,9 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
     pub fn start_rest(&mut self) -> Result<(), TestbedError> {
         let (load, client) = (self.load, self.network.client());
         self.start("counter", client, move || load.counting.run(&load.stop))?;
+        if let Some(chaining) = &load.chaining {
+            self.start("disk", client, move || chaining.run(&load.stop))?;
+        }
         self.start("echo", client, move || {
             load.traffic.echo(&load.stop);
             Ok(())

@@ -42,7 +42,11 @@ pub const REFERENCE_COUNTER: CounterService =
     CounterService { port: 7000, request: b"next\n", answer_prefix: "" };
 
 /// Connects to a server. Connecting, reading and writing time out after `patience`.
-fn connect(address: Ipv4Addr, port: u16, patience: Duration) -> Result<TcpStream, TestbedError> {
+pub(crate) fn connect(
+    address: Ipv4Addr,
+    port: u16,
+    patience: Duration,
+) -> Result<TcpStream, TestbedError> {
     let target = SocketAddr::V4(SocketAddrV4::new(address, port));
     let doing = || TestbedError::client(format!("connecting to {target}"));
     let until = Instant::now() + patience;

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// TCP port of the server.
 pub const PORT: u16 = 6379;
 
+/// The key of the counter service.
+pub const COUNTER_KEY: &str = "understudy";
+
 /// The counter service: `INCR` of a key answers with the next number.
 pub const COUNTER: CounterService = CounterService {
     port: PORT,

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Number of SET requests and of GET requests in one run of redis-benchmark.
 const BENCHMARK_REQUESTS: u64 = 5;
 
+/// The key that redis-cli increments.
+pub const COUNTER_KEY: &str = "redis-cli";
+
 /// One of the programs. Both are in the package redis-tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
@@ -44,7 +47,7 @@ impl Tool {
 
 /// Increments the counter with redis-cli and checks that the result is `due`.
 pub(super) fn count(due: u64, patience: Duration) -> Result<(), TestbedError> {
-    let answer = run(Tool::Cli, &["INCR", "redis-cli"], patience)?;
+    let answer = run(Tool::Cli, &["INCR", COUNTER_KEY], patience)?;
     if answer.trim() == due.to_string() {
         return Ok(());
     }

@@ -140,7 +140,7 @@ impl Traffic {
 }
 
 /// Sleeps for `time`, or until `stop`.
-pub(super) fn sleep_unless_stopped(time: Duration, stop: &AtomicBool) {
+pub(crate) fn sleep_unless_stopped(time: Duration, stop: &AtomicBool) {
     let end = Instant::now() + time;
     while !stop.load(Ordering::Relaxed) {
         let left = end.saturating_duration_since(Instant::now());

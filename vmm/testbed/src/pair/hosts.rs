@@ -39,6 +39,10 @@ pub struct Counts {
     /// From the pause of each completed sync until the VM was protected, by CLOCK_BOOTTIME in nanoseconds: its
     /// outputs waited.
     pub syncs_ns: Vec<Range<u64>>,
+    /// Backups that left because of a disk.
+    pub disk_faults: u64,
+    /// Why the first of them left.
+    pub first_disk_fault: Option<String>,
     /// When the pause of the current sync began.
     sync_paused_ns: Option<u64>,
 }
@@ -443,6 +447,10 @@ impl Hosts {
                 self.counts.syncs_ns.extend(paused_ns.map(|paused_ns| paused_ns..t_ns));
             }
             PairEvent::Diverged { .. } => self.counts.divergences += 1,
+            PairEvent::DiskFault { ref why } => {
+                self.counts.disk_faults += 1;
+                self.counts.first_disk_fault.get_or_insert_with(|| why.clone());
+            }
             PairEvent::Started
             | PairEvent::PeerMet
             | PairEvent::NobodyMet
@@ -468,7 +476,6 @@ impl Hosts {
             | PairEvent::PrimaryGone { .. }
             | PairEvent::SupervisorLost { .. }
             | PairEvent::LogFinished
-            | PairEvent::DiskFault { .. }
             | PairEvent::Ended { .. } => {}
         }
     }

@@ -33,6 +33,11 @@ impl Scene {
         Ok(Arc::new(scene))
     }
 
+    /// Returns the scene's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Returns the path of a file in the scene's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -48,20 +53,20 @@ impl Scene {
         self.path("witness")
     }
 
-    /// Measures how fast `guest` is, with an unprotected VM on host A. `silence_ms` is the user's choice.
-    /// `interrupted` ends the measurement early.
+    /// Measures how fast `guest` is, with an unprotected VM on host A. `command` is as in [`Measured::on`],
+    /// `silence_ms` is the user's choice. `interrupted` ends the measurement early.
     ///
     /// # Errors
     ///
     /// If a VM or a client fails, or the host is too slow.
     pub fn pace(
         &self,
-        guest: &Guest,
+        (guest, command): (&Guest, &[&str]),
         silence_ms: Option<u64>,
         interrupted: &AtomicBool,
     ) -> Result<Pace, TestbedError> {
         let namespaces = [self.network.host(Host::A), self.network.client()];
-        let measured = Measured::on(&self.program, guest, namespaces, interrupted)?;
+        let measured = Measured::on(&self.program, (guest, command), namespaces, interrupted)?;
         Pace::new(guest, measured, silence_ms)
     }
 
