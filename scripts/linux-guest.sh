@@ -23,10 +23,9 @@
 # (port 6379) with their libraries and the kernel's virtio modules. Its address is 10.77.0.2/24.
 set -euo pipefail
 
-say() { printf '%(%T)T  %s\n' -1 "$*" >&2; }
-fail() { echo "linux-guest.sh: $*" >&2; exit 1; }
-
 here=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/linux-guest/common.sh
+source "$here/scripts/linux-guest/common.sh"
 kernel='' suite='' disk=''
 while [[ ${1:-} == -* ]]; do
   case $1 in
@@ -52,9 +51,7 @@ modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_p
 # Newer kernels have these in other modules or in none.
 may_lack="crc16 crc32c_generic"
 programs="usr/bin/redis-server usr/bin/redis-cli"
-cmdline="console=ttyS0 quiet ipv6.disable=1 mitigations=off init_on_alloc=0 audit=0 selinux=0 apparmor=0 \
-nowatchdog cryptomgr.notests integrity_audit=0 \
-initcall_blacklist=load_system_certificate_list,load_revocation_certificate_list"
+cmdline=$kernel_parameters
 
 case $what in build | save) ;; *) fail "give 'build' or 'save', not '$what'" ;; esac
 for tool in apt-get apt-cache dpkg-deb find xz ${disk:+mke2fs}; do
@@ -67,7 +64,7 @@ if [ -e vmlinuz ] && [ ! -e cmdline ]; then
   echo "$cmdline" > cmdline
   touch -r vmlinuz cmdline
 fi
-[ "$(cat cmdline 2> /dev/null)" = "$cmdline" ] || echo "$cmdline" > cmdline
+write_cmdline "$cmdline"
 
 # Runs apt-get or apt-cache for the kernel: with the package lists of --suite, if it is given.
 kernel_apt() {
@@ -237,16 +234,7 @@ sweep() {
 
 save() {
   say "booting the guest up to 'guest: ready' (about two minutes where KVM emulates kernel code)"
-  local start=$SECONDS
-  "$understudy" save guest.snap --kernel vmlinuz --initrd initramfs.cpio --memory 256 \
-    --cmdline "$cmdline" --kernel-shortcuts --slow-clock 16 --deadline-us 20000 --for 7200 \
-    --when 'guest: ready' --json ${disk:+--disk data.img,format=raw} > save.json
-  say "saved $folder/guest.snap after $((SECONDS - start)) s"
-}
-
-# Returns whether guest.snap is valid, of this version's format, and from a host like this one.
-is_usable() {
-  "$understudy" run --restore guest.snap --for 0.1 --quiet ${disk:+--disk data.img,format=raw} > /dev/null 2>&1
+  save_guest initramfs.cpio 256 ${disk:+--disk data.img,format=raw}
 }
 
 # Makes the file system at once, so that the guest has nothing of it to finish.
@@ -264,6 +252,6 @@ make_disk() {
 [ sweep.txt -nt initramfs.cpio ] || sweep
 [ -z "$disk" ] || [ -e data.img ] || make_disk
 if [ "$what" = save ]; then
-  { [ guest.snap -nt initramfs.cpio ] && [ guest.snap -nt cmdline ] && is_usable; } || save
+  { [ guest.snap -nt initramfs.cpio ] && [ guest.snap -nt cmdline ] && is_usable ${disk:+--disk data.img,format=raw}; } || save
 fi
 say "took $SECONDS s: $folder"
