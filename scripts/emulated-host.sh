@@ -11,6 +11,7 @@
 #   --npt 0, --ept 0    KVM makes shadow page tables instead of nested ones
 #   --limit SECONDS     end the host if the command takes longer (default: 600); exit code 124
 #   --binaries FOLDER   take the programs from FOLDER instead of building them
+#   --disk FILE         with svm: FILE, a raw image, is a disk of the host (/dev/vda, the next one /dev/vdb), which may write it
 #   --files FOLDER      copy FOLDER to the host, where the command starts (as ./NAME OF FOLDER)
 #   --keep FILE         copy what the host's console showed to FILE
 #
@@ -30,7 +31,7 @@ fail() { # EXIT_CODE MESSAGE...
     exit "$code"
 }
 say() { echo "emulated-host.sh: $*" >&2; }
-usage() { sed -n '2,20s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,21s/^# \{0,1\}//p' "$0"; }
 
 kind=${1:-}
 case $kind in
@@ -38,12 +39,16 @@ svm | vmx) shift ;;
 -h | --help) usage; exit ;;
 *) usage >&2; exit 2 ;;
 esac
-paging=1 limit=600 binaries='' files='' keep=''
+paging=1 limit=600 binaries='' files='' keep='' disks=()
 while (($#)) && [[ $1 != -- ]]; do
     case $kind$1 in
     svm--npt | vmx--ept) paging=${2:-} ;;
     *--limit) limit=${2:-} ;;
     *--binaries) binaries=${2:-} ;;
+    svm--disk)
+        [[ -f ${2:-} ]] || fail 2 "--disk: ${2:-} is no file"
+        disks+=("$2")
+        ;;
     *--files) files=${2:-} ;;
     *--keep) keep=${2:-} ;;
     *) fail 2 "$1 is no option of $kind: see --help" ;;
@@ -81,6 +86,6 @@ if [[ -z $binaries ]]; then
     (cd "$repository" && cargo build --release --locked --quiet -p vmm -p tests --bins) || fail 1 "the programs do not build"
     binaries=${CARGO_TARGET_DIR:-$repository/target}/release
 fi
-make_initramfs "$command_line"
+make_initramfs "$command_line" ${disks[@]:+virtio_blk}
 start_emulator
 follow_console

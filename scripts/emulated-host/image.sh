@@ -50,7 +50,7 @@ make_initramfs() {
     tree=$work/tree
     mkdir -p "$tree"/{bin,sbin,dev,etc,lib,lib64,modules,proc,root,run/netns,sys,tmp,usr/bin,usr/local/bin}
     cp "$cache/busybox/usr/bin/busybox" "$tree/bin/" 2>/dev/null || cp "$cache/busybox/bin/busybox" "$tree/bin/"
-    for program in bash bridge chrt curl ip ping redis-benchmark redis-cli setpriv ss taskset tc; do
+    for program in bash bridge chrt curl ip ping redis-benchmark redis-cli setpriv ss ssh taskset tc; do
         if command -v "$program" >/dev/null; then add_program "$(command -v "$program")" usr/bin; fi
     done
     [[ -x $binaries/understudy ]] || fail 1 "$binaries has no program understudy"

@@ -52,6 +52,11 @@ describe_machine() {
 }
 
 start_emulator() {
+    local disk number=0
     describe_machine
+    for disk in "${disks[@]}"; do
+        machine+=(-drive "file=${disk//,/,,},format=raw,if=none,id=disk$number" -device "virtio-blk-pci,drive=disk$number")
+        number=$((number + 1))
+    done
     emulate "${machine[@]}" -m 3G -serial "file:$work/console"
 }
