@@ -20,6 +20,8 @@ if [[ ${1:-} == --tests ]]; then
     package_of[groff]=groff-base
     # For tests with wrong wall clocks.
     package_of[faketime]=faketime
+    # Makes the seed of a Debian guest.
+    package_of[xorriso]=xorriso
     # Clients of a Linux guest.
     package_of[redis-cli]=redis-tools
     package_of[redis-benchmark]=redis-tools

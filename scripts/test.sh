@@ -72,6 +72,11 @@ if [[ ! $fast ]]; then
     RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 fi
 
+if [[ ! $fast ]]; then
+    step "seed of a Debian guest"
+    scripts/debian-guest/test-seed.sh
+fi
+
 step "tests"
 run_tests() { cargo test --release --locked --workspace "${features[@]}" "$@"; }
 if [[ $fast ]]; then
