@@ -28,18 +28,20 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 const AFTER_HELP: &str = "\
 Example: understudy up web
 
-What 'understudy@web.service' runs. The options are those of 'understudy primary', in /etc/understudy/vms/web.toml. The
-witness decides: while the VM's newest term has an owner, this host becomes the backup. Otherwise the VM was ended or
-never ran: a host with boot = \"first\" becomes the primary, and another one the backup, which waits for a primary.
+What 'understudy@web.service' runs, with the options in /etc/understudy/vms/web.toml. The witness
+decides: while the VM's newest term has an owner, this host becomes the backup. Otherwise the VM was
+ended or never ran: a host with boot = \"first\" becomes the primary, and another one the backup,
+which waits for a primary.
 
-When both hosts have lost power, the newest term keeps its owner, and both wait. Check that no host runs the VM, then run
-'understudy forget', and start the host with boot = \"first\" again.
+When both hosts have lost power, the newest term keeps its owner, and both wait. Check that no host
+runs the VM, run 'understudy forget', and start the host with boot = \"first\" again.
 
-Exit codes, and what follows if systemd runs it:
-  0   stopped in an orderly way                        it stays stopped
-  14  the VM runs on the other host, or can't go on    it is started again, as the backup
-  2, 5, 6, 7, 9, 12, 18                                it stays stopped: an operator has to look at it
-  others, and signals                                  it is started again";
+Exit codes, and what systemd does then:
+  0       stopped in an orderly way: nothing
+  14      the VM runs on the other host, or can't continue: starts it again, as the backup
+  2, 5, 6, 7, 9, 12, 18
+          an operator has to look at it: nothing
+  others  and signals: starts it again";
 
 /// Options of `up`.
 #[derive(Args, Clone, Debug)]
