@@ -123,7 +123,8 @@ pub struct PairArgs {
     /// Socket for 'understudy status', 'stop' and 'handover' [default: /run/understudy/vm-N.sock]
     #[arg(long, value_name = "PATH")]
     status: Option<PathBuf>,
-    /// Serve metrics to Prometheus at http://ADDRESS/metrics: 127.0.0.1:PORT, [::1]:PORT or the path of a socket
+    /// Serve metrics to Prometheus at http://ADDRESS/metrics: a loopback address with a port, for example
+    /// 127.0.0.1:9464, or the path of a socket
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<MetricsAddress>,
     /// IPv4 address on the VM's LAN that this host asks by ARP once a second, through the bridge of the tap: while

@@ -30,7 +30,7 @@ pub struct Sample {
     pub witness: WitnessState,
     /// What this host lacks to run the VM.
     pub unfit: Unfit,
-    /// The state of the supervisor: a name of [`SUPERVISOR_STATES`].
+    /// The state of the supervisor: one of `SUPERVISOR_STATES`.
     pub supervisor: &'static str,
     /// The other host, while there is a channel to it.
     pub peer: Option<PeerSample>,
@@ -50,7 +50,7 @@ pub struct Sample {
     pub stages: [TimeBuckets; Stage::ALL.len()],
     /// Hold times of outputs.
     pub hold: TimeBuckets,
-    /// See [`CheckpointTimes`](super::super::checkpoint_times::CheckpointTimes).
+    /// See `CheckpointTimes`.
     pub capture: TimeBuckets,
     /// See there.
     pub pause: TimeBuckets,
