@@ -46,6 +46,16 @@ pub enum Refusal {
         /// That VM.
         other: VmId,
     },
+    /// It is another disk of the VM.
+    #[error(
+        "is disk {other} of the VM, and given as disk {index}: give the disks in the order in which they were given before"
+    )]
+    OtherDisk {
+        /// Index of the disk that it is.
+        other: u8,
+        /// Index of the disk that it was given as.
+        index: u8,
+    },
     /// Its size has changed.
     #[error("has another size than when it was used last ({bytes} bytes): restore the image")]
     Size {
@@ -90,26 +100,29 @@ pub enum Word {
 /// What is beside an image.
 pub(super) type Found<'a> = Result<Option<&'a Superblock>, BadSuperblock>;
 
-/// A VM and the size of its disk.
+/// A VM with the index of a disk, and the size of that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    pub(super) vm: VmId,
+    pub(super) of: (VmId, u8),
     pub(super) bytes: u64,
     pub(super) word: Word,
     pub(super) bugs: DiskBugs,
 }
 
-/// Decides whether a disk of `vm` with `bytes` bytes may be copied to the image beside which `superblock` is.
+/// Decides whether disk `index` of `vm` with `bytes` bytes may be copied to the image beside which `superblock` is.
 ///
 /// # Errors
 ///
-/// It belongs to another VM, or has another size than when it was used.
+/// It belongs to another VM, is another disk of it, or has another size than when it was used.
 pub(super) fn may_receive(
     superblock: &Superblock,
-    (vm, bytes): (VmId, u64),
+    ((vm, index), bytes): ((VmId, u8), u64),
 ) -> Result<(), Refusal> {
     if superblock.vm != vm {
         return Err(Refusal::OtherVm { other: superblock.vm });
+    }
+    if superblock.index != index {
+        return Err(Refusal::OtherDisk { other: superblock.index, index });
     }
     if superblock.bytes != bytes {
         return Err(Refusal::Size { bytes: superblock.bytes });
@@ -135,7 +148,7 @@ pub(super) fn may_boot(
         Err(BadSuperblock::Damaged) => return Err(Refusal::Damaged),
         Err(BadSuperblock::Version { .. }) => return Err(Refusal::Version),
     };
-    may_receive(superblock, (wanted.vm, wanted.bytes))?;
+    may_receive(superblock, (wanted.of, wanted.bytes))?;
     if is_accepted {
         return Ok(());
     }

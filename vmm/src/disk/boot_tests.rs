@@ -16,7 +16,7 @@ fn generation(term: u64, owner: u64) -> Generation {
 }
 
 fn wanted(word: Word, bugs: DiskBugs) -> Wanted {
-    Wanted { vm: VM, bytes: BYTES, word, bugs }
+    Wanted { of: (VM, 0), bytes: BYTES, word, bugs }
 }
 
 /// All superblocks with generations of two terms and two owners.
@@ -32,6 +32,7 @@ fn superblocks() -> Vec<Superblock> {
                     let extents = Extents::NONE;
                     all.push(Superblock {
                         vm: VM,
+                        index: 0,
                         bytes: BYTES,
                         state,
                         base,
@@ -84,15 +85,18 @@ fn every_superblock_and_claim_has_the_answer_of_the_table() {
 }
 
 #[test]
-fn image_of_another_vm_or_size_is_refused_whatever_is_said() {
+fn image_of_another_vm_disk_or_size_is_refused_whatever_is_said() {
     let other = VmId(6);
     let last = Some(LastClaim { generation: generation(1, 1), ending: Ending::None });
     for word in [Word::None, Word::Accept] {
         let ask = |found: Found<'_>| may_boot(found, wanted(word, DiskBugs::default()), last);
-        let mut superblock = Superblock::new(other, BYTES);
+        let mut superblock = Superblock::new((other, 0), BYTES);
         superblock.holder = Some(Claimant(1));
         assert_eq!(ask(Ok(Some(&superblock))), Err(Refusal::OtherVm { other }));
         superblock.vm = VM;
+        superblock.index = 1;
+        assert_eq!(ask(Ok(Some(&superblock))), Err(Refusal::OtherDisk { other: 1, index: 0 }));
+        superblock.index = 0;
         superblock.bytes = 512;
         assert_eq!(ask(Ok(Some(&superblock))), Err(Refusal::Size { bytes: 512 }));
         assert_eq!(ask(Err(BadSuperblock::Damaged)), Err(Refusal::Damaged));
@@ -193,7 +197,7 @@ impl Model {
             return true;
         }
         let claimant = self.new_claimant();
-        let mut superblock = found.unwrap_or_else(|| Superblock::new(VM, BYTES));
+        let mut superblock = found.unwrap_or_else(|| Superblock::new((VM, 0), BYTES));
         superblock.holder = Some(claimant);
         superblock.verified = last.map(|last| last.generation);
         self.hosts[host].superblock = Some(superblock);
@@ -269,7 +273,7 @@ impl Model {
         };
         let version = self.hosts[primary].version;
         let backup = &mut self.hosts[1 - primary];
-        let superblock = backup.superblock.get_or_insert_with(|| Superblock::new(VM, BYTES));
+        let superblock = backup.superblock.get_or_insert_with(|| Superblock::new((VM, 0), BYTES));
         superblock.state = ImageState::Copying;
         if random.u8(..3) == 0 {
             // The copy does not end.

@@ -36,12 +36,12 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Opens the superblock of the image of `options`, a disk of `vm` with `bytes` bytes, or makes it. Returns what it was;
+    /// Opens the superblock of the image of `options`, disk `index` of `vm` with `bytes` bytes, or makes it. Returns what it was;
     /// `None` if it was not there.
     pub(super) fn open(
         image: &File,
         options: &DiskOptions,
-        (vm, bytes): (VmId, u64),
+        (vm, index, bytes): (VmId, u8, u64),
     ) -> Result<(Keeper, Option<Superblock>), ImageError> {
         let path = place(image, options)?;
         let failed = |error| ImageError::Superblock { path: path.clone(), error };
@@ -67,7 +67,7 @@ impl Keeper {
                 (file, found.clone(), Some(found))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let new = Superblock::new(vm, bytes);
+                let new = Superblock::new((vm, index), bytes);
                 (superblock::create(&path, &new).map_err(failed)?, new, None)
             }
             Err(error) => return Err(failed(error)),
@@ -141,7 +141,7 @@ mod tests {
     fn disk_whose_superblock_cannot_be_stored_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        let new = Superblock::new(VmId(1), 1 << 30);
+        let new = Superblock::new((VmId(1), 0), 1 << 30);
         drop(superblock::create(&path, &new).unwrap());
         let slots = std::fs::read(&path).unwrap();
         // Open for reading, so that every write fails.

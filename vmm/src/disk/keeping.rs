@@ -35,7 +35,8 @@ impl Disks {
             let Some(kept) = &disk.kept else { continue };
             let superblock = &kept.superblock;
             let (word, bugs) = (disk.word, self.bugs);
-            let wanted = Wanted { vm: kept.vm, bytes: disk.bytes, word, bugs };
+            let of = (kept.vm, kept.index);
+            let wanted = Wanted { of, bytes: disk.bytes, word, bugs };
             let found = kept.was_there.then_some(superblock);
             boot::may_boot(Ok(found), wanted, last).map_err(|refusal| DiskError {
                 path: disk.base.path.clone(),
@@ -53,7 +54,8 @@ impl Disks {
     pub fn may_receive(&self) -> Result<(), DiskError> {
         for disk in &self.disks {
             let Some(kept) = &disk.kept else { continue };
-            boot::may_receive(&kept.superblock, (kept.vm, disk.bytes)).map_err(|refusal| {
+            let of = (kept.vm, kept.index);
+            boot::may_receive(&kept.superblock, (of, disk.bytes)).map_err(|refusal| {
                 let source = ImageError::MayNotReceive(refusal);
                 DiskError { path: disk.base.path.clone(), source }
             })?;
@@ -119,6 +121,8 @@ impl Disks {
 #[derive(Debug)]
 pub(super) struct KeptDisk {
     vm: VmId,
+    /// Index of the disk.
+    index: u8,
     /// It was there when the disk was opened.
     was_there: bool,
     pub(super) superblock: Superblock,
@@ -128,15 +132,15 @@ pub(super) struct KeptDisk {
 }
 
 impl KeptDisk {
-    /// The superblock of a disk of `vm` with `bytes` bytes, when it was opened, and whether it was there.
+    /// The superblock of disk `index` of `vm` with `bytes` bytes, when it was opened, and whether it was there.
     pub(super) fn new(
-        vm: VmId,
+        (vm, index): (VmId, u8),
         bytes: u64,
         (keeper, found): (&Keeper, Option<Superblock>),
     ) -> KeptDisk {
         let was_there = found.is_some();
-        let superblock = found.unwrap_or_else(|| Superblock::new(vm, bytes));
-        KeptDisk { vm, was_there, superblock, asked: 0, kept: keeper.kept() }
+        let superblock = found.unwrap_or_else(|| Superblock::new((vm, index), bytes));
+        KeptDisk { vm, index, was_there, superblock, asked: 0, kept: keeper.kept() }
     }
 
     /// Returns the generation in which the image last had the contents of the other host's, if it is whole.

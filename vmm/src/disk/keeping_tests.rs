@@ -165,3 +165,24 @@ fn superblock_that_says_nothing_or_of_another_vm_is_refused_by_name() {
     let refused = Disks::open(&both, Writes::Mirrored(VM), Kick::default()).unwrap_err();
     assert!(refused.to_string().contains("in use by"), "{refused}");
 }
+
+#[test]
+fn disks_in_another_order_are_refused_on_either_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let both = ["a", "b"].map(|name| {
+        let path = folder.path().join(name);
+        fs::write(&path, vec![0; 1 << 20]).unwrap();
+        options(&path)
+    });
+    let open = |both: &[DiskOptions]| Disks::open(both, Writes::Mirrored(VM), Kick::default());
+    let mut disks = open(&both).unwrap();
+    disks.hold(US, None);
+    is_kept(&disks);
+    drop(disks);
+    let [a, b] = both;
+    let swapped = open(&[b, a]).unwrap();
+    for refused in [swapped.may_boot(last(Ending::Released)), swapped.may_receive()] {
+        let line = refused.unwrap_err().to_string();
+        assert!(line.contains("is disk 1 of the VM, and given as disk 0"), "{line}");
+    }
+}

@@ -286,7 +286,7 @@ impl Disks {
             return Err(named(ImageError::TooMany));
         }
         let reporter = Reporter::new(index as u8, senders.clone(), self.kick.clone());
-        let disk = Disk::open((options, frozen), writes, reporter).map_err(named)?;
+        let disk = Disk::open((options, frozen), (writes, index as u8), reporter).map_err(named)?;
         self.info.push(DiskInfo {
             sectors: disk.bytes / SECTOR_BYTES,
             read_only: options.access == DiskAccess::ReadOnly,
@@ -475,10 +475,10 @@ impl Disks {
 }
 
 impl Disk {
-    /// Opens a disk, with what a guest has written to it before.
+    /// Opens disk `index`, with what a guest has written to it before.
     fn open(
         (options, frozen): (&DiskOptions, Option<Frozen>),
-        writes: Writes,
+        (writes, index): (Writes, u8),
         reporter: Reporter,
     ) -> Result<Disk, ImageError> {
         let is_mirrored = matches!(writes, Writes::Mirrored(_));
@@ -508,8 +508,8 @@ impl Disk {
         let mut kept = None;
         let mut keep = |bytes| -> Result<Option<Keeper>, ImageError> {
             let (Writes::Mirrored(vm), Use::Write) = (writes, usage) else { return Ok(None) };
-            let (keeper, found) = Keeper::open(&base.file, options, (vm, bytes))?;
-            kept = Some(KeptDisk::new(vm, bytes, (&keeper, found)));
+            let (keeper, found) = Keeper::open(&base.file, options, (vm, index, bytes))?;
+            kept = Some(KeptDisk::new((vm, index), bytes, (&keeper, found)));
             Ok(Some(keeper))
         };
         let (bytes, thread, wake) = match (writes, options.format()) {

@@ -63,6 +63,8 @@ pub(super) enum ImageState {
 pub(super) struct Superblock {
     /// The VM that it belongs to.
     pub(super) vm: VmId,
+    /// Index of the disk in it: two disks of the same size are not the same.
+    pub(super) index: u8,
     /// Size of the disk.
     pub(super) bytes: u64,
     pub(super) state: ImageState,
@@ -77,10 +79,11 @@ pub(super) struct Superblock {
 }
 
 impl Superblock {
-    /// A new image of `vm`, which nobody has used.
-    pub(super) fn new(vm: VmId, bytes: u64) -> Superblock {
+    /// A new image of disk `index` of `vm`, which nobody has used.
+    pub(super) fn new((vm, index): (VmId, u8), bytes: u64) -> Superblock {
         Superblock {
             vm,
+            index,
             bytes,
             state: ImageState::Whole,
             base: None,
@@ -109,6 +112,7 @@ impl Superblock {
         slot[8..10].copy_from_slice(&VERSION.to_le_bytes());
         slot[10] = state;
         slot[11] = flags;
+        slot[12] = self.index;
         let words = [
             sequence,
             self.vm.0,
@@ -155,6 +159,7 @@ impl Superblock {
         bits.copy_from_slice(&slot[EXTENTS_AT..DIGEST_AT]);
         let superblock = Superblock {
             vm: VmId(vm),
+            index: slot[12],
             bytes,
             state,
             base: has(HAS_BASE).then(|| generation(base_term, base_owner)),
@@ -291,7 +296,7 @@ mod tests {
 
     fn superblock(number: u64) -> Superblock {
         let generation = Generation { term: Term(number), owner: Claimant(!number) };
-        let mut superblock = Superblock::new(VmId(7), 1 << 30);
+        let mut superblock = Superblock::new((VmId(7), number as u8), 1 << 30);
         superblock.extents.add_bytes(&(number << 20..(number << 20) + 1), 1 << 30);
         superblock.state =
             if number.is_multiple_of(2) { ImageState::Whole } else { ImageState::Copying };
@@ -391,7 +396,7 @@ mod tests {
     #[test]
     fn superblock_golden_bytes() {
         let slot = superblock(1).encode(0x0102);
-        assert_eq!(slot[..16], *b"USTDYDSK\x01\0\x02\x07\0\0\0\0");
+        assert_eq!(slot[..16], *b"USTDYDSK\x01\0\x02\x07\x01\0\0\0");
         assert_eq!(slot[16..24], [2, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(slot[24..32], [7, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(slot[EXTENTS_AT..EXTENTS_AT + 4], [0x10, 0, 0, 0]);

@@ -231,7 +231,8 @@ impl Display for DiskFault {
             ),
             DiskFaultKind::Copy => write!(
                 f,
-                "disk {disk} of this host failed while the primary's was copied to it: check this host's disk"
+                "disk {disk} of this host could not take the primary's contents: 'understudy status' says why \
+                 (copy_fault)"
             ),
         }
     }
