@@ -49,15 +49,16 @@ impl Faults {
         let Err(error) = result else { return DiskStatus::Done };
         self.flush_failed |= operation == DiskOperation::Flush;
         self.truncated |= error.kind() == io::ErrorKind::UnexpectedEof;
-        let consequence = match origin {
-            Origin::Guest { .. } => "and the guest was told so",
-            Origin::Copy { .. } => "so it can't be copied",
+        // Whether the guest learns of it is not known here: a pair may hand the VM over before.
+        let whose = match origin {
+            Origin::Guest { .. } => "for the guest",
+            Origin::Copy { .. } => "for a copy",
         };
-        let reason = (consequence, operation, error.raw_os_error());
+        let reason = (whose, operation, error.raw_os_error());
         if !self.reported.contains(&reason) && self.reported.len() < REASONS_MAX {
             self.reported.push(reason);
             let (name, operation) = (&self.name, text(operation));
-            tracing::warn!("{name}: {operation} failed, {consequence}: {error}");
+            tracing::warn!("{name}: {operation} {whose} failed: {error}");
         }
         self.refused(origin)
     }
