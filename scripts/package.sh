@@ -35,6 +35,7 @@ if [[ $build ]]; then
 fi
 rm -rf "$target/release/package"
 "$target/release/manual" "$target/release/package"
+gzip -9n "$target"/release/package/man/*.1
 mkdir -p "$folder"
 cargo deb --quiet --no-build --no-strip --package vmm "${version[@]}" --output "$folder/"
 ls "$folder"/understudy_*.deb
