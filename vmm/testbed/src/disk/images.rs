@@ -13,7 +13,7 @@ pub const BLOCK_BYTES: usize = 64 << 10;
 /// What the image of host A has before the VM boots. That of host B has zeros.
 #[derive(Clone, Copy, Debug)]
 pub enum FirstContents<'a> {
-    /// Zeros, so many bytes.
+    /// Zeros: this number of bytes.
     Zeros(u64),
     /// What this file has.
     Of(&'a Path),
