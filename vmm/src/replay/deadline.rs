@@ -49,23 +49,27 @@ impl Deadline {
     }
 
     /// Arms the timer if necessary. Call it before the region after `position` is entered.
-    pub(super) fn entering(&mut self, position: u64) -> Result<(), KvmError> {
+    pub(super) fn entering(
+        &mut self,
+        position: u64,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Result<(), KvmError> {
         if let Some(stopped_ns) = self.stopped_ns.take() {
-            self.after.stop_took(monotonic_ns().saturating_sub(stopped_ns));
+            let at_ns = now_ns();
+            self.after.stop_took(at_ns.saturating_sub(stopped_ns));
             // Else the guest would have less than the deadline until the next stop: the timer ran during
             // this one.
-            return self.arm(position);
+            return self.arm(position, at_ns);
         }
         if self.armed.is_none() {
-            self.arm(position)?;
+            self.arm(position, now_ns())?;
         }
         Ok(())
     }
 
-    fn arm(&mut self, position: u64) -> Result<(), KvmError> {
-        // The clock is read before the timer is armed, so a kick of this timer never seems early, no
-        // matter how long this thread is delayed in between.
-        let at_ns = monotonic_ns();
+    /// Arms the timer. The clock reading `at_ns` is from before, so a kick of this timer never seems early, no
+    /// matter how long this thread is delayed in between.
+    fn arm(&mut self, position: u64, at_ns: u64) -> Result<(), KvmError> {
         self.timer.arm(self.after.get())?;
         self.armed = Some(Armed { at_ns, position });
         Ok(())
@@ -75,11 +79,12 @@ impl Deadline {
     /// the deadline has passed, the timer is armed again.
     pub(super) fn passed(&mut self, position: u64) -> Result<bool, KvmError> {
         let Some(armed) = self.armed else { return Ok(false) };
-        let waited = monotonic_ns().saturating_sub(armed.at_ns);
+        let now_ns = monotonic_ns();
+        let waited = now_ns.saturating_sub(armed.at_ns);
         if u128::from(waited) < self.after.get().as_nanos() {
             return Ok(false);
         }
-        self.arm(position)?;
+        self.arm(position, now_ns)?;
         Ok(armed.position == position)
     }
 

@@ -12,6 +12,7 @@ pub mod recorder;
 pub mod replayer;
 pub mod snapshotter;
 mod timer_pace;
+mod turn_clock;
 pub mod world;
 
 pub use error::{HostError, LogError, SourceError};

@@ -7,6 +7,7 @@ use super::guest_clock::GuestClock;
 use super::orders::Orders;
 use super::rate_limit::{OverLimit, RateLimits, Rates};
 use super::timer_pace::TimerPace;
+use super::turn_clock::TurnClock;
 use crate::disk::{self, Changes, CopyFault, CopyProgress, Disks};
 use crate::health::WatchedTap;
 use crate::kvm::clock::{boottime_ns, monotonic_ns, realtime_ns};
@@ -78,6 +79,7 @@ pub struct World<P> {
     /// Why the last copy of the disks failed.
     copy_fault: Option<CopyFault>,
     clock: GuestClock,
+    turn: TurnClock,
     pace: TimerPace,
     /// Positions reached.
     positions: u64,
@@ -109,6 +111,7 @@ impl<P: FramePort> World<P> {
             disks: config.disks,
             copy_fault: None,
             clock: config.clock,
+            turn: TurnClock::default(),
             pace: TimerPace::default(),
             positions: 0,
             unflushed: false,
@@ -166,7 +169,7 @@ impl<P: FramePort> World<P> {
             if !self.port.has_frame() {
                 return Ok(false);
             }
-            self.frame_allowed = self.frame_allowed || self.limits.allows_frame(monotonic_ns);
+            self.frame_allowed = self.frame_allowed || self.limits.allows_frame(|| self.turn.now());
             if self.frame_allowed {
                 return Ok(true);
             }
@@ -184,12 +187,15 @@ impl<P: FramePort> World<P> {
     /// Starts the deadline: a guest that makes no exit from here on is kicked. Call it before a region is
     /// entered.
     fn entering(&mut self) -> Result<(), HostError> {
-        Ok(self.deadline.entering(self.positions)?)
+        self.deadline.entering(self.positions, || self.turn.now())?;
+        self.turn.forget();
+        Ok(())
     }
 
     /// Stops the deadline until the next region and shows an unfinished console line. Call it when the
     /// guest waits.
     fn idle(&mut self) -> Result<(), HostError> {
+        self.turn.forget();
         self.deadline.idle()?;
         self.console.show_unfinished();
         Ok(())
@@ -201,7 +207,9 @@ impl<P: FramePort> World<P> {
         self.pace.idle();
         let until_timer = capacity
             .timer_ns
-            .map_or(WAIT_MAX, |due| self.clock.host_wait_until(due, monotonic_ns()));
+            .map_or(WAIT_MAX, |due| self.clock.host_wait_until(due, self.turn.now()));
+        // What follows is the wait.
+        self.turn.forget();
         until_timer.min(WAIT_MAX)
     }
 
@@ -236,7 +244,7 @@ impl<P: FramePort> World<P> {
     }
 
     fn now(&mut self) -> u64 {
-        self.clock.read(monotonic_ns())
+        self.clock.read(self.turn.now())
     }
 
     fn stopping(&self) -> bool {
@@ -265,7 +273,7 @@ impl<P: FramePort> World<P> {
     }
 
     fn timer_pending(&mut self, capacity: &DeviceCapacity) -> bool {
-        capacity.timer_ns.is_some_and(|due| self.now() >= due) && self.pace.allows(monotonic_ns())
+        capacity.timer_ns.is_some_and(|due| self.now() >= due) && self.pace.allows(self.turn.now())
     }
 
     fn flush(&mut self) -> Result<(), HostError> {
@@ -278,9 +286,9 @@ impl<P: FramePort> World<P> {
 
     /// Returns the next input that the devices have capacity for, if there is one.
     fn take_input(&mut self, capacity: &DeviceCapacity) -> Result<Option<Input<'_>>, HostError> {
-        self.pace.observe(capacity.timers, monotonic_ns);
+        self.pace.observe(capacity.timers, || self.turn.now());
         if let Some(due) = capacity.timer_ns {
-            let host_ns = monotonic_ns();
+            let host_ns = self.turn.now();
             let now_ns = self.clock.read(host_ns);
             if now_ns >= due && self.pace.allows(host_ns) {
                 self.pace.fires(host_ns);
@@ -316,6 +324,8 @@ impl<P: FramePort> World<P> {
         if self.stopping() {
             return Ok(StopAction::Checkpoint);
         }
+        // The guest ran.
+        self.turn.forget();
         let passed = self.deadline.passed(self.positions)?;
         // With a window armed, an interrupt already waits until the guest allows it, and a checkpoint
         // would not deliver another one. But a checkpoint would deliver a frame to a guest that polls.
@@ -398,6 +408,7 @@ impl<P: FramePort> Boundary for World<P> {
         _exit: &dyn std::fmt::Display,
     ) -> Result<(), SourceError> {
         self.positions += 1;
+        self.turn.forget();
         Ok(())
     }
 
@@ -646,6 +657,7 @@ impl<P: FramePort> LiveWorld for World<P> {
 
     fn reached(&mut self) {
         self.positions += 1;
+        self.turn.forget();
     }
 
     fn next_frame(&mut self) -> Result<Option<&[u8]>, HostError> {
@@ -724,11 +736,15 @@ mod tests {
             timers: TimerInterrupts { in_service, masked: 0 },
             ..DeviceCapacity::default()
         };
-        let mut fires = |in_service| world.take_input(&due(in_service)).unwrap().is_some();
-        assert!(fires(0));
-        assert!(!fires(1), "the guest serves the interrupt");
+        let fires = |world: &mut World<NullPort>, in_service| {
+            world.take_input(&due(in_service)).unwrap().is_some()
+        };
+        assert!(fires(&mut world, 0));
+        world.entering().unwrap();
+        assert!(!fires(&mut world, 1), "the guest serves the interrupt");
+        world.entering().unwrap();
         std::thread::sleep(Duration::from_millis(200));
-        assert!(!fires(0), "the guest has had no time for other work");
+        assert!(!fires(&mut world, 0), "the guest has had no time for other work");
         assert!(!world.timer_pending(&due(0)), "nor is it stopped for the timer");
         world.longest_wait(&due(0));
         assert!(world.timer_pending(&due(0)) && world.take_input(&due(0)).unwrap().is_some());
