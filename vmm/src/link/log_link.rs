@@ -68,7 +68,8 @@ impl LogLink {
     ///
     /// Errors of the port.
     pub fn transmit(&mut self) -> Result<bool, PortError> {
-        self.wire.transmit(&BootClock, &mut self.endpoint)
+        self.wire.transmit(&BootClock, &mut self.endpoint)?;
+        Ok(self.wire.has_bulk_to_give(&self.endpoint))
     }
 
     /// See [`Wire::transmit_at`].

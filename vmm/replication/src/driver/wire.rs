@@ -210,8 +210,7 @@ impl<P: LinkPort> Wire<P> {
         }
     }
 
-    /// Gives the kernel all of the log to send, and a few bulk frames at most. Returns whether bulk frames
-    /// are left that could be sent.
+    /// Gives the kernel all of the log to send, and a few bulk frames at most. Returns its clock reading.
     ///
     /// # Errors
     ///
@@ -220,14 +219,16 @@ impl<P: LinkPort> Wire<P> {
         &mut self,
         clock: &impl Clock,
         transport: &mut impl Transport,
-    ) -> Result<bool, P::Error> {
+    ) -> Result<Time, P::Error> {
         let now = clock.now();
         self.confirm_heard(transport, now);
-        self.transmit_at(transport, now)
+        self.transmit_at(transport, now)?;
+        Ok(now)
     }
 
     /// Does the same as [`transmit`](Self::transmit), with the caller's clock reading. It must not be earlier
-    /// than any time that the channel was given. An old reading only shortens the lease.
+    /// than any time that the channel was given. An old reading only shortens the lease. Returns whether bulk frames
+    /// are left that could be sent.
     ///
     /// # Errors
     ///
