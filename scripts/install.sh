@@ -25,6 +25,8 @@ if [[ ${1:-} == --tests ]]; then
     # Clients of a Linux guest.
     package_of[redis-cli]=redis-tools
     package_of[redis-benchmark]=redis-tools
+    # Reads the database on the disk of a Linux guest.
+    package_of[sqlite3]=sqlite3
     # For etcd as a witness, with certificates. The tests start servers of their own.
     package_of[etcd]=etcd-server
     package_of[openssl]=openssl

@@ -9,7 +9,8 @@
 #   --suite SUITE     the Debian suite that the kernel is from (trixie, trixie-backports), with package
 #                     lists in FOLDER; default: the suites that this host's apt knows
 #   --disk MIB        also make data.img, an ext4 file system of this size, which the guest gets as its disk and
-#                     on which redis keeps an append-only file (appendfsync always)
+#                     on which redis keeps an append-only file (appendfsync always), and SQLite a database
+#                     (synchronous=FULL; each line that port 6380 receives is executed by sqlite3)
 #
 # FOLDER (default: ~/.cache/understudy/linux-guest, with -KERNEL, -SUITE and -disk appended if they are given)
 # receives vmlinuz, initramfs.cpio, cmdline, versions.txt, with --disk data.img, and with 'save' guest.snap.
@@ -44,13 +45,14 @@ folder=${2:-${XDG_CACHE_HOME:-$HOME/.cache}/understudy/linux-guest${kernel:+-$ke
 understudy=${UNDERSTUDY:-${CARGO_TARGET_DIR:-$here/target}/release/understudy}
 
 packages="busybox-static redis-server redis-tools libc6 libatomic1 libjemalloc2 liblzf1 libssl3
-  libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1 libstdc++6 libgcc-s1"
+  libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1 libstdc++6 libgcc-s1
+  ${disk:+sqlite3 libsqlite3-0 libreadline8 libtinfo6 zlib1g}"
 # In load order: each module depends on the ones before it. A kernel may have some of them built in.
 modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
   virtio_net virtio_blk crc16 crc32c_generic mbcache jbd2 ext4"
 # Newer kernels have these in other modules or in none.
 may_lack="crc16 crc32c_generic"
-programs="usr/bin/redis-server usr/bin/redis-cli"
+programs="usr/bin/redis-server usr/bin/redis-cli ${disk:+usr/bin/sqlite3}"
 cmdline=$kernel_parameters
 
 case $what in build | save) ;; *) fail "give 'build' or 'save', not '$what'" ;; esac
@@ -105,6 +107,14 @@ kernel_packages() {
   depends "$image" 'linux-\(base\|binary\|modules\)-[0-9].*'
 }
 
+# Returns whether all packages but those of the kernel are there; a version of this script may have had fewer.
+has_packages() {
+  local package
+  for package in $packages; do
+    compgen -G "packages/${package}_*.deb" > /dev/null || return 1
+  done
+}
+
 download() {
   local of_kernel
   [ -z "$suite" ] || read_suite
@@ -118,6 +128,7 @@ download() {
     [ -z "$suite" ] || export APT_CONFIG=../apt/apt.conf
     apt-get -qq -o APT::Sandbox::User=root download $of_kernel
   )
+  rm -rf packages
   mv packages.part packages
 }
 
@@ -188,7 +199,7 @@ initramfs() {
   done
   cp modules/*.ko $tree/modules/
   echo '<!doctype html><title>guest</title><p>A Debian kernel, redis and busybox' > $tree/www/index.html
-  sed "s/@MODULES@/$(echo $loaded)/" > $tree/init << 'INIT'
+  sed "s/@MODULES@/$(echo $loaded)/; ${disk:+s,@DATABASE@,. /database,;} /@DATABASE@/d" > $tree/init << 'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin:/usr/bin
@@ -200,6 +211,7 @@ httpd -h /www
 set -- --appendonly no
 if [ -b /dev/vda ] && mount -t ext4 /dev/vda /data; then
   set -- --dir /data --appendonly yes --appendfsync always
+  @DATABASE@
   echo 'guest: the data are on /dev/vda'
 fi
 redis-server --save '' "$@" --protected-mode no --daemonize yes > /dev/null
@@ -209,6 +221,10 @@ echo 'guest: ready'
 while :; do setsid cttyhack sh -i < /dev/ttyS0 > /dev/ttyS0 2>&1; done
 INIT
   chmod 755 $tree/init
+  [ -z "$disk" ] || cat > $tree/database << 'DATABASE'
+sqlite3 /data/numbers.db 'PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS numbers (id INTEGER PRIMARY KEY)' > /dev/null
+nc -ll -p 6380 -e sqlite3 -batch -cmd 'PRAGMA synchronous=FULL' /data/numbers.db &
+DATABASE
   # What contains the same files is kept, and so is the snapshot that was made from it.
   rm -rf previous && mkdir previous
   if ! { [ -f initramfs.cpio ] && [ initramfs.cpio -nt versions.txt ] &&
@@ -224,8 +240,8 @@ INIT
 # Scans for instructions that run at CPL3 and cannot be made to fault (docs/determinism.md).
 sweep() {
   say "sweeping programs and modules"
-  for file in root/bin/busybox root/usr/bin/redis-server root/usr/bin/redis-cli \
-    $(libraries root/usr/bin/redis-server | grep ^root/) root/lib64/ld-linux-x86-64.so.2 \
+  for file in root/bin/busybox $(printf 'root/%s\n' $programs) \
+    $(for program in $programs; do libraries "root/$program"; done | grep ^root/ | sort -u) root/lib64/ld-linux-x86-64.so.2 \
     modules/*.ko; do
     echo "$file: $("$understudy" inspect "$file" | tail -1)"
   done > sweep.part
@@ -245,7 +261,7 @@ make_disk() {
   mv data.part data.img
 }
 
-[ -d packages ] || download
+has_packages || download
 [ versions.txt -nt packages ] || unpack
 [ initramfs.checked -nt versions.txt ] && [ initramfs.checked -nt "$here/scripts/linux-guest.sh" ] || initramfs
 [ -x "$understudy" ] || fail "$understudy does not exist: run 'cargo build --release'"

@@ -57,8 +57,9 @@ scripts/linux-guest.sh saves. Its clients are redis (INCR on one connection, eac
 number; redis-cli and redis-benchmark if they are installed), curl and ping.
 
 With --disk, the VM has a disk, with an image on each host, and a host that was killed comes back with its old
-image. On the reference guest's, a client appends to a chain of hashes; the Linux guest's redis makes its
-append-only file stable before each answer (scripts/linux-guest.sh --disk 256). At the end, the images must be
+image. On the reference guest's, a client appends to a chain of hashes; of the Linux guest's
+(scripts/linux-guest.sh --disk 256), redis makes its append-only file stable before each answer, and so does
+SQLite with a row of a table. At the end, the images must be
 equal and have everything that was answered.
 
 Exit codes: 0 if nothing was lost, repeated or reset and nothing diverged; 1 otherwise, if the demonstration

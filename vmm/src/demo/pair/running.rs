@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 use testbed::clients::StopOnDrop;
+use testbed::clients::counting::Counting;
 use testbed::clients::load::{Load, Threads};
-use testbed::clients::redis;
 use testbed::clients::redis_tools::{self, Tool};
 use testbed::clients::traffic::Ping;
+use testbed::clients::{redis, sqlite};
 use testbed::disk::chain::Chaining;
 use testbed::disk::{CHAIN, Counts, DiskCheck, FirstContents, Images};
 use testbed::figures::ms;
@@ -118,7 +119,9 @@ impl Environment {
         let guest = setup.guest.clone();
         let chained = images.as_ref().filter(|_| matches!(guest, Guest::Reference));
         let chaining = chained.map(|images| Chaining::new(pace, images.bytes()));
-        let load = Load::new(&guest, pace).with_chaining(chaining);
+        let has_database = images.is_some() && matches!(guest, Guest::Linux(_));
+        let inserting = has_database.then(|| Counting::new(&sqlite::INSERTIONS, pace));
+        let load = Load::new(&guest, pace).with_chaining(chaining).with_inserting(inserting);
         // Dropped after the clients have ended, so that every client gets the answer that it waits for.
         let mut hosts = Hosts::new(setup, pace.patience(), interrupted);
         std::thread::scope(|scope| {
@@ -207,9 +210,13 @@ impl RunningPair<'_, '_> {
                 }
             ),
             Guest::Linux(_) => format!(
-                "ping, curl, redis ECHO of 16 KiB{}, an ICMP echo request every {period_ms:.0} ms, and one \
+                "ping, curl, redis ECHO of 16 KiB{}, an ICMP echo request every {period_ms:.0} ms, {}and one \
                  persistent TCP connection with INCR to redis",
-                self.start_redis_tools()?
+                self.start_redis_tools()?,
+                match self.load.inserting {
+                    Some(_) => "one persistent TCP connection with INSERT to SQLite, ",
+                    None => "",
+                }
             ),
         };
         self.ping = Some(self.network.client().enter(|| Ping::start(&self.pace))?);
@@ -277,7 +284,8 @@ impl RunningPair<'_, '_> {
         let (load, tools) = (self.load, &self.tools);
         self.hosts.wait("each client to complete a transfer", |_| {
             let has_linked = load.chaining.iter().all(|chaining| chaining.answered().links > 0);
-            (has_linked && load.traffic.seen().all_completed(tools)).then_some(())
+            let has_inserted = load.inserting.iter().all(|client| client.tally().requests > 0);
+            (has_linked && has_inserted && load.traffic.seen().all_completed(tools)).then_some(())
         })?;
         let pings = self.ping.take().map(Ping::stop).transpose()?;
         load.stop();
@@ -311,6 +319,10 @@ impl RunningPair<'_, '_> {
             None => Counts::from([
                 (redis::COUNTER_KEY.into(), self.load.counting.tally().last),
                 (redis_tools::COUNTER_KEY.into(), self.load.traffic.seen().redis_cli),
+                (
+                    sqlite::TABLE.into(),
+                    self.load.inserting.as_ref().map_or(0, |client| client.tally().last),
+                ),
             ]),
         };
         self.progress.message("the VM has ended; comparing and reading the images of its disk");

@@ -2,11 +2,21 @@
 
 use serde_json::{Map, Value, json};
 use testbed::Guest;
+use testbed::clients::counting::Tally;
 use testbed::clients::load::Load;
 use testbed::clients::probe::Probe;
 use testbed::disk::DiskCheck;
 use testbed::figures::ms;
 use testbed::pair::{Host, Hosts, Spread};
+
+/// What the client of the database has seen.
+#[derive(Clone, Debug, Default)]
+pub(in crate::demo) struct Inserted {
+    rows: u64,
+    lost: u64,
+    repeated: u64,
+    resets: u64,
+}
 
 /// Counts over a whole demonstration.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +25,8 @@ pub struct Totals {
     pub(in crate::demo) lost: u64,
     pub(in crate::demo) repeated: u64,
     pub(in crate::demo) resets: u64,
+    /// What the database's client has seen, if the VM has a database.
+    pub(in crate::demo) inserted: Option<Inserted>,
     pub(in crate::demo) probes_sent: u64,
     pub(in crate::demo) probes_answered: u64,
     pub(in crate::demo) probes_wrong: u64,
@@ -59,6 +71,10 @@ impl Totals {
             lost: tally.lost,
             repeated: tally.repeated,
             resets: tally.resets,
+            inserted: load.inserting.as_ref().map(|client| {
+                let Tally { requests, lost, repeated, resets, .. } = *client.tally();
+                Inserted { rows: requests, lost, repeated, resets }
+            }),
             probes_sent: load.prober.sent(),
             probes_answered: probed.times.count() as u64,
             probes_wrong: probed.wrong,
@@ -127,6 +143,12 @@ impl Totals {
             "echo": { "transfers": self.echoes },
             "http": { "pages": self.pages },
             "redis": matches!(guest, Guest::Linux(_)).then_some(redis),
+            "database": self.inserted.as_ref().map(|inserted| json!({
+                "rows": inserted.rows,
+                "lost": inserted.lost,
+                "repeated": inserted.repeated,
+                "resets": inserted.resets,
+            })),
             "disk": self.disk.as_ref().map(|disk| self.disk_json(disk)),
             "failed_clients": self.failed,
             "divergences": self.divergences,
@@ -194,6 +216,10 @@ impl Totals {
             let runs = format!("{} numbers, {} runs", self.redis_cli, self.redis_benchmarks);
             rows.push(row("redis-cli, redis-benchmark", runs));
         }
+        if let Some(Inserted { rows: inserted, lost, repeated, resets }) = self.inserted {
+            rows.push(row("database connection (TCP)", format!("{inserted} rows")));
+            rows.push(row("  lost, repeated, resets", format!("{lost}, {repeated}, {resets}")));
+        }
         rows
     }
 
@@ -215,10 +241,14 @@ impl Totals {
 
     /// Describes everything that is not as it must be in one line. `None` if everything is.
     pub(in crate::demo) fn fault(&self) -> Option<String> {
+        let inserted = self.inserted.clone().unwrap_or_default();
         let counts = [
             (self.lost, "numbers were lost on the counter connection"),
             (self.repeated, "numbers were repeated on the counter connection"),
             (self.resets, "times the counter connection was reset"),
+            (inserted.lost, "rows were lost on the database connection"),
+            (inserted.repeated, "rows were repeated on the database connection"),
+            (inserted.resets, "times the database connection was reset"),
             (self.probes_wrong, "answers to the prober were wrong"),
             (self.divergences, "divergences"),
             (self.overlaps_in_event_logs, "times two hosts were live at once, by the event logs"),
@@ -265,10 +295,13 @@ mod tests {
     #[test]
     fn every_count_that_must_be_zero_is_a_fault() {
         assert_eq!(Totals::default().fault(), None);
-        let faults: [fn(&mut Totals) -> &mut u64; 9] = [
+        let faults: [fn(&mut Totals) -> &mut u64; 12] = [
             |t| &mut t.lost,
             |t| &mut t.repeated,
             |t| &mut t.resets,
+            |t| &mut t.inserted.get_or_insert_default().lost,
+            |t| &mut t.inserted.get_or_insert_default().repeated,
+            |t| &mut t.inserted.get_or_insert_default().resets,
             |t| &mut t.probes_wrong,
             |t| &mut t.divergences,
             |t| &mut t.overlaps_in_event_logs,

@@ -1,8 +1,8 @@
-//! The client with one persistent connection to the counter service: each number must be the one after the
-//! number before.
+//! A client with one persistent connection to a counter service: each number must be the one after the number
+//! before.
 
 use super::traffic::sleep_unless_stopped;
-use crate::clients::Counter;
+use crate::clients::{Counter, CounterService};
 use crate::clock::boottime_ns;
 use crate::figures::Times;
 use crate::pace::Pace;
@@ -49,15 +49,15 @@ impl Tally {
 /// The client.
 #[derive(Debug)]
 pub struct Counting {
-    guest: Guest,
+    service: &'static CounterService,
     pace: Pace,
     tally: Mutex<Tally>,
 }
 
 impl Counting {
-    /// Creates a client for a VM with this guest, with this pace.
-    pub fn new(guest: Guest, pace: Pace) -> Counting {
-        Counting { guest, pace, tally: Mutex::default() }
+    /// Creates a client of `service`, with this pace.
+    pub fn new(service: &'static CounterService, pace: Pace) -> Counting {
+        Counting { service, pace, tally: Mutex::default() }
     }
 
     /// Sends requests until `stop`, in the namespace of the calling thread.
@@ -66,8 +66,8 @@ impl Counting {
     ///
     /// If the connection can't be made.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), TestbedError> {
-        let (service, patience) = (self.guest.counter(), self.pace.patience());
-        let connect = || Counter::connect_to(service, GUEST_ADDRESS, patience);
+        let patience = self.pace.patience();
+        let connect = || Counter::connect_to(self.service, GUEST_ADDRESS, patience);
         let (least, answers) = PAUSE;
         let mut counter = connect()?;
         while !stop.load(Ordering::Relaxed) {

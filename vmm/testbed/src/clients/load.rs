@@ -28,6 +28,8 @@ pub struct Load {
     pub traffic: Traffic,
     /// The client of the disk service, if the VM is one of the reference guest with a disk.
     pub chaining: Option<Chaining>,
+    /// The client of the database on the disk, if the VM is one of the Linux guest with a disk.
+    pub inserting: Option<Counting>,
     /// The sniffer on the switch.
     pub sniffer: Sniffer,
 }
@@ -39,9 +41,10 @@ impl Load {
             stop: AtomicBool::new(false),
             is_listening: AtomicBool::new(false),
             prober: Prober::new(guest.probe(), &pace),
-            counting: Counting::new(guest.clone(), pace),
+            counting: Counting::new(guest.counter(), pace),
             traffic: Traffic::new(guest.clone(), pace),
             chaining: None,
+            inserting: None,
             sniffer: Sniffer::default(),
         }
     }
@@ -49,6 +52,11 @@ impl Load {
     /// Adds the client of the disk service, if there is one.
     pub fn with_chaining(self, chaining: Option<Chaining>) -> Load {
         Load { chaining, ..self }
+    }
+
+    /// Adds the client of the database, if there is one.
+    pub fn with_inserting(self, inserting: Option<Counting>) -> Load {
+        Load { inserting, ..self }
     }
 
     /// Sets the stop flag of all threads.
@@ -129,6 +137,9 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
         self.start("counter", client, move || load.counting.run(&load.stop))?;
         if let Some(chaining) = &load.chaining {
             self.start("disk", client, move || chaining.run(&load.stop))?;
+        }
+        if let Some(inserting) = &load.inserting {
+            self.start("database", client, move || inserting.run(&load.stop))?;
         }
         self.start("echo", client, move || {
             load.traffic.echo(&load.stop);

@@ -3,6 +3,7 @@
 //!
 //! - this file: single requests, mainly to the services of the reference guest
 //! - [`redis`], [`redis_tools`]: a redis server's protocol; redis's own programs as clients
+//! - [`sqlite`]: statements for the database on a Linux guest's disk
 //! - [`counting`], [`traffic`], [`prober`]: clients that run for a long time and record what they see
 //! - [`load`]: all of these and the sniffer, each on a thread of its own
 //! - [`probe`], [`icmp`]: the prober's kinds of requests
@@ -14,6 +15,7 @@ pub mod probe;
 pub mod prober;
 pub mod redis;
 pub mod redis_tools;
+pub mod sqlite;
 pub mod traffic;
 
 use crate::pace::HANG_MAX;

@@ -1,6 +1,8 @@
 //! [`DiskCheck`]: whether both images of a disk have what the clients were answered.
 
-use super::{Comparison, Counts, Images, chain, redis_log};
+use super::file_system::FileSystem;
+use super::{Comparison, Counts, Images, chain, database, redis_log};
+use crate::clients::sqlite;
 use crate::pair::Host;
 use crate::{Guest, TestbedError};
 use std::path::Path;
@@ -44,7 +46,7 @@ impl DiskCheck {
             let found = match guest {
                 Guest::Reference => chain::read(image)
                     .map(|chain| Counts::from([(String::from(CHAIN), chain.links)])),
-                Guest::Linux(_) => redis_log::read(image, folder),
+                Guest::Linux(_) => linux_counts(image, folder),
             };
             match found {
                 Ok(counts) => on_disk[host.index()] = counts,
@@ -90,6 +92,14 @@ impl DiskCheck {
         faults.extend(self.damage.clone());
         (!faults.is_empty()).then(|| faults.join("; "))
     }
+}
+
+/// Returns what redis and SQLite have on an image of a Linux guest.
+fn linux_counts(image: &Path, folder: &Path) -> Result<Counts, TestbedError> {
+    let files = FileSystem::check(image, folder)?;
+    let mut counts = redis_log::read(&files)?;
+    counts.extend(database::rows(&files, folder)?.map(|rows| (sqlite::TABLE.into(), rows)));
+    Ok(counts)
 }
 
 #[cfg(test)]

@@ -1,66 +1,26 @@
-//! What redis has on the disk of a Linux guest: its append-only file in an ext4 file system, read on the host with the
-//! programs of e2fsprogs.
+//! What redis has on the disk of a Linux guest: its append-only file.
 
 use super::Counts;
-use crate::{TestbedError, command};
-use std::path::Path;
-use std::process::{Command, Output};
+use super::file_system::FileSystem;
+use crate::TestbedError;
 
 /// The folder with the append-only file, below the root of the file system.
 const FOLDER: &str = "/appendonlydir";
 /// How the name of its part with the commands ends.
 const SUFFIX: &str = ".incr.aof";
 
-/// Checks the file system in the raw image `image`, as after a loss of power, and returns how often each key was
-/// incremented by the append-only file. Works on a copy in `folder`.
+/// Returns how often each key was incremented by the append-only file.
 ///
 /// # Errors
 ///
-/// If a program fails, the file system is damaged, or the append-only file is.
-pub fn read(image: &Path, folder: &Path) -> Result<Counts, TestbedError> {
-    let copy = tempfile::NamedTempFile::new_in(folder)
-        .map_err(TestbedError::client("making a copy of an image"))?;
-    let [from, to] = [image, copy.path()].map(|path| path.to_string_lossy().into_owned());
-    command("cp", &["--sparse=always", "--reflink=auto", "--", &from, &to])?;
-    // Applies the journal. It repairs nothing that the journal does not explain, and ends with another code then.
-    let applied = run("e2fsck", &["-p", &to])?;
-    if !matches!(applied.status.code(), Some(0 | 1)) {
-        return Err(damaged(image, &applied));
-    }
-    let checked = run("e2fsck", &["-f", "-n", &to])?;
-    if checked.status.code() != Some(0) {
-        return Err(damaged(image, &checked));
-    }
-    let listed = run("debugfs", &["-R", &format!("ls -p {FOLDER}"), &to])?;
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    // "/12/100644/0/0/appendonly.aof.1.incr.aof/1234/"
-    let mut names = listed.lines().filter_map(|line| line.split('/').nth(5));
-    let name = names.find(|name| name.ends_with(SUFFIX)).ok_or_else(|| {
-        TestbedError::Wrong(format!("{} has no append-only file", image.display()))
-    })?;
-    let log = run("debugfs", &["-R", &format!("cat {FOLDER}/{name}"), &to])?.stdout;
-    increments(&log).ok_or_else(|| {
-        TestbedError::Wrong(format!("the append-only file in {} is damaged", image.display()))
-    })
-}
-
-fn run(program: &str, args: &[&str]) -> Result<Output, TestbedError> {
-    let output = Command::new(program).args(args).output();
-    output.map_err(|source| TestbedError::Client {
-        doing: format!("running {program} (package e2fsprogs)"),
-        source,
-    })
-}
-
-fn damaged(image: &Path, output: &Output) -> TestbedError {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said = lines.collect::<Vec<_>>().join("; ");
-    let image = image.display();
-    TestbedError::Wrong(format!(
-        "the file system in {image} is damaged: e2fsck ended with {}: {said}",
-        output.status
-    ))
+/// If a program fails, or the append-only file is missing or damaged.
+pub fn read(files: &FileSystem<'_>) -> Result<Counts, TestbedError> {
+    let wrong = |what: &str| TestbedError::Wrong(format!("{what} in {}", files.image().display()));
+    let names = files.names(FOLDER)?;
+    let name = names.iter().find(|name| name.ends_with(SUFFIX));
+    let name = name.ok_or_else(|| wrong("there is no append-only file"))?;
+    increments(&files.read(&format!("{FOLDER}/{name}"))?)
+        .ok_or_else(|| wrong("the append-only file is damaged"))
 }
 
 /// Counts the increments in an append-only file (RESP2: redis.io/docs/reference/protocol-spec), whose last command may be
