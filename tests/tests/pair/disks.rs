@@ -6,7 +6,7 @@ use crate::kills::variable;
 use nix::sys::signal::Signal;
 use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +22,18 @@ use tests::wait_for;
 const IMAGE_BYTES: usize = (4 << 20) + 512;
 /// Exit code.
 const DISK: i32 = 18;
+
+/// Replaces a file by what is on the disk of this host, whatever its page cache has.
+pub(crate) fn read_from_disk(path: &Path) {
+    let copy = path.with_extension("copy");
+    let (from, to) = (format!("if={}", path.display()), format!("of={}", copy.display()));
+    let arguments = ["iflag=direct", "bs=1M", "conv=sparse", "status=none", &from, &to];
+    assert!(Command::new("dd").args(arguments).status().unwrap().success(), "{}", path.display());
+    let owner = std::fs::metadata(path).unwrap();
+    std::os::unix::fs::chown(&copy, Some(owner.uid()), Some(owner.gid())).unwrap();
+    std::fs::set_permissions(&copy, owner.permissions()).unwrap();
+    std::fs::rename(&copy, path).unwrap();
+}
 
 /// An image on each host.
 struct Images([PathBuf; 2]);
@@ -52,21 +64,9 @@ impl Images {
     /// Replaces images and superblocks by what is on the disk of this host, whatever its page cache has.
     fn read_from_disk(&self) {
         for image in &self.0 {
-            for suffix in ["", ".understudy"] {
-                let path = format!("{}{suffix}", image.display());
-                let (from, to) = (format!("if={path}"), format!("of={path}.copy"));
-                let copy = ["iflag=direct", "bs=1M", "status=none", &from, &to];
-                assert!(Command::new("dd").args(copy).status().unwrap().success(), "{path}");
-                let owner = std::fs::metadata(&path).unwrap();
-                std::os::unix::fs::chown(
-                    format!("{path}.copy"),
-                    Some(owner.uid()),
-                    Some(owner.gid()),
-                )
-                .unwrap();
-                std::fs::set_permissions(format!("{path}.copy"), owner.permissions()).unwrap();
-                std::fs::rename(format!("{path}.copy"), &path).unwrap();
-            }
+            let superblock = PathBuf::from(format!("{}.understudy", image.display()));
+            read_from_disk(image);
+            read_from_disk(&superblock);
         }
     }
 

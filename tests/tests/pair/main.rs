@@ -15,6 +15,7 @@ mod host_faults;
 mod hostile_guest;
 mod kills;
 mod link;
+mod linux_disk;
 mod log_nic;
 mod metrics;
 mod mistakes;

@@ -99,6 +99,15 @@ impl Counter {
         Ok(Counter { service, stream, line: String::new() })
     }
 
+    /// Returns the connection, with which another thread can end it.
+    ///
+    /// # Errors
+    ///
+    /// If the process has too many open files.
+    pub fn connection(&self) -> Result<TcpStream, TestbedError> {
+        self.stream.get_ref().try_clone().map_err(TestbedError::client("sharing a connection"))
+    }
+
     /// Sends one request and returns the number in the answer.
     ///
     /// # Errors
