@@ -39,8 +39,9 @@ pub use lan_health::{BridgeSocket, LanHealth, LanProbe, OpenBridge, TapState, Up
 pub use mac::MacAddr;
 pub use null_port::NullPort;
 pub use packet_port::{
-    CHANNEL_ETHERTYPE, FrameSender, LinkState, MTU_BYTES_MIN, Mark, Nic, NicProbe, PacketConfig,
-    PacketFiles, PacketPort, PacketStats, RECEIVE_FRAMES, ReceivePath, plain_socket,
+    CHANNEL_ETHERTYPE, FrameSender, LABEL_BYTES, LinkState, MTU_BYTES_MIN, Mark, Nic, NicProbe,
+    PacketConfig, PacketFiles, PacketPort, PacketStats, PayloadByte, PayloadFilter, RECEIVE_FRAMES,
+    ReceivePath, plain_socket,
 };
 pub use port::{FRAME_MAX, FRAME_MIN, FramePort, Wake};
 pub use ring::ReadPath;

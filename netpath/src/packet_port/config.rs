@@ -1,5 +1,6 @@
 //! Configuration and counters of a packet port.
 
+use super::payload_filter::PayloadFilter;
 use super::receive::ReceivePath;
 use crate::wait::WaitPolicy;
 
@@ -14,13 +15,21 @@ pub struct PacketConfig {
     pub wait: WaitPolicy,
     /// Whether frames to all stations are delivered, too.
     pub accepts_broadcast: bool,
+    /// Which frames the kernel delivers, if other ports use the interface, too. `None`: all.
+    pub payload: Option<PayloadFilter>,
 }
 
 impl PacketConfig {
     /// A configuration for `interface` with the defaults for the rest.
     pub fn new(interface: impl Into<String>) -> Self {
         let (receive, wait) = (ReceivePath::default(), WaitPolicy::default());
-        PacketConfig { interface: interface.into(), receive, wait, accepts_broadcast: false }
+        PacketConfig {
+            interface: interface.into(),
+            receive,
+            wait,
+            accepts_broadcast: false,
+            payload: None,
+        }
     }
 }
 

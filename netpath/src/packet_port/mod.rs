@@ -2,6 +2,7 @@
 //!
 //! - `receive`: receives through a ring shared with the kernel, or through system calls
 //! - `filter`: selects the frames that are for this port
+//! - `payload_filter`: lets the kernel select them, among several ports on one interface
 //! - `link`: the state of the interface
 //! - `nic_probe`: the interface that has a name now
 //! - `sender`: sends frames without a port
@@ -11,6 +12,7 @@ mod config;
 mod filter;
 mod link;
 mod nic_probe;
+mod payload_filter;
 mod plain;
 mod receive;
 mod sender;
@@ -18,6 +20,7 @@ mod sender;
 pub use config::{PacketConfig, PacketStats};
 pub use link::LinkState;
 pub use nic_probe::{Nic, NicProbe};
+pub use payload_filter::{LABEL_BYTES, PayloadByte, PayloadFilter};
 pub use plain::plain_socket;
 pub use receive::ReceivePath;
 pub use sender::FrameSender;
@@ -62,7 +65,9 @@ pub struct Mark(u64);
 /// Frames include their Ethernet header; [`header_to`](Self::header_to) builds one. The port delivers
 /// untagged frames of the EtherType to the interface's own address, and to all stations if
 /// [`PacketConfig::accepts_broadcast`] says so, and counts all others. A short frame
-/// may have been padded to 60 bytes on its way, and is delivered with the padding.
+/// may have been padded to 60 bytes on its way, and is delivered with the padding. Several ports can share an
+/// interface: with [`PacketConfig::payload`], the frames that the filter does not let through are neither delivered nor
+/// counted.
 ///
 /// **Threads.** As with [`TapPort`](crate::TapPort), the thread that uses the port first owns it; another
 /// thread cannot send.
@@ -130,8 +135,11 @@ impl PacketPort {
         if !Link::new(control.try_clone().map_err(cannot_duplicate)?, index).is_ethernet()? {
             return Err(PortError::NotEthernet { name: name.clone() });
         }
-        // Before `bind`, because frames arrive from then on and must find the ring.
+        // Before `bind`, because frames arrive from then on and must find the ring and the filter.
         Receiver::prepare(&socket, config.receive).map_err(cannot_receive)?;
+        if let Some(filter) = &config.payload {
+            socket.attach_filter(&filter.program()).map_err(cannot_receive)?;
+        }
         socket
             .bind(index, CHANNEL_ETHERTYPE)
             .map_err(PortError::system("cannot bind the packet socket"))?;

@@ -126,6 +126,14 @@ impl PacketSocket {
         Ok(address)
     }
 
+    /// Attaches a program of classic BPF, which selects the frames that are received.
+    pub(crate) fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+        let length = program.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+        // The kernel copies the program, and writes nothing to it (`__get_filter`).
+        let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+        self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    }
+
     /// Creates a TPACKET_V2 receive ring, in blocks of one page each.
     pub(crate) fn make_ring(&self, slots: usize, slot_bytes: usize) -> io::Result<()> {
         const BLOCK_BYTES: usize = 4096;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::common::lan::*;
 use crate::common::*;
 use netpath::{
-    FRAME_MAX, FramePort, LinkState, MacAddr, PacketPort, PortError, ReceivePath, WaitPolicy, Wake,
+    FRAME_MAX, FramePort, LinkState, MacAddr, PacketConfig, PacketPort, PacketStats, PayloadByte,
+    PayloadFilter, PortError, ReceivePath, WaitPolicy, Wake,
 };
 
 const PATHS: [ReceivePath; 2] = [ReceivePath::Ring, ReceivePath::Calls];
@@ -42,6 +43,46 @@ fn hundred_thousand_frames_each_way_in_order() {
                 assert_eq!((stats.rx_frames, stats.tx_frames), (100_000, 100_000));
                 assert_eq!((stats.rx_bytes, stats.tx_bytes), (bytes / 2, bytes / 2));
                 assert_eq!((stats.tx_dropped, stats.rx_kernel_drops), (0, 0));
+            }
+        });
+    }
+}
+
+/// Two ports on one interface, each for a label. The frames of one cost the other neither a wake nor a slot of its ring,
+/// and no counter of it shows them.
+#[test]
+fn ports_on_one_interface_get_only_frames_with_their_label() {
+    for path in PATHS {
+        on_a_lan(move |lan| {
+            let (mut a, plain) = lan.ports(path);
+            drop(plain);
+            let open = |label: &[u8; 8]| {
+                let or_byte = PayloadByte { at: 9, mask: 0x7f, value: 6 };
+                let payload = Some(PayloadFilter { label: *label, or_byte });
+                let config = PacketConfig {
+                    receive: path,
+                    wait: WaitPolicy::BLOCK,
+                    payload,
+                    ..PacketConfig::new("vb")
+                };
+                lan.in_b(|| PacketPort::open(&config).unwrap())
+            };
+            let mut ports = [open(b"label  1"), open(b"label  2")];
+            // More than a ring has slots.
+            let frames = 2 * u64::from(netpath::RECEIVE_FRAMES as u32);
+            for _ in 0..frames {
+                send_now(&mut a, &frame_to(&a, B_MAC, b"label  2 of the second port"));
+                assert_eq!(expect_frame(&mut ports[1])[14..], *b"label  2 of the second port");
+            }
+            let zero = Some(Duration::ZERO);
+            assert_eq!(ports[0].wait(zero).unwrap(), Wake::Timeout);
+            let stats = ports[0].stats();
+            assert_eq!(PacketStats { enters: 0, link_downs: 0, ..stats }, PacketStats::default());
+            assert_eq!(ports[1].stats().rx_frames, frames);
+            // A frame with the byte is for both.
+            send_now(&mut a, &frame_to(&a, B_MAC, b"label  3 \x06"));
+            for port in &mut ports {
+                assert_eq!(expect_frame(port)[14..24], *b"label  3 \x06");
             }
         });
     }
