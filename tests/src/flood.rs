@@ -9,7 +9,11 @@ use netpath::{FramePort, MacAddr, PacketConfig, PacketPort};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use vmm::link::header::label;
 use vmm::link::key_file;
+
+/// The VM that is flooded.
+const VM: VmId = VmId(0);
 
 /// Frames given to the kernel at once.
 const BATCH: usize = 64;
@@ -53,10 +57,11 @@ impl Flood {
     pub fn run(&self, sent: &AtomicU64, stop: &AtomicBool) -> u64 {
         let port = PacketPort::open(&PacketConfig::new(self.interface.as_str()));
         let mut port = port.unwrap_or_else(|error| panic!("no flood: {error}"));
-        let mut header = port.header_to(self.to);
+        let mut header = port.header_to(self.to).to_vec();
         if let Some(source) = self.source {
             header[6..12].copy_from_slice(&source.octets());
         }
+        header.extend(label(VM));
         let mut random = fastrand::Rng::with_seed(7);
         let (begin, mut count) = (Instant::now(), 0);
         while !stop.load(Ordering::Relaxed) {
@@ -126,7 +131,7 @@ fn link(key: &Path, role: Role) -> SecureLink {
     let identity = Identity {
         protocol_version: PROTOCOL_VERSION,
         role,
-        vm_id: VmId(0),
+        vm_id: VM,
         cpu_level: 1,
         cpu_digest: 0,
         host_profile: HostProfile::UNKNOWN,

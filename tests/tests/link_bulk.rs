@@ -56,6 +56,7 @@ fn open(wire: &Wire, side: Side, role: Role) -> LogLink {
     let options = LinkOptions {
         interface: side.interface().into(),
         peer: side.other().mac().parse().unwrap(),
+        vm: VmId(1),
         wait: WaitPolicy::default(),
         receive: ReceivePath::Auto,
     };

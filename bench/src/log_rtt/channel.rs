@@ -51,8 +51,8 @@ pub(super) fn open(
     let mut settings = Settings::new(role, VmId(1), Term(1));
     settings.timing = TIMING;
     let receive = ReceivePath::Ring;
-    let options =
-        LinkOptions { interface: INTERFACE.into(), peer: host.other().mac(), wait, receive };
+    let (interface, peer) = (INTERFACE.into(), host.other().mac());
+    let options = LinkOptions { interface, peer, vm: VmId(1), wait, receive };
     Ok(LogLink::open(&options, settings, security)?)
 }
 

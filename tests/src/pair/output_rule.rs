@@ -16,11 +16,9 @@ use logchan::ids::{Lane, Role, SessionId};
 use logchan::seal::{Protection, SEAL_HEADER_BYTES, SealHeader, SealKind};
 use netpath::MacAddr;
 use netpath::packet_port::CHANNEL_ETHERTYPE;
+use replication::driver::LINK_HEADER_BYTES;
 use testbed::capture::Captured;
 use xxhash_rust::xxh3::xxh3_64;
-
-/// Bytes of an Ethernet header.
-const ETHERNET_BYTES: usize = 14;
 
 /// Progress of the latency lane: from `t_ns` on, it has reached `bytes`.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +85,7 @@ impl Evidence {
         if bytes[12..14] != CHANNEL_ETHERTYPE.to_be_bytes() {
             return;
         }
-        let bytes = &bytes[ETHERNET_BYTES..];
+        let bytes = &bytes[LINK_HEADER_BYTES..];
         let seal = SealHeader::decode(bytes).expect("both ends send valid frames");
         assert_eq!(seal.protection, Protection::Insecure, "a sealed log cannot be read");
         if seal.kind != SealKind::Data {

@@ -66,7 +66,8 @@ impl Pair {
         let open = |namespace: &Namespace, role, peer| {
             let mut settings = Settings::new(role, VmId(1), Term(1));
             settings.timing = PATIENT;
-            let options = LinkOptions { interface: "lan0".into(), peer, wait, receive };
+            let options =
+                LinkOptions { interface: "lan0".into(), peer, vm: VmId(1), wait, receive };
             let link = namespace.enter(|| {
                 let link = LogLink::open(&options, settings, Security::Insecure);
                 link.map_err(|error| TestbedError::Wrong(error.to_string()))

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tests::patience::factor;
 use tests::program::run;
 use tests::wire::{Finished, LinkProcess, Side, Wire};
-use vmm::link::{LinkOptions, LogLink, key_file, now};
+use vmm::link::{LinkOptions, LogLink, header, key_file, now};
 
 /// Runs `understudy` with `args` and requires exit code `code` and one line on standard error that
 /// contains `text`.
@@ -188,12 +188,12 @@ fn require_mismatch(primary: &[&str], backup: &[&str], roles: [Role; 2], text: &
 const BOTH: [Role; 2] = [Role::Primary, Role::Backup];
 
 #[test]
-fn ends_of_different_vms_report_the_mismatch() {
+fn ends_of_different_vms_hear_of_each_other() {
     require_mismatch(
         &["--vm-id", "1"],
         &["--vm-id", "2"],
         BOTH,
-        "compare the configurations (--vm-id)",
+        "is the other host of this VM started, with the same --vm-id?",
     );
 }
 
@@ -250,7 +250,8 @@ fn fails_against(
     let ended = AtomicBool::new(false);
     let send = || {
         let mut port = PacketPort::open(&PacketConfig::new(Side::B.interface())).unwrap();
-        let header = port.header_to(Side::A.mac().parse::<MacAddr>().unwrap());
+        let ethernet = port.header_to(Side::A.mac().parse::<MacAddr>().unwrap());
+        let header = [ethernet.as_slice(), &header::label(VmId(0))].concat();
         while !ended.load(Ordering::Relaxed) {
             while let Some(frame) = next(now(), None) {
                 port.send(&[&header[..], &frame].concat()).unwrap();
@@ -330,6 +331,7 @@ fn primary_of_a_vm(wire: &Wire, digest: u64, bytes: &[u8], ended: &AtomicBool) {
     let options = LinkOptions {
         interface: Side::B.interface().into(),
         peer: Side::A.mac().parse().unwrap(),
+        vm: VmId(0),
         wait: WaitPolicy::BLOCK,
         receive: ReceivePath::Auto,
     };

@@ -1,14 +1,15 @@
 //! Finds the likeliest reason why no peer was met, or why it is no longer heard.
 
 use super::LinkReport;
+use logchan::ids::VmId;
 use logchan::seal;
 use netpath::{LinkState, MacAddr};
 
-/// Returns the likeliest reason why no peer was met, in one line, from the state of the interface and from
+/// Returns the likeliest reason why `vm` has met no peer, in one line, from the state of the interface and from
 /// the counters.
-pub fn why_nobody(report: &LinkReport, interface: &str, peer: MacAddr) -> String {
+pub fn why_nobody(report: &LinkReport, interface: &str, (peer, vm): (MacAddr, VmId)) -> String {
     why_state_stops_frames(report.state, interface)
-        .unwrap_or_else(|| from_counts(report, interface, peer))
+        .unwrap_or_else(|| from_counts(report, interface, (peer, vm)))
 }
 
 /// Returns what is wrong with an interface in `state` and what to do; `None` if it is up.
@@ -30,8 +31,8 @@ pub fn why_state_stops_frames(state: LinkState, interface: &str) -> Option<Strin
     }
 }
 
-fn from_counts(report: &LinkReport, interface: &str, peer: MacAddr) -> String {
-    let LinkReport { port, link, other_senders: _, last_other, state: _ } = report;
+fn from_counts(report: &LinkReport, interface: &str, (peer, vm): (MacAddr, VmId)) -> String {
+    let LinkReport { port, link, other_senders: _, last_other, other_vm, state: _ } = report;
     let open = link.open;
     if link.forged_handshakes > 0 {
         "the peer uses another key: compare the key files of the two hosts".into()
@@ -46,6 +47,12 @@ fn from_counts(report: &LinkReport, interface: &str, peer: MacAddr) -> String {
     } else if let Some(other) = last_other {
         format!(
             "frames came from {other}, but none from {peer}: is that the other host's MAC address?"
+        )
+    } else if let Some(VmId(other)) = other_vm {
+        format!(
+            "{peer} asks for a peer of VM {other}, and no frame came for VM {}: is the other host of this VM started, \
+             with the same --vm-id?",
+            vm.0
         )
     } else if port.rx_own > 0 {
         format!(
@@ -80,12 +87,13 @@ mod tests {
             link: LinkStats::default(),
             other_senders: 0,
             last_other: None,
+            other_vm: None,
             state: LinkState::Up,
         };
         let says = |edit: fn(&mut LinkReport), part: &str| {
             let mut report = none;
             edit(&mut report);
-            let text = from_counts(&report, "log0", MacAddr(2, 0, 0, 0, 0, 0xb));
+            let text = from_counts(&report, "log0", (MacAddr(2, 0, 0, 0, 0, 0xb), VmId(1)));
             assert!(text.contains(part) && !text.contains('\n'), "{text}");
         };
         says(|_| (), "no frame came from 02:00:00:00:00:0b: is the other host started");
@@ -96,6 +104,10 @@ mod tests {
             report.last_other = Some(MacAddr(2, 0, 0, 0, 0, 0xc));
         };
         says(other, "frames came from 02:00:00:00:00:0c, but none from 02:00:00:00:00:0b");
+        says(
+            |report| report.other_vm = Some(VmId(2)),
+            "02:00:00:00:00:0b asks for a peer of VM 2, and no frame came for VM 1:",
+        );
         says(|report| report.port.rx_own = 1, "interface log0 hears only this host's own frames");
         says(|report| report.link.open.malformed = 3, "3 malformed frames came");
         says(|report| report.link.open.other_protection = 1, "--insecure");
@@ -109,6 +121,7 @@ mod tests {
             link: LinkStats::default(),
             other_senders: 1,
             last_other: Some(MacAddr(2, 0, 0, 0, 0, 0xc)),
+            other_vm: None,
             state: LinkState::Up,
         };
         let peer = MacAddr(2, 0, 0, 0, 0, 0xb);
@@ -120,7 +133,7 @@ mod tests {
             (LinkState::Gone, "the log interface log0 is gone"),
         ] {
             report.state = state;
-            let text = why_nobody(&report, "log0", peer);
+            let text = why_nobody(&report, "log0", (peer, VmId(1)));
             assert!(text.contains(part) && !text.contains('\n'), "{text}");
         }
     }

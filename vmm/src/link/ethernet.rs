@@ -2,12 +2,14 @@
 
 use super::LinkReport;
 use super::error::LinkError;
+use super::header::{self, DESTINATION, SOURCE};
 use super::nic_watch::{NicWatch, NicWatchConfig};
 use super::peer_address::{AddressChange, OtherAddresses, PeerAddress};
 use super::reach::{Reach, Target};
 use crate::kvm::clock;
 use crate::opener;
 use logchan::handshake::{LinkStats, Proof};
+use logchan::ids::VmId;
 use logchan::limits::IN_FLIGHT_FRAMES_BOTH;
 use logchan::time::{Duration as Span, Time};
 use netpath::wait::spin;
@@ -23,14 +25,11 @@ use std::time::{Duration, Instant};
 // The receive ring holds all frames that can be in flight, plus 32 that carry no lane. So a peer that is
 // stopped for a while loses no frame.
 const _: () = assert!(IN_FLIGHT_FRAMES_BOTH + 32 <= netpath::RECEIVE_FRAMES);
-const _: () = assert!(LINK_HEADER_BYTES == netpath::FRAME_MIN);
 // One drive takes all frames that wait in the ring, so that a flood delays timeouts by one drive at most.
 const _: () = assert!(netpath::RECEIVE_FRAMES <= FRAMES_PER_RECEIVE * RECEIVES_PER_DRIVE);
 
-/// Position of the destination address in the Ethernet header.
-const DESTINATION: std::ops::Range<usize> = 0..6;
-/// Position of the source address in the Ethernet header.
-const SOURCE: std::ops::Range<usize> = 6..12;
+/// Bytes of an Ethernet frame's payload that are not the transport's.
+const VM_BYTES: usize = LINK_HEADER_BYTES - netpath::FRAME_MIN;
 
 /// Options of a log link.
 #[derive(Clone, Debug)]
@@ -39,10 +38,25 @@ pub struct LinkOptions {
     pub interface: String,
     /// MAC address of the other host's interface.
     pub peer: MacAddr,
+    /// The VM. Several of them can share the interface.
+    pub vm: VmId,
     /// How to wait for frames.
     pub wait: WaitPolicy,
     /// How to receive frames.
     pub receive: ReceivePath,
+}
+
+impl LinkOptions {
+    /// Returns how the port of the link is opened.
+    pub fn port_config(&self) -> PacketConfig {
+        let LinkOptions { interface, peer: _, vm, wait, receive } = self;
+        PacketConfig {
+            receive: *receive,
+            wait: *wait,
+            payload: Some(header::filter(*vm)),
+            ..PacketConfig::new(interface.as_str())
+        }
+    }
 }
 
 /// The channel's clock, CLOCK_BOOTTIME. It runs while the host is suspended: the lease must end during that
@@ -74,6 +88,9 @@ pub struct EthernetLink {
     earlier: PacketStats,
     config: PacketConfig,
     peer: PeerAddress,
+    vm: VmId,
+    /// The VM of the last frame for this host that was another VM's.
+    other_vm: Option<VmId>,
     watch: Option<NicWatch>,
     /// Whether frames go to all stations, too. Only with a key: copies tell nobody anything then.
     reach: Option<Reach>,
@@ -88,8 +105,7 @@ impl EthernetLink {
     ///
     /// The interface can't be used, or the peer's address is its own.
     pub fn open(options: &LinkOptions) -> Result<EthernetLink, LinkError> {
-        let LinkOptions { interface, peer, wait, receive } = options.clone();
-        let config = PacketConfig { receive, wait, ..PacketConfig::new(interface) };
+        let (config, peer) = (options.port_config(), options.peer);
         let port = opener::open_link(&config)?;
         if port.mac() == peer {
             let interface = options.interface.clone();
@@ -100,6 +116,8 @@ impl EthernetLink {
             earlier: PacketStats::default(),
             config,
             peer: PeerAddress::new(peer, OtherAddresses::Drop),
+            vm: options.vm,
+            other_vm: None,
             watch: None,
             reach: None,
             is_loss_reported: false,
@@ -122,7 +140,7 @@ impl EthernetLink {
         }
         self.watch = Some(NicWatch::start(NicWatchConfig {
             port: self.config.clone(),
-            mtu_bytes_min: self.frame_bytes_max() as u32,
+            mtu_bytes_min: (self.frame_bytes_max() + VM_BYTES) as u32,
             index: self.port.index(),
             mac: self.port.mac(),
             state: self.port.link(),
@@ -170,9 +188,9 @@ impl EthernetLink {
         Wire::new(self, Mutants::default())
     }
 
-    /// Returns the largest payload of an Ethernet frame, bytes.
+    /// Returns the longest frame of the transport that an Ethernet frame can carry, bytes.
     pub fn frame_bytes_max(&self) -> usize {
-        (self.port.mtu_bytes() as usize).min(FRAME_MAX - LINK_HEADER_BYTES)
+        (self.port.mtu_bytes() as usize - VM_BYTES).min(FRAME_MAX - LINK_HEADER_BYTES)
     }
 
     /// Returns how this link waits for frames.
@@ -185,6 +203,11 @@ impl EthernetLink {
         self.peer.current()
     }
 
+    /// Returns the VM.
+    pub fn vm(&self) -> VmId {
+        self.vm
+    }
+
     /// Returns the counters of this link, together with `link`, the transport's counters. Costs some system calls;
     /// with a watch, none of them waits.
     pub fn report(&mut self, link: LinkStats) -> LinkReport {
@@ -194,6 +217,7 @@ impl EthernetLink {
             link,
             other_senders: self.peer.other_senders(),
             last_other: self.peer.last_other(),
+            other_vm: self.other_vm,
             state: self.state_for_report(),
         }
     }
@@ -249,15 +273,22 @@ impl LinkPort for EthernetLink {
         mark: Mark,
         handle: impl FnOnce(&mut [u8]) -> Proof,
     ) -> Result<bool, PortError> {
-        let EthernetLink { port, peer, reach, .. } = self;
+        let EthernetLink { port, peer, reach, vm, other_vm, .. } = self;
         let taken = port.receive_until(mark, |frame| {
             let address = |at: std::ops::Range<usize>| -> [u8; 6] {
                 frame[at].try_into().expect("a frame has a header")
             };
             let source = MacAddr::from(address(SOURCE));
             let is_to_all = MacAddr::from(address(DESTINATION)).is_broadcast();
+            let of_vm = header::vm(frame);
             if is_to_all && source != peer.current() {
                 // Of other pairs on this segment.
+                None
+            } else if of_vm != Some(*vm) {
+                // What the filter lets through of the other VMs of these hosts.
+                if source == peer.current() {
+                    *other_vm = of_vm;
+                }
                 None
             } else if peer.handles(source) {
                 let proof = handle(&mut frame[LINK_HEADER_BYTES..]);
@@ -292,16 +323,15 @@ impl LinkPort for EthernetLink {
     fn send(&mut self, frame: &mut [u8]) -> Result<(), PortError> {
         let target = self.reach.as_mut().map_or(Target::Peer, Reach::next);
         if target != Target::All {
-            frame[..LINK_HEADER_BYTES].copy_from_slice(&self.port.header_to(self.peer.current()));
+            header::write(frame, self.port.header_to(self.peer.current()), self.vm);
             self.port.send(frame)?;
         }
         if let Some(candidate) = self.peer.candidate() {
-            frame[..LINK_HEADER_BYTES].copy_from_slice(&self.port.header_to(candidate));
+            header::write(frame, self.port.header_to(candidate), self.vm);
             self.port.send(frame)?;
         }
         if target != Target::Peer {
-            let to_all = self.port.header_to(MacAddr::broadcast());
-            frame[..LINK_HEADER_BYTES].copy_from_slice(&to_all);
+            header::write(frame, self.port.header_to(MacAddr::broadcast()), self.vm);
             self.port.send(frame)?;
         }
         Ok(())

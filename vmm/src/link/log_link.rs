@@ -6,6 +6,7 @@ use crate::kvm::entropy;
 use logchan::channel::Channel;
 use logchan::endpoint::{Endpoint, EndpointEvent, Settings};
 use logchan::handshake::{LinkStats, Security};
+use logchan::ids::VmId;
 use logchan::time::Time;
 use netpath::{LinkState, MacAddr, PacketPort, PacketStats, PortError};
 use replication::driver::Wire;
@@ -21,6 +22,8 @@ pub struct LinkReport {
     pub other_senders: u64,
     /// The last of these stations, unless the link has followed it.
     pub last_other: Option<MacAddr>,
+    /// The VM of the last frame for this host that was another VM's. Only requests for a handshake are looked at.
+    pub other_vm: Option<VmId>,
     /// The state of the interface.
     pub state: LinkState,
 }
@@ -123,6 +126,11 @@ impl LogLink {
     /// Returns the MAC address of the other host's interface.
     pub fn peer(&self) -> MacAddr {
         self.wire.port().peer()
+    }
+
+    /// Returns the VM.
+    pub fn vm(&self) -> VmId {
+        self.wire.port().vm()
     }
 
     /// Returns the counters. Costs some system calls, which may wait for changes of interfaces.

@@ -2,6 +2,7 @@
 //! port, a clock and the system's randomness.
 //!
 //! - `ethernet`: [`EthernetLink`], a packet port to one peer
+//! - [`header`]: the header of its frames, with the number of the VM
 //! - `nic_watch`: the thread that watches the interface and opens it again
 //! - `peer_address`: the peer's MAC address, which may change
 //! - `reach`: whether frames go to the peer's address or to all stations
@@ -14,6 +15,7 @@
 pub mod diagnosis;
 pub mod error;
 mod ethernet;
+pub mod header;
 pub mod key_file;
 mod log_link;
 mod nic_watch;

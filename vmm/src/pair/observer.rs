@@ -166,6 +166,6 @@ impl<P: FramePort> Observer<PairHost<P>> for PairObserver {
     fn why_nobody(&self, link: &mut EthernetLink, replica: &Replica) -> String {
         let handshakes = replica.endpoint().map(|endpoint| endpoint.link_stats());
         let report = link.report(handshakes.unwrap_or_default());
-        why_nobody(&report, link.port().name(), link.peer())
+        why_nobody(&report, link.port().name(), (link.peer(), link.vm()))
     }
 }

@@ -4,6 +4,7 @@ use super::message::{MESSAGE_BYTES_MAX, Message};
 use crate::kvm::{kick, pidfd};
 use crate::limits::SUPERVISOR_TEXT_BYTES_MAX;
 use crate::sandbox::{self, Task};
+use logchan::ids::VmId;
 use logchan::seal::DeathNotice;
 use netpath::MacAddr;
 use replication::driver::SupervisorPort;
@@ -54,11 +55,11 @@ impl Supervisor {
         Supervisor { socket: None, state: SupervisorState::default(), is_loss_reported: false }
     }
 
-    /// Starts a supervisor that sends to `peer` on `interface`, and does not wait for it to be ready. If it
+    /// Starts a supervisor of `vm` that sends to `peer` on `interface`, and does not wait for it to be ready. If it
     /// can't be started, it counts as one that is gone: the VM runs all the same.
-    pub fn start(interface: &str, peer: MacAddr) -> Supervisor {
+    pub fn start(interface: &str, (peer, vm): (MacAddr, VmId)) -> Supervisor {
         let lost = Arc::new(OnceLock::new());
-        let socket = match spawn(interface, peer, &lost) {
+        let socket = match spawn(interface, (peer, vm), &lost) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 lost.get_or_init(|| format!("it can't be started: {error}"));
@@ -112,7 +113,11 @@ impl SupervisorPort for Supervisor {
 }
 
 /// Starts the supervisor, and a thread that waits for its end. Returns the socket to it.
-fn spawn(interface: &str, peer: MacAddr, lost: &Arc<OnceLock<String>>) -> io::Result<UnixDatagram> {
+fn spawn(
+    interface: &str,
+    (peer, vm): (MacAddr, VmId),
+    lost: &Arc<OnceLock<String>>,
+) -> io::Result<UnixDatagram> {
     let (ours, theirs) = UnixDatagram::pair()?;
     ours.set_nonblocking(true)?;
     // The child gets these three descriptors: see `watch`. Those that this process has opened are closed when
@@ -120,6 +125,7 @@ fn spawn(interface: &str, peer: MacAddr, lost: &Arc<OnceLock<String>>) -> io::Re
     let mut child = Command::new(OWN_PROGRAM)
         .arg0("understudy")
         .args(["supervise", "--interface", interface, "--peer", &peer.to_string()])
+        .args(["--vm-id", &vm.0.to_string()])
         .current_dir("/")
         .stdin(OwnedFd::from(theirs))
         .stdout(pidfd::of_this_process()?)

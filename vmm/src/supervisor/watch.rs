@@ -14,6 +14,8 @@
 use super::message::{MESSAGE_BYTES_MAX, Message};
 use crate::kvm::credentials::{self, Capability};
 use crate::kvm::{pidfd, priority};
+use crate::link::header;
+use logchan::ids::VmId;
 use logchan::seal::DEATH_NOTICE_BYTES;
 use netpath::{FrameSender, MacAddr, PortError};
 use nix::errno::Errno;
@@ -50,12 +52,12 @@ pub enum WatchError {
 }
 
 /// Watches the VM's process that started this one, until it is gone. Then sends the newest notice, if there is
-/// one, to `peer` on `interface`.
+/// one, to `peer` on `interface`, for `vm`.
 ///
 /// # Errors
 ///
 /// This process was not started by a VM's process, the interface can't be used, or a system call fails.
-pub fn watch(interface: &str, peer: MacAddr) -> Result<(), WatchError> {
+pub fn watch(interface: &str, (peer, vm): (MacAddr, VmId)) -> Result<(), WatchError> {
     // First, because the first message may make it open the pidfd of the vCPU thread.
     close_inherited();
     let (stdin, stdout) = (io::stdin(), io::stdout());
@@ -73,6 +75,7 @@ pub fn watch(interface: &str, peer: MacAddr) -> Result<(), WatchError> {
     set_no_new_privs().map_err(|errno| os("setting no_new_privs")(errno.into()))?;
     while !wait(stdout.as_fd(), &mut told)? {}
     if let Some(notice) = told.notice {
+        let notice = [header::label(vm).as_slice(), &notice].concat();
         for pause in PAUSES {
             std::thread::sleep(pause);
             // The next transmission may succeed, and the silence timeout remains.

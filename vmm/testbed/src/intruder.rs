@@ -7,8 +7,9 @@ use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bytes of an Ethernet header, and of the seal header behind it.
+/// Bytes of an Ethernet header, of the number of the VM behind it, and of the seal header behind that.
 const ETHERNET_BYTES: usize = 14;
+const VM_BYTES: usize = 8;
 const SEAL_BYTES: usize = 16;
 /// Bytes of the tag at its end.
 const TAG_BYTES: usize = 16;
@@ -196,7 +197,8 @@ impl Intruder {
             | Attack::Noise => &self.captured,
         };
         let mut frame = captured.get(random.usize(..captured.len().max(1)))?.clone();
-        let seal = ETHERNET_BYTES;
+        // Frames of another VM would not reach the endpoint.
+        let seal = ETHERNET_BYTES + VM_BYTES;
         match attack {
             Attack::Replayed | Attack::OldSession => {}
             Attack::Forged => {

@@ -48,7 +48,7 @@ pub trait Clock {
 }
 
 /// Bytes in front of each frame that a [`LinkPort`] sends, for the port's own header (Ethernet).
-pub const LINK_HEADER_BYTES: usize = 14;
+pub const LINK_HEADER_BYTES: usize = 22;
 
 /// The interface of the log link, and the address of one peer.
 ///

@@ -94,5 +94,5 @@ fn no_peer(
 
 fn why(link: &mut LogLink) -> String {
     let report = link.report();
-    why_nobody(&report, link.port().name(), link.peer())
+    why_nobody(&report, link.port().name(), (link.peer(), link.vm()))
 }

@@ -162,6 +162,7 @@ impl LinkArgs {
         LinkOptions {
             interface: self.interface.clone(),
             peer: self.peer,
+            vm: self.vm(),
             wait: WaitPolicy { spin, ..WaitPolicy::default() },
             receive: ReceivePath::Auto,
         }

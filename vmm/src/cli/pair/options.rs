@@ -26,7 +26,7 @@ use logchan::claim::ClaimKey;
 use logchan::handshake::Security;
 use logchan::ids::{Claimant, VmId, WitnessId};
 use logchan::time::Duration;
-use netpath::{MacAddr, PacketConfig, ReceivePath, Uplink, WaitPolicy};
+use netpath::{MacAddr, ReceivePath, Uplink, WaitPolicy};
 use replication::replica::{CommitPolicy, FlushPolicy, OnBackupLoss, ReplicaConfig, Start};
 use replication::witness::Seen;
 use std::net::Ipv4Addr;
@@ -274,6 +274,7 @@ impl PairArgs {
         LinkOptions {
             interface: self.interface.clone(),
             peer: self.peer,
+            vm: VmId(self.vm_id),
             wait: self.wait_policy(),
             receive: ReceivePath::Auto,
         }
@@ -286,9 +287,8 @@ impl PairArgs {
 
     /// Returns what has to be opened again while the VM runs.
     pub(super) fn opener_config(&self) -> OpenerConfig {
-        let LinkOptions { interface, wait, receive, .. } = self.link_options();
         OpenerConfig {
-            link: Some(PacketConfig { wait, receive, ..PacketConfig::new(interface) }),
+            link: Some(self.link_options().port_config()),
             control: Some(self.control_path()),
             metrics: self.metrics.as_ref().and_then(|address| address.path().map(PathBuf::from)),
             ..session::opener_config(&self.vm)
@@ -407,7 +407,7 @@ impl PairArgs {
     pub(super) fn supervisor(&self) -> Supervisor {
         match self.no_supervisor {
             true => Supervisor::none(),
-            false => Supervisor::start(&self.interface, self.peer),
+            false => Supervisor::start(&self.interface, (self.peer, VmId(self.vm_id))),
         }
     }
 
