@@ -121,6 +121,8 @@ pub struct Pace {
     /// Round trip on a usual host.
     answer_usual: Duration,
     silence_ms: u64,
+    /// Processes of VMs for each processor; at least 1.
+    share: u32,
 }
 
 impl Pace {
@@ -150,7 +152,19 @@ impl Pace {
             )));
         }
         let silence_ms = silence_ms.unwrap_or(fitted);
-        Ok(Pace { measured, answer_usual: guest.answer_usual(), silence_ms })
+        Ok(Pace { measured, answer_usual: guest.answer_usual(), silence_ms, share: 1 })
+    }
+
+    /// Returns the pace of each of `vms` protected VMs on a machine with `cores` processors, all of whose processes run
+    /// there. `silence_ms` is the user's choice; without it the silence timeout grows with the number of processes for
+    /// each processor, because each waits for the others.
+    #[must_use]
+    pub fn shared_by(self, vms: u32, cores: usize, silence_ms: Option<u64>) -> Pace {
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX).max(1);
+        let share = (2 * vms).div_ceil(cores).max(1);
+        let fitted = self.silence_ms * u64::from(share.next_power_of_two());
+        let silence_ms = silence_ms.unwrap_or(fitted.min(SILENCE_MS_MAX));
+        Pace { share, silence_ms, ..self }
     }
 
     /// Returns the silence timeout in milliseconds.
@@ -171,15 +185,15 @@ impl Pace {
 
     /// Returns the time limit for everything that must happen. It only ends a hang.
     pub fn patience(&self) -> Duration {
-        PATIENCE.mul_f64(self.host_slowness())
-            + self.measured.answer * ANSWERS_MAX
+        PATIENCE.mul_f64(self.host_slowness()) * self.share
+            + self.measured.answer * ANSWERS_MAX * self.share
             + Duration::from_millis(self.silence_ms) * SILENCES
     }
 
     /// Returns how long a client pauses between two exchanges: the time in which the guest could give
     /// `answers` answers, but at least `least`. This keeps the clients from saturating a slow guest.
     pub fn pause(&self, least: Duration, answers: u32) -> Duration {
-        least.max(self.measured.answer * answers)
+        least.max(self.measured.answer * answers * self.share)
     }
 
     /// Describes the pace in one line.
@@ -203,6 +217,7 @@ impl Pace {
             "answer_ms": ms(self.measured.answer.as_nanos() as u64),
             "answers": self.measured.answers,
             "slowness": self.slowness(),
+            "processes_per_core": self.share,
             "silence_ms": self.silence_ms,
             "patience_s": self.patience().as_secs_f64(),
         })
@@ -272,6 +287,21 @@ mod tests {
             GUEST.silence_ms(),
             "a busy host does not count as slow"
         );
+    }
+
+    #[test]
+    fn vms_that_share_processors_get_less_load_and_more_time() {
+        let alone = pace(1.0, 1.0);
+        let shared = |vms, cores| alone.shared_by(vms, cores, None);
+        assert_eq!(shared(1, 2), alone);
+        assert_eq!(shared(1, 64), alone);
+        let eight = shared(8, 2);
+        assert_eq!(eight.silence_ms(), 8 * alone.silence_ms());
+        let answer = GUEST.answer_usual();
+        assert_eq!(eight.pause(Duration::ZERO, 1), 8 * answer);
+        assert!(eight.patience() >= 8 * PATIENCE);
+        assert_eq!(alone.shared_by(8, 2, Some(70)).silence_ms(), 70);
+        assert_eq!(shared(32, 1).silence_ms(), 64 * alone.silence_ms());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use testbed::figures::ms;
 use testbed::guest::disk_image;
 use testbed::pace::Pace;
 use testbed::pair::{Host, Hosts, Network, Part, Scene, Setup};
-use testbed::{Guest, GuestDisk, TestbedError};
+use testbed::{GUEST_ADDRESS, Guest, GuestDisk, TestbedError};
 
 /// While the VM is protected and nothing happens to it, the counter's client gets at least this many answers.
 const PROTECTED_ANSWERS: u64 = 3;
@@ -120,7 +120,7 @@ impl Environment {
         let chained = images.as_ref().filter(|_| matches!(guest, Guest::Reference));
         let chaining = chained.map(|images| Chaining::new(pace, images.bytes()));
         let has_database = images.is_some() && matches!(guest, Guest::Linux(_));
-        let inserting = has_database.then(|| Counting::new(&sqlite::INSERTIONS, pace));
+        let inserting = has_database.then(|| Counting::new(GUEST_ADDRESS, &sqlite::INSERTIONS, pace));
         let load = Load::new(&guest, pace).with_chaining(chaining).with_inserting(inserting);
         // Dropped after the clients have ended, so that every client gets the answer that it waits for.
         let mut hosts = Hosts::new(setup, pace.patience(), interrupted);

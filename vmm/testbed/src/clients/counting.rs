@@ -7,6 +7,7 @@ use crate::clock::boottime_ns;
 use crate::figures::Times;
 use crate::pace::Pace;
 use crate::{GUEST_ADDRESS, Guest, Namespace, TestbedError, command};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -49,15 +50,16 @@ impl Tally {
 /// The client.
 #[derive(Debug)]
 pub struct Counting {
+    vm: Ipv4Addr,
     service: &'static CounterService,
     pace: Pace,
     tally: Mutex<Tally>,
 }
 
 impl Counting {
-    /// Creates a client of `service`, with this pace.
-    pub fn new(service: &'static CounterService, pace: Pace) -> Counting {
-        Counting { service, pace, tally: Mutex::default() }
+    /// Creates a client of `service` of the VM with the address `vm`, with this pace.
+    pub fn new(vm: Ipv4Addr, service: &'static CounterService, pace: Pace) -> Counting {
+        Counting { vm, service, pace, tally: Mutex::default() }
     }
 
     /// Sends requests until `stop`, in the namespace of the calling thread.
@@ -67,7 +69,7 @@ impl Counting {
     /// If the connection can't be made.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), TestbedError> {
         let patience = self.pace.patience();
-        let connect = || Counter::connect_to(self.service, GUEST_ADDRESS, patience);
+        let connect = || Counter::connect_to(self.service, self.vm, patience);
         let (least, answers) = PAUSE;
         let mut counter = connect()?;
         while !stop.load(Ordering::Relaxed) {

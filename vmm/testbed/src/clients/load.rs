@@ -7,7 +7,7 @@ use super::traffic::Traffic;
 use crate::capture::sniffer::Sniffer;
 use crate::disk::chain::Chaining;
 use crate::pace::Pace;
-use crate::pair::{Message, Network};
+use crate::pair::{Message, Network, PairVm};
 use crate::{Guest, Namespace, TestbedError};
 use crossbeam::channel::Sender;
 use pnet::util::MacAddr;
@@ -35,13 +35,19 @@ pub struct Load {
 }
 
 impl Load {
-    /// Creates the load without starting it.
+    /// Creates the load of the first VM without starting it.
     pub fn new(guest: &Guest, pace: Pace) -> Load {
+        Load::of(PairVm::default(), guest, pace)
+    }
+
+    /// Creates the load of `vm` without starting it. Of another VM than the first one, only the prober and the counter's
+    /// client can be started.
+    pub fn of(vm: PairVm, guest: &Guest, pace: Pace) -> Load {
         Load {
             stop: AtomicBool::new(false),
             is_listening: AtomicBool::new(false),
-            prober: Prober::new(guest.probe(), &pace),
-            counting: Counting::new(guest.counter(), pace),
+            prober: Prober::new(vm.address(), guest.probe(), &pace),
+            counting: Counting::new(vm.address(), guest.counter(), pace),
             traffic: Traffic::new(guest.clone(), pace),
             chaining: None,
             inserting: None,
@@ -127,14 +133,24 @@ impl<'scope, 'c: 'scope> Threads<'scope, 'c> {
         })
     }
 
+    /// Starts the counter's client.
+    ///
+    /// # Errors
+    ///
+    /// If the thread can't be started.
+    pub fn start_counter(&mut self) -> Result<(), TestbedError> {
+        let (load, client) = (self.load, self.network.client());
+        self.start("counter", client, move || load.counting.run(&load.stop))
+    }
+
     /// Starts the other clients.
     ///
     /// # Errors
     ///
     /// If the thread can't be started.
     pub fn start_rest(&mut self) -> Result<(), TestbedError> {
+        self.start_counter()?;
         let (load, client) = (self.load, self.network.client());
-        self.start("counter", client, move || load.counting.run(&load.stop))?;
         if let Some(chaining) = &load.chaining {
             self.start("disk", client, move || chaining.run(&load.stop))?;
         }

@@ -1,12 +1,11 @@
 //! The requests of the prober, and their answers.
 
 use super::icmp;
-use crate::GUEST_ADDRESS;
 use crate::clients::ECHO_PORT;
 use crate::pace::Pace;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 /// A kind of request.
@@ -39,13 +38,13 @@ impl Probe {
         }
     }
 
-    /// Opens a socket that is connected to the VM.
-    pub(super) fn connect(self) -> io::Result<Socket> {
+    /// Opens a socket that is connected to the VM with the address `vm`.
+    pub(super) fn connect(self, vm: Ipv4Addr) -> io::Result<Socket> {
         let (socket, port) = match self {
             Probe::Udp => (Socket::new(Domain::IPV4, Type::DGRAM, None)?, ECHO_PORT),
             Probe::Icmp => (icmp::socket()?, 0),
         };
-        socket.connect(&SockAddr::from(SocketAddrV4::new(GUEST_ADDRESS, port)))?;
+        socket.connect(&SockAddr::from(SocketAddrV4::new(vm, port)))?;
         Ok(socket)
     }
 

@@ -7,6 +7,7 @@ use crate::figures::Times;
 use crate::pace::Pace;
 use socket2::Socket;
 use std::io::{self, Read};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ const LATE_MIN: Duration = Duration::from_millis(3);
 #[derive(Debug)]
 pub struct Prober {
     probe: Probe,
+    vm: Ipv4Addr,
     period: Duration,
     sent: AtomicU64,
     seen: Mutex<Seen>,
@@ -58,10 +60,11 @@ pub struct Seen {
 }
 
 impl Prober {
-    /// Creates a prober with this kind of request and this pace.
-    pub fn new(probe: Probe, pace: &Pace) -> Prober {
+    /// Creates a prober of the VM with the address `vm`, with this kind of request and this pace.
+    pub fn new(vm: Ipv4Addr, probe: Probe, pace: &Pace) -> Prober {
         Prober {
             probe,
+            vm,
             period: probe.period(pace),
             sent: AtomicU64::new(0),
             seen: Mutex::default(),
@@ -76,7 +79,7 @@ impl Prober {
     /// If the socket can't be opened or receiving fails.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), TestbedError> {
         let doing = || TestbedError::client(format!("{} echo", self.probe.name()));
-        let socket = self.probe.connect().map_err(doing())?;
+        let socket = self.probe.connect(self.vm).map_err(doing())?;
         socket.set_read_timeout(Some(POLL_INTERVAL)).map_err(doing())?;
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| self.send(&socket, stop));

@@ -110,6 +110,11 @@ impl Hosts {
         }
     }
 
+    /// Returns the time limit for everything that must happen.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Returns the channel on which a client reports that it can't continue.
     pub fn sender(&self) -> Sender<Message> {
         self.sender.clone()

@@ -4,7 +4,7 @@ use super::event::{PairEvent, PairRecord, Spread, Why};
 use super::network::{Host, LOG_LINK};
 use super::output::Output;
 use super::scene::Setup;
-use crate::{TAP, TestbedError, VmProcess, supervisor};
+use crate::{TestbedError, VmProcess, supervisor};
 use crossbeam::channel::Sender;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -82,6 +82,8 @@ pub struct State {
     pub holds_term: bool,
     /// Term of its last record.
     pub term: u64,
+    /// When it won its last term, by CLOCK_BOOTTIME in nanoseconds.
+    pub term_won_ns: Option<u64>,
     /// Time since which a backup protects the VM, by CLOCK_BOOTTIME in nanoseconds.
     pub protected: Option<u64>,
     /// When and how it noticed the death of the primary.
@@ -101,7 +103,10 @@ impl State {
     fn handle_record(&mut self, record: &PairRecord) {
         self.term = record.term;
         match &record.event {
-            PairEvent::TermWon => self.holds_term = true,
+            PairEvent::TermWon => {
+                self.holds_term = true;
+                self.term_won_ns = Some(record.t_ns);
+            }
             PairEvent::Protected => self.protected = Some(record.t_ns),
             PairEvent::SyncBegun | PairEvent::BackupLeft => self.protected = None,
             PairEvent::BackupSilent { .. }
@@ -192,7 +197,8 @@ impl Member {
         (host, instance): (Host, u64),
         sender: &Sender<Message>,
     ) -> Result<Member, TestbedError> {
-        let socket = setup.scene.path(&format!("{host}-{instance}.sock"));
+        let name = format!("{}-{host}-{instance}", setup.vm.tap());
+        let socket = setup.scene.path(&format!("{name}.sock"));
         let mut command = command(setup, part, host, &socket);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespace = setup.scene.network.host(host);
@@ -345,7 +351,8 @@ impl Drop for Member {
 pub(super) fn command(setup: &Setup, part: Part, host: Host, socket: &Path) -> Command {
     let mut command = Command::new(&setup.program);
     command.arg(part.name());
-    command.args(["--tap", TAP, "--interface", LOG_LINK, "--peer", host.other().log_mac()]);
+    command.args(["--tap", &setup.vm.tap(), "--interface", LOG_LINK]);
+    command.args(["--peer", host.other().log_mac()]).args(setup.vm.options());
     command.args(["--silence-ms", &setup.silence_ms.to_string(), "--json", "--quiet"]);
     match &setup.key {
         Some(key) => command.arg("--key").arg(key),

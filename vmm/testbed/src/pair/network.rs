@@ -9,6 +9,7 @@
 //!   host B:  tap0 - br0 - eth0 ------ to-b /
 //! ```
 
+use super::vm::PairVm;
 use crate::namespace::SWITCH;
 use crate::{HOST_CIDR, Namespace, TAP, TestbedError};
 
@@ -92,7 +93,7 @@ impl Network {
             switch.plug_in(host.port(), namespace, "eth0")?;
             namespace.add_switch()?;
             namespace.ip(&format!("link set eth0 master {SWITCH}"))?;
-            add_tap(namespace)?;
+            add_tap(namespace, TAP)?;
         }
         let [a, b] = &hosts;
         a.add_cable(LOG_LINK, b, LOG_LINK)?;
@@ -113,7 +114,16 @@ impl Network {
     ///
     /// If `ip` fails.
     pub fn restore_tap(&self, host: Host) -> Result<(), TestbedError> {
-        add_tap(self.host(host))
+        add_tap(self.host(host), TAP)
+    }
+
+    /// Creates the tap of `vm`, which is not the first one, on both hosts.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` fails.
+    pub fn add_vm(&self, vm: PairVm) -> Result<(), TestbedError> {
+        self.hosts.iter().try_for_each(|host| add_tap(host, &vm.tap()))
     }
 
     /// Returns the namespace of a host.
@@ -132,8 +142,8 @@ impl Network {
     }
 }
 
-/// Creates the tap of a host as a port of its bridge.
-fn add_tap(host: &Namespace) -> Result<(), TestbedError> {
-    host.add_tap(TAP, None)?;
-    host.ip(&format!("link set {TAP} master {SWITCH}")).map(drop)
+/// Creates a tap of a host as a port of its bridge.
+fn add_tap(host: &Namespace, tap: &str) -> Result<(), TestbedError> {
+    host.add_tap(tap, None)?;
+    host.ip(&format!("link set {tap} master {SWITCH}")).map(drop)
 }

@@ -1,6 +1,7 @@
 //! What a pair needs before its first process starts: a LAN, a key, a witness, a folder for sockets.
 
 use super::network::{Host, Network};
+use super::vm::PairVm;
 use crate::pace::{Measured, Pace};
 use crate::{Guest, TestbedError, command};
 use std::path::{Path, PathBuf};
@@ -75,6 +76,7 @@ impl Scene {
         Setup {
             program: self.program.clone(),
             guest: Guest::Reference,
+            vm: PairVm::default(),
             scene: Arc::clone(self),
             key: Some(self.key()),
             silence_ms,
@@ -91,6 +93,8 @@ pub struct Setup {
     pub program: PathBuf,
     /// Guest of the VM.
     pub guest: Guest,
+    /// The VM.
+    pub vm: PairVm,
     /// The environment.
     pub scene: Arc<Scene>,
     /// Key file of the log link. Without one the log is not encrypted.
