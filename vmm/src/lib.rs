@@ -48,6 +48,7 @@ pub mod notify;
 pub mod opener;
 pub mod pair;
 pub mod replay;
+pub mod reservation;
 pub mod sandbox;
 pub mod stdio;
 pub mod supervisor;

@@ -17,6 +17,8 @@ pub struct Nic {
     pub mtu_bytes: u32,
     /// Its state.
     pub state: LinkState,
+    /// The index of the bridge that it is a port of.
+    pub bridge: Option<u32>,
 }
 
 /// Asks the kernel for an interface: the one that has an index, whatever its name is now, or the one that has a
@@ -58,8 +60,9 @@ impl NicProbe {
 }
 
 fn nic(interface: Interface) -> Option<Nic> {
-    let Interface { index, mac, mtu_bytes, .. } = interface;
-    Some(Nic { index, mac: mac?, mtu_bytes, state: state(&interface) })
+    let Interface { index, mac, mtu_bytes, port_of, .. } = interface;
+    let bridge = port_of.map(|port| port.bridge);
+    Some(Nic { index, mac: mac?, mtu_bytes, state: state(&interface), bridge })
 }
 
 fn state(interface: &Interface) -> LinkState {

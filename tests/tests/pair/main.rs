@@ -19,6 +19,7 @@ mod linux_disk;
 mod log_nic;
 mod metrics;
 mod mistakes;
+mod neighbors;
 mod orderly;
 mod output_rule;
 mod panics;

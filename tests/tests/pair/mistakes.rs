@@ -198,6 +198,7 @@ fn witness_check_shows_identity_and_claims_and_what_is_wrong() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let (code, report) = check_witness(&rig, &["--key", key]);
     assert!(code == Some(3) && report.to_string().contains("vm-0.term-9 is a FIFO"), "{report}");
+    drop(primary);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
     let (code, report) = check_witness(&rig, &["--key", key]);
     assert!(code == Some(3) && report.to_string().contains("chmod o-w"), "{report}");

@@ -66,7 +66,7 @@ fn missing_busy_or_wrong_tap_names_the_remedy() {
                 let shown = command("ip", &["link", "show", "tap0"]).unwrap();
                 shown.contains("LOWER_UP")
             });
-            fails(&["run", "--tap", "tap0"], 4, "in use by another process");
+            fails(&["run", "--tap", "tap0"], 4, "tap tap0 is in use by process");
             first.finish()
         })
         .unwrap();

@@ -15,6 +15,7 @@ use crate::link::key_file::KeyFileError;
 use crate::mem::MemoryError;
 use crate::metrics::MetricsError;
 use crate::replay::error::{HostError, LogError, SourceError};
+use crate::reservation::ReservationError;
 use crate::sandbox::SandboxError;
 use crate::vcpu::{MachineError, RunError};
 use crate::vm_tap::VmTapError;
@@ -94,6 +95,9 @@ pub enum CliError {
     /// A network port.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// Another VM of this host has what this one needs.
+    #[error(transparent)]
+    Reservation(#[from] ReservationError),
     /// The pre-shared key of the logging channel can't be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
@@ -338,6 +342,9 @@ impl CliError {
             CliError::Usage(_) | CliError::Memory(_) | CliError::Metrics(_) => Code::Usage,
             CliError::Kvm(_) | CliError::Sandbox(_) | CliError::LogMemory { .. } => Code::Host,
             CliError::Port(error) => port_code(error),
+            CliError::Reservation(ReservationError::Port(error)) => port_code(error),
+            CliError::Reservation(ReservationError::Taken { .. }) => Code::Port,
+            CliError::Reservation(ReservationError::Os { .. }) => Code::Unexpected,
             CliError::Key(_) => Code::Link,
             CliError::Link(failure) => match failure {
                 LinkFailure::NoPeer { .. } | LinkFailure::Refused { .. } => Code::Link,

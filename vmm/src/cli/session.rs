@@ -18,6 +18,7 @@ use crate::replay::console::{Console, ConsoleStyle};
 use crate::replay::guest_clock::GuestClock;
 use crate::replay::orders::Orders;
 use crate::replay::world::WorldConfig;
+use crate::reservation::{self, Resource};
 use crate::sandbox::{self, Task};
 use crate::stdio;
 use crate::telemetry::Stages;
@@ -64,11 +65,13 @@ pub fn start_writer_threads() -> Result<(), CliError> {
 ///
 /// # Errors
 ///
-/// If the tap can't be opened or the pcap file can't be created.
+/// If another VM of this host has the tap or the address, the tap can't be opened or the pcap file can't be created.
 pub fn open_port(options: &VmOptions, mac: MacAddr, lan: LanReports) -> Result<AnyPort, CliError> {
     let port: AnyPort = match tap_config(options) {
         None => Box::new(NullPort::new()),
         Some(config) => {
+            reservation::reserve(Resource::Tap { name: config.name.clone() })?;
+            reservation::reserve_mac(mac, &config.name)?;
             let tap = VmTap::open(&config, lan)?;
             match options.allowed_sources(mac) {
                 AllowedSources::Any => Box::new(tap),

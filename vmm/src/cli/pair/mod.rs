@@ -55,6 +55,7 @@ fn service_manager() -> Result<ServiceManager, CliError> {
 
 fn main(args: &PairArgs, start: Start, service: ServiceManager) -> Result<(), CliError> {
     args.check()?;
+    args.reserve()?;
     args.sandbox.start_opener(&args.opener_config())?;
     let security = args.security()?;
     let (witness, seen) = args.asked_witness(&security)?;

@@ -16,6 +16,7 @@ use crate::metrics::{MetricsAddress, MetricsListener};
 use crate::opener::{self, OpenerConfig};
 use crate::pair::{ControlServer, StatusBoard};
 use crate::replay::Orders;
+use crate::reservation::{self, Resource};
 use crate::stdio;
 use crate::supervisor::Supervisor;
 use crate::witness::{
@@ -213,6 +214,13 @@ impl PairArgs {
     /// Checks what clap can't check.
     pub(super) fn check(&self) -> Result<(), CliError> {
         self.vm.check()
+    }
+
+    /// Reserves what only one VM of this host may have, except for its tap and what belongs to that.
+    pub(super) fn reserve(&self) -> Result<(), CliError> {
+        let interface = self.interface.clone();
+        reservation::reserve(Resource::Vm { interface, vm: VmId(self.vm_id) })?;
+        Ok(reservation::require_free(&self.control_path())?)
     }
 
     fn key_files(&self) -> Option<KeyFiles> {

@@ -7,6 +7,8 @@ use testbed::pair::Host;
 
 /// The tap of a second primary.
 const SECOND_TAP: &str = "tap9";
+/// Its log interface.
+const SECOND_LOG: &str = "log9";
 
 /// Exit codes of a primary whose VM runs already, and of one whose disk the backup uses.
 const HALTED: i32 = 14;
@@ -54,8 +56,10 @@ pub(super) fn start_second_primary(
 ) -> Result<(), TestbedError> {
     let namespace = chaos.pair.network.host(backup);
     namespace.add_tap(SECOND_TAP, None)?;
-    let status = chaos.hosts().run_second_primary(backup, SECOND_TAP)?;
+    namespace.ip(&format!("link add {SECOND_LOG} type veth peer name {SECOND_LOG}-peer"))?;
+    let status = chaos.hosts().run_second_primary(backup, [SECOND_TAP, SECOND_LOG])?;
     namespace.ip(&format!("link del {SECOND_TAP}"))?;
+    namespace.ip(&format!("link del {SECOND_LOG}"))?;
     let due = if chaos.pair.disk.is_some() { DISK } else { HALTED };
     match status.code() == Some(due) {
         true => Ok(()),

@@ -97,7 +97,8 @@ impl Hosts {
         })
     }
 
-    /// Runs `understudy primary` for the running VM on `host`, with a tap of its own. Returns its exit status.
+    /// Runs `understudy primary` for the running VM on `host`, with a `tap` and a log interface `log` of its own, because
+    /// two processes of a host may not share them. Returns its exit status.
     ///
     /// # Errors
     ///
@@ -105,10 +106,10 @@ impl Hosts {
     pub fn run_second_primary(
         &mut self,
         host: Host,
-        tap: &str,
+        [tap, log]: [&str; 2],
     ) -> Result<ExitStatus, TestbedError> {
         let mut setup = self.setup.clone();
-        setup.options[host.index()].extend(["--tap".into(), tap.into()]);
+        setup.options[host.index()].extend([format!("--tap={tap}"), format!("--interface={log}")]);
         let socket = setup.scene.path("second-primary.sock");
         let mut command = member::command(&setup, Part::Primary, host, &socket);
         command.stdout(Stdio::null()).stderr(Stdio::null());
