@@ -3,4 +3,5 @@
 
 mod disk;
 mod linux_guest;
+mod many;
 mod reference;

@@ -4,6 +4,7 @@ use super::exit_code::CliError;
 use super::{blueprint, output, signals};
 use crate::boot::cpu_features::ModelName;
 use crate::demo::chaos::{self, ChaosPlan, Kind};
+use crate::demo::many::{self, ManyPlan};
 use crate::demo::pair::{self, Plan, Progress, VmPlan};
 use crate::demo::standalone;
 use crate::disk::{DiskError, DiskOptions, ImageError};
@@ -23,7 +24,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use testbed::TestbedError;
 use testbed::guest::{self, Guest, GuestDisk};
-use testbed::pair::Death;
+use testbed::pair::{Death, PairVm};
 
 /// Upper limit of `--kills`; that many kills take hours.
 const KILLS_MAX: i64 = 10_000;
@@ -52,6 +53,11 @@ bound, the VM must be protected again, and nothing may be lost, repeated or cont
 ends the run: its message names the fault, the seed, the folder with the logs of all processes, and the
 command that repeats the run.
 
+With --vms, that many VMs share the two hosts, the log link and the witness, half of them primary on each host.
+A kill is the loss of a whole host: all its processes are killed at once, without a word to the other host. Every
+VM must go on; then the host comes back, and all are protected again. The silence timeout grows with the number
+of processes for each core of this machine, on which all of them run.
+
 With --guest linux the VM is a Debian kernel with redis and busybox's httpd, from the snapshot that
 scripts/linux-guest.sh saves. Its clients are redis (INCR on one connection, each answer must be the next
 number; redis-cli and redis-benchmark if they are installed), curl and ping.
@@ -76,6 +82,7 @@ Examples:
   understudy demo --power-loss
   understudy demo --guest linux --kills 10
   understudy demo --guest linux --disk --kills 10
+  understudy demo --vms 8 --kills 4 --json
   understudy demo --standalone")]
 pub struct DemoArgs {
     /// Number of times to kill the primary [default: 3, or 0 with --handovers]
@@ -85,6 +92,12 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 0,
           value_parser = clap::value_parser!(u32).range(..=KILLS_MAX))]
     handovers: u32,
+    /// Number of VMs on the two hosts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=i64::from(PairVm::MAX)),
+          conflicts_with_all = [
+              "handovers", "chaos", "guest", "snapshot", "disk", "cpu_model", "power_loss", "standalone",
+          ])]
+    vms: Option<u8>,
     /// Inject faults of all kinds for this many minutes, one at a time
     #[arg(long, value_name = "MINUTES", conflicts_with_all = ["kills", "handovers"])]
     chaos: Option<f64>,
@@ -224,9 +237,10 @@ pub fn main(args: &DemoArgs) -> Result<(), CliError> {
         let result = standalone::run(&program, &interrupted, |line| stdio::message(line))?;
         return output::print(&result, args.json);
     }
-    match args.chaos {
-        Some(minutes) => run_chaos(args, minutes, &program, &interrupted),
-        None => run_pair(args, &program, &interrupted),
+    match (args.chaos, args.vms) {
+        (Some(minutes), _) => run_chaos(args, minutes, &program, &interrupted),
+        (None, Some(vms)) => run_many(args, vms, &program, &interrupted),
+        (None, None) => run_pair(args, &program, &interrupted),
     }
 }
 
@@ -249,6 +263,22 @@ fn run_chaos(
     };
     let mut screen = Screen::new("second", plan.time.as_secs() as u32);
     let result = chaos::run(program, &plan, interrupted, &mut screen);
+    screen.bar.finish_and_clear();
+    let summary = result?;
+    print(args.json, || summary.json(), || summary.table(), summary.fault())
+}
+
+fn run_many(
+    args: &DemoArgs,
+    vms: u8,
+    program: &Path,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<(), CliError> {
+    let kills = args.kills.unwrap_or(KILLS_DEFAULT);
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+    let plan = ManyPlan { vms, kills, silence_ms: args.silence, seed };
+    let mut screen = Screen::new("loss of a host", kills);
+    let result = many::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();
     let summary = result?;
     print(args.json, || summary.json(), || summary.table(), summary.fault())

@@ -26,7 +26,7 @@ use testbed::pair::{Death, NoticedBy, Takeover};
 const LATE_REPORTED_NS_MIN: u64 = 20_000_000;
 
 /// Range of the random time from the VM's protection to a kill, in milliseconds.
-const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 50..=1250;
+pub(super) const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 50..=1250;
 
 /// Parameters of a demonstration.
 #[derive(Clone, Debug, Default)]
