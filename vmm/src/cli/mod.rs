@@ -151,13 +151,13 @@ fn run_command() -> ExitCode {
     STARTED.get_or_init(Instant::now);
     signals::survive_file_size_limit();
     stdio::detect_journal();
-    let arguments = match config_file::expand(std::env::args_os().collect()) {
-        Ok(arguments) => arguments,
+    let expanded = match config_file::expand(std::env::args_os().collect()) {
+        Ok(expanded) => expanded,
         Err(error) => return fail(&error),
     };
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&expanded.arguments) {
         Ok(cli) => cli,
-        Err(error) => return print_clap_error(&error),
+        Err(error) => return print_clap_error(&error, expanded.place_of(&error)),
     };
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -227,19 +227,20 @@ fn fail(error: &CliError) -> ExitCode {
     error.code().into()
 }
 
-/// Prints what clap returned instead of a command: the help, the version, or an error. An invalid value is
-/// reported in one line.
-fn print_clap_error(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+/// Prints what clap returned instead of a command: the help, the version, or an error. An invalid value, and what is wrong
+/// at a `place` in a file of options, is reported in one line.
+fn print_clap_error(error: &clap::Error, place: Option<String>) -> ExitCode {
+    match (error.kind(), place) {
+        (ErrorKind::ValueValidation | ErrorKind::InvalidValue, place) | (_, place @ Some(_)) => {
             // The text after the empty line only refers to --help.
             let text = error.to_string();
             let lines: Vec<_> = text.lines().map(str::trim).take_while(|l| !l.is_empty()).collect();
             let line = lines.join(" ");
-            stdio::failure(format_args!("understudy: {}", line.trim_start_matches("error: ")));
+            let (place, what) = (place.unwrap_or_default(), line.trim_start_matches("error: "));
+            stdio::failure(format_args!("understudy: {place}{what}"));
             Code::Usage.into()
         }
-        _ => {
+        (_other, None) => {
             let printed = error.print().and_then(|()| io::stdout().flush());
             if error.use_stderr() {
                 return Code::Usage.into();

@@ -99,7 +99,8 @@ pub(crate) fn config(bytes: &[u8]) {
     let arguments = [arguments, vec![file.path().into()]].concat();
     match config_file::expand(arguments) {
         Ok(expanded) => {
-            let options = &expanded[2..expanded.len() - 2];
+            let arguments = &expanded.arguments;
+            let options = &arguments[2..arguments.len() - 2];
             assert!(options.iter().all(|option| option.as_encoded_bytes().starts_with(b"--")));
         }
         Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
