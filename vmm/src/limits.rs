@@ -15,6 +15,9 @@ pub const INPUTS_MAX: usize = 1024;
 /// Most clients of a control socket whose requests are arriving.
 pub const CONTROL_CLIENTS_MAX: usize = 16;
 
+/// Most control sockets that `understudy list` asks.
+pub const LISTED_MAX: usize = 256;
+
 /// Most clients of the metrics that are served at a time.
 pub const METRICS_CLIENTS_MAX: usize = 16;
 

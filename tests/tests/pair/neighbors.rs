@@ -1,10 +1,11 @@
 //! Several VMs on one host: what only one of them may have is refused to another one, and the message names who has it.
 
 use nix::sys::signal::Signal;
+use std::path::Path;
 use testbed::pair::{Host, LOG_LINK, PairEvent, PairVm, Part};
 use testbed::{TAP, TestbedError};
 use tests::pair::Rig;
-use tests::program::run;
+use tests::program::{json, run};
 use tests::wait_for;
 
 /// Starts a second VM on host A with these options, and requires that it is refused with exit code 4 and one line with
@@ -63,4 +64,32 @@ fn what_another_vm_has_is_refused_and_its_process_is_named() {
     let mut again = rig.start(Part::Backup, Host::A, &[]);
     again.wait_for_words("no frame came from");
     assert_eq!(again.status()["role"], "seeking");
+}
+
+/// Runs `understudy list --json` for the sockets in `folder`.
+fn list(folder: &Path) -> (Option<i32>, serde_json::Value) {
+    let output = run(&["list", "--json", folder.to_str().unwrap()]);
+    (output.status.code(), json(&String::from_utf8(output.stdout).unwrap()))
+}
+
+#[test]
+fn list_shows_vms_that_run_stand_still_and_are_gone() {
+    let rig = Rig::patient();
+    let folder = rig.path("run");
+    let socket = folder.join("vm-0.sock");
+    let mut primary = rig.start(Part::Primary, Host::A, &["--status", socket.to_str().unwrap()]);
+    wait_for!(primary, PairEvent::TermWon);
+    let state = |expected: &str, code| {
+        let (found, report) = list(&folder);
+        assert_eq!((found, &report["vms"][0]["state"]), (Some(code), &expected.into()), "{report}");
+        report["vms"][0].clone()
+    };
+    let running = state("running", 0);
+    assert_eq!((&running["vm_id"], &running["term"]), (&0.into(), &1.into()), "{running}");
+    primary.signal(Signal::SIGSTOP);
+    state("silent", 15);
+    primary.signal(Signal::SIGCONT);
+    primary.signal(Signal::SIGKILL);
+    primary.end();
+    state("stale", 0);
 }

@@ -5,8 +5,10 @@ use crate::limits::STATUS_BYTES_MAX;
 use crate::pair::Request;
 use crate::stdio;
 use clap::Args;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use serde_json::{Map, Value};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -88,9 +90,12 @@ pub struct OrderArgs {
     timeout: u64,
 }
 
+/// The folder of the control sockets without `--status`.
+pub const SOCKET_FOLDER: &str = "/run/understudy";
+
 /// Returns the default path of the control socket of VM `vm`.
 pub fn default_socket(vm: u64) -> PathBuf {
-    PathBuf::from(format!("/run/understudy/vm-{vm}.sock"))
+    Path::new(SOCKET_FOLDER).join(format!("vm-{vm}.sock"))
 }
 
 /// Sends `request` to the control socket `path`, and returns the answer: the status.
@@ -99,13 +104,36 @@ pub fn default_socket(vm: u64) -> PathBuf {
 ///
 /// If the socket can't be connected or read, or the answer is not a JSON object.
 pub fn ask(path: &Path, request: Request) -> io::Result<Map<String, Value>> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    ask_within(path, request, ANSWER_TIMEOUT)
+}
+
+/// As [`ask`], but waits at most `limit` for each step.
+///
+/// # Errors
+///
+/// As `ask`; `WouldBlock` or `TimedOut` if a step takes longer.
+pub fn ask_within(
+    path: &Path,
+    request: Request,
+    limit: Duration,
+) -> io::Result<Map<String, Value>> {
+    let mut stream = connect(path, limit)?;
+    stream.set_read_timeout(Some(limit))?;
     stream.write_all(format!("{}\n", request.name()).as_bytes())?;
     let mut text = String::new();
     stream.take(STATUS_BYTES_MAX).read_to_string(&mut text)?;
     Ok(serde_json::from_str(&text)?)
+}
+
+/// Connects to a Unix socket. A process that stands still accepts nobody, and once enough clients wait for it, the next one
+/// waits in this call: for `limit`, which is also the time limit of each write.
+fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let (flags, none) = (SockFlag::SOCK_CLOEXEC, None);
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, none)?;
+    let stream = UnixStream::from(socket);
+    stream.set_write_timeout(Some(limit))?;
+    socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(stream)
 }
 
 /// What a host is to its VM, by the role in its status.

@@ -11,6 +11,7 @@ pub mod exit_code;
 pub mod inspect;
 pub mod key;
 pub mod link;
+pub mod list;
 pub mod log;
 pub mod options;
 pub mod output;
@@ -109,6 +110,8 @@ enum Command {
     Up(pair::UpArgs),
     /// Show the status of a primary or backup on this host
     Status(status::StatusArgs),
+    /// List the VMs of this host, and how each gets on
+    List(list::ListArgs),
     /// End the VM on both hosts
     Stop(control::OrderArgs),
     /// Tell the witness that no host runs a VM any more, so that it can be booted
@@ -191,6 +194,7 @@ fn run_command() -> ExitCode {
         Command::Backup(args) => pair::backup(&args),
         Command::Up(args) => pair::up(&args),
         Command::Status(args) => status::main(&args),
+        Command::List(args) => list::main(&args),
         Command::Stop(args) => control::stop(&args),
         Command::Forget(args) => witness::forget(&args),
         Command::Handover(args) => control::hand_over(&args),
