@@ -18,6 +18,18 @@ pub const CONTROL_CLIENTS_MAX: usize = 16;
 /// Most control sockets that `understudy list` asks.
 pub const LISTED_MAX: usize = 256;
 
+/// Most events that wait for the control thread, which needs microseconds for one.
+pub const EVENTS_WAITING_MAX: usize = 256;
+
+/// Most events that a process keeps for `understudy events`.
+pub const EVENTS_KEPT_MAX: usize = 1024;
+
+/// Most bytes of the events that a process keeps. One has some hundred; a divergence has some thousand.
+pub const EVENTS_BYTES_MAX: usize = 1 << 20;
+
+/// Most clients of a control socket that read events.
+pub const EVENT_FOLLOWERS_MAX: usize = 16;
+
 /// Most clients of the metrics that are served at a time.
 pub const METRICS_CLIENTS_MAX: usize = 16;
 

@@ -6,6 +6,7 @@ mod chaos;
 mod disks;
 mod divergence;
 mod etcd;
+mod events;
 mod fence;
 mod flood;
 mod frozen;

@@ -40,39 +40,37 @@ impl ControlArgs {
     ///
     /// If no process answers.
     pub(super) fn ask(&self, request: Request) -> Result<Map<String, Value>, CliError> {
-        let path = self.socket.clone().unwrap_or_else(|| default_socket(self.vm_id));
-        ask(&path, request).map_err(|error| {
-            let path = path.display();
-            match error.kind() {
-                // There is a process, or it would be another error.
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    let seconds = ANSWER_TIMEOUT.as_secs();
-                    stdio::message(format_args!(
-                        "understudy: {path}: no answer within {seconds} s; check whether the process is stopped or \
-                         overloaded, or has too many clients"
-                    ));
-                }
-                _other => stdio::message(format_args!(
-                    "understudy: {path}: {error}; check that 'understudy primary' or 'backup' of this VM runs here"
-                )),
-            }
-            CliError::Silent(Code::NoAnswer)
-        })
+        let path = self.path();
+        ask(&path, request).map_err(|error| no_answer(&path, &error))
+    }
+
+    /// Sends `request`, and returns the connection, to read lines until the process ends it.
+    ///
+    /// # Errors
+    ///
+    /// If no process is there.
+    pub(super) fn open(&self, request: Request) -> Result<UnixStream, CliError> {
+        let path = self.path();
+        open(&path, request).map_err(|error| no_answer(&path, &error))
+    }
+
+    /// Returns the path of the control socket.
+    pub(super) fn path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| default_socket(self.vm_id))
     }
 }
 
-impl ControlArgs {
-    /// Returns what the host is to its VM. A backup that has just gone live may still show its old role, so a
-    /// backup is asked for longer than the status can be old.
-    fn settled_part(&self) -> Result<Part, CliError> {
-        let end = Instant::now() + STATUS_AGE_MAX;
-        loop {
-            let part = part(&self.ask(Request::Status)?);
-            if part == Part::Primary || Instant::now() > end {
-                return Ok(part);
-            }
-            std::thread::sleep(LOOK_INTERVAL);
+/// Returns what the host of the process at `path` is to its VM. A backup that has just gone live may still show its old
+/// role, so a backup is asked for longer than the status can be old.
+fn settled_part(path: &Path) -> Result<Part, OrderFailure> {
+    let end = Instant::now() + STATUS_AGE_MAX;
+    loop {
+        let status = ask(path, Request::Status)?;
+        let part = part_of_role(status.get("role").and_then(Value::as_str).unwrap_or_default());
+        if part == Part::Primary || Instant::now() > end {
+            return Ok(part);
         }
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 
@@ -117,12 +115,26 @@ pub fn ask_within(
     request: Request,
     limit: Duration,
 ) -> io::Result<Map<String, Value>> {
-    let mut stream = connect(path, limit)?;
+    let stream = open_within(path, request, limit)?;
     stream.set_read_timeout(Some(limit))?;
-    stream.write_all(format!("{}\n", request.name()).as_bytes())?;
     let mut text = String::new();
     stream.take(STATUS_BYTES_MAX).read_to_string(&mut text)?;
     Ok(serde_json::from_str(&text)?)
+}
+
+/// Connects to the control socket `path` and sends `request`. Reads of the connection wait.
+///
+/// # Errors
+///
+/// If the socket can't be connected or written.
+pub fn open(path: &Path, request: Request) -> io::Result<UnixStream> {
+    open_within(path, request, ANSWER_TIMEOUT)
+}
+
+fn open_within(path: &Path, request: Request, limit: Duration) -> io::Result<UnixStream> {
+    let mut stream = connect(path, limit)?;
+    stream.write_all(format!("{}\n", request.name()).as_bytes())?;
+    Ok(stream)
 }
 
 /// Connects to a Unix socket. A process that stands still accepts nobody, and once enough clients wait for it, the next one
@@ -136,23 +148,64 @@ fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
+/// Reports that the process at `path` does not answer, and what to check.
+fn no_answer(path: &Path, error: &io::Error) -> CliError {
+    let path = path.display();
+    match error.kind() {
+        // There is a process, or it would be another error.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let seconds = ANSWER_TIMEOUT.as_secs();
+            stdio::message(format_args!(
+                "understudy: {path}: no answer within {seconds} s; check whether the process is stopped or \
+                 overloaded, or has too many clients"
+            ));
+        }
+        _other => stdio::message(format_args!(
+            "understudy: {path}: {error}; check that 'understudy primary' or 'backup' of this VM runs here"
+        )),
+    }
+    CliError::Silent(Code::NoAnswer)
+}
+
 /// What a host is to its VM, by the role in its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
+    /// It runs the VM.
     Primary,
+    /// It follows the VM.
     Backup,
 }
 
-fn part(status: &Map<String, Value>) -> Part {
-    match status.get("role").and_then(Value::as_str).unwrap_or_default() {
+/// Returns what a host is to its VM, by the `role` in its status.
+pub(super) fn part_of_role(role: &str) -> Part {
+    match role {
         "seeking" | "syncing" | "following" | "finishing" | "claiming" | "leaving" => Part::Backup,
         _other => Part::Primary,
     }
 }
 
-fn refused(why: &str) -> CliError {
-    stdio::message(format_args!("understudy: {why}"));
-    CliError::Silent(Code::Refused)
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OrderFailure {
+    /// The process does not answer.
+    #[error(transparent)]
+    NoAnswer(#[from] io::Error),
+    /// It can't be carried out, or was not in time.
+    #[error("{0}")]
+    Refused(&'static str),
+}
+
+impl OrderFailure {
+    /// Reports the failure, and returns the error of the command.
+    fn report(self, path: &Path) -> CliError {
+        match self {
+            OrderFailure::NoAnswer(error) => no_answer(path, &error),
+            OrderFailure::Refused(why) => {
+                stdio::message(format_args!("understudy: {why}"));
+                CliError::Silent(Code::Refused)
+            }
+        }
+    }
 }
 
 /// Runs `understudy stop`: ends the VM on both hosts.
@@ -161,18 +214,22 @@ fn refused(why: &str) -> CliError {
 ///
 /// If no process answers, this host is a backup, or the process does not end in time.
 pub fn stop(args: &OrderArgs) -> Result<(), CliError> {
-    if args.process.settled_part()? == Part::Backup {
-        return Err(refused(
+    let path = args.process.path();
+    stop_at(&path, Duration::from_secs(args.timeout)).map_err(|failure| failure.report(&path))
+}
+
+fn stop_at(path: &Path, timeout: Duration) -> Result<(), OrderFailure> {
+    if settled_part(path)? == Part::Backup {
+        return Err(OrderFailure::Refused(
             "this host is the backup: run 'understudy stop' on the primary's host; to end the backup only, \
              send it SIGTERM",
         ));
     }
-    args.process.ask(Request::Stop)?;
-    let path = args.process.socket.clone().unwrap_or_else(|| default_socket(args.process.vm_id));
-    let end = Instant::now() + Duration::from_secs(args.timeout);
-    while ask(&path, Request::Status).is_ok() {
+    ask(path, Request::Stop)?;
+    let end = Instant::now() + timeout;
+    while ask(path, Request::Status).is_ok() {
         if Instant::now() > end {
-            return Err(refused("the process does not end: see its messages"));
+            return Err(OrderFailure::Refused("the process does not end: see its messages"));
         }
         std::thread::sleep(LOOK_INTERVAL);
     }
@@ -185,27 +242,36 @@ pub fn stop(args: &OrderArgs) -> Result<(), CliError> {
 ///
 /// If no process answers, no backup holds the whole VM, or the handover fails.
 pub fn hand_over(args: &OrderArgs) -> Result<(), CliError> {
-    if args.process.settled_part()? == Part::Backup {
-        return Err(refused("this host is the backup: run it on the primary's host"));
+    let path = args.process.path();
+    hand_over_at(&path, Duration::from_secs(args.timeout)).map_err(|failure| failure.report(&path))
+}
+
+/// Hands the VM of the process at `path` over, and waits until that is done.
+pub(super) fn hand_over_at(path: &Path, timeout: Duration) -> Result<(), OrderFailure> {
+    if settled_part(path)? == Part::Backup {
+        return Err(OrderFailure::Refused("this host is the backup: run it on the primary's host"));
     }
-    let before = args.process.ask(Request::HandOver)?;
+    let before = ask(path, Request::HandOver)?;
     let more = |status: &Map<String, Value>, name| count(status, name) > count(&before, name);
-    let end = Instant::now() + Duration::from_secs(args.timeout);
+    let end = Instant::now() + timeout;
     loop {
-        let status = args.process.ask(Request::Status)?;
+        let status = ask(path, Request::Status)?;
         if more(&status, "handovers_refused") {
-            return Err(refused(
+            return Err(OrderFailure::Refused(
                 "not handed over: no backup holds the whole VM, or it is unfit (see 'understudy status')",
             ));
         }
         if more(&status, "handovers_failed") {
-            return Err(refused("the backup did not take over: this host continues the VM"));
+            return Err(OrderFailure::Refused(
+                "the backup did not take over: this host continues the VM",
+            ));
         }
-        if part(&status) == Part::Backup {
+        let role = status.get("role").and_then(Value::as_str).unwrap_or_default();
+        if part_of_role(role) == Part::Backup {
             return Ok(());
         }
         if Instant::now() > end {
-            return Err(refused(
+            return Err(OrderFailure::Refused(
                 "the backup has not taken over yet: see the messages of both hosts",
             ));
         }

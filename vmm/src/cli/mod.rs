@@ -7,6 +7,7 @@ pub mod config_file;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod events;
 pub mod exit_code;
 pub mod inspect;
 pub mod key;
@@ -65,7 +66,7 @@ Exit codes:
   4  network port or interface       13  logging channel: the peer fell silent
   5  guest image or kernel           14  the VM continues on the other host, or can't
   6  log or snapshot can't be read,      continue
-     is damaged or in use, or was    15  status: no process answers
+     is damaged or in use, or was    15  status, events: no answer
      changed under a running VM      16  demo: this host is too slow
   7  CPU model or kind of host is    17  stop, handover: can't be carried out
      not that of the log, snapshot   18  a disk can't be used, or is not
@@ -112,6 +113,8 @@ enum Command {
     Status(status::StatusArgs),
     /// List the VMs of this host, and how each gets on
     List(list::ListArgs),
+    /// Show what has happened to a primary or backup on this host, and what happens
+    Events(events::EventsArgs),
     /// End the VM on both hosts
     Stop(control::OrderArgs),
     /// Tell the witness that no host runs a VM any more, so that it can be booted
@@ -195,6 +198,7 @@ fn run_command() -> ExitCode {
         Command::Up(args) => pair::up(&args),
         Command::Status(args) => status::main(&args),
         Command::List(args) => list::main(&args),
+        Command::Events(args) => events::main(&args),
         Command::Stop(args) => control::stop(&args),
         Command::Forget(args) => witness::forget(&args),
         Command::Handover(args) => control::hand_over(&args),

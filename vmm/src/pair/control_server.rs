@@ -1,10 +1,14 @@
-//! The control socket of a VM of a pair: each connection sends one [`Request`] and receives one line of JSON.
+//! The control socket of a VM of a pair: each connection sends one [`Request`] and receives one line of JSON, or events.
 
+use super::event_feed::{EventFeed, EventHistory};
+use super::followers::{Followers, Until};
 use super::status::StatusBoard;
 use crate::limits::CONTROL_CLIENTS_MAX;
 use crate::opener;
 use crate::replay::Orders;
 use crate::sandbox::{self, Task};
+use crate::write_queue::FLUSH_MAX;
+use crossbeam::channel::{self, Receiver};
 use nix::poll::{PollFd, PollFlags, poll};
 use replication::driver::Order;
 use std::collections::VecDeque;
@@ -40,11 +44,16 @@ pub enum Request {
     Stop,
     /// Hand the VM over to the backup. The answer is the status before that.
     HandOver,
+    /// The last events, a line each.
+    Events,
+    /// The last events, and each new one.
+    Follow,
 }
 
 impl Request {
     /// All requests.
-    pub const ALL: [Self; 3] = [Self::Status, Self::Stop, Self::HandOver];
+    pub const ALL: [Self; 5] =
+        [Self::Status, Self::Stop, Self::HandOver, Self::Events, Self::Follow];
 
     /// Returns the name.
     pub const fn name(self) -> &'static str {
@@ -52,6 +61,8 @@ impl Request {
             Self::Status => "status",
             Self::Stop => "stop",
             Self::HandOver => "handover",
+            Self::Events => "events",
+            Self::Follow => "follow",
         }
     }
 
@@ -85,16 +96,23 @@ impl Client {
     }
 }
 
-/// The clients whose requests are arriving, the oldest one first. None of them keeps another one waiting.
+/// The clients whose requests are arriving, the oldest one first, and those that read events. None of them keeps another
+/// one waiting.
 struct Clients {
     clients: VecDeque<Client>,
     /// Longest time that a request may take to arrive.
     longest: Duration,
+    followers: Followers,
+    history: EventHistory,
 }
 
 impl Clients {
-    /// Waits for a client, but not longer than a removed socket may be missing, and serves those whose requests are
-    /// there.
+    fn new(longest: Duration, history: EventHistory) -> Clients {
+        Clients { clients: VecDeque::new(), longest, followers: Followers::default(), history }
+    }
+
+    /// Waits for a client or an event, but not longer than a removed socket may be missing, and serves those whose
+    /// requests are there.
     fn serve(&mut self, listener: &UnixListener, mut answer: impl FnMut(UnixStream, Request)) {
         let now = Instant::now();
         let left =
@@ -103,16 +121,30 @@ impl Clients {
         let wait_ms = left.unwrap_or(MISSING_MAX).min(MISSING_MAX).as_millis() as u16 + 1;
         let streams = self.clients.iter().map(|client| client.stream.as_fd());
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds: Vec<_> = [listener.as_fd()].into_iter().chain(streams).map(readable).collect();
+        let followers = self.followers.wanted().map(|(fd, flags)| PollFd::new(fd, flags));
+        let fixed = [listener.as_fd(), self.history.bell()];
+        let mut fds: Vec<_> =
+            fixed.into_iter().chain(streams).map(readable).chain(followers).collect();
         if poll(&mut fds, wait_ms).is_err() {
             return;
         }
         let is_ready: Vec<_> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let is_gone: Vec<_> = fds[fixed.len() + self.clients.len()..]
+            .iter()
+            .map(|fd| fd.revents().is_some_and(|flags| flags.intersects(hung_up)))
+            .collect();
+        self.followers.drop_if(&is_gone);
         let now = Instant::now();
-        for (mut client, is_ready) in mem::take(&mut self.clients).into_iter().zip(&is_ready[1..]) {
+        let waiting = mem::take(&mut self.clients).into_iter();
+        for (mut client, is_ready) in waiting.zip(&is_ready[fixed.len()..]) {
             let request = if *is_ready { client.receive() } else { Ok(None) };
             match request {
-                Ok(Some(request)) => answer(client.stream, request),
+                Ok(Some(Request::Events)) => self.follow(client.stream, Until::Now),
+                Ok(Some(Request::Follow)) => self.follow(client.stream, Until::Disconnected),
+                Ok(Some(request @ (Request::Status | Request::Stop | Request::HandOver))) => {
+                    answer(client.stream, request);
+                }
                 Ok(None) if client.deadline > now => self.clients.push_back(client),
                 // It is too slow, has disconnected, or asks for something unknown.
                 Ok(None) | Err(_) => {}
@@ -121,6 +153,18 @@ impl Clients {
         if is_ready[0] {
             self.accept(listener, now);
         }
+        self.send_events();
+    }
+
+    fn follow(&mut self, stream: UnixStream, until: Until) {
+        self.history.take();
+        self.followers.add(stream, until, &self.history);
+    }
+
+    /// Sends the events that there are to those who read them.
+    fn send_events(&mut self) {
+        self.history.take();
+        self.followers.send(&self.history);
     }
 
     fn accept(&mut self, listener: &UnixListener, now: Instant) {
@@ -137,11 +181,26 @@ impl Clients {
     }
 }
 
-/// The control socket. It is removed when this is dropped.
+/// What the control socket serves.
+pub struct Served {
+    /// The status.
+    pub board: StatusBoard,
+    /// Where orders go.
+    pub orders: Arc<Orders>,
+    /// The events.
+    pub history: EventHistory,
+    /// Their source.
+    pub feed: Arc<EventFeed>,
+}
+
+/// The control socket. It is removed when this is dropped, after the last events were sent.
 #[derive(Debug)]
 pub struct ControlServer {
     path: PathBuf,
     is_ending: Arc<AtomicBool>,
+    feed: Arc<EventFeed>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl ControlServer {
@@ -151,21 +210,12 @@ impl ControlServer {
     /// # Errors
     ///
     /// `AddrInUse` if a process already listens there, and any error of the kernel.
-    pub fn start(
-        path: &Path,
-        board: StatusBoard,
-        orders: Arc<Orders>,
-    ) -> io::Result<ControlServer> {
-        ControlServer::with_clients(path, board, orders, CLIENT_MAX)
+    pub fn start(path: &Path, served: Served) -> io::Result<ControlServer> {
+        ControlServer::with_clients(path, served, CLIENT_MAX)
     }
 
     /// Listens as [`start`](Self::start) does, for clients whose requests take no longer than `longest`.
-    fn with_clients(
-        path: &Path,
-        board: StatusBoard,
-        orders: Arc<Orders>,
-        longest: Duration,
-    ) -> io::Result<ControlServer> {
+    fn with_clients(path: &Path, served: Served, longest: Duration) -> io::Result<ControlServer> {
         let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
         if is_socket {
             if UnixStream::connect(path).is_ok() {
@@ -177,29 +227,32 @@ impl ControlServer {
         let mut listener = opener::listen(path)?.ok_or_else(in_use)?;
         let (at, is_ending) = (path.to_path_buf(), Arc::new(AtomicBool::new(false)));
         let ends = Arc::clone(&is_ending);
+        let Served { board, orders, history, feed } = served;
+        let (end, ended) = channel::bounded::<()>(0);
         std::thread::Builder::new().name("control".into()).spawn(move || {
+            let _end = end;
             sandbox::enter(Task::Control);
-            let mut clients = Clients { clients: VecDeque::new(), longest };
+            let mut clients = Clients::new(longest, history);
             loop {
                 clients.serve(&listener, |stream, request| {
                     // An error means that the client has disconnected, or does not read.
                     let _ = answer(stream, request, (&board, &orders));
                 });
                 if ends.load(Ordering::SeqCst) {
-                    return;
+                    return clients.send_events();
                 }
                 if let Ok(Some(new)) = opener::listen(&at) {
                     listener = new;
                     if ends.load(Ordering::SeqCst) {
                         opener::unlink(&at);
-                        return;
+                        return clients.send_events();
                     }
                     let path = at.display();
                     tracing::warn!("the control socket {path} was removed: it is made again");
                 }
             }
         })?;
-        Ok(ControlServer { path: path.to_path_buf(), is_ending })
+        Ok(ControlServer { path: path.to_path_buf(), is_ending, feed, ended })
     }
 }
 
@@ -208,6 +261,8 @@ impl Drop for ControlServer {
         // Before the removal, so that the thread does not make it again.
         self.is_ending.store(true, Ordering::SeqCst);
         opener::unlink(&self.path);
+        self.feed.ring();
+        let _ = self.ended.recv_timeout(FLUSH_MAX);
     }
 }
 
@@ -219,7 +274,7 @@ fn answer(
     stream.set_write_timeout(Some(CLIENT_MAX))?;
     let status = board.lock().map_err(|_| io::Error::other("the vCPU thread panicked"))?.clone();
     match request {
-        Request::Status => {}
+        Request::Status | Request::Events | Request::Follow => {}
         Request::Stop => orders.give(Order::Stop),
         Request::HandOver => orders.give(Order::HandOver),
     }
@@ -231,6 +286,11 @@ fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pair::event::PairRecord;
+    use crate::pair::event_feed::{EventLevel, OperatorEvent};
+    use logchan::time::Time;
+    use replication::replica::RoleName;
+    use std::io::{BufRead, BufReader};
     use std::os::unix::fs::PermissionsExt;
 
     /// Ends a test that hangs.
@@ -267,6 +327,12 @@ mod tests {
         }
     }
 
+    /// A process that never has an event.
+    fn served() -> Served {
+        let (feed, history) = EventFeed::new().unwrap();
+        Served { board: StatusBoard::default(), orders: Arc::default(), history, feed }
+    }
+
     /// Asks for the status and gets it.
     fn asks(mut client: UnixStream) {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -280,7 +346,7 @@ mod tests {
     fn removed_socket_is_made_again_and_serves() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/vm.sock");
-        let server = ControlServer::start(&path, StatusBoard::default(), Arc::default()).unwrap();
+        let server = ControlServer::start(&path, served()).unwrap();
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
         let client = loop {
             match UnixStream::connect(&path) {
@@ -298,8 +364,7 @@ mod tests {
     fn clients_that_ask_nothing_keep_nobody_out_and_the_oldest_ones_give_way() {
         let folder = tempfile::tempdir().unwrap();
         let (path, longest) = (folder.path().join("vm.sock"), Duration::from_secs(3600));
-        let (board, orders) = (StatusBoard::default(), Arc::default());
-        let _server = ControlServer::with_clients(&path, board, orders, longest).unwrap();
+        let _server = ControlServer::with_clients(&path, served(), longest).unwrap();
         let connect = || UnixStream::connect(&path).unwrap();
         let mut idle: Vec<_> = (0..200).map(|_| connect()).collect();
         asks(connect());
@@ -314,8 +379,7 @@ mod tests {
     fn slow_client_is_given_up_after_one_time_for_the_whole_request() {
         let folder = tempfile::tempdir().unwrap();
         let (path, pause) = (folder.path().join("vm.sock"), Duration::from_millis(50));
-        let (board, orders) = (StatusBoard::default(), Arc::default());
-        let _server = ControlServer::with_clients(&path, board, orders, 3 * pause).unwrap();
+        let _server = ControlServer::with_clients(&path, served(), 3 * pause).unwrap();
         let mut client = UnixStream::connect(&path).unwrap();
         // Ends when the server has hung up. With a time for each byte, 16 bytes would arrive, and be an unknown request.
         let sent = std::iter::repeat_with(|| {
@@ -324,5 +388,44 @@ mod tests {
         });
         let sent = sent.take_while(Result::is_ok).count();
         assert!(sent < REQUEST_BYTES_MAX, "{sent}");
+    }
+
+    /// Connects and asks for events.
+    fn follow(path: &Path, request: Request) -> BufReader<UnixStream> {
+        let mut client = UnixStream::connect(path).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(format!("{}\n", request.name()).as_bytes()).unwrap();
+        BufReader::new(client)
+    }
+
+    fn event(text: &str) -> OperatorEvent {
+        let record = PairRecord::started(Time::from_nanos(7), RoleName::Alone);
+        OperatorEvent::now(record, EventLevel::Info, text.into())
+    }
+
+    #[test]
+    fn follower_receives_past_and_new_events_and_those_of_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vm.sock");
+        let served = served();
+        let feed = Arc::clone(&served.feed);
+        let server = ControlServer::with_clients(&path, served, Duration::from_secs(3600)).unwrap();
+        feed.put(event("past"));
+        let mut past = String::new();
+        follow(&path, Request::Events).read_to_string(&mut past).unwrap();
+        assert!(past.contains("\"past\"") && past.lines().count() == 1, "{past}");
+        let mut followed = follow(&path, Request::Follow);
+        let mut line = String::new();
+        followed.read_line(&mut line).unwrap();
+        assert_eq!(line, past);
+        feed.put(event("new"));
+        line.clear();
+        followed.read_line(&mut line).unwrap();
+        assert!(line.contains("\"new\""), "{line}");
+        feed.put(event("end"));
+        drop(server);
+        line.clear();
+        followed.read_to_string(&mut line).unwrap();
+        assert!(line.contains("\"end\"") && line.lines().count() == 1, "{line}");
     }
 }

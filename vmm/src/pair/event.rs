@@ -192,6 +192,17 @@ pub enum PairEvent {
         /// How it ended.
         why: String,
     },
+    /// See [`Notice::WitnessFailed`].
+    WitnessFailed {
+        /// The error.
+        why: String,
+    },
+    /// See [`Notice::HandoverRefused`].
+    HandoverRefused,
+    /// See [`Notice::StopRefused`].
+    StopRefused,
+    /// See [`Notice::GoesSilent`].
+    GoesSilent,
     /// The process ends in an orderly way.
     Ended {
         /// Its counters.
@@ -239,9 +250,8 @@ impl PairRecord {
         PairRecord { t_ns: now.as_nanos(), term: 0, event }
     }
 
-    /// Returns the record of `notice`, reported at `now` by a process in `term` with counters `stats`; `None`
-    /// for what only the log for people has.
-    pub fn of(now: Time, term: u64, stats: &ReplicaStats, notice: &Notice) -> Option<PairRecord> {
+    /// Returns the record of `notice`, reported at `now` by a process in `term` with counters `stats`.
+    pub fn of(now: Time, term: u64, stats: &ReplicaStats, notice: &Notice) -> PairRecord {
         let (term_named, event) = match notice {
             &Notice::SyncClosed { pause, pages } => {
                 (None, PairEvent::SyncClosed { pause_ns: pause.as_nanos(), pages })
@@ -252,12 +262,14 @@ impl PairRecord {
             Notice::SupervisorLost { why } => {
                 (None, PairEvent::SupervisorLost { why: why.clone() })
             }
-            Notice::WitnessFailed { .. }
-            | Notice::HandoverRefused
-            | Notice::StopRefused
-            | Notice::GoesSilent => return None,
+            Notice::WitnessFailed { error } => {
+                (None, PairEvent::WitnessFailed { why: error.clone() })
+            }
+            Notice::HandoverRefused => (None, PairEvent::HandoverRefused),
+            Notice::StopRefused => (None, PairEvent::StopRefused),
+            Notice::GoesSilent => (None, PairEvent::GoesSilent),
         };
-        Some(PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event })
+        PairRecord { t_ns: now.as_nanos(), term: term_named.unwrap_or(term), event }
     }
 
     /// Returns the last record of a process in `term`.
@@ -409,6 +421,10 @@ mod tests {
             PairEvent::PrimarySilent { whole, .. } => read::PairEvent::PrimarySilent { whole },
             PairEvent::PrimaryGone { whole } => read::PairEvent::PrimaryGone { whole },
             PairEvent::SupervisorLost { why } => read::PairEvent::SupervisorLost { why },
+            PairEvent::WitnessFailed { .. } => read::PairEvent::WitnessFailed,
+            PairEvent::HandoverRefused => read::PairEvent::HandoverRefused,
+            PairEvent::StopRefused => read::PairEvent::StopRefused,
+            PairEvent::GoesSilent => read::PairEvent::GoesSilent,
             PairEvent::LogFinished => read::PairEvent::LogFinished,
             PairEvent::WentLive { .. } => read::PairEvent::WentLive,
             PairEvent::Diverged(divergence) => {
@@ -456,15 +472,15 @@ mod tests {
         let lines = [
             (PairRecord::started(now, RoleName::Seeking), r#""event":"started","role":"seeking""#),
             (
-                PairRecord::of(now, 3, &stats, &live).unwrap(),
+                PairRecord::of(now, 3, &stats, &live),
                 r#""term":4,"event":"went_live","sent_again":3"#,
             ),
             (
-                PairRecord::of(now, 3, &stats, &closed).unwrap(),
+                PairRecord::of(now, 3, &stats, &closed),
                 r#""term":3,"event":"sync_closed","pause_ns":5000,"pages":9"#,
             ),
             (
-                PairRecord::of(now, 3, &stats, &halted).unwrap(),
+                PairRecord::of(now, 3, &stats, &halted),
                 r#""term":5,"event":"halted","why":"replaced","spoke_ns":77"#,
             ),
             (PairRecord::ended(now, 4, &stats, &hold_ns), r#""hold":{"count":1,"p50_ns":7"#),
@@ -516,6 +532,10 @@ mod tests {
             PairEvent::PrimarySilent { heard_ns: 5, whole: true },
             PairEvent::PrimaryGone { whole: true },
             PairEvent::SupervisorLost { why: "signal: 9".into() },
+            PairEvent::WitnessFailed { why: "unreachable".into() },
+            PairEvent::HandoverRefused,
+            PairEvent::StopRefused,
+            PairEvent::GoesSilent,
             PairEvent::LogFinished,
             PairEvent::DiskFault { why: "disk 0 failed".into() },
             PairEvent::Diverged(Box::new(Divergence {

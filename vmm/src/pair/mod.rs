@@ -7,10 +7,14 @@
 //! - `checkpoint_times`: durations and page counts of checkpoints
 //! - [`metrics`]: the metrics of a host, for Prometheus
 //! - [`event`]: the event log, for programs
+//! - [`event_feed`]: the last events, for those who follow them
+//! - `followers`: the clients that do
 
 mod checkpoint_times;
 pub mod control_server;
 pub mod event;
+pub mod event_feed;
+mod followers;
 mod host;
 pub mod metrics;
 mod observer;

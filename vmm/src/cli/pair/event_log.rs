@@ -3,8 +3,10 @@
 use super::PairArgs;
 use crate::health::WatchedTap;
 use crate::link::now;
+use crate::message_limit::MessageLimit;
 use crate::pair::OnNotice;
 use crate::pair::event::PairRecord;
+use crate::pair::event_feed::{EventFeed, EventLevel, OperatorEvent};
 use crate::stdio::{self, Priority};
 use logchan::handshake::Mismatch;
 use logchan::limits::PAGE_BYTES;
@@ -12,31 +14,46 @@ use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
 use replication::replica::{DisksCopied, Halt, Replica, ReplicaEvent, StallCause, SyncDelay};
+use std::sync::Arc;
 
-/// Returns a function that prints each notice on standard error, with the time since the start. With
-/// `--quiet` it prints warnings only. With `--json` it also prints every notice as a record.
-pub(super) fn on_notice(args: &PairArgs, lan: Option<WatchedTap>) -> OnNotice {
+/// Returns a function that prints each notice on standard error, with the time since the start, and passes it to
+/// those who follow the events. With `--quiet` it prints warnings only. With `--json` it also prints every notice as
+/// a record.
+pub(super) fn on_notice(
+    args: &PairArgs,
+    lan: Option<WatchedTap>,
+    feed: Arc<EventFeed>,
+) -> OnNotice {
     let quiet = args.is_quiet();
     let start = now();
     let prints_records = args.prints_records();
+    let limit = MessageLimit::new();
     stdio::limit_messages();
     Box::new(move |replica: &Replica, notice: Notice| {
-        if prints_records
-            && let Some(record) = PairRecord::of(now(), replica.term().0, replica.stats(), &notice)
-        {
+        let time = now();
+        let record = PairRecord::of(time, replica.term().0, replica.stats(), &notice);
+        if prints_records {
             print_record(&record);
+        }
+        let text = message(replica, &notice, lan.as_ref());
+        let level = match is_warning(&notice) {
+            true => EventLevel::Warning,
+            false => EventLevel::Info,
+        };
+        match may_repeat(&notice) && limit.admit(time.as_nanos()).is_none() {
+            true => feed.leave_out(),
+            false => feed.put(OperatorEvent::now(record, level, text.clone())),
         }
         if let Notice::WitnessFailed { error } = &notice {
             return tracing::warn!("{error}");
         }
-        let priority = match is_warning(&notice) {
-            true => Priority::Warning,
-            false if quiet => return,
-            false => Priority::Info,
+        let priority = match level {
+            EventLevel::Warning => Priority::Warning,
+            EventLevel::Info if quiet => return,
+            EventLevel::Info => Priority::Info,
         };
-        let seconds = now().since(start).as_nanos() as f64 / 1e9;
-        let text =
-            format!("understudy: {seconds:9.3} s  {}", message(replica, &notice, lan.as_ref()));
+        let seconds = time.since(start).as_nanos() as f64 / 1e9;
+        let text = format!("understudy: {seconds:9.3} s  {text}");
         match may_repeat(&notice) {
             true => stdio::repeatable_message_at(priority, text),
             false => stdio::message_at(priority, text),
@@ -44,9 +61,17 @@ pub(super) fn on_notice(args: &PairArgs, lan: Option<WatchedTap>) -> OnNotice {
     })
 }
 
+/// Passes a record of the process itself, which is no notice, to those who follow the events. With `--json` also prints it.
+pub(super) fn tell(args: &PairArgs, feed: &EventFeed, (record, text): (PairRecord, &str)) {
+    if args.prints_records() {
+        print_record(&record);
+    }
+    feed.put(OperatorEvent::now(record, EventLevel::Info, text.into()));
+}
+
 /// Prints a record on standard output. One that can't be written is dropped and counted: it must not stop
 /// the VM.
-pub(super) fn print_record(record: &PairRecord) {
+fn print_record(record: &PairRecord) {
     let line = serde_json::to_string(record).expect("a record has no maps with strange keys");
     stdio::record(line);
 }

@@ -14,7 +14,9 @@ use super::exit_code::{CliError, Code};
 use super::session::{self, Begins, TimeLimit, TraceFile};
 use crate::link::{BootClock, EthernetLink, now, system_entropy};
 use crate::notify::ServiceManager;
+use crate::pair::control_server::Served;
 use crate::pair::event::PairRecord;
+use crate::pair::event_feed::EventFeed;
 use crate::pair::{PairDriver, PairObserver, StatusBoard};
 use crate::replay::error::SourceError;
 use crate::replay::guest_clock::GuestClock;
@@ -78,7 +80,15 @@ fn main(args: &PairArgs, start: Start, service: ServiceManager) -> Result<(), Cl
     let samples = metrics.as_ref().map(|metrics| Arc::clone(&metrics.board));
     let board = StatusBoard::default();
     let orders = Arc::new(Orders::default());
-    let _control = args.serve_control(&board, &orders);
+    let (feed, history) = EventFeed::new()
+        .map_err(|source| CliError::Os { doing: "setting up the events", source })?;
+    let feed = &feed;
+    let _control = args.serve_control(Served {
+        board: board.clone(),
+        orders: Arc::clone(&orders),
+        history,
+        feed: Arc::clone(feed),
+    });
     let limit = args.vm.seconds.map(Duration::from_secs_f64);
     let limit = limit.map(|length| TimeLimit { length, begins: Begins::Now });
     let end = session::on_vcpu_thread(args.vm.core, limit, &orders, |orders| {
@@ -92,7 +102,7 @@ fn main(args: &PairArgs, start: Start, service: ServiceManager) -> Result<(), Cl
             .map_err(|error| CliError::Usage(error.to_string()))?;
         let mutants = Mutants::default();
         let mut observer = PairObserver::new(
-            event_log::on_notice(args, lan.clone()),
+            event_log::on_notice(args, lan.clone(), Arc::clone(feed)),
             board,
             lan,
             supervisor.state(),
@@ -112,7 +122,7 @@ fn main(args: &PairArgs, start: Start, service: ServiceManager) -> Result<(), Cl
             ack_wait: args.ack_wait(),
             mutants,
         });
-        run((args, trace), &blueprint, driver, start)
+        run((args, trace, feed), &blueprint, driver, start)
     })?;
     match end {
         Halt::Stopped | Halt::PrimaryStopped | Halt::HandedOver { .. } => Ok(()),
@@ -125,7 +135,7 @@ fn main(args: &PairArgs, start: Start, service: ServiceManager) -> Result<(), Cl
 
 /// Runs machines until this host's part is over, and returns why it is.
 fn run<P: FramePort>(
-    (args, trace): (&PairArgs, TraceFile),
+    (args, trace, feed): (&PairArgs, TraceFile, &EventFeed),
     blueprint: &Blueprint,
     mut driver: PairDriver<P>,
     start: Start,
@@ -134,10 +144,8 @@ fn run<P: FramePort>(
         Start::Primary | Start::BootAgain | Start::Standalone => blueprint.booted()?,
         Start::Backup => blueprint.empty()?,
     };
-    if args.prints_records() {
-        let role = driver.parts().replica.role();
-        event_log::print_record(&PairRecord::started(now(), role));
-    }
+    let started = PairRecord::started(now(), driver.parts().replica.role());
+    event_log::tell(args, feed, (started, "the process has started"));
     sandbox::enter(Task::Vcpu);
     let end = driver::run(&mut driver, machine, || blueprint.empty(), run_machine);
     driver.parts_mut().observer.stopping();
@@ -148,10 +156,8 @@ fn run<P: FramePort>(
         PairEnd::Halted(halt) => halt,
         PairEnd::Failed(error) => return Err(error),
     };
-    if args.prints_records() {
-        let (term, stats) = (replica.term().0, replica.stats());
-        event_log::print_record(&PairRecord::ended(now(), term, stats, observer.hold_ns()));
-    }
+    let ended = PairRecord::ended(now(), replica.term().0, replica.stats(), observer.hold_ns());
+    event_log::tell(args, feed, (ended, "the process ends"));
     trace.write(world.stages())?;
     Ok(halt)
 }

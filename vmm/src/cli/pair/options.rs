@@ -14,8 +14,8 @@ use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, ti
 use crate::link::{LinkOptions, OtherAddresses};
 use crate::metrics::{MetricsAddress, MetricsListener};
 use crate::opener::{self, OpenerConfig};
-use crate::pair::{ControlServer, StatusBoard};
-use crate::replay::Orders;
+use crate::pair::ControlServer;
+use crate::pair::control_server::Served;
 use crate::reservation::{self, Resource};
 use crate::stdio;
 use crate::supervisor::Supervisor;
@@ -33,7 +33,6 @@ use replication::witness::Seen;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
-use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Time between two looks at whether superblocks are stored.
@@ -441,13 +440,9 @@ impl PairArgs {
     }
 
     /// Starts to serve the control socket. Without it, the VM runs all the same.
-    pub(super) fn serve_control(
-        &self,
-        board: &StatusBoard,
-        orders: &Arc<Orders>,
-    ) -> Option<ControlServer> {
+    pub(super) fn serve_control(&self, served: Served) -> Option<ControlServer> {
         let path = self.control_path();
-        match ControlServer::start(&path, board.clone(), Arc::clone(orders)) {
+        match ControlServer::start(&path, served) {
             Ok(server) => Some(server),
             Err(error) => {
                 stdio::warning(format_args!(

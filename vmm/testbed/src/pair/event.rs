@@ -79,6 +79,10 @@ pub enum PairEvent {
     SupervisorLost {
         why: String,
     },
+    WitnessFailed,
+    HandoverRefused,
+    StopRefused,
+    GoesSilent,
     LogFinished,
     WentLive,
     Diverged {

@@ -480,6 +480,10 @@ impl Hosts {
             | PairEvent::PrimarySilent { .. }
             | PairEvent::PrimaryGone { .. }
             | PairEvent::SupervisorLost { .. }
+            | PairEvent::WitnessFailed
+            | PairEvent::HandoverRefused
+            | PairEvent::StopRefused
+            | PairEvent::GoesSilent
             | PairEvent::LogFinished
             | PairEvent::Ended { .. } => {}
         }

@@ -158,6 +158,10 @@ impl State {
             | PairEvent::DisksCopied { .. }
             | PairEvent::SyncGivenUp { .. }
             | PairEvent::Following
+            | PairEvent::WitnessFailed
+            | PairEvent::HandoverRefused
+            | PairEvent::StopRefused
+            | PairEvent::GoesSilent
             | PairEvent::LogFinished
             | PairEvent::SupervisorLost { .. }
             | PairEvent::DiskFault { .. }
