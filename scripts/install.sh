@@ -38,6 +38,10 @@ declare -A wanted=()
 for command in "${!package_of[@]}"; do
     command -v "$command" >/dev/null || wanted[${package_of[$command]}]=1
 done
+if [[ ${1:-} == --tests ]] && ! python3 -c 'import jsonschema' 2>/dev/null; then
+    # Checks what commands print against the schemas of docs/schema.
+    wanted[python3-jsonschema]=1
+fi
 missing=("${!wanted[@]}")
 if ((${#missing[@]})); then
     echo "installing ${missing[*]}"

@@ -2,6 +2,7 @@
 
 use crate::alone;
 use crate::program::{json, understudy};
+use crate::schema;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -42,7 +43,9 @@ impl Figures {
         println!("{progress}{stdout}");
         assert!(output.status.success(), "{}", output.status);
         nothing_is_left(pid, folder.path());
-        Figures(json(&stdout))
+        let figures = json(&stdout);
+        schema::fits("demo", std::slice::from_ref(&figures));
+        Figures(figures)
     }
 
     /// Returns the number at a JSON pointer.

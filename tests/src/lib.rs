@@ -15,6 +15,7 @@ pub mod pair;
 pub mod patience;
 pub mod program;
 pub mod recording;
+pub mod schema;
 pub mod sim;
 pub mod surgery;
 pub mod threads;

@@ -9,12 +9,15 @@ use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::{Process, Rig};
 use tests::patience::patience;
 use tests::program::{run, understudy};
+use tests::schema;
 use tests::wait_for;
 
 /// `understudy events --follow --json` of a process.
 struct Following {
     child: std::process::Child,
     lines: Receiver<Value>,
+    /// Everything that was received.
+    seen: Vec<Value>,
 }
 
 impl Following {
@@ -34,16 +37,17 @@ impl Following {
                 }
             }
         });
-        Following { child, lines }
+        Following { child, lines, seen: Vec::new() }
     }
 
     /// Waits for `event`, checks that no event is missing before it, and returns it.
-    fn wait_for(&self, next: &mut u64, event: &str) -> Value {
+    fn wait_for(&mut self, next: &mut u64, event: &str) -> Value {
         loop {
             let line = self.lines.recv_timeout(patience());
             let line = line.unwrap_or_else(|error| panic!("no {event}: {error}"));
             assert_eq!((&line["schema"], &line["seq"]), (&1.into(), &(*next).into()), "{line}");
             *next += 1;
+            self.seen.push(line.clone());
             if line["event"] == event {
                 return line;
             }
@@ -81,6 +85,7 @@ fn events_of_a_backup_are_followed_through_its_takeover_to_its_end() {
     following.wait_for(&mut next, "ended");
     assert_eq!(backup.end().code, Some(0));
     assert!(following.child.wait().unwrap().success(), "its process has ended in order");
+    schema::fits("events", &following.seen);
 
     let gone = run(&["events", "--follow", "--socket", backup.socket()]);
     assert_eq!(gone.status.code(), Some(15), "{gone:?}");

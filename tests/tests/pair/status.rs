@@ -6,6 +6,7 @@ use testbed::pair::{Host, PairEvent, Part};
 use tests::pair::{Clients, Process, Rig};
 use tests::patience::wait_until;
 use tests::program::{json, run};
+use tests::schema;
 use tests::wait_for;
 
 /// Runs `understudy status --json` and parses its output.
@@ -36,6 +37,16 @@ fn status_of_both_hosts_matches_their_activity() {
         wait_until("some outputs that were held", || primary.figure("hold.released") > 100.0);
         clients.wait_until_served();
         let [a, b] = [&primary, &backup].map(status);
+        schema::fits("status", &[a.clone(), b.clone()]);
+        let with = |name: &str, value: Value| {
+            let mut status = a.clone();
+            status[name] = value;
+            status
+        };
+        for wrong in [with("more", 1.into()), with("role", "king".into()), with("term", "1".into())]
+        {
+            assert_ne!(schema::errors("status", &[wrong]), "");
+        }
         assert_eq!((&a["role"], &b["role"]), (&"protected".into(), &"following".into()));
         for (status, role, mac) in
             [(&a, "backup", Host::B.log_mac()), (&b, "primary", Host::A.log_mac())]

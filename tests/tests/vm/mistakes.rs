@@ -6,6 +6,7 @@ use std::fs;
 use testbed::{Namespace, command};
 use tests::patience::wait_until;
 use tests::program::{fails, json, run, write_private};
+use tests::schema;
 use vmm::boot::cpu_features::ModelName;
 use vmm::boot::image::GuestImage;
 use vmm::boot::sweep::sweep;
@@ -163,6 +164,7 @@ fn cpu_digest_of_this_host() -> u64 {
 fn cpu_model_runs_or_is_refused_in_one_line_as_doctor_says() {
     let doctor = run(&["doctor", "--json"]);
     let doctor = json(&String::from_utf8_lossy(&doctor.stdout));
+    schema::fits("doctor", std::slice::from_ref(&doctor));
     for name in ModelName::ALL.map(ModelName::as_str) {
         let row = format!("cpu model {name}");
         let checks = doctor["checks"].as_array().unwrap();

@@ -13,6 +13,7 @@ use tests::recording::{
     count_in_log, difference, kill_hard, record_hard_guest, record_under_load, replay_under_kicks,
     start_vm,
 };
+use tests::schema;
 
 #[test]
 fn replay_of_a_run_under_load_and_kicks_is_equal() {
@@ -122,6 +123,7 @@ fn console_input_is_logged_and_replayed() {
 
     let stat = run(&["log", "stat", log, "--json"]);
     let stat = json(&String::from_utf8_lossy(&stat.stdout));
+    schema::fits("log-stat", std::slice::from_ref(&stat));
     assert_eq!(stat["kinds"]["console"]["count"], 1, "{stat}");
     let output = run(&["replay", log, "--json"]);
     assert!(output.status.success());
@@ -149,4 +151,6 @@ fn recording_ends_when_its_log_is_long_and_is_replayed_whole() {
     assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
     let replayed = json(&String::from_utf8_lossy(&replayed.stdout));
     assert_eq!(replayed["memory_digest"], recorded["memory_digest"]);
+    schema::fits("record", &[recorded]);
+    schema::fits("replay", &[replayed]);
 }

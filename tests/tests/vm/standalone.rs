@@ -9,6 +9,7 @@ use testbed::{GUEST_ADDRESS, Namespace, TAP, TestbedError, clients};
 use tests::patience::factor;
 use tests::program::{json, run, understudy};
 use tests::recording::start_vm;
+use tests::schema;
 
 #[test]
 fn demo_runs_every_client_and_leaves_nothing_behind() {
@@ -16,6 +17,7 @@ fn demo_runs_every_client_and_leaves_nothing_behind() {
     let progress = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{progress}");
     let result = json(&String::from_utf8_lossy(&output.stdout));
+    schema::fits("demo-standalone", std::slice::from_ref(&result));
     assert_eq!(result["ping"]["received"], 20);
     assert!(result["counter_requests"].as_u64() >= Some(20), "{result}");
     assert_eq!(result["echo_bytes"], 65536);

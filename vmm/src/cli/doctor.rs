@@ -39,10 +39,11 @@ pub fn main(args: &DoctorArgs) -> Result<(), CliError> {
     let healthy = checks.iter().all(|check| check.status != Status::Fail);
     let printed = output::write(&match args.json {
         true => {
-            let profile = profile.map(profile_json);
-            format!(
-                "{}\n",
-                json!({ "healthy": healthy, "checks": checks, "host_profile": profile })
+            let profile = json!(profile.map(profile_json));
+            let fields =
+                [("healthy", healthy.into()), ("checks", json!(checks)), ("host_profile", profile)];
+            output::json_line(
+                fields.map(|(name, value)| (name.into(), value)).into_iter().collect(),
             )
         }
         false => table(&checks) + &profile.map(profile_text).unwrap_or_default(),

@@ -11,7 +11,7 @@ use crate::boot::sweep::{self, Finding, SweepReport};
 use crate::kvm::System;
 use clap::Args;
 use logchan::host_profile::Answer;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -52,7 +52,7 @@ pub fn main(args: &InspectArgs) -> Result<(), CliError> {
     if !is_bzimage(&file) {
         let report = sweep::sweep(&GuestImage::for_inspection(&name, file)?, args.cpu_model);
         return output::write(&match args.json {
-            true => format!("{}\n", json!({ "file": name, "sweep": report })),
+            true => json_result(&name, ("sweep", json!(report))),
             false => findings(&report),
         });
     }
@@ -66,9 +66,14 @@ pub fn main(args: &InspectArgs) -> Result<(), CliError> {
     };
     let kernel = LinuxKernel::from_bytes(&name, &file, &options)?;
     output::write(&match args.json {
-        true => format!("{}\n", json!({ "file": name, "kernel": kernel.report() })),
+        true => json_result(&name, ("kernel", json!(kernel.report()))),
         false => kernel_text(kernel.report()),
     })
+}
+
+/// Formats the result about the image `file`.
+fn json_result(file: &str, (name, report): (&str, Value)) -> String {
+    output::json_line(Map::from_iter([("file".into(), file.into()), (name.into(), report)]))
 }
 
 fn kernel_text(report: &PassReport) -> String {

@@ -4,6 +4,10 @@ use super::exit_code::CliError;
 use crate::stdio;
 use serde_json::{Map, Value};
 
+/// Version of the JSON objects that commands print as their results. It moves when a field changes its meaning or its
+/// type, or disappears; a new field does not move it. `docs/schema/` has the schemas.
+pub const RESULT_SCHEMA: u32 = 1;
+
 /// Prints `result` as one JSON object, or as lines of `name value`.
 ///
 /// # Errors
@@ -37,9 +41,15 @@ pub(super) fn after_print(
 /// Formats `result` as [`print()`] prints it.
 pub(super) fn text(result: &Map<String, Value>, json: bool) -> String {
     if json {
-        return format!("{}\n", Value::Object(result.clone()));
+        return json_line(result.clone());
     }
     table(result.iter())
+}
+
+/// Formats `result` as a line of JSON, with the version of its schema unless it has one.
+pub(super) fn json_line(mut result: Map<String, Value>) -> String {
+    result.entry("schema").or_insert_with(|| RESULT_SCHEMA.into());
+    format!("{}\n", Value::Object(result))
 }
 
 /// Formats rows as lines of `name value`, with aligned values.

@@ -27,10 +27,13 @@ pub struct StatusArgs {
 ///
 /// If no process answers, or standard output can't be written.
 pub fn main(args: &StatusArgs) -> Result<(), CliError> {
-    let status = args.process.ask(Request::Status)?;
+    let mut status = args.process.ask(Request::Status)?;
     match args.json {
         true => output::print(&status, true),
-        false => output::print(&flat(&status), false),
+        false => {
+            status.remove("schema");
+            output::print(&flat(&status), false)
+        }
     }
 }
 

@@ -30,9 +30,14 @@ const UPDATE_INTERVAL: Span = Span::from_millis(100);
 /// Shortest interval over which rates are computed.
 const RATE_INTERVAL_MIN: Span = Span::from_millis(1000);
 
+/// Version of the status; `docs/schema/status.schema.json` has the schema.
+const STATUS_SCHEMA: u32 = 1;
+
 /// Status of a host. The last word of a name is the unit; rates cover about the last second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
+    /// Version of these fields; 0 until the VM runs.
+    pub schema: u32,
     /// Role of this host: a state of [`replication::replica`].
     pub role: &'static str,
     /// Whether the other host could continue the VM: `yes`, or `no: ` and the reason.
@@ -345,6 +350,7 @@ impl PairObserver {
             }
         });
         Status {
+            schema: STATUS_SCHEMA,
             role: replica.role().as_str(),
             protected: protection_text(now, replica),
             lan: self.lan_fault().unwrap_or_else(|| "up".into()),

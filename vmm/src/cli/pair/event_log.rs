@@ -6,7 +6,7 @@ use crate::link::now;
 use crate::message_limit::MessageLimit;
 use crate::pair::OnNotice;
 use crate::pair::event::PairRecord;
-use crate::pair::event_feed::{EventFeed, EventLevel, OperatorEvent};
+use crate::pair::event_feed::{EVENT_SCHEMA, EventFeed, EventLevel, OperatorEvent};
 use crate::stdio::{self, Priority};
 use logchan::handshake::Mismatch;
 use logchan::limits::PAGE_BYTES;
@@ -14,6 +14,7 @@ use logchan::time::Time;
 use replication::Divergence;
 use replication::driver::Notice;
 use replication::replica::{DisksCopied, Halt, Replica, ReplicaEvent, StallCause, SyncDelay};
+use serde::Serialize;
 use std::sync::Arc;
 
 /// Returns a function that prints each notice on standard error, with the time since the start, and passes it to
@@ -69,10 +70,19 @@ pub(super) fn tell(args: &PairArgs, feed: &EventFeed, (record, text): (PairRecor
     feed.put(OperatorEvent::now(record, EventLevel::Info, text.into()));
 }
 
+/// A line of standard output.
+#[derive(Serialize)]
+struct EventLogLine<'a> {
+    schema: u32,
+    #[serde(flatten)]
+    record: &'a PairRecord,
+}
+
 /// Prints a record on standard output. One that can't be written is dropped and counted: it must not stop
 /// the VM.
 fn print_record(record: &PairRecord) {
-    let line = serde_json::to_string(record).expect("a record has no maps with strange keys");
+    let line = EventLogLine { schema: EVENT_SCHEMA, record };
+    let line = serde_json::to_string(&line).expect("a record has no maps with strange keys");
     stdio::record(line);
 }
 

@@ -21,7 +21,7 @@ use logchan::claim::ClaimKey;
 use logchan::ids::{Claimant, Term, VmId, WitnessId};
 use options::{Place, random};
 use replication::witness::NOBODY;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::{self, Metadata};
@@ -122,7 +122,7 @@ pub fn main(command: &WitnessCommand) -> Result<(), CliError> {
         }
     };
     let printed = output::write(&match args.json {
-        true => format!("{}\n", report.json()),
+        true => output::json_line(report.json()),
         false => table(&report.checks),
     });
     let verdict = if report.is_usable() { Ok(()) } else { Err(CliError::Silent(Code::Host)) };
@@ -313,14 +313,16 @@ impl Report {
         }));
     }
 
-    fn json(&self) -> Value {
-        json!({
-            "usable": self.is_usable(),
-            "checks": self.checks,
-            "file_system": self.file_system.as_ref().map(|found| &found.name),
-            "identity": self.identity.map(|id| id.to_string()),
-            "claims": self.claims,
-        })
+    fn json(&self) -> Map<String, Value> {
+        let file_system = self.file_system.as_ref().map(|found| &found.name);
+        let fields = [
+            ("usable", self.is_usable().into()),
+            ("checks", json!(self.checks)),
+            ("file_system", json!(file_system)),
+            ("identity", json!(self.identity.map(|id| id.to_string()))),
+            ("claims", json!(self.claims)),
+        ];
+        fields.map(|(name, value)| (name.into(), value)).into_iter().collect()
     }
 }
 
