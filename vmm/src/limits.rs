@@ -30,6 +30,21 @@ pub const EVENTS_BYTES_MAX: usize = 1 << 20;
 /// Most clients of a control socket that read events.
 pub const EVENT_FOLLOWERS_MAX: usize = 16;
 
+/// Most VMs that `understudy watch` shows.
+pub const WATCHED_VMS_MAX: usize = 64;
+
+/// Most answers and events that wait until `understudy watch` takes them. The threads that ask wait then.
+pub const WATCH_UPDATES_MAX: usize = 1024;
+
+/// Most events of a VM that `understudy watch` keeps: more than a terminal has lines.
+pub const WATCH_EVENTS_MAX: usize = 200;
+
+/// Most samples of a VM that `understudy watch` keeps, one a second: more than a terminal has columns.
+pub const WATCH_SAMPLES_MAX: usize = 600;
+
+/// Most lines of a demonstration that wait for the end of `--watch`.
+pub const DEMO_LINES_MAX: usize = 1024;
+
 /// Most clients of the metrics that are served at a time.
 pub const METRICS_CLIENTS_MAX: usize = 16;
 

@@ -11,14 +11,20 @@ use crate::disk::{DiskError, DiskOptions, ImageError};
 use crate::files::Access;
 use crate::kvm::System;
 use crate::kvm::system::DEV_KVM;
+use crate::limits::DEMO_LINES_MAX;
 use crate::link::timing::{SILENCE_MS_MAX, SILENCE_MS_MIN};
 use crate::stdio;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use netpath::ring::probe::probe;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Map, Value};
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -75,6 +81,7 @@ made with another CPU model; 16 if this host is too slow for the demonstration.
 
 Examples:
   understudy demo
+  understudy demo --kills 20 --watch
   understudy demo --kills 20 --json
   understudy demo --handovers 20
   understudy demo --chaos 20 --seed 1 --json
@@ -138,6 +145,9 @@ pub struct DemoArgs {
         ]
     )]
     standalone: bool,
+    /// Show both hosts on the terminal, as 'understudy watch' does; what is printed otherwise follows at its end
+    #[arg(long, conflicts_with_all = ["standalone", "json"])]
+    watch: bool,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -163,6 +173,12 @@ enum GuestName {
 }
 
 impl DemoArgs {
+    /// Returns the picture of both hosts, if the user wants it.
+    fn watched(&self, program: &Path) -> Option<Watch> {
+        let (program, child, lines) = (program.to_path_buf(), None, VecDeque::new());
+        self.watch.then_some(Watch { program, child, lines })
+    }
+
     fn guest_disk(&self) -> GuestDisk {
         if self.disk { GuestDisk::Mirrored } else { GuestDisk::None }
     }
@@ -226,6 +242,11 @@ pub fn main(args: &DemoArgs) -> Result<(), CliError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(TestbedError::NotRoot.into());
     }
+    if args.watch && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+        return Err(CliError::Usage(
+            "--watch needs a terminal as standard input and output".into(),
+        ));
+    }
     // The VMs would find out, too, but one after the other.
     probe()?.check()?;
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -261,9 +282,9 @@ fn run_chaos(
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
         kinds: if args.faults.is_empty() { Kind::ALL.to_vec() } else { args.faults.clone() },
     };
-    let mut screen = Screen::new("second", plan.time.as_secs() as u32);
+    let mut screen = Screen::new("second", plan.time.as_secs() as u32, args.watched(program));
     let result = chaos::run(program, &plan, interrupted, &mut screen);
-    screen.bar.finish_and_clear();
+    screen.end();
     let summary = result?;
     print(args.json, || summary.json(), || summary.table(), summary.fault())
 }
@@ -313,39 +334,116 @@ fn run_pair(
     }
     let death = if args.power_loss { Death::OfHost } else { Death::OfProcess };
     let plan = Plan { vm, kills, handovers, seed, death };
-    let mut screen = Screen::new("takeover", kills + handovers);
+    let mut screen = Screen::new("takeover", kills + handovers, args.watched(program));
     let result = pair::run(program, &plan, interrupted, &mut screen);
-    screen.bar.finish_and_clear();
+    screen.end();
     let summary = result?;
     print(args.json, || summary.json(), || summary.table(), summary.fault())
 }
 
-/// Progress on standard error: lines and, on a terminal, a progress bar below them.
+/// Progress on standard error: lines and, on a terminal, a progress bar below them. With `--watch`, the lines wait until
+/// the picture is gone.
 struct Screen {
     bar: ProgressBar,
     start: Instant,
+    watch: Option<Watch>,
+}
+
+/// `understudy watch` on this program's terminal.
+struct Watch {
+    program: PathBuf,
+    child: Option<Child>,
+    /// Lines that wait for its end.
+    lines: VecDeque<String>,
+}
+
+impl Watch {
+    fn start(&mut self, folder: &Path) {
+        match Command::new(&self.program).arg("watch").arg(folder).spawn() {
+            Ok(child) => self.child = Some(child),
+            Err(error) => {
+                stdio::warning(format_args!("understudy: watch can't be started: {error}"));
+            }
+        }
+    }
+
+    /// Keeps `line` if the picture is there. Returns the lines to print.
+    fn lines_to_print(&mut self, line: String) -> Vec<String> {
+        self.lines.push_back(line);
+        let is_there =
+            self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+        if !is_there {
+            return self.lines.drain(..).collect();
+        }
+        if self.lines.len() > DEMO_LINES_MAX {
+            self.lines.pop_front();
+        }
+        Vec::new()
+    }
+
+    /// Ends the picture, which restores the terminal. Returns the lines to print.
+    fn end(&mut self) -> Vec<String> {
+        if let Some(mut child) = self.child.take()
+            && matches!(child.try_wait(), Ok(None))
+        {
+            // It was not waited for, so that no other process has its number.
+            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+            let _ = child.wait();
+        }
+        self.lines.drain(..).collect()
+    }
 }
 
 impl Screen {
     /// Creates the progress of `steps` steps, of which `step` is the name.
-    fn new(step: &'static str, steps: u32) -> Screen {
+    fn new(step: &'static str, steps: u32, watch: Option<Watch>) -> Screen {
         let style = ProgressStyle::with_template("{spinner} {msg} {pos} of {len}  {elapsed}")
             .expect("the template is well-formed");
         let bar = ProgressBar::new(u64::from(steps)).with_style(style).with_message(step);
+        if watch.is_some() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Screen { bar, start: Instant::now() }
+        Screen { bar, start: Instant::now(), watch }
+    }
+
+    /// Ends the bar or the picture.
+    fn end(&mut self) {
+        self.bar.finish_and_clear();
+        for line in self.watch.iter_mut().flat_map(Watch::end) {
+            stdio::message(line);
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
 impl Progress for Screen {
     fn message(&mut self, line: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
-        self.bar.suspend(|| stdio::message(format_args!("{seconds:7.2} s  {line}")));
+        let line = format!("{seconds:7.2} s  {line}");
+        let lines = match &mut self.watch {
+            None => vec![line],
+            Some(watch) => watch.lines_to_print(line),
+        };
+        for line in lines {
+            self.bar.suspend(|| stdio::message(line));
+        }
     }
 
     fn steps_done(&mut self, done: u32) {
         self.bar.set_position(u64::from(done));
+    }
+
+    fn sockets_in(&mut self, folder: &Path) {
+        if let Some(watch) = &mut self.watch {
+            watch.start(folder);
+        }
     }
 }

@@ -68,6 +68,16 @@ impl ShownEvent {
         self.event == "events_lost"
     }
 
+    /// Returns the line for a picture: with the time of the day only, and without the term.
+    pub(super) fn short_line(&self) -> String {
+        if self.is_gap() {
+            return format!("... {} events are missing here", self.count);
+        }
+        let (time, mark) = (utc(self.unix_ms), if self.is_warning() { '!' } else { ' ' });
+        let time = time.get(11..19).unwrap_or_default();
+        format!("{time} {mark} {}", self.text)
+    }
+
     /// Returns the line for a person.
     fn line(&self) -> String {
         if self.is_gap() {

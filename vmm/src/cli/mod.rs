@@ -26,6 +26,7 @@ pub mod session;
 pub mod signals;
 pub mod status;
 pub mod supervise;
+pub mod watch;
 pub mod witness;
 
 use crate::stdio;
@@ -115,6 +116,8 @@ enum Command {
     List(list::ListArgs),
     /// Show what has happened to a primary or backup on this host, and what happens
     Events(events::EventsArgs),
+    /// Show the VMs of this host on the terminal
+    Watch(watch::WatchArgs),
     /// End the VM on both hosts
     Stop(control::OrderArgs),
     /// Tell the witness that no host runs a VM any more, so that it can be booted
@@ -199,6 +202,7 @@ fn run_command() -> ExitCode {
         Command::Status(args) => status::main(&args),
         Command::List(args) => list::main(&args),
         Command::Events(args) => events::main(&args),
+        Command::Watch(args) => watch::main(&args),
         Command::Stop(args) => control::stop(&args),
         Command::Forget(args) => witness::forget(&args),
         Command::Handover(args) => control::hand_over(&args),

@@ -143,4 +143,8 @@ impl Progress for Recorder<'_> {
     fn steps_done(&mut self, done: u32) {
         self.progress.steps_done(done);
     }
+
+    fn sockets_in(&mut self, folder: &Path) {
+        self.progress.sockets_in(folder);
+    }
 }

@@ -40,6 +40,8 @@ pub trait Progress: Send {
     fn message(&mut self, line: &str);
     /// Reports how much is done: of the kills and handovers, or of the seconds of a run with a time limit.
     fn steps_done(&mut self, done: u32);
+    /// Reports the folder in which the processes of the pair will have their control sockets.
+    fn sockets_in(&mut self, _folder: &Path) {}
 }
 
 /// The environment of a pair before its first process starts.
@@ -80,6 +82,7 @@ impl Environment {
         progress: &mut dyn Progress,
     ) -> Result<Environment, TestbedError> {
         let scene = Scene::new(program)?;
+        progress.sockets_in(scene.folder());
         progress
             .message("LAN: hosts A and B, a client, a switch; between A and B a link for the log");
         let images = make_images(&scene, vm)?;
