@@ -6,6 +6,7 @@
 pub mod alone;
 pub mod chain;
 pub mod demo;
+pub mod docs;
 pub mod fifo;
 pub mod flood;
 pub mod guests;
