@@ -6,6 +6,7 @@ use testbed::pair::{Host, LOG_LINK, PairEvent, PairVm, Part};
 use testbed::{TAP, TestbedError};
 use tests::pair::Rig;
 use tests::program::{json, run};
+use tests::schema;
 use tests::wait_for;
 
 /// Starts a second VM on host A with these options, and requires that it is refused with exit code 4 and one line with
@@ -81,6 +82,7 @@ fn list_shows_vms_that_run_stand_still_and_are_gone() {
     wait_for!(primary, PairEvent::TermWon);
     let state = |expected: &str, code| {
         let (found, report) = list(&folder);
+        schema::fits("list", std::slice::from_ref(&report));
         assert_eq!((found, &report["vms"][0]["state"]), (Some(code), &expected.into()), "{report}");
         report["vms"][0].clone()
     };

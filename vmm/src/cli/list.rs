@@ -197,8 +197,9 @@ pub fn main(args: &ListArgs) -> Result<(), CliError> {
     })?;
     let printed = match args.json {
         true => {
-            let vms: Vec<_> = listed.iter().map(Listed::json).collect();
-            output::write(&format!("{}\n", json!({ "vms": vms })))
+            let vms = listed.iter().map(Listed::json).collect();
+            let result = Map::from_iter([(String::from("vms"), Value::Array(vms))]);
+            output::print(&result, true)
         }
         false if listed.is_empty() => {
             stdio::message(format_args!(
