@@ -20,7 +20,7 @@
 use crate::checkpoint::{CheckpointImage, Image};
 use alloc::vec::Vec;
 use logchan::entry::REGISTERS;
-use logchan::limits::PAGE_BYTES;
+use logchan::limits::{DISKS_MAX, PAGE_BYTES};
 
 pub use logchan::entry::DiskStatus;
 
@@ -53,6 +53,54 @@ pub enum DiskOperation {
     Discard,
     /// Fills sectors with zeros.
     WriteZeroes,
+}
+
+impl DiskOperation {
+    /// Returns whether it changes the contents of a disk.
+    pub const fn modifies(self) -> bool {
+        match self {
+            Self::Read | Self::Flush => false,
+            Self::Write | Self::Discard | Self::WriteZeroes => true,
+        }
+    }
+}
+
+/// A set of disks, by their indexes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskSet(u8);
+
+// Each disk has a bit.
+const _: () = assert!(DISKS_MAX <= u8::BITS as usize);
+
+impl DiskSet {
+    /// No disk.
+    pub const NONE: Self = Self(0);
+
+    /// Returns the set with disk `disk`, too.
+    ///
+    /// # Panics
+    ///
+    /// If a VM has no disk with this index.
+    #[must_use]
+    pub const fn with(self, disk: u8) -> Self {
+        assert!((disk as usize) < DISKS_MAX, "a VM has fewer disks");
+        Self(self.0 | 1 << disk)
+    }
+
+    /// Returns whether disk `disk` is in the set.
+    pub const fn has(self, disk: u8) -> bool {
+        (disk as usize) < DISKS_MAX && self.0 >> disk & 1 == 1
+    }
+
+    /// Returns whether no disk is in the set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the number of disks.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
 }
 
 /// A request to a disk. The device has checked that it lies on the disk and that the disk may be written.

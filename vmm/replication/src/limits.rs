@@ -1,7 +1,9 @@
 //! Every limit of the replication, and the const asserts that relate them.
 
 use logchan::entry::REGISTERS;
-use logchan::limits::{CONSOLE_BYTES_MAX, DISK_BYTES_MAX, FRAME_BYTES_MAX, PAGE_BYTES};
+use logchan::limits::{
+    CONSOLE_BYTES_MAX, DISK_BYTES_MAX, FRAME_BYTES_MAX, PAGE_BYTES, WINDOW_BYTES_MIN,
+};
 use logchan::time::Duration;
 
 /// Largest frame of the VM's network: 14 bytes of Ethernet header, 1500 of payload, 4 of VLAN tag.
@@ -139,7 +141,8 @@ pub const COPY_PASSES_MAX: u32 = 32;
 /// How often the share of time of a guest that is slowed is halved: to 1/64 at least.
 pub const GUEST_SHARE_HALVINGS_MAX: u32 = 6;
 
-/// Size of the largest input of a pair, bytes. The data of a read from a disk are not in its log.
+/// Size of the largest input of a pair, bytes, but for a read from a shared disk: the data of other disks are not in its
+/// log.
 pub const INPUT_BYTES_MAX: usize =
     if FRAME_BYTES_MAX > CONSOLE_BYTES_MAX { FRAME_BYTES_MAX } else { CONSOLE_BYTES_MAX };
 
@@ -150,6 +153,12 @@ pub const LOGGED_INPUT_BYTES_MAX: usize =
 /// Largest entry of an input, bytes: kind, length, input.
 pub const INPUT_ENTRY_BYTES_MAX: usize = 1 + 3 + INPUT_BYTES_MAX;
 
+/// Largest entry of a read from a shared disk, bytes: status and digest, length, data.
+pub const SHARED_READ_ENTRY_BYTES_MAX: usize = SMALL_ENTRY_BYTES_MAX + 3 + DISK_BYTES_MAX;
+
+// A read fits into the smallest window.
+const _: () = assert!(INPUT_ENTRY_BYTES_MAX <= SHARED_READ_ENTRY_BYTES_MAX);
+const _: () = assert!(SHARED_READ_ENTRY_BYTES_MAX <= WINDOW_BYTES_MIN);
 const _: () = assert!(HOLD_FRAMES_MIN <= HOLD_FRAMES_DEFAULT);
 const _: () = assert!(HOLD_FRAMES_DEFAULT <= HOLD_FRAMES_MAX);
 const _: () = assert!(HOLD_BYTES_MIN <= HOLD_BYTES_DEFAULT);

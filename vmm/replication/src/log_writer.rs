@@ -1,7 +1,7 @@
 //! The log writer: turns what passes the nondeterminism boundary into log entries, for a file and for the
 //! logging channel. The [`verifier`](crate::verifier) is its counterpart.
 
-use crate::boundary::{DiskCompletion, EndState, Input, Position, VcpuDigest};
+use crate::boundary::{DiskCompletion, DiskSet, EndState, Input, Position, VcpuDigest};
 use crate::checkpoint::{CheckpointDigest, CheckpointImage, DeltaCache};
 use crate::limits::PAGE_ENTRY_BYTES_MAX;
 use crate::limits::SMALL_ENTRY_BYTES_MAX;
@@ -69,6 +69,8 @@ pub struct LogWriter {
     registers: [u64; REGISTERS],
     cache: DeltaCache,
     reads: LoggedReads,
+    /// Disks whose data are logged whatever `reads` says.
+    shared: DiskSet,
     mutants: Mutants,
 }
 
@@ -85,12 +87,18 @@ impl LogWriter {
             registers: [0; REGISTERS],
             cache: DeltaCache::with_pages_max(delta_cache_pages_max),
             reads: LoggedReads::Digest,
+            shared: DiskSet::NONE,
         }
     }
 
     /// Makes the log have `reads` of the data that the guest reads from its disks.
     pub fn with_reads(self, reads: LoggedReads) -> LogWriter {
         LogWriter { reads, ..self }
+    }
+
+    /// Makes the log have the data that the guest reads from the disks `shared`: its reader has none of its own.
+    pub fn with_shared(self, shared: DiskSet) -> LogWriter {
+        LogWriter { shared, ..self }
     }
 
     /// Begins another log: the entries that follow are relative to nothing before.
@@ -141,8 +149,8 @@ impl LogWriter {
     fn disk_done<'a>(&self, completion: &DiskCompletion<'a>) -> Entry<'a> {
         let &DiskCompletion { disk, number, status, data: read } = completion;
         let data = match self.reads {
-            LoggedReads::Digest => &[],
-            LoggedReads::Data => read,
+            LoggedReads::Digest if !self.shared.has(disk) => &[],
+            LoggedReads::Digest | LoggedReads::Data => read,
         };
         Entry::DiskDone { disk, number, status, digest: read_digest(read), data }
     }

@@ -109,6 +109,14 @@ mutants! {
     WholeWithoutDisk,
     /// A sync is closed while requests to disks are in flight: the backup repeats them.
     ForgetInFlightAtSync,
+    /// A write to a shared disk is begun before the backup holds its log.
+    SharedWriteUncommitted,
+    /// A backup begins the requests to shared disks when it makes its claim: before the lost host is fenced.
+    ReissueBeforeClaim,
+    /// The requests to shared disks that were in flight at takeover are never begun.
+    ReissueForgotten,
+    /// A primary hands the VM over while its own requests to shared disks are in flight.
+    HandOverInFlight,
 }
 
 mutants! {

@@ -12,7 +12,7 @@ use super::machine::devices::{TO_SEND, to_send};
 use super::machine::disk::{self, MADE};
 use super::packet;
 use super::process::{Process, VcpuState};
-use super::steps::Outcome;
+use super::steps::{Outcome, is_logging};
 use crate::sim::{Checked, require};
 
 /// Maximum number of inputs at one position.
@@ -104,14 +104,22 @@ impl Process {
     /// Takes the requests to the disk that wait, as far as there is room. Returns the outcome of a call of the engine
     /// that is not ready.
     fn take_disk_requests(&mut self) -> Option<Outcome> {
-        let Self { replica, world, machine, .. } = self;
+        let logged_up_to = self.logged_up_to();
+        let is_logging = is_logging(self.replica.role());
+        let Self { replica, world, machine, required_changes, .. } = self;
         while machine.devices.disk.stalled && !replica.holds_disk_requests() {
             let Some(flight) = machine.devices.disk.next(&machine.ram) else {
                 machine.devices.disk.stalled = machine.devices.disk.taken < machine.ram.word(MADE);
                 break;
             };
             match disk::with_request(&flight, |request| replica.disk_request(world, request)) {
-                Step::Ready(()) => machine.devices.disk.take(flight),
+                Step::Ready(()) => {
+                    if is_logging && flight.is_change() {
+                        required_changes.insert(flight.number, logged_up_to);
+                    }
+                    machine.devices.disk.take(flight);
+                    replica.begin_shared(world.now, world);
+                }
                 Step::Pending => return Some(Outcome::Pending),
                 Step::Invalidated => return Some(Outcome::Invalidated),
             }

@@ -201,7 +201,9 @@ impl Pair<'_> {
         self.engine(host, |process| {
             let Process { replica, world, .. } = process;
             replica.copy_disks(clock, world);
-        })
+            replica.begin_shared(clock, world);
+        })?;
+        self.check_shared(host)
     }
 
     fn next_command(&mut self, host: usize) -> Option<Command> {
@@ -350,6 +352,7 @@ impl Pair<'_> {
             | VcpuState::Ended => {}
         }
         also(disk_due.map(|at| own.clock.when(at)));
+        also(process.world.disk.shared_due());
         if process.replica.poll_copy().is_some()
             && !matches!(process.vcpu_state, VcpuState::Running(_))
         {

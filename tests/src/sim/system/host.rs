@@ -158,6 +158,7 @@ impl Pair<'_> {
         own.reading = own.reading.max(own.clock.shows(own.thread_at));
         if let Some(process) = &mut own.process {
             process.world.now = own.reading;
+            process.world.disk.true_now = own.thread_at;
         }
         own.reading
     }

@@ -9,6 +9,7 @@
 //! | `drive` | an iteration of a host's driver |
 //! | `pair` | the state of a run, and its events |
 //! | `process`, `host`, `tap_world`, `sim_disk` | a process, a host, the machine's live inputs, the host's disk |
+//! | `shared_disk` | the disk that both hosts share |
 //! | `lan`, `packet`, `client`, `witness` | the environment of the pair |
 //! | `faults`, `crash`, `notices` | the faults; the death notices of processes |
 //! | `check` | the checkers |
@@ -34,6 +35,7 @@ pub(in crate::sim) mod options;
 pub(in crate::sim) mod packet;
 mod pair;
 pub(in crate::sim) mod process;
+mod shared_disk;
 pub(in crate::sim) mod sim_disk;
 pub(in crate::sim) mod steps;
 pub(in crate::sim) mod tap_world;

@@ -26,6 +26,8 @@ pub enum Planted {
     IgnoreIdentity,
     /// In the host's disk: requests that overlap take effect in any order.
     OverlapUnordered,
+    /// In the host's way to the witness: a lost primary is not fenced, and the host goes live all the same.
+    TakeoverWithoutFence,
 }
 
 /// Bugs of the channel that this simulator must find, too. Of the others, some cost only time, some need an
@@ -58,6 +60,7 @@ impl Planted {
             Self::NoticeWhileAlive,
             Self::IgnoreIdentity,
             Self::OverlapUnordered,
+            Self::TakeoverWithoutFence,
         ];
         engine.chain(channel).chain(witness).chain(others).collect()
     }
@@ -79,6 +82,7 @@ impl Planted {
             Self::NoticeWhileAlive => Bugs { notice_while_alive: true, ..none },
             Self::IgnoreIdentity => Bugs { ignores_identity: true, ..none },
             Self::OverlapUnordered => Bugs { ignores_order: true, ..none },
+            Self::TakeoverWithoutFence => Bugs { skips_fence: true, ..none },
         }
     }
 }
@@ -92,7 +96,8 @@ impl fmt::Display for Planted {
             Self::CountInterrupted
             | Self::NoticeWhileAlive
             | Self::IgnoreIdentity
-            | Self::OverlapUnordered => format!("{self:?}"),
+            | Self::OverlapUnordered
+            | Self::TakeoverWithoutFence => format!("{self:?}"),
         };
         f.pad(&name)
     }

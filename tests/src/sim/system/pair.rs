@@ -18,13 +18,14 @@ use super::lan::{self, Lan};
 use super::notices::Notices;
 use super::options::Options;
 use super::process::ProcessId;
+use super::shared_disk::SharedDisk;
 use super::sim_disk::SimDisk;
 use super::witness::Witness;
 use crate::sim::counts::Counts;
 use crate::sim::frames::FrameStore;
 use crate::sim::link::{Delivery, Link};
 use crate::sim::queue::EventQueue;
-use crate::sim::rng::Rng;
+use crate::sim::rng::{Chance, Rng};
 use crate::sim::supervisor::Supervisors;
 use crate::sim::trace::Trace;
 use crate::sim::{Checked, MS, Violation};
@@ -142,6 +143,8 @@ pub(crate) struct Bugs {
     pub(crate) ignores_identity: bool,
     /// Requests to a disk that overlap take effect in any order.
     pub(crate) ignores_order: bool,
+    /// A lost primary is not fenced.
+    pub(crate) skips_fence: bool,
 }
 
 impl<'a> Pair<'a> {
@@ -153,14 +156,18 @@ impl<'a> Pair<'a> {
         trace: &'a mut Trace,
     ) -> Self {
         let mut rng = Rng::new(seed);
-        let options = Options::draw(&mut rng.fork());
+        let mut options = Options::draw(&mut rng.fork());
+        let mut shared_rng = Rng::new(seed ^ 0x5_4a4e_d);
+        options.disk.is_shared = options.disk.disks > 0 && shared_rng.chance(Chance::percent(40));
         trace.text(format_args!("seed {seed}\n{options:#?}"));
         let supervisors = Supervisors::new(seed, options.pair.timing.silence.as_nanos());
         trace.text(format_args!("{:#?}", supervisors.options()));
         let notices = Notices::new(supervisors);
         let mut disk_rng = Rng::new(seed ^ 0xd15c);
+        let shared = SharedDisk::new(options.disk.clone(), shared_rng);
         let hosts = [0, 1].map(|host| {
-            let disk = SimDisk::new(options.disk.clone(), bugs.ignores_order, disk_rng.fork());
+            let mut disk = SimDisk::new(options.disk.clone(), bugs.ignores_order, disk_rng.fork());
+            disk.shared = options.disk.is_shared.then(|| shared.clone());
             Host::new(&options.hosts[host], disk, rng.fork())
         });
         let links = [0, 1].map(|host| Link::new(options.links[host].clone(), rng.fork()));

@@ -8,7 +8,7 @@ use logchan::ids::{Claimant, Lane, VmId};
 use logchan::seal::DeathNotice;
 use logchan::time::{Duration, Time};
 use replication::Mutants;
-use replication::boundary::Position;
+use replication::boundary::{DiskSet, Position};
 use replication::hold::HoldLimits;
 use replication::replica::{Replica, ReplicaConfig, ResyncPace, Start};
 use replication::witness::{Answer, NOBODY, Question};
@@ -149,6 +149,8 @@ pub(crate) struct Process {
     pub(crate) required_positions: BTreeMap<u64, (u64, u64)>,
     /// For each of these outputs: the writes that a flush before it covers, by block.
     pub(crate) required_writes: BTreeMap<u64, [u64; BLOCKS]>,
+    /// For each change of a shared disk that was not begun, by number: session and log position that it depends on.
+    pub(crate) required_changes: BTreeMap<u64, (u64, u64)>,
     /// Number of nondeterministic values and inputs that its machine has taken.
     pub(crate) inputs_taken: u64,
     /// Whether it has gone live, and its machine must reproduce all released output before its next input.
@@ -209,6 +211,7 @@ pub(crate) fn config(
         timing: options.timing,
         hold: hold.expect("valid hold limits"),
         disks: disk.disks,
+        shared_disks: if disk.is_shared { DiskSet::NONE.with(0) } else { DiskSet::NONE },
         disk_wait_max: Duration::from_nanos(disk.wait_ns_max),
         early_release_window: Duration::from_nanos(options.early_release_ns),
         on_backup_loss: options.on_backup_loss,
@@ -232,8 +235,9 @@ impl Process {
         start: Start,
         mutants: Mutants,
         now: Time,
-        (disk, rng): (SimDisk, &mut Rng),
+        (mut disk, rng): (SimDisk, &mut Rng),
     ) -> Self {
+        disk.owner = id;
         let security = if options.sealed {
             Security::Sealed(PresharedKey::from_bytes(&[0x5a; 32]).expect("a key"))
         } else {
@@ -270,6 +274,7 @@ impl Process {
             sent_up_to: (0, 0),
             required_positions: BTreeMap::new(),
             required_writes: BTreeMap::new(),
+            required_changes: BTreeMap::new(),
             inputs_taken: 0,
             must_reproduce: false,
             takeovers: 0,

@@ -6,6 +6,8 @@ use replication::boundary::{DiskCompletion, DiskOperation, DiskRequest, DiskStat
 use replication::replica::{CopyEnd, CopyState, UnexpectedMessage};
 
 use super::machine::disk::{BLOCKS, VALUE_BYTES};
+use super::process::ProcessId;
+use super::shared_disk::SharedDisk;
 use crate::sim::rng::{Chance, Rng};
 
 /// Bytes of a block in a message of the copier: a sector.
@@ -22,6 +24,8 @@ const BLOCK_COUNTS_BYTES: u64 = 2 << 20;
 pub(crate) struct DiskOptions {
     /// Number of disks: 0 or 1.
     pub(crate) disks: usize,
+    /// Whether both hosts share the disk.
+    pub(crate) is_shared: bool,
     /// Maximum time that a request takes.
     pub(crate) takes_ns_max: u64,
     /// Probability that a request takes much longer.
@@ -49,6 +53,7 @@ impl DiskOptions {
         let (is_late, unseen_ns_max) = (rng.chance(Chance::percent(50)), 20_000 * US);
         DiskOptions {
             disks: usize::from(rng.chance(Chance::percent(60))),
+            is_shared: false,
             takes_ns_max,
             slow: if is_slow { Chance::percent(5) } else { Chance::NEVER },
             slow_ns,
@@ -64,6 +69,7 @@ impl DiskOptions {
         let never = Chance::NEVER;
         DiskOptions {
             disks: 0,
+            is_shared: false,
             takes_ns_max: 1,
             slow: never,
             slow_ns: 0,
@@ -74,7 +80,7 @@ impl DiskOptions {
         }
     }
 
-    /// Whether a backup may leave because of a disk.
+    /// Whether a request may fail, or a backup may leave because of its disk.
     pub(crate) fn has_faults(&self) -> bool {
         self.fails != Chance::NEVER || self.wait_ns_max < PATIENT_NS
     }
@@ -144,6 +150,11 @@ pub(crate) struct SimDisk {
     /// The planted bug: requests that overlap take effect in any order.
     ignores_order: bool,
     rng: Rng,
+    /// The disk that both hosts share, and the process that uses it here.
+    pub(crate) shared: Option<SharedDisk>,
+    pub(crate) owner: ProcessId,
+    /// The true time.
+    pub(crate) true_now: u64,
 }
 
 impl SimDisk {
@@ -161,7 +172,15 @@ impl SimDisk {
             copier: Copier::Off,
             ignores_order,
             rng,
+            shared: None,
+            owner: ProcessId(0),
+            true_now: 0,
         }
+    }
+
+    /// When the next request to the shared disk is done, in true time.
+    pub(crate) fn shared_due(&self) -> Option<u64> {
+        self.shared.as_ref()?.due(self.true_now, self.owner)
     }
 
     /// The numbers of the writes whose data survive a loss of power, by block.
@@ -173,10 +192,16 @@ impl SimDisk {
     pub(crate) fn heal(&mut self) {
         self.options.fails = Chance::NEVER;
         self.options.slow = Chance::NEVER;
+        if let Some(shared) = &self.shared {
+            shared.heal();
+        }
     }
 
     /// The process has ended. Of the requests that were begun, some take effect; the cache may be lost.
     pub(crate) fn process_ended(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.process_ended(self.true_now, self.owner);
+        }
         for index in 0..self.requests.len() {
             if self.requests[index].done.is_none() && self.rng.chance(Chance::percent(50)) {
                 self.execute(index);
@@ -248,6 +273,9 @@ impl SimDisk {
     }
 
     pub(crate) fn begin_request(&mut self, now: Time, request: &DiskRequest<'_>) {
+        if let Some(shared) = &self.shared {
+            return shared.begin(self.true_now, self.owner, request);
+        }
         let is_slow = self.rng.chance(self.options.slow);
         let most = if is_slow { self.options.slow_ns } else { self.options.takes_ns_max };
         let due = now + Duration::from_nanos(self.rng.within(1..=most.max(1)));
@@ -272,14 +300,23 @@ impl SimDisk {
     }
 
     pub(crate) fn done(&mut self, now: Time, number: u64) -> Option<DiskStatus> {
+        if let Some(shared) = &self.shared {
+            return shared.status(self.true_now, self.owner, number);
+        }
         let index = self.find(now, number)?;
         self.requests[index].done.map(|(status, _data)| status)
     }
 
     pub(crate) fn take_done(&mut self, now: Time, number: u64) -> Option<DiskCompletion<'_>> {
-        let index = self.find(now, number)?;
-        let Request { number, operation, done, .. } = self.requests.remove(index);
-        let (status, data) = done?;
+        let (operation, status, data) = match &self.shared {
+            Some(shared) => shared.take(self.true_now, self.owner, number)?,
+            None => {
+                let index = self.find(now, number)?;
+                let Request { operation, done, .. } = self.requests.remove(index);
+                let (status, data) = done?;
+                (operation, status, data)
+            }
+        };
         self.taken = data;
         let has_data = operation == DiskOperation::Read && status == DiskStatus::Done;
         let data = if has_data { &self.taken[..] } else { &[] };
@@ -288,12 +325,20 @@ impl SimDisk {
 
     /// The number of a request that is done and not taken, and since when.
     pub(crate) fn any_done(&mut self, now: Time) -> Option<(u64, Time)> {
+        if let Some(shared) = &self.shared {
+            let (number, since) = shared.done(self.true_now, self.owner).first().copied()?;
+            let ago = self.true_now - since;
+            return Some((number, Time::from_nanos(now.as_nanos().saturating_sub(ago))));
+        }
         self.work(now);
         let mut done = self.requests.iter().filter(|request| request.is_seen(now));
         done.next().map(|request| (request.number, request.seen))
     }
 
     pub(crate) fn forget_requests(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.forget(self.owner);
+        }
         self.requests.retain(|request| request.done.is_none());
         self.requests.iter_mut().for_each(|request| request.orphan = true);
     }

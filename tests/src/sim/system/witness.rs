@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use logchan::ids::{Claimant, Term};
-use replication::witness::{self, Answer, ClaimStore, NOBODY, Question, Rules};
+use replication::witness::{self, Answer, ClaimCause, ClaimStore, NOBODY, Question, Rules};
 
+use super::check::EndCause;
 use super::count::Count;
-use super::pair::{Bugs, Claim, Event, Pair};
+use super::host::Host;
+use super::pair::{Bugs, Claim, Event, Pair, other};
 use super::process::ProcessId;
+use crate::sim::rng::Chance;
 
 /// The storage of the claims. A repeated claim by the same process gets the same answer.
 #[derive(Debug, Default)]
@@ -170,12 +173,42 @@ impl Pair<'_> {
             Some(other) => other.answer(now, claim.question, claim.process),
             None => self.witness.answer(now, claim.question, claim.process),
         };
+        let answer = self.fenced_answer(host, claim.question, answer);
         self.trace.line(now, Some(host), "witness", format_args!("{claim:?}: {answer:?}"));
         let won = matches!(answer, Answer::Won { .. }) && is_claim(claim.question);
         self.counts.add(Count::ClaimsWon, won.into());
         if let Some(takes_ns) = self.witness_delay(host) {
             self.queue.push(now + takes_ns, Event::Answer { host, claim, answer });
         }
+    }
+
+    /// Fences the lost primary before `host` learns that it has won the next term, if the hosts share a disk. Returns the
+    /// answer that the host gets.
+    fn fenced_answer(&mut self, host: usize, question: Question, answer: Answer) -> Answer {
+        let Question::Claim { previous, cause: ClaimCause::PrimarySilent, .. } = question else {
+            return answer;
+        };
+        let Answer::Won { .. } = answer else { return answer };
+        if !self.options.disk.is_shared || self.bugs.skips_fence {
+            return answer;
+        }
+        if self.is_faulty() && self.rng.chance(Chance::percent(20)) {
+            self.counts.count(Count::FencesFailed);
+            return Answer::Unreachable;
+        }
+        let Some(lost) = ProcessId::of(previous) else { return answer };
+        self.counts.count(Count::Fences);
+        let (now, rival) = (self.queue.now(), other(host));
+        self.trace.line(now, Some(rival), "fenced", format_args!("{lost:?}"));
+        if self.hosts[rival].process.as_ref().is_some_and(|process| process.id == lost) {
+            self.end_process(rival, EndCause::Crashed);
+        }
+        let Host { process, disk, .. } = &self.hosts[host];
+        let disk = process.as_ref().map(|process| &process.world.disk).or(disk.as_ref());
+        if let Some(shared) = disk.and_then(|disk| disk.shared.as_ref()) {
+            shared.fence(now, lost);
+        }
+        answer
     }
 
     /// An answer reaches the host, in time or after the timeout.

@@ -54,8 +54,11 @@ impl<H: Host> DeviceBoundary for Driver<H> {
         if usize::from(disk) >= self.parts.replica.disks() {
             return Err(BoundaryError::NoDisk { disk });
         }
-        self.ask_until_ready(|parts, _now| {
-            Ok(parts.replica.disk_request(&mut parts.world, request))
+        self.asked_shared_disk |= self.parts.replica.shares(disk);
+        self.ask_until_ready(|parts, now| {
+            let step = parts.replica.disk_request(&mut parts.world, request);
+            parts.replica.begin_shared(now, &mut parts.world);
+            Ok(step)
         })
     }
 
@@ -212,6 +215,7 @@ impl<H: Host> Boundary for Driver<H> {
     }
 
     fn exit_handled(&mut self) -> Result<(), Self::Error> {
+        let asked_shared_disk = core::mem::take(&mut self.asked_shared_disk);
         if core::mem::take(&mut self.made_output) {
             if self.has(DriverMutant::SendLogAfterOutput) {
                 return Ok(self.release()?);
@@ -227,6 +231,9 @@ impl<H: Host> Boundary for Driver<H> {
             }
             self.release()?;
             self.spin_for_ack()?;
+        } else if asked_shared_disk && self.parts.replica.has_waiting_change() {
+            self.begin_round();
+            self.transmit()?;
         }
         Ok(())
     }

@@ -54,6 +54,8 @@ pub struct Driver<H: Host> {
     pub(super) parts: DriverParts<H>,
     /// The exit that is being handled has made an output.
     pub(super) made_output: bool,
+    /// The exit that is being handled has made a request to a shared disk.
+    pub(super) asked_shared_disk: bool,
     /// A frame has entered the guest, and its log entry was not sent.
     pub(super) frame_entered: bool,
     /// The planted bug [`DriverMutant::RebuildForgetsSession`] has struck.
@@ -86,6 +88,7 @@ impl<H: Host> Driver<H> {
         Driver {
             parts,
             made_output: false,
+            asked_shared_disk: false,
             frame_entered: false,
             has_forgotten_session: false,
             round_began: Time::default(),
@@ -280,6 +283,8 @@ impl<H: Host> Driver<H> {
             let now = clock.now();
             replica.keep_failed_requests(now, world);
             replica.copy_disks(now, world);
+            // The lease is checked against a reading of its own, as for outputs.
+            replica.begin_shared(clock.now(), world);
         }
         while let Some(event) = self.parts.replica.poll_event() {
             self.report(event);

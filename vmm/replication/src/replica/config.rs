@@ -5,6 +5,7 @@ use super::resync::ResyncPace;
 use super::segment::EARLY_RELEASE_WINDOW;
 use crate::MacAddr;
 use crate::announce::AllowedSources;
+use crate::boundary::DiskSet;
 use crate::hold::HoldLimits;
 use crate::mutant::Mutants;
 use alloc::vec::Vec;
@@ -77,6 +78,8 @@ pub struct ReplicaConfig {
     pub sources: AllowedSources,
     /// Number of the VM's disks.
     pub disks: usize,
+    /// Those that both hosts share: all of them, or none.
+    pub shared_disks: DiskSet,
     /// xxh3-64 of size, access and serial number of each disk; 0 if there is none.
     pub disks_digest: u64,
     /// Which flush of a disk an output waits for. The two hosts may differ.
@@ -133,6 +136,9 @@ pub enum ReplicaConfigError {
     /// No memory, or more pages than a checkpoint can carry.
     #[error("guest memory of {0} pages: use 1 to {CHECKPOINT_PAGES_MAX} pages")]
     Memory(u64),
+    /// Some disks are shared, and others are not.
+    #[error("some disks are shared by the hosts and others are mirrored: use one of the two")]
+    MixedDisks,
     /// A lag limit above the log's window, or below one entry. With the latter, the primary could wait for
     /// the backup to execute log that does not reach a position.
     #[error(
@@ -156,6 +162,7 @@ impl ReplicaConfig {
             mac,
             sources: AllowedSources::Vm { card: mac, ips: Vec::new() },
             disks: 0,
+            shared_disks: DiskSet::NONE,
             disks_digest: 0,
             flush: FlushPolicy::Both,
             disk_copy_per_s: None,
@@ -189,11 +196,19 @@ impl ReplicaConfig {
         if !(1..=u64::from(CHECKPOINT_PAGES_MAX)).contains(&self.memory_pages) {
             return Err(ReplicaConfigError::Memory(self.memory_pages));
         }
+        if !self.shared_disks.is_empty() && self.shared_disks.len() != self.disks {
+            return Err(ReplicaConfigError::MixedDisks);
+        }
         let lag = ENTRY_BYTES_MAX as u64..=self.window_bytes[Lane::Latency.index()] as u64;
         if !lag.contains(&self.lag_bytes_max) {
             return Err(ReplicaConfigError::Lag(self.lag_bytes_max));
         }
         Ok(())
+    }
+
+    /// Returns the number of disks of which each host has an image of its own.
+    pub(super) fn mirrored_disks(&self) -> usize {
+        self.disks - self.shared_disks.len()
     }
 
     /// Returns how long after the start of a segment this host, as a primary, releases outputs early.

@@ -1,4 +1,5 @@
-//! Disks of a pair: each host executes every request of the VM on a disk of its own (mirrored disks).
+//! Disks of a pair: each host executes every request of the VM on a disk of its own (mirrored disks). For disks that both
+//! hosts share, see [`shared`](super::shared).
 //!
 //! ```text
 //!              primary                                        backup
@@ -43,6 +44,7 @@ use super::event::ReplicaEvent;
 use super::resync::SyncLoss;
 use super::role::{Backup, Primary, Role};
 use super::session::{Malformed, Taken};
+use super::shared::SharedRequests;
 use super::step::{LiveInputs, Step};
 use crate::boundary::{DiskCompletion, DiskOperation, DiskRequest, DiskStatus, Input};
 use crate::log_writer::read_digest;
@@ -85,6 +87,16 @@ pub enum FailedRequests {
     Wait,
 }
 
+/// Whether a host may use the shared disks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharedUse {
+    /// The other host may use them: this one begins no request, and none is in flight.
+    #[default]
+    Other,
+    /// No other host uses them.
+    Own,
+}
+
 /// The disks of a host. Nothing here waits for I/O.
 pub trait LocalDisks {
     /// Begins a request. Copies the data of a write.
@@ -101,6 +113,9 @@ pub trait LocalDisks {
     }
     /// Makes every request to `disk` fail from here on.
     fn fail_disk(&mut self, disk: u8);
+    /// Sets whether this host may use the shared disks. It may from the first call on until another one says otherwise; the
+    /// requests that follow wait until it has their locks.
+    fn set_shared(&mut self, _shared: SharedUse) {}
     /// Forgets the requests in flight, because their machine is gone. They may take effect all the same, but before any
     /// request that is begun later, and before any block that is copied later.
     fn forget_requests(&mut self);
@@ -268,6 +283,8 @@ pub(super) struct DiskState {
     is_doubtful: bool,
     /// A request has failed on this host.
     pub(super) has_failed: bool,
+    /// Requests to shared disks.
+    pub(super) shared: SharedRequests,
     /// A flush was executed on this backup: the primary's outputs may wait for it.
     report_due: bool,
     /// Syncs begun.
@@ -294,8 +311,9 @@ impl DiskState {
         self.in_flight.iter().find(|one| (one.disk, one.number) == (disk, number)).copied()
     }
 
-    fn delivered(&mut self, disk: u8, number: u64) {
+    pub(super) fn delivered(&mut self, disk: u8, number: u64) {
         self.in_flight.retain(|one| (one.disk, one.number) != (disk, number));
+        self.shared.delivered(disk, number);
     }
 
     /// A sync begins.
@@ -306,12 +324,14 @@ impl DiskState {
     /// The machine whose requests these are is gone.
     pub(super) fn forget_machine(&mut self) {
         self.in_flight.clear();
+        self.shared.forget();
         self.awaited = None;
     }
 }
 
 impl Replica {
-    /// The guest asks a disk for I/O: this host executes the request.
+    /// The guest asks a disk for I/O: this host executes the request. If the disk is shared, the host that speaks for the
+    /// VM does, and [`begin_shared`](Self::begin_shared) follows.
     pub fn disk_request<W: LiveInputs>(
         &mut self,
         world: &mut W,
@@ -320,6 +340,10 @@ impl Replica {
         let step = self.may_act();
         if let Step::Ready(()) = step {
             self.disks.begun(request);
+            if self.config.shared_disks.has(request.disk) {
+                self.share_request(request);
+                return step;
+            }
             if let Role::Primary(Primary::Copying(precopy)) = &mut self.role {
                 precopy.disks_written(request.operation);
             }
@@ -367,12 +391,15 @@ impl Replica {
     /// A completion enters the guest of a live machine, and was logged if there is a backup.
     pub(super) fn disk_done_recorded(&mut self, (disk, number, status): (u8, u64, DiskStatus)) {
         let request = self.disks.find(disk, number);
+        self.shared_done_recorded(disk, number);
         self.disks.delivered(disk, number);
         match status {
             DiskStatus::Failed => self.disks.has_failed = true,
             DiskStatus::Done => {
                 let is_flush = request.is_some_and(|one| one.operation == DiskOperation::Flush);
-                if is_flush && self.config.flush == FlushPolicy::Both && self.is_logging() {
+                let is_own = !self.config.shared_disks.has(disk);
+                if is_flush && is_own && self.config.flush == FlushPolicy::Both && self.is_logging()
+                {
                     self.commit.flush_logged(self.session.absolute(self.session.appended().0));
                 }
             }
@@ -416,6 +443,9 @@ impl Replica {
             self.disks.awaited = None;
             return Step::Ready(());
         };
+        if self.config.shared_disks.has(disk) {
+            return Step::Ready(());
+        }
         let Some(request) = self.disks.find(disk, number) else { return Step::Ready(()) };
         let skips =
             self.planted(Mutant::ConsumeBeforeOwnWrite) && request.operation != DiskOperation::Read;
@@ -450,6 +480,9 @@ impl Replica {
         let Some(request) = self.disks.find(disk, number) else {
             return self.diverge_malformed(now, "an input", &"a completion of no request");
         };
+        if self.config.shared_disks.has(disk) {
+            return self.follow_shared(now, disk, number);
+        }
         match self.follow(now, Verifier::next_input) {
             Step::Ready(_taken) => {}
             Step::Pending => return Step::Pending,
@@ -607,7 +640,7 @@ impl Replica {
     /// Returns which end of a copy this host is, and of which sync.
     fn copy_wanted(&self) -> Option<(CopyEnd, u64)> {
         let end = match &self.role {
-            _ if self.config.disks == 0 => return None,
+            _ if self.config.mirrored_disks() == 0 => return None,
             Role::Primary(Primary::Copying(precopy)) if precopy.delay.is_none() => CopyEnd::Send,
             Role::Backup(Backup::Syncing) => CopyEnd::Receive,
             Role::Standalone | Role::Primary(_) | Role::Backup(_) | Role::Halted(_) => return None,

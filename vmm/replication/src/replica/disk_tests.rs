@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::boundary::DiskOperation;
+use crate::replica::SharedUse;
 use crate::replica::disk::{DISK_HOLD_MAX, DISK_WAIT_MAX};
 use core::num::NonZeroU64;
 use logchan::disk_copy::{DiskCopy, Generation};
@@ -9,9 +10,11 @@ use logchan::disk_copy::{DiskCopy, Generation};
 const COPIED: DisksCopied = DisksCopied { size: 4, sent: 3, zero: 2, equal: 1 };
 
 /// A host's disk, whose requests the test completes.
-struct Disk {
+pub(super) struct Disk {
     /// Numbers of the requests that were begun.
-    begun: Vec<u64>,
+    pub(super) begun: Vec<u64>,
+    /// Whether it may use a disk that both hosts share.
+    pub(super) used: SharedUse,
     done: VecDeque<(u64, DiskStatus, Vec<u8>)>,
     taken: Vec<u8>,
     failed_for_good: bool,
@@ -25,11 +28,12 @@ struct Disk {
 }
 
 impl Disk {
-    fn new() -> Disk {
+    pub(super) fn new() -> Disk {
         let (begun, done, taken) = (Vec::new(), VecDeque::new(), Vec::new());
         let (copy, ends) = (CopyState::Whole, Vec::new());
         Disk {
             begun,
+            used: SharedUse::Other,
             done,
             taken,
             failed_for_good: false,
@@ -41,7 +45,7 @@ impl Disk {
         }
     }
 
-    fn completes(&mut self, number: u64, status: DiskStatus, data: &[u8]) {
+    pub(super) fn completes(&mut self, number: u64, status: DiskStatus, data: &[u8]) {
         self.done.push_back((number, status, data.to_vec()));
     }
 
@@ -72,6 +76,10 @@ impl LocalDisks for Disk {
     fn set_failed(&mut self, failed: FailedRequests) -> bool {
         self.failed = failed;
         self.done.iter().any(|&(_, status, _)| status == DiskStatus::Failed)
+    }
+
+    fn set_shared(&mut self, shared: SharedUse) {
+        self.used = shared;
     }
 
     fn fail_disk(&mut self, _: u8) {
@@ -236,7 +244,7 @@ impl Mirrored {
     }
 }
 
-const DONE: DiskStatus = DiskStatus::Done;
+pub(super) const DONE: DiskStatus = DiskStatus::Done;
 const FAILED: DiskStatus = DiskStatus::Failed;
 
 #[test]

@@ -142,7 +142,8 @@ impl Replica {
                 config.sources.clone(),
             ),
             replay_out: ReplayOut::default(),
-            writer: LogWriter::new(config.delta_cache_pages_max, config.mutants),
+            writer: LogWriter::new(config.delta_cache_pages_max, config.mutants)
+                .with_shared(config.shared_disks),
             verifier: Verifier::new(config.delta_cache_pages_max, config.mutants),
             sending: None,
             received: None,

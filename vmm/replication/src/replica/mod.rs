@@ -77,6 +77,7 @@
 //! | `precopy`, `checkpoint_send`, `checkpoint_receive`, `digest` | memory and checkpoints in transit |
 //! | `converge` | how often memory is copied again, and how much the guest is slowed |
 //! | `disk` | mirrored disks: requests, their completions, the copy of a disk |
+//! | `shared` | shared disks: when a request may be begun, and by which host |
 //! | `disk_pace` | whether that copy comes to an end, how much the guest is slowed for it, and how fast it may be |
 //! | `stall` | a log link on which the other host is heard, and no output may leave |
 //! | `claim`, `watch` | a question to the witness in progress; the one that is repeated |
@@ -107,6 +108,7 @@ mod resync;
 mod role;
 mod segment;
 mod session;
+mod shared;
 mod stall;
 mod stats;
 mod step;
@@ -118,7 +120,7 @@ pub use config::{CommitPolicy, OnBackupLoss, ReplicaConfig, ReplicaConfigError, 
 pub use converge::{CopyProgress, GuestShare};
 pub use disk::{
     CopyEnd, CopyState, DiskCopier, DiskFault, DiskFaultKind, DisksCopied, FailedRequests,
-    FlushPolicy, LocalDisks, UnexpectedMessage,
+    FlushPolicy, LocalDisks, SharedUse, UnexpectedMessage,
 };
 pub use engine::Replica;
 pub use event::{Command, ReplicaEvent};

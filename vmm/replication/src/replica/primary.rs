@@ -31,7 +31,7 @@ impl Replica {
         self.disks.sync_begins();
         self.writer.restart();
         let (delay, ends_at) = (self.sync_delay_from(now), now + self.config.resync.sync_max);
-        let disks = match self.config.disks {
+        let disks = match self.config.mirrored_disks() {
             0 => DiskProgress::Whole,
             _some => DiskProgress::Far(None),
         };

@@ -5,8 +5,8 @@ use super::engine::Replica;
 use super::role::{Primary, Role};
 use super::step::{LiveInputs, Step};
 use crate::boundary::{DeviceCapacity, Input, Position, VcpuDigest};
-use crate::limits::INPUT_ENTRY_BYTES_MAX;
 use crate::limits::{EXIT_ENTRY_BYTES_MAX, SMALL_ENTRY_BYTES_MAX};
+use crate::limits::{INPUT_ENTRY_BYTES_MAX, SHARED_READ_ENTRY_BYTES_MAX};
 use crate::log_writer::{self, LogSink, LogWriter};
 use crate::mutant::Mutant;
 use logchan::entry::Entry;
@@ -130,8 +130,16 @@ impl Replica {
         self.commit.hold(now, release_at, frame);
     }
 
+    /// Returns the size of the largest entry of the next input, bytes.
+    fn input_entry_bytes_max(&self) -> usize {
+        match self.disks.shared.is_reading() {
+            true => SHARED_READ_ENTRY_BYTES_MAX,
+            false => INPUT_ENTRY_BYTES_MAX,
+        }
+    }
+
     pub(super) fn can_record_input(&self) -> Step<()> {
-        if self.can_log(INPUT_ENTRY_BYTES_MAX) { Step::Ready(()) } else { Step::Pending }
+        if self.can_log(self.input_entry_bytes_max()) { Step::Ready(()) } else { Step::Pending }
     }
 
     pub(super) fn record_input<'w, W: LiveInputs>(
@@ -140,7 +148,7 @@ impl Replica {
         world: &'w mut W,
         capacity: &DeviceCapacity,
     ) -> Result<Step<Option<Input<'w>>>, W::Error> {
-        if !self.can_log(INPUT_ENTRY_BYTES_MAX) {
+        if !self.can_log(self.input_entry_bytes_max()) {
             return Ok(Step::Pending);
         }
         let input = world.next_input(capacity)?;

@@ -163,13 +163,15 @@ impl Replica {
 
     /// Begins the handover that is due, and ends the log when the last output is on the LAN. A checkpoint that
     /// is being sent is completed before, and so is a replay-out: the new primary does none, and what a dead primary
-    /// has released must be reproduced before any input.
+    /// has released must be reproduced before any input. Requests to shared disks are done before, because no fence stops a
+    /// host that hands the VM over.
     pub(super) fn try_hand_over(&mut self, now: Time) {
         if let Some(after) = self.handover
             && let Role::Primary(Primary::Protected(Protected { is_confirmed: true, .. })) =
                 self.role
             && self.sending.is_none()
             && !self.replay_out.is_active()
+            && self.shared_disks_are_quiet()
         {
             self.handover = None;
             self.passed.begin();
@@ -243,6 +245,7 @@ impl Replica {
             self.commit.clear();
         }
         self.role = Role::Primary(Primary::Alone);
+        self.take_over_shared();
         let starts_over = self.planted(Mutant::ClockStartsOver);
         self.resume_clock_at = Some(if starts_over { 0 } else { self.verifier.clock_ns() });
         let is_handed_over = self.session.is_handed_over();

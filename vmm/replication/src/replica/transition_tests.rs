@@ -23,6 +23,8 @@ use logchan::time::{Duration, Time};
 
 #[path = "disk_tests.rs"]
 mod disks;
+#[path = "shared_tests.rs"]
+mod shared_disks;
 
 const NIC: MacAddr = MacAddr(0x52, 0x54, 0, 0, 0, 1);
 const MS: Duration = Duration::from_millis(1);

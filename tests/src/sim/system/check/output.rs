@@ -4,11 +4,13 @@ use logchan::ids::Lane;
 use replication::replica::{OnBackupLoss, RoleName};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::sim::system::count::Count;
 use crate::sim::system::host::Host;
 use crate::sim::system::packet;
 use crate::sim::system::pair::{Pair, other};
 use crate::sim::system::process::{Process, ProcessId};
 use crate::sim::system::sim_disk::SimDisk;
+use crate::sim::system::steps::is_logging;
 use crate::sim::{Checked, require};
 
 /// The frames of the VM that are on the LAN, by their numbers.
@@ -73,7 +75,7 @@ impl Pair<'_> {
         if process.session() != Some(session) {
             return Ok(());
         }
-        if role == RoleName::Protected {
+        if role == RoleName::Protected && !self.options.disk.is_shared {
             self.check_flushed(host, number)?;
         }
         let newest = self.released.entry(session).or_default();
@@ -94,6 +96,27 @@ impl Pair<'_> {
              {durable:?}"
         );
         Ok(())
+    }
+
+    /// Checks what `host` has begun on the shared disk: the other host must have the log up to each change, if it could take
+    /// over, and no request of it may be in flight.
+    pub(crate) fn check_shared(&mut self, host: usize) -> Checked {
+        loop {
+            let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
+            let Some(shared) = process.world.disk.shared.clone() else { return Ok(()) };
+            let wrong = shared.wrong();
+            require!(wrong.is_none(), "host {host}: {}", wrong.unwrap_or_default());
+            let Some(number) = shared.begun_change(process.id) else { return Ok(()) };
+            let Some((session, position)) = process.required_changes.remove(&number) else {
+                continue;
+            };
+            if process.session() == Some(session) && is_logging(process.replica.role()) {
+                self.counts.count(Count::SharedChanges);
+                let newest = self.released.entry(session).or_default();
+                *newest = (*newest).max(position);
+                self.check_holds(other(host))?;
+            }
+        }
     }
 
     /// Checks that the guest of `host` has read what it had written.

@@ -38,6 +38,13 @@ pub(crate) struct Flight {
     pub(crate) covers: [u64; BLOCKS],
 }
 
+impl Flight {
+    /// Whether it changes the disk.
+    pub(crate) fn is_change(&self) -> bool {
+        operation(self.kind).modifies()
+    }
+}
+
 /// See the [module](self).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Disk {
