@@ -27,6 +27,7 @@ mod panics;
 mod rotation;
 mod sandbox;
 mod secrets;
+mod shared_disks;
 mod slow_link;
 mod status;
 mod stdio;

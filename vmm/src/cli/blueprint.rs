@@ -22,7 +22,6 @@ use crate::kvm::{System, entropy};
 use crate::mem::layout::{MEMORY_MAX, PAGE};
 use crate::vcpu::{Machine, MachineConfig};
 use logchan::host_profile::{Answer, HostProfile};
-use logchan::ids::VmId;
 use logchan::limits::DISKS_MAX;
 use netpath::mac::MacAddr;
 use std::path::{Path, PathBuf};
@@ -165,14 +164,13 @@ impl Blueprint {
         Ok(Blueprint { system, config, guest, command_line })
     }
 
-    /// Opens the disks of `vm`, which runs on two hosts, and gives them to its machines. Those of a VM that was saved are
+    /// Opens the disks of a VM that runs on two hosts, and gives them to its machines. Those of a VM that was saved are
     /// as the guest has left them after [`Disks::write_saved`].
     ///
     /// # Errors
     ///
     /// If an image can't be used.
-    pub fn mirrored_disks(&mut self, options: &VmOptions, vm: VmId) -> Result<Disks, CliError> {
-        let writes = Writes::Mirrored(vm);
+    pub fn pair_disks(&mut self, options: &VmOptions, writes: Writes) -> Result<Disks, CliError> {
         let disks = match &self.guest {
             Guest::Image(_) | Guest::Linux { .. } => session::open_disks(&options.disk, writes)?,
             Guest::Snapshot { path, snapshot } => {

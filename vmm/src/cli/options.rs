@@ -67,7 +67,8 @@ pub struct VmOptions {
     #[arg(long, value_name = "TEXT", visible_alias = "cmdline")]
     pub command_line: Option<String>,
     /// Disk of the VM, up to four: an image, or a block device; with ',readonly', ',format=raw' or ',format=qcow2',
-    /// ',serial=TEXT' and ',id=NAME' behind it (see docs/disks.md)
+    /// ',serial=TEXT' and ',id=NAME' behind it; for 'primary' and 'backup' also ',mode=shared', ',state=FILE' and
+    /// ',accept' (see docs/disks.md)
     #[arg(long, value_name = "FILE[,OPTION]...")]
     pub disk: Vec<DiskOptions>,
     /// Do not compute the digests of the disks' images, which reads them completely: an image that is not the one of a

@@ -26,7 +26,7 @@ pub enum ImageError {
     #[error("a machine has at most {DISKS_MAX} disks")]
     TooMany,
     /// Options of a superblock, which it does not have.
-    #[error("state= and accept are for a disk of a pair: leave them out")]
+    #[error("mode=shared, state= and accept are for a disk of a pair: leave them out")]
     OfAPair,
     /// It is not there.
     #[error("does not exist")]
@@ -86,6 +86,12 @@ pub enum ImageError {
          host starts again"
     )]
     NoState,
+    /// Both hosts use it, and its file system has no direct I/O.
+    #[error(
+        "its file system has no direct I/O of sectors, which mode=shared needs: with the page cache, what this host has \
+         written would be lost with it"
+    )]
+    SharedCache,
     /// The file of its superblock can't be used.
     #[error("{}, which keeps what is known about it: {error}", path.display())]
     Superblock {

@@ -1,7 +1,9 @@
 //! [`Faults`]: what has gone wrong on a disk while the VM runs, and what follows from it.
 
 use super::request::Origin;
+use super::shared::{Gate, not_locked};
 use replication::boundary::{DiskOperation, DiskStatus};
+use replication::replica::SharedUse;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,16 +28,35 @@ pub(super) struct Faults {
     flush_failed: bool,
     truncated: bool,
     reported: Vec<(&'static str, DiskOperation, Option<i32>)>,
+    /// The lock of an image that both hosts of a pair share.
+    gate: Option<Gate>,
 }
 
 impl Faults {
     /// There were none. `count` counts the requests that fail.
     pub(super) fn new(name: String, count: Arc<AtomicU64>) -> Faults {
-        Faults { name, count, flush_failed: false, truncated: false, reported: Vec::new() }
+        let reported = Vec::new();
+        Faults { name, count, flush_failed: false, truncated: false, reported, gate: None }
+    }
+
+    /// Makes requests fail while this host does not have the lock of `gate`.
+    pub(super) fn add_gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    /// This host uses the image, or the other one does ([`Gate::set`]).
+    pub(super) fn share(&mut self, shared: SharedUse) {
+        if let Some(gate) = &mut self.gate {
+            gate.set(shared, &self.name);
+        }
     }
 
     /// Returns whether `operation` can't succeed, whatever the disk does.
-    pub(super) fn refuse(&self, operation: DiskOperation) -> bool {
+    pub(super) fn refuse(&mut self, operation: DiskOperation) -> bool {
+        if self.gate.as_ref().is_some_and(|gate| !gate.is_locked()) {
+            self.report("for the guest", operation, &not_locked());
+            return true;
+        }
         self.truncated || self.flush_failed && operation == DiskOperation::Flush
     }
 
@@ -54,13 +75,18 @@ impl Faults {
             Origin::Guest { .. } => "for the guest",
             Origin::Copy { .. } => "for a copy",
         };
+        self.report(whose, operation, &error);
+        self.refused(origin)
+    }
+
+    /// Reports each reason once.
+    fn report(&mut self, whose: &'static str, operation: DiskOperation, error: &io::Error) {
         let reason = (whose, operation, error.raw_os_error());
         if !self.reported.contains(&reason) && self.reported.len() < REASONS_MAX {
             self.reported.push(reason);
             let (name, operation) = (&self.name, text(operation));
             tracing::warn!("{name}: {operation} {whose} failed: {error}");
         }
-        self.refused(origin)
     }
 
     /// Reports the result of the flush at the end of the VM, of which no guest is told.

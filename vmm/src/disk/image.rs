@@ -52,6 +52,19 @@ pub(super) enum Cache {
 ///
 /// It can't be opened, is of another kind, or is in use.
 pub(super) fn open(path: &Path, usage: Use) -> Result<Image, ImageError> {
+    let image = open_unlocked(path, usage)?;
+    let kind = match usage {
+        Use::Write => ImageLock::Exclusive,
+        Use::Read => ImageLock::Shared,
+    };
+    match lock(&image.file, kind)? {
+        Some(holder) => Err(ImageError::Busy(holder)),
+        None => Ok(image),
+    }
+}
+
+/// As [`open`], without a lock.
+pub(super) fn open_unlocked(path: &Path, usage: Use) -> Result<Image, ImageError> {
     let file = open_file(path, usage, 0)?;
     // Of the open file, not of the path: the path could be replaced after the check.
     let metadata = file.metadata()?;
@@ -69,13 +82,6 @@ pub(super) fn open(path: &Path, usage: Use) -> Result<Image, ImageError> {
         (true, _, Use::Read) | (false, true, _) => file,
         (false, false, _) => return Err(ImageError::WrongKind),
     };
-    let kind = match usage {
-        Use::Write => ImageLock::Exclusive,
-        Use::Read => ImageLock::Shared,
-    };
-    if let Some(holder) = lock(&file, kind)? {
-        return Err(ImageError::Busy(holder));
-    }
     // Without O_NONBLOCK: a ring would not wait for the disk.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(io::Error::from)?;
     let bytes = size(&file)?;

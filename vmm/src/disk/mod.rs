@@ -23,6 +23,7 @@
 //! | `saved.rs` | writes that into the image of a VM of a pair |
 //! | `faults.rs` | what follows from an error of the host |
 //! | `mirror.rs` | what only a host of a pair needs |
+//! | `shared.rs` | the lock of an image that both hosts of a pair share |
 //! | `digest.rs` | the digest of a disk's contents |
 //!
 //! `docs/disks.md` says what a guest and an operator may rely on.
@@ -66,6 +67,7 @@ mod ring_thread;
 #[cfg(test)]
 mod sandbox_tests;
 mod saved;
+mod shared;
 mod storage;
 mod storage_thread;
 mod superblock;
@@ -81,6 +83,7 @@ pub use keeping::KeepState;
 pub use lock::Holder;
 pub use options::{DiskAccess, DiskOptions, ImageFormat};
 pub use reporter::Kick;
+pub use shared::DiskMode;
 
 use crate::kvm::kick::spawn_unkicked;
 use crate::limits::{DISK_KEEPS_MAX, DISK_REQUESTS_MAX, DISK_SLOTS_MAX};
@@ -98,12 +101,13 @@ use logchan::disk_copy::Generation;
 use logchan::ids::VmId;
 use logchan::limits::{DISK_SERIAL_BYTES, DISKS_MAX};
 use replication::boundary::{DiskCompletion, DiskOperation, DiskRequest, DiskStatus};
-use replication::replica::FailedRequests;
+use replication::replica::{FailedRequests, SharedUse};
 use reporter::Reporter;
 use request::{Completed, Origin, Request, ToDisk, modifies};
 use ring::{Ring, Waker};
 use ring_thread::{End, RingThread};
 use serde::{Deserialize, Serialize};
+use shared::{Gate, SharedHandle};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -125,6 +129,8 @@ pub enum Writes {
     InPlace,
     /// As `InPlace`, on one of two hosts that run this VM. A file beside each image, its superblock, says what it has.
     Mirrored(VmId),
+    /// Into the image that both hosts of a pair have. This host uses it, or the other one does.
+    Shared(SharedUse),
     /// Into a private file that is gone at the end. The image is only read, and others may read it, too.
     Overlay,
 }
@@ -183,6 +189,8 @@ struct Disk {
     /// For the digest: reads what the guest finds at its start.
     base: Base,
     requests: Option<Sender<ToDisk>>,
+    /// The lock, if both hosts have the image.
+    shared: Option<SharedHandle>,
     /// Its superblock, if it has one.
     kept: Option<KeptDisk>,
     /// What the user says about the image.
@@ -482,15 +490,29 @@ impl Disk {
         reporter: Reporter,
     ) -> Result<Disk, ImageError> {
         let is_mirrored = matches!(writes, Writes::Mirrored(_));
-        if !is_mirrored && (options.state.is_some() || options.word != Word::None) {
+        let is_shared = matches!(writes, Writes::Shared(_));
+        if !is_mirrored && (options.state.is_some() || options.word != Word::None)
+            || is_shared != (options.mode == DiskMode::Shared)
+        {
             return Err(ImageError::OfAPair);
         }
         let usage = match (writes, options.access) {
-            (Writes::InPlace | Writes::Mirrored(_), DiskAccess::ReadWrite) => Use::Write,
-            (Writes::InPlace | Writes::Mirrored(_), DiskAccess::ReadOnly)
+            (Writes::InPlace | Writes::Mirrored(_) | Writes::Shared(_), DiskAccess::ReadWrite) => {
+                Use::Write
+            }
+            (Writes::InPlace | Writes::Mirrored(_) | Writes::Shared(_), DiskAccess::ReadOnly)
             | (Writes::Overlay, _) => Use::Read,
         };
-        let image = image::open(&options.path, usage)?;
+        let mut image = match (writes, usage) {
+            // It is the other host's.
+            (Writes::Shared(SharedUse::Other), Use::Write) => {
+                image::open_unlocked(&options.path, usage)?
+            }
+            (
+                Writes::InPlace | Writes::Mirrored(_) | Writes::Shared(_) | Writes::Overlay,
+                Use::Read | Use::Write,
+            ) => image::open(&options.path, usage)?,
+        };
         if options.format.is_none()
             && options.format() == ImageFormat::Raw
             && image.looks_like_qcow2()?
@@ -502,7 +524,13 @@ impl Disk {
         let base = Base { file, path, format, frozen: frozen.clone() };
         let name = options.id.clone().unwrap_or_else(|| options.path.display().to_string());
         let failed = Arc::default();
-        let faults = Faults::new(name, Arc::clone(&failed));
+        let mut faults = Faults::new(name, Arc::clone(&failed));
+        let mut shared = None;
+        if let (Writes::Shared(used), Use::Write) = (writes, usage) {
+            let (gate, handle) = Gate::new(&mut image, used)?;
+            faults.add_gate(gate);
+            shared = Some(handle);
+        }
         let (sender, requests) = channel::bounded(DISK_SLOTS_MAX + DISK_KEEPS_MAX);
         let mut channel = Channel { requests, faults, reporter, keeper: None };
         let mut kept = None;
@@ -513,14 +541,14 @@ impl Disk {
             Ok(Some(keeper))
         };
         let (bytes, thread, wake) = match (writes, options.format()) {
-            (Writes::InPlace | Writes::Mirrored(_), ImageFormat::Raw) => {
+            (Writes::InPlace | Writes::Mirrored(_) | Writes::Shared(_), ImageFormat::Raw) => {
                 image.check_size()?;
                 let bytes = image.bytes;
                 channel.keeper = keep(bytes)?;
                 let (thread, wake) = start_raw(image, usage, channel)?;
                 (bytes, thread, wake)
             }
-            (Writes::InPlace | Writes::Mirrored(_), ImageFormat::Qcow2) => {
+            (Writes::InPlace | Writes::Mirrored(_) | Writes::Shared(_), ImageFormat::Qcow2) => {
                 let storage = storage(image, &options.path, ImageFormat::Qcow2, usage)?;
                 channel.keeper = keep(storage.size())?;
                 (storage.size(), start(storage, channel)?, None)
@@ -540,6 +568,7 @@ impl Disk {
             changed_since_close: None,
             base,
             requests: Some(sender),
+            shared,
             kept,
             word: options.word,
             wake,
@@ -600,6 +629,7 @@ impl Disk {
     /// Ends the thread when all requests in flight are complete. Returns what it returns, the first time.
     fn end(&mut self) -> Option<Box<dyn Storage>> {
         self.requests = None;
+        self.shared = None;
         if let Some(wake) = &self.wake {
             wake.waker.wake();
         }

@@ -1,6 +1,7 @@
 //! [`DiskOptions`]: what `--disk` says about one disk.
 
 use super::boot::Word;
+use super::shared::DiskMode;
 use logchan::limits::DISK_SERIAL_BYTES;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -26,8 +27,8 @@ pub enum DiskAccess {
     ReadWrite,
 }
 
-/// One disk, as `--disk FILE[,format=raw|qcow2][,readonly][,serial=TEXT][,id=NAME][,state=FILE][,accept]` describes
-/// it. A comma in a file's name is doubled.
+/// One disk, as `--disk FILE[,format=raw|qcow2][,readonly][,serial=TEXT][,id=NAME][,mode=mirrored|shared][,state=FILE]
+/// [,accept]` describes it. A comma in a file's name is doubled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
     /// The image: a regular file or a block device.
@@ -40,6 +41,8 @@ pub struct DiskOptions {
     pub serial: [u8; DISK_SERIAL_BYTES],
     /// The name of the disk in messages, if the user gave one.
     pub id: Option<String>,
+    /// Whether both hosts of a pair have this image.
+    pub mode: DiskMode,
     /// The file of the disk's superblock, if the user named one. It is beside the image otherwise.
     pub state: Option<PathBuf>,
     /// What the user says about the image.
@@ -55,6 +58,7 @@ impl DiskOptions {
             access: DiskAccess::ReadWrite,
             serial: [0; DISK_SERIAL_BYTES],
             id: None,
+            mode: DiskMode::Mirrored,
             state: None,
             word: Word::None,
         }
@@ -95,6 +99,7 @@ impl FromStr for DiskOptions {
             }
             seen.push(key);
         }
+        options.check_mode()?;
         Ok(options)
     }
 }
@@ -111,21 +116,40 @@ impl DiskOptions {
             ("readonly", Some(_)) => return Err("readonly has no value".into()),
             ("serial", Some(text)) => self.serial = serial(text)?,
             ("id", Some(text)) => self.id = Some(id(text)?),
+            ("mode", Some("mirrored")) => self.mode = DiskMode::Mirrored,
+            ("mode", Some("shared")) => self.mode = DiskMode::Shared,
+            ("mode", Some(other)) => {
+                return Err(format!("mode={other}: there are mirrored and shared"));
+            }
             ("state", Some("")) => return Err("state= needs the name of a file".into()),
             ("state", Some(path)) => self.state = Some(path.into()),
             ("accept", None) => self.word = Word::Accept,
             ("accept", Some(_)) => return Err("accept has no value".into()),
-            ("format" | "serial" | "id" | "state", None) => {
+            ("format" | "serial" | "id" | "mode" | "state", None) => {
                 return Err(format!("{key} needs a value"));
             }
             (key, _) => {
                 return Err(format!(
-                    "{key}: there are format=, readonly, serial=, id=, state= and accept (a comma in a \
+                    "{key}: there are format=, readonly, serial=, id=, mode=, state= and accept (a comma in a \
                      name is doubled)"
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Checks what a disk can't be that both hosts share.
+    fn check_mode(&self) -> Result<(), String> {
+        match self.mode {
+            DiskMode::Mirrored => Ok(()),
+            DiskMode::Shared if self.format() == ImageFormat::Qcow2 => {
+                Err("mode=shared: the image must be raw, because the tables of qcow2 are in the memory of one host".into())
+            }
+            DiskMode::Shared if self.state.is_some() || self.word != Word::None => {
+                Err("mode=shared: state= and accept are for mirrored disks: there is one image".into())
+            }
+            DiskMode::Shared => Ok(()),
+        }
     }
 }
 
@@ -182,6 +206,9 @@ mod tests {
         assert_eq!(options.state.as_deref(), Some(Path::new("/s,t")));
         assert_eq!(options.word, Word::Accept);
         assert_eq!("/dev/vdb".parse(), Ok(DiskOptions::new("/dev/vdb")));
+        assert_eq!("/dev/vdb,mode=mirrored".parse(), Ok(DiskOptions::new("/dev/vdb")));
+        let shared: DiskOptions = "/dev/vdb,mode=shared".parse().unwrap();
+        assert_eq!(shared.mode, DiskMode::Shared);
     }
 
     #[test]
@@ -202,7 +229,11 @@ mod tests {
             ("", "file"),
             (",readonly", "file"),
             ("a,", "format="),
-            ("a,mode=shared", "mode"),
+            ("a,mode=both", "mirrored and shared"),
+            ("a,mode", "value"),
+            ("a.qcow2,mode=shared", "raw"),
+            ("a,mode=shared,state=b", "mirrored disks"),
+            ("a,mode=shared,accept", "mirrored disks"),
             ("a,format=vmdk", "vmdk"),
             ("a,format", "format"),
             ("a,readonly=on", "readonly"),

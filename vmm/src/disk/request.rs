@@ -4,6 +4,7 @@ use super::buffers::Buffer;
 use super::image::SECTOR_BYTES;
 use super::superblock::Superblock;
 use replication::boundary::{DiskOperation, DiskRequest, DiskStatus};
+use replication::replica::SharedUse;
 use std::ops::Range;
 
 /// What the vCPU thread passes to the thread of a disk.
@@ -13,6 +14,8 @@ pub(super) enum ToDisk {
     Request(Request),
     /// The superblock of its image is to be replaced, before any request that comes later.
     Keep(Box<Superblock>),
+    /// This host uses the image that both hosts share, from the next request on, or the other one does.
+    Share(SharedUse),
 }
 
 /// A request on its way to the disk.

@@ -126,6 +126,7 @@ impl Work {
                     self.thread.reporter.kick();
                     continue;
                 }
+                ToDisk::Share(_) => continue,
             };
             let status = self.thread.faults.refused(request.origin);
             self.thread.reporter.completed(request, status);
@@ -140,6 +141,7 @@ impl Work {
                     keep(self.thread.keeper.as_mut(), *superblock);
                     self.thread.reporter.kept();
                 }
+                Ok(ToDisk::Share(shared)) => self.thread.faults.share(shared),
                 Ok(ToDisk::Request(request)) => {
                     let slot = self.slots.iter().position(Option::is_none);
                     let slot = slot.expect("a disk has at most DISK_SLOTS_MAX requests in flight");

@@ -34,6 +34,10 @@ impl StorageThread {
                     self.reporter.kick();
                     continue;
                 }
+                ToDisk::Share(shared) => {
+                    self.faults.share(shared);
+                    continue;
+                }
             };
             let (origin, operation) = (request.origin, request.operation);
             let status = match self.faults.refuse(operation) {

@@ -29,7 +29,7 @@ use replication::boundary::{
 use replication::checkpoint::{CheckpointImage, Image};
 use replication::driver::{LiveWorld, Order};
 use replication::replica::{
-    self, CopyEnd, CopyState, DisksCopied, FailedRequests, UnexpectedMessage,
+    self, CopyEnd, CopyState, DisksCopied, FailedRequests, SharedUse, UnexpectedMessage,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -519,6 +519,10 @@ impl<P: FramePort> replica::LocalDisks for World<P> {
 
     fn fail_disk(&mut self, disk: u8) {
         self.disks.fail(disk);
+    }
+
+    fn set_shared(&mut self, shared: SharedUse) {
+        self.disks.set_shared(shared);
     }
 
     fn forget_requests(&mut self) {

@@ -125,6 +125,7 @@ const PR_SET_VMA: u64 = libc::PR_SET_VMA as u64;
 const SO_RCVTIMEO: u64 = libc::SO_RCVTIMEO as u64;
 const SO_SNDTIMEO: u64 = libc::SO_SNDTIMEO as u64;
 const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
+const F_OFD_SETLK: u64 = libc::F_OFD_SETLK as u64;
 
 /// The kind and the number of an ioctl's command. The other bits are the size and the direction of its argument.
 const COMMAND: u64 = 0xffff;
@@ -333,6 +334,11 @@ const DISK: &[Call] = &[
     always(SYS_fdatasync),
     // Whether the image has become shorter.
     always(SYS_lseek),
+    // The lock of an image that both hosts of a pair share.
+    Call {
+        number: SYS_fcntl,
+        when: When::OneOf { argument: 1, mask: INT, values: &[F_OFD_SETLK] },
+    },
     // Requests of a qcow2 image, which grows.
     always(SYS_preadv),
     always(SYS_pwritev),

@@ -7,7 +7,7 @@ use crate::cli::options::VmOptions;
 use crate::cli::sandbox::SandboxArgs;
 use crate::cli::session;
 use crate::cli::witness::WitnessArgs;
-use crate::disk::{DiskInfo, Disks, KeepState};
+use crate::disk::{DiskAccess, DiskInfo, DiskMode, DiskOptions, Disks, KeepState, Writes};
 use crate::health::WatchedTap;
 use crate::limits::FENCE_SECONDS_MAX;
 use crate::link::timing::{SILENCE_MS_DEFAULT, SILENCE_MS_MAX, SILENCE_MS_MIN, timing};
@@ -26,9 +26,13 @@ use clap::{ArgGroup, Args, ValueEnum};
 use logchan::claim::ClaimKey;
 use logchan::handshake::Security;
 use logchan::ids::{Claimant, VmId, WitnessId};
+use logchan::limits::DISKS_MAX;
 use logchan::time::Duration;
 use netpath::{MacAddr, ReceivePath, Uplink, WaitPolicy};
-use replication::replica::{CommitPolicy, FlushPolicy, OnBackupLoss, ReplicaConfig, Start};
+use replication::boundary::DiskSet;
+use replication::replica::{
+    CommitPolicy, FlushPolicy, OnBackupLoss, ReplicaConfig, SharedUse, Start,
+};
 use replication::witness::Seen;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU64;
@@ -91,7 +95,8 @@ pub struct PairArgs {
     #[command(flatten)]
     witness: WitnessArgs,
     /// Shell command that stops the other host, for example by its power switch: runs before this host takes the VM
-    /// over from a host that fell silent. Only if it exits with 0, this host takes over
+    /// over from a host that fell silent. Only if it exits with 0, this host takes over. Required with --disk
+    /// FILE,mode=shared
     #[arg(long, value_name = "COMMAND")]
     fence: Option<String>,
     /// Kill the --fence command after this many seconds, and run it again
@@ -212,6 +217,7 @@ impl AskedWitness {
 impl PairArgs {
     /// Checks what clap can't check.
     pub(super) fn check(&self) -> Result<(), CliError> {
+        self.check_shared_disks()?;
         self.vm.check()
     }
 
@@ -220,6 +226,36 @@ impl PairArgs {
         let interface = self.interface.clone();
         reservation::reserve(Resource::Vm { interface, vm: VmId(self.vm_id) })?;
         Ok(reservation::require_free(&self.control_path())?)
+    }
+
+    /// Returns the disks that both hosts share.
+    fn shared_disks(&self) -> DiskSet {
+        let disks = self.vm.disk.iter().take(DISKS_MAX).enumerate();
+        let shared = disks.filter(|(_, options)| options.mode == DiskMode::Shared);
+        shared.fold(DiskSet::NONE, |set, (index, _)| set.with(index as u8))
+    }
+
+    fn check_shared_disks(&self) -> Result<(), CliError> {
+        let shared = self.shared_disks();
+        let usage = |what: &str| Err(CliError::Usage(format!("--disk FILE,mode=shared: {what}")));
+        if shared.is_empty() {
+            return Ok(());
+        }
+        if shared.len() != self.vm.disk.len() {
+            return usage("the VM has another disk that is mirrored: share all of them, or none");
+        }
+        if self.vm.restore.is_some() {
+            return usage(
+                "a VM that was saved can't write what its snapshot has into an image that both hosts use",
+            );
+        }
+        let writes = |disk: &DiskOptions| disk.access == DiskAccess::ReadWrite;
+        if self.fence.is_none() && self.vm.disk.iter().any(writes) {
+            return usage(
+                "needs --fence COMMAND: a host that is only taken for lost could write to the image after the other one",
+            );
+        }
+        Ok(())
     }
 
     fn key_files(&self) -> Option<KeyFiles> {
@@ -338,7 +374,14 @@ impl PairArgs {
         start: Start,
         (host, seen): (Claimant, Option<Seen>),
     ) -> Result<Disks, CliError> {
-        let mut disks = blueprint.mirrored_disks(&self.vm, VmId(self.vm_id))?;
+        let writes = match (self.shared_disks().is_empty(), start) {
+            (true, _) => Writes::Mirrored(VmId(self.vm_id)),
+            (false, Start::Backup) => Writes::Shared(SharedUse::Other),
+            (false, Start::Standalone | Start::Primary | Start::BootAgain) => {
+                Writes::Shared(SharedUse::Own)
+            }
+        };
+        let mut disks = blueprint.pair_disks(&self.vm, writes)?;
         match start {
             Start::Backup => disks.may_receive()?,
             Start::Standalone | Start::Primary | Start::BootAgain => {
@@ -387,7 +430,8 @@ impl PairArgs {
                 OutputCommit::Strict => CommitPolicy::Strict,
             },
             disks: disks.info().len(),
-            disks_digest: disks_digest(disks.info()),
+            shared_disks: self.shared_disks(),
+            disks_digest: disks_digest(disks.info(), self.shared_disks()),
             disk_copy_per_s: self.copy_rate.and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
             boot_after: seen.map(|seen| seen.newest),
             flush: match self.flush {
@@ -483,8 +527,8 @@ impl PairArgs {
     }
 }
 
-/// Returns the digest of size, access and serial number of each disk; 0 if there is none.
-fn disks_digest(disks: &[DiskInfo]) -> u64 {
+/// Returns the digest of size, access and serial number of each disk, and which are `shared`; 0 if there is none.
+fn disks_digest(disks: &[DiskInfo], shared: DiskSet) -> u64 {
     if disks.is_empty() {
         return 0;
     }
@@ -494,6 +538,9 @@ fn disks_digest(disks: &[DiskInfo]) -> u64 {
         digest.update(&[u8::from(read_only)]);
         digest.update(&serial);
     }
+    if !shared.is_empty() {
+        digest.update(b"shared");
+    }
     digest.digest()
 }
 
@@ -502,17 +549,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digest_of_disks_differs_with_size_access_serial_and_number() {
+    fn digest_of_disks_differs_with_size_access_serial_number_and_mode() {
         let disk = DiskInfo { sectors: 8, read_only: false, serial: [0; 20] };
         let mut serial = [0; 20];
         serial[19] = 1;
+        let none = DiskSet::NONE;
         let digests = [
-            disks_digest(&[]),
-            disks_digest(&[disk]),
-            disks_digest(&[disk, disk]),
-            disks_digest(&[DiskInfo { sectors: 9, ..disk }]),
-            disks_digest(&[DiskInfo { read_only: true, ..disk }]),
-            disks_digest(&[DiskInfo { serial, ..disk }]),
+            disks_digest(&[], none),
+            disks_digest(&[disk], none),
+            disks_digest(&[disk], none.with(0)),
+            disks_digest(&[disk, disk], none),
+            disks_digest(&[DiskInfo { sectors: 9, ..disk }], none),
+            disks_digest(&[DiskInfo { read_only: true, ..disk }], none),
+            disks_digest(&[DiskInfo { serial, ..disk }], none),
         ];
         for (index, digest) in digests.iter().enumerate() {
             assert_eq!(digests.iter().position(|other| other == digest), Some(index));
