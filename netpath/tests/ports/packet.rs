@@ -71,7 +71,8 @@ fn ports_on_one_interface_get_only_frames_with_their_label() {
             // More than a ring has slots.
             let frames = 2 * u64::from(netpath::RECEIVE_FRAMES as u32);
             for _ in 0..frames {
-                send_now(&mut a, &frame_to(&a, B_MAC, b"label  2 of the second port"));
+                let frame = frame_to(&a, B_MAC, b"label  2 of the second port");
+                send_now(&mut a, &frame);
                 assert_eq!(expect_frame(&mut ports[1])[14..], *b"label  2 of the second port");
             }
             let zero = Some(Duration::ZERO);
@@ -80,7 +81,8 @@ fn ports_on_one_interface_get_only_frames_with_their_label() {
             assert_eq!(PacketStats { enters: 0, link_downs: 0, ..stats }, PacketStats::default());
             assert_eq!(ports[1].stats().rx_frames, frames);
             // A frame with the byte is for both.
-            send_now(&mut a, &frame_to(&a, B_MAC, b"label  3 \x06"));
+            let frame = frame_to(&a, B_MAC, b"label  3 \x06");
+            send_now(&mut a, &frame);
             for port in &mut ports {
                 assert_eq!(expect_frame(port)[14..24], *b"label  3 \x06");
             }

@@ -13,10 +13,10 @@ fn setting(name: &str, default: &str) -> String {
 fn vms_on_one_log_link_outlast_the_loss_of_a_host() {
     let (vms, kills) = (setting("MANY_VMS", "2"), setting("MANY_KILLS", "1"));
     let figures = Figures::of(&["--vms", &vms, "--kills", &kills]);
-    assert_eq!(figures.number("/completed_kills"), kills.parse().expect("a number"));
+    assert_eq!(figures.number("/completed_kills"), kills.parse::<f64>().expect("a number"));
     // Half of the VMs ran on the host that was lost.
     assert!(figures.number("/failovers") > 0.0 && figures.number("/continued") > 0.0);
-    for vm in 0..vms.parse().expect("a number") {
+    for vm in 0..vms.parse::<u8>().expect("a number") {
         let of_vm = |name: &str| figures.number(&format!("/per_vm/{vm}/{name}"));
         assert_eq!(of_vm("vm"), f64::from(vm));
         let never =

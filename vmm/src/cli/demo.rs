@@ -146,7 +146,7 @@ pub struct DemoArgs {
     )]
     standalone: bool,
     /// Show both hosts on the terminal, as 'understudy watch' does; what is printed otherwise follows at its end
-    #[arg(long, conflicts_with_all = ["standalone", "json"])]
+    #[arg(long, conflicts_with_all = ["standalone", "vms", "json"])]
     watch: bool,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
@@ -298,7 +298,7 @@ fn run_many(
     let kills = args.kills.unwrap_or(KILLS_DEFAULT);
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     let plan = ManyPlan { vms, kills, silence_ms: args.silence, seed };
-    let mut screen = Screen::new("loss of a host", kills);
+    let mut screen = Screen::new("loss of a host", kills, None);
     let result = many::run(program, &plan, interrupted, &mut screen);
     screen.bar.finish_and_clear();
     let summary = result?;

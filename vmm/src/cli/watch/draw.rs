@@ -18,6 +18,12 @@ const STAGES_HEIGHT: u16 = 9;
 /// Rows of the facts about a VM: a title, and three lines.
 const FACTS_HEIGHT: u16 = 4;
 
+/// Rows of the charts on a small terminal: a title, and one row.
+const CHARTS_HEIGHT_MIN: u16 = 2;
+
+/// Rows of the charts on a large terminal.
+const CHARTS_HEIGHT_MAX: u16 = 10;
+
 /// Rows of the events that are shown whatever the height is: a title and two events.
 const EVENTS_HEIGHT_MIN: u16 = 3;
 
@@ -32,7 +38,11 @@ const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 /// Draws `view`.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
-    let rows = view.vms.len().clamp(1, ROWS_MAX.min(usize::from(frame.area().height) / 4).max(1));
+    let copies = view.selected().map_or(0, |vm| copies(vm).len() as u16);
+    // The header of the list, and the keys; below the list, the selected VM.
+    let others = 2 + FACTS_HEIGHT + STAGES_HEIGHT + copies + CHARTS_HEIGHT_MIN + EVENTS_HEIGHT_MIN;
+    let room = usize::from(frame.area().height.saturating_sub(others)).clamp(1, ROWS_MAX);
+    let rows = view.vms.len().clamp(1, room);
     let [list, detail, keys] = Layout::vertical([
         Constraint::Length(1 + rows as u16),
         Constraint::Fill(1),
@@ -99,7 +109,7 @@ fn draw_vm(frame: &mut Frame<'_>, vm: &VmView, area: Rect) {
         Constraint::Length(FACTS_HEIGHT),
         Constraint::Length(STAGES_HEIGHT),
         Constraint::Length(copies.len() as u16),
-        Constraint::Length(if area.height >= 40 { 10 } else { 2 }),
+        Constraint::Length(if area.height >= 40 { CHARTS_HEIGHT_MAX } else { CHARTS_HEIGHT_MIN }),
         Constraint::Min(EVENTS_HEIGHT_MIN),
     ])
     .areas(area);
@@ -431,6 +441,7 @@ mod tests {
         let lines = lines(&view, (80, 24));
         has(&lines, "vm-38      protected");
         assert!(!lines.iter().any(|line| line.starts_with("vm-00")));
+        has(&lines, "whole ");
         has(&lines, "outputs held: 4");
     }
 

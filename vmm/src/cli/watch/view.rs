@@ -72,6 +72,12 @@ impl VmView {
         self.value(pointer).and_then(Value::as_f64)
     }
 
+    /// Returns whether the VM runs on this host.
+    fn is_primary(&self) -> bool {
+        let role = self.text("/role");
+        !role.is_empty() && role != "halted" && part_of_role(role) == Part::Primary
+    }
+
     fn count(&self, pointer: &str) -> u64 {
         self.value(pointer).and_then(Value::as_u64).unwrap_or_default()
     }
@@ -135,10 +141,14 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Returns the index of the selected VM.
+    /// Returns the index of the selected VM. Without a choice of the user, that is one that runs on this host, or at
+    /// least one that answers.
     pub(super) fn index(&self) -> Option<usize> {
-        let is_selected = |vm: &VmView| Some(&vm.socket) == self.selected.as_ref();
-        self.vms.iter().position(is_selected).or(if self.vms.is_empty() { None } else { Some(0) })
+        let first = |is_meant: &dyn Fn(&VmView) -> bool| self.vms.iter().position(is_meant);
+        first(&|vm| Some(&vm.socket) == self.selected.as_ref())
+            .or_else(|| first(&VmView::is_primary))
+            .or_else(|| first(&|vm| vm.value("/role").is_some()))
+            .or_else(|| first(&|_| true))
     }
 
     /// Returns the selected VM.
@@ -255,6 +265,21 @@ mod tests {
         assert_eq!(view.selected().unwrap().name(), "a");
         assert_eq!(view.vms[0].lag_bytes, [7]);
         assert_eq!(view.vms[0].held, [3]);
+    }
+
+    #[test]
+    fn without_a_choice_the_vm_that_runs_here_is_selected() {
+        let mut view = View::default();
+        view.update(&socket("a.sock"), News::Answer(Answer::Silence("gone".into())));
+        assert_eq!(view.selected().unwrap().name(), "a");
+        view.update(&socket("b.sock"), status("following", "yes"));
+        assert_eq!(view.selected().unwrap().name(), "b");
+        view.update(&socket("c.sock"), status("protected", "yes"));
+        assert_eq!(view.selected().unwrap().name(), "c");
+        // The user's choice stays.
+        view.handle_key(Key::Down);
+        view.update(&socket("d.sock"), status("alone", "no: there is no synced backup"));
+        assert_eq!(view.selected().unwrap().name(), "a");
     }
 
     #[test]
