@@ -11,6 +11,7 @@ pub mod fifo;
 pub mod flood;
 pub mod guests;
 pub mod hostile;
+pub mod lecture;
 pub mod load;
 pub mod pair;
 pub mod patience;

@@ -44,6 +44,36 @@ struct Seen {
     digest: u64,
 }
 
+/// An output in the log of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoggedOutput {
+    /// Length of the frame in bytes.
+    pub length: u32,
+    /// xxh3-64 of the frame.
+    pub digest: u64,
+    /// Whether the log that it depends on was acknowledged.
+    pub is_acknowledged: bool,
+    /// Whether the frame was captured on the tap.
+    pub is_on_lan: bool,
+}
+
+impl LoggedOutput {
+    /// Returns whether it was made, and waits for an acknowledgement.
+    pub fn waits(&self) -> bool {
+        !self.is_acknowledged && !self.is_on_lan
+    }
+}
+
+impl std::fmt::Display for LoggedOutput {
+    /// Describes the output in one line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { length, digest, is_acknowledged, is_on_lan } = *self;
+        let acknowledged = if is_acknowledged { "acknowledged" } else { "NOT acknowledged" };
+        let on_lan = if is_on_lan { "on the LAN" } else { "NOT on the LAN" };
+        write!(f, "output of {length} bytes, digest {digest:016x}: {acknowledged}, {on_lan}")
+    }
+}
+
 /// The relevant contents of a capture of one session, in order.
 #[derive(Debug, Default)]
 pub struct Evidence {
@@ -126,6 +156,24 @@ impl Evidence {
         self.seen.len()
     }
 
+    /// Returns the outputs in the log that was captured so far, in order.
+    ///
+    /// # Panics
+    ///
+    /// If a log entry is invalid.
+    pub fn outputs(&self) -> Vec<LoggedOutput> {
+        let logged = self.logged();
+        let on_lan = self.find_aligned(&logged).unwrap_or(0);
+        let acked = self.acked.iter().map(|reached| reached.bytes).max().unwrap_or(0);
+        let outputs = logged.iter().enumerate().map(|(index, output)| LoggedOutput {
+            length: output.length,
+            digest: output.digest,
+            is_acknowledged: output.release_at <= acked,
+            is_on_lan: index < on_lan,
+        });
+        outputs.collect()
+    }
+
     /// Decodes the outputs in the log.
     fn logged(&self) -> Vec<Logged> {
         let (mut at, mut release_at, mut logged) = (0, 0, Vec::new());
@@ -176,14 +224,19 @@ impl Evidence {
     /// Returns how many of the captured frames, counted from the end, are the log's first outputs in
     /// order.
     fn align(&self, logged: &[Logged]) -> usize {
+        let count = self.find_aligned(logged);
+        count.expect("the VM's frames on the LAN are the log's outputs, in order")
+    }
+
+    /// As [`align`](Self::align); `None` if there is no such number.
+    fn find_aligned(&self, logged: &[Logged]) -> Option<usize> {
         let is_same =
             |(o, f): (&Logged, &Seen)| (o.length as usize, o.digest) == (f.length, f.digest);
         let longest = logged.len().min(self.seen.len());
-        let count = (1..=longest).rev().find(|count| {
+        (1..=longest).rev().find(|count| {
             let seen = &self.seen[self.seen.len() - count..];
             logged.iter().zip(seen).all(is_same)
-        });
-        count.expect("the VM's frames on the LAN are the log's outputs, in order")
+        })
     }
 
     /// Changes the timestamp of the `n`th last VM frame to before its log was sent, as if the primary

@@ -300,7 +300,7 @@ fn run_many(
     let plan = ManyPlan { vms, kills, silence_ms: args.silence, seed };
     let mut screen = Screen::new("loss of a host", kills, None);
     let result = many::run(program, &plan, interrupted, &mut screen);
-    screen.bar.finish_and_clear();
+    screen.end();
     let summary = result?;
     print(args.json, || summary.json(), || summary.table(), summary.fault())
 }
