@@ -1,14 +1,14 @@
 //! The bytes of vCPU and device state inside a checkpoint.
 //!
 //! Both are serde structs in postcard's format. [`MACHINE_SCHEMA`] stands in every log header and
-//! moves whenever a field of either is added, removed, reordered or changes its meaning; a host
-//! applies only its own version.
+//! moves whenever a field of either is added, removed, reordered or changes its meaning, or a device does
+//! something else in the same state; a host applies only its own version.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Version of `VcpuState` and `DevicesState` as bytes.
-pub const MACHINE_SCHEMA: u16 = 4;
+pub const MACHINE_SCHEMA: u16 = 5;
 
 /// A checkpoint that can't be applied.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! Options of `primary` and `backup`.
 
+use crate::checkpoint::MACHINE_SCHEMA;
 use crate::cli::blueprint::Blueprint;
 use crate::cli::control::default_socket;
 use crate::cli::exit_code::CliError;
@@ -448,6 +449,7 @@ impl PairArgs {
     fn vm_digest(&self, blueprint: &Blueprint) -> u64 {
         let mut digest = Xxh3::new();
         digest.update(&blueprint.image_digest().to_le_bytes());
+        digest.update(&MACHINE_SCHEMA.to_le_bytes());
         digest.update(&blueprint.memory_bytes().to_le_bytes());
         digest.update(&blueprint.mac().octets());
         digest.update(&[u8::from(self.vm.tap.is_some())]);

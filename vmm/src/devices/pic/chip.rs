@@ -1,7 +1,7 @@
 //! One 8259A (Intel 8259A datasheet, order number 231468-003).
 //!
 //! Differences from the hardware, none of which matters to drivers: ICW1.LTIM is ignored in favour of
-//! ELCR, as in the PIIX; the 8080 modes are absent; an edge, once latched, stays until it is acknowledged
+//! ELCR, as in the PIIX; the 8080 modes are absent; an edge of a device, once latched, stays until it is acknowledged
 //! or ICW1 is written, even if its line drops (a pulse is enough).
 
 use super::state::{ChipState, InitStep};
@@ -43,6 +43,12 @@ impl Chip {
         } else {
             s.lines &= !bit;
         }
+    }
+
+    /// Lowers input `ir` and drops its request, latched or not.
+    pub(super) fn withdraw(&mut self, ir: u8) {
+        self.set_line(ir, false);
+        self.state.latched &= !(1 << ir);
     }
 
     /// Returns the interrupt request register (IRR).

@@ -87,8 +87,8 @@ impl Pic {
 
     /// Performs an INTA cycle. Returns the vector, or `None` while INT is low.
     ///
-    /// If the slave has withdrawn its request in the meantime, the vector is the slave's spurious one
-    /// (IRQ 15), and the master has IR2 in service, as on hardware.
+    /// If the slave has no request, which only a restored state can cause, the vector is the slave's spurious one (IRQ 15),
+    /// and the master has IR2 in service, as on hardware.
     pub(crate) fn acknowledge(&mut self) -> Option<u8> {
         let ir = self.master.acknowledge()?;
         if ir != CASCADE {
@@ -127,9 +127,14 @@ impl Pic {
         self.cascade();
     }
 
-    /// Connects the slave's INT to the master's input 2.
+    /// Connects the slave's INT to the master's input 2. A request that the slave withdraws before INTA is gone from the
+    /// master, too, whose request latch follows the input until then (datasheet, figure 9). Otherwise a guest with automatic
+    /// EOI would get a spurious IRQ 15 after each interrupt of a level-triggered input of the slave.
     fn cascade(&mut self) {
-        self.master.set_line(CASCADE, self.slave.pending().is_some());
+        match self.slave.pending() {
+            Some(_) => self.master.set_line(CASCADE, true),
+            None => self.master.withdraw(CASCADE),
+        }
     }
 
     /// Drops the slave's INT during its acknowledge and raises it again if the slave has another request,
