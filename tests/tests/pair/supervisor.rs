@@ -156,6 +156,7 @@ fn supervisor_has_no_descriptor_of_the_vm_and_no_terminal() {
 fn start_supervisor(rig: &Rig, socket: UnixDatagram, process: OwnedFd) -> Child {
     let mut command = Command::new(understudy());
     command.args(["supervise", "--interface", LOG_LINK, "--peer", Host::B.log_mac()]);
+    command.args(["--vm-id", "0"]);
     command.stdin(OwnedFd::from(socket)).stdout(process);
     let start = || command.spawn().map_err(TestbedError::client("starting a supervisor"));
     rig.scene.network.host(Host::A).enter(start).expect("it starts")
@@ -223,8 +224,9 @@ fn orderly_stop_of_all_processes_sends_no_notice_and_leaves_no_supervisor() {
 
 #[test]
 fn supervisor_started_by_hand_says_that_it_is_not_for_users() {
-    let output =
-        tests::program::run(&["supervise", "--interface", "lo", "--peer", "02:00:00:00:00:01"]);
+    let peer = "02:00:00:00:00:01";
+    let args = ["supervise", "--interface", "lo", "--peer", peer, "--vm-id", "0"];
+    let output = tests::program::run(&args);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("is started by 'understudy primary'"), "{text}");

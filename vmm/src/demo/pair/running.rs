@@ -123,7 +123,8 @@ impl Environment {
         let chained = images.as_ref().filter(|_| matches!(guest, Guest::Reference));
         let chaining = chained.map(|images| Chaining::new(pace, images.bytes()));
         let has_database = images.is_some() && matches!(guest, Guest::Linux(_));
-        let inserting = has_database.then(|| Counting::new(GUEST_ADDRESS, &sqlite::INSERTIONS, pace));
+        let inserting =
+            has_database.then(|| Counting::new(GUEST_ADDRESS, &sqlite::INSERTIONS, pace));
         let load = Load::new(&guest, pace).with_chaining(chaining).with_inserting(inserting);
         // Dropped after the clients have ended, so that every client gets the answer that it waits for.
         let mut hosts = Hosts::new(setup, pace.patience(), interrupted);
