@@ -157,7 +157,7 @@ impl<'a> Pair<'a> {
     ) -> Self {
         let mut rng = Rng::new(seed);
         let mut options = Options::draw(&mut rng.fork());
-        let mut shared_rng = Rng::new(seed ^ 0x5_4a4e_d);
+        let mut shared_rng = Rng::new(seed ^ 0x0054_a4ed);
         options.disk.is_shared = options.disk.disks > 0 && shared_rng.chance(Chance::percent(40));
         trace.text(format_args!("seed {seed}\n{options:#?}"));
         let supervisors = Supervisors::new(seed, options.pair.timing.silence.as_nanos());

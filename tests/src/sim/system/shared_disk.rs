@@ -237,7 +237,7 @@ impl Platter {
             DiskOperation::Read => data = self.blocks[block].to_le_bytes(),
             // A write that fails may have had an effect.
             DiskOperation::Write if !fails || number.is_multiple_of(2) => {
-                self.blocks[block] = value
+                self.blocks[block] = value;
             }
             DiskOperation::Write
             | DiskOperation::Flush
