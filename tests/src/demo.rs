@@ -44,7 +44,11 @@ impl Figures {
         assert!(output.status.success(), "{}", output.status);
         nothing_is_left(pid, folder.path());
         let figures = json(&stdout);
-        let schema = if args.contains(&"--vms") { "demo-many" } else { "demo" };
+        let schema = match args {
+            _ if args.contains(&"--chaos") => "demo-chaos",
+            _ if args.contains(&"--vms") => "demo-many",
+            _ => "demo",
+        };
         schema::fits(schema, std::slice::from_ref(&figures));
         Figures(figures)
     }

@@ -82,8 +82,11 @@ fn removed_claim_is_made_again() {
     let ((), _clients) = Clients::during(&rig, |clients| {
         fs::remove_file(claim(&rig, 1)).unwrap();
         wait_until("the claim", || claim(&rig, 1).exists());
+        // With a tap and a log interface of its own: it is refused those of the backup before it asks for the claim.
         rig.ip(Host::B, "tuntap add dev tap9 mode tap");
-        let refused = rig.start(Part::Primary, Host::B, &["--tap", "tap9"]).end();
+        rig.ip(Host::B, "link add log9 type veth peer name log9-peer");
+        let own = ["--tap", "tap9", "--interface", "log9"];
+        let refused = rig.start(Part::Primary, Host::B, &own).end();
         assert_eq!(refused.code, Some(14), "{refused:?}");
         primary.signal(Signal::SIGKILL);
         primary.end();
